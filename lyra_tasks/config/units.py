@@ -1,0 +1,44 @@
+"""Sizes and durations as people write them: `8g`, `64m`, `1.5s`, `2m`."""
+
+from __future__ import annotations
+
+import re
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(b|k|kb|kib|m|mb|mib|g|gb|gib|t|tb|tib)?", re.IGNORECASE)
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+_POWERS = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def parse_size(value: object) -> int:
+    """Bytes of `64m`, `8g`, `512k` or a plain number; units are powers of 1024, as in Docker. ValueError otherwise."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        number = int(float(match[1]) * 1024 ** _POWERS[(match[2] or "").lower()[:1]])
+    else:
+        raise ValueError('is not a size; write a number with k, m or g, for example "64m" or "8g"')
+    if number <= 0:
+        raise ValueError('must be more than zero, for example "64m"')
+    return number
+
+
+def format_size(count: int) -> str:
+    """The shortest exact form that `parse_size` reads back: `64m`, `1536k`, `1000`."""
+    for unit, power in (("t", 4), ("g", 3), ("m", 2), ("k", 1)):
+        if count and count % 1024**power == 0:
+            return f"{count // 1024**power}{unit}"
+    return str(count)
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of `30s`, `1m30s`, `500ms` or a plain number. ValueError otherwise."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and value.strip() and (match := _DURATION.fullmatch(value.strip())):
+        hours, minutes, whole, milli = (float(part or 0) for part in match.groups())
+        seconds = hours * 3600 + minutes * 60 + whole + milli / 1000
+    else:
+        raise ValueError('is not a duration; write for example "30s", "1m30s" or "500ms"')
+    if not 0 < seconds <= 86400:
+        raise ValueError('must be more than zero and at most a day, for example "30s"')
+    return seconds

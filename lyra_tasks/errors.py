@@ -1,0 +1,91 @@
+"""Every fault that is foreseen, as one tree: message, hint and exit code.
+
+A `LyraError` is raised where the cause is known, says what happened and what to do, and is shown once by `tasks/`.
+Nothing in a message may come from a secret, an argument list of a foreign program, or an environment value.
+"""
+
+from __future__ import annotations
+
+
+class LyraError(Exception):
+    """A foreseen fault: `message` says what happened, `hint` what to do, `details` are further lines (a log's end)."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "", details: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details = details
+
+
+class ConfigurationError(LyraError):
+    """`.lyra.toml`, the lock or another file the user wrote is not what it must be; `details` lists every problem."""
+
+    exit_code = 2
+
+
+class UsageError(LyraError):
+    """The command line asks for something that does not exist or does not go together."""
+
+    exit_code = 2
+
+
+class PreconditionError(LyraError):
+    """Something that must be there first is not: an engine, a tool, a git state, room on a disk, a lock."""
+
+    exit_code = 3
+
+
+class EngineUnavailableError(PreconditionError):
+    """No Docker engine answers, or the one that does must not be used."""
+
+
+class StaleError(PreconditionError):
+    """What was built or tested is older than what it was made from."""
+
+
+class OvercommitError(PreconditionError):
+    """The limits asked for do not fit into what the host may give (R10)."""
+
+
+class LockedError(PreconditionError):
+    """Another process holds what is needed."""
+
+
+class NoSpaceError(PreconditionError):
+    """A disk is full, or would be."""
+
+
+class BuildError(LyraError):
+    """An image could not be built."""
+
+    exit_code = 4
+
+
+class VerdictError(LyraError):
+    """A check or a rule failed, or a deviation has expired."""
+
+    exit_code = 5
+
+
+class BundleError(LyraError):
+    """A bundle is corrupt or refused."""
+
+    exit_code = 6
+
+
+class ImmutableError(BundleError):
+    """The version exists already, with other digests."""
+
+
+class ResidueError(LyraError):
+    """Something of ours is left after cleaning."""
+
+    exit_code = 7
+
+
+class InterruptedRunError(LyraError):
+    """The user, or the system, ended the run."""
+
+    exit_code = 130

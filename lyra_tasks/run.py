@@ -1,0 +1,104 @@
+"""Where a run keeps its things: paths of a project, the run id, locks that the operating system frees."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lyra_tasks.errors import LockedError, PreconditionError
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The folders of one checkout: `root` (with `.lyra.toml`), `work` (`.lyra/`), `state` (survives), `cache` (shared)."""
+
+    root: Path
+    work: Path
+    state: Path
+    cache: Path
+    project_id: str
+
+    @property
+    def runs(self) -> Path:
+        """One folder per run: logs, metrics, results, the generated build definition."""
+        return self.work / "runs"
+
+    @property
+    def journal(self) -> Path:
+        """The append-only, hash-chained journal."""
+        return self.state / "journal.jsonl"
+
+    def run_folder(self, run_id: str) -> Path:
+        """The folder of a run, made on first use; `.lyra/` ignores itself in git."""
+        folder = self.runs / run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        ignore = self.work / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n")
+        return folder
+
+
+def base_folder(variable: str, default: str) -> Path:
+    """An XDG base folder (`XDG_STATE_HOME`, `XDG_CACHE_HOME`), absolute, or the default below HOME."""
+    value = os.environ.get(variable, "")
+    if value.startswith("/"):
+        return Path(value)
+    try:
+        return Path.home() / default
+    except RuntimeError as error:
+        raise PreconditionError(
+            f"no state directory: neither {variable} nor HOME is set", hint=f"set HOME or {variable}"
+        ) from error
+
+
+def paths_of(root: Path, name: str) -> Paths:
+    """The folders of the checkout at `root`; two checkouts of one project have two project ids."""
+    root = root.resolve()
+    project_id = f"{name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:10]}"
+    return Paths(
+        root=root,
+        work=root / ".lyra",
+        state=base_folder("XDG_STATE_HOME", ".local/state") / "lyra" / project_id,
+        cache=base_folder("XDG_CACHE_HOME", ".cache") / "lyra",
+        project_id=project_id,
+    )
+
+
+def new_run_id() -> str:
+    """A run id that sorts by time and is a valid part of any Docker name: `20261123t211504-3f9a1c`."""
+    return f"{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+@contextmanager
+def locked(path: Path, *, what: str, wait: float = 0.0) -> Iterator[None]:
+    """Hold an exclusive lock on `path` that dies with the process.
+
+    Waits up to `wait` seconds; then `LockedError` names `what` and the process that holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+                    raise LockedError(
+                        f"{what} is in use by another process (pid {holder})", hint="wait until it has finished"
+                    ) from error
+                time.sleep(0.05)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
