@@ -49,6 +49,11 @@ def note(text: str) -> None:
     print(style(clean_lines(text), "dim", stream=sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
 
 
+def passthrough(line: str) -> None:
+    """One line of a foreign program's progress, on stderr."""
+    print(clean(line), file=sys.stderr, flush=True)  # noqa: T201
+
+
 def warn(text: str) -> None:
     """A warning, on stderr."""
     print(f"{style('warning:', 'yellow', stream=sys.stderr)} {clean_lines(text)}", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,1 @@
+"""build: images from Dockerfiles, in one parallel `buildx bake`."""

@@ -1,0 +1,124 @@
+"""What a build will do, as a value: one bake definition, the references it makes, the inputs it was planned for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lyra_tasks.config.models import Configuration, Image
+from lyra_tasks.engine.bases import ResolvedBase
+
+
+@dataclass(frozen=True)
+class BuildFlags:
+    """The flags that Docker users know."""
+
+    no_cache: bool = False
+    pull: bool = False
+
+
+@dataclass(frozen=True)
+class BuildFacts:
+    """What was found out before planning; `bases` and `inputs` are by image name."""
+
+    root: str
+    version: str
+    image_tag: str
+    commit: str
+    dirty: bool
+    epoch: int
+    source: str
+    store: str
+    bases: Mapping[str, Mapping[str, ResolvedBase]]
+    inputs: Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """One image of a build: its target in the definition, its reference and what it is built from."""
+
+    name: str
+    target: str
+    reference: str
+    platform: str
+    inputs: Mapping[str, str]
+    bases: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """A bake definition and what comes out of it."""
+
+    definition: Mapping[str, Any]
+    images: tuple[PlannedImage, ...]
+    facts: BuildFacts
+    secrets: tuple[str, ...] = field(default=())
+
+
+def plan(config: Configuration, facts: BuildFacts, names: Sequence[str], flags: BuildFlags = BuildFlags()) -> BuildPlan:  # noqa: B008
+    """Plan one parallel build of the images `names`."""
+    platform = config.proxima.platforms[0]
+    targets: dict[str, Any] = {}
+    images = []
+    for name in names:
+        bases = facts.bases[name]
+        for base in bases.values():
+            if base.bake_target is not None:
+                targets[base.target_name] = dict(base.bake_target)
+        target = f"image-{_target_name(name)}"
+        reference = f"{config.project.name}/{name}:{facts.image_tag}"
+        targets[target] = _target(config, name, reference, platform, facts, flags)
+        pinned = {reference: base.digest for reference, base in bases.items()}
+        images.append(PlannedImage(name, target, reference, platform, facts.inputs[name], pinned))
+    definition = {"group": {"default": {"targets": [image.target for image in images]}}, "target": targets}
+    secrets = tuple(f"{facts.root}/{path}" for name in names for path in config.images[name].secrets.values())
+    return BuildPlan(definition, tuple(images), facts, secrets)
+
+
+def _target(
+    config: Configuration, name: str, reference: str, platform: str, facts: BuildFacts, flags: BuildFlags
+) -> dict[str, Any]:
+    image = config.images[name]
+    context = f"{facts.root}/{image.context}"
+    target: dict[str, Any] = {
+        "context": context,
+        "dockerfile": f"{context}/{image.dockerfile}",
+        "args": dict(image.args),
+        "contexts": {reference: base.context for reference, base in facts.bases[name].items()},
+        "labels": labels(config, name, image, facts),
+        "tags": [reference],
+        "platforms": [platform],
+        # a docker-archive type would be loaded twice; on the containerd store the image is exported in place
+        "output": ["type=image,oci-mediatypes=true" if facts.store == "containerd" else "type=docker"],
+        "secret": [f"id={key},src={facts.root}/{path}" for key, path in sorted(image.secrets.items())],
+    }
+    if image.target:
+        target["target"] = image.target
+    if flags.no_cache:
+        target["no-cache"] = True
+    if flags.pull:
+        target["pull"] = True
+    return target
+
+
+def labels(config: Configuration, name: str, image: Image, facts: BuildFacts) -> dict[str, str]:
+    """The OCI labels of an image: never the version, so that tagging a tested commit changes no byte."""
+    prefix = "org.opencontainers.image"
+    found = {
+        "title": f"{config.project.name}/{name}",
+        "description": config.project.description,
+        "source": config.project.source or facts.source,
+        "revision": facts.commit,
+        "licenses": config.project.licenses,
+    }
+    bases = facts.bases[name]
+    if len(bases) == 1:
+        ((reference, base),) = bases.items()
+        found |= {"base.name": reference, "base.digest": base.digest}
+    return {f"{prefix}.{key}": value for key, value in sorted(found.items()) if value}
+
+
+def _target_name(name: str) -> str:
+    """Bake's target names know no dots."""
+    return name.replace(".", "_")

@@ -1,0 +1,100 @@
+"""What an image is built from, as hashes: the files of its context, its Dockerfile, arguments, target and bases.
+
+The hashes decide whether a built image is stale, and name what changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lyra_tasks.config.models import Image
+
+if TYPE_CHECKING:
+    from e2b_dockerfile_utils import PatternMatcher
+
+
+def dockerfile_path(root: Path, image: Image) -> Path:
+    """The Dockerfile of `image`; like Docker, relative to its context."""
+    return root / image.context / image.dockerfile
+
+
+def input_hashes(
+    root: Path, image: Image, *, platform: str, commit: str, bases: Mapping[str, str]
+) -> dict[str, str]:
+    """One hash per kind of input: `context`, `dockerfile`, `args`, `target`, `bases`, `platform`, `commit`."""
+    dockerfile = dockerfile_path(root, image)
+    return {
+        "context": context_hash(root / image.context, dockerfile),
+        "dockerfile": hashlib.sha256(dockerfile.read_bytes()).hexdigest(),
+        "args": _text_hash(sorted(image.args.items())),
+        "target": image.target,
+        "bases": _text_hash(sorted(bases.items())),
+        "platform": platform,
+        "commit": commit,
+    }
+
+
+def changed(recorded: Mapping[str, str], current: Mapping[str, str]) -> tuple[str, ...]:
+    """The kinds of input that differ."""
+    return tuple(sorted(key for key in {*recorded, *current} if recorded.get(key) != current.get(key)))
+
+
+def context_hash(context: Path, dockerfile: Path) -> str:
+    """A hash of the context as the builder sees it: names, kinds, executable bits and contents, without the ignored."""
+    total = hashlib.sha256()
+    for name, path, mode in sorted(context_files(context, dockerfile)):
+        if stat.S_ISLNK(mode):
+            kind, content = "link", os.fsencode(path.readlink())
+        elif stat.S_ISREG(mode):
+            kind = "program" if mode & 0o111 else "file"
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+        else:
+            kind, content = "other", b""
+        total.update(f"{kind}\0{name}\0{len(content)}\0".encode("utf-8", "surrogateescape") + content)
+    return total.hexdigest()
+
+
+def context_files(context: Path, dockerfile: Path) -> Iterator[tuple[str, Path, int]]:
+    """Every entry of a build context that `.dockerignore` leaves in, as (name, path, mode); folders are not entries."""
+    ignored = ignore_patterns(context, dockerfile)
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        with os.scandir(context / folder) as entries:
+            for entry in entries:
+                name = f"{folder}{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    # a later `!pattern` may bring something below an ignored folder back
+                    if not ignored.matches(name) or any(pattern.startswith("!") for pattern in ignored.patterns):
+                        pending.append(f"{name}/")
+                elif not ignored.matches(name):
+                    yield name, Path(entry.path), entry.stat(follow_symlinks=False).st_mode
+
+
+def ignore_patterns(context: Path, dockerfile: Path) -> PatternMatcher:
+    """The patterns of `<Dockerfile>.dockerignore`, which wins, or of the context's `.dockerignore`."""
+    from e2b_dockerfile_utils import PatternMatcher
+
+    for candidate in (dockerfile.with_name(f"{dockerfile.name}.dockerignore"), context / ".dockerignore"):
+        if candidate.is_file():
+            lines = candidate.read_text(encoding="utf-8-sig").splitlines()
+            patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+            return PatternMatcher([_rooted(pattern) for pattern in patterns])
+    return PatternMatcher([])
+
+
+def _rooted(pattern: str) -> str:
+    """Docker reads `/name` as `name`."""
+    negated = pattern.startswith("!")
+    body = pattern[1:].strip() if negated else pattern
+    return ("!" if negated else "") + (body.lstrip("/") or ".")
+
+
+def _text_hash(items: list[tuple[str, str]]) -> str:
+    return hashlib.sha256("\0".join(f"{key}={value}" for key, value in items).encode()).hexdigest()

@@ -1,0 +1,206 @@
+"""Which engine is used, and a connection to it.
+
+Never another machine by mistake (R4): a remote engine is used only where the configuration names its context.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lyra_tasks import console
+from lyra_tasks.engine import sandbox
+from lyra_tasks.errors import EngineUnavailableError, PreconditionError
+
+if TYPE_CHECKING:
+    import docker
+
+    from lyra_tasks.config.models import Configuration
+    from lyra_tasks.run import Paths
+
+_TIMEOUT = 120
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What the engine says of itself; memory in bytes, `store` is `classic` or `containerd`."""
+
+    id: str
+    version: str
+    api: tuple[int, ...]
+    store: str
+    cpus: int
+    memory: int
+    platform: str
+    sandboxed: bool
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """The version as numbers that compare: `26.1.5+dfsg1` is (26, 1, 5)."""
+        return version_numbers(self.version)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A connected engine: the SDK client for everything at run time, the environment for the `docker` CLI."""
+
+    client: docker.DockerClient
+    facts: EngineFacts
+    publish_on: str
+    reach_at: str
+    cli: str
+    cli_environment: Mapping[str, str]
+
+
+def connect(config: Configuration, paths: Paths) -> Engine:
+    """The engine this project uses: its context, the environment's, the current context's, or the sandbox.
+
+    `[engine] sandbox = "auto"` starts the sandbox where no engine answers, `"always"` uses nothing else; one that was
+    started by hand is used where no other answers. EngineUnavailableError says what to do.
+    """
+    mode = config.engine.sandbox
+    if mode != "always":
+        try:
+            return _system(config.engine.context)
+        except EngineUnavailableError as error:
+            running = sandbox.find(paths.state)
+            if running is not None:
+                return _sandboxed(running)
+            if mode == "never" or config.engine.context or not error.args or isinstance(error, RemoteEngineError):
+                raise
+            console.note("no Docker engine answers; starting this project's private one")
+    return _sandboxed(start_sandbox(config, paths))
+
+
+def start_sandbox(config: Configuration, paths: Paths) -> sandbox.Sandbox:
+    """The project's sandbox engine, started if it is not running yet."""
+    return sandbox.up(paths.state, cache=paths.cache, suite=config.engine.suite)
+
+
+class RemoteEngineError(EngineUnavailableError):
+    """The environment points at another machine, which the configuration does not name."""
+
+
+def version_numbers(text: str) -> tuple[int, ...]:
+    """The leading dotted numbers of a version."""
+    numbers: list[int] = []
+    for part in text.split("."):
+        digits = "".join(character for character in part[:6] if character.isdigit())
+        if not part[:1].isdigit():
+            break
+        numbers.append(int(digits))
+        if not part.isdigit():
+            break
+    return tuple(numbers)
+
+
+def _system(context: str) -> Engine:
+    import docker
+    from docker.context import ContextAPI
+    from docker.errors import DockerException
+
+    name = context or os.environ.get("DOCKER_CONTEXT", "")
+    host = "" if context else os.environ.get("DOCKER_HOST", "")
+    try:
+        if not host:
+            chosen = ContextAPI.get_context(name) if name else ContextAPI.get_current_context()
+            if chosen is None:
+                raise EngineUnavailableError(
+                    f"there is no Docker context named {name!r}", hint="`docker context ls` shows those there are"
+                )
+            host = str(chosen.Host or "unix:///var/run/docker.sock")
+        if not context and not host.startswith(("unix://", "npipe://", "http+unix://")):
+            raise RemoteEngineError(
+                f"the current Docker engine is on another machine ({host.split('@')[-1]})",
+                hint='name its context in .lyra.toml ([engine] context = "…") if that is meant, or unset DOCKER_HOST',
+            )
+        client = docker.DockerClient(base_url=host, timeout=_TIMEOUT) if not context else _from_context(context)
+        facts = read_facts(client, sandboxed=False)
+    except (DockerException, OSError, ValueError) as error:
+        raise EngineUnavailableError(
+            f"no Docker engine answers at {host or 'the current context'}{_reason(error)}",
+            hint=_choices(error),
+        ) from error
+    cli = shutil.which("docker") or "docker"
+    environment = {"DOCKER_CONTEXT": context} if context else {"DOCKER_HOST": host}
+    return Engine(client, facts, "127.0.0.1", "127.0.0.1", cli, environment)
+
+
+def _from_context(context: str) -> docker.DockerClient:
+    import docker
+
+    return docker.from_context(context)
+
+
+def _sandboxed(box: sandbox.Sandbox) -> Engine:
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.DockerClient(base_url=f"unix://{box.socket}", timeout=_TIMEOUT)
+        facts = read_facts(client, sandboxed=True)
+    except (DockerException, OSError) as error:
+        raise EngineUnavailableError(
+            "the sandbox engine is running but does not answer", hint="`./inv engine.down engine.up` starts it anew"
+        ) from error
+    return Engine(client, facts, box.address, box.address, str(box.docker), box.environment())
+
+
+def read_facts(client: docker.DockerClient, *, sandboxed: bool) -> EngineFacts:
+    """What the engine behind `client` says of itself."""
+    info: dict[str, Any] = client.info()
+    version = client.version()
+    status = {str(key): str(value) for key, value in info.get("DriverStatus") or []}
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(info["Architecture"], info["Architecture"])
+    return EngineFacts(
+        id=info["ID"],
+        version=str(version["Version"]),
+        api=version_numbers(str(version["ApiVersion"])),
+        store="containerd" if "containerd" in status.get("driver-type", "") else "classic",
+        cpus=int(info["NCPU"]),
+        memory=int(info["MemTotal"]),
+        platform=f"{info['OSType']}/{architecture}",
+        sandboxed=sandboxed,
+    )
+
+
+def require_buildx(engine: Engine) -> None:
+    """PreconditionError if the `docker` CLI or its buildx plugin is missing."""
+    import subprocess
+
+    hint = "install Docker's buildx plugin (package docker-buildx or docker-buildx-plugin)"
+    if not Path(engine.cli).exists() and shutil.which(engine.cli) is None:
+        raise PreconditionError(
+            "the docker command is not installed", hint="install the Docker CLI and its buildx plugin"
+        )
+    found = subprocess.run(
+        [engine.cli, "buildx", "version"],
+        env={**os.environ, **engine.cli_environment},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    if found.returncode != 0:
+        raise PreconditionError("docker buildx is not installed", hint=hint)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "Permission denied" in text:
+        return ": permission denied"
+    if "No such file" in text or "FileNotFound" in text:
+        return ": no such socket"
+    return ": connection refused" if "refused" in text else ""
+
+
+def _choices(error: Exception) -> str:
+    if "Permission denied" in str(error):
+        return "add yourself to the group that owns the socket (usually docker), or run `engine.up` as root"
+    return (
+        "start Docker, or name a context ([engine] context), or let Lyra make a private engine: "
+        '`engine.up`, or [engine] sandbox = "auto"'
+    )

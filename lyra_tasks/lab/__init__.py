@@ -1,0 +1,1 @@
+"""test: the services in isolated, limited, disposable containers, and the checks against them."""

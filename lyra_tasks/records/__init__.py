@@ -1,0 +1,1 @@
+"""What is persisted: journal, image records, evidence, each with a schema version."""

@@ -1,0 +1,93 @@
+"""Evidence: what was tested, and with what result, keyed by the set of everything that took part.
+
+The set is the config digests of the project's images, the digests of external images, and a hash of the effective
+services, tests and rules. Change any of them and it is another set, without evidence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from lyra_tasks.records.store import Record, canonical, read_record, write_record
+
+
+class SetKey(Record):
+    """What a verdict is about."""
+
+    images: dict[str, str] = Field(description="image name -> config digest")
+    externals: dict[str, str] = Field(description="service -> image id of the double it ran")
+    effective: str = Field(description="hash of the effective services, tests, configs and rules")
+
+    @property
+    def digest(self) -> str:
+        """The set's name: sha256 over its canonical form."""
+        return hashlib.sha256(canonical(self.model_dump(mode="json")).encode()).hexdigest()
+
+
+class CheckResult(Record):
+    """One check: `passed`, `failed` or `error` (it could not be made), with what was seen."""
+
+    name: str
+    kind: str
+    service: str
+    outcome: Literal["passed", "failed", "error"]
+    message: str = ""
+    seconds: float = 0.0
+
+
+class ServiceUse(Record):
+    """What one container used at most, against what it was allowed; memory in bytes, CPU in cores."""
+
+    memory_peak: int
+    memory_limit: int
+    cpu_peak: float
+    cpu_limit: float
+    pids_peak: int
+    pids_limit: int
+    oom_killed: bool
+    exit_code: int | None
+    samples: int
+
+
+class Evidence(Record):
+    """The verdict over one set."""
+
+    schema_: Literal["lyra.evidence/1"] = Field(default="lyra.evidence/1", alias="schema")
+    set: SetKey
+    passed: bool
+    run: str
+    started_at: str
+    seconds: float
+    engine: dict[str, str]
+    checks: list[CheckResult]
+    use: dict[str, ServiceUse]
+
+
+class EvidenceStore:
+    """The evidence of one checkout: per set a folder with the verdict and the files it rests on."""
+
+    def __init__(self, state: Path) -> None:
+        self._folder = state / "evidence"
+
+    def folder(self, digest: str) -> Path:
+        """Where the files of a set lie: evidence.json, tests.json, tests.xml, metrics.json, logs/."""
+        return self._folder / digest
+
+    def read(self, key: SetKey) -> Evidence | None:
+        """The last verdict over this very set, or None."""
+        return read_record(self.folder(key.digest) / "evidence.json", Evidence)
+
+    def write(self, evidence: Evidence, files: Path) -> None:
+        """Keep the verdict and copy its files (`tests.*`, `metrics.json`, `logs/`) out of the run folder `files`."""
+        folder = self.folder(evidence.set.digest)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("tests.json", "tests.xml", "metrics.json"):
+            shutil.copyfile(files / name, folder / name)
+        shutil.rmtree(folder / "logs", ignore_errors=True)
+        shutil.copytree(files / "logs", folder / "logs")
+        write_record(folder / "evidence.json", evidence)

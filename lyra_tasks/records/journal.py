@@ -1,0 +1,156 @@
+"""The journal: append-only, one JSON line per event, each line carrying the hash of the one before it.
+
+An intent is written before its effect, so that whatever a crash leaves behind is known by name (DESIGN: ownership).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lyra_tasks.records.store import canonical
+
+SCHEMA = "lyra.journal/1"
+_START = "0" * 64
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the journal; `data` is the event's own part."""
+
+    seq: int
+    at: str
+    run: str
+    event: str
+    data: dict[str, Any] = field(default_factory=dict)
+    prev: str = _START
+    hash: str = ""
+
+
+class Journal:
+    """The journal of one checkout; any number of processes may append at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, run: str, event: str, **data: Any) -> Entry:
+        """Add one event, durably, and return it."""
+        return self.extend(run, [(event, data)])[0]
+
+    def extend(self, run: str, events: Sequence[tuple[str, dict[str, Any]]]) -> list[Entry]:
+        """Add several events with one wait for the disk; a torn last line is repaired first, and the repair recorded."""
+        with self._writer() as handle:
+            seq, prev, torn = _last(handle)
+            if torn:
+                events = [("repaired", {"bytes": torn}), *events]
+            entries = []
+            for event, data in events:
+                seq += 1
+                entry = _sealed(seq, run, event, data, prev)
+                prev = entry.hash
+                entries.append(entry)
+            os.write(handle, b"".join(_line(entry) for entry in entries))
+            os.fdatasync(handle)
+        return entries[1:] if torn else entries
+
+    def entries(self) -> Iterator[Entry]:
+        """Every readable entry, oldest first; what cannot be read is `problems()`'s affair."""
+        for _, entry in self._parsed():
+            if entry is not None:
+                yield entry
+
+    def problems(self) -> list[str]:
+        """What is wrong with the chain: lines edited, removed, reordered or unreadable. Empty for a sound journal."""
+        found = []
+        prev, seq = _START, 0
+        for number, entry in self._parsed():
+            if entry is None:
+                found.append(f"line {number}: not a journal entry")
+                continue
+            if entry.hash != _digest(entry):
+                found.append(f"line {number}: edited (its hash does not match)")
+            elif entry.prev != prev or entry.seq != seq + 1:
+                found.append(f"line {number}: does not follow the line before it (removed or reordered lines)")
+            prev, seq = entry.hash, entry.seq
+        return found
+
+    def _parsed(self) -> Iterator[tuple[int, Entry | None]]:
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return
+        lines = data.split(b"\n")
+        for number, line in enumerate(lines[:-1], start=1):
+            yield number, _parse(line)
+
+    @contextmanager
+    def _writer(self) -> Iterator[int]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield handle
+        finally:
+            os.close(handle)
+
+
+def who() -> str:
+    """The user on whose behalf a run is made."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _sealed(seq: int, run: str, event: str, data: dict[str, Any], prev: str) -> Entry:
+    entry = Entry(seq, datetime.now(UTC).isoformat(timespec="milliseconds"), run, event, data, prev)
+    return Entry(entry.seq, entry.at, run, event, data, prev, _digest(entry))
+
+
+def _digest(entry: Entry) -> str:
+    body = [SCHEMA, entry.seq, entry.at, entry.run, entry.event, entry.data, entry.prev]
+    return hashlib.sha256(canonical(body).encode()).hexdigest()
+
+
+def _line(entry: Entry) -> bytes:
+    return (canonical({"schema": SCHEMA, **entry.__dict__}) + "\n").encode()
+
+
+def _parse(line: bytes) -> Entry | None:
+    try:
+        document = json.loads(line)
+        if document.pop("schema") != SCHEMA:
+            return None
+        return Entry(**document)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _last(handle: int) -> tuple[int, str, int]:
+    """Sequence number and hash of the last whole line, after cutting off a torn one (whose length is returned)."""
+    end = os.lseek(handle, 0, os.SEEK_END)
+    tail, position = b"", end
+    while position > 0 and tail.count(b"\n") < 2:
+        step = min(8192, position)
+        position -= step
+        tail = os.pread(handle, step, position) + tail
+    whole = tail.rfind(b"\n") + 1
+    torn = len(tail) - whole
+    if torn:
+        os.ftruncate(handle, end - torn)
+    lines = tail[:whole].split(b"\n")[:-1]
+    if not lines:
+        return 0, _START, torn
+    entry = _parse(lines[-1])
+    if entry is None:
+        return end, hashlib.sha256(lines[-1]).hexdigest(), torn
+    return entry.seq, entry.hash, torn

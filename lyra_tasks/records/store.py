@@ -1,0 +1,76 @@
+"""Files that outlive a run: one JSON document each, with a schema, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lyra_tasks.errors import NoSpaceError, PreconditionError
+
+R = TypeVar("R", bound="Record")
+
+
+class Record(BaseModel):
+    """A persisted document: frozen, unknown keys are errors, the same rules on reading and on writing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of `value`: sorted keys, no spaces, so that equal values have equal hashes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Replace `path` by `record`, atomically and durably; it is validated as a reader would first."""
+    document = record.model_dump(mode="json", by_alias=True)
+    type(record).model_validate(document)
+    write_file(path, (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def read_record(path: Path, kind: type[R]) -> R | None:
+    """The record in `path`, or None if there is no such file; PreconditionError if it is not what it must be."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "document"
+        raise PreconditionError(
+            f"{path}: not a valid {kind.__name__} ({where}: {problem['type']})",
+            hint="it was edited, or written by another version; delete it and repeat the word that made it",
+        ) from error
+
+
+def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Replace `path` by `data`: temporary sibling, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        if error.errno == 28:
+            raise NoSpaceError(f"no space left to write {path}", hint=f"free space on {path.parent}") from error
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

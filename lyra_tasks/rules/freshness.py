@@ -1,0 +1,94 @@
+"""Is what was built still what the files say, and was that set tested?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lyra_tasks.config.inputs import changed
+from lyra_tasks.config.models import Configuration
+from lyra_tasks.errors import StaleError
+from lyra_tasks.records.evidence import Evidence, EvidenceStore, SetKey
+from lyra_tasks.records.images import ImageRecord, ImageStore
+from lyra_tasks.records.store import canonical
+
+if TYPE_CHECKING:
+    from lyra_tasks.engine.connect import Engine
+
+
+@dataclass(frozen=True)
+class ImageState:
+    """An image's record against its files: `problem` is empty for a current one."""
+
+    name: str
+    record: ImageRecord | None
+    problem: str
+
+
+def image_states(
+    store: ImageStore, engine: Engine, inputs: Mapping[str, Mapping[str, str]], platform: str
+) -> tuple[ImageState, ...]:
+    """The state of every image in `inputs` (name -> current input hashes) on this engine."""
+    held = {str(image["Id"]) for image in engine.client.api.images(all=False)}
+    states = []
+    for name, current in inputs.items():
+        record = store.read(name, platform)
+        if record is None:
+            problem = "has not been built"
+        elif different := changed(record.inputs, current):
+            problem = f"was built before its {_and(different)} changed"
+        elif record.engine_id not in held:
+            problem = "is no longer in the engine"
+        else:
+            problem = ""
+        states.append(ImageState(name, record, problem))
+    return tuple(states)
+
+
+def require_current(states: Sequence[ImageState]) -> dict[str, ImageRecord]:
+    """The records by image name; StaleError naming every image that is not current and why."""
+    stale = tuple(f"{state.name} {state.problem}" for state in states if state.problem)
+    if stale:
+        raise StaleError("; ".join(stale), hint="run `build` first")
+    return {state.name: state.record for state in states if state.record is not None}
+
+
+def set_key(
+    config: Configuration, root: Path, records: Mapping[str, ImageRecord], externals: Mapping[str, str]
+) -> SetKey:
+    """The set that a test run is about: image digests, doubles, and the effective services, tests and configs."""
+    sources = {
+        path: hashlib.sha256((root / path).read_bytes()).hexdigest()
+        for path in sorted(
+            {file.source for service in config.services.values() for file in service.configs.values()}
+        )
+    }
+    effective = {
+        "services": {name: each.model_dump(mode="json") for name, each in config.services.items()},
+        "tests": [test.model_dump(mode="json", by_alias=True) for test in config.tests],
+        "deviations": [deviation.model_dump(mode="json") for deviation in config.deviations],
+        "sources": sources,
+    }
+    return SetKey(
+        images={name: record.config_digest for name, record in sorted(records.items())},
+        externals=dict(sorted(externals.items())),
+        effective=hashlib.sha256(canonical(effective).encode()).hexdigest(),
+    )
+
+
+def require_tested(store: EvidenceStore, key: SetKey) -> Evidence:
+    """The passed evidence of this very set; StaleError if it was not tested, or did not pass."""
+    evidence = store.read(key)
+    if evidence is None:
+        raise StaleError("this set of images, services and tests has not been tested", hint="run `test` first")
+    if not evidence.passed:
+        failed = ", ".join(check.name for check in evidence.checks if check.outcome != "passed")
+        raise StaleError(f"the last test of this set failed ({failed})", hint="mend it, then run `build test`")
+    return evidence
+
+
+def _and(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

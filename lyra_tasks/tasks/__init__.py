@@ -1,0 +1,1 @@
+"""The front door: Invoke collections whose bodies gather, call and show."""
