@@ -1,0 +1,1 @@
+"""Counts visits: `POST /hits` adds one, `GET /hits` tells how many there were."""

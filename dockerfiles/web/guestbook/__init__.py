@@ -1,0 +1,1 @@
+"""A guestbook: visitors read what others wrote, and write themselves."""
