@@ -23,9 +23,7 @@ def dockerfile_path(root: Path, image: Image) -> Path:
     return root / image.context / image.dockerfile
 
 
-def input_hashes(
-    root: Path, image: Image, *, platform: str, commit: str, bases: Mapping[str, str]
-) -> dict[str, str]:
+def input_hashes(root: Path, image: Image, *, platform: str, commit: str, bases: Mapping[str, str]) -> dict[str, str]:
     """One hash per kind of input: `context`, `dockerfile`, `args`, `target`, `bases`, `platform`, `commit`."""
     dockerfile = dockerfile_path(root, image)
     return {

@@ -30,8 +30,15 @@ def _single_line(value: str) -> str:
     return _no_control(value)
 
 
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is blank; write it down")
+    return value
+
+
 Text = Annotated[str, AfterValidator(_no_control)]
 Line = Annotated[str, AfterValidator(_single_line)]
+Said = Annotated[Line, AfterValidator(_not_blank)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ContainerPath = Annotated[str, StringConstraints(pattern=r"^/[^:\x00-\x1f]*[^/:\x00-\x1f]$")]
@@ -43,9 +50,9 @@ Command = list[Line] | Line
 
 
 class Table(BaseModel):
-    """A table of the configuration: unknown keys are errors, values cannot be changed afterwards."""
+    """A table of the configuration: unknown keys and other types are errors, values cannot be changed afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Project(Table):
@@ -193,13 +200,26 @@ class Service(Table):
         """Whether the service's image travels to Proxima: own images do unless told otherwise, doubles never."""
         return self.external is None and self.promote is not False
 
+    @property
+    def http_port(self) -> int | None:
+        """The container port that HTTP checks talk to: the one named `http`, or the only one; None if neither is."""
+        if "http" in self.ports:
+            return self.ports["http"]
+        return next(iter(self.ports.values())) if len(self.ports) == 1 else None
+
+    def port(self, wanted: int | str) -> int | None:
+        """The container port that a name or number of `ports` means; None if the service has no such port."""
+        if isinstance(wanted, str):
+            return self.ports.get(wanted)
+        return wanted if wanted in self.ports.values() else None
+
 
 class Test(Table):
     """One check; exactly one of `http`, `exec`, `tcp`, `log`, `run`, `stage`, `structure`."""
 
     __test__ = False
 
-    name: Line
+    name: Said
     service: Name | None = None
     image: Name | None = None
     group: Line = ""
@@ -256,10 +276,10 @@ class Resources(Table):
 class Deviation(Table):
     """A written reason for going around a rule: who, where, why, until when."""
 
-    rule: Line
-    scope: Line
-    reason: Line = Field(min_length=1)
-    owner: Line = Field(min_length=1)
+    rule: Said
+    scope: Said
+    reason: Said
+    owner: Said
     expires: datetime.date
 
 

@@ -7,6 +7,7 @@ import re
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(b|k|kb|kib|m|mb|mib|g|gb|gib|t|tb|tib)?", re.IGNORECASE)
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _POWERS = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_LARGEST = 1024**6
 
 
 def parse_size(value: object) -> int:
@@ -14,11 +15,14 @@ def parse_size(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         number = value
     elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
-        number = int(float(match[1]) * 1024 ** _POWERS[(match[2] or "").lower()[:1]])
+        # `min` first: what overflows a float is infinite, and has no whole number
+        number = int(min(float(match[1]) * 1024 ** _POWERS[(match[2] or "").lower()[:1]], _LARGEST + 1))
     else:
         raise ValueError('is not a size; write a number with k, m or g, for example "64m" or "8g"')
     if number <= 0:
         raise ValueError('must be more than zero, for example "64m"')
+    if number > _LARGEST:
+        raise ValueError('is too large; write for example "8g"')
     return number
 
 

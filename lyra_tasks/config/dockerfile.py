@@ -1,0 +1,234 @@
+"""What a Dockerfile asks for: its stages, and the images that must come from outside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lyra_tasks.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from e2b_dockerfile_utils import DockerfileInstruction
+
+_ONE_ARGUMENT = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
+# BuildKit gives these a value without an ARG; the caller passes those it knows.
+_PLATFORM_ARGUMENTS = {
+    f"{side}{part}" for side in ("TARGET", "BUILD") for part in ("PLATFORM", "OS", "ARCH", "VARIANT")
+}
+
+
+@dataclass(frozen=True)
+class From:
+    """One place where an image is named: a FROM, a `COPY --from=` or a `RUN --mount=…,from=`.
+
+    `argument` is the global ARG that a FROM consists of, if it is exactly `${NAME}` or `$NAME`.
+    """
+
+    reference: str
+    file: Path
+    line: int
+    argument: str = ""
+
+    @property
+    def where(self) -> str:
+        """`FILE:LINE`, as messages name it."""
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One build stage as it is written; the reference in `base` may still hold variables of global ARGs."""
+
+    name: str
+    base: From
+    sources: tuple[From, ...] = ()
+    environment: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    user: str = ""
+
+
+@dataclass(frozen=True)
+class Dockerfile:
+    """A Dockerfile: global ARGs with their defaults (None: no default), and stages in order."""
+
+    path: Path
+    arguments: tuple[tuple[str, str | None], ...]
+    stages: tuple[Stage, ...]
+    escape: str = "\\"
+
+
+def read(path: Path) -> Dockerfile:
+    """Read a Dockerfile; a ConfigurationError names `FILE:LINE` of what BuildKit would not accept."""
+    from e2b_dockerfile_utils import DockerfileSyntaxError, parse_dockerfile_ast
+
+    try:
+        ast = parse_dockerfile_ast(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: cannot be read: {error.strerror}", hint="check `context` and `dockerfile` of the image"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: is not UTF-8 text", hint="save it as UTF-8") from error
+    except DockerfileSyntaxError as error:
+        place = f"{path}:{error.line}" if error.line else str(path)
+        raise _fault(place, str(error).partition(": ")[2]) from error
+    first = next((i for i, each in enumerate(ast.instructions) if each.name == "FROM"), len(ast.instructions))
+    arguments = tuple(_arguments(ast.instructions[:first], path))
+    stages = tuple(_stages(ast.instructions[first:], path))
+    if not stages:
+        raise ConfigurationError(f"{path}: has no FROM", hint="a Dockerfile needs at least one stage")
+    return Dockerfile(path, arguments, stages, ast.escape_token)
+
+
+def external_bases(dockerfile: Dockerfile, target: str = "", args: Mapping[str, str] | None = None) -> tuple[From, ...]:
+    """The images that building `target` (default: the last stage) needs from outside, in the order they are named.
+
+    `args` override the defaults of global ARGs. ConfigurationError for an unknown target or a FROM that stays empty.
+    """
+    environment = _environment(dockerfile, args or {})
+    bases = [_expanded(stage.base, environment, dockerfile.escape) for stage in dockerfile.stages]
+    found: dict[tuple[int, str], From] = {}
+    waiting, seen = [_target(dockerfile, target)], set[int]()
+    while waiting:
+        index = waiting.pop()
+        if index in seen:
+            continue
+        seen.add(index)
+        own = _stage_named(dockerfile.stages[:index], bases[index].reference)
+        uses = [(bases[index], own)]
+        uses += [(each, _stage_of_source(dockerfile.stages, each)) for each in dockerfile.stages[index].sources]
+        for use, stage in uses:
+            if stage is not None:
+                waiting.append(stage)
+            elif use.reference != "scratch":
+                found[use.line, use.reference] = use
+    return tuple(found[key] for key in sorted(found))
+
+
+def _arguments(instructions: Sequence[DockerfileInstruction], path: Path) -> Iterator[tuple[str, str | None]]:
+    for each in instructions:
+        if each.name != "ARG":
+            raise _fault(f"{path}:{each.start_line}", f"{each.name} stands before the first FROM")
+        for word in each.args:
+            name, equals, default = word.partition("=")
+            yield name, default if equals else None
+
+
+def _stages(instructions: Sequence[DockerfileInstruction], path: Path) -> Iterator[Stage]:
+    stage: Stage | None = None
+    for each in instructions:
+        if each.name == "FROM":
+            if stage is not None:
+                yield stage
+            stage = _opened(each, path)
+        elif stage is not None:
+            stage = _extended(stage, each, path)
+    if stage is not None:
+        yield stage
+
+
+def _opened(instruction: DockerfileInstruction, path: Path) -> Stage:
+    words = instruction.args
+    named = len(words) == 3 and words[1].upper() == "AS"
+    if not named and len(words) != 1:
+        raise _fault(f"{path}:{instruction.start_line}", "FROM takes an image, and optionally AS and a name")
+    match = _ONE_ARGUMENT.fullmatch(words[0])
+    argument = (match[1] or match[2]) if match else ""
+    return Stage(words[2] if named else "", From(words[0], path, instruction.start_line, argument))
+
+
+def _extended(stage: Stage, instruction: DockerfileInstruction, path: Path) -> Stage:
+    words = tuple(instruction.args)
+    match instruction.name:
+        case "COPY" | "RUN":
+            names = [name for flag in instruction.flags if (name := _source(instruction.name, flag))]
+            added = tuple(From(name, path, instruction.start_line) for name in names)
+            return replace(stage, sources=stage.sources + added)
+        case "ENV":
+            return replace(stage, environment=stage.environment + words[::3])
+        case "VOLUME":
+            return replace(stage, volumes=stage.volumes + words)
+        case "EXPOSE":
+            return replace(stage, ports=stage.ports + words)
+        case "USER":
+            return replace(stage, user=" ".join(words))
+    return stage
+
+
+def _source(instruction: str, flag: str) -> str:
+    """The stage or image that a flag of COPY or RUN takes files from, or an empty string."""
+    name, _, value = flag.partition("=")
+    if instruction == "COPY":
+        return value if name == "--from" else ""
+    if name != "--mount":
+        return ""
+    fields = dict(field.partition("=")[::2] for field in value.split(","))
+    return fields.get("from", "")
+
+
+def _environment(dockerfile: Dockerfile, args: Mapping[str, str]) -> dict[str, str]:
+    from e2b_dockerfile_utils import ShellLex
+
+    values = {name: args[name] for name in _PLATFORM_ARGUMENTS if name in args}
+    for name, default in dockerfile.arguments:
+        if name in args:
+            values[name] = args[name]
+        elif default is not None:
+            lexer = ShellLex(dockerfile.escape, env=values, skip_unset_env=False)
+            values[name] = _worded(lexer.process_word, default, str(dockerfile.path))
+    return values
+
+
+def _expanded(base: From, environment: Mapping[str, str], escape: str) -> From:
+    from e2b_dockerfile_utils import ShellLex
+
+    lexer = ShellLex(escape, env=environment, skip_unset_env=False)
+    reference = _worded(lexer.process_word, base.reference, base.where)
+    if not reference:
+        raise ConfigurationError(
+            f"{base.where}: FROM {base.reference} names no image",
+            hint="give the ARG a default before the first FROM, or a value in `args` of the image",
+        )
+    return replace(base, reference=reference)
+
+
+def _worded(process: Callable[[str], str], word: str, place: str) -> str:
+    try:
+        return process(word)
+    except ValueError as error:
+        raise _fault(place, str(error)) from error
+
+
+def _target(dockerfile: Dockerfile, target: str) -> int:
+    if not target:
+        return len(dockerfile.stages) - 1
+    index = _stage_named(dockerfile.stages, target)
+    if index is None and target.isdecimal() and int(target) < len(dockerfile.stages):
+        index = int(target)
+    if index is None:
+        known = ", ".join(stage.name for stage in dockerfile.stages if stage.name) or "none has a name"
+        raise ConfigurationError(f"{dockerfile.path}: has no stage named {target!r}", hint=f"its stages are: {known}")
+    return index
+
+
+def _stage_named(stages: Sequence[Stage], name: str) -> int | None:
+    """The last of `stages` with this name; BuildKit does not care about case."""
+    matches = [index for index, stage in enumerate(stages) if stage.name and stage.name.lower() == name.lower()]
+    return matches[-1] if matches else None
+
+
+def _stage_of_source(stages: Sequence[Stage], source: From) -> int | None:
+    if not source.reference.isdecimal():
+        return _stage_named(stages, source.reference)
+    index = int(source.reference)
+    if index >= len(stages):
+        raise _fault(source.where, f"there is no stage {index}; they are counted from 0")
+    return index
+
+
+def _fault(place: str, problem: str) -> ConfigurationError:
+    return ConfigurationError(f"{place}: {problem}", hint="correct the Dockerfile")

@@ -1,0 +1,134 @@
+"""From a file to a `Configuration`: every problem is found before any is reported."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lyra_tasks.config.find import find, read_text, shown
+from lyra_tasks.config.positions import Location, Positions, duplicate, positions
+from lyra_tasks.config.problems import Problem, dotted, fault, kind_of, summed_up
+
+if TYPE_CHECKING:
+    from lyra_tasks.config.models import Configuration
+
+SCHEMA = 1
+_OVERRIDES: Mapping[tuple[str, str], str] = {
+    ("resources", "host_share"): "LYRA_HOST_SHARE",
+    ("builder", "name"): "LYRA_BUILDER",
+}
+_AT = re.compile(r"(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A valid configuration, and where it comes from.
+
+    `root` is the folder of `file`, both absolute; `sources` holds the line of every key that is written down,
+    `overrides` the environment variable of every key that is set by one.
+    """
+
+    config: Configuration
+    file: Path
+    root: Path
+    sources: Positions
+    overrides: Mapping[Location, str]
+
+
+def load(start: Path | None = None) -> Loaded:
+    """Find, read and check the configuration, from `start` (default: the working directory) upwards.
+
+    ConfigurationError if there is none or anything in it is wrong: `details` then hold every problem.
+    """
+    file = find(start)
+    name, text = shown(file), read_text(file)
+    document = _parse(text, name)
+    sources = positions(text)
+    overrides = _override(document)
+    root = file.parent.resolve()
+    _check_schema(document, name, sources)
+    config, problems = _validate(document, root)
+    if problems:
+        raise fault(problems, file=name, lines=sources, overrides=overrides)
+    return Loaded(config=config, file=root / file.name, root=root, sources=sources, overrides=overrides)
+
+
+def _parse(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise summed_up(name, (f"{name}:1: nested too deeply",)) from error
+    except ValueError as error:
+        twice = duplicate(text)
+        if twice is not None:
+            what = f"{dotted(twice.location)}: written twice, first on line {twice.first}; keep one of them"
+            raise summed_up(name, (f"{name}:{twice.second}: {what}",)) from error
+        match = _AT.fullmatch(str(error))
+        message = match[1] if match else "a value is out of range"
+        at_end = text.count("\n") + 1, len(text) - text.rfind("\n")
+        line, column = (match[2], match[3]) if match and match[2] else at_end
+        raise summed_up(name, (f"{name}:{line}:{column}: not valid TOML: {message}",)) from error
+
+
+def _override(document: dict[str, Any]) -> Mapping[Location, str]:
+    """Put what the environment sets into the document; returns which variable has set what."""
+    used: dict[Location, str] = {}
+    for (table, key), variable in _OVERRIDES.items():
+        value = os.environ.get(variable)
+        target = document.setdefault(table, {}) if value else None
+        if isinstance(target, dict) and value:
+            target[key] = _number(value) if key == "host_share" else value
+            used[table, key] = variable
+    return used
+
+
+def _number(value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _validate(document: dict[str, Any], root: Path) -> tuple[Configuration, list[Problem]]:
+    """The configuration, or as much of it as is valid, and everything that is wrong with it."""
+    from pydantic import ValidationError
+
+    from lyra_tasks.config.checks import check
+    from lyra_tasks.config.models import Configuration
+    from lyra_tasks.config.phrases import problems_of
+    from lyra_tasks.config.salvage import follows, take_out
+    from lyra_tasks.config.support import not_yet
+
+    document.setdefault("project", {})
+    problems: list[Problem] = []
+    rest = copy.deepcopy(document)
+    while True:
+        try:
+            config = Configuration.model_validate(rest)
+            break
+        except ValidationError as error:
+            told = {problem.location for problem in problems}
+            for problem in problems_of(error, rest):
+                problems += [] if problem.location in told else [problem]
+                take_out(rest, problem.location)
+    further = [*check(config, document, root), *not_yet(config)]
+    return config, problems + [problem for problem in further if not follows(problem, problems)]
+
+
+def _check_schema(document: Mapping[str, Any], name: str, sources: Positions) -> None:
+    """Nothing else can be said about a file of another schema, so that comes first and alone."""
+    schema = document.get("schema", SCHEMA)
+    if not isinstance(schema, int) or isinstance(schema, bool):
+        text = f"must be a whole number, found {kind_of(schema)}"
+    elif schema > SCHEMA:
+        text = f"is {schema}, newer than {SCHEMA}, the newest known here; upgrade lyra-tasks"
+    else:
+        text = f"must be {SCHEMA}, found {schema}"
+    if schema != SCHEMA or isinstance(schema, bool | float):
+        raise fault([Problem(("schema",), text)], file=name, lines=sources, overrides={})
