@@ -114,9 +114,9 @@ def _validate(document: dict[str, Any], root: Path) -> tuple[Configuration, list
             break
         except ValidationError as error:
             told = {problem.location for problem in problems}
-            for problem in problems_of(error, rest):
-                problems += [] if problem.location in told else [problem]
-                take_out(rest, problem.location)
+            found = problems_of(error, rest)
+            problems += [problem for problem in found if problem.location not in told]
+            take_out(rest, found)
     further = [*check(config, document, root), *not_yet(config)]
     return config, problems + [problem for problem in further if not follows(problem, problems)]
 
@@ -124,11 +124,12 @@ def _validate(document: dict[str, Any], root: Path) -> tuple[Configuration, list
 def _check_schema(document: Mapping[str, Any], name: str, sources: Positions) -> None:
     """Nothing else can be said about a file of another schema, so that comes first and alone."""
     schema = document.get("schema", SCHEMA)
-    if not isinstance(schema, int) or isinstance(schema, bool):
+    if type(schema) is not int:
         text = f"must be a whole number, found {kind_of(schema)}"
     elif schema > SCHEMA:
         text = f"is {schema}, newer than {SCHEMA}, the newest known here; upgrade lyra-tasks"
-    else:
+    elif schema < SCHEMA:
         text = f"must be {SCHEMA}, found {schema}"
-    if schema != SCHEMA or isinstance(schema, bool | float):
-        raise fault([Problem(("schema",), text)], file=name, lines=sources, overrides={})
+    else:
+        return
+    raise fault([Problem(("schema",), text)], file=name, lines=sources, overrides={})

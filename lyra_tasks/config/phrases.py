@@ -120,7 +120,7 @@ def _phrase(place: Location, details: list[ErrorDetails], document: Mapping[str,
         expected = " or ".join(dict.fromkeys(_EXPECTED[each["type"]] for each in details))
         return f"must be {expected}, found {kind_of(value)}"
     if kind == "missing":
-        return "missing; it must be given"
+        return "missing; write schema = 1" if place == ("schema",) else "missing; it must be given"
     if kind == "extra_forbidden":
         return unknown_key(place)
     if kind == "literal_error":

@@ -10,19 +10,18 @@ from lyra_tasks.config.positions import Location
 from lyra_tasks.config.problems import Problem
 
 
-def take_out(document: dict[str, Any], location: Location) -> None:
-    """Remove what is wrong at `location`, or the table that lacks it; what is required is replaced by a stand-in."""
-    table = location[0]
-    if table == "schema":
-        document["schema"] = 1
-    elif table == "project":
-        document["project"] = {"name": "unknown"}
-    elif table == "tests" and len(location) > 1:
-        _from_test(document["tests"], location)
-    elif table == "deviations":
-        document.pop("deviations", None)
-    else:
-        _from_table(document, location)
+def take_out(document: dict[str, Any], problems: Iterable[Problem]) -> None:
+    """Remove everything that is wrong, or the table that lacks something; a stand-in replaces what is required."""
+    # All places first: what is removed for one problem must not look missing to the next
+    for location in [_removable(document, problem.location) for problem in problems]:
+        *parents, key = location
+        table = value_at(parents, document)
+        if location[0] == "tests" and len(location) > 1:
+            _from_test(document["tests"], location)
+        elif isinstance(table, dict):
+            table.pop(key, None)
+    document.setdefault("schema", 1)
+    document.setdefault("project", {}).setdefault("name", "unknown")
 
 
 def follows(problem: Problem, earlier: Iterable[Problem]) -> bool:
@@ -41,12 +40,13 @@ def _from_test(tests: list[Any], location: Location) -> None:
     tests[number].setdefault("name", f"test {number}")
 
 
-def _from_table(document: dict[str, Any], location: Location) -> None:
-    in_list = next((index for index, part in enumerate(location) if isinstance(part, int)), len(location))
-    *parents, key = location[:in_list]
-    if key not in value_at(parents, document):
-        *parents, key = parents
-    del value_at(parents, document)[key]
+def _removable(document: dict[str, Any], location: Location) -> Location:
+    """The place whose removal makes the rest valid: tests stay in their list, other lists go as a whole."""
+    if location[0] == "tests":
+        return location[:3]
+    end = next((index for index, part in enumerate(location) if isinstance(part, int)), len(location))
+    there = location[end - 1] in (value_at(location[: end - 1], document) or {})
+    return location[:end] if there or end == 1 else location[: end - 1]
 
 
 def _nested(one: Location, other: Location) -> bool:
