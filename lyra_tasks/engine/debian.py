@@ -66,9 +66,8 @@ class Deb:
 
 @dataclass(frozen=True)
 class _Offer:
-    """What the index offers for a package: where it is, its file name, size in bytes and sha256."""
+    """What the index offers for a package: its file name, size in bytes and sha256."""
 
-    uri: str
     file: str
     size: int
     sha256: str
@@ -137,8 +136,8 @@ class AptWorkspace:
         result = self._apt("--print-uris", "download", *packages)
         if result.returncode:
             raise _apt_fault("a package is not in the index", mirror(), result.stderr)
-        found = re.findall(r"(?m)^'([^']+)' (\S+) (\d+) SHA256:([0-9a-f]{64})$", result.stdout)
-        offers = [_Offer(uri, file, int(size), sha256) for uri, file, size, sha256 in found]
+        found = re.findall(r"(?m)^'[^']+' (\S+) (\d+) SHA256:([0-9a-f]{64})$", result.stdout)
+        offers = [_Offer(file, int(size), sha256) for file, size, sha256 in found]
         if len(offers) != len(set(packages)):
             raise PreconditionError("the package index gives no SHA256 for every package", hint="use another mirror")
         return offers

@@ -1,0 +1,18 @@
+"""A private Docker engine for one project, made of Debian packages: nothing is installed, `down` leaves nothing."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+from lyra_tasks.engine.sandbox.layout import Sandbox, Store, find
+from lyra_tasks.engine.sandbox.start import up
+from lyra_tasks.engine.sandbox.stop import DownReport, down
+
+__all__ = ["DownReport", "Sandbox", "Store", "down", "exec_in_network", "find", "up"]
+
+
+def exec_in_network(sandbox: Sandbox, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a program of this machine where the sandbox's 127.0.0.1 is; its output is in the result."""
+    command = ["nsenter", f"--net=/proc/{sandbox.pid}/ns/net", "--", *argv]
+    return subprocess.run(command, capture_output=True, text=True, check=False)

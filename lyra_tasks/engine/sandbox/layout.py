@@ -1,0 +1,192 @@
+"""Where a sandbox engine keeps its things, what is recorded of it, and whether it still runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lyra_tasks.errors import PreconditionError
+
+Store = Literal["containerd", "graph"]
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of one sandbox; its short `name` also names its runtime folder and its control group."""
+
+    state: Path
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """All that outlives the engine's processes."""
+        return self.state / "sandbox"
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "sandbox.json"
+
+    @property
+    def config(self) -> Path:
+        """A `DOCKER_CONFIG` with the buildx and compose plugins."""
+        return self.folder / "config"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "dockerd.log"
+
+    @property
+    def lock(self) -> Path:
+        return self.state / "sandbox.lock"
+
+    @property
+    def runtime(self) -> Path:
+        """Short and without special characters, whatever the state path is: a socket's path may have 107 bytes."""
+        return Path("/run") / self.name
+
+    @property
+    def socket(self) -> Path:
+        return self.runtime / "docker.sock"
+
+    @property
+    def engine(self) -> Path:
+        """A link to the unpacked packages, fit for PATH even if the cache's own path holds a colon."""
+        return self.runtime / "engine"
+
+    def data(self, suite: str, store: Store) -> Path:
+        """The engine's images, containers and volumes; other versions and stores could not read them."""
+        return self.folder / "data" / f"{suite}-{store}"
+
+
+class Record(BaseModel):
+    """What `sandbox.json` says about a started engine. `memory` in bytes; `started` in clock ticks since boot."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    suite: str
+    store: Store
+    pid: int
+    started: int
+    boot: str
+    link: str
+    address: str
+    memory: int | None
+    cpus: float | None
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A running private engine. Ports that it publishes answer at `address`, from this machine alone."""
+
+    state: Path
+    name: str
+    suite: str
+    store: Store
+    socket: Path
+    address: str
+    docker: Path
+    config_dir: Path
+    log: Path
+    pid: int
+    cgroup: str
+    memory: int | None
+    cpus: float | None
+
+    def environment(self) -> dict[str, str]:
+        """The variables with which a Docker client finds this engine, and this engine only."""
+        return {
+            "DOCKER_HOST": f"unix://{self.socket}",
+            "DOCKER_CONFIG": str(self.config_dir),
+            "PATH": f"{self.docker.parent}:{os.environ.get('PATH', os.defpath)}",
+        }
+
+
+def places_of(state: Path) -> Places:
+    """The folders of the sandbox that belongs to a state folder."""
+    state = state.resolve()
+    return Places(state=state, name=f"lyra-{hashlib.sha256(os.fsencode(state)).hexdigest()[:10]}")
+
+
+def find(state: Path) -> Sandbox | None:
+    """The engine that runs for a state folder, or None; reads two files, asks no engine."""
+    places = places_of(state)
+    record = read_record(places)
+    return sandbox_of(places, record) if record and is_alive(record) else None
+
+
+def sandbox_of(places: Places, record: Record) -> Sandbox:
+    """A record and the folders it belongs to, as callers see them."""
+    return Sandbox(
+        state=places.state,
+        name=places.name,
+        suite=record.suite,
+        store=record.store,
+        socket=places.socket,
+        address=record.address,
+        docker=places.engine / "cli" / "docker",
+        config_dir=places.config,
+        log=places.log,
+        pid=record.pid,
+        cgroup=f"/{places.name}",
+        memory=record.memory,
+        cpus=record.cpus,
+    )
+
+
+def read_record(places: Places) -> Record | None:
+    """What is recorded of the sandbox, running or not; None if nothing is."""
+    try:
+        return Record.model_validate_json(places.record.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise PreconditionError(
+            f"the record of the sandbox engine cannot be read: {places.record}",
+            hint=f"end the processes of {places.name}, delete the file and try again",
+        ) from error
+
+
+def write_record(places: Places, record: Record) -> None:
+    """Replace the record in one step."""
+    with tempfile.NamedTemporaryFile("w", dir=places.folder, prefix=".sandbox-", delete=False) as stream:
+        stream.write(record.model_dump_json(indent=2) + "\n")
+    Path(stream.name).replace(places.record)
+
+
+def is_alive(record: Record) -> bool:
+    """Whether the recorded first process is still that process: a number alone may belong to another by now."""
+    return record.boot == boot_id() and start_time(record.pid) == record.started
+
+
+def boot_id() -> str:
+    """What tells this boot from the last one."""
+    return BOOT_ID.read_text().strip()
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None if there is none or only its remains."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields and fields[0] not in "ZX" else None
+
+
+def parent_of(pid: int) -> int | None:
+    """The number of a process's parent."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    # The command name comes second, in parentheses, and may itself hold blanks and parentheses.
+    return text.rpartition(")")[2].split()

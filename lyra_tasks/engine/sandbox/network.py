@@ -1,0 +1,100 @@
+"""The sandbox's only link to this machine: a pair of virtual interfaces and four addresses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from lyra_tasks.errors import EngineUnavailableError
+
+# Inside its own network namespace every sandbox may use the same addresses: nobody outside routes to them.
+BRIDGE = "10.215.0.1/24"
+POOL = IPv4Network("10.216.0.0/15")
+POOL_SIZE = 26
+UPLINK = "up0"  # the end of the pair inside the sandbox
+_BASES = tuple(IPv4Network(f"{base}.0/24") for base in ("10.214.0", "172.29.214", "192.168.214", "198.18.214"))
+
+
+@dataclass(frozen=True)
+class Uplink:
+    """The pair: `link` is this machine's end and has `gateway`, the sandbox's end has `address`."""
+
+    link: str
+    gateway: str
+    address: str
+
+
+def tool_environment(engine: Path) -> dict[str, str]:
+    """The environment in which the unpacked `ip` and `iptables` find their libraries."""
+    return {
+        "PATH": f"{engine / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LD_LIBRARY_PATH": str(engine / "lib"),
+        "XTABLES_LIBDIR": str(engine / "xtables"),
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def connect(engine: Path, pid: int) -> Uplink:
+    """Join the network namespace of process `pid` to this machine's by a pair of interfaces that dies with it."""
+    for link, subnet in candidates(_taken(engine)):
+        if _exists(link):
+            continue
+        gateway, address = (str(host) for host in subnet.hosts())
+        # The kernel gives a name once only: whoever makes the interface also owns the subnet that goes with it.
+        made = _ip(engine, "link", "add", link, "type", "veth", "peer", "name", UPLINK, "netns", str(pid))
+        if made.returncode and _exists(link):
+            continue
+        steps = [
+            ["link", "set", link, "addrgenmode", "none"],
+            ["addr", "add", f"{gateway}/{subnet.prefixlen}", "dev", link],
+            ["link", "set", link, "up"],
+        ]
+        for result in (made, *(_ip(engine, *step) for step in steps)):
+            if result.returncode:
+                raise EngineUnavailableError(
+                    "the sandbox engine's network link could not be made",
+                    hint="this needs a kernel with veth interfaces, and the right to make them",
+                    details=tuple(result.stderr.splitlines()[-3:]),
+                )
+        return Uplink(link=link, gateway=gateway, address=address)
+    raise EngineUnavailableError(
+        "no subnet is left for another sandbox engine", hint="end one that is not needed: engine.down in its project"
+    )
+
+
+def candidates(taken: Iterable[IPv4Network]) -> Iterator[tuple[str, IPv4Network]]:
+    """Interface names and the subnets that go with them, without those that overlap what this machine uses."""
+    used = list(taken)
+    for base in _BASES:
+        for number, subnet in enumerate(base.subnets(new_prefix=30)):
+            if not any(subnet.overlaps(other) for other in used):
+                yield f"lyra{_BASES.index(base)}-{number}", subnet
+
+
+def disconnect(engine: Path, link: str) -> None:
+    """Remove this machine's end, and with it the other, if the kernel has not done so yet."""
+    if _exists(link):
+        _ip(engine, "link", "delete", link)
+
+
+def _exists(link: str) -> bool:
+    return Path("/sys/class/net", link).exists()
+
+
+def _taken(engine: Path) -> Iterator[IPv4Network]:
+    result = _ip(engine, "-json", "-4", "route", "show", "table", "all")
+    for route in json.loads(result.stdout or "[]"):
+        if route.get("dst", "default") != "default":
+            yield IPv4Network(route["dst"], strict=False)
+
+
+def _ip(engine: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **tool_environment(engine)}
+    return subprocess.run(
+        [str(engine / "bin" / "ip"), *words], env=environment, capture_output=True, text=True, check=False
+    )

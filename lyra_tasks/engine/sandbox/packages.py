@@ -1,0 +1,139 @@
+"""The engine's programs: Debian packages unpacked into the cache, once per suite, installed nowhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from lyra_tasks.engine.debian import AptWorkspace, Deb, unpack
+from lyra_tasks.engine.sandbox.layout import Store
+from lyra_tasks.errors import PreconditionError, UsageError
+from lyra_tasks.run import locked
+
+# What links C libraries comes from the oldest Debian that is supported, so that it runs on the newer ones, too; the
+# engine's own programs are Go and run everywhere.
+TOOLS_SUITE = "bookworm"
+TOOLS = (
+    *("runc", "iptables", "iproute2"),
+    *("libxtables12", "libip4tc2", "libip6tc2", "libnftnl11", "libmnl0", "libnfnetlink0", "libnetfilter-conntrack3"),
+    *("libseccomp2", "libdevmapper1.02.1", "libbsd0", "libmd0", "libbpf1", "libelf1", "libcap2"),
+)
+PROGRAMS = ("dockerd", "containerd", "containerd-shim-runc-v2", "docker-proxy", "tini-static", "runc", "ip")
+FILTER_PROGRAMS = tuple(f"{table}{verb}" for table in ("iptables", "ip6tables") for verb in ("", "-save", "-restore"))
+PLUGINS = ("docker-buildx", "docker-compose")
+_LOCK_WAIT = 1200.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The packages of one suite's engine, as `name/suite`, and the image stores that it has, preferred one first."""
+
+    packages: tuple[str, ...]
+    stores: tuple[Store, ...]
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """All suites that packages come from."""
+        return tuple(sorted({package.split("/")[1] for package in self.packages}))
+
+
+class Contents(BaseModel):
+    """What an unpacked engine is made of: file name and sha256 of each package."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    suite: str
+    packages: dict[str, str]
+
+
+def recipe(suite: str) -> Recipe:
+    """Which packages make an engine of `suite`. UsageError for a suite without one."""
+    programs = {
+        # Bookworm has neither buildx nor compose 2; they are clients, and work with an older engine.
+        "bookworm": ("docker.io/bookworm", "containerd/bookworm", "tini/bookworm", *_clients("trixie")),
+        "trixie": ("docker.io/trixie", "containerd/trixie", "tini/trixie", "docker-cli/trixie", *_clients("trixie")),
+        "sid": ("docker.io/sid", "containerd/sid", "tini-static/sid", "docker-cli/sid", *_clients("sid")),
+    }
+    if suite not in programs:
+        raise UsageError(f"there is no sandbox engine of {suite!r}", hint=f"choose {', '.join(programs)}")
+    tools = tuple(f"{name}/{TOOLS_SUITE}" for name in TOOLS)
+    stores: tuple[Store, ...] = ("graph",) if suite == "bookworm" else ("containerd", "graph")
+    return Recipe(packages=programs[suite] + tools, stores=stores)
+
+
+def fetch(cache: Path, suite: str, progress: Callable[[str], None]) -> Path:
+    """The folder with the engine of `suite`, downloaded and unpacked on first use: about 95 MB, 400 MB on disk.
+
+    Below it: `root` (the packages), `bin` (for the daemon's PATH), `cli` (the docker command alone), `lib`, `xtables`,
+    `cli-plugins`, and `contents.json`. PreconditionError if the mirror does not deliver.
+    """
+    wanted = recipe(suite)
+    final = _folder(cache, suite)
+    with locked(final.with_suffix(".lock"), what=f"the download of the {suite} engine", wait=_LOCK_WAIT):
+        if final.is_dir():
+            return final
+        staging = final.with_suffix(".new")
+        shutil.rmtree(staging, ignore_errors=True)
+        workspace = AptWorkspace(cache / "apt", wanted.suites)
+        workspace.update()
+        debs = workspace.download(wanted.packages, staging / "debs", progress)
+        unpack(debs, staging / "root")
+        shutil.rmtree(staging / "debs")
+        _arrange(staging)
+        _record(staging, suite, debs)
+        staging.rename(final)
+    return final
+
+
+def installed(cache: Path, suite: str) -> Path | None:
+    """The folder of an engine that was fetched before, or None."""
+    folder = _folder(cache, suite)
+    return folder if folder.is_dir() else None
+
+
+def _folder(cache: Path, suite: str) -> Path:
+    return cache.absolute() / "engines" / suite
+
+
+def _clients(suite: str) -> tuple[str, ...]:
+    return tuple(f"{plugin}/{suite}" for plugin in PLUGINS)
+
+
+def _record(folder: Path, suite: str, debs: list[Deb]) -> None:
+    contents = Contents(suite=suite, packages={deb.path.name: deb.sha256 for deb in debs})
+    (folder / "contents.json").write_text(contents.model_dump_json(indent=2) + "\n")
+
+
+def _arrange(folder: Path) -> None:
+    """Links from a few flat folders into the unpacked tree: no package script ran that would have made them."""
+    root = folder / "root"
+    places = (root / place for place in ("bin", "sbin", "usr/bin", "usr/sbin"))
+    programs = {path.name: path for place in places for path in place.glob("*")}
+    aliases = dict.fromkeys(FILTER_PROGRAMS, "xtables-nft-multi") | {"docker-init": "tini-static"}
+    for name in (*PROGRAMS, *aliases):
+        target = aliases.get(name, name)
+        _link(folder / "bin" / name, _present(programs, target))
+    _link(folder / "cli" / "docker", _present(programs, "docker"))
+    for plugin in PLUGINS:
+        _link(folder / "cli-plugins" / plugin, root / "usr/libexec/docker/cli-plugins" / plugin)
+    for library in (*root.glob("lib/*-linux-gnu*/*.so*"), *root.glob("usr/lib/*-linux-gnu*/*.so*")):
+        _link(folder / "lib" / library.name, library)
+    _link(folder / "xtables", next(root.glob("usr/lib/*-linux-gnu*/xtables")))
+
+
+def _present(programs: dict[str, Path], name: str) -> Path:
+    if name not in programs:
+        raise PreconditionError(f"the packages hold no {name}", hint="choose another suite: [engine] suite")
+    return programs[name]
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(os.path.relpath(target, link.parent))
