@@ -1,0 +1,1 @@
+"""The promotion bundle: what travels to Proxima."""

@@ -1,0 +1,109 @@
+"""What must be known to run the services: every variable, secret, volume, port, config and limit, for machines.
+
+Image and configuration are merged; what only the image declares is listed too, so that nothing stays unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lyra_tasks.bundle.compose import config_path
+from lyra_tasks.bundle.subject import PromotedService
+
+SCHEMA = "lyra.environment/1"
+# Set by every base image or by the engine; not the project's to document.
+_USUAL = {"PATH", "HOME", "HOSTNAME", "LANG", "LC_ALL", "GPG_KEY"}
+
+
+def environment_document(project: str, services: Sequence[PromotedService]) -> dict[str, Any]:
+    """The content of `deploy/environment.json`; secret values are nowhere in it."""
+    return {"schema": SCHEMA, "project": project, "services": {each.name: _service(each) for each in services}}
+
+
+def variables(each: PromotedService) -> list[dict[str, Any]]:
+    """The environment variables of a service, documented ones first, then those that only the image sets."""
+    found: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "type": "string",
+            "required": variable.default is None and (variable.required or variable.secret),
+            "secret": variable.secret,
+            "default": None if variable.secret else variable.default,
+            "pattern": variable.pattern or None,
+            "description": variable.description,
+            "from": "configuration",
+        }
+        for name, variable in each.service.environment.items()
+    ]
+    for pair in each.image_config.get("Env") or []:
+        name, _, value = str(pair).partition("=")
+        if name not in each.service.environment and name not in _USUAL:
+            found.append(
+                {
+                    "name": name, "type": "string", "required": False, "secret": False, "default": value,
+                    "pattern": None, "description": "", "from": "image",
+                }
+            )  # fmt: skip
+    return found
+
+
+def env_example(services: Sequence[PromotedService]) -> str:
+    """The content of `deploy/.env.example`: what must be set is open, what may be set is commented out."""
+    lines = ["# Copy to .env beside compose.yaml and fill in what has no value. Written by lyra-tasks."]
+    seen: set[str] = set()
+    for each in services:
+        lines += ["", f"# {each.name}"]
+        for variable in variables(each):
+            if variable["from"] == "image" or variable["name"] in seen:
+                continue
+            seen.add(variable["name"])
+            lines.append(f"# {variable['description'] or variable['name']}")
+            if variable["required"]:
+                lines.append(f"{variable['name']}=")
+            else:
+                lines.append(f"#{variable['name']}={_quoted(variable['default'] or '')}")
+        for key, secret in each.service.secrets.items():
+            lines.append(f"# path of a file, readable by user {each.shape.user or '0'}: {secret.description or key}")
+            lines.append(f"{each.secret_variable(key)}=")
+        for key, port in each.service.ports.items():
+            lines.append(f"# where port {port} ({key}) is published")
+            lines.append(f"#{each.publish_variable(key)}=127.0.0.1:{port}")
+    return "\n".join(lines) + "\n"
+
+
+def _service(each: PromotedService) -> dict[str, Any]:
+    service, shape = each.service, each.shape
+    return {
+        "image": each.reference,
+        "user": shape.user,
+        "environment": variables(each),
+        "secrets": [
+            {"name": key, "path": secret.path, "description": secret.description, "variable": each.secret_variable(key)}
+            for key, secret in service.secrets.items()
+        ],
+        "volumes": [
+            {"name": key, "path": volume.path, "size": volume.size, "owner": volume.owner,
+             "description": volume.description}
+            for key, volume in service.volumes.items()
+        ],
+        "ports": [
+            {"name": key, "port": port, "variable": each.publish_variable(key)} for key, port in service.ports.items()
+        ],
+        "configs": [
+            {"name": key, "path": file.path, "description": file.description,
+             "file": config_path(each.name, key, file.source)}
+            for key, file in service.configs.items()
+        ],
+        "limits": {
+            "cpus": service.limits.cpus, "memory": shape.memory, "pids": service.limits.pids,
+            "tmpfs": dict(sorted(shape.tmpfs.items())),
+        },
+        "depends_on": list(service.depends_on),
+        "egress": service.egress,
+        "healthcheck": shape.has_healthcheck,
+    }  # fmt: skip
+
+
+def _quoted(value: str) -> str:
+    return f"'{value}'" if any(character in value for character in " #\"$'\\") and "'" not in value else value

@@ -1,0 +1,58 @@
+"""What a bundle is about: the promoted services, each with what its image says and what the configuration adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lyra_tasks.config.models import Configuration, Service
+from lyra_tasks.config.services import RunningShape, running_shape
+
+
+@dataclass(frozen=True)
+class PromotedService:
+    """One service that travels: its table, its image's configuration, and the reference it will run from."""
+
+    name: str
+    service: Service
+    reference: str
+    image_config: Mapping[str, Any]
+
+    @property
+    def shape(self) -> RunningShape:
+        """The service merged with its image."""
+        return running_shape(self.service, self.image_config)
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of the names of variables about this service: `WEB_` for `web`."""
+        return f"{self.name.upper().replace('-', '_').replace('.', '_')}_"
+
+    def publish_variable(self, port: str) -> str:
+        """The variable that says where a port is published on Proxima."""
+        return f"{self.prefix}{port.upper().replace('-', '_').replace('.', '_')}_PUBLISH"
+
+    def secret_variable(self, secret: str) -> str:
+        """The variable that names the file holding a secret on Proxima."""
+        return f"{self.prefix}{secret.upper().replace('-', '_').replace('.', '_')}_FILE"
+
+
+def promoted_services(
+    config: Configuration, references: Mapping[str, str], image_configs: Mapping[str, Mapping[str, Any]]
+) -> tuple[PromotedService, ...]:
+    """The services that travel, by name; `references` and `image_configs` are by image name."""
+    return tuple(
+        PromotedService(name, service, references[str(service.image)], image_configs[str(service.image)])
+        for name, service in config.services.items()
+        if service.promoted
+    )
+
+
+def shared_environment(services: Iterable[PromotedService]) -> dict[str, set[str]]:
+    """Variable name -> services that have it; two services may share one name, and then share its value."""
+    found: dict[str, set[str]] = {}
+    for each in services:
+        for name in each.service.environment:
+            found.setdefault(name, set()).add(each.name)
+    return found

@@ -1,0 +1,1 @@
+"""Images as bytes: what an engine saves, the archive that travels, and reading it back."""

@@ -1,0 +1,154 @@
+"""Compressing and unpacking layers as streams: gzip through isal, zstd through libzstd, the same bytes every time."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from lyra_tasks.errors import BundleError
+
+if TYPE_CHECKING:
+    from lyra_tasks.images.stage import Block
+
+Compression = Literal["gzip", "zstd"]
+Codec = Literal["none", "gzip", "zstd"]
+
+_GZIP_LEVEL = 2
+_ZSTD_LEVEL = 3
+_THREADS = 2
+_INPUT = 64 * 1024
+_OUTPUT = 1024**2
+_MAX_WINDOW_LOG = 25
+
+_MAGIC: dict[bytes, Codec] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+class Decoder(Protocol):
+    """What the decompressors of isal and zstd have in common."""
+
+    eof: bool
+    needs_input: bool
+    unused_data: bytes
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class Writable(Protocol):
+    """What a digester needs of a file."""
+
+    def write(self, data: Any, /) -> object: ...
+
+
+class Digester:
+    """A file to write to, of which the digest and the number of bytes are kept; without a file it only counts."""
+
+    def __init__(self, file: Writable | None = None) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def digest(self) -> str:
+        """`sha256:…` of what was written."""
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def write(self, data: Block | memoryview) -> int:
+        """Take some bytes; their number."""
+        if self._file:
+            self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """The file belongs to whoever opened it."""
+
+
+def codec_of(start: Block) -> Codec:
+    """How a blob is compressed, by its first bytes."""
+    return next((codec for magic, codec in _MAGIC.items() if start.startswith(magic)), "none")
+
+
+def compress(blocks: Iterable[Block], compression: Compression, target: Digester) -> None:
+    """Write the blocks compressed to `target`; the result depends on what they hold together and how they are cut."""
+    if compression == "zstd":
+        zstd = _zstd()
+        option = zstd.CompressionParameter
+        encoder = zstd.ZstdCompressor(options={option.compression_level: _ZSTD_LEVEL, option.nb_workers: _THREADS})
+        for block in blocks:
+            target.write(encoder.compress(block))
+        target.write(encoder.flush())
+        return
+    with _isal("igzip_threaded").open(
+        target, "wb", compresslevel=_GZIP_LEVEL, threads=_THREADS, block_size=_OUTPUT
+    ) as encoder:
+        for block in blocks:
+            encoder.write(block)
+
+
+def unpack(blocks: Iterable[Block], codec: Codec, where: str, limit: int | None = None) -> Iterator[Block]:
+    """What the blocks unpack to, in pieces of at most 1 MiB.
+
+    BundleError naming `where` if they are damaged, incomplete, or hold more than `limit` bytes.
+    """
+    pieces = blocks if codec == "none" else _decoded(blocks, codec, where)
+    total = 0
+    for piece in pieces:
+        total += len(piece)
+        if limit is not None and total > limit:
+            raise BundleError(f"{where}: unpacks to more than the {limit} bytes it may hold")
+        yield piece
+
+
+def _decoded(blocks: Iterable[Block], codec: Codec, where: str) -> Iterator[bytes]:
+    decoder: Decoder | None = None
+    error: type[Exception] = _zstd().ZstdError if codec == "zstd" else _isal("igzip_lib").error
+    try:
+        for pending in _slices(blocks):
+            while pending or (decoder and not decoder.needs_input):
+                decoder = decoder or _decoder(codec)
+                piece = decoder.decompress(pending, _OUTPUT)
+                pending = b""
+                if piece:
+                    yield piece
+                if decoder.eof:
+                    pending, decoder = decoder.unused_data, None
+    except (error, EOFError) as problem:
+        raise BundleError(f"{where}: damaged {codec} data") from problem
+    if decoder:
+        raise BundleError(f"{where}: {codec} data that ends too early")
+
+
+def _slices(blocks: Iterable[Block]) -> Iterator[bytes]:
+    """Small pieces of input: a layer of many gzip members copies what follows each of them once per member."""
+    for block in blocks:
+        for start in range(0, len(block), _INPUT):
+            yield bytes(memoryview(block)[start : start + _INPUT])
+
+
+def _decoder(codec: Codec) -> Decoder:
+    if codec == "zstd":
+        zstd = _zstd()
+        decoder: Decoder = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _MAX_WINDOW_LOG})
+        return decoder
+    isal = _isal("igzip_lib")
+    gzip: Decoder = isal.IgzipDecompressor(flag=isal.DECOMP_GZIP)
+    return gzip
+
+
+def _isal(module: str) -> Any:
+    return importlib.import_module(f"isal.{module}")
+
+
+def _zstd() -> Any:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd

@@ -1,0 +1,113 @@
+"""The JSON documents of image archives: strict reading, and writing in one canonical form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+
+from lyra_tasks.errors import BundleError
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+INDEXES = frozenset({INDEX, "application/vnd.docker.distribution.manifest.list.v2+json"})
+
+NAME_ANNOTATION = "io.containerd.image.name"
+TAG_ANNOTATION = "org.opencontainers.image.ref.name"
+
+MAX_DOCUMENT = 4 * 1024**2
+
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+T = TypeVar("T")
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class Descriptor(_Document):
+    """A reference to a blob: what it is, its digest, its size in bytes."""
+
+    media_type: str = Field(alias="mediaType")
+    digest: Digest
+    size: int = Field(ge=0)
+    annotations: dict[str, str] | None = None
+
+
+class Index(_Document):
+    """An OCI image index: `index.json`, or a nested one."""
+
+    manifests: list[Descriptor]
+
+
+class Manifest(_Document):
+    """An OCI (or Docker schema 2) image manifest."""
+
+    media_type: str = Field(default=MANIFEST, alias="mediaType")
+    config: Descriptor
+    layers: list[Descriptor]
+
+
+class RootFs(_Document):
+    diff_ids: list[Digest]
+
+
+class ImageConfig(_Document):
+    """What an archive needs of an image config: the platform, and what the layers unpack to."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+    rootfs: RootFs
+
+    @property
+    def platform(self) -> str:
+        """`os/arch`, and `/variant` where there is one."""
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+class SavedImage(_Document):
+    """One entry of `manifest.json`, the format of `docker save`."""
+
+    config: str = Field(alias="Config")
+    repo_tags: list[str] | None = Field(default=None, alias="RepoTags")
+    layers: list[str] = Field(alias="Layers")
+
+
+class Layout(_Document):
+    """`oci-layout`."""
+
+    version: str = Field(alias="imageLayoutVersion", pattern=r"^1\.0\.0$")
+
+
+def parse(data: bytes, kind: type[T], where: str) -> T:
+    """`data` as a `kind`; BundleError naming `where` if it is not JSON, repeats a key or lacks what `kind` needs."""
+    try:
+        value = json.loads(data, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise BundleError(f"{where}: {place or 'document'}: {problem['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{where}: not valid JSON: {error}") from error
+
+
+def digest_of(data: bytes) -> str:
+    """`sha256:…` of some bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        repeated = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise ValueError(f"the key {repeated!r} is there twice")
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")

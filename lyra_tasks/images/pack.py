@@ -1,0 +1,162 @@
+"""From the stream of a `docker save` to images that can be archived, whichever store the engine has."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from lyra_tasks.errors import BundleError
+from lyra_tasks.images import documents
+from lyra_tasks.images.codec import Compression
+from lyra_tasks.images.documents import Descriptor, ImageConfig, Index, Layout, Manifest, SavedImage, digest_of, parse
+from lyra_tasks.images.identity import ImageIdentity, Layer
+from lyra_tasks.images.layers import blob_path
+from lyra_tasks.images.references import full_name
+from lyra_tasks.images.saved import WHERE, Saved, read_save
+from lyra_tasks.records.store import canonical
+
+K = TypeVar("K", bound=Hashable)
+
+_MAX_NESTING = 4
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An image to take out of a save: by reference or `sha256:…` (of config, manifest or index), for one platform."""
+
+    reference: str
+    platform: str = ""
+
+
+@dataclass(frozen=True)
+class PackedImage:
+    """An image whose config and manifest are at hand and whose layers lie in `spool`, named by their digest."""
+
+    identity: ImageIdentity
+    config: bytes
+    manifest: bytes
+    spool: Path
+
+    def blobs(self) -> dict[str, bytes | Path]:
+        """Every blob by its digest: small ones as bytes, layers as files; a layer that is used twice is there once."""
+        layers = {layer.digest: blob_path(self.spool, layer.digest) for layer in self.identity.layers}
+        return {self.identity.config_digest: self.config, self.identity.manifest_digest: self.manifest, **layers}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An image of the save under every name and digest that leads to it; `manifest` is None in the legacy layout."""
+
+    keys: frozenset[str]
+    config: bytes
+    config_digest: str
+    layers: tuple[Layer, ...]
+    manifest: bytes | None
+
+
+def pack(
+    stream: Iterable[bytes], wanted: Mapping[K, Wanted], spool: Path, compression: Compression
+) -> dict[K, PackedImage]:
+    """Read a `docker save` in one pass and return the wanted images, their layers compressed in `spool`.
+
+    A blob that is compressed already is kept, and where all of an image's are, so is its manifest: the digest by which
+    the engine knows it stays. `spool` must exist; what it holds afterwards belongs to the caller. BundleError if the
+    stream is damaged, does not hold a wanted image, or holds other layers than the image's config says.
+    """
+    saved = read_save(stream, spool, compression)
+    found = list(_layout_images(saved) if "index.json" in saved else _legacy_images(saved))
+    return {key: _packed(_choose(found, want), spool) for key, want in wanted.items()}
+
+
+def _legacy_images(saved: Saved) -> Iterator[_Found]:
+    for entry in parse(saved.document("manifest.json"), list[SavedImage], f"{WHERE}: manifest.json"):
+        config = saved.document(entry.config)
+        digest = digest_of(config)
+        if entry.config != f"{digest.removeprefix('sha256:')}.json":
+            raise BundleError(f"{WHERE}: {entry.config} does not have the digest that it is named by")
+        names = {full_name(name) for name in entry.repo_tags or ()}
+        layers = tuple(saved.layer(path) for path in entry.layers)
+        yield _Found(frozenset({digest, *names}), config, digest, layers, None)
+
+
+def _layout_images(saved: Saved) -> Iterator[_Found]:
+    parse(saved.document("oci-layout"), Layout, f"{WHERE}: oci-layout")
+    index = parse(saved.document("index.json"), Index, f"{WHERE}: index.json")
+    for descriptor in index.manifests:
+        name = (descriptor.annotations or {}).get(documents.NAME_ANNOTATION)
+        yield from _images_of(saved, descriptor, {full_name(name)} if name else set(), 0)
+
+
+def _images_of(saved: Saved, descriptor: Descriptor, keys: set[str], depth: int) -> Iterator[_Found]:
+    """The images a descriptor leads to; a save holds one platform of an index, and the rest is only mentioned."""
+    path = _blob(descriptor)
+    if path not in saved or depth > _MAX_NESTING or _is_attestation(descriptor):
+        return
+    data = _checked(saved, descriptor)
+    keys = keys | {descriptor.digest}
+    if descriptor.media_type in documents.INDEXES:
+        for child in parse(data, Index, f"{WHERE}: {path}").manifests:
+            yield from _images_of(saved, child, keys, depth + 1)
+        return
+    manifest = parse(data, Manifest, f"{WHERE}: {path}")
+    config = _checked(saved, manifest.config)
+    layers = tuple(saved.layer(_blob(layer)) for layer in manifest.layers)
+    original = [layer.digest for layer in layers] == [layer.digest for layer in manifest.layers]
+    if original:
+        layers = tuple(
+            replace(layer, media_type=known.media_type) for layer, known in zip(layers, manifest.layers, strict=True)
+        )
+    digest = manifest.config.digest
+    yield _Found(frozenset({*keys, digest}), config, digest, layers, data if original else None)
+
+
+def _is_attestation(descriptor: Descriptor) -> bool:
+    return "vnd.docker.reference.type" in (descriptor.annotations or {})
+
+
+def _blob(descriptor: Descriptor) -> str:
+    return f"blobs/sha256/{descriptor.digest.removeprefix('sha256:')}"
+
+
+def _checked(saved: Saved, descriptor: Descriptor) -> bytes:
+    data = saved.document(_blob(descriptor))
+    if digest_of(data) != descriptor.digest:
+        raise BundleError(f"{WHERE}: {_blob(descriptor)} does not have the digest that it is named by")
+    return data
+
+
+def _choose(found: list[_Found], want: Wanted) -> _Found:
+    name, at, digest = want.reference.rpartition("@")
+    key = digest if at or digest.startswith("sha256:") else full_name(name or digest)
+    images = {image.config_digest: image for image in found if key in image.keys}
+    platforms = {digest: _config(image).platform for digest, image in images.items()}
+    fitting = [image for digest, image in images.items() if want.platform in ("", platforms[digest])]
+    if not fitting:
+        others = ", ".join(sorted(set(platforms.values()))) or "nothing of that name"
+        wish = f" for {want.platform}" if want.platform else ""
+        raise BundleError(f"{WHERE}: {want.reference}{wish} is not in it, only {others}")
+    if len(fitting) > 1:
+        raise BundleError(f"{WHERE}: {want.reference} is there for {', '.join(sorted(platforms.values()))}; say which")
+    return fitting[0]
+
+
+def _config(image: _Found) -> ImageConfig:
+    return parse(image.config, ImageConfig, f"{WHERE}: config {image.config_digest}")
+
+
+def _packed(image: _Found, spool: Path) -> PackedImage:
+    config = _config(image)
+    if [layer.diff_id for layer in image.layers] != config.rootfs.diff_ids:
+        raise BundleError(f"{WHERE}: the layers of {image.config_digest} are not the ones its config names")
+    manifest = image.manifest or _manifest(image)
+    identity = ImageIdentity(image.config_digest, digest_of(manifest), config.platform, image.layers)
+    return PackedImage(identity, image.config, manifest, spool)
+
+
+def _manifest(image: _Found) -> bytes:
+    layers = [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in image.layers]
+    config = {"mediaType": documents.CONFIG, "digest": image.config_digest, "size": len(image.config)}
+    document = {"schemaVersion": 2, "mediaType": documents.MANIFEST, "config": config, "layers": layers}
+    return canonical(document).encode()

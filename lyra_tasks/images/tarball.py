@@ -1,0 +1,157 @@
+"""The tar format at the level of blocks: headers in, headers out, and a stream of members in one pass."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lyra_tasks.errors import BundleError
+
+SECTOR = 512
+BLOCK = 1024**2
+
+_MAX_EXTENSION = 64 * 1024
+_KINDS: dict[bytes, Literal["file", "directory", "link", "symlink"]] = {
+    tarfile.REGTYPE: "file",
+    tarfile.AREGTYPE: "file",
+    tarfile.DIRTYPE: "directory",
+    tarfile.LNKTYPE: "link",
+    tarfile.SYMTYPE: "symlink",
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """A member as its header names it; `kind` is `other` for devices, pipes and extensions of the format."""
+
+    name: str
+    size: int
+    kind: Literal["file", "directory", "link", "symlink", "other"]
+    target: str = ""
+    type: bytes = tarfile.REGTYPE
+
+
+def parse_header(sector: bytes, where: str) -> Header | None:
+    """The header in one 512 byte sector, None for the zeros that end an archive; BundleError if it is neither."""
+    if sector == bytes(SECTOR):
+        return None
+    try:
+        info = tarfile.TarInfo.frombuf(sector, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        raise BundleError(f"{where}: not a tar archive, or damaged: {error}") from error
+    if info.size < 0:
+        raise BundleError(f"{where}: {info.name!r} has a negative size")
+    return Header(info.name, info.size, _KINDS.get(info.type, "other"), info.linkname, info.type)
+
+
+def format_header(name: str, size: int, mtime: int) -> bytes:
+    """The header of a regular file that anybody may read and nobody owns; times are seconds since 1970."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime, info.mode = size, mtime, 0o644
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def padding(size: int) -> int:
+    """How many bytes fill up the last sector after `size` bytes."""
+    return -size % SECTOR
+
+
+class BlockReader:
+    """Bytes that come in pieces of any length, taken in lengths of our own choice."""
+
+    def __init__(self, chunks: Iterable[bytes], where: str) -> None:
+        self.where = where
+        self._chunks = iter(chunks)
+        self._rest = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes; BundleError if the stream ends before."""
+        return bytes(self._take(size))
+
+    def blocks(self, size: int) -> Iterator[bytearray]:
+        """The next `size` bytes in blocks of 1 MiB, the last one shorter: cut alike however the stream arrives."""
+        while size:
+            block = self._take(min(size, BLOCK))
+            size -= len(block)
+            yield block
+
+    def drain(self) -> None:
+        """Read what is left of the stream and forget it, so that the sender can finish."""
+        self._rest = memoryview(b"")
+        for _ in self._chunks:
+            pass
+
+    def _take(self, size: int) -> bytearray:
+        block = bytearray(size)
+        view = memoryview(block)
+        while view:
+            if not self._rest:
+                self._rest = memoryview(self._next_chunk())
+            count = min(len(view), len(self._rest))
+            view[:count] = self._rest[:count]
+            view, self._rest = view[count:], self._rest[count:]
+        return block
+
+    def _next_chunk(self) -> bytes:
+        try:
+            return next(self._chunks)
+        except StopIteration:
+            raise BundleError(f"{self.where}: ends before its last member is complete") from None
+
+
+def members(reader: BlockReader) -> Iterator[tuple[Header, Iterator[bytearray]]]:
+    """Every member with its contents, in order; what of the contents is not taken is skipped."""
+    changes: dict[str, str] = {}
+    while (header := parse_header(reader.read(SECTOR), reader.where)) is not None:
+        if header.type in _EXTENSIONS:
+            changes |= _extension(reader, header)
+            continue
+        header = _changed(header, changes, reader.where)
+        changes = {}
+        contents = reader.blocks(header.size)
+        yield header, contents
+        for _ in contents:
+            pass
+        reader.read(padding(header.size))
+    reader.drain()
+
+
+_EXTENSIONS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+
+
+def _extension(reader: BlockReader, header: Header) -> dict[str, str]:
+    """What a pax or GNU member says about the member after it: path, linkpath, size."""
+    if header.size > _MAX_EXTENSION:
+        raise BundleError(f"{reader.where}: a header of {header.size} bytes is not believable")
+    data = reader.read(header.size)
+    reader.read(padding(header.size))
+    if header.type == tarfile.XGLTYPE:
+        return {}
+    if header.type != tarfile.XHDTYPE:
+        key = "path" if header.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
+        return {key: data.rstrip(b"\0").decode("utf-8", "surrogateescape")}
+    return dict(_pax_records(data, reader.where))
+
+
+def _pax_records(data: bytes, where: str) -> Iterator[tuple[str, str]]:
+    while data:
+        length, _, _ = data.partition(b" ")
+        if not length.isdigit() or len(length) > 8 or not len(length) + 3 <= int(length) <= len(data):
+            raise BundleError(f"{where}: a pax header is damaged")
+        key, _, value = data[len(length) + 1 : int(length) - 1].decode("utf-8", "surrogateescape").partition("=")
+        yield key, value
+        data = data[int(length) :]
+
+
+def _changed(header: Header, changes: dict[str, str], where: str) -> Header:
+    size = changes.get("size", str(header.size))
+    if not (size.isascii() and size.isdigit() and len(size) < 20):
+        raise BundleError(f"{where}: {header.name!r} has no size")
+    return replace(
+        header,
+        name=changes.get("path", header.name),
+        target=changes.get("linkpath", header.target),
+        size=int(size) if header.kind == "file" else 0,
+    )
