@@ -1,3 +1,28 @@
-"""Invoke task collections that carry a container from a developer's machine to the edge of production."""
+"""Invoke task collections that carry a container from a developer's machine to the edge of production.
+
+A project's `tasks.py` is two lines: `from lyra_tasks import namespace`, or with tasks of its own
+`namespace = lyra_tasks.collection(mine, other)`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from invoke.collection import Collection
 
 __version__ = "0.1.0"
+
+
+def collection(*own: Any) -> Collection:
+    """Lyra's words, together with tasks, collections or modules of the project's `own`."""
+    from lyra_tasks.tasks.words import lyra_collection
+
+    return lyra_collection(*own)
+
+
+def __getattr__(name: str) -> Any:
+    """`namespace` is made when it is asked for, so that importing a part of the package does not load Invoke."""
+    if name == "namespace":
+        return collection()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,7 @@ from lyra_tasks.errors import LockedError, PreconditionError
 
 @dataclass(frozen=True)
 class Paths:
-    """The folders of one checkout: `root` (with `.lyra.toml`), `work` (`.lyra/`), `state` (survives), `cache` (shared)."""
+    """The folders of one checkout: `root` (with `.lyra.toml`), `work` (`.lyra/`), `state` and `cache` (shared)."""
 
     root: Path
     work: Path

@@ -95,7 +95,7 @@ def _inspect(engine: Engine, reference: str) -> dict[str, Any]:
     from docker.errors import DockerException
 
     try:
-        found: dict[str, Any] = engine.client.api.inspect_image(reference)
+        found: dict[str, Any] = engine.api.inspect_image(reference)
     except DockerException as error:
         raise BuildError(
             f"the build ended well, but the engine does not hold {reference}",

@@ -30,7 +30,8 @@ def bake(engine: Engine, definition: Path, *, metadata: Path, log: Path, epoch: 
 
     BuildKit's progress goes to stderr and to `log`, values in `masked` blotted out. BuildError carries the last lines.
     """
-    from python_on_whales.exceptions import ClientNotFoundError, DockerException
+    from python_on_whales.client_config import ClientNotFoundError
+    from python_on_whales.exceptions import DockerException
     from python_on_whales.utils import stream_stdout_and_stderr
 
     command: list[Any] = [

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lyra_tasks.run import Paths
 
 _TIMEOUT = 120
+_FOREVER = 10**7
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,23 @@ class EngineFacts:
 
 @dataclass(frozen=True)
 class Engine:
-    """A connected engine: the SDK client for everything at run time, the environment for the `docker` CLI."""
+    """A connected engine: the SDK client, one without time limit for streams, and the environment of the `docker` CLI.
+
+    Published ports are bound to `publish_on`, an address of the engine's host, and answer at `reach_at`.
+    """
 
     client: docker.DockerClient
+    streams: Any
     facts: EngineFacts
     publish_on: str
     reach_at: str
     cli: str
     cli_environment: Mapping[str, str]
+
+    @property
+    def api(self) -> Any:
+        """The SDK's low-level client, one method per engine call; half of it has no types."""
+        return self.client.api
 
 
 def connect(config: Configuration, paths: Paths) -> Engine:
@@ -118,7 +128,12 @@ def _system(context: str) -> Engine:
                 f"the current Docker engine is on another machine ({host.split('@')[-1]})",
                 hint='name its context in .lyra.toml ([engine] context = "…") if that is meant, or unset DOCKER_HOST',
             )
-        client = docker.DockerClient(base_url=host, timeout=_TIMEOUT) if not context else _from_context(context)
+        if context:
+            client = docker.from_context(context, timeout=_TIMEOUT)
+            streams = docker.from_context(context, timeout=_FOREVER).api
+        else:
+            client = docker.DockerClient(base_url=host, timeout=_TIMEOUT)
+            streams = docker.APIClient(base_url=host, timeout=_FOREVER)
         facts = read_facts(client, sandboxed=False)
     except (DockerException, OSError, ValueError) as error:
         raise EngineUnavailableError(
@@ -127,13 +142,7 @@ def _system(context: str) -> Engine:
         ) from error
     cli = shutil.which("docker") or "docker"
     environment = {"DOCKER_CONTEXT": context} if context else {"DOCKER_HOST": host}
-    return Engine(client, facts, "127.0.0.1", "127.0.0.1", cli, environment)
-
-
-def _from_context(context: str) -> docker.DockerClient:
-    import docker
-
-    return docker.from_context(context)
+    return Engine(client, streams, facts, "127.0.0.1", "127.0.0.1", cli, environment)
 
 
 def _sandboxed(box: sandbox.Sandbox) -> Engine:
@@ -142,12 +151,13 @@ def _sandboxed(box: sandbox.Sandbox) -> Engine:
 
     try:
         client = docker.DockerClient(base_url=f"unix://{box.socket}", timeout=_TIMEOUT)
+        streams = docker.APIClient(base_url=f"unix://{box.socket}", timeout=_FOREVER)
         facts = read_facts(client, sandboxed=True)
     except (DockerException, OSError) as error:
         raise EngineUnavailableError(
             "the sandbox engine is running but does not answer", hint="`./inv engine.down engine.up` starts it anew"
         ) from error
-    return Engine(client, facts, box.address, box.address, str(box.docker), box.environment())
+    return Engine(client, streams, facts, box.address, box.address, str(box.docker), box.environment())
 
 
 def read_facts(client: docker.DockerClient, *, sandboxed: bool) -> EngineFacts:

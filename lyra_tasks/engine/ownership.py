@@ -83,7 +83,7 @@ def owned(engine: Engine, entries: Iterable[Entry], *, run: str | None = None) -
 
 
 def _labelled(engine: Engine) -> Iterable[tuple[str, str, str, str]]:
-    api = engine.client.api
+    api = engine.api
     only = {"label": LABEL_NONCE}
     for container in api.containers(all=True, filters=only):
         yield CONTAINER, container["Names"][0].lstrip("/"), container["Id"], _nonce(container)
@@ -106,7 +106,7 @@ def _images(engine: Engine, history: list[Entry]) -> list[Owned]:
             made[entry.data["name"]] = (entry.data["id"], entry.run)
             ids[entry.data["id"]] = entry.run
     found = []
-    for image in engine.client.api.images(all=False):
+    for image in engine.api.images(all=False):
         references = [tag for tag in image.get("RepoTags") or [] if tag != "<none>:<none>"]
         for reference in references:
             identity, maker = made.get(reference, ("", ""))

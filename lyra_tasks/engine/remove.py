@@ -37,7 +37,7 @@ def remove(engine: Engine, objects: Iterable[Owned]) -> tuple[list[Owned], dict[
 def _remove(engine: Engine, item: Owned) -> str | None:
     from docker.errors import APIError, NotFound
 
-    api = engine.client.api
+    api = engine.api
     removers: dict[str, Callable[[], object]] = {
         CONTAINER: lambda: api.remove_container(item.id, force=True, v=True),
         NETWORK: lambda: api.remove_network(item.id),

@@ -47,7 +47,7 @@ class Journal:
         return self.extend(run, [(event, data)])[0]
 
     def extend(self, run: str, events: Sequence[tuple[str, dict[str, Any]]]) -> list[Entry]:
-        """Add several events with one wait for the disk; a torn last line is repaired first, and the repair recorded."""
+        """Add several events with one wait for the disk; a torn last line is cut off first, which is recorded too."""
         with self._writer() as handle:
             seq, prev, torn = _last(handle)
             if torn:

@@ -32,7 +32,7 @@ def image_states(
     store: ImageStore, engine: Engine, inputs: Mapping[str, Mapping[str, str]], platform: str
 ) -> tuple[ImageState, ...]:
     """The state of every image in `inputs` (name -> current input hashes) on this engine."""
-    held = {str(image["Id"]) for image in engine.client.api.images(all=False)}
+    held = {str(image["Id"]) for image in engine.api.images(all=False)}
     states = []
     for name, current in inputs.items():
         record = store.read(name, platform)

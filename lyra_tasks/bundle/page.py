@@ -1,0 +1,153 @@
+"""`PROMOTION.md`: what an operator on Proxima needs to know, in the order in which it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lyra_tasks import console
+from lyra_tasks.bundle import layout
+from lyra_tasks.bundle.environment import variables
+from lyra_tasks.bundle.manifest import Manifest
+from lyra_tasks.bundle.subject import PromotedService
+from lyra_tasks.config.models import Deviation
+from lyra_tasks.config.units import format_size
+from lyra_tasks.records.evidence import Evidence
+
+
+def promotion_page(
+    manifest: Manifest, services: Sequence[PromotedService], evidence: Evidence, deviations: Sequence[Deviation]
+) -> str:
+    """The page as Markdown."""
+    parts = [
+        _head(manifest),
+        _load(manifest),
+        _images(manifest),
+        *(_service(each) for each in services),
+        _tests(evidence),
+        _deviations(deviations),
+    ]
+    return "\n".join(parts)
+
+
+def _head(manifest: Manifest) -> str:
+    dirty = ", from a tree with uncommitted changes: not for production" if manifest.source.dirty else ""
+    return (
+        f"# {manifest.project} {manifest.version}\n\n{manifest.description}\n\n"
+        f"Made from commit `{manifest.source.commit}`{_of(manifest.source.url)} of {manifest.created}{dirty}. "
+        f"Needs Docker Engine {manifest.proxima.min_engine} or newer on "
+        f"{', '.join(manifest.proxima.platforms)}.\n"
+    )
+
+
+def _of(url: str | None) -> str:
+    return f" of {url}" if url else ""
+
+
+def _load(manifest: Manifest) -> str:
+    loads = "\n".join(f"docker load --input {image.file}" for image in manifest.images)
+    return f"""## Check, load, start
+
+    sha256sum --check --quiet {layout.CHECKSUMS}
+{_indented(loads)}
+    cd deploy && cp .env.example .env    # fill in what is open
+    docker compose up --detach --wait
+
+Compare what was loaded with the digests below: `docker image inspect --format '{{{{.Id}}}}' IMAGE` gives the config
+digest on a classic image store, and the manifest digest on a containerd image store.
+"""
+
+
+def _images(manifest: Manifest) -> str:
+    rows = [
+        (image.references[0], image.platform, console.size(image.size), f"`{image.config_digest}`",
+         f"`{image.manifest_digest}`")
+        for image in manifest.images
+    ]  # fmt: skip
+    return "## Images\n\n" + _table(("image", "platform", "archive", "config digest", "manifest digest"), rows)
+
+
+def _service(each: PromotedService) -> str:
+    service, shape = each.service, each.shape
+    limits = (
+        f"Runs as user `{shape.user or 'root'}`, with {service.limits.cpus:g} CPUs, {format_size(shape.memory)} of memory "
+        f"(tmpfs included), {service.limits.pids} processes"
+        f"{', a read-only root file system' if service.read_only else ''}"
+        f"{', a way out of its network' if service.egress else ''}."
+    )
+    parts = [f"## Service {each.name}\n\n{limits}\n"]
+    tables = (
+        (
+            ("variable", "required", "default", "description"),
+            [
+                (f"`{one['name']}`", _yes(one["required"]), "(secret)" if one["secret"] else _code(one["default"]),
+                 one["description"] or f"set by the {one['from']}")
+                for one in variables(each)
+            ],
+        ),
+        (
+            ("secret file", "given in", "description"),
+            [
+                (f"`{secret.path}`", f"`{each.secret_variable(key)}`", secret.description)
+                for key, secret in service.secrets.items()
+            ],
+        ),
+        (
+            ("volume", "size", "owner", "description"),
+            [
+                (f"`{volume.path}`", format_size(volume.size), volume.owner, volume.description)
+                for volume in service.volumes.values()
+            ],
+        ),
+        (
+            ("port", "name", "published by"),
+            [(str(port), key, f"`{each.publish_variable(key)}`") for key, port in service.ports.items()],
+        ),
+        (
+            ("config", "description"),
+            [(f"`{file.path}`", file.description) for file in service.configs.values()],
+        ),
+    )  # fmt: skip
+    parts += [_table(header, rows) for header, rows in tables if rows]
+    return "\n".join(parts)
+
+
+def _tests(evidence: Evidence) -> str:
+    rows = [(check.outcome, check.name, check.service, f"{check.seconds:.2f} s") for check in evidence.checks]
+    peaks = [
+        (name, f"{console.size(use.memory_peak)} of {console.size(use.memory_limit)}",
+         f"{use.cpu_peak:.2f} of {use.cpu_limit:g}", f"{use.pids_peak} of {use.pids_limit}")
+        for name, use in sorted(evidence.use.items())
+    ]  # fmt: skip
+    engine = evidence.engine
+    return (
+        f"## Tests\n\nRun `{evidence.run}` on Docker Engine {engine['version']} ({engine['store']} image store), "
+        f"{evidence.started_at}. The images in this bundle are the bytes that were tested.\n\n"
+        + _table(("result", "check", "service", "time"), rows)
+        + "\n"
+        + _table(("service", "memory at most", "CPUs at most", "processes at most"), peaks)
+    )
+
+
+def _deviations(deviations: Sequence[Deviation]) -> str:
+    if not deviations:
+        return "## Deviations\n\nNone.\n"
+    rows = [(each.rule, each.scope, each.reason, each.owner, str(each.expires)) for each in deviations]
+    return "## Deviations\n\n" + _table(("rule", "scope", "reason", "owner", "expires"), rows)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _code(value: str | None) -> str:
+    return f"`{value}`" if value else ""

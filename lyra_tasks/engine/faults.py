@@ -1,0 +1,30 @@
+"""Foreign exceptions of the Docker SDK, translated where they are caught."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lyra_tasks.errors import EngineUnavailableError, LyraError, NoSpaceError, PreconditionError
+
+
+@contextmanager
+def engine_faults(doing: str) -> Iterator[None]:
+    """Turn what the SDK raises while `doing` something into a LyraError that says so."""
+    from docker.errors import APIError, DockerException
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except APIError as error:
+        raise _refused(doing, str(error.explanation or error)) from error
+    except (DockerException, RequestException, ConnectionError) as error:
+        raise EngineUnavailableError(
+            f"the engine stopped answering while {doing}", hint="see that it is running, then run the same word again"
+        ) from error
+
+
+def _refused(doing: str, reason: str) -> LyraError:
+    if "no space left" in reason.lower():
+        return NoSpaceError(f"the engine's disk is full ({doing})", hint="free space, for example with `clean --cache`")
+    return PreconditionError(f"the engine refused {doing}: {reason}")

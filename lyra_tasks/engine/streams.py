@@ -1,0 +1,142 @@
+"""Following containers: logs from the first byte, resource use once a second, each in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lyra_tasks import console
+
+if TYPE_CHECKING:
+    from lyra_tasks.engine.connect import Engine
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement: memory in bytes, CPU in cores since the sample before, `limits` as the kernel has them."""
+
+    at: str
+    memory: int
+    memory_limit: int
+    cpu: float
+    pids: int
+    pids_limit: int
+
+
+@dataclass
+class LogFollower:
+    """Writes what a container prints to a file, line by line with a time stamp, secrets blotted out."""
+
+    engine: Engine
+    container: str
+    path: Path
+    masked: tuple[str, ...] = ()
+    _thread: threading.Thread = field(init=False)
+
+    def start(self) -> None:
+        """Attach; call before the container is started, or the first bytes of a burst may be lost."""
+        stream = self.engine.streams.attach(self.container, stdout=True, stderr=True, stream=True, demux=True)
+        self._thread = threading.Thread(target=self._follow, args=(stream,), daemon=True)
+        self._thread.start()
+
+    def finish(self, timeout: float = 5.0) -> None:
+        """Wait until the container's last line is written."""
+        self._thread.join(timeout)
+
+    def text(self) -> str:
+        """Everything so far, without time stamps."""
+        return "\n".join(line.split(" ", 2)[-1] for line in self.lines())
+
+    def lines(self) -> list[str]:
+        """Everything so far, as it stands in the file."""
+        return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+    def _follow(self, stream: Any) -> None:
+        rest = {"out": b"", "err": b""}
+        with self.path.open("a", encoding="utf-8", buffering=1) as file:
+            for out, err in stream:
+                for name, chunk in (("out", out), ("err", err)):
+                    if chunk:
+                        *whole, rest[name] = (rest[name] + chunk).split(b"\n")
+                        for line in whole:
+                            file.write(self._line(name, line))
+            for name, line in rest.items():
+                if line:
+                    file.write(self._line(name, line))
+
+    def _line(self, name: str, raw: bytes) -> str:
+        text = raw.decode(errors="replace").rstrip("\r")
+        for value in self.masked:
+            text = text.replace(value, "***")
+        return f"{_now()} {name} {console.clean(text)}\n"
+
+
+@dataclass
+class StatsSampler:
+    """Samples a container's resource use until it ends."""
+
+    engine: Engine
+    container: str
+    samples: list[Sample] = field(default_factory=list)
+    _first: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        """Begin; one sample a second, pushed by the engine over one connection."""
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def first(self, timeout: float) -> Sample | None:
+        """The first sample, or None if there was none within `timeout` seconds."""
+        self._first.wait(timeout)
+        return self.samples[0] if self.samples else None
+
+    def _follow(self) -> None:
+        from docker.errors import DockerException
+        from requests.exceptions import RequestException
+
+        try:
+            for raw in self.engine.streams.stats(self.container, decode=True, stream=True):
+                sample = read_sample(raw)
+                if sample is not None:
+                    self.samples.append(sample)
+                    self._first.set()
+        except (DockerException, RequestException, ValueError):
+            return
+
+
+def read_sample(raw: dict[str, Any]) -> Sample | None:
+    """A sample out of the engine's own document; None for the empty one of a container that has just ended."""
+    memory = raw.get("memory_stats") or {}
+    if "usage" not in memory:
+        return None
+    cpu, before = raw["cpu_stats"], raw["precpu_stats"]
+    spent = cpu["cpu_usage"]["total_usage"] - before["cpu_usage"]["total_usage"]
+    passed = cpu.get("system_cpu_usage", 0) - before.get("system_cpu_usage", 0)
+    cores = spent / passed * cpu.get("online_cpus", 1) if before.get("system_cpu_usage") and passed > 0 else 0.0
+    pids = raw.get("pids_stats") or {}
+    return Sample(
+        at=_now(),
+        memory=int(memory["usage"]),
+        memory_limit=int(memory.get("limit", 0)),
+        cpu=round(cores, 3),
+        pids=int(pids.get("current", 0)),
+        pids_limit=int(pids.get("limit") or 0),
+    )
+
+
+def wait_for(condition: Callable[[], bool], timeout: float, every: float = 0.1) -> bool:
+    """Poll `condition` until it holds; False when `timeout` seconds have passed."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(every)
+    return True
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,107 @@
+"""What one command line works with: configuration, paths, journal, run id, and the engine once it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lyra_tasks.config.git import GitFacts, git_facts
+from lyra_tasks.config.load import Loaded
+from lyra_tasks.config.models import Configuration
+from lyra_tasks.config.version import Version, version_of
+from lyra_tasks.engine.connect import Engine, connect
+from lyra_tasks.engine.ownership import Owner
+from lyra_tasks.records.evidence import EvidenceStore
+from lyra_tasks.records.images import ImageStore
+from lyra_tasks.records.journal import Journal
+from lyra_tasks.run import Paths, new_run_id, paths_of
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One run over one checkout; all words of a command line share it, and its run id."""
+
+    loaded: Loaded
+    paths: Paths
+    run: str
+
+    @property
+    def config(self) -> Configuration:
+        """The effective configuration."""
+        return self.loaded.config
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds `.lyra.toml`."""
+        return self.loaded.root
+
+    @property
+    def platform(self) -> str:
+        """The platform that images are built for."""
+        return self.config.proxima.platforms[0]
+
+    @property
+    def folder(self) -> Path:
+        """The run's own folder, made on first use."""
+        return self.paths.run_folder(self.run)
+
+    @cached_property
+    def journal(self) -> Journal:
+        """The checkout's journal."""
+        return Journal(self.paths.journal)
+
+    @cached_property
+    def owner(self) -> Owner:
+        """Who this run's objects belong to."""
+        return Owner(self.journal, self.run, self.paths.project_id)
+
+    @cached_property
+    def images(self) -> ImageStore:
+        """The records of built images."""
+        return ImageStore(self.paths.state)
+
+    @cached_property
+    def evidence(self) -> EvidenceStore:
+        """The verdicts over tested sets."""
+        return EvidenceStore(self.paths.state)
+
+    @cached_property
+    def git(self) -> GitFacts:
+        """What git says about the tree, read once."""
+        return git_facts(self.root, self.config.release.tag)
+
+    @cached_property
+    def version(self) -> Version:
+        """The version of the tree as it is."""
+        return version_of(self.git, self.config.release.tag)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine, connected on first use; a sandbox may have to be started for it."""
+        return connect(self.config, self.paths)
+
+    @property
+    def bundles(self) -> Path:
+        """Where this project's promotion bundles are."""
+        return self.root / self.config.promotion.directory / self.config.project.name
+
+
+def open_workspace(loaded: Loaded) -> Workspace:
+    """A new run over the checkout that `loaded` was read from."""
+    return Workspace(loaded, paths_of(loaded.root, loaded.config.project.name), new_run_id())
+
+
+def selected(names: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:
+    """The `known` names that `names` selects (none: all), in the order of `known`; UsageError for an unknown one."""
+    from difflib import get_close_matches
+
+    from lyra_tasks.errors import UsageError
+
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
+            raise UsageError(f"there is no {what} named {name!r}", hint=hint)
+    return tuple(name for name in known if not names or name in names)

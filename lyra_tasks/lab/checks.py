@@ -1,0 +1,128 @@
+"""The checks: asked from outside (`http`, `tcp`), inside (`exec`), or of the log."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as OutOfTime
+from typing import TYPE_CHECKING, Any, Literal
+
+from lyra_tasks import console
+from lyra_tasks.config.models import Test
+from lyra_tasks.config.services import argv, port_number
+from lyra_tasks.engine import objects
+from lyra_tasks.engine.streams import wait_for
+from lyra_tasks.errors import LyraError
+from lyra_tasks.lab.ready import http_answer, tcp_answers
+from lyra_tasks.records.evidence import CheckResult
+
+if TYPE_CHECKING:
+    from lyra_tasks.engine.connect import Engine
+    from lyra_tasks.lab.running import RunningService
+
+_SHOWN = 400
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def check(engine: Engine, service: RunningService, test: Test) -> CheckResult:
+    """Make one check and say what was seen; it never raises for a check that fails."""
+    began = time.monotonic()
+    try:
+        problem = _KINDS[test.kind](engine, service, test)
+        outcome: Literal["passed", "failed", "error"] = "failed" if problem else "passed"
+    except (LyraError, OSError, http.client.HTTPException, OutOfTime) as error:
+        problem, outcome = f"could not be made: {error or type(error).__name__}", "error"
+    return CheckResult(
+        name=test.name,
+        kind=test.kind,
+        service=service.planned.name,
+        outcome=outcome,
+        message=_masked(service, problem),
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def _http(engine: Engine, service: RunningService, test: Test) -> str:
+    method, _, path = str(test.http).partition(" ")
+    address = service.address(port_number(service.planned.service, None))
+    headers = {key: _filled(service, value) for key, value in test.headers.items()}
+    body = _filled(service, test.send).encode() if test.send is not None else None
+    with http_answer(address, method, path, test.timeout, body=body, headers=headers) as answer:
+        text = answer.read(1 << 20).decode(errors="replace")
+        if answer.status != test.status:
+            return f"status {answer.status}, expected {test.status}; the answer begins: {_short(text)}"
+    if test.body is not None and test.body not in text:
+        return f"the body does not contain {test.body!r}; it begins: {_short(text)}"
+    if test.json_ is not None:
+        try:
+            seen = json.loads(text)
+        except ValueError:
+            return f"the body is not JSON; it begins: {_short(text)}"
+        return _differs(seen, test.json_, "$")
+    return ""
+
+
+def _exec(engine: Engine, service: RunningService, test: Test) -> str:
+    # a command that hangs ends with its container; the check does not wait for it
+    pool = ThreadPoolExecutor(1)
+    try:
+        running = pool.submit(objects.execute, engine, service.id, argv(test.exec or []))
+        try:
+            code, output = running.result(test.timeout)
+        except OutOfTime:
+            return f"the command did not end within {test.timeout:g} s"
+    finally:
+        pool.shutdown(wait=False)
+    if code != test.exit_code:
+        return f"exit code {code}, expected {test.exit_code}; it printed: {_short(output)}"
+    if test.output is not None and test.output not in output:
+        return f"the output does not contain {test.output!r}; it is: {_short(output)}"
+    return ""
+
+
+def _tcp(engine: Engine, service: RunningService, test: Test) -> str:
+    address = service.address(port_number(service.planned.service, test.tcp))
+    if wait_for(lambda: tcp_answers(address, test.timeout), test.timeout):
+        return ""
+    return f"nothing listens on port {test.tcp} within {test.timeout:g} s"
+
+
+def _log(engine: Engine, service: RunningService, test: Test) -> str:
+    pattern = re.compile(str(test.log))
+    if wait_for(lambda: pattern.search(service.log.text()) is not None, test.timeout):
+        return ""
+    return f"no line matches {test.log!r} within {test.timeout:g} s"
+
+
+_KINDS = {"http": _http, "exec": _exec, "tcp": _tcp, "log": _log}
+
+
+def _differs(seen: Any, wanted: Any, where: str) -> str:
+    """The first difference; keys that `wanted` does not name are not looked at."""
+    if isinstance(wanted, dict) and isinstance(seen, dict):
+        for key, value in wanted.items():
+            if key not in seen:
+                return f"{where}.{key} is missing"
+            if problem := _differs(seen[key], value, f"{where}.{key}"):
+                return problem
+        return ""
+    return "" if seen == wanted else f"{where} is {_short(json.dumps(seen))}, expected {_short(json.dumps(wanted))}"
+
+
+def _filled(service: RunningService, text: str) -> str:
+    """`text` with `${NAME}` replaced by the value that the service got, so that no secret stands in the file twice."""
+    return _VARIABLE.sub(lambda match: service.planned.environment.get(match[1], match[0]), text)
+
+
+def _short(text: str) -> str:
+    text = console.clean(text.strip())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _masked(service: RunningService, text: str) -> str:
+    for value in service.planned.masked:
+        text = text.replace(value, "***")
+    return text

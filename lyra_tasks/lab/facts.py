@@ -1,0 +1,75 @@
+"""What a lab plan depends on, found out: which images, which values, what the engine can do."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from lyra_tasks.config.models import Service
+from lyra_tasks.config.services import image_health
+from lyra_tasks.engine import objects
+from lyra_tasks.engine.workspace import Workspace
+from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.lab.plan import LabFacts, ServiceFacts
+from lyra_tasks.records.images import ImageRecord
+
+_SUBPATHS = (1, 45)
+_START_INTERVAL = (1, 44)
+
+
+def gather(work: Workspace, records: Mapping[str, ImageRecord]) -> LabFacts:
+    """Look up what `plan` needs; ConfigurationError for a required value that is nowhere."""
+    engine = work.engine
+    services = {
+        name: _service(work, name, service, _image_id(service, records))
+        for name, service in work.config.services.items()
+    }
+    return LabFacts(
+        run=work.run,
+        publish_on=engine.publish_on,
+        subpaths=engine.facts.api >= _SUBPATHS,
+        health_starts_fast=engine.facts.api >= _START_INTERVAL,
+        files_folder=str(work.folder / "mounts"),
+        services=services,
+    )
+
+
+def _image_id(service: Service, records: Mapping[str, ImageRecord]) -> str:
+    """Own images by digest, as they were recorded; a double by the reference it is given as."""
+    return records[service.image].engine_id if service.image is not None else str(service.external)
+
+
+def _service(work: Workspace, name: str, service: Service, image: str) -> ServiceFacts:
+    config = objects.image_config(work.engine, image)
+    return ServiceFacts(
+        image_id=str(config["Id"]),
+        image_config={**config, "Healthcheck": config.get("Healthcheck") if image_health(config) else None},
+        environment=test_environment(name, service),
+        secrets={
+            key: (secret.test_value if secret.test_value is not None else secrets.token_hex(32)).encode()
+            for key, secret in service.secrets.items()
+        },
+        configs={key: _read(work.root / file.source) for key, file in service.configs.items()},
+    )
+
+
+def test_environment(name: str, service: Service) -> dict[str, str]:
+    """The variables a service gets in a test: test value, else default, else for a secret a random one."""
+    values = {}
+    missing = []
+    for key, variable in service.environment.items():
+        value = variable.test_value if variable.test_value is not None else variable.default
+        if value is None and variable.secret:
+            value = secrets.token_hex(16)
+        if value is not None:
+            values[key] = value
+        elif variable.required:
+            missing.append(f"services.{name}.environment.{key}: is required and has no value for tests")
+    if missing:
+        raise ConfigurationError(missing[0], hint="give it a default or a test_value", details=tuple(missing[1:]))
+    return values
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes()

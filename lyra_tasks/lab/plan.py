@@ -1,0 +1,165 @@
+"""What a lab will consist of, as a value: networks, volumes, containers in waves, and what they may use together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lyra_tasks.config.models import Configuration, Service
+from lyra_tasks.config.services import running_shape, start_order
+from lyra_tasks.engine.objects import PlacedFile
+from lyra_tasks.engine.ownership import LABEL_SERVICE
+from lyra_tasks.lab.payload import HOLDER_FOLDER, container_payload
+
+
+@dataclass(frozen=True)
+class ServiceFacts:
+    """What was found out about a service before planning: its image, the image's configuration, values to use."""
+
+    image_id: str
+    image_config: Mapping[str, Any]
+    environment: Mapping[str, str]
+    secrets: Mapping[str, bytes]
+    configs: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class LabFacts:
+    """What planning depends on; `subpaths` is whether the engine mounts single files of a volume (API 1.45)."""
+
+    run: str
+    publish_on: str
+    subpaths: bool
+    health_starts_fast: bool
+    files_folder: str
+    services: Mapping[str, ServiceFacts]
+
+
+@dataclass(frozen=True)
+class PlannedService:
+    """One container: the engine's create payload, further networks, and the files of its configs and secrets."""
+
+    name: str
+    container: str
+    payload: Mapping[str, Any]
+    networks: tuple[str, ...]
+    config_files: tuple[PlacedFile, ...]
+    secret_files: tuple[PlacedFile, ...]
+    service: Service
+    environment: Mapping[str, str]
+    health_command: bool
+    masked: tuple[str, ...]
+    cpus: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class LabPlan:
+    """A whole lab."""
+
+    run: str
+    networks: Mapping[str, Mapping[str, Any]]
+    volumes: Mapping[str, Mapping[str, str]]
+    holder: str
+    holder_mounts: Mapping[str, str]
+    waves: tuple[tuple[str, ...], ...]
+    services: Mapping[str, PlannedService]
+
+    @property
+    def cpus(self) -> float:
+        """The sum of all CPU limits, in cores."""
+        return sum(each.cpus for each in self.services.values())
+
+    @property
+    def memory(self) -> int:
+        """The sum of all memory limits, data volumes included, in bytes."""
+        return sum(each.memory for each in self.services.values())
+
+
+def plan(config: Configuration, facts: LabFacts) -> LabPlan:
+    """Plan the lab of all services of `config`."""
+    prefix = f"lyra-{facts.run}"
+    inner, edge, out = f"{prefix}-inner", f"{prefix}-edge", f"{prefix}-out"
+    networks: dict[str, dict[str, Any]] = {inner: {"Internal": True}}
+    volumes: dict[str, dict[str, str]] = {}
+    held: dict[str, str] = {}
+    services = {}
+    for name, service in config.services.items():
+        joined = [inner]
+        if service.ports:
+            # no masquerading: what is published answers, but nothing gets out
+            networks[edge] = {"Options": {"com.docker.network.bridge.enable_ip_masquerade": "false"}}
+            joined.append(edge)
+        if service.egress:
+            networks[out] = {}
+            joined.append(out)
+        own = _volumes(prefix, name, service, facts.services[name], facts.subpaths)
+        volumes |= own
+        held |= {volume: f"{HOLDER_FOLDER}/{volume}" for volume in own}
+        services[name] = _service(prefix, name, service, facts, tuple(joined))
+    waves = tuple(tuple(wave) for wave in start_order(config.services))
+    return LabPlan(facts.run, networks, volumes, f"{prefix}-holder", held, waves, services)
+
+
+def _volumes(
+    prefix: str, name: str, service: Service, facts: ServiceFacts, subpaths: bool
+) -> dict[str, dict[str, str]]:
+    found = {}
+    for key, volume in service.volumes.items():
+        uid, gid = volume.owner.split(":")
+        options = f"size={volume.size},uid={uid},gid={gid},mode=0755"
+        found[f"{prefix}-{name}-data-{key}"] = {"type": "tmpfs", "device": "tmpfs", "o": options}
+    if subpaths and facts.configs:
+        found[f"{prefix}-{name}-configs"] = {}
+    if subpaths and facts.secrets:
+        found[f"{prefix}-{name}-secrets"] = {"type": "tmpfs", "device": "tmpfs", "o": "size=1m,mode=0755"}
+    return found
+
+
+def _service(prefix: str, name: str, service: Service, facts: LabFacts, networks: tuple[str, ...]) -> PlannedService:
+    own = facts.services[name]
+    shape = running_shape(service, own.image_config)
+    memory = shape.memory + sum(volume.size for volume in service.volumes.values())
+    uid, gid = _numeric(shape.user)
+    payload = container_payload(
+        prefix, name, service, own.image_id, shape,
+        memory=memory,
+        environment=own.environment,
+        image_config=own.image_config,
+        network=networks[0],
+        publish_on=facts.publish_on,
+        files_folder=None if facts.subpaths else f"{facts.files_folder}/{name}",
+        health_starts_fast=facts.health_starts_fast,
+    )  # fmt: skip
+    secret_values = tuple(service_secret for service_secret in _secret_values(service, own))
+    return PlannedService(
+        name=name,
+        container=f"{prefix}-{name}",
+        payload={**payload, "Labels": {LABEL_SERVICE: name}},
+        networks=networks[1:],
+        config_files=tuple(PlacedFile(key, content) for key, content in sorted(own.configs.items())),
+        secret_files=tuple(
+            PlacedFile(key, content, uid, gid, 0o400 if uid else 0o444) for key, content in sorted(own.secrets.items())
+        ),
+        service=service,
+        environment=own.environment,
+        health_command=bool(payload.get("Healthcheck")),
+        masked=secret_values,
+        cpus=service.limits.cpus,
+        memory=memory,
+    )
+
+
+def _secret_values(service: Service, facts: ServiceFacts) -> list[str]:
+    named = [facts.environment[key] for key, each in service.environment.items() if each.secret]
+    files = [content.decode(errors="replace").strip() for content in facts.secrets.values()]
+    return sorted({value for value in named + files if len(value) >= 4}, key=len, reverse=True)
+
+
+def _numeric(user: str) -> tuple[int, int]:
+    """The ids in `10001:10001` or `10001`; (0, 0) for a name, whose number only the image knows."""
+    first, _, second = user.partition(":")
+    if not first.isdigit():
+        return 0, 0
+    return int(first), int(second) if second.isdigit() else int(first)

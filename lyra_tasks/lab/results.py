@@ -1,0 +1,72 @@
+"""The results of a run as files: `tests.json`, JUnit `tests.xml`, `metrics.json`."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from lyra_tasks.lab.running import RunningService
+from lyra_tasks.records.evidence import CheckResult, Evidence, ServiceUse
+
+
+def use_of(service: RunningService) -> ServiceUse:
+    """The peaks of one container against its limits."""
+    samples, planned, last = service.stats.samples, service.planned, service.last
+    return ServiceUse(
+        memory_peak=max((sample.memory for sample in samples), default=0),
+        memory_limit=planned.memory,
+        cpu_peak=max((sample.cpu for sample in samples), default=0.0),
+        cpu_limit=planned.cpus,
+        pids_peak=max((sample.pids for sample in samples), default=0),
+        pids_limit=planned.service.limits.pids,
+        oom_killed=bool(last and last.oom_killed),
+        # a container that we ended ourselves has no verdict of its own
+        exit_code=last.exit_code if last and planned.service.oneshot else None,
+        samples=len(samples),
+    )
+
+
+def write_results(folder: Path, evidence: Evidence, services: Mapping[str, RunningService]) -> None:
+    """Write the three files into a run's folder."""
+    document = evidence.model_dump(mode="json", by_alias=True)
+    _write_json(folder / "tests.json", document)
+    _write_json(
+        folder / "metrics.json",
+        {name: [asdict(sample) for sample in service.stats.samples] for name, service in services.items()},
+    )
+    tree = ET.ElementTree(junit(evidence.run, evidence.checks, evidence.use, evidence.seconds))
+    ET.indent(tree)
+    tree.write(folder / "tests.xml", encoding="utf-8", xml_declaration=True)
+
+
+def junit(
+    run: str, checks: Sequence[CheckResult], use: Mapping[str, ServiceUse], seconds: float
+) -> ET.Element:
+    """The checks as a JUnit document, with each service's peaks as properties."""
+    counts = {
+        "tests": str(len(checks)),
+        "failures": str(sum(check.outcome == "failed" for check in checks)),
+        "errors": str(sum(check.outcome == "error" for check in checks)),
+        "time": f"{seconds:.3f}",
+    }
+    root = ET.Element("testsuites", counts)
+    suite = ET.SubElement(root, "testsuite", {"name": f"lyra {run}", **counts})
+    properties = ET.SubElement(suite, "properties")
+    for name, each in sorted(use.items()):
+        for key, value in each.model_dump(mode="json").items():
+            ET.SubElement(properties, "property", {"name": f"{name}.{key}", "value": str(value)})
+    for check in checks:
+        case = ET.SubElement(
+            suite, "testcase", {"name": check.name, "classname": check.service, "time": f"{check.seconds:.3f}"}
+        )
+        if check.outcome != "passed":
+            kind = "failure" if check.outcome == "failed" else "error"
+            ET.SubElement(case, kind, {"message": check.message}).text = check.message
+    return root
+
+
+def _write_json(path: Path, document: object) -> None:
+    path.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,121 @@
+"""Running a lab: admission, build-up, checks, verdict, and the end that always comes."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lyra_tasks import console
+from lyra_tasks.config.models import Test
+from lyra_tasks.engine.ownership import Owner
+from lyra_tasks.lab.admission import Share, admit, held_by_labs
+from lyra_tasks.lab.checks import check
+from lyra_tasks.lab.plan import LabPlan
+from lyra_tasks.lab.results import use_of, write_results
+from lyra_tasks.lab.running import Lab
+from lyra_tasks.records.evidence import CheckResult, Evidence, SetKey
+
+if TYPE_CHECKING:
+    from lyra_tasks.engine.connect import Engine
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What labs may have of the host together: CPUs and bytes."""
+
+    cpus: float
+    memory: int
+
+
+def run(
+    plan: LabPlan, tests: Sequence[Test], key: SetKey, *, engine: Engine, owner: Owner, folder: Path, capacity: Capacity
+) -> Evidence:
+    """Start the lab, make the checks, take everything away, and return the verdict with its files in `folder`.
+
+    A service that is not ready or dies raises VerdictError; the lab is removed in every case, Ctrl-C included.
+    """
+    admit(
+        tuple(Share(f"this run: {each.name}", each.cpus, each.memory) for each in plan.services.values()),
+        held_by_labs(engine),
+        capacity.cpus,
+        capacity.memory,
+    )
+    _place_files(plan, folder)
+    began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    lab = Lab(plan, engine, owner, folder)
+    try:
+        lab.build_up()
+        checks = _make_checks(lab, tests)
+    finally:
+        with _undisturbed():
+            lab.take_down()
+            _remove_files(folder)
+    evidence = Evidence(
+        set=key,
+        passed=bool(checks) and all(each.outcome == "passed" for each in checks),
+        run=owner.run,
+        started_at=started_at,
+        seconds=round(time.monotonic() - began, 3),
+        engine={"version": engine.facts.version, "store": engine.facts.store, "platform": engine.facts.platform},
+        checks=checks,
+        use={name: use_of(service) for name, service in lab.services.items()},
+    )
+    write_results(folder, evidence, lab.services)
+    return evidence
+
+
+def _make_checks(lab: Lab, tests: Sequence[Test]) -> list[CheckResult]:
+    results = []
+    for test in tests:
+        result = check(lab.engine, lab.services[str(test.service)], test)
+        mark = console.style("ok  ", "green") if result.outcome == "passed" else console.style("FAIL", "red", "bold")
+        console.say(f"{mark} {result.name} ({result.seconds:.2f} s)")
+        if result.message:
+            console.say(f"     {result.message}")
+        results.append(result)
+        fault = lab.died()
+        if fault is not None:
+            raise fault
+    return results
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C while taking down would leave things behind; taking down is short and bounded."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _place_files(plan: LabPlan, folder: Path) -> None:
+    """For engines that cannot mount single files of a volume: configs and secrets as files to bind from."""
+    for service in plan.services.values():
+        for mount in service.payload["HostConfig"]["Mounts"]:
+            if mount["Type"] != "bind":
+                continue
+            kind, key = Path(mount["Source"]).parts[-2:]
+            files = service.config_files if kind == "configs" else service.secret_files
+            source = Path(mount["Source"])
+            source.parent.mkdir(parents=True, exist_ok=True)
+            placed = next(file for file in files if file.name == key)
+            source.write_bytes(placed.content)
+            source.chmod(placed.mode)
+            if placed.uid:
+                import os
+
+                os.chown(source, placed.uid, placed.gid)
+
+
+def _remove_files(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder / "mounts", ignore_errors=True)

@@ -1,0 +1,58 @@
+"""The programs `./inv` and `lyra`: Invoke's own parser, with documented exit codes for usage (2) and Ctrl-C (130)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from invoke.collection import Collection
+from invoke.exceptions import Exit, ParseError
+from invoke.program import Program
+
+import lyra_tasks
+
+
+class LyraProgram(Program):
+    """Invoke's Program; a usage error ends with 2 and an interrupt with 130, where plain `invoke` returns 1."""
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        try:
+            super().parse_core(argv)
+        except ParseError as error:
+            raise Exit(str(error), code=2) from error
+
+    def parse_tasks(self) -> None:
+        try:
+            super().parse_tasks()
+        except ParseError as error:
+            raise Exit(f"{error}\nhint: `--list` shows all words, `WORD --help` the options of one", code=2) from error
+
+    def execute(self) -> None:
+        try:
+            super().execute()
+        except KeyboardInterrupt as error:
+            raise Exit(code=130) from error
+
+
+def main() -> None:
+    """The entry point of `lyra`, and of `./inv` where a `tasks.py` is in reach."""
+    namespace = None if _has_tasks(Path.cwd()) else Collection.from_module(sys.modules["lyra_tasks"])
+    LyraProgram(version=lyra_tasks.__version__, name="Lyra", binary="lyra", namespace=namespace).run()
+
+
+def inv() -> None:
+    """The entry point of `./inv`: works in the caller's project, or in the one `./inv` belongs to."""
+    home = os.environ.get("LYRA_INV_HOME")
+    here = Path.cwd()
+    if home and not any((folder / ".lyra.toml").is_file() for folder in (here, *here.parents)):
+        os.chdir(home)
+    main()
+
+
+def _has_tasks(start: Path) -> bool:
+    return any((folder / "tasks.py").is_file() for folder in (start, *start.parents))
+
+
+if __name__ == "__main__":
+    inv()

@@ -1,0 +1,56 @@
+"""The workspace that all words of one command line share, and what the journal keeps of each word."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lyra_tasks.engine.workspace import Workspace
+
+_open = False
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A word that is running."""
+
+    name: str
+    at: float
+
+
+@cache
+def workspace() -> Workspace:
+    """The workspace of this process, opened on first use; its run is written into the journal then."""
+    global _open
+    from lyra_tasks.config.load import load
+    from lyra_tasks.engine.workspace import open_workspace
+    from lyra_tasks.records.journal import who
+
+    work = open_workspace(load())
+    work.journal.append(work.run, "run", user=who(), command=_command_line())
+    _open = True
+    return work
+
+
+def begin(name: str) -> Begun:
+    """Note the start of a word."""
+    return Begun(name, time.monotonic())
+
+
+def end(begun: Begun, exit_code: int, message: str) -> None:
+    """Journal a word's result, if it came as far as to have a workspace."""
+    if _open:
+        work: Any = workspace()
+        seconds = round(time.monotonic() - begun.at, 3)
+        work.journal.append(
+            work.run, "word", word=begun.name, exit_code=exit_code, message=message, seconds=seconds
+        )
+
+
+def _command_line() -> list[str]:
+    """The words as they were typed; none of Lyra's options takes a secret."""
+    return sys.argv[1:]
