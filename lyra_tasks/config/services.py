@@ -8,6 +8,8 @@ from typing import Any
 
 from lyra_tasks.config.models import Command, Service
 
+_LEAST_TMP = 1024**2
+
 
 @dataclass(frozen=True)
 class RunningShape:
@@ -23,9 +25,13 @@ class RunningShape:
 
 
 def running_shape(service: Service, image_config: Mapping[str, Any]) -> RunningShape:
-    """Merge a service with its image; memory counts what the container may write to its tmpfs."""
+    """Merge a service with its image; memory counts what the container may write to its tmpfs.
+
+    `/tmp` gets what the volumes leave of `limits.disk`, and never less than 1 MiB.
+    """
     covered = {volume.path for volume in service.volumes.values()} | set(service.tmpfs)
-    tmpfs = {"/tmp": service.limits.disk, **service.tmpfs}  # noqa: S108
+    rest = service.limits.disk - sum(volume.size for volume in service.volumes.values())
+    tmpfs = {"/tmp": max(rest, _LEAST_TMP), **service.tmpfs}  # noqa: S108
     for path in image_config.get("Volumes") or {}:
         if path.rstrip("/") not in covered:
             tmpfs.setdefault(path.rstrip("/"), service.limits.disk)

@@ -60,7 +60,7 @@ def _values(at: Location, value: Any, annotation: Any) -> Iterator[tuple[Locatio
 
 
 def _plain(at: Location, value: Any, annotation: Any) -> Any:
-    if value != "" and _hidden(at):
+    if value and isinstance(value, str) and _hidden(at):
         return HIDDEN
     if isinstance(value, datetime.date):
         return value.isoformat()

@@ -1,0 +1,34 @@
+"""A project on disk whose configuration a test writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+MINIMAL = """\
+schema = 1
+[project]
+name = "guestbook"
+"""
+
+Project = Callable[[str], Path]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Makes the working directory a project with one image's folder; call it with the text of `.lyra.toml`."""
+    for variable in ("LYRA_CONFIG", "LYRA_HOST_SHARE", "LYRA_BUILDER"):
+        monkeypatch.delenv(variable, raising=False)
+    root = tmp_path / "project"
+    (root / "web").mkdir(parents=True)
+    (root / "web" / "Dockerfile").write_text("FROM scratch\n")
+    (root / "web" / "site.toml").write_text("title = 1\n")
+    monkeypatch.chdir(root)
+
+    def write(text: str) -> Path:
+        (root / ".lyra.toml").write_text(text, encoding="utf-8")
+        return root
+
+    return write

@@ -1,0 +1,436 @@
+"""Malformed files: each names the line, the key, what is wrong and what is allowed, and exits with 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.config.load import load
+from lyra_tasks.errors import ConfigurationError
+
+Project = Callable[[str], Path]
+
+# Three lines stand before each of these texts: schema, [project] and its name.
+HEAD = 'schema = 1\n[project]\nname = "guestbook"\n'
+IMAGE = '[images.web]\ncontext = "web"\n'
+SERVICE = IMAGE + '[services.web]\nimage = "web"\n'
+
+
+# id, text after HEAD, the detail after ".lyra.toml:"
+CASES: list[tuple[str, str, str]] = [
+    ("unknown key", "[proxima]\ncpu = 2\n", '5: proxima.cpu: unknown key; did you mean "cpus"?'),
+    ("unknown table", "[service.web]\n", '4: service: unknown table; did you mean "services"?'),
+    (
+        "a key like no other",
+        "[engine]\nzzz = 1\n",
+        "5: engine.zzz: unknown key; known here: context, sandbox, suite",
+    ),
+    ("string for a number", '[proxima]\ncpus = "4"\n', "5: proxima.cpus: must be a number, found a string"),
+    (
+        "string for a boolean",
+        SERVICE + 'read_only = "no"\n',
+        "8: services.web.read_only: must be true or false, found a string",
+    ),
+    (
+        "boolean for a whole number",
+        "[resources]\nkeep_runs = true\n",
+        "5: resources.keep_runs: must be a whole number, found true or false",
+    ),
+    (
+        "string for a table",
+        'engine = "x"\n',
+        "4: project.engine: unknown key; known here: name, description, source, licenses",
+    ),
+    ("list for a table", "[[services]]\nimage = 1\n", "4: services: must be a table, found a list"),
+    (
+        "element of a list",
+        SERVICE + 'command = [\n  "a",\n  5,\n]\n',
+        "8: services.web.command[1]: must be a string, found a whole number",
+    ),
+    (
+        "neither string nor list",
+        SERVICE + "command = 5\n",
+        "8: services.web.command: must be a list or a string, found a whole number",
+    ),
+    (
+        "size in words",
+        '[proxima]\nmemory = "lots"\n',
+        '5: proxima.memory: "lots" is not a size; write a number with k, m or g, for example "64m" or "8g"',
+    ),
+    ("negative size", "[proxima]\nmemory = -1\n", '5: proxima.memory: -1 must be more than zero, for example "64m"'),
+    (
+        "size beyond every machine",
+        f'[proxima]\nmemory = "{"9" * 400}"\n',
+        '5: proxima.memory: "' + "9" * 59 + '…" is too large; write for example "8g"',
+    ),
+    ("infinite number", "[proxima]\ncpus = inf\n", "5: proxima.cpus: must be a finite number"),
+    ("share above one", "[resources]\nhost_share = 1.5\n", "5: resources.host_share: must be at most 1, found 1.5"),
+    (
+        "port out of range",
+        SERVICE + "ports = { http = 70000 }\n",
+        "8: services.web.ports.http: must be at most 65535, found 70000",
+    ),
+    ("port zero", SERVICE + "ports = { http = 0 }\n", "8: services.web.ports.http: must be at least 1, found 0"),
+    (
+        "one port twice",
+        SERVICE + "ports = { http = 80, admin = 80 }\n",
+        '8: services.web.ports.admin: 80 is the port "http" already; give each port one name',
+    ),
+    (
+        "name with capitals",
+        '[images.Web]\ncontext = "web"\n',
+        '4: images.Web: "Web" is not a valid name; allowed: lower-case letters, digits, ".", "_" and "-",'
+        " beginning with a letter or digit, at most 63 characters",
+    ),
+    (
+        "name that no reference can hold",
+        '[images.web-]\ncontext = "web"\n',
+        '4: images.web-: "web-" does not fit into an image reference; allowed: single ".", "_" or "-" between letters'
+        " and digits",
+    ),
+    ("choice", '[engine]\nsandbox = "yes"\n', '5: engine.sandbox: must be "auto" or "never" or "always", found "yes"'),
+    (
+        "date in quotes",
+        '[[deviations]]\nrule = "r"\nscope = "s"\nreason = "why"\nowner = "ada"\nexpires = "2027-03-31"\n',
+        "9: deviations[0].expires: must be a date without quotes, such as 2027-03-31, found a string",
+    ),
+    (
+        "blank reason",
+        '[[deviations]]\nrule = "r"\nscope = "s"\nreason = " "\nowner = "ada"\nexpires = 2027-03-31\n',
+        '7: deviations[0].reason: " " is blank; write it down',
+    ),
+    ("missing key", "[images.web]\n", "4: images.web.context: missing; it must be given"),
+    (
+        "terminal escape in a value",
+        '[services.web]\nexternal = "redis\\u001b[2J"\n',
+        '5: services.web.external: "redis\\u001b[2J" holds control characters; write plain text',
+    ),
+    (
+        "newline in a value",
+        '[services.web]\nexternal = "a\\nb"\n',
+        '5: services.web.external: "a\\nb" must be a single line',
+    ),
+    (
+        "relative container path",
+        SERVICE + '[services.web.volumes.data]\npath = "data"\n',
+        '9: services.web.volumes.data.path: "data" is not a path in a container; allowed: an absolute path without ":", not ending in "/", such as "/data"',
+    ),
+    (
+        "image and external",
+        SERVICE + 'external = "redis:7"\n',
+        "6: services.web: must have exactly one of image and external, found both",
+    ),
+    (
+        "neither image nor external",
+        "[services.web]\n",
+        "4: services.web: must have exactly one of image and external, found neither",
+    ),
+    (
+        "image that is none",
+        '[services.web]\nimage = "wep"\n',
+        '5: services.web.image: "wep" is not a name in [images]; no [images.…] is written',
+    ),
+    (
+        "dependency that is none",
+        SERVICE + 'depends_on = ["counter"]\n',
+        '8: services.web.depends_on: "counter" is not a name in [services]; there are "web"',
+    ),
+    (
+        "dependency on itself",
+        SERVICE + 'depends_on = ["web"]\n',
+        "8: services.web.depends_on: a cycle: web -> web; remove one of these dependencies",
+    ),
+    (
+        "cycle",
+        '[services.a]\nexternal = "x"\ndepends_on = ["b"]\n[services.b]\nexternal = "x"\ndepends_on = ["c"]\n'
+        '[services.c]\nexternal = "x"\ndepends_on = ["a"]\n',
+        "6: services.a.depends_on: a cycle: a -> b -> c -> a; remove one of these dependencies",
+    ),
+    (
+        "base without a source",
+        "[bases.python]\n",
+        "4: bases.python: has no source; give image, archive or rootfs",
+    ),
+    (
+        "base that is none",
+        IMAGE + 'bases = { "python:3" = "python" }\n',
+        '6: images.web.bases."python:3": "python" is not a name in [bases]; no [bases.…] is written',
+    ),
+    (
+        "secret with a default",
+        SERVICE + '[services.web.environment]\nX = { secret = true, default = "hunter2" }\n',
+        "9: services.web.environment.X.default: a secret has no default; use test_value for what tests need",
+    ),
+    (
+        "default that looks like a secret",
+        SERVICE + '[services.web.environment.API_TOKEN]\ndefault = "hunter2"\n',
+        "9: services.web.environment.API_TOKEN.default: looks like a secret; set secret = true, and test_value for what"
+        " tests need",
+    ),
+    (
+        "build argument that looks like a secret",
+        IMAGE + '[images.web.args]\nNPM_TOKEN = "hunter2"\n',
+        "7: images.web.args.NPM_TOKEN: looks like a secret, and arguments stay in the image's history; use secrets of"
+        " the image",
+    ),
+    (
+        "pattern that does not compile",
+        SERVICE + '[services.web.environment.X]\npattern = "["\n',
+        "9: services.web.environment.X.pattern: is not a regular expression: unterminated character set at position 0",
+    ),
+    (
+        "two things at one path",
+        SERVICE + 'tmpfs = { "/data" = "1m" }\n[services.web.volumes.data]\npath = "/data"\n',
+        '10: services.web.volumes.data.path: "/data" is taken by services.web.tmpfs."/data"; choose another path',
+    ),
+    (
+        "something below a file",
+        SERVICE
+        + '[services.web.secrets.key]\npath = "/run/key"\n[services.web.volumes.data]\npath = "/run/key/deep/data"\n',
+        '11: services.web.volumes.data.path: lies below "/run/key", which is a file: services.web.secrets.key.path',
+    ),
+    (
+        "path with dots",
+        SERVICE + '[services.web.volumes.data]\npath = "/srv/../data"\n',
+        '9: services.web.volumes.data.path: must be a plain path; write "/data"',
+    ),
+    (
+        "memory that cannot be enforced",
+        SERVICE + '[services.web.limits]\nmemory = "5m"\n',
+        '9: services.web.limits.memory: must be at least "6m", the least Docker can enforce',
+    ),
+    (
+        "two kinds of healthcheck",
+        SERVICE + "ports = { http = 80 }\n[services.web.healthcheck]\ntcp = 80\nhttp = 'GET /'\n",
+        "9: services.web.healthcheck: must have exactly one of exec, http and tcp, found http and tcp",
+    ),
+    (
+        "healthcheck on a port that is none",
+        SERVICE + "ports = { http = 80 }\n[services.web.healthcheck]\ntcp = 81\n",
+        "10: services.web.healthcheck.tcp: the service has no port 81; its ports are http = 80",
+    ),
+    (
+        "test of no kind",
+        '[[tests]]\nname = "t"\nservice = "web"\n' + SERVICE,
+        "4: tests[0]: must have exactly one of http, exec, tcp, log, run, stage, structure, found none",
+    ),
+    (
+        "test of two kinds",
+        SERVICE + '[[tests]]\nname = "t"\nservice = "web"\nexec = "true"\nlog = "x"\n',
+        "8: tests[0]: must have exactly one of http, exec, tcp, log, run, stage, structure, found exec and log",
+    ),
+    (
+        "test without a service",
+        '[[tests]]\nname = "t"\nexec = "true"\n',
+        "4: tests[0]: a test of kind exec needs service; name one of [services]",
+    ),
+    (
+        "test of a service that is none",
+        SERVICE + '[[tests]]\nname = "t"\nservice = "wep"\nexec = "true"\n',
+        '10: tests[0].service: "wep" is not a name in [services]; there are "web"',
+    ),
+    (
+        "test with the image of another kind",
+        SERVICE + '[[tests]]\nname = "t"\nservice = "web"\nimage = "web"\nexec = "true"\n',
+        "11: tests[0].image: a test of kind exec has no image; it needs service",
+    ),
+    (
+        "request without a method",
+        SERVICE + 'ports = { http = 80 }\n[[tests]]\nname = "t"\nservice = "web"\nhttp = "/"\n',
+        '12: tests[0].http: "/" is not a request; write a method and a path, such as "GET /"',
+    ),
+    (
+        "request to one of several ports",
+        SERVICE + 'ports = { a = 80, b = 81 }\n[[tests]]\nname = "t"\nservice = "web"\nhttp = "GET /"\n',
+        '12: tests[0].http: needs a port named "http", or only one port; its ports are a = 80, b = 81',
+    ),
+    (
+        "port name that is none",
+        SERVICE + '[[tests]]\nname = "t"\nservice = "web"\ntcp = "db"\n',
+        '11: tests[0].tcp: the service has no port "db"; it has none in ports',
+    ),
+    (
+        "status without http",
+        SERVICE + '[[tests]]\nname = "t"\nservice = "web"\nexec = "true"\nstatus = 200\n',
+        "12: tests[0].status: belongs to http tests only; this is a test of kind exec",
+    ),
+    (
+        "output without exec",
+        SERVICE + '[[tests]]\nname = "t"\nservice = "web"\nlog = "x"\noutput = "y"\n',
+        "12: tests[0].output: belongs to exec tests only; this is a test of kind log",
+    ),
+    (
+        "log pattern that does not compile",
+        SERVICE + '[[tests]]\nname = "t"\nservice = "web"\nlog = "("\n',
+        "11: tests[0].log: is not a regular expression: missing ), unterminated subpattern at position 0",
+    ),
+    (
+        "one test name twice",
+        SERVICE
+        + '[[tests]]\nname = "t"\nservice = "web"\nlog = "x"\n[[tests]]\nname = "t"\nservice = "web"\nlog = "y"\n',
+        "13: tests[1].name: is the name of tests[0] already; give each test its own",
+    ),
+    (
+        "tag without a version",
+        '[release]\ntag = "release"\n',
+        '5: release.tag: must hold {version} once and no spaces, such as "v{version}"',
+    ),
+    (
+        "context outside",
+        '[images.web]\ncontext = "../web"\n',
+        '5: images.web.context: "../web" escapes the project; name a path below the folder of the configuration',
+    ),
+    (
+        "absolute context",
+        '[images.web]\ncontext = "/etc"\n',
+        '5: images.web.context: "/etc" escapes the project; name a path below the folder of the configuration',
+    ),
+    (
+        "missing context",
+        '[images.web]\ncontext = "wep"\n',
+        '5: images.web.context: "wep" is not a folder of the project',
+    ),
+    (
+        "missing Dockerfile",
+        IMAGE + 'dockerfile = "Other"\n',
+        '6: images.web.dockerfile: there is no Dockerfile "web/Other"',
+    ),
+    (
+        "missing source of a config",
+        SERVICE + '[services.web.configs.site]\npath = "/etc/site"\nsource = "web/none.toml"\n',
+        '10: services.web.configs.site.source: there is no file "web/none.toml"',
+    ),
+    (
+        "archive outside",
+        '[bases.b]\narchive = "../b.tar"\n',
+        '5: bases.b.archive: "../b.tar" escapes the project; name a path below the folder of the configuration',
+    ),
+    (
+        "archive that is the only source",
+        '[bases.b]\narchive = "b.tar"\n',
+        '5: bases.b.archive: there is no file "b.tar"',
+    ),
+    (
+        "not yet: a later feature",
+        SERVICE + "[services.web.dev]\negress = true\n",
+        "8: services.web.dev: not yet supported; remove it",
+    ),
+    (
+        "not yet: two platforms",
+        '[proxima]\nplatforms = ["linux/amd64", "linux/arm64"]\n',
+        "5: proxima.platforms: more than one platform is not yet supported; name one",
+    ),
+    (
+        "not yet: a platform of one image",
+        IMAGE + 'platforms = ["linux/arm64"]\n',
+        "6: images.web.platforms: platforms other than proxima.platforms are not yet supported; remove it",
+    ),
+    (
+        "written twice",
+        "[proxima]\ncpus = 1\ncpus = 2\n",
+        "6: proxima.cpus: written twice, first on line 5; keep one of them",
+    ),
+    (
+        "table written twice",
+        "[proxima]\n[engine]\n[proxima]\n",
+        "6: proxima: written twice, first on line 4; keep one of them",
+    ),
+    (
+        "syntax",
+        "[proxima]\ncpus = 1 2\n",
+        "5:10: not valid TOML: Expected newline or end of document after a statement",
+    ),
+    ("date that does not exist", "[x]\ny = 2027-02-30\n", "5:5: not valid TOML: Invalid date or datetime"),
+]
+
+
+@pytest.mark.parametrize(("text", "detail"), [pytest.param(text, detail, id=name) for name, text, detail in CASES])
+def test_a_problem_is_told_with_line_key_and_what_is_allowed(project: Project, text: str, detail: str) -> None:
+    project(HEAD + text)
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+    assert caught.value.details == (f".lyra.toml:{detail}",)
+    assert caught.value.message == "1 problem in .lyra.toml"
+    assert caught.value.exit_code == 2
+    assert "hunter2" not in repr(caught.value.details)
+
+
+def test_all_problems_are_told_at_once_in_the_order_of_the_file(project: Project) -> None:
+    project(
+        HEAD
+        + '[proxima]\ncpus = "4"\nmemory = "lots"\n'
+        + '[services.web]\nimage = "wep"\nlimitz = 1\n[services.web.volumes.data]\nowner = "me"\n'
+        + '[[tests]]\nservice = "web"\nhtp = "GET /"\n[[tests]]\nname = "t"\nservice = "db"\nlog = "x"\n'
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+    assert caught.value.message == "9 problems in .lyra.toml"
+    assert [detail.split(": ")[0] + " " + detail.split(": ")[1] for detail in caught.value.details] == [
+        ".lyra.toml:5 proxima.cpus",
+        ".lyra.toml:6 proxima.memory",
+        ".lyra.toml:8 services.web.image",
+        ".lyra.toml:9 services.web.limitz",
+        ".lyra.toml:10 services.web.volumes.data.path",
+        ".lyra.toml:11 services.web.volumes.data.owner",
+        ".lyra.toml:12 tests[0].name",
+        ".lyra.toml:14 tests[0].htp",
+        ".lyra.toml:17 tests[1].service",
+    ]
+
+
+def test_one_mistake_is_told_once(project: Project) -> None:
+    project(
+        HEAD
+        + '[images.web]\ncontext = 5\n[services.web]\nimage = "web"\nports = { http = "80" }\n'
+        + '[[tests]]\nname = "t"\nservice = "web"\nhttp = "GET /"\n'
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+    assert [detail.split(": ")[1] for detail in caught.value.details] == [
+        "images.web.context",
+        "services.web.ports.http",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "details"),
+    [
+        ("", (":1: project.name: missing; it must be given", ":1: schema: missing; write schema = 1")),
+        ("schema = 1\nproject = 5\n", (":2: project: must be a table, found a whole number",)),
+        (
+            "schema = 2\nfuture = true\n",
+            (":1: schema: is 2, newer than 1, the newest known here; upgrade lyra-tasks",),
+        ),
+        ("schema = 0\n", (":1: schema: must be 1, found 0",)),
+        ("schema = true\n", (":1: schema: must be a whole number, found true or false",)),
+        (
+            'schema = 1\n[project]\nname = "../x"\n',
+            (
+                ':3: project.name: "../x" is not a valid name; allowed: lower-case letters, digits, ".", "_" and "-",'
+                " beginning with a letter or digit, at most 63 characters",
+            ),
+        ),
+        ("x = " + "[" * 100_000, (":1: nested too deeply",)),
+        ("x = " + "9" * 5000, (":1:5005: not valid TOML: a value is out of range",)),
+    ],
+    ids=["empty", "project", "newer schema", "older schema", "schema of another type", "name", "nested", "number"],
+)
+def test_what_is_wrong_with_a_whole_file(project: Project, text: str, details: tuple[str, ...]) -> None:
+    project(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+    assert caught.value.details == tuple(f".lyra.toml{detail}" for detail in details)
+
+
+def test_values_for_tests_and_of_secrets_are_never_shown(project: Project) -> None:
+    project(
+        HEAD
+        + SERVICE
+        + '[services.web.environment.A]\ntest_value = "hunter2\\u0007"\n[services.web.secrets.k]\npath = "hunter2"\n'
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+    assert len(caught.value.details) == 2
+    assert "hunter2" not in repr(caught.value.details)
