@@ -17,12 +17,13 @@ from lyra_tasks.errors import PreconditionError, UsageError
 from lyra_tasks.run import locked
 
 # What links C libraries comes from the oldest Debian that is supported, so that it runs on the newer ones, too; the
-# engine's own programs are Go and run everywhere.
+# engine's own programs are Go and run everywhere. Libraries that apt, dpkg or systemd bring along are not here: an older
+# one would be found first by programs of a newer machine.
 TOOLS_SUITE = "bookworm"
 TOOLS = (
     *("runc", "iptables", "iproute2"),
     *("libxtables12", "libip4tc2", "libip6tc2", "libnftnl11", "libmnl0", "libnfnetlink0", "libnetfilter-conntrack3"),
-    *("libseccomp2", "libdevmapper1.02.1", "libbsd0", "libmd0", "libbpf1", "libelf1", "libcap2"),
+    *("libdevmapper1.02.1", "libbsd0", "libbpf1", "libelf1"),
 )
 PROGRAMS = ("dockerd", "containerd", "containerd-shim-runc-v2", "docker-proxy", "tini-static", "runc", "ip")
 FILTER_PROGRAMS = tuple(f"{table}{verb}" for table in ("iptables", "ip6tables") for verb in ("", "-save", "-restore"))

@@ -35,7 +35,7 @@ from lyra_tasks.run import locked
 
 INIT = Path(__file__).with_name("init.sh")
 CHOICES = "start Docker and name it in [engine] context, run this as root, or use a machine with Debian or Ubuntu"
-_NAMESPACES = ("--mount", "--propagation", "private", "--pid", "--fork", "--kill-child=KILL", "--net", "--ipc", "--uts")
+_NAMESPACES = ("--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child=KILL", "--net", "--ipc", "--uts")
 _START_WAIT = 60.0  # seconds; a slow disk, a first start
 _LOCK_WAIT = 1200.0  # seconds; another start may be downloading
 
