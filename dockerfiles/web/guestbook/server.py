@@ -85,27 +85,19 @@ class Handler(BaseHTTPRequestHandler):
         self._serve()
 
     def _serve(self) -> None:
-        started = time.monotonic()
-        path = urlsplit(self.path).path
-        known = {route for _, route in _ROUTES}
-        self.status = HTTPStatus.INTERNAL_SERVER_ERROR
+        self.started = time.monotonic()
         try:
-            self._route(path, known)
+            self._route(urlsplit(self.path).path)
         except (RequestError, EntryError) as error:
             self._refuse(error)
         except sqlite3.Error as error:
             log("database failed", level="error", reason=str(error))
             self._send_json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": "the guestbook cannot be reached"})
-        finally:
-            seconds = time.monotonic() - started
-            self.server.metrics.request(self.command, path if path in known else "other", self.status, seconds)
-            if path != "/healthz":
-                log("request", method=self.command, path=path, status=self.status, seconds=round(seconds, 4))
 
-    def _route(self, path: str, known: set[str]) -> None:
+    def _route(self, path: str) -> None:
         if action := _ROUTES.get((self.command, path)):
             action(self)
-        elif path in known:
+        elif path in _PATHS:
             raise RequestError(HTTPStatus.METHOD_NOT_ALLOWED, "not with this method")
         else:
             raise RequestError(HTTPStatus.NOT_FOUND, "no such page")
@@ -178,8 +170,8 @@ class Handler(BaseHTTPRequestHandler):
         self._send(status, JSON, json.dumps(document) + "\n", headers)
 
     def _send(self, status: HTTPStatus, kind: str, text: str, headers: dict[str, str] | None = None) -> None:
+        self._note(status)
         body = text.encode()
-        self.status = status
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -191,8 +183,16 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def _note(self, status: HTTPStatus) -> None:
+        """Count and log the request; before the answer, so that whoever has the answer finds it counted."""
+        seconds = time.monotonic() - self.started
+        path = urlsplit(self.path).path
+        self.server.metrics.request(self.command, path if path in _PATHS else "other", status, seconds)
+        if path != "/healthz":
+            log("request", method=self.command, path=path, status=status, seconds=round(seconds, 4))
+
     def log_request(self, _code: int | str = "-", _size: int | str = "-") -> None:
-        """Nothing: `_serve` logs each request with its duration."""
+        """Nothing: `_note` logs each request with its duration."""
 
     def log_message(self, format: str, *args: object) -> None:
         log("http", level="warning", reason=format % args)
@@ -206,3 +206,4 @@ _ROUTES = {
     ("GET", "/healthz"): Handler._health,
     ("GET", "/metrics"): Handler._metrics,
 }
+_PATHS = {path for _, path in _ROUTES}
