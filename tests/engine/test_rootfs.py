@@ -1,0 +1,121 @@
+"""Root file systems made of packages of this machine's mirror: needs root and the mirror, not Docker."""
+
+from __future__ import annotations
+
+import platform
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.config.models import Rootfs
+from lyra_tasks.engine.mirror import mirror
+from lyra_tasks.engine.rootfs import MadeRootfs, make
+from lyra_tasks.errors import PreconditionError
+
+PYTHON = Rootfs(suite="bookworm", packages=["python3", "ca-certificates"])
+SMALL = Rootfs(suite="bookworm", packages=["busybox-static"], variant="extract")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def python(cache: Path) -> MadeRootfs:
+    return make(PYTHON, cache=cache)
+
+
+@pytest.fixture(scope="module")
+def small(cache: Path) -> MadeRootfs:
+    return make(SMALL, cache=cache)
+
+
+@pytest.mark.parametrize("spec", [PYTHON, SMALL], ids=lambda spec: str(spec.variant))
+def test_the_same_packages_give_the_same_bytes_in_another_cache(
+    spec: Rootfs, python: MadeRootfs, small: MadeRootfs, tmp_path: Path
+) -> None:
+    first = python if spec is PYTHON else small
+    again = make(spec, cache=tmp_path)
+    assert again.tar.read_bytes() == first.tar.read_bytes()
+    assert again.facts == first.facts
+
+
+def test_bin_sbin_and_lib_are_links_into_usr_and_dev_is_an_empty_folder(python: MadeRootfs, small: MadeRootfs) -> None:
+    for made in (python, small):
+        with tarfile.open(made.tar) as archive:
+            assert archive.getmember("./bin").linkname == "usr/bin"
+            assert archive.getmember("./sbin").linkname == "usr/sbin"
+            assert [name for name in archive.getnames() if name.startswith("./dev")] == ["./dev"]
+
+
+def test_packages_are_configured_and_licences_stay_while_documentation_goes(python: MadeRootfs) -> None:
+    with tarfile.open(python.tar) as archive:
+        names = set(archive.getnames())
+        documents = {each.name for each in archive if each.name.startswith("./usr/share/doc/") and not each.isdir()}
+    assert {"./usr/bin/sh", "./etc/passwd", "./etc/ld.so.cache", "./etc/ssl/certs/ca-certificates.crt"} <= names
+    assert "./usr/share/doc/python3/copyright" in names
+    assert {Path(name).name for name in documents} == {"copyright"}
+    assert not {"./usr/share/man", "./usr/share/locale", "./usr/share/info"} & names
+    assert not [name for name in names if name.startswith(("./var/log/", "./var/lib/apt/lists/deb"))]
+
+
+def test_nothing_of_this_machine_or_its_mirror_is_inside(python: MadeRootfs) -> None:
+    host = mirror().split("/")[2].encode()
+    with tarfile.open(python.tar) as archive:
+        assert not {"./etc/hostname", "./etc/resolv.conf", "./etc/apt/sources.list"} & set(archive.getnames())
+        for member in archive:
+            if member.isfile() and member.name.startswith(("./etc/", "./var/")):
+                stream = archive.extractfile(member)
+                assert stream is not None
+                text = stream.read()
+                # Maintainer scripts and descriptions of Debian's own packages name Debian's servers.
+                assert host not in text or "/dpkg/info/" in member.name, member.name
+                assert platform.node().encode() + b"\n" not in text or len(platform.node()) < 8, member.name
+
+
+def test_what_was_asked_for_and_what_came_is_written_down(python: MadeRootfs, small: MadeRootfs) -> None:
+    assert any(each.startswith("python3=3.") for each in python.facts.resolved)
+    assert any(each.startswith("perl-base=") for each in python.facts.resolved)
+    assert [each.split("=")[0] for each in small.facts.resolved] == ["busybox-static"]
+    assert python.facts.fits(PYTHON)
+    assert list(python.facts.tools) == ["mmdebstrap"]
+
+
+def test_a_locked_root_in_the_cache_needs_neither_network_nor_tools(
+    small: MadeRootfs, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert make(SMALL, cache=cache, locked=small.facts) == small
+
+
+def test_an_unchanged_mirror_gives_the_cached_root_without_making_it_again(small: MadeRootfs, cache: Path) -> None:
+    before = small.tar.stat()
+    assert make(SMALL, cache=cache) == small
+    assert small.tar.stat().st_ino == before.st_ino
+    assert not (cache / "rootfs" / "staging").exists()
+
+
+def test_a_locked_root_that_cannot_be_had_any_more_is_a_precondition(small: MadeRootfs, cache: Path) -> None:
+    gone = small.facts.model_copy(update={"sha256": "0" * 64, "resolved": ("busybox-static=1:0.1",)})
+    with pytest.raises(PreconditionError) as caught:
+        make(SMALL, cache=cache, locked=gone)
+    assert "the lock pins a bookworm root file system 000000000000" in caught.value.message
+    assert small.facts.sha256[:12] in caught.value.message
+    assert "bases.update" in caught.value.hint
+    assert caught.value.details[0].startswith("busybox-static: 1:0.1 -> 1:1.")
+
+
+def test_a_root_of_another_architecture_is_not_tried(small: MadeRootfs, tmp_path: Path) -> None:
+    other = small.facts.model_copy(update={"architecture": "riscv64"})
+    with pytest.raises(PreconditionError, match="for riscv64, this machine is"):
+        make(SMALL, cache=tmp_path, locked=other)
+
+
+def test_a_package_that_does_not_exist_is_named_and_nothing_stays(small: MadeRootfs, cache: Path) -> None:
+    with pytest.raises(PreconditionError) as caught:
+        make(Rootfs(suite="bookworm", packages=["no-such-package"], variant="extract"), cache=cache)
+    assert "no-such-package" in caught.value.message
+    assert any("no-such-package" in line for line in caught.value.details)
+    assert not (cache / "rootfs" / "staging").exists()
