@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -32,7 +33,7 @@ _APT_CONF = """\
 #clear DPkg;
 Acquire::Languages "none";
 Acquire::GzipIndexes "true";
-Acquire::Retries "3";
+Acquire::Retries "2";
 Acquire::http::Timeout "20";
 // A mirror that is no longer synchronised is still signed; without this its index is refused once it is some days old.
 Acquire::Check-Valid-Until "false";
@@ -41,9 +42,6 @@ APT::Sandbox::User "root";
 // Lists of other suites stay: several engines and root file systems share one workspace.
 APT::Get::List-Cleanup "false";
 APT::Update::Error-Mode "any";
-// Container images turn these off to stay small; without them every call parses all lists again.
-Dir::Cache::pkgcache "pkgcache.bin";
-Dir::Cache::srcpkgcache "srcpkgcache.bin";
 """
 _UNREACHABLE = re.compile(
     r"could not resolve|temporary failure|could ?n.t connect|unable to connect|connection (failed|refused|timed out)"
@@ -96,19 +94,23 @@ class AptWorkspace:
         self.components = tuple(components)
         self._sources = self.root / f"{'-'.join(self.suites)}.sources"
 
+    @cached_property
+    def address(self) -> str:
+        """The mirror that everything comes from."""
+        return mirror()
+
     def update(self) -> None:
         """Fetch the signed indexes of the suites. PreconditionError if the mirror cannot be reached or lacks one."""
         require_debian()
-        address = mirror()
         with self._locked():
             for folder in ("lists/partial", "cache/archives/partial"):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
             (self.root / "apt.conf").write_text(_APT_CONF)
-            self._sources.write_text(self._stanza(address))
+            self._sources.write_text(self._stanza())
             result = self._apt("update")
         if result.returncode:
             suites = " and ".join(self.suites)
-            raise _apt_fault(f"the package index of {suites} could not be read", address, result.stderr)
+            raise _apt_fault(f"the package index of {suites} could not be read", self.address, result.stderr)
 
     def download(
         self, packages: Sequence[str], into: Path, progress: Callable[[str], None] = console.note
@@ -124,29 +126,29 @@ class AptWorkspace:
             missing = [offer for offer in offers if not _intact(into / offer.file, offer.sha256)]
             if missing:
                 total = console.size(sum(offer.size for offer in missing))
-                progress(f"downloading {len(missing)} packages, {total}, from {public(mirror())}")
+                progress(f"downloading {len(missing)} packages, {total}, from {public(self.address)}")
                 for offer in missing:
                     (into / offer.file).unlink(missing_ok=True)
                 result = self._apt("download", *packages, cwd=into)
                 if result.returncode:
-                    raise _apt_fault("the packages could not be downloaded", mirror(), result.stderr)
+                    raise _apt_fault("the packages could not be downloaded", self.address, result.stderr)
         return [_verified(offer, into) for offer in offers]
 
     def _offers(self, packages: Sequence[str]) -> list[_Offer]:
         result = self._apt("--print-uris", "download", *packages)
         if result.returncode:
-            raise _apt_fault("a package is not in the index", mirror(), result.stderr)
+            raise _apt_fault("a package is not in the index", self.address, result.stderr)
         found = re.findall(r"(?m)^'[^']+' (\S+) (\d+) SHA256:([0-9a-f]{64})$", result.stdout)
         offers = [_Offer(file, int(size), sha256) for file, size, sha256 in found]
         if len(offers) != len(set(packages)):
             raise PreconditionError("the package index gives no SHA256 for every package", hint="use another mirror")
         return offers
 
-    def _stanza(self, address: str) -> str:
+    def _stanza(self) -> str:
         keyring = next((path for path in KEYRINGS if path.exists()), None)
         lines = [
             "Types: deb",
-            f"URIs: {address}",
+            f"URIs: {self.address}",
             f"Suites: {' '.join(self.suites)}",
             f"Components: {' '.join(self.components)}",
             f"Architectures: {architecture()}",
@@ -162,6 +164,9 @@ class AptWorkspace:
             "Dir::Etc::preferencesparts": "/dev/null",
             "Dir::State::Lists": self.root / "lists",
             "Dir::Cache": self.root / "cache",
+            # Container images turn this off to stay small; without it every call parses all lists again.
+            "Dir::Cache::pkgcache": f"{self._sources.stem}.bin",
+            "Dir::Cache::srcpkgcache": "",
         }
         options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
         command = ["apt-get", "-qq", "-c", str(self.root / "apt.conf"), *options, *words]
