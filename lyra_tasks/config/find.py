@@ -63,12 +63,15 @@ def _read_bytes(file: Path) -> bytes:
     try:
         # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever
         handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise ConfigurationError(f"{name} is not a regular file", hint="it must be a plain TOML file")
+            with os.fdopen(handle, "rb", closefd=False) as stream:
+                data = stream.read(MAX_BYTES + 1)
+        finally:
+            os.close(handle)
     except OSError as error:
         raise ConfigurationError(f"{name} cannot be read: {error.strerror}", hint="check its permissions") from error
-    with open(handle, "rb") as stream:  # noqa: PTH123
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise ConfigurationError(f"{name} is not a regular file", hint="it must be a plain TOML file")
-        data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ConfigurationError(f"{name} is too large", hint="a configuration has at most 1 MiB")
     return data

@@ -115,7 +115,8 @@ CASES: list[tuple[str, str, str]] = [
     (
         "relative container path",
         SERVICE + '[services.web.volumes.data]\npath = "data"\n',
-        '9: services.web.volumes.data.path: "data" is not a path in a container; allowed: an absolute path without ":", not ending in "/", such as "/data"',
+        '9: services.web.volumes.data.path: "data" is not a path in a container; allowed: an absolute path without ":",'
+        ' not ending in "/", such as "/data"',
     ),
     (
         "image and external",

@@ -1,0 +1,244 @@
+"""A configuration with every key, the words for every pattern, and the list of what comes later."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lyra_tasks.config.load import load
+from lyra_tasks.config.models import TEST_KINDS, Configuration
+from lyra_tasks.config.phrases import PATTERNS, known_keys
+from lyra_tasks.config.positions import Location
+from lyra_tasks.config.show import HIDDEN, effective
+from lyra_tasks.config.support import NOT_YET
+
+Project = Callable[[str], Path]
+
+EVERY_KEY = """\
+schema = 1
+
+[project]
+name = "guestbook"
+description = "A guestbook"
+source = "https://example.org/guestbook"
+licenses = "Apache-2.0"
+
+[proxima]
+platforms = ["linux/amd64"]
+min_engine = "20.10"
+cpus = 4
+memory = "8g"
+max_image_size = "400m"
+
+[engine]
+context = "default"
+sandbox = "auto"
+suite = "trixie"
+
+[bases.python]
+image = "python:3.12-slim-bookworm"
+archive = "web/python.tar"
+rootfs = { suite = "bookworm", packages = ["python3", "netbase"], variant = "minbase" }
+
+[images.web]
+context = "web"
+dockerfile = "Dockerfile"
+target = "runtime"
+args = { MODE = "fast" }
+secrets = { npm = "web/npmrc" }
+bases = { "python:3.12" = "python" }
+platforms = ["linux/amd64"]
+
+[services.web]
+image = "web"
+command = ["serve", "--port", "8000"]
+entrypoint = "/bin/serve"
+user = "10001:10001"
+working_dir = "/srv"
+ports = { http = 8000, admin = 8001 }
+depends_on = ["counter"]
+oneshot = false
+promote = true
+limits = { cpus = 0.5, memory = "128m", pids = 64, disk = "64m" }
+read_only = true
+tmpfs = { "/run" = "1m" }
+egress = false
+cap_add = ["NET_BIND_SERVICE"]
+stop_signal = "SIGINT"
+healthcheck = { http = "GET /health", interval = "500ms", timeout = 2, retries = 3, start_period = "1m30s" }
+
+[services.web.environment]
+GREETING = { default = "hello", test_value = "hi", description = "first line", required = true, pattern = "[a-z]+" }
+ADMIN_TOKEN = { secret = true, test_value = "hunter2", description = "token for /admin" }
+
+[services.web.secrets.session_key]
+path = "/run/secrets/session_key"
+description = "signs the session cookie"
+test_value = '''
+hunter2
+'''
+
+[services.web.volumes.data]
+path = "/data"
+description = "the SQLite file"
+size = "64m"
+owner = "10001:10001"
+
+[services.web.volumes.deep]
+path = "/data/deep"
+
+[services.web.configs.site]
+path = "/data/site.toml"
+source = "web/site.toml"
+description = "title and theme"
+
+[services.counter]
+external = "redis:7"
+ports = { redis = 6379 }
+healthcheck = { tcp = "redis" }
+
+[[tests]]
+name = "front page greets"
+service = "web"
+timeout = "3s"
+http = "POST /greet?x=1"
+status = 201
+body = "hello"
+json = { a = [1, { b = 2 }] }
+headers = { Authorization = "Bearer hunter2" }
+send = "name=ada"
+
+[[tests]]
+name = "a command"
+service = "web"
+exec = ["true"]
+exit_code = 0
+output = "ok"
+
+[[tests]]
+name = "a port"
+service = "counter"
+tcp = 6379
+
+[[tests]]
+name = "a line"
+service = "web"
+log = "listening on \\\\d+"
+
+[promotion]
+directory = "promotion"
+keep_snapshots = 3
+compression = "gzip"
+
+[release]
+tag = "web/v{version}"
+branches = ["main"]
+require_tests = true
+
+[resources]
+host_share = 0.5
+keep_runs = 10
+cache = "5g"
+
+[[deviations]]
+rule = "container.read-only-root"
+scope = "services.web"
+reason = "the start script writes"
+owner = "ada"
+expires = 2027-03-31
+"""
+
+
+def line_with(text: str) -> int:
+    """The line of the full configuration that begins with a text."""
+    return next(number for number, line in enumerate(EVERY_KEY.split("\n"), 1) if line.startswith(text))
+
+
+def test_a_configuration_with_every_supported_key_is_valid(project: Project) -> None:
+    root = project(EVERY_KEY)
+    loaded = load()
+    config = loaded.config
+    assert (loaded.root, loaded.file) == (root, root / ".lyra.toml")
+    assert config.proxima.memory == 8 * 1024**3
+    assert config.services["web"].http_port == 8000
+    assert config.services["counter"].http_port == 6379
+    assert config.services["web"].healthcheck is not None
+    assert config.services["web"].healthcheck.interval == 0.5
+    assert config.services["web"].healthcheck.start_period == 90
+    assert [test.kind for test in config.tests] == ["http", "exec", "tcp", "log"]
+    assert config.tests[0].json_ == {"a": [1, {"b": 2}]}
+    assert config.deviations[0].expires == datetime.date(2027, 3, 31)
+    assert loaded.sources["services", "web", "environment", "ADMIN_TOKEN"] == line_with("ADMIN_TOKEN")
+
+
+def test_every_documented_key_is_supported_or_listed_as_coming_later(project: Project) -> None:
+    project(EVERY_KEY)
+    written = {_pattern(location) for location in load().sources}
+    known = {_pattern((*table, key)) for table in _tables() for key in known_keys(table)}
+    assert known - written == {key for key in NOT_YET if key not in written} | {"tests.*.image"}
+
+
+def _tables() -> list[Location]:
+    """The location of a table of each kind, whatever its name."""
+    named = [(name, "any") for name in ("bases", "images", "services")]
+    return [(name,) for name in known_keys(()) if known_keys((name,))] + named + [("tests", 0), ("deviations", 0)]
+
+
+def _pattern(location: Location) -> str:
+    """A location as the list of later keys names it: with `*` for what the user names or counts."""
+    opened = location[0] in {"bases", "images", "services", "tests", "deviations"}
+    return ".".join("*" if opened and index == 1 else str(part) for index, part in enumerate(location))
+
+
+def test_every_pattern_of_the_models_is_explained_in_words() -> None:
+    def patterns(schema: Any) -> Iterator[str]:
+        if isinstance(schema, dict):
+            yield from (value for key, value in schema.items() if key == "pattern" and isinstance(value, str))
+            for key, value in schema.items():
+                yield from patterns(value)
+                yield from schema[key] if key == "patternProperties" else ()
+        elif isinstance(schema, list):
+            for value in schema:
+                yield from patterns(value)
+
+    assert set(patterns(Configuration.model_json_schema())) == set(PATTERNS)
+
+
+@pytest.mark.parametrize("kind", TEST_KINDS)
+def test_every_kind_of_test_is_a_key(kind: str) -> None:
+    assert kind in known_keys(("tests", 0))
+
+
+def test_effective_values_say_where_they_come_from(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project(EVERY_KEY)
+    monkeypatch.setenv("LYRA_HOST_SHARE", "0.25")
+    settings = {setting.key: (setting.value, setting.origin) for setting in effective(load())}
+    assert settings["project.name"] == ("guestbook", f".lyra.toml:{line_with('name = ')}")
+    assert settings["proxima.memory"] == ("8g", f".lyra.toml:{line_with('memory')}")
+    assert settings["engine.context"] == ("default", f".lyra.toml:{line_with('context = ')}")
+    assert settings['services.web.tmpfs."/run"'] == ("1m", f".lyra.toml:{line_with('tmpfs')}")
+    assert settings["services.counter.limits.memory"] == ("256m", "default")
+    assert settings["services.web.limits.disk"] == ("64m", f".lyra.toml:{line_with('limits')}")
+    assert settings["resources.host_share"] == (0.25, "env LYRA_HOST_SHARE")
+    assert settings["tests[0].json"] == ({"a": [1, {"b": 2}]}, f".lyra.toml:{line_with('json')}")
+    assert settings["deviations[0].expires"] == ("2027-03-31", f".lyra.toml:{line_with('expires')}")
+    assert "services.web.external" not in settings
+
+
+def test_effective_values_show_no_secret_and_are_plain_json(project: Project) -> None:
+    project(EVERY_KEY)
+    settings = effective(load())
+    text = json.dumps(settings)
+    assert "hunter2" not in text
+    hidden = [setting.key for setting in settings if setting.value == HIDDEN]
+    assert hidden == [
+        "services.web.environment.GREETING.test_value",
+        "services.web.environment.ADMIN_TOKEN.test_value",
+        "services.web.secrets.session_key.test_value",
+        "tests[0].headers.Authorization",
+    ]

@@ -1,0 +1,110 @@
+"""Lines of keys: tomllib does not tell them, so they are held against texts whose lines are known."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lyra_tasks.config.positions import Location, duplicate, line_of, positions
+
+KEYS = st.text(min_size=1, max_size=6)
+SCALARS = st.one_of(
+    st.integers(-(2**40), 2**40).map(str),
+    st.booleans().map(lambda value: str(value).lower()),
+    st.text(max_size=8).map(lambda text: json.dumps(text, ensure_ascii=True) if text.isascii() else '"é#["'),
+    st.sampled_from(["'''", '"""']).map(lambda mark: f"{mark}\n[no.table]\n# no comment\n=\n{mark}"),
+    st.just("2027-03-31"),
+    st.just("[\n  1, # ] not the end\n  [ 2 ],\n]"),
+    st.just('{ a = 1, b = "}" }'),
+)
+NOISE = st.sampled_from(["", "# x = 1", "  \t", "# [table]", '# """'])
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> tuple[str, dict[Location, int]]:
+    """A TOML text of tables and arrays of tables, and the line of every key that was written."""
+    lines: list[str] = []
+    known: dict[Location, int] = {}
+    # JSON escapes of characters above the basic plane are pairs, which TOML does not know
+    names = draw(st.lists(KEYS.filter(lambda key: all(" " <= c < "\x7f" for c in key)), max_size=4, unique=True))
+    for name in names:
+        header: Location = (name,)
+        count = draw(st.integers(0, 2))
+        for number in range(count or 1):
+            place = (*header, number) if count else header
+            lines += draw(st.lists(NOISE, max_size=2))
+            lines.append(f"[[{json.dumps(name)}]]" if count else f"[ {json.dumps(name)} ] # {name}")
+            known[place] = len(lines)
+            for key in draw(st.lists(st.sampled_from(["a", "b-c", "d.e", '"f g"', "'h'"]), max_size=3, unique=True)):
+                lines += draw(st.lists(NOISE, max_size=1))
+                first = len("\n".join(lines).split("\n")) + 1
+                lines.append(f"  {key} = {draw(SCALARS)}")
+                lines = "\n".join(lines).split("\n")
+                known[(*place, *(part.strip("\"'") for part in key.split(".")))] = first
+    return "\n".join(lines), known
+
+
+@settings(max_examples=60, deadline=None)
+@given(documents())
+def test_every_key_is_found_on_the_line_it_was_written_on(document: tuple[str, dict[Location, int]]) -> None:
+    text, known = document
+    tomllib.loads(text)
+    found = positions(text)
+    assert {location: found.get(location) for location in known} == known
+
+
+@settings(max_examples=60, deadline=None)
+@given(documents())
+def test_line_endings_of_windows_change_nothing(document: tuple[str, dict[Location, int]]) -> None:
+    text = document[0]
+    assert positions(text.replace("\n", "\r\n")) == positions(text)
+
+
+def test_keys_inside_of_inline_values_have_the_line_of_their_statement() -> None:
+    found = positions('x = 1\nenvironment = { A = { default = "a" } }\nlist = [\n  1,\n  2,\n]\n')
+    assert found["environment", "A", "default"] == 2
+    assert found["list", 1] == 3
+
+
+def test_tables_below_an_entry_of_an_array_belong_to_that_entry() -> None:
+    found = positions("[[a]]\nx = 1\n[a.b]\ny = 1\n[[a]]\n[a.b]\ny = 2\n[[a.c]]\n[[a.c]]\nz = 1\n")
+    assert found["a", 0, "b", "y"] == 4
+    assert found["a", 1, "b", "y"] == 7
+    assert found["a", 1, "c", 1, "z"] == 10
+
+
+def test_what_is_not_written_has_the_line_of_the_table_around_it() -> None:
+    found = positions("schema = 1\n\n[a.b]\nc = 1\n")
+    assert line_of(("a", "b", "missing", 3), found) == 3
+    assert line_of(("nothing",), found) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a = 1\n\na = 2\n", (("a",), 1, 3)),
+        ("[t]\na.b = 1\n'a'.\"b\" = 2\n", (("t", "a", "b"), 2, 3)),
+        ("[t]\n[u]\n[t]\n", (("t",), 1, 3)),
+        ("[[t]]\na = 1\n[[t]]\na = 1\na = 1\n", (("t", 1, "a"), 4, 5)),
+        ("a = 1\nb = = 2\n", None),
+    ],
+)
+def test_what_is_written_twice_is_found_with_both_lines(text: str, expected: tuple[Location, int, int] | None) -> None:
+    twice = duplicate(text)
+    assert (twice and (twice.location, twice.first, twice.second)) == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet="[]{}=\"'#\\\n\r ab1.,", max_size=60))
+def test_no_text_that_is_toml_makes_it_fail(text: str) -> None:
+    try:
+        document = tomllib.loads(text)
+    except ValueError:
+        duplicate(text)
+        return
+    lines = positions(text)
+    assert {location for location in lines if len(location) == 1} == {(key,) for key in document}
