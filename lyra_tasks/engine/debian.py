@@ -92,7 +92,7 @@ class AptWorkspace:
         self.root = root.absolute()
         self.suites = tuple(sorted(set(suites)))
         self.components = tuple(components)
-        self._sources = self.root / f"{'-'.join(self.suites)}.sources"
+        self._sources = self.root / f"{'-'.join((*self.suites, *self.components))}.sources"
 
     @cached_property
     def address(self) -> str:
