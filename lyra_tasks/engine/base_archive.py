@@ -1,0 +1,128 @@
+"""Image archives as bases: what is inside, and the same archive under another name.
+
+`docker load` gives an image the names that its archive holds, and takes them away from other images. So an archive is
+loaded from a copy that holds one name only: ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from lyra_tasks.errors import ConfigurationError
+
+_DESCRIPTIONS = {"manifest.json", "index.json", "repositories"}
+_MAX_DESCRIPTION = 16 * 1024**2  # bytes; a config or manifest is some kilobytes
+
+
+@dataclass(frozen=True)
+class ArchivedImage:
+    """The one image of an archive: its config digest, its layers' diff ids, and the members that hold its parts.
+
+    `descriptor` is the manifest's in an OCI layout, None in the format of engines before 25.
+    """
+
+    path: Path
+    digest: str
+    diff_ids: tuple[str, ...]
+    platform: str
+    config: str
+    layers: tuple[str, ...]
+    descriptor: Mapping[str, Any] | None
+
+
+def describe(path: Path) -> ArchivedImage:
+    """Read the image of a `docker save` or OCI archive; ConfigurationError if it is none, or holds several."""
+    try:
+        with tarfile.open(path) as archive:
+            return _described(path, archive)
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{path}: there is no such archive", hint="bring it, or name another one") from error
+    except (tarfile.TarError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"{path}: is not an image archive", hint="make it with `docker save IMAGE -o FILE`"
+        ) from error
+
+
+def write_as(image: ArchivedImage, reference: str, out: IO[bytes]) -> None:
+    """Write the archive to `out` with `reference` as its only name, so that engines of every age can load it."""
+    manifest = [{"Config": image.config, "RepoTags": [reference], "Layers": list(image.layers)}]
+    with tarfile.open(image.path) as source, tarfile.open(fileobj=out, mode="w") as copy:
+        for member in source:
+            if member.name.removeprefix("./") in _DESCRIPTIONS:
+                continue
+            copy.addfile(member, source.extractfile(member) if member.isfile() else None)
+        _add(copy, "manifest.json", manifest)
+        if image.descriptor is not None:
+            tag = reference.rpartition(":")[2]
+            names = {"io.containerd.image.name": reference, "org.opencontainers.image.ref.name": tag}
+            descriptor = {**image.descriptor, "annotations": names}
+            _add(copy, "index.json", {"schemaVersion": 2, "manifests": [descriptor]})
+
+
+def _described(path: Path, archive: tarfile.TarFile) -> ArchivedImage:
+    members = {member.name.removeprefix("./"): member for member in archive}
+
+    def load(name: str) -> Any:
+        member = members[name]
+        stream = archive.extractfile(member)
+        if stream is None or member.size > _MAX_DESCRIPTION:
+            raise ValueError(name)
+        return json.loads(stream.read())
+
+    descriptor = None
+    if "index.json" in members:
+        descriptor = _only(path, [each for each in load("index.json")["manifests"] if not _is_attestation(each)])
+    if "manifest.json" in members:
+        entry = _only(path, load("manifest.json"))
+        config, layers = entry["Config"], tuple(entry["Layers"])
+    else:
+        if descriptor is None:
+            raise ValueError("neither manifest.json nor index.json")
+        manifest = load(_blob(descriptor["digest"]))
+        if "manifests" in manifest:
+            descriptor = _only(path, [each for each in manifest["manifests"] if not _is_attestation(each)])
+            manifest = load(_blob(descriptor["digest"]))
+        config = _blob(manifest["config"]["digest"])
+        layers = tuple(_blob(layer["digest"]) for layer in manifest["layers"])
+    settings = load(config)
+    stream = archive.extractfile(members[config])
+    digest = hashlib.sha256(stream.read() if stream else b"").hexdigest()
+    return ArchivedImage(
+        path=path,
+        digest=f"sha256:{digest}",
+        diff_ids=tuple(settings["rootfs"]["diff_ids"]),
+        platform=f"{settings['os']}/{settings['architecture']}",
+        config=config,
+        layers=layers,
+        descriptor=descriptor,
+    )
+
+
+def _is_attestation(descriptor: Mapping[str, Any]) -> bool:
+    return (descriptor.get("platform") or {}).get("os") == "unknown"
+
+
+def _blob(digest: str) -> str:
+    return f"blobs/{digest.replace(':', '/')}"
+
+
+def _only(path: Path, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    if len(entries) != 1:
+        raise ConfigurationError(
+            f"{path}: holds {len(entries)} images", hint="make an archive of one image for one platform"
+        )
+    return entries[0]
+
+
+def _add(archive: tarfile.TarFile, name: str, document: Any) -> None:
+    data = json.dumps(document).encode()
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    archive.addfile(entry, io.BytesIO(data))
