@@ -65,13 +65,14 @@ class LockedRootfs(_Locked):
     resolved: Sorted
     tools: dict[str, str]
 
+    @property
+    def spec(self) -> Rootfs:
+        """What was asked for, as `[bases]` says it."""
+        return Rootfs(suite=self.suite, packages=list(self.packages), variant=self.variant)
+
     def fits(self, spec: Rootfs) -> bool:
-        """Whether this is what `[bases]` asks for now."""
-        return (self.suite, self.variant, self.packages) == (
-            spec.suite,
-            spec.variant,
-            tuple(sorted(set(spec.packages))),
-        )
+        """Whether this is what `[bases]` asks for now; the order of packages does not matter."""
+        return self.spec == spec.model_copy(update={"packages": sorted(set(spec.packages))})
 
 
 LockedBase = Annotated[LockedImage | LockedArchive | LockedRootfs, Field(discriminator="source")]

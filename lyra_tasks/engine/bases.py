@@ -167,8 +167,8 @@ class _Finder:
         if base.archive:
             path = self.root / base.archive
             if path.exists():
-                image = base_archive.describe(path)
-                return LockedArchive(path=base.archive, sha256=sha256_of(path), digest=image.digest)
+                digest = base_archive.describe(path).digest
+                return LockedArchive(path=base.archive, sha256=sha256_of(path), digest=digest)
             silent.append(f"{base.archive} does not exist")
         if base.rootfs:
             return rootfs.make(base.rootfs, cache=self.cache).facts
@@ -218,9 +218,7 @@ class _Finder:
         return ResolvedBase(need.key, pin, f"docker-image://{tag}", supply=supply)
 
     def _made(self, need: Need, pin: LockedRootfs) -> ResolvedBase:
-        if need.base.rootfs is None:
-            raise _lost(need, pin, "[bases] asks for no root file system")
-        made = rootfs.make(need.base.rootfs, cache=self.cache, locked=pin)
+        made = rootfs.make(pin.spec, cache=self.cache, locked=pin)
         name = f"base-{_slug(need.key).replace('.', '_')}"
         return ResolvedBase(need.key, pin, f"target:{name}", target_name=name, bake_target=bake_target(made))
 
@@ -263,10 +261,9 @@ def _missing(need: Need, silent: Sequence[str]) -> PreconditionError:
     )
 
 
-def _lost(need: Need, pin: LockedBase, reason: str) -> PreconditionError:
-    digest = pin.sha256 if isinstance(pin, LockedRootfs) else pin.digest.removeprefix("sha256:")
+def _lost(need: Need, pin: LockedImage | LockedArchive, reason: str) -> PreconditionError:
     return PreconditionError(
-        f"the lock pins {need.key} to {digest[:12]}, which cannot be had: {reason}",
+        f"the lock pins {need.key} to {pin.digest[7:19]}, which cannot be had: {reason}",
         hint="bring it back (`docker load`, the archive, the registry), or run `bases.update` to move the lock",
         details=need.places,
     )

@@ -98,7 +98,9 @@ def _make(spec: Rootfs, cache: Path, locked: LockedRootfs | None) -> MadeRootfs:
     epoch = locked.source_date_epoch if locked else _release_date(release)
     tools, version = _tools(workspace, cache / "rootfs")
     state = hashlib.sha256(
-        json.dumps([spec.model_dump(mode="json"), epoch, version, hashlib.sha256(release).hexdigest()]).encode()
+        json.dumps(
+            [spec.suite, spec.variant, sorted(set(spec.packages)), epoch, version, hashlib.sha256(release).hexdigest()]
+        ).encode()
     ).hexdigest()
     known = cache / "rootfs" / "states" / state
     if known.exists() and (found := _cached(cache, known.read_text())):
