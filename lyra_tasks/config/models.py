@@ -7,44 +7,24 @@ in `checks.py`, where every problem is collected.
 from __future__ import annotations
 
 import datetime
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from lyra_tasks.config.text import no_control, not_blank, single_line
 from lyra_tasks.config.units import parse_duration, parse_size
 
 Size = Annotated[int, BeforeValidator(parse_size)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
-
-
-def _no_control(value: str) -> str:
-    if re.search(r"[\x00-\x08\x0b-\x1f\x7f]", value):
-        raise ValueError("holds control characters; write plain text")
-    return value
-
-
-def _single_line(value: str) -> str:
-    if "\n" in value:
-        raise ValueError("must be a single line")
-    return _no_control(value)
-
-
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("is blank; write it down")
-    return value
-
-
-Text = Annotated[str, AfterValidator(_no_control)]
-Line = Annotated[str, AfterValidator(_single_line)]
-Said = Annotated[Line, AfterValidator(_not_blank)]
+Text = Annotated[str, AfterValidator(no_control)]
+Line = Annotated[str, AfterValidator(single_line)]
+Said = Annotated[Line, AfterValidator(not_blank)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ContainerPath = Annotated[str, StringConstraints(pattern=r"^/[^:\x00-\x1f]*[^/:\x00-\x1f]$")]
 ProjectPath = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$")]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
-Owner = Annotated[str, StringConstraints(pattern=r"^\d{1,7}:\d{1,7}$")]
+Owner = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,7}:[0-9]{1,7}$")]
 Platform = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+/[a-z0-9_]+(/v[0-9]+)?$")]
 Command = list[Line] | Line
 
@@ -66,7 +46,7 @@ class Proxima(Table):
     """What the production node can run (R3)."""
 
     platforms: list[Platform] = Field(default=["linux/amd64"], min_length=1)
-    min_engine: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+(\.\d+)?$")] = "20.10"
+    min_engine: Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+)?$")] = "20.10"
     cpus: float | None = Field(default=None, gt=0)
     memory: Size | None = None
     max_image_size: Size | None = None

@@ -1,0 +1,26 @@
+"""What text in a configuration must be: no control characters, a single line, not blank."""
+
+from __future__ import annotations
+
+import re
+
+
+def no_control(value: str) -> str:
+    """The text, unless it could act on a terminal or end a C string; ValueError then."""
+    if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", value):
+        raise ValueError("holds control characters; write plain text")
+    return value
+
+
+def single_line(value: str) -> str:
+    """The text, unless it holds a line break or control characters; ValueError then."""
+    if "\n" in value:
+        raise ValueError("must be a single line")
+    return no_control(value)
+
+
+def not_blank(value: str) -> str:
+    """The text, unless it is empty or white space alone; ValueError then."""
+    if not value.strip():
+        raise ValueError("is blank; write it down")
+    return value

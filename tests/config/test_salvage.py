@@ -1,0 +1,73 @@
+"""Whatever is written, the answer is a configuration or a list of problems."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lyra_tasks.config.load import load
+from lyra_tasks.config.phrases import known_keys
+from lyra_tasks.config.positions import Location
+from lyra_tasks.errors import ConfigurationError
+
+Project = Callable[[str], Path]
+
+VALUES = st.one_of(
+    st.sampled_from(["", "web", "/data", "GET /", "64m", "1s", "10:10", "linux/amd64", "[", "\u001b[2J", "../x"]),
+    st.integers(-1, 70000),
+    st.floats(),
+    st.booleans(),
+    st.lists(st.one_of(st.text("ab", max_size=2), st.integers()), max_size=2),
+)
+
+
+@st.composite
+def tables(draw: st.DrawFn, at: Location = ()) -> dict[str, Any]:
+    """A table with known keys and others, whose values are often of the right kind and often not."""
+    keys = known_keys(at) or ["web", "db", "Bad name"]
+    table: dict[str, Any] = {}
+    for key in draw(st.lists(st.sampled_from([*keys, "unknown"]), max_size=4, unique=True)):
+        deeper = (*at, key)
+        if draw(st.booleans()) and len(deeper) < 6:
+            several = key in ("tests", "deviations") and draw(st.booleans())
+            table[key] = draw(st.lists(tables((*deeper, 0)), max_size=3)) if several else draw(tables(deeper))
+        else:
+            table[key] = draw(VALUES)
+    return table
+
+
+def inline(value: Any) -> str:
+    """A value as inline TOML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {inline(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(inline, value)) + "]"
+    return str(value) if isinstance(value, float) else json.dumps(value)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(document=tables())
+def test_any_document_is_valid_or_refused_with_places_that_are_written_down(
+    project: Project, document: dict[str, Any]
+) -> None:
+    document["schema"] = 1
+    lines = [f"{key} = {inline(value)}" for key, value in document.items()]
+    project("\n".join(lines))
+    try:
+        load()
+    except ConfigurationError as error:
+        assert error.details
+        for detail in error.details:
+            file, line, key, wrong = detail.split(":", 3)
+            assert file == ".lyra.toml"
+            if key.strip().split(".")[0].split("[")[0] in document:
+                assert lines[int(line) - 1].startswith(key.strip().split(".")[0].split("[")[0])
+            assert wrong.strip()
+            assert not any(jargon in wrong for jargon in ("Input should", "type=", "pydantic", "\x1b", "\n"))
+    else:
+        assert "name" in document["project"]
