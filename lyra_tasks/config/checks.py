@@ -17,6 +17,7 @@ from lyra_tasks.config.problems import SECRET_NAME, Problem, dotted, missing_nam
 from lyra_tasks.config.units import format_size
 
 SMALLEST_MEMORY = 6 * 1024**2
+_CREDENTIALS = re.compile(r"https?://[^/\s]*@|[a-z+]+://[^/\s@]*:[^/\s]*@")
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 
 
@@ -37,6 +38,8 @@ def check(config: Configuration, document: Mapping[str, Any], root: Path) -> Ite
             yield Problem((*at, "limits", "memory"), f'must be at least "{least}", the least Docker can enforce')
     yield from _check_cycles(config.services)
     yield from check_tests(config, document)
+    if _CREDENTIALS.match(config.project.source):
+        yield Problem(("project", "source"), "holds credentials; write the address without them")
     if config.release.tag.count("{version}") != 1 or re.search(r"\s", config.release.tag):
         yield Problem(("release", "tag"), 'must hold {version} once and no spaces, such as "v{version}"')
     yield from check_paths(config, root)

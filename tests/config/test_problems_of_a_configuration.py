@@ -279,6 +279,11 @@ CASES: list[tuple[str, str, str]] = [
         '5: release.tag: must hold {version} once and no spaces, such as "v{version}"',
     ),
     (
+        "credentials in the address of the source",
+        'source = "https://ada:hunter2@example.org/x"\n',
+        "4: project.source: holds credentials; write the address without them",
+    ),
+    (
         "context outside",
         '[images.web]\ncontext = "../web"\n',
         '5: images.web.context: "../web" escapes the project; name a path below the folder of the configuration',
