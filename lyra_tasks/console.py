@@ -21,6 +21,11 @@ def json_mode(on: bool) -> None:
     _json_mode = on
 
 
+def is_json() -> bool:
+    """Whether stdout is kept for one JSON document."""
+    return _json_mode
+
+
 def clean(text: str) -> str:
     """Replace control characters (terminal escapes of foreign output, NUL) so that they cannot act on a terminal."""
     return _CONTROL.sub("�", text)

@@ -50,6 +50,7 @@ class PlannedImage:
 class BuildPlan:
     """A bake definition and what comes out of it."""
 
+    config: Configuration
     definition: Mapping[str, Any]
     images: tuple[PlannedImage, ...]
     facts: BuildFacts
@@ -65,7 +66,7 @@ def plan(config: Configuration, facts: BuildFacts, names: Sequence[str], flags: 
         bases = facts.bases[name]
         for base in bases.values():
             if base.bake_target is not None:
-                targets[base.target_name] = dict(base.bake_target)
+                targets[base.target_name] = {**base.bake_target, "output": ["type=cacheonly"]}
         target = f"image-{_target_name(name)}"
         reference = f"{config.project.name}/{name}:{facts.image_tag}"
         targets[target] = _target(config, name, reference, platform, facts, flags)
@@ -73,7 +74,7 @@ def plan(config: Configuration, facts: BuildFacts, names: Sequence[str], flags: 
         images.append(PlannedImage(name, target, reference, platform, facts.inputs[name], pinned))
     definition = {"group": {"default": {"targets": [image.target for image in images]}}, "target": targets}
     secrets = tuple(f"{facts.root}/{path}" for name in names for path in config.images[name].secrets.values())
-    return BuildPlan(definition, tuple(images), facts, secrets)
+    return BuildPlan(config, definition, tuple(images), facts, secrets)
 
 
 def _target(

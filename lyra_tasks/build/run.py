@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.build.plan import BuildPlan, PlannedImage
 from lyra_tasks.engine.buildx import bake, metadata_of
+from lyra_tasks.engine.objects import inspect_image
 from lyra_tasks.engine.ownership import IMAGE, Owner
 from lyra_tasks.errors import BuildError
 from lyra_tasks.records.images import ImageRecord, ImageStore
+from lyra_tasks.rules.deviations import image_breaches, require_reasons
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -35,14 +37,12 @@ def definition_text(plan: BuildPlan) -> str:
 def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, folder: Path) -> tuple[Built, ...]:
     """Build all images of `plan` in parallel; the definition, the log and Buildx's metadata are kept in `folder`.
 
-    Raises BuildError with the last lines of the log.
+    Raises BuildError with the last lines of the log, VerdictError for an image that Proxima could not hold.
     """
     definition = folder / "bake.json"
     definition.write_text(definition_text(plan))
     (folder / "logs").mkdir(exist_ok=True)
-    owner.journal.extend(
-        owner.run, [("intent", {"kind": IMAGE, "name": image.reference}) for image in plan.images]
-    )
+    owner.journal.extend(owner.run, [("intent", {"kind": IMAGE, "name": image.reference}) for image in plan.images])
     metadata = bake(
         engine,
         definition,
@@ -53,6 +53,8 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
     )
     built = tuple(_recorded(plan, image, metadata, engine, owner.run, store) for image in plan.images)
     owner.made(IMAGE, {each.record.reference: each.record.engine_id for each in built})
+    records = {each.record.image: each.record for each in built}
+    require_reasons(plan.config, image_breaches(plan.config, records), datetime.now(UTC).date())
     return built
 
 
@@ -92,15 +94,12 @@ def _recorded(
 
 
 def _inspect(engine: Engine, reference: str) -> dict[str, Any]:
-    from docker.errors import DockerException
-
-    try:
-        found: dict[str, Any] = engine.api.inspect_image(reference)
-    except DockerException as error:
+    found = inspect_image(engine, reference)
+    if found is None:
         raise BuildError(
             f"the build ended well, but the engine does not hold {reference}",
             hint="the builder does not load its results into the engine; use the default builder",
-        ) from error
+        )
     return found
 
 

@@ -32,9 +32,7 @@ def compose_document(project: str, services: Sequence[PromotedService], platform
         "networks": {"inner": {"internal": True}},
     }
     if any(each.service.ports for each in services):
-        document["networks"]["edge"] = {
-            "driver_opts": {"com.docker.network.bridge.enable_ip_masquerade": "false"}
-        }
+        document["networks"]["edge"] = {"driver_opts": {"com.docker.network.bridge.enable_ip_masquerade": "false"}}
     if any(each.service.egress for each in services):
         document["networks"]["out"] = {}
     parts: dict[str, dict[str, Any]] = {
@@ -79,12 +77,8 @@ def _service(each: PromotedService, names: dict[str, PromotedService], platform:
             other: {"condition": _condition(names[other])} for other in service.depends_on if other in names
         },
         "volumes": [f"{each.name}-{key}:{volume.path}" for key, volume in service.volumes.items()],
-        "configs": [
-            {"source": f"{each.name}-{key}", "target": file.path} for key, file in service.configs.items()
-        ],
-        "secrets": [
-            {"source": f"{each.name}-{key}", "target": file.path} for key, file in service.secrets.items()
-        ],
+        "configs": [{"source": f"{each.name}-{key}", "target": file.path} for key, file in service.configs.items()],
+        "secrets": [{"source": f"{each.name}-{key}", "target": file.path} for key, file in service.secrets.items()],
         "healthcheck": _healthcheck(service.healthcheck),
     }
     hardening = {
@@ -100,9 +94,7 @@ def _service(each: PromotedService, names: dict[str, PromotedService], platform:
         "memswap_limit": shape.memory,
         "pids_limit": service.limits.pids,
         "ulimits": {"nofile": {"soft": 1024, "hard": 1024}, "core": 0},
-        "tmpfs": [
-            f"{path}:rw,noexec,nosuid,nodev,size={size},mode=1777" for path, size in sorted(shape.tmpfs.items())
-        ],
+        "tmpfs": [f"{path}:rw,noexec,nosuid,nodev,size={size},mode=1777" for path, size in sorted(shape.tmpfs.items())],
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
     }
     return {key: value for key, value in (described | hardening).items() if value not in (None, "", [], {})}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,18 +41,10 @@ class PromotedService:
 def promoted_services(
     config: Configuration, references: Mapping[str, str], image_configs: Mapping[str, Mapping[str, Any]]
 ) -> tuple[PromotedService, ...]:
-    """The services that travel, by name; `references` and `image_configs` are by image name."""
+    """The services that travel, by name; `references` are by image, `image_configs` by service name."""
     return tuple(
-        PromotedService(name, service, references[str(service.image)], image_configs[str(service.image)])
+        PromotedService(name, service, references[str(service.image)], image_configs[name])
         for name, service in config.services.items()
         if service.promoted
     )
 
-
-def shared_environment(services: Iterable[PromotedService]) -> dict[str, set[str]]:
-    """Variable name -> services that have it; two services may share one name, and then share its value."""
-    found: dict[str, set[str]] = {}
-    for each in services:
-        for name in each.service.environment:
-            found.setdefault(name, set()).add(each.name)
-    return found

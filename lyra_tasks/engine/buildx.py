@@ -25,7 +25,9 @@ _ENVIRONMENT = {
 }
 
 
-def bake(engine: Engine, definition: Path, *, metadata: Path, log: Path, epoch: int, masked: tuple[str, ...] = ()) -> dict[str, Any]:
+def bake(
+    engine: Engine, definition: Path, *, metadata: Path, log: Path, epoch: int, masked: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Build all targets of `definition` in parallel and return Buildx's metadata by target.
 
     BuildKit's progress goes to stderr and to `log`, values in `masked` blotted out. BuildError carries the last lines.

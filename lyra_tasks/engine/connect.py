@@ -80,10 +80,22 @@ def connect(config: Configuration, paths: Paths) -> Engine:
             running = sandbox.find(paths.state)
             if running is not None:
                 return _sandboxed(running)
-            if mode == "never" or config.engine.context or not error.args or isinstance(error, RemoteEngineError):
+            if mode == "never" or config.engine.context or isinstance(error, RemoteEngineError):
                 raise
             console.note("no Docker engine answers; starting this project's private one")
     return _sandboxed(start_sandbox(config, paths))
+
+
+def connect_existing(config: Configuration, paths: Paths) -> Engine | None:
+    """The engine that may hold something of ours, or None: no sandbox is made only to be looked through."""
+    if config.engine.sandbox == "never" or sandbox.has_data(paths.state) or sandbox.find(paths.state):
+        return connect(config, paths)
+    try:
+        return None if config.engine.sandbox == "always" else _system(config.engine.context)
+    except RemoteEngineError:
+        raise
+    except EngineUnavailableError:
+        return None
 
 
 def start_sandbox(config: Configuration, paths: Paths) -> sandbox.Sandbox:

@@ -12,6 +12,7 @@ import tarfile
 from typing import TYPE_CHECKING
 
 from lyra_tasks.engine.faults import engine_faults
+from lyra_tasks.engine.objects import inspect_image
 from lyra_tasks.engine.ownership import IMAGE, Owner
 from lyra_tasks.errors import PreconditionError
 
@@ -47,13 +48,9 @@ def program(architecture: str) -> bytes:
 
 def holder_image(engine: Engine, owner: Owner) -> str:
     """The id of the holder's image in the engine, imported on first use."""
-    from docker.errors import ImageNotFound
-
     reference = f"{owner.project_id}/holder:1"
-    try:
-        return str(engine.api.inspect_image(reference)["Id"])
-    except ImageNotFound:
-        pass
+    if found := inspect_image(engine, reference):
+        return str(found["Id"])
     owner.journal.append(owner.run, "intent", kind=IMAGE, name=reference)
     with engine_faults("importing the holder's image"):
         engine.api.import_image_from_data(_root(engine), repository=reference.split(":")[0], tag="1")

@@ -66,7 +66,9 @@ def make_volumes(engine: Engine, owner: Owner, volumes: Mapping[str, Mapping[str
     owner.made(VOLUME, {name: name for name in volumes})
 
 
-def make_containers(engine: Engine, owner: Owner, payloads: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, list[str]]]:
+def make_containers(
+    engine: Engine, owner: Owner, payloads: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[str, list[str]]]:
     """Create containers from the engine's own create payload, by name; returns id and the engine's warnings."""
     labels = owner.intend(CONTAINER, payloads)
     made: dict[str, tuple[str, list[str]]] = {}
@@ -121,11 +123,16 @@ def host_config(engine: Engine, container: str) -> dict[str, Any]:
     return found
 
 
-def image_config(engine: Engine, image: str) -> dict[str, Any]:
-    """The configuration of an image (User, Env, Volumes, ExposedPorts, Healthcheck, …) with its id as `Id`."""
+def inspect_image(engine: Engine, image: str) -> dict[str, Any] | None:
+    """What the engine says of an image (`Id`, `Config`, `RootFS`, `Size`, …), or None if it does not hold it."""
+    from docker.errors import ImageNotFound
+
     with engine_faults(f"looking at the image {image}"):
-        seen = engine.api.inspect_image(image)
-    return {**seen["Config"], "Id": str(seen["Id"])}
+        try:
+            found: dict[str, Any] = engine.api.inspect_image(image)
+        except ImageNotFound:
+            return None
+    return found
 
 
 def kill(engine: Engine, containers: Iterable[str]) -> None:

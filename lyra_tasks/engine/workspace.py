@@ -11,12 +11,15 @@ from lyra_tasks.config.git import GitFacts, git_facts
 from lyra_tasks.config.load import Loaded
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.version import Version, version_of
+from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.connect import Engine, connect
 from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.records.evidence import EvidenceStore
 from lyra_tasks.records.images import ImageStore
 from lyra_tasks.records.journal import Journal
 from lyra_tasks.run import Paths, new_run_id, paths_of
+
+SANDBOX_STARTED = "sandbox-started"
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Workspace:
     @cached_property
     def git(self) -> GitFacts:
         """What git says about the tree, read once."""
-        return git_facts(self.root, self.config.release.tag)
+        return git_facts(self.root, self.config.release.tag, outputs=(self.config.promotion.directory, ".lyra"))
 
     @cached_property
     def version(self) -> Version:
@@ -79,8 +82,17 @@ class Workspace:
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine, connected on first use; a sandbox may have to be started for it."""
-        return connect(self.config, self.paths)
+        """The engine, connected on first use; a sandbox may have to be started for it, which is journaled."""
+        running = sandbox.find(self.paths.state)
+        engine = connect(self.config, self.paths)
+        if engine.facts.sandboxed and running is None:
+            self.journal.append(self.run, SANDBOX_STARTED, by="lyra")
+        return engine
+
+    def started_sandbox_itself(self) -> bool:
+        """Whether the sandbox that runs was started by a word that needed it, not by `engine.up`."""
+        starts = [entry.data["by"] for entry in self.journal.entries() if entry.event == SANDBOX_STARTED]
+        return starts[-1:] == ["lyra"]
 
     @property
     def bundles(self) -> Path:

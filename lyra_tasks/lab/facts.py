@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from pathlib import Path
 
 from lyra_tasks.config.models import Service
 from lyra_tasks.config.services import image_health
 from lyra_tasks.engine import objects
 from lyra_tasks.engine.workspace import Workspace
-from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.lab.plan import LabFacts, ServiceFacts
 from lyra_tasks.records.images import ImageRecord
 
@@ -41,16 +40,22 @@ def _image_id(service: Service, records: Mapping[str, ImageRecord]) -> str:
 
 
 def _service(work: Workspace, name: str, service: Service, image: str) -> ServiceFacts:
-    config = objects.image_config(work.engine, image)
+    found = objects.inspect_image(work.engine, image)
+    if found is None:
+        raise PreconditionError(
+            f"services.{name}: the engine does not hold the image {image}",
+            hint=f"load it first, for example with `docker load` or `docker pull {image}`",
+        )
+    config = found["Config"]
     return ServiceFacts(
-        image_id=str(config["Id"]),
+        image_id=str(found["Id"]),
         image_config={**config, "Healthcheck": config.get("Healthcheck") if image_health(config) else None},
         environment=test_environment(name, service),
         secrets={
             key: (secret.test_value if secret.test_value is not None else secrets.token_hex(32)).encode()
             for key, secret in service.secrets.items()
         },
-        configs={key: _read(work.root / file.source) for key, file in service.configs.items()},
+        configs={key: (work.root / file.source).read_bytes() for key, file in service.configs.items()},
     )
 
 
@@ -69,7 +74,3 @@ def test_environment(name: str, service: Service) -> dict[str, str]:
     if missing:
         raise ConfigurationError(missing[0], hint="give it a default or a test_value", details=tuple(missing[1:]))
     return values
-
-
-def _read(path: Path) -> bytes:
-    return path.read_bytes()

@@ -66,7 +66,9 @@ def log_tail(service: RunningService) -> tuple[str, ...]:
     return tuple(service.log.lines()[-_TAIL:])
 
 
-def http_answer(address: tuple[str, int], method: str, path: str, timeout: float, **more: Any) -> http.client.HTTPResponse:
+def http_answer(
+    address: tuple[str, int], method: str, path: str, timeout: float, **more: Any
+) -> http.client.HTTPResponse:
     """One HTTP request from this machine, over a connection of its own; OSError or HTTPException if there is no answer."""
     connection = http.client.HTTPConnection(*address, timeout=timeout)
     connection.request(method, path, body=more.get("body"), headers=more.get("headers") or {})

@@ -42,9 +42,7 @@ def write_results(folder: Path, evidence: Evidence, services: Mapping[str, Runni
     tree.write(folder / "tests.xml", encoding="utf-8", xml_declaration=True)
 
 
-def junit(
-    run: str, checks: Sequence[CheckResult], use: Mapping[str, ServiceUse], seconds: float
-) -> ET.Element:
+def junit(run: str, checks: Sequence[CheckResult], use: Mapping[str, ServiceUse], seconds: float) -> ET.Element:
     """The checks as a JUnit document, with each service's peaks as properties."""
     counts = {
         "tests": str(len(checks)),

@@ -54,7 +54,14 @@ class Lab:
 
     def build_up(self) -> None:
         """Make everything and start it; returns when every service is ready."""
-        for step in (self._make_networks, self._make_volumes, self._make_containers, self._start_waves):
+        steps = (
+            self._make_networks,
+            self._make_volumes,
+            self._make_containers,
+            self._start_waves,
+            self._read_back_limits,
+        )
+        for step in steps:
             step()
 
     def _make_networks(self) -> None:
@@ -115,12 +122,15 @@ class Lab:
         began = time.monotonic()
         service.ports = objects.state(self.engine, service.id).ports
         wait_until_ready(self.engine, service)
-        if not service.planned.service.oneshot:
-            self._read_back(service)
         console.note(f"{name}: ready after {time.monotonic() - began:.1f} s")
 
-    def _read_back(self, service: RunningService) -> None:
+    def _read_back_limits(self) -> None:
         """A limit that the kernel does not have in force fails the run (R10)."""
+        for service in self.services.values():
+            if not service.planned.service.oneshot:
+                self._read_back(service)
+
+    def _read_back(self, service: RunningService) -> None:
         planned = service.planned
         wanted = planned.payload["HostConfig"]
         host = objects.host_config(self.engine, service.id)

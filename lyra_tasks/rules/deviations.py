@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from lyra_tasks import console
 from lyra_tasks.config.models import Configuration, Deviation, Service
 from lyra_tasks.errors import VerdictError
+from lyra_tasks.records.images import ImageRecord
 
 READ_ONLY = "container.read-only-root"
 EGRESS = "container.egress"
 CAPABILITIES = "container.capabilities"
 NON_ROOT = "container.non-root"
+IMAGE_SIZE = "image.size"
+IMAGE_PLATFORM = "image.platform"
+CAPACITY = "proxima.capacity"
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,17 @@ class Breach:
     what: str
 
 
-def service_breaches(name: str, service: Service, image_config: dict[str, Any]) -> Iterator[Breach]:
+def breaches_of(
+    config: Configuration, records: Mapping[str, ImageRecord], image_configs: Mapping[str, Mapping[str, Any]]
+) -> list[Breach]:
+    """Every rule that the project does not keep; `image_configs` are the images' configurations by service name."""
+    found = [*image_breaches(config, records), *capacity_breaches(config)]
+    for name, service in config.services.items():
+        found += service_breaches(name, service, image_configs[name])
+    return found
+
+
+def service_breaches(name: str, service: Service, image_config: Mapping[str, Any]) -> Iterator[Breach]:
     """The rules about a container that `service`, run from an image with `image_config`, does not keep."""
     scope = f"services.{name}"
     if not service.read_only:
@@ -40,7 +55,30 @@ def service_breaches(name: str, service: Service, image_config: dict[str, Any]) 
         yield Breach(NON_ROOT, scope, "it runs as root")
 
 
-def require_reasons(config: Configuration, breaches: list[Breach], today: datetime.date) -> tuple[Deviation, ...]:
+def image_breaches(config: Configuration, records: Mapping[str, ImageRecord]) -> Iterator[Breach]:
+    """The rules about what Proxima can hold (R3) that built images do not keep."""
+    limit = config.proxima.max_image_size
+    for name, record in records.items():
+        if limit is not None and record.size > limit:
+            have, allowed = console.size(record.size), console.size(limit)
+            yield Breach(IMAGE_SIZE, f"images.{name}", f"it has {have}, Proxima takes {allowed} at most")
+        if record.platform not in config.proxima.platforms:
+            yield Breach(IMAGE_PLATFORM, f"images.{name}", f"it is for {record.platform}, which Proxima does not run")
+
+
+def capacity_breaches(config: Configuration) -> Iterator[Breach]:
+    """Whether the limits of all promoted services together fit into Proxima (R3, R10)."""
+    promoted = [service for service in config.services.values() if service.promoted]
+    cpus = sum(service.limits.cpus for service in promoted)
+    memory = sum(service.limits.memory for service in promoted)
+    if config.proxima.cpus is not None and cpus > config.proxima.cpus:
+        yield Breach(CAPACITY, "services", f"together they need {cpus:g} CPUs, Proxima has {config.proxima.cpus:g}")
+    if config.proxima.memory is not None and memory > config.proxima.memory:
+        have, there = console.size(memory), console.size(config.proxima.memory)
+        yield Breach(CAPACITY, "services", f"together they need {have} of memory, Proxima has {there}")
+
+
+def require_reasons(config: Configuration, breaches: Iterable[Breach], today: datetime.date) -> tuple[Deviation, ...]:
     """The deviations that give `breaches` a reason; VerdictError listing every one without, and every expired one."""
     problems: list[str] = []
     used: list[Deviation] = []

@@ -62,9 +62,7 @@ def set_key(
     """The set that a test run is about: image digests, doubles, and the effective services, tests and configs."""
     sources = {
         path: hashlib.sha256((root / path).read_bytes()).hexdigest()
-        for path in sorted(
-            {file.source for service in config.services.values() for file in service.configs.values()}
-        )
+        for path in sorted({file.source for service in config.services.values() for file in service.configs.values()})
     }
     effective = {
         "services": {name: each.model_dump(mode="json") for name, each in config.services.items()},

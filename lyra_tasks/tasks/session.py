@@ -46,9 +46,7 @@ def end(begun: Begun, exit_code: int, message: str) -> None:
     if _open:
         work: Any = workspace()
         seconds = round(time.monotonic() - begun.at, 3)
-        work.journal.append(
-            work.run, "word", word=begun.name, exit_code=exit_code, message=message, seconds=seconds
-        )
+        work.journal.append(work.run, "word", word=begun.name, exit_code=exit_code, message=message, seconds=seconds)
 
 
 def _command_line() -> list[str]:

@@ -25,6 +25,13 @@ _HELP = {
 class Word(Task):  # type: ignore[type-arg]
     """An Invoke task that shows a LyraError once, as message and hint, and ends with its exit code."""
 
+    def arg_opts(self, name: str, default: str, taken_names: set[str]) -> dict[str, Any]:
+        """Only the two selections have a letter of their own; Invoke would hand out the first that is free."""
+        options: dict[str, Any] = super().arg_opts(name, default, taken_names)
+        if name in {"image", "service"}:
+            options["names"] = [name, name[0]]
+        return options
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from lyra_tasks.tasks import session
 
@@ -45,10 +52,12 @@ class Word(Task):  # type: ignore[type-arg]
         return result
 
 
-def word(name: str = "", *, iterable: tuple[str, ...] = (), positional: tuple[str, ...] = (), **help: str) -> Any:
+def word(
+    name: str = "", *, iterable: tuple[str, ...] = (), positional: tuple[str, ...] = (), **help: str
+) -> Callable[[Callable[..., None]], Any]:
     """Declare a word; keyword arguments are the help texts of its options."""
 
-    def declare(body: Callable[..., Any]) -> Any:
+    def declare(body: Callable[..., None]) -> Any:
         options = body.__code__.co_varnames[: body.__code__.co_argcount]
         texts = {key.replace("_", "-"): text for key, text in {**_HELP, **help}.items() if key in options}
         return invoke_task(

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
-from lyra_tasks.engine.sandbox.layout import Sandbox, Store, find
+from lyra_tasks.engine.sandbox.layout import Sandbox, Store, find, places_of
 from lyra_tasks.engine.sandbox.start import up
 from lyra_tasks.engine.sandbox.stop import DownReport, down
 
-__all__ = ["DownReport", "Sandbox", "Store", "down", "exec_in_network", "find", "up"]
+__all__ = ["DownReport", "Sandbox", "Store", "down", "exec_in_network", "find", "has_data", "up"]
+
+
+def has_data(state: Path) -> bool:
+    """Whether an engine of this state folder, running or not, may hold images and volumes."""
+    return (places_of(state).folder / "data").is_dir()
 
 
 def exec_in_network(sandbox: Sandbox, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,30 @@
+"""What `build` and `bases.*` show."""
+
+from __future__ import annotations
+
+from lyra_tasks import console
+from lyra_tasks.build.plan import BuildPlan
+from lyra_tasks.build.run import Built, definition_text
+from lyra_tasks.engine.bases import Resolution
+
+
+def planned(plan: BuildPlan) -> None:
+    """The bake definition that would be run, on stdout."""
+    console.say(definition_text(plan).rstrip())
+
+
+def built(images: tuple[Built, ...]) -> None:
+    """A line per image: reference, digest, size, and whether it is another one than before."""
+    for each in images:
+        record = each.record
+        state = console.style("new", "green") if each.changed else "unchanged"
+        digest = record.config_digest[:19]
+        console.say(f"{record.reference}  {digest}  {console.size(record.size)}  {state}")
+
+
+def bases(resolution: Resolution) -> None:
+    """A line per base: where it comes from and what it is pinned to."""
+    console.table(
+        ("base", "source", "pinned to"),
+        [(key, base.locked.source, base.digest[:19]) for key, base in sorted(resolution.bases.items())],
+    )

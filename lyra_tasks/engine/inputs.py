@@ -1,0 +1,54 @@
+"""What the images of a project are built from now: the bases their Dockerfiles name, and the hash of every input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from lyra_tasks.config.dockerfile import From, external_bases, read
+from lyra_tasks.config.inputs import dockerfile_path, input_hashes
+from lyra_tasks.config.lock import LOCK_NAME, Lock, LockedRootfs
+from lyra_tasks.config.lock import read as read_lock
+from lyra_tasks.engine.bases import key_of
+
+if TYPE_CHECKING:
+    from lyra_tasks.engine.workspace import Workspace
+
+_UNLOCKED = "not locked"
+
+
+def base_uses(work: Workspace, names: Iterable[str]) -> dict[str, tuple[From, ...]]:
+    """The external images that each of the images `names` is built from, as its Dockerfile names them."""
+    uses = {}
+    for name in names:
+        image = work.config.images[name]
+        dockerfile = read(dockerfile_path(work.root, image))
+        uses[name] = external_bases(dockerfile, image.target, image.args)
+    return uses
+
+
+def current_inputs(work: Workspace, lock: Lock | None = None) -> dict[str, dict[str, str]]:
+    """The input hashes of every image as the files and the lock are now; nothing is asked of a registry."""
+    lock = lock or read_lock(work.root / LOCK_NAME)
+    uses = base_uses(work, work.config.images)
+    return {
+        name: input_hashes(
+            work.root,
+            image,
+            platform=work.platform,
+            commit=work.git.commit,
+            bases=_digests(work, lock, name, uses[name]),
+        )
+        for name, image in work.config.images.items()
+    }
+
+
+def _digests(work: Workspace, lock: Lock, image: str, uses: Iterable[From]) -> Mapping[str, str]:
+    found = {}
+    for each in uses:
+        pin = lock.bases.get(key_of(work.config, image, each.reference))
+        if pin is None:
+            found[each.reference] = _UNLOCKED
+        else:
+            found[each.reference] = pin.sha256 if isinstance(pin, LockedRootfs) else pin.digest
+    return found

@@ -1,0 +1,85 @@
+"""test: a lab for the set that was built, its checks, and the evidence that comes of them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lyra_tasks.config.models import Deviation, Test
+from lyra_tasks.engine.inputs import current_inputs
+from lyra_tasks.engine.workspace import Workspace, selected
+from lyra_tasks.errors import VerdictError
+from lyra_tasks.lab import plan as planning
+from lyra_tasks.lab import run as running
+from lyra_tasks.lab.facts import gather as gather_facts
+from lyra_tasks.records.evidence import Evidence, SetKey
+from lyra_tasks.rules.deviations import breaches_of, require_reasons
+from lyra_tasks.rules.freshness import image_states, require_current, set_key
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A planned test run; `partial` is one that leaves no evidence, because not every check is made."""
+
+    work: Workspace
+    plan: planning.LabPlan
+    tests: tuple[Test, ...]
+    key: SetKey
+    capacity: running.Capacity
+    deviations: tuple[Deviation, ...]
+    partial: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a trial, and where its files are."""
+
+    evidence: Evidence
+    folder: Path
+    deviations: tuple[Deviation, ...]
+    partial: bool
+
+
+def gather(work: Workspace, only: Sequence[str] = ()) -> Trial:
+    """Plan a test run; StaleError where an image is not what its files say, VerdictError for a rule not kept."""
+    config = work.config
+    names = selected(only, [test.name for test in config.tests], "test")
+    states = image_states(work.images, work.engine, current_inputs(work), work.platform)
+    records = require_current(states)
+    facts = gather_facts(work, records)
+    image_configs = {name: facts.services[name].image_config for name in config.services}
+    deviations = require_reasons(config, breaches_of(config, records, image_configs), datetime.date.today())
+    externals = {
+        name: facts.services[name].image_id for name, service in config.services.items() if service.external is not None
+    }
+    share = config.resources.host_share
+    engine = work.engine.facts
+    return Trial(
+        work=work,
+        plan=planning.plan(config, facts),
+        tests=tuple(test for test in config.tests if test.name in names),
+        key=set_key(config, work.root, records, externals),
+        capacity=running.Capacity(engine.cpus * share, int(engine.memory * share)),
+        deviations=deviations,
+        partial=bool(only),
+    )
+
+
+def run(trial: Trial) -> Verdict:
+    """Make the test run; its evidence is kept for `promote` whether it passed or not."""
+    work = trial.work
+    if not trial.tests:
+        raise VerdictError("there are no tests: nothing would be proved", hint="write at least one [[tests]] entry")
+    evidence = running.run(
+        trial.plan, trial.tests, trial.key,
+        engine=work.engine, owner=work.owner, folder=work.folder, capacity=trial.capacity,
+    )  # fmt: skip
+    if not trial.partial:
+        work.evidence.write(evidence, work.folder)
+    work.journal.append(
+        work.run, "tested", set=trial.key.digest, passed=evidence.passed, partial=trial.partial,
+        checks={check.name: check.outcome for check in evidence.checks},
+    )  # fmt: skip
+    return Verdict(evidence, work.folder, trial.deviations, trial.partial)

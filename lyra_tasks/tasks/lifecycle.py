@@ -1,0 +1,63 @@
+"""The runbook's words: build, test, promote, clean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lyra_tasks.tasks.session import workspace
+from lyra_tasks.tasks.word import dry, line_flags, word
+
+
+@word(
+    iterable=("image",),
+    image="build this image only (repeatable)",
+    no_cache="build every step anew",
+    pull="look for newer base images, as Docker does; what the lock pins stays",
+)
+def build(c: Any, image: Any = (), no_cache: bool = False, pull: bool = False, dry_run: bool = False) -> None:
+    """Build the images in parallel; says what is new."""
+    from lyra_tasks.build import facts, plan, run, show
+
+    work = workspace()
+    planned = plan.plan(
+        work.config, facts.gather(work, image), facts.names(work, image), plan.BuildFlags(no_cache, pull)
+    )
+    if dry(c):
+        return show.planned(planned)
+    return show.built(run.run(planned, engine=work.engine, owner=work.owner, store=work.images, folder=work.folder))
+
+
+@word(iterable=("only",), only="make only the check of this name (repeatable); leaves no evidence")
+def test(c: Any, only: Any = (), dry_run: bool = False, json: bool = False) -> None:
+    """Run the services in isolated, limited containers and make the checks; passes or exits with 5."""
+    from lyra_tasks.lab import show, trial
+
+    planned = trial.gather(workspace(), tuple(only))
+    if dry(c):
+        return show.planned(planned)
+    return show.verdict(trial.run(planned))
+
+
+@word()
+def promote(c: Any, dry_run: bool = False, json: bool = False) -> None:
+    """Pack the tested images into a versioned, documented bundle; never builds, never tests."""
+    from lyra_tasks.bundle import facts, plan, run, show
+
+    work = workspace()
+    planned = plan.plan(work.config, facts.gather(work))
+    if dry(c):
+        return show.planned(planned)
+    return show.promoted(run.run(planned, work))
+
+
+@word(all="also remove .lyra/ and the sandbox engine's data; asks first")
+def clean(c: Any, all: bool = False, yes: bool = False, dry_run: bool = False, json: bool = False) -> None:
+    """Remove every container, network, volume and image reference of this project; bundles and the journal stay."""
+    from lyra_tasks.cleanup import facts, run, show
+
+    work = workspace()
+    planned, engine = facts.gather(work, everything=all)
+    if dry(c):
+        return show.planned(planned)
+    show.agreed(planned, yes="--yes" in line_flags())
+    return show.cleaned(run.run(planned, work, engine))

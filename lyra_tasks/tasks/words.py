@@ -1,0 +1,32 @@
+"""All words, as Invoke collections."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from invoke.collection import Collection
+
+from lyra_tasks.tasks import configuration, engine, lifecycle, promotion, release
+
+
+def lyra_collection(*own: Any) -> Collection:
+    """Lyra's words; `own` are further tasks, collections or modules, added beside them."""
+    top = Collection(
+        lifecycle.build,
+        lifecycle.test,
+        lifecycle.promote,
+        lifecycle.clean,
+        promotion.verify,
+    )
+    top.add_collection(Collection("engine", engine.up, engine.down, engine.status))
+    top.add_collection(Collection("bases", engine.bases_build, engine.bases_update))
+    top.add_collection(Collection("config", configuration.show))
+    top.add_collection(Collection("bundle", promotion.listing))
+    top.add_collection(Collection("release", release.version))
+    for each in own:
+        if isinstance(each, Collection | ModuleType):
+            top.add_collection(each if isinstance(each, Collection) else Collection.from_module(each))
+        else:
+            top.add_task(each)
+    return top
