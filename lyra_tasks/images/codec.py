@@ -6,18 +6,17 @@ import hashlib
 import importlib
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from lyra_tasks.errors import BundleError
-
-if TYPE_CHECKING:
-    from lyra_tasks.images.stage import Block
+from lyra_tasks.images.stage import Block, Stage
 
 Compression = Literal["gzip", "zstd"]
 Codec = Literal["none", "gzip", "zstd"]
 
 _GZIP_LEVEL = 2
 _ZSTD_LEVEL = 3
+_ZSTD_JOB = 2 * 1024**2
 _THREADS = 2
 _INPUT = 64 * 1024
 _OUTPUT = 1024**2
@@ -80,7 +79,13 @@ def compress(blocks: Iterable[Block], compression: Compression, target: Digester
     if compression == "zstd":
         zstd = _zstd()
         option = zstd.CompressionParameter
-        encoder = zstd.ZstdCompressor(options={option.compression_level: _ZSTD_LEVEL, option.nb_workers: _THREADS})
+        encoder = zstd.ZstdCompressor(
+            options={
+                option.compression_level: _ZSTD_LEVEL,
+                option.nb_workers: _THREADS,
+                option.job_size: _ZSTD_JOB,  # libzstd's own choice costs 60 MiB more memory for 1 % of size
+            }
+        )
         for block in blocks:
             target.write(encoder.compress(block))
         target.write(encoder.flush())
@@ -90,6 +95,21 @@ def compress(blocks: Iterable[Block], compression: Compression, target: Digester
     ) as encoder:
         for block in blocks:
             encoder.write(block)
+
+
+def digest(blocks: Iterable[Block], target: Digester) -> Digester:
+    """Give all the blocks to `target`, and return it."""
+    for block in blocks:
+        target.write(block)
+    return target
+
+
+def measure(blocks: Iterable[Block], codec: Codec, where: str, limit: int | None = None) -> Digester:
+    """Digest and size of what the blocks unpack to, hashed in a thread of its own; errors and limit as `unpack`."""
+    with Stage(lambda pieces: digest(pieces, Digester())) as hasher:
+        for piece in unpack(blocks, codec, where, limit):
+            hasher.put(piece)
+        return hasher.finish()
 
 
 def unpack(blocks: Iterable[Block], codec: Codec, where: str, limit: int | None = None) -> Iterator[Block]:

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from lyra_tasks.errors import NoSpaceError
-from lyra_tasks.images.codec import Codec, Compression, Digester, Writable, codec_of, compress, unpack
+from lyra_tasks.images.codec import Codec, Compression, Digester, Writable, codec_of, compress, digest, measure, unpack
 from lyra_tasks.images.identity import Layer
 from lyra_tasks.images.stage import Block, Stage
 
@@ -37,7 +37,7 @@ def spool_layer(blocks: Iterator[Block], spool: Path, compression: Compression, 
             packing = _write if kept else partial(_recompress, codec=codec, compression=compression, where=where)
             with (
                 Stage(partial(packing, file=file)) as packer,
-                Stage(partial(_measure, codec=codec, where=where)) as meter,
+                Stage(partial(measure, codec=codec, where=where)) as meter,
             ):
                 for block in blocks:
                     meter.put(block)
@@ -73,10 +73,7 @@ def room_for(folder: Path) -> Iterator[None]:
 
 
 def _write(blocks: Iterator[Block], *, file: Writable) -> Digester:
-    target = Digester(file)
-    for block in blocks:
-        target.write(block)
-    return target
+    return digest(blocks, Digester(file))
 
 
 def _recompress(
@@ -84,11 +81,4 @@ def _recompress(
 ) -> Digester:
     target = Digester(file)
     compress(unpack(blocks, codec, where), compression, target)
-    return target
-
-
-def _measure(blocks: Iterator[Block], *, codec: Codec, where: str) -> Digester:
-    target = Digester()
-    for piece in unpack(blocks, codec, where):
-        target.write(piece)
     return target
