@@ -1,0 +1,38 @@
+"""Every name in a promotion bundle, in one place; names are relative to the folder of the version.
+
+Beside the folders of a project's versions lies `INDEX`, the list of them.
+"""
+
+from __future__ import annotations
+
+INDEX = "index.json"
+
+MANIFEST = "manifest.json"
+SUMMARY = "PROMOTION.md"
+REPORT = "report.html"
+CHANGES = "CHANGES.md"
+RECEIVE = "receive.sh"
+CHECKSUMS = "SHA256SUMS"
+SIGNATURE = "SHA256SUMS.sig"
+
+IMAGES = "images"
+
+COMPOSE = "deploy/compose.yaml"
+ENV_EXAMPLE = "deploy/.env.example"
+ENVIRONMENT = "deploy/environment.json"
+CONFIGS = "deploy/configs"
+
+TESTS_XML = "evidence/tests.xml"
+TESTS_JSON = "evidence/tests.json"
+METRICS = "evidence/metrics.json"
+LOGS = "evidence/logs"
+PROVENANCE = "evidence/provenance.json"
+DEVIATIONS = "evidence/deviations.json"
+JOURNAL = "evidence/journal.jsonl"
+
+UNSUMMED = frozenset({CHECKSUMS, SIGNATURE})
+
+
+def image_file(image: str, version: str, platform: str) -> str:
+    """The archive of an image: `images/web-1.2.0-linux-amd64.tar`."""
+    return f"{IMAGES}/{image}-{version}-{platform.replace('/', '-')}.tar"

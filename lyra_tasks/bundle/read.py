@@ -1,0 +1,28 @@
+"""Bundles from disk: the description of one version, the list of a project's versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lyra_tasks.bundle import layout
+from lyra_tasks.bundle.manifest import BundleIndex, Manifest, decode
+from lyra_tasks.errors import BundleError
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """The description of the bundle in this folder; BundleError if it is no bundle, or its description is damaged."""
+    path = bundle / layout.MANIFEST
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(
+            f"{bundle}: not a promotion bundle, {layout.MANIFEST} is missing",
+            hint="name the folder of one version, the one that holds manifest.json",
+        )
+    return decode(path.read_bytes(), Manifest, str(path))
+
+
+def read_index(bundles: Path, project: str) -> BundleIndex:
+    """The list in the folder of a project's bundles, newest first; empty where nothing was promoted yet."""
+    path = bundles / layout.INDEX
+    if not path.exists():
+        return BundleIndex(project=project)
+    return decode(path.read_bytes(), BundleIndex, str(path))

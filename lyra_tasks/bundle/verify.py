@@ -1,0 +1,121 @@
+"""Verifying a bundle: every byte rehashed, nothing missing, changed or added, the images the ones described."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lyra_tasks.bundle import layout
+from lyra_tasks.bundle.checksums import file_sums, inventory, parse
+from lyra_tasks.bundle.manifest import BundledImage, Manifest
+from lyra_tasks.bundle.read import read_manifest
+from lyra_tasks.errors import BundleError
+from lyra_tasks.images.check import check_archive
+from lyra_tasks.images.identity import ImageIdentity
+from lyra_tasks.images.references import full_name
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """One file of the bundle, its size in bytes (0 if it is missing), and what is wrong with it, or nothing."""
+
+    name: str
+    size: int
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was verified: the bundle, each of its files, and the images that it carries by name."""
+
+    path: Path
+    project: str
+    version: str
+    files: tuple[FileResult, ...]
+    images: tuple[tuple[str, ImageIdentity], ...]
+
+
+def verify(path: Path) -> VerifyReport:
+    """Verify the bundle in this folder by its own checksums; whether to trust those is the signature's question.
+
+    BundleError if anything is wrong; its `details` name every file that is, with what is wrong with it.
+    """
+    results, manifest = examine(path)
+    problems = tuple(f"{result.name}: {result.problem}" for result in results if result.problem)
+    if problems or not manifest:
+        count = "one file is" if len(problems) == 1 else f"{len(problems)} files are"
+        raise BundleError(
+            f"{path}: refused, {count} not as promoted",
+            hint="copy the bundle again from where it was made, and verify it there first",
+            details=problems,
+        )
+    images = tuple((image.name, image.identity) for image in manifest.images)
+    return VerifyReport(path, manifest.project, manifest.version, results, images)
+
+
+def examine(path: Path) -> tuple[tuple[FileResult, ...], Manifest | None]:
+    """Every file with what is wrong with it, and the description if it can be read; raises only if this is no bundle."""
+    sums_file = path / layout.CHECKSUMS
+    if sums_file.is_symlink() or not sums_file.is_file():
+        raise BundleError(
+            f"{path}: not a promotion bundle, {layout.CHECKSUMS} is missing",
+            hint="name the folder of one version, the one that holds SHA256SUMS and manifest.json",
+        )
+    sums = parse(sums_file.read_bytes(), str(sums_file))
+    files, strange = inventory(path)
+    manifest, problems = _manifest(path)
+    images = {image.file: image for image in manifest.images} if manifest else {}
+    problems |= _changed({name: files[name] for name in sums.keys() & files.keys() - images.keys()}, sums)
+    problems |= _bad_archives(images, files, sums)
+    problems |= dict.fromkeys(sums.keys() - files.keys(), "missing")
+    problems |= dict.fromkeys(files.keys() - sums.keys() - layout.UNSUMMED, "extra: the checksums do not name it")
+    problems |= dict.fromkeys(strange, "neither a file nor a folder")
+    names = sorted(sums.keys() | problems.keys())
+    sizes = {name: files[name].stat().st_size for name in names if name in files}
+    return tuple(FileResult(name, sizes.get(name, 0), problems.get(name, "")) for name in names), manifest
+
+
+def _changed(files: Mapping[str, Path], sums: Mapping[str, str]) -> dict[str, str]:
+    names = sorted(files)
+    found = zip(names, file_sums(files[name] for name in names), strict=True)
+    return {name: "changed" for name, digest in found if digest != sums[name]}
+
+
+def _bad_archives(
+    images: Mapping[str, BundledImage], files: Mapping[str, Path], sums: Mapping[str, str]
+) -> dict[str, str]:
+    problems = {name: "missing" for name in images if name not in files}
+    if images:
+        archives = {name for name in sums if name.startswith(f"{layout.IMAGES}/")}
+        problems |= dict.fromkeys(archives - images.keys(), "no image of the description")
+    for name, image in images.items():
+        if name in files and name in sums and (problem := _archive_problem(files[name], image, sums[name])):
+            problems[name] = problem
+    return problems
+
+
+def _manifest(path: Path) -> tuple[Manifest | None, dict[str, str]]:
+    try:
+        return read_manifest(path), {}
+    except BundleError as error:
+        return None, {layout.MANIFEST: error.message}
+
+
+def _archive_problem(path: Path, image: BundledImage, digest: str) -> str:
+    """What is wrong with an archive, read once: its structure, the image it should hold, its own digest."""
+    try:
+        contents = check_archive(path, expected=image.identity, unpack=False)
+    except BundleError as error:
+        return "; ".join((error.message, *error.details))
+    if contents.sha256 != digest:
+        return "changed"
+    if (contents.sha256, contents.size) != (image.sha256, image.size):
+        return "the description gives it another digest or size"
+    if contents.references != _references(image):
+        return f"carries the names {', '.join(contents.references)}"
+    return ""
+
+
+def _references(image: BundledImage) -> tuple[str, ...]:
+    return tuple(sorted({full_name(reference) for reference in image.references}))
