@@ -57,7 +57,7 @@ class LockedRootfs(_Locked):
 
     source: Literal["rootfs"] = "rootfs"
     suite: str
-    variant: str
+    variant: Literal["extract", "custom", "essential", "minbase"]
     packages: Sorted
     architecture: str
     sha256: Hash

@@ -30,7 +30,7 @@ TAR = "rootfs.tar"
 _FACTS = "facts.json"
 _LOCK_WAIT = 900.0  # seconds; as long as another run needs for the same root
 
-# What maintainer scripts call, so that `custom` can configure any package; it takes a third of `minbase`'s packages.
+# What maintainer scripts call, so that `custom` can configure any package and a Dockerfile can RUN.
 _CONFIGURABLE = (
     "base-files", "base-passwd", "coreutils", "dash", "debianutils", "diffutils", "dpkg", "findutils", "grep",
     "libc-bin", "mawk", "perl-base", "sed", "tar",
@@ -54,7 +54,7 @@ _LIST_EXTRACTED = 'ls "$1/var/cache/apt/archives"'
 
 @dataclass(frozen=True)
 class MadeRootfs:
-    """A root file system in the cache: the folder that holds nothing but `rootfs.tar` is a build context."""
+    """A root file system in the cache: `context` is a folder with `rootfs.tar`, fit to be a build context."""
 
     context: Path
     facts: LockedRootfs
@@ -97,11 +97,8 @@ def _make(spec: Rootfs, cache: Path, locked: LockedRootfs | None) -> MadeRootfs:
     release = _release(workspace, spec.suite)
     epoch = locked.source_date_epoch if locked else _release_date(release)
     tools, version = _tools(workspace, cache / "rootfs")
-    state = hashlib.sha256(
-        json.dumps(
-            [spec.suite, spec.variant, sorted(set(spec.packages)), epoch, version, hashlib.sha256(release).hexdigest()]
-        ).encode()
-    ).hexdigest()
+    asked = [spec.suite, spec.variant, sorted(set(spec.packages)), epoch, version, hashlib.sha256(release).hexdigest()]
+    state = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     known = cache / "rootfs" / "states" / state
     if known.exists() and (found := _cached(cache, known.read_text())):
         return found

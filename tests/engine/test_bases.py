@@ -1,0 +1,318 @@
+"""Bases on a real engine: found, locked, provided under names of our own, and built on without a registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lyra_tasks.config.dockerfile import external_bases, read
+from lyra_tasks.config.lock import Lock, LockedArchive, LockedImage, LockedRootfs
+from lyra_tasks.config.models import Configuration
+from lyra_tasks.engine.base_supply import provide
+from lyra_tasks.engine.bases import REPOSITORY, Resolution, by_image, needs, plan, resolve
+from lyra_tasks.errors import ConfigurationError, PreconditionError
+
+if TYPE_CHECKING:
+    import docker
+
+_FACTS = {
+    "BUILDX_METADATA_PROVENANCE": "disabled",
+    "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
+    "BUILDX_BAKE_ENTITLEMENTS_FS": "0",
+}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[docker.DockerClient]:
+    import docker
+
+    host = os.environ.get("LYRA_TEST_DOCKER_HOST")
+    if not host:
+        pytest.fail("set LYRA_TEST_DOCKER_HOST to the engine to test with, and PATH to a docker CLI with buildx")
+    client = docker.DockerClient(base_url=host)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def buildx(*words: str, **environment: str) -> str:
+    """Run `docker buildx` against the engine; returns its progress."""
+    host = os.environ["LYRA_TEST_DOCKER_HOST"]
+    result = subprocess.run(
+        ["docker", "buildx", *words],
+        env={**os.environ, **_FACTS, "DOCKER_HOST": host, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stderr
+
+
+@dataclass
+class Workshop:
+    """A project with one image `web`, and everything it leaves in the engine."""
+
+    client: docker.DockerClient
+    root: Path
+    cache: Path
+    id: str = field(default_factory=lambda: f"lyra-bases-{secrets.token_hex(4)}")
+    made: list[str] = field(default_factory=list)
+    config: Configuration = field(init=False)
+
+    def image(self, text: str, *, name: str = "", output: str = "") -> str:
+        """An image of one layer with `text` in it: in the engine, or in a file if `output` says so."""
+        folder = self.root / "source"
+        folder.mkdir(exist_ok=True)
+        (folder / "content").write_text(text)
+        (folder / "Dockerfile").write_text("FROM scratch\nCOPY content /content\nENV TEXT=set\n")
+        reference = f"{self.id}/{name or 'base'}:1"
+        if output:
+            buildx("build", "--output", output.format(name=reference), str(folder))
+        else:
+            buildx("build", "--load", "--tag", reference, str(folder))
+            self.made.append(reference)
+        return reference
+
+    def resolve(
+        self,
+        dockerfile: str,
+        bases: Mapping[str, Any] | None = None,
+        *,
+        names: Mapping[str, str] | None = None,
+        lock: Lock | None = None,
+        update: bool = False,
+    ) -> Resolution:
+        """Resolve what `dockerfile` needs, with the tables of [bases] and the image's `bases` given."""
+        (self.root / "Dockerfile").write_text(dockerfile)
+        images = {"web": {"context": ".", "bases": names or {}}}
+        document = {"schema": 1, "project": {"name": "demo"}, "images": images, "bases": bases or {}}
+        self.config = Configuration.model_validate(document)
+        wanted = needs(self.config, self.uses())
+        return resolve(wanted, lock or Lock(), client=self.client, root=self.root, cache=self.cache, update=update)
+
+    def uses(self) -> dict[str, Any]:
+        return {"web": external_bases(read(self.root / "Dockerfile"))}
+
+    def provide(self, resolution: Resolution) -> dict[str, str]:
+        supplies = plan(resolution.bases.values())
+        self.made += [supply.tag for supply in supplies]
+        return provide(supplies, self.client, scratch=self.cache / "scratch")
+
+    def bake(self, resolution: Resolution, *words: str) -> str:
+        """Build the project's image on its bases; returns BuildKit's progress."""
+        bases = by_image(self.config, self.uses(), resolution.bases)["web"]
+        targets: dict[str, Any] = {base.target_name: base.bake_target for base in bases.values() if base.bake_target}
+        targets["web"] = {
+            "context": str(self.root),
+            "contexts": {reference: base.context for reference, base in bases.items()},
+            "output": ["type=cacheonly"],
+        }
+        definition = self.root / "bake.json"
+        definition.write_text(json.dumps({"target": targets}))
+        return buildx("bake", "--progress", "plain", "--file", str(definition), *words, "web")
+
+    def clean(self) -> None:
+        from docker.errors import ImageNotFound
+
+        for reference in self.made:
+            with suppress(ImageNotFound):
+                self.client.api.remove_image(reference)
+
+
+@pytest.fixture
+def workshop(client: docker.DockerClient, tmp_path: Path, cache: Path) -> Iterator[Workshop]:
+    workshop = Workshop(client, tmp_path, cache)
+    yield workshop
+    workshop.clean()
+
+
+def tags(client: docker.DockerClient, part: str) -> dict[str, str]:
+    images = client.api.images()
+    return {tag: image["Id"] for image in images for tag in image.get("RepoTags") or [] if part in tag}
+
+
+PYTHON = {"rootfs": {"suite": "bookworm", "packages": ["python3", "tzdata", "ca-certificates"]}}
+SMALL = {"rootfs": {"suite": "bookworm", "packages": ["busybox-static"], "variant": "extract"}}
+
+
+def test_a_root_of_packages_stands_in_for_an_image_and_no_registry_is_asked(workshop: Workshop) -> None:
+    dockerfile = """\
+FROM python:3.12-slim-bookworm
+RUN python3 -c "import json, ssl, sqlite3, zoneinfo; zoneinfo.ZoneInfo('Europe/Berlin')"
+RUN test -s /etc/ssl/certs/ca-certificates.crt && test -L /bin && id nobody
+"""
+    resolution = workshop.resolve(dockerfile, {"py": PYTHON}, names={"python:3.12-slim-bookworm": "py"})
+    assert isinstance(resolution.lock.bases["py"], LockedRootfs)
+    assert plan(resolution.bases.values()) == ()
+    assert "docker.io" not in workshop.bake(resolution)
+
+
+def test_a_base_target_has_one_digest_however_often_and_for_whatever_commit_it_is_built(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    base = workshop.resolve("FROM small\n", bases={"small": SMALL}).bases["small"]
+    target = {**(base.bake_target or {}), "tags": [f"{workshop.id}/root:1"], "output": ["type=image"]}
+    definition, metadata = tmp_path / "bake.json", tmp_path / "metadata.json"
+    definition.write_text(json.dumps({"target": {base.target_name: target}}))
+    workshop.made.append(f"{workshop.id}/root:1")
+    digests = set()
+    for words, epoch in (((), "1700000000"), (("--no-cache",), "1700000000"), (("--no-cache",), "1800000000")):
+        buildx(
+            "bake", "--file", str(definition), "--metadata-file", str(metadata), *words, base.target_name,
+            SOURCE_DATE_EPOCH=epoch,
+        )  # fmt: skip
+        digests.add(json.loads(metadata.read_text())[base.target_name]["containerimage.config.digest"])
+    assert len(digests) == 1
+
+
+def test_an_image_that_only_the_engine_holds_is_locked_and_built_on_under_a_closed_name(workshop: Workshop) -> None:
+    reference = workshop.image("local")
+    resolution = workshop.resolve(f"FROM {reference}\nCOPY Dockerfile /\n")
+    pin = resolution.lock.bases[reference]
+    assert isinstance(pin, LockedImage)
+    assert pin.local
+    (supply,) = plan(resolution.bases.values())
+    assert supply.tag.startswith(f"{REPOSITORY}/{workshop.id}-base-1:")
+    ids = workshop.provide(resolution)
+    assert ids == {supply.tag: workshop.client.images.get(reference).id}
+    assert "docker.io" not in workshop.bake(resolution)
+
+    again = workshop.resolve(f"FROM {reference}\n", lock=resolution.lock)
+    assert again.lock == resolution.lock
+    assert plan(again.bases.values()) == ()
+
+
+def test_a_locked_local_image_is_found_under_our_name_when_its_own_is_gone(workshop: Workshop) -> None:
+    reference = workshop.image("kept")
+    resolution = workshop.resolve(f"FROM {reference}\n")
+    workshop.provide(resolution)
+    workshop.client.api.remove_image(reference)
+    again = workshop.resolve(f"FROM {reference}\n", lock=resolution.lock)
+    assert plan(again.bases.values()) == ()
+
+
+def test_the_lock_wins_over_an_image_that_has_changed_until_it_is_moved(workshop: Workshop) -> None:
+    reference = workshop.image("first")
+    lock = workshop.resolve(f"FROM {reference}\n").lock
+    workshop.image("second")
+    with pytest.raises(PreconditionError) as caught:
+        workshop.resolve(f"FROM {reference}\n", lock=lock)
+    assert lock.bases[reference].digest[7:19] in caught.value.message  # type: ignore[union-attr]
+    assert "bases.update" in caught.value.hint
+    assert caught.value.details == (f"{workshop.root}/Dockerfile:1: {reference}",)
+    moved = workshop.resolve(f"FROM {reference}\n", lock=lock, update=True).lock
+    assert moved.bases[reference] != lock.bases[reference]
+
+
+OUTPUTS: dict[str, str] = {
+    "docker": "type=docker,dest={file},name={{name}}",
+    "oci": "type=oci,dest={file},name={{name}}",
+    "oci-without-a-name": "type=oci,dest={file}",
+    "oci-zstd": "type=oci,dest={file},name={{name}},compression=zstd,force-compression=true",
+}
+
+
+@pytest.mark.parametrize("form", [*OUTPUTS, "save"])
+def test_an_archive_is_loaded_under_our_name_only(workshop: Workshop, form: str) -> None:
+    file = workshop.root / "base.tar"
+    kept = workshop.image(f"in the engine {form}", name="archived")
+    if form == "save":
+        file.write_bytes(b"".join(workshop.client.api.get_image(kept)))
+        workshop.image("another one of that name", name="archived")
+    else:
+        workshop.image(f"archived as {form}", name="archived", output=OUTPUTS[form].format(file=file))
+    before = tags(workshop.client, workshop.id)
+
+    resolution = workshop.resolve("FROM vendor\nCOPY Dockerfile /\n", bases={"vendor": {"archive": "base.tar"}})
+    pin = resolution.lock.bases["vendor"]
+    assert isinstance(pin, LockedArchive)
+    (tag,) = workshop.provide(resolution)
+    assert tag == f"{REPOSITORY}/vendor:{pin.digest[7:19]}"
+    assert tags(workshop.client, workshop.id) == before
+    assert "docker.io" not in workshop.bake(resolution)
+
+    again = workshop.resolve("FROM vendor\n", lock=resolution.lock, bases={"vendor": {"archive": "base.tar"}})
+    assert plan(again.bases.values()) == ()
+
+
+def test_an_archive_that_was_replaced_is_not_taken_for_the_locked_one(workshop: Workshop) -> None:
+    file = workshop.root / "base.tar"
+    workshop.image("one", output=OUTPUTS["oci"].format(file=file))
+    lock = workshop.resolve("FROM vendor\n", bases={"vendor": {"archive": "base.tar"}}).lock
+    workshop.image("two", output=OUTPUTS["oci"].format(file=file))
+    with pytest.raises(PreconditionError, match=r"base\.tar now holds"):
+        workshop.resolve("FROM vendor\n", lock=lock, bases={"vendor": {"archive": "base.tar"}})
+    file.unlink()
+    with pytest.raises(PreconditionError, match=r"base\.tar does not exist"):
+        workshop.resolve("FROM vendor\n", lock=lock, bases={"vendor": {"archive": "base.tar"}})
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:700], lambda data: b"no archive", lambda data: b""])
+def test_what_is_no_image_archive_is_refused(workshop: Workshop, spoil: Callable[[bytes], bytes]) -> None:
+    file = workshop.root / "base.tar"
+    workshop.image("x", output=OUTPUTS["oci"].format(file=file))
+    file.write_bytes(spoil(file.read_bytes()))
+    with pytest.raises(ConfigurationError, match="is not an image archive"):
+        workshop.resolve("FROM vendor\n", bases={"vendor": {"archive": "base.tar"}})
+
+
+def test_an_archive_of_several_images_is_refused(workshop: Workshop) -> None:
+    names = [workshop.image("a", name="a"), workshop.image("b", name="b")]
+    api: Any = workshop.client.api
+    answer = api._get(api._url("/images/get"), params={"names": names})
+    (workshop.root / "base.tar").write_bytes(answer.content)
+    with pytest.raises(ConfigurationError, match="holds 2 images"):
+        workshop.resolve("FROM vendor\n", bases={"vendor": {"archive": "base.tar"}})
+
+
+def test_sources_are_tried_in_order_and_the_lock_remembers_the_one_that_answered(workshop: Workshop) -> None:
+    absent = f"127.0.0.1:1/{workshop.id}:none"
+    tables = {"small": {"image": absent, "archive": "none.tar"} | SMALL}
+    resolution = workshop.resolve(f"FROM {absent}\n", tables)
+    assert isinstance(resolution.lock.bases["small"], LockedRootfs)
+    workshop.image("now there", output=OUTPUTS["oci"].format(file=workshop.root / "none.tar"))
+    assert workshop.resolve(f"FROM {absent}\n", bases=tables, lock=resolution.lock).lock == resolution.lock
+    updated = workshop.resolve(f"FROM {absent}\n", bases=tables, lock=resolution.lock, update=True)
+    assert isinstance(updated.lock.bases["small"], LockedArchive)
+
+
+def test_another_source_in_the_configuration_replaces_a_pin_that_no_longer_fits(workshop: Workshop) -> None:
+    lock = workshop.resolve("FROM small\n", bases={"small": SMALL}).lock
+    workshop.image("x", output=OUTPUTS["oci"].format(file=workshop.root / "base.tar"))
+    changed = workshop.resolve("FROM small\n", lock=lock, bases={"small": {"archive": "base.tar"}}).lock
+    assert isinstance(changed.bases["small"], LockedArchive)
+
+
+def test_pins_of_bases_that_this_build_does_not_need_stay(workshop: Workshop) -> None:
+    other = LockedImage(reference="other", digest=f"sha256:{'0' * 64}")
+    reference = workshop.image("x")
+    assert workshop.resolve(f"FROM {reference}\n", lock=Lock(bases={"other": other})).lock.bases["other"] == other
+
+
+def test_a_base_that_is_nowhere_is_named_with_its_place_and_the_choices(workshop: Workshop) -> None:
+    absent = f"127.0.0.1:1/{workshop.id}:none"
+    with pytest.raises(PreconditionError) as caught:
+        workshop.resolve(f"FROM scratch AS x\nFROM {absent}\n")
+    assert absent in caught.value.message
+    assert caught.value.details[0] == f"{workshop.root}/Dockerfile:2: {absent}"
+    assert "is not in the engine, and no registry gives it: " in caught.value.details[1]
+    assert "docker load" in caught.value.hint
+    assert "rootfs" in caught.value.hint
+
+
+def test_what_is_no_reference_at_all_is_a_configuration_fault(workshop: Workshop) -> None:
+    with pytest.raises(ConfigurationError, match="'UPPER/Case' is not an image reference"):
+        workshop.resolve("FROM UPPER/Case\n")

@@ -1,0 +1,90 @@
+"""Which bases a build needs and under which keys: decided from configuration and Dockerfiles alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lyra_tasks.config.dockerfile import From
+from lyra_tasks.config.lock import LockedImage
+from lyra_tasks.config.models import Configuration
+from lyra_tasks.engine.bases import REPOSITORY, ResolvedBase, Supply, by_image, key_of, needs, plan
+from lyra_tasks.engine.registry import content_digest, host_of, pinned
+
+CONFIG = Configuration.model_validate(
+    {
+        "schema": 1,
+        "project": {"name": "demo"},
+        "bases": {
+            "python": {"image": "python:3.12-slim", "rootfs": {"suite": "bookworm", "packages": ["python3"]}},
+            "own": {"archive": "bases/own.tar"},
+            "busybox": {"archive": "bases/busybox.tar"},
+        },
+        "images": {"web": {"context": "web", "bases": {"vendor/base:1": "own"}}, "job": {"context": "job"}},
+    }
+)
+DOCKERFILE = Path("web/Dockerfile")
+
+
+def use(reference: str, line: int = 1) -> From:
+    return From(reference, DOCKERFILE, line)
+
+
+def test_a_from_is_found_in_bases_by_the_image_by_name_or_by_its_reference() -> None:
+    assert key_of(CONFIG, "web", "vendor/base:1") == "own"
+    assert key_of(CONFIG, "job", "vendor/base:1") == "vendor/base:1"
+    assert key_of(CONFIG, "job", "busybox") == "busybox"
+    assert key_of(CONFIG, "job", "python:3.12-slim") == "python"
+    assert key_of(CONFIG, "job", "python:3.13") == "python:3.13"
+
+
+def test_a_base_is_needed_once_with_every_place_that_names_it() -> None:
+    found = needs(CONFIG, {"web": [use("alpine:3", 1), use("vendor/base:1", 4)], "job": [use("alpine:3", 9)]})
+    assert [need.key for need in found] == ["alpine:3", "own"]
+    assert found[0].base.image == "alpine:3"
+    assert found[0].places == ("web/Dockerfile:1: alpine:3", "web/Dockerfile:9: alpine:3")
+    assert found[1].base.archive == "bases/own.tar"
+
+
+def test_one_reference_may_be_another_base_in_another_image() -> None:
+    pin = LockedImage(reference="x", digest=f"sha256:{'a' * 64}")
+    bases = {key: ResolvedBase(key, pin, f"docker-image://{key}") for key in ("own", "vendor/base:1")}
+    uses = {"web": [use("vendor/base:1")], "job": [use("vendor/base:1")]}
+    found = by_image(CONFIG, uses, bases)
+    assert found["web"]["vendor/base:1"].key == "own"
+    assert found["job"]["vendor/base:1"].key == "vendor/base:1"
+
+
+def test_only_what_the_engine_lacks_is_planned_and_each_tag_once() -> None:
+    pin = LockedImage(reference="x", digest=f"sha256:{'a' * 64}", local=True)
+    tags = [f"{REPOSITORY}/{name}:1" for name in ("b", "a", "b")]
+    bases = [ResolvedBase(tag, pin, f"docker-image://{tag}", supply=Supply(tag, image="sha256:1")) for tag in tags]
+    present = ResolvedBase("c", pin, "docker-image://c")
+    assert [supply.tag for supply in plan([*bases, present])] == sorted(set(tags))
+    assert plan([present]) == ()
+
+
+def test_the_registry_of_a_reference_is_read_as_docker_does() -> None:
+    assert host_of("python:3.12") == host_of("library/python") == "docker.io"
+    assert host_of("localhost/x") == "localhost"
+    assert host_of("ghcr.io/a/b:1") == "ghcr.io"
+    assert host_of("127.0.0.1:1/x") == "127.0.0.1:1"
+
+
+def test_a_reference_is_pinned_once() -> None:
+    assert pinned("python:3.12", "sha256:1") == "python:3.12@sha256:1"
+    assert pinned("python@sha256:2", "sha256:2") == "python@sha256:2"
+
+
+def test_the_digest_of_a_local_image_sees_layers_and_settings_and_no_empty_fields() -> None:
+    image = {
+        "Id": "sha256:1",
+        "Os": "linux",
+        "Architecture": "amd64",
+        "RootFS": {"Layers": ["sha256:a"]},
+        "Config": {"Env": ["A=1"], "Cmd": None, "Labels": {}},
+    }
+    same = image | {"Id": "sha256:2", "Variant": "", "Config": {"Env": ["A=1"], "Hostname": "x", "User": ""}}
+    assert content_digest(image) == content_digest(same)
+    assert content_digest(image) != content_digest(image | {"Config": {"Env": ["A=2"]}})
+    assert content_digest(image) != content_digest(image | {"RootFS": {"Layers": ["sha256:b"]}})
+    assert content_digest(image) != content_digest(image | {"Architecture": "arm64"})
