@@ -11,10 +11,12 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,11 @@ def website(engine: Sandbox) -> Iterator[str]:
     container.remove(force=True, v=True)
 
 
+def gateway_of(engine: Sandbox) -> str:
+    """This machine's end of the link to a sandbox."""
+    return str(IPv4Address(engine.address) - 1)
+
+
 def reach(engine: Sandbox, host: str, port: int) -> str:
     """What a container of the sandbox hears when it connects somewhere: an answer or an error, not a timeout."""
     script = ["/bin/busybox", "timeout", "5", "/bin/busybox", "nc", host, str(port), "-e", "/bin/busybox", "echo", "hi"]
@@ -143,7 +150,10 @@ def test_nothing_is_left_after_an_engine_ran_a_container_and_ended(tmp_path: Pat
     during = traces(state)
     assert during.ours != before.ours
     assert Path("/sys/class/net", link.link).exists()
+    started = time.monotonic()
     report = sandbox.down(state)
+    # The sleeper ignores a polite signal, and the daemon would give it five seconds.
+    assert time.monotonic() - started < 5
     assert (report.was_running, report.killed, report.left) == (True, False, ())
     assert traces(state) == before
     assert not Path("/sys/class/net", link.link).exists()
@@ -180,9 +190,7 @@ def test_a_published_port_answers_on_this_machine(website: str) -> None:
 
 
 def test_a_container_cannot_open_a_connection_to_this_machine(engine: Sandbox) -> None:
-    record = layout.read_record(layout.places_of(engine.state))
-    assert record is not None
-    gateway = engine.address.rpartition(".")[0] + "." + str(int(engine.address.rpartition(".")[2]) - 1)
+    gateway = gateway_of(engine)
     with socket.create_server((gateway, 0)) as listener:
         port = listener.getsockname()[1]
         # The sandbox's own network does reach it: what follows is a refusal, not a listener that is not there.
@@ -206,7 +214,7 @@ def test_only_this_machines_end_of_the_link_comes_in(engine: Sandbox, website: s
     ip = str(engine.docker.parent.parent / "bin" / "ip")
     environment = {"PATH": "/bin", "LD_LIBRARY_PATH": str(engine.docker.parent.parent / "lib")}
     stranger = "198.51.100.77"
-    route = ["route", "add", f"{stranger}/32", "via", host.rpartition(".")[0] + ".1"]
+    route = ["route", "add", f"{stranger}/32", "via", gateway_of(engine)]
     inside = ["nsenter", f"--net=/proc/{engine.pid}/ns/net", "--", ip, *route]
     subprocess.run([ip, "address", "add", f"{stranger}/32", "dev", record.link], env=environment, check=True)
     subprocess.run(inside, env=environment, check=True)
@@ -222,6 +230,10 @@ def test_a_lookup_fails_at_once(engine: Sandbox) -> None:
     try:
         container.wait(timeout=20)
         assert "SERVFAIL" in container.logs().decode()
+        resolver = client.containers.run(
+            IMAGE, ["/bin/busybox", "grep", "^nameserver", "/etc/resolv.conf"], remove=True
+        )
+        assert resolver == b"nameserver 127.0.0.1\n"
     finally:
         container.remove(force=True)
         network.remove()
@@ -313,8 +325,8 @@ def test_a_start_that_fails_half_way_leaves_nothing_and_shows_the_log(
 
 def test_a_starter_that_is_killed_before_the_daemon_starts_leaves_no_process(tmp_path: Path) -> None:
     script = (
-        "import os, signal; from pathlib import Path; from lyra_tasks.engine.sandbox import network, start;"
-        "start.network.connect = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
+        "import os, signal; from pathlib import Path; from lyra_tasks.engine.sandbox import start;"
+        "start.write_record = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
         f"start.up(Path({str(tmp_path)!r}), cache=Path({str(CACHE)!r}))"
     )
     before = traces(tmp_path)
@@ -332,7 +344,7 @@ def test_what_a_killed_engine_left_is_cleared(tmp_path: Path) -> None:
     for _ in range(100):
         if sandbox.find(tmp_path) is None:
             break
-        threading.Event().wait(0.05)
+        time.sleep(0.05)
     report = sandbox.down(tmp_path, purge=True)
     assert (report.was_running, report.left) == (False, ())
     assert traces(tmp_path) == before
