@@ -28,9 +28,8 @@ def names(work: Workspace, chosen: Sequence[str]) -> tuple[str, ...]:
     return selected(chosen, list(work.config.images), "image")
 
 
-def gather(work: Workspace, chosen: Sequence[str]) -> BuildFacts:
-    """The facts of a build; bases are resolved, locked and provided on the way, as builds need them."""
-    built = names(work, chosen)
+def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
+    """The facts of building the images `built`; bases are resolved, locked and provided on the way."""
     require_reasons(work.config, capacity_breaches(work.config), datetime.date.today())
     require_buildx(work.engine)
     if work.engine.facts.release < _NAMED_CONTEXTS_FROM:
@@ -63,7 +62,8 @@ def bases(
         wanted, read_lock(path), client=work.engine.client, root=work.root, cache=work.paths.cache, update=update
     )
     if not dry:
-        write_lock(path, resolution.lock)
+        if resolution.lock.bases or path.exists():
+            write_lock(path, resolution.lock)
         _provide(work, resolution)
     return resolution
 

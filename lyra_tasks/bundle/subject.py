@@ -47,4 +47,3 @@ def promoted_services(
         for name, service in config.services.items()
         if service.promoted
     )
-

@@ -55,7 +55,7 @@ def verify(path: Path) -> VerifyReport:
 
 
 def examine(path: Path) -> tuple[tuple[FileResult, ...], Manifest | None]:
-    """Every file with what is wrong with it, and the description if it can be read; raises only if this is no bundle."""
+    """Every file with what is wrong with it, and the description if it can be read; raises only where there is none."""
     sums_file = path / layout.CHECKSUMS
     if sums_file.is_symlink() or not sums_file.is_file():
         raise BundleError(

@@ -140,6 +140,8 @@ def _system(context: str) -> Engine:
                 f"the current Docker engine is on another machine ({host.split('@')[-1]})",
                 hint='name its context in .lyra.toml ([engine] context = "…") if that is meant, or unset DOCKER_HOST',
             )
+        if not context and (box := sandbox.behind(host)):
+            return _sandboxed(box, own=False)
         if context:
             client = docker.from_context(context, timeout=_TIMEOUT)
             streams = docker.from_context(context, timeout=_FOREVER).api
@@ -157,14 +159,14 @@ def _system(context: str) -> Engine:
     return Engine(client, streams, facts, "127.0.0.1", "127.0.0.1", cli, environment)
 
 
-def _sandboxed(box: sandbox.Sandbox) -> Engine:
+def _sandboxed(box: sandbox.Sandbox, *, own: bool = True) -> Engine:
     import docker
     from docker.errors import DockerException
 
     try:
         client = docker.DockerClient(base_url=f"unix://{box.socket}", timeout=_TIMEOUT)
         streams = docker.APIClient(base_url=f"unix://{box.socket}", timeout=_FOREVER)
-        facts = read_facts(client, sandboxed=True)
+        facts = read_facts(client, sandboxed=own)
     except (DockerException, OSError) as error:
         raise EngineUnavailableError(
             "the sandbox engine is running but does not answer", hint="`./inv engine.down engine.up` starts it anew"

@@ -102,7 +102,9 @@ def _mounts(
         for key, file in files.items():
             mount = {"Target": file.path, "ReadOnly": True}
             if files_folder is None:
-                source = {"Type": "volume", "Source": f"{prefix}-{name}-{kind}", "VolumeOptions": {"Subpath": key}}
+                # without NoCopy the engine tries to copy what the image has at that path, as if it were a folder
+                options = {"Subpath": key, "NoCopy": True}
+                source = {"Type": "volume", "Source": f"{prefix}-{name}-{kind}", "VolumeOptions": options}
             else:
                 source = {"Type": "bind", "Source": f"{files_folder}/{kind}/{key}"}
             mounts.append(mount | source)

@@ -14,25 +14,24 @@ from lyra_tasks.tasks.word import dry, line_flags, word
     no_cache="build every step anew",
     pull="look for newer base images, as Docker does; what the lock pins stays",
 )
-def build(c: Any, image: Any = (), no_cache: bool = False, pull: bool = False, dry_run: bool = False) -> None:
+def build(c: Any, image: Any = None, no_cache: bool = False, pull: bool = False, dry_run: bool = False) -> None:
     """Build the images in parallel; says what is new."""
     from lyra_tasks.build import facts, plan, run, show
 
     work = workspace()
-    planned = plan.plan(
-        work.config, facts.gather(work, image), facts.names(work, image), plan.BuildFlags(no_cache, pull)
-    )
+    chosen = facts.names(work, image or ())
+    planned = plan.plan(work.config, facts.gather(work, chosen), chosen, plan.BuildFlags(no_cache, pull))
     if dry(c):
         return show.planned(planned)
     return show.built(run.run(planned, engine=work.engine, owner=work.owner, store=work.images, folder=work.folder))
 
 
 @word(iterable=("only",), only="make only the check of this name (repeatable); leaves no evidence")
-def test(c: Any, only: Any = (), dry_run: bool = False, json: bool = False) -> None:
+def test(c: Any, only: Any = None, dry_run: bool = False, json: bool = False) -> None:
     """Run the services in isolated, limited containers and make the checks; passes or exits with 5."""
     from lyra_tasks.lab import show, trial
 
-    planned = trial.gather(workspace(), tuple(only))
+    planned = trial.gather(workspace(), tuple(only or ()))
     if dry(c):
         return show.planned(planned)
     return show.verdict(trial.run(planned))

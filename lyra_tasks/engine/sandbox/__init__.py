@@ -10,12 +10,19 @@ from lyra_tasks.engine.sandbox.layout import Sandbox, Store, find, places_of
 from lyra_tasks.engine.sandbox.start import up
 from lyra_tasks.engine.sandbox.stop import DownReport, down
 
-__all__ = ["DownReport", "Sandbox", "Store", "down", "exec_in_network", "find", "has_data", "up"]
+__all__ = ["DownReport", "Sandbox", "Store", "behind", "down", "exec_in_network", "find", "has_data", "up"]
 
 
 def has_data(state: Path) -> bool:
     """Whether an engine of this state folder, running or not, may hold images and volumes."""
     return (places_of(state).folder / "data").is_dir()
+
+
+def behind(host: str) -> Sandbox | None:
+    """The running sandbox that a `DOCKER_HOST` leads to, also another project's; None for any other engine."""
+    link = Path(host.removeprefix("unix://")).parent / "state"
+    found = find(link.resolve()) if link.is_symlink() else None
+    return found if found and host == f"unix://{found.socket}" else None
 
 
 def exec_in_network(sandbox: Sandbox, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -60,6 +60,11 @@ class Places:
         """A link to the unpacked packages, fit for PATH even if the cache's own path holds a colon."""
         return self.runtime / "engine"
 
+    @property
+    def owner(self) -> Path:
+        """A link to the state folder, so that the socket alone tells whose engine it is."""
+        return self.runtime / "state"
+
     def data(self, suite: str, store: Store) -> Path:
         """The engine's images, containers and volumes; other versions and stores could not read them."""
         return self.folder / "data" / f"{suite}-{store}"

@@ -170,6 +170,7 @@ def _prepare(plan: StartPlan) -> None:
     (places.runtime / "inner").mkdir(parents=True, mode=0o700)
     places.runtime.chmod(0o700)
     places.engine.symlink_to(plan.engine)
+    places.owner.symlink_to(places.state)
 
 
 def _launch(plan: StartPlan, gate: int) -> None:

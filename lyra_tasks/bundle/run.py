@@ -1,0 +1,206 @@
+"""Running a promotion: staged beside the other versions, read back, renamed into place, listed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lyra_tasks import console
+from lyra_tasks.bundle import layout
+from lyra_tasks.bundle.checksums import write_checksums
+from lyra_tasks.bundle.contents import archive_annotations, documents, manifest_of
+from lyra_tasks.bundle.manifest import BundledImage, BundleEntry, ImageLayer, Manifest, write_document
+from lyra_tasks.bundle.plan import PlannedArchive, PromotionPlan
+from lyra_tasks.bundle.read import read_index, read_manifest
+from lyra_tasks.engine.objects import saved
+from lyra_tasks.errors import BundleError, ImmutableError, NoSpaceError
+from lyra_tasks.images.archive import write_archive
+from lyra_tasks.images.check import check_archive
+from lyra_tasks.images.pack import PackedImage, Wanted, pack
+from lyra_tasks.records.store import sync_folder, write_file
+from lyra_tasks.run import locked
+
+if TYPE_CHECKING:
+    from lyra_tasks.engine.workspace import Workspace
+
+_STAGING = ".staging-"
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A bundle that is in place; `made` is False where it was there already, with the same digests."""
+
+    folder: Path
+    manifest: Manifest
+    made: bool
+    removed_snapshots: tuple[str, ...] = ()
+
+
+def run(plan: PromotionPlan, work: Workspace) -> Promotion:
+    """Make the bundle, or say that it is there.
+
+    ImmutableError if the version is there with other digests, NoSpaceError on a full disk; in every case no partial
+    version is to be seen, and what was there before is as it was.
+    """
+    plan.folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(plan.folder.parent / _LOCK, what="the promotion directory"):
+        if plan.folder.exists():
+            return Promotion(plan.folder, _same(plan), made=False)
+        work.journal.append(work.run, "promoting", version=plan.version, set=plan.facts.key.digest)
+        with _staging(plan) as stage:
+            manifest = _fill(plan, work, stage)
+            _publish(plan, stage)
+        removed = _list(plan, manifest)
+    work.journal.append(
+        work.run, "promoted", version=plan.version, set=plan.facts.key.digest,
+        images={image.name: image.config_digest for image in manifest.images}, removed_snapshots=list(removed),
+    )  # fmt: skip
+    return Promotion(plan.folder, manifest, made=True, removed_snapshots=removed)
+
+
+def _same(plan: PromotionPlan) -> Manifest:
+    there = read_manifest(plan.folder)
+    promoted = {image.name: image.config_digest for image in there.images}
+    wanted = {each.image: each.record.config_digest for each in plan.archives}
+    if promoted != wanted or there.set_digest != f"sha256:{plan.facts.key.digest}":
+        lines = [
+            f"{name}: promoted {promoted.get(name, 'not at all')}, now {wanted.get(name, 'not any more')}"
+            for name in sorted({*promoted, *wanted})
+        ]
+        raise ImmutableError(
+            f"{plan.version} is promoted already, and is not what it would be now",
+            hint="a version never changes; commit, or tag the next version",
+            details=tuple(lines),
+        )
+    return there
+
+
+@contextmanager
+def _staging(plan: PromotionPlan) -> Iterator[Path]:
+    """A folder beside the versions, of which nothing is left if what happens in it fails; older remains are swept."""
+    parent = plan.folder.parent
+    for old in parent.glob(f"{_STAGING}*"):
+        shutil.rmtree(old)
+    stage = parent / f"{_STAGING}{plan.version}"
+    try:
+        stage.mkdir()
+        yield stage
+    except OSError as error:
+        if error.errno == 28:
+            raise NoSpaceError(
+                f"no space left in {parent} to promote {plan.version}",
+                hint="free space there, then run `promote` again",
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _fill(plan: PromotionPlan, work: Workspace, stage: Path) -> Manifest:
+    packed = _packed(plan, work, stage / "spool")
+    (stage / layout.IMAGES).mkdir()
+    images, sums = [], {}
+    for archive in plan.archives:
+        image = _archived(plan, archive, packed[archive.image], stage)
+        images.append(image)
+        sums[image.file] = image.sha256
+    shutil.rmtree(stage / "spool")
+    manifest = manifest_of(plan, images)
+    write_document(stage / layout.MANIFEST, manifest)
+    for name, content in documents(plan, manifest, work.root).items():
+        write_file(stage / name, content)
+    _copy_evidence(plan, work, stage)
+    write_checksums(stage, sums)
+    return manifest
+
+
+def _packed(plan: PromotionPlan, work: Workspace, spool: Path) -> dict[str, PackedImage]:
+    """All images out of one stream of the engine: layers that they share are sent once."""
+    spool.mkdir()
+    names = [each.record.engine_id for each in plan.archives]
+    wanted = {each.image: Wanted(each.record.engine_id, each.record.platform) for each in plan.archives}
+    with saved(work.engine, names) as stream:
+        packed = pack(stream, wanted, spool, plan.compression)
+    for each in plan.archives:
+        identity = packed[each.image].identity
+        if identity.config_digest != each.record.config_digest:
+            raise BundleError(
+                f"{each.image}: the engine gave {identity.config_digest}, tested was {each.record.config_digest}",
+                hint="run `build test` again",
+            )
+    return packed
+
+
+def _archived(plan: PromotionPlan, archive: PlannedArchive, image: PackedImage, stage: Path) -> BundledImage:
+    """Write one archive and read it back, every byte of it."""
+    path = stage / archive.file
+    write_archive(path, image, archive.references, archive_annotations(plan), plan.facts.epoch)
+    contents = check_archive(path, expected=image.identity)
+    identity = image.identity
+    console.note(f"{archive.image}: {console.size(contents.size)}, read back and whole")
+    return BundledImage(
+        name=archive.image,
+        services=list(archive.services),
+        references=list(archive.references),
+        file=archive.file,
+        sha256=contents.sha256,
+        size=contents.size,
+        platform=identity.platform,
+        config_digest=identity.config_digest,
+        manifest_digest=identity.manifest_digest,
+        diff_ids=list(identity.diff_ids),
+        layers=[
+            ImageLayer(
+                media_type=layer.media_type, digest=layer.digest, size=layer.size, unpacked_size=layer.unpacked_size
+            )
+            for layer in identity.layers
+        ],
+        bases=dict(archive.record.bases),
+    )
+
+
+def _copy_evidence(plan: PromotionPlan, work: Workspace, stage: Path) -> None:
+    source = plan.facts.evidence_folder
+    for name in (layout.TESTS_XML, layout.TESTS_JSON, layout.METRICS):
+        shutil.copyfile(source / Path(name).name, stage / name)
+    shutil.copytree(source / "logs", stage / layout.LOGS)
+    runs = {plan.facts.evidence.run, work.run, *(each.record.run for each in plan.archives)}
+    lines = [json.dumps(entry.__dict__, sort_keys=True) for entry in work.journal.entries() if entry.run in runs]
+    write_file(stage / layout.JOURNAL, ("\n".join(lines) + "\n").encode())
+
+
+def _publish(plan: PromotionPlan, stage: Path) -> None:
+    for folder, _, names in os.walk(stage):
+        for name in names:
+            handle = os.open(Path(folder, name), os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+        sync_folder(Path(folder))
+    stage.rename(plan.folder)
+    sync_folder(plan.folder.parent)
+
+
+def _list(plan: PromotionPlan, manifest: Manifest) -> tuple[str, ...]:
+    """Enter the version into the project's list, and drop the oldest snapshots; releases always stay."""
+    parent = plan.folder.parent
+    entry = BundleEntry(
+        version=manifest.version,
+        created=manifest.created,
+        commit=manifest.source.commit,
+        set_digest=manifest.set_digest,
+        is_snapshot=manifest.is_snapshot,
+    )
+    index = read_index(parent, manifest.project).with_entry(entry)
+    snapshots = [each.version for each in index.versions if each.is_snapshot and each.version != manifest.version]
+    old = tuple(snapshots[plan.config.promotion.keep_snapshots - 1 :] if manifest.is_snapshot else ())
+    write_document(parent / layout.INDEX, index.without(*old))
+    for version in old:
+        shutil.rmtree(parent / version, ignore_errors=True)
+    return old

@@ -1,0 +1,97 @@
+"""What `promote`, `verify` and `bundle.list` show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lyra_tasks import console
+from lyra_tasks.bundle import layout
+from lyra_tasks.bundle.plan import PromotionPlan
+from lyra_tasks.bundle.read import read_index
+from lyra_tasks.bundle.run import Promotion
+from lyra_tasks.bundle.verify import VerifyReport
+from lyra_tasks.config.find import shown
+from lyra_tasks.errors import BundleError, UsageError
+
+
+def planned(plan: PromotionPlan) -> None:
+    """What a promotion would make."""
+    if console.is_json():
+        return console.document(
+            {
+                "version": plan.version,
+                "folder": str(plan.folder),
+                "compression": plan.compression,
+                "images": {each.image: each.record.config_digest for each in plan.archives},
+            }
+        )
+    console.say(f"would promote {plan.version} to {shown(plan.folder)}:")
+    for each in plan.archives:
+        console.say(f"  {each.file}  {each.record.config_digest[:19]}  for {', '.join(each.services)}")
+    return None
+
+
+def promoted(result: Promotion) -> None:
+    """Where the bundle is, what is in it, and what to do next."""
+    manifest = result.manifest
+    if console.is_json():
+        return console.document(
+            {"folder": str(result.folder), "made": result.made} | manifest.model_dump(mode="json", by_alias=True)
+        )
+    if not result.made:
+        console.say(f"{manifest.version} is promoted already, with the same digests: {shown(result.folder)}")
+        return None
+    console.say(f"promoted {console.style(manifest.version, 'green')} to {shown(result.folder)}:")
+    for image in manifest.images:
+        console.say(f"  {image.file}  {console.size(image.size)}  {image.config_digest[:19]}")
+    console.say(f"  {layout.SUMMARY}, deploy/, evidence/ of {manifest.tests.passed} passed checks, {layout.CHECKSUMS}")
+    for version in result.removed_snapshots:
+        console.say(f"removed the old snapshot {version}")
+    console.say(f"next: `verify`, carry the folder to Proxima, and follow its {layout.SUMMARY}")
+    if manifest.is_snapshot:
+        console.note("this is a snapshot: only a clean tree on a version tag makes a release")
+    return None
+
+
+def verified(report: VerifyReport) -> None:
+    """That a bundle is whole, and what it carries."""
+    total = sum(file.size for file in report.files)
+    if console.is_json():
+        return console.document(
+            {
+                "path": str(report.path),
+                "project": report.project,
+                "version": report.version,
+                "files": [{"name": file.name, "size": file.size} for file in report.files],
+                "images": {name: identity.config_digest for name, identity in report.images},
+            }
+        )
+    files = f"{len(report.files)} files, {console.size(total)}"
+    return console.say(f"{report.project} {report.version}: whole, {files}, every byte checked")
+
+
+def newest(bundles: Path) -> Path:
+    """The folder of the newest bundle; UsageError if there is none."""
+    try:
+        index = read_index(bundles, bundles.name)
+    except BundleError as error:
+        raise BundleError(error.message, hint="name the bundle to verify: `verify PATH`") from error
+    if not index.versions:
+        raise UsageError("there is no bundle yet", hint="run `promote`, or name one: `verify PATH`")
+    return bundles / index.versions[0].version
+
+
+def listed(bundles: Path) -> None:
+    """A line per bundle, newest first."""
+    index = read_index(bundles, bundles.name)
+    if console.is_json():
+        return console.document(index.model_dump(mode="json", by_alias=True))
+    if not index.versions:
+        return console.say("there is no bundle yet; `build test promote` makes one")
+    return console.table(
+        ("version", "of", "commit", "kind"),
+        [
+            (each.version, each.created, each.commit[:7], "snapshot" if each.is_snapshot else "release")
+            for each in index.versions
+        ],
+    )

@@ -1,0 +1,181 @@
+"""The one engine of a test session, and projects to run the words in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.config.models import Configuration
+from lyra_tasks.engine import sandbox
+from lyra_tasks.engine.connect import Engine, connect
+from lyra_tasks.engine.debian import AptWorkspace, unpack
+from lyra_tasks.engine.mirror import host_codename
+from lyra_tasks.run import base_folder, paths_of
+
+PROJECTS = Path(__file__).parent / "projects"
+REPOSITORY = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command line ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        """Both streams."""
+        return self.out + self.err
+
+
+@dataclass(frozen=True)
+class Project:
+    """A git repository with a `.lyra.toml`, and the environment its words run in."""
+
+    root: Path
+    environment: dict[str, str]
+
+    def lyra(self, *words: str, timeout: float = 300, **more: str) -> Outcome:
+        """Run the program with `words` in the project, as a user would."""
+        done = subprocess.run(
+            self.command(*words),
+            cwd=self.root,
+            env={**self.environment, **more},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def command(self, *words: str) -> list[str]:
+        """The argument list of the program."""
+        return [sys.executable, "-W", "error", "-m", "lyra_tasks.tasks.program", *words]
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start the program and do not wait for it."""
+        return subprocess.Popen(
+            self.command(*words),
+            cwd=self.root,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def git(self, *words: str) -> str:
+        """Run git in the project."""
+        return subprocess.run(["git", *words], cwd=self.root, check=True, capture_output=True, text=True).stdout
+
+    def commit(self, message: str = "change") -> None:
+        """Commit everything as it is."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+
+    def replace(self, file: str, old: str, new: str) -> None:
+        """Change a file of the project; the old text must be there once."""
+        path = self.root / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {file}"
+        path.write_text(text.replace(old, new))
+
+    @property
+    def state(self) -> Path:
+        """The state folders of all checkouts in this environment."""
+        return Path(self.environment["XDG_STATE_HOME"]) / "lyra"
+
+    def bundles(self) -> list[Path]:
+        """The version folders below `promotion/`."""
+        return sorted(path.parent for path in self.root.glob("promotion/*/*/manifest.json"))
+
+
+@pytest.fixture(scope="session")
+def cache() -> Path:
+    """The machine's own cache, so that packages are downloaded once and not once a session."""
+    return base_folder("XDG_CACHE_HOME", ".cache") / "lyra"
+
+
+@pytest.fixture(scope="session")
+def box(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sandbox.Sandbox]:
+    """The sandbox engine of the session, default suite and store."""
+    state = tmp_path_factory.mktemp("engine")
+    yield sandbox.up(state, cache=cache)
+    sandbox.down(state, purge=True)
+
+
+@pytest.fixture(scope="session")
+def engine(box: sandbox.Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """A connection to the session's engine."""
+    config = Configuration.model_validate({"schema": 1, "project": {"name": "tests"}})
+    os.environ["DOCKER_HOST"] = f"unix://{box.socket}"
+    try:
+        return connect(config, paths_of(tmp_path_factory.mktemp("tests"), "tests"))
+    finally:
+        del os.environ["DOCKER_HOST"]
+
+
+@pytest.fixture(scope="session")
+def busybox(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A folder `bin` with a static busybox under the names that the sample projects call."""
+    folder = tmp_path_factory.mktemp("busybox")
+    workspace = AptWorkspace(cache / "tests" / "apt", (host_codename(),))
+    workspace.update()
+    unpack(workspace.download([f"busybox-static/{host_codename()}"], folder, lambda _: None), folder / "root")
+    program = next((folder / "root").glob("**/bin/busybox"))
+    (folder / "bin").mkdir()
+    for name in ("busybox", "sh", "cat", "wc", "ls", "sleep", "dd", "id"):
+        (folder / "bin" / name).symlink_to("busybox")
+    (folder / "bin" / "busybox").unlink()
+    shutil.copy(program, folder / "bin" / "busybox")
+    return folder / "bin"
+
+
+@pytest.fixture
+def lonely(tmp_path: Path, busybox: Path, cache: Path) -> Project:
+    """The tiny project where no engine answers."""
+    return _tiny(tmp_path, busybox, cache, None)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox) -> Iterator[Project]:
+    """The tiny project as a git repository, with the session's engine; cleaned up afterwards."""
+    made = _tiny(tmp_path, busybox, cache, box)
+    yield made
+    made.lyra("clean")
+
+
+def _tiny(tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox | None) -> Project:
+    root = tmp_path / "project"
+    shutil.copytree(PROJECTS / "tiny", root)
+    shutil.copytree(busybox, root / "app" / "bin", symlinks=True)
+    return repository(root, tmp_path, cache, box)
+
+
+def repository(root: Path, tmp_path: Path, cache: Path, box: sandbox.Sandbox | None) -> Project:
+    """`root` as a git repository with one commit, and an environment of its own."""
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "LYRA_", "XDG_", "GIT_"))
+    }
+    environment |= {
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "XDG_CACHE_HOME": str(cache.parent),
+        "PYTHONPATH": str(REPOSITORY),
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+    }
+    if box is not None:
+        environment["DOCKER_HOST"] = f"unix://{box.socket}"
+    project = Project(root, environment)
+    project.git("init", "--quiet", "--initial-branch", "main")
+    project.git("config", "user.name", "Ada")
+    project.git("config", "user.email", "ada@example.org")
+    project.commit("start")
+    return project
