@@ -86,7 +86,7 @@ class Layout(_Document):
 def parse(data: bytes, kind: type[T], where: str) -> T:
     """`data` as a `kind`; BundleError naming `where` if it is not JSON, repeats a key or lacks what `kind` needs."""
     try:
-        value = json.loads(data, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]

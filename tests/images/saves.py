@@ -1,0 +1,146 @@
+"""Small images, and what the three kinds of engine save of them, made without an engine."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+
+
+def layer(files: Mapping[str, bytes]) -> bytes:
+    """An uncompressed layer."""
+    return tar([(name, data) for name, data in files.items()])
+
+
+def tar(members: Sequence[tuple[str, bytes | str]]) -> bytes:
+    """A tar of files (bytes) and symbolic links (text), in this order."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(content, str):
+                info.type, info.linkname = tarfile.SYMTYPE, content
+                archive.addfile(info)
+            else:
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def sha256(data: bytes) -> str:
+    """`sha256:…`."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def blob(data: bytes) -> tuple[str, bytes]:
+    """A blob as a member of an image layout."""
+    return f"blobs/sha256/{hashlib.sha256(data).hexdigest()}", data
+
+
+def pieces(data: bytes, size: int = 1000) -> Iterator[bytes]:
+    """A stream, as it comes from a socket."""
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
+@dataclass(frozen=True)
+class SampleImage:
+    """An image with these uncompressed layers."""
+
+    reference: str
+    layers: tuple[bytes, ...]
+    architecture: str = "amd64"
+
+    @property
+    def config(self) -> bytes:
+        """The image config, spaced in a way of its own: it must survive byte for byte."""
+        diff_ids = [sha256(each) for each in self.layers]
+        document = {
+            "architecture": self.architecture,
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        }
+        return json.dumps(document, indent=3).encode()
+
+    def manifest(self, blobs: Sequence[bytes], suffix: str) -> bytes:
+        """An OCI manifest over these blobs."""
+        media_type = f"application/vnd.oci.image.layer.v1.tar{suffix}"
+        layers = [{"mediaType": media_type, "digest": sha256(each), "size": len(each)} for each in blobs]
+        config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(self.config)}
+        document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": layers}
+        return json.dumps(document | {"config": config | {"size": len(self.config)}}, indent=1).encode()
+
+
+def legacy(*images: SampleImage) -> list[tuple[str, bytes | str]]:
+    """As Engine 20.10 saves: a folder per layer, repeated ones as links that come first, the description last."""
+    members: list[tuple[str, bytes | str]] = []
+    entries = []
+    homes: dict[bytes, str] = {}
+    for number, image in enumerate(images):
+        paths = []
+        for position, content in enumerate(image.layers):
+            folder = hashlib.sha256(b"%d %d" % (number, position)).hexdigest()
+            members.append((f"{folder}/VERSION", b"1.0"))
+            members.append((f"{folder}/json", b'{"id":"%s"}' % folder.encode()))
+            if content in homes:
+                members.insert(0, (f"{folder}/layer.tar", f"../{homes[content]}/layer.tar"))
+            else:
+                members.append((f"{folder}/layer.tar", content))
+                homes[content] = folder
+            paths.append(f"{folder}/layer.tar")
+        name = f"{hashlib.sha256(image.config).hexdigest()}.json"
+        members.append((name, image.config))
+        entries.append({"Config": name, "RepoTags": [image.reference], "Layers": paths})
+    return [*members, ("manifest.json", json.dumps(entries).encode())]
+
+
+def layout(*images: SampleImage, compressed: bool, nested: bool = False) -> list[tuple[str, bytes | str]]:
+    """As newer engines save: an image layout, with plain layers (classic store) or compressed ones (containerd).
+
+    `nested` puts an index between, with an attestation and another platform whose blobs are not there.
+    """
+    blobs: dict[str, bytes] = {}
+    descriptors: list[dict[str, Any]] = []
+    for image in images:
+        contents = [gzip.compress(each, 9, mtime=7) if compressed else each for each in image.layers]
+        manifest = image.manifest(contents, "+gzip" if compressed else "")
+        blobs |= dict(map(blob, (*contents, image.config, manifest)))
+        top, kind = manifest, OCI_MANIFEST
+        if nested:
+            top, kind = _index(manifest), OCI_INDEX
+            blobs |= dict(map(blob, (top, ATTESTATION)))
+        name = {"io.containerd.image.name": f"docker.io/{image.reference}"}
+        descriptors.append({"mediaType": kind, "digest": sha256(top), "size": len(top), "annotations": name})
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
+    return [
+        *sorted(blobs.items()),
+        ("index.json", json.dumps(index).encode()),
+        ("manifest.json", b"[]"),
+        ("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'),
+    ]
+
+
+ATTESTATION = json.dumps({"schemaVersion": 2, "config": {}, "layers": []}).encode()
+
+
+def _index(manifest: bytes) -> bytes:
+    absent = b"another platform"
+    attested = {"vnd.docker.reference.type": "attestation-manifest"}
+    return json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [
+                {"mediaType": OCI_MANIFEST, "digest": sha256(ATTESTATION), "size": 2, "annotations": attested},
+                {"mediaType": OCI_MANIFEST, "digest": sha256(absent), "size": len(absent)},
+                {"mediaType": OCI_MANIFEST, "digest": sha256(manifest), "size": len(manifest)},
+            ],
+        }
+    ).encode()

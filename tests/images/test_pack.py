@@ -1,0 +1,212 @@
+"""What an engine saves becomes the same image, whatever its layout."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lyra_tasks.errors import BundleError
+from lyra_tasks.images.codec import Compression, Digester, codec_of, compress, unpack
+from lyra_tasks.images.pack import PackedImage, Wanted, pack
+from tests.images.saves import SampleImage, blob, layer, layout, legacy, pieces, sha256, tar
+
+COMPRESSIONS: tuple[Compression, ...] = ("gzip", "zstd")
+
+BASE = layer({"etc/base": b"base" * 5000})
+WEB = SampleImage("shop/web:1.0", (BASE, layer({"app/web": b"w" * 3_000_000})))
+COUNTER = SampleImage("shop/counter:1.0", (BASE, layer({"{json-like}": b"c"})))
+
+SAVES = {
+    "legacy": legacy(WEB, COUNTER),
+    "classic": layout(WEB, COUNTER, compressed=False),
+    "containerd": layout(WEB, COUNTER, compressed=True),
+    "containerd with attestations": layout(WEB, COUNTER, compressed=True, nested=True),
+}
+
+
+def packed(
+    members: list[tuple[str, bytes | str]], spool: Path, compression: Compression = "gzip"
+) -> dict[str, PackedImage]:
+    spool.mkdir(exist_ok=True)
+    wanted = {"web": Wanted("shop/web:1.0"), "counter": Wanted("shop/counter:1.0", "linux/amd64")}
+    return pack(pieces(tar(members)), wanted, spool, compression)
+
+
+@pytest.mark.parametrize("kind", SAVES)
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_every_layout_gives_the_image_that_was_built(kind: str, compression: Compression, tmp_path: Path) -> None:
+    images = packed(SAVES[kind], tmp_path, compression)
+    for name, sample in (("web", WEB), ("counter", COUNTER)):
+        image = images[name]
+        assert image.config == sample.config
+        assert image.identity.config_digest == sha256(sample.config)
+        assert image.identity.manifest_digest == sha256(image.manifest)
+        assert image.identity.platform == "linux/amd64"
+        assert image.identity.diff_ids == tuple(map(sha256, sample.layers))
+        assert [each.unpacked_size for each in image.identity.layers] == list(map(len, sample.layers))
+        for each, content in zip(image.identity.layers, sample.layers, strict=True):
+            data = (tmp_path / each.digest.removeprefix("sha256:")).read_bytes()
+            assert (sha256(data), len(data)) == (each.digest, each.size)
+            codec = codec_of(data)
+            assert each.media_type.endswith(f"+{codec}")
+            assert b"".join(unpack([data], codec, "blob")) == content
+
+
+def test_a_shared_layer_lies_in_the_spool_once(tmp_path: Path) -> None:
+    packed(SAVES["legacy"], tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_the_same_image_gives_the_same_blobs_however_the_stream_is_cut(tmp_path: Path) -> None:
+    first = packed(SAVES["legacy"], tmp_path / "a")["web"].identity
+    again = packed(SAVES["classic"], tmp_path / "b")["web"].identity
+    data = tar(SAVES["classic"])
+    (tmp_path / "c").mkdir()
+    whole = pack([data], {1: Wanted("shop/web:1.0")}, tmp_path / "c", "gzip")[1].identity
+    assert first == again == whole
+
+
+def test_compressed_layers_and_their_manifest_are_kept_byte_for_byte(tmp_path: Path) -> None:
+    blobs = [gzip.compress(each, 9, mtime=7) for each in WEB.layers]
+    image = packed(SAVES["containerd"], tmp_path)["web"]
+    assert [each.digest for each in image.identity.layers] == list(map(sha256, blobs))
+    assert image.manifest == WEB.manifest(blobs, "+gzip")
+
+
+def test_zstd_layers_become_gzip_for_an_engine_that_reads_no_zstd(tmp_path: Path) -> None:
+    blobs = []
+    for number, content in enumerate(WEB.layers):
+        with (tmp_path / str(number)).open("w+b") as file:
+            compress([content], "zstd", Digester(file))
+            file.seek(0)
+            blobs.append(file.read())
+    manifest = WEB.manifest(blobs, "+zstd")
+    members = dict(layout(WEB, compressed=True)) | dict(map(blob, (*blobs, manifest)))
+    descriptor = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": sha256(manifest), "size": 1}
+    members["index.json"] = json.dumps({"manifests": [descriptor]}).encode()
+    for compression in COMPRESSIONS:
+        spool = tmp_path / compression
+        spool.mkdir()
+        stream = pieces(tar(list(members.items())))
+        image = pack(stream, {0: Wanted(sha256(manifest))}, spool, compression)[0]
+        assert image.identity.diff_ids == tuple(map(sha256, WEB.layers))
+        assert all(each.media_type.endswith(compression) for each in image.identity.layers)
+        assert (image.manifest == manifest) is (compression == "zstd")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_image_is_found_by_each_of_its_digests(compressed: bool, tmp_path: Path) -> None:
+    members = layout(WEB, compressed=compressed, nested=True)
+    index = json.loads(dict(members)["index.json"])["manifests"][0]["digest"]
+    for key in (sha256(WEB.config), index, f"shop/web@{index}", "docker.io/shop/web:1.0"):
+        image = pack(pieces(tar(members)), {0: Wanted(key)}, tmp_path, "gzip")[0]
+        assert image.identity.config_digest == sha256(WEB.config)
+
+
+def test_what_is_not_in_the_save_is_named_with_its_platform(tmp_path: Path) -> None:
+    for want in (Wanted("shop/web:2.0"), Wanted("shop/web:1.0", "linux/arm64"), Wanted("sha256:" + "0" * 64)):
+        with pytest.raises(BundleError, match="is not in it") as error:
+            pack(pieces(tar(SAVES["containerd"])), {0: want}, tmp_path, "gzip")
+        assert want.reference in error.value.message
+        assert want.platform in error.value.message
+
+
+def test_two_platforms_under_one_name_must_be_told_apart(tmp_path: Path) -> None:
+    arm = SampleImage(WEB.reference, WEB.layers, "arm64")
+    members = layout(WEB, arm, compressed=True)
+    with pytest.raises(BundleError, match="linux/amd64, linux/arm64; say which"):
+        pack(pieces(tar(members)), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
+    image = pack(pieces(tar(members)), {0: Wanted(WEB.reference, "linux/arm64")}, tmp_path, "gzip")[0]
+    assert image.config == arm.config
+
+
+@pytest.mark.parametrize("kind", SAVES)
+def test_a_stream_that_ends_early_is_refused_wherever_it_ends(kind: str, tmp_path: Path) -> None:
+    whole = tar(SAVES[kind]).rstrip(b"\0")
+    for end in (0, 100, 512, len(whole) // 3, len(whole) - 1, len(whole)):
+        with pytest.raises(BundleError):
+            pack(pieces(whole[:end], 65536), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("tmp")]
+
+
+def test_a_layer_that_is_not_the_one_of_the_config_is_refused(tmp_path: Path) -> None:
+    members = [(name, layer({"x": b"x"}) if data == WEB.layers[1] else data) for name, data in legacy(WEB)]
+    with pytest.raises(BundleError, match="not the ones its config names"):
+        pack(pieces(tar(members)), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_changed_config_or_manifest_is_refused(compressed: bool, tmp_path: Path) -> None:
+    members = dict(layout(WEB, compressed=compressed))
+    documents = [each for each in members.items() if each[0].startswith("blobs/") and each[1][:1] == b"{"]
+    assert len(documents) == 2
+    for name, data in documents:
+        assert isinstance(data, bytes)
+        changed = members | {name: data.replace(b'"', b' "', 1)}
+        with pytest.raises(BundleError, match="digest that it is named by"):
+            pack(pieces(tar(list(changed.items()))), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
+
+
+@pytest.mark.parametrize(
+    ("member", "problem"),
+    [
+        (("../escape", b"x"), "leads out"),
+        (("/absolute", b"x"), "leads out"),
+        (("link", "../../etc/passwd"), "leads out"),
+        (("manifest.json", b"[]"), "twice"),
+        (("bomb.json", b"\x1f\x8bnot gzip at all"), "damaged"),
+    ],
+)
+def test_hostile_members_are_refused(member: tuple[str, bytes | str], problem: str, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=problem):
+        pack(pieces(tar([*SAVES["legacy"], member])), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
+
+
+def test_a_circle_of_links_is_refused(tmp_path: Path) -> None:
+    entries: list[dict[str, object]] = [{"Config": "a", "RepoTags": None, "Layers": []}]
+    members: list[tuple[str, bytes | str]] = [("a", "b"), ("b", "a"), ("manifest.json", json.dumps(entries).encode())]
+    with pytest.raises(BundleError, match="circle"):
+        pack(pieces(tar(members)), {}, tmp_path, "gzip")
+
+
+def test_what_goes_wrong_while_the_stream_arrives_is_raised_as_it_is(tmp_path: Path) -> None:
+    def broken() -> Iterator[bytes]:
+        yield tar(SAVES["legacy"])[:200_000]
+        raise ConnectionResetError("gone")
+
+    with pytest.raises(ConnectionResetError):
+        pack(broken(), {}, tmp_path, "gzip")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("tmp")]
+
+
+@given(st.binary(max_size=3000), st.integers(1, 700), st.sampled_from(COMPRESSIONS))
+def test_what_was_compressed_unpacks_however_it_is_cut(content: bytes, size: int, codec: Compression) -> None:
+    file = io.BytesIO()
+    compress([content], codec, Digester(file))
+    compress([b"second member"], codec, Digester(file))
+    assert b"".join(unpack(pieces(file.getvalue(), size), codec, "blob")) == content + b"second member"
+    with pytest.raises(BundleError, match="unpacks to more"):
+        list(unpack([file.getvalue()], codec, "blob", limit=len(content) + 12))
+    with pytest.raises(BundleError):
+        list(unpack([file.getvalue()[:-1]], codec, "blob"))
+
+
+def test_a_layer_larger_than_the_pipeline_compresses_alike_every_time(tmp_path: Path) -> None:
+    noise = random.Random(7).randbytes(9_000_000)
+    image = SampleImage("shop/big:1", (layer({"noise": noise, "zeros": bytes(9_000_000)}),))
+    for compression in COMPRESSIONS:
+        found = set()
+        for size in (977, 65536, 5_000_000):
+            spool = tmp_path / f"{compression}{size}"
+            spool.mkdir()
+            stream = pieces(tar(legacy(image)), size)
+            found.add(pack(stream, {0: Wanted("shop/big:1")}, spool, compression)[0].identity)
+        assert len(found) == 1
