@@ -147,8 +147,9 @@ def test_a_changed_submodule_counts_with_its_content(repo: Path, tmp_path: Path)
     run(repo, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(commit_new(tmp_path / "lib")), "lib")
     run(repo, "commit", "-q", "-m", "add a submodule")
     hashes = set()
+    (repo / "lib" / "deep").mkdir()
     for text in ("one", "two"):
-        (repo / "lib" / "new").write_text(text)
+        (repo / "lib" / "deep" / "new").write_text(text)
         found = git_facts(repo)
         assert found.changed == ("lib",)
         hashes.add(found.dirty_hash)
@@ -172,7 +173,7 @@ def test_a_detached_shallow_clone_is_told(repo: Path, tmp_path: Path) -> None:
 
 
 def test_the_remote_is_told_without_credentials(repo: Path) -> None:
-    run(repo, "remote", "add", "upstream", "https://example.org/upstream")
+    run(repo, "remote", "add", "backup", "https://example.org/backup")
     run(repo, "remote", "add", "origin", "https://ada:hunter2@example.org:8443/guestbook.git?token=hunter2")
     assert git_facts(repo).remote == "https://example.org:8443/guestbook.git"
 
