@@ -31,7 +31,6 @@ class ArchivedImage:
     path: Path
     digest: str
     diff_ids: tuple[str, ...]
-    platform: str
     config: str
     layers: tuple[str, ...]
     descriptor: Mapping[str, Any] | None
@@ -98,7 +97,6 @@ def _described(path: Path, archive: tarfile.TarFile) -> ArchivedImage:
         path=path,
         digest=f"sha256:{digest}",
         diff_ids=tuple(settings["rootfs"]["diff_ids"]),
-        platform=f"{settings['os']}/{settings['architecture']}",
         config=config,
         layers=layers,
         descriptor=descriptor,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import io
 import json
 import os
 import secrets
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -61,6 +65,54 @@ def buildx(*words: str, **environment: str) -> str:
     return result.stderr
 
 
+def packed(members: Mapping[str, bytes]) -> bytes:
+    """A tar archive of files."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return out.getvalue()
+
+
+def digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def described(kind: str, data: bytes, **more: Any) -> dict[str, Any]:
+    """A descriptor of a blob."""
+    return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": digest(data), "size": len(data), **more}
+
+
+def oci_layout(config: bytes, layer: bytes, reference: str) -> dict[str, bytes]:
+    """The members of an OCI image layout with one image."""
+    parts = {"config": described("config.v1+json", config), "layers": [described("layer.v1.tar+gzip", layer)]}
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, **parts}).encode()
+    names = {"annotations": {"io.containerd.image.name": f"docker.io/{reference}"}} if reference else {}
+    index = {"schemaVersion": 2, "manifests": [described("manifest.v1+json", manifest, **names)]}
+    blobs = {f"blobs/sha256/{digest(blob)[7:]}": blob for blob in (config, layer, manifest)}
+    return {**blobs, "oci-layout": b'{"imageLayoutVersion": "1.0.0"}', "index.json": json.dumps(index).encode()}
+
+
+def with_attestation(members: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The same layout as BuildKit writes it with provenance: an index in the index, and a manifest of no platform."""
+    (image,) = json.loads(members["index.json"])["manifests"]
+    note = json.dumps({"schemaVersion": 2, "layers": []}).encode()
+    unknown = {"os": "unknown", "architecture": "unknown"}
+    manifests = [image | {"annotations": {}}, described("manifest.v1+json", note, platform=unknown)]
+    inner = json.dumps({"schemaVersion": 2, "manifests": manifests}).encode()
+    outer = {"schemaVersion": 2, "manifests": [described("index.v1+json", inner, annotations=image["annotations"])]}
+    blobs = {f"blobs/sha256/{digest(blob)[7:]}": blob for blob in (note, inner)}
+    return {**members, **blobs, "index.json": json.dumps(outer).encode()}
+
+
+def platform(client: docker.DockerClient) -> str:
+    """The engine's architecture, as images name it."""
+    return str(client.version()["Arch"])
+
+
 @dataclass
 class Workshop:
     """A project with one image `web`, and everything it leaves in the engine."""
@@ -72,19 +124,38 @@ class Workshop:
     made: list[str] = field(default_factory=list)
     config: Configuration = field(init=False)
 
-    def image(self, text: str, *, name: str = "", output: str = "") -> str:
-        """An image of one layer with `text` in it: in the engine, or in a file if `output` says so."""
+    def image(self, text: str, *, name: str = "base") -> str:
+        """An image of one layer with `text` in it, in the engine."""
         folder = self.root / "source"
         folder.mkdir(exist_ok=True)
         (folder / "content").write_text(text)
         (folder / "Dockerfile").write_text("FROM scratch\nCOPY content /content\nENV TEXT=set\n")
-        reference = f"{self.id}/{name or 'base'}:1"
-        if output:
-            buildx("build", "--output", output.format(name=reference), str(folder))
-        else:
-            buildx("build", "--load", "--tag", reference, str(folder))
-            self.made.append(reference)
+        reference = f"{self.id}/{name}:1"
+        buildx("build", "--load", "--tag", reference, str(folder))
+        self.made.append(reference)
         return reference
+
+    def archive(self, text: str, *, form: str = "oci") -> None:
+        """`base.tar` with such an image, as one of the programs writes it that make archives."""
+        reference = f"{self.id}/archived:1"
+        layer = packed({"content": text.encode()})
+        config = json.dumps(
+            {
+                "os": "linux",
+                "architecture": platform(self.client),
+                "config": {"Env": ["TEXT=set"]},
+                "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
+            }
+        ).encode()
+        if form == "docker-20.10":
+            entry = {"Config": "abc.json", "RepoTags": [reference], "Layers": ["abc/layer.tar"]}
+            members = {"abc.json": config, "abc/layer.tar": layer, "manifest.json": json.dumps([entry]).encode()}
+            members["repositories"] = json.dumps({f"{self.id}/archived": {"1": "abc"}}).encode()
+        else:
+            members = oci_layout(config, gzip.compress(layer), "" if form == "oci-unnamed" else reference)
+        if form == "oci-attested":
+            members = with_attestation(members)
+        (self.root / "base.tar").write_bytes(packed(members))
 
     def resolve(
         self,
@@ -217,23 +288,14 @@ def test_the_lock_wins_over_an_image_that_has_changed_until_it_is_moved(workshop
     assert moved.bases[reference] != lock.bases[reference]
 
 
-OUTPUTS: dict[str, str] = {
-    "docker": "type=docker,dest={file},name={{name}}",
-    "oci": "type=oci,dest={file},name={{name}}",
-    "oci-without-a-name": "type=oci,dest={file}",
-    "oci-zstd": "type=oci,dest={file},name={{name}},compression=zstd,force-compression=true",
-}
-
-
-@pytest.mark.parametrize("form", [*OUTPUTS, "save"])
+@pytest.mark.parametrize("form", ["docker-20.10", "oci", "oci-unnamed", "oci-attested", "save"])
 def test_an_archive_is_loaded_under_our_name_only(workshop: Workshop, form: str) -> None:
-    file = workshop.root / "base.tar"
     kept = workshop.image(f"in the engine {form}", name="archived")
     if form == "save":
-        file.write_bytes(b"".join(workshop.client.api.get_image(kept)))
+        (workshop.root / "base.tar").write_bytes(b"".join(workshop.client.api.get_image(kept)))
         workshop.image("another one of that name", name="archived")
     else:
-        workshop.image(f"archived as {form}", name="archived", output=OUTPUTS[form].format(file=file))
+        workshop.archive(f"archived as {form}", form=form)
     before = tags(workshop.client, workshop.id)
 
     resolution = workshop.resolve("FROM vendor\nCOPY Dockerfile /\n", bases={"vendor": {"archive": "base.tar"}})
@@ -250,9 +312,9 @@ def test_an_archive_is_loaded_under_our_name_only(workshop: Workshop, form: str)
 
 def test_an_archive_that_was_replaced_is_not_taken_for_the_locked_one(workshop: Workshop) -> None:
     file = workshop.root / "base.tar"
-    workshop.image("one", output=OUTPUTS["oci"].format(file=file))
+    workshop.archive("one")
     lock = workshop.resolve("FROM vendor\n", bases={"vendor": {"archive": "base.tar"}}).lock
-    workshop.image("two", output=OUTPUTS["oci"].format(file=file))
+    workshop.archive("two")
     with pytest.raises(PreconditionError, match=r"base\.tar now holds"):
         workshop.resolve("FROM vendor\n", lock=lock, bases={"vendor": {"archive": "base.tar"}})
     file.unlink()
@@ -263,7 +325,7 @@ def test_an_archive_that_was_replaced_is_not_taken_for_the_locked_one(workshop: 
 @pytest.mark.parametrize("spoil", [lambda data: data[:700], lambda data: b"no archive", lambda data: b""])
 def test_what_is_no_image_archive_is_refused(workshop: Workshop, spoil: Callable[[bytes], bytes]) -> None:
     file = workshop.root / "base.tar"
-    workshop.image("x", output=OUTPUTS["oci"].format(file=file))
+    workshop.archive("x")
     file.write_bytes(spoil(file.read_bytes()))
     with pytest.raises(ConfigurationError, match="is not an image archive"):
         workshop.resolve("FROM vendor\n", bases={"vendor": {"archive": "base.tar"}})
@@ -280,10 +342,10 @@ def test_an_archive_of_several_images_is_refused(workshop: Workshop) -> None:
 
 def test_sources_are_tried_in_order_and_the_lock_remembers_the_one_that_answered(workshop: Workshop) -> None:
     absent = f"127.0.0.1:1/{workshop.id}:none"
-    tables = {"small": {"image": absent, "archive": "none.tar"} | SMALL}
+    tables = {"small": {"image": absent, "archive": "base.tar"} | SMALL}
     resolution = workshop.resolve(f"FROM {absent}\n", tables)
     assert isinstance(resolution.lock.bases["small"], LockedRootfs)
-    workshop.image("now there", output=OUTPUTS["oci"].format(file=workshop.root / "none.tar"))
+    workshop.archive("now there")
     assert workshop.resolve(f"FROM {absent}\n", bases=tables, lock=resolution.lock).lock == resolution.lock
     updated = workshop.resolve(f"FROM {absent}\n", bases=tables, lock=resolution.lock, update=True)
     assert isinstance(updated.lock.bases["small"], LockedArchive)
@@ -291,7 +353,7 @@ def test_sources_are_tried_in_order_and_the_lock_remembers_the_one_that_answered
 
 def test_another_source_in_the_configuration_replaces_a_pin_that_no_longer_fits(workshop: Workshop) -> None:
     lock = workshop.resolve("FROM small\n", bases={"small": SMALL}).lock
-    workshop.image("x", output=OUTPUTS["oci"].format(file=workshop.root / "base.tar"))
+    workshop.archive("x")
     changed = workshop.resolve("FROM small\n", lock=lock, bases={"small": {"archive": "base.tar"}}).lock
     assert isinstance(changed.bases["small"], LockedArchive)
 
