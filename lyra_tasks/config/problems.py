@@ -32,7 +32,9 @@ def fault(
     problems: Iterable[Problem], *, file: str, lines: Positions, overrides: Mapping[Location, str]
 ) -> ConfigurationError:
     """All problems as one error, in the order of the file; what a variable has set is named by the variable."""
-    ordered = sorted(set(problems), key=lambda problem: (line_of(problem.location, lines), dotted(problem.location)))
+    ordered = sorted(
+        dict.fromkeys(problems), key=lambda problem: (line_of(problem.location, lines), dotted(problem.location))
+    )
     details = tuple(
         f"{overrides[problem.location]}: {problem.text}"
         if problem.location in overrides
