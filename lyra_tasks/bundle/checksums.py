@@ -13,7 +13,8 @@ from lyra_tasks.bundle import layout
 from lyra_tasks.errors import BundleError
 from lyra_tasks.records.store import write_file
 
-_LINE = re.compile(r"([0-9a-f]{64})  ([^\x00-\x1f\x7f\\]+)")
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\\\udc80-\udcff]+")
 _THREADS = 2
 
 
@@ -44,8 +45,7 @@ def render(sums: Mapping[str, str]) -> bytes:
 
 def check_name(name: str) -> None:
     """Refuse names that `sha256sum` would escape, and those that leave the bundle."""
-    plain = re.fullmatch(r"[^\x00-\x1f\x7f\\\udc80-\udcff]+", name)
-    if not plain or any(part in {"", ".", ".."} for part in name.split("/")) or name in layout.UNSUMMED:
+    if not _NAME.fullmatch(name) or any(part in {"", ".", ".."} for part in name.split("/")) or name in layout.UNSUMMED:
         raise BundleError(f"{name!r} is not a name for a file of a bundle", hint="rename the file")
 
 

@@ -1,0 +1,118 @@
+"""SHA256SUMS: what is written is what coreutils and `parse` read, and nothing else is read."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lyra_tasks.bundle.checksums import inventory, parse, render, write_checksums
+from lyra_tasks.errors import BundleError
+
+DIGESTS = st.text("0123456789abcdef", min_size=64, max_size=64)
+PARTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_characters="\\/"), min_size=1).filter(
+    lambda part: part not in {".", "..", "SHA256SUMS", "SHA256SUMS.sig"}
+)
+NAMES = st.lists(PARTS, min_size=1, max_size=3).map("/".join)
+A, B = "a" * 64, "b" * 64
+
+
+@given(st.dictionaries(NAMES, DIGESTS, min_size=1))
+def test_what_is_rendered_is_parsed_back(sums: dict[str, str]) -> None:
+    assert parse(render(sums), "here") == sums
+
+
+@given(st.dictionaries(NAMES, DIGESTS, min_size=1, max_size=4), st.data())
+def test_any_other_bytes_are_refused_or_mean_something_else(sums: dict[str, str], data: st.DataObject) -> None:
+    whole = render(sums)
+    place = data.draw(st.integers(0, len(whole) - 1))
+    changed = bytearray(whole)
+    changed[place] ^= data.draw(st.integers(1, 255))
+    try:
+        assert parse(bytes(changed), "here") != sums
+    except BundleError as error:
+        assert error.message.startswith(("here", "'"))
+
+
+@given(st.binary(max_size=300))
+def test_arbitrary_bytes_are_refused_or_canonical(data: bytes) -> None:
+    try:
+        sums = parse(data, "here")
+    except BundleError:
+        return
+    assert render(sums) == data
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n",
+        f"{A} x\n",
+        f"{A} *x\n",
+        f"{A.upper()}  x\n",
+        f"{A}  x",
+        f"{A}  x\n\n",
+        f"{A}  x\r\n",
+        f"{A}  b\n{B}  a\n",
+        f"{A}  x\n{B}  x\n",
+        f"{A}  ../x\n",
+        f"{A}  /x\n",
+        f"{A}  ./x\n",
+        f"{A}  a//x\n",
+        f"{A}  a\\x\n",
+        f"\\{A}  a\\\\x\n",
+        f"{A}  SHA256SUMS\n",
+        f"{A}  SHA256SUMS.sig\n",
+    ],
+)
+def test_lines_that_this_program_does_not_write_are_refused(text: str) -> None:
+    with pytest.raises(BundleError):
+        parse(text.encode(), "here")
+
+
+@pytest.mark.parametrize("name", ["new\nline", "back\\slash", "es\x1bcape", "nul\0", os.fsdecode(b"\xff")])
+def test_names_that_cannot_be_carried_are_refused(name: str) -> None:
+    with pytest.raises(BundleError, match="is not a name"):
+        render({name: A})
+
+
+def test_sha256sum_agrees(tmp_path: Path) -> None:
+    for name in ("b.txt", "a b.txt", "deep/er/ü.txt", "deep.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    sums = write_checksums(tmp_path)
+    assert set(sums) == {"b.txt", "a b.txt", "deep/er/ü.txt", "deep.txt"}
+    check = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=tmp_path, check=False).returncode == 0
+    (tmp_path / "deep.txt").write_text("changed")
+    assert subprocess.run(check, cwd=tmp_path, check=False, capture_output=True).returncode == 1
+
+
+def test_known_digests_are_taken_and_a_second_writing_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "archive.tar").write_text("x")
+    (tmp_path / "other").write_text("y")
+    (tmp_path / "SHA256SUMS.sig").write_text("signature")
+    sums = write_checksums(tmp_path, known={"archive.tar": A, "gone": B})
+    assert sums["archive.tar"] == A
+    assert set(sums) == {"archive.tar", "other"}
+    first = (tmp_path / "SHA256SUMS").read_bytes()
+    write_checksums(tmp_path, known={"archive.tar": A})
+    assert (tmp_path / "SHA256SUMS").read_bytes() == first
+
+
+def test_links_pipes_and_links_to_folders_are_not_summed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "up").symlink_to("..", target_is_directory=True)
+    (tmp_path / "broken").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    files, strange = inventory(tmp_path)
+    assert (set(files), strange) == ({"file"}, ("broken", "link", "pipe", "up"))
+    with pytest.raises(BundleError) as error:
+        write_checksums(tmp_path)
+    assert error.value.details == strange

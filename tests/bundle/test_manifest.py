@@ -1,0 +1,139 @@
+"""The description of a bundle and the list of versions: written one way, read strictly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from lyra_tasks.bundle.manifest import BundleEntry, BundleIndex, Manifest, decode, encode, write_document
+from lyra_tasks.bundle.read import read_index, read_manifest
+from lyra_tasks.errors import BundleError
+
+DIGEST = "sha256:" + "1" * 64
+LAYER = {"media_type": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": DIGEST, "size": 3, "unpacked_size": 9}
+DOCUMENT: dict[str, Any] = {
+    "schema": "lyra.promotion/1",
+    "project": "shop",
+    "description": "ein Lädchen",
+    "version": "1.2.0",
+    "is_snapshot": False,
+    "created": "2026-11-23T21:15:04+01:00",
+    "source": {"url": "", "commit": "c" * 40, "dirty": False},
+    "proxima": {"platforms": ["linux/amd64"], "min_engine": "20.10"},
+    "run": "20261123t211504-3f9a1c",
+    "set_digest": DIGEST,
+    "images": [
+        {
+            "name": "web",
+            "services": ["web"],
+            "references": ["shop/web:1.2.0"],
+            "file": "images/web-1.2.0-linux-amd64.tar",
+            "sha256": "2" * 64,
+            "size": 10240,
+            "platform": "linux/amd64",
+            "config_digest": DIGEST,
+            "manifest_digest": DIGEST,
+            "diff_ids": [DIGEST],
+            "layers": [LAYER],
+            "bases": {"python": DIGEST},
+        }
+    ],
+    "services": [{"name": "web", "image": "web", "external": False, "ports": {"http": 8000}}],
+    "tests": {"passed": 4, "failed": 0},
+    "deviations": 0,
+}
+
+
+def document(**changes: Any) -> Manifest:
+    return Manifest.model_validate(DOCUMENT | changes)
+
+
+def entry(version: str, created: str = "2026-11-23T00:00:00Z") -> BundleEntry:
+    return BundleEntry(version=version, created=created, commit="c" * 40, set_digest=DIGEST, is_snapshot="+" in version)
+
+
+def test_a_description_is_written_sorted_with_a_newline_and_read_back(tmp_path: Path) -> None:
+    write_document(tmp_path / "manifest.json", document())
+    data = (tmp_path / "manifest.json").read_bytes()
+    assert data == (json.dumps(DOCUMENT, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    assert read_manifest(tmp_path) == document()
+    assert document().images[0].identity.diff_ids == (DIGEST,)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("schema", "lyra.promotion/2"),
+        ("project", "../x"),
+        ("version", "1.0/.."),
+        ("version", "v1.0.0"),
+        ("created", "yesterday"),
+        ("set_digest", "sha256:1"),
+        ("source", {"url": "", "commit": "HEAD", "dirty": False}),
+        ("tests", {"passed": "4", "failed": 0}),
+        ("tests", {"passed": 4, "failed": -1}),
+        ("images", [DOCUMENT["images"][0] | {"file": "images/../../x.tar"}]),
+        ("images", [DOCUMENT["images"][0] | {"file": "/x.tar"}]),
+        ("images", [DOCUMENT["images"][0] | {"diff_ids": []}]),
+        ("images", [DOCUMENT["images"][0], DOCUMENT["images"][0] | {"name": "other"}]),
+        ("surprise", 1),
+    ],
+)
+def test_a_description_that_could_not_have_been_written_is_refused(key: str, value: Any) -> None:
+    data = json.dumps(DOCUMENT | {key: value}, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    with pytest.raises(BundleError, match=f"here: {key}|here: document"):
+        decode(data, Manifest, "here")
+
+
+def test_only_the_canonical_form_is_read() -> None:
+    data = encode(document())
+    for other in (data[:-1], data + b"\n", json.dumps(DOCUMENT).encode(), data.replace(b"{", b'{"run": "twice",', 1)):
+        with pytest.raises(BundleError, match="here"):
+            decode(other, Manifest, "here")
+
+
+def test_what_a_reader_would_refuse_is_not_written() -> None:
+    with pytest.raises(BundleError, match="cannot be read"):
+        encode(document().model_copy(update={"version": "latest"}))
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_no_description(data: bytes) -> None:
+    with pytest.raises(BundleError):
+        decode(data, Manifest, "here")
+
+
+def test_a_folder_without_description_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="not a promotion bundle"):
+        read_manifest(tmp_path)
+    assert read_index(tmp_path, "shop").versions == []
+
+
+def test_versions_are_listed_newest_first_by_precedence_then_time(tmp_path: Path) -> None:
+    index = BundleIndex(project="shop")
+    for version in ("1.2.0", "1.10.0-rc.1", "1.10.0", "1.2.1-dev.3+gaaa", "1.10.0-rc.1.dev.2+gbbb"):
+        index = index.with_entry(entry(version))
+    index = index.with_entry(entry("1.2.1-dev.3+gccc.dirty.01", created="2026-11-24T00:00:00Z"))
+    index = index.with_entry(entry("1.2.0", created="2026-11-25T00:00:00Z"))
+    write_document(tmp_path / "index.json", index)
+    assert [each.version for each in read_index(tmp_path, "shop").versions] == [
+        "1.10.0",
+        "1.10.0-rc.1.dev.2+gbbb",
+        "1.10.0-rc.1",
+        "1.2.1-dev.3+gccc.dirty.01",
+        "1.2.1-dev.3+gaaa",
+        "1.2.0",
+    ]
+    assert index.without("1.10.0", "1.2.0").versions[-1].version == "1.2.1-dev.3+gaaa"
+
+
+def test_a_list_in_another_order_or_with_a_version_twice_is_refused() -> None:
+    for versions in (["1.0.0", "2.0.0"], ["1.0.0", "1.0.0"]):
+        with pytest.raises(ValidationError):
+            BundleIndex(project="shop", versions=[entry(version) for version in versions])
