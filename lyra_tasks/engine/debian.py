@@ -42,6 +42,8 @@ APT::Sandbox::User "root";
 // Lists of other suites stay: several engines and root file systems share one workspace.
 APT::Get::List-Cleanup "false";
 APT::Update::Error-Mode "any";
+// Some mirrors offer SHA512 as well, and apt would show that one only.
+Acquire::ForceHash "SHA256";
 """
 _UNREACHABLE = re.compile(
     r"could not resolve|temporary failure|could ?n.t connect|unable to connect|connection (failed|refused|timed out)"
@@ -115,8 +117,9 @@ class AptWorkspace:
     def download(
         self, packages: Sequence[str], into: Path, progress: Callable[[str], None] = console.note
     ) -> list[Deb]:
-        """Download `name/suite` packages into a folder, verified against the index; what is there already stays.
+        """Download packages, each verified against the index, into a folder; what is there already stays.
 
+        A package is `name/suite`, or `name` for the newest.
         `update` comes first. PreconditionError names a package that the suite lacks, or the mirror if it is silent.
         """
         into = into.absolute()
@@ -163,6 +166,8 @@ class AptWorkspace:
             "Dir::Etc::preferences": "/dev/null",
             "Dir::Etc::preferencesparts": "/dev/null",
             "Dir::State::Lists": self.root / "lists",
+            # What this machine has installed must not decide what is offered.
+            "Dir::State::status": "/dev/null",
             "Dir::Cache": self.root / "cache",
             # Container images turn this off to stay small; without it every call parses all lists again.
             "Dir::Cache::pkgcache": f"{self._sources.stem}.bin",

@@ -12,18 +12,19 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from lyra_tasks.engine.debian import AptWorkspace, Deb, unpack
+from lyra_tasks.engine.mirror import host_codename, is_ubuntu
 from lyra_tasks.engine.sandbox.layout import Store
 from lyra_tasks.errors import PreconditionError, UsageError
 from lyra_tasks.run import locked
 
 # What links C libraries comes from the oldest Debian that is supported, so that it runs on the newer ones, too; the
-# engine's own programs are Go and run everywhere. Libraries that apt, dpkg or systemd bring along are not here: an older
-# one would be found first by programs of a newer machine.
+# engine's own programs are Go and run everywhere. Libraries that apt, dpkg or systemd bring along are not here: an
+# older one would be found first by programs of a newer machine.
 TOOLS_SUITE = "bookworm"
-TOOLS = (
-    *("runc", "iptables", "iproute2"),
+TOOLS = ("runc", "iptables", "iproute2")
+LIBRARIES = (
     *("libxtables12", "libip4tc2", "libip6tc2", "libnftnl11", "libmnl0", "libnfnetlink0", "libnetfilter-conntrack3"),
-    *("libdevmapper1.02.1", "libbsd0", "libbpf1", "libelf1"),
+    *("libdevmapper1.02.1", "libbsd0"),
 )
 PROGRAMS = ("dockerd", "containerd", "containerd-shim-runc-v2", "docker-proxy", "tini-static", "runc", "ip")
 FILTER_PROGRAMS = tuple(f"{table}{verb}" for table in ("iptables", "ip6tables") for verb in ("", "-save", "-restore"))
@@ -33,15 +34,12 @@ _LOCK_WAIT = 1200.0
 
 @dataclass(frozen=True)
 class Recipe:
-    """The packages of one suite's engine, as `name/suite`, and the image stores that it has, preferred one first."""
+    """The packages of one suite's engine, where they are, and the image stores that it has, preferred one first."""
 
     packages: tuple[str, ...]
+    suites: tuple[str, ...]
+    components: tuple[str, ...]
     stores: tuple[Store, ...]
-
-    @property
-    def suites(self) -> tuple[str, ...]:
-        """All suites that packages come from."""
-        return tuple(sorted({package.split("/")[1] for package in self.packages}))
 
 
 class Contents(BaseModel):
@@ -54,8 +52,24 @@ class Contents(BaseModel):
     packages: dict[str, str]
 
 
-def recipe(suite: str) -> Recipe:
-    """Which packages make an engine of `suite`. UsageError for a suite without one."""
+def suite_here(suite: str) -> str:
+    """The suite that this machine's engine is really made of: on Ubuntu its own release, for no other is there.
+
+    PreconditionError if the old engine of bookworm is asked for where it cannot be had.
+    """
+    if not is_ubuntu():
+        return suite
+    if suite == "bookworm":
+        raise PreconditionError("an Ubuntu mirror has no bookworm engine", hint="use a machine with Debian")
+    return host_codename()
+
+
+def recipe(suite: str, *, ubuntu: bool = False) -> Recipe:
+    """Which packages make an engine of a Debian suite, or of an Ubuntu release. UsageError for a suite without one."""
+    return _ubuntu_recipe(suite) if ubuntu else _debian_recipe(suite)
+
+
+def _debian_recipe(suite: str) -> Recipe:
     programs = {
         # Bookworm has neither buildx nor compose 2; they are clients, and work with an older engine.
         "bookworm": ("docker.io/bookworm", "containerd/bookworm", "tini/bookworm", *_clients("trixie")),
@@ -64,9 +78,26 @@ def recipe(suite: str) -> Recipe:
     }
     if suite not in programs:
         raise UsageError(f"there is no sandbox engine of {suite!r}", hint=f"choose {', '.join(programs)}")
-    tools = tuple(f"{name}/{TOOLS_SUITE}" for name in TOOLS)
-    stores: tuple[Store, ...] = ("graph",) if suite == "bookworm" else ("containerd", "graph")
-    return Recipe(packages=programs[suite] + tools, stores=stores)
+    tools = (f"{name}/{TOOLS_SUITE}" for name in (*TOOLS, *LIBRARIES, "libbpf1", "libelf1"))
+    wanted = (*programs[suite], *tools)
+    return Recipe(
+        packages=wanted,
+        suites=tuple(sorted({package.split("/")[1] for package in wanted})),
+        components=("main",),
+        stores=("graph",) if suite == "bookworm" else ("containerd", "graph"),
+    )
+
+
+def _ubuntu_recipe(release: str) -> Recipe:
+    programs = ("docker.io", "containerd", "tini", "docker-buildx", "docker-compose-v2")
+    renamed = ("libbpf0", "libelf1") if release == "jammy" else ("libbpf1", "libelf1t64")
+    filters = ("libnftables1", "libjansson4")  # the engines here speak to nftables themselves
+    return Recipe(
+        packages=(*programs, *TOOLS, *LIBRARIES, *renamed, *filters),
+        suites=(release, f"{release}-updates"),
+        components=("main", "universe"),
+        stores=("containerd", "graph"),
+    )
 
 
 def fetch(cache: Path, suite: str, progress: Callable[[str], None]) -> Path:
@@ -75,14 +106,14 @@ def fetch(cache: Path, suite: str, progress: Callable[[str], None]) -> Path:
     Below it: `root` (the packages), `bin` (for the daemon's PATH), `cli` (the docker command alone), `lib`, `xtables`,
     `cli-plugins`, and `contents.json`. PreconditionError if the mirror does not deliver.
     """
-    wanted = recipe(suite)
+    wanted = recipe(suite, ubuntu=is_ubuntu())
     final = _folder(cache, suite)
     with locked(final.with_suffix(".lock"), what=f"the download of the {suite} engine", wait=_LOCK_WAIT):
         if final.is_dir():
             return final
         staging = final.with_suffix(".new")
         shutil.rmtree(staging, ignore_errors=True)
-        workspace = AptWorkspace(cache / "apt", wanted.suites)
+        workspace = AptWorkspace(cache / "apt", wanted.suites, components=wanted.components)
         workspace.update()
         debs = workspace.download(wanted.packages, staging / "debs", progress)
         unpack(debs, staging / "root")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lyra_tasks import console
+from lyra_tasks.engine.mirror import is_ubuntu
 from lyra_tasks.engine.sandbox import cgroups, network, packages
 from lyra_tasks.engine.sandbox.layout import (
     Places,
@@ -67,6 +68,7 @@ def up(
     `store` defaults to the suite's best. EngineUnavailableError says why there can be none here; nothing is left then.
     """
     _require_root()
+    suite = packages.suite_here(suite)
     chosen = _store(suite, store)
     places = places_of(state)
     with locked(places.lock, what="the sandbox engine", wait=_LOCK_WAIT):
@@ -106,7 +108,7 @@ def run(plan: StartPlan) -> Sandbox:
 
 def daemon_config(plan: StartPlan) -> dict[str, Any]:
     """`daemon.json`; its paths are those inside the sandbox, where `/run` is its own."""
-    config: dict[str, Any] = {
+    return {
         "hosts": ["unix:///run/lyra/docker.sock"],
         "data-root": "/run/data",
         "exec-root": "/run/docker",
@@ -118,10 +120,8 @@ def daemon_config(plan: StartPlan) -> dict[str, Any]:
         "cgroup-parent": f"/{plan.places.name}",
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
         "shutdown-timeout": 5,
+        "features": {"containerd-snapshotter": plan.store == "containerd"},
     }
-    if plan.store == "containerd":
-        config["features"] = {"containerd-snapshotter": True}
-    return config
 
 
 def _require_root() -> None:
@@ -130,7 +130,7 @@ def _require_root() -> None:
 
 
 def _store(suite: str, store: Store | None) -> Store:
-    stores = packages.recipe(suite).stores
+    stores = packages.recipe(suite, ubuntu=is_ubuntu()).stores
     if store is not None and store not in stores:
         raise UsageError(f"the {suite} engine has no {store} store", hint=f"choose {' or '.join(stores)}")
     return store or stores[0]
