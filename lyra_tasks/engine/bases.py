@@ -219,7 +219,7 @@ class _Finder:
 
     def _made(self, need: Need, pin: LockedRootfs) -> ResolvedBase:
         made = rootfs.make(pin.spec, cache=self.cache, locked=pin)
-        name = f"base-{_slug(need.key).replace('.', '_')}"
+        name = f"base-{_slug(need.key)}-{pin.sha256[:12]}"
         return ResolvedBase(need.key, pin, f"target:{name}", target_name=name, bake_target=bake_target(made))
 
 

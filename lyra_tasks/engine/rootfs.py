@@ -163,6 +163,9 @@ def _mmdebstrap(spec: Rootfs, staging: Path, tools: Path, tar: Path, packages: P
     ]
     environment = {**apt_environment(), "SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(staging / "tmp")}
     environment["PATH"] = f"{environment.get('PATH', '')}:/usr/sbin:/sbin"
+    modules = [*tools.glob("usr/share/perl/5.*"), *tools.glob("usr/lib/*/perl/5.*")]
+    if modules:
+        environment["PERL5LIB"] = ":".join(map(str, modules))
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
         lines = [public(line)[:300] for line in result.stderr.splitlines() if line.startswith(("E:", "dpkg: error"))]
@@ -204,14 +207,24 @@ def _proxies() -> str:
 
 def _tools(workspace: AptWorkspace, folder: Path) -> tuple[Path, str]:
     """Where mmdebstrap is unpacked, and its version."""
-    (deb,) = workspace.download([f"mmdebstrap/{host_codename()}"], folder / "debs")
-    tools = folder / f"mmdebstrap-{deb.version}"
+    names = ["mmdebstrap", *_missing_perl()]
+    debs = workspace.download([f"{name}/{host_codename()}" for name in names], folder / "debs")
+    version = next(deb.version for deb in debs if deb.name == "mmdebstrap")
+    tools = folder / f"mmdebstrap-{version}"
     if not tools.exists():
         staged = folder / "staging-tools"
         shutil.rmtree(staged, ignore_errors=True)
-        unpack([deb], staged)
+        unpack(debs, staged)
         staged.rename(tools)
-    return tools, deb.version
+    return tools, version
+
+
+def _missing_perl() -> list[str]:
+    """The packages with perl's standard modules, where the machine has no more than `perl-base`, as containers do."""
+    script = 'printf "%vd", $^V; exit !eval "require English; require Pod::Usage; require Time::HiRes"'
+    result = subprocess.run(["perl", "-e", script], env=apt_environment(), capture_output=True, text=True, check=False)
+    series = ".".join(result.stdout.split(".")[:2])
+    return [f"perl-modules-{series}", f"libperl{series}"] if result.returncode else []
 
 
 def _release(workspace: AptWorkspace, suite: str) -> bytes:
