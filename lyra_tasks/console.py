@@ -46,37 +46,37 @@ def style(text: str, *names: str, stream: Any = None) -> str:
 
 def say(text: str = "") -> None:
     """One line for people: on stdout, or on stderr while stdout is kept for JSON."""
-    print(clean_lines(text), file=_voice(), flush=True)  # noqa: T201
+    print(clean_lines(text), file=_voice(), flush=True)
 
 
 def note(text: str) -> None:
     """One line about what is going on, always on stderr."""
-    print(style(clean_lines(text), "dim", stream=sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
+    print(style(clean_lines(text), "dim", stream=sys.stderr), file=sys.stderr, flush=True)
 
 
 def passthrough(line: str) -> None:
     """One line of a foreign program's progress, on stderr."""
-    print(clean(line), file=sys.stderr, flush=True)  # noqa: T201
+    print(clean(line), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """A warning, on stderr."""
-    print(f"{style('warning:', 'yellow', stream=sys.stderr)} {clean_lines(text)}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"{style('warning:', 'yellow', stream=sys.stderr)} {clean_lines(text)}", file=sys.stderr, flush=True)
 
 
 def error(message: str, hint: str = "", details: Iterable[str] = ()) -> None:
     """A fault: what happened, further lines, what to do. On stderr, shown once."""
-    print(f"{style('error:', 'red', 'bold', stream=sys.stderr)} {clean_lines(message)}", file=sys.stderr)  # noqa: T201
+    print(f"{style('error:', 'red', 'bold', stream=sys.stderr)} {clean_lines(message)}", file=sys.stderr)
     for line in details:
-        print(f"  {clean_lines(line)}", file=sys.stderr)  # noqa: T201
+        print(f"  {clean_lines(line)}", file=sys.stderr)
     if hint:
-        print(f"{style('hint:', 'cyan', stream=sys.stderr)} {clean_lines(hint)}", file=sys.stderr)  # noqa: T201
+        print(f"{style('hint:', 'cyan', stream=sys.stderr)} {clean_lines(hint)}", file=sys.stderr)
     sys.stderr.flush()
 
 
 def document(value: Any) -> None:
     """The one JSON document of a `--json` command, on stdout."""
-    print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False), flush=True)  # noqa: T201
+    print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False), flush=True)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,10 +36,12 @@ class Paths:
         """The append-only, hash-chained journal."""
         return self.state / "journal.jsonl"
 
-    def run_folder(self, run_id: str) -> Path:
-        """The folder of a run, made on first use; `.lyra/` ignores itself in git."""
+    def run_folder(self, run_id: str, *, keep: int) -> Path:
+        """Make the folder of a run and drop the oldest beyond `keep`; `.lyra/` ignores itself in git."""
         folder = self.runs / run_id
         folder.mkdir(parents=True, exist_ok=True)
+        for old in sorted(self.runs.iterdir())[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
         ignore = self.work / ".gitignore"
         if not ignore.exists():
             ignore.write_text("*\n")

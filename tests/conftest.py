@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,6 +151,14 @@ def tiny(tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox) -> It
     made = _tiny(tmp_path, busybox, cache, box)
     yield made
     made.lyra("clean")
+
+
+@pytest.fixture(scope="module")
+def make_tiny(
+    tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path, box: sandbox.Sandbox
+) -> Callable[[], Project]:
+    """Makes tiny projects for tests that share one; who makes it cleans it."""
+    return lambda: _tiny(tmp_path_factory.mktemp("tiny"), busybox, cache, box)
 
 
 def _tiny(tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox | None) -> Project:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lyra_tasks.config.models import Configuration, Image
+from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine.bases import ResolvedBase
 
 
@@ -57,7 +57,7 @@ class BuildPlan:
     secrets: tuple[str, ...] = field(default=())
 
 
-def plan(config: Configuration, facts: BuildFacts, names: Sequence[str], flags: BuildFlags = BuildFlags()) -> BuildPlan:  # noqa: B008
+def plan(config: Configuration, facts: BuildFacts, names: Sequence[str], flags: BuildFlags = BuildFlags()) -> BuildPlan:
     """Plan one parallel build of the images `names`."""
     platform = config.proxima.platforms[0]
     targets: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def _target(
         "dockerfile": f"{context}/{image.dockerfile}",
         "args": dict(image.args),
         "contexts": {reference: base.context for reference, base in facts.bases[name].items()},
-        "labels": labels(config, name, image, facts),
+        "labels": labels(config, name, facts),
         "tags": [reference],
         "platforms": [platform],
         # a docker-archive type would be loaded twice; on the containerd store the image is exported in place
@@ -103,7 +103,7 @@ def _target(
     return target
 
 
-def labels(config: Configuration, name: str, image: Image, facts: BuildFacts) -> dict[str, str]:
+def labels(config: Configuration, name: str, facts: BuildFacts) -> dict[str, str]:
     """The OCI labels of an image: never the version, so that tagging a tested commit changes no byte."""
     prefix = "org.opencontainers.image"
     found = {

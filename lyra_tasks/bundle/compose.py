@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from lyra_tasks.bundle.subject import PromotedService
@@ -53,7 +53,7 @@ def compose_document(project: str, services: Sequence[PromotedService], platform
 
 def config_path(service: str, key: str, source: str) -> str:
     """Where a config file lies, below `deploy/`; it keeps its ending."""
-    return f"configs/{service}/{key}{os.path.splitext(source)[1]}"
+    return f"configs/{service}/{key}{PurePosixPath(source).suffix}"
 
 
 def _service(each: PromotedService, names: dict[str, PromotedService], platform: str) -> dict[str, Any]:

@@ -69,8 +69,8 @@ def _images(manifest: Manifest) -> str:
 def _service(each: PromotedService) -> str:
     service, shape = each.service, each.shape
     limits = (
-        f"Runs as user `{shape.user or 'root'}`, with {service.limits.cpus:g} CPUs, {format_size(shape.memory)} of memory "
-        f"(tmpfs included), {service.limits.pids} processes"
+        f"Runs as user `{shape.user or 'root'}`, with {service.limits.cpus:g} CPUs, {format_size(shape.memory)} of "
+        f"memory (tmpfs included), {service.limits.pids} processes"
         f"{', a read-only root file system' if service.read_only else ''}"
         f"{', a way out of its network' if service.egress else ''}."
     )

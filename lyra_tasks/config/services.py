@@ -54,17 +54,6 @@ def argv(command: Command) -> list[str]:
     return list(command) if isinstance(command, list) else ["/bin/sh", "-c", command]
 
 
-def port_number(service: Service, wanted: str | int | None) -> int:
-    """The container port that a name, a number, or (for None) `http` or the only port means; 0 if there is none."""
-    if isinstance(wanted, int):
-        return wanted
-    if wanted is not None:
-        return service.ports.get(wanted, 0)
-    if "http" in service.ports:
-        return service.ports["http"]
-    return next(iter(service.ports.values())) if len(service.ports) == 1 else 0
-
-
 def start_order(services: Mapping[str, Service]) -> list[list[str]]:
     """Service names in waves: each wave depends on earlier ones only. `checks.py` has refused cycles."""
     waves: list[list[str]] = []

@@ -45,10 +45,10 @@ class Workspace:
         """The platform that images are built for."""
         return self.config.proxima.platforms[0]
 
-    @property
+    @cached_property
     def folder(self) -> Path:
-        """The run's own folder, made on first use."""
-        return self.paths.run_folder(self.run)
+        """The run's own folder, made on first use; older ones beyond `resources.keep_runs` are dropped then."""
+        return self.paths.run_folder(self.run, keep=self.config.resources.keep_runs)
 
     @cached_property
     def journal(self) -> Journal:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lyra_tasks import console
 from lyra_tasks.config.models import Test
-from lyra_tasks.config.services import argv, port_number
+from lyra_tasks.config.services import argv
 from lyra_tasks.engine import objects
 from lyra_tasks.engine.streams import wait_for
 from lyra_tasks.errors import LyraError
@@ -20,18 +20,17 @@ from lyra_tasks.lab.ready import http_answer, tcp_answers
 from lyra_tasks.records.evidence import CheckResult
 
 if TYPE_CHECKING:
-    from lyra_tasks.engine.connect import Engine
     from lyra_tasks.lab.running import RunningService
 
 _SHOWN = 400
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-def check(engine: Engine, service: RunningService, test: Test) -> CheckResult:
+def check(service: RunningService, test: Test) -> CheckResult:
     """Make one check and say what was seen; it never raises for a check that fails."""
     began = time.monotonic()
     try:
-        problem = _KINDS[test.kind](engine, service, test)
+        problem = _KINDS[test.kind](service, test)
         outcome: Literal["passed", "failed", "error"] = "failed" if problem else "passed"
     except (LyraError, OSError, http.client.HTTPException, OutOfTime) as error:
         problem, outcome = f"could not be made: {error or type(error).__name__}", "error"
@@ -45,9 +44,9 @@ def check(engine: Engine, service: RunningService, test: Test) -> CheckResult:
     )
 
 
-def _http(engine: Engine, service: RunningService, test: Test) -> str:
+def _http(service: RunningService, test: Test) -> str:
     method, _, path = str(test.http).partition(" ")
-    address = service.address(port_number(service.planned.service, None))
+    address = service.http_address()
     headers = {key: _filled(service, value) for key, value in test.headers.items()}
     body = _filled(service, test.send).encode() if test.send is not None else None
     with http_answer(address, method, path, test.timeout, body=body, headers=headers) as answer:
@@ -65,11 +64,11 @@ def _http(engine: Engine, service: RunningService, test: Test) -> str:
     return ""
 
 
-def _exec(engine: Engine, service: RunningService, test: Test) -> str:
+def _exec(service: RunningService, test: Test) -> str:
     # a command that hangs ends with its container; the check does not wait for it
     pool = ThreadPoolExecutor(1)
     try:
-        running = pool.submit(objects.execute, engine, service.id, argv(test.exec or []))
+        running = pool.submit(objects.execute, service.engine, service.id, argv(test.exec or []))
         try:
             code, output = running.result(test.timeout)
         except OutOfTime:
@@ -83,14 +82,14 @@ def _exec(engine: Engine, service: RunningService, test: Test) -> str:
     return ""
 
 
-def _tcp(engine: Engine, service: RunningService, test: Test) -> str:
-    address = service.address(port_number(service.planned.service, test.tcp))
+def _tcp(service: RunningService, test: Test) -> str:
+    address = service.address(test.tcp or 0)
     if wait_for(lambda: tcp_answers(address, test.timeout), test.timeout):
         return ""
     return f"nothing listens on port {test.tcp} within {test.timeout:g} s"
 
 
-def _log(engine: Engine, service: RunningService, test: Test) -> str:
+def _log(service: RunningService, test: Test) -> str:
     pattern = re.compile(str(test.log))
     if wait_for(lambda: pattern.search(service.log.text()) is not None, test.timeout):
         return ""

@@ -7,7 +7,6 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from lyra_tasks.config.services import port_number
 from lyra_tasks.engine import objects
 from lyra_tasks.errors import VerdictError
 
@@ -69,7 +68,10 @@ def log_tail(service: RunningService) -> tuple[str, ...]:
 def http_answer(
     address: tuple[str, int], method: str, path: str, timeout: float, **more: Any
 ) -> http.client.HTTPResponse:
-    """One HTTP request from this machine, over a connection of its own; OSError or HTTPException if there is no answer."""
+    """One HTTP request from this machine, over a connection of its own.
+
+    OSError or HTTPException if there is no answer.
+    """
     connection = http.client.HTTPConnection(*address, timeout=timeout)
     connection.request(method, path, body=more.get("body"), headers=more.get("headers") or {})
     return connection.getresponse()
@@ -99,13 +101,12 @@ def _ready(service: RunningService, now: objects.ContainerState) -> bool:
     if check is not None and check.http is not None:
         method, _, path = check.http.partition(" ")
         try:
-            port = port_number(planned.service, None)
-            with http_answer(service.address(port), method, path, check.timeout) as answer:
+            with http_answer(service.http_address(), method, path, check.timeout) as answer:
                 return 200 <= answer.status < 400
         except (OSError, http.client.HTTPException):
             return False
     if check is not None and check.tcp is not None:
-        return tcp_answers(service.address(port_number(planned.service, check.tcp)), check.timeout)
+        return tcp_answers(service.address(check.tcp), check.timeout)
     return now.health in {"", "healthy"}
 
 

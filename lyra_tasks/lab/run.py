@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -46,7 +48,7 @@ def run(
         capacity.cpus,
         capacity.memory,
     )
-    _place_files(plan, folder)
+    _place_files(plan)
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     lab = Lab(plan, engine, owner, folder)
     try:
@@ -73,7 +75,7 @@ def run(
 def _make_checks(lab: Lab, tests: Sequence[Test]) -> list[CheckResult]:
     results = []
     for test in tests:
-        result = check(lab.engine, lab.services[str(test.service)], test)
+        result = check(lab.services[str(test.service)], test)
         mark = console.style("ok  ", "green") if result.outcome == "passed" else console.style("FAIL", "red", "bold")
         console.say(f"{mark} {result.name} ({result.seconds:.2f} s)")
         if result.message:
@@ -96,7 +98,7 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _place_files(plan: LabPlan, folder: Path) -> None:
+def _place_files(plan: LabPlan) -> None:
     """For engines that cannot mount single files of a volume: configs and secrets as files to bind from."""
     for service in plan.services.values():
         for mount in service.payload["HostConfig"]["Mounts"]:
@@ -110,12 +112,8 @@ def _place_files(plan: LabPlan, folder: Path) -> None:
             source.write_bytes(placed.content)
             source.chmod(placed.mode)
             if placed.uid:
-                import os
-
                 os.chown(source, placed.uid, placed.gid)
 
 
 def _remove_files(folder: Path) -> None:
-    import shutil
-
     shutil.rmtree(folder / "mounts", ignore_errors=True)

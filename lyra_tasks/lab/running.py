@@ -27,19 +27,23 @@ _FIRST_SAMPLE = 10.0
 
 @dataclass
 class RunningService:
-    """A started container with its followers; `address(port)` is where a published port answers."""
+    """A started container with its followers; `ports` maps container ports to published ones."""
 
     planned: PlannedService
+    engine: Engine
     id: str
-    reach_at: str
     log: LogFollower
     stats: StatsSampler
     ports: Mapping[int, int] = field(default_factory=dict)
     last: objects.ContainerState | None = None
 
-    def address(self, port: int) -> tuple[str, int]:
-        """Host and port on which the container's `port` answers from this machine."""
-        return self.reach_at, self.ports[port]
+    def address(self, port: int | str) -> tuple[str, int]:
+        """Host and port on which a port of the service, by number or name, answers from this machine."""
+        return self.engine.reach_at, self.ports[self.planned.service.port(port) or 0]
+
+    def http_address(self) -> tuple[str, int]:
+        """Where HTTP checks are made; `check_tests.py` has made sure that there is one such port."""
+        return self.address(self.planned.service.http_port or 0)
 
 
 @dataclass
@@ -107,7 +111,7 @@ class Lab:
             follower = LogFollower(self.engine, identity, logs / f"{name}.log", planned.masked)
             follower.path.touch()
             sampler = StatsSampler(self.engine, identity)
-            self.services[name] = RunningService(planned, identity, self.engine.reach_at, follower, sampler)
+            self.services[name] = RunningService(planned, self.engine, identity, follower, sampler)
 
     def _start_waves(self) -> None:
         for wave in self.plan.waves:

@@ -1,0 +1,100 @@
+"""Isolation, as attacks that fail on the real engine (R4), and limits that hold (R10)."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lyra_tasks.engine import sandbox
+from tests.conftest import Outcome, Project
+
+BUSYBOX = "/bin/busybox"
+
+
+ATTACKS = {
+    "writing to the root file system": (f"{BUSYBOX} touch /new", 1, "Read-only file system"),
+    "running a program from /tmp": (f"{BUSYBOX} cp {BUSYBOX} /tmp/it && /tmp/it true", 126, "Permission denied"),
+    "filling a volume": (f"{BUSYBOX} dd if=/dev/zero of=/data/y bs=1M count=8", 1, "No space left"),
+    "filling /tmp": (f"{BUSYBOX} dd if=/dev/zero of=/tmp/y bs=1M count=8", 1, "No space left"),
+    "taking the file of another user": (f"{BUSYBOX} chown 0 /data", 1, "Operation not permitted"),
+    "mounting": (f"{BUSYBOX} mount -t tmpfs none /tmp", 1, "permission denied"),
+    "finding the socket of the engine": (f"{BUSYBOX} ls /var/run/docker.sock /run/docker.sock", 1, "No such file"),
+    "making a device": (f"{BUSYBOX} mknod /data/disk b 8 0", 1, "Operation not permitted"),
+    "resolving a name outside": (f"{BUSYBOX} nslookup example.org", 1, "127.0.0.11"),
+    "reaching an address outside": (f"{BUSYBOX} nc -w 3 192.0.2.1 80 < /dev/null", 1, ""),
+    "having a capability": (f"{BUSYBOX} grep CapEff /proc/self/status", 0, "0000000000000000"),
+    "gaining privileges": (f"{BUSYBOX} grep NoNewPrivs /proc/self/status", 0, "1"),
+    "seeing processes of the host": (f"{BUSYBOX} ps -o comm | {BUSYBOX} grep -c dockerd", 1, "0"),
+}
+
+
+def attack(project: Project, attacks: dict[str, tuple[str, int, str]]) -> Outcome:
+    """Run only these attacks: commands inside the service, as its own user, with how they must end."""
+    with (project.root / ".lyra.toml").open("a") as file:
+        for name, (command, exit_code, output) in attacks.items():
+            file.write(f"\n[[tests]]\nname = {name!r}\nservice = 'web'\nexec = {command!r}\n")
+            file.write(f"exit_code = {exit_code}\noutput = {output!r}\ntimeout = '20s'\n")
+    return project.lyra("build", "test", *(word for name in attacks for word in ("--only", name)))
+
+
+@pytest.fixture(scope="module")
+def attacked(make_tiny: Callable[[], Project]) -> dict[str, str]:
+    """All attacks in one lab: what was wrong with each, or nothing."""
+    project = make_tiny()
+    outcome = attack(project, ATTACKS)
+    (results,) = (project.root / ".lyra" / "runs").glob("*/tests.json")
+    checks = json.loads(results.read_text())["checks"]
+    assert len(checks) == len(ATTACKS), outcome.text
+    assert project.lyra("clean").code == 0
+    return {check["name"]: check["message"] for check in checks}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_from_inside_fails(attacked: dict[str, str], name: str) -> None:
+    assert attacked[name] == ""
+
+
+@contextmanager
+def listener(address: str) -> Iterator[tuple[int, list[str]]]:
+    """A server of this machine on `address`; whoever connects is noted."""
+    seen: list[str] = []
+    with socket.create_server((address, 0)) as server:
+        server.settimeout(0.2)
+        stop = threading.Event()
+
+        def serve() -> None:
+            while not stop.is_set():
+                try:
+                    connection, peer = server.accept()
+                except TimeoutError:
+                    continue
+                seen.append(peer[0])
+                connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1], seen
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_a_listener_of_this_machine_cannot_be_reached_through_the_gateway(tiny: Project, box: sandbox.Sandbox) -> None:
+    here = box.address.rpartition(".")[0] + "." + str(int(box.address.rpartition(".")[2]) - 1)
+    with listener(here) as (port, seen):
+        inside = sandbox.exec_in_network(box, [f"{box.docker.parent.parent}/bin/ip", "route"])
+        subprocess.run(
+            ["nsenter", f"--net=/proc/{box.pid}/ns/net", "bash", "-c", f"echo > /dev/tcp/{here}/{port}"], check=True
+        )
+        assert seen, f"the listener does not work, so that the attack would prove nothing: {inside.stdout}"
+        seen.clear()
+        result = attack(tiny, {"calling home": (f"{BUSYBOX} nc -w 3 {here} {port} < /dev/null", 1, "")})
+        assert result.code == 0, result.text
+        assert seen == []
