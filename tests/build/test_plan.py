@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from typing import Any
+
+from lyra_tasks.build.plan import BuildFacts, BuildFlags, BuildPlan, plan
+from lyra_tasks.config.lock import LockedImage, LockedRootfs
+from lyra_tasks.config.models import Configuration
+from lyra_tasks.engine.bases import ResolvedBase
+
+ROOTFS = ResolvedBase(
+    "python",
+    LockedRootfs(
+        suite="bookworm", variant="custom", packages=("python3",), architecture="amd64", sha256="a" * 64,
+        source_date_epoch=1, resolved=(), tools={},
+    ),
+    "target:base-python",
+    target_name="base-python",
+    bake_target={"context": "/cache/rootfs"},
+)  # fmt: skip
+PULLED = ResolvedBase(
+    "alpine", LockedImage(reference="alpine:3", digest=f"sha256:{'b' * 64}"), f"docker-image://alpine@sha256:{'b' * 64}"
+)
+
+
+def planned(image: dict[str, Any] | None = None, flags: BuildFlags | None = None, **facts: Any) -> BuildPlan:
+    config = Configuration.model_validate(
+        {
+            "schema": 1,
+            "project": {"name": "shop", "licenses": "MIT"},
+            "images": {"web": {"context": "web", **(image or {})}, "db": {"context": "db"}},
+        }
+    )
+    every: dict[str, Any] = {
+        "root": "/project", "version": "1.2.3", "image_tag": "1.2.3", "commit": "c0ffee", "dirty": False, "epoch": 7,
+        "source": "https://example.org/shop", "store": "containerd",
+        "bases": {"web": {"python:3": ROOTFS}, "db": {"python:3": ROOTFS, "alpine:3": PULLED}},
+        "inputs": {"web": {"context": "1"}, "db": {"context": "2"}},
+    }  # fmt: skip
+    return plan(config, BuildFacts(**{**every, **facts}), ("web", "db"), flags or BuildFlags())
+
+
+def target(result: BuildPlan, name: str = "image-web") -> dict[str, Any]:
+    found: dict[str, Any] = result.definition["target"][name]
+    return found
+
+
+def test_all_images_are_in_one_definition_and_are_built_together() -> None:
+    assert planned().definition["group"] == {"default": {"targets": ["image-web", "image-db"]}}
+
+
+def test_a_base_that_is_made_here_is_a_target_that_is_built_once_and_never_exported() -> None:
+    result = planned()
+    assert target(result, "base-python") == {"context": "/cache/rootfs", "output": ["type=cacheonly"]}
+    assert target(result)["contexts"] == {"python:3": "target:base-python"}
+
+
+def test_a_base_from_a_registry_is_pinned_by_digest() -> None:
+    assert target(planned(), "image-db")["contexts"]["alpine:3"] == f"docker-image://alpine@sha256:{'b' * 64}"
+
+
+def test_labels_carry_the_commit_and_never_the_version() -> None:
+    labels = target(planned())["labels"]
+    assert labels["org.opencontainers.image.revision"] == "c0ffee"
+    assert labels["org.opencontainers.image.source"] == "https://example.org/shop"
+    assert labels["org.opencontainers.image.licenses"] == "MIT"
+    assert labels["org.opencontainers.image.base.name"] == "python:3"
+    assert "1.2.3" not in str(labels)
+
+
+def test_a_release_of_a_built_commit_changes_nothing_but_the_reference() -> None:
+    before, after = target(planned()), target(planned(version="2.0.0", image_tag="2.0.0"))
+    assert before.pop("tags") == ["shop/web:1.2.3"]
+    assert after.pop("tags") == ["shop/web:2.0.0"]
+    assert before == after
+
+
+def test_the_output_fits_the_image_store() -> None:
+    assert target(planned())["output"] == ["type=image,oci-mediatypes=true"]
+    assert target(planned(store="classic"))["output"] == ["type=docker"]
+
+
+def test_flags_and_keys_reach_the_definition() -> None:
+    image = {"dockerfile": "Dockerfile.web", "target": "runtime", "args": {"A": "1"}, "secrets": {"npm": "secrets/npm"}}
+    found = target(planned(image, BuildFlags(no_cache=True, pull=True)))
+    assert found["context"] == "/project/web"
+    assert found["dockerfile"] == "/project/web/Dockerfile.web"
+    assert (found["target"], found["args"]) == ("runtime", {"A": "1"})
+    assert found["secret"] == ["id=npm,src=/project/secrets/npm"]
+    assert (found["no-cache"], found["pull"]) == (True, True)
+    assert "no-cache" not in target(planned())
