@@ -167,6 +167,12 @@ def test_an_extra_file_is_found(name: str, bundle: Path) -> None:
     refused(bundle, name)
 
 
+@pytest.mark.parametrize("target", ["PROMOTION.md", "deploy", "..", "nowhere"])
+def test_an_extra_link_is_found_wherever_it_leads(target: str, bundle: Path) -> None:
+    (bundle / "deploy/link").symlink_to(target)
+    refused(bundle, "deploy/link: neither a file nor a folder")
+
+
 @pytest.mark.parametrize(("first", "second"), [TEXTS[:2], ARCHIVES, (layout.MANIFEST, layout.SUMMARY)])
 def test_two_swapped_files_are_both_found(first: str, second: str, bundle: Path) -> None:
     (bundle / first).rename(bundle / "aside")

@@ -251,6 +251,7 @@ def test_a_damaged_archive_is_refused_or_still_the_same_image(
         assert contents.config_digest == sha256(SAMPLE.config)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=2000))
 def test_arbitrary_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(BundleError):
