@@ -170,6 +170,16 @@ def _tiny(tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox | Non
 
 def repository(root: Path, tmp_path: Path, cache: Path, box: sandbox.Sandbox | None) -> Project:
     """`root` as a git repository with one commit, and an environment of its own."""
+    project = Project(root, environment_of(tmp_path, cache, box))
+    project.git("init", "--quiet", "--initial-branch", "main")
+    project.git("config", "user.name", "Ada")
+    project.git("config", "user.email", "ada@example.org")
+    project.commit("start")
+    return project
+
+
+def environment_of(tmp_path: Path, cache: Path, box: sandbox.Sandbox | None) -> dict[str, str]:
+    """The variables of a user whose state lies in `tmp_path`, and whose engine is `box`, if any."""
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "LYRA_", "XDG_", "GIT_"))
     }
@@ -181,9 +191,4 @@ def repository(root: Path, tmp_path: Path, cache: Path, box: sandbox.Sandbox | N
     }
     if box is not None:
         environment["DOCKER_HOST"] = f"unix://{box.socket}"
-    project = Project(root, environment)
-    project.git("init", "--quiet", "--initial-branch", "main")
-    project.git("config", "user.name", "Ada")
-    project.git("config", "user.email", "ada@example.org")
-    project.commit("start")
-    return project
+    return environment
