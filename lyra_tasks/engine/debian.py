@@ -138,7 +138,8 @@ class AptWorkspace:
         return [_verified(offer, into) for offer in offers]
 
     def _offers(self, packages: Sequence[str]) -> list[_Offer]:
-        result = self._apt("--print-uris", "download", *packages)
+        # apt leaves out what already lies in the working directory, which is the caller's
+        result = self._apt("--print-uris", "download", *packages, cwd=self.root)
         if result.returncode:
             raise _apt_fault("a package is not in the index", self.address, result.stderr)
         found = re.findall(r"(?m)^'[^']+' (\S+) (\d+) SHA256:([0-9a-f]{64})$", result.stdout)

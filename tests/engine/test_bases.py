@@ -23,6 +23,7 @@ from lyra_tasks.config.lock import Lock, LockedArchive, LockedImage, LockedRootf
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine.base_supply import provide
 from lyra_tasks.engine.bases import REPOSITORY, Resolution, by_image, needs, plan, resolve
+from lyra_tasks.engine.connect import Engine
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 
 if TYPE_CHECKING:
@@ -36,28 +37,19 @@ _FACTS = {
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[docker.DockerClient]:
-    import docker
-
-    host = os.environ.get("LYRA_TEST_DOCKER_HOST")
-    if not host:
-        pytest.fail("set LYRA_TEST_DOCKER_HOST to the engine to test with, and PATH to a docker CLI with buildx")
-    client = docker.DockerClient(base_url=host)
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def client(engine: Engine) -> Iterator[docker.DockerClient]:
+    """The session's engine, for the SDK and, through the environment, for the `docker` command."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in engine.cli_environment.items():
+            patch.setenv(name, value)
+        yield engine.client
 
 
 def buildx(*words: str, **environment: str) -> str:
     """Run `docker buildx` against the engine; returns its progress."""
-    host = os.environ["LYRA_TEST_DOCKER_HOST"]
     result = subprocess.run(
         ["docker", "buildx", *words],
-        env={**os.environ, **_FACTS, "DOCKER_HOST": host, **environment},
+        env={**os.environ, **_FACTS, **environment},
         capture_output=True,
         text=True,
     )
