@@ -61,12 +61,12 @@ class Project:
         """The argument list of the program."""
         return [sys.executable, "-W", "error", "-m", "lyra_tasks.tasks.program", *words]
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
         """Start the program and do not wait for it."""
         return subprocess.Popen(
             self.command(*words),
             cwd=self.root,
-            env=self.environment,
+            env={**self.environment, **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -96,6 +96,16 @@ class Project:
     def bundles(self) -> list[Path]:
         """The version folders below `promotion/`."""
         return sorted(path.parent for path in self.root.glob("promotion/*/*/manifest.json"))
+
+
+def ours(engine: Engine) -> list[str]:
+    """Every object in the engine that a project called tiny, or a lab, may have left."""
+    api = engine.api
+    names = [container["Names"][0] for container in api.containers(all=True)]
+    names += [network["Name"] for network in api.networks()]
+    names += [volume["Name"] for volume in api.volumes()["Volumes"] or []]
+    names += [tag for image in api.images() for tag in image.get("RepoTags") or []]
+    return [name.lstrip("/") for name in names if "lyra-" in name or "tiny" in name]
 
 
 @pytest.fixture(scope="session")
@@ -142,13 +152,13 @@ def busybox(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 @pytest.fixture
 def lonely(tmp_path: Path, busybox: Path, cache: Path) -> Project:
     """The tiny project where no engine answers."""
-    return _tiny(tmp_path, busybox, cache, None)
+    return tiny_project(tmp_path, busybox, cache, None)
 
 
 @pytest.fixture
 def tiny(tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox) -> Iterator[Project]:
     """The tiny project as a git repository, with the session's engine; cleaned up afterwards."""
-    made = _tiny(tmp_path, busybox, cache, box)
+    made = tiny_project(tmp_path, busybox, cache, box)
     yield made
     made.lyra("clean")
 
@@ -158,10 +168,11 @@ def make_tiny(
     tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path, box: sandbox.Sandbox
 ) -> Callable[[], Project]:
     """Makes tiny projects for tests that share one; who makes it cleans it."""
-    return lambda: _tiny(tmp_path_factory.mktemp("tiny"), busybox, cache, box)
+    return lambda: tiny_project(tmp_path_factory.mktemp("tiny"), busybox, cache, box)
 
 
-def _tiny(tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox | None) -> Project:
+def tiny_project(tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox | None) -> Project:
+    """A copy of the tiny project in `tmp_path`, for the engine `box` or none."""
     root = tmp_path / "project"
     shutil.copytree(PROJECTS / "tiny", root)
     shutil.copytree(busybox, root / "app" / "bin", symlinks=True)

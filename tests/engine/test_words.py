@@ -10,17 +10,7 @@ from pathlib import Path
 
 from lyra_tasks.engine.connect import Engine
 from lyra_tasks.records.journal import Journal
-from tests.conftest import Project
-
-
-def ours(engine: Engine) -> list[str]:
-    """Every object in the engine that a project called tiny, or a lab, may have left."""
-    api = engine.api
-    names = [container["Names"][0] for container in api.containers(all=True)]
-    names += [network["Name"] for network in api.networks()]
-    names += [volume["Name"] for volume in api.volumes()["Volumes"] or []]
-    names += [tag for image in api.images() for tag in image.get("RepoTags") or []]
-    return [name for name in names if "lyra-" in name or "tiny" in name]
+from tests.conftest import Project, ours
 
 
 def test_build_test_and_clean_in_one_line_leave_nothing_but_records(tiny: Project, engine: Engine) -> None:

@@ -1,0 +1,50 @@
+"""What every fault test asks: the exit code, a message that names the thing, a hint, no traceback."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lyra_tasks.engine.connect import Engine
+from tests.conftest import Outcome, ours
+
+
+def refused(outcome: Outcome, code: int, *said: str, hint: bool = True) -> None:
+    """The command ended with `code`, said each of these on its way, and gave a hint; no traceback."""
+    assert outcome.code == code, outcome.text
+    assert "Traceback" not in outcome.text, outcome.text
+    for each in said:
+        assert each in outcome.text, f"{each!r} is not in:\n{outcome.text}"
+    assert "error: " in outcome.err, outcome.text
+    assert not hint or "hint: " in outcome.err, outcome.text
+
+
+def labs(engine: Engine) -> list[str]:
+    """What runs of `test` left in the engine; built images and bases are not theirs."""
+    return [name for name in ours(engine) if name.startswith("lyra-")]
+
+
+def processes_with(text: str) -> list[int]:
+    """Running processes that have `text` in their arguments, this one left out."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                arguments = (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if text.encode() in arguments:
+                found.append(int(folder.name))
+    return found
+
+
+def becomes(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """Whether `condition` holds within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
