@@ -44,17 +44,21 @@ ip link set lo up
 ip address add "$address/30" dev up0
 ip link set up0 up
 
-# Towards the machine, and what lies behind it, go answers only. Everything else is refused at once: so that it meets
-# the filter there is a default route, and no limit on refusals. Containers open no connection to the sandbox's own
-# addresses either, and nobody but the machine comes in. DOCKER-USER is what dockerd asks first and never changes.
+# Towards the machine, and what lies behind it, go answers only. Everything else is refused at once, always: so that it
+# meets the filter there is a default route, TCP gets a reset (other refusals come while connect() looks away, and only
+# the second try hears of them), and refusals have no limit. Containers open no connection to the sandbox's own addresses
+# either, and nobody but the machine comes in. DOCKER-USER is what dockerd asks first and never changes.
 ip route add default via "$gateway"
 echo 0 >/proc/sys/net/ipv4/icmp_ratelimit
+iptables -N REFUSE
+iptables -A REFUSE -p tcp -j REJECT --reject-with tcp-reset
+iptables -A REFUSE -j REJECT
 iptables -N DOCKER-USER
-iptables -A DOCKER-USER -o up0 -m conntrack ! --ctstate ESTABLISHED,RELATED -j REJECT
-iptables -A OUTPUT -o up0 -m conntrack ! --ctstate ESTABLISHED,RELATED -j REJECT
-iptables -A INPUT -i lo -j ACCEPT
-iptables -A INPUT ! -i up0 -m conntrack ! --ctstate ESTABLISHED,RELATED -j REJECT
+iptables -A DOCKER-USER -o up0 -m conntrack ! --ctstate ESTABLISHED,RELATED -j REFUSE
 iptables -A DOCKER-USER -i up0 ! -s "$gateway" -j DROP
+iptables -A OUTPUT -o up0 -m conntrack ! --ctstate ESTABLISHED,RELATED -j REFUSE
+iptables -A INPUT -i lo -j ACCEPT
 iptables -A INPUT -i up0 ! -s "$gateway" -j DROP
+iptables -A INPUT ! -i up0 -m conntrack ! --ctstate ESTABLISHED,RELATED -j REFUSE
 
 exec dockerd --config-file /run/daemon.json
