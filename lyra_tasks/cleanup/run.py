@@ -38,7 +38,7 @@ def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> Cleaned:
     if engine is not None:
         removed = _sweep(work, engine, plan.objects)
     if plan.stop_sandbox or plan.forget:
-        sandbox.down(work.paths.state, purge=plan.forget)
+        sandbox.require_nothing_left(sandbox.down(work.paths.state, purge=plan.forget))
     if plan.forget:
         shutil.rmtree(work.paths.work, ignore_errors=True)
     return Cleaned(tuple(removed), plan.stop_sandbox, plan.forget, engine is not None)

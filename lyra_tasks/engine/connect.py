@@ -86,6 +86,11 @@ def connect(config: Configuration, paths: Paths) -> Engine:
     return _sandboxed(start_sandbox(config, paths))
 
 
+def reconnect() -> Engine:
+    """The engine that `cli_environment` names, in a process that was started with it."""
+    return _system(os.environ.get("DOCKER_CONTEXT", ""))
+
+
 def connect_existing(config: Configuration, paths: Paths) -> Engine | None:
     """The engine that may hold something of ours, or None: no sandbox is made only to be looked through."""
     if config.engine.sandbox == "never" or sandbox.has_data(paths.state) or sandbox.find(paths.state):

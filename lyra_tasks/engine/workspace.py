@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from lyra_tasks import console
 from lyra_tasks.config.git import GitFacts, git_facts
 from lyra_tasks.config.load import Loaded
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.version import Version, version_of
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.connect import Engine, connect
+from lyra_tasks.engine.guard import sweep
 from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.records.evidence import EvidenceStore
 from lyra_tasks.records.images import ImageStore
@@ -87,6 +89,8 @@ class Workspace:
         engine = connect(self.config, self.paths)
         if engine.facts.sandboxed and running is None:
             self.journal.append(self.run, SANDBOX_STARTED, by="lyra")
+        if gone := sweep(engine, self.journal, self.paths.project_id, self.paths.state):
+            console.note(f"removed what a run that was killed had left: {', '.join(each.name for each in gone)}")
         return engine
 
     def started_sandbox_itself(self) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from lyra_tasks import console
 from lyra_tasks.config.models import Test
+from lyra_tasks.engine.guard import guarded
 from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.lab.admission import Share, admit, held_by_labs
 from lyra_tasks.lab.checks import check
@@ -36,7 +37,15 @@ class Capacity:
 
 
 def run(
-    plan: LabPlan, tests: Sequence[Test], key: SetKey, *, engine: Engine, owner: Owner, folder: Path, capacity: Capacity
+    plan: LabPlan,
+    tests: Sequence[Test],
+    key: SetKey,
+    *,
+    engine: Engine,
+    owner: Owner,
+    folder: Path,
+    state: Path,
+    capacity: Capacity,
 ) -> Evidence:
     """Start the lab, make the checks, take everything away, and return the verdict with its files in `folder`.
 
@@ -51,13 +60,14 @@ def run(
     _place_files(plan)
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     lab = Lab(plan, engine, owner, folder)
-    try:
-        lab.build_up()
-        checks = _make_checks(lab, tests)
-    finally:
-        with _undisturbed():
-            lab.take_down()
-            _remove_files(folder)
+    with guarded(engine, owner, state):
+        try:
+            lab.build_up()
+            checks = _make_checks(lab, tests)
+        finally:
+            with _undisturbed():
+                lab.take_down()
+                _remove_files(folder)
     evidence = Evidence(
         set=key,
         passed=bool(checks) and all(each.outcome == "passed" for each in checks),

@@ -74,7 +74,7 @@ def run(trial: Trial) -> Verdict:
         raise VerdictError("there are no tests: nothing would be proved", hint="write at least one [[tests]] entry")
     evidence = running.run(
         trial.plan, trial.tests, trial.key,
-        engine=work.engine, owner=work.owner, folder=work.folder, capacity=trial.capacity,
+        engine=work.engine, owner=work.owner, folder=work.folder, state=work.paths.state, capacity=trial.capacity,
     )  # fmt: skip
     if not trial.partial:
         work.evidence.write(evidence, work.folder)

@@ -36,6 +36,7 @@ def down(c: Any, dry_run: bool = False) -> None:
         return console.say("would stop the private engine" if sandbox.find(work.paths.state) else "no engine to stop")
     report = sandbox.down(work.paths.state)
     work.journal.append(work.run, "sandbox-stopped", was_running=report.was_running)
+    sandbox.require_nothing_left(report)
     return console.say("the engine is down" if report.was_running else "the engine was not running")
 
 

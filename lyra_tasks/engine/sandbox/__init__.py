@@ -9,8 +9,20 @@ from pathlib import Path
 from lyra_tasks.engine.sandbox.layout import Sandbox, Store, find, places_of
 from lyra_tasks.engine.sandbox.start import up
 from lyra_tasks.engine.sandbox.stop import DownReport, down
+from lyra_tasks.errors import ResidueError
 
-__all__ = ["DownReport", "Sandbox", "Store", "behind", "down", "exec_in_network", "find", "has_data", "up"]
+__all__ = [
+    "DownReport",
+    "Sandbox",
+    "Store",
+    "behind",
+    "down",
+    "exec_in_network",
+    "find",
+    "has_data",
+    "require_nothing_left",
+    "up",
+]
 
 
 def has_data(state: Path) -> bool:
@@ -23,6 +35,16 @@ def behind(host: str) -> Sandbox | None:
     link = Path(host.removeprefix("unix://")).parent / "state"
     found = find(link.resolve()) if link.is_symlink() else None
     return found if found and host == f"unix://{found.socket}" else None
+
+
+def require_nothing_left(report: DownReport) -> None:
+    """ResidueError naming what `down` could not take away."""
+    if report.left:
+        raise ResidueError(
+            f"{len(report.left)} thing(s) of the sandbox engine are left",
+            hint="remove them by hand",
+            details=report.left,
+        )
 
 
 def exec_in_network(sandbox: Sandbox, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,98 @@
+"""A run that is killed leaves nothing: a reaper sees to it, and where that is killed too, the next word does."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.engine.connect import Engine
+from lyra_tasks.engine.streams import wait_for
+from lyra_tasks.records.journal import Journal
+from tests.conftest import Project
+
+KILLS = int(os.environ.get("LYRA_TEST_KILLS", "6"))
+SEED = int(os.environ.get("LYRA_TEST_SEED", str(random.randrange(10**6))))
+
+
+def left(engine: Engine) -> list[str]:
+    """Containers, networks and volumes of any lab."""
+    api = engine.api
+    names = [container["Names"][0] for container in api.containers(all=True)]
+    names += [network["Name"] for network in api.networks()]
+    names += [volume["Name"] for volume in api.volumes()["Volumes"] or []]
+    return [name for name in names if "lyra-" in name]
+
+
+def reapers() -> list[int]:
+    """The process ids of all reapers."""
+    found = subprocess.run(["pgrep", "-f", "lyra_tasks.engine.reaper"], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def started(tiny: Project) -> subprocess.Popen[str]:
+    """A test run whose last check takes long."""
+    return tiny.start("test")
+
+
+@pytest.fixture
+def slow(tiny: Project) -> Project:
+    tiny.replace(".lyra.toml", 'exec = "echo kept', 'timeout = "60s"\nexec = "sleep 50; echo kept')
+    assert tiny.lyra("build").code == 0
+    return tiny
+
+
+def test_a_run_killed_at_any_moment_leaves_nothing_without_any_further_word(slow: Project, engine: Engine) -> None:
+    moments = random.Random(SEED)
+    hits = 0
+    for number in range(KILLS):
+        running = started(slow)
+        time.sleep(moments.uniform(0.3, 4.0))
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+        hits += bool(left(engine))
+        assert wait_for(lambda: not left(engine) and not reapers(), 20), f"seed {SEED}, kill {number}: {left(engine)}"
+    assert hits, "no kill came while anything was there, so that nothing was tried"
+    (journal,) = slow.state.glob("*/journal.jsonl")
+    assert Journal(journal).problems() == []
+    assert any(entry.event == "reaped" and entry.data["objects"] for entry in Journal(journal).entries())
+
+
+def test_where_the_reaper_is_killed_too_the_next_word_cleans_up_and_says_so(slow: Project, engine: Engine) -> None:
+    running = started(slow)
+    assert wait_for(lambda: any(name.endswith("-web") for name in left(engine)), 30)
+    for pid in reapers():
+        os.kill(pid, signal.SIGKILL)
+    running.kill()
+    running.communicate()
+    time.sleep(1)
+    assert left(engine), "something else has cleaned up"
+    result = slow.lyra("build")
+    assert result.code == 0, result.text
+    assert "removed what a run that was killed had left" in result.err
+    assert left(engine) == []
+
+
+def test_a_live_run_of_another_terminal_is_never_touched(slow: Project, engine: Engine) -> None:
+    running = started(slow)
+    try:
+        assert wait_for(lambda: any(name.endswith("-web") for name in left(engine)), 30)
+        before = left(engine)
+        result = slow.lyra("build")
+        assert result.code == 0, result.text
+        assert "removed" not in result.err
+        assert set(before) <= set(left(engine))
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=30)
+
+
+def test_a_run_that_ends_in_order_leaves_neither_lock_nor_reaper(tiny: Project) -> None:
+    assert tiny.lyra("build", "test").code == 0
+    assert wait_for(lambda: not reapers(), 5)
+    assert [path for folder in tiny.state.glob("*/running") for path in Path(folder).iterdir()] == []
