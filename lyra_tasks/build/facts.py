@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lyra_tasks.build.plan import BuildFacts
+from lyra_tasks.config.dockerfile import From
 from lyra_tasks.config.lock import LOCK_NAME
 from lyra_tasks.config.lock import read as read_lock
 from lyra_tasks.config.lock import write as write_lock
@@ -31,12 +32,12 @@ def names(work: Workspace, chosen: Sequence[str]) -> tuple[str, ...]:
 def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
     """The facts of building the images `built`; bases are resolved, locked and provided on the way."""
     require_reasons(work.config, capacity_breaches(work.config), datetime.date.today())
+    _require_secrets(work, built)
     require_buildx(work.engine)
-    if work.engine.facts.release < _NAMED_CONTEXTS_FROM:
-        raise PreconditionError(
-            f"Docker Engine {work.engine.facts.version} knows no named build contexts, which bases are offered as",
-            hint="build on Docker Engine 23.0 or newer; 20.10 is enough for receiving bundles",
-        )
+    uses = base_uses(work, built)
+    arguments = (
+        None if work.engine.facts.release >= _NAMED_CONTEXTS_FROM else _arguments(uses, work.engine.facts.version)
+    )
     resolution = bases(work, chosen=built)
     return BuildFacts(
         root=str(work.root),
@@ -47,9 +48,34 @@ def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
         epoch=work.git.time,
         source=work.git.remote,
         store=work.engine.facts.store,
-        bases=engine_bases.by_image(work.config, base_uses(work, built), resolution.bases),
+        bases=engine_bases.by_image(work.config, uses, resolution.bases),
         inputs=current_inputs(work, resolution.lock),
+        arguments=arguments,
     )
+
+
+def _arguments(uses: Mapping[str, Sequence[From]], version: str) -> dict[str, dict[str, str]]:
+    """By image, the base that each global ARG stands for; PreconditionError for a base that is named without one."""
+    fixed = tuple(f"{each.where}: {each.reference}" for bases in uses.values() for each in bases if not each.argument)
+    if fixed:
+        raise PreconditionError(
+            f"Docker Engine {version} takes a base only as the build argument that a FROM consists of",
+            hint="write `ARG BASE=…` and `FROM ${BASE}`, or build on Docker Engine 23.0 or newer",
+            details=fixed,
+        )
+    return {image: {each.argument: each.reference for each in bases} for image, bases in uses.items()}
+
+
+def _require_secrets(work: Workspace, built: Sequence[str]) -> None:
+    """A build secret is needed by builds alone, so that it is not missed before."""
+    missing = [
+        f"images.{name}.secrets.{key}: there is no file {path}"
+        for name in built
+        for key, path in work.config.images[name].secrets.items()
+        if not (work.root / path).is_file()
+    ]
+    if missing:
+        raise ConfigurationError(missing[0], hint="write the secret into that file", details=tuple(missing[1:]))
 
 
 def bases(

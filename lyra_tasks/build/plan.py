@@ -20,7 +20,11 @@ class BuildFlags:
 
 @dataclass(frozen=True)
 class BuildFacts:
-    """What was found out before planning; `bases` and `inputs` are by image name."""
+    """What was found out before planning; `bases` and `inputs` are by image name.
+
+    `arguments` is None where bases are offered as named contexts. An older engine takes them as build arguments: then
+    it holds, by image name, the reference that each global ARG stands for.
+    """
 
     root: str
     version: str
@@ -32,6 +36,7 @@ class BuildFacts:
     store: str
     bases: Mapping[str, Mapping[str, ResolvedBase]]
     inputs: Mapping[str, Mapping[str, str]]
+    arguments: Mapping[str, Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,25 +53,32 @@ class PlannedImage:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """A bake definition and what comes out of it."""
+    """A bake definition and what comes out of it; `first` are the targets to be built before, with their tags."""
 
     config: Configuration
     definition: Mapping[str, Any]
     images: tuple[PlannedImage, ...]
     facts: BuildFacts
-    secrets: tuple[str, ...] = field(default=())
+    secrets: tuple[str, ...] = ()
+    first: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan(config: Configuration, facts: BuildFacts, names: Sequence[str], flags: BuildFlags = BuildFlags()) -> BuildPlan:
     """Plan one parallel build of the images `names`."""
     platform = config.proxima.platforms[0]
     targets: dict[str, Any] = {}
+    first: dict[str, str] = {}
     images = []
     for name in names:
         bases = facts.bases[name]
         for base in bases.values():
-            if base.bake_target is not None:
+            if base.bake_target is None:
+                continue
+            if facts.arguments is None:
                 targets[base.target_name] = {**base.bake_target, "output": ["type=cacheonly"]}
+            else:
+                targets[base.target_name] = {**base.bake_target, "tags": [base.tag], "output": ["type=docker"]}
+                first[base.target_name] = base.tag
         target = f"image-{_target_name(name)}"
         reference = f"{config.project.name}/{name}:{facts.image_tag}"
         targets[target] = _target(config, name, reference, platform, facts, flags)
@@ -74,7 +86,7 @@ def plan(config: Configuration, facts: BuildFacts, names: Sequence[str], flags: 
         images.append(PlannedImage(name, target, reference, platform, facts.inputs[name], pinned))
     definition = {"group": {"default": {"targets": [image.target for image in images]}}, "target": targets}
     secrets = tuple(f"{facts.root}/{path}" for name in names for path in config.images[name].secrets.values())
-    return BuildPlan(config, definition, tuple(images), facts, secrets)
+    return BuildPlan(config, definition, tuple(images), facts, secrets, first)
 
 
 def _target(
@@ -85,8 +97,8 @@ def _target(
     target: dict[str, Any] = {
         "context": context,
         "dockerfile": f"{context}/{image.dockerfile}",
-        "args": dict(image.args),
-        "contexts": {reference: base.context for reference, base in facts.bases[name].items()},
+        "args": {**image.args, **_base_arguments(name, facts)},
+        "contexts": _contexts(name, facts),
         "labels": labels(config, name, facts),
         "tags": [reference],
         "platforms": [platform],
@@ -101,6 +113,16 @@ def _target(
     if flags.pull:
         target["pull"] = True
     return target
+
+
+def _contexts(name: str, facts: BuildFacts) -> dict[str, str]:
+    bases = facts.bases[name] if facts.arguments is None else {}
+    return {reference: base.context for reference, base in bases.items()}
+
+
+def _base_arguments(name: str, facts: BuildFacts) -> dict[str, str]:
+    arguments = facts.arguments[name] if facts.arguments is not None else {}
+    return {argument: facts.bases[name][reference].reference for argument, reference in arguments.items()}
 
 
 def labels(config: Configuration, name: str, facts: BuildFacts) -> dict[str, str]:

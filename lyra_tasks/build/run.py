@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,15 +43,20 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
     definition = folder / "bake.json"
     definition.write_text(definition_text(plan))
     (folder / "logs").mkdir(exist_ok=True)
-    owner.journal.extend(owner.run, [("intent", {"kind": IMAGE, "name": image.reference}) for image in plan.images])
-    metadata = bake(
+    call = partial(
+        bake,
         engine,
         definition,
-        metadata=folder / "bake-metadata.json",
         log=folder / "logs" / "build.log",
         epoch=plan.facts.epoch,
         masked=_secret_values(plan),
     )
+    if plan.first:
+        owner.journal.extend(owner.run, [("intent", {"kind": IMAGE, "name": tag}) for tag in plan.first.values()])
+        call(metadata=folder / "bake-bases-metadata.json", targets=tuple(plan.first))
+        owner.made(IMAGE, {tag: str(_inspect(engine, tag)["Id"]) for tag in plan.first.values()})
+    owner.journal.extend(owner.run, [("intent", {"kind": IMAGE, "name": image.reference}) for image in plan.images])
+    metadata = call(metadata=folder / "bake-metadata.json")
     built = tuple(_recorded(plan, image, metadata, engine, owner.run, store) for image in plan.images)
     owner.made(IMAGE, {each.record.reference: each.record.engine_id for each in built})
     records = {each.record.image: each.record for each in built}

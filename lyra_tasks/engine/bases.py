@@ -55,6 +55,7 @@ class ResolvedBase:
     """A base as a build uses it: `context` is the value of a named build context.
 
     If `bake_target` is given, the definition must hold it as `target_name`; if `supply` is, it must be provided first.
+    An engine without named contexts takes `reference` instead: for a bake target that is `tag`, once it is built.
     """
 
     key: str
@@ -62,6 +63,7 @@ class ResolvedBase:
     context: str
     target_name: str = ""
     bake_target: Mapping[str, Any] | None = None
+    tag: str = ""
     supply: Supply | None = None
 
     @property
@@ -71,8 +73,8 @@ class ResolvedBase:
 
     @property
     def reference(self) -> str:
-        """The image reference for `FROM ${ARG}` on engines without named contexts; empty for a bake target."""
-        return self.context.partition("docker-image://")[2]
+        """The image reference for `FROM ${ARG}` on engines without named contexts."""
+        return self.tag or self.context.partition("docker-image://")[2]
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,10 @@ class _Finder:
     def _made(self, need: Need, pin: LockedRootfs) -> ResolvedBase:
         made = rootfs.make(pin.spec, cache=self.cache, locked=pin)
         name = f"base-{_slug(need.key)}-{pin.sha256[:12]}"
-        return ResolvedBase(need.key, pin, f"target:{name}", target_name=name, bake_target=bake_target(made))
+        return ResolvedBase(
+            need.key, pin, f"target:{name}",
+            target_name=name, bake_target=bake_target(made), tag=_tag(need.key, pin.sha256),
+        )  # fmt: skip
 
 
 def bake_target(made: rootfs.MadeRootfs) -> dict[str, Any]:

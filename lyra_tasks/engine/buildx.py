@@ -26,9 +26,16 @@ _ENVIRONMENT = {
 
 
 def bake(
-    engine: Engine, definition: Path, *, metadata: Path, log: Path, epoch: int, masked: tuple[str, ...] = ()
+    engine: Engine,
+    definition: Path,
+    *,
+    metadata: Path,
+    log: Path,
+    epoch: int,
+    masked: tuple[str, ...] = (),
+    targets: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Build all targets of `definition` in parallel and return Buildx's metadata by target.
+    """Build `targets` of `definition` (default: its default group) in parallel; returns Buildx's metadata by target.
 
     BuildKit's progress goes to stderr and to `log`, values in `masked` blotted out. BuildError carries the last lines.
     """
@@ -38,6 +45,7 @@ def bake(
 
     command: list[Any] = [
         engine.cli, "buildx", "bake", "--progress", "plain", "--file", definition, "--metadata-file", metadata,
+        *targets,
     ]  # fmt: skip
     environment = {**os.environ, **_ENVIRONMENT, **engine.cli_environment, "SOURCE_DATE_EPOCH": str(epoch)}
     tail: deque[str] = deque(maxlen=_TAIL)

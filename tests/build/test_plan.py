@@ -16,6 +16,7 @@ ROOTFS = ResolvedBase(
     "target:base-python",
     target_name="base-python",
     bake_target={"context": "/cache/rootfs"},
+    tag="127.0.0.1:1/lyra-base/python:aaaaaaaaaaaa",
 )  # fmt: skip
 PULLED = ResolvedBase(
     "alpine", LockedImage(reference="alpine:3", digest=f"sha256:{'b' * 64}"), f"docker-image://alpine@sha256:{'b' * 64}"
@@ -88,3 +89,20 @@ def test_flags_and_keys_reach_the_definition() -> None:
     assert found["secret"] == ["id=npm,src=/project/secrets/npm"]
     assert (found["no-cache"], found["pull"]) == (True, True)
     assert "no-cache" not in target(planned())
+
+
+def test_an_engine_without_named_contexts_gets_its_bases_as_arguments_and_those_made_here_first() -> None:
+    result = planned(
+        {"args": {"PYTHON": "python:3", "MODE": "fast"}},
+        arguments={"web": {"PYTHON": "python:3"}, "db": {"BASE": "python:3", "TOOLS": "alpine:3"}},
+    )
+    tag = "127.0.0.1:1/lyra-base/python:aaaaaaaaaaaa"
+    assert result.first == {"base-python": tag}
+    made = target(result, "base-python")
+    assert (made["tags"], made["output"]) == ([tag], ["type=docker"])
+    assert (target(result)["args"], target(result)["contexts"]) == ({"PYTHON": tag, "MODE": "fast"}, {})
+    assert target(result, "image-db")["args"] == {"BASE": tag, "TOOLS": f"alpine@sha256:{'b' * 64}"}
+
+
+def test_an_engine_with_named_contexts_needs_no_build_before_the_build() -> None:
+    assert planned().first == {}
