@@ -52,10 +52,10 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
         masked=_secret_values(plan),
     )
     if plan.first:
-        owner.journal.extend(owner.run, [("intent", {"kind": IMAGE, "name": tag}) for tag in plan.first.values()])
+        owner.intend_images(engine, list(plan.first.values()))
         call(metadata=folder / "bake-bases-metadata.json", targets=tuple(plan.first))
         owner.made(IMAGE, {tag: str(_inspect(engine, tag)["Id"]) for tag in plan.first.values()})
-    owner.journal.extend(owner.run, [("intent", {"kind": IMAGE, "name": image.reference}) for image in plan.images])
+    owner.intend_images(engine, [image.reference for image in plan.images])
     metadata = call(metadata=folder / "bake-metadata.json")
     built = tuple(_recorded(plan, image, metadata, engine, owner.run, store) for image in plan.images)
     owner.made(IMAGE, {each.record.reference: each.record.engine_id for each in built})

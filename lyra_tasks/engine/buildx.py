@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from lyra_tasks import console
 from lyra_tasks.errors import BuildError
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
 
 _TAIL = 25
+_GRACE = 5.0
 # Attestations would make every build's digest another one; the entitlement check asks about contexts outside of the
 # working directory, which are ours.
 _ENVIRONMENT = {
@@ -39,28 +42,49 @@ def bake(
 
     BuildKit's progress goes to stderr and to `log`, values in `masked` blotted out. BuildError carries the last lines.
     """
-    from python_on_whales.client_config import ClientNotFoundError
-    from python_on_whales.exceptions import DockerException
-    from python_on_whales.utils import stream_stdout_and_stderr
-
-    command: list[Any] = [
-        engine.cli, "buildx", "bake", "--progress", "plain", "--file", definition, "--metadata-file", metadata,
+    command: list[str | Path] = [
+        *_docker(engine), "buildx", "bake", "--progress", "plain", "--file", definition, "--metadata-file", metadata,
         *targets,
     ]  # fmt: skip
     environment = {**os.environ, **_ENVIRONMENT, **engine.cli_environment, "SOURCE_DATE_EPOCH": str(epoch)}
     tail: deque[str] = deque(maxlen=_TAIL)
-    try:
-        with log.open("a", encoding="utf-8") as file:
-            for _, line in stream_stdout_and_stderr(command, environment):
-                _pass_on(line, masked, file, tail)
-    except DockerException as error:
-        raise BuildError(
-            f"the build failed: {_cause(tail)}", hint=f"the whole log is in {log}", details=tuple(tail)
-        ) from error
-    except ClientNotFoundError as error:
-        raise BuildError("the docker command is not installed", hint="install the Docker CLI and buildx") from error
+    with log.open("a", encoding="utf-8") as file, _child(command, environment) as (process, lines):
+        for line in lines:
+            _pass_on(line, masked, file, tail)
+        code = process.wait()
+    if code != 0:
+        raise BuildError(f"the build failed: {_cause(tail)}", hint=f"the whole log is in {log}", details=tuple(tail))
     document: dict[str, Any] = json.loads(metadata.read_text())
     return document
+
+
+def _docker(engine: Engine) -> list[str]:
+    from python_on_whales import DockerClient
+    from python_on_whales.client_config import ClientNotFoundError
+
+    try:
+        return [str(word) for word in DockerClient(client_call=[engine.cli]).client_config.docker_cmd]
+    except ClientNotFoundError as error:
+        raise BuildError("the docker command is not installed", hint="install the Docker CLI and buildx") from error
+
+
+@contextmanager
+def _child(
+    command: Sequence[str | Path], environment: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """A program and what it prints, both streams together; it does not outlive the block, whatever ends that.
+
+    python-on-whales would leave the child of an interrupted call running.
+    """
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            yield process, cast("IO[bytes]", process.stdout)
+        finally:
+            process.terminate()
+            try:
+                process.wait(_GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _pass_on(raw: bytes, masked: tuple[str, ...], log: IO[str], tail: deque[str]) -> None:

@@ -7,10 +7,11 @@ reference and the id that the journal holds.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.records.journal import Entry, Journal
 
 if TYPE_CHECKING:
@@ -53,6 +54,15 @@ class Owner:
             for name, nonce in nonces.items()
         }
 
+    def intend_images(self, engine: Engine, references: Iterable[str]) -> None:
+        """Journal the intent to build images, each with the id that its reference has before."""
+        with engine_faults("looking for images"):
+            held = {tag: image["Id"] for image in engine.api.images() for tag in image.get("RepoTags") or []}
+        self.journal.extend(
+            self.run,
+            [("intent", {"kind": IMAGE, "name": name, "before": held.get(name, "")}) for name in references],
+        )
+
     def made(self, kind: str, ids: dict[str, str]) -> None:
         """Journal the engine's ids of objects that were made, by name."""
         self.journal.extend(self.run, [("made", {"kind": kind, "name": n, "id": i}) for n, i in ids.items()])
@@ -64,6 +74,7 @@ class Owner:
         )
 
 
+@engine_faults("looking for what is ours")
 def owned(engine: Engine, entries: Iterable[Entry], *, run: str | None = None) -> list[Owned]:
     """What the engine holds of ours, by label and journal together; of one run only if `run` is given."""
     history = list(entries)
@@ -98,12 +109,21 @@ def _nonce(item: dict[str, Any]) -> str:
 
 
 def _images(engine: Engine, history: list[Entry]) -> list[Owned]:
-    """References that still point at the very image we made, and images of ours that have lost every reference."""
+    """References to the very image we made, to one that a build left which did not end, and images without any."""
     made: dict[str, tuple[str, str]] = {}
+    open_builds: dict[str, tuple[str, str]] = {}
     ids: dict[str, str] = {}
     for entry in history:
-        if entry.event == "made" and entry.data["kind"] == IMAGE:
-            made[entry.data["name"]] = (entry.data["id"], entry.run)
+        if entry.data.get("kind") != IMAGE:
+            continue
+        name = entry.data["name"]
+        if entry.event == "intent" and "before" in entry.data:
+            open_builds.setdefault(name, (entry.data["before"], entry.run))
+        elif entry.event == "removed":
+            open_builds.pop(name, None)
+        elif entry.event == "made":
+            open_builds.pop(name, None)
+            made[name] = (entry.data["id"], entry.run)
             ids[entry.data["id"]] = entry.run
     found = []
     for image in engine.api.images(all=False):
@@ -112,6 +132,14 @@ def _images(engine: Engine, history: list[Entry]) -> list[Owned]:
             identity, maker = made.get(reference, ("", ""))
             if identity == image["Id"]:
                 found.append(Owned(IMAGE, reference, image["Id"], maker))
+            elif reference in open_builds and _left_by_a_build(image, reference, open_builds[reference][0]):
+                found.append(Owned(IMAGE, reference, image["Id"], open_builds[reference][1]))
         if not references and image["Id"] in ids:
             found.append(Owned(IMAGE, image["Id"], image["Id"], ids[image["Id"]]))
     return found
+
+
+def _left_by_a_build(image: Mapping[str, Any], reference: str, before: str) -> bool:
+    """Whether a failed or killed build made this image: it was not there before, and its label says what it is."""
+    title = (image.get("Labels") or {}).get("org.opencontainers.image.title")
+    return bool(image["Id"] != before and title == reference.rpartition(":")[0])
