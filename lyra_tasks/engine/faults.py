@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 
 from lyra_tasks.errors import EngineUnavailableError, LyraError, NoSpaceError, PreconditionError
 
@@ -13,12 +14,13 @@ def engine_faults(doing: str) -> Iterator[None]:
     """Turn what the SDK raises while `doing` something into a LyraError that says so."""
     from docker.errors import APIError, DockerException
     from requests.exceptions import RequestException
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
     except APIError as error:
         raise _refused(doing, str(error.explanation or error)) from error
-    except (DockerException, RequestException, ConnectionError) as error:
+    except (DockerException, RequestException, HTTPError, HTTPException, ConnectionError) as error:
         raise EngineUnavailableError(
             f"the engine stopped answering while {doing}", hint="see that it is running, then run the same word again"
         ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -154,10 +154,8 @@ def kill(engine: Engine, containers: Iterable[str]) -> None:
     from docker.errors import APIError
 
     for container in containers:
-        try:
+        with engine_faults("ending containers"), suppress(APIError):
             engine.api.kill(container)
-        except APIError:
-            continue
 
 
 def put_files(engine: Engine, container: str, folder: str, files: Iterable[PlacedFile]) -> None:

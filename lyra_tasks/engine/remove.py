@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.engine.ownership import CONTAINER, IMAGE, NETWORK, VOLUME, Owned
 
 if TYPE_CHECKING:
@@ -44,10 +45,11 @@ def _remove(engine: Engine, item: Owned) -> str | None:
         VOLUME: lambda: api.remove_volume(item.id, force=True),
         IMAGE: lambda: api.remove_image(item.name, noprune=False),
     }
-    try:
-        removers[item.kind]()
-    except NotFound:
-        return None
-    except APIError as error:
-        return str(error.explanation or error)
+    with engine_faults(f"removing the {item.kind} {item.name}"):
+        try:
+            removers[item.kind]()
+        except NotFound:
+            return None
+        except APIError as error:
+            return str(error.explanation or error)
     return None

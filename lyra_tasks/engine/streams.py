@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks import console
+from lyra_tasks.engine.faults import engine_faults
+from lyra_tasks.errors import LyraError
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -40,7 +43,8 @@ class LogFollower:
 
     def start(self) -> None:
         """Attach; call before the container is started, or the first bytes of a burst may be lost."""
-        stream = self.engine.streams.attach(self.container, stdout=True, stderr=True, stream=True, demux=True)
+        with engine_faults("following a container's log"):
+            stream = self.engine.streams.attach(self.container, stdout=True, stderr=True, stream=True, demux=True)
         self._thread = threading.Thread(target=self._follow, args=(stream,), daemon=True)
         self._thread.start()
 
@@ -59,7 +63,7 @@ class LogFollower:
     def _follow(self, stream: Any) -> None:
         rest = {"out": b"", "err": b""}
         with self.path.open("a", encoding="utf-8", buffering=1) as file:
-            for out, err in stream:
+            for out, err in _until_broken(lambda: stream):
                 for name, chunk in (("out", out), ("err", err)):
                     if chunk:
                         *whole, rest[name] = (rest[name] + chunk).split(b"\n")
@@ -95,17 +99,17 @@ class StatsSampler:
         return self.samples[0] if self.samples else None
 
     def _follow(self) -> None:
-        from docker.errors import DockerException
-        from requests.exceptions import RequestException
+        for raw in _until_broken(lambda: self.engine.streams.stats(self.container, decode=True, stream=True)):
+            sample = read_sample(raw)
+            if sample is not None:
+                self.samples.append(sample)
+                self._first.set()
 
-        try:
-            for raw in self.engine.streams.stats(self.container, decode=True, stream=True):
-                sample = read_sample(raw)
-                if sample is not None:
-                    self.samples.append(sample)
-                    self._first.set()
-        except (DockerException, RequestException, ValueError):
-            return
+
+def _until_broken(stream: Callable[[], Iterable[Any]]) -> Iterator[Any]:
+    """What a stream brings; the thread that waits for the engine's answers is the one to report that it is gone."""
+    with suppress(LyraError, OSError, ValueError), engine_faults("following a container"):
+        yield from stream()
 
 
 def read_sample(raw: dict[str, Any]) -> Sample | None:

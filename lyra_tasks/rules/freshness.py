@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lyra_tasks.config.inputs import changed
 from lyra_tasks.config.models import Configuration
+from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.errors import StaleError
 from lyra_tasks.records.evidence import Evidence, EvidenceStore, SetKey
 from lyra_tasks.records.images import ImageRecord, ImageStore
@@ -32,7 +33,8 @@ def image_states(
     store: ImageStore, engine: Engine, inputs: Mapping[str, Mapping[str, str]], platform: str
 ) -> tuple[ImageState, ...]:
     """The state of every image in `inputs` (name -> current input hashes) on this engine."""
-    held = {str(image["Id"]) for image in engine.api.images(all=False)}
+    with engine_faults("listing its images"):
+        held = {str(image["Id"]) for image in engine.api.images(all=False)}
     states = []
     for name, current in inputs.items():
         record = store.read(name, platform)
