@@ -6,6 +6,8 @@ Nothing in a message may come from a secret, an argument list of a foreign progr
 
 from __future__ import annotations
 
+import errno
+
 
 class LyraError(Exception):
     """A foreseen fault: `message` says what happened, `hint` what to do, `details` are further lines (a log's end)."""
@@ -89,3 +91,15 @@ class InterruptedRunError(LyraError):
     """The user, or the system, ended the run."""
 
     exit_code = 130
+
+
+def system_fault(error: OSError) -> PreconditionError | None:
+    """The fault behind a system error that is none of ours: no room, no right, read-only. None for every other."""
+    place = error.filename or "a file"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return NoSpaceError(f"no space left to write {place}", hint="free space there, then run the same word again")
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return PreconditionError(
+            f"{place}: {error.strerror}", hint="give yourself the right to it, or the folder to its owner"
+        )
+    return None

@@ -5,15 +5,19 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.exceptions import Exit
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
 from lyra_tasks import console
-from lyra_tasks.errors import InterruptedRunError, LyraError
+from lyra_tasks.errors import InterruptedRunError, LyraError, UsageError, system_fault
+
+if TYPE_CHECKING:
+    from lyra_tasks.tasks.session import Begun
 
 _HELP = {
     "dry_run": "show what would be done, and do nothing (holds for the whole line)",
@@ -32,6 +36,14 @@ class Word(Task):  # type: ignore[type-arg]
             options["names"] = [name, name[0]]
         return options
 
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Any]:
+        """A repeatable option without its value is a usage error; Invoke would pass over it and take everything."""
+        arguments: list[Any] = super().get_arguments(ignore_unknown_help)
+        for argument in arguments:
+            if argument.kind is list:
+                argument.raw_value = None
+        return arguments
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from lyra_tasks.tasks import session
 
@@ -41,15 +53,28 @@ class Word(Task):  # type: ignore[type-arg]
         try:
             result = super().__call__(*args, **kwargs)
         except LyraError as error:
-            session.end(began, error.exit_code, error.message)
-            console.error(error.message, error.hint, error.details)
-            raise Exit(code=error.exit_code) from error
+            raise _shown(began, error) from error
+        except OSError as error:
+            fault = system_fault(error)
+            if fault is None:
+                raise
+            raise _shown(began, fault) from error
         except KeyboardInterrupt as error:
             session.end(began, InterruptedRunError.exit_code, "interrupted")
             console.error("interrupted", "what this run made has been removed; run the same words again")
             raise Exit(code=InterruptedRunError.exit_code) from error
         session.end(began, 0, "")
         return result
+
+
+def _shown(began: Begun, fault: LyraError) -> Exit:
+    """Show a fault, and end with its exit code; a full disk that cannot take the journal's line either is told once."""
+    from lyra_tasks.tasks import session
+
+    console.error(fault.message, fault.hint, fault.details)
+    with suppress(OSError):
+        session.end(began, fault.exit_code, fault.message)
+    return Exit(code=fault.exit_code)
 
 
 def word(
@@ -86,6 +111,13 @@ def line_flags() -> frozenset[str]:
 def dry(context: Any) -> bool:
     """Whether nothing may be changed: `--dry-run` anywhere on the line, or Invoke's own `--dry`."""
     return "--dry-run" in line_flags() or bool(context.config.run.dry)
+
+
+def number(text: str, option: str) -> int:
+    """The value of an option that counts; Invoke's own conversion ends in a traceback."""
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise UsageError(f"{option} takes a number from 1 to 1000, not {text!r}", hint=f"for example {option} 5")
+    return int(text)
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:
