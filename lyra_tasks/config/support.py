@@ -21,8 +21,6 @@ NOT_YET = (
     "resources.cache",
     "services.*.dev",
     "tests.*.group",
-    "tests.*.retry",
-    "tests.*.run",
     "tests.*.stage",
     "tests.*.structure",
 )

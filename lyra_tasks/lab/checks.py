@@ -1,4 +1,4 @@
-"""The checks: asked from outside (`http`, `tcp`), inside (`exec`), or of the log."""
+"""The checks: asked from outside (`http`, `tcp`), inside (`exec`), of the log, or by a command on this machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as OutOfTime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lyra_tasks import console
@@ -16,30 +17,32 @@ from lyra_tasks.config.services import argv
 from lyra_tasks.engine import objects
 from lyra_tasks.engine.streams import wait_for
 from lyra_tasks.errors import LyraError
+from lyra_tasks.lab.host_check import run_on_host
 from lyra_tasks.lab.ready import http_answer, tcp_answers
 from lyra_tasks.records.evidence import CheckResult
 
 if TYPE_CHECKING:
-    from lyra_tasks.lab.running import RunningService
+    from lyra_tasks.lab.running import Lab, RunningService
 
 _SHOWN = 400
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-def check(service: RunningService, test: Test) -> CheckResult:
+def check(lab: Lab, test: Test, root: Path) -> CheckResult:
     """Make one check and say what was seen; it never raises for a check that fails."""
     began = time.monotonic()
+    service = lab.services.get(test.service or "")
     try:
-        problem = _KINDS[test.kind](service, test)
+        problem = _KINDS[test.kind](service, test) if service is not None else run_on_host(lab, test, root)
         outcome: Literal["passed", "failed", "error"] = "failed" if problem else "passed"
     except (LyraError, OSError, http.client.HTTPException, OutOfTime) as error:
         problem, outcome = f"could not be made: {error or type(error).__name__}", "error"
     return CheckResult(
         name=test.name,
         kind=test.kind,
-        service=service.planned.name,
+        service=test.service or "",
         outcome=outcome,
-        message=_masked(service, problem),
+        message=_masked(lab, problem),
         seconds=round(time.monotonic() - began, 3),
     )
 
@@ -121,7 +124,8 @@ def _short(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _masked(service: RunningService, text: str) -> str:
-    for value in service.planned.masked:
-        text = text.replace(value, "***")
+def _masked(lab: Lab, text: str) -> str:
+    for service in lab.services.values():
+        for value in service.planned.masked:
+            text = text.replace(value, "***")
     return text

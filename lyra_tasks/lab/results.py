@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -40,6 +40,20 @@ def write_results(folder: Path, evidence: Evidence, services: Mapping[str, Runni
     tree = ET.ElementTree(junit(evidence.run, evidence.checks, evidence.use, evidence.seconds))
     ET.indent(tree)
     tree.write(folder / "tests.xml", encoding="utf-8", xml_declaration=True)
+
+
+def merge_logs(folder: Path, services: Iterable[str]) -> None:
+    """Write `all.log`: the lines of all services in the order of their time stamps, each with its service's name."""
+    lines = []
+    for name in services:
+        path = folder / f"{name}.log"
+        if path.exists():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                at, _, rest = line.partition(" ")
+                lines.append((at, f"{at} {name} {rest}"))
+    if lines:
+        lines.sort(key=lambda line: line[0])
+        (folder / "all.log").write_text("\n".join(text for _, text in lines) + "\n", encoding="utf-8")
 
 
 def junit(run: str, checks: Sequence[CheckResult], use: Mapping[str, ServiceUse], seconds: float) -> ET.Element:

@@ -6,21 +6,22 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lyra_tasks import console
 from lyra_tasks.config.models import Test
 from lyra_tasks.engine.guard import guarded
 from lyra_tasks.engine.ownership import Owner
+from lyra_tasks.errors import VerdictError
 from lyra_tasks.lab.admission import Share, admit, held_by_labs
-from lyra_tasks.lab.checks import check
+from lyra_tasks.lab.host_check import addresses
 from lyra_tasks.lab.plan import LabPlan
-from lyra_tasks.lab.results import use_of, write_results
+from lyra_tasks.lab.results import merge_logs, use_of, write_results
+from lyra_tasks.lab.rounds import Conduct, make_checks
 from lyra_tasks.lab.running import Lab
 from lyra_tasks.records.evidence import CheckResult, Evidence, SetKey
 
@@ -36,6 +37,18 @@ class Capacity:
     memory: int
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What came of a run; `fault` is why it ended early, if a service was not ready or died.
+
+    `addresses` are those of a lab that was left running, as its checks were told them.
+    """
+
+    evidence: Evidence
+    addresses: Mapping[str, str]
+    fault: VerdictError | None
+
+
 def run(
     plan: LabPlan,
     tests: Sequence[Test],
@@ -43,13 +56,15 @@ def run(
     *,
     engine: Engine,
     owner: Owner,
+    root: Path,
     folder: Path,
     state: Path,
     capacity: Capacity,
-) -> Evidence:
+    conduct: Conduct,
+) -> Ran:
     """Start the lab, make the checks, take everything away, and return the verdict with its files in `folder`.
 
-    A service that is not ready or dies raises VerdictError; the lab is removed in every case, Ctrl-C included.
+    A service that is not ready or dies ends the run as failed; the lab is removed in every case, Ctrl-C included.
     """
     admit(
         tuple(Share(f"this run: {each.name}", each.cpus, each.memory) for each in plan.services.values()),
@@ -60,14 +75,23 @@ def run(
     _place_files(plan)
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     lab = Lab(plan, engine, owner, folder)
-    with guarded(engine, owner, state):
+    checks: list[CheckResult] = []
+    fault: VerdictError | None = None
+    with nullcontext() if conduct.keep_running else guarded(engine, owner, state):
         try:
             lab.build_up()
-            checks = _make_checks(lab, tests)
+            make_checks(lab, tests, root, conduct, checks)
+        except VerdictError as error:
+            fault = error
+            checks.append(_services_failed(error))
         finally:
             with _undisturbed():
-                lab.take_down()
-                _remove_files(folder)
+                if conduct.keep_running:
+                    lab.leave()
+                else:
+                    lab.take_down()
+                    _remove_files(folder)
+                merge_logs(folder / "logs", plan.services)
     evidence = Evidence(
         set=key,
         passed=bool(checks) and all(each.outcome == "passed" for each in checks),
@@ -79,22 +103,11 @@ def run(
         use={name: use_of(service) for name, service in lab.services.items()},
     )
     write_results(folder, evidence, lab.services)
-    return evidence
+    return Ran(evidence, addresses(lab.services) if conduct.keep_running and not fault else {}, fault)
 
 
-def _make_checks(lab: Lab, tests: Sequence[Test]) -> list[CheckResult]:
-    results = []
-    for test in tests:
-        result = check(lab.services[str(test.service)], test)
-        mark = console.style("ok  ", "green") if result.outcome == "passed" else console.style("FAIL", "red", "bold")
-        console.say(f"{mark} {result.name} ({result.seconds:.2f} s)")
-        if result.message:
-            console.say(f"     {result.message}")
-        results.append(result)
-        fault = lab.died()
-        if fault is not None:
-            raise fault
-    return results
+def _services_failed(error: VerdictError) -> CheckResult:
+    return CheckResult(name="the services run", kind="lab", service="", outcome="failed", message=error.message)
 
 
 @contextmanager

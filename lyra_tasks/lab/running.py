@@ -169,6 +169,11 @@ class Lab:
                     return death(service, now)
         return None
 
+    def leave(self) -> None:
+        """Let the lab run on; what the services are doing now is noted, and `clean` ends them."""
+        for service in self.services.values():
+            service.last = objects.state(self.engine, service.id)
+
     def take_down(self) -> None:
         """End and remove everything of this run; safe to call at any point, and more than once.
 

@@ -48,6 +48,10 @@ def verdict(verdict: Verdict) -> None:
             console.warn(f"deviation from {deviation.rule} for {deviation.scope} until {deviation.expires}")
         passed = f"{len(evidence.checks) - len(failed)} of {len(evidence.checks)} checks passed"
         console.say(f"{passed} in {evidence.seconds:.1f} s; logs and metrics in {shown(verdict.folder)}")
+        if verdict.kept_running:
+            console.say("the services run on until `clean`:")
+            for name, address in verdict.kept_running.items():
+                console.say(f"  {name}: {address}")
         if verdict.partial:
             console.note("not every check was made, so this is no evidence")
     if failed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from lyra_tasks.errors import VerdictError
 from lyra_tasks.lab import plan as planning
 from lyra_tasks.lab import run as running
 from lyra_tasks.lab.facts import gather as gather_facts
+from lyra_tasks.lab.rounds import Conduct
 from lyra_tasks.records.evidence import Evidence, SetKey
 from lyra_tasks.rules.deviations import breaches_of, require_reasons
 from lyra_tasks.rules.freshness import image_states, require_current, set_key
@@ -30,6 +31,7 @@ class Trial:
     capacity: running.Capacity
     deviations: tuple[Deviation, ...]
     partial: bool
+    conduct: Conduct
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,10 @@ class Verdict:
     folder: Path
     deviations: tuple[Deviation, ...]
     partial: bool
+    kept_running: Mapping[str, str]
 
 
-def gather(work: Workspace, only: Sequence[str] = ()) -> Trial:
+def gather(work: Workspace, only: Sequence[str], conduct: Conduct) -> Trial:
     """Plan a test run; StaleError where an image is not what its files say, VerdictError for a rule not kept."""
     config = work.config
     names = selected(only, [test.name for test in config.tests], "test")
@@ -64,22 +67,30 @@ def gather(work: Workspace, only: Sequence[str] = ()) -> Trial:
         capacity=running.Capacity(engine.cpus * share, int(engine.memory * share)),
         deviations=deviations,
         partial=bool(only),
+        conduct=conduct,
     )
 
 
 def run(trial: Trial) -> Verdict:
-    """Make the test run; its evidence is kept for `promote` whether it passed or not."""
+    """Make the test run; its evidence is kept for `promote` whether it passed or not.
+
+    Raises VerdictError if a service was not ready or died; checks that failed are for the caller to see.
+    """
     work = trial.work
     if not trial.tests:
         raise VerdictError("there are no tests: nothing would be proved", hint="write at least one [[tests]] entry")
-    evidence = running.run(
+    ran = running.run(
         trial.plan, trial.tests, trial.key,
-        engine=work.engine, owner=work.owner, folder=work.folder, state=work.paths.state, capacity=trial.capacity,
+        engine=work.engine, owner=work.owner, root=work.root, folder=work.folder,
+        state=work.paths.state, capacity=trial.capacity, conduct=trial.conduct,
     )  # fmt: skip
+    evidence = ran.evidence
     if not trial.partial:
         work.evidence.write(evidence, work.folder)
     work.journal.append(
         work.run, "tested", set=trial.key.digest, passed=evidence.passed, partial=trial.partial,
         checks={check.name: check.outcome for check in evidence.checks},
     )  # fmt: skip
-    return Verdict(evidence, work.folder, trial.deviations, trial.partial)
+    if ran.fault is not None:
+        raise ran.fault
+    return Verdict(evidence, work.folder, trial.deviations, trial.partial, ran.addresses)

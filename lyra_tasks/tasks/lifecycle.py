@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lyra_tasks.tasks.session import workspace
-from lyra_tasks.tasks.word import dry, line_flags, word
+from lyra_tasks.tasks.word import dry, line_flags, number, word
 
 
 @word(
@@ -26,12 +26,28 @@ def build(c: Any, image: Any = None, no_cache: bool = False, pull: bool = False,
     return show.built(run.run(planned, engine=work.engine, owner=work.owner, store=work.images, folder=work.folder))
 
 
-@word(iterable=("only",), only="make only the check of this name (repeatable); leaves no evidence")
-def test(c: Any, only: Any = None, dry_run: bool = False, json: bool = False) -> None:
+@word(
+    iterable=("only",),
+    only="make only the check of this name (repeatable); leaves no evidence",
+    fail_fast="stop at the first check that fails",
+    repeat="make all checks this often, to find those that fail now and then",
+    keep_running="leave the services running afterwards, until `clean`",
+)
+def test(
+    c: Any,
+    only: Any = None,
+    fail_fast: bool = False,
+    repeat: str = "1",
+    keep_running: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
     """Run the services in isolated, limited containers and make the checks; passes or exits with 5."""
     from lyra_tasks.lab import show, trial
+    from lyra_tasks.lab.rounds import Conduct
 
-    planned = trial.gather(workspace(), tuple(only or ()))
+    conduct = Conduct(fail_fast, number(repeat, "--repeat"), keep_running)
+    planned = trial.gather(workspace(), tuple(only or ()), conduct)
     if dry(c):
         return show.planned(planned)
     return show.verdict(trial.run(planned))

@@ -1,0 +1,64 @@
+"""Making the checks one after another, a line each while they run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lyra_tasks import console
+from lyra_tasks.config.models import Test
+from lyra_tasks.lab.checks import check
+from lyra_tasks.lab.running import Lab
+from lyra_tasks.records.evidence import CheckResult
+
+_BETWEEN_TRIES = 0.5
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """How the checks are made: stop at the first that fails, how many rounds, whether the lab stays afterwards."""
+
+    fail_fast: bool = False
+    repeat: int = 1
+    keep_running: bool = False
+
+
+def make_checks(lab: Lab, tests: Sequence[Test], root: Path, conduct: Conduct, results: list[CheckResult]) -> None:
+    """Make the checks in their order and add what came of each to `results`.
+
+    A service that dies meanwhile raises what it died of; the results so far are there.
+    """
+    for number in range(1, conduct.repeat + 1):
+        for test in tests:
+            result = _with_retries(lab, test, root)
+            if conduct.repeat > 1:
+                result = result.model_copy(update={"name": f"{result.name} (round {number})"})
+            _show(result)
+            results.append(result)
+            if fault := lab.died():
+                raise fault
+            if conduct.fail_fast and result.outcome != "passed":
+                return
+
+
+def _with_retries(lab: Lab, test: Test, root: Path) -> CheckResult:
+    """A check that fails is made again up to `retry` times; that it needed it is said with its result."""
+    result = check(lab, test, root)
+    for number in range(1, test.retry + 1):
+        if result.outcome == "passed":
+            break
+        time.sleep(_BETWEEN_TRIES)
+        result = check(lab, test, root)
+        if result.outcome == "passed":
+            result = result.model_copy(update={"message": f"passed at try {number + 1}"})
+    return result
+
+
+def _show(result: CheckResult) -> None:
+    mark = console.style("ok  ", "green") if result.outcome == "passed" else console.style("FAIL", "red", "bold")
+    console.say(f"{mark} {result.name} ({result.seconds:.2f} s)")
+    if result.message:
+        for line in result.message.splitlines():
+            console.say(f"     {line}")
