@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 _TAIL = 25
 _GRACE = 5.0
 # Attestations would make every build's digest another one; the entitlement check asks about contexts outside of the
-# working directory, which are ours.
+# working directory, which are ours; a base that is only built on would stay in the engine as an image without a name.
 _ENVIRONMENT = {
     "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
     "BUILDX_METADATA_PROVENANCE": "disabled",
     "BUILDX_BAKE_ENTITLEMENTS_FS": "0",
+    "BUILDX_NO_DEFAULT_LOAD": "1",
 }
 
 

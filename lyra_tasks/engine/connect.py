@@ -93,14 +93,22 @@ def reconnect() -> Engine:
 
 def connect_existing(config: Configuration, paths: Paths) -> Engine | None:
     """The engine that may hold something of ours, or None: no sandbox is made only to be looked through."""
-    if config.engine.sandbox == "never" or sandbox.has_data(paths.state) or sandbox.find(paths.state):
+    return connect(config, paths) if sandbox.has_data(paths.state) else connect_running(config, paths)
+
+
+def connect_running(config: Configuration, paths: Paths) -> Engine | None:
+    """The engine that answers now, or None where one would be started; EngineUnavailableError where none would be."""
+    if config.engine.sandbox == "never":
         return connect(config, paths)
-    try:
-        return None if config.engine.sandbox == "always" else _system(config.engine.context)
-    except RemoteEngineError:
-        raise
-    except EngineUnavailableError:
-        return None
+    if config.engine.sandbox == "auto":
+        try:
+            return _system(config.engine.context)
+        except RemoteEngineError:
+            raise
+        except EngineUnavailableError:
+            pass
+    running = sandbox.find(paths.state)
+    return _sandboxed(running) if running else None
 
 
 def start_sandbox(config: Configuration, paths: Paths) -> sandbox.Sandbox:

@@ -45,10 +45,10 @@ def status(c: Any, json: bool = False) -> None:
     """Which engine is used, and what it is."""
     from dataclasses import asdict
 
-    from lyra_tasks.engine.connect import connect_existing
+    from lyra_tasks.engine.connect import connect_running
 
     work = workspace()
-    engine = connect_existing(work.config, work.paths)
+    engine = connect_running(work.config, work.paths)
     if engine is None:
         return _show({}, "no engine runs; one is started when it is needed")
     facts = engine.facts
