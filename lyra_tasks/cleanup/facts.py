@@ -13,7 +13,7 @@ def gather(work: Workspace, *, everything: bool) -> tuple[CleanPlan, Engine | No
     """The cleaning plan, and the engine it is for: None if there is none that could hold anything of ours."""
     by_itself = work.started_sandbox_itself()
     was_running = sandbox.find(work.paths.state) is not None
-    engine = connect_existing(work.config, work.paths, wake=True)
+    engine = connect_existing(work.config, work.paths)
     objects = owned(engine, work.journal.entries()) if engine is not None else []
     sandboxed = engine is not None and engine.facts.sandboxed
     stop = sandboxed and (by_itself or not was_running or everything)

@@ -91,19 +91,24 @@ def reconnect() -> Engine:
     return _system(os.environ.get("DOCKER_CONTEXT", ""))
 
 
-def connect_existing(config: Configuration, paths: Paths, *, wake: bool) -> Engine | None:
-    """The engine that may hold something of ours, or None: no sandbox is made only to be looked through.
+def connect_existing(config: Configuration, paths: Paths) -> Engine | None:
+    """The engine that may hold something of ours, or None: no sandbox is made only to be looked through."""
+    return connect(config, paths) if sandbox.has_data(paths.state) else connect_running(config, paths)
 
-    With `wake`, a sandbox that has data but does not run is started.
-    """
-    if config.engine.sandbox == "never" or sandbox.find(paths.state) or (wake and sandbox.has_data(paths.state)):
+
+def connect_running(config: Configuration, paths: Paths) -> Engine | None:
+    """The engine that answers now, or None where one would be started; EngineUnavailableError where none would be."""
+    if config.engine.sandbox == "never":
         return connect(config, paths)
-    try:
-        return None if config.engine.sandbox == "always" else _system(config.engine.context)
-    except RemoteEngineError:
-        raise
-    except EngineUnavailableError:
-        return None
+    if config.engine.sandbox == "auto":
+        try:
+            return _system(config.engine.context)
+        except RemoteEngineError:
+            raise
+        except EngineUnavailableError:
+            pass
+    running = sandbox.find(paths.state)
+    return _sandboxed(running) if running else None
 
 
 def start_sandbox(config: Configuration, paths: Paths) -> sandbox.Sandbox:
