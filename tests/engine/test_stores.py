@@ -193,3 +193,16 @@ def test_engine_20_names_every_base_that_it_cannot_be_given(make: Make, old: san
     assert "app/Dockerfile:2: alpine:3" in result.err
     assert "write `ARG BASE=…` and `FROM ${BASE}`" in result.err
     assert leftovers(old) == ""
+
+
+def test_a_base_that_is_only_built_on_does_not_stay_as_an_image_without_a_name(
+    make: Make, box: sandbox.Sandbox, classic: sandbox.Sandbox
+) -> None:
+    for each in (box, classic):
+        project = make(each)
+        (project.root / "app" / "Dockerfile").write_text(ON_PACKAGES)
+        project.replace(".lyra.toml", '\n[images.web]\ncontext = "app"\n', PACKAGES)
+        before = docker(each, "image", "ls", "--all", "--filter", "dangling=true", "--quiet")
+        assert project.lyra("build").code == 0
+        assert docker(each, "image", "ls", "--all", "--filter", "dangling=true", "--quiet") == before
+        assert project.lyra("clean").code == 0
