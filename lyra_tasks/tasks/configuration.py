@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import dumps
 from typing import Any
 
 from lyra_tasks import console
@@ -17,4 +18,9 @@ def show(c: Any, json: bool = False) -> None:
     rows = effective(workspace().loaded)
     if "--json" in line_flags():
         return console.document([{"key": row.key, "value": row.value, "from": row.origin} for row in rows])
-    return console.table(("key", "value", "from"), [(row.key, row.value, row.origin) for row in rows])
+    return console.table(("key", "value", "from"), [(row.key, _text(row.value), row.origin) for row in rows])
+
+
+def _text(value: object) -> str:
+    """A value in a column: words as they are, anything else as JSON writes it."""
+    return value if isinstance(value, str) else dumps(value, ensure_ascii=False)

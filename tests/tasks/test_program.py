@@ -1,0 +1,108 @@
+"""The program as it is called: words, usage errors, and what a project's own `tasks.py` may be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lyra_tasks
+
+REPOSITORY = Path(__file__).parents[2]
+LYRA = [sys.executable, "-m", "lyra_tasks.tasks.program"]
+INVOKE = [sys.executable, "-m", "invoke"]
+MINIMAL = 'schema = 1\n[project]\nname = "small"\n'
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "XDG_STATE_HOME": str(folder / "state")}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_version_is_the_packages(tmp_path: Path) -> None:
+    assert run(tmp_path, *LYRA, "--version").stdout.strip() == f"Lyra {lyra_tasks.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("biuld",), "No idea what 'biuld' is!"),
+        (("build", "--quick"), "No idea what '--quick' is!"),
+        (("--nonsense",), "No idea what '--nonsense' is!"),
+    ],
+)
+def test_a_usage_error_ends_with_2_and_no_traceback(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    result = run(tmp_path, *LYRA, *words)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_without_a_configuration_the_error_says_what_to_write(tmp_path: Path) -> None:
+    result = run(tmp_path, *LYRA, "build")
+    assert result.returncode == 2
+    assert f"error: no .lyra.toml in {tmp_path}" in result.stderr
+    assert "hint: write a .lyra.toml" in result.stderr
+
+
+def test_every_word_has_a_help_text_and_every_option_too(tmp_path: Path) -> None:
+    listed = run(tmp_path, *LYRA, "--list").stdout
+    words = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "]
+    assert {"build", "test", "promote", "clean", "verify", "engine.up", "config.show"} <= set(words)
+    for word in words:
+        text = run(tmp_path, *LYRA, word, "--help").stdout
+        assert "Docstring:\n  none" not in text, word
+        options = text.partition("Options:")[2]
+        assert all(len(line.split()) > 1 for line in options.splitlines() if line.strip().startswith("-")), text
+
+
+def test_a_tasks_file_of_one_import_has_all_words_in_plain_invoke(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text("from lyra_tasks import namespace\n")
+    (tmp_path / ".lyra.toml").write_text(MINIMAL)
+    shown = run(tmp_path, *INVOKE, "config.show")
+    assert ["project.name", "small"] in [line.split()[:2] for line in shown.stdout.splitlines()], shown.stderr
+
+
+def test_a_projects_own_tasks_stand_beside_the_words(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text(
+        "import lyra_tasks\n"
+        "from invoke import Collection, task\n"
+        "@task\n"
+        "def mine(c):\n    '''My own.'''\n    print('mine was here')\n"
+        "@task\n"
+        "def other(c):\n    '''Another.'''\n    print('other was here')\n"
+        "namespace = lyra_tasks.collection(mine, Collection('deep', other))\n"
+    )
+    for command in (INVOKE, LYRA):
+        assert run(tmp_path, *command, "mine", "deep.other").stdout == "mine was here\nother was here\n"
+        assert "promote" in run(tmp_path, *command, "--list").stdout
+
+
+def test_listing_the_words_loads_nothing_of_weight(tmp_path: Path) -> None:
+    result = run(tmp_path, sys.executable, "-X", "importtime", "-m", "lyra_tasks.tasks.program", "--list")
+    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines()}
+    assert "invoke" in loaded
+    assert loaded & {"docker", "python_on_whales", "pydantic", "rich", "requests", "isal"} == set()
+
+
+def test_a_remote_engine_that_is_not_configured_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / ".lyra.toml").write_text(MINIMAL)
+    result = subprocess.run(
+        [*LYRA, "clean"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "XDG_STATE_HOME": str(tmp_path),
+            "DOCKER_HOST": "tcp://192.0.2.1:2375",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=10,
+    )
+    assert result.returncode == 3
+    assert "the current Docker engine is on another machine (tcp://192.0.2.1:2375)" in result.stderr
