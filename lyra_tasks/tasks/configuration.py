@@ -18,7 +18,7 @@ def show(c: Any, json: bool = False) -> None:
     rows = effective(workspace().loaded)
     if "--json" in line_flags():
         return console.document([{"key": row.key, "value": row.value, "from": row.origin} for row in rows])
-    return console.table(("key", "value", "from"), [(row.key, _text(row.value), row.origin) for row in rows])
+    return console.table(("key", "from", "value"), [(row.key, row.origin, _text(row.value)) for row in rows])
 
 
 def _text(value: object) -> str:

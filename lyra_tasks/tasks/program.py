@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -33,6 +34,10 @@ class LyraProgram(Program):
             super().execute()
         except KeyboardInterrupt as error:
             raise Exit(code=130) from error
+        except BrokenPipeError as error:
+            # whoever read has had enough, as `… | head`; Python would complain once more when it closes stdout
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Exit(code=128 + signal.SIGPIPE) from error
 
 
 def main() -> None:
