@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from lyra_tasks.engine import sandbox
+from lyra_tasks.engine.streams import wait_for
 from tests.conftest import Outcome, Project
 
 BUSYBOX = "/bin/busybox"
@@ -89,11 +89,8 @@ def listener(address: str) -> Iterator[tuple[int, list[str]]]:
 def test_a_listener_of_this_machine_cannot_be_reached_through_the_gateway(tiny: Project, box: sandbox.Sandbox) -> None:
     here = box.address.rpartition(".")[0] + "." + str(int(box.address.rpartition(".")[2]) - 1)
     with listener(here) as (port, seen):
-        inside = sandbox.exec_in_network(box, [f"{box.docker.parent.parent}/bin/ip", "route"])
-        subprocess.run(
-            ["nsenter", f"--net=/proc/{box.pid}/ns/net", "bash", "-c", f"echo > /dev/tcp/{here}/{port}"], check=True
-        )
-        assert seen, f"the listener does not work, so that the attack would prove nothing: {inside.stdout}"
+        socket.create_connection((here, port), timeout=5).close()
+        assert wait_for(lambda: bool(seen), 5), "the listener does not work, so that the attack would prove nothing"
         seen.clear()
         result = attack(tiny, {"calling home": (f"{BUSYBOX} nc -w 3 {here} {port} < /dev/null", 1, "")})
         assert result.code == 0, result.text
