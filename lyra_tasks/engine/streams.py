@@ -39,6 +39,7 @@ class LogFollower:
     container: str
     path: Path
     masked: tuple[str, ...] = ()
+    fault: OSError | None = None
     _thread: threading.Thread = field(init=False)
 
     def start(self) -> None:
@@ -61,6 +62,14 @@ class LogFollower:
         return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
 
     def _follow(self, stream: Any) -> None:
+        """Write until the stream ends; a disk that takes no more is kept in `fault`, for the run to end with."""
+        try:
+            self._write(stream)
+        except OSError as error:
+            error.filename = str(self.path)
+            self.fault = error
+
+    def _write(self, stream: Any) -> None:
         rest = {"out": b"", "err": b""}
         with self.path.open("a", encoding="utf-8", buffering=1) as file:
             for out, err in _until_broken(lambda: stream):

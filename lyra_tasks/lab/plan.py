@@ -154,7 +154,9 @@ def _service(prefix: str, name: str, service: Service, facts: LabFacts, networks
 def _secret_values(service: Service, facts: ServiceFacts) -> list[str]:
     named = [facts.environment[key] for key, each in service.environment.items() if each.secret]
     files = [content.decode(errors="replace").strip() for content in facts.secrets.values()]
-    return sorted({value for value in named + files if len(value) >= 4}, key=len, reverse=True)
+    # logs are written line by line: of a value with several, each is masked
+    lines = [line.strip() for value in named + files for line in value.splitlines()]
+    return sorted({value for value in named + files + lines if len(value) >= 4}, key=len, reverse=True)
 
 
 def _numeric(user: str) -> tuple[int, int]:

@@ -91,7 +91,7 @@ def run(
                 else:
                     lab.take_down()
                     _remove_files(folder)
-                merge_logs(folder / "logs", plan.services)
+                _finish_logs(lab)
     evidence = Evidence(
         set=key,
         passed=bool(checks) and all(each.outcome == "passed" for each in checks),
@@ -104,6 +104,13 @@ def run(
     )
     write_results(folder, evidence, lab.services)
     return Ran(evidence, addresses(lab.services) if conduct.keep_running and not fault else {}, fault)
+
+
+def _finish_logs(lab: Lab) -> None:
+    for service in lab.services.values():
+        if service.log.fault is not None:
+            raise service.log.fault
+    merge_logs(lab.folder / "logs", lab.plan.services)
 
 
 def _services_failed(error: VerdictError) -> CheckResult:
