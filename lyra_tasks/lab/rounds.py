@@ -9,11 +9,13 @@ from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.config.models import Test
+from lyra_tasks.errors import VerdictError
 from lyra_tasks.lab.checks import check
 from lyra_tasks.lab.running import Lab
 from lyra_tasks.records.evidence import CheckResult
 
 _BETWEEN_TRIES = 0.5
+_LAST_BREATH = 0.3
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,19 @@ def make_checks(lab: Lab, tests: Sequence[Test], root: Path, conduct: Conduct, r
                 result = result.model_copy(update={"name": f"{result.name} (round {number})"})
             _show(result)
             results.append(result)
-            if fault := lab.died():
+            if fault := _death(lab, result):
                 raise fault
             if conduct.fail_fast and result.outcome != "passed":
                 return
+
+
+def _death(lab: Lab, result: CheckResult) -> VerdictError | None:
+    """What a service died of; one that takes a check down with it is gone a moment before the engine says so."""
+    fault = lab.died()
+    if fault is None and result.outcome != "passed":
+        time.sleep(_LAST_BREATH)
+        fault = lab.died()
+    return fault
 
 
 def _with_retries(lab: Lab, test: Test, root: Path) -> CheckResult:
