@@ -93,9 +93,12 @@ class InterruptedRunError(LyraError):
     exit_code = 130
 
 
-def system_fault(error: OSError) -> PreconditionError | None:
-    """The fault behind a system error that is none of ours: no room, no right, read-only. None for every other."""
-    place = error.filename or "a file"
+def system_fault(error: OSError, place: str) -> PreconditionError | None:
+    """The fault behind a system error that is none of ours: no room, no right, read-only. None for every other.
+
+    `place` stands in where the error does not say which file it is about.
+    """
+    place = error.filename or place
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return NoSpaceError(f"no space left to write {place}", hint="free space there, then run the same word again")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:

@@ -170,7 +170,9 @@ def _copy_evidence(plan: PromotionPlan, work: Workspace, stage: Path) -> None:
     source = plan.facts.evidence_folder
     for name in (layout.TESTS_XML, layout.TESTS_JSON, layout.METRICS):
         shutil.copyfile(source / Path(name).name, stage / name)
-    shutil.copytree(source / "logs", stage / layout.LOGS)
+    (stage / layout.LOGS).mkdir()
+    for log in sorted((source / "logs").iterdir()):
+        shutil.copyfile(log, stage / layout.LOGS / log.name)
     runs = {plan.facts.evidence.run, work.run, *(each.record.run for each in plan.archives)}
     lines = [json.dumps(entry.__dict__, sort_keys=True) for entry in work.journal.entries() if entry.run in runs]
     write_file(stage / layout.JOURNAL, ("\n".join(lines) + "\n").encode())

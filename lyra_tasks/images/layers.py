@@ -68,7 +68,8 @@ def room_for(folder: Path) -> Iterator[None]:
             raise
         stat = os.statvfs(folder)
         raise NoSpaceError(
-            f"no room in {folder}: {stat.f_bavail * stat.f_frsize} bytes are free", hint="free some space and try again"
+            f"no space left in {folder}: {stat.f_bavail * stat.f_frsize} bytes are free",
+            hint="free space there, then run the same word again",
         ) from error
 
 

@@ -58,7 +58,10 @@ class Journal:
                 entry = _sealed(seq, run, event, data, prev)
                 prev = entry.hash
                 entries.append(entry)
-            os.write(handle, b"".join(_line(entry) for entry in entries))
+            rest = b"".join(_line(entry) for entry in entries)
+            while rest:
+                # a disk that is nearly full takes a part, and refuses the rest at the next call
+                rest = rest[os.write(handle, rest) :]
             os.fdatasync(handle)
         return entries[1:] if torn else entries
 
@@ -99,6 +102,9 @@ class Journal:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield handle
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
         finally:
             os.close(handle)
 

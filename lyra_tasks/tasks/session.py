@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -34,6 +35,15 @@ def workspace() -> Workspace:
     work.journal.append(work.run, "run", user=who(), command=_command_line())
     _open = True
     return work
+
+
+def fullest_place() -> str:
+    """The folder, of those that a run writes to, whose disk has least room."""
+    if not _open:
+        return "the project"
+    paths = workspace().paths
+    there = [place for place in (paths.root, paths.work, paths.state, paths.cache) if place.is_dir()]
+    return str(min(there, key=lambda place: shutil.disk_usage(place).free))
 
 
 def begin(name: str) -> Begun:

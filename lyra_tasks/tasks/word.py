@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +39,18 @@ class Word(Task):  # type: ignore[type-arg]
         return options
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Any]:
-        """A repeatable option without its value is a usage error; Invoke would pass over it and take everything."""
+        """A repeatable option without its value is a usage error; Invoke would pass over it and take everything.
+
+        A positional argument that has a default is one only where a path follows the word: Invoke knows no optional
+        ones, and the next word of the line is no path.
+        """
         arguments: list[Any] = super().get_arguments(ignore_unknown_help)
         for argument in arguments:
             if argument.kind is list:
                 argument.raw_value = None
+            if argument.positional and argument.default is not None:
+                argument.positional = _path_follows(self.name)
+                argument.default = None if argument.positional else argument.default
         return arguments
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -55,7 +64,7 @@ class Word(Task):  # type: ignore[type-arg]
         except LyraError as error:
             raise _shown(began, error) from error
         except OSError as error:
-            fault = system_fault(error)
+            fault = system_fault(error, session.fullest_place())
             if fault is None:
                 raise
             raise _shown(began, fault) from error
@@ -80,7 +89,10 @@ def _shown(began: Begun, fault: LyraError) -> Exit:
 def word(
     name: str = "", *, iterable: tuple[str, ...] = (), positional: tuple[str, ...] = (), **help: str
 ) -> Callable[[Callable[..., None]], Any]:
-    """Declare a word; keyword arguments are the help texts of its options."""
+    """Declare a word; keyword arguments are the help texts of its options.
+
+    An option in `positional` may be given by its value alone, or left out where it has a default.
+    """
 
     def declare(body: Callable[..., None]) -> Any:
         options = body.__code__.co_varnames[: body.__code__.co_argcount]
@@ -118,6 +130,12 @@ def number(text: str, option: str) -> int:
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1000:
         raise UsageError(f"{option} takes a number from 1 to 1000, not {text!r}", hint=f"for example {option} 5")
     return int(text)
+
+
+def _path_follows(name: str) -> bool:
+    words = sys.argv[1:]
+    after = [following for word, following in pairwise(words) if word.split(".")[-1] == name]
+    return any(os.sep in each or each in {os.curdir, os.pardir} for each in after if not each.startswith("-"))
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:
