@@ -29,6 +29,10 @@ def parse(data: bytes, where: str) -> dict[str, str]:
         match = _LINE.fullmatch(line)
         if not match:
             raise BundleError(f"{where}:{number}: not a line of checksum, two spaces and a name")
+        try:
+            check_name(match[2])
+        except BundleError as error:
+            raise BundleError(f"{where}:{number}: {error.message}") from error
         sums[match[2]] = match[1]
     if render(sums) != data:
         raise BundleError(f"{where}: lines are out of order, repeated, or the last one is cut off")
