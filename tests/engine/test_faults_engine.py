@@ -16,7 +16,7 @@ import pytest
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.connect import Engine
 from tests.conftest import Outcome, Project, ours, tiny_project
-from tests.faults import becomes, processes_with, refused
+from tests.faults import becomes, no_traceback, processes_with, refused
 
 _PLUGIN_FOLDERS = [f"/usr/{place}/docker/cli-plugins" for place in ("local/lib", "local/libexec", "lib", "libexec")]
 
@@ -185,7 +185,7 @@ def test_words_and_options_that_do_not_exist_are_usage_faults(lonely: Project) -
         result = lonely.lyra(*words)
         assert result.code == 2, result.text
         assert said in result.err
-        assert "Traceback" not in result.text
+        assert no_traceback(result.text)
 
 
 def test_an_image_that_does_not_exist_is_named_with_those_that_do(tiny: Project) -> None:
