@@ -89,8 +89,10 @@ def run(
                 if conduct.keep_running:
                     lab.leave()
                 else:
-                    lab.take_down()
-                    _remove_files(folder)
+                    try:
+                        lab.take_down()
+                    finally:
+                        _remove_files(folder)
                 _finish_logs(lab)
     evidence = Evidence(
         set=key,
