@@ -1,9 +1,12 @@
 # The first steps inside the sandbox's new namespaces; ends by becoming dockerd.
-# Words: runtime folder, data folder, packages, daemon.json. All paths may hold blanks.
+# Words: runtime folder, data folder, packages, daemon.json, process that starts us, addresses that stay closed, networks
+# inside. All paths may hold blanks.
 set -eu
-runtime=$1 data=$2 engine=$3 config=$4
+here=${0%/*} runtime=$1 data=$2 engine=$3 config=$4 starter=$5 closed=$6 networks=$7
 
-# /proc is still the machine's: it knows by which numbers the machine knows us and our parent, the first process.
+# /proc is still the machine's: it knows the starter's network, which is the way out, and by which numbers the machine
+# knows us and our parent, the first process.
+exec 3<"/proc/$starter/ns/net"
 read -r stat </proc/self/stat
 set -- $stat
 echo "$4 $1" >"$runtime/pids.new"
@@ -25,14 +28,27 @@ cp "$config" "$new/daemon.json"
 mount -n -t proc -o nosuid,nodev,noexec proc /proc
 mount -n -t sysfs -o nosuid,nodev,noexec sysfs /sys
 mount -n --move "$new/cgroup" /sys/fs/cgroup
+
+tools=$runtime/engine
+export PATH="$tools/bin:/usr/sbin:/usr/bin:/sbin:/bin" LD_LIBRARY_PATH="$tools/lib" XTABLES_LIBDIR="$tools/xtables"
+: >"$new/router"
+unshare --net="$new/router" sh "$here/router.sh" "$closed" $networks
+
+# slirp4netns stays in the machine's network, and keeps the machine's /etc and /run, where its resolver is named. Where
+# it cannot run, the router refuses what leaves. Orphaned, it becomes a child of the first process and ends with it. It
+# closes descriptor 4 when it is ready, or dead: the substitution waits for that.
+set -- slirp4netns --configure --mtu=1500 --cidr=10.215.1.0/24 --disable-host-loopback
+set -- "$@" --enable-sandbox --enable-seccomp --ready-fd=4 --netns-type=path "$new/router" tap0
+: "$(nsenter --net=/proc/self/fd/3 unshare --mount sh -c '"$@" 4>&1 >&2 3<&- &' - "$@")"
+exec 3<&-
 mount -n --move "$new" /run
 
-# Nobody answers at this address, so a look-up fails at once instead of waiting for servers that cannot be reached.
+# Names are asked of slirp4netns, and the machine's resolver behind it. One that is silent is not waited for for long.
 resolv=$(readlink -m /etc/resolv.conf)
 case $resolv in /run/*) mkdir -p "${resolv%/*}" && : >"$resolv" ;; esac
 if [ -e "$resolv" ]; then
-    echo "nameserver 127.0.0.1" >/run/no-dns
-    mount -n --bind /run/no-dns "$resolv"
+    printf 'nameserver 10.215.1.3\noptions timeout:2 attempts:2\n' >/run/resolv.conf
+    mount -n --bind /run/resolv.conf "$resolv"
 fi
 
 export PATH=/run/engine/bin:/usr/sbin:/usr/bin:/sbin:/bin LD_LIBRARY_PATH=/run/engine/lib XTABLES_LIBDIR=/run/engine/xtables
@@ -43,12 +59,14 @@ echo 1 >/proc/sys/net/ipv4/ip_forward
 ip link set lo up
 ip address add "$address/30" dev up0
 ip link set up0 up
+ip address add 10.215.2.2/30 dev out0
+ip link set out0 up
+ip route add default via 10.215.2.1
 
-# Towards the machine, and what lies behind it, go answers only. Everything else is refused at once, always: so that it
-# meets the filter there is a default route, TCP gets a reset (other refusals come while connect() looks away, and only
-# the second try hears of them), and refusals have no limit. Containers open no connection to the sandbox's own addresses
-# either, and nobody but the machine comes in. DOCKER-USER is what dockerd asks first and never changes.
-ip route add default via "$gateway"
+# Over the link to the machine go answers only. Everything else is refused at once, always: TCP gets a reset (other
+# refusals come while connect() looks away, and only the second try hears of them), and refusals have no limit.
+# Containers open no connection to the sandbox's own addresses either, and nobody but the machine comes in. DOCKER-USER is
+# what dockerd asks first and never changes.
 echo 0 >/proc/sys/net/ipv4/icmp_ratelimit
 iptables -N REFUSE
 iptables -A REFUSE -p tcp -j REJECT --reject-with tcp-reset

@@ -1,22 +1,28 @@
-"""The sandbox's only link to this machine: a pair of virtual interfaces and four addresses."""
+"""The sandbox's link to this machine, a pair of virtual interfaces, and what its way out must not reach."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, collapse_addresses
 from pathlib import Path
+from typing import Any
 
 from lyra_tasks.errors import EngineUnavailableError
 
 # Inside its own network namespace every sandbox may use the same addresses: nobody outside routes to them.
-BRIDGE = "10.215.0.1/24"
+BRIDGE = IPv4Interface("10.215.0.1/24")
 POOL = IPv4Network("10.216.0.0/15")
 POOL_SIZE = 26
 UPLINK = "up0"  # the end of the pair inside the sandbox
+TAP = IPv4Network("10.215.1.0/24")  # between the sandbox's router and slirp4netns
+RESOLVER = str(TAP[3])  # where slirp4netns answers look-ups with what this machine's resolver says
+RESOLV_CONF = Path("/etc/resolv.conf")
+_LINK_LOCAL = IPv4Network("169.254.0.0/16")  # where clouds tell a machine its own credentials
 _BASES = tuple(IPv4Network(f"{base}.0/24") for base in ("10.214.0", "172.29.214", "192.168.214", "198.18.214"))
 
 
@@ -76,6 +82,27 @@ def candidates(taken: Iterable[IPv4Network]) -> Iterator[tuple[str, IPv4Network]
                 yield f"lyra{_BASES.index(base)}-{number}", subnet
 
 
+def closed(engine: Path) -> list[IPv4Network]:
+    """What the way out does not lead to: this machine's addresses, networks behind its bridges, other sandboxes.
+
+    It is everything where this machine has no way out itself: what is refused at once need not be waited for.
+    """
+    addresses = [
+        (link["ifname"], IPv4Interface(f"{each['local']}/{each['prefixlen']}"))
+        for link in _said(engine, "address", "show")
+        for each in link["addr_info"]
+    ]
+    uplinks = {route["dev"] for route in _said(engine, "route", "show", "default")}
+    inner = {name for name, address in addresses if name not in uplinks and _leads_inwards(name, address)}
+    if all(name in inner for name, _ in addresses):
+        return [IPv4Network("0.0.0.0/0")]
+    resolver = [IPv4Network(RESOLVER)] if not _has_resolver() else []
+    own = [IPv4Network(address.ip) for _, address in addresses]
+    behind = [address.network for name, address in addresses if name in inner]
+    tap = TAP.address_exclude(IPv4Network(RESOLVER))
+    return list(collapse_addresses([*tap, *resolver, _LINK_LOCAL, *_BASES, *own, *behind]))
+
+
 def disconnect(engine: Path, link: str) -> None:
     """Remove this machine's end, and with it the other, if the kernel has not done so yet."""
     if _exists(link):
@@ -86,11 +113,30 @@ def _exists(link: str) -> bool:
     return Path("/sys/class/net", link).exists()
 
 
+def _leads_inwards(link: str, address: IPv4Interface) -> bool:
+    """Whether an interface leads to this machine itself or to containers on it."""
+    is_bridge = Path("/sys/class/net", link, "bridge").exists()
+    return is_bridge or address.is_loopback or any(address in base for base in _BASES)
+
+
+def _has_resolver() -> bool:
+    """Whether slirp4netns, which speaks IPv4 here, finds a server that it can ask for names."""
+    try:
+        return bool(re.search(r"(?m)^nameserver\s+\d+\.", RESOLV_CONF.read_text(errors="replace")))
+    except OSError:
+        return False
+
+
 def _taken(engine: Path) -> Iterator[IPv4Network]:
-    result = _ip(engine, "-json", "-4", "route", "show", "table", "all")
-    for route in json.loads(result.stdout or "[]"):
+    for route in _said(engine, "route", "show", "table", "all"):
         if route.get("dst", "default") != "default":
             yield IPv4Network(route["dst"], strict=False)
+
+
+def _said(engine: Path, *words: str) -> list[dict[str, Any]]:
+    """What `ip` says about IPv4; nothing if it fails."""
+    found: list[dict[str, Any]] = json.loads(_ip(engine, "-json", "-4", *words).stdout or "[]")
+    return found
 
 
 def _ip(engine: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -21,12 +22,14 @@ from lyra_tasks.run import locked
 # engine's own programs are Go and run everywhere. Libraries that apt, dpkg or systemd bring along are not here: an
 # older one would be found first by programs of a newer machine.
 TOOLS_SUITE = "bookworm"
-TOOLS = ("runc", "iptables", "iproute2")
+TOOLS = ("runc", "iptables", "iproute2", "slirp4netns")
 LIBRARIES = (
     *("libxtables12", "libip4tc2", "libip6tc2", "libnftnl11", "libmnl0", "libnfnetlink0", "libnetfilter-conntrack3"),
-    *("libdevmapper1.02.1", "libbsd0"),
+    *("libdevmapper1.02.1", "libbsd0", "libslirp0"),
 )
-PROGRAMS = ("dockerd", "containerd", "containerd-shim-runc-v2", "docker-proxy", "tini-static", "runc", "ip")
+PROGRAMS = (
+    *("dockerd", "containerd", "containerd-shim-runc-v2", "docker-proxy", "tini-static", "runc", "ip", "slirp4netns"),
+)
 FILTER_PROGRAMS = tuple(f"{table}{verb}" for table in ("iptables", "ip6tables") for verb in ("", "-save", "-restore"))
 PLUGINS = ("docker-buildx", "docker-compose")
 _LOCK_WAIT = 1200.0
@@ -78,7 +81,7 @@ def _debian_recipe(suite: str) -> Recipe:
     }
     if suite not in programs:
         raise UsageError(f"there is no sandbox engine of {suite!r}", hint=f"choose {', '.join(programs)}")
-    tools = (f"{name}/{TOOLS_SUITE}" for name in (*TOOLS, *LIBRARIES, "libbpf1", "libelf1"))
+    tools = (f"{name}/{TOOLS_SUITE}" for name in (*TOOLS, *LIBRARIES, "libbpf1", "libelf1", "libglib2.0-0"))
     wanted = (*programs[suite], *tools)
     return Recipe(
         packages=wanted,
@@ -90,7 +93,8 @@ def _debian_recipe(suite: str) -> Recipe:
 
 def _ubuntu_recipe(release: str) -> Recipe:
     programs = ("docker.io", "containerd", "tini", "docker-buildx", "docker-compose-v2")
-    renamed = ("libbpf0", "libelf1") if release == "jammy" else ("libbpf1", "libelf1t64")
+    jammy = ("libbpf0", "libelf1", "libglib2.0-0")
+    renamed = jammy if release == "jammy" else ("libbpf1", "libelf1t64", "libglib2.0-0t64")
     filters = ("libnftables1", "libjansson4")  # the engines here speak to nftables themselves
     return Recipe(
         packages=(*programs, *TOOLS, *LIBRARIES, *renamed, *filters),
@@ -131,7 +135,9 @@ def installed(cache: Path, suite: str) -> Path | None:
 
 
 def _folder(cache: Path, suite: str) -> Path:
-    return cache.absolute() / "engines" / suite
+    """Named by the recipe as well: what an older Lyra unpacked may lack a package, and its engine may still run."""
+    wanted = " ".join(recipe(suite, ubuntu=is_ubuntu()).packages)
+    return cache.absolute() / "engines" / f"{suite}-{hashlib.sha256(wanted.encode()).hexdigest()[:8]}"
 
 
 def _clients(suite: str) -> tuple[str, ...]:

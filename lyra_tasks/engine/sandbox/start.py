@@ -113,9 +113,10 @@ def daemon_config(plan: StartPlan) -> dict[str, Any]:
         "data-root": "/run/data",
         "exec-root": "/run/docker",
         "pidfile": "/run/docker.pid",
-        "bip": network.BRIDGE,
+        "bip": str(network.BRIDGE),
         "default-address-pools": [{"base": str(network.POOL), "size": network.POOL_SIZE}],
-        "dns": ["127.0.0.1"],
+        "dns": [network.RESOLVER],
+        "dns-opts": ["timeout:2", "attempts:2"],
         "ip6tables": False,
         "cgroup-parent": f"/{plan.places.name}",
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
@@ -179,6 +180,8 @@ def _launch(plan: StartPlan, gate: int) -> None:
     command = ["setsid", "--fork", "unshare", *_NAMESPACES, "--"]
     command += [str(plan.engine / "bin" / "tini-static"), "-g", "--", "/bin/sh", str(INIT), str(places.runtime)]
     command += [str(places.data(plan.suite, plan.store)), str(plan.engine), str(places.folder / "daemon.json")]
+    closed = ",".join(map(str, network.closed(places.engine)))
+    command += [str(os.getpid()), closed, f"{network.BRIDGE.network} {network.POOL}"]
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
     with places.log.open("wb") as log:
         result = subprocess.run(command, stdin=gate, stdout=log, stderr=log, cwd="/", env=environment, check=False)
