@@ -20,6 +20,7 @@ from lyra_tasks.bundle.manifest import (
 )
 from lyra_tasks.bundle.page import promotion_page
 from lyra_tasks.bundle.plan import PromotionPlan
+from lyra_tasks.config.changelog import page
 
 
 def manifest_of(plan: PromotionPlan, images: Sequence[BundledImage]) -> Manifest:
@@ -55,6 +56,7 @@ def documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, 
     deviations = [each.model_dump(mode="json") for each in plan.facts.deviations]
     texts = {
         layout.SUMMARY: promotion_page(manifest, plan.services, plan.facts.evidence, plan.facts.deviations),
+        layout.CHANGES: page(plan.facts.changes, project),
         layout.COMPOSE: compose_text(project, plan.services, plan.archives[0].record.platform),
         layout.ENV_EXAMPLE: env_example(plan.services),
         layout.ENVIRONMENT: _json(environment_document(project, plan.services)),

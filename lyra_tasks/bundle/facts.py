@@ -3,49 +3,57 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
-from typing import Any
+
+from semver import Version
 
 from lyra_tasks.bundle.plan import PromotionFacts
-from lyra_tasks.config.models import Service
-from lyra_tasks.engine.inputs import current_inputs
-from lyra_tasks.engine.objects import inspect_image
+from lyra_tasks.config import changelog
+from lyra_tasks.config.commits import commits_since
+from lyra_tasks.config.releases import floating, previous, releases
 from lyra_tasks.engine.workspace import Workspace
-from lyra_tasks.errors import StaleError
-from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.rules.deviations import breaches_of, require_reasons
-from lyra_tasks.rules.freshness import image_states, require_current, require_tested, set_key
+from lyra_tasks.rules.tested import tested_set
 
 
 def gather(work: Workspace) -> PromotionFacts:
     """The facts of a promotion; StaleError with the word to run first where the set is stale or untested."""
     config = work.config
-    states = image_states(work.images, work.engine, current_inputs(work), work.platform)
-    records = require_current(states)
-    services = {name: _inspected(work, name, service, records) for name, service in config.services.items()}
-    externals = {name: services[name]["Id"] for name, each in config.services.items() if each.external is not None}
-    key = set_key(config, work.root, records, externals)
-    evidence = require_tested(work.evidence, key)
-    service_configs = {name: found["Config"] for name, found in services.items()}
+    tested = tested_set(work)
+    breaches = breaches_of(config, tested.records, tested.image_configs)
     return PromotionFacts(
         version=work.version,
+        moving_tags=_moving_tags(work),
         commit=work.git.commit,
         dirty=work.git.dirty,
         source=config.project.source or work.git.remote,
         epoch=work.git.time,
-        key=key,
-        evidence=evidence,
-        evidence_folder=work.evidence.folder(key.digest),
-        records=records,
-        image_configs=service_configs,
-        deviations=require_reasons(config, breaches_of(config, records, service_configs), datetime.date.today()),
+        changes=_changes(work),
+        key=tested.key,
+        evidence=tested.evidence,
+        evidence_folder=work.evidence.folder(tested.key.digest),
+        records=tested.records,
+        image_configs=tested.image_configs,
+        deviations=require_reasons(config, breaches, datetime.date.today()),
         bundles=work.bundles,
     )
 
 
-def _inspected(work: Workspace, name: str, service: Service, records: Mapping[str, ImageRecord]) -> dict[str, Any]:
-    image = records[service.image].engine_id if service.image is not None else str(service.external)
-    found = inspect_image(work.engine, image)
-    if found is None:
-        raise StaleError(f"services.{name}: the engine no longer holds {image}", hint="run `build test` first")
-    return found
+def _moving_tags(work: Workspace) -> tuple[str, ...]:
+    """The tags beside the version's own that a release gives its images, by what is tagged in the repository now."""
+    if not work.version.is_release:
+        return ()
+    tagged = (each.version for each in releases(work.root, work.config.release.tag))
+    return floating(Version.parse(work.version.semver), tagged)
+
+
+def _changes(work: Workspace) -> changelog.Changes:
+    """The changes since the version before this one."""
+    reachable = releases(work.root, work.config.release.tag, reachable=True)
+    before = previous(Version.parse(work.version.semver), reachable)
+    return changelog.Changes(
+        version=work.version.semver,
+        day=work.git.day,
+        previous=str(before.version) if before else "",
+        commits=commits_since(work.root, before.tag if before else ""),
+        source=work.config.project.source or work.git.remote,
+    )

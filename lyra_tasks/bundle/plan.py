@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.subject import PromotedService, promoted_services
+from lyra_tasks.config.changelog import Changes
 from lyra_tasks.config.models import Configuration, Deviation
 from lyra_tasks.config.version import Version
 from lyra_tasks.engine.connect import version_numbers
@@ -21,13 +22,19 @@ _ZSTD_FROM = (23, 0)
 
 @dataclass(frozen=True)
 class PromotionFacts:
-    """What was found out before planning; `image_configs` by service name, `epoch` and `created` of the commit."""
+    """What was found out before planning.
+
+    `image_configs` are by service name; `epoch` is the commit's time; `moving_tags` are the image tags beside the
+    version's own, such as `latest`.
+    """
 
     version: Version
+    moving_tags: tuple[str, ...]
     commit: str
     dirty: bool
     source: str
     epoch: int
+    changes: Changes
     key: SetKey
     evidence: Evidence
     evidence_folder: Path
@@ -39,7 +46,7 @@ class PromotionFacts:
 
 @dataclass(frozen=True)
 class PlannedArchive:
-    """One image that travels: what the engine calls it, the references it gets, and its file in the bundle."""
+    """One image that travels: its record, the references it gets (the full version's first), its file in the bundle."""
 
     image: str
     record: ImageRecord
@@ -82,7 +89,7 @@ def plan(config: Configuration, facts: PromotionFacts) -> PromotionPlan:
         PlannedArchive(
             image=image,
             record=facts.records[image],
-            references=(f"{project}/{image}:{facts.version.image_tag}",),
+            references=tuple(f"{project}/{image}:{tag}" for tag in (facts.version.image_tag, *facts.moving_tags)),
             file=layout.image_file(image, version, facts.records[image].platform),
             services=tuple(names),
         )

@@ -1,11 +1,13 @@
-"""What git knows about a checkout, read and never changed."""
+"""What git knows about a checkout, and the one way in which git is called."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -51,6 +53,11 @@ class GitFacts:
         return self.commit[:SHORT]
 
     @property
+    def day(self) -> str:
+        """The day of the commit, as ISO 8601 in UTC."""
+        return datetime.fromtimestamp(self.time, UTC).date().isoformat()
+
+    @property
     def dirty(self) -> bool:
         """Whether anything differs from the commit."""
         return bool(self.changed)
@@ -87,12 +94,18 @@ def git_facts(root: Path, tag_pattern: str = DEFAULT_PATTERN, *, outputs: Sequen
     )
 
 
-def git(root: Path, *words: str) -> str:
-    """The output of a git command that only reads, run in `root`; PreconditionError in git's words if it fails."""
-    result = _run(root, words)
+def git(root: Path, *words: str, text: str | None = None) -> str:
+    """What a git command says, run in `root` with `text` as its input; PreconditionError in git's words if it fails."""
+    result = _run(root, words, text)
     if result.returncode:
         raise _refusal(root, words, result.stderr)
     return result.stdout
+
+
+def remote_name(root: Path) -> str:
+    """The remote that counts: `origin`, or the first; empty if there is none."""
+    names = git(root, "remote").split()
+    return "origin" if "origin" in names else next(iter(names), "")
 
 
 def without_credentials(url: str) -> str:
@@ -108,7 +121,7 @@ def without_credentials(url: str) -> str:
     return urlunsplit((parts.scheme, user + host, parts.path, "", ""))
 
 
-def _run(root: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _run(root: Path, words: Sequence[str], text: str | None) -> subprocess.CompletedProcess[str]:
     # A hook's GIT_DIR and the like would point git at another repository than the one at `root`
     environment = {name: value for name, value in os.environ.items() if name not in _POINTERS}
     environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
@@ -117,7 +130,7 @@ def _run(root: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
             ["git", *words],
             cwd=root,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            input=text or "",
             capture_output=True,
             check=False,
             encoding="utf-8",
@@ -132,8 +145,11 @@ def _run(root: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
 _POINTERS = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX"}
 
 
+_CREDENTIALS = re.compile(r"://[^/\s]*@")
+
+
 def _refusal(root: Path, words: Sequence[str], stderr: str) -> PreconditionError:
-    lines = tuple(line.strip() for line in stderr.splitlines() if line.strip())
+    lines = tuple(_CREDENTIALS.sub("://", line.strip()) for line in stderr.splitlines() if line.strip())
     if "dubious ownership" in stderr:
         advice = next(
             (line for line in lines if line.startswith("git config")), "make yourself the owner of the folder"
@@ -189,8 +205,5 @@ def _version_tag(tags: Sequence[Tag], commit: str, pattern: str) -> tuple[Tag, s
 
 
 def _remote(root: Path) -> str:
-    names = git(root, "remote").split()
-    if not names:
-        return ""
-    name = "origin" if "origin" in names else names[0]
-    return without_credentials(git(root, "remote", "get-url", name).strip())
+    name = remote_name(root)
+    return without_credentials(git(root, "remote", "get-url", name).strip()) if name else ""

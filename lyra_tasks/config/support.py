@@ -16,8 +16,6 @@ NOT_YET = (
     "builder.name",
     "images.*.dev_target",
     "promotion.sign",
-    "release.branches",
-    "release.require_tests",
     "resources.cache",
     "services.*.dev",
     "tests.*.group",

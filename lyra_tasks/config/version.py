@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lyra_tasks.config.forms import image_tag
 from lyra_tasks.config.tags import DEFAULT_PATTERN
-from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
     import semver
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from lyra_tasks.config.git import GitFacts
 
 FIRST = "0.1.0"
-LONGEST_IMAGE_TAG = 128
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,4 @@ def _next(version: semver.Version) -> str:
 
 
 def _version(text: str, reason: str, *, is_release: bool = False, is_snapshot: bool = False) -> Version:
-    image_tag = text.replace("+", "_")
-    if len(image_tag) > LONGEST_IMAGE_TAG:
-        raise PreconditionError(
-            f"the version {text} has {len(image_tag)} characters; an image tag has at most {LONGEST_IMAGE_TAG}",
-            hint="use a shorter pre-release in the tag",
-        )
-    return Version(semver=text, reason=reason, is_release=is_release, is_snapshot=is_snapshot, image_tag=image_tag)
+    return Version(text, reason, is_release=is_release, is_snapshot=is_snapshot, image_tag=image_tag(text))

@@ -74,13 +74,22 @@ class Workspace:
 
     @cached_property
     def git(self) -> GitFacts:
-        """What git says about the tree, read once."""
-        return git_facts(self.root, self.config.release.tag, outputs=(self.config.promotion.directory, ".lyra"))
+        """What git says about the tree, read once; again only after `reread_git`."""
+        return self._git_facts()
 
     @cached_property
     def version(self) -> Version:
         """The version of the tree as it is."""
         return version_of(self.git, self.config.release.tag)
+
+    def reread_git(self, *written: str) -> None:
+        """Ask git again, since a word has changed something; `written` are files of Lyra's that count as clean."""
+        vars(self).pop("version", None)
+        vars(self)["git"] = self._git_facts(*written)
+
+    def _git_facts(self, *written: str) -> GitFacts:
+        outputs = (self.config.promotion.directory, ".lyra", *written)
+        return git_facts(self.root, self.config.release.tag, outputs=outputs)
 
     @cached_property
     def engine(self) -> Engine:

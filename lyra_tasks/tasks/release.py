@@ -1,19 +1,64 @@
-"""`release.*`: versions, told by git."""
+"""`release` and `release.*`: versions, told by git, and made there."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.tasks.session import workspace
-from lyra_tasks.tasks.word import line_flags, word
+from lyra_tasks.tasks.word import dry, word
 
 
-@word("version")
-def version(c: Any, json: bool = False) -> None:
+@word(
+    bump="how far to go: major, minor, patch, or auto (default), which reads the commits' messages",
+    pre="make a pre-release: --pre rc gives 1.4.0-rc.1, then 1.4.0-rc.2",
+    version="this very version, such as 1.4.0",
+    push="push the tag; if that fails, there is no tag",
+    changelog="write the changes into this file of the project, too",
+)
+def release(
+    c: Any,
+    bump: str = "",
+    pre: str = "",
+    version: str = "",
+    push: bool = False,
+    changelog: str = "",
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Tag the tested commit as the next version, with what changed as message; lists all that stands against it."""
+    from lyra_tasks.release import decide, facts, plan, run, show
+
+    work = workspace()
+    asked = decide.wanted(bump, pre, version)
+    planned = plan.plan(work.config, facts.gather(work, asked, push=push), plan.Effects(push, changelog))
+    if dry(c):
+        show.would(planned)
+        return run.require_possible(planned)
+    if not console.is_json():
+        show.planned(planned)
+    return show.released(run.run(planned, work))
+
+
+@word("version", image_tag="the version that this image tag stands for, instead")
+def current(c: Any, image_tag: str = "", json: bool = False) -> None:
     """The version of the tree as it is, and why."""
-    found = workspace().version
-    if "--json" in line_flags():
-        return console.document(asdict(found))
-    return console.say(f"{found.semver}  ({found.reason})")
+    from lyra_tasks.config.forms import version_of_image_tag
+    from lyra_tasks.release import show
+
+    if image_tag:
+        return show.meant(version_of_image_tag(image_tag))
+    work = workspace()
+    return show.version(work.version, work.git)
+
+
+@word("list")
+def listing(c: Any, json: bool = False) -> None:
+    """The tagged versions, highest first: when, of which commit, and whether there is a bundle."""
+    from lyra_tasks.bundle.read import read_index
+    from lyra_tasks.config.releases import releases
+    from lyra_tasks.release import show
+
+    work = workspace()
+    bundles = read_index(work.bundles, work.config.project.name)
+    show.listed(releases(work.root, work.config.release.tag), {each.version for each in bundles.versions})

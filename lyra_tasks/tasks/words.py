@@ -23,7 +23,9 @@ def lyra_collection(*own: Any) -> Collection:
     top.add_collection(Collection("bases", engine.bases_build, engine.bases_update))
     top.add_collection(Collection("config", configuration.show))
     top.add_collection(Collection("bundle", promotion.listing))
-    top.add_collection(Collection("release", release.version))
+    releases = Collection("release", release.current, release.listing)
+    releases.add_task(release.release, default=True)
+    top.add_collection(releases)
     for each in own:
         if isinstance(each, Collection | ModuleType):
             top.add_collection(each if isinstance(each, Collection) else Collection.from_module(each))

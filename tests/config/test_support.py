@@ -26,8 +26,6 @@ USES = {
     "builder.name": '[builder]\nname = "x"\n',
     "images.*.dev_target": 'images.i.dev_target = "dev"\n',
     "promotion.sign": '[promotion]\nsign = { key = "k", identity = "i" }\n',
-    "release.branches": '[release]\nbranches = ["main", "stable"]\n',
-    "release.require_tests": "[release]\nrequire_tests = false\n",
     "resources.cache": '[resources]\ncache = "6g"\n',
     "services.*.dev": "services.s.dev.egress = true\n",
     "tests.*.group": SERVICE_TEST + 'group = "g"\n',

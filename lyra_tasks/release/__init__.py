@@ -1,0 +1,1 @@
+"""release: one annotated tag on a tested commit."""
