@@ -31,7 +31,7 @@ def compose_document(project: str, services: Sequence[PromotedService], platform
         "services": {each.name: _service(each, names, platform) for each in services},
         "networks": {"inner": {"internal": True}},
     }
-    if any(each.service.ports for each in services):
+    if any(each.service.ports and not each.service.egress for each in services):
         document["networks"]["edge"] = {"driver_opts": {"com.docker.network.bridge.enable_ip_masquerade": "false"}}
     if any(each.service.egress for each in services):
         document["networks"]["out"] = {}
@@ -58,7 +58,7 @@ def config_path(service: str, key: str, source: str) -> str:
 
 def _service(each: PromotedService, names: dict[str, PromotedService], platform: str) -> dict[str, Any]:
     service, shape = each.service, each.shape
-    networks = ["inner", *(["edge"] if service.ports else []), *(["out"] if service.egress else [])]
+    networks = ["inner", *(["out"] if service.egress else ["edge"] if service.ports else [])]
     described: dict[str, Any] = {
         "image": each.reference,
         "platform": platform,

@@ -42,7 +42,7 @@ def container_payload(
             **limits(service, memory),
             "Mounts": _mounts(prefix, name, service, shape, files_folder),
             "NetworkMode": network,
-            "Dns": ["127.0.0.1"],
+            "Dns": [] if service.egress else ["127.0.0.1"],
             "PortBindings": {
                 f"{port}/tcp": [{"HostIp": publish_on, "HostPort": ""}] for port in sorted(service.ports.values())
             },

@@ -87,13 +87,14 @@ def plan(config: Configuration, facts: LabFacts) -> LabPlan:
     services = {}
     for name, service in config.services.items():
         joined = [inner]
-        if service.ports:
-            # no masquerading: what is published answers, but nothing gets out
-            networks[edge] = {"Options": {"com.docker.network.bridge.enable_ip_masquerade": "false"}}
-            joined.append(edge)
+        # one bridge at most besides the inner network: of two, the engine would choose the way out by their names
         if service.egress:
             networks[out] = {}
             joined.append(out)
+        elif service.ports:
+            # no masquerading: what is published answers, but nothing gets out
+            networks[edge] = {"Options": {"com.docker.network.bridge.enable_ip_masquerade": "false"}}
+            joined.append(edge)
         own = _volumes(prefix, name, service, facts.services[name], facts.subpaths)
         volumes |= own
         held |= {volume: f"{HOLDER_FOLDER}/{volume}" for volume in own}
