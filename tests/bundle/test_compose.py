@@ -62,6 +62,12 @@ def test_ports_are_published_on_this_machine_only_unless_the_operator_says_other
     assert found["networks"] == ["inner", "edge"]
 
 
+def test_a_service_with_egress_joins_the_bridge_with_a_way_out_and_not_the_one_without() -> None:
+    found = compose({"web": {"image": "web", "ports": {"http": 80}, "egress": True}})
+    assert found["services"]["web"]["networks"] == ["inner", "out"]
+    assert found["networks"] == {"inner": {"internal": True}, "out": {}}
+
+
 def test_services_wait_for_what_the_one_they_need_can_tell() -> None:
     tables = {
         "web": {"image": "web", "depends_on": ["checked", "once", "plain", "outside"]},

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from lyra_tasks.engine import sandbox
+from lyra_tasks.engine.mirror import host_codename, mirror
 from lyra_tasks.engine.streams import wait_for
 from tests.conftest import Outcome, Project
 
@@ -84,6 +85,20 @@ def listener(address: str) -> Iterator[tuple[int, list[str]]]:
         finally:
             stop.set()
             thread.join()
+
+
+def test_egress_with_a_written_reason_is_a_way_out_for_this_service_and_without_one_is_refused(tiny: Project) -> None:
+    tiny.replace(".lyra.toml", "ports = { http = 8080 }\n", "ports = { http = 8080 }\negress = true\n")
+    page = f"{mirror().rstrip('/')}/dists/{host_codename()}/InRelease"
+    calls = {"calling out": (f"{BUSYBOX} wget -q -O - {page}", 0, "Hash: ")}
+    refused = attack(tiny, calls)
+    assert refused.code == 5, refused.text
+    assert "container.egress" in refused.err
+    with (tiny.root / ".lyra.toml").open("a") as file:
+        file.write("[[deviations]]\nrule = 'container.egress'\nscope = 'services.web'\n")
+        file.write("reason = 'asks a page of the package mirror'\nowner = 'ada'\nexpires = 2999-12-31\n")
+    allowed = tiny.lyra("build", "test", "--only", "calling out", "--only", "the page is there")
+    assert allowed.code == 0, allowed.text
 
 
 def test_a_listener_of_this_machine_cannot_be_reached_through_the_gateway(tiny: Project, box: sandbox.Sandbox) -> None:

@@ -99,10 +99,17 @@ def test_only_services_with_ports_leave_the_inner_network_and_nobody_gets_a_way_
     assert host(result)["PortBindings"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}
 
 
-def test_egress_is_a_network_of_its_own() -> None:
-    result = planned({"web": {"image": "web", "egress": True}, "db": {"image": "web"}})
+def test_egress_is_a_network_of_its_own_instead_of_the_one_without_a_way_out() -> None:
+    web = {"image": "web", "ports": {"http": 80}, "egress": True}
+    result = planned({"web": web, "db": {"image": "web"}})
+    assert set(result.networks) == {"lyra-r1-inner", "lyra-r1-out"}
     assert result.services["web"].networks == ("lyra-r1-out",)
     assert result.services["db"].networks == ()
+
+
+def test_only_a_service_with_egress_asks_the_engines_resolver_for_names_outside() -> None:
+    assert host(planned({"web": {"image": "web"}}))["Dns"] == ["127.0.0.1"]
+    assert host(planned({"web": {"image": "web", "egress": True}}))["Dns"] == []
 
 
 def test_services_start_after_those_they_depend_on_and_independent_ones_together() -> None:
