@@ -20,6 +20,7 @@ from lyra_tasks.bundle.manifest import (
 )
 from lyra_tasks.bundle.page import promotion_page
 from lyra_tasks.bundle.plan import PromotionPlan
+from lyra_tasks.bundle.reception import receive_script
 from lyra_tasks.config.changelog import page
 
 
@@ -55,7 +56,8 @@ def documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, 
     project = plan.config.project.name
     deviations = [each.model_dump(mode="json") for each in plan.facts.deviations]
     texts = {
-        layout.SUMMARY: promotion_page(manifest, plan.services, plan.facts.evidence, plan.facts.deviations),
+        layout.SUMMARY: _page(plan, manifest),
+        layout.RECEIVE: receive_script(manifest),
         layout.CHANGES: page(plan.facts.changes, project),
         layout.COMPOSE: compose_text(project, plan.services, plan.archives[0].record.platform),
         layout.ENV_EXAMPLE: env_example(plan.services),
@@ -68,6 +70,12 @@ def documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, 
         for key, file in each.service.configs.items()
     }
     return {name: text.encode() for name, text in texts.items()} | files
+
+
+def _page(plan: PromotionPlan, manifest: Manifest) -> str:
+    sign = plan.config.promotion.sign
+    facts = plan.facts
+    return promotion_page(manifest, plan.services, facts.evidence, facts.deviations, sign.identity if sign else "")
 
 
 def archive_annotations(plan: PromotionPlan) -> dict[str, str]:

@@ -8,6 +8,7 @@ from lyra_tasks import console
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.environment import variables
 from lyra_tasks.bundle.manifest import Manifest
+from lyra_tasks.bundle.signature import NAMESPACE
 from lyra_tasks.bundle.subject import PromotedService
 from lyra_tasks.config.models import Deviation
 from lyra_tasks.config.units import format_size
@@ -15,12 +16,16 @@ from lyra_tasks.records.evidence import Evidence
 
 
 def promotion_page(
-    manifest: Manifest, services: Sequence[PromotedService], evidence: Evidence, deviations: Sequence[Deviation]
+    manifest: Manifest,
+    services: Sequence[PromotedService],
+    evidence: Evidence,
+    deviations: Sequence[Deviation],
+    signer: str,
 ) -> str:
-    """The page as Markdown."""
+    """The page as Markdown; `signer` is the identity that signs the bundle, or empty."""
     parts = [
         _head(manifest),
-        _load(manifest),
+        _load(signer),
         _images(manifest),
         *(_service(each) for each in services),
         _tests(evidence),
@@ -43,17 +48,34 @@ def _of(url: str | None) -> str:
     return f" of {url}" if url else ""
 
 
-def _load(manifest: Manifest) -> str:
-    loads = "\n".join(f"docker load --input {image.file}" for image in manifest.images)
+def _load(signer: str) -> str:
     return f"""## Check, load, start
 
     sha256sum --check --quiet {layout.CHECKSUMS}
-{_indented(loads)}
+    sh {layout.RECEIVE}
     cd deploy && cp .env.example .env    # fill in what is open
     docker compose up --detach --wait
 
-Compare what was loaded with the digests below: `docker image inspect --format '{{{{.Id}}}}' IMAGE` gives the config
-digest on a classic image store, and the manifest digest on a containerd image store.
+`{layout.RECEIVE}` checks every file, the engine and the free space, loads the images, compares what was loaded with the
+digests below, and says what is to be configured; it starts nothing, and may be run again. It refuses to go back to an
+older version without `--allow-older`. It ends with 0 when everything is loaded; 3 (`no-space` or `engine`) is about
+this node, 6 (`corrupt` or `refused`) about the bundle, 2 about the command line. `--help` says more.
+
+{_trust(signer)}"""
+
+
+def _trust(signer: str) -> str:
+    if not signer:
+        return "This bundle is not signed: the checksums find damage, and no intent.\n"
+    return f"""The bundle is signed by `{signer}`. Whom to trust must be known from elsewhere: a file ALLOWED_SIGNERS in
+the format of `ssh-keygen`, never one that came with the bundle. The script itself can be trusted only after
+
+```
+ssh-keygen -Y verify -f ALLOWED_SIGNERS -I {signer} -n {NAMESPACE} -s {layout.SIGNATURE} < {layout.CHECKSUMS}
+sha256sum --check --quiet {layout.CHECKSUMS}
+```
+
+by hand; from then on `sh {layout.RECEIVE} --allowed-signers ALLOWED_SIGNERS --signer {signer}` checks it too.
 """
 
 
@@ -63,7 +85,12 @@ def _images(manifest: Manifest) -> str:
          f"`{image.manifest_digest}`")
         for image in manifest.images
     ]  # fmt: skip
-    return "## Images\n\n" + _table(("image", "platform", "archive", "config digest", "manifest digest"), rows)
+    return (
+        "## Images\n\n"
+        + _table(("image", "platform", "archive", "config digest", "manifest digest"), rows)
+        + "\n`docker image inspect --format '{{.Id}}' IMAGE` gives the config digest on a classic image store, and the "
+        "manifest digest on a containerd image store.\n"
+    )
 
 
 def _service(each: PromotedService) -> str:
@@ -139,10 +166,6 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
     return "\n".join(lines) + "\n"
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())
 
 
 def _yes(value: bool) -> str:

@@ -18,6 +18,7 @@ from lyra_tasks.bundle.contents import archive_annotations, documents, manifest_
 from lyra_tasks.bundle.manifest import BundledImage, BundleEntry, ImageLayer, Manifest, write_document
 from lyra_tasks.bundle.plan import PlannedArchive, PromotionPlan
 from lyra_tasks.bundle.read import read_index, read_manifest
+from lyra_tasks.bundle.signature import sign, signing_key
 from lyra_tasks.engine.objects import saved
 from lyra_tasks.errors import BundleError, ImmutableError, NoSpaceError
 from lyra_tasks.images.archive import write_archive
@@ -53,6 +54,8 @@ def run(plan: PromotionPlan, work: Workspace) -> Promotion:
     with locked(plan.folder.parent / _LOCK, what="the promotion directory"):
         if plan.folder.exists():
             return Promotion(plan.folder, _same(plan), made=False)
+        if plan.config.promotion.sign:
+            signing_key(plan.config.promotion.sign, work.root)
         work.journal.append(work.run, "promoting", version=plan.version, set=plan.facts.key.digest)
         with _staging(plan) as stage:
             manifest = _fill(plan, work, stage)
@@ -115,9 +118,11 @@ def _fill(plan: PromotionPlan, work: Workspace, stage: Path) -> Manifest:
     manifest = manifest_of(plan, images)
     write_document(stage / layout.MANIFEST, manifest)
     for name, content in documents(plan, manifest, work.root).items():
-        write_file(stage / name, content)
+        write_file(stage / name, content, mode=0o755 if name == layout.RECEIVE else 0o644)
     _copy_evidence(plan, work, stage)
     write_checksums(stage, sums)
+    if plan.config.promotion.sign:
+        sign(stage, signing_key(plan.config.promotion.sign, work.root))
     return manifest
 
 

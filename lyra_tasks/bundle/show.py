@@ -64,10 +64,15 @@ def verified(report: VerifyReport) -> None:
                 "version": report.version,
                 "files": [{"name": file.name, "size": file.size} for file in report.files],
                 "images": {name: identity.config_digest for name, identity in report.images},
+                "signer": report.signer or None,
             }
         )
     files = f"{len(report.files)} files, {console.size(total)}"
-    return console.say(f"{report.project} {report.version}: whole, {files}, every byte checked")
+    by = f", signed by {report.signer}" if report.signer else ""
+    console.say(f"{report.project} {report.version}: whole, {files}, every byte checked{by}")
+    if report.has_signature and not report.signer:
+        console.note("its signature was not checked: --allowed-signers FILE --signer NAME does")
+    return None
 
 
 def newest(bundles: Path) -> Path:

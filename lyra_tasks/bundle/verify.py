@@ -10,6 +10,7 @@ from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.checksums import file_sums, inventory, parse
 from lyra_tasks.bundle.manifest import BundledImage, Manifest
 from lyra_tasks.bundle.read import read_manifest
+from lyra_tasks.bundle.signature import Trust, check_signature
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.check import check_archive
 from lyra_tasks.images.identity import ImageIdentity
@@ -27,20 +28,28 @@ class FileResult:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was verified: the bundle, each of its files, and the images that it carries by name."""
+    """What was verified: the bundle, each of its files, the images that it carries by name, who signed it.
+
+    `signer` is empty where the signature was not asked for; `has_signature` says whether there is one.
+    """
 
     path: Path
     project: str
     version: str
     files: tuple[FileResult, ...]
     images: tuple[tuple[str, ImageIdentity], ...]
+    signer: str
+    has_signature: bool
 
 
-def verify(path: Path) -> VerifyReport:
-    """Verify the bundle in this folder by its own checksums; whether to trust those is the signature's question.
+def verify(path: Path, trust: Trust | None = None) -> VerifyReport:
+    """Verify the bundle in this folder by its own checksums, and those by their signature where `trust` is given.
 
     BundleError if anything is wrong; its `details` name every file that is, with what is wrong with it.
     """
+    if trust:
+        _require_bundle(path)
+        check_signature(path, trust)
     results, manifest = examine(path)
     problems = tuple(f"{result.name}: {result.problem}" for result in results if result.problem)
     if problems or not manifest:
@@ -51,17 +60,14 @@ def verify(path: Path) -> VerifyReport:
             details=problems,
         )
     images = tuple((image.name, image.identity) for image in manifest.images)
-    return VerifyReport(path, manifest.project, manifest.version, results, images)
+    has_signature = (path / layout.SIGNATURE).is_file()
+    signer = trust.signer if trust else ""
+    return VerifyReport(path, manifest.project, manifest.version, results, images, signer, has_signature)
 
 
 def examine(path: Path) -> tuple[tuple[FileResult, ...], Manifest | None]:
     """Every file with what is wrong with it, and the description if it can be read; raises only where there is none."""
-    sums_file = path / layout.CHECKSUMS
-    if sums_file.is_symlink() or not sums_file.is_file():
-        raise BundleError(
-            f"{path}: not a promotion bundle, {layout.CHECKSUMS} is missing",
-            hint="name the folder of one version, the one that holds SHA256SUMS and manifest.json",
-        )
+    sums_file = _require_bundle(path)
     sums = parse(sums_file.read_bytes(), str(sums_file))
     files, strange = inventory(path)
     manifest, problems = _manifest(path)
@@ -74,6 +80,17 @@ def examine(path: Path) -> tuple[tuple[FileResult, ...], Manifest | None]:
     names = sorted(sums.keys() | problems.keys())
     sizes = {name: files[name].stat().st_size for name in names if name in files}
     return tuple(FileResult(name, sizes.get(name, 0), problems.get(name, "")) for name in names), manifest
+
+
+def _require_bundle(path: Path) -> Path:
+    """The file of checksums; BundleError where there is none."""
+    sums_file = path / layout.CHECKSUMS
+    if sums_file.is_symlink() or not sums_file.is_file():
+        raise BundleError(
+            f"{path}: not a promotion bundle, {layout.CHECKSUMS} is missing",
+            hint="name the folder of one version, the one that holds SHA256SUMS and manifest.json",
+        )
+    return sums_file
 
 
 def _changed(files: Mapping[str, Path], sums: Mapping[str, str]) -> dict[str, str]:

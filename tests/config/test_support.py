@@ -25,7 +25,6 @@ USES = {
     "builder.cache_to": '[builder]\ncache_to = ["x"]\n',
     "builder.name": '[builder]\nname = "x"\n',
     "images.*.dev_target": 'images.i.dev_target = "dev"\n',
-    "promotion.sign": '[promotion]\nsign = { key = "k", identity = "i" }\n',
     "resources.cache": '[resources]\ncache = "6g"\n',
     "services.*.dev": "services.s.dev.egress = true\n",
     "tests.*.group": SERVICE_TEST + 'group = "g"\n',

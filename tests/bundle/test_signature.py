@@ -1,0 +1,196 @@
+"""Only a bundle that was signed by whom the receiver names, for this purpose, with a key that is good now, is taken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.bundle import layout
+from lyra_tasks.bundle.signature import NAMESPACE, Trust, check_signature, sign, signing_key, trust_of
+from lyra_tasks.config.models import Sign
+from lyra_tasks.errors import BundleError, PreconditionError, UsageError
+
+ADA = "ada@example.org"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key pair on disk."""
+
+    path: Path
+
+    @property
+    def public(self) -> str:
+        """Type and key, without the comment."""
+        return " ".join(self.path.with_suffix(".pub").read_text().split()[:2])
+
+    def trusted(self, file: Path, principal: str = ADA, options: str = "") -> Trust:
+        """An `allowed_signers` file with this key alone."""
+        file.write_text(f"{principal} {options} {self.public}\n")
+        return Trust(file, ADA)
+
+
+def make_key(path: Path, passphrase: str = "") -> Key:
+    words = ["ssh-keygen", "-q", "-t", "ed25519", "-C", "a comment", "-N", passphrase, "-f", str(path)]
+    subprocess.run(words, check=True)
+    return Key(path)
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Key:
+    return make_key(tmp_path / "key")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, key: Key) -> Path:
+    """A signed list of checksums; the files are the business of others."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / layout.CHECKSUMS).write_text(f"{'0' * 64}  manifest.json\n")
+    sign(folder, key.path)
+    return folder
+
+
+def test_a_signature_of_the_right_one_is_taken(bundle: Path, key: Key, tmp_path: Path) -> None:
+    check_signature(bundle, key.trusted(tmp_path / "signers", options=f'namespaces="{NAMESPACE}"'))
+
+
+def test_another_key_of_the_same_name_is_refused(bundle: Path, tmp_path: Path) -> None:
+    refused(bundle, make_key(tmp_path / "other").trusted(tmp_path / "signers"))
+
+
+def test_another_principal_is_refused(bundle: Path, key: Key, tmp_path: Path) -> None:
+    refused(bundle, key.trusted(tmp_path / "signers", principal="eve@example.org"))
+    refused(bundle, replace(key.trusted(tmp_path / "signers"), signer="eve@example.org"))
+
+
+def test_a_key_for_another_purpose_is_refused(bundle: Path, key: Key, tmp_path: Path) -> None:
+    refused(bundle, key.trusted(tmp_path / "signers", options='namespaces="git"'))
+
+
+def test_a_signature_for_another_purpose_is_refused(bundle: Path, key: Key, tmp_path: Path) -> None:
+    (bundle / layout.SIGNATURE).unlink()
+    words = ["ssh-keygen", "-q", "-Y", "sign", "-f", key.path, "-n", "git", bundle / layout.CHECKSUMS]
+    subprocess.run(words, check=True, stderr=subprocess.DEVNULL)
+    assert (bundle / layout.SIGNATURE).is_file()
+    refused(bundle, key.trusted(tmp_path / "signers"))
+
+
+@pytest.mark.parametrize("place", [0, 30, -1])
+def test_changed_checksums_are_refused(place: int, bundle: Path, key: Key, tmp_path: Path) -> None:
+    data = bytearray((bundle / layout.CHECKSUMS).read_bytes())
+    data[place] ^= 1
+    (bundle / layout.CHECKSUMS).write_bytes(data)
+    refused(bundle, key.trusted(tmp_path / "signers"))
+
+
+@pytest.mark.parametrize("options", ['valid-before="20200101"', 'valid-after="20990101"'])
+def test_a_key_that_is_not_valid_now_is_refused(options: str, bundle: Path, key: Key, tmp_path: Path) -> None:
+    refused(bundle, key.trusted(tmp_path / "signers", options=options))
+
+
+@pytest.mark.parametrize("krl", [False, True])
+def test_a_revoked_key_is_refused(krl: bool, bundle: Path, key: Key, tmp_path: Path) -> None:
+    trust = key.trusted(tmp_path / "signers")
+    revoked = tmp_path / "revoked"
+    if krl:
+        subprocess.run(["ssh-keygen", "-q", "-k", "-f", revoked, key.path.with_suffix(".pub")], check=True)
+    else:
+        revoked.write_text(f"{key.public}\n")
+    refused(bundle, replace(trust, revoked=revoked))
+    revoked.write_text(f"{make_key(tmp_path / 'other').public}\n")
+    check_signature(bundle, replace(trust, revoked=revoked))
+
+
+def test_no_signature_is_refused_where_one_is_asked_for(bundle: Path, key: Key, tmp_path: Path) -> None:
+    trust = key.trusted(tmp_path / "signers")
+    (bundle / layout.SIGNATURE).rename(tmp_path / "aside")
+    refused(bundle, trust, "not signed")
+    (bundle / layout.SIGNATURE).symlink_to(tmp_path / "aside")
+    refused(bundle, trust, "not signed")
+
+
+def test_what_is_no_signature_is_refused(bundle: Path, key: Key, tmp_path: Path) -> None:
+    for text in ("", "signed, Ada\n", (bundle / layout.SIGNATURE).read_text()[:120]):
+        (bundle / layout.SIGNATURE).write_text(text)
+        refused(bundle, key.trusted(tmp_path / "signers"))
+
+
+def test_whom_to_trust_is_never_told_by_the_bundle(bundle: Path, key: Key, tmp_path: Path) -> None:
+    inside = key.trusted(bundle / "allowed_signers")
+    refused(bundle, inside, "came with the bundle")
+    (tmp_path / "link").symlink_to(bundle / "allowed_signers")
+    refused(bundle, Trust(tmp_path / "link", ADA), "came with the bundle")
+    os.link(bundle / "allowed_signers", tmp_path / "hard")
+    refused(bundle, Trust(tmp_path / "hard", ADA), "came with the bundle")
+    outside = key.trusted(tmp_path / "signers")
+    (bundle / "revoked").write_text("")
+    refused(bundle, replace(outside, revoked=bundle / "revoked"), "came with the bundle")
+
+
+def test_a_key_behind_a_passphrase_is_an_error_and_no_question(bundle: Path, tmp_path: Path) -> None:
+    locked = make_key(tmp_path / "locked", passphrase="open sesame")
+    with pytest.raises(PreconditionError, match="protected by a passphrase") as error:
+        sign(bundle, locked.path)
+    assert f"ssh-add {locked.path}" in error.value.hint
+    assert "sesame" not in str(error.value.details)
+
+
+def test_a_key_behind_a_passphrase_signs_through_the_agent(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = make_key(tmp_path / "locked", passphrase="sesame")
+    socket = tmp_path / "agent"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL) as agent:
+        try:
+            while not socket.exists():
+                assert agent.poll() is None
+            answer = tmp_path / "answer"
+            answer.write_text("#!/bin/sh\necho sesame\n")
+            answer.chmod(0o700)
+            asked = {"SSH_ASKPASS": str(answer), "SSH_ASKPASS_REQUIRE": "force", "SSH_AUTH_SOCK": str(socket)}
+            subprocess.run(["ssh-add", "-q", locked.path], env=os.environ | asked, check=True, capture_output=True)
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+            sign(bundle, locked.path)
+            check_signature(bundle, locked.trusted(tmp_path / "signers"))
+            sign(bundle, locked.path.with_suffix(".pub"))
+            check_signature(bundle, locked.trusted(tmp_path / "signers"))
+        finally:
+            agent.terminate()
+
+
+def test_a_key_that_anybody_may_read_does_not_sign(bundle: Path, key: Key) -> None:
+    key.path.chmod(0o644)
+    with pytest.raises(PreconditionError, match="cannot sign") as error:
+        sign(bundle, key.path)
+    assert any("too open" in line for line in error.value.details)
+
+
+def test_a_key_is_found_from_the_project_or_from_home(
+    key: Key, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("key", "~/key", str(key.path)):
+        assert signing_key(Sign(key=name, identity=ADA), tmp_path) == key.path
+    with pytest.raises(PreconditionError, match=r"promotion\.sign\.key"):
+        signing_key(Sign(key="none", identity=ADA), tmp_path)
+
+
+def test_options_that_trust_nobody_in_particular_are_usage_errors(tmp_path: Path) -> None:
+    (tmp_path / "signers").write_text("")
+    signers = str(tmp_path / "signers")
+    assert trust_of("", "", "") is None
+    assert trust_of(signers, ADA, "") == Trust(tmp_path / "signers", ADA)
+    for options in ((signers, "", ""), ("", ADA, ""), ("", "", signers), (f"{signers}x", ADA, ""), (signers, ADA, "x")):
+        with pytest.raises(UsageError):
+            trust_of(*options)
+
+
+def refused(bundle: Path, trust: Trust, said: str = "not signed by") -> None:
+    with pytest.raises(BundleError, match=said) as error:
+        check_signature(bundle, trust)
+    assert error.value.exit_code == 6
