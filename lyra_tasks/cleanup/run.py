@@ -12,6 +12,7 @@ from lyra_tasks.engine.connect import Engine
 from lyra_tasks.engine.ownership import Owned, owned
 from lyra_tasks.engine.remove import remove
 from lyra_tasks.errors import ResidueError
+from lyra_tasks.records.dev import DevStore
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
@@ -37,6 +38,7 @@ def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> Cleaned:
     removed: list[Owned] = []
     if engine is not None:
         removed = _sweep(work, engine, plan.objects)
+    DevStore(work.paths.state).forget()
     if plan.stop_sandbox or plan.forget:
         sandbox.require_nothing_left(sandbox.down(work.paths.state, purge=plan.forget))
     if plan.forget:

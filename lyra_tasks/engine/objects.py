@@ -126,6 +126,12 @@ def host_config(engine: Engine, container: str) -> dict[str, Any]:
     return found
 
 
+def user_of(engine: Engine, container: str) -> str:
+    """The user that a container runs as, as it was named: `USER[:GROUP]`, or nothing for root."""
+    with engine_faults("looking at a container"):
+        return str(engine.api.inspect_container(container)["Config"].get("User") or "")
+
+
 def inspect_image(engine: Engine, image: str) -> dict[str, Any] | None:
     """What the engine says of an image (`Id`, `Config`, `RootFS`, `Size`, …), or None if it does not hold it."""
     from docker.errors import ImageNotFound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,17 @@ class Share:
     memory: int
 
 
-def held_by_labs(engine: Engine) -> tuple[Share, ...]:
-    """What running containers of every Lyra project on this engine hold, by their own limits."""
+def held_by_labs(engine: Engine, *, without: Collection[str] = ()) -> tuple[Share, ...]:
+    """What running containers of every Lyra project on this engine hold, by their own limits.
+
+    Those whose ids are in `without` are about to go.
+    """
     api = engine.api
     shares = []
     with engine_faults("counting what other labs hold"):
         for container in api.containers(filters={"label": LABEL_NONCE}):
+            if container["Id"] in without:
+                continue
             host = api.inspect_container(container["Id"])["HostConfig"]
             who = f"{container['Labels'].get(LABEL_PROJECT, '?')} {container['Names'][0].lstrip('/')}"
             shares.append(Share(who, host["NanoCpus"] / 1e9, int(host["Memory"])))

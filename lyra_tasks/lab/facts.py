@@ -17,15 +17,18 @@ _SUBPATHS = (1, 45)
 _START_INTERVAL = (1, 44)
 
 
-def gather(work: Workspace, records: Mapping[str, ImageRecord]) -> LabFacts:
-    """Look up what `plan` needs; ConfigurationError for a required value that is nowhere."""
+def gather(work: Workspace, records: Mapping[str, ImageRecord], *, run: str = "") -> LabFacts:
+    """Look up what `plan` needs for the lab of `run` (default: this one).
+
+    ConfigurationError for a required value that is nowhere.
+    """
     engine = work.engine
     services = {
         name: _service(work, name, service, _image_id(service, records))
         for name, service in work.config.services.items()
     }
     return LabFacts(
-        run=work.run,
+        run=run or work.run,
         publish_on=engine.publish_on,
         subpaths=engine.facts.api >= _SUBPATHS,
         health_starts_fast=engine.facts.api >= _START_INTERVAL,

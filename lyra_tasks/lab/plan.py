@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lyra_tasks.config.models import Configuration, Service
@@ -38,7 +38,10 @@ class LabFacts:
 
 @dataclass(frozen=True)
 class PlannedService:
-    """One container: the engine's create payload, further networks, and the files of its configs and secrets."""
+    """One container: the engine's create payload, further networks, and the files of its configs and secrets.
+
+    One that is not `attended` is started and not waited for: a developer's, which need not work yet.
+    """
 
     name: str
     container: str
@@ -52,11 +55,12 @@ class PlannedService:
     masked: tuple[str, ...]
     cpus: float
     memory: int
+    attended: bool = True
 
 
 @dataclass(frozen=True)
 class LabPlan:
-    """A whole lab."""
+    """A whole lab; `holder_host` is what the holder's `HostConfig` has otherwise than usual."""
 
     run: str
     networks: Mapping[str, Mapping[str, Any]]
@@ -65,6 +69,7 @@ class LabPlan:
     holder_mounts: Mapping[str, str]
     waves: tuple[tuple[str, ...], ...]
     services: Mapping[str, PlannedService]
+    holder_host: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cpus(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,20 +48,22 @@ class RunningService:
 
 @dataclass
 class Lab:
-    """One run's networks, volumes and containers on the engine."""
+    """One run's networks, volumes and containers on the engine; `holder` is the container that holds the volumes."""
 
     plan: LabPlan
     engine: Engine
     owner: Owner
     folder: Path
     services: dict[str, RunningService] = field(default_factory=dict)
+    holder: str = ""
 
-    def build_up(self) -> None:
-        """Make everything and start it; returns when every service is ready."""
+    def build_up(self, prepare: Callable[[], None] = lambda: None) -> None:
+        """Make everything, call `prepare`, and start it; returns when every service that is attended is ready."""
         steps = (
             self._make_networks,
             self._make_volumes,
             self._make_containers,
+            prepare,
             self._start_waves,
             self._read_back_limits,
         )
@@ -74,29 +76,32 @@ class Lab:
     def _make_volumes(self) -> None:
         """The holder mounts every volume before anything is put into it, and leaves last."""
         objects.make_volumes(self.engine, self.owner, self.plan.volumes)
+        if self.plan.holder_mounts and not self.holder:
+            self.holder = self._make_holder()
+        for service in self.plan.services.values():
+            for kind, files in (("configs", service.config_files), ("secrets", service.secret_files)):
+                folder = self.plan.holder_mounts.get(f"lyra-{self.plan.run}-{service.name}-{kind}")
+                if folder:
+                    objects.put_files(self.engine, self.holder, folder, files)
+
+    def _make_holder(self) -> str:
         mounts = [
             {"Type": "volume", "Source": volume, "Target": target, "VolumeOptions": {"NoCopy": True}}
             for volume, target in self.plan.holder_mounts.items()
         ]
-        if not mounts:
-            return
         payload = {
             "Image": holder_image(self.engine, self.owner),
             "Cmd": ["/hold"],
             "HostConfig": {
                 "Mounts": mounts, "NetworkMode": "none", "ReadonlyRootfs": True, "CapDrop": ["ALL"],
                 "SecurityOpt": ["no-new-privileges:true"], "Memory": 16 << 20, "MemorySwap": 16 << 20,
-                "NanoCpus": 50_000_000, "PidsLimit": 8,
+                "NanoCpus": 50_000_000, "PidsLimit": 8, **self.plan.holder_host,
             },
         }  # fmt: skip
         name = self.plan.holder
         identity, _ = objects.make_containers(self.engine, self.owner, {name: payload})[name]
         objects.start(self.engine, identity, name)
-        for service in self.plan.services.values():
-            for kind, files in (("configs", service.config_files), ("secrets", service.secret_files)):
-                folder = self.plan.holder_mounts.get(f"lyra-{self.plan.run}-{service.name}-{kind}")
-                if folder:
-                    objects.put_files(self.engine, identity, folder, files)
+        return identity
 
     def _make_containers(self) -> None:
         payloads = {each.container: each.payload for each in self.plan.services.values()}
@@ -125,6 +130,8 @@ class Lab:
         service.stats.start()
         began = time.monotonic()
         service.ports = objects.state(self.engine, service.id).ports
+        if not service.planned.attended:
+            return
         wait_until_ready(self.engine, service)
         console.note(f"{name}: ready after {time.monotonic() - began:.1f} s")
 
@@ -143,7 +150,8 @@ class Lab:
             for key in ("Memory", "MemorySwap", "NanoCpus", "PidsLimit", "ReadonlyRootfs")
             if host.get(key) != wanted[key]
         ]
-        sample = service.stats.first(_FIRST_SAMPLE)
+        running = planned.attended or objects.state(self.engine, service.id).running
+        sample = service.stats.first(_FIRST_SAMPLE) if running else None
         if sample is not None:
             for what, seen, asked in (
                 ("memory", sample.memory_limit, wanted["Memory"]),
@@ -184,18 +192,23 @@ class Lab:
             if hasattr(service.log, "_thread"):
                 service.log.finish()
             service.last = objects.state(self.engine, service.id)
-        left: dict[Owned, str] = {}
-        for _ in range(3):
-            found = owned(self.engine, self.owner.journal.entries(), run=self.owner.run)
-            if not found:
-                return
-            gone, left = remove(self.engine, found)
-            self.owner.removed(gone)
-        raise ResidueError(
-            f"{len(left)} object(s) of this run could not be removed",
-            hint="run `clean`",
-            details=tuple(f"{item.kind} {item.name}: {reason}" for item, reason in left.items()),
-        )
+        remove_run(self.engine, self.owner)
+
+
+def remove_run(engine: Engine, owner: Owner) -> None:
+    """Remove every object of a run; ResidueError names what the engine would not give back."""
+    left: dict[Owned, str] = {}
+    for _ in range(3):
+        found = owned(engine, owner.journal.entries(), run=owner.run)
+        if not found:
+            return
+        gone, left = remove(engine, found)
+        owner.removed(gone)
+    raise ResidueError(
+        f"{len(left)} object(s) of this run could not be removed",
+        hint="run `clean`",
+        details=tuple(f"{item.kind} {item.name}: {reason}" for item, reason in left.items()),
+    )
 
 
 def _refuse_unlimited(name: str, warnings: list[str]) -> None:

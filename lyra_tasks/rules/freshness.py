@@ -67,7 +67,7 @@ def set_key(
         for path in sorted({file.source for service in config.services.values() for file in service.configs.values()})
     }
     effective = {
-        "services": {name: each.model_dump(mode="json") for name, each in config.services.items()},
+        "services": {name: each.model_dump(mode="json", exclude={"dev"}) for name, each in config.services.items()},
         "tests": [test.model_dump(mode="json", by_alias=True) for test in config.tests],
         "deviations": [deviation.model_dump(mode="json") for deviation in config.deviations],
         "sources": sources,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lyra_tasks.tasks import development
 from lyra_tasks.tasks.session import workspace
 from lyra_tasks.tasks.word import dry, line_flags, number, word
 
@@ -75,4 +76,6 @@ def clean(c: Any, all: bool = False, yes: bool = False, dry_run: bool = False, j
     if dry(c):
         return show.planned(planned)
     show.agreed(planned, yes="--yes" in line_flags())
+    if engine is not None:
+        development.before_cleaning(work)
     return show.cleaned(run.run(planned, work, engine))

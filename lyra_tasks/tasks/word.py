@@ -125,6 +125,12 @@ def dry(context: Any) -> bool:
     return "--dry-run" in line_flags() or bool(context.config.run.dry)
 
 
+def remainder() -> list[str]:
+    """What stands after `--`, word by word as the shell gave it; Invoke would join it and lose the quotes."""
+    words = sys.argv[1:]
+    return words[words.index("--") + 1 :] if "--" in words else []
+
+
 def number(text: str, option: str) -> int:
     """The value of an option that counts; Invoke's own conversion ends in a traceback."""
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1000:

@@ -7,7 +7,7 @@ from typing import Any
 
 from invoke.collection import Collection
 
-from lyra_tasks.tasks import configuration, engine, lifecycle, promotion, release
+from lyra_tasks.tasks import configuration, development, engine, lifecycle, promotion, release
 
 
 def lyra_collection(*own: Any) -> Collection:
@@ -18,7 +18,9 @@ def lyra_collection(*own: Any) -> Collection:
         lifecycle.promote,
         lifecycle.clean,
         promotion.verify,
+        development.create,
     )
+    top.add_collection(Collection("dev", development.shell, development.execute, development.sync, development.stop))
     top.add_collection(Collection("engine", engine.up, engine.down, engine.status))
     top.add_collection(Collection("bases", engine.bases_build, engine.bases_update))
     top.add_collection(Collection("config", configuration.show))

@@ -1,0 +1,43 @@
+"""Building the images of a development lab, apart from those that are tested and promoted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from lyra_tasks import console
+from lyra_tasks.build import facts, plan, run
+from lyra_tasks.engine.inputs import current_inputs
+from lyra_tasks.engine.workspace import Workspace
+from lyra_tasks.records.dev import DevStore
+from lyra_tasks.records.images import ImageRecord, ImageStore
+from lyra_tasks.rules.freshness import image_states
+
+TAG = "dev"
+
+
+def build(work: Workspace) -> dict[str, ImageRecord]:
+    """Build what is not current of the images of the profile `work`; the records of all of them, by image name.
+
+    They are called `PROJECT/IMAGE:dev`, and their records lie apart: a development image is never evidence.
+    """
+    store = ImageStore(DevStore(work.paths.state).images)
+    if not work.config.images:
+        return {}
+    states = image_states(store, work.engine, _without_commit(current_inputs(work)), work.platform)
+    stale = [state.name for state in states if state.problem]
+    for state in states:
+        console.note(f"image {state.name}: {state.problem or 'unchanged'}")
+    if stale:
+        found = facts.gather(work, stale)
+        # a commit is no reason for another image, and so for another container
+        found = replace(found, image_tag=TAG, commit="", epoch=0, inputs=_without_commit(found.inputs))
+        run.run(
+            plan.plan(work.config, found, stale), engine=work.engine, owner=work.owner, store=store, folder=work.folder
+        )
+    records = {name: store.read(name, work.platform) for name in work.config.images}
+    return {name: record for name, record in records.items() if record is not None}
+
+
+def _without_commit(inputs: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    return {name: {kind: each for kind, each in kinds.items() if kind != "commit"} for name, kinds in inputs.items()}

@@ -1,0 +1,191 @@
+"""What containers printed: of past and running tests out of their files, of a development lab out of the engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from typing import NamedTuple
+
+from lyra_tasks import console
+from lyra_tasks.config.units import parse_duration
+from lyra_tasks.engine import logs as engine_logs
+from lyra_tasks.engine.workspace import Workspace
+from lyra_tasks.errors import PreconditionError, UsageError
+from lyra_tasks.lab.payload import HOLDER_FOLDER
+from lyra_tasks.lab.results import merge_logs
+from lyra_tasks.records.dev import DevLab, DevStore
+
+_POLL = 0.2
+_MERGED = "all"
+_BUILD = "build"
+
+
+class Line(NamedTuple):
+    """One line: time stamp (UTC, ISO), service, text."""
+
+    at: str
+    service: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where logs are read: a run's folder, or the containers of the development lab."""
+
+    run: str
+    folder: Path
+    services: tuple[str, ...]
+    lab: DevLab | None
+
+
+def find(work: Workspace, run: str, chosen: Sequence[str]) -> Source:
+    """The logs of `run`; without one, of the development lab, else of the last run that has any."""
+    lab = DevStore(work.paths.state).read()
+    if lab is not None and run in {"", lab.run}:
+        return Source(lab.run, work.paths.runs / lab.run / "logs", _chosen(lab.services, chosen), lab)
+    folder = work.paths.runs / run / "logs" if run else _last(work.paths.runs)
+    if folder is None or not folder.is_dir():
+        raise PreconditionError(
+            f"there are no logs of {run or 'any run'}",
+            hint=f"runs with logs: {', '.join(_runs(work.paths.runs)[-5:]) or 'none; run `test` or `create` first'}",
+        )
+    return Source(folder.parent.name, folder, _chosen(_services(folder), chosen), None)
+
+
+def read(work: Workspace, source: Source, since: str) -> list[Line]:
+    """Every line, in the order of time; `since` is a duration such as `10m`, or nothing."""
+    after = _stamp(since)
+    if source.lab is not None:
+        lines = [line for name in source.services for line in _from_engine(work, source.lab, name)]
+    else:
+        lines = [line for name in source.services for line in _from_file(source.folder, name)]
+    return sorted((line for line in lines if line.at >= after), key=lambda line: line.at)
+
+
+def follow(work: Workspace, source: Source, since: str) -> Iterator[Line]:
+    """Lines as they come, until everything that writes them has ended."""
+    if source.lab is not None:
+        yield from _following_engine(work, source.lab, source.services, _stamp(since))
+    else:
+        yield from _following_files(work, source, _stamp(since))
+
+
+def save(work: Workspace, lab: DevLab) -> None:
+    """Keep what the containers of a development lab printed in its run's folder, as a test's logs are kept."""
+    folder = work.paths.runs / lab.run / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in lab.services:
+        kept = [(line, stream) for stream in ("out", "err") for line in _from_engine(work, lab, name, (stream,))]
+        kept.sort(key=lambda each: each[0].at)
+        text = "".join(f"{line.at} {stream} {line.text}\n" for line, stream in kept)
+        (folder / f"{name}.log").write_text(text, encoding="utf-8")
+    merge_logs(folder, lab.services)
+
+
+def _from_engine(work: Workspace, lab: DevLab, name: str, streams: Sequence[str] = ("out", "err")) -> list[Line]:
+    masked = _masked(work, lab, name)
+    printed = engine_logs.lines(work.engine, lab.services[name].id, streams=streams)
+    return [_line(name, at, text, masked) for at, text in printed]
+
+
+def _following_engine(work: Workspace, lab: DevLab, names: Sequence[str], after: str) -> Iterator[Line]:
+    queue: Queue[Line | None] = Queue()
+
+    def carry(name: str) -> None:
+        masked = _masked(work, lab, name)
+        try:
+            for at, text in engine_logs.lines(work.engine, lab.services[name].id, follow=True):
+                queue.put(_line(name, at, text, masked))
+        finally:
+            queue.put(None)
+
+    for name in names:
+        threading.Thread(target=carry, args=(name,), daemon=True).start()
+    running = len(names)
+    while running:
+        line = queue.get()
+        if line is None:
+            running -= 1
+        elif line.at >= after:
+            yield line
+
+
+def _following_files(work: Workspace, source: Source, after: str) -> Iterator[Line]:
+    """A test that runs in another process: its files grow, until the lock of its run is gone."""
+    lock = work.paths.state / "running" / f"{source.run}.lock"
+    read = dict.fromkeys(source.services, 0)
+    while True:
+        running = lock.exists()
+        fresh = []
+        for name in source.services:
+            lines = _from_file(source.folder, name)
+            fresh += lines[read[name] :]
+            read[name] = len(lines)
+        yield from sorted((line for line in fresh if line.at >= after), key=lambda line: line.at)
+        if not running:
+            return
+        time.sleep(_POLL)
+
+
+def _from_file(folder: Path, name: str) -> list[Line]:
+    path = folder / f"{name}.log"
+    if not path.exists():
+        return []
+    whole, newline, _ = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
+    found = []
+    for each in whole.split("\n") if newline else ():
+        at, _, rest = each.partition(" ")
+        found.append(Line(at, name, rest.partition(" ")[2]))
+    return found
+
+
+def _line(name: str, at: str, text: str, masked: Iterable[str]) -> Line:
+    for value in masked:
+        text = text.replace(value, "***")
+    return Line(at, name, console.clean(text))
+
+
+def _masked(work: Workspace, lab: DevLab, name: str) -> tuple[str, ...]:
+    """The secrets of a service, asked of the engine, since nothing else may know them."""
+    service = lab.services[name]
+    found = engine_logs.secret_values(work.engine, service.id, service.secret_variables)
+    if lab.holder:
+        found += engine_logs.secret_files(work.engine, lab.holder, f"{HOLDER_FOLDER}/lyra-{lab.run}-{name}-secrets")
+    return tuple(sorted({value for value in found if len(value) >= 4}, key=len, reverse=True))
+
+
+def _stamp(since: str) -> str:
+    if not since:
+        return ""
+    from datetime import UTC, datetime, timedelta
+
+    try:
+        seconds = parse_duration(since)
+    except ValueError as error:
+        raise UsageError(f"--since takes a duration, not {since!r}", hint='for example "10m" or "90s"') from error
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _chosen(known: Iterable[str], chosen: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(sorted(known))
+    for name in chosen:
+        if name not in names:
+            raise UsageError(f"there is no log of {name!r}", hint=f"there are logs of: {', '.join(names) or 'nothing'}")
+    return tuple(name for name in names if not chosen or name in chosen)
+
+
+def _services(folder: Path) -> list[str]:
+    return [path.stem for path in folder.glob("*.log") if path.stem not in {_MERGED, _BUILD}]
+
+
+def _runs(runs: Path) -> list[str]:
+    return sorted(path.parent.name for path in runs.glob("*/logs") if _services(path))
+
+
+def _last(runs: Path) -> Path | None:
+    names = _runs(runs)
+    return runs / names[-1] / "logs" if names else None

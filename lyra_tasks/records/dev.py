@@ -1,0 +1,100 @@
+"""The development lab of a checkout: which run it is, where its services answer, what was carried into its volumes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from lyra_tasks.records.store import Record, read_record, write_record
+
+
+class CarriedFile(Record):
+    """A file or symbolic link as it was carried in: the checkout's size and time stamp, and a digest of the content."""
+
+    kind: Literal["file", "link"]
+    size: int
+    mtime_ns: int
+    mode: int
+    digest: str
+
+
+class Carried(Record):
+    """What was carried from a checkout into the source volume of one service, by path below the image's context."""
+
+    schema_: Literal["lyra.dev-source/1"] = Field(default="lyra.dev-source/1", alias="schema")
+    files: dict[str, CarriedFile] = Field(default_factory=dict)
+
+
+class DevSource(Record):
+    """A source volume: where it is mounted, which folder of the checkout it mirrors, and who owns what is in it."""
+
+    volume: str
+    path: str
+    context: str = Field(description="below the project")
+    uid: int
+    gid: int
+
+
+class DevService(Record):
+    """A container of the lab; `ports` maps the names of its ports to published ones."""
+
+    id: str
+    ports: dict[str, int]
+    source: DevSource | None
+    developed: bool
+    secret_variables: list[str]
+
+
+class DevLab(Record):
+    """The lab that `create` made last and nobody has stopped."""
+
+    schema_: Literal["lyra.dev/1"] = Field(default="lyra.dev/1", alias="schema")
+    run: str
+    engine: str = Field(description="id of the engine that holds it")
+    config: str = Field(description="hash of the services as the profile had them")
+    holder: str = Field(description="id of the container that holds the volumes, or nothing")
+    services: dict[str, DevService]
+
+
+class DevStore:
+    """The records of one checkout's development lab."""
+
+    def __init__(self, state: Path) -> None:
+        self._folder = state / "dev"
+
+    @property
+    def images(self) -> Path:
+        """Where the records of development images lie: apart from those that are tested and promoted."""
+        return self._folder
+
+    def read(self) -> DevLab | None:
+        """The lab, or None if there is none."""
+        return read_record(self._folder / "dev.json", DevLab)
+
+    def write(self, lab: DevLab) -> None:
+        """Keep `lab` as the one that later words find."""
+        write_record(self._folder / "dev.json", lab)
+
+    def carried(self, service: str) -> Carried:
+        """What was carried into the volume of `service`."""
+        return read_record(self._sources / f"{service}.json", Carried) or Carried()
+
+    def write_carried(self, service: str, carried: Carried) -> None:
+        """Keep what was carried into the volume of `service`."""
+        write_record(self._sources / f"{service}.json", carried)
+
+    def drop_carried(self, service: str) -> None:
+        """Forget what was carried into a volume that is gone."""
+        (self._sources / f"{service}.json").unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Forget the lab; the records of its images stay."""
+        (self._folder / "dev.json").unlink(missing_ok=True)
+        shutil.rmtree(self._sources, ignore_errors=True)
+
+    @property
+    def _sources(self) -> Path:
+        return self._folder / "sources"
