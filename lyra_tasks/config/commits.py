@@ -48,12 +48,12 @@ def read(commit: str, message: str) -> Commit:
     return Commit(commit, found["kind"].lower(), found["scope"] or "", found["subject"], breaking)
 
 
-def commits_since(root: Path, reference: str) -> tuple[Commit, ...]:
-    """The commits that HEAD has and `reference` has not (all, if it is empty), newest first, without merges.
+def commits_since(root: Path, tag: str) -> tuple[Commit, ...]:
+    """The commits that HEAD has and `tag` has not (all, if it is empty), newest first, without merges.
 
     A project in a folder of a larger repository has the commits that touched the folder.
     """
-    span = f"{reference}..HEAD" if reference else "HEAD"
+    span = f"refs/tags/{tag}..HEAD" if tag else "HEAD"
     answer = git(
         root,
         "-c", "log.showSignature=false",

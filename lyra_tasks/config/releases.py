@@ -30,9 +30,9 @@ def releases(root: Path, pattern: str, *, reachable: bool = False) -> tuple[Rele
     A shallow clone, or one that fetches no tags, has fewer than there are.
     """
     merged = ("--merged=HEAD",) if reachable else ()
-    lines = git(root, "for-each-ref", *merged, f"--format={_FIELDS}", "refs/tags").splitlines()
+    lines = git(root, "for-each-ref", *merged, f"--format={_FIELDS}", "refs/tags").split("\n")
     found = []
-    for name, plain, peeled, date in (line.split("\0") for line in lines):
+    for name, plain, peeled, date in (line.split("\0") for line in lines if line):
         version = parse_tag(name, pattern)
         if version is not None:
             found.append(Release(name, peeled or plain, date, version))

@@ -5,27 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from semver import Version
 
 from lyra_tasks.config.commits import Commit
 from lyra_tasks.config.releases import Release, previous
 from lyra_tasks.config.version import FIRST
-from lyra_tasks.errors import UsageError
+from lyra_tasks.release.wanted import Part, Wanted
 
-Part = Literal["major", "minor", "patch"]
-BUMPS = (*get_args(Part), "auto")
 _FIRST = Version.parse(FIRST)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What was asked for: how far to go (`bump`), a pre-release of what (`pre`), or the very `version`."""
-
-    bump: str = ""
-    pre: str = ""
-    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,21 +24,6 @@ class Decision:
     previous: Release | None
     reason: str
     decisive: tuple[Commit, ...] = ()
-
-
-def wanted(bump: str, pre: str, version: str) -> Wanted:
-    """What the options ask for; UsageError where they make no sense."""
-    if version and (bump or pre):
-        raise UsageError("--version says it all; --bump and --pre do not go with it", hint="leave one of them out")
-    if bump and bump not in BUMPS:
-        raise UsageError(f"--bump takes {', '.join(BUMPS)}, not {bump!r}", hint="for example --bump minor")
-    if version and not (version.isascii() and Version.is_valid(version)):
-        raise UsageError(
-            f"{version!r} is not a semantic version", hint="MAJOR.MINOR.PATCH, such as 1.4.0 or 1.4.0-rc.1, without a v"
-        )
-    if pre and not (pre.isascii() and Version.is_valid(f"1.0.0-{pre}.1")):
-        raise UsageError(f"{pre!r} cannot be part of a version", hint="letters, digits and hyphens, such as --pre rc")
-    return Wanted(bump, pre, version)
 
 
 def last_release(reachable: Iterable[Release]) -> Release | None:
@@ -64,8 +37,11 @@ def decide(asked: Wanted, reachable: Sequence[Release], since: Sequence[Commit])
         version = Version.parse(asked.version)
         return Decision(version, previous(version, reachable), "as asked for")
     last = last_release(reachable)
-    part, reason, decisive = _part(asked.bump or "auto", last, since)
-    core = _core(part, last, reachable)
+    part, reason, decisive = _part(asked.bump, last, since)
+    core = _bumped(part, last)
+    newest = max((each.version for each in reachable), default=core)
+    if newest.finalize_version() > core:
+        core, reason, decisive = newest.finalize_version(), f"begun with {newest}", ()
     version = _pre_release(core, asked.pre, reachable) if asked.pre else core
     return Decision(version, previous(version, reachable), reason, decisive)
 
@@ -90,13 +66,11 @@ def _part(bump: str, last: Release | None, since: Sequence[Commit]) -> tuple[Par
     return "patch", "patch, no commit says that it is a feature or breaks something", ()
 
 
-def _core(part: Part, last: Release | None, reachable: Sequence[Release]) -> Version:
-    """The release to aim at: one bump after the last one, or the one whose pre-releases are already further."""
-    start = last.version.finalize_version() if last else Version(0, 0, 0)
-    bumped = {"major": start.bump_major, "minor": start.bump_minor, "patch": start.bump_patch}[part]()
-    target = bumped if last or part == "major" else _FIRST
-    begun = max((each.version for each in reachable), default=start).finalize_version()
-    return max(target, begun)
+def _bumped(part: Part, last: Release | None) -> Version:
+    if last is None:
+        return Version(1, 0, 0) if part == "major" else _FIRST
+    start = last.version.finalize_version()
+    return {"major": start.bump_major, "minor": start.bump_minor, "patch": start.bump_patch}[part]()
 
 
 def _pre_release(core: Version, token: str, reachable: Sequence[Release]) -> Version:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from lyra_tasks.config.commits import Commit, commits_since
 from lyra_tasks.config.git import GitFacts, git, remote_name
+from lyra_tasks.config.inputs import dockerfile_path, ignore_patterns
 from lyra_tasks.config.releases import Release, releases
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.release.decide import Decision, Wanted, decide, last_release
+from lyra_tasks.release.decide import Decision, decide, last_release
+from lyra_tasks.release.wanted import Wanted
 from lyra_tasks.rules.tested import tested_set
 
 
@@ -19,8 +21,9 @@ class ReleaseFacts:
     """The state of a checkout before a release.
 
     `releases` are all versions that are tagged, `reachable` those that HEAD can reach, both highest first; `commits`
-    are those since the version before. The last four say what is wrong with the tests of HEAD's set, the tag's name,
-    the name that git would sign with, and the remote (asked only for `--push`); each is empty where nothing is.
+    are those since the version before. The last five say what is wrong with the tests of HEAD's set, the tag's name,
+    the name that git would sign with, the remote (asked only for `--push`) and the place of the changelog; each is
+    empty where nothing is.
     """
 
     git: GitFacts
@@ -34,9 +37,10 @@ class ReleaseFacts:
     misnamed: str
     nameless: str
     unpushable: str
+    misplaced: str
 
 
-def gather(work: Workspace, asked: Wanted, *, push: bool) -> ReleaseFacts:
+def gather(work: Workspace, asked: Wanted) -> ReleaseFacts:
     """The facts about a checkout; asks the engine for the tested set if `release.require_tests`."""
     root, release = work.root, work.config.release
     reachable = releases(root, release.tag, reachable=True)
@@ -57,7 +61,8 @@ def gather(work: Workspace, asked: Wanted, *, push: bool) -> ReleaseFacts:
         untested=_untested(work) if release.require_tests else "",
         misnamed=_complaint(root, "check-ref-format", f"refs/tags/{tag}") and f"git takes no tag named {tag}",
         nameless=_complaint(root, "var", "GIT_COMMITTER_IDENT"),
-        unpushable=_unpushable(root, remote, tag) if push else "",
+        unpushable=_unpushable(root, remote, tag) if asked.push else "",
+        misplaced=_misplaced(work, asked.changelog) if asked.changelog else "",
     )
 
 
@@ -77,6 +82,18 @@ def _unpushable(root: Path, remote: str, tag: str) -> str:
     except PreconditionError as error:
         return "; ".join((f"the remote {remote} cannot be asked", *error.details[:1]))
     return f"the remote {remote} has the tag {tag} already" if there else ""
+
+
+def _misplaced(work: Workspace, changelog: str) -> str:
+    """What is built would be stale at once if the changelog were part of it."""
+    file = work.root / changelog
+    for name, image in work.config.images.items():
+        context = work.root / image.context
+        if file.is_relative_to(context):
+            ignored = ignore_patterns(context, dockerfile_path(work.root, image))
+            if not ignored.matches(file.relative_to(context).as_posix()):
+                return f"{changelog} is in the build context of {name}; leave it out in .dockerignore"
+    return ""
 
 
 def _complaint(root: Path, *words: str) -> str:

@@ -9,27 +9,24 @@ from lyra_tasks.config.models import Configuration
 from lyra_tasks.release.decide import Decision
 from lyra_tasks.release.facts import ReleaseFacts
 from lyra_tasks.release.preflight import problems
-
-
-@dataclass(frozen=True)
-class Effects:
-    """What a release does beside its tag: `push` it, write its section into the file `changelog` (if not empty)."""
-
-    push: bool = False
-    changelog: str = ""
+from lyra_tasks.release.wanted import Wanted
 
 
 @dataclass(frozen=True)
 class ReleasePlan:
-    """An annotated tag to be made on `commit`; `tagged` are the version tags that were there when it was planned."""
+    """An annotated tag to be made on `commit`.
+
+    It is pushed to `remote`, and its changes are entered into the project's file `changelog`, unless that is empty.
+    `tagged` are the version tags that were there when this was planned.
+    """
 
     decision: Decision
     tag: str
     commit: str
     message: str
     changes: Changes
-    effects: Effects
     remote: str
+    changelog: str
     tagged: frozenset[str]
     problems: tuple[str, ...]
 
@@ -39,7 +36,7 @@ class ReleasePlan:
         return str(self.decision.version)
 
 
-def plan(config: Configuration, facts: ReleaseFacts, effects: Effects) -> ReleasePlan:
+def plan(config: Configuration, facts: ReleaseFacts, asked: Wanted) -> ReleasePlan:
     """Plan a release; what stands against it is in `problems`, and hinders nobody to look at the rest."""
     decision = facts.decision
     changes = Changes(
@@ -55,8 +52,8 @@ def plan(config: Configuration, facts: ReleaseFacts, effects: Effects) -> Releas
         commit=facts.git.commit,
         message=f"{config.project.name} {decision.version}\n\n{body(changes)}",
         changes=changes,
-        effects=effects,
-        remote=facts.remote if effects.push else "",
+        remote=facts.remote if asked.push else "",
+        changelog=asked.changelog,
         tagged=frozenset(each.tag for each in facts.releases),
         problems=tuple(problems(config, facts)),
     )

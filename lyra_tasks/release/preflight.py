@@ -28,6 +28,8 @@ def problems(config: Configuration, facts: ReleaseFacts) -> Iterator[str]:
         yield f"tagger: {facts.nameless}"
     if facts.unpushable:
         yield f"push: {facts.unpushable}"
+    if facts.misplaced:
+        yield f"changelog: {facts.misplaced}"
 
 
 def _tree(facts: ReleaseFacts) -> Iterator[str]:
@@ -48,9 +50,9 @@ def _branch(config: Configuration, facts: ReleaseFacts) -> Iterator[str]:
 
 def _head(facts: ReleaseFacts) -> Iterator[str]:
     """A tested pre-release may become the release: the same commit, and so the same bytes."""
-    for each in facts.releases:
-        if each.commit == facts.git.commit and not _becomes(each.version, facts.decision.version):
-            yield f"commit: {facts.git.short} is released already, as {each.version}; commit something first"
+    there = [each.version for each in facts.releases if each.commit == facts.git.commit]
+    if not all(_becomes(each, facts.decision.version) for each in there):
+        yield f"commit: {facts.git.short} is {' and '.join(map(str, there))} already; commit something first"
 
 
 def _becomes(tagged: Version, version: Version) -> bool:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lyra_tasks import console
 from lyra_tasks.config.changelog import merged
 from lyra_tasks.config.git import git
 from lyra_tasks.config.releases import releases
-from lyra_tasks.errors import LyraError, PreconditionError
+from lyra_tasks.errors import PreconditionError
 from lyra_tasks.records.store import write_file
 from lyra_tasks.release.plan import ReleasePlan
 from lyra_tasks.run import locked
@@ -52,7 +53,7 @@ def run(plan: ReleasePlan, work: Workspace) -> Released:
         work.run, "released", version=plan.version, tag=plan.tag, tag_id=tag_id, commit=plan.commit,
         pushed_to=plan.remote,
     )  # fmt: skip
-    work.reread_git(*filter(None, [plan.effects.changelog]))
+    work.reread_git(*([plan.changelog] if plan.changelog else []))
     return Released(plan, tag_id)
 
 
@@ -60,22 +61,19 @@ def _require_same_tags(plan: ReleasePlan, work: Workspace) -> None:
     """Between plan and lock another release may have been made."""
     now = {each.tag for each in releases(work.root, work.config.release.tag)}
     if new := now - plan.tagged:
-        raise PreconditionError(
-            f"{', '.join(sorted(new))} was tagged at the same time, by another process",
-            hint="look at it, and release again if there is still something to release",
-        )
+        raise _lost(", ".join(sorted(new)))
 
 
 @contextmanager
 def _section(plan: ReleasePlan, root: Path) -> Iterator[None]:
     """The section in the project's own changelog, which is as it was if the release fails."""
-    if not plan.effects.changelog:
+    if not plan.changelog:
         yield
         return
-    path = root / plan.effects.changelog
+    path = root / plan.changelog
     before = path.read_bytes() if path.exists() else None
-    text = (before or b"").decode()
-    write_file(path, merged(text, plan.changes).encode())
+    text = (before or b"").decode(errors="surrogateescape")
+    write_file(path, merged(text, plan.changes).encode(errors="surrogateescape"))
     try:
         yield
     except BaseException:
@@ -88,34 +86,47 @@ def _section(plan: ReleasePlan, root: Path) -> Iterator[None]:
 
 def _tagged(plan: ReleasePlan, root: Path) -> str:
     """Make the tag, and push it if asked to; the id of the tag. Taken back unless all of it was done."""
+    made = False
     try:
         git(
             root,
             "tag", "--annotate", "--cleanup=verbatim", "--file=-", plan.tag, plan.commit,
             text=plan.message,
         )  # fmt: skip
+        made = True
         if plan.remote:
             git(root, "push", "--quiet", plan.remote, f"refs/tags/{plan.tag}")
-    except BaseException as error:
+    except PreconditionError as error:
+        # A tag that git refused to make is another's, even where it says the same
+        if made:
+            _take_back(plan, root)
+        if any("already exists" in line for line in error.details):
+            raise _lost(plan.tag) from error
+        raise
+    except BaseException:
         _take_back(plan, root)
-        if isinstance(error, LyraError) and any("already exists" in line for line in error.details):
-            raise PreconditionError(
-                f"{plan.tag} was tagged at the same time, by another process", hint="look at it: `release.list`"
-            ) from error
         raise
     return _tag_id(plan, root)
+
+
+def _lost(tags: str) -> PreconditionError:
+    return PreconditionError(
+        f"{tags} was tagged at the same time, by another process",
+        hint="look at it, and release again if there is still something to release",
+    )
 
 
 def _take_back(plan: ReleasePlan, root: Path) -> None:
     """Remove the tag that this release has made; one that the remote has taken stays, for then the release is made."""
     tag_id = _tag_id(plan, root)
     if not tag_id:
-        return
+        return None
     if plan.remote:
         with suppress(PreconditionError):
             if git(root, "ls-remote", "--tags", plan.remote, f"refs/tags/{plan.tag}").startswith(tag_id):
-                return
+                return console.warn(f"{plan.remote} has taken {plan.tag}: the release is made")
     git(root, "update-ref", "-d", f"refs/tags/{plan.tag}", tag_id)
+    return None
 
 
 def _tag_id(plan: ReleasePlan, root: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -45,8 +45,8 @@ def released(made: Released) -> None:
         return console.document({**_document(plan), "tag_id": made.tag_id, "pushed_to": plan.remote})
     pushed = f" and pushed it to {plan.remote}" if plan.remote else ""
     console.say(f"tagged {plan.commit[:7]} as {console.style(plan.tag, 'green')}{pushed}")
-    if plan.effects.changelog:
-        console.say(f"{plan.effects.changelog} has the new section; commit it: it belongs to the next version")
+    if plan.changelog:
+        console.say(f"{plan.changelog} has the new section; commit it: it belongs to the next version")
     return console.say("next: `promote`" if plan.remote else f"next: `promote`, and `git push REMOTE {plan.tag}`")
 
 
@@ -65,11 +65,11 @@ def meant(text: str) -> None:
     return console.document({"semver": text}) if console.is_json() else console.say(text)
 
 
-def listed(releases: Sequence[Release], bundles: Collection[str]) -> None:
-    """A line per tagged version, highest first, and whether it was promoted; `bundles` are the versions that were."""
+def listed(releases: Sequence[Release], bundles: Mapping[str, str]) -> None:
+    """A line per tagged version, highest first, and where its bundle is; `bundles` are the folders by version."""
     rows = [
         {"version": str(each.version), "tag": each.tag, "date": each.date, "commit": each.commit,
-         "promoted": str(each.version) in bundles}
+         "bundle": bundles.get(str(each.version))}
         for each in releases
     ]  # fmt: skip
     if console.is_json():
@@ -77,10 +77,10 @@ def listed(releases: Sequence[Release], bundles: Collection[str]) -> None:
     if not rows:
         return console.say("nothing is released yet; `build test release promote` makes the first version")
     cells = [
-        (str(each["version"]), str(each["date"]), str(each["commit"])[:7], "yes" if each["promoted"] else "never")
+        (str(each["version"]), str(each["date"]), str(each["commit"])[:7], each["bundle"] or "never promoted")
         for each in rows
     ]
-    return console.table(("version", "tagged", "commit", "promoted"), cells)
+    return console.table(("version", "tagged", "commit", "bundle"), cells)
 
 
 def _document(plan: ReleasePlan) -> dict[str, Any]:

@@ -27,11 +27,12 @@ def release(
     json: bool = False,
 ) -> None:
     """Tag the tested commit as the next version, with what changed as message; lists all that stands against it."""
-    from lyra_tasks.release import decide, facts, plan, run, show
+    from lyra_tasks.release import facts, plan, run, show
+    from lyra_tasks.release.wanted import wanted
 
     work = workspace()
-    asked = decide.wanted(bump, pre, version)
-    planned = plan.plan(work.config, facts.gather(work, asked, push=push), plan.Effects(push, changelog))
+    asked = wanted(work.root, bump=bump, pre=pre, version=version, push=push, changelog=changelog)
+    planned = plan.plan(work.config, facts.gather(work, asked), asked)
     if dry(c):
         show.would(planned)
         return run.require_possible(planned)
@@ -54,11 +55,13 @@ def current(c: Any, image_tag: str = "", json: bool = False) -> None:
 
 @word("list")
 def listing(c: Any, json: bool = False) -> None:
-    """The tagged versions, highest first: when, of which commit, and whether there is a bundle."""
+    """The tagged versions, highest first: when, of which commit, and where the bundle is."""
     from lyra_tasks.bundle.read import read_index
+    from lyra_tasks.config.find import shown
     from lyra_tasks.config.releases import releases
     from lyra_tasks.release import show
 
     work = workspace()
-    bundles = read_index(work.bundles, work.config.project.name)
-    show.listed(releases(work.root, work.config.release.tag), {each.version for each in bundles.versions})
+    index = read_index(work.bundles, work.config.project.name)
+    bundles = {each.version: str(shown(work.bundles / each.version)) for each in index.versions}
+    show.listed(releases(work.root, work.config.release.tag), bundles)
