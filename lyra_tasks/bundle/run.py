@@ -144,10 +144,10 @@ def _packed(plan: PromotionPlan, work: Workspace, spool: Path) -> dict[str, Pack
 
 
 def _archived(plan: PromotionPlan, archive: PlannedArchive, image: PackedImage, stage: Path) -> BundledImage:
-    """Write one archive and read it back, every byte of it."""
+    """Write one archive and read it back, every byte of it; what was compressed here is also unpacked again."""
     path = stage / archive.file
     write_archive(path, image, archive.references, archive_annotations(plan), plan.facts.epoch)
-    contents = check_archive(path, expected=image.identity)
+    contents = check_archive(path, expected=image.identity, unpack=not image.kept)
     identity = image.identity
     console.note(f"{archive.image}: {console.size(contents.size)}, read back and whole")
     return BundledImage(

@@ -32,12 +32,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class PackedImage:
-    """An image whose config and manifest are at hand and whose layers lie in `spool`, named by their digest."""
+    """An image whose config and manifest are at hand and whose layers lie in `spool`, named by their digest.
+
+    `kept` is whether every layer is as the engine gave it: then these very bytes were unpacked and hashed on the way.
+    """
 
     identity: ImageIdentity
     config: bytes
     manifest: bytes
     spool: Path
+    kept: bool
 
     def blobs(self) -> dict[str, bytes | Path]:
         """Every blob by its digest: small ones as bytes, layers as files; a layer that is used twice is there once."""
@@ -152,7 +156,7 @@ def _packed(image: _Found, spool: Path) -> PackedImage:
         raise BundleError(f"{WHERE}: the layers of {image.config_digest} are not the ones its config names")
     manifest = image.manifest or _manifest(image)
     identity = ImageIdentity(image.config_digest, digest_of(manifest), config.platform, image.layers)
-    return PackedImage(identity, image.config, manifest, spool)
+    return PackedImage(identity, image.config, manifest, spool, kept=image.manifest is not None)
 
 
 def _manifest(image: _Found) -> bytes:
