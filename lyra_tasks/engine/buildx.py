@@ -21,7 +21,7 @@ _TAIL = 25
 _GRACE = 5.0
 # Attestations would make every build's digest another one; the entitlement check asks about contexts outside of the
 # working directory, which are ours; a base that is only built on would stay in the engine as an image without a name.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
     "BUILDX_METADATA_PROVENANCE": "disabled",
     "BUILDX_BAKE_ENTITLEMENTS_FS": "0",
@@ -47,7 +47,7 @@ def bake(
         *_docker(engine), "buildx", "bake", "--progress", "plain", "--file", definition, "--metadata-file", metadata,
         *targets,
     ]  # fmt: skip
-    environment = {**os.environ, **_ENVIRONMENT, **engine.cli_environment, "SOURCE_DATE_EPOCH": str(epoch)}
+    environment = {**os.environ, **ENVIRONMENT, **engine.cli_environment, "SOURCE_DATE_EPOCH": str(epoch)}
     tail: deque[str] = deque(maxlen=_TAIL)
     with log.open("a", encoding="utf-8") as file, _child(command, environment) as (process, lines):
         for line in lines:
