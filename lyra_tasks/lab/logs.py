@@ -47,13 +47,19 @@ def find(work: Workspace, run: str, chosen: Sequence[str]) -> Source:
     lab = DevStore(work.paths.state).read()
     if lab is not None and run in {"", lab.run}:
         return Source(lab.run, work.paths.runs / lab.run / "logs", _chosen(lab.services, chosen), lab)
-    folder = work.paths.runs / run / "logs" if run else _last(work.paths.runs)
-    if folder is None or not folder.is_dir():
+    run = run or last_run(work.paths.runs)
+    folder = work.paths.runs / run / "logs"
+    if not run or not folder.is_dir():
         raise PreconditionError(
             f"there are no logs of {run or 'any run'}",
             hint=f"runs with logs: {', '.join(_runs(work.paths.runs)[-5:]) or 'none; run `test` or `create` first'}",
         )
-    return Source(folder.parent.name, folder, _chosen(_services(folder), chosen), None)
+    return Source(run, folder, _chosen(_services(folder), chosen), None)
+
+
+def last_run(runs: Path) -> str:
+    """The last run that has logs, or nothing."""
+    return max(_runs(runs), default="")
 
 
 def read(work: Workspace, source: Source, since: str) -> list[Line]:
@@ -184,8 +190,3 @@ def _services(folder: Path) -> list[str]:
 
 def _runs(runs: Path) -> list[str]:
     return sorted(path.parent.name for path in runs.glob("*/logs") if _services(path))
-
-
-def _last(runs: Path) -> Path | None:
-    names = _runs(runs)
-    return runs / names[-1] / "logs" if names else None

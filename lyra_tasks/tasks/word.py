@@ -32,9 +32,9 @@ class Word(Task):  # type: ignore[type-arg]
     """An Invoke task that shows a LyraError once, as message and hint, and ends with its exit code."""
 
     def arg_opts(self, name: str, default: str, taken_names: set[str]) -> dict[str, Any]:
-        """Only the two selections have a letter of their own; Invoke would hand out the first that is free."""
+        """Only three options have a letter of their own; Invoke would hand out the first that is free."""
         options: dict[str, Any] = super().arg_opts(name, default, taken_names)
-        if name in {"image", "service"}:
+        if name in {"image", "service", "follow"}:
             options["names"] = [name, name[0]]
         return options
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from invoke.collection import Collection
 
-from lyra_tasks.tasks import configuration, development, engine, lifecycle, promotion, release
+from lyra_tasks.tasks import configuration, development, engine, lifecycle, promotion, release, runs
 
 
 def lyra_collection(*own: Any) -> Collection:
@@ -19,6 +19,8 @@ def lyra_collection(*own: Any) -> Collection:
         lifecycle.clean,
         promotion.verify,
         development.create,
+        runs.logs,
+        runs.stats,
     )
     top.add_collection(Collection("dev", development.shell, development.execute, development.sync, development.stop))
     top.add_collection(Collection("engine", engine.up, engine.down, engine.status))
