@@ -54,11 +54,13 @@ def commits_since(root: Path, tag: str) -> tuple[Commit, ...]:
     A project in a folder of a larger repository has the commits that touched the folder.
     """
     span = f"refs/tags/{tag}..HEAD" if tag else "HEAD"
+    # at the top of a repository a limit would only hide the commits that change no file
+    limit = ("--", ".") if git(root, "rev-parse", "--show-prefix").strip() else ()
     answer = git(
         root,
         "-c", "log.showSignature=false",
         "-c", "i18n.logOutputEncoding=UTF-8",
-        "log", "-z", "--no-merges", "--format=tformat:%H%n%B", span, "--", ".",
+        "log", "-z", "--no-merges", "--format=tformat:%H%n%B", span, *limit,
     )  # fmt: skip
     entries = (entry.partition("\n") for entry in answer.split("\0") if entry)
     return tuple(read(commit, _readable(message)) for commit, _, message in entries)

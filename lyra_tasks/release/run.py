@@ -13,7 +13,7 @@ from lyra_tasks.config.changelog import merged
 from lyra_tasks.config.git import git
 from lyra_tasks.config.releases import releases
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.records.store import write_file
+from lyra_tasks.files import write_file
 from lyra_tasks.release.plan import ReleasePlan
 from lyra_tasks.run import locked
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
 
 _LOCK = "release.lock"
+_TAKEN = ("already exists", "cannot lock ref")
+"""How git says that a tag is there, or is being made."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ def _tagged(plan: ReleasePlan, root: Path) -> str:
         # A tag that git refused to make is another's, even where it says the same
         if made:
             _take_back(plan, root)
-        if any("already exists" in line for line in error.details):
-            raise _lost(plan.tag) from error
+        if any(sign in line for line in error.details for sign in _TAKEN):
+            raise _lost(plan.tag, error.details) from error
         raise
     except BaseException:
         _take_back(plan, root)
@@ -109,10 +111,11 @@ def _tagged(plan: ReleasePlan, root: Path) -> str:
     return _tag_id(plan, root)
 
 
-def _lost(tags: str) -> PreconditionError:
+def _lost(tags: str, details: tuple[str, ...] = ()) -> PreconditionError:
     return PreconditionError(
-        f"{tags} was tagged at the same time, by another process",
-        hint="look at it, and release again if there is still something to release",
+        f"another process tags {tags} at the same time",
+        hint="look at `release.list`, and release again if there is still something to release",
+        details=details,
     )
 
 

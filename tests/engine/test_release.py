@@ -4,22 +4,70 @@ from __future__ import annotations
 
 import json
 
+from lyra_tasks.bundle.manifest import Manifest
 from lyra_tasks.bundle.read import read_manifest
 from tests.conftest import Project
 
+WORDS = ("build", "test", "release", "promote")
+
+
+def promoted(project: Project, version: str) -> Manifest:
+    """The description of the bundle of this version."""
+    return read_manifest(project.root / "promotion" / "tiny" / version)
+
 
 def test_one_line_makes_a_bundle_of_exactly_the_released_version_from_the_tested_bytes(tiny: Project) -> None:
-    result = tiny.lyra("build", "test", "release", "promote")
+    result = tiny.lyra(*WORDS)
     assert result.code == 0, result.text
-    assert tiny.git("cat-file", "-t", "v0.1.0").strip() == "tag"
+    assert tiny.git("cat-file", "-t", "v0.1.0") == "tag\n"
     (bundle,) = tiny.bundles()
-    manifest = read_manifest(bundle)
-    assert (manifest.version, manifest.is_snapshot) == ("0.1.0", False)
+    manifest = promoted(tiny, "0.1.0")
+    assert not manifest.is_snapshot
     (image,) = manifest.images
     assert image.references == ["tiny/web:0.1.0", "tiny/web:0.1", "tiny/web:0", "tiny/web:latest"]
-    tested = json.loads((bundle / "evidence" / "tests.json").read_text())
-    assert tested, "the evidence travels"
-    assert "- start (" in (bundle / "CHANGES.md").read_text()
-    assert "- start (" in tiny.git("tag", "--list", "--format=%(contents)", "v0.1.0")
+    (evidence,) = tiny.state.glob("*/evidence/*/evidence.json")
+    assert json.loads(evidence.read_text())["set"]["images"] == {"web": image.config_digest}
+    head = tiny.git("rev-parse", "HEAD")[:7]
+    assert (bundle / "CHANGES.md").read_text().endswith(f"### Other changes\n\n- start ({head})\n")
     assert tiny.lyra("verify").code == 0
     assert "promoted already" in tiny.lyra("promote").out
+
+
+def test_a_release_needs_the_test_of_the_set_of_its_commit(tiny: Project) -> None:
+    assert tiny.lyra("build", "test").code == 0
+    tiny.commit("feat: untested")
+    refused = tiny.lyra("release")
+    assert refused.code == 3
+    assert "  tests: web was built before its commit changed; run `build` first" in refused.err.splitlines()
+    assert tiny.lyra("build").code == 0
+    refused = tiny.lyra("release")
+    assert "  tests: this set of images, services and tests has not been tested; run `test` first" in (
+        refused.err.splitlines()
+    )
+    assert tiny.git("tag", "--list") == ""
+    assert tiny.lyra("test", "release", "--changelog", "NEWS.md", "promote").code == 0
+    assert promoted(tiny, "0.1.0").source.dirty is False
+
+
+def test_moving_tags_stay_with_the_highest_of_their_line(tiny: Project) -> None:
+    tiny.git("tag", "v1.4.2")
+    tiny.commit("feat: two")
+    tiny.git("tag", "v2.0.0")
+    tiny.git("switch", "--quiet", "--create", "stable", "v1.4.2")
+    tiny.replace(".lyra.toml", "[images.web]", '[release]\nbranches = ["stable"]\n\n[images.web]')
+    tiny.commit("fix: old line")
+    assert tiny.lyra(*WORDS).code == 0
+    (image,) = promoted(tiny, "1.4.3").images
+    assert image.references == ["tiny/web:1.4.3", "tiny/web:1.4", "tiny/web:1"]
+    tiny.commit("feat: next")
+    result = tiny.lyra("build", "test", "release", "--pre", "rc", "promote")
+    assert result.code == 0, result.text
+    (image,) = promoted(tiny, "1.5.0-rc.1").images
+    assert image.references == ["tiny/web:1.5.0-rc.1"]
+    rows = json.loads(tiny.lyra("release.list", "--json").out)
+    assert [(row["version"], row["bundle"]) for row in rows] == [
+        ("2.0.0", None),
+        ("1.5.0-rc.1", "promotion/tiny/1.5.0-rc.1"),
+        ("1.4.3", "promotion/tiny/1.4.3"),
+        ("1.4.2", None),
+    ]
