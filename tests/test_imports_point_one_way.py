@@ -10,7 +10,16 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lyra_tasks"
 STEPS = {"build", "lab", "release", "bundle", "cleanup", "overview", "setup", "report"}
-FLOORS = [{"run", "console", "errors"}, {"config"}, {"records"}, {"engine"}, {"images"}, {"rules"}, STEPS, {"tasks"}]
+FLOORS = [
+    {"run", "console", "files", "errors"},
+    {"config"},
+    {"records"},
+    {"engine"},
+    {"images"},
+    {"rules"},
+    STEPS,
+    {"tasks"},
+]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {"docker", "python_on_whales", "requests", "rich", "jinja2", "yaml", "isal"}
 

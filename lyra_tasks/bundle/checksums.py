@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lyra_tasks.bundle import layout
 from lyra_tasks.errors import BundleError
-from lyra_tasks.records.store import write_file
+from lyra_tasks.files import write_file
 
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\\\udc80-\udcff]+")

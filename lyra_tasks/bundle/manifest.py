@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from lyra_tasks.config.models import Name, Platform
 from lyra_tasks.errors import BundleError
+from lyra_tasks.files import write_file
 from lyra_tasks.images.documents import Digest, parse
 from lyra_tasks.images.identity import ImageIdentity, Layer
-from lyra_tasks.records.store import write_file
 
 Version = Annotated[
     str,

@@ -21,10 +21,10 @@ from lyra_tasks.bundle.read import read_index, read_manifest
 from lyra_tasks.bundle.signature import sign, signing_key
 from lyra_tasks.engine.objects import saved
 from lyra_tasks.errors import BundleError, ImmutableError, NoSpaceError
+from lyra_tasks.files import sync_folder, write_file
 from lyra_tasks.images.archive import write_archive
 from lyra_tasks.images.check import check_archive
 from lyra_tasks.images.pack import PackedImage, Wanted, pack
-from lyra_tasks.records.store import sync_folder, write_file
 from lyra_tasks.run import locked
 
 if TYPE_CHECKING:

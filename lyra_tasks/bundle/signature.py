@@ -14,7 +14,7 @@ from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.checksums import inventory
 from lyra_tasks.config.models import Sign
 from lyra_tasks.errors import BundleError, PreconditionError, UsageError
-from lyra_tasks.records.store import write_file
+from lyra_tasks.files import write_file
 
 NAMESPACE = "lyra-promotion"
 _TIMEOUT = 60.0  # seconds; a hardware key waits for a touch

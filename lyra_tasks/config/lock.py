@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from lyra_tasks.config.models import Rootfs
 from lyra_tasks.errors import ConfigurationError, PreconditionError
+from lyra_tasks.files import write_file
 
 LOCK_NAME = ".lyra.lock.toml"
 SCHEMA = 1
@@ -113,24 +112,14 @@ def write(path: Path, lock: Lock) -> bool:
     text = dumps(lock)
     if path.is_file() and path.read_bytes() == text.encode():
         return False
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
-    staged = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        if Lock.model_validate(tomllib.loads(staged.read_text(encoding="utf-8"))) != lock:
+        if Lock.model_validate(tomllib.loads(text)) != lock:
             raise ValueError("it reads back as something else")
-        staged.replace(path)
     except ValueError as error:
         raise PreconditionError(
             f"{path}: the lock cannot be written as TOML: {error}", hint="use plain names for bases and packages"
         ) from error
-    finally:
-        staged.unlink(missing_ok=True)
-    _sync(path.parent)
+    write_file(path, text.encode())
     return True
 
 
@@ -148,11 +137,3 @@ def _sorted(value: Any) -> Any:
 
 def _dotted(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lyra_tasks.errors import NoSpaceError, PreconditionError
+from lyra_tasks.errors import PreconditionError
+from lyra_tasks.files import write_file
 
 R = TypeVar("R", bound="Record")
 
@@ -46,31 +45,3 @@ def read_record(path: Path, kind: type[R]) -> R | None:
             f"{path}: not a valid {kind.__name__} ({where}: {problem['type']})",
             hint="it was edited, or written by another version; delete it and repeat the word that made it",
         ) from error
-
-
-def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace `path` by `data`: temporary sibling, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        if error.errno == 28:
-            raise NoSpaceError(f"no space left to write {path}", hint=f"free space on {path.parent}") from error
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
