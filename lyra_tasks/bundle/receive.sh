@@ -93,7 +93,11 @@ tools() {
 # --------------------------------------------------------------------------------------------------------- the files
 
 outside() { # FILE: its absolute path; a file of trust that came with the bundle says nothing
-    path=$(realpath -- "$1" 2>/dev/null) && [ -f "$path" ] || fail 2 usage "$1 is not a file"
+    case $1 in
+    /*) path=$1 ;;
+    *) path=./$1 ;; # busybox's realpath knows no --
+    esac
+    path=$(realpath "$path" 2>/dev/null) && [ -f "$path" ] || fail 2 usage "$1 is not a file"
     case $path in
     "$bundle"/*) fail 6 refused "$1 came with the bundle; whom to trust must be known from elsewhere" ;;
     esac
@@ -344,7 +348,7 @@ next() {
 main() {
     options "$@"
     tools
-    bundle=$(realpath -- "$(dirname -- "$0")") || fail 3 engine "the folder of $0 cannot be found"
+    bundle=$(cd -- "$(dirname -- "$0")" && pwd -P) || fail 3 engine "the folder of $0 cannot be found"
     [ -z "$allowed_signers" ] || allowed_signers=$(outside "$allowed_signers") || exit
     [ -z "$revoked" ] || revoked=$(outside "$revoked") || exit
     cd -- "$bundle" || fail 3 engine "$bundle cannot be entered"

@@ -74,8 +74,8 @@ def test_a_key_for_another_purpose_is_refused(bundle: Path, key: Key, tmp_path: 
 
 def test_a_signature_for_another_purpose_is_refused(bundle: Path, key: Key, tmp_path: Path) -> None:
     (bundle / layout.SIGNATURE).unlink()
-    words = ["ssh-keygen", "-q", "-Y", "sign", "-f", key.path, "-n", "git", bundle / layout.CHECKSUMS]
-    subprocess.run(words, check=True, stderr=subprocess.DEVNULL)
+    words = ["-f", str(key.path), "-n", "git", str(bundle / layout.CHECKSUMS)]
+    subprocess.run(["ssh-keygen", "-q", "-Y", "sign", *words], check=True, stderr=subprocess.DEVNULL)
     assert (bundle / layout.SIGNATURE).is_file()
     refused(bundle, key.trusted(tmp_path / "signers"))
 
