@@ -13,13 +13,12 @@ from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.images import ImageRecord, ImageStore
 from lyra_tasks.rules.freshness import image_states
 
-TAG = "dev"
-
 
 def build(work: Workspace) -> dict[str, ImageRecord]:
     """Build what is not current of the images of the profile `work`; the records of all of them, by image name.
 
-    They are called `PROJECT/IMAGE:dev`, and their records lie apart: a development image is never evidence.
+    They are called `PROJECT/IMAGE:dev-CHECKOUT`, so that two checkouts do not take them from each other, and their
+    records lie apart: a development image is never evidence.
     """
     store = ImageStore(DevStore(work.paths.state).images)
     if not work.config.images:
@@ -31,12 +30,16 @@ def build(work: Workspace) -> dict[str, ImageRecord]:
     if stale:
         found = facts.gather(work, stale)
         # a commit is no reason for another image, and so for another container
-        found = replace(found, image_tag=TAG, commit="", epoch=0, inputs=_without_commit(found.inputs))
+        found = replace(found, image_tag=_tag(work), commit="", epoch=0, inputs=_without_commit(found.inputs))
         run.run(
             plan.plan(work.config, found, stale), engine=work.engine, owner=work.owner, store=store, folder=work.folder
         )
     records = {name: store.read(name, work.platform) for name in work.config.images}
     return {name: record for name, record in records.items() if record is not None}
+
+
+def _tag(work: Workspace) -> str:
+    return f"dev-{work.paths.project_id.rpartition('-')[2]}"
 
 
 def _without_commit(inputs: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:

@@ -24,7 +24,9 @@ def planned(profile: Workspace) -> None:
         services = {name: each.model_dump(mode="json") for name, each in config.services.items()}
         return console.document({"images": sorted(config.images), "services": services})
     for name, image in config.images.items():
-        console.say(f"would build {config.project.name}/{name}:dev" + (f" ({image.target})" if image.target else ""))
+        console.say(
+            f"would build {config.project.name}/{name} for development" + (f" ({image.target})" if image.target else "")
+        )
     for name, service in config.services.items():
         way = "to develop in" if service.dev is not None else "as in a test"
         limits = f"{service.limits.cpus:g} CPUs, {console.size(service.limits.memory)}"

@@ -1,0 +1,352 @@
+"""create and dev.* on the real engine, run as a user runs them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.engine import sandbox
+from lyra_tasks.engine.connect import Engine
+from tests.conftest import PROJECTS, Outcome, Project, repository
+from tests.faults import becomes, labs
+
+ODD = ("a space.txt", "two\nlines.txt", "grüße-日本.txt", "-dash.txt", ".dot", "'quotes\".txt", "back\\slash.txt")
+
+
+def make(folder: Path, busybox: Path, cache: Path, box: sandbox.Sandbox) -> Project:
+    """A copy of the project as a repository of its own."""
+    root = folder / "project"
+    shutil.copytree(PROJECTS / "devtiny", root)
+    shutil.copytree(busybox, root / "app" / "bin", symlinks=True)
+    return repository(root, folder, cache, box)
+
+
+@pytest.fixture(scope="module")
+def lab(
+    tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path, box: sandbox.Sandbox
+) -> Iterator[Project]:
+    """One project with a development lab, for tests that put back what they change."""
+    project = make(tmp_path_factory.mktemp("dev"), busybox, cache, box)
+    app = project.root / "app"
+    for name in ODD:
+        (app / name).write_text(name)
+    (app / "empty").touch()
+    (app / "program").write_text("#!/bin/sh\nexit 3\n")
+    (app / "program").chmod(0o755)
+    (app / "link").symlink_to("www/index.html")
+    (app / "dangling").symlink_to("nowhere")
+    (project.root / ".gitignore").write_text("*.log\n.lyra/\npromotion/\n")
+    (app / "ignored.log").write_text("not source")
+    created = project.lyra("create")
+    assert created.code == 0, created.text
+    yield project
+    project.lyra("clean")
+
+
+def inside(project: Project, script: str) -> str:
+    """What a shell script prints in the service."""
+    done = project.lyra("dev.exec", "--service", "web", "--", "sh", "-c", script)
+    assert done.code == 0, done.text
+    return done.out
+
+
+def state(project: Project) -> dict[str, object]:
+    """The record of the lab."""
+    (path,) = project.state.glob("*/dev/dev.json")
+    found: dict[str, object] = json.loads(path.read_text())
+    return found
+
+
+def test_create_starts_what_is_developed_and_what_it_depends_on_and_says_how_to_go_on(lab: Project) -> None:
+    said = lab.lyra("create").out
+    assert "kept: side, web" in said
+    assert "http://" in said
+    assert "dev.shell" in said
+    assert "web, memory: 33.6 MB here, 16.8 MB there" in said
+    assert "web, root: writable here, read-only there" in said
+    assert "engine: " in said
+
+
+def test_the_source_is_there_with_its_names_modes_links_and_owner(lab: Project) -> None:
+    app = lab.root / "app"
+    listed = inside(lab, "cd /src && /bin/busybox find . -type f -print0 | /bin/busybox sort -z")
+    names = {name.removeprefix("./") for name in listed.split("\0") if name}
+    wanted = {str(path.relative_to(app)) for path in app.rglob("*") if path.is_file() and not path.is_symlink()}
+    assert names == wanted - {"ignored.log"}
+    quoted = " ".join(shlex.quote(f"./{name}") for name in ODD)
+    assert inside(lab, f"cat {quoted}") == "".join(ODD)
+    assert inside(lab, "/bin/busybox readlink link; /bin/busybox readlink dangling") == "www/index.html\nnowhere\n"
+    assert inside(lab, "/bin/busybox stat -c '%a %u:%g %s' . program empty") == (
+        "755 65534:65534 4096\n755 65534:65534 17\n644 65534:65534 0\n"
+    )
+
+
+def test_exec_passes_input_both_outputs_quotes_and_the_exit_code(lab: Project) -> None:
+    done = lab.lyra("dev.exec", "--", "sh", "-c", 'echo "a  b"; echo oops >&2; exit 7')
+    assert (done.code, done.out, done.err) == (7, "a  b\n", "oops\n")
+    piped = piped_to(lab, b"x" * 300_000, "dev.exec", "--", "wc", "-c")
+    assert piped.out.strip() == "300000"
+
+
+def piped_to(project: Project, data: bytes, *words: str) -> Outcome:
+    """Run words with `data` as their input."""
+    done = subprocess.run(
+        project.command(*words), cwd=project.root, env=project.environment, input=data, capture_output=True, check=False
+    )
+    return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def test_exec_without_a_command_a_service_or_a_program_says_what_to_do(lab: Project) -> None:
+    assert "dev.exec -- ls" in lab.lyra("dev.exec").err
+    unknown = lab.lyra("dev.exec", "--service", "nobody", "--", "ls")
+    assert unknown.code == 2
+    assert "it has: side, web" in unknown.err
+    missing = lab.lyra("dev.exec", "--", "no-such-program")
+    assert missing.code in {126, 127}
+
+
+def test_a_sync_carries_changes_and_deletions_in_and_leaves_the_rest_alone(lab: Project) -> None:
+    app = lab.root / "app"
+    (app / "deep" / "er").mkdir(parents=True)
+    (app / "deep" / "er" / "file").write_text("one")
+    assert "1 file(s) carried in" in lab.lyra("dev.sync").out
+    assert inside(lab, "cat deep/er/file") == "one"
+    inside(lab, "echo mine > only-inside; echo mine > deep/er/too")
+    (app / "deep" / "er" / "file").unlink()
+    result = lab.lyra("dev.sync")
+    assert "0 file(s) carried in (0 B), 1 removed" in result.out, result.text
+    assert inside(lab, "cat only-inside; ls deep/er") == "mine\ntoo\n"
+    inside(lab, "/bin/busybox rm -r only-inside deep")
+    assert "0 file(s) carried in (0 B), 0 removed" in lab.lyra("dev.sync").out
+
+
+def test_a_folder_that_becomes_a_file_and_a_file_that_becomes_a_folder_are_carried_in(lab: Project) -> None:
+    app = lab.root / "app"
+    (app / "first").mkdir()
+    (app / "first" / "x").write_text("x")
+    (app / "second").write_text("y")
+    lab.lyra("dev.sync")
+    shutil.rmtree(app / "first")
+    (app / "first").write_text("now a file")
+    (app / "second").unlink()
+    (app / "second").mkdir()
+    (app / "second" / "z").write_text("z")
+    assert lab.lyra("dev.sync").code == 0
+    assert inside(lab, "cat first second/z") == "now a filez"
+    (app / "first").unlink()
+    shutil.rmtree(app / "second")
+    lab.lyra("dev.sync")
+    assert not {"first", "second"} & set(inside(lab, "ls").split())
+
+
+def test_what_was_made_inside_is_brought_back_and_never_over_a_newer_file(lab: Project) -> None:
+    app = lab.root / "app"
+    (app / "both").write_text("as carried in")
+    lab.lyra("dev.sync")
+    inside(lab, "/bin/busybox mkdir made; echo new > made/file; /bin/busybox chmod 755 made/file; echo edited > both")
+    done = lab.lyra("dev.sync", "--back", "made", "--back", "/src/both")
+    assert done.code == 0, done.text
+    assert (app / "made" / "file").read_text() == "new\n"
+    assert (app / "made" / "file").stat().st_mode & 0o777 == 0o755
+    assert (app / "both").read_text() == "edited\n"
+    inside(lab, "echo again > both")
+    (app / "both").write_text("newer here")
+    refused = lab.lyra("dev.sync", "--back", "both")
+    assert refused.code == 3
+    assert "nothing was brought back" in refused.err
+    assert (app / "both").read_text() == "newer here"
+    assert lab.lyra("dev.sync", "--back", "../.lyra.toml").code == 2
+    (app / "both").unlink()
+    shutil.rmtree(app / "made")
+    lab.lyra("dev.sync")
+
+
+def test_stopping_is_refused_while_edits_exist_only_inside(lab: Project) -> None:
+    inside(lab, "echo lost > forgotten; echo cache > ignored-too.log")
+    refused = lab.lyra("dev.stop")
+    assert refused.code == 3
+    assert "added forgotten" in refused.err
+    assert "ignored-too" not in refused.err
+    assert inside(lab, "cat forgotten") == "lost\n"
+    inside(lab, "/bin/busybox rm forgotten ignored-too.log")
+
+
+def test_create_keeps_what_is_current_and_replaces_what_changed_and_removes_what_is_not_asked_for(lab: Project) -> None:
+    before = json.loads(lab.lyra("create", "--json").out)
+    assert (before["kept"], before["replaced"]) == (["side", "web"], [])
+    inside(lab, "echo stays > edit")
+    lab.replace(".lyra.toml", 'limits = { memory = "32m" }', 'limits = { memory = "40m" }')
+    try:
+        after = json.loads(lab.lyra("create", "--json").out)
+        assert (after["kept"], after["replaced"]) == (["side"], ["web"])
+        assert after["services"]["side"]["id"] == before["services"]["side"]["id"]
+        assert inside(lab, "cat edit") == "stays\n", "the source volume outlives its container"
+        inside(lab, "/bin/busybox rm edit")
+        less = json.loads(lab.lyra("create", "--service", "side", "--json").out)
+        assert (less["kept"], less["removed"]) == (["side"], ["web"])
+    finally:
+        lab.replace(".lyra.toml", 'limits = { memory = "40m" }', 'limits = { memory = "32m" }')
+    more = json.loads(lab.lyra("create", "--json").out)
+    assert (more["kept"], more["made"]) == (["side"], ["web"])
+    assert inside(lab, "ls www") == "index.html\n"
+
+
+def test_changes_are_watched_and_carried_in_within_a_second_and_a_branch_switch_whole(lab: Project) -> None:
+    app = lab.root / "app"
+    lab.commit("before")
+    lab.git("switch", "--quiet", "--create", "many")
+    (app / "many").mkdir()
+    for number in range(1000):
+        (app / "many" / f"{number}.txt").write_text(f"{number}")
+    lab.commit("a thousand")
+    lab.git("switch", "--quiet", "main")
+    watching = lab.start("create", "--watch")
+    assert watching.stdout is not None
+    try:
+        next(line for line in watching.stdout if "watching" in line)
+        time.sleep(0.3)
+        (app / "watched").write_text("now")
+        began = time.monotonic()
+        next(line for line in watching.stdout if "1 file(s) carried in" in line)
+        assert time.monotonic() - began < 1.0
+        assert inside(lab, "cat watched") == "now"
+        lab.git("switch", "--quiet", "many")
+        assert becomes(lambda: inside(lab, "ls many 2>/dev/null | wc -l; true").strip() == "1000")
+        lab.git("switch", "--quiet", "main")
+        assert becomes(lambda: inside(lab, "ls many 2>/dev/null | wc -l; true").strip() == "0")
+        assert inside(lab, "ls -d many 2>/dev/null; true") == "", "a folder that is empty now is gone too"
+    finally:
+        watching.send_signal(signal.SIGINT)
+        watching.communicate(timeout=20)
+    assert watching.returncode == 0
+    assert inside(lab, "cat watched") == "now", "the lab stays"
+    (app / "watched").unlink()
+    lab.lyra("dev.sync")
+
+
+def test_a_service_that_ends_at_once_is_told_with_its_last_lines_and_its_lab_stays(lab: Project) -> None:
+    lab.replace(".lyra.toml", '"/bin/busybox", "httpd", "-f", "-v", "-p", "8080", "-h", "/src/www"', '"cat", "/no"')
+    try:
+        created = lab.lyra("create")
+        assert created.code == 5
+        assert "web ended with exit code 1" in created.err
+        assert "can't open '/no'" in created.err
+    finally:
+        lab.replace(".lyra.toml", '"cat", "/no"', '"/bin/busybox", "httpd", "-f", "-v", "-p", "8080", "-h", "/src/www"')
+    assert "replaced: web" in lab.lyra("create").out
+
+
+def test_developing_makes_nothing_stale_and_is_no_evidence(lab: Project) -> None:
+    assert lab.lyra("build", "test").code == 0
+    lab.replace(".lyra.toml", 'limits = { memory = "32m" }', 'limits = { memory = "48m" }')
+    try:
+        assert lab.lyra("create").code == 0
+        lab.commit("a dev table of another size")
+        lab.git("reset", "--quiet", "--soft", "HEAD~1")
+        promoted = lab.lyra("promote", "--dry-run")
+        assert promoted.code == 0, promoted.text
+    finally:
+        lab.replace(".lyra.toml", 'limits = { memory = "48m" }', 'limits = { memory = "32m" }')
+
+
+def test_logs_and_stats_of_the_lab_of_a_test_and_of_both_when_they_are_over(
+    tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox
+) -> None:
+    project = make(tmp_path, busybox, cache, box)
+    with contextlib.ExitStack() as after:
+        after.callback(project.lyra, "clean")
+        assert "run `test` or `create` first" in project.lyra("logs").err
+        assert project.lyra("build", "test").code == 0
+        past = project.lyra("logs", "--since", "10m").out
+        assert "web  | " in past
+        assert "response:200" in past
+        use = json.loads(project.lyra("stats", "--json").out)
+        assert not use["live"]
+        assert use["services"]["web"]["memory_peak"] > 0
+
+        project.replace(
+            ".lyra.toml", '["/bin/busybox", "httpd", "-f", "-v", "-p", "8080", "-h", "/src/www"]',
+            '''"echo token $TOKEN; echo bad >&2; exec /bin/busybox httpd -f -p 8080"''',
+        )  # fmt: skip
+        assert project.lyra("create").code == 0
+        live = json.loads(project.lyra("stats", "--json").out)
+        assert live["live"]
+        assert live["services"]["web"]["memory_limit"] == 36 * 1024**2
+        assert "token ***" in project.lyra("logs", "-s", "web").out
+        following = project.start("logs", "-f", "--service", "web")
+        assert following.stdout is not None
+        assert "token ***" in following.stdout.readline() + following.stdout.readline()
+        run = state(project)["run"]
+        stopped = project.lyra("dev.stop")
+        assert stopped.code == 0, stopped.text
+        following.communicate(timeout=20)
+        assert following.returncode == 0, "the log ends with its container"
+        kept = project.root / ".lyra" / "runs" / str(run) / "logs" / "web.log"
+        assert " out token ***\n" in kept.read_text()
+        assert " err bad\n" in kept.read_text()
+        assert "token ***" in project.lyra("logs", "--run", str(run), "--service", "web").out
+
+
+def test_two_checkouts_are_side_by_side_and_clean_warns_and_leaves_nothing(
+    lab: Project, engine: Engine, tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox
+) -> None:
+    other = make(tmp_path, busybox, cache, box)
+    try:
+        assert other.lyra("create", "--service", "web").code == 0
+        (other.root / "app" / "mine").write_text("other")
+        assert other.lyra("dev.sync").code == 0
+        assert inside(other, "cat mine") == "other"
+        assert inside(lab, "ls mine 2>/dev/null || echo none") == "none\n"
+        before = labs(engine)
+        inside(other, "echo lost > forgotten")
+    finally:
+        cleaned = other.lyra("clean")
+    assert cleaned.code == 0, cleaned.text
+    assert "added forgotten" in cleaned.err
+    assert other.lyra("dev.stop").out == "there is no development lab\n"
+    run = str(state(lab)["run"])
+    assert [name for name in labs(engine) if run not in name] == [], "the other's are gone"
+    assert [name for name in before if run in name] == [name for name in labs(engine) if run in name]
+
+
+def test_a_create_that_is_killed_leaves_nothing(
+    engine: Engine, tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox, lab: Project
+) -> None:
+    other = make(tmp_path, busybox, cache, box)
+    before = labs(engine)
+    running = other.start("create")
+    assert becomes(lambda: labs(engine) != before, 30)
+    running.kill()
+    running.communicate()
+    assert becomes(lambda: labs(engine) == before, 15)
+    other.lyra("clean")
+
+
+def test_ten_thousand_files_are_carried_in_within_seconds(
+    tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox
+) -> None:
+    project = make(tmp_path, busybox, cache, box)
+    for folder in range(100):
+        (project.root / "app" / f"many-{folder}").mkdir()
+        for number in range(100):
+            (project.root / "app" / f"many-{folder}" / f"{number}.txt").write_text("x" * 500)
+    try:
+        document = json.loads(project.lyra("create", "--service", "web", "--json").out)
+        (carried,) = document["carried"]
+        assert carried["put"] > 10_000
+        assert carried["seconds"] < 10
+        assert inside(project, "/bin/busybox find . -name '*.txt' | wc -l").strip() == "10000"
+        began = time.monotonic()
+        assert "0 file(s) carried in" in project.lyra("dev.sync").out
+        assert time.monotonic() - began < 5
+    finally:
+        project.lyra("clean")
