@@ -6,6 +6,7 @@ Needs root on Debian or Ubuntu, for engines of its own. Ratios count, not second
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def main() -> int:
     """Measure what is asked for, all by default, and show it as a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=ROWS, action="append", help="measure this only (repeatable)")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the engines end, too
     found: list[Row] = []
     for name in parser.parse_args().only or ROWS:
         console.note(f"measuring {name} …")
