@@ -79,6 +79,8 @@ def _check_source(at: Location, service: Service, document: Mapping[str, Any]) -
         yield Problem((*at, "image"), wrong)
     if service.external is not None and not re.fullmatch(r"[^\s-]\S*", service.external):
         yield Problem((*at, "external"), 'must be an image reference, such as "redis:7"')
+    if service.external is not None and service.dev is not None and service.dev.source is not None:
+        yield Problem((*at, "dev", "source"), "an external image has no source here; remove it")
 
 
 def _check_depends_on(at: Location, service: Service, document: Mapping[str, Any]) -> Iterator[Problem]:
@@ -118,6 +120,8 @@ def _check_container_paths(at: Location, service: Service) -> Iterator[Problem]:
     places += [((*at, "volumes", name, "path"), volume.path, False) for name, volume in service.volumes.items()]
     places += [((*at, "configs", name, "path"), file.path, True) for name, file in service.configs.items()]
     places += [((*at, "secrets", name, "path"), secret.path, True) for name, secret in service.secrets.items()]
+    if service.dev is not None and service.dev.source is not None:
+        places.append(((*at, "dev", "source"), service.dev.source, False))
     seen: dict[str, tuple[Location, bool]] = {}
     for location, path, is_file in places:
         plain = posixpath.normpath(path)

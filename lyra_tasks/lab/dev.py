@@ -22,6 +22,7 @@ from lyra_tasks.lab.admission import Share, admit, held_by_labs
 from lyra_tasks.lab.dev_plan import LABEL_PLAN, DevPlan, Standing, Steps
 from lyra_tasks.lab.facts import gather as gather_facts
 from lyra_tasks.lab.ready import death
+from lyra_tasks.lab.run import place_files
 from lyra_tasks.lab.running import Lab, RunningService, remove_run
 from lyra_tasks.lab.sync import CarriedIn, Mirror, carry_in, mirrors, only_inside
 from lyra_tasks.records.dev import DevLab, DevService, DevSource, DevStore
@@ -64,7 +65,7 @@ def gather(work: Workspace, records: Mapping[str, ImageRecord]) -> Creation:
             "the development lab is on another engine", hint="choose that engine again, or forget the lab: `dev.stop`"
         )
     run = before.run if before is not None else work.run
-    facts = gather_facts(work, records, run=run)
+    facts = gather_facts(work, records, run=run, files_folder=DevStore(work.paths.state).mounts)
     for name, service in work.config.services.items():
         loosened = {READ_ONLY, EGRESS} if service.dev is not None else set()
         breaches = service_breaches(name, service, facts.services[name].image_config)
@@ -96,6 +97,7 @@ def run(creation: Creation, *, yes: bool) -> Created:
         holder=_running_holder(creation, owner),
     )
     (work.folder / "logs").mkdir(exist_ok=True)
+    place_files(lab.plan)
     carried: list[CarriedIn] = []
     with guarded(engine, owner, work.paths.state) if creation.first else nullcontext():
         try:

@@ -29,9 +29,16 @@ class Ending:
 
 
 def plan(work: Workspace) -> Ending | None:
-    """Look through the development lab of this checkout; None if there is none on this engine."""
-    lab = DevStore(work.paths.state).read()
-    if lab is None or lab.engine != work.engine.facts.id:
+    """Look through the development lab of this checkout; None if there is none on this engine.
+
+    One on another engine is forgotten: the journal still knows what `clean` has to remove there.
+    """
+    store = DevStore(work.paths.state)
+    lab = store.read()
+    if lab is None:
+        return None
+    if lab.engine != work.engine.facts.id:
+        store.forget()
         return None
     edits: dict[str, Edits] = {}
     unseen: dict[str, str] = {}

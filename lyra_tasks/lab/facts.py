@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from pathlib import Path
 
 from lyra_tasks.config.models import Service
 from lyra_tasks.config.services import image_health
@@ -17,10 +18,13 @@ _SUBPATHS = (1, 45)
 _START_INTERVAL = (1, 44)
 
 
-def gather(work: Workspace, records: Mapping[str, ImageRecord], *, run: str = "") -> LabFacts:
+def gather(
+    work: Workspace, records: Mapping[str, ImageRecord], *, run: str = "", files_folder: Path | None = None
+) -> LabFacts:
     """Look up what `plan` needs for the lab of `run` (default: this one).
 
-    ConfigurationError for a required value that is nowhere.
+    `files_folder` is for configs and secrets on engines that cannot mount single files of a volume; default: the run's
+    folder. ConfigurationError for a required value that is nowhere.
     """
     engine = work.engine
     services = {
@@ -32,7 +36,7 @@ def gather(work: Workspace, records: Mapping[str, ImageRecord], *, run: str = ""
         publish_on=engine.publish_on,
         subpaths=engine.facts.api >= _SUBPATHS,
         health_starts_fast=engine.facts.api >= _START_INTERVAL,
-        files_folder=str(work.folder / "mounts"),
+        files_folder=str(files_folder or work.folder / "mounts"),
         services=services,
     )
 

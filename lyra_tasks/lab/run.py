@@ -72,7 +72,7 @@ def run(
         capacity.cpus,
         capacity.memory,
     )
-    _place_files(plan)
+    place_files(plan)
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     lab = Lab(plan, engine, owner, folder)
     checks: list[CheckResult] = []
@@ -130,7 +130,7 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _place_files(plan: LabPlan) -> None:
+def place_files(plan: LabPlan) -> None:
     """For engines that cannot mount single files of a volume: configs and secrets as files to bind from."""
     for service in plan.services.values():
         for mount in service.payload["HostConfig"]["Mounts"]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _AT_MOST = 400  # milliseconds that a burst of changes is gathered before it is carried in
 _QUIET = 50  # milliseconds without a change that end a burst
+_BEGINNING = 250  # milliseconds until what was changed before is looked for
 _OURS = {".git", ".lyra"}
 
 
@@ -25,15 +26,22 @@ def follow(mirrors: Sequence[Mirror], done: Callable[[CarriedIn], None]) -> None
 
     folders = {mirror.context for mirror in mirrors}
     changed = watch(
-        *folders, watch_filter=_wanted, debounce=_AT_MOST, step=_QUIET, raise_interrupt=True, rust_timeout=500
+        *folders,
+        watch_filter=_wanted,
+        debounce=_AT_MOST,
+        step=_QUIET,
+        raise_interrupt=True,
+        rust_timeout=_BEGINNING,
+        yield_on_timeout=True,
     )
-    for mirror in mirrors:
-        _sync(mirror, done)
+    began = False
     for batch in changed:
         paths = [Path(path) for _, path in batch]
         for mirror in mirrors:
-            if any(path.is_relative_to(mirror.context) for path in paths):
+            # what was changed before the watching began brings no event
+            if not began or any(path.is_relative_to(mirror.context) for path in paths):
                 _sync(mirror, done)
+        began = True
 
 
 def _sync(mirror: Mirror, done: Callable[[CarriedIn], None]) -> None:

@@ -70,6 +70,11 @@ class DevStore:
         """Where the records of development images lie: apart from those that are tested and promoted."""
         return self._folder
 
+    @property
+    def mounts(self) -> Path:
+        """Where configs and secrets lie that an old engine can mount only from here."""
+        return self._folder / "mounts"
+
     def read(self) -> DevLab | None:
         """The lab, or None if there is none."""
         return read_record(self._folder / "dev.json", DevLab)
@@ -94,6 +99,7 @@ class DevStore:
         """Forget the lab; the records of its images stay."""
         (self._folder / "dev.json").unlink(missing_ok=True)
         shutil.rmtree(self._sources, ignore_errors=True)
+        shutil.rmtree(self.mounts, ignore_errors=True)
 
     @property
     def _sources(self) -> Path:

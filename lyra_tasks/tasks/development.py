@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke.exceptions import Exit
 
+from lyra_tasks import console
 from lyra_tasks.tasks.session import workspace
 from lyra_tasks.tasks.word import dry, line_flags, remainder, word
 
@@ -57,14 +58,19 @@ def execute(c: Any, service: str = "") -> None:
     import sys
 
     from lyra_tasks.engine.terminal import execute as run
-    from lyra_tasks.errors import UsageError
+    from lyra_tasks.errors import InterruptedRunError, UsageError
 
     command = remainder()
     if not command:
         raise UsageError("there is no command", hint="write it after two dashes: dev.exec -- ls -l")
     work, lab, name = _entered(service)
     pass_input = not sys.stdin.isatty()
-    _end_with(run(work.engine, lab.services[name].id, command, folder=_folder(lab, name), pass_input=pass_input))
+    try:
+        code = run(work.engine, lab.services[name].id, command, folder=_folder(lab, name), pass_input=pass_input)
+    except KeyboardInterrupt as error:
+        console.note("interrupted; the command may run on inside: `dev.shell` has a terminal that Ctrl-C reaches")
+        raise Exit(code=InterruptedRunError.exit_code) from error
+    _end_with(code)
 
 
 @word(
