@@ -76,7 +76,8 @@ def test_another_machine_is_refused_without_a_connection(lonely: Project, word: 
 
 
 def test_a_machine_that_does_not_answer_costs_no_time(lonely: Project) -> None:
-    refused(lonely.lyra("build", timeout=20, DOCKER_HOST="tcp://192.0.2.1:2375"), 3, "tcp://192.0.2.1:2375")
+    address = "tcp://192.0.2.1:2375"
+    refused(lonely.lyra("build", timeout=20, DOCKER_HOST=address), 3, address, "on another machine")
 
 
 def test_a_context_that_does_not_exist_is_named(lonely: Project) -> None:

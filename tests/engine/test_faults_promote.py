@@ -77,14 +77,12 @@ def test_an_input_that_changed_is_named_by_test_and_promote(
     assert labs(engine) == []
 
 
-def test_a_commit_after_the_build_is_named(tiny: Project) -> None:
+def test_a_commit_after_the_build_and_an_image_that_is_gone_are_named(tiny: Project) -> None:
     assert tiny.lyra("build", "test").code == 0
     tiny.commit("nothing but a commit")
     refused(tiny.lyra("promote"), 3, "web was built before its commit changed")
-
-
-def test_an_image_that_is_gone_from_the_engine_is_named(tiny: Project) -> None:
-    assert tiny.lyra("build", "test", "clean").code == 0
+    tiny.git("reset", "--quiet", "--hard", "HEAD~1")
+    assert tiny.lyra("clean").code == 0
     refused(tiny.lyra("promote"), 3, "web is no longer in the engine", "run `build` first")
 
 
@@ -181,8 +179,7 @@ def test_a_full_disk_during_promote_leaves_what_was_there_and_nothing_half(
         assert ("read back and whole" in result.text) == (stage == "evidence"), f"not the {stage}"
         assert contents(promotion) == kept
         assert not list(promotion.glob("*/.staging*"))
-        assert tiny.lyra("verify").code == 0
-    assert tiny.lyra("promote").code == 0
+    assert tiny.lyra("promote", "verify").code == 0
     assert len(tiny.bundles()) == 2
 
 
