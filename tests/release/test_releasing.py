@@ -224,7 +224,7 @@ def test_the_changelog_gets_a_section_and_the_tree_still_is_that_version_on_the_
     shop.commit("feat: news")
     result = shop.lyra("release", "--changelog", "NEWS.md", "release.version")
     assert result.code == 0, result.text
-    assert "0.1.0  (on tag v0.1.0)" in result.out
+    assert result.out.endswith("0.1.0  (on tag v0.1.0)\n")
     news = (shop.root / "NEWS.md").read_text()
     assert news.startswith("# News\n\n## 0.1.0 (")
     assert news.endswith(")\n\n## 0.0.9 (2026-01-01)\n\n- old\n")
@@ -303,6 +303,8 @@ def test_a_remote_that_has_the_tag_or_is_not_there_is_told_before(shop: Project,
 
 
 def test_a_push_that_is_refused_takes_the_tag_back(shop: Project, remote: Project) -> None:
+    (shop.root / "NEWS.md").write_text("# News\n")
+    shop.commit()
     hook(remote.root, "pre-receive", "echo no releases on Fridays; exit 1")
     result = shop.lyra("release", "--push", "--changelog", "NEWS.md")
     assert result.code == 3, result.text
@@ -372,6 +374,31 @@ def test_two_checkouts_cannot_make_the_same_version(shop: Project, tmp_path: Pat
     assert "another process tags v0.1.0 at the same time" in second.err
     assert tags(shop) == ["v0.1.0"]
     assert shop.git("cat-file", "-t", "v0.1.0") == "tag\n"
+
+
+def test_who_loses_takes_no_tag_back_that_another_made_even_of_the_same_words(shop: Project, tmp_path: Path) -> None:
+    shop.replace(".lyra.toml", "[release]\n", '[release]\nbranches = ["*"]\n')
+    shop.commit()
+    other = Project(tmp_path / "other", shop.environment)
+    shop.git("worktree", "add", "--quiet", "--detach", str(other.root))
+    signer = tmp_path / "signer"
+    signer.write_text(
+        f"#!/bin/sh\ntouch {tmp_path}/signing; until [ -e {tmp_path}/go ]; do sleep 0.05; done\n"
+        "echo signature; echo '[GNUPG:] SIG_CREATED ' >&2\n"
+    )
+    signer.chmod(0o755)
+    signing = {"tag.gpgSign": "true", "gpg.program": str(signer)}
+    variables = {"GIT_CONFIG_COUNT": str(len(signing))}
+    for number, (key, value) in enumerate(signing.items()):
+        variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    slow = shop.start("release", **variables)
+    wait_for(tmp_path / "signing")
+    assert other.lyra("release").code == 0
+    (tmp_path / "go").touch()
+    _, err = slow.communicate(timeout=20)
+    assert slow.returncode == 3, err
+    assert "another process tags v0.1.0 at the same time" in err
+    assert tags(shop) == ["v0.1.0"]
 
 
 def test_a_killed_release_leaves_no_tag_or_a_whole_one(shop: Project, tmp_path: Path) -> None:
