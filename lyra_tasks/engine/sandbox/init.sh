@@ -71,6 +71,8 @@ echo 0 >/proc/sys/net/ipv4/icmp_ratelimit
 iptables -N REFUSE
 iptables -A REFUSE -p tcp -j REJECT --reject-with tcp-reset
 iptables -A REFUSE -j REJECT
+# Newer engines drop what comes for a container by its own address; the router's refusals do, and nothing else from there.
+iptables -t raw -A PREROUTING -i out0 -j ACCEPT
 iptables -N DOCKER-USER
 iptables -A DOCKER-USER -o up0 -m conntrack ! --ctstate ESTABLISHED,RELATED -j REFUSE
 iptables -A DOCKER-USER -i up0 ! -s "$gateway" -j DROP
