@@ -14,7 +14,7 @@ import pytest
 from lyra_tasks.engine import sandbox
 from tests.conftest import PROJECTS, Project, repository
 
-KINDS = {"compiled": ["sums"], "flask": ["store", "votes"], "node": ["links"]}
+IMAGES = {"compiled": ["sums/sums"], "flask": ["votes/store", "votes/votes"], "node": ["links/links"]}
 
 
 def said(*command: str) -> str:
@@ -39,7 +39,7 @@ def registry_settings() -> dict[str, str]:
     }
 
 
-@pytest.fixture(params=sorted(KINDS))
+@pytest.fixture(params=sorted(IMAGES))
 def project(request: pytest.FixtureRequest, tmp_path: Path, cache: Path, box: sandbox.Sandbox) -> Iterator[Project]:
     """A sample project as a git repository, with the session's engine."""
     root = tmp_path / request.param
@@ -57,23 +57,30 @@ def test_it_is_built_tested_promoted_and_gone(project: Project, box: sandbox.San
     assert first.code == 0, first.text
     project.commit("pin the bases")
 
-    outcome = project.lyra("build", "test", "promote", "clean")
+    outcome = project.lyra("build", "test", "promote")
     assert outcome.code == 0, outcome.text
-
     (bundle,) = project.bundles()
     manifest = json.loads((bundle / "manifest.json").read_text())
-    assert sorted(image["name"] for image in manifest["images"]) == KINDS[project.root.name]
+    name = manifest["project"]
+    assert sorted(f"{name}/{image['name']}" for image in manifest["images"]) == IMAGES[project.root.name]
     assert project.lyra("verify", str(bundle)).code == 0
+    assert left_of(name, box) != []
+
+    assert project.lyra("clean").code == 0
+    assert left_of(name, box) == []
     assert project.git("status", "--porcelain") == ""
-    assert left_of(project, box) == []
 
 
-def left_of(project: Project, box: sandbox.Sandbox) -> list[str]:
-    """What the engine still holds of a project."""
-    commands = (["image", "ls"], ["container", "ls", "--all"], ["volume", "ls"], ["network", "ls"])
-    lines: list[str] = []
+def left_of(project: str, box: sandbox.Sandbox) -> list[str]:
+    """What the engine still holds of a project, or of any run."""
+    mine = ["--filter", "label=dev.lyra.run"]
+    commands = [
+        [kind, "ls", "--quiet", *mine, *(["--all"] if kind == "container" else [])]
+        for kind in ("container", "volume", "network")
+    ]
+    commands.append(["image", "ls", "--quiet", "--filter", f"reference={project}/*"])
+    found: list[str] = []
     for words in commands:
-        command = [str(box.docker), *words, "--format", "{{json .}}"]
-        lines += subprocess.run(command, env=box.environment(), capture_output=True, text=True).stdout.splitlines()
-    names = [f"{project.root.name}/", *(f'"{name}/' for name in KINDS[project.root.name]), "lyra-"]
-    return [line for line in lines if any(name in line for name in names)]
+        command = [str(box.docker), *words]
+        found += subprocess.run(command, env=box.environment(), capture_output=True, text=True).stdout.split()
+    return found
