@@ -49,6 +49,7 @@ rootfs = { suite = "bookworm", packages = ["python3", "netbase"], variant = "min
 context = "web"
 dockerfile = "Dockerfile"
 target = "runtime"
+dev_target = "dev"
 args = { MODE = "fast" }
 secrets = { npm = "web/npmrc" }
 bases = { "python:3.12" = "python" }
@@ -71,6 +72,7 @@ egress = false
 cap_add = ["NET_BIND_SERVICE"]
 stop_signal = "SIGINT"
 healthcheck = { http = "GET /health", interval = "500ms", timeout = 2, retries = 3, start_period = "1m30s" }
+dev = { command = "serve --reload", egress = false, read_only = true, source = "/srv", limits = { cpus = 1 } }
 
 [services.web.environment]
 GREETING = { default = "hello", test_value = "hi", description = "first line", required = true, pattern = "[a-z]+" }
@@ -130,10 +132,16 @@ name = "a line"
 service = "web"
 log = "listening on \\\\d+"
 
+[[tests]]
+name = "our own suite"
+run = "make check"
+retry = 2
+
 [promotion]
 directory = "promotion"
 keep_snapshots = 3
 compression = "gzip"
+sign = { key = "release.key", identity = "ada" }
 
 [release]
 tag = "web/v{version}"
@@ -170,7 +178,7 @@ def test_a_configuration_with_every_supported_key_is_valid(project: Project) -> 
     assert config.services["web"].healthcheck is not None
     assert config.services["web"].healthcheck.interval == 0.5
     assert config.services["web"].healthcheck.start_period == 90
-    assert [test.kind for test in config.tests] == ["http", "exec", "tcp", "log"]
+    assert [test.kind for test in config.tests] == ["http", "exec", "tcp", "log", "run"]
     assert config.tests[0].json_ == {"a": [1, {"b": 2}]}
     assert config.deviations[0].expires == datetime.date(2027, 3, 31)
     assert loaded.sources["services", "web", "environment", "ADMIN_TOKEN"] == line_with("ADMIN_TOKEN")

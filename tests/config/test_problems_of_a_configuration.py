@@ -320,8 +320,8 @@ CASES: list[tuple[str, str, str]] = [
     ),
     (
         "not yet: a later feature",
-        SERVICE + "[services.web.dev]\negress = true\n",
-        "8: services.web.dev: not yet supported; remove it",
+        SERVICE + "[builder]\ncache_from = ['type=local,src=cache']\n",
+        "9: builder.cache_from: not yet supported; remove it",
     ),
     (
         "not yet: two platforms",
