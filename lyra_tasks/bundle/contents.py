@@ -20,6 +20,7 @@ from lyra_tasks.bundle.manifest import (
 )
 from lyra_tasks.bundle.page import promotion_page
 from lyra_tasks.bundle.plan import PromotionPlan
+from lyra_tasks.bundle.provenance import provenance, test_result
 from lyra_tasks.bundle.reception import receive_script
 from lyra_tasks.config.changelog import page
 
@@ -61,8 +62,10 @@ def documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, 
         layout.CHANGES: page(plan.facts.changes, project),
         layout.COMPOSE: compose_text(project, plan.services, plan.archives[0].record.platform),
         layout.ENV_EXAMPLE: env_example(plan.services),
-        layout.ENVIRONMENT: _json(environment_document(project, plan.services)),
-        layout.DEVIATIONS: _json({"schema": "lyra.deviations/1", "deviations": deviations}),
+        layout.ENVIRONMENT: json_text(environment_document(project, plan.services)),
+        layout.PROVENANCE: json_text(provenance(plan, manifest.images)),
+        layout.TEST_RESULT: json_text(test_result(plan, manifest.images)),
+        layout.DEVIATIONS: json_text({"schema": "lyra.deviations/1", "deviations": deviations}),
     }
     files = {
         f"deploy/{config_path(each.name, key, file.source)}": (root / file.source).read_bytes()
@@ -95,5 +98,6 @@ def created(plan: PromotionPlan) -> str:
     return datetime.fromtimestamp(plan.facts.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _json(document: object) -> str:
+def json_text(document: object) -> str:
+    """The written form of the bundle's further documents."""
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -27,10 +27,16 @@ TESTS_JSON = "evidence/tests.json"
 METRICS = "evidence/metrics.json"
 LOGS = "evidence/logs"
 PROVENANCE = "evidence/provenance.json"
+TEST_RESULT = "evidence/test-result.json"
 DEVIATIONS = "evidence/deviations.json"
 JOURNAL = "evidence/journal.jsonl"
 
 UNSUMMED = frozenset({CHECKSUMS, SIGNATURE})
+
+
+def sbom_file(image: str) -> str:
+    """What is in an image, as CycloneDX: `evidence/sbom-web.cdx.json`."""
+    return f"evidence/sbom-{image}.cdx.json"
 
 
 def image_file(image: str, version: str, platform: str) -> str:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from lyra_tasks import console
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.checksums import write_checksums
-from lyra_tasks.bundle.contents import archive_annotations, documents, manifest_of
+from lyra_tasks.bundle.contents import archive_annotations, documents, json_text, manifest_of
 from lyra_tasks.bundle.manifest import BundledImage, BundleEntry, ImageLayer, Manifest, write_document
 from lyra_tasks.bundle.plan import PlannedArchive, PromotionPlan
 from lyra_tasks.bundle.read import read_index, read_manifest
+from lyra_tasks.bundle.sbom import from_tool, image_packages, sbom
 from lyra_tasks.bundle.signature import sign, signing_key
 from lyra_tasks.engine.objects import saved
 from lyra_tasks.errors import BundleError, ImmutableError, NoSpaceError
@@ -109,16 +110,21 @@ def _staging(plan: PromotionPlan) -> Iterator[Path]:
 def _fill(plan: PromotionPlan, work: Workspace, stage: Path) -> Manifest:
     packed = _packed(plan, work, stage / "spool")
     (stage / layout.IMAGES).mkdir()
-    images, sums = [], {}
+    images, sums, packages = [], {}, {}
     for archive in plan.archives:
         image = _archived(plan, archive, packed[archive.image], stage)
         images.append(image)
         sums[image.file] = image.sha256
+        layers = packed[archive.image].identity.layers
+        packages[archive.image] = image_packages(layers, stage / "spool", work.paths.cache / "packages")
     shutil.rmtree(stage / "spool")
     manifest = manifest_of(plan, images)
     write_document(stage / layout.MANIFEST, manifest)
     for name, content in documents(plan, manifest, work.root).items():
         write_file(stage / name, content, mode=0o755 if name == layout.RECEIVE else 0o644)
+    for image in images:
+        document = from_tool(stage / image.file, manifest, image) or sbom(manifest, image, packages[image.name])
+        write_file(stage / layout.sbom_file(image.name), json_text(document).encode())
     _copy_evidence(plan, work, stage)
     write_checksums(stage, sums)
     if plan.config.promotion.sign:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from lyra_tasks.errors import BundleError
+from lyra_tasks.images.stage import Block
 
 SECTOR = 512
 BLOCK = 1024**2
 
 _MAX_EXTENSION = 64 * 1024
+_OCTAL = re.compile(rb"[0-7]*")
 _KINDS: dict[bytes, Literal["file", "directory", "link", "symlink"]] = {
     tarfile.REGTYPE: "file",
     tarfile.AREGTYPE: "file",
@@ -37,13 +40,31 @@ def parse_header(sector: bytes, where: str) -> Header | None:
     """The header in one 512 byte sector, None for the zeros that end an archive; BundleError if it is neither."""
     if sector == bytes(SECTOR):
         return None
-    try:
-        info = tarfile.TarInfo.frombuf(sector, "utf-8", "surrogateescape")
-    except tarfile.HeaderError as error:
-        raise BundleError(f"{where}: not a tar archive, or damaged: {error}") from error
-    if info.size < 0:
-        raise BundleError(f"{where}: {info.name!r} has a negative size")
-    return Header(info.name, info.size, _KINDS.get(info.type, "other"), info.linkname, info.type)
+    if sum(sector) - sum(sector[148:156]) + 8 * ord(" ") != _number(sector[148:156], where):
+        raise BundleError(f"{where}: not a tar archive, or damaged: a header's checksum is wrong")
+    name, kind = _text(sector[:100]), sector[156:157]
+    if sector[257:263] == b"ustar\0" and sector[345]:
+        name = f"{_text(sector[345:500])}/{name}"
+    if kind == tarfile.AREGTYPE and name.endswith("/"):
+        kind = tarfile.DIRTYPE  # as tar wrote folders before it had a type for them
+    if kind == tarfile.DIRTYPE:
+        name = name.rstrip("/")
+    size = _number(sector[124:136], where)
+    return Header(name, size, _KINDS.get(kind, "other"), _text(sector[157:257]), kind)
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def _number(field: bytes, where: str) -> int:
+    """Octal digits, or for what is too large for them bytes behind a set bit; never negative."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    digits = field.partition(b"\0")[0].strip()
+    if not _OCTAL.fullmatch(digits):
+        raise BundleError(f"{where}: not a tar archive, or damaged: a header holds no number where one must be")
+    return int(digits or b"0", 8)
 
 
 def format_header(name: str, size: int, mtime: int) -> bytes:
@@ -61,7 +82,7 @@ def padding(size: int) -> int:
 class BlockReader:
     """Bytes that come in pieces of any length, taken in lengths of our own choice."""
 
-    def __init__(self, chunks: Iterable[bytes], where: str) -> None:
+    def __init__(self, chunks: Iterable[Block], where: str) -> None:
         self.where = where
         self._chunks = iter(chunks)
         self._rest = memoryview(b"")
@@ -94,7 +115,7 @@ class BlockReader:
             view, self._rest = view[count:], self._rest[count:]
         return block
 
-    def _next_chunk(self) -> bytes:
+    def _next_chunk(self) -> Block:
         try:
             return next(self._chunks)
         except StopIteration:
@@ -108,8 +129,9 @@ def members(reader: BlockReader) -> Iterator[tuple[Header, Iterator[bytearray]]]
         if header.type in _EXTENSIONS:
             changes |= _extension(reader, header)
             continue
-        header = _changed(header, changes, reader.where)
-        changes = {}
+        if changes or header.kind != "file":
+            header = _changed(header, changes, reader.where)
+            changes = {}
         contents = reader.blocks(header.size)
         yield header, contents
         for _ in contents:

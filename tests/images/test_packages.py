@@ -1,0 +1,163 @@
+"""What an image holds is read out of its layers as an engine would see them put together."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+
+import pytest
+
+from lyra_tasks.errors import BundleError
+from lyra_tasks.images.package_records import Package, Release
+from lyra_tasks.images.packages import ImagePackages, merged, packages_of, read_layer
+from tests.images.saves import layer, pieces, tar
+
+STATUS = b"""Package: libc6
+Status: install ok installed
+Architecture: amd64
+Version: 2.36-9+deb12u10
+Description: C library
+ Package: not-this-one
+
+Package: gone
+Status: deinstall ok config-files
+Architecture: amd64
+Version: 1.0
+
+Package: tzdata
+Status: install ok installed
+Architecture: all
+Version: 2024a-0+deb12u1
+"""
+INSTALLED = b"C:Q1abc=\nP:musl\nV:1.2.5-r0\nA:x86_64\nL:MIT\nF:lib\nR:ld\n\nP:zlib\nV:1.3.1-r1\nA:x86_64\n\n"
+METADATA = b"Metadata-Version: 2.1\nName: Foo_Bar\nVersion: 1.0.post1\nLicense-Expression: MIT\n\nName: not this\n"
+RELEASE = b'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nNAME="Debian GNU/Linux"\nVERSION_ID="12"\nID=debian\n'
+
+LIBC = Package(kind="deb", name="libc6", version="2.36-9+deb12u10", arch="amd64")
+TZDATA = Package(kind="deb", name="tzdata", version="2024a-0+deb12u1", arch="all")
+MUSL = Package(kind="apk", name="musl", version="1.2.5-r0", arch="x86_64", license="MIT")
+ZLIB = Package(kind="apk", name="zlib", version="1.3.1-r1", arch="x86_64")
+FOO = Package(kind="pypi", name="Foo_Bar", version="1.0.post1", license="MIT")
+
+
+def npm(name: str, version: str = "1.0.0") -> bytes:
+    return json.dumps({"name": name, "version": version, "license": "ISC"}).encode()
+
+
+def held(*layers: bytes) -> ImagePackages:
+    return merged(read_layer(pieces(each), "layer") for each in layers)
+
+
+def names(*layers: bytes) -> list[str]:
+    return [package.name for package in packages_of(held(*layers))]
+
+
+@pytest.mark.parametrize(
+    ("files", "packages"),
+    [
+        ({"var/lib/dpkg/status": STATUS}, [LIBC, TZDATA]),
+        ({"./var/lib/dpkg/status": STATUS}, [LIBC, TZDATA]),
+        ({"var/lib/dpkg/status.d/base": b"Package: base-files\nVersion: 12\n"},
+         [Package(kind="deb", name="base-files", version="12")]),
+        ({"lib/apk/db/installed": INSTALLED}, [MUSL, ZLIB]),
+        ({"usr/lib/apk/db/installed": INSTALLED}, [MUSL, ZLIB]),
+        ({"opt/venv/lib/python3.12/site-packages/foo_bar-1.0.dist-info/METADATA": METADATA}, [FOO]),
+        ({"usr/lib/python3/dist-packages/foo_bar-1.0.egg-info/PKG-INFO": METADATA}, [FOO]),
+        ({"app/node_modules/left-pad/package.json": npm("left-pad")},
+         [Package(kind="npm", name="left-pad", version="1.0.0", license="ISC")]),
+        ({"node_modules/@types/node/package.json": npm("@types/node")},
+         [Package(kind="npm", name="@types/node", version="1.0.0", license="ISC")]),
+        ({"node_modules/a/test/package.json": npm("fixture"), "package.json": npm("own")}, []),
+        ({"var/lib/dpkg/status-old": STATUS, "home/lib/apk/db/installed": INSTALLED, "a/METADATA": METADATA}, []),
+    ],
+)  # fmt: skip
+def test_every_kind_of_record_is_read(files: Mapping[str, bytes], packages: list[Package]) -> None:
+    assert list(packages_of(held(layer(files)))) == packages
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe\x00", b"{", b"[1]", b'{"name": 1, "version": "1"}', b"[" * 100_000])
+def test_a_record_that_cannot_be_read_says_nothing(data: bytes) -> None:
+    files = ("node_modules/a/package.json", "var/lib/dpkg/status", "lib/apk/db/installed", "x.dist-info/METADATA")
+    assert names(layer(dict.fromkeys(files, data))) == []
+
+
+def test_a_package_in_several_places_is_one_with_several_places() -> None:
+    places = [f"{folder}/node_modules/a/package.json" for folder in ("app", "lib")]
+    ((_, found),) = packages_of(held(layer(dict.fromkeys(places, npm("a"))))).items()
+    assert found == places
+
+
+def test_the_system_is_named_by_its_own_file() -> None:
+    debian = Release(id="debian", version="12", name="Debian GNU/Linux 12 (bookworm)")
+    assert held(layer({"usr/lib/os-release": RELEASE})).release == debian
+    linked = tar([("usr/lib/os-release", RELEASE), ("etc/os-release", "../usr/lib/os-release")])
+    assert held(linked).release == debian
+    assert held(linked, layer({"etc/os-release": b"ID=alpine\n"})).release == Release(id="alpine", version="", name="")
+    assert held(layer({"etc/passwd": b""})).release is None
+
+
+A, B = "app/node_modules/a/package.json", "app/node_modules/b/package.json"
+LOWER = layer({A: npm("a"), B: npm("b")})
+
+
+@pytest.mark.parametrize(
+    ("upper", "left"),
+    [
+        ([("app/node_modules/a/.wh.package.json", b"")], ["b"]),
+        ([("app/node_modules/.wh.a", b"")], ["b"]),
+        ([("app/.wh.node_modules", b"")], []),
+        ([(".wh.app", b"")], []),
+        ([("app/.wh..wh..opq", b"")], []),
+        ([(".wh..wh..opq", b"")], []),
+        ([("app/.wh..wh..opq", b""), (A, npm("new"))], ["new"]),
+        ([(A, npm("new")), ("app/.wh..wh..opq", b"")], ["new"]),
+        ([(A, npm("a", "2.0.0"))], ["a", "b"]),
+        ([(A, b"")], ["b"]),
+        ([(A, "elsewhere")], ["b"]),
+        ([("app/node_modules/a", "elsewhere")], ["b"]),
+        ([("app/node_modules", "elsewhere")], []),
+        ([("ap/.wh.p", b""), ("app/.wh.node", b""), ("app/nodexmodules", "x")], ["a", "b"]),
+    ],
+)
+def test_an_upper_layer_hides_what_it_removes_and_replaces(
+    upper: list[tuple[str, bytes | str]], left: list[str]
+) -> None:
+    assert names(LOWER, tar(upper)) == left
+    assert names(tar(upper), LOWER) == ["a", "b"], "a layer removes from those below it alone"
+
+
+def test_a_hard_link_is_what_it_leads_to() -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        info = tarfile.TarInfo(A)
+        info.size = len(npm("a"))
+        archive.addfile(info, io.BytesIO(npm("a")))
+        link = tarfile.TarInfo("lib/node_modules/a/package.json")
+        link.type, link.linkname = tarfile.LNKTYPE, A
+        archive.addfile(link)
+    assert held(buffer.getvalue()).found.keys() == {A, "lib/node_modules/a/package.json"}
+
+
+def test_long_names_are_read_in_both_forms() -> None:
+    path = f"{'d' * 90}/{'e' * 200}/node_modules/a/package.json"
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
+            info = tarfile.TarInfo(path)
+            info.size = len(npm("a"))
+            archive.addfile(info, io.BytesIO(npm("a")))
+        assert held(buffer.getvalue()).found.keys() == {path}
+
+
+def test_a_record_beyond_all_measure_is_not_read() -> None:
+    big = b'{"name": "a", "version": "1", "x": "' + b"x" * 17 * 1024**2 + b'"}'
+    assert names(layer({A: big, B: npm("b")})) == ["b"]
+
+
+def test_an_archive_without_its_end_is_read_and_one_that_is_cut_off_is_not() -> None:
+    whole = layer({A: npm("a")})
+    assert names(whole[:1024]) == ["a"]
+    with pytest.raises(BundleError):
+        held(layer({"large": bytes(5000)})[:2000])
