@@ -17,6 +17,7 @@ from lyra_tasks.config.problems import SECRET_NAME, dotted
 from lyra_tasks.config.units import format_size, parse_size
 
 HIDDEN = "(hidden)"
+_KEY_FILE: Location = ("promotion", "sign", "key")  # a path; the key itself is never read here
 _SECRET = re.compile(f"{SECRET_NAME.pattern}|AUTHORIZATION|COOKIE", re.IGNORECASE)
 
 
@@ -69,6 +70,8 @@ def _plain(at: Location, value: Any, annotation: Any) -> Any:
 
 def _hidden(at: Location) -> bool:
     """What may be a secret: a value for tests, or one whose own name looks like it (a header, a build argument)."""
+    if at == _KEY_FILE:
+        return False
     return at[-1] == "test_value" or bool(_SECRET.search(str(at[-1])))
 
 
