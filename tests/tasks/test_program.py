@@ -63,7 +63,9 @@ def test_a_tasks_file_of_one_import_has_all_words_in_plain_invoke(tmp_path: Path
     (tmp_path / "tasks.py").write_text("from lyra_tasks import namespace\n")
     (tmp_path / ".lyra.toml").write_text(MINIMAL)
     shown = run(tmp_path, *INVOKE, "config.show")
-    assert ["project.name", ".lyra.toml:3", "small"] in [line.split()[:3] for line in shown.stdout.splitlines()], shown.stderr
+    assert ["project.name", ".lyra.toml:3", "small"] in [line.split()[:3] for line in shown.stdout.splitlines()], (
+        shown.stderr
+    )
 
 
 def test_a_projects_own_tasks_stand_beside_the_words(tmp_path: Path) -> None:
