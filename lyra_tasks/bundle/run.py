@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,23 +111,20 @@ def _staging(plan: PromotionPlan) -> Iterator[Path]:
 def _fill(plan: PromotionPlan, work: Workspace, stage: Path) -> Manifest:
     packed = _packed(plan, work, stage / "spool")
     (stage / layout.IMAGES).mkdir()
-    images, sums, packages = [], {}, {}
-    for archive in plan.archives:
-        image = _archived(plan, archive, packed[archive.image], stage)
-        images.append(image)
-        sums[image.file] = image.sha256
-        layers = packed[archive.image].identity.layers
-        packages[archive.image] = image_packages(layers, stage / "spool", work.paths.cache / "packages")
+    with ThreadPoolExecutor(1) as pool:
+        listed = [pool.submit(image_packages, packed[each.image], work.paths.cache) for each in plan.archives]
+        images = [_archived(plan, each, packed[each.image], stage) for each in plan.archives]
+        packages = [each.result() for each in listed]
     shutil.rmtree(stage / "spool")
     manifest = manifest_of(plan, images)
     write_document(stage / layout.MANIFEST, manifest)
     for name, content in documents(plan, manifest, work.root).items():
         write_file(stage / name, content, mode=0o755 if name == layout.RECEIVE else 0o644)
-    for image in images:
-        document = from_tool(stage / image.file, manifest, image) or sbom(manifest, image, packages[image.name])
+    for image, held in zip(images, packages, strict=True):
+        document = from_tool(stage / image.file, manifest, image) or sbom(manifest, image, held)
         write_file(stage / layout.sbom_file(image.name), json_text(document).encode())
     _copy_evidence(plan, work, stage)
-    write_checksums(stage, sums)
+    write_checksums(stage, {image.file: image.sha256 for image in images})
     if plan.config.promotion.sign:
         sign(stage, signing_key(plan.config.promotion.sign, work.root))
     return manifest

@@ -17,6 +17,7 @@ from lyra_tasks.errors import PreconditionError
 from lyra_tasks.images.codec import codec_of, unpack
 from lyra_tasks.images.identity import Layer
 from lyra_tasks.images.layers import blob_path
+from lyra_tasks.images.pack import PackedImage
 from lyra_tasks.images.package_records import Package, Release
 from lyra_tasks.images.packages import ImagePackages, LayerPackages, merged, packages_of, read_layer
 from lyra_tasks.images.tarball import BLOCK
@@ -26,12 +27,12 @@ _TOOL = "syft"
 _TIMEOUT = 600.0  # seconds
 
 
-def image_packages(layers: Sequence[Layer], spool: Path, cache: Path) -> ImagePackages:
-    """What the layers of an image in `spool` hold; a layer that was read before is not read again.
+def image_packages(image: PackedImage, cache: Path) -> ImagePackages:
+    """What the layers of an image hold; a layer that was read before, as `cache` knows, is not read again.
 
     BundleError if a layer is no file system.
     """
-    return merged(_layer_packages(layer, spool, cache) for layer in layers)
+    return merged(_layer_packages(layer, image.spool, cache / "packages") for layer in image.identity.layers)
 
 
 def sbom(manifest: Manifest, image: BundledImage, packages: ImagePackages) -> dict[str, Any]:
