@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,11 +23,13 @@ from lyra_tasks.bundle.manifest import (
     TestSummary,
     write_document,
 )
+from lyra_tasks.bundle.signature import sign
 from lyra_tasks.bundle.verify import verify
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive import write_archive
 from lyra_tasks.images.check import check_archive
 from lyra_tasks.images.pack import Wanted, pack
+from tests.conftest import Project
 from tests.images.saves import SampleImage, layer, legacy, pieces, sha256, tar
 
 IMAGES = {
@@ -246,3 +249,24 @@ def test_what_is_no_bundle_is_said_to_be_none(tmp_path: Path) -> None:
         with pytest.raises(BundleError, match="not a promotion bundle") as error:
             verify(path)
         assert "folder of one version" in error.value.hint
+
+
+def test_a_signed_bundle_is_verified_for_its_signer_alone(bundle: Path, lonely: Project, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    (tmp_path / "signers").write_text(f"ada {key.with_suffix('.pub').read_text()}")
+    asked = ("verify", str(bundle), "--allowed-signers", str(tmp_path / "signers"), "--signer")
+    unsigned = lonely.lyra(*asked, "ada")
+    assert unsigned.code == 6
+    assert "not signed" in unsigned.err
+    sign(bundle, key)
+    plain = lonely.lyra("verify", str(bundle))
+    assert plain.code == 0, plain.text
+    assert "its signature was not checked" in plain.err
+    signed = lonely.lyra(*asked, "ada")
+    assert signed.code == 0, signed.text
+    assert "every byte checked, signed by ada" in signed.out
+    assert lonely.lyra(*asked, "eve").code == 6
+    assert lonely.lyra(*asked[:-1]).code == 2
+    (bundle / layout.SUMMARY).write_text("changed")
+    assert lonely.lyra(*asked, "ada").code == 6, "the signature is about the checksums, and they about the files"

@@ -1,0 +1,44 @@
+"""Where a program of the name is on PATH, it makes the list of packages, or is told to have failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.bundle.sbom import from_tool
+from lyra_tasks.errors import PreconditionError
+from tests.bundle.test_receive_script import MANIFEST
+
+ANSWER = '{"serialNumber": "urn:uuid:random", "metadata": {"timestamp": "now"}, "components": [{"name": "$2"}]}'
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return tmp_path
+
+
+def program(folder: Path, text: str) -> None:
+    (folder / "syft").write_text(f"#!/bin/sh\n{text}\n")
+    (folder / "syft").chmod(0o755)
+
+
+def test_without_it_the_list_is_our_own(folder: Path) -> None:
+    assert from_tool(folder / "web.tar", MANIFEST, MANIFEST.images[0]) is None
+
+
+def test_its_list_is_taken_without_its_time_and_its_random_number(folder: Path) -> None:
+    program(folder, f"cat <<END\n{ANSWER}\nEND")
+    found = from_tool(folder / "web.tar", MANIFEST, MANIFEST.images[0])
+    assert found is not None
+    assert found["components"] == [{"name": f"oci-archive:{folder}/web.tar"}]
+    assert found["metadata"]["timestamp"] == MANIFEST.created
+    assert found["serialNumber"] != "urn:uuid:random"
+
+
+@pytest.mark.parametrize("text", ["echo no such image >&2; exit 1", "echo '{'", "echo '[]'", "echo '{}'"])
+def test_its_failure_is_told(folder: Path, text: str) -> None:
+    program(folder, text)
+    with pytest.raises(PreconditionError, match="syft could not list what is in web"):
+        from_tool(folder / "web.tar", MANIFEST, MANIFEST.images[0])
