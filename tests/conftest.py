@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,9 @@ from lyra_tasks.engine.connect import Engine, connect
 from lyra_tasks.engine.debian import AptWorkspace, unpack
 from lyra_tasks.engine.mirror import host_codename
 from lyra_tasks.run import base_folder, paths_of
+
+# A suite that was started in the background inherits an ignored SIGINT, and so would every program it interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROJECTS = Path(__file__).parent / "projects"
 REPOSITORY = Path(__file__).parents[1]

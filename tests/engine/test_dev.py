@@ -321,7 +321,7 @@ def test_two_checkouts_are_side_by_side_and_clean_warns_and_leaves_nothing(
     assert other.lyra("dev.stop").out == "there is no development lab\n"
     run = str(state(lab)["run"])
     assert [name for name in labs(engine) if run not in name] == [], "the other's are gone"
-    assert [name for name in before if run in name] == [name for name in labs(engine) if run in name]
+    assert {name for name in before if run in name} == {name for name in labs(engine) if run in name}
 
 
 def test_a_create_that_is_killed_leaves_nothing(

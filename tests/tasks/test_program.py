@@ -18,7 +18,9 @@ MINIMAL = 'schema = 1\n[project]\nname = "small"\n'
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "XDG_STATE_HOME": str(folder / "state")}
+    # `./inv check` is itself a program that tells its children where it belongs
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("LYRA_")}
+    environment = {**clean, "PYTHONPATH": str(REPOSITORY), "XDG_STATE_HOME": str(folder / "state")}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
