@@ -76,6 +76,11 @@ class Project:
             text=True,
         )
 
+    def clean(self) -> None:
+        """Run `clean`; it must succeed."""
+        cleaned = self.lyra("clean")
+        assert cleaned.code == 0, cleaned.text
+
     def git(self, *words: str) -> str:
         """Run git in the project."""
         return subprocess.run(["git", *words], cwd=self.root, check=True, capture_output=True, text=True).stdout
@@ -164,7 +169,7 @@ def tiny(tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox) -> It
     """The tiny project as a git repository, with the session's engine; cleaned up afterwards."""
     made = tiny_project(tmp_path, busybox, cache, box)
     yield made
-    made.lyra("clean")
+    made.clean()
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
     made.commit("records")
     made.git("tag", "v1.0.0")
     yield made
-    made.lyra("clean")
+    made.clean()
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def lab(
     created = project.lyra("create")
     assert created.code == 0, created.text
     yield project
-    project.lyra("clean")
+    project.clean()
 
 
 def inside(project: Project, script: str) -> str:
@@ -334,7 +334,7 @@ def test_a_create_that_is_killed_leaves_nothing(
     running.kill()
     running.communicate()
     assert becomes(lambda: labs(engine) == before, 15)
-    other.lyra("clean")
+    other.clean()
 
 
 def test_ten_thousand_files_are_carried_in_within_seconds(
@@ -355,4 +355,4 @@ def test_ten_thousand_files_are_carried_in_within_seconds(
         assert "0 file(s) carried in" in project.lyra("dev.sync").out
         assert time.monotonic() - began < 20
     finally:
-        project.lyra("clean")
+        project.clean()

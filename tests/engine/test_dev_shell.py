@@ -77,7 +77,7 @@ def lab(
     created = project.lyra("create", "--service", "web")
     assert created.code == 0, created.text
     yield project
-    project.lyra("clean")
+    project.clean()
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def based(make_tiny: Callable[[], Project], engine: Engine) -> Iterator[Project]
     (image,) = [tag for each in engine.api.images() for tag in each["RepoTags"] or [] if tag.startswith("tiny/web")]
     with (project.root / "base.tar").open("wb") as file:
         file.writelines(engine.api.get_image(image))
-    project.lyra("clean")
+    project.clean()
     dockerfile = "FROM starter AS one\nARG WORD\nCOPY www /www\nFROM one AS two\n"
     (project.root / "app" / "Dockerfile").write_text(dockerfile)
     more = f'{CONTEXT}target = "one"\nargs = {{ WORD = "a" }}\nbases = {{ starter = "starter" }}\n'
@@ -44,7 +44,7 @@ def based(make_tiny: Callable[[], Project], engine: Engine) -> Iterator[Project]
     result = project.lyra("build", "test")
     assert result.code == 0, result.text
     yield project
-    project.lyra("clean")
+    project.clean()
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_commit_after_the_build_and_an_image_that_is_gone_are_named(tiny: Proj
     tiny.commit("nothing but a commit")
     refused(tiny.lyra("promote"), 3, "web was built before its commit changed")
     tiny.git("reset", "--quiet", "--hard", "HEAD~1")
-    assert tiny.lyra("clean").code == 0
+    tiny.clean()
     refused(tiny.lyra("promote"), 3, "web is no longer in the engine", "run `build` first")
 
 
@@ -105,7 +105,7 @@ def released(make_tiny: Callable[[], Project]) -> Iterator[Project]:
     result = project.lyra("build", "test", "promote")
     assert result.code == 0, result.text
     yield project
-    project.lyra("clean")
+    project.clean()
 
 
 def test_promoting_again_says_so_and_changes_nothing(released: Project) -> None:

@@ -49,7 +49,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, cache: Path, box: sa
         (root / "secrets" / name).write_text(text)
     made = repository(root, tmp_path, cache, box)
     yield made
-    made.lyra("clean")
+    made.clean()
 
 
 def test_it_is_built_tested_promoted_and_gone(project: Project, box: sandbox.Sandbox) -> None:
@@ -66,7 +66,7 @@ def test_it_is_built_tested_promoted_and_gone(project: Project, box: sandbox.San
     assert project.lyra("verify", str(bundle)).code == 0
     assert left_of(name, box) != []
 
-    assert project.lyra("clean").code == 0
+    project.clean()
     assert left_of(name, box) == []
     assert project.git("status", "--porcelain") == ""
 

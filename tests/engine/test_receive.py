@@ -86,7 +86,7 @@ def bundles(make_tiny: Callable[[], Project]) -> Iterator[list[Path]]:
     signers = project.root.parent / "signers"
     signers.write_text(f"{ADA} {key.with_suffix('.pub').read_text()}")
     yield found
-    project.lyra("clean")
+    project.clean()
 
 
 @pytest.fixture(scope="module")

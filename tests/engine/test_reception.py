@@ -34,7 +34,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, cache: Path, box: sandbox.San
     result = project.lyra("build", "test", "promote")
     assert result.code == 0, result.text
     yield project
-    project.lyra("clean")
+    project.clean()
 
 
 @pytest.fixture(scope="module")

@@ -126,7 +126,7 @@ def from_classic(make: Make, classic: sandbox.Sandbox) -> Bundled:
 def from_containerd(make: Make, box: sandbox.Sandbox) -> Iterator[Bundled]:
     made = bundled(make(box), box)
     yield made
-    made.project.lyra("clean")
+    made.project.clean()
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_after_clean_the_engine_holds_nothing(
     for made, box in ((from_classic, classic), (from_old, old)):
         assert made.project.lyra("build").code == 0
         assert leftovers(box) != ""
-        assert made.project.lyra("clean").code == 0
+        made.project.clean()
         assert leftovers(box) == ""
         assert made.project.lyra("verify").code == 0
 
@@ -196,7 +196,7 @@ def test_engine_20_builds_on_a_base_of_packages_where_a_from_is_an_argument(make
     again = project.lyra("build")
     assert "unchanged" in again.out, again.text
     assert "127.0.0.1:1/lyra-base/root" in docker(old, "image", "ls")
-    assert project.lyra("clean").code == 0
+    project.clean()
     assert leftovers(old) == ""
 
 
@@ -222,4 +222,4 @@ def test_a_base_that_is_only_built_on_does_not_stay_as_an_image_without_a_name(
         before = docker(each, "image", "ls", "--all", "--filter", "dangling=true", "--quiet")
         assert project.lyra("build").code == 0
         assert docker(each, "image", "ls", "--all", "--filter", "dangling=true", "--quiet") == before
-        assert project.lyra("clean").code == 0
+        project.clean()

@@ -78,7 +78,7 @@ def test_foreign_objects_are_untouched_by_clean_whatever_their_labels_say(tiny: 
         {"Image": image["Id"], "Labels": labels, "HostConfig": {}}, "foreign-container"
     )["Id"]
     try:
-        assert tiny.lyra("clean").code == 0
+        tiny.clean()
         assert api.inspect_network(network)["Name"] == "foreign-network"
         assert api.inspect_volume("foreign-volume")["Name"] == "foreign-volume"
         assert api.inspect_image("foreign/image:1")["Id"] == image["Id"]
@@ -131,7 +131,7 @@ def test_what_a_killed_run_left_is_removed_by_clean(tiny: Project, engine: Engin
     running.kill()
     running.communicate()
     assert [name for name in ours(engine) if name.startswith("lyra-")], "the kill came too late to test anything"
-    assert tiny.lyra("clean").code == 0
+    tiny.clean()
     assert ours(engine) == []
 
 

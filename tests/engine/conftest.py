@@ -1,0 +1,17 @@
+"""What holds for every test module that shares the session's engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from lyra_tasks.engine.connect import Engine
+from tests.conftest import ours
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_stays_for_the_next_module(engine: Engine) -> Iterator[None]:
+    """What a module leaves in the shared engine fails there, and not in whichever module comes next."""
+    yield
+    assert ours(engine) == []
