@@ -29,9 +29,10 @@ def left(engine: Engine) -> list[str]:
     return [name for name in names if "lyra-" in name]
 
 
-def reapers() -> list[int]:
-    """The process ids of all reapers."""
-    found = subprocess.run(["pgrep", "-f", "lyra_tasks.engine.reaper"], capture_output=True, text=True, check=False)
+def reapers(project: Project) -> list[int]:
+    """The process ids of this project's reapers; others may be at work on the machine."""
+    pattern = f"lyra_tasks.engine.reaper {project.state}/"
+    found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
     return [int(pid) for pid in found.stdout.split()]
 
 
@@ -56,7 +57,9 @@ def test_a_run_killed_at_any_moment_leaves_nothing_without_any_further_word(slow
         running.send_signal(signal.SIGKILL)
         running.communicate()
         hits += bool(left(engine))
-        assert wait_for(lambda: not left(engine) and not reapers(), 20), f"seed {SEED}, kill {number}: {left(engine)}"
+        assert wait_for(lambda: not left(engine) and not reapers(slow), 20), (
+            f"seed {SEED}, kill {number}: {left(engine)}"
+        )
     assert hits, "no kill came while anything was there, so that nothing was tried"
     (journal,) = slow.state.glob("*/journal.jsonl")
     assert Journal(journal).problems() == []
@@ -66,7 +69,7 @@ def test_a_run_killed_at_any_moment_leaves_nothing_without_any_further_word(slow
 def test_where_the_reaper_is_killed_too_the_next_word_cleans_up_and_says_so(slow: Project, engine: Engine) -> None:
     running = started(slow)
     assert wait_for(lambda: any(name.endswith("-web") for name in left(engine)), 30)
-    for pid in reapers():
+    for pid in reapers(slow):
         os.kill(pid, signal.SIGKILL)
     running.kill()
     running.communicate()
@@ -94,5 +97,5 @@ def test_a_live_run_of_another_terminal_is_never_touched(slow: Project, engine: 
 
 def test_a_run_that_ends_in_order_leaves_neither_lock_nor_reaper(tiny: Project) -> None:
     assert tiny.lyra("build", "test").code == 0
-    assert wait_for(lambda: not reapers(), 5)
+    assert wait_for(lambda: not reapers(tiny), 5)
     assert [path for folder in tiny.state.glob("*/running") for path in Path(folder).iterdir()] == []
