@@ -1,12 +1,14 @@
-"""This repository's own words: Lyra's, together with `check`."""
+"""This repository's own words: Lyra's, together with `check` and `bench`."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from invoke.collection import Collection
+from invoke.exceptions import Exit
 from invoke.tasks import task
 
 import lyra_tasks
@@ -24,4 +26,15 @@ def check(c: Any, only: str = "", fast: bool = False) -> None:
             c.run(f"{python} -m {command}", echo=True, echo_format="== {command}", pty=False, in_stream=False)
 
 
-namespace: Collection = lyra_tasks.collection(check)
+@task(
+    iterable=["only"],
+    help={"only": "measure this row only (repeatable)", "json": "write the results into this file, too"},
+)
+def bench(c: Any, only: Any = None, json: str = "") -> None:
+    """Measure Lyra against the plain tools, side by side; ends with 1 where a goal is missed."""
+    command = [sys.executable, str(_HERE / "benchmarks" / "run.py"), *(f"--only={row}" for row in only or ())]
+    done = subprocess.run([*command, *([f"--json={json}"] if json else [])], check=False)
+    raise Exit(code=done.returncode)
+
+
+namespace: Collection = lyra_tasks.collection(check, bench)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measure import Row, in_turn, shell
+from benchmarks.measure import Row, in_turn, row, shell
 from benchmarks.project import engine, project
 from lyra_tasks.engine.buildx import ENVIRONMENT
 
@@ -33,6 +33,5 @@ def rows() -> Iterator[Row]:
                 bake=partial(shell, bake, measured.root, environment),
                 start=partial(measured.word, "engine.status"),
             )
-            ours = found["build"].seconds - found["start"].seconds
             what = f"build, nothing changed, {count} image{'s' * (count > 1)}, beyond start-up"
-            yield Row(what, "docker buildx bake", ours, found["bake"].seconds, 1.3)
+            yield row(what, found["build"].beyond(found["start"]), "docker buildx bake", found["bake"], 1.3)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -15,7 +15,10 @@ _POLL = 0.02
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report: what was measured against what, in seconds, or in bytes where `unit` says so."""
+    """One line of the report: what was measured against what, in seconds, or in bytes where `unit` says so.
+
+    `ratios` are those of the single rounds, from which the spread is told; empty where one side is a fixed number.
+    """
 
     what: str
     against: str
@@ -23,6 +26,7 @@ class Row:
     theirs: float
     goal: float
     unit: str = "s"
+    ratios: tuple[float, ...] = ()
 
     @property
     def ratio(self) -> float:
@@ -37,10 +41,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a program took: seconds on the clock, and bytes of memory at most."""
+    """What a program took: seconds on the clock, bytes of memory at most, and of several rounds each one's time."""
 
     seconds: float
     memory: int
+    rounds: tuple[float, ...] = field(default=(), compare=False)
+
+    def beyond(self, start: Spent) -> Spent:
+        """What is left when what `start` took is left out, round by round."""
+        rounds = tuple(ours - theirs for ours, theirs in zip(self.rounds, start.rounds, strict=True))
+        return Spent(self.seconds - start.seconds, self.memory, rounds)
 
 
 def spent(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Spent:
@@ -68,9 +78,19 @@ def in_turn(times: int, **calls: Callable[[], Spent]) -> dict[str, Spent]:
         for name, call in calls.items():
             found[name].append(call())
     return {
-        name: Spent(median(each.seconds for each in every), max(each.memory for each in every))
+        name: Spent(
+            median(each.seconds for each in every),
+            max(each.memory for each in every),
+            tuple(each.seconds for each in every),
+        )
         for name, every in found.items()
     }
+
+
+def row(what: str, ours: Spent, against: str, theirs: Spent, goal: float) -> Row:
+    """The row of two programs that were run in turn."""
+    ratios = tuple(one / other for one, other in zip(ours.rounds, theirs.rounds, strict=True))
+    return Row(what, against, ours.seconds, theirs.seconds, goal, ratios=ratios)
 
 
 def shell(script: str, folder: Path, environment: Mapping[str, str]) -> Spent:

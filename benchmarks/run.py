@@ -1,4 +1,4 @@
-"""Measures Lyra against the plain tools, side by side on this machine: `python benchmarks/run.py [--only ROW]`.
+"""Measures Lyra against the plain tools, side by side on this machine: `./inv bench [--only ROW] [--json FILE]`.
 
 Needs root on Debian or Ubuntu, for engines of its own. Ratios count, not seconds; exits with 1 where a goal is missed.
 """
@@ -6,9 +6,14 @@ Needs root on Debian or Ubuntu, for engines of its own. Ratios count, not second
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import platform
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -23,14 +28,33 @@ def main() -> int:
     """Measure what is asked for, all by default, and show it as a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=ROWS, action="append", help="measure this only (repeatable)")
+    parser.add_argument("--json", type=Path, help="write the results into this file, too")
+    options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the engines end, too
     found: list[Row] = []
-    for name in parser.parse_args().only or ROWS:
+    for name in options.only or ROWS:
         console.note(f"measuring {name} …")
         found += ROWS[name]()
-    header = ("what", "ours", "against", "theirs", "ratio", "goal", "")
+    header = ("what", "ours", "against", "theirs", "ratio", "from … to", "goal", "")
     console.table(header, [_cells(row) for row in found])
+    if options.json:
+        options.json.write_text(json.dumps(_document(found), indent=2, ensure_ascii=False) + "\n")
     return 0 if all(row.kept for row in found) else 1
+
+
+def _document(rows: list[Row]) -> dict[str, Any]:
+    """The results with the facts of the machine that they depend on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "machine": {
+            "cpus": os.cpu_count(),
+            "memory": memory,
+            "kernel": platform.release(),
+            "architecture": platform.machine(),
+            "python": platform.python_version(),
+        },
+        "rows": [asdict(row) | {"ratio": round(row.ratio, 3), "kept": row.kept} for row in rows],
+    }
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -38,7 +62,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         console.size(value) if row.unit == "B" else f"{value:.2f} {row.unit}" for value in (row.ours, row.theirs)
     )
     kept = console.style("kept", "green") if row.kept else console.style("missed", "red")
-    return row.what, ours, row.against, theirs, f"{row.ratio:.2f}", f"≤ {row.goal:g}", kept
+    spread = f"{min(row.ratios):.2f} … {max(row.ratios):.2f}" if row.ratios else ""
+    return row.what, ours, row.against, theirs, f"{row.ratio:.2f}", spread, f"≤ {row.goal:g}", kept
 
 
 if __name__ == "__main__":
