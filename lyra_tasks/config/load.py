@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lyra_tasks.config.find import find, read_text, shown
 from lyra_tasks.config.positions import Location, Positions, duplicate, positions
 from lyra_tasks.config.problems import Problem, dotted, fault, kind_of, summed_up
+from lyra_tasks.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from lyra_tasks.config.models import Configuration
@@ -23,15 +24,17 @@ _OVERRIDES: Mapping[tuple[str, str], str] = {
     ("resources", "host_share"): "LYRA_HOST_SHARE",
     ("builder", "name"): "LYRA_BUILDER",
 }
+_IDENTITY = frozenset({"schema", "project", "engine"})
 _AT = re.compile(r"(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A valid configuration, and where it comes from.
+    """A configuration, and where it comes from.
 
     `root` is the folder of `file`, both absolute; `sources` holds the line of every key that is written down,
-    `overrides` the environment variable of every key that is set by one.
+    `overrides` the environment variable of every key that is set by one. `fault` is everything that is wrong, where
+    `load_in_part` has left that out.
     """
 
     config: Configuration
@@ -39,12 +42,24 @@ class Loaded:
     root: Path
     sources: Positions
     overrides: Mapping[Location, str]
+    fault: ConfigurationError | None = None
 
 
 def load(start: Path | None = None) -> Loaded:
     """Find, read and check the configuration, from `start` (default: the working directory) upwards.
 
     ConfigurationError if there is none or anything in it is wrong: `details` then hold every problem.
+    """
+    loaded = load_in_part(start)
+    if loaded.fault is not None:
+        raise loaded.fault
+    return loaded
+
+
+def load_in_part(start: Path | None = None) -> Loaded:
+    """As much of the configuration as is valid, for words that only end or show what an earlier state of it made.
+
+    ConfigurationError if it cannot be read, or if it is not certain which project and which engine it means.
     """
     file = find(start)
     name, text = shown(file), read_text(file)
@@ -54,9 +69,10 @@ def load(start: Path | None = None) -> Loaded:
     root = file.parent.resolve()
     _check_schema(document, name, sources)
     config, problems = _validate(document, root)
-    if problems:
-        raise fault(problems, file=name, lines=sources, overrides=overrides)
-    return Loaded(config=config, file=root / file.name, root=root, sources=sources, overrides=overrides)
+    wrong = fault(problems, file=name, lines=sources, overrides=overrides) if problems else None
+    if wrong is not None and any(problem.location[0] in _IDENTITY for problem in problems):
+        raise wrong
+    return Loaded(config, root / file.name, root, sources, overrides, wrong)
 
 
 def _parse(text: str, name: str) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def stop(c: Any, yes: bool = False, dry_run: bool = False, json: bool = False) -
     """Remove the development lab; asks if there are edits that exist only inside. Its logs are kept."""
     from lyra_tasks.lab import dev_stop, show_dev
 
-    work = workspace()
+    work = workspace(in_part=True)
     ending = dev_stop.plan(work)
     if ending is None:
         return show_dev.nothing_to_stop()

@@ -31,7 +31,7 @@ def down(c: Any, dry_run: bool = False) -> None:
     """Stop the private engine; its images stay on disk until `clean --all`."""
     from lyra_tasks.engine import sandbox
 
-    work = workspace()
+    work = workspace(in_part=True)
     if dry(c):
         return console.say("would stop the private engine" if sandbox.find(work.paths.state) else "no engine to stop")
     report = sandbox.down(work.paths.state)
@@ -47,7 +47,7 @@ def status(c: Any, json: bool = False) -> None:
 
     from lyra_tasks.engine.connect import connect_running
 
-    work = workspace()
+    work = workspace(in_part=True)
     engine = connect_running(work.config, work.paths)
     if engine is None:
         return _show({}, "no engine runs; one is started when it is needed")

@@ -71,7 +71,7 @@ def clean(c: Any, all: bool = False, yes: bool = False, dry_run: bool = False, j
     """Remove every container, network, volume and image reference of this project; bundles and the journal stay."""
     from lyra_tasks.cleanup import facts, run, show
 
-    work = workspace()
+    work = workspace(in_part=True)
     planned, engine = facts.gather(work, everything=all)
     if dry(c):
         return show.planned(planned)

@@ -22,7 +22,7 @@ def logs(c: Any, service: Any = None, follow: bool = False, since: str = "", run
     from lyra_tasks.lab import logs as reading
     from lyra_tasks.lab import show_runs
 
-    work = workspace()
+    work = workspace(in_part=True)
     source = reading.find(work, run, tuple(service or ()))
     lines = reading.follow(work, source, since) if follow else reading.read(work, source, since)
     show_runs.lines(lines, source)
@@ -34,4 +34,4 @@ def stats(c: Any, run: str = "", json: bool = False) -> None:
     from lyra_tasks.lab import show_runs
     from lyra_tasks.lab.usage import usage
 
-    show_runs.usage(usage(workspace(), run))
+    show_runs.usage(usage(workspace(in_part=True), run))

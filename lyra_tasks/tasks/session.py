@@ -7,9 +7,13 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lyra_tasks import console
+from lyra_tasks.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from lyra_tasks.config.load import Loaded
     from lyra_tasks.engine.workspace import Workspace
 
 _open = False
@@ -23,15 +27,40 @@ class Begun:
     at: float
 
 
+def workspace(*, in_part: bool = False) -> Workspace:
+    """The workspace of this process, opened on first use; its run is written into the journal then.
+
+    `in_part` is for words that only end or show what was made: they go on with what is valid of the configuration.
+    """
+    loaded = _loaded()
+    if loaded.fault is not None:
+        if not in_part:
+            raise loaded.fault
+        _warn_of(loaded.fault)
+    return _workspace()
+
+
 @cache
-def workspace() -> Workspace:
-    """The workspace of this process, opened on first use; its run is written into the journal then."""
+def _loaded() -> Loaded:
+    from lyra_tasks.config.load import load_in_part
+
+    return load_in_part()
+
+
+@cache
+def _warn_of(fault: ConfigurationError) -> None:
+    console.warn(f"{fault.message}; going on with what is right in it")
+    for line in fault.details:
+        console.note(f"  {line}")
+
+
+@cache
+def _workspace() -> Workspace:
     global _open
-    from lyra_tasks.config.load import load
     from lyra_tasks.engine.workspace import open_workspace
     from lyra_tasks.records.journal import who
 
-    work = open_workspace(load())
+    work = open_workspace(_loaded())
     work.journal.append(work.run, "run", user=who(), command=_command_line())
     _open = True
     return work
@@ -41,7 +70,7 @@ def fullest_place() -> str:
     """The folder, of those that a run writes to, whose disk has least room."""
     if not _open:
         return "the project"
-    paths = workspace().paths
+    paths = _workspace().paths
     there = [place for place in (paths.root, paths.work, paths.state, paths.cache) if place.is_dir()]
     return str(min(there, key=lambda place: shutil.disk_usage(place).free))
 
@@ -54,7 +83,7 @@ def begin(name: str) -> Begun:
 def end(begun: Begun, exit_code: int, message: str) -> None:
     """Journal a word's result, if it came as far as to have a workspace."""
     if _open:
-        work: Any = workspace()
+        work = _workspace()
         seconds = round(time.monotonic() - begun.at, 3)
         work.journal.append(work.run, "word", word=begun.name, exit_code=exit_code, message=message, seconds=seconds)
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.config.load import load
+from lyra_tasks.config.load import load, load_in_part
 from lyra_tasks.config.models import TEST_KINDS, Configuration
 from lyra_tasks.config.phrases import PATTERNS, known_keys
 from lyra_tasks.config.positions import Location
 from lyra_tasks.config.show import HIDDEN, effective
 from lyra_tasks.config.support import NOT_YET
+from lyra_tasks.errors import ConfigurationError
 
 Project = Callable[[str], Path]
 
@@ -250,3 +251,19 @@ def test_effective_values_show_no_secret_and_are_plain_json(project: Project) ->
         "services.web.secrets.session_key.test_value",
         "tests[0].headers.Authorization",
     ]
+
+
+def test_what_is_right_can_be_had_without_what_is_wrong(project: Project) -> None:
+    project(EVERY_KEY.replace("min_engine", "max_engine"))
+    loaded = load_in_part()
+    assert loaded.fault is not None
+    assert [line.split(": ")[1] for line in loaded.fault.details] == ["proxima.max_engine"]
+    assert loaded.config.project.name == "guestbook"
+    assert loaded.config.proxima.cpus == 4
+
+
+@pytest.mark.parametrize("wrong", ["name", "sandbox"])
+def test_what_is_right_is_not_enough_where_project_or_engine_are_uncertain(project: Project, wrong: str) -> None:
+    project(EVERY_KEY.replace(f"{wrong} = ", f"{wrong}x = ", 1))
+    with pytest.raises(ConfigurationError):
+        load_in_part()

@@ -91,6 +91,20 @@ def test_foreign_objects_are_untouched_by_clean_whatever_their_labels_say(tiny: 
         api.remove_image("foreign/image:1")
 
 
+def test_clean_does_its_work_in_spite_of_a_configuration_that_has_become_wrong(tiny: Project, engine: Engine) -> None:
+    assert tiny.lyra("build").code == 0
+    (tiny.root / "app" / "Dockerfile").unlink()
+    tiny.replace(".lyra.toml", "[images.web]", "[imagez.web]")
+    cleaned = tiny.lyra("clean", "build")
+    assert cleaned.code == 2, "what is made needs a whole configuration"
+    assert "warning: 2 problems in .lyra.toml; going on with what is right in it" in cleaned.err
+    assert ours(engine) == []
+    tiny.replace(".lyra.toml", 'name = "tiny"', 'nam = "tiny"')
+    refused = tiny.lyra("clean")
+    assert refused.code == 2, "nobody knows any more which project this is"
+    tiny.git("checkout", "--", ".")
+
+
 def interrupted_by(tiny: Project, number: signal.Signals) -> tuple[int, float]:
     """Send a signal while the checks run; exit code and seconds until the program had ended."""
     tiny.replace(".lyra.toml", 'exec = "echo kept', 'timeout = "60s"\nexec = "sleep 50; echo kept')
