@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.compose import compose_text, config_path
+from lyra_tasks.bundle.difference import Difference
 from lyra_tasks.bundle.environment import env_example, environment_document
 from lyra_tasks.bundle.manifest import (
     BundledImage,
@@ -53,11 +54,10 @@ def manifest_of(plan: PromotionPlan, images: Sequence[BundledImage]) -> Manifest
 
 
 def documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, bytes]:
-    """Every further file of the bundle that is made here, by its name."""
+    """Every further file of the bundle that is made here, by its name, but for the operator's page."""
     project = plan.config.project.name
     deviations = [each.model_dump(mode="json") for each in plan.facts.deviations]
     texts = {
-        layout.SUMMARY: _page(plan, manifest),
         layout.RECEIVE: receive_script(manifest),
         layout.CHANGES: page(plan.facts.changes, project),
         layout.COMPOSE: compose_text(project, plan.services, plan.archives[0].record.platform),
@@ -75,10 +75,12 @@ def documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, 
     return {name: text.encode() for name, text in texts.items()} | files
 
 
-def _page(plan: PromotionPlan, manifest: Manifest) -> str:
+def page_of(plan: PromotionPlan, manifest: Manifest, changes: Difference | None) -> bytes:
+    """The operator's page; it is made last, since it says what is different from the version before."""
     sign = plan.config.promotion.sign
     facts = plan.facts
-    return promotion_page(manifest, plan.services, facts.evidence, facts.deviations, sign.identity if sign else "")
+    signer = sign.identity if sign else ""
+    return promotion_page(manifest, plan.services, facts.evidence, facts.deviations, signer, changes).encode()
 
 
 def archive_annotations(plan: PromotionPlan) -> dict[str, str]:

@@ -25,7 +25,7 @@ def gather(work: Workspace) -> PromotionFacts:
         moving_tags=_moving_tags(work),
         commit=work.git.commit,
         dirty=work.git.dirty,
-        source=config.project.source or work.git.remote,
+        source=config.project.source or _elsewhere(work.git.remote),
         epoch=work.git.time,
         changes=_changes(work),
         key=tested.key,
@@ -55,5 +55,11 @@ def _changes(work: Workspace) -> changelog.Changes:
         day=work.git.day,
         previous=str(before.version) if before else "",
         commits=commits_since(work.root, before.tag if before else ""),
-        source=work.config.project.source or work.git.remote,
+        source=work.config.project.source or _elsewhere(work.git.remote),
     )
+
+
+def _elsewhere(remote: str) -> str:
+    """A remote that others can reach, too; a path on this machine is nobody else's business."""
+    host, colon, _ = remote.partition(":")
+    return remote if colon and "/" not in host and host != "file" else ""

@@ -5,6 +5,8 @@ Beside the folders of a project's versions lies `INDEX`, the list of them.
 
 from __future__ import annotations
 
+from typing import Final
+
 INDEX = "index.json"
 
 MANIFEST = "manifest.json"
@@ -30,6 +32,10 @@ PROVENANCE = "evidence/provenance.json"
 TEST_RESULT = "evidence/test-result.json"
 DEVIATIONS = "evidence/deviations.json"
 JOURNAL = "evidence/journal.jsonl"
+
+# only in a pack
+PACK = "pack.json"
+DOCUMENTS: Final = "documents.tar.gz"
 
 UNSUMMED = frozenset({CHECKSUMS, SIGNATURE})
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from lyra_tasks import console
 from lyra_tasks.bundle import layout
+from lyra_tasks.bundle.compose import config_path
+from lyra_tasks.bundle.difference import Change, Difference, short
 from lyra_tasks.bundle.environment import variables
 from lyra_tasks.bundle.manifest import Manifest
 from lyra_tasks.bundle.signature import NAMESPACE
@@ -14,6 +16,8 @@ from lyra_tasks.config.models import Deviation
 from lyra_tasks.config.units import format_size
 from lyra_tasks.records.evidence import Evidence
 
+_MANY = 30
+
 
 def promotion_page(
     manifest: Manifest,
@@ -21,10 +25,12 @@ def promotion_page(
     evidence: Evidence,
     deviations: Sequence[Deviation],
     signer: str,
+    changes: Difference | None,
 ) -> str:
-    """The page as Markdown; `signer` is the identity that signs the bundle, or empty."""
+    """The page as Markdown; `signer` signs the bundle, or is empty; `changes` are those since the version before."""
     parts = [
         _head(manifest),
+        _changes(changes),
         _load(signer),
         _images(manifest),
         *(_service(each) for each in services),
@@ -48,6 +54,34 @@ def _of(url: str | None) -> str:
     return f" of {url}" if url else ""
 
 
+def _changes(found: Difference | None) -> str:
+    if found is None:
+        return (
+            f"## What changed\n\nNo earlier bundle was there to compare with. The commits are in `{layout.CHANGES}`.\n"
+        )
+    head = f"## What changed since {found.before}\n\n"
+    if not found.changes:
+        return f"{head}Nothing that an operator sees. The commits are in `{layout.CHANGES}`.\n"
+    rows = [(each.section, short(each.name), short(each.before), short(each.after)) for each in _few(found.changes)]
+    left = len(found.changes) - len(rows)
+    more = f"\n{left} more changes, of packages and layers, are left out here.\n" if left else ""
+    return (
+        f"{head}{_table(('what', 'which', 'before', 'after'), rows)}{more}\n"
+        f"The commits are in `{layout.CHANGES}`. To go back, load the older bundle with `--allow-older`.\n"
+    )
+
+
+def _few(changes: Sequence[Change]) -> Iterable[Change]:
+    """All changes but, where there are many, those of packages and layers: they are in the machine's documents."""
+    left = _MANY
+    for each in changes:
+        if each.section in {"packages", "layers"}:
+            left -= 1
+            if left < 0:
+                continue
+        yield each
+
+
 def _load(signer: str) -> str:
     return f"""## Check, load, start
 
@@ -58,8 +92,9 @@ def _load(signer: str) -> str:
 
 `{layout.RECEIVE}` checks every file, the engine and the free space, loads the images, compares what was loaded with the
 digests below, and says what is to be configured; it starts nothing, and may be run again. It refuses to go back to an
-older version without `--allow-older`. It ends with 0 when everything is loaded; 3 (`no-space` or `engine`) is about
-this node, 6 (`corrupt` or `refused`) about the bundle, 2 about the command line. `--help` says more.
+older version without `--allow-older`. It ends with 0 when everything is loaded. 3 (`engine`), 30 (`no-space`) and 31
+(`incomplete`: a pack leaves out what is not here) are about this node; 6 (`corrupt`) and 60 (`refused`) are about what
+was brought; 2 is about the command line. `--help` says more.
 
 {_trust(signer)}"""
 
@@ -99,7 +134,7 @@ def _service(each: PromotedService) -> str:
         f"Runs as user `{shape.user or 'root'}`, with {service.limits.cpus:g} CPUs, {format_size(shape.memory)} of "
         f"memory (tmpfs included), {service.limits.pids} processes"
         f"{', a read-only root file system' if service.read_only else ''}"
-        f"{', a way out of its network' if service.egress else ''}."
+        f"{', a way out of its network' if service.egress else ''}. {_health(each)}"
     )
     parts = [f"## Service {each.name}\n\n{limits}\n"]
     tables = (
@@ -119,10 +154,11 @@ def _service(each: PromotedService) -> str:
             ],
         ),
         (
-            ("volume", "size", "owner", "description"),
+            ("volume", "size", "owner", "back up", "description"),
             [
-                (f"`{volume.path}`", format_size(volume.size), volume.owner, volume.description)
-                for volume in service.volumes.values()
+                (f"`{volume.path}`", format_size(volume.size), volume.owner,
+                 f"`docker compose cp {each.name}:{volume.path} - > {each.name}-{key}.tar`", volume.description)
+                for key, volume in service.volumes.items()
             ],
         ),
         (
@@ -130,12 +166,29 @@ def _service(each: PromotedService) -> str:
             [(str(port), key, f"`{each.publish_variable(key)}`") for key, port in service.ports.items()],
         ),
         (
-            ("config", "description"),
-            [(f"`{file.path}`", file.description) for file in service.configs.values()],
+            ("config", "file here", "description"),
+            [
+                (f"`{file.path}`", f"`deploy/{config_path(each.name, key, file.source)}`", file.description)
+                for key, file in service.configs.items()
+            ],
         ),
     )  # fmt: skip
     parts += [_table(header, rows) for header, rows in tables if rows]
     return "\n".join(parts)
+
+
+def _health(each: PromotedService) -> str:
+    """How one sees that the service is well."""
+    check = each.service.healthcheck
+    if each.service.oneshot:
+        return "It runs once, and has to end with 0."
+    if check is not None and check.exec is not None:
+        words = check.exec if isinstance(check.exec, str) else " ".join(check.exec)
+        return f"Its health is asked by `{words}` every {check.interval:g} s."
+    if check is not None:
+        asked = f"`{check.http}`" if check.http else f"a connection to port {check.tcp}"
+        return f"In the tests it was ready when {asked} was answered; here nobody asks, unless you do."
+    return "Its image has a health check." if each.shape.has_healthcheck else "It has no health check."
 
 
 def _tests(evidence: Evidence) -> str:

@@ -71,11 +71,11 @@ def _parameters(plan: PromotionPlan, archive: PlannedArchive) -> dict[str, Any]:
 
 
 def _source(remote: str) -> dict[str, str]:
-    """A remote as URI; a path on this machine is nobody else's business."""
+    """A remote as URI, if others can reach it."""
     if "://" in remote:
         return {"uri": f"git+{remote}"}
-    host, colon, path = remote.partition(":")
-    return {"uri": f"git+ssh://{host}/{path}"} if colon and "/" not in host else {}
+    host, _, path = remote.partition(":")
+    return {"uri": f"git+ssh://{host}/{path}"} if remote else {}
 
 
 def _commit(plan: PromotionPlan) -> dict[str, Any]:

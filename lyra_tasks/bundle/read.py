@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.manifest import BundleIndex, Manifest, decode
-from lyra_tasks.errors import BundleError
+from lyra_tasks.errors import BundleError, UsageError
 
 
 def read_manifest(bundle: Path) -> Manifest:
@@ -26,3 +26,13 @@ def read_index(bundles: Path, project: str) -> BundleIndex:
     if not path.exists():
         return BundleIndex(project=project)
     return decode(path.read_bytes(), BundleIndex, str(path))
+
+
+def bundle_of(bundles: Path, version: str) -> Path:
+    """The folder of a version of a project; UsageError that lists the versions there are if it is none of them."""
+    known = [each.version for each in read_index(bundles, bundles.name).versions]
+    if version in known:
+        return bundles / version
+    raise UsageError(
+        f"there is no bundle of version {version!r}", hint=f"there are: {', '.join(known) or 'none; run `promote`'}"
+    )

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Checks the bundle that this script lies in and loads its images into the Docker engine; deploys nothing.
+# Checks the bundle or pack that this script lies in and loads its images into the Docker engine; deploys nothing.
 # Needs sh, coreutils and docker, and ssh-keygen where a signature is to be checked; no network.
 # Its last line runs it, so that a copy that was cut off does nothing.
 
@@ -12,9 +12,12 @@ project='example'
 version='0.0.0'
 platforms='linux/amd64'
 min_engine='20.10'
-# per image: archive, bytes needed on the engine's disk, config digest, manifest digest, references
+# the version that a pack leaves layers of out, or nothing
+since=''
+# per image: archive, bytes needed on the engine's disk, the image that must be there already (name, config digest,
+# manifest digest; or - - -), config digest, manifest digest, references
 images='
-images/web-0.0.0-linux-amd64.tar 0 sha256:0 sha256:1 example/web:0.0.0
+images/web-0.0.0-linux-amd64.tar 0 - - - sha256:0 sha256:1 example/web:0.0.0
 '
 # <<< written by promote
 
@@ -27,7 +30,7 @@ usage() {
     cat <<'END'
 usage: sh receive.sh [--allowed-signers FILE --signer NAME [--revoked FILE]] [--allow-older]
 
-Checks every file of the bundle, then the engine, loads the images, and compares what was loaded with what was
+Checks every file of the bundle or pack, then the engine, loads the images, and compares what was loaded with what was
 promoted. May be run again at any time: what is there already is not loaded twice. Deploys and starts nothing.
 
   --allowed-signers FILE  whom to trust, in ssh-keygen's format; must not come with the bundle
@@ -36,12 +39,14 @@ promoted. May be run again at any time: what is there already is not loaded twic
   --allow-older           load this version although the engine holds a newer one
   --help                  this text
 
-Exit codes; the first word on stderr says which kind it is:
+Exit codes, and the first word on stderr; 3 and 3x are about this node, 6 and 6x about what was brought:
   0    everything is loaded, and is what was promoted
   2    usage
-  3    no-space, or engine: it does not answer, is too old, is of another platform, or failed; a tool is missing
-  6    corrupt: a file is missing, changed or extra; or refused: not signed by NAME, older than what is loaded,
-       or the version is loaded with other content
+  3    engine: it does not answer, is too old, is of another platform, or failed; a tool is missing
+  30   no-space: the engine's disk has no room
+  31   incomplete: this node does not hold what a pack leaves out; the message says what to bring
+  6    corrupt: a file is missing, changed or extra; bring the ones that are named again
+  60   refused: not signed by NAME, older than what is loaded, or the version is loaded with other content
   130  interrupted
 END
 }
@@ -99,7 +104,7 @@ outside() { # FILE: its absolute path; a file of trust that came with the bundle
     esac
     path=$(realpath "$path" 2>/dev/null) && [ -f "$path" ] || fail 2 usage "$1 is not a file"
     case $path in
-    "$bundle"/*) fail 6 refused "$1 came with the bundle; whom to trust must be known from elsewhere" ;;
+    "$bundle"/*) fail 60 refused "$1 came with the bundle; whom to trust must be known from elsewhere" ;;
     esac
     printf '%s\n' "$path"
 }
@@ -109,11 +114,11 @@ signature() {
         say "the signature is not checked: --allowed-signers FILE --signer NAME would"
         return
     fi
-    [ -f SHA256SUMS.sig ] && [ ! -L SHA256SUMS.sig ] || fail 6 refused "the bundle is not signed"
+    [ -f SHA256SUMS.sig ] && [ ! -L SHA256SUMS.sig ] || fail 60 refused "the bundle is not signed"
     set -- -f "$allowed_signers" -I "$signer" -n lyra-promotion -s SHA256SUMS.sig
     [ -z "$revoked" ] || set -- "$@" -r "$revoked"
     answer=$(ssh-keygen -Y verify "$@" <SHA256SUMS 2>&1) ||
-        fail 6 refused "not signed by $signer: $(printf '%s' "$answer" | head -n 1)"
+        fail 60 refused "not signed by $signer: $(printf '%s' "$answer" | head -n 1)"
     say "signed by $signer"
 }
 
@@ -166,7 +171,7 @@ files() {
     done <<END
 $there
 END
-    [ -z "$problems" ] || fail 6 corrupt "the bundle is not as promoted; copy it again$problems"
+    [ -z "$problems" ] || fail 6 corrupt "not as promoted; copy these again, and only these$problems"
     say "every file is as promoted"
 }
 
@@ -231,7 +236,7 @@ not_older() { # REPOSITORY: refuses where the engine holds a newer version of it
         is_version "$tag" || continue
         key=$(version_key "$tag")
         if [ "$(printf '%s\n%s\n' "$key" "$own" | sort | tail -n 1)" != "$own" ]; then
-            fail 6 refused "$1:$tag is loaded, and newer than $version; --allow-older loads it nevertheless"
+            fail 60 refused "$1:$tag is loaded, and newer than $version; --allow-older loads it nevertheless"
         fi
     done
 }
@@ -259,7 +264,7 @@ are_loaded() { # CONFIG MANIFEST REFERENCE...
         is_loaded "$reference" "$config" "$manifest" && continue
         # the first names the version, which never changes; what moves from version to version may still be elsewhere
         [ -z "$id" ] || [ "$reference" != "$1" ] ||
-            fail 6 refused "the engine's $1 is $id, and promoted was $config (config) or $manifest (manifest)"
+            fail 60 refused "the engine's $1 is $id, and promoted was $config (config) or $manifest (manifest)"
         return 1
     done
     is_complete "$1"
@@ -276,16 +281,34 @@ $images
 END
 }
 
-survey() { # ARCHIVE BYTES CONFIG MANIFEST REFERENCE...: what is to be loaded, and what it needs
-    archive=$1 bytes=$2
-    shift 2
+survey() { # ARCHIVE BYTES HELD CONFIG MANIFEST CONFIG MANIFEST REFERENCE...: what is to be loaded, and what it needs
+    archive=$1 bytes=$2 held=$3 held_config=$4 held_manifest=$5
+    shift 5
     first=$3
     [ "$allow_older" = yes ] || not_older "${first%:*}"
     if are_loaded "$@"; then
         loaded="$loaded $archive "
     else
         needed=$((needed + bytes))
+        [ "$held" = - ] || is_held || lacking "${first%:*}"
     fi
+}
+
+is_held() { # a store that loads layers without the ones below them says nothing, and cannot run them
+    for known in "$held_config" "$held_manifest"; do
+        docker image inspect "$known" >/dev/null 2>&1 </dev/null && is_complete "$known" && return
+    done
+    return 1
+}
+
+lacking() { # REPOSITORY: says what to bring
+    there=''
+    for tag in $(docker image ls --format '{{.Tag}}' "$1" </dev/null); do
+        ! is_version "$tag" || there="$there $tag"
+    done
+    fail 31 incomplete "this pack leaves out layers of $held, and the engine does not hold that very image." \
+        "Nothing was loaded. Bring all of $version (bundle.pack without --since)," \
+        "or what it adds to a version that is here:${there:- there is none}"
 }
 
 room() {
@@ -295,7 +318,7 @@ room() {
     if [ -z "$free" ]; then
         say "free space is not checked: the engine's folder cannot be seen from here"
     elif [ $((needed / 1024)) -gt "$free" ]; then
-        fail 3 no-space "$root has $free kB free, and the images need $((needed / 1024)) kB"
+        fail 30 no-space "$root has $free kB free, and the images need $((needed / 1024)) kB"
     fi
 }
 
@@ -310,9 +333,9 @@ free_kilobytes() { # FOLDER: nothing where there is none
     done | tail -n 1
 }
 
-load() { # ARCHIVE BYTES CONFIG MANIFEST REFERENCE...
+load() { # ARCHIVE BYTES HELD CONFIG MANIFEST CONFIG MANIFEST REFERENCE...
     archive=$1
-    shift 2
+    shift 5
     case $loaded in
     *" $archive "*)
         say "$3 is there already"
@@ -320,14 +343,22 @@ load() { # ARCHIVE BYTES CONFIG MANIFEST REFERENCE...
         ;;
     esac
     say "loading $archive"
-    if answer=$(docker load --quiet --input "$archive" 2>&1 </dev/null) && are_loaded "$@"; then
+    if answer=$(whole "$archive" | docker load --quiet 2>&1) && are_loaded "$@"; then
         say "$3 is loaded, and is what was promoted"
         return
     fi
     case $answer in
-    *'no space left'*) fail 3 no-space "$archive: $answer" ;;
+    *'no space left'*) fail 30 no-space "$archive: $answer" ;;
     *) fail 3 engine "$archive cannot be loaded: $answer" ;;
     esac
+}
+
+whole() { # ARCHIVE: its bytes, of one piece or of its parts in order
+    if [ -f "$1" ]; then
+        cat -- "$1"
+    else
+        cat -- "$1".[0-9][0-9][0-9]
+    fi
 }
 
 next() {
@@ -343,6 +374,10 @@ next() {
     done <deploy/.env.example
     say "  docker compose up --detach --wait"
     say "PROMOTION.md says what everything means."
+    for documents in documents.tar.gz documents.tar.gz.001; do
+        # shellcheck disable=SC2016  # what is said is typed later
+        [ ! -f "$documents" ] || say 'Evidence and changes: cat documents.tar.gz* | tar -xzf -'
+    done
 }
 
 main() {
@@ -354,7 +389,7 @@ main() {
     cd -- "$bundle" || fail 3 engine "$bundle cannot be entered"
     trap discard EXIT
     trap 'exit 130' HUP INT TERM
-    say "$project $version"
+    say "$project $version${since:+, what it adds to $since}"
     signature
     files
     engine

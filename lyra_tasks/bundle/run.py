@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,15 +12,18 @@ from typing import TYPE_CHECKING
 from lyra_tasks import console
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.checksums import write_checksums
-from lyra_tasks.bundle.contents import archive_annotations, documents, json_text, manifest_of
+from lyra_tasks.bundle.contents import archive_annotations, documents, json_text, manifest_of, page_of
+from lyra_tasks.bundle.described import described, version_before
+from lyra_tasks.bundle.difference import difference
 from lyra_tasks.bundle.manifest import BundledImage, BundleEntry, ImageLayer, Manifest, write_document
 from lyra_tasks.bundle.plan import PlannedArchive, PromotionPlan
 from lyra_tasks.bundle.read import read_index, read_manifest
 from lyra_tasks.bundle.sbom import from_tool, image_packages, sbom
 from lyra_tasks.bundle.signature import sign, signing_key
+from lyra_tasks.bundle.staging import publish, staging
 from lyra_tasks.engine.objects import saved
-from lyra_tasks.errors import BundleError, ImmutableError, NoSpaceError
-from lyra_tasks.files import sync_folder, write_file
+from lyra_tasks.errors import BundleError, ImmutableError
+from lyra_tasks.files import write_file
 from lyra_tasks.images.archive import write_archive
 from lyra_tasks.images.check import check_archive
 from lyra_tasks.images.pack import PackedImage, Wanted, pack
@@ -32,7 +32,6 @@ from lyra_tasks.run import locked
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
 
-_STAGING = ".staging-"
 _LOCK = ".lock"
 
 
@@ -59,9 +58,9 @@ def run(plan: PromotionPlan, work: Workspace) -> Promotion:
         if plan.config.promotion.sign:
             signing_key(plan.config.promotion.sign, work.root)
         work.journal.append(work.run, "promoting", version=plan.version, set=plan.facts.key.digest)
-        with _staging(plan) as stage:
+        with staging(plan.folder, "promote") as stage:
             manifest = _fill(plan, work, stage)
-            _publish(plan, stage)
+            publish(stage, plan.folder)
         removed = _list(plan, manifest)
     work.journal.append(
         work.run, "promoted", version=plan.version, set=plan.facts.key.digest,
@@ -87,27 +86,6 @@ def _same(plan: PromotionPlan) -> Manifest:
     return there
 
 
-@contextmanager
-def _staging(plan: PromotionPlan) -> Iterator[Path]:
-    """A folder beside the versions, of which nothing is left if what happens in it fails; older remains are swept."""
-    parent = plan.folder.parent
-    for old in parent.glob(f"{_STAGING}*"):
-        shutil.rmtree(old)
-    stage = parent / f"{_STAGING}{plan.version}"
-    try:
-        stage.mkdir()
-        yield stage
-    except OSError as error:
-        if error.errno == 28:
-            raise NoSpaceError(
-                f"no space left in {parent} to promote {plan.version}",
-                hint="free space there, then run `promote` again",
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
 def _fill(plan: PromotionPlan, work: Workspace, stage: Path) -> Manifest:
     packed = _packed(plan, work, stage / "spool")
     (stage / layout.IMAGES).mkdir()
@@ -124,6 +102,9 @@ def _fill(plan: PromotionPlan, work: Workspace, stage: Path) -> Manifest:
         document = from_tool(stage / image.file, manifest, image) or sbom(manifest, image, held)
         write_file(stage / layout.sbom_file(image.name), json_text(document).encode())
     _copy_evidence(plan, work, stage)
+    before = version_before(plan.folder.parent, manifest.project, manifest.version)
+    changes = difference(before, described(stage)) if before else None
+    write_file(stage / layout.SUMMARY, page_of(plan, manifest, changes))
     write_checksums(stage, {image.file: image.sha256 for image in images})
     if plan.config.promotion.sign:
         sign(stage, signing_key(plan.config.promotion.sign, work.root))
@@ -185,17 +166,6 @@ def _copy_evidence(plan: PromotionPlan, work: Workspace, stage: Path) -> None:
     runs = {plan.facts.evidence.run, work.run, *(each.record.run for each in plan.archives)}
     lines = [json.dumps(entry.__dict__, sort_keys=True) for entry in work.journal.entries() if entry.run in runs]
     write_file(stage / layout.JOURNAL, ("\n".join(lines) + "\n").encode())
-
-
-def _publish(plan: PromotionPlan, stage: Path) -> None:
-    for folder, _, names in os.walk(stage):
-        for name in names:
-            handle = os.open(Path(folder, name), os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)
-        sync_folder(Path(folder))
-    stage.rename(plan.folder)
-    sync_folder(plan.folder.parent)
 
 
 def _list(plan: PromotionPlan, manifest: Manifest) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What `promote`, `verify` and `bundle.list` show."""
+"""What `promote`, `verify`, `diff` and `bundle.list` show."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.bundle import layout
+from lyra_tasks.bundle.difference import SECTIONS, Difference, short
 from lyra_tasks.bundle.plan import PromotionPlan
 from lyra_tasks.bundle.read import read_index
 from lyra_tasks.bundle.run import Promotion
@@ -60,19 +61,62 @@ def verified(report: VerifyReport) -> None:
         return console.document(
             {
                 "path": str(report.path),
-                "project": report.project,
-                "version": report.version,
+                "kind": report.kind,
+                "project": report.project or None,
+                "version": report.version or None,
+                "since": report.since or None,
                 "files": [{"name": file.name, "size": file.size} for file in report.files],
                 "images": {name: identity.config_digest for name, identity in report.images},
                 "signer": report.signer or None,
             }
         )
-    files = f"{len(report.files)} files, {console.size(total)}"
+    count = len(report.files)
+    files = f"{count} file{'s' * (count != 1)}, {console.size(total)}"
     by = f", signed by {report.signer}" if report.signer else ""
-    console.say(f"{report.project} {report.version}: whole, {files}, every byte checked{by}")
+    console.say(f"{_what(report)}: whole, {files}, every byte checked{by}")
+    if report.kind == "archive":
+        for name, identity in report.images:
+            console.say(f"  {name}  {identity.platform}  {identity.config_digest}")
+        console.note("whether it is the image that was promoted, only the folder of its bundle can say")
     if report.has_signature and not report.signer:
         console.note("its signature was not checked: --allowed-signers FILE --signer NAME does")
     return None
+
+
+def _what(report: VerifyReport) -> str:
+    since = f" since {report.since}" if report.since else ""
+    return {
+        "bundle": f"{report.project} {report.version}",
+        "pack": f"pack of {report.project} {report.version}{since}",
+        "part": f"{report.files[0].name} of the pack of {report.project} {report.version}{since}",
+        "archive": str(report.path),
+    }[report.kind]
+
+
+def differs(found: Difference) -> None:
+    """What is different, section by section; nothing else where nothing is."""
+    if console.is_json():
+        return console.document(
+            {
+                "before": found.before,
+                "after": found.after,
+                "changes": {
+                    section: [
+                        {"name": each.name, "before": each.before, "after": each.after}
+                        for each in found.changes
+                        if each.section == section
+                    ]
+                    for section in SECTIONS
+                },
+            }
+        )
+    if not found.changes:
+        return console.say(f"{found.before} and {found.after}: no difference")
+    console.say(f"{found.before} → {found.after}")
+    return console.table(
+        ("what", "which", "before", "after"),
+        [(each.section, short(each.name), short(each.before), short(each.after)) for each in found.changes],
+    )
 
 
 def newest(bundles: Path) -> Path:

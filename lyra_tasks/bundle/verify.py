@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.checksums import file_sums, inventory, parse
@@ -30,7 +31,8 @@ class FileResult:
 class VerifyReport:
     """What was verified: the bundle, each of its files, the images that it carries by name, who signed it.
 
-    `signer` is empty where the signature was not asked for; `has_signature` says whether there is one.
+    `signer` is empty where the signature was not asked for; `has_signature` says whether there is one. `since` is the
+    version whose layers a pack leaves out, or empty.
     """
 
     path: Path
@@ -40,6 +42,8 @@ class VerifyReport:
     images: tuple[tuple[str, ImageIdentity], ...]
     signer: str
     has_signature: bool
+    kind: Literal["bundle", "pack", "part", "archive"] = "bundle"
+    since: str = ""
 
 
 def verify(path: Path, trust: Trust | None = None) -> VerifyReport:
@@ -51,18 +55,28 @@ def verify(path: Path, trust: Trust | None = None) -> VerifyReport:
         _require_bundle(path)
         check_signature(path, trust)
     results, manifest = examine(path)
-    problems = tuple(f"{result.name}: {result.problem}" for result in results if result.problem)
-    if problems or not manifest:
-        count = "one file is" if len(problems) == 1 else f"{len(problems)} files are"
-        raise BundleError(
-            f"{path}: refused, {count} not as promoted",
-            hint="copy the bundle again from where it was made, and verify it there first",
-            details=problems,
-        )
+    refuse(path, {result.name: result.problem for result in results if result.problem})
+    assert manifest  # noqa: S101  # one that cannot be read is a problem
     images = tuple((image.name, image.identity) for image in manifest.images)
     has_signature = (path / layout.SIGNATURE).is_file()
     signer = trust.signer if trust else ""
     return VerifyReport(path, manifest.project, manifest.version, results, images, signer, has_signature)
+
+
+def refuse(
+    path: Path,
+    problems: Mapping[str, str],
+    hint: str = "copy the bundle again from where it was made, and verify it there first",
+) -> None:
+    """BundleError that names every file with its problem, if there are any."""
+    if not problems:
+        return
+    count = "one file is" if len(problems) == 1 else f"{len(problems)} files are"
+    raise BundleError(
+        f"{path}: refused, {count} not as promoted",
+        hint=hint,
+        details=tuple(f"{name}: {problem}" for name, problem in sorted(problems.items())),
+    )
 
 
 def examine(path: Path) -> tuple[tuple[FileResult, ...], Manifest | None]:
@@ -129,10 +143,11 @@ def _archive_problem(path: Path, image: BundledImage, digest: str) -> str:
         return "changed"
     if (contents.sha256, contents.size) != (image.sha256, image.size):
         return "the description gives it another digest or size"
-    if contents.references != _references(image):
+    if contents.references != references_of(image):
         return f"carries the names {', '.join(contents.references)}"
     return ""
 
 
-def _references(image: BundledImage) -> tuple[str, ...]:
+def references_of(image: BundledImage) -> tuple[str, ...]:
+    """The names that an image's archive must carry, in full."""
     return tuple(sorted({full_name(reference) for reference in image.references}))

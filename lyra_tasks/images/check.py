@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,6 +14,7 @@ from lyra_tasks.images.archive import blob_name
 from lyra_tasks.images.codec import Digester, codec_of, measure
 from lyra_tasks.images.contents import Contents, Member, resolve, scan
 from lyra_tasks.images.identity import ImageIdentity
+from lyra_tasks.images.parts import joined
 from lyra_tasks.images.stage import Stage
 from lyra_tasks.images.tarball import BLOCK
 
@@ -35,25 +36,37 @@ class ArchiveContents:
     size: int
 
 
-def check_archive(path: Path, *, expected: ImageIdentity | None = None, unpack: bool = True) -> ArchiveContents:
+def check_archive(
+    path: Path,
+    *,
+    expected: ImageIdentity | None = None,
+    unpack: bool = True,
+    without: Collection[str] = (),
+    parts: Sequence[Path] = (),
+) -> ArchiveContents:
     """Read all of an archive that `write_archive` made, and return what it holds.
 
     With `unpack`, every layer is unpacked and compared with the diff id in the config; it may unpack to what `expected`
-    says, or to 2000 times its size. With `expected`, the image must be that one. Memory stays bounded. BundleError
-    naming the file and the member if anything is damaged, missing, added or contradictory.
+    says, or to 2000 times its size. With `expected`, the image must be that one. The layers `without` must not be
+    there; `parts` are what is read where the archive is not in one piece. Memory stays bounded. BundleError naming the
+    file and the member if anything is damaged, missing, added or contradictory.
     """
-    if path.is_symlink() or not path.is_file():
-        raise BundleError(f"{path}: not a regular file")
-    with path.open("rb") as file:
+    pieces = list(parts) or [path]
+    for piece in pieces:
+        if piece.is_symlink() or not piece.is_file():
+            raise BundleError(f"{piece}: not a regular file")
+    with joined(pieces) as file:
         members = scan(file, str(path))
-        contents = resolve(file, members, str(path))
+        contents = resolve(file, members, str(path), without)
         if expected:
             _compare(contents, expected, path)
         known = {layer.digest: layer.unpacked_size for layer in expected.layers} if expected else {}
         with ThreadPoolExecutor(1) as pool:
-            whole = pool.submit(_file_digest, path)
+            whole = pool.submit(_file_digest, pieces)
             pairs = zip(contents.manifest.layers, contents.config.rootfs.diff_ids, strict=True)
             for digest, diff_id in dict.fromkeys((layer.digest, diff_id) for layer, diff_id in pairs):
+                if digest in without:
+                    continue
                 member = members[blob_name(digest)]
                 limit = known.get(digest, member.size * _MAX_RATIO) if unpack else None
                 _check_layer(file, member, digest, diff_id, f"{path}: {blob_name(digest)}", limit)
@@ -124,9 +137,9 @@ def _blocks(file: BinaryIO, member: Member, place: str) -> Iterator[bytes]:
         yield block
 
 
-def _file_digest(path: Path) -> Digester:
+def _file_digest(parts: Sequence[Path]) -> Digester:
     target = Digester()
-    with path.open("rb") as file:
+    with joined(parts) as file:
         while block := file.read(BLOCK):
             target.write(block)
     return target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -72,8 +72,8 @@ def scan(file: BinaryIO, where: str) -> dict[str, Member]:
     return found
 
 
-def resolve(file: BinaryIO, members: Mapping[str, Member], where: str) -> Contents:
-    """The image that `index.json` and `manifest.json` both describe.
+def resolve(file: BinaryIO, members: Mapping[str, Member], where: str, without: Collection[str] = ()) -> Contents:
+    """The image that `index.json` and `manifest.json` both describe; the layers `without` are left out.
 
     BundleError if a member is missing or belongs to nothing, a size or digest is not the true one, or the two disagree.
     """
@@ -86,7 +86,8 @@ def resolve(file: BinaryIO, members: Mapping[str, Member], where: str) -> Conten
     manifest = parse(reader.blob(top), Manifest, f"{where}: {blob_name(top.digest)}")
     config = parse(reader.blob(manifest.config), ImageConfig, f"{where}: {blob_name(manifest.config.digest)}")
     for layer in manifest.layers:
-        reader.member(layer)
+        if layer.digest not in without:
+            reader.member(layer)
     if len(config.rootfs.diff_ids) != len(manifest.layers):
         raise BundleError(f"{where}: the config names {len(config.rootfs.diff_ids)} layers, not {len(manifest.layers)}")
     names = tuple(
@@ -96,7 +97,9 @@ def resolve(file: BinaryIO, members: Mapping[str, Member], where: str) -> Conten
     )
     _compare_saved(reader, manifest, names)
     used = {LAYOUT, INDEX, SAVED, *map(blob_name, (top.digest, manifest.config.digest))}
-    extra = sorted(members.keys() - used - {blob_name(layer.digest) for layer in manifest.layers})
+    extra = sorted(
+        members.keys() - used - {blob_name(layer.digest) for layer in manifest.layers if layer.digest not in without}
+    )
     if extra:
         raise BundleError(f"{where}: {extra[0]} belongs to nothing")
     annotations = {

@@ -83,8 +83,8 @@ def test_shellcheck_finds_nothing_in_the_script_as_it_is_kept_and_as_it_is_writt
 
 def test_the_script_is_told_what_it_needs() -> None:
     assert "\nversion=1.2.0-rc.1+g1a2b3c4\n" in SCRIPT
-    line = f"images/web-1.2.0-rc.1+g1a2b3c4-linux-amd64.tar 4000 {DIGESTS[0]} {DIGESTS[1]} shop/web:1.2.0-rc.1_g1a2b3c4"
-    assert f"\n{line} shop/web:latest\n" in SCRIPT
+    needs = "images/web-1.2.0-rc.1+g1a2b3c4-linux-amd64.tar 4000 - - -"
+    assert f"\n{needs} {DIGESTS[0]} {DIGESTS[1]} shop/web:1.2.0-rc.1_g1a2b3c4 shop/web:latest\n" in SCRIPT
     assert "example/web" not in SCRIPT
 
 

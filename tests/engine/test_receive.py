@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +67,16 @@ class Node:
 
 
 @pytest.fixture(scope="module")
-def bundles(make_tiny: Callable[[], Project]) -> Iterator[list[Path]]:
+def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
+    """The project that promotes."""
+    made = make_tiny()
+    yield made
+    made.clean()
+
+
+@pytest.fixture(scope="module")
+def bundles(project: Project) -> list[Path]:
     """Two releases and a later snapshot, all signed; the second has two names that move."""
-    project = make_tiny()
     key = project.root.parent / "signing-key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     with (project.root / ".lyra.toml").open("a") as file:
@@ -85,8 +93,7 @@ def bundles(make_tiny: Callable[[], Project]) -> Iterator[list[Path]]:
     assert [each.name.partition("+")[0] for each in found] == ["1.9.0", "1.10.0", "1.10.1-dev.1"]
     signers = project.root.parent / "signers"
     signers.write_text(f"{ADA} {key.with_suffix('.pub').read_text()}")
-    yield found
-    project.clean()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -167,15 +174,15 @@ def test_a_signature_is_asked_for(node: Node, bundles: list[Path], signers: str)
     bundle = node.carried(bundles[0])
     asked = ("--allowed-signers", os.path.relpath(signers, node.place), "--signer")
     assert f"signed by {ADA}\n" in node.receive(bundle, *asked, ADA).out
-    refused(node.receive(bundle, *asked, "eve"), 6, "refused", "not signed by eve")
+    refused(node.receive(bundle, *asked, "eve"), 60, "refused", "not signed by eve")
     (node.place / "revoked").write_text(Path(signers).read_text().partition(" ")[2])
-    refused(node.receive(bundle, *asked, ADA, "--revoked", "revoked"), 6, "refused", "not signed by")
+    refused(node.receive(bundle, *asked, ADA, "--revoked", "revoked"), 60, "refused", "not signed by")
     shutil.copy(signers, bundle / "signers")
     inside = ("--allowed-signers", str(bundle / "signers"), "--signer", ADA)
-    refused(node.receive(bundle, *inside), 6, "refused", "came with the bundle")
+    refused(node.receive(bundle, *inside), 60, "refused", "came with the bundle")
     (bundle / "signers").unlink()
     (bundle / layout.SIGNATURE).unlink()
-    refused(node.receive(bundle, *asked, ADA), 6, "refused", "not signed")
+    refused(node.receive(bundle, *asked, ADA), 60, "refused", "not signed")
     assert node.receive(bundle).code == 0
 
 
@@ -192,12 +199,12 @@ def test_a_damaged_archive_is_never_given_to_the_engine(node: Node, bundles: lis
 def test_an_older_version_is_refused_unless_that_is_wanted(node: Node, bundles: list[Path]) -> None:
     older, newer, snapshot = bundles
     assert node.receive(newer).code == 0
-    refused(node.receive(older), 6, "refused", "tiny/web:1.10.0 is loaded, and newer than 1.9.0", "--allow-older")
+    refused(node.receive(older), 60, "refused", "tiny/web:1.10.0 is loaded, and newer than 1.9.0", "--allow-older")
     assert "tiny/web:1.9.0" not in node.tags()
     assert node.receive(older, "--allow-older").code == 0
     assert "tiny/web:1.9.0" in node.tags()
     assert node.receive(snapshot).code == 0, "what comes after a release is newer"
-    refused(node.receive(newer), 6, "refused", "newer than 1.10.0")
+    refused(node.receive(newer), 60, "refused", "newer than 1.10.0")
 
 
 def test_a_newer_version_takes_the_names_that_move(node: Node, bundles: list[Path]) -> None:
@@ -211,7 +218,7 @@ def test_a_newer_version_takes_the_names_that_move(node: Node, bundles: list[Pat
 def test_a_version_with_other_content_is_refused(node: Node, bundles: list[Path]) -> None:
     assert node.receive(bundles[1]).code == 0
     node.docker("tag", "tiny/web:1.10.0", "tiny/web:1.9.0")
-    refused(node.receive(bundles[0], "--allow-older"), 6, "refused", "tiny/web:1.9.0 is sha256:", "promoted was")
+    refused(node.receive(bundles[0], "--allow-older"), 60, "refused", "tiny/web:1.9.0 is sha256:", "promoted was")
 
 
 def test_an_image_that_lacks_a_layer_is_no_success(node: Node, bundles: list[Path]) -> None:
@@ -252,12 +259,80 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_loaded(node: Node, 
     file = image_of(bundle)["file"]
     (line,) = [line for line in (bundle / layout.RECEIVE).read_text().splitlines() if line.startswith(file)]
     rewrite(bundle, line, " ".join([file, str(10**15), *line.split()[2:]]))
-    refused(inside(node, bundle), 3, "no-space", "kB free", str(10**15 // 1024))
+    refused(inside(node, bundle), 30, "no-space", "kB free", str(10**15 // 1024))
     assert node.tags() == []
     rewrite(bundle, str(10**15), "1")
     result = inside(node, bundle)
     assert result.code == 0, result.text
     assert "free space is not checked" not in result.out
+
+
+def packed(project: Project, node: Node, version: str, *options: str) -> Path:
+    """A pack of a version, made into a folder of one test."""
+    target = node.place / "medium"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    result = project.lyra("bundle.pack", version, "--to", str(target), "--json", *options)
+    assert result.code == 0, result.text
+    (folder,) = target.iterdir()
+    assert json.loads(result.out)["size"] == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return folder
+
+
+def test_what_a_version_adds_is_received_where_the_older_one_is(
+    node: Node, project: Project, bundles: list[Path], signers: str
+) -> None:
+    pack = packed(project, node, "1.10.0", "--since", "1.9.0")
+    archive = image_of(bundles[1])["file"]
+    assert (pack / archive).stat().st_size < (bundles[1] / archive).stat().st_size / 10
+    asked = ("--allowed-signers", signers, "--signer", ADA)
+    refused(node.receive(pack, *asked), 31, "incomplete", "layers of tiny/web:1.9.0", "Nothing was loaded", "1.10.0")
+    assert node.tags() == []
+    assert node.receive(bundles[0]).code == 0
+    began = time.monotonic()
+    node.docker("load", "--input", str(pack / archive))
+    assert time.monotonic() - began < 1
+    node.docker("image", "rm", "tiny/web:1.10.0", "tiny/web:1.10", "tiny/web:1", "tiny/web:latest")
+    result = node.receive(pack, *asked)
+    assert result.code == 0, result.text
+    assert "tiny/web:1.10.0 is loaded, and is what was promoted" in result.out
+    assert "what it adds to 1.9.0" in result.out
+    assert node.tags()[-1] == "tiny/web:latest"
+    page = node.docker("run", "--rm", "--entrypoint", "/bin/cat", "tiny/web:1.10.0", "/www/index.html")
+    assert page == "It is tiny. 1.10.0\n"
+    assert "is there already" in node.receive(pack).out
+
+
+def test_a_version_that_is_here_is_named_where_another_one_would_be_needed(
+    node: Node, project: Project, bundles: list[Path]
+) -> None:
+    pack = packed(project, node, bundles[2].name, "--since", "1.10.0")
+    assert node.receive(bundles[0]).code == 0
+    refused(node.receive(pack), 31, "incomplete", "layers of tiny/web:1.10.0", "a version that is here: 1.9.0")
+    assert [tag for tag in node.tags() if "dev" in tag] == []
+
+
+def test_a_bad_part_is_named_and_brought_again_alone(node: Node, project: Project, bundles: list[Path]) -> None:
+    pack = packed(project, node, "1.9.0", "--split", "64k")
+    parts = sorted((pack / layout.IMAGES).iterdir())
+    assert len(parts) > 3
+    assert max(path.stat().st_size for path in pack.rglob("*")) == 64 * 1024
+    assert b"".join(part.read_bytes() for part in parts) == (bundles[0] / image_of(bundles[0])["file"]).read_bytes()
+    whole = parts[2].read_bytes()
+    parts[2].write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    refused(node.receive(pack), 6, "corrupt", f"only these\n  images/{parts[2].name}: changed\n")
+    told = project.lyra("verify", str(pack))
+    assert (told.code, told.err.count("images/")) == (6, 1), told.text
+    assert f"images/{parts[2].name}: changed" in told.err
+    assert project.lyra("verify", str(parts[2])).code == 6
+    assert project.lyra("verify", str(parts[1])).code == 0
+    parts[2].write_bytes(whole)
+    assert project.lyra("verify", str(parts[2])).code == 0
+    result = node.receive(pack)
+    assert result.code == 0, result.text
+    assert "tiny/web:1.9.0 is loaded, and is what was promoted" in result.out
+    parts[-1].unlink()
+    refused(node.receive(pack), 6, "corrupt", f"images/{parts[-1].name}: missing")
 
 
 def inside(node: Node, bundle: Path) -> Outcome:

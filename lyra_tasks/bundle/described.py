@@ -1,0 +1,91 @@
+"""A bundle as its own documents describe it, without its archives: what two versions are compared by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lyra_tasks.bundle import layout
+from lyra_tasks.bundle.manifest import Manifest
+from lyra_tasks.bundle.read import bundle_of, read_index, read_manifest
+from lyra_tasks.errors import BundleError
+from lyra_tasks.images.documents import parse
+
+
+@dataclass(frozen=True)
+class Described:
+    """The documents of one version; `packages` are versions by image and package, `configs` digests by path."""
+
+    manifest: Manifest
+    services: Mapping[str, Mapping[str, Any]]
+    packages: Mapping[str, Mapping[str, tuple[str, ...]]]
+    tests: Mapping[str, str]
+    deviations: Mapping[str, str]
+    configs: Mapping[str, str]
+
+
+def described(bundle: Path) -> Described:
+    """Read the documents in a bundle's folder; BundleError naming the one that is damaged or missing."""
+    manifest = read_manifest(bundle)
+    try:
+        services = _document(bundle, layout.ENVIRONMENT)["services"]
+        return Described(
+            manifest=manifest,
+            services=services,
+            packages={image.name: _packages(bundle, image.name) for image in manifest.images},
+            tests={check["name"]: check["outcome"] for check in _document(bundle, layout.TESTS_JSON)["checks"]},
+            deviations={
+                f"{each['rule']} on {each['scope']}": f"{each['reason']} ({each['owner']}, until {each['expires']})"
+                for each in _document(bundle, layout.DEVIATIONS)["deviations"]
+            },
+            configs={
+                file["file"]: _digest(bundle / "deploy" / file["file"])
+                for service in services.values()
+                for file in service["configs"]
+            },
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{bundle}: a document is not what this program writes ({error})") from error
+    except OSError as error:
+        raise BundleError(f"{error.filename}: {error.strerror}", hint="`verify` says what is missing") from error
+
+
+def bundle_at(bundles: Path, name: str) -> Path:
+    """The folder that `name` means: a version of the project, or the path of a bundle that lies elsewhere."""
+    path = Path(name)
+    return path if "/" in name or path.is_dir() else bundle_of(bundles, name)
+
+
+def version_before(bundles: Path, project: str, version: str) -> Described | None:
+    """The highest version below `version` that is still there and can be read, or None."""
+    from semver import Version
+
+    own = Version.parse(version)
+    for entry in read_index(bundles, project).versions:
+        if Version.parse(entry.version) < own and entry.version != version:
+            try:
+                return described(bundles / entry.version)
+            except BundleError:
+                continue
+    return None
+
+
+def _packages(bundle: Path, image: str) -> dict[str, tuple[str, ...]]:
+    """Versions by package; the kind of a package is part of its name: `deb openssl`."""
+    found: dict[str, set[str]] = {}
+    for each in _document(bundle, layout.sbom_file(image)).get("components", []):
+        kind = str(each.get("purl", "")).removeprefix("pkg:").partition("/")[0]
+        if each.get("type") == "library" and kind:
+            found.setdefault(f"{kind} {each['name']}", set()).add(str(each.get("version", "")))
+    return {name: tuple(sorted(versions)) for name, versions in found.items()}
+
+
+def _document(bundle: Path, name: str) -> dict[str, Any]:
+    return parse((bundle / name).read_bytes(), dict[str, Any], str(bundle / name))
+
+
+def _digest(path: Path) -> str:
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"

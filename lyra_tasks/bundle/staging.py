@@ -1,0 +1,76 @@
+"""Folders that are there whole or not at all: filled beside their place, synced, renamed into it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lyra_tasks import console
+from lyra_tasks.errors import NoSpaceError
+from lyra_tasks.files import sync_folder
+
+_STAGING = ".staging-"
+
+
+@contextmanager
+def staging(folder: Path, word: str, *, sweep: str = "*") -> Iterator[Path]:
+    """A folder beside `folder`, of which nothing is left if what happens in it fails.
+
+    Remains of earlier ones are swept, of all whose names fit `sweep`; the caller holds a lock over those. NoSpaceError
+    that names `word`, to be run again, if the disk is full.
+    """
+    parent = folder.parent
+    for old in parent.glob(f"{_STAGING}{sweep}"):
+        shutil.rmtree(old)
+    stage = parent / f"{_STAGING}{folder.name}"
+    try:
+        stage.mkdir()
+        yield stage
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise NoSpaceError(
+                f"no space left in {parent} for {folder.name}",
+                hint=f"free space there, then run `{word}` again",
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def require_room(folder: Path, needed: int, what: str) -> None:
+    """NoSpaceError with both figures where `folder` has less room than the `needed` bytes."""
+    free = free_bytes(folder)
+    if needed > free:
+        raise NoSpaceError(
+            f"{what} needs {console.size(needed)}, and {folder} has {console.size(free)} free",
+            hint="free space there, or choose another folder",
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """The room at a folder for whoever asks."""
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
+
+
+def publish(stage: Path, folder: Path) -> None:
+    """Make all of `stage` durable, and give it its name; what had that name before is removed afterwards."""
+    for place, _, names in os.walk(stage):
+        for name in names:
+            handle = os.open(Path(place, name), os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        sync_folder(Path(place))
+    aside = stage.with_name(f"{stage.name}.old")
+    if folder.exists():
+        folder.rename(aside)
+    stage.rename(folder)
+    sync_folder(folder.parent)
+    if aside.exists():
+        shutil.rmtree(aside)

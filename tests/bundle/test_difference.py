@@ -1,0 +1,105 @@
+"""What is different between two versions: each section by an example, and nothing where nothing is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lyra_tasks.bundle.described import Described
+from lyra_tasks.bundle.difference import SECTIONS, Change, difference
+from lyra_tasks.errors import UsageError
+from tests.bundle.test_receive_script import DIGESTS, MANIFEST
+
+SERVICE: dict[str, Any] = {
+    "image": "shop/web:1.0.0",
+    "user": "10001",
+    "environment": [{"name": "NAME", "required": False, "secret": False, "default": "x", "pattern": None}],
+    "secrets": [{"name": "key", "path": "/run/secrets/key"}],
+    "volumes": [{"name": "data", "path": "/data", "size": 1024**2, "owner": "1:1"}],
+    "ports": [{"name": "http", "port": 80}],
+    "configs": [{"name": "site", "path": "/etc/site", "file": "configs/web/site"}],
+    "limits": {"cpus": 0.5, "memory": 1024**2, "pids": 5, "tmpfs": {"/tmp": 1024}},
+    "depends_on": [],
+    "egress": False,
+    "healthcheck": True,
+}
+FIRST = Described(
+    manifest=MANIFEST,
+    services={"web": SERVICE},
+    packages={"web": {"deb openssl": ("3.0",)}, "counter": {"deb openssl": ("3.0",)}},
+    tests={"it works": "passed"},
+    deviations={},
+    configs={"configs/web/site": DIGESTS[0]},
+)
+
+
+def second(**service: Any) -> Described:
+    manifest = MANIFEST.model_copy(update={"version": "1.3.0"})
+    return replace(FIRST, manifest=manifest, services={"web": SERVICE | service})
+
+
+def test_a_new_version_of_the_same_is_no_difference() -> None:
+    found = difference(FIRST, second(image="shop/web:1.3.0"))
+    assert (found.before, found.after, found.changes) == (MANIFEST.version, "1.3.0", ())
+
+
+@pytest.mark.parametrize(
+    ("section", "service", "name", "before", "after"),
+    [
+        ("services", {"user": ""}, "web: user", "10001", "root"),
+        ("services", {"egress": True}, "web: egress", "no", "yes"),
+        ("services", {"depends_on": ["db"]}, "web: depends on", "nothing", "db"),
+        ("environment", {"environment": []}, "web: NAME", "default 'x'", None),
+        ("secrets", {"secrets": []}, "web: key", "/run/secrets/key", None),
+        (
+            "volumes",
+            {"volumes": [SERVICE["volumes"][0] | {"size": 2 * 1024**2}]},
+            "web: data", "/data, 1m, owner 1:1", "/data, 2m, owner 1:1",
+        ),
+        ("ports", {"ports": [{"name": "http", "port": 81}]}, "web: http", "80", "81"),
+        ("limits", {"limits": SERVICE["limits"] | {"memory": 2 * 1024**2}}, "web: memory", "1m", "2m"),
+        ("limits", {"limits": SERVICE["limits"] | {"tmpfs": {}}}, "web: tmpfs /tmp", "1k", None),
+    ],
+)  # fmt: skip
+def test_what_changed_of_a_service_is_told(
+    section: str, service: dict[str, Any], name: str, before: str | None, after: str | None
+) -> None:
+    assert difference(FIRST, second(**service)).changes == (Change(section, name, before, after),)
+
+
+def test_what_changed_beside_the_services_is_told() -> None:
+    (image,) = MANIFEST.images
+    layer = image.layers[0].model_copy(update={"size": 1200})
+    changed = image.model_copy(
+        update={"config_digest": DIGESTS[1], "size": 2000, "diff_ids": [DIGESTS[0]], "layers": [layer]}
+    )
+    after = replace(
+        second(),
+        manifest=MANIFEST.model_copy(update={"version": "1.3.0", "images": [changed]}),
+        packages={"web": {"deb openssl": ("3.1",)}, "counter": {"deb openssl": ("3.1",)}},
+        tests={"it works": "failed", "it is new": "passed"},
+        deviations={"a.rule on services.web": "because (ada, until 2027-01-01)"},
+        configs={"configs/web/site": DIGESTS[1]},
+    )
+    found = difference(FIRST, after).changes
+    order = [SECTIONS.index(each.section) for each in found]
+    assert order == sorted(order)
+    assert set(found) == {
+        Change("images", "web", DIGESTS[0], DIGESTS[1]),
+        Change("layers", f"web: {DIGESTS[2]}", "900 B", None),
+        Change("layers", f"web: {DIGESTS[0]}", None, "1.2 kB"),
+        Change("packages", "counter, web: deb openssl", "3.0", "3.1"),
+        Change("configs", "web: site", f"/etc/site, {DIGESTS[0]}", f"/etc/site, {DIGESTS[1]}"),
+        Change("tests", "it works", "passed", "failed"),
+        Change("tests", "it is new", None, "passed"),
+        Change("sizes", "web", "1.0 kB", "2.0 kB"),
+        Change("deviations", "a.rule on services.web", None, "because (ada, until 2027-01-01)"),
+    }
+
+
+def test_two_projects_are_not_compared() -> None:
+    other = replace(FIRST, manifest=MANIFEST.model_copy(update={"project": "bank"}))
+    with pytest.raises(UsageError, match="two projects"):
+        difference(FIRST, other)
