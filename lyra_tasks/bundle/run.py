@@ -23,7 +23,7 @@ from lyra_tasks.bundle.sbom import from_tool, image_packages, sbom
 from lyra_tasks.bundle.signature import sign, signing_key
 from lyra_tasks.engine.objects import saved
 from lyra_tasks.errors import BundleError, ImmutableError, NoSpaceError
-from lyra_tasks.files import sync_folder, write_file
+from lyra_tasks.files import STAGING, sync_folder, write_file
 from lyra_tasks.images.archive import write_archive
 from lyra_tasks.images.check import check_archive
 from lyra_tasks.images.pack import PackedImage, Wanted, pack
@@ -32,7 +32,6 @@ from lyra_tasks.run import locked
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
 
-_STAGING = ".staging-"
 _LOCK = ".lock"
 
 
@@ -53,6 +52,7 @@ def run(plan: PromotionPlan, work: Workspace) -> Promotion:
     version is to be seen, and what was there before is as it was.
     """
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
+    work.mark_live(work.run)
     with locked(plan.folder.parent / _LOCK, what="the promotion directory"):
         if plan.folder.exists():
             return Promotion(plan.folder, _same(plan), made=False)
@@ -91,9 +91,9 @@ def _same(plan: PromotionPlan) -> Manifest:
 def _staging(plan: PromotionPlan) -> Iterator[Path]:
     """A folder beside the versions, of which nothing is left if what happens in it fails; older remains are swept."""
     parent = plan.folder.parent
-    for old in parent.glob(f"{_STAGING}*"):
+    for old in parent.glob(f"{STAGING}*"):
         shutil.rmtree(old)
-    stage = parent / f"{_STAGING}{plan.version}"
+    stage = parent / f"{STAGING}{plan.version}"
     try:
         stage.mkdir()
         yield stage
