@@ -39,7 +39,7 @@ class Paths:
     @property
     def live(self) -> Path:
         """One lock per run that is going on."""
-        return self.state / "live"
+        return live_folder(self.state)
 
     def run_folder(self, run_id: str, *, keep: int) -> Path:
         """Make the folder of a run and drop the oldest beyond `keep`, but none of a run that is going on.
@@ -88,6 +88,11 @@ def paths_of(root: Path, name: str) -> Paths:
 def new_run_id() -> str:
     """A run id that sorts by time and is a valid part of any Docker name: `20261123t211504-3f9a1c`."""
     return f"{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+def live_folder(state: Path) -> Path:
+    """Where a state folder has one lock per run that is going on."""
+    return state / "live"
 
 
 def begin_run(folder: Path, run_id: str) -> int:

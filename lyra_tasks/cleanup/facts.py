@@ -34,6 +34,7 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
         owned=owned,
         live=work.live_elsewhere(),
         crashed=frozenset(chain.from_iterable(crashed_runs(state) for state in states)),
+        unfinished=bool(mine.begun),
         shared=_shared(work, engine, things, mine) if engine is not None else {},
         temporary=tuple(temporary_files(work.paths, work.bundles)),
         figures=figures(engine) if engine is not None else None,
@@ -41,7 +42,8 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
         sandboxes=tuple(running),
         # one that ran before this word needed it was started by whoever wrote so into the journal
         by_itself=tuple(each for each in running if each not in before or started_by_itself(journals[each].entries())),
-        states=tuple(each for each in states if sandbox.has_data(each)),
+        states=tuple(states),
+        with_data=tuple(each for each in states if sandbox.has_data(each)),
     ), engine
 
 

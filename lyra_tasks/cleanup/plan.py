@@ -20,15 +20,18 @@ Level = Literal["objects", "cache", "all"]
 class CleanFacts:
     """What there is, found out.
 
-    `live` are the runs of other terminals and their processes, `crashed` those that were killed. `shared` are image
-    references that another checkout made as well, and which one. `sandboxes` are the state folders whose engine runs,
-    `by_itself` those of them that a word started.
+    `live` are the runs of other terminals and their processes, `crashed` those that were killed, and
+    `unfinished` is whether a build was. `shared` are image
+    references that another checkout made as well, and which one. `states` are the state folders of this checkout, one
+    for each name that the project had; `sandboxes` those whose engine runs, `by_itself` those whose engine a word
+    started, `with_data` those that have an engine's data.
     """
 
     things: tuple[Thing, ...] = ()
     owned: tuple[Owned, ...] = ()
     live: Mapping[str, int] = field(default_factory=dict)
     crashed: frozenset[str] = frozenset()
+    unfinished: bool = False
     shared: Mapping[Owned, str] = field(default_factory=dict)
     temporary: tuple[Path, ...] = ()
     figures: Figures | None = None
@@ -36,6 +39,7 @@ class CleanFacts:
     sandboxes: tuple[Path, ...] = ()
     by_itself: tuple[Path, ...] = ()
     states: tuple[Path, ...] = ()
+    with_data: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def plan(facts: CleanFacts, level: Level) -> CleanPlan:
         temporary=() if facts.live else facts.temporary,
         prune_cache=level != "objects" and facts.owns_builder and not facts.live,
         stop=() if facts.live else facts.sandboxes if level == "all" else facts.by_itself,
-        purge=facts.states if level == "all" else (),
+        purge=facts.with_data if level == "all" else (),
     )
 
 

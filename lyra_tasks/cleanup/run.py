@@ -35,13 +35,14 @@ _REAPERS = 5.0  # seconds that reapers of killed runs have to see that nothing i
 
 
 def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> CleanupProof:
-    """Remove what `plan` lists and what appears meanwhile, until two scans find nothing; then stop the sandbox.
+    """Remove what `plan` lists and what appears meanwhile, until a scan finds nothing (after a killed run: two); then
+    stop the sandbox.
 
     The proof is written into the run's folder, or into the state folder if `.lyra/` goes. What is left is in it; an
     engine that stops answering is an EngineUnavailableError, and the next `clean` goes on where this one ended.
     """
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-    states = list(dict.fromkeys([work.paths.state, *plan.stop, *plan.purge]))
+    states = plan.facts.states
     seen = traces(states, work.paths.work)
     before = inventory(plan.facts.things, plan.facts.figures, seen, plan.facts.temporary)
     removed: list[Owned] = []
@@ -88,7 +89,8 @@ def _sweep(
     """What the engine holds at the end, and what of it is residue; `removed` grows, also if this ends early."""
     todo, things, reasons = list(plan.objects), plan.facts.things, dict(plan.held)
     spared = {*plan.live, *plan.shared, *plan.held}
-    empty = 0
+    # where something was killed, the engine may still be making what it was asked for
+    empty, enough = 0, 2 if plan.facts.unfinished or plan.facts.crashed else 1
     for scan in range(_SCANS):
         if todo:
             done = removal(engine, todo, things)
@@ -104,7 +106,7 @@ def _sweep(
         ours = [each for thing in things if (each := mine.of(thing)) is not None and each not in spared]
         todo = [each for each in ours if each.run not in work.live_elsewhere()]
         empty = 0 if todo else empty + 1
-        if empty == 2:
+        if empty == enough:
             break
     still = {*plan.held, *todo} & {each for thing in things if (each := mine.of(thing)) is not None}
     return things, [residue_of(each, plan.held.get(each), reasons.get(each, "")) for each in sorted(still, key=_order)]
@@ -119,8 +121,9 @@ def _outside(plan: CleanPlan, work: Workspace) -> list[Residue]:
     left = []
     temporary.remove(plan.temporary)
     if not plan.facts.live:
-        DevStore(work.paths.state).forget()
-        forget_crashed(work.paths.state, plan.facts.crashed)
+        for state in plan.facts.states:
+            DevStore(state).forget()
+            forget_crashed(state, plan.facts.crashed)
     for state in dict.fromkeys([*plan.stop, *plan.purge]):
         report = sandbox.down(state, purge=state in plan.purge)
         left += [
@@ -129,13 +132,13 @@ def _outside(plan: CleanPlan, work: Workspace) -> list[Residue]:
         ]
     if plan.forget:
         shutil.rmtree(work.paths.work, ignore_errors=True)
-    return left + _reapers_left(plan, work)
+    return left + _reapers_left(plan)
 
 
-def _reapers_left(plan: CleanPlan, work: Workspace) -> list[Residue]:
+def _reapers_left(plan: CleanPlan) -> list[Residue]:
     """The reapers of killed runs, which end when they see that nothing is left for them to do."""
     deadline = time.monotonic() + _REAPERS
-    while not plan.facts.live and (waiting := reapers([work.paths.state])):
+    while not plan.facts.live and (waiting := reapers(plan.facts.states)):
         if time.monotonic() > deadline:
             return [Residue(kind="process", name=str(pid), why="a reaper", remove=f"kill {pid}") for pid in waiting]
         time.sleep(0.05)

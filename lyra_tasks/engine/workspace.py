@@ -17,11 +17,11 @@ from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.connect import Engine, connect
 from lyra_tasks.engine.guard import sweep
 from lyra_tasks.engine.ownership import Owner
-from lyra_tasks.records.checkouts import note_checkout
+from lyra_tasks.records.checkouts import former, note_checkout
 from lyra_tasks.records.evidence import EvidenceStore
 from lyra_tasks.records.images import ImageStore
 from lyra_tasks.records.journal import Entry, Journal
-from lyra_tasks.run import Paths, begin_run, end_run, live_runs, new_run_id, paths_of
+from lyra_tasks.run import Paths, begin_run, end_run, live_folder, live_runs, new_run_id, paths_of
 
 SANDBOX_STARTED = "sandbox-started"
 
@@ -127,7 +127,8 @@ class Workspace:
 
     def live_elsewhere(self) -> dict[str, int]:
         """The runs of this checkout that are going on in other processes, which are named."""
-        return {run: pid for run, pid in live_runs(self.paths.live).items() if run not in self._live}
+        folders = [self.paths.live, *(live_folder(each.state) for each in former(self.paths))]
+        return {run: pid for folder in folders for run, pid in live_runs(folder).items() if run not in self._live}
 
     @property
     def bundles(self) -> Path:
