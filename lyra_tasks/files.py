@@ -9,6 +9,9 @@ from pathlib import Path
 
 from lyra_tasks.errors import NoSpaceError
 
+STAGING = ".staging-"
+"""How the name of a folder begins that is not whole yet."""
+
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace `path` by `data`: temporary sibling, fsync, rename, fsync of the folder."""

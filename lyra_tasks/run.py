@@ -36,12 +36,23 @@ class Paths:
         """The append-only, hash-chained journal."""
         return self.state / "journal.jsonl"
 
+    @property
+    def live(self) -> Path:
+        """One lock per run that is going on."""
+        return live_folder(self.state)
+
     def run_folder(self, run_id: str, *, keep: int) -> Path:
-        """Make the folder of a run and drop the oldest beyond `keep`; `.lyra/` ignores itself in git."""
+        """Make the folder of a run and drop the oldest beyond `keep`, but none of a run that is going on.
+
+        `.lyra/` ignores itself in git.
+        """
         folder = self.runs / run_id
         folder.mkdir(parents=True, exist_ok=True)
-        for old in sorted(self.runs.iterdir())[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        if old := sorted(self.runs.iterdir())[:-keep]:
+            spared = {run_id, *live_runs(self.live)}
+            for each in old:
+                if each.name not in spared:
+                    shutil.rmtree(each, ignore_errors=True)
         ignore = self.work / ".gitignore"
         if not ignore.exists():
             ignore.write_text("*\n")
@@ -77,6 +88,49 @@ def paths_of(root: Path, name: str) -> Paths:
 def new_run_id() -> str:
     """A run id that sorts by time and is a valid part of any Docker name: `20261123t211504-3f9a1c`."""
     return f"{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+def live_folder(state: Path) -> Path:
+    """Where a state folder has one lock per run that is going on."""
+    return state / "live"
+
+
+def begin_run(folder: Path, run_id: str) -> int:
+    """Mark a run as going on, by a lock in `folder` that the operating system frees; returns the lock's handle."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / run_id
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:  # else it was swept between the two calls
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+            return handle
+        os.close(handle)
+
+
+def end_run(folder: Path, run_id: str, handle: int) -> None:
+    """Mark a run as ended."""
+    (folder / run_id).unlink(missing_ok=True)
+    os.close(handle)
+
+
+def live_runs(folder: Path) -> dict[str, int]:
+    """The runs that are going on, and their processes; what is left of those that have ended is swept."""
+    found = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        except BlockingIOError:
+            said = os.pread(handle, 32, 0).decode(errors="replace").strip()
+            found[path.name] = int(said) if said.isdecimal() else 0
+        finally:
+            os.close(handle)
+    return found
 
 
 @contextmanager

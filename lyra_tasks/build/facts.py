@@ -14,7 +14,6 @@ from lyra_tasks.engine import bases as engine_bases
 from lyra_tasks.engine.base_supply import provide
 from lyra_tasks.engine.connect import require_buildx
 from lyra_tasks.engine.inputs import base_uses, current_inputs
-from lyra_tasks.engine.ownership import IMAGE
 from lyra_tasks.engine.workspace import Workspace, selected
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.rules.deviations import capacity_breaches, require_reasons
@@ -98,6 +97,6 @@ def _provide(work: Workspace, resolution: engine_bases.Resolution) -> None:
     supplies = engine_bases.plan(resolution.bases.values())
     if not supplies:
         return
-    work.journal.extend(work.run, [("intent", {"kind": IMAGE, "name": each.tag}) for each in supplies])
+    work.owner.intend_images(work.engine, [each.tag for each in supplies], private=True)
     made = provide(supplies, work.engine.client, scratch=work.paths.cache)
-    work.owner.made(IMAGE, made)
+    work.owner.made_images(work.engine, made)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lyra_tasks.build.plan import BuildPlan, PlannedImage
 from lyra_tasks.engine.buildx import bake, metadata_of
 from lyra_tasks.engine.objects import inspect_image
-from lyra_tasks.engine.ownership import IMAGE, Owner
+from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.errors import BuildError
 from lyra_tasks.records.images import ImageRecord, ImageStore
 from lyra_tasks.rules.deviations import image_breaches, require_reasons
@@ -52,13 +52,13 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
         masked=_secret_values(plan),
     )
     if plan.first:
-        owner.intend_images(engine, list(plan.first.values()))
+        owner.intend_images(engine, list(plan.first.values()), private=True)
         call(metadata=folder / "bake-bases-metadata.json", targets=tuple(plan.first))
-        owner.made(IMAGE, {tag: str(_inspect(engine, tag)["Id"]) for tag in plan.first.values()})
+        owner.made_images(engine, {tag: str(_inspect(engine, tag)["Id"]) for tag in plan.first.values()})
     owner.intend_images(engine, [image.reference for image in plan.images])
     metadata = call(metadata=folder / "bake-metadata.json")
     built = tuple(_recorded(plan, image, metadata, engine, owner.run, store) for image in plan.images)
-    owner.made(IMAGE, {each.record.reference: each.record.engine_id for each in built})
+    owner.made_images(engine, {each.record.reference: each.record.engine_id for each in built})
     records = {each.record.image: each.record for each in built}
     require_reasons(plan.config, image_breaches(plan.config, records), datetime.now(UTC).date())
     return built

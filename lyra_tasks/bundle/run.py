@@ -52,6 +52,7 @@ def run(plan: PromotionPlan, work: Workspace) -> Promotion:
     version is to be seen, and what was there before is as it was.
     """
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
+    work.mark_live(work.run)
     with locked(plan.folder.parent / _LOCK, what="the promotion directory"):
         if plan.folder.exists():
             return Promotion(plan.folder, _same(plan), made=False)

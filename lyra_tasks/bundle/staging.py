@@ -11,9 +11,7 @@ from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.errors import NoSpaceError
-from lyra_tasks.files import sync_folder
-
-_STAGING = ".staging-"
+from lyra_tasks.files import STAGING, sync_folder
 
 
 @contextmanager
@@ -24,9 +22,9 @@ def staging(folder: Path, word: str, *, sweep: str = "*") -> Iterator[Path]:
     that names `word`, to be run again, if the disk is full.
     """
     parent = folder.parent
-    for old in parent.glob(f"{_STAGING}{sweep}"):
+    for old in parent.glob(f"{STAGING}{sweep}"):
         shutil.rmtree(old)
-    stage = parent / f"{_STAGING}{folder.name}"
+    stage = parent / f"{STAGING}{folder.name}"
     try:
         stage.mkdir()
         yield stage

@@ -2,19 +2,70 @@
 
 from __future__ import annotations
 
-from lyra_tasks.cleanup.plan import CleanPlan, plan
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+from lyra_tasks.cleanup.plan import CleanFacts
+from lyra_tasks.cleanup.temporary import temporary_files
 from lyra_tasks.engine import sandbox
+from lyra_tasks.engine.claims import Claims, Owned, claims_of
 from lyra_tasks.engine.connect import Engine, connect_existing
-from lyra_tasks.engine.ownership import owned
-from lyra_tasks.engine.workspace import Workspace
+from lyra_tasks.engine.guard import crashed_runs
+from lyra_tasks.engine.space import figures, owns_builder
+from lyra_tasks.engine.things import IMAGE, Thing, everything
+from lyra_tasks.engine.workspace import Workspace, started_by_itself
+from lyra_tasks.records.checkouts import former, others
+from lyra_tasks.records.journal import Journal
 
 
-def gather(work: Workspace, *, everything: bool) -> tuple[CleanPlan, Engine | None]:
-    """The cleaning plan, and the engine it is for: None if there is none that could hold anything of ours."""
-    by_itself = work.started_sandbox_itself()
-    was_running = sandbox.find(work.paths.state) is not None
+def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
+    """What there is to clean, and the engine that holds it: None if there is none that could hold anything of ours."""
+    journals = _journals(work)
+    states = list(journals)
+    before = {state for state in states if sandbox.find(state) is not None}
     engine = connect_existing(work.config, work.paths)
-    objects = owned(engine, work.journal.entries()) if engine is not None else []
-    sandboxed = engine is not None and engine.facts.sandboxed
-    stop = sandboxed and (by_itself or not was_running or everything)
-    return plan(objects, sandbox_running=stop, everything=everything), engine
+    running = [state for state in states if sandbox.find(state) is not None]
+    things = everything(engine) if engine is not None else ()
+    mine = claims(work, engine.facts.id) if engine is not None else Claims()
+    owned = tuple(each for thing in things if (each := mine.of(thing)) is not None)
+    return CleanFacts(
+        things=things,
+        owned=owned,
+        live=work.live_elsewhere(),
+        crashed=frozenset(chain.from_iterable(crashed_runs(state) for state in states)),
+        unfinished=bool(mine.begun),
+        shared=_shared(work, engine, things, mine) if engine is not None else {},
+        temporary=tuple(temporary_files(work.paths, work.bundles)),
+        figures=figures(engine) if engine is not None else None,
+        owns_builder=engine is not None and owns_builder(engine),
+        sandboxes=tuple(running),
+        # one that ran before this word needed it was started by whoever wrote so into the journal
+        by_itself=tuple(each for each in running if each not in before or started_by_itself(journals[each].entries())),
+        states=tuple(states),
+        with_data=tuple(each for each in states if sandbox.has_data(each)),
+    ), engine
+
+
+def claims(work: Workspace, engine: str) -> Claims:
+    """What this checkout claims in an engine, under every name that the project ever had in this folder."""
+    return claims_of(chain.from_iterable(each.entries() for each in _journals(work).values()), engine)
+
+
+def _journals(work: Workspace) -> dict[Path, Journal]:
+    """The journals of this checkout by state folder: those from under former names first, the present one last."""
+    return {**{each.state: each.journal for each in former(work.paths)}, work.paths.state: work.journal}
+
+
+def _shared(work: Workspace, engine: Engine, things: Iterable[Thing], mine: Claims) -> dict[Owned, str]:
+    """The images that other checkouts made as well, with the id of one of them; those that are deleted do not count."""
+    images = {each: own for each in things if each.kind == IMAGE and (own := mine.of(each)) is not None}
+    found: dict[Owned, str] = {}
+    for other in others(work.paths) if images else ():
+        # a journal may be long, and most have nothing to do with these images
+        text = other.journal.path.read_bytes()
+        named = [each for each in images if each.name.encode() in text]
+        if named and not other.is_gone:
+            theirs = claims_of(other.journal.entries(), engine.facts.id)
+            found |= {images[each]: other.project_id for each in named if theirs.of(each) is not None}
+    return found

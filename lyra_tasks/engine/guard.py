@@ -11,8 +11,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,26 @@ def sweep(engine: Engine, journal: Journal, project_id: str, state: Path) -> lis
     return gone
 
 
+def crashed_runs(state: Path) -> list[str]:
+    """The runs that were killed, and whose things nobody has taken away yet."""
+    found = []
+    for path in sorted((state / _FOLDER).glob(f"*{_SUFFIX}")):
+        with suppress(FileNotFoundError, BlockingIOError):
+            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                found.append(path.name.removesuffix(_SUFFIX))
+            finally:
+                os.close(handle)
+    return found
+
+
+def forget_crashed(state: Path, runs: Iterable[str]) -> None:
+    """Everything that these runs left has been taken away."""
+    for run in runs:
+        (state / _FOLDER / f"{run}{_SUFFIX}").unlink(missing_ok=True)
+
+
 def reap(engine: Engine, owner: Owner, path: Path) -> list[Owned]:
     """Remove the objects of one dead run, until two scans find none: the engine may still have been making one."""
     gone: list[Owned] = []
@@ -68,7 +88,7 @@ def reap(engine: Engine, owner: Owner, path: Path) -> list[Owned]:
     while empty < 2:
         found = owned(engine, owner.journal.entries(), run=owner.run)
         removed, _ = remove(engine, found)
-        owner.removed(removed)
+        owner.removed(engine, removed)
         gone += removed
         empty = 0 if found else empty + 1
         if empty < 2:

@@ -1,38 +1,41 @@
 """Ownership, written down twice: a label with a nonce on the object, and the nonce in the journal before it exists.
 
 Only what has both is ever removed. Images carry no such label (it would change their digest): they are owned by the
-reference and the id that the journal holds.
+reference and the id that the journal holds, in the engine where they were made.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from lyra_tasks.engine.claims import Owned, claims_of
 from lyra_tasks.engine.faults import engine_faults
+from lyra_tasks.engine.things import CONTAINER, IMAGE, LABEL_NONCE, NETWORK, VOLUME, everything, labelled
 from lyra_tasks.records.journal import Entry, Journal
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
 
+__all__ = [
+    "CONTAINER",
+    "IMAGE",
+    "LABEL_NONCE",
+    "LABEL_PROJECT",
+    "LABEL_RUN",
+    "LABEL_SERVICE",
+    "NETWORK",
+    "VOLUME",
+    "Owned",
+    "Owner",
+    "owned",
+]
+
 LABEL_RUN = "dev.lyra.run"
 LABEL_PROJECT = "dev.lyra.project"
-LABEL_NONCE = "dev.lyra.nonce"
 LABEL_SERVICE = "dev.lyra.service"
-
-CONTAINER, NETWORK, VOLUME, IMAGE = "container", "network", "volume", "image"
-
-
-@dataclass(frozen=True)
-class Owned:
-    """An object in the engine that is ours by label and journal (images: by reference, id and journal)."""
-
-    kind: str
-    name: str
-    id: str
-    run: str
 
 
 @dataclass(frozen=True)
@@ -54,92 +57,46 @@ class Owner:
             for name, nonce in nonces.items()
         }
 
-    def intend_images(self, engine: Engine, references: Iterable[str]) -> None:
-        """Journal the intent to build images, each with the id that its reference has before."""
+    def intend_images(self, engine: Engine, references: Iterable[str], *, private: bool = False) -> None:
+        """Journal the intent to make images, each with the id that its reference has before.
+
+        `private` are references that only Lyra gives; others are ours only if the image's label says so, too.
+        """
         with engine_faults("looking for images"):
             held = {tag: image["Id"] for image in engine.api.images() for tag in image.get("RepoTags") or []}
+        common = {"kind": IMAGE, "engine": engine.facts.id, "private": private}
         self.journal.extend(
             self.run,
-            [("intent", {"kind": IMAGE, "name": name, "before": held.get(name, "")}) for name in references],
+            [("intent", {**common, "name": name, "before": held.get(name, "")}) for name in references],
         )
 
     def made(self, kind: str, ids: dict[str, str]) -> None:
         """Journal the engine's ids of objects that were made, by name."""
         self.journal.extend(self.run, [("made", {"kind": kind, "name": n, "id": i}) for n, i in ids.items()])
 
-    def removed(self, objects: Iterable[Owned]) -> None:
+    def made_images(self, engine: Engine, ids: dict[str, str]) -> None:
+        """Journal the ids of images that were made, by reference; they are ours in this engine alone."""
+        common = {"kind": IMAGE, "engine": engine.facts.id}
+        self.journal.extend(self.run, [("made", {**common, "name": n, "id": i}) for n, i in ids.items()])
+
+    def removed(self, engine: Engine, objects: Iterable[Owned]) -> None:
         """Journal that objects are gone."""
-        self.journal.extend(
-            self.run, [("removed", {"kind": each.kind, "name": each.name, "id": each.id}) for each in objects]
-        )
+        self._over("removed", engine, objects)
+
+    def released(self, engine: Engine, objects: Iterable[Owned]) -> None:
+        """Journal that objects are left to another checkout that made them as well."""
+        self._over("released", engine, objects)
+
+    def _over(self, event: str, engine: Engine, objects: Iterable[Owned]) -> None:
+        common = {"engine": engine.facts.id}
+        gone = [{**common, "kind": each.kind, "name": each.name, "id": each.id} for each in objects]
+        if gone:
+            self.journal.extend(self.run, [(event, each) for each in gone])
 
 
-@engine_faults("looking for what is ours")
 def owned(engine: Engine, entries: Iterable[Entry], *, run: str | None = None) -> list[Owned]:
-    """What the engine holds of ours, by label and journal together; of one run only if `run` is given."""
-    history = list(entries)
-    nonces = {
-        (entry.data["kind"], entry.data["name"]): (entry.data["nonce"], entry.run)
-        for entry in history
-        if entry.event == "intent" and "nonce" in entry.data
-    }
-    found = [
-        Owned(kind, name, identity, nonces[kind, name][1])
-        for kind, name, identity, nonce in _labelled(engine)
-        if (kind, name) in nonces and nonces[kind, name][0] == nonce
-    ]
-    if run is not None:
-        return [each for each in found if each.run == run]
-    return found + _images(engine, history)
-
-
-def _labelled(engine: Engine) -> Iterable[tuple[str, str, str, str]]:
-    api = engine.api
-    only = {"label": LABEL_NONCE}
-    for container in api.containers(all=True, filters=only):
-        yield CONTAINER, container["Names"][0].lstrip("/"), container["Id"], _nonce(container)
-    for network in api.networks(filters=only):
-        yield NETWORK, network["Name"], network["Id"], _nonce(network)
-    for volume in api.volumes(filters=only)["Volumes"] or []:
-        yield VOLUME, volume["Name"], volume["Name"], _nonce(volume)
-
-
-def _nonce(item: dict[str, Any]) -> str:
-    return str((item.get("Labels") or {}).get(LABEL_NONCE, ""))
-
-
-def _images(engine: Engine, history: list[Entry]) -> list[Owned]:
-    """References to the very image we made, to one that a build left which did not end, and images without any."""
-    made: dict[str, tuple[str, str]] = {}
-    open_builds: dict[str, tuple[str, str]] = {}
-    ids: dict[str, str] = {}
-    for entry in history:
-        if entry.data.get("kind") != IMAGE:
-            continue
-        name = entry.data["name"]
-        if entry.event == "intent" and "before" in entry.data:
-            open_builds.setdefault(name, (entry.data["before"], entry.run))
-        elif entry.event == "removed":
-            open_builds.pop(name, None)
-        elif entry.event == "made":
-            open_builds.pop(name, None)
-            made[name] = (entry.data["id"], entry.run)
-            ids[entry.data["id"]] = entry.run
-    found = []
-    for image in engine.api.images(all=False):
-        references = [tag for tag in image.get("RepoTags") or [] if tag != "<none>:<none>"]
-        for reference in references:
-            identity, maker = made.get(reference, ("", ""))
-            if identity == image["Id"]:
-                found.append(Owned(IMAGE, reference, image["Id"], maker))
-            elif reference in open_builds and _left_by_a_build(image, reference, open_builds[reference][0]):
-                found.append(Owned(IMAGE, reference, image["Id"], open_builds[reference][1]))
-        if not references and image["Id"] in ids:
-            found.append(Owned(IMAGE, image["Id"], image["Id"], ids[image["Id"]]))
-    return found
-
-
-def _left_by_a_build(image: Mapping[str, Any], reference: str, before: str) -> bool:
-    """Whether a failed or killed build made this image: it was not there before, and its label says what it is."""
-    title = (image.get("Labels") or {}).get("org.opencontainers.image.title")
-    return bool(image["Id"] != before and title == reference.rpartition(":")[0])
+    """What the engine holds of ours, by label and journal together; of one run only, without images, if it is given."""
+    claims = claims_of(entries, engine.facts.id)
+    things = everything(engine) if run is None else labelled(engine)
+    found = [mine for each in things if (mine := claims.of(each)) is not None]
+    return [each for each in found if run is None or each.run == run]

@@ -3,36 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.engine.ownership import CONTAINER, IMAGE, NETWORK, VOLUME, Owned
+from lyra_tasks.engine.things import Thing
+from lyra_tasks.errors import LyraError
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
 
-_AT_ONCE = 8
+_AT_ONCE = 16
+
+
+@dataclass
+class Removal:
+    """What came of it: what is gone, what is left with the engine's reason, and a fault that ended it early."""
+
+    gone: list[Owned] = field(default_factory=list)
+    left: dict[Owned, str] = field(default_factory=dict)
+    fault: LyraError | None = None
 
 
 def remove(engine: Engine, objects: Iterable[Owned]) -> tuple[list[Owned], dict[Owned, str]]:
-    """Remove `objects`; returns those that are gone, and those that are not with the engine's reason.
+    """Remove `objects`; returns those that are gone, and those that are not with the engine's reason."""
+    done = removal(engine, objects)
+    if done.fault is not None:
+        raise done.fault
+    return done.gone, done.left
+
+
+def removal(engine: Engine, objects: Iterable[Owned], things: Iterable[Thing] = ()) -> Removal:
+    """Remove `objects`, each as soon as no container in `things` uses it that goes as well (not known: no container).
 
     Containers are killed, not stopped: they are temporary, and one that ignores SIGTERM must not hold up the rest.
-    An object that somebody else removed meanwhile is gone.
+    An object that somebody else removed meanwhile is gone. An engine that stops answering ends it early.
     """
     todo = list(objects)
-    gone: list[Owned] = []
-    left: dict[Owned, str] = {}
+    waits = _waits(todo, {each.id: each for each in things if each.kind == CONTAINER})
+    done = Removal()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for kinds in ((CONTAINER,), (NETWORK, VOLUME, IMAGE)):
-            batch = [each for each in todo if each.kind in kinds]
-            for each, reason in zip(batch, pool.map(lambda item: _remove(engine, item), batch), strict=True):
-                if reason is None:
-                    gone.append(each)
-                else:
-                    left[each] = reason
-    return gone, left
+        running: dict[Future[str | None], Owned] = {}
+
+        def submit_ready() -> None:
+            for each in [each for each, users in waits.items() if not users]:
+                del waits[each]
+                running[pool.submit(_remove, engine, each)] = each
+
+        submit_ready()
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                item = running.pop(future)
+                _note(done, item, future)
+                for users in waits.values():
+                    users.discard(item.id)
+            if done.fault is not None:
+                waits.clear()
+                for future in running:
+                    future.cancel()
+                running = {future: item for future, item in running.items() if not future.cancelled()}
+            submit_ready()
+    return done
+
+
+def _waits(todo: list[Owned], containers: dict[str, Thing]) -> dict[Owned, set[str]]:
+    """By object, the ids of the containers that go before it."""
+    going = {each.id for each in todo if each.kind == CONTAINER}
+    users: dict[tuple[str, str], set[str]] = {}
+    unknown = going - containers.keys()
+    for identity in going & containers.keys():
+        for key in containers[identity].uses:
+            users.setdefault(key, set()).add(identity)
+    return {
+        each: set()
+        if each.kind == CONTAINER
+        else unknown | users.get((each.kind, each.id if each.kind == IMAGE else each.name), set())
+        for each in todo
+    }
+
+
+def _note(done: Removal, item: Owned, future: Future[str | None]) -> None:
+    try:
+        reason = future.result()
+    except LyraError as error:
+        done.fault = done.fault or error
+        return
+    if reason is None:
+        done.gone.append(item)
+    else:
+        done.left[item] = reason
 
 
 def _remove(engine: Engine, item: Owned) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import atexit
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +17,11 @@ from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.connect import Engine, connect
 from lyra_tasks.engine.guard import sweep
 from lyra_tasks.engine.ownership import Owner
+from lyra_tasks.records.checkouts import former, note_checkout
 from lyra_tasks.records.evidence import EvidenceStore
 from lyra_tasks.records.images import ImageStore
-from lyra_tasks.records.journal import Journal
-from lyra_tasks.run import Paths, new_run_id, paths_of
+from lyra_tasks.records.journal import Entry, Journal
+from lyra_tasks.run import Paths, begin_run, end_run, live_folder, live_runs, new_run_id, paths_of
 
 SANDBOX_STARTED = "sandbox-started"
 
@@ -49,8 +51,29 @@ class Workspace:
 
     @cached_property
     def folder(self) -> Path:
-        """The run's own folder, made on first use; older ones beyond `resources.keep_runs` are dropped then."""
+        """The run's own folder, made on first use; older ones beyond `resources.keep_runs` are dropped then.
+
+        From then on the run is going on, for all others to see.
+        """
+        self.mark_live(self.run)
         return self.paths.run_folder(self.run, keep=self.config.resources.keep_runs)
+
+    def mark_live(self, *runs: str) -> None:
+        """Until `mark_ended` or the end of this process, no `clean` of another terminal touches what `runs` make."""
+        for run in runs:
+            if run not in self._live:
+                self._live[run] = begin_run(self.paths.live, run)
+
+    def mark_ended(self) -> None:
+        """What this process made is done: it may be cleaned."""
+        while self._live:
+            run, handle = self._live.popitem()
+            end_run(self.paths.live, run, handle)
+
+    @cached_property
+    def _live(self) -> dict[str, int]:
+        atexit.register(self.mark_ended)
+        return {}
 
     @cached_property
     def journal(self) -> Journal:
@@ -102,10 +125,10 @@ class Workspace:
             console.note(f"removed what a run that was killed had left: {', '.join(each.name for each in gone)}")
         return engine
 
-    def started_sandbox_itself(self) -> bool:
-        """Whether the sandbox that runs was started by a word that needed it, not by `engine.up`."""
-        starts = [entry.data["by"] for entry in self.journal.entries() if entry.event == SANDBOX_STARTED]
-        return starts[-1:] == ["lyra"]
+    def live_elsewhere(self) -> dict[str, int]:
+        """The runs of this checkout that are going on in other processes, which are named."""
+        folders = [self.paths.live, *(live_folder(each.state) for each in former(self.paths))]
+        return {run: pid for folder in folders for run, pid in live_runs(folder).items() if run not in self._live}
 
     @property
     def bundles(self) -> Path:
@@ -113,9 +136,16 @@ class Workspace:
         return self.root / self.config.promotion.directory / self.config.project.name
 
 
+def started_by_itself(entries: Iterable[Entry]) -> bool:
+    """Whether the sandbox of a journal was last started by a word that needed it, not by `engine.up`."""
+    return [entry.data["by"] for entry in entries if entry.event == SANDBOX_STARTED][-1:] == ["lyra"]
+
+
 def open_workspace(loaded: Loaded) -> Workspace:
     """A new run over the checkout that `loaded` was read from."""
-    return Workspace(loaded, paths_of(loaded.root, loaded.config.project.name), new_run_id())
+    paths = paths_of(loaded.root, loaded.config.project.name)
+    note_checkout(paths)
+    return Workspace(loaded, paths, new_run_id())
 
 
 def selected(names: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:

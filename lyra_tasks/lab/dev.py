@@ -85,6 +85,7 @@ def run(creation: Creation, *, yes: bool) -> Created:
     work, plan, steps = creation.work, creation.plan, creation.steps
     engine, store = work.engine, DevStore(work.paths.state)
     owner = Owner(work.journal, plan.lab.run, work.paths.project_id)
+    work.mark_live(work.run, plan.lab.run)
     if not yes:
         _spare_edits(creation, store)
     _admit(creation)
@@ -204,7 +205,7 @@ def _remove_surplus(creation: Creation, owner: Owner) -> None:
 
 def _remove(creation: Creation, owner: Owner, going: Sequence[Owned]) -> None:
     gone, left = remove(creation.work.engine, going)
-    owner.removed(gone)
+    owner.removed(creation.work.engine, gone)
     if left:
         item, reason = next(iter(left.items()))
         raise PreconditionError(f"the {item.kind} {item.name} could not be removed: {reason}", hint="run `dev.stop`")

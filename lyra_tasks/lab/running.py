@@ -203,7 +203,7 @@ def remove_run(engine: Engine, owner: Owner) -> None:
         if not found:
             return
         gone, left = remove(engine, found)
-        owner.removed(gone)
+        owner.removed(engine, gone)
     raise ResidueError(
         f"{len(left)} object(s) of this run could not be removed",
         hint="run `clean`",

@@ -155,6 +155,7 @@ def _watch(work: Workspace, lab: DevLab, service: str) -> None:
 
     mirrors = mirrors_of(work, lab, (service,) if service else ())
     show_dev.watching(list(mirrors.values()))
+    work.mark_ended()
     try:
         follow(list(mirrors.values()), show_dev.carried)
     except KeyboardInterrupt:

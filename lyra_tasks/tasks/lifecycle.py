@@ -66,16 +66,26 @@ def promote(c: Any, dry_run: bool = False, json: bool = False) -> None:
     return show.promoted(run.run(planned, work))
 
 
-@word(all="also remove .lyra/ and the sandbox engine's data; asks first")
-def clean(c: Any, all: bool = False, yes: bool = False, dry_run: bool = False, json: bool = False) -> None:
+@word(
+    cache="also empty the builder cache, where the builder is Lyra's own (the sandbox engine's)",
+    all="also remove .lyra/, the builder cache and the sandbox engine's data; asks first",
+)
+def clean(
+    c: Any, cache: bool = False, all: bool = False, yes: bool = False, dry_run: bool = False, json: bool = False
+) -> None:
     """Remove every container, network, volume and image reference of this project; bundles and the journal stay."""
-    from lyra_tasks.cleanup import facts, run, show
+    from lyra_tasks.cleanup import facts, plan, run, show
 
     work = workspace(in_part=True)
-    planned, engine = facts.gather(work, everything=all)
+    found, engine = facts.gather(work)
+    planned = plan.plan(found, "all" if all else "cache" if cache else "objects")
     if dry(c):
         return show.planned(planned)
     show.agreed(planned, yes="--yes" in line_flags())
-    if engine is not None:
+    show.announced(planned)
+    if engine is not None and not found.live:
         development.before_cleaning(work)
-    return show.cleaned(run.run(planned, work, engine))
+    proof = run.run(planned, work, engine)
+    show.cleaned(proof, run.proof_file(planned, work))
+    run.require_clean(proof)
+    return plan.require_nobody(planned)

@@ -101,6 +101,11 @@ def kill_containers(name: str) -> None:
                         os.kill(pid, signal.SIGKILL)
 
 
+def processes(group: Path) -> list[int]:
+    """The processes of a group and of all groups below it; none if there is no such group."""
+    return [pid for folder in _descendants(group) for pid in _processes(folder)]
+
+
 def remove(name: str, *, wait: float = 5.0) -> list[Path]:
     """Remove the group from every tree; returns what could not be removed within `wait` seconds."""
     deadline = time.monotonic() + wait

@@ -1,0 +1,79 @@
+"""The checkouts that have a state folder on this machine: whose it is, under which names one was known, who else is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from lyra_tasks.errors import PreconditionError
+from lyra_tasks.records.journal import Journal
+from lyra_tasks.records.store import Record, read_record, write_record
+from lyra_tasks.run import Paths
+
+_FILE = "checkout.json"
+
+
+class CheckoutRecord(Record):
+    """Whose a state folder is."""
+
+    schema_: Literal["lyra.checkout/1"] = Field(default="lyra.checkout/1", alias="schema")
+    root: str
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A state folder and its journal; `root` is None where it was not noted down."""
+
+    project_id: str
+    state: Path
+    root: Path | None
+
+    @property
+    def journal(self) -> Journal:
+        """Its journal."""
+        return Journal(self.state / "journal.jsonl")
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the checkout was deleted or moved away; not where that cannot be known."""
+        return self.root is not None and not self.root.exists()
+
+
+def note_checkout(paths: Paths) -> None:
+    """Write down which checkout a state folder belongs to."""
+    file, record = paths.state / _FILE, CheckoutRecord(root=str(paths.root))
+    try:
+        known = read_record(file, CheckoutRecord)
+    except PreconditionError:
+        known = None
+    if known != record:
+        write_record(file, record)
+
+
+def former(paths: Paths) -> list[Checkout]:
+    """The state folders that this very checkout had while the project was called otherwise."""
+    return [each for each in _all(paths) if _place(each.project_id) == _place(paths.project_id)]
+
+
+def others(paths: Paths) -> list[Checkout]:
+    """The state folders of all other checkouts."""
+    return [each for each in _all(paths) if _place(each.project_id) != _place(paths.project_id)]
+
+
+def _all(paths: Paths) -> Iterator[Checkout]:
+    for state in sorted(paths.state.parent.iterdir()) if paths.state.parent.is_dir() else ():
+        if state.name != paths.project_id and (state / "journal.jsonl").is_file():
+            try:
+                record = read_record(state / _FILE, CheckoutRecord)
+            except PreconditionError:
+                record = None
+            yield Checkout(state.name, state, Path(record.root) if record else None)
+
+
+def _place(project_id: str) -> str:
+    """The part of a project id that stands for the folder, whatever the project is called."""
+    return project_id.rpartition("-")[2]

@@ -1,0 +1,70 @@
+"""The proof of a cleaning: what there was before and after, what was removed, and what is left and why."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from lyra_tasks.records.store import Record
+
+FILE = "cleanup.json"
+
+
+class Item(Record):
+    """An object of ours, and the run that made it."""
+
+    kind: str
+    name: str
+    id: str
+    run: str
+
+
+class Kept(Item):
+    """An object of ours that was left alone on purpose, and why."""
+
+    why: str
+
+
+class Residue(Record):
+    """Something of ours that could not be removed, why, and what removes it."""
+
+    kind: str
+    name: str
+    why: str
+    remove: str
+
+
+class Inventory(Record):
+    """All that the engine holds, whoever made it, and what this checkout has outside of it; sizes in bytes."""
+
+    containers: dict[str, str] = Field(default={}, description="id -> name")
+    networks: dict[str, str] = Field(default={}, description="id -> name")
+    volumes: list[str] = Field(default=[])
+    images: dict[str, str] = Field(default={}, description="reference -> id")
+    layers_size: int = Field(default=0, description="as the engine says")
+    cache_size: int = Field(default=0, description="of the builder cache, as the engine says")
+    builders: list[str] = Field(default=[], description="named builders that Buildx knows")
+    temporary_files: list[str] = Field(default=[])
+    processes: dict[int, str] = Field(default={})
+    mounts: list[str] = Field(default=[])
+    interfaces: list[str] = Field(default=[])
+
+
+class CleanupProof(Record):
+    """What one `clean` did, for the run's folder."""
+
+    schema_: Literal["lyra.cleanup/1"] = Field(default="lyra.cleanup/1", alias="schema")
+    run: str
+    level: Literal["objects", "cache", "all"]
+    started_at: str
+    seconds: float
+    engine: dict[str, str] | None = Field(description="id and version; None if there was none to clean")
+    before: Inventory
+    after: Inventory
+    removed: list[Item]
+    kept: list[Kept]
+    residue: list[Residue]
+    others_gone: list[str] = Field(description="objects that are not ours and went meanwhile, by somebody else's hand")
+    sandbox_stopped: bool
+    clean: bool
