@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from lyra_tasks.build.plan import BuildFacts
-from lyra_tasks.config.dockerfile import From
 from lyra_tasks.config.lock import LOCK_NAME
 from lyra_tasks.config.lock import read as read_lock
 from lyra_tasks.config.lock import write as write_lock
 from lyra_tasks.engine import bases as engine_bases
-from lyra_tasks.engine.base_supply import provide
 from lyra_tasks.engine.connect import require_buildx
-from lyra_tasks.engine.inputs import base_uses, current_inputs
+from lyra_tasks.engine.inputs import base_uses, current_inputs, with_stages
+from lyra_tasks.engine.materials import materials, provide_bases
 from lyra_tasks.engine.workspace import Workspace, selected
-from lyra_tasks.errors import ConfigurationError, PreconditionError
+from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.rules.deviations import capacity_breaches, require_reasons
-
-_NAMED_CONTEXTS_FROM = (23, 0)
 
 
 def names(work: Workspace, chosen: Sequence[str]) -> tuple[str, ...]:
@@ -34,12 +31,9 @@ def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
     _require_secrets(work, built)
     require_buildx(work.engine)
     uses = base_uses(work, built)
-    arguments = (
-        None if work.engine.facts.release >= _NAMED_CONTEXTS_FROM else _arguments(uses, work.engine.facts.version)
-    )
     resolution = bases(work, chosen=built)
     return BuildFacts(
-        root=str(work.root),
+        materials=materials(work, uses, resolution.bases),
         version=work.version.semver,
         image_tag=work.version.image_tag,
         commit=work.git.commit,
@@ -47,22 +41,8 @@ def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
         epoch=work.git.time,
         source=work.git.remote,
         store=work.engine.facts.store,
-        bases=engine_bases.by_image(work.config, uses, resolution.bases),
         inputs=current_inputs(work, resolution.lock),
-        arguments=arguments,
     )
-
-
-def _arguments(uses: Mapping[str, Sequence[From]], version: str) -> dict[str, dict[str, str]]:
-    """By image, the base that each global ARG stands for; PreconditionError for a base that is named without one."""
-    fixed = tuple(f"{each.where}: {each.reference}" for bases in uses.values() for each in bases if not each.argument)
-    if fixed:
-        raise PreconditionError(
-            f"Docker Engine {version} takes a base only as the build argument that a FROM consists of",
-            hint="write `ARG BASE=…` and `FROM ${BASE}`, or build on Docker Engine 23.0 or newer",
-            details=fixed,
-        )
-    return {image: {each.argument: each.reference for each in bases} for image, bases in uses.items()}
 
 
 def _require_secrets(work: Workspace, built: Sequence[str]) -> None:
@@ -80,23 +60,18 @@ def _require_secrets(work: Workspace, built: Sequence[str]) -> None:
 def bases(
     work: Workspace, *, chosen: Sequence[str] | None = None, update: bool = False, dry: bool = False
 ) -> engine_bases.Resolution:
-    """Resolve the bases of the `chosen` images (default: all), move the lock where it must move, and provide them."""
+    """Resolve the bases of the `chosen` images (default: all), move the lock where it must move, and provide them.
+
+    Those of stages that are checks are among them: `test` takes what is locked, and locks nothing.
+    """
     path = work.root / LOCK_NAME
-    wanted = engine_bases.needs(work.config, base_uses(work, chosen or list(work.config.images)))
+    uses = with_stages(work, base_uses(work, chosen or list(work.config.images)))
+    wanted = engine_bases.needs(work.config, uses)
     resolution = engine_bases.resolve(
         wanted, read_lock(path), client=work.engine.client, root=work.root, cache=work.paths.cache, update=update
     )
     if not dry:
         if resolution.lock.bases or path.exists():
             write_lock(path, resolution.lock)
-        _provide(work, resolution)
+        provide_bases(work, resolution.bases.values())
     return resolution
-
-
-def _provide(work: Workspace, resolution: engine_bases.Resolution) -> None:
-    supplies = engine_bases.plan(resolution.bases.values())
-    if not supplies:
-        return
-    work.owner.intend_images(work.engine, [each.tag for each in supplies], private=True)
-    made = provide(supplies, work.engine.client, scratch=work.paths.cache)
-    work.owner.made_images(work.engine, made)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lyra_tasks.config.models import Configuration
-from lyra_tasks.engine.bases import ResolvedBase
+from lyra_tasks.engine.materials import Materials, base_targets, ingredients, secret_paths
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,9 @@ class BuildFlags:
 
 @dataclass(frozen=True)
 class BuildFacts:
-    """What was found out before planning; `bases` and `inputs` are by image name.
+    """What was found out before planning; `inputs` are by image name."""
 
-    `arguments` is None where bases are offered as named contexts. An older engine takes them as build arguments: then
-    it holds, by image name, the reference that each global ARG stands for.
-    """
-
-    root: str
+    materials: Materials
     version: str
     image_tag: str
     commit: str
@@ -34,9 +30,7 @@ class BuildFacts:
     epoch: int
     source: str
     store: str
-    bases: Mapping[str, Mapping[str, ResolvedBase]]
     inputs: Mapping[str, Mapping[str, str]]
-    arguments: Mapping[str, Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,45 +60,31 @@ class BuildPlan:
 def plan(config: Configuration, facts: BuildFacts, names: Sequence[str], flags: BuildFlags = BuildFlags()) -> BuildPlan:
     """Plan one parallel build of the images `names`."""
     platform = config.proxima.platforms[0]
-    targets: dict[str, Any] = {}
-    first: dict[str, str] = {}
+    made = base_targets(facts.materials, names)
+    targets: dict[str, Any] = dict(made.targets)
     images = []
     for name in names:
-        bases = facts.bases[name]
-        for base in bases.values():
-            if base.bake_target is None:
-                continue
-            if facts.arguments is None:
-                targets[base.target_name] = {**base.bake_target, "output": ["type=cacheonly"]}
-            else:
-                targets[base.target_name] = {**base.bake_target, "tags": [base.tag], "output": ["type=docker"]}
-                first[base.target_name] = base.tag
         target = f"image-{_target_name(name)}"
         reference = f"{config.project.name}/{name}:{facts.image_tag}"
         targets[target] = _target(config, name, reference, platform, facts, flags)
-        pinned = {reference: base.digest for reference, base in bases.items()}
+        pinned = {reference: base.digest for reference, base in facts.materials.bases[name].items()}
         images.append(PlannedImage(name, target, reference, platform, facts.inputs[name], pinned))
     definition = {"group": {"default": {"targets": [image.target for image in images]}}, "target": targets}
-    secrets = tuple(f"{facts.root}/{path}" for name in names for path in config.images[name].secrets.values())
-    return BuildPlan(config, definition, tuple(images), facts, secrets, first)
+    secrets = secret_paths(config, facts.materials.root, names)
+    return BuildPlan(config, definition, tuple(images), facts, secrets, made.first)
 
 
 def _target(
     config: Configuration, name: str, reference: str, platform: str, facts: BuildFacts, flags: BuildFlags
 ) -> dict[str, Any]:
     image = config.images[name]
-    context = f"{facts.root}/{image.context}"
     target: dict[str, Any] = {
-        "context": context,
-        "dockerfile": f"{context}/{image.dockerfile}",
-        "args": {**image.args, **_base_arguments(name, facts)},
-        "contexts": _contexts(name, facts),
+        **ingredients(config, name, facts.materials),
         "labels": labels(config, name, facts),
         "tags": [reference],
         "platforms": [platform],
         # a docker-archive type would be loaded twice; on the containerd store the image is exported in place
         "output": ["type=image,oci-mediatypes=true" if facts.store == "containerd" else "type=docker"],
-        "secret": [f"id={key},src={facts.root}/{path}" for key, path in sorted(image.secrets.items())],
     }
     if image.target:
         target["target"] = image.target
@@ -113,16 +93,6 @@ def _target(
     if flags.pull:
         target["pull"] = True
     return target
-
-
-def _contexts(name: str, facts: BuildFacts) -> dict[str, str]:
-    bases = facts.bases[name] if facts.arguments is None else {}
-    return {reference: base.context for reference, base in bases.items()}
-
-
-def _base_arguments(name: str, facts: BuildFacts) -> dict[str, str]:
-    arguments = facts.arguments[name] if facts.arguments is not None else {}
-    return {argument: facts.bases[name][reference].reference for argument, reference in arguments.items()}
 
 
 def labels(config: Configuration, name: str, facts: BuildFacts) -> dict[str, str]:
@@ -135,7 +105,7 @@ def labels(config: Configuration, name: str, facts: BuildFacts) -> dict[str, str
         "revision": facts.commit,
         "licenses": config.project.licenses,
     }
-    bases = facts.bases[name]
+    bases = facts.materials.bases[name]
     if len(bases) == 1:
         ((reference, base),) = bases.items()
         found |= {"base.name": reference, "base.digest": base.digest}

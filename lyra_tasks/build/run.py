@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.build.plan import BuildPlan, PlannedImage
 from lyra_tasks.engine.buildx import bake, metadata_of
-from lyra_tasks.engine.objects import inspect_image
+from lyra_tasks.engine.materials import build_bases, built_image, secret_lines
 from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.errors import BuildError
 from lyra_tasks.records.images import ImageRecord, ImageStore
@@ -49,12 +49,10 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
         definition,
         log=folder / "logs" / "build.log",
         epoch=plan.facts.epoch,
-        masked=_secret_values(plan),
+        masked=secret_lines(plan.secrets),
     )
-    if plan.first:
-        owner.intend_images(engine, list(plan.first.values()), private=True)
-        call(metadata=folder / "bake-bases-metadata.json", targets=tuple(plan.first))
-        owner.made_images(engine, {tag: str(_inspect(engine, tag)["Id"]) for tag in plan.first.values()})
+    bases = folder / "bake-bases-metadata.json"
+    build_bases(engine, owner, plan.first, lambda targets: call(metadata=bases, targets=targets))
     owner.intend_images(engine, [image.reference for image in plan.images])
     metadata = call(metadata=folder / "bake-metadata.json")
     built = tuple(_recorded(plan, image, metadata, engine, owner.run, store) for image in plan.images)
@@ -68,7 +66,7 @@ def _recorded(
     plan: BuildPlan, image: PlannedImage, metadata: Mapping[str, Any], engine: Engine, run_id: str, store: ImageStore
 ) -> Built:
     said = metadata_of(metadata, image.target)
-    seen = _inspect(engine, image.reference)
+    seen = built_image(engine, image.reference)
     containerd = engine.facts.store == "containerd"
     config_digest = str(said.get("containerimage.config.digest") or ("" if containerd else seen["Id"]))
     if not config_digest or (containerd and seen["Id"] != said["containerimage.digest"]):
@@ -97,21 +95,3 @@ def _recorded(
     before = store.read(image.name, image.platform)
     store.write(record)
     return Built(record, before is None or before.config_digest != record.config_digest)
-
-
-def _inspect(engine: Engine, reference: str) -> dict[str, Any]:
-    found = inspect_image(engine, reference)
-    if found is None:
-        raise BuildError(
-            f"the build ended well, but the engine does not hold {reference}",
-            hint="the builder does not load its results into the engine; use the default builder",
-        )
-    return found
-
-
-def _secret_values(plan: BuildPlan) -> tuple[str, ...]:
-    """The lines of the secret files, so that a build step that prints one does not put it into the log."""
-    values = []
-    for path in plan.secrets:
-        values += [line.strip() for line in Path(path).read_text(errors="replace").splitlines()]
-    return tuple(value for value in values if len(value) >= 4)

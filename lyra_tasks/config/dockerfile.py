@@ -40,7 +40,10 @@ class From:
 
 @dataclass(frozen=True)
 class Stage:
-    """One build stage as it is written; the reference in `base` may still hold variables of global ARGs."""
+    """One build stage as it is written; the reference in `base` may still hold variables of global ARGs.
+
+    `runs` is whether it has a RUN.
+    """
 
     name: str
     base: From
@@ -49,6 +52,15 @@ class Stage:
     volumes: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
     user: str = ""
+    runs: bool = False
+
+
+@dataclass(frozen=True)
+class CheckedStage:
+    """A stage that is built as a check: the names of the stages to run anew, and whether it holds results alone."""
+
+    anew: tuple[str, ...]
+    results: bool
 
 
 @dataclass(frozen=True)
@@ -89,9 +101,36 @@ def external_bases(dockerfile: Dockerfile, target: str = "", args: Mapping[str, 
 
     `args` override the defaults of global ARGs. ConfigurationError for an unknown target or a FROM that stays empty.
     """
-    environment = _environment(dockerfile, args or {})
+    _, uses = _reached(dockerfile, target, args or {})
+    found = {(use.line, use.reference): use for use in uses if use.reference != "scratch"}
+    return tuple(found[key] for key in sorted(found))
+
+
+def checked_stage(
+    dockerfile: Dockerfile, stage: str, shipped: str, args: Mapping[str, str] | None = None
+) -> CheckedStage:
+    """How `stage` is built as a check of the image whose target is `shipped`.
+
+    A stage that is `FROM scratch` and has no RUN holds results: what they are copied from runs anew as well. What the
+    image itself is made of never does, nor do stages below, such as one that installs a test tool.
+    """
+    index = _target(dockerfile, stage)
+    own = dockerfile.stages[index]
+    results = own.base.reference == "scratch" and not own.runs
+    chosen = {index}
+    if results:
+        sources = (_stage_of_source(dockerfile.stages, each) for each in own.sources)
+        chosen |= {source for source in sources if source is not None}
+    chosen -= _reached(dockerfile, shipped, args or {})[0]
+    names = (dockerfile.stages[each].name for each in sorted(chosen))
+    return CheckedStage(tuple(name for name in names if name), results)
+
+
+def _reached(dockerfile: Dockerfile, target: str, args: Mapping[str, str]) -> tuple[set[int], list[From]]:
+    """The stages that building `target` goes through, and every image that these name and that is not one of them."""
+    environment = _environment(dockerfile, args)
     bases = [_expanded(stage.base, environment, dockerfile.escape) for stage in dockerfile.stages]
-    found: dict[tuple[int, str], From] = {}
+    outside: list[From] = []
     waiting, seen = [_target(dockerfile, target)], set[int]()
     while waiting:
         index = waiting.pop()
@@ -104,9 +143,9 @@ def external_bases(dockerfile: Dockerfile, target: str = "", args: Mapping[str, 
         for use, stage in uses:
             if stage is not None:
                 waiting.append(stage)
-            elif use.reference != "scratch":
-                found[use.line, use.reference] = use
-    return tuple(found[key] for key in sorted(found))
+            else:
+                outside.append(use)
+    return seen, outside
 
 
 def _arguments(instructions: Sequence[DockerfileInstruction], path: Path) -> Iterator[tuple[str, str | None]]:
@@ -147,7 +186,7 @@ def _extended(stage: Stage, instruction: DockerfileInstruction, path: Path) -> S
         case "COPY" | "RUN":
             names = [name for flag in instruction.flags if (name := _source(instruction.name, flag))]
             added = tuple(From(name, path, instruction.start_line) for name in names)
-            return replace(stage, sources=stage.sources + added)
+            return replace(stage, sources=stage.sources + added, runs=stage.runs or instruction.name == "RUN")
         case "ENV":
             return replace(stage, environment=stage.environment + words[::3])
         case "VOLUME":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,10 +39,13 @@ def bake(
     epoch: int,
     masked: tuple[str, ...] = (),
     targets: tuple[str, ...] = (),
+    timeout: float | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Build `targets` of `definition` (default: its default group) in parallel; returns Buildx's metadata by target.
 
-    BuildKit's progress goes to stderr and to `log`, values in `masked` blotted out. BuildError carries the last lines.
+    BuildKit's progress goes to `log` and, unless `quiet`, to stderr, values in `masked` blotted out. BuildError carries
+    the last lines, of a build that did not end within `timeout` seconds too.
     """
     command: list[str | Path] = [
         *_docker(engine), "buildx", "bake", "--progress", "plain", "--file", definition, "--metadata-file", metadata,
@@ -49,10 +53,16 @@ def bake(
     ]  # fmt: skip
     environment = {**os.environ, **ENVIRONMENT, **engine.cli_environment, "SOURCE_DATE_EPOCH": str(epoch)}
     tail: deque[str] = deque(maxlen=_TAIL)
-    with log.open("a", encoding="utf-8") as file, _child(command, environment) as (process, lines):
+    with (
+        log.open("a", encoding="utf-8") as file,
+        _child(command, environment) as (process, lines),
+        _ended_after(timeout, process) as late,
+    ):
         for line in lines:
-            _pass_on(line, masked, file, tail)
+            _pass_on(line, masked, file, tail, quiet=quiet)
         code = process.wait()
+    if late.is_set():
+        raise BuildError(f"the build did not end within {timeout:g} s", hint=f"the whole log is in {log}")
     if code != 0:
         raise BuildError(f"the build failed: {_cause(tail)}", hint=f"the whole log is in {log}", details=tuple(tail))
     document: dict[str, Any] = json.loads(metadata.read_text())
@@ -88,13 +98,31 @@ def _child(
                 process.kill()
 
 
-def _pass_on(raw: bytes, masked: tuple[str, ...], log: IO[str], tail: deque[str]) -> None:
+@contextmanager
+def _ended_after(timeout: float | None, process: subprocess.Popen[bytes]) -> Iterator[threading.Event]:
+    """End `process` when `timeout` seconds have passed; the event says that it came to that."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        process.terminate()
+
+    timer = threading.Timer(timeout or 0.0, end)
+    if timeout is not None:
+        timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+
+
+def _pass_on(raw: bytes, masked: tuple[str, ...], log: IO[str], tail: deque[str], *, quiet: bool) -> None:
     line = raw.decode(errors="replace").rstrip("\n")
     for value in masked:
         line = line.replace(value, "***")
     log.write(line + "\n")
     tail.append(line)
-    if line:
+    if line and not quiet:
         console.passthrough(line)
 
 

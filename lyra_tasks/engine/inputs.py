@@ -27,6 +27,22 @@ def base_uses(work: Workspace, names: Iterable[str]) -> dict[str, tuple[From, ..
     return uses
 
 
+def with_stages(work: Workspace, uses: Mapping[str, tuple[From, ...]]) -> dict[str, tuple[From, ...]]:
+    """`uses` together with what the stages of the same images need that are built as checks."""
+    found = dict(uses)
+    for test in work.config.tests:
+        if test.image in found and test.stage is not None:
+            more = stage_uses(work, test.image, test.stage)
+            found[test.image] = tuple(dict.fromkeys((*found[test.image], *more)))
+    return found
+
+
+def stage_uses(work: Workspace, name: str, stage: str) -> tuple[From, ...]:
+    """The external images that a stage of the image `name` is built from."""
+    image = work.config.images[name]
+    return external_bases(read(dockerfile_path(work.root, image)), stage, image.args)
+
+
 def current_inputs(work: Workspace, lock: Lock | None = None) -> dict[str, dict[str, str]]:
     """The input hashes of every image as the files and the lock are now; nothing is asked of a registry."""
     lock = lock or read_lock(work.root / LOCK_NAME)

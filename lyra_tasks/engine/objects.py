@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
 
 _CHUNK = 2 << 20
+_FRAME_HEAD = 8
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,25 @@ def execute(engine: Engine, container: str, command: Sequence[str]) -> tuple[int
     """Run `command` in a container; returns its exit code and its output, both streams together."""
     with engine_faults("running a command in a container"):
         made = engine.api.exec_create(container, list(command), stdout=True, stderr=True)
-        output: bytes = engine.api.exec_start(made["Id"])
+        output = exec_output(engine, made["Id"])
         code = engine.api.exec_inspect(made["Id"])["ExitCode"]
     return int(code), output.decode(errors="replace")
+
+
+def exec_output(engine: Engine, made: str) -> bytes:
+    """Start an exec and return all that it prints, both streams together, when it has ended.
+
+    Not by exec_start(): that reads the socket and loses what arrives together with the head of the engine's answer,
+    which is all of it where a command is quick and this machine is busy.
+    """
+    api = engine.streams
+    answer = api._post_json(api._url("/exec/{0}/start", made), data={"Tty": False, "Detach": False}, stream=True)
+    api._raise_for_status(answer)
+    with answer:
+        framed = answer.content
+    parts = []
+    while framed:
+        end = _FRAME_HEAD + int.from_bytes(framed[4:_FRAME_HEAD], "big")
+        parts.append(framed[_FRAME_HEAD:end])
+        framed = framed[end:]
+    return b"".join(parts)

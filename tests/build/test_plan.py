@@ -6,6 +6,7 @@ from lyra_tasks.build.plan import BuildFacts, BuildFlags, BuildPlan, plan
 from lyra_tasks.config.lock import LockedImage, LockedRootfs
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine.bases import ResolvedBase
+from lyra_tasks.engine.materials import Materials
 
 ROOTFS = ResolvedBase(
     "python",
@@ -23,7 +24,15 @@ PULLED = ResolvedBase(
 )
 
 
-def planned(image: dict[str, Any] | None = None, flags: BuildFlags | None = None, **facts: Any) -> BuildPlan:
+BASES = {"web": {"python:3": ROOTFS}, "db": {"python:3": ROOTFS, "alpine:3": PULLED}}
+
+
+def planned(
+    image: dict[str, Any] | None = None,
+    flags: BuildFlags | None = None,
+    arguments: dict[str, dict[str, str]] | None = None,
+    **facts: Any,
+) -> BuildPlan:
     config = Configuration.model_validate(
         {
             "schema": 1,
@@ -32,9 +41,9 @@ def planned(image: dict[str, Any] | None = None, flags: BuildFlags | None = None
         }
     )
     every: dict[str, Any] = {
-        "root": "/project", "version": "1.2.3", "image_tag": "1.2.3", "commit": "c0ffee", "dirty": False, "epoch": 7,
+        "materials": Materials("/project", BASES, arguments),
+        "version": "1.2.3", "image_tag": "1.2.3", "commit": "c0ffee", "dirty": False, "epoch": 7,
         "source": "https://example.org/shop", "store": "containerd",
-        "bases": {"web": {"python:3": ROOTFS}, "db": {"python:3": ROOTFS, "alpine:3": PULLED}},
         "inputs": {"web": {"context": "1"}, "db": {"context": "2"}},
     }  # fmt: skip
     return plan(config, BuildFacts(**{**every, **facts}), ("web", "db"), flags or BuildFlags())
