@@ -46,7 +46,11 @@ def load(start: Path | None = None) -> Loaded:
 
     ConfigurationError if there is none or anything in it is wrong: `details` then hold every problem.
     """
-    file = find(start)
+    return load_file(find(start))
+
+
+def load_file(file: Path) -> Loaded:
+    """Read and check this very file, which is judged by the folder that it lies in."""
     name, text = shown(file), read_text(file)
     document = _parse(text, name)
     sources = positions(text)
