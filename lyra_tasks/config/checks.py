@@ -13,7 +13,7 @@ from lyra_tasks.config.check_paths import check_paths
 from lyra_tasks.config.check_tests import check_healthcheck, check_tests
 from lyra_tasks.config.models import Configuration, EnvironmentVariable, Service
 from lyra_tasks.config.positions import Location
-from lyra_tasks.config.problems import SECRET_NAME, Problem, dotted, missing_name, not_a_regex, quoted
+from lyra_tasks.config.problems import SECRET_NAME, Problem, dotted, is_secret_name, missing_name, not_a_regex, quoted
 from lyra_tasks.config.units import format_size
 
 SMALLEST_MEMORY = 6 * 1024**2
@@ -156,5 +156,5 @@ def _check_environment(at: Location, service: Service) -> Iterator[Problem]:
 def _check_variable(at: Location, name: str, variable: EnvironmentVariable) -> Iterator[Problem]:
     if variable.secret and variable.default is not None:
         yield Problem((*at, "default"), "a secret has no default; use test_value for what tests need")
-    elif variable.default and SECRET_NAME.search(name):
+    elif variable.default and is_secret_name(name):
         yield Problem((*at, "default"), "looks like a secret; set secret = true, and test_value for what tests need")

@@ -39,10 +39,20 @@ class From:
 
 
 @dataclass(frozen=True)
+class Assignment:
+    """One variable of an ENV as it is written: quotes and other variables still stand in `value`."""
+
+    name: str
+    value: str
+    line: int
+
+
+@dataclass(frozen=True)
 class Stage:
     """One build stage as it is written; the reference in `base` may still hold variables of global ARGs.
 
-    `runs` is whether it has a RUN.
+    `runs` is whether it has a RUN, `health` the HEALTHCHECK (`NONE`, or `CMD` and its words), `copies` what COPY and ADD
+    take from the context.
     """
 
     name: str
@@ -53,6 +63,11 @@ class Stage:
     ports: tuple[str, ...] = ()
     user: str = ""
     runs: bool = False
+    assignments: tuple[Assignment, ...] = ()
+    arguments: tuple[tuple[str, str | None], ...] = ()
+    workdir: str = ""
+    health: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,12 +80,13 @@ class CheckedStage:
 
 @dataclass(frozen=True)
 class Dockerfile:
-    """A Dockerfile: global ARGs with their defaults (None: no default), and stages in order."""
+    """A Dockerfile: global ARGs with their defaults (None: no default), stages in order, and its text."""
 
     path: Path
     arguments: tuple[tuple[str, str | None], ...]
     stages: tuple[Stage, ...]
     escape: str = "\\"
+    lines: tuple[str, ...] = ()
 
 
 def read(path: Path) -> Dockerfile:
@@ -78,7 +94,8 @@ def read(path: Path) -> Dockerfile:
     from e2b_dockerfile_utils import DockerfileSyntaxError, parse_dockerfile_ast
 
     try:
-        ast = parse_dockerfile_ast(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        ast = parse_dockerfile_ast(text)
     except OSError as error:
         raise ConfigurationError(
             f"{path}: cannot be read: {error.strerror}", hint="check `context` and `dockerfile` of the image"
@@ -93,7 +110,7 @@ def read(path: Path) -> Dockerfile:
     stages = tuple(_stages(ast.instructions[first:], path))
     if not stages:
         raise ConfigurationError(f"{path}: has no FROM", hint="a Dockerfile needs at least one stage")
-    return Dockerfile(path, arguments, stages, ast.escape_token)
+    return Dockerfile(path, arguments, stages, ast.escape_token, tuple(text.splitlines()))
 
 
 def external_bases(dockerfile: Dockerfile, target: str = "", args: Mapping[str, str] | None = None) -> tuple[From, ...]:
@@ -148,12 +165,29 @@ def _reached(dockerfile: Dockerfile, target: str, args: Mapping[str, str]) -> tu
     return seen, outside
 
 
+def stage_chain(
+    dockerfile: Dockerfile, target: str = "", args: Mapping[str, str] | None = None
+) -> tuple[tuple[Stage, ...], str]:
+    """The stages that `target` (default: the last) is built on, itself last, and the image that the first begins with.
+
+    ConfigurationError for an unknown target or a FROM that stays empty.
+    """
+    environment = _environment(dockerfile, args or {})
+    index: int | None = _target(dockerfile, target)
+    chain: list[Stage] = []
+    base = ""
+    while index is not None:
+        chain.insert(0, dockerfile.stages[index])
+        base = _expanded(chain[0].base, environment, dockerfile.escape).reference
+        index = _stage_named(dockerfile.stages[:index], base)
+    return tuple(chain), base
+
+
 def _arguments(instructions: Sequence[DockerfileInstruction], path: Path) -> Iterator[tuple[str, str | None]]:
     for each in instructions:
         if each.name != "ARG":
             raise _fault(f"{path}:{each.start_line}", f"{each.name} stands before the first FROM")
-        for word in each.args:
-            name, equals, default = word.partition("=")
+        for name, equals, default in _parted(each.args):
             yield name, default if equals else None
 
 
@@ -186,16 +220,53 @@ def _extended(stage: Stage, instruction: DockerfileInstruction, path: Path) -> S
         case "COPY" | "RUN":
             names = [name for flag in instruction.flags if (name := _source(instruction.name, flag))]
             added = tuple(From(name, path, instruction.start_line) for name in names)
-            return replace(stage, sources=stage.sources + added, runs=stage.runs or instruction.name == "RUN")
+            return replace(
+                stage,
+                sources=stage.sources + added,
+                runs=stage.runs or instruction.name == "RUN",
+                copies=stage.copies + _copied(instruction),
+            )
+        case "ADD":
+            return replace(stage, copies=stage.copies + _copied(instruction))
         case "ENV":
-            return replace(stage, environment=stage.environment + words[::3])
+            line = instruction.start_line
+            added_here = tuple(Assignment(*pair, line) for pair in zip(words[::3], words[1::3], strict=True))
+            return replace(
+                stage, environment=stage.environment + words[::3], assignments=stage.assignments + added_here
+            )
+        case "ARG":
+            named = tuple((name, value if equals else None) for name, equals, value in _parted(words))
+            return replace(stage, arguments=stage.arguments + named)
         case "VOLUME":
             return replace(stage, volumes=stage.volumes + words)
         case "EXPOSE":
             return replace(stage, ports=stage.ports + words)
         case "USER":
             return replace(stage, user=" ".join(words))
+        case "WORKDIR":
+            return replace(stage, workdir=" ".join(words))
+        case "HEALTHCHECK":
+            return replace(stage, health=words if instruction.json else words[:1] + _shell(words[1:]))
     return stage
+
+
+def _parted(words: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    for word in words:
+        yield word.partition("=")
+
+
+def _shell(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The shell form of a command, as the image's configuration has it."""
+    return ("/bin/sh", "-c", " ".join(words)) if words else ()
+
+
+def _copied(instruction: DockerfileInstruction) -> tuple[str, ...]:
+    """The files of the context that an instruction takes: nothing of another stage, of the net or of itself."""
+    if instruction.name == "RUN" or any(flag.startswith("--from=") for flag in instruction.flags):
+        return ()
+    return tuple(
+        word for word in instruction.args[:-1] if not word.startswith("<<") and "://" not in word and "@" not in word
+    )
 
 
 def _source(instruction: str, flag: str) -> str:

@@ -50,10 +50,12 @@ def load(start: Path | None = None) -> Loaded:
 
     ConfigurationError if there is none or anything in it is wrong: `details` then hold every problem.
     """
-    loaded = load_in_part(start)
-    if loaded.fault is not None:
-        raise loaded.fault
-    return loaded
+    return _whole(load_in_part(start))
+
+
+def load_file(file: Path) -> Loaded:
+    """Read and check this very file, which is judged by the folder that it lies in."""
+    return _whole(_load(file))
 
 
 def load_in_part(start: Path | None = None) -> Loaded:
@@ -61,7 +63,16 @@ def load_in_part(start: Path | None = None) -> Loaded:
 
     ConfigurationError if it cannot be read, or if it is not certain which project and which engine it means.
     """
-    file = find(start)
+    return _load(find(start))
+
+
+def _whole(loaded: Loaded) -> Loaded:
+    if loaded.fault is not None:
+        raise loaded.fault
+    return loaded
+
+
+def _load(file: Path) -> Loaded:
     name, text = shown(file), read_text(file)
     document = _parse(text, name)
     sources = positions(text)

@@ -83,6 +83,11 @@ def is_secret(location: Location) -> bool:
     return any(part == "test_value" or (isinstance(part, str) and SECRET_NAME.search(part)) for part in location)
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether a variable of this name is taken for a secret; one that names a file or a folder is none."""
+    return SECRET_NAME.search(name) is not None and not name.upper().endswith(("_FILE", "_PATH", "_DIR"))
+
+
 def kind_of(value: object) -> str:
     """The type of a TOML value in plain words."""
     kinds: tuple[tuple[type, str], ...] = (

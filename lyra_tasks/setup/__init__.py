@@ -1,0 +1,1 @@
+"""The first day: a configuration written from what a repository has already."""

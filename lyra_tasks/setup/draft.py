@@ -1,0 +1,124 @@
+"""A service and an image on their way into the configuration."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from lyra_tasks.config.problems import is_secret_name
+
+SHARED_TEST_VALUE = "only-for-tests-0123456789abcdef"
+"""For secrets of a compose file: several services may have to agree on one, so that it cannot be random."""
+_CREDENTIALS = re.compile(r"(?<=://)([^/\s:@]*):([^/\s@]+)@")
+
+
+@dataclass
+class Variable:
+    """An environment variable; the names are those of the configuration's keys."""
+
+    default: str | None = None
+    test_value: str | None = None
+    required: bool = False
+    secret: bool = False
+    description: str = ""
+
+
+@dataclass
+class DraftImage:
+    """An image of the project: `dockerfile` is relative to `context`, which is relative to the project."""
+
+    name: str
+    context: str
+    dockerfile: str
+    target: str = ""
+    dev_target: str = ""
+    args: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    todos: list[str] = field(default_factory=list)
+
+
+@dataclass
+class DraftService:
+    """A service; tables are as the configuration writes them. `notes` are said once, `todos` stand in the file."""
+
+    name: str
+    image: str = ""
+    external: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+    depends_on: list[str] = field(default_factory=list)
+    limits: dict[str, Any] = field(default_factory=dict)
+    tmpfs: dict[str, str] = field(default_factory=dict)
+    healthcheck: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Variable] = field(default_factory=dict)
+    secrets: dict[str, dict[str, str]] = field(default_factory=dict)
+    configs: dict[str, dict[str, str]] = field(default_factory=dict)
+    volumes: dict[str, dict[str, str]] = field(default_factory=dict)
+    dev: dict[str, Any] = field(default_factory=dict)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    todos: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def name_of(text: str) -> str:
+    """Text as a name of the configuration and as a part of an image reference."""
+    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
+    return plain or "app"
+
+
+def without_credentials(value: str) -> tuple[str, bool]:
+    """An address with the password in it replaced by the one for tests, and whether there was one."""
+    plain = _CREDENTIALS.sub(lambda match: f"{match[1]}:{SHARED_TEST_VALUE}@", value)
+    return plain, _CREDENTIALS.search(value) is not None
+
+
+def set_variable(service: DraftService, name: str, value: str | None, description: str, *, shared: bool) -> None:
+    """Put a variable into a service: a secret without its value, any other with it as default.
+
+    `shared`: other services may have to have the same value. None: no value is known.
+    """
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        service.todos.append(f"the variable {name!r} has a name that cannot be written here")
+        return
+    said = " ".join((description or DESCRIPTIONS.get(name, "")).split())
+    if is_secret_name(name):
+        service.environment[name] = Variable(
+            test_value=SHARED_TEST_VALUE if shared else None, required=True, secret=True, description=said
+        )
+        return
+    if value is None:
+        service.environment[name] = Variable(required=True, description=said)
+        return
+    plain, held = without_credentials(value)
+    if held:
+        service.environment[name] = Variable(test_value=plain, required=True, secret=True, description=said)
+    elif re.search(r"[\x00-\x1f\x7f-\x9f]", value):
+        service.todos.append(f"{name} has several lines: make it a file, in [services.{service.name}.configs]")
+    else:
+        service.environment[name] = Variable(default=value, description=said)
+
+
+DESCRIPTIONS = {
+    "PYTHONUNBUFFERED": "log lines appear when they are written",
+    "PYTHONDONTWRITEBYTECODE": "Python writes no .pyc files",
+    "PYTHONPATH": "where Python looks for modules",
+    "PIP_NO_CACHE_DIR": "pip keeps no cache",
+    "NODE_ENV": "what Node.js libraries take the machine for",
+    "PORT": "the port that it listens on",
+    "HOST": "the address that it listens on",
+    "TZ": "the time zone of its clock",
+    "LOG_LEVEL": "how much it logs",
+    "DEBUG": "whether it tells more than a production service should",
+    "DATABASE_URL": "where the database is, and who it is asked as",
+    "REDIS_URL": "where Redis is",
+    "SECRET_KEY": "signs what is handed to clients",
+    "POSTGRES_USER": "the user that the database is made for",
+    "POSTGRES_PASSWORD": "that user's password",
+    "POSTGRES_DB": "the database that is made",
+    "MYSQL_ROOT_PASSWORD": "the password of the database's root",
+    "MYSQL_DATABASE": "the database that is made",
+    "MYSQL_USER": "the user that the database is made for",
+    "MYSQL_PASSWORD": "that user's password",
+}
+"""What a variable is for, where its name says so everywhere."""

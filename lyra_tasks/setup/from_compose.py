@@ -1,0 +1,301 @@
+"""A compose file's services as drafts of Lyra's."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from lyra_tasks.config.problems import is_secret_name
+from lyra_tasks.setup.compose_file import ComposeFile, entries, fill, table
+from lyra_tasks.setup.compose_mounts import add_files, add_volumes
+from lyra_tasks.setup.draft import (
+    SHARED_TEST_VALUE,
+    DraftImage,
+    DraftService,
+    Variable,
+    name_of,
+    set_variable,
+    without_credentials,
+)  # fmt: skip
+from lyra_tasks.setup.facts import Facts, assignments
+from lyra_tasks.setup.known import port_names
+
+DEVELOPMENT = {"dev", "develop", "development", "local"}
+_NOT_CARRIED = {
+    "privileged": "privileged",
+    "network_mode": "a network of the host",
+    "pid": "processes of the host",
+    "ipc": "the host's IPC",
+    "devices": "devices of the host",
+    "volumes_from": "the volumes of another container",
+    "extends": "what it extends",
+    "gpus": "GPUs",
+}
+_HEALTH_KEYS = ("interval", "timeout", "start_period")
+
+
+def structural(facts: Facts) -> dict[str, str]:
+    """The values for `${…}` in what is no environment: those of `.env`, as Compose takes them."""
+    return {name: value for name, value, _ in assignments(facts.texts.get(".env", ""))}
+
+
+def drafts(compose: ComposeFile, facts: Facts) -> tuple[list[DraftImage], list[DraftService], list[str]]:
+    """Images, services and notes of a compose file; what is started by a profile alone is only noted."""
+    values = structural(facts)
+    notes: list[str] = []
+    wanted = _wanted(compose)
+    for name in sorted(set(compose.services) - wanted):
+        notes.append(f"{compose.path}: {name} is started by a profile alone and was left out")
+    images: list[DraftImage] = []
+    services = [
+        _service(name, raw, compose, facts, values, images) for name, raw in compose.services.items() if name in wanted
+    ]
+    finished = {
+        name_of(other)
+        for name in wanted
+        for other, condition in _dependencies(compose.services[name])
+        if condition == "service_completed_successfully"
+    }
+    for service in services:
+        if service.name in finished:
+            service.values["oneshot"] = True
+    _shared_volumes(services)
+    if compose.included:
+        notes.append(f"{compose.path}: what it includes was not read")
+    return images, services, notes
+
+
+def _shared_volumes(services: list[DraftService]) -> None:
+    """On Lyra every service has volumes of its own: what several share must be said."""
+    for service in services:
+        for name in service.volumes:
+            others = [each.name for each in services if name in each.volumes and each is not service]
+            if others:
+                service.todos.append(f"the volume {name} is shared with {', '.join(others)}; here, each has its own")
+
+
+def _wanted(compose: ComposeFile) -> set[str]:
+    """The services that `docker compose up` starts: those without a profile, and all that they depend on."""
+    pending = [name for name, raw in compose.services.items() if not raw.get("profiles")]
+    found: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in compose.services and name not in found:
+            found.add(name)
+            pending += [other for other, _ in _dependencies(compose.services[name])]
+    return found
+
+
+def _dependencies(raw: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The services that one depends on, short or long form, each with its condition."""
+    written = raw.get("depends_on") or []
+    if isinstance(written, dict):
+        return [(str(name), str(table(written, name).get("condition", ""))) for name in written]
+    short = [*entries(raw, "depends_on"), *(str(each).partition(":")[0] for each in entries(raw, "links"))]
+    return [(str(name), "") for name in short]
+
+
+def _service(
+    name: str,
+    raw: Mapping[str, Any],
+    compose: ComposeFile,
+    facts: Facts,
+    values: Mapping[str, str],
+    images: list[DraftImage],
+) -> DraftService:
+    draft = DraftService(name_of(name))
+    if draft.name != name:
+        draft.todos.append(f"was {name} in {compose.path}: neighbours that ask for that name must ask for {draft.name}")
+    _image(draft, raw, facts, values, images)
+    draft.depends_on = [name_of(other) for other, _ in _dependencies(raw) if other in compose.services]
+    _process(draft, raw, values)
+    draft.ports = port_names(list(_ports(draft, raw, values)))
+    draft.limits = _limits(raw, values)
+    _environment(draft, name, raw, compose, facts)
+    _healthcheck(draft, raw, values)
+    add_volumes(draft, raw, facts, values)
+    add_files(draft, raw, compose, values)
+    for key, what in _NOT_CARRIED.items():
+        if raw.get(key):
+            draft.todos.append(f"{compose.path} gives it {what} ({key}), which a container on Lyra does not get")
+    if raw.get("cap_add"):
+        listed = ", ".join(map(str, entries(raw, "cap_add")))
+        draft.todos.append(f"{compose.path} adds the capabilities {listed}: cap_add, with a [[deviations]] entry")
+    return draft
+
+
+def _image(
+    draft: DraftService, raw: Mapping[str, Any], facts: Facts, values: Mapping[str, str], images: list[DraftImage]
+) -> None:
+    build = raw.get("build")
+    if build is None:
+        reference = fill(str(raw.get("image") or ""), values).text
+        draft.external = reference if re.fullmatch(r"[^\s-]\S*", reference) else ""
+        return
+    described = build if isinstance(build, dict) else {"context": build}
+    context = posixpath.normpath(fill(str(described.get("context") or "."), values).text)
+    dockerfile = fill(str(described.get("dockerfile") or "Dockerfile"), values).text
+    if (
+        described.get("dockerfile_inline")
+        or "://" in context
+        or posixpath.normpath(posixpath.join(context, dockerfile)) not in facts.files
+    ):
+        draft.todos.append(f"its image is built from {context} and {dockerfile}, which is no Dockerfile of this folder")
+        return
+    image = DraftImage(draft.name, context, dockerfile, str(described.get("target") or ""))
+    pairs = [*table(described, "args").items(), *(_pair(str(each)) for each in entries(described, "args"))]
+    for key, value in pairs:
+        image.args[key] = fill(_text(value), values).text
+    if described.get("secrets") or described.get("ssh"):
+        image.todos.append("its build takes secrets or ssh: name files in `secrets` of this image")
+    if image.target.lower() in DEVELOPMENT:
+        image.target, image.dev_target = "", image.target
+    same = next((each for each in images if _same(each, image)), None)
+    if same is None:
+        images.append(image)
+    draft.image = (same or image).name
+
+
+def _same(one: DraftImage, other: DraftImage) -> bool:
+    return (one.context, one.dockerfile, one.target, one.args) == (
+        other.context, other.dockerfile, other.target, other.args,
+    )  # fmt: skip
+
+
+def _process(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, str]) -> None:
+    for key in ("entrypoint", "command"):
+        words = _words(raw.get(key), values)
+        if words:
+            plain = [without_credentials(word)[0] for word in words]
+            draft.values[key] = plain
+    for key in ("user", "working_dir", "stop_signal"):
+        if raw.get(key) is not None:
+            draft.values[key] = fill(str(raw[key]), values).text
+
+
+def _words(written: object, values: Mapping[str, str]) -> list[str]:
+    """A command as Compose runs it: a string is split as a shell would, and no shell runs it."""
+    if isinstance(written, str):
+        with suppress(ValueError):  # an open quote: then it is one word
+            return shlex.split(fill(written, values).text)
+        return [written]
+    return [fill(str(word), values).text for word in written] if isinstance(written, list) else []
+
+
+def _ports(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, str]) -> Iterator[int]:
+    for written in [*entries(raw, "ports"), *entries(raw, "expose")]:
+        if isinstance(written, dict):
+            text, protocol = str(written.get("target")), str(written.get("protocol", "tcp"))
+        else:
+            text, _, protocol = fill(str(written), values).text.partition("/")
+            text = text.rpartition(":")[2]
+        if protocol not in {"", "tcp"} or not text.isdigit():
+            draft.todos.append(f"the port {text or written}/{protocol or 'tcp'} is not carried over: one TCP port each")
+        elif 0 < int(text) < 65536:
+            yield int(text)
+
+
+def _limits(raw: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
+    deployed = table(table(table(raw, "deploy"), "resources"), "limits")
+    read: dict[str, tuple[object, Callable[[str], Any]]] = {
+        "cpus": (raw.get("cpus", deployed.get("cpus")), float),
+        "memory": (raw.get("mem_limit", deployed.get("memory")), str.lower),
+        "pids": (raw.get("pids_limit", deployed.get("pids")), int),
+    }
+    found: dict[str, Any] = {}
+    for key, (written, reader) in read.items():
+        if written is not None:
+            with suppress(ValueError):
+                found[key] = reader(fill(str(written), values).text)
+    return found
+
+
+def _environment(draft: DraftService, name: str, raw: Mapping[str, Any], compose: ComposeFile, facts: Facts) -> None:
+    for path in _env_files(raw):
+        example = next((each for each in facts.texts if each.startswith(path) and each != path), "")
+        file_text = facts.texts.get(path, facts.texts.get(example))
+        if file_text is None:
+            draft.todos.append(f"{path} is not here: name its variables in [services.{draft.name}.environment]")
+        for key, value, comment in assignments(file_text or ""):
+            set_variable(draft, key, value, comment, shared=True)
+    pairs: list[tuple[str, Any]] = [*table(raw, "environment").items()]
+    pairs += [_pair(str(each)) for each in entries(raw, "environment")]
+    examples = _examples(facts)
+    for key, given in pairs:
+        own = "" if given is None else _text(given)
+        filled = fill(own, {})
+        asked = (key,) if given is None else filled.open
+        comment = compose.comments.get((name, key), "") or "".join(
+            examples[each][1] for each in asked if each in examples
+        )
+        if asked:
+            _open_variable(draft, key, own, comment, examples)
+        else:
+            set_variable(draft, key, filled.text, comment, shared=True)
+
+
+def _open_variable(
+    draft: DraftService, key: str, written: str, comment: str, examples: Mapping[str, tuple[str, str]]
+) -> None:
+    """A variable whose value comes from outside: a test value from the example file, or what all secrets share."""
+    set_variable(draft, key, None, comment, shared=True)
+    if key not in draft.environment or draft.environment[key].secret:
+        return
+    known = {
+        name: SHARED_TEST_VALUE if is_secret_name(name) else value for name, (value, _) in examples.items() if value
+    }
+    asked = fill(written or f"${{{key}}}", {}).open
+    secret = any(is_secret_name(each) for each in asked)
+    filled = fill(written or f"${{{key}}}", known | {each: SHARED_TEST_VALUE for each in asked if is_secret_name(each)})
+    value = None if filled.open else filled.text
+    said = draft.environment[key].description
+    draft.environment[key] = Variable(test_value=value, required=True, secret=secret, description=said)
+    if value is None:
+        draft.todos.append(f"{key} has no value for tests: give it a test_value")
+
+
+def _examples(facts: Facts) -> dict[str, tuple[str, str]]:
+    """The variables of the example of an env file: value and comment. `.env` itself is nobody's but its owner's."""
+    found: dict[str, tuple[str, str]] = {}
+    for path in (".env.example", ".env.sample", ".env.dist", ".env.template", "example.env"):
+        for name, value, comment in assignments(facts.texts.get(path, "")):
+            found.setdefault(name, (value, comment))
+    return found
+
+
+def _env_files(raw: Mapping[str, Any]) -> list[str]:
+    written = raw.get("env_file") or []
+    listed = written if isinstance(written, list) else [written]
+    return [posixpath.normpath(str(each.get("path") if isinstance(each, dict) else each)) for each in listed]
+
+
+def _healthcheck(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, str]) -> None:
+    written = table(raw, "healthcheck")
+    test = written.get("test")
+    if written.get("disable") or not test or test == "NONE" or test == ["NONE"]:
+        return
+    if isinstance(test, str):
+        command: str | list[str] = fill(test, values).text
+    else:
+        words = [fill(str(word), values).text for word in test]
+        command = words[1:] if words[0] == "CMD" else " ".join(words[1:])
+    draft.healthcheck = {"exec": command}
+    draft.healthcheck |= {key: str(written[key]) for key in _HEALTH_KEYS if written.get(key)}
+    if isinstance(written.get("retries"), int):
+        draft.healthcheck["retries"] = written["retries"]
+
+
+def _pair(text: str) -> tuple[str, str | None]:
+    name, equals, value = text.partition("=")
+    return name, value if equals else None
+
+
+def _text(value: object) -> str:
+    """A YAML value as Compose puts it into the environment."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)

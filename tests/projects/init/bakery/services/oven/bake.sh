@@ -1,0 +1,1 @@
+while true; do echo "at $TEMPERATURE degrees"; sleep 1; done

@@ -1,0 +1,1 @@
+echo "migrated $DATABASE_PATH" && : > "$DATABASE_PATH"

@@ -1,0 +1,1 @@
+require("node:http").createServer((_, answer) => answer.end("open\n")).listen(process.env.PORT);

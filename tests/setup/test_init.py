@@ -1,0 +1,267 @@
+"""`init` on ten repositories of other people's making: what it writes loads, plans, and says what is missing."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lyra_tasks.config.dockerfile import external_bases, read
+from lyra_tasks.config.inputs import dockerfile_path
+from lyra_tasks.config.load import Loaded, load
+from lyra_tasks.config.stages import shape
+from lyra_tasks.config.todo import open_points
+from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.lab.facts import test_environment as environment_for_tests
+from lyra_tasks.lab.plan import LabFacts, LabPlan, ServiceFacts
+from lyra_tasks.lab.plan import plan as lab_plan
+from lyra_tasks.rules.deviations import require_reasons, service_breaches
+from lyra_tasks.setup import facts, plan, run
+from tests.conftest import PROJECTS
+
+SAMPLES = sorted(path.name for path in (PROJECTS / "init").iterdir())
+
+
+def made(name: str, folder: Path) -> Path:
+    root = folder / name
+    shutil.copytree(PROJECTS / "init" / name, root)
+    (root / ".git").mkdir()
+    run.run(plan.plan(facts.gather(root)), root)
+    return root
+
+
+def loaded(name: str, folder: Path) -> Loaded:
+    return load(made(name, folder))
+
+
+def image_config(found: Loaded, name: str) -> dict[str, Any]:
+    """What the engine would say of a service's image, as far as the Dockerfile does."""
+    service = found.config.services[name]
+    if service.image is None:
+        return {}
+    image = found.config.images[service.image]
+    declared = shape(read(dockerfile_path(found.root, image)), image.target, image.args)
+    return {"User": declared.user, "Volumes": dict.fromkeys(declared.volumes), "Env": []}
+
+
+def planned(found: Loaded) -> LabPlan:
+    services = {
+        name: ServiceFacts(f"sha256:{name}", image_config(found, name), environment_for_tests(name, service), {}, {})
+        for name, service in found.config.services.items()
+    }
+    return lab_plan(found.config, LabFacts("run", "127.0.0.1", True, True, "/files", services))
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_what_init_writes_loads_plans_and_keeps_the_rules(tmp_path: Path, name: str) -> None:
+    found = loaded(name, tmp_path)
+    assert planned(found).services.keys() == found.config.services.keys()
+    for each, service in found.config.services.items():
+        require_reasons(found.config, service_breaches(each, service, image_config(found, each)), datetime.date.today())
+    for image in found.config.images.values():
+        external_bases(read(dockerfile_path(found.root, image)), image.target, image.args)
+    asked = {test.service for test in found.config.tests}
+    assert asked == {each for each, service in found.config.services.items() if not service.oneshot}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_init_changes_nothing_the_second_time(tmp_path: Path, name: str) -> None:
+    root = made(name, tmp_path)
+    before = contents(root)
+    again = plan.plan(facts.gather(root))
+    assert again.configured
+    assert run.run(again, root) == ()
+    assert contents(root) == before
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def todos(root: Path) -> list[str]:
+    return [point.text for point in open_points((root / ".lyra.toml").read_text())]
+
+
+def test_compose_gives_services_environment_health_dependencies_and_volumes(tmp_path: Path) -> None:
+    found = loaded("guestlist", tmp_path).config
+    web, redis = found.services["web"], found.services["redis"]
+    assert web.depends_on == ["redis"]
+    assert web.ports == {"http": 8000}
+    values = {name: (each.default, each.secret) for name, each in web.environment.items()}
+    assert values == {
+        "CAPACITY": ("3", False),
+        "REDIS_HOST": ("redis", False),
+        "SECRET_KEY": (None, True),
+        "TITLE": ("Guest list", False),
+        "PYTHONUNBUFFERED": ("1", False),
+        "PYTHONDONTWRITEBYTECODE": ("1", False),
+    }
+    said = {name: each.description for name, each in web.environment.items()}
+    assert said["CAPACITY"] == "how many guests are let in"  # the comment above it in the env file
+    assert said["TITLE"] == "head of the page"  # the comment behind it in the compose file
+    assert web.dev is not None
+    assert web.dev.source == "/app"  # what compose mounts there is what `create` brings
+    assert (redis.external, redis.user, redis.command) == ("redis:7", "999:999", ["redis-server", "--save", ""])
+    assert redis.healthcheck is not None
+    assert (redis.healthcheck.exec, redis.healthcheck.retries) == (["redis-cli", "ping"], 5)
+    assert [(each.path, each.owner) for each in redis.volumes.values()] == [("/data", "999:999")]
+
+
+def test_no_secret_of_a_compose_file_is_copied_and_services_agree_on_one(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(
+        "services:\n"
+        "  app:\n    image: example.org/app:1\n    ports: [80]\n"
+        "    environment:\n      DATABASE_URL: postgres://shop:hunter2@db:5432/shop\n"
+        "  db:\n    image: postgres:16-alpine\n"
+        "    environment:\n      POSTGRES_PASSWORD: hunter2\n      POSTGRES_USER: shop\n    env_file: .env\n"
+    )
+    (tmp_path / ".env").write_text("PGADMIN_TOKEN=hunter2\n")
+    text = next(file.text for file in plan.plan(facts.gather(tmp_path)).files if file.path == ".lyra.toml")
+    assert "hunter2" not in text
+    services = tomllib.loads(text)["services"]
+    address, password = (
+        services["app"]["environment"]["DATABASE_URL"], services["db"]["environment"]["POSTGRES_PASSWORD"],
+    )  # fmt: skip
+    assert password["secret"] is address["secret"] is True
+    assert address["test_value"] == f"postgres://shop:{password['test_value']}@db:5432/shop"
+    assert services["db"]["user"] == "70:70"
+
+
+def test_profiles_one_shots_and_shared_volumes_are_told_apart(tmp_path: Path) -> None:
+    root = made("ledger", tmp_path)
+    found = load(root).config
+    assert list(found.services) == ["migrate", "api"]
+    assert found.services["migrate"].oneshot
+    assert found.services["api"].command == ["sh", "-c", "exec httpd -f -p 8080 -h /www"]
+    assert found.services["api"].limits.memory == 64 * 1024**2
+    assert [image.context for image in found.images.values()] == ["."]  # one build, two services
+    assert "the volume books is shared with migrate; here, each has its own" in todos(root)
+    notes = plan.plan(facts.gather(root)).notes
+    assert "docker-compose.yml: adminer is started by a profile alone and was left out" in notes
+    assert "docker-compose.override.yml was not read" in notes
+
+
+def test_secrets_configs_and_what_a_container_may_not_have(tmp_path: Path) -> None:
+    root = made("vault", tmp_path)
+    vault = load(root).config.services["vault"]
+    assert {key: each.path for key, each in vault.secrets.items()} == {
+        "api-token": "/run/secrets/api_token",
+        "signing": "/etc/vault/signing.key",
+    }
+    assert {each.path: each.source for each in vault.configs.values()} == {
+        "/www/motd.txt": "vault/motd.txt",
+        "/www/pages/about.html": "vault/pages/about.html",
+    }
+    assert vault.environment["API_TOKEN_FILE"].default == "/run/secrets/api_token"
+    assert vault.environment["STORE_URL"].secret
+    assert vault.healthcheck is not None
+    assert "$${" not in str(vault.healthcheck.exec)
+    assert any("docker.sock" in each for each in todos(root))
+
+
+def test_a_context_is_the_folder_that_holds_what_the_dockerfile_copies(tmp_path: Path) -> None:
+    found = loaded("bakery", tmp_path).config
+    where = {name: (image.context, image.dockerfile) for name, image in found.images.items()}
+    assert where == {
+        "orders": (".", "services/orders/Dockerfile"),
+        "oven": ("services/oven", "Dockerfile"),
+        "shop": ("services/shop", "Dockerfile"),
+    }
+    assert found.services["shop"].volumes["var-shop"].owner == "1200:1200"
+    assert found.services["oven"].environment["TEMPERATURE"].description == "how hot it is, in degrees"
+
+
+def test_the_stage_for_production_is_shipped_and_the_other_developed_in(tmp_path: Path) -> None:
+    found = loaded("storefront", tmp_path).config
+    image = found.images["storefront"]
+    assert (image.target, image.dev_target) == ("production", "development")
+    assert found.services["storefront"].ports == {"http": 3000}  # EXPOSE $PORT
+    (check,) = found.tests
+    assert check.http == "GET /healthz"  # where its HEALTHCHECK asks
+
+
+def test_of_several_dockerfiles_the_one_for_production_is_taken(tmp_path: Path) -> None:
+    root = made("newsroom", tmp_path)
+    found = load(root).config
+    assert {name: image.dockerfile for name, image in found.images.items()} == {
+        "newsroom": "Dockerfile.prod",
+        "worker": "Dockerfile.worker",
+    }
+    notes = " ".join(plan.plan(facts.gather(root)).notes)
+    assert all(f"{each} was left out" in notes for each in ("Dockerfile", "Dockerfile.dev", "Dockerfile.test"))
+
+
+def test_a_user_by_name_has_the_numbers_that_the_dockerfile_gives_it(tmp_path: Path) -> None:
+    found = loaded("minutes", tmp_path).config
+    assert found.services["minutes"].volumes["opt-minutes-data"].owner == "1500:1500"
+    assert found.services["minutes"].ports == {"http": 8000}  # the other is UDP
+
+
+def test_an_example_of_an_env_file_gives_values_for_tests(tmp_path: Path) -> None:
+    queue = loaded("courier", tmp_path).config.services["courier"].environment["QUEUE"]
+    assert (queue.required, queue.default, queue.test_value) == (True, None, "letters")
+
+
+def test_ignore_files_get_what_they_lack_and_keep_what_they_have(tmp_path: Path) -> None:
+    root = made("storefront", tmp_path)
+    assert (root / ".dockerignore").read_text() == "node_modules\n.lyra\npromotion\n"
+    assert (root / ".gitignore").read_text() == "promotion/\n"
+    minutes = made("minutes", tmp_path)
+    assert (minutes / ".dockerignore").read_text() == "*\n!minutes\n"  # leaves both out already
+
+
+def test_a_tasks_file_of_ones_own_is_kept(tmp_path: Path) -> None:
+    root = tmp_path / "brochure"
+    shutil.copytree(PROJECTS / "init" / "brochure", root)
+    (root / "tasks.py").write_text("# mine\n")
+    run.run(plan.plan(facts.gather(root)), root)
+    assert (root / "tasks.py").read_text() == "# mine\n"
+    assert (root / ".lyra.toml").exists()
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Path:
+    root = tmp_path / "storefront"
+    shutil.copytree(PROJECTS / "init" / "storefront", root)
+    (root / ".dockerignore").write_text("node_modules")
+    return root
+
+
+def test_a_configuration_that_the_loader_refuses_is_not_written_and_nothing_else_is(refused: Path) -> None:
+    before = contents(refused)
+    good = plan.plan(facts.gather(refused))
+    bad = plan.InitPlan(
+        tuple(
+            plan.PlannedFile(file.path, file.text.replace('context = "."', 'context = "gone"'), file.adds)
+            for file in good.files
+        ),
+        good.kept, good.todos, good.notes,
+    )  # fmt: skip
+    with pytest.raises(ConfigurationError, match="nothing was written"):
+        run.run(bad, refused)
+    assert contents(refused) == before
+
+
+def test_a_compose_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("services:\n  web: [\n")
+    with pytest.raises(ConfigurationError, match=r"^compose\.yaml:\d+: not valid YAML"):
+        facts.gather(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "services: {}", "services: [a]", "services: {web: null}", "services: {web: {}}",
+        "services: {web: {build: ../outside}}", "services: {web: {image: a, ports: ['1-2:3-4', x], volumes: [[]]}}",
+        "services: {web: {image: a, environment: 5, depends_on: 7, healthcheck: x, deploy: []}}",
+        "services: {Web_1: {image: 'a b', ports: [70000, 80], environment: {A-B: c, OK: \"x\\ny\"}, command: \"'\"}}",
+    ],
+)  # fmt: skip
+def test_whatever_a_compose_file_holds_what_is_written_is_valid(tmp_path: Path, text: str) -> None:
+    (tmp_path / "compose.yaml").write_text(text)
+    run.run(plan.plan(facts.gather(tmp_path)), tmp_path)
+    load(tmp_path)
