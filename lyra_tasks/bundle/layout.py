@@ -30,6 +30,7 @@ PROVENANCE = "evidence/provenance.json"
 TEST_RESULT = "evidence/test-result.json"
 DEVIATIONS = "evidence/deviations.json"
 JOURNAL = "evidence/journal.jsonl"
+PREVIOUS = "evidence/previous.json"
 
 UNSUMMED = frozenset({CHECKSUMS, SIGNATURE})
 
