@@ -32,6 +32,7 @@ PROVENANCE = "evidence/provenance.json"
 TEST_RESULT = "evidence/test-result.json"
 DEVIATIONS = "evidence/deviations.json"
 JOURNAL = "evidence/journal.jsonl"
+PREVIOUS = "evidence/previous.json"
 
 # only in a pack
 PACK = "pack.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from lyra_tasks.bundle.checksums import write_checksums
 from lyra_tasks.bundle.contents import archive_annotations, documents, json_text, manifest_of, page_of
 from lyra_tasks.bundle.described import described, version_before
 from lyra_tasks.bundle.difference import difference
-from lyra_tasks.bundle.manifest import BundledImage, BundleEntry, ImageLayer, Manifest, write_document
+from lyra_tasks.bundle.manifest import BundledImage, ImageLayer, Manifest, write_document
 from lyra_tasks.bundle.plan import PlannedArchive, PromotionPlan
 from lyra_tasks.bundle.read import read_index, read_manifest
+from lyra_tasks.bundle.reported import documents_of_bundle, entry_of, previous_document
 from lyra_tasks.bundle.sbom import from_tool, image_packages, sbom
 from lyra_tasks.bundle.signature import sign, signing_key
 from lyra_tasks.bundle.staging import publish, staging
@@ -27,6 +29,7 @@ from lyra_tasks.files import write_file
 from lyra_tasks.images.archive import write_archive
 from lyra_tasks.images.check import check_archive
 from lyra_tasks.images.pack import PackedImage, Wanted, pack
+from lyra_tasks.records.documents import Documents
 from lyra_tasks.run import locked
 
 if TYPE_CHECKING:
@@ -45,8 +48,8 @@ class Promotion:
     removed_snapshots: tuple[str, ...] = ()
 
 
-def run(plan: PromotionPlan, work: Workspace) -> Promotion:
-    """Make the bundle, or say that it is there.
+def run(plan: PromotionPlan, work: Workspace, page: Callable[[Documents], str]) -> Promotion:
+    """Make the bundle, or say that it is there; `page` writes its report out of its documents.
 
     ImmutableError if the version is there with other digests, NoSpaceError on a full disk; in every case no partial
     version is to be seen, and what was there before is as it was.
@@ -60,7 +63,7 @@ def run(plan: PromotionPlan, work: Workspace) -> Promotion:
             signing_key(plan.config.promotion.sign, work.root)
         work.journal.append(work.run, "promoting", version=plan.version, set=plan.facts.key.digest)
         with staging(plan.folder, "promote") as stage:
-            manifest = _fill(plan, work, stage)
+            manifest = _fill(plan, work, stage, page)
             publish(stage, plan.folder)
         removed = _list(plan, manifest)
     work.journal.append(
@@ -87,7 +90,7 @@ def _same(plan: PromotionPlan) -> Manifest:
     return there
 
 
-def _fill(plan: PromotionPlan, work: Workspace, stage: Path) -> Manifest:
+def _fill(plan: PromotionPlan, work: Workspace, stage: Path, page: Callable[[Documents], str]) -> Manifest:
     packed = _packed(plan, work, stage / "spool")
     (stage / layout.IMAGES).mkdir()
     with ThreadPoolExecutor(1) as pool:
@@ -106,6 +109,8 @@ def _fill(plan: PromotionPlan, work: Workspace, stage: Path) -> Manifest:
     before = version_before(plan.folder.parent, manifest.project, manifest.version)
     changes = difference(before, described(stage)) if before else None
     write_file(stage / layout.SUMMARY, page_of(plan, manifest, changes))
+    write_file(stage / layout.PREVIOUS, json_text(previous_document(before)).encode())
+    write_file(stage / layout.REPORT, page(documents_of_bundle(stage)).encode())
     write_checksums(stage, {image.file: image.sha256 for image in images})
     if plan.config.promotion.sign:
         sign(stage, signing_key(plan.config.promotion.sign, work.root))
@@ -172,14 +177,7 @@ def _copy_evidence(plan: PromotionPlan, work: Workspace, stage: Path) -> None:
 def _list(plan: PromotionPlan, manifest: Manifest) -> tuple[str, ...]:
     """Enter the version into the project's list, and drop the oldest snapshots; releases always stay."""
     parent = plan.folder.parent
-    entry = BundleEntry(
-        version=manifest.version,
-        created=manifest.created,
-        commit=manifest.source.commit,
-        set_digest=manifest.set_digest,
-        is_snapshot=manifest.is_snapshot,
-    )
-    index = read_index(parent, manifest.project).with_entry(entry)
+    index = read_index(parent, manifest.project).with_entry(entry_of(manifest))
     snapshots = [each.version for each in index.versions if each.is_snapshot and each.version != manifest.version]
     old = tuple(snapshots[plan.config.promotion.keep_snapshots - 1 :] if manifest.is_snapshot else ())
     write_document(parent / layout.INDEX, index.without(*old))

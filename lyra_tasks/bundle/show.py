@@ -46,6 +46,7 @@ def promoted(result: Promotion) -> None:
     for image in manifest.images:
         console.say(f"  {image.file}  {console.size(image.size)}  {image.config_digest[:19]}")
     console.say(f"  {layout.SUMMARY}, deploy/, evidence/ of {manifest.tests.passed} passed checks, {layout.CHECKSUMS}")
+    console.say(f"  {layout.REPORT}, to be opened in a browser: checks, curves, packages, configuration, deviations")
     for version in result.removed_snapshots:
         console.say(f"removed the old snapshot {version}")
     console.say(f"next: `verify`, carry the folder to Proxima, and follow its {layout.SUMMARY}")

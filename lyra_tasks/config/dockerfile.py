@@ -51,8 +51,8 @@ class Assignment:
 class Stage:
     """One build stage as it is written; the reference in `base` may still hold variables of global ARGs.
 
-    `runs` is whether it has a RUN, `health` the HEALTHCHECK (`NONE`, or `CMD` and its words), `copies` what COPY and ADD
-    take from the context.
+    `runs` is whether it has a RUN, `health` the HEALTHCHECK (`NONE`, or `CMD` and its words), `copies` what COPY and
+    ADD take from the context.
     """
 
     name: str

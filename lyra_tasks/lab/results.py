@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lyra_tasks.lab.running import RunningService
 from lyra_tasks.records.evidence import CheckResult, Evidence, ServiceUse
+from lyra_tasks.records.metrics import Event, Measurement, Metrics
 
 
 def use_of(service: RunningService) -> ServiceUse:
@@ -29,14 +30,20 @@ def use_of(service: RunningService) -> ServiceUse:
     )
 
 
-def write_results(folder: Path, evidence: Evidence, services: Mapping[str, RunningService]) -> None:
+def write_results(
+    folder: Path, evidence: Evidence, services: Mapping[str, RunningService], events: Sequence[Event]
+) -> None:
     """Write the three files into a run's folder."""
     document = evidence.model_dump(mode="json", by_alias=True)
     _write_json(folder / "tests.json", document)
-    _write_json(
-        folder / "metrics.json",
-        {name: [asdict(sample) for sample in service.stats.samples] for name, service in services.items()},
+    metrics = Metrics(
+        events=sorted(events, key=lambda each: each.at),
+        services={
+            name: [Measurement(**asdict(sample)) for sample in service.stats.samples]
+            for name, service in services.items()
+        },
     )
+    _write_json(folder / "metrics.json", metrics.model_dump(mode="json", by_alias=True))
     tree = ET.ElementTree(junit(evidence.run, evidence.checks, evidence.use, evidence.seconds))
     ET.indent(tree)
     tree.write(folder / "tests.xml", encoding="utf-8", xml_declaration=True)

@@ -13,6 +13,7 @@ from lyra_tasks.errors import VerdictError
 from lyra_tasks.lab.checks import check
 from lyra_tasks.lab.running import Lab
 from lyra_tasks.records.evidence import CheckResult
+from lyra_tasks.records.metrics import event
 
 _BETWEEN_TRIES = 0.5
 _LAST_BREATH = 0.3
@@ -37,6 +38,9 @@ def make_checks(lab: Lab, tests: Sequence[Test], root: Path, conduct: Conduct, r
             result = _with_retries(lab, test, root)
             if conduct.repeat > 1:
                 result = result.model_copy(update={"name": f"{result.name} (round {number})"})
+            lab.events.append(
+                event("check", result.service, name=result.name, outcome=result.outcome, seconds=result.seconds)
+            )
             _show(result)
             results.append(result)
             if fault := _death(lab, result):

@@ -104,7 +104,7 @@ def run(
         checks=checks,
         use={name: use_of(service) for name, service in lab.services.items()},
     )
-    write_results(folder, evidence, lab.services)
+    write_results(folder, evidence, lab.services, lab.events)
     return Ran(evidence, addresses(lab.services) if conduct.keep_running and not fault else {}, fault)
 
 

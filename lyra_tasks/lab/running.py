@@ -18,6 +18,7 @@ from lyra_tasks.engine.streams import LogFollower, StatsSampler
 from lyra_tasks.errors import PreconditionError, ResidueError, VerdictError
 from lyra_tasks.lab.plan import LabPlan, PlannedService
 from lyra_tasks.lab.ready import wait_until_ready
+from lyra_tasks.records.metrics import Event, event
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -56,6 +57,7 @@ class Lab:
     folder: Path
     services: dict[str, RunningService] = field(default_factory=dict)
     holder: str = ""
+    events: list[Event] = field(default_factory=list)
 
     def build_up(self, prepare: Callable[[], None] = lambda: None) -> None:
         """Make everything, call `prepare`, and start it; returns when every service that is attended is ready."""
@@ -127,12 +129,20 @@ class Lab:
         service = self.services[name]
         service.log.start()
         objects.start(self.engine, service.id, name)
+        self.events.append(event("started", name))
         service.stats.start()
         began = time.monotonic()
         service.ports = objects.state(self.engine, service.id).ports
         if not service.planned.attended:
             return
-        wait_until_ready(self.engine, service)
+        try:
+            wait_until_ready(self.engine, service)
+        except VerdictError:
+            now = objects.state(self.engine, service.id)
+            if not now.running:
+                self.note_end(name, now)
+            raise
+        self.events.append(event("ready", name, seconds=time.monotonic() - began))
         console.note(f"{name}: ready after {time.monotonic() - began:.1f} s")
 
     def _read_back_limits(self) -> None:
@@ -174,8 +184,14 @@ class Lab:
             if not service.planned.service.oneshot:
                 now = objects.state(self.engine, service.id)
                 if not now.running:
+                    self.note_end(service.planned.name, now)
                     return death(service, now)
         return None
+
+    def note_end(self, name: str, now: objects.ContainerState) -> None:
+        """Keep when a service was seen to have ended, and how."""
+        outcome = "out of memory" if now.oom_killed else f"exit code {now.exit_code}"
+        self.events.append(event("ended", name, outcome=outcome))
 
     def leave(self) -> None:
         """Let the lab run on; what the services are doing now is noted, and `clean` ends them."""

@@ -46,24 +46,27 @@ def test(
     """Run the services in isolated, limited containers and make the checks; passes or exits with 5."""
     from lyra_tasks.lab import show, trial
     from lyra_tasks.lab.rounds import Conduct
+    from lyra_tasks.report.run import reported
 
     conduct = Conduct(fail_fast, number(repeat, "--repeat"), keep_running)
     planned = trial.gather(workspace(), tuple(only or ()), conduct)
     if dry(c):
         return show.planned(planned)
-    return show.verdict(trial.run(planned))
+    with reported(workspace().folder):
+        return show.verdict(trial.run(planned))
 
 
 @word()
 def promote(c: Any, dry_run: bool = False, json: bool = False) -> None:
     """Pack the tested images into a versioned, documented bundle; never builds, never tests."""
     from lyra_tasks.bundle import facts, plan, run, show
+    from lyra_tasks.report.page import page
 
     work = workspace()
     planned = plan.plan(work.config, facts.gather(work))
     if dry(c):
         return show.planned(planned)
-    return show.promoted(run.run(planned, work))
+    return show.promoted(run.run(planned, work, page))
 
 
 @word(

@@ -1,0 +1,115 @@
+"""A curve against its limit, as the coordinates of an SVG drawing; nothing here knows HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 360.0, 150.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 8.0, 18.0, 20.0
+
+_MOST_POINTS = 300
+_MARK_WIDTH = 15.0
+_HEADROOM = 1.05
+_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A place on an axis, and what stands there."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An instant on the drawing; one label stands for all that would lie on each other."""
+
+    x: float
+    label: str
+    bad: bool
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One drawing: the curve as a path, the same down to the axis, single points where there are few."""
+
+    name: str
+    summary: str
+    line: str
+    area: str
+    points: tuple[tuple[float, float], ...]
+    peak: tuple[float, float] | None
+    limit_y: float
+    limit: str
+    rows: tuple[Tick, ...]
+    columns: tuple[Tick, ...]
+    marks: tuple[Mark, ...]
+
+
+def curve(
+    name: str,
+    samples: Sequence[tuple[float, float]],
+    limit: float,
+    marks: Sequence[tuple[float, int, bool]],
+    seconds: float,
+    show: Callable[[float], str],
+) -> Curve:
+    """Draw `samples` (seconds, value) against `limit` over `seconds`; `marks` are (seconds, number, bad)."""
+    seconds = max(seconds, 0.1)
+    peak = max(samples, key=lambda each: each[1], default=None)
+    highest = max(limit, peak[1] if peak else 0.0) * _HEADROOM or 1.0
+
+    def place(at: float, value: float) -> tuple[float, float]:
+        x = LEFT + at / seconds * (WIDTH - LEFT - RIGHT)
+        y = HEIGHT - BOTTOM - value / highest * (HEIGHT - TOP - BOTTOM)
+        return round(x, 1), round(y, 1)
+
+    points = tuple(place(at, value) for at, value in _thinned(samples))
+    floor = HEIGHT - BOTTOM
+    line = " ".join(f"{'L' if number else 'M'}{x} {y}" for number, (x, y) in enumerate(points))
+    area = f"M{points[0][0]} {floor} {line.replace('M', 'L')} L{points[-1][0]} {floor} Z" if len(points) > 1 else ""
+    return Curve(
+        name=name,
+        summary=f"{show(peak[1])} at most, of {show(limit)}" if peak else f"no sample, limit {show(limit)}",
+        line=line if len(points) > 1 else "",
+        area=area,
+        points=points if len(points) <= 3 else (),
+        peak=place(*peak) if peak else None,
+        limit_y=place(0, limit)[1],
+        limit=show(limit),
+        rows=tuple(Tick(place(0, part * limit)[1], show(part * limit)) for part in (0, 0.5, 1)),
+        columns=tuple(Tick(place(at, 0)[0], _clock(at)) for at in _instants(seconds)),
+        marks=_grouped([(place(at, 0)[0], number, bad) for at, number, bad in marks]),
+    )
+
+
+def _thinned(samples: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of each of as many stretches as can be seen, the highest: no peak is lost."""
+    size = -(-len(samples) // _MOST_POINTS) or 1
+    return [max(samples[start : start + size], key=lambda each: each[1]) for start in range(0, len(samples), size)]
+
+
+def _instants(seconds: float) -> list[float]:
+    step = next((step for step in _STEPS if seconds / step <= 5), _STEPS[-1])
+    return [round(number * step, 1) for number in range(int(seconds / step) + 1)]
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds < 120 else f"{seconds / 60:g} min"
+
+
+def _grouped(marks: Sequence[tuple[float, int, bool]]) -> tuple[Mark, ...]:
+    groups: list[list[tuple[float, int, bool]]] = []
+    for mark in sorted(marks):
+        if groups and mark[0] - groups[-1][0][0] < _MARK_WIDTH:
+            groups[-1].append(mark)
+        else:
+            groups.append([mark])
+    return tuple(Mark(group[0][0], _numbers(group), any(bad for *_, bad in group)) for group in groups)
+
+
+def _numbers(group: Sequence[tuple[float, int, bool]]) -> str:
+    numbers = sorted(number for _, number, _ in group)
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"  # noqa: RUF001

@@ -1,0 +1,96 @@
+"""How large the images are, layer by layer, and what of that is new since the version before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lyra_tasks import console
+
+_NARROWEST = 0.4  # percent; a layer of a few bytes is still to be seen
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer: sizes in the archive and unpacked, `start` and `width` in percent of the drawing."""
+
+    number: int
+    digest: str
+    size: str
+    unpacked: str
+    known: bool
+    start: float
+    width: float
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image; `change` compares with the version before, and is empty where there is none."""
+
+    name: str
+    reference: str
+    platform: str
+    services: str
+    size: str
+    change: str
+    new_bytes: str
+    before: float
+    layers: tuple[LayerRow, ...]
+    identity: Mapping[str, str]
+
+
+def image_rows(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> tuple[ImageRow, ...]:
+    """Every image of a bundle, by name; a layer is known if any image of the version before has the same blob."""
+    before = {each["name"]: each for each in previous.get("images", ())}
+    known = {layer["digest"] for each in before.values() for layer in each["layers"]}
+    totals = [sum(layer["size"] for layer in each["layers"]) for each in [*manifest["images"], *before.values()]]
+    widest = max(totals, default=0) or 1
+    return tuple(
+        _image(each, before.get(each["name"]), known, widest, compared=bool(before)) for each in manifest["images"]
+    )
+
+
+def _image(
+    image: Mapping[str, Any], before: Mapping[str, Any] | None, known: set[str], widest: int, *, compared: bool
+) -> ImageRow:
+    rows: list[LayerRow] = []
+    start = 0.0
+    for number, layer in enumerate(image["layers"], start=1):
+        width = max(layer["size"] / widest * 100, _NARROWEST)
+        rows.append(
+            LayerRow(
+                number, layer["digest"], console.size(layer["size"]), console.size(layer["unpacked_size"]),
+                layer["digest"] in known, round(start, 2), round(width, 2),
+            )
+        )  # fmt: skip
+        start += width
+    fresh = sum(layer["size"] for layer in image["layers"] if layer["digest"] not in known)
+    old = sum(layer["size"] for layer in before["layers"]) if before else 0
+    return ImageRow(
+        name=image["name"],
+        reference=image["references"][0],
+        platform=image["platform"],
+        services=", ".join(image["services"]),
+        size=console.size(image["size"]),
+        change=_change(image, before) if compared else "",
+        new_bytes=console.size(fresh),
+        before=round(old / widest * 100, 2),
+        layers=tuple(rows),
+        identity={
+            "archive": image["file"],
+            "archive sha256": image["sha256"],
+            "config digest": image["config_digest"],
+            "manifest digest": image["manifest_digest"],
+            **{f"base {name}": digest for name, digest in sorted(image["bases"].items())},
+        },
+    )
+
+
+def _change(image: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
+    if before is None:
+        return "a new image"
+    difference = sum(layer["size"] for layer in image["layers"]) - sum(layer["size"] for layer in before["layers"])
+    if not difference:
+        return "the same size"
+    return f"{'+' if difference > 0 else '−'}{console.size(abs(difference))}"  # noqa: RUF001
