@@ -1,4 +1,4 @@
-"""This repository's own words: Lyra's, together with `check` and `bench`."""
+"""This repository's own words: Lyra's, together with `check`, `matrix` and `bench`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,16 @@ def check(c: Any, only: str = "", fast: bool = False) -> None:
 
 
 @task(
+    iterable=["engine", "path"],
+    help={"engine": "test on this engine only (repeatable)", "path": "test this only (repeatable)"},
+)
+def matrix(c: Any, engine: Any = None, path: Any = None) -> None:
+    """Run the engine tests on every engine that is supported, and show a table; takes an hour and more."""
+    command = [sys.executable, "-m", "tests.engines", *(f"--engine={name}" for name in engine or ()), *(path or ())]
+    raise Exit(code=subprocess.run(command, cwd=_HERE, check=False).returncode)
+
+
+@task(
     iterable=["only"],
     help={"only": "measure this row only (repeatable)", "json": "write the results into this file, too"},
 )
@@ -37,4 +47,4 @@ def bench(c: Any, only: Any = None, json: str = "") -> None:
     raise Exit(code=done.returncode)
 
 
-namespace: Collection = lyra_tasks.collection(check, bench)
+namespace: Collection = lyra_tasks.collection(check, matrix, bench)

@@ -19,6 +19,7 @@ from lyra_tasks.engine.connect import Engine, connect
 from lyra_tasks.engine.debian import AptWorkspace, unpack
 from lyra_tasks.engine.mirror import host_codename
 from lyra_tasks.run import base_folder, paths_of
+from tests import engines
 
 # A suite that was started in the background inherits an ignored SIGINT, and so would every program it interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -125,9 +126,10 @@ def cache() -> Path:
 
 @pytest.fixture(scope="session")
 def box(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sandbox.Sandbox]:
-    """The sandbox engine of the session, default suite and store."""
+    """The sandbox engine of the session: the default one, or that of `LYRA_TEST_ENGINE`."""
     state = tmp_path_factory.mktemp("engine")
-    yield sandbox.up(state, cache=cache)
+    kind = engines.chosen()
+    yield sandbox.up(state, cache=cache, suite=kind.suite, store=kind.store)
     sandbox.down(state, purge=True)
 
 
