@@ -17,16 +17,76 @@ from lyra_tasks.engine.debian import AptWorkspace, unpack
 from lyra_tasks.run import locked
 
 # what the browser links besides libc, all of bookworm, so that it runs on newer ones, too; about 100 MB, once
-PACKAGES = """
-chromium-headless-shell chromium-common fontconfig-config fonts-dejavu-core libasound2 libasyncns0 libatk1.0-0
-libatspi2.0-0 libblkid1 libbrotli1 libbsd0 libcap2 libdav1d6 libdbus-1-3 libdouble-conversion3 libdrm2 libexpat1
-libffi8 libflac12 libfontconfig1 libfreetype6 libgbm1 libgcrypt20 libglib2.0-0 libgpg-error0 libgraphite2-3
-libharfbuzz-subset0 libharfbuzz0b libjpeg62-turbo liblz4-1 liblzma5 libmd0 libminizip1 libmount1 libmp3lame0
-libmpg123-0 libnspr4 libnss3 libogg0 libopenh264-7 libopus0 libpcre2-8-0 libpng16-16 libpulse0 libselinux1
-libsndfile1 libsqlite3-0 libsystemd0 libudev1 libvorbis0a libvorbisenc2 libwayland-server0 libx11-6 libx11-xcb1
-libxau6 libxcb1 libxcomposite1 libxdamage1 libxdmcp6 libxext6 libxfixes3 libxi6 libxkbcommon0 libxnvctrl0 libxrandr2
-libxrender1 libzstd1 zlib1g
-""".split()
+PACKAGES = [
+    "chromium-headless-shell",
+    "chromium-common",
+    "fontconfig-config",
+    "fonts-dejavu-core",
+    "libasound2",
+    "libasyncns0",
+    "libatk1.0-0",
+    "libatspi2.0-0",
+    "libblkid1",
+    "libbrotli1",
+    "libbsd0",
+    "libcap2",
+    "libdav1d6",
+    "libdbus-1-3",
+    "libdouble-conversion3",
+    "libdrm2",
+    "libexpat1",
+    "libffi8",
+    "libflac12",
+    "libfontconfig1",
+    "libfreetype6",
+    "libgbm1",
+    "libgcrypt20",
+    "libglib2.0-0",
+    "libgpg-error0",
+    "libgraphite2-3",
+    "libharfbuzz-subset0",
+    "libharfbuzz0b",
+    "libjpeg62-turbo",
+    "liblz4-1",
+    "liblzma5",
+    "libmd0",
+    "libminizip1",
+    "libmount1",
+    "libmp3lame0",
+    "libmpg123-0",
+    "libnspr4",
+    "libnss3",
+    "libogg0",
+    "libopenh264-7",
+    "libopus0",
+    "libpcre2-8-0",
+    "libpng16-16",
+    "libpulse0",
+    "libselinux1",
+    "libsndfile1",
+    "libsqlite3-0",
+    "libsystemd0",
+    "libudev1",
+    "libvorbis0a",
+    "libvorbisenc2",
+    "libwayland-server0",
+    "libx11-6",
+    "libx11-xcb1",
+    "libxau6",
+    "libxcb1",
+    "libxcomposite1",
+    "libxdamage1",
+    "libxdmcp6",
+    "libxext6",
+    "libxfixes3",
+    "libxi6",
+    "libxkbcommon0",
+    "libxnvctrl0",
+    "libxrandr2",
+    "libxrender1",
+    "libzstd1",
+    "zlib1g",
+]
 AXE = "axe-playwright-python==0.1.8"  # carries axe-core 4.12.1 as axe.min.js; nothing else of it is used
 
 
