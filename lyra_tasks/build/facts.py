@@ -17,7 +17,8 @@ from lyra_tasks.engine.inputs import base_uses, current_inputs
 from lyra_tasks.engine.ownership import IMAGE
 from lyra_tasks.engine.workspace import Workspace, selected
 from lyra_tasks.errors import ConfigurationError, PreconditionError
-from lyra_tasks.rules.deviations import capacity_breaches, require_reasons
+from lyra_tasks.rules.deviations import require_reasons
+from lyra_tasks.rules.project import capacity_look
 
 _NAMED_CONTEXTS_FROM = (23, 0)
 
@@ -31,7 +32,7 @@ def names(work: Workspace, chosen: Sequence[str]) -> tuple[str, ...]:
 
 def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
     """The facts of building the images `built`; bases are resolved, locked and provided on the way."""
-    require_reasons(work.config, capacity_breaches(work.config), datetime.date.today())
+    require_reasons(work.config, [capacity_look(work.config)], datetime.date.today())
     _require_secrets(work, built)
     require_buildx(work.engine)
     uses = base_uses(work, built)

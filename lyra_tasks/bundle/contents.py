@@ -23,6 +23,7 @@ from lyra_tasks.bundle.plan import PromotionPlan
 from lyra_tasks.bundle.provenance import provenance, test_result
 from lyra_tasks.bundle.reception import receive_script
 from lyra_tasks.config.changelog import page
+from lyra_tasks.rules.catalogue import rule_set
 
 
 def manifest_of(plan: PromotionPlan, images: Sequence[BundledImage]) -> Manifest:
@@ -56,6 +57,7 @@ def documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, 
     """Every further file of the bundle that is made here, by its name."""
     project = plan.config.project.name
     deviations = [each.model_dump(mode="json") for each in plan.facts.deviations]
+    rules = [each.model_dump(mode="json") for each in plan.facts.rules]
     texts = {
         layout.SUMMARY: _page(plan, manifest),
         layout.RECEIVE: receive_script(manifest),
@@ -65,6 +67,7 @@ def documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, 
         layout.ENVIRONMENT: json_text(environment_document(project, plan.services)),
         layout.PROVENANCE: json_text(provenance(plan, manifest.images)),
         layout.TEST_RESULT: json_text(test_result(plan, manifest.images)),
+        layout.RULES: json_text({"schema": "lyra.rules/1", "rule_set": rule_set(), "results": rules}),
         layout.DEVIATIONS: json_text({"schema": "lyra.deviations/1", "deviations": deviations}),
     }
     files = {
@@ -78,7 +81,8 @@ def documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, 
 def _page(plan: PromotionPlan, manifest: Manifest) -> str:
     sign = plan.config.promotion.sign
     facts = plan.facts
-    return promotion_page(manifest, plan.services, facts.evidence, facts.deviations, sign.identity if sign else "")
+    signer = sign.identity if sign else ""
+    return promotion_page(manifest, plan.services, facts.evidence, facts.rules, facts.deviations, signer)
 
 
 def archive_annotations(plan: PromotionPlan) -> dict[str, str]:

@@ -29,6 +29,7 @@ LOGS = "evidence/logs"
 PROVENANCE = "evidence/provenance.json"
 TEST_RESULT = "evidence/test-result.json"
 DEVIATIONS = "evidence/deviations.json"
+RULES = "evidence/rules.json"
 JOURNAL = "evidence/journal.jsonl"
 
 UNSUMMED = frozenset({CHECKSUMS, SIGNATURE})

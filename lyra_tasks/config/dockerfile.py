@@ -49,6 +49,7 @@ class Stage:
     volumes: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
     user: str = ""
+    instructions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,16 @@ def external_bases(dockerfile: Dockerfile, target: str = "", args: Mapping[str, 
     return tuple(found[key] for key in sorted(found))
 
 
+def lineage(dockerfile: Dockerfile, target: str = "") -> tuple[Stage, ...]:
+    """The stages that `target` (default: the last one) consists of, from the one on an external base upwards."""
+    index: int | None = _target(dockerfile, target)
+    found: list[Stage] = []
+    while index is not None:
+        found.insert(0, dockerfile.stages[index])
+        index = _stage_named(dockerfile.stages[:index], dockerfile.stages[index].base.reference)
+    return tuple(found)
+
+
 def _arguments(instructions: Sequence[DockerfileInstruction], path: Path) -> Iterator[tuple[str, str | None]]:
     for each in instructions:
         if each.name != "ARG":
@@ -143,6 +154,7 @@ def _opened(instruction: DockerfileInstruction, path: Path) -> Stage:
 
 def _extended(stage: Stage, instruction: DockerfileInstruction, path: Path) -> Stage:
     words = tuple(instruction.args)
+    stage = replace(stage, instructions=(*stage.instructions, instruction.name))
     match instruction.name:
         case "COPY" | "RUN":
             names = [name for flag in instruction.flags if (name := _source(instruction.name, flag))]

@@ -41,8 +41,10 @@ class Loaded:
     overrides: Mapping[Location, str]
 
 
-def load(start: Path | None = None) -> Loaded:
+def load(start: Path | None = None, *, rules: Mapping[str, bool] | None = None) -> Loaded:
     """Find, read and check the configuration, from `start` (default: the working directory) upwards.
+
+    `rules` are the rules that there are, and whether a deviation may go around each; None leaves them unchecked.
 
     ConfigurationError if there is none or anything in it is wrong: `details` then hold every problem.
     """
@@ -53,7 +55,7 @@ def load(start: Path | None = None) -> Loaded:
     overrides = _override(document)
     root = file.parent.resolve()
     _check_schema(document, name, sources)
-    config, problems = _validate(document, root)
+    config, problems = _validate(document, root, rules)
     if problems:
         raise fault(problems, file=name, lines=sources, overrides=overrides)
     return Loaded(config=config, file=root / file.name, root=root, sources=sources, overrides=overrides)
@@ -95,11 +97,13 @@ def _number(value: str) -> float | str:
         return value
 
 
-def _validate(document: dict[str, Any], root: Path) -> tuple[Configuration, list[Problem]]:
+def _validate(
+    document: dict[str, Any], root: Path, rules: Mapping[str, bool] | None
+) -> tuple[Configuration, list[Problem]]:
     """The configuration, or as much of it as is valid, and everything that is wrong with it."""
     from pydantic import ValidationError
 
-    from lyra_tasks.config.checks import check
+    from lyra_tasks.config.checks import check, check_deviations
     from lyra_tasks.config.models import Configuration
     from lyra_tasks.config.phrases import problems_of
     from lyra_tasks.config.salvage import follows, take_out
@@ -118,6 +122,8 @@ def _validate(document: dict[str, Any], root: Path) -> tuple[Configuration, list
             problems += [problem for problem in found if problem.location not in told]
             take_out(rest, found)
     further = [*check(config, document, root), *not_yet(config)]
+    if rules is not None:
+        further += check_deviations(config, rules)
     return config, problems + [problem for problem in further if not follows(problem, problems)]
 
 

@@ -30,8 +30,9 @@ def workspace() -> Workspace:
     from lyra_tasks.config.load import load
     from lyra_tasks.engine.workspace import open_workspace
     from lyra_tasks.records.journal import who
+    from lyra_tasks.rules.catalogue import deviable
 
-    work = open_workspace(load())
+    work = open_workspace(load(rules=deviable()))
     work.journal.append(work.run, "run", user=who(), command=_command_line())
     _open = True
     return work

@@ -7,7 +7,7 @@ from typing import Any
 
 from invoke.collection import Collection
 
-from lyra_tasks.tasks import configuration, development, engine, lifecycle, promotion, release, runs
+from lyra_tasks.tasks import configuration, development, engine, lifecycle, promotion, release, rules, runs
 
 
 def lyra_collection(*own: Any) -> Collection:
@@ -25,6 +25,7 @@ def lyra_collection(*own: Any) -> Collection:
     top.add_collection(Collection("dev", development.shell, development.execute, development.sync, development.stop))
     top.add_collection(Collection("engine", engine.up, engine.down, engine.status))
     top.add_collection(Collection("bases", engine.bases_build, engine.bases_update))
+    top.add_collection(Collection("rules", rules.listing, rules.explain))
     top.add_collection(Collection("config", configuration.show))
     top.add_collection(Collection("bundle", promotion.listing))
     releases = Collection("release", release.current, release.listing)
