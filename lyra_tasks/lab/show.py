@@ -9,7 +9,6 @@ from lyra_tasks.config.find import shown
 from lyra_tasks.errors import VerdictError
 from lyra_tasks.lab.results import results_document
 from lyra_tasks.lab.trial import Trial, Verdict
-from lyra_tasks.rules.deviations import Judgement
 
 _OUTCOMES = {"deviation": "by deviation", "warning": "warned of", "skipped": "not looked at"}
 
@@ -51,7 +50,7 @@ def verdict(verdict: Verdict) -> None:
                 for name, use in evidence.use.items()
             ],
         )  # fmt: skip
-        _rules(verdict.judgement)
+        _rules(verdict)
         passed = f"{len(evidence.checks) - len(failed)} of {len(evidence.checks)} checks passed"
         console.say(f"{passed} in {evidence.seconds:.1f} s; logs and metrics in {shown(verdict.folder)}")
         if verdict.kept_running:
@@ -67,15 +66,16 @@ def verdict(verdict: Verdict) -> None:
         )
 
 
-def _rules(judgement: Judgement) -> None:
+def _rules(verdict: Verdict) -> None:
     """What the rules came to: a line for everything that is not simply kept."""
-    for result in judgement.results:
+    judgement, results = verdict.judgement, verdict.evidence.rules
+    for result in results:
         if result.outcome == "warning":
             console.warn(f"{result.scope}: {result.message} (rule {result.rule})")
     for deviation in judgement.used:
         console.warn(f"deviation from {deviation.rule} for {deviation.scope} until {deviation.expires}")
     for deviation in judgement.unused:
         console.warn(f"nothing needs the deviation from {deviation.rule} for {deviation.scope}; remove it")
-    counts = Counter[str](result.outcome for result in judgement.results)
+    counts = Counter[str](result.outcome for result in results)
     rest = [f"{counts[outcome]} {words}" for outcome, words in _OUTCOMES.items() if counts[outcome]]
     console.say(", ".join([f"{counts['kept']} rules kept", *rest]))

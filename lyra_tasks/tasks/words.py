@@ -7,7 +7,7 @@ from typing import Any
 
 from invoke.collection import Collection
 
-from lyra_tasks.tasks import configuration, development, engine, lifecycle, promotion, release, rules, runs
+from lyra_tasks.tasks import configuration, development, engine, lifecycle, promotion, release, rules, runs, telling
 
 
 def lyra_collection(*own: Any) -> Collection:
@@ -21,6 +21,7 @@ def lyra_collection(*own: Any) -> Collection:
         development.create,
         runs.logs,
         runs.stats,
+        telling.history,
     )
     top.add_collection(Collection("dev", development.shell, development.execute, development.sync, development.stop))
     top.add_collection(Collection("engine", engine.up, engine.down, engine.status))
