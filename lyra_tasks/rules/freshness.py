@@ -31,11 +31,10 @@ class ImageState:
 
 
 def image_states(
-    store: ImageStore, engine: Engine, inputs: Mapping[str, Mapping[str, str]], platform: str
+    store: ImageStore, engine: Engine | None, inputs: Mapping[str, Mapping[str, str]], platform: str
 ) -> tuple[ImageState, ...]:
-    """The state of every image in `inputs` (name -> current input hashes) on this engine."""
-    with engine_faults("listing its images"):
-        held = {str(image["Id"]) for image in engine.api.images(all=False)}
+    """The state of every image in `inputs` (name -> current input hashes) on this engine; without one, by its files."""
+    held = _held(engine) if engine is not None else None
     states = []
     for name, current in inputs.items():
         record = store.read(name, platform)
@@ -43,12 +42,17 @@ def image_states(
             problem = "has not been built"
         elif different := changed(record.inputs, current):
             problem = f"was built before its {_and(different)} changed"
-        elif record.engine_id not in held:
+        elif held is not None and record.engine_id not in held:
             problem = "is no longer in the engine"
         else:
             problem = ""
         states.append(ImageState(name, record, problem))
     return tuple(states)
+
+
+def _held(engine: Engine) -> set[str]:
+    with engine_faults("listing its images"):
+        return {str(image["Id"]) for image in engine.api.images(all=False)}
 
 
 def require_current(states: Sequence[ImageState]) -> dict[str, ImageRecord]:

@@ -29,3 +29,12 @@ def history(c: Any, run: str = "", object: str = "", check: bool = False, json: 
     if object:
         return show_history.entries(reading.about(before, object))
     return show_history.table(reading.runs(before))
+
+
+@word()
+def explain(c: Any, json: bool = False) -> None:
+    """What stands between this checkout and a promotion, which change did it, and the words to run; changes nothing."""
+    from lyra_tasks.overview import explain_facts, show_explain
+    from lyra_tasks.overview.explain import explain as explained
+
+    show_explain.explained(explained(explain_facts.gather(workspace())))

@@ -21,6 +21,7 @@ def lyra_collection(*own: Any) -> Collection:
         development.create,
         runs.logs,
         runs.stats,
+        telling.explain,
         telling.history,
     )
     top.add_collection(Collection("dev", development.shell, development.execute, development.sync, development.stop))
