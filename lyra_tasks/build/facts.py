@@ -15,7 +15,8 @@ from lyra_tasks.engine.inputs import base_uses, current_inputs, with_stages
 from lyra_tasks.engine.materials import materials, provide_bases
 from lyra_tasks.engine.workspace import Workspace, selected
 from lyra_tasks.errors import ConfigurationError
-from lyra_tasks.rules.deviations import capacity_breaches, require_reasons
+from lyra_tasks.rules.deviations import require_reasons
+from lyra_tasks.rules.project import capacity_look
 
 
 def names(work: Workspace, chosen: Sequence[str]) -> tuple[str, ...]:
@@ -27,7 +28,7 @@ def names(work: Workspace, chosen: Sequence[str]) -> tuple[str, ...]:
 
 def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
     """The facts of building the images `built`; bases are resolved, locked and provided on the way."""
-    require_reasons(work.config, capacity_breaches(work.config), datetime.date.today())
+    require_reasons(work.config, [capacity_look(work.config)], datetime.date.today())
     _require_secrets(work, built)
     require_buildx(work.engine)
     uses = base_uses(work, built)

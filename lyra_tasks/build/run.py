@@ -16,7 +16,8 @@ from lyra_tasks.engine.materials import build_bases, built_image, secret_lines
 from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.errors import BuildError
 from lyra_tasks.records.images import ImageRecord, ImageStore
-from lyra_tasks.rules.deviations import image_breaches, require_reasons
+from lyra_tasks.rules.deviations import require_reasons
+from lyra_tasks.rules.images import record_looks
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -57,8 +58,8 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
     metadata = call(metadata=folder / "bake-metadata.json")
     built = tuple(_recorded(plan, image, metadata, engine, owner.run, store) for image in plan.images)
     owner.made_images(engine, {each.record.reference: each.record.engine_id for each in built})
-    records = {each.record.image: each.record for each in built}
-    require_reasons(plan.config, image_breaches(plan.config, records), datetime.now(UTC).date())
+    looks = [look for each in built for look in record_looks(each.record.image, each.record, plan.config.proxima)]
+    require_reasons(plan.config, looks, datetime.now(UTC).date())
     return built
 
 

@@ -24,6 +24,7 @@ from lyra_tasks.bundle.plan import PromotionPlan
 from lyra_tasks.bundle.provenance import provenance, test_result
 from lyra_tasks.bundle.reception import receive_script
 from lyra_tasks.config.changelog import page
+from lyra_tasks.rules.catalogue import rule_set
 
 
 def manifest_of(plan: PromotionPlan, images: Sequence[BundledImage]) -> Manifest:
@@ -57,6 +58,7 @@ def documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, 
     """Every further file of the bundle that is made here, by its name, but for the operator's page."""
     project = plan.config.project.name
     deviations = [each.model_dump(mode="json") for each in plan.facts.deviations]
+    rules = [each.model_dump(mode="json") for each in plan.facts.rules]
     texts = {
         layout.RECEIVE: receive_script(manifest),
         layout.CHANGES: page(plan.facts.changes, project),
@@ -65,6 +67,7 @@ def documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, 
         layout.ENVIRONMENT: json_text(environment_document(project, plan.services)),
         layout.PROVENANCE: json_text(provenance(plan, manifest.images)),
         layout.TEST_RESULT: json_text(test_result(plan, manifest.images)),
+        layout.RULES: json_text({"schema": "lyra.rules/1", "rule_set": rule_set(), "results": rules}),
         layout.DEVIATIONS: json_text({"schema": "lyra.deviations/1", "deviations": deviations}),
     }
     files = {
@@ -80,7 +83,9 @@ def page_of(plan: PromotionPlan, manifest: Manifest, changes: Difference | None)
     sign = plan.config.promotion.sign
     facts = plan.facts
     signer = sign.identity if sign else ""
-    return promotion_page(manifest, plan.services, facts.evidence, facts.deviations, signer, changes).encode()
+    return promotion_page(
+        manifest, plan.services, facts.evidence, facts.rules, facts.deviations, signer, changes
+    ).encode()
 
 
 def archive_annotations(plan: PromotionPlan) -> dict[str, str]:

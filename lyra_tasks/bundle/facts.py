@@ -11,15 +11,20 @@ from lyra_tasks.config import changelog
 from lyra_tasks.config.commits import commits_since
 from lyra_tasks.config.releases import floating, previous, releases
 from lyra_tasks.engine.workspace import Workspace
-from lyra_tasks.rules.deviations import breaches_of, require_reasons
+from lyra_tasks.rules.deviations import rejudge
+from lyra_tasks.rules.promotion import promotion_results
 from lyra_tasks.rules.tested import tested_set
 
 
 def gather(work: Workspace) -> PromotionFacts:
-    """The facts of a promotion; StaleError with the word to run first where the set is stale or untested."""
+    """The facts of a promotion; StaleError with the word to run first where the set is stale or untested.
+
+    VerdictError where a deviation that it rests on has expired since.
+    """
     config = work.config
     tested = tested_set(work)
-    breaches = breaches_of(config, tested.records, tested.image_configs)
+    judgement = rejudge(config, tested.evidence.rules, datetime.date.today())
+    judgement.require()
     return PromotionFacts(
         version=work.version,
         moving_tags=_moving_tags(work),
@@ -33,7 +38,8 @@ def gather(work: Workspace) -> PromotionFacts:
         evidence_folder=work.evidence.folder(tested.key.digest),
         records=tested.records,
         image_configs=tested.image_configs,
-        deviations=require_reasons(config, breaches, datetime.date.today()),
+        rules=(*judgement.results, *promotion_results(work.git)),
+        deviations=judgement.used,
         bundles=work.bundles,
     )
 

@@ -31,6 +31,7 @@ LOGS = "evidence/logs"
 PROVENANCE = "evidence/provenance.json"
 TEST_RESULT = "evidence/test-result.json"
 DEVIATIONS = "evidence/deviations.json"
+RULES = "evidence/rules.json"
 JOURNAL = "evidence/journal.jsonl"
 PREVIOUS = "evidence/previous.json"
 

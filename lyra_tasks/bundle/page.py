@@ -14,7 +14,7 @@ from lyra_tasks.bundle.signature import NAMESPACE
 from lyra_tasks.bundle.subject import PromotedService
 from lyra_tasks.config.models import Deviation
 from lyra_tasks.config.units import format_size
-from lyra_tasks.records.evidence import Evidence
+from lyra_tasks.records.evidence import Evidence, RuleResult
 
 _MANY = 30
 
@@ -23,6 +23,7 @@ def promotion_page(
     manifest: Manifest,
     services: Sequence[PromotedService],
     evidence: Evidence,
+    rules: Sequence[RuleResult],
     deviations: Sequence[Deviation],
     signer: str,
     changes: Difference | None,
@@ -35,6 +36,7 @@ def promotion_page(
         _images(manifest),
         *(_service(each) for each in services),
         _tests(evidence),
+        _rules(rules),
         _deviations(deviations),
     ]
     return "\n".join(parts)
@@ -206,6 +208,14 @@ def _tests(evidence: Evidence) -> str:
         + "\n"
         + _table(("service", "memory at most", "CPUs at most", "processes at most"), peaks)
     )
+
+
+def _rules(rules: Sequence[RuleResult]) -> str:
+    """What was looked at and kept is a number; everything else is a line."""
+    kept = len({(each.rule, each.scope) for each in rules if each.outcome == "kept"})
+    rows = [(each.outcome, f"`{each.rule}`", each.scope, each.message) for each in rules if each.outcome != "kept"]
+    told = _table(("outcome", "rule", "scope", "what"), rows) if rows else "None was broken, warned of or left out.\n"
+    return f"## Rules\n\n{kept} results were that the rule is kept; all are in `{layout.RULES}`.\n\n{told}"
 
 
 def _deviations(deviations: Sequence[Deviation]) -> str:

@@ -14,7 +14,7 @@ from lyra_tasks.config.models import Configuration, Deviation
 from lyra_tasks.config.version import Version
 from lyra_tasks.engine.connect import version_numbers
 from lyra_tasks.errors import ConfigurationError
-from lyra_tasks.records.evidence import Evidence, SetKey
+from lyra_tasks.records.evidence import Evidence, RuleResult, SetKey
 from lyra_tasks.records.images import ImageRecord
 
 _ZSTD_FROM = (23, 0)
@@ -40,6 +40,7 @@ class PromotionFacts:
     evidence_folder: Path
     records: Mapping[str, ImageRecord]
     image_configs: Mapping[str, Mapping[str, Any]]
+    rules: tuple[RuleResult, ...]
     deviations: tuple[Deviation, ...]
     bundles: Path
 

@@ -30,6 +30,7 @@ from lyra_tasks.images.archive import write_archive
 from lyra_tasks.images.check import check_archive
 from lyra_tasks.images.pack import PackedImage, Wanted, pack
 from lyra_tasks.records.documents import Documents
+from lyra_tasks.rules.catalogue import COMMITTED
 from lyra_tasks.run import locked
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ def run(plan: PromotionPlan, work: Workspace, page: Callable[[Documents], str]) 
             return Promotion(plan.folder, _same(plan), made=False)
         if plan.config.promotion.sign:
             signing_key(plan.config.promotion.sign, work.root)
+        for result in plan.facts.rules:
+            if result.rule == COMMITTED and result.outcome == "warning":
+                console.warn(f"{result.message} (rule {result.rule})")
         work.journal.append(work.run, "promoting", version=plan.version, set=plan.facts.key.digest)
         with staging(plan.folder, "promote") as stage:
             manifest = _fill(plan, work, stage, page)

@@ -19,9 +19,16 @@ from lyra_tasks.images.identity import Layer
 from lyra_tasks.images.layers import blob_path
 from lyra_tasks.images.pack import PackedImage
 from lyra_tasks.images.package_records import Package, Release
-from lyra_tasks.images.packages import ImagePackages, LayerPackages, merged, packages_of, read_layer
+from lyra_tasks.images.packages import (
+    ImagePackages,
+    LayerPackages,
+    keep_packages,
+    known_packages,
+    merged,
+    packages_of,
+    read_layer,
+)
 from lyra_tasks.images.tarball import BLOCK
-from lyra_tasks.records.store import read_record, write_record
 
 _TOOL = "syft"
 _TIMEOUT = 600.0  # seconds
@@ -32,7 +39,7 @@ def image_packages(image: PackedImage, cache: Path) -> ImagePackages:
 
     BundleError if a layer is no file system.
     """
-    return merged(_layer_packages(layer, image.spool, cache / "packages") for layer in image.identity.layers)
+    return merged(_layer_packages(layer, image.spool, cache) for layer in image.identity.layers)
 
 
 def sbom(manifest: Manifest, image: BundledImage, packages: ImagePackages) -> dict[str, Any]:
@@ -103,14 +110,10 @@ def from_tool(archive: Path, manifest: Manifest, image: BundledImage) -> dict[st
 
 
 def _layer_packages(layer: Layer, spool: Path, cache: Path) -> LayerPackages:
-    known = cache / f"{layer.diff_id.removeprefix('sha256:')}.json"
-    try:
-        found = read_record(known, LayerPackages)
-    except PreconditionError:
-        found = None
+    found = known_packages(cache, layer.diff_id)
     if found is None:
         found = _read(blob_path(spool, layer.digest), layer)
-        write_record(known, found)
+        keep_packages(cache, layer.diff_id, found)
     return found
 
 

@@ -6,6 +6,7 @@ import graphlib
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,18 @@ def check(config: Configuration, document: Mapping[str, Any], root: Path) -> Ite
     if config.release.tag.count("{version}") != 1 or re.search(r"\s", config.release.tag):
         yield Problem(("release", "tag"), 'must hold {version} once and no spaces, such as "v{version}"')
     yield from check_paths(config, root)
+
+
+def check_deviations(config: Configuration, rules: Mapping[str, bool]) -> Iterator[Problem]:
+    """Every deviation from a rule that there is not, or that no reason can replace, as `rules` says of each."""
+    for number, each in enumerate(config.deviations):
+        at: Location = ("deviations", number, "rule")
+        if each.rule not in rules:
+            near = get_close_matches(each.rule, rules, 1)
+            known = f"did you mean {quoted(near[0])}?" if near else "`rules.list` shows all of them"
+            yield Problem(at, f"{quoted(each.rule)} is not a rule; {known}")
+        elif not rules[each.rule]:
+            yield Problem(at, f"no deviation goes around {quoted(each.rule)}; keep the rule, and remove this entry")
 
 
 def _check_names(config: Configuration) -> Iterator[Problem]:

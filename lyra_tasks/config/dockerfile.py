@@ -62,6 +62,7 @@ class Stage:
     volumes: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
     user: str = ""
+    instructions: tuple[str, ...] = ()
     runs: bool = False
     assignments: tuple[Assignment, ...] = ()
     arguments: tuple[tuple[str, str | None], ...] = ()
@@ -216,6 +217,7 @@ def _opened(instruction: DockerfileInstruction, path: Path) -> Stage:
 
 def _extended(stage: Stage, instruction: DockerfileInstruction, path: Path) -> Stage:
     words = tuple(instruction.args)
+    stage = replace(stage, instructions=(*stage.instructions, instruction.name))
     match instruction.name:
         case "COPY" | "RUN":
             names = [name for flag in instruction.flags if (name := _source(instruction.name, flag))]

@@ -45,25 +45,27 @@ class Loaded:
     fault: ConfigurationError | None = None
 
 
-def load(start: Path | None = None) -> Loaded:
+def load(start: Path | None = None, *, rules: Mapping[str, bool] | None = None) -> Loaded:
     """Find, read and check the configuration, from `start` (default: the working directory) upwards.
+
+    `rules` are the rules that there are, and whether a deviation may go around each; None leaves them unchecked.
 
     ConfigurationError if there is none or anything in it is wrong: `details` then hold every problem.
     """
-    return _whole(load_in_part(start))
+    return _whole(load_in_part(start, rules=rules))
 
 
 def load_file(file: Path) -> Loaded:
     """Read and check this very file, which is judged by the folder that it lies in."""
-    return _whole(_load(file))
+    return _whole(_load(file, None))
 
 
-def load_in_part(start: Path | None = None) -> Loaded:
+def load_in_part(start: Path | None = None, *, rules: Mapping[str, bool] | None = None) -> Loaded:
     """As much of the configuration as is valid, for words that only end or show what an earlier state of it made.
 
     ConfigurationError if it cannot be read, or if it is not certain which project and which engine it means.
     """
-    return _load(find(start))
+    return _load(find(start), rules)
 
 
 def _whole(loaded: Loaded) -> Loaded:
@@ -72,14 +74,14 @@ def _whole(loaded: Loaded) -> Loaded:
     return loaded
 
 
-def _load(file: Path) -> Loaded:
+def _load(file: Path, rules: Mapping[str, bool] | None) -> Loaded:
     name, text = shown(file), read_text(file)
     document = _parse(text, name)
     sources = positions(text)
     overrides = _override(document)
     root = file.parent.resolve()
     _check_schema(document, name, sources)
-    config, problems = _validate(document, root)
+    config, problems = _validate(document, root, rules)
     wrong = fault(problems, file=name, lines=sources, overrides=overrides) if problems else None
     if wrong is not None and any(problem.location[0] in _IDENTITY for problem in problems):
         raise wrong
@@ -122,11 +124,13 @@ def _number(value: str) -> float | str:
         return value
 
 
-def _validate(document: dict[str, Any], root: Path) -> tuple[Configuration, list[Problem]]:
+def _validate(
+    document: dict[str, Any], root: Path, rules: Mapping[str, bool] | None
+) -> tuple[Configuration, list[Problem]]:
     """The configuration, or as much of it as is valid, and everything that is wrong with it."""
     from pydantic import ValidationError
 
-    from lyra_tasks.config.checks import check
+    from lyra_tasks.config.checks import check, check_deviations
     from lyra_tasks.config.models import Configuration
     from lyra_tasks.config.phrases import problems_of
     from lyra_tasks.config.salvage import follows, take_out
@@ -145,6 +149,8 @@ def _validate(document: dict[str, Any], root: Path) -> tuple[Configuration, list
             problems += [problem for problem in found if problem.location not in told]
             take_out(rest, found)
     further = [*check(config, document, root), *not_yet(config)]
+    if rules is not None:
+        further += check_deviations(config, rules)
     return config, problems + [problem for problem in further if not follows(problem, problems)]
 
 

@@ -59,6 +59,12 @@ def current_inputs(work: Workspace, lock: Lock | None = None) -> dict[str, dict[
     }
 
 
+def locked_digests(work: Workspace, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """By image, the digest that the lock pins for each FROM; one that it does not pin has none that is valid."""
+    lock = read_lock(work.root / LOCK_NAME)
+    return {name: dict(_digests(work, lock, name, uses)) for name, uses in base_uses(work, names).items()}
+
+
 def _digests(work: Workspace, lock: Lock, image: str, uses: Iterable[From]) -> Mapping[str, str]:
     found = {}
     for each in uses:

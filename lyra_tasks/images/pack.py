@@ -12,7 +12,7 @@ from lyra_tasks.images import documents
 from lyra_tasks.images.codec import Compression
 from lyra_tasks.images.documents import Descriptor, ImageConfig, Index, Layout, Manifest, SavedImage, digest_of, parse
 from lyra_tasks.images.identity import ImageIdentity, Layer
-from lyra_tasks.images.layers import blob_path
+from lyra_tasks.images.layers import blob_path, spool_layer
 from lyra_tasks.images.references import full_name
 from lyra_tasks.images.saved import WHERE, Saved, read_save
 from lyra_tasks.records.store import canonical
@@ -50,7 +50,7 @@ class PackedImage:
 
 
 @dataclass(frozen=True)
-class _Found:
+class FoundImage:
     """An image of the save under every name and digest that leads to it; `manifest` is None in the legacy layout."""
 
     keys: frozenset[str]
@@ -69,12 +69,24 @@ def pack(
     the engine knows it stays. `spool` must exist; what it holds afterwards belongs to the caller. BundleError if the
     stream is damaged, does not hold a wanted image, or holds other layers than the image's config says.
     """
-    saved = read_save(stream, spool, compression)
+    saved = read_save(stream, lambda blocks, where: spool_layer(blocks, spool, compression, where))
+    return {key: _packed(image, spool) for key, image in chosen(saved, wanted).items()}
+
+
+def chosen(saved: Saved, wanted: Mapping[K, Wanted]) -> dict[K, FoundImage]:
+    """The wanted images of a save that was read.
+
+    BundleError if one is not in it, or if it holds other layers than the image's config says.
+    """
     found = list(_layout_images(saved) if "index.json" in saved else _legacy_images(saved))
-    return {key: _packed(_choose(found, want), spool) for key, want in wanted.items()}
+    images = {key: _choose(found, want) for key, want in wanted.items()}
+    for image in images.values():
+        if [layer.diff_id for layer in image.layers] != _config(image).rootfs.diff_ids:
+            raise BundleError(f"{WHERE}: the layers of {image.config_digest} are not the ones its config names")
+    return images
 
 
-def _legacy_images(saved: Saved) -> Iterator[_Found]:
+def _legacy_images(saved: Saved) -> Iterator[FoundImage]:
     for entry in parse(saved.document("manifest.json"), list[SavedImage], f"{WHERE}: manifest.json"):
         config = saved.document(entry.config)
         digest = digest_of(config)
@@ -82,10 +94,10 @@ def _legacy_images(saved: Saved) -> Iterator[_Found]:
             raise BundleError(f"{WHERE}: {entry.config} does not have the digest that it is named by")
         names = {full_name(name) for name in entry.repo_tags or ()}
         layers = tuple(saved.layer(path) for path in entry.layers)
-        yield _Found(frozenset({digest, *names}), config, digest, layers, None)
+        yield FoundImage(frozenset({digest, *names}), config, digest, layers, None)
 
 
-def _layout_images(saved: Saved) -> Iterator[_Found]:
+def _layout_images(saved: Saved) -> Iterator[FoundImage]:
     parse(saved.document("oci-layout"), Layout, f"{WHERE}: oci-layout")
     index = parse(saved.document("index.json"), Index, f"{WHERE}: index.json")
     for descriptor in index.manifests:
@@ -93,7 +105,7 @@ def _layout_images(saved: Saved) -> Iterator[_Found]:
         yield from _images_of(saved, descriptor, {full_name(name)} if name else set(), 0)
 
 
-def _images_of(saved: Saved, descriptor: Descriptor, keys: set[str], depth: int) -> Iterator[_Found]:
+def _images_of(saved: Saved, descriptor: Descriptor, keys: set[str], depth: int) -> Iterator[FoundImage]:
     """The images a descriptor leads to; a save holds one platform of an index, and the rest is only mentioned."""
     path = _blob(descriptor)
     if path not in saved or depth > _MAX_NESTING or _is_attestation(descriptor):
@@ -113,7 +125,7 @@ def _images_of(saved: Saved, descriptor: Descriptor, keys: set[str], depth: int)
             replace(layer, media_type=known.media_type) for layer, known in zip(layers, manifest.layers, strict=True)
         )
     digest = manifest.config.digest
-    yield _Found(frozenset({*keys, digest}), config, digest, layers, data if original else None)
+    yield FoundImage(frozenset({*keys, digest}), config, digest, layers, data if original else None)
 
 
 def _is_attestation(descriptor: Descriptor) -> bool:
@@ -131,7 +143,7 @@ def _checked(saved: Saved, descriptor: Descriptor) -> bytes:
     return data
 
 
-def _choose(found: list[_Found], want: Wanted) -> _Found:
+def _choose(found: list[FoundImage], want: Wanted) -> FoundImage:
     name, at, digest = want.reference.rpartition("@")
     key = digest if at or digest.startswith("sha256:") else full_name(name or digest)
     images = {image.config_digest: image for image in found if key in image.keys}
@@ -146,20 +158,17 @@ def _choose(found: list[_Found], want: Wanted) -> _Found:
     return fitting[0]
 
 
-def _config(image: _Found) -> ImageConfig:
+def _config(image: FoundImage) -> ImageConfig:
     return parse(image.config, ImageConfig, f"{WHERE}: config {image.config_digest}")
 
 
-def _packed(image: _Found, spool: Path) -> PackedImage:
-    config = _config(image)
-    if [layer.diff_id for layer in image.layers] != config.rootfs.diff_ids:
-        raise BundleError(f"{WHERE}: the layers of {image.config_digest} are not the ones its config names")
+def _packed(image: FoundImage, spool: Path) -> PackedImage:
     manifest = image.manifest or _manifest(image)
-    identity = ImageIdentity(image.config_digest, digest_of(manifest), config.platform, image.layers)
+    identity = ImageIdentity(image.config_digest, digest_of(manifest), _config(image).platform, image.layers)
     return PackedImage(identity, image.config, manifest, spool, kept=image.manifest is not None)
 
 
-def _manifest(image: _Found) -> bytes:
+def _manifest(image: FoundImage) -> bytes:
     layers = [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in image.layers]
     config = {"mediaType": documents.CONFIG, "digest": image.config_digest, "size": len(image.config)}
     document = {"schemaVersion": 2, "mediaType": documents.MANIFEST, "config": config, "layers": layers}

@@ -9,18 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from lyra_tasks.errors import PreconditionError
 from lyra_tasks.images.package_records import Package, Release, dpkg, installed, metadata, module, release
 from lyra_tasks.images.stage import Block
 from lyra_tasks.images.tarball import SECTOR, BlockReader, Header, members
-from lyra_tasks.records.store import Record
+from lyra_tasks.records.store import Record, read_record, write_record
 
 _MAX_RECORD = 16 * 1024**2
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
+REMOVED, EMPTIED = "removed", "emptied"
 _READERS: tuple[tuple[re.Pattern[str], Callable[[bytes], list[Package]]], ...] = (
     (re.compile(r"var/lib/dpkg/status(\.d/[^/]+)?"), dpkg),
     (re.compile(r"(usr/)?lib/apk/db/installed"), installed),
@@ -53,22 +56,60 @@ class ImagePackages(Record):
     release: Release | None
 
 
-def read_layer(blocks: Iterable[Block], where: str) -> LayerPackages:
-    """What an uncompressed layer says, with bounded memory; BundleError naming `where` if it is damaged."""
-    layer = LayerPackages(found={}, removed=[], emptied=[], releases={})
-    end = bytes(2 * SECTOR)  # some programs leave it out, and every engine takes that
-    for header, contents in members(BlockReader(chain(blocks, [end]), where)):
-        path = _normal(header.name)
-        folder, _, name = path.rpartition("/")
-        if name == _OPAQUE:
-            layer.emptied.append(folder)
-        elif name.startswith(_WHITEOUT):
-            layer.removed.append(f"{folder}/{name.removeprefix(_WHITEOUT)}".lstrip("/"))
+class PackageReader:
+    """Takes the members of one layer, in order, and notes in `layer` what they say."""
+
+    def __init__(self) -> None:
+        self.layer = LayerPackages(found={}, removed=[], emptied=[], releases={})
+
+    def take(self, header: Header, contents: Iterator[Block]) -> None:
+        """Note what one member says; its contents are read only where they record packages."""
+        layer, path = self.layer, _normal(header.name)
+        kind, gone = whiteout(path)
+        if kind == EMPTIED:
+            layer.emptied.append(gone)
+        elif kind == REMOVED:
+            layer.removed.append(gone)
         elif header.kind == "link" and _reader(path):
             layer.found[path] = layer.found.get(_normal(header.target), [])
         elif header.kind != "directory":
             _take(layer, path, header, contents)
-    return layer
+
+
+def read_layer(blocks: Iterable[Block], where: str) -> LayerPackages:
+    """What an uncompressed layer says, with bounded memory; BundleError naming `where` if it is damaged."""
+    reader = PackageReader()
+    end = bytes(2 * SECTOR)  # some programs leave it out, and every engine takes that
+    for header, contents in members(BlockReader(chain(blocks, [end]), where)):
+        reader.take(header, contents)
+    return reader.layer
+
+
+def whiteout(path: str) -> tuple[str, str]:
+    """Whether an entry of a layer takes something away: `REMOVED` a path, `EMPTIED` a folder, or nothing."""
+    folder, _, name = path.rpartition("/")
+    if name == _OPAQUE:
+        return EMPTIED, folder
+    if name.startswith(_WHITEOUT):
+        return REMOVED, f"{folder}/{name.removeprefix(_WHITEOUT)}".lstrip("/")
+    return "", ""
+
+
+def known_packages(cache: Path, diff_id: str) -> LayerPackages | None:
+    """What a layer said when it was read before; None if it was not, or what was kept is of no use."""
+    try:
+        return read_record(_kept(cache, diff_id), LayerPackages)
+    except PreconditionError:
+        return None
+
+
+def keep_packages(cache: Path, diff_id: str, layer: LayerPackages) -> None:
+    """Keep what a layer says in the cache, for every image that has it."""
+    write_record(_kept(cache, diff_id), layer)
+
+
+def _kept(cache: Path, diff_id: str) -> Path:
+    return cache / "packages" / f"{diff_id.removeprefix('sha256:')}.json"
 
 
 def merged(layers: Iterable[LayerPackages]) -> ImagePackages:
@@ -86,7 +127,7 @@ def merged(layers: Iterable[LayerPackages]) -> ImagePackages:
     )
 
 
-def _take(layer: LayerPackages, path: str, header: Header, contents: Iterator[bytearray]) -> None:
+def _take(layer: LayerPackages, path: str, header: Header, contents: Iterator[Block]) -> None:
     """Note what an entry that is no folder says; by being there, it hides what a lower layer had in its place."""
     if not _HINT.search(path):
         return

@@ -1,18 +1,15 @@
-"""What an engine saves, in one pass: every layer into the spool, every document into memory, links resolved later."""
+"""What an engine saves, in one pass: every layer to who asked, every document into memory, links resolved later."""
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 
 from lyra_tasks.errors import BundleError
-from lyra_tasks.images.codec import Compression
 from lyra_tasks.images.documents import MAX_DOCUMENT
 from lyra_tasks.images.identity import Layer
-from lyra_tasks.images.layers import spool_layer
 from lyra_tasks.images.stage import Block
 from lyra_tasks.images.tarball import BlockReader, Header, members
 
@@ -25,7 +22,7 @@ _MAX_LINKS = 16
 
 @dataclass
 class Saved:
-    """The members of a save by their path: documents as bytes, layers as they lie in the spool, links."""
+    """The members of a save by their path: documents as bytes, layers as their reader says that they are, links."""
 
     documents: dict[str, bytes] = field(default_factory=dict)
     layers: dict[str, Layer] = field(default_factory=dict)
@@ -56,9 +53,10 @@ class Saved:
         raise BundleError(f"{WHERE}: {path} is a circle of links")
 
 
-def read_save(stream: Iterable[bytes], spool: Path, compression: Compression) -> Saved:
+def read_save(stream: Iterable[bytes], keep: Callable[[Iterator[Block], str], Layer]) -> Saved:
     """Read the stream of a `docker save`, of any layout, in one pass and with bounded memory.
 
+    `keep` is given the bytes of each layer, compressed or not, and where they stand, and says what they are.
     BundleError if it is damaged, ends early, or holds what no engine writes.
     """
     saved = Saved()
@@ -80,7 +78,7 @@ def read_save(stream: Iterable[bytes], spool: Path, compression: Compression) ->
             room -= header.size
             saved.documents[path] = b"".join(whole)
         else:
-            saved.layers[path] = spool_layer(whole, spool, compression, f"{WHERE}: {path}")
+            saved.layers[path] = keep(whole, f"{WHERE}: {path}")
     return saved
 
 

@@ -27,13 +27,19 @@ _KINDS: dict[bytes, Literal["file", "directory", "link", "symlink"]] = {
 
 @dataclass(frozen=True)
 class Header:
-    """A member as its header names it; `kind` is `other` for devices, pipes and extensions of the format."""
+    """A member as its header names it; `kind` is `other` for devices, pipes and extensions of the format.
+
+    `mode` holds the bits of the permissions alone, setuid and setgid among them.
+    """
 
     name: str
     size: int
     kind: Literal["file", "directory", "link", "symlink", "other"]
     target: str = ""
     type: bytes = tarfile.REGTYPE
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
 
 
 def parse_header(sector: bytes, where: str) -> Header | None:
@@ -50,7 +56,8 @@ def parse_header(sector: bytes, where: str) -> Header | None:
     if kind == tarfile.DIRTYPE:
         name = name.rstrip("/")
     size = _number(sector[124:136], where)
-    return Header(name, size, _KINDS.get(kind, "other"), _text(sector[157:257]), kind)
+    mode, uid, gid = (_number(sector[start : start + 8], where) for start in (100, 108, 116))
+    return Header(name, size, _KINDS.get(kind, "other"), _text(sector[157:257]), kind, mode & 0o7777, uid, gid)
 
 
 def _text(field: bytes) -> str:
@@ -144,7 +151,7 @@ _EXTENSIONS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfi
 
 
 def _extension(reader: BlockReader, header: Header) -> dict[str, str]:
-    """What a pax or GNU member says about the member after it: path, linkpath, size."""
+    """What a pax or GNU member says about the member after it: path, linkpath, size, uid, gid."""
     if header.size > _MAX_EXTENSION:
         raise BundleError(f"{reader.where}: a header of {header.size} bytes is not believable")
     data = reader.read(header.size)
@@ -171,8 +178,11 @@ def _changed(header: Header, changes: dict[str, str], where: str) -> Header:
     size = changes.get("size", str(header.size))
     if not (size.isascii() and size.isdigit() and len(size) < 20):
         raise BundleError(f"{where}: {header.name!r} has no size")
+    uid, gid = (int(changes[key]) if changes.get(key, "").isdecimal() else None for key in ("uid", "gid"))
     return replace(
         header,
+        uid=header.uid if uid is None else uid,
+        gid=header.gid if gid is None else gid,
         name=changes.get("path", header.name),
         target=changes.get("linkpath", header.target),
         size=int(size) if header.kind == "file" else 0,

@@ -27,7 +27,9 @@ from lyra_tasks.lab.running import Lab, RunningService, remove_run
 from lyra_tasks.lab.sync import CarriedIn, Mirror, carry_in, mirrors, only_inside
 from lyra_tasks.records.dev import DevLab, DevService, DevSource, DevStore
 from lyra_tasks.records.images import ImageRecord
-from lyra_tasks.rules.deviations import EGRESS, READ_ONLY, require_reasons, service_breaches
+from lyra_tasks.rules.catalogue import EGRESS, READ_ONLY
+from lyra_tasks.rules.containers import service_looks
+from lyra_tasks.rules.deviations import require_reasons
 
 _SETTLING = 0.5
 
@@ -68,8 +70,8 @@ def gather(work: Workspace, records: Mapping[str, ImageRecord]) -> Creation:
     facts = gather_facts(work, records, run=run, files_folder=DevStore(work.paths.state).mounts)
     for name, service in work.config.services.items():
         loosened = {READ_ONLY, EGRESS} if service.dev is not None else set()
-        breaches = service_breaches(name, service, facts.services[name].image_config)
-        require_reasons(work.config, [each for each in breaches if each.rule not in loosened], datetime.now(UTC).date())
+        looks = service_looks(name, service, facts.services[name].image_config)
+        require_reasons(work.config, [each for each in looks if each.rule not in loosened], datetime.now(UTC).date())
     plan = dev_plan.plan(work.config, facts)
     standing = _standing(work, run)
     have = tuple(owned(work.engine, work.journal.entries(), run=run))

@@ -7,10 +7,12 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from lyra_tasks.lab.running import RunningService
-from lyra_tasks.records.evidence import CheckResult, Evidence, ServiceUse
+from lyra_tasks.records.evidence import CheckResult, Evidence, RuleResult, ServiceUse
 from lyra_tasks.records.metrics import Event, Measurement, Metrics
+from lyra_tasks.rules.breach import Look
 
 
 def use_of(service: RunningService) -> ServiceUse:
@@ -30,11 +32,27 @@ def use_of(service: RunningService) -> ServiceUse:
     )
 
 
+def with_containers(rules: Sequence[RuleResult], looks: Sequence[Look]) -> list[RuleResult]:
+    """The results of the rules, with what the engine's containers say; what was seen there counts where both say."""
+    seen = {
+        (look.rule, look.scope): RuleResult(
+            rule=look.rule,
+            scope=look.scope,
+            outcome="broken" if look.breaches else "kept",
+            message="; ".join(look.breaches),
+        )
+        for look in looks
+    }
+    before = [seen.get((each.rule, each.scope), each) if each.outcome == "kept" else each for each in rules]
+    known = {(each.rule, each.scope) for each in rules}
+    return before + [result for place, result in seen.items() if place not in known]
+
+
 def write_results(
     folder: Path, evidence: Evidence, services: Mapping[str, RunningService], events: Sequence[Event]
 ) -> None:
     """Write the three files into a run's folder."""
-    document = evidence.model_dump(mode="json", by_alias=True)
+    document = results_document(evidence)
     _write_json(folder / "tests.json", document)
     metrics = Metrics(
         events=sorted(events, key=lambda each: each.at),
@@ -44,9 +62,14 @@ def write_results(
         },
     )
     _write_json(folder / "metrics.json", metrics.model_dump(mode="json", by_alias=True))
-    tree = ET.ElementTree(junit(evidence.run, evidence.checks, evidence.use, evidence.seconds))
+    tree = ET.ElementTree(junit(evidence))
     ET.indent(tree)
     tree.write(folder / "tests.xml", encoding="utf-8", xml_declaration=True)
+
+
+def results_document(evidence: Evidence) -> dict[str, Any]:
+    """What `tests.json` holds: the verdict without the hashes that only this checkout can make use of."""
+    return evidence.model_dump(mode="json", by_alias=True, exclude={"parts"})
 
 
 def merge_logs(folder: Path, services: Iterable[str]) -> None:
@@ -63,28 +86,49 @@ def merge_logs(folder: Path, services: Iterable[str]) -> None:
         (folder / "all.log").write_text("\n".join(text for _, text in lines) + "\n", encoding="utf-8")
 
 
-def junit(run: str, checks: Sequence[CheckResult], use: Mapping[str, ServiceUse], seconds: float) -> ET.Element:
-    """The checks as a JUnit document, with each service's peaks as properties."""
-    counts = {
-        "tests": str(len(checks)),
-        "failures": str(sum(check.outcome == "failed" for check in checks)),
-        "errors": str(sum(check.outcome == "error" for check in checks)),
-        "time": f"{seconds:.3f}",
-    }
-    root = ET.Element("testsuites", counts)
-    suite = ET.SubElement(root, "testsuite", {"name": f"lyra {run}", **counts})
+def junit(evidence: Evidence) -> ET.Element:
+    """The checks and the rules as a JUnit document of two suites, with each service's peaks as properties."""
+    checks = [_check_case(check) for check in evidence.checks]
+    rules = [_rule_case(result) for result in evidence.rules]
+    root = ET.Element("testsuites", _counts([*checks, *rules], evidence.seconds))
+    suite = ET.SubElement(root, "testsuite", {"name": f"lyra {evidence.run}", **_counts(checks, evidence.seconds)})
     properties = ET.SubElement(suite, "properties")
-    for name, each in sorted(use.items()):
+    for name, each in sorted(evidence.use.items()):
         for key, value in each.model_dump(mode="json").items():
             ET.SubElement(properties, "property", {"name": f"{name}.{key}", "value": str(value)})
-    for check in checks:
-        case = ET.SubElement(
-            suite, "testcase", {"name": check.name, "classname": check.service, "time": f"{check.seconds:.3f}"}
-        )
-        if check.outcome != "passed":
-            kind = "failure" if check.outcome == "failed" else "error"
-            ET.SubElement(case, kind, {"message": check.message}).text = check.message
+    suite.extend(checks)
+    ET.SubElement(root, "testsuite", {"name": "rules", **_counts(rules, 0.0)}).extend(rules)
     return root
+
+
+def _counts(cases: Sequence[ET.Element], seconds: float) -> dict[str, str]:
+    return {
+        "tests": str(len(cases)),
+        "failures": str(sum(case.find("failure") is not None for case in cases)),
+        "errors": str(sum(case.find("error") is not None for case in cases)),
+        "skipped": str(sum(case.find("skipped") is not None for case in cases)),
+        "time": f"{seconds:.3f}",
+    }
+
+
+def _check_case(check: CheckResult) -> ET.Element:
+    case = ET.Element("testcase", {"name": check.name, "classname": check.service, "time": f"{check.seconds:.3f}"})
+    if check.outcome != "passed":
+        kind = "failure" if check.outcome == "failed" else "error"
+        ET.SubElement(case, kind, {"message": check.message}).text = check.message
+    return case
+
+
+def _rule_case(result: RuleResult) -> ET.Element:
+    """A warning or a deviation did not fail: it is told as output of a case that passed."""
+    case = ET.Element("testcase", {"name": result.rule, "classname": result.scope, "time": "0.000"})
+    if result.outcome == "broken":
+        ET.SubElement(case, "failure", {"message": result.message}).text = result.message
+    elif result.outcome == "skipped":
+        ET.SubElement(case, "skipped", {"message": result.message})
+    elif result.message:
+        ET.SubElement(case, "system-out").text = f"{result.outcome}: {result.message}"
+    return case
 
 
 def _write_json(path: Path, document: object) -> None:

@@ -20,10 +20,10 @@ from lyra_tasks.errors import VerdictError
 from lyra_tasks.lab.admission import Share, admit, held_by_labs
 from lyra_tasks.lab.host_check import addresses
 from lyra_tasks.lab.plan import LabPlan
-from lyra_tasks.lab.results import merge_logs, use_of, write_results
+from lyra_tasks.lab.results import merge_logs, use_of, with_containers, write_results
 from lyra_tasks.lab.rounds import Conduct, make_checks
 from lyra_tasks.lab.running import Lab
-from lyra_tasks.records.evidence import CheckResult, Evidence, SetKey
+from lyra_tasks.records.evidence import CheckResult, Evidence, RuleResult, SetKey
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -53,6 +53,8 @@ def run(
     plan: LabPlan,
     tests: Sequence[Test],
     key: SetKey,
+    parts: Mapping[str, str],
+    rules: Sequence[RuleResult],
     *,
     engine: Engine,
     owner: Owner,
@@ -96,16 +98,43 @@ def run(
                 _finish_logs(lab)
     evidence = Evidence(
         set=key,
+        parts=dict(parts),
         passed=bool(checks) and all(each.outcome == "passed" for each in checks),
         run=owner.run,
         started_at=started_at,
         seconds=round(time.monotonic() - began, 3),
-        engine={"version": engine.facts.version, "store": engine.facts.store, "platform": engine.facts.platform},
+        engine=_described(engine),
         checks=checks,
+        rules=with_containers(rules, lab.looks),
         use={name: use_of(service) for name, service in lab.services.items()},
     )
     write_results(folder, evidence, lab.services, lab.events)
     return Ran(evidence, addresses(lab.services) if conduct.keep_running and not fault else {}, fault)
+
+
+def refused(
+    key: SetKey, parts: Mapping[str, str], rules: Sequence[RuleResult], *, engine: Engine, owner: Owner, folder: Path
+) -> Evidence:
+    """The verdict over a set that breaks rules, with its files in `folder`: nothing was started."""
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    evidence = Evidence(
+        set=key,
+        parts=dict(parts),
+        passed=False,
+        run=owner.run,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=0.0,
+        engine=_described(engine),
+        checks=[],
+        rules=list(rules),
+        use={},
+    )
+    write_results(folder, evidence, {}, [])
+    return evidence
+
+
+def _described(engine: Engine) -> dict[str, str]:
+    return {"version": engine.facts.version, "store": engine.facts.store, "platform": engine.facts.platform}
 
 
 def _finish_logs(lab: Lab) -> None:

@@ -19,6 +19,8 @@ from lyra_tasks.errors import PreconditionError, ResidueError, VerdictError
 from lyra_tasks.lab.plan import LabPlan, PlannedService
 from lyra_tasks.lab.ready import wait_until_ready
 from lyra_tasks.records.metrics import Event, event
+from lyra_tasks.rules.breach import Look
+from lyra_tasks.rules.containers import container_looks
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -58,6 +60,7 @@ class Lab:
     services: dict[str, RunningService] = field(default_factory=dict)
     holder: str = ""
     events: list[Event] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
 
     def build_up(self, prepare: Callable[[], None] = lambda: None) -> None:
         """Make everything, call `prepare`, and start it; returns when every service that is attended is ready."""
@@ -65,6 +68,7 @@ class Lab:
             self._make_networks,
             self._make_volumes,
             self._make_containers,
+            self._read_back_isolation,
             prepare,
             self._start_waves,
             self._read_back_limits,
@@ -119,6 +123,20 @@ class Lab:
             follower.path.touch()
             sampler = StatsSampler(self.engine, identity)
             self.services[name] = RunningService(planned, self.engine, identity, follower, sampler)
+
+    def _read_back_isolation(self) -> None:
+        """What the engine made is looked at before it starts; what it gives back counts, not what was asked for."""
+        for name, service in self.services.items():
+            planned = service.planned
+            own = {mount["Source"] for mount in planned.payload["HostConfig"]["Mounts"] if mount["Type"] == "bind"}
+            host = objects.host_config(self.engine, service.id)
+            self.looks += container_looks(name, planned.service, host, own)
+        if broken := [breach for look in self.looks for breach in look.found]:
+            raise VerdictError(
+                "the engine made containers that do not keep the rules",
+                hint="use an engine that takes what it is asked for",
+                details=tuple(f"{each.scope}: {each.what} (rule {each.rule})" for each in broken),
+            )
 
     def _start_waves(self) -> None:
         for wave in self.plan.waves:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from lyra_tasks import console
 from lyra_tasks.config.find import shown
 from lyra_tasks.errors import VerdictError
+from lyra_tasks.lab.results import results_document
 from lyra_tasks.lab.trial import Trial, Verdict
+
+_OUTCOMES = {"deviation": "by deviation", "warning": "warned of", "skipped": "not looked at"}
 
 
 def planned(trial: Trial) -> None:
-    """What a test run would start and check."""
+    """What a test run would start and check; VerdictError if it would be refused for a rule that is broken."""
     plan = trial.plan
+    trial.judgement.require()
     if console.is_json():
         return console.document(
             {
@@ -34,7 +40,7 @@ def verdict(verdict: Verdict) -> None:
     evidence = verdict.evidence
     failed = [check for check in evidence.checks if check.outcome != "passed"]
     if console.is_json():
-        console.document(evidence.model_dump(mode="json", by_alias=True) | {"folder": str(verdict.folder)})
+        console.document(results_document(evidence) | {"folder": str(verdict.folder)})
     else:
         console.table(
             ("service", "memory at most", "CPUs at most", "processes at most"),
@@ -44,8 +50,7 @@ def verdict(verdict: Verdict) -> None:
                 for name, use in evidence.use.items()
             ],
         )  # fmt: skip
-        for deviation in verdict.deviations:
-            console.warn(f"deviation from {deviation.rule} for {deviation.scope} until {deviation.expires}")
+        _rules(verdict)
         passed = f"{len(evidence.checks) - len(failed)} of {len(evidence.checks)} checks passed"
         console.say(f"{passed} in {evidence.seconds:.1f} s; logs and metrics in {shown(verdict.folder)}")
         if verdict.kept_running:
@@ -59,3 +64,18 @@ def verdict(verdict: Verdict) -> None:
             f"{len(failed)} of {len(evidence.checks)} check(s) failed: {', '.join(check.name for check in failed)}",
             hint=f"logs and metrics are in {shown(verdict.folder)}",
         )
+
+
+def _rules(verdict: Verdict) -> None:
+    """What the rules came to: a line for everything that is not simply kept."""
+    judgement, results = verdict.judgement, verdict.evidence.rules
+    for result in results:
+        if result.outcome == "warning":
+            console.warn(f"{result.scope}: {result.message} (rule {result.rule})")
+    for deviation in judgement.used:
+        console.warn(f"deviation from {deviation.rule} for {deviation.scope} until {deviation.expires}")
+    for deviation in judgement.unused:
+        console.warn(f"nothing needs the deviation from {deviation.rule} for {deviation.scope}; remove it")
+    counts = Counter[str](result.outcome for result in results)
+    rest = [f"{counts[outcome]} {words}" for outcome, words in _OUTCOMES.items() if counts[outcome]]
+    console.say(", ".join([f"{counts['kept']} rules kept", *rest]))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from lyra_tasks.errors import PreconditionError
 from lyra_tasks.records.store import Record, canonical, read_record, write_record
 
 
@@ -40,6 +42,19 @@ class CheckResult(Record):
     seconds: float = 0.0
 
 
+class RuleResult(Record):
+    """One rule, looked at for one scope.
+
+    `deviation` is a breach with a written reason, `warning` one that ends nothing, `broken` every other; `skipped` is a
+    rule that could not be looked at, because a program for it is not installed.
+    """
+
+    rule: str
+    scope: str
+    outcome: Literal["kept", "broken", "deviation", "warning", "skipped"]
+    message: str = ""
+
+
 class ServiceUse(Record):
     """What one container used at most, against what it was allowed; memory in bytes, CPU in cores."""
 
@@ -55,16 +70,18 @@ class ServiceUse(Record):
 
 
 class Evidence(Record):
-    """The verdict over one set."""
+    """The verdict over one set; `parts` are hashes of what `set.effective` is made of, to tell later what changed."""
 
-    schema_: Literal["lyra.evidence/1"] = Field(default="lyra.evidence/1", alias="schema")
+    schema_: Literal["lyra.evidence/2"] = Field(default="lyra.evidence/2", alias="schema")
     set: SetKey
+    parts: dict[str, str] = Field(default_factory=dict)
     passed: bool
     run: str
     started_at: str
     seconds: float
     engine: dict[str, str]
     checks: list[CheckResult]
+    rules: list[RuleResult]
     use: dict[str, ServiceUse]
 
 
@@ -81,6 +98,14 @@ class EvidenceStore:
     def read(self, key: SetKey) -> Evidence | None:
         """The last verdict over this very set, or None."""
         return read_record(self.folder(key.digest) / "evidence.json", Evidence)
+
+    def latest(self) -> Evidence | None:
+        """The last verdict over any set; those of an older schema do not count."""
+        found = []
+        for path in self._folder.glob("*/evidence.json"):
+            with suppress(PreconditionError):
+                found.append(read_record(path, Evidence))
+        return max((each for each in found if each), key=lambda each: (each.started_at, each.run), default=None)
 
     def write(self, evidence: Evidence, files: Path) -> None:
         """Keep the verdict and copy its files (`tests.*`, `metrics.json`, `logs/`) out of the run folder `files`."""

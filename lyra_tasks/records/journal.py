@@ -1,6 +1,7 @@
 """The journal: append-only, one JSON line per event, each line carrying the hash of the one before it.
 
 An intent is written before its effect, so that whatever a crash leaves behind is known by name (DESIGN: ownership).
+Beside the journal lies its head: number and hash of the last line, so that lines missing at the end are found too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from lyra_tasks.records.store import canonical
 
 SCHEMA = "lyra.journal/1"
 _START = "0" * 64
+_LOST = "lost"
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,18 @@ class Journal:
         return self.extend(run, [(event, data)])[0]
 
     def extend(self, run: str, events: Sequence[tuple[str, dict[str, Any]]]) -> list[Entry]:
-        """Add several events with one wait for the disk; a torn last line is cut off first, which is recorded too."""
+        """Add several events with one wait for the disk; a torn last line is cut off first.
+
+        That, and lines that are missing at the end, are recorded too.
+        """
         with self._writer() as handle:
             seq, prev, torn = _last(handle)
+            notes: list[tuple[str, dict[str, Any]]] = []
             if torn:
-                events = [("repaired", {"bytes": torn}), *events]
+                notes.append(("repaired", {"bytes": torn}))
+            if (written := self._read_head()[0]) > seq:
+                notes.append((_LOST, {"first": seq + 1, "last": written}))
+            events = [*notes, *events]
             entries = []
             for event, data in events:
                 seq += 1
@@ -63,7 +72,8 @@ class Journal:
                 # a disk that is nearly full takes a part, and refuses the rest at the next call
                 rest = rest[os.write(handle, rest) :]
             os.fdatasync(handle)
-        return entries[1:] if torn else entries
+            self._write_head(entries[-1])
+        return entries[len(notes) :]
 
     def entries(self) -> Iterator[Entry]:
         """Every readable entry, oldest first; what cannot be read is `problems()`'s affair."""
@@ -74,8 +84,10 @@ class Journal:
     def problems(self) -> list[str]:
         """What is wrong with the chain: lines edited, removed, reordered or unreadable. Empty for a sound journal."""
         found = []
-        prev, seq = _START, 0
+        prev, seq, lines = _START, 0, 0
+        head = self._read_head()  # first, since others may be writing
         for number, entry in self._parsed():
+            lines = number
             if entry is None:
                 found.append(f"line {number}: not a journal entry")
                 continue
@@ -83,8 +95,38 @@ class Journal:
                 found.append(f"line {number}: edited (its hash does not match)")
             elif entry.prev != prev or entry.seq != seq + 1:
                 found.append(f"line {number}: does not follow the line before it (removed or reordered lines)")
+            if entry.event == _LOST:
+                first, last = entry.data.get("first"), entry.data.get("last")
+                found.append(
+                    f"line {number}: when it was written, the entries {first} to {last} were missing before it"
+                )
+            if entry.seq == head[0] and entry.hash != head[1]:
+                found.append(f"line {number}: is not what was written there last")
             prev, seq = entry.hash, entry.seq
+        if seq < head[0] and not found:
+            found.append(f"after line {lines}: the entries {seq + 1} to {head[0]} are missing")
         return found
+
+    @property
+    def head(self) -> Path:
+        """The file that says what the last line is."""
+        return self.path.with_suffix(".head")
+
+    def _write_head(self, entry: Entry) -> None:
+        """After the line itself: a crash in between leaves a head that is behind, and that is no fault."""
+        handle = os.open(self.head, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(handle, f"{entry.seq:020d} {entry.hash}\n".encode(), 0)
+        finally:
+            os.close(handle)
+
+    def _read_head(self) -> tuple[int, str]:
+        """Number and hash of the last line that is known to have been written; nothing if that is not known."""
+        try:
+            number, _, digest = self.head.read_text().strip().partition(" ")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return 0, ""
+        return (int(number), digest) if number.isdecimal() and digest else (0, "")
 
     def _parsed(self) -> Iterator[tuple[int, Entry | None]]:
         try:

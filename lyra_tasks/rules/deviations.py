@@ -1,103 +1,106 @@
-"""Deviations: what an option loosens is a rule with an id, and going around it takes a written, dated reason."""
+"""Deviations: going around a rule takes a written, dated reason; what rules and reasons come to together."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
-from lyra_tasks import console
-from lyra_tasks.config.models import Configuration, Deviation, Service
+from lyra_tasks.config.models import Configuration, Deviation
 from lyra_tasks.errors import VerdictError
-from lyra_tasks.records.images import ImageRecord
+from lyra_tasks.records.evidence import RuleResult
+from lyra_tasks.rules.breach import Breach, Look
+from lyra_tasks.rules.catalogue import BY_ID
 
-READ_ONLY = "container.read-only-root"
-EGRESS = "container.egress"
-CAPABILITIES = "container.capabilities"
-NON_ROOT = "container.non-root"
-IMAGE_SIZE = "image.size"
-IMAGE_PLATFORM = "image.platform"
-CAPACITY = "proxima.capacity"
+_HINT = "keep the rule, or write a [[deviations]] entry with rule, scope, reason, owner and expires"
 
 
 @dataclass(frozen=True)
-class Breach:
-    """A rule that a service does not keep."""
+class Judgement:
+    """What came of looking: a result per rule and scope, the deviations that were needed, and those that were not."""
 
-    rule: str
-    scope: str
-    what: str
+    results: tuple[RuleResult, ...]
+    used: tuple[Deviation, ...] = ()
+    unused: tuple[Deviation, ...] = ()
 
+    @property
+    def broken(self) -> tuple[RuleResult, ...]:
+        """What ends the word with 5."""
+        return tuple(each for each in self.results if each.outcome == "broken")
 
-def breaches_of(
-    config: Configuration, records: Mapping[str, ImageRecord], image_configs: Mapping[str, Mapping[str, Any]]
-) -> list[Breach]:
-    """Every rule that the project does not keep; `image_configs` are the images' configurations by service name."""
-    found = [*image_breaches(config, records), *capacity_breaches(config)]
-    for name, service in config.services.items():
-        found += service_breaches(name, service, image_configs[name])
-    return found
-
-
-def service_breaches(name: str, service: Service, image_config: Mapping[str, Any]) -> Iterator[Breach]:
-    """The rules about a container that `service`, run from an image with `image_config`, does not keep."""
-    scope = f"services.{name}"
-    if not service.read_only:
-        yield Breach(READ_ONLY, scope, "its root file system is writable")
-    if service.egress:
-        yield Breach(EGRESS, scope, "it has a way out of its network")
-    if service.cap_add:
-        yield Breach(CAPABILITIES, scope, f"it keeps the capabilities {', '.join(service.cap_add)}")
-    user = (service.user or str(image_config.get("User") or "")).split(":")[0]
-    if user in {"", "0", "root"}:
-        yield Breach(NON_ROOT, scope, "it runs as root")
-
-
-def image_breaches(config: Configuration, records: Mapping[str, ImageRecord]) -> Iterator[Breach]:
-    """The rules about what Proxima can hold (R3) that built images do not keep."""
-    limit = config.proxima.max_image_size
-    for name, record in records.items():
-        if limit is not None and record.size > limit:
-            have, allowed = console.size(record.size), console.size(limit)
-            yield Breach(IMAGE_SIZE, f"images.{name}", f"it has {have}, Proxima takes {allowed} at most")
-        if record.platform not in config.proxima.platforms:
-            yield Breach(IMAGE_PLATFORM, f"images.{name}", f"it is for {record.platform}, which Proxima does not run")
-
-
-def capacity_breaches(config: Configuration) -> Iterator[Breach]:
-    """Whether the limits of all promoted services together fit into Proxima (R3, R10)."""
-    promoted = [service for service in config.services.values() if service.promoted]
-    cpus = sum(service.limits.cpus for service in promoted)
-    memory = sum(service.limits.memory for service in promoted)
-    if config.proxima.cpus is not None and cpus > config.proxima.cpus:
-        yield Breach(CAPACITY, "services", f"together they need {cpus:g} CPUs, Proxima has {config.proxima.cpus:g}")
-    if config.proxima.memory is not None and memory > config.proxima.memory:
-        have, there = console.size(memory), console.size(config.proxima.memory)
-        yield Breach(CAPACITY, "services", f"together they need {have} of memory, Proxima has {there}")
-
-
-def require_reasons(config: Configuration, breaches: Iterable[Breach], today: datetime.date) -> tuple[Deviation, ...]:
-    """The deviations that give `breaches` a reason; VerdictError listing every one without, and every expired one."""
-    problems: list[str] = []
-    used: list[Deviation] = []
-    for breach in breaches:
-        found = next((each for each in config.deviations if _covers(each, breach)), None)
-        if found is None:
-            problems.append(f"{breach.scope}: {breach.what} (rule {breach.rule})")
-        elif found.expires < today:
-            problems.append(f"{breach.scope}: the deviation from {breach.rule} expired on {found.expires}")
-        elif found not in used:
-            used.append(found)
-    if problems:
+    def require(self) -> None:
+        """VerdictError that lists every rule that is broken and has no reason, or one that has expired."""
+        if not self.broken:
+            return
         raise VerdictError(
-            f"{len(problems)} rule(s) are not kept",
-            hint="keep the rule, or write a [[deviations]] entry with rule, scope, reason, owner and expires",
-            details=tuple(problems),
+            f"{len(self.broken)} rule(s) are not kept",
+            hint=f"{_HINT}; `rules.explain {self.broken[0].rule}` says more",
+            details=tuple(f"{each.scope}: {each.message} (rule {each.rule})" for each in self.broken),
         )
-    return tuple(used)
 
 
-def _covers(deviation: Deviation, breach: Breach) -> bool:
-    return deviation.rule == breach.rule and fnmatchcase(breach.scope, deviation.scope)
+def judge(config: Configuration, looks: Iterable[Look], today: datetime.date) -> Judgement:
+    """Weigh what was seen against the written reasons.
+
+    A breach without a reason is broken where the rule is an error, else a warning; one whose only reason has expired is
+    broken. A deviation counts as unused only where its rule was looked at.
+    """
+    looked = list(looks)
+    used: list[Deviation] = []
+    results = [result for look in looked for result in _results(config, look, today, used)]
+    seen = {look.rule for look in looked if not look.skipped}
+    unused = tuple(each for each in config.deviations if each.rule in seen and each not in used)
+    return Judgement(tuple(results), tuple(used), unused)
+
+
+def rejudge(config: Configuration, results: Sequence[RuleResult], today: datetime.date) -> Judgement:
+    """The same results on another day: a reason may have expired since."""
+    used: list[Deviation] = []
+    again = [
+        _weighed(config, Breach(each.rule, each.scope, each.message), today, used)
+        if each.outcome == "deviation"
+        else each
+        for each in results
+    ]
+    return Judgement(tuple(again), tuple(used))
+
+
+def require_reasons(config: Configuration, looks: Iterable[Look], today: datetime.date) -> tuple[Deviation, ...]:
+    """The deviations that give a reason for what `looks` found; VerdictError where one is missing or has expired."""
+    judgement = judge(config, looks, today)
+    judgement.require()
+    return judgement.used
+
+
+def _results(config: Configuration, look: Look, today: datetime.date, used: list[Deviation]) -> Iterator[RuleResult]:
+    if look.skipped:
+        yield RuleResult(rule=look.rule, scope=look.scope, outcome="skipped", message=look.skipped)
+    elif not look.breaches:
+        yield RuleResult(rule=look.rule, scope=look.scope, outcome="kept")
+    for breach in look.found:
+        yield _weighed(config, breach, today, used)
+
+
+def _weighed(config: Configuration, breach: Breach, today: datetime.date, used: list[Deviation]) -> RuleResult:
+    def result(outcome: str, message: str) -> RuleResult:
+        return RuleResult.model_validate(
+            {"rule": breach.rule, "scope": breach.scope, "outcome": outcome, "message": message}
+        )
+
+    reasons = [each for each in config.deviations if covers(each, breach.rule, breach.scope)]
+    standing = next((each for each in reasons if each.expires >= today), None)
+    if standing is None and reasons:
+        used.append(reasons[0])
+        return result("broken", f"{breach.what}; the deviation from {breach.rule} expired on {reasons[0].expires}")
+    if standing is not None:
+        if standing not in used:
+            used.append(standing)
+        return result("deviation", breach.what)
+    rule = BY_ID[breach.rule]
+    return result("warning" if rule.severity == "warning" else "broken", breach.what)
+
+
+def covers(deviation: Deviation, rule: str, scope: str) -> bool:
+    """Whether a deviation is about this rule in this scope."""
+    return deviation.rule == rule and fnmatchcase(scope, deviation.scope)

@@ -15,6 +15,7 @@ from lyra_tasks.errors import StaleError
 from lyra_tasks.records.evidence import Evidence, EvidenceStore, SetKey
 from lyra_tasks.records.images import ImageRecord, ImageStore
 from lyra_tasks.records.store import canonical
+from lyra_tasks.rules.catalogue import rule_set
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -30,11 +31,10 @@ class ImageState:
 
 
 def image_states(
-    store: ImageStore, engine: Engine, inputs: Mapping[str, Mapping[str, str]], platform: str
+    store: ImageStore, engine: Engine | None, inputs: Mapping[str, Mapping[str, str]], platform: str
 ) -> tuple[ImageState, ...]:
-    """The state of every image in `inputs` (name -> current input hashes) on this engine."""
-    with engine_faults("listing its images"):
-        held = {str(image["Id"]) for image in engine.api.images(all=False)}
+    """The state of every image in `inputs` (name -> current input hashes) on this engine; without one, by its files."""
+    held = _held(engine) if engine is not None else None
     states = []
     for name, current in inputs.items():
         record = store.read(name, platform)
@@ -42,12 +42,17 @@ def image_states(
             problem = "has not been built"
         elif different := changed(record.inputs, current):
             problem = f"was built before its {_and(different)} changed"
-        elif record.engine_id not in held:
+        elif held is not None and record.engine_id not in held:
             problem = "is no longer in the engine"
         else:
             problem = ""
         states.append(ImageState(name, record, problem))
     return tuple(states)
+
+
+def _held(engine: Engine) -> set[str]:
+    with engine_faults("listing its images"):
+        return {str(image["Id"]) for image in engine.api.images(all=False)}
 
 
 def require_current(states: Sequence[ImageState]) -> dict[str, ImageRecord]:
@@ -62,21 +67,28 @@ def set_key(
     config: Configuration, root: Path, records: Mapping[str, ImageRecord], externals: Mapping[str, str]
 ) -> SetKey:
     """The set that a test run is about: image digests, doubles, and the effective services, tests and configs."""
-    sources = {
-        path: hashlib.sha256((root / path).read_bytes()).hexdigest()
-        for path in sorted({file.source for service in config.services.values() for file in service.configs.values()})
-    }
-    effective = {
-        "services": {name: each.model_dump(mode="json", exclude={"dev"}) for name, each in config.services.items()},
-        "tests": [test.model_dump(mode="json", by_alias=True) for test in config.tests],
-        "deviations": [deviation.model_dump(mode="json") for deviation in config.deviations],
-        "sources": sources,
-    }
     return SetKey(
         images={name: record.config_digest for name, record in sorted(records.items())},
         externals=dict(sorted(externals.items())),
-        effective=hashlib.sha256(canonical(effective).encode()).hexdigest(),
+        effective=_hash(effective_parts(config, root)),
     )
+
+
+def effective_parts(config: Configuration, root: Path) -> dict[str, str]:
+    """Everything but images that a verdict depends on, as hashes by name: `services.web.limits`, `tests.NAME`."""
+    parts = {
+        f"services.{name}.{key}": _hash(value)
+        for name, each in config.services.items()
+        for key, value in each.model_dump(mode="json", exclude={"dev"}).items()
+    }
+    parts |= {f"tests.{test.name}": _hash(test.model_dump(mode="json", by_alias=True)) for test in config.tests}
+    parts["order of tests"] = _hash([test.name for test in config.tests])
+    parts |= {f"proxima.{key}": _hash(value) for key, value in config.proxima.model_dump(mode="json").items()}
+    parts["deviations"] = _hash([deviation.model_dump(mode="json") for deviation in config.deviations])
+    parts["rules"] = rule_set()
+    sources = {file.source for service in config.services.values() for file in service.configs.values()}
+    parts |= {f"file {path}": hashlib.sha256((root / path).read_bytes()).hexdigest() for path in sources}
+    return dict(sorted(parts.items()))
 
 
 def require_tested(store: EvidenceStore, key: SetKey) -> Evidence:
@@ -85,9 +97,19 @@ def require_tested(store: EvidenceStore, key: SetKey) -> Evidence:
     if evidence is None:
         raise StaleError("this set of images, services and tests has not been tested", hint="run `test` first")
     if not evidence.passed:
-        failed = ", ".join(check.name for check in evidence.checks if check.outcome != "passed")
+        failed = ", ".join(failures(evidence))
         raise StaleError(f"the last test of this set failed ({failed})", hint="mend it, then run `build test`")
     return evidence
+
+
+def failures(evidence: Evidence) -> tuple[str, ...]:
+    """The checks that did not pass, and the rules that were not kept."""
+    checks = tuple(check.name for check in evidence.checks if check.outcome != "passed")
+    return checks + tuple(f"rule {each.rule} for {each.scope}" for each in evidence.rules if each.outcome == "broken")
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def _and(words: Sequence[str]) -> str:

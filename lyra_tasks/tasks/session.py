@@ -43,8 +43,9 @@ def workspace(*, in_part: bool = False) -> Workspace:
 @cache
 def _loaded() -> Loaded:
     from lyra_tasks.config.load import load_in_part
+    from lyra_tasks.rules.catalogue import deviable
 
-    return load_in_part()
+    return load_in_part(rules=deviable())
 
 
 @cache

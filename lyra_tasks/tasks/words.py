@@ -7,7 +7,18 @@ from typing import Any
 
 from invoke.collection import Collection
 
-from lyra_tasks.tasks import configuration, development, engine, lifecycle, promotion, release, runs, setting_up
+from lyra_tasks.tasks import (
+    configuration,
+    development,
+    engine,
+    lifecycle,
+    promotion,
+    release,
+    rules,
+    runs,
+    setting_up,
+    telling,
+)
 
 
 def lyra_collection(*own: Any) -> Collection:
@@ -23,10 +34,13 @@ def lyra_collection(*own: Any) -> Collection:
         development.create,
         runs.logs,
         runs.stats,
+        telling.explain,
+        telling.history,
     )
     top.add_collection(Collection("dev", development.shell, development.execute, development.sync, development.stop))
     top.add_collection(Collection("engine", engine.up, engine.down, engine.status))
     top.add_collection(Collection("bases", engine.bases_build, engine.bases_update))
+    top.add_collection(Collection("rules", rules.listing, rules.explain))
     top.add_collection(Collection("config", configuration.show))
     top.add_collection(Collection("bundle", promotion.listing, promotion.pack))
     releases = Collection("release", release.current, release.listing)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ProcessPoolExecutor
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -29,18 +30,35 @@ def test_a_journal_that_does_not_exist_is_empty_and_sound(tmp_path: Path) -> Non
     assert journal.problems() == []
 
 
-def test_a_torn_last_line_is_repaired_at_every_byte_and_the_repair_is_recorded(tmp_path: Path) -> None:
-    whole = filled(tmp_path / "whole.jsonl").path.read_bytes()
-    last = whole.rstrip(b"\n").rfind(b"\n") + 1
-    for cut in range(last + 1, len(whole)):
-        path = tmp_path / "torn.jsonl"
-        path.write_bytes(whole[:cut])
-        journal = Journal(path)
+@pytest.mark.parametrize(
+    ("lines", "last"),
+    [(5, {"name": "thing"}), (1, {"name": "the only one"}), (2, {"name": "日本語 ü"}), (2, {"padding": "x" * 9000})],
+)
+def test_a_torn_last_line_is_repaired_at_every_byte_and_the_repair_is_recorded(
+    tmp_path: Path, lines: int, last: dict[str, str]
+) -> None:
+    sound = filled(tmp_path / "whole.jsonl", lines - 1)
+    sound.append("r1", "made", **last)
+    whole = sound.path.read_bytes()
+    begin = whole.rstrip(b"\n").rfind(b"\n") + 1
+    journal = Journal(tmp_path / "torn.jsonl")
+    step = 1 if len(whole) < 5000 else 97
+    for cut in {begin, *range(begin + 1, len(whole), step), len(whole) - 1}:
+        journal.path.write_bytes(whole[:cut])
+        journal.head.unlink(missing_ok=True)
         journal.append("r2", "made", name="after")
         events = [(entry.event, entry.data.get("name")) for entry in journal.entries()]
-        assert events[:4] == [("made", f"thing-{number}") for number in range(4)]
-        assert [event for event, _ in events[4:]] == ["repaired", "made"]
+        assert events[: lines - 1] == [("made", f"thing-{number}") for number in range(lines - 1)]
+        assert [event for event, _ in events[lines - 1 :]] == (["repaired"] if cut > begin else []) + ["made"]
         assert journal.problems() == []
+
+
+def test_a_line_that_was_whole_and_is_torn_later_is_told_although_the_journal_is_repaired(tmp_path: Path) -> None:
+    journal = filled(tmp_path / "journal.jsonl")
+    journal.path.write_bytes(journal.path.read_bytes()[:-20])
+    journal.append("r2", "made", name="after")
+    assert [entry.event for entry in journal.entries()][-3:] == ["repaired", "lost", "made"]
+    assert journal.problems() == ["line 6: when it was written, the entries 5 to 5 were missing before it"]
 
 
 def edited(lines: list[str]) -> list[str]:
@@ -77,17 +95,67 @@ def test_a_line_rewritten_with_a_hash_of_its_own_is_found_by_the_next_one(tmp_pa
     assert journal.problems()
 
 
+def test_a_change_of_any_byte_is_found(tmp_path: Path) -> None:
+    journal = filled(tmp_path / "journal.jsonl", 3)
+    data = journal.path.read_bytes()
+    for place in range(len(data) - 1):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        journal.path.write_bytes(changed)
+        assert journal.problems(), f"byte {place}, {data[place : place + 1]!r}"
+
+
+@pytest.mark.parametrize("gone", [{0}, {2}, {4}, {3, 4}, {0, 1, 2, 3, 4}])
+def test_missing_lines_are_found_wherever_they_stood_also_after_others_were_written(
+    tmp_path: Path, gone: set[int]
+) -> None:
+    journal = filled(tmp_path / "journal.jsonl")
+    lines = journal.path.read_text().splitlines(keepends=True)
+    journal.path.write_text("".join(line for number, line in enumerate(lines) if number not in gone))
+    assert journal.problems()
+    journal.append("r2", "made", name="after")
+    assert journal.problems()
+
+
+def test_lines_in_another_order_are_found(tmp_path: Path) -> None:
+    journal = filled(tmp_path / "journal.jsonl")
+    lines = journal.path.read_text().splitlines(keepends=True)
+    for one, other in combinations(range(len(lines)), 2):
+        swapped = list(lines)
+        swapped[one], swapped[other] = lines[other], lines[one]
+        journal.path.write_text("".join(swapped))
+        assert journal.problems(), (one, other)
+
+
+def test_a_crash_before_the_head_was_written_is_no_fault(tmp_path: Path) -> None:
+    journal = filled(tmp_path / "journal.jsonl", 2)
+    head = journal.head.read_bytes()
+    journal.append("r1", "made", name="thing-2")
+    journal.head.write_bytes(head)
+    assert journal.problems() == []
+    journal.head.unlink()
+    assert journal.problems() == []
+    journal.append("r1", "made", name="thing-3")
+    assert journal.problems() == []
+
+
 def _write(job: tuple[str, int]) -> None:
     path, writer = job
     journal = Journal(Path(path))
-    for number in range(10):
-        journal.append(f"run-{writer}", "made", name=f"{writer}-{number}", padding="x" * 3000)
+    for number in range(5):
+        pair = [("made", {"name": f"{writer}-{number}-{part}", "padding": "x" * 3000}) for part in "ab"]
+        journal.extend(f"run-{writer}", pair)
 
 
-def test_many_writers_lose_and_interleave_nothing(tmp_path: Path) -> None:
+def test_forty_writers_lose_and_interleave_nothing(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    with ProcessPoolExecutor(8) as pool:
-        list(pool.map(_write, [(str(path), writer) for writer in range(8)]))
+    with ProcessPoolExecutor(40) as pool:
+        list(pool.map(_write, [(str(path), writer) for writer in range(40)]))
     journal = Journal(path)
     assert journal.problems() == []
-    assert len({entry.data["name"] for entry in journal.entries()}) == 80
+    names = [entry.data["name"] for entry in journal.entries()]
+    assert sorted(names) == sorted(f"{w}-{n}-{part}" for w in range(40) for n in range(5) for part in "ab")
+    assert all(name[:-1] == names[place + 1][:-1] for place, name in enumerate(names) if name.endswith("a"))
+    for writer in range(40):
+        own = [name for name in names if name.startswith(f"{writer}-")]
+        assert own == [f"{writer}-{n}-{part}" for n in range(5) for part in "ab"]

@@ -8,10 +8,16 @@ import pytest
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.errors import VerdictError
 from lyra_tasks.records.images import ImageRecord
-from lyra_tasks.rules.deviations import Breach, breaches_of, capacity_breaches, require_reasons
+from lyra_tasks.rules.breach import Look
+from lyra_tasks.rules.catalogue import RULES, Rule
+from lyra_tasks.rules.containers import service_looks
+from lyra_tasks.rules.deviations import judge, rejudge, require_reasons
+from lyra_tasks.rules.images import record_looks
+from lyra_tasks.rules.project import capacity_look
 
 TODAY = datetime.date(2027, 1, 1)
 UNPRIVILEGED = {"User": "10001"}
+EGRESS = [Look("container.egress", "services.web", ("it has a way out",))]
 
 
 def configuration(**service: Any) -> Configuration:
@@ -47,7 +53,12 @@ def record(**change: Any) -> ImageRecord:
 
 
 def rules(config: Configuration, image: dict[str, Any], **change: Any) -> list[str]:
-    return [breach.rule for breach in breaches_of(config, {"web": record(**change)}, {"web": image})]
+    looks = [
+        capacity_look(config),
+        *record_looks("web", record(**change), config.proxima),
+        *service_looks("web", config.services["web"], image),
+    ]
+    return [look.rule for look in looks if look.breaches]
 
 
 def test_a_service_that_is_locked_down_breaks_no_rule() -> None:
@@ -82,12 +93,12 @@ def test_an_image_that_is_too_large_or_for_another_platform_breaks_a_rule() -> N
 
 
 def test_what_is_not_promoted_needs_no_room_on_proxima() -> None:
-    assert list(capacity_breaches(configuration(limits={"cpus": 2.5}, promote=False))) == []
+    assert capacity_look(configuration(limits={"cpus": 2.5}, promote=False)).breaches == ()
 
 
 def test_a_breach_without_a_reason_is_refused_and_named() -> None:
     with pytest.raises(VerdictError) as caught:
-        require_reasons(configuration(), [Breach("container.egress", "services.web", "it has a way out")], TODAY)
+        require_reasons(configuration(), [Look("container.egress", "services.web", ("it has a way out",))], TODAY)
     assert caught.value.exit_code == 5
     assert caught.value.details == ("services.web: it has a way out (rule container.egress)",)
 
@@ -100,7 +111,7 @@ def with_deviation(rule: str, scope: str, expires: str) -> Configuration:
 @pytest.mark.parametrize("scope", ["services.web", "services.*", "*"])
 def test_a_written_reason_covers_its_rule_in_its_scope(scope: str) -> None:
     config = with_deviation("container.egress", scope, "2027-01-01")
-    used = require_reasons(config, [Breach("container.egress", "services.web", "it has a way out")], TODAY)
+    used = require_reasons(config, [Look("container.egress", "services.web", ("it has a way out",))], TODAY)
     assert used == tuple(config.deviations)
 
 
@@ -111,7 +122,7 @@ def test_a_reason_for_something_else_does_not_help(rule: str, scope: str) -> Non
     with pytest.raises(VerdictError):
         require_reasons(
             with_deviation(rule, scope, "2027-01-01"),
-            [Breach("container.egress", "services.web", "it has a way out")],
+            [Look("container.egress", "services.web", ("it has a way out",))],
             TODAY,
         )
 
@@ -119,5 +130,47 @@ def test_a_reason_for_something_else_does_not_help(rule: str, scope: str) -> Non
 def test_an_expired_reason_fails_and_says_when_it_expired() -> None:
     config = with_deviation("container.egress", "services.web", "2026-12-31")
     with pytest.raises(VerdictError) as caught:
-        require_reasons(config, [Breach("container.egress", "services.web", "it has a way out")], TODAY)
-    assert caught.value.details == ("services.web: the deviation from container.egress expired on 2026-12-31",)
+        require_reasons(config, EGRESS, TODAY)
+    assert caught.value.exit_code == 5
+    (line,) = caught.value.details
+    assert "the deviation from container.egress expired on 2026-12-31" in line
+
+
+def test_a_reason_that_stands_wins_over_one_that_has_expired() -> None:
+    document = configuration().model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    reasons = [deviation("container.egress", "services.web", day) for day in ("2026-12-31", "2027-06-30")]
+    config = Configuration.model_validate(document | {"schema": 1, "deviations": reasons})
+    judgement = judge(config, EGRESS, TODAY)
+    assert [result.outcome for result in judgement.results] == ["deviation"]
+    assert [each.expires.isoformat() for each in judgement.used] == ["2027-06-30"]
+    assert [each.expires.isoformat() for each in judgement.unused] == ["2026-12-31"]
+
+
+def test_a_reason_that_nothing_needs_is_told_where_its_rule_was_looked_at_and_only_there() -> None:
+    config = with_deviation("container.egress", "services.web", "2027-06-30")
+    kept = [Look("container.egress", "services.web")]
+    assert judge(config, kept, TODAY).unused == tuple(config.deviations)
+    assert judge(config, [Look("container.non-root", "services.web")], TODAY).unused == ()
+    assert judge(config, [Look("container.egress", "services.web", skipped="no tool")], TODAY).unused == ()
+
+
+def test_a_warning_ends_nothing_and_an_expired_reason_for_one_does() -> None:
+    look = [Look("image.healthcheck", "services.web", ("it has none",))]
+    assert [each.outcome for each in judge(configuration(), look, TODAY).results] == ["warning"]
+    for day, outcome in (("2027-06-30", "deviation"), ("2026-12-31", "broken")):
+        config = with_deviation("image.healthcheck", "services.*", day)
+        assert [each.outcome for each in judge(config, look, TODAY).results] == [outcome]
+
+
+def test_what_was_excused_on_the_day_of_the_test_may_have_expired_on_the_day_of_the_promotion() -> None:
+    config = with_deviation("container.egress", "services.web", "2027-06-30")
+    results = judge(config, EGRESS, TODAY).results
+    assert rejudge(config, results, datetime.date(2027, 6, 30)).broken == ()
+    with pytest.raises(VerdictError):
+        rejudge(config, results, datetime.date(2027, 7, 1)).require()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_every_rule_is_weighed_as_the_catalogue_says(rule: Rule) -> None:
+    (result,) = judge(configuration(), [Look(rule.id, "x", ("seen",))], TODAY).results
+    assert result.outcome == {"error": "broken", "warning": "warning"}[rule.severity]

@@ -19,7 +19,8 @@ from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.lab.facts import test_environment as environment_for_tests
 from lyra_tasks.lab.plan import LabFacts, LabPlan, ServiceFacts
 from lyra_tasks.lab.plan import plan as lab_plan
-from lyra_tasks.rules.deviations import require_reasons, service_breaches
+from lyra_tasks.rules.containers import service_looks
+from lyra_tasks.rules.deviations import require_reasons
 from lyra_tasks.setup import facts, plan, run
 from tests.conftest import PROJECTS
 
@@ -61,7 +62,7 @@ def test_what_init_writes_loads_plans_and_keeps_the_rules(tmp_path: Path, name: 
     found = loaded(name, tmp_path)
     assert planned(found).services.keys() == found.config.services.keys()
     for each, service in found.config.services.items():
-        require_reasons(found.config, service_breaches(each, service, image_config(found, each)), datetime.date.today())
+        require_reasons(found.config, service_looks(each, service, image_config(found, each)), datetime.date.today())
     for image in found.config.images.values():
         external_bases(read(dockerfile_path(found.root, image)), image.target, image.args)
     asked = {test.service for test in found.config.tests}

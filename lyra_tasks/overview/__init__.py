@@ -1,0 +1,1 @@
+"""overview: what there is and what happened, told without changing anything."""

@@ -1,0 +1,36 @@
+"""The secrets that a project declares and whose values are at hand here: those that may stand nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from lyra_tasks.config.models import Configuration
+
+_COST = {"n": 2**14, "r": 8, "p": 1}
+
+
+def declared_secrets(config: Configuration, root: Path) -> dict[str, str]:
+    """By name (`images.web.secrets.pip`), the value of every build secret and of every secret with a test value."""
+    found = {}
+    for image, table in config.images.items():
+        for key, path in table.secrets.items():
+            file = root / path
+            if file.is_file():
+                found[f"images.{image}.secrets.{key}"] = file.read_bytes().decode(errors="surrogateescape")
+    for service, each in config.services.items():
+        for key, variable in each.environment.items():
+            if variable.secret and variable.test_value:
+                found[f"services.{service}.environment.{key}"] = variable.test_value
+        for key, secret in each.secrets.items():
+            if secret.test_value:
+                found[f"services.{service}.secrets.{key}"] = secret.test_value
+    return found
+
+
+def fingerprint(secrets: Mapping[str, str], salt: str) -> str:
+    """A digest that tells whether the secrets are the same; made costly, since it is kept and they may be short."""
+    text = "\0".join(f"{name}\0{value}" for name, value in sorted(secrets.items()))
+    data = text.encode(errors="surrogateescape")
+    return hashlib.scrypt(data, salt=salt.encode(), n=_COST["n"], r=_COST["r"], p=_COST["p"], dklen=16).hex()
