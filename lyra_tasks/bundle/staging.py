@@ -13,7 +13,7 @@ from lyra_tasks import console
 from lyra_tasks.errors import NoSpaceError
 from lyra_tasks.files import sync_folder
 
-_STAGING = ".staging-"
+STAGING = ".staging-"
 
 
 @contextmanager
@@ -24,9 +24,9 @@ def staging(folder: Path, word: str, *, sweep: str = "*") -> Iterator[Path]:
     that names `word`, to be run again, if the disk is full.
     """
     parent = folder.parent
-    for old in parent.glob(f"{_STAGING}{sweep}"):
+    for old in parent.glob(f"{STAGING}{sweep}"):
         shutil.rmtree(old)
-    stage = parent / f"{_STAGING}{folder.name}"
+    stage = parent / f"{STAGING}{folder.name}"
     try:
         stage.mkdir()
         yield stage

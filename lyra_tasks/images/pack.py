@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images import documents
+from lyra_tasks.images.cache import LayerCache
 from lyra_tasks.images.codec import Compression
 from lyra_tasks.images.documents import Descriptor, ImageConfig, Index, Layout, Manifest, SavedImage, digest_of, parse
 from lyra_tasks.images.identity import ImageIdentity, Layer
@@ -34,14 +35,15 @@ class Wanted:
 class PackedImage:
     """An image whose config and manifest are at hand and whose layers lie in `spool`, named by their digest.
 
-    `kept` is whether every layer is as the engine gave it: then these very bytes were unpacked and hashed on the way.
+    `fresh` are the digests of the layers that were compressed just now: nobody has unpacked these bytes yet. All others
+    were unpacked and hashed, on the way or, as the cache of layers remembers, before.
     """
 
     identity: ImageIdentity
     config: bytes
     manifest: bytes
     spool: Path
-    kept: bool
+    fresh: frozenset[str]
 
     def blobs(self) -> dict[str, bytes | Path]:
         """Every blob by its digest: small ones as bytes, layers as files; a layer that is used twice is there once."""
@@ -61,17 +63,22 @@ class _Found:
 
 
 def pack(
-    stream: Iterable[bytes], wanted: Mapping[K, Wanted], spool: Path, compression: Compression
+    stream: Iterable[bytes],
+    wanted: Mapping[K, Wanted],
+    spool: Path,
+    compression: Compression,
+    cache: LayerCache | None = None,
 ) -> dict[K, PackedImage]:
     """Read a `docker save` in one pass and return the wanted images, their layers compressed in `spool`.
 
     A blob that is compressed already is kept, and where all of an image's are, so is its manifest: the digest by which
     the engine knows it stays. `spool` must exist; what it holds afterwards belongs to the caller. BundleError if the
-    stream is damaged, does not hold a wanted image, or holds other layers than the image's config says.
+    stream is damaged, does not hold a wanted image, or holds other layers than the image's config says; CacheMissError
+    if it must be called again, with a new stream and without the `cache`.
     """
-    saved = read_save(stream, spool, compression)
+    saved = read_save(stream, spool, compression, cache)
     found = list(_layout_images(saved) if "index.json" in saved else _legacy_images(saved))
-    return {key: _packed(_choose(found, want), spool) for key, want in wanted.items()}
+    return {key: _packed(_choose(found, want), spool, saved.fresh) for key, want in wanted.items()}
 
 
 def _legacy_images(saved: Saved) -> Iterator[_Found]:
@@ -150,13 +157,14 @@ def _config(image: _Found) -> ImageConfig:
     return parse(image.config, ImageConfig, f"{WHERE}: config {image.config_digest}")
 
 
-def _packed(image: _Found, spool: Path) -> PackedImage:
+def _packed(image: _Found, spool: Path, fresh: Set[str]) -> PackedImage:
     config = _config(image)
     if [layer.diff_id for layer in image.layers] != config.rootfs.diff_ids:
         raise BundleError(f"{WHERE}: the layers of {image.config_digest} are not the ones its config names")
     manifest = image.manifest or _manifest(image)
     identity = ImageIdentity(image.config_digest, digest_of(manifest), config.platform, image.layers)
-    return PackedImage(identity, image.config, manifest, spool, kept=image.manifest is not None)
+    own = frozenset(layer.digest for layer in image.layers)
+    return PackedImage(identity, image.config, manifest, spool, fresh=own & fresh)
 
 
 def _manifest(image: _Found) -> bytes:

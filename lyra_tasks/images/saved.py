@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from lyra_tasks.errors import BundleError
+from lyra_tasks.images.cache import LayerCache
 from lyra_tasks.images.codec import Compression
 from lyra_tasks.images.documents import MAX_DOCUMENT
 from lyra_tasks.images.identity import Layer
@@ -25,11 +26,15 @@ _MAX_LINKS = 16
 
 @dataclass
 class Saved:
-    """The members of a save by their path: documents as bytes, layers as they lie in the spool, links."""
+    """The members of a save by their path: documents as bytes, layers as they lie in the spool, links.
+
+    `fresh` are the digests of blobs that were compressed just now.
+    """
 
     documents: dict[str, bytes] = field(default_factory=dict)
     layers: dict[str, Layer] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    fresh: set[str] = field(default_factory=set)
 
     def document(self, path: str) -> bytes:
         """The document at `path`; BundleError if the save does not hold it."""
@@ -56,10 +61,10 @@ class Saved:
         raise BundleError(f"{WHERE}: {path} is a circle of links")
 
 
-def read_save(stream: Iterable[bytes], spool: Path, compression: Compression) -> Saved:
+def read_save(stream: Iterable[bytes], spool: Path, compression: Compression, cache: LayerCache | None = None) -> Saved:
     """Read the stream of a `docker save`, of any layout, in one pass and with bounded memory.
 
-    BundleError if it is damaged, ends early, or holds what no engine writes.
+    BundleError if it is damaged, ends early, or holds what no engine writes; CacheMissError as `spool_layer`.
     """
     saved = Saved()
     room = _MAX_DOCUMENTS
@@ -80,8 +85,18 @@ def read_save(stream: Iterable[bytes], spool: Path, compression: Compression) ->
             room -= header.size
             saved.documents[path] = b"".join(whole)
         else:
-            saved.layers[path] = spool_layer(whole, spool, compression, f"{WHERE}: {path}")
+            spooled = spool_layer(
+                whole, spool, compression, f"{WHERE}: {path}", size=header.size, claimed=_claimed(path), cache=cache
+            )
+            saved.layers[path] = spooled.layer
+            saved.fresh |= {spooled.layer.digest} if spooled.fresh else set()
     return saved
+
+
+def _claimed(path: str) -> str:
+    """The digest that a blob of an image layout is named by, or nothing."""
+    digest = path.removeprefix("blobs/sha256/")
+    return f"sha256:{digest}" if digest != path else ""
 
 
 def _is_document(start: Block) -> bool:
