@@ -7,7 +7,6 @@ from typing import Any
 
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.described import Described
-from lyra_tasks.bundle.manifest import BundleEntry, Manifest
 from lyra_tasks.records.documents import Documents, read_json, read_logs, read_metrics, read_tests
 
 SCHEMA = "lyra.previous/1"
@@ -39,14 +38,3 @@ def previous_document(before: Described | None) -> dict[str, Any]:
             for each in (before.manifest.images if before else [])
         ],
     }
-
-
-def entry_of(manifest: Manifest) -> BundleEntry:
-    """A version as it stands in the list of its project."""
-    return BundleEntry(
-        version=manifest.version,
-        created=manifest.created,
-        commit=manifest.source.commit,
-        set_digest=manifest.set_digest,
-        is_snapshot=manifest.is_snapshot,
-    )

@@ -19,17 +19,20 @@ from lyra_tasks.bundle.difference import difference
 from lyra_tasks.bundle.manifest import BundledImage, ImageLayer, Manifest, write_document
 from lyra_tasks.bundle.plan import PlannedArchive, PromotionPlan
 from lyra_tasks.bundle.read import read_index, read_manifest
-from lyra_tasks.bundle.reported import documents_of_bundle, entry_of, previous_document
+from lyra_tasks.bundle.reported import documents_of_bundle, previous_document
 from lyra_tasks.bundle.sbom import from_tool, image_packages, sbom
 from lyra_tasks.bundle.signature import sign, signing_key
-from lyra_tasks.bundle.staging import publish, staging
+from lyra_tasks.bundle.staging import free_bytes, publish, staging
+from lyra_tasks.bundle.versions import enter
 from lyra_tasks.engine.objects import saved
 from lyra_tasks.errors import BundleError, ImmutableError
 from lyra_tasks.files import write_file
 from lyra_tasks.images.archive import write_archive
+from lyra_tasks.images.cache import CacheMissError, LayerCache
 from lyra_tasks.images.check import check_archive
 from lyra_tasks.images.pack import PackedImage, Wanted, pack
 from lyra_tasks.records.documents import Documents
+from lyra_tasks.records.journal import Entry
 from lyra_tasks.rules.catalogue import COMMITTED
 from lyra_tasks.run import locked
 
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
 
 _LOCK = ".lock"
+_PATIENCE = 600.0  # seconds that a promotion waits for another one in the same directory
+_LATER = {"promoting", "promoted", "packed"}
 
 
 @dataclass(frozen=True)
@@ -57,24 +62,37 @@ def run(plan: PromotionPlan, work: Workspace, page: Callable[[Documents], str]) 
     """
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
     work.mark_live(work.run)
-    with locked(plan.folder.parent / _LOCK, what="the promotion directory"):
+    keep = plan.config.promotion.keep_snapshots
+    with locked(plan.folder.parent / _LOCK, what="the promotion directory", wait=_PATIENCE):
+        read_index(plan.folder.parent, plan.config.project.name)  # one that was edited is told before any work
         if plan.folder.exists():
-            return Promotion(plan.folder, _same(plan), made=False)
+            there = _same(plan)
+            removed = enter(plan.folder.parent, there, keep)
+            return Promotion(plan.folder, there, made=False, removed_snapshots=removed)
         if plan.config.promotion.sign:
             signing_key(plan.config.promotion.sign, work.root)
         for result in plan.facts.rules:
             if result.rule == COMMITTED and result.outcome == "warning":
                 console.warn(f"{result.message} (rule {result.rule})")
         work.journal.append(work.run, "promoting", version=plan.version, set=plan.facts.key.digest)
+        _say_room(plan)
         with staging(plan.folder, "promote") as stage:
             manifest = _fill(plan, work, stage, page)
             publish(stage, plan.folder)
-        removed = _list(plan, manifest)
+        removed = enter(plan.folder.parent, manifest, keep)
     work.journal.append(
         work.run, "promoted", version=plan.version, set=plan.facts.key.digest,
         images={image.name: image.config_digest for image in manifest.images}, removed_snapshots=list(removed),
     )  # fmt: skip
     return Promotion(plan.folder, manifest, made=True, removed_snapshots=removed)
+
+
+def _say_room(plan: PromotionPlan) -> None:
+    """What is needed and what is free, before any work; how far layers can be compressed is known only afterwards."""
+    needed = 2 * sum(each.record.size for each in plan.archives)
+    free = free_bytes(plan.folder.parent)
+    text = f"at most {console.size(needed)} needed while it is made, {console.size(free)} free"
+    (console.warn if needed > free else console.note)(text)
 
 
 def _same(plan: PromotionPlan) -> Manifest:
@@ -95,12 +113,15 @@ def _same(plan: PromotionPlan) -> Manifest:
 
 
 def _fill(plan: PromotionPlan, work: Workspace, stage: Path, page: Callable[[Documents], str]) -> Manifest:
-    packed = _packed(plan, work, stage / "spool")
+    expected = {diff_id for each in plan.archives for diff_id in each.record.diff_ids}
+    cache = LayerCache(work.paths.cache / "layers", work.config.resources.cache, expected)
+    packed = _packed(plan, work, stage / "spool", cache)
     (stage / layout.IMAGES).mkdir()
     with ThreadPoolExecutor(1) as pool:
         listed = [pool.submit(image_packages, packed[each.image], work.paths.cache) for each in plan.archives]
         images = [_archived(plan, each, packed[each.image], stage) for each in plan.archives]
         packages = [each.result() for each in listed]
+    cache.keep(stage / "spool")
     shutil.rmtree(stage / "spool")
     manifest = manifest_of(plan, images)
     write_document(stage / layout.MANIFEST, manifest)
@@ -121,13 +142,14 @@ def _fill(plan: PromotionPlan, work: Workspace, stage: Path, page: Callable[[Doc
     return manifest
 
 
-def _packed(plan: PromotionPlan, work: Workspace, spool: Path) -> dict[str, PackedImage]:
+def _packed(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache) -> dict[str, PackedImage]:
     """All images out of one stream of the engine: layers that they share are sent once."""
     spool.mkdir()
-    names = [each.record.engine_id for each in plan.archives]
-    wanted = {each.image: Wanted(each.record.engine_id, each.record.platform) for each in plan.archives}
-    with saved(work.engine, names) as stream:
-        packed = pack(stream, wanted, spool, plan.compression)
+    try:
+        packed = _from_engine(plan, work, spool, cache)
+    except CacheMissError:  # an entry that was damaged, or about another layer that looks alike
+        cache.distrust()
+        packed = _from_engine(plan, work, spool, cache)
     for each in plan.archives:
         identity = packed[each.image].identity
         if identity.config_digest != each.record.config_digest:
@@ -138,11 +160,18 @@ def _packed(plan: PromotionPlan, work: Workspace, spool: Path) -> dict[str, Pack
     return packed
 
 
+def _from_engine(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache) -> dict[str, PackedImage]:
+    names = [each.record.engine_id for each in plan.archives]
+    wanted = {each.image: Wanted(each.record.engine_id, each.record.platform) for each in plan.archives}
+    with saved(work.engine, names) as stream:
+        return pack(stream, wanted, spool, plan.compression, cache)
+
+
 def _archived(plan: PromotionPlan, archive: PlannedArchive, image: PackedImage, stage: Path) -> BundledImage:
-    """Write one archive and read it back, every byte of it; what was compressed here is also unpacked again."""
+    """Write one archive and read it back, every byte of it; what was compressed just now is also unpacked again."""
     path = stage / archive.file
     write_archive(path, image, archive.references, archive_annotations(plan), plan.facts.epoch)
-    contents = check_archive(path, expected=image.identity, unpack=not image.kept)
+    contents = check_archive(path, expected=image.identity, unpack=image.fresh)
     identity = image.identity
     console.note(f"{archive.image}: {console.size(contents.size)}, read back and whole")
     return BundledImage(
@@ -173,18 +202,12 @@ def _copy_evidence(plan: PromotionPlan, work: Workspace, stage: Path) -> None:
     (stage / layout.LOGS).mkdir()
     for log in sorted((source / "logs").iterdir()):
         shutil.copyfile(log, stage / layout.LOGS / log.name)
-    runs = {plan.facts.evidence.run, work.run, *(each.record.run for each in plan.archives)}
-    lines = [json.dumps(entry.__dict__, sort_keys=True) for entry in work.journal.entries() if entry.run in runs]
+    # how the set was built and tested; not how it was promoted, so that promoting it again gives the same bytes
+    runs = {plan.facts.evidence.run, *(each.record.run for each in plan.archives)}
+    entries = [entry for entry in work.journal.entries() if entry.run in runs and not _is_later(entry)]
+    lines = [json.dumps(entry.__dict__, sort_keys=True) for entry in entries]
     write_file(stage / layout.JOURNAL, ("\n".join(lines) + "\n").encode())
 
 
-def _list(plan: PromotionPlan, manifest: Manifest) -> tuple[str, ...]:
-    """Enter the version into the project's list, and drop the oldest snapshots; releases always stay."""
-    parent = plan.folder.parent
-    index = read_index(parent, manifest.project).with_entry(entry_of(manifest))
-    snapshots = [each.version for each in index.versions if each.is_snapshot and each.version != manifest.version]
-    old = tuple(snapshots[plan.config.promotion.keep_snapshots - 1 :] if manifest.is_snapshot else ())
-    write_document(parent / layout.INDEX, index.without(*old))
-    for version in old:
-        shutil.rmtree(parent / version, ignore_errors=True)
-    return old
+def _is_later(entry: Entry) -> bool:
+    return entry.event in _LATER or (entry.event == "word" and entry.data.get("word") not in {"build", "test"})

@@ -40,16 +40,16 @@ def check_archive(
     path: Path,
     *,
     expected: ImageIdentity | None = None,
-    unpack: bool = True,
+    unpack: bool | Collection[str] = True,
     without: Collection[str] = (),
     parts: Sequence[Path] = (),
 ) -> ArchiveContents:
     """Read all of an archive that `write_archive` made, and return what it holds.
 
-    With `unpack`, every layer is unpacked and compared with the diff id in the config; it may unpack to what `expected`
-    says, or to 2000 times its size. With `expected`, the image must be that one. The layers `without` must not be
-    there; `parts` are what is read where the archive is not in one piece. Memory stays bounded. BundleError naming the
-    file and the member if anything is damaged, missing, added or contradictory.
+    With `unpack`, every layer, or those of these digests, is unpacked and compared with the diff id in the config; it
+    may unpack to what `expected` says, or to 2000 times its size. With `expected`, the image must be that one. The
+    layers `without` must not be there; `parts` are what is read where the archive is not in one piece. Memory stays
+    bounded. BundleError naming the file and the member if anything is damaged, missing, added or contradictory.
     """
     pieces = list(parts) or [path]
     for piece in pieces:
@@ -68,7 +68,8 @@ def check_archive(
                 if digest in without:
                     continue
                 member = members[blob_name(digest)]
-                limit = known.get(digest, member.size * _MAX_RATIO) if unpack else None
+                wanted = unpack if isinstance(unpack, bool) else digest in unpack
+                limit = known.get(digest, member.size * _MAX_RATIO) if wanted else None
                 _check_layer(file, member, digest, diff_id, f"{path}: {blob_name(digest)}", limit)
     return ArchiveContents(
         config_digest=contents.manifest.config.digest,

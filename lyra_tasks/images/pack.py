@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images import documents
+from lyra_tasks.images.cache import LayerCache
 from lyra_tasks.images.codec import Compression
 from lyra_tasks.images.documents import Descriptor, ImageConfig, Index, Layout, Manifest, SavedImage, digest_of, parse
 from lyra_tasks.images.identity import ImageIdentity, Layer
 from lyra_tasks.images.layers import blob_path, spool_layer
 from lyra_tasks.images.references import full_name
-from lyra_tasks.images.saved import WHERE, Saved, read_save
+from lyra_tasks.images.saved import WHERE, Incoming, Saved, read_save
+from lyra_tasks.images.stage import Block
 from lyra_tasks.records.store import canonical
 
 K = TypeVar("K", bound=Hashable)
@@ -34,14 +36,15 @@ class Wanted:
 class PackedImage:
     """An image whose config and manifest are at hand and whose layers lie in `spool`, named by their digest.
 
-    `kept` is whether every layer is as the engine gave it: then these very bytes were unpacked and hashed on the way.
+    `fresh` are the digests of the layers that were compressed just now: nobody has unpacked these bytes yet. All others
+    were unpacked and hashed, on the way or, as the cache of layers remembers, before.
     """
 
     identity: ImageIdentity
     config: bytes
     manifest: bytes
     spool: Path
-    kept: bool
+    fresh: frozenset[str]
 
     def blobs(self) -> dict[str, bytes | Path]:
         """Every blob by its digest: small ones as bytes, layers as files; a layer that is used twice is there once."""
@@ -61,16 +64,30 @@ class FoundImage:
 
 
 def pack(
-    stream: Iterable[bytes], wanted: Mapping[K, Wanted], spool: Path, compression: Compression
+    stream: Iterable[bytes],
+    wanted: Mapping[K, Wanted],
+    spool: Path,
+    compression: Compression,
+    cache: LayerCache | None = None,
 ) -> dict[K, PackedImage]:
     """Read a `docker save` in one pass and return the wanted images, their layers compressed in `spool`.
 
     A blob that is compressed already is kept, and where all of an image's are, so is its manifest: the digest by which
     the engine knows it stays. `spool` must exist; what it holds afterwards belongs to the caller. BundleError if the
-    stream is damaged, does not hold a wanted image, or holds other layers than the image's config says.
+    stream is damaged, does not hold a wanted image, or holds other layers than the image's config says; CacheMissError
+    if it must be called again, with a new stream and without the `cache`.
     """
-    saved = read_save(stream, lambda blocks, where: spool_layer(blocks, spool, compression, where))
-    return {key: _packed(image, spool) for key, image in chosen(saved, wanted).items()}
+    fresh: set[str] = set()
+
+    def keep(blocks: Iterator[Block], entry: Incoming) -> Layer:
+        spooled = spool_layer(
+            blocks, spool, compression, entry.where, size=entry.size, claimed=entry.claimed, cache=cache
+        )
+        fresh.update({spooled.layer.digest} if spooled.fresh else ())
+        return spooled.layer
+
+    images = chosen(read_save(stream, keep), wanted)
+    return {key: _packed(image, spool, fresh) for key, image in images.items()}
 
 
 def chosen(saved: Saved, wanted: Mapping[K, Wanted]) -> dict[K, FoundImage]:
@@ -162,10 +179,11 @@ def _config(image: FoundImage) -> ImageConfig:
     return parse(image.config, ImageConfig, f"{WHERE}: config {image.config_digest}")
 
 
-def _packed(image: FoundImage, spool: Path) -> PackedImage:
+def _packed(image: FoundImage, spool: Path, fresh: Set[str]) -> PackedImage:
     manifest = image.manifest or _manifest(image)
     identity = ImageIdentity(image.config_digest, digest_of(manifest), _config(image).platform, image.layers)
-    return PackedImage(identity, image.config, manifest, spool, kept=image.manifest is not None)
+    own = frozenset(layer.digest for layer in image.layers)
+    return PackedImage(identity, image.config, manifest, spool, fresh=own & fresh)
 
 
 def _manifest(image: FoundImage) -> bytes:

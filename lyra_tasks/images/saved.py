@@ -20,6 +20,15 @@ _MAX_DOCUMENTS = 32 * 1024**2
 _MAX_LINKS = 16
 
 
+@dataclass(frozen=True)
+class Incoming:
+    """A layer of a save: where it stands, how many bytes it has, and the digest that its name claims, or nothing."""
+
+    where: str
+    size: int
+    claimed: str
+
+
 @dataclass
 class Saved:
     """The members of a save by their path: documents as bytes, layers as their reader says that they are, links."""
@@ -53,11 +62,11 @@ class Saved:
         raise BundleError(f"{WHERE}: {path} is a circle of links")
 
 
-def read_save(stream: Iterable[bytes], keep: Callable[[Iterator[Block], str], Layer]) -> Saved:
+def read_save(stream: Iterable[bytes], keep: Callable[[Iterator[Block], Incoming], Layer]) -> Saved:
     """Read the stream of a `docker save`, of any layout, in one pass and with bounded memory.
 
-    `keep` is given the bytes of each layer, compressed or not, and where they stand, and says what they are.
-    BundleError if it is damaged, ends early, or holds what no engine writes.
+    `keep` is given the bytes of each layer, compressed or not, and says what they are. BundleError if the stream is
+    damaged, ends early, or holds what no engine writes.
     """
     saved = Saved()
     room = _MAX_DOCUMENTS
@@ -78,8 +87,14 @@ def read_save(stream: Iterable[bytes], keep: Callable[[Iterator[Block], str], La
             room -= header.size
             saved.documents[path] = b"".join(whole)
         else:
-            saved.layers[path] = keep(whole, f"{WHERE}: {path}")
+            saved.layers[path] = keep(whole, Incoming(f"{WHERE}: {path}", header.size, _claimed(path)))
     return saved
+
+
+def _claimed(path: str) -> str:
+    """The digest that a blob of an image layout is named by, or nothing."""
+    digest = path.removeprefix("blobs/sha256/")
+    return f"sha256:{digest}" if digest != path else ""
 
 
 def _is_document(start: Block) -> bool:

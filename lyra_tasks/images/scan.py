@@ -17,7 +17,7 @@ from lyra_tasks.images.identity import Layer
 from lyra_tasks.images.needles import Hit, Needles
 from lyra_tasks.images.pack import Wanted, chosen
 from lyra_tasks.images.packages import EMPTIED, REMOVED, LayerPackages, PackageReader, whiteout
-from lyra_tasks.images.saved import read_save
+from lyra_tasks.images.saved import Incoming, read_save
 from lyra_tasks.images.stage import Block
 from lyra_tasks.images.tarball import SECTOR, BlockReader, Header, members
 
@@ -76,9 +76,9 @@ def look(
     seen: dict[str, LayerSight] = {}
     watched = frozenset(folder.strip("/") for folder in folders)
 
-    def keep(blocks: Iterator[Block], where: str) -> Layer:
+    def keep(blocks: Iterator[Block], entry: Incoming) -> Layer:
         sight, size = look_at_layer(
-            blocks, where, needles=needles, folders=watched, watcher=watcher() if watcher else None
+            blocks, entry.where, needles=needles, folders=watched, watcher=watcher() if watcher else None
         )
         seen[sight.diff_id] = sight
         return Layer("", sight.diff_id, size, sight.diff_id, size)

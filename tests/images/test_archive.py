@@ -218,7 +218,7 @@ def test_a_layer_is_unpacked_to_find_a_config_that_names_other_contents(tmp_path
     document["config"] |= {"digest": sha256(liar), "size": len(liar)}
     manifest = json.dumps(document).encode()
     identity = replace(packed.identity, config_digest=sha256(liar), manifest_digest=sha256(manifest))
-    lie = PackedImage(identity, liar, manifest, packed.spool, kept=False)
+    lie = PackedImage(identity, liar, manifest, packed.spool, fresh=frozenset())
     write_archive(tmp_path / "web.tar", lie, REFERENCES, {}, EPOCH)
     assert check_archive(tmp_path / "web.tar", unpack=False).config_digest == sha256(liar)
     with pytest.raises(BundleError, match="the config says"):

@@ -1,0 +1,213 @@
+"""Promotions that are killed, that fail at any call to the file system, that run at once; what they leave is whole."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.bundle import facts, layout
+from lyra_tasks.bundle.plan import plan
+from lyra_tasks.bundle.read import read_index, read_manifest
+from lyra_tasks.bundle.run import run
+from lyra_tasks.bundle.verify import verify
+from lyra_tasks.bundle.versions import enter
+from lyra_tasks.config.load import load
+from lyra_tasks.config.version import Version
+from lyra_tasks.engine.workspace import open_workspace
+from lyra_tasks.report.page import page
+from tests.conftest import Project
+from tests.faults import no_traceback
+
+KILLS = int(os.environ.get("LYRA_TEST_PROMOTE_KILLS", "3"))
+FAULTS = int(os.environ.get("LYRA_TEST_PROMOTE_FAULTS", "4"))
+AT_ONCE = int(os.environ.get("LYRA_TEST_PROMOTE_AT_ONCE", "3"))
+SEED = int(os.environ.get("LYRA_TEST_SEED", str(random.randrange(10**6))))
+
+# Python's own audit events tell of every call that opens, makes, names or removes something; a hook may refuse one.
+FAULTY = """\
+import errno, os, signal, sys
+PLACE, AT, HOW = os.environ["FAULT_PLACE"], int(os.environ["FAULT_AT"]), os.environ["FAULT_HOW"]
+EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.chmod", "os.listdir", "os.scandir"}
+count = 0
+def count_and_fail(event):
+    global count
+    count += 1
+    if count == AT and HOW == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if count == AT:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), PLACE)
+def hook(event, arguments):
+    if event in EVENTS and any(PLACE in os.fsdecode(each) for each in arguments if isinstance(each, (str, bytes))):
+        count_and_fail(event)
+sys.addaudithook(hook)
+sync = os.fsync
+def fsync(handle):
+    if PLACE in os.readlink(f"/proc/self/fd/{handle}"):
+        count_and_fail("fsync")
+    sync(handle)
+os.fsync = fsync
+import atexit
+atexit.register(lambda: HOW == "count" and open(os.environ["FAULT_COUNT"], "w").write(str(count)))
+"""
+
+
+@pytest.fixture(scope="module")
+def tested(make_tiny: Callable[[], Project]) -> Iterator[Project]:
+    """A project with a promoted 1.0.0, and a tested 1.1.0."""
+    project = make_tiny()
+    project.git("tag", "v1.0.0")
+    assert project.lyra("build", "test", "promote").code == 0
+    (project.root / "app/www/index.html").write_text("It is tiny. 1.1.0\n")
+    project.commit("next")
+    project.git("tag", "v1.1.0")
+    assert project.lyra("build", "test").code == 0
+    yield project
+    project.clean()
+
+
+@pytest.fixture
+def shelf(tested: Project) -> Iterator[Path]:
+    """The folder of the versions, with 1.0.0 alone before and after the test."""
+    shelf = tested.root / "promotion" / "tiny"
+    only_the_first(shelf)
+    yield shelf
+    only_the_first(shelf)
+
+
+def only_the_first(shelf: Path) -> None:
+    for path in shelf.iterdir():
+        if path.name not in {"1.0.0", layout.INDEX, ".lock"}:
+            shutil.rmtree(path)
+    enter(shelf, read_manifest(shelf / "1.0.0"), 5)
+    assert [each.version for each in read_index(shelf, "tiny").versions] == ["1.0.0"]
+
+
+def require_whole(shelf: Path) -> None:
+    """Every version that is to be seen is whole, and every one that is listed is there."""
+    listed = {each.version for each in read_index(shelf, "tiny").versions}
+    seen = {path.name for path in shelf.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    assert listed <= seen
+    assert "1.0.0" in listed
+    for name in seen:
+        verify(shelf / name)
+
+
+def require_mended(tested: Project, shelf: Path) -> None:
+    """The same word again makes it, or says that it is there; nothing else is left."""
+    again = tested.lyra("promote")
+    assert again.code == 0, again.text
+    assert [each.version for each in read_index(shelf, "tiny").versions] == ["1.1.0", "1.0.0"]
+    assert sorted(path.name for path in shelf.iterdir()) == [".lock", "1.0.0", "1.1.0", layout.INDEX]
+    verify(shelf / "1.1.0")
+
+
+def test_a_promotion_killed_at_any_moment_leaves_no_part_of_a_version(tested: Project, shelf: Path) -> None:
+    began = time.monotonic()
+    assert tested.lyra("promote").code == 0
+    whole = time.monotonic() - began
+    moments = random.Random(SEED)
+    hits = 0
+    for number in range(KILLS):
+        only_the_first(shelf)
+        running = tested.start("promote")
+        # the first half of the time is spent on starting, and on looking whether all is as it was tested
+        time.sleep(moments.uniform(0.4 * whole, whole))
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+        hits += any(path.name.startswith(".staging") for path in shelf.iterdir())
+        require_whole(shelf)
+        if number % 10 == 0 or number == KILLS - 1:
+            require_mended(tested, shelf)
+    assert hits or KILLS < 10, f"seed {SEED}: no kill came while anything was being made"
+
+
+@pytest.mark.parametrize("how", ["kill", "error"])
+def test_a_promotion_that_ends_at_any_call_to_the_file_system_leaves_no_part_of_a_version(
+    tested: Project, shelf: Path, tmp_path: Path, how: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAULTY)
+    path = f"{tmp_path}:{tested.environment['PYTHONPATH']}"
+    faulty = {"PYTHONPATH": path, "FAULT_PLACE": str(shelf), "FAULT_COUNT": str(tmp_path / "count")}
+    counted = tested.lyra("promote", FAULT_HOW="count", FAULT_AT="0", timeout=300, **faulty)
+    assert counted.code == 0, counted.text
+    count = int((tmp_path / "count").read_text())
+    assert count > 100
+    chosen = random.Random(SEED).sample(range(1, count + 1), min(FAULTS, count))
+    for number, at in enumerate(sorted(chosen)):
+        only_the_first(shelf)
+        result = tested.lyra("promote", FAULT_HOW=how, FAULT_AT=str(at), timeout=300, **faulty)
+        # a few calls only tidy up or look, and may fail without harm
+        assert result.code in ({-9} if how == "kill" else {0, 3}), f"call {at}: {result.text}"
+        assert no_traceback(result.text), f"call {at}: {result.text}"
+        require_whole(shelf)
+        if how == "error":
+            assert not list(shelf.glob(".staging*")) or result.code == 0, f"call {at}: {result.text}"
+        if number % 10 == 0 or number == len(chosen) - 1:
+            require_mended(tested, shelf)
+
+
+def test_of_many_promotions_of_one_version_exactly_one_writes(tested: Project, shelf: Path) -> None:
+    running = [tested.start("promote") for _ in range(AT_ONCE)]
+    said = [(each.communicate(timeout=300), each.returncode) for each in running]
+    assert [code for _, code in said] == [0] * AT_ONCE, said
+    assert sum("promoted 1.1.0 to" in out for (out, _), _ in said) == 1
+    assert sum("1.1.0 is promoted already" in out for (out, _), _ in said) == AT_ONCE - 1
+    require_mended(tested, shelf)
+
+
+def test_promotions_of_different_versions_at_once_are_all_made(
+    tested: Project, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in tested.environment.items():
+        monkeypatch.setenv(key, value)
+    work = open_workspace(load(tested.root))
+    found = facts.gather(work)
+    versions = [f"2.{number}.0" for number in range(AT_ONCE)]
+    plans = [plan(work.config, replace(found, version=version_called(found.version, each))) for each in versions]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        made = list(pool.map(lambda each: run(each, work, page), plans))
+    assert all(each.made for each in made)
+    listed = [each.version for each in read_index(shelf, "tiny").versions]
+    assert listed == [*sorted(versions, key=lambda text: int(text.split(".")[1]), reverse=True), "1.0.0"]
+    require_whole(shelf)
+
+
+def version_called(like: Version, text: str) -> Version:
+    """A release of this name."""
+    return replace(like, semver=text, image_tag=text)
+
+
+def test_promoting_the_same_set_again_gives_the_same_bytes(tested: Project, shelf: Path) -> None:
+    assert tested.lyra("promote").code == 0
+    before = {path.relative_to(shelf): path.read_bytes() for path in (shelf / "1.1.0").rglob("*") if path.is_file()}
+    only_the_first(shelf)
+    assert tested.lyra("promote").code == 0
+    after = {path.relative_to(shelf): path.read_bytes() for path in (shelf / "1.1.0").rglob("*") if path.is_file()}
+    assert [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)] == []
+    assert len(before) > 15
+
+
+def test_the_page_says_what_is_needed_and_what_changed(tested: Project, shelf: Path) -> None:
+    result = tested.lyra("promote")
+    assert "needed while it is made" in result.err
+    assert " free\n" in result.err
+    first, second = ((shelf / version / layout.SUMMARY).read_text() for version in ("1.0.0", "1.1.0"))
+    assert "No earlier bundle was there to compare with" in first
+    assert "## What changed since 1.0.0" in second
+    assert "| images | web | sha256:" in second
+    shown = tested.lyra("diff", "1.0.0", "1.1.0")
+    assert "images  web" in shown.out
+    assert "layers  web: sha256:" in shown.out
+    assert "no difference" in tested.lyra("diff", "1.1.0", str(shelf / "1.1.0")).out
+    assert tested.lyra("diff", "1.0.0", "7.0.0").code == 2
+    (shelf / "1.1.0" / layout.TESTS_JSON).unlink()
+    assert tested.lyra("diff", "1.0.0", "1.1.0").code == 6

@@ -1,0 +1,173 @@
+"""What was compressed or unpacked once is not again; whatever the cache holds, the image is the one that was saved."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.images import layers
+from lyra_tasks.images.cache import CacheMissError, LayerCache
+from lyra_tasks.images.codec import Compression
+from lyra_tasks.images.pack import PackedImage, Wanted, pack
+from tests.images.saves import SampleImage, layer, layout, legacy, pieces, sha256, tar
+
+BASE = layer({"etc/base": random.Random(1).randbytes(300_000)})
+APP = layer({"app/web": b"w" * 2_000_000})
+IMAGE = SampleImage("shop/web:1.0", (BASE, APP))
+SAVES = {
+    "legacy": legacy(IMAGE),
+    "classic": layout(IMAGE, compressed=False),
+    "containerd": layout(IMAGE, compressed=True),
+}
+LIMIT = 1024**3
+
+
+@pytest.fixture
+def worked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was compressed or unpacked, a word each."""
+    words: list[str] = []
+
+    def told(name: str) -> None:
+        real = getattr(layers, name)
+
+        def wrapped(*args: object, **options: object) -> object:
+            words.append(name)
+            return real(*args, **options)
+
+        monkeypatch.setattr(layers, name, wrapped)
+
+    told("compress")
+    told("measure")
+    return words
+
+
+def packed(
+    members: list[tuple[str, bytes | str]], place: Path, cache: LayerCache | None, compression: Compression = "gzip"
+) -> PackedImage:
+    place.mkdir()
+    return pack(pieces(tar(members), 65536), {0: Wanted(IMAGE.reference)}, place, compression, cache)[0]
+
+
+def cached(folder: Path, limit: int = LIMIT) -> LayerCache:
+    return LayerCache(folder / "cache", limit, [sha256(each) for each in IMAGE.layers])
+
+
+def first(members: list[tuple[str, bytes | str]], folder: Path) -> PackedImage:
+    cache = cached(folder)
+    image = packed(members, folder / "first", cache)
+    cache.keep(folder / "first")
+    return image
+
+
+@pytest.mark.parametrize("kind", SAVES)
+def test_the_second_time_nothing_is_compressed_or_unpacked(kind: str, tmp_path: Path, worked: list[str]) -> None:
+    image = first(SAVES[kind], tmp_path)
+    assert len(worked) == (2 if kind == "containerd" else 4)
+    worked.clear()
+    again = packed(SAVES[kind], tmp_path / "second", cached(tmp_path))
+    assert worked == []
+    assert again.identity == image.identity
+    assert again.manifest == image.manifest
+    assert again.fresh == frozenset()
+    for each in again.identity.layers:
+        assert sha256(layers.blob_path(tmp_path / "second", each.digest).read_bytes()) == each.digest
+
+
+def test_only_what_was_compressed_just_now_must_be_unpacked_again(tmp_path: Path) -> None:
+    assert first(SAVES["legacy"], tmp_path).fresh == {
+        each.digest for each in packed(SAVES["classic"], tmp_path / "x", None).identity.layers
+    }
+    assert packed(SAVES["containerd"], tmp_path / "y", None).fresh == frozenset()
+
+
+def test_another_codec_is_another_entry(tmp_path: Path, worked: list[str]) -> None:
+    first(SAVES["classic"], tmp_path)
+    worked.clear()
+    packed(SAVES["classic"], tmp_path / "second", cached(tmp_path), "zstd")
+    assert worked.count("compress") == 2
+
+
+def every_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("spoil", [every_byte, Path.unlink, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("kind", ["legacy", "containerd"])
+def test_a_damaged_cache_is_found_out_mended_and_never_believed(
+    kind: str, spoil: Callable[[Path], None], tmp_path: Path
+) -> None:
+    image = first(SAVES[kind], tmp_path)
+    files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert len(files) == (2 if kind == "containerd" else 4)
+    for number, path in enumerate(files):
+        data = path.read_bytes()
+        spoil(path)
+        place = tmp_path / f"again{number}"
+        cache = cached(tmp_path)
+        try:
+            again = packed(SAVES[kind], place, cache)
+        except CacheMissError:
+            place = tmp_path / f"afresh{number}"
+            cache.distrust()
+            again = packed(SAVES[kind], place, cache)
+        assert again.identity == image.identity
+        cache.keep(place)
+        for each in again.identity.layers:
+            assert sha256(layers.blob_path(place, each.digest).read_bytes()) == each.digest
+        assert path.exists(), f"{path.name} was not mended"
+        if path.suffix != ".json":
+            assert path.read_bytes() == data
+
+
+def test_a_layer_that_looks_like_a_known_one_is_found_out(tmp_path: Path) -> None:
+    """Same size, same beginning, and both belong to the set."""
+    content = random.Random(2).randbytes(3_000_000)
+    one, other = (SampleImage(IMAGE.reference, (layer({"x": content[:-1] + end}),)) for end in (b"a", b"b"))
+    expected = [sha256(each.layers[0]) for each in (one, other)]
+    cache = LayerCache(tmp_path / "cache", LIMIT, expected)
+    packed(legacy(one), tmp_path / "one", cache)
+    cache.keep(tmp_path / "one")
+    with pytest.raises(CacheMissError):
+        packed(legacy(other), tmp_path / "other", LayerCache(tmp_path / "cache", LIMIT, expected))
+    own = LayerCache(tmp_path / "cache", LIMIT, expected[1:])
+    assert packed(legacy(other), tmp_path / "own", own).identity.diff_ids == (expected[1],)
+
+
+def test_the_cache_stays_below_its_limit_and_drops_what_was_not_used(tmp_path: Path) -> None:
+    first(SAVES["legacy"], tmp_path)
+    small = cached(tmp_path, limit=100_000)
+    small.keep(tmp_path / "first")
+    left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert 0 < len(left) < 4
+    assert sum(path.stat().st_size for path in left) <= 100_000
+    assert packed(SAVES["legacy"], tmp_path / "again", small).identity.diff_ids == tuple(map(sha256, IMAGE.layers))
+
+
+def test_many_runs_at_once_share_it_while_it_is_emptied(tmp_path: Path) -> None:
+    want = packed(SAVES["legacy"], tmp_path / "plain", None).identity
+    found: list[object] = []
+
+    def run(number: int) -> None:
+        for turn in range(4):
+            place = tmp_path / f"{number}-{turn}"
+            cache = cached(tmp_path, limit=10_000 if number == 0 else LIMIT)
+            try:
+                found.append(packed(SAVES["legacy"], place, cache).identity)
+                cache.keep(place)
+            except CacheMissError:
+                found.append(packed(SAVES["legacy"], tmp_path / f"{place.name}-afresh", None).identity)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [want] * 16
+    assert list((tmp_path / "cache").rglob(".*")) == []
