@@ -30,6 +30,7 @@ from lyra_tasks.images.archive import write_archive
 from lyra_tasks.images.check import check_archive
 from lyra_tasks.images.pack import PackedImage, Wanted, pack
 from lyra_tasks.records.documents import Documents
+from lyra_tasks.records.evidence import CHECKS, LOGS
 from lyra_tasks.run import locked
 
 if TYPE_CHECKING:
@@ -166,9 +167,9 @@ def _copy_evidence(plan: PromotionPlan, work: Workspace, stage: Path) -> None:
     source = plan.facts.evidence_folder
     for name in (layout.TESTS_XML, layout.TESTS_JSON, layout.METRICS):
         shutil.copyfile(source / Path(name).name, stage / name)
-    (stage / layout.LOGS).mkdir()
-    for log in sorted((source / "logs").iterdir()):
-        shutil.copyfile(log, stage / layout.LOGS / log.name)
+    for folder, name in ((LOGS, layout.LOGS), (CHECKS, layout.CHECKS)):
+        if (source / folder).is_dir():
+            shutil.copytree(source / folder, stage / name, copy_function=shutil.copyfile)
     runs = {plan.facts.evidence.run, work.run, *(each.record.run for each in plan.archives)}
     lines = [json.dumps(entry.__dict__, sort_keys=True) for entry in work.journal.entries() if entry.run in runs]
     write_file(stage / layout.JOURNAL, ("\n".join(lines) + "\n").encode())

@@ -64,27 +64,38 @@ def merge_logs(folder: Path, services: Iterable[str]) -> None:
 
 
 def junit(run: str, checks: Sequence[CheckResult], use: Mapping[str, ServiceUse], seconds: float) -> ET.Element:
-    """The checks as a JUnit document, with each service's peaks as properties."""
-    counts = {
+    """The checks as a JUnit document, a suite for each group, with its services' peaks as properties."""
+    root = ET.Element("testsuites", _counts(checks, seconds))
+    for group in dict.fromkeys(check.group for check in checks) or [""]:
+        own = [check for check in checks if check.group == group]
+        # of groups that run at the same time, only the checks' own times add up
+        spent = sum(check.seconds for check in own) if group else seconds
+        suite = ET.SubElement(root, "testsuite", {"name": f"lyra {run} {group}".strip(), **_counts(own, spent)})
+        properties = ET.SubElement(suite, "properties")
+        for label, each in sorted(use.items()):
+            of, _, service = label.rpartition("/")
+            for key, value in each.model_dump(mode="json").items() if of == group else ():
+                ET.SubElement(properties, "property", {"name": f"{service}.{key}", "value": str(value)})
+        for check in own:
+            _case(suite, check)
+    return root
+
+
+def _counts(checks: Sequence[CheckResult], seconds: float) -> dict[str, str]:
+    return {
         "tests": str(len(checks)),
         "failures": str(sum(check.outcome == "failed" for check in checks)),
         "errors": str(sum(check.outcome == "error" for check in checks)),
         "time": f"{seconds:.3f}",
     }
-    root = ET.Element("testsuites", counts)
-    suite = ET.SubElement(root, "testsuite", {"name": f"lyra {run}", **counts})
-    properties = ET.SubElement(suite, "properties")
-    for name, each in sorted(use.items()):
-        for key, value in each.model_dump(mode="json").items():
-            ET.SubElement(properties, "property", {"name": f"{name}.{key}", "value": str(value)})
-    for check in checks:
-        case = ET.SubElement(
-            suite, "testcase", {"name": check.name, "classname": check.service, "time": f"{check.seconds:.3f}"}
-        )
-        if check.outcome != "passed":
-            kind = "failure" if check.outcome == "failed" else "error"
-            ET.SubElement(case, kind, {"message": check.message}).text = check.message
-    return root
+
+
+def _case(suite: ET.Element, check: CheckResult) -> None:
+    about = {"name": check.name, "classname": check.service, "time": f"{check.seconds:.3f}"}
+    case = ET.SubElement(suite, "testcase", about)
+    if check.outcome != "passed":
+        kind = "failure" if check.outcome == "failed" else "error"
+        ET.SubElement(case, kind, {"message": check.message}).text = check.message
 
 
 def _write_json(path: Path, document: object) -> None:

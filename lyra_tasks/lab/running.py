@@ -16,6 +16,7 @@ from lyra_tasks.engine.ownership import Owned, Owner, owned
 from lyra_tasks.engine.remove import remove
 from lyra_tasks.engine.streams import LogFollower, StatsSampler
 from lyra_tasks.errors import PreconditionError, ResidueError, VerdictError
+from lyra_tasks.lab.halt import Halt
 from lyra_tasks.lab.plan import LabPlan, PlannedService
 from lyra_tasks.lab.ready import wait_until_ready
 from lyra_tasks.records.metrics import Event, event
@@ -35,6 +36,7 @@ class RunningService:
     id: str
     log: LogFollower
     stats: StatsSampler
+    halt: Halt
     ports: Mapping[int, int] = field(default_factory=dict)
     last: objects.ContainerState | None = None
 
@@ -49,7 +51,7 @@ class RunningService:
 
 @dataclass
 class Lab:
-    """One run's networks, volumes and containers on the engine; `holder` is the container that holds the volumes."""
+    """Networks, volumes and containers on the engine; `holder` is the container that holds the volumes."""
 
     plan: LabPlan
     engine: Engine
@@ -57,6 +59,7 @@ class Lab:
     folder: Path
     services: dict[str, RunningService] = field(default_factory=dict)
     holder: str = ""
+    halt: Halt = field(default_factory=Halt)
     events: list[Event] = field(default_factory=list)
 
     def build_up(self, prepare: Callable[[], None] = lambda: None) -> None:
@@ -70,6 +73,7 @@ class Lab:
             self._read_back_limits,
         )
         for step in steps:
+            self.halt.pass_by()
             step()
 
     def _make_networks(self) -> None:
@@ -82,7 +86,7 @@ class Lab:
             self.holder = self._make_holder()
         for service in self.plan.services.values():
             for kind, files in (("configs", service.config_files), ("secrets", service.secret_files)):
-                folder = self.plan.holder_mounts.get(f"lyra-{self.plan.run}-{service.name}-{kind}")
+                folder = self.plan.holder_mounts.get(f"{self.plan.prefix}{service.name}-{kind}")
                 if folder:
                     objects.put_files(self.engine, self.holder, folder, files)
 
@@ -108,8 +112,8 @@ class Lab:
     def _make_containers(self) -> None:
         payloads = {each.container: each.payload for each in self.plan.services.values()}
         made = objects.make_containers(self.engine, self.owner, payloads)
-        logs = self.folder / "logs"
-        logs.mkdir(exist_ok=True)
+        logs = self.folder / self.plan.logs
+        logs.mkdir(parents=True, exist_ok=True)
         for name, planned in self.plan.services.items():
             identity, warnings = made[planned.container]
             _refuse_unlimited(name, warnings)
@@ -118,7 +122,7 @@ class Lab:
             follower = LogFollower(self.engine, identity, logs / f"{name}.log", planned.masked)
             follower.path.touch()
             sampler = StatsSampler(self.engine, identity)
-            self.services[name] = RunningService(planned, self.engine, identity, follower, sampler)
+            self.services[name] = RunningService(planned, self.engine, identity, follower, sampler, self.halt)
 
     def _start_waves(self) -> None:
         for wave in self.plan.waves:
@@ -126,6 +130,7 @@ class Lab:
                 list(pool.map(self._start, wave))
 
     def _start(self, name: str) -> None:
+        self.halt.pass_by()
         service = self.services[name]
         service.log.start()
         objects.start(self.engine, service.id, name)
@@ -198,24 +203,32 @@ class Lab:
         for service in self.services.values():
             service.last = objects.state(self.engine, service.id)
 
+    def kill(self) -> None:
+        """End every container now, so that whoever waits for one of them waits no longer."""
+        objects.kill(self.engine, [each.id for each in list(self.services.values())])
+
     def take_down(self) -> None:
-        """End and remove everything of this run; safe to call at any point, and more than once.
+        """End and remove everything of this lab; safe to call at any point, and more than once.
 
         ResidueError names what the engine would not give back.
         """
-        objects.kill(self.engine, [each.id for each in self.services.values()])
+        self.kill()
         for service in self.services.values():
             if hasattr(service.log, "_thread"):
                 service.log.finish()
             service.last = objects.state(self.engine, service.id)
-        remove_run(self.engine, self.owner)
+        remove_run(self.engine, self.owner, self.plan.prefix)
 
 
-def remove_run(engine: Engine, owner: Owner) -> None:
-    """Remove every object of a run; ResidueError names what the engine would not give back."""
+def remove_run(engine: Engine, owner: Owner, prefix: str = "") -> None:
+    """Remove every object of a run whose name begins with `prefix`.
+
+    ResidueError names what the engine would not give back.
+    """
     left: dict[Owned, str] = {}
     for _ in range(3):
-        found = owned(engine, owner.journal.entries(), run=owner.run)
+        every = owned(engine, owner.journal.entries(), run=owner.run)
+        found = [each for each in every if each.name.startswith(prefix)]
         if not found:
             return
         gone, left = remove(engine, found)

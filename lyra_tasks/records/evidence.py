@@ -15,6 +15,11 @@ from pydantic import Field
 
 from lyra_tasks.records.store import Record, canonical, read_record, write_record
 
+LOGS, CHECKS = "logs", "checks"
+FILES = ("tests.json", "tests.xml", "metrics.json")
+FOLDERS = (LOGS, CHECKS)
+"""What services printed, and what checks brought: each a folder that a run may lack."""
+
 
 class SetKey(Record):
     """What a verdict is about."""
@@ -38,6 +43,7 @@ class CheckResult(Record):
     outcome: Literal["passed", "failed", "error"]
     message: str = ""
     seconds: float = 0.0
+    group: str = ""
 
 
 class ServiceUse(Record):
@@ -65,7 +71,7 @@ class Evidence(Record):
     seconds: float
     engine: dict[str, str]
     checks: list[CheckResult]
-    use: dict[str, ServiceUse]
+    use: dict[str, ServiceUse] = Field(description="by service; in the lab of a group, by GROUP/SERVICE")
 
 
 class EvidenceStore:
@@ -75,7 +81,7 @@ class EvidenceStore:
         self._folder = state / "evidence"
 
     def folder(self, digest: str) -> Path:
-        """Where the files of a set lie: evidence.json, tests.json, tests.xml, metrics.json, logs/."""
+        """Where the files of a set lie: evidence.json, tests.json, tests.xml, metrics.json, logs/, checks/."""
         return self._folder / digest
 
     def read(self, key: SetKey) -> Evidence | None:
@@ -83,11 +89,13 @@ class EvidenceStore:
         return read_record(self.folder(key.digest) / "evidence.json", Evidence)
 
     def write(self, evidence: Evidence, files: Path) -> None:
-        """Keep the verdict and copy its files (`tests.*`, `metrics.json`, `logs/`) out of the run folder `files`."""
+        """Keep the verdict and copy what it rests on (`FILES`, `FOLDERS`) out of the run folder `files`."""
         folder = self.folder(evidence.set.digest)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("tests.json", "tests.xml", "metrics.json"):
+        for name in FILES:
             shutil.copyfile(files / name, folder / name)
-        shutil.rmtree(folder / "logs", ignore_errors=True)
-        shutil.copytree(files / "logs", folder / "logs")
+        for name in FOLDERS:
+            shutil.rmtree(folder / name, ignore_errors=True)
+            if (files / name).is_dir():
+                shutil.copytree(files / name, folder / name)
         write_record(folder / "evidence.json", evidence)

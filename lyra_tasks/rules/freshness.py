@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lyra_tasks.config.inputs import changed
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine.faults import engine_faults
+from lyra_tasks.engine.inputs import stage_inputs
 from lyra_tasks.errors import StaleError
 from lyra_tasks.records.evidence import Evidence, EvidenceStore, SetKey
 from lyra_tasks.records.images import ImageRecord, ImageStore
@@ -61,16 +62,24 @@ def require_current(states: Sequence[ImageState]) -> dict[str, ImageRecord]:
 def set_key(
     config: Configuration, root: Path, records: Mapping[str, ImageRecord], externals: Mapping[str, str]
 ) -> SetKey:
-    """The set that a test run is about: image digests, doubles, and the effective services, tests and configs."""
-    sources = {
-        path: hashlib.sha256((root / path).read_bytes()).hexdigest()
-        for path in sorted({file.source for service in config.services.values() for file in service.configs.values()})
+    """The set that a test run is about: image digests, doubles, and the effective services, tests and configs.
+
+    Tests are what they are made of, too: files that they name, and what stages are built from that no image shows.
+    """
+    paths = {file.source for service in config.services.values() for file in service.configs.values()}
+    paths |= {test.structure for test in config.tests if test.structure is not None}
+    sources = {path: hashlib.sha256((root / path).read_bytes()).hexdigest() for path in sorted(paths)}
+    stages = {
+        test.name: stage_inputs(config, root, test.image, test.stage, records[test.image].inputs)
+        for test in config.tests
+        if test.image is not None and test.stage is not None
     }
     effective = {
         "services": {name: each.model_dump(mode="json", exclude={"dev"}) for name, each in config.services.items()},
         "tests": [test.model_dump(mode="json", by_alias=True) for test in config.tests],
         "deviations": [deviation.model_dump(mode="json") for deviation in config.deviations],
         "sources": sources,
+        "stages": stages,
     }
     return SetKey(
         images={name: record.config_digest for name, record in sorted(records.items())},
