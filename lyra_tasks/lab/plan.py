@@ -89,7 +89,7 @@ class LabPlan:
 
 def plan(config: Configuration, facts: LabFacts, group: str = "", number: int = 0) -> LabPlan:
     """Plan the lab of all services of `config`; a run has one for each group of checks, told apart by its number."""
-    prefix = f"lyra-{facts.run}.{number}" if number else f"lyra-{facts.run}"
+    prefix = _prefix(facts.run, number)
     logs = f"logs/{group}" if group else "logs"
     facts = replace(facts, files_folder=f"{facts.files_folder}/{number}") if number else facts
     inner, edge, out = f"{prefix}-inner", f"{prefix}-edge", f"{prefix}-out"
@@ -115,9 +115,13 @@ def plan(config: Configuration, facts: LabFacts, group: str = "", number: int = 
     return LabPlan(facts.run, f"{prefix}-", logs, networks, volumes, f"{prefix}-holder", held, waves, services)
 
 
-def empty(run: str) -> LabPlan:
-    """A lab of nothing, for checks that need no service to run."""
-    return LabPlan(run, f"lyra-{run}-", "logs", {}, {}, "", {}, (), {})
+def empty(run: str, number: int) -> LabPlan:
+    """A lab of nothing, for checks that need no service to run; its number must not be that of any other lab."""
+    return LabPlan(run, f"{_prefix(run, number)}-", "logs", {}, {}, "", {}, (), {})
+
+
+def _prefix(run: str, number: int) -> str:
+    return f"lyra-{run}.{number}" if number else f"lyra-{run}"
 
 
 def _volumes(

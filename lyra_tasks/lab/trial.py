@@ -133,7 +133,8 @@ def _groups(config: Configuration, facts: planning.LabFacts, tests: Sequence[Tes
     groups = []
     for number, (name, own) in enumerate(grouped(tests).items(), start=1):
         needed = not all(test.of_image for test in own)
-        lab = planning.plan(config, facts, name, number if name else 0) if needed else planning.empty(facts.run)
+        own_number = number if name else 0
+        lab = planning.plan(config, facts, name, own_number) if needed else planning.empty(facts.run, own_number)
         groups.append(PlannedGroup(name, lab, own))
     return groups
 

@@ -18,7 +18,7 @@ def checks_of(*pairs: tuple[str, str]) -> list[Test]:
 
 
 def group(name: str, *, needs_lab: bool = True) -> PlannedGroup:
-    lab = planned({"web": {"image": "web", "limits": LIMITS}}) if needs_lab else empty("r1")
+    lab = planned({"web": {"image": "web", "limits": LIMITS}}) if needs_lab else empty("r1", 9)
     return PlannedGroup(name, lab, ())
 
 
@@ -60,6 +60,8 @@ def test_labs_of_one_run_share_no_name_whatever_their_groups_and_services_are_ca
         assert all(name.startswith(lab.prefix) for name in own)
         others = set(objects) - set(own)
         assert not any(name.startswith(lab.prefix) for name in others), "the end of one lab would take another away"
+    nothing = empty(labs[0].run, 4)
+    assert not any(name.startswith(nothing.prefix) for name in objects)
     assert [lab.logs for lab in labs] == ["logs", "logs/a", "logs/a-web"]
 
 
