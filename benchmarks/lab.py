@@ -6,6 +6,7 @@ rhythm in which a lab asks for health, so that neither waits for the next time t
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,19 +14,24 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.measure import Row, Spent, each_in_turn, shell
+from benchmarks.measure import Row, Spent, in_turn, row, shell
 from benchmarks.project import Project, engine, project
 from lyra_tasks.engine.holder import REMOVE, program
 from lyra_tasks.engine.mirror import architecture
 
 TIMES = 7
-DEPENDS = {"store": [], "cache": [], "counter": ["store"], "worker": ["store", "cache"], "web": ["counter"]}
+DEPENDS: dict[str, list[str]] = {
+    "store": [],
+    "cache": [],
+    "counter": ["store"],
+    "worker": ["store", "cache"],
+    "web": ["counter"],
+}
 _SERVICE = """
 [services.NAME]
 image = "held"
 depends_on = DEPENDS
-ports = { http = 8000 }
-limits = { cpus = 0.25, memory = "16m", pids = 16, disk = "2m" }
+PORTSlimits = { cpus = 0.25, memory = "16m", pids = 16, disk = "2m" }
 healthcheck = { exec = ["/remove"], interval = "1s", start_period = "60s" }
 
 [services.NAME.volumes.data]
@@ -54,8 +60,8 @@ def rows() -> Iterator[Row]:
             shell(f"{compose} down --volumes --timeout 0", measured.root, measured.environment)
             return spent
 
-        ours_found, theirs_found = each_in_turn(TIMES, ours, theirs)
-    yield Row.of("5 services to healthy", "docker compose up --wait", ours_found, theirs_found, 1.0)
+        found = in_turn(TIMES, ours=ours, theirs=theirs)
+    yield row("lab of 5 services to healthy", found["ours"], "docker compose up --wait", found["theirs"], 1.0)
 
 
 def _five_services(measured: Project) -> None:
@@ -75,7 +81,9 @@ def _five_services(measured: Project) -> None:
     (root / "held" / "Dockerfile").write_text("\n".join(lines) + "\n")
     head = (root / ".lyra.toml").read_text().partition("[services.")[0]
     services = "".join(
-        _SERVICE.replace("NAME", name).replace("DEPENDS", str(others).replace("'", '"'))
+        _SERVICE.replace("NAME", name)
+        .replace("DEPENDS", json.dumps(others))
+        .replace("PORTS", "ports = { http = 8000 }\n" if name == "web" else "")
         for name, others in DEPENDS.items()
     )
     image = '\n[images.held]\ncontext = "held"\n'

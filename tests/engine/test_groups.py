@@ -93,7 +93,9 @@ def test_groups_run_at_the_same_time_each_in_its_own_lab_with_its_own_results(
     document: dict[str, Any] = json.loads((run / "tests.json").read_text())
     assert [check["group"] for check in document["checks"]] == [*[""] * 4, "left", "left", "right", "right"]
     assert set(document["use"]) == {"web", "left/web", "right/web"}
-    assert set(json.loads((run / "metrics.json").read_text())) == {"web", "left/web", "right/web"}
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics["services"]) == {"web", "left/web", "right/web"}
+    assert {each["service"] for each in metrics["events"] if each["what"] == "ready"} == set(metrics["services"])
     for folder in ("logs", "logs/left", "logs/right"):
         assert "GET / " in (run / folder / "web.log").read_text() or folder != "logs"
         assert (run / folder / "all.log").is_file()
