@@ -96,23 +96,27 @@ class StatsSampler:
     engine: Engine
     container: str
     samples: list[Sample] = field(default_factory=list)
-    _first: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
         """Begin; one sample a second, pushed by the engine over one connection."""
         threading.Thread(target=self._follow, daemon=True).start()
 
-    def first(self, timeout: float) -> Sample | None:
-        """The first sample, or None if there was none within `timeout` seconds."""
-        self._first.wait(timeout)
-        return self.samples[0] if self.samples else None
+    def now(self) -> Sample | None:
+        """A sample of this moment, kept with the others; None of a container that has just ended.
+
+        The first of the stream takes the engine a second or two, since it measures the use of processors meanwhile.
+        """
+        with engine_faults("measuring a container"):
+            sample = read_sample(self.engine.api.stats(self.container, stream=False, one_shot=True))
+        if sample is not None:
+            self.samples.append(sample)
+        return sample
 
     def _follow(self) -> None:
         for raw in _until_broken(lambda: self.engine.streams.stats(self.container, decode=True, stream=True)):
             sample = read_sample(raw)
             if sample is not None:
                 self.samples.append(sample)
-                self._first.set()
 
 
 def _until_broken(stream: Callable[[], Iterable[Any]]) -> Iterator[Any]:

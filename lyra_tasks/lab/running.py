@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +23,6 @@ from lyra_tasks.records.metrics import Event, event
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
-
-_FIRST_SAMPLE = 10.0
 
 
 @dataclass
@@ -65,16 +63,21 @@ class Lab:
     def build_up(self, prepare: Callable[[], None] = lambda: None) -> None:
         """Make everything, call `prepare`, and start it; returns when every service that is attended is ready."""
         steps = (
-            self._make_networks,
-            self._make_volumes,
+            self._make_networks_and_volumes,
             self._make_containers,
             prepare,
-            self._start_waves,
+            self._start_services,
             self._read_back_limits,
         )
         for step in steps:
             self.halt.pass_by()
             step()
+
+    def _make_networks_and_volumes(self) -> None:
+        """At the same time: the holder needs no network."""
+        with ThreadPoolExecutor(2) as pool:
+            for made in [pool.submit(self._make_networks), pool.submit(self._make_volumes)]:
+                made.result()
 
     def _make_networks(self) -> None:
         objects.make_networks(self.engine, self.owner, self.plan.networks)
@@ -124,10 +127,24 @@ class Lab:
             sampler = StatsSampler(self.engine, identity)
             self.services[name] = RunningService(planned, self.engine, identity, follower, sampler, self.halt)
 
-    def _start_waves(self) -> None:
-        for wave in self.plan.waves:
-            with ThreadPoolExecutor(len(wave)) as pool:
-                list(pool.map(self._start, wave))
+    def _start_services(self) -> None:
+        """Each as soon as those that it depends on are ready; the fault of the first that is not ends the rest."""
+        names = [name for wave in self.plan.waves for name in wave]
+        begun: dict[str, Future[None]] = {}
+        with ThreadPoolExecutor(max(len(names), 1)) as pool:
+            for name in names:
+                needed = [begun[each] for each in self.services[name].planned.service.depends_on if each in begun]
+                begun[name] = pool.submit(self._start_after, needed, begun, name)
+        for each in begun.values():
+            each.result()
+
+    def _start_after(self, needed: Sequence[Future[None]], begun: Mapping[str, Future[None]], name: str) -> None:
+        for each in needed:
+            each.result()
+        for each in list(begun.values()):
+            if each.done():
+                each.result()
+        self._start(name)
 
     def _start(self, name: str) -> None:
         self.halt.pass_by()
@@ -166,7 +183,7 @@ class Lab:
             if host.get(key) != wanted[key]
         ]
         running = planned.attended or objects.state(self.engine, service.id).running
-        sample = service.stats.first(_FIRST_SAMPLE) if running else None
+        sample = service.stats.now() if running else None
         if sample is not None:
             for what, seen, asked in (
                 ("memory", sample.memory_limit, wanted["Memory"]),
