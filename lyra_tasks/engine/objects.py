@@ -34,7 +34,10 @@ class PlacedFile:
 
 @dataclass(frozen=True)
 class ContainerState:
-    """A container as the engine sees it; `health` is empty where there is no health check."""
+    """A container as the engine sees it; `health` is empty where there is no health check.
+
+    `started_at` is the engine's own time stamp: another one means that it was started again.
+    """
 
     running: bool
     exit_code: int
@@ -43,6 +46,7 @@ class ContainerState:
     error: str
     ports: Mapping[int, int]
     health_log: str
+    started_at: str
 
 
 def make_networks(engine: Engine, owner: Owner, networks: Mapping[str, Mapping[str, Any]]) -> None:
@@ -123,6 +127,7 @@ def state(engine: Engine, container: str) -> ContainerState:
         error=str(now.get("Error", "")),
         ports=ports,
         health_log=log[-1] if log else "",
+        started_at=str(now["StartedAt"]),
     )
 
 

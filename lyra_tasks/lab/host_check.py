@@ -20,10 +20,11 @@ LOG = "output.log"
 def run_on_host(lab: Lab, test: Test, root: Path, folder: Path) -> str:
     """Run the command in the project's folder; what was wrong, or nothing.
 
-    It finds every published port in `LYRA_<SERVICE>_<PORT>_URL` and `…_ADDR`. Its output is kept in `folder`, secrets
-    blotted out. One that does not end within the check's timeout is killed with all that it started.
+    It finds every published port in `LYRA_<SERVICE>_<PORT>_URL` and `…_ADDR`, every container in
+    `LYRA_<SERVICE>_CONTAINER`, and with the docker command the engine that they run on. Its output is kept in `folder`,
+    secrets blotted out. One that does not end within the check's timeout is killed with all that it started.
     """
-    ended = run_program(argv(test.run or []), root, addresses(lab.services), timeout=test.patience, halt=lab.halt)
+    ended = run_program(argv(test.run or []), root, _told(lab), timeout=test.patience, halt=lab.halt)
     text = ended.text
     for service in lab.services.values():
         for value in service.planned.masked:
@@ -34,6 +35,11 @@ def run_on_host(lab: Lab, test: Test, root: Path, folder: Path) -> str:
     if ended.code is None:
         return f"the command did not end within {test.patience:g} s; its last lines: {ended.tail}"
     return "" if ended.code == 0 else f"exit code {ended.code}; its last lines: {ended.tail}"
+
+
+def _told(lab: Lab) -> dict[str, str]:
+    containers = {f"LYRA_{_word(name)}_CONTAINER": service.id for name, service in lab.services.items()}
+    return {**lab.engine.cli_environment, **containers, **addresses(lab.services)}
 
 
 def addresses(services: Mapping[str, RunningService]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ class RunningService:
     stats: StatsSampler
     halt: Halt
     ports: Mapping[int, int] = field(default_factory=dict)
+    started_at: str = ""
     last: objects.ContainerState | None = None
 
     def address(self, port: int | str) -> tuple[str, int]:
@@ -154,7 +156,8 @@ class Lab:
         self.events.append(event("started", name))
         service.stats.start()
         began = time.monotonic()
-        service.ports = objects.state(self.engine, service.id).ports
+        now = objects.state(self.engine, service.id)
+        service.ports, service.started_at = now.ports, now.started_at
         if not service.planned.attended:
             return
         try:
@@ -208,7 +211,19 @@ class Lab:
                 if not now.running:
                     self.note_end(service.planned.name, now)
                     return death(service, now)
+                if now.started_at != service.started_at:
+                    self._take_up(service, now)
         return None
+
+    def _take_up(self, service: RunningService, now: objects.ContainerState) -> None:
+        """Follow a service that a check has started again; its volumes are what they were, its ports are others."""
+        service.ports, service.started_at = now.ports, now.started_at
+        service.log.resume(datetime.fromisoformat(now.started_at).timestamp())
+        service.stats.start()
+        self.events.append(event("started", service.planned.name))
+        wait_until_ready(self.engine, service)
+        self.events.append(event("ready", service.planned.name))
+        console.note(f"{service.planned.name}: started again, and ready")
 
     def note_end(self, name: str, now: objects.ContainerState) -> None:
         """Keep when a service was seen to have ended, and how."""
@@ -231,8 +246,7 @@ class Lab:
         """
         self.kill()
         for service in self.services.values():
-            if hasattr(service.log, "_thread"):
-                service.log.finish()
+            service.log.finish()
             service.last = objects.state(self.engine, service.id)
         remove_run(self.engine, self.owner, self.plan.prefix)
 
