@@ -32,6 +32,7 @@ from lyra_tasks.images.cache import CacheMissError, LayerCache
 from lyra_tasks.images.check import check_archive
 from lyra_tasks.images.pack import PackedImage, Wanted, pack
 from lyra_tasks.records.documents import Documents
+from lyra_tasks.records.evidence import CHECKS, LOGS
 from lyra_tasks.records.journal import Entry
 from lyra_tasks.rules.catalogue import COMMITTED
 from lyra_tasks.run import locked
@@ -199,9 +200,9 @@ def _copy_evidence(plan: PromotionPlan, work: Workspace, stage: Path) -> None:
     source = plan.facts.evidence_folder
     for name in (layout.TESTS_XML, layout.TESTS_JSON, layout.METRICS):
         shutil.copyfile(source / Path(name).name, stage / name)
-    (stage / layout.LOGS).mkdir()
-    for log in sorted((source / "logs").iterdir()):
-        shutil.copyfile(log, stage / layout.LOGS / log.name)
+    for folder, name in ((LOGS, layout.LOGS), (CHECKS, layout.CHECKS)):
+        if (source / folder).is_dir():
+            shutil.copytree(source / folder, stage / name, copy_function=shutil.copyfile)
     # how the set was built and tested; not how it was promoted, so that promoting it again gives the same bytes
     runs = {plan.facts.evidence.run, *(each.record.run for each in plan.archives)}
     entries = [entry for entry in work.journal.entries() if entry.run in runs and not _is_later(entry)]

@@ -26,6 +26,7 @@ ProjectPath = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$")]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 Owner = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,7}:[0-9]{1,7}$")]
 Platform = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+/[a-z0-9_]+(/v[0-9]+)?$")]
+Group = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9_-]{0,30})?$")]
 Command = list[Line] | Line
 
 
@@ -202,7 +203,7 @@ class Test(Table):
     name: Said
     service: Name | None = None
     image: Name | None = None
-    group: Line = ""
+    group: Group = ""
     timeout: Duration = 10.0
     retry: int = Field(default=0, ge=0, strict=True)
     http: Line | None = None
@@ -225,7 +226,18 @@ class Test(Table):
         """Which of the kinds this check is; `checks.py` has made sure that there is exactly one."""
         return next(kind for kind in TEST_KINDS if getattr(self, kind) is not None)
 
+    @property
+    def patience(self) -> float:
+        """Seconds that the check may take: `timeout`, or for kinds that build or start containers, more."""
+        return self.timeout if "timeout" in self.model_fields_set else _PATIENCE.get(self.kind, self.timeout)
 
+    @property
+    def of_image(self) -> bool:
+        """Whether it is made of an image alone, and needs no service to run."""
+        return self.kind in _PATIENCE
+
+
+_PATIENCE = {"stage": 600.0, "structure": 120.0}
 TEST_KINDS = ("http", "exec", "tcp", "log", "run", "stage", "structure")
 
 

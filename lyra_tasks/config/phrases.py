@@ -48,6 +48,7 @@ PATTERNS = {
     r"^[0-9]+\.[0-9]+(\.[0-9]+)?$": ("an engine version", 'numbers, such as "20.10"'),
     r"^[a-z]+$": ("a suite", 'lower-case letters, such as "bookworm"'),
     r"^[a-z0-9][a-z0-9+.-]+$": ("the name of a Debian package", 'lower-case letters, digits, "+", "." and "-"'),
+    r"^([a-z0-9][a-z0-9_-]{0,30})?$": ("a group", 'lower-case letters, digits, "-" and "_", at most 31'),
     r"^[A-Z_]+$": ("a capability", 'capital letters and "_", such as "NET_BIND_SERVICE"'),
 }
 """What a value must look like, by the pattern in `models.py`: a noun, and what is allowed."""

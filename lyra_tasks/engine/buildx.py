@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -17,6 +16,8 @@ from lyra_tasks.errors import BuildError
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
+
+Ending = Callable[[Callable[[], None]], AbstractContextManager[Any]]
 
 _TAIL = 25
 _GRACE = 5.0
@@ -39,13 +40,13 @@ def bake(
     epoch: int,
     masked: tuple[str, ...] = (),
     targets: tuple[str, ...] = (),
-    timeout: float | None = None,
+    ending: Ending = lambda _: nullcontext(),
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Build `targets` of `definition` (default: its default group) in parallel; returns Buildx's metadata by target.
 
     BuildKit's progress goes to `log` and, unless `quiet`, to stderr, values in `masked` blotted out. BuildError carries
-    the last lines, of a build that did not end within `timeout` seconds too.
+    the last lines. `ending` is given how to end the build, and entered while it runs.
     """
     command: list[str | Path] = [
         *_docker(engine), "buildx", "bake", "--progress", "plain", "--file", definition, "--metadata-file", metadata,
@@ -54,15 +55,13 @@ def bake(
     environment = {**os.environ, **ENVIRONMENT, **engine.cli_environment, "SOURCE_DATE_EPOCH": str(epoch)}
     tail: deque[str] = deque(maxlen=_TAIL)
     with (
-        log.open("a", encoding="utf-8") as file,
+        log.open("a", encoding="utf-8", buffering=1) as file,
         _child(command, environment) as (process, lines),
-        _ended_after(timeout, process) as late,
+        ending(process.terminate),
     ):
         for line in lines:
             _pass_on(line, masked, file, tail, quiet=quiet)
         code = process.wait()
-    if late.is_set():
-        raise BuildError(f"the build did not end within {timeout:g} s", hint=f"the whole log is in {log}")
     if code != 0:
         raise BuildError(f"the build failed: {_cause(tail)}", hint=f"the whole log is in {log}", details=tuple(tail))
     document: dict[str, Any] = json.loads(metadata.read_text())
@@ -96,24 +95,6 @@ def _child(
                 process.wait(_GRACE)
             except subprocess.TimeoutExpired:
                 process.kill()
-
-
-@contextmanager
-def _ended_after(timeout: float | None, process: subprocess.Popen[bytes]) -> Iterator[threading.Event]:
-    """End `process` when `timeout` seconds have passed; the event says that it came to that."""
-    late = threading.Event()
-
-    def end() -> None:
-        late.set()
-        process.terminate()
-
-    timer = threading.Timer(timeout or 0.0, end)
-    if timeout is not None:
-        timer.start()
-    try:
-        yield late
-    finally:
-        timer.cancel()
 
 
 def _pass_on(raw: bytes, masked: tuple[str, ...], log: IO[str], tail: deque[str], *, quiet: bool) -> None:

@@ -61,6 +61,15 @@ class Engine:
     cli_environment: Mapping[str, str]
 
     @property
+    def host(self) -> str:
+        """The engine's address, for programs that read `DOCKER_HOST` and know no contexts."""
+        if context := self.cli_environment.get("DOCKER_CONTEXT"):
+            from docker.context import ContextAPI
+
+            return str(ContextAPI.get_context(context).Host)
+        return self.cli_environment["DOCKER_HOST"]
+
+    @property
     def api(self) -> Any:
         """The SDK's low-level client, one method per engine call; half of it has no types."""
         return self.client.api

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import tarfile
+import threading
 from typing import TYPE_CHECKING
 
 from lyra_tasks.engine.faults import engine_faults
@@ -49,6 +50,7 @@ _PROGRAMS = {
 }
 _BASE = 0x400000
 _VERSION = "2"
+_IMPORTING = threading.Lock()
 
 
 def program(architecture: str, path: str = HOLD) -> bytes:
@@ -70,7 +72,12 @@ def program(architecture: str, path: str = HOLD) -> bytes:
 
 def holder_image(engine: Engine, owner: Owner) -> str:
     """The id of the holder's image in the engine, imported on first use."""
-    reference = f"{owner.project_id}/holder:{_VERSION}"
+    # labs that start at the same time must not import it twice: the first would be left without its name
+    with _IMPORTING:
+        return _imported(engine, owner, f"{owner.project_id}/holder:{_VERSION}")
+
+
+def _imported(engine: Engine, owner: Owner, reference: str) -> str:
     if found := inspect_image(engine, reference):
         return str(found["Id"])
     owner.intend_images(engine, [reference], private=True)

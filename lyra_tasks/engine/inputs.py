@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks.config.dockerfile import From, external_bases, read
 from lyra_tasks.config.inputs import dockerfile_path, input_hashes
 from lyra_tasks.config.lock import LOCK_NAME, Lock, LockedRootfs
 from lyra_tasks.config.lock import read as read_lock
+from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine.bases import key_of
 
 if TYPE_CHECKING:
@@ -32,15 +34,26 @@ def with_stages(work: Workspace, uses: Mapping[str, tuple[From, ...]]) -> dict[s
     found = dict(uses)
     for test in work.config.tests:
         if test.image in found and test.stage is not None:
-            more = stage_uses(work, test.image, test.stage)
+            more = stage_uses(work.config, work.root, test.image, test.stage)
             found[test.image] = tuple(dict.fromkeys((*found[test.image], *more)))
     return found
 
 
-def stage_uses(work: Workspace, name: str, stage: str) -> tuple[From, ...]:
+def stage_uses(config: Configuration, root: Path, name: str, stage: str) -> tuple[From, ...]:
     """The external images that a stage of the image `name` is built from."""
-    image = work.config.images[name]
-    return external_bases(read(dockerfile_path(work.root, image)), stage, image.args)
+    image = config.images[name]
+    return external_bases(read(dockerfile_path(root, image)), stage, image.args)
+
+
+def stage_inputs(
+    config: Configuration, root: Path, name: str, stage: str, image: Mapping[str, str]
+) -> dict[str, str | Mapping[str, str]]:
+    """The input hashes of a stage that is built as a check, where `image` are those of the current image `name`.
+
+    The image may be the same, to the byte, while a stage beside it is another one.
+    """
+    bases = _digests(config, read_lock(root / LOCK_NAME), name, stage_uses(config, root, name, stage))
+    return {**{kind: image[kind] for kind in ("args", "context", "dockerfile")}, "bases": bases}
 
 
 def current_inputs(work: Workspace, lock: Lock | None = None) -> dict[str, dict[str, str]]:
@@ -53,7 +66,7 @@ def current_inputs(work: Workspace, lock: Lock | None = None) -> dict[str, dict[
             image,
             platform=work.platform,
             commit=work.git.commit,
-            bases=_digests(work, lock, name, uses[name]),
+            bases=_digests(work.config, lock, name, uses[name]),
         )
         for name, image in work.config.images.items()
     }
@@ -62,13 +75,13 @@ def current_inputs(work: Workspace, lock: Lock | None = None) -> dict[str, dict[
 def locked_digests(work: Workspace, names: Iterable[str]) -> dict[str, dict[str, str]]:
     """By image, the digest that the lock pins for each FROM; one that it does not pin has none that is valid."""
     lock = read_lock(work.root / LOCK_NAME)
-    return {name: dict(_digests(work, lock, name, uses)) for name, uses in base_uses(work, names).items()}
+    return {name: dict(_digests(work.config, lock, name, uses)) for name, uses in base_uses(work, names).items()}
 
 
-def _digests(work: Workspace, lock: Lock, image: str, uses: Iterable[From]) -> Mapping[str, str]:
+def _digests(config: Configuration, lock: Lock, image: str, uses: Iterable[From]) -> Mapping[str, str]:
     found = {}
     for each in uses:
-        pin = lock.bases.get(key_of(work.config, image, each.reference))
+        pin = lock.bases.get(key_of(config, image, each.reference))
         if pin is None:
             found[each.reference] = _UNLOCKED
         else:

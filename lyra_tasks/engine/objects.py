@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 2 << 20
 _FRAME_HEAD = 8
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,10 @@ class PlacedFile:
 
 @dataclass(frozen=True)
 class ContainerState:
-    """A container as the engine sees it; `health` is empty where there is no health check."""
+    """A container as the engine sees it; `health` is empty where there is no health check.
+
+    `started_at` is the engine's own time stamp: another one means that it was started again.
+    """
 
     running: bool
     exit_code: int
@@ -41,6 +46,7 @@ class ContainerState:
     error: str
     ports: Mapping[int, int]
     health_log: str
+    started_at: str
 
 
 def make_networks(engine: Engine, owner: Owner, networks: Mapping[str, Mapping[str, Any]]) -> None:
@@ -75,12 +81,16 @@ def make_containers(
 ) -> dict[str, tuple[str, list[str]]]:
     """Create containers from the engine's own create payload, by name; returns id and the engine's warnings."""
     labels = owner.intend(CONTAINER, payloads)
-    made: dict[str, tuple[str, list[str]]] = {}
-    for name, payload in payloads.items():
+
+    def make(name: str) -> tuple[str, list[str]]:
+        payload = payloads[name]
         config = {**payload, "Labels": {**payload.get("Labels", {}), **labels[name]}}
         with engine_faults(f"creating the container {name}"):
             answer = engine.api.create_container_from_config(config, name)
-        made[name] = (str(answer["Id"]), list(answer.get("Warnings") or []))
+        return str(answer["Id"]), list(answer.get("Warnings") or [])
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        made = dict(zip(payloads, pool.map(make, payloads), strict=True))
     owner.made(CONTAINER, {name: identity for name, (identity, _) in made.items()})
     return made
 
@@ -117,6 +127,7 @@ def state(engine: Engine, container: str) -> ContainerState:
         error=str(now.get("Error", "")),
         ports=ports,
         health_log=log[-1] if log else "",
+        started_at=str(now["StartedAt"]),
     )
 
 

@@ -40,18 +40,27 @@ class LogFollower:
     path: Path
     masked: tuple[str, ...] = ()
     fault: OSError | None = None
-    _thread: threading.Thread = field(init=False)
+    _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self) -> None:
         """Attach; call before the container is started, or the first bytes of a burst may be lost."""
         with engine_faults("following a container's log"):
             stream = self.engine.streams.attach(self.container, stdout=True, stderr=True, stream=True, demux=True)
-        self._thread = threading.Thread(target=self._follow, args=(stream,), daemon=True)
-        self._thread.start()
+        self._carry(stream)
+
+    def resume(self, since: float) -> None:
+        """Follow a container that was started again, from its first line after `since` (seconds of the epoch) on."""
+        for name in ("out", "err"):
+            with engine_faults("following a container's log"):
+                chunks = self.engine.streams.logs(
+                    self.container, stream=True, follow=True, stdout=name == "out", stderr=name == "err", since=since
+                )
+            self._carry((chunk, None) if name == "out" else (None, chunk) for chunk in chunks)
 
     def finish(self, timeout: float = 5.0) -> None:
         """Wait until the container's last line is written."""
-        self._thread.join(timeout)
+        for thread in self._threads:
+            thread.join(timeout)
 
     def text(self) -> str:
         """Everything so far, without time stamps."""
@@ -60,6 +69,11 @@ class LogFollower:
     def lines(self) -> list[str]:
         """Everything so far, as it stands in the file."""
         return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+    def _carry(self, stream: Any) -> None:
+        thread = threading.Thread(target=self._follow, args=(stream,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _follow(self, stream: Any) -> None:
         """Write until the stream ends; a disk that takes no more is kept in `fault`, for the run to end with."""
@@ -96,23 +110,27 @@ class StatsSampler:
     engine: Engine
     container: str
     samples: list[Sample] = field(default_factory=list)
-    _first: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
         """Begin; one sample a second, pushed by the engine over one connection."""
         threading.Thread(target=self._follow, daemon=True).start()
 
-    def first(self, timeout: float) -> Sample | None:
-        """The first sample, or None if there was none within `timeout` seconds."""
-        self._first.wait(timeout)
-        return self.samples[0] if self.samples else None
+    def now(self) -> Sample | None:
+        """A sample of this moment, kept with the others; None of a container that has just ended.
+
+        The first of the stream takes the engine a second or two, since it measures the use of processors meanwhile.
+        """
+        with engine_faults("measuring a container"):
+            sample = read_sample(self.engine.api.stats(self.container, stream=False, one_shot=True))
+        if sample is not None:
+            self.samples.append(sample)
+        return sample
 
     def _follow(self) -> None:
         for raw in _until_broken(lambda: self.engine.streams.stats(self.container, decode=True, stream=True)):
             sample = read_sample(raw)
             if sample is not None:
                 self.samples.append(sample)
-                self._first.set()
 
 
 def _until_broken(stream: Callable[[], Iterable[Any]]) -> Iterator[Any]:

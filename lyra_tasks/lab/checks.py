@@ -1,4 +1,4 @@
-"""The checks: asked from outside (`http`, `tcp`), inside (`exec`), of the log, or by a command on this machine."""
+"""The checks: asked from outside (`http`, `tcp`), inside (`exec`), of the log, of an image, or by a command here."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import http.client
 import json
 import re
 import time
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as OutOfTime
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,25 +18,60 @@ from lyra_tasks import console
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.services import argv
 from lyra_tasks.engine import objects
+from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.engine.streams import wait_for
 from lyra_tasks.errors import LyraError
 from lyra_tasks.lab.host_check import run_on_host
 from lyra_tasks.lab.ready import http_answer, tcp_answers
-from lyra_tasks.records.evidence import CheckResult
+from lyra_tasks.lab.stages import PlannedStage, build
+from lyra_tasks.lab.structure import check_structure
+from lyra_tasks.records.evidence import CHECKS, CheckResult
 
 if TYPE_CHECKING:
+    from lyra_tasks.engine.connect import Engine
     from lyra_tasks.lab.running import Lab, RunningService
 
 _SHOWN = 400
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-def check(lab: Lab, test: Test, root: Path) -> CheckResult:
+@dataclass(frozen=True)
+class Means:
+    """What checks are made with: the engine, the folders of project and run, stages by check, image ids by image.
+
+    `kept` is, by check, the folder below `checks/` of the run's for what it brings.
+    """
+
+    engine: Engine
+    owner: Owner
+    root: Path
+    folder: Path
+    platform: str
+    stages: Mapping[str, PlannedStage]
+    images: Mapping[str, str]
+    kept: Mapping[str, str]
+
+    def folder_of(self, test: Test) -> Path:
+        """Where what a check brings is kept."""
+        return self.folder / CHECKS / self.kept[test.name]
+
+
+def kept_folders(tests: Iterable[Test]) -> dict[str, str]:
+    """By name, the folders of the checks that bring something: their names, as far as a file system takes them."""
+    found: dict[str, str] = {}
+    for test in tests:
+        if test.of_image or test.kind == "run":
+            plain = re.sub(r"[^a-z0-9]+", "-", test.name.lower()).strip("-")[:60] or "check"
+            same = [name for name in found.values() if name.rpartition("~")[0] == plain or name == plain]
+            found[test.name] = f"{plain}~{len(same) + 1}" if same else plain
+    return found
+
+
+def check(lab: Lab, test: Test, means: Means) -> CheckResult:
     """Make one check and say what was seen; it never raises for a check that fails."""
     began = time.monotonic()
-    service = lab.services.get(test.service or "")
     try:
-        problem = _KINDS[test.kind](service, test) if service is not None else run_on_host(lab, test, root)
+        problem = _problem(lab, test, means)
         outcome: Literal["passed", "failed", "error"] = "failed" if problem else "passed"
     except (LyraError, OSError, http.client.HTTPException, OutOfTime) as error:
         problem, outcome = f"could not be made: {error or type(error).__name__}", "error"
@@ -42,8 +80,41 @@ def check(lab: Lab, test: Test, root: Path) -> CheckResult:
         kind=test.kind,
         service=test.service or "",
         outcome=outcome,
-        message=_masked(lab, problem),
+        message=_masked(lab, console.clean(problem)),
         seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def _problem(lab: Lab, test: Test, means: Means) -> str:
+    if test.service is not None and test.kind in _KINDS:
+        return _KINDS[test.kind](lab.services[test.service], test)
+    if test.kind == "stage":
+        return _stage(lab, test, means)
+    if test.kind == "structure":
+        return _structure(lab, test, means)
+    return run_on_host(lab, test, means.root, means.folder_of(test))
+
+
+def _stage(lab: Lab, test: Test, means: Means) -> str:
+    ending = partial(lab.halt.ending, after=test.patience)
+    planned, folder = means.stages[test.name], means.folder_of(test)
+    began = time.monotonic()
+    problem = build(planned, engine=means.engine, owner=means.owner, folder=folder, ending=ending)
+    lab.halt.pass_by()
+    if problem and time.monotonic() - began >= test.patience:
+        return f"the stage was not built within {test.patience:g} s; {problem}"
+    return problem
+
+
+def _structure(lab: Lab, test: Test, means: Means) -> str:
+    return check_structure(
+        means.images[test.image or ""],
+        means.root / (test.structure or ""),
+        host=means.engine.host,
+        platform=means.platform,
+        folder=means.folder_of(test),
+        timeout=test.patience,
+        halt=lab.halt,
     )
 
 
@@ -87,14 +158,14 @@ def _exec(service: RunningService, test: Test) -> str:
 
 def _tcp(service: RunningService, test: Test) -> str:
     address = service.address(test.tcp or 0)
-    if wait_for(lambda: tcp_answers(address, test.timeout), test.timeout):
+    if wait_for(lambda: service.halt.asked or tcp_answers(address, test.timeout), test.timeout):
         return ""
     return f"nothing listens on port {test.tcp} within {test.timeout:g} s"
 
 
 def _log(service: RunningService, test: Test) -> str:
     pattern = re.compile(str(test.log))
-    if wait_for(lambda: pattern.search(service.log.text()) is not None, test.timeout):
+    if wait_for(lambda: service.halt.asked or pattern.search(service.log.text()) is not None, test.timeout):
         return ""
     return f"no line matches {test.log!r} within {test.timeout:g} s"
 

@@ -2,57 +2,44 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.services import argv
+from lyra_tasks.lab.programs import Ended, run_program
 
 if TYPE_CHECKING:
     from lyra_tasks.lab.running import Lab, RunningService
 
-_TAIL = 15
+LOG = "output.log"
 
 
-def run_on_host(lab: Lab, test: Test, root: Path) -> str:
+def run_on_host(lab: Lab, test: Test, root: Path, folder: Path) -> str:
     """Run the command in the project's folder; what was wrong, or nothing.
 
-    It finds every published port in `LYRA_<SERVICE>_<PORT>_URL` and `…_ADDR`. Its output is kept beside the services'
-    logs, secrets blotted out. One that does not end within the check's timeout is killed with all that it started.
+    It finds every published port in `LYRA_<SERVICE>_<PORT>_URL` and `…_ADDR`, every container in
+    `LYRA_<SERVICE>_CONTAINER`, and with the docker command the engine that they run on. Its output is kept in `folder`,
+    secrets blotted out. One that does not end within the check's timeout is killed with all that it started.
     """
-    log = lab.folder / "logs" / f"run-{re.sub(r'[^a-z0-9]+', '-', test.name.lower()).strip('-')}.log"
-    with subprocess.Popen(
-        argv(test.run or []),
-        cwd=root,
-        env={**os.environ, **addresses(lab.services)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as child:
-        try:
-            output, _ = child.communicate(timeout=test.timeout)
-            ended = True
-        except subprocess.TimeoutExpired:
-            ended = False
-        finally:
-            _kill_group(child.pid)
-        if not ended:
-            output, _ = child.communicate()
-    text = output.decode(errors="replace")
+    ended = run_program(argv(test.run or []), root, _told(lab), timeout=test.patience, halt=lab.halt)
+    text = ended.text
     for service in lab.services.values():
         for value in service.planned.masked:
             text = text.replace(value, "***")
-    log.write_text(text, encoding="utf-8")
-    tail = "\n".join(text.splitlines()[-_TAIL:])
-    if not ended:
-        return f"the command did not end within {test.timeout:g} s; its last lines: {tail}"
-    return "" if child.returncode == 0 else f"exit code {child.returncode}; its last lines: {tail}"
+    ended = Ended(ended.code, text)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / LOG).write_text(text, encoding="utf-8")
+    if ended.code is None:
+        return f"the command did not end within {test.patience:g} s; its last lines: {ended.tail}"
+    return "" if ended.code == 0 else f"exit code {ended.code}; its last lines: {ended.tail}"
+
+
+def _told(lab: Lab) -> dict[str, str]:
+    containers = {f"LYRA_{_word(name)}_CONTAINER": service.id for name, service in lab.services.items()}
+    return {**lab.engine.cli_environment, **containers, **addresses(lab.services)}
 
 
 def addresses(services: Mapping[str, RunningService]) -> dict[str, str]:
@@ -69,11 +56,3 @@ def addresses(services: Mapping[str, RunningService]) -> dict[str, str]:
 
 def _word(name: str) -> str:
     return re.sub(r"[^A-Z0-9]", "_", name.upper())
-
-
-def _kill_group(pid: int) -> None:
-    """The command is the first of a session of its own, whose number is its own."""
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return

@@ -179,13 +179,20 @@ def _stamp(since: str) -> str:
 def _chosen(known: Iterable[str], chosen: Sequence[str]) -> tuple[str, ...]:
     names = tuple(sorted(known))
     for name in chosen:
-        if name not in names:
+        if not any(_means(each, name) for each in names):
             raise UsageError(f"there is no log of {name!r}", hint=f"there are logs of: {', '.join(names) or 'nothing'}")
-    return tuple(name for name in names if not chosen or name in chosen)
+    return tuple(each for each in names if not chosen or any(_means(each, name) for name in chosen))
+
+
+def _means(known: str, wanted: str) -> bool:
+    """Whether a log is the one of the service `wanted`, in whichever group."""
+    return wanted in {known, known.rpartition("/")[2]}
 
 
 def _services(folder: Path) -> list[str]:
-    return [path.stem for path in folder.glob("*.log") if path.stem not in {_MERGED, _BUILD}]
+    """Those of a test's groups are called GROUP/SERVICE, as their files are."""
+    found = [path for path in folder.rglob("*.log") if path.stem not in {_MERGED, _BUILD}]
+    return [path.relative_to(folder).with_suffix("").as_posix() for path in found]
 
 
 def _runs(runs: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lyra_tasks.config.models import Configuration, Service
@@ -60,9 +60,14 @@ class PlannedService:
 
 @dataclass(frozen=True)
 class LabPlan:
-    """A whole lab; `holder_host` is what the holder's `HostConfig` has otherwise than usual."""
+    """A whole lab; `holder_host` is what the holder's `HostConfig` has otherwise than usual.
+
+    The names of all its objects begin with `prefix`; its services' logs are in the folder `logs` of the run's.
+    """
 
     run: str
+    prefix: str
+    logs: str
     networks: Mapping[str, Mapping[str, Any]]
     volumes: Mapping[str, Mapping[str, str]]
     holder: str
@@ -82,9 +87,11 @@ class LabPlan:
         return sum(each.memory for each in self.services.values())
 
 
-def plan(config: Configuration, facts: LabFacts) -> LabPlan:
-    """Plan the lab of all services of `config`."""
-    prefix = f"lyra-{facts.run}"
+def plan(config: Configuration, facts: LabFacts, group: str = "", number: int = 0) -> LabPlan:
+    """Plan the lab of all services of `config`; a run has one for each group of checks, told apart by its number."""
+    prefix = _prefix(facts.run, number)
+    logs = f"logs/{group}" if group else "logs"
+    facts = replace(facts, files_folder=f"{facts.files_folder}/{number}") if number else facts
     inner, edge, out = f"{prefix}-inner", f"{prefix}-edge", f"{prefix}-out"
     networks: dict[str, dict[str, Any]] = {inner: {"Internal": True}}
     volumes: dict[str, dict[str, str]] = {}
@@ -105,7 +112,16 @@ def plan(config: Configuration, facts: LabFacts) -> LabPlan:
         held |= {volume: f"{HOLDER_FOLDER}/{volume}" for volume in own}
         services[name] = _service(prefix, name, service, facts, tuple(joined))
     waves = tuple(tuple(wave) for wave in start_order(config.services))
-    return LabPlan(facts.run, networks, volumes, f"{prefix}-holder", held, waves, services)
+    return LabPlan(facts.run, f"{prefix}-", logs, networks, volumes, f"{prefix}-holder", held, waves, services)
+
+
+def empty(run: str, number: int) -> LabPlan:
+    """A lab of nothing, for checks that need no service to run; its number must not be that of any other lab."""
+    return LabPlan(run, f"{_prefix(run, number)}-", "logs", {}, {}, "", {}, (), {})
+
+
+def _prefix(run: str, number: int) -> str:
+    return f"lyra-{run}.{number}" if number else f"lyra-{run}"
 
 
 def _volumes(

@@ -27,6 +27,7 @@ def wait_until_ready(engine: Engine, service: RunningService) -> None:
     patience = _patience(service)
     deadline = time.monotonic() + patience
     while True:
+        service.halt.pass_by()
         now = objects.state(engine, service.id)
         if not now.running:
             if service.planned.service.oneshot and now.exit_code == 0:

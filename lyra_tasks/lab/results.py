@@ -34,14 +34,13 @@ def use_of(service: RunningService) -> ServiceUse:
 
 def with_containers(rules: Sequence[RuleResult], looks: Sequence[Look]) -> list[RuleResult]:
     """The results of the rules, with what the engine's containers say; what was seen there counts where both say."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for look in looks:
+        said = found.setdefault((look.rule, look.scope), [])
+        said += [each for each in look.breaches if each not in said]  # the labs of several groups say the same
     seen = {
-        (look.rule, look.scope): RuleResult(
-            rule=look.rule,
-            scope=look.scope,
-            outcome="broken" if look.breaches else "kept",
-            message="; ".join(look.breaches),
-        )
-        for look in looks
+        (rule, scope): RuleResult(rule=rule, scope=scope, outcome="broken" if said else "kept", message="; ".join(said))
+        for (rule, scope), said in found.items()
     }
     before = [seen.get((each.rule, each.scope), each) if each.outcome == "kept" else each for each in rules]
     known = {(each.rule, each.scope) for each in rules}
@@ -87,16 +86,22 @@ def merge_logs(folder: Path, services: Iterable[str]) -> None:
 
 
 def junit(evidence: Evidence) -> ET.Element:
-    """The checks and the rules as a JUnit document of two suites, with each service's peaks as properties."""
-    checks = [_check_case(check) for check in evidence.checks]
+    """The checks as a JUnit document, a suite for each group with its services' peaks as properties, and the rules."""
+    cases = [(check, _check_case(check)) for check in evidence.checks]
     rules = [_rule_case(result) for result in evidence.rules]
-    root = ET.Element("testsuites", _counts([*checks, *rules], evidence.seconds))
-    suite = ET.SubElement(root, "testsuite", {"name": f"lyra {evidence.run}", **_counts(checks, evidence.seconds)})
-    properties = ET.SubElement(suite, "properties")
-    for name, each in sorted(evidence.use.items()):
-        for key, value in each.model_dump(mode="json").items():
-            ET.SubElement(properties, "property", {"name": f"{name}.{key}", "value": str(value)})
-    suite.extend(checks)
+    root = ET.Element("testsuites", _counts([*(case for _, case in cases), *rules], evidence.seconds))
+    for group in dict.fromkeys(check.group for check, _ in cases) or [""]:
+        own = [case for check, case in cases if check.group == group]
+        # of groups that run at the same time, only the checks' own times add up
+        spent = sum(check.seconds for check, _ in cases if check.group == group) if group else evidence.seconds
+        about = {"name": f"lyra {evidence.run} {group}".strip(), **_counts(own, spent)}
+        suite = ET.SubElement(root, "testsuite", about)
+        properties = ET.SubElement(suite, "properties")
+        for label, use in sorted(evidence.use.items()):
+            of, _, service = label.rpartition("/")
+            for key, value in use.model_dump(mode="json").items() if of == group else ():
+                ET.SubElement(properties, "property", {"name": f"{service}.{key}", "value": str(value)})
+        suite.extend(own)
     ET.SubElement(root, "testsuite", {"name": "rules", **_counts(rules, 0.0)}).extend(rules)
     return root
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.config.models import Test
 from lyra_tasks.errors import VerdictError
-from lyra_tasks.lab.checks import check
+from lyra_tasks.lab.checks import Means, check
+from lyra_tasks.lab.groups import PlannedGroup
 from lyra_tasks.lab.running import Lab
 from lyra_tasks.records.evidence import CheckResult
 from lyra_tasks.records.metrics import event
@@ -28,16 +27,19 @@ class Conduct:
     keep_running: bool = False
 
 
-def make_checks(lab: Lab, tests: Sequence[Test], root: Path, conduct: Conduct, results: list[CheckResult]) -> None:
-    """Make the checks in their order and add what came of each to `results`.
+def make_checks(lab: Lab, group: PlannedGroup, means: Means, conduct: Conduct, results: list[CheckResult]) -> None:
+    """Make the checks of a group in their order and add what came of each to `results`.
 
     A service that dies meanwhile raises what it died of; the results so far are there.
     """
     for number in range(1, conduct.repeat + 1):
-        for test in tests:
-            result = _with_retries(lab, test, root)
-            if conduct.repeat > 1:
-                result = result.model_copy(update={"name": f"{result.name} (round {number})"})
+        for test in group.tests:
+            if lab.halt.enough.is_set():
+                return
+            result = _with_retries(lab, test, means)
+            lab.halt.pass_by()
+            name = f"{result.name} (round {number})" if conduct.repeat > 1 else result.name
+            result = result.model_copy(update={"name": name, "group": group.name})
             lab.events.append(
                 event("check", result.service, name=result.name, outcome=result.outcome, seconds=result.seconds)
             )
@@ -46,7 +48,7 @@ def make_checks(lab: Lab, tests: Sequence[Test], root: Path, conduct: Conduct, r
             if fault := _death(lab, result):
                 raise fault
             if conduct.fail_fast and result.outcome != "passed":
-                return
+                lab.halt.enough.set()
 
 
 def _death(lab: Lab, result: CheckResult) -> VerdictError | None:
@@ -58,14 +60,14 @@ def _death(lab: Lab, result: CheckResult) -> VerdictError | None:
     return fault
 
 
-def _with_retries(lab: Lab, test: Test, root: Path) -> CheckResult:
+def _with_retries(lab: Lab, test: Test, means: Means) -> CheckResult:
     """A check that fails is made again up to `retry` times; that it needed it is said with its result."""
-    result = check(lab, test, root)
+    result = check(lab, test, means)
     for number in range(1, test.retry + 1):
-        if result.outcome == "passed":
+        if result.outcome == "passed" or lab.halt.enough.is_set():
             break
         time.sleep(_BETWEEN_TRIES)
-        result = check(lab, test, root)
+        result = check(lab, test, means)
         if result.outcome == "passed":
             result = result.model_copy(update={"message": f"passed at try {number + 1}"})
     return result
@@ -73,7 +75,7 @@ def _with_retries(lab: Lab, test: Test, root: Path) -> CheckResult:
 
 def _show(result: CheckResult) -> None:
     mark = console.style("ok  ", "green") if result.outcome == "passed" else console.style("FAIL", "red", "bold")
-    console.say(f"{mark} {result.name} ({result.seconds:.2f} s)")
-    if result.message:
-        for line in result.message.splitlines():
-            console.say(f"     {line}")
+    group = f"{result.group}: " if result.group else ""
+    lines = [f"{mark} {group}{result.name} ({result.seconds:.2f} s)"]
+    # one word at a time, whatever other groups have to say
+    console.say("\n".join([*lines, *(f"     {line}" for line in result.message.splitlines())]))

@@ -1,4 +1,4 @@
-"""Running a lab: admission, build-up, checks, verdict, and the end that always comes."""
+"""Running the labs of a test: admission, build-up, checks, verdict, and the end that always comes."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lyra_tasks.config.models import Test
 from lyra_tasks.engine.guard import guarded
 from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.errors import VerdictError
 from lyra_tasks.lab.admission import Share, admit, held_by_labs
+from lyra_tasks.lab.checks import Means
+from lyra_tasks.lab.groups import PlannedGroup, labelled
+from lyra_tasks.lab.halt import Halt
 from lyra_tasks.lab.host_check import addresses
 from lyra_tasks.lab.plan import LabPlan
 from lyra_tasks.lab.results import merge_logs, use_of, with_containers, write_results
 from lyra_tasks.lab.rounds import Conduct, make_checks
 from lyra_tasks.lab.running import Lab
-from lyra_tasks.records.evidence import CheckResult, Evidence, RuleResult, SetKey
+from lyra_tasks.records.evidence import LOGS, CheckResult, Evidence, RuleResult, SetKey
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -49,53 +52,50 @@ class Ran:
     fault: VerdictError | None
 
 
+@dataclass
+class _GroupRun:
+    """A group while its checks are made, and what came of them."""
+
+    group: PlannedGroup
+    lab: Lab
+    checks: list[CheckResult] = field(default_factory=list)
+    fault: VerdictError | None = None
+
+
 def run(
-    plan: LabPlan,
-    tests: Sequence[Test],
+    rounds: Sequence[Sequence[PlannedGroup]],
     key: SetKey,
     parts: Mapping[str, str],
     rules: Sequence[RuleResult],
     *,
-    engine: Engine,
-    owner: Owner,
-    root: Path,
-    folder: Path,
+    means: Means,
     state: Path,
     capacity: Capacity,
     conduct: Conduct,
 ) -> Ran:
-    """Start the lab, make the checks, take everything away, and return the verdict with its files in `folder`.
+    """Start the labs of each round together, make the checks, take everything away, and return the verdict.
 
-    A service that is not ready or dies ends the run as failed; the lab is removed in every case, Ctrl-C included.
+    A service that is not ready or dies ends its group as failed; every lab is removed in every case, Ctrl-C included.
     """
-    admit(
-        tuple(Share(f"this run: {each.name}", each.cpus, each.memory) for each in plan.services.values()),
-        held_by_labs(engine),
-        capacity.cpus,
-        capacity.memory,
-    )
-    place_files(plan)
+    engine, owner, folder = means.engine, means.owner, means.folder
+    _admit(rounds[0], engine, capacity)
+    (folder / LOGS).mkdir(exist_ok=True)
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-    lab = Lab(plan, engine, owner, folder)
-    checks: list[CheckResult] = []
-    fault: VerdictError | None = None
+    halt = Halt()
+    ended: list[_GroupRun] = []
     with nullcontext() if conduct.keep_running else guarded(engine, owner, state):
         try:
-            lab.build_up()
-            make_checks(lab, tests, root, conduct, checks)
-        except VerdictError as error:
-            fault = error
-            checks.append(_services_failed(error))
+            for number, groups in enumerate(rounds):
+                if halt.enough.is_set():
+                    break
+                if number:
+                    _admit(groups, engine, capacity)
+                ended += _together(groups, means, conduct, halt)
         finally:
-            with _undisturbed():
-                if conduct.keep_running:
-                    lab.leave()
-                else:
-                    try:
-                        lab.take_down()
-                    finally:
-                        _remove_files(folder)
-                _finish_logs(lab)
+            if not conduct.keep_running:
+                _remove_files(folder)
+    checks = [check for each in ended for check in each.checks]
+    services = {labelled(each.group.name, name): run for each in ended for name, run in each.lab.services.items()}
     evidence = Evidence(
         set=key,
         parts=dict(parts),
@@ -105,11 +105,68 @@ def run(
         seconds=round(time.monotonic() - began, 3),
         engine=_described(engine),
         checks=checks,
-        rules=with_containers(rules, lab.looks),
-        use={name: use_of(service) for name, service in lab.services.items()},
+        rules=with_containers(rules, [look for each in ended for look in each.lab.looks]),
+        use={name: use_of(service) for name, service in services.items()},
     )
-    write_results(folder, evidence, lab.services, lab.events)
-    return Ran(evidence, addresses(lab.services) if conduct.keep_running and not fault else {}, fault)
+    events = [
+        each.model_copy(update={"service": labelled(run.group.name, each.service) if each.service else ""})
+        for run in ended
+        for each in run.lab.events
+    ]
+    write_results(folder, evidence, services, events)
+    fault = next((each.fault for each in ended if each.fault is not None), None)
+    kept = ended[0].lab.services if conduct.keep_running and not fault else {}
+    return Ran(evidence, addresses(kept), fault)
+
+
+def _admit(groups: Sequence[PlannedGroup], engine: Engine, capacity: Capacity) -> None:
+    asked = tuple(
+        Share(f"this run: {labelled(group.name, each.name)}", each.cpus, each.memory)
+        for group in groups
+        for each in group.lab.services.values()
+    )
+    if asked:
+        admit(asked, held_by_labs(engine), capacity.cpus, capacity.memory)
+
+
+def _together(groups: Sequence[PlannedGroup], means: Means, conduct: Conduct, halt: Halt) -> list[_GroupRun]:
+    """Run groups at the same time, each in a thread of its own, and wait for all of them.
+
+    This thread alone is reached by Ctrl-C; then, or when one of them ends by a fault, the others end too.
+    """
+    with ThreadPoolExecutor(len(groups)) as pool:
+        running = [pool.submit(_run_group, group, means, conduct, halt) for group in groups]
+        try:
+            return [each.result() for each in running]
+        except BaseException:
+            with _undisturbed():
+                halt.ask()
+                wait(running)
+            raise
+
+
+def _run_group(group: PlannedGroup, means: Means, conduct: Conduct, halt: Halt) -> _GroupRun:
+    lab = Lab(group.lab, means.engine, means.owner, means.folder, halt=halt)
+    running = _GroupRun(group, lab)
+    place_files(group.lab)
+    try:
+        with halt.ending(lab.kill):
+            lab.build_up()
+            make_checks(lab, group, means, conduct, running.checks)
+    except VerdictError as error:
+        # what is killed because an end was asked for did not die of itself
+        halt.pass_by()
+        running.fault = error
+        running.checks.append(_services_failed(error, group.name))
+        if conduct.fail_fast:
+            halt.enough.set()
+    finally:
+        if conduct.keep_running and not halt.asked:
+            lab.leave()
+        else:
+            lab.take_down()
+        _finish_logs(lab)
+    return running
 
 
 def refused(
@@ -141,11 +198,13 @@ def _finish_logs(lab: Lab) -> None:
     for service in lab.services.values():
         if service.log.fault is not None:
             raise service.log.fault
-    merge_logs(lab.folder / "logs", lab.plan.services)
+    merge_logs(lab.folder / lab.plan.logs, lab.plan.services)
 
 
-def _services_failed(error: VerdictError) -> CheckResult:
-    return CheckResult(name="the services run", kind="lab", service="", outcome="failed", message=error.message)
+def _services_failed(error: VerdictError, group: str) -> CheckResult:
+    return CheckResult(
+        name="the services run", kind="lab", service="", outcome="failed", message=error.message, group=group
+    )
 
 
 @contextmanager

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from lyra_tasks.engine.ownership import Owned, Owner, owned
 from lyra_tasks.engine.remove import remove
 from lyra_tasks.engine.streams import LogFollower, StatsSampler
 from lyra_tasks.errors import PreconditionError, ResidueError, VerdictError
+from lyra_tasks.lab.halt import Halt
 from lyra_tasks.lab.plan import LabPlan, PlannedService
 from lyra_tasks.lab.ready import wait_until_ready
 from lyra_tasks.records.metrics import Event, event
@@ -24,8 +26,6 @@ from lyra_tasks.rules.containers import container_looks
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
-
-_FIRST_SAMPLE = 10.0
 
 
 @dataclass
@@ -37,7 +37,9 @@ class RunningService:
     id: str
     log: LogFollower
     stats: StatsSampler
+    halt: Halt
     ports: Mapping[int, int] = field(default_factory=dict)
+    started_at: str = ""
     last: objects.ContainerState | None = None
 
     def address(self, port: int | str) -> tuple[str, int]:
@@ -51,7 +53,7 @@ class RunningService:
 
 @dataclass
 class Lab:
-    """One run's networks, volumes and containers on the engine; `holder` is the container that holds the volumes."""
+    """Networks, volumes and containers on the engine; `holder` is the container that holds the volumes."""
 
     plan: LabPlan
     engine: Engine
@@ -59,22 +61,29 @@ class Lab:
     folder: Path
     services: dict[str, RunningService] = field(default_factory=dict)
     holder: str = ""
+    halt: Halt = field(default_factory=Halt)
     events: list[Event] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
 
     def build_up(self, prepare: Callable[[], None] = lambda: None) -> None:
         """Make everything, call `prepare`, and start it; returns when every service that is attended is ready."""
         steps = (
-            self._make_networks,
-            self._make_volumes,
+            self._make_networks_and_volumes,
             self._make_containers,
             self._read_back_isolation,
             prepare,
-            self._start_waves,
+            self._start_services,
             self._read_back_limits,
         )
         for step in steps:
+            self.halt.pass_by()
             step()
+
+    def _make_networks_and_volumes(self) -> None:
+        """At the same time: the holder needs no network."""
+        with ThreadPoolExecutor(2) as pool:
+            for made in [pool.submit(self._make_networks), pool.submit(self._make_volumes)]:
+                made.result()
 
     def _make_networks(self) -> None:
         objects.make_networks(self.engine, self.owner, self.plan.networks)
@@ -86,7 +95,7 @@ class Lab:
             self.holder = self._make_holder()
         for service in self.plan.services.values():
             for kind, files in (("configs", service.config_files), ("secrets", service.secret_files)):
-                folder = self.plan.holder_mounts.get(f"lyra-{self.plan.run}-{service.name}-{kind}")
+                folder = self.plan.holder_mounts.get(f"{self.plan.prefix}{service.name}-{kind}")
                 if folder:
                     objects.put_files(self.engine, self.holder, folder, files)
 
@@ -112,8 +121,8 @@ class Lab:
     def _make_containers(self) -> None:
         payloads = {each.container: each.payload for each in self.plan.services.values()}
         made = objects.make_containers(self.engine, self.owner, payloads)
-        logs = self.folder / "logs"
-        logs.mkdir(exist_ok=True)
+        logs = self.folder / self.plan.logs
+        logs.mkdir(parents=True, exist_ok=True)
         for name, planned in self.plan.services.items():
             identity, warnings = made[planned.container]
             _refuse_unlimited(name, warnings)
@@ -122,7 +131,7 @@ class Lab:
             follower = LogFollower(self.engine, identity, logs / f"{name}.log", planned.masked)
             follower.path.touch()
             sampler = StatsSampler(self.engine, identity)
-            self.services[name] = RunningService(planned, self.engine, identity, follower, sampler)
+            self.services[name] = RunningService(planned, self.engine, identity, follower, sampler, self.halt)
 
     def _read_back_isolation(self) -> None:
         """What the engine made is looked at before it starts; what it gives back counts, not what was asked for."""
@@ -138,19 +147,35 @@ class Lab:
                 details=tuple(f"{each.scope}: {each.what} (rule {each.rule})" for each in broken),
             )
 
-    def _start_waves(self) -> None:
-        for wave in self.plan.waves:
-            with ThreadPoolExecutor(len(wave)) as pool:
-                list(pool.map(self._start, wave))
+    def _start_services(self) -> None:
+        """Each as soon as those that it depends on are ready; the fault of the first that is not ends the rest."""
+        names = [name for wave in self.plan.waves for name in wave]
+        begun: dict[str, Future[None]] = {}
+        with ThreadPoolExecutor(max(len(names), 1)) as pool:
+            for name in names:
+                needed = [begun[each] for each in self.services[name].planned.service.depends_on if each in begun]
+                begun[name] = pool.submit(self._start_after, needed, begun, name)
+        for each in begun.values():
+            each.result()
+
+    def _start_after(self, needed: Sequence[Future[None]], begun: Mapping[str, Future[None]], name: str) -> None:
+        for each in needed:
+            each.result()
+        for each in list(begun.values()):
+            if each.done():
+                each.result()
+        self._start(name)
 
     def _start(self, name: str) -> None:
+        self.halt.pass_by()
         service = self.services[name]
         service.log.start()
         objects.start(self.engine, service.id, name)
         self.events.append(event("started", name))
         service.stats.start()
         began = time.monotonic()
-        service.ports = objects.state(self.engine, service.id).ports
+        now = objects.state(self.engine, service.id)
+        service.ports, service.started_at = now.ports, now.started_at
         if not service.planned.attended:
             return
         try:
@@ -179,7 +204,7 @@ class Lab:
             if host.get(key) != wanted[key]
         ]
         running = planned.attended or objects.state(self.engine, service.id).running
-        sample = service.stats.first(_FIRST_SAMPLE) if running else None
+        sample = service.stats.now() if running else None
         if sample is not None:
             for what, seen, asked in (
                 ("memory", sample.memory_limit, wanted["Memory"]),
@@ -204,7 +229,19 @@ class Lab:
                 if not now.running:
                     self.note_end(service.planned.name, now)
                     return death(service, now)
+                if now.started_at != service.started_at:
+                    self._take_up(service, now)
         return None
+
+    def _take_up(self, service: RunningService, now: objects.ContainerState) -> None:
+        """Follow a service that a check has started again; its volumes are what they were, its ports are others."""
+        service.ports, service.started_at = now.ports, now.started_at
+        service.log.resume(datetime.fromisoformat(now.started_at).timestamp())
+        service.stats.start()
+        self.events.append(event("started", service.planned.name))
+        wait_until_ready(self.engine, service)
+        self.events.append(event("ready", service.planned.name))
+        console.note(f"{service.planned.name}: started again, and ready")
 
     def note_end(self, name: str, now: objects.ContainerState) -> None:
         """Keep when a service was seen to have ended, and how."""
@@ -216,24 +253,31 @@ class Lab:
         for service in self.services.values():
             service.last = objects.state(self.engine, service.id)
 
+    def kill(self) -> None:
+        """End every container now, so that whoever waits for one of them waits no longer."""
+        objects.kill(self.engine, [each.id for each in list(self.services.values())])
+
     def take_down(self) -> None:
-        """End and remove everything of this run; safe to call at any point, and more than once.
+        """End and remove everything of this lab; safe to call at any point, and more than once.
 
         ResidueError names what the engine would not give back.
         """
-        objects.kill(self.engine, [each.id for each in self.services.values()])
+        self.kill()
         for service in self.services.values():
-            if hasattr(service.log, "_thread"):
-                service.log.finish()
+            service.log.finish()
             service.last = objects.state(self.engine, service.id)
-        remove_run(self.engine, self.owner)
+        remove_run(self.engine, self.owner, self.plan.prefix)
 
 
-def remove_run(engine: Engine, owner: Owner) -> None:
-    """Remove every object of a run; ResidueError names what the engine would not give back."""
+def remove_run(engine: Engine, owner: Owner, prefix: str = "") -> None:
+    """Remove every object of a run whose name begins with `prefix`.
+
+    ResidueError names what the engine would not give back.
+    """
     left: dict[Owned, str] = {}
     for _ in range(3):
-        found = owned(engine, owner.journal.entries(), run=owner.run)
+        every = owned(engine, owner.journal.entries(), run=owner.run)
+        found = [each for each in every if each.name.startswith(prefix)]
         if not found:
             return
         gone, left = remove(engine, found)

@@ -7,6 +7,7 @@ from collections import Counter
 from lyra_tasks import console
 from lyra_tasks.config.find import shown
 from lyra_tasks.errors import VerdictError
+from lyra_tasks.lab.groups import PlannedGroup
 from lyra_tasks.lab.results import results_document
 from lyra_tasks.lab.trial import Trial, Verdict
 
@@ -15,24 +16,44 @@ _OUTCOMES = {"deviation": "by deviation", "warning": "warned of", "skipped": "no
 
 def planned(trial: Trial) -> None:
     """What a test run would start and check; VerdictError if it would be refused for a rule that is broken."""
-    plan = trial.plan
     trial.judgement.require()
+    groups = [group for each in trial.rounds for group in each]
+    tests = [test.name for group in groups for test in group.tests]
     if console.is_json():
         return console.document(
             {
-                "services": {name: {"cpus": each.cpus, "memory": each.memory} for name, each in plan.services.items()},
-                "waves": [list(wave) for wave in plan.waves],
-                "networks": sorted(plan.networks),
-                "volumes": sorted(plan.volumes),
-                "checks": [test.name for test in trial.tests],
+                "rounds": [[_planned_group(group) for group in each] for each in trial.rounds],
+                "checks": tests,
                 "set": trial.key.digest,
             }
         )
-    console.say(f"would start {len(plan.services)} service(s) with {plan.cpus:g} CPUs and {console.size(plan.memory)}:")
+    for number, each in enumerate(trial.rounds, start=1):
+        if len(trial.rounds) > 1:
+            console.say(f"round {number}:")
+        for group in each:
+            _say_group(group)
+    return None
+
+
+def _planned_group(group: PlannedGroup) -> dict[str, object]:
+    plan = group.lab
+    return {
+        "group": group.name,
+        "services": {name: {"cpus": each.cpus, "memory": each.memory} for name, each in plan.services.items()},
+        "waves": [list(wave) for wave in plan.waves],
+        "networks": sorted(plan.networks),
+        "volumes": sorted(plan.volumes),
+        "checks": [test.name for test in group.tests],
+    }
+
+
+def _say_group(group: PlannedGroup) -> None:
+    plan, name = group.lab, f"{group.name}: " if group.name else ""
+    room = f"{plan.cpus:g} CPUs and {console.size(plan.memory)}"
+    console.say(f"{name}would start {len(plan.services)} service(s) with {room}:")
     for number, wave in enumerate(plan.waves, start=1):
         console.say(f"  {number}. {', '.join(wave)}")
-    console.say(f"and make {len(trial.tests)} check(s): {', '.join(test.name for test in trial.tests)}")
-    return None
+    console.say(f"and make {len(group.tests)} check(s): {', '.join(test.name for test in group.tests)}")
 
 
 def verdict(verdict: Verdict) -> None:

@@ -7,15 +7,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lyra_tasks.config.models import Test
-from lyra_tasks.engine.inputs import current_inputs
+from lyra_tasks.config.dockerfile import checked_stage, read
+from lyra_tasks.config.inputs import dockerfile_path
+from lyra_tasks.config.models import Configuration, Test
+from lyra_tasks.engine.bases import ResolvedBase
+from lyra_tasks.engine.connect import require_buildx
+from lyra_tasks.engine.inputs import current_inputs, stage_uses
+from lyra_tasks.engine.materials import locked_bases, materials, provide_bases
 from lyra_tasks.engine.workspace import Workspace, selected
-from lyra_tasks.errors import VerdictError
+from lyra_tasks.errors import UsageError, VerdictError
 from lyra_tasks.lab import plan as planning
 from lyra_tasks.lab import run as running
+from lyra_tasks.lab import stages
+from lyra_tasks.lab.admission import held_by_labs
+from lyra_tasks.lab.checks import Means, kept_folders
 from lyra_tasks.lab.facts import gather as gather_facts
+from lyra_tasks.lab.groups import PlannedGroup, grouped, together
 from lyra_tasks.lab.rounds import Conduct
+from lyra_tasks.lab.structure import structure_command
 from lyra_tasks.records.evidence import Evidence, SetKey
+from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.rules.deviations import Judgement, judge
 from lyra_tasks.rules.freshness import effective_parts, image_states, require_current, set_key
 from lyra_tasks.rules.looks import looks_of
@@ -23,11 +34,15 @@ from lyra_tasks.rules.looks import looks_of
 
 @dataclass(frozen=True)
 class Trial:
-    """A planned test run; `partial` is one that leaves no evidence, because not every check is made."""
+    """A planned test run; `partial` is one that leaves no evidence, because not every check is made.
+
+    The groups of one of its `rounds` run at the same time. `bases` are those of stages that are checks.
+    """
 
     work: Workspace
-    plan: planning.LabPlan
-    tests: tuple[Test, ...]
+    rounds: tuple[tuple[PlannedGroup, ...], ...]
+    means: Means
+    bases: tuple[ResolvedBase, ...]
     key: SetKey
     capacity: running.Capacity
     parts: Mapping[str, str]
@@ -50,7 +65,7 @@ class Verdict:
 def gather(work: Workspace, only: Sequence[str], conduct: Conduct) -> Trial:
     """Plan a test run; StaleError where an image is not what its files say."""
     config = work.config
-    names = selected(only, [test.name for test in config.tests], "test")
+    tests = _chosen(config.tests, only)
     states = image_states(work.images, work.engine, current_inputs(work), work.platform)
     records = require_current(states)
     facts = gather_facts(work, records)
@@ -58,15 +73,26 @@ def gather(work: Workspace, only: Sequence[str], conduct: Conduct) -> Trial:
     externals = {
         name: facts.services[name].image_id for name, service in config.services.items() if service.external is not None
     }
-    share = config.resources.host_share
-    engine = work.engine.facts
+    share, engine = config.resources.host_share, work.engine.facts
+    capacity = running.Capacity(engine.cpus * share, int(engine.memory * share))
+    groups = _groups(config, facts, tests)
+    if conduct.keep_running and len(groups) > 1:
+        raise UsageError(
+            "only one lab can be left running, and every group of checks has its own",
+            hint=f"choose one: --only {' or --only '.join(each.name for each in groups if each.name)}",
+        )
+    held = held_by_labs(work.engine)
+    free_cpus = capacity.cpus - sum(each.cpus for each in held)
+    free_memory = capacity.memory - sum(each.memory for each in held)
+    planned, bases = _stages(work, tests)
     return Trial(
         work=work,
-        plan=planning.plan(config, facts),
-        tests=tuple(test for test in config.tests if test.name in names),
+        rounds=together(groups, free_cpus, free_memory),
+        means=_means(work, records, tests, planned),
+        bases=bases,
         key=set_key(config, work.root, records, externals),
-        capacity=running.Capacity(engine.cpus * share, int(engine.memory * share)),
-        parts=effective_parts(config, work.root),
+        capacity=capacity,
+        parts=effective_parts(config, work.root, records),
         judgement=judge(config, looks_of(work, records, image_configs), datetime.date.today()),
         partial=bool(only),
         conduct=conduct,
@@ -85,12 +111,12 @@ def run(trial: Trial) -> Verdict:
             trial.key, trial.parts, trial.judgement.results, engine=work.engine, owner=work.owner, folder=work.folder
         ))  # fmt: skip
         trial.judgement.require()
-    if not trial.tests:
+    if not trial.rounds:
         raise VerdictError("there are no tests: nothing would be proved", hint="write at least one [[tests]] entry")
+    provide_bases(work, trial.bases)
     ran = running.run(
-        trial.plan, trial.tests, trial.key, trial.parts, trial.judgement.results,
-        engine=work.engine, owner=work.owner, root=work.root, folder=work.folder,
-        state=work.paths.state, capacity=trial.capacity, conduct=trial.conduct,
+        trial.rounds, trial.key, trial.parts, trial.judgement.results,
+        means=trial.means, state=work.paths.state, capacity=trial.capacity, conduct=trial.conduct,
     )  # fmt: skip
     _keep(trial, ran.evidence)
     if ran.fault is not None:
@@ -107,3 +133,61 @@ def _keep(trial: Trial, evidence: Evidence) -> None:
         checks={check.name: check.outcome for check in evidence.checks},
         rules={f"{each.rule} {each.scope}": each.outcome for each in evidence.rules if each.outcome != "kept"},
     )  # fmt: skip
+
+
+def _chosen(tests: Sequence[Test], only: Sequence[str]) -> list[Test]:
+    """The checks that `only` names, by themselves or by their group; all if it names none."""
+    names = selected(only, [*(test.name for test in tests), *(test.group for test in tests if test.group)], "test")
+    return [test for test in tests if test.name in names or test.group in names]
+
+
+def _groups(config: Configuration, facts: planning.LabFacts, tests: Sequence[Test]) -> list[PlannedGroup]:
+    """A lab for each group; none for one whose checks are of images alone."""
+    groups = []
+    for number, (name, own) in enumerate(grouped(tests).items(), start=1):
+        needed = not all(test.of_image for test in own)
+        own_number = number if name else 0
+        lab = planning.plan(config, facts, name, own_number) if needed else planning.empty(facts.run, own_number)
+        groups.append(PlannedGroup(name, lab, own))
+    return groups
+
+
+def _stages(work: Workspace, tests: Sequence[Test]) -> tuple[dict[str, stages.PlannedStage], tuple[ResolvedBase, ...]]:
+    """The stages that are checks, planned by the check's name, and the bases that they are built from."""
+    planned: dict[str, stages.PlannedStage] = {}
+    every: list[ResolvedBase] = []
+    for test in tests:
+        if test.image is None or test.stage is None:
+            continue
+        uses = {test.image: stage_uses(work.config, work.root, test.image, test.stage)}
+        bases = locked_bases(work, uses)
+        every += bases.values()
+        image = work.config.images[test.image]
+        shape = checked_stage(read(dockerfile_path(work.root, image)), test.stage, image.target, image.args)
+        planned[test.name] = stages.plan(
+            work.config, test, shape, materials(work, uses, bases),
+            scratch=work.folder / f".exported-{len(planned)}", epoch=work.git.time,
+        )  # fmt: skip
+    if planned:
+        require_buildx(work.engine)
+    return planned, tuple(every)
+
+
+def _means(
+    work: Workspace,
+    records: Mapping[str, ImageRecord],
+    tests: Sequence[Test],
+    planned: Mapping[str, stages.PlannedStage],
+) -> Means:
+    if any(test.kind == "structure" for test in tests):
+        structure_command()
+    return Means(
+        engine=work.engine,
+        owner=work.owner,
+        root=work.root,
+        folder=work.folder,
+        platform=work.platform,
+        stages=planned,
+        images={name: record.engine_id for name, record in records.items()},
+        kept=kept_folders(tests),
+    )

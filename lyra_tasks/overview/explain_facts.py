@@ -35,7 +35,7 @@ def gather(work: Workspace) -> ExplainFacts:
     return ExplainFacts(
         images=states,
         key=key,
-        parts=effective_parts(work.config, work.root),
+        parts=effective_parts(work.config, work.root, records),
         evidence=evidence,
         before=before,
         judgement=rejudge(work.config, evidence.rules, today) if evidence else Judgement(()),

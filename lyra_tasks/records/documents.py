@@ -64,8 +64,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_logs(folder: Path) -> dict[str, tuple[str, ...]]:
-    """The lines of every service's log, by service."""
-    return {path.stem: tuple(_lines(path)) for path in sorted(folder.glob("*.log")) if path.stem not in _OF_NO_SERVICE}
+    """The lines of every service's log, by service; in the lab of a group, by GROUP/SERVICE."""
+    found = (path for path in sorted(folder.rglob("*.log")) if path.stem not in _OF_NO_SERVICE)
+    return {path.relative_to(folder).with_suffix("").as_posix(): tuple(_lines(path)) for path in found}
 
 
 def _checked(path: Path, kind: type[Record]) -> dict[str, Any]:

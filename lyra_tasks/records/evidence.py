@@ -17,6 +17,11 @@ from pydantic import Field
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.records.store import Record, canonical, read_record, write_record
 
+LOGS, CHECKS = "logs", "checks"
+FILES = ("tests.json", "tests.xml", "metrics.json")
+FOLDERS = (LOGS, CHECKS)
+"""What services printed, and what checks brought: each a folder that a run may lack."""
+
 
 class SetKey(Record):
     """What a verdict is about."""
@@ -40,6 +45,7 @@ class CheckResult(Record):
     outcome: Literal["passed", "failed", "error"]
     message: str = ""
     seconds: float = 0.0
+    group: str = ""
 
 
 class RuleResult(Record):
@@ -82,7 +88,7 @@ class Evidence(Record):
     engine: dict[str, str]
     checks: list[CheckResult]
     rules: list[RuleResult]
-    use: dict[str, ServiceUse]
+    use: dict[str, ServiceUse] = Field(description="by service; in the lab of a group, by GROUP/SERVICE")
 
 
 class EvidenceStore:
@@ -92,7 +98,7 @@ class EvidenceStore:
         self._folder = state / "evidence"
 
     def folder(self, digest: str) -> Path:
-        """Where the files of a set lie: evidence.json, tests.json, tests.xml, metrics.json, logs/."""
+        """Where the files of a set lie: evidence.json, tests.json, tests.xml, metrics.json, logs/, checks/."""
         return self._folder / digest
 
     def read(self, key: SetKey) -> Evidence | None:
@@ -108,11 +114,13 @@ class EvidenceStore:
         return max((each for each in found if each), key=lambda each: (each.started_at, each.run), default=None)
 
     def write(self, evidence: Evidence, files: Path) -> None:
-        """Keep the verdict and copy its files (`tests.*`, `metrics.json`, `logs/`) out of the run folder `files`."""
+        """Keep the verdict and copy what it rests on (`FILES`, `FOLDERS`) out of the run folder `files`."""
         folder = self.folder(evidence.set.digest)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("tests.json", "tests.xml", "metrics.json"):
+        for name in FILES:
             shutil.copyfile(files / name, folder / name)
-        shutil.rmtree(folder / "logs", ignore_errors=True)
-        shutil.copytree(files / "logs", folder / "logs")
+        for name in FOLDERS:
+            shutil.rmtree(folder / name, ignore_errors=True)
+            if (files / name).is_dir():
+                shutil.copytree(files / name, folder / name)
         write_record(folder / "evidence.json", evidence)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lyra_tasks.config.inputs import changed
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine.faults import engine_faults
+from lyra_tasks.engine.inputs import stage_inputs
 from lyra_tasks.errors import StaleError
 from lyra_tasks.records.evidence import Evidence, EvidenceStore, SetKey
 from lyra_tasks.records.images import ImageRecord, ImageStore
@@ -70,12 +71,15 @@ def set_key(
     return SetKey(
         images={name: record.config_digest for name, record in sorted(records.items())},
         externals=dict(sorted(externals.items())),
-        effective=_hash(effective_parts(config, root)),
+        effective=_hash(effective_parts(config, root, records)),
     )
 
 
-def effective_parts(config: Configuration, root: Path) -> dict[str, str]:
-    """Everything but images that a verdict depends on, as hashes by name: `services.web.limits`, `tests.NAME`."""
+def effective_parts(config: Configuration, root: Path, records: Mapping[str, ImageRecord]) -> dict[str, str]:
+    """Everything but images that a verdict depends on, as hashes by name: `services.web.limits`, `tests.NAME`.
+
+    Tests are what they are made of, too: files that they name, and what stages are built from that no image shows.
+    """
     parts = {
         f"services.{name}.{key}": _hash(value)
         for name, each in config.services.items()
@@ -86,7 +90,15 @@ def effective_parts(config: Configuration, root: Path) -> dict[str, str]:
     parts |= {f"proxima.{key}": _hash(value) for key, value in config.proxima.model_dump(mode="json").items()}
     parts["deviations"] = _hash([deviation.model_dump(mode="json") for deviation in config.deviations])
     parts["rules"] = rule_set()
+    parts |= {
+        f"stage of tests.{test.name}": _hash(
+            stage_inputs(config, root, test.image, test.stage, records[test.image].inputs)
+        )
+        for test in config.tests
+        if test.image is not None and test.stage is not None and test.image in records
+    }
     sources = {file.source for service in config.services.values() for file in service.configs.values()}
+    sources |= {test.structure for test in config.tests if test.structure is not None}
     parts |= {f"file {path}": hashlib.sha256((root / path).read_bytes()).hexdigest() for path in sources}
     return dict(sorted(parts.items()))
 

@@ -29,7 +29,7 @@ def build(c: Any, image: Any = None, no_cache: bool = False, pull: bool = False,
 
 @word(
     iterable=("only",),
-    only="make only the check of this name (repeatable); leaves no evidence",
+    only="make only the check, or the group of checks, of this name (repeatable); leaves no evidence",
     fail_fast="stop at the first check that fails",
     repeat="make all checks this often, to find those that fail now and then",
     keep_running="leave the services running afterwards, until `clean`",

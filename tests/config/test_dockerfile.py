@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.config.dockerfile import Dockerfile, external_bases, read
+from lyra_tasks.config.dockerfile import CheckedStage, Dockerfile, checked_stage, external_bases, read
 from lyra_tasks.errors import ConfigurationError
 
 
@@ -149,3 +149,39 @@ def test_a_missing_or_unreadable_file_is_a_configuration_fault(tmp_path: Path) -
     (tmp_path / "Dockerfile").write_bytes(b"FROM a\xff\n")
     with pytest.raises(ConfigurationError, match="is not UTF-8"):
         read(tmp_path / "Dockerfile")
+
+
+CHECKED = """\
+FROM debian AS base
+FROM base AS tools
+RUN install-a-test-tool
+FROM tools AS unit
+RUN run-the-tests
+FROM scratch AS results
+COPY --from=unit /results /
+FROM scratch AS mixed
+COPY --from=base /lib /lib
+COPY --from=unit /results /
+FROM base AS runtime
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "anew", "results"),
+    [
+        ("unit", ("unit",), False),
+        ("results", ("unit", "results"), True),
+        ("mixed", ("unit", "mixed"), True),
+        ("tools", ("tools",), False),
+        ("runtime", (), False),
+    ],
+)
+def test_of_a_stage_that_is_a_check_only_what_checks_runs_anew(
+    tmp_path: Path, stage: str, anew: tuple[str, ...], results: bool
+) -> None:
+    assert checked_stage(parsed(tmp_path, CHECKED), stage, "runtime") == CheckedStage(anew, results)
+
+
+def test_a_stage_from_scratch_that_runs_something_is_no_mere_folder_of_results(tmp_path: Path) -> None:
+    text = 'FROM scratch AS unit\nCOPY test /\nRUN ["/test"]\nFROM scratch AS web\nCOPY web /\n'
+    assert checked_stage(parsed(tmp_path, text), "unit", "web") == CheckedStage(("unit",), False)

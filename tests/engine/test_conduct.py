@@ -41,7 +41,7 @@ def test_a_command_on_this_machine_is_told_where_the_services_are_and_its_output
     add(built, 'name = "our own suite"\nrun = ["python3", "ask.py"]')
     result = built.lyra("test")
     assert result.code == 0, result.text
-    (log,) = built.root.glob(".lyra/runs/*/logs/run-our-own-suite.log")
+    (log,) = built.root.glob(".lyra/runs/*/checks/our-own-suite/output.log")
     assert "It is tiny." in log.read_text()
 
 

@@ -80,7 +80,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Told
 def test_the_three_words_start_an_engine_and_end_with_a_bundle_where_they_say(told: Told) -> None:
     assert told.first.code == 0, told.first.text
     assert "no Docker engine answers; starting this project's private one" in told.first.err
-    assert "15 of 15 checks passed" in told.first.out
+    assert "17 of 17 checks passed" in told.first.out
     (bundle,) = told.project.bundles()
     assert f"promoted {bundle.name} to {bundle.relative_to(told.project.root)}:" in told.first.out
     assert told.project.git("status", "--porcelain") == "", "the lock is committed, and all else is ignored"
@@ -88,7 +88,7 @@ def test_the_three_words_start_an_engine_and_end_with_a_bundle_where_they_say(to
 
 def test_the_same_words_again_make_nothing_new_and_take_less_than_half_the_time(told: Told) -> None:
     assert told.second.code == 0, told.second.text
-    built = told.second.out.partition("\n15 of")[0]
+    built = told.second.out.partition("\n17 of")[0]
     assert re.findall(r"(?m)  (new|unchanged)$", built) == ["unchanged", "unchanged"]
     assert "is promoted already, with the same digests" in told.second.out
     # The first time also downloads 95 MB where the cache is empty: then this is a tenth, and as it is here, a third.

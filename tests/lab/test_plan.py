@@ -10,7 +10,9 @@ from lyra_tasks.lab.plan import LabFacts, LabPlan, ServiceFacts, plan
 IMAGE: dict[str, Any] = {"User": "10001:10001", "Env": ["PATH=/bin"]}
 
 
-def planned(services: dict[str, Any], image: dict[str, Any] | None = None, **facts: Any) -> LabPlan:
+def planned(
+    services: dict[str, Any], image: dict[str, Any] | None = None, group: str = "", number: int = 0, **facts: Any
+) -> LabPlan:
     config = Configuration.model_validate(
         {"schema": 1, "project": {"name": "shop"}, "images": {"web": {"context": "."}}, "services": services}
     )
@@ -25,7 +27,7 @@ def planned(services: dict[str, Any], image: dict[str, Any] | None = None, **fac
         for name, service in config.services.items()
     }
     every = {"run": "r1", "publish_on": "127.0.0.1", "subpaths": True, "health_starts_fast": True, "files_folder": "/f"}
-    return plan(config, LabFacts(**{**every, **facts}, services=details))
+    return plan(config, LabFacts(**{**every, **facts}, services=details), group, number)
 
 
 def host(result: LabPlan, service: str = "web") -> dict[str, Any]:

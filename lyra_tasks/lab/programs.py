@@ -1,0 +1,61 @@
+"""Programs of this machine that a check runs: they end with the check, and so does all that they start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lyra_tasks.lab.halt import Halt
+
+TAIL = 15
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended and what it printed; `code` is None for one that did not end in time."""
+
+    code: int | None
+    text: str
+
+    @property
+    def tail(self) -> str:
+        """The last lines."""
+        return "\n".join(self.text.splitlines()[-TAIL:])
+
+
+def run_program(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], *, timeout: float, halt: Halt
+) -> Ended:
+    """Run `command` in `folder`, with `environment` added to this process's own.
+
+    One that does not end within `timeout` seconds is killed with all that it started.
+    """
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as child:
+
+        def kill() -> None:
+            """The program is the first of a session of its own, whose number is its own."""
+            try:
+                os.killpg(child.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+
+        try:
+            with halt.ending(kill, after=timeout) as late:
+                output, _ = child.communicate()
+        finally:
+            # what it left in the background goes with it
+            kill()
+    halt.pass_by()
+    return Ended(None if late.is_set() else child.returncode, output.decode(errors="replace"))

@@ -1,0 +1,181 @@
+"""Groups of checks: a lab of its own for each, at the same time where there is room, else one after the other."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lyra_tasks.engine import objects
+from lyra_tasks.engine.connect import Engine
+from tests.conftest import Project
+from tests.faults import labs, refused
+
+CONFIG = """
+[[tests]]
+name = "left is alone in its volume"
+service = "web"
+group = "left"
+exec = "ls /data; echo left > /data/left"
+
+[[tests]]
+name = "left meets right"
+group = "left"
+run = "touch left; for i in $(seq 100); do test -e right && exit 0; sleep 0.1; done; exit 1"
+timeout = "30s"
+
+[[tests]]
+name = "right meets left"
+group = "right"
+run = "touch right; for i in $(seq 100); do test -e left && exit 0; sleep 0.1; done; exit 1"
+timeout = "30s"
+
+[[tests]]
+name = "right finds nothing of left"
+service = "web"
+group = "right"
+exec = "ls /data; test ! -e /data/left"
+"""
+ALONE = """
+[[tests]]
+name = "left is alone"
+group = "left"
+run = "mkdir busy && sleep 1 && rmdir busy"
+
+[[tests]]
+name = "right is alone"
+group = "right"
+run = "mkdir busy && sleep 1 && rmdir busy"
+"""
+
+
+@pytest.fixture(scope="module")
+def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
+    made = make_tiny()
+    built = made.lyra("build")
+    assert built.code == 0, built.text
+    yield made
+    made.clean()
+
+
+@pytest.fixture
+def with_tests(project: Project) -> Iterator[Callable[[str], Project]]:
+    config = project.root / ".lyra.toml"
+    before = config.read_text()
+
+    def write(text: str) -> Project:
+        config.write_text(before + text)
+        return project
+
+    yield write
+    config.write_text(before)
+
+
+def newest(project: Project) -> Path:
+    return sorted(project.root.glob(".lyra/runs/*/tests.json"))[-1].parent
+
+
+def test_groups_run_at_the_same_time_each_in_its_own_lab_with_its_own_results(
+    with_tests: Callable[[str], Project], engine: Engine
+) -> None:
+    project = with_tests(CONFIG)
+    result = project.lyra("test")
+    assert result.code == 0, result.text
+    assert "8 of 8 checks passed" in result.out
+    assert "ok   left: left meets right" in result.out
+    assert labs(engine) == []
+    run = newest(project)
+    document: dict[str, Any] = json.loads((run / "tests.json").read_text())
+    assert [check["group"] for check in document["checks"]] == [*[""] * 4, "left", "left", "right", "right"]
+    assert set(document["use"]) == {"web", "left/web", "right/web"}
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics["services"]) == {"web", "left/web", "right/web"}
+    assert {each["service"] for each in metrics["events"] if each["what"] == "ready"} == set(metrics["services"])
+    assert "response:200" in (run / "logs" / "web.log").read_text()
+    for folder in ("logs", "logs/left", "logs/right"):
+        assert (run / folder / "web.log").is_file()
+        assert (run / folder / "all.log").is_file()
+    lines = project.lyra("logs", "--service", "left/web", "--run", run.name)
+    assert lines.code == 0, lines.text
+    assert "left/web" in lines.out
+    assert "right/web" not in lines.out
+    (bundle,) = promoted(project)
+    assert (bundle / "evidence" / "logs" / "right" / "web.log").is_file()
+
+
+def promoted(project: Project) -> list[Path]:
+    result = project.lyra("promote", "verify")
+    assert result.code == 0, result.text
+    return project.bundles()
+
+
+def test_without_room_groups_run_one_after_the_other_as_the_plan_says(with_tests: Callable[[str], Project]) -> None:
+    project = with_tests(ALONE)
+    words = ("test", "--only", "left", "--only", "right")
+    cpus = json.loads(project.lyra("engine.status", "--json").out or "{}").get("cpus")
+    share = str(0.3 / (cpus or 2))
+    planned = json.loads(project.lyra(*words, "--dry-run", "--json", LYRA_HOST_SHARE=share).out)
+    assert [[group["group"] for group in each] for each in planned["rounds"]] == [["left"], ["right"]]
+    result = project.lyra(*words, LYRA_HOST_SHARE=share)
+    assert result.code == 0, result.text
+    assert "2 of 2 checks passed" in result.out
+
+
+def test_fail_fast_lets_no_other_group_begin_another_check(with_tests: Callable[[str], Project]) -> None:
+    more = "".join(f'\n[[tests]]\nname = "later {n}"\ngroup = "right"\nrun = "sleep 1"\n' for n in range(30))
+    project = with_tests(f'\n[[tests]]\nname = "fails"\ngroup = "left"\nrun = "false"\n{more}')
+    began = time.monotonic()
+    result = project.lyra("test", "--fail-fast", "--only", "left", "--only", "right")
+    assert result.code == 5, result.text
+    assert time.monotonic() - began < 25
+    assert len(json.loads((newest(project) / "tests.json").read_text())["checks"]) < 25
+
+
+def test_a_service_that_dies_in_one_group_fails_that_group_alone(with_tests: Callable[[str], Project]) -> None:
+    project = with_tests(
+        '\n[[tests]]\nname = "end"\nservice = "web"\ngroup = "left"\nexec = "kill -9 -1; true"\n'
+        '\n[[tests]]\nname = "never made"\nservice = "web"\ngroup = "left"\nexec = "true"\n'
+    )
+    refused(project.lyra("test"), 5, "web was killed", hint=True)
+    checks = json.loads((newest(project) / "tests.json").read_text())["checks"]
+    assert [check["outcome"] for check in checks if not check["group"]] == ["passed"] * 4
+    assert ("the services run", "failed") in [(each["name"], each["outcome"]) for each in checks if each["group"]]
+    assert "never made" not in [check["name"] for check in checks]
+
+
+def test_only_one_lab_can_be_left_running(with_tests: Callable[[str], Project], engine: Engine) -> None:
+    project = with_tests(ALONE)
+    refused(project.lyra("test", "--keep-running"), 2, "only one lab can be left running", "--only left --only right")
+    kept = project.lyra("test", "--keep-running", "--only", "left")
+    assert kept.code == 0, kept.text
+    assert labs(engine) != []
+    project.clean()
+    assert labs(engine) == []
+    assert project.lyra("build").code == 0
+
+
+def test_output_that_comes_with_the_head_of_the_engines_answer_is_not_lost(
+    project: Project, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (image,) = [i["Id"] for i in engine.api.images() if any(t.startswith("tiny/web") for t in i["RepoTags"] or [])]
+    container = engine.api.create_container_from_config({"Image": image, "HostConfig": {}}, "foreign-exec")["Id"]
+    begin = http.client.HTTPResponse.begin
+
+    def late(answer: http.client.HTTPResponse) -> None:
+        time.sleep(0.5)
+        begin(answer)
+
+    try:
+        engine.api.start(container)
+        monkeypatch.setattr(http.client.HTTPResponse, "begin", late)
+        command = ["/bin/sh", "-c", "echo quick; echo failed >&2; exit 3"]
+        code, output = objects.execute(engine, container, command)
+        assert (code, sorted(output.split())) == (3, ["failed", "quick"])
+    finally:
+        monkeypatch.undo()
+        engine.api.remove_container(container, force=True)
