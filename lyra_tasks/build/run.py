@@ -14,6 +14,7 @@ from lyra_tasks.build.plan import BuildPlan, PlannedImage
 from lyra_tasks.engine.buildx import bake, metadata_of
 from lyra_tasks.engine.objects import inspect_image
 from lyra_tasks.engine.ownership import Owner
+from lyra_tasks.engine.space import shrink_cache
 from lyra_tasks.errors import BuildError
 from lyra_tasks.records.images import ImageRecord, ImageStore
 from lyra_tasks.rules.deviations import image_breaches, require_reasons
@@ -59,6 +60,7 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
     metadata = call(metadata=folder / "bake-metadata.json")
     built = tuple(_recorded(plan, image, metadata, engine, owner.run, store) for image in plan.images)
     owner.made_images(engine, {each.record.reference: each.record.engine_id for each in built})
+    shrink_cache(engine, plan.config.resources.cache)
     records = {each.record.image: each.record for each in built}
     require_reasons(plan.config, image_breaches(plan.config, records), datetime.now(UTC).date())
     return built

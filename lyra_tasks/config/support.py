@@ -14,7 +14,6 @@ NOT_YET = (
     "builder.cache_from",
     "builder.cache_to",
     "builder.name",
-    "resources.cache",
     "tests.*.group",
     "tests.*.stage",
     "tests.*.structure",

@@ -24,7 +24,6 @@ USES = {
     "builder.cache_from": '[builder]\ncache_from = ["x"]\n',
     "builder.cache_to": '[builder]\ncache_to = ["x"]\n',
     "builder.name": '[builder]\nname = "x"\n',
-    "resources.cache": '[resources]\ncache = "6g"\n',
     "tests.*.group": SERVICE_TEST + 'group = "g"\n',
     "tests.*.retry": SERVICE_TEST + "retry = 1\n",
     "tests.*.run": '[[tests]]\nname = "t"\nrun = "x"\n',
