@@ -12,6 +12,7 @@ from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.claims import Claims, Owned, claims_of
 from lyra_tasks.engine.connect import Engine, connect_existing
 from lyra_tasks.engine.guard import crashed_runs
+from lyra_tasks.engine.ownership import claimed_by
 from lyra_tasks.engine.space import figures, owns_builder
 from lyra_tasks.engine.things import IMAGE, Thing, everything
 from lyra_tasks.engine.workspace import Workspace, started_by_itself
@@ -27,7 +28,7 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
     engine = connect_existing(work.config, work.paths)
     running = [state for state in states if sandbox.find(state) is not None]
     things = everything(engine) if engine is not None else ()
-    mine = claims(work, engine.facts.id) if engine is not None else Claims()
+    mine = claimed_by(work.paths, engine.facts.id) if engine is not None else Claims()
     owned = tuple(each for thing in things if (each := mine.of(thing)) is not None)
     return CleanFacts(
         things=things,
@@ -45,11 +46,6 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
         states=tuple(states),
         with_data=tuple(each for each in states if sandbox.has_data(each)),
     ), engine
-
-
-def claims(work: Workspace, engine: str) -> Claims:
-    """What this checkout claims in an engine, under every name that the project ever had in this folder."""
-    return claims_of(chain.from_iterable(each.entries() for each in _journals(work).values()), engine)
 
 
 def _journals(work: Workspace) -> dict[Path, Journal]:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks.cleanup import temporary
-from lyra_tasks.cleanup.facts import claims
 from lyra_tasks.cleanup.plan import CleanPlan
 from lyra_tasks.cleanup.proof import inventory, items, kept, require_clean, residue_of, vanished
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.claims import Owned
 from lyra_tasks.engine.connect import Engine
 from lyra_tasks.engine.guard import forget_crashed
+from lyra_tasks.engine.ownership import claimed_by
 from lyra_tasks.engine.remove import removal
 from lyra_tasks.engine.space import figures, shrink_cache
 from lyra_tasks.engine.things import Thing, everything
@@ -102,7 +102,7 @@ def _sweep(
             if done.left:
                 time.sleep(_BETWEEN * (scan + 1))
         things = everything(engine)
-        mine = claims(work, engine.facts.id)
+        mine = claimed_by(work.paths, engine.facts.id)
         ours = [each for thing in things if (each := mine.of(thing)) is not None and each not in spared]
         todo = [each for each in ours if each.run not in work.live_elsewhere()]
         empty = 0 if todo else empty + 1

@@ -7,12 +7,13 @@ from typing import Any
 
 from invoke.collection import Collection
 
-from lyra_tasks.tasks import configuration, development, engine, lifecycle, promotion, release, runs
+from lyra_tasks.tasks import configuration, development, doctor, engine, lifecycle, promotion, release, runs
 
 
 def lyra_collection(*own: Any) -> Collection:
     """Lyra's words; `own` are further tasks, collections or modules, added beside them."""
     top = Collection(
+        doctor.doctor,
         lifecycle.build,
         lifecycle.test,
         lifecycle.promote,

@@ -1,0 +1,1 @@
+"""Looking at a project without changing it."""
