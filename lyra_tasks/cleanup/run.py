@@ -31,6 +31,7 @@ __all__ = ["require_clean", "run"]
 
 _SCANS = 8
 _BETWEEN = 0.25  # seconds, more with each scan: the engine may be busy with the same object for somebody else
+_ANSWER = 60  # seconds; an engine that has not removed a container by then hangs
 _REAPERS = 5.0  # seconds that reapers of killed runs have to see that nothing is left for them
 
 
@@ -48,6 +49,7 @@ def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> CleanupProof
     removed: list[Owned] = []
     things, space, residue = plan.facts.things, plan.facts.figures, []
     if engine is not None:
+        engine.api.timeout = _ANSWER
         things, found = _sweep(plan, work, engine, removed)
         residue = found
         work.owner.released(engine, plan.shared)
