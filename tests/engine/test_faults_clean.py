@@ -111,8 +111,8 @@ def frail(tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path) 
         made.again()
         project.clean()
         assert made.containers() == []
-        sandbox.down(state)
     finally:
+        sandbox.down(state)
         subprocess.run(["umount", str(data)], check=True)
 
 
