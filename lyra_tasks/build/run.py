@@ -14,6 +14,7 @@ from lyra_tasks.build.plan import BuildPlan, PlannedImage
 from lyra_tasks.engine.buildx import bake, metadata_of
 from lyra_tasks.engine.materials import build_bases, built_image, secret_lines
 from lyra_tasks.engine.ownership import Owner
+from lyra_tasks.engine.space import shrink_cache
 from lyra_tasks.errors import BuildError
 from lyra_tasks.records.images import ImageRecord, ImageStore
 from lyra_tasks.rules.deviations import require_reasons
@@ -58,6 +59,7 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
     metadata = call(metadata=folder / "bake-metadata.json")
     built = tuple(_recorded(plan, image, metadata, engine, owner.run, store) for image in plan.images)
     owner.made_images(engine, {each.record.reference: each.record.engine_id for each in built})
+    shrink_cache(engine, plan.config.resources.cache)
     looks = [look for each in built for look in record_looks(each.record.image, each.record, plan.config.proxima)]
     require_reasons(plan.config, looks, datetime.now(UTC).date())
     return built

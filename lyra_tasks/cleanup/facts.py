@@ -12,10 +12,11 @@ from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.claims import Claims, Owned, claims_of
 from lyra_tasks.engine.connect import Engine, connect_existing
 from lyra_tasks.engine.guard import crashed_runs
+from lyra_tasks.engine.ownership import claimed_by
 from lyra_tasks.engine.space import figures, owns_builder
 from lyra_tasks.engine.things import IMAGE, Thing, everything
 from lyra_tasks.engine.workspace import Workspace, started_by_itself
-from lyra_tasks.records.checkouts import former, others
+from lyra_tasks.records.checkouts import former, history, others
 from lyra_tasks.records.journal import Journal
 
 
@@ -27,7 +28,7 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
     engine = connect_existing(work.config, work.paths)
     running = [state for state in states if sandbox.find(state) is not None]
     things = everything(engine) if engine is not None else ()
-    mine = claims(work, engine.facts.id) if engine is not None else Claims()
+    mine = claimed_by(work.paths, engine.facts.id) if engine is not None else Claims()
     owned = tuple(each for thing in things if (each := mine.of(thing)) is not None)
     return CleanFacts(
         things=things,
@@ -47,11 +48,6 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
     ), engine
 
 
-def claims(work: Workspace, engine: str) -> Claims:
-    """What this checkout claims in an engine, under every name that the project ever had in this folder."""
-    return claims_of(chain.from_iterable(each.entries() for each in _journals(work).values()), engine)
-
-
 def _journals(work: Workspace) -> dict[Path, Journal]:
     """The journals of this checkout by state folder: those from under former names first, the present one last."""
     return {**{each.state: each.journal for each in former(work.paths)}, work.paths.state: work.journal}
@@ -63,9 +59,9 @@ def _shared(work: Workspace, engine: Engine, things: Iterable[Thing], mine: Clai
     found: dict[Owned, str] = {}
     for other in others(work.paths) if images else ():
         # a journal may be long, and most have nothing to do with these images
-        text = other.journal.path.read_bytes()
-        named = [each for each in images if each.name.encode() in text]
-        if named and not other.is_gone:
-            theirs = claims_of(other.journal.entries(), engine.facts.id)
-            found |= {images[each]: other.project_id for each in named if theirs.of(each) is not None}
+        texts = [each.journal.path.read_bytes() for each in other]
+        named = [each for each in images if any(each.name.encode() in text for text in texts)]
+        if named and not other[0].is_gone:
+            theirs = claims_of(history(each.journal for each in other), engine.facts.id)
+            found |= {images[each]: other[-1].project_id for each in named if theirs.of(each) is not None}
     return found

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lyra_tasks import console
 from lyra_tasks.engine import sandbox
+from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from lyra_tasks.run import Paths
 
 _TIMEOUT = 120
+_FIRST_ANSWER = 20  # seconds; an engine that does not say who it is by then will not do anything else, either
+MIN_API = (1, 41)  # of Engine 20.10, the oldest that Proxima may have
 _FOREVER = 10**7
 
 
@@ -89,7 +92,7 @@ def connect(config: Configuration, paths: Paths) -> Engine:
             running = sandbox.find(paths.state)
             if running is not None:
                 return _sandboxed(running)
-            if mode == "never" or config.engine.context or isinstance(error, RemoteEngineError):
+            if mode == "never" or config.engine.context or isinstance(error, UnfitEngineError):
                 raise
             console.note("no Docker engine answers; starting this project's private one")
     return _sandboxed(start_sandbox(config, paths))
@@ -112,7 +115,7 @@ def connect_running(config: Configuration, paths: Paths) -> Engine | None:
     if config.engine.sandbox == "auto":
         try:
             return _system(config.engine.context)
-        except RemoteEngineError:
+        except UnfitEngineError:
             raise
         except EngineUnavailableError:
             pass
@@ -125,7 +128,11 @@ def start_sandbox(config: Configuration, paths: Paths) -> sandbox.Sandbox:
     return sandbox.up(paths.state, cache=paths.cache, suite=config.engine.suite)
 
 
-class RemoteEngineError(EngineUnavailableError):
+class UnfitEngineError(EngineUnavailableError):
+    """An engine is there, and must not or cannot be used: no other one takes its place in silence."""
+
+
+class RemoteEngineError(UnfitEngineError):
     """The environment points at another machine, which the configuration does not name."""
 
 
@@ -165,11 +172,11 @@ def _system(context: str) -> Engine:
         if not context and (box := sandbox.behind(host)):
             return _sandboxed(box, own=False)
         if context:
-            client = docker.from_context(context, timeout=_TIMEOUT)
+            client = docker.from_context(context, timeout=_FIRST_ANSWER)
             streams = docker.from_context(context, timeout=_FOREVER).api
         else:
-            client = docker.DockerClient(base_url=host, timeout=_TIMEOUT)
-            streams = docker.APIClient(base_url=host, timeout=_FOREVER)
+            client = docker.DockerClient(base_url=host, timeout=_FIRST_ANSWER)
+            streams = docker.APIClient(base_url=host, version=client.api.api_version, timeout=_FOREVER)
         facts = read_facts(client, sandboxed=False)
     except (DockerException, OSError, ValueError) as error:
         raise EngineUnavailableError(
@@ -186,12 +193,13 @@ def _sandboxed(box: sandbox.Sandbox, *, own: bool = True) -> Engine:
     from docker.errors import DockerException
 
     try:
-        client = docker.DockerClient(base_url=f"unix://{box.socket}", timeout=_TIMEOUT)
-        streams = docker.APIClient(base_url=f"unix://{box.socket}", timeout=_FOREVER)
+        client = docker.DockerClient(base_url=f"unix://{box.socket}", timeout=_FIRST_ANSWER)
+        streams = docker.APIClient(base_url=f"unix://{box.socket}", version=client.api.api_version, timeout=_FOREVER)
         facts = read_facts(client, sandboxed=own)
     except (DockerException, OSError) as error:
         raise EngineUnavailableError(
-            "the sandbox engine is running but does not answer", hint="`./inv engine.down engine.up` starts it anew"
+            f"the sandbox engine is running but does not answer{_reason(error)}",
+            hint="`engine.down engine.up` starts it anew",
         ) from error
     return Engine(client, streams, facts, box.address, box.address, str(box.docker), box.environment())
 
@@ -202,6 +210,8 @@ def read_facts(client: docker.DockerClient, *, sandboxed: bool) -> EngineFacts:
     version = client.version()
     status = {str(key): str(value) for key, value in info.get("DriverStatus") or []}
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(info["Architecture"], info["Architecture"])
+    _require_api(str(version["Version"]), str(version["ApiVersion"]))
+    client.api.timeout = _TIMEOUT
     return EngineFacts(
         id=info["ID"],
         version=str(version["Version"]),
@@ -214,8 +224,35 @@ def read_facts(client: docker.DockerClient, *, sandboxed: bool) -> EngineFacts:
     )
 
 
+def _require_api(version: str, api: str) -> None:
+    if version_numbers(api) < MIN_API:
+        least = ".".join(map(str, MIN_API))
+        raise UnfitEngineError(
+            f"Docker Engine {version} speaks API {api}, and {least} is the oldest that is known here",
+            hint="use Docker Engine 20.10 or newer, or name another one's context ([engine] context)",
+        )
+
+
+def components(engine: Engine) -> dict[str, str]:
+    """The versions of what the engine consists of: `Engine`, `containerd`, `runc`, …"""
+    with engine_faults("asking for its version"):
+        said = engine.api.version().get("Components") or []
+    return {str(each["Name"]): str(each["Version"]).removeprefix("v") for each in said}
+
+
+def engine_time(engine: Engine) -> str:
+    """The engine's own clock, as ISO 8601."""
+    with engine_faults("asking for its time"):
+        return str(engine.api.info().get("SystemTime", ""))
+
+
 def require_buildx(engine: Engine) -> None:
     """PreconditionError if the `docker` CLI or its buildx plugin is missing."""
+    buildx_version(engine)
+
+
+def buildx_version(engine: Engine) -> str:
+    """The version of the buildx plugin; PreconditionError if it, or the `docker` CLI, is missing."""
     import subprocess
 
     hint = "install Docker's buildx plugin (package docker-buildx or docker-buildx-plugin)"
@@ -232,12 +269,17 @@ def require_buildx(engine: Engine) -> None:
     )
     if found.returncode != 0:
         raise PreconditionError("docker buildx is not installed", hint=hint)
+    # "github.com/docker/buildx v0.19.3 …", or without the v, as Debian writes it
+    words = found.stdout.decode(errors="replace").split()
+    return words[1].removeprefix("v") if len(words) > 1 else ""
 
 
 def _reason(error: Exception) -> str:
     text = str(error)
     if "Permission denied" in text:
         return ": permission denied"
+    if "timed out" in text:
+        return ": it takes connections, and says nothing"
     if "No such file" in text or "FileNotFound" in text:
         return ": no such socket"
     return ": connection refused" if "refused" in text else ""

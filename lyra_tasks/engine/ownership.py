@@ -11,13 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lyra_tasks.engine.claims import Owned, claims_of
+from lyra_tasks.engine.claims import Claims, Owned, claims_of
 from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.engine.things import CONTAINER, IMAGE, LABEL_NONCE, NETWORK, VOLUME, everything, labelled
+from lyra_tasks.records.checkouts import former, history
 from lyra_tasks.records.journal import Entry, Journal
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
+    from lyra_tasks.run import Paths
 
 __all__ = [
     "CONTAINER",
@@ -30,6 +32,7 @@ __all__ = [
     "VOLUME",
     "Owned",
     "Owner",
+    "claimed_by",
     "owned",
 ]
 
@@ -92,6 +95,12 @@ class Owner:
         gone = [{**common, "kind": each.kind, "name": each.name, "id": each.id} for each in objects]
         if gone:
             self.journal.extend(self.run, [(event, each) for each in gone])
+
+
+def claimed_by(paths: Paths, engine: str) -> Claims:
+    """What a checkout claims in an engine, under every name that its project ever had in this folder."""
+    journals = [*(each.journal for each in former(paths)), Journal(paths.journal)]
+    return claims_of(history(journals), engine)
 
 
 def owned(engine: Engine, entries: Iterable[Entry], *, run: str | None = None) -> list[Owned]:

@@ -10,6 +10,7 @@ from invoke.collection import Collection
 from lyra_tasks.tasks import (
     configuration,
     development,
+    doctor,
     engine,
     lifecycle,
     promotion,
@@ -25,6 +26,7 @@ def lyra_collection(*own: Any) -> Collection:
     """Lyra's words; `own` are further tasks, collections or modules, added beside them."""
     top = Collection(
         setting_up.init,
+        doctor.doctor,
         lifecycle.build,
         lifecycle.test,
         lifecycle.promote,

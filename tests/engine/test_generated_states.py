@@ -78,7 +78,9 @@ def test_clean_takes_what_is_ours_and_nothing_else(engine: Engine, stranger: Non
         states = [generated(number, engine, tmp_path / str(number), SEED) for number in numbers]
         moves |= {move for state in states for move in state.moves}
         for state in states:
-            cleaned(state.open("a"), residue=bool(state.held), locked=state.lock is not None)
+            live = state.lock is not None
+            residue = any(kind != IMAGE or not live for kind, _ in state.held)
+            cleaned(state.open("a"), residue=residue, locked=live)
         there = held(engine)
         for state in states:
             check(state, there, live=state.lock is not None)

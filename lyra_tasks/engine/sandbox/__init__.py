@@ -20,6 +20,7 @@ __all__ = [
     "exec_in_network",
     "find",
     "has_data",
+    "is_recorded",
     "require_nothing_left",
     "up",
 ]
@@ -28,6 +29,11 @@ __all__ = [
 def has_data(state: Path) -> bool:
     """Whether an engine of this state folder, running or not, may hold images and volumes."""
     return (places_of(state).folder / "data").is_dir()
+
+
+def is_recorded(state: Path) -> bool:
+    """Whether an engine of this state folder was started and never ended in order; it may be running."""
+    return places_of(state).record.exists()
 
 
 def behind(host: str) -> Sandbox | None:
