@@ -26,7 +26,7 @@ def lyra_collection(*own: Any) -> Collection:
     top.add_collection(Collection("dev", development.shell, development.execute, development.sync, development.stop))
     top.add_collection(Collection("engine", engine.up, engine.down, engine.status))
     top.add_collection(Collection("bases", engine.bases_build, engine.bases_update))
-    top.add_collection(Collection("config", configuration.show))
+    top.add_collection(Collection("config", configuration.show, configuration.schema))
     top.add_collection(Collection("bundle", promotion.listing))
     releases = Collection("release", release.current, release.listing)
     releases.add_task(release.release, default=True)

@@ -20,7 +20,7 @@ from tests.conftest import PROJECTS, Project, repository
 
 PYTHON = Rootfs(suite="bookworm", packages=["coreutils", "dash", "netbase", "python3", "tzdata"])
 REDIS = Rootfs(suite="bookworm", packages=["redis-server"])
-APPLETS = ("sh", "httpd", "wget", "test", "sleep", "date", "echo", "mkdir", "chown", "adduser", "cat", "tail")
+APPLETS = ("sh", "httpd", "wget", "test", "sleep", "date", "echo", "mkdir", "chown", "cat", "tail")
 
 
 @pytest.fixture(scope="module")
