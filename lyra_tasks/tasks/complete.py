@@ -16,7 +16,7 @@ def offer(collection: Any, core: Any) -> None:
 
     typed = sys.argv[sys.argv.index("--") + 2 :] if "--" in sys.argv else []
     words = {
-        str(context.name): _word(str(context.name), context.args.values(), context.positional_args)
+        str(context.name): _word(str(context.name), context.args.values(), collection[context.name].positional or ())
         for context in _known(collection)
     }
     words |= {alias: words[str(context.name)] for context in _known(collection) for alias in context.aliases}
@@ -36,4 +36,4 @@ def _word(name: str, arguments: Iterable[Any], positional: Iterable[Any]) -> Any
         names = [str(name).replace("_", "-") for name in argument.names]
         flags = tuple(f"-{name}" if len(name) == 1 else f"--{name}" for name in names)
         options.append(Option(str(argument.name).replace("_", "-"), flags, bool(argument.takes_value)))
-    return Word(name, tuple(options), tuple(str(each.name) for each in positional))
+    return Word(name, tuple(options), tuple(str(each) for each in positional))
