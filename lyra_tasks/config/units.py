@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+SIZE_PATTERN = r"^\s*[0-9]+(\.[0-9]+)?\s*([bB]|[kKmMgGtT]([iI]?[bB])?)?\s*$"
+"""Every text that `parse_size` takes, for readers of the JSON Schema."""
+DURATION_PATTERN = r"^\s*([0-9.]+h)?([0-9.]+m)?([0-9.]+s)?([0-9.]+ms)?\s*$"
+"""Every text that `parse_duration` takes, and a few more."""
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(b|k|kb|kib|m|mb|mib|g|gb|gib|t|tb|tib)?", re.IGNORECASE)
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _POWERS = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -32,6 +36,14 @@ def format_size(count: int) -> str:
         if count and count % 1024**power == 0:
             return f"{count // 1024**power}{unit}"
     return str(count)
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest form that `parse_duration` reads back: `500ms`, `5s`, `1m30s`."""
+    if seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    minutes, rest = divmod(seconds, 60)
+    return (f"{minutes:g}m" if minutes else "") + (f"{rest:g}s" if rest else "")
 
 
 def parse_duration(value: object) -> float:

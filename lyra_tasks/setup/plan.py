@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -87,6 +88,11 @@ def _drafted(facts: Facts) -> tuple[list[DraftImage], list[DraftService], list[s
         ]
     else:
         images, services, more = from_dockerfiles.drafts(facts)
+    more += [
+        f"{path}: its `# syntax` line has every build ask a registry; where none answers, delete that line"
+        for path, dockerfile in facts.dockerfiles.items()
+        if re.match(r"#\s*syntax\s*=", "".join(dockerfile.lines[:1]))
+    ]
     by_name = {image.name: image for image in images}
     declared = shapes(images, facts)
     for service in services:

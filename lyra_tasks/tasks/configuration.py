@@ -1,4 +1,4 @@
-"""`config.*`: the effective configuration."""
+"""`config.*`: the effective configuration, and what it may be."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ def show(c: Any, json: bool = False) -> None:
     if "--json" in line_flags():
         return console.document([{"key": row.key, "value": row.value, "from": row.origin} for row in rows])
     return console.table(("key", "from", "value"), [(row.key, row.origin, _text(row.value)) for row in rows])
+
+
+@word("schema")
+def schema(c: Any) -> None:
+    """The JSON Schema of .lyra.toml, with which editors complete and check it."""
+    from lyra_tasks.config.schema import schema
+
+    console.document(schema())
 
 
 def _text(value: object) -> str:

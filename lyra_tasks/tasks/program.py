@@ -12,12 +12,17 @@ from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 
 import lyra_tasks
+from lyra_tasks import console
+from lyra_tasks.errors import UsageError
 
 
 class LyraProgram(Program):
     """Invoke's Program; a usage error ends with 2 and an interrupt with 130, where plain `invoke` returns 1."""
 
     def parse_core(self, argv: list[str] | None) -> None:
+        if "--print-completion-script" in sys.argv[1:2]:
+            _print_completion_script(sys.argv[2:3])
+            raise Exit
         try:
             super().parse_core(argv)
         except ParseError as error:
@@ -28,6 +33,14 @@ class LyraProgram(Program):
             super().parse_tasks()
         except ParseError as error:
             raise Exit(f"{error}\nhint: `--list` shows all words, `WORD --help` the options of one", code=2) from error
+
+    def parse_cleanup(self) -> None:
+        if self.args.complete.value:
+            from lyra_tasks.tasks.complete import offer
+
+            offer(self.collection, self.initial_context)
+            raise Exit
+        super().parse_cleanup()
 
     def execute(self) -> None:
         try:
@@ -53,6 +66,15 @@ def inv() -> None:
     if home and not any((folder / ".lyra.toml").is_file() for folder in (here, *here.parents)):
         os.chdir(home)
     main()
+
+
+def _print_completion_script(shells: list[str]) -> None:
+    from lyra_tasks.setup.completion import script
+
+    try:
+        console.say(script(shells[0] if shells else ""))
+    except UsageError as error:
+        raise Exit(f"{error.message}\nhint: {error.hint}", code=2) from error
 
 
 def _has_tasks(start: Path) -> bool:

@@ -181,6 +181,8 @@ def test_the_stage_for_production_is_shipped_and_the_other_developed_in(tmp_path
     image = found.images["storefront"]
     assert (image.target, image.dev_target) == ("production", "development")
     assert found.services["storefront"].ports == {"http": 3000}  # EXPOSE $PORT
+    notes = plan.plan(facts.gather(tmp_path / "storefront")).notes
+    assert any(each.startswith("Dockerfile: its `# syntax` line") for each in notes)
     (check,) = found.tests
     assert check.http == "GET /healthz"  # where its HEALTHCHECK asks
 

@@ -1,0 +1,42 @@
+"""What single values of the configuration must be: names, paths, sizes (bytes), durations (seconds)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+from lyra_tasks.config.text import no_control, not_blank, single_line
+from lyra_tasks.config.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
+
+# As users write them, which is what an editor is to complete and check
+_WRITTEN_SIZE = {"anyOf": [{"type": "string", "pattern": SIZE_PATTERN}, {"type": "integer", "exclusiveMinimum": 0}]}
+_WRITTEN_DURATION = {
+    "anyOf": [{"type": "string", "pattern": DURATION_PATTERN}, {"type": "number", "exclusiveMinimum": 0}]
+}
+
+Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_WRITTEN_SIZE)]
+Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_WRITTEN_DURATION)]
+Text = Annotated[str, AfterValidator(no_control)]
+Line = Annotated[str, AfterValidator(single_line)]
+Said = Annotated[Line, AfterValidator(not_blank)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+ContainerPath = Annotated[str, StringConstraints(pattern=r"^/[^:\x00-\x1f]*[^/:\x00-\x1f]$")]
+ProjectPath = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$")]
+Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+Owner = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,7}:[0-9]{1,7}$")]
+Platform = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+/[a-z0-9_]+(/v[0-9]+)?$")]
+Group = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9_-]{0,30})?$")]
+Command = list[Line] | Line
+
+
+class Table(BaseModel):
+    """A table of the configuration: unknown keys and other types are errors, values cannot be changed afterwards.
+
+    The text under a key is its description: in the JSON Schema and in docs/configuration.md.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )

@@ -1,0 +1,168 @@
+"""What a shell offers: words, options, and the names of this very project, fast and without an engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.engine.debian import AptWorkspace, unpack
+from lyra_tasks.engine.mirror import host_codename
+
+REPOSITORY = Path(__file__).parents[2]
+VERSION = "0.1.0-dev.3+g1a2b3c4"
+CONFIGURATION = """
+schema = 1
+[project]
+name = "small"
+[images.web]
+context = "."
+[services.web]
+image = "web"
+[services.worker]
+external = "redis:7"
+[[tests]]
+name = "the page is there"
+service = "web"
+log = "."
+[[tests]]
+name = "the door is shut"
+service = "web"
+log = "."
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a bundle and a run, and a folder `bin` with the program."""
+    root = tmp_path_factory.mktemp("completion")
+    (root / ".lyra.toml").write_text(CONFIGURATION)
+    (root / "promotion" / "small" / VERSION).mkdir(parents=True)
+    (root / "promotion" / "small" / VERSION / "manifest.json").write_text("{}")
+    (root / ".lyra" / "runs" / "20261123t211504-3f9a1c").mkdir(parents=True)
+    program = root / "bin" / "lyra"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m lyra_tasks.tasks.program "$@"\n')
+    program.chmod(0o755)
+    return root
+
+
+def run(project: Path, *command: str) -> str:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("LYRA_")}
+    environment = {
+        **clean, "PYTHONPATH": str(REPOSITORY), "PATH": f"{project / 'bin'}:{os.environ['PATH']}",
+        "HOME": str(project), "TERM": "dumb",
+    }  # fmt: skip
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
+
+
+def offered(project: Path, *typed: str) -> list[str]:
+    return run(project, "lyra", "--complete", "--", "lyra", *typed).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (("prom",), ["promote"]),
+        (("build", "tes"), ["test"]),
+        (("build", "--no"), ["--no-cache"]),
+        (("build", "--image", ""), ["web"]),
+        (("create", "-s", "w"), ["web", "worker"]),
+        (("create", "--service=wo",), ["--service=worker"]),
+        (("create", "--service", "=", "wo"), ["--service=worker"]),
+        (("test", "--only", "the p"), ["the page is there"]),
+        (("test", "--only", "the\\ d"), ["the door is shut"]),
+        (("logs", "--run", ""), ["20261123t211504-3f9a1c"]),
+        (("release", "--bump", "m"), ["major", "minor"]),
+        (("verify", "pro"), [f"promotion/small/{VERSION}", "promote"]),
+        (("dev.exec", "--", ""), []),
+        (("release", "--changelog", ""), []),
+    ],
+)  # fmt: skip
+def test_names_of_the_project_are_offered_where_they_fit(
+    project: Path, typed: tuple[str, ...], expected: list[str]
+) -> None:
+    assert offered(project, *typed) == expected
+
+
+def test_nothing_is_said_while_the_configuration_is_broken(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project / "bin", tmp_path / "bin")
+    (tmp_path / ".lyra.toml").write_text("schema = [")
+    assert offered(tmp_path, "build", "--image", "") == []
+    assert offered(tmp_path, "buil") == ["build"]
+
+
+def test_it_loads_nothing_of_weight_and_is_quick(project: Path) -> None:
+    command = (sys.executable, "-P", "-X", "importtime", "-m", "lyra_tasks.tasks.program")
+    words = ("--complete", "--", "lyra", "build", "--image", "")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([*command, *words], cwd=project, env=environment, capture_output=True, text=True, check=True)
+    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "invoke" in loaded
+    assert loaded & {"docker", "python_on_whales", "pydantic", "requests", "isal"} == set()
+    before = os.times()
+    offered(project, "build", "--image", "")
+    after = os.times()
+    # of the processor: on a machine that does other things too, the clock says little
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 0.3
+
+
+def in_bash(project: Path, line: str) -> list[str]:
+    """What bash has after the tab key, at the end of a line that it has taken apart itself."""
+    text = (
+        'eval "$(lyra --print-completion-script bash)"\n'
+        f"COMP_WORDS=({line})\n"
+        "COMP_CWORD=$((${#COMP_WORDS[@]} - 1))\n"
+        "_lyra\n"
+        "printf '%s\\n' \"${COMPREPLY[@]}\"\n"
+    )
+    return [each for each in run(project, "bash", "--norc", "-c", text).splitlines() if each]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("lyra build --image ''", ["web"]),
+        ("lyra create --service '=' wo", ["worker"]),
+        ("lyra test --only '\"the p'", ['"the page is there"']),
+        ("lyra test --only the", ["the\\ page\\ is\\ there", "the\\ door\\ is\\ shut"]),
+        ("lyra prom", ["promote"]),
+    ],
+)
+def test_bash_completes(project: Path, line: str, expected: list[str]) -> None:
+    assert in_bash(project, line) == expected
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])
+def test_every_shell_has_a_script(project: Path, shell: str) -> None:
+    assert run(project, "lyra", "--print-completion-script", shell).startswith("# Completion for lyra")
+
+
+def test_another_shell_is_a_usage_error(project: Path) -> None:
+    done = subprocess.run([project / "bin" / "lyra", "--print-completion-script", "tcsh"], capture_output=True,
+                          text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, check=False)  # fmt: skip
+    assert done.returncode == 2
+    assert "there is for bash, fish, zsh" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def fish(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """fish out of its Debian package, not installed."""
+    folder = tmp_path_factory.mktemp("fish")
+    workspace = AptWorkspace(cache / "tests" / "apt", (host_codename(),))
+    workspace.update()
+    names = [f"{name}/{host_codename()}" for name in ("fish", "fish-common", "libpcre2-32-0")]
+    unpack(workspace.download(names, folder, lambda _: None), folder / "root")
+    return folder / "root"
+
+
+def test_fish_completes(project: Path, fish: Path) -> None:
+    libraries = next(fish.glob("usr/lib/*-linux-gnu"))
+    text = "lyra --print-completion-script fish | source; complete --do-complete 'lyra create --service w'"
+    program = ["env", f"LD_LIBRARY_PATH={libraries}", str(fish / "usr/bin/fish"), "--no-config", "-c", text]
+    assert run(project, *program).split() == ["web", "worker"]
