@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.engine.objects import inspect_image
-from lyra_tasks.engine.ownership import IMAGE, Owner
+from lyra_tasks.engine.ownership import IMAGE, LABEL_TITLE, Owner
 from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
@@ -73,9 +73,12 @@ def holder_image(engine: Engine, owner: Owner) -> str:
     reference = f"{owner.project_id}/holder:{_VERSION}"
     if found := inspect_image(engine, reference):
         return str(found["Id"])
-    owner.journal.append(owner.run, "intent", kind=IMAGE, name=reference)
+    owner.intend_images(engine, [reference])
+    name = reference.split(":")[0]
+    # by its title `clean` knows it, even if this process ends before it knows the id
+    changes = [f"LABEL {LABEL_TITLE}={name}"]
     with engine_faults("importing the holder's image"):
-        engine.api.import_image_from_data(_root(engine), repository=reference.split(":")[0], tag=_VERSION)
+        engine.api.import_image_from_data(_root(engine), repository=name, tag=_VERSION, changes=changes)
         identity = str(engine.api.inspect_image(reference)["Id"])
     owner.made(IMAGE, {reference: identity})
     return identity

@@ -21,6 +21,7 @@ LABEL_RUN = "dev.lyra.run"
 LABEL_PROJECT = "dev.lyra.project"
 LABEL_NONCE = "dev.lyra.nonce"
 LABEL_SERVICE = "dev.lyra.service"
+LABEL_TITLE = "org.opencontainers.image.title"
 
 CONTAINER, NETWORK, VOLUME, IMAGE = "container", "network", "volume", "image"
 
@@ -141,5 +142,5 @@ def _images(engine: Engine, history: list[Entry]) -> list[Owned]:
 
 def _left_by_a_build(image: Mapping[str, Any], reference: str, before: str) -> bool:
     """Whether a failed or killed build made this image: it was not there before, and its label says what it is."""
-    title = (image.get("Labels") or {}).get("org.opencontainers.image.title")
+    title = (image.get("Labels") or {}).get(LABEL_TITLE)
     return bool(image["Id"] != before and title == reference.rpartition(":")[0])
