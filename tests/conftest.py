@@ -134,8 +134,14 @@ def box(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sandb
 
 
 @pytest.fixture(scope="session")
-def engine(box: sandbox.Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+def engine(shared_engine: Engine) -> Engine:
     """A connection to the session's engine."""
+    return shared_engine
+
+
+@pytest.fixture(scope="session")
+def shared_engine(box: sandbox.Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """The same, also where a module calls something else `engine`."""
     config = Configuration.model_validate({"schema": 1, "project": {"name": "tests"}})
     os.environ["DOCKER_HOST"] = f"unix://{box.socket}"
     try:

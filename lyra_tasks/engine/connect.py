@@ -6,6 +6,7 @@ Never another machine by mistake (R4): a remote engine is used only where the co
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks import console
-from lyra_tasks.engine import sandbox
+from lyra_tasks.engine import remote, sandbox
+from lyra_tasks.engine.contexts import endpoint
 from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 
@@ -52,7 +54,8 @@ class EngineFacts:
 class Engine:
     """A connected engine: the SDK client, one without time limit for streams, and the environment of the `docker` CLI.
 
-    Published ports are bound to `publish_on`, an address of the engine's host, and answer at `reach_at`.
+    Published ports are bound to `publish_on`, an address of the engine's host, and answer at `reach_at`. An engine that
+    is `remote` does not see this machine's files.
     """
 
     client: docker.DockerClient
@@ -62,6 +65,7 @@ class Engine:
     reach_at: str
     cli: str
     cli_environment: Mapping[str, str]
+    remote: bool = False
 
     @property
     def host(self) -> str:
@@ -151,41 +155,35 @@ def version_numbers(text: str) -> tuple[int, ...]:
 
 def _system(context: str) -> Engine:
     import docker
-    from docker.context import ContextAPI
     from docker.errors import DockerException
 
-    name = context or os.environ.get("DOCKER_CONTEXT", "")
-    host = "" if context else os.environ.get("DOCKER_HOST", "")
+    host = os.environ.get("DOCKER_HOST", "") if not context else ""
+    host = host or endpoint(context)
+    remotely = remote.is_remote(host)
     try:
-        if not host:
-            chosen = ContextAPI.get_context(name) if name else ContextAPI.get_current_context()
-            if chosen is None:
-                raise EngineUnavailableError(
-                    f"there is no Docker context named {name!r}", hint="`docker context ls` shows those there are"
-                )
-            host = str(chosen.Host or "unix:///var/run/docker.sock")
-        if not context and not host.startswith(("unix://", "npipe://", "http+unix://")):
+        if not context and remotely:
             raise RemoteEngineError(
                 f"the current Docker engine is on another machine ({host.split('@')[-1]})",
                 hint='name its context in .lyra.toml ([engine] context = "…") if that is meant, or unset DOCKER_HOST',
             )
-        if not context and (box := sandbox.behind(host)):
+        if box := sandbox.behind(host):
             return _sandboxed(box, own=False)
-        if context:
-            client = docker.from_context(context, timeout=_FIRST_ANSWER)
-            streams = docker.from_context(context, timeout=_FOREVER).api
-        else:
-            client = docker.DockerClient(base_url=host, timeout=_FIRST_ANSWER)
-            streams = docker.APIClient(base_url=host, version=client.api.api_version, timeout=_FOREVER)
+        address = remote.address_of(host)
+        url = remote.tunnel(host, context).url if remotely else host
+        client = docker.DockerClient(base_url=url, timeout=_FIRST_ANSWER)
+        streams = docker.APIClient(base_url=url, version=client.api.api_version, timeout=_FOREVER)
         facts = read_facts(client, sandboxed=False)
     except (DockerException, OSError, ValueError) as error:
+        said = remote.tunnel(host, context).said() if remotely else ()
         raise EngineUnavailableError(
-            f"no Docker engine answers at {host or 'the current context'}{_reason(error)}",
-            hint=_choices(error),
+            f"no Docker engine answers at {_public(host)}{_reason(error)}",
+            hint=_choices(error, host),
+            details=said,
         ) from error
     cli = shutil.which("docker") or "docker"
-    environment = {"DOCKER_CONTEXT": context} if context else {"DOCKER_HOST": host}
-    return Engine(client, streams, facts, "127.0.0.1", "127.0.0.1", cli, environment)
+    # an inherited DOCKER_HOST would win over the context
+    environment = {"DOCKER_CONTEXT": context, "DOCKER_HOST": ""} if context else {"DOCKER_HOST": host}
+    return Engine(client, streams, facts, address, address, cli, environment, remotely)
 
 
 def _sandboxed(box: sandbox.Sandbox, *, own: bool = True) -> Engine:
@@ -274,6 +272,11 @@ def buildx_version(engine: Engine) -> str:
     return words[1].removeprefix("v") if len(words) > 1 else ""
 
 
+def _public(host: str) -> str:
+    """An endpoint without what may be a secret."""
+    return re.sub(r"//[^/@]*@", "//", host)
+
+
 def _reason(error: Exception) -> str:
     text = str(error)
     if "Permission denied" in text:
@@ -285,7 +288,9 @@ def _reason(error: Exception) -> str:
     return ": connection refused" if "refused" in text else ""
 
 
-def _choices(error: Exception) -> str:
+def _choices(error: Exception, host: str) -> str:
+    if remote.is_remote(host):
+        return "see that `docker --context NAME version` answers, without asking for anything"
     if "Permission denied" in str(error):
         return "add yourself to the group that owns the socket (usually docker), or run `engine.up` as root"
     return (

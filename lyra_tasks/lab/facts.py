@@ -27,6 +27,9 @@ def gather(
     folder. ConfigurationError for a required value that is nowhere.
     """
     engine = work.engine
+    subpaths = engine.facts.api >= _SUBPATHS
+    if engine.remote and not subpaths:
+        _require_no_files(work.config.services, engine.facts.version)
     services = {
         name: _service(work, name, service, _image_id(service, records))
         for name, service in work.config.services.items()
@@ -34,11 +37,22 @@ def gather(
     return LabFacts(
         run=run or work.run,
         publish_on=engine.publish_on,
-        subpaths=engine.facts.api >= _SUBPATHS,
+        subpaths=subpaths,
         health_starts_fast=engine.facts.api >= _START_INTERVAL,
         files_folder=str(files_folder or work.folder / "mounts"),
         services=services,
     )
+
+
+def _require_no_files(services: Mapping[str, Service], version: str) -> None:
+    """Without subpaths of volumes, configs and secrets are mounted from this machine, which that engine cannot see."""
+    named = [f"services.{name}" for name, service in services.items() if service.configs or service.secrets]
+    if named:
+        raise PreconditionError(
+            f"Docker Engine {version} on another machine cannot be given configs and secrets",
+            hint="use an engine of version 26.0 or newer there, or an older one on this machine",
+            details=tuple(named),
+        )
 
 
 def _image_id(service: Service, records: Mapping[str, ImageRecord]) -> str:

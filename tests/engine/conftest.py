@@ -11,7 +11,7 @@ from tests.conftest import ours
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nothing_stays_for_the_next_module(engine: Engine) -> Iterator[None]:
+def nothing_stays_for_the_next_module(shared_engine: Engine) -> Iterator[None]:
     """What a module leaves in the shared engine fails there, and not in whichever module comes next."""
     yield
-    assert ours(engine) == []
+    assert ours(shared_engine) == []

@@ -27,7 +27,7 @@ ATTACKS = {
     "mounting": (f"{BUSYBOX} mount -t tmpfs none /tmp", 1, "permission denied"),
     "finding the socket of the engine": (f"{BUSYBOX} ls /var/run/docker.sock /run/docker.sock", 1, "No such file"),
     "making a device": (f"{BUSYBOX} mknod /data/disk b 8 0", 1, "Operation not permitted"),
-    "resolving a name outside": (f"{BUSYBOX} nslookup example.org", 1, "127.0.0.11"),
+    "resolving a name outside": (f"{BUSYBOX} nslookup web && {BUSYBOX} nslookup example.org", 1, "Name:"),
     "reaching an address outside": (f"{BUSYBOX} nc -w 3 192.0.2.1 80 < /dev/null", 1, ""),
     "having a capability": (f"{BUSYBOX} grep CapEff /proc/self/status", 0, "0000000000000000"),
     "gaining privileges": (f"{BUSYBOX} grep NoNewPrivs /proc/self/status", 0, "1"),

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.engine.connect import Engine
+from lyra_tasks.engine.holder import holder_image
+from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.engine.streams import wait_for
 from lyra_tasks.records.journal import Journal
-from tests.conftest import Project
+from tests.conftest import Project, ours
 
 KILLS = int(os.environ.get("LYRA_TEST_KILLS", "6"))
 SEED = int(os.environ.get("LYRA_TEST_SEED", str(random.randrange(10**6))))
@@ -99,3 +101,20 @@ def test_a_run_that_ends_in_order_leaves_neither_lock_nor_reaper(tiny: Project) 
     assert tiny.lyra("build", "test").code == 0
     assert wait_for(lambda: not reapers(tiny), 5)
     assert [path for folder in tiny.state.glob("*/running") for path in Path(folder).iterdir()] == []
+
+
+class Killed(Owner):
+    """A run that ends before it can write down what it has made."""
+
+    def made(self, kind: str, ids: dict[str, str]) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_image_whose_maker_was_killed_before_it_knew_the_id_is_cleaned_away(tiny: Project, engine: Engine) -> None:
+    assert tiny.lyra("build").code == 0
+    (journal,) = tiny.state.glob("*/journal.jsonl")
+    with pytest.raises(KeyboardInterrupt):
+        holder_image(engine, Killed(Journal(journal), "killed", journal.parent.name))
+    assert [name for name in ours(engine) if "/holder:" in name]
+    tiny.clean()
+    assert ours(engine) == []

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.sandbox import Sandbox, cgroups, layout
+from lyra_tasks.engine.sandbox import Sandbox, cgroups, layout, network
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError, UsageError
 from tests.engine.sandboxes import CACHE, IMAGE, client_of, import_busybox, traces, up, website
 
@@ -199,6 +199,13 @@ def test_what_a_killed_engine_left_is_cleared(tmp_path: Path) -> None:
     report = sandbox.down(tmp_path, purge=True)
     assert (report.was_running, report.left) == (False, ())
     assert traces(tmp_path) == before
+
+
+def test_an_interface_of_the_same_name_that_is_another_sandbox_s_by_now_stays(engine: Sandbox) -> None:
+    record = layout.read_record(layout.places_of(engine.state))
+    assert record is not None
+    network.disconnect(layout.places_of(engine.state).engine, record.link, "lyra-0123456789")
+    assert Path("/sys/class/net", record.link).exists()
 
 
 def test_ending_what_never_ran_is_no_error(tmp_path: Path) -> None:

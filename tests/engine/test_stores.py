@@ -86,6 +86,19 @@ def leftovers(box: sandbox.Sandbox) -> str:
 
 
 @pytest.fixture(scope="module")
+def containerd(
+    box: sandbox.Sandbox, tmp_path_factory: pytest.TempPathFactory, cache: Path
+) -> Iterator[sandbox.Sandbox]:
+    """The session's engine if it has the containerd store, else one that has."""
+    if box.store == "containerd":
+        yield box
+        return
+    state = tmp_path_factory.mktemp("containerd")
+    yield sandbox.up(state, cache=cache)
+    sandbox.down(state, purge=True)
+
+
+@pytest.fixture(scope="module")
 def classic(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sandbox.Sandbox]:
     """Today's engine with the classic store."""
     state = tmp_path_factory.mktemp("classic")
@@ -123,8 +136,8 @@ def from_classic(make: Make, classic: sandbox.Sandbox) -> Bundled:
 
 
 @pytest.fixture(scope="module")
-def from_containerd(make: Make, box: sandbox.Sandbox) -> Iterator[Bundled]:
-    made = bundled(make(box), box)
+def from_containerd(make: Make, containerd: sandbox.Sandbox) -> Iterator[Bundled]:
+    made = bundled(make(containerd), containerd)
     yield made
     made.project.clean()
 
@@ -213,9 +226,9 @@ def test_engine_20_names_every_base_that_it_cannot_be_given(make: Make, old: san
 
 
 def test_a_base_that_is_only_built_on_does_not_stay_as_an_image_without_a_name(
-    make: Make, box: sandbox.Sandbox, classic: sandbox.Sandbox
+    make: Make, containerd: sandbox.Sandbox, classic: sandbox.Sandbox
 ) -> None:
-    for each in (box, classic):
+    for each in (containerd, classic):
         project = make(each)
         (project.root / "app" / "Dockerfile").write_text(ON_PACKAGES)
         project.replace(".lyra.toml", '\n[images.web]\ncontext = "app"\n', PACKAGES)

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, collapse_addresses
 from pathlib import Path
@@ -45,8 +46,11 @@ def tool_environment(engine: Path) -> dict[str, str]:
     }
 
 
-def connect(engine: Path, pid: int) -> Uplink:
-    """Join the network namespace of process `pid` to this machine's by a pair of interfaces that dies with it."""
+def connect(engine: Path, pid: int, owner: str) -> Uplink:
+    """Join the network namespace of process `pid` to this machine's by a pair of interfaces that dies with it.
+
+    Its name is free again then, and may soon be another sandbox's: the interface also says whose it is.
+    """
     for link, subnet in candidates(_taken(engine)):
         if _exists(link):
             continue
@@ -57,6 +61,7 @@ def connect(engine: Path, pid: int) -> Uplink:
             continue
         steps = [
             ["link", "set", link, "addrgenmode", "none"],
+            ["link", "set", link, "alias", owner],
             ["addr", "add", f"{gateway}/{subnet.prefixlen}", "dev", link],
             ["link", "set", link, "up"],
         ]
@@ -103,9 +108,11 @@ def closed(engine: Path) -> list[IPv4Network]:
     return list(collapse_addresses([*tap, *resolver, _LINK_LOCAL, *_BASES, *own, *behind]))
 
 
-def disconnect(engine: Path, link: str) -> None:
+def disconnect(engine: Path, link: str, owner: str) -> None:
     """Remove this machine's end, and with it the other, if the kernel has not done so yet."""
-    if _exists(link):
+    with suppress(OSError):
+        if Path("/sys/class/net", link, "ifalias").read_text().strip() != owner:
+            return
         _ip(engine, "link", "delete", link)
 
 

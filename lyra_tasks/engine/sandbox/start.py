@@ -93,7 +93,7 @@ def run(plan: StartPlan) -> Sandbox:
             os.close(gate_reader)
         first, second = _wait_for_pids(places, gate)
         cgroups.enter(places.name, [first, second])
-        uplink = network.connect(places.engine, first)
+        uplink = network.connect(places.engine, first, places.name)
         record = _record(plan, first, uplink)
         write_record(places, record)
         os.write(gate, f"{uplink.gateway} {uplink.address}\n".encode())

@@ -54,7 +54,7 @@ def clear(places: Places) -> DownReport:
         raise EngineUnavailableError("the sandbox engine belongs to root", hint="run this as root")
     killed = _end(places, record) if running and record is not None else False
     if record is not None:
-        network.disconnect(places.engine, record.link)
+        network.disconnect(places.engine, record.link, places.name)
     left = [str(path) for path in cgroups.remove(places.name)]
     if places.runtime.exists():
         shutil.rmtree(places.runtime)
