@@ -122,8 +122,8 @@ def _packed(plan: PromotionPlan, work: Workspace, spool: Path) -> dict[str, Pack
     spool.mkdir()
     names = [each.record.engine_id for each in plan.archives]
     wanted = {each.image: Wanted(each.record.engine_id, each.record.platform) for each in plan.archives}
-    with saved(work.engine, names) as stream:
-        packed = pack(stream, wanted, spool, plan.compression)
+    with saved(work.engine, names) as stream, console.doing(f"packing {', '.join(wanted)}") as now:
+        packed = pack(now.counted(stream), wanted, spool, plan.compression)
     for each in plan.archives:
         identity = packed[each.image].identity
         if identity.config_digest != each.record.config_digest:
@@ -137,8 +137,9 @@ def _packed(plan: PromotionPlan, work: Workspace, spool: Path) -> dict[str, Pack
 def _archived(plan: PromotionPlan, archive: PlannedArchive, image: PackedImage, stage: Path) -> BundledImage:
     """Write one archive and read it back, every byte of it; what was compressed here is also unpacked again."""
     path = stage / archive.file
-    write_archive(path, image, archive.references, archive_annotations(plan), plan.facts.epoch)
-    contents = check_archive(path, expected=image.identity, unpack=not image.kept)
+    with console.doing(f"{archive.image}: writing the archive and reading it back"):
+        write_archive(path, image, archive.references, archive_annotations(plan), plan.facts.epoch)
+        contents = check_archive(path, expected=image.identity, unpack=not image.kept)
     identity = image.identity
     console.note(f"{archive.image}: {console.size(contents.size)}, read back and whole")
     return BundledImage(

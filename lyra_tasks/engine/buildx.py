@@ -8,7 +8,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -57,6 +57,7 @@ def bake(
         log.open("a", encoding="utf-8") as file,
         _child(command, environment) as (process, lines),
         _ended_after(timeout, process) as late,
+        nullcontext() if quiet else console.doing(f"building {', '.join(targets) or 'the images'}"),
     ):
         for line in lines:
             _pass_on(line, masked, file, tail, quiet=quiet)

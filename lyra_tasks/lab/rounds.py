@@ -35,7 +35,10 @@ def make_checks(lab: Lab, tests: Sequence[Test], root: Path, conduct: Conduct, r
     """
     for number in range(1, conduct.repeat + 1):
         for test in tests:
-            result = _with_retries(lab, test, root)
+            passed = sum(each.outcome == "passed" for each in results)
+            with console.doing(f"check {len(results) + 1} of {len(tests) * conduct.repeat}: {test.name}") as now:
+                now.detail = f"{passed} passed"
+                result = _with_retries(lab, test, root)
             if conduct.repeat > 1:
                 result = result.model_copy(update={"name": f"{result.name} (round {number})"})
             lab.events.append(

@@ -136,7 +136,8 @@ class Lab:
         if not service.planned.attended:
             return
         try:
-            wait_until_ready(self.engine, service)
+            with console.doing(f"{name}: starting"):
+                wait_until_ready(self.engine, service)
         except VerdictError:
             now = objects.state(self.engine, service.id)
             if not now.running:
@@ -203,12 +204,13 @@ class Lab:
 
         ResidueError names what the engine would not give back.
         """
-        objects.kill(self.engine, [each.id for each in self.services.values()])
-        for service in self.services.values():
-            if hasattr(service.log, "_thread"):
-                service.log.finish()
-            service.last = objects.state(self.engine, service.id)
-        remove_run(self.engine, self.owner)
+        with console.doing("taking the lab away"):
+            objects.kill(self.engine, [each.id for each in self.services.values()])
+            for service in self.services.values():
+                if hasattr(service.log, "_thread"):
+                    service.log.finish()
+                service.last = objects.state(self.engine, service.id)
+            remove_run(self.engine, self.owner)
 
 
 def remove_run(engine: Engine, owner: Owner) -> None:

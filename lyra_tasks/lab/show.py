@@ -47,7 +47,7 @@ def verdict(verdict: Verdict) -> None:
         for deviation in verdict.deviations:
             console.warn(f"deviation from {deviation.rule} for {deviation.scope} until {deviation.expires}")
         passed = f"{len(evidence.checks) - len(failed)} of {len(evidence.checks)} checks passed"
-        console.say(f"{passed} in {evidence.seconds:.1f} s; logs and metrics in {shown(verdict.folder)}")
+        console.say(f"{passed} in {evidence.seconds:.1f} s; report.html, logs and metrics in {shown(verdict.folder)}")
         if verdict.kept_running:
             console.say("the services run on until `clean`:")
             for name, address in verdict.kept_running.items():

@@ -7,13 +7,24 @@ from typing import Any
 
 from invoke.collection import Collection
 
-from lyra_tasks.tasks import configuration, development, engine, lifecycle, promotion, release, runs, setting_up
+from lyra_tasks.tasks import (
+    configuration,
+    development,
+    engine,
+    lifecycle,
+    overview,
+    promotion,
+    release,
+    runs,
+    setting_up,
+)
 
 
 def lyra_collection(*own: Any) -> Collection:
     """Lyra's words; `own` are further tasks, collections or modules, added beside them."""
     top = Collection(
         setting_up.init,
+        overview.status,
         lifecycle.build,
         lifecycle.test,
         lifecycle.promote,

@@ -1,0 +1,1 @@
+"""Looking at the whole: what is built, tested and promoted, what runs, what was done."""
