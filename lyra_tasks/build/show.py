@@ -15,11 +15,20 @@ def planned(plan: BuildPlan) -> None:
 
 def built(images: tuple[Built, ...]) -> None:
     """A line per image: reference, digest, size, and whether it is another one than before."""
+    if console.is_json():
+        return console.document(
+            {
+                "images": {
+                    each.record.image: each.record.model_dump(mode="json") | {"new": each.changed} for each in images
+                }
+            }
+        )
     for each in images:
         record = each.record
         state = console.style("new", "green") if each.changed else "unchanged"
         digest = record.config_digest[:19]
         console.say(f"{record.reference}  {digest}  {console.size(record.size)}  {state}")
+    return None
 
 
 def bases(resolution: Resolution) -> None:

@@ -164,15 +164,16 @@ def _packed(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache
 def _from_engine(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache) -> dict[str, PackedImage]:
     names = [each.record.engine_id for each in plan.archives]
     wanted = {each.image: Wanted(each.record.engine_id, each.record.platform) for each in plan.archives}
-    with saved(work.engine, names) as stream:
-        return pack(stream, wanted, spool, plan.compression, cache)
+    with saved(work.engine, names) as stream, console.doing(f"packing {', '.join(wanted)}") as now:
+        return pack(now.counted(stream), wanted, spool, plan.compression, cache)
 
 
 def _archived(plan: PromotionPlan, archive: PlannedArchive, image: PackedImage, stage: Path) -> BundledImage:
     """Write one archive and read it back, every byte of it; what was compressed just now is also unpacked again."""
     path = stage / archive.file
-    write_archive(path, image, archive.references, archive_annotations(plan), plan.facts.epoch)
-    contents = check_archive(path, expected=image.identity, unpack=image.fresh)
+    with console.doing(f"{archive.image}: writing the archive and reading it back"):
+        write_archive(path, image, archive.references, archive_annotations(plan), plan.facts.epoch)
+        contents = check_archive(path, expected=image.identity, unpack=image.fresh)
     identity = image.identity
     console.note(f"{archive.image}: {console.size(contents.size)}, read back and whole")
     return BundledImage(

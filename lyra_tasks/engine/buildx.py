@@ -58,6 +58,7 @@ def bake(
         log.open("a", encoding="utf-8", buffering=1) as file,
         _child(command, environment) as (process, lines),
         ending(process.terminate),
+        nullcontext() if quiet else console.doing(f"building {', '.join(targets) or 'the images'}"),
     ):
         for line in lines:
             _pass_on(line, masked, file, tail, quiet=quiet)

@@ -129,7 +129,8 @@ def connect_running(config: Configuration, paths: Paths) -> Engine | None:
 
 def start_sandbox(config: Configuration, paths: Paths) -> sandbox.Sandbox:
     """The project's sandbox engine, started if it is not running yet."""
-    return sandbox.up(paths.state, cache=paths.cache, suite=config.engine.suite)
+    with console.doing("starting the private engine"):
+        return sandbox.up(paths.state, cache=paths.cache, suite=config.engine.suite)
 
 
 class UnfitEngineError(EngineUnavailableError):

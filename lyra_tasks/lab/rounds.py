@@ -36,7 +36,11 @@ def make_checks(lab: Lab, group: PlannedGroup, means: Means, conduct: Conduct, r
         for test in group.tests:
             if lab.halt.enough.is_set():
                 return
-            result = _with_retries(lab, test, means)
+            passed = sum(each.outcome == "passed" for each in results)
+            place = f"{len(results) + 1} of {len(group.tests) * conduct.repeat}"
+            with console.doing(f"{group.name or 'check'} {place}: {test.name}") as now:
+                now.detail = f"{passed} passed"
+                result = _with_retries(lab, test, means)
             lab.halt.pass_by()
             name = f"{result.name} (round {number})" if conduct.repeat > 1 else result.name
             result = result.model_copy(update={"name": name, "group": group.name})

@@ -179,7 +179,8 @@ class Lab:
         if not service.planned.attended:
             return
         try:
-            wait_until_ready(self.engine, service)
+            with console.doing(f"{name}: starting"):
+                wait_until_ready(self.engine, service)
         except VerdictError:
             now = objects.state(self.engine, service.id)
             if not now.running:
@@ -262,11 +263,12 @@ class Lab:
 
         ResidueError names what the engine would not give back.
         """
-        self.kill()
-        for service in self.services.values():
-            service.log.finish()
-            service.last = objects.state(self.engine, service.id)
-        remove_run(self.engine, self.owner, self.plan.prefix)
+        with console.doing("taking the lab away"):
+            self.kill()
+            for service in self.services.values():
+                service.log.finish()
+                service.last = objects.state(self.engine, service.id)
+            remove_run(self.engine, self.owner, self.plan.prefix)
 
 
 def remove_run(engine: Engine, owner: Owner, prefix: str = "") -> None:

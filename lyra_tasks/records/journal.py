@@ -81,6 +81,19 @@ class Journal:
             if entry is not None:
                 yield entry
 
+    def newest(self, size: int = 1 << 18) -> list[Entry]:
+        """The readable entries within the last `size` bytes, oldest first: as quick however long the history is."""
+        try:
+            with self.path.open("rb") as file:
+                end = file.seek(0, os.SEEK_END)
+                begin = file.seek(max(end - size, 0))
+                lines = file.read().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return []
+        # the first line is whole only where the file begins
+        found = (_parse(line) for line in lines[1 if begin else 0 :])
+        return [entry for entry in found if entry is not None]
+
     def problems(self) -> list[str]:
         """What is wrong with the chain: lines edited, removed, reordered or unreadable. Empty for a sound journal."""
         found = []

@@ -119,7 +119,7 @@ def _event(at: float, event: Mapping[str, Any], lines: Sequence[tuple[float, str
         return _Instant(at, "started", "", False, _first(lines, at, at + _FIRST_LINE))
     if what == "ready":
         return _Instant(at, f"ready after {event['seconds']:.1f} s", "", False, _last(lines, at))
-    return _Instant(at, f"ended: {outcome}", "failed", True, _last(lines, at))
+    return _Instant(at, f"ended: {outcome}", "", True, _last(lines, at))
 
 
 def _peaks(

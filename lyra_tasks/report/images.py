@@ -43,12 +43,23 @@ class ImageRow:
 def image_rows(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> tuple[ImageRow, ...]:
     """Every image of a bundle, by name; a layer is known if any image of the version before has the same blob."""
     before = {each["name"]: each for each in previous.get("images", ())}
-    known = {layer["digest"] for each in before.values() for layer in each["layers"]}
+    known = _known(previous)
     totals = [sum(layer["size"] for layer in each["layers"]) for each in [*manifest["images"], *before.values()]]
     widest = max(totals, default=0) or 1
     return tuple(
         _image(each, before.get(each["name"]), known, widest, compared=bool(before)) for each in manifest["images"]
     )
+
+
+def fresh_bytes(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> int:
+    """Bytes of the layers that the version before had not; what images share counts once."""
+    known = _known(previous)
+    layers = {layer["digest"]: layer["size"] for each in manifest["images"] for layer in each["layers"]}
+    return sum(size for digest, size in layers.items() if digest not in known)
+
+
+def _known(previous: Mapping[str, Any]) -> set[str]:
+    return {layer["digest"] for each in previous.get("images", ()) for layer in each["layers"]}
 
 
 def _image(
@@ -89,8 +100,8 @@ def _image(
 
 def _change(image: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
     if before is None:
-        return "a new image"
+        return "an image that is new"
     difference = sum(layer["size"] for layer in image["layers"]) - sum(layer["size"] for layer in before["layers"])
     if not difference:
-        return "the same size"
-    return f"{'+' if difference > 0 else '−'}{console.size(abs(difference))}"  # noqa: RUF001
+        return "as large as before"
+    return f"{console.size(abs(difference))} {'more' if difference > 0 else 'less'} than before"

@@ -12,7 +12,7 @@ from typing import Any
 from lyra_tasks import console
 from lyra_tasks.records.documents import Documents
 from lyra_tasks.report.happenings import stories
-from lyra_tasks.report.images import image_rows
+from lyra_tasks.report.images import fresh_bytes, image_rows
 
 _HERE = Path(__file__).parent
 _KINDS = {"deb": "Debian", "apk": "Alpine", "pypi": "Python", "npm": "npm", "rpm": "RPM", "golang": "Go"}
@@ -48,6 +48,7 @@ def page(documents: Documents) -> str:
         manifest=documents.manifest,
         previous=documents.previous,
         images=image_rows(documents.manifest, documents.previous) if documents.manifest else (),
+        fresh=fresh_bytes(documents.manifest, documents.previous) if documents.manifest else 0,
         packages={name: _packages(sbom) for name, sbom in sorted(documents.sboms.items())},
         services=documents.environment.get("services", {}),
         deviations=documents.deviations.get("deviations", []),

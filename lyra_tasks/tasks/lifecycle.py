@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from lyra_tasks import console
 from lyra_tasks.tasks import development
 from lyra_tasks.tasks.session import workspace
-from lyra_tasks.tasks.word import dry, line_flags, number, word
+from lyra_tasks.tasks.word import dry, line_flags, next_words, number, word
 
 
 @word(
@@ -15,7 +16,14 @@ from lyra_tasks.tasks.word import dry, line_flags, number, word
     no_cache="build every step anew",
     pull="look for newer base images, as Docker does; what the lock pins stays",
 )
-def build(c: Any, image: Any = None, no_cache: bool = False, pull: bool = False, dry_run: bool = False) -> None:
+def build(
+    c: Any,
+    image: Any = None,
+    no_cache: bool = False,
+    pull: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
     """Build the images in parallel; says what is new."""
     from lyra_tasks.build import facts, plan, run, show
 
@@ -24,7 +32,8 @@ def build(c: Any, image: Any = None, no_cache: bool = False, pull: bool = False,
     planned = plan.plan(work.config, facts.gather(work, chosen), chosen, plan.BuildFlags(no_cache, pull))
     if dry(c):
         return show.planned(planned)
-    return show.built(run.run(planned, engine=work.engine, owner=work.owner, store=work.images, folder=work.folder))
+    show.built(run.run(planned, engine=work.engine, owner=work.owner, store=work.images, folder=work.folder))
+    return console.next_step(*next_words("build", "test", "to prove them"))
 
 
 @word(
@@ -53,7 +62,8 @@ def test(
     if dry(c):
         return show.planned(planned)
     with reported(workspace().folder):
-        return show.verdict(trial.run(planned))
+        show.verdict(trial.run(planned))
+    return console.next_step(*next_words("test", "promote", "to pack these very bytes into a bundle"))
 
 
 @word()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lyra_tasks import console
 from lyra_tasks.tasks.session import workspace
 from lyra_tasks.tasks.word import dry, word
 
@@ -26,7 +27,10 @@ def verify(
     from lyra_tasks.bundle.verify_any import verify_any
 
     trust = trust_of(allowed_signers, signer, revoked)
-    show.verified(verify_any(Path(path) if path else show.newest(workspace().bundles), trust))
+    bundle = Path(path) if path else show.newest(workspace().bundles)
+    with console.doing(f"checking every byte of {bundle.name}"):
+        report = verify_any(bundle, trust)
+    show.verified(report)
 
 
 @word(

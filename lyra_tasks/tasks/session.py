@@ -40,6 +40,22 @@ def workspace(*, in_part: bool = False) -> Workspace:
     return _workspace()
 
 
+def looking() -> Workspace:
+    """The workspace for a word that only looks, as often as somebody likes: what is looked at is not journaled.
+
+    It is read anew each time, unless a word before it on the line has opened one.
+    """
+    if _open:
+        return _workspace()
+    from lyra_tasks.config.load import load_in_part
+    from lyra_tasks.engine.workspace import open_workspace
+
+    loaded = load_in_part()
+    if loaded.fault is not None:
+        _warn_of(loaded.fault)
+    return open_workspace(loaded)
+
+
 @cache
 def _loaded() -> Loaded:
     from lyra_tasks.config.load import load_in_part

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from invoke.exceptions import Exit
+from invoke.parser.argument import Argument
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
@@ -26,6 +27,8 @@ _HELP = {
     "json": "one JSON document on stdout, all else on stderr (holds for the whole line)",
     "yes": "do not ask (holds for the whole line)",
 }
+_STEPS = {"build", "test", "release", "promote", "verify", "clean"}
+_QUIET = "say nothing but warnings and faults; the exit code tells the rest (holds for the whole line)"
 
 
 class Word(Task):  # type: ignore[type-arg]
@@ -51,12 +54,14 @@ class Word(Task):  # type: ignore[type-arg]
             if argument.positional and argument.default is not None:
                 argument.positional = _path_follows(self.name)
                 argument.default = None if argument.positional else argument.default
-        return arguments
+        return [*arguments, Argument(name="quiet", kind=bool, default=False, help=_QUIET)]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from lyra_tasks.tasks import session
 
         console.json_mode("--json" in line_flags())
+        console.quiet_mode("--quiet" in line_flags())
+        kwargs.pop("quiet", None)
         signal.signal(signal.SIGTERM, _terminated)
         began = session.begin(self.name)
         try:
@@ -129,6 +134,12 @@ def remainder() -> list[str]:
     """What stands after `--`, word by word as the shell gave it; Invoke would join it and lose the quotes."""
     words = sys.argv[1:]
     return words[words.index("--") + 1 :] if "--" in words else []
+
+
+def next_words(ran: str, following: str, purpose: str) -> tuple[str, str]:
+    """What to type after the word that `ran`, and why; nothing where the line goes on by itself, or only looked."""
+    goes_on = [each for each in sys.argv[1:] if each in _STEPS][-1:] != [ran]
+    return ("", "") if goes_on or "--only" in line_flags() else (following, purpose)
 
 
 def number(text: str, option: str) -> int:

@@ -13,6 +13,7 @@ from lyra_tasks.tasks import (
     doctor,
     engine,
     lifecycle,
+    overview,
     promotion,
     release,
     rules,
@@ -27,6 +28,7 @@ def lyra_collection(*own: Any) -> Collection:
     top = Collection(
         setting_up.init,
         doctor.doctor,
+        overview.status,
         lifecycle.build,
         lifecycle.test,
         lifecycle.promote,

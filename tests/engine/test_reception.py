@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from lyra_tasks.bundle.reported import documents_of_bundle
 from lyra_tasks.config.load import load
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.debian import AptWorkspace, unpack
 from lyra_tasks.lab.payload import hardening
+from lyra_tasks.report.page import page
 from tests.conftest import Project
 from tests.engine.clones import clone
 
@@ -171,6 +173,18 @@ def test_skopeo_finds_the_same_image_in_either_form_of_an_archive(
         manifest = json.loads(subprocess.run(inspect, check=True, capture_output=True).stdout)
         assert manifest["config"]["digest"] == image["config_digest"]
         assert len(manifest["layers"]) == len(image["diff_ids"])
+
+
+def test_the_report_is_made_of_the_bundles_own_documents_and_of_nothing_else(bundle: Path, demo: Project) -> None:
+    report = (bundle / "report.html").read_text()
+    assert page(documents_of_bundle(bundle)) == report
+    events = json.loads((bundle / "evidence" / "metrics.json").read_text())["events"]
+    assert {each["what"] for each in events} == {"started", "ready", "check"}
+    for known in ("front page greets", "ADMIN_TOKEN", "/run/secrets/session_key", "ready after", "Every rule is kept"):
+        assert known in report
+    assert "only-for-tests" not in report, "the value of a secret"
+    (run,) = demo.root.glob(".lyra/runs/*/report.html")
+    assert "front page greets" in run.read_text()
 
 
 def test_an_engine_loads_what_was_promoted_and_nothing_else(proxima: Proxima) -> None:

@@ -20,7 +20,9 @@ def test_build_test_and_clean_in_one_line_leave_nothing_but_records(tiny: Projec
     assert ours(engine) == []
     runs = list((tiny.root / ".lyra" / "runs").iterdir())
     assert len(runs) == 1, "one command line is one run"
-    assert {"bake.json", "tests.json", "tests.xml", "metrics.json", "logs"} <= {path.name for path in runs[0].iterdir()}
+    assert {"bake.json", "tests.json", "tests.xml", "metrics.json", "report.html", "logs"} <= {
+        path.name for path in runs[0].iterdir()
+    }
     assert (runs[0] / "logs" / "web.log").is_file()
     (journal,) = tiny.state.glob("*/journal.jsonl")
     assert Journal(journal).problems() == []

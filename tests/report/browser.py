@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -17,91 +19,31 @@ from lyra_tasks.engine.debian import AptWorkspace, unpack
 from lyra_tasks.run import locked
 
 # what the browser links besides libc, all of bookworm, so that it runs on newer ones, too; about 100 MB, once
-PACKAGES = [
-    "chromium-headless-shell",
-    "chromium-common",
-    "fontconfig-config",
-    "fonts-dejavu-core",
-    "libasound2",
-    "libasyncns0",
-    "libatk1.0-0",
-    "libatspi2.0-0",
-    "libblkid1",
-    "libbrotli1",
-    "libbsd0",
-    "libcap2",
-    "libdav1d6",
-    "libdbus-1-3",
-    "libdouble-conversion3",
-    "libdrm2",
-    "libexpat1",
-    "libffi8",
-    "libflac12",
-    "libfontconfig1",
-    "libfreetype6",
-    "libgbm1",
-    "libgcrypt20",
-    "libglib2.0-0",
-    "libgpg-error0",
-    "libgraphite2-3",
-    "libharfbuzz-subset0",
-    "libharfbuzz0b",
-    "libjpeg62-turbo",
-    "liblz4-1",
-    "liblzma5",
-    "libmd0",
-    "libminizip1",
-    "libmount1",
-    "libmp3lame0",
-    "libmpg123-0",
-    "libnspr4",
-    "libnss3",
-    "libogg0",
-    "libopenh264-7",
-    "libopus0",
-    "libpcre2-8-0",
-    "libpng16-16",
-    "libpulse0",
-    "libselinux1",
-    "libsndfile1",
-    "libsqlite3-0",
-    "libsystemd0",
-    "libudev1",
-    "libvorbis0a",
-    "libvorbisenc2",
-    "libwayland-server0",
-    "libx11-6",
-    "libx11-xcb1",
-    "libxau6",
-    "libxcb1",
-    "libxcomposite1",
-    "libxdamage1",
-    "libxdmcp6",
-    "libxext6",
-    "libxfixes3",
-    "libxi6",
-    "libxkbcommon0",
-    "libxnvctrl0",
-    "libxrandr2",
-    "libxrender1",
-    "libzstd1",
-    "zlib1g",
-]
+PACKAGES = (
+    "chromium-headless-shell chromium-common fontconfig-config fonts-dejavu-core libasound2 libasyncns0 libatk1.0-0 "
+    "libatspi2.0-0 libblkid1 libbrotli1 libbsd0 libcap2 libdav1d6 libdbus-1-3 libdouble-conversion3 libdrm2 libexpat1 "
+    "libffi8 libflac12 libfontconfig1 libfreetype6 libgbm1 libgcrypt20 libglib2.0-0 libgpg-error0 libgraphite2-3 "
+    "libharfbuzz-subset0 libharfbuzz0b libjpeg62-turbo liblz4-1 liblzma5 libmd0 libminizip1 libmount1 libmp3lame0 "
+    "libmpg123-0 libnspr4 libnss3 libogg0 libopenh264-7 libopus0 libpcre2-8-0 libpng16-16 libpulse0 libselinux1 "
+    "libsndfile1 libsqlite3-0 libsystemd0 libudev1 libvorbis0a libvorbisenc2 libwayland-server0 libx11-6 libx11-xcb1 "
+    "libxau6 libxcb1 libxcomposite1 libxdamage1 libxdmcp6 libxext6 libxfixes3 libxi6 libxkbcommon0 libxnvctrl0 "
+    "libxrandr2 libxrender1 libzstd1 zlib1g"
+)
 AXE = "axe-playwright-python==0.1.8"  # carries axe-core 4.12.1 as axe.min.js; nothing else of it is used
 
 
 def chromium(cache: Path) -> list[str]:
     """The words to start the browser by; it is downloaded and unpacked into the cache if it is not there."""
     folder = cache / "tests" / "chromium"
-    workspace = AptWorkspace(cache / "tests" / "apt", ("bookworm",))
-    workspace.update()
-    debs = workspace.download([f"{name}/bookworm" for name in PACKAGES], folder / "packages", lambda _: None)
-    stamp = "\n".join(sorted(deb.sha256 for deb in debs))
-    with locked(folder / "lock", what="the browser", wait=300):
+    with locked(folder / "lock", what="the browser", wait=600):
         done = folder / "stamp"
-        if not done.exists() or done.read_text() != stamp:
-            unpack(debs, folder / "root")
-            done.write_text(stamp)
+        if not done.exists() or done.read_text() != PACKAGES:
+            workspace = AptWorkspace(cache / "tests" / "apt", ("bookworm",))
+            workspace.update()
+            wanted = [f"{name}/bookworm" for name in PACKAGES.split()]
+            unpack(workspace.download(wanted, folder / "packages", lambda _: None), folder / "root")
+            shutil.rmtree(folder / "packages")
+            done.write_text(PACKAGES)
     root = folder / "root"
     fonts = folder / "fonts.conf"
     fonts.write_text(
@@ -151,6 +93,10 @@ class Page:
         self._send("Page.navigate", url=file.as_uri())
         self.run("new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))")
 
+    def media(self, kind: str) -> None:
+        """Show the page as on a `screen`, or in `print`."""
+        self._send("Emulation.setEmulatedMedia", media=kind)
+
     def run(self, script: str) -> Any:
         """The value of a script, or of what it promises."""
         answer = self._send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
@@ -177,14 +123,17 @@ def browsing(command: list[str], profile: Path) -> Iterator[Page]:
         "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
         f"--user-data-dir={profile}", "--host-resolver-rules=MAP * ~NOTFOUND", "about:blank",
     ]  # fmt: skip
-    # the protocol's two ends must be 3 and 4 in the browser
-    script = f'exec "$@" 3<&{from_us} 4>&{to_us}'
+    # the protocol's two ends must be 3 and 4 in the browser; 10 and up first, lest one overwrites the other
+    ours = [fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, 10) for handle in (from_us, to_us)]
     process = subprocess.Popen(
-        ["sh", "-c", script, "sh", *command, *options],
-        pass_fds=(from_us, to_us),
+        [*command, *options],
+        pass_fds=(3, 4),
+        preexec_fn=lambda: [os.dup2(handle, number) for number, handle in enumerate(ours, start=3)] and None,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    for handle in ours:
+        os.close(handle)
     os.close(from_us)
     os.close(to_us)
     try:

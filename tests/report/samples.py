@@ -1,0 +1,200 @@
+"""Documents of a run and of a bundle as long and as full as real ones get: minutes of samples, an end by memory."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from lyra_tasks.records.documents import Documents
+
+BEGIN = datetime(2026, 11, 23, 21, 15, 4, tzinfo=UTC)
+DIGEST = "sha256:" + "1" * 64
+MEGABYTE = 1000**2
+
+
+def moment(seconds: float) -> str:
+    """A time stamp so many seconds after the run began."""
+    return (BEGIN + timedelta(seconds=seconds)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def digest(number: int) -> str:
+    """A digest like no other."""
+    return f"sha256:{number:064x}"
+
+
+def run(*, passed: bool = True, seconds: int = 240) -> Documents:
+    """A run of two services; one that did not pass ends with the worker out of memory."""
+    samples: dict[str, list[dict[str, Any]]] = {
+        name: [
+            {
+                "at": moment(2.5 + second),
+                "memory": int(limit * (0.35 + 0.2 * math.sin(second / 17) + (0.44 * second / seconds) * (not passed))),
+                "memory_limit": limit,
+                "cpu": round(0.12 + 0.1 * math.sin(second / 5) + (0.3 if second % 60 == 30 else 0), 3),
+                "pids": 4,
+                "pids_limit": 64,
+            }
+            for second in range(seconds)
+        ]
+        for name, limit in (("web", 200 * MEGABYTE), ("worker", 128 * MEGABYTE))
+    }
+    names = [
+        "front page greets",
+        "an entry is taken",
+        "the queue is emptied",
+        "metrics count the entry",
+        "logs are kept",
+    ]
+    checks = [
+        {
+            "name": name, "kind": "http" if number else "exec", "service": "worker" if number == 2 else "web",
+            "outcome": "passed", "message": "", "seconds": 0.02 + number,
+        }
+        for number, name in enumerate(names)
+    ]  # fmt: skip
+    events: list[dict[str, Any]] = []
+    for name in samples:
+        events += [
+            {"at": moment(1), "what": "started", "service": name, "name": "", "outcome": "", "seconds": 0.0},
+            {"at": moment(3), "what": "ready", "service": name, "name": "", "outcome": "", "seconds": 2.0},
+        ]
+    if not passed:
+        checks[2] |= {"outcome": "failed", "message": "status 500, expected 200; the answer begins:\n  no room"}
+        checks[3] |= {"outcome": "error", "message": "could not be made: Connection refused"}
+        ended = {"at": moment(seconds), "what": "ended", "service": "worker", "name": "", "seconds": 0.0}
+        events.append(ended | {"outcome": "out of memory"})
+    for number, check in enumerate(checks):
+        told = {key: check[key] for key in ("name", "service", "outcome", "seconds")}
+        events.append({"at": moment(4 + 40 * number), "what": "check", **told})
+    logs = {
+        name: tuple(
+            f'{moment(second + 1.2)} out {{"level": "info", "event": "request", "path": "/jobs/{second}"}}'
+            for second in range(seconds)
+        )
+        for name in samples
+    }
+    use = {
+        name: {
+            "memory_peak": max(each["memory"] for each in found), "memory_limit": found[0]["memory_limit"],
+            "cpu_peak": max(each["cpu"] for each in found), "cpu_limit": 0.5, "pids_peak": 4, "pids_limit": 64,
+            "oom_killed": not passed and name == "worker", "exit_code": None, "samples": len(found),
+        }
+        for name, found in samples.items()
+    }  # fmt: skip
+    tests = {
+        "schema": "lyra.evidence/1",
+        "set": {"images": {"web": DIGEST, "worker": DIGEST}, "externals": {"cache": DIGEST}, "effective": "2" * 64},
+        "passed": passed,
+        "run": "20261123t211504-3f9a1c",
+        "started_at": "2026-11-23T21:15:04+00:00",
+        "seconds": float(seconds),
+        "engine": {"version": "26.1.5", "store": "containerd", "platform": "linux/amd64"},
+        "checks": checks,
+        "use": use,
+    }
+    metrics = {
+        "schema": "lyra.metrics/1",
+        "events": sorted(events, key=lambda each: str(each["at"])),
+        "services": samples,
+    }
+    return Documents(tests, metrics, logs)
+
+
+def bundle(*, passed: bool = True) -> Documents:
+    """The bundle of such a run: two images, of which some layers are those of the version before."""
+    tested = run(passed=passed)
+    images = [_image("web", 1, [31, 4, 1]), _image("worker", 1, [31, 58, 2])]
+    return Documents(
+        tests=tested.tests,
+        metrics=tested.metrics,
+        logs=tested.logs,
+        manifest={
+            "project": "shop",
+            "description": "What is sold here, and the worker that packs it",
+            "version": "1.3.0",
+            "is_snapshot": True,
+            "created": "2026-11-23T21:00:00Z",
+            "source": {"url": "https://git.example.org/shop.git", "commit": "c" * 40, "dirty": True},
+            "proxima": {"platforms": ["linux/amd64"], "min_engine": "20.10"},
+            "set_digest": DIGEST,
+            "images": images,
+        },
+        previous={"schema": "lyra.previous/1", "version": "1.2.0", "images": [_image("web", 1, [31, 9])]},
+        environment={"services": {"web": _service(), "worker": _service()}},
+        deviations={
+            "deviations": [
+                {
+                    "rule": "container.read-only-root",
+                    "scope": "services.worker",
+                    "reason": "the vendor's start script rewrites its own configuration",
+                    "owner": "ada",
+                    "expires": "2027-03-31",
+                }
+            ]
+        },
+        provenance={
+            "predicate": {
+                "buildDefinition": {
+                    "buildType": "urn:lyra:buildx-bake:1",
+                    "resolvedDependencies": [{"name": "source", "uri": "git+https://git.example.org/shop.git"}],
+                },
+                "runDetails": {
+                    "builder": {"id": "urn:lyra:local-docker-engine", "version": {"lyra-tasks": "0.1.0"}},
+                    "metadata": {"finishedOn": "2026-11-23T21:14:00+00:00"},
+                },
+            }
+        },
+        sboms={name: _sbom() for name in ("web", "worker")},
+    )
+
+
+def _image(name: str, first: int, sizes: list[int]) -> dict[str, Any]:
+    layers = [
+        {"digest": digest(first + number * 100 + size), "size": size * MEGABYTE, "unpacked_size": size * 3 * MEGABYTE}
+        for number, size in enumerate(sizes)
+    ]
+    return {
+        "name": name,
+        "services": [name],
+        "references": [f"shop/{name}:1.3.0"],
+        "file": f"images/{name}-1.3.0-linux-amd64.tar",
+        "sha256": "3" * 64,
+        "size": sum(sizes) * MEGABYTE,
+        "platform": "linux/amd64",
+        "config_digest": DIGEST,
+        "manifest_digest": DIGEST,
+        "layers": layers,
+        "bases": {"python:3.12-slim-bookworm": DIGEST},
+    }
+
+
+def _service() -> dict[str, Any]:
+    return {
+        "user": "10001:10001",
+        "limits": {"cpus": 0.5, "memory": 128 * 1024**2, "pids": 64},
+        "egress": True,
+        "depends_on": ["cache"],
+        "environment": [
+            {"name": "GREETING", "required": False, "secret": False, "default": "hello", "description": "first line",
+             "from": "configuration"},
+            {"name": "ADMIN_TOKEN", "required": True, "secret": True, "default": None, "description": "opens /admin",
+             "from": "configuration"},
+            {"name": "PYTHON_VERSION", "required": False, "secret": False, "default": "3.12", "description": "",
+             "from": "image"},
+        ],
+        "secrets": [{"path": "/run/secrets/key", "variable": "WEB_KEY_FILE", "description": "signs the cookie"}],
+        "volumes": [{"path": "/data", "size": 64 * 1024**2, "owner": "10001:10001", "description": "the database"}],
+        "ports": [{"port": 8000, "name": "http", "variable": "WEB_HTTP_PUBLISH"}],
+        "configs": [{"path": "/etc/shop.toml", "file": "configs/web/site.toml", "description": "title and theme"}],
+    }  # fmt: skip
+
+
+def _sbom() -> dict[str, Any]:
+    packages = [
+        {"type": "library", "name": f"library-{number}", "version": f"1.{number}.0-2+deb12u{number}",
+         "purl": f"pkg:{'deb/debian' if number % 3 else 'pypi'}/library-{number}@1.{number}.0",
+         "licenses": [{"license": {"name": "BSD-3-Clause"}}]}
+        for number in range(90)
+    ]  # fmt: skip
+    return {"components": [{"type": "operating-system", "name": "Debian GNU/Linux"}, *packages]}

@@ -1,0 +1,90 @@
+"""The report in a real browser: silent, alone, readable on a telephone, and by those who cannot see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.report.page import page
+from tests.report import samples
+from tests.report.browser import Page, axe, browsing, chromium
+
+VIOLATIONS = """axe.run(document, {resultTypes: ['violations']}).then(found => found.violations.map(
+  each => each.id + ': ' + each.nodes.slice(0, 3).map(node => node.html.slice(0, 200)).join(' | ')))"""
+OVERFLOW = """[...document.querySelectorAll('body *')].filter(
+  each => each.getBoundingClientRect().right > WIDTH + 1 && !each.closest('thead')).map(
+  each => each.outerHTML.slice(0, 120))"""
+UNFOLD = "document.querySelectorAll('details').forEach(each => { each.open = true })"
+
+
+@pytest.fixture(scope="module")
+def browser(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """One headless browser; that it cannot be had is a failure, never a skip: the page would go unseen."""
+    with browsing(chromium(cache), tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
+
+
+@pytest.fixture(scope="module")
+def accessibility(cache: Path) -> str:
+    return axe(cache)
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    """The report of a bundle with everything in it, its package lists short."""
+    documents = samples.bundle(passed=False)
+    for sbom in documents.sboms.values():
+        del sbom["components"][8:]
+    file = tmp_path / "report.html"
+    file.write_text(page(documents), encoding="utf-8")
+    return file
+
+
+def test_a_bad_page_is_found_out(browser: Page, accessibility: str, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.html"
+    bad.write_text(
+        "<title>bad</title><script>console.error('oh')</script><img src='http://example.org/x.png'>"
+        "<p style='width: 900px; color: #bbb'>too wide and too pale</p>"
+    )
+    del browser.said[:], browser.asked[:]
+    browser.look(bad, width=360)
+    assert any("oh" in line for line in browser.said)
+    assert "http://example.org/x.png" in browser.asked
+    assert browser.run(OVERFLOW.replace("WIDTH", "360"))
+    browser.run(accessibility)
+    found = {violation.partition(":")[0] for violation in browser.run(VIOLATIONS)}
+    assert {"image-alt", "color-contrast", "html-has-lang"} <= found
+
+
+@pytest.mark.parametrize(("width", "dark"), [(360, False), (360, True), (1280, False), (1280, True)])
+def test_the_report_is_silent_alone_and_readable(
+    browser: Page, accessibility: str, report: Path, width: int, dark: bool
+) -> None:
+    del browser.said[:], browser.asked[:]
+    browser.look(report, width=width, dark=dark)
+    browser.run(UNFOLD)
+    paper = browser.run("getComputedStyle(document.body).backgroundColor")
+    assert sum(map(int, paper.removeprefix("rgb(").removesuffix(")").split(","))) < 100 or not dark
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run(OVERFLOW.replace("WIDTH", str(width))) == []
+    if dark == (width == 360):
+        browser.run(accessibility)
+        assert browser.run(VIOLATIONS) == []
+    assert browser.said == []
+    assert browser.asked == [report.as_uri()]
+
+
+def test_what_is_folded_on_the_screen_is_there_on_paper(browser: Page, report: Path, tmp_path: Path) -> None:
+    browser.look(report, width=1280)
+    folded = browser.run("document.querySelectorAll('details:not([open])').length")
+    assert folded > 2
+    height = "document.documentElement.scrollHeight"
+    browser.media("print")
+    printed = browser.run(height)
+    browser.run(UNFOLD)
+    assert browser.run(height) == printed, "nothing more comes by unfolding"
+    browser.media("screen")
+    data = browser.printed()
+    assert data.startswith(b"%PDF") and data.count(b"/Type /Page\n") > 2
