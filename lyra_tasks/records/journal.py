@@ -51,8 +51,10 @@ class Journal:
     def extend(self, run: str, events: Sequence[tuple[str, dict[str, Any]]]) -> list[Entry]:
         """Add several events with one wait for the disk; a torn last line is cut off first.
 
-        That, and lines that are missing at the end, are recorded too.
+        That, and lines that are missing at the end, are recorded too. No events are no line, and no wait.
         """
+        if not events:
+            return []
         with self._writer() as handle:
             seq, prev, torn = _last(handle)
             notes: list[tuple[str, dict[str, Any]]] = []

@@ -159,3 +159,12 @@ def test_forty_writers_lose_and_interleave_nothing(tmp_path: Path) -> None:
     for writer in range(40):
         own = [name for name in names if name.startswith(f"{writer}-")]
         assert own == [f"{writer}-{n}-{part}" for n in range(5) for part in "ab"]
+
+
+def test_no_events_write_no_line(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    assert journal.extend("r1", []) == []
+    journal.append("r1", "run")
+    assert journal.extend("r1", []) == []
+    assert len(list(journal.entries())) == 1
+    assert journal.problems() == []
