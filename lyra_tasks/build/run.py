@@ -16,6 +16,7 @@ from lyra_tasks.engine.objects import inspect_image
 from lyra_tasks.engine.ownership import IMAGE, Owner
 from lyra_tasks.errors import BuildError
 from lyra_tasks.records.images import ImageRecord, ImageStore
+from lyra_tasks.rules.declared import blotted_out, without
 from lyra_tasks.rules.deviations import require_reasons
 from lyra_tasks.rules.images import record_looks
 
@@ -32,7 +33,11 @@ class Built:
 
 
 def definition_text(plan: BuildPlan) -> str:
-    """The bake definition as the file that Buildx reads."""
+    """The bake definition that Buildx reads, as it is shown and kept: what is declared as a secret is blotted out."""
+    return without(_definition(plan), blotted_out(plan.config, Path(plan.facts.root)))
+
+
+def _definition(plan: BuildPlan) -> str:
     return json.dumps(plan.definition, indent=2, sort_keys=True) + "\n"
 
 
@@ -42,7 +47,7 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
     Raises BuildError with the last lines of the log, VerdictError for an image that Proxima could not hold.
     """
     definition = folder / "bake.json"
-    definition.write_text(definition_text(plan))
+    definition.write_text(_definition(plan))
     (folder / "logs").mkdir(exist_ok=True)
     call = partial(
         bake,
@@ -52,12 +57,16 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
         epoch=plan.facts.epoch,
         masked=_secret_values(plan),
     )
-    if plan.first:
-        owner.intend_images(engine, list(plan.first.values()))
-        call(metadata=folder / "bake-bases-metadata.json", targets=tuple(plan.first))
-        owner.made(IMAGE, {tag: str(_inspect(engine, tag)["Id"]) for tag in plan.first.values()})
-    owner.intend_images(engine, [image.reference for image in plan.images])
-    metadata = call(metadata=folder / "bake-metadata.json")
+    try:
+        if plan.first:
+            owner.intend_images(engine, list(plan.first.values()))
+            call(metadata=folder / "bake-bases-metadata.json", targets=tuple(plan.first))
+            owner.made(IMAGE, {tag: str(_inspect(engine, tag)["Id"]) for tag in plan.first.values()})
+        owner.intend_images(engine, [image.reference for image in plan.images])
+        metadata = call(metadata=folder / "bake-metadata.json")
+    finally:
+        # an argument may be what is a secret elsewhere; the file that stays does not hold it
+        definition.write_text(definition_text(plan))
     built = tuple(_recorded(plan, image, metadata, engine, owner.run, store) for image in plan.images)
     owner.made(IMAGE, {each.record.reference: each.record.engine_id for each in built})
     looks = [look for each in built for look in record_looks(each.record.image, each.record, plan.config.proxima)]
@@ -111,8 +120,8 @@ def _inspect(engine: Engine, reference: str) -> dict[str, Any]:
 
 
 def _secret_values(plan: BuildPlan) -> tuple[str, ...]:
-    """The lines of the secret files, so that a build step that prints one does not put it into the log."""
-    values = []
+    """What a build step may print and the log may not hold: the lines of secret files, and all declared secrets."""
+    values = list(blotted_out(plan.config, Path(plan.facts.root)))
     for path in plan.secrets:
         values += [line.strip() for line in Path(path).read_text(errors="replace").splitlines()]
-    return tuple(value for value in values if len(value) >= 4)
+    return tuple(sorted({value for value in values if len(value) >= 4}, key=len, reverse=True))
