@@ -17,6 +17,7 @@ from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.engine.space import shrink_cache
 from lyra_tasks.errors import BuildError
 from lyra_tasks.records.images import ImageRecord, ImageStore
+from lyra_tasks.rules.declared import blotted_out, without
 from lyra_tasks.rules.deviations import require_reasons
 from lyra_tasks.rules.images import record_looks
 
@@ -33,7 +34,11 @@ class Built:
 
 
 def definition_text(plan: BuildPlan) -> str:
-    """The bake definition as the file that Buildx reads."""
+    """The bake definition that Buildx reads, as it is shown and kept: what is declared as a secret is blotted out."""
+    return without(_definition(plan), blotted_out(plan.config, Path(plan.facts.materials.root)))
+
+
+def _definition(plan: BuildPlan) -> str:
     return json.dumps(plan.definition, indent=2, sort_keys=True) + "\n"
 
 
@@ -43,7 +48,7 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
     Raises BuildError with the last lines of the log, VerdictError for an image that Proxima could not hold.
     """
     definition = folder / "bake.json"
-    definition.write_text(definition_text(plan))
+    definition.write_text(_definition(plan))
     (folder / "logs").mkdir(exist_ok=True)
     call = partial(
         bake,
@@ -51,12 +56,16 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
         definition,
         log=folder / "logs" / "build.log",
         epoch=plan.facts.epoch,
-        masked=secret_lines(plan.secrets),
+        masked=(*secret_lines(plan.secrets), *blotted_out(plan.config, Path(plan.facts.materials.root))),
     )
     bases = folder / "bake-bases-metadata.json"
-    build_bases(engine, owner, plan.first, lambda targets: call(metadata=bases, targets=targets))
-    owner.intend_images(engine, [image.reference for image in plan.images])
-    metadata = call(metadata=folder / "bake-metadata.json")
+    try:
+        build_bases(engine, owner, plan.first, lambda targets: call(metadata=bases, targets=targets))
+        owner.intend_images(engine, [image.reference for image in plan.images])
+        metadata = call(metadata=folder / "bake-metadata.json")
+    finally:
+        # an argument may be what is a secret elsewhere; the file that stays does not hold it
+        definition.write_text(definition_text(plan))
     built = tuple(_recorded(plan, image, metadata, engine, owner.run, store) for image in plan.images)
     owner.made_images(engine, {each.record.reference: each.record.engine_id for each in built})
     shrink_cache(engine, plan.config.resources.cache)

@@ -215,7 +215,7 @@ def _rules(rules: Sequence[RuleResult]) -> str:
     kept = len({(each.rule, each.scope) for each in rules if each.outcome == "kept"})
     rows = [(each.outcome, f"`{each.rule}`", each.scope, each.message) for each in rules if each.outcome != "kept"]
     told = _table(("outcome", "rule", "scope", "what"), rows) if rows else "None was broken, warned of or left out.\n"
-    return f"## Rules\n\n{kept} results were that the rule is kept; all are in `{layout.RULES}`.\n\n{told}"
+    return f"## Rules\n\n{kept} times a rule was looked at and kept; every result is in `{layout.RULES}`.\n\n{told}"
 
 
 def _deviations(deviations: Sequence[Deviation]) -> str:

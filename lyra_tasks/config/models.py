@@ -251,7 +251,7 @@ class Deviation(Table):
     """A written reason for going around a rule: who, where, why, until when."""
 
     rule: Said
-    """the rule's id"""
+    """an id of [rules.md](rules.md)"""
     scope: Said
     """a pattern: `services.web`, `services.*`, `images.web`"""
     reason: Said

@@ -82,6 +82,18 @@ def parts(value: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for part in found if len(part.encode()) >= SHORTEST))
 
 
+def written_forms(values: Iterable[str]) -> tuple[str, ...]:
+    """Every form of some secrets as text, the longest first: what is to be blotted out of what is printed."""
+    found = {
+        pattern.decode(errors="replace")
+        for value in values
+        for part in (value.strip(), *parts(value))
+        if len(part.encode()) >= SHORTEST
+        for pattern, _ in forms(part)
+    }
+    return tuple(sorted(found, key=len, reverse=True))
+
+
 def forms(value: str) -> Iterator[tuple[bytes, str]]:
     """Every form of a value, as the bytes to look for; of a very long one the beginning is enough."""
     data = value.encode()

@@ -13,6 +13,7 @@ from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.lab.plan import LabFacts, ServiceFacts
 from lyra_tasks.records.images import ImageRecord
+from lyra_tasks.rules.declared import blotted_out
 
 _SUBPATHS = (1, 45)
 _START_INTERVAL = (1, 44)
@@ -41,6 +42,7 @@ def gather(
         health_starts_fast=engine.facts.api >= _START_INTERVAL,
         files_folder=str(files_folder or work.folder / "mounts"),
         services=services,
+        masked=blotted_out(work.config, work.root),
     )
 
 

@@ -10,6 +10,7 @@ from lyra_tasks.config.models import Configuration, Service
 from lyra_tasks.config.services import running_shape, start_order
 from lyra_tasks.engine.objects import PlacedFile
 from lyra_tasks.engine.ownership import LABEL_SERVICE
+from lyra_tasks.images.needles import written_forms
 from lyra_tasks.lab.payload import HOLDER_FOLDER, container_payload
 
 
@@ -26,7 +27,10 @@ class ServiceFacts:
 
 @dataclass(frozen=True)
 class LabFacts:
-    """What planning depends on; `subpaths` is whether the engine mounts single files of a volume (API 1.45)."""
+    """What planning depends on; `subpaths` is whether the engine mounts single files of a volume (API 1.45).
+
+    `masked` are secrets of the project that no service is given, and that must not be in a log either.
+    """
 
     run: str
     publish_on: str
@@ -34,6 +38,7 @@ class LabFacts:
     health_starts_fast: bool
     files_folder: str
     services: Mapping[str, ServiceFacts]
+    masked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ def plan(config: Configuration, facts: LabFacts, group: str = "", number: int = 
     volumes: dict[str, dict[str, str]] = {}
     held: dict[str, str] = {}
     services = {}
+    masked = _masked(config, facts)
     for name, service in config.services.items():
         joined = [inner]
         # one bridge at most besides the inner network: of two, the engine would choose the way out by their names
@@ -110,7 +116,7 @@ def plan(config: Configuration, facts: LabFacts, group: str = "", number: int = 
         own = _volumes(prefix, name, service, facts.services[name], facts.subpaths)
         volumes |= own
         held |= {volume: f"{HOLDER_FOLDER}/{volume}" for volume in own}
-        services[name] = _service(prefix, name, service, facts, tuple(joined))
+        services[name] = _service(prefix, name, service, facts, tuple(joined), masked)
     waves = tuple(tuple(wave) for wave in start_order(config.services))
     return LabPlan(facts.run, f"{prefix}-", logs, networks, volumes, f"{prefix}-holder", held, waves, services)
 
@@ -139,7 +145,9 @@ def _volumes(
     return found
 
 
-def _service(prefix: str, name: str, service: Service, facts: LabFacts, networks: tuple[str, ...]) -> PlannedService:
+def _service(
+    prefix: str, name: str, service: Service, facts: LabFacts, networks: tuple[str, ...], masked: tuple[str, ...]
+) -> PlannedService:
     own = facts.services[name]
     shape = running_shape(service, own.image_config)
     memory = shape.memory + sum(volume.size for volume in service.volumes.values())
@@ -154,7 +162,6 @@ def _service(prefix: str, name: str, service: Service, facts: LabFacts, networks
         files_folder=None if facts.subpaths else f"{facts.files_folder}/{name}",
         health_starts_fast=facts.health_starts_fast,
     )  # fmt: skip
-    secret_values = tuple(service_secret for service_secret in _secret_values(service, own))
     return PlannedService(
         name=name,
         container=f"{prefix}-{name}",
@@ -167,18 +174,23 @@ def _service(prefix: str, name: str, service: Service, facts: LabFacts, networks
         service=service,
         environment=own.environment,
         health_command=bool(payload.get("Healthcheck")),
-        masked=secret_values,
+        masked=masked,
         cpus=service.limits.cpus,
         memory=memory,
     )
 
 
-def _secret_values(service: Service, facts: ServiceFacts) -> list[str]:
-    named = [facts.environment[key] for key, each in service.environment.items() if each.secret]
-    files = [content.decode(errors="replace").strip() for content in facts.secrets.values()]
+def _masked(config: Configuration, facts: LabFacts) -> tuple[str, ...]:
+    """What no log may hold, whichever service prints it: the secrets of all of them."""
+    values = list(facts.masked)
+    for name, service in config.services.items():
+        own = facts.services[name]
+        values += [own.environment[key] for key, each in service.environment.items() if each.secret]
+        values += [content.decode(errors="replace").strip() for content in own.secrets.values()]
     # logs are written line by line: of a value with several, each is masked
-    lines = [line.strip() for value in named + files for line in value.splitlines()]
-    return sorted({value for value in named + files + lines if len(value) >= 4}, key=len, reverse=True)
+    values += [line.strip() for value in values for line in value.splitlines()]
+    found = {*(value for value in values if len(value) >= 4), *written_forms(values)}
+    return tuple(sorted(found, key=len, reverse=True))
 
 
 def _numeric(user: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ _TARGET = "stage"
 class PlannedStage:
     """A stage to build: its definition, the targets to be built before it with their tags, and secret files to mask.
 
-    `exported` is where the files of a stage that holds results are put first; None for any other.
+    `masked` is what else may not stand in its log. `exported` is where the files of a stage that holds results are put first; None for any other.
     """
 
     definition: Mapping[str, Any]
@@ -47,10 +47,18 @@ class PlannedStage:
     secrets: tuple[str, ...]
     epoch: int
     exported: Path | None
+    masked: tuple[str, ...] = field(default=(), repr=False)
 
 
 def plan(
-    config: Configuration, test: Test, shape: CheckedStage, materials: Materials, *, scratch: Path, epoch: int
+    config: Configuration,
+    test: Test,
+    shape: CheckedStage,
+    materials: Materials,
+    *,
+    scratch: Path,
+    epoch: int,
+    masked: tuple[str, ...] = (),
 ) -> PlannedStage:
     """Plan the build of the stage that `test` names; it makes no image, and no reference to one."""
     name, platform = test.image or "", config.proxima.platforms[0]
@@ -65,7 +73,7 @@ def plan(
     }
     definition = {"target": {**made.targets, _TARGET: target}}
     secrets = secret_paths(config, materials.root, [name])
-    return PlannedStage(definition, made.first, secrets, epoch, exported)
+    return PlannedStage(definition, made.first, secrets, epoch, exported, masked)
 
 
 def build(
@@ -85,7 +93,7 @@ def build(
     def call(targets: tuple[str, ...]) -> None:
         bake(
             engine, definition, metadata=folder / "metadata.json", log=folder / LOG, epoch=stage.epoch,
-            masked=secret_lines(stage.secrets), targets=targets, ending=ending, quiet=True,
+            masked=(*secret_lines(stage.secrets), *stage.masked), targets=targets, ending=ending, quiet=True,
         )  # fmt: skip
 
     try:

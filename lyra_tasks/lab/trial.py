@@ -27,6 +27,7 @@ from lyra_tasks.lab.rounds import Conduct
 from lyra_tasks.lab.structure import structure_command
 from lyra_tasks.records.evidence import Evidence, SetKey
 from lyra_tasks.records.images import ImageRecord
+from lyra_tasks.rules.declared import blotted_out
 from lyra_tasks.rules.deviations import Judgement, judge
 from lyra_tasks.rules.freshness import effective_parts, image_states, require_current, set_key
 from lyra_tasks.rules.looks import looks_of
@@ -131,6 +132,7 @@ def _keep(trial: Trial, evidence: Evidence) -> None:
     work.journal.append(
         work.run, "tested", set=trial.key.digest, passed=evidence.passed, partial=trial.partial,
         checks={check.name: check.outcome for check in evidence.checks},
+        deviations=[each.model_dump(mode="json") for each in trial.judgement.used],
         rules={f"{each.rule} {each.scope}": each.outcome for each in evidence.rules if each.outcome != "kept"},
     )  # fmt: skip
 
@@ -167,6 +169,7 @@ def _stages(work: Workspace, tests: Sequence[Test]) -> tuple[dict[str, stages.Pl
         planned[test.name] = stages.plan(
             work.config, test, shape, materials(work, uses, bases),
             scratch=work.folder / f".exported-{len(planned)}", epoch=work.git.time,
+            masked=blotted_out(work.config, work.root),
         )  # fmt: skip
     if planned:
         require_buildx(work.engine)

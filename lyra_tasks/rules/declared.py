@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lyra_tasks.config.models import Configuration
+from lyra_tasks.images.needles import written_forms
 
 _COST = {"n": 2**14, "r": 8, "p": 1}
 
@@ -27,6 +28,18 @@ def declared_secrets(config: Configuration, root: Path) -> dict[str, str]:
             if secret.test_value:
                 found[f"services.{service}.secrets.{key}"] = secret.test_value
     return found
+
+
+def blotted_out(config: Configuration, root: Path) -> tuple[str, ...]:
+    """What may not be written into a log, a journal or a message: every declared secret in every form."""
+    return written_forms(declared_secrets(config, root).values())
+
+
+def without(text: str, masked: Iterable[str]) -> str:
+    """`text` with every one of `masked` blotted out."""
+    for value in masked:
+        text = text.replace(value, "***")
+    return text
 
 
 def fingerprint(secrets: Mapping[str, str], salt: str) -> str:

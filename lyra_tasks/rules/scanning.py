@@ -29,7 +29,9 @@ from lyra_tasks.rules.images import base_layers
 _MOST_PLACES = 5
 _MOST_TOKENS = 20
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,60}")
-_ARGUMENT = re.compile(r"(?:(?<=^ARG )|(?<=\s))([A-Za-z_]\w*)=(\S*)")
+_ARGUMENT = re.compile(r"(?:^|\s)([A-Za-z_]\w*)=(\S*)")
+# `RUN |1 NAME=value /bin/sh -c …` is how a step keeps the arguments that it was run with
+_WITH_ARGUMENTS = re.compile(r"RUN \|(\d+) ")
 
 
 def project_stages(work: Workspace, image: str) -> tuple[Stage, ...]:
@@ -156,11 +158,18 @@ def _variables(config: Mapping[str, Any], own: set[str], instructions: int) -> d
     found = {f"ENV {name}": value for name, _, value in pairs if name in own}
     history = [str(entry.get("created_by", "")) for entry in config.get("history") or []]
     for step in history[max(0, len(history) - instructions) :]:
-        # `RUN |1 NAME=value /bin/sh -c …` is how a step keeps the arguments that it was run with
-        for name, value in _ARGUMENT.findall(step) if step.startswith(("ARG ", "RUN |")) else ():
+        for name, value in _arguments(step):
             if f"ENV {name}" not in found:
                 found.setdefault(f"ARG {name}", value)
     return found
+
+
+def _arguments(step: str) -> list[tuple[str, str]]:
+    """The arguments that a step of the history names, and their values."""
+    if step.startswith("ARG "):
+        return _ARGUMENT.findall(step)
+    run = _WITH_ARGUMENTS.match(step)
+    return _ARGUMENT.findall(step[run.end() :])[: int(run[1])] if run else []
 
 
 def _is_named_secret(name: str, value: str) -> bool:

@@ -78,7 +78,7 @@ def _workspace() -> Workspace:
     from lyra_tasks.records.journal import who
 
     work = open_workspace(_loaded())
-    work.journal.append(work.run, "run", user=who(), command=_command_line())
+    work.journal.append(work.run, "run", user=who(), command=_command_line(work))
     _open = True
     return work
 
@@ -105,6 +105,9 @@ def end(begun: Begun, exit_code: int, message: str) -> None:
         work.journal.append(work.run, "word", word=begun.name, exit_code=exit_code, message=message, seconds=seconds)
 
 
-def _command_line() -> list[str]:
-    """The words as they were typed; none of Lyra's options takes a secret."""
-    return sys.argv[1:]
+def _command_line(work: Workspace) -> list[str]:
+    """The words as they were typed; none of Lyra's options takes a secret, a command of `dev.exec` might."""
+    from lyra_tasks.rules.declared import blotted_out, without
+
+    masked = blotted_out(work.config, work.root)
+    return [without(word, masked) for word in sys.argv[1:]]

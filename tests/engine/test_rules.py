@@ -1,0 +1,318 @@
+"""For every rule something that trips it and something that does not: images as built, containers as made.
+
+What only a configuration can break is in tests/rules and tests/config; what ends a build, in test_faults_lab.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tarfile
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from lyra_tasks.config.models import Service
+from lyra_tasks.engine import objects
+from lyra_tasks.engine.connect import Engine
+from lyra_tasks.rules import catalogue
+from lyra_tasks.rules.catalogue import RULES
+from lyra_tasks.rules.containers import container_looks
+from tests.conftest import Outcome, Project
+
+SECRET = "s3cr3t value/of the+build"
+TOKEN = "ghp_" + "a1B2c3D4e5F6g7H8i9J0" + "k1L2m3N4o5P6q7R8"
+
+GOOD = """FROM local-base:1
+ENV GREETING=hello
+COPY --chown=65534:65534 data /data
+COPY www /www
+USER 65534:65534
+EXPOSE 8080
+VOLUME ["/data"]
+HEALTHCHECK --interval=2s CMD ["/bin/busybox", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/"]
+CMD ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/www"]
+"""
+BAD = f"""FROM local-base:1
+ARG DEPLOY_PASSWORD=letmein
+ENV API_TOKEN=abcdef UNDOCUMENTED=1
+LABEL note="{quote(SECRET, safe="")}"
+COPY --chown=65534:65534 data /data
+ADD bad /bad
+RUN ["/bin/busybox", "chmod", "4755", "/bad/tool", "/bad/removed", "/bad/mended"]
+RUN ["/bin/busybox", "chmod", "0755", "/bad/mended"]
+RUN ["/bin/busybox", "rm", "/bad/removed", "/bad/deleted"]
+EXPOSE 9999
+VOLUME ["/undocumented"]
+"""
+CONFIG = """schema = 1
+[project]
+name = "tiny"
+description = "good ones, and bad ones"
+
+[bases.base]
+archive = "bases/base.tar"
+
+[images.good]
+context = "app"
+bases = { "local-base:1" = "base" }
+
+[services.good]
+image = "good"
+ports = { http = 8080 }
+limits = { cpus = 0.2, memory = "16m", pids = 16, disk = "8m" }
+environment = { GREETING = { default = "hello", description = "the first line" } }
+volumes = { data = { path = "/data", size = "4m", owner = "65534:65534", description = "what is kept" } }
+
+[[tests]]
+name = "the page is there"
+service = "good"
+http = "GET /"
+"""
+ADDED = """
+[images.bad]
+context = "app"
+dockerfile = "Dockerfile.bad"
+bases = { "local-base:1" = "base" }
+secrets = { pass = "pass" }
+
+[services.bad]
+image = "bad"
+read_only = false
+egress = true
+cap_add = ["CHOWN"]
+limits = { cpus = 0.2, memory = "16m", pids = 16, disk = "16m" }
+environment = { SAID = { default = "nothing" } }
+
+[services.bad.volumes]
+wrong = { path = "/data", size = "4m", owner = "1:1", description = "whose is it" }
+none = { path = "/nowhere", size = "4m", owner = "1:1", description = "where is it" }
+"""
+# rule -> what is said of the bad image or service
+TRIPPED = {
+    catalogue.DOCKERFILE: [f"app/Dockerfile.bad:{line}" for line in ("2: DL3064", "3: DL3064", "6: DL3020")],
+    catalogue.HEALTHCHECK: ["it has no health check that travels"],
+    catalogue.SECRETS: [
+        "it holds the secret images.bad.secrets.pass (URL-encoded) in the configuration, config, Labels, note",
+        "it holds the secret images.bad.secrets.pass (URL-encoded) in the configuration, history",
+        "it holds the secret images.bad.secrets.pass (as it is) in layer 3: /bad/deleted",
+        "it holds the secret images.bad.secrets.pass (base64) in layer 3: /bad/encoded",
+    ],
+    catalogue.SECRET_NAMES: ["ENV API_TOKEN is named like a secret", "ARG DEPLOY_PASSWORD is named like a secret"],
+    catalogue.SETUID: ["/bad/tool has mode 4755"],
+    catalogue.TOKENS: ["/bad/notes:2: GitHub Token"],
+    catalogue.VOLUME_OWNER: [
+        "volume wrong: /data belongs to 65534:65534 in the image, declared is 1:1",
+        "volume none: the image has no folder /nowhere",
+    ],
+    catalogue.CAPABILITIES: ["it keeps the capabilities CHOWN"],
+    catalogue.EGRESS: ["it has a way out of its network"],
+    catalogue.NON_ROOT: ["it runs as root"],
+    catalogue.READ_ONLY: ["its root file system is writable"],
+    catalogue.DOCS: [
+        "the image's ENV API_TOKEN is not in environment",
+        "the image's ENV UNDOCUMENTED is not in environment",
+        "the image's VOLUME /undocumented is neither in volumes nor in tmpfs",
+        "environment.SAID has no description",
+        "the image's EXPOSE 9999/tcp has no name in ports",
+    ],
+}
+WARNED = {rule.id for rule in RULES if rule.severity == "warning"}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A line of words, what it said, and the results of the rules by scope and rule."""
+
+    outcome: Outcome
+    folder: Path
+    rules: Mapping[tuple[str, str], list[tuple[str, str]]]
+
+
+def tried(project: Project, *words: str) -> Tried:
+    outcome = project.lyra(*words)
+    folder = max((project.root / ".lyra" / "runs").glob("*/tests.json"), key=lambda path: path.parent.name).parent
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for each in json.loads((folder / "tests.json").read_text())["rules"]:
+        found.setdefault((each["scope"], each["rule"]), []).append((each["outcome"], each["message"]))
+    return Tried(outcome, folder, found)
+
+
+@pytest.fixture(scope="module")
+def project(make_tiny: Callable[[], Project], engine: Engine, busybox: Path) -> Iterator[Project]:
+    """One project of a good and a bad image, on a base that has a setuid program of its own."""
+    made = make_tiny()
+    (made.root / "bases").mkdir()
+    (made.root / "bases" / "base.tar").write_bytes(base_archive(engine, busybox))
+    app = made.root / "app"
+    (app / "Dockerfile").write_text(GOOD)
+    (app / "Dockerfile.bad").write_text(BAD)
+    bad = app / "bad"
+    bad.mkdir()
+    for name in ("tool", "removed", "mended"):
+        (bad / name).write_text("#!/bin/sh\n")
+    (bad / "deleted").write_text(f"password = {SECRET}\n")
+    (bad / "encoded").write_bytes(base64.b64encode(b"x" + SECRET.encode() + b"yz"))
+    (bad / "notes").write_text(f"nothing here\ntoken: {TOKEN}\n")
+    (made.root / "pass").write_text(f"{SECRET}\n")
+    (made.root / ".gitignore").write_text("pass\n")
+    (made.root / ".lyra.toml").write_text(CONFIG + ADDED)
+    made.git("remote", "add", "origin", "git@code.example:team/tiny.git")
+    made.commit("seeds")
+    yield made
+    made.clean()
+
+
+@pytest.fixture(scope="module")
+def both(project: Project) -> Tried:
+    """A test of the good and the bad ones together."""
+    assert project.lyra("build").code == 0
+    return tried(project, "test")
+
+
+@pytest.fixture(scope="module")
+def good(project: Project, both: Tried) -> Tried:
+    """A test and a promotion of the good one alone; it is as it was built, and the configuration is not committed."""
+    (project.root / ".lyra.toml").write_text(CONFIG)
+    return tried(project, "test", "promote")
+
+
+def base_archive(engine: Engine, busybox: Path) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.add(busybox, "bin")
+        entry = tarfile.TarInfo("bin/su")
+        entry.mode = 0o4755
+        archive.addfile(entry)
+    engine.api.import_image_from_data(buffer.getvalue(), repository="local-base", tag="1")
+    try:
+        return b"".join(engine.api.get_image("local-base:1"))
+    finally:
+        engine.api.remove_image("local-base:1")
+
+
+@pytest.mark.parametrize("rule", TRIPPED)
+def test_the_bad_one_trips_the_rule_and_what_was_seen_is_told(both: Tried, rule: str) -> None:
+    found = [
+        result for (scope, name), results in both.rules.items() if name == rule and "bad" in scope for result in results
+    ]
+    outcome = "warning" if rule in WARNED else "broken"
+    for said in TRIPPED[rule]:
+        assert any(kind == outcome and message.startswith(said) for kind, message in found), found
+    assert len(found) == len(TRIPPED[rule]), found
+    if outcome == "broken":
+        assert all(message in both.outcome.err for _, message in found)
+
+
+def test_nothing_else_is_broken_and_the_good_one_keeps_every_rule(both: Tried, good: Tried) -> None:
+    assert both.outcome.code == 5
+    wrong = {rule for (scope, rule), results in both.rules.items() for kind, _ in results if kind != "kept"}
+    assert wrong == set(TRIPPED)
+    assert good.outcome.code == 0, good.outcome.text
+    assert {place: results for place, results in good.rules.items() if {kind for kind, _ in results} != {"kept"}} == {}
+    looked = {rule for _, rule in good.rules}
+    assert looked == {rule.id for rule in RULES} - {catalogue.COMMITTED, catalogue.FRESH, catalogue.PASSED}
+
+
+def test_what_breaks_rules_is_evidence_against_it_and_nothing_is_started(both: Tried, project: Project) -> None:
+    suites = {suite.get("name"): suite for suite in ET.parse(both.folder / "tests.xml").getroot()}
+    rules = suites["rules"]
+    assert int(str(rules.get("failures"))) == sum(
+        kind == "broken" for results in both.rules.values() for kind, _ in results
+    )
+    assert {case.get("name") for case in rules if case.find("failure") is not None} == set(TRIPPED) - WARNED
+    assert SECRET not in both.outcome.text + (both.folder / "tests.json").read_text()
+    (journal,) = project.state.glob("*/journal.jsonl")
+    (told,) = [json.loads(line) for line in journal.read_text().splitlines() if '"event":"tested"' in line][:1]
+    assert told["data"]["passed"] is False
+    assert not [
+        line for line in journal.read_text().splitlines() if f'"run":"{told["run"]}"' in line and "made" in line
+    ]
+
+
+def test_the_bundle_says_which_rules_were_kept_and_that_the_source_was_not_committed(
+    good: Tried, project: Project
+) -> None:
+    (bundle,) = project.bundles()
+    results = json.loads((bundle / "evidence" / "rules.json").read_text())["results"]
+    assert [each["rule"] for each in results if each["outcome"] != "kept"] == [catalogue.COMMITTED]
+    assert "not committed: .lyra.lock.toml, .lyra.toml (rule source.committed)" in good.outcome.err
+    page = (bundle / "PROMOTION.md").read_text()
+    assert "| warning | `source.committed` | source | not committed: .lyra.lock.toml, .lyra.toml |" in page
+    assert {each["rule"] for each in results} == {rule.id for rule in RULES}
+
+
+def test_an_image_that_was_read_is_not_read_again_unless_a_secret_is_another(good: Tried, project: Project) -> None:
+    assert "reading every byte" not in project.lyra("test", "--dry-run").err
+    config = project.root / ".lyra.toml"
+    secret = '[services.good.secrets.key]\npath = "/run/key"\ndescription = "x"\ntest_value = "another-secret"\n'
+    config.write_text(CONFIG + secret)
+    assert "reading every byte of good" in project.lyra("test", "--dry-run").err
+    config.write_text(CONFIG)
+
+
+def test_a_rule_set_that_changed_makes_the_evidence_stale_and_explain_says_so(good: Tried, project: Project) -> None:
+    (evidence,) = [
+        path for path in project.state.glob("*/evidence/*/evidence.json") if json.loads(path.read_text())["passed"]
+    ]
+    said = project.lyra("explain")
+    assert "nothing stands in the way" in said.out, said.text
+    text = evidence.read_text()
+    before = json.loads(text)["parts"]["rules"]
+    folder = evidence.parent.rename(evidence.parent.with_name("0" * 64))
+    try:
+        (folder / "evidence.json").write_text(text.replace(before, "1-other"))
+        assert project.lyra("promote").code == 3
+        said = project.lyra("explain")
+        assert f"the rules are others: 1-other then, {before} now" in said.out, said.text
+        assert "next: test promote" in said.out
+    finally:
+        (folder / "evidence.json").write_text(text)
+        folder.rename(evidence.parent)
+
+
+_LIMITS = {"Memory": 16 << 20, "MemorySwap": 16 << 20, "NanoCpus": 100_000_000, "PidsLimit": 8}
+_TIGHT: dict[str, Any] = {
+    "ReadonlyRootfs": True, "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges:true"], "NetworkMode": "none",
+    "IpcMode": "private", **_LIMITS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({}, ""),
+        ({"Memory": 0, "MemorySwap": 0}, catalogue.LIMITS),
+        ({"MemorySwap": 32 << 20}, catalogue.LIMITS),
+        ({"NanoCpus": 0}, catalogue.LIMITS),
+        ({"PidsLimit": 0}, catalogue.LIMITS),
+        ({"Binds": ["/tmp:/host:ro"]}, catalogue.HOST_MOUNTS),
+        ({"Mounts": [{"Type": "bind", "Source": "/run", "Target": "/run"}]}, catalogue.HOST_MOUNTS),
+        ({"Privileged": True}, catalogue.PRIVILEGED),
+        ({"PidMode": "host"}, catalogue.PRIVILEGED),
+        ({"NetworkMode": "host"}, catalogue.PRIVILEGED),
+        ({"Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/x", "CgroupPermissions": "r"}]},
+         catalogue.PRIVILEGED),
+        ({"SecurityOpt": ["no-new-privileges:true", "seccomp=unconfined"]}, catalogue.PRIVILEGED),
+        ({"SecurityOpt": []}, catalogue.NO_NEW_PRIVILEGES),
+        ({"ReadonlyRootfs": False}, catalogue.READ_ONLY),
+        ({"CapDrop": []}, catalogue.CAPABILITIES),
+        ({"CapAdd": ["SYS_ADMIN"]}, catalogue.CAPABILITIES),
+    ],
+)  # fmt: skip
+def test_a_container_is_judged_by_what_the_engine_made_of_it(
+    project: Project, both: Tried, engine: Engine, change: dict[str, Any], rule: str
+) -> None:
+    image = next(tag for each in engine.api.images() for tag in each["RepoTags"] or [] if tag.startswith("tiny/good"))
+    made = engine.api.create_container_from_config({"Image": image, "HostConfig": {**_TIGHT, **change}}, "judged")
+    try:
+        looks = list(container_looks("x", Service(image="x"), objects.host_config(engine, made["Id"])))
+    finally:
+        engine.api.remove_container(made["Id"], v=True)
+    assert [look.rule for look in looks if look.breaches] == ([rule] if rule else []), looks

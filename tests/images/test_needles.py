@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lyra_tasks.images.needles import SHORTEST, Hit, Needles, parts
+
+SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FFF), min_size=SHORTEST, max_size=60)
+
+
+def found(secret: str, data: bytes, size: int = 1 << 20) -> set[str]:
+    """The forms that are found in `data`, which comes in blocks of `size`."""
+    hits: set[Hit] = set()
+    blocks = (data[start : start + size] for start in range(0, len(data), size))
+    assert b"".join(bytes(block) for block in Needles({"s": secret}).watched(blocks, hits)) == data
+    return {hit.form for hit in hits}
+
+
+@given(SECRETS, st.binary(max_size=40), st.binary(max_size=40))
+def test_a_secret_is_found_in_every_form_and_at_every_offset(secret: str, before: bytes, after: bytes) -> None:
+    data = secret.encode()
+    assert "as it is" in found(secret, before + data + after)
+    whole = base64.b64encode(before + data + after)
+    assert found(secret, whole), whole
+    assert found(secret, base64.urlsafe_b64encode(before + data + after))
+    assert found(secret, quote(secret, safe="").encode())
+    assert found(secret, re.sub(r"%..", lambda match: match[0].lower(), quote(secret, safe="")).encode())
+    assert found(secret, json.dumps({"key": secret}).encode())
+
+
+@given(st.integers(1, 40), st.integers(0, 60))
+def test_a_secret_that_lies_across_blocks_is_found(size: int, place: int) -> None:
+    assert found("a-secret-value-of-24-bytes", b"x" * place + b"a-secret-value-of-24-bytes" + b"y" * 9, size)
+
+
+@given(st.binary(max_size=200))
+def test_what_does_not_hold_the_secret_is_clean(data: bytes) -> None:
+    assert found("a-secret-value-of-24-bytes", data) == set()
+
+
+def test_of_a_file_of_several_lines_what_is_secret_on_its_own_is_looked_for() -> None:
+    npmrc = "registry=https://npm.example/\n//npm.example/:_authToken=npm_0123456789abcdefABCDEF\nalways-auth=true\n"
+    assert "npm_0123456789abcdefABCDEF" in parts(npmrc)
+    assert not [part for part in parts(npmrc) if part in {"https://npm.example/", "always-auth", "registry"}]
+    pip = "[global]\nindex-url = https://ada:hunter2-and-more@pypi.example/simple\ntrusted-host = pypi.example\n"
+    assert "hunter2-and-more" in parts(pip)
+    assert "https://pypi.org/simple" not in parts("[global]\nindex-url = https://pypi.org/simple\n")
+    key = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC1234\n-----END PRIVATE KEY-----\n"
+    assert parts(key)[1:] == ("MIIEvQIBADANBgkqhkiG9w0BAQEFAASC1234",)
+
+
+@pytest.mark.parametrize("value", ["", "short", "1234567"])
+def test_what_is_too_short_to_mean_anything_is_not_looked_for(value: str) -> None:
+    assert not Needles({"s": value})
+    assert found(value, b"short 1234567") == set()

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Iterator
+
+import pytest
+
+from lyra_tasks.images.needles import Needles
+from lyra_tasks.images.scan import LayerSight, final_owners, final_specials, look_at_layer
+
+NEEDLES = Needles({"key": "the-secret-key"})
+
+
+def layer(
+    *entries: tuple[str, int, bytes | None] | tuple[str, int, bytes | None, int], packed: bool = False
+) -> LayerSight:
+    """A layer of (path, mode, content or None for a folder, owner), as it is seen."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path, mode, content, *owner in entries:
+            entry = tarfile.TarInfo(path)
+            entry.mode = mode
+            entry.uid = entry.gid = owner[0] if owner else 0
+            entry.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
+            entry.size = len(content or b"")
+            archive.addfile(entry, io.BytesIO(content or b""))
+    data = gzip.compress(buffer.getvalue()) if packed else buffer.getvalue()
+
+    def blocks() -> Iterator[bytes]:
+        for start in range(0, len(data), 700):
+            yield data[start : start + 700]
+
+    sight, size = look_at_layer(blocks(), "here", needles=NEEDLES, folders=frozenset({"data", "srv/deep"}))
+    assert size == len(buffer.getvalue())
+    return sight
+
+
+def test_setuid_and_setgid_programs_are_seen_compressed_or_not() -> None:
+    for packed in (False, True):
+        seen = layer(("bin/su", 0o4755, b"x"), ("./bin/write", 0o2755, b"x"), ("bin/ls", 0o755, b"x"), packed=packed)
+        assert final_specials([seen]) == {"bin/su": (0, 0o4755), "bin/write": (0, 0o2755)}
+
+
+def test_what_a_later_layer_replaces_or_removes_is_not_there_in_the_end() -> None:
+    first = layer(*((path, 0o4755, b"x") for path in ("a/replaced", "a/removed", "b/hidden", "c/emptied", "d/stays")))
+    second = layer(
+        ("a/replaced", 0o755, b"x"), ("a/.wh.removed", 0, b""), (".wh.b", 0, b""), ("c/.wh..wh..opq", 0, b"")
+    )
+    assert final_specials([first, second]) == {"d/stays": (0, 0o4755)}
+    assert final_specials([second, first]).keys() == {"a/replaced", "a/removed", "b/hidden", "c/emptied", "d/stays"}
+
+
+def test_the_owner_of_a_folder_is_the_last_one_it_was_given() -> None:
+    first = layer(("data/", 0o755, None, 0), ("srv/deep/", 0o755, None, 7), ("other/", 0o755, None, 1))
+    second = layer(("./data", 0o755, None, 10001))
+    assert final_owners([first, second]) == {"/data": "10001:10001", "/srv/deep": "7:7"}
+    assert final_owners([first, layer((".wh.srv", 0, b""))]) == {"/data": "0:0"}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_secret_is_seen_in_a_file_in_a_name_and_between_blocks(packed: bool) -> None:
+    seen = layer(
+        ("etc/app", 0o644, b"x" * 3000 + b"the-secret-key" + b"y" * 3000),
+        ("etc/clean", 0o644, b"nothing"),
+        ("var/the-secret-key.txt", 0o644, b""),
+        packed=packed,
+    )
+    assert [path for path, _ in seen.hits] == ["etc/app", "var/the-secret-key.txt"]

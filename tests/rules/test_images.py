@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lyra_tasks.config.models import Service
+from lyra_tasks.records.evidence import Evidence
+from lyra_tasks.records.scans import ImageScan, ScanStore
+from lyra_tasks.rules.declared import fingerprint
+from lyra_tasks.rules.images import base_layers, base_look, labels_look
+from lyra_tasks.rules.project import docs_look
+from tests.rules.test_deviations import record
+
+DIGEST = f"sha256:{'1' * 64}"
+OTHER = f"sha256:{'2' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("bases", "pins", "said"),
+    [
+        ({"python:3": DIGEST}, {"python:3": DIGEST}, ()),
+        ({"python:3": DIGEST}, {"python:3": "1" * 64}, ()),
+        ({}, {"python:3": DIGEST}, ("FROM python:3 was built from no digest",)),
+        ({"python:3": "latest"}, {"python:3": DIGEST}, ("FROM python:3 was built from no digest",)),
+        (
+            {"python:3": DIGEST},
+            {"python:3": OTHER},
+            ("FROM python:3 was built from another digest than the lock pins",),
+        ),
+        ({"python:3": DIGEST}, {}, ("FROM python:3 was built from another digest than the lock pins",)),
+    ],
+)
+def test_a_base_was_built_from_the_digest_that_the_lock_pins(
+    bases: dict[str, str], pins: dict[str, str], said: tuple[str, ...]
+) -> None:
+    assert base_look("web", record(bases=bases), ["python:3"], pins).breaches == said
+
+
+def test_an_image_from_scratch_needs_no_pin() -> None:
+    assert base_look("web", record(), [], {}).breaches == ()
+
+
+def test_labels_that_are_missing_are_named() -> None:
+    prefix = "org.opencontainers.image."
+    labels = {f"{prefix}{key}": "x" for key in ("title", "description", "source", "revision")}
+    assert labels_look("web", {"Labels": labels}).breaches == ()
+    assert labels_look("web", {"Labels": labels | {f"{prefix}source": ""}}).breaches == (
+        "it has no label org.opencontainers.image.source",
+    )
+    assert len(labels_look("web", {}).breaches) == 1
+
+
+def history(*steps: str) -> dict[str, Any]:
+    return {"history": [{"created_by": step.lstrip("-"), "empty_layer": step.startswith("-")} for step in steps]}
+
+
+@pytest.mark.parametrize(
+    ("steps", "own", "below"),
+    [
+        (("ADD rootfs", "RUN apt", "-ENV A=1", "COPY x", "-USER 1"), ("ENV", "COPY", "USER"), 2),
+        (("COPY x", "-CMD y"), ("COPY", "CMD"), 0),
+        (("/bin/sh -c #(nop) ADD x", "RUN |1 A=b /bin/sh -c x"), ("RUN",), 1),
+        (("ADD rootfs", "COPY x"), ("RUN",), 0),  # not what the Dockerfile says: everything is taken for the project's
+        (("COPY x",), ("COPY", "RUN"), 0),
+        ((), ("COPY",), 0),
+    ],
+)
+def test_what_the_base_brought_is_told_by_the_history(steps: tuple[str, ...], own: tuple[str, ...], below: int) -> None:
+    assert base_layers(history(*steps), own) == below
+
+
+def test_ports_that_only_neighbours_reach_may_stay_without_a_name() -> None:
+    exposed: dict[str, Any] = {"ExposedPorts": {"6379/tcp": {}}}
+    inner, outer = Service(image="x"), Service(image="x", ports={"redis": 6379})
+    assert docs_look("s", inner, exposed, (), reached_by_neighbours=True).breaches == ()
+    assert docs_look("s", inner, exposed, (), reached_by_neighbours=False).breaches != ()
+    assert docs_look("s", outer, exposed, (), reached_by_neighbours=False).breaches == ()
+    udp = docs_look("s", outer, {"ExposedPorts": {"6379/udp": {}}}, (), reached_by_neighbours=True)
+    assert udp.breaches == ("the image's EXPOSE 6379/udp has no name in ports",)
+
+
+def test_what_a_base_sets_is_not_the_projects_to_document() -> None:
+    config = {"Env": ["PATH=/bin", "FROM_BASE=1", "OWN=2"]}
+    assert docs_look(
+        "s", Service(image="x"), config, ("OWN", "GONE", "PATH"), reached_by_neighbours=False
+    ).breaches == ("the image's ENV OWN is not in environment",)
+
+
+def test_a_scan_answers_only_the_question_that_it_was_made_for(tmp_path: Any) -> None:
+    store = ScanStore(tmp_path)
+    scan = ImageScan(
+        config_digest=DIGEST, question="q", special={}, owners={}, secrets=[], secret_names=[], tokens=None
+    )  # fmt: skip
+    assert store.read("web", DIGEST, "q") is None
+    store.write("web", scan)
+    assert store.read("web", DIGEST, "q") == scan
+    assert store.read("web", OTHER, "q") is None
+    assert store.read("web", DIGEST, "another") is None
+    (tmp_path / "scans" / "web.json").write_text("{ damaged")
+    assert store.read("web", DIGEST, "q") is None
+
+
+def test_the_digest_of_the_secrets_depends_on_names_values_and_the_checkout() -> None:
+    marks = {
+        fingerprint(secrets, salt)
+        for secrets, salt in (({}, "a"), ({"k": "v"}, "a"), ({"k": "w"}, "a"), ({"l": "v"}, "a"), ({"k": "v"}, "b"))
+    }
+    assert len(marks) == 5
+
+
+def test_evidence_of_an_older_schema_is_not_taken_for_this_one() -> None:
+    with pytest.raises(ValueError, match="schema"):
+        Evidence.model_validate({"schema": "lyra.evidence/1"})
