@@ -70,3 +70,21 @@ def pack(
     if dry(c):
         return show.planned(planned)
     return show.packed(run.run(planned, work))
+
+
+@word(positional=("version",), version="the bundle to rehearse, one of bundle.list")
+def rehearse(c: Any, version: str, dry_run: bool = False, json: bool = False) -> None:
+    """Receive and start a bundle on a throwaway engine like Proxima's, and make the project's checks there."""
+    from lyra_tasks.bundle.rehearsal import facts, plan, run, show
+    from lyra_tasks.lab import elsewhere
+
+    work = workspace()
+    config, root = work.config, work.root
+    planned = plan.plan(config, facts.gather(work, version), elsewhere.values(config))
+    if dry(c):
+        return show.planned(planned)
+
+    def checks(services: Any) -> Any:
+        return elsewhere.check_deployed(services, config, planned.values, root)
+
+    return show.rehearsed(run.run(planned, work, checks))
