@@ -52,7 +52,7 @@ def run(plan: PackPlan, work: Workspace) -> Packing:
         verify(plan.facts.bundle)
         require_room(plan.facts.to, plan.needed, folder.name)
         with staging(folder, "bundle.pack", sweep=f"{folder.name}*") as stage:
-            pack = _fill(plan, stage)
+            pack = fill(plan, stage)
             _seal(work, stage)
             report = verify_pack(stage)
             publish(stage, folder)
@@ -63,7 +63,8 @@ def run(plan: PackPlan, work: Workspace) -> Packing:
     return Packing(folder, pack, report.files, size)
 
 
-def _fill(plan: PackPlan, stage: Path) -> Pack:
+def fill(plan: PackPlan, stage: Path) -> Pack:
+    """Put all that travels into a folder, but for the checksums; NoSpaceError if the disk is full."""
     facts = plan.facts
     files, _ = inventory(facts.bundle)
     archives = {image.file for image in facts.manifest.images}
