@@ -8,9 +8,11 @@ import os
 import re
 import subprocess
 import tarfile
+import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,20 +200,27 @@ def test_umoci_unpacks_an_archive_as_the_image_layout_that_it_is(bundle: Path, r
     assert (tmp_path / "unpacked/rootfs/app/guestbook/__main__.py").read_text().startswith('"""')
 
 
-def test_podman_loads_an_archive_under_its_names_and_its_id(bundle: Path, readers: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def podman(readers: Path) -> Iterator[Callable[..., str]]:
+    """What podman says, with a store of its own; it wants short paths."""
     policy = readers / "home/.config/containers/policy.json"
     policy.parent.mkdir(parents=True)
     policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
     programs = readers / "usr" / "bin"
-    podman = (
-        *("--root", str(tmp_path / "root"), "--runroot", str(tmp_path / "run"), "--tmpdir", str(tmp_path / "tmp")),
-        *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"),
-        *("--conmon", str(programs / "conmon"), "--runtime", str(programs / "crun")),
-    )
+    with tempfile.TemporaryDirectory(prefix="pod") as place:
+        words = (
+            *("--root", f"{place}/root", "--runroot", f"{place}/run", "--tmpdir", f"{place}/tmp"),
+            *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"),
+            *("--conmon", str(programs / "conmon"), "--runtime", str(programs / "crun")),
+        )
+        yield partial(read, readers, "podman", *words)
+
+
+def test_podman_loads_an_archive_under_its_names_and_its_id(bundle: Path, podman: Callable[..., str]) -> None:
     (image, _) = images(bundle)
-    loaded = read(readers, "podman", *podman, "load", "--input", str(bundle / image["file"]))
+    loaded = podman("load", "--input", str(bundle / image["file"]))
     assert f"localhost/{image['references'][0]}" in loaded
-    (found,) = json.loads(read(readers, "podman", *podman, "image", "inspect", f"localhost/{image['references'][0]}"))
+    (found,) = json.loads(podman("image", "inspect", f"localhost/{image['references'][0]}"))
     assert f"sha256:{found['Id']}" == image["config_digest"]
     assert found["RootFS"]["Layers"] == image["diff_ids"]
 
