@@ -57,7 +57,7 @@ def listing(c: Any, json: bool = False) -> None:
     version="the bundle to pack, one of bundle.list",
     to="the folder, on the medium that is carried, in which the pack is made",
     since="leave out the layers that this older version has: the receiver must hold it",
-    split="no file larger than this, such as 4g: larger ones come in numbered parts",
+    split="no file larger than this, such as 2g: larger ones come in numbered parts",
 )
 def pack(
     c: Any, version: str, to: str = "", since: str = "", split: str = "", dry_run: bool = False, json: bool = False

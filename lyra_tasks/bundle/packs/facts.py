@@ -55,7 +55,7 @@ def _part_size(text: str) -> int:
     try:
         size = parse_size(text)
     except ValueError as error:
-        raise UsageError(f"--split {text}: {error}", hint="for example --split 4g") from error
+        raise UsageError(f"--split {text}: {error}", hint="for example --split 2g") from error
     if size < MIN_PART:
-        raise UsageError(f"--split {text}: a part has at least {MIN_PART // 1024}k", hint="for example --split 4g")
+        raise UsageError(f"--split {text}: a part has at least {MIN_PART // 1024}k", hint="for example --split 2g")
     return size
