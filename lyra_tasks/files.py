@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from lyra_tasks.errors import NoSpaceError
@@ -21,7 +22,8 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fchmod(file.fileno(), mode)
+            with suppress(PermissionError):  # FAT has no modes of its own, and refuses those that it cannot keep
+                os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         Path(name).replace(path)
     except OSError as error:

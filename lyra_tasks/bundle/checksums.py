@@ -16,6 +16,7 @@ from lyra_tasks.files import write_file
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\\\udc80-\udcff]+")
 _THREADS = 2
+_MAX_FILES = 20_000
 
 
 def parse(data: bytes, where: str) -> dict[str, str]:
@@ -54,13 +55,18 @@ def check_name(name: str) -> None:
 
 
 def inventory(bundle: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """Every regular file by its name in the bundle, and the names of what is neither a file nor a folder."""
+    """Every regular file by its name in the bundle, and the names of what is neither a file nor a folder.
+
+    BundleError where there are more than any bundle has.
+    """
     files: dict[str, Path] = {}
     strange: list[str] = []
     for folder, folders, names in os.walk(bundle):
         for entry in (*folders, *names):
             path = Path(folder, entry)
             name = path.relative_to(bundle).as_posix()
+            if len(files) + len(strange) >= _MAX_FILES:
+                raise BundleError(f"{bundle}: holds more than {_MAX_FILES} files, which is not believable")
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
                 strange.append(name)
             elif path.is_file():

@@ -10,7 +10,7 @@ from typing import Any
 
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.manifest import Manifest
-from lyra_tasks.bundle.read import bundle_of, read_index, read_manifest
+from lyra_tasks.bundle.read import bundle_of, read_index, read_manifest, small_file
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.documents import parse
 
@@ -84,7 +84,7 @@ def _packages(bundle: Path, image: str) -> dict[str, tuple[str, ...]]:
 
 
 def _document(bundle: Path, name: str) -> dict[str, Any]:
-    return parse((bundle / name).read_bytes(), dict[str, Any], str(bundle / name))
+    return parse(small_file(bundle / name), dict[str, Any], str(bundle / name))
 
 
 def _digest(path: Path) -> str:

@@ -8,6 +8,8 @@ from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.manifest import BundleIndex, Manifest, decode
 from lyra_tasks.errors import BundleError, UsageError
 
+_MAX_SMALL = 16 * 1024**2
+
 
 def read_manifest(bundle: Path) -> Manifest:
     """The description of the bundle in this folder; BundleError if it is no bundle, or its description is damaged."""
@@ -17,7 +19,7 @@ def read_manifest(bundle: Path) -> Manifest:
             f"{bundle}: not a promotion bundle, {layout.MANIFEST} is missing",
             hint="name the folder of one version, the one that holds manifest.json",
         )
-    return decode(path.read_bytes(), Manifest, str(path))
+    return decode(small_file(path), Manifest, str(path))
 
 
 def read_index(bundles: Path, project: str) -> BundleIndex:
@@ -25,7 +27,16 @@ def read_index(bundles: Path, project: str) -> BundleIndex:
     path = bundles / layout.INDEX
     if not path.exists():
         return BundleIndex(project=project)
-    return decode(path.read_bytes(), BundleIndex, str(path))
+    return decode(small_file(path), BundleIndex, str(path))
+
+
+def small_file(path: Path) -> bytes:
+    """The bytes of a file that describes others; BundleError if it is a link, or larger than any of them can be."""
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(f"{path}: not a regular file")
+    if path.stat().st_size > _MAX_SMALL:
+        raise BundleError(f"{path}: is larger than {_MAX_SMALL // 1024**2} MiB, which is not believable")
+    return path.read_bytes()
 
 
 def bundle_of(bundles: Path, version: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Literal
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.checksums import file_sums, inventory, parse
 from lyra_tasks.bundle.manifest import BundledImage, Manifest
-from lyra_tasks.bundle.read import read_manifest
+from lyra_tasks.bundle.read import read_manifest, small_file
 from lyra_tasks.bundle.signature import Trust, check_signature
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.check import check_archive
@@ -82,7 +82,7 @@ def refuse(
 def examine(path: Path) -> tuple[tuple[FileResult, ...], Manifest | None]:
     """Every file with what is wrong with it, and the description if it can be read; raises only where there is none."""
     sums_file = _require_bundle(path)
-    sums = parse(sums_file.read_bytes(), str(sums_file))
+    sums = parse(small_file(sums_file), str(sums_file))
     files, strange = inventory(path)
     manifest, problems = _manifest(path)
     images = {image.file: image for image in manifest.images} if manifest else {}

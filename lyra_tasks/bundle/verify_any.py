@@ -7,6 +7,7 @@ from pathlib import Path
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.checksums import file_sums, parse
 from lyra_tasks.bundle.packs.verify import read_pack, verify_pack
+from lyra_tasks.bundle.read import small_file
 from lyra_tasks.bundle.signature import Trust, check_signature
 from lyra_tasks.bundle.verify import FileResult, VerifyReport, refuse, verify
 from lyra_tasks.errors import BundleError, UsageError
@@ -39,7 +40,7 @@ def _verify_part(path: Path, folder: Path, trust: Trust | None) -> VerifyReport:
     if trust:
         check_signature(folder, trust)
     name = path.absolute().relative_to(folder).as_posix()
-    sums = parse((folder / layout.CHECKSUMS).read_bytes(), str(folder / layout.CHECKSUMS))
+    sums = parse(small_file(folder / layout.CHECKSUMS), str(folder / layout.CHECKSUMS))
     if path.is_symlink() or name not in sums:
         raise BundleError(f"{path}: the pack does not name it", hint=f"verify {folder}")
     if file_sums([path]) != [sums[name]]:

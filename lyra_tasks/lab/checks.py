@@ -173,6 +173,11 @@ def _log(service: RunningService, test: Test) -> str:
 _KINDS = {"http": _http, "exec": _exec, "tcp": _tcp, "log": _log}
 
 
+def ask(service: RunningService, test: Test) -> str:
+    """Make a check of one of the kinds that ask a service; what is wrong, or nothing."""
+    return _KINDS[test.kind](service, test)
+
+
 def _differs(seen: Any, wanted: Any, where: str) -> str:
     """The first difference; keys that `wanted` does not name are not looked at."""
     if isinstance(wanted, dict) and isinstance(seen, dict):

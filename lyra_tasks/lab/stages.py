@@ -39,7 +39,8 @@ _TARGET = "stage"
 class PlannedStage:
     """A stage to build: its definition, the targets to be built before it with their tags, and secret files to mask.
 
-    `masked` is what else may not stand in its log. `exported` is where the files of a stage that holds results are put first; None for any other.
+    `masked` is what else may not stand in its log; `exported` where the files of a stage that holds results are put
+    first, None for any other.
     """
 
     definition: Mapping[str, Any]

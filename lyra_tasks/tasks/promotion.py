@@ -61,7 +61,7 @@ def listing(c: Any, json: bool = False) -> None:
     version="the bundle to pack, one of bundle.list",
     to="the folder, on the medium that is carried, in which the pack is made",
     since="leave out the layers that this older version has: the receiver must hold it",
-    split="no file larger than this, such as 4g: larger ones come in numbered parts",
+    split="no file larger than this, such as 2g: larger ones come in numbered parts",
 )
 def pack(
     c: Any, version: str, to: str = "", since: str = "", split: str = "", dry_run: bool = False, json: bool = False
@@ -74,3 +74,21 @@ def pack(
     if dry(c):
         return show.planned(planned)
     return show.packed(run.run(planned, work))
+
+
+@word(positional=("version",), version="the bundle to rehearse, one of bundle.list")
+def rehearse(c: Any, version: str, dry_run: bool = False, json: bool = False) -> None:
+    """Receive and start a bundle on a throwaway engine like Proxima's, and make the project's checks there."""
+    from lyra_tasks.bundle.rehearsal import facts, plan, run, show
+    from lyra_tasks.lab import elsewhere
+
+    work = workspace()
+    config, root = work.config, work.root
+    planned = plan.plan(config, facts.gather(work, version), elsewhere.values(config))
+    if dry(c):
+        return show.planned(planned)
+
+    def checks(services: Any) -> Any:
+        return elsewhere.check_deployed(services, config, planned.values, root)
+
+    return show.rehearsed(run.run(planned, work, checks))

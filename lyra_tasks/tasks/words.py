@@ -46,7 +46,7 @@ def lyra_collection(*own: Any) -> Collection:
     top.add_collection(Collection("bases", engine.bases_build, engine.bases_update))
     top.add_collection(Collection("rules", rules.listing, rules.explain))
     top.add_collection(Collection("config", configuration.show, configuration.schema))
-    top.add_collection(Collection("bundle", promotion.listing, promotion.pack))
+    top.add_collection(Collection("bundle", promotion.listing, promotion.pack, promotion.rehearse))
     releases = Collection("release", release.current, release.listing)
     releases.add_task(release.release, default=True)
     top.add_collection(releases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -22,10 +23,11 @@ from lyra_tasks.bundle.verify import verify
 from lyra_tasks.bundle.versions import enter
 from lyra_tasks.config.load import load
 from lyra_tasks.config.version import Version
+from lyra_tasks.engine.sandbox.layout import places_of
 from lyra_tasks.engine.workspace import open_workspace
 from lyra_tasks.report.page import page
 from tests.conftest import Project
-from tests.faults import no_traceback
+from tests.faults import no_traceback, processes_with
 
 KILLS = int(os.environ.get("LYRA_TEST_PROMOTE_KILLS", "3"))
 FAULTS = int(os.environ.get("LYRA_TEST_PROMOTE_FAULTS", "4"))
@@ -211,3 +213,38 @@ def test_the_page_says_what_is_needed_and_what_changed(tested: Project, shelf: P
     assert tested.lyra("diff", "1.0.0", "7.0.0").code == 2
     (shelf / "1.1.0" / layout.TESTS_JSON).unlink()
     assert tested.lyra("diff", "1.0.0", "1.1.0").code == 6
+
+
+def test_a_bundle_is_rehearsed_on_an_engine_like_proximas_and_nothing_is_left(tested: Project, shelf: Path) -> None:
+    (state,) = tested.state.iterdir()
+    name = places_of(state / "rehearsal").name
+    planned = tested.lyra("bundle.rehearse", "1.0.0", "--dry-run", "--json")
+    assert json.loads(planned.out)["suite"] == "bookworm"
+    assert json.loads(planned.out)["filled_in"] == ["TOKEN", "WEB_HTTP_PUBLISH", "WEB_KEY_FILE"]
+    assert not (state / "rehearsal").exists()
+    tested.replace(".lyra.toml", 'body = "Good morning"', 'body = "Good evening"')
+    try:
+        failed = tested.lyra("bundle.rehearse", "1.0.0", "--json")
+    finally:
+        tested.replace(".lyra.toml", 'body = "Good evening"', 'body = "Good morning"')
+    assert failed.code == 5, failed.text
+    said = json.loads(failed.out)
+    assert said["engine"].startswith("20.10.")
+    assert said["store"] == "classic"
+    assert {check["name"]: check["outcome"] for check in said["checks"]} == {
+        "the page is there": "passed",
+        "the config is in place": "failed",
+        "the secret is in place, for the service alone": "passed",
+        "the volume can be written": "passed",
+    }
+    assert "the checks are those of the tree as it is now" in failed.err
+    script = shelf / "1.0.0" / layout.RECEIVE
+    text = script.read_text()
+    try:
+        script.write_text(text.replace("min_engine=20.10\n", "min_engine=99.0\n"))
+        assert tested.lyra("bundle.rehearse", "1.0.0").code == 6, "it is not as promoted"
+    finally:
+        script.write_text(text)
+    assert not (state / "rehearsal").exists()
+    assert not Path("/run", name).exists()
+    assert processes_with(name) == []

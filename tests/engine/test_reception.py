@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import subprocess
+import tarfile
+import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +28,11 @@ from tests.conftest import Project
 from tests.engine.clones import clone
 
 SUITES = {"containerd": "trixie", "classic": "bookworm"}
-# what skopeo links that a machine may lack; all of bookworm, so that it runs on newer ones, too
-SKOPEO = ("skopeo", "libgpgme11", "libassuan0", "libgpg-error0", "libdevmapper1.02.1")
+# what they link that a machine may lack; all of bookworm, so that it runs on newer ones, too
+READERS = (
+    *("skopeo", "umoci", "podman", "conmon", "crun"),
+    *("libgpgme11", "libassuan0", "libgpg-error0", "libdevmapper1.02.1", "libsubid4", "libseccomp2", "libyajl2"),
+)
 SECRET = "a-secret-of-at-least-16-bytes"
 
 
@@ -133,15 +140,24 @@ def filled(example: str, secret: Path, publish: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def skopeo(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> list[str]:
-    """Debian's skopeo, unpacked and not installed: the words to call it by."""
-    folder = tmp_path_factory.mktemp("skopeo")
+def readers(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """Debian's skopeo, umoci and podman, unpacked and not installed: the folder that they lie in."""
+    folder = tmp_path_factory.mktemp("readers")
     workspace = AptWorkspace(cache / "tests" / "apt", ("bookworm",))
     workspace.update()
-    packages = [f"{name}/bookworm" for name in SKOPEO]
-    unpack(workspace.download(packages, cache / "tests" / "skopeo", lambda _: None), folder)
-    libraries = {str(path.parent) for path in folder.glob("**/*.so.*")}
-    return ["env", f"LD_LIBRARY_PATH={':'.join(sorted(libraries))}", str(folder / "usr" / "bin" / "skopeo")]
+    packages = [f"{name}/bookworm" for name in READERS]
+    unpack(workspace.download(packages, cache / "tests" / "readers", lambda _: None), folder)
+    return folder
+
+
+def read(readers: Path, name: str, *words: str) -> str:
+    """What one of the programs says; it must succeed."""
+    libraries = sorted({str(path.parent) for path in readers.glob("**/*.so.*")})
+    environment = os.environ | {"LD_LIBRARY_PATH": ":".join(libraries), "HOME": str(readers / "home")}
+    command = [str(readers / "usr" / "bin" / name), *words]
+    done = subprocess.run(command, env=environment, cwd=readers, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def images(bundle: Path) -> list[dict[str, Any]]:
@@ -165,12 +181,9 @@ def test_coreutils_confirm_every_file_and_find_a_changed_byte(bundle: Path, tmp_
 
 
 @pytest.mark.parametrize("transport", ["oci-archive", "docker-archive"])
-def test_skopeo_finds_the_same_image_in_either_form_of_an_archive(
-    bundle: Path, skopeo: list[str], transport: str
-) -> None:
+def test_skopeo_finds_the_same_image_in_either_form_of_an_archive(bundle: Path, readers: Path, transport: str) -> None:
     for image in images(bundle):
-        inspect = [*skopeo, "inspect", "--raw", f"{transport}:{bundle / image['file']}"]
-        manifest = json.loads(subprocess.run(inspect, check=True, capture_output=True).stdout)
+        manifest = json.loads(read(readers, "skopeo", "inspect", "--raw", f"{transport}:{bundle / image['file']}"))
         assert manifest["config"]["digest"] == image["config_digest"]
         assert len(manifest["layers"]) == len(image["diff_ids"])
 
@@ -185,6 +198,47 @@ def test_the_report_is_made_of_the_bundles_own_documents_and_of_nothing_else(bun
     assert "only-for-tests" not in report, "the value of a secret"
     (run,) = demo.root.glob(".lyra/runs/*/report.html")
     assert "front page greets" in run.read_text()
+
+
+def test_umoci_unpacks_an_archive_as_the_image_layout_that_it_is(bundle: Path, readers: Path, tmp_path: Path) -> None:
+    image = next(each for each in images(bundle) if each["name"] == "web")
+    subprocess.run(["tar", "--extract", "--file", bundle / image["file"], "--directory", tmp_path], check=True)
+    tag = image["references"][0].rpartition(":")[2]
+    assert tag in read(readers, "umoci", "ls", "--layout", str(tmp_path)).split()
+    stat = json.loads(read(readers, "umoci", "stat", "--json", "--image", f"{tmp_path}:{tag}"))
+    layers = [each["layer"] for each in stat["history"] if each.get("layer")]
+    assert [(each["digest"], each["size"]) for each in layers] == [
+        (each["digest"], each["size"]) for each in image["layers"]
+    ]
+    read(readers, "umoci", "unpack", "--image", f"{tmp_path}:{tag}", str(tmp_path / "unpacked"))
+    assert (tmp_path / "unpacked/rootfs/app/guestbook/__main__.py").read_text().startswith('"""')
+
+
+@pytest.fixture
+def podman(readers: Path) -> Iterator[Callable[..., str]]:
+    """What podman says, with a store of its own; it wants short paths."""
+    policy = readers / "home/.config/containers/policy.json"
+    policy.parent.mkdir(parents=True)
+    policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    programs = readers / "usr" / "bin"
+    with tempfile.TemporaryDirectory(prefix="pod") as place:
+        words = (
+            *("--root", f"{place}/root", "--runroot", f"{place}/run", "--tmpdir", f"{place}/tmp"),
+            *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"),
+            *("--conmon", str(programs / "conmon"), "--runtime", str(programs / "crun")),
+        )
+        yield partial(read, readers, "podman", *words)
+
+
+def test_podman_loads_an_archive_under_its_names_and_its_id(bundle: Path, podman: Callable[..., str]) -> None:
+    (image, _) = images(bundle)
+    loaded = podman("load", "--input", str(bundle / image["file"]))
+    (name,) = re.findall(r"(?m)^Loaded image: (\S+)$", loaded)
+    # it reads an archive as one or the other of its forms, which name images with and without their registry
+    assert name in {f"{registry}/{image['references'][0]}" for registry in ("localhost", "docker.io")}
+    (found,) = json.loads(podman("image", "inspect", name))
+    assert f"sha256:{found['Id']}" == image["config_digest"]
+    assert found["RootFS"]["Layers"] == image["diff_ids"]
 
 
 def test_an_engine_loads_what_was_promoted_and_nothing_else(proxima: Proxima) -> None:
@@ -228,6 +282,18 @@ def test_limits_and_hardening_are_those_that_were_tested(proxima: Proxima, demo:
         assert (host["CapAdd"] or []) == wanted["CapAdd"]
         assert sorted(host["Ulimits"], key=str) == sorted(wanted["Ulimits"], key=str)
         assert not host["Privileged"]
+
+
+def test_a_volume_is_backed_up_as_the_page_says(proxima: Proxima) -> None:
+    (command,) = re.findall(
+        r"`docker (compose cp web:\S+ -) > web-data\.tar`", (proxima.folder / "PROMOTION.md").read_text()
+    )
+    done = subprocess.run(
+        ["docker", *command.split()], cwd=proxima.folder / "deploy", env={**os.environ, **proxima.box.environment()},
+        capture_output=True, check=True,
+    )  # fmt: skip
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        assert any(name.startswith("data/") for name in archive.getnames())
 
 
 def test_the_secret_is_in_place_for_the_service_alone(proxima: Proxima) -> None:

@@ -27,6 +27,9 @@ def write_documents(files: Mapping[str, Path], target: PartsWriter, epoch: int) 
     return counted
 
 
+_MAX_FILES = 20_000
+
+
 @dataclass(frozen=True)
 class Documents:
     """The hexadecimal digest of every file by its name, and the content of those that were asked for."""
@@ -48,6 +51,8 @@ def read_documents(parts: Sequence[Path], described: PackedDocuments, where: str
         for header, contents in members(BlockReader(pieces, where)):
             if header.kind != "file":
                 raise BundleError(f"{where}: {header.name!r} is not a regular file")
+            if len(found.digests) >= _MAX_FILES:
+                raise BundleError(f"{where}: holds more than {_MAX_FILES} files, which is not believable")
             if header.name in found.digests:
                 raise BundleError(f"{where}: {header.name} is there twice")
             if header.name in wanted and header.size <= MAX_DOCUMENT:

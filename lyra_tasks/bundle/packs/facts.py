@@ -8,7 +8,7 @@ from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.checksums import file_sums, parse
 from lyra_tasks.bundle.manifest import Manifest
 from lyra_tasks.bundle.packs.plan import PackFacts
-from lyra_tasks.bundle.read import bundle_of, read_manifest
+from lyra_tasks.bundle.read import bundle_of, read_manifest, small_file
 from lyra_tasks.bundle.staging import free_bytes
 from lyra_tasks.config.units import parse_size
 from lyra_tasks.errors import BundleError, UsageError
@@ -45,7 +45,7 @@ def _described(bundle: Path) -> Manifest:
     """The description, if it is the one that was promoted."""
     manifest = read_manifest(bundle)
     sums_file = bundle / layout.CHECKSUMS
-    sums = parse(sums_file.read_bytes(), str(sums_file)) if sums_file.is_file() else {}
+    sums = parse(small_file(sums_file), str(sums_file)) if sums_file.is_file() else {}
     if file_sums([bundle / layout.MANIFEST]) != [sums.get(layout.MANIFEST)]:
         raise BundleError(f"{bundle / layout.MANIFEST}: changed", hint="promote the version again, or restore it")
     return manifest
@@ -55,7 +55,7 @@ def _part_size(text: str) -> int:
     try:
         size = parse_size(text)
     except ValueError as error:
-        raise UsageError(f"--split {text}: {error}", hint="for example --split 4g") from error
+        raise UsageError(f"--split {text}: {error}", hint="for example --split 2g") from error
     if size < MIN_PART:
-        raise UsageError(f"--split {text}: a part has at least {MIN_PART // 1024}k", hint="for example --split 4g")
+        raise UsageError(f"--split {text}: a part has at least {MIN_PART // 1024}k", hint="for example --split 2g")
     return size

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lyra_tasks import console
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.checksums import inventory, write_checksums
 from lyra_tasks.bundle.manifest import write_document
@@ -19,7 +23,7 @@ from lyra_tasks.bundle.reception import receive_script
 from lyra_tasks.bundle.signature import sign, signing_key
 from lyra_tasks.bundle.staging import publish, require_room, staging
 from lyra_tasks.bundle.verify import FileResult, verify
-from lyra_tasks.errors import ImmutableError
+from lyra_tasks.errors import ImmutableError, PreconditionError
 from lyra_tasks.files import write_file
 from lyra_tasks.images.parts import PartsWriter
 from lyra_tasks.images.thin import copy_without
@@ -48,12 +52,16 @@ def run(plan: PackPlan, work: Workspace) -> Packing:
     folder = plan.folder
     if folder.exists() and not (folder / layout.PACK).is_file():
         raise ImmutableError(f"{folder}: is there, and is no pack", hint="move it away, or name another folder")
+    key = _key(plan, work)
     with locked(work.paths.state / "pack.lock", what="packing"):
         verify(plan.facts.bundle)
         require_room(plan.facts.to, plan.needed, folder.name)
         with staging(folder, "bundle.pack", sweep=f"{folder.name}*") as stage:
-            pack = _fill(plan, stage)
-            _seal(work, stage)
+            with _large_files(plan):
+                pack = fill(plan, stage)
+            write_checksums(stage)
+            if key:
+                sign(stage, key)
             report = verify_pack(stage)
             publish(stage, folder)
     work.journal.append(
@@ -63,7 +71,8 @@ def run(plan: PackPlan, work: Workspace) -> Packing:
     return Packing(folder, pack, report.files, size)
 
 
-def _fill(plan: PackPlan, stage: Path) -> Pack:
+def fill(plan: PackPlan, stage: Path) -> Pack:
+    """Put all that travels into a folder, but for the checksums; NoSpaceError if the disk is full."""
     facts = plan.facts
     files, _ = inventory(facts.bundle)
     archives = {image.file for image in facts.manifest.images}
@@ -114,7 +123,22 @@ def _split(plan: PackPlan, size: int) -> int | None:
     return split if split and size > split else None
 
 
-def _seal(work: Workspace, stage: Path) -> None:
-    write_checksums(stage)
+def _key(plan: PackPlan, work: Workspace) -> Path | None:
+    """What the pack's own checksums are signed with."""
     if work.config.promotion.sign:
-        sign(stage, signing_key(work.config.promotion.sign, work.root))
+        return signing_key(work.config.promotion.sign, work.root)
+    if (plan.facts.bundle / layout.SIGNATURE).is_file():
+        console.warn("the bundle is signed, and its pack will not be: [promotion] sign is not set")
+    return None
+
+
+@contextmanager
+def _large_files(plan: PackPlan) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise PreconditionError(
+            f"{plan.facts.to}: its file system takes no file that large", hint="use --split, for example --split 2g"
+        ) from error

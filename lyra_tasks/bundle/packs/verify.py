@@ -11,6 +11,7 @@ from lyra_tasks.bundle.manifest import BundledImage, Manifest, decode
 from lyra_tasks.bundle.packs.document import Pack, PackedArchive, PackedFile
 from lyra_tasks.bundle.packs.documents import Documents, read_documents
 from lyra_tasks.bundle.packs.plan import plain
+from lyra_tasks.bundle.read import small_file
 from lyra_tasks.bundle.signature import Trust, check_signature
 from lyra_tasks.bundle.verify import FileResult, VerifyReport, references_of, refuse
 from lyra_tasks.errors import BundleError
@@ -24,7 +25,7 @@ def verify_pack(path: Path, trust: Trust | None = None) -> VerifyReport:
     """
     if trust:
         check_signature(path, trust)
-    sums = parse((path / layout.CHECKSUMS).read_bytes(), str(path / layout.CHECKSUMS))
+    sums = parse(small_file(path / layout.CHECKSUMS), str(path / layout.CHECKSUMS))
     files, strange = inventory(path)
     present = sorted(sums.keys() & files.keys())
     found = dict(zip(present, file_sums(files[name] for name in present), strict=True))
@@ -54,7 +55,7 @@ def verify_pack(path: Path, trust: Trust | None = None) -> VerifyReport:
 
 def read_pack(path: Path) -> Pack:
     """The description of the pack in this folder."""
-    return decode((path / layout.PACK).read_bytes(), Pack, str(path / layout.PACK))
+    return decode(small_file(path / layout.PACK), Pack, str(path / layout.PACK))
 
 
 def _contradictions(path: Path, pack: Pack, manifest: Manifest, found: dict[str, str]) -> Iterator[tuple[str, str]]:
