@@ -1,0 +1,92 @@
+"""`clean` of 100 containers (20 of them running), 20 volumes and 10 networks, against `docker rm -f` and friends."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Row, Spent, in_turn, shell
+from benchmarks.project import Project, engine, project
+from lyra_tasks.config.load import load
+from lyra_tasks.engine import sandbox
+from lyra_tasks.engine.connect import Engine, connect
+from lyra_tasks.engine.holder import HOLD, holder_image
+from lyra_tasks.engine.objects import make_containers, make_networks, make_volumes
+from lyra_tasks.engine.workspace import open_workspace
+
+TIMES = 5
+CONTAINERS, VOLUMES, NETWORKS = 100, 20, 10
+RUNNING = 20  # of the containers; the others were made and not started
+
+
+def rows() -> Iterator[Row]:
+    """The one row; what is removed is made anew before each measurement, which is not measured."""
+    with tempfile.TemporaryDirectory(prefix="lyra-bench-") as name, engine(Path(name), "containerd") as box:
+        measured = project(Path(name), box, {"web": []})
+        with _connected(measured, box) as (client, made):
+            names = [f"bench-{number}" for number in range(CONTAINERS)]
+            removal = " && ".join(
+                (
+                    f"docker rm -f -v {' '.join(names)}",
+                    f"docker volume rm {' '.join(_numbered('volume', VOLUMES))}",
+                    f"docker network rm {' '.join(_numbered('network', NETWORKS))}",
+                )
+            )
+
+            def ours() -> Spent:
+                made(names)
+                return measured.word("clean")
+
+            def theirs() -> Spent:
+                made(names)
+                return shell(removal, measured.root, measured.environment)
+
+            found = in_turn(TIMES, clean=ours, docker=theirs)
+            left = [each for each in client.api.containers(all=True) if each["Names"][0].startswith("/bench-")]
+            if left:
+                raise SystemExit(f"{len(left)} containers are left: nothing was measured")
+    what = f"clean, {CONTAINERS} containers, {VOLUMES} volumes, {NETWORKS} networks"
+    yield Row(what, "docker rm -f, volume rm, network rm", found["clean"].seconds, found["docker"].seconds, 0.7)
+
+
+@contextmanager
+def _connected(measured: Project, box: sandbox.Sandbox) -> Iterator[tuple[Engine, Callable[[list[str]], None]]]:
+    """A connection to the engine, and what makes the objects there in the project's name."""
+    before = dict(os.environ)
+    os.environ |= {"XDG_STATE_HOME": measured.environment["XDG_STATE_HOME"], **box.environment()}
+    try:
+        work = open_workspace(load(measured.root))
+        client = connect(work.config, work.paths)
+
+        def made(names: list[str]) -> None:
+            image = holder_image(client, work.owner)
+            networks, volumes = _numbered("network", NETWORKS), _numbered("volume", VOLUMES)
+            make_networks(client, work.owner, {name: {} for name in networks})
+            make_volumes(client, work.owner, {name: {} for name in volumes})
+            payloads = {
+                name: _payload(image, networks[number % NETWORKS], volumes[number % VOLUMES])
+                for number, name in enumerate(names)
+            }
+            ids = make_containers(client, work.owner, payloads)
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(client.api.start, [identity for identity, _ in ids.values()][:RUNNING]))
+
+        yield client, made
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _payload(image: str, network: str, volume: str) -> dict[str, Any]:
+    """A container that does nothing, and as the first process in its namespace does not hear SIGTERM either."""
+    mounts = [{"Type": "volume", "Source": volume, "Target": "/data"}]
+    return {"Image": image, "Cmd": [HOLD], "HostConfig": {"NetworkMode": network, "Mounts": mounts}}
+
+
+def _numbered(what: str, count: int) -> list[str]:
+    return [f"bench-{what}-{number}" for number in range(count)]
