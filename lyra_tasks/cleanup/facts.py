@@ -16,7 +16,7 @@ from lyra_tasks.engine.ownership import claimed_by
 from lyra_tasks.engine.space import figures, owns_builder
 from lyra_tasks.engine.things import IMAGE, Thing, everything
 from lyra_tasks.engine.workspace import Workspace, started_by_itself
-from lyra_tasks.records.checkouts import former, others
+from lyra_tasks.records.checkouts import former, history, others
 from lyra_tasks.records.journal import Journal
 
 
@@ -33,6 +33,7 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
     return CleanFacts(
         things=things,
         owned=owned,
+        claims=mine,
         live=work.live_elsewhere(),
         crashed=frozenset(chain.from_iterable(crashed_runs(state) for state in states)),
         unfinished=bool(mine.begun),
@@ -59,9 +60,9 @@ def _shared(work: Workspace, engine: Engine, things: Iterable[Thing], mine: Clai
     found: dict[Owned, str] = {}
     for other in others(work.paths) if images else ():
         # a journal may be long, and most have nothing to do with these images
-        text = other.journal.path.read_bytes()
-        named = [each for each in images if each.name.encode() in text]
-        if named and not other.is_gone:
-            theirs = claims_of(other.journal.entries(), engine.facts.id)
-            found |= {images[each]: other.project_id for each in named if theirs.of(each) is not None}
+        texts = [each.journal.path.read_bytes() for each in other]
+        named = [each for each in images if any(each.name.encode() in text for text in texts)]
+        if named and not other[0].is_gone:
+            theirs = claims_of(history(each.journal for each in other), engine.facts.id)
+            found |= {images[each]: other[-1].project_id for each in named if theirs.of(each) is not None}
     return found

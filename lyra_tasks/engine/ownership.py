@@ -9,13 +9,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from lyra_tasks.engine.claims import Claims, Owned, claims_of
 from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.engine.things import CONTAINER, IMAGE, LABEL_NONCE, NETWORK, VOLUME, everything, labelled
-from lyra_tasks.records.checkouts import former
+from lyra_tasks.records.checkouts import former, history
 from lyra_tasks.records.journal import Entry, Journal
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ class Owner:
 def claimed_by(paths: Paths, engine: str) -> Claims:
     """What a checkout claims in an engine, under every name that its project ever had in this folder."""
     journals = [*(each.journal for each in former(paths)), Journal(paths.journal)]
-    return claims_of(chain.from_iterable(each.entries() for each in journals), engine)
+    return claims_of(history(journals), engine)
 
 
 def owned(engine: Engine, entries: Iterable[Entry], *, run: str | None = None) -> list[Owned]:

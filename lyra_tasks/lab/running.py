@@ -187,12 +187,14 @@ class Lab:
 
         ResidueError names what the engine would not give back.
         """
-        objects.kill(self.engine, [each.id for each in self.services.values()])
-        for service in self.services.values():
-            if hasattr(service.log, "_thread"):
-                service.log.finish()
-            service.last = objects.state(self.engine, service.id)
-        remove_run(self.engine, self.owner)
+        try:
+            objects.kill(self.engine, [each.id for each in self.services.values()])
+            for service in self.services.values():
+                if hasattr(service.log, "_thread"):
+                    service.log.finish()
+                service.last = objects.state(self.engine, service.id)
+        finally:
+            remove_run(self.engine, self.owner)
 
 
 def remove_run(engine: Engine, owner: Owner) -> None:

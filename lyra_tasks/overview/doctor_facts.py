@@ -24,7 +24,7 @@ from lyra_tasks.engine.ownership import claimed_by
 from lyra_tasks.engine.things import everything
 from lyra_tasks.errors import LyraError, PreconditionError
 from lyra_tasks.overview.doctor import Disk, Facts, SandboxFacts
-from lyra_tasks.records.checkouts import others
+from lyra_tasks.records.checkouts import history, others
 from lyra_tasks.records.journal import Journal
 from lyra_tasks.run import Paths, live_runs, paths_of
 
@@ -113,10 +113,10 @@ def _of_engine(facts: Facts, engine: Engine, paths: Paths) -> Facts:
     owned = [each for thing in held if (each := mine.of(thing)) is not None]
     orphans: dict[str, tuple[str, ...]] = {}
     for other in others(paths):
-        if other.is_gone:
-            theirs = claims_of(other.journal.entries(), engine.facts.id)
+        if other[0].is_gone:
+            theirs = claims_of(history(each.journal for each in other), engine.facts.id)
             names = tuple(f"{each.kind} {each.name}" for each in held if theirs.of(each) is not None)
-            orphans |= {str(other.root): names} if names else {}
+            orphans |= {str(other[0].root): names} if names else {}
     versions = _tried(lambda: components(engine))
     return replace(
         facts,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.records.journal import Journal
+from lyra_tasks.records.journal import Entry, Journal
 from lyra_tasks.records.store import Record, read_record, write_record
 from lyra_tasks.run import Paths
 
@@ -59,9 +60,18 @@ def former(paths: Paths) -> list[Checkout]:
     return [each for each in _all(paths) if _place(each.project_id) == _place(paths.project_id)]
 
 
-def others(paths: Paths) -> list[Checkout]:
-    """The state folders of all other checkouts."""
-    return [each for each in _all(paths) if _place(each.project_id) != _place(paths.project_id)]
+def others(paths: Paths) -> list[tuple[Checkout, ...]]:
+    """All other checkouts, each with the state folders that it had under its project's names."""
+    found: dict[str, list[Checkout]] = {}
+    for each in _all(paths):
+        if _place(each.project_id) != _place(paths.project_id):
+            found.setdefault(_place(each.project_id), []).append(each)
+    return [tuple(each) for each in found.values()]
+
+
+def history(journals: Iterable[Journal]) -> Iterator[Entry]:
+    """The entries of several journals of one checkout, in the order of time."""
+    return heapq.merge(*(each.entries() for each in journals), key=lambda entry: entry.at)
 
 
 def _all(paths: Paths) -> Iterator[Checkout]:
