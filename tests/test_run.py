@@ -1,0 +1,56 @@
+"""Run folders and the locks by which runs know of each other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.run import begin_run, end_run, live_runs, paths_of
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+
+from lyra_tasks.run import begin_run
+begin_run(Path(sys.argv[1]), sys.argv[2])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_run_is_live_until_it_ends_and_its_process_is_named(tmp_path: Path) -> None:
+    handle = begin_run(tmp_path, "r1")
+    assert live_runs(tmp_path) == {"r1": os.getpid()}
+    end_run(tmp_path, "r1", handle)
+    assert live_runs(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_is_killed_is_no_live_run_and_its_lock_is_swept(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path), "r1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"held\n"
+        assert live_runs(tmp_path) == {"r1": process.pid}
+        process.send_signal(signal.SIGKILL)
+    assert live_runs(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_the_run_folders_none_goes_that_is_live_or_is_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    paths = paths_of(tmp_path, "tiny")
+    for run in ("r1", "r2", "r3"):
+        paths.run_folder(run, keep=5)
+    handle = begin_run(paths.live, "r1")
+    paths.run_folder("r0", keep=1)
+    assert {path.name for path in paths.runs.iterdir()} == {"r0", "r1", "r3"}, "the clock may have been set back"
+    end_run(paths.live, "r1", handle)
+    paths.run_folder("r4", keep=1)
+    assert {path.name for path in paths.runs.iterdir()} == {"r4"}
