@@ -1,4 +1,4 @@
-"""`clean` of 100 running containers, 20 volumes and 10 networks, against `docker rm -f` and friends on the same."""
+"""`clean` of 100 containers (20 of them running), 20 volumes and 10 networks, against `docker rm -f` and friends."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lyra_tasks.engine.workspace import open_workspace
 
 TIMES = 5
 CONTAINERS, VOLUMES, NETWORKS = 100, 20, 10
+RUNNING = 20  # of the containers; the others were made and not started
 
 
 def rows() -> Iterator[Row]:
@@ -73,7 +74,7 @@ def _connected(measured: Project, box: sandbox.Sandbox) -> Iterator[tuple[Engine
             }
             ids = make_containers(client, work.owner, payloads)
             with ThreadPoolExecutor(8) as pool:
-                list(pool.map(client.api.start, [identity for identity, _ in ids.values()]))
+                list(pool.map(client.api.start, [identity for identity, _ in ids.values()][:RUNNING]))
 
         yield client, made
     finally:

@@ -33,6 +33,7 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
     return CleanFacts(
         things=things,
         owned=owned,
+        claims=mine,
         live=work.live_elsewhere(),
         crashed=frozenset(chain.from_iterable(crashed_runs(state) for state in states)),
         unfinished=bool(mine.begun),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lyra_tasks.engine.claims import Owned
+from lyra_tasks.engine.claims import Claims, Owned
 from lyra_tasks.engine.space import Figures
 from lyra_tasks.engine.things import CONTAINER, IMAGE, KINDS, NETWORK, Thing
 from lyra_tasks.errors import LockedError
@@ -20,15 +20,16 @@ Level = Literal["objects", "cache", "all"]
 class CleanFacts:
     """What there is, found out.
 
-    `live` are the runs of other terminals and their processes, `crashed` those that were killed, and
-    `unfinished` is whether a build was. `shared` are image
-    references that another checkout made as well, and which one. `states` are the state folders of this checkout, one
+    `owned` is what of the `things` the `claims` make ours. `live` are the runs of other terminals and their processes,
+    `crashed` those that were killed, and `unfinished` is whether a build was. `shared` are image references that
+    another checkout made as well, and which one. `states` are the state folders of this checkout, one
     for each name that the project had; `sandboxes` those whose engine runs, `by_itself` those whose engine a word
     started, `with_data` those that have an engine's data.
     """
 
     things: tuple[Thing, ...] = ()
     owned: tuple[Owned, ...] = ()
+    claims: Claims = field(default_factory=Claims)
     live: Mapping[str, int] = field(default_factory=dict)
     crashed: frozenset[str] = frozenset()
     unfinished: bool = False

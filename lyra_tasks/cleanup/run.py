@@ -15,7 +15,6 @@ from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.claims import Owned
 from lyra_tasks.engine.connect import Engine
 from lyra_tasks.engine.guard import forget_crashed
-from lyra_tasks.engine.ownership import claimed_by
 from lyra_tasks.engine.remove import removal
 from lyra_tasks.engine.space import figures, shrink_cache
 from lyra_tasks.engine.things import Thing, everything
@@ -90,6 +89,7 @@ def _sweep(
 ) -> tuple[tuple[Thing, ...], list[Residue]]:
     """What the engine holds at the end, and what of it is residue; `removed` grows, also if this ends early."""
     todo, things, reasons = list(plan.objects), plan.facts.things, dict(plan.held)
+    mine = plan.facts.claims  # what is claimed since belongs to a run that is going on
     spared = {*plan.live, *plan.shared, *plan.held}
     # where something was killed, the engine may still be making what it was asked for
     empty, enough = 0, 2 if plan.facts.unfinished or plan.facts.crashed else 1
@@ -104,7 +104,6 @@ def _sweep(
             if done.left:
                 time.sleep(_BETWEEN * (scan + 1))
         things = everything(engine)
-        mine = claimed_by(work.paths, engine.facts.id)
         ours = [each for thing in things if (each := mine.of(thing)) is not None and each not in spared]
         todo = [each for each in ours if each.run not in work.live_elsewhere()]
         empty = 0 if todo else empty + 1

@@ -29,4 +29,9 @@ def engine_faults(doing: str) -> Iterator[None]:
 def _refused(doing: str, reason: str) -> LyraError:
     if "no space left" in reason.lower():
         return NoSpaceError(f"the engine's disk is full ({doing})", hint="free space, for example with `clean --cache`")
+    if reason.lower().startswith("no such "):
+        return PreconditionError(
+            f"{doing}: {reason}; it was removed by somebody else",
+            hint="run the same word again, `build` first for images",
+        )
     return PreconditionError(f"the engine refused {doing}: {reason}")

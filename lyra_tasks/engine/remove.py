@@ -15,7 +15,7 @@ from lyra_tasks.errors import LyraError
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
 
-_AT_ONCE = 16
+_AT_ONCE = 50  # as the docker command itself; most of the time the engine waits for its disk
 
 
 @dataclass

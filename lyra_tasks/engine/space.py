@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,10 @@ from lyra_tasks.engine.faults import engine_faults
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
+
+
+_TRIES = 5
+_BETWEEN = 0.2  # seconds
 
 
 @dataclass(frozen=True)
@@ -22,17 +27,23 @@ class Figures:
 @engine_faults("asking for its disk use")
 def figures(engine: Engine) -> Figures:
     """What the engine says of its disk; volumes are left out, which it would have to walk through."""
-    api = engine.api
-    said: dict[str, Any] = api._result(
-        api._get(api._url("/system/df"), params={"type": ["image", "build-cache"]}), json=True
-    )
+    said = _disk_use(engine, "image", "build-cache")
     layers = said.get("LayersSize") or (said.get("ImageUsage") or {}).get("TotalSize") or 0
+    return Figures(int(layers), _cache(said))
+
+
+def _disk_use(engine: Engine, *kinds: str) -> dict[str, Any]:
+    api = engine.api
+    said: dict[str, Any] = api._result(api._get(api._url("/system/df"), params={"type": kinds}), json=True)
+    return said
+
+
+def _cache(said: dict[str, Any]) -> int:
     cached = said.get("BuildCache")
     if cached is None:
         cached = (said.get("BuildCacheUsage") or {}).get("Items")
-    # what several records share is counted once, as `docker system df` does
-    cache = sum(each["Size"] for each in cached or () if not each.get("Shared"))
-    return Figures(int(layers), int(cache))
+    # what is shared with an image is the image's: it would not be freed with the cache
+    return sum(int(each["Size"]) for each in cached or () if not each.get("Shared"))
 
 
 def owns_builder(engine: Engine) -> bool:
@@ -40,16 +51,19 @@ def owns_builder(engine: Engine) -> bool:
     return engine.facts.sandboxed
 
 
-def shrink_cache(engine: Engine, keep: int) -> int:
-    """Drop what was used longest ago from the builder cache until it has at most `keep` bytes; returns bytes freed.
+@engine_faults("shrinking the builder cache")
+def shrink_cache(engine: Engine, keep: int) -> None:
+    """Drop what was used longest ago from the builder cache until it has at most `keep` bytes.
 
-    Does nothing in an engine whose builder is not ours.
+    Does nothing in an engine whose builder is not ours. A build that has just ended holds on to some for a moment.
     """
     if not owns_builder(engine):
-        return 0
+        return
     api = engine.streams
-    with engine_faults("shrinking the builder cache"):
-        # the older and the newer name of the same limit; an engine passes over the one that it does not know
-        limits = {"all": "true", "keep-storage": str(keep), "reserved-space": str(keep), "max-used-space": str(keep)}
-        said: dict[str, Any] = api._result(api._post(api._url("/build/prune"), params=limits), json=True)
-    return int(said.get("SpaceReclaimed") or 0)
+    # the older and the newer names of the same limit; an engine passes over those that it does not know
+    limits = {"all": "true", "keep-storage": str(keep), "reserved-space": str(keep), "max-used-space": str(keep)}
+    for _ in range(_TRIES):
+        if _cache(_disk_use(engine, "build-cache")) <= keep:
+            return
+        api._result(api._post(api._url("/build/prune"), params=limits), json=True)
+        time.sleep(_BETWEEN)

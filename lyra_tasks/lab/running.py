@@ -264,11 +264,13 @@ class Lab:
         ResidueError names what the engine would not give back.
         """
         with console.doing("taking the lab away"):
-            self.kill()
-            for service in self.services.values():
-                service.log.finish()
-                service.last = objects.state(self.engine, service.id)
-            remove_run(self.engine, self.owner, self.plan.prefix)
+            try:
+                self.kill()
+                for service in self.services.values():
+                    service.log.finish()
+                    service.last = objects.state(self.engine, service.id)
+            finally:
+                remove_run(self.engine, self.owner, self.plan.prefix)
 
 
 def remove_run(engine: Engine, owner: Owner, prefix: str = "") -> None:

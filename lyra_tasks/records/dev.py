@@ -75,6 +75,11 @@ class DevStore:
         """Where configs and secrets lie that an old engine can mount only from here."""
         return self._folder / "mounts"
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a lab."""
+        return (self._folder / "dev.json").exists()
+
     def read(self) -> DevLab | None:
         """The lab, or None if there is none."""
         return read_record(self._folder / "dev.json", DevLab)

@@ -88,6 +88,7 @@ def clean(
 ) -> None:
     """Remove every container, network, volume and image reference of this project; bundles and the journal stay."""
     from lyra_tasks.cleanup import facts, plan, run, show
+    from lyra_tasks.records.dev import DevStore
 
     work = workspace(in_part=True)
     found, engine = facts.gather(work)
@@ -96,7 +97,7 @@ def clean(
         return show.planned(planned)
     show.agreed(planned, yes="--yes" in line_flags())
     show.announced(planned)
-    if engine is not None and not found.live:
+    if engine is not None and not found.live and DevStore(work.paths.state).exists:
         development.before_cleaning(work)
     proof = run.run(planned, work, engine)
     show.cleaned(proof, run.proof_file(planned, work))

@@ -172,6 +172,14 @@ def image_of_a_killed_build(state: State) -> None:
     state.strangers.add((IMAGE, other))
 
 
+def holder_of_a_killed_run(state: State) -> None:
+    """A run was killed after it had imported an image that only Lyra names so, and before it wrote that down."""
+    reference = f"{state.a.paths.project_id}/{state.name('holder')}:2"
+    state.a.owner.intend_images(state.engine, [reference], private=True)
+    import_image(state.engine, reference, reference.encode())
+    state.mine.add((IMAGE, reference))
+
+
 def image_that_a_stranger_runs(state: State) -> None:
     """The only reference of an image from which a stranger made a container."""
     reference = f"tiny/{state.name('used')}:1"
@@ -316,7 +324,8 @@ def end_live_run(state: State) -> None:
 
 
 MOVES: tuple[Move, ...] = (
-    ours, in_a_network, crashed_between_intent_and_record, image_of_ours, image_of_a_killed_build,
+    ours, in_a_network, holder_of_a_killed_run, crashed_between_intent_and_record, image_of_ours,
+    image_of_a_killed_build,
     image_that_a_stranger_runs, image_with_our_labels, strangers, volume_of_ours_in_a_strangers_container,
     strangers_volume_in_a_container_of_ours, network_of_ours_with_a_stranger_in_it, made_anew_by_a_stranger,
     other_checkout, deleted_checkout, renamed_project, deleted_work_folder, deleted_and_checked_out_again, live_run,

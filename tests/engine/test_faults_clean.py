@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -296,20 +296,27 @@ class Proxy:
                 client, _ = self.server.accept()
             except OSError:
                 return
-            with client, socket.socket(socket.AF_UNIX) as engine:
-                engine.connect(str(self.engine))
-                engine.sendall(client.recv(65536).replace(b"HTTP/1.1", b"HTTP/1.0"))
-                said = b""
-                while part := engine.recv(65536):
-                    said += part
-                head, _, body = said.partition(b"\r\n\r\n")
-                document = json.loads(body)
-                if "ApiVersion" in document:
-                    document["ApiVersion"] = "1.40"
-                body = json.dumps(document).encode()
-                status = head.split(b"\r\n")[0].replace(b"HTTP/1.0", b"HTTP/1.1")
-                length = f"Content-Length: {len(body)}\r\nConnection: close\r\nContent-Type: application/json".encode()
-                client.sendall(status + b"\r\n" + length + b"\r\n\r\n" + body)
+            threading.Thread(target=self.answer, args=(client,), daemon=True).start()
+
+    def answer(self, client: socket.socket) -> None:
+        """One request of a connection, which is closed then."""
+        with client, socket.socket(socket.AF_UNIX) as engine, suppress(OSError):
+            request = client.recv(65536)
+            if not request:
+                return
+            engine.connect(str(self.engine))
+            engine.sendall(request.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b": keep-alive", b": close"))
+            said = b""
+            while part := engine.recv(65536):
+                said += part
+            head, _, body = said.partition(b"\r\n\r\n")
+            document = json.loads(body)
+            if "ApiVersion" in document:
+                document["ApiVersion"] = "1.40"
+            body = json.dumps(document).encode()
+            status = head.split(b"\r\n")[0].replace(b"HTTP/1.0", b"HTTP/1.1")
+            length = f"Content-Length: {len(body)}\r\nConnection: close\r\nContent-Type: application/json".encode()
+            client.sendall(status + b"\r\n" + length + b"\r\n\r\n" + body)
 
 
 def test_an_engine_that_is_too_old_is_refused_by_every_word(tested: Frail, tmp_path: Path) -> None:

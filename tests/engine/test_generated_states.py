@@ -20,7 +20,7 @@ from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import LockedError, ResidueError
 from tests.engine.states import STRANGER_IMAGE, State, end_live_run, generated, import_image
 
-STATES = int(os.environ.get("LYRA_TEST_STATES", "24"))
+STATES = int(os.environ.get("LYRA_TEST_STATES", "12"))
 SEED = int(os.environ.get("LYRA_TEST_SEED", str(random.randrange(10**6))))
 AT_ONCE = 12
 
