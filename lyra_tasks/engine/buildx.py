@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 Ending = Callable[[Callable[[], None]], AbstractContextManager[Any]]
 
 _TAIL = 25
-_GRACE = 5.0
+_GRACE = 3.0
 # Attestations would make every build's digest another one; the entitlement check asks about contexts outside of the
 # working directory, which are ours; a base that is only built on would stay in the engine as an image without a name.
 ENVIRONMENT = {
@@ -57,7 +59,7 @@ def bake(
     with (
         log.open("a", encoding="utf-8", buffering=1) as file,
         _child(command, environment) as (process, lines),
-        ending(process.terminate),
+        ending(lambda: _end(process)),
         nullcontext() if quiet else console.doing(f"building {', '.join(targets) or 'the images'}"),
     ):
         for line in lines:
@@ -87,15 +89,28 @@ def _child(
 
     python-on-whales would leave the child of an interrupted call running.
     """
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    ) as process:
         try:
             yield process, cast("IO[bytes]", process.stdout)
         finally:
-            process.terminate()
-            try:
-                process.wait(_GRACE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            if process.poll() is None:
+                _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the docker command and its plugin, which otherwise waits for the step that runs, at once or soon after."""
+    _signal(process, signal.SIGTERM)
+    later = threading.Timer(_GRACE, _signal, (process, signal.SIGKILL))
+    later.daemon = True
+    later.start()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """To all of the session that the program is the first of; its number is its own while anything of it runs."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def _pass_on(raw: bytes, masked: tuple[str, ...], log: IO[str], tail: deque[str], *, quiet: bool) -> None:

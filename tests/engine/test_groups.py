@@ -100,10 +100,11 @@ def test_groups_run_at_the_same_time_each_in_its_own_lab_with_its_own_results(
     for folder in ("logs", "logs/left", "logs/right"):
         assert (run / folder / "web.log").is_file()
         assert (run / folder / "all.log").is_file()
-    lines = project.lyra("logs", "--service", "left/web", "--run", run.name)
+    lines = project.lyra("logs", "--service", "web", "--run", run.name)
     assert lines.code == 0, lines.text
     assert "left/web" in lines.out
-    assert "right/web" not in lines.out
+    assert "right/web" in lines.out
+    assert "left/web" not in project.lyra("logs", "--service", "right/web", "--run", run.name).text
     (bundle,) = promoted(project)
     assert (bundle / "evidence" / "logs" / "right" / "web.log").is_file()
 
@@ -129,10 +130,8 @@ def test_without_room_groups_run_one_after_the_other_as_the_plan_says(with_tests
 def test_fail_fast_lets_no_other_group_begin_another_check(with_tests: Callable[[str], Project]) -> None:
     more = "".join(f'\n[[tests]]\nname = "later {n}"\ngroup = "right"\nrun = "sleep 1"\n' for n in range(30))
     project = with_tests(f'\n[[tests]]\nname = "fails"\ngroup = "left"\nrun = "false"\n{more}')
-    began = time.monotonic()
     result = project.lyra("test", "--fail-fast", "--only", "left", "--only", "right")
     assert result.code == 5, result.text
-    assert time.monotonic() - began < 25
     assert len(json.loads((newest(project) / "tests.json").read_text())["checks"]) < 25
 
 
@@ -150,7 +149,9 @@ def test_a_service_that_dies_in_one_group_fails_that_group_alone(with_tests: Cal
 
 def test_only_one_lab_can_be_left_running(with_tests: Callable[[str], Project], engine: Engine) -> None:
     project = with_tests(ALONE)
-    refused(project.lyra("test", "--keep-running"), 2, "only one lab can be left running", "--only left --only right")
+    refused(
+        project.lyra("test", "--keep-running"), 2, "only one lab can be left running", "--only left or --only right"
+    )
     kept = project.lyra("test", "--keep-running", "--only", "left")
     assert kept.code == 0, kept.text
     assert labs(engine) != []

@@ -43,6 +43,18 @@ def started(tiny: Project) -> subprocess.Popen[str]:
     return tiny.start("test")
 
 
+def seconds_until_it_stands(project: Project, engine: Engine) -> float:
+    """How long a run takes to the first container of a service; it is killed then."""
+    began = time.monotonic()
+    running = started(project)
+    assert wait_for(lambda: any(name.endswith("-web") for name in left(engine)), 120)
+    seconds = time.monotonic() - began
+    running.kill()
+    running.communicate()
+    assert wait_for(lambda: not left(engine) and not reapers(project), 60)
+    return seconds
+
+
 @pytest.fixture
 def slow(tiny: Project) -> Project:
     tiny.replace(".lyra.toml", 'exec = "echo kept', 'timeout = "60s"\nexec = "sleep 50; echo kept')
@@ -52,10 +64,11 @@ def slow(tiny: Project) -> Project:
 
 def test_a_run_killed_at_any_moment_leaves_nothing_without_any_further_word(slow: Project, engine: Engine) -> None:
     moments = random.Random(SEED)
-    hits = 0
+    hits, stands = 0, seconds_until_it_stands(slow, engine)
     for number in range(KILLS):
         running = started(slow)
-        time.sleep(moments.uniform(0.3, 4.0))
+        # from the first import to the checks, however long this machine takes today
+        time.sleep(moments.uniform(0.3, 1.0) * stands * 1.3)
         running.send_signal(signal.SIGKILL)
         running.communicate()
         hits += bool(left(engine))
