@@ -93,6 +93,8 @@ def test_the_quick_start_works_as_it_is_written(tmp_path: Path, cache: Path, box
     done = subprocess.run(
         ["sh", tmp_path / "all"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
+    if done.returncode:
+        Project(tmp_path / "hello", environment).lyra("clean")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "hello" / "promotion" / "hello" / "0.1.0" / "PROMOTION.md").is_file()
     assert "the page greets" in done.stdout

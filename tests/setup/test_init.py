@@ -210,10 +210,16 @@ def test_an_example_of_an_env_file_gives_values_for_tests(tmp_path: Path) -> Non
 
 def test_ignore_files_get_what_they_lack_and_keep_what_they_have(tmp_path: Path) -> None:
     root = made("storefront", tmp_path)
-    assert (root / ".dockerignore").read_text() == "node_modules\n.lyra\npromotion\n"
+    assert (root / ".dockerignore").read_text() == "node_modules\n.git\n.lyra\npromotion\n"
     assert (root / ".gitignore").read_text() == "promotion/\n"
     minutes = made("minutes", tmp_path)
     assert (minutes / ".dockerignore").read_text() == "*\n!minutes\n"  # leaves both out already
+
+
+def test_the_history_stays_in_the_context_of_a_dockerfile_that_copies_it(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM alpine\nCOPY .git/HEAD /version\n")
+    files = {file.path: file for file in plan.plan(facts.gather(tmp_path)).files}
+    assert files[".dockerignore"].adds == (".lyra", "promotion")
 
 
 def test_a_tasks_file_of_ones_own_is_kept(tmp_path: Path) -> None:
