@@ -30,7 +30,8 @@ def find(start: Path | None = None) -> Path:
         if os.path.lexists(candidate / FILE_NAME):
             return candidate / FILE_NAME
     raise ConfigurationError(
-        f"no {FILE_NAME} in {folder} or a folder above it", hint=f"write a {FILE_NAME}, see docs/configuration.md"
+        f"no {FILE_NAME} in {folder} or a folder above it",
+        hint=f"`init` writes a {FILE_NAME} from what is here; docs/configuration.md explains every key",
     )
 
 

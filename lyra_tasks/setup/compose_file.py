@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lyra_tasks.config.problems import is_secret_name
 from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.setup.draft import SHARED_TEST_VALUE
 
 _REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<braced>[^{}]*)\}|(?P<bare>[A-Za-z_][A-Za-z0-9_]*))")
 _BRACED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:?[-?+])(.*))?", re.DOTALL)
@@ -28,10 +30,14 @@ class ComposeFile:
 
 @dataclass(frozen=True)
 class Filled:
-    """Text with its `${…}` replaced; `open` are the variables that have neither a value nor a default."""
+    """Text with its `${…}` replaced; `open` are the variables that have neither a value nor a default.
+
+    `secret`: one of them is a secret, of which only the value for tests is in the text.
+    """
 
     text: str
     open: tuple[str, ...]
+    secret: bool = False
 
 
 def read_compose(path: Path, shown: str) -> ComposeFile:
@@ -63,8 +69,9 @@ def read_compose(path: Path, shown: str) -> ComposeFile:
 
 
 def fill(text: str, values: Mapping[str, str]) -> Filled:
-    """Replace the variables of a value by `values`, else by their defaults, else by nothing."""
+    """Replace the variables of a value by `values`, else by their defaults, else by nothing; secrets never."""
     missing: list[str] = []
+    secrets: list[str] = []
 
     def one(match: re.Match[str]) -> str:
         if match["dollar"]:
@@ -74,6 +81,9 @@ def fill(text: str, values: Mapping[str, str]) -> Filled:
             missing.append(match[0])
             return ""
         name, operator, word = parts[1], parts[2] or "", parts[3] or ""
+        if is_secret_name(name):
+            secrets.append(name)
+            return SHARED_TEST_VALUE
         if operator.endswith("+"):
             return word if values.get(name) else ""
         if name in values:
@@ -83,7 +93,7 @@ def fill(text: str, values: Mapping[str, str]) -> Filled:
         missing.append(name)
         return ""
 
-    return Filled(_REFERENCE.sub(one, text), tuple(missing))
+    return Filled(_REFERENCE.sub(one, text), tuple(missing), bool(secrets))
 
 
 def table(document: object, key: str) -> dict[str, Any]:

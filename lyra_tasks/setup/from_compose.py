@@ -9,16 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from lyra_tasks.config.problems import is_secret_name
+from lyra_tasks.setup.compose_environment import add_environment, as_text, pair
 from lyra_tasks.setup.compose_file import ComposeFile, entries, fill, table
 from lyra_tasks.setup.compose_mounts import add_files, add_volumes
 from lyra_tasks.setup.draft import (
     SHARED_TEST_VALUE,
     DraftImage,
     DraftService,
-    Variable,
     name_of,
-    set_variable,
     without_credentials,
 )  # fmt: skip
 from lyra_tasks.setup.facts import Facts, assignments
@@ -35,6 +33,7 @@ _NOT_CARRIED = {
     "extends": "what it extends",
     "gpus": "GPUs",
 }
+_SECRET_OPTION = re.compile(r"--?[A-Za-z-]*(?:pass|passwd|password|token|secret|api-?key)", re.IGNORECASE)
 _HEALTH_KEYS = ("interval", "timeout", "start_period")
 
 
@@ -115,7 +114,7 @@ def _service(
     _process(draft, raw, values)
     draft.ports = port_names(list(_ports(draft, raw, values)))
     draft.limits = _limits(raw, values)
-    _environment(draft, name, raw, compose, facts)
+    add_environment(draft, name, raw, compose, facts)
     _healthcheck(draft, raw, values)
     add_volumes(draft, raw, facts, values)
     add_files(draft, raw, compose, values)
@@ -147,9 +146,9 @@ def _image(
         draft.todos.append(f"its image is built from {context} and {dockerfile}, which is no Dockerfile of this folder")
         return
     image = DraftImage(draft.name, context, dockerfile, str(described.get("target") or ""))
-    pairs = [*table(described, "args").items(), *(_pair(str(each)) for each in entries(described, "args"))]
+    pairs = [*table(described, "args").items(), *(pair(str(each)) for each in entries(described, "args"))]
     for key, value in pairs:
-        image.args[key] = fill(_text(value), values).text
+        image.args[key] = fill(as_text(value), values).text
     if described.get("secrets") or described.get("ssh"):
         image.todos.append("its build takes secrets or ssh: name files in `secrets` of this image")
     if image.target.lower() in DEVELOPMENT:
@@ -170,11 +169,24 @@ def _process(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, s
     for key in ("entrypoint", "command"):
         words = _words(raw.get(key), values)
         if words:
-            plain = [without_credentials(word)[0] for word in words]
-            draft.values[key] = plain
+            draft.values[key] = _without_secrets(draft, key, words)
     for key in ("user", "working_dir", "stop_signal"):
         if raw.get(key) is not None:
             draft.values[key] = fill(str(raw[key]), values).text
+
+
+def _without_secrets(draft: DraftService, key: str, words: list[str]) -> list[str]:
+    """A command whose secrets have the value for tests: what stands in it is in the bundle and in process lists."""
+    plain = [without_credentials(word)[0] for word in words]
+    for number, word in enumerate(words):
+        option, equals, _ = word.partition("=")
+        if _SECRET_OPTION.fullmatch(option) and equals:
+            plain[number] = f"{option}={SHARED_TEST_VALUE}"
+        elif _SECRET_OPTION.fullmatch(word) and number + 1 < len(words):
+            plain[number + 1] = SHARED_TEST_VALUE
+    if any(SHARED_TEST_VALUE in word for word in plain):
+        draft.todos.append(f"a secret stands in its {key}: have it read from a variable or a file instead")
+    return plain
 
 
 def _words(written: object, values: Mapping[str, str]) -> list[str]:
@@ -214,65 +226,6 @@ def _limits(raw: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]
     return found
 
 
-def _environment(draft: DraftService, name: str, raw: Mapping[str, Any], compose: ComposeFile, facts: Facts) -> None:
-    for path in _env_files(raw):
-        example = next((each for each in facts.texts if each.startswith(path) and each != path), "")
-        file_text = facts.texts.get(path, facts.texts.get(example))
-        if file_text is None:
-            draft.todos.append(f"{path} is not here: name its variables in [services.{draft.name}.environment]")
-        for key, value, comment in assignments(file_text or ""):
-            set_variable(draft, key, value, comment, shared=True)
-    pairs: list[tuple[str, Any]] = [*table(raw, "environment").items()]
-    pairs += [_pair(str(each)) for each in entries(raw, "environment")]
-    examples = _examples(facts)
-    for key, given in pairs:
-        own = "" if given is None else _text(given)
-        filled = fill(own, {})
-        asked = (key,) if given is None else filled.open
-        comment = compose.comments.get((name, key), "") or "".join(
-            examples[each][1] for each in asked if each in examples
-        )
-        if asked:
-            _open_variable(draft, key, own, comment, examples)
-        else:
-            set_variable(draft, key, filled.text, comment, shared=True)
-
-
-def _open_variable(
-    draft: DraftService, key: str, written: str, comment: str, examples: Mapping[str, tuple[str, str]]
-) -> None:
-    """A variable whose value comes from outside: a test value from the example file, or what all secrets share."""
-    set_variable(draft, key, None, comment, shared=True)
-    if key not in draft.environment or draft.environment[key].secret:
-        return
-    known = {
-        name: SHARED_TEST_VALUE if is_secret_name(name) else value for name, (value, _) in examples.items() if value
-    }
-    asked = fill(written or f"${{{key}}}", {}).open
-    secret = any(is_secret_name(each) for each in asked)
-    filled = fill(written or f"${{{key}}}", known | {each: SHARED_TEST_VALUE for each in asked if is_secret_name(each)})
-    value = None if filled.open else filled.text
-    said = draft.environment[key].description
-    draft.environment[key] = Variable(test_value=value, required=True, secret=secret, description=said)
-    if value is None:
-        draft.todos.append(f"{key} has no value for tests: give it a test_value")
-
-
-def _examples(facts: Facts) -> dict[str, tuple[str, str]]:
-    """The variables of the example of an env file: value and comment. `.env` itself is nobody's but its owner's."""
-    found: dict[str, tuple[str, str]] = {}
-    for path in (".env.example", ".env.sample", ".env.dist", ".env.template", "example.env"):
-        for name, value, comment in assignments(facts.texts.get(path, "")):
-            found.setdefault(name, (value, comment))
-    return found
-
-
-def _env_files(raw: Mapping[str, Any]) -> list[str]:
-    written = raw.get("env_file") or []
-    listed = written if isinstance(written, list) else [written]
-    return [posixpath.normpath(str(each.get("path") if isinstance(each, dict) else each)) for each in listed]
-
-
 def _healthcheck(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, str]) -> None:
     written = table(raw, "healthcheck")
     test = written.get("test")
@@ -283,19 +236,9 @@ def _healthcheck(draft: DraftService, raw: Mapping[str, Any], values: Mapping[st
     else:
         words = [fill(str(word), values).text for word in test]
         command = words[1:] if words[0] == "CMD" else " ".join(words[1:])
+    if SHARED_TEST_VALUE in str(command):
+        draft.todos.append("a secret stands in its healthcheck: write $$NAME in the compose file, for the container")
     draft.healthcheck = {"exec": command}
     draft.healthcheck |= {key: str(written[key]) for key in _HEALTH_KEYS if written.get(key)}
     if isinstance(written.get("retries"), int):
         draft.healthcheck["retries"] = written["retries"]
-
-
-def _pair(text: str) -> tuple[str, str | None]:
-    name, equals, value = text.partition("=")
-    return name, value if equals else None
-
-
-def _text(value: object) -> str:
-    """A YAML value as Compose puts it into the environment."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "" if value is None else str(value)

@@ -17,7 +17,8 @@ from lyra_tasks.setup.facts import CONFIGURATION, TASKS, Facts
 from lyra_tasks.setup.from_dockerfiles import parsed
 from lyra_tasks.setup.render import configuration
 
-_WRITTEN_BY_LYRA = (".lyra", "promotion")
+# Each changes without the source having changed: a context that holds one is stale after every run or commit
+_NO_SOURCE = (".git", ".lyra", "promotion")
 _TASKS_TEXT = '''\
 """The words of lyra-tasks: `invoke --list` shows them. The program `lyra` has the same, and needs no such file."""
 
@@ -123,14 +124,17 @@ def _origin(facts: Facts) -> str:
 
 
 def _ignore_files(facts: Facts, images: Sequence[DraftImage]) -> Iterator[PlannedFile]:
-    """Contexts leave out what Lyra writes, and git leaves out the bundles."""
+    """Contexts leave out what is no source, and git leaves out the bundles."""
     wanted: dict[str, list[str]] = {}
     for image in images:
         dockerfile = posixpath.normpath(posixpath.join(image.context, image.dockerfile))
         own = f"{dockerfile}.dockerignore"
         file = own if own in facts.files else posixpath.normpath(posixpath.join(image.context, ".dockerignore"))
         if image.context == ".":
-            wanted[file] = [each for each in _WRITTEN_BY_LYRA if not leaves_out(facts.texts.get(file, ""), each)]
+            text = facts.texts.get(file, "")
+            wanted[file] = [
+                each for each in _NO_SOURCE if not leaves_out(text, each) and not _copied(each, image, facts)
+            ]
     if facts.in_git and "promotion/" not in facts.texts.get(".gitignore", "").splitlines():
         wanted[".gitignore"] = ["promotion/"]
     for path, lines in wanted.items():
@@ -139,3 +143,10 @@ def _ignore_files(facts: Facts, images: Sequence[DraftImage]) -> Iterator[Planne
             gap = "" if not before or before.endswith("\n") else "\n"
             added = "".join(f"{line}\n" for line in lines)
             yield PlannedFile(path, f"{before}{gap}{added}", tuple(lines))
+
+
+def _copied(folder: str, image: DraftImage, facts: Facts) -> bool:
+    """Whether the Dockerfile asks for this very folder."""
+    dockerfile = parsed(image, facts.dockerfiles)
+    stages = dockerfile.stages if dockerfile else ()
+    return any(path.strip("/").partition("/")[0] == folder for stage in stages for path in stage.copies)

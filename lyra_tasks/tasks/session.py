@@ -78,9 +78,22 @@ def _workspace() -> Workspace:
     from lyra_tasks.records.journal import who
 
     work = open_workspace(_loaded())
+    _tell_open_points(work)
     work.journal.append(work.run, "run", user=who(), command=_command_line(work))
     _open = True
     return work
+
+
+def _tell_open_points(work: Workspace) -> None:
+    """What `init` left open is said in every run that makes something, until it is done."""
+    from lyra_tasks import console
+    from lyra_tasks.config.find import shown
+    from lyra_tasks.config.todo import open_points
+
+    if not {"build", "test", "promote", "release"} & {word for word in sys.argv[1:] if not word.startswith("-")}:
+        return
+    for point in open_points(work.loaded.file.read_text(encoding="utf-8")):
+        console.warn(f"{shown(work.loaded.file)}:{point.line}: TODO: {point.text}")
 
 
 def fullest_place() -> str:

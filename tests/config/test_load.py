@@ -16,6 +16,7 @@ from lyra_tasks.config.phrases import PATTERNS, known_keys
 from lyra_tasks.config.positions import Location
 from lyra_tasks.config.show import HIDDEN, effective
 from lyra_tasks.config.support import NOT_YET
+from lyra_tasks.config.units import DURATION_PATTERN, SIZE_PATTERN
 from lyra_tasks.errors import ConfigurationError
 
 Project = Callable[[str], Path]
@@ -226,7 +227,8 @@ def test_every_pattern_of_the_models_is_explained_in_words() -> None:
             for value in schema:
                 yield from patterns(value)
 
-    assert set(patterns(Configuration.model_json_schema())) == set(PATTERNS)
+    read_by_parsers = {SIZE_PATTERN, DURATION_PATTERN}  # which have words of their own
+    assert set(patterns(Configuration.model_json_schema())) - read_by_parsers == set(PATTERNS)
 
 
 @pytest.mark.parametrize("kind", TEST_KINDS)

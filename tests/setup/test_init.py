@@ -132,6 +132,24 @@ def test_no_secret_of_a_compose_file_is_copied_and_services_agree_on_one(tmp_pat
     assert services["db"]["user"] == "70:70"
 
 
+def test_a_secret_in_a_command_is_not_copied_but_told(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(
+        "services:\n"
+        "  cache:\n    image: redis:7\n    command: redis-server --requirepass ${CACHE_PASSWORD}\n"
+        "    healthcheck:\n      test: redis-cli -a ${CACHE_PASSWORD:-hunter2} ping\n"
+        "    environment:\n      AUTH: Basic ${API_TOKEN:-hunter2}\n"
+        "  queue:\n    image: redis:7\n    command:\n"
+        "    - redis-server\n    - --requirepass\n    - hunter2\n    - --masterauth-token=hunter2\n"
+    )
+    (tmp_path / ".env").write_text("CACHE_PASSWORD=hunter2\n")
+    run.run(plan.plan(facts.gather(tmp_path)), tmp_path)
+    assert "hunter2" not in (tmp_path / ".lyra.toml").read_text()
+    assert load(tmp_path).config.services["cache"].environment["AUTH"].secret
+    told = " ".join(todos(tmp_path))
+    assert told.count("a secret stands in its command") == 2
+    assert told.count("a secret stands in its healthcheck") == 1
+
+
 def test_profiles_one_shots_and_shared_volumes_are_told_apart(tmp_path: Path) -> None:
     root = made("ledger", tmp_path)
     found = load(root).config
@@ -211,10 +229,16 @@ def test_an_example_of_an_env_file_gives_values_for_tests(tmp_path: Path) -> Non
 
 def test_ignore_files_get_what_they_lack_and_keep_what_they_have(tmp_path: Path) -> None:
     root = made("storefront", tmp_path)
-    assert (root / ".dockerignore").read_text() == "node_modules\n.lyra\npromotion\n"
+    assert (root / ".dockerignore").read_text() == "node_modules\n.git\n.lyra\npromotion\n"
     assert (root / ".gitignore").read_text() == "promotion/\n"
     minutes = made("minutes", tmp_path)
     assert (minutes / ".dockerignore").read_text() == "*\n!minutes\n"  # leaves both out already
+
+
+def test_the_history_stays_in_the_context_of_a_dockerfile_that_copies_it(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM alpine\nCOPY .git/HEAD /version\n")
+    files = {file.path: file for file in plan.plan(facts.gather(tmp_path)).files}
+    assert files[".dockerignore"].adds == (".lyra", "promotion")
 
 
 def test_a_tasks_file_of_ones_own_is_kept(tmp_path: Path) -> None:

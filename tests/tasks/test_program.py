@@ -47,7 +47,7 @@ def test_without_a_configuration_the_error_says_what_to_write(tmp_path: Path) ->
     result = run(tmp_path, *LYRA, "build")
     assert result.returncode == 2
     assert f"error: no .lyra.toml in {tmp_path}" in result.stderr
-    assert "hint: write a .lyra.toml" in result.stderr
+    assert "hint: `init` writes a .lyra.toml" in result.stderr
 
 
 def test_every_word_has_a_help_text_and_every_option_too(tmp_path: Path) -> None:
