@@ -55,9 +55,9 @@ def test_it_follows_a_project_from_nothing_to_a_bundle_and_back_to_stale(project
     assert [each["command"] for each in done["runs"]] == ["promote", "build test --keep-running"]
 
     project.replace("app/www/index.html", "It is tiny.", "It is small.")
-    screen = "\n".join(in_terminal(project, "status", columns=80).screen)
-    assert "stale: was built before its context changed" in " ".join(screen.split())
-    assert "`build`: web was built before its context changed" in " ".join(screen.split())
+    screen = " ".join(" ".join(in_terminal(project, "status", columns=80).screen).split())
+    assert "stale: was built before its context changed" in screen
+    assert "`build`: web was built before its context changed" in screen
     assert "uncommitted changes" in screen
 
 

@@ -6,6 +6,7 @@ import datetime
 import json
 import resource
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +162,19 @@ def test_it_takes_as_long_after_a_thousand_runs_and_a_hundred_bundles(lonely: Pr
     assert not shown["has_engine"]
     assert shown["next"] == "build"
     assert _seconds(lonely) < 1.5 * fresh
+
+
+def test_watching_shows_it_again_and_ends_in_order_with_ctrl_c(lonely: Project) -> None:
+    watching = lonely.start("status", "--watch", DOCKER_HOST=NOWHERE)
+    assert watching.stdout is not None
+    seen = 0
+    for line in watching.stdout:
+        seen += line.startswith("next")
+        if seen == 2:
+            break
+    watching.send_signal(signal.SIGINT)
+    _, errors = watching.communicate(timeout=60)
+    assert (watching.returncode, errors.strip()) == (0, "")
 
 
 def _history(runs: int) -> Iterator[str]:
