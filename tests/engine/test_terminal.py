@@ -52,7 +52,8 @@ def test_elsewhere_there_are_plain_lines_and_with_quiet_none(project: Project) -
     assert not re.search(r"[\x1b\r⠋]", plain.text)
     assert "ok   the page is there" in plain.out
     quiet = project.lyra("build", "test", "promote", "--quiet")
-    assert (quiet.code, quiet.text) == (0, "")
+    assert (quiet.code, quiet.out) == (0, "")
+    assert all(line.startswith("warning: ") for line in quiet.err.splitlines()), quiet.err
 
 
 def test_quiet_does_not_hide_a_fault_or_the_document(project: Project) -> None:
@@ -61,4 +62,4 @@ def test_quiet_does_not_hide_a_fault_or_the_document(project: Project) -> None:
     assert fault.err.startswith("error: there is no test named 'nothing'")
     document = project.lyra("build", "--quiet", "--json")
     assert document.out.startswith('{\n  "images"')
-    assert document.err == ""
+    assert all(line.startswith("warning: ") for line in document.err.splitlines()), document.err
