@@ -46,7 +46,7 @@ def promoted(result: Promotion) -> None:
     for image in manifest.images:
         console.say(f"  {image.file}  {console.size(image.size)}  {image.config_digest[:19]}")
     console.say(f"  {layout.SUMMARY}, deploy/, evidence/ of {manifest.tests.passed} passed checks, {layout.CHECKSUMS}")
-    console.say(f"  {layout.REPORT}, to be opened in a browser: checks, curves, packages, configuration, deviations")
+    console.say(f"  {layout.REPORT}: all of it on one page, for a browser")
     for version in result.removed_snapshots:
         console.say(f"removed the old snapshot {version}")
     console.say(f"next: `verify`, carry the folder to Proxima, and follow its {layout.SUMMARY}")

@@ -76,15 +76,15 @@ def note(text: str) -> None:
         _print(style(clean_lines(text), "dim", stream=sys.stderr), sys.stderr)
 
 
-def passthrough(line: str) -> None:
-    """One line of a foreign program's progress: on stderr, or in a live line where there is one to write over."""
-    if not _quiet and not _live.tell(line):
+def passthrough(line: str, step: str = "") -> None:
+    """One line of a foreign program's progress, on stderr; a live line, where there is one, tells `step` instead."""
+    if not _quiet and not _live.tell(step):
         _print(clean(line), sys.stderr)
 
 
-def doing(text: str) -> AbstractContextManager[Doing]:
-    """Show on a terminal that `text` goes on, and for how long, until the block ends; its `detail` may be changed."""
-    return _live.doing(text)
+def doing(text: str, detail: str = "") -> AbstractContextManager[Doing]:
+    """Show on a terminal that `text` goes on, and for how long, until the block ends; `detail` may change meanwhile."""
+    return _live.doing(text, detail)
 
 
 def next_step(word: str, purpose: str) -> None:

@@ -55,9 +55,9 @@ class Live:
         return not self.silent and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
     @contextmanager
-    def doing(self, text: str) -> Iterator[Doing]:
+    def doing(self, text: str, detail: str = "") -> Iterator[Doing]:
         """Show that `text` goes on, with the time it has taken, until the block ends."""
-        mine = Doing(text)
+        mine = Doing(text, detail)
         with self._lock:
             self._doing.append(mine)
             self._draw()
@@ -79,12 +79,14 @@ class Live:
             yield
             self._draw()
 
-    def tell(self, line: str) -> bool:
-        """Make a foreign program's line the detail of what was begun last; False where nobody would see it."""
+    def tell(self, step: str) -> bool:
+        """Make a step (nothing: the one before) the detail of what was begun last; False where nobody would see it."""
         with self._lock:
             if not self._doing or not self.visible:
                 return False
-            self._doing[-1].detail = clean(line).strip() or self._doing[-1].detail
+            if step:
+                self._doing[-1].detail = clean(step)
+                self._draw()
             return True
 
     def _tick(self) -> None:

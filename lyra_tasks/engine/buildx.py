@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -120,7 +121,13 @@ def _pass_on(raw: bytes, masked: tuple[str, ...], log: IO[str], tail: deque[str]
     log.write(line + "\n")
     tail.append(line)
     if line and not quiet:
-        console.passthrough(line)
+        console.passthrough(line, _step(line))
+
+
+def _step(line: str) -> str:
+    """The step of a Dockerfile that a line is about, such as `[runtime 3/5] COPY . /app`; nothing for other lines."""
+    match = re.match(r"#\d+ (\[.+\] .+)", line)
+    return match[1] if match else ""
 
 
 def _cause(tail: deque[str]) -> str:

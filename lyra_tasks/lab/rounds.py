@@ -38,8 +38,7 @@ def make_checks(lab: Lab, group: PlannedGroup, means: Means, conduct: Conduct, r
                 return
             passed = sum(each.outcome == "passed" for each in results)
             place = f"{len(results) + 1} of {len(group.tests) * conduct.repeat}"
-            with console.doing(f"{group.name or 'check'} {place}: {test.name}") as now:
-                now.detail = f"{passed} passed"
+            with console.doing(f"{group.name or 'check'} {place}: {test.name}", f"{passed} passed"):
                 result = _with_retries(lab, test, means)
             lab.halt.pass_by()
             name = f"{result.name} (round {number})" if conduct.repeat > 1 else result.name

@@ -73,7 +73,8 @@ def verdict(verdict: Verdict) -> None:
         )  # fmt: skip
         _rules(verdict)
         passed = f"{len(evidence.checks) - len(failed)} of {len(evidence.checks)} checks passed"
-        console.say(f"{passed} in {evidence.seconds:.1f} s; report.html, logs and metrics in {shown(verdict.folder)}")
+        console.say(f"{passed} in {evidence.seconds:.1f} s")
+        console.say(f"report.html, logs and metrics: {shown(verdict.folder)}")
         if verdict.kept_running:
             console.say("the services run on until `clean`:")
             for name, address in verdict.kept_running.items():

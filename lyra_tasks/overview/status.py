@@ -38,6 +38,8 @@ class Tested:
     failed: tuple[str, ...]
     rules: dict[str, int]
 
+    __test__ = False
+
 
 @dataclass(frozen=True)
 class DeviationRow:

@@ -47,6 +47,15 @@ _BETWEEN_SAMPLES = 0.2
 def gather(work: Workspace, bundles: Sequence[BundleRow]) -> Status:
     """The state of a checkout; `bundles` are its versions, newest first. No engine is started to look at it."""
     engine, said = _engine(work)
+    try:
+        return _gathered(work, bundles, engine, said)
+    finally:
+        if engine is not None:  # who watches asks again and again
+            engine.client.close()
+            engine.streams.close()
+
+
+def _gathered(work: Workspace, bundles: Sequence[BundleRow], engine: Engine | None, said: str) -> Status:
     states = _states(work, engine)
     images = tuple(_image(each) for each in states)
     key, unknown = _key(work, engine, states)

@@ -100,7 +100,7 @@ def _story(
         exit_code=use["exit_code"],
         samples=len(samples),
         curves=(
-            curve("CPU", cpu, float(use["cpu_limit"]), marks, seconds, lambda value: f"{value:.2g}"),
+            curve("CPU", cpu, float(use["cpu_limit"]), marks, seconds, lambda value: f"{value:.3g}"),
             curve("Memory", memory, float(use["memory_limit"]), marks, seconds, _memory),
         ),
         happenings=tuple(
@@ -156,7 +156,9 @@ def _last(lines: Sequence[tuple[float, str]], until: float) -> str:
 
 
 def _memory(value: float) -> str:
-    return console.size(round(value)).replace(".0 ", " ") if value else "0"
+    """A size with two or three digits: an axis has no room for more."""
+    number, _, unit = console.size(round(value)).partition(" ")
+    return f"{float(number):.{0 if len(number) > 4 else 1}f} {unit}".replace(".0 ", " ") if value else "0"
 
 
 def _share(value: float, limit: float) -> float:

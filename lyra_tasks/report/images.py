@@ -85,7 +85,7 @@ def _image(
         services=", ".join(image["services"]),
         size=console.size(image["size"]),
         change=_change(image, before) if compared else "",
-        new_bytes=console.size(fresh),
+        new_bytes=f"{console.size(fresh)} in new layers" if fresh else "no new layer",
         before=round(old / widest * 100, 2),
         layers=tuple(rows),
         identity={

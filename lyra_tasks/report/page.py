@@ -43,7 +43,7 @@ def page(documents: Documents) -> str:
         of_bundle=bool(documents.manifest),
         tests=documents.tests,
         failed=[each for each in documents.tests["checks"] if each["outcome"] != "passed"],
-        slowest=max((each["seconds"] for each in documents.tests["checks"]), default=0.0) or 1.0,
+        broken=[each for each in documents.tests["rules"] if each["outcome"] == "broken"],
         stories=stories(documents),
         manifest=documents.manifest,
         previous=documents.previous,

@@ -193,7 +193,13 @@ def test_the_report_is_made_of_the_bundles_own_documents_and_of_nothing_else(bun
     assert page(documents_of_bundle(bundle)) == report
     events = json.loads((bundle / "evidence" / "metrics.json").read_text())["events"]
     assert {each["what"] for each in events} == {"started", "ready", "check"}
-    for known in ("front page greets", "ADMIN_TOKEN", "/run/secrets/session_key", "ready after", "Every rule is kept"):
+    for known in (
+        "front page greets",
+        "ADMIN_TOKEN",
+        "/run/secrets/session_key",
+        "ready after",
+        "No rule is gone around",
+    ):
         assert known in report
     assert "only-for-tests" not in report, "the value of a secret"
     (run,) = demo.root.glob(".lyra/runs/*/report.html")

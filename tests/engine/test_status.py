@@ -1,0 +1,81 @@
+"""status over the life of a project on the real engine: each word moves what it shows, it changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lyra_tasks.engine.connect import Engine
+from lyra_tasks.engine.ownership import LABEL_PROJECT, LABEL_RUN
+from tests.conftest import Project
+from tests.engine.terminals import in_terminal
+
+
+@pytest.fixture(scope="module")
+def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
+    made = make_tiny()
+    yield made
+    made.clean()
+
+
+def status(project: Project) -> dict[str, Any]:
+    found = project.lyra("status", "--json")
+    assert found.code == 0, found.text
+    document: dict[str, Any] = json.loads(found.out)
+    return document
+
+
+def test_it_follows_a_project_from_nothing_to_a_bundle_and_back_to_stale(project: Project, engine: Engine) -> None:
+    fresh = status(project)
+    assert [each["problem"] for each in fresh["images"]] == ["has not been built"]
+    assert (fresh["next"], fresh["has_engine"], fresh["runs"]) == ("build", True, [])
+    journal = next(project.state.glob("*")) / "journal.jsonl"
+    assert not journal.exists(), "who looks leaves no trace"
+
+    tested = project.lyra("build", "test", "--keep-running")
+    assert tested.code == 0, tested.text
+    running = status(project)
+    (lab,) = running["labs"]
+    (service,) = lab["services"]
+    assert (lab["kind"], service["name"], service["state"]) == ("kept running", "web", "running")
+    assert list(service["ports"]) == ["http"]
+    assert 0 < service["memory"] < service["memory_limit"]
+    assert 0 <= service["cpu"] <= 1
+    assert running["leftovers"] == []
+    assert (running["tested"]["passed"], running["tested"]["checks"], running["next"]) == (True, 4, "promote")
+
+    promoted = project.lyra("promote")
+    assert promoted.code == 0, promoted.text
+    (bundle,) = project.bundles()
+    done = status(project)
+    assert (done["promoted"], done["newest"], done["next"]) == (bundle.name, bundle.name, "")
+    assert [each["command"] for each in done["runs"]] == ["promote", "build test --keep-running"]
+
+    project.replace("app/www/index.html", "It is tiny.", "It is small.")
+    screen = " ".join(" ".join(in_terminal(project, "status", columns=80).screen).split())
+    assert "stale: was built before its context changed" in screen
+    assert "`build`: web was built before its context changed" in screen
+    assert "uncommitted changes" in screen
+
+
+def test_what_belongs_to_no_lab_is_left_over(project: Project, engine: Engine) -> None:
+    (state,) = project.state.iterdir()
+    labels = {LABEL_PROJECT: state.name, LABEL_RUN: "20200101t000000-abcdef"}
+    engine.api.create_volume("lyra-20200101t000000-abcdef-web-data", labels=labels)
+    try:
+        found = status(project)
+    finally:
+        engine.api.remove_volume("lyra-20200101t000000-abcdef-web-data")
+    assert found["leftovers"] == ["lyra-20200101t000000-abcdef-web-data"]
+    assert found["next"] == "clean"
+
+
+def test_without_an_engine_it_tells_what_the_files_tell(project: Project) -> None:
+    found = project.lyra("status", DOCKER_HOST="unix:///nowhere.sock")
+    assert found.code == 0, found.text
+    text = " ".join(found.out.split())
+    assert "no Docker engine answers" in text
+    assert "stale: was built before its context changed" in text

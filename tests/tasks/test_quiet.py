@@ -1,0 +1,23 @@
+"""--quiet is an option of every word, and of no task of somebody else's."""
+
+from __future__ import annotations
+
+from invoke.collection import Collection
+from invoke.tasks import task
+
+from lyra_tasks.tasks.word import Word
+from lyra_tasks.tasks.words import lyra_collection
+
+
+@task
+def stranger(c: object) -> None:
+    """A task that a project brings along."""
+
+
+def test_every_word_can_be_quiet() -> None:
+    found: Collection = lyra_collection(stranger)
+    words = [found[name] for name in found.task_names]
+    assert len(words) > 20
+    for word in words:
+        has = any(argument.name == "quiet" for argument in word.get_arguments())
+        assert has == isinstance(word, Word), word.name
