@@ -74,7 +74,8 @@ class Journal:
                 # a disk that is nearly full takes a part, and refuses the rest at the next call
                 rest = rest[os.write(handle, rest) :]
             os.fdatasync(handle)
-            self._write_head(entries[-1])
+            if entries:
+                self._write_head(entries[-1])
         return entries[len(notes) :]
 
     def entries(self) -> Iterator[Entry]:

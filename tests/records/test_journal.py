@@ -24,6 +24,13 @@ def test_what_is_appended_is_read_back_in_order(tmp_path: Path) -> None:
     assert journal.problems() == []
 
 
+def test_nothing_to_add_adds_nothing(tmp_path: Path) -> None:
+    journal = filled(tmp_path / "journal.jsonl", 2)
+    assert journal.extend("r1", []) == []
+    assert len(list(journal.entries())) == 2
+    assert journal.problems() == []
+
+
 def test_a_journal_that_does_not_exist_is_empty_and_sound(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "none.jsonl")
     assert list(journal.entries()) == []
