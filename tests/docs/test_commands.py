@@ -19,7 +19,7 @@ import lyra_tasks
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 COMMANDS, README = REPOSITORY / "docs" / "commands.md", REPOSITORY / "README.md"
-EVERYWHERE = {"--dry-run", "--json", "--yes"}
+EVERYWHERE = {"--dry-run", "--json", "--quiet", "--yes"}
 """Documented once, for all words."""
 CONTEXTS = {str(context.name): context for context in lyra_tasks.collection().to_contexts()}
 _PROGRAMS = {"./inv", "inv", "invoke", "lyra"}
@@ -65,7 +65,8 @@ def command_lines() -> Iterator[tuple[str, str]]:
             first = command.split(" ")[0]
             if own & set(command.split(" ")):
                 continue
-            if " " in command and (first in _PROGRAMS or canonical(first)):
+            quoted_error = first == "status" and "…" in command
+            if " " in command and (first in _PROGRAMS or canonical(first)) and not quoted_error:
                 yield page.name, command if first in _PROGRAMS else f"lyra {command}"
 
 
@@ -109,8 +110,7 @@ def parsed(command: str) -> str:
     try:
         parser = Parser(contexts=lyra_tasks.collection().to_contexts(), initial=core)
         for context in parser.contexts.values():
-            for argument in context.positional_args:
-                argument.positional = False
+            context.positional_args.clear()
         parser.parse_argv(words)
     except ParseError as error:
         return str(error)
