@@ -152,9 +152,9 @@ _OF_OPTION: Mapping[str, _Source] = {
 }
 _OF_WORD: Mapping[tuple[str, str], _Source] = {
     ("verify", "path"): _paths,
-    **{
-        (word, option): _versions
-        for word in ("bundle.pack", "bundle.rehearse", "diff")
-        for option in ("version", "since", "old", "new", "a", "b", "before", "after", "path", "bundle")
-    },
+    ("bundle.pack", "version"): _versions,
+    ("bundle.pack", "since"): _versions,
+    ("bundle.rehearse", "version"): _versions,
+    ("diff", "before"): _versions,
+    ("diff", "after"): _versions,
 }
