@@ -1,9 +1,9 @@
-"""What a Dockerfile asks for: its stages, and the images that must come from outside."""
+"""A Dockerfile as it is written: its stages, and what the instructions of each say."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from e2b_dockerfile_utils import DockerfileInstruction
 
 _ONE_ARGUMENT = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
-# BuildKit gives these a value without an ARG; the caller passes those it knows.
-_PLATFORM_ARGUMENTS = {
-    f"{side}{part}" for side in ("TARGET", "BUILD") for part in ("PLATFORM", "OS", "ARCH", "VARIANT")
-}
 
 
 @dataclass(frozen=True)
@@ -72,14 +68,6 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class CheckedStage:
-    """A stage that is built as a check: the names of the stages to run anew, and whether it holds results alone."""
-
-    anew: tuple[str, ...]
-    results: bool
-
-
-@dataclass(frozen=True)
 class Dockerfile:
     """A Dockerfile: global ARGs with their defaults (None: no default), stages in order, and its text."""
 
@@ -105,7 +93,7 @@ def read(path: Path) -> Dockerfile:
         raise ConfigurationError(f"{path}: is not UTF-8 text", hint="save it as UTF-8") from error
     except DockerfileSyntaxError as error:
         place = f"{path}:{error.line}" if error.line else str(path)
-        raise _fault(place, str(error).partition(": ")[2]) from error
+        raise dockerfile_fault(place, str(error).partition(": ")[2]) from error
     first = next((i for i, each in enumerate(ast.instructions) if each.name == "FROM"), len(ast.instructions))
     arguments = tuple(_arguments(ast.instructions[:first], path))
     stages = tuple(_stages(ast.instructions[first:], path))
@@ -114,80 +102,10 @@ def read(path: Path) -> Dockerfile:
     return Dockerfile(path, arguments, stages, ast.escape_token, tuple(text.splitlines()))
 
 
-def external_bases(dockerfile: Dockerfile, target: str = "", args: Mapping[str, str] | None = None) -> tuple[From, ...]:
-    """The images that building `target` (default: the last stage) needs from outside, in the order they are named.
-
-    `args` override the defaults of global ARGs. ConfigurationError for an unknown target or a FROM that stays empty.
-    """
-    _, uses = _reached(dockerfile, target, args or {})
-    found = {(use.line, use.reference): use for use in uses if use.reference != "scratch"}
-    return tuple(found[key] for key in sorted(found))
-
-
-def checked_stage(
-    dockerfile: Dockerfile, stage: str, shipped: str, args: Mapping[str, str] | None = None
-) -> CheckedStage:
-    """How `stage` is built as a check of the image whose target is `shipped`.
-
-    A stage that is `FROM scratch` and has no RUN holds results: what they are copied from runs anew as well. What the
-    image itself is made of never does, nor do stages below, such as one that installs a test tool.
-    """
-    index = _target(dockerfile, stage)
-    own = dockerfile.stages[index]
-    results = own.base.reference == "scratch" and not own.runs
-    chosen = {index}
-    if results:
-        sources = (_stage_of_source(dockerfile.stages, each) for each in own.sources)
-        chosen |= {source for source in sources if source is not None}
-    chosen -= _reached(dockerfile, shipped, args or {})[0]
-    names = (dockerfile.stages[each].name for each in sorted(chosen))
-    return CheckedStage(tuple(name for name in names if name), results)
-
-
-def _reached(dockerfile: Dockerfile, target: str, args: Mapping[str, str]) -> tuple[set[int], list[From]]:
-    """The stages that building `target` goes through, and every image that these name and that is not one of them."""
-    environment = _environment(dockerfile, args)
-    bases = [_expanded(stage.base, environment, dockerfile.escape) for stage in dockerfile.stages]
-    outside: list[From] = []
-    waiting, seen = [_target(dockerfile, target)], set[int]()
-    while waiting:
-        index = waiting.pop()
-        if index in seen:
-            continue
-        seen.add(index)
-        own = _stage_named(dockerfile.stages[:index], bases[index].reference)
-        uses = [(bases[index], own)]
-        uses += [(each, _stage_of_source(dockerfile.stages, each)) for each in dockerfile.stages[index].sources]
-        for use, stage in uses:
-            if stage is not None:
-                waiting.append(stage)
-            else:
-                outside.append(use)
-    return seen, outside
-
-
-def stage_chain(
-    dockerfile: Dockerfile, target: str = "", args: Mapping[str, str] | None = None
-) -> tuple[tuple[Stage, ...], str]:
-    """The stages that `target` (default: the last) is built on, itself last, and the image that the first begins with.
-
-    ConfigurationError for an unknown target or a FROM that stays empty.
-    """
-    environment = _environment(dockerfile, args or {})
-    index: int | None = _target(dockerfile, target)
-    chain: list[Stage] = []
-    base = ""
-    while index is not None:
-        chain.insert(0, dockerfile.stages[index])
-        base = _expanded(chain[0].base, environment, dockerfile.escape).reference
-        index = _stage_named(dockerfile.stages[:index], base)
-    return tuple(chain), base
-
-
 def _arguments(instructions: Sequence[DockerfileInstruction], path: Path) -> Iterator[tuple[str, str | None]]:
     for each in instructions:
         if each.name != "ARG":
-            raise _fault(f"{path}:{each.start_line}", f"{each.name} stands before the first FROM")
+            raise dockerfile_fault(f"{path}:{each.start_line}", f"{each.name} stands before the first FROM")
         for name, equals, default in _parted(each.args):
             yield name, default if equals else None
 
@@ -209,7 +127,7 @@ def _opened(instruction: DockerfileInstruction, path: Path) -> Stage:
     words = instruction.args
     named = len(words) == 3 and words[1].upper() == "AS"
     if not named and len(words) != 1:
-        raise _fault(f"{path}:{instruction.start_line}", "FROM takes an image, and optionally AS and a name")
+        raise dockerfile_fault(f"{path}:{instruction.start_line}", "FROM takes an image, and optionally AS and a name")
     match = _ONE_ARGUMENT.fullmatch(words[0])
     argument = (match[1] or match[2]) if match else ""
     return Stage(words[2] if named else "", From(words[0], path, instruction.start_line, argument))
@@ -282,65 +200,6 @@ def _source(instruction: str, flag: str) -> str:
     return fields.get("from", "")
 
 
-def _environment(dockerfile: Dockerfile, args: Mapping[str, str]) -> dict[str, str]:
-    from e2b_dockerfile_utils import ShellLex
-
-    values = {name: args[name] for name in _PLATFORM_ARGUMENTS if name in args}
-    for name, default in dockerfile.arguments:
-        if name in args:
-            values[name] = args[name]
-        elif default is not None:
-            lexer = ShellLex(dockerfile.escape, env=values, skip_unset_env=False)
-            values[name] = _worded(lexer.process_word, default, str(dockerfile.path))
-    return values
-
-
-def _expanded(base: From, environment: Mapping[str, str], escape: str) -> From:
-    from e2b_dockerfile_utils import ShellLex
-
-    lexer = ShellLex(escape, env=environment, skip_unset_env=False)
-    reference = _worded(lexer.process_word, base.reference, base.where)
-    if not reference:
-        raise ConfigurationError(
-            f"{base.where}: FROM {base.reference} names no image",
-            hint="give the ARG a default before the first FROM, or a value in `args` of the image",
-        )
-    return replace(base, reference=reference)
-
-
-def _worded(process: Callable[[str], str], word: str, place: str) -> str:
-    try:
-        return process(word)
-    except ValueError as error:
-        raise _fault(place, str(error)) from error
-
-
-def _target(dockerfile: Dockerfile, target: str) -> int:
-    if not target:
-        return len(dockerfile.stages) - 1
-    index = _stage_named(dockerfile.stages, target)
-    if index is None and target.isdecimal() and int(target) < len(dockerfile.stages):
-        index = int(target)
-    if index is None:
-        known = ", ".join(stage.name for stage in dockerfile.stages if stage.name) or "none has a name"
-        raise ConfigurationError(f"{dockerfile.path}: has no stage named {target!r}", hint=f"its stages are: {known}")
-    return index
-
-
-def _stage_named(stages: Sequence[Stage], name: str) -> int | None:
-    """The last of `stages` with this name; BuildKit does not care about case."""
-    matches = [index for index, stage in enumerate(stages) if stage.name and stage.name.lower() == name.lower()]
-    return matches[-1] if matches else None
-
-
-def _stage_of_source(stages: Sequence[Stage], source: From) -> int | None:
-    if not source.reference.isdecimal():
-        return _stage_named(stages, source.reference)
-    index = int(source.reference)
-    if index >= len(stages):
-        raise _fault(source.where, f"there is no stage {index}; they are counted from 0")
-    return index
-
-
-def _fault(place: str, problem: str) -> ConfigurationError:
+def dockerfile_fault(place: str, problem: str) -> ConfigurationError:
+    """The error about a place in a Dockerfile, `FILE:LINE`."""
     return ConfigurationError(f"{place}: {problem}", hint="correct the Dockerfile")

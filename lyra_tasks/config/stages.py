@@ -6,7 +6,8 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lyra_tasks.config.dockerfile import Dockerfile, Stage, stage_chain
+from lyra_tasks.config.dockerfile import Dockerfile, Stage
+from lyra_tasks.config.targets import stage_chain
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lyra_tasks.config.dockerfile import From, external_bases, read
+from lyra_tasks.config.dockerfile import From, read
 from lyra_tasks.config.inputs import dockerfile_path, input_hashes
 from lyra_tasks.config.lock import LOCK_NAME, Lock, LockedRootfs
 from lyra_tasks.config.lock import read as read_lock
 from lyra_tasks.config.models import Configuration
+from lyra_tasks.config.targets import external_bases
 from lyra_tasks.engine.bases import key_of
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks import console
-from lyra_tasks.config.dockerfile import CheckedStage
 from lyra_tasks.config.models import Configuration, Test
+from lyra_tasks.config.targets import CheckedStage
 from lyra_tasks.engine.buildx import Ending, bake
 from lyra_tasks.engine.materials import (
     Materials,

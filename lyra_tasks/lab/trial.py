@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lyra_tasks.config.dockerfile import checked_stage, read
+from lyra_tasks.config.dockerfile import read
 from lyra_tasks.config.inputs import dockerfile_path
 from lyra_tasks.config.models import Configuration, Test
+from lyra_tasks.config.targets import checked_stage
 from lyra_tasks.engine.bases import ResolvedBase
 from lyra_tasks.engine.connect import require_buildx
 from lyra_tasks.engine.inputs import current_inputs, stage_uses

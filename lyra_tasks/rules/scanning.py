@@ -9,9 +9,10 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 from lyra_tasks import console
-from lyra_tasks.config.dockerfile import Stage, read, stage_chain
+from lyra_tasks.config.dockerfile import Stage, read
 from lyra_tasks.config.inputs import dockerfile_path
 from lyra_tasks.config.problems import SECRET_NAME
+from lyra_tasks.config.targets import stage_chain
 from lyra_tasks.engine.objects import saved
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.images.needles import Needles

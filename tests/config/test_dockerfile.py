@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.config.dockerfile import CheckedStage, Dockerfile, checked_stage, external_bases, read
+from lyra_tasks.config.dockerfile import Dockerfile, read
+from lyra_tasks.config.targets import CheckedStage, checked_stage, external_bases
 from lyra_tasks.errors import ConfigurationError
 
 

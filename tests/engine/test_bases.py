@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lyra_tasks.config.dockerfile import external_bases, read
+from lyra_tasks.config.dockerfile import read
 from lyra_tasks.config.lock import Lock, LockedArchive, LockedImage, LockedRootfs
 from lyra_tasks.config.models import Configuration
+from lyra_tasks.config.targets import external_bases
 from lyra_tasks.engine.base_supply import provide
 from lyra_tasks.engine.bases import REPOSITORY, Resolution, by_image, needs, plan, resolve
 from lyra_tasks.engine.connect import Engine

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.config.dockerfile import external_bases, read
+from lyra_tasks.config.dockerfile import read
 from lyra_tasks.config.inputs import dockerfile_path
 from lyra_tasks.config.load import Loaded, load
 from lyra_tasks.config.stages import shape
+from lyra_tasks.config.targets import external_bases
 from lyra_tasks.config.todo import open_points
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.lab.facts import test_environment as environment_for_tests
