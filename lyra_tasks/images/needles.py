@@ -25,6 +25,10 @@ _LONGEST = 256
 _MOST_PARTS = 64
 _PART = 16
 _SEPARATORS = re.compile(r"[\s\"',;=<>]+")
+_PUBLIC = re.compile(
+    r"(?:^#[^\n]*\n|^\n)*^-----BEGIN (?:TRUSTED )?CERTIFICATE-----$.*?^-----END (?:TRUSTED )?CERTIFICATE-----$",
+    re.DOTALL | re.MULTILINE,
+)
 _CREDENTIAL = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s:]*:([^/@\s]+)@", re.IGNORECASE)
 
 
@@ -71,8 +75,11 @@ class Needles:
 
 
 def parts(value: str) -> tuple[str, ...]:
-    """What of a secret is looked for: all of it; of a file with several lines also what in it may be secret alone."""
-    whole = value.strip()
+    """What of a secret is looked for: all of it; of a file with several lines also what in it may be secret alone.
+
+    Certificates are public, and programs bring the same ones: a file of them, with its comments, holds no secret.
+    """
+    whole = _PUBLIC.sub("", value).strip()
     found = [whole]
     found += _CREDENTIAL.findall(whole)
     if "\n" in whole:
@@ -87,7 +94,7 @@ def written_forms(values: Iterable[str]) -> tuple[str, ...]:
     found = {
         pattern.decode(errors="replace")
         for value in values
-        for part in (value.strip(), *parts(value))
+        for part in parts(value)
         if len(part.encode()) >= SHORTEST
         for pattern, _ in forms(part)
     }

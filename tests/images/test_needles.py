@@ -55,6 +55,14 @@ def test_of_a_file_of_several_lines_what_is_secret_on_its_own_is_looked_for() ->
     assert parts(key)[1:] == ("MIIEvQIBADANBgkqhkiG9w0BAQEFAASC1234",)
 
 
+def test_certificates_are_public_and_a_key_beside_them_is_not() -> None:
+    lines = "MIIDdzCCAl+gAwIBAgIEAgAAuTANBgkqhkiG9w0BAQUFADBa\nMQswCQYDVQQGEwJJRTESMBAGA1UEChMJQmFsdGltb3JlMRMwEQYD\n"
+    certificate = f"-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n"
+    assert parts(f"# Issuer: CN=Some Root 2048\n{certificate}\n# Another Root\n{certificate}") == ()
+    key = f"-----BEGIN PRIVATE KEY-----\n{lines}-----END PRIVATE KEY-----\n"
+    assert set(parts(certificate + key)) == {key.strip(), *lines.split()}
+
+
 @pytest.mark.parametrize("value", ["", "short", "1234567"])
 def test_what_is_too_short_to_mean_anything_is_not_looked_for(value: str) -> None:
     assert not Needles({"s": value})
