@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 
+from lyra_tasks.build.caches import caches
+from lyra_tasks.build.carried import carried
 from lyra_tasks.build.plan import BuildFacts
 from lyra_tasks.config.dockerfile import From
 from lyra_tasks.config.lock import LOCK_NAME
@@ -12,6 +14,7 @@ from lyra_tasks.config.lock import read as read_lock
 from lyra_tasks.config.lock import write as write_lock
 from lyra_tasks.engine import bases as engine_bases
 from lyra_tasks.engine.base_supply import provide
+from lyra_tasks.engine.builder import find_builder
 from lyra_tasks.engine.connect import require_buildx
 from lyra_tasks.engine.inputs import base_uses, current_inputs
 from lyra_tasks.engine.ownership import IMAGE
@@ -34,11 +37,15 @@ def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
     require_reasons(work.config, capacity_breaches(work.config), datetime.date.today())
     _require_secrets(work, built)
     require_buildx(work.engine)
+    builder = find_builder(work.engine, work.config.builder.name) if work.config.builder.name else None
+    elsewhere = builder is not None and builder.elsewhere
     uses = base_uses(work, built)
-    arguments = (
-        None if work.engine.facts.release >= _NAMED_CONTEXTS_FROM else _arguments(uses, work.engine.facts.version)
-    )
+    named_contexts = elsewhere or work.engine.facts.release >= _NAMED_CONTEXTS_FROM
+    arguments = None if named_contexts else _arguments(uses, work.engine.facts.version)
     resolution = bases(work, chosen=built)
+    found = resolution.bases
+    if elsewhere:
+        found = carried(work.engine, found, work.folder / "bases")
     return BuildFacts(
         root=str(work.root),
         version=work.version.semver,
@@ -48,9 +55,12 @@ def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
         epoch=work.git.time,
         source=work.git.remote,
         store=work.engine.facts.store,
-        bases=engine_bases.by_image(work.config, uses, resolution.bases),
+        bases=engine_bases.by_image(work.config, uses, found),
         inputs=current_inputs(work, resolution.lock),
         arguments=arguments,
+        builder=builder,
+        archives=str(work.folder) if elsewhere else "",
+        caches=caches(work.config.builder, built, work.root),
     )
 
 

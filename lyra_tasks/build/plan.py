@@ -8,6 +8,7 @@ from typing import Any
 
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine.bases import ResolvedBase
+from lyra_tasks.engine.builder import Builder
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class BuildFacts:
     """What was found out before planning; `bases` and `inputs` are by image name.
 
     `arguments` is None where bases are offered as named contexts. An older engine takes them as build arguments: then
-    it holds, by image name, the reference that each global ARG stands for.
+    it holds, by image name, the reference that each global ARG stands for. `builder` is a named one, if any, and
+    `archives` the folder that takes its results where it does not put them into the engine. `caches` are by image name.
     """
 
     root: str
@@ -37,11 +39,17 @@ class BuildFacts:
     bases: Mapping[str, Mapping[str, ResolvedBase]]
     inputs: Mapping[str, Mapping[str, str]]
     arguments: Mapping[str, Mapping[str, str]] | None = None
+    builder: Builder | None = None
+    archives: str = ""
+    caches: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """One image of a build: its target in the definition, its reference and what it is built from."""
+    """One image of a build: its target in the definition, its reference and what it is built from.
+
+    `archive` is the file that has to be loaded into the engine afterwards, if the builder does not put it there.
+    """
 
     name: str
     target: str
@@ -49,6 +57,7 @@ class PlannedImage:
     platform: str
     inputs: Mapping[str, str]
     bases: Mapping[str, str]
+    archive: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,8 @@ def plan(config: Configuration, facts: BuildFacts, names: Sequence[str], flags: 
         reference = f"{config.project.name}/{name}:{facts.image_tag}"
         targets[target] = _target(config, name, reference, platform, facts, flags)
         pinned = {reference: base.digest for reference, base in bases.items()}
-        images.append(PlannedImage(name, target, reference, platform, facts.inputs[name], pinned))
+        archive = f"{facts.archives}/{target}.tar" if facts.archives else ""
+        images.append(PlannedImage(name, target, reference, platform, facts.inputs[name], pinned, archive))
     definition = {"group": {"default": {"targets": [image.target for image in images]}}, "target": targets}
     secrets = tuple(f"{facts.root}/{path}" for name in names for path in config.images[name].secrets.values())
     return BuildPlan(config, definition, tuple(images), facts, secrets, first)
@@ -102,17 +112,24 @@ def _target(
         "labels": labels(config, name, facts),
         "tags": [reference],
         "platforms": [platform],
-        # a docker-archive type would be loaded twice; on the containerd store the image is exported in place
-        "output": ["type=image,oci-mediatypes=true" if facts.store == "containerd" else "type=docker"],
+        "output": [_output(name, facts)],
         "secret": [f"id={key},src={facts.root}/{path}" for key, path in sorted(image.secrets.items())],
     }
     if image.target:
         target["target"] = image.target
+    target |= {key: list(entries) for key, entries in facts.caches.get(name, {}).items() if entries}
     if flags.no_cache:
         target["no-cache"] = True
     if flags.pull:
         target["pull"] = True
     return target
+
+
+def _output(name: str, facts: BuildFacts) -> str:
+    if facts.archives:
+        return f"type=docker,oci-mediatypes=true,dest={facts.archives}/image-{_target_name(name)}.tar"
+    # a docker-archive type would be loaded twice; on the containerd store the image is exported in place
+    return "type=image,oci-mediatypes=true" if facts.store == "containerd" else "type=docker"
 
 
 def _contexts(name: str, facts: BuildFacts) -> dict[str, str]:

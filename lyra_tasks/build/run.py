@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.build.plan import BuildPlan, PlannedImage
 from lyra_tasks.engine.buildx import bake, metadata_of
-from lyra_tasks.engine.objects import inspect_image
+from lyra_tasks.engine.objects import inspect_image, load
 from lyra_tasks.engine.ownership import IMAGE, Owner
 from lyra_tasks.errors import BuildError
 from lyra_tasks.records.images import ImageRecord, ImageStore
@@ -50,6 +50,7 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
         log=folder / "logs" / "build.log",
         epoch=plan.facts.epoch,
         masked=_secret_values(plan),
+        builder=plan.facts.builder,
     )
     if plan.first:
         owner.intend_images(engine, list(plan.first.values()))
@@ -57,6 +58,8 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
         owner.made(IMAGE, {tag: str(_inspect(engine, tag)["Id"]) for tag in plan.first.values()})
     owner.intend_images(engine, [image.reference for image in plan.images])
     metadata = call(metadata=folder / "bake-metadata.json")
+    for image in plan.images:
+        _load(engine, image)
     built = tuple(_recorded(plan, image, metadata, engine, owner.run, store) for image in plan.images)
     owner.made(IMAGE, {each.record.reference: each.record.engine_id for each in built})
     records = {each.record.image: each.record for each in built}
@@ -97,6 +100,15 @@ def _recorded(
     before = store.read(image.name, image.platform)
     store.write(record)
     return Built(record, before is None or before.config_digest != record.config_digest)
+
+
+def _load(engine: Engine, image: PlannedImage) -> None:
+    """What a builder elsewhere made, carried into the engine."""
+    if image.archive:
+        try:
+            load(engine, Path(image.archive))
+        finally:
+            Path(image.archive).unlink(missing_ok=True)
 
 
 def _inspect(engine: Engine, reference: str) -> dict[str, Any]:

@@ -11,9 +11,6 @@ from lyra_tasks.config.positions import Location
 from lyra_tasks.config.problems import Problem
 
 NOT_YET = (
-    "builder.cache_from",
-    "builder.cache_to",
-    "builder.name",
     "resources.cache",
     "tests.*.group",
     "tests.*.stage",

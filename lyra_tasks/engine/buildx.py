@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from lyra_tasks import console
+from lyra_tasks.engine.builder import Builder, bake_words
 from lyra_tasks.errors import BuildError
 
 if TYPE_CHECKING:
@@ -38,14 +39,15 @@ def bake(
     epoch: int,
     masked: tuple[str, ...] = (),
     targets: tuple[str, ...] = (),
+    builder: Builder | None = None,
 ) -> dict[str, Any]:
     """Build `targets` of `definition` (default: its default group) in parallel; returns Buildx's metadata by target.
 
     BuildKit's progress goes to stderr and to `log`, values in `masked` blotted out. BuildError carries the last lines.
     """
     command: list[str | Path] = [
-        *_docker(engine), "buildx", "bake", "--progress", "plain", "--file", definition, "--metadata-file", metadata,
-        *targets,
+        *_docker(engine), *bake_words(engine, builder), "--progress", "plain", "--file", definition,
+        "--metadata-file", metadata, *targets,
     ]  # fmt: skip
     environment = {**os.environ, **ENVIRONMENT, **engine.cli_environment, "SOURCE_DATE_EPOCH": str(epoch)}
     tail: deque[str] = deque(maxlen=_TAIL)

@@ -7,10 +7,12 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.engine.ownership import CONTAINER, NETWORK, VOLUME, Owner
+from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -153,6 +155,14 @@ def saved(engine: Engine, images: Sequence[str]) -> Iterator[Iterator[bytes]]:
         engine.streams._raise_for_status(answer)
         with answer:
             yield answer.iter_content(_CHUNK)
+
+
+def load(engine: Engine, archive: Path) -> None:
+    """Load what is in an archive that `docker load` takes."""
+    with engine_faults(f"loading {archive.name}"), archive.open("rb") as stream:
+        for line in engine.streams.load_image(stream):
+            if error := line.get("error"):
+                raise PreconditionError(f"the engine did not load {archive.name}: {error}")
 
 
 def kill(engine: Engine, containers: Iterable[str]) -> None:

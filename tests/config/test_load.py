@@ -148,6 +148,11 @@ tag = "web/v{version}"
 branches = ["main"]
 require_tests = true
 
+[builder]
+name = "shared"
+cache_from = ["type=registry,ref=registry.example/cache:{image}"]
+cache_to = ["type=local,dest=.lyra/cache/{image}"]
+
 [resources]
 host_share = 0.5
 keep_runs = 10

@@ -21,9 +21,6 @@ services.s.image = "i"
 """
 SERVICE_TEST = '[[tests]]\nname = "t"\nservice = "s"\nlog = "x"\n'
 USES = {
-    "builder.cache_from": '[builder]\ncache_from = ["x"]\n',
-    "builder.cache_to": '[builder]\ncache_to = ["x"]\n',
-    "builder.name": '[builder]\nname = "x"\n',
     "resources.cache": '[resources]\ncache = "6g"\n',
     "tests.*.group": SERVICE_TEST + 'group = "g"\n',
     "tests.*.retry": SERVICE_TEST + "retry = 1\n",
