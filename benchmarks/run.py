@@ -17,11 +17,11 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import build, listing, promote  # noqa: E402
+from benchmarks import build, growth, listing, promote  # noqa: E402
 from benchmarks.measure import Row  # noqa: E402
 from lyra_tasks import console  # noqa: E402
 
-ROWS = {"list": listing.rows, "build": build.rows, "promote": promote.rows}
+ROWS = {"list": listing.rows, "build": build.rows, "promote": promote.rows, "growth": growth.rows}
 
 
 def main() -> int:

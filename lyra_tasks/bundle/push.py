@@ -42,6 +42,8 @@ class Pushed:
 
 def destination(text: str) -> Destination:
     """The place that `oci://HOST[:PORT][/FOLDER]` names; UsageError for anything else."""
+    if "@" in text:
+        raise UsageError("--to holds a name or a password", hint="`docker login HOST`, and write oci://HOST[/FOLDER]")
     found = _PLACE.fullmatch(text)
     if found is None:
         raise UsageError(f"--to: {text!r} is not a place in a registry", hint="write oci://HOST[:PORT][/FOLDER]")
