@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks.errors import PreconditionError
@@ -71,8 +72,14 @@ def bake_words(engine: Engine, builder: Builder | None) -> tuple[str, ...]:
     return "buildx", "bake", "--builder", builder.name if builder is not None and builder.elsewhere else own
 
 
+def builder_environment(engine: Engine) -> dict[str, str]:
+    """The variables for a named builder: it is the user's own, also where the engine's `docker` has other settings."""
+    settings = os.environ.get("DOCKER_CONFIG") or str(Path.home() / ".docker")
+    return {**engine.cli_environment, "BUILDX_CONFIG": os.environ.get("BUILDX_CONFIG") or f"{settings}/buildx"}
+
+
 def _docker(engine: Engine, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **engine.cli_environment}
+    environment = {**os.environ, **builder_environment(engine)}
     return subprocess.run(
         [engine.cli, *words], env=environment, capture_output=True, text=True, check=False, timeout=_PATIENCE
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from lyra_tasks import console
-from lyra_tasks.engine.builder import Builder, bake_words
+from lyra_tasks.engine.builder import Builder, bake_words, builder_environment
 from lyra_tasks.errors import BuildError
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def bake(
         *_docker(engine), *bake_words(engine, builder), "--progress", "plain", "--file", definition,
         "--metadata-file", metadata, *targets,
     ]  # fmt: skip
-    environment = {**os.environ, **ENVIRONMENT, **engine.cli_environment, "SOURCE_DATE_EPOCH": str(epoch)}
+    chosen = engine.cli_environment if builder is None else builder_environment(engine)
+    environment = {**os.environ, **ENVIRONMENT, **chosen, "SOURCE_DATE_EPOCH": str(epoch)}
     tail: deque[str] = deque(maxlen=_TAIL)
     with log.open("a", encoding="utf-8") as file, _child(command, environment) as (process, lines):
         for line in lines:
