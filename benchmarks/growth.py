@@ -26,12 +26,12 @@ BUNDLES = (1, 10, 100)
 TIMES = 3
 FLAT = 1.3
 # Of a project with a past: words whose time may grow with it, and words that must not notice it.
-GROWING = {"clean": ("clean",), "bundle.list": ("bundle.list",)}
+GROWING = {"bundle.list": ("bundle.list",), "clean": ("clean",)}
 LEVEL = {"--list": ("--list",), "build": ("build",)}
 _SERVICE = """
 [services.sSERVICE]
 image = "one"
-limits = { cpus = 0.02, memory = "6m", pids = 4, disk = "1m" }
+limits = { cpus = 0.02, memory = "16m", pids = 32, disk = "1m" }
 """
 
 
@@ -40,11 +40,8 @@ def rows() -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="lyra-bench-") as name, engine(Path(name), "containerd") as box:
         folder = Path(name)
         yield from _more("services", SERVICES, [_of_services(folder / f"s{n}", box, n) for n in SERVICES], _life)
-        past = project(folder / "past", box, {"one": []})
-        past.word("build", "test", "promote")
-        yield from _past("runs", RUNS, past, _with_runs)
-        yield from _past("bundles", BUNDLES, past, _with_bundles)
-        past.word("clean")
+        yield from _past("runs", RUNS, folder, box, _with_runs)
+        yield from _past("bundles", BUNDLES, folder, box, _with_bundles)
 
 
 def _of_services(folder: Path, box: Sandbox, count: int) -> Project:
@@ -87,21 +84,21 @@ def _more(
                       _times(found[str(sizes[0])], factor), 1.0)  # fmt: skip
 
 
-def _past(what: str, sizes: Sequence[int], one: Project, grow: Callable[[Project, int], None]) -> Iterator[Row]:
-    """The words of a project after so many of something; the same project, which grows in between."""
-    words = {**GROWING, **LEVEL}
-    first: dict[str, Spent] = {}
-    for size in sizes:
-        grow(one, size)
-        found = in_turn(TIMES, **{name: _call(one, argv) for name, argv in words.items()})
-        one.word("build", "test")
-        for name, spent in found.items():
-            if not first.get(name):
-                continue
+def _past(
+    what: str, sizes: Sequence[int], folder: Path, box: Sandbox, grow: Callable[[Project, int], None]
+) -> Iterator[Row]:
+    """The words of projects that differ in nothing but how much they have behind them, in turn."""
+    projects = {size: project(folder / f"{what}{size}", box, {"one": []}) for size in sizes}
+    for size, each in projects.items():
+        each.word("build", "test", "promote")
+        grow(each, size)
+    for name, argv in {**LEVEL, **GROWING}.items():
+        found = in_turn(TIMES, **{str(size): _call(each, argv) for size, each in projects.items()})
+        first = found[str(sizes[0])]
+        for size in sizes[1:]:
             factor, goal = (1.0, FLAT) if name in LEVEL else (size / sizes[0], 1.0)
             against = f"{sizes[0]} {what}" if name in LEVEL else f"{factor:g} times {sizes[0]}"
-            yield row(f"{name}, {size} {what}", spent, against, _times(first[name], factor), goal)
-        first = first or found
+            yield row(f"{name}, {size} {what}", found[str(size)], against, _times(first, factor), goal)
 
 
 def _call(one: Project, argv: Sequence[str]) -> Callable[[], Spent]:

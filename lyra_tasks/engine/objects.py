@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.faults import engine_faults
+from lyra_tasks.engine.hijack import output_of
 from lyra_tasks.engine.ownership import CONTAINER, NETWORK, VOLUME, Owner
 from lyra_tasks.errors import PreconditionError
 
@@ -190,6 +191,6 @@ def execute(engine: Engine, container: str, command: Sequence[str]) -> tuple[int
     """Run `command` in a container; returns its exit code and its output, both streams together."""
     with engine_faults("running a command in a container"):
         made = engine.api.exec_create(container, list(command), stdout=True, stderr=True)
-        output: bytes = engine.api.exec_start(made["Id"])
+        output = output_of(engine, made["Id"])
         code = engine.api.exec_inspect(made["Id"])["ExitCode"]
     return int(code), output.decode(errors="replace")
