@@ -17,11 +17,18 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import build, clean, lab, listing, promote  # noqa: E402
+from benchmarks import build, clean, growth, lab, listing, promote  # noqa: E402
 from benchmarks.measure import Row  # noqa: E402
 from lyra_tasks import console  # noqa: E402
 
-ROWS = {"list": listing.rows, "build": build.rows, "lab": lab.rows, "promote": promote.rows, "clean": clean.rows}
+ROWS = {
+    "list": listing.rows,
+    "build": build.rows,
+    "lab": lab.rows,
+    "promote": promote.rows,
+    "clean": clean.rows,
+    "growth": growth.rows,
+}
 
 
 def main() -> int:

@@ -34,7 +34,7 @@ def page(text: str) -> str:
 
 
 def _cell(key: Key) -> str:
-    text = f"*later*: {key.description}" if key.later else key.description
+    text = key.description
     return text.replace("|", "\\|")
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 
+from lyra_tasks.build.caches import caches
+from lyra_tasks.build.carried import carried
 from lyra_tasks.build.plan import BuildFacts
 from lyra_tasks.config.lock import LOCK_NAME
 from lyra_tasks.config.lock import read as read_lock
 from lyra_tasks.config.lock import write as write_lock
 from lyra_tasks.engine import bases as engine_bases
+from lyra_tasks.engine.builder import find_builder
 from lyra_tasks.engine.connect import require_buildx
 from lyra_tasks.engine.inputs import base_uses, current_inputs, with_stages
 from lyra_tasks.engine.materials import materials, provide_bases
@@ -31,10 +34,15 @@ def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
     require_reasons(work.config, [capacity_look(work.config)], datetime.date.today())
     _require_secrets(work, built)
     require_buildx(work.engine)
+    builder = find_builder(work.engine, work.config.builder.name) if work.config.builder.name else None
+    elsewhere = builder is not None and builder.elsewhere
     uses = base_uses(work, built)
     resolution = bases(work, chosen=built)
+    found = resolution.bases
+    if elsewhere:
+        found = carried(work.engine, found, work.folder / "bases")
     return BuildFacts(
-        materials=materials(work, uses, resolution.bases),
+        materials=materials(work, uses, found, elsewhere=elsewhere),
         version=work.version.semver,
         image_tag=work.version.image_tag,
         commit=work.git.commit,
@@ -43,6 +51,9 @@ def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
         source=work.git.remote,
         store=work.engine.facts.store,
         inputs=current_inputs(work, resolution.lock),
+        builder=builder,
+        archives=str(work.folder) if elsewhere else "",
+        caches=caches(work.config.builder, built, work.root),
     )
 
 

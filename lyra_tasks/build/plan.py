@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lyra_tasks.config.models import Configuration
+from lyra_tasks.engine.builder import Builder
 from lyra_tasks.engine.materials import Materials, base_targets, ingredients, secret_paths
 
 
@@ -20,7 +21,11 @@ class BuildFlags:
 
 @dataclass(frozen=True)
 class BuildFacts:
-    """What was found out before planning; `inputs` are by image name."""
+    """What was found out before planning; `inputs` are by image name.
+
+    `builder` is a named one, if any, and `archives` the folder that takes its results where it does not put them into
+    the engine. `caches` are by image name.
+    """
 
     materials: Materials
     version: str
@@ -31,11 +36,17 @@ class BuildFacts:
     source: str
     store: str
     inputs: Mapping[str, Mapping[str, str]]
+    builder: Builder | None = None
+    archives: str = ""
+    caches: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """One image of a build: its target in the definition, its reference and what it is built from."""
+    """One image of a build: its target in the definition, its reference and what it is built from.
+
+    `archive` is the file that has to be loaded into the engine afterwards, if the builder does not put it there.
+    """
 
     name: str
     target: str
@@ -43,6 +54,7 @@ class PlannedImage:
     platform: str
     inputs: Mapping[str, str]
     bases: Mapping[str, str]
+    archive: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,8 @@ def plan(config: Configuration, facts: BuildFacts, names: Sequence[str], flags: 
         reference = f"{config.project.name}/{name}:{facts.image_tag}"
         targets[target] = _target(config, name, reference, platform, facts, flags)
         pinned = {reference: base.digest for reference, base in facts.materials.bases[name].items()}
-        images.append(PlannedImage(name, target, reference, platform, facts.inputs[name], pinned))
+        archive = f"{facts.archives}/{target}.tar" if facts.archives else ""
+        images.append(PlannedImage(name, target, reference, platform, facts.inputs[name], pinned, archive))
     definition = {"group": {"default": {"targets": [image.target for image in images]}}, "target": targets}
     secrets = secret_paths(config, facts.materials.root, names)
     return BuildPlan(config, definition, tuple(images), facts, secrets, made.first)
@@ -83,16 +96,23 @@ def _target(
         "labels": labels(config, name, facts),
         "tags": [reference],
         "platforms": [platform],
-        # a docker-archive type would be loaded twice; on the containerd store the image is exported in place
-        "output": ["type=image,oci-mediatypes=true" if facts.store == "containerd" else "type=docker"],
+        "output": [_output(name, facts)],
     }
     if image.target:
         target["target"] = image.target
+    target |= {key: list(entries) for key, entries in facts.caches.get(name, {}).items() if entries}
     if flags.no_cache:
         target["no-cache"] = True
     if flags.pull:
         target["pull"] = True
     return target
+
+
+def _output(name: str, facts: BuildFacts) -> str:
+    if facts.archives:
+        return f"type=docker,oci-mediatypes=true,dest={facts.archives}/image-{_target_name(name)}.tar"
+    # a docker-archive type would be loaded twice; on the containerd store the image is exported in place
+    return "type=image,oci-mediatypes=true" if facts.store == "containerd" else "type=docker"
 
 
 def labels(config: Configuration, name: str, facts: BuildFacts) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lyra_tasks.build.plan import BuildPlan, PlannedImage
 from lyra_tasks.engine.buildx import bake, metadata_of
 from lyra_tasks.engine.materials import build_bases, built_image, secret_lines
+from lyra_tasks.engine.objects import load
 from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.engine.space import shrink_cache
 from lyra_tasks.errors import BuildError
@@ -57,6 +58,7 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
         log=folder / "logs" / "build.log",
         epoch=plan.facts.epoch,
         masked=(*secret_lines(plan.secrets), *blotted_out(plan.config, Path(plan.facts.materials.root))),
+        builder=plan.facts.builder,
     )
     bases = folder / "bake-bases-metadata.json"
     try:
@@ -66,6 +68,8 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
     finally:
         # an argument may be what is a secret elsewhere; the file that stays does not hold it
         definition.write_text(definition_text(plan))
+    for image in plan.images:
+        _load(engine, image)
     built = tuple(_recorded(plan, image, metadata, engine, owner.run, store) for image in plan.images)
     owner.made_images(engine, {each.record.reference: each.record.engine_id for each in built})
     shrink_cache(engine, plan.config.resources.cache)
@@ -107,3 +111,12 @@ def _recorded(
     before = store.read(image.name, image.platform)
     store.write(record)
     return Built(record, before is None or before.config_digest != record.config_digest)
+
+
+def _load(engine: Engine, image: PlannedImage) -> None:
+    """What a builder elsewhere made, carried into the engine."""
+    if image.archive:
+        try:
+            load(engine, Path(image.archive))
+        finally:
+            Path(image.archive).unlink(missing_ok=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.difference import SECTIONS, Difference, short
 from lyra_tasks.bundle.plan import PromotionPlan
+from lyra_tasks.bundle.push import Pushed
 from lyra_tasks.bundle.read import read_index
 from lyra_tasks.bundle.run import Promotion
 from lyra_tasks.bundle.verify import VerifyReport
@@ -32,13 +35,16 @@ def planned(plan: PromotionPlan) -> None:
     return None
 
 
-def promoted(result: Promotion) -> None:
-    """Where the bundle is, what is in it, and what to do next."""
+def promoted(result: Promotion, pushed: Sequence[Pushed] = ()) -> None:
+    """Where the bundle is, what is in it, what a registry has of it now, and what to do next."""
     manifest = result.manifest
     if console.is_json():
         return console.document(
-            {"folder": str(result.folder), "made": result.made} | manifest.model_dump(mode="json", by_alias=True)
+            {"folder": str(result.folder), "made": result.made, "pushed": [asdict(each) for each in pushed]}
+            | manifest.model_dump(mode="json", by_alias=True)
         )
+    for each in pushed:
+        console.say(f"pushed {each.reference}  {each.digest[:19]}")
     if not result.made:
         console.say(f"{manifest.version} is promoted already, with the same digests: {shown(result.folder)}")
         return None

@@ -43,6 +43,7 @@ def check(config: Configuration, document: Mapping[str, Any], root: Path) -> Ite
         yield Problem(("project", "source"), "holds credentials; write the address without them")
     if config.release.tag.count("{version}") != 1 or re.search(r"\s", config.release.tag):
         yield Problem(("release", "tag"), 'must hold {version} once and no spaces, such as "v{version}"')
+    yield from _check_caches(config)
     yield from check_paths(config, root)
 
 
@@ -56,6 +57,14 @@ def check_deviations(config: Configuration, rules: Mapping[str, bool]) -> Iterat
             yield Problem(at, f"{quoted(each.rule)} is not a rule; {known}")
         elif not rules[each.rule]:
             yield Problem(at, f"no deviation goes around {quoted(each.rule)}; keep the rule, and remove this entry")
+
+
+def _check_caches(config: Configuration) -> Iterator[Problem]:
+    for entry in config.builder.cache_to:
+        shared = "type=inline" in entry.split(",") or "{image}" in entry
+        if not shared and len(config.images) > 1:
+            text = f"each image would overwrite the last one's; write {{image}} into {quoted(entry)}"
+            yield Problem(("builder", "cache_to"), text)
 
 
 def _check_names(config: Configuration) -> Iterator[Problem]:

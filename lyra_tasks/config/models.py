@@ -84,11 +84,11 @@ class Builder(Table):
     """Which builder is used."""
 
     name: Line = ""
-    """the name of a buildx builder"""
+    """any Buildx builder by its name; default: the engine itself; see [builders](#builders-and-caches)"""
     cache_from: list[Line] = []
-    """caches that builds read, as `--cache-from` takes them"""
+    """caches that builds read, as `--cache-from` takes them; `{image}` is the image's name"""
     cache_to: list[Line] = []
-    """caches that builds write, as `--cache-to` takes them"""
+    """caches that builds write, as `--cache-to` takes them; `{image}` is the image's name"""
 
 
 class Rootfs(Table):

@@ -11,7 +11,6 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from lyra_tasks.config.models import Configuration
-from lyra_tasks.config.support import NOT_YET
 from lyra_tasks.config.units import format_duration, format_size, parse_duration, parse_size
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -26,7 +25,6 @@ class Key(NamedTuple):
     required: bool
     default: str
     description: str
-    later: bool
 
 
 def schema() -> dict[str, Any]:
@@ -39,28 +37,23 @@ def schema() -> dict[str, Any]:
 
 def keys() -> Iterator[Key]:
     """Every key, table by table, in the order of the documentation."""
-    yield from _keys(Configuration, "", ())
+    yield from _keys(Configuration, "")
 
 
-def _keys(model: type[BaseModel], table: str, path: tuple[str, ...]) -> Iterator[Key]:
-    below: list[tuple[type[BaseModel], str, tuple[str, ...]]] = []
+def _keys(model: type[BaseModel], table: str) -> Iterator[Key]:
+    below: list[tuple[type[BaseModel], str]] = []
     for name, field in model.model_fields.items():
         key = field.alias or name
         inner, many = _model_in(field.annotation)
         if inner is not None:
             place = f"{table}.{key}" if table else key
-            steps = (*path, key, *(["*"] if many else []))
             listed = get_origin(field.annotation) is list
             letter = _LETTERS.get(key, "X") if many and not listed else ""
-            below.append((inner, f"[[{place}]]" if listed else f"{place}.{letter}" if letter else place, steps))
+            below.append((inner, f"[[{place}]]" if listed else f"{place}.{letter}" if letter else place))
         if inner is None or (table and not many):
-            yield Key(table, key, field.is_required(), _default(field), _text(field), _is_later((*path, key)))
-    for inner, place, steps in below:
-        yield from _keys(inner, place, steps)
-
-
-def _is_later(path: tuple[str, ...]) -> bool:
-    return ".".join(path) in NOT_YET
+            yield Key(table, key, field.is_required(), _default(field), _text(field))
+    for inner, place in below:
+        yield from _keys(inner, place)
 
 
 def _text(field: FieldInfo) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from lyra_tasks import console
+from lyra_tasks.engine.builder import Builder, bake_words, builder_environment
 from lyra_tasks.errors import BuildError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def bake(
     epoch: int,
     masked: tuple[str, ...] = (),
     targets: tuple[str, ...] = (),
+    builder: Builder | None = None,
     ending: Ending = lambda _: nullcontext(),
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -52,10 +54,11 @@ def bake(
     the last lines. `ending` is given how to end the build, and entered while it runs.
     """
     command: list[str | Path] = [
-        *_docker(engine), "buildx", "bake", "--progress", "plain", "--file", definition, "--metadata-file", metadata,
-        *targets,
+        *_docker(engine), *bake_words(engine, builder), "--progress", "plain", "--file", definition,
+        "--metadata-file", metadata, *targets,
     ]  # fmt: skip
-    environment = {**os.environ, **ENVIRONMENT, **engine.cli_environment, "SOURCE_DATE_EPOCH": str(epoch)}
+    chosen = engine.cli_environment if builder is None else builder_environment(engine)
+    environment = {**os.environ, **ENVIRONMENT, **chosen, "SOURCE_DATE_EPOCH": str(epoch)}
     tail: deque[str] = deque(maxlen=_TAIL)
     with (
         log.open("a", encoding="utf-8", buffering=1) as file,

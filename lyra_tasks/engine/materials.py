@@ -49,10 +49,20 @@ class BaseTargets:
     first: Mapping[str, str]
 
 
-def materials(work: Workspace, uses: Mapping[str, Sequence[From]], bases: Mapping[str, ResolvedBase]) -> Materials:
-    """The materials of the images in `uses`; PreconditionError for a base that the engine cannot be given."""
+def materials(
+    work: Workspace,
+    uses: Mapping[str, Sequence[From]],
+    bases: Mapping[str, ResolvedBase],
+    *,
+    elsewhere: bool = False,
+) -> Materials:
+    """The materials of the images in `uses`, for the engine itself or a builder `elsewhere`.
+
+    PreconditionError for a base that the engine cannot be given.
+    """
     facts = work.engine.facts
-    arguments = None if facts.release >= _NAMED_CONTEXTS_FROM else _arguments(uses, facts.version)
+    named_contexts = elsewhere or facts.release >= _NAMED_CONTEXTS_FROM
+    arguments = None if named_contexts else _arguments(uses, facts.version)
     return Materials(str(work.root), engine_bases.by_image(work.config, uses, bases), arguments)
 
 

@@ -8,16 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.faults import engine_faults
+from lyra_tasks.engine.hijack import output_of
 from lyra_tasks.engine.ownership import CONTAINER, NETWORK, VOLUME, Owner
+from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
 
 _CHUNK = 2 << 20
-_FRAME_HEAD = 8
 _AT_ONCE = 8
 
 
@@ -167,6 +169,14 @@ def saved(engine: Engine, images: Sequence[str]) -> Iterator[Iterator[bytes]]:
             yield answer.iter_content(_CHUNK)
 
 
+def load(engine: Engine, archive: Path) -> None:
+    """Load what is in an archive that `docker load` takes."""
+    with engine_faults(f"loading {archive.name}"), archive.open("rb") as stream:
+        for line in engine.streams.load_image(stream):
+            if error := line.get("error"):
+                raise PreconditionError(f"the engine did not load {archive.name}: {error}")
+
+
 def kill(engine: Engine, containers: Iterable[str]) -> None:
     """End containers at once; those that have ended already are fine."""
     from docker.errors import APIError
@@ -192,25 +202,6 @@ def execute(engine: Engine, container: str, command: Sequence[str]) -> tuple[int
     """Run `command` in a container; returns its exit code and its output, both streams together."""
     with engine_faults("running a command in a container"):
         made = engine.api.exec_create(container, list(command), stdout=True, stderr=True)
-        output = exec_output(engine, made["Id"])
+        output = output_of(engine, made["Id"])
         code = engine.api.exec_inspect(made["Id"])["ExitCode"]
     return int(code), output.decode(errors="replace")
-
-
-def exec_output(engine: Engine, made: str) -> bytes:
-    """Start an exec and return all that it prints, both streams together, when it has ended.
-
-    Not by exec_start(): that reads the socket and loses what arrives together with the head of the engine's answer,
-    which is all of it where a command is quick and this machine is busy.
-    """
-    api = engine.streams
-    answer = api._post_json(api._url("/exec/{0}/start", made), data={"Tty": False, "Detach": False}, stream=True)
-    api._raise_for_status(answer)
-    with answer:
-        framed = answer.content
-    parts = []
-    while framed:
-        end = _FRAME_HEAD + int.from_bytes(framed[4:_FRAME_HEAD], "big")
-        parts.append(framed[_FRAME_HEAD:end])
-        framed = framed[end:]
-    return b"".join(parts)

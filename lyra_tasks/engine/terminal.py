@@ -5,23 +5,21 @@ from __future__ import annotations
 import os
 import select
 import signal
-import struct
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lyra_tasks.engine.faults import engine_faults
+from lyra_tasks.engine.hijack import ERRORS, OUTPUT, Hijacked, frames
 from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
 
 _CHUNK = 1 << 16
-_FRAME = struct.Struct(">BxxxL")
-_STDERR = 2
 _UNSTARTABLE = (126, 127)
 _PATIENCE = 5.0
 
@@ -38,7 +36,7 @@ def execute(engine: Engine, container: str, command: Sequence[str], *, folder: s
         wire = _Wire(engine, made, tty=False)
     with wire.open(pass_input):
         for stream, data in wire.frames():
-            _write(_STDERR if stream == _STDERR else 1, data)
+            _write(ERRORS if stream == ERRORS else OUTPUT, data)
     return _exit_code(engine, made)
 
 
@@ -78,11 +76,7 @@ class _Wire:
     """The connection of one exec: everything the engine sends, and a thread that carries our input to it."""
 
     def __init__(self, engine: Engine, made: str, *, tty: bool) -> None:
-        connection = engine.streams.exec_start(made, tty=tty, socket=True)
-        self._response: Any = connection._response
-        # the first bytes may have been read together with the answer's head: they are in the buffer, not in the socket
-        self._reader: Any = self._response.raw._fp.fp
-        self._socket: Any = getattr(connection, "_sock", connection)
+        self._connection = Hijacked(engine.streams, made, tty=tty)
 
     @contextmanager
     def open(self, pass_input: bool) -> Iterator[None]:
@@ -99,26 +93,16 @@ class _Wire:
                 thread.join()
             os.close(wake_reader)
             os.close(wake_writer)
-            self._socket.close()
-            self._response.close()
+            self._connection.close()
 
     def chunks(self) -> Iterator[bytes]:
         """What comes, as it comes."""
         with engine_faults("talking to a container"):
-            while data := self._reader.read1(_CHUNK):
-                yield data
+            yield from self._connection.chunks()
 
     def frames(self) -> Iterator[tuple[int, bytes]]:
-        """What comes, by stream: 1 is output, 2 is errors."""
-        rest = b""
-        for data in self.chunks():
-            rest += data
-            while len(rest) >= _FRAME.size:
-                stream, length = _FRAME.unpack(rest[: _FRAME.size])
-                if len(rest) < _FRAME.size + length:
-                    break
-                yield stream, rest[_FRAME.size : _FRAME.size + length]
-                rest = rest[_FRAME.size + length :]
+        """What comes, by stream."""
+        return frames(self.chunks())
 
     def _carry_input(self, wake: int) -> None:
         import socket
@@ -130,9 +114,9 @@ class _Wire:
                     return
                 data = os.read(0, _CHUNK)
                 if not data:
-                    self._socket.shutdown(socket.SHUT_WR)
+                    self._connection.socket.shutdown(socket.SHUT_WR)
                     return
-                self._socket.sendall(data)
+                self._connection.socket.sendall(data)
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 from lyra_tasks.engine.faults import engine_faults
+from lyra_tasks.engine.hijack import output_of
 from lyra_tasks.engine.holder import REMOVE
-from lyra_tasks.engine.objects import exec_output
 from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def remove_paths(engine: Engine, holder: str, paths: Sequence[str], uid: int, gi
     for batch in _batches(paths):
         with engine_faults("removing files from a volume"):
             made = engine.api.exec_create(holder, [REMOVE, *batch], user=f"{uid}:{gid}")
-            said = exec_output(engine, made["Id"])
+            said = output_of(engine, made["Id"])
             code = engine.api.exec_inspect(made["Id"])["ExitCode"]
         if code != 0:
             raise PreconditionError(

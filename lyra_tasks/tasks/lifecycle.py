@@ -66,17 +66,19 @@ def test(
     return console.next_step(*next_words("test", "promote", "to pack these very bytes into a bundle"))
 
 
-@word()
-def promote(c: Any, dry_run: bool = False, json: bool = False) -> None:
+@word(to="push the bundle's images there, too: oci://HOST[:PORT][/FOLDER]")
+def promote(c: Any, to: str = "", dry_run: bool = False, json: bool = False) -> None:
     """Pack the tested images into a versioned, documented bundle; never builds, never tests."""
-    from lyra_tasks.bundle import facts, plan, run, show
+    from lyra_tasks.bundle import facts, plan, push, run, show
     from lyra_tasks.report.page import page
 
     work = workspace()
+    place = push.destination(to) if to else None
     planned = plan.plan(work.config, facts.gather(work))
     if dry(c):
         return show.planned(planned)
-    return show.promoted(run.run(planned, work, page))
+    promoted = run.run(planned, work, page)
+    return show.promoted(promoted, push.run(promoted.folder, promoted.manifest, place) if place else ())
 
 
 @word(

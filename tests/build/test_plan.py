@@ -6,6 +6,7 @@ from lyra_tasks.build.plan import BuildFacts, BuildFlags, BuildPlan, plan
 from lyra_tasks.config.lock import LockedImage, LockedRootfs
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine.bases import ResolvedBase
+from lyra_tasks.engine.builder import Builder
 from lyra_tasks.engine.materials import Materials
 
 ROOTFS = ResolvedBase(
@@ -115,3 +116,13 @@ def test_an_engine_without_named_contexts_gets_its_bases_as_arguments_and_those_
 
 def test_an_engine_with_named_contexts_needs_no_build_before_the_build() -> None:
     assert planned().first == {}
+
+
+def test_what_is_built_elsewhere_comes_as_archives_and_with_its_caches() -> None:
+    result = planned(
+        archives="/run", builder=Builder("far", "remote", elsewhere=True), caches={"web": {"cache-from": ["x"]}}
+    )
+    assert target(result)["output"] == ["type=docker,oci-mediatypes=true,dest=/run/image-web.tar"]
+    assert target(result)["cache-from"] == ["x"]
+    assert "cache-from" not in target(result, "image-db")
+    assert [image.archive for image in result.images] == ["/run/image-web.tar", "/run/image-db.tar"]

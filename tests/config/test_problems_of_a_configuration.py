@@ -320,8 +320,13 @@ CASES: list[tuple[str, str, str]] = [
     ),
     (
         "not yet: a later feature",
-        SERVICE + "[builder]\ncache_from = ['type=local,src=cache']\n",
-        "9: builder.cache_from: not yet supported; remove it",
+        SERVICE + '[resources]\ncache = "6g"\n',
+        "9: resources.cache: not yet supported; remove it",
+    ),
+    (
+        "a cache for several images",
+        IMAGE + "[images.b]\ncontext = 'web'\n[builder]\ncache_to = ['type=local,dest=cache']\n",
+        '9: builder.cache_to: each image would overwrite the last one\'s; write {image} into "type=local,dest=cache"',
     ),
     (
         "not yet: two platforms",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,3 +169,52 @@ def use_context(project: Project, name: str) -> None:
     file = project.root / ".lyra.toml"
     file.write_text(file.read_text() + f'\n[engine]\ncontext = "{name}"\n')
     project.commit(f"use {name}")
+
+
+@contextmanager
+def buildkit(box: sandbox.Sandbox) -> Iterator[str]:
+    """The BuildKit of an engine as a server of its own on this machine's loopback: what a `remote` builder talks to."""
+    hello = b"POST /grpc HTTP/1.1\r\nHost: engine\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+
+    opened: list[socket.socket] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            engine = socket.socket(socket.AF_UNIX)
+            opened.extend((connection, engine))
+            engine.connect(str(box.socket))
+            engine.sendall(hello)
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += engine.recv(1)
+            assert b" 101 " in head.splitlines()[0], head
+            for source, target in ((connection, engine), (engine, connection)):
+                threading.Thread(target=pass_on, args=(source, target), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            for each in opened:
+                each.close()
+
+
+def pass_on(source: socket.socket, target: socket.socket) -> None:
+    """Everything that comes, until it ends."""
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+def buildx(client: dict[str, str], box: sandbox.Sandbox, *words: str) -> None:
+    """Run buildx as the owner of a client folder."""
+    command = [str(box.docker), "buildx", *words]
+    done = subprocess.run(command, env={**os.environ, **client}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -17,6 +17,7 @@ import pytest
 
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.connect import Engine
+from lyra_tasks.engine.hijack import OUTPUT, Hijacked, frames
 from tests.conftest import PROJECTS, Outcome, Project, repository
 from tests.faults import becomes, labs
 
@@ -59,9 +60,11 @@ def inside(project: Project, script: str) -> str:
     container = json.loads(path.read_text())["services"]["web"]["id"]
     with contextlib.closing(docker.APIClient(base_url=project.environment["DOCKER_HOST"])) as api:
         made = api.exec_create(container, ["sh", "-c", script])["Id"]
-        out, err = api.exec_start(made, demux=True)
-        assert api.exec_inspect(made)["ExitCode"] == 0, err
-    return (out or b"").decode()
+        connection = Hijacked(api, made, tty=False)
+        with contextlib.closing(connection):
+            said = list(frames(connection.chunks()))
+        assert api.exec_inspect(made)["ExitCode"] == 0, said
+    return b"".join(data for stream, data in said if stream == OUTPUT).decode()
 
 
 def state(project: Project) -> dict[str, object]:

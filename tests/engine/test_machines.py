@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -173,3 +174,56 @@ def test_what_keeps_a_machine_from_answering_is_said(
         (lonely.root / ".lyra.toml").write_text(f'{text}\n[engine]\ncontext = "{name}"\n')
         project = replace(lonely, environment={**lonely.environment, **client})
         refused(project.lyra("build", timeout=60), 3, said)
+
+
+BASED = """
+[bases.root]
+rootfs = { suite = "bookworm", packages = ["busybox-static"], variant = "extract" }
+
+[builder]
+name = "BUILDER"
+cache_from = ["type=local,src=.lyra/cache/{image}"]
+cache_to = ["type=local,dest=.lyra/cache/{image}"]
+"""
+
+
+def digest_of(project: Project) -> str:
+    (record,) = project.state.glob("*/images/web@linux-amd64.json")
+    return str(json.loads(record.read_text())["config_digest"])
+
+
+def test_what_a_builder_elsewhere_makes_is_loaded_and_is_the_same_image(
+    client: dict[str, str], by_tls: Machine, by_ssh: Machine, on: Callable[[Machine], Project]
+) -> None:
+    project = on(by_ssh)
+    plain = (project.root / ".lyra.toml").read_text()
+    held = by_ssh.docker("image", "ls", "--quiet")
+    with machines.buildkit(by_tls.box) as address:
+        machines.buildx(client, by_tls.box, "create", "--name", "far", "--driver", "remote", address)
+        digests = set()
+        for name in ("by-tls", "far"):
+            (project.root / ".lyra.toml").write_text(plain + BASED.replace("BUILDER", name))
+            built = project.lyra("build", *(["--no-cache", "test"] if name == "far" else []))
+            assert built.code == 0, built.text
+            digests.add(digest_of(project))
+            assert (project.root / ".lyra/cache/web/index.json").is_file()
+            assert list(project.root.glob(".lyra/runs/*/*.tar")) == [], "what was loaded is not kept"
+        again = project.lyra("build")
+        assert "unchanged" in again.out, again.text
+        assert "importing cache manifest from local" in again.err
+        machines.buildx(client, by_tls.box, "rm", "far")
+    assert len(digests) == 1, "the same image, whoever builds it"
+    assert by_tls.left() == "", "nothing stays in the engine that built"
+    project.clean()
+    assert by_ssh.docker("image", "ls", "--quiet") == held
+
+
+def test_a_builder_that_cannot_hand_over_or_is_not_there_is_refused(
+    on: Callable[[Machine], Project], by_tls: Machine
+) -> None:
+    project = on(by_tls)
+    refused(project.lyra("build", LYRA_BUILDER="by-ssh"), 3, "classic image store", "hands nothing over")
+    refused(project.lyra("build", LYRA_BUILDER="nobody"), 3, "there is no builder named 'nobody'", "buildx ls")
+    own = project.lyra("build", LYRA_BUILDER="by-tls")
+    assert own.code == 0, own.text
+    project.clean()

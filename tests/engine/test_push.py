@@ -1,0 +1,142 @@
+"""`promote --to`: the bundle's bytes in a real registry on this machine's loopback."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from lyra_tasks.engine.debian import AptWorkspace, host_codename, unpack
+from tests.conftest import Project
+from tests.faults import becomes, refused
+
+PASSWORD = "open sesame"
+HASH = "$2y$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW"
+ACCEPT = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[str]:
+    """Host and port of Debian's registry, unpacked; it lets Ada in."""
+    folder = tmp_path_factory.mktemp("registry")
+    suite = host_codename()
+    workspace = AptWorkspace(cache / "tests" / "apt", (suite,))
+    workspace.update()
+    unpack(workspace.download([f"docker-registry/{suite}"], folder, lambda _: None), folder / "root")
+    (folder / "htpasswd").write_text(f"ada:{HASH}\n")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        host = f"127.0.0.1:{free.getsockname()[1]}"
+    (folder / "config.yml").write_text(
+        f"version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '{host}'}}\n"
+        f"storage: {{filesystem: {{rootdirectory: '{folder}/data'}}}}\n"
+        f"auth: {{htpasswd: {{realm: here, path: '{folder}/htpasswd'}}}}\n"
+    )
+    program = folder / "root/usr/bin/docker-registry"
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen([program, "serve", folder / "config.yml"], stdout=log, stderr=log)
+    try:
+        assert becomes(lambda: answers(host)), (folder / "log").read_text()
+        yield host
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def answers(host: str) -> bool:
+    address, _, port = host.partition(":")
+    with socket.socket() as connection:
+        return connection.connect_ex((address, int(port))) == 0
+
+
+def get(host: str, path: str) -> requests.Response:
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.get(f"http://{host}/v2/{path}", auth=("ada", PASSWORD), headers=ACCEPT, timeout=10)
+
+
+@pytest.fixture(scope="module")
+def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
+    """The tiny project, promoted as 1.2.0."""
+    made = make_tiny()
+    made.git("tag", "v1.2.0")
+    done = made.lyra("build", "test", "promote")
+    assert done.code == 0, done.text
+    yield made
+    made.clean()
+
+
+def signed_in(project: Project, folder: Path, config: dict[str, Any]) -> Project:
+    """The project of somebody with this `config.json`."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    return replace(project, environment={**project.environment, "DOCKER_CONFIG": str(folder)})
+
+
+@pytest.fixture
+def ada(project: Project, registry: str, tmp_path: Path) -> Project:
+    """The project of somebody who is signed in."""
+    auth = base64.b64encode(f"ada:{PASSWORD}".encode()).decode()
+    return signed_in(project, tmp_path / "docker", {"auths": {registry: {"auth": auth}}})
+
+
+def test_a_registry_gets_the_very_bytes_of_the_bundle_under_all_its_tags(ada: Project, registry: str) -> None:
+    pushed = ada.lyra("promote", "--to", f"oci://{registry}/team", "--json")
+    assert pushed.code == 0, pushed.text
+    assert PASSWORD not in pushed.text
+    told = json.loads(pushed.out)
+    (image,) = told["images"]
+    assert {each["reference"] for each in told["pushed"]} == {
+        f"{registry}/team/tiny/web:{tag}" for tag in ("1.2.0", "1.2", "1", "latest")
+    }
+    for tag in ("1.2.0", "1.2", "1", "latest"):
+        answer = get(registry, f"team/tiny/web/manifests/{tag}")
+        assert answer.headers["Docker-Content-Digest"] == image["manifest_digest"]
+    manifest = answer.json()
+    assert manifest["config"]["digest"] == image["config_digest"]
+    assert [layer["digest"] for layer in manifest["layers"]] == [layer["digest"] for layer in image["layers"]]
+    for blob in (manifest["config"], *manifest["layers"]):
+        assert len(get(registry, f"team/tiny/web/blobs/{blob['digest']}").content) == blob["size"]
+    again = json.loads(ada.lyra("promote", "--to", f"oci://{registry}/team", "--json").out)
+    assert (again["made"], {each["uploaded"] for each in again["pushed"]}) == (False, {0})
+
+
+def test_a_version_that_is_there_with_another_digest_is_refused(ada: Project, registry: str) -> None:
+    assert ada.lyra("promote", "--to", f"oci://{registry}/taken").code == 0
+    there = get(registry, "taken/tiny/web/manifests/1.2.0").json()
+    there["annotations"] = {"made": "elsewhere"}
+    with requests.Session() as session:
+        session.trust_env = False
+        put = session.put(
+            f"http://{registry}/v2/taken/tiny/web/manifests/1.2.0", json.dumps(there).encode(),
+            auth=("ada", PASSWORD), headers={"Content-Type": ACCEPT["Accept"]}, timeout=10,
+        )  # fmt: skip
+    assert put.status_code == 201
+    refused(ada.lyra("promote", "--to", f"oci://{registry}/taken"), 6, "taken/tiny/web:1.2.0 is there already")
+
+
+def test_credentials_come_from_a_helper_and_without_any_it_is_said_how_to_sign_in(
+    project: Project, registry: str, tmp_path: Path
+) -> None:
+    stranger = signed_in(project, tmp_path / "stranger", {})
+    refused(stranger.lyra("promote", "--to", f"oci://{registry}"), 3, "does not let us write", "docker login")
+    helped = signed_in(project, tmp_path / "helped", {"credHelpers": {registry: "throwaway"}})
+    helper = tmp_path / "docker-credential-throwaway"
+    helper.write_text(f'#!/bin/sh\nprintf \'{{"Username": "ada", "Secret": "{PASSWORD}"}}\'\n')
+    helper.chmod(0o755)
+    done = helped.lyra("promote", "--to", f"oci://{registry}", PATH=f"{tmp_path}:{helped.environment['PATH']}")
+    assert done.code == 0, done.text
+    assert f"pushed {registry}/tiny/web:1.2.0" in done.out
+
+
+def test_what_is_no_place_or_does_not_answer_is_said_and_the_bundle_stays(project: Project) -> None:
+    refused(project.lyra("promote", "--to", "registry.example/team"), 2, "write oci://HOST")
+    refused(project.lyra("promote", "--to", "oci://127.0.0.1:1/team"), 3, "127.0.0.1:1 does not answer")
+    assert project.lyra("verify").code == 0

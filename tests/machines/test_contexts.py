@@ -1,0 +1,89 @@
+"""Docker contexts as the docker command keeps them, and what is on another machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.engine.contexts import endpoint
+from lyra_tasks.engine.distribution import is_loopback
+from lyra_tasks.engine.remote import address_of, is_remote
+from lyra_tasks.errors import EngineUnavailableError
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A client folder with one context and no `config.json`."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
+    write(tmp_path, "far", "ssh://ada@builder")
+    return tmp_path
+
+
+def write(folder: Path, name: str, host: str) -> None:
+    meta = folder / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest()
+    meta.mkdir(parents=True)
+    document = {"Name": name, "Metadata": {}, "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": False}}}
+    (meta / "meta.json").write_text(json.dumps(document))
+
+
+def test_a_context_is_found_where_there_is_no_config_json(client: Path) -> None:
+    assert endpoint("far") == "ssh://ada@builder"
+    assert endpoint("default") == "unix:///var/run/docker.sock"
+
+
+def test_the_current_context_is_the_variable_s_then_the_file_s_then_the_default(
+    client: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert endpoint("") == "unix:///var/run/docker.sock"
+    (client / "config.json").write_text('{"currentContext": "far"}')
+    assert endpoint("") == "ssh://ada@builder"
+    monkeypatch.setenv("DOCKER_CONTEXT", "default")
+    assert endpoint("") == "unix:///var/run/docker.sock"
+
+
+def test_a_context_that_is_not_there_or_cannot_be_read_is_said(client: Path) -> None:
+    with pytest.raises(EngineUnavailableError, match="no Docker context named 'near'"):
+        endpoint("near")
+    (client / "config.json").write_text("{")
+    with pytest.raises(EngineUnavailableError, match=r"config\.json cannot be read"):
+        endpoint("")
+
+
+@pytest.mark.parametrize(
+    ("host", "remote"),
+    [
+        ("unix:///var/run/docker.sock", False),
+        ("npipe:////./pipe/docker_engine", False),
+        ("tcp://127.0.0.1:2375", True),
+        ("ssh://ada@builder:2222/run/docker.sock", True),
+    ],
+)
+def test_only_sockets_of_this_machine_are_not_remote(host: str, remote: bool) -> None:
+    assert is_remote(host) == remote
+
+
+def test_ports_of_another_machine_are_at_its_address_and_of_this_one_on_the_loopback() -> None:
+    assert address_of("unix:///var/run/docker.sock") == "127.0.0.1"
+    assert address_of("tcp://192.0.2.7:2376") == "192.0.2.7"
+    with pytest.raises(EngineUnavailableError, match=r"nowhere\.invalid"):
+        address_of("tcp://nowhere.invalid:2376")
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("localhost:5000", True),
+        ("127.0.0.1:5000", True),
+        ("127.8.9.1", True),
+        ("[::1]:5000", True),
+        ("registry.example", False),
+        ("localhost.example:5000", False),
+        ("10.0.0.1:5000", False),
+    ],
+)
+def test_plain_http_is_for_registries_of_this_machine(host: str, loopback: bool) -> None:
+    assert is_loopback(host) == loopback
