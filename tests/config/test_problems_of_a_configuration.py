@@ -319,11 +319,6 @@ CASES: list[tuple[str, str, str]] = [
         '5: bases.b.archive: there is no file "b.tar"',
     ),
     (
-        "not yet: a later feature",
-        SERVICE + '[resources]\ncache = "6g"\n',
-        "9: resources.cache: not yet supported; remove it",
-    ),
-    (
         "a cache for several images",
         IMAGE + "[images.b]\ncontext = 'web'\n[builder]\ncache_to = ['type=local,dest=cache']\n",
         '9: builder.cache_to: each image would overwrite the last one\'s; write {image} into "type=local,dest=cache"',

@@ -23,7 +23,7 @@ EVERYWHERE = {"--dry-run", "--json", "--quiet", "--yes"}
 """Documented once, for all words."""
 CONTEXTS = {str(context.name): context for context in lyra_tasks.collection().to_contexts()}
 _PROGRAMS = {"./inv", "inv", "invoke", "lyra"}
-_OWN = {"check"}
+_OWN = {"bench", "check", "matrix"}
 """Words of this repository's own `tasks.py`."""
 
 
