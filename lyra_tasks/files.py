@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,18 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
             raise NoSpaceError(f"no space left to write {path}", hint=f"free space on {path.parent}") from error
         raise
     sync_folder(path.parent)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder of plain files, if it is there; what goes wrong is raised as it is.
+
+    `shutil.copytree` would gather faults into one that does not say that a disk is full.
+    """
+    for folder, _, names in os.walk(source):
+        place = target / Path(folder).relative_to(source)
+        place.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            shutil.copyfile(Path(folder, name), place / name)
 
 
 def sync_folder(folder: Path) -> None:

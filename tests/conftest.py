@@ -64,7 +64,9 @@ class Project:
 
     def command(self, *words: str) -> list[str]:
         """The argument list of the program."""
-        return [sys.executable, "-W", "error", "-m", "lyra_tasks.tasks.program", *words]
+        # warnings are errors, but for sockets that the Docker SDK leaves to the collector
+        quiet = ("-W", "error", "-W", "ignore:unclosed <socket:ResourceWarning")
+        return [sys.executable, *quiet, "-m", "lyra_tasks.tasks.program", *words]
 
     def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
         """Start the program and do not wait for it."""

@@ -15,7 +15,7 @@ from lyra_tasks.engine import bases as engine_bases
 from lyra_tasks.engine.builder import find_builder
 from lyra_tasks.engine.connect import require_buildx
 from lyra_tasks.engine.inputs import base_uses, current_inputs, with_stages
-from lyra_tasks.engine.materials import materials, provide_bases
+from lyra_tasks.engine.materials import base_arguments, materials, provide_bases
 from lyra_tasks.engine.workspace import Workspace, selected
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.rules.deviations import require_reasons
@@ -37,6 +37,7 @@ def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
     builder = find_builder(work.engine, work.config.builder.name) if work.config.builder.name else None
     elsewhere = builder is not None and builder.elsewhere
     uses = base_uses(work, built)
+    base_arguments(work, uses, elsewhere=elsewhere)  # what cannot be given is told before anything is looked for
     resolution = bases(work, chosen=built)
     found = resolution.bases
     if elsewhere:

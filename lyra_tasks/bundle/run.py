@@ -26,7 +26,7 @@ from lyra_tasks.bundle.staging import free_bytes, publish, staging
 from lyra_tasks.bundle.versions import enter
 from lyra_tasks.engine.objects import saved
 from lyra_tasks.errors import BundleError, ImmutableError
-from lyra_tasks.files import write_file
+from lyra_tasks.files import copy_folder, write_file
 from lyra_tasks.images.archive import write_archive
 from lyra_tasks.images.cache import CacheMissError, LayerCache
 from lyra_tasks.images.check import check_archive
@@ -202,8 +202,7 @@ def _copy_evidence(plan: PromotionPlan, work: Workspace, stage: Path) -> None:
     for name in (layout.TESTS_XML, layout.TESTS_JSON, layout.METRICS):
         shutil.copyfile(source / Path(name).name, stage / name)
     for folder, name in ((LOGS, layout.LOGS), (CHECKS, layout.CHECKS)):
-        if (source / folder).is_dir():
-            shutil.copytree(source / folder, stage / name, copy_function=shutil.copyfile)
+        copy_folder(source / folder, stage / name)
     # how the set was built and tested; not how it was promoted, so that promoting it again gives the same bytes
     runs = {plan.facts.evidence.run, *(each.record.run for each in plan.archives)}
     entries = [entry for entry in work.journal.entries() if entry.run in runs and not _is_later(entry)]

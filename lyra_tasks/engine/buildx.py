@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from lyra_tasks import console
 from lyra_tasks.engine.builder import Builder, bake_words, builder_environment
-from lyra_tasks.errors import BuildError
+from lyra_tasks.errors import BuildError, NoSpaceError
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Ending = Callable[[Callable[[], None]], AbstractContextManager[Any]]
 
 _TAIL = 25
+_FULL = "no space left on device"
 _GRACE = 3.0
 # Attestations would make every build's digest another one; the entitlement check asks about contexts outside of the
 # working directory, which are ours; a base that is only built on would stay in the engine as an image without a name.
@@ -51,7 +52,7 @@ def bake(
     """Build `targets` of `definition` (default: its default group) in parallel; returns Buildx's metadata by target.
 
     BuildKit's progress goes to `log` and, unless `quiet`, to stderr, values in `masked` blotted out. BuildError carries
-    the last lines. `ending` is given how to end the build, and entered while it runs.
+    the last lines, NoSpaceError too. `ending` is given how to end the build, and entered while it runs.
     """
     command: list[str | Path] = [
         *_docker(engine), *bake_words(engine, builder), "--progress", "plain", "--file", definition,
@@ -69,6 +70,11 @@ def bake(
         for line in lines:
             _pass_on(line, masked, file, tail, quiet=quiet)
         code = process.wait()
+    if code != 0 and any(_FULL in line for line in tail):
+        raise NoSpaceError(
+            f"the build found {_FULL}: {_cause(tail)}", hint=f"free space there; the whole log is in {log}",
+            details=tuple(tail),
+        )  # fmt: skip
     if code != 0:
         raise BuildError(f"the build failed: {_cause(tail)}", hint=f"the whole log is in {log}", details=tuple(tail))
     document: dict[str, Any] = json.loads(metadata.read_text())

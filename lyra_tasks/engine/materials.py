@@ -60,10 +60,20 @@ def materials(
 
     PreconditionError for a base that the engine cannot be given.
     """
+    arguments = base_arguments(work, uses, elsewhere=elsewhere)
+    return Materials(str(work.root), engine_bases.by_image(work.config, uses, bases), arguments)
+
+
+def base_arguments(
+    work: Workspace, uses: Mapping[str, Sequence[From]], *, elsewhere: bool = False
+) -> dict[str, dict[str, str]] | None:
+    """The global ARGs that bases are given by, by image; None where they are offered as named contexts.
+
+    PreconditionError for a base that the engine cannot be given.
+    """
     facts = work.engine.facts
     named_contexts = elsewhere or facts.release >= _NAMED_CONTEXTS_FROM
-    arguments = None if named_contexts else _arguments(uses, facts.version)
-    return Materials(str(work.root), engine_bases.by_image(work.config, uses, bases), arguments)
+    return None if named_contexts else _arguments(uses, facts.version)
 
 
 def locked_bases(work: Workspace, uses: Mapping[str, Sequence[From]]) -> dict[str, ResolvedBase]:

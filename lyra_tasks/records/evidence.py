@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field
 
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.files import copy_folder
 from lyra_tasks.records.store import Record, canonical, read_record, write_record
 
 LOGS, CHECKS = "logs", "checks"
@@ -121,6 +122,5 @@ class EvidenceStore:
             shutil.copyfile(files / name, folder / name)
         for name in FOLDERS:
             shutil.rmtree(folder / name, ignore_errors=True)
-            if (files / name).is_dir():
-                shutil.copytree(files / name, folder / name)
+            copy_folder(files / name, folder / name)
         write_record(folder / "evidence.json", evidence)

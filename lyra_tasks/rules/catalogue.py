@@ -31,6 +31,7 @@ NO_NEW_PRIVILEGES = "container.no-new-privileges"
 PRIVILEGED = "container.privileged"
 READ_ONLY = "container.read-only-root"
 DOCS = "docs.complete"
+DESCRIBED = "docs.described"
 CAPACITY = "proxima.capacity"
 COMMITTED = "source.committed"
 FRESH = "tests.fresh"
@@ -56,7 +57,7 @@ class Rule:
     deviable: bool = True
 
 
-REVISION = 1
+REVISION = 2
 """Raised whenever a check begins to judge otherwise, so that what was tested before is tested again."""
 
 RULES: tuple[Rule, ...] = (
@@ -210,10 +211,17 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         DOCS,
-        asks="Every variable, volume and port that the image declares, and every secret and config, is described.",
+        asks="Every variable, volume and port that the image declares is in the service's tables.",
         why="The operator on Proxima has the bundle, and nobody to ask.",
-        keep="Write its table with a `description`; a service that only neighbours reach may leave its ports out.",
+        keep="Write its table; a service that only neighbours reach may leave its ports out.",
         severity="error", runbook="R8", checked=("test",),
+    ),
+    Rule(
+        DESCRIBED,
+        asks="Every variable, secret, volume and config of a promoted service has a `description`.",
+        why="A name alone does not tell an operator what to write there.",
+        keep="Write a `description` in its table: one line, for somebody who does not know the program.",
+        severity="warning", runbook="R8", checked=("test",),
     ),
     Rule(
         CAPACITY,

@@ -15,6 +15,7 @@ from lyra_tasks.rules.breach import Look
 
 _PREFIX = "org.opencontainers.image."
 _LABELS = ("title", "description", "source", "revision")
+_ROOT = "0:0"
 _NOT_INSTALLED = "detect-secrets is not installed"
 
 
@@ -63,10 +64,15 @@ def scan_looks(name: str, scan: ImageScan) -> Iterator[Look]:
 
 
 def volume_look(name: str, service: Service, scan: ImageScan) -> Look:
-    """Whether the image holds the folder of each volume of `service` with the declared owner."""
+    """Whether each volume of `service` gets its declared owner on Proxima, where Docker takes it from the image.
+
+    A folder that the image does not hold is made there, and is root's.
+    """
     found = []
     for key, volume in service.volumes.items():
         owner = scan.owners.get(volume.path.rstrip("/"))
+        if owner is None and _numbers(volume.owner) == _ROOT:
+            continue
         if owner is None:
             found.append(f"volume {key}: the image has no folder {volume.path}")
         elif owner != _numbers(volume.owner):

@@ -16,7 +16,7 @@ from lyra_tasks.rules.breach import Look
 from lyra_tasks.rules.containers import service_looks
 from lyra_tasks.rules.images import base_look, health_look, labels_look, record_looks, scan_looks, volume_look
 from lyra_tasks.rules.lint import lint_look
-from lyra_tasks.rules.project import capacity_look, docs_look
+from lyra_tasks.rules.project import capacity_look, description_look, docs_look
 from lyra_tasks.rules.scanning import project_stages, scans_of
 
 
@@ -54,3 +54,4 @@ def _promoted(work: Workspace, name: str, scan: ImageScan, image_config: Mapping
     added = {variable for stage in project_stages(work, str(service.image)) for variable in stage.environment}
     neighbours = any(name in other.depends_on for other in work.config.services.values())
     yield docs_look(name, service, image_config, added, reached_by_neighbours=neighbours)
+    yield description_look(name, service)

@@ -31,17 +31,22 @@ def capacity_look(config: Configuration) -> Look:
 def docs_look(
     name: str, service: Service, image_config: Mapping[str, Any], added: Iterable[str], *, reached_by_neighbours: bool
 ) -> Look:
-    """Whether the operator on Proxima is told everything: `added` are the variables that the project's Dockerfile sets.
+    """Whether the operator on Proxima is told of everything: `added` are the variables that the project itself sets.
 
     The ports of a service without any in its table that others depend on are for those alone.
     """
-    found = [*_undocumented(service, image_config, added), *_undescribed(service)]
+    found = list(_undocumented(service, image_config, added))
     if not (reached_by_neighbours and not service.ports):
         for exposed in image_config.get("ExposedPorts") or {}:
             port, _, protocol = str(exposed).partition("/")
             if protocol not in {"", "tcp"} or not port.isdecimal() or int(port) not in service.ports.values():
                 found.append(f"the image's EXPOSE {exposed} has no name in ports")
     return Look(catalogue.DOCS, f"services.{name}", tuple(found))
+
+
+def description_look(name: str, service: Service) -> Look:
+    """Whether everything that the operator is told of is explained, too."""
+    return Look(catalogue.DESCRIBED, f"services.{name}", tuple(_undescribed(service)))
 
 
 def _undocumented(service: Service, image_config: Mapping[str, Any], added: Iterable[str]) -> Iterator[str]:

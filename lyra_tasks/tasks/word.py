@@ -31,6 +31,9 @@ _STEPS = {"build", "test", "release", "promote", "verify", "clean"}
 _QUIET = "say nothing but warnings and faults; the exit code tells the rest (holds for the whole line)"
 
 
+_HELP_FLAGS = frozenset({"--help", "-h"})
+
+
 class Word(Task):  # type: ignore[type-arg]
     """An Invoke task that shows a LyraError once, as message and hint, and ends with its exit code."""
 
@@ -44,13 +47,15 @@ class Word(Task):  # type: ignore[type-arg]
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Any]:
         """A repeatable option without its value is a usage error; Invoke would pass over it and take everything.
 
-        A positional argument that has a default is one only where a path follows the word: Invoke knows no optional
-        ones, and the next word of the line is no path.
+        Who asks for help gives no arguments. A positional argument that has a default is one only where a path follows
+        the word: Invoke knows no optional ones, and the next word of the line is no path.
         """
         arguments: list[Any] = super().get_arguments(ignore_unknown_help)
         for argument in arguments:
             if argument.kind is list:
                 argument.raw_value = None
+            if argument.positional and _HELP_FLAGS & line_flags():
+                argument.positional = False
             if argument.positional and argument.default is not None:
                 argument.positional = _path_follows(self.name)
                 argument.default = None if argument.positional else argument.default

@@ -136,7 +136,9 @@ def test_the_report_of_a_structure_test_is_evidence_case_by_case(bundle: Path) -
 def test_a_bundle_with_what_checks_brought_is_whole(bundle: Path, project: Project) -> None:
     assert project.lyra("verify", str(bundle)).code == 0
     tests = ET.parse(bundle / "evidence" / "tests.xml").getroot()
-    assert [suite.get("tests") for suite in tests] == ["5", "2"], "checks of images in a group of their own"
+    assert [suite.get("tests") for suite in tests if suite.get("name") != "rules"] == ["5", "2"], (
+        "checks of images in a group of their own"
+    )
 
 
 def test_a_stage_runs_anew_each_time_and_not_out_of_the_build_cache(bundle: Path, project: Project) -> None:

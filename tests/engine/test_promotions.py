@@ -175,8 +175,11 @@ def test_promotions_of_different_versions_at_once_are_all_made(
     found = facts.gather(work)
     versions = [f"2.{number}.0" for number in range(AT_ONCE)]
     plans = [plan(work.config, replace(found, version=version_called(found.version, each))) for each in versions]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        made = list(pool.map(lambda each: run(each, work, page), plans))
+    try:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            made = list(pool.map(lambda each: run(each, work, page), plans))
+    finally:
+        work.mark_ended()
     assert all(each.made for each in made)
     listed = [each.version for each in read_index(shelf, "tiny").versions]
     assert listed == [*sorted(versions, key=lambda text: int(text.split(".")[1]), reverse=True), "1.0.0"]

@@ -18,18 +18,18 @@ SMALL = Rootfs(suite="bookworm", packages=["busybox-static"], variant="extract")
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def roots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")
-def python(cache: Path) -> MadeRootfs:
-    return make(PYTHON, cache=cache)
+def python(roots: Path) -> MadeRootfs:
+    return make(PYTHON, cache=roots)
 
 
 @pytest.fixture(scope="module")
-def small(cache: Path) -> MadeRootfs:
-    return make(SMALL, cache=cache)
+def small(roots: Path) -> MadeRootfs:
+    return make(SMALL, cache=roots)
 
 
 @pytest.mark.parametrize("spec", [PYTHON, SMALL], ids=lambda spec: str(spec.variant))
@@ -84,23 +84,23 @@ def test_what_was_asked_for_and_what_came_is_written_down(python: MadeRootfs, sm
 
 
 def test_a_locked_root_in_the_cache_needs_neither_network_nor_tools(
-    small: MadeRootfs, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    small: MadeRootfs, roots: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert make(SMALL, cache=cache, locked=small.facts) == small
+    assert make(SMALL, cache=roots, locked=small.facts) == small
 
 
-def test_an_unchanged_mirror_gives_the_cached_root_without_making_it_again(small: MadeRootfs, cache: Path) -> None:
+def test_an_unchanged_mirror_gives_the_cached_root_without_making_it_again(small: MadeRootfs, roots: Path) -> None:
     before = small.tar.stat()
-    assert make(SMALL, cache=cache) == small
+    assert make(SMALL, cache=roots) == small
     assert small.tar.stat().st_ino == before.st_ino
-    assert not (cache / "rootfs" / "staging").exists()
+    assert not (roots / "rootfs" / "staging").exists()
 
 
-def test_a_locked_root_that_cannot_be_had_any_more_is_a_precondition(small: MadeRootfs, cache: Path) -> None:
+def test_a_locked_root_that_cannot_be_had_any_more_is_a_precondition(small: MadeRootfs, roots: Path) -> None:
     gone = small.facts.model_copy(update={"sha256": "0" * 64, "resolved": ("busybox-static=1:0.1",)})
     with pytest.raises(PreconditionError) as caught:
-        make(SMALL, cache=cache, locked=gone)
+        make(SMALL, cache=roots, locked=gone)
     assert "the lock pins a bookworm root file system 000000000000" in caught.value.message
     assert small.facts.sha256[:12] in caught.value.message
     assert "bases.update" in caught.value.hint
@@ -113,9 +113,9 @@ def test_a_root_of_another_architecture_is_not_tried(small: MadeRootfs, tmp_path
         make(SMALL, cache=tmp_path, locked=other)
 
 
-def test_a_package_that_does_not_exist_is_named_and_nothing_stays(small: MadeRootfs, cache: Path) -> None:
+def test_a_package_that_does_not_exist_is_named_and_nothing_stays(small: MadeRootfs, roots: Path) -> None:
     with pytest.raises(PreconditionError) as caught:
-        make(Rootfs(suite="bookworm", packages=["no-such-package"], variant="extract"), cache=cache)
+        make(Rootfs(suite="bookworm", packages=["no-such-package"], variant="extract"), cache=roots)
     assert "no-such-package" in caught.value.message
     assert any("no-such-package" in line for line in caught.value.details)
-    assert not (cache / "rootfs" / "staging").exists()
+    assert not (roots / "rootfs" / "staging").exists()

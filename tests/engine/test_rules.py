@@ -119,9 +119,9 @@ TRIPPED = {
         "the image's ENV API_TOKEN is not in environment",
         "the image's ENV UNDOCUMENTED is not in environment",
         "the image's VOLUME /undocumented is neither in volumes nor in tmpfs",
-        "environment.SAID has no description",
         "the image's EXPOSE 9999/tcp has no name in ports",
     ],
+    catalogue.DESCRIBED: ["environment.SAID has no description"],
 }
 WARNED = {rule.id for rule in RULES if rule.severity == "warning"}
 
