@@ -1,19 +1,21 @@
 """Engines on other machines, as their Docker contexts describe them: TCP with TLS, and SSH.
 
-Such an engine is reached through a Unix socket of this process. Each connection to it is a program that joins it with
-the engine: the user's own ssh, which runs `docker system dial-stdio` over there, or the `docker` command itself. So the
-settings, keys and agents that work for `docker --context` work here, and a connection can be closed by halves, which
-Python's TLS cannot.
+Such an engine is reached through a Unix socket of this process. Behind SSH it is the user's own ssh that forwards it,
+over one login. Otherwise each connection is a `docker system dial-stdio`, here or, where forwarding is forbidden, over
+there. So the settings, keys and agents that work for `docker --context` work here, and a connection can be closed by
+halves, which Python's TLS cannot.
 """
 
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -28,11 +30,10 @@ _OPTIONS = {
     "ConnectTimeout": "15",
     "ServerAliveInterval": "5",  # a machine that is gone is noticed within 20 s
     "ServerAliveCountMax": "3",
-    "ControlMaster": "auto",  # one login for all connections
-    "ControlPersist": "30",
 }
-_SOCKET_PATH = 80  # ssh adds a suffix of its own, and 107 bytes is the limit
+_START = 20.0
 _GRACE = 2.0
+_FOLDER = "lyra-engine-"
 
 
 def is_remote(host: str) -> bool:
@@ -72,28 +73,30 @@ def tunnel(host: str, context: str) -> Tunnel:
 
 
 class Tunnel:
-    """Listens on a Unix socket that this user alone can reach, and gives each connection a program of its own."""
+    """A Unix socket that this user alone can reach, and the programs that join it with the engine."""
 
     def __init__(self, parts: SplitResult, context: str) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="lyra-engine-"))
+        _sweep()
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
+        self._socket = self._folder / "docker.sock"
         self._errors = self._folder / "errors"
         self._children: list[subprocess.Popen[bytes]] = []
-        self._goodbye: list[str] = []
+        self._listener = socket.socket(socket.AF_UNIX)
         self._command = ["docker", "--context", context, "system", "dial-stdio"]
         if parts.scheme == "ssh":
-            login = [*_ssh(parts), *_shared(self._folder)]
-            engine = ["--host", f"unix://{parts.path}"] if parts.path.strip("/") else []
-            self._command = [*login, "--", parts.hostname or "", "docker", *engine, "system", "dial-stdio"]
-            self._goodbye = [*login, "-O", "exit", "--", parts.hostname or ""]
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self._folder / "docker.sock"))
+            login, host = _login(parts), parts.hostname or ""
+            engine = f"--host unix://{parts.path} " if parts.path.strip("/") else ""
+            if self._forwarded(login, host, parts.path.rstrip("/")):
+                return
+            self._command = [*login, "--", host, f"docker {engine}system dial-stdio"]
+        self._listener.bind(str(self._socket))
         self._listener.listen(64)
         threading.Thread(target=self._serve, daemon=True).start()
 
     @property
     def url(self) -> str:
         """What a client connects to."""
-        return f"unix://{self._folder}/docker.sock"
+        return f"unix://{self._socket}"
 
     def said(self) -> tuple[str, ...]:
         """The last lines of what these programs have complained about."""
@@ -101,17 +104,49 @@ class Tunnel:
         return tuple(line for line in text.splitlines() if line.strip())[-3:]
 
     def close(self) -> None:
-        """End every connection, the shared login included."""
+        """End every connection."""
         self._listener.close()
-        for child in self._children:
+        self._end(self._children)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _forwarded(self, login: Sequence[str], host: str, path: str) -> bool:
+        """Whether ssh itself leads to the engine's socket over there: one login, whatever the number of connections."""
+        if not path:
+            asked = [*login, "--", host, "docker context inspect --format '{{.Endpoints.docker.Host}}'"]
+            with self._errors.open("ab") as errors:
+                told = subprocess.run(
+                    asked, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, check=False
+                ).stdout
+            scheme, _, path = told.strip().partition("://")
+            if scheme != "unix":
+                return False
+        # what holds the login is a command that reads from this process: it ends with it, however that ends
+        command = [*login, "-L", f"{self._socket}:{path}", "-o", "ExitOnForwardFailure=yes", "--", host, "cat"]
+        child = self._spawn(command, subprocess.PIPE, subprocess.DEVNULL)
+        deadline = time.monotonic() + _START
+        while not self._socket.exists() and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if _answers(self._socket):
+            return True
+        self._end([child])
+        self._socket.unlink(missing_ok=True)
+        return False
+
+    def _spawn(self, command: Sequence[str], source: int, target: int) -> subprocess.Popen[bytes]:
+        """Of a session of its own, so that Ctrl-C does not cut off the clean-up that follows it."""
+        with self._errors.open("ab") as errors:
+            child = subprocess.Popen(command, stdin=source, stdout=target, stderr=errors, start_new_session=True)
+        self._children = [each for each in self._children if each.poll() is None] + [child]
+        return child
+
+    def _end(self, children: Sequence[subprocess.Popen[bytes]]) -> None:
+        for child in children:
+            if child.stdin:
+                child.stdin.close()
             child.terminate()
-        for child in self._children:
+        for child in children:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(_GRACE)
-        with suppress(subprocess.TimeoutExpired):
-            if self._goodbye:
-                subprocess.run(self._goodbye, capture_output=True, check=False, timeout=_GRACE)
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _serve(self) -> None:
         while True:
@@ -119,11 +154,16 @@ class Tunnel:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection, self._errors.open("ab") as errors:
-                # of a session of its own, so that Ctrl-C does not cut off the clean-up that follows it
-                wire = connection.fileno()
-                child = subprocess.Popen(self._command, stdin=wire, stdout=wire, stderr=errors, start_new_session=True)
-            self._children = [each for each in self._children if each.poll() is None] + [child]
+            with connection:
+                self._spawn(self._command, connection.fileno(), connection.fileno())
+
+
+def _sweep() -> None:
+    """Remove the folders of processes that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
+        pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _ssh(parts: SplitResult) -> list[str]:
@@ -132,11 +172,18 @@ def _ssh(parts: SplitResult) -> list[str]:
     return ["ssh", *user, *port]
 
 
-def _shared(folder: Path) -> Sequence[str]:
-    """The options of every login; where the path is too long for a shared one, each connection logs in by itself."""
-    path = folder / "login"
-    shared = {"ControlPath": str(path)} if len(str(path)) < _SOCKET_PATH else {"ControlMaster": "no"}
-    return [word for key, value in (_OPTIONS | shared).items() for word in ("-o", f"{key}={value}")]
+def _login(parts: SplitResult) -> list[str]:
+    return [*_ssh(parts), *(word for key, value in _OPTIONS.items() for word in ("-o", f"{key}={value}"))]
+
+
+def _answers(path: Path) -> bool:
+    """Whether an engine answers a ping behind a socket."""
+    with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
+        connection.settimeout(_START)
+        connection.connect(str(path))
+        connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+        return b" 200 " in connection.recv(64)
+    return False
 
 
 def _ssh_host(parts: SplitResult) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -94,8 +95,9 @@ def with_tls(state: Path, cache: Path, keys: Path, **options: Any) -> sandbox.Sa
 
 
 def add_context(client: sandbox.Sandbox, config: Path, name: str, endpoint: str) -> None:
-    """Make a Docker context in the client folder `config`, with the docker command of an engine's packages."""
-    command = [str(client.docker), "context", "create", name, "--docker", endpoint]
+    """Make a Docker context in the client folder `config`, or change it, with an engine's own command."""
+    known = config / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest()
+    command = [str(client.docker), "context", "update" if known.exists() else "create", name, "--docker", endpoint]
     subprocess.run(command, env={"DOCKER_CONFIG": str(config), "PATH": "/usr/bin"}, capture_output=True, check=True)
 
 
