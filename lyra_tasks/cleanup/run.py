@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from lyra_tasks.engine.remove import removal
 from lyra_tasks.engine.space import figures, shrink_cache
 from lyra_tasks.engine.things import Thing, everything
 from lyra_tasks.engine.traces import reapers, traces
+from lyra_tasks.errors import NoSpaceError
 from lyra_tasks.records.cleanup import FILE, CleanupProof, Residue
 from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.store import write_record
@@ -26,7 +28,7 @@ from lyra_tasks.records.store import write_record
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
 
-__all__ = ["require_clean", "run"]
+__all__ = ["keep", "require_clean", "run"]
 
 _SCANS = 8
 _BETWEEN = 0.25  # seconds, more with each scan: the engine may be busy with the same object for somebody else
@@ -38,8 +40,8 @@ def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> CleanupProof
     """Remove what `plan` lists and what appears meanwhile, until a scan finds nothing (after a killed run: two); then
     stop the sandbox.
 
-    The proof is written into the run's folder, or into the state folder if `.lyra/` goes. What is left is in it; an
-    engine that stops answering is an EngineUnavailableError, and the next `clean` goes on where this one ended.
+    What is left is in the proof; an engine that stops answering is an EngineUnavailableError, and the next `clean`
+    goes on where this one ended.
     """
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     states = plan.facts.states
@@ -60,7 +62,7 @@ def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> CleanupProof
     after = inventory(things, space, left, waiting)
     if not plan.facts.live:
         residue += [Residue(kind="file", name=str(path), why="still there", remove=f"rm -r {path}") for path in waiting]
-    proof = CleanupProof(
+    return CleanupProof(
         run=work.run,
         level=plan.level,
         started_at=started_at,
@@ -75,13 +77,23 @@ def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> CleanupProof
         sandbox_stopped=bool(plan.stop),
         clean=not residue and not plan.live,
     )
-    write_record(proof_file(plan, work), proof)
-    return proof
 
 
-def proof_file(plan: CleanPlan, work: Workspace) -> Path:
-    """Where the proof lies."""
-    return (work.paths.state if plan.forget else work.folder) / FILE
+def keep(proof: CleanupProof, plan: CleanPlan, work: Workspace) -> Path | None:
+    """Write the proof into the run's folder, or into the state folder if `.lyra/` goes or has no room.
+
+    None if neither has: who cleans because a disk is full is not to fail by that.
+    """
+    for folder in (work.paths.state,) if plan.forget else (work.paths.runs / work.run, work.paths.state):
+        try:
+            write_record(folder / FILE, proof)
+            return folder / FILE
+        except NoSpaceError:
+            continue
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+    return None
 
 
 def _sweep(

@@ -60,7 +60,7 @@ def planned(plan: CleanPlan) -> None:
     return None
 
 
-def cleaned(proof: CleanupProof, file: Path) -> None:
+def cleaned(proof: CleanupProof, file: Path | None) -> None:
     """What was removed, the engine's own figures, and where the proof lies."""
     if console.is_json():
         return console.document(proof.model_dump(mode="json", by_alias=True))
@@ -77,7 +77,8 @@ def cleaned(proof: CleanupProof, file: Path) -> None:
     )
     if not proof.clean:
         state = f"{len(proof.residue) + len(proof.kept)} thing(s) of this project are left"
-    console.say(f"clean: {len(proof.removed)} object(s) removed; {state}; proof: {file}")
+    where = f"proof: {file}" if file else "there is no room to keep the proof"
+    console.say(f"clean: {len(proof.removed)} object(s) removed; {state}; {where}")
     return None
 
 

@@ -102,6 +102,6 @@ def clean(
     if engine is not None and not found.live and DevStore(work.paths.state).exists:
         development.before_cleaning(work)
     proof = run.run(planned, work, engine)
-    show.cleaned(proof, run.proof_file(planned, work))
+    show.cleaned(proof, run.keep(proof, planned, work))
     run.require_clean(proof)
     return plan.require_nobody(planned)

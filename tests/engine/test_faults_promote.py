@@ -208,7 +208,7 @@ def test_a_log_that_fills_the_disk_is_told(tiny: Project, engine: Engine, mounte
 
 
 def test_a_full_disk_under_the_journal_is_told(tiny: Project, mounted: Callable[[Path, str], None]) -> None:
-    mounted(tiny.state, "64k")
+    mounted(tiny.state, "512k")
     filler = fill(tiny.state, 0)
     refused(tiny.lyra("build"), 3, "no space left", str(tiny.state))
     filler.unlink()
