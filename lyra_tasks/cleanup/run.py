@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,15 +85,18 @@ def keep(proof: CleanupProof, plan: CleanPlan, work: Workspace) -> Path | None:
 
     None if neither has: who cleans because a disk is full is not to fail by that.
     """
-    for folder in (work.paths.state,) if plan.forget else (work.paths.runs / work.run, work.paths.state):
+    places: list[Callable[[], Path]] = [lambda: work.folder, lambda: work.paths.state]
+    for place in places[1:] if plan.forget else places:
         try:
-            write_record(folder / FILE, proof)
-            return folder / FILE
+            file = place() / FILE
+            write_record(file, proof)
         except NoSpaceError:
             continue
         except OSError as error:
             if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                 raise
+        else:
+            return file
     return None
 
 
