@@ -14,15 +14,17 @@ from invoke.tasks import task
 import lyra_tasks
 
 _HERE = Path(__file__).resolve().parent
+# a file's tests stay together, since they share what they build; more workers than four would wait for the disk
+_WORKERS = "--numprocesses auto --maxprocesses 4 --dist loadfile"
 
 
 @task(help={"only": "run the tests whose names contain this", "fast": "leave out the tests that need an engine"})
 def check(c: Any, only: str = "", fast: bool = False) -> None:
     """Format, lint, types, tests: what must be green before anything is merged."""
     python = f'"{sys.executable}"'
-    tests = " ".join([*([f'-k "{only}"'] if only else []), *(["--ignore=tests/engine"] if fast else [])])
+    tests = " ".join([_WORKERS, *([f'-k "{only}"'] if only else []), *(["--ignore=tests/engine"] if fast else [])])
     with c.cd(str(_HERE)):
-        for command in ("ruff format --check .", "ruff check .", "mypy", f"pytest {tests}".strip()):
+        for command in ("ruff format --check .", "ruff check .", "mypy", f"pytest {tests}"):
             c.run(f"{python} -m {command}", echo=True, echo_format="== {command}", pty=False, in_stream=False)
 
 
