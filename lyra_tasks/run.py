@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,6 +113,35 @@ def end_run(folder: Path, run_id: str, handle: int) -> None:
     """Mark a run as ended."""
     (folder / run_id).unlink(missing_ok=True)
     os.close(handle)
+
+
+class LiveRuns:
+    """The runs of this process that are going on, each marked once, whoever asks for it, from whichever thread.
+
+    A second lock on the same file would wait for the first, which this process holds itself.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._handles: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, run: str) -> bool:
+        return run in self._handles
+
+    def begin(self, *runs: str) -> None:
+        """Mark runs as going on, those that are not yet."""
+        with self._lock:
+            for run in runs:
+                if run not in self._handles:
+                    self._handles[run] = begin_run(self._folder, run)
+
+    def end(self) -> None:
+        """Mark all of them as ended."""
+        with self._lock:
+            while self._handles:
+                run, handle = self._handles.popitem()
+                end_run(self._folder, run, handle)
 
 
 def live_runs(folder: Path) -> dict[str, int]:

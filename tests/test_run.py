@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from lyra_tasks.run import begin_run, end_run, live_runs, paths_of
+from lyra_tasks.run import LiveRuns, begin_run, end_run, live_runs, paths_of
 
 HOLDER = """
 import sys, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lyra_tasks.run import begin_run
@@ -54,3 +56,14 @@ def test_of_the_run_folders_none_goes_that_is_live_or_is_ones_own(
     end_run(paths.live, "r1", handle)
     paths.run_folder("r4", keep=1)
     assert {path.name for path in paths.runs.iterdir()} == {"r4"}
+
+
+def test_a_run_that_is_marked_again_by_the_same_process_does_not_wait_for_itself(tmp_path: Path) -> None:
+    live = LiveRuns(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(live.begin, ["r1"] * 8, timeout=10))
+    assert "r1" in live
+    assert live_runs(tmp_path) == {"r1": os.getpid()}
+    live.end()
+    assert "r1" not in live
+    assert live_runs(tmp_path) == {}

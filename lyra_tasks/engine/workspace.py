@@ -21,18 +21,22 @@ from lyra_tasks.records.checkouts import former, note_checkout
 from lyra_tasks.records.evidence import EvidenceStore
 from lyra_tasks.records.images import ImageStore
 from lyra_tasks.records.journal import Entry, Journal
-from lyra_tasks.run import Paths, begin_run, end_run, live_folder, live_runs, new_run_id, paths_of
+from lyra_tasks.run import LiveRuns, Paths, live_folder, live_runs, new_run_id, paths_of
 
 SANDBOX_STARTED = "sandbox-started"
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """One run over one checkout; all words of a command line share it, and its run id."""
+    """One run over one checkout; all words of a command line share it, and its run id.
+
+    `live` is shared by copies of it, which a word makes to work with another configuration.
+    """
 
     loaded: Loaded
     paths: Paths
     run: str
+    live: LiveRuns
 
     @property
     def config(self) -> Configuration:
@@ -60,20 +64,11 @@ class Workspace:
 
     def mark_live(self, *runs: str) -> None:
         """Until `mark_ended` or the end of this process, no `clean` of another terminal touches what `runs` make."""
-        for run in runs:
-            if run not in self._live:
-                self._live[run] = begin_run(self.paths.live, run)
+        self.live.begin(*runs)
 
     def mark_ended(self) -> None:
         """What this process made is done: it may be cleaned."""
-        while self._live:
-            run, handle = self._live.popitem()
-            end_run(self.paths.live, run, handle)
-
-    @cached_property
-    def _live(self) -> dict[str, int]:
-        atexit.register(self.mark_ended)
-        return {}
+        self.live.end()
 
     @cached_property
     def journal(self) -> Journal:
@@ -128,7 +123,7 @@ class Workspace:
     def live_elsewhere(self) -> dict[str, int]:
         """The runs of this checkout that are going on in other processes, which are named."""
         folders = [self.paths.live, *(live_folder(each.state) for each in former(self.paths))]
-        return {run: pid for folder in folders for run, pid in live_runs(folder).items() if run not in self._live}
+        return {run: pid for folder in folders for run, pid in live_runs(folder).items() if run not in self.live}
 
     @property
     def bundles(self) -> Path:
@@ -145,7 +140,9 @@ def open_workspace(loaded: Loaded) -> Workspace:
     """A new run over the checkout that `loaded` was read from."""
     paths = paths_of(loaded.root, loaded.config.project.name)
     note_checkout(paths)
-    return Workspace(loaded, paths, new_run_id())
+    live = LiveRuns(paths.live)
+    atexit.register(live.end)
+    return Workspace(loaded, paths, new_run_id(), live)
 
 
 def selected(names: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:
