@@ -145,9 +145,11 @@ def mounted(tiny: Project) -> Iterator[Callable[[Path, str], None]]:
         places.append(place)
 
     yield mount
-    tiny.clean()  # while the journal is there that says what is ours
-    for place in reversed(places):
-        subprocess.run(["umount", str(place)], check=True)
+    try:
+        tiny.clean()  # while the journal is there that says what is ours
+    finally:
+        for place in reversed(places):
+            subprocess.run(["umount", str(place)], check=True)
 
 
 def fill(place: Path, leave: int) -> Path:
