@@ -93,10 +93,13 @@ class InterruptedRunError(LyraError):
     exit_code = 130
 
 
-def system_fault(error: OSError, place: str) -> PreconditionError | None:
-    """The fault behind a system error that is none of ours: no room, no right, read-only. None for every other.
+_IN_THE_WAY = {errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR}
 
-    `place` stands in where the error does not say which file it is about.
+
+def system_fault(error: OSError, place: str) -> PreconditionError | None:
+    """The fault behind a system error that is none of ours: no room, no right, read-only, something in the way.
+
+    None for every other. `place` stands in where the error does not say which file it is about.
     """
     place = error.filename or place
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -105,4 +108,6 @@ def system_fault(error: OSError, place: str) -> PreconditionError | None:
         return PreconditionError(
             f"{place}: {error.strerror}", hint="give yourself the right to it, or the folder to its owner"
         )
+    if error.errno in _IN_THE_WAY:
+        return PreconditionError(f"{place}: {error.strerror}", hint="move aside what is there, or name another folder")
     return None

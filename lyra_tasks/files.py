@@ -7,8 +7,10 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
+from lyra_tasks import console
 from lyra_tasks.errors import NoSpaceError
 
 STAGING = ".staging-"
@@ -25,7 +27,7 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
             file.flush()
             with suppress(PermissionError):  # FAT has no modes of its own, and refuses those that it cannot keep
                 os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
+            sync(file.fileno())
         Path(name).replace(path)
     except OSError as error:
         Path(name).unlink(missing_ok=True)
@@ -47,10 +49,25 @@ def copy_folder(source: Path, target: Path) -> None:
             shutil.copyfile(Path(folder, name), place / name)
 
 
+def sync(handle: int) -> None:
+    """Make what `handle` stands for durable; a file system that cannot is told of once, and what was written counts."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
+            raise
+        _tell_unsynced()
+
+
+@cache
+def _tell_unsynced() -> None:
+    console.warn("a file system here cannot sync: what is written now may be lost in a power cut")
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(handle)
+        sync(handle)
     finally:
         os.close(handle)

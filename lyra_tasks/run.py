@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,12 +65,12 @@ def base_folder(variable: str, default: str) -> Path:
     value = os.environ.get(variable, "")
     if value.startswith("/"):
         return Path(value)
-    try:
-        return Path.home() / default
-    except RuntimeError as error:
-        raise PreconditionError(
-            f"no state directory: neither {variable} nor HOME is set", hint=f"set HOME or {variable}"
-        ) from error
+    with suppress(RuntimeError):  # no HOME, and a user whom the system does not know
+        if os.environ.get("HOME", "/").startswith("/"):
+            return Path.home() / default
+    raise PreconditionError(
+        f"no state directory: neither {variable} nor HOME is an absolute path", hint=f"set HOME or {variable}"
+    )
 
 
 def paths_of(root: Path, name: str) -> Paths:

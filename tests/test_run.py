@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.run import LiveRuns, begin_run, end_run, live_runs, paths_of
+from lyra_tasks.errors import PreconditionError
+from lyra_tasks.run import LiveRuns, base_folder, begin_run, end_run, live_runs, paths_of
 
 HOLDER = """
 import sys, time
@@ -23,6 +24,22 @@ begin_run(Path(sys.argv[1]), sys.argv[2])
 print("held", flush=True)
 time.sleep(60)
 """
+
+
+@pytest.mark.parametrize("home", ["", "below/here", None])
+def test_without_a_folder_for_the_state_the_variables_are_named(
+    monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "not/absolute")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # a user whom the system does not know
+    if home is None:
+        monkeypatch.delenv("HOME")
+    else:
+        monkeypatch.setenv("HOME", home)
+    with pytest.raises(PreconditionError, match="no state directory") as caught:
+        base_folder("XDG_STATE_HOME", ".local/state")
+    assert caught.value.exit_code == 3
+    assert caught.value.hint == "set HOME or XDG_STATE_HOME"
 
 
 def test_a_run_is_live_until_it_ends_and_its_process_is_named(tmp_path: Path) -> None:

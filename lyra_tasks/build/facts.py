@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from lyra_tasks.build.caches import caches
 from lyra_tasks.build.carried import carried
 from lyra_tasks.build.plan import BuildFacts
+from lyra_tasks.config.git import missing_submodules
+from lyra_tasks.config.inputs import dockerfile_path, ignore_patterns
 from lyra_tasks.config.lock import LOCK_NAME
 from lyra_tasks.config.lock import read as read_lock
 from lyra_tasks.config.lock import write as write_lock
@@ -17,7 +19,7 @@ from lyra_tasks.engine.connect import require_buildx
 from lyra_tasks.engine.inputs import base_uses, current_inputs, with_stages
 from lyra_tasks.engine.materials import base_arguments, materials, provide_bases
 from lyra_tasks.engine.workspace import Workspace, selected
-from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.rules.deviations import require_reasons
 from lyra_tasks.rules.project import capacity_look
 
@@ -33,6 +35,7 @@ def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
     """The facts of building the images `built`; bases are resolved, locked and provided on the way."""
     require_reasons(work.config, [capacity_look(work.config)], datetime.date.today())
     _require_secrets(work, built)
+    _require_submodules(work, built)
     require_buildx(work.engine)
     builder = find_builder(work.engine, work.config.builder.name) if work.config.builder.name else None
     elsewhere = builder is not None and builder.elsewhere
@@ -68,6 +71,23 @@ def _require_secrets(work: Workspace, built: Sequence[str]) -> None:
     ]
     if missing:
         raise ConfigurationError(missing[0], hint="write the secret into that file", details=tuple(missing[1:]))
+
+
+def _require_submodules(work: Workspace, built: Sequence[str]) -> None:
+    """A submodule that is not there is an empty folder, and would be missed only in the finished image."""
+    for folder in missing_submodules(work.git.top):
+        for name in built:
+            image = work.config.images[name]
+            context = (work.root / image.context).resolve()
+            if not folder.is_relative_to(context):
+                continue
+            ignored = ignore_patterns(context, dockerfile_path(work.root, image))
+            if not ignored.matches(folder.relative_to(context).as_posix()):
+                path = folder.relative_to(work.git.top)
+                raise PreconditionError(
+                    f"the submodule {path} is not initialised, and images.{name} is built from it",
+                    hint=f"git -C {work.git.top} submodule update --init {path}",
+                )
 
 
 def bases(

@@ -22,7 +22,7 @@ from lyra_tasks.bundle.read import read_index, read_manifest
 from lyra_tasks.bundle.reported import documents_of_bundle, previous_document
 from lyra_tasks.bundle.sbom import from_tool, image_packages, sbom
 from lyra_tasks.bundle.signature import sign, signing_key
-from lyra_tasks.bundle.staging import free_bytes, publish, staging
+from lyra_tasks.bundle.staging import free_bytes, publish, staging, warn_if_open
 from lyra_tasks.bundle.versions import enter
 from lyra_tasks.engine.objects import saved
 from lyra_tasks.errors import BundleError, ImmutableError
@@ -77,6 +77,7 @@ def run(plan: PromotionPlan, work: Workspace, page: Callable[[Documents], str]) 
                 console.warn(f"{result.message} (rule {result.rule})")
         work.journal.append(work.run, "promoting", version=plan.version, set=plan.facts.key.digest)
         _say_room(plan)
+        warn_if_open(plan.folder.parent)
         with staging(plan.folder, "promote") as stage:
             manifest = _fill(plan, work, stage, page)
             publish(stage, plan.folder)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.errors import NoSpaceError
-from lyra_tasks.files import STAGING, sync_folder
+from lyra_tasks.files import STAGING, sync, sync_folder
 
 
 @contextmanager
@@ -49,10 +50,17 @@ def require_room(folder: Path, needed: int, what: str) -> None:
         )
 
 
+def warn_if_open(folder: Path) -> None:
+    """Tell where everybody on this machine may change what is promoted."""
+    mode = folder.stat().st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        console.warn(f"{folder}: unsafe mode {stat.filemode(mode)}, everybody may change bundles there; chmod o-w it")
+
+
 def free_bytes(folder: Path) -> int:
     """The room at a folder for whoever asks."""
-    stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize
+    room = os.statvfs(folder)
+    return room.f_bavail * room.f_frsize
 
 
 def publish(stage: Path, folder: Path) -> None:
@@ -61,7 +69,7 @@ def publish(stage: Path, folder: Path) -> None:
         for name in names:
             handle = os.open(Path(place, name), os.O_RDONLY)
             try:
-                os.fsync(handle)
+                sync(handle)
             finally:
                 os.close(handle)
         sync_folder(Path(place))

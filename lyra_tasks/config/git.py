@@ -24,6 +24,7 @@ SHORT = 7
 
 _INITIAL = "(initial)"
 _DETACHED = "(detached)"
+_SUBMODULE = "160000 "
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,15 @@ def remote_name(root: Path) -> str:
     """The remote that counts: `origin`, or the first; empty if there is none."""
     names = git(root, "remote").split()
     return "origin" if "origin" in names else next(iter(names), "")
+
+
+def missing_submodules(top: Path) -> tuple[Path, ...]:
+    """The folders of submodules that are not there yet, in the repository at `top`; git calls such a tree clean."""
+    if not (top / ".gitmodules").is_file():
+        return ()
+    listed = git(top, "ls-files", "--stage", "-z").split("\0")
+    folders = [top / entry.partition("\t")[2] for entry in listed if entry.startswith(_SUBMODULE)]
+    return tuple(folder for folder in folders if not (folder / ".git").exists())
 
 
 def without_credentials(url: str) -> str:

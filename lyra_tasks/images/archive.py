@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lyra_tasks.files import sync
 from lyra_tasks.images import documents
 from lyra_tasks.images.documents import NAME_ANNOTATION, TAG_ANNOTATION, Manifest, parse
 from lyra_tasks.images.layers import room_for
@@ -41,7 +41,7 @@ def write_archive(
                 _write_member(target, name, contents, epoch)
             target.write(bytes(2 * SECTOR))
             target.flush()
-            os.fsync(target.fileno())
+            sync(target.fileno())
         except BaseException:
             path.unlink()
             raise

@@ -21,9 +21,9 @@ class ReleaseFacts:
     """The state of a checkout before a release.
 
     `releases` are all versions that are tagged, `reachable` those that HEAD can reach, both highest first; `commits`
-    are those since the version before. The last five say what is wrong with the tests of HEAD's set, the tag's name,
-    the name that git would sign with, the remote (asked only for `--push`) and the place of the changelog; each is
-    empty where nothing is.
+    are those since the version before. `unfinished` is what git is in the middle of, such as a merge, or empty.
+    The last five say what is wrong with the tests of HEAD's set, the tag's name, the name that git would sign with, the
+    remote (asked only for `--push`) and the place of the changelog; each is empty where nothing is.
     """
 
     git: GitFacts
@@ -33,6 +33,7 @@ class ReleaseFacts:
     commits: tuple[Commit, ...]
     source: str
     remote: str
+    unfinished: str
     untested: str
     misnamed: str
     nameless: str
@@ -58,12 +59,28 @@ def gather(work: Workspace, asked: Wanted) -> ReleaseFacts:
         commits=since if before == last else commits_since(root, before.tag if before else ""),
         source=work.config.project.source or work.git.remote,
         remote=remote,
+        unfinished=_unfinished(root),
         untested=_untested(work) if release.require_tests else "",
         misnamed=_complaint(root, "check-ref-format", f"refs/tags/{tag}") and f"git takes no tag named {tag}",
         nameless=_complaint(root, "var", "GIT_COMMITTER_IDENT"),
         unpushable=_unpushable(root, remote, tag) if asked.push else "",
         misplaced=_misplaced(work, asked.changelog) if asked.changelog else "",
     )
+
+
+_UNFINISHED = {
+    "MERGE_HEAD": "merge",
+    "CHERRY_PICK_HEAD": "cherry-pick",
+    "REVERT_HEAD": "revert",
+    "rebase-merge": "rebase",
+    "rebase-apply": "rebase",
+}
+
+
+def _unfinished(root: Path) -> str:
+    """What git is in the middle of: a merge may have changed no file, and HEAD still is not what it will be."""
+    folder = Path(git(root, "rev-parse", "--absolute-git-dir").removesuffix("\n"))
+    return next((what for name, what in _UNFINISHED.items() if (folder / name).exists()), "")
 
 
 def _untested(work: Workspace) -> str:

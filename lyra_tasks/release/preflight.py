@@ -37,6 +37,8 @@ def _tree(facts: ReleaseFacts) -> Iterator[str]:
     if changed:
         more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         yield f"tree: not committed: {', '.join(changed[:_SHOWN])}{more}; commit or ignore them"
+    if facts.unfinished:
+        yield f"tree: in the middle of a {facts.unfinished}; git {facts.unfinished} --continue, or --abort"
     if facts.git.shallow:
         yield "tree: the clone is shallow, tags and commits may be missing; git fetch --unshallow --tags"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lyra_tasks.config.load import load_file
 from lyra_tasks.errors import ConfigurationError, LyraError, PreconditionError
-from lyra_tasks.files import sync_folder, write_file
+from lyra_tasks.files import sync, sync_folder, write_file
 from lyra_tasks.setup.facts import CONFIGURATION
 from lyra_tasks.setup.plan import InitPlan, PlannedFile
 
@@ -49,7 +49,7 @@ def _write_new(path: Path, file: PlannedFile, *, check: bool) -> None:
             stream.write(file.text.encode())
             stream.flush()
             os.fchmod(stream.fileno(), 0o644)
-            os.fsync(stream.fileno())
+            sync(stream.fileno())
         if check:
             _check(candidate)
         path.hardlink_to(candidate)  # unlike a rename, this fails where someone else was faster

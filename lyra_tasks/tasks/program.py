@@ -13,11 +13,19 @@ from invoke.program import Program
 
 import lyra_tasks
 from lyra_tasks import console
-from lyra_tasks.errors import UsageError
+from lyra_tasks.errors import PreconditionError, UsageError
 
 
 class LyraProgram(Program):
     """Invoke's Program; a usage error ends with 2 and an interrupt with 130, where plain `invoke` returns 1."""
+
+    def create_config(self) -> None:
+        try:
+            super().create_config()
+        except OSError as error:
+            # Invoke looks for a configuration of its own in the home folder
+            console.error(f"{error.filename}: {error.strerror}", "set HOME to a folder that you can read")
+            raise Exit(code=PreconditionError.exit_code) from error
 
     def parse_core(self, argv: list[str] | None) -> None:
         if "--print-completion-script" in sys.argv[1:2]:
@@ -32,7 +40,16 @@ class LyraProgram(Program):
         try:
             super().parse_tasks()
         except ParseError as error:
-            raise Exit(f"{error}\nhint: `--list` shows all words, `WORD --help` the options of one", code=2) from error
+            hint = "`--list` shows all words, `WORD --help` the options of one"
+            raise Exit(f"{error}\nhint: {self._nearest(str(error))}{hint}", code=2) from error
+
+    def _nearest(self, said: str) -> str:
+        """The word that may have been meant by the one that Invoke does not know."""
+        from difflib import get_close_matches
+
+        unknown = said.split("'")[1] if said.count("'") >= 2 else ""
+        near = get_close_matches(unknown, list(self.collection.task_names), 1)
+        return f"did you mean {near[0]}? " if near else ""
 
     def parse_cleanup(self) -> None:
         if self.args.complete.value:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.config.git import git_facts, without_credentials
+from lyra_tasks.config.git import git_facts, missing_submodules, without_credentials
 from lyra_tasks.config.version import version_of
 from lyra_tasks.errors import PreconditionError
 
@@ -154,6 +154,19 @@ def test_a_changed_submodule_counts_with_its_content(repo: Path, tmp_path: Path)
         assert found.changed == ("lib",)
         hashes.add(found.dirty_hash)
     assert len(hashes) == 2
+
+
+def test_a_submodule_that_is_not_there_is_told_though_git_calls_the_tree_clean(repo: Path, tmp_path: Path) -> None:
+    assert missing_submodules(repo) == ()
+    run(repo, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(commit_new(tmp_path / "lib")), "lib é")
+    run(repo, "commit", "-q", "-m", "add a submodule")
+    assert missing_submodules(repo) == ()
+    clone = tmp_path / "clone"
+    run(tmp_path, "clone", "-q", str(repo), str(clone))
+    assert not git_facts(clone).dirty
+    assert missing_submodules(clone) == (clone / "lib é",)
+    run(clone, "-c", "protocol.file.allow=always", "submodule", "update", "-q", "--init")
+    assert missing_submodules(clone) == ()
 
 
 def commit_new(folder: Path) -> Path:

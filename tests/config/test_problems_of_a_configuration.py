@@ -65,6 +65,29 @@ CASES: list[tuple[str, str, str]] = [
         f'[proxima]\nmemory = "{"9" * 400}"\n',
         '5: proxima.memory: "' + "9" * 59 + '…" is too large; write for example "8g"',
     ),
+    (
+        "no limit of memory",
+        SERVICE + '[services.web.limits]\nmemory = "unlimited"\n',
+        '9: services.web.limits.memory: "unlimited" is not a size; write a number with k, m or g, for example "64m" or'
+        ' "8g"',
+    ),
+    (
+        "no limit of processes",
+        SERVICE + "[services.web.limits]\npids = -1\n",
+        "9: services.web.limits.pids: must be at least 1, found -1",
+    ),
+    (
+        "empty name",
+        '[images.""]\ncontext = "web"\n',
+        '4: images."": "" is not a valid name; allowed: lower-case letters, digits, ".", "_" and "-",'
+        " beginning with a letter or digit, at most 63 characters",
+    ),
+    (
+        "endless name",
+        f'[images.{"a" * 300}]\ncontext = "web"\n',
+        f'4: images.{"a" * 300}: "{"a" * 59}…" is not a valid name; allowed: lower-case letters, digits, ".", "_" and'
+        ' "-", beginning with a letter or digit, at most 63 characters',
+    ),
     ("infinite number", "[proxima]\ncpus = inf\n", "5: proxima.cpus: must be a finite number"),
     ("share above one", "[resources]\nhost_share = 1.5\n", "5: resources.host_share: must be at most 1, found 1.5"),
     (

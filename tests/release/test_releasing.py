@@ -126,6 +126,23 @@ def test_everything_that_stands_against_a_release_is_told_at_once(shop: Project)
     assert tags(shop) == ["v1.0.0"]
 
 
+def test_in_the_middle_of_a_merge_nothing_is_released(shop: Project) -> None:
+    shop.git("switch", "--quiet", "--create", "side")
+    shop.commit("beside")
+    shop.git("switch", "--quiet", "main")
+    shop.commit("ahead")
+    shop.git("merge", "--quiet", "--no-commit", "--strategy", "ours", "side")
+    assert shop.git("status", "--porcelain") == "", "a merge that changes no file"
+    told = ["tree: in the middle of a merge; git merge --continue, or --abort"]
+    assert refused(shop.lyra("release")) == told
+    assert tags(shop) == []
+    shop.git("merge", "--abort")
+    shop.git("revert", "--no-commit", "HEAD")
+    assert refused(shop.lyra("release")) == [told[0].replace("merge", "revert")]
+    shop.git("revert", "--abort")
+    assert shop.lyra("release").code == 0
+
+
 def test_many_changes_are_counted(shop: Project) -> None:
     for number in range(7):
         (shop.root / f"new{number}").write_text("x")

@@ -31,7 +31,8 @@ def test_the_version_is_the_packages(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("biuld",), "No idea what 'biuld' is!"),
+        (("biuld",), "No idea what 'biuld' is!\nhint: did you mean build? `--list` shows all words"),
+        (("zzzzz",), "No idea what 'zzzzz' is!\nhint: `--list` shows all words"),
         (("build", "--quick"), "No idea what '--quick' is!"),
         (("--nonsense",), "No idea what '--nonsense' is!"),
     ],
@@ -48,6 +49,15 @@ def test_without_a_configuration_the_error_says_what_to_write(tmp_path: Path) ->
     assert result.returncode == 2
     assert f"error: no .lyra.toml in {tmp_path}" in result.stderr
     assert "hint: `init` writes a .lyra.toml" in result.stderr
+
+
+def test_a_home_that_is_no_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".lyra.toml").write_text(MINIMAL)
+    result = run(tmp_path, "env", "HOME=/dev/null", *LYRA, "build")
+    assert result.returncode == 3
+    assert result.stderr.startswith("error: /dev/null/.invoke")
+    assert "hint: set HOME" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_every_word_has_a_help_text_and_every_option_too(tmp_path: Path) -> None:

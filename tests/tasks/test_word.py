@@ -1,0 +1,58 @@
+"""What every word says where the machine is not as it must be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Outcome, Project, repository
+from tests.faults import refused
+
+CONFIG = 'schema = 1\n[project]\nname = "small"\n[images.web]\ncontext = "web"\n'
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Project:
+    """A project with one image, and no engine."""
+    root = tmp_path / "project"
+    (root / "web").mkdir(parents=True)
+    (root / "web" / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    (root / ".lyra.toml").write_text(CONFIG)
+    return repository(root, tmp_path, tmp_path / "cache" / "lyra", None)
+
+
+def test_a_state_folder_that_cannot_be_is_named_and_nothing_is_begun(small: Project, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "private").mkdir(mode=0o555)
+    os.chown(tmp_path / "private", 65534, 65534)
+    for place, reason, hint in (
+        (tmp_path / "file", "Not a directory", "move aside what is there"),
+        (tmp_path / "file" / "below", "Not a directory", "move aside what is there"),
+        (tmp_path / "loop", "Too many levels of symbolic links", "move aside what is there"),
+        (tmp_path / ("x" * 300), "File name too long", "name another folder"),
+        (tmp_path / "private", "Permission denied", "give yourself the right to it"),
+    ):
+        for word in ("build", "status"):
+            # root without the capability that lets it pass over permissions
+            refused(unprivileged(small, word, XDG_STATE_HOME=str(place)), 3, f"{place}/lyra", reason, hint)
+    assert not (small.root / ".lyra").exists()
+    assert small.git("status", "--porcelain") == ""
+
+
+def unprivileged(project: Project, *words: str, **more: str) -> Outcome:
+    """Run the program as root that must keep to permissions."""
+    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"]
+    done = subprocess.run(
+        [*prefix, *project.command(*words)],
+        cwd=project.root,
+        env={**project.environment, **more},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)

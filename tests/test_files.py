@@ -1,0 +1,40 @@
+"""Files that are whole or not there, also on file systems that can do less."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks import files
+
+
+def refusing(number: int) -> object:
+    def fsync(_handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fsync
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_cannot_sync_is_told_of_and_the_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    files._tell_unsynced.cache_clear()
+    monkeypatch.setattr(os, "fsync", refusing(number))
+    for name in ("one", "two"):
+        files.write_file(tmp_path / name, b"whole")
+    assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == [b"whole", b"whole"]
+    assert capsys.readouterr().err.count("a file system here cannot sync") == 1
+
+
+def test_a_disk_that_fails_while_it_syncs_is_a_fault_and_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write_file(tmp_path / "file", b"before")
+    monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        files.write_file(tmp_path / "file", b"after")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
