@@ -50,7 +50,7 @@ def test_of_a_file_of_several_lines_what_is_secret_on_its_own_is_looked_for() ->
     assert not [part for part in parts(npmrc) if part in {"https://npm.example/", "always-auth", "registry"}]
     pip = "[global]\nindex-url = https://ada:hunter2-and-more@pypi.example/simple\ntrusted-host = pypi.example\n"
     assert "hunter2-and-more" in parts(pip)
-    assert "https://pypi.org/simple" not in parts("[global]\nindex-url = https://pypi.org/simple\n")
+    assert "https://index.example/simple" not in parts("[global]\nindex-url = https://index.example/simple\n")
     key = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC1234\n-----END PRIVATE KEY-----\n"
     assert parts(key)[1:] == ("MIIEvQIBADANBgkqhkiG9w0BAQEFAASC1234",)
 
