@@ -40,12 +40,17 @@ def matrix(c: Any, engine: Any = None, path: Any = None) -> None:
 
 @task(
     iterable=["only"],
-    help={"only": "measure this row only (repeatable)", "json": "write the results into this file, too"},
+    help={
+        "only": "measure this row only (repeatable)",
+        "json": "write the results into this file, too",
+        "markdown": "and as a page, with the facts of this machine, into this one",
+    },
 )
-def bench(c: Any, only: Any = None, json: str = "") -> None:
+def bench(c: Any, only: Any = None, json: str = "", markdown: str = "") -> None:
     """Measure Lyra against the plain tools, side by side; ends with 1 where a goal is missed."""
     command = [sys.executable, str(_HERE / "benchmarks" / "run.py"), *(f"--only={row}" for row in only or ())]
-    done = subprocess.run([*command, *([f"--json={json}"] if json else [])], check=False)
+    command += [f"--{name}={file}" for name, file in (("json", json), ("markdown", markdown)) if file]
+    done = subprocess.run(command, check=False)
     raise Exit(code=done.returncode)
 
 

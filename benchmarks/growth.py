@@ -23,7 +23,7 @@ from lyra_tasks.records.journal import Journal
 SERVICES = (1, 10, 50)
 RUNS = (10, 100, 1000)
 BUNDLES = (1, 10, 100)
-TIMES = 3
+TIMES = 5
 FLAT = 1.3
 # Of a project with a past: words whose time may grow with it, and words that must not notice it.
 GROWING = {"bundle.list": ("bundle.list",), "clean": ("clean",)}

@@ -17,7 +17,7 @@ from lyra_tasks.engine.sandbox import Store
 
 LAYERS = 4
 LAYER = 175_000_000
-TIMES = 3
+TIMES = 5
 MEMORY = 120 * 1024**2
 BESIDE = 64 * 1024
 

@@ -12,6 +12,7 @@ import platform
 import signal
 import sys
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=ROWS, action="append", help="measure this only (repeatable)")
     parser.add_argument("--json", type=Path, help="write the results into this file, too")
+    parser.add_argument("--markdown", type=Path, help="and as a page, with the facts of this machine, into this one")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the engines end, too
     found: list[Row] = []
@@ -46,7 +48,27 @@ def main() -> int:
     console.table(header, [_cells(row) for row in found])
     if options.json:
         options.json.write_text(json.dumps(_document(found), indent=2, ensure_ascii=False) + "\n")
+    if options.markdown:
+        options.markdown.write_text(_page(found))
     return 0 if all(row.kept for row in found) else 1
+
+
+def _page(rows: list[Row]) -> str:
+    """The results as a page of documentation."""
+    machine = _document(rows)["machine"]
+    lines = [
+        "# Measured",
+        "",
+        f"`./inv bench --markdown benchmarks/RESULTS.md` on {date.today()}: {machine['cpus']} CPUs",
+        f"({machine['architecture']}), {console.size(machine['memory'])} of memory, Linux {machine['kernel']}, "
+        f"Python {machine['python']}.",
+        "Both sides in one run, in turn; medians, and the ratios of the single rounds. Ratios count, not seconds.",
+        "",
+        "| what | ours | against | theirs | ratio | from … to | goal | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
+    return "\n".join(lines) + "\n"
 
 
 def _document(rows: list[Row]) -> dict[str, Any]:
