@@ -56,3 +56,10 @@ def unprivileged(project: Project, *words: str, **more: str) -> Outcome:
         check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def test_an_ignore_file_that_cannot_be_used_ends_no_word_with_a_traceback(small: Project) -> None:
+    for content, said in ((b"\xff\n", "web/.dockerignore: not UTF-8"), (b"[\n", "web/.dockerignore:1: not a valid")):
+        (small.root / "web" / ".dockerignore").write_bytes(content)
+        for word in ("status", "explain"):
+            refused(small.lyra(word), 2, said)
