@@ -6,6 +6,7 @@ Whom to trust is told from outside the bundle; the checksums then carry the trus
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +89,16 @@ def check_signature(bundle: Path, trust: Trust) -> None:
         raise BundleError(
             f"{bundle}: refused, not signed by {trust.signer}",
             hint="do not use the bundle; ask its maker, by another way, what happened",
-            details=_lines(done),
+            details=(*_lines(done), *_whose(bundle)),
         )
+
+
+def _whose(bundle: Path) -> tuple[str, ...]:
+    """The key that did sign, whoever's it is, so that its owner can be asked; nothing where the signature is none."""
+    words = ["-n", NAMESPACE, "-s", str(bundle / layout.SIGNATURE)]
+    done = _ssh_keygen("check-novalidate", *words, data=(bundle / layout.CHECKSUMS).read_bytes())
+    found = re.search(rb"with (\S+) key (SHA256:\S+)", done.stdout)
+    return (f"it is signed with the {found[1].decode()} key {found[2].decode()}",) if found else ()
 
 
 def _require_foreign(file: Path, bundle: Path) -> None:

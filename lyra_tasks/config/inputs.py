@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lyra_tasks.config.find import shown
 from lyra_tasks.config.models import Image
+from lyra_tasks.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from e2b_dockerfile_utils import PatternMatcher
@@ -76,15 +78,37 @@ def context_files(context: Path, dockerfile: Path) -> Iterator[tuple[str, Path, 
 
 
 def ignore_patterns(context: Path, dockerfile: Path) -> PatternMatcher:
-    """The patterns of `<Dockerfile>.dockerignore`, which wins, or of the context's `.dockerignore`."""
+    """The patterns of `<Dockerfile>.dockerignore`, which wins, or of the context's `.dockerignore`.
+
+    ConfigurationError that names the file, and the line where one is to blame.
+    """
     from e2b_dockerfile_utils import PatternMatcher
 
     for candidate in (dockerfile.with_name(f"{dockerfile.name}.dockerignore"), context / ".dockerignore"):
         if candidate.is_file():
-            lines = candidate.read_text(encoding="utf-8-sig").splitlines()
-            patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-            return PatternMatcher([_rooted(pattern) for pattern in patterns])
+            return _patterns_of(candidate)
     return PatternMatcher([])
+
+
+def _patterns_of(file: Path) -> PatternMatcher:
+    from e2b_dockerfile_utils import PatternMatcher
+
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{shown(file)}: not UTF-8", hint="save it as UTF-8, as Docker reads it") from error
+    patterns = []
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.startswith("#"):
+            patterns.append(_rooted(line.strip()))
+            try:
+                PatternMatcher(patterns[-1:])
+            except ValueError as error:
+                raise ConfigurationError(
+                    f"{shown(file)}:{number}: not a valid pattern: {str(error).rpartition(': ')[2]}",
+                    hint="correct or remove this line",
+                ) from error
+    return PatternMatcher(patterns)
 
 
 def _rooted(pattern: str) -> str:

@@ -59,8 +59,15 @@ def test_a_signature_of_the_right_one_is_taken(bundle: Path, key: Key, tmp_path:
     check_signature(bundle, key.trusted(tmp_path / "signers", options=f'namespaces="{NAMESPACE}"'))
 
 
-def test_another_key_of_the_same_name_is_refused(bundle: Path, tmp_path: Path) -> None:
-    refused(bundle, make_key(tmp_path / "other").trusted(tmp_path / "signers"))
+def test_another_key_of_the_same_name_is_refused_and_told_by_its_fingerprint(
+    bundle: Path, key: Key, tmp_path: Path
+) -> None:
+    trust = make_key(tmp_path / "other").trusted(tmp_path / "signers")
+    refused(bundle, trust)
+    with pytest.raises(BundleError) as error:
+        check_signature(bundle, trust)
+    told = subprocess.run(["ssh-keygen", "-l", "-f", str(key.path)], capture_output=True, text=True, check=True).stdout
+    assert error.value.details[-1] == f"it is signed with the ED25519 key {told.split()[1]}"
 
 
 def test_another_principal_is_refused(bundle: Path, key: Key, tmp_path: Path) -> None:

@@ -116,6 +116,25 @@ def test_promoting_again_says_so_and_changes_nothing(released: Project) -> None:
     assert contents(released.root / "promotion") == before
 
 
+def test_a_place_that_takes_no_bundles_is_named(released: Project) -> None:
+    promotion = released.root / "promotion"
+    before = contents(promotion)
+    subprocess.run(["mount", "--bind", str(promotion), str(promotion)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(promotion)], check=True)
+        refused(released.lyra("promote"), 3, f"{promotion}/tiny", "Read-only file system", "give yourself the right")
+    finally:
+        subprocess.run(["umount", str(promotion)], check=True)
+    aside = promotion.rename(released.root.parent / "aside")
+    try:
+        promotion.touch()
+        refused(released.lyra("promote"), 3, str(promotion), "Not a directory", "move aside what is there")
+        promotion.unlink()
+    finally:
+        aside.rename(promotion)
+    assert contents(promotion) == before
+
+
 def test_one_version_never_gets_other_bytes(released: Project) -> None:
     (bundle,) = released.bundles()
     before = contents(bundle)

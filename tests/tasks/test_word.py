@@ -29,16 +29,15 @@ def test_a_state_folder_that_cannot_be_is_named_and_nothing_is_begun(small: Proj
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "private").mkdir(mode=0o555)
     os.chown(tmp_path / "private", 65534, 65534)
-    for place, reason, hint in (
-        (tmp_path / "file", "Not a directory", "move aside what is there"),
-        (tmp_path / "file" / "below", "Not a directory", "move aside what is there"),
-        (tmp_path / "loop", "Too many levels of symbolic links", "move aside what is there"),
-        (tmp_path / ("x" * 300), "File name too long", "name another folder"),
-        (tmp_path / "private", "Permission denied", "give yourself the right to it"),
+    for word, place, reason, hint in (
+        ("build", tmp_path / "file" / "below", "Not a directory", "move aside what is there"),
+        ("status", tmp_path / "file", "Not a directory", "move aside what is there"),
+        ("history", tmp_path / "loop", "Too many levels of symbolic links", "move aside what is there"),
+        ("build", tmp_path / ("x" * 300), "File name too long", "name another folder"),
+        ("build", tmp_path / "private", "Permission denied", "give yourself the right to it"),
     ):
-        for word in ("build", "status"):
-            # root without the capability that lets it pass over permissions
-            refused(unprivileged(small, word, XDG_STATE_HOME=str(place)), 3, f"{place}/lyra", reason, hint)
+        # root without the capability that lets it pass over permissions
+        refused(unprivileged(small, word, XDG_STATE_HOME=str(place)), 3, f"{place}/lyra", reason, hint)
     assert not (small.root / ".lyra").exists()
     assert small.git("status", "--porcelain") == ""
 
@@ -56,3 +55,12 @@ def unprivileged(project: Project, *words: str, **more: str) -> Outcome:
         check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def test_an_ignore_file_that_cannot_be_used_ends_no_word_with_a_traceback(small: Project) -> None:
+    for word, content, said in (
+        ("status", b"\xff\n", "web/.dockerignore: not UTF-8"),
+        ("explain", b"[\n", "web/.dockerignore:1: not a valid pattern"),
+    ):
+        (small.root / "web" / ".dockerignore").write_bytes(content)
+        refused(small.lyra(word), 2, said)
