@@ -137,7 +137,7 @@ def test_fail_fast_lets_no_other_group_begin_another_check(with_tests: Callable[
 
 def test_a_service_that_dies_in_one_group_fails_that_group_alone(with_tests: Callable[[str], Project]) -> None:
     project = with_tests(
-        '\n[[tests]]\nname = "end"\nservice = "web"\ngroup = "left"\nexec = "kill -9 -1; true"\n'
+        '\n[[tests]]\nname = "end"\nservice = "web"\ngroup = "left"\nexec = "kill -9 -1; sleep 5; true"\n'
         '\n[[tests]]\nname = "never made"\nservice = "web"\ngroup = "left"\nexec = "true"\n'
     )
     refused(project.lyra("test"), 5, "web was killed", hint=True)

@@ -119,7 +119,7 @@ def test_a_run_that_ends_in_order_leaves_neither_lock_nor_reaper(tiny: Project) 
 class Killed(Owner):
     """A run that ends before it can write down what it has made."""
 
-    def made(self, kind: str, ids: dict[str, str]) -> None:
+    def made_images(self, engine: Engine, ids: dict[str, str]) -> None:
         raise KeyboardInterrupt
 
 
