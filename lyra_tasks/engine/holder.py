@@ -78,11 +78,18 @@ def holder_image(engine: Engine, owner: Owner) -> str:
 
 
 def _imported(engine: Engine, owner: Owner, reference: str) -> str:
+    from docker.errors import APIError
+
     if found := inspect_image(engine, reference):
         return str(found["Id"])
     owner.intend_images(engine, [reference], private=True)
     with engine_faults("importing the holder's image"):
-        engine.api.import_image_from_data(_root(engine), repository=reference.split(":")[0], tag=_VERSION)
+        try:
+            engine.api.import_image_from_data(_root(engine), repository=reference.split(":")[0], tag=_VERSION)
+        except APIError:
+            if inspect_image(engine, reference) is None:
+                raise
+            # another run of this checkout has imported it in the meantime
         identity = str(engine.api.inspect_image(reference)["Id"])
     owner.made_images(engine, {reference: identity})
     return identity
