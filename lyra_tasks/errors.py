@@ -96,13 +96,18 @@ class InterruptedRunError(LyraError):
 _IN_THE_WAY = {errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR}
 
 
+def is_full(error: OSError) -> bool:
+    """Whether a system error says that there is no room left, on the disk or for this user."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
 def system_fault(error: OSError, place: str) -> PreconditionError | None:
     """The fault behind a system error that is none of ours: no room, no right, read-only, something in the way.
 
     None for every other. `place` stands in where the error does not say which file it is about.
     """
     place = error.filename or place
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if is_full(error):
         return NoSpaceError(f"no space left to write {place}", hint="free space there, then run the same word again")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return PreconditionError(

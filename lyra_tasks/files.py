@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from lyra_tasks import console
-from lyra_tasks.errors import NoSpaceError
+from lyra_tasks.errors import NoSpaceError, is_full
 
 STAGING = ".staging-"
 """How the name of a folder begins that is not whole yet."""
@@ -31,7 +31,7 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
         Path(name).replace(path)
     except OSError as error:
         Path(name).unlink(missing_ok=True)
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if is_full(error):
             raise NoSpaceError(f"no space left to write {path}", hint=f"free space on {path.parent}") from error
         raise
     sync_folder(path.parent)

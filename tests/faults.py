@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from lyra_tasks.engine.connect import Engine
-from tests.conftest import Outcome, ours
+from tests.conftest import Outcome, Project, ours
 
 
 def refused(outcome: Outcome, code: int, *said: str, hint: bool = True) -> None:
@@ -54,3 +55,22 @@ def becomes(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def run_through(project: Project, prefix: list[str], *words: str, **more: str) -> Outcome:
+    """Run the program through another one."""
+    done = subprocess.run(
+        [*prefix, *project.command(*words)],
+        cwd=project.root,
+        env={**project.environment, **more},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def unprivileged(project: Project, *words: str, **more: str) -> Outcome:
+    """Run the program as root that must keep to permissions."""
+    return run_through(project, ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"], *words, **more)

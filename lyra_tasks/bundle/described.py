@@ -11,7 +11,7 @@ from typing import Any
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.manifest import Manifest
 from lyra_tasks.bundle.read import bundle_of, read_index, read_manifest, small_file
-from lyra_tasks.errors import BundleError, NoSpaceError, system_fault
+from lyra_tasks.errors import BundleError, is_full
 from lyra_tasks.images.documents import parse
 
 
@@ -50,7 +50,7 @@ def described(bundle: Path) -> Described:
     except (KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{bundle}: a document is not what this program writes ({error})") from error
     except OSError as error:
-        if isinstance(system_fault(error, str(bundle)), NoSpaceError):
+        if is_full(error):
             raise  # it is no fault of the bundle
         raise BundleError(f"{error.filename}: {error.strerror}", hint="`verify` says what is missing") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import stat
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lyra_tasks import console
-from lyra_tasks.errors import NoSpaceError
+from lyra_tasks.errors import NoSpaceError, is_full
 from lyra_tasks.files import STAGING, sync, sync_folder
 
 
@@ -30,7 +29,7 @@ def staging(folder: Path, word: str, *, sweep: str = "*") -> Iterator[Path]:
         stage.mkdir()
         yield stage
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if is_full(error):
             raise NoSpaceError(
                 f"no space left in {parent} for {folder.name}",
                 hint=f"free space there, then run `{word}` again",

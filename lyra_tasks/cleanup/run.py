@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from lyra_tasks.engine.remove import removal
 from lyra_tasks.engine.space import figures, shrink_cache
 from lyra_tasks.engine.things import Thing, everything
 from lyra_tasks.engine.traces import reapers, traces
-from lyra_tasks.errors import NoSpaceError
+from lyra_tasks.errors import NoSpaceError, is_full
 from lyra_tasks.records.cleanup import FILE, CleanupProof, Residue
 from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.store import write_record
@@ -93,7 +92,7 @@ def keep(proof: CleanupProof, plan: CleanPlan, work: Workspace) -> Path | None:
         except NoSpaceError:
             continue
         except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            if not is_full(error):
                 raise
         else:
             return file

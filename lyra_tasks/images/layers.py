@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from lyra_tasks.errors import NoSpaceError
+from lyra_tasks.errors import NoSpaceError, is_full
 from lyra_tasks.images.cache import CacheMissError, KnownLayer, LayerCache
 from lyra_tasks.images.codec import Codec, Compression, Digester, Writable, codec_of, compress, digest, measure, unpack
 from lyra_tasks.images.identity import Layer
@@ -114,7 +113,7 @@ def room_for(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if not is_full(error):
             raise
         stat = os.statvfs(folder)
         raise NoSpaceError(

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,23 +15,9 @@ import pytest
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.connect import Engine
 from tests.conftest import Outcome, Project, ours, tiny_project
-from tests.faults import becomes, no_traceback, processes_with, refused
+from tests.faults import becomes, no_traceback, processes_with, refused, run_through, unprivileged
 
 _PLUGIN_FOLDERS = [f"/usr/{place}/docker/cli-plugins" for place in ("local/lib", "local/libexec", "lib", "libexec")]
-
-
-def run(project: Project, prefix: list[str], *words: str, **more: str) -> Outcome:
-    """Run the program through another one."""
-    done = subprocess.run(
-        [*prefix, *project.command(*words)],
-        cwd=project.root,
-        env={**project.environment, **more},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize("word", ["build", "test", "promote", "clean"])
@@ -59,9 +44,7 @@ def test_a_socket_that_may_not_be_used_says_how_to_get_the_right(lonely: Project
         server.listen()
         path.chmod(0o600)
         os.chown(path, 65534, 65534)
-        # root without the capability that lets it pass over permissions
-        prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"]
-        result = run(lonely, prefix, "build", DOCKER_HOST=f"unix://{path}")
+        result = unprivileged(lonely, "build", DOCKER_HOST=f"unix://{path}")
     refused(result, 3, str(path), "permission denied", "add yourself to the group that owns the socket")
 
 
@@ -106,7 +89,7 @@ def test_a_client_without_buildx_is_a_missing_tool(plain: Project, box: sandbox.
     hide = 'for each in $0; do [ ! -d $each ] || mount -t tmpfs none $each; done; export PATH=$1; shift; exec "$@"'
     path = programs(tmp_path / "bin", box.docker)
     prefix = ["unshare", "--mount", "sh", "-c", hide, " ".join(_PLUGIN_FOLDERS), path]
-    refused(run(plain, prefix, "build"), 3, "docker buildx is not installed", "docker-buildx")
+    refused(run_through(plain, prefix, "build"), 3, "docker buildx is not installed", "docker-buildx")
     assert not list(plain.root.glob(".lyra/runs/*"))
 
 

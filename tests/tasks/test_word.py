@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Outcome, Project, repository
-from tests.faults import refused
+from tests.conftest import Project, repository
+from tests.faults import refused, unprivileged
 
 CONFIG = 'schema = 1\n[project]\nname = "small"\n[images.web]\ncontext = "web"\n'
 
@@ -40,21 +39,6 @@ def test_a_state_folder_that_cannot_be_is_named_and_nothing_is_begun(small: Proj
         refused(unprivileged(small, word, XDG_STATE_HOME=str(place)), 3, f"{place}/lyra", reason, hint)
     assert not (small.root / ".lyra").exists()
     assert small.git("status", "--porcelain") == ""
-
-
-def unprivileged(project: Project, *words: str, **more: str) -> Outcome:
-    """Run the program as root that must keep to permissions."""
-    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"]
-    done = subprocess.run(
-        [*prefix, *project.command(*words)],
-        cwd=project.root,
-        env={**project.environment, **more},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 def test_an_ignore_file_that_cannot_be_used_ends_no_word_with_a_traceback(small: Project) -> None:
