@@ -7,6 +7,7 @@ question, where a secret stands. Contents are never kept; of file names only a n
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -17,6 +18,7 @@ from lyra_tasks.images.identity import Layer
 from lyra_tasks.images.needles import Hit, Needles
 from lyra_tasks.images.pack import Wanted, chosen
 from lyra_tasks.images.packages import EMPTIED, REMOVED, LayerPackages, PackageReader, whiteout
+from lyra_tasks.images.programs import counted
 from lyra_tasks.images.saved import Incoming, read_save
 from lyra_tasks.images.stage import Block
 from lyra_tasks.images.tarball import SECTOR, BlockReader, Header, members
@@ -24,6 +26,7 @@ from lyra_tasks.images.tarball import SECTOR, BlockReader, Header, members
 K = TypeVar("K", bound=Hashable)
 
 _SPECIAL = 0o6000
+_EXECUTABLE = 0o111
 
 
 class Watcher(Protocol):
@@ -37,13 +40,15 @@ class Watcher(Protocol):
 class LayerSight:
     """One layer as it was read: `special` are setuid and setgid programs, `owners` those of the folders in question.
 
-    `files` are hashes of the names of everything that is no folder, to tell what a later layer replaces.
+    `programs` are the numbers of executable files by the architecture that they are for; `files` are hashes of the
+    names of everything that is no folder, to tell what a later layer replaces.
     """
 
     diff_id: str
     packages: LayerPackages
     special: dict[str, int] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
+    programs: dict[str, int] = field(default_factory=dict)
     hits: list[tuple[str, Hit]] = field(default_factory=list)
     files: set[int] = field(default_factory=set)
     removed: set[str] = field(default_factory=set)
@@ -97,8 +102,8 @@ def look_at_layer(
 ) -> tuple[LayerSight, int]:
     """Read one layer, compressed or not; returns what was seen, and its size unpacked."""
     first = next(blocks, b"")
-    counted = Digester()
-    unpacked = _counted(unpack(chain([first], blocks), codec_of(first), where), counted)
+    total = Digester()
+    unpacked = _counted(unpack(chain([first], blocks), codec_of(first), where), total)
     packages = PackageReader()
     sight = LayerSight("", packages.layer, watcher=watcher)
     end = bytes(2 * SECTOR)
@@ -109,12 +114,14 @@ def look_at_layer(
         inside = needles.watched(contents, hits) if needles else contents
         if watcher is not None and header.kind == "file":
             inside = watcher.watch(path, inside)
+        if header.kind == "file" and header.mode & _EXECUTABLE:
+            inside = counted(inside, sight.programs)
         packages.take(header, inside)
         for _ in inside:
             pass
         sight.hits += [(path, hit) for hit in sorted(hits, key=lambda hit: (hit.secret, hit.form))]
-    sight.diff_id = counted.digest
-    return sight, counted.size
+    sight.diff_id = total.digest
+    return sight, total.size
 
 
 def final_specials(layers: Iterable[LayerSight]) -> dict[str, tuple[int, int]]:
@@ -126,6 +133,11 @@ def final_specials(layers: Iterable[LayerSight]) -> dict[str, tuple[int, int]]:
         }
         found |= {path: (number, mode) for path, mode in layer.special.items()}
     return found
+
+
+def programs(layers: Iterable[LayerSight]) -> dict[str, int]:
+    """The numbers of programs in all layers by the architecture that they are for."""
+    return dict(sum((Counter(layer.programs) for layer in layers), Counter[str]()))
 
 
 def final_owners(layers: Iterable[LayerSight]) -> dict[str, str]:

@@ -27,6 +27,7 @@ class ImageScan(Record):
     question: str
     special: dict[str, str] = Field(description="setuid and setgid programs of the project's own layers -> mode")
     owners: dict[str, str] = Field(description="folders of volumes -> UID:GID")
+    programs: dict[str, int] = Field(description="architecture -> how many programs are for it")
     secrets: list[SecretSeen]
     secret_names: list[str] = Field(description="ENV and ARG that are named like secrets and have a value")
     tokens: list[str] | None = Field(description="what has the shape of a token; None if nothing looked for it")

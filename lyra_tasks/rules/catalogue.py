@@ -98,9 +98,9 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         IMAGE_PLATFORM,
-        asks="The image is for a platform that Proxima runs.",
-        why="Another architecture does not start there.",
-        keep="Name the platform in `proxima.platforms`, and build again.",
+        asks="The image is for a platform that Proxima runs, and so are the programs in it.",
+        why="Another architecture does not start there; the label of an image says what was asked for, not what is in.",
+        keep="Name the platform in `proxima.platforms`, or take a base and programs that are for it, and build again.",
         severity="error", runbook="R3", checked=("build", "test"),
     ),
     Rule(

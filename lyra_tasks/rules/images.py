@@ -8,6 +8,7 @@ from typing import Any
 from lyra_tasks import console
 from lyra_tasks.config.models import Proxima, Service
 from lyra_tasks.config.services import image_health
+from lyra_tasks.images.programs import runnable
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.records.scans import ImageScan
 from lyra_tasks.rules import catalogue
@@ -21,13 +22,30 @@ _NOT_INSTALLED = "detect-secrets is not installed"
 
 def record_looks(name: str, record: ImageRecord, proxima: Proxima) -> Iterator[Look]:
     """What Proxima can hold (R3), by what was recorded of a build."""
-    scope, limit = f"images.{name}", proxima.max_image_size
+    yield size_look(name, record, proxima)
+    yield platform_look(name, record, proxima)
+
+
+def size_look(name: str, record: ImageRecord, proxima: Proxima) -> Look:
+    """Whether the image is as small as Proxima wants it."""
+    limit = proxima.max_image_size
     too_large = limit is not None and record.size > limit
     sizes = f"it has {console.size(record.size)}, Proxima takes {console.size(limit or 0)} at most"
-    yield Look(catalogue.IMAGE_SIZE, scope, (sizes,) if too_large else ())
-    foreign = record.platform not in proxima.platforms
-    which = f"it is for {record.platform}, which Proxima does not run"
-    yield Look(catalogue.IMAGE_PLATFORM, scope, (which,) if foreign else ())
+    return Look(catalogue.IMAGE_SIZE, f"images.{name}", (sizes,) if too_large else ())
+
+
+def platform_look(name: str, record: ImageRecord, proxima: Proxima, scan: ImageScan | None = None) -> Look:
+    """Whether Proxima runs the platform of the image and, once its bytes were read, its programs.
+
+    A builder labels an image with the platform that it was asked for, whatever its base and its files are for.
+    """
+    found = []
+    if record.platform not in proxima.platforms:
+        found.append(f"it is for {record.platform}, which Proxima does not run")
+    if scan is not None and not runnable(record.platform, scan.programs):
+        others = ", ".join(sorted(scan.programs))
+        found.append(f"it says that it is for {record.platform}, and all of its programs are for {others}")
+    return Look(catalogue.IMAGE_PLATFORM, f"images.{name}", tuple(found))
 
 
 def base_look(name: str, record: ImageRecord, froms: Iterable[str], pins: Mapping[str, str]) -> Look:

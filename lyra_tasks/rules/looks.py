@@ -14,7 +14,15 @@ from lyra_tasks.records.scans import ImageScan
 from lyra_tasks.rules import catalogue
 from lyra_tasks.rules.breach import Look
 from lyra_tasks.rules.containers import service_looks
-from lyra_tasks.rules.images import base_look, health_look, labels_look, record_looks, scan_looks, volume_look
+from lyra_tasks.rules.images import (
+    base_look,
+    health_look,
+    labels_look,
+    platform_look,
+    scan_looks,
+    size_look,
+    volume_look,
+)
 from lyra_tasks.rules.lint import lint_look
 from lyra_tasks.rules.project import capacity_look, description_look, docs_look
 from lyra_tasks.rules.scanning import project_stages, scans_of
@@ -41,7 +49,8 @@ def _image(work: Workspace, name: str, record: ImageRecord, scan: ImageScan) -> 
     yield lint_look(name, dockerfile_path(work.root, work.config.images[name]), work.root)
     froms = [each.reference for each in base_uses(work, (name,))[name]]
     yield base_look(name, record, froms, locked_digests(work, (name,))[name])
-    yield from record_looks(name, record, work.config.proxima)
+    yield size_look(name, record, work.config.proxima)
+    yield platform_look(name, record, work.config.proxima, scan)
     seen = inspect_image(work.engine, record.engine_id) or {}
     yield labels_look(name, seen.get("Config") or {})
     yield from scan_looks(name, scan)

@@ -18,7 +18,7 @@ from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.images.needles import Needles
 from lyra_tasks.images.pack import Wanted
 from lyra_tasks.images.packages import keep_packages, known_packages
-from lyra_tasks.images.scan import ImageSight, final_owners, final_specials, look
+from lyra_tasks.images.scan import ImageSight, final_owners, final_specials, look, programs
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.records.scans import ImageScan, ScanStore, SecretSeen
 from lyra_tasks.records.store import canonical
@@ -106,6 +106,7 @@ def _scan(sight: ImageSight, stages: tuple[Stage, ...], needles: Needles, questi
         question=question,
         special={path: f"{mode:04o}" for path, (layer, mode) in specials.items() if layer >= below},
         owners=final_owners(sight.layers),
+        programs=programs(sight.layers),
         secrets=_secrets(sight, needles),
         secret_names=[name for name, value in variables.items() if _is_named_secret(name, value)],
         tokens=_tokens(sight, below, variables) if tokens.available() else None,

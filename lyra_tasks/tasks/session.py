@@ -47,10 +47,9 @@ def looking() -> Workspace:
     """
     if _open:
         return _workspace()
-    from lyra_tasks.config.load import load_in_part
     from lyra_tasks.engine.workspace import open_workspace
 
-    loaded = load_in_part()
+    loaded = _read()
     if loaded.fault is not None:
         _warn_of(loaded.fault)
     return open_workspace(loaded)
@@ -58,6 +57,10 @@ def looking() -> Workspace:
 
 @cache
 def _loaded() -> Loaded:
+    return _read()
+
+
+def _read() -> Loaded:
     from lyra_tasks.config.load import load_in_part
     from lyra_tasks.rules.catalogue import deviable
 

@@ -51,6 +51,11 @@ RUN ["/bin/busybox", "rm", "/bad/removed", "/bad/deleted"]
 EXPOSE 9999
 VOLUME ["/undocumented"]
 """
+FOREIGN = """FROM scratch
+COPY foreign /
+USER 65534:65534
+"""
+S390X = b"\x7fELF\x02\x02\x01" + bytes(9) + b"\x00\x02\x00\x16" + bytes(44)
 CONFIG = """schema = 1
 [project]
 name = "tiny"
@@ -82,6 +87,10 @@ dockerfile = "Dockerfile.bad"
 bases = { "local-base:1" = "base" }
 secrets = { pass = "pass" }
 
+[images.bad-platform]
+context = "app"
+dockerfile = "Dockerfile.platform"
+
 [services.bad]
 image = "bad"
 read_only = false
@@ -97,6 +106,7 @@ none = { path = "/nowhere", size = "4m", owner = "1:1", description = "where is 
 # rule -> what is said of the bad image or service
 TRIPPED = {
     catalogue.DOCKERFILE: [f"app/Dockerfile.bad:{line}" for line in ("2: DL3064", "3: DL3064", "6: DL3020")],
+    catalogue.IMAGE_PLATFORM: ["it says that it is for linux/amd64, and all of its programs are for s390x"],
     catalogue.HEALTHCHECK: ["it has no health check that travels"],
     catalogue.SECRETS: [
         "it holds the secret images.bad.secrets.pass (URL-encoded) in the configuration, config, Labels, note",
@@ -153,6 +163,10 @@ def project(make_tiny: Callable[[], Project], engine: Engine, busybox: Path) -> 
     app = made.root / "app"
     (app / "Dockerfile").write_text(GOOD)
     (app / "Dockerfile.bad").write_text(BAD)
+    (app / "Dockerfile.platform").write_text(FOREIGN)
+    (app / "foreign").mkdir()
+    (app / "foreign" / "program").write_bytes(S390X)
+    (app / "foreign" / "program").chmod(0o755)
     bad = app / "bad"
     bad.mkdir()
     for name in ("tool", "removed", "mended"):
@@ -202,6 +216,7 @@ def test_the_bad_one_trips_the_rule_and_what_was_seen_is_told(both: Tried, rule:
     found = [
         result for (scope, name), results in both.rules.items() if name == rule and "bad" in scope for result in results
     ]
+    found = [result for result in found if result[0] != "kept"]
     outcome = "warning" if rule in WARNED else "broken"
     for said in TRIPPED[rule]:
         assert any(kind == outcome and message.startswith(said) for kind, message in found), found
@@ -218,6 +233,24 @@ def test_nothing_else_is_broken_and_the_good_one_keeps_every_rule(both: Tried, g
     assert {place: results for place, results in good.rules.items() if {kind for kind, _ in results} != {"kept"}} == {}
     looked = {rule for _, rule in good.rules}
     assert looked == {rule.id for rule in RULES} - {catalogue.COMMITTED, catalogue.FRESH, catalogue.PASSED}
+
+
+def test_an_image_that_was_built_from_another_base_than_the_lock_pins_breaks_the_rule(
+    good: Tried, project: Project
+) -> None:
+    (record,) = project.state.glob("*/images/good@*.json")
+    before = record.read_text()
+    (digest,) = json.loads(before)["bases"].values()
+    record.write_text(before.replace(digest, f"sha256:{'1' * 64}"))
+    try:
+        said = tried(project, "test")
+    finally:
+        record.write_text(before)
+    assert said.outcome.code == 5, said.outcome.text
+    broken = {place: results for place, results in said.rules.items() if {kind for kind, _ in results} != {"kept"}}
+    told = "FROM local-base:1 was built from another digest than the lock pins"
+    assert broken == {("images.good", catalogue.BASE_LOCKED): [("broken", told)]}
+    assert tried(project, "test").outcome.code == 0
 
 
 def test_what_breaks_rules_is_evidence_against_it_and_nothing_is_started(both: Tried, project: Project) -> None:

@@ -79,3 +79,16 @@ def test_without_an_engine_it_tells_what_the_files_tell(project: Project) -> Non
     text = " ".join(found.out.split())
     assert "no Docker engine answers" in text
     assert "stale: was built before its context changed" in text
+
+
+def test_a_deviation_from_no_rule_is_named_by_who_only_looks_too(project: Project) -> None:
+    entry = '\n[[deviations]]\nrule = "image.sise"\nscope = "*"\nreason = "x"\nowner = "a"\nexpires = 2099-01-01\n'
+    config = project.root / ".lyra.toml"
+    before = config.read_text()
+    config.write_text(before + entry)
+    try:
+        said = project.lyra("status")
+    finally:
+        config.write_text(before)
+    assert said.code == 0, said.text
+    assert 'deviations[0].rule: "image.sise" is not a rule; did you mean "image.size"?' in said.err

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import gzip
 import io
+import sys
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from lyra_tasks.images.needles import Needles
-from lyra_tasks.images.scan import LayerSight, final_owners, final_specials, look_at_layer
+from lyra_tasks.images.programs import runnable
+from lyra_tasks.images.scan import LayerSight, final_owners, final_specials, look_at_layer, programs
 
 NEEDLES = Needles({"key": "the-secret-key"})
 
@@ -57,6 +60,29 @@ def test_the_owner_of_a_folder_is_the_last_one_it_was_given() -> None:
     second = layer(("./data", 0o755, None, 10001))
     assert final_owners([first, second]) == {"/data": "10001:10001", "/srv/deep": "7:7"}
     assert final_owners([first, layer((".wh.srv", 0, b""))]) == {"/data": "0:0"}
+
+
+def elf(machine: int, *, big: bool = False) -> bytes:
+    """What a program for this machine begins with."""
+    start = b"\x7fELF\x02" + bytes([2 if big else 1]) + bytes(12)
+    return start + machine.to_bytes(2, "big" if big else "little") + bytes(2000)
+
+
+def test_programs_are_counted_by_the_architecture_that_they_are_for() -> None:
+    this = Path(sys.executable).resolve().read_bytes()
+    first = layer(("bin/a", 0o755, elf(62)), ("bin/b", 0o700, elf(183)), ("bin/big", 0o755, elf(22, big=True)))
+    second = layer(("bin/c", 0o755, elf(62)), ("odd", 0o755, elf(4711)), ("lib", 0o644, elf(40)), ("sh", 0o755, b"#!"))
+    third = layer(("bin/python", 0o755, this), ("short", 0o755, b"\x7fELF"))
+    assert programs([first, second]) == {"amd64": 2, "arm64": 1, "s390x": 1, "ELF machine 4711": 1}
+    assert list(third.programs.values()) == [1]
+    assert third.programs.keys() <= {"amd64", "arm64"}
+
+
+def test_an_image_runs_where_one_of_its_programs_does() -> None:
+    assert runnable("linux/amd64", {"amd64": 1, "arm64": 5})
+    assert runnable("linux/amd64", {"386": 1})
+    assert not runnable("linux/arm64/v8", {"amd64": 3})
+    assert runnable("linux/arm64", {})
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -90,7 +90,7 @@ def test_what_a_base_sets_is_not_the_projects_to_document() -> None:
 def test_a_scan_answers_only_the_question_that_it_was_made_for(tmp_path: Any) -> None:
     store = ScanStore(tmp_path)
     scan = ImageScan(
-        config_digest=DIGEST, question="q", special={}, owners={}, secrets=[], secret_names=[], tokens=None
+        config_digest=DIGEST, question="q", special={}, owners={}, programs={}, secrets=[], secret_names=[], tokens=None
     )  # fmt: skip
     assert store.read("web", DIGEST, "q") is None
     store.write("web", scan)
