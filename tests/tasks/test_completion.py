@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -153,15 +156,34 @@ def test_another_shell_is_a_usage_error(project: Path) -> None:
     assert "there is for bash, fish, zsh" in done.stderr
 
 
-@pytest.fixture(scope="module")
-def fish(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """fish out of its Debian package, not installed."""
-    folder = tmp_path_factory.mktemp("fish")
+def unpacked(folder: Path, cache: Path, *names: str) -> Path:
+    """Programs out of their Debian packages, not installed."""
     workspace = AptWorkspace(cache / "tests" / "apt", (host_codename(),))
     workspace.update()
-    names = [f"{name}/{host_codename()}" for name in ("fish", "fish-common", "libpcre2-32-0")]
-    unpack(workspace.download(names, folder, lambda _: None), folder / "root")
+    packages = [f"{name}/{host_codename()}" for name in names]
+    unpack(workspace.download(packages, folder, lambda _: None), folder / "root")
     return folder / "root"
+
+
+@pytest.fixture(scope="module")
+def fish(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    return unpacked(tmp_path_factory.mktemp("fish"), cache, "fish", "fish-common", "libpcre2-32-0")
+
+
+@pytest.fixture(scope="module")
+def zsh(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """The shell, and a home folder in which it finds its own files and completes as the script's first line says."""
+    root = unpacked(tmp_path_factory.mktemp("zsh"), cache, "zsh", "zsh-common", "libcap2", "libtinfo6")
+    home = root / "home"
+    home.mkdir()
+    functions = f"{root}/usr/share/zsh/functions"
+    (home / ".zshenv").write_text(
+        f"module_path=({root}/usr/lib/*-linux-gnu/zsh/*(/))\nfpath=({functions} {functions}/**/*(/))\n"
+    )
+    (home / ".zshrc").write_text(
+        "autoload -Uz compinit && compinit -u -D\neval \"$(lyra --print-completion-script zsh)\"\nPROMPT='ready> '\n"
+    )
+    return root
 
 
 def test_fish_completes(project: Path, fish: Path) -> None:
@@ -169,3 +191,41 @@ def test_fish_completes(project: Path, fish: Path) -> None:
     text = "lyra --print-completion-script fish | source; complete --do-complete 'lyra create --service w'"
     program = ["env", f"LD_LIBRARY_PATH={libraries}", str(fish / "usr/bin/fish"), "--no-config", "-c", text]
     assert run(project, *program).split() == ["web", "worker"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("lyra prom", "lyra promote"),
+        ("lyra create --service wo", "lyra create --service worker"),
+        ("lyra test --only 'the p", "lyra test --only 'the page is there'"),
+    ],
+)
+def test_zsh_completes_at_the_tab_key(project: Path, zsh: Path, typed: str, completed: str) -> None:
+    controller, end = pty.openpty()
+    environment = {
+        "PATH": f"{project / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY), "HOME": str(zsh / "home"),
+        "ZDOTDIR": str(zsh / "home"), "TERM": "dumb", "LC_ALL": "C.UTF-8",
+        "LD_LIBRARY_PATH": ":".join(str(each) for each in zsh.glob("**/lib/*-linux-gnu")),
+    }  # fmt: skip
+    shell = subprocess.Popen([zsh / "bin" / "zsh", "-i"], cwd=project, env=environment, stdin=end, stdout=end,
+                             stderr=end, start_new_session=True)  # fmt: skip
+    os.close(end)
+    try:
+        until(controller, "ready> ")
+        os.write(controller, f"{typed}\t".encode())
+        assert completed in until(controller, completed)
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(controller)
+
+
+def until(terminal: int, text: str) -> str:
+    """What a terminal shows, as soon as that has `text` in it, or after 30 s."""
+    seen = b""
+    ends = time.monotonic() + 30
+    while text.encode() not in seen and time.monotonic() < ends:
+        if select.select([terminal], [], [], 0.5)[0]:
+            seen += os.read(terminal, 1 << 16)
+    return seen.decode()

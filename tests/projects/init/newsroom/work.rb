@@ -1,1 +1,5 @@
-puts "work"
+$stdout.sync = true
+loop do
+  puts "work"
+  sleep 1
+end
