@@ -76,7 +76,8 @@ def bake(
             details=tuple(tail),
         )  # fmt: skip
     if code != 0:
-        raise BuildError(f"the build failed: {_cause(tail)}", hint=f"the whole log is in {log}", details=tuple(tail))
+        cause = _cause(tail)
+        raise BuildError(f"the build failed: {cause}", hint=_advice(cause, log), details=tuple(tail))
     document: dict[str, Any] = json.loads(metadata.read_text())
     return document
 
@@ -145,6 +146,13 @@ def _cause(tail: deque[str]) -> str:
         if line.startswith("ERROR: "):
             return line.removeprefix("ERROR: ").removeprefix("target ")
     return "buildx gave no reason"
+
+
+def _advice(cause: str, log: Path) -> str:
+    where = f"the whole log is in {log}"
+    if "failed to resolve" in cause and "docker/dockerfile" in cause:
+        return f"delete the `# syntax=` line, so that the engine's own frontend reads the Dockerfile; {where}"
+    return where
 
 
 def metadata_of(document: Mapping[str, Any], target: str) -> Mapping[str, Any]:

@@ -167,7 +167,10 @@ SAMPLES = [
         "storefront",
         ("node:22-bookworm-slim",),
         ("storefront answers /",),
-        told=("Dockerfile: its `# syntax` line has every build ask a registry; where none answers, delete that line",),
+        told=(
+            "Dockerfile: its `# syntax` line has every build ask a registry; where none answers, delete that line",
+            "hint: delete the `# syntax=` line, so that the engine's own frontend reads the Dockerfile",
+        ),
         mended=(("# syntax=docker/dockerfile:1\n", ""),),
     ),
     Sample(
