@@ -17,10 +17,10 @@ INVOKE = [sys.executable, "-m", "invoke"]
 MINIMAL = 'schema = 1\n[project]\nname = "small"\n'
 
 
-def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
     # `./inv check` is itself a program that tells its children where it belongs
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LYRA_")}
-    environment = {**clean, "PYTHONPATH": str(REPOSITORY), "XDG_STATE_HOME": str(folder / "state")}
+    environment = {**clean, "PYTHONPATH": str(REPOSITORY), "XDG_STATE_HOME": str(folder / "state"), **more}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -93,6 +93,19 @@ def test_a_projects_own_tasks_stand_beside_the_words(tmp_path: Path) -> None:
     for command in (INVOKE, LYRA):
         assert run(tmp_path, *command, "mine", "deep.other").stdout == "mine was here\nother was here\n"
         assert "promote" in run(tmp_path, *command, "--list").stdout
+
+
+def test_the_tasks_of_the_page_about_makefiles_run_as_they_are_written_there(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "from-makefile.md").read_text()
+    (tmp_path / "tasks.py").write_text(page.partition("```python\n")[2].partition("```")[0])
+    program = tmp_path / "rsync"
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    words = ("docs", "--host", "example.org")
+    for command in (INVOKE, LYRA):
+        found = run(tmp_path, *command, *words, PATH=f"{tmp_path}:{os.environ['PATH']}")
+        assert found.stdout == "--archive site/ example.org:site/\n"
+    assert "docs" in run(tmp_path, *LYRA, "--list").stdout
 
 
 def test_listing_the_words_loads_nothing_of_weight(tmp_path: Path) -> None:
