@@ -8,6 +8,7 @@ from typing import Any
 
 from lyra_tasks.bundle.subject import PromotedService
 from lyra_tasks.config.models import Healthcheck
+from lyra_tasks.config.ports import number
 
 _HEAD = """\
 # Written by lyra-tasks; PROMOTION.md says what every variable means. Copy .env.example to .env and fill it in.
@@ -70,7 +71,8 @@ def _service(each: PromotedService, names: dict[str, PromotedService], platform:
         "stop_signal": service.stop_signal,
         "environment": _environment(each),
         "ports": [
-            f"${{{each.publish_variable(name)}:-127.0.0.1:{port}}}:{port}" for name, port in service.ports.items()
+            f"${{{each.publish_variable(name)}:-127.0.0.1:{number(port)}}}:{port}"
+            for name, port in service.ports.items()
         ],
         "networks": networks,
         "depends_on": {

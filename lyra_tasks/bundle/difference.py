@@ -135,7 +135,7 @@ _SECTIONS: dict[str, Callable[[Described], Iterator[tuple[str, str]]]] = {
     "environment": _environment,
     "secrets": _listed("secrets", lambda one: one["path"]),
     "volumes": _listed("volumes", lambda one: f"{one['path']}, {format_size(one['size'])}, owner {one['owner']}"),
-    "ports": _listed("ports", lambda one: str(one["port"])),
+    "ports": _listed("ports", lambda one: f"{one['port']}/udp" if one.get("protocol") == "udp" else str(one["port"])),
     "configs": _configs,
     "limits": _limits,
     "tests": lambda each: iter(each.tests.items()),

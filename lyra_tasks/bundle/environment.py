@@ -10,6 +10,7 @@ from typing import Any
 
 from lyra_tasks.bundle.compose import config_path
 from lyra_tasks.bundle.subject import PromotedService
+from lyra_tasks.config.ports import number, protocol
 
 SCHEMA = "lyra.environment/1"
 # Set by every base image or by the engine; not the project's to document.
@@ -68,7 +69,7 @@ def env_example(services: Sequence[PromotedService]) -> str:
             lines.append(f"{each.secret_variable(key)}=")
         for key, port in each.service.ports.items():
             lines.append(f"# where port {port} ({key}) is published")
-            lines.append(f"#{each.publish_variable(key)}=127.0.0.1:{port}")
+            lines.append(f"#{each.publish_variable(key)}=127.0.0.1:{number(port)}")
     return "\n".join(lines) + "\n"
 
 
@@ -88,7 +89,8 @@ def _service(each: PromotedService) -> dict[str, Any]:
             for key, volume in service.volumes.items()
         ],
         "ports": [
-            {"name": key, "port": port, "variable": each.publish_variable(key)} for key, port in service.ports.items()
+            {"name": key, "port": number(port), "protocol": protocol(port), "variable": each.publish_variable(key)}
+            for key, port in service.ports.items()
         ],
         "configs": [
             {"name": key, "path": file.path, "description": file.description,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from lyra_tasks.config.models import Name, Platform
+from lyra_tasks.config.values import UdpPort
 from lyra_tasks.errors import BundleError
 from lyra_tasks.files import write_file
 from lyra_tasks.images.documents import Digest, parse
@@ -97,7 +98,7 @@ class BundledService(Document):
     name: Name
     image: str
     external: bool
-    ports: dict[Name, int] = {}
+    ports: dict[Name, int | UdpPort] = {}
 
 
 class TestSummary(Document):

@@ -85,9 +85,9 @@ def _check_addresses(
         yield Problem((*at, "http"), f'{quoted(http)} is not a request; write a method and a path, such as "GET /"')
     if http is not None and service.http_port is None:
         yield Problem((*at, "http"), f'needs a port named "http", or only one port; {_ports(service)}', ports)
-    if tcp is not None and service.port(tcp) is None:
+    if tcp is not None and not isinstance(service.port(tcp), int):
         wanted = quoted(tcp) if isinstance(tcp, str) else str(tcp)
-        yield Problem((*at, "tcp"), f"the service has no port {wanted}; {_ports(service)}", ports)
+        yield Problem((*at, "tcp"), f"the service has no TCP port {wanted}; {_ports(service)}", ports)
 
 
 def _ports(service: Service) -> str:

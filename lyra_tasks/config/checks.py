@@ -129,7 +129,7 @@ def _check_cycles(services: Mapping[str, Service]) -> Iterator[Problem]:
 
 
 def _check_ports(at: Location, service: Service) -> Iterator[Problem]:
-    owners: dict[int, str] = {}
+    owners: dict[int | str, str] = {}
     for name, port in service.ports.items():
         first = owners.setdefault(port, name)
         if first != name:

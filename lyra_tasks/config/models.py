@@ -174,9 +174,9 @@ class Test(Table):
     log: Text | None = None
     """a regular expression that a line of the log matches"""
     run: Command | None = None
-    """a command on this machine, in the project's folder; it finds every published port in `LYRA_<SERVICE>_<PORT>_URL`
-    and `…_ADDR`, and with `docker` the lab's engine: `docker restart $LYRA_<SERVICE>_CONTAINER` starts a service again,
-    which keeps its data volumes"""
+    """a command on this machine, in the project's folder; it finds every published port in `LYRA_<SERVICE>_<PORT>_ADDR`
+    and, if it is TCP, `…_URL`, and with `docker` the lab's engine: `docker restart $LYRA_<SERVICE>_CONTAINER` starts a
+    service again, which keeps its data volumes"""
     stage: Line | None = None
     """a stage of the Dockerfile of `image` that must build; see [stages](#stages-as-checks)"""
     structure: ProjectPath | None = None

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.positions import Location
 from lyra_tasks.config.problems import Problem, kind_of, quoted, shown
+from lyra_tasks.config.values import UDP_PATTERN
 
 _EXPECTED = {
     "string_type": "a string",
@@ -49,6 +50,7 @@ PATTERNS = {
     r"^[a-z]+$": ("a suite", 'lower-case letters, such as "bookworm"'),
     r"^[a-z0-9][a-z0-9+.-]+$": ("the name of a Debian package", 'lower-case letters, digits, "+", "." and "-"'),
     r"^([a-z0-9][a-z0-9_-]{0,30})?$": ("a group", 'lower-case letters, digits, "-" and "_", at most 31'),
+    UDP_PATTERN: ("a port", 'a number from 1 to 65535, or one with "/udp", such as "53/udp"'),
     r"^[A-Z_]+$": ("a capability", 'capital letters and "_", such as "NET_BIND_SERVICE"'),
 }
 """What a value must look like, by the pattern in `models.py`: a noun, and what is allowed."""

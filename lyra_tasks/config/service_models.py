@@ -18,6 +18,7 @@ from lyra_tasks.config.values import (
     Size,
     Table,
     Text,
+    UdpPort,
     Variable,
 )  # fmt: skip
 
@@ -137,8 +138,8 @@ class Service(Table):
     """default: the image's; root needs a deviation (`container.non-root`)"""
     working_dir: Line = ""
     """default: the image's"""
-    ports: dict[Name, Port] = {}
-    """name = port; `http` is the one that HTTP checks talk to"""
+    ports: dict[Name, Port | UdpPort] = {}
+    """name = port, such as `8000` or `"53/udp"`; `http` is the one that HTTP checks talk to"""
     depends_on: list[Name] = []
     """services that are ready first"""
     oneshot: bool = False
@@ -177,13 +178,13 @@ class Service(Table):
 
     @property
     def http_port(self) -> int | None:
-        """The container port that HTTP checks talk to: the one named `http`, or the only one; None if neither is."""
-        if "http" in self.ports:
-            return self.ports["http"]
-        return next(iter(self.ports.values())) if len(self.ports) == 1 else None
+        """The TCP port that HTTP checks talk to: the one named `http`, or the only one; None if neither is."""
+        streams = {name: port for name, port in self.ports.items() if isinstance(port, int)}
+        if "http" in streams:
+            return streams["http"]
+        return next(iter(streams.values())) if len(streams) == 1 else None
 
-    def port(self, wanted: int | str) -> int | None:
-        """The container port that a name or number of `ports` means; None if the service has no such port."""
-        if isinstance(wanted, str):
-            return self.ports.get(wanted)
-        return wanted if wanted in self.ports.values() else None
+    def port(self, wanted: int | str) -> int | str | None:
+        """The container port that a name or a value of `ports` means; None if the service has no such port."""
+        found = self.ports.get(wanted, wanted) if isinstance(wanted, str) else wanted
+        return found if found in self.ports.values() else None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lyra_tasks.config.dockerfile import Dockerfile, Stage
+from lyra_tasks.config.ports import AnyPort
 from lyra_tasks.config.targets import stage_chain
 
 
@@ -23,7 +24,8 @@ class Declared:
 class Shape:
     """What the Dockerfile says of the image; what its base declares besides is not in it.
 
-    `ports` are numbers of TCP ports, `health` the command of its HEALTHCHECK, `base` the reference of its FROM.
+    `ports` are numbers of TCP ports, and UDP ports such as `53/udp`; `health` is the command of its HEALTHCHECK, `base`
+    the reference of its FROM.
     """
 
     base: str
@@ -31,7 +33,7 @@ class Shape:
     workdir: str
     environment: Mapping[str, Declared] = field(default_factory=dict)
     volumes: tuple[str, ...] = ()
-    ports: tuple[int, ...] = ()
+    ports: tuple[AnyPort, ...] = ()
     health: tuple[str, ...] = ()
 
 
@@ -44,7 +46,7 @@ def shape(dockerfile: Dockerfile, target: str = "", args: Mapping[str, str] | No
     user = workdir = ""
     environment: dict[str, Declared] = {}
     volumes: list[str] = []
-    ports: list[int] = []
+    ports: list[AnyPort] = []
     health: tuple[str, ...] = ()
     for stage in chain:
         known = _known(dockerfile, stage, environment, args or {})
@@ -54,7 +56,7 @@ def shape(dockerfile: Dockerfile, target: str = "", args: Mapping[str, str] | No
                 known[each.name] = value
             environment[each.name] = Declared(value, comment_above(dockerfile.lines, each.line), each.line)
         volumes += [path for each in stage.volumes if (path := _expand(each, known, dockerfile.escape))]
-        ports += [port for each in stage.ports for port in _tcp_ports(_expand(each, known, dockerfile.escape) or "")]
+        ports += [port for each in stage.ports for port in _ports(_expand(each, known, dockerfile.escape) or "")]
         user = (_expand(stage.user, known, dockerfile.escape) or "") if stage.user else user
         workdir = posixpath.join(workdir or "/", _expand(stage.workdir, known, dockerfile.escape) or "")
         health = stage.health or health
@@ -104,10 +106,11 @@ def _expand(word: str, known: Mapping[str, str], escape: str) -> str | None:
     return plain if plain == marked else None
 
 
-def _tcp_ports(word: str) -> list[int]:
-    """The ports of one word of EXPOSE: `80`, `80/tcp`, `8000-8003`; none of another protocol."""
-    numbers, _, protocol = word.partition("/")
+def _ports(word: str) -> list[AnyPort]:
+    """The ports of one word of EXPOSE: `80`, `80/tcp`, `8000-8003`, `53/udp`; none of another protocol."""
+    numbers, _, protocol = word.lower().partition("/")
     first, _, last = numbers.partition("-")
-    if protocol.lower() not in {"", "tcp"} or not first.isdigit() or not (last or first).isdigit():
+    if protocol not in {"", "tcp", "udp"} or not first.isdigit() or not (last or first).isdigit():
         return []
-    return list(range(int(first), int(last or first) + 1))[:16]
+    found = range(int(first), int(last or first) + 1)[:16]
+    return [f"{number}/udp" if protocol == "udp" else number for number in found]

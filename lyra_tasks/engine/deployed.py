@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lyra_tasks.config.ports import AnyPort
 from lyra_tasks.engine import objects
 from lyra_tasks.engine.connect import _sandboxed
 from lyra_tasks.engine.faults import engine_faults
@@ -25,7 +26,7 @@ class DeployedService:
     name: str
     id: str
     engine: Engine
-    ports: Mapping[int, int]
+    ports: Mapping[AnyPort, int]
 
     def log(self) -> str:
         """Everything that the container has printed."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lyra_tasks.config.ports import AnyPort
+from lyra_tasks.config.ports import read as read_port
 from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.engine.hijack import output_of
 from lyra_tasks.engine.ownership import CONTAINER, NETWORK, VOLUME, Owner
@@ -46,7 +48,7 @@ class ContainerState:
     oom_killed: bool
     health: str
     error: str
-    ports: Mapping[int, int]
+    ports: Mapping[AnyPort, int]
     health_log: str
     started_at: str
 
@@ -117,7 +119,7 @@ def state(engine: Engine, container: str) -> ContainerState:
     health = now.get("Health") or {}
     log = [str(each.get("Output", "")).strip() for each in health.get("Log") or []]
     ports = {
-        int(port.split("/")[0]): int(bindings[0]["HostPort"])
+        read_port(port): int(bindings[0]["HostPort"])
         for port, bindings in (seen["NetworkSettings"]["Ports"] or {}).items()
         if bindings
     }

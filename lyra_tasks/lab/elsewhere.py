@@ -139,10 +139,12 @@ def _problem(test: Test, services: Mapping[str, _Elsewhere], root: Path) -> str:
         return ask(cast("RunningService", services[test.service]), test)
     places: dict[str, str] = {}
     for name, service in services.items():
-        for port, number in service.planned.service.ports.items():
-            host, published = service.address(number)
-            prefix = "_".join(re.sub(r"[^A-Z0-9]", "_", word.upper()) for word in ("lyra", name, port))
-            places |= {f"{prefix}_ADDR": f"{host}:{published}", f"{prefix}_URL": f"http://{host}:{published}"}
+        for key, port in service.planned.service.ports.items():
+            host, published = service.address(port)
+            prefix = "_".join(re.sub(r"[^A-Z0-9]", "_", word.upper()) for word in ("lyra", name, key))
+            places[f"{prefix}_ADDR"] = f"{host}:{published}"
+            if isinstance(port, int):
+                places[f"{prefix}_URL"] = f"http://{host}:{published}"
     try:
         done = subprocess.run(
             argv(test.run or []), cwd=root, env={**os.environ, **places}, timeout=test.timeout,

@@ -46,11 +46,12 @@ def addresses(services: Mapping[str, RunningService]) -> dict[str, str]:
     """The environment variables that tell where published ports answer."""
     found = {}
     for name, service in services.items():
-        for port, number in service.planned.service.ports.items():
-            host, published = service.address(number)
-            prefix = f"LYRA_{_word(name)}_{_word(port)}"
+        for key, port in service.planned.service.ports.items():
+            host, published = service.address(port)
+            prefix = f"LYRA_{_word(name)}_{_word(key)}"
             found[f"{prefix}_ADDR"] = f"{host}:{published}"
-            found[f"{prefix}_URL"] = f"http://{host}:{published}"
+            if isinstance(port, int):
+                found[f"{prefix}_URL"] = f"http://{host}:{published}"
     return found
 
 

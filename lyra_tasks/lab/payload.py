@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lyra_tasks.config.models import Service
+from lyra_tasks.config.ports import docker_name
 from lyra_tasks.config.services import RunningShape, argv, image_health
 
 HOLDER_FOLDER = "/held"
@@ -31,6 +32,7 @@ def container_payload(
 
     `files_folder` is None where configs and secrets come out of volumes, else the folder on the host to bind from.
     """
+    ports = sorted(docker_name(port) for port in service.ports.values())
     payload: dict[str, Any] = {
         "Image": image_id,
         "Hostname": name,
@@ -43,11 +45,9 @@ def container_payload(
             "Mounts": _mounts(prefix, name, service, shape, files_folder),
             "NetworkMode": network,
             "Dns": [] if service.egress else ["127.0.0.1"],
-            "PortBindings": {
-                f"{port}/tcp": [{"HostIp": publish_on, "HostPort": ""}] for port in sorted(service.ports.values())
-            },
+            "PortBindings": {name: [{"HostIp": publish_on, "HostPort": ""}] for name in ports},
         },
-        "ExposedPorts": {f"{port}/tcp": {} for port in sorted(service.ports.values())},
+        "ExposedPorts": {name: {} for name in ports},
         "NetworkingConfig": {"EndpointsConfig": {network: {"Aliases": [name]}}},
     }
     optional = {

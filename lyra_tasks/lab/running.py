@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks import console
+from lyra_tasks.config.ports import AnyPort
 from lyra_tasks.engine import objects
 from lyra_tasks.engine.holder import holder_image
 from lyra_tasks.engine.ownership import Owned, Owner, owned
@@ -38,7 +39,7 @@ class RunningService:
     log: LogFollower
     stats: StatsSampler
     halt: Halt
-    ports: Mapping[int, int] = field(default_factory=dict)
+    ports: Mapping[AnyPort, int] = field(default_factory=dict)
     started_at: str = ""
     last: objects.ContainerState | None = None
 

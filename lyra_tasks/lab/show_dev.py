@@ -85,7 +85,8 @@ def _say_services(result: Created, work: Workspace) -> None:
     rows = []
     for name, service in result.lab.services.items():
         planned = result.plan.lab.services[name]
-        places = [f"http://{work.engine.reach_at}:{port}" for port in service.ports.values()]
+        kinds = {key: "http" if isinstance(port, int) else "udp" for key, port in planned.service.ports.items()}
+        places = [f"{kinds[key]}://{work.engine.reach_at}:{port}" for key, port in service.ports.items()]
         limits = f"{planned.cpus:g} CPUs, {console.size(planned.memory)}, {planned.service.limits.pids} processes"
         rows.append((name, " ".join(places) or "-", limits, service.source.path if service.source else "-"))
     console.table(("service", "answers at", "limits", "source in"), rows)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.config.inputs import changed
+from lyra_tasks.config.ports import read as read_port
 from lyra_tasks.engine.connect import connect_running
 from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.engine.inputs import current_inputs
@@ -220,9 +221,9 @@ def _service(work: Workspace, engine: Engine, container: Mapping[str, Any]) -> L
     service = work.config.services.get(name)
     names = {port: key for key, port in service.ports.items()} if service else {}
     ports = {
-        names.get(each["PrivatePort"], str(each["PrivatePort"])): f"{engine.reach_at}:{each['PublicPort']}"
+        names.get(port, str(port)): f"{engine.reach_at}:{each['PublicPort']}"
         for each in container.get("Ports") or ()
-        if each.get("PublicPort")
+        if each.get("PublicPort") and (port := read_port(f"{each['PrivatePort']}/{each['Type']}"))
     }
     memory, limit, cpu = _use(engine, container["Id"]) if container["State"] == "running" else (None, 0, None)
     return LabService(

@@ -7,6 +7,7 @@ from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.config.models import Configuration, Service
+from lyra_tasks.config.ports import docker_name
 from lyra_tasks.rules import catalogue
 from lyra_tasks.rules.breach import Look
 
@@ -38,8 +39,8 @@ def docs_look(
     found = list(_undocumented(service, image_config, added))
     if not (reached_by_neighbours and not service.ports):
         for exposed in image_config.get("ExposedPorts") or {}:
-            port, _, protocol = str(exposed).partition("/")
-            if protocol not in {"", "tcp"} or not port.isdecimal() or int(port) not in service.ports.values():
+            name = str(exposed) if "/" in str(exposed) else f"{exposed}/tcp"
+            if name not in {docker_name(port) for port in service.ports.values()}:
                 found.append(f"the image's EXPOSE {exposed} has no name in ports")
     return Look(catalogue.DOCS, f"services.{name}", tuple(found))
 

@@ -128,8 +128,9 @@ def _check(service: DraftService, declared: Shape | None, dockerfile: Dockerfile
         return  # it must end with 0, or the test fails
     own = service.healthcheck.get("exec")
     command = own if own is not None else list(declared.health if declared else ())
-    if not command and service.ports:
-        service.healthcheck = {"tcp": next(iter(service.ports))}
+    streams = [name for name, port in service.ports.items() if isinstance(port, int)]
+    if not command and streams:
+        service.healthcheck = {"tcp": streams[0]}
     address = _LOCAL_ADDRESS.search(command if isinstance(command, str) else " ".join(command)) if command else None
     if address and (port := int(address["port"] or 80)) in service.ports.values():
         _call_http(service, port)
@@ -139,19 +140,18 @@ def _check(service: DraftService, declared: Shape | None, dockerfile: Dockerfile
         service.checks.append({"name": f"{service.name} answers /", "http": "GET /"})
     elif command:
         service.checks.append({"name": f"{service.name} is well", "exec": command})
-    elif service.ports:
-        port_name = next(iter(service.ports))
-        service.checks.append({"name": f"{service.name} listens on its port {port_name}", "tcp": port_name})
+    elif streams:
+        service.checks.append({"name": f"{service.name} listens on its port {streams[0]}", "tcp": streams[0]})
     else:
         service.checks.append({"name": f"{service.name} says something", "log": "."})
-        service.todos.append("it has neither port nor health check: in [[tests]], say what it logs when it works")
+        service.todos.append("it has neither TCP port nor health check: in [[tests]], say what it logs when it works")
 
 
 def _call_http(service: DraftService, port: int) -> None:
     """HTTP checks talk to the port of this name."""
     if service.ports.get("http") != port and len(service.ports) > 1:
-        old = {name if name != "http" else f"port-{number}": number for name, number in service.ports.items()}
-        service.ports = {name if number != port else "http": number for name, number in old.items()}
+        old = {name if name != "http" else f"port-{each}": each for name, each in service.ports.items()}
+        service.ports = {name if each != port else "http": each for name, each in old.items()}
 
 
 def _serves_files(declared: Shape | None, dockerfile: Dockerfile | None, facts: Facts) -> bool:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from lyra_tasks.config.ports import AnyPort
 from lyra_tasks.config.problems import is_secret_name
 
 SHARED_TEST_VALUE = "only-for-tests-0123456789abcdef"
@@ -46,7 +47,7 @@ class DraftService:
     image: str = ""
     external: str = ""
     values: dict[str, Any] = field(default_factory=dict)
-    ports: dict[str, int] = field(default_factory=dict)
+    ports: dict[str, AnyPort] = field(default_factory=dict)
     depends_on: list[str] = field(default_factory=list)
     limits: dict[str, Any] = field(default_factory=dict)
     tmpfs: dict[str, str] = field(default_factory=dict)

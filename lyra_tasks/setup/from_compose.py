@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from lyra_tasks.config.ports import AnyPort
 from lyra_tasks.setup.compose_environment import add_environment, as_text, pair
 from lyra_tasks.setup.compose_file import ComposeFile, entries, fill, table
 from lyra_tasks.setup.compose_mounts import add_files, add_volumes
@@ -198,17 +199,17 @@ def _words(written: object, values: Mapping[str, str]) -> list[str]:
     return [fill(str(word), values).text for word in written] if isinstance(written, list) else []
 
 
-def _ports(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, str]) -> Iterator[int]:
+def _ports(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, str]) -> Iterator[AnyPort]:
     for written in [*entries(raw, "ports"), *entries(raw, "expose")]:
         if isinstance(written, dict):
             text, protocol = str(written.get("target")), str(written.get("protocol", "tcp"))
         else:
             text, _, protocol = fill(str(written), values).text.partition("/")
             text = text.rpartition(":")[2]
-        if protocol not in {"", "tcp"} or not text.isdigit():
-            draft.todos.append(f"the port {text or written}/{protocol or 'tcp'} is not carried over: one TCP port each")
+        if protocol not in {"", "tcp", "udp"} or not text.isdigit():
+            draft.todos.append(f"the port {text or written}/{protocol or 'tcp'} is not carried over: one port each")
         elif 0 < int(text) < 65536:
-            yield int(text)
+            yield f"{int(text)}/udp" if protocol == "udp" else int(text)
 
 
 def _limits(raw: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from lyra_tasks.config.ports import AnyPort, number
 
 PORT_NAMES: Mapping[int, str] = {
     80: "http", 3000: "http", 4000: "http", 5000: "http", 8000: "http", 8080: "http", 8888: "http", 9000: "http",
     443: "https", 8443: "https", 9090: "metrics", 1025: "smtp", 25: "smtp", 5432: "postgres", 3306: "mysql",
     6379: "redis", 5672: "amqp", 15672: "management", 27017: "mongo", 11211: "memcached", 4222: "nats",
     50051: "grpc", 1883: "mqtt", 9092: "kafka", 9200: "search",
+    53: "dns", 514: "syslog", 8125: "statsd", 51820: "wireguard",
 }  # fmt: skip
 """How a port is called where it has no better name."""
 
@@ -51,10 +54,13 @@ def known_image(reference: str) -> KnownImage | None:
     return KNOWN_IMAGES.get(reference.partition("@")[0].rpartition("/")[2].partition(":")[0])
 
 
-def port_names(ports: list[int]) -> dict[str, int]:
-    """Names for ports: what they are usually for; `http` for the only one whose use is not known."""
-    named: dict[str, int] = {}
+def port_names(ports: Sequence[AnyPort]) -> dict[str, AnyPort]:
+    """Names for ports: what they are usually for; `http` for the only TCP port whose use is not known."""
+    named: dict[str, AnyPort] = {}
+    streams = {port for port in ports if isinstance(port, int)}
     for port in dict.fromkeys(ports):
-        name = PORT_NAMES.get(port, "http" if len(set(ports)) == 1 else f"port-{port}")
-        named[name if name not in named else f"port-{port}"] = port
+        plain = f"port-{port}".replace("/", "-")
+        unknown = "http" if isinstance(port, int) and len(streams) == 1 else plain
+        name = PORT_NAMES.get(number(port), unknown)
+        named[name if name not in named else plain] = port
     return named

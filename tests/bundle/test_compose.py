@@ -60,6 +60,8 @@ def test_ports_are_published_on_this_machine_only_unless_the_operator_says_other
     found = web({"ports": {"http": 8000}})
     assert found["ports"] == ["${WEB_HTTP_PUBLISH:-127.0.0.1:8000}:8000"]
     assert found["networks"] == ["inner", "edge"]
+    found = web({"ports": {"dns": "53/udp"}})
+    assert found["ports"] == ["${WEB_DNS_PUBLISH:-127.0.0.1:53}:53/udp"]
 
 
 def test_a_service_with_egress_joins_the_bridge_with_a_way_out_and_not_the_one_without() -> None:

@@ -59,6 +59,7 @@ def test_a_new_version_of_the_same_is_no_difference() -> None:
             "web: data", "/data, 1m, owner 1:1", "/data, 2m, owner 1:1",
         ),
         ("ports", {"ports": [{"name": "http", "port": 81}]}, "web: http", "80", "81"),
+        ("ports", {"ports": [{"name": "http", "port": 80, "protocol": "udp"}]}, "web: http", "80", "80/udp"),
         ("limits", {"limits": SERVICE["limits"] | {"memory": 2 * 1024**2}}, "web: memory", "1m", "2m"),
         ("limits", {"limits": SERVICE["limits"] | {"tmpfs": {}}}, "web: tmpfs /tmp", "1k", None),
     ],

@@ -233,7 +233,29 @@ CASES: list[tuple[str, str, str]] = [
     (
         "healthcheck on a port that is none",
         SERVICE + "ports = { http = 80 }\n[services.web.healthcheck]\ntcp = 81\n",
-        "10: services.web.healthcheck.tcp: the service has no port 81; its ports are http = 80",
+        "10: services.web.healthcheck.tcp: the service has no TCP port 81; its ports are http = 80",
+    ),
+    (
+        "healthcheck on a port of another protocol",
+        SERVICE + "ports = { dns = '53/udp' }\n[services.web.healthcheck]\ntcp = 'dns'\n",
+        '10: services.web.healthcheck.tcp: the service has no TCP port "dns"; its ports are dns = 53/udp',
+    ),
+    (
+        "http without a TCP port",
+        SERVICE + "ports = { http = '443/udp' }\n[[tests]]\nname = 't'\nservice = 'web'\nhttp = 'GET /'\n",
+        '12: tests[0].http: needs a port named "http", or only one port; its ports are http = 443/udp',
+    ),
+    (
+        "port of an unknown protocol",
+        SERVICE + "ports = { x = '53/sctp' }\n",
+        '8: services.web.ports.x: "53/sctp" is not a port; '
+        'allowed: a number from 1 to 65535, or one with "/udp", such as "53/udp"',
+    ),
+    (
+        "port that there cannot be",
+        SERVICE + "ports = { x = '65536/udp' }\n",
+        '8: services.web.ports.x: "65536/udp" is not a port; '
+        'allowed: a number from 1 to 65535, or one with "/udp", such as "53/udp"',
     ),
     (
         "test of no kind",
@@ -273,7 +295,7 @@ CASES: list[tuple[str, str, str]] = [
     (
         "port name that is none",
         SERVICE + '[[tests]]\nname = "t"\nservice = "web"\ntcp = "db"\n',
-        '11: tests[0].tcp: the service has no port "db"; it has none in ports',
+        '11: tests[0].tcp: the service has no TCP port "db"; it has none in ports',
     ),
     (
         "status without http",

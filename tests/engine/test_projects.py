@@ -64,6 +64,12 @@ def test_it_is_built_tested_promoted_and_gone(project: Project, box: sandbox.San
     name = manifest["project"]
     assert sorted(f"{name}/{image['name']}" for image in manifest["images"]) == IMAGES[project.root.name]
     assert project.lyra("verify", str(bundle)).code == 0
+    if name == "sums":
+        published = "${SUMS_DATAGRAMS_PUBLISH:-127.0.0.1:8080}:8080/udp"
+        assert published in (bundle / "deploy" / "compose.yaml").read_text()
+        rehearsed = project.lyra("bundle.rehearse", bundle.name)
+        assert rehearsed.code == 0, rehearsed.text
+        assert "a datagram is answered with its checksum" in rehearsed.text
     assert left_of(name, box) != []
 
     project.clean()

@@ -220,7 +220,7 @@ def test_of_several_dockerfiles_the_one_for_production_is_taken(tmp_path: Path) 
 def test_a_user_by_name_has_the_numbers_that_the_dockerfile_gives_it(tmp_path: Path) -> None:
     found = loaded("minutes", tmp_path).config
     assert found.services["minutes"].volumes["opt-minutes-data"].owner == "1500:1500"
-    assert found.services["minutes"].ports == {"http": 8000}  # the other is UDP
+    assert found.services["minutes"].ports == {"http": 8000, "statsd": "8125/udp"}
 
 
 def test_an_example_of_an_env_file_gives_values_for_tests(tmp_path: Path) -> None:

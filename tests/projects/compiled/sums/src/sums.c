@@ -1,4 +1,5 @@
-/* A server of checksums: POST /crc32 answers with that of the body. One request at a time, each within two seconds. */
+/* A server of checksums: POST /crc32 answers with that of the body, a datagram to the same port with its own. One
+ * request at a time, each within two seconds. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
@@ -131,15 +132,30 @@ static int check(int port)
     return recv(server, reply, sizeof reply - 1, MSG_WAITALL) < 12 || strncmp(reply + 9, "200", 3) != 0;
 }
 
-static int listen_on(int port)
+static int bind_to(int port, int type)
 {
     int yes = 1;
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
-    if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) != 0 ||
-        bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 16) != 0)
+    int bound = socket(AF_INET, type, 0);
+    if (bound < 0 || setsockopt(bound, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) != 0 ||
+        bind(bound, (struct sockaddr *)&address, sizeof address) != 0)
         return -1;
-    return listener;
+    return bound;
+}
+
+static void answer_datagrams(int bound)
+{
+    unsigned char bytes[2048];
+    struct sockaddr_in from;
+    while (!stopped) {
+        socklen_t length = sizeof from;
+        ssize_t count = recvfrom(bound, bytes, sizeof bytes, 0, (struct sockaddr *)&from, &length);
+        if (count < 0)
+            continue;
+        char text[16];
+        int size = snprintf(text, sizeof text, "%08x\n", (unsigned)crc32(0, bytes, (size_t)count));
+        sendto(bound, text, (size_t)size, 0, (struct sockaddr *)&from, length);
+    }
 }
 
 int main(int argc, char **argv)
@@ -155,11 +171,21 @@ int main(int argc, char **argv)
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     setvbuf(stdout, NULL, _IOLBF, 0);
-    int listener = listen_on(port);
-    if (listener < 0) {
+    int listener = bind_to(port, SOCK_STREAM), datagrams = bind_to(port, SOCK_DGRAM);
+    if (datagrams < 0 || listener < 0 || listen(listener, 16) != 0) {
         perror("cannot listen");
         return 1;
     }
+    pid_t child = fork();
+    if (child < 0) {
+        perror("fork");
+        return 1;
+    }
+    if (child == 0) {
+        answer_datagrams(datagrams);
+        return 0;
+    }
+    close(datagrams);
     printf("listening on port %d\n", port);
     while (!stopped) {
         int client = accept(listener, NULL, NULL);
@@ -172,6 +198,7 @@ int main(int argc, char **argv)
         serve(client);
         close(client);
     }
+    kill(child, SIGTERM);
     puts("stopped");
     return 0;
 }
