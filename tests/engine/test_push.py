@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +12,9 @@ from typing import Any
 import pytest
 import requests
 
-from lyra_tasks.engine.debian import AptWorkspace, host_codename, unpack
 from tests.conftest import Project
-from tests.faults import becomes, refused
+from tests.engine.registries import serving
+from tests.faults import refused
 
 PASSWORD = "open sesame"
 HASH = "$2y$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW"
@@ -26,34 +24,8 @@ ACCEPT = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[str]:
     """Host and port of Debian's registry, unpacked; it lets Ada in."""
-    folder = tmp_path_factory.mktemp("registry")
-    suite = host_codename()
-    workspace = AptWorkspace(cache / "tests" / "apt", (suite,))
-    workspace.update()
-    unpack(workspace.download([f"docker-registry/{suite}"], folder, lambda _: None), folder / "root")
-    (folder / "htpasswd").write_text(f"ada:{HASH}\n")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        host = f"127.0.0.1:{free.getsockname()[1]}"
-    (folder / "config.yml").write_text(
-        f"version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '{host}'}}\n"
-        f"storage: {{filesystem: {{rootdirectory: '{folder}/data'}}}}\n"
-        f"auth: {{htpasswd: {{realm: here, path: '{folder}/htpasswd'}}}}\n"
-    )
-    program = folder / "root/usr/bin/docker-registry"
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([program, "serve", folder / "config.yml"], stdout=log, stderr=log)
-    try:
-        assert becomes(lambda: answers(host)), (folder / "log").read_text()
+    with serving(tmp_path_factory.mktemp("registry"), cache, users=f"ada:{HASH}\n") as host:
         yield host
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def answers(host: str) -> bool:
-    address, _, port = host.partition(":")
-    with socket.socket() as connection:
-        return connection.connect_ex((address, int(port))) == 0
 
 
 def get(host: str, path: str) -> requests.Response:
