@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import build, clean, growth, lab, listing, promote  # noqa: E402
+from benchmarks import build, clean, growth, lab, listing, memory, promote  # noqa: E402
 from benchmarks.measure import Row  # noqa: E402
 from lyra_tasks import console  # noqa: E402
 
@@ -29,6 +29,7 @@ ROWS = {
     "promote": promote.rows,
     "clean": clean.rows,
     "growth": growth.rows,
+    "memory": memory.rows,
 }
 
 
