@@ -39,8 +39,8 @@ def docs_look(
     found = list(_undocumented(service, image_config, added))
     if not (reached_by_neighbours and not service.ports):
         for exposed in image_config.get("ExposedPorts") or {}:
-            name = str(exposed) if "/" in str(exposed) else f"{exposed}/tcp"
-            if name not in {docker_name(port) for port in service.ports.values()}:
+            port = str(exposed) if "/" in str(exposed) else f"{exposed}/tcp"
+            if port not in {docker_name(each) for each in service.ports.values()}:
                 found.append(f"the image's EXPOSE {exposed} has no name in ports")
     return Look(catalogue.DOCS, f"services.{name}", tuple(found))
 

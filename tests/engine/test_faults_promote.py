@@ -33,7 +33,7 @@ def based(make_tiny: Callable[[], Project], engine: Engine) -> Iterator[Project]
     with (project.root / "base.tar").open("wb") as file:
         file.writelines(engine.api.get_image(image))
     project.clean()
-    dockerfile = "FROM starter AS one\nARG WORD\nCOPY www /www\nFROM one AS two\n"
+    dockerfile = "ARG BASE=starter\nFROM ${BASE} AS one\nARG WORD\nCOPY www /www\nFROM one AS two\n"
     (project.root / "app" / "Dockerfile").write_text(dockerfile)
     more = f'{CONTEXT}target = "one"\nargs = {{ WORD = "a" }}\nbases = {{ starter = "starter" }}\n'
     project.replace(".lyra.toml", CONTEXT, f'{more}\n[bases.starter]\narchive = "base.tar"\n')
@@ -218,6 +218,8 @@ def test_a_full_disk_under_the_runs_folder_is_told(
 
 
 def test_a_log_that_fills_the_disk_is_told(tiny: Project, engine: Engine, mounted: Callable[[Path, str], None]) -> None:
+    if engine.facts.release < (26, 0):
+        pytest.skip("this engine binds files out of the folder of the run, and does not see the test's disk there")
     health = 'healthcheck = { http = "GET /", retries = 10, interval = "500ms", timeout = "1s" }'
     script = "dd if=/dev/zero bs=1k count=900; exec busybox httpd -f -p 8080 -h /www"
     tiny.replace(".lyra.toml", health, f"{health}\ncommand = ['/bin/sh', '-c', '{script}']")

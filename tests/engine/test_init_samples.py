@@ -88,6 +88,9 @@ def busybox_root(program: Path) -> bytes:
     return stream.getvalue()
 
 
+pytestmark = pytest.mark.usefixtures("named_contexts")
+
+
 @pytest.fixture
 def cloned(tmp_path: Path, cache: Path, box: sandbox.Sandbox) -> Iterator[Callable[[str], Project]]:
     """Makes a sample a git repository, as someone may have cloned it."""

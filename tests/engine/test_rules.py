@@ -29,7 +29,8 @@ from tests.conftest import Outcome, Project
 SECRET = "s3cr3t value/of the+build"
 TOKEN = "ghp_" + "a1B2c3D4e5F6g7H8i9J0" + "k1L2m3N4o5P6q7R8"
 
-GOOD = """FROM local-base:1
+GOOD = """ARG BASE=local-base:1
+FROM ${BASE}
 ENV GREETING=hello
 COPY --chown=65534:65534 data /data
 COPY www /www
@@ -39,7 +40,8 @@ VOLUME ["/data"]
 HEALTHCHECK --interval=2s CMD ["/bin/busybox", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/"]
 CMD ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/www"]
 """
-BAD = f"""FROM local-base:1
+BAD = f"""ARG BASE=local-base:1
+FROM ${{BASE}}
 ARG DEPLOY_PASSWORD=letmein
 ENV API_TOKEN=abcdef UNDOCUMENTED=1
 LABEL note="{quote(SECRET, safe="")}"
@@ -105,7 +107,7 @@ none = { path = "/nowhere", size = "4m", owner = "1:1", description = "where is 
 """
 # rule -> what is said of the bad image or service
 TRIPPED = {
-    catalogue.DOCKERFILE: [f"app/Dockerfile.bad:{line}" for line in ("2: DL3064", "3: DL3064", "6: DL3020")],
+    catalogue.DOCKERFILE: [f"app/Dockerfile.bad:{line}" for line in ("3: DL3064", "4: DL3064", "7: DL3020")],
     catalogue.IMAGE_PLATFORM: ["it says that it is for linux/amd64, and all of its programs are for s390x"],
     catalogue.HEALTHCHECK: ["it has no health check that travels"],
     catalogue.SECRETS: [

@@ -78,6 +78,9 @@ def test_ports_that_only_neighbours_reach_may_stay_without_a_name() -> None:
     assert docs_look("s", outer, exposed, (), reached_by_neighbours=False).breaches == ()
     udp = docs_look("s", outer, {"ExposedPorts": {"6379/udp": {}}}, (), reached_by_neighbours=True)
     assert udp.breaches == ("the image's EXPOSE 6379/udp has no name in ports",)
+    assert udp.scope == "services.s"
+    named = Service(image="x", ports={"redis": "6379/udp"})
+    assert not docs_look("s", named, {"ExposedPorts": {"6379/udp": {}}}, (), reached_by_neighbours=False).breaches
 
 
 def test_what_a_base_sets_is_not_the_projects_to_document() -> None:
