@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
@@ -27,8 +28,11 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
     before = {state for state in states if sandbox.find(state) is not None}
     engine = connect_existing(work.config, work.paths)
     running = [state for state in states if sandbox.find(state) is not None]
-    things = everything(engine) if engine is not None else ()
-    mine = claimed_by(work.paths, engine.facts.id) if engine is not None else Claims()
+    with ThreadPoolExecutor(1) as aside:
+        # an engine takes its time to count, and a long journal to be read
+        asked = aside.submit(figures, engine) if engine is not None else None
+        things = everything(engine) if engine is not None else ()
+        mine = claimed_by(work.paths, engine.facts.id) if engine is not None else Claims()
     owned = tuple(each for thing in things if (each := mine.of(thing)) is not None)
     return CleanFacts(
         things=things,
@@ -39,7 +43,7 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
         unfinished=bool(mine.begun),
         shared=_shared(work, engine, things, mine) if engine is not None else {},
         temporary=tuple(temporary_files(work.paths, work.bundles)),
-        figures=figures(engine) if engine is not None else None,
+        figures=asked.result() if asked is not None else None,
         owns_builder=engine is not None and owns_builder(engine),
         sandboxes=tuple(running),
         # one that ran before this word needed it was started by whoever wrote so into the journal
