@@ -60,13 +60,21 @@ def _journals(work: Workspace) -> dict[Path, Journal]:
 
 def _shared(work: Workspace, engine: Engine, things: Iterable[Thing], mine: Claims) -> dict[Owned, str]:
     """The images that other checkouts made as well, with the id of one of them; those that are deleted do not count."""
+    there = ((each[-1].project_id, [one.journal for one in each]) for each in others(work.paths) if not each[0].is_gone)
+    return shared_with(there, engine, things, mine)
+
+
+def shared_with(
+    checkouts: Iterable[tuple[str, list[Journal]]], engine: Engine, things: Iterable[Thing], mine: Claims
+) -> dict[Owned, str]:
+    """What of the images that `mine` claims one of these checkouts made as well: the id of one, by image."""
     images = {each: own for each in things if each.kind == IMAGE and (own := mine.of(each)) is not None}
     found: dict[Owned, str] = {}
-    for other in others(work.paths) if images else ():
+    for project_id, journals in checkouts if images else ():
         # a journal may be long, and most have nothing to do with these images
-        texts = [each.journal.path.read_bytes() for each in other]
+        texts = [each.path.read_bytes() for each in journals if each.path.is_file()]
         named = [each for each in images if any(each.name.encode() in text for text in texts)]
-        if named and not other[0].is_gone:
-            theirs = claims_of(history(each.journal for each in other), engine.facts.id)
-            found |= {images[each]: other[-1].project_id for each in named if theirs.of(each) is not None}
+        if named:
+            theirs = claims_of(history(journals), engine.facts.id)
+            found |= {images[each]: project_id for each in named if theirs.of(each) is not None}
     return found

@@ -152,14 +152,14 @@ def test_an_engine_that_hangs_is_named_in_bounded_time_and_the_next_clean_goes_o
             facts.gather(working)
         assert time.monotonic() - began < 10
     monkeypatch.setattr(connect, "_FIRST_ANSWER", 20)
-    monkeypatch.setattr(cleaning, "_ANSWER", 2)
+    monkeypatch.setattr(cleaning, "ANSWER", 2)
     found, engine = facts.gather(working)
     with frail.frozen():
         began = time.monotonic()
         with pytest.raises(EngineUnavailableError, match="the engine stopped answering while removing"):
             cleaning.run(plan.plan(found, "objects"), working, engine)
         assert time.monotonic() - began < 15
-    monkeypatch.setattr(cleaning, "_ANSWER", 60)
+    monkeypatch.setattr(cleaning, "ANSWER", 60)
     clean(working)
     assert frail.containers() == []
 
