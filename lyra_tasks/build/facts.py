@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from lyra_tasks.build.caches import caches
 from lyra_tasks.build.carried import carried
@@ -15,6 +16,7 @@ from lyra_tasks.config.lock import read as read_lock
 from lyra_tasks.config.lock import write as write_lock
 from lyra_tasks.engine import bases as engine_bases
 from lyra_tasks.engine.builder import find_builder
+from lyra_tasks.engine.buildx import prepare
 from lyra_tasks.engine.connect import require_buildx
 from lyra_tasks.engine.inputs import base_uses, current_inputs, with_stages
 from lyra_tasks.engine.materials import base_arguments, materials, provide_bases
@@ -36,15 +38,19 @@ def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
     require_reasons(work.config, [capacity_look(work.config)], datetime.date.today())
     _require_secrets(work, built)
     _require_submodules(work, built)
-    require_buildx(work.engine)
-    builder = find_builder(work.engine, work.config.builder.name) if work.config.builder.name else None
+    engine = work.engine
+    with ThreadPoolExecutor(1) as aside:
+        there = aside.submit(require_buildx, engine)
+        prepare()
+        uses = base_uses(work, built)
+        there.result()
+    builder = find_builder(engine, work.config.builder.name) if work.config.builder.name else None
     elsewhere = builder is not None and builder.elsewhere
-    uses = base_uses(work, built)
     base_arguments(work, uses, elsewhere=elsewhere)  # what cannot be given is told before anything is looked for
     resolution = bases(work, chosen=built)
     found = resolution.bases
     if elsewhere:
-        found = carried(work.engine, found, work.folder / "bases")
+        found = carried(engine, found, work.folder / "bases")
     return BuildFacts(
         materials=materials(work, uses, found, elsewhere=elsewhere),
         version=work.version.semver,
@@ -53,7 +59,7 @@ def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
         dirty=work.git.dirty,
         epoch=work.git.time,
         source=work.git.remote,
-        store=work.engine.facts.store,
+        store=engine.facts.store,
         inputs=current_inputs(work, resolution.lock),
         builder=builder,
         archives=str(work.folder) if elsewhere else "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -24,6 +25,9 @@ from lyra_tasks.rules.images import record_looks
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
+
+
+_AT_ONCE = 4  # records, each of which waits for the engine and for the disk
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,9 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
         definition.write_text(definition_text(plan))
     for image in plan.images:
         _load(engine, image)
-    built = tuple(_recorded(plan, image, metadata, engine, owner.run, store) for image in plan.images)
+    recorded = partial(_recorded, plan, metadata=metadata, engine=engine, run_id=owner.run, store=store)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        built = tuple(pool.map(recorded, plan.images))
     owner.made_images(engine, {each.record.reference: each.record.engine_id for each in built})
     shrink_cache(engine, plan.config.resources.cache)
     looks = [look for each in built for look in record_looks(each.record.image, each.record, plan.config.proxima)]
@@ -79,7 +85,7 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
 
 
 def _recorded(
-    plan: BuildPlan, image: PlannedImage, metadata: Mapping[str, Any], engine: Engine, run_id: str, store: ImageStore
+    plan: BuildPlan, image: PlannedImage, *, metadata: Mapping[str, Any], engine: Engine, run_id: str, store: ImageStore
 ) -> Built:
     said = metadata_of(metadata, image.target)
     seen = built_image(engine, image.reference)

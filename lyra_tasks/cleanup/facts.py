@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
@@ -27,8 +28,11 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
     before = {state for state in states if sandbox.find(state) is not None}
     engine = connect_existing(work.config, work.paths)
     running = [state for state in states if sandbox.find(state) is not None]
-    things = everything(engine) if engine is not None else ()
-    mine = claimed_by(work.paths, engine.facts.id) if engine is not None else Claims()
+    with ThreadPoolExecutor(1) as aside:
+        # an engine takes its time to count, and a long journal to be read
+        asked = aside.submit(figures, engine) if engine is not None else None
+        things = everything(engine) if engine is not None else ()
+        mine = claimed_by(work.paths, engine.facts.id) if engine is not None else Claims()
     owned = tuple(each for thing in things if (each := mine.of(thing)) is not None)
     return CleanFacts(
         things=things,
@@ -39,7 +43,7 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
         unfinished=bool(mine.begun),
         shared=_shared(work, engine, things, mine) if engine is not None else {},
         temporary=tuple(temporary_files(work.paths, work.bundles)),
-        figures=figures(engine) if engine is not None else None,
+        figures=asked.result() if asked is not None else None,
         owns_builder=engine is not None and owns_builder(engine),
         sandboxes=tuple(running),
         # one that ran before this word needed it was started by whoever wrote so into the journal
@@ -56,13 +60,21 @@ def _journals(work: Workspace) -> dict[Path, Journal]:
 
 def _shared(work: Workspace, engine: Engine, things: Iterable[Thing], mine: Claims) -> dict[Owned, str]:
     """The images that other checkouts made as well, with the id of one of them; those that are deleted do not count."""
+    there = ((each[-1].project_id, [one.journal for one in each]) for each in others(work.paths) if not each[0].is_gone)
+    return shared_with(there, engine, things, mine)
+
+
+def shared_with(
+    checkouts: Iterable[tuple[str, list[Journal]]], engine: Engine, things: Iterable[Thing], mine: Claims
+) -> dict[Owned, str]:
+    """What of the images that `mine` claims one of these checkouts made as well: the id of one, by image."""
     images = {each: own for each in things if each.kind == IMAGE and (own := mine.of(each)) is not None}
     found: dict[Owned, str] = {}
-    for other in others(work.paths) if images else ():
+    for project_id, journals in checkouts if images else ():
         # a journal may be long, and most have nothing to do with these images
-        texts = [each.journal.path.read_bytes() for each in other]
+        texts = [each.path.read_bytes() for each in journals if each.path.is_file()]
         named = [each for each in images if any(each.name.encode() in text for text in texts)]
-        if named and not other[0].is_gone:
-            theirs = claims_of(history(each.journal for each in other), engine.facts.id)
-            found |= {images[each]: other[-1].project_id for each in named if theirs.of(each) is not None}
+        if named:
+            theirs = claims_of(history(journals), engine.facts.id)
+            found |= {images[each]: project_id for each in named if theirs.of(each) is not None}
     return found

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 from lyra_tasks.cleanup import temporary
 from lyra_tasks.cleanup.plan import CleanPlan
-from lyra_tasks.cleanup.proof import inventory, items, kept, require_clean, residue_of, vanished
+from lyra_tasks.cleanup.proof import inventory, items, kept, require_clean, vanished
+from lyra_tasks.cleanup.sweep import sweep
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.claims import Owned
 from lyra_tasks.engine.connect import Engine
 from lyra_tasks.engine.guard import forget_crashed
-from lyra_tasks.engine.remove import removal
 from lyra_tasks.engine.space import figures, shrink_cache
-from lyra_tasks.engine.things import Thing, everything
 from lyra_tasks.engine.traces import reapers, traces
 from lyra_tasks.errors import NoSpaceError, is_full
 from lyra_tasks.records.cleanup import FILE, CleanupProof, Residue
@@ -30,9 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["keep", "require_clean", "run"]
 
-_SCANS = 8
-_BETWEEN = 0.25  # seconds, more with each scan: the engine may be busy with the same object for somebody else
-_ANSWER = 60  # seconds; an engine that has not removed a container by then hangs
+ANSWER = 60  # seconds; an engine that has not removed a container by then hangs
 _REAPERS = 5.0  # seconds that reapers of killed runs have to see that nothing is left for them
 
 
@@ -50,8 +47,8 @@ def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> CleanupProof
     removed: list[Owned] = []
     things, space, residue = plan.facts.things, plan.facts.figures, []
     if engine is not None:
-        engine.api.timeout = _ANSWER
-        things, found = _sweep(plan, work, engine, removed)
+        engine.api.timeout = ANSWER
+        things, found = sweep(plan, work.owner, work.live_elsewhere, engine, removed)
         residue = found
         work.owner.released(engine, plan.shared)
         shrink_cache(engine, 0 if plan.prune_cache else work.config.resources.cache)
@@ -79,13 +76,13 @@ def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> CleanupProof
     )
 
 
-def keep(proof: CleanupProof, plan: CleanPlan, work: Workspace) -> Path | None:
+def keep(proof: CleanupProof, work: Workspace, *, forget: bool = False) -> Path | None:
     """Write the proof into the run's folder, or into the state folder if `.lyra/` goes or has no room.
 
     None if neither has: who cleans because a disk is full is not to fail by that.
     """
     places: list[Callable[[], Path]] = [lambda: work.folder, lambda: work.paths.state]
-    for place in places[1:] if plan.forget else places:
+    for place in places[1:] if forget else places:
         try:
             file = place() / FILE
             write_record(file, proof)
@@ -99,39 +96,6 @@ def keep(proof: CleanupProof, plan: CleanPlan, work: Workspace) -> Path | None:
     return None
 
 
-def _sweep(
-    plan: CleanPlan, work: Workspace, engine: Engine, removed: list[Owned]
-) -> tuple[tuple[Thing, ...], list[Residue]]:
-    """What the engine holds at the end, and what of it is residue; `removed` grows, also if this ends early."""
-    todo, things, reasons = list(plan.objects), plan.facts.things, dict(plan.held)
-    mine = plan.facts.claims  # what is claimed since belongs to a run that is going on
-    spared = {*plan.live, *plan.shared, *plan.held}
-    # where something was killed, the engine may still be making what it was asked for
-    empty, enough = 0, 2 if plan.facts.unfinished or plan.facts.crashed else 1
-    for scan in range(_SCANS):
-        if todo:
-            done = removal(engine, todo, things)
-            work.owner.removed(engine, done.gone)
-            removed += done.gone
-            reasons |= done.left
-            if done.fault is not None:
-                raise done.fault
-            if done.left:
-                time.sleep(_BETWEEN * (scan + 1))
-        things = everything(engine)
-        ours = [each for thing in things if (each := mine.of(thing)) is not None and each not in spared]
-        todo = [each for each in ours if each.run not in work.live_elsewhere()]
-        empty = 0 if todo else empty + 1
-        if empty == enough:
-            break
-    still = {*plan.held, *todo} & {each for thing in things if (each := mine.of(thing)) is not None}
-    return things, [residue_of(each, plan.held.get(each), reasons.get(each, "")) for each in sorted(still, key=_order)]
-
-
-def _order(item: Owned) -> tuple[str, str]:
-    return item.kind, item.name
-
-
 def _outside(plan: CleanPlan, work: Workspace) -> list[Residue]:
     """Take away what is ours outside of the engine's objects; what of it is left."""
     left = []
@@ -141,17 +105,22 @@ def _outside(plan: CleanPlan, work: Workspace) -> list[Residue]:
             DevStore(state).forget()
             forget_crashed(state, plan.facts.crashed)
     for state in dict.fromkeys([*plan.stop, *plan.purge]):
-        report = sandbox.down(state, purge=state in plan.purge)
-        left += [
-            Residue(kind="control group", name=path, why="the kernel keeps it", remove=f"rmdir {path}")
-            for path in report.left
-        ]
+        left += engine_ended(state, purge=state in plan.purge)
     if plan.forget:
         shutil.rmtree(work.paths.work, ignore_errors=True)
-    return left + _reapers_left(plan)
+    return left + reapers_left(plan)
 
 
-def _reapers_left(plan: CleanPlan) -> list[Residue]:
+def engine_ended(state: Path, *, purge: bool) -> list[Residue]:
+    """End the sandbox engine of a state folder; what of it is left."""
+    report = sandbox.down(state, purge=purge)
+    return [
+        Residue(kind="control group", name=path, why="the kernel keeps it", remove=f"rmdir {path}")
+        for path in report.left
+    ]
+
+
+def reapers_left(plan: CleanPlan) -> list[Residue]:
     """The reapers of killed runs, which end when they see that nothing is left for them to do."""
     deadline = time.monotonic() + _REAPERS
     while not plan.facts.live and (waiting := reapers(plan.facts.states)):

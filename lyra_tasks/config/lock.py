@@ -23,7 +23,7 @@ Sorted = Annotated[tuple[str, ...], AfterValidator(lambda value: tuple(sorted(se
 
 
 class _Locked(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
 
 
 class LockedImage(_Locked):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import types
 from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator
@@ -51,13 +55,22 @@ def _keys(model: type[BaseModel], table: str) -> Iterator[Key]:
             letter = _LETTERS.get(key, "X") if many and not listed else ""
             below.append((inner, f"[[{place}]]" if listed else f"{place}.{letter}" if letter else place))
         if inner is None or (table and not many):
-            yield Key(table, key, field.is_required(), _default(field), _text(field))
+            yield Key(table, key, field.is_required(), _default(field), _texts(model).get(name, ""))
     for inner, place in below:
         yield from _keys(inner, place)
 
 
-def _text(field: FieldInfo) -> str:
-    return " ".join((field.description or "").split())
+@cache
+def _texts(model: type[BaseModel]) -> Mapping[str, str]:
+    """The text under each field of a table: read here alone, since every word loads the models and few show it."""
+    found: dict[str, str] = {}
+    for each in reversed([each for each in model.__mro__ if each.__module__.startswith("lyra_tasks.")]):
+        (definition,) = ast.parse(inspect.getsource(each)).body
+        for field, text in pairwise(definition.body if isinstance(definition, ast.ClassDef) else ()):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
+                    found[name] = " ".join(said.split())
+    return found
 
 
 def _default(field: FieldInfo) -> str:
@@ -114,13 +127,13 @@ _MODELS: Mapping[str, type[BaseModel]] = {model.__name__: model for model in _al
 
 def _plain(definition: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     """A table's schema as TOML has it: no null, no invented titles, defaults as they are written."""
-    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    names = {field.alias or name: name for name, field in model.model_fields.items()}
     for key, described in definition["properties"].items():
         described.pop("title", None)
         described.pop("default", None)
-        if default := _default(fields[key]):
+        if default := _default(model.model_fields[names[key]]):
             described["default"] = json.loads(default)
-        described["description"] = _text(fields[key])
+        described["description"] = _texts(model).get(names[key], "")
         if "patternProperties" in described:
             described["additionalProperties"] = False
         arms = [arm for arm in described.get("anyOf", []) if arm.get("type") != "null"]

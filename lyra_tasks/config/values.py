@@ -39,6 +39,4 @@ class Table(BaseModel):
     The text under a key is its description: in the JSON Schema and in docs/configuration.md.
     """
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)

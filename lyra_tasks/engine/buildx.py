@@ -82,6 +82,11 @@ def bake(
     return document
 
 
+def prepare() -> None:
+    """Import what a build needs, which takes a while: to be done while something else is waited for."""
+    import python_on_whales  # noqa: F401
+
+
 def _docker(engine: Engine) -> list[str]:
     from python_on_whales import DockerClient
     from python_on_whales.client_config import ClientNotFoundError

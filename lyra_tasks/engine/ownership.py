@@ -65,12 +65,14 @@ class Owner:
 
         `private` are references that only Lyra gives; others are ours only if the image's label says so, too.
         """
+        names = list(references)
         with engine_faults("looking for images"):
-            held = {tag: image["Id"] for image in engine.api.images() for tag in image.get("RepoTags") or []}
+            # of these alone: an engine adds up the sizes of all that it lists
+            listed = engine.api.images(filters={"reference": names}) if names else []
+        held = {tag: image["Id"] for image in listed for tag in image.get("RepoTags") or []}
         common = {"kind": IMAGE, "engine": engine.facts.id, "private": private}
         self.journal.extend(
-            self.run,
-            [("intent", {**common, "name": name, "before": held.get(name, "")}) for name in references],
+            self.run, [("intent", {**common, "name": name, "before": held.get(name, "")}) for name in names]
         )
 
     def made(self, kind: str, ids: dict[str, str]) -> None:

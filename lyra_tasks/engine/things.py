@@ -22,7 +22,8 @@ LABEL_TITLE = "org.opencontainers.image.title"
 class Thing:
     """An object in the engine. An image is one per reference; one without any goes by its id.
 
-    `uses` are the networks, volumes and image ids that a container holds on to, as (kind, name or id).
+    `uses` are the networks, volumes and image ids that a container holds on to, as (kind, name or id); `state` is the
+    engine's word for what a container does (`running`, `exited`, …).
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Thing:
     nonce: str = ""
     title: str = ""
     uses: frozenset[tuple[str, str]] = field(default=frozenset())
+    state: str = ""
 
 
 @engine_faults("looking at what it holds")
@@ -65,7 +67,8 @@ def _container(item: dict[str, Any]) -> Thing:
     uses = {(NETWORK, name) for name in networks} | {(VOLUME, name) for name in volumes} | {(IMAGE, item["ImageID"])}
     # a container that is being made, or removed, may have no name for a moment
     name = (item.get("Names") or [item["Id"]])[0].lstrip("/")
-    return Thing(CONTAINER, name, item["Id"], _label(item, LABEL_NONCE), uses=frozenset(uses))
+    nonce, state = _label(item, LABEL_NONCE), str(item.get("State", ""))
+    return Thing(CONTAINER, name, item["Id"], nonce, uses=frozenset(uses), state=state)
 
 
 def _images(engine: Engine) -> Iterator[Thing]:

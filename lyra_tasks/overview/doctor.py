@@ -195,7 +195,7 @@ def _leftovers(facts: Facts) -> Iterator[Finding]:
     for root, names in facts.orphans.items():
         yield Finding(
             "leftovers", "warning", f"{root} is gone, and left {', '.join(names)}",
-            f"bring a checkout back to {root} and `clean` there, or remove them by hand",
+            f"clean --gone (or bring a checkout back to {root}, and `clean` there)",
         )  # fmt: skip
     if not facts.crashed and not facts.orphans:
         yield Finding("leftovers", "ok", "none")

@@ -116,6 +116,7 @@ def _of_engine(facts: Facts, engine: Engine, paths: Paths) -> Facts:
         if other[0].is_gone:
             theirs = claims_of(history(each.journal for each in other), engine.facts.id)
             names = tuple(f"{each.kind} {each.name}" for each in held if theirs.of(each) is not None)
+            names += ("a private engine",) if any(sandbox.has_data(each.state) for each in other) else ()
             orphans |= {str(other[0].root): names} if names else {}
     versions = _tried(lambda: components(engine))
     return replace(

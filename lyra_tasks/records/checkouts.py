@@ -16,6 +16,8 @@ from lyra_tasks.records.store import Record, read_record, write_record
 from lyra_tasks.run import Paths
 
 _FILE = "checkout.json"
+_MOVABLE = (Path("/media"), Path("/mnt"), Path("/run/media"), Path("/Volumes"))
+_FIXED = Path("/etc/fstab")
 
 
 class CheckoutRecord(Record):
@@ -40,8 +42,31 @@ class Checkout:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the checkout was deleted or moved away; not where that cannot be known."""
-        return self.root is not None and not self.root.exists()
+        """Whether the checkout was deleted or moved away, or its disk is not there; not where that cannot be known."""
+        try:
+            return self.root is not None and not self.root.exists()
+        except OSError:
+            return False
+
+    @property
+    def doubt(self) -> str:
+        """Why a checkout that is gone may only be out of reach: on a disk that is not mounted now. Empty if it is not.
+
+        Where a disk belongs is an empty folder, below one for such places, or named in the list of file systems.
+        """
+        if self.root is None:
+            return ""
+        try:
+            place = next(each for each in self.root.parents if each.exists())
+            disk = next(each for each in (place, *place.parents) if each.is_mount())
+            empty = not any(place.iterdir())
+        except OSError as error:
+            return f"{error.filename} cannot be looked into"
+        if any(self.root.is_relative_to(each) for each in _fixed_places()):
+            return f"a disk of {_FIXED} belongs there, which is not mounted"
+        if any(self.root.is_relative_to(each) and not disk.is_relative_to(each) for each in _MOVABLE):
+            return "disks that come and go are mounted there"
+        return f"{place} is empty, as where a disk is not mounted" if empty else ""
 
 
 def note_checkout(paths: Paths) -> None:
@@ -87,3 +112,14 @@ def _all(paths: Paths) -> Iterator[Checkout]:
 def _place(project_id: str) -> str:
     """The part of a project id that stands for the folder, whatever the project is called."""
     return project_id.rpartition("-")[2]
+
+
+def _fixed_places() -> Iterator[Path]:
+    """Where the system's own list of file systems puts one that is not mounted now."""
+    try:
+        lines = _FIXED.read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for fields in (line.split() for line in lines if not line.lstrip().startswith("#")):
+        if len(fields) > 1 and fields[1].startswith("/") and not Path(fields[1]).is_mount():
+            yield Path(fields[1])

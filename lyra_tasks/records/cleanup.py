@@ -35,6 +35,13 @@ class Residue(Record):
     remove: str
 
 
+class Forgotten(Record):
+    """A state folder that was deleted since its checkout is gone: where that was."""
+
+    root: str
+    state: str
+
+
 class Inventory(Record):
     """All that the engine holds, whoever made it, and what this checkout has outside of it; sizes in bytes."""
 
@@ -56,7 +63,7 @@ class CleanupProof(Record):
 
     schema_: Literal["lyra.cleanup/1"] = Field(default="lyra.cleanup/1", alias="schema")
     run: str
-    level: Literal["objects", "cache", "all"]
+    level: Literal["objects", "cache", "all", "gone"]
     started_at: str
     seconds: float
     engine: dict[str, str] | None = Field(description="id and version; None if there was none to clean")
@@ -67,4 +74,5 @@ class CleanupProof(Record):
     residue: list[Residue]
     others_gone: list[str] = Field(description="objects that are not ours and went meanwhile, by somebody else's hand")
     sandbox_stopped: bool
+    forgotten: list[Forgotten] = Field(default=[], description="of checkouts that are gone")
     clean: bool

@@ -17,7 +17,8 @@ R = TypeVar("R", bound="Record")
 class Record(BaseModel):
     """A persisted document: frozen, unknown keys are errors, the same rules on reading and on writing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    # built when one is first read or written: a word needs few of them
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
 
 
 def canonical(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lyra_tasks import console
+from lyra_tasks.errors import UsageError
 from lyra_tasks.tasks import development
 from lyra_tasks.tasks.session import workspace
 from lyra_tasks.tasks.word import dry, line_flags, next_words, number, word
@@ -84,14 +85,23 @@ def promote(c: Any, to: str = "", dry_run: bool = False, json: bool = False) -> 
 @word(
     cache="also empty the builder cache, where the builder is Lyra's own (the sandbox engine's)",
     all="also remove .lyra/, the builder cache and the sandbox engine's data; asks first",
+    gone="instead, remove what checkouts left whose folder is not there any more, and their journals; asks first",
 )
 def clean(
-    c: Any, cache: bool = False, all: bool = False, yes: bool = False, dry_run: bool = False, json: bool = False
+    c: Any,
+    cache: bool = False,
+    all: bool = False,
+    gone: bool = False,
+    yes: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
 ) -> None:
     """Remove every container, network, volume and image reference of this project; bundles and the journal stay."""
     from lyra_tasks.cleanup import facts, plan, run, show
     from lyra_tasks.records.dev import DevStore
 
+    if gone:
+        return _clean_gone(c, other=all or cache)
     work = workspace(in_part=True)
     found, engine = facts.gather(work)
     planned = plan.plan(found, "all" if all else "cache" if cache else "objects")
@@ -102,6 +112,22 @@ def clean(
     if engine is not None and not found.live and DevStore(work.paths.state).exists:
         development.before_cleaning(work)
     proof = run.run(planned, work, engine)
-    show.cleaned(proof, run.keep(proof, planned, work))
+    show.cleaned(proof, run.keep(proof, work, forget=planned.forget))
     run.require_clean(proof)
     return plan.require_nobody(planned)
+
+
+def _clean_gone(c: Any, *, other: bool) -> None:
+    from lyra_tasks.cleanup import gone, gone_facts, gone_plan, run, show_gone
+
+    if other:
+        raise UsageError("`clean --gone` cleans other checkouts", hint="clean this one by a word of its own")
+    work = workspace(in_part=True)
+    found, engine = gone_facts.gather(work)
+    planned = gone_plan.plan_gone(found)
+    if dry(c) or planned.empty:
+        return show_gone.planned(planned)
+    show_gone.agree(planned, yes="--yes" in line_flags())
+    proof = gone.run(planned, work, engine)
+    show_gone.cleaned(proof, run.keep(proof, work))
+    return run.require_clean(proof)

@@ -6,11 +6,13 @@ import pytest
 
 from lyra_tasks.cleanup.plan import CleanFacts, plan, require_nobody
 from lyra_tasks.engine.claims import Claims, Owned, claims_of
+from lyra_tasks.engine.remove import Step, steps
 from lyra_tasks.engine.things import CONTAINER, IMAGE, NETWORK, VOLUME, Thing
 from lyra_tasks.errors import LockedError
 from lyra_tasks.records.journal import Entry
 
 ENGINE = "engine-1"
+STATES = ("running", "created", "restarting")
 
 
 def journaled(*events: tuple[str, str, dict[str, object]]) -> Claims:
@@ -114,3 +116,19 @@ def test_the_levels_take_more_and_more() -> None:
     assert (cache.purge, everything.purge) == ((), (state,))
     assert everything.forget and not cache.forget
     assert not plan(CleanFacts(owned=MINE), "cache").prune_cache, "a builder that is not ours"
+
+
+def test_a_network_waits_for_processes_to_end_and_a_volume_for_containers_to_go() -> None:
+    uses = frozenset({(NETWORK, "n"), (VOLUME, "v")})
+    runs, was_made, restarts = (Thing(CONTAINER, each, each, uses=uses, state=each) for each in STATES)
+    owned = {each: Owned(CONTAINER, each, each, "r1") for each in (*STATES, "unknown")}
+    network, volume = Owned(NETWORK, "n", "7", "r1"), Owned(VOLUME, "v", "v", "r1")
+
+    found = steps([network, *owned.values(), volume], [runs, was_made, restarts])
+
+    assert found[Step(owned["running"])] == {Step(owned["running"], ends=True)}
+    assert found[Step(owned["created"])] == found[Step(owned["restarting"])] == found[Step(owned["unknown"])] == set()
+    assert found[Step(network)] == {
+        Step(owned["unknown"]), Step(owned["running"], ends=True), Step(owned["restarting"])
+    }, "one that was never started holds on to no network, of one that is not known it is not certain"  # fmt: skip
+    assert found[Step(volume)] == {Step(each) for each in owned.values()}

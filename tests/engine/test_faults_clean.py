@@ -31,7 +31,7 @@ from lyra_tasks.engine.sandbox import cgroups
 from lyra_tasks.engine.workspace import Workspace, open_workspace
 from lyra_tasks.errors import EngineUnavailableError
 from tests.conftest import Outcome, Project, tiny_project
-from tests.faults import becomes, refused
+from tests.faults import becomes, processes_with, refused
 
 DISK = "700m"
 
@@ -152,14 +152,14 @@ def test_an_engine_that_hangs_is_named_in_bounded_time_and_the_next_clean_goes_o
             facts.gather(working)
         assert time.monotonic() - began < 10
     monkeypatch.setattr(connect, "_FIRST_ANSWER", 20)
-    monkeypatch.setattr(cleaning, "_ANSWER", 2)
+    monkeypatch.setattr(cleaning, "ANSWER", 2)
     found, engine = facts.gather(working)
     with frail.frozen():
         began = time.monotonic()
         with pytest.raises(EngineUnavailableError, match="the engine stopped answering while removing"):
             cleaning.run(plan.plan(found, "objects"), working, engine)
         assert time.monotonic() - began < 15
-    monkeypatch.setattr(cleaning, "_ANSWER", 60)
+    monkeypatch.setattr(cleaning, "ANSWER", 60)
     clean(working)
     assert frail.containers() == []
 
@@ -186,6 +186,30 @@ def test_a_container_that_ignores_sigterm_does_not_hold_up_the_others(frail: Fra
     began = time.monotonic()
     clean(working)
     assert time.monotonic() - began < 9, "somebody waited ten seconds for a process that hears no SIGTERM"
+    assert frail.containers() == []
+
+
+def test_containers_that_the_engine_cannot_end_do_not_hold_up_the_others(frail: Frail, working: Workspace) -> None:
+    many(frail, working, 12)
+    listed = [each["Id"] for each in frail.api.containers(all=True)]
+    for each in listed:
+        frail.api.start(each)
+    stuck = listed[: max(working.engine.facts.cpus, 2)]
+    # what starts and ends a container's processes for the engine does not answer any more
+    shims = [pid for each in stuck for pid in processes_with(each)]
+    for pid in shims:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with frail.project.start("clean") as running:
+            assert becomes(lambda: len(frail.containers()) == len(stuck), 8), "the others waited for these"
+            for pid in shims:
+                os.kill(pid, signal.SIGCONT)
+            out, err = running.communicate(timeout=60)
+        assert running.returncode == 0, out + err
+    finally:
+        for pid in shims:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
     assert frail.containers() == []
 
 

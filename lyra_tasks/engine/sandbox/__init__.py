@@ -17,6 +17,7 @@ __all__ = [
     "Store",
     "behind",
     "down",
+    "engine_ids",
     "exec_in_network",
     "find",
     "has_data",
@@ -29,6 +30,11 @@ __all__ = [
 def has_data(state: Path) -> bool:
     """Whether an engine of this state folder, running or not, may hold images and volumes."""
     return (places_of(state).folder / "data").is_dir()
+
+
+def engine_ids(state: Path) -> set[str]:
+    """The ids of the engines whose data there is, as far as they are written down: from Engine 23.0 on."""
+    return {path.read_text().strip() for path in (places_of(state).folder / "data").glob("*/engine-id")}
 
 
 def is_recorded(state: Path) -> bool:

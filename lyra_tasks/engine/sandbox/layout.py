@@ -73,7 +73,7 @@ class Places:
 class Record(BaseModel):
     """What `sandbox.json` says about a started engine. `memory` in bytes; `started` in clock ticks since boot."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     schema_version: Literal[1] = 1
     suite: str

@@ -48,7 +48,7 @@ class Recipe:
 class Contents(BaseModel):
     """What an unpacked engine is made of: file name and sha256 of each package."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     schema_version: Literal[1] = 1
     suite: str
