@@ -23,8 +23,9 @@ from lyra_tasks.lab.dev_plan import LABEL_PLAN, DevPlan, Standing, Steps
 from lyra_tasks.lab.facts import gather as gather_facts
 from lyra_tasks.lab.ready import death
 from lyra_tasks.lab.run import place_files
-from lyra_tasks.lab.running import Lab, RunningService, remove_run
+from lyra_tasks.lab.running import Lab, RunningService
 from lyra_tasks.lab.sync import CarriedIn, Mirror, carry_in, mirrors, only_inside
+from lyra_tasks.lab.takedown import remove_run
 from lyra_tasks.records.dev import DevLab, DevService, DevSource, DevStore
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.rules.catalogue import EGRESS, READ_ONLY

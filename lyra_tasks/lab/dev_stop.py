@@ -11,8 +11,8 @@ from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import LyraError
 from lyra_tasks.lab.dev import mirrors_of
 from lyra_tasks.lab.logs import save
-from lyra_tasks.lab.running import remove_run
 from lyra_tasks.lab.sync import Edits, only_inside
+from lyra_tasks.lab.takedown import remove_run
 from lyra_tasks.records.dev import DevLab, DevStore
 
 

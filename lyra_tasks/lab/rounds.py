@@ -32,6 +32,12 @@ def make_checks(lab: Lab, group: PlannedGroup, means: Means, conduct: Conduct, r
 
     A service that dies meanwhile raises what it died of; the results so far are there.
     """
+    _make(lab, group, means, conduct, results)
+    if not lab.halt.enough.is_set() and (fault := lab.died_at_last()):
+        raise fault
+
+
+def _make(lab: Lab, group: PlannedGroup, means: Means, conduct: Conduct, results: list[CheckResult]) -> None:
     for number in range(1, conduct.repeat + 1):
         for test in group.tests:
             if lab.halt.enough.is_set():

@@ -14,19 +14,21 @@ from lyra_tasks import console
 from lyra_tasks.config.ports import AnyPort
 from lyra_tasks.engine import objects
 from lyra_tasks.engine.holder import holder_image
-from lyra_tasks.engine.ownership import Owned, Owner, owned
-from lyra_tasks.engine.remove import remove
+from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.engine.streams import LogFollower, StatsSampler
-from lyra_tasks.errors import PreconditionError, ResidueError, VerdictError
+from lyra_tasks.errors import PreconditionError, VerdictError
 from lyra_tasks.lab.halt import Halt
 from lyra_tasks.lab.plan import LabPlan, PlannedService
 from lyra_tasks.lab.ready import wait_until_ready
+from lyra_tasks.lab.takedown import remove_run
 from lyra_tasks.records.metrics import Event, event
 from lyra_tasks.rules.breach import Look
 from lyra_tasks.rules.containers import container_looks
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
+
+_KNOWN_AFTER = 10.0  # seconds in which an engine notices that a container has ended, however busy it is
 
 
 @dataclass
@@ -235,6 +237,13 @@ class Lab:
                     self._take_up(service, now)
         return None
 
+    def died_at_last(self) -> VerdictError | None:
+        """The same after the last check, when nothing follows that would show what the engine does not know yet."""
+        for service in self.services.values():
+            if not service.planned.service.oneshot and not objects.has_processes(self.engine, service.id):
+                objects.wait_for_end(self.engine, service.id, _KNOWN_AFTER)
+        return self.died()
+
     def _take_up(self, service: RunningService, now: objects.ContainerState) -> None:
         """Follow a service that a check has started again; its volumes are what they were, its ports are others."""
         service.ports, service.started_at = now.ports, now.started_at
@@ -272,26 +281,6 @@ class Lab:
                     service.last = objects.state(self.engine, service.id)
             finally:
                 remove_run(self.engine, self.owner, self.plan.prefix)
-
-
-def remove_run(engine: Engine, owner: Owner, prefix: str = "") -> None:
-    """Remove every object of a run whose name begins with `prefix`.
-
-    ResidueError names what the engine would not give back.
-    """
-    left: dict[Owned, str] = {}
-    for _ in range(3):
-        every = owned(engine, owner.journal.entries(), run=owner.run)
-        found = [each for each in every if each.name.startswith(prefix)]
-        if not found:
-            return
-        gone, left = remove(engine, found)
-        owner.removed(engine, gone)
-    raise ResidueError(
-        f"{len(left)} object(s) of this run could not be removed",
-        hint="run `clean`",
-        details=tuple(f"{item.kind} {item.name}: {reason}" for item, reason in left.items()),
-    )
 
 
 def _refuse_unlimited(name: str, warnings: list[str]) -> None:
