@@ -33,7 +33,7 @@ def check(c: Any, only: str = "", fast: bool = False) -> None:
     help={"engine": "test on this engine only (repeatable)", "path": "test this only (repeatable)"},
 )
 def matrix(c: Any, engine: Any = None, path: Any = None) -> None:
-    """Run the engine tests on every engine that is supported, and show a table; takes an hour and more."""
+    """Run the engine tests on every engine that is supported, and show a table; takes an hour."""
     command = [sys.executable, "-m", "tests.engines", *(f"--engine={name}" for name in engine or ()), *(path or ())]
     raise Exit(code=subprocess.run(command, cwd=_HERE, check=False).returncode)
 

@@ -19,6 +19,8 @@ from lyra_tasks.engine.sandbox import Store
 REPOSITORY = Path(__file__).resolve().parents[1]
 VARIABLE = "LYRA_TEST_ENGINE"
 DEFAULT = "26.1"
+# as `check` in tasks.py runs them
+WORKERS = ("--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def run(name: str, paths: Sequence[str]) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "tests.xml"
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *paths],
+            [sys.executable, "-m", "pytest", "-q", *WORKERS, f"--junitxml={report}", *paths],
             cwd=REPOSITORY,
             env={**os.environ, VARIABLE: name},
             check=False,
