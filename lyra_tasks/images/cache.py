@@ -85,7 +85,7 @@ class LayerCache:
         return None
 
     def complete(self, folder: Path, send: Callable[[], None]) -> dict[str, Layer]:
-        """Fill `folder` with blobs: those of expected layers that are kept as an engine had made them, and what is sent.
+        """Fill `folder` with blobs: the expected layers' that are kept as an engine had made them, and what is sent.
 
         `send` adds what is missing, and believes what is there, which is hashed meanwhile; if some of that turns out
         to be damaged, it is removed, and `send` is called again. Returns the layers out of the cache, by digest.
