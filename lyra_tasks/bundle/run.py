@@ -117,14 +117,12 @@ def _same(plan: PromotionPlan) -> Manifest:
 def _fill(plan: PromotionPlan, work: Workspace, stage: Path, page: Callable[[Documents], str]) -> Manifest:
     expected = {diff_id for each in plan.archives for diff_id in each.record.diff_ids}
     cache = LayerCache(work.paths.cache / "layers", work.config.resources.cache, expected)
-    held = packed(plan, work, stage / "spool", cache)
     (stage / layout.IMAGES).mkdir()
-    with ThreadPoolExecutor(1) as pool:
+    with packed(plan, work, stage, cache) as held, ThreadPoolExecutor(1) as pool:
         listed = [pool.submit(image_packages, held[each.image], work.paths.cache) for each in plan.archives]
         images = [_archived(plan, each, held[each.image], stage) for each in plan.archives]
         packages = [each.result() for each in listed]
-    cache.keep(held[plan.archives[0].image].spool)
-    shutil.rmtree(stage / "spool")
+        cache.keep(held[plan.archives[0].image].spool)
     manifest = manifest_of(plan, images)
     write_document(stage / layout.MANIFEST, manifest)
     for name, content in documents(plan, manifest, work.root).items():

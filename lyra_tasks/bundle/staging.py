@@ -22,9 +22,10 @@ def staging(folder: Path, word: str, *, sweep: str = "*") -> Iterator[Path]:
     that names `word`, to be run again, if the disk is full.
     """
     parent = folder.parent
-    for old in parent.glob(f"{STAGING}{sweep}"):
-        shutil.rmtree(old)
     stage = parent / f"{STAGING}{folder.name}"
+    for old in parent.glob(f"{STAGING}{sweep}"):
+        # what cannot be removed, since somebody else still writes there, is left to the next sweep
+        shutil.rmtree(old, ignore_errors=old != stage)
     try:
         stage.mkdir()
         yield stage
