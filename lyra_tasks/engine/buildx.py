@@ -37,6 +37,16 @@ ENVIRONMENT = {
 }
 
 
+def literal(definition: str) -> str:
+    """A bake definition, written as JSON, that means what it says: `${` and `%{` would begin an expression in it."""
+    return definition.replace("${", "$${").replace("%{", "%%{")
+
+
+def destination(place: Path) -> str:
+    """The `dest` of an output, which Buildx reads as a field of CSV: a path may hold a comma."""
+    return '"dest={}"'.format(str(place).replace('"', '""'))
+
+
 def bake(
     engine: Engine,
     definition: Path,

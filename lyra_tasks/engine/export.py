@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lyra_tasks.engine.buildx import bake
+from lyra_tasks.engine.buildx import bake, destination, literal
 from lyra_tasks.engine.objects import inspect_image
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def export(engine: Engine, images: Sequence[Exported], layout: Path, folder: Pat
     nothing = folder / "context"
     nothing.mkdir(parents=True, exist_ok=True)
     definition = folder / "export.json"
-    definition.write_text(json.dumps(_definition(images, layout, nothing)))
+    definition.write_text(literal(json.dumps(_definition(images, layout, nothing))))
     bake(
         engine,
         definition,
@@ -60,14 +60,13 @@ def export(engine: Engine, images: Sequence[Exported], layout: Path, folder: Pat
 
 
 def _definition(images: Sequence[Exported], layout: Path, context: Path) -> dict[str, Any]:
-    """A bake definition that builds nothing; `dest` is quoted as CSV, which is what Buildx reads there."""
-    place = str(layout).replace('"', '""')
+    """A bake definition that builds nothing."""
     targets = {
         f"image-{number}": {
             "context": str(context),
             "dockerfile-inline": f"FROM {image.reference}\n",
             "platforms": [image.platform],
-            "output": [f'type=oci,tar=false,"dest={place}"'],
+            "output": [f"type=oci,tar=false,{destination(layout)}"],
         }
         for number, image in enumerate(images)
     }
