@@ -33,8 +33,8 @@ def packed(plan: PromotionPlan, work: Workspace, stage: Path, cache: LayerCache)
     # not in `stage`: the Buildx of a promotion that is killed goes on for a moment, and would make folders there anew
     aside = Path(tempfile.mkdtemp(dir=stage.parent, prefix=f"{STAGING}export-"))
     spool = stage / "spool"
-    spool.mkdir()
     try:
+        spool.mkdir()
         found = _exported(plan, work, aside, cache) or _saved(plan, work, spool, cache)
         _require_tested(plan, found)
         yield found
