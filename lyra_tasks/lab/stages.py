@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from lyra_tasks.engine.materials import (
 )
 from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.errors import BuildError
+from lyra_tasks.files import walk
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -129,10 +129,10 @@ def _bring_in(exported: Path, results: Path) -> str:
 
 
 def _files(top: Path) -> Iterator[tuple[str, Path]]:
-    for folder, below, names in os.walk(top):
-        links = [name for name in below if Path(folder, name).is_symlink()]
+    for folder, below, names in walk(top):
+        links = [name for name in below if (folder / name).is_symlink()]
         for name in sorted((*names, *links)):
-            path = Path(folder, name)
+            path = folder / name
             yield path.relative_to(top).as_posix(), path
 
 

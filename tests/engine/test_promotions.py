@@ -93,7 +93,7 @@ def shelf(tested: Project) -> Iterator[Path]:
 def only_the_first(shelf: Path) -> None:
     for path in shelf.iterdir():
         if path.name not in {"1.0.0", layout.INDEX, ".lock"}:
-            shutil.rmtree(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     enter(shelf, read_manifest(shelf / "1.0.0"), 5)
     assert [each.version for each in read_index(shelf, "tiny").versions] == ["1.0.0"]
 
