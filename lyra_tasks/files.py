@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -42,11 +43,24 @@ def copy_folder(source: Path, target: Path) -> None:
 
     `shutil.copytree` would gather faults into one that does not say that a disk is full.
     """
-    for folder, _, names in os.walk(source):
-        place = target / Path(folder).relative_to(source)
+    for folder, _, names in walk(source) if source.exists() else ():
+        place = target / folder.relative_to(source)
         place.mkdir(parents=True, exist_ok=True)
         for name in names:
-            shutil.copyfile(Path(folder, name), place / name)
+            shutil.copyfile(folder / name, place / name)
+
+
+def walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Every folder from `top` on, with the names of the folders and files in it.
+
+    `os.walk` passes over a folder that cannot be read, as if nothing were in it; here that is raised.
+    """
+    for folder, below, names in os.walk(top, onerror=_raise):
+        yield Path(folder), below, names
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def sync(handle: int) -> None:

@@ -38,3 +38,26 @@ def test_a_disk_that_fails_while_it_syncs_is_a_fault_and_leaves_what_was_there(
     with pytest.raises(OSError, match="Input/output error"):
         files.write_file(tmp_path / "file", b"after")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
+
+
+@pytest.mark.parametrize("unreadable", [".", "below"])
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreadable: str
+) -> None:
+    top = tmp_path / "top"
+    (top / "below").mkdir(parents=True)
+    for path in (top / "one", top / "below" / "two"):
+        path.write_text("here")
+    whole = {path.relative_to(top) for path in top.rglob("*") if path.is_file()}
+    assert {(folder / name).relative_to(top) for folder, _, names in files.walk(top) for name in names} == whole
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if Path(path) == top / unreadable:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for fails in (lambda: list(files.walk(top)), lambda: files.copy_folder(top, tmp_path / "copy")):
+        with pytest.raises(OSError, match="No space left"):
+            fails()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.build.plan import BuildPlan, PlannedImage
-from lyra_tasks.engine.buildx import bake, metadata_of
+from lyra_tasks.engine.buildx import bake, literal, metadata_of
 from lyra_tasks.engine.materials import build_bases, built_image, secret_lines
 from lyra_tasks.engine.objects import load
 from lyra_tasks.engine.ownership import Owner
@@ -40,7 +40,7 @@ class Built:
 
 def definition_text(plan: BuildPlan) -> str:
     """The bake definition that Buildx reads, as it is shown and kept: what is declared as a secret is blotted out."""
-    return without(_definition(plan), blotted_out(plan.config, Path(plan.facts.materials.root)))
+    return literal(without(_definition(plan), blotted_out(plan.config, Path(plan.facts.materials.root))))
 
 
 def _definition(plan: BuildPlan) -> str:
@@ -53,7 +53,7 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
     Raises BuildError with the last lines of the log, VerdictError for an image that Proxima could not hold.
     """
     definition = folder / "bake.json"
-    definition.write_text(_definition(plan))
+    definition.write_text(literal(_definition(plan)))
     (folder / "logs").mkdir(exist_ok=True)
     call = partial(
         bake,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lyra_tasks.bundle import layout
 from lyra_tasks.errors import BundleError
-from lyra_tasks.files import write_file
+from lyra_tasks.files import walk, write_file
 
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\\\udc80-\udcff]+")
@@ -61,9 +61,9 @@ def inventory(bundle: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
     """
     files: dict[str, Path] = {}
     strange: list[str] = []
-    for folder, folders, names in os.walk(bundle):
+    for folder, folders, names in walk(bundle):
         for entry in (*folders, *names):
-            path = Path(folder, entry)
+            path = folder / entry
             name = path.relative_to(bundle).as_posix()
             if len(files) + len(strange) >= _MAX_FILES:
                 raise BundleError(f"{bundle}: holds more than {_MAX_FILES} files, which is not believable")

@@ -17,6 +17,7 @@ from lyra_tasks.bundle.contents import archive_annotations, documents, json_text
 from lyra_tasks.bundle.described import described, version_before
 from lyra_tasks.bundle.difference import difference
 from lyra_tasks.bundle.manifest import BundledImage, ImageLayer, Manifest, write_document
+from lyra_tasks.bundle.packing import packed
 from lyra_tasks.bundle.plan import PlannedArchive, PromotionPlan
 from lyra_tasks.bundle.read import read_index, read_manifest
 from lyra_tasks.bundle.reported import documents_of_bundle, previous_document
@@ -24,13 +25,12 @@ from lyra_tasks.bundle.sbom import from_tool, image_packages, sbom
 from lyra_tasks.bundle.signature import sign, signing_key
 from lyra_tasks.bundle.staging import free_bytes, publish, staging, warn_if_open
 from lyra_tasks.bundle.versions import enter
-from lyra_tasks.engine.objects import saved
-from lyra_tasks.errors import BundleError, ImmutableError
+from lyra_tasks.errors import ImmutableError
 from lyra_tasks.files import copy_folder, write_file
 from lyra_tasks.images.archive import write_archive
-from lyra_tasks.images.cache import CacheMissError, LayerCache
+from lyra_tasks.images.cache import LayerCache
 from lyra_tasks.images.check import check_archive
-from lyra_tasks.images.pack import PackedImage, Wanted, pack
+from lyra_tasks.images.pack import PackedImage
 from lyra_tasks.records.documents import Documents
 from lyra_tasks.records.evidence import CHECKS, LOGS
 from lyra_tasks.records.journal import Entry
@@ -117,20 +117,18 @@ def _same(plan: PromotionPlan) -> Manifest:
 def _fill(plan: PromotionPlan, work: Workspace, stage: Path, page: Callable[[Documents], str]) -> Manifest:
     expected = {diff_id for each in plan.archives for diff_id in each.record.diff_ids}
     cache = LayerCache(work.paths.cache / "layers", work.config.resources.cache, expected)
-    packed = _packed(plan, work, stage / "spool", cache)
     (stage / layout.IMAGES).mkdir()
-    with ThreadPoolExecutor(1) as pool:
-        listed = [pool.submit(image_packages, packed[each.image], work.paths.cache) for each in plan.archives]
-        images = [_archived(plan, each, packed[each.image], stage) for each in plan.archives]
+    with packed(plan, work, stage, cache) as held, ThreadPoolExecutor(1) as pool:
+        listed = [pool.submit(image_packages, held[each.image], work.paths.cache) for each in plan.archives]
+        images = [_archived(plan, each, held[each.image], stage) for each in plan.archives]
         packages = [each.result() for each in listed]
-    cache.keep(stage / "spool")
-    shutil.rmtree(stage / "spool")
+        cache.keep(held[plan.archives[0].image].spool)
     manifest = manifest_of(plan, images)
     write_document(stage / layout.MANIFEST, manifest)
     for name, content in documents(plan, manifest, work.root).items():
         write_file(stage / name, content, mode=0o755 if name == layout.RECEIVE else 0o644)
-    for image, held in zip(images, packages, strict=True):
-        document = from_tool(stage / image.file, manifest, image) or sbom(manifest, image, held)
+    for image, listing in zip(images, packages, strict=True):
+        document = from_tool(stage / image.file, manifest, image) or sbom(manifest, image, listing)
         write_file(stage / layout.sbom_file(image.name), json_text(document).encode())
     _copy_evidence(plan, work, stage)
     before = version_before(plan.folder.parent, manifest.project, manifest.version)
@@ -142,31 +140,6 @@ def _fill(plan: PromotionPlan, work: Workspace, stage: Path, page: Callable[[Doc
     if plan.config.promotion.sign:
         sign(stage, signing_key(plan.config.promotion.sign, work.root))
     return manifest
-
-
-def _packed(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache) -> dict[str, PackedImage]:
-    """All images out of one stream of the engine: layers that they share are sent once."""
-    spool.mkdir()
-    try:
-        packed = _from_engine(plan, work, spool, cache)
-    except CacheMissError:  # an entry that was damaged, or about another layer that looks alike
-        cache.distrust()
-        packed = _from_engine(plan, work, spool, cache)
-    for each in plan.archives:
-        identity = packed[each.image].identity
-        if identity.config_digest != each.record.config_digest:
-            raise BundleError(
-                f"{each.image}: the engine gave {identity.config_digest}, tested was {each.record.config_digest}",
-                hint="run `build test` again",
-            )
-    return packed
-
-
-def _from_engine(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache) -> dict[str, PackedImage]:
-    names = [each.record.engine_id for each in plan.archives]
-    wanted = {each.image: Wanted(each.record.engine_id, each.record.platform) for each in plan.archives}
-    with saved(work.engine, names) as stream, console.doing(f"packing {', '.join(wanted)}") as now:
-        return pack(now.counted(stream), wanted, spool, plan.compression, cache)
 
 
 def _archived(plan: PromotionPlan, archive: PlannedArchive, image: PackedImage, stage: Path) -> BundledImage:

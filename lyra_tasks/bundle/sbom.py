@@ -35,11 +35,11 @@ _TIMEOUT = 600.0  # seconds
 
 
 def image_packages(image: PackedImage, cache: Path) -> ImagePackages:
-    """What the layers of an image hold; a layer that was read before, as `cache` knows, is not read again.
+    """What the layers of an image hold; one that was read on the way or before, as `cache` knows, is not read again.
 
     BundleError if a layer is no file system.
     """
-    return merged(_layer_packages(layer, image.spool, cache) for layer in image.identity.layers)
+    return merged(_layer_packages(layer, image, cache) for layer in image.identity.layers)
 
 
 def sbom(manifest: Manifest, image: BundledImage, packages: ImagePackages) -> dict[str, Any]:
@@ -109,10 +109,10 @@ def from_tool(archive: Path, manifest: Manifest, image: BundledImage) -> dict[st
     return document
 
 
-def _layer_packages(layer: Layer, spool: Path, cache: Path) -> LayerPackages:
+def _layer_packages(layer: Layer, image: PackedImage, cache: Path) -> LayerPackages:
     found = known_packages(cache, layer.diff_id)
     if found is None:
-        found = _read(blob_path(spool, layer.digest), layer)
+        found = image.packages.get(layer.diff_id) or _read(blob_path(image.spool, layer.digest), layer)
         keep_packages(cache, layer.diff_id, found)
     return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.errors import NoSpaceError, is_full
-from lyra_tasks.files import STAGING, sync, sync_folder
+from lyra_tasks.files import STAGING, sync, sync_folder, walk
 
 
 @contextmanager
@@ -22,9 +22,10 @@ def staging(folder: Path, word: str, *, sweep: str = "*") -> Iterator[Path]:
     that names `word`, to be run again, if the disk is full.
     """
     parent = folder.parent
-    for old in parent.glob(f"{STAGING}{sweep}"):
-        shutil.rmtree(old)
     stage = parent / f"{STAGING}{folder.name}"
+    for old in parent.glob(f"{STAGING}{sweep}"):
+        # what cannot be removed, since somebody else still writes there, is left to the next sweep
+        shutil.rmtree(old, ignore_errors=old != stage)
     try:
         stage.mkdir()
         yield stage
@@ -64,14 +65,14 @@ def free_bytes(folder: Path) -> int:
 
 def publish(stage: Path, folder: Path) -> None:
     """Make all of `stage` durable, and give it its name; what had that name before is removed afterwards."""
-    for place, _, names in os.walk(stage):
+    for place, _, names in walk(stage):
         for name in names:
-            handle = os.open(Path(place, name), os.O_RDONLY)
+            handle = os.open(place / name, os.O_RDONLY)
             try:
                 sync(handle)
             finally:
                 os.close(handle)
-        sync_folder(Path(place))
+        sync_folder(place)
     aside = stage.with_name(f"{stage.name}.old")
     if folder.exists():
         folder.rename(aside)

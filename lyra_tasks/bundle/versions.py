@@ -21,6 +21,8 @@ def enter(bundles: Path, manifest: Manifest, keep_snapshots: int) -> tuple[str, 
 
     The caller holds the lock over `bundles`. Returns what was dropped.
     """
+    for left in bundles.glob(f".{layout.INDEX}.*"):  # written by a promotion that was killed before the renaming
+        left.unlink()
     there = read_index(bundles, manifest.project)
     index = _as_on_disk(bundles, there).with_entry(_entry(manifest))
     snapshots = [each.version for each in index.versions if each.is_snapshot and each.version != manifest.version]

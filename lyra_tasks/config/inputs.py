@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lyra_tasks.config.file_hashes import FileHashes
 from lyra_tasks.config.find import shown
 from lyra_tasks.config.models import Image
 from lyra_tasks.errors import ConfigurationError
@@ -29,7 +30,7 @@ def input_hashes(root: Path, image: Image, *, platform: str, commit: str, bases:
     """One hash per kind of input: `context`, `dockerfile`, `args`, `target`, `bases`, `platform`, `commit`."""
     dockerfile = dockerfile_path(root, image)
     return {
-        "context": context_hash(root / image.context, dockerfile),
+        "context": context_hash(root / image.context, dockerfile, hashes_of(root, image)),
         "dockerfile": hashlib.sha256(dockerfile.read_bytes()).hexdigest(),
         "args": _text_hash(sorted(image.args.items())),
         "target": image.target,
@@ -44,24 +45,31 @@ def changed(recorded: Mapping[str, str], current: Mapping[str, str]) -> tuple[st
     return tuple(sorted(key for key in {*recorded, *current} if recorded.get(key) != current.get(key)))
 
 
-def context_hash(context: Path, dockerfile: Path) -> str:
+def hashes_of(root: Path, image: Image) -> FileHashes:
+    """The hashes of large files that are known from before, in `.lyra/` of the project."""
+    key = hashlib.sha256(f"{image.context}\0{image.dockerfile}".encode()).hexdigest()[:16]
+    return FileHashes(root / ".lyra" / "hashes" / f"{key}.json")
+
+
+def context_hash(context: Path, dockerfile: Path, hashes: FileHashes) -> str:
     """A hash of the context as the builder sees it: names, kinds, executable bits and contents, without the ignored."""
     total = hashlib.sha256()
-    for name, path, mode in sorted(context_files(context, dockerfile)):
+    for name, path, seen in sorted(context_files(context, dockerfile), key=lambda each: each[:2]):
+        mode = seen.st_mode
         if stat.S_ISLNK(mode):
             kind, content = "link", os.fsencode(path.readlink())
         elif stat.S_ISREG(mode):
             kind = "program" if mode & 0o111 else "file"
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").digest()
+            content = hashes.digest(path, seen.st_size)
         else:
             kind, content = "other", b""
         total.update(f"{kind}\0{name}\0{len(content)}\0".encode("utf-8", "surrogateescape") + content)
+    hashes.keep()
     return total.hexdigest()
 
 
-def context_files(context: Path, dockerfile: Path) -> Iterator[tuple[str, Path, int]]:
-    """Every entry of a build context that `.dockerignore` leaves in, as (name, path, mode); folders are not entries."""
+def context_files(context: Path, dockerfile: Path) -> Iterator[tuple[str, Path, os.stat_result]]:
+    """Every entry of a build context that `.dockerignore` leaves in: name, path, status; folders are not entries."""
     ignored = ignore_patterns(context, dockerfile)
     pending = [""]
     while pending:
@@ -74,7 +82,7 @@ def context_files(context: Path, dockerfile: Path) -> Iterator[tuple[str, Path, 
                     if not ignored.matches(name) or any(pattern.startswith("!") for pattern in ignored.patterns):
                         pending.append(f"{name}/")
                 elif not ignored.matches(name):
-                    yield name, Path(entry.path), entry.stat(follow_symlinks=False).st_mode
+                    yield name, Path(entry.path), entry.stat(follow_symlinks=False)
 
 
 def ignore_patterns(context: Path, dockerfile: Path) -> PatternMatcher:

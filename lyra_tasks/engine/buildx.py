@@ -26,6 +26,7 @@ Ending = Callable[[Callable[[], None]], AbstractContextManager[Any]]
 _TAIL = 25
 _FULL = "no space left on device"
 _GRACE = 3.0
+_EPOCH = "SOURCE_DATE_EPOCH"
 # Attestations would make every build's digest another one; the entitlement check asks about contexts outside of the
 # working directory, which are ours; a base that is only built on would stay in the engine as an image without a name.
 ENVIRONMENT = {
@@ -36,13 +37,23 @@ ENVIRONMENT = {
 }
 
 
+def literal(definition: str) -> str:
+    """A bake definition, written as JSON, that means what it says: `${` and `%{` would begin an expression in it."""
+    return definition.replace("${", "$${").replace("%{", "%%{")
+
+
+def destination(place: Path) -> str:
+    """The `dest` of an output, which Buildx reads as a field of CSV: a path may hold a comma."""
+    return '"dest={}"'.format(str(place).replace('"', '""'))
+
+
 def bake(
     engine: Engine,
     definition: Path,
     *,
     metadata: Path,
     log: Path,
-    epoch: int,
+    epoch: int | None,
     masked: tuple[str, ...] = (),
     targets: tuple[str, ...] = (),
     builder: Builder | None = None,
@@ -52,14 +63,18 @@ def bake(
     """Build `targets` of `definition` (default: its default group) in parallel; returns Buildx's metadata by target.
 
     BuildKit's progress goes to `log` and, unless `quiet`, to stderr, values in `masked` blotted out. BuildError carries
-    the last lines, NoSpaceError too. `ending` is given how to end the build, and entered while it runs.
+    the last lines, NoSpaceError too. `epoch` is the time of what is made, in seconds since 1970; None leaves times as
+    they are. `ending` is given how to end the build, and entered while it runs.
     """
     command: list[str | Path] = [
         *_docker(engine), *bake_words(engine, builder), "--progress", "plain", "--file", definition,
         "--metadata-file", metadata, *targets,
     ]  # fmt: skip
     chosen = engine.cli_environment if builder is None else builder_environment(engine)
-    environment = {**os.environ, **ENVIRONMENT, **chosen, "SOURCE_DATE_EPOCH": str(epoch)}
+    environment = {**os.environ, **ENVIRONMENT, **chosen}
+    environment.pop(_EPOCH, None)
+    if epoch is not None:
+        environment[_EPOCH] = str(epoch)
     tail: deque[str] = deque(maxlen=_TAIL)
     with (
         log.open("a", encoding="utf-8", buffering=1) as file,

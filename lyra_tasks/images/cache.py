@@ -11,7 +11,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from lyra_tasks.images.stage import Block
 from lyra_tasks.records.store import Record, canonical, read_record, write_record
 
 _ENCODINGS: dict[Compression, str] = {"gzip": "gzip-2", "zstd": "zstd-3"}  # codec and level
+_AS_IT_CAME = "engine"
 
 
 class CacheMissError(Exception):
@@ -77,10 +79,25 @@ class LayerCache:
         """The blob of an expected layer that begins with `start` and has `size` bytes, if it was compressed before."""
         first = _digest(start)
         for diff_id in self.expected if self.believed else ():
-            known = self._read(self._by_content(diff_id, compression))
+            known = self._read(self._by_content(diff_id, _ENCODINGS[compression]))
             if known and (known.diff_id, known.unpacked_size, known.start) == (diff_id, size, first):
                 return known if self._blob(known.digest).is_file() else None
         return None
+
+    def complete(self, folder: Path, send: Callable[[], None]) -> dict[str, Layer]:
+        """Fill `folder` with blobs: the expected layers' that are kept as an engine had made them, and what is sent.
+
+        `send` adds what is missing, and believes what is there, which is hashed meanwhile; if some of that turns out
+        to be damaged, it is removed, and `send` is called again. Returns the layers out of the cache, by digest.
+        """
+        lent = [each for each in self._stored() if self._lend(each, folder / _hex(each.digest))]
+        with ThreadPoolExecutor(1) as pool:
+            proving = pool.submit(lambda: [each for each in lent if self._prove(each, folder / _hex(each.digest))])
+            send()
+            proven = proving.result()
+        if len(proven) < len(lent):
+            send()
+        return {each.digest: each.layer for each in proven}
 
     def distrust(self) -> None:
         """Believe nothing from now on, after a CacheMissError; what is read then is entered anew."""
@@ -89,19 +106,7 @@ class LayerCache:
 
     def take(self, known: KnownLayer, target: Path) -> bool:
         """Give the blob the further name `target`, and say whether it is what it should be; a bad one is removed."""
-        blob = self._blob(known.digest)
-        try:
-            _link(blob, target)
-            with target.open("rb") as file:
-                found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-            if found == known.digest:
-                os.utime(blob)
-                return True
-        except FileNotFoundError:
-            pass
-        target.unlink(missing_ok=True)
-        blob.unlink(missing_ok=True)
-        return False
+        return self._lend(known, target) and self._prove(known, target)
 
     def unpacked(self, digest: str) -> Layer | None:
         """What the blob of this digest was found to hold, if it was unpacked before."""
@@ -109,7 +114,7 @@ class LayerCache:
         return known.layer if known and known.digest == digest else None
 
     def note(self, layer: Layer, start: Block = b"", compression: Compression | None = None) -> None:
-        """Remember a layer until `keep`; with `compression`, its blob is to be kept, too."""
+        """Remember a layer until `keep`; with `compression`, it is one that was compressed here."""
         known = KnownLayer(
             media_type=layer.media_type,
             digest=layer.digest,
@@ -120,16 +125,47 @@ class LayerCache:
         )
         self._new.append((known, compression))
 
+    def forget(self) -> None:
+        """Enter nothing of what was noted so far."""
+        self._new.clear()
+
     def keep(self, spool: Path) -> None:
         """Enter what was noted, now that all of it was read back; a disk that is full only leaves the cache smaller."""
         with suppress(OSError, PreconditionError):
             for known, compression in self._new:
-                if compression:
-                    self._keep_blob(spool / _hex(known.digest), known.digest)
-                    write_record(self._by_content(known.diff_id, compression), known)
-                else:
+                self._keep_blob(spool / _hex(known.digest), known.digest)
+                encoding = _ENCODINGS[compression] if compression else _AS_IT_CAME
+                write_record(self._by_content(known.diff_id, encoding), known)
+                if not compression:
                     write_record(self._proof(known.digest), known)
             self._prune()
+
+    def _stored(self) -> Iterator[KnownLayer]:
+        for diff_id in self.expected if self.believed else ():
+            known = self._read(self._by_content(diff_id, _AS_IT_CAME))
+            if known and known.diff_id == diff_id:
+                yield known
+
+    def _lend(self, known: KnownLayer, target: Path) -> bool:
+        """Give the blob the further name `target`, unproven; False if it is gone."""
+        try:
+            _link(self._blob(known.digest), target)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _prove(self, known: KnownLayer, target: Path) -> bool:
+        """Whether the blob that was lent to `target` is what it should be; a bad one is removed, there and here."""
+        blob = self._blob(known.digest)
+        with target.open("rb") as file:
+            found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        if found != known.digest:
+            target.unlink()
+            blob.unlink(missing_ok=True)
+            return False
+        with suppress(FileNotFoundError):  # another run has made room meanwhile
+            os.utime(blob)
+        return True
 
     def _keep_blob(self, source: Path, digest: str) -> None:
         blob = self._blob(digest)
@@ -158,8 +194,8 @@ class LayerCache:
     def _blob(self, digest: str) -> Path:
         return self.folder / "blobs" / _hex(digest)
 
-    def _by_content(self, diff_id: str, compression: Compression) -> Path:
-        return self.folder / "compressed" / f"{_hex(diff_id)}.{_ENCODINGS[compression]}.json"
+    def _by_content(self, diff_id: str, encoding: str) -> Path:
+        return self.folder / "compressed" / f"{_hex(diff_id)}.{encoding}.json"
 
     def _proof(self, digest: str) -> Path:
         return self.folder / "unpacked" / f"{_hex(digest)}.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, Protocol
 
 from lyra_tasks.errors import BundleError
@@ -104,12 +104,30 @@ def digest(blocks: Iterable[Block], target: Digester) -> Digester:
     return target
 
 
-def measure(blocks: Iterable[Block], codec: Codec, where: str, limit: int | None = None) -> Digester:
-    """Digest and size of what the blocks unpack to, hashed in a thread of its own; errors and limit as `unpack`."""
+def measure(
+    blocks: Iterable[Block],
+    codec: Codec,
+    where: str,
+    limit: int | None = None,
+    look: Callable[[Iterator[Block]], object] | None = None,
+) -> Digester:
+    """Digest and size of what the blocks unpack to, hashed in a thread of its own; errors and limit as `unpack`.
+
+    `look` is given the unpacked pieces as they come, and must not change them.
+    """
     with Stage(lambda pieces: digest(pieces, Digester())) as hasher:
-        for piece in unpack(blocks, codec, where, limit):
-            hasher.put(piece)
+        pieces = _passed_on(unpack(blocks, codec, where, limit), hasher)
+        if look:
+            look(pieces)
+        for _ in pieces:
+            pass
         return hasher.finish()
+
+
+def _passed_on(pieces: Iterable[Block], stage: Stage[Digester]) -> Iterator[Block]:
+    for piece in pieces:
+        stage.put(piece)
+        yield piece
 
 
 def unpack(blocks: Iterable[Block], codec: Codec, where: str, limit: int | None = None) -> Iterator[Block]:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
-from lyra_tasks.errors import NoSpaceError, is_full
+from lyra_tasks.errors import BundleError, NoSpaceError, is_full
 from lyra_tasks.images.cache import CacheMissError, KnownLayer, LayerCache
 from lyra_tasks.images.codec import Codec, Compression, Digester, Writable, codec_of, compress, digest, measure, unpack
 from lyra_tasks.images.identity import Layer
+from lyra_tasks.images.packages import LayerPackages, read_layer
 from lyra_tasks.images.stage import Block, Stage
 from lyra_tasks.images.tarball import BLOCK
 
@@ -27,64 +29,112 @@ _MEDIA_TYPES: dict[Codec, str] = {
 
 @dataclass(frozen=True)
 class SpooledLayer:
-    """A layer in the spool; `fresh` where its blob was compressed just now, and nobody has unpacked it yet."""
+    """A layer in the spool; `fresh` where its blob was compressed just now, and nobody has unpacked it yet.
+
+    `packages` is what it says, where that was asked for and the layer was unpacked on the way.
+    """
 
     layer: Layer
     fresh: bool
+    packages: LayerPackages | None = None
 
 
-def spool_layer(
-    blocks: Iterator[Block],
-    spool: Path,
-    compression: Compression,
-    where: str,
-    *,
-    size: int = 0,
-    claimed: str = "",
-    cache: LayerCache | None = None,
-) -> SpooledLayer:
-    """Read one layer into `spool`, as a file named by its digest, with bounded memory.
+@dataclass(frozen=True)
+class Spool:
+    """The folder that layers go to, how they are compressed there, and what is known of them.
 
-    A blob that every engine in question reads (gzip always, zstd where `compression` is zstd) is kept byte for byte;
-    anything else is compressed. What `cache` knows of a layer of `size` bytes, or of a blob that is `claimed` to have a
-    digest, is not done again. BundleError naming `where` if the data is damaged, NoSpaceError if the disk is full,
+    With `packages`, what a layer says is read off while it is unpacked anyway.
+    """
+
+    folder: Path
+    compression: Compression
+    cache: LayerCache | None = None
+    packages: bool = False
+
+
+def spool_layer(blocks: Iterator[Block], spool: Spool, where: str, *, size: int = 0, claimed: str = "") -> SpooledLayer:
+    """Read one layer into the spool, as a file named by its digest, with bounded memory.
+
+    A blob that every engine in question reads (gzip always, zstd where that is the compression) is kept byte for byte;
+    anything else is compressed. What the cache knows of a layer of `size` bytes, or of a blob that is `claimed` to have
+    a digest, is not done again. BundleError naming `where` if the data is damaged, NoSpaceError if the disk is full,
     CacheMissError if it must be read again without the cache.
     """
+    cache, folder = spool.cache, spool.folder
     first = next(blocks, b"")
     codec = codec_of(first)
-    if cache and codec == "none" and (known := cache.compressed(first, size, compression)):
-        return SpooledLayer(_known(chain([first], blocks), spool, cache, known), fresh=False)
-    kept = codec in {"gzip", compression}
+    if cache and codec == "none" and (known := cache.compressed(first, size, spool.compression)):
+        return SpooledLayer(_known(chain([first], blocks), folder, cache, known), fresh=False)
+    kept = codec in {"gzip", spool.compression}
     proven = cache.unpacked(claimed) if cache and kept else None
-    packing = _write if kept else partial(_recompress, codec=codec, compression=compression, where=where)
-    with room_for(spool), tempfile.NamedTemporaryFile(dir=spool, delete=False) as file:
+    packing = _write if kept else partial(_recompress, codec=codec, compression=spool.compression, where=where)
+    look = _Look(where) if spool.packages else None
+    with room_for(folder), tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
         try:
             if proven:
                 blob, content = _write(chain([first], blocks), file=file), None
             else:
-                blob, content = _both(chain([first], blocks), partial(packing, file=file), codec, where)
+                blob, content = _both(chain([first], blocks), partial(packing, file=file), codec, where, look)
             file.flush()
             os.fchmod(file.fileno(), 0o644)
-            Path(file.name).replace(blob_path(spool, blob.digest))
+            Path(file.name).replace(blob_path(folder, blob.digest))
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
     if proven and blob.digest == proven.digest:
         return SpooledLayer(proven, fresh=False)
     if content is None:  # a blob of another name than its own
-        with blob_path(spool, blob.digest).open("rb") as file:
-            content = measure(iter(partial(file.read, BLOCK), b""), codec, where)
-    media_type = _MEDIA_TYPES[codec if kept else compression]
-    layer = Layer(media_type, blob.digest, blob.size, content.digest, content.size)
+        with blob_path(folder, blob.digest).open("rb") as file:
+            content = measure(_blocks_of(file), codec, where, look=look)
+    layer = _layer(codec if kept else spool.compression, blob, content)
     if cache:
-        cache.note(layer, *(() if kept else (first, compression)))
-    return SpooledLayer(layer, fresh=not kept)
+        cache.note(layer, *(() if kept else (first, spool.compression)))
+    return SpooledLayer(layer, fresh=not kept, packages=look.found if look else None)
 
 
-def _known(blocks: Iterator[Block], spool: Path, cache: LayerCache, known: KnownLayer) -> Layer:
+def adopt_layer(digest: str, spool: Spool, where: str) -> SpooledLayer:
+    """Take a blob that lies in the spool already, under its own digest, as a layer: as `spool_layer`, without a copy.
+
+    BundleError, too, if it is not what it is named by.
+    """
+    cache = spool.cache
+    with room_for(spool.folder), blob_path(spool.folder, digest).open("rb") as file:
+        codec = codec_of(file.peek(4))
+        if codec not in {"gzip", spool.compression}:
+            return spool_layer(_blocks_of(file), spool, where, claimed=digest)
+        look = _Look(where) if spool.packages else None
+        blob, content = _both(_blocks_of(file), _hash, codec, where, look)
+    if blob.digest != digest:
+        raise BundleError(f"{where}: does not have the digest that it is named by")
+    layer = _layer(codec, blob, content)
+    if cache:
+        cache.note(layer)
+    return SpooledLayer(layer, fresh=False, packages=look.found if look else None)
+
+
+class _Look:
+    """Reads off what a layer says, while its bytes pass by."""
+
+    def __init__(self, where: str) -> None:
+        self.found: LayerPackages | None = None
+        self._where = where
+
+    def __call__(self, pieces: Iterator[Block]) -> None:
+        self.found = read_layer(pieces, self._where)
+
+
+def _layer(codec: Codec, blob: Digester, content: Digester) -> Layer:
+    return Layer(_MEDIA_TYPES[codec], blob.digest, blob.size, content.digest, content.size)
+
+
+def _blocks_of(file: BinaryIO) -> Iterator[Block]:
+    return iter(partial(file.read, BLOCK), b"")
+
+
+def _known(blocks: Iterator[Block], folder: Path, cache: LayerCache, known: KnownLayer) -> Layer:
     """Read a layer that was compressed before, and hash it while another thread hashes the blob."""
-    with room_for(spool), ThreadPoolExecutor(1) as pool:
-        taken = pool.submit(cache.take, known, blob_path(spool, known.digest))
+    with room_for(folder), ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(cache.take, known, blob_path(folder, known.digest))
         content = digest(blocks, Digester())
         if not taken.result() or content.digest != known.diff_id:
             raise CacheMissError
@@ -92,10 +142,14 @@ def _known(blocks: Iterator[Block], spool: Path, cache: LayerCache, known: Known
 
 
 def _both(
-    blocks: Iterator[Block], packing: Callable[[Iterator[Block]], Digester], codec: Codec, where: str
+    blocks: Iterator[Block],
+    packing: Callable[[Iterator[Block]], Digester],
+    codec: Codec,
+    where: str,
+    look: _Look | None,
 ) -> tuple[Digester, Digester]:
     """The blob, written by `packing`, and what is in it, measured at the same time."""
-    with Stage(packing) as packer, Stage(partial(measure, codec=codec, where=where)) as meter:
+    with Stage(packing) as packer, Stage(partial(measure, codec=codec, where=where, look=look)) as meter:
         for block in blocks:
             meter.put(block)
             packer.put(block)
@@ -120,6 +174,10 @@ def room_for(folder: Path) -> Iterator[None]:
             f"no space left in {folder}: {stat.f_bavail * stat.f_frsize} bytes are free",
             hint="free space there, then run the same word again",
         ) from error
+
+
+def _hash(blocks: Iterator[Block]) -> Digester:
+    return digest(blocks, Digester())
 
 
 def _write(blocks: Iterator[Block], *, file: Writable) -> Digester:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +13,8 @@ from lyra_tasks.images.cache import LayerCache
 from lyra_tasks.images.codec import Compression
 from lyra_tasks.images.documents import Descriptor, ImageConfig, Index, Layout, Manifest, SavedImage, digest_of, parse
 from lyra_tasks.images.identity import ImageIdentity, Layer
-from lyra_tasks.images.layers import blob_path, spool_layer
+from lyra_tasks.images.layers import Spool, SpooledLayer, adopt_layer, blob_path, spool_layer
+from lyra_tasks.images.packages import LayerPackages
 from lyra_tasks.images.references import full_name
 from lyra_tasks.images.saved import WHERE, Incoming, Saved, read_save
 from lyra_tasks.images.stage import Block
@@ -37,7 +38,8 @@ class PackedImage:
     """An image whose config and manifest are at hand and whose layers lie in `spool`, named by their digest.
 
     `fresh` are the digests of the layers that were compressed just now: nobody has unpacked these bytes yet. All others
-    were unpacked and hashed, on the way or, as the cache of layers remembers, before.
+    were unpacked and hashed, on the way or, as the cache of layers remembers, before. `packages` is what layers say, by
+    diff id, of those that were looked at on the way.
     """
 
     identity: ImageIdentity
@@ -45,6 +47,7 @@ class PackedImage:
     manifest: bytes
     spool: Path
     fresh: frozenset[str]
+    packages: Mapping[str, LayerPackages] = field(default_factory=dict)
 
     def blobs(self) -> dict[str, bytes | Path]:
         """Every blob by its digest: small ones as bytes, layers as files; a layer that is used twice is there once."""
@@ -69,25 +72,65 @@ def pack(
     spool: Path,
     compression: Compression,
     cache: LayerCache | None = None,
+    *,
+    packages: bool = False,
 ) -> dict[K, PackedImage]:
     """Read a `docker save` in one pass and return the wanted images, their layers compressed in `spool`.
 
     A blob that is compressed already is kept, and where all of an image's are, so is its manifest: the digest by which
-    the engine knows it stays. `spool` must exist; what it holds afterwards belongs to the caller. BundleError if the
-    stream is damaged, does not hold a wanted image, or holds other layers than the image's config says; CacheMissError
-    if it must be called again, with a new stream and without the `cache`.
+    the engine knows it stays. With `packages`, layers are looked into while they are unpacked. `spool` must exist; what
+    it holds afterwards belongs to the caller. BundleError if the stream is damaged, does not hold a wanted image, or
+    holds other layers than the image's config says; CacheMissError if it must be called again, with a new stream and
+    without the `cache`.
     """
-    fresh: set[str] = set()
+    place = Spool(spool, compression, cache, packages)
+    spooled: list[SpooledLayer] = []
 
     def keep(blocks: Iterator[Block], entry: Incoming) -> Layer:
-        spooled = spool_layer(
-            blocks, spool, compression, entry.where, size=entry.size, claimed=entry.claimed, cache=cache
-        )
-        fresh.update({spooled.layer.digest} if spooled.fresh else ())
-        return spooled.layer
+        spooled.append(spool_layer(blocks, place, entry.where, size=entry.size, claimed=entry.claimed))
+        return spooled[-1].layer
 
     images = chosen(read_save(stream, keep), wanted)
-    return {key: _packed(image, spool, fresh) for key, image in images.items()}
+    return {key: _packed(image, spool, spooled) for key, image in images.items()}
+
+
+def pack_blobs(
+    wanted: Mapping[K, str],
+    spool: Path,
+    compression: Compression,
+    known: Mapping[str, Layer],
+    cache: LayerCache | None = None,
+    *,
+    packages: bool = False,
+) -> dict[K, PackedImage]:
+    """The images with the `wanted` manifest digests out of a `spool` that holds all their blobs, named by digest.
+
+    `known` are layers whose blobs there were hashed by the caller, by their digest; all others are hashed and unpacked,
+    or compressed where an engine in question would not read them. Otherwise as `pack`.
+    """
+    place = Spool(spool, compression, cache, packages)
+    spooled = {digest: SpooledLayer(layer, fresh=False) for digest, layer in known.items()}
+    images = {}
+    for key, digest in wanted.items():
+        manifest = parse(_document(spool, digest), Manifest, digest)
+        saved = Saved({_path(each): _document(spool, each) for each in (digest, manifest.config.digest)})
+        for each in (layer.digest for layer in manifest.layers):
+            if each not in spooled:
+                spooled[each] = adopt_layer(each, place, each)
+            saved.layers[_path(each)] = spooled[each].layer
+        (image,) = _images_of(saved, Descriptor(mediaType=manifest.media_type, digest=digest, size=0), set(), 0)
+        images[key] = _require_layers(image)
+    return {key: _packed(image, spool, spooled.values()) for key, image in images.items()}
+
+
+def _document(spool: Path, digest: str) -> bytes:
+    path = blob_path(spool, digest)
+    try:
+        if path.stat().st_size > documents.MAX_DOCUMENT:
+            raise BundleError(f"{digest}: too large for a document")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(f"{digest} is missing") from error
 
 
 def chosen(saved: Saved, wanted: Mapping[K, Wanted]) -> dict[K, FoundImage]:
@@ -97,10 +140,13 @@ def chosen(saved: Saved, wanted: Mapping[K, Wanted]) -> dict[K, FoundImage]:
     """
     found = list(_layout_images(saved) if "index.json" in saved else _legacy_images(saved))
     images = {key: _choose(found, want) for key, want in wanted.items()}
-    for image in images.values():
-        if [layer.diff_id for layer in image.layers] != _config(image).rootfs.diff_ids:
-            raise BundleError(f"{WHERE}: the layers of {image.config_digest} are not the ones its config names")
-    return images
+    return {key: _require_layers(image) for key, image in images.items()}
+
+
+def _require_layers(image: FoundImage) -> FoundImage:
+    if [layer.diff_id for layer in image.layers] != _config(image).rootfs.diff_ids:
+        raise BundleError(f"{WHERE}: the layers of {image.config_digest} are not the ones its config names")
+    return image
 
 
 def _legacy_images(saved: Saved) -> Iterator[FoundImage]:
@@ -150,7 +196,11 @@ def _is_attestation(descriptor: Descriptor) -> bool:
 
 
 def _blob(descriptor: Descriptor) -> str:
-    return f"blobs/sha256/{descriptor.digest.removeprefix('sha256:')}"
+    return _path(descriptor.digest)
+
+
+def _path(digest: str) -> str:
+    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
 
 
 def _checked(saved: Saved, descriptor: Descriptor) -> bytes:
@@ -179,11 +229,19 @@ def _config(image: FoundImage) -> ImageConfig:
     return parse(image.config, ImageConfig, f"{WHERE}: config {image.config_digest}")
 
 
-def _packed(image: FoundImage, spool: Path, fresh: Set[str]) -> PackedImage:
+def _packed(image: FoundImage, spool: Path, spooled: Iterable[SpooledLayer]) -> PackedImage:
     manifest = image.manifest or _manifest(image)
     identity = ImageIdentity(image.config_digest, digest_of(manifest), _config(image).platform, image.layers)
-    own = frozenset(layer.digest for layer in image.layers)
-    return PackedImage(identity, image.config, manifest, spool, fresh=own & fresh)
+    digests = {layer.digest for layer in image.layers}
+    own = [each for each in spooled if each.layer.digest in digests]
+    return PackedImage(
+        identity,
+        image.config,
+        manifest,
+        spool,
+        fresh=frozenset(each.layer.digest for each in own if each.fresh),
+        packages={each.layer.diff_id: each.packages for each in own if each.packages},
+    )
 
 
 def _manifest(image: FoundImage) -> bytes:

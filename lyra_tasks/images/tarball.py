@@ -96,22 +96,10 @@ class BlockReader:
 
     def read(self, size: int) -> bytes:
         """Exactly `size` bytes; BundleError if the stream ends before."""
-        return bytes(self._take(size))
+        return bytes(self.take(size))
 
-    def blocks(self, size: int) -> Iterator[bytearray]:
-        """The next `size` bytes in blocks of 1 MiB, the last one shorter: cut alike however the stream arrives."""
-        while size:
-            block = self._take(min(size, BLOCK))
-            size -= len(block)
-            yield block
-
-    def drain(self) -> None:
-        """Read what is left of the stream and forget it, so that the sender can finish."""
-        self._rest = memoryview(b"")
-        for _ in self._chunks:
-            pass
-
-    def _take(self, size: int) -> bytearray:
+    def take(self, size: int) -> bytearray:
+        """As `read`, for who needs no copy of the bytes."""
         block = bytearray(size)
         view = memoryview(block)
         while view:
@@ -122,11 +110,41 @@ class BlockReader:
             view, self._rest = view[count:], self._rest[count:]
         return block
 
+    def skip(self, size: int) -> None:
+        """Go `size` bytes on, and look at none of them."""
+        while size:
+            if not self._rest:
+                self._rest = memoryview(self._next_chunk())
+            count = min(size, len(self._rest))
+            self._rest = self._rest[count:]
+            size -= count
+
+    def drain(self) -> None:
+        """Read what is left of the stream and forget it, so that the sender can finish."""
+        self._rest = memoryview(b"")
+        for _ in self._chunks:
+            pass
+
     def _next_chunk(self) -> Block:
         try:
             return next(self._chunks)
         except StopIteration:
             raise BundleError(f"{self.where}: ends before its last member is complete") from None
+
+
+class _Contents(Iterator[bytearray]):
+    """A member's bytes in blocks of 1 MiB, the last one shorter: cut alike however the stream arrives."""
+
+    def __init__(self, reader: BlockReader, size: int) -> None:
+        self._reader = reader
+        self.left = size
+
+    def __next__(self) -> bytearray:
+        if not self.left:
+            raise StopIteration
+        block = self._reader.take(min(self.left, BLOCK))
+        self.left -= len(block)
+        return block
 
 
 def members(reader: BlockReader) -> Iterator[tuple[Header, Iterator[bytearray]]]:
@@ -139,11 +157,9 @@ def members(reader: BlockReader) -> Iterator[tuple[Header, Iterator[bytearray]]]
         if changes or header.kind != "file":
             header = _changed(header, changes, reader.where)
             changes = {}
-        contents = reader.blocks(header.size)
+        contents = _Contents(reader, header.size)
         yield header, contents
-        for _ in contents:
-            pass
-        reader.read(padding(header.size))
+        reader.skip(contents.left + padding(header.size))
     reader.drain()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lyra_tasks import console
 from lyra_tasks.config.models import Configuration, Test
 from lyra_tasks.config.targets import CheckedStage
-from lyra_tasks.engine.buildx import Ending, bake
+from lyra_tasks.engine.buildx import Ending, bake, destination, literal
 from lyra_tasks.engine.materials import (
     Materials,
     base_targets,
@@ -25,6 +24,7 @@ from lyra_tasks.engine.materials import (
 )
 from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.errors import BuildError
+from lyra_tasks.files import walk
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -70,7 +70,7 @@ def plan(
         "target": test.stage,
         "platforms": [platform],
         "no-cache-filter": list(shape.anew),
-        "output": [_to_folder(exported) if exported else "type=cacheonly"],
+        "output": [f"type=local,{destination(exported)}" if exported else "type=cacheonly"],
     }
     definition = {"target": {**made.targets, _TARGET: target}}
     secrets = secret_paths(config, materials.root, [name])
@@ -89,7 +89,7 @@ def build(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     definition = folder / "bake.json"
-    definition.write_text(json.dumps(stage.definition, indent=2, sort_keys=True) + "\n")
+    definition.write_text(literal(json.dumps(stage.definition, indent=2, sort_keys=True) + "\n"))
 
     def call(targets: tuple[str, ...]) -> None:
         bake(
@@ -108,11 +108,6 @@ def build(
             path.unlink(missing_ok=True)
         if stage.exported is not None:
             shutil.rmtree(stage.exported, ignore_errors=True)
-
-
-def _to_folder(folder: Path) -> str:
-    """Buildx reads it as a line of CSV, in which a path may hold a comma."""
-    return 'type=local,"dest={}"'.format(str(folder).replace('"', '""'))
 
 
 def _bring_in(exported: Path, results: Path) -> str:
@@ -134,10 +129,10 @@ def _bring_in(exported: Path, results: Path) -> str:
 
 
 def _files(top: Path) -> Iterator[tuple[str, Path]]:
-    for folder, below, names in os.walk(top):
-        links = [name for name in below if Path(folder, name).is_symlink()]
+    for folder, below, names in walk(top):
+        links = [name for name in below if (folder / name).is_symlink()]
         for name in sorted((*names, *links)):
-            path = Path(folder, name)
+            path = folder / name
             yield path.relative_to(top).as_posix(), path
 
 

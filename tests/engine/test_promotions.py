@@ -10,8 +10,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,15 +24,19 @@ from lyra_tasks.bundle.verify import verify
 from lyra_tasks.bundle.versions import enter
 from lyra_tasks.config.load import load
 from lyra_tasks.config.version import Version
+from lyra_tasks.engine import sandbox
+from lyra_tasks.engine.connect import Engine
 from lyra_tasks.engine.sandbox.layout import places_of
 from lyra_tasks.engine.workspace import open_workspace
 from lyra_tasks.report.page import page
 from tests.conftest import Project
+from tests.engine.relay import Relay, relayed
 from tests.faults import no_traceback, processes_with
 
 KILLS = int(os.environ.get("LYRA_TEST_PROMOTE_KILLS", "3"))
 FAULTS = int(os.environ.get("LYRA_TEST_PROMOTE_FAULTS", "4"))
 AT_ONCE = int(os.environ.get("LYRA_TEST_PROMOTE_AT_ONCE", "3"))
+WHOLE = "saved whole"
 SEED = int(os.environ.get("LYRA_TEST_SEED", str(random.randrange(10**6))))
 
 # Python's own audit events tell of every call that opens, makes, names or removes something; a hook may refuse one.
@@ -88,7 +93,7 @@ def shelf(tested: Project) -> Iterator[Path]:
 def only_the_first(shelf: Path) -> None:
     for path in shelf.iterdir():
         if path.name not in {"1.0.0", layout.INDEX, ".lock"}:
-            shutil.rmtree(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     enter(shelf, read_manifest(shelf / "1.0.0"), 5)
     assert [each.version for each in read_index(shelf, "tiny").versions] == ["1.0.0"]
 
@@ -199,6 +204,86 @@ def test_promoting_the_same_set_again_gives_the_same_bytes(tested: Project, shel
     after = {path.relative_to(shelf): path.read_bytes() for path in (shelf / "1.1.0").rglob("*") if path.is_file()}
     assert [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)] == []
     assert len(before) > 15
+
+
+@dataclass
+class Exporter:
+    """Promotes 1.1.0 over and over, with a cache of layers of its own, and counts what the engine sends."""
+
+    project: Project
+    shelf: Path
+    relay: Relay
+    environment: dict[str, str]
+
+    @property
+    def blobs(self) -> list[Path]:
+        """The layers in the cache, the largest first."""
+        kept = Path(self.environment["XDG_CACHE_HOME"], "lyra/layers/blobs").iterdir()
+        return sorted(kept, key=lambda path: -path.stat().st_size)
+
+    def promote(self, **more: str) -> tuple[str, int]:
+        """What was said, and the bytes from the engine; the bundle must be as it always is."""
+        only_the_first(self.shelf)
+        self.relay.taken()
+        environment: dict[str, Any] = {**self.environment, **more}
+        done = self.project.lyra("promote", **environment)
+        assert done.code == 0, done.text
+        verify(self.shelf / "1.1.0")
+        return done.text, self.relay.taken()
+
+    def image(self) -> dict[str, Any]:
+        """The image as the manifest of 1.1.0 has it."""
+        (image,) = json.loads((self.shelf / "1.1.0" / layout.MANIFEST).read_text())["images"]
+        return dict(image)
+
+
+def test_out_of_a_containerd_store_moves_only_what_the_cache_lacks(
+    tested: Project, shelf: Path, box: sandbox.Sandbox, engine: Engine, tmp_path: Path
+) -> None:
+    if engine.facts.store != "containerd":
+        pytest.skip("a classic store saves images whole")
+    with relayed(box.socket, tmp_path) as relay:
+        own = {**box.environment(), "DOCKER_HOST": relay.address, "XDG_CACHE_HOME": str(tmp_path)}
+        exporter = Exporter(tested, shelf, relay, own)
+        said, moved = exporter.promote()
+        assert WHOLE not in said
+        image = exporter.image()
+        layers = sum(each["size"] for each in image["layers"])
+        assert moved > layers
+        reference = image["references"][0]
+        known = engine.api.inspect_image(reference)["Id"]
+        assert image["manifest_digest"] == known
+
+        said, moved = exporter.promote()
+        assert WHOLE not in said
+        assert moved < layers / 10, "inspections, BuildKit's progress, a config and a manifest"
+        exporter.blobs[-1].unlink()
+        _, moved = exporter.promote()
+        assert moved < layers / 10, "and one small layer"
+
+        largest = exporter.blobs[0]
+        whole = largest.read_bytes()
+        largest.unlink()
+        largest.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
+        _, moved = exporter.promote()
+        assert moved > len(whole), "a damaged blob is fetched again"
+        assert largest.read_bytes() == whole
+
+        engine.api.tag(read_manifest(shelf / "1.0.0").images[0].references[0], *reference.rsplit(":", 1))
+        try:
+            _, moved = exporter.promote()
+        finally:
+            engine.api.tag(known, *reference.rsplit(":", 1))
+        assert moved > layers, "the tested image is saved, whatever the reference names by now"
+
+        docker = tmp_path / "docker"
+        docker.write_text('#!/bin/sh\necho "ERROR: this driver has no such exporter"\nexit 1\n')
+        docker.chmod(0o755)
+        said, moved = exporter.promote(PATH=f"{tmp_path}:{own['PATH']}")
+        assert WHOLE in said
+        assert "this driver has no such exporter" in said
+        assert moved > layers
+        assert exporter.image() == image
 
 
 def test_the_page_says_what_is_needed_and_what_changed(tested: Project, shelf: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections.abc import Callable
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from lyra_tasks.errors import BundleError
 from lyra_tasks.images import layers
 from lyra_tasks.images.cache import CacheMissError, LayerCache
 from lyra_tasks.images.codec import Compression
-from lyra_tasks.images.pack import PackedImage, Wanted, pack
+from lyra_tasks.images.pack import PackedImage, Wanted, pack, pack_blobs
 from tests.images.saves import SampleImage, layer, layout, legacy, pieces, sha256, tar
 
 BASE = layer({"etc/base": random.Random(1).randbytes(300_000)})
@@ -52,8 +54,32 @@ def packed(
     return pack(pieces(tar(members), 65536), {0: Wanted(IMAGE.reference)}, place, compression, cache)[0]
 
 
+def exported(
+    members: list[tuple[str, bytes | str]], place: Path, cache: LayerCache, compression: Compression = "gzip"
+) -> tuple[PackedImage, list[str]]:
+    """The image out of a folder of blobs, and which blobs had to be sent for it."""
+    place.mkdir()
+    sent: list[str] = []
+
+    def send() -> None:
+        for name, content in members:
+            target = place / name.rpartition("/")[2]
+            if name.startswith("blobs/") and isinstance(content, bytes) and not target.exists():
+                target.write_bytes(content)
+                sent.append(target.name)
+
+    known = cache.complete(place, send)
+    index = json.loads(dict(members)["index.json"])
+    return pack_blobs({0: index["manifests"][0]["digest"]}, place, compression, known, cache)[0], sent
+
+
 def cached(folder: Path, limit: int = LIMIT) -> LayerCache:
     return LayerCache(folder / "cache", limit, [sha256(each) for each in IMAGE.layers])
+
+
+def entries(folder: Path, *kinds: str) -> list[Path]:
+    """The files of the cache of these kinds."""
+    return [path for kind in kinds for path in sorted((folder / "cache" / kind).iterdir())]
 
 
 def first(members: list[tuple[str, bytes | str]], folder: Path) -> PackedImage:
@@ -104,8 +130,9 @@ def test_a_damaged_cache_is_found_out_mended_and_never_believed(
     kind: str, spoil: Callable[[Path], None], tmp_path: Path
 ) -> None:
     image = first(SAVES[kind], tmp_path)
-    files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
-    assert len(files) == (2 if kind == "containerd" else 4)
+    folders = ("unpacked",) if kind == "containerd" else ("compressed", "blobs")
+    files = entries(tmp_path, *folders)
+    assert len(files) == 2 * len(folders)
     for number, path in enumerate(files):
         data = path.read_bytes()
         spoil(path)
@@ -124,6 +151,66 @@ def test_a_damaged_cache_is_found_out_mended_and_never_believed(
         assert path.exists(), f"{path.name} was not mended"
         if path.suffix != ".json":
             assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("spoil", [every_byte, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_damaged_blob_that_was_kept_is_sent_again(spoil: Callable[[Path], None], tmp_path: Path) -> None:
+    save = SAVES["containerd"]
+    cache = cached(tmp_path)
+    image, _ = exported(save, tmp_path / "first", cache)
+    cache.keep(tmp_path / "first")
+    files = entries(tmp_path, "compressed", "blobs")
+    assert len(files) == 4
+    for number, path in enumerate(files):
+        data = path.read_bytes()
+        spoil(path)
+        place, cache = tmp_path / f"again{number}", cached(tmp_path)
+        again, sent = exported(save, place, cache)
+        assert (again.identity, again.manifest) == (image.identity, image.manifest)
+        assert len([name for name in sent if (place / name).stat().st_size > 1000]) == 1
+        cache.keep(place)
+        assert path.read_bytes() == data, f"{path.name} was not mended"
+        for each in again.identity.layers:
+            assert sha256(layers.blob_path(place, each.digest).read_bytes()) == each.digest
+
+
+@pytest.mark.parametrize("filled_by", ["save", "export"])
+def test_only_what_the_cache_lacks_is_sent_and_unpacked(filled_by: str, tmp_path: Path, worked: list[str]) -> None:
+    cache = cached(tmp_path)
+    if filled_by == "save":
+        image = packed(SAVES["containerd"], tmp_path / "first", cache)
+    else:
+        image, sent = exported(SAVES["containerd"], tmp_path / "first", cache)
+        assert len(sent) == 4, "two layers, a config, a manifest"
+    cache.keep(tmp_path / "first")
+    assert worked == ["measure"] * 2
+    worked.clear()
+    added = SampleImage(IMAGE.reference, (*IMAGE.layers, layer({"app/new": b"n" * 1000})))
+    cache = LayerCache(tmp_path / "cache", LIMIT, [sha256(each) for each in added.layers])
+    again, sent = exported(layout(added, compressed=True), tmp_path / "second", cache)
+    assert len(sent) == 3
+    assert worked == ["measure"]
+    assert again.identity.layers[:2] == image.identity.layers
+    assert again.identity.diff_ids == tuple(map(sha256, added.layers))
+
+
+def test_what_an_engine_in_question_cannot_read_is_compressed_out_of_the_blobs(tmp_path: Path) -> None:
+    save = layout(IMAGE, compressed=False)
+    image, _ = exported(save, tmp_path / "first", cached(tmp_path), "zstd")
+    assert image.identity == packed(save, tmp_path / "second", None, "zstd").identity
+    assert len(image.fresh) == 2
+
+
+def test_blobs_that_are_not_what_they_are_named_by_are_refused(tmp_path: Path) -> None:
+    for number, (name, content) in enumerate(layout(IMAGE, compressed=True)):
+        if not name.startswith("blobs/"):
+            continue
+        assert isinstance(content, bytes)
+        changed = content[:4] + b"\x01" + content[5:] if content.startswith(b"\x1f\x8b") else content + b" "
+        lie = [(each, changed if each == name else data) for each, data in SAVES["containerd"]]
+        cache = cached(tmp_path)
+        with pytest.raises(BundleError):
+            exported(lie, tmp_path / str(number), cache)
 
 
 def test_a_layer_that_looks_like_a_known_one_is_found_out(tmp_path: Path) -> None:

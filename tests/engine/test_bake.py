@@ -1,0 +1,33 @@
+"""What a bake definition says is what Buildx takes out of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lyra_tasks.engine.buildx import bake, literal
+from lyra_tasks.engine.connect import Engine
+
+VALUE = """${upper("a")} %{if true}b%{endif} $${c} $$${d} %%{e} ${ %{ $ % 100%"""
+DOCKERFILE = """\
+FROM scratch
+ARG VALUE
+COPY <<TEXT /value
+$VALUE
+TEXT
+"""
+
+
+def test_no_value_is_taken_for_an_expression(engine: Engine, tmp_path: Path) -> None:
+    place = tmp_path / "a ${place} of %{its} own"
+    (place / "context").mkdir(parents=True)
+    target = {
+        "context": str(place / "context"),
+        "dockerfile-inline": DOCKERFILE,
+        "args": {"VALUE": VALUE},
+        "output": [f"type=local,dest={place}/out"],
+    }
+    definition = place / "bake.json"
+    definition.write_text(literal(json.dumps({"target": {"default": target}})))
+    bake(engine, definition, metadata=place / "metadata.json", log=place / "log", epoch=None, quiet=True)
+    assert (place / "out/value").read_text() == f"{VALUE}\n"
