@@ -17,7 +17,7 @@ from lyra_tasks.images.documents import parse
 
 @dataclass(frozen=True)
 class Described:
-    """The documents of one version; `packages` are versions by image and package, `configs` digests by path."""
+    """The documents of one version; `packages` are versions by build and package, `configs` digests by path."""
 
     manifest: Manifest
     services: Mapping[str, Mapping[str, Any]]
@@ -35,7 +35,7 @@ def described(bundle: Path) -> Described:
         return Described(
             manifest=manifest,
             services=services,
-            packages={image.name: _packages(bundle, image.name) for image in manifest.images},
+            packages={build: _packages(bundle, build) for build in manifest.keyed},
             tests={check["name"]: check["outcome"] for check in _document(bundle, layout.TESTS_JSON)["checks"]},
             deviations={
                 f"{each['rule']} on {each['scope']}": f"{each['reason']} ({each['owner']}, until {each['expires']})"
@@ -75,10 +75,10 @@ def version_before(bundles: Path, project: str, version: str) -> Described | Non
     return None
 
 
-def _packages(bundle: Path, image: str) -> dict[str, tuple[str, ...]]:
+def _packages(bundle: Path, build: str) -> dict[str, tuple[str, ...]]:
     """Versions by package; the kind of a package is part of its name: `deb openssl`."""
     found: dict[str, set[str]] = {}
-    for each in _document(bundle, layout.sbom_file(image)).get("components", []):
+    for each in _document(bundle, layout.sbom_file(build)).get("components", []):
         kind = str(each.get("purl", "")).removeprefix("pkg:").partition("/")[0]
         if each.get("type") == "library" and kind:
             found.setdefault(f"{kind} {each['name']}", set()).add(str(each.get("version", "")))

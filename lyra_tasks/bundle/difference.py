@@ -59,16 +59,16 @@ def _changes(section: str, before: Mapping[str, str], after: Mapping[str, str]) 
 
 
 def _images(each: Described) -> Iterator[tuple[str, str]]:
-    for image in each.manifest.images:
-        yield image.name, image.config_digest
-        yield f"{image.name}: platform", image.platform
-        yield from ((f"{image.name}: base {name}", digest) for name, digest in image.bases.items())
+    for build, image in each.manifest.keyed.items():
+        yield build, image.config_digest
+        yield f"{build}: platform", image.platform
+        yield from ((f"{build}: base {name}", digest) for name, digest in image.bases.items())
 
 
 def _layers(each: Described) -> Iterator[tuple[str, str]]:
-    for image in each.manifest.images:
+    for build, image in each.manifest.keyed.items():
         for layer in image.identity.layers:
-            yield f"{image.name}: {layer.diff_id}", console.size(layer.size)
+            yield f"{build}: {layer.diff_id}", console.size(layer.size)
 
 
 def _packages(each: Described) -> Iterator[tuple[str, str]]:
@@ -123,7 +123,7 @@ def _proxima(each: Described) -> Iterator[tuple[str, str]]:
 
 
 def _sizes(each: Described) -> Iterator[tuple[str, str]]:
-    yield from ((image.name, console.size(image.size)) for image in each.manifest.images)
+    yield from ((build, console.size(image.size)) for build, image in each.manifest.keyed.items())
 
 
 _SECTIONS: dict[str, Callable[[Described], Iterator[tuple[str, str]]]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.subject import PromotedService, promoted_services
 from lyra_tasks.config.changelog import Changes
 from lyra_tasks.config.models import Configuration, Deviation
+from lyra_tasks.config.platforms import platforms_of, variants
 from lyra_tasks.config.version import Version
 from lyra_tasks.engine.connect import version_numbers
 from lyra_tasks.errors import ConfigurationError
@@ -47,8 +48,12 @@ class PromotionFacts:
 
 @dataclass(frozen=True)
 class PlannedArchive:
-    """One image that travels: its record, the references it gets (the full version's first), its file in the bundle."""
+    """One image that travels, for one platform: its record, its references (the full version's first), its file.
 
+    The references are the same for all its platforms: a node loads those of its own. `key` is what the build is called.
+    """
+
+    key: str
     image: str
     record: ImageRecord
     references: tuple[str, ...]
@@ -86,15 +91,17 @@ def plan(config: Configuration, facts: PromotionFacts) -> PromotionPlan:
             hint="give a service an `image`, or set `promote = true` on one",
         )
     version = facts.version.semver
+    _require_a_platform(config, wanted)
     archives = tuple(
         PlannedArchive(
-            image=image,
-            record=facts.records[image],
-            references=tuple(f"{project}/{image}:{tag}" for tag in (facts.version.image_tag, *facts.moving_tags)),
-            file=layout.image_file(image, version, facts.records[image].platform),
-            services=tuple(names),
+            key=each.key,
+            image=each.image,
+            record=facts.records[each.key],
+            references=tuple(f"{project}/{each.image}:{tag}" for tag in (facts.version.image_tag, *facts.moving_tags)),
+            file=layout.image_file(each.image, version, each.platform),
+            services=tuple(wanted[each.image]),
         )
-        for image, names in sorted(wanted.items())
+        for each in variants(config, sorted(wanted))
     )
     references = {each.image: each.references[0] for each in archives}
     return PromotionPlan(
@@ -105,6 +112,16 @@ def plan(config: Configuration, facts: PromotionFacts) -> PromotionPlan:
         services=promoted_services(config, references, facts.image_configs),
         compression=config.promotion.compression or compression_for(config.proxima.min_engine),
     )
+
+
+def _require_a_platform(config: Configuration, images: Iterable[str]) -> None:
+    """A node runs the whole set, or nothing of it."""
+    together = [set(platforms_of(config, image)) for image in images]
+    if not set.intersection(*together):
+        raise ConfigurationError(
+            "there is no platform that all promoted images are for, and so no node that could run them",
+            hint="see `images.NAME.platforms`: one platform at least must be common to all",
+        )
 
 
 def compression_for(min_engine: str) -> Literal["gzip", "zstd"]:

@@ -25,6 +25,7 @@ Ending = Callable[[Callable[[], None]], AbstractContextManager[Any]]
 
 _TAIL = 25
 _FULL = "no space left on device"
+_FOREIGN = "exec format error"
 _GRACE = 3.0
 # Attestations would make every build's digest another one; the entitlement check asks about contexts outside of the
 # working directory, which are ours; a base that is only built on would stay in the engine as an image without a name.
@@ -75,6 +76,13 @@ def bake(
             f"the build found {_FULL}: {_cause(tail)}", hint=f"free space there; the whole log is in {log}",
             details=tuple(tail),
         )  # fmt: skip
+    if code != 0 and any(_FOREIGN in line for line in tail):
+        raise BuildError(
+            f"a step runs a program for another platform, which the engine does not: {_cause(tail)}",
+            hint="cross-compile in a stage `FROM --platform=$BUILDPLATFORM …` and COPY from it, or set up emulation "
+            f"(binfmt_misc) on the engine's machine; the whole log is in {log}",
+            details=tuple(tail),
+        )
     if code != 0:
         raise BuildError(f"the build failed: {_cause(tail)}", hint=f"the whole log is in {log}", details=tuple(tail))
     document: dict[str, Any] = json.loads(metadata.read_text())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.config.inputs import changed
+from lyra_tasks.config.platforms import image_of
 from lyra_tasks.engine.connect import connect_running
 from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.engine.inputs import current_inputs
@@ -104,10 +105,10 @@ def _engine(work: Workspace) -> tuple[Engine | None, str]:
 def _states(work: Workspace, engine: Engine | None) -> tuple[ImageState, ...]:
     inputs = current_inputs(work)
     if engine is not None:
-        return image_states(work.images, engine, inputs, work.platform)
+        return image_states(work.images, engine, inputs)
     states = []
     for name, current in inputs.items():
-        record = work.images.read(name, work.platform)
+        record = work.images.read(image_of(name), current["platform"])
         different = changed(record.inputs, current) if record else ()
         problem = f"was built before its {' and '.join(different)} changed" if different else ""
         states.append(ImageState(name, record, problem if record else "has not been built"))
@@ -138,7 +139,7 @@ def _key(work: Workspace, engine: Engine | None, states: Sequence[ImageState]) -
             return None, f"the image of {name}, {service.external}, is only known to an engine that holds it"
         externals[name] = str(found["Id"])
     with suppress(OSError, LyraError):
-        return set_key(work.config, work.root, records, externals), ""
+        return set_key(work, records, externals), ""
     return None, "a configuration file of a service cannot be read"
 
 

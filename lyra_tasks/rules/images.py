@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lyra_tasks import console
@@ -28,6 +28,12 @@ def record_looks(name: str, record: ImageRecord, proxima: Proxima) -> Iterator[L
     foreign = record.platform not in proxima.platforms
     which = f"it is for {record.platform}, which Proxima does not run"
     yield Look(catalogue.IMAGE_PLATFORM, scope, (which,) if foreign else ())
+
+
+def platform_look(name: str, record: ImageRecord, tried: Collection[str], engine: str) -> Look:
+    """Whether a service ran the image; `tried` are the builds that ran, `engine` is the platform of the engine."""
+    what = f"nothing of it ran: the engine runs {engine}, and does not run {record.platform}"
+    return Look(catalogue.TEST_PLATFORM, f"images.{name}", () if name in tried else (what,))
 
 
 def base_look(name: str, record: ImageRecord, froms: Iterable[str], pins: Mapping[str, str]) -> Look:

@@ -128,10 +128,13 @@ def before_cleaning(work: Workspace) -> None:
 def _profile(work: Workspace, chosen: tuple[str, ...]) -> Workspace:
     """The workspace with the development profile of the chosen services as its configuration."""
     from lyra_tasks.config.development import development
+    from lyra_tasks.config.platforms import variants
     from lyra_tasks.engine.workspace import selected
 
     names = selected(chosen, list(work.config.services), "service")
-    return replace(work, loaded=replace(work.loaded, config=development(work.config, names)))
+    several = len(variants(work.config)) > len(work.config.images)
+    engine = work.engine.facts.platform if several else ""
+    return replace(work, loaded=replace(work.loaded, config=development(work.config, names, engine)))
 
 
 def _entered(service: str) -> tuple[Workspace, DevLab, str]:
