@@ -11,12 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lyra_tasks.config.base_keys import key_of, named, pin_key
 from lyra_tasks.config.dockerfile import From
 from lyra_tasks.config.lock import Lock, LockedArchive, LockedBase, LockedImage, LockedRootfs
 from lyra_tasks.config.models import Base, Configuration, Rootfs
-from lyra_tasks.config.platforms import for_platform, image_of, keyed, variants_by_key
+from lyra_tasks.config.platforms import for_platform, image_of, variants_by_key
 from lyra_tasks.engine import base_archive, rootfs
 from lyra_tasks.engine.debian import sha256_of
+from lyra_tasks.engine.mirror import architecture_of
+from lyra_tasks.engine.mirror import platform_of as debian_platform
 from lyra_tasks.engine.registry import Registry, content_digest, held, is_for, pinned, platform_of
 from lyra_tasks.errors import PreconditionError
 
@@ -93,26 +96,6 @@ class Resolution:
     bases: Mapping[str, ResolvedBase] = field(default_factory=dict)
 
 
-def key_of(config: Configuration, image: str, reference: str) -> str:
-    """The key of a FROM: the name in `[bases]` that the image or its own reference says, or the reference itself."""
-    if chosen := config.images[image].bases.get(reference):
-        return chosen
-    if reference in config.bases:
-        return reference
-    return next((name for name, base in config.bases.items() if base.image == reference), reference)
-
-
-def pin_key(config: Configuration, image: str, use: From) -> str:
-    """The key in the lock: that of the base, and with `@PLATFORM` behind for all platforms but Proxima's first."""
-    key = key_of(config, image, use.reference)
-    return key if use.platform == config.proxima.platforms[0] else keyed(key, use.platform)
-
-
-def named(use: From, platform: str) -> str:
-    """What a base is called in a build for `platform`: its reference, with `@PLATFORM` behind if it is for another."""
-    return use.reference if use.platform == platform else keyed(use.reference, use.platform)
-
-
 def needs(config: Configuration, uses: Mapping[str, Sequence[From]]) -> tuple[Need, ...]:
     """What the builds in `uses` ask for, once each; `uses` holds the external bases by what a build is called."""
     found: dict[str, Need] = {}
@@ -181,7 +164,7 @@ def _fits(need: Need, pin: LockedBase) -> bool:
     """Whether a pin is still one of the sources that the configuration names."""
     base = need.base
     if isinstance(pin, LockedRootfs):
-        same = pin.architecture == rootfs.architecture_of(need.platform)
+        same = pin.architecture == architecture_of(need.platform)
         return same and base.rootfs is not None and pin.fits(base.rootfs)
     return pin.path == base.archive if isinstance(pin, LockedArchive) else pin.reference == base.image
 
@@ -268,7 +251,7 @@ class _Finder:
         )  # fmt: skip
 
     def _root(self, need: Need, spec: Rootfs, pin: LockedRootfs | None = None) -> rootfs.MadeRootfs:
-        architecture = rootfs.architecture_of(need.platform)
+        architecture = architecture_of(need.platform)
         return rootfs.make(spec, cache=self.cache, locked=pin, architecture=architecture, places=need.places)
 
 
@@ -284,7 +267,7 @@ def bake_target(made: rootfs.MadeRootfs) -> dict[str, Any]:
         "context": str(made.context),
         "dockerfile": str(dockerfile),
         "args": {"SOURCE_DATE_EPOCH": str(made.facts.source_date_epoch)},
-        "platforms": [rootfs.platform_of(made.facts.architecture)],
+        "platforms": [debian_platform(made.facts.architecture)],
     }
 
 

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lyra_tasks.config.base_keys import named, pin_key
 from lyra_tasks.config.dockerfile import From, read
 from lyra_tasks.config.inputs import dockerfile_path, input_hashes, text_hash
 from lyra_tasks.config.lock import LOCK_NAME, Lock, LockedRootfs
 from lyra_tasks.config.lock import read as read_lock
 from lyra_tasks.config.platforms import Variant, platform_arguments, variants, variants_by_key
 from lyra_tasks.config.targets import external_bases
-from lyra_tasks.engine.bases import named, pin_key
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace

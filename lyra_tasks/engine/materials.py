@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lyra_tasks.config.base_keys import named
 from lyra_tasks.config.dockerfile import From
 from lyra_tasks.config.lock import LOCK_NAME
 from lyra_tasks.config.lock import read as read_lock
@@ -202,6 +203,5 @@ def _arguments(config: Configuration, uses: Mapping[str, Sequence[From]], versio
         )
     known = variants_by_key(config)
     return {
-        build: {each.argument: engine_bases.named(each, known[build].platform) for each in bases}
-        for build, bases in uses.items()
+        build: {each.argument: named(each, known[build].platform) for each in bases} for build, bases in uses.items()
     }

@@ -22,7 +22,7 @@ from lyra_tasks import console
 from lyra_tasks.config.lock import LockedRootfs
 from lyra_tasks.config.models import Rootfs
 from lyra_tasks.engine.debian import KEYRINGS, AptWorkspace, sha256_of, unpack
-from lyra_tasks.engine.mirror import apt_environment, host_codename, is_ubuntu, mirror, public
+from lyra_tasks.engine.mirror import apt_environment, host_codename, is_ubuntu, mirror, platform_of, public
 from lyra_tasks.engine.mirror import architecture as own_architecture
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.run import locked as holding
@@ -64,21 +64,6 @@ class MadeRootfs:
     def tar(self) -> Path:
         """The root file system as a tar archive."""
         return self.context / TAR
-
-
-# Debian's names, and what images call the same platform
-_PLATFORMS = {"i386": "linux/386", "armhf": "linux/arm/v7", "armel": "linux/arm/v5", "ppc64el": "linux/ppc64le"}
-
-
-def platform_of(architecture: str) -> str:
-    """The platform that an architecture of Debian's is."""
-    return _PLATFORMS.get(architecture, f"linux/{architecture}")
-
-
-def architecture_of(platform: str) -> str:
-    """The architecture of Debian's that a platform is."""
-    names = {known: name for name, known in _PLATFORMS.items()}
-    return names.get(platform) or platform.split("/")[1]
 
 
 def make(

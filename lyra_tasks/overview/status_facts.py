@@ -35,6 +35,7 @@ from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.evidence import Evidence, SetKey
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.records.journal import Entry
+from lyra_tasks.rules.deviations import rejudge
 from lyra_tasks.rules.freshness import ImageState, image_states, set_key
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _gathered(work: Workspace, bundles: Sequence[BundleRow], engine: Engine | No
     images = tuple(_image(each) for each in states)
     key, unknown = _key(work, engine, states)
     evidence = work.evidence.read(key) if key else None
-    tested = _tested(evidence) if evidence else None
+    tested = _tested(work, evidence) if evidence else None
     digest = f"sha256:{key.digest}" if key else ""
     promoted = next((each.version for each in bundles if each.set_digest == digest), "")
     deviations = deviation_rows(
@@ -143,7 +144,7 @@ def _key(work: Workspace, engine: Engine | None, states: Sequence[ImageState]) -
     return None, "a configuration file of a service cannot be read"
 
 
-def _tested(evidence: Evidence) -> Tested:
+def _tested(work: Workspace, evidence: Evidence) -> Tested:
     document = evidence.model_dump(mode="json")
     rules: dict[str, int] = {}
     broken = []
@@ -152,8 +153,10 @@ def _tested(evidence: Evidence) -> Tested:
         if each["outcome"] == "broken":
             broken.append(f"rule {each['rule']} for {each['scope']}")
     failed = [check.name for check in evidence.checks if check.outcome != "passed"]
+    refused = rejudge(work.config, evidence.rules, datetime.date.today()).broken if evidence.passed else ()
     return Tested(
-        evidence.passed, evidence.run, evidence.started_at, len(evidence.checks), (*failed, *broken), rules
+        evidence.passed, evidence.run, evidence.started_at, len(evidence.checks), (*failed, *broken), rules,
+        "; ".join(f"{each.scope} (rule {each.rule})" for each in refused),
     )  # fmt: skip
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from lyra_tasks.config.base_keys import named
 from lyra_tasks.config.inputs import dockerfile_path
 from lyra_tasks.config.platforms import Variant, platforms_of, variants
-from lyra_tasks.engine.bases import named
 from lyra_tasks.engine.inputs import base_uses, locked_digests
 from lyra_tasks.engine.objects import inspect_image
 from lyra_tasks.engine.workspace import Workspace

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from lyra_tasks.config.base_keys import key_of
 from lyra_tasks.config.dockerfile import From
 from lyra_tasks.config.lock import LockedImage
 from lyra_tasks.config.models import Configuration
-from lyra_tasks.engine.bases import REPOSITORY, ResolvedBase, Supply, by_build, key_of, needs, plan
+from lyra_tasks.engine.bases import REPOSITORY, ResolvedBase, Supply, by_build, needs, plan
 from lyra_tasks.engine.registry import content_digest, host_of, is_for, pinned
 
 CONFIG = Configuration.model_validate(
