@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.manifest import Manifest
+from lyra_tasks.bundle.manifest import BundledImage, Manifest
 from lyra_tasks.bundle.read import bundle_of, read_index, read_manifest, small_file
+from lyra_tasks.config.platforms import keyed
 from lyra_tasks.errors import BundleError, is_full
 from lyra_tasks.images.documents import parse
 
 
 @dataclass(frozen=True)
 class Described:
-    """The documents of one version; `packages` are versions by build and package, `configs` digests by path."""
+    """The documents of one version; `packages` are versions by build and package, `configs` digests by path.
+
+    `qualified` are images that are named with their platform although it is their only one, as another version has
+    them for several.
+    """
 
     manifest: Manifest
     services: Mapping[str, Mapping[str, Any]]
@@ -25,6 +30,20 @@ class Described:
     tests: Mapping[str, str]
     deviations: Mapping[str, str]
     configs: Mapping[str, str]
+    qualified: frozenset[str] = frozenset()
+
+    @property
+    def builds(self) -> dict[str, BundledImage]:
+        """The images by what their builds are called beside those of the other version."""
+        return {
+            keyed(image.name, image.platform) if image.name in self.qualified else build: image
+            for build, image in self.manifest.keyed.items()
+        }
+
+    def packages_by_build(self) -> dict[str, Mapping[str, tuple[str, ...]]]:
+        """The packages by the same names."""
+        names = dict(zip(self.manifest.keyed, self.builds, strict=True))
+        return {names.get(build, build): packages for build, packages in self.packages.items()}
 
 
 def described(bundle: Path) -> Described:
