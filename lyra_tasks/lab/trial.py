@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lyra_tasks import console
 from lyra_tasks.config.dockerfile import read
 from lyra_tasks.config.inputs import dockerfile_path
 from lyra_tasks.config.models import Test
-from lyra_tasks.config.platforms import variants
+from lyra_tasks.config.platforms import runs_on, variants
 from lyra_tasks.config.targets import checked_stage
 from lyra_tasks.engine.bases import ResolvedBase
 from lyra_tasks.engine.connect import require_buildx
@@ -68,12 +69,15 @@ class Verdict:
     kept_running: Mapping[str, str]
 
 
-def gather(work: Workspace, only: Sequence[str], conduct: Conduct) -> Trial:
-    """Plan a test run; StaleError where an image is not what its files say."""
+def gather(work: Workspace, only: Sequence[str], conduct: Conduct, *, dry: bool = False) -> Trial:
+    """Plan a test run; StaleError where an image is not what its files say.
+
+    A `dry` one starts nothing, not even to try what the engine runs: it is planned as if it ran every platform.
+    """
     config, engine = work.config, work.engine.facts
     tests = _chosen(config.tests, only)
     records = require_current(image_states(work.images, work.engine, current_inputs(work)))
-    rounds = _rounds(work)
+    rounds = _rounds(work, dry=dry)
     partial = bool(only)
     if conduct.keep_running and len(rounds) > 1:
         rounds, partial = rounds[:1], True
@@ -156,11 +160,16 @@ def _chosen(tests: Sequence[Test], only: Sequence[str]) -> list[Test]:
     return [test for test in tests if test.name in names or test.group in names]
 
 
-def _rounds(work: Workspace) -> tuple[Running, ...]:
+def _rounds(work: Workspace, *, dry: bool) -> tuple[Running, ...]:
     """What is run for which platform; the engine is tried only where there are images for another than its own."""
     own = work.engine.facts.platform
-    platforms = dict.fromkeys(each.platform for each in variants(work.config))
-    return run_for(work.config, runnable(work.engine, work.owner, platforms), own)
+    platforms = list(dict.fromkeys(each.platform for each in variants(work.config)))
+    if not dry:
+        return run_for(work.config, runnable(work.engine, work.owner, platforms), own)
+    foreign = [each for each in platforms if not runs_on(each, own)]
+    if foreign:
+        console.note(f"whether the engine runs {' and '.join(foreign)} is tried before anything is started")
+    return run_for(work.config, [*(each for each in platforms if each not in foreign), *foreign], own)
 
 
 def _groups(

@@ -60,7 +60,7 @@ def test(
     from lyra_tasks.report.run import reported
 
     conduct = Conduct(fail_fast, number(repeat, "--repeat"), keep_running)
-    planned = trial.gather(workspace(), tuple(only or ()), conduct)
+    planned = trial.gather(workspace(), tuple(only or ()), conduct, dry=dry(c))
     if dry(c):
         return show.planned(planned)
     with reported(workspace().folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from lyra_tasks.config.base_keys import key_of
 from lyra_tasks.config.dockerfile import From
 from lyra_tasks.config.lock import LockedImage
 from lyra_tasks.config.models import Configuration
+from lyra_tasks.engine.base_archive import describe
 from lyra_tasks.engine.bases import REPOSITORY, ResolvedBase, Supply, by_build, needs, plan
 from lyra_tasks.engine.registry import content_digest, host_of, is_for, pinned
+from lyra_tasks.errors import ConfigurationError
+from tests.images.saves import tar
 
 CONFIG = Configuration.model_validate(
     {
@@ -99,6 +103,16 @@ def test_each_platform_needs_a_base_of_its_own_and_the_first_one_is_pinned_by_th
 )
 def test_an_image_is_for_a_platform_as_far_as_both_say(image: dict[str, Any], platform: str, fits: bool) -> None:
     assert is_for(image, platform) is fits
+
+
+def test_an_archive_for_another_platform_is_refused_and_told_how_each_has_its_own(tmp_path: Path) -> None:
+    config = json.dumps({"os": "linux", "architecture": "arm64", "rootfs": {"diff_ids": []}}).encode()
+    entry = json.dumps([{"Config": "c.json", "RepoTags": None, "Layers": []}]).encode()
+    (tmp_path / "base.tar").write_bytes(tar([("c.json", config), ("manifest.json", entry)]))
+    assert describe(tmp_path / "base.tar", "linux/arm64").layers == ()
+    with pytest.raises(ConfigurationError, match="is for linux/arm64, and linux/amd64 is built") as caught:
+        describe(tmp_path / "base.tar", "linux/amd64")
+    assert "{platform}" in caught.value.hint
 
 
 def test_only_what_the_engine_lacks_is_planned_and_each_tag_once() -> None:
