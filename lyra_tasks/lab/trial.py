@@ -81,12 +81,11 @@ def gather(work: Workspace, only: Sequence[str], conduct: Conduct, *, dry: bool 
     partial = bool(only)
     if conduct.keep_running and len(rounds) > 1:
         rounds, partial = rounds[:1], True
+    found = [gather_facts(work, {name: records[b.key] for name, b in each.builds.items()}) for each in rounds]
+    own = found[0].services
     groups: list[PlannedGroup] = []
-    for each in rounds:
-        facts = gather_facts(work, {name: records[build.key] for name, build in each.builds.items()})
+    for each, facts in zip(rounds, found, strict=True):
         groups += _groups(work, each, records, facts, tests, taken=len(groups))
-        if not each.label:
-            own = facts.services
     externals = {name: own[name].image_id for name, service in config.services.items() if service.external is not None}
     share = config.resources.host_share
     capacity = running.Capacity(engine.cpus * share, int(engine.memory * share))
@@ -109,7 +108,7 @@ def gather(work: Workspace, only: Sequence[str], conduct: Conduct, *, dry: bool 
         parts=effective_parts(work, records),
         judgement=judge(
             config,
-            looks_of(work, records, {name: each.image_config for name, each in own.items()}, tried(config, rounds)),
+            looks_of(work, records, {name: each.image_config for name, each in own.items()}, _tried(work, rounds)),
             datetime.date.today(),
         ),
         partial=partial,
@@ -170,6 +169,12 @@ def _rounds(work: Workspace, *, dry: bool) -> tuple[Running, ...]:
     if foreign:
         console.note(f"whether the engine runs {' and '.join(foreign)} is tried before anything is started")
     return run_for(work.config, [*(each for each in platforms if each not in foreign), *foreign], own)
+
+
+def _tried(work: Workspace, rounds: Sequence[Running]) -> frozenset[str]:
+    """The builds that count as run; where no check needs a service, only the engine's own platform does."""
+    needed = not all(test.of_image for test in work.config.tests)
+    return tried(work.config, [each for each in rounds if needed or not each.label])
 
 
 def _groups(
