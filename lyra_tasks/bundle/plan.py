@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.subject import PromotedService, promoted_services
 from lyra_tasks.config.changelog import Changes
 from lyra_tasks.config.models import Configuration, Deviation
-from lyra_tasks.config.platforms import platforms_of, variants
+from lyra_tasks.config.platforms import variants
 from lyra_tasks.config.version import Version
 from lyra_tasks.engine.connect import version_numbers
 from lyra_tasks.errors import ConfigurationError
@@ -91,7 +91,6 @@ def plan(config: Configuration, facts: PromotionFacts) -> PromotionPlan:
             hint="give a service an `image`, or set `promote = true` on one",
         )
     version = facts.version.semver
-    _require_a_platform(config, wanted)
     archives = tuple(
         PlannedArchive(
             key=each.key,
@@ -112,16 +111,6 @@ def plan(config: Configuration, facts: PromotionFacts) -> PromotionPlan:
         services=promoted_services(config, references, facts.image_configs),
         compression=config.promotion.compression or compression_for(config.proxima.min_engine),
     )
-
-
-def _require_a_platform(config: Configuration, images: Iterable[str]) -> None:
-    """A node runs the whole set, or nothing of it."""
-    together = [set(platforms_of(config, image)) for image in images]
-    if not set.intersection(*together):
-        raise ConfigurationError(
-            "there is no platform that all promoted images are for, and so no node that could run them",
-            hint="see `images.NAME.platforms`: one platform at least must be common to all",
-        )
 
 
 def compression_for(min_engine: str) -> Literal["gzip", "zstd"]:

@@ -13,7 +13,7 @@ from typing import Any
 from lyra_tasks.config.check_paths import check_paths
 from lyra_tasks.config.check_tests import check_healthcheck, check_tests
 from lyra_tasks.config.models import Configuration, EnvironmentVariable, Service
-from lyra_tasks.config.platforms import variants
+from lyra_tasks.config.platforms import platforms_of, variants
 from lyra_tasks.config.positions import Location
 from lyra_tasks.config.problems import SECRET_NAME, Problem, dotted, is_secret_name, missing_name, not_a_regex, quoted
 from lyra_tasks.config.units import format_size
@@ -86,6 +86,12 @@ def _check_platforms(config: Configuration) -> Iterator[Problem]:
         if other != each:
             text = f"an engine does not say which of {quoted(other)} and {quoted(each)} it runs; keep one"
             yield Problem(("proxima", "platforms"), text)
+    common = set(config.proxima.platforms)
+    for name in dict.fromkeys(str(each.image) for each in config.services.values() if each.promoted):
+        if name in config.images and not (common := common & set(platforms_of(config, name))):
+            text = "has none that the other promoted images have, too; a node runs all of them, or none"
+            yield Problem(("images", name, "platforms"), text)
+            return
 
 
 def _check_names(config: Configuration) -> Iterator[Problem]:

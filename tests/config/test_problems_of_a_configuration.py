@@ -357,6 +357,14 @@ CASES: list[tuple[str, str, str]] = [
         '5: proxima.platforms: an engine does not say which of "linux/arm/v6" and "linux/arm/v7" it runs; keep one',
     ),
     (
+        "images that no node could run together",
+        '[proxima]\nplatforms = ["linux/amd64", "linux/arm64"]\n'
+        + IMAGE
+        + 'platforms = ["linux/amd64"]\n[images.b]\ncontext = "web"\nplatforms = ["linux/arm64"]\n'
+        + '[services.web]\nimage = "web"\n[services.b]\nimage = "b"\n',
+        "11: images.b.platforms: has none that the other promoted images have, too; a node runs all of them, or none",
+    ),
+    (
         "a platform that Proxima does not run",
         IMAGE + 'platforms = ["linux/arm64"]\n',
         '6: images.web.platforms: Proxima does not run "linux/arm64"; proxima.platforms has linux/amd64',
