@@ -6,23 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lyra_tasks.config.models import Builder
+from lyra_tasks.config.platforms import Variant
 
 LOCAL = "type=local"
 
 
-def caches(builder: Builder, images: Sequence[str], root: Path) -> dict[str, dict[str, list[str]]]:
-    """By image name, the lists `cache-from` and `cache-to`; a local cache that is not there yet is not read."""
+def caches(builder: Builder, builds: Sequence[Variant], root: Path) -> dict[str, dict[str, list[str]]]:
+    """By what a build is called, the lists `cache-from` and `cache-to`; a local cache that is not there is not read."""
     return {
-        image: {
-            "cache-from": [each for each in _entries(builder.cache_from, image, root) if _is_there(each)],
-            "cache-to": _entries(builder.cache_to, image, root),
+        each.key: {
+            "cache-from": [entry for entry in _entries(builder.cache_from, each, root) if _is_there(entry)],
+            "cache-to": _entries(builder.cache_to, each, root),
         }
-        for image in images
+        for each in builds
     }
 
 
-def _entries(entries: Sequence[str], image: str, root: Path) -> list[str]:
-    return [_entry(entry.replace("{image}", image), root) for entry in entries]
+def _entries(entries: Sequence[str], build: Variant, root: Path) -> list[str]:
+    name = build.key.replace("@", "-").replace("/", "-")
+    return [_entry(entry.replace("{image}", name), root) for entry in entries]
 
 
 def _entry(entry: str, root: Path) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lyra_tasks import console
 from lyra_tasks.build import facts, plan, run
+from lyra_tasks.config.platforms import variants_by_key
 from lyra_tasks.engine.inputs import current_inputs
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.records.dev import DevStore
@@ -21,20 +22,20 @@ def build(work: Workspace) -> dict[str, ImageRecord]:
     records lie apart: a development image is never evidence.
     """
     store = ImageStore(DevStore(work.paths.state).images)
+    known = variants_by_key(work.config)
     if not work.config.images:
         return {}
-    states = image_states(store, work.engine, _without_commit(current_inputs(work)), work.platform)
-    stale = [state.name for state in states if state.problem]
+    engine = work.engine
+    states = image_states(store, engine, _without_commit(current_inputs(work)))
+    stale = [known[state.name] for state in states if state.problem]
     for state in states:
         console.note(f"image {state.name}: {state.problem or 'unchanged'}")
     if stale:
         found = facts.gather(work, stale)
         # a commit is no reason for another image, and so for another container
         found = replace(found, image_tag=_tag(work), commit="", epoch=0, inputs=_without_commit(found.inputs))
-        run.run(
-            plan.plan(work.config, found, stale), engine=work.engine, owner=work.owner, store=store, folder=work.folder
-        )
-    records = {name: store.read(name, work.platform) for name in work.config.images}
+        run.run(plan.plan(work.config, found, stale), engine=engine, owner=work.owner, store=store, folder=work.folder)
+    records = {each.image: store.read(each.image, each.platform) for each in known.values()}
     return {name: record for name, record in records.items() if record is not None}
 
 

@@ -14,6 +14,7 @@ from lyra_tasks.config.inputs import dockerfile_path, ignore_patterns
 from lyra_tasks.config.lock import LOCK_NAME
 from lyra_tasks.config.lock import read as read_lock
 from lyra_tasks.config.lock import write as write_lock
+from lyra_tasks.config.platforms import Variant, variants
 from lyra_tasks.engine import bases as engine_bases
 from lyra_tasks.engine.builder import find_builder
 from lyra_tasks.engine.buildx import prepare
@@ -21,20 +22,31 @@ from lyra_tasks.engine.connect import require_buildx
 from lyra_tasks.engine.inputs import base_uses, current_inputs, with_stages
 from lyra_tasks.engine.materials import base_arguments, materials, provide_bases
 from lyra_tasks.engine.workspace import Workspace, selected
-from lyra_tasks.errors import ConfigurationError, PreconditionError
+from lyra_tasks.errors import ConfigurationError, PreconditionError, UsageError
 from lyra_tasks.rules.deviations import require_reasons
 from lyra_tasks.rules.project import capacity_look
 
 
-def names(work: Workspace, chosen: Sequence[str]) -> tuple[str, ...]:
-    """The images to build: those chosen, or all."""
-    if not work.config.images:
+def chosen(work: Workspace, images: Sequence[str], platforms: Sequence[str] = ()) -> tuple[Variant, ...]:
+    """The images to build, each for a platform: those chosen, or all; several platforms may stand in one word."""
+    config = work.config
+    if not config.images:
         raise ConfigurationError("there are no images to build", hint="write an [images.NAME] table")
-    return selected(chosen, list(work.config.images), "image")
+    names = selected(images, list(config.images), "image")
+    known = list(dict.fromkeys(each.platform for each in variants(config)))
+    wanted = selected([one for each in platforms for one in each.split(",")], known, "platform")
+    found = tuple(each for each in variants(config, names) if each.platform in wanted)
+    if not found:
+        raise UsageError(
+            f"{' and '.join(names)}: not for {' or '.join(wanted)}",
+            hint="`images.NAME.platforms` and `proxima.platforms` say what an image is built for",
+        )
+    return found
 
 
-def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
-    """The facts of building the images `built`; bases are resolved, locked and provided on the way."""
+def gather(work: Workspace, builds: Sequence[Variant]) -> BuildFacts:
+    """The facts of `builds`; bases are resolved, locked and provided on the way."""
+    built = tuple(dict.fromkeys(each.image for each in builds))
     require_reasons(work.config, [capacity_look(work.config)], datetime.date.today())
     _require_secrets(work, built)
     _require_submodules(work, built)
@@ -42,12 +54,12 @@ def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
     with ThreadPoolExecutor(1) as aside:
         there = aside.submit(require_buildx, engine)
         prepare()
-        uses = base_uses(work, built)
+        uses = base_uses(work, builds)
         there.result()
     builder = find_builder(engine, work.config.builder.name) if work.config.builder.name else None
     elsewhere = builder is not None and builder.elsewhere
     base_arguments(work, uses, elsewhere=elsewhere)  # what cannot be given is told before anything is looked for
-    resolution = bases(work, chosen=built)
+    resolution = bases(work, builds)
     found = resolution.bases
     if elsewhere:
         found = carried(engine, found, work.folder / "bases")
@@ -63,7 +75,7 @@ def gather(work: Workspace, built: Sequence[str]) -> BuildFacts:
         inputs=current_inputs(work, resolution.lock),
         builder=builder,
         archives=str(work.folder) if elsewhere else "",
-        caches=caches(work.config.builder, built, work.root),
+        caches=caches(work.config.builder, builds, work.root),
     )
 
 
@@ -97,17 +109,18 @@ def _require_submodules(work: Workspace, built: Sequence[str]) -> None:
 
 
 def bases(
-    work: Workspace, *, chosen: Sequence[str] | None = None, update: bool = False, dry: bool = False
+    work: Workspace, builds: Sequence[Variant] = (), *, update: bool = False, dry: bool = False
 ) -> engine_bases.Resolution:
-    """Resolve the bases of the `chosen` images (default: all), move the lock where it must move, and provide them.
+    """Resolve the bases of `builds` (default: all), move the lock where it must move, and provide them.
 
     Those of stages that are checks are among them: `test` takes what is locked, and locks nothing.
     """
     path = work.root / LOCK_NAME
-    uses = with_stages(work, base_uses(work, chosen or list(work.config.images)))
+    client = work.engine.client  # what runs the builds must be known before it is asked what they need
+    uses = with_stages(work, base_uses(work, builds or variants(work.config)))
     wanted = engine_bases.needs(work.config, uses)
     resolution = engine_bases.resolve(
-        wanted, read_lock(path), client=work.engine.client, root=work.root, cache=work.paths.cache, update=update
+        wanted, read_lock(path), client=client, root=work.root, cache=work.paths.cache, update=update
     )
     if not dry:
         if resolution.lock.bases or path.exists():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lyra_tasks.config.models import Configuration
+from lyra_tasks.config.platforms import Variant, hyphened
 from lyra_tasks.engine.builder import Builder
 from lyra_tasks.engine.materials import Materials, base_targets, ingredients, secret_paths
 
@@ -21,10 +22,10 @@ class BuildFlags:
 
 @dataclass(frozen=True)
 class BuildFacts:
-    """What was found out before planning; `inputs` are by image name.
+    """What was found out before planning; `inputs` are by what a build is called (`config.platforms`).
 
     `builder` is a named one, if any, and `archives` the folder that takes its results where it does not put them into
-    the engine. `caches` are by image name.
+    the engine. `caches` are by build, too.
     """
 
     materials: Materials
@@ -43,11 +44,12 @@ class BuildFacts:
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """One image of a build: its target in the definition, its reference and what it is built from.
+    """One image for one platform: its target in the definition, its reference and what it is built from.
 
     `archive` is the file that has to be loaded into the engine afterwards, if the builder does not put it there.
     """
 
+    key: str
     name: str
     target: str
     reference: str
@@ -69,38 +71,46 @@ class BuildPlan:
     first: Mapping[str, str] = field(default_factory=dict)
 
 
-def plan(config: Configuration, facts: BuildFacts, names: Sequence[str], flags: BuildFlags = BuildFlags()) -> BuildPlan:
-    """Plan one parallel build of the images `names`."""
-    platform = config.proxima.platforms[0]
-    made = base_targets(facts.materials, names)
+def plan(
+    config: Configuration, facts: BuildFacts, builds: Sequence[Variant], flags: BuildFlags = BuildFlags()
+) -> BuildPlan:
+    """Plan one parallel build: a target for each image and platform, which every image store can hold by itself."""
+    made = base_targets(facts.materials, [each.key for each in builds])
     targets: dict[str, Any] = dict(made.targets)
     images = []
-    for name in names:
-        target = f"image-{_target_name(name)}"
-        reference = f"{config.project.name}/{name}:{facts.image_tag}"
-        targets[target] = _target(config, name, reference, platform, facts, flags)
-        pinned = {reference: base.digest for reference, base in facts.materials.bases[name].items()}
+    for each in builds:
+        target = _target_name(each)
+        reference = _reference(config, each, facts.image_tag)
+        targets[target] = _target(config, each, reference, facts, flags)
+        pinned = {name: base.digest for name, base in facts.materials.bases[each.key].items()}
         archive = f"{facts.archives}/{target}.tar" if facts.archives else ""
-        images.append(PlannedImage(name, target, reference, platform, facts.inputs[name], pinned, archive))
+        inputs = facts.inputs[each.key]
+        images.append(PlannedImage(each.key, each.image, target, reference, each.platform, inputs, pinned, archive))
     definition = {"group": {"default": {"targets": [image.target for image in images]}}, "target": targets}
-    secrets = secret_paths(config, facts.materials.root, names)
+    secrets = secret_paths(config, facts.materials.root, dict.fromkeys(each.image for each in builds))
     return BuildPlan(config, definition, tuple(images), facts, secrets, made.first)
 
 
+def _reference(config: Configuration, build: Variant, tag: str) -> str:
+    """Of an image for several platforms, each has a tag of its own: a classic store keeps one platform per tag."""
+    ending = "" if build.key == build.image else f"-{hyphened(build.platform)}"
+    return f"{config.project.name}/{build.image}:{tag}{ending}"
+
+
 def _target(
-    config: Configuration, name: str, reference: str, platform: str, facts: BuildFacts, flags: BuildFlags
+    config: Configuration, build: Variant, reference: str, facts: BuildFacts, flags: BuildFlags
 ) -> dict[str, Any]:
-    image = config.images[name]
+    image = config.images[build.image]
     target: dict[str, Any] = {
-        **ingredients(config, name, facts.materials),
-        "labels": labels(config, name, facts),
+        **ingredients(config, build.key, facts.materials),
+        "labels": labels(config, build, facts),
         "tags": [reference],
-        "platforms": [platform],
-        "output": [_output(name, facts)],
+        "platforms": [build.platform],
+        "output": [_output(build, facts)],
     }
     if image.target:
         target["target"] = image.target
-    target |= {key: list(entries) for key, entries in facts.caches.get(name, {}).items() if entries}
+    target |= {key: list(entries) for key, entries in facts.caches.get(build.key, {}).items() if entries}
     if flags.no_cache:
         target["no-cache"] = True
     if flags.pull:
@@ -108,30 +118,31 @@ def _target(
     return target
 
 
-def _output(name: str, facts: BuildFacts) -> str:
+def _output(build: Variant, facts: BuildFacts) -> str:
     if facts.archives:
-        return f"type=docker,oci-mediatypes=true,dest={facts.archives}/image-{_target_name(name)}.tar"
+        return f"type=docker,oci-mediatypes=true,dest={facts.archives}/{_target_name(build)}.tar"
     # a docker-archive type would be loaded twice; on the containerd store the image is exported in place
     return "type=image,oci-mediatypes=true" if facts.store == "containerd" else "type=docker"
 
 
-def labels(config: Configuration, name: str, facts: BuildFacts) -> dict[str, str]:
+def labels(config: Configuration, build: Variant, facts: BuildFacts) -> dict[str, str]:
     """The OCI labels of an image: never the version, so that tagging a tested commit changes no byte."""
     prefix = "org.opencontainers.image"
     found = {
-        "title": f"{config.project.name}/{name}",
+        "title": f"{config.project.name}/{build.image}",
         "description": config.project.description,
         "source": config.project.source or facts.source,
         "revision": facts.commit,
         "licenses": config.project.licenses,
     }
-    bases = facts.materials.bases[name]
+    bases = facts.materials.bases[build.key]
     if len(bases) == 1:
         ((reference, base),) = bases.items()
         found |= {"base.name": reference, "base.digest": base.digest}
     return {f"{prefix}.{key}": value for key, value in sorted(found.items()) if value}
 
 
-def _target_name(name: str) -> str:
-    """Bake's target names know no dots."""
-    return name.replace(".", "_")
+def _target_name(build: Variant) -> str:
+    """Bake's target names know no dots; a platform stands in front, where no image's name can be mistaken for it."""
+    name = f"image-{build.image.replace('.', '_')}"
+    return name if build.key == build.image else f"{hyphened(build.platform)}-{name}"

@@ -32,8 +32,9 @@ _AT_ONCE = 4  # records, each of which waits for the engine and for the disk
 
 @dataclass(frozen=True)
 class Built:
-    """A built image, and whether it is another one than before."""
+    """A built image, what the build is called (`config.platforms`), and whether it is another one than before."""
 
+    key: str
     record: ImageRecord
     changed: bool
 
@@ -79,7 +80,7 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
         built = tuple(pool.map(recorded, plan.images))
     owner.made_images(engine, {each.record.reference: each.record.engine_id for each in built})
     shrink_cache(engine, plan.config.resources.cache)
-    looks = [look for each in built for look in record_looks(each.record.image, each.record, plan.config.proxima)]
+    looks = [look for each in built for look in record_looks(each.key, each.record, plan.config.proxima)]
     require_reasons(plan.config, looks, datetime.now(UTC).date())
     return built
 
@@ -116,7 +117,7 @@ def _recorded(
     )
     before = store.read(image.name, image.platform)
     store.write(record)
-    return Built(record, before is None or before.config_digest != record.config_digest)
+    return Built(image.key, record, before is None or before.config_digest != record.config_digest)
 
 
 def _load(engine: Engine, image: PlannedImage) -> None:

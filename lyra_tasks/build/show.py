@@ -17,11 +17,7 @@ def built(images: tuple[Built, ...]) -> None:
     """A line per image: reference, digest, size, and whether it is another one than before."""
     if console.is_json():
         return console.document(
-            {
-                "images": {
-                    each.record.image: each.record.model_dump(mode="json") | {"new": each.changed} for each in images
-                }
-            }
+            {"images": {each.key: each.record.model_dump(mode="json") | {"new": each.changed} for each in images}}
         )
     for each in images:
         record = each.record

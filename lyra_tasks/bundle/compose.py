@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,21 +15,21 @@ _HEAD = """\
 """
 
 
-def compose_text(project: str, services: Sequence[PromotedService], platform: str) -> str:
-    """The compose file as text; its paths are relative to its own folder."""
+def compose_text(project: str, services: Sequence[PromotedService], platforms: Mapping[str, str]) -> str:
+    """The compose file as text; its paths are relative to its own folder. `platforms` are by service."""
     import yaml
 
     return _HEAD + yaml.safe_dump(
-        compose_document(project, services, platform), sort_keys=False, default_flow_style=False, width=100
+        compose_document(project, services, platforms), sort_keys=False, default_flow_style=False, width=100
     )
 
 
-def compose_document(project: str, services: Sequence[PromotedService], platform: str) -> dict[str, Any]:
-    """The compose file as a document."""
+def compose_document(project: str, services: Sequence[PromotedService], platforms: Mapping[str, str]) -> dict[str, Any]:
+    """The compose file as a document; a service without a platform runs on that of the node."""
     names = {each.name: each for each in services}
     document: dict[str, Any] = {
         "name": project.replace(".", "-"),
-        "services": {each.name: _service(each, names, platform) for each in services},
+        "services": {each.name: _service(each, names, platforms.get(each.name)) for each in services},
         "networks": {"inner": {"internal": True}},
     }
     if any(each.service.ports and not each.service.egress for each in services):
@@ -57,7 +57,7 @@ def config_path(service: str, key: str, source: str) -> str:
     return f"configs/{service}/{key}{PurePosixPath(source).suffix}"
 
 
-def _service(each: PromotedService, names: dict[str, PromotedService], platform: str) -> dict[str, Any]:
+def _service(each: PromotedService, names: dict[str, PromotedService], platform: str | None) -> dict[str, Any]:
     service, shape = each.service, each.shape
     networks = ["inner", *(["out"] if service.egress else ["edge"] if service.ports else [])]
     described: dict[str, Any] = {

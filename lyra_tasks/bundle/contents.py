@@ -62,7 +62,7 @@ def documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, 
     texts = {
         layout.RECEIVE: receive_script(manifest),
         layout.CHANGES: page(plan.facts.changes, project),
-        layout.COMPOSE: compose_text(project, plan.services, plan.archives[0].record.platform),
+        layout.COMPOSE: compose_text(project, plan.services, _platforms(plan)),
         layout.ENV_EXAMPLE: env_example(plan.services),
         layout.ENVIRONMENT: json_text(environment_document(project, plan.services)),
         layout.PROVENANCE: json_text(provenance(plan, manifest.images)),
@@ -76,6 +76,13 @@ def documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, 
         for key, file in each.service.configs.items()
     }
     return {name: text.encode() for name, text in texts.items()} | files
+
+
+def _platforms(plan: PromotionPlan) -> dict[str, str]:
+    """By service, the platform of its image where it is for one alone; else it is that of the node."""
+    return {
+        service: each.record.platform for each in plan.archives if each.key == each.image for service in each.services
+    }
 
 
 def page_of(plan: PromotionPlan, manifest: Manifest, changes: Difference | None) -> bytes:

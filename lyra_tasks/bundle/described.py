@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.manifest import Manifest
+from lyra_tasks.bundle.manifest import BundledImage, Manifest
 from lyra_tasks.bundle.read import bundle_of, read_index, read_manifest, small_file
+from lyra_tasks.config.platforms import keyed
 from lyra_tasks.errors import BundleError, is_full
 from lyra_tasks.images.documents import parse
 
 
 @dataclass(frozen=True)
 class Described:
-    """The documents of one version; `packages` are versions by image and package, `configs` digests by path."""
+    """The documents of one version; `packages` are versions by build and package, `configs` digests by path.
+
+    `qualified` are images that are named with their platform although it is their only one, as another version has
+    them for several.
+    """
 
     manifest: Manifest
     services: Mapping[str, Mapping[str, Any]]
@@ -25,6 +30,20 @@ class Described:
     tests: Mapping[str, str]
     deviations: Mapping[str, str]
     configs: Mapping[str, str]
+    qualified: frozenset[str] = frozenset()
+
+    @property
+    def builds(self) -> dict[str, BundledImage]:
+        """The images by what their builds are called beside those of the other version."""
+        return {
+            keyed(image.name, image.platform) if image.name in self.qualified else build: image
+            for build, image in self.manifest.keyed.items()
+        }
+
+    def packages_by_build(self) -> dict[str, Mapping[str, tuple[str, ...]]]:
+        """The packages by the same names."""
+        names = dict(zip(self.manifest.keyed, self.builds, strict=True))
+        return {names.get(build, build): packages for build, packages in self.packages.items()}
 
 
 def described(bundle: Path) -> Described:
@@ -35,7 +54,7 @@ def described(bundle: Path) -> Described:
         return Described(
             manifest=manifest,
             services=services,
-            packages={image.name: _packages(bundle, image.name) for image in manifest.images},
+            packages={build: _packages(bundle, build) for build in manifest.keyed},
             tests={check["name"]: check["outcome"] for check in _document(bundle, layout.TESTS_JSON)["checks"]},
             deviations={
                 f"{each['rule']} on {each['scope']}": f"{each['reason']} ({each['owner']}, until {each['expires']})"
@@ -75,10 +94,10 @@ def version_before(bundles: Path, project: str, version: str) -> Described | Non
     return None
 
 
-def _packages(bundle: Path, image: str) -> dict[str, tuple[str, ...]]:
+def _packages(bundle: Path, build: str) -> dict[str, tuple[str, ...]]:
     """Versions by package; the kind of a package is part of its name: `deb openssl`."""
     found: dict[str, set[str]] = {}
-    for each in _document(bundle, layout.sbom_file(image)).get("components", []):
+    for each in _document(bundle, layout.sbom_file(build)).get("components", []):
         kind = str(each.get("purl", "")).removeprefix("pkg:").partition("/")[0]
         if each.get("type") == "library" and kind:
             found.setdefault(f"{kind} {each['name']}", set()).add(str(each.get("version", "")))

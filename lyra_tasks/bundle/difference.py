@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lyra_tasks import console
@@ -44,6 +44,8 @@ def difference(before: Described, after: Described) -> Difference:
     one, other = before.manifest, after.manifest
     if one.project != other.project:
         raise UsageError(f"{one.project} and {other.project} are two projects", hint="compare two versions of the same")
+    several = _several(before) | _several(after)
+    before, after = (replace(each, qualified=several) for each in (before, after))
     found = [
         change
         for section, facts in _SECTIONS.items()
@@ -58,21 +60,26 @@ def _changes(section: str, before: Mapping[str, str], after: Mapping[str, str]) 
             yield Change(section, name, before.get(name), after.get(name))
 
 
+def _several(each: Described) -> frozenset[str]:
+    """The images that are there for several platforms."""
+    return frozenset(image.name for build, image in each.manifest.keyed.items() if build != image.name)
+
+
 def _images(each: Described) -> Iterator[tuple[str, str]]:
-    for image in each.manifest.images:
-        yield image.name, image.config_digest
-        yield f"{image.name}: platform", image.platform
-        yield from ((f"{image.name}: base {name}", digest) for name, digest in image.bases.items())
+    for build, image in each.builds.items():
+        yield build, image.config_digest
+        yield f"{build}: platform", image.platform
+        yield from ((f"{build}: base {name}", digest) for name, digest in image.bases.items())
 
 
 def _layers(each: Described) -> Iterator[tuple[str, str]]:
-    for image in each.manifest.images:
+    for build, image in each.builds.items():
         for layer in image.identity.layers:
-            yield f"{image.name}: {layer.diff_id}", console.size(layer.size)
+            yield f"{build}: {layer.diff_id}", console.size(layer.size)
 
 
 def _packages(each: Described) -> Iterator[tuple[str, str]]:
-    for image, packages in each.packages.items():
+    for image, packages in each.packages_by_build().items():
         yield from ((f"{image}: {name}", ", ".join(versions)) for name, versions in packages.items())
 
 
@@ -123,7 +130,7 @@ def _proxima(each: Described) -> Iterator[tuple[str, str]]:
 
 
 def _sizes(each: Described) -> Iterator[tuple[str, str]]:
-    yield from ((image.name, console.size(image.size)) for image in each.manifest.images)
+    yield from ((build, console.size(image.size)) for build, image in each.builds.items())
 
 
 _SECTIONS: dict[str, Callable[[Described], Iterator[tuple[str, str]]]] = {

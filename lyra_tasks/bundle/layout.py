@@ -43,9 +43,9 @@ DOCUMENTS: Final = "documents.tar.gz"
 UNSUMMED = frozenset({CHECKSUMS, SIGNATURE})
 
 
-def sbom_file(image: str) -> str:
-    """What is in an image, as CycloneDX: `evidence/sbom-web.cdx.json`."""
-    return f"evidence/sbom-{image}.cdx.json"
+def sbom_file(build: str) -> str:
+    """What is in an image, as CycloneDX: `evidence/sbom-web.cdx.json`, `evidence/sbom-web@linux-arm64.cdx.json`."""
+    return f"evidence/sbom-{build.replace('/', '-')}.cdx.json"
 
 
 def image_file(image: str, version: str, platform: str) -> str:

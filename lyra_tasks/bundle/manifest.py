@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from lyra_tasks.config.models import Name, Platform
+from lyra_tasks.config.platforms import keys_of
 from lyra_tasks.config.values import UdpPort
 from lyra_tasks.errors import BundleError
 from lyra_tasks.files import write_file
@@ -128,11 +129,19 @@ class Manifest(Document):
     tests: TestSummary
     deviations: Count
 
+    @property
+    def keyed(self) -> dict[str, BundledImage]:
+        """The images by what their builds are called: the name, or `web@linux/arm64` of one for several platforms."""
+        keys = keys_of([(image.name, image.platform) for image in self.images])
+        return dict(zip(keys, self.images, strict=True))
+
     @model_validator(mode="after")
     def _one_archive_per_image(self) -> Manifest:
         files = [image.file for image in self.images]
         if len(set(files)) != len(files):
             raise ValueError("two images name the same archive")
+        if len(self.keyed) != len(self.images):
+            raise ValueError("an image is there twice for the same platform")
         return self
 
 

@@ -45,17 +45,17 @@ def packed(plan: PromotionPlan, work: Workspace, stage: Path, cache: LayerCache)
 
 def _require_tested(plan: PromotionPlan, found: Mapping[str, PackedImage]) -> None:
     for each in plan.archives:
-        identity = found[each.image].identity
+        identity = found[each.key].identity
         if identity.config_digest != each.record.config_digest:
             raise BundleError(
-                f"{each.image}: the engine gave {identity.config_digest}, tested was {each.record.config_digest}",
+                f"{each.key}: the engine gave {identity.config_digest}, tested was {each.record.config_digest}",
                 hint="run `build test` again",
             )
 
 
 def _exported(plan: PromotionPlan, work: Workspace, folder: Path, cache: LayerCache) -> dict[str, PackedImage] | None:
     """The images out of a containerd store, where only what the cache lacks is sent; None where that cannot be done."""
-    wanted = {each.image: each.record.manifest_digest or "" for each in plan.archives}
+    wanted = {each.key: each.record.manifest_digest or "" for each in plan.archives}
     images = [Exported(each.record.reference, each.record.engine_id, each.record.platform) for each in plan.archives]
     if not exportable(work.engine, images):
         return None
@@ -85,7 +85,7 @@ def _saved(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache)
 
 def _from_stream(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache) -> dict[str, PackedImage]:
     names = [each.record.engine_id for each in plan.archives]
-    wanted = {each.image: Wanted(each.record.engine_id, each.record.platform) for each in plan.archives}
+    wanted = {each.key: Wanted(each.record.engine_id, each.record.platform) for each in plan.archives}
     with saved(work.engine, names) as stream, console.doing(f"packing {', '.join(wanted)}") as now:
         return pack(now.counted(stream), wanted, spool, plan.compression, cache, packages=_asked(plan, work))
 

@@ -14,7 +14,8 @@ from lyra_tasks.bundle.signature import NAMESPACE
 from lyra_tasks.bundle.subject import PromotedService
 from lyra_tasks.config.models import Deviation
 from lyra_tasks.config.units import format_size
-from lyra_tasks.records.evidence import Evidence, RuleResult
+from lyra_tasks.records.evidence import CheckResult, Evidence, RuleResult
+from lyra_tasks.rules.catalogue import TEST_PLATFORM
 
 _MANY = 30
 
@@ -32,10 +33,10 @@ def promotion_page(
     parts = [
         _head(manifest),
         _changes(changes),
-        _load(signer),
+        _load(signer, manifest),
         _images(manifest),
         *(_service(each) for each in services),
-        _tests(evidence),
+        _tests(evidence, rules),
         _rules(rules),
         _deviations(deviations),
     ]
@@ -84,7 +85,8 @@ def _few(changes: Sequence[Change]) -> Iterable[Change]:
         yield each
 
 
-def _load(signer: str) -> str:
+def _load(signer: str, manifest: Manifest) -> str:
+    own = " for the engine's own platform" if len(manifest.keyed) > len({each.name for each in manifest.images}) else ""
     return f"""## Check, load, start
 
     sha256sum --check --quiet {layout.CHECKSUMS}
@@ -92,11 +94,11 @@ def _load(signer: str) -> str:
     cd deploy && cp .env.example .env    # fill in what is open
     docker compose up --detach --wait
 
-`{layout.RECEIVE}` checks every file, the engine and the free space, loads the images, compares what was loaded with the
-digests below, and says what is to be configured; it starts nothing, and may be run again. It refuses to go back to an
-older version without `--allow-older`. It ends with 0 when everything is loaded. 3 (`engine`), 30 (`no-space`) and 31
-(`incomplete`: a pack leaves out what is not here) are about this node; 6 (`corrupt`) and 60 (`refused`) are about what
-was brought; 2 is about the command line. `--help` says more.
+`{layout.RECEIVE}` checks every file, the engine and the free space, loads the images{own}, compares what was
+loaded with the digests below, and says what is to be configured; it starts nothing, and may be run again. It refuses to
+go back to an older version without `--allow-older`. It ends with 0 when everything is loaded. 3 (`engine`), 30
+(`no-space`) and 31 (`incomplete`: a pack leaves out what is not here) are about this node; 6 (`corrupt`) and 60
+(`refused`) are about what was brought; 2 is about the command line. `--help` says more.
 
 {_trust(signer)}"""
 
@@ -193,8 +195,8 @@ def _health(each: PromotedService) -> str:
     return "Its image has a health check." if each.shape.has_healthcheck else "It has no health check."
 
 
-def _tests(evidence: Evidence) -> str:
-    rows = [(check.outcome, check.name, check.service, f"{check.seconds:.2f} s") for check in evidence.checks]
+def _tests(evidence: Evidence, rules: Sequence[RuleResult]) -> str:
+    rows = [(check.outcome, _named(check), check.service, f"{check.seconds:.2f} s") for check in evidence.checks]
     peaks = [
         (name, f"{console.size(use.memory_peak)} of {console.size(use.memory_limit)}",
          f"{use.cpu_peak:.2f} of {use.cpu_limit:g}", f"{use.pids_peak} of {use.pids_limit}")
@@ -203,11 +205,24 @@ def _tests(evidence: Evidence) -> str:
     engine = evidence.engine
     return (
         f"## Tests\n\nRun `{evidence.run}` on Docker Engine {engine['version']} ({engine['store']} image store), "
-        f"{evidence.started_at}. The images in this bundle are the bytes that were tested.\n\n"
+        f"{evidence.started_at}. The images in this bundle are the bytes that were tested{_but(rules)}.\n\n"
         + _table(("result", "check", "service", "time"), rows)
         + "\n"
         + _table(("service", "memory at most", "CPUs at most", "processes at most"), peaks)
     )
+
+
+def _named(check: CheckResult) -> str:
+    """A check by its name, and by its group where it has one: that of another platform is called `@linux-arm64`."""
+    return f"{check.group}: {check.name}" if check.group else check.name
+
+
+def _but(rules: Sequence[RuleResult]) -> str:
+    """The images that no test ran."""
+    found = [
+        each.scope.removeprefix("images.") for each in rules if each.rule == TEST_PLATFORM and each.outcome != "kept"
+    ]
+    return f", but for {' and '.join(f'`{each}`' for each in found)}, of which nothing ran" if found else ""
 
 
 def _rules(rules: Sequence[RuleResult]) -> str:

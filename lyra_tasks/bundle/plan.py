@@ -11,6 +11,7 @@ from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.subject import PromotedService, promoted_services
 from lyra_tasks.config.changelog import Changes
 from lyra_tasks.config.models import Configuration, Deviation
+from lyra_tasks.config.platforms import variants
 from lyra_tasks.config.version import Version
 from lyra_tasks.engine.connect import version_numbers
 from lyra_tasks.errors import ConfigurationError
@@ -47,8 +48,12 @@ class PromotionFacts:
 
 @dataclass(frozen=True)
 class PlannedArchive:
-    """One image that travels: its record, the references it gets (the full version's first), its file in the bundle."""
+    """One image that travels, for one platform: its record, its references (the full version's first), its file.
 
+    The references are the same for all its platforms: a node loads those of its own. `key` is what the build is called.
+    """
+
+    key: str
     image: str
     record: ImageRecord
     references: tuple[str, ...]
@@ -88,13 +93,14 @@ def plan(config: Configuration, facts: PromotionFacts) -> PromotionPlan:
     version = facts.version.semver
     archives = tuple(
         PlannedArchive(
-            image=image,
-            record=facts.records[image],
-            references=tuple(f"{project}/{image}:{tag}" for tag in (facts.version.image_tag, *facts.moving_tags)),
-            file=layout.image_file(image, version, facts.records[image].platform),
-            services=tuple(names),
+            key=each.key,
+            image=each.image,
+            record=facts.records[each.key],
+            references=tuple(f"{project}/{each.image}:{tag}" for tag in (facts.version.image_tag, *facts.moving_tags)),
+            file=layout.image_file(each.image, version, each.platform),
+            services=tuple(wanted[each.image]),
         )
-        for image, names in sorted(wanted.items())
+        for each in variants(config, sorted(wanted))
     )
     references = {each.image: each.references[0] for each in archives}
     return PromotionPlan(

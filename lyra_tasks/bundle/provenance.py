@@ -26,9 +26,9 @@ def provenance(plan: PromotionPlan, images: Sequence[BundledImage]) -> dict[str,
         "buildType": BUILD_TYPE,
         "externalParameters": {
             "source": {**_source(plan.facts.source), "uncommittedChanges": plan.facts.dirty},
-            "images": {each.image: _parameters(plan, each) for each in plan.archives},
+            "images": {each.key: _parameters(plan, each) for each in plan.archives},
         },
-        "internalParameters": {"runs": {each.image: each.record.run for each in plan.archives}},
+        "internalParameters": {"runs": {each.key: each.record.run for each in plan.archives}},
         "resolvedDependencies": [_commit(plan), *_bases(plan)],
     }
     details = {

@@ -10,14 +10,15 @@ export LC_ALL=C
 # >>> written by promote
 project='example'
 version='0.0.0'
+# those that all images are there for; a node has one of them
 platforms='linux/amd64'
 min_engine='20.10'
 # the version that a pack leaves layers of out, or nothing
 since=''
-# per image: archive, bytes needed on the engine's disk, the image that must be there already (name, config digest,
-# manifest digest; or - - -), config digest, manifest digest, references
+# per image and platform: archive, platform, bytes needed on the engine's disk, the image that must be there already
+# (name, config digest, manifest digest; or - - -), config digest, manifest digest, references
 images='
-images/web-0.0.0-linux-amd64.tar 0 - - - sha256:0 sha256:1 example/web:0.0.0
+images/web-0.0.0-linux-amd64.tar linux/amd64 0 - - - sha256:0 sha256:1 example/web:0.0.0
 '
 # <<< written by promote
 
@@ -181,16 +182,22 @@ engine() {
     answer=$(docker version --format '{{.Server.Version}} {{.Server.Os}}/{{.Server.Arch}}' 2>&1 </dev/null) ||
         fail 3 engine "it does not answer: $answer"
     found=${answer%% *} system=${answer##* }
+    fits=no
     for platform in $platforms; do
-        case $platform in
-        "$system" | "$system"/*) ;;
-        *) fail 3 engine "it runs $system, and the images are for $platform" ;;
-        esac
+        ! is_own "$platform" || fits=yes
     done
+    [ "$fits" = yes ] || fail 3 engine "it runs $system, and the images are for $platforms"
     lowest=$(printf '%s\n%s\n' "${found%%[!0-9.]*}" "$min_engine" | sort -t . -k 1,1n -k 2,2n -k 3,3n | head -n 1)
     [ "$lowest" = "$min_engine" ] ||
         fail 3 engine "version $found is too old; the bundle was made for $min_engine or newer"
     say "Docker Engine $found on $system"
+}
+
+is_own() { # PLATFORM: whether it is the engine's
+    case $1 in
+    "$system" | "$system"/*) return 0 ;;
+    *) return 1 ;;
+    esac
 }
 
 version_key() { # VERSION: text that sorts by semantic precedence; what follows + is no part of it
@@ -272,10 +279,12 @@ are_loaded() { # CONFIG MANIFEST REFERENCE...
 
 # ------------------------------------------------------------------------------------------------------------ loading
 
-each_image() { # COMMAND: calls it with the words of every image
-    while read -r line; do
+each_image() { # COMMAND: calls it with the words of every image for the engine's platform, but for the platform itself
+    while read -r archive platform line; do
+        [ -n "$archive" ] || continue
+        is_own "$platform" || continue
         # shellcheck disable=SC2086  # the words of a line are arguments
-        [ -z "$line" ] || "$1" $line || return
+        "$1" "$archive" $line || return
     done <<END
 $images
 END

@@ -21,14 +21,14 @@ def receive_script(manifest: Manifest, pack: Pack | None = None) -> str:
 
 
 def _facts(manifest: Manifest, pack: Pack | None) -> str:
-    thin = {each.image: each for each in pack.images} if pack else {}
+    thin = {each.file: each for each in pack.images} if pack else {}
     values = {
         "project": manifest.project,
         "version": manifest.version,
-        "platforms": " ".join(sorted({image.platform for image in manifest.images})),
+        "platforms": " ".join(_whole(manifest)),
         "min_engine": manifest.proxima.min_engine,
         "since": (pack.since if pack else None) or "",
-        "images": "\n".join(["", *(_words(image, thin.get(image.name)) for image in manifest.images), ""]),
+        "images": "\n".join(["", *(_words(image, thin.get(image.file)) for image in manifest.images), ""]),
     }
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
 
@@ -40,4 +40,14 @@ def _words(image: BundledImage, thin: PackedArchive | None) -> str:
     needed = size + sum(layer.unpacked_size for layer in image.layers if layer.digest not in left_out)
     held = thin.held if thin else None
     base = (held.reference, held.config_digest, held.manifest_digest) if held else ("-", "-", "-")
-    return " ".join((image.file, str(needed), *base, image.config_digest, image.manifest_digest, *image.references))
+    words = (image.file, image.platform, str(needed), *base, image.config_digest, image.manifest_digest)
+    return " ".join((*words, *image.references))
+
+
+def _whole(manifest: Manifest) -> list[str]:
+    """The platforms that all images of the bundle are there for."""
+    names = {image.name for image in manifest.images}
+    found: dict[str, set[str]] = {}
+    for image in manifest.images:
+        found.setdefault(image.platform, set()).add(image.name)
+    return sorted(platform for platform, there in found.items() if there == names)

@@ -7,6 +7,7 @@ from typing import Any
 
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.described import Described
+from lyra_tasks.config.platforms import keys_of
 from lyra_tasks.records.documents import Documents, read_json, read_logs, read_metrics, read_tests
 
 SCHEMA = "lyra.previous/1"
@@ -15,6 +16,7 @@ SCHEMA = "lyra.previous/1"
 def documents_of_bundle(bundle: Path) -> Documents:
     """The documents in the folder of a bundle; the same for everyone who has it."""
     manifest = read_json(bundle / layout.MANIFEST)
+    builds = keys_of([(each["name"], each["platform"]) for each in manifest["images"]])
     return Documents(
         tests=read_tests(bundle / layout.TESTS_JSON),
         metrics=read_metrics(bundle / layout.METRICS),
@@ -24,7 +26,7 @@ def documents_of_bundle(bundle: Path) -> Documents:
         environment=read_json(bundle / layout.ENVIRONMENT),
         deviations=read_json(bundle / layout.DEVIATIONS),
         provenance=read_json(bundle / layout.PROVENANCE),
-        sboms={each["name"]: read_json(bundle / layout.sbom_file(each["name"])) for each in manifest["images"]},
+        sboms={each: read_json(bundle / layout.sbom_file(each)) for each in builds},
     )
 
 
@@ -34,7 +36,7 @@ def previous_document(before: Described | None) -> dict[str, Any]:
         "schema": SCHEMA,
         "version": before.manifest.version if before else "",
         "images": [
-            {"name": each.name, "layers": [{"digest": layer.digest, "size": layer.size} for layer in each.layers]}
-            for each in (before.manifest.images if before else [])
+            {"name": build, "layers": [{"digest": layer.digest, "size": layer.size} for layer in each.layers]}
+            for build, each in (before.manifest.keyed.items() if before else ())
         ],
     }

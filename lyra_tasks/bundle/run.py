@@ -84,7 +84,7 @@ def run(plan: PromotionPlan, work: Workspace, page: Callable[[Documents], str]) 
         removed = enter(plan.folder.parent, manifest, keep)
     work.journal.append(
         work.run, "promoted", version=plan.version, set=plan.facts.key.digest,
-        images={image.name: image.config_digest for image in manifest.images}, removed_snapshots=list(removed),
+        images={key: image.config_digest for key, image in manifest.keyed.items()}, removed_snapshots=list(removed),
     )  # fmt: skip
     return Promotion(plan.folder, manifest, made=True, removed_snapshots=removed)
 
@@ -99,8 +99,8 @@ def _say_room(plan: PromotionPlan) -> None:
 
 def _same(plan: PromotionPlan) -> Manifest:
     there = read_manifest(plan.folder)
-    promoted = {image.name: image.config_digest for image in there.images}
-    wanted = {each.image: each.record.config_digest for each in plan.archives}
+    promoted = {key: image.config_digest for key, image in there.keyed.items()}
+    wanted = {each.key: each.record.config_digest for each in plan.archives}
     if promoted != wanted or there.set_digest != f"sha256:{plan.facts.key.digest}":
         lines = [
             f"{name}: promoted {promoted.get(name, 'not at all')}, now {wanted.get(name, 'not any more')}"
@@ -119,17 +119,17 @@ def _fill(plan: PromotionPlan, work: Workspace, stage: Path, page: Callable[[Doc
     cache = LayerCache(work.paths.cache / "layers", work.config.resources.cache, expected)
     (stage / layout.IMAGES).mkdir()
     with packed(plan, work, stage, cache) as held, ThreadPoolExecutor(1) as pool:
-        listed = [pool.submit(image_packages, held[each.image], work.paths.cache) for each in plan.archives]
-        images = [_archived(plan, each, held[each.image], stage) for each in plan.archives]
+        listed = [pool.submit(image_packages, held[each.key], work.paths.cache) for each in plan.archives]
+        images = [_archived(plan, each, held[each.key], stage) for each in plan.archives]
         packages = [each.result() for each in listed]
-        cache.keep(held[plan.archives[0].image].spool)
+        cache.keep(held[plan.archives[0].key].spool)
     manifest = manifest_of(plan, images)
     write_document(stage / layout.MANIFEST, manifest)
     for name, content in documents(plan, manifest, work.root).items():
         write_file(stage / name, content, mode=0o755 if name == layout.RECEIVE else 0o644)
-    for image, listing in zip(images, packages, strict=True):
+    for archive, image, listing in zip(plan.archives, images, packages, strict=True):
         document = from_tool(stage / image.file, manifest, image) or sbom(manifest, image, listing)
-        write_file(stage / layout.sbom_file(image.name), json_text(document).encode())
+        write_file(stage / layout.sbom_file(archive.key), json_text(document).encode())
     _copy_evidence(plan, work, stage)
     before = version_before(plan.folder.parent, manifest.project, manifest.version)
     changes = difference(before, described(stage)) if before else None
@@ -145,11 +145,11 @@ def _fill(plan: PromotionPlan, work: Workspace, stage: Path, page: Callable[[Doc
 def _archived(plan: PromotionPlan, archive: PlannedArchive, image: PackedImage, stage: Path) -> BundledImage:
     """Write one archive and read it back, every byte of it; what was compressed just now is also unpacked again."""
     path = stage / archive.file
-    with console.doing(f"{archive.image}: writing the archive and reading it back"):
+    with console.doing(f"{archive.key}: writing the archive and reading it back"):
         write_archive(path, image, archive.references, archive_annotations(plan), plan.facts.epoch)
         contents = check_archive(path, expected=image.identity, unpack=image.fresh)
     identity = image.identity
-    console.note(f"{archive.image}: {console.size(contents.size)}, read back and whole")
+    console.note(f"{archive.key}: {console.size(contents.size)}, read back and whole")
     return BundledImage(
         name=archive.image,
         services=list(archive.services),

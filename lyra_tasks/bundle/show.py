@@ -26,7 +26,7 @@ def planned(plan: PromotionPlan) -> None:
                 "version": plan.version,
                 "folder": str(plan.folder),
                 "compression": plan.compression,
-                "images": {each.image: each.record.config_digest for each in plan.archives},
+                "images": {each.key: each.record.config_digest for each in plan.archives},
             }
         )
     console.say(f"would promote {plan.version} to {shown(plan.folder)}:")

@@ -57,7 +57,7 @@ def verify(path: Path, trust: Trust | None = None) -> VerifyReport:
     results, manifest = examine(path)
     refuse(path, {result.name: result.problem for result in results if result.problem})
     assert manifest  # noqa: S101  # one that cannot be read is a problem
-    images = tuple((image.name, image.identity) for image in manifest.images)
+    images = tuple((build, image.identity) for build, image in manifest.keyed.items())
     has_signature = (path / layout.SIGNATURE).is_file()
     signer = trust.signer if trust else ""
     return VerifyReport(path, manifest.project, manifest.version, results, images, signer, has_signature)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from lyra_tasks.config.models import Configuration, Image
+from lyra_tasks.config.platforms import for_platform
 from lyra_tasks.config.positions import Location
 from lyra_tasks.config.problems import Problem, quoted
 
@@ -21,7 +22,8 @@ def check_paths(config: Configuration, root: Path) -> Iterator[Problem]:
         if base.archive is not None:
             # The next source is used where the archive is not there
             only = not (base.image or base.rootfs)
-            yield from _check_file(("bases", name, "archive"), base.archive, root, must_exist=only)
+            for written in dict.fromkeys(for_platform(base.archive, each) for each in config.proxima.platforms):
+                yield from _check_file(("bases", name, "archive"), written, root, must_exist=only)
     for name, service in config.services.items():
         for key, file in service.configs.items():
             yield from _check_file(("services", name, "configs", key, "source"), file.source, root)

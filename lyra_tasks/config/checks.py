@@ -5,7 +5,7 @@ from __future__ import annotations
 import graphlib
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from lyra_tasks.config.check_paths import check_paths
 from lyra_tasks.config.check_tests import check_healthcheck, check_tests
 from lyra_tasks.config.models import Configuration, EnvironmentVariable, Service
+from lyra_tasks.config.platforms import platforms_of, variants
 from lyra_tasks.config.positions import Location
 from lyra_tasks.config.problems import SECRET_NAME, Problem, dotted, is_secret_name, missing_name, not_a_regex, quoted
 from lyra_tasks.config.units import format_size
@@ -25,6 +26,7 @@ _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 def check(config: Configuration, document: Mapping[str, Any], root: Path) -> Iterator[Problem]:
     """Everything that does not go together. `document` is what was written: names count that are wrong inside."""
     yield from _check_names(config)
+    yield from _check_platforms(config)
     yield from _check_bases(config, document)
     for name, service in config.services.items():
         at: Location = ("services", name)
@@ -62,9 +64,34 @@ def check_deviations(config: Configuration, rules: Mapping[str, bool]) -> Iterat
 def _check_caches(config: Configuration) -> Iterator[Problem]:
     for entry in config.builder.cache_to:
         shared = "type=inline" in entry.split(",") or "{image}" in entry
-        if not shared and len(config.images) > 1:
+        if not shared and len(variants(config)) > 1:
             text = f"each image would overwrite the last one's; write {{image}} into {quoted(entry)}"
             yield Problem(("builder", "cache_to"), text)
+
+
+def _check_platforms(config: Configuration) -> Iterator[Problem]:
+    """An image is for what Proxima runs, and for each platform once."""
+    lists: list[tuple[Location, Sequence[str]]] = [(("proxima", "platforms"), config.proxima.platforms)]
+    lists += [(("images", name, "platforms"), image.platforms) for name, image in config.images.items()]
+    for location, found in lists:
+        for each in found:
+            if each not in config.proxima.platforms:
+                runs = ", ".join(config.proxima.platforms)
+                yield Problem(location, f"Proxima does not run {quoted(each)}; proxima.platforms has {runs}")
+        for each in sorted({each for each in found if found.count(each) > 1}):
+            yield Problem(location, f"{quoted(each)} is there twice; keep one")
+    kinds: dict[str, str] = {}
+    for each in config.proxima.platforms:
+        other = kinds.setdefault("/".join(each.split("/")[:2]), each)
+        if other != each:
+            text = f"an engine does not say which of {quoted(other)} and {quoted(each)} it runs; keep one"
+            yield Problem(("proxima", "platforms"), text)
+    common = set(config.proxima.platforms)
+    for name in dict.fromkeys(str(each.image) for each in config.services.values() if each.promoted):
+        if name in config.images and not (common := common & set(platforms_of(config, name))):
+            text = "has none that the other promoted images have, too; a node runs all of them, or none"
+            yield Problem(("images", name, "platforms"), text)
+            return
 
 
 def _check_names(config: Configuration) -> Iterator[Problem]:

@@ -10,16 +10,25 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from lyra_tasks.config.models import Configuration, Limits, Proxima, Service
+from lyra_tasks.config.platforms import own_platform, platforms_of
 from lyra_tasks.errors import UsageError
 
 
-def development(config: Configuration, chosen: Sequence[str] = ()) -> Configuration:
-    """The profile of the services `chosen` (default: all) and of what they depend on, with the images they need."""
+def development(config: Configuration, chosen: Sequence[str] = (), engine: str = "") -> Configuration:
+    """The profile of the services `chosen` (default: all) and of what they depend on, with the images they need.
+
+    Of several platforms, an image is built for that of the `engine` that it is developed on.
+    """
     names = with_dependencies(config.services, chosen or list(config.services))
     services = {name: _developed(config.services[name]) for name in config.services if name in names}
     used = {service.image for service in services.values()}
     images = {
-        name: image.model_copy(update={"target": image.dev_target or image.target})
+        name: image.model_copy(
+            update={
+                "target": image.dev_target or image.target,
+                "platforms": [own_platform(platforms_of(config, name), engine)],
+            }
+        )
         for name, image in config.images.items()
         if name in used
     }

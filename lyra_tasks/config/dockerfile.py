@@ -20,13 +20,15 @@ _ONE_ARGUMENT = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 class From:
     """One place where an image is named: a FROM, a `COPY --from=` or a `RUN --mount=…,from=`.
 
-    `argument` is the global ARG that a FROM consists of, if it is exactly `${NAME}` or `$NAME`.
+    `argument` is the global ARG that a FROM consists of, if it is exactly `${NAME}` or `$NAME`; `platform` is what its
+    `--platform` says, empty for the one that is built for.
     """
 
     reference: str
     file: Path
     line: int
     argument: str = ""
+    platform: str = ""
 
     @property
     def where(self) -> str:
@@ -130,7 +132,9 @@ def _opened(instruction: DockerfileInstruction, path: Path) -> Stage:
         raise dockerfile_fault(f"{path}:{instruction.start_line}", "FROM takes an image, and optionally AS and a name")
     match = _ONE_ARGUMENT.fullmatch(words[0])
     argument = (match[1] or match[2]) if match else ""
-    return Stage(words[2] if named else "", From(words[0], path, instruction.start_line, argument))
+    flags = dict(flag.partition("=")[::2] for flag in instruction.flags)
+    base = From(words[0], path, instruction.start_line, argument, flags.get("--platform", ""))
+    return Stage(words[2] if named else "", base)
 
 
 def _extended(stage: Stage, instruction: DockerfileInstruction, path: Path) -> Stage:

@@ -26,16 +26,14 @@ def dockerfile_path(root: Path, image: Image) -> Path:
     return root / image.context / image.dockerfile
 
 
-def input_hashes(root: Path, image: Image, *, platform: str, commit: str, bases: Mapping[str, str]) -> dict[str, str]:
-    """One hash per kind of input: `context`, `dockerfile`, `args`, `target`, `bases`, `platform`, `commit`."""
+def input_hashes(root: Path, image: Image, commit: str) -> dict[str, str]:
+    """One hash per kind of input that is the same for every platform: `context`, `dockerfile`, `args`, `target`, …"""
     dockerfile = dockerfile_path(root, image)
     return {
         "context": context_hash(root / image.context, dockerfile, hashes_of(root, image)),
         "dockerfile": hashlib.sha256(dockerfile.read_bytes()).hexdigest(),
-        "args": _text_hash(sorted(image.args.items())),
+        "args": text_hash(image.args),
         "target": image.target,
-        "bases": _text_hash(sorted(bases.items())),
-        "platform": platform,
         "commit": commit,
     }
 
@@ -126,5 +124,6 @@ def _rooted(pattern: str) -> str:
     return ("!" if negated else "") + (body.lstrip("/") or ".")
 
 
-def _text_hash(items: list[tuple[str, str]]) -> str:
-    return hashlib.sha256("\0".join(f"{key}={value}" for key, value in items).encode()).hexdigest()
+def text_hash(items: Mapping[str, str]) -> str:
+    """A hash of names and values, whatever their order."""
+    return hashlib.sha256("\0".join(f"{key}={value}" for key, value in sorted(items.items())).encode()).hexdigest()

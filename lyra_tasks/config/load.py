@@ -134,7 +134,6 @@ def _validate(
     from lyra_tasks.config.models import Configuration
     from lyra_tasks.config.phrases import problems_of
     from lyra_tasks.config.salvage import follows, take_out
-    from lyra_tasks.config.support import not_yet
 
     document.setdefault("project", {})
     problems: list[Problem] = []
@@ -148,7 +147,7 @@ def _validate(
             found = problems_of(error, rest)
             problems += [problem for problem in found if problem.location not in told]
             take_out(rest, found)
-    further = [*check(config, document, root), *not_yet(config)]
+    further = list(check(config, document, root))
     if rules is not None:
         further += check_deviations(config, rules)
     return config, problems + [problem for problem in further if not follows(problem, problems)]

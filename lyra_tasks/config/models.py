@@ -53,7 +53,7 @@ class Proxima(Table):
     """What the production node can run (R3)."""
 
     platforms: list[Platform] = Field(default=["linux/amd64"], min_length=1)
-    """what it runs (one, for now)"""
+    """what it runs; images are built for all of them, see [platforms](#platforms)"""
     min_engine: Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+)?$")] = "20.10"
     """the oldest engine that must load the bundle"""
     cpus: float | None = Field(default=None, gt=0)
@@ -88,7 +88,8 @@ class Builder(Table):
     cache_from: list[Line] = []
     """caches that builds read, as `--cache-from` takes them; `{image}` is the image's name"""
     cache_to: list[Line] = []
-    """caches that builds write, as `--cache-to` takes them; `{image}` is the image's name"""
+    """caches that builds write, as `--cache-to` takes them; `{image}` is the image's name, and with several platforms
+    `NAME-linux-arm64`"""
 
 
 class Rootfs(Table):
@@ -106,9 +107,9 @@ class Base(Table):
     """Where a FROM comes from; the sources are tried in the order image, archive, rootfs; the result is locked."""
 
     image: Line = ""
-    """a reference, asked of the engine and its registry"""
+    """a reference, asked of the engine and its registry; `{platform}` is `linux-arm64` or the like"""
     archive: ProjectPath | None = None
-    """a docker or OCI archive on disk"""
+    """a docker or OCI archive on disk, of one image; `{platform}` is `linux-arm64` or the like"""
     rootfs: Rootfs | None = None
     """a root file system of Debian packages"""
 
@@ -131,7 +132,7 @@ class Image(Table):
     bases: dict[Line, Name] = {}
     """name in FROM = name in `[bases]`"""
     platforms: list[Platform] = []
-    """those of this image; default: `proxima.platforms`"""
+    """those of this image, some of `proxima.platforms`; default: all of them"""
 
 
 class Test(Table):
@@ -253,7 +254,7 @@ class Deviation(Table):
     rule: Said
     """an id of [rules.md](rules.md)"""
     scope: Said
-    """a pattern: `services.web`, `services.*`, `images.web`"""
+    """a pattern: `services.web`, `services.*`, `images.web`, `images.web@linux/arm64`"""
     reason: Said
     """why it must be so"""
     owner: Said

@@ -28,7 +28,7 @@ def external_bases(dockerfile: Dockerfile, target: str = "", args: Mapping[str, 
     `args` override the defaults of global ARGs. ConfigurationError for an unknown target or a FROM that stays empty.
     """
     _, uses = _reached(dockerfile, target, args or {})
-    found = {(use.line, use.reference): use for use in uses if use.reference != "scratch"}
+    found = {(use.line, use.reference, use.platform): use for use in uses if use.reference != "scratch"}
     return tuple(found[key] for key in sorted(found))
 
 
@@ -65,13 +65,26 @@ def _reached(dockerfile: Dockerfile, target: str, args: Mapping[str, str]) -> tu
         seen.add(index)
         own = _stage_named(dockerfile.stages[:index], bases[index].reference)
         uses = [(bases[index], own)]
-        uses += [(each, _stage_of_source(dockerfile.stages, each)) for each in dockerfile.stages[index].sources]
+        # like BuildKit, which takes an image for the platform of the stage that copies from it
+        platform = _platform(dockerfile, bases, index)
+        uses += [
+            (replace(each, platform=platform), _stage_of_source(dockerfile.stages, each))
+            for each in dockerfile.stages[index].sources
+        ]
         for use, stage in uses:
             if stage is not None:
                 waiting.append(stage)
             else:
                 outside.append(use)
     return seen, outside
+
+
+def _platform(dockerfile: Dockerfile, bases: Sequence[From], index: int) -> str:
+    """What a stage is built for: what its FROM says, else that of the stage it stands on; empty for the target's."""
+    if bases[index].platform:
+        return bases[index].platform
+    below = _stage_named(dockerfile.stages[:index], bases[index].reference)
+    return "" if below is None else _platform(dockerfile, bases, below)
 
 
 def stage_chain(
@@ -115,7 +128,7 @@ def _expanded(base: From, environment: Mapping[str, str], escape: str) -> From:
             f"{base.where}: FROM {base.reference} names no image",
             hint="give the ARG a default before the first FROM, or a value in `args` of the image",
         )
-    return replace(base, reference=reference)
+    return replace(base, reference=reference, platform=_worded(lexer.process_word, base.platform, base.where))
 
 
 def _worded(process: Callable[[str], str], word: str, place: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from lyra_tasks.engine.registry import is_for, platform_of
 from lyra_tasks.errors import ConfigurationError
 
 _DESCRIPTIONS = {"manifest.json", "index.json", "repositories"}
@@ -36,11 +37,14 @@ class ArchivedImage:
     descriptor: Mapping[str, Any] | None
 
 
-def describe(path: Path) -> ArchivedImage:
-    """Read the image of a `docker save` or OCI archive; ConfigurationError if it is none, or holds several."""
+def describe(path: Path, platform: str) -> ArchivedImage:
+    """Read the image of a `docker save` or OCI archive.
+
+    ConfigurationError if it is none, or holds several, or is for another platform.
+    """
     try:
         with tarfile.open(path) as archive:
-            return _described(path, archive)
+            return _described(path, archive, platform)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path}: there is no such archive", hint="bring it, or name another one") from error
     except (tarfile.TarError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
@@ -65,7 +69,7 @@ def write_as(image: ArchivedImage, reference: str, out: IO[bytes]) -> None:
             _add(copy, "index.json", {"schemaVersion": 2, "manifests": [descriptor]})
 
 
-def _described(path: Path, archive: tarfile.TarFile) -> ArchivedImage:
+def _described(path: Path, archive: tarfile.TarFile, platform: str) -> ArchivedImage:
     members = {member.name.removeprefix("./"): member for member in archive}
 
     def load(name: str) -> Any:
@@ -91,6 +95,12 @@ def _described(path: Path, archive: tarfile.TarFile) -> ArchivedImage:
         config = _blob(manifest["config"]["digest"])
         layers = tuple(_blob(layer["digest"]) for layer in manifest["layers"])
     settings = load(config)
+    found = {"Os": settings.get("os"), "Architecture": settings.get("architecture"), "Variant": settings.get("variant")}
+    if found["Architecture"] and not is_for(found, platform):
+        raise ConfigurationError(
+            f"{path}: is for {platform_of(found)}, and {platform} is built",
+            hint="bring an archive for it; with {platform} in its name, each platform has its own: linux-arm64",
+        )
     stream = archive.extractfile(members[config])
     digest = hashlib.sha256(stream.read() if stream else b"").hexdigest()
     return ArchivedImage(

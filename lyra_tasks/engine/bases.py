@@ -11,12 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lyra_tasks.config.base_keys import key_of, named, pin_key
 from lyra_tasks.config.dockerfile import From
 from lyra_tasks.config.lock import Lock, LockedArchive, LockedBase, LockedImage, LockedRootfs
-from lyra_tasks.config.models import Base, Configuration
+from lyra_tasks.config.models import Base, Configuration, Rootfs
+from lyra_tasks.config.platforms import for_platform, image_of, variants_by_key
 from lyra_tasks.engine import base_archive, rootfs
 from lyra_tasks.engine.debian import sha256_of
-from lyra_tasks.engine.registry import Registry, content_digest, held, pinned
+from lyra_tasks.engine.mirror import architecture_of
+from lyra_tasks.engine.mirror import platform_of as debian_platform
+from lyra_tasks.engine.registry import Registry, content_digest, held, is_for, pinned, platform_of
 from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
@@ -34,11 +38,17 @@ CMD ["/bin/sh"]
 
 @dataclass(frozen=True)
 class Need:
-    """A base that builds ask for: its key in the lock, where it may come from, and the places that name it."""
+    """A base that builds ask for, for one platform: its key in the lock, its sources, the places that name it."""
 
     key: str
     base: Base
     places: tuple[str, ...]
+    platform: str = "linux/amd64"
+
+    @property
+    def name(self) -> str:
+        """What `[bases]` calls it, or the reference in FROM."""
+        return self.key.removesuffix(f"@{self.platform}")
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Supply:
 
 @dataclass(frozen=True)
 class ResolvedBase:
-    """A base as a build uses it: `context` is the value of a named build context.
+    """A base for one platform as a build uses it: `context` is the value of a named build context.
 
     If `bake_target` is given, the definition must hold it as `target_name`; if `supply` is, it must be provided first.
     An engine without named contexts takes `reference` instead: for a bake target that is `tag`, once it is built.
@@ -65,6 +75,7 @@ class ResolvedBase:
     bake_target: Mapping[str, Any] | None = None
     tag: str = ""
     supply: Supply | None = None
+    platform: str = "linux/amd64"
 
     @property
     def digest(self) -> str:
@@ -85,33 +96,33 @@ class Resolution:
     bases: Mapping[str, ResolvedBase] = field(default_factory=dict)
 
 
-def key_of(config: Configuration, image: str, reference: str) -> str:
-    """The key of a FROM: the name in `[bases]` that the image or its own reference says, or the reference itself."""
-    if chosen := config.images[image].bases.get(reference):
-        return chosen
-    if reference in config.bases:
-        return reference
-    return next((name for name, base in config.bases.items() if base.image == reference), reference)
-
-
 def needs(config: Configuration, uses: Mapping[str, Sequence[From]]) -> tuple[Need, ...]:
-    """What the images in `uses` ask for, once each; `uses` holds the external bases by image name."""
+    """What the builds in `uses` ask for, once each; `uses` holds the external bases by what a build is called."""
     found: dict[str, Need] = {}
-    for image, bases in uses.items():
+    for build, bases in uses.items():
         for each in bases:
-            key = key_of(config, image, each.reference)
-            need = found.get(key) or Need(key, config.bases.get(key) or Base(image=each.reference), ())
-            found[key] = replace(need, places=(*need.places, f"{each.where}: {each.reference}"))
+            image = image_of(build)
+            key = pin_key(config, image, each)
+            table = config.bases.get(key_of(config, image, each.reference)) or Base(image=each.reference)
+            need = found.get(key) or Need(key, _filled(table, each.platform), (), each.platform)
+            place = f"{each.where}: {each.reference}"
+            found[key] = need if place in need.places else replace(need, places=(*need.places, place))
     return tuple(found[key] for key in sorted(found))
 
 
-def by_image(
+def _filled(base: Base, platform: str) -> Base:
+    archive = for_platform(base.archive, platform) if base.archive is not None else None
+    return base.model_copy(update={"image": for_platform(base.image, platform), "archive": archive})
+
+
+def by_build(
     config: Configuration, uses: Mapping[str, Sequence[From]], bases: Mapping[str, ResolvedBase]
 ) -> dict[str, dict[str, ResolvedBase]]:
-    """The resolved bases as builds need them: by image name, then by the reference in its Dockerfile."""
+    """The resolved bases as builds need them: by what a build is called, then by what it calls its base (`named`)."""
+    known = variants_by_key(config)
     return {
-        image: {each.reference: bases[key_of(config, image, each.reference)] for each in froms}
-        for image, froms in uses.items()
+        build: {named(each, known[build].platform): bases[pin_key(config, known[build].image, each)] for each in froms}
+        for build, froms in uses.items()
     }
 
 
@@ -129,8 +140,8 @@ def resolve(
     with engine_faults("looking for base images"):
         for need in wanted:
             pin = lock.bases.get(need.key)
-            if pin is None or update or not _fits(need.base, pin):
-                pin = finder.find(need)
+            if pin is None or update or not _fits(need, pin):
+                pin = _of_all_platforms(need, locked) or finder.find(need)
             bases[need.key] = finder.have(need, pin)
             locked[need.key] = pin
     return Resolution(Lock(bases=locked), bases)
@@ -142,10 +153,19 @@ def plan(bases: Iterable[ResolvedBase]) -> tuple[Supply, ...]:
     return tuple(supplies[tag] for tag in sorted(supplies))
 
 
-def _fits(base: Base, pin: LockedBase) -> bool:
+def _of_all_platforms(need: Need, locked: Mapping[str, LockedBase]) -> LockedBase | None:
+    """The pin of the same reference for Proxima's first platform, if it is a registry's: its digest is that of all."""
+    other = locked.get(need.name) if need.name != need.key else None
+    same = isinstance(other, LockedImage) and not other.local and other.reference == need.base.image
+    return other if same else None
+
+
+def _fits(need: Need, pin: LockedBase) -> bool:
     """Whether a pin is still one of the sources that the configuration names."""
+    base = need.base
     if isinstance(pin, LockedRootfs):
-        return base.rootfs is not None and pin.fits(base.rootfs)
+        same = pin.architecture == architecture_of(need.platform)
+        return same and base.rootfs is not None and pin.fits(base.rootfs)
     return pin.path == base.archive if isinstance(pin, LockedArchive) else pin.reference == base.image
 
 
@@ -163,17 +183,19 @@ class _Finder:
             digest, reason = self.registry.digest(base.image)
             if digest:
                 return LockedImage(reference=base.image, digest=digest)
-            if image := held(self.client, base.image):
+            image = held(self.client, base.image)
+            if image and is_for(image, need.platform):
                 return LockedImage(reference=base.image, digest=content_digest(image), local=True)
-            silent.append(f"{base.image} is not in the engine, and no registry gives it: {reason}")
+            there = f"in the engine for {platform_of(image)}" if image else "not in the engine"
+            silent.append(f"{base.image} is {there}, and no registry gives it: {reason}")
         if base.archive:
             path = self.root / base.archive
             if path.exists():
-                digest = base_archive.describe(path).digest
+                digest = base_archive.describe(path, need.platform).digest
                 return LockedArchive(path=base.archive, sha256=sha256_of(path), digest=digest)
             silent.append(f"{base.archive} does not exist")
         if base.rootfs:
-            return rootfs.make(base.rootfs, cache=self.cache).facts
+            return self._root(need, base.rootfs).facts
         raise _missing(need, silent)
 
     def have(self, need: Need, pin: LockedBase) -> ResolvedBase:
@@ -186,12 +208,13 @@ class _Finder:
 
     def _remote(self, need: Need, pin: LockedImage) -> ResolvedBase:
         reference = pinned(pin.reference, pin.digest)
-        if image := held(self.client, f"{_without_tag(pin.reference)}@{pin.digest}"):
+        image = held(self.client, f"{_without_tag(pin.reference)}@{pin.digest}")
+        if image and is_for(image, need.platform):
             return self._tagged(need, pin, image)
         digest, reason = self.registry.digest(reference)
         if not digest:
             raise _lost(need, pin, f"no registry gives {pin.reference} any more: {reason}")
-        return ResolvedBase(need.key, pin, f"docker-image://{reference}")
+        return ResolvedBase(need.key, pin, f"docker-image://{reference}", platform=need.platform)
 
     def _local(self, need: Need, pin: LockedImage) -> ResolvedBase:
         for name in (pin.reference, _tag(need.key, pin.digest)):
@@ -204,28 +227,32 @@ class _Finder:
     def _tagged(self, need: Need, pin: LockedImage, image: dict[str, Any]) -> ResolvedBase:
         tag = _tag(need.key, pin.digest)
         supply = None if tag in (image.get("RepoTags") or []) else Supply(tag, image=str(image["Id"]))
-        return ResolvedBase(need.key, pin, f"docker-image://{tag}", supply=supply)
+        return ResolvedBase(need.key, pin, f"docker-image://{tag}", supply=supply, platform=need.platform)
 
     def _archived(self, need: Need, pin: LockedArchive) -> ResolvedBase:
         path = self.root / pin.path
         if not path.exists():
             raise _lost(need, pin, f"{pin.path} does not exist")
-        image = base_archive.describe(path)
+        image = base_archive.describe(path, need.platform)
         if image.digest != pin.digest:
             raise _lost(need, pin, f"{pin.path} now holds {image.digest[7:19]}")
         tag = _tag(need.key, pin.digest)
         present = held(self.client, tag)
         ready = present is not None and tuple(present["RootFS"].get("Layers") or ()) == image.diff_ids
         supply = None if ready else Supply(tag, archive=image)
-        return ResolvedBase(need.key, pin, f"docker-image://{tag}", supply=supply)
+        return ResolvedBase(need.key, pin, f"docker-image://{tag}", supply=supply, platform=need.platform)
 
     def _made(self, need: Need, pin: LockedRootfs) -> ResolvedBase:
-        made = rootfs.make(pin.spec, cache=self.cache, locked=pin)
+        made = self._root(need, pin.spec, pin)
         name = f"base-{_slug(need.key)}-{pin.sha256[:12]}"
         return ResolvedBase(
             need.key, pin, f"target:{name}",
-            target_name=name, bake_target=bake_target(made), tag=_tag(need.key, pin.sha256),
+            target_name=name, bake_target=bake_target(made), tag=_tag(need.key, pin.sha256), platform=need.platform,
         )  # fmt: skip
+
+    def _root(self, need: Need, spec: Rootfs, pin: LockedRootfs | None = None) -> rootfs.MadeRootfs:
+        architecture = architecture_of(need.platform)
+        return rootfs.make(spec, cache=self.cache, locked=pin, architecture=architecture, places=need.places)
 
 
 def bake_target(made: rootfs.MadeRootfs) -> dict[str, Any]:
@@ -240,7 +267,7 @@ def bake_target(made: rootfs.MadeRootfs) -> dict[str, Any]:
         "context": str(made.context),
         "dockerfile": str(dockerfile),
         "args": {"SOURCE_DATE_EPOCH": str(made.facts.source_date_epoch)},
-        "platforms": [f"linux/{made.facts.architecture}"],
+        "platforms": [debian_platform(made.facts.architecture)],
     }
 
 
@@ -261,7 +288,7 @@ def _without_tag(reference: str) -> str:
 def _missing(need: Need, silent: Sequence[str]) -> PreconditionError:
     return PreconditionError(
         f"the base {need.key} cannot be had",
-        hint=f"`docker load` it into the engine first, or give [bases.{_slug(need.key)}] an `archive` or a `rootfs`",
+        hint=f"`docker load` it into the engine first, or give [bases.{_slug(need.name)}] an `archive` or a `rootfs`",
         details=(*need.places, *silent),
     )
 

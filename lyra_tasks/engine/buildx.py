@@ -25,6 +25,7 @@ Ending = Callable[[Callable[[], None]], AbstractContextManager[Any]]
 
 _TAIL = 25
 _FULL = "no space left on device"
+_FOREIGN = "exec format error"
 _GRACE = 3.0
 _EPOCH = "SOURCE_DATE_EPOCH"
 # Attestations would make every build's digest another one; the entitlement check asks about contexts outside of the
@@ -90,6 +91,13 @@ def bake(
             f"the build found {_FULL}: {_cause(tail)}", hint=f"free space there; the whole log is in {log}",
             details=tuple(tail),
         )  # fmt: skip
+    if code != 0 and any(_FOREIGN in line for line in tail):
+        raise BuildError(
+            f"a step runs a program for another platform, which the engine does not: {_cause(tail)}",
+            hint="cross-compile in a stage `FROM --platform=$BUILDPLATFORM …` and COPY from it, or set up emulation "
+            f"(binfmt_misc) on the engine's machine; the whole log is in {log}",
+            details=tuple(tail),
+        )
     if code != 0:
         cause = _cause(tail)
         raise BuildError(f"the build failed: {cause}", hint=_advice(cause, log), details=tuple(tail))

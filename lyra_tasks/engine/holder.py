@@ -1,7 +1,7 @@
 """The holder: a container that mounts every volume of a lab first and leaves last.
 
 A tmpfs volume lives only while a container holds it. The holder's image is two programs of a few bytes, made here, so
-that no image has to be fetched and none of the project's has to contain a `sleep` or an `rm`.
+that no image has to be fetched and none of the project's has to contain a `sleep` or an `rm`; and those of `probes`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.engine.objects import inspect_image
 from lyra_tasks.engine.ownership import Owner
+from lyra_tasks.engine.probes import programs
 from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ _PROGRAMS = {
     ),
 }
 _BASE = 0x400000
-_VERSION = "2"
+_VERSION = "3"
 _IMPORTING = threading.Lock()
 
 
@@ -98,8 +99,9 @@ def _imported(engine: Engine, owner: Owner, reference: str) -> str:
 def _root(engine: Engine) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in (HOLD, REMOVE):
-            content = program(engine.facts.platform.split("/")[1], path)
+        architecture = engine.facts.platform.split("/")[1]
+        contents = {path: program(architecture, path) for path in (HOLD, REMOVE)} | programs()
+        for path, content in contents.items():
             entry = tarfile.TarInfo(path.lstrip("/"))
             entry.size, entry.mode = len(content), 0o755
             archive.addfile(entry, io.BytesIO(content))

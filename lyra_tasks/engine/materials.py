@@ -5,15 +5,18 @@ The same for a build and for a stage that is built as a check.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lyra_tasks.config.base_keys import named
 from lyra_tasks.config.dockerfile import From
 from lyra_tasks.config.lock import LOCK_NAME
 from lyra_tasks.config.lock import read as read_lock
 from lyra_tasks.config.models import Configuration
+from lyra_tasks.config.platforms import image_of, variants_by_key
 from lyra_tasks.engine import bases as engine_bases
 from lyra_tasks.engine.base_supply import provide
 from lyra_tasks.engine.bases import ResolvedBase
@@ -30,10 +33,10 @@ _NAMED_CONTEXTS_FROM = (23, 0)
 
 @dataclass(frozen=True)
 class Materials:
-    """The project's folder, and by image name the bases of a build.
+    """The project's folder, and by what a build is called (`config.platforms`) its bases.
 
     `arguments` is None where bases are offered as named contexts. An older engine takes them as build arguments: then
-    it holds, by image name, the reference that each global ARG stands for.
+    it holds, by build, which of its bases each global ARG stands for.
     """
 
     root: str
@@ -61,19 +64,19 @@ def materials(
     PreconditionError for a base that the engine cannot be given.
     """
     arguments = base_arguments(work, uses, elsewhere=elsewhere)
-    return Materials(str(work.root), engine_bases.by_image(work.config, uses, bases), arguments)
+    return Materials(str(work.root), engine_bases.by_build(work.config, uses, bases), arguments)
 
 
 def base_arguments(
     work: Workspace, uses: Mapping[str, Sequence[From]], *, elsewhere: bool = False
 ) -> dict[str, dict[str, str]] | None:
-    """The global ARGs that bases are given by, by image; None where they are offered as named contexts.
+    """The global ARGs that bases are given by, by build; None where they are offered as named contexts.
 
     PreconditionError for a base that the engine cannot be given.
     """
     facts = work.engine.facts
     named_contexts = elsewhere or facts.release >= _NAMED_CONTEXTS_FROM
-    return None if named_contexts else _arguments(uses, facts.version)
+    return None if named_contexts else _arguments(work.config, uses, facts.version)
 
 
 def locked_bases(work: Workspace, uses: Mapping[str, Sequence[From]]) -> dict[str, ResolvedBase]:
@@ -98,11 +101,11 @@ def provide_bases(work: Workspace, bases: Iterable[ResolvedBase]) -> None:
     work.owner.made_images(work.engine, made)
 
 
-def base_targets(found: Materials, names: Iterable[str]) -> BaseTargets:
-    """The targets that make the bases of the images `names`."""
+def base_targets(found: Materials, builds: Iterable[str]) -> BaseTargets:
+    """The targets that make the bases of `builds`."""
     targets: dict[str, Any] = {}
     first: dict[str, str] = {}
-    for base in (base for name in names for base in found.bases[name].values()):
+    for base in (base for build in builds for base in found.bases[build].values()):
         if base.bake_target is None:
             continue
         if found.arguments is None:
@@ -113,15 +116,15 @@ def base_targets(found: Materials, names: Iterable[str]) -> BaseTargets:
     return BaseTargets(targets, first)
 
 
-def ingredients(config: Configuration, name: str, found: Materials) -> dict[str, Any]:
-    """What every target of a definition has that builds a stage of the image `name`."""
-    image = config.images[name]
+def ingredients(config: Configuration, build: str, found: Materials) -> dict[str, Any]:
+    """What every target of a definition has that builds a stage of an image, for the platform of `build`."""
+    image = config.images[image_of(build)]
     context = f"{found.root}/{image.context}"
     return {
         "context": context,
         "dockerfile": f"{context}/{image.dockerfile}",
-        "args": {**image.args, **_base_arguments(name, found)},
-        "contexts": _contexts(name, found),
+        "args": {**image.args, **_base_arguments(build, found)},
+        "contexts": _contexts(build, found),
         "secret": [f"id={key},src={found.root}/{path}" for key, path in sorted(image.secrets.items())],
     }
 
@@ -161,18 +164,24 @@ def secret_paths(config: Configuration, root: str, names: Iterable[str]) -> tupl
     return tuple(f"{root}/{path}" for name in names for path in config.images[name].secrets.values())
 
 
-def _contexts(name: str, found: Materials) -> dict[str, str]:
-    bases = found.bases[name] if found.arguments is None else {}
-    return {reference: base.context for reference, base in bases.items()}
+def _contexts(build: str, found: Materials) -> dict[str, str]:
+    """BuildKit asks for `NAME::PLATFORM` first; the platform is said where a build needs a base for two."""
+    bases = found.bases[build] if found.arguments is None else {}
+    references = {name: name.removesuffix(f"@{base.platform}") for name, base in bases.items()}
+    count = Counter(references.values())
+    return {
+        references[name] if count[references[name]] == 1 else f"{references[name]}::{base.platform}": base.context
+        for name, base in bases.items()
+    }
 
 
-def _base_arguments(name: str, found: Materials) -> dict[str, str]:
-    arguments = found.arguments[name] if found.arguments is not None else {}
-    return {argument: found.bases[name][reference].reference for argument, reference in arguments.items()}
+def _base_arguments(build: str, found: Materials) -> dict[str, str]:
+    arguments = found.arguments[build] if found.arguments is not None else {}
+    return {argument: found.bases[build][name].reference for argument, name in arguments.items()}
 
 
-def _arguments(uses: Mapping[str, Sequence[From]], version: str) -> dict[str, dict[str, str]]:
-    """By image, the base that each global ARG stands for; PreconditionError for a base that is named without one."""
+def _arguments(config: Configuration, uses: Mapping[str, Sequence[From]], version: str) -> dict[str, dict[str, str]]:
+    """By build, the base that each global ARG stands for; PreconditionError for a base that is named without one."""
     fixed = tuple(f"{each.where}: {each.reference}" for bases in uses.values() for each in bases if not each.argument)
     if fixed:
         raise PreconditionError(
@@ -180,4 +189,19 @@ def _arguments(uses: Mapping[str, Sequence[From]], version: str) -> dict[str, di
             hint="write `ARG BASE=…` and `FROM ${BASE}`, or build on Docker Engine 23.0 or newer",
             details=fixed,
         )
-    return {image: {each.argument: each.reference for each in bases} for image, bases in uses.items()}
+    twice = tuple(
+        f"{each.where}: {each.reference}"
+        for bases in uses.values()
+        for each in bases
+        if len({other.platform for other in bases if other.argument == each.argument}) > 1
+    )
+    if twice:
+        raise PreconditionError(
+            f"Docker Engine {version} takes a base for one platform by one build argument",
+            hint="use an argument of its own for the stage that is built on $BUILDPLATFORM, or a newer engine",
+            details=tuple(dict.fromkeys(twice)),
+        )
+    known = variants_by_key(config)
+    return {
+        build: {each.argument: named(each, known[build].platform) for each in bases} for build, bases in uses.items()
+    }

@@ -13,6 +13,8 @@ from pathlib import Path
 from lyra_tasks.errors import PreconditionError
 
 APT_SOURCES = Path("/etc/apt")
+# Debian's names, and what images call the same platform
+_PLATFORMS = {"i386": "linux/386", "armhf": "linux/arm/v7", "armel": "linux/arm/v5", "ppc64el": "linux/ppc64le"}
 
 
 def require_debian() -> None:
@@ -43,6 +45,17 @@ def is_ubuntu() -> bool:
 def architecture() -> str:
     """The machine's architecture as dpkg calls it: `amd64`, `arm64`."""
     return _call(["dpkg", "--print-architecture"]).strip()
+
+
+def platform_of(architecture: str) -> str:
+    """The platform that an architecture of Debian's is."""
+    return _PLATFORMS.get(architecture, f"linux/{architecture}")
+
+
+def architecture_of(platform: str) -> str:
+    """The architecture of Debian's that a platform is."""
+    names = {known: name for name, known in _PLATFORMS.items()}
+    return names.get(platform) or platform.split("/")[1]
 
 
 def mirror() -> str:

@@ -78,6 +78,17 @@ def content_digest(image: dict[str, Any]) -> str:
     return f"sha256:{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}"
 
 
+def platform_of(image: dict[str, Any]) -> str:
+    """The platform of an inspected image."""
+    return "/".join(str(image[key]) for key in ("Os", "Architecture", "Variant") if image.get(key))
+
+
+def is_for(image: dict[str, Any], platform: str) -> bool:
+    """Whether an inspected image is for `platform`; what either leaves unsaid of the variant is no difference."""
+    pairs = zip(platform.split("/"), platform_of(image).split("/"), strict=False)
+    return all(wanted == found for wanted, found in pairs)
+
+
 def host_of(reference: str) -> str:
     """The registry of a reference, as Docker reads it: `docker.io` unless the first part looks like a host."""
     first, slash, _ = reference.partition("/")

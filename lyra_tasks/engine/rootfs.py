@@ -22,7 +22,8 @@ from lyra_tasks import console
 from lyra_tasks.config.lock import LockedRootfs
 from lyra_tasks.config.models import Rootfs
 from lyra_tasks.engine.debian import KEYRINGS, AptWorkspace, sha256_of, unpack
-from lyra_tasks.engine.mirror import apt_environment, architecture, host_codename, is_ubuntu, mirror, public
+from lyra_tasks.engine.mirror import apt_environment, host_codename, is_ubuntu, mirror, platform_of, public
+from lyra_tasks.engine.mirror import architecture as own_architecture
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.run import locked as holding
 
@@ -65,21 +66,31 @@ class MadeRootfs:
         return self.context / TAR
 
 
-def make(spec: Rootfs, *, cache: Path, locked: LockedRootfs | None = None) -> MadeRootfs:
+def make(
+    spec: Rootfs,
+    *,
+    cache: Path,
+    locked: LockedRootfs | None = None,
+    architecture: str = "",
+    places: tuple[str, ...] = (),
+) -> MadeRootfs:
     """The root file system that `spec` asks for, from the cache or made now (10 to 30 s, needs the mirror).
 
     With `locked` it is exactly that one, without any network if the cache has it; PreconditionError if the mirror gives
-    another one now. Without, it is what the mirror gives now.
+    another one now. Without, it is what the mirror gives now. The machine's own `architecture` is the default;
+    `places` are those that ask for it.
     """
     if locked and (found := _cached(cache, locked.sha256)):
         return found
-    if locked and locked.architecture != architecture():
+    architecture = architecture or (locked.architecture if locked else own_architecture())
+    if spec.variant != "extract" and architecture != own_architecture():
         raise PreconditionError(
-            f"the lock pins a root file system for {locked.architecture}, this machine is {architecture()}",
-            hint=f"build it on a machine that is {locked.architecture}, or run `bases.update` here",
+            f"packages for {platform_of(architecture)} are not set up on a machine of another platform",
+            hint='give this `rootfs` the variant "extract", which only unpacks them; or the base an `archive`',
+            details=places,
         )
     with holding(cache / "rootfs" / "lock", what="the cache of root file systems", wait=_LOCK_WAIT):
-        made = _make(spec, cache, locked)
+        made = _make(spec, cache, locked, architecture)
     if locked and made.facts.sha256 != locked.sha256:
         raise PreconditionError(
             f"the lock pins a {spec.suite} root file system {locked.sha256[:12]}, "
@@ -90,7 +101,7 @@ def make(spec: Rootfs, *, cache: Path, locked: LockedRootfs | None = None) -> Ma
     return made
 
 
-def _make(spec: Rootfs, cache: Path, locked: LockedRootfs | None) -> MadeRootfs:
+def _make(spec: Rootfs, cache: Path, locked: LockedRootfs | None, architecture: str) -> MadeRootfs:
     components = ("main", "universe") if is_ubuntu() else ("main",)
     workspace = AptWorkspace(cache / "apt", [host_codename(), spec.suite], components=components)
     workspace.update()
@@ -98,18 +109,21 @@ def _make(spec: Rootfs, cache: Path, locked: LockedRootfs | None) -> MadeRootfs:
     epoch = locked.source_date_epoch if locked else _release_date(release)
     tools, version = _tools(workspace, cache / "rootfs")
     asked = [spec.suite, spec.variant, sorted(set(spec.packages)), epoch, version, hashlib.sha256(release).hexdigest()]
+    asked += [] if architecture == own_architecture() else [architecture]
     state = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     known = cache / "rootfs" / "states" / state
     if known.exists() and (found := _cached(cache, known.read_text())):
         return found
-    console.note(f"making a {spec.suite} root file system with {', '.join(spec.packages)}")
-    made = _run(spec, cache / "rootfs", tools, {"mmdebstrap": version}, epoch)
+    console.note(f"making a {spec.suite} root file system for {architecture} with {', '.join(spec.packages)}")
+    made = _run(spec, cache / "rootfs", tools, {"mmdebstrap": version}, epoch, architecture)
     known.parent.mkdir(exist_ok=True)
     known.write_text(made.facts.sha256)
     return made
 
 
-def _run(spec: Rootfs, folder: Path, tools: Path, versions: dict[str, str], epoch: int) -> MadeRootfs:
+def _run(
+    spec: Rootfs, folder: Path, tools: Path, versions: dict[str, str], epoch: int, architecture: str
+) -> MadeRootfs:
     # What a killed run left; its mounts were its own and ended with it.
     staging = folder / "staging"
     shutil.rmtree(staging, ignore_errors=True)
@@ -118,13 +132,13 @@ def _run(spec: Rootfs, folder: Path, tools: Path, versions: dict[str, str], epoc
     staging.chmod(0o755)
     tar, packages = staging / "context" / TAR, staging / "packages"
     try:
-        _mmdebstrap(spec, staging, tools, tar, packages, epoch)
+        _mmdebstrap(spec, staging, tools, tar, packages, epoch, architecture)
         _add_dev(tar, epoch)
         facts = LockedRootfs(
             suite=spec.suite,
             variant=spec.variant,
             packages=tuple(spec.packages),
-            architecture=architecture(),
+            architecture=architecture,
             sha256=sha256_of(tar),
             source_date_epoch=epoch,
             resolved=tuple(_resolved(packages.read_text().splitlines())),
@@ -135,7 +149,9 @@ def _run(spec: Rootfs, folder: Path, tools: Path, versions: dict[str, str], epoc
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _mmdebstrap(spec: Rootfs, staging: Path, tools: Path, tar: Path, packages: Path, epoch: int) -> None:
+def _mmdebstrap(
+    spec: Rootfs, staging: Path, tools: Path, tar: Path, packages: Path, epoch: int, architecture: str
+) -> None:
     apt = staging / "apt.conf"
     apt.write_text('Acquire::Check-Valid-Until "false";\nAcquire::Languages "none";\n' + _proxies())
     extract = spec.variant == "extract"
@@ -149,7 +165,7 @@ def _mmdebstrap(spec: Rootfs, staging: Path, tools: Path, tar: Path, packages: P
         str(tools / "usr/bin/mmdebstrap"),
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
         f"--variant={spec.variant}",
-        f"--architectures={architecture()}",
+        f"--architectures={architecture}",
         f"--include={','.join(sorted(include))}",
         f"--aptopt={apt}",
         "--dpkgopt=force-unsafe-io",

@@ -12,6 +12,7 @@ from lyra_tasks import console
 from lyra_tasks.config.git import GitFacts, git_facts
 from lyra_tasks.config.load import Loaded
 from lyra_tasks.config.models import Configuration
+from lyra_tasks.config.platforms import this_machine
 from lyra_tasks.config.version import Version, version_of
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.connect import Engine, connect
@@ -49,9 +50,10 @@ class Workspace:
         return self.loaded.root
 
     @property
-    def platform(self) -> str:
-        """The platform that images are built for."""
-        return self.config.proxima.platforms[0]
+    def build_platform(self) -> str:
+        """The platform that builds run on: the engine's, or this machine's as long as no engine is needed."""
+        engine = vars(self).get("engine")
+        return engine.facts.platform if isinstance(engine, Engine) else this_machine()
 
     @cached_property
     def folder(self) -> Path:

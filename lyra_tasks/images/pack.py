@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +23,7 @@ from lyra_tasks.records.store import canonical
 K = TypeVar("K", bound=Hashable)
 
 _MAX_NESTING = 4
+_SAVED = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,10 @@ def chosen(saved: Saved, wanted: Mapping[K, Wanted]) -> dict[K, FoundImage]:
 
     BundleError if one is not in it, or if it holds other layers than the image's config says.
     """
-    found = list(_layout_images(saved) if "index.json" in saved else _legacy_images(saved))
+    found = list(_layout_images(saved)) if "index.json" in saved else []
+    if not found or _SAVED in saved:
+        # of several images without names, a classic store of Engine 25 and newer puts the last alone into the index
+        found += _legacy_images(saved, without={image.config_digest for image in found})
     images = {key: _choose(found, want) for key, want in wanted.items()}
     return {key: _require_layers(image) for key, image in images.items()}
 
@@ -149,12 +153,15 @@ def _require_layers(image: FoundImage) -> FoundImage:
     return image
 
 
-def _legacy_images(saved: Saved) -> Iterator[FoundImage]:
-    for entry in parse(saved.document("manifest.json"), list[SavedImage], f"{WHERE}: manifest.json"):
+def _legacy_images(saved: Saved, without: Set[str]) -> Iterator[FoundImage]:
+    for entry in parse(saved.document(_SAVED), list[SavedImage], f"{WHERE}: {_SAVED}"):
         config = saved.document(entry.config)
         digest = digest_of(config)
-        if entry.config != f"{digest.removeprefix('sha256:')}.json":
+        plain = digest.removeprefix("sha256:")
+        if entry.config not in {f"{plain}.json", f"blobs/sha256/{plain}"}:
             raise BundleError(f"{WHERE}: {entry.config} does not have the digest that it is named by")
+        if digest in without:
+            continue
         names = {full_name(name) for name in entry.repo_tags or ()}
         layers = tuple(saved.layer(path) for path in entry.layers)
         yield FoundImage(frozenset({digest, *names}), config, digest, layers, None)

@@ -21,6 +21,7 @@ from lyra_tasks.engine import objects
 from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.engine.streams import wait_for
 from lyra_tasks.errors import LyraError
+from lyra_tasks.lab.groups import PlannedGroup
 from lyra_tasks.lab.host_check import run_on_host
 from lyra_tasks.lab.ready import http_answer, tcp_answers
 from lyra_tasks.lab.stages import PlannedStage, build
@@ -37,7 +38,7 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(frozen=True)
 class Means:
-    """What checks are made with: the engine, the folders of project and run, stages by check, image ids by image.
+    """What checks are made with: the engine, the folders of project and run, stages by check.
 
     `kept` is, by check, the folder below `checks/` of the run's for what it brings.
     """
@@ -46,14 +47,12 @@ class Means:
     owner: Owner
     root: Path
     folder: Path
-    platform: str
     stages: Mapping[str, PlannedStage]
-    images: Mapping[str, str]
     kept: Mapping[str, str]
 
-    def folder_of(self, test: Test) -> Path:
-        """Where what a check brings is kept."""
-        return self.folder / CHECKS / self.kept[test.name]
+    def folder_of(self, group: PlannedGroup, test: Test) -> Path:
+        """Where what a check of a group brings is kept."""
+        return self.folder / CHECKS / group.label / self.kept[test.name]
 
 
 def kept_folders(tests: Iterable[Test]) -> dict[str, str]:
@@ -67,11 +66,11 @@ def kept_folders(tests: Iterable[Test]) -> dict[str, str]:
     return found
 
 
-def check(lab: Lab, test: Test, means: Means) -> CheckResult:
+def check(lab: Lab, group: PlannedGroup, test: Test, means: Means) -> CheckResult:
     """Make one check and say what was seen; it never raises for a check that fails."""
     began = time.monotonic()
     try:
-        problem = _problem(lab, test, means)
+        problem = _problem(lab, group, test, means)
         outcome: Literal["passed", "failed", "error"] = "failed" if problem else "passed"
     except (LyraError, OSError, http.client.HTTPException, OutOfTime) as error:
         problem, outcome = f"could not be made: {error or type(error).__name__}", "error"
@@ -85,19 +84,19 @@ def check(lab: Lab, test: Test, means: Means) -> CheckResult:
     )
 
 
-def _problem(lab: Lab, test: Test, means: Means) -> str:
+def _problem(lab: Lab, group: PlannedGroup, test: Test, means: Means) -> str:
     if test.service is not None and test.kind in _KINDS:
         return _KINDS[test.kind](lab.services[test.service], test)
     if test.kind == "stage":
-        return _stage(lab, test, means)
+        return _stage(lab, group, test, means)
     if test.kind == "structure":
-        return _structure(lab, test, means)
-    return run_on_host(lab, test, means.root, means.folder_of(test))
+        return _structure(lab, group, test, means)
+    return run_on_host(lab, test, means.root, means.folder_of(group, test))
 
 
-def _stage(lab: Lab, test: Test, means: Means) -> str:
+def _stage(lab: Lab, group: PlannedGroup, test: Test, means: Means) -> str:
     ending = partial(lab.halt.ending, after=test.patience)
-    planned, folder = means.stages[test.name], means.folder_of(test)
+    planned, folder = means.stages[test.name], means.folder_of(group, test)
     began = time.monotonic()
     problem = build(planned, engine=means.engine, owner=means.owner, folder=folder, ending=ending)
     lab.halt.pass_by()
@@ -106,13 +105,13 @@ def _stage(lab: Lab, test: Test, means: Means) -> str:
     return problem
 
 
-def _structure(lab: Lab, test: Test, means: Means) -> str:
+def _structure(lab: Lab, group: PlannedGroup, test: Test, means: Means) -> str:
     return check_structure(
-        means.images[test.image or ""],
+        group.images[test.image or ""],
         means.root / (test.structure or ""),
         host=means.engine.host,
-        platform=means.platform,
-        folder=means.folder_of(test),
+        platform=group.platform,
+        folder=means.folder_of(group, test),
         timeout=test.patience,
         halt=lab.halt,
     )

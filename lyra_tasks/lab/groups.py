@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from lyra_tasks.config.models import Test
 from lyra_tasks.lab.plan import LabPlan
@@ -11,11 +11,18 @@ from lyra_tasks.lab.plan import LabPlan
 
 @dataclass(frozen=True)
 class PlannedGroup:
-    """The checks of one group and their lab; `name` is empty for those that name no group."""
+    """The checks of one group and their lab; `name` is empty for those that name no group.
+
+    A lab of another platform than the engine's own makes them again: the name of its groups ends with `@linux-arm64` or
+    the like, which is their `label`. `images` are the ids of what is checked there, by image.
+    """
 
     name: str
     lab: LabPlan
     tests: tuple[Test, ...]
+    platform: str = ""
+    label: str = ""
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 def grouped(tests: Iterable[Test]) -> dict[str, tuple[Test, ...]]:

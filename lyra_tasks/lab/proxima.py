@@ -8,6 +8,7 @@ from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.config.models import Configuration, Service
+from lyra_tasks.config.platforms import own_platform, platforms_of, runs_on, variants
 from lyra_tasks.engine import objects
 from lyra_tasks.engine.connect import EngineFacts, version_numbers
 from lyra_tasks.engine.inputs import base_uses
@@ -39,7 +40,7 @@ def differences(work: Workspace, created: Created) -> list[Difference]:
 
 def of_engine(config: Configuration, facts: EngineFacts) -> Iterator[Difference]:
     """Platform and engine."""
-    if facts.platform not in config.proxima.platforms:
+    if not any(runs_on(each, facts.platform) for each in config.proxima.platforms):
         there = ", ".join(config.proxima.platforms)
         yield Difference("platform", facts.platform, there, "images are emulated here, slower and not quite the same")
     if version_numbers(facts.version)[:2] != config.proxima.engine_version[:2]:
@@ -92,13 +93,19 @@ def _of_images(work: Workspace, created: Created) -> Iterator[Difference]:
         image = work.config.images.get(service.image or "")
         if image is None or not image.dev_target or service.image is None:
             continue
-        here = {each.reference for each in base_uses(created.work, (service.image,))[service.image]}
-        there = {each.reference for each in base_uses(work, (service.image,))[service.image]}
+        here, there = (_bases(each, service.image, work.engine.facts.platform) for each in (created.work, work))
         if here != there:
             why = "other libraries and another C library, perhaps"
             yield Difference(f"{name}, base", ", ".join(sorted(here)), ", ".join(sorted(there)), why)
-        record = work.images.read(service.image, work.platform)
+        platform = own_platform(platforms_of(work.config, service.image), work.engine.facts.platform)
+        record = work.images.read(service.image, platform)
         tested = objects.inspect_image(work.engine, record.engine_id) if record is not None else None
         if tested is not None and not service.user:
             seen = objects.inspect_image(work.engine, str(created.plan.lab.services[name].payload["Image"]))
             yield from of_users(name, seen["Config"] if seen else {}, tested["Config"])
+
+
+def _bases(work: Workspace, image: str, engine: str) -> set[str]:
+    platform = own_platform(platforms_of(work.config, image), engine)
+    builds = [each for each in variants(work.config, [image]) if each.platform == platform]
+    return {each.reference for uses in base_uses(work, builds).values() for each in uses}

@@ -45,7 +45,7 @@ def _make(lab: Lab, group: PlannedGroup, means: Means, conduct: Conduct, results
             passed = sum(each.outcome == "passed" for each in results)
             place = f"{len(results) + 1} of {len(group.tests) * conduct.repeat}"
             with console.doing(f"{group.name or 'check'} {place}: {test.name}", f"{passed} passed"):
-                result = _with_retries(lab, test, means)
+                result = _with_retries(lab, group, test, means)
             lab.halt.pass_by()
             name = f"{result.name} (round {number})" if conduct.repeat > 1 else result.name
             result = result.model_copy(update={"name": name, "group": group.name})
@@ -69,14 +69,14 @@ def _death(lab: Lab, result: CheckResult) -> VerdictError | None:
     return fault
 
 
-def _with_retries(lab: Lab, test: Test, means: Means) -> CheckResult:
+def _with_retries(lab: Lab, group: PlannedGroup, test: Test, means: Means) -> CheckResult:
     """A check that fails is made again up to `retry` times; that it needed it is said with its result."""
-    result = check(lab, test, means)
+    result = check(lab, group, test, means)
     for number in range(1, test.retry + 1):
         if result.outcome == "passed" or lab.halt.enough.is_set():
             break
         time.sleep(_BETWEEN_TRIES)
-        result = check(lab, test, means)
+        result = check(lab, group, test, means)
         if result.outcome == "passed":
             result = result.model_copy(update={"message": f"passed at try {number + 1}"})
     return result

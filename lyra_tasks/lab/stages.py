@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lyra_tasks import console
 from lyra_tasks.config.models import Configuration, Test
+from lyra_tasks.config.platforms import Variant
 from lyra_tasks.config.targets import CheckedStage
 from lyra_tasks.engine.buildx import Ending, bake, destination, literal
 from lyra_tasks.engine.materials import (
@@ -53,6 +54,7 @@ class PlannedStage:
 
 def plan(
     config: Configuration,
+    build: Variant,
     test: Test,
     shape: CheckedStage,
     materials: Materials,
@@ -61,19 +63,18 @@ def plan(
     epoch: int,
     masked: tuple[str, ...] = (),
 ) -> PlannedStage:
-    """Plan the build of the stage that `test` names; it makes no image, and no reference to one."""
-    name, platform = test.image or "", config.proxima.platforms[0]
-    made = base_targets(materials, [name])
+    """Plan building the stage that `test` names for the platform of `build`; it makes no image, and no reference."""
+    made = base_targets(materials, [build.key])
     exported = scratch if shape.results else None
     target = {
-        **ingredients(config, name, materials),
+        **ingredients(config, build.key, materials),
         "target": test.stage,
-        "platforms": [platform],
+        "platforms": [build.platform],
         "no-cache-filter": list(shape.anew),
         "output": [f"type=local,{destination(exported)}" if exported else "type=cacheonly"],
     }
     definition = {"target": {**made.targets, _TARGET: target}}
-    secrets = secret_paths(config, materials.root, [name])
+    secrets = secret_paths(config, materials.root, [build.image])
     return PlannedStage(definition, made.first, secrets, epoch, exported, masked)
 
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def gather(work: Workspace) -> ExplainFacts:
     """How the checkout stands: files against records, the set against what was tested, reasons against today."""
     engine = _running(work)
-    states = image_states(work.images, engine, current_inputs(work), work.platform)
+    states = image_states(work.images, engine, current_inputs(work))
     records = {state.name: state.record for state in states if state.record is not None}
-    key = set_key(work.config, work.root, records, _externals(work, engine))
+    key = set_key(work, records, _externals(work, engine))
     evidence, before = _read(work, key), work.evidence.latest()
     if engine is None and evidence is None and before is not None and _same_but_externals(before.set, key):
         # which images the doubles are now, only an engine could say
@@ -35,7 +35,7 @@ def gather(work: Workspace) -> ExplainFacts:
     return ExplainFacts(
         images=states,
         key=key,
-        parts=effective_parts(work.config, work.root, records),
+        parts=effective_parts(work, records),
         evidence=evidence,
         before=before,
         judgement=rejudge(work.config, evidence.rules, today) if evidence else Judgement(()),

@@ -29,7 +29,10 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class Tested:
-    """The last verdict over the set as it is; `rules` counts the results of the rules by outcome."""
+    """The last verdict over the set as it is; `rules` counts the results of the rules by outcome.
+
+    `refused` is what stands against a promotion although it passed, or nothing.
+    """
 
     passed: bool
     run: str
@@ -37,6 +40,7 @@ class Tested:
     checks: int
     failed: tuple[str, ...]
     rules: dict[str, int]
+    refused: str = ""
 
     __test__ = False
 
@@ -151,6 +155,8 @@ def next_word(
         return "test", "this set has not been tested"
     if not tested.passed:
         return "", f"mend what failed ({', '.join(tested.failed) or 'no check was made'}), then `build test`"
+    if tested.refused and not promoted:
+        return "", f"`promote` would refuse {tested.refused}: write a [[deviations]] entry, then `test promote`"
     if not promoted:
         return "promote", "this set has passed, and is in no bundle"
     if dirty:

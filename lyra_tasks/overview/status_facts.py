@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.config.inputs import changed
+from lyra_tasks.config.platforms import image_of
 from lyra_tasks.config.ports import read as read_port
 from lyra_tasks.engine.connect import connect_running
 from lyra_tasks.engine.faults import engine_faults
@@ -35,6 +36,7 @@ from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.evidence import Evidence, SetKey
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.records.journal import Entry
+from lyra_tasks.rules.deviations import rejudge
 from lyra_tasks.rules.freshness import ImageState, image_states, set_key
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def _gathered(work: Workspace, bundles: Sequence[BundleRow], engine: Engine | No
     images = tuple(_image(each) for each in states)
     key, unknown = _key(work, engine, states)
     evidence = work.evidence.read(key) if key else None
-    tested = _tested(evidence) if evidence else None
+    tested = _tested(work, evidence) if evidence else None
     digest = f"sha256:{key.digest}" if key else ""
     promoted = next((each.version for each in bundles if each.set_digest == digest), "")
     deviations = deviation_rows(
@@ -105,10 +107,10 @@ def _engine(work: Workspace) -> tuple[Engine | None, str]:
 def _states(work: Workspace, engine: Engine | None) -> tuple[ImageState, ...]:
     inputs = current_inputs(work)
     if engine is not None:
-        return image_states(work.images, engine, inputs, work.platform)
+        return image_states(work.images, engine, inputs)
     states = []
     for name, current in inputs.items():
-        record = work.images.read(name, work.platform)
+        record = work.images.read(image_of(name), current["platform"])
         different = changed(record.inputs, current) if record else ()
         problem = f"was built before its {' and '.join(different)} changed" if different else ""
         states.append(ImageState(name, record, problem if record else "has not been built"))
@@ -139,11 +141,11 @@ def _key(work: Workspace, engine: Engine | None, states: Sequence[ImageState]) -
             return None, f"the image of {name}, {service.external}, is only known to an engine that holds it"
         externals[name] = str(found["Id"])
     with suppress(OSError, LyraError):
-        return set_key(work.config, work.root, records, externals), ""
+        return set_key(work, records, externals), ""
     return None, "a configuration file of a service cannot be read"
 
 
-def _tested(evidence: Evidence) -> Tested:
+def _tested(work: Workspace, evidence: Evidence) -> Tested:
     document = evidence.model_dump(mode="json")
     rules: dict[str, int] = {}
     broken = []
@@ -152,8 +154,10 @@ def _tested(evidence: Evidence) -> Tested:
         if each["outcome"] == "broken":
             broken.append(f"rule {each['rule']} for {each['scope']}")
     failed = [check.name for check in evidence.checks if check.outcome != "passed"]
+    refused = rejudge(work.config, evidence.rules, datetime.date.today()).broken if evidence.passed else ()
     return Tested(
-        evidence.passed, evidence.run, evidence.started_at, len(evidence.checks), (*failed, *broken), rules
+        evidence.passed, evidence.run, evidence.started_at, len(evidence.checks), (*failed, *broken), rules,
+        "; ".join(f"{each.scope} (rule {each.rule})" for each in refused),
     )  # fmt: skip
 
 

@@ -36,11 +36,13 @@ def document(status: Status) -> dict[str, Any]:
 def lines(status: Status, width: int) -> list[str]:
     """The lines for a terminal of this width."""
     found: list[str] = []
-    for label, text in _rows(status):
+    rows = list(_rows(status))
+    column = max(_LABEL, *(len(label) + 2 for label, _ in rows))
+    for label, text in rows:
         style = ("bold",) if label == "next" else ("dim",)
-        folded = textwrap.wrap(text, max(width - _LABEL, 30), break_on_hyphens=False) or [""]
+        folded = textwrap.wrap(text, max(width - column, 30), break_on_hyphens=False) or [""]
         for number, part in enumerate(folded):
-            head = console.style(label.ljust(_LABEL), *style) if label and number == 0 else " " * _LABEL
+            head = console.style(label.ljust(column), *style) if label and number == 0 else " " * column
             found.append((head + part if text else "").rstrip())
     return found
 

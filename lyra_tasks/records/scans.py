@@ -34,7 +34,7 @@ class ImageScan(Record):
 
 
 class ScanStore:
-    """The scans of one checkout, the last one of each image."""
+    """The scans of one checkout, the last one of each image for each platform (`config.platforms`)."""
 
     def __init__(self, state: Path) -> None:
         self._folder = state / "scans"
@@ -53,4 +53,4 @@ class ScanStore:
         write_record(self._path(image), scan)
 
     def _path(self, image: str) -> Path:
-        return self._folder / f"{image}.json"
+        return self._folder / f"{image.replace('/', '-')}.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from lyra_tasks.config.git import GitFacts, git, remote_name
 from lyra_tasks.config.inputs import dockerfile_path, ignore_patterns
 from lyra_tasks.config.releases import Release, releases
 from lyra_tasks.engine.workspace import Workspace
-from lyra_tasks.errors import PreconditionError
+from lyra_tasks.errors import PreconditionError, VerdictError
 from lyra_tasks.release.decide import Decision, decide, last_release
 from lyra_tasks.release.wanted import Wanted
+from lyra_tasks.rules.deviations import rejudge
 from lyra_tasks.rules.tested import tested_set
 
 
@@ -85,9 +87,12 @@ def _unfinished(root: Path) -> str:
 
 def _untested(work: Workspace) -> str:
     try:
-        tested_set(work)
+        tested = tested_set(work)
+        rejudge(work.config, tested.evidence.rules, datetime.date.today()).require()
     except PreconditionError as error:
         return f"{error.message}; {error.hint}"
+    except VerdictError as error:
+        return f"{'; '.join((error.message, *error.details))}; {error.hint}"
     return ""
 
 

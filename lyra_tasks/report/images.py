@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lyra_tasks import console
+from lyra_tasks.config.platforms import keys_of
 
 _NARROWEST = 0.4  # percent; a layer of a few bytes is still to be seen
 
@@ -26,7 +27,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image; `change` compares with the version before, and is empty where there is none."""
+    """One image for one platform; `change` compares with the version before, and is empty where there is none."""
 
     name: str
     reference: str
@@ -46,8 +47,10 @@ def image_rows(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> tupl
     known = _known(previous)
     totals = [sum(layer["size"] for layer in each["layers"]) for each in [*manifest["images"], *before.values()]]
     widest = max(totals, default=0) or 1
+    builds = keys_of([(each["name"], each["platform"]) for each in manifest["images"]])
     return tuple(
-        _image(each, before.get(each["name"]), known, widest, compared=bool(before)) for each in manifest["images"]
+        _image(build, each, before.get(build), known, widest, compared=bool(before))
+        for build, each in zip(builds, manifest["images"], strict=True)
     )
 
 
@@ -63,7 +66,13 @@ def _known(previous: Mapping[str, Any]) -> set[str]:
 
 
 def _image(
-    image: Mapping[str, Any], before: Mapping[str, Any] | None, known: set[str], widest: int, *, compared: bool
+    build: str,
+    image: Mapping[str, Any],
+    before: Mapping[str, Any] | None,
+    known: set[str],
+    widest: int,
+    *,
+    compared: bool,
 ) -> ImageRow:
     rows: list[LayerRow] = []
     start = 0.0
@@ -79,7 +88,7 @@ def _image(
     fresh = sum(layer["size"] for layer in image["layers"] if layer["digest"] not in known)
     old = sum(layer["size"] for layer in before["layers"]) if before else 0
     return ImageRow(
-        name=image["name"],
+        name=build,
         reference=image["references"][0],
         platform=image["platform"],
         services=", ".join(image["services"]),

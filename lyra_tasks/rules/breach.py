@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,27 @@ class Breach:
     rule: str
     scope: str
     what: str
+
+
+def for_all(looks: Mapping[str, Iterable[Look]]) -> list[Look]:
+    """What was seen of the same thing on several platforms as one look for each rule; what only some say names them."""
+    seen: dict[tuple[str, str], dict[str, list[str]]] = {}
+    first: dict[tuple[str, str], Look] = {}
+    for platform, every in looks.items():
+        for look in every:
+            first.setdefault((look.rule, look.scope), look)
+            said = seen.setdefault((look.rule, look.scope), {})
+            for each in look.breaches:
+                said.setdefault(each, []).append(platform)
+    return [
+        replace(
+            first[place],
+            breaches=tuple(
+                what if len(where) == len(looks) else f"{what} ({', '.join(where)})" for what, where in said.items()
+            ),
+        )
+        for place, said in seen.items()
+    ]
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ CAPACITY = "proxima.capacity"
 COMMITTED = "source.committed"
 FRESH = "tests.fresh"
 PASSED = "tests.passed"
+TEST_PLATFORM = "test.platform"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Rule:
     """One rule; `checked` are the words that look at it, `refers` are the ids under which others ask for the same.
 
     An error ends the word with an exit code, unless a deviation gives a reason; a warning is told and recorded.
-    `deviable` is False for what no reason can replace.
+    `deviable` is False for what no reason can replace. `later` is an error of `promote` and `release` alone, of which
+    `test` warns.
     """
 
     id: str
@@ -55,6 +57,7 @@ class Rule:
     checked: tuple[str, ...]
     refers: tuple[str, ...] = ()
     deviable: bool = True
+    later: bool = False
 
 
 REVISION = 2
@@ -250,6 +253,14 @@ RULES: tuple[Rule, ...] = (
         why="Nothing else says that it works.",
         keep="Mend it, then run `build test`.",
         severity="error", runbook="R7", checked=("promote", "release"), deviable=False,
+    ),
+    Rule(
+        TEST_PLATFORM,
+        asks="The image was run in a test for each of its platforms; `test` warns, `promote` and `release` refuse.",
+        why="What was compiled for another machine may fail there in ways that no check here can see.",
+        keep="Test on an engine that runs it: one of that platform, or one with emulation (binfmt_misc). Or write a "
+        "deviation whose scope is `images.NAME@OS/ARCHITECTURE`, and run `test promote`.",
+        severity="error", runbook="R3, R7", checked=("test", "promote", "release"), later=True,
     ),
 )  # fmt: skip
 

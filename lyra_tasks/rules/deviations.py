@@ -33,9 +33,10 @@ class Judgement:
         """VerdictError that lists every rule that is broken and has no reason, or one that has expired."""
         if not self.broken:
             return
+        again = ", and run `test promote`" if BY_ID[self.broken[0].rule].later else ""
         raise VerdictError(
             f"{len(self.broken)} rule(s) are not kept",
-            hint=f"{_HINT}; `rules.explain {self.broken[0].rule}` says more",
+            hint=f"{_HINT}{again}; `rules.explain {self.broken[0].rule}` says more",
             details=tuple(f"{each.scope}: {each.message} (rule {each.rule})" for each in self.broken),
         )
 
@@ -55,11 +56,11 @@ def judge(config: Configuration, looks: Iterable[Look], today: datetime.date) ->
 
 
 def rejudge(config: Configuration, results: Sequence[RuleResult], today: datetime.date) -> Judgement:
-    """The same results on another day: a reason may have expired since."""
+    """The same results on another day: a reason may have expired, and what `test` only warned of counts."""
     used: list[Deviation] = []
     again = [
-        _weighed(config, Breach(each.rule, each.scope, each.message), today, used)
-        if each.outcome == "deviation"
+        _weighed(config, Breach(each.rule, each.scope, each.message), today, used, now=True)
+        if each.outcome == "deviation" or (each.outcome == "warning" and BY_ID[each.rule].later)
         else each
         for each in results
     ]
@@ -82,7 +83,11 @@ def _results(config: Configuration, look: Look, today: datetime.date, used: list
         yield _weighed(config, breach, today, used)
 
 
-def _weighed(config: Configuration, breach: Breach, today: datetime.date, used: list[Deviation]) -> RuleResult:
+def _weighed(
+    config: Configuration, breach: Breach, today: datetime.date, used: list[Deviation], *, now: bool = False
+) -> RuleResult:
+    """`now` is whether rules count that are errors of a promotion alone."""
+
     def result(outcome: str, message: str) -> RuleResult:
         return RuleResult.model_validate(
             {"rule": breach.rule, "scope": breach.scope, "outcome": outcome, "message": message}
@@ -98,9 +103,11 @@ def _weighed(config: Configuration, breach: Breach, today: datetime.date, used: 
             used.append(standing)
         return result("deviation", breach.what)
     rule = BY_ID[breach.rule]
-    return result("warning" if rule.severity == "warning" else "broken", breach.what)
+    warned = rule.severity == "warning" or (rule.later and not now)
+    return result("warning" if warned else "broken", breach.what)
 
 
 def covers(deviation: Deviation, rule: str, scope: str) -> bool:
-    """Whether a deviation is about this rule in this scope."""
-    return deviation.rule == rule and fnmatchcase(scope, deviation.scope)
+    """Whether a deviation is about this rule in this scope; `images.web` is about the image for all its platforms."""
+    whole = scope.partition("@")[0]
+    return deviation.rule == rule and any(fnmatchcase(each, deviation.scope) for each in (scope, whole))

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks.config.inputs import changed
-from lyra_tasks.config.models import Configuration
+from lyra_tasks.config.platforms import image_of, variants
 from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.engine.inputs import stage_inputs
 from lyra_tasks.errors import StaleError
@@ -20,11 +19,12 @@ from lyra_tasks.rules.catalogue import rule_set
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
+    from lyra_tasks.engine.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class ImageState:
-    """An image's record against its files: `problem` is empty for a current one."""
+    """The record of a build, by what it is called, against its files: `problem` is empty for a current one."""
 
     name: str
     record: ImageRecord | None
@@ -32,13 +32,13 @@ class ImageState:
 
 
 def image_states(
-    store: ImageStore, engine: Engine | None, inputs: Mapping[str, Mapping[str, str]], platform: str
+    store: ImageStore, engine: Engine | None, inputs: Mapping[str, Mapping[str, str]]
 ) -> tuple[ImageState, ...]:
-    """The state of every image in `inputs` (name -> current input hashes) on this engine; without one, by its files."""
+    """The state of every build in `inputs` (its current input hashes) on this engine; without one, by its files."""
     held = _held(engine) if engine is not None else None
     states = []
-    for name, current in inputs.items():
-        record = store.read(name, platform)
+    for key, current in inputs.items():
+        record = store.read(image_of(key), current["platform"])
         if record is None:
             problem = "has not been built"
         elif different := changed(record.inputs, current):
@@ -47,7 +47,7 @@ def image_states(
             problem = "is no longer in the engine"
         else:
             problem = ""
-        states.append(ImageState(name, record, problem))
+        states.append(ImageState(key, record, problem))
     return tuple(states)
 
 
@@ -57,29 +57,28 @@ def _held(engine: Engine) -> set[str]:
 
 
 def require_current(states: Sequence[ImageState]) -> dict[str, ImageRecord]:
-    """The records by image name; StaleError naming every image that is not current and why."""
+    """The records by what a build is called; StaleError naming every image that is not current and why."""
     stale = tuple(f"{state.name} {state.problem}" for state in states if state.problem)
     if stale:
         raise StaleError("; ".join(stale), hint="run `build` first")
     return {state.name: state.record for state in states if state.record is not None}
 
 
-def set_key(
-    config: Configuration, root: Path, records: Mapping[str, ImageRecord], externals: Mapping[str, str]
-) -> SetKey:
+def set_key(work: Workspace, records: Mapping[str, ImageRecord], externals: Mapping[str, str]) -> SetKey:
     """The set that a test run is about: image digests, doubles, and the effective services, tests and configs."""
     return SetKey(
-        images={name: record.config_digest for name, record in sorted(records.items())},
+        images={key: record.config_digest for key, record in sorted(records.items())},
         externals=dict(sorted(externals.items())),
-        effective=_hash(effective_parts(config, root, records)),
+        effective=_hash(effective_parts(work, records)),
     )
 
 
-def effective_parts(config: Configuration, root: Path, records: Mapping[str, ImageRecord]) -> dict[str, str]:
+def effective_parts(work: Workspace, records: Mapping[str, ImageRecord]) -> dict[str, str]:
     """Everything but images that a verdict depends on, as hashes by name: `services.web.limits`, `tests.NAME`.
 
     Tests are what they are made of, too: files that they name, and what stages are built from that no image shows.
     """
+    config, root = work.config, work.root
     parts = {
         f"services.{name}.{key}": _hash(value)
         for name, each in config.services.items()
@@ -90,13 +89,12 @@ def effective_parts(config: Configuration, root: Path, records: Mapping[str, Ima
     parts |= {f"proxima.{key}": _hash(value) for key, value in config.proxima.model_dump(mode="json").items()}
     parts["deviations"] = _hash([deviation.model_dump(mode="json") for deviation in config.deviations])
     parts["rules"] = rule_set()
-    parts |= {
-        f"stage of tests.{test.name}": _hash(
-            stage_inputs(config, root, test.image, test.stage, records[test.image].inputs)
-        )
-        for test in config.tests
-        if test.image is not None and test.stage is not None and test.image in records
-    }
+    built = [each for each in variants(config) if each.key in records]
+    for test in config.tests:
+        if test.stage is not None:
+            own = [each for each in built if each.image == test.image]
+            inputs = [stage_inputs(work, each, test.stage, records[each.key].inputs) for each in own]
+            parts[f"stage of tests.{test.name}"] = _hash(inputs)
     sources = {file.source for service in config.services.values() for file in service.configs.values()}
     sources |= {test.structure for test in config.tests if test.structure is not None}
     parts |= {f"file {path}": hashlib.sha256((root / path).read_bytes()).hexdigest() for path in sources}

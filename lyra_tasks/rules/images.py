@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lyra_tasks import console
@@ -46,6 +46,12 @@ def platform_look(name: str, record: ImageRecord, proxima: Proxima, scan: ImageS
         others = ", ".join(sorted(scan.programs))
         found.append(f"it says that it is for {record.platform}, and all of its programs are for {others}")
     return Look(catalogue.IMAGE_PLATFORM, f"images.{name}", tuple(found))
+
+
+def tried_look(name: str, record: ImageRecord, tried: Collection[str], engine: str) -> Look:
+    """Whether a service ran the image; `tried` are the builds that ran, `engine` is the platform of the engine."""
+    what = f"nothing of it ran: the engine runs {engine}, and does not run {record.platform}"
+    return Look(catalogue.TEST_PLATFORM, f"images.{name}", () if name in tried else (what,))
 
 
 def base_look(name: str, record: ImageRecord, froms: Iterable[str], pins: Mapping[str, str]) -> Look:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from lyra_tasks.config.base_keys import named
 from lyra_tasks.config.inputs import dockerfile_path
+from lyra_tasks.config.platforms import Variant, platforms_of, variants
 from lyra_tasks.engine.inputs import base_uses, locked_digests
 from lyra_tasks.engine.objects import inspect_image
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.records.scans import ImageScan
 from lyra_tasks.rules import catalogue
-from lyra_tasks.rules.breach import Look
+from lyra_tasks.rules.breach import Look, for_all
 from lyra_tasks.rules.containers import service_looks
 from lyra_tasks.rules.images import (
     base_look,
@@ -21,6 +23,7 @@ from lyra_tasks.rules.images import (
     platform_look,
     scan_looks,
     size_look,
+    tried_look,
     volume_look,
 )
 from lyra_tasks.rules.lint import lint_look
@@ -29,38 +32,63 @@ from lyra_tasks.rules.scanning import project_stages, scans_of
 
 
 def looks_of(
-    work: Workspace, records: Mapping[str, ImageRecord], image_configs: Mapping[str, Mapping[str, Any]]
+    work: Workspace,
+    records: Mapping[str, ImageRecord],
+    image_configs: Mapping[str, Mapping[str, Any]],
+    tried: Collection[str],
 ) -> list[Look]:
-    """What is seen of a set that was built; `image_configs` are the images' configurations by service name."""
+    """What is seen of a set that was built, by what its builds are called; `tried` are those that a lab runs.
+
+    `image_configs` are the images' configurations by service name, as the lab of the engine's own platform has them.
+    """
     scans = scans_of(work, records)
     found = [capacity_look(work.config)]
-    for name, record in records.items():
-        found += _image(work, name, record, scans[name])
+    seen = {key: _configuration(work, record) for key, record in records.items()}
+    builds = variants(work.config)
+    for build in builds:
+        found += _image(work, build, records[build.key], seen[build.key], scans[build.key])
     for name, service in work.config.services.items():
-        found += service_looks(name, service, image_configs[name])
-        if service.promoted:
-            found += _promoted(work, name, scans[str(service.image)], image_configs[name])
+        own = [each for each in builds if each.image == service.image]
+        configs = {each.key: seen[each.key] if len(own) > 1 else image_configs[name] for each in own}
+        by_platform = {each.platform: _service(work, name, each, configs[each.key], scans[each.key]) for each in own}
+        found += for_all(by_platform or {"": service_looks(name, service, image_configs[name])})
+    promoted = {service.image for service in work.config.services.values() if service.promoted}
+    engine = work.engine.facts.platform
+    found += [tried_look(each.key, records[each.key], tried, engine) for each in builds if each.image in promoted]
     return found
 
 
-def _image(work: Workspace, name: str, record: ImageRecord, scan: ImageScan) -> Iterator[Look]:
-    # a configuration whose contexts take in what Lyra writes is refused before anything is read
-    yield Look(catalogue.CONTEXT, f"images.{name}")
-    yield lint_look(name, dockerfile_path(work.root, work.config.images[name]), work.root)
-    froms = [each.reference for each in base_uses(work, (name,))[name]]
-    yield base_look(name, record, froms, locked_digests(work, (name,))[name])
-    yield size_look(name, record, work.config.proxima)
-    yield platform_look(name, record, work.config.proxima, scan)
+def _configuration(work: Workspace, record: ImageRecord) -> Mapping[str, Any]:
     seen = inspect_image(work.engine, record.engine_id) or {}
-    yield labels_look(name, seen.get("Config") or {})
-    yield from scan_looks(name, scan)
+    return seen.get("Config") or {}
 
 
-def _promoted(work: Workspace, name: str, scan: ImageScan, image_config: Mapping[str, Any]) -> Iterator[Look]:
+def _image(
+    work: Workspace, build: Variant, record: ImageRecord, image_config: Mapping[str, Any], scan: ImageScan
+) -> Iterator[Look]:
+    key = build.key
+    if build.platform == platforms_of(work.config, build.image)[0]:
+        # a configuration whose contexts take in what Lyra writes is refused before anything is read
+        yield Look(catalogue.CONTEXT, f"images.{build.image}")
+        yield lint_look(build.image, dockerfile_path(work.root, work.config.images[build.image]), work.root)
+    froms = [named(each, build.platform) for each in base_uses(work, (build,))[key]]
+    yield base_look(key, record, froms, locked_digests(work, build))
+    yield size_look(key, record, work.config.proxima)
+    yield platform_look(key, record, work.config.proxima, scan)
+    yield labels_look(key, image_config)
+    yield from scan_looks(key, scan)
+
+
+def _service(
+    work: Workspace, name: str, build: Variant, image_config: Mapping[str, Any], scan: ImageScan
+) -> Iterator[Look]:
     service = work.config.services[name]
+    yield from service_looks(name, service, image_config)
+    if not service.promoted:
+        return
     yield health_look(name, service, image_config)
     yield volume_look(name, service, scan)
-    added = {variable for stage in project_stages(work, str(service.image)) for variable in stage.environment}
+    added = {variable for stage in project_stages(work, build) for variable in stage.environment}
     neighbours = any(name in other.depends_on for other in work.config.services.values())
     yield docs_look(name, service, image_config, added, reached_by_neighbours=neighbours)
     yield description_look(name, service)

@@ -11,8 +11,10 @@ from typing import Any
 from lyra_tasks import console
 from lyra_tasks.config.dockerfile import Stage, read
 from lyra_tasks.config.inputs import dockerfile_path
+from lyra_tasks.config.platforms import Variant, variants_by_key
 from lyra_tasks.config.problems import SECRET_NAME
 from lyra_tasks.config.targets import stage_chain
+from lyra_tasks.engine.inputs import arguments_of
 from lyra_tasks.engine.objects import saved
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.images.needles import Needles
@@ -35,18 +37,22 @@ _ARGUMENT = re.compile(r"(?:^|\s)([A-Za-z_]\w*)=(\S*)")
 _WITH_ARGUMENTS = re.compile(r"RUN \|(\d+) ")
 
 
-def project_stages(work: Workspace, image: str) -> tuple[Stage, ...]:
+def project_stages(work: Workspace, build: Variant) -> tuple[Stage, ...]:
     """The stages of the project's own Dockerfile that an image consists of."""
-    table = work.config.images[image]
-    return stage_chain(read(dockerfile_path(work.root, table)), table.target, table.args)[0]
+    table = work.config.images[build.image]
+    return stage_chain(read(dockerfile_path(work.root, table)), table.target, arguments_of(work, build))[0]
 
 
 def scans_of(work: Workspace, records: Mapping[str, ImageRecord]) -> dict[str, ImageScan]:
-    """What is in each image; one that was read before, for the same rules and secrets, is not read again."""
+    """What is in each image of `records`, by what its build is called; one that was read before is not read again.
+
+    It is, where rules or secrets are others than then.
+    """
     store = ScanStore(work.paths.state)
     secrets = declared_secrets(work.config, work.root)
     asked = fingerprint(secrets, work.paths.project_id)
-    questions = {name: _question(work, name, asked) for name in records}
+    known = variants_by_key(work.config)
+    questions = {name: _question(work, known[name], asked) for name in records}
     scans = {name: store.read(name, record.config_digest, questions[name]) for name, record in records.items()}
     unread = {name: records[name] for name, scan in scans.items() if scan is None}
     if unread:
@@ -63,13 +69,13 @@ def volume_folders(work: Workspace, image: str) -> tuple[str, ...]:
     return tuple(sorted({volume.path for each in services for volume in each.volumes.values()}))
 
 
-def _question(work: Workspace, image: str, secrets: str) -> str:
-    stages = project_stages(work, image)
+def _question(work: Workspace, build: Variant, secrets: str) -> str:
+    stages = project_stages(work, build)
     asked = {
         "rules": rule_set(),
         "secrets": secrets,
         "tokens": tokens.available(),
-        "folders": volume_folders(work, image),
+        "folders": volume_folders(work, build.image),
         "instructions": [stage.instructions for stage in stages],
         "environment": [stage.environment for stage in stages],
     }
@@ -80,7 +86,8 @@ def _read(
     work: Workspace, records: Mapping[str, ImageRecord], needles: Needles, questions: Mapping[str, str]
 ) -> Iterator[tuple[str, ImageScan]]:
     wanted = {name: Wanted(record.engine_id, record.platform) for name, record in records.items()}
-    folders = {folder for name in records for folder in volume_folders(work, name)}
+    known = variants_by_key(work.config)
+    folders = {folder for name in records for folder in volume_folders(work, known[name].image)}
     with ExitStack() as stack:
 
         def texts() -> tokens.Texts:
@@ -93,7 +100,7 @@ def _read(
             for layer in sight.layers:
                 if known_packages(work.paths.cache, layer.diff_id) is None:
                     keep_packages(work.paths.cache, layer.diff_id, layer.packages)
-            yield name, _scan(sight, project_stages(work, name), needles, questions[name])
+            yield name, _scan(sight, project_stages(work, known[name]), needles, questions[name])
 
 
 def _scan(sight: ImageSight, stages: tuple[Stage, ...], needles: Needles, question: str) -> ImageScan:

@@ -32,7 +32,7 @@ def create(
     from lyra_tasks.lab import dev, show_dev
 
     work = workspace()
-    profile = _profile(work, tuple(service or ()))
+    profile = _profile(work, tuple(service or ()), connect=not dry(c))
     if dry(c):
         return show_dev.planned(profile)
     creation = dev.gather(profile, building.build(profile))
@@ -125,13 +125,19 @@ def before_cleaning(work: Workspace) -> None:
         dev_stop.keep_logs(work, ending)
 
 
-def _profile(work: Workspace, chosen: tuple[str, ...]) -> Workspace:
-    """The workspace with the development profile of the chosen services as its configuration."""
+def _profile(work: Workspace, chosen: tuple[str, ...], *, connect: bool) -> Workspace:
+    """The workspace with the development profile of the chosen services as its configuration.
+
+    Of images for several platforms it has those for the engine's own, which only an engine says for certain.
+    """
     from lyra_tasks.config.development import development
+    from lyra_tasks.config.platforms import variants
     from lyra_tasks.engine.workspace import selected
 
     names = selected(chosen, list(work.config.services), "service")
-    return replace(work, loaded=replace(work.loaded, config=development(work.config, names)))
+    several = len(variants(work.config)) > len(work.config.images)
+    engine = work.engine.facts.platform if several and connect else work.build_platform
+    return replace(work, loaded=replace(work.loaded, config=development(work.config, names, engine)))
 
 
 def _entered(service: str) -> tuple[Workspace, DevLab, str]:

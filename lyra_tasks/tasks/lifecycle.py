@@ -12,24 +12,26 @@ from lyra_tasks.tasks.word import dry, line_flags, next_words, number, word
 
 
 @word(
-    iterable=("image",),
+    iterable=("image", "platform"),
     image="build this image only (repeatable)",
+    platform="build for this platform only, such as linux/arm64 (repeatable, or several with commas)",
     no_cache="build every step anew",
     pull="look for newer base images, as Docker does; what the lock pins stays",
 )
 def build(
     c: Any,
     image: Any = None,
+    platform: Any = None,
     no_cache: bool = False,
     pull: bool = False,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Build the images in parallel; says what is new."""
+    """Build the images in parallel, for all their platforms; says what is new."""
     from lyra_tasks.build import facts, plan, run, show
 
     work = workspace()
-    chosen = facts.names(work, image or ())
+    chosen = facts.chosen(work, image or (), platform or ())
     planned = plan.plan(work.config, facts.gather(work, chosen), chosen, plan.BuildFlags(no_cache, pull))
     if dry(c):
         return show.planned(planned)
@@ -59,7 +61,7 @@ def test(
     from lyra_tasks.report.run import reported
 
     conduct = Conduct(fail_fast, number(repeat, "--repeat"), keep_running)
-    planned = trial.gather(workspace(), tuple(only or ()), conduct)
+    planned = trial.gather(workspace(), tuple(only or ()), conduct, dry=dry(c))
     if dry(c):
         return show.planned(planned)
     with reported(workspace().folder):

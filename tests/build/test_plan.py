@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from lyra_tasks.build.plan import BuildFacts, BuildFlags, BuildPlan, plan
 from lyra_tasks.config.lock import LockedImage, LockedRootfs
 from lyra_tasks.config.models import Configuration
+from lyra_tasks.config.platforms import variants
 from lyra_tasks.engine.bases import ResolvedBase
 from lyra_tasks.engine.builder import Builder
 from lyra_tasks.engine.materials import Materials
@@ -32,13 +34,19 @@ def planned(
     image: dict[str, Any] | None = None,
     flags: BuildFlags | None = None,
     arguments: dict[str, dict[str, str]] | None = None,
+    images: dict[str, dict[str, Any]] | None = None,
+    platforms: list[str] | None = None,
     **facts: Any,
 ) -> BuildPlan:
     config = Configuration.model_validate(
         {
             "schema": 1,
             "project": {"name": "shop", "licenses": "MIT"},
-            "images": {"web": {"context": "web", **(image or {})}, "db": {"context": "db"}},
+            "proxima": {"platforms": platforms or ["linux/amd64"]},
+            "images": {
+                "web": {"context": "web", **(image or {})},
+                "db": {"context": "db", **(images or {}).get("db", {})},
+            },
         }
     )
     every: dict[str, Any] = {
@@ -47,7 +55,7 @@ def planned(
         "source": "https://example.org/shop", "store": "containerd",
         "inputs": {"web": {"context": "1"}, "db": {"context": "2"}},
     }  # fmt: skip
-    return plan(config, BuildFacts(**{**every, **facts}), ("web", "db"), flags or BuildFlags())
+    return plan(config, BuildFacts(**{**every, **facts}), variants(config), flags or BuildFlags())
 
 
 def target(result: BuildPlan, name: str = "image-web") -> dict[str, Any]:
@@ -67,6 +75,32 @@ def test_a_base_that_is_made_here_is_a_target_that_is_built_once_and_never_expor
 
 def test_a_base_from_a_registry_is_pinned_by_digest() -> None:
     assert target(planned(), "image-db")["contexts"]["alpine:3"] == f"docker-image://alpine@sha256:{'b' * 64}"
+
+
+def test_each_platform_of_an_image_is_a_target_with_a_reference_of_its_own() -> None:
+    arm = replace(ROOTFS, platform="linux/arm64", context="target:base-arm", target_name="base-arm")
+    uses = {"python:3": arm, "python:3@linux/amd64": ROOTFS, "alpine:3@linux/amd64": PULLED}
+    result = planned(
+        {"platforms": ["linux/amd64", "linux/arm64"]},
+        platforms=["linux/amd64", "linux/arm64", "linux/s390x"],
+        materials=Materials("/project", {"web@linux/amd64": BASES["web"], "web@linux/arm64": uses, "db": BASES["db"]}),
+        inputs={"web@linux/amd64": {"context": "1"}, "web@linux/arm64": {"context": "1"}, "db": {"context": "2"}},
+        images={"db": {"platforms": ["linux/s390x"]}},
+    )
+    names = ["linux-amd64-image-web", "linux-arm64-image-web", "image-db"]
+    assert result.definition["group"]["default"]["targets"] == names
+    own, other, alone = (target(result, name) for name in names)
+    assert [each["platforms"] for each in (own, other, alone)] == [["linux/amd64"], ["linux/arm64"], ["linux/s390x"]]
+    references = ["shop/web:1.2.3-linux-amd64", "shop/web:1.2.3-linux-arm64", "shop/db:1.2.3"]
+    assert [each.reference for each in result.images] == references
+    assert own["contexts"] == {"python:3": "target:base-python"}
+    assert other["contexts"] == {
+        "python:3::linux/arm64": "target:base-arm",
+        "python:3::linux/amd64": "target:base-python",
+        "alpine:3": PULLED.context,
+    }, "a base for the platform that builds, beside that of the image"
+    assert other["labels"]["org.opencontainers.image.title"] == own["labels"]["org.opencontainers.image.title"]
+    assert set(result.images[1].bases) == set(uses)
 
 
 def test_labels_carry_the_commit_and_never_the_version() -> None:

@@ -21,7 +21,7 @@ def services(tables: dict[str, Any], image: dict[str, Any] | None = None) -> tup
 
 
 def compose(tables: dict[str, Any], image: dict[str, Any] | None = None) -> dict[str, Any]:
-    return compose_document("shop", services(tables, image), "linux/amd64")
+    return compose_document("shop", services(tables, image), dict.fromkeys(tables, "linux/amd64"))
 
 
 def web(table: dict[str, Any], image: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -120,7 +120,10 @@ def test_files_and_volumes_have_names_of_their_own() -> None:
 
 def test_the_text_is_yaml_that_says_the_same() -> None:
     shop = services({"web": {"image": "web", "environment": {"A": {"default": "a: 'b' # c"}}}})
-    assert yaml.safe_load(compose_text("shop", shop, "linux/amd64")) == compose_document("shop", shop, "linux/amd64")
+    for platforms in ({"web": "linux/amd64"}, {}):
+        document = compose_document("shop", shop, platforms)
+        assert yaml.safe_load(compose_text("shop", shop, platforms)) == document
+        assert document["services"]["web"].get("platform") == platforms.get("web"), "several: that of the node"
 
 
 def test_every_variable_is_described_and_what_only_the_image_sets_is_listed_too() -> None:

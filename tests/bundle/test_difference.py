@@ -45,6 +45,20 @@ def test_a_new_version_of_the_same_is_no_difference() -> None:
     assert (found.before, found.after, found.changes) == (MANIFEST.version, "1.3.0", ())
 
 
+def test_a_platform_more_is_an_image_more_and_nothing_else() -> None:
+    (image,) = MANIFEST.images
+    arm = image.model_copy(update={"platform": "linux/arm64", "file": "images/arm.tar"})
+    both = MANIFEST.model_copy(update={"images": [image, arm]})
+    packages = {f"web@{each}": FIRST.packages["web"] for each in ("linux/amd64", "linux/arm64")}
+    later = replace(FIRST, manifest=both, packages={**FIRST.packages, **packages})
+    later = replace(later, packages={name: each for name, each in later.packages.items() if name != "web"})
+    for found, new in ((difference(FIRST, later), True), (difference(later, FIRST), False)):
+        images = [each for each in found.changes if each.section == "images"]
+        assert {each.name for each in images} == {"web@linux/arm64", "web@linux/arm64: platform"}
+        assert all((each.before is None) is new for each in images)
+        assert {each.name for each in found.changes if each.section == "packages"} == {"web@linux/arm64: deb openssl"}
+
+
 @pytest.mark.parametrize(
     ("section", "service", "name", "before", "after"),
     [

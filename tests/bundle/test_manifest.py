@@ -82,6 +82,7 @@ def test_a_description_is_written_sorted_with_a_newline_and_read_back(tmp_path: 
         ("images", [DOCUMENT["images"][0] | {"file": "/x.tar"}]),
         ("images", [DOCUMENT["images"][0] | {"diff_ids": []}]),
         ("images", [DOCUMENT["images"][0], DOCUMENT["images"][0] | {"name": "other"}]),
+        ("images", [DOCUMENT["images"][0], DOCUMENT["images"][0] | {"file": "images/other.tar"}]),
         ("surprise", 1),
     ],
 )
@@ -89,6 +90,14 @@ def test_a_description_that_could_not_have_been_written_is_refused(key: str, val
     data = json.dumps(DOCUMENT | {key: value}, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
     with pytest.raises(BundleError, match=f"here: {key}|here: document"):
         decode(data, Manifest, "here")
+
+
+def test_the_images_go_by_their_name_and_where_it_is_for_several_platforms_by_both() -> None:
+    (image,) = document().images
+    arm = image.model_copy(update={"platform": "linux/arm64", "file": "images/arm.tar"})
+    assert list(document().keyed) == [image.name]
+    both = document().model_copy(update={"images": [image, arm]})
+    assert both.keyed == {f"{image.name}@linux/amd64": image, f"{image.name}@linux/arm64": arm}
 
 
 def test_only_the_canonical_form_is_read() -> None:

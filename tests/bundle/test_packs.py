@@ -91,6 +91,16 @@ def test_the_image_that_shares_most_is_held_the_one_of_the_same_name_first() -> 
     assert without(image_of("web", 1), foreign) == []
 
 
+def test_of_several_platforms_each_leaves_out_what_its_own_begins_with() -> None:
+    def both(*numbers: int) -> list[BundledImage]:
+        arm = {"platform": "linux/arm64", "file": "images/web-arm64.tar"}
+        return [image_of("web", *numbers), image_of("web", *reversed(numbers)).model_copy(update=arm)]
+
+    archives = plan(facts(both(1, 2, 3), both(1, 2))).archives
+    assert [[int(digest[-2:], 16) for digest in each.without] for each in archives] == [[1, 2], []]
+    assert archives[1].held is None
+
+
 def test_a_whole_pack_leaves_nothing_out_and_says_what_it_needs() -> None:
     planned = plan(facts([image_of("web", 1, 2)], None))
     assert planned.folder.name == f"shop-{MANIFEST.version}"

@@ -83,9 +83,27 @@ def test_shellcheck_finds_nothing_in_the_script_as_it_is_kept_and_as_it_is_writt
 
 def test_the_script_is_told_what_it_needs() -> None:
     assert "\nversion=1.2.0-rc.1+g1a2b3c4\n" in SCRIPT
-    needs = "images/web-1.2.0-rc.1+g1a2b3c4-linux-amd64.tar 4000 - - -"
+    needs = "images/web-1.2.0-rc.1+g1a2b3c4-linux-amd64.tar linux/amd64 4000 - - -"
     assert f"\n{needs} {DIGESTS[0]} {DIGESTS[1]} shop/web:1.2.0-rc.1_g1a2b3c4 shop/web:latest\n" in SCRIPT
     assert "example/web" not in SCRIPT
+
+
+@pytest.mark.parametrize("system", ["linux/amd64", "linux/arm64"])
+def test_of_several_platforms_a_node_takes_the_images_for_its_own(shell: list[str], system: str) -> None:
+    (image,) = MANIFEST.images
+    others = {"platform": "linux/arm64/v8", "file": image.file.replace("amd64", "arm64")}
+    alone = {"name": "door", "file": "images/door-1.2.0-linux-amd64.tar"}
+    both = [image, image.model_copy(update=others)]
+    script = receive_script(MANIFEST.model_copy(update={"images": both}))
+    assert "platforms='linux/amd64 linux/arm64/v8'\n" in script
+    functions = script.removesuffix('main "$@"\n')
+    done = subprocess.run(
+        [*shell, "-c", f"{functions}\nsystem={system}; each_image echo"], capture_output=True, text=True, check=True
+    )
+    expected = [each for each in both if each.platform.startswith(system)]
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [[each.file, "4000"] for each in expected]
+    incomplete = MANIFEST.model_copy(update={"images": [*both, image.model_copy(update=alone)]})
+    assert "platforms=linux/amd64\n" in receive_script(incomplete), "only those that all images are there for"
 
 
 def test_a_script_that_was_cut_off_does_nothing(shell: list[str], tmp_path: Path) -> None:

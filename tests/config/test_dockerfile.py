@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.config.dockerfile import Dockerfile, read
+from lyra_tasks.config.platforms import platform_arguments
 from lyra_tasks.config.targets import CheckedStage, checked_stage, external_bases
 from lyra_tasks.errors import ConfigurationError
 
@@ -85,6 +86,16 @@ def test_substitutions_and_quotes_are_those_of_buildkit(tmp_path: Path) -> None:
 
 def test_platform_arguments_have_the_value_that_the_build_gives_them(tmp_path: Path) -> None:
     assert needed(parsed(tmp_path, "FROM base-${TARGETARCH}:1\n"), TARGETARCH="amd64") == ["base-amd64:1"]
+
+
+def test_a_base_is_for_the_platform_that_its_stage_is_built_for(tmp_path: Path) -> None:
+    text = (
+        "FROM --platform=$BUILDPLATFORM go AS tools\nFROM tools AS build\nCOPY --from=helper / /\n"
+        "FROM base\nCOPY --from=build / /\nCOPY --from=files / /\n"
+    )
+    uses = external_bases(parsed(tmp_path, text), args=platform_arguments("linux/amd64", "linux/arm64"))
+    found = {each.reference: each.platform for each in uses}
+    assert found == {"go": "linux/amd64", "helper": "linux/amd64", "base": "", "files": ""}
 
 
 def test_a_stage_may_shadow_an_image_name_only_for_later_stages(tmp_path: Path) -> None:

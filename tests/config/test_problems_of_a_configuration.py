@@ -369,14 +369,32 @@ CASES: list[tuple[str, str, str]] = [
         '9: builder.cache_to: each image would overwrite the last one\'s; write {image} into "type=local,dest=cache"',
     ),
     (
-        "not yet: two platforms",
-        '[proxima]\nplatforms = ["linux/amd64", "linux/arm64"]\n',
-        "5: proxima.platforms: more than one platform is not yet supported; name one",
+        "a platform twice",
+        '[proxima]\nplatforms = ["linux/amd64", "linux/amd64"]\n',
+        '5: proxima.platforms: "linux/amd64" is there twice; keep one',
     ),
     (
-        "not yet: a platform of one image",
+        "platforms that an engine does not tell apart",
+        '[proxima]\nplatforms = ["linux/arm/v6", "linux/arm/v7"]\n',
+        '5: proxima.platforms: an engine does not say which of "linux/arm/v6" and "linux/arm/v7" it runs; keep one',
+    ),
+    (
+        "images that no node could run together",
+        '[proxima]\nplatforms = ["linux/amd64", "linux/arm64"]\n'
+        + IMAGE
+        + 'platforms = ["linux/amd64"]\n[images.b]\ncontext = "web"\nplatforms = ["linux/arm64"]\n'
+        + '[services.web]\nimage = "web"\n[services.b]\nimage = "b"\n',
+        "11: images.b.platforms: has none that the other promoted images have, too; a node runs all of them, or none",
+    ),
+    (
+        "a platform that Proxima does not run",
         IMAGE + 'platforms = ["linux/arm64"]\n',
-        "6: images.web.platforms: platforms other than proxima.platforms are not yet supported; remove it",
+        '6: images.web.platforms: Proxima does not run "linux/arm64"; proxima.platforms has linux/amd64',
+    ),
+    (
+        "the archive of a platform",
+        '[proxima]\nplatforms = ["linux/arm64"]\n[bases.b]\narchive = "b-{platform}.tar"\n',
+        '7: bases.b.archive: there is no file "b-linux-arm64.tar"',
     ),
     (
         "written twice",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from lyra_tasks.engine.connect import Engine
 from tests.conftest import ours
+from tests.engine import registries
 
 
 @pytest.fixture
@@ -22,3 +24,10 @@ def nothing_stays_for_the_next_module(shared_engine: Engine) -> Iterator[None]:
     """What a module leaves in the shared engine fails there, and not in whichever module comes next."""
     yield
     assert ours(shared_engine) == []
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[str]:
+    """Host and port of a registry that lets Ada in."""
+    with registries.serving(tmp_path_factory.mktemp("registry"), cache, users=registries.ADA) as host:
+        yield host

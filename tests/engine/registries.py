@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import requests
 
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.debian import AptWorkspace, host_codename, unpack
+from lyra_tasks.images import documents
+from tests.conftest import Project
 from tests.faults import becomes
+
+PASSWORD = "open sesame"
+ADA = "ada:$2y$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n"
+ACCEPT = {"Accept": f"{documents.MANIFEST}, {documents.INDEX}"}
 
 
 @contextmanager
 def serving(folder: Path, cache: Path, *, users: str = "", box: sandbox.Sandbox | None = None) -> Iterator[str]:
-    """A registry with its files in `folder`, as host and port; with `users` (a htpasswd line) it lets only those in."""
+    """A registry with its files in `folder`, as host and port; with `users` (a htpasswd file) it lets only those in."""
     suite = host_codename()
     workspace = AptWorkspace(cache / "tests" / "apt", (suite,))
     workspace.update()
@@ -43,3 +55,23 @@ def serving(folder: Path, cache: Path, *, users: str = "", box: sandbox.Sandbox 
     finally:
         server.terminate()
         server.wait()
+
+
+def get(host: str, path: str) -> requests.Response:
+    """What the registry answers to Ada."""
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.get(f"http://{host}/v2/{path}", auth=("ada", PASSWORD), headers=ACCEPT, timeout=10)
+
+
+def signed_in(project: Project, folder: Path, config: dict[str, Any]) -> Project:
+    """The project of somebody with this `config.json`."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    return replace(project, environment={**project.environment, "DOCKER_CONFIG": str(folder)})
+
+
+def as_ada(project: Project, folder: Path, host: str) -> Project:
+    """The project of somebody who is signed in there."""
+    auth = base64.b64encode(f"ada:{PASSWORD}".encode()).decode()
+    return signed_in(project, folder, {"auths": {host: {"auth": auth}}})

@@ -12,7 +12,7 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from lyra_tasks.config.lock import Lock, LockedArchive, LockedImage, LockedRootf
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.targets import external_bases
 from lyra_tasks.engine.base_supply import provide
-from lyra_tasks.engine.bases import REPOSITORY, Resolution, by_image, needs, plan, resolve
+from lyra_tasks.engine.bases import REPOSITORY, Resolution, by_build, needs, plan, resolve
 from lyra_tasks.engine.connect import Engine
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 
@@ -173,7 +173,8 @@ class Workshop:
         return resolve(wanted, lock or Lock(), client=self.client, root=self.root, cache=self.cache, update=update)
 
     def uses(self) -> dict[str, Any]:
-        return {"web": external_bases(read(self.root / "Dockerfile"))}
+        own = f"linux/{platform(self.client)}"
+        return {"web": [replace(each, platform=own) for each in external_bases(read(self.root / "Dockerfile"))]}
 
     def provide(self, resolution: Resolution) -> dict[str, str]:
         supplies = plan(resolution.bases.values())
@@ -182,7 +183,7 @@ class Workshop:
 
     def bake(self, resolution: Resolution) -> str:
         """Build the project's image on its bases, as Lyra does on this engine; returns BuildKit's progress."""
-        bases = by_image(self.config, self.uses(), resolution.bases)["web"]
+        bases = by_build(self.config, self.uses(), resolution.bases)["web"]
         targets: dict[str, Any] = {base.target_name: base.bake_target for base in bases.values() if base.bake_target}
         web: dict[str, Any] = {"context": str(self.root), "output": ["type=cacheonly"]}
         if self.release >= 23:

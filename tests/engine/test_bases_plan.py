@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from lyra_tasks.config.base_keys import key_of
 from lyra_tasks.config.dockerfile import From
 from lyra_tasks.config.lock import LockedImage
 from lyra_tasks.config.models import Configuration
-from lyra_tasks.engine.bases import REPOSITORY, ResolvedBase, Supply, by_image, key_of, needs, plan
-from lyra_tasks.engine.registry import content_digest, host_of, pinned
+from lyra_tasks.engine.base_archive import describe
+from lyra_tasks.engine.bases import REPOSITORY, ResolvedBase, Supply, by_build, needs, plan
+from lyra_tasks.engine.registry import content_digest, host_of, is_for, pinned
+from lyra_tasks.errors import ConfigurationError
+from tests.images.saves import tar
 
 CONFIG = Configuration.model_validate(
     {
@@ -25,8 +33,8 @@ CONFIG = Configuration.model_validate(
 DOCKERFILE = Path("web/Dockerfile")
 
 
-def use(reference: str, line: int = 1) -> From:
-    return From(reference, DOCKERFILE, line)
+def use(reference: str, line: int = 1, platform: str = "linux/amd64") -> From:
+    return From(reference, DOCKERFILE, line, platform=platform)
 
 
 def test_a_from_is_found_in_bases_by_the_image_by_name_or_by_its_reference() -> None:
@@ -49,9 +57,62 @@ def test_one_reference_may_be_another_base_in_another_image() -> None:
     pin = LockedImage(reference="x", digest=f"sha256:{'a' * 64}")
     bases = {key: ResolvedBase(key, pin, f"docker-image://{key}") for key in ("own", "vendor/base:1")}
     uses = {"web": [use("vendor/base:1")], "job": [use("vendor/base:1")]}
-    found = by_image(CONFIG, uses, bases)
+    found = by_build(CONFIG, uses, bases)
     assert found["web"]["vendor/base:1"].key == "own"
     assert found["job"]["vendor/base:1"].key == "vendor/base:1"
+
+
+SEVERAL = Configuration.model_validate(
+    {
+        "schema": 1,
+        "project": {"name": "demo"},
+        "proxima": {"platforms": ["linux/amd64", "linux/arm64"]},
+        "bases": {"own": {"archive": "bases/own-{platform}.tar", "image": "vendor/own:1-{platform}"}},
+        "images": {"web": {"context": "web"}},
+    }
+)
+
+
+def test_each_platform_needs_a_base_of_its_own_and_the_first_one_is_pinned_by_the_plain_name() -> None:
+    arm = [use("own", 1, "linux/amd64"), use("own", 4, "linux/arm64")]
+    uses = {"web@linux/amd64": [use("own", 1), use("own", 4)], "web@linux/arm64": arm}
+    first, second = needs(SEVERAL, uses)
+    assert [(each.key, each.name, each.platform) for each in (first, second)] == [
+        ("own", "own", "linux/amd64"),
+        ("own@linux/arm64", "own", "linux/arm64"),
+    ]
+    assert first.places == ("web/Dockerfile:1: own", "web/Dockerfile:4: own"), "each place once"
+    assert (second.base.archive, second.base.image) == ("bases/own-linux-arm64.tar", "vendor/own:1-linux-arm64")
+    pin = LockedImage(reference="x", digest=f"sha256:{'a' * 64}")
+    bases = {each.key: ResolvedBase(each.key, pin, "", platform=each.platform) for each in (first, second)}
+    found = by_build(SEVERAL, uses, bases)
+    assert {key: sorted(each) for key, each in found.items()} == {
+        "web@linux/amd64": ["own"],
+        "web@linux/arm64": ["own", "own@linux/amd64"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("image", "platform", "fits"),
+    [
+        ({"Os": "linux", "Architecture": "arm64", "Variant": "v8"}, "linux/arm64", True),
+        ({"Os": "linux", "Architecture": "arm64"}, "linux/arm64/v8", True),
+        ({"Os": "linux", "Architecture": "arm", "Variant": "v6"}, "linux/arm/v7", False),
+        ({"Os": "linux", "Architecture": "amd64"}, "linux/arm64", False),
+    ],
+)
+def test_an_image_is_for_a_platform_as_far_as_both_say(image: dict[str, Any], platform: str, fits: bool) -> None:
+    assert is_for(image, platform) is fits
+
+
+def test_an_archive_for_another_platform_is_refused_and_told_how_each_has_its_own(tmp_path: Path) -> None:
+    config = json.dumps({"os": "linux", "architecture": "arm64", "rootfs": {"diff_ids": []}}).encode()
+    entry = json.dumps([{"Config": "c.json", "RepoTags": None, "Layers": []}]).encode()
+    (tmp_path / "base.tar").write_bytes(tar([("c.json", config), ("manifest.json", entry)]))
+    assert describe(tmp_path / "base.tar", "linux/arm64").layers == ()
+    with pytest.raises(ConfigurationError, match="is for linux/arm64, and linux/amd64 is built") as caught:
+        describe(tmp_path / "base.tar", "linux/amd64")
+    assert "{platform}" in caught.value.hint
 
 
 def test_only_what_the_engine_lacks_is_planned_and_each_tag_once() -> None:

@@ -193,6 +193,13 @@ def test_what_a_builder_elsewhere_makes_is_loaded_and_is_the_same_image(
         again = project.lyra("build")
         assert "unchanged" in again.out, again.text
         assert "importing cache manifest from local" in again.err
+        several = f'[proxima]\nplatforms = ["linux/amd64", "linux/arm64"]\n{BASED.replace("BUILDER", name)}'
+        (project.root / ".lyra.toml").write_text(plain + several)
+        foreign = json.loads(project.lyra("build", "--platform", "linux/arm64", "--json").out)["images"]
+        seen = by_ssh.docker(
+            "image", "inspect", "--format", "{{.Architecture}}", foreign["web@linux/arm64"]["engine_id"]
+        )
+        assert seen == "arm64\n"
         machines.buildx(client, by_tls.box, "rm", "far")
     assert len(digests) == 1, "the same image, whoever builds it"
     assert by_tls.left() == "", "nothing stays in the engine that built"

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 
+from lyra_tasks.images.documents import MANIFEST
 from tests.conftest import Project
-from tests.engine.registries import serving
+from tests.engine.registries import PASSWORD, as_ada, get, signed_in
 from tests.faults import refused
-
-PASSWORD = "open sesame"
-HASH = "$2y$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW"
-ACCEPT = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[str]:
-    """Host and port of Debian's registry, unpacked; it lets Ada in."""
-    with serving(tmp_path_factory.mktemp("registry"), cache, users=f"ada:{HASH}\n") as host:
-        yield host
-
-
-def get(host: str, path: str) -> requests.Response:
-    with requests.Session() as session:
-        session.trust_env = False
-        return session.get(f"http://{host}/v2/{path}", auth=("ada", PASSWORD), headers=ACCEPT, timeout=10)
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +26,10 @@ def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
     made.clean()
 
 
-def signed_in(project: Project, folder: Path, config: dict[str, Any]) -> Project:
-    """The project of somebody with this `config.json`."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config))
-    return replace(project, environment={**project.environment, "DOCKER_CONFIG": str(folder)})
-
-
 @pytest.fixture
 def ada(project: Project, registry: str, tmp_path: Path) -> Project:
     """The project of somebody who is signed in."""
-    auth = base64.b64encode(f"ada:{PASSWORD}".encode()).decode()
-    return signed_in(project, tmp_path / "docker", {"auths": {registry: {"auth": auth}}})
+    return as_ada(project, tmp_path / "docker", registry)
 
 
 def test_a_registry_gets_the_very_bytes_of_the_bundle_under_all_its_tags(ada: Project, registry: str) -> None:
@@ -88,7 +61,7 @@ def test_a_version_that_is_there_with_another_digest_is_refused(ada: Project, re
         session.trust_env = False
         put = session.put(
             f"http://{registry}/v2/taken/tiny/web/manifests/1.2.0", json.dumps(there).encode(),
-            auth=("ada", PASSWORD), headers={"Content-Type": ACCEPT["Accept"]}, timeout=10,
+            auth=("ada", PASSWORD), headers={"Content-Type": MANIFEST}, timeout=10,
         )  # fmt: skip
     assert put.status_code == 201
     refused(ada.lyra("promote", "--to", f"oci://{registry}/taken"), 6, "taken/tiny/web:1.2.0 is there already")

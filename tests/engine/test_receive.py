@@ -257,7 +257,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_loaded(node: Node, 
     bundle = node.carried(bundles[0])
     file = image_of(bundle)["file"]
     (line,) = [line for line in (bundle / layout.RECEIVE).read_text().splitlines() if line.startswith(file)]
-    rewrite(bundle, line, " ".join([file, str(10**15), *line.split()[2:]]))
+    rewrite(bundle, line, " ".join([file, "linux/amd64", str(10**15), *line.split()[3:]]))
     refused(inside(node, bundle), 30, "no-space", "kB free", str(10**15 // 1024))
     assert node.tags() == []
     rewrite(bundle, str(10**15), "1")

@@ -23,16 +23,16 @@ cache_to = ["type=registry,ref=REGISTRY/cache/{image},mode=max"]
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory, cache: Path, box: sandbox.Sandbox) -> Iterator[str]:
+def inner(tmp_path_factory: pytest.TempPathFactory, cache: Path, box: sandbox.Sandbox) -> Iterator[str]:
     with serving(tmp_path_factory.mktemp("registry"), cache, box=box) as host:
         yield host
 
 
 @pytest.fixture
-def project(make_tiny: Callable[[], Project], registry: str) -> Iterator[Project]:
+def project(make_tiny: Callable[[], Project], inner: str) -> Iterator[Project]:
     """The tiny project, on a base out of the registry."""
     made = make_tiny()
-    made.replace("app/Dockerfile", "FROM scratch\nCOPY bin /bin\n", f"FROM {registry}/team/base:1\n")
+    made.replace("app/Dockerfile", "FROM scratch\nCOPY bin /bin\n", f"FROM {inner}/team/base:1\n")
     yield made
     made.clean()
 
@@ -66,9 +66,9 @@ def built_on(project: Project) -> str:
 
 
 def test_a_base_in_a_registry_is_pinned_and_stays_until_the_lock_is_moved(
-    project: Project, registry: str, box: sandbox.Sandbox
+    project: Project, inner: str, box: sandbox.Sandbox
 ) -> None:
-    reference = f"{registry}/team/base:1"
+    reference = f"{inner}/team/base:1"
     push(box, project, reference, "first")
     project.replace(".lyra.toml", "NAME = {", 'MADE_FOR = { default = "x", description = "of the base" }\nNAME = {')
     outcome = project.lyra("build", "test")
@@ -92,17 +92,17 @@ def test_a_base_in_a_registry_is_pinned_and_stays_until_the_lock_is_moved(
 
 
 def test_what_was_built_is_not_built_again_where_the_registry_has_the_cache(
-    project: Project, registry: str, box: sandbox.Sandbox
+    project: Project, inner: str, box: sandbox.Sandbox
 ) -> None:
-    push(box, project, f"{registry}/team/base:1", "third")
+    push(box, project, f"{inner}/team/base:1", "third")
     config = project.root / ".lyra.toml"
-    config.write_text(config.read_text() + CACHE.replace("REGISTRY", registry))
+    config.write_text(config.read_text() + CACHE.replace("REGISTRY", inner))
     first = project.lyra("build")
     assert first.code == 0, first.text
     assert "exporting cache to registry" in first.err
     docker(box, "builder", "prune", "--all", "--force")
     again = project.lyra("build")
     assert again.code == 0, again.text
-    assert f"importing cache manifest from {registry}/cache/web" in again.err
+    assert f"importing cache manifest from {inner}/cache/web" in again.err
     assert "CACHED" in again.err
     assert "unchanged" in again.out

@@ -107,10 +107,15 @@ def test_a_locked_root_that_cannot_be_had_any_more_is_a_precondition(small: Made
     assert caught.value.details[0].startswith("busybox-static: 1:0.1 -> 1:1.")
 
 
-def test_a_root_of_another_architecture_is_not_tried(small: MadeRootfs, tmp_path: Path) -> None:
-    other = small.facts.model_copy(update={"architecture": "riscv64"})
-    with pytest.raises(PreconditionError, match="for riscv64, this machine is"):
-        make(SMALL, cache=tmp_path, locked=other)
+def test_packages_of_another_platform_are_unpacked_and_never_set_up(small: MadeRootfs, roots: Path) -> None:
+    other = "arm64" if small.facts.architecture == "amd64" else "amd64"
+    configured = small.facts.model_copy(update={"architecture": other, "variant": "custom", "sha256": "0" * 64})
+    with pytest.raises(PreconditionError, match=f"packages for linux/{other} are not set up") as caught:
+        make(configured.spec, cache=roots, locked=configured, places=("Dockerfile:1: tools",))
+    assert ("extract" in caught.value.hint, caught.value.details) == (True, ("Dockerfile:1: tools",))
+    made = make(SMALL, cache=roots, architecture=other)
+    assert (made.facts.architecture, made.facts.sha256 != small.facts.sha256) == (other, True)
+    assert [each.split("=")[0] for each in made.facts.resolved] == ["busybox-static"]
 
 
 def test_a_package_that_does_not_exist_is_named_and_nothing_stays(small: MadeRootfs, roots: Path) -> None:

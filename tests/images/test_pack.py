@@ -120,6 +120,22 @@ def test_what_is_not_in_the_save_is_named_with_its_platform(tmp_path: Path) -> N
         assert want.platform in error.value.message
 
 
+def test_an_image_that_the_index_leaves_out_is_found_in_the_older_description(tmp_path: Path) -> None:
+    members = dict(layout(WEB, COUNTER, compressed=False))
+    index = json.loads(members["index.json"])
+    members["index.json"] = json.dumps({**index, "manifests": index["manifests"][1:]}).encode()
+    entries = [
+        {"Config": blob(each.config)[0], "RepoTags": None, "Layers": [blob(one)[0] for one in each.layers]}
+        for each in (WEB, COUNTER)
+    ]
+    members["manifest.json"] = json.dumps(entries).encode()
+    wanted = {each.reference: Wanted(sha256(each.config), "linux/amd64") for each in (WEB, COUNTER)}
+    found = pack(pieces(tar(list(members.items()))), wanted, tmp_path, "gzip")
+    whole = packed(SAVES["classic"], tmp_path)
+    assert found[WEB.reference].identity == whole["web"].identity
+    assert found[COUNTER.reference].identity == whole["counter"].identity
+
+
 def test_two_platforms_under_one_name_must_be_told_apart(tmp_path: Path) -> None:
     arm = SampleImage(WEB.reference, WEB.layers, "arm64")
     members = layout(WEB, arm, compressed=True)

@@ -112,6 +112,7 @@ def test_for_programs_it_is_all_there_as_plain_json() -> None:
         ({"images": (IMAGE, STATUS.images[1])}, "build"),
         ({"tested": None}, "test"),
         ({"tested": replace(PASSED, passed=False, failed=("front page greets",))}, ""),
+        ({"tested": replace(PASSED, refused="images.web@linux/arm64 (rule test.platform)")}, ""),
         ({"promoted": "1.0.0"}, ""),
         ({"leftovers": ("lyra-x",)}, "clean"),
         ({"deviations": deviation_rows([("r", "s", "o", datetime.date(2026, 11, 23))], TODAY)}, ""),

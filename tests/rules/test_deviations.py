@@ -8,15 +8,16 @@ import pytest
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.errors import VerdictError
 from lyra_tasks.records.images import ImageRecord
-from lyra_tasks.rules.breach import Look
+from lyra_tasks.rules.breach import Look, for_all
 from lyra_tasks.rules.catalogue import RULES, Rule
 from lyra_tasks.rules.containers import service_looks
 from lyra_tasks.rules.deviations import judge, rejudge, require_reasons
-from lyra_tasks.rules.images import record_looks
+from lyra_tasks.rules.images import record_looks, tried_look
 from lyra_tasks.rules.project import capacity_look
 
 TODAY = datetime.date(2027, 1, 1)
 UNPRIVILEGED = {"User": "10001"}
+BOTH = ("linux/amd64", "linux/arm64")
 EGRESS = [Look("container.egress", "services.web", ("it has a way out",))]
 
 
@@ -162,6 +163,29 @@ def test_a_warning_ends_nothing_and_an_expired_reason_for_one_does() -> None:
         assert [each.outcome for each in judge(config, look, TODAY).results] == [outcome]
 
 
+def test_what_was_not_run_is_warned_of_by_a_test_and_refused_by_a_promotion_unless_there_is_a_reason() -> None:
+    looks = [tried_look(f"web@{each}", record(platform=each), ["web@linux/amd64"], "linux/amd64") for each in BOTH]
+    results = judge(configuration(), looks, TODAY).results
+    assert [each.outcome for each in results] == ["kept", "warning"]
+    with pytest.raises(VerdictError) as caught:
+        rejudge(configuration(), results, TODAY).require()
+    assert caught.value.details[0].startswith("images.web@linux/arm64: nothing of it ran: the engine runs linux/amd64")
+    assert "run `test promote`" in caught.value.hint
+    for scope in ("images.web@linux/arm64", "images.*@linux/arm64", "images.web"):
+        config = with_deviation("test.platform", scope, "2027-06-30")
+        judgement = rejudge(config, judge(config, looks, TODAY).results, TODAY)
+        assert (judgement.broken, len(judgement.used)) == ((), 1), scope
+    other = with_deviation("test.platform", "images.web@linux/amd64", "2027-06-30")
+    assert rejudge(other, judge(other, looks, TODAY).results, TODAY).broken
+
+
+def test_what_is_wrong_for_all_platforms_is_told_once_and_for_some_with_their_names() -> None:
+    rule, scope = "container.non-root", "services.web"
+    (look,) = for_all({"linux/amd64": [Look(rule, scope, ("a",))], "linux/arm64": [Look(rule, scope, ("a", "b"))]})
+    assert look.breaches == ("a", "b (linux/arm64)")
+    assert for_all({"linux/amd64": [Look(rule, scope)], "linux/arm64": [Look(rule, scope)]}) == [Look(rule, scope)]
+
+
 def test_what_was_excused_on_the_day_of_the_test_may_have_expired_on_the_day_of_the_promotion() -> None:
     config = with_deviation("container.egress", "services.web", "2027-06-30")
     results = judge(config, EGRESS, TODAY).results
@@ -173,4 +197,7 @@ def test_what_was_excused_on_the_day_of_the_test_may_have_expired_on_the_day_of_
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
 def test_every_rule_is_weighed_as_the_catalogue_says(rule: Rule) -> None:
     (result,) = judge(configuration(), [Look(rule.id, "x", ("seen",))], TODAY).results
-    assert result.outcome == {"error": "broken", "warning": "warning"}[rule.severity]
+    warned = rule.severity == "warning" or rule.later
+    assert result.outcome == ("warning" if warned else "broken")
+    (result,) = rejudge(configuration(), [result], TODAY).results
+    assert result.outcome == ("warning" if rule.severity == "warning" else "broken"), "a promotion waits for no later"

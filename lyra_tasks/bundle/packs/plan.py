@@ -67,8 +67,9 @@ def plan(facts: PackFacts) -> PackPlan:
 
 
 def _thin(image: BundledImage, older: Sequence[BundledImage]) -> PlannedThin:
-    shared = {each.name: _shared(image, each) for each in older if each.platform == image.platform}
-    best = max(older, key=lambda each: (shared.get(each.name, 0), each.name == image.name), default=None)
+    alike = [each for each in older if each.platform == image.platform]
+    shared = {each.name: _shared(image, each) for each in alike}
+    best = max(alike, key=lambda each: (shared.get(each.name, 0), each.name == image.name), default=None)
     count = shared.get(best.name, 0) if best else 0
     left_out = image.layers[:count]
     # a layer may come twice; it is one blob, and travels if it is also above what is left out

@@ -45,7 +45,7 @@ def verify_pack(path: Path, trust: Trust | None = None) -> VerifyReport:
         project=pack.project,
         version=pack.version,
         files=tuple(FileResult(name, files[name].stat().st_size) for name in present),
-        images=tuple((image.name, image.identity) for image in manifest.images),
+        images=tuple((build, image.identity) for build, image in manifest.keyed.items()),
         signer=trust.signer if trust else "",
         has_signature=(path / layout.SIGNATURE).is_file(),
         kind="pack",
@@ -62,12 +62,13 @@ def _contradictions(path: Path, pack: Pack, manifest: Manifest, found: dict[str,
     """What is wrong although every file has its checksum."""
     if (pack.project, pack.version, pack.set_digest) != (manifest.project, manifest.version, manifest.set_digest):
         yield layout.PACK, "is about another bundle"
-    thin = {each.image: each for each in pack.images}
-    if thin.keys() != {image.name for image in manifest.images} or len(thin) != len(pack.images):
+    thin = {each.file: each for each in pack.images}
+    named = {each.file: each.image for each in pack.images}
+    if named != {image.file: image.name for image in manifest.images} or len(thin) != len(pack.images):
         yield layout.PACK, "has other images than the description"
         return
     for image in manifest.images:
-        if problem := _archive_problem(path, thin[image.name], image, pack):
+        if problem := _archive_problem(path, thin[image.file], image, pack):
             yield image.file, problem
     expected = {name for each in (*pack.images, pack.documents) for name in each.names}
     for name in sorted(found.keys() - expected - {layout.PACK, layout.RECEIVE}):
@@ -77,8 +78,6 @@ def _contradictions(path: Path, pack: Pack, manifest: Manifest, found: dict[str,
 
 def _archive_problem(path: Path, thin: PackedArchive, image: BundledImage, pack: Pack) -> str:
     lowest = [layer.digest for layer in image.layers]
-    if thin.file != image.file:
-        return f"the pack calls it {thin.file}"
     if thin.without and (pack.since is None or not set(thin.without) <= set(lowest)):
         return "layers are left out that no older version has"
     try:

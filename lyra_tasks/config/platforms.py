@@ -1,0 +1,96 @@
+"""For which platforms images are built, and what a build of an image for one of them is called.
+
+An image that is for one platform is called by its name alone, as everything about it is. One that is for several is
+called `web@linux/arm64` for each of them: in records, sets, scopes of rules and the lock.
+"""
+
+from __future__ import annotations
+
+import platform as machine
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lyra_tasks.config.models import Configuration
+
+_PLACEHOLDER = "{platform}"
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An image for one platform; `key` is what it is called."""
+
+    image: str
+    platform: str
+    key: str
+
+
+def platforms_of(config: Configuration, image: str) -> tuple[str, ...]:
+    """The platforms of an image, in the order of its table."""
+    return tuple(config.images[image].platforms or config.proxima.platforms)
+
+
+def variants(config: Configuration, images: Iterable[str] | None = None) -> tuple[Variant, ...]:
+    """The builds of `images` (default: all): each image for each of its platforms."""
+    chosen = config.images if images is None else images
+    builds = [(image, platform) for image in chosen for platform in platforms_of(config, image)]
+    return tuple(Variant(*build, key) for build, key in zip(builds, keys_of(builds), strict=True))
+
+
+def variants_by_key(config: Configuration) -> dict[str, Variant]:
+    """Every build of the project by what it is called."""
+    return {each.key: each for each in variants(config)}
+
+
+def keys_of(builds: Sequence[tuple[str, str]]) -> list[str]:
+    """What each of `builds`, given as image and platform, is called beside the others."""
+    count = Counter(image for image, _ in builds)
+    return [image if count[image] == 1 else keyed(image, platform) for image, platform in builds]
+
+
+def keyed(name: str, platform: str) -> str:
+    """What stands for one of several platforms of a thing: `web@linux/arm64`."""
+    return f"{name}@{platform}"
+
+
+def image_of(key: str) -> str:
+    """The image's name in what one of its builds is called."""
+    return key.partition("@")[0]
+
+
+def hyphened(platform: str) -> str:
+    """A platform as part of a name: `linux-arm64`."""
+    return platform.replace("/", "-")
+
+
+def for_platform(text: str, platform: str) -> str:
+    """What the configuration says once for all platforms, for this one: `{platform}` becomes `linux-arm64`."""
+    return text.replace(_PLACEHOLDER, hyphened(platform))
+
+
+def runs_on(platform: str, engine: str) -> bool:
+    """Whether `platform` is the engine's own, of whatever variant."""
+    return platform == engine or platform.startswith(f"{engine}/")
+
+
+def own_platform(platforms: Sequence[str], engine: str) -> str:
+    """The one of `platforms` that is the engine's own; else the first."""
+    return next((each for each in platforms if runs_on(each, engine)), platforms[0])
+
+
+def this_machine() -> str:
+    """The platform of the machine that this runs on, as images call it."""
+    name = machine.machine()
+    return f"linux/{_MACHINES.get(name, name)}"
+
+
+def platform_arguments(build: str, target: str) -> dict[str, str]:
+    """The arguments that BuildKit gives a value to without being asked, of a build on `build` for `target`."""
+    return {**_arguments("BUILD", build), **_arguments("TARGET", target)}
+
+
+def _arguments(side: str, platform: str) -> Mapping[str, str]:
+    system, architecture, variant = (*platform.split("/"), "")[:3]
+    values = {"PLATFORM": platform, "OS": system, "ARCH": architecture, "VARIANT": variant}
+    return {f"{side}{part}": value for part, value in values.items()}
