@@ -14,7 +14,7 @@ from lyra_tasks.bundle.signature import NAMESPACE
 from lyra_tasks.bundle.subject import PromotedService
 from lyra_tasks.config.models import Deviation
 from lyra_tasks.config.units import format_size
-from lyra_tasks.records.evidence import CheckResult, Evidence, RuleResult
+from lyra_tasks.records.evidence import Evidence, RuleResult
 from lyra_tasks.rules.catalogue import TEST_PLATFORM
 
 _MANY = 30
@@ -196,7 +196,7 @@ def _health(each: PromotedService) -> str:
 
 
 def _tests(evidence: Evidence, rules: Sequence[RuleResult]) -> str:
-    rows = [(check.outcome, _named(check), check.service, f"{check.seconds:.2f} s") for check in evidence.checks]
+    rows = [(check.outcome, check.title, check.service, f"{check.seconds:.2f} s") for check in evidence.checks]
     peaks = [
         (name, f"{console.size(use.memory_peak)} of {console.size(use.memory_limit)}",
          f"{use.cpu_peak:.2f} of {use.cpu_limit:g}", f"{use.pids_peak} of {use.pids_limit}")
@@ -210,11 +210,6 @@ def _tests(evidence: Evidence, rules: Sequence[RuleResult]) -> str:
         + "\n"
         + _table(("service", "memory at most", "CPUs at most", "processes at most"), peaks)
     )
-
-
-def _named(check: CheckResult) -> str:
-    """A check by its name, and by its group where it has one: that of another platform is called `@linux-arm64`."""
-    return f"{check.group}: {check.name}" if check.group else check.name
 
 
 def _but(rules: Sequence[RuleResult]) -> str:

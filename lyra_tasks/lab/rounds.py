@@ -84,7 +84,6 @@ def _with_retries(lab: Lab, group: PlannedGroup, test: Test, means: Means) -> Ch
 
 def _show(result: CheckResult) -> None:
     mark = console.style("ok  ", "green") if result.outcome == "passed" else console.style("FAIL", "red", "bold")
-    group = f"{result.group}: " if result.group else ""
-    lines = [f"{mark} {group}{result.name} ({result.seconds:.2f} s)"]
+    lines = [f"{mark} {result.title} ({result.seconds:.2f} s)"]
     # one word at a time, whatever other groups have to say
     console.say("\n".join([*lines, *(f"     {line}" for line in result.message.splitlines())]))

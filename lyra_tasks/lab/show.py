@@ -83,7 +83,7 @@ def verdict(verdict: Verdict) -> None:
             console.note("not every check was made, so this is no evidence")
     if failed:
         raise VerdictError(
-            f"{len(failed)} of {len(evidence.checks)} check(s) failed: {', '.join(check.name for check in failed)}",
+            f"{len(failed)} of {len(evidence.checks)} check(s) failed: {', '.join(check.title for check in failed)}",
             hint=f"logs and metrics are in {shown(verdict.folder)}",
         )
 

@@ -48,6 +48,11 @@ class CheckResult(Record):
     seconds: float = 0.0
     group: str = ""
 
+    @property
+    def title(self) -> str:
+        """Its name, and that of its group where it has one: the same check may be made in several."""
+        return f"{self.group}: {self.name}" if self.group else self.name
+
 
 class RuleResult(Record):
     """One rule, looked at for one scope.
