@@ -52,6 +52,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, cache: Path, box: sa
     made.clean()
 
 
+@pytest.mark.usefixtures("named_contexts")
 def test_it_is_built_tested_promoted_and_gone(project: Project, box: sandbox.Sandbox) -> None:
     first = project.lyra("build", timeout=500)
     assert first.code == 0, first.text

@@ -65,6 +65,7 @@ def built_on(project: Project) -> str:
     return str(digest)
 
 
+@pytest.mark.usefixtures("named_contexts")
 def test_a_base_in_a_registry_is_pinned_and_stays_until_the_lock_is_moved(
     project: Project, inner: str, box: sandbox.Sandbox
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_base_in_a_registry_is_pinned_and_stays_until_the_lock_is_moved(
     assert built_on(project) == second
 
 
+@pytest.mark.usefixtures("named_contexts")
 def test_what_was_built_is_not_built_again_where_the_registry_has_the_cache(
     project: Project, inner: str, box: sandbox.Sandbox
 ) -> None:
