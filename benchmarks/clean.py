@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Row, Spent, in_turn, shell
+from benchmarks.measure import Row, Spent, in_turn, row, shell
 from benchmarks.project import Project, engine, project
 from lyra_tasks.config.load import load
 from lyra_tasks.engine import sandbox
@@ -51,7 +51,7 @@ def rows() -> Iterator[Row]:
             if left:
                 raise SystemExit(f"{len(left)} containers are left: nothing was measured")
     what = f"clean, {CONTAINERS} containers, {VOLUMES} volumes, {NETWORKS} networks"
-    yield Row(what, "docker rm -f, volume rm, network rm", found["clean"].seconds, found["docker"].seconds, 0.7)
+    yield row(what, found["clean"], "docker rm -f, volume rm, network rm", found["docker"], 0.7)
 
 
 @contextmanager

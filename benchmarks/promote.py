@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from benchmarks.measure import Row, Spent, in_turn, shell
+from benchmarks.measure import Row, Spent, in_turn, row, shell
 from benchmarks.project import Project, engine, project, real_files
 from lyra_tasks.engine.sandbox import Store
 
@@ -64,14 +64,12 @@ def _rows(store: str, measured: Project) -> Iterator[Row]:
     )
     ours, verify = found["first"], found["verify"]
     if store == "classic":  # a containerd store saves what is compressed already
-        yield Row(f"promote, {store} store", "docker save | gzip", ours.seconds, found["gzip"].seconds, 0.25)
-    yield Row(f"promote, {store} store", "docker save > /dev/null", ours.seconds, found["save"].seconds, 2.0)
+        yield row(f"promote, {store} store", ours, "docker save | gzip", found["gzip"], 0.25)
+    yield row(f"promote, {store} store", ours, "docker save > /dev/null", found["save"], 2.0)
     goal = 1.0 if store == "classic" else 0.15
-    yield Row(
-        f"promote, small change, {store} store", "the first promote", found["changed"].seconds, ours.seconds, goal
-    )
+    yield row(f"promote, small change, {store} store", found["changed"], "the first promote", ours, goal)
     yield Row(f"promote, {store} store", "120 MiB", ours.memory, MEMORY, 1.0, unit="B")
-    yield Row(f"verify, {store} store", "sha256sum --check", verify.seconds, found["sums"].seconds, 1.2)
+    yield row(f"verify, {store} store", verify, "sha256sum --check", found["sums"], 1.2)
     yield Row(f"verify, {store} store", "120 MiB", verify.memory, MEMORY, 1.0, unit="B")
     yield _pack(store, measured)
 

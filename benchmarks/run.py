@@ -68,7 +68,7 @@ def _page(rows: list[Row]) -> str:
         "| what | ours | against | theirs | ratio | from … to | goal | |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in _cells(row))} |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
