@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import subprocess
@@ -69,6 +70,7 @@ def engine(folder: Path, store: sandbox.Store) -> Iterator[sandbox.Sandbox]:
 
 def project(folder: Path, box: sandbox.Sandbox, layers: dict[str, list[Path]]) -> Project:
     """A project with one image for each key of `layers`, made of one layer per folder; the first one is a service."""
+    compileall.compile_dir(REPOSITORY / "lyra_tasks", quiet=1)  # as an installed package is
     root = folder / "project"
     root.mkdir(parents=True)
     names = list(layers)

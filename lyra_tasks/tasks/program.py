@@ -19,6 +19,8 @@ from lyra_tasks.errors import PreconditionError, UsageError
 class LyraProgram(Program):
     """Invoke's Program; a usage error ends with 2 and an interrupt with 130, where plain `invoke` returns 1."""
 
+    _without_bytecode = False
+
     def create_config(self) -> None:
         try:
             super().create_config()
@@ -28,6 +30,7 @@ class LyraProgram(Program):
             raise Exit(code=PreconditionError.exit_code) from error
 
     def parse_core(self, argv: list[str] | None) -> None:
+        self._without_bytecode = sys.dont_write_bytecode
         if "--print-completion-script" in sys.argv[1:2]:
             _print_completion_script(sys.argv[2:3])
             raise Exit
@@ -60,6 +63,9 @@ class LyraProgram(Program):
         super().parse_cleanup()
 
     def execute(self) -> None:
+        # Invoke writes none for a `tasks.py`, which has been read by now; compiling all that the words import would be
+        # a third of every start
+        sys.dont_write_bytecode = self._without_bytecode
         try:
             super().execute()
         except KeyboardInterrupt as error:

@@ -95,6 +95,17 @@ def test_a_projects_own_tasks_stand_beside_the_words(tmp_path: Path) -> None:
         assert "promote" in run(tmp_path, *command, "--list").stdout
 
 
+def test_what_the_words_import_is_compiled_once_and_a_projects_tasks_leave_no_trace(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text("from lyra_tasks import namespace\n")
+    (tmp_path / ".lyra.toml").write_text(MINIMAL)
+    kept = tmp_path / "kept"
+    shown = run(tmp_path, *LYRA, "config.show", PYTHONPYCACHEPREFIX=str(kept), PYTHONDONTWRITEBYTECODE="")
+    assert shown.returncode == 0, shown.stderr
+    names = {path.name.partition(".")[0] for path in kept.rglob("*.pyc")}
+    assert {"models", "load"} <= names
+    assert not list(kept.joinpath(*tmp_path.parts[1:]).glob("*.pyc"))
+
+
 def test_the_tasks_of_the_page_about_makefiles_run_as_they_are_written_there(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "from-makefile.md").read_text()
     (tmp_path / "tasks.py").write_text(page.partition("```python\n")[2].partition("```")[0])
