@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _POLL = 0.1
 _TAIL = 15
 _IMAGE_CHECK_PATIENCE = 60.0
+_TOLD_AFTER = 1.0
 
 
 def wait_until_ready(engine: Engine, service: RunningService) -> None:
@@ -48,6 +49,7 @@ def wait_until_ready(engine: Engine, service: RunningService) -> None:
 def death(service: RunningService, now: objects.ContainerState) -> VerdictError:
     """What is said of a container that ended: exit code, out of memory or not, the end of its log."""
     service.log.finish(2.0)
+    now = _with_cause(service, now)
     name = service.planned.name
     if now.oom_killed or now.exit_code == 137:
         limit = service.planned.service.limits.memory
@@ -59,6 +61,15 @@ def death(service: RunningService, now: objects.ContainerState) -> VerdictError:
         message = f"{name} ended with exit code {now.exit_code}" + (f": {now.error}" if now.error else "")
         hint = f"its whole log is in {service.log.path}"
     return VerdictError(message, hint=hint, details=log_tail(service))
+
+
+def _with_cause(service: RunningService, now: objects.ContainerState) -> objects.ContainerState:
+    """The state once more where it was killed: that memory ran out may be told a moment after the end."""
+    until = time.monotonic() + _TOLD_AFTER
+    while now.exit_code == 137 and not now.oom_killed and time.monotonic() < until:
+        time.sleep(0.05)
+        now = objects.state(service.engine, service.id)
+    return now
 
 
 def log_tail(service: RunningService) -> tuple[str, ...]:
