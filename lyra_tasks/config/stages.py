@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from lyra_tasks.config.dockerfile import Dockerfile, Stage
 from lyra_tasks.config.ports import AnyPort
+from lyra_tasks.config.ports import read as read_port
 from lyra_tasks.config.targets import stage_chain
 
 
@@ -113,4 +114,4 @@ def _ports(word: str) -> list[AnyPort]:
     if protocol not in {"", "tcp", "udp"} or not first.isdigit() or not (last or first).isdigit():
         return []
     found = range(int(first), int(last or first) + 1)[:16]
-    return [f"{number}/udp" if protocol == "udp" else number for number in found]
+    return [read_port(f"{number}/{protocol}") for number in found]

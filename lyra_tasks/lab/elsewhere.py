@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import re
 import subprocess
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from lyra_tasks.engine.deployed import DeployedService
 from lyra_tasks.errors import LyraError
 from lyra_tasks.lab.checks import ask
 from lyra_tasks.lab.facts import test_environment
+from lyra_tasks.lab.host_check import addresses
 from lyra_tasks.records.evidence import CheckResult
 
 if TYPE_CHECKING:
@@ -137,14 +137,7 @@ def _tried(test: Test, services: Mapping[str, _Elsewhere], root: Path) -> CheckR
 def _problem(test: Test, services: Mapping[str, _Elsewhere], root: Path) -> str:
     if test.service is not None:
         return ask(cast("RunningService", services[test.service]), test)
-    places: dict[str, str] = {}
-    for name, service in services.items():
-        for key, port in service.planned.service.ports.items():
-            host, published = service.address(port)
-            prefix = "_".join(re.sub(r"[^A-Z0-9]", "_", word.upper()) for word in ("lyra", name, key))
-            places[f"{prefix}_ADDR"] = f"{host}:{published}"
-            if isinstance(port, int):
-                places[f"{prefix}_URL"] = f"http://{host}:{published}"
+    places = addresses(cast("Mapping[str, RunningService]", services))
     try:
         done = subprocess.run(
             argv(test.run or []), cwd=root, env={**os.environ, **places}, timeout=test.timeout,

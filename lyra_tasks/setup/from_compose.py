@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from lyra_tasks.config.ports import AnyPort
+from lyra_tasks.config.ports import read as read_port
 from lyra_tasks.setup.compose_environment import add_environment, as_text, pair
 from lyra_tasks.setup.compose_file import ComposeFile, entries, fill, table
 from lyra_tasks.setup.compose_mounts import add_files, add_volumes
@@ -209,7 +210,7 @@ def _ports(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, str
         if protocol not in {"", "tcp", "udp"} or not text.isdigit():
             draft.todos.append(f"the port {text or written}/{protocol or 'tcp'} is not carried over: one port each")
         elif 0 < int(text) < 65536:
-            yield f"{int(text)}/udp" if protocol == "udp" else int(text)
+            yield read_port(f"{text}/{protocol}")
 
 
 def _limits(raw: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
