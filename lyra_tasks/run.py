@@ -164,8 +164,8 @@ def live_runs(folder: Path) -> dict[str, int]:
 
 
 @contextmanager
-def locked(path: Path, *, what: str, wait: float = 0.0) -> Iterator[None]:
-    """Hold an exclusive lock on `path` that dies with the process.
+def locked(path: Path, *, what: str, wait: float = 0.0) -> Iterator[int]:
+    """Hold an exclusive lock on `path` that dies with the process, and with children that are given the handle.
 
     Waits up to `wait` seconds; then `LockedError` names `what` and the process that holds it.
     """
@@ -186,6 +186,6 @@ def locked(path: Path, *, what: str, wait: float = 0.0) -> Iterator[None]:
                 time.sleep(0.05)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield
+        yield handle
     finally:
         os.close(handle)

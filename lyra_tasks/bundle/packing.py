@@ -25,17 +25,19 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def packed(plan: PromotionPlan, work: Workspace, stage: Path, cache: LayerCache) -> Iterator[dict[str, PackedImage]]:
+def packed(
+    plan: PromotionPlan, work: Workspace, stage: Path, cache: LayerCache, lock: int
+) -> Iterator[dict[str, PackedImage]]:
     """All images of the plan, the very ones that were tested; their layers lie at hand while the block runs.
 
+    `lock` is the handle of the lock over `stage`, which the Buildx of a promotion that is killed goes on to hold.
     BundleError if the engine gives another image than was tested.
     """
-    # not in `stage`: the Buildx of a promotion that is killed goes on for a moment, and would make folders there anew
     aside = Path(tempfile.mkdtemp(dir=stage.parent, prefix=f"{STAGING}export-"))
     spool = stage / "spool"
     try:
         spool.mkdir()
-        found = _exported(plan, work, aside, cache) or _saved(plan, work, spool, cache)
+        found = _exported(plan, work, aside, cache, lock) or _saved(plan, work, spool, cache)
         _require_tested(plan, found)
         yield found
         shutil.rmtree(spool)
@@ -53,7 +55,9 @@ def _require_tested(plan: PromotionPlan, found: Mapping[str, PackedImage]) -> No
             )
 
 
-def _exported(plan: PromotionPlan, work: Workspace, folder: Path, cache: LayerCache) -> dict[str, PackedImage] | None:
+def _exported(
+    plan: PromotionPlan, work: Workspace, folder: Path, cache: LayerCache, lock: int
+) -> dict[str, PackedImage] | None:
     """The images out of a containerd store, where only what the cache lacks is sent; None where that cannot be done."""
     wanted = {each.key: each.record.manifest_digest or "" for each in plan.archives}
     images = [Exported(each.record.reference, each.record.engine_id, each.record.platform) for each in plan.archives]
@@ -62,7 +66,7 @@ def _exported(plan: PromotionPlan, work: Workspace, folder: Path, cache: LayerCa
     layout = folder / "layout"
     blobs = layout / BLOBS
     blobs.mkdir(parents=True)
-    send = partial(export, work.engine, images, layout, folder)
+    send = partial(export, work.engine, images, layout, folder, lock)
     try:
         with console.doing(f"packing {', '.join(wanted)}"):
             known = cache.complete(blobs, send)

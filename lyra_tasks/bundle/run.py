@@ -64,7 +64,7 @@ def run(plan: PromotionPlan, work: Workspace, page: Callable[[Documents], str]) 
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
     work.mark_live(work.run)
     keep = plan.config.promotion.keep_snapshots
-    with locked(plan.folder.parent / _LOCK, what="the promotion directory", wait=_PATIENCE):
+    with locked(plan.folder.parent / _LOCK, what="the promotion directory", wait=_PATIENCE) as lock:
         read_index(plan.folder.parent, plan.config.project.name)  # one that was edited is told before any work
         if plan.folder.exists():
             there = _same(plan)
@@ -79,7 +79,7 @@ def run(plan: PromotionPlan, work: Workspace, page: Callable[[Documents], str]) 
         _say_room(plan)
         warn_if_open(plan.folder.parent)
         with staging(plan.folder, "promote") as stage:
-            manifest = _fill(plan, work, stage, page)
+            manifest = _fill(plan, work, stage, page, lock)
             publish(stage, plan.folder)
         removed = enter(plan.folder.parent, manifest, keep)
     work.journal.append(
@@ -114,11 +114,11 @@ def _same(plan: PromotionPlan) -> Manifest:
     return there
 
 
-def _fill(plan: PromotionPlan, work: Workspace, stage: Path, page: Callable[[Documents], str]) -> Manifest:
+def _fill(plan: PromotionPlan, work: Workspace, stage: Path, page: Callable[[Documents], str], lock: int) -> Manifest:
     expected = {diff_id for each in plan.archives for diff_id in each.record.diff_ids}
     cache = LayerCache(work.paths.cache / "layers", work.config.resources.cache, expected)
     (stage / layout.IMAGES).mkdir()
-    with packed(plan, work, stage, cache) as held, ThreadPoolExecutor(1) as pool:
+    with packed(plan, work, stage, cache, lock) as held, ThreadPoolExecutor(1) as pool:
         listed = [pool.submit(image_packages, held[each.key], work.paths.cache) for each in plan.archives]
         images = [_archived(plan, each, held[each.key], stage) for each in plan.archives]
         packages = [each.result() for each in listed]

@@ -60,12 +60,14 @@ def bake(
     builder: Builder | None = None,
     ending: Ending = lambda _: nullcontext(),
     quiet: bool = False,
+    held: tuple[int, ...] = (),
 ) -> dict[str, Any]:
     """Build `targets` of `definition` (default: its default group) in parallel; returns Buildx's metadata by target.
 
     BuildKit's progress goes to `log` and, unless `quiet`, to stderr, values in `masked` blotted out. BuildError carries
     the last lines, NoSpaceError too. `epoch` is the time of what is made, in seconds since 1970; None leaves times as
-    they are. `ending` is given how to end the build, and entered while it runs.
+    they are. `ending` is given how to end the build, and entered while it runs. Locks whose handles are in `held`
+    stay held until Buildx has ended, though this process be killed.
     """
     command: list[str | Path] = [
         *_docker(engine), *bake_words(engine, builder), "--progress", "plain", "--file", definition,
@@ -79,7 +81,7 @@ def bake(
     tail: deque[str] = deque(maxlen=_TAIL)
     with (
         log.open("a", encoding="utf-8", buffering=1) as file,
-        _child(command, environment) as (process, lines),
+        _child(command, environment, held) as (process, lines),
         ending(lambda: _end(process)),
         nullcontext() if quiet else console.doing(f"building {', '.join(targets) or 'the images'}"),
     ):
@@ -122,15 +124,16 @@ def _docker(engine: Engine) -> list[str]:
 
 @contextmanager
 def _child(
-    command: Sequence[str | Path], environment: Mapping[str, str]
+    command: Sequence[str | Path], environment: Mapping[str, str], held: tuple[int, ...]
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """A program and what it prints, both streams together; it does not outlive the block, whatever ends that.
 
     python-on-whales would leave the child of an interrupted call running.
     """
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    ) as process:
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        pass_fds=held,
+    ) as process:  # fmt: skip
         try:
             yield process, cast("IO[bytes]", process.stdout)
         finally:

@@ -178,7 +178,7 @@ class AptWorkspace:
         command = ["apt-get", "-qq", "-c", str(self.root / "apt.conf"), *options, *words]
         return subprocess.run(command, cwd=cwd, env=apt_environment(), capture_output=True, text=True, check=False)
 
-    def _locked(self) -> AbstractContextManager[None]:
+    def _locked(self) -> AbstractContextManager[int]:
         return locked(self.root / "lock", what="the package workspace", wait=_LOCK_WAIT)
 
 

@@ -38,12 +38,13 @@ def exportable(engine: Engine, images: Sequence[Exported]) -> bool:
     return all(each and each["Id"] == image.engine_id for each, image in zip(found, images, strict=True))
 
 
-def export(engine: Engine, images: Sequence[Exported], layout: Path, folder: Path) -> None:
+def export(engine: Engine, images: Sequence[Exported], layout: Path, folder: Path, lock: int) -> None:
     """Make the OCI image layout `layout` hold all images; blobs that lie in it are believed, and not sent.
 
     BuildKit's exporter for folders asks first which blobs are there. An image that is nothing but `FROM` another one
     has that one's config and manifest, to the byte, if BuildKit made it; the caller compares digests. Definition and
-    log go to `folder`. BuildError where this engine or its Buildx cannot do it.
+    log go to `folder`; the lock with the handle `lock` stays held while anything may be written there. BuildError where
+    this engine or its Buildx cannot do it.
     """
     nothing = folder / "context"
     nothing.mkdir(parents=True, exist_ok=True)
@@ -56,6 +57,7 @@ def export(engine: Engine, images: Sequence[Exported], layout: Path, folder: Pat
         log=folder / "export.log",
         epoch=None,  # another time than its own would change the image
         quiet=True,
+        held=(lock,),
     )
 
 

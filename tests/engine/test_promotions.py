@@ -29,9 +29,10 @@ from lyra_tasks.engine.connect import Engine
 from lyra_tasks.engine.sandbox.layout import places_of
 from lyra_tasks.engine.workspace import open_workspace
 from lyra_tasks.report.page import page
+from lyra_tasks.run import locked
 from tests.conftest import Project
 from tests.engine.relay import Relay, relayed
-from tests.faults import no_traceback, processes_with
+from tests.faults import becomes, no_traceback, processes_with
 
 KILLS = int(os.environ.get("LYRA_TEST_PROMOTE_KILLS", "3"))
 FAULTS = int(os.environ.get("LYRA_TEST_PROMOTE_FAULTS", "4"))
@@ -91,9 +92,10 @@ def shelf(tested: Project) -> Iterator[Path]:
 
 
 def only_the_first(shelf: Path) -> None:
-    for path in shelf.iterdir():
-        if path.name not in {"1.0.0", layout.INDEX, ".lock"}:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with locked(shelf / ".lock", what="the shelf", wait=30):  # the Buildx of a promotion that was killed holds it, too
+        for path in shelf.iterdir():
+            if path.name not in {"1.0.0", layout.INDEX, ".lock"}:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     enter(shelf, read_manifest(shelf / "1.0.0"), 5)
     assert [each.version for each in read_index(shelf, "tiny").versions] == ["1.0.0"]
 
@@ -135,6 +137,28 @@ def test_a_promotion_killed_at_any_moment_leaves_no_part_of_a_version(tested: Pr
         if number % 10 == 0 or number == KILLS - 1:
             require_mended(tested, shelf)
     assert hits or KILLS < 10, f"seed {SEED}: no kill came while anything was being made"
+
+
+def test_a_promotion_waits_for_what_a_killed_one_started_and_leaves_nothing_of_it(
+    tested: Project, shelf: Path, box: sandbox.Sandbox, engine: Engine, tmp_path: Path
+) -> None:
+    if engine.facts.store != "containerd":
+        pytest.skip("a classic store saves images whole")
+    started, docker = tmp_path / "started", tmp_path / "docker"
+    docker.write_text(
+        f"#!/bin/sh\nplace=$(echo {shelf}/.staging-export-*)\ntouch {started}\nsleep 2\nmkdir -p $place/late\n"
+    )
+    docker.chmod(0o755)
+    with relayed(box.socket, tmp_path) as relay:  # of the project's own engine, the docker command is known
+        path = f"{tmp_path}:{tested.environment['PATH']}"
+        running = tested.start("promote", PATH=path, DOCKER_HOST=relay.address)
+        assert becomes(started.exists)
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+    assert list(shelf.glob(".staging-export-*"))
+    assert tested.lyra("promote").code == 0
+    assert becomes(lambda: not processes_with(str(docker)))
+    require_mended(tested, shelf)
 
 
 @pytest.mark.parametrize("how", ["kill", "error"])
