@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from lyra_tasks.build.caches import caches
-from lyra_tasks.build.carried import carried
 from lyra_tasks.build.plan import BuildFacts
 from lyra_tasks.config.git import missing_submodules
 from lyra_tasks.config.inputs import dockerfile_path, ignore_patterns
@@ -17,8 +16,8 @@ from lyra_tasks.config.lock import write as write_lock
 from lyra_tasks.config.platforms import Variant, variants
 from lyra_tasks.engine import bases as engine_bases
 from lyra_tasks.engine.builder import find_builder
-from lyra_tasks.engine.buildx import prepare
-from lyra_tasks.engine.connect import require_buildx
+from lyra_tasks.engine.buildx import require_buildx
+from lyra_tasks.engine.connect import prepare
 from lyra_tasks.engine.inputs import base_uses, current_inputs, with_stages
 from lyra_tasks.engine.materials import base_arguments, materials, provide_bases
 from lyra_tasks.engine.workspace import Workspace, selected
@@ -49,19 +48,20 @@ def gather(work: Workspace, builds: Sequence[Variant]) -> BuildFacts:
     built = tuple(dict.fromkeys(each.image for each in builds))
     require_reasons(work.config, [capacity_look(work.config)], datetime.date.today())
     _require_secrets(work, built)
-    _require_submodules(work, built)
-    engine = work.engine
     with ThreadPoolExecutor(1) as aside:
-        there = aside.submit(require_buildx, engine)
-        prepare()
-        uses = base_uses(work, builds)
-        there.result()
+        aside.submit(prepare)  # while git is asked
+        _require_submodules(work, built)
+    engine = work.engine
+    require_buildx(engine)
+    uses = base_uses(work, builds)
     builder = find_builder(engine, work.config.builder.name) if work.config.builder.name else None
     elsewhere = builder is not None and builder.elsewhere
     base_arguments(work, uses, elsewhere=elsewhere)  # what cannot be given is told before anything is looked for
     resolution = bases(work, builds)
     found = resolution.bases
     if elsewhere:
+        from lyra_tasks.build.carried import carried
+
         found = carried(engine, found, work.folder / "bases")
     return BuildFacts(
         materials=materials(work, uses, found, elsewhere=elsewhere),

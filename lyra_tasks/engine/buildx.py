@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -15,8 +16,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from lyra_tasks import console
-from lyra_tasks.engine.builder import Builder, bake_words, builder_environment
-from lyra_tasks.errors import BuildError, NoSpaceError
+from lyra_tasks.engine.builder import Builder, bake_command, builder_environment
+from lyra_tasks.errors import BuildError, NoSpaceError, PreconditionError
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -27,14 +28,19 @@ _TAIL = 25
 _FULL = "no space left on device"
 _FOREIGN = "exec format error"
 _GRACE = 3.0
+_PATIENCE = 60.0
+_PLUGIN = "docker-buildx"
+_SHARED = ("/usr/local/lib/docker", "/usr/local/libexec/docker", "/usr/lib/docker", "/usr/libexec/docker")
 _EPOCH = "SOURCE_DATE_EPOCH"
 # Attestations would make every build's digest another one; the entitlement check asks about contexts outside of the
-# working directory, which are ours; a base that is only built on would stay in the engine as an image without a name.
+# working directory, which are ours; a base that is only built on would stay in the engine as an image without a name;
+# what git says of every context, in seven questions each, is for attestations.
 ENVIRONMENT = {
     "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
     "BUILDX_METADATA_PROVENANCE": "disabled",
     "BUILDX_BAKE_ENTITLEMENTS_FS": "0",
     "BUILDX_NO_DEFAULT_LOAD": "1",
+    "BUILDX_GIT_INFO": "0",
 }
 
 
@@ -70,7 +76,7 @@ def bake(
     stay held until Buildx has ended, though this process be killed.
     """
     command: list[str | Path] = [
-        *_docker(engine), *bake_words(engine, builder), "--progress", "plain", "--file", definition,
+        *bake_command(engine, builder), "--progress", "plain", "--file", definition,
         "--metadata-file", metadata, *targets,
     ]  # fmt: skip
     chosen = engine.cli_environment if builder is None else builder_environment(engine)
@@ -107,28 +113,13 @@ def bake(
     return document
 
 
-def prepare() -> None:
-    """Import what a build needs, which takes a while: to be done while something else is waited for."""
-    import python_on_whales  # noqa: F401
-
-
-def _docker(engine: Engine) -> list[str]:
-    from python_on_whales import DockerClient
-    from python_on_whales.client_config import ClientNotFoundError
-
-    try:
-        return [str(word) for word in DockerClient(client_call=[engine.cli]).client_config.docker_cmd]
-    except ClientNotFoundError as error:
-        raise BuildError("the docker command is not installed", hint="install the Docker CLI and buildx") from error
-
-
 @contextmanager
 def _child(
     command: Sequence[str | Path], environment: Mapping[str, str], held: tuple[int, ...]
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """A program and what it prints, both streams together; it does not outlive the block, whatever ends that.
 
-    python-on-whales would leave the child of an interrupted call running.
+    python-on-whales would leave the child of an interrupted call running, and takes 0.1 s to import.
     """
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -184,6 +175,38 @@ def _advice(cause: str, log: Path) -> str:
     if "failed to resolve" in cause and "docker/dockerfile" in cause:
         return f"delete the `# syntax=` line, so that the engine's own frontend reads the Dockerfile; {where}"
     return where
+
+
+def require_buildx(engine: Engine) -> None:
+    """PreconditionError if the `docker` CLI or its buildx plugin is missing; one in its place is not asked."""
+    if shutil.which(engine.cli) and any(os.access(folder / _PLUGIN, os.X_OK) for folder in _plugin_folders(engine)):
+        return
+    buildx_version(engine)
+
+
+def _plugin_folders(engine: Engine) -> tuple[Path, ...]:
+    """Where the `docker` CLI looks for plugins, as long as its configuration names no other places."""
+    settings = {**os.environ, **engine.cli_environment}.get("DOCKER_CONFIG") or Path.home() / ".docker"
+    return tuple(Path(folder, "cli-plugins") for folder in (settings, *_SHARED))
+
+
+def buildx_version(engine: Engine) -> str:
+    """The version of the buildx plugin, as it says; PreconditionError if it, or the `docker` CLI, is missing."""
+    if shutil.which(engine.cli) is None:
+        raise PreconditionError(
+            "the docker command is not installed", hint="install the Docker CLI and its buildx plugin"
+        )
+    environment = {**os.environ, **engine.cli_environment}
+    command = [engine.cli, "buildx", "version"]
+    found = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=_PATIENCE)
+    if found.returncode != 0:
+        raise PreconditionError(
+            "docker buildx is not installed",
+            hint="install Docker's buildx plugin (package docker-buildx or docker-buildx-plugin)",
+        )
+    # "github.com/docker/buildx v0.19.3 …", or without the v, as Debian writes it
+    words = found.stdout.decode(errors="replace").split()
+    return words[1].removeprefix("v") if len(words) > 1 else ""
 
 
 def metadata_of(document: Mapping[str, Any], target: str) -> Mapping[str, Any]:

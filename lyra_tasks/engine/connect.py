@@ -10,14 +10,13 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks import console
 from lyra_tasks.engine import remote, sandbox
 from lyra_tasks.engine.contexts import endpoint
 from lyra_tasks.engine.faults import engine_faults
-from lyra_tasks.errors import EngineUnavailableError, PreconditionError
+from lyra_tasks.errors import EngineUnavailableError
 
 if TYPE_CHECKING:
     import docker
@@ -80,6 +79,11 @@ class Engine:
     def api(self) -> Any:
         """The SDK's low-level client, one method per engine call; half of it has no types."""
         return self.client.api
+
+
+def prepare() -> None:
+    """Import what talks to an engine, which takes a while: to be done while something else is waited for."""
+    import docker  # noqa: F401
 
 
 def connect(config: Configuration, paths: Paths) -> Engine:
@@ -243,34 +247,6 @@ def engine_time(engine: Engine) -> str:
     """The engine's own clock, as ISO 8601."""
     with engine_faults("asking for its time"):
         return str(engine.api.info().get("SystemTime", ""))
-
-
-def require_buildx(engine: Engine) -> None:
-    """PreconditionError if the `docker` CLI or its buildx plugin is missing."""
-    buildx_version(engine)
-
-
-def buildx_version(engine: Engine) -> str:
-    """The version of the buildx plugin; PreconditionError if it, or the `docker` CLI, is missing."""
-    import subprocess
-
-    hint = "install Docker's buildx plugin (package docker-buildx or docker-buildx-plugin)"
-    if not Path(engine.cli).exists() and shutil.which(engine.cli) is None:
-        raise PreconditionError(
-            "the docker command is not installed", hint="install the Docker CLI and its buildx plugin"
-        )
-    found = subprocess.run(
-        [engine.cli, "buildx", "version"],
-        env={**os.environ, **engine.cli_environment},
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-    if found.returncode != 0:
-        raise PreconditionError("docker buildx is not installed", hint=hint)
-    # "github.com/docker/buildx v0.19.3 …", or without the v, as Debian writes it
-    words = found.stdout.decode(errors="replace").split()
-    return words[1].removeprefix("v") if len(words) > 1 else ""
 
 
 def _public(host: str) -> str:

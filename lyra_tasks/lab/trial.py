@@ -14,7 +14,7 @@ from lyra_tasks.config.models import Test
 from lyra_tasks.config.platforms import runs_on, variants
 from lyra_tasks.config.targets import checked_stage
 from lyra_tasks.engine.bases import ResolvedBase
-from lyra_tasks.engine.connect import require_buildx
+from lyra_tasks.engine.buildx import require_buildx
 from lyra_tasks.engine.emulation import runnable
 from lyra_tasks.engine.inputs import arguments_of, current_inputs, stage_uses
 from lyra_tasks.engine.materials import locked_bases, materials, provide_bases

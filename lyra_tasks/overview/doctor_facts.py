@@ -17,8 +17,9 @@ from lyra_tasks.config.load import Loaded, load
 from lyra_tasks.config.lock import LOCK_NAME
 from lyra_tasks.config.lock import read as read_lock
 from lyra_tasks.engine import sandbox
+from lyra_tasks.engine.buildx import buildx_version
 from lyra_tasks.engine.claims import claims_of
-from lyra_tasks.engine.connect import Engine, buildx_version, components, connect_running, engine_time
+from lyra_tasks.engine.connect import Engine, components, connect_running, engine_time
 from lyra_tasks.engine.guard import crashed_runs
 from lyra_tasks.engine.ownership import claimed_by
 from lyra_tasks.engine.things import everything
