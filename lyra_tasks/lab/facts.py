@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lyra_tasks.config.models import Service
 from lyra_tasks.config.services import image_health
@@ -31,8 +32,10 @@ def gather(
     subpaths = engine.facts.api >= _SUBPATHS
     if engine.remote and not subpaths:
         _require_no_files(work.config.services, engine.facts.version)
+    images = {name: _image_id(service, records) for name, service in work.config.services.items()}
+    held = {image: objects.inspect_image(engine, image) for image in set(images.values())}
     services = {
-        name: _service(work, name, service, _image_id(service, records))
+        name: _service(work, name, service, images[name], held[images[name]])
         for name, service in work.config.services.items()
     }
     return LabFacts(
@@ -62,16 +65,15 @@ def _image_id(service: Service, records: Mapping[str, ImageRecord]) -> str:
     return records[service.image].engine_id if service.image is not None else str(service.external)
 
 
-def _service(work: Workspace, name: str, service: Service, image: str) -> ServiceFacts:
-    found = objects.inspect_image(work.engine, image)
-    if found is None:
+def _service(work: Workspace, name: str, service: Service, image: str, held: Mapping[str, Any] | None) -> ServiceFacts:
+    if held is None:
         raise PreconditionError(
             f"services.{name}: the engine does not hold the image {image}",
             hint=f"load it first, for example with `docker load` or `docker pull {image}`",
         )
-    config = found["Config"]
+    config = held["Config"]
     return ServiceFacts(
-        image_id=str(found["Id"]),
+        image_id=str(held["Id"]),
         image_config={**config, "Healthcheck": config.get("Healthcheck") if image_health(config) else None},
         environment=test_environment(name, service),
         secrets={

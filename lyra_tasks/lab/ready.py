@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
     from lyra_tasks.lab.running import RunningService
 
-_POLL = 0.1
+_PAUSES = (0.03, 0.25)  # seconds between two looks, at least and at most
 _TAIL = 15
 _IMAGE_CHECK_PATIENCE = 60.0
 _TOLD_AFTER = 1.0
@@ -26,7 +26,7 @@ def wait_until_ready(engine: Engine, service: RunningService) -> None:
     Raises VerdictError at once for a container that died, and after the check's patience for one that is not ready.
     """
     patience = _patience(service)
-    deadline = time.monotonic() + patience
+    began = time.monotonic()
     while True:
         service.halt.pass_by()
         now = objects.state(engine, service.id)
@@ -36,14 +36,16 @@ def wait_until_ready(engine: Engine, service: RunningService) -> None:
             raise death(service, now)
         if _ready(service, now):
             return
-        if time.monotonic() >= deadline:
+        waited = time.monotonic() - began
+        if waited >= patience:
             said = f": {now.health_log}" if now.health_log else ""
             raise VerdictError(
                 f"{service.planned.name} was not ready within {patience:g} s{said}",
                 hint=f"its whole log is in {service.log.path}",
                 details=log_tail(service),
             )
-        time.sleep(_POLL)
+        least, most = _PAUSES
+        time.sleep(min(most, max(least, waited / 10)))
 
 
 def death(service: RunningService, now: objects.ContainerState) -> VerdictError:

@@ -239,10 +239,13 @@ class Lab:
 
     def died_at_last(self) -> VerdictError | None:
         """The same after the last check, when nothing follows that would show what the engine does not know yet."""
-        for service in self.services.values():
-            if not service.planned.service.oneshot and not objects.has_processes(self.engine, service.id):
-                objects.wait_for_end(self.engine, service.id, _KNOWN_AFTER)
+        with ThreadPoolExecutor(len(self.services) or 1) as pool:
+            list(pool.map(self._see_end, self.services.values()))
         return self.died()
+
+    def _see_end(self, service: RunningService) -> None:
+        if not service.planned.service.oneshot and not objects.has_processes(self.engine, service.id):
+            objects.wait_for_end(self.engine, service.id, _KNOWN_AFTER)
 
     def _take_up(self, service: RunningService, now: objects.ContainerState) -> None:
         """Follow a service that a check has started again; its volumes are what they were, its ports are others."""

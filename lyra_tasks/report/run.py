@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lyra_tasks.files import write_file
 from lyra_tasks.records.documents import documents_of_run
-from lyra_tasks.report.page import page
+from lyra_tasks.report.page import page, prepare
 
 NAME = "report.html"
 
@@ -16,6 +16,7 @@ NAME = "report.html"
 @contextmanager
 def reported(folder: Path) -> Iterator[None]:
     """Write the report of the run in `folder` at the end of the block, however it ends; nothing without results."""
+    prepare()
     try:
         yield
     finally:

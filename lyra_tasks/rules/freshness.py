@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from lyra_tasks.config.inputs import changed
 from lyra_tasks.config.platforms import image_of, variants
-from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.engine.inputs import stage_inputs
+from lyra_tasks.engine.objects import inspect_image
 from lyra_tasks.errors import StaleError
 from lyra_tasks.records.evidence import Evidence, EvidenceStore, SetKey
 from lyra_tasks.records.images import ImageRecord, ImageStore
@@ -35,7 +35,6 @@ def image_states(
     store: ImageStore, engine: Engine | None, inputs: Mapping[str, Mapping[str, str]]
 ) -> tuple[ImageState, ...]:
     """The state of every build in `inputs` (its current input hashes) on this engine; without one, by its files."""
-    held = _held(engine) if engine is not None else None
     states = []
     for key, current in inputs.items():
         record = store.read(image_of(key), current["platform"])
@@ -43,17 +42,12 @@ def image_states(
             problem = "has not been built"
         elif different := changed(record.inputs, current):
             problem = f"was built before its {_and(different)} changed"
-        elif held is not None and record.engine_id not in held:
+        elif engine is not None and inspect_image(engine, record.engine_id) is None:
             problem = "is no longer in the engine"
         else:
             problem = ""
         states.append(ImageState(key, record, problem))
     return tuple(states)
-
-
-def _held(engine: Engine) -> set[str]:
-    with engine_faults("listing its images"):
-        return {str(image["Id"]) for image in engine.api.images(all=False)}
 
 
 def require_current(states: Sequence[ImageState]) -> dict[str, ImageRecord]:

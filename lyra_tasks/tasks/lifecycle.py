@@ -72,16 +72,25 @@ def test(
 @word(to="push the bundle's images there, too: oci://HOST[:PORT][/FOLDER]")
 def promote(c: Any, to: str = "", dry_run: bool = False, json: bool = False) -> None:
     """Pack the tested images into a versioned, documented bundle; never builds, never tests."""
-    from lyra_tasks.bundle import facts, plan, push, run, show
-    from lyra_tasks.report.page import page
+    from lyra_tasks.bundle import facts, plan, run, show
+    from lyra_tasks.report.page import page, prepare
 
     work = workspace()
-    place = push.destination(to) if to else None
+    push = _pushing(to) if to else None
     planned = plan.plan(work.config, facts.gather(work))
     if dry(c):
         return show.planned(planned)
+    prepare()
     promoted = run.run(planned, work, page)
-    return show.promoted(promoted, push.run(promoted.folder, promoted.manifest, place) if place else ())
+    return show.promoted(promoted, push(promoted.folder, promoted.manifest) if push else ())
+
+
+def _pushing(to: str) -> Any:
+    from functools import partial
+
+    from lyra_tasks.bundle import push
+
+    return partial(push.run, to=push.destination(to))
 
 
 @word(
