@@ -26,8 +26,8 @@ BUNDLES = (1, 10, 100)
 TIMES = 5
 FLAT = 1.3
 # Of a project with a past: words whose time may grow with it, and words that must not notice it.
-GROWING = {"bundle.list": ("bundle.list",), "clean": ("clean",)}
-LEVEL = {"--list": ("--list",), "build": ("build",)}
+GROWING = {"bundle.list": ("bundle.list",), "history": ("history",), "clean": ("clean",)}
+LEVEL = {"--list": ("--list",), "status": ("status",), "build": ("build",)}
 _SERVICE = """
 [services.sSERVICE]
 image = "one"
