@@ -16,10 +16,9 @@ import pytest
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.connect import Engine, connect
-from lyra_tasks.engine.debian import AptWorkspace, unpack
-from lyra_tasks.engine.mirror import host_codename
 from lyra_tasks.run import base_folder, paths_of
 from tests import engines
+from tests.packages import unpacked
 
 # A suite that was started in the background inherits an ignored SIGINT, and so would every program it interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -156,10 +155,8 @@ def shared_engine(box: sandbox.Sandbox, tmp_path_factory: pytest.TempPathFactory
 def busybox(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """A folder `bin` with a static busybox under the names that the sample projects call."""
     folder = tmp_path_factory.mktemp("busybox")
-    workspace = AptWorkspace(cache / "tests" / "apt", (host_codename(),))
-    workspace.update()
-    unpack(workspace.download([f"busybox-static/{host_codename()}"], folder, lambda _: None), folder / "root")
-    program = next((folder / "root").glob("**/bin/busybox"))
+    root = unpacked(folder / "root", cache, "busybox-static")
+    program = next(root.glob("**/bin/busybox"))
     (folder / "bin").mkdir()
     for name in ("busybox", "sh", "cat", "wc", "ls", "sleep", "dd", "id"):
         (folder / "bin" / name).symlink_to("busybox")

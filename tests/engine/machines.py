@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.debian import AptWorkspace, host_codename, unpack
 from lyra_tasks.engine.sandbox import network, start
 from tests.conftest import Project
+from tests.packages import unpacked
 
 TLS_PORT = 2376
 SSH_PORT = 2222
@@ -153,12 +153,7 @@ def ssh_server(box: sandbox.Sandbox, folder: Path, cache: Path) -> Iterator[Path
 
 def unpacked_sshd(cache: Path, into: Path) -> Path:
     """An OpenSSH server out of its package, and the libraries that it needs; nothing is installed."""
-    suite = host_codename()
-    workspace = AptWorkspace(cache / "tests" / "apt", (suite,))
-    workspace.update()
-    names = ("openssh-server", "libwrap0", "libnsl2", "libtirpc3")
-    unpack(workspace.download([f"{name}/{suite}" for name in names], into / "debs", lambda _: None), into)
-    return into
+    return unpacked(into, cache, "openssh-server", "libwrap0", "libnsl2", "libtirpc3")
 
 
 def libraries(root: Path) -> list[Path]:

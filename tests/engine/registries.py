@@ -16,10 +16,10 @@ from typing import Any
 import requests
 
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.debian import AptWorkspace, host_codename, unpack
 from lyra_tasks.images import documents
 from tests.conftest import Project
 from tests.faults import becomes
+from tests.packages import unpacked
 
 PASSWORD = "open sesame"
 ADA = "ada:$2y$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n"
@@ -29,10 +29,7 @@ ACCEPT = {"Accept": f"{documents.MANIFEST}, {documents.INDEX}"}
 @contextmanager
 def serving(folder: Path, cache: Path, *, users: str = "", box: sandbox.Sandbox | None = None) -> Iterator[str]:
     """A registry with its files in `folder`, as host and port; with `users` (a htpasswd file) it lets only those in."""
-    suite = host_codename()
-    workspace = AptWorkspace(cache / "tests" / "apt", (suite,))
-    workspace.update()
-    unpack(workspace.download([f"docker-registry/{suite}"], folder, lambda _: None), folder / "root")
+    unpacked(folder / "root", cache, "docker-registry")
     with socket.create_server(("127.0.0.1", 0)) as free:
         host, port = free.getsockname()
     text = (

@@ -19,6 +19,7 @@ from lyra_tasks.images.documents import INDEX
 from tests.conftest import PROJECTS, Outcome, Project, repository
 from tests.engine.registries import as_ada, get
 from tests.faults import no_traceback, refused
+from tests.packages import unpacked
 
 OWN, SECOND, FOREIGN = "linux/amd64", "linux/386", "linux/arm64"
 PLATFORMS = (OWN, SECOND, FOREIGN)
@@ -30,6 +31,15 @@ reason = "the arm64 node tries it before it goes live"
 owner = "ada"
 expires = 2999-12-31
 """
+
+
+# how the kernel knows a program for arm64, by its first twenty bytes, and what runs it; `F`: opened now, for all roots
+ARM64 = (
+    ":NAME:M::"
+    r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
+    r":\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
+    ":PROGRAM:F"
+)
 
 
 def hyphened(platform: str) -> str:
@@ -79,6 +89,23 @@ def node(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sand
     made = sandbox.up(tmp_path_factory.mktemp("node"), cache=cache, suite="bookworm")
     yield made
     sandbox.down(made.state, purge=True)
+
+
+@pytest.fixture
+def emulated(tmp_path: Path, cache: Path) -> Iterator[None]:
+    """A kernel that runs programs for arm64, through QEMU, as long as the test lasts."""
+    root = unpacked(tmp_path / "root", cache, "qemu-user-static", packages=cache / "tests" / "qemu")
+    formats, name = tmp_path / "formats", f"lyra-test-{tmp_path.name}"
+    formats.mkdir()
+    subprocess.run(["mount", "-t", "binfmt_misc", "none", formats], check=True)
+    try:
+        program = ARM64.replace("NAME", name).replace("PROGRAM", str(root / "usr/bin/qemu-aarch64-static"))
+        (formats / "register").write_text(program)
+        yield
+    finally:
+        if (formats / name).exists():
+            (formats / name).write_text("-1")  # the kernel forgets it
+        subprocess.run(["umount", formats], check=True)
 
 
 def done(outcome: Outcome) -> Outcome:
@@ -230,3 +257,20 @@ def test_a_step_that_runs_a_program_for_another_platform_is_recognised(story: St
     unknown = story.project.lyra("build", "--platform", "linux/arm")
     refused(unknown, 2, "no platform named 'linux/arm'", "did you mean linux/arm64?")
     assert no_traceback(unknown.text)
+
+
+def test_a_platform_that_the_kernel_emulates_is_built_and_tested_like_its_own(story: Story, emulated: None) -> None:
+    config, dockerfile = story.project.root / ".lyra.toml", story.project.root / "app" / "Dockerfile"
+    config.write_text(config.read_text().replace(DEVIATION, "").replace('memory = "16m"', 'memory = "64m"'))
+    dockerfile.write_text(dockerfile.read_text() + 'USER 0:0\nRUN ["/bin/busybox", "true"]\nUSER 65534:65534\n')
+    story.project.commit("1.2.0")
+    story.project.git("tag", "v1.2.0")
+    said = done(story.project.lyra("build", "test", "promote"))
+    assert "test.platform" not in said.text
+    bundle = story.bundles[0].with_name("1.2.0")
+    tests = json.loads((bundle / layout.TESTS_JSON).read_bytes())
+    groups = ["", *(f"@{hyphened(each)}" for each in sorted((SECOND, FOREIGN)))]
+    assert sorted((each["group"], each["outcome"]) for each in tests["checks"]) == [(each, "passed") for each in groups]
+    rules = json.loads((bundle / layout.RULES).read_bytes())["results"]
+    outcomes = {each["scope"]: each["outcome"] for each in rules if each["rule"] == "test.platform"}
+    assert outcomes == {f"images.web@{each}": "kept" for each in PLATFORMS}

@@ -21,11 +21,11 @@ import pytest
 from lyra_tasks.bundle.reported import documents_of_bundle
 from lyra_tasks.config.load import load
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.debian import AptWorkspace, unpack
 from lyra_tasks.lab.payload import hardening
 from lyra_tasks.report.page import page
 from tests.conftest import Project
 from tests.engine.clones import clone
+from tests.packages import unpacked
 
 SUITES = {"containerd": "trixie", "classic": "bookworm"}
 # what they link that a machine may lack; all of bookworm, so that it runs on newer ones, too
@@ -142,12 +142,8 @@ def filled(example: str, secret: Path, publish: str) -> str:
 @pytest.fixture(scope="module")
 def readers(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """Debian's skopeo, umoci and podman, unpacked and not installed: the folder that they lie in."""
-    folder = tmp_path_factory.mktemp("readers")
-    workspace = AptWorkspace(cache / "tests" / "apt", ("bookworm",))
-    workspace.update()
-    packages = [f"{name}/bookworm" for name in READERS]
-    unpack(workspace.download(packages, cache / "tests" / "readers", lambda _: None), folder)
-    return folder
+    kept = cache / "tests" / "readers"
+    return unpacked(tmp_path_factory.mktemp("readers"), cache, *READERS, suite="bookworm", packages=kept)
 
 
 def read(readers: Path, name: str, *words: str) -> str:

@@ -6,7 +6,6 @@ import base64
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.engine.debian import AptWorkspace, unpack
 from lyra_tasks.run import locked
+from tests.packages import unpacked
 
 # what the browser links besides libc, all of bookworm, so that it runs on newer ones, too; about 100 MB, once
 PACKAGES = (
@@ -38,11 +37,7 @@ def chromium(cache: Path) -> list[str]:
     with locked(folder / "lock", what="the browser", wait=600):
         done = folder / "stamp"
         if not done.exists() or done.read_text() != PACKAGES:
-            workspace = AptWorkspace(cache / "tests" / "apt", ("bookworm",))
-            workspace.update()
-            wanted = [f"{name}/bookworm" for name in PACKAGES.split()]
-            unpack(workspace.download(wanted, folder / "packages", lambda _: None), folder / "root")
-            shutil.rmtree(folder / "packages")
+            unpacked(folder / "root", cache, *PACKAGES.split(), suite="bookworm")
             done.write_text(PACKAGES)
     root = folder / "root"
     fonts = folder / "fonts.conf"

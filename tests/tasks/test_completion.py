@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.engine.debian import AptWorkspace, unpack
-from lyra_tasks.engine.mirror import host_codename
+from tests.packages import unpacked
 
 REPOSITORY = Path(__file__).parents[2]
 VERSION = "0.1.0-dev.3+g1a2b3c4"
@@ -154,15 +153,6 @@ def test_another_shell_is_a_usage_error(project: Path) -> None:
                           text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, check=False)  # fmt: skip
     assert done.returncode == 2
     assert "there is for bash, fish, zsh" in done.stderr
-
-
-def unpacked(folder: Path, cache: Path, *names: str) -> Path:
-    """Programs out of their Debian packages, not installed."""
-    workspace = AptWorkspace(cache / "tests" / "apt", (host_codename(),))
-    workspace.update()
-    packages = [f"{name}/{host_codename()}" for name in names]
-    unpack(workspace.download(packages, folder, lambda _: None), folder / "root")
-    return folder / "root"
 
 
 @pytest.fixture(scope="module")
