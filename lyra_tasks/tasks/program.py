@@ -15,8 +15,9 @@ from invoke.program import Program
 
 import lyra_tasks
 from lyra_tasks import console
-from lyra_tasks.errors import InterruptedRunError, PreconditionError, UsageError
+from lyra_tasks.errors import InterruptedRunError, PreconditionError, UsageError, system_fault
 
+_NOBODY_READS = 128 + signal.SIGPIPE  # as a shell tells it
 _COLLECT_AFTER = 50_000  # objects; what is imported is made of many, of which none is garbage
 
 
@@ -74,10 +75,6 @@ class LyraProgram(Program):
             super().execute()
         except KeyboardInterrupt as error:
             raise Exit(code=InterruptedRunError.exit_code) from error
-        except BrokenPipeError as error:
-            # whoever read has had enough, as `… | head`; Python would complain once more when it closes stdout
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise Exit(code=128 + signal.SIGPIPE) from error
 
 
 def main() -> None:
@@ -104,6 +101,8 @@ def _run(program: Program) -> None:
         try:
             sys.stdout.flush()
             sys.stderr.flush()
+        except BrokenPipeError:
+            os._exit(_NOBODY_READS)
         except (OSError, ValueError):
             return  # Python tells it on its own way out
         os._exit(code)
@@ -118,6 +117,18 @@ def _run(program: Program) -> None:
     except KeyboardInterrupt:
         code = InterruptedRunError.exit_code
         raise
+    except BrokenPipeError:
+        # whoever read has had enough, as `… | head`; Python would complain once more when it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _NOBODY_READS
+        sys.exit(code)
+    except OSError as error:
+        fault = system_fault(error, "what is printed")
+        if fault is None:
+            raise
+        console.error(fault.message, fault.hint)
+        code = fault.exit_code
+        sys.exit(code)
 
 
 def _print_completion_script(shells: list[str]) -> None:

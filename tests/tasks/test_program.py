@@ -126,6 +126,26 @@ def test_listing_the_words_loads_nothing_of_weight(tmp_path: Path) -> None:
     assert loaded & {"docker", "python_on_whales", "pydantic", "rich", "requests", "isal"} == set()
 
 
+@pytest.mark.parametrize("words", [("--list",), ("config.schema",)])
+def test_output_that_nobody_reads_any_more_ends_a_word_in_silence(tmp_path: Path, words: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([*LYRA, *words], cwd=tmp_path, env=environment, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("words", [("--list",), ("config.schema",)])
+def test_output_for_which_there_is_no_room_is_told(tmp_path: Path, words: tuple[str, ...]) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*LYRA, *words], cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 3
+    assert b"no space left to write" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_a_remote_engine_that_is_not_configured_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / ".lyra.toml").write_text(MINIMAL)
     result = subprocess.run(
