@@ -26,7 +26,7 @@ from lyra_tasks.bundle.signature import sign, signing_key
 from lyra_tasks.bundle.staging import free_bytes, publish, staging, warn_if_open
 from lyra_tasks.bundle.versions import enter
 from lyra_tasks.errors import ImmutableError
-from lyra_tasks.files import copy_folder, write_file
+from lyra_tasks.files import copy_folder, sync_file, write_file
 from lyra_tasks.images.archive import write_archive
 from lyra_tasks.images.cache import LayerCache
 from lyra_tasks.images.check import check_archive
@@ -145,9 +145,11 @@ def _fill(plan: PromotionPlan, work: Workspace, stage: Path, page: Callable[[Doc
 def _archived(plan: PromotionPlan, archive: PlannedArchive, image: PackedImage, stage: Path) -> BundledImage:
     """Write one archive and read it back, every byte of it; what was compressed just now is also unpacked again."""
     path = stage / archive.file
-    with console.doing(f"{archive.key}: writing the archive and reading it back"):
+    with console.doing(f"{archive.key}: writing the archive and reading it back"), ThreadPoolExecutor(1) as pool:
         write_archive(path, image, archive.references, archive_annotations(plan), plan.facts.epoch)
+        durable = pool.submit(sync_file, path)
         contents = check_archive(path, expected=image.identity, unpack=image.fresh)
+        durable.result()
     identity = image.identity
     console.note(f"{archive.key}: {console.size(contents.size)}, read back and whole")
     return BundledImage(

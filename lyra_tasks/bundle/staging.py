@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.errors import NoSpaceError, is_full
-from lyra_tasks.files import STAGING, sync, sync_folder, walk
+from lyra_tasks.files import STAGING, sync_file, sync_folder, walk
 
 
 @contextmanager
@@ -67,11 +67,7 @@ def publish(stage: Path, folder: Path) -> None:
     """Make all of `stage` durable, and give it its name; what had that name before is removed afterwards."""
     for place, _, names in walk(stage):
         for name in names:
-            handle = os.open(place / name, os.O_RDONLY)
-            try:
-                sync(handle)
-            finally:
-                os.close(handle)
+            sync_file(place / name)
         sync_folder(place)
     aside = stage.with_name(f"{stage.name}.old")
     if folder.exists():

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lyra_tasks.files import sync
 from lyra_tasks.images import documents
 from lyra_tasks.images.documents import NAME_ANNOTATION, TAG_ANNOTATION, Manifest, parse
 from lyra_tasks.images.layers import room_for
@@ -29,10 +28,11 @@ def blob_name(digest: str) -> str:
 def write_archive(
     path: Path, image: PackedImage, references: Sequence[str], annotations: Mapping[str, str], epoch: int
 ) -> None:
-    """Write one image under all its `references` to a new file `path`, durably; the same image is the same bytes.
+    """Write one image under all its `references` to a new file `path`; the same image is the same bytes.
 
-    `annotations` go into the OCI index beside the names; `epoch` (seconds since 1970) is the time of every member.
-    NoSpaceError if the disk is full; a file that could not be finished is removed.
+    It is not synced yet: that can be done while it is read back. `annotations` go into the OCI index beside the names;
+    `epoch` (seconds since 1970) is the time of every member. NoSpaceError if the disk is full; a file that could not be
+    finished is removed.
     """
     members = _members(image, sorted({full_name(name) for name in references}), annotations)
     with room_for(path.parent), path.open("xb") as target:
@@ -41,7 +41,6 @@ def write_archive(
                 _write_member(target, name, contents, epoch)
             target.write(bytes(2 * SECTOR))
             target.flush()
-            sync(target.fileno())
         except BaseException:
             path.unlink()
             raise

@@ -19,6 +19,7 @@ from lyra_tasks.images.stage import Stage
 from lyra_tasks.images.tarball import BLOCK
 
 _MAX_RATIO = 2000
+_LAYERS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,25 @@ def check_archive(
         contents = resolve(file, members, str(path), without)
         if expected:
             _compare(contents, expected, path)
-        known = {layer.digest: layer.unpacked_size for layer in expected.layers} if expected else {}
-        with ThreadPoolExecutor(1) as pool:
-            whole = pool.submit(_file_digest, pieces)
-            pairs = zip(contents.manifest.layers, contents.config.rootfs.diff_ids, strict=True)
-            for digest, diff_id in dict.fromkeys((layer.digest, diff_id) for layer, diff_id in pairs):
-                if digest in without:
-                    continue
-                member = members[blob_name(digest)]
-                wanted = unpack if isinstance(unpack, bool) else digest in unpack
-                limit = known.get(digest, member.size * _MAX_RATIO) if wanted else None
-                _check_layer(file, member, digest, diff_id, f"{path}: {blob_name(digest)}", limit)
+    known = {layer.digest: layer.unpacked_size for layer in expected.layers} if expected else {}
+    pairs = zip(contents.manifest.layers, contents.config.rootfs.diff_ids, strict=True)
+    with ThreadPoolExecutor(1 + _LAYERS_AT_ONCE) as pool:
+        whole = pool.submit(_file_digest, pieces)
+        checks = []
+        for digest, diff_id in dict.fromkeys((layer.digest, diff_id) for layer, diff_id in pairs):
+            if digest in without:
+                continue
+            member = members[blob_name(digest)]
+            wanted = unpack if isinstance(unpack, bool) else digest in unpack
+            limit = known.get(digest, member.size * _MAX_RATIO) if wanted else None
+            place = f"{path}: {blob_name(digest)}"
+            checks.append(pool.submit(_check_layer, pieces, member, digest, diff_id, place, limit))
+        try:
+            for each in checks:
+                each.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return ArchiveContents(
         config_digest=contents.manifest.config.digest,
         manifest_digest=contents.manifest_digest,
@@ -101,22 +110,25 @@ def _blobs(identity: ImageIdentity) -> list[tuple[str, int]]:
     return [(layer.digest, layer.size) for layer in identity.layers]
 
 
-def _check_layer(file: BinaryIO, member: Member, digest: str, diff_id: str, place: str, limit: int | None) -> None:
+def _check_layer(
+    pieces: Sequence[Path], member: Member, digest: str, diff_id: str, place: str, limit: int | None
+) -> None:
     """Hash a blob while another thread unpacks and hashes what is in it, up to `limit` bytes; None leaves that out."""
     blob = Digester()
-    blocks = _tee(_blocks(file, member, place), blob)
-    if limit is None:
-        for _ in blocks:
-            pass
-    else:
-        first = next(blocks, b"")
-        codec = codec_of(first)
-        with Stage(lambda blocks: measure(blocks, codec, place, limit)) as meter:
-            for block in chain([first], blocks):
-                meter.put(block)
-            content = meter.finish()
-        if content.digest != diff_id:
-            raise BundleError(f"{place}: unpacks to {content.digest}, and the config says {diff_id}")
+    with joined(pieces) as file:
+        blocks = _tee(_blocks(file, member, place), blob)
+        if limit is None:
+            for _ in blocks:
+                pass
+        else:
+            first = next(blocks, b"")
+            codec = codec_of(first)
+            with Stage(lambda blocks: measure(blocks, codec, place, limit)) as meter:
+                for block in chain([first], blocks):
+                    meter.put(block)
+                content = meter.finish()
+            if content.digest != diff_id:
+                raise BundleError(f"{place}: unpacks to {content.digest}, and the config says {diff_id}")
     if blob.digest != digest:
         raise BundleError(f"{place}: does not have the digest that it is named by")
 
