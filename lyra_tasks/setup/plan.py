@@ -35,7 +35,7 @@ __all__ = ["namespace"]
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """A file with its whole new text; `adds` are the lines that a file which is there already gets at its end."""
+    """A new file with its text; or, with `adds`, the lines that a file gets at its end, which may be there already."""
 
     path: str
     text: str
@@ -139,10 +139,7 @@ def _ignore_files(facts: Facts, images: Sequence[DraftImage]) -> Iterator[Planne
         wanted[".gitignore"] = ["promotion/"]
     for path, lines in wanted.items():
         if lines:
-            before = facts.texts.get(path, "")
-            gap = "" if not before or before.endswith("\n") else "\n"
-            added = "".join(f"{line}\n" for line in lines)
-            yield PlannedFile(path, f"{before}{gap}{added}", tuple(lines))
+            yield PlannedFile(path, "".join(f"{line}\n" for line in lines), tuple(lines))
 
 
 def _copied(folder: str, image: DraftImage, facts: Facts) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -24,9 +25,9 @@ def run(planned: InitPlan, root: Path) -> tuple[str, ...]:
     try:
         for file in sorted(planned.files, key=lambda each: each.path == CONFIGURATION):
             if file.adds:
-                path = root / file.path
+                path = (root / file.path).resolve()  # a link stays one
                 before[path] = path.read_bytes() if path.exists() else None
-                write_file(path, file.text.encode())
+                _rewrite(path, _lengthened(before[path] or b"", file.text))
             else:
                 _write_new(root / file.path, file, check=file.path == CONFIGURATION)
                 before[root / file.path] = None
@@ -35,9 +36,20 @@ def run(planned: InitPlan, root: Path) -> tuple[str, ...]:
             if content is None:
                 path.unlink(missing_ok=True)
             else:
-                write_file(path, content)
+                _rewrite(path, content)
         raise
     return tuple(file.path for file in planned.files)
+
+
+def _lengthened(before: bytes, text: str) -> bytes:
+    """What was there, byte for byte, and `text` behind it, its lines ended as the others are."""
+    end = b"\r\n" if b"\r\n" in before else b"\n"
+    gap = b"" if not before or before.endswith(b"\n") else end
+    return before + gap + text.encode().replace(b"\n", end)
+
+
+def _rewrite(path: Path, content: bytes) -> None:
+    write_file(path, content, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
 
 
 def _write_new(path: Path, file: PlannedFile, *, check: bool) -> None:

@@ -236,6 +236,20 @@ def test_ignore_files_get_what_they_lack_and_keep_what_they_have(tmp_path: Path)
     assert (minutes / ".dockerignore").read_text() == "*\n!minutes\n"  # leaves both out already
 
 
+def test_an_ignore_file_keeps_every_byte_its_line_ends_its_mode_and_its_place(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM alpine\n")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "shared").write_bytes(b"caf\xe9.log\n*.tmp")  # git takes any bytes
+    (tmp_path / "shared").chmod(0o600)
+    (tmp_path / ".gitignore").symlink_to("shared")
+    (tmp_path / ".dockerignore").write_bytes(b"\xef\xbb\xbfnode_modules\r\n.git\r\n")
+    run.run(plan.plan(facts.gather(tmp_path)), tmp_path)
+    assert (tmp_path / "shared").read_bytes() == b"caf\xe9.log\n*.tmp\npromotion/\n"
+    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / ".gitignore").is_symlink()
+    assert (tmp_path / ".dockerignore").read_bytes() == (b"\xef\xbb\xbfnode_modules\r\n.git\r\n.lyra\r\npromotion\r\n")
+
+
 def test_the_history_stays_in_the_context_of_a_dockerfile_that_copies_it(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM alpine\nCOPY .git/HEAD /version\n")
     files = {file.path: file for file in plan.plan(facts.gather(tmp_path)).files}
