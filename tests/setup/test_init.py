@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 import tomllib
 from pathlib import Path
@@ -23,6 +24,7 @@ from lyra_tasks.lab.plan import plan as lab_plan
 from lyra_tasks.rules.containers import service_looks
 from lyra_tasks.rules.deviations import require_reasons
 from lyra_tasks.setup import facts, plan, run
+from lyra_tasks.setup.draft import name_of
 from tests.conftest import PROJECTS
 
 SAMPLES = sorted(path.name for path in (PROJECTS / "init").iterdir())
@@ -254,6 +256,19 @@ def test_the_history_stays_in_the_context_of_a_dockerfile_that_copies_it(tmp_pat
     (tmp_path / "Dockerfile").write_text("FROM alpine\nCOPY .git/HEAD /version\n")
     files = {file.path: file for file in plan.plan(facts.gather(tmp_path)).files}
     assert files[".dockerignore"].adds == (".lyra", "promotion")
+
+
+def test_a_pipe_is_not_waited_for_and_a_name_that_cannot_be_written_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM alpine\n")
+    os.mkfifo(tmp_path / ".env")
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    (odd / "Dockerfile").write_text("FROM alpine\n")
+    found = facts.gather(tmp_path)
+    assert found.texts == {}
+    assert list(found.dockerfiles) == ["Dockerfile"]
+    run.run(plan.plan(found), tmp_path)
+    assert list(load(tmp_path).config.images) == [name_of(tmp_path.name)]
 
 
 def test_a_tasks_file_of_ones_own_is_kept(tmp_path: Path) -> None:
