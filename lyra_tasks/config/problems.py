@@ -14,7 +14,9 @@ from lyra_tasks.config.positions import Location, Positions, line_of
 from lyra_tasks.console import clean
 from lyra_tasks.errors import ConfigurationError
 
-SECRET_NAME = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|KEYS?(?![A-Z])", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"TOKEN|PASSWORD|PASSWD|SECRET|KEYS?(?![A-Z])|(?<![A-Z])PASS(?:PHRASE)?(?![A-Z])|_PWD(?![A-Z])", re.IGNORECASE
+)
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _LONGEST = 60
 

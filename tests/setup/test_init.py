@@ -123,7 +123,7 @@ def test_no_secret_of_a_compose_file_is_copied_and_services_agree_on_one(tmp_pat
         "  db:\n    image: postgres:16-alpine\n"
         "    environment:\n      POSTGRES_PASSWORD: hunter2\n      POSTGRES_USER: shop\n    env_file: .env\n"
     )
-    (tmp_path / ".env").write_text("PGADMIN_TOKEN=hunter2\n")
+    (tmp_path / ".env").write_text("PGADMIN_TOKEN=hunter2\nSMTP_PASS=hunter2\nMAIL_PWD=hunter2\nBYPASS_CACHE=1\n")
     text = next(file.text for file in plan.plan(facts.gather(tmp_path)).files if file.path == ".lyra.toml")
     assert "hunter2" not in text
     services = tomllib.loads(text)["services"]
@@ -132,6 +132,8 @@ def test_no_secret_of_a_compose_file_is_copied_and_services_agree_on_one(tmp_pat
     )  # fmt: skip
     assert password["secret"] is address["secret"] is True
     assert address["test_value"] == f"postgres://shop:{password['test_value']}@db:5432/shop"
+    assert services["db"]["environment"]["SMTP_PASS"]["secret"] is True
+    assert services["db"]["environment"]["BYPASS_CACHE"]["default"] == "1"
     assert services["db"]["user"] == "70:70"
 
 
