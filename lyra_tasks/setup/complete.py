@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 
@@ -38,7 +39,8 @@ def complete_image(image: DraftImage, facts: Facts) -> Shape | None:
     try:
         return shape(dockerfile, image.target, image.args)
     except ConfigurationError as error:
-        image.todos.append(f"{error.message}; {error.hint}")
+        shown = posixpath.normpath(posixpath.join(image.context, image.dockerfile))
+        image.todos.append(f"{error.message.replace(str(dockerfile.path), shown)}; {error.hint}")
         return None
 
 

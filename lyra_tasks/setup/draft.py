@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +67,15 @@ def name_of(text: str) -> str:
     """Text as a name of the configuration and as a part of an image reference."""
     plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
     return plain or "app"
+
+
+def free_name(text: str, taken: Container[str]) -> str:
+    """`name_of` the text, with a number behind it where that is taken."""
+    name = found = name_of(text)
+    number = 2
+    while found in taken:
+        found, number = f"{name}-{number}", number + 1
+    return found
 
 
 def without_credentials(value: str) -> tuple[str, bool]:

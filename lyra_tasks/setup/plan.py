@@ -96,16 +96,14 @@ def _drafted(facts: Facts) -> tuple[list[DraftImage], list[DraftService], list[s
     ]
     by_name = {image.name: image for image in images}
     declared = shapes(images, facts)
-    for service in services:
+    written = {each.name for each in services if each.image or each.external}
+    for service in (each for each in services if each.name in written):
         image = by_name.get(service.image)
         complete_service(
             service, declared.get(service.image), parsed(image, facts.dockerfiles) if image else None, facts
         )
-    written = {each.name for each in services if each.image or each.external}
     for service in services:
         service.depends_on = [name for name in dict.fromkeys(service.depends_on) if name in written]
-        if service.name not in written:
-            service.checks = []
     told = [note for each in services for note in each.notes]
     return (
         images,

@@ -7,6 +7,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+from lyra_tasks.config.find import shown
 from lyra_tasks.config.load import load_file
 from lyra_tasks.errors import ConfigurationError, LyraError, PreconditionError
 from lyra_tasks.files import sync, sync_folder, write_file
@@ -79,5 +80,5 @@ def _check(candidate: Path) -> None:
         raise ConfigurationError(
             "what init would write is not a valid configuration, so nothing was written",
             hint="write .lyra.toml by hand; `init --dry-run` prints what it would have been",
-            details=error.details or (error.message,),
+            details=tuple(each.replace(shown(candidate), CONFIGURATION) for each in error.details or (error.message,)),
         ) from error

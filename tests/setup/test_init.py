@@ -260,6 +260,46 @@ def test_the_history_stays_in_the_context_of_a_dockerfile_that_copies_it(tmp_pat
     assert files[".dockerignore"].adds == (".lyra", "promotion")
 
 
+def test_what_compose_leaves_without_a_limit_or_a_name_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(
+        "services:\n"
+        "  web-app: {image: redis, mem_limit: -1, depends_on: [Web_App]}\n"
+        "  Web_App:\n    image: '${REGISTRY:-example.org${PORT:-:5000}}/r'\n    user: '${UID}'\n"
+        "    volumes: ['./a/site.conf:/etc/a.conf:ro', './b/site.conf:/etc/b.conf:ro', 'd:/x', 'd:/y']\n"
+        '    command: [sh, -c, "set -e\\nexec x"]\n'
+        "    env_file: app.env\n"
+        "  gone: {image: 'r:${TAG}'}\n"
+    )
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "site.conf").touch()
+    (tmp_path / "app.env.example").write_text("GREETING=hello\n")
+    (tmp_path / "app.env.production").write_text("GREETING=goodbye\n")
+    run.run(plan.plan(facts.gather(tmp_path)), tmp_path)
+    services = load(tmp_path).config.services
+    assert services.keys() == {"web-app", "web-app-2"}
+    assert services["web-app"].depends_on == ["web-app-2"]
+    assert services["web-app-2"].external == "example.org:5000/r"
+    assert services["web-app-2"].environment["GREETING"].default == "hello"
+    assert {each.path for each in services["web-app-2"].configs.values()} == {"/etc/a.conf", "/etc/b.conf"}
+    assert {each.path for each in services["web-app-2"].volumes.values()} == {"/x", "/y"}
+    said = "\n".join(todos(tmp_path))
+    for text in (
+        "-1 is no limit of memory that can be in force",
+        "its user is ${UID}, and nothing here says what UID is",
+        "its command has several lines",
+        "its image is r:${TAG}, and nothing here says what TAG is",
+    ):
+        assert text in said
+
+
+@pytest.mark.parametrize("text", ["services: {web: &w {environment: &e {A: 1, <<: *e}}}", "[" * 3000])
+def test_a_compose_file_that_holds_itself_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "compose.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"^compose\.yaml: holds itself"):
+        facts.gather(tmp_path)
+
+
 def test_a_pipe_is_not_waited_for_and_a_name_that_cannot_be_written_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM alpine\n")
     os.mkfifo(tmp_path / ".env")
@@ -300,8 +340,9 @@ def test_a_configuration_that_the_loader_refuses_is_not_written_and_nothing_else
         ),
         good.kept, good.todos, good.notes,
     )  # fmt: skip
-    with pytest.raises(ConfigurationError, match="nothing was written"):
+    with pytest.raises(ConfigurationError, match="nothing was written") as raised:
         run.run(bad, refused)
+    assert [each for each in raised.value.details if not each.startswith(".lyra.toml:")] == []
     assert contents(refused) == before
 
 
@@ -318,6 +359,14 @@ def test_a_compose_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path) -
         "services: {web: {build: ../outside}}", "services: {web: {image: a, ports: ['1-2:3-4', x], volumes: [[]]}}",
         "services: {web: {image: a, environment: 5, depends_on: 7, healthcheck: x, deploy: []}}",
         "services: {Web_1: {image: 'a b', ports: [70000, 80], environment: {A-B: c, OK: \"x\\ny\"}, command: \"'\"}}",
+        "services: {a: {image: r, mem_limit: -1, cpus: 0, pids_limit: -1}, b: {image: r, mem_limit: 4m, cpus: .inf}}",
+        "services: {a: {image: r, healthcheck: {test: 5}}, b: {image: r, healthcheck: {test: [CMD]}}}",
+        "services: {a: {image: r, healthcheck: {test: x, interval: 10, start_period: 0s, retries: 0}}}",
+        "services: {Web_App: {image: r}, web-app: {image: r}, WEB.APP: {image: r}, 日本: {image: r}, 数据: {image: r}}",
+        "services: {a: {image: r, command: [sh, -c, \"set -e\\nexec x\\n\"], healthcheck: {test: \"a\\nb\"}}}",
+        "services: {a: {image: '${REG}/r', user: '${UID}:${GID}'}}",
+        "services: {a: {image: r, configs: [c]}}\nconfigs: {c: {file: ../c.conf}}",
+        "services: {a: {image: r, volumes: ['d:/x', 'd:/y', 'D:/z', 'd:/x/']}}",
     ],
 )  # fmt: skip
 def test_whatever_a_compose_file_holds_what_is_written_is_valid(tmp_path: Path, text: str) -> None:
