@@ -334,6 +334,11 @@ CASES: list[tuple[str, str, str]] = [
         '5: images.web.context: "../web" escapes the project; name a path below the folder of the configuration',
     ),
     (
+        "context of a name that no file system takes",
+        f'[images.web]\ncontext = "{"x" * 300}"\n',
+        f'5: images.web.context: "{"x" * 59}…" is not a folder of the project',
+    ),
+    (
         "absolute context",
         '[images.web]\ncontext = "/etc"\n',
         '5: images.web.context: "/etc" escapes the project; name a path below the folder of the configuration',
