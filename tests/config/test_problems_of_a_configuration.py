@@ -258,6 +258,12 @@ CASES: list[tuple[str, str, str]] = [
         'allowed: a number from 1 to 65535, or one with "/udp", such as "53/udp"',
     ),
     (
+        "json that no answer can be",
+        SERVICE
+        + 'ports = { http = 80 }\n[[tests]]\nname = "t"\nservice = "web"\nhttp = "GET /"\njson.a = [1, 10:00:00]\n',
+        "13: tests[0].json.a[1]: must be what JSON has, found a time; write what the answer has, mostly a string",
+    ),
+    (
         "test of no kind",
         '[[tests]]\nname = "t"\nservice = "web"\n' + SERVICE,
         "4: tests[0]: must have exactly one of http, exec, tcp, log, run, stage, structure, found none",
