@@ -258,6 +258,12 @@ CASES: list[tuple[str, str, str]] = [
         'allowed: a number from 1 to 65535, or one with "/udp", such as "53/udp"',
     ),
     (
+        "header of two lines",
+        SERVICE
+        + 'ports = { http = 80 }\n[[tests]]\nname = "t"\nservice = "web"\nhttp = "GET /"\nheaders.Cookie = "a\\n"\n',
+        "13: tests[0].headers.Cookie: a string must be a single line",
+    ),
+    (
         "json that no answer can be",
         SERVICE
         + 'ports = { http = 80 }\n[[tests]]\nname = "t"\nservice = "web"\nhttp = "GET /"\njson.a = [1, 10:00:00]\n',
