@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from lyra_tasks.config.find import shown
@@ -61,16 +62,29 @@ def _write_new(path: Path, file: PlannedFile, *, check: bool) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(file.text.encode())
             stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
+            with suppress(PermissionError):  # FAT has no modes of its own
+                os.fchmod(stream.fileno(), 0o644)
             sync(stream.fileno())
         if check:
             _check(candidate)
-        path.hardlink_to(candidate)  # unlike a rename, this fails where someone else was faster
+        _name(path, candidate)
     except FileExistsError as error:
         raise PreconditionError(f"{path} is there by now", hint="nothing was written; look at it first") from error
     finally:
         candidate.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _name(path: Path, candidate: Path) -> None:
+    """Give the file its name; FileExistsError where someone else was faster, which a rename alone would not see."""
+    try:
+        path.hardlink_to(candidate)
+    except FileExistsError:
+        raise
+    except OSError:  # FAT knows one name per file
+        if path.exists():
+            raise FileExistsError(path) from None
+        candidate.rename(path)
 
 
 def _check(candidate: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import os
 import shutil
 import tomllib
@@ -17,7 +18,7 @@ from lyra_tasks.config.load import Loaded, load
 from lyra_tasks.config.stages import shape
 from lyra_tasks.config.targets import external_bases
 from lyra_tasks.config.todo import open_points
-from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.lab.facts import test_environment as environment_for_tests
 from lyra_tasks.lab.plan import LabFacts, LabPlan, ServiceFacts
 from lyra_tasks.lab.plan import plan as lab_plan
@@ -311,6 +312,25 @@ def test_a_pipe_is_not_waited_for_and_a_name_that_cannot_be_written_is_left_out(
     assert list(found.dockerfiles) == ["Dockerfile"]
     run.run(plan.plan(found), tmp_path)
     assert list(load(tmp_path).config.images) == [name_of(tmp_path.name)]
+
+
+def test_where_a_file_has_neither_modes_nor_a_second_name_it_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_words: object, **_more: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    for name in ("fchmod", "link"):  # as FAT answers
+        monkeypatch.setattr(os, name, refused)
+    made("brochure", tmp_path)
+    load(tmp_path / "brochure")
+    assert [path.name for path in (tmp_path / "brochure").glob(".lyra-init.*")] == []
+    (tmp_path / "brochure" / ".lyra.toml").unlink()
+    planned = plan.plan(facts.gather(tmp_path / "brochure"))
+    (tmp_path / "brochure" / ".lyra.toml").write_text("# by then\n")
+    with pytest.raises(PreconditionError, match="is there by now"):
+        run.run(planned, tmp_path / "brochure")
+    assert (tmp_path / "brochure" / ".lyra.toml").read_text() == "# by then\n"
 
 
 def test_a_tasks_file_of_ones_own_is_kept(tmp_path: Path) -> None:
