@@ -11,7 +11,7 @@ from lyra_tasks.config.problems import is_secret_name
 from lyra_tasks.config.stages import Shape, shape
 from lyra_tasks.config.units import format_size, parse_size
 from lyra_tasks.errors import ConfigurationError
-from lyra_tasks.setup.draft import DraftImage, DraftService, name_of, set_variable
+from lyra_tasks.setup.draft import TMP, DraftImage, DraftService, name_of, set_variable
 from lyra_tasks.setup.facts import Facts
 from lyra_tasks.setup.from_dockerfiles import choose_stages, parsed
 from lyra_tasks.setup.known import known_image, port_names
@@ -101,7 +101,9 @@ def _numeric(user: str, dockerfile: Dockerfile | None) -> str:
 def _volumes(service: DraftService, declared: Shape | None, usual: str) -> None:
     taken = {each["path"] for each in service.volumes.values()} | set(service.tmpfs)
     for path in [*(declared.volumes if declared else ()), *([usual] if usual else [])]:
-        if path not in taken:
+        if path == TMP:
+            service.tmpfs.setdefault(path, format_size(_ROOM))
+        elif path not in taken:
             taken.add(path)
             name = name_of(path)
             service.volumes[name] = {"path": path, "description": f"what it keeps in {path}"}

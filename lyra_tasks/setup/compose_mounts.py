@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lyra_tasks.config.units import parse_size
 from lyra_tasks.setup.compose_file import ComposeFile, entries, fill, table
-from lyra_tasks.setup.draft import SHARED_TEST_VALUE, DraftService, free_name
+from lyra_tasks.setup.draft import SHARED_TEST_VALUE, TMP, DraftService, free_name
 from lyra_tasks.setup.facts import Facts
 
 _TMPFS_SIZE = "16m"
@@ -28,6 +28,8 @@ def add_volumes(draft: DraftService, raw: Mapping[str, Any], facts: Facts, value
         target = posixpath.normpath(mount.target)
         if not mount.target.startswith("/") or target == "/":
             draft.todos.append(f"the mount at {mount.target!r} has no place in the container")
+        elif mount.kind == "volume" and target == TMP:
+            draft.notes.append(f"{draft.name}: {TMP} is in memory here, and nothing in it is kept")
         elif mount.kind == "volume":
             if any(each["path"] == target for each in draft.volumes.values()):
                 continue
@@ -42,7 +44,7 @@ def add_volumes(draft: DraftService, raw: Mapping[str, Any], facts: Facts, value
     written = raw.get("tmpfs") or []
     for each in written if isinstance(written, list) else [written]:
         path, _, options = fill(str(each), values).text.partition(":")
-        if path.startswith("/") and posixpath.normpath(path) != "/tmp":  # noqa: S108 - every container has that
+        if path.startswith("/") and posixpath.normpath(path) != TMP:
             draft.tmpfs[posixpath.normpath(path)] = _size(options)
 
 

@@ -12,6 +12,8 @@ from lyra_tasks.config.problems import is_secret_name
 
 SHARED_TEST_VALUE = "only-for-tests-0123456789abcdef"
 """For secrets of a compose file: several services may have to agree on one, so that it cannot be random."""
+TMP = "/tmp"  # noqa: S108
+"""Every container has it, in memory, whatever else is said of it."""
 _CREDENTIALS = re.compile(r"(?<=://)([^/\s:@]*):([^/\s@]+)@")
 
 

@@ -333,6 +333,15 @@ def test_where_a_file_has_neither_modes_nor_a_second_name_it_is_written_all_the_
     assert (tmp_path / "brochure" / ".lyra.toml").read_text() == "# by then\n"
 
 
+def test_a_volume_at_tmp_is_in_memory_as_it_is_in_every_container(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM eclipse-temurin:21\nVOLUME /tmp\nEXPOSE 8080\n")
+    (tmp_path / "compose.yaml").write_text("services:\n  app: {build: ., volumes: ['scratch:/tmp', '/data']}\n")
+    run.run(plan.plan(facts.gather(tmp_path)), tmp_path)
+    app = load(tmp_path).config.services["app"]
+    assert [each.path for each in app.volumes.values()] == ["/data"]
+    assert list(app.tmpfs) == ["/tmp"], "documented, since the image declares it"
+
+
 def test_a_tasks_file_of_ones_own_is_kept(tmp_path: Path) -> None:
     root = tmp_path / "brochure"
     shutil.copytree(PROJECTS / "init" / "brochure", root)
