@@ -11,7 +11,7 @@ from lyra_tasks.config.problems import is_secret_name
 from lyra_tasks.config.stages import Shape, shape
 from lyra_tasks.config.units import format_size, parse_size
 from lyra_tasks.errors import ConfigurationError
-from lyra_tasks.setup.draft import TMP, DraftImage, DraftService, name_of, set_variable
+from lyra_tasks.setup.draft import TMP, DraftImage, DraftService, free_name, set_variable
 from lyra_tasks.setup.facts import Facts
 from lyra_tasks.setup.from_dockerfiles import choose_stages, parsed
 from lyra_tasks.setup.known import known_image, port_names
@@ -103,9 +103,11 @@ def _volumes(service: DraftService, declared: Shape | None, usual: str) -> None:
     for path in [*(declared.volumes if declared else ()), *([usual] if usual else [])]:
         if path == TMP:
             service.tmpfs.setdefault(path, format_size(_ROOM))
+        elif not re.fullmatch(r"/[^:\x00-\x1f]+", path):
+            service.todos.append(f"the image declares a volume at {path!r}, which is no place in a container")
         elif path not in taken:
             taken.add(path)
-            name = name_of(path)
+            name = free_name(path, service.volumes)
             service.volumes[name] = {"path": path, "description": f"what it keeps in {path}"}
 
 
@@ -135,6 +137,8 @@ def _check(service: DraftService, declared: Shape | None, dockerfile: Dockerfile
     streams = [name for name, port in service.ports.items() if isinstance(port, int)]
     if not command and streams:
         service.healthcheck = {"tcp": streams[0]}
+    if re.search(r"[\x00-\x1f]", "".join(command)):
+        command = []  # no check can be written of it; the image's own health is asked all the same
     address = _LOCAL_ADDRESS.search(command if isinstance(command, str) else " ".join(command)) if command else None
     if address and (port := int(address["port"] or 80)) in service.ports.values():
         _call_http(service, port)

@@ -342,6 +342,19 @@ def test_a_volume_at_tmp_is_in_memory_as_it_is_in_every_container(tmp_path: Path
     assert list(app.tmpfs) == ["/tmp"], "documented, since the image declares it"
 
 
+def test_what_a_dockerfile_declares_and_no_configuration_can_hold_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        'FROM alpine\nEXPOSE 80\nVOLUME /a /A here / /x:y\nHEALTHCHECK CMD ["sh", "-c", "a\\nb"]\n'
+    )
+    run.run(plan.plan(facts.gather(tmp_path)), tmp_path)
+    found = load(tmp_path).config
+    (service,) = found.services.values()
+    assert [each.path for each in service.volumes.values()] == ["/a", "/A"]
+    assert [test.tcp for test in found.tests] == ["http"]
+    assert service.healthcheck is None, "the image has its own"
+    assert sum("which is no place in a container" in each for each in todos(tmp_path)) == 3
+
+
 def test_a_tasks_file_of_ones_own_is_kept(tmp_path: Path) -> None:
     root = tmp_path / "brochure"
     shutil.copytree(PROJECTS / "init" / "brochure", root)
