@@ -43,8 +43,8 @@ def chosen(work: Workspace, images: Sequence[str], platforms: Sequence[str] = ()
     return found
 
 
-def gather(work: Workspace, builds: Sequence[Variant]) -> BuildFacts:
-    """The facts of `builds`; bases are resolved, locked and provided on the way."""
+def gather(work: Workspace, builds: Sequence[Variant], *, dry: bool = False) -> BuildFacts:
+    """The facts of `builds`; bases are resolved on the way and, unless it is `dry`, locked and provided."""
     built = tuple(dict.fromkeys(each.image for each in builds))
     require_reasons(work.config, [capacity_look(work.config)], datetime.date.today())
     _require_secrets(work, built)
@@ -57,9 +57,9 @@ def gather(work: Workspace, builds: Sequence[Variant]) -> BuildFacts:
     builder = find_builder(engine, work.config.builder.name) if work.config.builder.name else None
     elsewhere = builder is not None and builder.elsewhere
     base_arguments(work, uses, elsewhere=elsewhere)  # what cannot be given is told before anything is looked for
-    resolution = bases(work, builds)
+    resolution = bases(work, builds, dry=dry)
     found = resolution.bases
-    if elsewhere:
+    if elsewhere and not dry:
         from lyra_tasks.build.carried import carried
 
         found = carried(engine, found, work.folder / "bases")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from lyra_tasks import console
 from lyra_tasks.build.plan import BuildPlan
 from lyra_tasks.build.run import Built, definition_text
@@ -10,7 +12,11 @@ from lyra_tasks.engine.bases import Resolution
 
 def planned(plan: BuildPlan) -> None:
     """The bake definition that would be run, on stdout."""
-    console.say(definition_text(plan).rstrip())
+    text = definition_text(plan)
+    if console.is_json():
+        return console.document(json.loads(text))
+    console.say(text.rstrip())
+    return None
 
 
 def built(images: tuple[Built, ...]) -> None:

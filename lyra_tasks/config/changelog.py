@@ -72,14 +72,17 @@ def commit_link(source: str) -> str:
     """The address of a commit's page, up to its id, where the repository's host is of a known kind; else empty."""
     if "://" not in source and ":" in source:
         source = "ssh://" + source.replace(":", "/", 1)
-    parts = urlsplit(source)
-    host = parts.hostname or ""
+    try:
+        parts = urlsplit(source)
+        host, number = parts.hostname or "", parts.port
+    except ValueError:  # such as ssh://git@host:path, which git takes for a remote as long as nobody uses it
+        return ""
     kind = next((label for label in host.split(".") if label in _COMMIT_PAGES), "")
     if parts.scheme not in {"https", "http", "ssh"} or not kind:
         return ""
     path = parts.path.rstrip("/").removesuffix(".git")
     # the port of ssh is not the one that pages are served on
-    port = f":{parts.port}" if parts.port and parts.scheme != "ssh" else ""
+    port = f":{number}" if number and parts.scheme != "ssh" else ""
     scheme = "https" if parts.scheme == "ssh" else parts.scheme
     return f"{scheme}://{host}{port}{path}/{_COMMIT_PAGES[kind]}/"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from lyra_tasks.config.models import Configuration, Image
@@ -37,14 +37,14 @@ def _check_image(at: Location, image: Image, promotion: str, root: Path) -> Iter
     if context is None:
         yield _escapes((*at, "context"), image.context)
         return
-    if not context.is_dir():
+    if not _there(context.is_dir):
         yield Problem((*at, "context"), f"{quoted(image.context)} is not a folder of the project")
         return
     written = PurePosixPath(image.context, image.dockerfile).as_posix()
     dockerfile = _inside(root, written)
     if dockerfile is None:
         yield _escapes((*at, "dockerfile"), written)
-    elif not dockerfile.is_file():
+    elif not _there(dockerfile.is_file):
         yield Problem((*at, "dockerfile"), f"there is no Dockerfile {quoted(written)}")
     else:
         for folder in (".lyra", promotion):
@@ -55,8 +55,16 @@ def _check_file(at: Location, written: str, root: Path, *, must_exist: bool = Tr
     file = _inside(root, written)
     if file is None:
         yield _escapes(at, written)
-    elif must_exist and not file.is_file():
+    elif must_exist and not _there(file.is_file):
         yield Problem(at, f"there is no file {quoted(written)}")
+
+
+def _there(look: Callable[[], bool]) -> bool:
+    """What `look` says; nothing is there under a name that the system does not take, or where it lets nobody look."""
+    try:
+        return look()
+    except OSError:
+        return False
 
 
 def _check_left_out(at: Location, context: Path, dockerfile: Path, folder: Path, written: str) -> Iterator[Problem]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lyra_tasks.config.models import TEST_KINDS, Configuration, Service, Test
 from lyra_tasks.config.positions import Location
-from lyra_tasks.config.problems import Problem, dotted, missing_name, not_a_regex, quoted
+from lyra_tasks.config.problems import Problem, dotted, kind_of, missing_name, not_a_regex, quoted
 
 _REQUEST = re.compile(r"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) /\S*")
 _NEEDS = {
@@ -40,6 +42,9 @@ def check_tests(config: Configuration, document: Mapping[str, Any]) -> Iterator[
             yield from _check_addresses(at, test.http, test.tcp, service, ("services", test.service or "", "ports"))
         if test.log is not None and (wrong := not_a_regex(test.log)):
             yield Problem((*at, "log"), wrong)
+        for place, value in _not_json((*at, "json"), test.json_):
+            kind = "a number that is not finite" if isinstance(value, float) else kind_of(value)
+            yield Problem(place, f"must be what JSON has, found {kind}; write what the answer has, mostly a string")
 
 
 def check_healthcheck(at: Location, service: Service) -> Iterator[Problem]:
@@ -63,6 +68,15 @@ def _check_kind(at: Location, test: Test) -> Iterator[Problem]:
         for key in keys:
             if kinds and kind not in kinds and key in written:
                 yield Problem((*at, key), f"belongs to {kind} tests only; this is a test of kind {_listed(kinds)}")
+
+
+def _not_json(at: Location, value: object) -> Iterator[tuple[Location, object]]:
+    """What TOML can say and no answer in JSON can hold: dates, times, and numbers that are not finite."""
+    if isinstance(value, dict | list):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _not_json((*at, key), each)
+    elif isinstance(value, datetime.date | datetime.time) or (isinstance(value, float) and not math.isfinite(value)):
+        yield at, value
 
 
 def _check_target(at: Location, test: Test, document: Mapping[str, Any]) -> Iterator[Problem]:

@@ -90,7 +90,7 @@ def read(path: Path) -> Lock:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Lock()
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(f"{path}: is not TOML: {error}", hint=_REPAIR) from error
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}", hint="check its permissions") from error

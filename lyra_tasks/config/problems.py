@@ -14,7 +14,10 @@ from lyra_tasks.config.positions import Location, Positions, line_of
 from lyra_tasks.console import clean
 from lyra_tasks.errors import ConfigurationError
 
-SECRET_NAME = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|KEYS?(?![A-Z])", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"TOKEN|PASSWORD|PASSWD|SECRET|KEYS?(?![A-Z])|(?<![A-Z])PASS(?:PHRASE)?(?![A-Z])|_PWD(?![A-Z])", re.IGNORECASE
+)
+_SHOWN_NOWHERE = re.compile(f"{SECRET_NAME.pattern}|AUTHORIZATION|COOKIE", re.IGNORECASE)
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _LONGEST = 60
 
@@ -80,7 +83,7 @@ def shown(location: Location, value: object) -> str:
 
 def is_secret(location: Location) -> bool:
     """Whether what stands there may be a secret: a `test_value`, or anything in a table whose name looks like one."""
-    return any(part == "test_value" or (isinstance(part, str) and SECRET_NAME.search(part)) for part in location)
+    return any(part == "test_value" or (isinstance(part, str) and _SHOWN_NOWHERE.search(part)) for part in location)
 
 
 def is_secret_name(name: str) -> bool:

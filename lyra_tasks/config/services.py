@@ -8,6 +8,7 @@ from typing import Any
 
 from lyra_tasks.config.models import Command, Service
 
+_TMP = "/tmp"  # noqa: S108
 _LEAST_TMP = 1024**2
 
 
@@ -15,7 +16,7 @@ _LEAST_TMP = 1024**2
 class RunningShape:
     """What does not stand in either alone; sizes in bytes.
 
-    `tmpfs` holds `/tmp`, the service's own entries, and every VOLUME of the image that no volume covers.
+    `tmpfs` holds `/tmp`, the service's own entries, and every VOLUME of the image, as far as no volume covers them.
     """
 
     user: str
@@ -31,7 +32,7 @@ def running_shape(service: Service, image_config: Mapping[str, Any]) -> RunningS
     """
     covered = {volume.path for volume in service.volumes.values()} | set(service.tmpfs)
     rest = service.limits.disk - sum(volume.size for volume in service.volumes.values())
-    tmpfs = {"/tmp": max(rest, _LEAST_TMP), **service.tmpfs}  # noqa: S108
+    tmpfs = {**({} if _TMP in covered else {_TMP: max(rest, _LEAST_TMP)}), **service.tmpfs}
     for path in image_config.get("Volumes") or {}:
         if path.rstrip("/") not in covered:
             tmpfs.setdefault(path.rstrip("/"), service.limits.disk)

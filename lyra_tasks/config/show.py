@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 import types
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
@@ -13,12 +12,11 @@ from pydantic import BaseModel, BeforeValidator
 from lyra_tasks.config.find import shown
 from lyra_tasks.config.load import Loaded
 from lyra_tasks.config.positions import Location, line_of
-from lyra_tasks.config.problems import SECRET_NAME, dotted
+from lyra_tasks.config.problems import dotted, is_secret
 from lyra_tasks.config.units import format_size, parse_size
 
 HIDDEN = "(hidden)"
 _KEY_FILE: Location = ("promotion", "sign", "key")  # a path; the key itself is never read here
-_SECRET = re.compile(f"{SECRET_NAME.pattern}|AUTHORIZATION|COOKIE", re.IGNORECASE)
 
 
 class Setting(NamedTuple):
@@ -72,7 +70,7 @@ def _hidden(at: Location) -> bool:
     """What may be a secret: a value for tests, or one whose own name looks like it (a header, a build argument)."""
     if at == _KEY_FILE:
         return False
-    return at[-1] == "test_value" or bool(_SECRET.search(str(at[-1])))
+    return is_secret(at[-1:])
 
 
 def _is_size(annotation: Any) -> bool:

@@ -111,7 +111,8 @@ def _ports(word: str) -> list[AnyPort]:
     """The ports of one word of EXPOSE: `80`, `80/tcp`, `8000-8003`, `53/udp`; none of another protocol."""
     numbers, _, protocol = word.lower().partition("/")
     first, _, last = numbers.partition("-")
-    if protocol not in {"", "tcp", "udp"} or not first.isdigit() or not (last or first).isdigit():
+    last = last or first
+    if protocol not in {"", "tcp", "udp"} or not (first + last).isascii() or not (first.isdigit() and last.isdigit()):
         return []
-    found = range(int(first), int(last or first) + 1)[:16]
+    found = range(max(int(first), 1), min(int(last), 65535) + 1)[:16]
     return [read_port(f"{number}/{protocol}") for number in found]

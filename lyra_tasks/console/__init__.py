@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from lyra_tasks.console.live import Doing, Live
-from lyra_tasks.console.text import clean, clean_lines, coloured, columns, size, styled, width
+from lyra_tasks.console.text import capable, clean, clean_lines, coloured, columns, size, styled, width
 
 __all__ = [
     "Doing",
@@ -126,7 +126,7 @@ def repeat(show: Callable[[], None], every: float) -> None:
     """Show the same again and again until Ctrl-C: on a terminal from its top, elsewhere one below the other."""
     with _until_interrupted():
         while True:
-            if _voice().isatty():
+            if capable(_voice()):
                 _voice().write("\x1b[H\x1b[2J")
             show()
             time.sleep(every)

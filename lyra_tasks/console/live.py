@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from lyra_tasks.console.text import clean, coloured, cut, size, width
+from lyra_tasks.console.text import capable, clean, coloured, cut, size, width
 
 _EVERY = 0.1  # seconds
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -52,7 +52,7 @@ class Live:
     @property
     def visible(self) -> bool:
         """Whether stderr is a terminal that can be written over."""
-        return not self.silent and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        return not self.silent and capable(sys.stderr)
 
     @contextmanager
     def doing(self, text: str, detail: str = "") -> Iterator[Doing]:

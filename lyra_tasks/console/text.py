@@ -25,8 +25,13 @@ def clean_lines(text: str) -> str:
 
 
 def coloured(stream: Any) -> bool:
-    """True if `stream` is a terminal and `NO_COLOR` is not set."""
-    return not os.environ.get("NO_COLOR") and bool(getattr(stream, "isatty", lambda: False)())
+    """True if `stream` is a terminal that knows colours and `NO_COLOR` is not set."""
+    return not os.environ.get("NO_COLOR") and capable(stream)
+
+
+def capable(stream: Any) -> bool:
+    """Whether `stream` is a terminal that does what escape sequences say; `TERM=dumb` is one that does not."""
+    return bool(getattr(stream, "isatty", lambda: False)()) and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def styled(text: str, *names: str) -> str:

@@ -139,7 +139,8 @@ def _seconds(said: str | LyraError) -> float | None:
 
 
 def _of_git(facts: Facts, root: Path, config: Configuration) -> Facts:
-    found = _tried(lambda: git_facts(root, config.release.tag))
+    outputs = (config.promotion.directory, ".lyra")
+    found = _tried(lambda: git_facts(root, config.release.tag, outputs=outputs))
     if isinstance(found, LyraError):
         return replace(facts, git=found)
     state = f"{len(found.changed)} change(s)" if found.dirty else "clean"

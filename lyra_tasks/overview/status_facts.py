@@ -163,7 +163,7 @@ def _tested(work: Workspace, evidence: Evidence) -> Tested:
 
 def _labs(work: Workspace, engine: Engine) -> tuple[tuple[LabRow, ...], tuple[str, ...]]:
     """Labs that run, and the names of what belongs to none; by label alone, since nothing is removed here."""
-    only = {"label": f"{LABEL_PROJECT}={work.paths.project_id}"}
+    only = {"label": [f"{LABEL_PROJECT}={work.paths.project_id}", LABEL_RUN]}
     with engine_faults("looking for labs"):
         containers = engine.api.containers(all=True, filters=only)
         others = [

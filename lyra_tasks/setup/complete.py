@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 
@@ -10,7 +11,7 @@ from lyra_tasks.config.problems import is_secret_name
 from lyra_tasks.config.stages import Shape, shape
 from lyra_tasks.config.units import format_size, parse_size
 from lyra_tasks.errors import ConfigurationError
-from lyra_tasks.setup.draft import DraftImage, DraftService, name_of, set_variable
+from lyra_tasks.setup.draft import TMP, DraftImage, DraftService, free_name, set_variable
 from lyra_tasks.setup.facts import Facts
 from lyra_tasks.setup.from_dockerfiles import choose_stages, parsed
 from lyra_tasks.setup.known import known_image, port_names
@@ -38,7 +39,8 @@ def complete_image(image: DraftImage, facts: Facts) -> Shape | None:
     try:
         return shape(dockerfile, image.target, image.args)
     except ConfigurationError as error:
-        image.todos.append(f"{error.message}; {error.hint}")
+        shown = posixpath.normpath(posixpath.join(image.context, image.dockerfile))
+        image.todos.append(f"{error.message.replace(str(dockerfile.path), shown)}; {error.hint}")
         return None
 
 
@@ -99,9 +101,13 @@ def _numeric(user: str, dockerfile: Dockerfile | None) -> str:
 def _volumes(service: DraftService, declared: Shape | None, usual: str) -> None:
     taken = {each["path"] for each in service.volumes.values()} | set(service.tmpfs)
     for path in [*(declared.volumes if declared else ()), *([usual] if usual else [])]:
-        if path not in taken:
+        if path == TMP:
+            service.tmpfs.setdefault(path, format_size(_ROOM))
+        elif not re.fullmatch(r"/[^:\x00-\x1f]+", path):
+            service.todos.append(f"the image declares a volume at {path!r}, which is no place in a container")
+        elif path not in taken:
             taken.add(path)
-            name = name_of(path)
+            name = free_name(path, service.volumes)
             service.volumes[name] = {"path": path, "description": f"what it keeps in {path}"}
 
 
@@ -131,6 +137,8 @@ def _check(service: DraftService, declared: Shape | None, dockerfile: Dockerfile
     streams = [name for name, port in service.ports.items() if isinstance(port, int)]
     if not command and streams:
         service.healthcheck = {"tcp": streams[0]}
+    if re.search(r"[\x00-\x1f]", "".join(command)):
+        command = []  # no check can be written of it; the image's own health is asked all the same
     address = _LOCAL_ADDRESS.search(command if isinstance(command, str) else " ".join(command)) if command else None
     if address and (port := int(address["port"] or 80)) in service.ports.values():
         _call_http(service, port)

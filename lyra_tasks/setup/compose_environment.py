@@ -10,11 +10,14 @@ from lyra_tasks.setup.compose_file import ComposeFile, entries, fill, table
 from lyra_tasks.setup.draft import DraftService, Variable, set_variable
 from lyra_tasks.setup.facts import Facts, assignments
 
+_EXAMPLE = (".example", ".sample", ".dist", ".template")
+"""How the example of an env file is called, behind the name of the file."""
+
 
 def add_environment(draft: DraftService, name: str, raw: Mapping[str, Any], compose: ComposeFile, facts: Facts) -> None:
     """The variables of one service; the table wins over the files."""
     for path in _env_files(raw):
-        example = next((each for each in facts.texts if each.startswith(path) and each != path), "")
+        example = next((each for end in _EXAMPLE if (each := f"{path}{end}") in facts.texts), "")
         file_text = facts.texts.get(path, facts.texts.get(example))
         if file_text is None:
             draft.todos.append(f"{path} is not here: name its variables in [services.{draft.name}.environment]")
@@ -54,7 +57,7 @@ def _open_variable(
 def _examples(facts: Facts) -> dict[str, tuple[str, str]]:
     """The variables of the example of an env file: value and comment. `.env` itself is nobody's but its owner's."""
     found: dict[str, tuple[str, str]] = {}
-    for path in (".env.example", ".env.sample", ".env.dist", ".env.template", "example.env"):
+    for path in (*(f".env{end}" for end in _EXAMPLE), "example.env"):
         for name, value, comment in assignments(facts.texts.get(path, "")):
             found.setdefault(name, (value, comment))
     return found

@@ -12,7 +12,9 @@ from lyra_tasks.config.problems import is_secret_name
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.setup.draft import SHARED_TEST_VALUE
 
-_REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<braced>[^{}]*)\}|(?P<bare>[A-Za-z_][A-Za-z0-9_]*))")
+_REFERENCE = re.compile(
+    r"\$(?:(?P<dollar>\$)|\{(?P<braced>(?:[^{}]|\$\{[^{}]*\})*)\}|(?P<bare>[A-Za-z_][A-Za-z0-9_]*))"
+)
 _BRACED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:?[-?+])(.*))?", re.DOTALL)
 
 
@@ -47,12 +49,14 @@ def read_compose(path: Path, shown: str) -> ComposeFile:
     try:
         text = path.read_text(encoding="utf-8-sig")
         document = yaml.safe_load(text)
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        comments = dict(_comments(yaml.compose(text, Loader=yaml.SafeLoader), text.splitlines()))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{shown}:{mark.line + 1}" if mark else shown
         problem = getattr(error, "problem", "") or "cannot be read"
         raise ConfigurationError(f"{place}: not valid YAML: {problem}", hint="correct the compose file") from error
+    except RecursionError as error:
+        raise ConfigurationError(f"{shown}: holds itself, or is nested too deeply", hint="correct it") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{shown} cannot be read as UTF-8 text", hint="check it, or move it away") from error
     if not isinstance(document, dict):
@@ -64,7 +68,7 @@ def read_compose(path: Path, shown: str) -> ComposeFile:
         configs=table(document, "configs"),
         secrets=table(document, "secrets"),
         included=bool(document.get("include")),
-        comments=dict(_comments(tree, text.splitlines())),
+        comments=comments,
     )
 
 
@@ -73,6 +77,9 @@ def fill(text: str, values: Mapping[str, str]) -> Filled:
     missing: list[str] = []
     secrets: list[str] = []
 
+    def word(text: str) -> str:
+        return _REFERENCE.sub(one, text)
+
     def one(match: re.Match[str]) -> str:
         if match["dollar"]:
             return "$"
@@ -80,20 +87,20 @@ def fill(text: str, values: Mapping[str, str]) -> Filled:
         if parts is None:
             missing.append(match[0])
             return ""
-        name, operator, word = parts[1], parts[2] or "", parts[3] or ""
+        name, operator = parts[1], parts[2] or ""
         if is_secret_name(name):
             secrets.append(name)
             return SHARED_TEST_VALUE
         if operator.endswith("+"):
-            return word if values.get(name) else ""
+            return word(parts[3]) if values.get(name) else ""
         if name in values:
             return values[name]
         if operator.endswith("-"):
-            return word
+            return word(parts[3])
         missing.append(name)
         return ""
 
-    return Filled(_REFERENCE.sub(one, text), tuple(missing), bool(secrets))
+    return Filled(word(text), tuple(missing), bool(secrets))
 
 
 def table(document: object, key: str) -> dict[str, Any]:

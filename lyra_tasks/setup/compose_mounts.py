@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lyra_tasks.config.units import parse_size
 from lyra_tasks.setup.compose_file import ComposeFile, entries, fill, table
-from lyra_tasks.setup.draft import SHARED_TEST_VALUE, DraftService, name_of
+from lyra_tasks.setup.draft import SHARED_TEST_VALUE, TMP, DraftService, free_name
 from lyra_tasks.setup.facts import Facts
 
 _TMPFS_SIZE = "16m"
@@ -28,8 +28,12 @@ def add_volumes(draft: DraftService, raw: Mapping[str, Any], facts: Facts, value
         target = posixpath.normpath(mount.target)
         if not mount.target.startswith("/") or target == "/":
             draft.todos.append(f"the mount at {mount.target!r} has no place in the container")
+        elif mount.kind == "volume" and target == TMP:
+            draft.notes.append(f"{draft.name}: {TMP} is in memory here, and nothing in it is kept")
         elif mount.kind == "volume":
-            name = name_of(mount.source or target)
+            if any(each["path"] == target for each in draft.volumes.values()):
+                continue
+            name = free_name(mount.source or target, draft.volumes)
             draft.volumes[name] = {"path": target, "description": f"what it keeps in {target}"}
         elif mount.kind == "tmpfs":
             draft.tmpfs[target] = _TMPFS_SIZE
@@ -40,11 +44,13 @@ def add_volumes(draft: DraftService, raw: Mapping[str, Any], facts: Facts, value
     written = raw.get("tmpfs") or []
     for each in written if isinstance(written, list) else [written]:
         path, _, options = fill(str(each), values).text.partition(":")
-        if path.startswith("/") and posixpath.normpath(path) != "/tmp":  # noqa: S108 - every container has that
+        if path.startswith("/") and posixpath.normpath(path) != TMP:
             draft.tmpfs[posixpath.normpath(path)] = _size(options)
 
 
-def add_files(draft: DraftService, raw: Mapping[str, Any], compose: ComposeFile, values: Mapping[str, str]) -> None:
+def add_files(
+    draft: DraftService, raw: Mapping[str, Any], compose: ComposeFile, facts: Facts, values: Mapping[str, str]
+) -> None:
     """The configs and secrets of one service, short and long form."""
     for name, target in _named(raw, "configs", "/"):
         source = table(compose.configs, name).get("file")
@@ -52,9 +58,16 @@ def add_files(draft: DraftService, raw: Mapping[str, Any], compose: ComposeFile,
             draft.todos.append(f"the config {name} is no file of the project: write it into one, and name it here")
             continue
         path = posixpath.normpath(fill(str(source), values).text)
-        draft.configs[name_of(name)] = {"path": target, "source": path, "description": f"the file {name}"}
+        if path not in facts.files:
+            draft.todos.append(f"the config {name} is {path}, which is no file of this folder")
+            continue
+        draft.configs[free_name(name, draft.configs)] = {
+            "path": target,
+            "source": path,
+            "description": f"the file {name}",
+        }
     for name, target in _named(raw, "secrets", "/run/secrets/"):
-        draft.secrets[name_of(name)] = {
+        draft.secrets[free_name(name, draft.secrets)] = {
             "path": target, "description": f"the secret {name}", "test_value": SHARED_TEST_VALUE,
         }  # fmt: skip
 
@@ -62,7 +75,7 @@ def add_files(draft: DraftService, raw: Mapping[str, Any], compose: ComposeFile,
 def _bind(draft: DraftService, mount: _Mount, target: str, facts: Facts) -> None:
     source = posixpath.normpath(mount.source)
     if source in facts.files:
-        key = name_of(posixpath.basename(source))
+        key = free_name(posixpath.basename(source), draft.configs)
         draft.configs[key] = {"path": target, "source": source, "description": f"the file {posixpath.basename(source)}"}
     elif source not in facts.folders:
         why = "the engine itself" if source.endswith("docker.sock") else "what lies outside the project"
@@ -85,7 +98,11 @@ def _folder(draft: DraftService, source: str, target: str, facts: Facts) -> None
     for each in inside:
         below = posixpath.relpath(each, source)
         place = posixpath.join(target, below)
-        draft.configs[name_of(below)] = {"path": place, "source": each, "description": f"the file {below}"}
+        draft.configs[free_name(below, draft.configs)] = {
+            "path": place,
+            "source": each,
+            "description": f"the file {below}",
+        }
 
 
 def _mounts(raw: Mapping[str, Any], values: Mapping[str, str]) -> Iterator[_Mount]:

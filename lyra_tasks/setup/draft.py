@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,8 @@ from lyra_tasks.config.problems import is_secret_name
 
 SHARED_TEST_VALUE = "only-for-tests-0123456789abcdef"
 """For secrets of a compose file: several services may have to agree on one, so that it cannot be random."""
+TMP = "/tmp"  # noqa: S108
+"""Every container has it, in memory, whatever else is said of it."""
 _CREDENTIALS = re.compile(r"(?<=://)([^/\s:@]*):([^/\s@]+)@")
 
 
@@ -66,6 +69,15 @@ def name_of(text: str) -> str:
     """Text as a name of the configuration and as a part of an image reference."""
     plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
     return plain or "app"
+
+
+def free_name(text: str, taken: Container[str]) -> str:
+    """`name_of` the text, with a number behind it where that is taken."""
+    name = found = name_of(text)
+    number = 2
+    while found in taken:
+        found, number = f"{name}-{number}", number + 1
+    return found
 
 
 def without_credentials(value: str) -> tuple[str, bool]:

@@ -74,14 +74,23 @@ def _tree(root: Path) -> tuple[set[str], set[str]]:
     folders: set[str] = {"."}
     for path, below, names in os.walk(root):
         here = Path(path).relative_to(root)
-        below[:] = [name for name in below if name not in _NOT_OURS and (name == ".docker" or name[0] != ".")]
+        below[:] = [
+            name
+            for name in below
+            if name not in _NOT_OURS and (name == ".docker" or name[0] != ".") and _writable(name)
+        ]
         folders |= {(here / name).as_posix() for name in below}
-        files |= {(here / name).as_posix() for name in names}
+        files |= {(here / name).as_posix() for name in names if _writable(name)}
         if len(files) > _MOST:
             raise PreconditionError(
                 f"{root} holds more than {_MOST} files", hint="call `init` in the folder of one project"
             )
     return files, folders
+
+
+def _writable(name: str) -> bool:
+    """Whether a configuration, which is UTF-8, can hold a name."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _is_dockerfile(path: str) -> bool:
@@ -96,7 +105,9 @@ def _is_text(path: str) -> bool:
 
 def _text(file: Path) -> str | None:
     try:
-        return file.read_text(encoding="utf-8-sig") if file.stat().st_size <= _LARGEST_TEXT else None
+        # some keep `.env` as a pipe that a program feeds: nobody feeds it now
+        plain = file.is_file() and file.stat().st_size <= _LARGEST_TEXT
+        return file.read_text(encoding="utf-8-sig") if plain else None
     except (OSError, UnicodeDecodeError):
         return None
 

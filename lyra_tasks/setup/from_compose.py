@@ -5,19 +5,23 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 from lyra_tasks.config.ports import AnyPort
 from lyra_tasks.config.ports import read as read_port
+from lyra_tasks.config.text import single_line
+from lyra_tasks.config.units import parse_duration
 from lyra_tasks.setup.compose_environment import add_environment, as_text, pair
 from lyra_tasks.setup.compose_file import ComposeFile, entries, fill, table
+from lyra_tasks.setup.compose_limits import limits
 from lyra_tasks.setup.compose_mounts import add_files, add_volumes
 from lyra_tasks.setup.draft import (
     SHARED_TEST_VALUE,
     DraftImage,
     DraftService,
+    free_name,
     name_of,
     without_credentials,
 )  # fmt: skip
@@ -52,11 +56,14 @@ def drafts(compose: ComposeFile, facts: Facts) -> tuple[list[DraftImage], list[D
     for name in sorted(set(compose.services) - wanted):
         notes.append(f"{compose.path}: {name} is started by a profile alone and was left out")
     images: list[DraftImage] = []
+    names = _names(compose)
     services = [
-        _service(name, raw, compose, facts, values, images) for name, raw in compose.services.items() if name in wanted
+        _service(name, raw, compose, facts, values, images, names)
+        for name, raw in compose.services.items()
+        if name in wanted
     ]
     finished = {
-        name_of(other)
+        names.get(other)
         for name in wanted
         for other, condition in _dependencies(compose.services[name])
         if condition == "service_completed_successfully"
@@ -68,6 +75,14 @@ def drafts(compose: ComposeFile, facts: Facts) -> tuple[list[DraftImage], list[D
     if compose.included:
         notes.append(f"{compose.path}: what it includes was not read")
     return images, services, notes
+
+
+def _names(compose: ComposeFile) -> dict[str, str]:
+    """What each service of the file is called here; one that can keep its name keeps it."""
+    found: dict[str, str] = {name: name for name in compose.services if name_of(name) == name}
+    for name in compose.services:
+        found.setdefault(name, free_name(name, set(found.values())))
+    return found
 
 
 def _shared_volumes(services: list[DraftService]) -> None:
@@ -107,19 +122,20 @@ def _service(
     facts: Facts,
     values: Mapping[str, str],
     images: list[DraftImage],
+    names: Mapping[str, str],
 ) -> DraftService:
-    draft = DraftService(name_of(name))
+    draft = DraftService(names[name])
     if draft.name != name:
         draft.todos.append(f"was {name} in {compose.path}: neighbours that ask for that name must ask for {draft.name}")
     _image(draft, raw, facts, values, images)
-    draft.depends_on = [name_of(other) for other, _ in _dependencies(raw) if other in compose.services]
+    draft.depends_on = [names[other] for other, _ in _dependencies(raw) if other in names]
     _process(draft, raw, values)
     draft.ports = port_names(list(_ports(draft, raw, values)))
-    draft.limits = _limits(raw, values)
+    draft.limits = limits(draft, raw, values)
     add_environment(draft, name, raw, compose, facts)
     _healthcheck(draft, raw, values)
     add_volumes(draft, raw, facts, values)
-    add_files(draft, raw, compose, values)
+    add_files(draft, raw, compose, facts, values)
     for key, what in _NOT_CARRIED.items():
         if raw.get(key):
             draft.todos.append(f"{compose.path} gives it {what} ({key}), which a container on Lyra does not get")
@@ -134,17 +150,14 @@ def _image(
 ) -> None:
     build = raw.get("build")
     if build is None:
-        reference = fill(str(raw.get("image") or ""), values).text
+        reference = _filled(draft, raw, "image", values)
         draft.external = reference if re.fullmatch(r"[^\s-]\S*", reference) else ""
         return
     described = build if isinstance(build, dict) else {"context": build}
-    context = posixpath.normpath(fill(str(described.get("context") or "."), values).text)
+    written = fill(str(described.get("context") or "."), values).text
+    context = written if "://" in written else posixpath.normpath(written)
     dockerfile = fill(str(described.get("dockerfile") or "Dockerfile"), values).text
-    if (
-        described.get("dockerfile_inline")
-        or "://" in context
-        or posixpath.normpath(posixpath.join(context, dockerfile)) not in facts.files
-    ):
+    if described.get("dockerfile_inline") or posixpath.normpath(posixpath.join(context, dockerfile)) not in facts.files:
         draft.todos.append(f"its image is built from {context} and {dockerfile}, which is no Dockerfile of this folder")
         return
     image = DraftImage(draft.name, context, dockerfile, str(described.get("target") or ""))
@@ -170,11 +183,32 @@ def _same(one: DraftImage, other: DraftImage) -> bool:
 def _process(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, str]) -> None:
     for key in ("entrypoint", "command"):
         words = _words(raw.get(key), values)
-        if words:
+        if words and _fits(draft, key, words):
             draft.values[key] = _without_secrets(draft, key, words)
     for key in ("user", "working_dir", "stop_signal"):
-        if raw.get(key) is not None:
-            draft.values[key] = fill(str(raw[key]), values).text
+        if value := _filled(draft, raw, key, values):
+            draft.values[key] = value
+
+
+def _filled(draft: DraftService, raw: Mapping[str, Any], key: str, values: Mapping[str, str]) -> str:
+    """The value of a key, or nothing and an open point where it hangs on a variable that has no value."""
+    written = as_text(raw.get(key))
+    filled = fill(written, values)
+    if filled.open:
+        draft.todos.append(f"its {key} is {written}, and nothing here says what {', '.join(filled.open)} is: set {key}")
+        return ""
+    return filled.text
+
+
+def _fits(draft: DraftService, key: str, words: Iterable[str]) -> bool:
+    """Whether every word is one line, as a configuration has them; an open point if not."""
+    try:
+        for word in words:
+            single_line(word)
+    except ValueError:
+        draft.todos.append(f"its {key} has several lines: make it a script of the image, and call that")
+        return False
+    return True
 
 
 def _without_secrets(draft: DraftService, key: str, words: list[str]) -> list[str]:
@@ -197,7 +231,7 @@ def _words(written: object, values: Mapping[str, str]) -> list[str]:
         with suppress(ValueError):  # an open quote: then it is one word
             return shlex.split(fill(written, values).text)
         return [written]
-    return [fill(str(word), values).text for word in written] if isinstance(written, list) else []
+    return [fill(as_text(word), values).text.rstrip("\n") for word in written] if isinstance(written, list) else []
 
 
 def _ports(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, str]) -> Iterator[AnyPort]:
@@ -213,34 +247,30 @@ def _ports(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, str
             yield read_port(f"{text}/{protocol}")
 
 
-def _limits(raw: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
-    deployed = table(table(table(raw, "deploy"), "resources"), "limits")
-    read: dict[str, tuple[object, Callable[[str], Any]]] = {
-        "cpus": (raw.get("cpus", deployed.get("cpus")), float),
-        "memory": (raw.get("mem_limit", deployed.get("memory")), str.lower),
-        "pids": (raw.get("pids_limit", deployed.get("pids")), int),
-    }
-    found: dict[str, Any] = {}
-    for key, (written, reader) in read.items():
-        if written is not None:
-            with suppress(ValueError):
-                found[key] = reader(fill(str(written), values).text)
-    return found
-
-
 def _healthcheck(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, str]) -> None:
     written = table(raw, "healthcheck")
     test = written.get("test")
     if written.get("disable") or not test or test == "NONE" or test == ["NONE"]:
         return
     if isinstance(test, str):
-        command: str | list[str] = fill(test, values).text
-    else:
-        words = [fill(str(word), values).text for word in test]
+        command: str | list[str] = fill(test, values).text.rstrip("\n")
+    elif isinstance(test, list) and len(test) > 1:
+        words = _words(test, values)
         command = words[1:] if words[0] == "CMD" else " ".join(words[1:])
+    else:
+        draft.todos.append("its healthcheck has no command")
+        return
+    if not _fits(draft, "healthcheck", command if isinstance(command, list) else [command]):
+        return
     if SHARED_TEST_VALUE in str(command):
         draft.todos.append("a secret stands in its healthcheck: write $$NAME in the compose file, for the container")
     draft.healthcheck = {"exec": command}
-    draft.healthcheck |= {key: str(written[key]) for key in _HEALTH_KEYS if written.get(key)}
-    if isinstance(written.get("retries"), int):
+    for key in _HEALTH_KEYS:
+        if written.get(key):
+            try:
+                parse_duration(str(written[key]))
+                draft.healthcheck[key] = str(written[key])
+            except ValueError as error:
+                draft.todos.append(f"the {key} of its healthcheck, {written[key]}, {error}")
+    if type(written.get("retries")) is int and written["retries"] > 0:
         draft.healthcheck["retries"] = written["retries"]

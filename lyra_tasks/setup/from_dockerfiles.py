@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from lyra_tasks.config.dockerfile import Dockerfile
-from lyra_tasks.setup.draft import DraftImage, DraftService, name_of
+from lyra_tasks.setup.draft import DraftImage, DraftService, free_name, name_of
 from lyra_tasks.setup.facts import Facts
 
 _DEVELOPMENT = {"dev", "develop", "development", "local", "debug"}
@@ -25,10 +25,7 @@ def drafts(facts: Facts) -> tuple[list[DraftImage], list[DraftService], list[str
         notes.append(f"{path} was left out: {why}")
     for path in chosen:
         image = _image(path, facts)
-        taken = {each.name for each in images}
-        name, number = image.name, 2
-        while image.name in taken:
-            image.name, number = f"{name}-{number}", number + 1
+        image.name = free_name(image.name, {each.name for each in images})
         images.append(image)
     return images, [DraftService(each.name, image=each.name) for each in images], notes
 

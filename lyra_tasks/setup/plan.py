@@ -35,7 +35,7 @@ __all__ = ["namespace"]
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """A file with its whole new text; `adds` are the lines that a file which is there already gets at its end."""
+    """A new file with its text; or, with `adds`, the lines that a file gets at its end, which may be there already."""
 
     path: str
     text: str
@@ -96,16 +96,14 @@ def _drafted(facts: Facts) -> tuple[list[DraftImage], list[DraftService], list[s
     ]
     by_name = {image.name: image for image in images}
     declared = shapes(images, facts)
-    for service in services:
+    written = {each.name for each in services if each.image or each.external}
+    for service in (each for each in services if each.name in written):
         image = by_name.get(service.image)
         complete_service(
             service, declared.get(service.image), parsed(image, facts.dockerfiles) if image else None, facts
         )
-    written = {each.name for each in services if each.image or each.external}
     for service in services:
         service.depends_on = [name for name in dict.fromkeys(service.depends_on) if name in written]
-        if service.name not in written:
-            service.checks = []
     told = [note for each in services for note in each.notes]
     return (
         images,
@@ -139,10 +137,7 @@ def _ignore_files(facts: Facts, images: Sequence[DraftImage]) -> Iterator[Planne
         wanted[".gitignore"] = ["promotion/"]
     for path, lines in wanted.items():
         if lines:
-            before = facts.texts.get(path, "")
-            gap = "" if not before or before.endswith("\n") else "\n"
-            added = "".join(f"{line}\n" for line in lines)
-            yield PlannedFile(path, f"{before}{gap}{added}", tuple(lines))
+            yield PlannedFile(path, "".join(f"{line}\n" for line in lines), tuple(lines))
 
 
 def _copied(folder: str, image: DraftImage, facts: Facts) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
+from lyra_tasks.config.find import shown
 from lyra_tasks.config.load import load_file
 from lyra_tasks.errors import ConfigurationError, LyraError, PreconditionError
 from lyra_tasks.files import sync, sync_folder, write_file
@@ -24,9 +27,9 @@ def run(planned: InitPlan, root: Path) -> tuple[str, ...]:
     try:
         for file in sorted(planned.files, key=lambda each: each.path == CONFIGURATION):
             if file.adds:
-                path = root / file.path
+                path = (root / file.path).resolve()  # a link stays one
                 before[path] = path.read_bytes() if path.exists() else None
-                write_file(path, file.text.encode())
+                _rewrite(path, _lengthened(before[path] or b"", file.text))
             else:
                 _write_new(root / file.path, file, check=file.path == CONFIGURATION)
                 before[root / file.path] = None
@@ -35,9 +38,20 @@ def run(planned: InitPlan, root: Path) -> tuple[str, ...]:
             if content is None:
                 path.unlink(missing_ok=True)
             else:
-                write_file(path, content)
+                _rewrite(path, content)
         raise
     return tuple(file.path for file in planned.files)
+
+
+def _lengthened(before: bytes, text: str) -> bytes:
+    """What was there, byte for byte, and `text` behind it, its lines ended as the others are."""
+    end = b"\r\n" if b"\r\n" in before else b"\n"
+    gap = b"" if not before or before.endswith(b"\n") else end
+    return before + gap + text.encode().replace(b"\n", end)
+
+
+def _rewrite(path: Path, content: bytes) -> None:
+    write_file(path, content, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
 
 
 def _write_new(path: Path, file: PlannedFile, *, check: bool) -> None:
@@ -48,16 +62,29 @@ def _write_new(path: Path, file: PlannedFile, *, check: bool) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(file.text.encode())
             stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
+            with suppress(PermissionError):  # FAT has no modes of its own
+                os.fchmod(stream.fileno(), 0o644)
             sync(stream.fileno())
         if check:
             _check(candidate)
-        path.hardlink_to(candidate)  # unlike a rename, this fails where someone else was faster
+        _name(path, candidate)
     except FileExistsError as error:
         raise PreconditionError(f"{path} is there by now", hint="nothing was written; look at it first") from error
     finally:
         candidate.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _name(path: Path, candidate: Path) -> None:
+    """Give the file its name; FileExistsError where someone else was faster, which a rename alone would not see."""
+    try:
+        path.hardlink_to(candidate)
+    except FileExistsError:
+        raise
+    except OSError:  # FAT knows one name per file
+        if path.exists():
+            raise FileExistsError(path) from None
+        candidate.rename(path)
 
 
 def _check(candidate: Path) -> None:
@@ -67,5 +94,5 @@ def _check(candidate: Path) -> None:
         raise ConfigurationError(
             "what init would write is not a valid configuration, so nothing was written",
             hint="write .lyra.toml by hand; `init --dry-run` prints what it would have been",
-            details=error.details or (error.message,),
+            details=tuple(each.replace(shown(candidate), CONFIGURATION) for each in error.details or (error.message,)),
         ) from error

@@ -32,7 +32,8 @@ def build(
 
     work = workspace()
     chosen = facts.chosen(work, image or (), platform or ())
-    planned = plan.plan(work.config, facts.gather(work, chosen), chosen, plan.BuildFlags(no_cache, pull))
+    gathered = facts.gather(work, chosen, dry=dry(c))
+    planned = plan.plan(work.config, gathered, chosen, plan.BuildFlags(no_cache, pull))
     if dry(c):
         return show.planned(planned)
     show.built(run.run(planned, engine=work.engine, owner=work.owner, store=work.images, folder=work.folder))

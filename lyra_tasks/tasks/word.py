@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _HELP = {
     "dry_run": "show what would be done, and do nothing (holds for the whole line)",
-    "json": "one JSON document on stdout, all else on stderr (holds for the whole line)",
+    "json": "one JSON document per word on stdout, all else on stderr (holds for the whole line)",
     "yes": "do not ask (holds for the whole line)",
 }
 _STEPS = {"build", "test", "release", "promote", "verify", "clean"}

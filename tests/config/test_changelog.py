@@ -60,6 +60,8 @@ def test_commits_are_linked_where_the_host_says_what_it_runs() -> None:
         ("https://notgithub.example.org/a/b", ""),
         ("file:///srv/github/b.git", ""),
         ("/srv/github.git", ""),
+        ("ssh://git@github.example.org:a/b.git", ""),
+        ("https://[::1/github", ""),
         ("", ""),
     ],
 )

@@ -101,7 +101,8 @@ def test_an_ignore_file_that_is_not_valid_is_told(project: Project) -> None:
     root = project(ROOT_CONTEXT)
     (root / "Dockerfile").write_text("FROM scratch\n")
     (root / ".dockerignore").write_text("[\n")
-    assert all('".dockerignore" cannot be used' in problem for problem in problems())
+    (found,) = problems()
+    assert '".dockerignore" cannot be used' in found
 
 
 @pytest.mark.parametrize(

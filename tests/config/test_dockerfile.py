@@ -8,6 +8,7 @@ import pytest
 
 from lyra_tasks.config.dockerfile import Dockerfile, read
 from lyra_tasks.config.platforms import platform_arguments
+from lyra_tasks.config.stages import shape
 from lyra_tasks.config.targets import CheckedStage, checked_stage, external_bases
 from lyra_tasks.errors import ConfigurationError
 
@@ -197,3 +198,8 @@ def test_of_a_stage_that_is_a_check_only_what_checks_runs_anew(
 def test_a_stage_from_scratch_that_runs_something_is_no_mere_folder_of_results(tmp_path: Path) -> None:
     text = 'FROM scratch AS unit\nCOPY test /\nRUN ["/test"]\nFROM scratch AS web\nCOPY web /\n'
     assert checked_stage(parsed(tmp_path, text), "unit", "web") == CheckedStage(("unit",), False)
+
+
+def test_ports_that_no_container_can_have_are_none(tmp_path: Path) -> None:
+    dockerfile = parsed(tmp_path, "FROM alpine\nEXPOSE 0 70000 ² 65534-65600 8000/udp\n")
+    assert shape(dockerfile).ports == (65534, 65535, "8000/udp")

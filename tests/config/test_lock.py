@@ -98,6 +98,7 @@ def test_a_lock_that_the_writer_corrupts_does_not_replace_the_old_one(tmp_path: 
     [
         ("schema = 2\n", "has schema 2; this lyra knows 1"),
         ("<<<<<<< HEAD\nschema = 1\n", "is not TOML"),
+        ("x = " + "[" * 3000, "is not TOML"),
         ("schema = 1\nmore = 1\n", "more: Extra inputs are not permitted"),
         ('schema = 1\n[bases.x]\nsource = "image"\n', "bases.x.image.reference: Field required"),
         ('schema = 1\n[bases.x]\nsource = "magic"\n', "bases.x: Input tag 'magic'"),

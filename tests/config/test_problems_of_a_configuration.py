@@ -258,6 +258,18 @@ CASES: list[tuple[str, str, str]] = [
         'allowed: a number from 1 to 65535, or one with "/udp", such as "53/udp"',
     ),
     (
+        "header of two lines",
+        SERVICE
+        + 'ports = { http = 80 }\n[[tests]]\nname = "t"\nservice = "web"\nhttp = "GET /"\nheaders.Cookie = "a\\n"\n',
+        "13: tests[0].headers.Cookie: a string must be a single line",
+    ),
+    (
+        "json that no answer can be",
+        SERVICE
+        + 'ports = { http = 80 }\n[[tests]]\nname = "t"\nservice = "web"\nhttp = "GET /"\njson.a = [1, 10:00:00]\n',
+        "13: tests[0].json.a[1]: must be what JSON has, found a time; write what the answer has, mostly a string",
+    ),
+    (
         "test of no kind",
         '[[tests]]\nname = "t"\nservice = "web"\n' + SERVICE,
         "4: tests[0]: must have exactly one of http, exec, tcp, log, run, stage, structure, found none",
@@ -332,6 +344,11 @@ CASES: list[tuple[str, str, str]] = [
         "context outside",
         '[images.web]\ncontext = "../web"\n',
         '5: images.web.context: "../web" escapes the project; name a path below the folder of the configuration',
+    ),
+    (
+        "context of a name that no file system takes",
+        f'[images.web]\ncontext = "{"x" * 300}"\n',
+        f'5: images.web.context: "{"x" * 59}…" is not a folder of the project',
     ),
     (
         "absolute context",

@@ -65,9 +65,12 @@ def test_what_belongs_to_no_lab_is_left_over(project: Project, engine: Engine) -
     (state,) = project.state.iterdir()
     labels = {LABEL_PROJECT: state.name, LABEL_RUN: "20200101t000000-abcdef"}
     engine.api.create_volume("lyra-20200101t000000-abcdef-web-data", labels=labels)
+    copied = {"Image": engine.api.images(name="tiny/web")[0]["Id"], "Labels": {LABEL_PROJECT: state.name}}
+    stranger = engine.api.create_container_from_config(copied, "copied")["Id"]
     try:
         found = status(project)
     finally:
+        engine.api.remove_container(stranger)
         engine.api.remove_volume("lyra-20200101t000000-abcdef-web-data")
     assert found["leftovers"] == ["lyra-20200101t000000-abcdef-web-data"]
     assert found["next"] == "clean"

@@ -36,9 +36,13 @@ def test_a_second_build_changes_nothing_and_says_so(tiny: Project) -> None:
 
 
 def test_what_a_dry_run_shows_is_not_done(tiny: Project, engine: Engine) -> None:
-    result = tiny.lyra("build", "--dry-run")
-    assert result.code == 0
+    lock = tiny.root / ".lyra.lock.toml"
+    lock.unlink(missing_ok=True)
+    result, document = tiny.lyra("build", "--dry-run"), tiny.lyra("build", "--dry-run", "--json")
+    assert (result.code, document.code) == (0, 0)
     assert json.loads(result.out)["target"]["image-web"]["tags"][0].startswith("tiny/web:0.1.0-dev.1_g")
+    assert json.loads(document.out) == json.loads(result.out)
+    assert not lock.exists()
     assert ours(engine) == []
     assert tiny.lyra("test").code == 3, "nothing was built"
 

@@ -91,6 +91,12 @@ def test_a_volume_that_only_the_image_declares_is_covered_by_a_sized_one() -> No
     assert mounts["/data"]["Type"] == "volume"
 
 
+def test_a_volume_at_tmp_takes_the_place_of_the_one_in_memory() -> None:
+    service = {"image": "web", "volumes": {"scratch": {"path": "/tmp", "size": "4m"}}}
+    targets = [(mount["Target"], mount["Type"]) for mount in host(planned({"web": service}))["Mounts"]]
+    assert [kind for target, kind in targets if target == "/tmp"] == ["volume"]
+
+
 def test_only_services_with_ports_leave_the_inner_network_and_nobody_gets_a_way_out() -> None:
     result = planned({"web": {"image": "web", "ports": {"http": 80}}, "db": {"image": "web"}})
     assert result.networks["lyra-r1-inner"] == {"Internal": True}

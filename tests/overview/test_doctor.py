@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from lyra_tasks.engine.connect import EngineFacts
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 from lyra_tasks.overview.doctor import Disk, Facts, Finding, SandboxFacts, examine, require_healthy
+from lyra_tasks.overview.doctor_facts import gather
 from lyra_tasks.overview.vulnerable import known_faults
 
 ENGINE = EngineFacts("id", "28.5.1", (1, 51), "containerd", 4, 8 * 10**9, "linux/amd64", sandboxed=False)
@@ -88,3 +92,21 @@ def test_a_fault_ends_with_3_and_a_warning_does_not() -> None:
 )
 def test_a_fault_is_known_by_release_line(component: str, version: str, faults: int) -> None:
     assert len(list(known_faults({component: version}))) == faults
+
+
+def test_what_lyra_writes_itself_is_no_change_of_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".lyra.toml").write_text('schema = 1\n[project]\nname = "p"\n')
+    run_git(tmp_path, "init", "--quiet")
+    run_git(tmp_path, "add", "--all")
+    run_git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "x")
+    for place in (".lyra", "promotion"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".lyra" / "state"))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    assert str(gather().git).endswith(", clean")
+
+
+def run_git(root: Path, *words: str) -> None:
+    subprocess.run(["git", *words], cwd=root, check=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import errno
+import os
 import shutil
 import tomllib
 from pathlib import Path
@@ -16,13 +18,14 @@ from lyra_tasks.config.load import Loaded, load
 from lyra_tasks.config.stages import shape
 from lyra_tasks.config.targets import external_bases
 from lyra_tasks.config.todo import open_points
-from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.lab.facts import test_environment as environment_for_tests
 from lyra_tasks.lab.plan import LabFacts, LabPlan, ServiceFacts
 from lyra_tasks.lab.plan import plan as lab_plan
 from lyra_tasks.rules.containers import service_looks
 from lyra_tasks.rules.deviations import require_reasons
 from lyra_tasks.setup import facts, plan, run
+from lyra_tasks.setup.draft import name_of
 from tests.conftest import PROJECTS
 
 SAMPLES = sorted(path.name for path in (PROJECTS / "init").iterdir())
@@ -121,7 +124,7 @@ def test_no_secret_of_a_compose_file_is_copied_and_services_agree_on_one(tmp_pat
         "  db:\n    image: postgres:16-alpine\n"
         "    environment:\n      POSTGRES_PASSWORD: hunter2\n      POSTGRES_USER: shop\n    env_file: .env\n"
     )
-    (tmp_path / ".env").write_text("PGADMIN_TOKEN=hunter2\n")
+    (tmp_path / ".env").write_text("PGADMIN_TOKEN=hunter2\nSMTP_PASS=hunter2\nMAIL_PWD=hunter2\nBYPASS_CACHE=1\n")
     text = next(file.text for file in plan.plan(facts.gather(tmp_path)).files if file.path == ".lyra.toml")
     assert "hunter2" not in text
     services = tomllib.loads(text)["services"]
@@ -130,6 +133,8 @@ def test_no_secret_of_a_compose_file_is_copied_and_services_agree_on_one(tmp_pat
     )  # fmt: skip
     assert password["secret"] is address["secret"] is True
     assert address["test_value"] == f"postgres://shop:{password['test_value']}@db:5432/shop"
+    assert services["db"]["environment"]["SMTP_PASS"]["secret"] is True
+    assert services["db"]["environment"]["BYPASS_CACHE"]["default"] == "1"
     assert services["db"]["user"] == "70:70"
 
 
@@ -236,10 +241,118 @@ def test_ignore_files_get_what_they_lack_and_keep_what_they_have(tmp_path: Path)
     assert (minutes / ".dockerignore").read_text() == "*\n!minutes\n"  # leaves both out already
 
 
+def test_an_ignore_file_keeps_every_byte_its_line_ends_its_mode_and_its_place(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM alpine\n")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "shared").write_bytes(b"caf\xe9.log\n*.tmp")  # git takes any bytes
+    (tmp_path / "shared").chmod(0o600)
+    (tmp_path / ".gitignore").symlink_to("shared")
+    (tmp_path / ".dockerignore").write_bytes(b"\xef\xbb\xbfnode_modules\r\n.git\r\n")
+    run.run(plan.plan(facts.gather(tmp_path)), tmp_path)
+    assert (tmp_path / "shared").read_bytes() == b"caf\xe9.log\n*.tmp\npromotion/\n"
+    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / ".gitignore").is_symlink()
+    assert (tmp_path / ".dockerignore").read_bytes() == (b"\xef\xbb\xbfnode_modules\r\n.git\r\n.lyra\r\npromotion\r\n")
+
+
 def test_the_history_stays_in_the_context_of_a_dockerfile_that_copies_it(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM alpine\nCOPY .git/HEAD /version\n")
     files = {file.path: file for file in plan.plan(facts.gather(tmp_path)).files}
     assert files[".dockerignore"].adds == (".lyra", "promotion")
+
+
+def test_what_compose_leaves_without_a_limit_or_a_name_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(
+        "services:\n"
+        "  web-app: {image: redis, mem_limit: -1, depends_on: [Web_App]}\n"
+        "  Web_App:\n    image: '${REGISTRY:-example.org${PORT:-:5000}}/r'\n    user: '${UID}'\n"
+        "    volumes: ['./a/site.conf:/etc/a.conf:ro', './b/site.conf:/etc/b.conf:ro', 'd:/x', 'd:/y']\n"
+        '    command: [sh, -c, "set -e\\nexec x"]\n'
+        "    env_file: app.env\n"
+        "  gone: {image: 'r:${TAG}'}\n"
+    )
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "site.conf").touch()
+    (tmp_path / "app.env.example").write_text("GREETING=hello\n")
+    (tmp_path / "app.env.production").write_text("GREETING=goodbye\n")
+    run.run(plan.plan(facts.gather(tmp_path)), tmp_path)
+    services = load(tmp_path).config.services
+    assert services.keys() == {"web-app", "web-app-2"}
+    assert services["web-app"].depends_on == ["web-app-2"]
+    assert services["web-app-2"].external == "example.org:5000/r"
+    assert services["web-app-2"].environment["GREETING"].default == "hello"
+    assert {each.path for each in services["web-app-2"].configs.values()} == {"/etc/a.conf", "/etc/b.conf"}
+    assert {each.path for each in services["web-app-2"].volumes.values()} == {"/x", "/y"}
+    said = "\n".join(todos(tmp_path))
+    for text in (
+        "-1 is no limit of memory that can be in force",
+        "its user is ${UID}, and nothing here says what UID is",
+        "its command has several lines",
+        "its image is r:${TAG}, and nothing here says what TAG is",
+    ):
+        assert text in said
+
+
+@pytest.mark.parametrize("text", ["services: {web: &w {environment: &e {A: 1, <<: *e}}}", "[" * 3000])
+def test_a_compose_file_that_holds_itself_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "compose.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"^compose\.yaml: holds itself"):
+        facts.gather(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for_and_a_name_that_cannot_be_written_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM alpine\n")
+    os.mkfifo(tmp_path / ".env")
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    (odd / "Dockerfile").write_text("FROM alpine\n")
+    found = facts.gather(tmp_path)
+    assert found.texts == {}
+    assert list(found.dockerfiles) == ["Dockerfile"]
+    run.run(plan.plan(found), tmp_path)
+    assert list(load(tmp_path).config.images) == [name_of(tmp_path.name)]
+
+
+def test_where_a_file_has_neither_modes_nor_a_second_name_it_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_words: object, **_more: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    for name in ("fchmod", "link"):  # as FAT answers
+        monkeypatch.setattr(os, name, refused)
+    made("brochure", tmp_path)
+    load(tmp_path / "brochure")
+    assert [path.name for path in (tmp_path / "brochure").glob(".lyra-init.*")] == []
+    (tmp_path / "brochure" / ".lyra.toml").unlink()
+    planned = plan.plan(facts.gather(tmp_path / "brochure"))
+    (tmp_path / "brochure" / ".lyra.toml").write_text("# by then\n")
+    with pytest.raises(PreconditionError, match="is there by now"):
+        run.run(planned, tmp_path / "brochure")
+    assert (tmp_path / "brochure" / ".lyra.toml").read_text() == "# by then\n"
+
+
+def test_a_volume_at_tmp_is_in_memory_as_it_is_in_every_container(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM eclipse-temurin:21\nVOLUME /tmp\nEXPOSE 8080\n")
+    (tmp_path / "compose.yaml").write_text("services:\n  app: {build: ., volumes: ['scratch:/tmp', '/data']}\n")
+    run.run(plan.plan(facts.gather(tmp_path)), tmp_path)
+    app = load(tmp_path).config.services["app"]
+    assert [each.path for each in app.volumes.values()] == ["/data"]
+    assert list(app.tmpfs) == ["/tmp"], "documented, since the image declares it"
+
+
+def test_what_a_dockerfile_declares_and_no_configuration_can_hold_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        'FROM alpine\nEXPOSE 80\nVOLUME /a /A here / /x:y\nHEALTHCHECK CMD ["sh", "-c", "a\\nb"]\n'
+    )
+    run.run(plan.plan(facts.gather(tmp_path)), tmp_path)
+    found = load(tmp_path).config
+    (service,) = found.services.values()
+    assert [each.path for each in service.volumes.values()] == ["/a", "/A"]
+    assert [test.tcp for test in found.tests] == ["http"]
+    assert service.healthcheck is None, "the image has its own"
+    assert sum("which is no place in a container" in each for each in todos(tmp_path)) == 3
 
 
 def test_a_tasks_file_of_ones_own_is_kept(tmp_path: Path) -> None:
@@ -269,8 +382,9 @@ def test_a_configuration_that_the_loader_refuses_is_not_written_and_nothing_else
         ),
         good.kept, good.todos, good.notes,
     )  # fmt: skip
-    with pytest.raises(ConfigurationError, match="nothing was written"):
+    with pytest.raises(ConfigurationError, match="nothing was written") as raised:
         run.run(bad, refused)
+    assert [each for each in raised.value.details if not each.startswith(".lyra.toml:")] == []
     assert contents(refused) == before
 
 
@@ -287,6 +401,14 @@ def test_a_compose_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path) -
         "services: {web: {build: ../outside}}", "services: {web: {image: a, ports: ['1-2:3-4', x], volumes: [[]]}}",
         "services: {web: {image: a, environment: 5, depends_on: 7, healthcheck: x, deploy: []}}",
         "services: {Web_1: {image: 'a b', ports: [70000, 80], environment: {A-B: c, OK: \"x\\ny\"}, command: \"'\"}}",
+        "services: {a: {image: r, mem_limit: -1, cpus: 0, pids_limit: -1}, b: {image: r, mem_limit: 4m, cpus: .inf}}",
+        "services: {a: {image: r, healthcheck: {test: 5}}, b: {image: r, healthcheck: {test: [CMD]}}}",
+        "services: {a: {image: r, healthcheck: {test: x, interval: 10, start_period: 0s, retries: 0}}}",
+        "services: {Web_App: {image: r}, web-app: {image: r}, WEB.APP: {image: r}, 日本: {image: r}, 数据: {image: r}}",
+        "services: {a: {image: r, command: [sh, -c, \"set -e\\nexec x\\n\"], healthcheck: {test: \"a\\nb\"}}}",
+        "services: {a: {image: '${REG}/r', user: '${UID}:${GID}'}}",
+        "services: {a: {image: r, configs: [c]}}\nconfigs: {c: {file: ../c.conf}}",
+        "services: {a: {image: r, volumes: ['d:/x', 'd:/y', 'D:/z', 'd:/x/']}}",
     ],
 )  # fmt: skip
 def test_whatever_a_compose_file_holds_what_is_written_is_valid(tmp_path: Path, text: str) -> None:

@@ -100,6 +100,8 @@ def test_nothing_is_said_while_the_configuration_is_broken(project: Path, tmp_pa
     (tmp_path / ".lyra.toml").write_text("schema = [")
     assert offered(tmp_path, "build", "--image", "") == []
     assert offered(tmp_path, "buil") == ["build"]
+    (tmp_path / ".lyra.toml").write_text("schema = 1\n")
+    assert offered(tmp_path, "diff", "") == sorted(offered(tmp_path, ""))
 
 
 def test_it_loads_nothing_of_weight_and_is_quick(project: Path) -> None:

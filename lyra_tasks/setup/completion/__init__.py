@@ -106,7 +106,7 @@ def _values(word: Word, option: str, folder: Path) -> list[str]:
         file = find(folder)
         document = tomllib.loads(file.read_text(encoding="utf-8"))
         return source(document, file.parent)
-    except (ConfigurationError, OSError, ValueError, TypeError, AttributeError):
+    except (ConfigurationError, OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
         return []  # a broken file is told by the next word, not while one types
 
 
