@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from invoke.collection import Collection
 from invoke.exceptions import Exit, ParseError
@@ -15,7 +16,7 @@ from invoke.program import Program
 
 import lyra_tasks
 from lyra_tasks import console
-from lyra_tasks.errors import InterruptedRunError, PreconditionError, UsageError, system_fault
+from lyra_tasks.errors import ConfigurationError, InterruptedRunError, PreconditionError, UsageError, system_fault
 
 _NOBODY_READS = 128 + signal.SIGPIPE  # as a shell tells it
 _COLLECT_AFTER = 50_000  # objects; what is imported is made of many, of which none is garbage
@@ -59,6 +60,13 @@ class LyraProgram(Program):
         near = get_close_matches(unknown, list(self.collection.task_names), 1)
         return f"did you mean {near[0]}? " if near else ""
 
+    def print_columns(self, pairs: Any) -> None:
+        try:
+            super().print_columns(pairs)
+        except ValueError:  # a terminal that is narrower than the names alone
+            for name, text in pairs:
+                console.say(f"  {name}\n    {text}")
+
     def parse_cleanup(self) -> None:
         if self.args.complete.value:
             from lyra_tasks.tasks.complete import offer
@@ -79,17 +87,29 @@ class LyraProgram(Program):
 
 def main() -> None:
     """The entry point of `lyra`, and of `./inv` where a `tasks.py` is in reach."""
-    namespace = None if _has_tasks(Path.cwd()) else Collection.from_module(sys.modules["lyra_tasks"])
+    namespace = None if _has_tasks(_here()) else Collection.from_module(sys.modules["lyra_tasks"])
     _run(LyraProgram(version=lyra_tasks.__version__, name="Lyra", binary="lyra", namespace=namespace))
 
 
 def inv() -> None:
-    """The entry point of `./inv`: works in the caller's project, or in the one `./inv` belongs to."""
+    """The entry point of `./inv`: works in the caller's project, or in the one `./inv` belongs to.
+
+    `init` makes the caller's folder one.
+    """
     home = os.environ.get("LYRA_INV_HOME")
-    here = Path.cwd()
-    if home and not any((folder / ".lyra.toml").is_file() for folder in (here, *here.parents)):
+    here = _here()
+    known = any((folder / ".lyra.toml").is_file() for folder in (here, *here.parents))
+    if home and not known and "init" not in sys.argv[1:]:
         os.chdir(home)
     main()
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        console.error("the working directory no longer exists", "change to the project")
+        sys.exit(ConfigurationError.exit_code)
 
 
 def _run(program: Program) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -126,6 +131,32 @@ def test_listing_the_words_loads_nothing_of_weight(tmp_path: Path) -> None:
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines()}
     assert "invoke" in loaded
     assert loaded & {"docker", "python_on_whales", "pydantic", "rich", "requests", "isal"} == set()
+
+
+@pytest.mark.parametrize("words", [("--list",), ("build", "--help")])
+def test_a_terminal_that_is_narrower_than_the_names_shows_all_of_them(tmp_path: Path, words: tuple[str, ...]) -> None:
+    end, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 12, 0, 0))
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.Popen([*LYRA, *words], cwd=tmp_path, env=environment, stdout=terminal, stderr=subprocess.PIPE)
+    os.close(terminal)
+    seen = b""
+    with suppress(OSError):  # how Linux tells that nobody has the other end any more
+        while data := os.read(end, 1 << 16):
+            seen += data
+    os.close(end)
+    assert done.communicate()[1] == b""
+    assert done.returncode == 0
+    assert b"promote" in seen if "--list" in words else b"--no-cache" in seen
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'rmdir "$PWD" && exec "$@"'
+    result = run(gone, "sh", "-c", script, "sh", *LYRA, "status")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: the working directory no longer exists")
 
 
 @pytest.mark.parametrize("words", [("--list",), ("config.schema",)])
