@@ -74,8 +74,9 @@ def gather(work: Workspace, only: Sequence[str], conduct: Conduct, *, dry: bool 
 
     A `dry` one starts nothing, not even to try what the engine runs: it is planned as if it ran every platform.
     """
-    config, engine = work.config, work.engine.facts
-    tests = _chosen(config.tests, only)
+    config = work.config
+    tests = _chosen(config.tests, only)  # before an engine is asked, or even started
+    engine = work.engine.facts
     records = require_current(image_states(work.images, work.engine, current_inputs(work)))
     rounds = _rounds(work, dry=dry)
     partial = bool(only)
