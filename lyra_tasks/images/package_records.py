@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal, TypeGuard
 
 from lyra_tasks.records.store import Record
 
@@ -65,9 +65,14 @@ def module(data: bytes) -> list[Package]:
     if not isinstance(document, dict):
         return []
     name, version, stated = (document.get(key) for key in ("name", "version", "license"))
-    if not (isinstance(name, str) and isinstance(version, str) and name and version):
+    if not (_is_line(name) and _is_line(version)):
         return []
-    return [Package(kind="npm", name=name, version=version, license=stated if isinstance(stated, str) else "")]
+    return [Package(kind="npm", name=name, version=version, license=stated if _is_line(stated) else "")]
+
+
+def _is_line(value: Any) -> TypeGuard[str]:
+    """Whether a value of a JSON document is text that can be written down: it may hold half a character."""
+    return isinstance(value, str) and bool(value) and value.isprintable()
 
 
 def release(data: bytes) -> Release:
