@@ -110,11 +110,16 @@ outside() { # FILE: its absolute path; a file of trust that came with the bundle
     printf '%s\n' "$path"
 }
 
+has_sums() {
+    [ -f SHA256SUMS ] && [ ! -L SHA256SUMS ] || fail 6 corrupt "SHA256SUMS is missing beside this script"
+}
+
 signature() {
     if [ -z "$signer" ]; then
         say "the signature is not checked: --allowed-signers FILE --signer NAME would"
         return
     fi
+    has_sums
     [ -f SHA256SUMS.sig ] && [ ! -L SHA256SUMS.sig ] || fail 60 refused "the bundle is not signed"
     set -- -f "$allowed_signers" -I "$signer" -n lyra-promotion -s SHA256SUMS.sig
     [ -z "$revoked" ] || set -- "$@" -r "$revoked"
@@ -144,7 +149,7 @@ walk() { # FOLDER: every name below it, a line each
 }
 
 files() {
-    [ -f SHA256SUMS ] && [ ! -L SHA256SUMS ] || fail 6 corrupt "SHA256SUMS is missing beside this script"
+    has_sums
     listed=$newline problems=''
     while IFS= read -r line || [ -n "$line" ]; do
         sum=${line%%  *} name=${line#*  }
@@ -181,6 +186,7 @@ END
 engine() {
     answer=$(docker version --format '{{.Server.Version}} {{.Server.Os}}/{{.Server.Arch}}' 2>&1 </dev/null) ||
         fail 3 engine "it does not answer: $answer"
+    answer=${answer##*"$newline"} # what docker warns of stands before
     found=${answer%% *} system=${answer##* }
     fits=no
     for platform in $platforms; do

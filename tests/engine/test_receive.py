@@ -158,6 +158,11 @@ def test_what_was_promoted_is_loaded_and_compared_and_the_second_time_it_is_ther
     assert again.code == 0, again.text
     assert "tiny/web:1.10.0 is there already" in again.out
     assert "loading" not in again.out
+    (node.place / ".docker").mkdir()
+    (node.place / ".docker/config.json").write_text("{")
+    warned = node.receive(bundle)
+    shutil.rmtree(node.place / ".docker")
+    assert warned.code == 0, "docker warns of its configuration on every call"
 
 
 def test_what_is_to_be_configured_is_said(node: Node, bundles: list[Path]) -> None:
