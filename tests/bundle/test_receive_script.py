@@ -88,6 +88,19 @@ def test_the_script_is_told_what_it_needs() -> None:
     assert "example/web" not in SCRIPT
 
 
+def test_a_layer_of_several_images_takes_room_once() -> None:
+    (image,) = MANIFEST.images
+    own = ImageLayer(media_type="x", digest=DIGESTS[3], size=90, unpacked_size=300)
+    twice = {"layers": [*image.layers, own, own], "diff_ids": [DIGESTS[2]] * 3}
+    door = image.model_copy(update={"name": "door", "file": "images/door.tar", **twice})
+    arm = image.model_copy(update={"platform": "linux/arm64", "file": "images/web-arm64.tar"})
+    script = receive_script(MANIFEST.model_copy(update={"images": [image, door, arm]}))
+    lines = [line.split() for line in script.splitlines() if line.startswith("images/")]
+    assert [(name, int(needed)) for name, _, needed, *_ in lines] == [
+        (image.file, 1000 + 3000), ("images/door.tar", 1000 + 300), ("images/web-arm64.tar", 1000 + 3000)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("system", ["linux/amd64", "linux/arm64"])
 def test_of_several_platforms_a_node_takes_the_images_for_its_own(shell: list[str], system: str) -> None:
     (image,) = MANIFEST.images
