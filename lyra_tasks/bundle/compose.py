@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 from lyra_tasks.bundle.subject import PromotedService
-from lyra_tasks.config.models import Healthcheck
+from lyra_tasks.config.deployment import config_path, object_name
+from lyra_tasks.config.models import ConfigFile, Healthcheck, SecretFile
 from lyra_tasks.config.ports import number
 
 _HEAD = """\
@@ -37,24 +37,19 @@ def compose_document(project: str, services: Sequence[PromotedService], platform
     if any(each.service.egress for each in services):
         document["networks"]["out"] = {}
     parts: dict[str, dict[str, Any]] = {
-        "volumes": {f"{each.name}-{key}": {} for each in services for key in each.service.volumes},
+        "volumes": {object_name(each.name, key): {} for each in services for key in each.service.volumes},
         "configs": {
-            f"{each.name}-{key}": {"file": f"./{config_path(each.name, key, file.source)}"}
+            object_name(each.name, key): {"file": f"./{config_path(each.name, key, file.source)}"}
             for each in services
             for key, file in each.service.configs.items()
         },
         "secrets": {
-            f"{each.name}-{key}": {"file": _required(each.secret_variable(key), f"path of the file with {key}")}
+            object_name(each.name, key): {"file": _required(each.secret_variable(key), f"path of the file with {key}")}
             for each in services
             for key in each.service.secrets
         },
     }
     return document | {key: value for key, value in parts.items() if value}
-
-
-def config_path(service: str, key: str, source: str) -> str:
-    """Where a config file lies, below `deploy/`; it keeps its ending."""
-    return f"configs/{service}/{key}{PurePosixPath(source).suffix}"
 
 
 def _service(each: PromotedService, names: dict[str, PromotedService], platform: str | None) -> dict[str, Any]:
@@ -78,9 +73,9 @@ def _service(each: PromotedService, names: dict[str, PromotedService], platform:
         "depends_on": {
             other: {"condition": _condition(names[other])} for other in service.depends_on if other in names
         },
-        "volumes": [f"{each.name}-{key}:{volume.path}" for key, volume in service.volumes.items()],
-        "configs": [{"source": f"{each.name}-{key}", "target": file.path} for key, file in service.configs.items()],
-        "secrets": [{"source": f"{each.name}-{key}", "target": file.path} for key, file in service.secrets.items()],
+        "volumes": [f"{object_name(each.name, key)}:{volume.path}" for key, volume in service.volumes.items()],
+        "configs": _mounted(each, service.configs),
+        "secrets": _mounted(each, service.secrets),
         "healthcheck": _healthcheck(service.healthcheck),
     }
     hardening = {
@@ -100,6 +95,10 @@ def _service(each: PromotedService, names: dict[str, PromotedService], platform:
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
     }
     return {key: value for key, value in (described | hardening).items() if value not in (None, "", [], {})}
+
+
+def _mounted(each: PromotedService, files: Mapping[str, ConfigFile] | Mapping[str, SecretFile]) -> list[dict[str, str]]:
+    return [{"source": object_name(each.name, key), "target": file.path} for key, file in files.items()]
 
 
 def _environment(each: PromotedService) -> dict[str, str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lyra_tasks.bundle.compose import config_path
 from lyra_tasks.bundle.subject import PromotedService
+from lyra_tasks.config.deployment import config_path
 from lyra_tasks.config.ports import number, protocol
 
 SCHEMA = "lyra.environment/1"

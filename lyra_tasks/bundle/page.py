@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from lyra_tasks import console
 from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.compose import config_path
 from lyra_tasks.bundle.difference import Change, Difference, short
 from lyra_tasks.bundle.environment import variables
 from lyra_tasks.bundle.manifest import Manifest
 from lyra_tasks.bundle.signature import NAMESPACE
 from lyra_tasks.bundle.subject import PromotedService
+from lyra_tasks.config.deployment import config_path
 from lyra_tasks.config.models import Deviation
 from lyra_tasks.config.units import format_size
 from lyra_tasks.records.evidence import Evidence, RuleResult

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lyra_tasks.config import deployment
 from lyra_tasks.config.models import Configuration, Service
 from lyra_tasks.config.services import RunningShape, running_shape
 
@@ -24,18 +25,13 @@ class PromotedService:
         """The service merged with its image."""
         return running_shape(self.service, self.image_config)
 
-    @property
-    def prefix(self) -> str:
-        """The beginning of the names of variables about this service: `WEB_` for `web`."""
-        return f"{self.name.upper().replace('-', '_').replace('.', '_')}_"
-
     def publish_variable(self, port: str) -> str:
         """The variable that says where a port is published on Proxima."""
-        return f"{self.prefix}{port.upper().replace('-', '_').replace('.', '_')}_PUBLISH"
+        return deployment.publish_variable(self.name, port)
 
     def secret_variable(self, secret: str) -> str:
         """The variable that names the file holding a secret on Proxima."""
-        return f"{self.prefix}{secret.upper().replace('-', '_').replace('.', '_')}_FILE"
+        return deployment.secret_variable(self.name, secret)
 
 
 def promoted_services(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lyra_tasks.bundle.manifest import Manifest
+from lyra_tasks.config.deployment import publish_variable, secret_variable
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine.connect import version_numbers
 from lyra_tasks.engine.sandbox.suites import suite_like
@@ -61,13 +62,12 @@ def plan(config: Configuration, facts: RehearsalFacts, values: Mapping[str, Mapp
     secret_files = {}
     number = _FIRST_PORT
     for name, service in services.items():
-        prefix = _word(name)
         for key in service.secrets:
-            variable = f"{prefix}_{_word(key)}_FILE"
+            variable = secret_variable(name, key)
             answers[variable] = f"{{secrets}}/{variable}"
             secret_files[variable] = facts.users.get(name, "")
         for port in service.ports:
-            answers[f"{prefix}_{_word(port)}_PUBLISH"] = f"{{address}}:{number}"
+            answers[publish_variable(name, port)] = f"{{address}}:{number}"
             number += 1
     return RehearsalPlan(
         facts=facts,
@@ -91,7 +91,3 @@ def filled(plan: RehearsalPlan, address: str, secrets: Path) -> str:
 
 def _ours(plan: RehearsalPlan, key: str) -> bool:
     return key in plan.secret_files or key.endswith("_PUBLISH")
-
-
-def _word(name: str) -> str:
-    return name.upper().replace("-", "_").replace(".", "_")
