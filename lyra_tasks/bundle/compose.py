@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lyra_tasks.bundle.subject import PromotedService
-from lyra_tasks.config.deployment import config_path, object_name
+from lyra_tasks.config.deployment import config_path, object_name, stands_as_default
 from lyra_tasks.config.models import ConfigFile, Healthcheck, SecretFile
-from lyra_tasks.config.ports import number
 
 _HEAD = """\
 # Written by lyra-tasks; PROMOTION.md says what every variable means. Copy .env.example to .env and fill it in.
@@ -39,7 +38,7 @@ def compose_document(project: str, services: Sequence[PromotedService], platform
     parts: dict[str, dict[str, Any]] = {
         "volumes": {object_name(each.name, key): {} for each in services for key in each.service.volumes},
         "configs": {
-            object_name(each.name, key): {"file": f"./{config_path(each.name, key, file.source)}"}
+            object_name(each.name, key): {"file": _literal(f"./{config_path(each.name, key, file.source)}")}
             for each in services
             for key, file in each.service.configs.items()
         },
@@ -62,18 +61,15 @@ def _service(each: PromotedService, names: dict[str, PromotedService], platform:
         "entrypoint": _escaped(service.entrypoint),
         "command": _escaped(service.command),
         "user": service.user,
-        "working_dir": service.working_dir,
+        "working_dir": _literal(service.working_dir),
         "stop_signal": service.stop_signal,
         "environment": _environment(each),
-        "ports": [
-            f"${{{each.publish_variable(name)}:-127.0.0.1:{number(port)}}}:{port}"
-            for name, port in service.ports.items()
-        ],
+        "ports": [f"{_published(each, name)}:{port}" for name, port in service.ports.items()],
         "networks": networks,
         "depends_on": {
             other: {"condition": _condition(names[other])} for other in service.depends_on if other in names
         },
-        "volumes": [f"{object_name(each.name, key)}:{volume.path}" for key, volume in service.volumes.items()],
+        "volumes": [f"{object_name(each.name, key)}:{_literal(one.path)}" for key, one in service.volumes.items()],
         "configs": _mounted(each, service.configs),
         "secrets": _mounted(each, service.secrets),
         "healthcheck": _healthcheck(service.healthcheck),
@@ -91,20 +87,30 @@ def _service(each: PromotedService, names: dict[str, PromotedService], platform:
         "memswap_limit": shape.memory,
         "pids_limit": service.limits.pids,
         "ulimits": {"nofile": {"soft": 1024, "hard": 1024}, "core": 0},
-        "tmpfs": [f"{path}:rw,noexec,nosuid,nodev,size={size},mode=1777" for path, size in sorted(shape.tmpfs.items())],
+        "tmpfs": [
+            f"{_literal(path)}:rw,noexec,nosuid,nodev,size={size},mode=1777"
+            for path, size in sorted(shape.tmpfs.items())
+        ],
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
     }
     return {key: value for key, value in (described | hardening).items() if value not in (None, "", [], {})}
 
 
+def _published(each: PromotedService, port: str) -> str:
+    variable, place = each.publish_variable(port), each.places[port]
+    return f"${{{variable}:-{place}}}" if place else _required(variable, f"where {each.name} publishes its port {port}")
+
+
 def _mounted(each: PromotedService, files: Mapping[str, ConfigFile] | Mapping[str, SecretFile]) -> list[dict[str, str]]:
-    return [{"source": object_name(each.name, key), "target": file.path} for key, file in files.items()]
+    return [{"source": object_name(each.name, key), "target": _literal(file.path)} for key, file in files.items()]
 
 
 def _environment(each: PromotedService) -> dict[str, str]:
     values = {}
     for name, variable in each.service.environment.items():
-        if variable.default is not None:
+        if variable.default is not None and not stands_as_default(variable.default):
+            values[name] = f"${{{name}?its default stands in .env.example}}"
+        elif variable.default is not None:
             values[name] = f"${{{name}-{_literal(variable.default)}}}"
         elif variable.secret or variable.required:
             values[name] = _required(name, variable.description or "required")

@@ -210,6 +210,14 @@ CASES: list[tuple[str, str, str]] = [
         '10: services.web.volumes.data.path: "/data" is taken by services.web.tmpfs."/data"; choose another path',
     ),
     (
+        "two defaults of which one has to stand in .env for all",
+        IMAGE
+        + '[services.a]\nimage = "web"\n[services.a.environment]\nX = { default = "a}b" }\n'
+        + '[services.b]\nimage = "web"\n[services.b.environment]\nX = { default = "c" }\n',
+        "9: services.a.environment.X.default: stands in .env for all services, for its braces, and services.b has "
+        "another; give both the same",
+    ),
+    (
         "two volumes of one name on Proxima",
         IMAGE
         + '[services.a]\nimage = "web"\n[services.a.volumes.b-c]\npath = "/x"\n'

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lyra_tasks.bundle.environment import quoted
 from lyra_tasks.bundle.manifest import Manifest
-from lyra_tasks.config.deployment import publish_variable, secret_variable
-from lyra_tasks.config.models import Configuration
+from lyra_tasks.config.deployment import publish_variable, secret_variable, stands_as_default
+from lyra_tasks.config.models import Configuration, EnvironmentVariable
 from lyra_tasks.engine.connect import version_numbers
 from lyra_tasks.engine.sandbox.suites import suite_like
 
@@ -52,12 +53,11 @@ def plan(config: Configuration, facts: RehearsalFacts, values: Mapping[str, Mapp
     """Plan a rehearsal; `values` are those that tests give to the services' variables."""
     known = {match[1] for match in _OPEN.finditer(facts.example)}
     services = {name: service for name, service in config.services.items() if service.promoted}
-    # what has a default is left to it, as an operator would: two services may have different ones
     answers = {
         key: values[name][key]
         for name, service in services.items()
         for key, variable in service.environment.items()
-        if key in known & values[name].keys() and (variable.default is None or variable.test_value is not None)
+        if key in known & values[name].keys() and not _left_to_default(variable)
     }
     secret_files = {}
     number = _FIRST_PORT
@@ -84,9 +84,13 @@ def filled(plan: RehearsalPlan, address: str, secrets: Path) -> str:
     lines = []
     for key, value in sorted(plan.answers.items()):
         text = value.replace("{address}", address).replace("{secrets}", str(secrets)) if _ours(plan, key) else value
-        quoted = text.replace("\\", "\\\\").replace("'", "\\'")
-        lines.append(f"{key}='{quoted}'\n")
+        lines.append(f"{key}={quoted(text)}\n")
     return "".join(lines)
+
+
+def _left_to_default(variable: EnvironmentVariable) -> bool:
+    """What has a default is left to it, as an operator would: two services may have different ones."""
+    return variable.default is not None and variable.test_value is None and stands_as_default(variable.default)
 
 
 def _ours(plan: RehearsalPlan, key: str) -> bool:
