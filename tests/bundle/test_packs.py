@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import tarfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -204,6 +205,15 @@ def test_a_key_that_is_there_twice_is_refused(pack: Path) -> None:
     (pack / layout.PACK).write_text(text.replace("{\n", '{\n  "version": "3.0.0",\n', 1))
     write_checksums(pack)
     assert "the key 'version' is there twice" in refusal(pack)
+
+
+def test_a_key_that_is_there_twice_among_very_many_is_refused_at_once(pack: Path) -> None:
+    keys = "".join(f'"{number}":0,' for number in range(300_000))
+    (pack / layout.PACK).write_text("{" + keys + '"0":0}')
+    write_checksums(pack)
+    began = time.monotonic()
+    assert "the key '0' is there twice" in refusal(pack)
+    assert time.monotonic() - began < 10
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
