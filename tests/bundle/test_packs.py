@@ -266,6 +266,9 @@ def test_files_that_are_too_large_or_too_many_to_be_believed_are_refused(
     assert "manifest.json: is larger than 16 MiB" in refusal(bundle)
     monkeypatch.setattr("lyra_tasks.bundle.checksums._MAX_FILES", 5)
     assert "holds more than 5 files" in refusal(bundle)
+    monkeypatch.undo()
+    (bundle / "/".join(["a"] * 101)).mkdir(parents=True)
+    assert "has folders more than 100 deep" in refusal(bundle)
 
 
 def test_an_archive_alone_is_whole_or_refused(made: Path, pack: Path, tmp_path: Path) -> None:
