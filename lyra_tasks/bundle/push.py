@@ -13,6 +13,7 @@ from typing import IO
 
 from lyra_tasks import console
 from lyra_tasks.bundle.manifest import BundledImage, Manifest
+from lyra_tasks.bundle.verify import verify
 from lyra_tasks.engine.distribution import Repository, repository
 from lyra_tasks.errors import BundleError, ImmutableError, UsageError
 from lyra_tasks.images import documents
@@ -53,8 +54,10 @@ def destination(text: str) -> Destination:
 def run(folder: Path, manifest: Manifest, to: Destination) -> tuple[Pushed, ...]:
     """Push all images of the bundle in `folder`; what the registry holds already is not sent again.
 
-    ImmutableError if this version is there with another digest; then nothing of that image is changed.
+    BundleError if the bundle is not as it was promoted, before anything is sent. ImmutableError if this version is
+    there with another digest; then nothing of that image is changed.
     """
+    verify(folder)
     by_name = groupby(sorted(manifest.images, key=lambda image: image.name), key=lambda image: image.name)
     return tuple(each for _, images in by_name for each in _push(folder, list(images), to))
 
