@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 import time
@@ -192,6 +194,8 @@ def rewritten(pack: Path, change: Callable[[dict[str, Any]], object]) -> str:
         (lambda pack: pack["images"][1].update(parts=900), ".tar.0"),
         (lambda pack: pack["documents"].update(file="../documents.tar.gz"), "documents.file"),
         (lambda pack: pack["documents"].update(unpacked_size=1000), "unpacks to more than the 1000 bytes"),
+        (lambda pack: pack["documents"].update(size=1), "documents.tar.gz: the pack gives it another digest or size"),
+        (lambda pack: pack["documents"].update(sha256="0" * 64), "the pack gives it another digest or size"),
     ],
 )  # fmt: skip
 def test_a_pack_that_lies_about_itself_is_refused_though_the_sums_agree(
@@ -248,7 +252,8 @@ def test_what_does_not_belong_into_the_documents_is_named(
     data = gzip.compress(buffer.getvalue())
     (pack / layout.DOCUMENTS).write_bytes(data)
     before = {path for path in tmp_path.rglob("*") if pack not in path.parents}
-    assert said in rewritten(pack, lambda document: document["documents"].update(unpacked_size=10**7))
+    facts = {"unpacked_size": 10**7, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assert said in rewritten(pack, lambda document: document["documents"].update(facts))
     assert {path for path in tmp_path.rglob("*") if pack not in path.parents} == before, "something was written"
 
 
@@ -303,3 +308,15 @@ def test_a_pack_of_a_bundle_and_its_check_do_not_depend_on_where_it_is_split(mad
         for image in read_manifest(made).images:
             parts = sorted((pack / layout.IMAGES).glob(f"{Path(image.file).name}*"))
             assert b"".join(part.read_bytes() for part in parts) == (made / image.file).read_bytes()
+
+
+def test_of_a_part_alone_nothing_is_told_that_was_not_checked(pack: Path) -> None:
+    part = next((pack / layout.IMAGES).glob("*.tar.001"))
+    assert verify_any(part).kind == "part"
+    text = (pack / layout.PACK).read_text()
+    (pack / layout.PACK).write_text(text.replace('"version": "1.0.0"', '"version": "9.0.0"'))
+    assert "pack.json: changed" in refusal(part)
+    (pack / layout.PACK).write_text(text)
+    part.unlink()
+    os.mkfifo(part)
+    assert "tar.001: changed" in refusal(part)
