@@ -19,7 +19,7 @@ import pytest
 
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.checksums import write_checksums
-from lyra_tasks.bundle.manifest import BundledImage, ImageLayer, Manifest
+from lyra_tasks.bundle.manifest import BundledImage, BundleEntry, BundleIndex, ImageLayer, Manifest, write_document
 from lyra_tasks.bundle.packs.facts import gather
 from lyra_tasks.bundle.packs.plan import PackFacts, plan
 from lyra_tasks.bundle.packs.run import fill
@@ -291,11 +291,20 @@ def test_an_archive_alone_is_whole_or_refused(made: Path, pack: Path, tmp_path: 
 def test_what_cannot_be_packed_is_said_before_anything_is_made(made: Path, tmp_path: Path) -> None:
     bundles = tmp_path / "shop"
     shutil.copytree(made, bundles / "1.0.0")
+    (bundles / "1.0.0/deploy/configs").mkdir()
+    (bundles / "1.0.0/deploy/configs/geo.db").write_bytes(bytes(70_000))
+    manifest = read_manifest(made)
+    entry = {key: getattr(manifest, key) for key in ("version", "created", "set_digest", "is_snapshot")}
+    index = BundleIndex(project="shop", versions=[BundleEntry(commit=manifest.source.commit, **entry)])
+    write_document(bundles / layout.INDEX, index)
+    gather(bundles, "1.0.0", to=str(tmp_path), since="", split="")
     for to, version, split, said in (
         ("", "1.0.0", "", "--to names the folder"),
         (str(tmp_path / "missing"), "1.0.0", "", "no such folder"),
         (str(bundles / "1.0.0"), "1.0.0", "", "is among the bundles"),
         (str(tmp_path), "9.0.0", "", "there is no bundle of version '9.0.0'"),
+        (str(tmp_path), "1.0.0", "63k", "a part has at least 64k"),
+        (str(tmp_path), "1.0.0", "64k", "deploy/configs/geo.db is larger, and travels as it is"),
     ):
         with pytest.raises(UsageError, match=said):
             gather(bundles, version, to=to, since="", split=split)

@@ -26,6 +26,7 @@ from lyra_tasks.bundle.verify import FileResult, verify
 from lyra_tasks.errors import ImmutableError, PreconditionError
 from lyra_tasks.files import write_file
 from lyra_tasks.images.parts import PartsWriter
+from lyra_tasks.images.tarball import SECTOR
 from lyra_tasks.images.thin import copy_without
 from lyra_tasks.run import locked
 
@@ -110,9 +111,8 @@ def _archive(plan: PackPlan, each: PlannedThin, stage: Path) -> PackedArchive:
 
 def _documents(plan: PackPlan, files: dict[str, Path], stage: Path) -> PackedDocuments:
     epoch = int(datetime.fromisoformat(plan.facts.manifest.created).timestamp())
-    with PartsWriter(stage / layout.DOCUMENTS, _split(plan, sum(path.stat().st_size for path in files.values()))) as (
-        target
-    ):
+    most = sum(path.stat().st_size + 2 * SECTOR for path in files.values())
+    with PartsWriter(stage / layout.DOCUMENTS, _split(plan, most)) as target:
         unpacked = write_documents(files, target, epoch)
     return PackedDocuments(sha256=target.sha256, size=target.size, parts=target.parts, unpacked_size=unpacked)
 
