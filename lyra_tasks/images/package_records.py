@@ -11,6 +11,10 @@ from lyra_tasks.records.store import Record
 Kind = Literal["deb", "apk", "pypi", "npm"]
 
 
+# an image is seldom asked to finish what a package's scripts left to do; its files are there
+_THERE = (["installed"], ["triggers-pending"], ["triggers-awaited"], ["half-configured"], ["unpacked"])
+
+
 class Package(Record):
     """An installed package; `arch` and `license` are empty where the record does not say."""
 
@@ -30,11 +34,11 @@ class Release(Record):
 
 
 def dpkg(data: bytes) -> list[Package]:
-    """Debian's `status`, or one of `status.d`: what is installed, not what was removed and left its configuration."""
+    """Debian's `status`, or one of `status.d`: what is there, not what was removed and left its configuration."""
     return [
         Package(kind="deb", name=each["Package"], version=each["Version"], arch=each.get("Architecture", ""))
         for each in _stanzas(data, ": ")
-        if each.get("Package") and each.get("Version") and each.get("Status", "installed").split()[-1:] == ["installed"]
+        if each.get("Package") and each.get("Version") and each.get("Status", "installed").split()[-1:] in _THERE
     ]
 
 

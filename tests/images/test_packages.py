@@ -91,6 +91,16 @@ def test_a_record_that_cannot_be_read_says_nothing(data: bytes) -> None:
     assert names(layer(dict.fromkeys(files, data))) == []
 
 
+@pytest.mark.parametrize(
+    ("state", "there"),
+    [("installed", True), ("triggers-pending", True), ("triggers-awaited", True), ("half-configured", True),
+     ("unpacked", True), ("half-installed", False), ("config-files", False), ("not-installed", False)],
+)  # fmt: skip
+def test_a_package_whose_files_are_there_is_there(state: str, there: bool) -> None:
+    status = b"Package: man-db\nVersion: 1\nStatus: install ok " + state.encode() + b"\n"
+    assert names(layer({"var/lib/dpkg/status": status})) == ["man-db"] * there
+
+
 def test_a_package_in_several_places_is_one_with_several_places() -> None:
     places = [f"{folder}/node_modules/a/package.json" for folder in ("app", "lib")]
     ((_, found),) = packages_of(held(layer(dict.fromkeys(places, npm("a"))))).items()
