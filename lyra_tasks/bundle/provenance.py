@@ -45,8 +45,8 @@ def test_result(plan: PromotionPlan, images: Sequence[BundledImage]) -> dict[str
     predicate = {
         "result": "PASSED" if evidence.passed else "FAILED",
         "configuration": [effective],
-        "passedTests": [check.name for check in evidence.checks if check.outcome == "passed"],
-        "failedTests": [check.name for check in evidence.checks if check.outcome != "passed"],
+        "passedTests": [check.title for check in evidence.checks if check.outcome == "passed"],
+        "failedTests": [check.title for check in evidence.checks if check.outcome != "passed"],
     }
     return _statement(images, TEST_RESULT, predicate)
 

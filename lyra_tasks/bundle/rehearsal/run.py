@@ -68,7 +68,7 @@ def run(plan: RehearsalPlan, work: Workspace, checks: Checks) -> Rehearsal:
             _sweep(state)
     work.journal.append(
         work.run, "rehearsed", version=result.version, engine=result.engine, store=result.store,
-        passed=result.passed, checks={check.name: check.outcome for check in result.checks},
+        passed=result.passed, checks={check.title: check.outcome for check in result.checks},
     )  # fmt: skip
     return result
 
