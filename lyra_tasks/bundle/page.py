@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 
 from lyra_tasks import console
@@ -106,15 +107,16 @@ go back to an older version without `--allow-older`. It ends with 0 when everyth
 def _trust(signer: str) -> str:
     if not signer:
         return "This bundle is not signed: the checksums find damage, and no intent.\n"
+    name = shlex.quote(signer)
     return f"""The bundle is signed by `{signer}`. Whom to trust must be known from elsewhere: a file ALLOWED_SIGNERS in
 the format of `ssh-keygen`, never one that came with the bundle. The script itself can be trusted only after
 
 ```
-ssh-keygen -Y verify -f ALLOWED_SIGNERS -I {signer} -n {NAMESPACE} -s {layout.SIGNATURE} < {layout.CHECKSUMS}
+ssh-keygen -Y verify -f ALLOWED_SIGNERS -I {name} -n {NAMESPACE} -s {layout.SIGNATURE} < {layout.CHECKSUMS}
 sha256sum --check --quiet {layout.CHECKSUMS}
 ```
 
-by hand; from then on `sh {layout.RECEIVE} --allowed-signers ALLOWED_SIGNERS --signer {signer}` checks it too.
+by hand; from then on `sh {layout.RECEIVE} --allowed-signers ALLOWED_SIGNERS --signer {name}` checks it too.
 """
 
 
@@ -161,7 +163,8 @@ def _service(each: PromotedService) -> str:
             ("volume", "size", "owner", "back up", "description"),
             [
                 (f"`{volume.path}`", format_size(volume.size), volume.owner,
-                 f"`docker compose cp {each.name}:{volume.path} - > {each.name}-{key}.tar`", volume.description)
+                 f"`docker compose cp {shlex.quote(f'{each.name}:{volume.path}')} - > {each.name}-{key}.tar`",
+                 volume.description)
                 for key, volume in service.volumes.items()
             ],
         ),
