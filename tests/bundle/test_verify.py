@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.checksums import write_checksums
+from lyra_tasks.bundle.checksums import inventory, write_checksums
 from lyra_tasks.bundle.manifest import (
     BundledImage,
     BundledService,
@@ -194,6 +194,16 @@ def test_everything_that_is_wrong_is_named_at_once(bundle: Path) -> None:
     assert [line.partition(":")[0] for line in error.value.details] == sorted(
         [ARCHIVES[0], layout.COMPOSE, layout.SUMMARY, "extra"]
     )
+
+
+def test_a_bundle_that_goes_while_it_is_read_is_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dropped(path: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
+        found = inventory(path)
+        path.rename(path.with_name("aside"))
+        return found
+
+    monkeypatch.setattr("lyra_tasks.bundle.verify.inventory", dropped)
+    refused(bundle, "went away while it was read")
 
 
 def test_a_signature_is_not_an_extra_file(bundle: Path) -> None:

@@ -19,6 +19,7 @@ from lyra_tasks.bundle.packs.document import Pack, PackedArchive, PackedDocument
 from lyra_tasks.bundle.packs.documents import write_documents
 from lyra_tasks.bundle.packs.plan import PackPlan, PlannedThin, plain
 from lyra_tasks.bundle.packs.verify import verify_pack
+from lyra_tasks.bundle.read import reading
 from lyra_tasks.bundle.reception import receive_script
 from lyra_tasks.bundle.signature import sign, signing_key
 from lyra_tasks.bundle.staging import publish, require_room, staging
@@ -58,7 +59,7 @@ def run(plan: PackPlan, work: Workspace) -> Packing:
         verify(plan.facts.bundle)
         require_room(plan.facts.to, plan.needed, folder.name)
         with staging(folder, "bundle.pack", sweep=f"{folder.name}*") as stage:
-            with _large_files(plan):
+            with _large_files(plan), reading(plan.facts.bundle):
                 pack = fill(plan, stage)
             write_checksums(stage)
             if key:
