@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import shutil
 import tarfile
 import time
@@ -329,3 +330,14 @@ def test_of_a_part_alone_nothing_is_told_that_was_not_checked(pack: Path) -> Non
     part.unlink()
     os.mkfifo(part)
     assert "tar.001: changed" in refusal(part)
+
+
+def test_a_pack_in_more_parts_than_a_process_may_open_is_verified(made: Path, tmp_path: Path) -> None:
+    largest = max(path.stat().st_size for path in (made / layout.IMAGES).iterdir())
+    pack = packed(made, tmp_path, split=largest // 900, since=None)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        assert verify_any(pack).version == "1.0.0"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
