@@ -71,11 +71,11 @@ def _parameters(plan: PromotionPlan, archive: PlannedArchive) -> dict[str, Any]:
 
 
 def _source(remote: str) -> dict[str, str]:
-    """A remote as URI, if others can reach it."""
+    """A remote as URI, if it is one that others can reach: a URL, or `HOST:PATH` as SSH has it."""
     if "://" in remote:
         return {"uri": f"git+{remote}"}
-    host, _, path = remote.partition(":")
-    return {"uri": f"git+ssh://{host}/{path}"} if remote else {}
+    host, colon, path = remote.partition(":")
+    return {"uri": f"git+ssh://{host}/{path.lstrip('/')}"} if colon and host and "/" not in host else {}
 
 
 def _commit(plan: PromotionPlan) -> dict[str, Any]:
