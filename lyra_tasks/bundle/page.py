@@ -50,7 +50,7 @@ def _head(manifest: Manifest) -> str:
         f"# {manifest.project} {manifest.version}\n\n{manifest.description}\n\n"
         f"Made from commit `{manifest.source.commit}`{_of(manifest.source.url)} of {manifest.created}{dirty}. "
         f"Needs Docker Engine {manifest.proxima.min_engine} or newer on "
-        f"{', '.join(manifest.proxima.platforms)}.\n"
+        f"{', '.join(manifest.platforms)}.\n"
     )
 
 

@@ -26,7 +26,7 @@ def _facts(manifest: Manifest, pack: Pack | None) -> str:
     values = {
         "project": manifest.project,
         "version": manifest.version,
-        "platforms": " ".join(_whole(manifest)),
+        "platforms": " ".join(manifest.platforms),
         "min_engine": manifest.proxima.min_engine,
         "since": (pack.since if pack else None) or "",
         "images": "\n".join(["", *_lines(manifest.images, thin), ""]),
@@ -54,12 +54,3 @@ def _words(image: BundledImage, needed: int, held: Held | None) -> str:
     base = (held.reference, held.config_digest, held.manifest_digest) if held else ("-", "-", "-")
     words = (image.file, image.platform, str(needed), *base, image.config_digest, image.manifest_digest)
     return " ".join((*words, *image.references))
-
-
-def _whole(manifest: Manifest) -> list[str]:
-    """The platforms that all images of the bundle are there for."""
-    names = {image.name for image in manifest.images}
-    found: dict[str, set[str]] = {}
-    for image in manifest.images:
-        found.setdefault(image.platform, set()).add(image.name)
-    return sorted(platform for platform, there in found.items() if there == names)
