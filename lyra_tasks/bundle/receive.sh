@@ -4,7 +4,8 @@
 # Its last line runs it, so that a copy that was cut off does nothing.
 
 set -u
-unset CDPATH
+# what is here comes from no registry that could be asked for signatures, and is for the engine's own platform
+unset CDPATH DOCKER_CONTENT_TRUST DOCKER_DEFAULT_PLATFORM
 export LC_ALL=C
 
 # >>> written by promote
