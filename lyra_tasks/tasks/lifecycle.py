@@ -81,7 +81,8 @@ def promote(c: Any, to: str = "", dry_run: bool = False, json: bool = False) -> 
     if dry(c):
         return show.planned(planned)
     promoted = run.run(planned, work, page)
-    return show.promoted(promoted, push.run(promoted.folder, promoted.manifest, place) if place else ())
+    moving = planned.facts.moving_tags
+    return show.promoted(promoted, push.run(promoted.folder, promoted.manifest, place, moving) if place else ())
 
 
 @word(

@@ -49,4 +49,4 @@ def test_a_bundle_that_was_damaged_since_is_not_pushed(bundle: Path) -> None:
         if damaged is not None:
             archive.write_bytes(damaged)
         with pytest.raises(BundleError, match="refused"):
-            run(bundle, manifest, Destination("127.0.0.1:9", ""))
+            run(bundle, manifest, Destination("127.0.0.1:9", ""), ())
