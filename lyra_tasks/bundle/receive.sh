@@ -26,7 +26,7 @@ images/web-0.0.0-linux-amd64.tar linux/amd64 0 - - - sha256:0 sha256:1 example/w
 newline='
 '
 allowed_signers='' signer='' revoked='' allow_older=no
-container=''
+container='' filled_in=no loaded='' fresh=no needed=0
 
 usage() {
     cat <<'END'
@@ -172,7 +172,10 @@ files() {
     while IFS= read -r name; do
         case $name in ./SHA256SUMS | ./SHA256SUMS.sig) continue ;; esac
         case $listed in
-        *"$newline$name$newline"*) ;;
+        *"$newline$name$newline"*) continue ;;
+        esac
+        case $name in
+        ./deploy/.env) filled_in=yes ;; # whose it is, is known when it is known what is loaded
         *) problems="$problems$newline  ${name#./}: extra" ;;
         esac
     done <<END
@@ -302,12 +305,20 @@ survey() { # ARCHIVE BYTES HELD CONFIG MANIFEST CONFIG MANIFEST REFERENCE...: wh
     shift 5
     first=$3
     [ "$allow_older" = yes ] || not_older "${first%:*}"
+    is_loaded "$first" "$1" "$2" || fresh=yes
     if are_loaded "$@"; then
         loaded="$loaded $archive "
     else
         needed=$((needed + bytes))
         [ "$held" = - ] || is_held || lacking "${first%:*}"
     fi
+}
+
+configuration() { # what an operator filled in when the version was loaded may stay; what was there before came with it
+    [ "$filled_in" = yes ] || return 0
+    [ "$fresh" = no ] ||
+        fail 6 corrupt "not as promoted; move this away until the images are loaded$newline  deploy/.env: extra"
+    say "deploy/.env is taken to be yours: it is no part of what was promoted"
 }
 
 is_held() { # a store that loads layers without the ones below them says nothing, and cannot run them
@@ -409,8 +420,8 @@ main() {
     signature
     files
     engine
-    loaded='' needed=0
     each_image survey
+    configuration
     room
     each_image load
     next

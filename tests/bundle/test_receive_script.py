@@ -197,6 +197,16 @@ def test_a_file_that_is_extra_is_named(shell: list[str], bundle: Path, name: str
     refused(shell, bundle, f"{name}: extra")
 
 
+def test_what_an_operator_filled_in_may_be_there_where_the_version_is_loaded(shell: list[str], bundle: Path) -> None:
+    (bundle / "deploy/.env").write_text("TOKEN=x\n")
+    assert called(shell, "files; configuration", bundle).returncode == 0
+    fresh = called(shell, "files; fresh=yes; configuration", bundle)
+    assert (fresh.returncode, "\n  deploy/.env: extra\n" in fresh.stderr) == (6, True), fresh.stderr
+    (bundle / "deploy/.env").unlink()
+    (bundle / "deploy/.env").symlink_to("configs/a b")
+    refused(shell, bundle, "deploy/.env is a link: extra")
+
+
 @pytest.mark.parametrize("folder", ["SHA256SUMS.sig\n.", "manifest.json\n."])
 def test_a_name_of_two_lines_hides_nothing(shell: list[str], bundle: Path, folder: str) -> None:
     (bundle / folder).mkdir()
