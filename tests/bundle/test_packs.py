@@ -341,3 +341,12 @@ def test_a_pack_in_more_parts_than_a_process_may_open_is_verified(made: Path, tm
         assert verify_any(pack).version == "1.0.0"
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_configs_of_a_pack_can_be_read_by_the_users_of_containers(made: Path, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        pack = packed(made, tmp_path, split=None, since=None)
+    finally:
+        os.umask(before)
+    assert (pack / layout.ENV_EXAMPLE).stat().st_mode & 0o777 == 0o644

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -81,6 +81,8 @@ def fill(plan: PackPlan, stage: Path) -> Pack:
     for name in sorted(filter(plain, files)):
         (stage / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(files[name], stage / name)
+        with suppress(PermissionError):  # as `write_file`: FAT has no modes
+            (stage / name).chmod(0o644)  # containers read their configs from here, as users of their own
     rest = {name: path for name, path in files.items() if not plain(name) and name not in archives | {layout.RECEIVE}}
     (stage / layout.IMAGES).mkdir()
     pack = Pack(
