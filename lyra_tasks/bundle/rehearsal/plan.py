@@ -59,6 +59,11 @@ def plan(config: Configuration, facts: RehearsalFacts, values: Mapping[str, Mapp
         for key, variable in service.environment.items()
         if key in known & values[name].keys() and not _left_to_default(variable)
     }
+    # `.env` is one for all services: what is filled in for one of them is given to the others, too
+    given = {
+        name: {key: answers.get(key, value) if name in services else value for key, value in each.items()}
+        for name, each in values.items()
+    }
     secret_files = {}
     number = _FIRST_PORT
     for name, service in services.items():
@@ -75,7 +80,7 @@ def plan(config: Configuration, facts: RehearsalFacts, values: Mapping[str, Mapp
         project=config.project.name.replace(".", "-"),
         answers=answers,
         secret_files=secret_files,
-        values=values,
+        values=given,
     )
 
 
