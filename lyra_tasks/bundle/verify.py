@@ -69,14 +69,16 @@ def refuse(
     problems: Mapping[str, str],
     hint: str = "copy the bundle again from where it was made, and verify it there first",
 ) -> None:
-    """BundleError that names every file with its problem, if there are any."""
+    """BundleError that names every file with its problem, if there are any; a name is one line, whatever is in it."""
     if not problems:
         return
     count = "one file is" if len(problems) == 1 else f"{len(problems)} files are"
     raise BundleError(
         f"{path}: refused, {count} not as promoted",
         hint=hint,
-        details=tuple(f"{name}: {problem}" for name, problem in sorted(problems.items())),
+        details=tuple(
+            f"{name if name.isprintable() else repr(name)}: {problem}" for name, problem in sorted(problems.items())
+        ),
     )
 
 

@@ -170,6 +170,16 @@ def test_an_extra_file_is_found(name: str, bundle: Path) -> None:
     refused(bundle, name)
 
 
+def test_a_name_that_is_no_line_of_text_is_told_as_one(bundle: Path) -> None:
+    for name in (b"deploy/x: changed\nall is well", b"a\x1b[8m", b"caf\xe9"):
+        Path(os.fsdecode(os.fsencode(bundle) + b"/" + name)).touch()
+    with pytest.raises(BundleError) as error:
+        verify(bundle)
+    assert [line.partition(": extra")[0] for line in error.value.details] == [
+        r"'a\x1b[8m'", r"'caf\udce9'", r"'deploy/x: changed\nall is well'"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("target", ["PROMOTION.md", "deploy", "..", "nowhere"])
 def test_an_extra_link_is_found_wherever_it_leads(target: str, bundle: Path) -> None:
     (bundle / "deploy/link").symlink_to(target)
