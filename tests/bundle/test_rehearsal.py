@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lyra_tasks.bundle.environment import env_example
-from lyra_tasks.bundle.rehearsal.plan import RehearsalFacts, RehearsalPlan, filled, plan
+from lyra_tasks.bundle.rehearsal.plan import RehearsalFacts, RehearsalPlan, filled, inherited, plan
 from lyra_tasks.config.models import Configuration
 from tests.bundle.test_compose import services
 from tests.bundle.test_receive_script import MANIFEST
@@ -51,3 +51,17 @@ def test_ports_and_secret_files_are_given_places() -> None:
         "WEB_HTTP_PUBLISH=10.0.0.1:20000",
         'WEB_KEY_FILE="/it\'s here/WEB_KEY_FILE"',
     ]
+
+
+def test_what_is_set_in_the_shell_is_not_taken_for_what_was_filled_in() -> None:
+    made = planned(
+        {"web": {"image": "web", "environment": {"LEVEL": {"default": "x"}}, "ports": {"http": 80}}}, {"web": {}}
+    )
+    shell = {
+        "PATH": "/bin",
+        "LEVEL": "y",
+        "WEB_HTTP_PUBLISH": "1",
+        "COMPOSE_FILE": "other.yaml",
+        "COMPOSE_PROFILES": "a",
+    }
+    assert inherited(made, shell) == {"PATH": "/bin"}

@@ -93,6 +93,12 @@ def filled(plan: RehearsalPlan, address: str, secrets: Path) -> str:
     return "".join(lines)
 
 
+def inherited(plan: RehearsalPlan, environment: Mapping[str, str]) -> dict[str, str]:
+    """A shell's variables without those that Compose would obey, or prefer to what stands in `.env`."""
+    own = {match[1] for match in _OPEN.finditer(plan.facts.example)}
+    return {key: value for key, value in environment.items() if key not in own and not key.startswith("COMPOSE_")}
+
+
 def _left_to_default(variable: EnvironmentVariable) -> bool:
     """What has a default is left to it, as an operator would: two services may have different ones."""
     return variable.default is not None and variable.test_value is None and stands_as_default(variable.default)
