@@ -17,6 +17,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\\\udc80-\udcff]+")
 _THREADS = 2
 _MAX_FILES = 20_000
+_MAX_DEPTH = 100
 
 
 def parse(data: bytes, where: str) -> dict[str, str]:
@@ -57,16 +58,20 @@ def check_name(name: str) -> None:
 def inventory(bundle: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
     """Every regular file by its name in the bundle, and the names of what is neither a file nor a folder.
 
-    BundleError where there are more than any bundle has.
+    BundleError where there are more of them or of folders, or folders are deeper in each other, than in any bundle.
     """
     files: dict[str, Path] = {}
     strange: list[str] = []
+    count = 0
     for folder, folders, names in walk(bundle):
+        if len(folder.parts) - len(bundle.parts) > _MAX_DEPTH:
+            raise BundleError(f"{bundle}: has folders more than {_MAX_DEPTH} deep, which is not believable")
+        count += len(folders) + len(names)
+        if count > _MAX_FILES:
+            raise BundleError(f"{bundle}: holds more than {_MAX_FILES} files, which is not believable")
         for entry in (*folders, *names):
             path = folder / entry
             name = path.relative_to(bundle).as_posix()
-            if len(files) + len(strange) >= _MAX_FILES:
-                raise BundleError(f"{bundle}: holds more than {_MAX_FILES} files, which is not believable")
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
                 strange.append(name)
             elif path.is_file():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 from lyra_tasks.bundle.subject import PromotedService
-from lyra_tasks.config.models import Healthcheck
-from lyra_tasks.config.ports import number
+from lyra_tasks.config.deployment import config_path, object_name, stands_as_default
+from lyra_tasks.config.models import ConfigFile, Healthcheck, SecretFile
 
 _HEAD = """\
 # Written by lyra-tasks; PROMOTION.md says what every variable means. Copy .env.example to .env and fill it in.
@@ -37,24 +36,19 @@ def compose_document(project: str, services: Sequence[PromotedService], platform
     if any(each.service.egress for each in services):
         document["networks"]["out"] = {}
     parts: dict[str, dict[str, Any]] = {
-        "volumes": {f"{each.name}-{key}": {} for each in services for key in each.service.volumes},
+        "volumes": {object_name(each.name, key): {} for each in services for key in each.service.volumes},
         "configs": {
-            f"{each.name}-{key}": {"file": f"./{config_path(each.name, key, file.source)}"}
+            object_name(each.name, key): {"file": _literal(f"./{config_path(each.name, key, file.source)}")}
             for each in services
             for key, file in each.service.configs.items()
         },
         "secrets": {
-            f"{each.name}-{key}": {"file": _required(each.secret_variable(key), f"path of the file with {key}")}
+            object_name(each.name, key): {"file": _required(each.secret_variable(key), f"path of the file with {key}")}
             for each in services
             for key in each.service.secrets
         },
     }
     return document | {key: value for key, value in parts.items() if value}
-
-
-def config_path(service: str, key: str, source: str) -> str:
-    """Where a config file lies, below `deploy/`; it keeps its ending."""
-    return f"configs/{service}/{key}{PurePosixPath(source).suffix}"
 
 
 def _service(each: PromotedService, names: dict[str, PromotedService], platform: str | None) -> dict[str, Any]:
@@ -67,20 +61,17 @@ def _service(each: PromotedService, names: dict[str, PromotedService], platform:
         "entrypoint": _escaped(service.entrypoint),
         "command": _escaped(service.command),
         "user": service.user,
-        "working_dir": service.working_dir,
+        "working_dir": _literal(service.working_dir),
         "stop_signal": service.stop_signal,
         "environment": _environment(each),
-        "ports": [
-            f"${{{each.publish_variable(name)}:-127.0.0.1:{number(port)}}}:{port}"
-            for name, port in service.ports.items()
-        ],
+        "ports": [f"{_published(each, name)}:{port}" for name, port in service.ports.items()],
         "networks": networks,
         "depends_on": {
             other: {"condition": _condition(names[other])} for other in service.depends_on if other in names
         },
-        "volumes": [f"{each.name}-{key}:{volume.path}" for key, volume in service.volumes.items()],
-        "configs": [{"source": f"{each.name}-{key}", "target": file.path} for key, file in service.configs.items()],
-        "secrets": [{"source": f"{each.name}-{key}", "target": file.path} for key, file in service.secrets.items()],
+        "volumes": [f"{object_name(each.name, key)}:{_literal(one.path)}" for key, one in service.volumes.items()],
+        "configs": _mounted(each, service.configs),
+        "secrets": _mounted(each, service.secrets),
         "healthcheck": _healthcheck(service.healthcheck),
     }
     hardening = {
@@ -96,16 +87,30 @@ def _service(each: PromotedService, names: dict[str, PromotedService], platform:
         "memswap_limit": shape.memory,
         "pids_limit": service.limits.pids,
         "ulimits": {"nofile": {"soft": 1024, "hard": 1024}, "core": 0},
-        "tmpfs": [f"{path}:rw,noexec,nosuid,nodev,size={size},mode=1777" for path, size in sorted(shape.tmpfs.items())],
+        "tmpfs": [
+            f"{_literal(path)}:rw,noexec,nosuid,nodev,size={size},mode=1777"
+            for path, size in sorted(shape.tmpfs.items())
+        ],
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
     }
     return {key: value for key, value in (described | hardening).items() if value not in (None, "", [], {})}
 
 
+def _published(each: PromotedService, port: str) -> str:
+    variable, place = each.publish_variable(port), each.places[port]
+    return f"${{{variable}:-{place}}}" if place else _required(variable, f"where {each.name} publishes its port {port}")
+
+
+def _mounted(each: PromotedService, files: Mapping[str, ConfigFile] | Mapping[str, SecretFile]) -> list[dict[str, str]]:
+    return [{"source": object_name(each.name, key), "target": _literal(file.path)} for key, file in files.items()]
+
+
 def _environment(each: PromotedService) -> dict[str, str]:
     values = {}
     for name, variable in each.service.environment.items():
-        if variable.default is not None:
+        if variable.default is not None and not stands_as_default(variable.default):
+            values[name] = f"${{{name}?its default stands in .env.example}}"
+        elif variable.default is not None:
             values[name] = f"${{{name}-{_literal(variable.default)}}}"
         elif variable.secret or variable.required:
             values[name] = _required(name, variable.description or "required")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.compose import compose_text, config_path
+from lyra_tasks.bundle.compose import compose_text
 from lyra_tasks.bundle.difference import Difference
 from lyra_tasks.bundle.environment import env_example, environment_document
 from lyra_tasks.bundle.manifest import (
@@ -24,6 +24,7 @@ from lyra_tasks.bundle.plan import PromotionPlan
 from lyra_tasks.bundle.provenance import provenance, test_result
 from lyra_tasks.bundle.reception import receive_script
 from lyra_tasks.config.changelog import page
+from lyra_tasks.config.deployment import config_path
 from lyra_tasks.rules.catalogue import rule_set
 
 

@@ -14,6 +14,7 @@ from lyra_tasks.bundle.read import bundle_of, read_index, read_manifest, small_f
 from lyra_tasks.config.platforms import keyed
 from lyra_tasks.errors import BundleError, is_full
 from lyra_tasks.images.documents import parse
+from lyra_tasks.records.evidence import check_title
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,10 @@ def described(bundle: Path) -> Described:
             manifest=manifest,
             services=services,
             packages={build: _packages(bundle, build) for build in manifest.keyed},
-            tests={check["name"]: check["outcome"] for check in _document(bundle, layout.TESTS_JSON)["checks"]},
+            tests={
+                check_title(check["name"], check.get("group", "")): check["outcome"]
+                for check in _document(bundle, layout.TESTS_JSON)["checks"]
+            },
             deviations={
                 f"{each['rule']} on {each['scope']}": f"{each['reason']} ({each['owner']}, until {each['expires']})"
                 for each in _document(bundle, layout.DEVIATIONS)["deviations"]

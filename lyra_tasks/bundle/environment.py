@@ -5,14 +5,16 @@ Image and configuration are merged; what only the image declares is listed too, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from lyra_tasks.bundle.compose import config_path
 from lyra_tasks.bundle.subject import PromotedService
+from lyra_tasks.config.deployment import config_path, stands_as_default
 from lyra_tasks.config.ports import number, protocol
 
 SCHEMA = "lyra.environment/1"
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
 # Set by every base image or by the engine; not the project's to document.
 _USUAL = {"PATH", "HOME", "HOSTNAME", "LANG", "LC_ALL", "GPG_KEY"}
 
@@ -50,27 +52,49 @@ def variables(each: PromotedService) -> list[dict[str, Any]]:
 
 
 def env_example(services: Sequence[PromotedService]) -> str:
-    """The content of `deploy/.env.example`: what must be set is open, what may be set is commented out."""
+    """The content of `deploy/.env.example`: what must be set is open, what may be set is commented out.
+
+    A variable of several services is one, and open if any of them requires it.
+    """
     lines = ["# Copy to .env beside compose.yaml and fill in what has no value. Written by lyra-tasks."]
+    known: dict[str, dict[str, Any]] = {}
+    for variable in (variable for each in services for variable in variables(each)):
+        there = known.get(variable["name"])
+        if variable["from"] != "image" and (there is None or (variable["required"] and not there["required"])):
+            known[variable["name"]] = variable
     seen: set[str] = set()
     for each in services:
         lines += ["", f"# {each.name}"]
-        for variable in variables(each):
-            if variable["from"] == "image" or variable["name"] in seen:
-                continue
-            seen.add(variable["name"])
-            lines.append(f"# {variable['description'] or variable['name']}")
-            if variable["required"]:
-                lines.append(f"{variable['name']}=")
-            else:
-                lines.append(f"#{variable['name']}={_quoted(variable['default'] or '')}")
+        for name in each.service.environment:
+            if name not in seen:
+                seen.add(name)
+                lines += _variable(known[name])
         for key, secret in each.service.secrets.items():
             lines.append(f"# path of a file, readable by user {each.shape.user or '0'}: {secret.description or key}")
             lines.append(f"{each.secret_variable(key)}=")
         for key, port in each.service.ports.items():
             lines.append(f"# where port {port} ({key}) is published")
-            lines.append(f"#{each.publish_variable(key)}=127.0.0.1:{number(port)}")
+            place = each.places[key]
+            lines.append(f"#{each.publish_variable(key)}={place}" if place else f"{each.publish_variable(key)}=")
     return "\n".join(lines) + "\n"
+
+
+def quoted(value: str) -> str:
+    """A value as Compose reads it in `.env`: as it is, or in the quotes that it can stand in."""
+    if _PLAIN.fullmatch(value):
+        return value
+    if not {"'", "\\"} & set(value):
+        return f"'{value}'"
+    return '"' + re.sub(r'["$\\]', r"\\\g<0>", value) + '"'
+
+
+def _variable(variable: dict[str, Any]) -> list[str]:
+    name, default = variable["name"], variable["default"] or ""
+    mark = "" if variable["required"] or not stands_as_default(default) else "#"
+    return [
+        f"# {variable['description'] or name}",
+        f"{mark}{name}={'' if variable['required'] else quoted(default)}",
+    ]
 
 
 def _service(each: PromotedService) -> dict[str, Any]:
@@ -105,7 +129,3 @@ def _service(each: PromotedService) -> dict[str, Any]:
         "egress": service.egress,
         "healthcheck": shape.has_healthcheck,
     }  # fmt: skip
-
-
-def _quoted(value: str) -> str:
-    return f"'{value}'" if any(character in value for character in " #\"$'\\") and "'" not in value else value

@@ -135,6 +135,15 @@ class Manifest(Document):
         keys = keys_of([(image.name, image.platform) for image in self.images])
         return dict(zip(keys, self.images, strict=True))
 
+    @property
+    def platforms(self) -> list[str]:
+        """Those that all images are there for: a node of another one is refused."""
+        names = {image.name for image in self.images}
+        found: dict[str, set[str]] = {}
+        for image in self.images:
+            found.setdefault(image.platform, set()).add(image.name)
+        return sorted(platform for platform, there in found.items() if there == names)
+
     @model_validator(mode="after")
     def _one_archive_per_image(self) -> Manifest:
         files = [image.file for image in self.images]

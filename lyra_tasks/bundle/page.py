@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 
 from lyra_tasks import console
 from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.compose import config_path
 from lyra_tasks.bundle.difference import Change, Difference, short
 from lyra_tasks.bundle.environment import variables
 from lyra_tasks.bundle.manifest import Manifest
 from lyra_tasks.bundle.signature import NAMESPACE
 from lyra_tasks.bundle.subject import PromotedService
+from lyra_tasks.config.deployment import config_path
 from lyra_tasks.config.models import Deviation
 from lyra_tasks.config.units import format_size
 from lyra_tasks.records.evidence import Evidence, RuleResult
@@ -49,7 +50,7 @@ def _head(manifest: Manifest) -> str:
         f"# {manifest.project} {manifest.version}\n\n{manifest.description}\n\n"
         f"Made from commit `{manifest.source.commit}`{_of(manifest.source.url)} of {manifest.created}{dirty}. "
         f"Needs Docker Engine {manifest.proxima.min_engine} or newer on "
-        f"{', '.join(manifest.proxima.platforms)}.\n"
+        f"{', '.join(manifest.platforms)}.\n"
     )
 
 
@@ -106,15 +107,16 @@ go back to an older version without `--allow-older`. It ends with 0 when everyth
 def _trust(signer: str) -> str:
     if not signer:
         return "This bundle is not signed: the checksums find damage, and no intent.\n"
+    name = shlex.quote(signer)
     return f"""The bundle is signed by `{signer}`. Whom to trust must be known from elsewhere: a file ALLOWED_SIGNERS in
 the format of `ssh-keygen`, never one that came with the bundle. The script itself can be trusted only after
 
 ```
-ssh-keygen -Y verify -f ALLOWED_SIGNERS -I {signer} -n {NAMESPACE} -s {layout.SIGNATURE} < {layout.CHECKSUMS}
+ssh-keygen -Y verify -f ALLOWED_SIGNERS -I {name} -n {NAMESPACE} -s {layout.SIGNATURE} < {layout.CHECKSUMS}
 sha256sum --check --quiet {layout.CHECKSUMS}
 ```
 
-by hand; from then on `sh {layout.RECEIVE} --allowed-signers ALLOWED_SIGNERS --signer {signer}` checks it too.
+by hand; from then on `sh {layout.RECEIVE} --allowed-signers ALLOWED_SIGNERS --signer {name}` checks it too.
 """
 
 
@@ -161,7 +163,8 @@ def _service(each: PromotedService) -> str:
             ("volume", "size", "owner", "back up", "description"),
             [
                 (f"`{volume.path}`", format_size(volume.size), volume.owner,
-                 f"`docker compose cp {each.name}:{volume.path} - > {each.name}-{key}.tar`", volume.description)
+                 f"`docker compose cp {shlex.quote(f'{each.name}:{volume.path}')} - > {each.name}-{key}.tar`",
+                 volume.description)
                 for key, volume in service.volumes.items()
             ],
         ),

@@ -45,8 +45,8 @@ def test_result(plan: PromotionPlan, images: Sequence[BundledImage]) -> dict[str
     predicate = {
         "result": "PASSED" if evidence.passed else "FAILED",
         "configuration": [effective],
-        "passedTests": [check.name for check in evidence.checks if check.outcome == "passed"],
-        "failedTests": [check.name for check in evidence.checks if check.outcome != "passed"],
+        "passedTests": [check.title for check in evidence.checks if check.outcome == "passed"],
+        "failedTests": [check.title for check in evidence.checks if check.outcome != "passed"],
     }
     return _statement(images, TEST_RESULT, predicate)
 
@@ -71,11 +71,11 @@ def _parameters(plan: PromotionPlan, archive: PlannedArchive) -> dict[str, Any]:
 
 
 def _source(remote: str) -> dict[str, str]:
-    """A remote as URI, if others can reach it."""
+    """A remote as URI, if it is one that others can reach: a URL, or `HOST:PATH` as SSH has it."""
     if "://" in remote:
         return {"uri": f"git+{remote}"}
-    host, _, path = remote.partition(":")
-    return {"uri": f"git+ssh://{host}/{path}"} if remote else {}
+    host, colon, path = remote.partition(":")
+    return {"uri": f"git+ssh://{host}/{path.lstrip('/')}"} if colon and host and "/" not in host else {}
 
 
 def _commit(plan: PromotionPlan) -> dict[str, Any]:

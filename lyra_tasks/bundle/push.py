@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import IO
 
 from lyra_tasks import console
 from lyra_tasks.bundle.manifest import BundledImage, Manifest
+from lyra_tasks.bundle.verify import verify
 from lyra_tasks.engine.distribution import Repository, repository
 from lyra_tasks.errors import BundleError, ImmutableError, UsageError
 from lyra_tasks.images import documents
@@ -50,16 +51,19 @@ def destination(text: str) -> Destination:
     return Destination(found[1], found[2].strip("/"))
 
 
-def run(folder: Path, manifest: Manifest, to: Destination) -> tuple[Pushed, ...]:
+def run(folder: Path, manifest: Manifest, to: Destination, moving: Collection[str]) -> tuple[Pushed, ...]:
     """Push all images of the bundle in `folder`; what the registry holds already is not sent again.
 
-    ImmutableError if this version is there with another digest; then nothing of that image is changed.
+    Of the tags beside the version's own only those `moving` now are pushed: a newer version may have taken the others.
+    BundleError if the bundle is not as it was promoted, before anything is sent. ImmutableError if this version is
+    there with another digest; then nothing of that image is changed.
     """
+    verify(folder)
     by_name = groupby(sorted(manifest.images, key=lambda image: image.name), key=lambda image: image.name)
-    return tuple(each for _, images in by_name for each in _push(folder, list(images), to))
+    return tuple(each for _, images in by_name for each in _push(folder, list(images), to, moving))
 
 
-def _push(folder: Path, images: Sequence[BundledImage], to: Destination) -> list[Pushed]:
+def _push(folder: Path, images: Sequence[BundledImage], to: Destination, moving: Collection[str]) -> list[Pushed]:
     """One image, for all its platforms; several are an index."""
     name, _, tag = images[0].references[0].rpartition(":")
     name = f"{to.folder}/{name}".strip("/")
@@ -72,7 +76,8 @@ def _push(folder: Path, images: Sequence[BundledImage], to: Destination) -> list
         if len(images) > 1:
             for digest, content in manifests.items():
                 target.put_manifest(digest, content, _media_type(content))
-        tags = [reference.rpartition(":")[2] for reference in images[0].references]
+        others = (reference.rpartition(":")[2] for reference in images[0].references[1:])
+        tags = [tag, *(each for each in others if each in moving)]
         for each in tags:
             target.put_manifest(each, root, media_type)
             console.note(f"pushed {to.host}/{name}:{each}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lyra_tasks.bundle import layout
@@ -37,6 +39,19 @@ def small_file(path: Path) -> bytes:
     if path.stat().st_size > _MAX_SMALL:
         raise BundleError(f"{path}: is larger than {_MAX_SMALL // 1024**2} MiB, which is not believable")
     return path.read_bytes()
+
+
+@contextmanager
+def reading(bundle: Path) -> Iterator[None]:
+    """BundleError where the bundle goes while it is read: a promotion drops old snapshots, whoever reads them."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if not Path(error.filename or "").is_relative_to(bundle):
+            raise  # what is written meanwhile, on a medium that was taken out
+        raise BundleError(
+            f"{bundle}: went away while it was read", hint="`bundle.list` shows what there is; run the same word again"
+        ) from error
 
 
 def bundle_of(bundles: Path, version: str) -> Path:

@@ -4,7 +4,8 @@
 # Its last line runs it, so that a copy that was cut off does nothing.
 
 set -u
-unset CDPATH
+# what is here comes from no registry that could be asked for signatures, and is for the engine's own platform
+unset CDPATH DOCKER_CONTENT_TRUST DOCKER_DEFAULT_PLATFORM
 export LC_ALL=C
 
 # >>> written by promote
@@ -25,7 +26,7 @@ images/web-0.0.0-linux-amd64.tar linux/amd64 0 - - - sha256:0 sha256:1 example/w
 newline='
 '
 allowed_signers='' signer='' revoked='' allow_older=no
-container=''
+container='' filled_in=no loaded='' fresh=no needed=0
 
 usage() {
     cat <<'END'
@@ -110,11 +111,16 @@ outside() { # FILE: its absolute path; a file of trust that came with the bundle
     printf '%s\n' "$path"
 }
 
+has_sums() {
+    [ -f SHA256SUMS ] && [ ! -L SHA256SUMS ] || fail 6 corrupt "SHA256SUMS is missing beside this script"
+}
+
 signature() {
     if [ -z "$signer" ]; then
         say "the signature is not checked: --allowed-signers FILE --signer NAME would"
         return
     fi
+    has_sums
     [ -f SHA256SUMS.sig ] && [ ! -L SHA256SUMS.sig ] || fail 60 refused "the bundle is not signed"
     set -- -f "$allowed_signers" -I "$signer" -n lyra-promotion -s SHA256SUMS.sig
     [ -z "$revoked" ] || set -- "$@" -r "$revoked"
@@ -144,7 +150,7 @@ walk() { # FOLDER: every name below it, a line each
 }
 
 files() {
-    [ -f SHA256SUMS ] && [ ! -L SHA256SUMS ] || fail 6 corrupt "SHA256SUMS is missing beside this script"
+    has_sums
     listed=$newline problems=''
     while IFS= read -r line || [ -n "$line" ]; do
         sum=${line%%  *} name=${line#*  }
@@ -166,7 +172,10 @@ files() {
     while IFS= read -r name; do
         case $name in ./SHA256SUMS | ./SHA256SUMS.sig) continue ;; esac
         case $listed in
-        *"$newline$name$newline"*) ;;
+        *"$newline$name$newline"*) continue ;;
+        esac
+        case $name in
+        ./deploy/.env) filled_in=yes ;; # whose it is, is known when it is known what is loaded
         *) problems="$problems$newline  ${name#./}: extra" ;;
         esac
     done <<END
@@ -181,6 +190,7 @@ END
 engine() {
     answer=$(docker version --format '{{.Server.Version}} {{.Server.Os}}/{{.Server.Arch}}' 2>&1 </dev/null) ||
         fail 3 engine "it does not answer: $answer"
+    answer=${answer##*"$newline"} # what docker warns of stands before
     found=${answer%% *} system=${answer##* }
     fits=no
     for platform in $platforms; do
@@ -295,12 +305,20 @@ survey() { # ARCHIVE BYTES HELD CONFIG MANIFEST CONFIG MANIFEST REFERENCE...: wh
     shift 5
     first=$3
     [ "$allow_older" = yes ] || not_older "${first%:*}"
+    is_loaded "$first" "$1" "$2" || fresh=yes
     if are_loaded "$@"; then
         loaded="$loaded $archive "
     else
         needed=$((needed + bytes))
         [ "$held" = - ] || is_held || lacking "${first%:*}"
     fi
+}
+
+configuration() { # what an operator filled in when the version was loaded may stay; what was there before came with it
+    [ "$filled_in" = yes ] || return 0
+    [ "$fresh" = no ] ||
+        fail 6 corrupt "not as promoted; move this away until the images are loaded$newline  deploy/.env: extra"
+    say "deploy/.env is taken to be yours: it is no part of what was promoted"
 }
 
 is_held() { # a store that loads layers without the ones below them says nothing, and cannot run them
@@ -402,8 +420,8 @@ main() {
     signature
     files
     engine
-    loaded='' needed=0
     each_image survey
+    configuration
     room
     each_image load
     next

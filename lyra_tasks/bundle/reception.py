@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 
 from lyra_tasks.bundle.manifest import BundledImage, Manifest
-from lyra_tasks.bundle.packs.document import Pack, PackedArchive
+from lyra_tasks.bundle.packs.document import Held, Pack, PackedArchive
 
 _BEGIN = "# >>> written by promote\n"
 _END = "# <<< written by promote\n"
@@ -25,29 +26,31 @@ def _facts(manifest: Manifest, pack: Pack | None) -> str:
     values = {
         "project": manifest.project,
         "version": manifest.version,
-        "platforms": " ".join(_whole(manifest)),
+        "platforms": " ".join(manifest.platforms),
         "min_engine": manifest.proxima.min_engine,
         "since": (pack.since if pack else None) or "",
-        "images": "\n".join(["", *(_words(image, thin.get(image.file)) for image in manifest.images), ""]),
+        "images": "\n".join(["", *_lines(manifest.images, thin), ""]),
     }
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
 
 
-def _words(image: BundledImage, thin: PackedArchive | None) -> str:
-    """A line of words, none of which can hold a space; the engine needs room for the archive and what it unpacks to."""
-    size = thin.size if thin else image.size
-    left_out = thin.without if thin else []
-    needed = size + sum(layer.unpacked_size for layer in image.layers if layer.digest not in left_out)
-    held = thin.held if thin else None
+def _lines(images: Sequence[BundledImage], thin: Mapping[str, PackedArchive]) -> Iterator[str]:
+    """A line of words per image, none of which can hold a space.
+
+    The engine needs room for each archive, and for what its layers unpack to; a layer of several images is on its disk
+    once, and counts for the first.
+    """
+    counted: set[tuple[str, str]] = set()
+    for image in images:
+        pack = thin.get(image.file)
+        unpacked = {(image.platform, layer.digest): layer.unpacked_size for layer in image.layers}
+        counted |= {(image.platform, digest) for digest in (pack.without if pack else ())}
+        needed = (pack or image).size + sum(unpacked[each] for each in unpacked.keys() - counted)
+        counted |= unpacked.keys()
+        yield _words(image, needed, pack.held if pack else None)
+
+
+def _words(image: BundledImage, needed: int, held: Held | None) -> str:
     base = (held.reference, held.config_digest, held.manifest_digest) if held else ("-", "-", "-")
     words = (image.file, image.platform, str(needed), *base, image.config_digest, image.manifest_digest)
     return " ".join((*words, *image.references))
-
-
-def _whole(manifest: Manifest) -> list[str]:
-    """The platforms that all images of the bundle are there for."""
-    names = {image.name for image in manifest.images}
-    found: dict[str, set[str]] = {}
-    for image in manifest.images:
-        found.setdefault(image.platform, set()).add(image.name)
-    return sorted(platform for platform, there in found.items() if there == names)

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -46,7 +46,6 @@ def sbom(manifest: Manifest, image: BundledImage, packages: ImagePackages) -> di
     """The CycloneDX document of one image."""
     root = f"{image.references[0]}@{image.manifest_digest}"
     system = [_system(packages.release)] if packages.release and packages.release.name else []
-    listed = packages_of(packages)
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
@@ -65,7 +64,7 @@ def sbom(manifest: Manifest, image: BundledImage, packages: ImagePackages) -> di
         },
         "components": [
             *system,
-            *(_component(each, listed[each], packages.release) for each in listed),
+            *_components(packages_of(packages), packages.release),
         ],
         # files that no package manager wrote down are not listed
         "compositions": [{"aggregate": "incomplete", "assemblies": [root]}],
@@ -89,7 +88,7 @@ def purl(package: Package, release: Release | None) -> str:
 
 
 def from_tool(archive: Path, manifest: Manifest, image: BundledImage) -> dict[str, Any] | None:
-    """What `syft` says of an archive, where it is on PATH; its own time and random number are replaced."""
+    """What `syft` says of an archive, where it is on PATH; its time, random number and path are replaced."""
     if not shutil.which(_TOOL):
         return None
     command = [_TOOL, "scan", f"oci-archive:{archive}", "--quiet", "--output", "cyclonedx-json@1.5"]
@@ -99,6 +98,9 @@ def from_tool(archive: Path, manifest: Manifest, image: BundledImage) -> dict[st
         own = sbom(manifest, image, ImagePackages(found={}, release=None))
         document["serialNumber"] = own["serialNumber"]
         document["metadata"]["timestamp"] = manifest.created
+        known = document["metadata"].get("component", {})
+        kept = {key: known[key] for key in ("bom-ref",) if key in known}
+        document["metadata"]["component"] = own["metadata"]["component"] | kept
     except (subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
         said = getattr(error, "stderr", None) or b""
         raise PreconditionError(
@@ -130,8 +132,17 @@ def _system(release: Release) -> dict[str, Any]:
     return {"type": "operating-system", "bom-ref": f"os:{release.id}", "name": release.name, **version}
 
 
-def _component(package: Package, places: Sequence[str], release: Release | None) -> dict[str, Any]:
-    url = purl(package, release)
+def _components(listed: Mapping[Package, Sequence[str]], release: Release | None) -> Iterator[dict[str, Any]]:
+    """A component for each package URL: records may write one name in several ways, or not all state the licence."""
+    together: dict[str, list[Package]] = {}
+    for each in listed:
+        together.setdefault(purl(each, release), []).append(each)
+    for url, packages in together.items():
+        places = sorted({place for each in packages for place in listed[each]})
+        yield _component(url, max(packages, key=lambda each: bool(each.license)), places)
+
+
+def _component(url: str, package: Package, places: Sequence[str]) -> dict[str, Any]:
     stated = {"licenses": [{"license": {"name": package.license}}]} if package.license else {}
     return {
         "type": "library",

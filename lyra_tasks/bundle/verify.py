@@ -10,7 +10,7 @@ from typing import Literal
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.checksums import file_sums, inventory, parse
 from lyra_tasks.bundle.manifest import BundledImage, Manifest
-from lyra_tasks.bundle.read import read_manifest, small_file
+from lyra_tasks.bundle.read import read_manifest, reading, small_file
 from lyra_tasks.bundle.signature import Trust, check_signature
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.check import check_archive
@@ -54,7 +54,8 @@ def verify(path: Path, trust: Trust | None = None) -> VerifyReport:
     if trust:
         _require_bundle(path)
         check_signature(path, trust)
-    results, manifest = examine(path)
+    with reading(path):
+        results, manifest = examine(path)
     refuse(path, {result.name: result.problem for result in results if result.problem})
     assert manifest  # noqa: S101  # one that cannot be read is a problem
     images = tuple((build, image.identity) for build, image in manifest.keyed.items())
@@ -68,14 +69,16 @@ def refuse(
     problems: Mapping[str, str],
     hint: str = "copy the bundle again from where it was made, and verify it there first",
 ) -> None:
-    """BundleError that names every file with its problem, if there are any."""
+    """BundleError that names every file with its problem, if there are any; a name is one line, whatever is in it."""
     if not problems:
         return
     count = "one file is" if len(problems) == 1 else f"{len(problems)} files are"
     raise BundleError(
         f"{path}: refused, {count} not as promoted",
         hint=hint,
-        details=tuple(f"{name}: {problem}" for name, problem in sorted(problems.items())),
+        details=tuple(
+            f"{name if name.isprintable() else repr(name)}: {problem}" for name, problem in sorted(problems.items())
+        ),
     )
 
 

@@ -36,15 +36,20 @@ def _is_pack(path: Path) -> bool:
 
 
 def _verify_part(path: Path, folder: Path, trust: Trust | None) -> VerifyReport:
-    """One file of a pack, by the pack's checksums, so that a part can be checked when it alone was brought again."""
+    """One file of a pack, by the pack's checksums, so that a part can be checked when it alone was brought again.
+
+    What the pack says of itself is told with it, and so is checked, too.
+    """
     if trust:
         check_signature(folder, trust)
     name = path.absolute().relative_to(folder).as_posix()
     sums = parse(small_file(folder / layout.CHECKSUMS), str(folder / layout.CHECKSUMS))
-    if path.is_symlink() or name not in sums:
+    if name not in sums:
         raise BundleError(f"{path}: the pack does not name it", hint=f"verify {folder}")
-    if file_sums([path]) != [sums[name]]:
-        refuse(folder, {name: "changed"}, hint="bring this file again")
+    for each in dict.fromkeys((name, layout.PACK)):
+        file = folder / each
+        if file.is_symlink() or not file.is_file() or file_sums([file]) != [sums.get(each)]:
+            refuse(folder, {each: "changed"}, hint="bring this file again")
     pack = read_pack(folder)
     return VerifyReport(
         path=path,

@@ -12,6 +12,7 @@ from typing import Any
 
 from lyra_tasks.config.check_paths import check_paths
 from lyra_tasks.config.check_tests import check_healthcheck, check_tests
+from lyra_tasks.config.deployment import check_deployment
 from lyra_tasks.config.models import Configuration, EnvironmentVariable, Service
 from lyra_tasks.config.platforms import platforms_of, variants
 from lyra_tasks.config.positions import Location
@@ -40,6 +41,7 @@ def check(config: Configuration, document: Mapping[str, Any], root: Path) -> Ite
             least = format_size(SMALLEST_MEMORY)
             yield Problem((*at, "limits", "memory"), f'must be at least "{least}", the least Docker can enforce')
     yield from _check_cycles(config.services)
+    yield from check_deployment(config.services)
     yield from check_tests(config, document)
     if _CREDENTIALS.match(config.project.source):
         yield Problem(("project", "source"), "holds credentials; write the address without them")

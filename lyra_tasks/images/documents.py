@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
@@ -104,7 +105,7 @@ def digest_of(data: bytes) -> str:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        repeated = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        ((repeated, _),) = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"the key {repeated!r} is there twice")
     return value
 

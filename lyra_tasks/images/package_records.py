@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal, TypeGuard
 
 from lyra_tasks.records.store import Record
 
 Kind = Literal["deb", "apk", "pypi", "npm"]
+
+
+# an image is seldom asked to finish what a package's scripts left to do; its files are there
+_THERE = (["installed"], ["triggers-pending"], ["triggers-awaited"], ["half-configured"], ["unpacked"])
 
 
 class Package(Record):
@@ -30,11 +34,11 @@ class Release(Record):
 
 
 def dpkg(data: bytes) -> list[Package]:
-    """Debian's `status`, or one of `status.d`: what is installed, not what was removed and left its configuration."""
+    """Debian's `status`, or one of `status.d`: what is there, not what was removed and left its configuration."""
     return [
         Package(kind="deb", name=each["Package"], version=each["Version"], arch=each.get("Architecture", ""))
         for each in _stanzas(data, ": ")
-        if each.get("Package") and each.get("Version") and each.get("Status", "installed").split()[-1:] == ["installed"]
+        if each.get("Package") and each.get("Version") and each.get("Status", "installed").split()[-1:] in _THERE
     ]
 
 
@@ -65,9 +69,14 @@ def module(data: bytes) -> list[Package]:
     if not isinstance(document, dict):
         return []
     name, version, stated = (document.get(key) for key in ("name", "version", "license"))
-    if not (isinstance(name, str) and isinstance(version, str) and name and version):
+    if not (_is_line(name) and _is_line(version)):
         return []
-    return [Package(kind="npm", name=name, version=version, license=stated if isinstance(stated, str) else "")]
+    return [Package(kind="npm", name=name, version=version, license=stated if _is_line(stated) else "")]
+
+
+def _is_line(value: Any) -> TypeGuard[str]:
+    """Whether a value of a JSON document is text that can be written down: it may hold half a character."""
+    return isinstance(value, str) and bool(value) and value.isprintable()
 
 
 def release(data: bytes) -> Release:

@@ -42,7 +42,7 @@ _HOLDERS = re.compile(
 class LayerPackages(Record):
     """What one layer says: packages by the path of their record, what it removes, and the release of its system."""
 
-    schema_: Literal["lyra.layer-packages/1"] = Field(default="lyra.layer-packages/1", alias="schema")
+    schema_: Literal["lyra.layer-packages/2"] = Field(default="lyra.layer-packages/2", alias="schema")
     found: dict[str, list[Package]]
     removed: list[str]
     emptied: list[str]

@@ -94,13 +94,15 @@ class PartsWriter:
 
 
 class _Joined(io.RawIOBase):
-    """Parts as one file that can be read from anywhere."""
+    """Parts as one file that can be read from anywhere; one of them is open at a time, however many there are."""
 
-    def __init__(self, files: Sequence[BinaryIO], sizes: Sequence[int]) -> None:
+    def __init__(self, parts: Sequence[Path]) -> None:
         super().__init__()
-        self._files = files
-        self._starts = [0, *accumulate(sizes)]
+        self._parts = parts
+        self._starts = [0, *accumulate(part.stat().st_size for part in parts)]
         self._at = 0
+        self._number = -1
+        self._file: BinaryIO | None = None
 
     def readable(self) -> bool:
         return True
@@ -119,26 +121,32 @@ class _Joined(io.RawIOBase):
         if self._at >= self._starts[-1]:
             return 0
         number = bisect_right(self._starts, self._at) - 1
-        file = self._files[number]
+        file = self._part(number)
         file.seek(self._at - self._starts[number])
         data = file.read(min(len(buffer), self._starts[number + 1] - self._at))
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
 
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+        super().close()
+
+    def _part(self, number: int) -> BinaryIO:
+        if self._file is None or number != self._number:
+            if self._file:
+                self._file.close()
+            self._file, self._number = self._parts[number].open("rb"), number
+        return self._file
+
 
 @contextmanager
 def joined(parts: Sequence[Path]) -> Iterator[BinaryIO]:
     """The parts, in this order, as one file to read; one part is simply that file."""
-    files: list[BinaryIO] = []
-    try:
-        for part in parts:
-            files.append(part.open("rb"))
-        if len(files) == 1:
-            yield files[0]
-        else:
-            raw = _Joined(files, [part.stat().st_size for part in parts])
-            yield cast("BinaryIO", io.BufferedReader(raw, BLOCK))
-    finally:
-        for file in files:
-            file.close()
+    if len(parts) == 1:
+        with parts[0].open("rb") as file:
+            yield file
+    else:
+        with io.BufferedReader(_Joined(parts), BLOCK) as reader:
+            yield cast("BinaryIO", reader)

@@ -110,7 +110,7 @@ def look_at_layer(
     for header, contents in members(BlockReader(chain(unpacked, [end]), where)):
         path = header.name.removeprefix("./").strip("/")
         _note(sight, path, header, folders)
-        hits = needles.search(f"{path}\0{header.target}".encode("utf-8", "surrogateescape"))
+        hits = needles.search(f"{path}\0{header.target}".encode())
         inside = needles.watched(contents, hits) if needles else contents
         if watcher is not None and header.kind == "file":
             inside = watcher.watch(path, inside)

@@ -16,6 +16,7 @@ BLOCK = 1024**2
 
 _MAX_EXTENSION = 64 * 1024
 _OCTAL = re.compile(rb"[0-7]*")
+_ID = re.compile(r"[0-9]{1,20}$", re.ASCII)
 _KINDS: dict[bytes, Literal["file", "directory", "link", "symlink"]] = {
     tarfile.REGTYPE: "file",
     tarfile.AREGTYPE: "file",
@@ -61,7 +62,12 @@ def parse_header(sector: bytes, where: str) -> Header | None:
 
 
 def _text(field: bytes) -> str:
-    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    return _readable(field.partition(b"\0")[0])
+
+
+def _readable(name: bytes) -> str:
+    """A name as text that can be written down: bytes that are no UTF-8 stand as `\\xe9`."""
+    return name.decode("utf-8", "backslashreplace")
 
 
 def _number(field: bytes, where: str) -> int:
@@ -176,7 +182,7 @@ def _extension(reader: BlockReader, header: Header) -> dict[str, str]:
         return {}
     if header.type != tarfile.XHDTYPE:
         key = "path" if header.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
-        return {key: data.rstrip(b"\0").decode("utf-8", "surrogateescape")}
+        return {key: _readable(data.rstrip(b"\0"))}
     return dict(_pax_records(data, reader.where))
 
 
@@ -185,7 +191,7 @@ def _pax_records(data: bytes, where: str) -> Iterator[tuple[str, str]]:
         length, _, _ = data.partition(b" ")
         if not length.isdigit() or len(length) > 8 or not len(length) + 3 <= int(length) <= len(data):
             raise BundleError(f"{where}: a pax header is damaged")
-        key, _, value = data[len(length) + 1 : int(length) - 1].decode("utf-8", "surrogateescape").partition("=")
+        key, _, value = _readable(data[len(length) + 1 : int(length) - 1]).partition("=")
         yield key, value
         data = data[int(length) :]
 
@@ -194,7 +200,7 @@ def _changed(header: Header, changes: dict[str, str], where: str) -> Header:
     size = changes.get("size", str(header.size))
     if not (size.isascii() and size.isdigit() and len(size) < 20):
         raise BundleError(f"{where}: {header.name!r} has no size")
-    uid, gid = (int(changes[key]) if changes.get(key, "").isdecimal() else None for key in ("uid", "gid"))
+    uid, gid = (int(found[0]) if (found := _ID.match(changes.get(key, ""))) else None for key in ("uid", "gid"))
     return replace(
         header,
         uid=header.uid if uid is None else uid,

@@ -126,6 +126,7 @@ def _tried(test: Test, services: Mapping[str, _Elsewhere], root: Path) -> CheckR
             return CheckResult(
                 name=test.name,
                 kind=test.kind,
+                group=test.group,
                 service=test.service or "",
                 outcome=outcome,
                 message=problem,

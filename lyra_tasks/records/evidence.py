@@ -51,7 +51,12 @@ class CheckResult(Record):
     @property
     def title(self) -> str:
         """Its name, and that of its group where it has one: the same check may be made in several."""
-        return f"{self.group}: {self.name}" if self.group else self.name
+        return check_title(self.name, self.group)
+
+
+def check_title(name: str, group: str) -> str:
+    """What a check is called among those of all groups."""
+    return f"{group}: {name}" if group else name
 
 
 class RuleResult(Record):

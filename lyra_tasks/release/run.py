@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -74,15 +75,16 @@ def _section(plan: ReleasePlan, root: Path) -> Iterator[None]:
         return
     path = root / plan.changelog
     before = path.read_bytes() if path.exists() else None
+    mode = stat.S_IMODE(path.stat().st_mode) if before is not None else 0o644
     text = (before or b"").decode(errors="surrogateescape")
-    write_file(path, merged(text, plan.changes).encode(errors="surrogateescape"))
+    write_file(path, merged(text, plan.changes).encode(errors="surrogateescape"), mode)
     try:
         yield
     except BaseException:
         if before is None:
             path.unlink()
         else:
-            write_file(path, before)
+            write_file(path, before, mode)
         raise
 
 

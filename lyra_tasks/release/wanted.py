@@ -46,6 +46,9 @@ def wanted(root: Path, *, bump: str, pre: str, version: str, push: bool, changel
 
 def _inside(root: Path, file: str) -> str:
     path = Path(os.path.normpath(root / file))
-    if not path.is_relative_to(root) or path == root or path.is_dir():
+    inside = path.is_relative_to(root) and path.parent.resolve().is_relative_to(root.resolve())
+    if not inside or path == root or path.is_dir():
         raise UsageError(f"--changelog {file} is not a file of the project", hint=f"a path below {root}")
+    if path.is_symlink():
+        raise UsageError(f"--changelog {file} is a link", hint="name the file that it leads to")
     return str(path.relative_to(root))

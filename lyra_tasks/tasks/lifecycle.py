@@ -83,15 +83,15 @@ def promote(c: Any, to: str = "", dry_run: bool = False, json: bool = False) -> 
         return show.planned(planned)
     prepare()
     promoted = run.run(planned, work, page)
-    return show.promoted(promoted, push(promoted.folder, promoted.manifest) if push else ())
+    moving = planned.facts.moving_tags
+    return show.promoted(promoted, push(promoted.folder, promoted.manifest, moving) if push else ())
 
 
 def _pushing(to: str) -> Any:
-    from functools import partial
-
     from lyra_tasks.bundle import push
 
-    return partial(push.run, to=push.destination(to))
+    place = push.destination(to)
+    return lambda folder, manifest, moving: push.run(folder, manifest, place, moving)
 
 
 @word(

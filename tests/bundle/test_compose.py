@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -8,6 +13,7 @@ from lyra_tasks.bundle.compose import compose_document, compose_text
 from lyra_tasks.bundle.environment import env_example, environment_document
 from lyra_tasks.bundle.subject import PromotedService, promoted_services
 from lyra_tasks.config.models import Configuration
+from lyra_tasks.engine.sandbox import Sandbox
 
 IMAGE = {"User": "10001:10001", "Env": ["PATH=/bin", "MODE=fast"]}
 
@@ -54,6 +60,36 @@ def test_a_dollar_in_a_value_or_a_command_stays_a_dollar() -> None:
     found = web({"command": ["echo", "$HOME"], "environment": {"A": {"default": "a$b"}}})
     assert found["command"] == ["echo", "$$HOME"]
     assert found["environment"] == {"A": "${A-a$$b}"}
+
+
+def test_a_dollar_in_a_path_stays_a_dollar() -> None:
+    table = {
+        "working_dir": "/srv/$app",
+        "tmpfs": {"/t/$x": "1m"},
+        "volumes": {"v": {"path": "/d/$x"}},
+        "secrets": {"s": {"path": "/s/$x"}},
+        "configs": {"c": {"path": "/c/$x", "source": "a.$x"}},
+    }
+    found = compose({"web": {"image": "web", **table}})
+    written = str({"services": found["services"], "configs": found["configs"]})
+    assert written.count("$$x") == 5
+    assert written.replace("$$", "").count("$") == 0
+    assert found["services"]["web"]["working_dir"] == "/srv/$$app"
+
+
+def test_two_services_are_not_published_in_one_place() -> None:
+    tables = {
+        "web": {"image": "web", "ports": {"http": 8000, "dns": 53}},
+        "admin": {"image": "web", "ports": {"http": 8000, "dns": "53/udp"}},
+    }
+    found = compose(tables)["services"]
+    assert found["web"]["ports"] == ["${WEB_HTTP_PUBLISH:-127.0.0.1:8000}:8000", "${WEB_DNS_PUBLISH:-127.0.0.1:53}:53"]
+    assert found["admin"]["ports"] == [
+        "${ADMIN_HTTP_PUBLISH:?where admin publishes its port http}:8000",
+        "${ADMIN_DNS_PUBLISH:-127.0.0.1:53}:53/udp",
+    ]
+    lines = env_example(services(tables)).splitlines()
+    assert {"#WEB_HTTP_PUBLISH=127.0.0.1:8000", "ADMIN_HTTP_PUBLISH=", "#ADMIN_DNS_PUBLISH=127.0.0.1:53"} < set(lines)
 
 
 def test_ports_are_published_on_this_machine_only_unless_the_operator_says_otherwise() -> None:
@@ -153,3 +189,39 @@ def test_the_example_leaves_open_what_must_be_set() -> None:
     assert "WEB_KEY_FILE=" in lines
     assert "#WEB_HTTP_PUBLISH=127.0.0.1:80" in lines
     assert "hidden-away" not in "\n".join(lines)
+
+
+def test_what_one_of_several_services_requires_is_open() -> None:
+    tables = {
+        "web": {"image": "web", "environment": {"LEVEL": {"default": "info"}, "PLACE": {}}},
+        "api": {"image": "web", "environment": {"LEVEL": {"required": True, "description": "how much"}, "PLACE": {}}},
+    }
+    lines = env_example(services(tables)).splitlines()
+    assert [line for line in lines if "LEVEL" in line or "PLACE" in line or "how" in line] == [
+        "# how much", "LEVEL=", "# PLACE", "#PLACE="
+    ]  # fmt: skip
+
+
+HARD = {
+    "A": "it's # $x", "B": "end\\", "C": "a'b\"c\\d$e", "D": "{{name}}", "E": "a}b", "F": "{}", "G": '{"a": {}}',
+    "H": "${x}", "I": "", "J": "#x", "K": " lead trail ", "L": "\\'", "M": "a\\nb", "N": "\u00e9 \u2603", "O": "p:a=b",
+}  # fmt: skip
+
+
+def test_compose_reads_every_default_and_every_value_as_it_was_meant(box: Sandbox, tmp_path: Path) -> None:
+    tables = {"web": {"image": "web", "environment": {key: {"default": value} for key, value in HARD.items()}}}
+    shop = services(tables)
+    (tmp_path / "compose.yaml").write_text(compose_text("shop", shop, {}))
+
+    def read(env: str) -> dict[str, str]:
+        (tmp_path / ".env").write_text(env)
+        command = [str(box.docker), "compose", "config", "--format", "json"]
+        environment = os.environ | box.environment()
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        values = json.loads(done.stdout)["services"]["web"]["environment"]
+        return {key: (value or "").replace("$$", "$") for key, value in values.items()}
+
+    example = env_example(shop)
+    assert read(example) == HARD
+    assert read(re.sub(r"(?m)^#(?=\w+=)", "", example)) == HARD, "every line that is commented out says the same"
+    assert read("".join(f"{key}=set\n" for key in HARD)) == dict.fromkeys(HARD, "set")

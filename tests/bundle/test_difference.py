@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lyra_tasks.bundle.described import Described
+from lyra_tasks.bundle import layout
+from lyra_tasks.bundle.described import Described, described
 from lyra_tasks.bundle.difference import SECTIONS, Change, difference
+from lyra_tasks.bundle.manifest import write_document
 from lyra_tasks.errors import UsageError
 from tests.bundle.test_receive_script import DIGESTS, MANIFEST
 
@@ -118,3 +122,17 @@ def test_two_projects_are_not_compared() -> None:
     other = replace(FIRST, manifest=MANIFEST.model_copy(update={"project": "bank"}))
     with pytest.raises(UsageError, match="two projects"):
         difference(FIRST, other)
+
+
+def test_the_same_check_in_two_groups_is_two(tmp_path: Path) -> None:
+    checks = [{"name": "the services run", "group": group, "outcome": "passed"} for group in ("", "left", "right")]
+    documents = {
+        layout.ENVIRONMENT: {"services": {}},
+        layout.TESTS_JSON: {"checks": checks},
+        layout.DEVIATIONS: {"deviations": []},
+    }
+    for name, document in documents.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(document))
+    write_document(tmp_path / layout.MANIFEST, MANIFEST.model_copy(update={"images": []}))
+    assert list(described(tmp_path).tests) == ["the services run", "left: the services run", "right: the services run"]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
+import os
+import resource
 import shutil
 import tarfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +20,7 @@ import pytest
 
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.checksums import write_checksums
-from lyra_tasks.bundle.manifest import BundledImage, ImageLayer, Manifest
+from lyra_tasks.bundle.manifest import BundledImage, BundleEntry, BundleIndex, ImageLayer, Manifest, write_document
 from lyra_tasks.bundle.packs.facts import gather
 from lyra_tasks.bundle.packs.plan import PackFacts, plan
 from lyra_tasks.bundle.packs.run import fill
@@ -191,6 +195,8 @@ def rewritten(pack: Path, change: Callable[[dict[str, Any]], object]) -> str:
         (lambda pack: pack["images"][1].update(parts=900), ".tar.0"),
         (lambda pack: pack["documents"].update(file="../documents.tar.gz"), "documents.file"),
         (lambda pack: pack["documents"].update(unpacked_size=1000), "unpacks to more than the 1000 bytes"),
+        (lambda pack: pack["documents"].update(size=1), "documents.tar.gz: the pack gives it another digest or size"),
+        (lambda pack: pack["documents"].update(sha256="0" * 64), "the pack gives it another digest or size"),
     ],
 )  # fmt: skip
 def test_a_pack_that_lies_about_itself_is_refused_though_the_sums_agree(
@@ -204,6 +210,15 @@ def test_a_key_that_is_there_twice_is_refused(pack: Path) -> None:
     (pack / layout.PACK).write_text(text.replace("{\n", '{\n  "version": "3.0.0",\n', 1))
     write_checksums(pack)
     assert "the key 'version' is there twice" in refusal(pack)
+
+
+def test_a_key_that_is_there_twice_among_very_many_is_refused_at_once(pack: Path) -> None:
+    keys = "".join(f'"{number}":0,' for number in range(300_000))
+    (pack / layout.PACK).write_text("{" + keys + '"0":0}')
+    write_checksums(pack)
+    began = time.monotonic()
+    assert "the key '0' is there twice" in refusal(pack)
+    assert time.monotonic() - began < 10
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
@@ -238,7 +253,8 @@ def test_what_does_not_belong_into_the_documents_is_named(
     data = gzip.compress(buffer.getvalue())
     (pack / layout.DOCUMENTS).write_bytes(data)
     before = {path for path in tmp_path.rglob("*") if pack not in path.parents}
-    assert said in rewritten(pack, lambda document: document["documents"].update(unpacked_size=10**7))
+    facts = {"unpacked_size": 10**7, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assert said in rewritten(pack, lambda document: document["documents"].update(facts))
     assert {path for path in tmp_path.rglob("*") if pack not in path.parents} == before, "something was written"
 
 
@@ -256,6 +272,9 @@ def test_files_that_are_too_large_or_too_many_to_be_believed_are_refused(
     assert "manifest.json: is larger than 16 MiB" in refusal(bundle)
     monkeypatch.setattr("lyra_tasks.bundle.checksums._MAX_FILES", 5)
     assert "holds more than 5 files" in refusal(bundle)
+    monkeypatch.undo()
+    (bundle / "/".join(["a"] * 101)).mkdir(parents=True)
+    assert "has folders more than 100 deep" in refusal(bundle)
 
 
 def test_an_archive_alone_is_whole_or_refused(made: Path, pack: Path, tmp_path: Path) -> None:
@@ -273,11 +292,20 @@ def test_an_archive_alone_is_whole_or_refused(made: Path, pack: Path, tmp_path: 
 def test_what_cannot_be_packed_is_said_before_anything_is_made(made: Path, tmp_path: Path) -> None:
     bundles = tmp_path / "shop"
     shutil.copytree(made, bundles / "1.0.0")
+    (bundles / "1.0.0/deploy/configs").mkdir()
+    (bundles / "1.0.0/deploy/configs/geo.db").write_bytes(bytes(70_000))
+    manifest = read_manifest(made)
+    entry = {key: getattr(manifest, key) for key in ("version", "created", "set_digest", "is_snapshot")}
+    index = BundleIndex(project="shop", versions=[BundleEntry(commit=manifest.source.commit, **entry)])
+    write_document(bundles / layout.INDEX, index)
+    gather(bundles, "1.0.0", to=str(tmp_path), since="", split="")
     for to, version, split, said in (
         ("", "1.0.0", "", "--to names the folder"),
         (str(tmp_path / "missing"), "1.0.0", "", "no such folder"),
         (str(bundles / "1.0.0"), "1.0.0", "", "is among the bundles"),
         (str(tmp_path), "9.0.0", "", "there is no bundle of version '9.0.0'"),
+        (str(tmp_path), "1.0.0", "63k", "a part has at least 64k"),
+        (str(tmp_path), "1.0.0", "64k", "deploy/configs/geo.db is larger, and travels as it is"),
     ):
         with pytest.raises(UsageError, match=said):
             gather(bundles, version, to=to, since="", split=split)
@@ -290,3 +318,35 @@ def test_a_pack_of_a_bundle_and_its_check_do_not_depend_on_where_it_is_split(mad
         for image in read_manifest(made).images:
             parts = sorted((pack / layout.IMAGES).glob(f"{Path(image.file).name}*"))
             assert b"".join(part.read_bytes() for part in parts) == (made / image.file).read_bytes()
+
+
+def test_of_a_part_alone_nothing_is_told_that_was_not_checked(pack: Path) -> None:
+    part = next((pack / layout.IMAGES).glob("*.tar.001"))
+    assert verify_any(part).kind == "part"
+    text = (pack / layout.PACK).read_text()
+    (pack / layout.PACK).write_text(text.replace('"version": "1.0.0"', '"version": "9.0.0"'))
+    assert "pack.json: changed" in refusal(part)
+    (pack / layout.PACK).write_text(text)
+    part.unlink()
+    os.mkfifo(part)
+    assert "tar.001: changed" in refusal(part)
+
+
+def test_a_pack_in_more_parts_than_a_process_may_open_is_verified(made: Path, tmp_path: Path) -> None:
+    largest = max(path.stat().st_size for path in (made / layout.IMAGES).iterdir())
+    pack = packed(made, tmp_path, split=largest // 900, since=None)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        assert verify_any(pack).version == "1.0.0"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_configs_of_a_pack_can_be_read_by_the_users_of_containers(made: Path, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        pack = packed(made, tmp_path, split=None, since=None)
+    finally:
+        os.umask(before)
+    assert (pack / layout.ENV_EXAMPLE).stat().st_mode & 0o777 == 0o644

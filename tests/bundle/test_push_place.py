@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from lyra_tasks.bundle.push import Destination, destination
-from lyra_tasks.errors import UsageError
+from lyra_tasks.bundle.push import Destination, destination, run
+from lyra_tasks.bundle.read import read_manifest
+from lyra_tasks.errors import BundleError, UsageError
+from tests.bundle.test_verify import bundle as bundle  # a fixture
+from tests.bundle.test_verify import made as made  # and what it copies
 
 
 @pytest.mark.parametrize(
@@ -30,3 +35,18 @@ def test_anything_else_is_a_usage_fault(text: str) -> None:
     with pytest.raises(UsageError, match="--to") as caught:
         destination(text)
     assert "secret" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_bundle_that_was_damaged_since_is_not_pushed(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    archive = bundle / manifest.images[0].file
+    whole = archive.read_bytes()
+    # of the image's own manifest, which a registry would take as it is: it knows it by no digest
+    other = whole.replace(b"vnd.oci.image.manifest.v1+json", b"vnd.oci.image.manifest.v2+json")
+    assert other != whole
+    for damaged in (whole[:700], other, None):
+        archive.unlink()
+        if damaged is not None:
+            archive.write_bytes(damaged)
+        with pytest.raises(BundleError, match="refused"):
+            run(bundle, manifest, Destination("127.0.0.1:9", ""), ())

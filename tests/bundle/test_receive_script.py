@@ -88,6 +88,19 @@ def test_the_script_is_told_what_it_needs() -> None:
     assert "example/web" not in SCRIPT
 
 
+def test_a_layer_of_several_images_takes_room_once() -> None:
+    (image,) = MANIFEST.images
+    own = ImageLayer(media_type="x", digest=DIGESTS[3], size=90, unpacked_size=300)
+    twice = {"layers": [*image.layers, own, own], "diff_ids": [DIGESTS[2]] * 3}
+    door = image.model_copy(update={"name": "door", "file": "images/door.tar", **twice})
+    arm = image.model_copy(update={"platform": "linux/arm64", "file": "images/web-arm64.tar"})
+    script = receive_script(MANIFEST.model_copy(update={"images": [image, door, arm]}))
+    lines = [line.split() for line in script.splitlines() if line.startswith("images/")]
+    assert [(name, int(needed)) for name, _, needed, *_ in lines] == [
+        (image.file, 1000 + 3000), ("images/door.tar", 1000 + 300), ("images/web-arm64.tar", 1000 + 3000)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("system", ["linux/amd64", "linux/arm64"])
 def test_of_several_platforms_a_node_takes_the_images_for_its_own(shell: list[str], system: str) -> None:
     (image,) = MANIFEST.images
@@ -184,6 +197,16 @@ def test_a_file_that_is_extra_is_named(shell: list[str], bundle: Path, name: str
     refused(shell, bundle, f"{name}: extra")
 
 
+def test_what_an_operator_filled_in_may_be_there_where_the_version_is_loaded(shell: list[str], bundle: Path) -> None:
+    (bundle / "deploy/.env").write_text("TOKEN=x\n")
+    assert called(shell, "files; configuration", bundle).returncode == 0
+    fresh = called(shell, "files; fresh=yes; configuration", bundle)
+    assert (fresh.returncode, "\n  deploy/.env: extra\n" in fresh.stderr) == (6, True), fresh.stderr
+    (bundle / "deploy/.env").unlink()
+    (bundle / "deploy/.env").symlink_to("configs/a b")
+    refused(shell, bundle, "deploy/.env is a link: extra")
+
+
 @pytest.mark.parametrize("folder", ["SHA256SUMS.sig\n.", "manifest.json\n."])
 def test_a_name_of_two_lines_hides_nothing(shell: list[str], bundle: Path, folder: str) -> None:
     (bundle / folder).mkdir()
@@ -210,6 +233,16 @@ def test_checksums_name_nothing_outside(shell: list[str], bundle: Path, name: st
 def test_what_is_no_bundle_is_refused(shell: list[str], bundle: Path) -> None:
     (bundle / layout.CHECKSUMS).unlink()
     refused(shell, bundle)
+
+
+def test_checksums_that_are_missing_are_no_bad_signature(shell: list[str], bundle: Path) -> None:
+    (bundle / layout.SIGNATURE).write_text("signature")
+    (bundle / layout.CHECKSUMS).unlink()
+    for pipe in (False, True):
+        if pipe:
+            os.mkfifo(bundle / layout.CHECKSUMS)
+        done = called(shell, "signer=ada allowed_signers=/dev/null; signature", bundle)
+        assert (done.returncode, "SHA256SUMS is missing" in done.stderr) == (6, True), done.stderr
 
 
 @pytest.mark.parametrize(

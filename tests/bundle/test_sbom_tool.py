@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.bundle.sbom import from_tool
+from lyra_tasks.bundle.sbom import from_tool, sbom
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.images.package_records import Package
+from lyra_tasks.images.packages import ImagePackages
 from tests.bundle.test_receive_script import MANIFEST
 
-ANSWER = '{"serialNumber": "urn:uuid:random", "metadata": {"timestamp": "now"}, "components": [{"name": "$2"}]}'
+ANSWER = (
+    '{"serialNumber": "urn:uuid:random", "components": [{"name": "$2"}], '
+    '"metadata": {"timestamp": "now", "component": {"bom-ref": "1", "name": "$2"}}}'
+)
 
 
 @pytest.fixture
@@ -35,6 +40,8 @@ def test_its_list_is_taken_without_its_time_and_its_random_number(folder: Path) 
     assert found["components"] == [{"name": f"oci-archive:{folder}/web.tar"}]
     assert found["metadata"]["timestamp"] == MANIFEST.created
     assert found["serialNumber"] != "urn:uuid:random"
+    component = found["metadata"]["component"]
+    assert (component["bom-ref"], component["name"]) == ("1", "shop/web"), "and without the path of this machine"
 
 
 @pytest.mark.parametrize("text", ["echo no such image >&2; exit 1", "echo '{'", "echo '[]'", "echo '{}'"])
@@ -42,3 +49,13 @@ def test_its_failure_is_told(folder: Path, text: str) -> None:
     program(folder, text)
     with pytest.raises(PreconditionError, match="syft could not list what is in web"):
         from_tool(folder / "web.tar", MANIFEST, MANIFEST.images[0])
+
+
+def test_a_package_that_is_written_in_several_ways_is_one_component() -> None:
+    one, other = (Package(kind="pypi", name=name, version="1.0") for name in ("Foo_Bar", "foo-bar"))
+    stated = Package(kind="pypi", name="foo-bar", version="1.0", license="MIT")
+    found = ImagePackages(found={"a": [one], "b": [other], "c": [stated]}, release=None)
+    (component,) = sbom(MANIFEST, MANIFEST.images[0], found)["components"]
+    assert component["bom-ref"] == component["purl"] == "pkg:pypi/foo-bar@1.0"
+    assert component["licenses"] == [{"license": {"name": "MIT"}}]
+    assert [each["location"] for each in component["evidence"]["occurrences"]] == ["/a", "/b", "/c"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.checksums import write_checksums
+from lyra_tasks.bundle.checksums import inventory, write_checksums
 from lyra_tasks.bundle.manifest import (
     BundledImage,
     BundledService,
@@ -170,6 +170,16 @@ def test_an_extra_file_is_found(name: str, bundle: Path) -> None:
     refused(bundle, name)
 
 
+def test_a_name_that_is_no_line_of_text_is_told_as_one(bundle: Path) -> None:
+    for name in (b"deploy/x: changed\nall is well", b"a\x1b[8m", b"caf\xe9"):
+        Path(os.fsdecode(os.fsencode(bundle) + b"/" + name)).touch()
+    with pytest.raises(BundleError) as error:
+        verify(bundle)
+    assert [line.partition(": extra")[0] for line in error.value.details] == [
+        r"'a\x1b[8m'", r"'caf\udce9'", r"'deploy/x: changed\nall is well'"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("target", ["PROMOTION.md", "deploy", "..", "nowhere"])
 def test_an_extra_link_is_found_wherever_it_leads(target: str, bundle: Path) -> None:
     (bundle / "deploy/link").symlink_to(target)
@@ -194,6 +204,16 @@ def test_everything_that_is_wrong_is_named_at_once(bundle: Path) -> None:
     assert [line.partition(":")[0] for line in error.value.details] == sorted(
         [ARCHIVES[0], layout.COMPOSE, layout.SUMMARY, "extra"]
     )
+
+
+def test_a_bundle_that_goes_while_it_is_read_is_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dropped(path: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
+        found = inventory(path)
+        path.rename(path.with_name("aside"))
+        return found
+
+    monkeypatch.setattr("lyra_tasks.bundle.verify.inventory", dropped)
+    refused(bundle, "went away while it was read")
 
 
 def test_a_signature_is_not_an_extra_file(bundle: Path) -> None:

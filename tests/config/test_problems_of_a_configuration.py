@@ -210,6 +210,36 @@ CASES: list[tuple[str, str, str]] = [
         '10: services.web.volumes.data.path: "/data" is taken by services.web.tmpfs."/data"; choose another path',
     ),
     (
+        "two defaults of which one has to stand in .env for all",
+        IMAGE
+        + '[services.a]\nimage = "web"\n[services.a.environment]\nX = { default = "a}b" }\n'
+        + '[services.b]\nimage = "web"\n[services.b.environment]\nX = { default = "c" }\n',
+        "9: services.a.environment.X.default: stands in .env for all services, for its braces, and services.b has "
+        "another; give both the same",
+    ),
+    (
+        "two volumes of one name on Proxima",
+        IMAGE
+        + '[services.a]\nimage = "web"\n[services.a.volumes.b-c]\npath = "/x"\n'
+        + '[services.a-b]\nimage = "web"\n[services.a-b.volumes.c]\npath = "/x"\n',
+        "12: services.a-b.volumes.c: would be the volume a-b-c on Proxima, which services.a.volumes.b-c is already; "
+        "choose another name",
+    ),
+    (
+        "two secrets given by one variable",
+        SERVICE + '[services.web.secrets]\na-b = { path = "/x" }\n"a.b" = { path = "/y" }\n',
+        '10: services.web.secrets."a.b": would be the variable WEB_A_B_FILE on Proxima, which services.web.secrets.a-b '
+        "is already; choose another name",
+    ),
+    (
+        "a port published by the variable of another service",
+        IMAGE
+        + '[services.other]\nimage = "web"\n[services.other.environment]\nWEB_HTTP_PUBLISH = {}\n'
+        + '[services.web]\nimage = "web"\nports = { http = 80 }\n',
+        "12: services.web.ports.http: would be the variable WEB_HTTP_PUBLISH on Proxima, which "
+        "services.other.environment.WEB_HTTP_PUBLISH is already; choose another name",
+    ),
+    (
         "something below a file",
         SERVICE
         + '[services.web.secrets.key]\npath = "/run/key"\n[services.web.volumes.data]\npath = "/run/key/deep/data"\n',

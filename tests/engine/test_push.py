@@ -85,3 +85,14 @@ def test_what_is_no_place_or_does_not_answer_is_said_and_the_bundle_stays(projec
     refused(project.lyra("promote", "--to", "registry.example/team"), 2, "write oci://HOST")
     refused(project.lyra("promote", "--to", "oci://127.0.0.1:1/team"), 3, "127.0.0.1:1 does not answer")
     assert project.lyra("verify").code == 0
+
+
+def test_a_version_that_is_pushed_again_takes_no_tag_back_from_a_newer_one(ada: Project, registry: str) -> None:
+    newer = ada.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "newer").strip()
+    ada.git("tag", "v1.3.0", newer)
+    try:
+        pushed = ada.lyra("promote", "--to", f"oci://{registry}/again", "--json")
+    finally:
+        ada.git("tag", "--delete", "v1.3.0")
+    assert pushed.code == 0, pushed.text
+    assert [each["reference"].rpartition(":")[2] for each in json.loads(pushed.out)["pushed"]] == ["1.2.0", "1.2"]

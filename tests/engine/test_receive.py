@@ -147,6 +147,9 @@ def test_what_was_promoted_is_loaded_and_compared_and_the_second_time_it_is_ther
     node: Node, bundles: list[Path]
 ) -> None:
     bundle = node.carried(bundles[1])
+    shutil.copy(bundle / layout.ENV_EXAMPLE, bundle / "deploy/.env")
+    refused(node.receive(bundle), 6, "corrupt", "\n  deploy/.env: extra")
+    (bundle / "deploy/.env").unlink()
     first = node.receive(bundle)
     assert first.code == 0, first.text
     assert first.err == ""
@@ -154,10 +157,19 @@ def test_what_was_promoted_is_loaded_and_compared_and_the_second_time_it_is_ther
     assert node.tags() == ["tiny/web:1", "tiny/web:1.10", "tiny/web:1.10.0", "tiny/web:latest"]
     digest = "manifest_digest" if node.store == "containerd" else "config_digest"
     assert node.docker("image", "inspect", "--format", "{{.Id}}", "tiny/web:1.10.0").strip() == image_of(bundle)[digest]
+    shutil.copy(bundle / layout.ENV_EXAMPLE, bundle / "deploy/.env")
     again = node.receive(bundle)
-    assert again.code == 0, again.text
+    assert again.code == 0, "what the script itself says to do next is done"
+    assert "deploy/.env is taken to be yours" in again.out
+    (bundle / "deploy/.env").unlink()
     assert "tiny/web:1.10.0 is there already" in again.out
     assert "loading" not in again.out
+    (node.place / ".docker").mkdir()
+    (node.place / ".docker/config.json").write_text("{")
+    node.docker("image", "rm", "--force", image_of(bundle)[digest])
+    hindered = node.receive(bundle, DOCKER_CONTENT_TRUST="1", DOCKER_DEFAULT_PLATFORM="linux/arm64")
+    shutil.rmtree(node.place / ".docker")
+    assert hindered.code == 0, f"docker warns of its configuration, and is told to ask a registry: {hindered.text}"
 
 
 def test_what_is_to_be_configured_is_said(node: Node, bundles: list[Path]) -> None:

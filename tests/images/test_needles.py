@@ -34,6 +34,14 @@ def test_a_secret_is_found_in_every_form_and_at_every_offset(secret: str, before
     assert found(secret, json.dumps({"key": secret}).encode())
 
 
+@given(st.binary(min_size=SHORTEST, max_size=60).map(lambda each: b"\xff" + each + b"\x80"), st.binary())
+def test_a_secret_that_is_no_text_is_found_too(secret: bytes, around: bytes) -> None:
+    value = secret.decode(errors="surrogateescape")
+    assert found(value, around + secret + around) >= {"as it is"}
+    assert found(value, base64.b64encode(around + secret + around))
+    assert found(value, quote(secret, safe="").encode())
+
+
 @given(st.integers(1, 40), st.integers(0, 60))
 def test_a_secret_that_lies_across_blocks_is_found(size: int, place: int) -> None:
     assert found("a-secret-value-of-24-bytes", b"x" * place + b"a-secret-value-of-24-bytes" + b"y" * 9, size)

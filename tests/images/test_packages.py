@@ -6,12 +6,20 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.package_records import Package, Release
-from lyra_tasks.images.packages import ImagePackages, merged, packages_of, read_layer
+from lyra_tasks.images.packages import (
+    ImagePackages,
+    keep_packages,
+    known_packages,
+    merged,
+    packages_of,
+    read_layer,
+)
 from tests.images.saves import layer, pieces, tar
 
 STATUS = b"""Package: libc6
@@ -83,6 +91,16 @@ def test_a_record_that_cannot_be_read_says_nothing(data: bytes) -> None:
     assert names(layer(dict.fromkeys(files, data))) == []
 
 
+@pytest.mark.parametrize(
+    ("state", "there"),
+    [("installed", True), ("triggers-pending", True), ("triggers-awaited", True), ("half-configured", True),
+     ("unpacked", True), ("half-installed", False), ("config-files", False), ("not-installed", False)],
+)  # fmt: skip
+def test_a_package_whose_files_are_there_is_there(state: str, there: bool) -> None:
+    status = b"Package: man-db\nVersion: 1\nStatus: install ok " + state.encode() + b"\n"
+    assert names(layer({"var/lib/dpkg/status": status})) == ["man-db"] * there
+
+
 def test_a_package_in_several_places_is_one_with_several_places() -> None:
     places = [f"{folder}/node_modules/a/package.json" for folder in ("app", "lib")]
     ((_, found),) = packages_of(held(layer(dict.fromkeys(places, npm("a"))))).items()
@@ -149,6 +167,26 @@ def test_long_names_are_read_in_both_forms() -> None:
             info.size = len(npm("a"))
             archive.addfile(info, io.BytesIO(npm("a")))
         assert held(buffer.getvalue()).found.keys() == {path}
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_and_records_that_are_no_text_are_kept_and_read_again(form: int, tmp_path: Path) -> None:
+    folder = b"caf\xe9".decode(errors="surrogateescape")
+    path = f"{folder}{'/' + 'd' * 150 if form != tarfile.USTAR_FORMAT else ''}/node_modules/a/package.json"
+    odd = b'{"name": "a\\ud800", "version": "1"}'
+    files = {path: npm("a"), f"{folder}/.wh.{folder}": b"", "node_modules/b/package.json": odd}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form, errors="surrogateescape") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    read = read_layer(pieces(buffer.getvalue()), "layer")
+    keep_packages(tmp_path, "sha256:1", read)
+    assert known_packages(tmp_path, "sha256:1") == read
+    assert list(merged([read]).found) == [path.replace(folder, "caf\\xe9"), "node_modules/b/package.json"]
+    assert [package.name for package in packages_of(merged([read]))] == ["a"]
+    assert read.removed == ["caf\\xe9/caf\\xe9"]
 
 
 def test_a_record_beyond_all_measure_is_not_read() -> None:

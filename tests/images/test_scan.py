@@ -12,6 +12,7 @@ import pytest
 from lyra_tasks.images.needles import Needles
 from lyra_tasks.images.programs import runnable
 from lyra_tasks.images.scan import LayerSight, final_owners, final_specials, look_at_layer, programs
+from lyra_tasks.images.tarball import BlockReader, members
 
 NEEDLES = Needles({"key": "the-secret-key"})
 
@@ -94,3 +95,22 @@ def test_a_secret_is_seen_in_a_file_in_a_name_and_between_blocks(packed: bool) -
         packed=packed,
     )
     assert [path for path, _ in seen.hits] == ["etc/app", "var/the-secret-key.txt"]
+
+
+def test_a_name_that_is_no_text_is_told_as_text() -> None:
+    odd = b"bin/caf\xe9-the-secret-key".decode(errors="surrogateescape")
+    seen = layer((odd, 0o4755, b"x"))
+    assert final_specials([seen]) == {"bin/caf\\xe9-the-secret-key": (0, 0o4755)}
+    assert [path.encode() for path, _ in seen.hits] == [b"bin/caf\\xe9-the-secret-key"]
+    assert final_specials([seen, layer((odd.replace("bin/", "bin/.wh."), 0, b""))]) == {}
+
+
+def test_an_owner_beyond_all_numbers_is_none() -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for uid in ("9" * 5000, "x", "\u0663", "10001"):
+            entry = tarfile.TarInfo("data")
+            entry.type, entry.uid, entry.pax_headers = tarfile.DIRTYPE, 7, {"uid": uid}
+            archive.addfile(entry)
+    found = [header.uid for header, _ in members(BlockReader([buffer.getvalue()], "here"))]
+    assert found == [7, 7, 7, 10001]

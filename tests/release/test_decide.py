@@ -111,9 +111,13 @@ def test_the_next_version_is_above_all_that_head_can_reach(
         ({"changelog": "../elsewhere.md"}, "--changelog ../elsewhere.md is not a file of the project"),
         ({"changelog": "/etc/changes.md"}, "is not a file of the project"),
         ({"changelog": "."}, "is not a file of the project"),
+        ({"changelog": "out/changes.md"}, "is not a file of the project"),
+        ({"changelog": "link.md"}, "--changelog link.md is a link"),
     ],
 )
 def test_options_that_make_no_sense_are_usage_errors(tmp_path: Path, options: dict[str, str], said: str) -> None:
+    (tmp_path / "out").symlink_to("/etc")
+    (tmp_path / "link.md").symlink_to("changes.md")
     given_options = {"bump": "", "pre": "", "version": "", "changelog": ""} | options
     with pytest.raises(UsageError) as caught:
         wanted(

@@ -238,6 +238,7 @@ def test_a_prefix_keeps_the_projects_of_one_repository_apart(shop: Project) -> N
 
 def test_the_changelog_gets_a_section_and_the_tree_still_is_that_version_on_the_line(shop: Project) -> None:
     (shop.root / "NEWS.md").write_text("# News\n\n## 0.0.9 (2026-01-01)\n\n- old\n")
+    (shop.root / "NEWS.md").chmod(0o664)
     shop.commit("feat: news")
     result = shop.lyra("release", "--changelog", "NEWS.md", "release.version")
     assert result.code == 0, result.text
@@ -246,6 +247,7 @@ def test_the_changelog_gets_a_section_and_the_tree_still_is_that_version_on_the_
     assert news.startswith("# News\n\n## 0.1.0 (")
     assert news.endswith(")\n\n## 0.0.9 (2026-01-01)\n\n- old\n")
     assert shop.git("status", "--porcelain") == " M NEWS.md\n"
+    assert (shop.root / "NEWS.md").stat().st_mode & 0o777 == 0o664
 
 
 def test_a_changelog_that_would_make_the_images_stale_is_refused(shop: Project) -> None:

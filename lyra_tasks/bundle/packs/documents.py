@@ -7,10 +7,11 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from lyra_tasks.bundle.packs.document import PackedDocuments
 from lyra_tasks.errors import BundleError
-from lyra_tasks.images.codec import unpack
+from lyra_tasks.images.codec import Digester, unpack
 from lyra_tasks.images.documents import MAX_DOCUMENT
 from lyra_tasks.images.parts import PartsWriter, joined
 from lyra_tasks.images.tarball import BLOCK, SECTOR, BlockReader, format_header, members, padding
@@ -42,12 +43,12 @@ def read_documents(parts: Sequence[Path], described: PackedDocuments, where: str
     """Read all of it.
 
     BundleError naming `where` for anything but regular files, a name that is there twice, a `wanted` file that is
-    missing, or more than was described.
+    missing, or other bytes than were described.
     """
     found = Documents({}, {})
+    whole = Digester()
     with joined(parts) as file:
-        blocks = iter(lambda: file.read(BLOCK), b"")
-        pieces = unpack(blocks, "gzip", where, described.unpacked_size)
+        pieces = unpack(_blocks(file, whole), "gzip", where, described.unpacked_size)
         for header, contents in members(BlockReader(pieces, where)):
             if header.kind != "file":
                 raise BundleError(f"{where}: {header.name!r} is not a regular file")
@@ -59,6 +60,8 @@ def read_documents(parts: Sequence[Path], described: PackedDocuments, where: str
                 found.contents[header.name] = b"".join(contents)
                 contents = iter([bytearray(found.contents[header.name])])
             found.digests[header.name] = _digest(contents)
+    if (whole.digest, whole.size) != (f"sha256:{described.sha256}", described.size):
+        raise BundleError(f"{where}: the pack gives it another digest or size")
     if missing := sorted(set(wanted) - found.contents.keys()):
         raise BundleError(f"{where}: {missing[0]} is missing, or too large")
     return found
@@ -73,6 +76,12 @@ def _tar(files: Mapping[str, Path], epoch: int) -> Iterator[bytes]:
                 yield block
         yield bytes(padding(size))
     yield bytes(2 * SECTOR)
+
+
+def _blocks(file: BinaryIO, target: Digester) -> Iterator[bytes]:
+    while block := file.read(BLOCK):
+        target.write(block)
+        yield block
 
 
 def _digest(contents: Iterable[bytearray]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.checksums import file_sums, parse
 from lyra_tasks.bundle.manifest import Manifest
-from lyra_tasks.bundle.packs.plan import PackFacts
+from lyra_tasks.bundle.packs.plan import PackFacts, plain
 from lyra_tasks.bundle.read import bundle_of, read_manifest, small_file
 from lyra_tasks.bundle.staging import free_bytes
 from lyra_tasks.config.units import parse_size
@@ -26,17 +26,21 @@ def gather(bundles: Path, version: str, *, to: str, since: str, split: str) -> P
     if target.resolve().is_relative_to(bundles.resolve()):
         raise UsageError(f"{to}: is among the bundles", hint="name a folder elsewhere")
     bundle = bundle_of(bundles, version)
+    part = _part_size(split) if split else None
+    documents = {
+        path.relative_to(bundle).as_posix(): path.stat().st_size
+        for path in bundle.rglob("*")
+        if path.is_file() and path.relative_to(bundle).parts[0] != layout.IMAGES
+    }
+    if part and (large := sorted(name for name, size in documents.items() if plain(name) and size > part)):
+        raise UsageError(f"--split {split}: {large[0]} is larger, and travels as it is", hint="use a larger --split")
     return PackFacts(
         bundle=bundle,
         manifest=_described(bundle),
         since=_described(bundle_of(bundles, since)) if since else None,
         to=target,
-        split=_part_size(split) if split else None,
-        documents=sum(
-            path.stat().st_size
-            for path in bundle.rglob("*")
-            if path.is_file() and path.relative_to(bundle).parts[0] != layout.IMAGES
-        ),
+        split=part,
+        documents=sum(documents.values()),
         free=free_bytes(target),
     )
 

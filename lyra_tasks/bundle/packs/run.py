@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from lyra_tasks.bundle.packs.document import Pack, PackedArchive, PackedDocument
 from lyra_tasks.bundle.packs.documents import write_documents
 from lyra_tasks.bundle.packs.plan import PackPlan, PlannedThin, plain
 from lyra_tasks.bundle.packs.verify import verify_pack
+from lyra_tasks.bundle.read import reading
 from lyra_tasks.bundle.reception import receive_script
 from lyra_tasks.bundle.signature import sign, signing_key
 from lyra_tasks.bundle.staging import publish, require_room, staging
@@ -26,6 +27,7 @@ from lyra_tasks.bundle.verify import FileResult, verify
 from lyra_tasks.errors import ImmutableError, PreconditionError
 from lyra_tasks.files import write_file
 from lyra_tasks.images.parts import PartsWriter
+from lyra_tasks.images.tarball import SECTOR
 from lyra_tasks.images.thin import copy_without
 from lyra_tasks.run import locked
 
@@ -57,7 +59,7 @@ def run(plan: PackPlan, work: Workspace) -> Packing:
         verify(plan.facts.bundle)
         require_room(plan.facts.to, plan.needed, folder.name)
         with staging(folder, "bundle.pack", sweep=f"{folder.name}*") as stage:
-            with _large_files(plan):
+            with _large_files(plan), reading(plan.facts.bundle):
                 pack = fill(plan, stage)
             write_checksums(stage)
             if key:
@@ -79,6 +81,8 @@ def fill(plan: PackPlan, stage: Path) -> Pack:
     for name in sorted(filter(plain, files)):
         (stage / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(files[name], stage / name)
+        with suppress(PermissionError):  # as `write_file`: FAT has no modes
+            (stage / name).chmod(0o644)  # containers read their configs from here, as users of their own
     rest = {name: path for name, path in files.items() if not plain(name) and name not in archives | {layout.RECEIVE}}
     (stage / layout.IMAGES).mkdir()
     pack = Pack(
@@ -110,9 +114,8 @@ def _archive(plan: PackPlan, each: PlannedThin, stage: Path) -> PackedArchive:
 
 def _documents(plan: PackPlan, files: dict[str, Path], stage: Path) -> PackedDocuments:
     epoch = int(datetime.fromisoformat(plan.facts.manifest.created).timestamp())
-    with PartsWriter(stage / layout.DOCUMENTS, _split(plan, sum(path.stat().st_size for path in files.values()))) as (
-        target
-    ):
+    most = sum(path.stat().st_size + 2 * SECTOR for path in files.values())
+    with PartsWriter(stage / layout.DOCUMENTS, _split(plan, most)) as target:
         unpacked = write_documents(files, target, epoch)
     return PackedDocuments(sha256=target.sha256, size=target.size, parts=target.parts, unpacked_size=unpacked)
 

@@ -77,8 +77,8 @@ def _contradictions(path: Path, pack: Pack, manifest: Manifest, found: dict[str,
 
 
 def _archive_problem(path: Path, thin: PackedArchive, image: BundledImage, pack: Pack) -> str:
-    lowest = [layer.digest for layer in image.layers]
-    if thin.without and (pack.since is None or not set(thin.without) <= set(lowest)):
+    own = {layer.digest for layer in image.layers}
+    if thin.without and (pack.since is None or not own.issuperset(thin.without)):
         return "layers are left out that no older version has"
     try:
         parts = _parts(path, thin)

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lyra_tasks.bundle.environment import quoted
 from lyra_tasks.bundle.manifest import Manifest
-from lyra_tasks.config.models import Configuration
+from lyra_tasks.config.deployment import publish_variable, secret_variable, stands_as_default
+from lyra_tasks.config.models import Configuration, EnvironmentVariable
 from lyra_tasks.engine.connect import version_numbers
 from lyra_tasks.engine.sandbox.suites import suite_like
 
@@ -51,23 +53,26 @@ def plan(config: Configuration, facts: RehearsalFacts, values: Mapping[str, Mapp
     """Plan a rehearsal; `values` are those that tests give to the services' variables."""
     known = {match[1] for match in _OPEN.finditer(facts.example)}
     services = {name: service for name, service in config.services.items() if service.promoted}
-    # what has a default is left to it, as an operator would: two services may have different ones
     answers = {
         key: values[name][key]
         for name, service in services.items()
         for key, variable in service.environment.items()
-        if key in known & values[name].keys() and (variable.default is None or variable.test_value is not None)
+        if key in known & values[name].keys() and not _left_to_default(variable)
+    }
+    # `.env` is one for all services: what is filled in for one of them is given to the others, too
+    given = {
+        name: {key: answers.get(key, value) if name in services else value for key, value in each.items()}
+        for name, each in values.items()
     }
     secret_files = {}
     number = _FIRST_PORT
     for name, service in services.items():
-        prefix = _word(name)
         for key in service.secrets:
-            variable = f"{prefix}_{_word(key)}_FILE"
+            variable = secret_variable(name, key)
             answers[variable] = f"{{secrets}}/{variable}"
             secret_files[variable] = facts.users.get(name, "")
         for port in service.ports:
-            answers[f"{prefix}_{_word(port)}_PUBLISH"] = f"{{address}}:{number}"
+            answers[publish_variable(name, port)] = f"{{address}}:{number}"
             number += 1
     return RehearsalPlan(
         facts=facts,
@@ -75,7 +80,7 @@ def plan(config: Configuration, facts: RehearsalFacts, values: Mapping[str, Mapp
         project=config.project.name.replace(".", "-"),
         answers=answers,
         secret_files=secret_files,
-        values=values,
+        values=given,
     )
 
 
@@ -84,14 +89,20 @@ def filled(plan: RehearsalPlan, address: str, secrets: Path) -> str:
     lines = []
     for key, value in sorted(plan.answers.items()):
         text = value.replace("{address}", address).replace("{secrets}", str(secrets)) if _ours(plan, key) else value
-        quoted = text.replace("\\", "\\\\").replace("'", "\\'")
-        lines.append(f"{key}='{quoted}'\n")
+        lines.append(f"{key}={quoted(text)}\n")
     return "".join(lines)
+
+
+def inherited(plan: RehearsalPlan, environment: Mapping[str, str]) -> dict[str, str]:
+    """A shell's variables without those that Compose would obey, or prefer to what stands in `.env`."""
+    own = {match[1] for match in _OPEN.finditer(plan.facts.example)}
+    return {key: value for key, value in environment.items() if key not in own and not key.startswith("COMPOSE_")}
+
+
+def _left_to_default(variable: EnvironmentVariable) -> bool:
+    """What has a default is left to it, as an operator would: two services may have different ones."""
+    return variable.default is not None and variable.test_value is None and stands_as_default(variable.default)
 
 
 def _ours(plan: RehearsalPlan, key: str) -> bool:
     return key in plan.secret_files or key.endswith("_PUBLISH")
-
-
-def _word(name: str) -> str:
-    return name.upper().replace("-", "_").replace(".", "_")

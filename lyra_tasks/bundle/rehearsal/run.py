@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lyra_tasks import console
 from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.rehearsal.plan import RehearsalPlan, filled
+from lyra_tasks.bundle.rehearsal.plan import RehearsalPlan, filled, inherited
 from lyra_tasks.bundle.verify import verify
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.deployed import DeployedService, deployed, engine_in
@@ -68,7 +68,7 @@ def run(plan: RehearsalPlan, work: Workspace, checks: Checks) -> Rehearsal:
             _sweep(state)
     work.journal.append(
         work.run, "rehearsed", version=result.version, engine=result.engine, store=result.store,
-        passed=result.passed, checks={check.name: check.outcome for check in result.checks},
+        passed=result.passed, checks={check.title: check.outcome for check in result.checks},
     )  # fmt: skip
     return result
 
@@ -171,7 +171,7 @@ class _Stage:
     def _call(self, command: list[str], folder: Path, timeout: float) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
-                command, cwd=folder, env={**os.environ, **self.box.environment()}, timeout=timeout,
+                command, cwd=folder, env=inherited(self.plan, os.environ) | self.box.environment(), timeout=timeout,
                 stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:

@@ -52,7 +52,7 @@ def rehearsed(result: Rehearsal) -> None:
     if not result.checks:
         raise VerdictError("no check could be made of what was received", hint="write one of kind http, exec or tcp")
     if not result.passed:
-        failed = tuple(check.name for check in result.checks if check.outcome != "passed")
+        failed = tuple(check.title for check in result.checks if check.outcome != "passed")
         raise VerdictError(
             f"{len(failed)} of {len(result.checks)} checks failed on an engine like Proxima's",
             hint="what was tested here does not work there; do not carry it",
