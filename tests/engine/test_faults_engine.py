@@ -175,8 +175,9 @@ def test_words_and_options_that_do_not_exist_are_usage_faults(lonely: Project) -
 def test_an_image_that_does_not_exist_is_named_with_those_that_do(tiny: Project) -> None:
     refused(tiny.lyra("build", "--image", "wep"), 2, "there is no image named 'wep'", "did you mean web?")
     refused(tiny.lyra("build", "-i", "zzzzz"), 2, "there is no image named 'zzzzz'", "there are: web")
-    no_engine = {"DOCKER_HOST": f"unix://{tiny.root}/nothing.sock"}  # none is needed to know names
-    refused(tiny.lyra("test", "--only", "zzzzz", **no_engine), 2, "there is no test named 'zzzzz'", "the page is there")
+    nowhere = f"unix://{tiny.root}/nothing.sock"  # no engine is needed to know names
+    unknown = tiny.lyra("test", "--only", "zzzzz", DOCKER_HOST=nowhere)
+    refused(unknown, 2, "there is no test named 'zzzzz'", "the page is there")
 
 
 def test_help_of_every_word_works_without_a_project(tmp_path: Path, lonely: Project) -> None:
