@@ -148,7 +148,7 @@ def _keep(trial: Trial, evidence: Evidence) -> None:
         work.evidence.write(evidence, work.folder)
     work.journal.append(
         work.run, "tested", set=trial.key.digest, passed=evidence.passed, partial=trial.partial,
-        checks={check.name: check.outcome for check in evidence.checks},
+        checks={check.title: check.outcome for check in evidence.checks},
         deviations=[each.model_dump(mode="json") for each in trial.judgement.used],
         rules={f"{each.rule} {each.scope}": each.outcome for each in evidence.rules if each.outcome != "kept"},
     )  # fmt: skip

@@ -153,7 +153,7 @@ def _tested(work: Workspace, evidence: Evidence) -> Tested:
         rules[each["outcome"]] = rules.get(each["outcome"], 0) + 1
         if each["outcome"] == "broken":
             broken.append(f"rule {each['rule']} for {each['scope']}")
-    failed = [check.name for check in evidence.checks if check.outcome != "passed"]
+    failed = [check.title for check in evidence.checks if check.outcome != "passed"]
     refused = rejudge(work.config, evidence.rules, datetime.date.today()).broken if evidence.passed else ()
     return Tested(
         evidence.passed, evidence.run, evidence.started_at, len(evidence.checks), (*failed, *broken), rules,

@@ -108,7 +108,7 @@ def require_tested(store: EvidenceStore, key: SetKey) -> Evidence:
 
 def failures(evidence: Evidence) -> tuple[str, ...]:
     """The checks that did not pass, and the rules that were not kept."""
-    checks = tuple(check.name for check in evidence.checks if check.outcome != "passed")
+    checks = tuple(check.title for check in evidence.checks if check.outcome != "passed")
     return checks + tuple(f"rule {each.rule} for {each.scope}" for each in evidence.rules if each.outcome == "broken")
 
 
