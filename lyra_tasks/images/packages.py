@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -104,8 +105,9 @@ def known_packages(cache: Path, diff_id: str) -> LayerPackages | None:
 
 
 def keep_packages(cache: Path, diff_id: str, layer: LayerPackages) -> None:
-    """Keep what a layer says in the cache, for every image that has it."""
-    write_record(_kept(cache, diff_id), layer)
+    """Keep what a layer says in the cache, for every image that has it; a disk that is full only leaves it unknown."""
+    with suppress(OSError, PreconditionError):
+        write_record(_kept(cache, diff_id), layer)
 
 
 def _kept(cache: Path, diff_id: str) -> Path:
