@@ -13,6 +13,7 @@ from typing import NamedTuple
 from lyra_tasks import console
 from lyra_tasks.config.units import parse_duration
 from lyra_tasks.engine import logs as engine_logs
+from lyra_tasks.engine.guard import lock_of
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import PreconditionError, UsageError
 from lyra_tasks.lab.payload import HOLDER_FOLDER
@@ -122,7 +123,7 @@ def _following_engine(work: Workspace, lab: DevLab, names: Sequence[str], after:
 
 def _following_files(work: Workspace, source: Source, after: str) -> Iterator[Line]:
     """A test that runs in another process: its files grow, until the lock of its run is gone."""
-    lock = work.paths.state / "running" / f"{source.run}.lock"
+    lock = lock_of(work.paths.state, source.run)
     read = dict.fromkeys(source.services, 0)
     while True:
         running = lock.exists()
