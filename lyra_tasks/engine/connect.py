@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks import console
+from lyra_tasks.config.platforms import architecture_named
 from lyra_tasks.engine import remote, sandbox
 from lyra_tasks.engine.contexts import endpoint
 from lyra_tasks.engine.faults import engine_faults
@@ -69,12 +70,10 @@ class Engine:
 
     @property
     def host(self) -> str:
-        """The engine's address, for programs that read `DOCKER_HOST` and know no contexts."""
-        if context := self.cli_environment.get("DOCKER_CONTEXT"):
-            from docker.context import ContextAPI
-
-            return str(ContextAPI.get_context(context).Host)
-        return self.cli_environment["DOCKER_HOST"]
+        """Where it answers, for programs that read `DOCKER_HOST` and know no contexts: of another machine, our end."""
+        context = self.cli_environment.get("DOCKER_CONTEXT", "")
+        host = endpoint(context) if context else self.cli_environment["DOCKER_HOST"]
+        return remote.tunnel(host, context).url if self.remote else host
 
     @property
     def api(self) -> Any:
@@ -104,7 +103,8 @@ def connect(config: Configuration, paths: Paths) -> Engine:
 
 def reconnect() -> Engine:
     """The engine that `cli_environment` names, in a process that was started with it."""
-    return _system(os.environ.get("DOCKER_CONTEXT", ""))
+    # the user's own DOCKER_CONTEXT is in the environment, too, and DOCKER_HOST goes before it, as for `docker`
+    return _system("" if os.environ.get("DOCKER_HOST") else os.environ.get("DOCKER_CONTEXT", ""))
 
 
 def connect_existing(config: Configuration, paths: Paths) -> Engine | None:
@@ -160,7 +160,7 @@ def _system(context: str) -> Engine:
 
     host = os.environ.get("DOCKER_HOST", "") if not context else ""
     host = host or endpoint(context)
-    remotely = remote.is_remote(host)
+    remotely, way = remote.is_remote(host), None
     try:
         if not context and remotely:
             raise RemoteEngineError(
@@ -170,16 +170,16 @@ def _system(context: str) -> Engine:
         if box := sandbox.behind(host):
             return _sandboxed(box, own=False)
         address = remote.address_of(host)
-        url = remote.tunnel(host, context).url if remotely else host
+        way = remote.tunnel(host, context) if remotely else None
+        url = way.url if way else host
         client = docker.DockerClient(base_url=url, timeout=_FIRST_ANSWER)
         streams = docker.APIClient(base_url=url, version=client.api.api_version, timeout=_FOREVER)
         facts = read_facts(client, sandboxed=False)
     except (DockerException, OSError, ValueError) as error:
-        said = remote.tunnel(host, context).said() if remotely else ()
         raise EngineUnavailableError(
             f"no Docker engine answers at {_public(host)}{_reason(error)}",
             hint=_choices(error, host),
-            details=said,
+            details=way.said() if way else (),
         ) from error
     cli = shutil.which("docker") or "docker"
     # an inherited DOCKER_HOST would win over the context
@@ -208,7 +208,6 @@ def read_facts(client: docker.DockerClient, *, sandboxed: bool) -> EngineFacts:
     info: dict[str, Any] = client.info()
     version = client.version()
     status = {str(key): str(value) for key, value in info.get("DriverStatus") or []}
-    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(info["Architecture"], info["Architecture"])
     _require_api(str(version["Version"]), str(version["ApiVersion"]))
     client.api.timeout = _TIMEOUT
     return EngineFacts(
@@ -218,7 +217,7 @@ def read_facts(client: docker.DockerClient, *, sandboxed: bool) -> EngineFacts:
         store="containerd" if "containerd" in status.get("driver-type", "") else "classic",
         cpus=int(info["NCPU"]),
         memory=int(info["MemTotal"]),
-        platform=f"{info['OSType']}/{architecture}",
+        platform=f"{info['OSType']}/{architecture_named(info['Architecture'])}",
         sandboxed=sandboxed,
     )
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 
+import docker
 import pytest
 
+from lyra_tasks.config.models import Configuration
+from lyra_tasks.engine.connect import Engine, EngineFacts, connect, reconnect
 from lyra_tasks.engine.contexts import endpoint
 from lyra_tasks.engine.distribution import is_loopback
 from lyra_tasks.engine.remote import address_of, is_remote
 from lyra_tasks.errors import EngineUnavailableError
+from lyra_tasks.run import paths_of
 
 
 @pytest.fixture
@@ -51,6 +56,41 @@ def test_a_context_that_is_not_there_or_cannot_be_read_is_said(client: Path) -> 
     (client / "config.json").write_text("{")
     with pytest.raises(EngineUnavailableError, match=r"config\.json cannot be read"):
         endpoint("")
+
+
+def test_a_process_that_is_started_with_a_host_goes_there_whatever_context_its_user_has_chosen(
+    client: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", "far")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{client}/own.sock")
+    with pytest.raises(EngineUnavailableError, match=r"answers at unix://.*/own\.sock"):
+        reconnect()
+
+
+def test_programs_that_know_no_contexts_are_told_where_the_engine_of_one_is(client: Path) -> None:
+    write(client, "near", "unix:///run/near.sock")
+    facts = EngineFacts("id", "26.1", (1, 45), "classic", 2, 1 << 30, "linux/amd64", sandboxed=False)
+    environment = {"DOCKER_CONTEXT": "near", "DOCKER_HOST": ""}
+    engine = Engine(
+        docker.DockerClient("unix:///run/near.sock", version="1.41"), None, facts, "", "", "docker", environment
+    )
+    assert engine.host == "unix:///run/near.sock"
+
+
+def test_a_folder_for_temporary_files_that_is_too_deep_for_a_socket_is_no_traceback(
+    client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(client, "tls", "tcp://127.0.0.1:1")
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    (tmp_path / "docker").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    config = Configuration.model_validate(
+        {"schema": 1, "project": {"name": "tests"}, "engine": {"context": "tls", "sandbox": "never"}}
+    )
+    with pytest.raises(EngineUnavailableError, match="answers at tcp://127"):
+        connect(config, paths_of(tmp_path, "tests"))
 
 
 @pytest.mark.parametrize(
