@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lyra_tasks.config.ports import AnyPort
 from lyra_tasks.config.ports import read as read_port
 from lyra_tasks.engine.faults import engine_faults
-from lyra_tasks.engine.hijack import output_of
+from lyra_tasks.engine.hijack import exit_code, output_of
 from lyra_tasks.engine.ownership import CONTAINER, NETWORK, VOLUME, Owner
 from lyra_tasks.errors import PreconditionError
 
@@ -226,5 +226,5 @@ def execute(engine: Engine, container: str, command: Sequence[str]) -> tuple[int
     with engine_faults("running a command in a container"):
         made = engine.api.exec_create(container, list(command), stdout=True, stderr=True)
         output = output_of(engine, made["Id"])
-        code = engine.api.exec_inspect(made["Id"])["ExitCode"]
-    return int(code), output.decode(errors="replace")
+        code = exit_code(engine, made["Id"])
+    return code, output.decode(errors="replace")
