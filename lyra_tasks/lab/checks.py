@@ -5,14 +5,15 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import threading
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as OutOfTime
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lyra_tasks import console
 from lyra_tasks.config.models import Test
@@ -31,6 +32,8 @@ from lyra_tasks.records.evidence import CHECKS, CheckResult
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
     from lyra_tasks.lab.running import Lab, RunningService
+
+T = TypeVar("T")
 
 _SHOWN = 400
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -138,21 +141,32 @@ def _http(service: RunningService, test: Test) -> str:
 
 
 def _exec(service: RunningService, test: Test) -> str:
-    # a command that hangs ends with its container; the check does not wait for it
-    pool = ThreadPoolExecutor(1)
     try:
-        running = pool.submit(objects.execute, service.engine, service.id, argv(test.exec or []))
-        try:
-            code, output = running.result(test.timeout)
-        except OutOfTime:
-            return f"the command did not end within {test.timeout:g} s"
-    finally:
-        pool.shutdown(wait=False)
+        code, output = _within(test.timeout, lambda: objects.execute(service.engine, service.id, argv(test.exec or [])))
+    except OutOfTime:
+        return f"the command did not end within {test.timeout:g} s"
     if code != test.exit_code:
         return f"exit code {code}, expected {test.exit_code}; it printed: {_short(output)}"
     if test.output is not None and test.output not in output:
         return f"the output does not contain {test.output!r}; it is: {_short(output)}"
     return ""
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """What `call` comes to; TimeoutError if that takes longer. Nobody waits for it then, not even the program's end.
+
+    A command that hangs ends with its container, which may stay when the checks are over.
+    """
+    done: Future[T] = Future()
+
+    def carry() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=carry, daemon=True).start()
+    return done.result(seconds)
 
 
 def _tcp(service: RunningService, test: Test) -> str:
