@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lyra_tasks.lab.halt import Halt
+from lyra_tasks.rules.declared import without
 
 TAIL = 15
 
@@ -27,6 +28,10 @@ class Ended:
     def tail(self) -> str:
         """The last lines."""
         return "\n".join(self.text.splitlines()[-TAIL:])
+
+    def without(self, masked: Iterable[str]) -> Ended:
+        """The same with secrets blotted out."""
+        return replace(self, text=without(self.text, masked))
 
 
 def run_program(
