@@ -28,6 +28,7 @@ from lyra_tasks.lab.ready import http_answer, tcp_answers
 from lyra_tasks.lab.stages import PlannedStage, build
 from lyra_tasks.lab.structure import check_structure
 from lyra_tasks.records.evidence import CHECKS, CheckResult
+from lyra_tasks.rules.declared import without
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -128,15 +129,15 @@ def _http(service: RunningService, test: Test) -> str:
     with http_answer(address, method, path, test.timeout, body=body, headers=headers) as answer:
         text = answer.read(1 << 20).decode(errors="replace")
         if answer.status != test.status:
-            return f"status {answer.status}, expected {test.status}; the answer begins: {_short(text)}"
+            return f"status {answer.status}, expected {test.status}; the answer begins: {_short(service, text)}"
     if test.body is not None and test.body not in text:
-        return f"the body does not contain {test.body!r}; it begins: {_short(text)}"
+        return f"the body does not contain {test.body!r}; it begins: {_short(service, text)}"
     if test.json_ is not None:
         try:
             seen = json.loads(text)
         except ValueError:
-            return f"the body is not JSON; it begins: {_short(text)}"
-        return _differs(seen, test.json_, "$")
+            return f"the body is not JSON; it begins: {_short(service, text)}"
+        return _differs(service, seen, test.json_, "$")
     return ""
 
 
@@ -146,9 +147,9 @@ def _exec(service: RunningService, test: Test) -> str:
     except OutOfTime:
         return f"the command did not end within {test.timeout:g} s"
     if code != test.exit_code:
-        return f"exit code {code}, expected {test.exit_code}; it printed: {_short(output)}"
+        return f"exit code {code}, expected {test.exit_code}; it printed: {_short(service, output)}"
     if test.output is not None and test.output not in output:
-        return f"the output does not contain {test.output!r}; it is: {_short(output)}"
+        return f"the output does not contain {test.output!r}; it is: {_short(service, output)}"
     return ""
 
 
@@ -191,16 +192,17 @@ def ask(service: RunningService, test: Test) -> str:
     return _KINDS[test.kind](service, test)
 
 
-def _differs(seen: Any, wanted: Any, where: str) -> str:
+def _differs(service: RunningService, seen: Any, wanted: Any, where: str) -> str:
     """The first difference; keys that `wanted` does not name are not looked at."""
     if isinstance(wanted, dict) and isinstance(seen, dict):
         for key, value in wanted.items():
             if key not in seen:
                 return f"{where}.{key} is missing"
-            if problem := _differs(seen[key], value, f"{where}.{key}"):
+            if problem := _differs(service, seen[key], value, f"{where}.{key}"):
                 return problem
         return ""
-    return "" if seen == wanted else f"{where} is {_short(json.dumps(seen))}, expected {_short(json.dumps(wanted))}"
+    there, expected = (_short(service, json.dumps(each)) for each in (seen, wanted))
+    return "" if seen == wanted else f"{where} is {there}, expected {expected}"
 
 
 def _filled(service: RunningService, text: str) -> str:
@@ -208,13 +210,13 @@ def _filled(service: RunningService, text: str) -> str:
     return _VARIABLE.sub(lambda match: service.planned.environment.get(match[1], match[0]), text)
 
 
-def _short(text: str) -> str:
-    text = console.clean(text.strip())
+def _short(service: RunningService, text: str) -> str:
+    """The beginning; secrets go first, since of one that is cut nobody would know the rest again."""
+    text = console.clean(without(text.strip(), service.planned.masked))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _masked(lab: Lab, text: str) -> str:
     for service in lab.services.values():
-        for value in service.planned.masked:
-            text = text.replace(value, "***")
+        text = without(text, service.planned.masked)
     return text

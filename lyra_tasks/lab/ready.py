@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine import objects
 from lyra_tasks.errors import VerdictError
+from lyra_tasks.rules.declared import without
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -37,7 +38,7 @@ def wait_until_ready(engine: Engine, service: RunningService) -> None:
         if _ready(service, now):
             return
         if time.monotonic() >= deadline:
-            said = f": {now.health_log}" if now.health_log else ""
+            said = f": {without(now.health_log, service.planned.masked)}" if now.health_log else ""
             raise VerdictError(
                 f"{service.planned.name} was not ready within {patience:g} s{said}",
                 hint=f"its whole log is in {service.log.path}",
