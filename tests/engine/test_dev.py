@@ -286,8 +286,9 @@ def test_logs_and_stats_of_the_lab_of_a_test_and_of_both_when_they_are_over(
 
         project.replace(
             ".lyra.toml", '["/bin/busybox", "httpd", "-f", "-v", "-p", "8080", "-h", "/src/www"]',
-            '''"echo token $TOKEN; echo bad >&2; exec /bin/busybox httpd -f -p 8080"''',
+            '''"echo token $TOKEN a25vd24gdG8gbm9ib2R5; echo bad >&2; exec /bin/busybox httpd -f -p 8080"''',
         )  # fmt: skip
+        project.replace(".lyra.toml", "TOKEN = { secret", 'TOKEN = { test_value = "known to nobody", secret')
         assert project.lyra("create").code == 0
         live = json.loads(project.lyra("stats", "--json").out)
         assert live["live"]
@@ -302,7 +303,7 @@ def test_logs_and_stats_of_the_lab_of_a_test_and_of_both_when_they_are_over(
         following.communicate(timeout=20)
         assert following.returncode == 0, "the log ends with its container"
         kept = project.root / ".lyra" / "runs" / str(run) / "logs" / "web.log"
-        assert " out token ***\n" in kept.read_text()
+        assert " out token *** ***\n" in kept.read_text()
         assert " err bad\n" in kept.read_text()
         assert "token ***" in project.lyra("logs", "--run", str(run), "--service", "web").out
 
