@@ -29,13 +29,18 @@ def held_by_labs(engine: Engine, *, without: Collection[str] = ()) -> tuple[Shar
 
     Those whose ids are in `without` are about to go.
     """
+    from docker.errors import NotFound
+
     api = engine.api
     shares = []
     with engine_faults("counting what other labs hold"):
         for container in api.containers(filters={"label": LABEL_NONCE}):
             if container["Id"] in without:
                 continue
-            host = api.inspect_container(container["Id"])["HostConfig"]
+            try:
+                host = api.inspect_container(container["Id"])["HostConfig"]
+            except NotFound:
+                continue  # its lab has been taken away meanwhile
             who = f"{container['Labels'].get(LABEL_PROJECT, '?')} {container['Names'][0].lstrip('/')}"
             shares.append(Share(who, host["NanoCpus"] / 1e9, int(host["Memory"])))
     return tuple(shares)
