@@ -68,7 +68,9 @@ class LogFollower:
 
     def lines(self) -> list[str]:
         """Everything so far, as it stands in the file."""
-        return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        # whatever else counts as the end of a line somewhere is a character of this one
+        *whole, begun = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+        return [*whole, begun] if begun else whole
 
     def _carry(self, stream: Any) -> None:
         thread = threading.Thread(target=self._follow, args=(stream,), daemon=True)
