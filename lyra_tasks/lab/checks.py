@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SHOWN = 400
+_MOST = 1 << 20  # bytes of an answer
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -126,8 +127,9 @@ def _http(service: RunningService, test: Test) -> str:
     address = service.http_address()
     headers = {key: _filled(service, value) for key, value in test.headers.items()}
     body = _filled(service, test.send).encode() if test.send is not None else None
+    until = time.monotonic() + test.timeout
     with http_answer(address, method, path, test.timeout, body=body, headers=headers) as answer:
-        text = answer.read(1 << 20).decode(errors="replace")
+        text = _beginning(answer, until).decode(errors="replace")
         if answer.status != test.status:
             return f"status {answer.status}, expected {test.status}; the answer begins: {_short(service, text)}"
     if test.body is not None and test.body not in text:
@@ -139,6 +141,18 @@ def _http(service: RunningService, test: Test) -> str:
             return f"the body is not JSON; it begins: {_short(service, text)}"
         return _differs(service, seen, test.json_, "$")
     return ""
+
+
+def _beginning(answer: http.client.HTTPResponse, until: float) -> bytes:
+    """The first part of a body; TimeoutError for one that has not come by then, however steadily it drips."""
+    read = b""
+    while len(read) < _MOST and (part := answer.read1(_MOST - len(read))):
+        read += part
+        if time.monotonic() > until:
+            raise TimeoutError("timed out")
+    if answer.length and len(read) < _MOST:
+        raise http.client.IncompleteRead(read, answer.length)
+    return read
 
 
 def _exec(service: RunningService, test: Test) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.ports import joined
 from lyra_tasks.config.services import argv
+from lyra_tasks.errors import PreconditionError
 from lyra_tasks.lab.programs import Ended, run_program
 
 if TYPE_CHECKING:
@@ -46,11 +47,14 @@ def _told(lab: Lab) -> dict[str, str]:
 
 
 def addresses(services: Mapping[str, RunningService]) -> dict[str, str]:
-    """The environment variables that tell where published ports answer."""
+    """The environment variables that tell where published ports answer; those of a one-shot that has ended do not."""
     found = {}
     for name, service in services.items():
         for key, port in service.planned.service.ports.items():
-            host, published = service.address(port)
+            try:
+                host, published = service.address(port)
+            except PreconditionError:
+                continue
             prefix = f"LYRA_{_word(name)}_{_word(key)}"
             found[f"{prefix}_ADDR"] = joined(host, published)
             if isinstance(port, int):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine import objects
@@ -78,16 +80,20 @@ def log_tail(service: RunningService) -> tuple[str, ...]:
     return tuple(service.log.lines()[-_TAIL:])
 
 
+@contextmanager
 def http_answer(
     address: tuple[str, int], method: str, path: str, timeout: float, **more: Any
-) -> http.client.HTTPResponse:
+) -> Iterator[http.client.HTTPResponse]:
     """One HTTP request from this machine, over a connection of its own.
 
     OSError or HTTPException if there is no answer.
     """
     connection = http.client.HTTPConnection(*address, timeout=timeout)
-    connection.request(method, path, body=more.get("body"), headers=more.get("headers") or {})
-    return connection.getresponse()
+    try:
+        connection.request(method, path, body=more.get("body"), headers=more.get("headers") or {})
+        yield connection.getresponse()
+    finally:
+        connection.close()
 
 
 def tcp_answers(address: tuple[str, int], timeout: float) -> bool:
