@@ -117,8 +117,15 @@ def stop(c: Any, yes: bool = False, dry_run: bool = False, json: bool = False) -
 
 def before_cleaning(work: Workspace) -> None:
     """Warn of edits that `clean` will take away, and keep the development lab's logs."""
+    from lyra_tasks.errors import PreconditionError
     from lyra_tasks.lab import dev_stop, show_dev
+    from lyra_tasks.records.dev import DevStore
 
+    try:
+        DevStore(work.paths.state).read()
+    except PreconditionError as error:
+        console.warn(f"{error.message}; what the lab printed, and edits inside, cannot be kept")
+        return
     ending = dev_stop.plan(work)
     if ending is not None:
         show_dev.warned(ending)
