@@ -138,7 +138,7 @@ class Workspace:
 
 def started_by_itself(entries: Iterable[Entry]) -> bool:
     """Whether the sandbox of a journal was last started by a word that needed it, not by `engine.up`."""
-    return [entry.data["by"] for entry in entries if entry.event == SANDBOX_STARTED][-1:] == ["lyra"]
+    return [entry.data.get("by") for entry in entries if entry.event == SANDBOX_STARTED][-1:] == ["lyra"]
 
 
 def open_workspace(loaded: Loaded) -> Workspace:
