@@ -143,6 +143,18 @@ def host_config(engine: Engine, container: str) -> dict[str, Any]:
     return found
 
 
+def host_config_if_there(engine: Engine, container: str) -> dict[str, Any] | None:
+    """The same of a container that somebody else may be removing; None once it is gone."""
+    from docker.errors import NotFound
+
+    with engine_faults("looking at a container"):
+        try:
+            found: dict[str, Any] = engine.api.inspect_container(container)["HostConfig"]
+        except NotFound:
+            return None
+    return found
+
+
 def user_of(engine: Engine, container: str) -> str:
     """The user that a container runs as, as it was named: `USER[:GROUP]`, or nothing for root."""
     with engine_faults("looking at a container"):
