@@ -6,7 +6,6 @@ Never another machine by mistake (R4): a remote engine is used only where the co
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lyra_tasks import console
 from lyra_tasks.config.platforms import architecture_named
+from lyra_tasks.config.text import public
 from lyra_tasks.engine import remote, sandbox
 from lyra_tasks.engine.contexts import endpoint
 from lyra_tasks.engine.faults import engine_faults
@@ -177,7 +177,7 @@ def _system(context: str) -> Engine:
         facts = read_facts(client, sandboxed=False)
     except (DockerException, OSError, ValueError) as error:
         raise EngineUnavailableError(
-            f"no Docker engine answers at {_public(host)}{_reason(error)}",
+            f"no Docker engine answers at {public(host)}{_reason(error)}",
             hint=_choices(error, host),
             details=way.said() if way else (),
         ) from error
@@ -270,11 +270,6 @@ def buildx_version(engine: Engine) -> str:
     # "github.com/docker/buildx v0.19.3 …", or without the v, as Debian writes it
     words = found.stdout.decode(errors="replace").split()
     return words[1].removeprefix("v") if len(words) > 1 else ""
-
-
-def _public(host: str) -> str:
-    """An endpoint without what may be a secret."""
-    return re.sub(r"//[^/@]*@", "//", host)
 
 
 def _reason(error: Exception) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lyra_tasks.config.text import public
 from lyra_tasks.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -111,4 +112,4 @@ def _impatient(client: docker.DockerClient) -> Iterator[Any]:
 
 
 def _public(reason: str) -> str:
-    return re.sub(r"//[^/@\s]+@", "//", reason.splitlines()[0])[:300]
+    return public(reason.splitlines()[0])[:300]

@@ -21,8 +21,9 @@ from urllib.parse import unquote
 from lyra_tasks import console
 from lyra_tasks.config.lock import LockedRootfs
 from lyra_tasks.config.models import Rootfs
+from lyra_tasks.config.text import public
 from lyra_tasks.engine.debian import KEYRINGS, AptWorkspace, sha256_of, unpack
-from lyra_tasks.engine.mirror import apt_environment, host_codename, is_ubuntu, mirror, platform_of, public
+from lyra_tasks.engine.mirror import apt_environment, host_codename, is_ubuntu, mirror, platform_of
 from lyra_tasks.engine.mirror import architecture as own_architecture
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.run import locked as holding
