@@ -9,9 +9,9 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lyra_tasks.engine.contexts import settings_folder
 from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def bake_words(engine: Engine, builder: Builder | None) -> tuple[str, ...]:
 
 def builder_environment(engine: Engine) -> dict[str, str]:
     """The variables for a named builder: it is the user's own, also where the engine's `docker` has other settings."""
-    settings = os.environ.get("DOCKER_CONFIG") or str(Path.home() / ".docker")
-    return {**engine.cli_environment, "BUILDX_CONFIG": os.environ.get("BUILDX_CONFIG") or f"{settings}/buildx"}
+    settings = os.environ.get("BUILDX_CONFIG") or f"{settings_folder()}/buildx"
+    return {**engine.cli_environment, "BUILDX_CONFIG": settings}
 
 
 def _docker(engine: Engine, *words: str) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lyra_tasks.engine.connect import Engine, EngineFacts, connect, reconnect
 from lyra_tasks.engine.contexts import endpoint
 from lyra_tasks.engine.distribution import is_loopback
 from lyra_tasks.engine.remote import address_of, is_remote
+from lyra_tasks.engine.traces import builders
 from lyra_tasks.errors import EngineUnavailableError
 from lyra_tasks.run import paths_of
 
@@ -48,6 +50,14 @@ def test_the_current_context_is_the_variable_s_then_the_file_s_then_the_default(
     assert endpoint("") == "ssh://ada@builder"
     monkeypatch.setenv("DOCKER_CONTEXT", "default")
     assert endpoint("") == "unix:///var/run/docker.sock"
+
+
+def test_a_user_without_a_home_has_no_contexts_and_the_default_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "DOCKER_CONFIG", "DOCKER_CONTEXT", "BUILDX_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # a user whom the system does not know
+    assert endpoint("") == "unix:///var/run/docker.sock"
+    assert builders() == []
 
 
 def test_a_context_that_is_not_there_or_cannot_be_read_is_said(client: Path) -> None:
