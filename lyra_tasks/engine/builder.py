@@ -17,7 +17,7 @@ from lyra_tasks.errors import PreconditionError
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
 
-_PATIENCE = 120
+_PATIENCE = 120.0  # seconds; ssh waits that long for a machine that is gone
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,16 @@ def builder_environment(engine: Engine) -> dict[str, str]:
 
 def _docker(engine: Engine, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **builder_environment(engine)}
-    return subprocess.run(
-        [engine.cli, *words], env=environment, capture_output=True, text=True, check=False, timeout=_PATIENCE
-    )
+    try:
+        return subprocess.run(
+            [engine.cli, *words], env=environment, capture_output=True, text=True, check=False, timeout=_PATIENCE
+        )
+    except subprocess.TimeoutExpired as error:
+        said = " ".join(["docker", *words])
+        raise PreconditionError(
+            f"the builder's machine does not answer: `{said}` took longer than {_PATIENCE:g} s",
+            hint="see that it runs and can be reached from here, or leave out [builder] name",
+        ) from error
 
 
 def _value(text: str, key: str) -> str:

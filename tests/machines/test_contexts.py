@@ -12,12 +12,13 @@ import docker
 import pytest
 
 from lyra_tasks.config.models import Configuration
+from lyra_tasks.engine import builder
 from lyra_tasks.engine.connect import Engine, EngineFacts, connect, reconnect
 from lyra_tasks.engine.contexts import endpoint
 from lyra_tasks.engine.distribution import is_loopback
 from lyra_tasks.engine.remote import address_of, is_remote
 from lyra_tasks.engine.traces import builders
-from lyra_tasks.errors import EngineUnavailableError
+from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 from lyra_tasks.run import paths_of
 
 
@@ -28,6 +29,13 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
     write(tmp_path, "far", "ssh://ada@builder")
     return tmp_path
+
+
+def near(environment: dict[str, str], cli: str = "docker") -> Engine:
+    """An engine that is not asked anything, with the variables and the command of its client."""
+    facts = EngineFacts("id", "26.1", (1, 45), "classic", 2, 1 << 30, "linux/amd64", sandboxed=False)
+    client = docker.DockerClient("unix:///run/near.sock", version="1.41")
+    return Engine(client, None, facts, "", "", cli, environment)
 
 
 def write(folder: Path, name: str, host: str) -> None:
@@ -79,12 +87,7 @@ def test_a_process_that_is_started_with_a_host_goes_there_whatever_context_its_u
 
 def test_programs_that_know_no_contexts_are_told_where_the_engine_of_one_is(client: Path) -> None:
     write(client, "near", "unix:///run/near.sock")
-    facts = EngineFacts("id", "26.1", (1, 45), "classic", 2, 1 << 30, "linux/amd64", sandboxed=False)
-    environment = {"DOCKER_CONTEXT": "near", "DOCKER_HOST": ""}
-    engine = Engine(
-        docker.DockerClient("unix:///run/near.sock", version="1.41"), None, facts, "", "", "docker", environment
-    )
-    assert engine.host == "unix:///run/near.sock"
+    assert near({"DOCKER_CONTEXT": "near", "DOCKER_HOST": ""}).host == "unix:///run/near.sock"
 
 
 def test_a_folder_for_temporary_files_that_is_too_deep_for_a_socket_is_no_traceback(
@@ -101,6 +104,17 @@ def test_a_folder_for_temporary_files_that_is_too_deep_for_a_socket_is_no_traceb
     )
     with pytest.raises(EngineUnavailableError, match="answers at tcp://127"):
         connect(config, paths_of(tmp_path, "tests"))
+
+
+def test_a_builder_whose_machine_is_gone_is_told_in_time(
+    client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "docker"
+    program.write_text("#!/bin/sh\nexec sleep 20\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(builder, "_PATIENCE", 0.2)
+    with pytest.raises(PreconditionError, match=r"`docker buildx inspect far` took longer than 0\.2 s"):
+        builder.find_builder(near({}, str(program)), "far")
 
 
 @pytest.mark.parametrize(
