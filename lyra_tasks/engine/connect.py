@@ -94,11 +94,11 @@ def connect(config: Configuration, paths: Paths) -> Engine:
         except EngineUnavailableError as error:
             running = sandbox.find(paths.state)
             if running is not None:
-                return _sandboxed(running)
+                return engine_in(running)
             if mode == "never" or config.engine.context or isinstance(error, UnfitEngineError):
                 raise
             console.note("no Docker engine answers; starting this project's private one")
-    return _sandboxed(start_sandbox(config, paths))
+    return engine_in(start_sandbox(config, paths))
 
 
 def reconnect() -> Engine:
@@ -124,7 +124,7 @@ def connect_running(config: Configuration, paths: Paths) -> Engine | None:
         except EngineUnavailableError:
             pass
     running = sandbox.find(paths.state)
-    return _sandboxed(running) if running else None
+    return engine_in(running) if running else None
 
 
 def start_sandbox(config: Configuration, paths: Paths) -> sandbox.Sandbox:
@@ -168,7 +168,7 @@ def _system(context: str) -> Engine:
                 hint='name its context in .lyra.toml ([engine] context = "…") if that is meant, or unset DOCKER_HOST',
             )
         if box := sandbox.behind(host):
-            return _sandboxed(box, own=False)
+            return engine_in(box, own=False)
         address = remote.address_of(host)
         way = remote.tunnel(host, context) if remotely else None
         url = way.url if way else host
@@ -187,7 +187,8 @@ def _system(context: str) -> Engine:
     return Engine(client, streams, facts, address, address, cli, environment, remotely)
 
 
-def _sandboxed(box: sandbox.Sandbox, *, own: bool = True) -> Engine:
+def engine_in(box: sandbox.Sandbox, *, own: bool = True) -> Engine:
+    """A connection to a running sandbox engine; one that is not `own` counts as any other's, its builder cache too."""
     import docker
     from docker.errors import DockerException
 

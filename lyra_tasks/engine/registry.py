@@ -101,6 +101,11 @@ def pinned(reference: str, digest: str) -> str:
     return reference if "@" in reference else f"{reference}@{digest}"
 
 
+def without_tag(reference: str) -> str:
+    """The name in a reference, with neither tag nor digest."""
+    return re.sub(r":[^:/]+$", "", reference.partition("@")[0])
+
+
 @contextmanager
 def _impatient(client: docker.DockerClient) -> Iterator[Any]:
     api: Any = client.api
