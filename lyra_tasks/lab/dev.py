@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -31,6 +31,7 @@ from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.rules.catalogue import EGRESS, READ_ONLY
 from lyra_tasks.rules.containers import service_looks
 from lyra_tasks.rules.deviations import require_reasons
+from lyra_tasks.run import locked
 
 _SETTLING = 0.5
 
@@ -58,6 +59,11 @@ class Created:
     carried: tuple[CarriedIn, ...]
     faults: tuple[VerdictError, ...]
     seconds: float
+
+
+def alone(work: Workspace) -> AbstractContextManager[int]:
+    """Nobody else makes, changes or stops the development lab while the block runs; LockedError if somebody does."""
+    return locked(work.paths.state / "dev.lock", what="the development lab")
 
 
 def gather(work: Workspace, records: Mapping[str, ImageRecord]) -> Creation:

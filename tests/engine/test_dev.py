@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -18,8 +19,9 @@ import pytest
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.connect import Engine
 from lyra_tasks.engine.hijack import OUTPUT, Hijacked, frames
+from lyra_tasks.run import locked
 from tests.conftest import PROJECTS, Outcome, Project, repository
-from tests.faults import becomes, labs
+from tests.faults import becomes, labs, refused
 
 ODD = ("a space.txt", "two\nlines.txt", "grüße-日本.txt", "-dash.txt", ".dot", "'quotes\".txt", "back\\slash.txt")
 
@@ -98,6 +100,15 @@ def test_the_source_is_there_with_its_names_modes_links_and_owner(lab: Project) 
     assert inside(lab, "/bin/busybox stat -c '%a %u:%g %s' . program empty") == (
         "755 65534:65534 4096\n755 65534:65534 17\n644 65534:65534 0\n"
     )
+
+
+def test_while_one_makes_or_changes_the_lab_no_other_does(lab: Project) -> None:
+    (path,) = lab.state.glob("*/dev/dev.json")
+    before = state(lab)
+    with locked(path.parent.parent / "dev.lock", what="the development lab"):
+        for words in (("create",), ("dev.stop", "--yes")):
+            refused(lab.lyra(*words), 3, f"the development lab is in use by another process (pid {os.getpid()})")
+    assert state(lab) == before
 
 
 def test_exec_passes_input_both_outputs_quotes_and_the_exit_code(lab: Project) -> None:
