@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 
 from lyra_tasks.config.development import profile_hash
@@ -78,7 +78,7 @@ def gather(work: Workspace, records: Mapping[str, ImageRecord]) -> Creation:
     for name, service in work.config.services.items():
         loosened = {READ_ONLY, EGRESS} if service.dev is not None else set()
         looks = service_looks(name, service, facts.services[name].image_config)
-        require_reasons(work.config, [each for each in looks if each.rule not in loosened], datetime.now(UTC).date())
+        require_reasons(work.config, [each for each in looks if each.rule not in loosened], datetime.date.today())
     plan = dev_plan.plan(work.config, facts)
     standing = _standing(work, run)
     have = tuple(owned(work.engine, work.journal.entries(), run=run))
