@@ -102,10 +102,15 @@ def _outside(plan: CleanPlan, work: Workspace) -> list[Residue]:
 
 def engine_ended(state: Path, *, purge: bool) -> list[Residue]:
     """End the sandbox engine of a state folder; what of it is left."""
-    report = sandbox.down(state, purge=purge)
+    left = sandbox.down(state, purge=purge).left
+    data = [path for path in left if Path(path).is_relative_to(state.resolve())]
     return [
-        Residue(kind="control group", name=path, why="the kernel keeps it", remove=f"rmdir {path}")
-        for path in report.left
+        *(Residue(kind="folder", name=path, why="still there", remove=f"rm -r {path}") for path in data),
+        *(
+            Residue(kind="control group", name=path, why="the kernel keeps it", remove=f"rmdir {path}")
+            for path in left
+            if path not in data
+        ),
     ]
 
 
