@@ -90,3 +90,16 @@ def test_a_line_of_a_log_ends_where_a_line_ends(tmp_path: Path) -> None:
     path.write_text(f"{line}\n", encoding="utf-8")
     merge_logs(tmp_path, ["web"])
     assert (tmp_path / "all.log").read_text(encoding="utf-8") == line.replace("Z out", "Z web out") + "\n"
+
+
+def test_output_without_line_ends_is_written_in_parts_that_hold_no_secret(tmp_path: Path) -> None:
+    nothing: Any = None
+    secret, size = "known-to-nobody", 1 << 20
+    path = tmp_path / "web.log"
+    follower = LogFollower(nothing, "id", path, (secret,))
+    printed = (b"." * (size - 8) + secret.encode() + b"." * size + secret.encode()[:9]) + secret.encode()[9:] + b"."
+    chunks = [printed[place : place + 65536] for place in range(0, len(printed), 65536)]
+    follower._follow((chunk, None) for chunk in chunks)
+    lines = [line.split(" ", 2)[2] for line in follower.lines()]
+    assert len(lines) > 1 and max(map(len, lines)) <= size + 65536
+    assert "".join(lines) == printed.decode().replace(secret, "***")
