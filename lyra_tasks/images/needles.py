@@ -86,7 +86,7 @@ def parts(value: str) -> tuple[str, ...]:
         words = (word for line in whole.splitlines() for word in _SEPARATORS.split(line))
         telling = [word for word in words if _is_telling(word)]
         found += telling[:_MOST_PARTS]
-    return tuple(dict.fromkeys(part for part in found if len(part.encode()) >= SHORTEST))
+    return tuple(dict.fromkeys(part for part in found if len(_bytes(part)) >= SHORTEST))
 
 
 def written_forms(values: Iterable[str]) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ def written_forms(values: Iterable[str]) -> tuple[str, ...]:
         pattern.decode(errors="replace")
         for value in values
         for part in parts(value)
-        if len(part.encode()) >= SHORTEST
+        if len(_bytes(part)) >= SHORTEST
         for pattern, _ in forms(part)
     }
     return tuple(sorted(found, key=len, reverse=True))
@@ -103,17 +103,22 @@ def written_forms(values: Iterable[str]) -> tuple[str, ...]:
 
 def forms(value: str) -> Iterator[tuple[bytes, str]]:
     """Every form of a value, as the bytes to look for; of a very long one the beginning is enough."""
-    data = value.encode()
+    data = _bytes(value)
     yield data[:_LONGEST], "as it is"
-    for written in {quote(value, safe=""), quote(value), quote_plus(value)}:
+    for written in {quote(data, safe=""), quote(data), quote_plus(data)}:
         for each in (written, re.sub(r"%..", lambda match: match[0].lower(), written)):
             yield each.encode()[:_LONGEST], "URL-encoded"
     for ascii_only in (True, False):
-        yield json.dumps(value, ensure_ascii=ascii_only)[1:-1].encode()[:_LONGEST], "as JSON"
+        yield _bytes(json.dumps(value, ensure_ascii=ascii_only)[1:-1])[:_LONGEST], "as JSON"
     for offset in range(3):
         encoded = _inner(data[:_LONGEST], offset)
         yield encoded, "base64"
         yield encoded.translate(bytes.maketrans(b"+/", b"-_")), "base64"
+
+
+def _bytes(text: str) -> bytes:
+    """A secret as its file has it: one that is no text, such as a key store, is read with `surrogateescape`."""
+    return text.encode(errors="surrogateescape")
 
 
 def _inner(data: bytes, offset: int) -> bytes:
