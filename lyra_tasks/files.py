@@ -30,9 +30,9 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
                 os.fchmod(file.fileno(), mode)
             sync(file.fileno())
         Path(name).replace(path)
-    except OSError as error:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        if is_full(error):
+        if isinstance(error, OSError) and is_full(error):
             raise NoSpaceError(f"no space left to write {path}", hint=f"free space on {path.parent}") from error
         raise
     sync_folder(path.parent)
