@@ -181,11 +181,18 @@ def test_what_was_made_inside_is_brought_back_and_never_over_a_newer_file(lab: P
     assert (app / "both").read_text() == "edited\n"
     inside(lab, "echo again > both")
     (app / "both").write_text("newer here")
-    refused = lab.lyra("dev.sync", "--back", "both")
-    assert refused.code == 3
-    assert "nothing was brought back" in refused.err
+    refused(lab.lyra("dev.sync", "--back", "both"), 3, "nothing was brought back")
     assert (app / "both").read_text() == "newer here"
     assert lab.lyra("dev.sync", "--back", "../.lyra.toml").code == 2
+    inside(lab, "/bin/busybox mkdir -p new/clash new/out; for name in a clash/b out/c; do echo new > new/$name; done")
+    (app / "new").mkdir()
+    (app / "new" / "clash").write_text("a file here")
+    (app / "new" / "out").symlink_to(lab.root.parent)
+    blocked = lab.lyra("dev.sync", "--back", "new")
+    refused(blocked, 3, "2 file(s) have no place here; nothing was brought back", "clash is no folder", "leads out of")
+    assert sorted(path.name for path in (app / "new").iterdir()) == ["clash", "out"]
+    shutil.rmtree(app / "new")
+    inside(lab, "/bin/busybox rm -r new")
     (app / "both").unlink()
     shutil.rmtree(app / "made")
     lab.lyra("dev.sync")
