@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from lyra_tasks import console
 from lyra_tasks.config.models import Configuration, Service, Test
 from lyra_tasks.config.services import argv
 from lyra_tasks.engine.deployed import DeployedService
@@ -21,6 +20,7 @@ from lyra_tasks.lab.halt import Halt
 from lyra_tasks.lab.host_check import addresses, verdict
 from lyra_tasks.lab.plan import blotted
 from lyra_tasks.lab.programs import run_program
+from lyra_tasks.lab.rounds import say
 from lyra_tasks.records.evidence import CheckResult
 from lyra_tasks.rules.declared import without
 
@@ -104,7 +104,7 @@ def check_deployed(
     for test in config.tests:
         if test.kind in KINDS and (test.service is None or test.service in known):
             result = _tried(test, known, root, secrets)
-            _show(result)
+            say(result)
             results.append(result)
     return results
 
@@ -136,10 +136,3 @@ def _problem(test: Test, services: Mapping[str, _Elsewhere], root: Path, secrets
     places = addresses(cast("Mapping[str, RunningService]", services))
     ended = run_program(argv(test.run or []), root, places, timeout=test.patience, halt=Halt())
     return verdict(ended.without(secrets), test)
-
-
-def _show(result: CheckResult) -> None:
-    mark = console.style("ok  ", "green") if result.outcome == "passed" else console.style("FAIL", "red", "bold")
-    console.say(f"{mark} {result.name} ({result.seconds:.2f} s)")
-    for line in result.message.splitlines():
-        console.say(f"     {line}")
