@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -30,9 +30,9 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
                 os.fchmod(file.fileno(), mode)
             sync(file.fileno())
         Path(name).replace(path)
-    except OSError as error:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        if is_full(error):
+        if isinstance(error, OSError) and is_full(error):
             raise NoSpaceError(f"no space left to write {path}", hint=f"free space on {path.parent}") from error
         raise
     sync_folder(path.parent)
@@ -63,10 +63,13 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def sync(handle: int) -> None:
-    """Make what `handle` stands for durable; a file system that cannot is told of once, and what was written counts."""
+def sync(handle: int, call: Callable[[int], None] | None = None) -> None:
+    """Make what `handle` stands for durable; a file system that cannot is told of once, and what was written counts.
+
+    `call` is what does it: `os.fdatasync` where the times of a file do not matter, else `os.fsync`.
+    """
     try:
-        os.fsync(handle)
+        (call or os.fsync)(handle)
     except OSError as error:
         if error.errno not in {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
             raise

@@ -103,7 +103,7 @@ def begin_run(folder: Path, run_id: str) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.fstat(handle).st_nlink:  # else it was swept between the two calls
+        if _is_there(handle):  # else it was swept between the two calls
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
             return handle
         os.close(handle)
@@ -148,19 +148,49 @@ def live_runs(folder: Path) -> dict[str, int]:
     """The runs that are going on, and their processes; what is left of those that have ended is swept."""
     found = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
-        except BlockingIOError:
-            said = os.pread(handle, 32, 0).decode(errors="replace").strip()
-            found[path.name] = int(said) if said.isdecimal() else 0
-        finally:
-            os.close(handle)
+        with _opened(path) as handle:
+            if handle is None:
+                continue
+            # shared, so that others who look at this moment do not take this process for the run
+            if not _lock(handle, fcntl.LOCK_SH):
+                said = os.pread(handle, 32, 0).decode(errors="replace").strip()
+                found[path.name] = int(said) if said.isdecimal() else 0
+            elif _lock(handle, fcntl.LOCK_EX) and _is_there(handle):
+                path.unlink(missing_ok=True)
     return found
+
+
+@contextmanager
+def if_ended(path: Path) -> Iterator[bool]:
+    """Whether the run behind a lock has ended and left it; then nobody else takes it while the block runs."""
+    with _opened(path) as handle:
+        yield handle is not None and _lock(handle, fcntl.LOCK_EX) and _is_there(handle)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int | None]:
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_there(handle: int) -> bool:
+    """Whether the file still has a name; if not, it was swept, and the name may be another run's by now."""
+    return os.fstat(handle).st_nlink > 0
 
 
 @contextmanager

@@ -40,6 +40,19 @@ def test_a_disk_that_fails_while_it_syncs_is_a_fault_and_leaves_what_was_there(
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
 
 
+def test_a_write_that_is_interrupted_leaves_what_was_there_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_handle: int) -> None:
+        raise KeyboardInterrupt
+
+    files.write_file(tmp_path / "file", b"before")
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_file(tmp_path / "file", b"after")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"before")]
+
+
 @pytest.mark.parametrize("unreadable", [".", "below"])
 def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreadable: str

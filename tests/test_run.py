@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.run import LiveRuns, base_folder, begin_run, end_run, live_runs, paths_of
+from lyra_tasks.run import LiveRuns, base_folder, begin_run, end_run, if_ended, live_runs, paths_of
 
 HOLDER = """
 import sys, time
@@ -58,6 +60,50 @@ def test_a_process_that_is_killed_is_no_live_run_and_its_lock_is_swept(tmp_path:
         process.send_signal(signal.SIGKILL)
     assert live_runs(tmp_path) == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_looks_at_the_same_moment_is_not_taken_for_the_run(tmp_path: Path) -> None:
+    (tmp_path / "r1").touch()
+    with (tmp_path / "r1").open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert live_runs(tmp_path) == {}
+    assert live_runs(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_begins_while_another_process_sweeps_its_old_lock_keeps_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r1").touch()
+    held: list[int] = []
+
+    def begun_again(handle: int, kind: int, real: Callable[[int, int], None] = fcntl.flock) -> None:
+        if not held:  # another has swept the lock since it was opened here, and the run goes on in a third process
+            (tmp_path / "r1").unlink()
+            held.append(os.open(tmp_path / "r1", os.O_RDWR | os.O_CREAT))
+            real(held[0], fcntl.LOCK_EX)
+        real(handle, kind)
+
+    monkeypatch.setattr(fcntl, "flock", begun_again)
+    assert live_runs(tmp_path) == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["r1"]
+    assert live_runs(tmp_path) == {"r1": 0}
+    os.close(held[0])
+
+
+def test_what_a_run_left_is_taken_by_one_alone_and_not_twice(tmp_path: Path) -> None:
+    lock = tmp_path / "r1.lock"
+    with if_ended(lock) as ended:
+        assert not ended, "there is none"
+    lock.touch()
+    with if_ended(lock) as ended, if_ended(lock) as again:
+        assert (ended, again) == (True, False)
+    handle = begin_run(tmp_path, lock.name)
+    with if_ended(lock) as ended:
+        assert not ended, "it is going on"
+    os.close(handle)
+    with if_ended(lock) as ended:
+        assert ended
 
 
 def test_of_the_run_folders_none_goes_that_is_live_or_is_ones_own(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,7 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
     owner.made_images(engine, {each.record.reference: each.record.engine_id for each in built})
     shrink_cache(engine, plan.config.resources.cache)
     looks = [look for each in built for look in record_looks(each.key, each.record, plan.config.proxima)]
-    require_reasons(plan.config, looks, datetime.now(UTC).date())
+    require_reasons(plan.config, looks, datetime.date.today())
     return built
 
 
@@ -111,7 +111,7 @@ def _recorded(
         dirty=plan.facts.dirty,
         version=plan.facts.version,
         run=run_id,
-        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        built_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         inputs=dict(image.inputs),
         bases=dict(image.bases),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -51,6 +52,22 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
         states=tuple(states),
         with_data=tuple(each for each in states if sandbox.has_data(each)),
     ), engine
+
+
+@contextmanager
+def as_before(work: Workspace) -> Iterator[None]:
+    """A private engine that does not run, and is started to be looked through in the block, is ended with it.
+
+    What is cleaned ends it anyway; not so a dry run, an answer that is no, or a fault.
+    """
+    states = list(_journals(work))
+    before = {state for state in states if sandbox.find(state) is not None}
+    try:
+        yield
+    finally:
+        for state in states:
+            if state not in before and sandbox.find(state) is not None and not work.live_elsewhere():
+                sandbox.require_nothing_left(sandbox.down(state))
 
 
 def _journals(work: Workspace) -> dict[Path, Journal]:

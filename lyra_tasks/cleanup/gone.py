@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from lyra_tasks.cleanup.gone_plan import GoneClean, GonePlan
-from lyra_tasks.cleanup.proof import inventory, items, kept, vanished
+from lyra_tasks.cleanup.proof import Beginning, deleted, inventory, kept
 from lyra_tasks.cleanup.run import ANSWER, engine_ended, reapers_left
 from lyra_tasks.cleanup.sweep import sweep
 from lyra_tasks.engine.claims import Owned
@@ -18,6 +15,7 @@ from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.engine.space import figures
 from lyra_tasks.engine.things import everything
 from lyra_tasks.engine.traces import traces
+from lyra_tasks.records.checkouts import is_gone
 from lyra_tasks.records.cleanup import CleanupProof, Forgotten, Residue
 from lyra_tasks.records.journal import Journal
 from lyra_tasks.run import live_folder, live_runs, locked
@@ -31,14 +29,14 @@ def run(plan: GonePlan, work: Workspace, engine: Engine | None) -> CleanupProof:
 
     A folder that is back meanwhile is left alone. What is left is in the proof.
     """
-    began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     states = [state for each in plan.cleans for state in each.checkout.facts.states]
     before = inventory(plan.facts.things, plan.facts.figures, traces(states, work.paths.work), ())
+    begun = Beginning(work.run, "gone", engine, plan.facts.things, before)
     removed: list[Owned] = []
     residue: list[Residue] = []
     forgotten: list[Forgotten] = []
     with locked(work.paths.cache / "gone.lock", what="`clean --gone`"):
-        cleans = [each for each in plan.cleans if not each.checkout.root.exists()]
+        cleans = [each for each in plan.cleans if is_gone(each.checkout.root)]
         for each in cleans:
             residue += _clean(each, work, engine, removed)
         things = everything(engine) if engine is not None else ()
@@ -50,22 +48,11 @@ def run(plan: GonePlan, work: Workspace, engine: Engine | None) -> CleanupProof:
     if forgotten:
         work.journal.append(work.run, "forgotten", checkouts=[each.model_dump() for each in forgotten])
     after = inventory(things, space, traces([state for state in states if state.is_dir()], work.paths.work), ())
-    return CleanupProof(
-        run=work.run,
-        level="gone",
-        started_at=started_at,
-        seconds=round(time.monotonic() - began, 3),
-        engine={"id": engine.facts.id, "version": engine.facts.version} if engine else None,
-        before=before,
-        after=after,
-        removed=items(removed),
-        kept=[item for each in cleans for item in kept(each.objects)],
-        residue=residue,
-        others_gone=vanished(plan.facts.things, things, removed),
-        sandbox_stopped=any(each.stops for each in cleans),
-        forgotten=forgotten,
-        clean=not residue,
-    )
+    return begun.proof(
+        after, things,
+        removed=removed, kept=[item for each in cleans for item in kept(each.objects)], residue=residue,
+        stopped=any(each.stops for each in cleans), forgotten=forgotten,
+    )  # fmt: skip
 
 
 def _clean(each: GoneClean, work: Workspace, engine: Engine | None, removed: list[Owned]) -> list[Residue]:
@@ -92,9 +79,8 @@ def _forget(each: GoneClean, forgotten: list[Forgotten]) -> list[Residue]:
     """Delete the state folders of one checkout; what of them is left."""
     residue = []
     for state in each.checkout.facts.states:
-        shutil.rmtree(state, ignore_errors=True)
-        if state.exists():
-            residue.append(Residue(kind="folder", name=str(state), why="still there", remove=f"rm -r {state}"))
-        else:
+        left = deleted(state)
+        residue += left
+        if not left:
             forgotten.append(Forgotten(root=str(each.checkout.root), state=str(state)))
     return residue

@@ -131,6 +131,12 @@ def require_nobody(plan: CleanPlan) -> None:
         )
 
 
+def require_as_planned(facts: CleanFacts, live: Mapping[str, int]) -> None:
+    """LockedError if one of the runs that go on now began after the facts were found: the plan takes it for ended."""
+    if new := {run: pid for run, pid in live.items() if run not in facts.live}:
+        raise LockedError(f"{going_on(new)}, which has begun meanwhile; what it may need stays", hint=_WAIT)
+
+
 def going_on(live: Mapping[str, int]) -> str:
     """The runs of other terminals, as a sentence's beginning."""
     return (

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from lyra_tasks.cleanup.plan import CleanPlan
 from lyra_tasks.engine.claims import Owned
+from lyra_tasks.engine.connect import Engine
 from lyra_tasks.engine.space import Figures
 from lyra_tasks.engine.things import CONTAINER, IMAGE, NETWORK, VOLUME, Thing
 from lyra_tasks.engine.traces import Traces
 from lyra_tasks.errors import ResidueError
-from lyra_tasks.records.cleanup import CleanupProof, Inventory, Item, Kept, Residue
+from lyra_tasks.records.cleanup import CleanupProof, Forgotten, Inventory, Item, Kept, Residue
 
 _REMOVES = {
     CONTAINER: "docker rm --force --volumes",
@@ -19,6 +25,50 @@ _REMOVES = {
     VOLUME: "docker volume rm",
     IMAGE: "docker rmi",
 }
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A cleaning when it begins: what is known then, for the proof at its end."""
+
+    run: str
+    level: Literal["objects", "cache", "all", "gone"]
+    engine: Engine | None
+    things: tuple[Thing, ...]
+    before: Inventory
+    at: float = field(default_factory=time.monotonic)
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def proof(
+        self,
+        after: Inventory,
+        things: Iterable[Thing],
+        *,
+        removed: Sequence[Owned],
+        kept: Sequence[Kept],
+        residue: Sequence[Residue],
+        stopped: bool,
+        live: bool = False,
+        forgotten: Sequence[Forgotten] = (),
+    ) -> CleanupProof:
+        """The proof, where the engine holds `things` at the end; nothing is clean while a `live` run goes on."""
+        facts = self.engine.facts if self.engine is not None else None
+        return CleanupProof(
+            run=self.run,
+            level=self.level,
+            started_at=self.started_at,
+            seconds=round(time.monotonic() - self.at, 3),
+            engine={"id": facts.id, "version": facts.version} if facts else None,
+            before=self.before,
+            after=after,
+            removed=items(removed),
+            kept=list(kept),
+            residue=list(residue),
+            others_gone=vanished(self.things, things, removed),
+            sandbox_stopped=stopped,
+            forgotten=list(forgotten),
+            clean=not residue and not live,
+        )
 
 
 def inventory(things: Iterable[Thing], space: Figures | None, traces: Traces, temporary: Iterable[Path]) -> Inventory:
@@ -65,6 +115,14 @@ def residue_of(item: Owned, user: str | None, reason: str) -> Residue:
         return Residue(kind=item.kind, name=item.name, why=reason or "the engine still lists it", remove=command)
     why = f"the container {user} uses it, which is not ours"
     return Residue(kind=item.kind, name=item.name, why=why, remove=f"end {user}, then {command}")
+
+
+def deleted(folder: Path) -> list[Residue]:
+    """Delete a folder; what of it is left."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        return []
+    return [Residue(kind="folder", name=str(folder), why="still there", remove=f"rm -r {folder}")]
 
 
 def require_clean(proof: CleanupProof) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks.cleanup import temporary
-from lyra_tasks.cleanup.plan import CleanPlan
-from lyra_tasks.cleanup.proof import inventory, items, kept, require_clean, vanished
+from lyra_tasks.cleanup.plan import CleanPlan, require_as_planned
+from lyra_tasks.cleanup.proof import Beginning, deleted, inventory, kept, require_clean
 from lyra_tasks.cleanup.sweep import sweep
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.claims import Owned
@@ -37,13 +35,14 @@ def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> CleanupProof
     """Remove what `plan` lists and what appears meanwhile, until a scan finds nothing (after a killed run: two); then
     stop the sandbox.
 
-    What is left is in the proof; an engine that stops answering is an EngineUnavailableError, and the next `clean`
-    goes on where this one ended.
+    What is left is in the proof; an engine that stops answering is an EngineUnavailableError, a run that began since
+    this was planned a LockedError, and the next `clean` goes on where this one ended.
     """
-    began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    require_as_planned(plan.facts, work.live_elsewhere())  # somebody may have thought about the answer for long
     states = plan.facts.states
     seen = traces(states, work.paths.work)
     before = inventory(plan.facts.things, plan.facts.figures, seen, plan.facts.temporary)
+    begun = Beginning(work.run, plan.level, engine, plan.facts.things, before)
     removed: list[Owned] = []
     things, space, residue = plan.facts.things, plan.facts.figures, []
     if engine is not None:
@@ -53,27 +52,17 @@ def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> CleanupProof
         work.owner.released(engine, plan.shared)
         shrink_cache(engine, 0 if plan.prune_cache else work.config.resources.cache)
         space = figures(engine)
+    require_as_planned(plan.facts, work.live_elsewhere())
     residue += _outside(plan, work)
     left = traces(states, work.paths.work)
     waiting = tuple(temporary.temporary_files(work.paths, work.bundles))
     after = inventory(things, space, left, waiting)
     if not plan.facts.live:
         residue += [Residue(kind="file", name=str(path), why="still there", remove=f"rm -r {path}") for path in waiting]
-    return CleanupProof(
-        run=work.run,
-        level=plan.level,
-        started_at=started_at,
-        seconds=round(time.monotonic() - began, 3),
-        engine={"id": engine.facts.id, "version": engine.facts.version} if engine else None,
-        before=before,
-        after=after,
-        removed=items(removed),
-        kept=kept(plan),
-        residue=residue,
-        others_gone=vanished(plan.facts.things, things, removed),
-        sandbox_stopped=bool(plan.stop),
-        clean=not residue and not plan.live,
-    )
+    return begun.proof(
+        after, things,
+        removed=removed, kept=kept(plan), residue=residue, stopped=bool(plan.stop), live=bool(plan.live),
+    )  # fmt: skip
 
 
 def keep(proof: CleanupProof, work: Workspace, *, forget: bool = False) -> Path | None:
@@ -107,16 +96,21 @@ def _outside(plan: CleanPlan, work: Workspace) -> list[Residue]:
     for state in dict.fromkeys([*plan.stop, *plan.purge]):
         left += engine_ended(state, purge=state in plan.purge)
     if plan.forget:
-        shutil.rmtree(work.paths.work, ignore_errors=True)
+        left += deleted(work.paths.work)
     return left + reapers_left(plan)
 
 
 def engine_ended(state: Path, *, purge: bool) -> list[Residue]:
     """End the sandbox engine of a state folder; what of it is left."""
-    report = sandbox.down(state, purge=purge)
+    left = sandbox.down(state, purge=purge).left
+    data = [path for path in left if Path(path).is_relative_to(state.resolve())]
     return [
-        Residue(kind="control group", name=path, why="the kernel keeps it", remove=f"rmdir {path}")
-        for path in report.left
+        *(Residue(kind="folder", name=path, why="still there", remove=f"rm -r {path}") for path in data),
+        *(
+            Residue(kind="control group", name=path, why="the kernel keeps it", remove=f"rmdir {path}")
+            for path in left
+            if path not in data
+        ),
     ]
 
 

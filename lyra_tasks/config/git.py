@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from lyra_tasks.config.fingerprint import fingerprint
 from lyra_tasks.config.tags import DEFAULT_PATTERN, Tag, highest
+from lyra_tasks.config.text import public
 from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
@@ -155,11 +155,8 @@ def _run(root: Path, words: Sequence[str], text: str | None) -> subprocess.Compl
 _POINTERS = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX"}
 
 
-_CREDENTIALS = re.compile(r"://[^/\s]*@")
-
-
 def _refusal(root: Path, words: Sequence[str], stderr: str) -> PreconditionError:
-    lines = tuple(_CREDENTIALS.sub("://", line.strip()) for line in stderr.splitlines() if line.strip())
+    lines = tuple(public(line.strip()) for line in stderr.splitlines() if line.strip())
     if "dubious ownership" in stderr:
         advice = next(
             (line for line in lines if line.startswith("git config")), "make yourself the owner of the folder"

@@ -81,8 +81,12 @@ def own_platform(platforms: Sequence[str], engine: str) -> str:
 
 def this_machine() -> str:
     """The platform of the machine that this runs on, as images call it."""
-    name = machine.machine()
-    return f"linux/{_MACHINES.get(name, name)}"
+    return f"linux/{architecture_named(machine.machine())}"
+
+
+def architecture_named(kernel: str) -> str:
+    """The architecture of a machine as images call it, where its kernel calls it `kernel`: `amd64` for `x86_64`."""
+    return _MACHINES.get(kernel, kernel)
 
 
 def platform_arguments(build: str, target: str) -> dict[str, str]:

@@ -25,3 +25,8 @@ def read(name: str) -> AnyPort:
     """The port that Docker names so; TCP where it names no protocol."""
     digits, _, kind = name.partition("/")
     return f"{int(digits)}/udp" if kind == "udp" else int(digits)
+
+
+def joined(host: str, port: int) -> str:
+    """Host and port in one, as URLs have them: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

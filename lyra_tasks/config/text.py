@@ -1,4 +1,4 @@
-"""What text in a configuration must be: no control characters, a single line, not blank."""
+"""What text in a configuration must be: no control characters, a single line, not blank; what nobody may see of it."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("is blank; write it down")
     return value
+
+
+def public(text: str) -> str:
+    """The text without what stands before the host of a URL in it; a password may itself hold an `@`."""
+    return re.sub(r"//[^/\s]*@", "//", text)

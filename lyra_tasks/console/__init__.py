@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from lyra_tasks.console.live import Doing, Live
-from lyra_tasks.console.text import capable, clean, clean_lines, coloured, columns, size, styled, width
+from lyra_tasks.console.text import capable, clean, clean_lines, coloured, columns, printable, size, styled, width
 
 __all__ = [
     "Doing",
@@ -108,8 +108,11 @@ def error(message: str, hint: str = "", details: Iterable[str] = ()) -> None:
 
 
 def document(value: Any) -> None:
-    """The one JSON document of a `--json` command, on stdout."""
-    _print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False), sys.stdout)
+    """The one JSON document of a `--json` command, on stdout; with escapes where that cannot take every character."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    if printable(text, sys.stdout) != text:
+        text = json.dumps(value, indent=2, sort_keys=True)
+    _print(text, sys.stdout)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -137,7 +140,7 @@ def confirm(question: str) -> bool:
     if not sys.stdin.isatty():
         return False
     with _live.aside():
-        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.write(printable(f"{question} [y/N] ", sys.stderr))
         sys.stderr.flush()
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
@@ -152,7 +155,7 @@ def _until_interrupted() -> Iterator[None]:
 
 def _print(text: str, stream: Any) -> None:
     with _live.aside():
-        print(text, file=stream, flush=True)
+        print(printable(text, stream), file=stream, flush=True)
 
 
 def _voice() -> Any:

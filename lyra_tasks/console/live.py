@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from lyra_tasks.console.text import capable, clean, coloured, cut, size, width
+from lyra_tasks.console.text import capable, clean, coloured, cut, printable, size, width
 
 _EVERY = 0.1  # seconds
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -113,7 +113,7 @@ class Live:
         erase = _ERASE + (_UP + _ERASE) * (self._drawn - 1) if self._drawn else ""
         if coloured(sys.stderr):
             lines = [f"\x1b[36m{line}\x1b[0m" for line in lines]
-        sys.stderr.write(erase + "\n".join(lines))
+        sys.stderr.write(printable(erase + "\n".join(lines), sys.stderr))
         sys.stderr.flush()
         self._drawn = len(lines)
 

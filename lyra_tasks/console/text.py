@@ -24,6 +24,12 @@ def clean_lines(text: str) -> str:
     return _STYLED.sub(lambda match: match[0] if len(match[0]) > 1 else "�", text)
 
 
+def printable(text: str, stream: Any) -> str:
+    """`text` with escapes for what `stream` cannot take: what its encoding lacks, and names that are no UTF-8."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def coloured(stream: Any) -> bool:
     """True if `stream` is a terminal that knows colours and `NO_COLOR` is not set."""
     return not os.environ.get("NO_COLOR") and capable(stream)

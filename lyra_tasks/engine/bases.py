@@ -20,7 +20,7 @@ from lyra_tasks.engine import base_archive, rootfs
 from lyra_tasks.engine.debian import sha256_of
 from lyra_tasks.engine.mirror import architecture_of
 from lyra_tasks.engine.mirror import platform_of as debian_platform
-from lyra_tasks.engine.registry import Registry, content_digest, held, is_for, pinned, platform_of
+from lyra_tasks.engine.registry import Registry, content_digest, held, is_for, pinned, platform_of, without_tag
 from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class _Finder:
 
     def _remote(self, need: Need, pin: LockedImage) -> ResolvedBase:
         reference = pinned(pin.reference, pin.digest)
-        image = held(self.client, f"{_without_tag(pin.reference)}@{pin.digest}")
+        image = held(self.client, f"{without_tag(pin.reference)}@{pin.digest}")
         if image and is_for(image, need.platform):
             return self._tagged(need, pin, image)
         digest, reason = self.registry.digest(reference)
@@ -278,11 +278,6 @@ def _tag(key: str, digest: str) -> str:
 def _slug(key: str) -> str:
     """A key as part of a repository name."""
     return re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-") or "base"
-
-
-def _without_tag(reference: str) -> str:
-    name = reference.partition("@")[0]
-    return re.sub(r":[^:/]+$", "", name)
 
 
 def _missing(need: Need, silent: Sequence[str]) -> PreconditionError:

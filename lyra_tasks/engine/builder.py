@@ -9,15 +9,15 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lyra_tasks.engine.contexts import settings_folder
 from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
 
-_PATIENCE = 120
+_PATIENCE = 120.0  # seconds; ssh waits that long for a machine that is gone
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def bake_command(engine: Engine, builder: Builder | None) -> list[str]:
 
 def builder_environment(engine: Engine) -> dict[str, str]:
     """The variables for a named builder: it is the user's own, also where the engine's `docker` has other settings."""
-    settings = os.environ.get("DOCKER_CONFIG") or str(Path.home() / ".docker")
-    return {**engine.cli_environment, "BUILDX_CONFIG": os.environ.get("BUILDX_CONFIG") or f"{settings}/buildx"}
+    settings = os.environ.get("BUILDX_CONFIG") or f"{settings_folder()}/buildx"
+    return {**engine.cli_environment, "BUILDX_CONFIG": settings}
 
 
 def _docker(engine: Engine, *, context: str = "") -> list[str]:
@@ -89,7 +89,14 @@ def _docker(engine: Engine, *, context: str = "") -> list[str]:
 
 def _said(engine: Engine, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **builder_environment(engine)}
-    return subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=_PATIENCE)
+    try:
+        return subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=_PATIENCE)
+    except subprocess.TimeoutExpired as error:
+        said = " ".join(["docker", *words[1:]])
+        raise PreconditionError(
+            f"the builder's machine does not answer: `{said}` took longer than {_PATIENCE:g} s",
+            hint="see that it runs and can be reached from here, or leave out [builder] name",
+        ) from error
 
 
 def _value(text: str, key: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from lyra_tasks.engine.things import IMAGE, Thing
@@ -71,19 +72,25 @@ def claims_of(entries: Iterable[Entry], engine: str) -> Claims:
         data = entry.data
         if "kind" not in data or data.get("engine", engine) != engine:
             continue
-        key = (data["kind"], data["name"])
-        if entry.event == "intent":
-            _intended(found, entry, key)
-        elif entry.event == "made":
-            found.begun.pop(data["name"], None)
-            if data["kind"] == IMAGE:
-                found.images[data["name"]] = (data["id"], entry.run)
-                found.layers[data["id"]] = entry.run
-            else:
-                found.ids[key] = data["id"]
-        elif entry.event in {"removed", "released"}:
-            _given_up(found, key, data["id"])
+        with suppress(KeyError, TypeError):  # a damaged line claims nothing; `history --check` names it
+            _take(found, entry, (data["kind"], data["name"]))
     return found
+
+
+def _take(found: Claims, entry: Entry, key: tuple[str, str]) -> None:
+    kind, name = key
+    if entry.event == "intent":
+        _intended(found, entry, key)
+    elif entry.event == "made":
+        identity = entry.data["id"]
+        found.begun.pop(name, None)
+        if kind == IMAGE:
+            found.images[name] = (identity, entry.run)
+            found.layers[identity] = entry.run
+        else:
+            found.ids[key] = identity
+    elif entry.event in {"removed", "released"}:
+        _given_up(found, key, entry.data["id"])
 
 
 def _intended(found: Claims, entry: Entry, key: tuple[str, str]) -> None:

@@ -6,13 +6,14 @@ Never another machine by mistake (R4): a remote engine is used only where the co
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks import console
+from lyra_tasks.config.platforms import architecture_named
+from lyra_tasks.config.text import public
 from lyra_tasks.engine import remote, sandbox
 from lyra_tasks.engine.contexts import endpoint
 from lyra_tasks.engine.faults import engine_faults
@@ -68,12 +69,10 @@ class Engine:
 
     @property
     def host(self) -> str:
-        """The engine's address, for programs that read `DOCKER_HOST` and know no contexts."""
-        if context := self.cli_environment.get("DOCKER_CONTEXT"):
-            from docker.context import ContextAPI
-
-            return str(ContextAPI.get_context(context).Host)
-        return self.cli_environment["DOCKER_HOST"]
+        """Where it answers, for programs that read `DOCKER_HOST` and know no contexts: of another machine, our end."""
+        context = self.cli_environment.get("DOCKER_CONTEXT", "")
+        host = endpoint(context) if context else self.cli_environment["DOCKER_HOST"]
+        return remote.tunnel(host, context).url if self.remote else host
 
     @property
     def api(self) -> Any:
@@ -99,16 +98,17 @@ def connect(config: Configuration, paths: Paths) -> Engine:
         except EngineUnavailableError as error:
             running = sandbox.find(paths.state)
             if running is not None:
-                return _sandboxed(running)
+                return engine_in(running)
             if mode == "never" or config.engine.context or isinstance(error, UnfitEngineError):
                 raise
             console.note("no Docker engine answers; starting this project's private one")
-    return _sandboxed(start_sandbox(config, paths))
+    return engine_in(start_sandbox(config, paths))
 
 
 def reconnect() -> Engine:
     """The engine that `cli_environment` names, in a process that was started with it."""
-    return _system(os.environ.get("DOCKER_CONTEXT", ""))
+    # the user's own DOCKER_CONTEXT is in the environment, too, and DOCKER_HOST goes before it, as for `docker`
+    return _system("" if os.environ.get("DOCKER_HOST") else os.environ.get("DOCKER_CONTEXT", ""))
 
 
 def connect_existing(config: Configuration, paths: Paths) -> Engine | None:
@@ -128,7 +128,7 @@ def connect_running(config: Configuration, paths: Paths) -> Engine | None:
         except EngineUnavailableError:
             pass
     running = sandbox.find(paths.state)
-    return _sandboxed(running) if running else None
+    return engine_in(running) if running else None
 
 
 def start_sandbox(config: Configuration, paths: Paths) -> sandbox.Sandbox:
@@ -164,7 +164,7 @@ def _system(context: str) -> Engine:
 
     host = os.environ.get("DOCKER_HOST", "") if not context else ""
     host = host or endpoint(context)
-    remotely = remote.is_remote(host)
+    remotely, way = remote.is_remote(host), None
     try:
         if not context and remotely:
             raise RemoteEngineError(
@@ -172,18 +172,18 @@ def _system(context: str) -> Engine:
                 hint='name its context in .lyra.toml ([engine] context = "…") if that is meant, or unset DOCKER_HOST',
             )
         if box := sandbox.behind(host):
-            return _sandboxed(box, own=False)
+            return engine_in(box, own=False)
         address = remote.address_of(host)
-        url = remote.tunnel(host, context).url if remotely else host
+        way = remote.tunnel(host, context) if remotely else None
+        url = way.url if way else host
         client = docker.DockerClient(base_url=url, timeout=_FIRST_ANSWER)
         streams = docker.APIClient(base_url=url, version=client.api.api_version, timeout=_FOREVER)
         facts = read_facts(client, sandboxed=False)
     except (DockerException, OSError, ValueError) as error:
-        said = remote.tunnel(host, context).said() if remotely else ()
         raise EngineUnavailableError(
-            f"no Docker engine answers at {_public(host)}{_reason(error)}",
+            f"no Docker engine answers at {public(host)}{_reason(error)}",
             hint=_choices(error, host),
-            details=said,
+            details=way.said() if way else (),
         ) from error
     cli = shutil.which("docker") or "docker"
     # an inherited DOCKER_HOST would win over the context
@@ -191,7 +191,8 @@ def _system(context: str) -> Engine:
     return Engine(client, streams, facts, address, address, cli, environment, remotely)
 
 
-def _sandboxed(box: sandbox.Sandbox, *, own: bool = True) -> Engine:
+def engine_in(box: sandbox.Sandbox, *, own: bool = True) -> Engine:
+    """A connection to a running sandbox engine; one that is not `own` counts as any other's, its builder cache too."""
     import docker
     from docker.errors import DockerException
 
@@ -212,7 +213,6 @@ def read_facts(client: docker.DockerClient, *, sandboxed: bool) -> EngineFacts:
     info: dict[str, Any] = client.info()
     version = client.version()
     status = {str(key): str(value) for key, value in info.get("DriverStatus") or []}
-    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(info["Architecture"], info["Architecture"])
     _require_api(str(version["Version"]), str(version["ApiVersion"]))
     client.api.timeout = _TIMEOUT
     return EngineFacts(
@@ -222,7 +222,7 @@ def read_facts(client: docker.DockerClient, *, sandboxed: bool) -> EngineFacts:
         store="containerd" if "containerd" in status.get("driver-type", "") else "classic",
         cpus=int(info["NCPU"]),
         memory=int(info["MemTotal"]),
-        platform=f"{info['OSType']}/{architecture}",
+        platform=f"{info['OSType']}/{architecture_named(info['Architecture'])}",
         sandboxed=sandboxed,
     )
 
@@ -247,11 +247,6 @@ def engine_time(engine: Engine) -> str:
     """The engine's own clock, as ISO 8601."""
     with engine_faults("asking for its time"):
         return str(engine.api.info().get("SystemTime", ""))
-
-
-def _public(host: str) -> str:
-    """An endpoint without what may be a secret."""
-    return re.sub(r"//[^/@]*@", "//", host)
 
 
 def _reason(error: Exception) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def endpoint(name: str) -> str:
     if wanted == DEFAULT:
         return SOCKET
     identity = hashlib.sha256(wanted.encode()).hexdigest()
-    found = _document(_folder() / "contexts" / "meta" / identity / "meta.json")
+    found = _document(settings_folder() / "contexts" / "meta" / identity / "meta.json")
     docker = (found.get("Endpoints") or {}).get("docker")
     if docker is None:
         raise EngineUnavailableError(
@@ -37,11 +38,15 @@ def endpoint(name: str) -> str:
 
 
 def _current() -> str:
-    return str(_document(_folder() / "config.json").get("currentContext") or DEFAULT)
+    return str(_document(settings_folder() / "config.json").get("currentContext") or DEFAULT)
 
 
-def _folder() -> Path:
-    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+def settings_folder() -> Path:
+    """Where the `docker` command keeps its settings; there is none below `/` for a user without a home."""
+    home = Path("/")
+    with suppress(RuntimeError):  # no HOME, and a user whom the system does not know
+        home = Path.home()
+    return Path(os.environ.get("DOCKER_CONFIG") or home / ".docker")
 
 
 def _document(path: Path) -> dict[str, Any]:

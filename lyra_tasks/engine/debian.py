@@ -14,7 +14,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from lyra_tasks import console
-from lyra_tasks.engine.mirror import apt_environment, architecture, host_codename, mirror, public, require_debian
+from lyra_tasks.config.text import public
+from lyra_tasks.engine.mirror import apt_environment, architecture, host_codename, mirror, require_debian
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.run import locked
 

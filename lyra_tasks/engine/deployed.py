@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 from lyra_tasks.config.ports import AnyPort
 from lyra_tasks.engine import objects
-from lyra_tasks.engine.connect import _sandboxed
 from lyra_tasks.engine.faults import engine_faults
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
-    from lyra_tasks.engine.sandbox import Sandbox
 
 _PROJECT = "com.docker.compose.project"
 _SERVICE = "com.docker.compose.service"
@@ -45,8 +43,3 @@ def deployed(engine: Engine, project: str) -> dict[str, DeployedService]:
         )
         for each in found
     }
-
-
-def engine_in(box: Sandbox) -> Engine:
-    """A connection to a sandbox engine that is no project's own."""
-    return _sandboxed(box, own=False)

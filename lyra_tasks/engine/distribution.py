@@ -37,8 +37,10 @@ class Repository:
         return self._ask("HEAD", f"blobs/{digest}", allowed=(200, 404)).status_code == 200
 
     def put_blob(self, digest: str, content: IO[bytes]) -> None:
-        """Upload a blob, in one request; the registry rejects it unless it has the digest."""
+        """Upload a blob, the whole of `content`, in one request; the registry rejects it unless it has the digest."""
         begun = self._ask("POST", "blobs/uploads/", allowed=(202,))
+        if "Location" not in begun.headers:
+            raise PreconditionError(f"{self.host} does not say where to upload to", hint="see that it is a registry")
         place = urljoin(begun.url, begun.headers["Location"])
         separator = "&" if "?" in place else "?"
         headers = {"Content-Type": "application/octet-stream"}
@@ -60,11 +62,21 @@ class Repository:
 
     def _ask(self, method: str, path: str, *, allowed: tuple[int, ...], **more: Any) -> Response:
         url = urljoin(f"{_base(self.host)}{self.name}/", path)
-        with _faults(self.host):
-            answer = self.session.request(method, url, timeout=_PATIENCE, allow_redirects=method != "PUT", **more)
+        answer = self._send(method, url, **more)
+        if answer.status_code == 401:
+            # a token is good for some minutes, and what was sent with it may have taken longer
+            _sign_in(self.session, self.host, self.name, answer.headers.get("WWW-Authenticate", ""))
+            answer = self._send(method, url, **more)
         if answer.status_code not in allowed:
             raise _refusal(self.host, self.name, answer)
         return answer
+
+    def _send(self, method: str, url: str, **more: Any) -> Response:
+        body = more.get("data", b"")
+        if not isinstance(body, bytes):
+            body.seek(0)
+        with _faults(self.host):
+            return self.session.request(method, url, timeout=_PATIENCE, allow_redirects=method != "PUT", **more)
 
 
 def repository(host: str, name: str) -> Repository:
@@ -113,8 +125,12 @@ def _sign_in(session: Session, host: str, name: str, challenge: str) -> None:
         answer = session.get(asked["realm"], params=wanted, auth=basic, timeout=_PATIENCE)
     if answer.status_code != 200:
         raise _refusal(host, name, answer)
-    told = answer.json()
-    session.headers["Authorization"] = f"Bearer {told.get('token') or told['access_token']}"
+    with _faults(host):
+        told = answer.json()
+    token = told.get("token") or told.get("access_token") if isinstance(told, dict) else None
+    if not token:
+        raise PreconditionError(f"what {host} sends to for a token gives none", hint=f"sign in: `docker login {host}`")
+    session.headers["Authorization"] = f"Bearer {token}"
 
 
 def _credentials(host: str) -> tuple[str, str]:

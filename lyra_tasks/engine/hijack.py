@@ -7,8 +7,11 @@ buffer of whoever read that: a short output would be lost where the machine is b
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+
+from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 OUTPUT, ERRORS = 1, 2
 _CHUNK = 1 << 16
 _FRAME = struct.Struct(">BxxxL")
+_NOTED_AFTER = 5.0  # seconds in which an engine knows how a command ended that does not run any more
 
 
 class Hijacked:
@@ -58,3 +62,17 @@ def output_of(engine: Engine, made: str) -> bytes:
         return b"".join(data for _, data in frames(connection.chunks()))
     finally:
         connection.close()
+
+
+def exit_code(engine: Engine, made: str) -> int:
+    """How a command ended whose output has: the engine notes that a moment later, or it runs on without any.
+
+    PreconditionError if the engine does not say.
+    """
+    pause, deadline = 0.01, time.monotonic() + _NOTED_AFTER
+    while (seen := engine.api.exec_inspect(made))["ExitCode"] is None or seen["Running"]:
+        if not seen["Running"] and time.monotonic() > deadline:
+            raise PreconditionError("the engine does not say how the command ended", hint="run the same word again")
+        time.sleep(pause)
+        pause = min(2 * pause, 0.5)
+    return int(seen["ExitCode"])

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from lyra_tasks.config.text import public
 from lyra_tasks.errors import PreconditionError
 
 APT_SOURCES = Path("/etc/apt")
@@ -127,8 +128,3 @@ def _call(command: list[str]) -> str:
 def apt_environment() -> dict[str, str]:
     """The environment for apt and dpkg: their messages in English, no questions."""
     return {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
-
-
-def public(text: str) -> str:
-    """`text` without the credentials that a URI may hold."""
-    return re.sub(r"//[^/@\s]+@", "//", text)

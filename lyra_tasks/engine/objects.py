@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lyra_tasks.config.ports import AnyPort
 from lyra_tasks.config.ports import read as read_port
 from lyra_tasks.engine.faults import engine_faults
-from lyra_tasks.engine.hijack import output_of
+from lyra_tasks.engine.hijack import exit_code, output_of
 from lyra_tasks.engine.ownership import CONTAINER, NETWORK, VOLUME, Owner
 from lyra_tasks.errors import PreconditionError
 
@@ -143,6 +143,18 @@ def host_config(engine: Engine, container: str) -> dict[str, Any]:
     return found
 
 
+def host_config_if_there(engine: Engine, container: str) -> dict[str, Any] | None:
+    """The same of a container that somebody else may be removing; None once it is gone."""
+    from docker.errors import NotFound
+
+    with engine_faults("looking at a container"):
+        try:
+            found: dict[str, Any] = engine.api.inspect_container(container)["HostConfig"]
+        except NotFound:
+            return None
+    return found
+
+
 def user_of(engine: Engine, container: str) -> str:
     """The user that a container runs as, as it was named: `USER[:GROUP]`, or nothing for root."""
     with engine_faults("looking at a container"):
@@ -226,5 +238,5 @@ def execute(engine: Engine, container: str, command: Sequence[str]) -> tuple[int
     with engine_faults("running a command in a container"):
         made = engine.api.exec_create(container, list(command), stdout=True, stderr=True)
         output = output_of(engine, made["Id"])
-        code = engine.api.exec_inspect(made["Id"])["ExitCode"]
-    return int(code), output.decode(errors="replace")
+        code = exit_code(engine, made["Id"])
+    return code, output.decode(errors="replace")

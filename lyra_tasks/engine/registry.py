@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lyra_tasks.config.text import public
 from lyra_tasks.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -100,6 +101,11 @@ def pinned(reference: str, digest: str) -> str:
     return reference if "@" in reference else f"{reference}@{digest}"
 
 
+def without_tag(reference: str) -> str:
+    """The name in a reference, with neither tag nor digest."""
+    return re.sub(r":[^:/]+$", "", reference.partition("@")[0])
+
+
 @contextmanager
 def _impatient(client: docker.DockerClient) -> Iterator[Any]:
     api: Any = client.api
@@ -111,4 +117,4 @@ def _impatient(client: docker.DockerClient) -> Iterator[Any]:
 
 
 def _public(reason: str) -> str:
-    return re.sub(r"//[^/@\s]+@", "//", reason.splitlines()[0])[:300]
+    return public(reason.splitlines()[0])[:300]

@@ -67,9 +67,7 @@ def tunnel(host: str, context: str) -> Tunnel:
     program = "ssh" if parts.scheme == "ssh" else "docker"
     if shutil.which(program) is None:
         raise EngineUnavailableError(f"the context {context!r} needs {program}", hint=f"install {program}")
-    made = Tunnel(parts, context)
-    atexit.register(made.close)
-    return made
+    return Tunnel(parts, context)
 
 
 class Tunnel:
@@ -82,6 +80,7 @@ class Tunnel:
         self._errors = self._folder / "errors"
         self._children: list[subprocess.Popen[bytes]] = []
         self._listener = socket.socket(socket.AF_UNIX)
+        atexit.register(self.close)
         self._command = ["docker", "--context", context, "system", "dial-stdio"]
         if parts.scheme == "ssh":
             login, host = _login(parts), parts.hostname or ""

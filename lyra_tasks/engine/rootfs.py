@@ -21,10 +21,12 @@ from urllib.parse import unquote
 from lyra_tasks import console
 from lyra_tasks.config.lock import LockedRootfs
 from lyra_tasks.config.models import Rootfs
+from lyra_tasks.config.text import public
 from lyra_tasks.engine.debian import KEYRINGS, AptWorkspace, sha256_of, unpack
-from lyra_tasks.engine.mirror import apt_environment, host_codename, is_ubuntu, mirror, platform_of, public
+from lyra_tasks.engine.mirror import apt_environment, host_codename, is_ubuntu, mirror, platform_of
 from lyra_tasks.engine.mirror import architecture as own_architecture
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.files import sync, write_file
 from lyra_tasks.run import locked as holding
 
 TAR = "rootfs.tar"
@@ -271,19 +273,23 @@ def _resolved(lines: Iterable[str]) -> Iterable[str]:
 
 
 def _kept(staging: Path, folder: Path, facts: LockedRootfs) -> MadeRootfs:
-    """Move a finished root into the cache; the facts come first, so that what is there is whole."""
+    """Move a finished root into the cache; the facts come first, so that what is there is whole, whatever ends this."""
+    write_file(folder.with_suffix(f".{_FACTS}"), (facts.model_dump_json(indent=2) + "\n").encode())
     if not folder.exists():
-        (staging / "context" / TAR).chmod(0o444)
-        folder.with_suffix(f".{_FACTS}").write_text(facts.model_dump_json(indent=2) + "\n")
+        with (staging / "context" / TAR).open("rb") as tar:
+            sync(tar.fileno())
+            os.fchmod(tar.fileno(), 0o444)
         (staging / "context").rename(folder)
     return MadeRootfs(folder, facts)
 
 
 def _cached(cache: Path, sha256: str) -> MadeRootfs | None:
     folder = cache / "rootfs" / sha256
-    if not (folder / TAR).is_file():
-        return None
-    return MadeRootfs(folder, LockedRootfs.model_validate_json(folder.with_suffix(f".{_FACTS}").read_text()))
+    try:
+        facts = LockedRootfs.model_validate_json(folder.with_suffix(f".{_FACTS}").read_text())
+    except (FileNotFoundError, ValueError):
+        return None  # there is none, or it is damaged and made anew
+    return MadeRootfs(folder, facts) if (folder / TAR).is_file() else None
 
 
 def _differences(old: LockedRootfs, new: LockedRootfs) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.faults import engine_faults
+from lyra_tasks.errors import NoSpaceError
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -24,10 +25,16 @@ class Figures:
     cache: int
 
 
-@engine_faults("asking for its disk use")
-def figures(engine: Engine) -> Figures:
-    """What the engine says of its disk; volumes are left out, which it would have to walk through."""
-    said = _disk_use(engine, "image", "build-cache")
+def figures(engine: Engine) -> Figures | None:
+    """What the engine says of its disk; volumes are left out, which it would have to walk through.
+
+    None where the disk is so full that it cannot even count: that must not keep anybody from cleaning.
+    """
+    try:
+        with engine_faults("asking for its disk use"):
+            said = _disk_use(engine, "image", "build-cache")
+    except NoSpaceError:
+        return None
     layers = said.get("LayersSize") or (said.get("ImageUsage") or {}).get("TotalSize") or 0
     return Figures(int(layers), _cache(said))
 

@@ -18,6 +18,8 @@ from lyra_tasks.errors import LyraError
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
 
+_LONGEST = 1 << 20  # bytes of a line that are kept in memory; what comes then is another line
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -68,7 +70,9 @@ class LogFollower:
 
     def lines(self) -> list[str]:
         """Everything so far, as it stands in the file."""
-        return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        # whatever else counts as the end of a line somewhere is a character of this one
+        *whole, begun = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+        return [*whole, begun] if begun else whole
 
     def _carry(self, stream: Any) -> None:
         thread = threading.Thread(target=self._follow, args=(stream,), daemon=True)
@@ -92,9 +96,19 @@ class LogFollower:
                         *whole, rest[name] = (rest[name] + chunk).split(b"\n")
                         for line in whole:
                             file.write(self._line(name, line))
+                        if len(rest[name]) > _LONGEST:
+                            begun, rest[name] = self._cut(rest[name])
+                            file.write(self._line(name, begun))
             for name, line in rest.items():
                 if line:
                     file.write(self._line(name, line))
+
+    def _cut(self, line: bytes) -> tuple[bytes, bytes]:
+        """What can be written of a line that does not end, and the rest: in that, a secret may have begun."""
+        for value in self.masked:
+            line = line.replace(value.encode(), b"***")
+        place = len(line) - max((len(value.encode()) for value in self.masked), default=0)
+        return line[:place], line[place:]
 
     def _line(self, name: str, raw: bytes) -> str:
         text = raw.decode(errors="replace").rstrip("\r")

@@ -7,13 +7,12 @@ import select
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from lyra_tasks.engine.faults import engine_faults
-from lyra_tasks.engine.hijack import ERRORS, OUTPUT, Hijacked, frames
+from lyra_tasks.engine.hijack import ERRORS, OUTPUT, Hijacked, exit_code, frames
 from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _UNSTARTABLE = (126, 127)
-_PATIENCE = 5.0
 
 
 def execute(engine: Engine, container: str, command: Sequence[str], *, folder: str, pass_input: bool) -> int:
@@ -125,12 +123,8 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def _exit_code(engine: Engine, made: str) -> int:
-    """The output may end a moment before the engine has noted the command's end."""
-    deadline = time.monotonic() + _PATIENCE
     with engine_faults("asking how a command ended"):
-        while (seen := engine.api.exec_inspect(made))["Running"] and time.monotonic() < deadline:
-            time.sleep(0.02)
-    return int(seen["ExitCode"] or 0)
+        return exit_code(engine, made)
 
 
 def _resize(engine: Engine, made: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lyra_tasks.engine.contexts import settings_folder
 from lyra_tasks.engine.sandbox import cgroups
 from lyra_tasks.engine.sandbox.layout import places_of, read_record
 
@@ -53,8 +54,7 @@ def mount_points(table: str | None = None) -> list[str]:
 
 def builders() -> list[str]:
     """The named builders that Buildx knows; the engine's own needs no name."""
-    config = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    folder = Path(os.environ.get("BUILDX_CONFIG") or config / "buildx") / "instances"
+    folder = Path(os.environ.get("BUILDX_CONFIG") or settings_folder() / "buildx") / "instances"
     try:
         return [path.name for path in folder.iterdir()]
     except OSError:

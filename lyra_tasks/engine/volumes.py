@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 from lyra_tasks.engine.faults import engine_faults
-from lyra_tasks.engine.hijack import output_of
+from lyra_tasks.engine.hijack import exit_code, output_of
 from lyra_tasks.engine.holder import REMOVE
 from lyra_tasks.errors import PreconditionError
 
@@ -63,7 +63,7 @@ def remove_paths(engine: Engine, holder: str, paths: Sequence[str], uid: int, gi
         with engine_faults("removing files from a volume"):
             made = engine.api.exec_create(holder, [REMOVE, *batch], user=f"{uid}:{gid}")
             said = output_of(engine, made["Id"])
-            code = engine.api.exec_inspect(made["Id"])["ExitCode"]
+            code = exit_code(engine, made["Id"])
         if code != 0:
             raise PreconditionError(
                 "not everything that is gone here could be removed from the source volume",

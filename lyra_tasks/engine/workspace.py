@@ -118,8 +118,11 @@ class Workspace:
         engine = connect(self.config, self.paths)
         if engine.facts.sandboxed and running is None:
             self.journal.append(self.run, SANDBOX_STARTED, by="lyra")
-        if gone := sweep(engine, self.journal, self.paths.project_id, self.paths.state):
-            console.note(f"removed what a run that was killed had left: {', '.join(each.name for each in gone)}")
+        swept = sweep(engine, self.journal, self.paths.project_id, self.paths.state)
+        if swept.gone:
+            console.note(f"removed what a run that was killed had left: {', '.join(each.name for each in swept.gone)}")
+        for each, reason in swept.left.items():
+            console.warn(f"a run that was killed has left the {each.kind} {each.name}, which stays: {reason}")
         return engine
 
     def live_elsewhere(self) -> dict[str, int]:
@@ -135,7 +138,7 @@ class Workspace:
 
 def started_by_itself(entries: Iterable[Entry]) -> bool:
     """Whether the sandbox of a journal was last started by a word that needed it, not by `engine.up`."""
-    return [entry.data["by"] for entry in entries if entry.event == SANDBOX_STARTED][-1:] == ["lyra"]
+    return [entry.data.get("by") for entry in entries if entry.event == SANDBOX_STARTED][-1:] == ["lyra"]
 
 
 def open_workspace(loaded: Loaded) -> Workspace:

@@ -92,7 +92,11 @@ def parts(value: str) -> tuple[str, ...]:
 def written_forms(values: Iterable[str]) -> tuple[str, ...]:
     """Every form of some secrets as text, the longest first: what is to be blotted out of what is printed."""
     found = {
-        pattern.decode(errors="replace") for value in values for part in parts(value) for pattern, _ in forms(part)
+        pattern.decode(errors="replace")
+        for value in values
+        for part in parts(value)
+        if len(_bytes(part)) >= SHORTEST
+        for pattern, _ in forms(part)
     }
     return tuple(sorted(found, key=len, reverse=True))
 
@@ -113,7 +117,7 @@ def forms(value: str) -> Iterator[tuple[bytes, str]]:
 
 
 def _bytes(text: str) -> bytes:
-    """The bytes of a value that was read from a file, which need be no text."""
+    """A secret as its file has it: one that is no text, such as a key store, is read with `surrogateescape`."""
     return text.encode(errors="surrogateescape")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lyra_tasks import console
+from lyra_tasks.engine import objects
 from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.engine.ownership import LABEL_NONCE, LABEL_PROJECT
 from lyra_tasks.errors import OvercommitError
@@ -35,7 +36,9 @@ def held_by_labs(engine: Engine, *, without: Collection[str] = ()) -> tuple[Shar
         for container in api.containers(filters={"label": LABEL_NONCE}):
             if container["Id"] in without:
                 continue
-            host = api.inspect_container(container["Id"])["HostConfig"]
+            host = objects.host_config_if_there(engine, container["Id"])
+            if host is None:
+                continue  # its lab has been taken away meanwhile
             who = f"{container['Labels'].get(LABEL_PROJECT, '?')} {container['Names'][0].lstrip('/')}"
             shares.append(Share(who, host["NanoCpus"] / 1e9, int(host["Memory"])))
     return tuple(shares)

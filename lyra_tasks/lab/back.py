@@ -35,6 +35,12 @@ def bring_back(mirror: Mirror, path: str) -> tuple[str, ...]:
                 details=tuple(newer[:20]),
             )
         written = [name for name in staged if here(mirror, name) != staged[name]]
+        if blocked := [reason for name in written if (reason := _blocked(mirror.context, name))]:
+            raise PreconditionError(
+                f"{len(blocked)} file(s) have no place here; nothing was brought back",
+                hint="move away what is in their place here",
+                details=tuple(blocked[:20]),
+            )
         carried = dict(mirror.store.carried(mirror.service).files)
         for name in staged:
             if name in written:
@@ -109,10 +115,16 @@ def _newer_here(mirror: Mirror, name: str, inside: Content) -> bool:
     return now != inside and (before is None or now != content_of(before))
 
 
+def _blocked(context: Path, name: str) -> str:
+    """Why a file cannot be put into the checkout, or nothing: no symbolic link on the way may lead elsewhere."""
+    parent = (context / name).parent
+    if not parent.resolve().is_relative_to(context.resolve()):
+        return f"{name} lies behind a symbolic link that leads out of {context}"
+    there = next(each for each in (parent, *parent.parents) if os.path.lexists(each))
+    return "" if there.is_dir() else f"{name}: {there} is no folder"
+
+
 def _place(context: Path, name: str, staged: Path) -> None:
-    """Put a staged file into the checkout; no symbolic link on the way may lead elsewhere."""
     target = context / name
-    if not target.parent.resolve().is_relative_to(context.resolve()):
-        raise PreconditionError(f"{name} lies behind a symbolic link that leads out of {context}")
     target.parent.mkdir(parents=True, exist_ok=True)
     staged.replace(target)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import threading
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as OutOfTime
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lyra_tasks import console
 from lyra_tasks.config.models import Test
@@ -27,12 +28,16 @@ from lyra_tasks.lab.ready import http_answer, tcp_answers
 from lyra_tasks.lab.stages import PlannedStage, build
 from lyra_tasks.lab.structure import check_structure
 from lyra_tasks.records.evidence import CHECKS, CheckResult
+from lyra_tasks.rules.declared import without
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
     from lyra_tasks.lab.running import Lab, RunningService
 
+T = TypeVar("T")
+
 _SHOWN = 400
+_MOST = 1 << 20  # bytes of an answer
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -122,37 +127,61 @@ def _http(service: RunningService, test: Test) -> str:
     address = service.http_address()
     headers = {key: _filled(service, value) for key, value in test.headers.items()}
     body = _filled(service, test.send).encode() if test.send is not None else None
+    until = time.monotonic() + test.timeout
     with http_answer(address, method, path, test.timeout, body=body, headers=headers) as answer:
-        text = answer.read(1 << 20).decode(errors="replace")
+        text = _beginning(answer, until).decode(errors="replace")
         if answer.status != test.status:
-            return f"status {answer.status}, expected {test.status}; the answer begins: {_short(text)}"
+            return f"status {answer.status}, expected {test.status}; the answer begins: {_short(service, text)}"
     if test.body is not None and test.body not in text:
-        return f"the body does not contain {test.body!r}; it begins: {_short(text)}"
+        return f"the body does not contain {test.body!r}; it begins: {_short(service, text)}"
     if test.json_ is not None:
         try:
             seen = json.loads(text)
         except ValueError:
-            return f"the body is not JSON; it begins: {_short(text)}"
-        return _differs(seen, test.json_, "$")
+            return f"the body is not JSON; it begins: {_short(service, text)}"
+        return _differs(service, seen, test.json_, "$")
     return ""
+
+
+def _beginning(answer: http.client.HTTPResponse, until: float) -> bytes:
+    """The first part of a body; TimeoutError for one that has not come by then, however steadily it drips."""
+    read = b""
+    while len(read) < _MOST and (part := answer.read1(_MOST - len(read))):
+        read += part
+        if time.monotonic() > until:
+            raise TimeoutError("timed out")
+    if answer.length and len(read) < _MOST:
+        raise http.client.IncompleteRead(read, answer.length)
+    return read
 
 
 def _exec(service: RunningService, test: Test) -> str:
-    # a command that hangs ends with its container; the check does not wait for it
-    pool = ThreadPoolExecutor(1)
     try:
-        running = pool.submit(objects.execute, service.engine, service.id, argv(test.exec or []))
-        try:
-            code, output = running.result(test.timeout)
-        except OutOfTime:
-            return f"the command did not end within {test.timeout:g} s"
-    finally:
-        pool.shutdown(wait=False)
+        code, output = _within(test.timeout, lambda: objects.execute(service.engine, service.id, argv(test.exec or [])))
+    except OutOfTime:
+        return f"the command did not end within {test.timeout:g} s"
     if code != test.exit_code:
-        return f"exit code {code}, expected {test.exit_code}; it printed: {_short(output)}"
+        return f"exit code {code}, expected {test.exit_code}; it printed: {_short(service, output)}"
     if test.output is not None and test.output not in output:
-        return f"the output does not contain {test.output!r}; it is: {_short(output)}"
+        return f"the output does not contain {test.output!r}; it is: {_short(service, output)}"
     return ""
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """What `call` comes to; TimeoutError if that takes longer. Nobody waits for it then, not even the program's end.
+
+    A command that hangs ends with its container, which may stay when the checks are over.
+    """
+    done: Future[T] = Future()
+
+    def carry() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=carry, daemon=True).start()
+    return done.result(seconds)
 
 
 def _tcp(service: RunningService, test: Test) -> str:
@@ -177,16 +206,17 @@ def ask(service: RunningService, test: Test) -> str:
     return _KINDS[test.kind](service, test)
 
 
-def _differs(seen: Any, wanted: Any, where: str) -> str:
+def _differs(service: RunningService, seen: Any, wanted: Any, where: str) -> str:
     """The first difference; keys that `wanted` does not name are not looked at."""
     if isinstance(wanted, dict) and isinstance(seen, dict):
         for key, value in wanted.items():
             if key not in seen:
                 return f"{where}.{key} is missing"
-            if problem := _differs(seen[key], value, f"{where}.{key}"):
+            if problem := _differs(service, seen[key], value, f"{where}.{key}"):
                 return problem
         return ""
-    return "" if seen == wanted else f"{where} is {_short(json.dumps(seen))}, expected {_short(json.dumps(wanted))}"
+    there, expected = (_short(service, json.dumps(each)) for each in (seen, wanted))
+    return "" if seen == wanted else f"{where} is {there}, expected {expected}"
 
 
 def _filled(service: RunningService, text: str) -> str:
@@ -194,13 +224,13 @@ def _filled(service: RunningService, text: str) -> str:
     return _VARIABLE.sub(lambda match: service.planned.environment.get(match[1], match[0]), text)
 
 
-def _short(text: str) -> str:
-    text = console.clean(text.strip())
+def _short(service: RunningService, text: str) -> str:
+    """The beginning; secrets go first, since of one that is cut nobody would know the rest again."""
+    text = console.clean(without(text.strip(), service.planned.masked))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _masked(lab: Lab, text: str) -> str:
     for service in lab.services.values():
-        for value in service.planned.masked:
-            text = text.replace(value, "***")
+        text = without(text, service.planned.masked)
     return text

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 
 from lyra_tasks.config.development import profile_hash
@@ -31,6 +31,7 @@ from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.rules.catalogue import EGRESS, READ_ONLY
 from lyra_tasks.rules.containers import service_looks
 from lyra_tasks.rules.deviations import require_reasons
+from lyra_tasks.run import locked
 
 _SETTLING = 0.5
 
@@ -60,6 +61,11 @@ class Created:
     seconds: float
 
 
+def alone(work: Workspace) -> AbstractContextManager[int]:
+    """Nobody else makes, changes or stops the development lab while the block runs; LockedError if somebody does."""
+    return locked(work.paths.state / "dev.lock", what="the development lab")
+
+
 def gather(work: Workspace, records: Mapping[str, ImageRecord]) -> Creation:
     """Plan what to do, so that the lab of the profile `work` stands; VerdictError for a rule without a reason."""
     before = DevStore(work.paths.state).read()
@@ -72,7 +78,7 @@ def gather(work: Workspace, records: Mapping[str, ImageRecord]) -> Creation:
     for name, service in work.config.services.items():
         loosened = {READ_ONLY, EGRESS} if service.dev is not None else set()
         looks = service_looks(name, service, facts.services[name].image_config)
-        require_reasons(work.config, [each for each in looks if each.rule not in loosened], datetime.now(UTC).date())
+        require_reasons(work.config, [each for each in looks if each.rule not in loosened], datetime.date.today())
     plan = dev_plan.plan(work.config, facts)
     standing = _standing(work, run)
     have = tuple(owned(work.engine, work.journal.entries(), run=run))

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import http.client
-import os
-import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as OutOfTime
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from lyra_tasks import console
 from lyra_tasks.config.models import Configuration, Service, Test
 from lyra_tasks.config.services import argv
 from lyra_tasks.engine.deployed import DeployedService
 from lyra_tasks.errors import LyraError
 from lyra_tasks.lab.checks import ask
 from lyra_tasks.lab.facts import test_environment
-from lyra_tasks.lab.host_check import addresses
+from lyra_tasks.lab.halt import Halt
+from lyra_tasks.lab.host_check import addresses, verdict
+from lyra_tasks.lab.plan import blotted
+from lyra_tasks.lab.programs import run_program
+from lyra_tasks.lab.rounds import say
 from lyra_tasks.records.evidence import CheckResult
+from lyra_tasks.rules.declared import without
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 KINDS = frozenset({"http", "exec", "tcp", "log", "run"})
 _PATIENCE = 30.0  # seconds until a service that says nothing of its health answers
 _POLL = 0.5
-_TAIL = 15
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,7 @@ class _Log:
 class _Planned:
     service: Service
     environment: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class _Halt:
-    asked: bool = False
+    masked: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class _Elsewhere:
     planned: _Planned
     deployed: DeployedService
     log: _Log
-    halt: _Halt = _Halt()
+    halt: Halt = field(default_factory=Halt)
 
     @property
     def engine(self) -> Engine:
@@ -91,34 +88,33 @@ def check_deployed(
     Checks of other services and of other kinds are left out. Values in `environments` stand for `${NAME}`, and are
     blotted out of every message.
     """
+    secrets = blotted(
+        environments[name][key]
+        for name in services
+        if name in config.services
+        for key, variable in config.services[name].environment.items()
+        if variable.secret
+    )
     known = {
-        name: _Elsewhere(_Planned(config.services[name], environments[name]), each, _Log(each))
+        name: _Elsewhere(_Planned(config.services[name], environments[name], secrets), each, _Log(each))
         for name, each in services.items()
         if name in config.services
     }
-    secret = [
-        environments[name][key]
-        for name in known
-        for key, variable in config.services[name].environment.items()
-        if variable.secret
-    ]
     results = []
     for test in config.tests:
         if test.kind in KINDS and (test.service is None or test.service in known):
-            result = _tried(test, known, root)
-            for value in secret:
-                result = result.model_copy(update={"message": result.message.replace(value, "***")})
-            _show(result)
+            result = _tried(test, known, root, secrets)
+            say(result)
             results.append(result)
     return results
 
 
-def _tried(test: Test, services: Mapping[str, _Elsewhere], root: Path) -> CheckResult:
+def _tried(test: Test, services: Mapping[str, _Elsewhere], root: Path, secrets: Sequence[str]) -> CheckResult:
     began = time.monotonic()
     while True:
         outcome: Literal["passed", "failed", "error"]
         try:
-            problem = _problem(test, services, root)
+            problem = _problem(test, services, root, secrets)
             outcome = "failed" if problem else "passed"
         except (LyraError, OSError, http.client.HTTPException, OutOfTime, KeyError) as error:
             problem, outcome = f"could not be made: {error or type(error).__name__}", "error"
@@ -129,29 +125,15 @@ def _tried(test: Test, services: Mapping[str, _Elsewhere], root: Path) -> CheckR
                 group=test.group,
                 service=test.service or "",
                 outcome=outcome,
-                message=problem,
+                message=without(problem, secrets),
                 seconds=round(time.monotonic() - began, 3),
             )
         time.sleep(_POLL)
 
 
-def _problem(test: Test, services: Mapping[str, _Elsewhere], root: Path) -> str:
+def _problem(test: Test, services: Mapping[str, _Elsewhere], root: Path, secrets: Sequence[str]) -> str:
     if test.service is not None:
         return ask(cast("RunningService", services[test.service]), test)
     places = addresses(cast("Mapping[str, RunningService]", services))
-    try:
-        done = subprocess.run(
-            argv(test.run or []), cwd=root, env={**os.environ, **places}, timeout=test.timeout,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return f"the command did not end within {test.timeout:g} s"
-    tail = "\n".join(done.stdout.decode(errors="replace").splitlines()[-_TAIL:])
-    return "" if done.returncode == 0 else f"exit code {done.returncode}; its last lines: {tail}"
-
-
-def _show(result: CheckResult) -> None:
-    mark = console.style("ok  ", "green") if result.outcome == "passed" else console.style("FAIL", "red", "bold")
-    console.say(f"{mark} {result.name} ({result.seconds:.2f} s)")
-    for line in result.message.splitlines():
-        console.say(f"     {line}")
+    ended = run_program(argv(test.run or []), root, places, timeout=test.patience, halt=Halt())
+    return verdict(ended.without(secrets), test)

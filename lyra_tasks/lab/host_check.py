@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks.config.models import Test
+from lyra_tasks.config.ports import joined
 from lyra_tasks.config.services import argv
+from lyra_tasks.errors import PreconditionError
 from lyra_tasks.lab.programs import Ended, run_program
 
 if TYPE_CHECKING:
@@ -25,13 +27,15 @@ def run_on_host(lab: Lab, test: Test, root: Path, folder: Path) -> str:
     secrets blotted out. One that does not end within the check's timeout is killed with all that it started.
     """
     ended = run_program(argv(test.run or []), root, _told(lab), timeout=test.patience, halt=lab.halt)
-    text = ended.text
     for service in lab.services.values():
-        for value in service.planned.masked:
-            text = text.replace(value, "***")
-    ended = Ended(ended.code, text)
+        ended = ended.without(service.planned.masked)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / LOG).write_text(text, encoding="utf-8")
+    (folder / LOG).write_text(ended.text, encoding="utf-8")
+    return verdict(ended, test)
+
+
+def verdict(ended: Ended, test: Test) -> str:
+    """What was wrong with how the command of a check ended, or nothing."""
     if ended.code is None:
         return f"the command did not end within {test.patience:g} s; its last lines: {ended.tail}"
     return "" if ended.code == 0 else f"exit code {ended.code}; its last lines: {ended.tail}"
@@ -43,15 +47,18 @@ def _told(lab: Lab) -> dict[str, str]:
 
 
 def addresses(services: Mapping[str, RunningService]) -> dict[str, str]:
-    """The environment variables that tell where published ports answer."""
+    """The environment variables that tell where published ports answer; those of a one-shot that has ended do not."""
     found = {}
     for name, service in services.items():
         for key, port in service.planned.service.ports.items():
-            host, published = service.address(port)
+            try:
+                host, published = service.address(port)
+            except PreconditionError:
+                continue
             prefix = f"LYRA_{_word(name)}_{_word(key)}"
-            found[f"{prefix}_ADDR"] = f"{host}:{published}"
+            found[f"{prefix}_ADDR"] = joined(host, published)
             if isinstance(port, int):
-                found[f"{prefix}_URL"] = f"http://{host}:{published}"
+                found[f"{prefix}_URL"] = f"http://{joined(host, published)}"
     return found
 
 

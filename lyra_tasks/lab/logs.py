@@ -13,11 +13,14 @@ from typing import NamedTuple
 from lyra_tasks import console
 from lyra_tasks.config.units import parse_duration
 from lyra_tasks.engine import logs as engine_logs
+from lyra_tasks.engine.guard import lock_of
 from lyra_tasks.engine.workspace import Workspace
-from lyra_tasks.errors import PreconditionError, UsageError
+from lyra_tasks.errors import LyraError, PreconditionError, UsageError
 from lyra_tasks.lab.payload import HOLDER_FOLDER
+from lyra_tasks.lab.plan import blotted
 from lyra_tasks.lab.results import merge_logs
 from lyra_tasks.records.dev import DevLab, DevStore
+from lyra_tasks.rules.declared import blotted_out, without
 
 _POLL = 0.2
 _MERGED = "all"
@@ -66,7 +69,8 @@ def read(work: Workspace, source: Source, since: str) -> list[Line]:
     """Every line, in the order of time; `since` is a duration such as `10m`, or nothing."""
     after = _stamp(since)
     if source.lab is not None:
-        lines = [line for name in source.services for line in _from_engine(work, source.lab, name)]
+        masked = _masked(work, source.lab)
+        lines = [line for name in source.services for line in _from_engine(work, source.lab, name, masked)]
     else:
         lines = [line for name in source.services for line in _from_file(source.folder, name)]
     return sorted((line for line in lines if line.at >= after), key=lambda line: line.at)
@@ -84,45 +88,53 @@ def save(work: Workspace, lab: DevLab) -> None:
     """Keep what the containers of a development lab printed in its run's folder, as a test's logs are kept."""
     folder = work.paths.runs / lab.run / "logs"
     folder.mkdir(parents=True, exist_ok=True)
+    masked = _masked(work, lab)
     for name in lab.services:
-        kept = [(line, stream) for stream in ("out", "err") for line in _from_engine(work, lab, name, (stream,))]
+        kept = [
+            (line, stream) for stream in ("out", "err") for line in _from_engine(work, lab, name, masked, (stream,))
+        ]
         kept.sort(key=lambda each: each[0].at)
         text = "".join(f"{line.at} {stream} {line.text}\n" for line, stream in kept)
         (folder / f"{name}.log").write_text(text, encoding="utf-8")
     merge_logs(folder, lab.services)
 
 
-def _from_engine(work: Workspace, lab: DevLab, name: str, streams: Sequence[str] = ("out", "err")) -> list[Line]:
-    masked = _masked(work, lab, name)
+def _from_engine(
+    work: Workspace, lab: DevLab, name: str, masked: Sequence[str], streams: Sequence[str] = ("out", "err")
+) -> list[Line]:
     printed = engine_logs.lines(work.engine, lab.services[name].id, streams=streams)
     return [_line(name, at, text, masked) for at, text in printed]
 
 
 def _following_engine(work: Workspace, lab: DevLab, names: Sequence[str], after: str) -> Iterator[Line]:
-    queue: Queue[Line | None] = Queue()
+    """A thread for each container; what ends one that is not its container's end is the fault of all."""
+    masked = _masked(work, lab)
+    queue: Queue[Line | LyraError | None] = Queue()
 
     def carry(name: str) -> None:
-        masked = _masked(work, lab, name)
         try:
             for at, text in engine_logs.lines(work.engine, lab.services[name].id, follow=True):
                 queue.put(_line(name, at, text, masked))
-        finally:
             queue.put(None)
+        except LyraError as error:
+            queue.put(error)
 
     for name in names:
         threading.Thread(target=carry, args=(name,), daemon=True).start()
     running = len(names)
     while running:
-        line = queue.get()
-        if line is None:
+        said = queue.get()
+        if said is None:
             running -= 1
-        elif line.at >= after:
-            yield line
+        elif isinstance(said, LyraError):
+            raise said
+        elif said.at >= after:
+            yield said
 
 
 def _following_files(work: Workspace, source: Source, after: str) -> Iterator[Line]:
     """A test that runs in another process: its files grow, until the lock of its run is gone."""
-    lock = work.paths.state / "running" / f"{source.run}.lock"
+    lock = lock_of(work.paths.state, source.run)
     read = dict.fromkeys(source.services, 0)
     while True:
         running = lock.exists()
@@ -150,18 +162,17 @@ def _from_file(folder: Path, name: str) -> list[Line]:
 
 
 def _line(name: str, at: str, text: str, masked: Iterable[str]) -> Line:
-    for value in masked:
-        text = text.replace(value, "***")
-    return Line(at, name, console.clean(text))
+    return Line(at, name, console.clean(without(text, masked)))
 
 
-def _masked(work: Workspace, lab: DevLab, name: str) -> tuple[str, ...]:
-    """The secrets of a service, asked of the engine, since nothing else may know them."""
-    service = lab.services[name]
-    found = engine_logs.secret_values(work.engine, service.id, service.secret_variables)
-    if lab.holder:
-        found += engine_logs.secret_files(work.engine, lab.holder, f"{HOLDER_FOLDER}/lyra-{lab.run}-{name}-secrets")
-    return tuple(sorted({value for value in found if len(value) >= 4}, key=len, reverse=True))
+def _masked(work: Workspace, lab: DevLab) -> tuple[str, ...]:
+    """The secrets of all services, asked of the engine, since nothing else may know them; and those of the project."""
+    found = list(blotted_out(work.config, work.root))
+    for name, service in lab.services.items():
+        found += engine_logs.secret_values(work.engine, service.id, service.secret_variables)
+        if lab.holder:
+            found += engine_logs.secret_files(work.engine, lab.holder, f"{HOLDER_FOLDER}/lyra-{lab.run}-{name}-secrets")
+    return blotted(found)
 
 
 def _stamp(since: str) -> str:

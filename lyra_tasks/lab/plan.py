@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -187,9 +187,17 @@ def _masked(config: Configuration, facts: LabFacts) -> tuple[str, ...]:
         own = facts.services[name]
         values += [own.environment[key] for key, each in service.environment.items() if each.secret]
         values += [content.decode(errors="replace").strip() for content in own.secrets.values()]
-    # logs are written line by line: of a value with several, each is masked
-    values += [line.strip() for value in values for line in value.splitlines()]
-    found = {*(value for value in values if len(value) >= 4), *written_forms(values)}
+    return blotted(values)
+
+
+def blotted(values: Iterable[str]) -> tuple[str, ...]:
+    """What may not stand in a log for the sake of some secrets, the longest first: whole, and in every form.
+
+    Logs are written line by line: of a value with several, each is left out.
+    """
+    lines = [*values]
+    lines += [line.strip() for value in lines for line in value.splitlines()]
+    found = {*(value for value in lines if len(value) >= 4), *written_forms(lines)}
     return tuple(sorted(found, key=len, reverse=True))
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import http.client
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine import objects
 from lyra_tasks.errors import VerdictError
+from lyra_tasks.rules.declared import without
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -38,7 +41,7 @@ def wait_until_ready(engine: Engine, service: RunningService) -> None:
             return
         waited = time.monotonic() - began
         if waited >= patience:
-            said = f": {now.health_log}" if now.health_log else ""
+            said = f": {without(now.health_log, service.planned.masked)}" if now.health_log else ""
             raise VerdictError(
                 f"{service.planned.name} was not ready within {patience:g} s{said}",
                 hint=f"its whole log is in {service.log.path}",
@@ -79,16 +82,20 @@ def log_tail(service: RunningService) -> tuple[str, ...]:
     return tuple(service.log.lines()[-_TAIL:])
 
 
+@contextmanager
 def http_answer(
     address: tuple[str, int], method: str, path: str, timeout: float, **more: Any
-) -> http.client.HTTPResponse:
+) -> Iterator[http.client.HTTPResponse]:
     """One HTTP request from this machine, over a connection of its own.
 
     OSError or HTTPException if there is no answer.
     """
     connection = http.client.HTTPConnection(*address, timeout=timeout)
-    connection.request(method, path, body=more.get("body"), headers=more.get("headers") or {})
-    return connection.getresponse()
+    try:
+        connection.request(method, path, body=more.get("body"), headers=more.get("headers") or {})
+        yield connection.getresponse()
+    finally:
+        connection.close()
 
 
 def tcp_answers(address: tuple[str, int], timeout: float) -> bool:

@@ -77,7 +77,8 @@ def merge_logs(folder: Path, services: Iterable[str]) -> None:
     for name in services:
         path = folder / f"{name}.log"
         if path.exists():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            # whatever else counts as the end of a line somewhere is a character of this one
+            for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
                 at, _, rest = line.partition(" ")
                 lines.append((at, f"{at} {name} {rest}"))
     if lines:

@@ -52,7 +52,7 @@ def _make(lab: Lab, group: PlannedGroup, means: Means, conduct: Conduct, results
             lab.events.append(
                 event("check", result.service, name=result.name, outcome=result.outcome, seconds=result.seconds)
             )
-            _show(result)
+            say(result)
             results.append(result)
             if fault := _death(lab, result):
                 raise fault
@@ -82,7 +82,8 @@ def _with_retries(lab: Lab, group: PlannedGroup, test: Test, means: Means) -> Ch
     return result
 
 
-def _show(result: CheckResult) -> None:
+def say(result: CheckResult) -> None:
+    """What came of a check, as soon as it was made."""
     mark = console.style("ok  ", "green") if result.outcome == "passed" else console.style("FAIL", "red", "bold")
     lines = [f"{mark} {result.title} ({result.seconds:.2f} s)"]
     # one word at a time, whatever other groups have to say

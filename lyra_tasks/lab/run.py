@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks.engine.guard import guarded
+from lyra_tasks.engine.objects import PlacedFile
 from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.errors import VerdictError
 from lyra_tasks.lab.admission import Share, admit, held_by_labs
@@ -219,7 +220,10 @@ def _undisturbed() -> Iterator[None]:
 
 
 def place_files(plan: LabPlan) -> None:
-    """For engines that cannot mount single files of a volume: configs and secrets as files to bind from."""
+    """For engines that cannot mount single files of a volume: configs and secrets as files to bind from.
+
+    Their folder is closed to every other user of this machine.
+    """
     for service in plan.services.values():
         for mount in service.payload["HostConfig"]["Mounts"]:
             if mount["Type"] != "bind":
@@ -227,12 +231,21 @@ def place_files(plan: LabPlan) -> None:
             kind, key = Path(mount["Source"]).parts[-2:]
             files = service.config_files if kind == "configs" else service.secret_files
             source = Path(mount["Source"])
-            source.parent.mkdir(parents=True, exist_ok=True)
-            placed = next(file for file in files if file.name == key)
-            source.write_bytes(placed.content)
-            source.chmod(placed.mode)
-            if placed.uid:
-                os.chown(source, placed.uid, placed.gid)
+            source.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _place(source, next(file for file in files if file.name == key))
+
+
+def _place(path: Path, file: PlacedFile) -> None:
+    path.unlink(missing_ok=True)  # one of an earlier `create` cannot be written to
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as placed:
+        placed.write(file.content)
+    mode = file.mode
+    if file.uid:
+        try:
+            os.chown(path, file.uid, file.gid)
+        except PermissionError:
+            mode = 0o444  # root alone gives files away; the container's user must read it all the same
+    path.chmod(mode)
 
 
 def _remove_files(folder: Path) -> None:

@@ -46,8 +46,14 @@ class RunningService:
     last: objects.ContainerState | None = None
 
     def address(self, port: int | str) -> tuple[str, int]:
-        """Host and port on which a port of the service, by number or name, answers from this machine."""
-        return self.engine.reach_at, self.ports[self.planned.service.port(port) or 0]
+        """Host and port on which a port of the service, by number or name, answers from this machine.
+
+        PreconditionError for one that the engine does not publish, since the container had ended when it was asked.
+        """
+        published = self.ports.get(self.planned.service.port(port) or 0)
+        if published is None:
+            raise PreconditionError(f"{self.planned.name} publishes no port {port}: it had ended by then")
+        return self.engine.reach_at, published
 
     def http_address(self) -> tuple[str, int]:
         """Where HTTP checks are made; `check_tests.py` has made sure that there is one such port."""

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from lyra_tasks import console
 from lyra_tasks.config.find import shown
+from lyra_tasks.config.ports import joined
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import PreconditionError, VerdictError
 from lyra_tasks.lab.dev import Created
@@ -86,7 +87,7 @@ def _say_services(result: Created, work: Workspace) -> None:
     for name, service in result.lab.services.items():
         planned = result.plan.lab.services[name]
         kinds = {key: "http" if isinstance(port, int) else "udp" for key, port in planned.service.ports.items()}
-        places = [f"{kinds[key]}://{work.engine.reach_at}:{port}" for key, port in service.ports.items()]
+        places = [f"{kinds[key]}://{joined(work.engine.reach_at, port)}" for key, port in service.ports.items()]
         limits = f"{planned.cpus:g} CPUs, {console.size(planned.memory)}, {planned.service.limits.pids} processes"
         rows.append((name, " ".join(places) or "-", limits, service.source.path if service.source else "-"))
     console.table(("service", "answers at", "limits", "source in"), rows)

@@ -55,8 +55,11 @@ def check_structure(
 
 
 def _failures(report: Path) -> list[str]:
-    """`name: what was wrong` of every case in a JUnit report that failed."""
-    cases = ET.fromstring(report.read_text(encoding="utf-8")).iter("testcase")  # noqa: S314 - our own program's file
+    """`name: what was wrong` of every case in a JUnit report that failed; PreconditionError if it is none."""
+    try:
+        cases = ET.fromstring(report.read_bytes()).iter("testcase")  # noqa: S314 - our own program's file
+    except ET.ParseError as error:
+        raise PreconditionError(f"the report of {_PROGRAM} cannot be read", hint=f"see {report}") from error
     return [
         f"{case.get('name')}: {' '.join((case.findtext('failure') or '').split())}"
         for case in cases

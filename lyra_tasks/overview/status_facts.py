@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.config.inputs import changed
 from lyra_tasks.config.platforms import image_of
+from lyra_tasks.config.ports import joined
 from lyra_tasks.config.ports import read as read_port
 from lyra_tasks.engine.connect import connect_running
 from lyra_tasks.engine.faults import engine_faults
@@ -225,7 +226,7 @@ def _service(work: Workspace, engine: Engine, container: Mapping[str, Any]) -> L
     service = work.config.services.get(name)
     names = {port: key for key, port in service.ports.items()} if service else {}
     ports = {
-        names.get(port, str(port)): f"{engine.reach_at}:{each['PublicPort']}"
+        names.get(port, str(port)): joined(engine.reach_at, int(each["PublicPort"]))
         for each in container.get("Ports") or ()
         if each.get("PublicPort") and (port := read_port(f"{each['PrivatePort']}/{each['Type']}"))
     }

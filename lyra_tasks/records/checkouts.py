@@ -43,10 +43,7 @@ class Checkout:
     @property
     def is_gone(self) -> bool:
         """Whether the checkout was deleted or moved away, or its disk is not there; not where that cannot be known."""
-        try:
-            return self.root is not None and not self.root.exists()
-        except OSError:
-            return False
+        return self.root is not None and is_gone(self.root)
 
     @property
     def doubt(self) -> str:
@@ -67,6 +64,20 @@ class Checkout:
         if any(self.root.is_relative_to(each) and not disk.is_relative_to(each) for each in _MOVABLE):
             return "disks that come and go are mounted there"
         return f"{place} is empty, as where a disk is not mounted" if empty else ""
+
+
+def is_gone(root: Path) -> bool:
+    """Whether there is no such folder; False where that cannot be known.
+
+    `Path.exists` is no answer: what it makes of a folder that it may not look into depends on the version of Python.
+    """
+    try:
+        root.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def note_checkout(paths: Paths) -> None:

@@ -18,6 +18,7 @@ from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import copy_folder
 from lyra_tasks.records.store import Record, canonical, read_record, write_record
 
+_VERDICT = "evidence.json"
 LOGS, CHECKS = "logs", "checks"
 FILES = ("tests.json", "tests.xml", "metrics.json")
 FOLDERS = (LOGS, CHECKS)
@@ -114,12 +115,12 @@ class EvidenceStore:
 
     def read(self, key: SetKey) -> Evidence | None:
         """The last verdict over this very set, or None."""
-        return read_record(self.folder(key.digest) / "evidence.json", Evidence)
+        return read_record(self.folder(key.digest) / _VERDICT, Evidence)
 
     def latest(self) -> Evidence | None:
         """The last verdict over any set; those of an older schema do not count."""
         found = []
-        for path in self._folder.glob("*/evidence.json"):
+        for path in self._folder.glob(f"*/{_VERDICT}"):
             with suppress(PreconditionError):
                 found.append(read_record(path, Evidence))
         return max((each for each in found if each), key=lambda each: (each.started_at, each.run), default=None)
@@ -128,9 +129,11 @@ class EvidenceStore:
         """Keep the verdict and copy what it rests on (`FILES`, `FOLDERS`) out of the run folder `files`."""
         folder = self.folder(evidence.set.digest)
         folder.mkdir(parents=True, exist_ok=True)
+        # an earlier verdict must not stand beside files of this one, should this end in the middle
+        (folder / _VERDICT).unlink(missing_ok=True)
         for name in FILES:
             shutil.copyfile(files / name, folder / name)
         for name in FOLDERS:
             shutil.rmtree(folder / name, ignore_errors=True)
             copy_folder(files / name, folder / name)
-        write_record(folder / "evidence.json", evidence)
+        write_record(folder / _VERDICT, evidence)

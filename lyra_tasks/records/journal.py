@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lyra_tasks.files import sync
 from lyra_tasks.records.store import canonical
 
 SCHEMA = "lyra.journal/1"
@@ -73,7 +74,7 @@ class Journal:
             while rest:
                 # a disk that is nearly full takes a part, and refuses the rest at the next call
                 rest = rest[os.write(handle, rest) :]
-            os.fdatasync(handle)
+            sync(handle, os.fdatasync)
             if entries:
                 self._write_head(entries[-1])
         return entries[len(notes) :]
@@ -194,9 +195,12 @@ def _parse(line: bytes) -> Entry | None:
         document = json.loads(line)
         if document.pop("schema") != SCHEMA:
             return None
-        return Entry(**document)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        entry = Entry(**document)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+    texts = (entry.at, entry.run, entry.event, entry.prev, entry.hash)
+    whole = isinstance(entry.seq, int) and isinstance(entry.data, dict) and all(isinstance(each, str) for each in texts)
+    return entry if whole else None
 
 
 def _last(handle: int) -> tuple[int, str, int]:

@@ -35,8 +35,9 @@ def create(
     profile = _profile(work, tuple(service or ()), connect=not dry(c))
     if dry(c):
         return show_dev.planned(profile)
-    creation = dev.gather(profile, building.build(profile))
-    created = dev.run(creation, yes="--yes" in line_flags())
+    with dev.alone(work):
+        creation = dev.gather(profile, building.build(profile))
+        created = dev.run(creation, yes="--yes" in line_flags())
     show_dev.created(created, work)
     if watch:
         _watch(work, created.lab, "")
@@ -102,23 +103,31 @@ def sync(c: Any, service: str = "", watch: bool = False, back: Any = None, json:
 @word("stop")
 def stop(c: Any, yes: bool = False, dry_run: bool = False, json: bool = False) -> None:
     """Remove the development lab; asks if there are edits that exist only inside. Its logs are kept."""
-    from lyra_tasks.lab import dev_stop, show_dev
+    from lyra_tasks.lab import dev, dev_stop, show_dev
 
     work = workspace(in_part=True)
-    ending = dev_stop.plan(work)
-    if ending is None:
-        return show_dev.nothing_to_stop()
-    if dry(c):
-        return show_dev.would_stop(ending)
-    show_dev.agreed_to_lose(ending, yes="--yes" in line_flags())
-    dev_stop.run(work, ending)
-    return show_dev.stopped(work, ending)
+    with dev.alone(work):
+        ending = dev_stop.plan(work)
+        if ending is None:
+            return show_dev.nothing_to_stop()
+        if dry(c):
+            return show_dev.would_stop(ending)
+        show_dev.agreed_to_lose(ending, yes="--yes" in line_flags())
+        dev_stop.run(work, ending)
+        return show_dev.stopped(work, ending)
 
 
 def before_cleaning(work: Workspace) -> None:
     """Warn of edits that `clean` will take away, and keep the development lab's logs."""
+    from lyra_tasks.errors import PreconditionError
     from lyra_tasks.lab import dev_stop, show_dev
+    from lyra_tasks.records.dev import DevStore
 
+    try:
+        DevStore(work.paths.state).read()
+    except PreconditionError as error:
+        console.warn(f"{error.message}; what the lab printed, and edits inside, cannot be kept")
+        return
     ending = dev_stop.plan(work)
     if ending is not None:
         show_dev.warned(ending)

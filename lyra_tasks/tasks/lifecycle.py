@@ -115,31 +115,33 @@ def clean(
     if gone:
         return _clean_gone(c, other=all or cache)
     work = workspace(in_part=True)
-    found, engine = facts.gather(work)
-    planned = plan.plan(found, "all" if all else "cache" if cache else "objects")
-    if dry(c):
-        return show.planned(planned)
-    show.agreed(planned, yes="--yes" in line_flags())
-    show.announced(planned)
-    if engine is not None and not found.live and DevStore(work.paths.state).exists:
-        development.before_cleaning(work)
-    proof = run.run(planned, work, engine)
-    show.cleaned(proof, run.keep(proof, work, forget=planned.forget))
-    run.require_clean(proof)
-    return plan.require_nobody(planned)
+    with facts.as_before(work):
+        found, engine = facts.gather(work)
+        planned = plan.plan(found, "all" if all else "cache" if cache else "objects")
+        if dry(c):
+            return show.planned(planned)
+        show.agreed(planned, yes="--yes" in line_flags())
+        show.announced(planned)
+        if engine is not None and not found.live and DevStore(work.paths.state).exists:
+            development.before_cleaning(work)
+        proof = run.run(planned, work, engine)
+        show.cleaned(proof, run.keep(proof, work, forget=planned.forget))
+        run.require_clean(proof)
+        return plan.require_nobody(planned)
 
 
 def _clean_gone(c: Any, *, other: bool) -> None:
-    from lyra_tasks.cleanup import gone, gone_facts, gone_plan, run, show_gone
+    from lyra_tasks.cleanup import facts, gone, gone_facts, gone_plan, run, show_gone
 
     if other:
         raise UsageError("`clean --gone` cleans other checkouts", hint="clean this one by a word of its own")
     work = workspace(in_part=True)
-    found, engine = gone_facts.gather(work)
-    planned = gone_plan.plan_gone(found)
-    if dry(c) or planned.empty:
-        return show_gone.planned(planned)
-    show_gone.agree(planned, yes="--yes" in line_flags())
-    proof = gone.run(planned, work, engine)
-    show_gone.cleaned(proof, run.keep(proof, work))
-    return run.require_clean(proof)
+    with facts.as_before(work):
+        found, engine = gone_facts.gather(work)
+        planned = gone_plan.plan_gone(found)
+        if dry(c) or planned.empty:
+            return show_gone.planned(planned)
+        show_gone.agree(planned, yes="--yes" in line_flags())
+        proof = gone.run(planned, work, engine)
+        show_gone.cleaned(proof, run.keep(proof, work))
+        return run.require_clean(proof)

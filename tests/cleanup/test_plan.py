@@ -37,6 +37,18 @@ def test_a_label_alone_and_a_journal_alone_make_nothing_ours() -> None:
     assert claims.of(Thing(NETWORK, "v", "v", nonce="n1")) is None
 
 
+def test_a_damaged_line_claims_nothing_and_takes_nothing_from_the_others() -> None:
+    damaged: list[dict[str, object]] = [
+        {"kind": VOLUME},
+        {"kind": VOLUME, "name": ["v"]},
+        {"kind": VOLUME, "name": "v"},
+        {"kind": IMAGE, "name": None, "before": {}},
+    ]
+    events = [("r2", event, data) for data in damaged for event in ("intent", "made", "removed")]
+    claims = journaled(intent(VOLUME, "v"), *events)
+    assert claims.of(Thing(VOLUME, "v", "v", nonce="n1")) == Owned(VOLUME, "v", "v", "r1")
+
+
 def test_an_id_that_the_engine_gave_counts_more_than_a_label_which_can_be_copied() -> None:
     claims = journaled(intent(CONTAINER, "c"), ("r1", "made", {"kind": CONTAINER, "name": "c", "id": "1"}))
     assert claims.of(Thing(CONTAINER, "c", "1", nonce="n1")) is not None

@@ -13,8 +13,12 @@ from typing import Any
 import docker
 import pytest
 
+from lyra_tasks.cleanup import facts, plan, run
+from lyra_tasks.config.load import load
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.sandbox.layout import places_of
+from lyra_tasks.engine.workspace import open_workspace
+from lyra_tasks.errors import LockedError
 from lyra_tasks.records.cleanup import CleanupProof
 from lyra_tasks.run import begin_run, end_run
 from tests.conftest import Project, tiny_project
@@ -74,6 +78,16 @@ def test_a_dry_run_lists_each_level_and_does_nothing(own: Project) -> None:
     assert api(own).images(), "nothing was removed"
 
 
+def test_an_engine_that_is_started_only_to_be_looked_through_does_not_stay(own: Project) -> None:
+    assert own.lyra("engine.down").code == 0
+    for words in (("clean", "--dry-run"), ("clean", "--all"), ("clean", "--gone", "--dry-run")):
+        looked = own.lyra(*words)
+        assert looked.code == (2 if words[1] == "--all" else 0), looked.text
+        assert "starting" not in looked.out and sandbox.find(state_of(own)) is None, words
+    assert own.lyra("engine.up").code == 0
+    assert any("tiny/web" in tag for each in api(own).images() for tag in each["RepoTags"] or [])
+
+
 def test_clean_proves_what_was_there_before_and_after(own: Project) -> None:
     cleaned = own.lyra("clean", "--cache")
     assert cleaned.code == 0, cleaned.text
@@ -122,6 +136,24 @@ def test_a_run_of_another_terminal_stays_and_is_named(own: Project) -> None:
         assert "held by runs that are going on: 20260101t000000-abcdef" in doctor.out
     finally:
         end_run(live, "20260101t000000-abcdef", handle)
+
+
+def test_a_run_that_begins_while_somebody_thinks_about_the_answer_is_not_touched(
+    own: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in own.environment.items():
+        monkeypatch.setenv(name, value)
+    work = open_workspace(load(own.root))
+    found, engine = facts.gather(work)
+    planned = plan.plan(found, "all")
+    assert planned.objects and planned.stop
+    handle = begin_run(work.paths.live, "20260101t000000-abcdef")
+    try:
+        with pytest.raises(LockedError, match="begun meanwhile"):
+            run.run(planned, work, engine)
+    finally:
+        end_run(work.paths.live, "20260101t000000-abcdef", handle)
+    assert api(own).images() and (own.root / ".lyra").is_dir()
     own.clean()
 
 
@@ -132,8 +164,10 @@ def test_what_killed_runs_left_on_disk_goes(own: Project) -> None:
     for folder in (staging, mounts, aside.parent):
         folder.mkdir(parents=True)
     aside.write_text("half")
+    (aside.parent / "dev.json").write_text("{")
     cleaned = own.lyra("clean")
     assert cleaned.code == 0, cleaned.text
+    assert "dev.json: not a valid DevLab" in cleaned.err
     assert not any(path.exists() for path in (staging, mounts, aside))
     assert {str(staging), str(mounts)} < set(proof_of(own, cleaned.out).before.temporary_files)
     assert mounts.parent.is_dir(), "the run's own folder stays"
@@ -220,6 +254,19 @@ def test_everything_is_gone_after_all_but_source_bundles_and_records(
     again = own.lyra("clean")
     assert again.code == 0 and "no engine holds anything" in again.out, again.text
     shutil.rmtree(own.root / "promotion")
+
+
+def test_a_work_folder_that_cannot_be_deleted_is_residue(own: Project) -> None:
+    busy = own.root / ".lyra" / "busy"
+    busy.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(busy)], check=True)
+    try:
+        stuck = own.lyra("clean", "--all", "--yes")
+    finally:
+        subprocess.run(["umount", str(busy)], check=True)
+    refused(stuck, 7, f"folder {busy.parent}: still there; rm -r {busy.parent}")
+    assert own.lyra("clean", "--all", "--yes").code == 0
+    assert not busy.parent.exists()
 
 
 @pytest.fixture

@@ -80,8 +80,9 @@ def test_fail_fast_stops_at_the_first_check_that_fails(built: Project) -> None:
 
 
 def test_a_lab_that_stays_answers_until_clean_takes_it_away(built: Project, engine: Engine) -> None:
-    result = built.lyra("test", "--keep-running")
-    assert result.code == 0, result.text
+    add(built, 'name = "hangs"\nservice = "web"\ntimeout = "1s"\nexec = "sleep 600"')
+    result = built.lyra("test", "--keep-running", timeout=60)
+    assert result.code == 5, result.text
     address = next(line.split(": ")[1] for line in result.out.splitlines() if "LYRA_WEB_HTTP_URL" in line)
     assert b"It is tiny." in urllib.request.urlopen(address, timeout=5).read()
     assert built.lyra("build").code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -18,8 +19,9 @@ import pytest
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.connect import Engine
 from lyra_tasks.engine.hijack import OUTPUT, Hijacked, frames
+from lyra_tasks.run import locked
 from tests.conftest import PROJECTS, Outcome, Project, repository
-from tests.faults import becomes, labs
+from tests.faults import becomes, labs, refused
 
 ODD = ("a space.txt", "two\nlines.txt", "grüße-日本.txt", "-dash.txt", ".dot", "'quotes\".txt", "back\\slash.txt")
 
@@ -100,6 +102,15 @@ def test_the_source_is_there_with_its_names_modes_links_and_owner(lab: Project) 
     )
 
 
+def test_while_one_makes_or_changes_the_lab_no_other_does(lab: Project) -> None:
+    (path,) = lab.state.glob("*/dev/dev.json")
+    before = state(lab)
+    with locked(path.parent.parent / "dev.lock", what="the development lab"):
+        for words in (("create",), ("dev.stop", "--yes")):
+            refused(lab.lyra(*words), 3, f"the development lab is in use by another process (pid {os.getpid()})")
+    assert state(lab) == before
+
+
 def test_exec_passes_input_both_outputs_quotes_and_the_exit_code(lab: Project) -> None:
     done = lab.lyra("dev.exec", "--", "sh", "-c", 'echo "a  b"; echo oops >&2; exit 7')
     assert (done.code, done.out, done.err) == (7, "a  b\n", "oops\n")
@@ -170,11 +181,18 @@ def test_what_was_made_inside_is_brought_back_and_never_over_a_newer_file(lab: P
     assert (app / "both").read_text() == "edited\n"
     inside(lab, "echo again > both")
     (app / "both").write_text("newer here")
-    refused = lab.lyra("dev.sync", "--back", "both")
-    assert refused.code == 3
-    assert "nothing was brought back" in refused.err
+    refused(lab.lyra("dev.sync", "--back", "both"), 3, "nothing was brought back")
     assert (app / "both").read_text() == "newer here"
     assert lab.lyra("dev.sync", "--back", "../.lyra.toml").code == 2
+    inside(lab, "/bin/busybox mkdir -p new/clash new/out; for name in a clash/b out/c; do echo new > new/$name; done")
+    (app / "new").mkdir()
+    (app / "new" / "clash").write_text("a file here")
+    (app / "new" / "out").symlink_to(lab.root.parent)
+    blocked = lab.lyra("dev.sync", "--back", "new")
+    refused(blocked, 3, "2 file(s) have no place here; nothing was brought back", "clash is no folder", "leads out of")
+    assert sorted(path.name for path in (app / "new").iterdir()) == ["clash", "out"]
+    shutil.rmtree(app / "new")
+    inside(lab, "/bin/busybox rm -r new")
     (app / "both").unlink()
     shutil.rmtree(app / "made")
     lab.lyra("dev.sync")
@@ -286,8 +304,9 @@ def test_logs_and_stats_of_the_lab_of_a_test_and_of_both_when_they_are_over(
 
         project.replace(
             ".lyra.toml", '["/bin/busybox", "httpd", "-f", "-v", "-p", "8080", "-h", "/src/www"]',
-            '''"echo token $TOKEN; echo bad >&2; exec /bin/busybox httpd -f -p 8080"''',
+            '''"echo token $TOKEN a25vd24gdG8gbm9ib2R5; echo bad >&2; exec /bin/busybox httpd -f -p 8080"''',
         )  # fmt: skip
+        project.replace(".lyra.toml", "TOKEN = { secret", 'TOKEN = { test_value = "known to nobody", secret')
         assert project.lyra("create").code == 0
         live = json.loads(project.lyra("stats", "--json").out)
         assert live["live"]
@@ -302,7 +321,7 @@ def test_logs_and_stats_of_the_lab_of_a_test_and_of_both_when_they_are_over(
         following.communicate(timeout=20)
         assert following.returncode == 0, "the log ends with its container"
         kept = project.root / ".lyra" / "runs" / str(run) / "logs" / "web.log"
-        assert " out token ***\n" in kept.read_text()
+        assert " out token *** ***\n" in kept.read_text()
         assert " err bad\n" in kept.read_text()
         assert "token ***" in project.lyra("logs", "--run", str(run), "--service", "web").out
 

@@ -49,11 +49,10 @@ def test_a_container_that_never_serves_says_why(
 
 
 def test_the_last_word_of_a_failing_health_command_is_shown(tiny: Project, engine: Engine) -> None:
-    health = (
-        "healthcheck = { exec = 'echo the door is stuck; exit 1', retries = 3, interval = '500ms', timeout = '1s' }"
-    )
+    command = "'echo the door is stuck for $TOKEN; exit 1'"
+    health = f"healthcheck = {{ exec = {command}, retries = 3, interval = '500ms', timeout = '1s' }}"
     tiny.replace(".lyra.toml", HEALTH, health)
-    refused(tiny.lyra("build", "test"), 5, "web was not ready within 2.5 s", "the door is stuck")
+    refused(tiny.lyra("build", "test"), 5, "web was not ready within 2.5 s", "the door is stuck for ***")
     assert labs(engine) == []
 
 
@@ -90,6 +89,7 @@ _FAILING = {
     "env secret": ('exec = "echo $TOKEN; exit 1"', "it printed: ***"),
     "file secret": ('exec = "cat /run/secrets/key; exit 1"', "it printed: ***"),
     "given secret": ('exec = "echo $GIVEN; exit 1"', "it printed: ***"),
+    "secret at a cut": ("exec = 'printf %0390d 0; echo $GIVEN; exit 1'", "000***"),
 }
 
 
@@ -104,14 +104,14 @@ def test_every_kind_of_check_says_what_was_seen_and_no_secret(tiny: Project, eng
     (tiny.root / "app" / "www" / "seen.json").write_text('{"a": {"b": 1}}')
     only_checks(tiny, *(f'name = "{name}"\nservice = "web"\n{test}' for name, (test, _) in _FAILING.items()))
     result = tiny.lyra("build", "test")
-    refused(result, 5, "12 of 12 check(s) failed", *(said for _, said in _FAILING.values()))
+    refused(result, 5, "13 of 13 check(s) failed", *(said for _, said in _FAILING.values()))
     assert labs(engine) == []
     (run,) = (tiny.root / ".lyra" / "runs").iterdir()
     documented = json.loads((run / "tests.json").read_text())
     assert {check["name"]: check["outcome"] for check in documented["checks"]} == dict.fromkeys(_FAILING, "failed")
     assert "token *** given ***" in (run / "logs" / "web.log").read_text()
     kept = [path for folder in (tiny.root / ".lyra", tiny.state) for path in folder.rglob("*") if path.is_file()]
-    secrets = ("known-to-nobody", "first line of the key", "second line of the key")
+    secrets = ("known-to", "first line of the key", "second line of the key")
     found = [(path.name, each) for path in kept for each in secrets if each.encode() in path.read_bytes()]
     assert found == []
     assert not [each for each in secrets if each in result.text]

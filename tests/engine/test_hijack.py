@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import docker
+import pytest
 
-from lyra_tasks.engine import sandbox
+from lyra_tasks.engine import sandbox, terminal
 from lyra_tasks.engine.connect import Engine
 from lyra_tasks.engine.objects import execute
 from tests.engine.sandboxes import IMAGE, client_of, import_busybox
@@ -61,17 +63,36 @@ def forth(client: socket.socket, engine: socket.socket) -> None:
             engine.sendall(data)
 
 
-def test_output_that_comes_together_with_the_answer_s_head_is_not_lost(
-    engine: Engine, box: sandbox.Sandbox, busybox: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def sleeper(box: sandbox.Sandbox, busybox: Path) -> Iterator[str]:
+    """A container to run commands in."""
     import_busybox(box, busybox)
-    sleeper = client_of(box).containers.run(IMAGE, ["/bin/busybox", "sleep", "60"], detach=True)
-    try:
-        with slow_way(box, tmp_path) as address:
-            client = docker.DockerClient(base_url=address)
-            slow = replace(engine, client=client, streams=client.api)
-            assert execute(slow, str(sleeper.id), ["/bin/busybox", "echo", "hello"]) == (0, "hello\n")
-            client.close()
-    finally:
-        sleeper.remove(force=True)
-        client_of(box).images.remove(IMAGE, force=True)
+    made = client_of(box).containers.run(IMAGE, ["/bin/busybox", "sleep", "60"], detach=True)
+    yield str(made.id)
+    made.remove(force=True)
+    client_of(box).images.remove(IMAGE, force=True)
+
+
+def test_output_that_comes_together_with_the_answer_s_head_is_not_lost(
+    engine: Engine, box: sandbox.Sandbox, sleeper: str, tmp_path: Path
+) -> None:
+    with slow_way(box, tmp_path) as address:
+        client = docker.DockerClient(base_url=address)
+        slow = replace(engine, client=client, streams=client.api)
+        assert execute(slow, sleeper, ["/bin/busybox", "echo", "hello"]) == (0, "hello\n")
+        client.close()
+
+
+def test_a_command_whose_end_the_engine_notes_after_its_output_has_the_exit_code_of_its_end(
+    engine: Engine, sleeper: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    early = [{"Running": True, "ExitCode": None}, {"Running": False, "ExitCode": None}]
+    moments: list[dict[str, Any]] = []
+    inspect = engine.api.exec_inspect
+    monkeypatch.setattr(engine.api, "exec_inspect", lambda made: moments.pop(0) if moments else inspect(made))
+    command = ["/bin/busybox", "sh", "-c", "echo done; exit 3"]
+    moments += early
+    assert execute(engine, sleeper, command) == (3, "done\n")
+    moments += early
+    assert terminal.execute(engine, sleeper, command, folder="", pass_input=False) == 3
+    assert capfd.readouterr().out == "done\n"

@@ -7,19 +7,23 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from lyra_tasks.engine import guard, objects
 from lyra_tasks.engine.connect import Engine
 from lyra_tasks.engine.holder import holder_image
-from lyra_tasks.engine.ownership import Owner
+from lyra_tasks.engine.ownership import LABEL_NONCE, Owner
 from lyra_tasks.engine.streams import wait_for
 from lyra_tasks.records.journal import Journal
+from lyra_tasks.run import new_run_id
 from tests.conftest import Project, ours
 
 KILLS = int(os.environ.get("LYRA_TEST_KILLS", "6"))
 SEED = int(os.environ.get("LYRA_TEST_SEED", str(random.randrange(10**6))))
+Reap = Callable[[Engine, Owner, Path], guard.Swept]
 
 
 def left(engine: Engine) -> list[str]:
@@ -114,6 +118,50 @@ def test_a_run_that_ends_in_order_leaves_neither_lock_nor_reaper(tiny: Project) 
     assert tiny.lyra("build", "test").code == 0
     assert wait_for(lambda: not reapers(tiny), 5)
     assert [path for folder in tiny.state.glob("*/running") for path in Path(folder).iterdir()] == []
+
+
+@pytest.fixture
+def dead(tmp_path: Path, engine: Engine) -> Iterator[Owner]:
+    """A run that was killed, as its reaper was, and left a network."""
+    owner = Owner(Journal(tmp_path / "journal.jsonl"), new_run_id(), "tiny-1")
+    guard.lock_of(tmp_path, owner.run).parent.mkdir()
+    guard.lock_of(tmp_path, owner.run).touch()
+    objects.make_networks(engine, owner, {f"lyra-{owner.run}-inner": {"Internal": True}})
+    yield owner
+    engine.client.networks.prune({"label": LABEL_NONCE})
+
+
+def test_what_a_stranger_uses_of_a_killed_run_does_not_hold_up_the_next_word(
+    dead: Owner, engine: Engine, tmp_path: Path
+) -> None:
+    network = f"lyra-{dead.run}-inner"
+    image = holder_image(engine, dead)
+    stranger = engine.client.containers.run(image, ["/hold"], network=network, detach=True)
+    try:
+        swept = guard.sweep(engine, dead.journal, dead.project_id, tmp_path)
+    finally:
+        stranger.remove(force=True)
+    assert swept.gone == []
+    assert [(each.name, "endpoint" in reason) for each, reason in swept.left.items()] == [(network, True)]
+    again = guard.sweep(engine, dead.journal, dead.project_id, tmp_path)
+    assert ([each.name for each in again.gone], again.left) == ([network], {})
+    assert guard.crashed_runs(tmp_path) == []
+    engine.api.remove_image(image)
+
+
+def test_a_lock_that_a_reaper_takes_away_while_another_is_swept_is_no_fault(
+    dead: Owner, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = guard.lock_of(tmp_path, "z")
+    other.touch()
+
+    def meanwhile(engine: Engine, owner: Owner, path: Path, reap: Reap = guard.reap) -> guard.Swept:
+        other.unlink()
+        return reap(engine, owner, path)
+
+    monkeypatch.setattr(guard, "reap", meanwhile)
+    swept = guard.sweep(engine, dead.journal, dead.project_id, tmp_path)
+    assert [each.name for each in swept.gone] == [f"lyra-{dead.run}-inner"]
 
 
 class Killed(Owner):

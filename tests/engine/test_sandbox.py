@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lyra_tasks.cleanup.run import engine_ended
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.sandbox import Sandbox, cgroups, layout, network
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError, UsageError
@@ -206,6 +207,18 @@ def test_an_interface_of_the_same_name_that_is_another_sandbox_s_by_now_stays(en
     assert record is not None
     network.disconnect(layout.places_of(engine.state).engine, record.link, "lyra-0123456789")
     assert Path("/sys/class/net", record.link).exists()
+
+
+def test_data_that_cannot_be_deleted_is_named(tmp_path: Path) -> None:
+    busy = tmp_path / "sandbox" / "data" / "busy"
+    busy.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(busy)], check=True)
+    try:
+        (left,) = engine_ended(tmp_path, purge=True)
+    finally:
+        subprocess.run(["umount", str(busy)], check=True)
+    assert (left.kind, left.name) == ("folder", str(tmp_path / "sandbox"))
+    assert engine_ended(tmp_path, purge=True) == [] and not busy.parents[1].exists()
 
 
 def test_ending_what_never_ran_is_no_error(tmp_path: Path) -> None:

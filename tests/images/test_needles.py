@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lyra_tasks.images.needles import SHORTEST, Hit, Needles, parts
+from lyra_tasks.images.needles import SHORTEST, Hit, Needles, parts, written_forms
 
 SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FFF), min_size=SHORTEST, max_size=60)
 
@@ -61,6 +61,15 @@ def test_of_a_file_of_several_lines_what_is_secret_on_its_own_is_looked_for() ->
     assert "https://index.example/simple" not in parts("[global]\nindex-url = https://index.example/simple\n")
     key = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC1234\n-----END PRIVATE KEY-----\n"
     assert parts(key)[1:] == ("MIIEvQIBADANBgkqhkiG9w0BAQEFAASC1234",)
+
+
+def test_a_secret_that_is_no_text_is_found_and_blotted_out_as_any_other() -> None:
+    store = bytes(range(0x80, 0x100)) + b"\0key store\0"
+    secret = store.decode(errors="surrogateescape")
+    assert found(secret, b"before" + store + b"after") == {"as it is"}
+    assert found(secret, quote(store, safe="").encode()) == {"URL-encoded"}
+    assert found(secret, base64.b64encode(store)) == {"base64"}
+    assert any(form in base64.b64encode(store).decode() for form in written_forms([secret]))
 
 
 def test_certificates_are_public_and_a_key_beside_them_is_not() -> None:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import tempfile
 from pathlib import Path
 
+import docker
 import pytest
 
+from lyra_tasks.config.models import Configuration
+from lyra_tasks.engine import builder
+from lyra_tasks.engine.connect import Engine, EngineFacts, connect, reconnect
 from lyra_tasks.engine.contexts import endpoint
 from lyra_tasks.engine.distribution import is_loopback
 from lyra_tasks.engine.remote import address_of, is_remote
-from lyra_tasks.errors import EngineUnavailableError
+from lyra_tasks.engine.traces import builders
+from lyra_tasks.errors import EngineUnavailableError, PreconditionError
+from lyra_tasks.run import paths_of
 
 
 @pytest.fixture
@@ -21,6 +29,13 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
     write(tmp_path, "far", "ssh://ada@builder")
     return tmp_path
+
+
+def near(environment: dict[str, str], cli: str = "docker") -> Engine:
+    """An engine that is not asked anything, with the variables and the command of its client."""
+    facts = EngineFacts("id", "26.1", (1, 45), "classic", 2, 1 << 30, "linux/amd64", sandboxed=False)
+    client = docker.DockerClient("unix:///run/near.sock", version="1.41")
+    return Engine(client, None, facts, "", "", cli, environment)
 
 
 def write(folder: Path, name: str, host: str) -> None:
@@ -45,12 +60,61 @@ def test_the_current_context_is_the_variable_s_then_the_file_s_then_the_default(
     assert endpoint("") == "unix:///var/run/docker.sock"
 
 
+def test_a_user_without_a_home_has_no_contexts_and_the_default_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "DOCKER_CONFIG", "DOCKER_CONTEXT", "BUILDX_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # a user whom the system does not know
+    assert endpoint("") == "unix:///var/run/docker.sock"
+    assert builders() == []
+
+
 def test_a_context_that_is_not_there_or_cannot_be_read_is_said(client: Path) -> None:
     with pytest.raises(EngineUnavailableError, match="no Docker context named 'near'"):
         endpoint("near")
     (client / "config.json").write_text("{")
     with pytest.raises(EngineUnavailableError, match=r"config\.json cannot be read"):
         endpoint("")
+
+
+def test_a_process_that_is_started_with_a_host_goes_there_whatever_context_its_user_has_chosen(
+    client: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", "far")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{client}/own.sock")
+    with pytest.raises(EngineUnavailableError, match=r"answers at unix://.*/own\.sock"):
+        reconnect()
+
+
+def test_programs_that_know_no_contexts_are_told_where_the_engine_of_one_is(client: Path) -> None:
+    write(client, "near", "unix:///run/near.sock")
+    assert near({"DOCKER_CONTEXT": "near", "DOCKER_HOST": ""}).host == "unix:///run/near.sock"
+
+
+def test_a_folder_for_temporary_files_that_is_too_deep_for_a_socket_is_no_traceback(
+    client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(client, "tls", "tcp://127.0.0.1:1")
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    (tmp_path / "docker").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    config = Configuration.model_validate(
+        {"schema": 1, "project": {"name": "tests"}, "engine": {"context": "tls", "sandbox": "never"}}
+    )
+    with pytest.raises(EngineUnavailableError, match="answers at tcp://127"):
+        connect(config, paths_of(tmp_path, "tests"))
+
+
+def test_a_builder_whose_machine_is_gone_is_told_in_time(
+    client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "docker"
+    program.write_text("#!/bin/sh\nexec sleep 20\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(builder, "_PATIENCE", 0.2)
+    with pytest.raises(PreconditionError, match=r"`docker buildx inspect far` took longer than 0\.2 s"):
+        builder.find_builder(near({}, str(program)), "far")
 
 
 @pytest.mark.parametrize(

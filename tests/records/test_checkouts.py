@@ -15,6 +15,7 @@ def test_a_checkout_is_gone_only_where_that_can_be_known(tmp_path: Path) -> None
     assert not Checkout("p", tmp_path, there).is_gone
     assert not Checkout("p", tmp_path, None).is_gone
     assert not Checkout("p", tmp_path, tmp_path / ("n" * 300)).is_gone, "the system refuses to look"
+    assert not Checkout("p", tmp_path, loop / "below").is_gone, "it leads nowhere, today"
     assert Checkout("p", tmp_path, tmp_path / "deleted").is_gone
 
 

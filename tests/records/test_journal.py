@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from concurrent.futures import ProcessPoolExecutor
 from itertools import combinations
 from pathlib import Path
@@ -80,16 +82,40 @@ def reordered(lines: list[str]) -> list[str]:
     return [lines[0], lines[2], lines[1], *lines[3:]]
 
 
+def retyped(lines: list[str]) -> list[str]:
+    return [lines[0], lines[1].replace('"seq":2', '"seq":"2"'), *lines[2:]]
+
+
+def emptied(lines: list[str]) -> list[str]:
+    return [lines[0], lines[1].replace('"data":{"name":"thing-1"}', '"data":null'), *lines[2:]]
+
+
+def nested(lines: list[str]) -> list[str]:
+    return [lines[0], "[" * 100_000, *lines[2:]]
+
+
 def garbled(lines: list[str]) -> list[str]:
     return [lines[0], "nonsense", *lines[2:]]
 
 
-@pytest.mark.parametrize("change", [edited, removed, reordered, garbled])
+@pytest.mark.parametrize("change", [edited, removed, reordered, garbled, retyped, emptied, nested])
 def test_a_changed_line_is_found(tmp_path: Path, change: object) -> None:
     journal = filled(tmp_path / "journal.jsonl")
     lines = journal.path.read_text().splitlines()
     journal.path.write_text("\n".join(change(lines)) + "\n")  # type: ignore[operator]
+    assert lines != change(lines)  # type: ignore[operator]
     assert any("line 2" in problem for problem in journal.problems())
+
+
+def test_a_file_system_that_cannot_sync_takes_a_journal_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_handle: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    journal = filled(tmp_path / "journal.jsonl")
+    assert len(list(journal.entries())) == 5
 
 
 def test_a_line_rewritten_with_a_hash_of_its_own_is_found_by_the_next_one(tmp_path: Path) -> None:

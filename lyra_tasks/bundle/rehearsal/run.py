@@ -18,7 +18,8 @@ from lyra_tasks.bundle import layout
 from lyra_tasks.bundle.rehearsal.plan import RehearsalPlan, filled, inherited
 from lyra_tasks.bundle.verify import verify
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.deployed import DeployedService, deployed, engine_in
+from lyra_tasks.engine.connect import engine_in
+from lyra_tasks.engine.deployed import DeployedService, deployed
 from lyra_tasks.errors import BundleError, PreconditionError, VerdictError
 from lyra_tasks.records.evidence import CheckResult
 from lyra_tasks.run import locked
@@ -105,7 +106,7 @@ class _Stage:
             began = time.monotonic()
             step()
             seconds[name] = round(time.monotonic() - began, 3)
-        engine = engine_in(self.box).facts
+        engine = engine_in(self.box, own=False).facts
         return Rehearsal(
             version=self.plan.facts.manifest.version,
             engine=engine.version,
@@ -161,7 +162,7 @@ class _Stage:
                 hint="their last lines are above; `test` runs the same on this machine's engine",
                 details=(*_tail(done), *self._masked(log.stdout).splitlines()),
             )
-        self.services = deployed(engine_in(self.box), self.plan.project)
+        self.services = deployed(engine_in(self.box, own=False), self.plan.project)
 
     def check(self) -> None:
         if self.plan.facts.commit != self.plan.facts.manifest.source.commit:

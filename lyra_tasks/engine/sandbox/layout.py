@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.files import write_file
 
 Store = Literal["containerd", "graph"]
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -160,10 +160,8 @@ def read_record(places: Places) -> Record | None:
 
 
 def write_record(places: Places, record: Record) -> None:
-    """Replace the record in one step."""
-    with tempfile.NamedTemporaryFile("w", dir=places.folder, prefix=".sandbox-", delete=False) as stream:
-        stream.write(record.model_dump_json(indent=2) + "\n")
-    Path(stream.name).replace(places.record)
+    """Replace the record in one step; after a power cut it is whole or not there."""
+    write_file(places.record, (record.model_dump_json(indent=2) + "\n").encode(), mode=0o600)
 
 
 def is_alive(record: Record) -> bool:

@@ -40,10 +40,11 @@ def down(state: Path, *, purge: bool = False) -> DownReport:
         return DownReport(was_running=False, killed=False, purged=False)
     with locked(places.lock, what="the sandbox engine", wait=_LOCK_WAIT):
         report = clear(places)
-        purged = purge and places.folder.exists()
+        purged, left = purge and places.folder.exists(), report.left
         if purged:
-            shutil.rmtree(places.folder)
-    return DownReport(report.was_running, report.killed, purged, report.left)
+            shutil.rmtree(places.folder, ignore_errors=True)
+            left += (str(places.folder),) if places.folder.exists() else ()
+    return DownReport(report.was_running, report.killed, purged, left)
 
 
 def clear(places: Places) -> DownReport:

@@ -1,0 +1,74 @@
+"""What other words and people do to the engine's objects between two calls of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lyra_tasks.engine import objects
+from lyra_tasks.engine.connect import Engine
+from lyra_tasks.engine.holder import HOLD, holder_image
+from lyra_tasks.engine.ownership import LABEL_NONCE, Owned, Owner
+from lyra_tasks.engine.remove import remove
+from lyra_tasks.errors import ResidueError
+from lyra_tasks.lab import takedown
+from lyra_tasks.lab.admission import held_by_labs
+from lyra_tasks.records.journal import Journal
+from lyra_tasks.run import new_run_id
+
+
+@pytest.fixture
+def lab(tmp_path: Path, engine: Engine) -> Iterator[Owner]:
+    """A run with one network and one container in it."""
+    owner = Owner(Journal(tmp_path / "journal.jsonl"), new_run_id(), "tiny-1")
+    image, network = holder_image(engine, owner), f"lyra-{owner.run}-inner"
+    objects.make_networks(engine, owner, {network: {"Internal": True}})
+    host = {"NetworkMode": network, "Memory": 16 << 20, "NanoCpus": 100_000_000}
+    payload = {"Image": image, "Cmd": [HOLD], "HostConfig": host}
+    identity, _ = objects.make_containers(engine, owner, {f"lyra-{owner.run}-web": payload})[f"lyra-{owner.run}-web"]
+    objects.start(engine, identity, "web")
+    yield owner
+    for container in engine.client.containers.list(all=True, filters={"label": LABEL_NONCE}):
+        container.remove(force=True)
+    engine.client.networks.prune({"label": LABEL_NONCE})
+    engine.api.remove_image(image)
+
+
+def test_a_lab_that_is_taken_away_while_others_are_counted_holds_nothing(
+    lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before,) = held_by_labs(engine)
+    assert (before.cpus, before.memory) == (0.1, 16 << 20)
+    listed = engine.api.containers(filters={"label": LABEL_NONCE})
+    takedown.remove_run(engine, lab)
+    monkeypatch.setattr(engine.api, "containers", lambda **_: listed)
+    assert held_by_labs(engine) == ()
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_what_goes_at_the_last_try_is_no_residue_and_what_stays_is(
+    lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    network = f"lyra-{lab.run}-inner"
+    image = holder_image(engine, lab)
+    stranger = engine.client.containers.run(image, [HOLD], network=network, detach=True)
+    tries: list[int] = []
+
+    def tried(engine: Engine, found: Sequence[Owned]) -> Any:
+        tries.append(len(found))
+        if leaves and len(tries) == 3:
+            stranger.remove(force=True)
+        return remove(engine, found)
+
+    monkeypatch.setattr(takedown, "remove", tried)
+    if leaves:
+        takedown.remove_run(engine, lab)
+    else:
+        with pytest.raises(ResidueError, match="1 object") as caught:
+            takedown.remove_run(engine, lab)
+        assert network in caught.value.details[0]
+        stranger.remove(force=True)
+    assert tries == [2, 1, 1]

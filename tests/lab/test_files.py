@@ -1,0 +1,40 @@
+"""Configs and secrets as files of this machine, for engines that mount no single file of a volume."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lyra_tasks.engine.objects import PlacedFile
+from lyra_tasks.lab.run import place_files
+
+
+def test_a_secret_is_for_its_service_alone_also_where_root_does_not_place_it_and_may_be_placed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "mounts" / "web" / "secrets" / "key"
+    mounts = [{"Type": "bind", "Source": str(source)}, {"Type": "tmpfs"}]
+    modes = []
+
+    def refuse(path: Path, _uid: int, _gid: int) -> None:
+        modes.append(stat.S_IMODE(path.stat().st_mode))
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "chown", refuse)
+    for content in (b"first", b"second"):
+        service = SimpleNamespace(
+            payload={"HostConfig": {"Mounts": mounts}},
+            config_files=(),
+            secret_files=(PlacedFile("key", content, 65534, 65534, 0o400),),
+        )
+        plan: Any = SimpleNamespace(services={"web": service})
+        place_files(plan)
+        assert source.read_bytes() == content
+        assert stat.S_IMODE(source.stat().st_mode) == 0o444, "the container's user is another one"
+        assert stat.S_IMODE(source.parent.stat().st_mode) == 0o700
+    assert modes == [0o600, 0o600]
