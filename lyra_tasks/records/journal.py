@@ -183,11 +183,16 @@ def _sealed(seq: int, run: str, event: str, data: dict[str, Any], prev: str) -> 
 
 def _digest(entry: Entry) -> str:
     body = [SCHEMA, entry.seq, entry.at, entry.run, entry.event, entry.data, entry.prev]
-    return hashlib.sha256(canonical(body).encode()).hexdigest()
+    return hashlib.sha256(_encoded(body)).hexdigest()
+
+
+def _encoded(value: object) -> bytes:
+    """Canonical JSON, in which bytes of a command line that are no UTF-8 stand as JSON's own escapes."""
+    return canonical(value).encode("utf-8", "backslashreplace")
 
 
 def _line(entry: Entry) -> bytes:
-    return (canonical({"schema": SCHEMA, **entry.__dict__}) + "\n").encode()
+    return _encoded({"schema": SCHEMA, **entry.__dict__}) + b"\n"
 
 
 def _parse(line: bytes) -> Entry | None:

@@ -26,6 +26,15 @@ def test_what_is_appended_is_read_back_in_order(tmp_path: Path) -> None:
     assert journal.problems() == []
 
 
+def test_words_that_are_no_text_are_kept_as_they_were(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    command = ["dev.exec", "--", "ls", os.fsdecode(b"caf\xe9"), "ünï"]
+    journal.append("r1", "run", command=command)
+    journal.append("r1", "word", word="dev.exec")
+    assert [entry.data for entry in journal.entries()] == [{"command": command}, {"word": "dev.exec"}]
+    assert journal.problems() == []
+
+
 def test_nothing_to_add_adds_nothing(tmp_path: Path) -> None:
     journal = filled(tmp_path / "journal.jsonl", 2)
     assert journal.extend("r1", []) == []
