@@ -18,6 +18,7 @@ from lyra_tasks.engine.objects import load
 from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.engine.space import shrink_cache
 from lyra_tasks.errors import BuildError
+from lyra_tasks.records.evidence import BUILD_LOG, LOGS
 from lyra_tasks.records.images import ImageRecord, ImageStore
 from lyra_tasks.rules.declared import blotted_out, without
 from lyra_tasks.rules.deviations import require_reasons
@@ -55,12 +56,12 @@ def run(plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, fol
     """
     definition = folder / "bake.json"
     definition.write_text(literal(_definition(plan)))
-    (folder / "logs").mkdir(exist_ok=True)
+    (folder / LOGS).mkdir(exist_ok=True)
     call = partial(
         bake,
         engine,
         definition,
-        log=folder / "logs" / "build.log",
+        log=folder / LOGS / BUILD_LOG,
         epoch=plan.facts.epoch,
         masked=(*secret_lines(plan.secrets), *blotted_out(plan.config, Path(plan.facts.materials.root))),
         builder=plan.facts.builder,

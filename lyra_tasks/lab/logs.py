@@ -20,11 +20,10 @@ from lyra_tasks.lab.payload import HOLDER_FOLDER
 from lyra_tasks.lab.plan import blotted
 from lyra_tasks.lab.results import merge_logs
 from lyra_tasks.records.dev import DevLab, DevStore
+from lyra_tasks.records.evidence import service_logs
 from lyra_tasks.rules.declared import blotted_out, without
 
 _POLL = 0.2
-_MERGED = "all"
-_BUILD = "build"
 
 
 class Line(NamedTuple):
@@ -202,8 +201,7 @@ def _means(known: str, wanted: str) -> bool:
 
 def _services(folder: Path) -> list[str]:
     """Those of a test's groups are called GROUP/SERVICE, as their files are."""
-    found = [path for path in folder.rglob("*.log") if path.stem not in {_MERGED, _BUILD}]
-    return [path.relative_to(folder).with_suffix("").as_posix() for path in found]
+    return [path.relative_to(folder).with_suffix("").as_posix() for path in service_logs(folder)]
 
 
 def _runs(runs: Path) -> list[str]:

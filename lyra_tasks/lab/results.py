@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lyra_tasks.lab.running import RunningService
-from lyra_tasks.records.evidence import CheckResult, Evidence, RuleResult, ServiceUse
+from lyra_tasks.records.evidence import MERGED_LOG, CheckResult, Evidence, RuleResult, ServiceUse
 from lyra_tasks.records.metrics import Event, Measurement, Metrics
 from lyra_tasks.rules.breach import Look
 
@@ -72,7 +72,7 @@ def results_document(evidence: Evidence) -> dict[str, Any]:
 
 
 def merge_logs(folder: Path, services: Iterable[str]) -> None:
-    """Write `all.log`: the lines of all services in the order of their time stamps, each with its service's name."""
+    """Write the lines of all services into one log, in the order of their time stamps, each with its service's name."""
     lines = []
     for name in services:
         path = folder / f"{name}.log"
@@ -83,7 +83,7 @@ def merge_logs(folder: Path, services: Iterable[str]) -> None:
                 lines.append((at, f"{at} {name} {rest}"))
     if lines:
         lines.sort(key=lambda line: line[0])
-        (folder / "all.log").write_text("\n".join(text for _, text in lines) + "\n", encoding="utf-8")
+        (folder / MERGED_LOG).write_text("\n".join(text for _, text in lines) + "\n", encoding="utf-8")
 
 
 def junit(evidence: Evidence) -> ET.Element:

@@ -10,15 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.records.evidence import Evidence
+from lyra_tasks.records.evidence import LOGS, Evidence, service_logs
 from lyra_tasks.records.metrics import Metrics
 from lyra_tasks.records.store import Record, read_record
 
 TESTS = "tests.json"
 METRICS = "metrics.json"
-LOGS = "logs"
-
-_OF_NO_SERVICE = {"all", "build"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_logs(folder: Path) -> dict[str, tuple[str, ...]]:
     """The lines of every service's log, by service; in the lab of a group, by GROUP/SERVICE."""
-    found = (path for path in sorted(folder.rglob("*.log")) if path.stem not in _OF_NO_SERVICE)
+    found = service_logs(folder)
     return {path.relative_to(folder).with_suffix("").as_posix(): tuple(_lines(path)) for path in found}
 
 

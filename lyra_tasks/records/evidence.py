@@ -23,6 +23,8 @@ LOGS, CHECKS = "logs", "checks"
 FILES = ("tests.json", "tests.xml", "metrics.json")
 FOLDERS = (LOGS, CHECKS)
 """What services printed, and what checks brought: each a folder that a run may lack."""
+MERGED_LOG, BUILD_LOG = "_all.log", "_build.log"
+"""Logs of no service: their names begin as no service's does."""
 
 
 class SetKey(Record):
@@ -36,6 +38,11 @@ class SetKey(Record):
     def digest(self) -> str:
         """The set's name: sha256 over its canonical form."""
         return hashlib.sha256(canonical(self.model_dump(mode="json")).encode()).hexdigest()
+
+
+def service_logs(folder: Path) -> list[Path]:
+    """The logs of services in a run's folder of logs; those of a group of checks lie in a folder of its name."""
+    return [path for path in sorted(folder.rglob("*.log")) if path.name not in {MERGED_LOG, BUILD_LOG}]
 
 
 class CheckResult(Record):

@@ -93,7 +93,7 @@ def test_a_lab_that_stays_answers_until_clean_takes_it_away(built: Project, engi
 
 def test_the_logs_of_all_services_are_merged_in_the_order_of_time(built: Project) -> None:
     assert built.lyra("test").code == 0
-    (log,) = built.root.glob(".lyra/runs/*/logs/all.log")
+    (log,) = built.root.glob(".lyra/runs/*/logs/_all.log")
     stamps = [line.split()[0] for line in log.read_text().splitlines()]
     assert stamps
     assert stamps == sorted(stamps)

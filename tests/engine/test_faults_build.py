@@ -75,7 +75,7 @@ def test_a_secret_that_a_step_prints_is_in_no_output_and_no_log(tiny: Project) -
     assert "***" in second.err
     assert "s3cr3t" not in result.text + second.text
     kept = [path for folder in (tiny.root / ".lyra", tiny.state) for path in folder.rglob("*") if path.is_file()]
-    assert any(path.name == "build.log" for path in kept)
+    assert any(path.name == "_build.log" for path in kept)
     assert [path for path in kept if b"s3cr3t" in path.read_bytes()] == []
 
 

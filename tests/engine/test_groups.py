@@ -99,7 +99,7 @@ def test_groups_run_at_the_same_time_each_in_its_own_lab_with_its_own_results(
     assert "response:200" in (run / "logs" / "web.log").read_text()
     for folder in ("logs", "logs/left", "logs/right"):
         assert (run / folder / "web.log").is_file()
-        assert (run / folder / "all.log").is_file()
+        assert (run / folder / "_all.log").is_file()
     lines = project.lyra("logs", "--service", "web", "--run", run.name)
     assert lines.code == 0, lines.text
     assert "left/web" in lines.out

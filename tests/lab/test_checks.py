@@ -89,7 +89,7 @@ def test_a_line_of_a_log_ends_where_a_line_ends(tmp_path: Path) -> None:
     assert LogFollower(nothing, "id", path).lines() == [line, "2026-11-24T12:00:01.000Z err begun"]
     path.write_text(f"{line}\n", encoding="utf-8")
     merge_logs(tmp_path, ["web"])
-    assert (tmp_path / "all.log").read_text(encoding="utf-8") == line.replace("Z out", "Z web out") + "\n"
+    assert (tmp_path / "_all.log").read_text(encoding="utf-8") == line.replace("Z out", "Z web out") + "\n"
 
 
 def test_output_without_line_ends_is_written_in_parts_that_hold_no_secret(tmp_path: Path) -> None:
