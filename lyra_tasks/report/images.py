@@ -43,13 +43,13 @@ class ImageRow:
 
 def image_rows(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> tuple[ImageRow, ...]:
     """Every image of a bundle, by name; a layer is known if any image of the version before has the same blob."""
-    before = {(each["name"], each["platform"]): each for each in previous.get("images", ())}
+    before = {each["name"]: each for each in previous.get("images", ())}
     known = _known(previous)
     totals = [sum(layer["size"] for layer in each["layers"]) for each in [*manifest["images"], *before.values()]]
     widest = max(totals, default=0) or 1
     builds = keys_of([(each["name"], each["platform"]) for each in manifest["images"]])
     return tuple(
-        _image(build, each, before.get((each["name"], each["platform"])), known, widest, compared=bool(before))
+        _image(build, each, before.get(build), known, widest, compared=bool(before))
         for build, each in zip(builds, manifest["images"], strict=True)
     )
 

@@ -132,15 +132,3 @@ def test_layers_are_compared_with_the_version_before() -> None:
     assert fresh_bytes(documents.manifest, documents.previous) == (4 + 1 + 58 + 2) * samples.MEGABYTE
     (first, _) = image_rows(documents.manifest, {})
     assert first.change == ""
-
-
-def test_of_several_platforms_each_image_is_compared_with_its_own() -> None:
-    documents = samples.bundle()
-    web, *_ = documents.manifest["images"]
-    arm = web | {"platform": "linux/arm64", "layers": web["layers"][:1]}
-    now, before = {"images": [web, arm]}, {"images": [arm, web]}
-    assert [each.change for each in image_rows(now, before)] == ["as large as before"] * 2
-    assert [each.change for each in image_rows(now, {"images": [web]})] == [
-        "as large as before",
-        "an image that is new",
-    ]
