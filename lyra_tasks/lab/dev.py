@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 
 from lyra_tasks.config.development import profile_hash
 from lyra_tasks.engine import objects, volumes
@@ -18,7 +17,7 @@ from lyra_tasks.engine.remove import remove
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import PreconditionError, VerdictError
 from lyra_tasks.lab import dev_plan
-from lyra_tasks.lab.admission import Share, admit, held_by_labs
+from lyra_tasks.lab.admission import Share, admitted, capacity_of
 from lyra_tasks.lab.dev_plan import LABEL_PLAN, DevPlan, Standing, Steps
 from lyra_tasks.lab.facts import gather as gather_facts
 from lyra_tasks.lab.ready import death
@@ -27,6 +26,7 @@ from lyra_tasks.lab.running import Lab, RunningService
 from lyra_tasks.lab.sync import CarriedIn, Mirror, carry_in, mirrors, only_inside
 from lyra_tasks.lab.takedown import remove_run
 from lyra_tasks.records.dev import DevLab, DevService, DevSource, DevStore
+from lyra_tasks.records.evidence import LOGS
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.rules.catalogue import EGRESS, READ_ONLY
 from lyra_tasks.rules.containers import service_looks
@@ -97,21 +97,25 @@ def run(creation: Creation, *, yes: bool) -> Created:
     work.mark_live(work.run, plan.lab.run)
     if not yes:
         _spare_edits(creation, store)
-    _admit(creation)
-    _remove_containers(creation, owner)
-    lab = Lab(
-        dev_plan.remaining(plan.lab, steps, {(each.kind, each.name) for each in creation.have}),
-        engine,
-        owner,
-        work.folder,
-        holder=_running_holder(creation, owner),
-    )
-    (work.folder / "logs").mkdir(exist_ok=True)
-    place_files(lab.plan)
     carried: list[CarriedIn] = []
-    with guarded(engine, owner, work.paths.state) if creation.first else nullcontext():
+    with _admitted(creation) as made, guarded(engine, owner, work.paths.state) if creation.first else nullcontext():
+        _remove_containers(creation, owner)
+        lab = Lab(
+            dev_plan.remaining(plan.lab, steps, {(each.kind, each.name) for each in creation.have}),
+            engine,
+            owner,
+            work.folder,
+            holder=_running_holder(creation, owner),
+        )
+        (work.folder / LOGS).mkdir(exist_ok=True)
+        place_files(lab.plan)
+
+        def prepare() -> None:
+            made("")
+            _fill(creation, lab, store, carried)
+
         try:
-            lab.build_up(partial(_fill, creation, lab, store, carried))
+            lab.build_up(prepare)
             record = _record(creation, lab)
             _remove_surplus(creation, owner)
             store.write(record)
@@ -174,18 +178,14 @@ def _spare_edits(creation: Creation, store: DevStore) -> None:
         )
 
 
-def _admit(creation: Creation) -> None:
-    """The containers that are to be replaced give back what they hold."""
+def _admitted(creation: Creation) -> AbstractContextManager[Callable[[str], None]]:
+    """The containers that are to be replaced give back what they hold; those that do not run hold nothing yet."""
     work = creation.work
     going = {creation.standing[name].id for name in (*creation.steps.replace, *creation.steps.remove)}
+    going |= {each.id for each in creation.standing.values() if not each.running}
     planned = creation.plan.lab.services
-    share, facts = work.config.resources.host_share, work.engine.facts
-    admit(
-        tuple(Share(f"this lab: {name}", planned[name].cpus, planned[name].memory) for name in creation.steps.started),
-        held_by_labs(work.engine, without=going),
-        facts.cpus * share,
-        int(facts.memory * share),
-    )
+    asked = [Share(f"this lab: {name}", planned[name].cpus, planned[name].memory) for name in creation.steps.started]
+    return admitted(work.engine, asked, capacity_of(work), without=going)
 
 
 def _remove_containers(creation: Creation, owner: Owner) -> None:

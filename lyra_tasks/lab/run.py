@@ -6,11 +6,12 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from lyra_tasks.engine.guard import guarded
 from lyra_tasks.engine.objects import PlacedFile
 from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.errors import VerdictError
-from lyra_tasks.lab.admission import Share, admit, held_by_labs
+from lyra_tasks.lab.admission import Capacity, Share, admitted
 from lyra_tasks.lab.checks import Means
 from lyra_tasks.lab.groups import PlannedGroup, labelled
 from lyra_tasks.lab.halt import Halt
@@ -31,14 +32,6 @@ from lyra_tasks.records.evidence import LOGS, CheckResult, Evidence, RuleResult,
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What labs may have of the host together: CPUs and bytes."""
-
-    cpus: float
-    memory: int
 
 
 @dataclass(frozen=True)
@@ -79,19 +72,17 @@ def run(
     A service that is not ready or dies ends its group as failed; every lab is removed in every case, Ctrl-C included.
     """
     engine, owner, folder = means.engine, means.owner, means.folder
-    _admit(rounds[0], engine, capacity)
     (folder / LOGS).mkdir(exist_ok=True)
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     halt = Halt()
     ended: list[_GroupRun] = []
     with nullcontext() if conduct.keep_running else guarded(engine, owner, state):
         try:
-            for number, groups in enumerate(rounds):
+            for groups in rounds:
                 if halt.enough.is_set():
                     break
-                if number:
-                    _admit(groups, engine, capacity)
-                ended += _together(groups, means, conduct, halt)
+                with _admitted(groups, engine, capacity) as made:
+                    ended += _together(groups, means, conduct, halt, made)
         finally:
             if not conduct.keep_running:
                 _remove_files(folder)
@@ -120,23 +111,28 @@ def run(
     return Ran(evidence, addresses(kept), fault)
 
 
-def _admit(groups: Sequence[PlannedGroup], engine: Engine, capacity: Capacity) -> None:
+def _admitted(
+    groups: Sequence[PlannedGroup], engine: Engine, capacity: Capacity
+) -> AbstractContextManager[Callable[[str], None]]:
     asked = tuple(
         Share(f"this run: {labelled(group.name, each.name)}", each.cpus, each.memory)
         for group in groups
         for each in group.lab.services.values()
     )
-    if asked:
-        admit(asked, held_by_labs(engine), capacity.cpus, capacity.memory)
+    if not asked:
+        return nullcontext(lambda _: None)
+    return admitted(engine, asked, capacity, parties=[each.name for each in groups])
 
 
-def _together(groups: Sequence[PlannedGroup], means: Means, conduct: Conduct, halt: Halt) -> list[_GroupRun]:
-    """Run groups at the same time, each in a thread of its own, and wait for all of them.
+def _together(
+    groups: Sequence[PlannedGroup], means: Means, conduct: Conduct, halt: Halt, made: Callable[[str], None]
+) -> list[_GroupRun]:
+    """Run groups at the same time, each in a thread of its own, and wait for all of them; `made` is told their names.
 
     This thread alone is reached by Ctrl-C; then, or when one of them ends by a fault, the others end too.
     """
     with ThreadPoolExecutor(len(groups)) as pool:
-        running = [pool.submit(_run_group, group, means, conduct, halt) for group in groups]
+        running = [pool.submit(_run_group, group, means, conduct, halt, made) for group in groups]
         try:
             return [each.result() for each in running]
         except BaseException:
@@ -146,13 +142,15 @@ def _together(groups: Sequence[PlannedGroup], means: Means, conduct: Conduct, ha
             raise
 
 
-def _run_group(group: PlannedGroup, means: Means, conduct: Conduct, halt: Halt) -> _GroupRun:
+def _run_group(
+    group: PlannedGroup, means: Means, conduct: Conduct, halt: Halt, made: Callable[[str], None]
+) -> _GroupRun:
     lab = Lab(group.lab, means.engine, means.owner, means.folder, halt=halt)
     running = _GroupRun(group, lab)
     place_files(group.lab)
     try:
         with halt.ending(lab.kill):
-            lab.build_up()
+            lab.build_up(partial(made, group.name))
             make_checks(lab, group, means, conduct, running.checks)
     except VerdictError as error:
         # what is killed because an end was asked for did not die of itself
@@ -162,6 +160,7 @@ def _run_group(group: PlannedGroup, means: Means, conduct: Conduct, halt: Halt) 
         if conduct.fail_fast:
             halt.enough.set()
     finally:
+        made(group.name)  # also where it did not come so far
         if conduct.keep_running and not halt.asked:
             lab.leave()
         else:

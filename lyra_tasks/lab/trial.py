@@ -23,7 +23,7 @@ from lyra_tasks.errors import UsageError, VerdictError
 from lyra_tasks.lab import plan as planning
 from lyra_tasks.lab import run as running
 from lyra_tasks.lab import stages
-from lyra_tasks.lab.admission import held_by_labs
+from lyra_tasks.lab.admission import Capacity, capacity_of, held_by_labs
 from lyra_tasks.lab.checks import Means, kept_folders
 from lyra_tasks.lab.facts import gather as gather_facts
 from lyra_tasks.lab.groups import PlannedGroup, grouped, together
@@ -51,7 +51,7 @@ class Trial:
     means: Means
     bases: tuple[ResolvedBase, ...]
     key: SetKey
-    capacity: running.Capacity
+    capacity: Capacity
     parts: Mapping[str, str]
     judgement: Judgement
     partial: bool
@@ -76,7 +76,6 @@ def gather(work: Workspace, only: Sequence[str], conduct: Conduct, *, dry: bool 
     """
     config = work.config
     tests = _chosen(config.tests, only)  # before an engine is asked, or even started
-    engine = work.engine.facts
     records = require_current(image_states(work.images, work.engine, current_inputs(work)))
     rounds = _rounds(work, dry=dry)
     partial = bool(only)
@@ -88,8 +87,7 @@ def gather(work: Workspace, only: Sequence[str], conduct: Conduct, *, dry: bool 
     for each, facts in zip(rounds, found, strict=True):
         groups += _groups(work, each, records, facts, tests, taken=len(groups))
     externals = {name: own[name].image_id for name, service in config.services.items() if service.external is not None}
-    share = config.resources.host_share
-    capacity = running.Capacity(engine.cpus * share, int(engine.memory * share))
+    capacity = capacity_of(work)
     if conduct.keep_running and len(groups) > 1:
         raise UsageError(
             "only one lab can be left running, and every group of checks has its own",

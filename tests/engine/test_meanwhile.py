@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from lyra_tasks.engine.connect import Engine
 from lyra_tasks.engine.holder import HOLD, holder_image
 from lyra_tasks.engine.ownership import LABEL_NONCE, Owned, Owner
 from lyra_tasks.engine.remove import remove
-from lyra_tasks.errors import ResidueError
+from lyra_tasks.errors import OvercommitError, ResidueError
 from lyra_tasks.lab import takedown
-from lyra_tasks.lab.admission import held_by_labs
+from lyra_tasks.lab.admission import Capacity, Share, admitted, held_by_labs
 from lyra_tasks.records.journal import Journal
 from lyra_tasks.run import new_run_id
 
@@ -46,6 +47,31 @@ def test_a_lab_that_is_taken_away_while_others_are_counted_holds_nothing(
     takedown.remove_run(engine, lab)
     monkeypatch.setattr(engine.api, "containers", lambda **_: listed)
     assert held_by_labs(engine) == ()
+
+
+def test_of_two_labs_that_ask_at_the_same_moment_the_second_sees_what_the_first_is_about_to_start(
+    lab: Owner, engine: Engine, tmp_path: Path
+) -> None:
+    room = Capacity(1.0, 1 << 30, tmp_path / "lock")
+    half = [Share("half", 0.5, 16 << 20)]
+    host = {"NetworkMode": "none", "Memory": 16 << 20, "NanoCpus": 500_000_000}
+    payload = {"Image": holder_image(engine, lab), "Cmd": [HOLD], "HostConfig": host}
+
+    def second() -> None:
+        with admitted(engine, half, room):
+            pass
+
+    with ThreadPoolExecutor(1) as pool, admitted(engine, half, room, parties=["", "unit"]) as made:
+        other = pool.submit(second)
+        made("")
+        objects.make_containers(engine, lab, {f"lyra-{lab.run}-half": payload})
+        assert not other.done()
+        made("unit")
+        with pytest.raises(OvercommitError, match=r"1\.1 CPUs of 1"):
+            other.result(timeout=10)
+    second_try = [Share("less", 0.4, 16 << 20)]
+    with admitted(engine, second_try, room):
+        pass
 
 
 @pytest.mark.parametrize("leaves", [True, False])

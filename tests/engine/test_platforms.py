@@ -180,6 +180,9 @@ def test_a_bundle_is_verified_compared_and_promoted_again_with_all_its_platforms
     assert verified["images"] == {f"web@{key}": image["config_digest"] for key, image in story.images().items()}
     different = done(story.project.lyra("diff", "1.0.0", "1.1.0"))
     assert all(f"web@{each}" in different.out for each in PLATFORMS)
+    report = (story.bundles[1] / layout.REPORT).read_text()
+    assert "as large as before" in report
+    assert "an image that is new" not in report
     assert "promoted already" in done(story.project.lyra("promote")).out
 
 
