@@ -127,7 +127,8 @@ def _run(program: Program) -> None:
             return  # Python tells it on its own way out
         os._exit(code)
 
-    atexit.register(leave)  # the first that is registered is the last that is called
+    # the first that is registered is the last that is called; what modules of Python's own have registered is left out
+    atexit.register(leave)
     try:
         program.run()
         code = 0

@@ -63,8 +63,13 @@ def fsync(handle):
         count_and_fail("fsync")
     sync(handle)
 os.fsync = fsync
-import atexit
-atexit.register(lambda: HOW == "count" and open(os.environ["FAULT_COUNT"], "w").write(str(count)))
+leave = os._exit
+def counted(code):
+    if HOW == "count":
+        with open(os.environ["FAULT_COUNT"], "w") as file:
+            file.write(str(count))
+    leave(code)
+os._exit = counted
 """
 
 
