@@ -200,9 +200,13 @@ class Lab:
 
     def _read_back_limits(self) -> None:
         """A limit that the kernel does not have in force fails the run (R10)."""
-        for service in self.services.values():
-            if not service.planned.service.oneshot:
-                self._read_back(service)
+        self._at_once(self._read_back)
+
+    def _at_once(self, look: Callable[[RunningService], None]) -> None:
+        """Look at all services that are to last, at the same time: each look waits for the engine."""
+        lasting = [each for each in self.services.values() if not each.planned.service.oneshot]
+        with ThreadPoolExecutor(len(lasting) or 1) as pool:
+            list(pool.map(look, lasting))
 
     def _read_back(self, service: RunningService) -> None:
         planned = service.planned
@@ -245,12 +249,11 @@ class Lab:
 
     def died_at_last(self) -> VerdictError | None:
         """The same after the last check, when nothing follows that would show what the engine does not know yet."""
-        with ThreadPoolExecutor(len(self.services) or 1) as pool:
-            list(pool.map(self._see_end, self.services.values()))
+        self._at_once(self._see_end)
         return self.died()
 
     def _see_end(self, service: RunningService) -> None:
-        if not service.planned.service.oneshot and not objects.has_processes(self.engine, service.id):
+        if not objects.has_processes(self.engine, service.id):
             objects.wait_for_end(self.engine, service.id, _KNOWN_AFTER)
 
     def _take_up(self, service: RunningService, now: objects.ContainerState) -> None:
