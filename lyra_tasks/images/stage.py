@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 Block = bytes | bytearray
-_DEPTH = 8
+_DEPTH = 3
 
 
 class Stage(Generic[T]):
