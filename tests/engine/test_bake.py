@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from lyra_tasks.engine.buildx import bake, literal
 from lyra_tasks.engine.connect import Engine
 
@@ -19,6 +21,8 @@ TEXT
 
 
 def test_no_value_is_taken_for_an_expression(engine: Engine, tmp_path: Path) -> None:
+    if engine.facts.release < (23, 0):
+        pytest.skip("the BuildKit of this engine knows no heredocs")
     place = tmp_path / "a ${place} of %{its} own"
     (place / "context").mkdir(parents=True)
     target = {

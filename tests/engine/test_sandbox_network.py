@@ -90,6 +90,10 @@ def test_what_may_not_leave_is_refused_at_once_every_time(engine: Sandbox, edge:
 
 
 def test_a_lookup_where_there_is_no_way_out_fails_at_once(engine: Sandbox, edge: str) -> None:
+    if engine.suite == "bookworm":
+        pytest.skip(
+            "the resolver of Engine 20.10 says nothing where nobody answers it: programs wait as long as they like"
+        )
     assert "SERVFAIL" in heard(engine, ["nslookup", "example.org"], network=edge)
     assert "SERVFAIL" in heard(engine, ["nslookup", "example.org"], network=edge, dns=["127.0.0.1"])
 
