@@ -14,7 +14,7 @@ from lyra_tasks import console
 from lyra_tasks.engine import objects
 from lyra_tasks.engine.faults import engine_faults
 from lyra_tasks.engine.ownership import LABEL_NONCE, LABEL_PROJECT
-from lyra_tasks.errors import OvercommitError
+from lyra_tasks.errors import OvercommitError, PreconditionError
 from lyra_tasks.run import locked
 
 if TYPE_CHECKING:
@@ -112,4 +112,14 @@ def admit(asked: Collection[Share], held: Collection[Share], capacity: Capacity)
             f"the limits do not fit into this host's share for labs: {' and '.join(problems)}",
             hint="lower [services.*.limits], end another lab, or raise [resources] host_share (LYRA_HOST_SHARE)",
             details=tuple(rows),
+        )
+
+
+def require_limits(name: str, warnings: Collection[str]) -> None:
+    """PreconditionError if the engine said of a container that it does not enforce a limit."""
+    lost = [warning for warning in warnings if "limit" in warning.lower() or "discarded" in warning.lower()]
+    if lost:
+        raise PreconditionError(
+            f"the engine does not enforce the limits of {name}: {'; '.join(lost)}",
+            hint="use an engine whose kernel has the memory, cpu and pids controllers",
         )

@@ -17,6 +17,7 @@ from lyra_tasks.engine.holder import holder_image
 from lyra_tasks.engine.ownership import Owner
 from lyra_tasks.engine.streams import LogFollower, StatsSampler
 from lyra_tasks.errors import PreconditionError, VerdictError
+from lyra_tasks.lab.admission import require_limits
 from lyra_tasks.lab.halt import Halt
 from lyra_tasks.lab.plan import LabPlan, PlannedService
 from lyra_tasks.lab.ready import wait_until_ready
@@ -134,7 +135,7 @@ class Lab:
         logs.mkdir(parents=True, exist_ok=True)
         for name, planned in self.plan.services.items():
             identity, warnings = made[planned.container]
-            _refuse_unlimited(name, warnings)
+            require_limits(name, warnings)
             for network in planned.networks:
                 objects.connect_network(self.engine, network, identity, [name])
             follower = LogFollower(self.engine, identity, logs / f"{name}.log", planned.masked)
@@ -293,12 +294,3 @@ class Lab:
                     service.last = objects.state(self.engine, service.id)
             finally:
                 remove_run(self.engine, self.owner, self.plan.prefix)
-
-
-def _refuse_unlimited(name: str, warnings: list[str]) -> None:
-    lost = [warning for warning in warnings if "limit" in warning.lower() or "discarded" in warning.lower()]
-    if lost:
-        raise PreconditionError(
-            f"the engine does not enforce the limits of {name}: {'; '.join(lost)}",
-            hint="use an engine whose kernel has the memory, cpu and pids controllers",
-        )

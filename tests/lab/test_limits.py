@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.lab.running import _refuse_unlimited
+from lyra_tasks.lab.admission import require_limits
 
 
 @pytest.mark.parametrize(
@@ -17,11 +17,11 @@ from lyra_tasks.lab.running import _refuse_unlimited
 )
 def test_a_limit_that_the_engine_drops_is_refused(said: str) -> None:
     with pytest.raises(PreconditionError, match="does not enforce the limits of web") as caught:
-        _refuse_unlimited("web", ["something else", said])
+        require_limits("web", ["something else", said])
     assert said in caught.value.message
     assert "something else" not in caught.value.message
     assert "controllers" in caught.value.hint
 
 
 def test_what_the_engine_warns_of_beside_limits_is_no_fault() -> None:
-    _refuse_unlimited("web", ["Published ports"])
+    require_limits("web", ["Published ports"])
