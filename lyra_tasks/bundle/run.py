@@ -23,7 +23,7 @@ from lyra_tasks.bundle.read import read_index, read_manifest
 from lyra_tasks.bundle.reported import documents_of_bundle, previous_document
 from lyra_tasks.bundle.sbom import from_tool, image_packages, sbom
 from lyra_tasks.bundle.signature import sign, signing_key
-from lyra_tasks.bundle.staging import free_bytes, publish, staging, warn_if_open
+from lyra_tasks.bundle.staging import free_bytes, publish, staging, sweep_staging, warn_if_open
 from lyra_tasks.bundle.versions import enter
 from lyra_tasks.errors import ImmutableError
 from lyra_tasks.files import copy_folder, sync_file, write_file
@@ -68,6 +68,7 @@ def run(plan: PromotionPlan, work: Workspace, page: Callable[[Documents], str]) 
         read_index(plan.folder.parent, plan.config.project.name)  # one that was edited is told before any work
         if plan.folder.exists():
             there = _same(plan)
+            sweep_staging(plan.folder.parent)
             removed = enter(plan.folder.parent, there, keep)
             return Promotion(plan.folder, there, made=False, removed_snapshots=removed)
         if plan.config.promotion.sign:

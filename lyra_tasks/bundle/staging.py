@@ -23,9 +23,7 @@ def staging(folder: Path, word: str, *, sweep: str = "*") -> Iterator[Path]:
     """
     parent = folder.parent
     stage = parent / f"{STAGING}{folder.name}"
-    for old in parent.glob(f"{STAGING}{sweep}"):
-        # what cannot be removed, since somebody else still writes there, is left to the next sweep
-        shutil.rmtree(old, ignore_errors=old != stage)
+    sweep_staging(parent, sweep)
     try:
         stage.mkdir()
         yield stage
@@ -38,6 +36,12 @@ def staging(folder: Path, word: str, *, sweep: str = "*") -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def sweep_staging(parent: Path, names: str = "*") -> None:
+    """Remove what was left of stagings whose names fit; what cannot be removed is left to the next time."""
+    for old in parent.glob(f"{STAGING}{names}"):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def require_room(folder: Path, needed: int, what: str) -> None:

@@ -228,6 +228,9 @@ def version_called(like: Version, text: str) -> Version:
 def test_promoting_the_same_set_again_gives_the_same_bytes(tested: Project, shelf: Path) -> None:
     assert tested.lyra("promote").code == 0
     before = {path.relative_to(shelf): path.read_bytes() for path in (shelf / "1.1.0").rglob("*") if path.is_file()}
+    (shelf / ".staging-export-left/layout").mkdir(parents=True)
+    assert "is promoted already" in tested.lyra("promote").out
+    assert not list(shelf.glob(".staging*")), "what an earlier one left, because a disk was full"
     only_the_first(shelf)
     assert tested.lyra("promote").code == 0
     after = {path.relative_to(shelf): path.read_bytes() for path in (shelf / "1.1.0").rglob("*") if path.is_file()}
