@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.run import LiveRuns, base_folder, begin_run, end_run, if_ended, live_runs, paths_of
+from lyra_tasks.run import LiveRuns, base_folder, begin_run, end_run, if_ended, live_runs, new_run_id, paths_of
 
 HOLDER = """
 import sys, time
@@ -42,6 +43,15 @@ def test_without_a_folder_for_the_state_the_variables_are_named(
         base_folder("XDG_STATE_HOME", ".local/state")
     assert caught.value.exit_code == 3
     assert caught.value.hint == "set HOME or XDG_STATE_HOME"
+
+
+def test_runs_within_one_second_are_in_the_order_in_which_they_began() -> None:
+    began = []
+    for _ in range(60):
+        began.append(new_run_id())
+        time.sleep(0.001)
+    assert began == sorted(began)
+    assert len(set(began)) == 60
 
 
 def test_a_run_is_live_until_it_ends_and_its_process_is_named(tmp_path: Path) -> None:
