@@ -110,7 +110,7 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
     (53, "an image or a container that was removed",
      (f"{PROMOTE}a_commit_after_the_build_and_an_image_that_is_gone_are_named",
       f"{CLEAN}what_somebody_else_removes_during_a_test_is_told_and_a_rerun_works")),
-    (54, "limits that the kernel cannot keep", ("lab/test_running.py::test_a_limit_that_the_engine_drops_is_refused",)),
+    (54, "limits that the kernel cannot keep", ("lab/test_limits.py::test_a_limit_that_the_engine_drops_is_refused",)),
     # the file system
     (55, "a folder that is missing or read-only",
      (f"{WORD}a_state_folder_that_cannot_be_is_named_and_nothing_is_begun",
