@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from lyra_tasks import console
 from lyra_tasks.engine.builder import Builder, bake_command, builder_environment
+from lyra_tasks.engine.contexts import settings_folder
 from lyra_tasks.errors import BuildError, NoSpaceError, PreconditionError
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def require_buildx(engine: Engine) -> None:
 
 def _plugin_folders(engine: Engine) -> tuple[Path, ...]:
     """Where the `docker` CLI looks for plugins, as long as its configuration names no other places."""
-    settings = {**os.environ, **engine.cli_environment}.get("DOCKER_CONFIG") or Path.home() / ".docker"
+    settings = engine.cli_environment.get("DOCKER_CONFIG") or settings_folder()
     return tuple(Path(folder, "cli-plugins") for folder in (settings, *_SHARED))
 
 

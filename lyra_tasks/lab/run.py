@@ -173,7 +173,7 @@ def refused(
     key: SetKey, parts: Mapping[str, str], rules: Sequence[RuleResult], *, engine: Engine, owner: Owner, folder: Path
 ) -> Evidence:
     """The verdict over a set that breaks rules, with its files in `folder`: nothing was started."""
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    (folder / LOGS).mkdir(parents=True, exist_ok=True)
     evidence = Evidence(
         set=key,
         parts=dict(parts),

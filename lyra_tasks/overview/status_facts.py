@@ -18,6 +18,7 @@ from lyra_tasks.config.ports import joined
 from lyra_tasks.config.ports import read as read_port
 from lyra_tasks.engine.connect import connect_running
 from lyra_tasks.engine.faults import engine_faults
+from lyra_tasks.engine.guard import lock_of
 from lyra_tasks.engine.inputs import current_inputs
 from lyra_tasks.engine.objects import inspect_image
 from lyra_tasks.engine.ownership import LABEL_PROJECT, LABEL_RUN, LABEL_SERVICE
@@ -179,7 +180,7 @@ def _labs(work: Workspace, engine: Engine) -> tuple[tuple[LabRow, ...], tuple[st
             kinds[run] = "development"
         elif _at_work(work.paths.state, run):
             kinds[run] = "test"
-        elif each["State"] == "running" and not _lock(work.paths.state, run).exists():
+        elif each["State"] == "running" and not lock_of(work.paths.state, run).exists():
             kinds.setdefault(run, "kept running")
     left = [each["Names"][0].lstrip("/") for each in containers if each["Labels"][LABEL_RUN] not in kinds]
     left += [each["Name"] for each in others if not _belongs(each, kinds, work.paths.state)]
@@ -202,14 +203,10 @@ def _belongs(thing: Mapping[str, Any], kinds: Mapping[str, str], state: Path) ->
     return run in kinds or _at_work(state, run)
 
 
-def _lock(state: Path, run: str) -> Path:
-    return state / "running" / f"{run}.lock"
-
-
 def _at_work(state: Path, run: str) -> bool:
     """Whether the process of a run holds its lock."""
     try:
-        handle = os.open(_lock(state, run), os.O_RDWR | os.O_CLOEXEC)
+        handle = os.open(lock_of(state, run), os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
