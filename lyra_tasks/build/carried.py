@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks.engine.bases import REPOSITORY, ResolvedBase
-from lyra_tasks.engine.objects import saved
+from lyra_tasks.engine.save import saved
 from lyra_tasks.errors import BuildError
 from lyra_tasks.images.archive import write_archive
 from lyra_tasks.images.pack import Wanted, pack

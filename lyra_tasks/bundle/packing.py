@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lyra_tasks import console
 from lyra_tasks.bundle.plan import PromotionPlan
 from lyra_tasks.engine.export import BLOBS, Exported, export, exportable
-from lyra_tasks.engine.objects import saved
+from lyra_tasks.engine.save import saved
 from lyra_tasks.errors import BuildError, BundleError, NoSpaceError
 from lyra_tasks.files import STAGING
 from lyra_tasks.images.cache import CacheMissError, LayerCache
@@ -90,8 +90,8 @@ def _saved(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache)
 def _from_stream(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache) -> dict[str, PackedImage]:
     names = [each.record.engine_id for each in plan.archives]
     wanted = {each.key: Wanted(each.record.engine_id, each.record.platform) for each in plan.archives}
-    with saved(work.engine, names) as stream, console.doing(f"packing {', '.join(wanted)}") as now:
-        return pack(now.counted(stream), wanted, spool, plan.compression, cache, packages=_asked(plan, work))
+    with console.doing(f"packing {', '.join(wanted)}") as now, saved(work.engine, names, now.count) as stream:
+        return pack(stream, wanted, spool, plan.compression, cache, packages=_asked(plan, work), read_back=True)
 
 
 def _asked(plan: PromotionPlan, work: Workspace) -> bool:

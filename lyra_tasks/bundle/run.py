@@ -123,7 +123,7 @@ def _fill(plan: PromotionPlan, work: Workspace, stage: Path, page: Callable[[Doc
         listed = [pool.submit(image_packages, held[each.key], work.paths.cache) for each in plan.archives]
         images = [_archived(plan, each, held[each.key], stage) for each in plan.archives]
         packages = [each.result() for each in listed]
-        cache.keep(held[plan.archives[0].key].spool)
+        cache.keep(held[plan.archives[0].key].spool, {each.digest for image in images for each in image.layers})
     manifest = manifest_of(plan, images)
     write_document(stage / layout.MANIFEST, manifest)
     for name, content in documents(plan, manifest, work.root).items():

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -29,14 +29,12 @@ class Doing:
     text: str
     detail: str = ""
     began: float = field(default_factory=time.monotonic)
+    bytes: int = 0
 
-    def counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Pass chunks on, with the number of bytes so far as detail."""
-        count = 0
-        for chunk in chunks:
-            count += len(chunk)
-            self.detail = size(count)
-            yield chunk
+    def count(self, more: int) -> None:
+        """Show how many bytes there were so far."""
+        self.bytes += more
+        self.detail = size(self.bytes)
 
 
 class Live:

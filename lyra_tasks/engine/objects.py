@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import tarfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,17 +171,6 @@ def inspect_image(engine: Engine, image: str) -> dict[str, Any] | None:
         except ImageNotFound:
             return None
     return found
-
-
-@contextmanager
-def saved(engine: Engine, images: Sequence[str]) -> Iterator[Iterator[bytes]]:
-    """The stream of a `docker save` of several images at once, in chunks; layers that they share come once."""
-    with engine_faults("saving images"):
-        # get_image() takes one image only, the engine takes any number
-        answer = engine.streams._get(engine.streams._url("/images/get"), params={"names": list(images)}, stream=True)
-        engine.streams._raise_for_status(answer)
-        with answer:
-            yield answer.iter_content(_CHUNK)
 
 
 def load(engine: Engine, archive: Path) -> None:

@@ -129,10 +129,10 @@ class LayerCache:
         """Enter nothing of what was noted so far."""
         self._new.clear()
 
-    def keep(self, spool: Path) -> None:
-        """Enter what was noted, now that all of it was read back; a disk that is full only leaves the cache smaller."""
+    def keep(self, spool: Path, read_back: Collection[str]) -> None:
+        """Enter what was noted of the blobs with these digests; a disk that is full only leaves the cache smaller."""
         with suppress(OSError, PreconditionError):
-            for known, compression in self._new:
+            for known, compression in (each for each in self._new if each[0].digest in read_back):
                 self._keep_blob(spool / _hex(known.digest), known.digest)
                 encoding = _ENCODINGS[compression] if compression else _AS_IT_CAME
                 write_record(self._by_content(known.diff_id, encoding), known)

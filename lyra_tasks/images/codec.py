@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.stage import Block, Stage
+from lyra_tasks.images.tarball import BlockReader
 
 Compression = Literal["gzip", "zstd"]
 Codec = Literal["none", "gzip", "zstd"]
@@ -93,8 +94,9 @@ def compress(blocks: Iterable[Block], compression: Compression, target: Digester
     with _isal("igzip_threaded").open(
         target, "wb", compresslevel=_GZIP_LEVEL, threads=_THREADS, block_size=_OUTPUT
     ) as encoder:
-        for block in blocks:
-            encoder.write(block)
+        pieces = BlockReader(blocks)
+        while piece := pieces.read(_OUTPUT):
+            encoder.raw.write(piece)  # which takes bytes as they are, where the buffer before it copies them
 
 
 def digest(blocks: Iterable[Block], target: Digester) -> Digester:

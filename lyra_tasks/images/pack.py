@@ -18,6 +18,7 @@ from lyra_tasks.images.packages import LayerPackages
 from lyra_tasks.images.references import full_name
 from lyra_tasks.images.saved import WHERE, Incoming, Saved, read_save
 from lyra_tasks.images.stage import Block
+from lyra_tasks.images.tarball import Readable
 from lyra_tasks.records.store import canonical
 
 K = TypeVar("K", bound=Hashable)
@@ -68,23 +69,25 @@ class FoundImage:
 
 
 def pack(
-    stream: Iterable[bytes],
+    stream: Readable,
     wanted: Mapping[K, Wanted],
     spool: Path,
     compression: Compression,
     cache: LayerCache | None = None,
     *,
     packages: bool = False,
+    read_back: bool = False,
 ) -> dict[K, PackedImage]:
     """Read a `docker save` in one pass and return the wanted images, their layers compressed in `spool`.
 
     A blob that is compressed already is kept, and where all of an image's are, so is its manifest: the digest by which
-    the engine knows it stays. With `packages`, layers are looked into while they are unpacked. `spool` must exist; what
-    it holds afterwards belongs to the caller. BundleError if the stream is damaged, does not hold a wanted image, or
+    the engine knows it stays. With `packages`, layers are looked into while they are unpacked. With `read_back`, the
+    caller is going to unpack and compare what is `fresh`, which is not hashed here as well. `spool` must exist; what it
+    holds afterwards belongs to the caller. BundleError if the stream is damaged, does not hold a wanted image, or
     holds other layers than the image's config says; CacheMissError if it must be called again, with a new stream and
     without the `cache`.
     """
-    place = Spool(spool, compression, cache, packages)
+    place = Spool(spool, compression, cache, packages, read_back)
     spooled: list[SpooledLayer] = []
 
     def keep(blocks: Iterator[Block], entry: Incoming) -> Layer:

@@ -81,7 +81,7 @@ def read_layer(blocks: Iterable[Block], where: str) -> LayerPackages:
     """What an uncompressed layer says, with bounded memory; BundleError naming `where` if it is damaged."""
     reader = PackageReader()
     end = bytes(2 * SECTOR)  # some programs leave it out, and every engine takes that
-    for header, contents in members(BlockReader(chain(blocks, [end]), where)):
+    for header, contents in members(BlockReader(chain(blocks, [end])), where):
         reader.take(header, contents)
     return reader.layer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -11,7 +11,7 @@ from lyra_tasks.errors import BundleError
 from lyra_tasks.images.documents import MAX_DOCUMENT
 from lyra_tasks.images.identity import Layer
 from lyra_tasks.images.stage import Block
-from lyra_tasks.images.tarball import BlockReader, Header, members
+from lyra_tasks.images.tarball import Header, Readable, members
 
 WHERE = "the engine's save"
 
@@ -62,7 +62,7 @@ class Saved:
         raise BundleError(f"{WHERE}: {path} is a circle of links")
 
 
-def read_save(stream: Iterable[bytes], keep: Callable[[Iterator[Block], Incoming], Layer]) -> Saved:
+def read_save(stream: Readable, keep: Callable[[Iterator[Block], Incoming], Layer]) -> Saved:
     """Read the stream of a `docker save`, of any layout, in one pass and with bounded memory.
 
     `keep` is given the bytes of each layer, compressed or not, and says what they are. BundleError if the stream is
@@ -70,7 +70,7 @@ def read_save(stream: Iterable[bytes], keep: Callable[[Iterator[Block], Incoming
     """
     saved = Saved()
     room = _MAX_DOCUMENTS
-    for number, (header, contents) in enumerate(members(BlockReader(stream, WHERE))):
+    for number, (header, contents) in enumerate(members(stream, WHERE)):
         path = _inside(header.name)
         if number >= _MAX_MEMBERS:
             raise BundleError(f"{WHERE}: more than {_MAX_MEMBERS} members")

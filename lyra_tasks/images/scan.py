@@ -21,7 +21,7 @@ from lyra_tasks.images.packages import EMPTIED, REMOVED, LayerPackages, PackageR
 from lyra_tasks.images.programs import counted
 from lyra_tasks.images.saved import Incoming, read_save
 from lyra_tasks.images.stage import Block
-from lyra_tasks.images.tarball import SECTOR, BlockReader, Header, members
+from lyra_tasks.images.tarball import SECTOR, BlockReader, Header, Readable, members
 
 K = TypeVar("K", bound=Hashable)
 
@@ -66,7 +66,7 @@ class ImageSight:
 
 
 def look(
-    stream: Iterable[bytes],
+    stream: Readable,
     wanted: Mapping[K, Wanted],
     *,
     needles: Needles,
@@ -107,7 +107,7 @@ def look_at_layer(
     packages = PackageReader()
     sight = LayerSight("", packages.layer, watcher=watcher)
     end = bytes(2 * SECTOR)
-    for header, contents in members(BlockReader(chain(unpacked, [end]), where)):
+    for header, contents in members(BlockReader(chain(unpacked, [end])), where):
         path = header.name.removeprefix("./").strip("/")
         _note(sight, path, header, folders)
         hits = needles.search(f"{path}\0{header.target}".encode())

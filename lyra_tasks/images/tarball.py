@@ -6,7 +6,7 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.stage import Block
@@ -61,16 +61,16 @@ def parse_header(sector: bytes, where: str) -> Header | None:
     return Header(name, size, _KINDS.get(kind, "other"), _text(sector[157:257]), kind, mode & 0o7777, uid, gid)
 
 
-def _text(field: bytes) -> str:
+def _text(field: Block) -> str:
     return _readable(field.partition(b"\0")[0])
 
 
-def _readable(name: bytes) -> str:
+def _readable(name: Block) -> str:
     """A name as text that can be written down: bytes that are no UTF-8 stand as `\\xe9`."""
     return name.decode("utf-8", "backslashreplace")
 
 
-def _number(field: bytes, where: str) -> int:
+def _number(field: Block, where: str) -> int:
     """Octal digits, or for what is too large for them bytes behind a set bit; never negative."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
@@ -92,101 +92,118 @@ def padding(size: int) -> int:
     return -size % SECTOR
 
 
+class Readable(Protocol):
+    """What is read in lengths of the reader's choice: fewer bytes than were asked for are its end."""
+
+    def read(self, size: int, /) -> Block: ...
+
+    def skip(self, size: int, /) -> int: ...
+
+
 class BlockReader:
     """Bytes that come in pieces of any length, taken in lengths of our own choice."""
 
-    def __init__(self, chunks: Iterable[Block], where: str) -> None:
-        self.where = where
+    def __init__(self, chunks: Iterable[Block]) -> None:
         self._chunks = iter(chunks)
         self._rest = memoryview(b"")
 
-    def read(self, size: int) -> bytes:
-        """Exactly `size` bytes; BundleError if the stream ends before."""
-        return bytes(self.take(size))
-
-    def take(self, size: int) -> bytearray:
-        """As `read`, for who needs no copy of the bytes."""
+    def read(self, size: int) -> Block:
+        """The next `size` bytes, or what is left of them; a piece that is just that long is passed on as it is."""
+        if not self._rest:
+            chunk = next(self._chunks, b"")
+            if len(chunk) == size:
+                return chunk
+            self._rest = memoryview(chunk)
         block = bytearray(size)
         view = memoryview(block)
-        while view:
-            if not self._rest:
-                self._rest = memoryview(self._next_chunk())
+        while view and self._more():
             count = min(len(view), len(self._rest))
             view[:count] = self._rest[:count]
             view, self._rest = view[count:], self._rest[count:]
-        return block
+        return block[: size - len(view)] if view else block
 
-    def skip(self, size: int) -> None:
-        """Go `size` bytes on, and look at none of them."""
-        while size:
-            if not self._rest:
-                self._rest = memoryview(self._next_chunk())
-            count = min(size, len(self._rest))
+    def skip(self, size: int) -> int:
+        """Go `size` bytes on, and look at none of them; how many there were."""
+        left = size
+        while left and self._more():
+            count = min(left, len(self._rest))
             self._rest = self._rest[count:]
-            size -= count
+            left -= count
+        return size - left
 
-    def drain(self) -> None:
-        """Read what is left of the stream and forget it, so that the sender can finish."""
-        self._rest = memoryview(b"")
-        for _ in self._chunks:
-            pass
-
-    def _next_chunk(self) -> Block:
-        try:
-            return next(self._chunks)
-        except StopIteration:
-            raise BundleError(f"{self.where}: ends before its last member is complete") from None
+    def _more(self) -> bool:
+        """Whether there is anything left, with the next of it at hand."""
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return False
+            self._rest = memoryview(chunk)
+        return True
 
 
-class _Contents(Iterator[bytearray]):
+class _Contents(Iterator[Block]):
     """A member's bytes in blocks of 1 MiB, the last one shorter: cut alike however the stream arrives."""
 
-    def __init__(self, reader: BlockReader, size: int) -> None:
-        self._reader = reader
+    def __init__(self, source: Readable, size: int, where: str) -> None:
+        self._source = source
+        self._where = where
         self.left = size
 
-    def __next__(self) -> bytearray:
+    def __next__(self) -> Block:
         if not self.left:
             raise StopIteration
-        block = self._reader.take(min(self.left, BLOCK))
+        block = _read(self._source, min(self.left, BLOCK), self._where)
         self.left -= len(block)
         return block
 
 
-def members(reader: BlockReader) -> Iterator[tuple[Header, Iterator[bytearray]]]:
+def members(source: Readable, where: str) -> Iterator[tuple[Header, Iterator[Block]]]:
     """Every member with its contents, in order; what of the contents is not taken is skipped."""
     changes: dict[str, str] = {}
-    while (header := parse_header(reader.read(SECTOR), reader.where)) is not None:
+    while (header := parse_header(bytes(_read(source, SECTOR, where)), where)) is not None:
         if header.type in _EXTENSIONS:
-            changes |= _extension(reader, header)
+            changes |= _extension(source, header, where)
             continue
         if changes or header.kind != "file":
-            header = _changed(header, changes, reader.where)
+            header = _changed(header, changes, where)
             changes = {}
-        contents = _Contents(reader, header.size)
+        contents = _Contents(source, header.size, where)
         yield header, contents
-        reader.skip(contents.left + padding(header.size))
-    reader.drain()
+        unread = contents.left + padding(header.size)
+        _require(source.skip(unread), unread, where)
+    while source.skip(BLOCK):  # so that the sender can finish
+        pass
+
+
+def _read(source: Readable, size: int, where: str) -> Block:
+    block = source.read(size)
+    _require(len(block), size, where)
+    return block
+
+
+def _require(found: int, size: int, where: str) -> None:
+    if found < size:
+        raise BundleError(f"{where}: ends before its last member is complete")
 
 
 _EXTENSIONS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 
 
-def _extension(reader: BlockReader, header: Header) -> dict[str, str]:
+def _extension(source: Readable, header: Header, where: str) -> dict[str, str]:
     """What a pax or GNU member says about the member after it: path, linkpath, size, uid, gid."""
     if header.size > _MAX_EXTENSION:
-        raise BundleError(f"{reader.where}: a header of {header.size} bytes is not believable")
-    data = reader.read(header.size)
-    reader.read(padding(header.size))
+        raise BundleError(f"{where}: a header of {header.size} bytes is not believable")
+    data = _read(source, header.size, where)
+    _read(source, padding(header.size), where)
     if header.type == tarfile.XGLTYPE:
         return {}
     if header.type != tarfile.XHDTYPE:
         key = "path" if header.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
         return {key: _readable(data.rstrip(b"\0"))}
-    return dict(_pax_records(data, reader.where))
+    return dict(_pax_records(data, where))
 
 
-def _pax_records(data: bytes, where: str) -> Iterator[tuple[str, str]]:
+def _pax_records(data: Block, where: str) -> Iterator[tuple[str, str]]:
     while data:
         length, _, _ = data.partition(b" ")
         if not length.isdigit() or len(length) > 8 or not len(length) + 3 <= int(length) <= len(data):

@@ -15,7 +15,7 @@ from lyra_tasks.config.platforms import Variant, variants_by_key
 from lyra_tasks.config.problems import SECRET_NAME
 from lyra_tasks.config.targets import stage_chain
 from lyra_tasks.engine.inputs import arguments_of
-from lyra_tasks.engine.objects import saved
+from lyra_tasks.engine.save import saved
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.images.needles import Needles
 from lyra_tasks.images.pack import Wanted

@@ -30,7 +30,7 @@ from lyra_tasks.images.archive import write_archive
 from lyra_tasks.images.check import check_archive
 from lyra_tasks.images.pack import Wanted, pack
 from tests.conftest import Project
-from tests.images.saves import SampleImage, layer, legacy, pieces, sha256, tar
+from tests.images.saves import SampleImage, layer, legacy, sha256, stream, tar
 
 IMAGES = {
     name: SampleImage(f"shop/{name}:1.0.0", (layer({name: random.Random(name).randbytes(20_000)}),))
@@ -41,7 +41,7 @@ TEXTS = (layout.SUMMARY, layout.COMPOSE, layout.ENV_EXAMPLE, layout.TESTS_JSON, 
 
 def described(bundle: Path, name: str, spool: Path) -> BundledImage:
     sample = IMAGES[name]
-    packed = pack(pieces(tar(legacy(sample))), {0: Wanted(sample.reference)}, spool, "gzip")[0]
+    packed = pack(stream(tar(legacy(sample))), {0: Wanted(sample.reference)}, spool, "gzip")[0]
     file = layout.image_file(name, "1.0.0", "linux/amd64")
     write_archive(bundle / file, packed, [sample.reference], {}, 0)
     contents = check_archive(bundle / file, expected=packed.identity)

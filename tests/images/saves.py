@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lyra_tasks.images.tarball import BlockReader
+
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 
@@ -48,6 +50,11 @@ def blob(data: bytes) -> tuple[str, bytes]:
 def pieces(data: bytes, size: int = 1000) -> Iterator[bytes]:
     """A stream, as it comes from a socket."""
     return (data[start : start + size] for start in range(0, len(data), size))
+
+
+def stream(data: bytes, size: int = 1000) -> BlockReader:
+    """The same, to be read in lengths of the reader's choice."""
+    return BlockReader(pieces(data, size))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from lyra_tasks.images.check import check_archive
 from lyra_tasks.images.codec import Compression
 from lyra_tasks.images.pack import PackedImage, Wanted, pack
 from lyra_tasks.images.tarball import format_header, padding
-from tests.images.saves import SampleImage, blob, layer, layout, legacy, pieces, sha256, tar
+from tests.images.saves import SampleImage, blob, layer, layout, legacy, sha256, stream, tar
 
 EPOCH = 1_700_000_000
 SAMPLE = SampleImage(
@@ -33,7 +33,7 @@ Change = Callable[[Members], object]
 
 def image(spool: Path, compression: Compression = "gzip") -> PackedImage:
     spool.mkdir(exist_ok=True)
-    return pack(pieces(tar(legacy(SAMPLE))), {0: Wanted("shop/web:1.0")}, spool, compression)[0]
+    return pack(stream(tar(legacy(SAMPLE))), {0: Wanted("shop/web:1.0")}, spool, compression)[0]
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_what_was_written_reads_back_as_the_same_image(compression: Compression,
 
 def test_an_image_that_came_compressed_is_archived_with_its_own_manifest(tmp_path: Path) -> None:
     (tmp_path / "spool").mkdir()
-    save = pieces(tar(layout(SAMPLE, compressed=True)))
+    save = stream(tar(layout(SAMPLE, compressed=True)))
     packed = pack(save, {0: Wanted(SAMPLE.reference)}, tmp_path / "spool", "gzip")[0]
     write_archive(tmp_path / "web.tar", packed, REFERENCES, {}, EPOCH)
     contents = check_archive(tmp_path / "web.tar", expected=packed.identity)
@@ -101,7 +101,7 @@ def test_a_layer_that_was_used_twice_is_there_once(tmp_path: Path) -> None:
     twice = SampleImage("shop/web:1.0", (SAMPLE.layers[0], SAMPLE.layers[1], SAMPLE.layers[0]))
     (tmp_path / "spool").mkdir()
     packed = pack(
-        pieces(tar(layout(twice, compressed=False))), {0: Wanted(twice.reference)}, tmp_path / "spool", "gzip"
+        stream(tar(layout(twice, compressed=False))), {0: Wanted(twice.reference)}, tmp_path / "spool", "gzip"
     )
     write_archive(tmp_path / "web.tar", packed[0], REFERENCES, {}, EPOCH)
     assert len(members_of(tmp_path / "web.tar")) == 7
@@ -255,4 +255,25 @@ def test_a_damaged_archive_is_refused_or_still_the_same_image(
 @given(st.binary(max_size=2000))
 def test_arbitrary_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(BundleError):
-        pack(pieces(data, 100), {0: Wanted("x")}, Path("/nonexistent"), "gzip")
+        pack(stream(data, 100), {0: Wanted("x")}, Path("/nonexistent"), "gzip")
+
+
+def test_a_layer_that_is_believed_until_it_is_read_back_is_found_out_then(tmp_path: Path) -> None:
+    """Its name says one thing, and its bytes are another: nobody hashes them before the archive is read back."""
+    true, false = layer({"x": b"true"}), layer({"x": b"false"})
+    image = SampleImage("shop/web:1.0", (true,))
+    name, _ = blob(true)
+    members = [(each, false if each == name else data) for each, data in layout(image, compressed=False)]
+    for number, changed in enumerate((members, layout(image, compressed=False))):
+        spool = tmp_path / f"spool{number}"
+        spool.mkdir()
+        if changed is members:
+            with pytest.raises(BundleError, match="not the ones its config names"):
+                pack(stream(tar(changed)), {0: Wanted(image.reference)}, spool, "gzip")
+        found = pack(stream(tar(changed)), {0: Wanted(image.reference)}, spool, "gzip", read_back=True)[0]
+        write_archive(tmp_path / f"{number}.tar", found, REFERENCES, {}, EPOCH)
+        if changed is members:
+            with pytest.raises(BundleError, match=f"and the config says {sha256(true)}"):
+                check_archive(tmp_path / f"{number}.tar", expected=found.identity, unpack=found.fresh)
+        else:
+            check_archive(tmp_path / f"{number}.tar", expected=found.identity, unpack=found.fresh)

@@ -15,7 +15,7 @@ from lyra_tasks.images import layers
 from lyra_tasks.images.cache import CacheMissError, LayerCache
 from lyra_tasks.images.codec import Compression
 from lyra_tasks.images.pack import PackedImage, Wanted, pack, pack_blobs
-from tests.images.saves import SampleImage, layer, layout, legacy, pieces, sha256, tar
+from tests.images.saves import SampleImage, layer, layout, legacy, sha256, stream, tar
 
 BASE = layer({"etc/base": random.Random(1).randbytes(300_000)})
 APP = layer({"app/web": b"w" * 2_000_000})
@@ -51,7 +51,7 @@ def packed(
     members: list[tuple[str, bytes | str]], place: Path, cache: LayerCache | None, compression: Compression = "gzip"
 ) -> PackedImage:
     place.mkdir()
-    return pack(pieces(tar(members), 65536), {0: Wanted(IMAGE.reference)}, place, compression, cache)[0]
+    return pack(stream(tar(members), 65536), {0: Wanted(IMAGE.reference)}, place, compression, cache)[0]
 
 
 def exported(
@@ -82,10 +82,15 @@ def entries(folder: Path, *kinds: str) -> list[Path]:
     return [path for kind in kinds for path in sorted((folder / "cache" / kind).iterdir())]
 
 
+def everything(spool: Path) -> set[str]:
+    """The digests of all that lies in the spool."""
+    return {f"sha256:{path.name}" for path in spool.iterdir()}
+
+
 def first(members: list[tuple[str, bytes | str]], folder: Path) -> PackedImage:
     cache = cached(folder)
     image = packed(members, folder / "first", cache)
-    cache.keep(folder / "first")
+    cache.keep(folder / "first", everything(folder / "first"))
     return image
 
 
@@ -145,7 +150,7 @@ def test_a_damaged_cache_is_found_out_mended_and_never_believed(
             cache.distrust()
             again = packed(SAVES[kind], place, cache)
         assert again.identity == image.identity
-        cache.keep(place)
+        cache.keep(place, everything(place))
         for each in again.identity.layers:
             assert sha256(layers.blob_path(place, each.digest).read_bytes()) == each.digest
         assert path.exists(), f"{path.name} was not mended"
@@ -158,7 +163,7 @@ def test_a_damaged_blob_that_was_kept_is_sent_again(spoil: Callable[[Path], None
     save = SAVES["containerd"]
     cache = cached(tmp_path)
     image, _ = exported(save, tmp_path / "first", cache)
-    cache.keep(tmp_path / "first")
+    cache.keep(tmp_path / "first", everything(tmp_path / "first"))
     files = entries(tmp_path, "compressed", "blobs")
     assert len(files) == 4
     for number, path in enumerate(files):
@@ -168,7 +173,7 @@ def test_a_damaged_blob_that_was_kept_is_sent_again(spoil: Callable[[Path], None
         again, sent = exported(save, place, cache)
         assert (again.identity, again.manifest) == (image.identity, image.manifest)
         assert len([name for name in sent if (place / name).stat().st_size > 1000]) == 1
-        cache.keep(place)
+        cache.keep(place, everything(place))
         assert path.read_bytes() == data, f"{path.name} was not mended"
         for each in again.identity.layers:
             assert sha256(layers.blob_path(place, each.digest).read_bytes()) == each.digest
@@ -182,7 +187,7 @@ def test_only_what_the_cache_lacks_is_sent_and_unpacked(filled_by: str, tmp_path
     else:
         image, sent = exported(SAVES["containerd"], tmp_path / "first", cache)
         assert len(sent) == 4, "two layers, a config, a manifest"
-    cache.keep(tmp_path / "first")
+    cache.keep(tmp_path / "first", everything(tmp_path / "first"))
     assert worked == ["measure"] * 2
     worked.clear()
     added = SampleImage(IMAGE.reference, (*IMAGE.layers, layer({"app/new": b"n" * 1000})))
@@ -220,17 +225,26 @@ def test_a_layer_that_looks_like_a_known_one_is_found_out(tmp_path: Path) -> Non
     expected = [sha256(each.layers[0]) for each in (one, other)]
     cache = LayerCache(tmp_path / "cache", LIMIT, expected)
     packed(legacy(one), tmp_path / "one", cache)
-    cache.keep(tmp_path / "one")
+    cache.keep(tmp_path / "one", everything(tmp_path / "one"))
     with pytest.raises(CacheMissError):
         packed(legacy(other), tmp_path / "other", LayerCache(tmp_path / "cache", LIMIT, expected))
     own = LayerCache(tmp_path / "cache", LIMIT, expected[1:])
     assert packed(legacy(other), tmp_path / "own", own).identity.diff_ids == (expected[1],)
 
 
+def test_what_was_not_read_back_is_not_kept(tmp_path: Path) -> None:
+    cache = cached(tmp_path)
+    image = packed(SAVES["legacy"], tmp_path / "first", cache)
+    cache.keep(tmp_path / "first", {image.identity.layers[0].digest})
+    assert [path.name for path in entries(tmp_path, "blobs")] == [
+        image.identity.layers[0].digest.removeprefix("sha256:")
+    ]
+
+
 def test_the_cache_stays_below_its_limit_and_drops_what_was_not_used(tmp_path: Path) -> None:
     first(SAVES["legacy"], tmp_path)
     small = cached(tmp_path, limit=100_000)
-    small.keep(tmp_path / "first")
+    small.keep(tmp_path / "first", ())
     left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert 0 < len(left) < 4
     assert sum(path.stat().st_size for path in left) <= 100_000
@@ -247,7 +261,7 @@ def test_many_runs_at_once_share_it_while_it_is_emptied(tmp_path: Path) -> None:
             cache = cached(tmp_path, limit=10_000 if number == 0 else LIMIT)
             try:
                 found.append(packed(SAVES["legacy"], place, cache).identity)
-                cache.keep(place)
+                cache.keep(place, everything(place))
             except CacheMissError:
                 found.append(packed(SAVES["legacy"], tmp_path / f"{place.name}-afresh", None).identity)
 

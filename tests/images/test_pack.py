@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.codec import Compression, Digester, codec_of, compress, unpack
 from lyra_tasks.images.pack import PackedImage, Wanted, pack
-from tests.images.saves import SampleImage, blob, layer, layout, legacy, pieces, sha256, tar
+from lyra_tasks.images.tarball import BlockReader
+from tests.images.saves import SampleImage, blob, layer, layout, legacy, pieces, sha256, stream, tar
 
 COMPRESSIONS: tuple[Compression, ...] = ("gzip", "zstd")
 
@@ -37,7 +38,7 @@ def packed(
 ) -> dict[str, PackedImage]:
     spool.mkdir(exist_ok=True)
     wanted = {"web": Wanted("shop/web:1.0"), "counter": Wanted("shop/counter:1.0", "linux/amd64")}
-    return pack(pieces(tar(members)), wanted, spool, compression)
+    return pack(stream(tar(members)), wanted, spool, compression)
 
 
 @pytest.mark.parametrize("kind", SAVES)
@@ -70,7 +71,7 @@ def test_the_same_image_gives_the_same_blobs_however_the_stream_is_cut(tmp_path:
     again = packed(SAVES["classic"], tmp_path / "b")["web"].identity
     data = tar(SAVES["classic"])
     (tmp_path / "c").mkdir()
-    whole = pack([data], {1: Wanted("shop/web:1.0")}, tmp_path / "c", "gzip")[1].identity
+    whole = pack(BlockReader([data]), {1: Wanted("shop/web:1.0")}, tmp_path / "c", "gzip")[1].identity
     assert first == again == whole
 
 
@@ -96,8 +97,8 @@ def test_zstd_layers_become_gzip_for_an_engine_that_reads_no_zstd(tmp_path: Path
     for compression in COMPRESSIONS:
         spool = tmp_path / compression
         spool.mkdir()
-        stream = pieces(tar(list(members.items())))
-        image = pack(stream, {0: Wanted(sha256(manifest))}, spool, compression)[0]
+        save = stream(tar(list(members.items())))
+        image = pack(save, {0: Wanted(sha256(manifest))}, spool, compression)[0]
         assert image.identity.diff_ids == tuple(map(sha256, WEB.layers))
         assert all(each.media_type.endswith(compression) for each in image.identity.layers)
         assert (image.manifest == manifest) is (compression == "zstd")
@@ -108,14 +109,14 @@ def test_an_image_is_found_by_each_of_its_digests(compressed: bool, tmp_path: Pa
     members = layout(WEB, compressed=compressed, nested=True)
     index = json.loads(dict(members)["index.json"])["manifests"][0]["digest"]
     for key in (sha256(WEB.config), index, f"shop/web@{index}", "docker.io/shop/web:1.0"):
-        image = pack(pieces(tar(members)), {0: Wanted(key)}, tmp_path, "gzip")[0]
+        image = pack(stream(tar(members)), {0: Wanted(key)}, tmp_path, "gzip")[0]
         assert image.identity.config_digest == sha256(WEB.config)
 
 
 def test_what_is_not_in_the_save_is_named_with_its_platform(tmp_path: Path) -> None:
     for want in (Wanted("shop/web:2.0"), Wanted("shop/web:1.0", "linux/arm64"), Wanted("sha256:" + "0" * 64)):
         with pytest.raises(BundleError, match="is not in it") as error:
-            pack(pieces(tar(SAVES["containerd"])), {0: want}, tmp_path, "gzip")
+            pack(stream(tar(SAVES["containerd"])), {0: want}, tmp_path, "gzip")
         assert want.reference in error.value.message
         assert want.platform in error.value.message
 
@@ -130,7 +131,7 @@ def test_an_image_that_the_index_leaves_out_is_found_in_the_older_description(tm
     ]
     members["manifest.json"] = json.dumps(entries).encode()
     wanted = {each.reference: Wanted(sha256(each.config), "linux/amd64") for each in (WEB, COUNTER)}
-    found = pack(pieces(tar(list(members.items()))), wanted, tmp_path, "gzip")
+    found = pack(stream(tar(list(members.items()))), wanted, tmp_path, "gzip")
     whole = packed(SAVES["classic"], tmp_path)
     assert found[WEB.reference].identity == whole["web"].identity
     assert found[COUNTER.reference].identity == whole["counter"].identity
@@ -140,8 +141,8 @@ def test_two_platforms_under_one_name_must_be_told_apart(tmp_path: Path) -> None
     arm = SampleImage(WEB.reference, WEB.layers, "arm64")
     members = layout(WEB, arm, compressed=True)
     with pytest.raises(BundleError, match="linux/amd64, linux/arm64; say which"):
-        pack(pieces(tar(members)), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
-    image = pack(pieces(tar(members)), {0: Wanted(WEB.reference, "linux/arm64")}, tmp_path, "gzip")[0]
+        pack(stream(tar(members)), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
+    image = pack(stream(tar(members)), {0: Wanted(WEB.reference, "linux/arm64")}, tmp_path, "gzip")[0]
     assert image.config == arm.config
 
 
@@ -150,14 +151,14 @@ def test_a_stream_that_ends_early_is_refused_wherever_it_ends(kind: str, tmp_pat
     whole = tar(SAVES[kind]).rstrip(b"\0")
     for end in (0, 100, 512, len(whole) // 3, len(whole) * 2 // 3, len(whole) - 1, len(whole)):
         with pytest.raises(BundleError):
-            pack(pieces(whole[:end], 65536), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
+            pack(stream(whole[:end], 65536), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("tmp")]
 
 
 def test_a_layer_that_is_not_the_one_of_the_config_is_refused(tmp_path: Path) -> None:
     members = [(name, layer({"x": b"x"}) if data == WEB.layers[1] else data) for name, data in legacy(WEB)]
     with pytest.raises(BundleError, match="not the ones its config names"):
-        pack(pieces(tar(members)), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
+        pack(stream(tar(members)), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -169,7 +170,7 @@ def test_a_changed_config_or_manifest_is_refused(compressed: bool, tmp_path: Pat
         assert isinstance(data, bytes)
         changed = members | {name: data.replace(b'"', b' "', 1)}
         with pytest.raises(BundleError, match="digest that it is named by"):
-            pack(pieces(tar(list(changed.items()))), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
+            pack(stream(tar(list(changed.items()))), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
 
 
 @pytest.mark.parametrize(
@@ -184,14 +185,14 @@ def test_a_changed_config_or_manifest_is_refused(compressed: bool, tmp_path: Pat
 )
 def test_hostile_members_are_refused(member: tuple[str, bytes | str], problem: str, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=problem):
-        pack(pieces(tar([*SAVES["legacy"], member])), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
+        pack(stream(tar([*SAVES["legacy"], member])), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
 
 
 def test_a_circle_of_links_is_refused(tmp_path: Path) -> None:
     entries: list[dict[str, object]] = [{"Config": "a", "RepoTags": None, "Layers": []}]
     members: list[tuple[str, bytes | str]] = [("a", "b"), ("b", "a"), ("manifest.json", json.dumps(entries).encode())]
     with pytest.raises(BundleError, match="circle"):
-        pack(pieces(tar(members)), {}, tmp_path, "gzip")
+        pack(stream(tar(members)), {}, tmp_path, "gzip")
 
 
 def test_what_goes_wrong_while_the_stream_arrives_is_raised_as_it_is(tmp_path: Path) -> None:
@@ -200,7 +201,7 @@ def test_what_goes_wrong_while_the_stream_arrives_is_raised_as_it_is(tmp_path: P
         raise ConnectionResetError("gone")
 
     with pytest.raises(ConnectionResetError):
-        pack(broken(), {}, tmp_path, "gzip")
+        pack(BlockReader(broken()), {}, tmp_path, "gzip")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("tmp")]
 
 
@@ -225,6 +226,6 @@ def test_a_layer_larger_than_the_pipeline_compresses_alike_every_time(tmp_path: 
         for size in (977, 65536, 5_000_000):
             spool = tmp_path / f"{compression}{size}"
             spool.mkdir()
-            stream = pieces(tar(legacy(image)), size)
-            found.add(pack(stream, {0: Wanted("shop/big:1")}, spool, compression)[0].identity)
+            save = stream(tar(legacy(image)), size)
+            found.add(pack(save, {0: Wanted("shop/big:1")}, spool, compression)[0].identity)
         assert len(found) == 1

@@ -112,5 +112,5 @@ def test_an_owner_beyond_all_numbers_is_none() -> None:
             entry = tarfile.TarInfo("data")
             entry.type, entry.uid, entry.pax_headers = tarfile.DIRTYPE, 7, {"uid": uid}
             archive.addfile(entry)
-    found = [header.uid for header, _ in members(BlockReader([buffer.getvalue()], "here"))]
+    found = [header.uid for header, _ in members(BlockReader([buffer.getvalue()]), "here")]
     assert found == [7, 7, 7, 10001]

@@ -14,6 +14,7 @@ from lyra_tasks.errors import BundleError
 from lyra_tasks.images.codec import Digester, unpack
 from lyra_tasks.images.documents import MAX_DOCUMENT
 from lyra_tasks.images.parts import PartsWriter, joined
+from lyra_tasks.images.stage import Block
 from lyra_tasks.images.tarball import BLOCK, SECTOR, BlockReader, format_header, members, padding
 
 
@@ -49,7 +50,7 @@ def read_documents(parts: Sequence[Path], described: PackedDocuments, where: str
     whole = Digester()
     with joined(parts) as file:
         pieces = unpack(_blocks(file, whole), "gzip", where, described.unpacked_size)
-        for header, contents in members(BlockReader(pieces, where)):
+        for header, contents in members(BlockReader(pieces), where):
             if header.kind != "file":
                 raise BundleError(f"{where}: {header.name!r} is not a regular file")
             if len(found.digests) >= _MAX_FILES:
@@ -84,7 +85,7 @@ def _blocks(file: BinaryIO, target: Digester) -> Iterator[bytes]:
         yield block
 
 
-def _digest(contents: Iterable[bytearray]) -> str:
+def _digest(contents: Iterable[Block]) -> str:
     digest = hashlib.sha256()
     for block in contents:
         digest.update(block)
