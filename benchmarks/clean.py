@@ -1,4 +1,4 @@
-"""`clean` of 100 containers (20 of them running), 20 volumes and 10 networks, against `docker rm -f` and friends."""
+"""`clean` of 100 containers, 20 volumes and 10 networks, against `docker rm -f` and friends."""
 
 from __future__ import annotations
 
@@ -21,60 +21,64 @@ from lyra_tasks.engine.workspace import open_workspace
 
 TIMES = 5
 CONTAINERS, VOLUMES, NETWORKS = 100, 20, 10
-RUNNING = 20  # of the containers; the others were made and not started
+RUNNING = (20, CONTAINERS)  # of the containers; the others were made and not started
 
 
 def rows() -> Iterator[Row]:
-    """The one row; what is removed is made anew before each measurement, which is not measured."""
+    """Few of them running, and all; what is removed is made anew before each measurement, which is not measured."""
     with tempfile.TemporaryDirectory(prefix="lyra-bench-") as name, engine(Path(name), "containerd") as box:
         measured = project(Path(name), box, {"web": []})
         with _connected(measured, box) as (client, made):
-            names = [f"bench-{number}" for number in range(CONTAINERS)]
-            removal = " && ".join(
-                (
-                    f"docker rm -f -v {' '.join(names)}",
-                    f"docker volume rm {' '.join(_numbered('volume', VOLUMES))}",
-                    f"docker network rm {' '.join(_numbered('network', NETWORKS))}",
-                )
-            )
+            for running in RUNNING:
+                yield _row(measured, running, made)
+                left = [each for each in client.api.containers(all=True) if each["Names"][0].startswith("/bench-")]
+                if left:
+                    raise SystemExit(f"{len(left)} containers are left: nothing was measured")
 
-            def ours() -> Spent:
-                made(names)
-                return measured.word("clean")
 
-            def theirs() -> Spent:
-                made(names)
-                return shell(removal, measured.root, measured.environment)
+def _row(measured: Project, running: int, made: Callable[[int], None]) -> Row:
+    removal = " && ".join(
+        (
+            f"docker rm -f -v {' '.join(_names())}",
+            f"docker volume rm {' '.join(_numbered('volume', VOLUMES))}",
+            f"docker network rm {' '.join(_numbered('network', NETWORKS))}",
+        )
+    )
 
-            found = in_turn(TIMES, clean=ours, docker=theirs)
-            left = [each for each in client.api.containers(all=True) if each["Names"][0].startswith("/bench-")]
-            if left:
-                raise SystemExit(f"{len(left)} containers are left: nothing was measured")
-    what = f"clean, {CONTAINERS} containers, {VOLUMES} volumes, {NETWORKS} networks"
-    yield row(what, found["clean"], "docker rm -f, volume rm, network rm", found["docker"], 0.7)
+    def ours() -> Spent:
+        made(running)
+        return measured.word("clean")
+
+    def theirs() -> Spent:
+        made(running)
+        return shell(removal, measured.root, measured.environment)
+
+    found = in_turn(TIMES, clean=ours, docker=theirs)
+    what = f"clean, {CONTAINERS} containers ({running} running), {VOLUMES} volumes, {NETWORKS} networks"
+    return row(what, found["clean"], "docker rm -f, volume rm, network rm", found["docker"], 0.7)
 
 
 @contextmanager
-def _connected(measured: Project, box: sandbox.Sandbox) -> Iterator[tuple[Engine, Callable[[list[str]], None]]]:
-    """A connection to the engine, and what makes the objects there in the project's name."""
+def _connected(measured: Project, box: sandbox.Sandbox) -> Iterator[tuple[Engine, Callable[[int], None]]]:
+    """A connection to the engine, and what makes the objects there in the project's name, so many containers running."""
     before = dict(os.environ)
     os.environ |= {"XDG_STATE_HOME": measured.environment["XDG_STATE_HOME"], **box.environment()}
     try:
         work = open_workspace(load(measured.root))
         client = connect(work.config, work.paths)
 
-        def made(names: list[str]) -> None:
+        def made(running: int) -> None:
             image = holder_image(client, work.owner)
             networks, volumes = _numbered("network", NETWORKS), _numbered("volume", VOLUMES)
             make_networks(client, work.owner, {name: {} for name in networks})
             make_volumes(client, work.owner, {name: {} for name in volumes})
             payloads = {
                 name: _payload(image, networks[number % NETWORKS], volumes[number % VOLUMES])
-                for number, name in enumerate(names)
+                for number, name in enumerate(_names())
             }
             ids = make_containers(client, work.owner, payloads)
             with ThreadPoolExecutor(8) as pool:
-                list(pool.map(client.api.start, [identity for identity, _ in ids.values()][:RUNNING]))
+                list(pool.map(client.api.start, [identity for identity, _ in ids.values()][:running]))
 
         yield client, made
     finally:
@@ -86,6 +90,10 @@ def _payload(image: str, network: str, volume: str) -> dict[str, Any]:
     """A container that does nothing, and as the first process in its namespace does not hear SIGTERM either."""
     mounts = [{"Type": "volume", "Source": volume, "Target": "/data"}]
     return {"Image": image, "Cmd": [HOLD], "HostConfig": {"NetworkMode": network, "Mounts": mounts}}
+
+
+def _names() -> list[str]:
+    return [f"bench-{number}" for number in range(CONTAINERS)]
 
 
 def _numbered(what: str, count: int) -> list[str]:

@@ -144,3 +144,13 @@ def test_a_network_waits_for_processes_to_end_and_a_volume_for_containers_to_go(
         Step(owned["unknown"]), Step(owned["running"], ends=True), Step(owned["restarting"])
     }, "one that was never started holds on to no network, of one that is not known it is not certain"  # fmt: skip
     assert found[Step(volume)] == {Step(each) for each in owned.values()}
+
+
+def test_containers_are_ended_by_a_step_of_their_own_only_where_networks_wait_for_few_of_them() -> None:
+    network = Owned(NETWORK, "n", "7", "r1")
+    for count, apart in ((4, True), (5, False)):
+        owned = [Owned(CONTAINER, f"c{each}", f"c{each}", "r1") for each in range(count)]
+        running = [
+            Thing(CONTAINER, each.name, each.id, uses=frozenset({(NETWORK, "n")}), state="running") for each in owned
+        ]
+        assert steps([network, *owned], running)[Step(network)] == {Step(each, ends=apart) for each in owned}
