@@ -60,7 +60,7 @@ def _row(measured: Project, running: int, made: Callable[[int], None]) -> Row:
 
 @contextmanager
 def _connected(measured: Project, box: sandbox.Sandbox) -> Iterator[tuple[Engine, Callable[[int], None]]]:
-    """A connection to the engine, and what makes the objects there in the project's name, so many containers running."""
+    """A connection to the engine, and what makes the objects there in our name, that many containers running."""
     before = dict(os.environ)
     os.environ |= {"XDG_STATE_HOME": measured.environment["XDG_STATE_HOME"], **box.environment()}
     try:
