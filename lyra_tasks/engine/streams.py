@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from lyra_tasks import console
 from lyra_tasks.engine.faults import engine_faults
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
 
 _LONGEST = 1 << 20  # bytes of a line that are kept in memory; what comes then is another line
+_MOST = 64 << 20  # bytes of a log that are kept: a service that prints without end must not fill the disk
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class LogFollower:
     path: Path
     masked: tuple[str, ...] = ()
     fault: OSError | None = None
+    most: int = _MOST
+    _kept: int = 0
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self) -> None:
@@ -95,13 +98,22 @@ class LogFollower:
                     if chunk:
                         *whole, rest[name] = (rest[name] + chunk).split(b"\n")
                         for line in whole:
-                            file.write(self._line(name, line))
+                            self._keep(file, name, line)
                         if len(rest[name]) > _LONGEST:
                             begun, rest[name] = self._cut(rest[name])
-                            file.write(self._line(name, begun))
+                            self._keep(file, name, begun)
             for name, line in rest.items():
                 if line:
-                    file.write(self._line(name, line))
+                    self._keep(file, name, line)
+
+    def _keep(self, file: TextIO, name: str, raw: bytes) -> None:
+        """Write a line as long as there is room for it; the first that has none says so instead."""
+        if self._kept > self.most:
+            return
+        self._kept += len(raw) + 1
+        if self._kept > self.most:
+            raw = f"lyra: more than {console.size(self.most)} were printed; the rest is not kept".encode()
+        file.write(self._line(name, raw))
 
     def _cut(self, line: bytes) -> tuple[bytes, bytes]:
         """What can be written of a line that does not end, and the rest: in that, a secret may have begun."""

@@ -14,7 +14,12 @@ SHARED_TEST_VALUE = "only-for-tests-0123456789abcdef"
 """For secrets of a compose file: several services may have to agree on one, so that it cannot be random."""
 TMP = "/tmp"  # noqa: S108
 """Every container has it, in memory, whatever else is said of it."""
-_CREDENTIALS = re.compile(r"(?<=://)([^/\s:@]*):([^/\s@]+)@")
+_CREDENTIALS = (
+    re.compile(r"((?<=://)[^/\s:@]*:)[^/\s@]+(?=@)"),  # postgres://shop:PASSWORD@db/shop
+    re.compile(r"(^[\w.-]+:)[^/\s@]+(?=@(?:tcp|unix)?\()"),  # shop:PASSWORD@tcp(db:3306)/shop
+    re.compile(r"(\b(?:password|passwd|pwd)\s*=\s*)(?:'[^']*'|[^;&\s]+)", re.IGNORECASE),  # Server=db;Password=PASSWORD
+)
+"""The ways in which a password stands in an address; the group is what is before it."""
 
 
 @dataclass
@@ -82,8 +87,10 @@ def free_name(text: str, taken: Container[str]) -> str:
 
 def without_credentials(value: str) -> tuple[str, bool]:
     """An address with the password in it replaced by the one for tests, and whether there was one."""
-    plain = _CREDENTIALS.sub(lambda match: f"{match[1]}:{SHARED_TEST_VALUE}@", value)
-    return plain, _CREDENTIALS.search(value) is not None
+    plain = value
+    for pattern in _CREDENTIALS:
+        plain = pattern.sub(lambda match: f"{match[1]}{SHARED_TEST_VALUE}", plain)
+    return plain, any(pattern.search(value) for pattern in _CREDENTIALS)
 
 
 def set_variable(service: DraftService, name: str, value: str | None, description: str, *, shared: bool) -> None:

@@ -103,3 +103,12 @@ def test_output_without_line_ends_is_written_in_parts_that_hold_no_secret(tmp_pa
     lines = [line.split(" ", 2)[2] for line in follower.lines()]
     assert len(lines) > 1 and max(map(len, lines)) <= size + 65536
     assert "".join(lines) == printed.decode().replace(secret, "***")
+
+
+def test_a_log_that_does_not_end_is_kept_up_to_a_size_and_says_so(tmp_path: Path) -> None:
+    nothing: Any = None
+    follower = LogFollower(nothing, "id", tmp_path / "web.log", most=1000)
+    follower._follow((None, b"all over again\n" * 100) for _ in range(100))
+    *lines, last = follower.text().split("\n")
+    assert lines == ["all over again"] * (1000 // len("all over again\n"))
+    assert last == "lyra: more than 1.0 kB were printed; the rest is not kept"

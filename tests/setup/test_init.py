@@ -25,7 +25,7 @@ from lyra_tasks.lab.plan import plan as lab_plan
 from lyra_tasks.rules.containers import service_looks
 from lyra_tasks.rules.deviations import require_reasons
 from lyra_tasks.setup import facts, plan, run
-from lyra_tasks.setup.draft import name_of
+from lyra_tasks.setup.draft import SHARED_TEST_VALUE, DraftService, name_of, set_variable, without_credentials
 from tests.conftest import PROJECTS
 
 SAMPLES = sorted(path.name for path in (PROJECTS / "init").iterdir())
@@ -114,6 +114,25 @@ def test_compose_gives_services_environment_health_dependencies_and_volumes(tmp_
     assert redis.healthcheck is not None
     assert (redis.healthcheck.exec, redis.healthcheck.retries) == (["redis-cli", "ping"], 5)
     assert [(each.path, each.owner) for each in redis.volumes.values()] == [("/data", "999:999")]
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("amqp://shop:hunter2@mq/", "amqp://shop:TEST@mq/"),
+        ("shop:hunter2@tcp(db:3306)/shop", "shop:TEST@tcp(db:3306)/shop"),
+        ("Server=db;User Id=shop;Password=hunter2;Database=shop", "Server=db;User Id=shop;Password=TEST;Database=shop"),
+        ("host=db user=shop password='hunter2 2' dbname=shop", "host=db user=shop password=TEST dbname=shop"),
+        ("jdbc:postgresql://db/shop?user=shop&password=hunter2&ssl=true", "jdbc:postgresql://db/shop?user=shop&password=TEST&ssl=true"),
+    ],
+)  # fmt: skip
+def test_a_password_in_an_address_is_not_copied(written: str, kept: str) -> None:
+    service = DraftService("app")
+    set_variable(service, "WHERE", written, "", shared=True)
+    assert service.environment["WHERE"].secret
+    assert service.environment["WHERE"].test_value == kept.replace("TEST", SHARED_TEST_VALUE)
+    for plain in ("http://db:5432/a@b", "a:b@c", "keyboard=password", "2026-11-24T12:00@home(1)"):
+        assert without_credentials(plain) == (plain, False)
 
 
 def test_no_secret_of_a_compose_file_is_copied_and_services_agree_on_one(tmp_path: Path) -> None:
