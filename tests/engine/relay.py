@@ -1,4 +1,4 @@
-"""A socket that passes everything on to an engine and back, and counts what the engine sends."""
+"""A socket that passes on to an engine and back, and counts what the engine sends, or ends in the middle of it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ class Relay:
 
 
 @contextmanager
-def relayed(engine: Path, folder: Path) -> Iterator[Relay]:
-    """A relay to the engine behind a socket, which lies in `folder` while the block runs."""
+def relayed(engine: Path, folder: Path, most: int | None = None) -> Iterator[Relay]:
+    """A relay to the engine behind a socket, which lies in `folder` while the block runs.
+
+    After `most` bytes from the engine, it passes nothing on any more.
+    """
     path = folder / "relay.sock"
     relay = Relay(f"unix://{path}")
 
@@ -48,6 +51,8 @@ def relayed(engine: Path, folder: Path) -> Iterator[Relay]:
                 if counted:
                     with relay.lock:
                         relay.received += len(data)
+                    if most is not None and relay.received > most:
+                        break
                 target.sendall(data)
         with suppress(OSError):
             target.shutdown(socket.SHUT_WR)
