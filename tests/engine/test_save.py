@@ -47,7 +47,7 @@ def test_an_engine_that_ends_in_the_middle_of_a_layer_stopped_answering(
 
 def test_an_image_that_the_engine_does_not_hold_is_refused_in_its_own_words(engine: Engine) -> None:
     with (
-        pytest.raises(PreconditionError, match="lyra-nobody/nothing:1|does not exist"),
+        pytest.raises(PreconditionError, match=r"lyra-nobody/nothing:1|does not exist"),
         saved(engine, ["lyra-nobody/nothing:1"]),
     ):
         pass
