@@ -123,9 +123,11 @@ signature() {
     has_sums
     [ -f SHA256SUMS.sig ] && [ ! -L SHA256SUMS.sig ] || fail 60 refused "the bundle is not signed"
     set -- -f "$allowed_signers" -I "$signer" -n lyra-promotion -s SHA256SUMS.sig
-    [ -z "$revoked" ] || set -- "$@" -r "$revoked"
     answer=$(ssh-keygen -Y verify "$@" <SHA256SUMS 2>&1) ||
         fail 60 refused "not signed by $signer: $(printf '%s' "$answer" | head -n 1)"
+    # asked apart, since of a key that is revoked ssh-keygen only says that it could not verify
+    [ -z "$revoked" ] || ssh-keygen -Y verify "$@" -r "$revoked" <SHA256SUMS >/dev/null 2>&1 ||
+        fail 60 refused "$revoked revokes the key of $signer, or is not in ssh-keygen's format"
     say "signed by $signer"
 }
 
@@ -258,9 +260,16 @@ not_older() { # REPOSITORY: refuses where the engine holds a newer version of it
     done
 }
 
-is_loaded() { # REFERENCE CONFIG MANIFEST: classic stores call an image by its config, containerd by its manifest
-    id=$(docker image inspect --format '{{.Id}}' "$1" 2>/dev/null </dev/null) || return 1
-    [ "$id" = "$2" ] || [ "$id" = "$3" ]
+is_version_loaded() { # CONFIG MANIFEST REFERENCE...: the first names the version, which never changes
+    id=$(docker image inspect --format '{{.Id}}' "$3" 2>/dev/null </dev/null) || {
+        fresh=yes
+        return 1
+    }
+    is_promoted "$1" "$2" || fail 60 refused "the engine's $3 is $id, and promoted was $1 (config) or $2 (manifest)"
+}
+
+is_promoted() { # CONFIG MANIFEST: classic stores call an image by its config, containerd by its manifest
+    [ "$id" = "$1" ] || [ "$id" = "$2" ]
 }
 
 is_complete() { # REFERENCE: whether a container can be made of it; a layer that is missing shows only then
@@ -274,15 +283,13 @@ discard() {
     container=''
 }
 
-are_loaded() { # CONFIG MANIFEST REFERENCE...
+are_loaded() { # CONFIG MANIFEST REFERENCE...: what moves from version to version may still be elsewhere
+    is_version_loaded "$@" || return
     config=$1 manifest=$2
     shift 2
-    for reference in "$@"; do
-        is_loaded "$reference" "$config" "$manifest" && continue
-        # the first names the version, which never changes; what moves from version to version may still be elsewhere
-        [ -z "$id" ] || [ "$reference" != "$1" ] ||
-            fail 60 refused "the engine's $1 is $id, and promoted was $config (config) or $manifest (manifest)"
-        return 1
+    ids=$(docker image inspect --format '{{.Id}}' "$@" 2>/dev/null </dev/null) || return
+    for id in $ids; do
+        is_promoted "$config" "$manifest" || return
     done
     is_complete "$1"
 }
@@ -305,7 +312,6 @@ survey() { # ARCHIVE BYTES HELD CONFIG MANIFEST CONFIG MANIFEST REFERENCE...: wh
     shift 5
     first=$3
     [ "$allow_older" = yes ] || not_older "${first%:*}"
-    is_loaded "$first" "$1" "$2" || fresh=yes
     if are_loaded "$@"; then
         loaded="$loaded $archive "
     else
@@ -323,7 +329,7 @@ configuration() { # what an operator filled in when the version was loaded may s
 
 is_held() { # a store that loads layers without the ones below them says nothing, and cannot run them
     for known in "$held_config" "$held_manifest"; do
-        docker image inspect "$known" >/dev/null 2>&1 </dev/null && is_complete "$known" && return
+        ! is_complete "$known" || return 0
     done
     return 1
 }

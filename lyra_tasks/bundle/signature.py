@@ -83,14 +83,25 @@ def check_signature(bundle: Path, trust: Trust) -> None:
     if signature.is_symlink() or not signature.is_file():
         raise BundleError(f"{bundle}: not signed", hint=f"ask for a bundle that {trust.signer} signed")
     words = ["-f", str(trust.allowed_signers), "-I", trust.signer, "-n", NAMESPACE, "-s", str(signature)]
-    words += ["-r", str(trust.revoked)] if trust.revoked else []
-    done = _ssh_keygen("verify", *words, data=(bundle / layout.CHECKSUMS).read_bytes())
+    data = (bundle / layout.CHECKSUMS).read_bytes()
+    done = _ssh_keygen("verify", *words, data=data)
     if done.returncode:
-        raise BundleError(
-            f"{bundle}: refused, not signed by {trust.signer}",
-            hint="do not use the bundle; ask its maker, by another way, what happened",
-            details=(*_lines(done), *_whose(bundle)),
+        raise _refused(f"{bundle}: refused, not signed by {trust.signer}", bundle, _lines(done))
+    # asked apart, since of a key that is revoked ssh-keygen only says that it could not verify
+    if trust.revoked and _ssh_keygen("verify", *words, "-r", str(trust.revoked), data=data).returncode:
+        raise _refused(
+            f"{bundle}: refused, signed by {trust.signer} with a key that is trusted no more",
+            bundle,
+            (f"{trust.revoked} revokes it, or is not in ssh-keygen's format",),
         )
+
+
+def _refused(message: str, bundle: Path, why: tuple[str, ...]) -> BundleError:
+    return BundleError(
+        message,
+        hint="do not use the bundle; ask its maker, by another way, what happened",
+        details=(*why, *_whose(bundle)),
+    )
 
 
 def _whose(bundle: Path) -> tuple[str, ...]:

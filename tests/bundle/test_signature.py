@@ -108,7 +108,7 @@ def test_a_revoked_key_is_refused(krl: bool, bundle: Path, key: Key, tmp_path: P
         subprocess.run(["ssh-keygen", "-q", "-k", "-f", revoked, key.path.with_suffix(".pub")], check=True)
     else:
         revoked.write_text(f"{key.public}\n")
-    refused(bundle, replace(trust, revoked=revoked))
+    refused(bundle, replace(trust, revoked=revoked), "trusted no more")
     revoked.write_text(f"{make_key(tmp_path / 'other').public}\n")
     check_signature(bundle, replace(trust, revoked=revoked))
 

@@ -187,7 +187,7 @@ def test_a_signature_is_asked_for(node: Node, bundles: list[Path], signers: str)
     assert f"signed by {ADA}\n" in node.receive(bundle, *asked, ADA).out
     refused(node.receive(bundle, *asked, "eve"), 60, "refused", "not signed by eve")
     (node.place / "revoked").write_text(Path(signers).read_text().partition(" ")[2])
-    refused(node.receive(bundle, *asked, ADA, "--revoked", "revoked"), 60, "refused", "not signed by")
+    refused(node.receive(bundle, *asked, ADA, "--revoked", "revoked"), 60, "refused", "revokes the key of")
     shutil.copy(signers, bundle / "signers")
     inside = ("--allowed-signers", str(bundle / "signers"), "--signer", ADA)
     refused(node.receive(bundle, *inside), 60, "refused", "came with the bundle")
