@@ -133,7 +133,12 @@ def _manifest(path: Path) -> tuple[Manifest | None, dict[str, str]]:
     try:
         return read_manifest(path), {}
     except BundleError as error:
-        return None, {layout.MANIFEST: error.message}
+        return None, {layout.MANIFEST: _without(path / layout.MANIFEST, error.message)}
+
+
+def _without(path: Path, message: str) -> str:
+    """The message without the path of the file that it is told of."""
+    return message.removeprefix(f"{path}: ")
 
 
 def _archive_problem(path: Path, image: BundledImage, digest: str) -> str:
@@ -141,7 +146,7 @@ def _archive_problem(path: Path, image: BundledImage, digest: str) -> str:
     try:
         contents = check_archive(path, expected=image.identity, unpack=False)
     except BundleError as error:
-        return "; ".join((error.message, *error.details))
+        return "; ".join((_without(path, error.message), *error.details))
     if contents.sha256 != digest:
         return "changed"
     if (contents.sha256, contents.size) != (image.sha256, image.size):
