@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
-from lyra_tasks.cleanup.plan import CleanFacts
+from lyra_tasks.cleanup.plan import CleanFacts, none_said
 from lyra_tasks.cleanup.temporary import temporary_files
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.claims import Claims, Owned, claims_of
 from lyra_tasks.engine.connect import Engine, connect_existing
 from lyra_tasks.engine.guard import crashed_runs
 from lyra_tasks.engine.ownership import claimed_by
-from lyra_tasks.engine.space import figures, owns_builder
+from lyra_tasks.engine.space import figures_aside, owns_builder
 from lyra_tasks.engine.things import IMAGE, Thing, everything
 from lyra_tasks.engine.workspace import Workspace, started_by_itself
 from lyra_tasks.records.checkouts import former, history, others
@@ -29,11 +28,9 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
     before = {state for state in states if sandbox.find(state) is not None}
     engine = connect_existing(work.config, work.paths)
     running = [state for state in states if sandbox.find(state) is not None]
-    with ThreadPoolExecutor(1) as aside:
-        # an engine takes its time to count, and a long journal to be read
-        asked = aside.submit(figures, engine) if engine is not None else None
-        things = everything(engine) if engine is not None else ()
-        mine = claimed_by(work.paths, engine.facts.id) if engine is not None else Claims()
+    figures = figures_aside(engine) if engine is not None else none_said
+    things = everything(engine) if engine is not None else ()
+    mine = claimed_by(work.paths, engine.facts.id) if engine is not None else Claims()
     owned = tuple(each for thing in things if (each := mine.of(thing)) is not None)
     return CleanFacts(
         things=things,
@@ -44,7 +41,7 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
         unfinished=bool(mine.begun),
         shared=_shared(work, engine, things, mine) if engine is not None else {},
         temporary=tuple(temporary_files(work.paths, work.bundles)),
-        figures=asked.result() if asked is not None else None,
+        figures=figures,
         owns_builder=engine is not None and owns_builder(engine),
         sandboxes=tuple(running),
         # one that ran before this word needed it was started by whoever wrote so into the journal

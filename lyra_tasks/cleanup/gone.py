@@ -31,7 +31,7 @@ def run(plan: GonePlan, work: Workspace, engine: Engine | None) -> CleanupProof:
     """
     states = [state for each in plan.cleans for state in each.checkout.facts.states]
     before = inventory(plan.facts.things, plan.facts.figures, traces(states, work.paths.work), ())
-    begun = Beginning(work.run, "gone", engine, plan.facts.things, before)
+    begun = Beginning(work.run, "gone", engine, plan.facts.things)
     removed: list[Owned] = []
     residue: list[Residue] = []
     forgotten: list[Forgotten] = []
@@ -49,7 +49,7 @@ def run(plan: GonePlan, work: Workspace, engine: Engine | None) -> CleanupProof:
         work.journal.append(work.run, "forgotten", checkouts=[each.model_dump() for each in forgotten])
     after = inventory(things, space, traces([state for state in states if state.is_dir()], work.paths.work), ())
     return begun.proof(
-        after, things,
+        before, after, things,
         removed=removed, kept=[item for each in cleans for item in kept(each.objects)], residue=residue,
         stopped=any(each.stops for each in cleans), forgotten=forgotten,
     )  # fmt: skip

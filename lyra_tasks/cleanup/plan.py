@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,11 @@ from lyra_tasks.errors import LockedError
 Level = Literal["objects", "cache", "all"]
 
 
+def none_said() -> Figures | None:
+    """The figures where there is no engine to ask."""
+    return None
+
+
 @dataclass(frozen=True)
 class CleanFacts:
     """What there is, found out.
@@ -24,7 +29,8 @@ class CleanFacts:
     `crashed` those that were killed, and `unfinished` is whether a build was. `shared` are image references that
     another checkout made as well, and which one. `states` are the state folders of this checkout, one
     for each name that the project had; `sandboxes` those whose engine runs, `by_itself` those whose engine a word
-    started, `with_data` those that have an engine's data.
+    started, `with_data` those that have an engine's data. `figures` are waited for
+    by whoever needs them.
     """
 
     things: tuple[Thing, ...] = ()
@@ -35,7 +41,7 @@ class CleanFacts:
     unfinished: bool = False
     shared: Mapping[Owned, str] = field(default_factory=dict)
     temporary: tuple[Path, ...] = ()
-    figures: Figures | None = None
+    figures: Callable[[], Figures | None] = none_said
     owns_builder: bool = False
     sandboxes: tuple[Path, ...] = ()
     by_itself: tuple[Path, ...] = ()
@@ -65,6 +71,11 @@ class CleanPlan:
     def forget(self) -> bool:
         """Whether `.lyra/` and the sandbox's data go."""
         return self.level == "all"
+
+    @property
+    def clears(self) -> bool:
+        """Whether, with all of it gone, nothing that was claimed so far is in the engine, or may still come there."""
+        return not (self.live or self.held or self.facts.live or self.facts.crashed or self.facts.unfinished)
 
     @property
     def crashed(self) -> tuple[Owned, ...]:

@@ -35,12 +35,12 @@ class Beginning:
     level: Literal["objects", "cache", "all", "gone"]
     engine: Engine | None
     things: tuple[Thing, ...]
-    before: Inventory
     at: float = field(default_factory=time.monotonic)
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def proof(
         self,
+        before: Inventory,
         after: Inventory,
         things: Iterable[Thing],
         *,
@@ -59,7 +59,7 @@ class Beginning:
             started_at=self.started_at,
             seconds=round(time.monotonic() - self.at, 3),
             engine={"id": facts.id, "version": facts.version} if facts else None,
-            before=self.before,
+            before=before,
             after=after,
             removed=items(removed),
             kept=list(kept),

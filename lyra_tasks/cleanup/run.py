@@ -41,10 +41,9 @@ def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> CleanupProof
     require_as_planned(plan.facts, work.live_elsewhere())  # somebody may have thought about the answer for long
     states = plan.facts.states
     seen = traces(states, work.paths.work)
-    before = inventory(plan.facts.things, plan.facts.figures, seen, plan.facts.temporary)
-    begun = Beginning(work.run, plan.level, engine, plan.facts.things, before)
+    begun = Beginning(work.run, plan.level, engine, plan.facts.things)
     removed: list[Owned] = []
-    things, space, residue = plan.facts.things, plan.facts.figures, []
+    things, space, residue = plan.facts.things, None, []
     if engine is not None:
         engine.api.timeout = ANSWER
         things, found = sweep(plan, work.owner, work.live_elsewhere, engine, removed)
@@ -56,11 +55,14 @@ def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> CleanupProof
     residue += _outside(plan, work)
     left = traces(states, work.paths.work)
     waiting = tuple(temporary.temporary_files(work.paths, work.bundles))
+    if engine is not None and plan.clears and not residue and plan.facts.claims.seen:
+        work.owner.cleared(engine, plan.facts.claims.seen)
+    before = inventory(plan.facts.things, plan.facts.figures(), seen, plan.facts.temporary)
     after = inventory(things, space, left, waiting)
     if not plan.facts.live:
         residue += [Residue(kind="file", name=str(path), why="still there", remove=f"rm -r {path}") for path in waiting]
     return begun.proof(
-        after, things,
+        before, after, things,
         removed=removed, kept=kept(plan), residue=residue, stopped=bool(plan.stop), live=bool(plan.live),
     )  # fmt: skip
 

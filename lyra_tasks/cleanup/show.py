@@ -34,6 +34,7 @@ def announced(plan: CleanPlan) -> None:
 
 def planned(plan: CleanPlan) -> None:
     """What would be removed."""
+    figures = plan.facts.figures()
     if console.is_json():
         return console.document(
             {
@@ -44,8 +45,8 @@ def planned(plan: CleanPlan) -> None:
                 "prune_cache": plan.prune_cache,
                 "stop_sandbox": bool(plan.stop),
                 "forget": plan.forget,
-                "layers_size": plan.facts.figures.layers if plan.facts.figures else 0,
-                "cache_size": plan.facts.figures.cache if plan.facts.figures else 0,
+                "layers_size": figures.layers if figures else 0,
+                "cache_size": figures.cache if figures else 0,
             }
         )
     console.say(f"would remove {plan.summary}")
@@ -53,8 +54,8 @@ def planned(plan: CleanPlan) -> None:
         console.say(f"  {each.kind} {each.name}")
     for path in plan.temporary:
         console.say(f"  file {path}")
-    if plan.facts.figures is not None:
-        layers, cache = console.size(plan.facts.figures.layers), console.size(plan.facts.figures.cache)
+    if figures is not None:
+        layers, cache = console.size(figures.layers), console.size(figures.cache)
         console.say(f"the engine has {layers} of image layers and {cache} of builder cache now")
     _whatever_else(plan)
     return None
@@ -95,5 +96,5 @@ def _whatever_else(plan: CleanPlan) -> None:
         console.note(f"of these, runs that were killed had left: {', '.join(each.name for each in plan.crashed)}")
     for each, why in plan.stays.items():
         console.note(f"{each.kind} {each.name} stays: {why}")
-    if plan.level != "objects" and not plan.prune_cache and plan.facts.figures and not plan.facts.live:
+    if plan.level != "objects" and not plan.prune_cache and plan.facts.figures() and not plan.facts.live:
         console.note("the builder cache stays: this engine's builder is not Lyra's. `docker builder prune` empties it")

@@ -31,13 +31,17 @@ class _Begun:
 
 @dataclass(frozen=True)
 class Claims:
-    """What was journaled as about to be made, or made, and not as removed or given up since."""
+    """What was journaled as about to be made, or made, and not as removed or given up since.
+
+    `seen` is how many bytes of the checkout's own journal that was read out of; 0 where it is not the only one.
+    """
 
     labels: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     ids: dict[tuple[str, str], str] = field(default_factory=dict)
     images: dict[str, tuple[str, str]] = field(default_factory=dict)
     begun: dict[str, _Begun] = field(default_factory=dict)
     layers: dict[str, str] = field(default_factory=dict)
+    seen: int = 0
 
     def of(self, thing: Thing) -> Owned | None:
         """The thing as ours, or None if it is somebody else's."""

@@ -211,14 +211,14 @@ def engine_in(box: sandbox.Sandbox, *, own: bool = True) -> Engine:
 def read_facts(client: docker.DockerClient, *, sandboxed: bool) -> EngineFacts:
     """What the engine behind `client` says of itself."""
     info: dict[str, Any] = client.info()
-    version = client.version()
+    version, api = str(info["ServerVersion"]), str(client.api.api_version)
     status = {str(key): str(value) for key, value in info.get("DriverStatus") or []}
-    _require_api(str(version["Version"]), str(version["ApiVersion"]))
+    _require_api(version, api)
     client.api.timeout = _TIMEOUT
     return EngineFacts(
         id=info["ID"],
-        version=str(version["Version"]),
-        api=version_numbers(str(version["ApiVersion"])),
+        version=version,
+        api=version_numbers(api),
         store="containerd" if "containerd" in status.get("driver-type", "") else "classic",
         cpus=int(info["NCPU"]),
         memory=int(info["MemTotal"]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lyra_tasks.engine.claims import Claims, Owned, claims_of
@@ -39,6 +39,7 @@ __all__ = [
 LABEL_RUN = "dev.lyra.run"
 LABEL_PROJECT = "dev.lyra.project"
 LABEL_SERVICE = "dev.lyra.service"
+_CLEARED = "cleared"
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,10 @@ class Owner:
         """Journal that objects are left to another checkout that made them as well."""
         self._over("released", engine, objects)
 
+    def cleared(self, engine: Engine, seen: int) -> None:
+        """Journal that of all that the first `seen` bytes of the journal claim in this engine, nothing is there."""
+        self.journal.append(self.run, _CLEARED, engine=engine.facts.id, seen=seen)
+
     def _over(self, event: str, engine: Engine, objects: Iterable[Owned]) -> None:
         common = {"engine": engine.facts.id}
         gone = [{**common, "kind": each.kind, "name": each.name, "id": each.id} for each in objects]
@@ -101,8 +106,20 @@ class Owner:
 
 def claimed_by(paths: Paths, engine: str) -> Claims:
     """What a checkout claims in an engine, under every name that its project ever had in this folder."""
-    journals = [*(each.journal for each in former(paths)), Journal(paths.journal)]
-    return claims_of(history(journals), engine)
+    before, own = [each.journal for each in former(paths)], Journal(paths.journal)
+    seen = own.size
+    if before:  # what was removed of theirs stands in the present one
+        return claims_of(history([*before, own]), engine)
+    return replace(claims_of(own.entries(_cleared(own, engine)), engine), seen=seen)
+
+
+def _cleared(journal: Journal, engine: str) -> int:
+    """From which byte on a journal may claim anything in this engine: what a cleaning had seen that left nothing."""
+    for begin, entry in journal.told_last(_CLEARED):
+        seen = entry.data.get("seen")
+        if entry.data.get("engine") == engine and isinstance(seen, int) and 0 <= seen <= begin:
+            return seen
+    return 0
 
 
 def owned(engine: Engine, entries: Iterable[Entry], *, run: str | None = None) -> list[Owned]:

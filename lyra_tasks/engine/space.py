@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,14 @@ def figures(engine: Engine) -> Figures | None:
         return None
     layers = said.get("LayersSize") or (said.get("ImageUsage") or {}).get("TotalSize") or 0
     return Figures(int(layers), _cache(said))
+
+
+def figures_aside(engine: Engine) -> Callable[[], Figures | None]:
+    """Ask for the figures, for which an engine takes its time to count; what is returned waits for its answer."""
+    aside = ThreadPoolExecutor(1)
+    answer = aside.submit(figures, engine)
+    aside.shutdown(wait=False)
+    return answer.result
 
 
 def _disk_use(engine: Engine, *kinds: str) -> dict[str, Any]:

@@ -79,9 +79,9 @@ class Journal:
                 self._write_head(entries[-1])
         return entries[len(notes) :]
 
-    def entries(self) -> Iterator[Entry]:
-        """Every readable entry, oldest first; what cannot be read is `problems()`'s affair."""
-        for _, entry in self._parsed():
+    def entries(self, begin: int = 0) -> Iterator[Entry]:
+        """Every readable entry from a byte on, oldest first; what cannot be read is `problems()`'s affair."""
+        for _, entry in self._parsed(begin):
             if entry is not None:
                 yield entry
 
@@ -97,6 +97,25 @@ class Journal:
         # the first line is whole only where the file begins
         found = (_parse(line) for line in lines[1 if begin else 0 :])
         return [entry for entry in found if entry is not None]
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def told_last(self, event: str) -> Iterator[tuple[int, Entry]]:
+        """The entries of one event, newest first, each with the byte where it begins; all else is not read."""
+        data = self.path.read_bytes() if self.path.is_file() else b""
+        sign, end = canonical({"event": event})[1:-1].encode(), len(data)
+        while (found := data.rfind(sign, 0, end)) >= 0:
+            begin = data.rfind(b"\n", 0, found) + 1
+            entry = _parse(data[begin : data.find(b"\n", found)])
+            if entry is not None and entry.event == event:
+                yield begin, entry
+            end = begin
 
     def problems(self) -> list[str]:
         """What is wrong with the chain: lines edited, removed, reordered or unreadable. Empty for a sound journal."""
@@ -145,12 +164,13 @@ class Journal:
             return 0, ""
         return (int(number), digest) if number.isdecimal() and digest else (0, "")
 
-    def _parsed(self) -> Iterator[tuple[int, Entry | None]]:
+    def _parsed(self, begin: int = 0) -> Iterator[tuple[int, Entry | None]]:
         try:
-            data = self.path.read_bytes()
+            with self.path.open("rb") as file:
+                file.seek(begin)
+                lines = file.read().split(b"\n")
         except FileNotFoundError:
             return
-        lines = data.split(b"\n")
         for number, line in enumerate(lines[:-1], start=1):
             yield number, _parse(line)
 

@@ -130,27 +130,27 @@ def test_the_levels_take_more_and_more() -> None:
     assert not plan(CleanFacts(owned=MINE), "cache").prune_cache, "a builder that is not ours"
 
 
-def test_a_network_waits_for_processes_to_end_and_a_volume_for_containers_to_go() -> None:
-    uses = frozenset({(NETWORK, "n"), (VOLUME, "v")})
+def test_a_network_waits_for_containers_to_leave_it_and_a_volume_for_them_to_go() -> None:
+    uses = frozenset({(NETWORK, "n"), (NETWORK, "theirs"), (VOLUME, "v")})
     runs, was_made, restarts = (Thing(CONTAINER, each, each, uses=uses, state=each) for each in STATES)
     owned = {each: Owned(CONTAINER, each, each, "r1") for each in (*STATES, "unknown")}
     network, volume = Owned(NETWORK, "n", "7", "r1"), Owned(VOLUME, "v", "v", "r1")
 
     found = steps([network, *owned.values(), volume], [runs, was_made, restarts])
 
-    assert found[Step(owned["running"])] == {Step(owned["running"], ends=True)}
+    assert found[Step(owned["running"])] == {Step(owned["running"], leaves="n")}
     assert found[Step(owned["created"])] == found[Step(owned["restarting"])] == found[Step(owned["unknown"])] == set()
     assert found[Step(network)] == {
-        Step(owned["unknown"]), Step(owned["running"], ends=True), Step(owned["restarting"])
+        Step(owned["unknown"]), Step(owned["running"], leaves="n"), Step(owned["restarting"])
     }, "one that was never started holds on to no network, of one that is not known it is not certain"  # fmt: skip
     assert found[Step(volume)] == {Step(each) for each in owned.values()}
 
 
-def test_containers_are_ended_by_a_step_of_their_own_only_where_networks_wait_for_few_of_them() -> None:
+def test_containers_leave_by_a_step_of_their_own_only_where_networks_wait_for_few_of_them() -> None:
     network = Owned(NETWORK, "n", "7", "r1")
-    for count, apart in ((4, True), (5, False)):
+    for count, leaves in ((4, "n"), (5, "")):
         owned = [Owned(CONTAINER, f"c{each}", f"c{each}", "r1") for each in range(count)]
         running = [
             Thing(CONTAINER, each.name, each.id, uses=frozenset({(NETWORK, "n")}), state="running") for each in owned
         ]
-        assert steps([network, *owned], running)[Step(network)] == {Step(each, ends=apart) for each in owned}
+        assert steps([network, *owned], running)[Step(network)] == {Step(each, leaves=leaves) for each in owned}

@@ -20,6 +20,7 @@ from lyra_tasks.engine.sandbox.layout import places_of
 from lyra_tasks.engine.workspace import open_workspace
 from lyra_tasks.errors import LockedError
 from lyra_tasks.records.cleanup import CleanupProof
+from lyra_tasks.records.journal import Journal
 from lyra_tasks.run import begin_run, end_run
 from tests.conftest import Project, tiny_project
 from tests.faults import no_traceback, refused
@@ -51,6 +52,11 @@ def api(project: Project) -> docker.APIClient:
 
 def cache_of(project: Project) -> int:
     return sum(each["Size"] for each in api(project).df()["BuildCache"] or [] if not each["Shared"])
+
+
+def last_cleared(project: Project) -> str:
+    """The last run that left nothing of ours in the engine."""
+    return next(entry.run for _, entry in Journal(state_of(project) / "journal.jsonl").told_last("cleared"))
 
 
 def proof_of(project: Project, said: str) -> CleanupProof:
@@ -101,6 +107,7 @@ def test_clean_proves_what_was_there_before_and_after(own: Project) -> None:
     assert proof.before.interfaces == proof.after.interfaces, "engine.up started it: only engine.down or --all end it"
     assert cache_of(own) == 0
     assert proof.after.cache_size == 0
+    assert last_cleared(own) == proof.run, "so that the next one reads the journal from there on"
 
 
 def test_residue_is_named_with_what_removes_it(own: Project) -> None:
@@ -115,6 +122,7 @@ def test_residue_is_named_with_what_removes_it(own: Project) -> None:
             left, 7, f"image {reference}: the container stranger uses it, which is not ours", f"docker rmi {reference}"
         )
         assert not proof_of(own, left.out).clean
+        assert last_cleared(own) != proof_of(own, left.out).run
         assert api(own).inspect_container(stranger)
     finally:
         api(own).remove_container(stranger)

@@ -210,3 +210,23 @@ def test_no_events_write_no_line(tmp_path: Path) -> None:
     assert journal.extend("r1", []) == []
     assert len(list(journal.entries())) == 1
     assert journal.problems() == []
+
+
+def test_what_was_told_last_of_one_event_is_found_without_reading_the_rest(tmp_path: Path) -> None:
+    journal = filled(tmp_path / "journal.jsonl", 1)
+    assert list(journal.told_last("cleared")) == []
+    first = journal.size
+    journal.append("r2", "cleared", seen=1)
+    journal.append("r2", "made", name='"event":"cleared"', more={"event": "cleared"})
+    second = journal.size
+    journal.append("r3", "cleared", seen=2)
+    journal.append("r4", "made", name="later")
+    found = list(journal.told_last("cleared"))
+    assert [(begin, entry.run) for begin, entry in found] == [(second, "r3"), (first, "r2")]
+    assert [entry.run for entry in journal.entries(second)] == ["r3", "r4"]
+
+
+def test_a_journal_that_is_not_there_has_nothing_to_tell(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    assert journal.size == 0
+    assert list(journal.told_last("cleared")) == list(journal.entries()) == []

@@ -1,0 +1,72 @@
+"""How far back a journal is read for what is ours: to the last cleaning that left nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.cleanup.plan import CleanFacts, plan
+from lyra_tasks.engine.claims import Owned
+from lyra_tasks.engine.ownership import CONTAINER, VOLUME, Owner, claimed_by
+from lyra_tasks.engine.things import Thing
+from lyra_tasks.records.journal import Journal
+from lyra_tasks.run import Paths
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return Paths(tmp_path, tmp_path / ".lyra", tmp_path / "state" / "web-123456", tmp_path / "cache", "web-123456")
+
+
+@pytest.fixture
+def owner(paths: Paths) -> Owner:
+    """A run that has made a volume, which is not there any more, and no word of that."""
+    found = Owner(Journal(paths.journal), "r1", paths.project_id)
+    found.intend(VOLUME, ["before"])
+    return found
+
+
+def volumes(paths: Paths, engine: str) -> set[str]:
+    return {name for _, name in claimed_by(paths, engine).labels}
+
+
+def test_what_a_cleaning_saw_that_left_nothing_is_not_claimed_any_more(paths: Paths, owner: Owner) -> None:
+    seen = claimed_by(paths, "engine-1").seen
+    owner.intend(VOLUME, ["meanwhile"])
+    owner.journal.append("r2", "cleared", engine="engine-1", seen=seen)
+    owner.intend(VOLUME, ["after"])
+    assert volumes(paths, "engine-1") == {"meanwhile", "after"}
+    assert volumes(paths, "engine-2") == {"before", "meanwhile", "after"}, "nobody looked there"
+    owner.journal.append("r3", "cleared", engine="engine-2", seen=claimed_by(paths, "engine-2").seen)
+    assert volumes(paths, "engine-1") == {"meanwhile", "after"}, "the newest one of this engine counts"
+
+
+@pytest.mark.parametrize("seen", [-1, 10**9, "many", None])
+def test_a_word_of_a_cleaning_that_cannot_be_true_is_passed_over(paths: Paths, owner: Owner, seen: object) -> None:
+    owner.journal.append("r2", "cleared", engine="engine-1", seen=seen)
+    assert volumes(paths, "engine-1") == {"before"}
+
+
+def test_under_a_new_name_all_of_a_checkouts_journals_are_read(paths: Paths, owner: Owner) -> None:
+    renamed = replace(paths, state=paths.state.parent / "shop-123456", project_id="shop-123456")
+    now = Owner(Journal(renamed.journal), "r2", renamed.project_id)
+    now.intend(VOLUME, ["now"])
+    now.journal.append("r2", "cleared", engine="engine-1", seen=now.journal.size)
+    assert volumes(renamed, "engine-1") == {"before", "now"}
+    assert claimed_by(renamed, "engine-1").seen == 0, "so that no cleaning says how far it saw"
+
+
+def test_only_after_what_ended_in_order_and_took_everything_nothing_can_be_left() -> None:
+    mine = (Owned(CONTAINER, "c", "1", "r1"), Owned(VOLUME, "v", "v", "r1"))
+    facts = CleanFacts(owned=mine)
+    stranger = Thing(CONTAINER, "theirs", "9", uses=frozenset({(VOLUME, "v")}))
+    assert plan(facts, "objects").clears
+    for other in (
+        replace(facts, live={"r2": 42}),
+        replace(facts, crashed=frozenset({"r1"})),
+        replace(facts, unfinished=True),
+        replace(facts, things=(stranger,)),
+    ):
+        assert not plan(other, "objects").clears
