@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ from lyra_tasks.rules.containers import service_looks
 from lyra_tasks.rules.deviations import require_reasons
 from lyra_tasks.run import locked
 
-_SETTLING = 0.5
+_SETTLING = 0.5  # seconds; what ends at once has ended by then
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,23 @@ def run(creation: Creation, *, yes: bool) -> Created:
                 remove_run(engine, owner)
                 store.forget()
             raise
-    time.sleep(_SETTLING if steps.started else 0)
+    _settle(lab.services.values())
     faults = [fault for service in lab.services.values() if (fault := _fault(service))]
     seconds = round(time.monotonic() - began, 3)
     return Created(work, record, plan, steps, tuple(carried), tuple(faults), seconds)
+
+
+def _settle(services: Iterable[RunningService]) -> None:
+    """Wait a moment where a service was started that nothing has said to be well."""
+    if not all(_is_well(each) for each in services):
+        time.sleep(_SETTLING)
+
+
+def _is_well(service: RunningService) -> bool:
+    """Whether its start was waited for, and a check told its end; a developer's own need not even work yet."""
+    planned = service.planned
+    told = planned.service.oneshot or planned.service.healthcheck or objects.state(service.engine, service.id).health
+    return planned.attended and bool(told)
 
 
 def lab_of(work: Workspace) -> DevLab:

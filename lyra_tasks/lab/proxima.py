@@ -29,7 +29,7 @@ class Difference:
 def differences(work: Workspace, created: Created) -> list[Difference]:
     """What differs, for people to read; `work` has the configuration as it is tested and promoted."""
     names = tuple(created.plan.lab.services)
-    found = list(of_engine(work.config, work.engine.facts))
+    found = list(of_engine(work.config, created.work.engine.facts))
     found += of_capacity(work.config, created.plan.lab.cpus, created.plan.lab.memory)
     for name in names:
         service, planned = work.config.services[name], created.plan.lab.services[name].service
@@ -93,15 +93,15 @@ def _of_images(work: Workspace, created: Created) -> Iterator[Difference]:
         image = work.config.images.get(service.image or "")
         if image is None or not image.dev_target or service.image is None:
             continue
-        here, there = (_bases(each, service.image, work.engine.facts.platform) for each in (created.work, work))
+        here, there = (_bases(each, service.image, created.work.engine.facts.platform) for each in (created.work, work))
         if here != there:
             why = "other libraries and another C library, perhaps"
             yield Difference(f"{name}, base", ", ".join(sorted(here)), ", ".join(sorted(there)), why)
-        platform = own_platform(platforms_of(work.config, service.image), work.engine.facts.platform)
+        platform = own_platform(platforms_of(work.config, service.image), created.work.engine.facts.platform)
         record = work.images.read(service.image, platform)
-        tested = objects.inspect_image(work.engine, record.engine_id) if record is not None else None
+        tested = objects.inspect_image(created.work.engine, record.engine_id) if record is not None else None
         if tested is not None and not service.user:
-            seen = objects.inspect_image(work.engine, str(created.plan.lab.services[name].payload["Image"]))
+            seen = objects.inspect_image(created.work.engine, str(created.plan.lab.services[name].payload["Image"]))
             yield from of_users(name, seen["Config"] if seen else {}, tested["Config"])
 
 

@@ -42,7 +42,7 @@ def created(result: Created, work: Workspace) -> None:
         console.document(_document(result, found))
     else:
         _say_steps(result)
-        _say_services(result, work)
+        _say_services(result)
         _say_differences(found)
         _say_doors(result)
     if result.faults:
@@ -82,12 +82,12 @@ def _say_steps(result: Created) -> None:
         carried(each)
 
 
-def _say_services(result: Created, work: Workspace) -> None:
+def _say_services(result: Created) -> None:
     rows = []
     for name, service in result.lab.services.items():
         planned = result.plan.lab.services[name]
         kinds = {key: "http" if isinstance(port, int) else "udp" for key, port in planned.service.ports.items()}
-        places = [f"{kinds[key]}://{joined(work.engine.reach_at, port)}" for key, port in service.ports.items()]
+        places = [f"{kinds[key]}://{joined(result.work.engine.reach_at, port)}" for key, port in service.ports.items()]
         limits = f"{planned.cpus:g} CPUs, {console.size(planned.memory)}, {planned.service.limits.pids} processes"
         rows.append((name, " ".join(places) or "-", limits, service.source.path if service.source else "-"))
     console.table(("service", "answers at", "limits", "source in"), rows)
