@@ -43,7 +43,12 @@ def without(text: str, masked: Iterable[str]) -> str:
 
 
 def fingerprint(secrets: Mapping[str, str], salt: str) -> str:
-    """A digest that tells whether the secrets are the same; made costly, since it is kept and they may be short."""
+    """A digest that tells whether the secrets are the same; made costly, since it is kept and they may be short.
+
+    Empty where there are none, which nobody has to guess.
+    """
+    if not secrets:
+        return ""
     text = "\0".join(f"{name}\0{value}" for name, value in sorted(secrets.items()))
     data = text.encode(errors="surrogateescape")
     return hashlib.scrypt(data, salt=salt.encode(), n=_COST["n"], r=_COST["r"], p=_COST["p"], dklen=16).hex()
