@@ -86,13 +86,21 @@ def paths_of(root: Path, name: str) -> Paths:
     )
 
 
+_BEGAN = "%Y%m%dt%H%M%S"
+
+
 def new_run_id() -> str:
     """A run id that sorts by time and is a valid part of any Docker name: `20261123t211504-3f99a1c`.
 
     Three digits are a fraction of the second, so that of two within one the later comes last; four tell runs apart.
     """
     now = time.time()
-    return f"{time.strftime('%Y%m%dt%H%M%S', time.gmtime(now))}-{int(now % 1 * 4096):03x}{secrets.token_hex(2)}"
+    return f"{time.strftime(_BEGAN, time.gmtime(now))}-{int(now % 1 * 4096):03x}{secrets.token_hex(2)}"
+
+
+def began_within(run_id: str, seconds: float) -> bool:
+    """Whether a run is no older than that, as its id says."""
+    return run_id >= time.strftime(_BEGAN, time.gmtime(time.time() - seconds))
 
 
 def live_folder(state: Path) -> Path:

@@ -15,7 +15,17 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.run import LiveRuns, base_folder, begin_run, end_run, if_ended, live_runs, new_run_id, paths_of
+from lyra_tasks.run import (
+    LiveRuns,
+    base_folder,
+    began_within,
+    begin_run,
+    end_run,
+    if_ended,
+    live_runs,
+    new_run_id,
+    paths_of,
+)
 
 HOLDER = """
 import sys, time
@@ -140,3 +150,11 @@ def test_a_run_that_is_marked_again_by_the_same_process_does_not_wait_for_itself
     live.end()
     assert "r1" not in live
     assert live_runs(tmp_path) == {}
+
+
+def test_a_run_says_by_its_id_how_old_it_is() -> None:
+    assert began_within(new_run_id(), 1.0)
+    assert not began_within("20260101t000000-0000000", 3600)
+    an_hour_ago = time.strftime("%Y%m%dt%H%M%S", time.gmtime(time.time() - 3600)) + "-0000000"
+    assert began_within(an_hour_ago, 3660)
+    assert not began_within(an_hour_ago, 3540)

@@ -19,6 +19,9 @@ from lyra_tasks.engine.things import IMAGE, Thing, everything
 from lyra_tasks.engine.workspace import Workspace, started_by_itself
 from lyra_tasks.records.checkouts import former, history, others
 from lyra_tasks.records.journal import Journal
+from lyra_tasks.run import began_within
+
+_LATELY = 3600  # seconds; an engine that goes on for longer with what nobody waits for is not known
 
 
 def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
@@ -39,6 +42,7 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
         live=work.live_elsewhere(),
         crashed=frozenset(chain.from_iterable(crashed_runs(state) for state in states)),
         unfinished=bool(mine.begun),
+        lately=any(began_within(each.run, _LATELY) for each in mine.begun.values()),
         shared=_shared(work, engine, things, mine) if engine is not None else {},
         temporary=tuple(temporary_files(work.paths, work.bundles)),
         figures=figures,

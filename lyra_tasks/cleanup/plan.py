@@ -26,11 +26,11 @@ class CleanFacts:
     """What there is, found out.
 
     `owned` is what of the `things` the `claims` make ours. `live` are the runs of other terminals and their processes,
-    `crashed` those that were killed, and `unfinished` is whether a build was. `shared` are image references that
-    another checkout made as well, and which one. `states` are the state folders of this checkout, one
-    for each name that the project had; `sandboxes` those whose engine runs, `by_itself` those whose engine a word
-    started, `with_data` those that have an engine's data. `figures` are waited for
-    by whoever needs them.
+    `crashed` those that were killed, `unfinished` is whether a build did not end, and `lately` whether that was just
+    now. `shared` are image references that another checkout made as well, and which one. `states` are the state folders
+    of this checkout, one for each name that the project had; `sandboxes` those whose engine runs, `by_itself` those
+    whose engine a word started, `with_data` those that have an engine's data. `figures` are waited for by whoever needs
+    them.
     """
 
     things: tuple[Thing, ...] = ()
@@ -39,6 +39,7 @@ class CleanFacts:
     live: Mapping[str, int] = field(default_factory=dict)
     crashed: frozenset[str] = frozenset()
     unfinished: bool = False
+    lately: bool = False
     shared: Mapping[Owned, str] = field(default_factory=dict)
     temporary: tuple[Path, ...] = ()
     figures: Callable[[], Figures | None] = none_said
@@ -75,7 +76,7 @@ class CleanPlan:
     @property
     def clears(self) -> bool:
         """Whether, with all of it gone, nothing that was claimed so far is in the engine, or may still come there."""
-        return not (self.live or self.held or self.facts.live or self.facts.crashed or self.facts.unfinished)
+        return not (self.live or self.held or self.facts.live or self.facts.crashed or self.facts.lately)
 
     @property
     def crashed(self) -> tuple[Owned, ...]:

@@ -63,10 +63,11 @@ def test_only_after_what_ended_in_order_and_took_everything_nothing_can_be_left(
     facts = CleanFacts(owned=mine)
     stranger = Thing(CONTAINER, "theirs", "9", uses=frozenset({(VOLUME, "v")}))
     assert plan(facts, "objects").clears
+    assert plan(replace(facts, unfinished=True), "objects").clears, "a build that failed yesterday"
     for other in (
         replace(facts, live={"r2": 42}),
         replace(facts, crashed=frozenset({"r1"})),
-        replace(facts, unfinished=True),
+        replace(facts, unfinished=True, lately=True),
         replace(facts, things=(stranger,)),
     ):
         assert not plan(other, "objects").clears
