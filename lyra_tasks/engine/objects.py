@@ -181,19 +181,6 @@ def load(engine: Engine, archive: Path) -> None:
                 raise PreconditionError(f"the engine did not load {archive.name}: {error}")
 
 
-def has_processes(engine: Engine, container: str) -> bool:
-    """Whether the kernel still runs anything of a container, which it knows a moment before the engine does."""
-    from docker.errors import APIError
-
-    with engine_faults("looking at the processes of a container"):
-        try:
-            return bool(engine.api.top(container)["Processes"])
-        except APIError as error:
-            if error.status_code in {404, 409}:
-                return False
-            raise
-
-
 def wait_for_end(engine: Engine, container: str, seconds: float) -> None:
     """Wait until the engine knows that a container has ended, or for so long."""
     until = time.monotonic() + seconds

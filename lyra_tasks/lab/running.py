@@ -254,7 +254,8 @@ class Lab:
         return self.died()
 
     def _see_end(self, service: RunningService) -> None:
-        if not objects.has_processes(self.engine, service.id):
+        sample = service.stats.now()  # the kernel knows a moment before the engine does
+        if sample is None or not sample.pids:
             objects.wait_for_end(self.engine, service.id, _KNOWN_AFTER)
 
     def _take_up(self, service: RunningService, now: objects.ContainerState) -> None:
