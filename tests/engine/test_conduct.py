@@ -47,13 +47,13 @@ def test_a_command_on_this_machine_is_told_where_the_services_are_and_its_output
 
 def test_a_command_that_fails_or_hangs_fails_its_check_and_leaves_no_process(built: Project) -> None:
     add(built, 'name = "fails"\nrun = "echo it broke; exit 3"')
-    add(built, 'name = "hangs"\ntimeout = "1s"\nrun = "sleep 41 & sleep 42"')
+    add(built, 'name = "hangs"\ntimeout = "1s"\nrun = "sleep 41.41 & sleep 42.42"')
     result = built.lyra("test", "--only", "fails", "--only", "hangs")
     assert result.code == 5
     assert "exit code 3; its last lines: it broke" in result.out
     assert "did not end within 1 s" in result.out
     # what is killed ends when the kernel comes to it
-    assert becomes(lambda: not processes_with("sleep\x0042") and not processes_with("sleep\x0041"), 2)
+    assert becomes(lambda: not processes_with("sleep\x0042.42") and not processes_with("sleep\x0041.41"))
 
 
 def test_a_check_is_made_again_as_often_as_it_may_be(built: Project) -> None:
