@@ -16,6 +16,8 @@ from pathlib import Path
 
 from lyra_tasks.errors import LockedError, PreconditionError
 
+_BEGAN = "%Y%m%dt%H%M%S"  # the first half of a run id
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -84,9 +86,6 @@ def paths_of(root: Path, name: str) -> Paths:
         cache=base_folder("XDG_CACHE_HOME", ".cache") / "lyra",
         project_id=project_id,
     )
-
-
-_BEGAN = "%Y%m%dt%H%M%S"
 
 
 def new_run_id() -> str:

@@ -88,20 +88,21 @@ def of_users(name: str, here: Mapping[str, Any], there: Mapping[str, Any]) -> It
 
 def _of_images(work: Workspace, created: Created) -> Iterator[Difference]:
     """Bases by the Dockerfile; users by the image that was built last to be tested, if there is one."""
+    engine = created.work.engine  # `work` may never have been connected
     for name in created.plan.lab.services:
         service = work.config.services[name]
         image = work.config.images.get(service.image or "")
         if image is None or not image.dev_target or service.image is None:
             continue
-        here, there = (_bases(each, service.image, created.work.engine.facts.platform) for each in (created.work, work))
+        here, there = (_bases(each, service.image, engine.facts.platform) for each in (created.work, work))
         if here != there:
             why = "other libraries and another C library, perhaps"
             yield Difference(f"{name}, base", ", ".join(sorted(here)), ", ".join(sorted(there)), why)
-        platform = own_platform(platforms_of(work.config, service.image), created.work.engine.facts.platform)
+        platform = own_platform(platforms_of(work.config, service.image), engine.facts.platform)
         record = work.images.read(service.image, platform)
-        tested = objects.inspect_image(created.work.engine, record.engine_id) if record is not None else None
+        tested = objects.inspect_image(engine, record.engine_id) if record is not None else None
         if tested is not None and not service.user:
-            seen = objects.inspect_image(created.work.engine, str(created.plan.lab.services[name].payload["Image"]))
+            seen = objects.inspect_image(engine, str(created.plan.lab.services[name].payload["Image"]))
             yield from of_users(name, seen["Config"] if seen else {}, tested["Config"])
 
 

@@ -53,7 +53,7 @@ def test_a_command_that_fails_or_hangs_fails_its_check_and_leaves_no_process(bui
     assert "exit code 3; its last lines: it broke" in result.out
     assert "did not end within 1 s" in result.out
     # what is killed ends when the kernel comes to it
-    assert becomes(lambda: not processes_with("sleep\x0042.42") and not processes_with("sleep\x0041.41"))
+    assert becomes(lambda: not processes_with("sleep\x0042.42") and not processes_with("sleep\x0041.41"), 2)
 
 
 def test_a_check_is_made_again_as_often_as_it_may_be(built: Project) -> None:
