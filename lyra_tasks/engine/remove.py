@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
 
 # An engine removes networks one after the other, each waiting long for the kernel: two keep that line moving. Few
-# running containers are taken off theirs first, in half the time that ending them takes, so that it begins soon, and no
-# more of all else is done at once than there are processors, which would only keep the networks waiting. Where
-# containers are most of the work, one call for each and many at once are faster by a third.
+# running containers are taken off theirs first, in half the time that ending them takes, so that it begins soon, and
+# all else goes one by one as long as it keeps up with the networks, and never more at once than there are processors:
+# it would only keep the networks waiting. Where containers are most of the work, one call for each and many at once are
+# faster by a third.
 _NETWORKS = 2
 _FEW = 4  # running containers for each network
+_PACE = 12  # of all else, one after the other, while one network goes
 _WIDER = 4
 _MOST = 48
+_LINE, _LEAVING, _REST = range(3)  # the lanes, in the order in which their steps begin
 _PATIENCE = 1.0  # seconds without an answer, after which twice as much is asked for: something there is stuck
 
 _RUNNING = frozenset({"running", "paused"})
@@ -71,13 +74,16 @@ def removal(engine: Engine, objects: Iterable[Owned], things: Iterable[Thing] = 
     processors = max(engine.facts.cpus, 2)
     feeding = any(step.leaves for step in waiting)
     lanes = [_NETWORKS, processors, processors if feeding else _WIDER * processors]
+    pace = _PACE if feeding else 0
     finished: Finished = SimpleQueue()
 
     def submit_ready() -> None:
+        left = Counter(_lane(step) for step in waiting) + running
+        keeps_up = left[_REST] < pace * left[_LINE]
         ready = [step for step, before in waiting.items() if not before]
         for step in sorted(ready, key=_lane):
             lane = _lane(step)
-            if running[lane] < lanes[lane]:
+            if running[lane] < (1 if lane == _REST and keeps_up else lanes[lane]):
                 running[lane] += 1
                 del waiting[step]
                 future = pool.submit(_make, engine, step)
@@ -89,7 +95,7 @@ def removal(engine: Engine, objects: Iterable[Owned], things: Iterable[Thing] = 
             try:
                 step, future = finished.get(timeout=_PATIENCE)
             except Empty:
-                lanes = [min(2 * limit, _MOST) for limit in lanes]
+                lanes, pace = [min(2 * limit, _MOST) for limit in lanes], 0
             else:
                 running[_lane(step)] -= 1
                 _note(done, step, future)
@@ -146,8 +152,8 @@ def _networks(known: Mapping[str, Thing], item: Owned) -> list[str]:
 
 
 def _lane(step: Step) -> int:
-    """The lane of a step; they begin in this order, since networks take longest, and then what they wait for."""
-    return 0 if step.item.kind == NETWORK else 1 if step.leaves else 2
+    """The lane of a step; networks take longest, and then comes what they wait for."""
+    return _LINE if step.item.kind == NETWORK else _LEAVING if step.leaves else _REST
 
 
 def _put(finished: Finished, step: Step, future: Future[str | None]) -> None:

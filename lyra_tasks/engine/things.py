@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,13 +39,16 @@ class Thing:
 def everything(engine: Engine) -> tuple[Thing, ...]:
     """All that the engine holds, whoever made it; the networks that every engine has are left out."""
     api = engine.api
-    volumes = api.volumes()["Volumes"] or []
-    networks = [each for each in api.networks() if each["Name"] not in {"bridge", "host", "none"}]
+    with ThreadPoolExecutor(1) as aside:
+        images = aside.submit(_images, engine)  # an engine takes longer for them than for all the rest
+        volumes = api.volumes()["Volumes"] or []
+        networks = [each for each in api.networks() if each["Name"] not in {"bridge", "host", "none"}]
+        containers = api.containers(all=True)
     return (
-        *(_container(each) for each in api.containers(all=True)),
+        *(_container(each) for each in containers),
         *(Thing(NETWORK, each["Name"], each["Id"], _label(each, LABEL_NONCE)) for each in networks),
         *(Thing(VOLUME, each["Name"], each["Name"], _label(each, LABEL_NONCE)) for each in volumes),
-        *_images(engine),
+        *images.result(),
     )
 
 
@@ -71,12 +74,13 @@ def _container(item: dict[str, Any]) -> Thing:
     return Thing(CONTAINER, name, item["Id"], nonce, uses=frozenset(uses), state=state)
 
 
-def _images(engine: Engine) -> Iterator[Thing]:
+def _images(engine: Engine) -> list[Thing]:
+    found = []
     for image in engine.api.images(all=False):
         title = _label(image, LABEL_TITLE)
         references = [tag for tag in image.get("RepoTags") or [] if tag != "<none>:<none>"]
-        for name in references or [image["Id"]]:
-            yield Thing(IMAGE, name, image["Id"], title=title)
+        found += [Thing(IMAGE, name, image["Id"], title=title) for name in references or [image["Id"]]]
+    return found
 
 
 def _label(item: dict[str, Any], key: str) -> str:

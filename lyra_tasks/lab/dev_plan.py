@@ -16,9 +16,8 @@ from lyra_tasks.lab.plan import plan as plan_lab
 from lyra_tasks.records.store import canonical
 
 LABEL_PLAN = "dev.lyra.plan"
-# The source volumes are given to their users through the holder, which the engine refuses below a read-only root;
-# and each removal is a process in it, which the usual twentieth of a core would make wait half a second.
-_HOLDER = {"ReadonlyRootfs": False, "NanoCpus": 200_000_000}
+# The source volumes are given to their users through the holder, which the engine refuses below a read-only root.
+_HOLDER = {"ReadonlyRootfs": False}
 
 
 @dataclass(frozen=True)

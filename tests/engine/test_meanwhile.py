@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -12,8 +14,9 @@ import pytest
 from lyra_tasks.engine import objects
 from lyra_tasks.engine.connect import Engine
 from lyra_tasks.engine.holder import HOLD, holder_image
-from lyra_tasks.engine.ownership import LABEL_NONCE, Owned, Owner
-from lyra_tasks.engine.remove import remove
+from lyra_tasks.engine.ownership import CONTAINER, LABEL_NONCE, NETWORK, Owned, Owner
+from lyra_tasks.engine.remove import removal, remove
+from lyra_tasks.engine.things import everything
 from lyra_tasks.errors import OvercommitError, ResidueError
 from lyra_tasks.lab import takedown
 from lyra_tasks.lab.admission import Capacity, Share, admitted, held_by_labs
@@ -98,3 +101,31 @@ def test_what_goes_at_the_last_try_is_no_residue_and_what_stays_is(
         assert network in caught.value.details[0]
         stranger.remove(force=True)
     assert tries == [2, 1, 1]
+
+
+def test_a_container_that_the_engine_is_stuck_with_holds_up_no_other(
+    lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A running container leaves its network first, and all others go one by one, the stuck one before them."""
+    first, others = f"lyra-{lab.run}-first", [f"lyra-{lab.run}-{number}" for number in range(3)]
+    objects.make_networks(engine, lab, {first: {"Internal": True}})
+    plain = {"Image": holder_image(engine, lab), "Cmd": [HOLD]}
+    payloads = {each: {**plain, "HostConfig": {"NetworkMode": f"lyra-{lab.run}-inner"}} for each in others}
+    made = objects.make_containers(engine, lab, {first: {**plain, "HostConfig": {"NetworkMode": first}}, **payloads})
+    ours = [each for each in everything(engine) if each.nonce and lab.run in each.name]
+    # no container that restarts leaves before it is removed, so that its network waits for it
+    seen = [replace(each, state="restarting") if each.id == made[first][0] else each for each in ours]
+    others_gone, left, really = Event(), {made[each][0] for each in others}, engine.api.remove_container
+
+    def stuck(container: str, **how: Any) -> Any:
+        if container == made[first][0]:
+            assert others_gone.wait(20)
+        really(container, **how)
+        left.discard(container)
+        if not left:
+            others_gone.set()
+
+    monkeypatch.setattr(engine.api, "remove_container", stuck)
+    done = removal(engine, [Owned(each.kind, each.name, each.id, lab.run) for each in ours], seen)
+    assert sorted(each.kind for each in done.gone) == [*5 * [CONTAINER], *2 * [NETWORK]]
+    assert not done.left
