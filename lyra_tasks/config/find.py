@@ -31,7 +31,7 @@ def find(start: Path | None = None) -> Path:
             return candidate / FILE_NAME
     raise ConfigurationError(
         f"no {FILE_NAME} in {folder} or a folder above it",
-        hint=f"`init` writes a {FILE_NAME} from what is here; docs/configuration.md explains every key",
+        hint=f"`init` writes a {FILE_NAME} from what is here; `config.schema` describes every key",
     )
 
 

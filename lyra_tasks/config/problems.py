@@ -51,7 +51,7 @@ def summed_up(file: str, details: tuple[str, ...]) -> ConfigurationError:
     """The error whose details are these problems."""
     count = "1 problem" if len(details) == 1 else f"{len(details)} problems"
     return ConfigurationError(
-        f"{count} in {file}", hint="correct the file; docs/configuration.md explains every key", details=details
+        f"{count} in {file}", hint="correct the file; `config.schema` describes every key", details=details
     )
 
 

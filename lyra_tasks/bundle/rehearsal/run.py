@@ -133,7 +133,7 @@ class _Stage:
             kind = BundleError if done.returncode in {6, 60} else PreconditionError
             raise kind(
                 f"{layout.RECEIVE} ended with {done.returncode}",
-                hint="this is what an operator would see; `docs/bundle.md` says what the codes mean",
+                hint="this is what an operator would see; `--help` of it says what the codes mean",
                 details=_tail(done),
             )
 
