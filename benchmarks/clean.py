@@ -39,7 +39,7 @@ def rows() -> Iterator[Row]:
 def _row(measured: Project, running: int, made: Callable[[int], None]) -> Row:
     removal = " && ".join(
         (
-            f"docker rm -f -v {' '.join(_names())}",
+            f"docker rm -f -v {' '.join(_numbered('container', CONTAINERS))}",
             f"docker volume rm {' '.join(_numbered('volume', VOLUMES))}",
             f"docker network rm {' '.join(_numbered('network', NETWORKS))}",
         )
@@ -74,7 +74,7 @@ def _connected(measured: Project, box: sandbox.Sandbox) -> Iterator[tuple[Engine
             make_volumes(client, work.owner, {name: {} for name in volumes})
             payloads = {
                 name: _payload(image, networks[number % NETWORKS], volumes[number % VOLUMES])
-                for number, name in enumerate(_names())
+                for number, name in enumerate(_numbered("container", CONTAINERS))
             }
             ids = make_containers(client, work.owner, payloads)
             with ThreadPoolExecutor(8) as pool:
@@ -90,10 +90,6 @@ def _payload(image: str, network: str, volume: str) -> dict[str, Any]:
     """A container that does nothing, and as the first process in its namespace does not hear SIGTERM either."""
     mounts = [{"Type": "volume", "Source": volume, "Target": "/data"}]
     return {"Image": image, "Cmd": [HOLD], "HostConfig": {"NetworkMode": network, "Mounts": mounts}}
-
-
-def _names() -> list[str]:
-    return [f"bench-{number}" for number in range(CONTAINERS)]
 
 
 def _numbered(what: str, count: int) -> list[str]:
