@@ -49,8 +49,10 @@ DEVIATIONS = "".join(
     "expires = 2999-12-31\n"
     for rule in ("image.secrets", "image.tokens")
 )
+# one of them is named by a canary, which `cat /held/*` would have as an argument
+EVERY_FILE = "for each in /run/secrets/* /held/*; do cat < $each; done"
 CHECKS = {
-    "exec": 'service = "web"\nexec = "echo $VARIABLE $GIVEN_VARIABLE; cat /run/secrets/* /held/*; exit 1"',
+    "exec": f'service = "web"\nexec = "echo $VARIABLE $GIVEN_VARIABLE; {EVERY_FILE}; exit 1"',
     "exec output": 'service = "web"\nexec = "cat /held/layer"\noutput = "something else"',
     "page": 'service = "web"\nhttp = "GET /page"\nbody = "something else"',
     "header": 'service = "web"\nhttp = "GET /nothing"\nheaders = { Authorization = "Bearer ${GIVEN_VARIABLE}" }',
