@@ -30,7 +30,7 @@ class CleanFacts:
     now. `shared` are image references that another checkout made as well, and which one. `states` are the state folders
     of this checkout, one for each name that the project had; `sandboxes` those whose engine runs, `by_itself` those
     whose engine a word started, `with_data` those that have an engine's data. `figures` are waited for by whoever needs
-    them.
+    them, and before anything is removed.
     """
 
     things: tuple[Thing, ...] = ()

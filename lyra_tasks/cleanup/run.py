@@ -38,9 +38,10 @@ def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> CleanupProof
     What is left is in the proof; an engine that stops answering is an EngineUnavailableError, a run that began since
     this was planned a LockedError, and the next `clean` goes on where this one ended.
     """
-    require_as_planned(plan.facts, work.live_elsewhere())  # somebody may have thought about the answer for long
     states = plan.facts.states
-    seen = traces(states, work.paths.work)
+    # figures that are still being counted would be of what is left, and an engine may stumble over what is not
+    before = inventory(plan.facts.things, plan.facts.figures(), traces(states, work.paths.work), plan.facts.temporary)
+    require_as_planned(plan.facts, work.live_elsewhere())  # somebody may have thought about the answer for long
     begun = Beginning(work.run, plan.level, engine, plan.facts.things)
     removed: list[Owned] = []
     things, space, residue = plan.facts.things, None, []
@@ -57,7 +58,6 @@ def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> CleanupProof
     waiting = tuple(temporary.temporary_files(work.paths, work.bundles))
     if engine is not None and plan.clears and not residue and plan.facts.claims.seen:
         work.owner.cleared(engine, plan.facts.claims.seen)
-    before = inventory(plan.facts.things, plan.facts.figures(), seen, plan.facts.temporary)
     after = inventory(things, space, left, waiting)
     if not plan.facts.live:
         residue += [Residue(kind="file", name=str(path), why="still there", remove=f"rm -r {path}") for path in waiting]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.faults import engine_faults
-from lyra_tasks.errors import NoSpaceError
+from lyra_tasks.errors import NoSpaceError, PreconditionError
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.connect import Engine
@@ -32,11 +32,19 @@ def figures(engine: Engine) -> Figures | None:
 
     None where the disk is so full that it cannot even count: that must not keep anybody from cleaning.
     """
-    try:
-        with engine_faults("asking for its disk use"):
-            said = _disk_use(engine, "image", "build-cache")
-    except NoSpaceError:
-        return None
+    said: dict[str, Any] = {}
+    for left in reversed(range(_TRIES)):
+        try:
+            with engine_faults("asking for its disk use"):
+                said = _disk_use(engine, "image", "build-cache")
+            break
+        except NoSpaceError:
+            return None
+        except PreconditionError as error:
+            # Engine 28 stumbles over a snapshot that somebody else removes while it counts
+            if not left or "not found" not in error.message:
+                raise
+            time.sleep(_BETWEEN)
     layers = said.get("LayersSize") or (said.get("ImageUsage") or {}).get("TotalSize") or 0
     return Figures(int(layers), _cache(said))
 
