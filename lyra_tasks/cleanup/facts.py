@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
-from lyra_tasks.cleanup.plan import CleanFacts, none_said
+from lyra_tasks.cleanup.plan import CleanFacts
 from lyra_tasks.cleanup.temporary import temporary_files
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.claims import Claims, Owned, claims_of
@@ -31,7 +31,7 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
     before = {state for state in states if sandbox.find(state) is not None}
     engine = connect_existing(work.config, work.paths)
     running = [state for state in states if sandbox.find(state) is not None]
-    figures = figures_aside(engine) if engine is not None else none_said
+    figures = figures_aside(engine) if engine is not None else None
     things = everything(engine) if engine is not None else ()
     mine = claimed_by(work.paths, engine.facts.id) if engine is not None else Claims()
     owned = tuple(each for thing in things if (each := mine.of(thing)) is not None)
@@ -45,7 +45,8 @@ def gather(work: Workspace) -> tuple[CleanFacts, Engine | None]:
         lately=any(began_within(each.run, _LATELY) for each in mine.begun.values()),
         shared=_shared(work, engine, things, mine) if engine is not None else {},
         temporary=tuple(temporary_files(work.paths, work.bundles)),
-        figures=figures,
+        # counted by now: beside a removal they would be of what is left, and an engine may stumble over what is not
+        figures=figures() if figures is not None else None,
         owns_builder=engine is not None and owns_builder(engine),
         sandboxes=tuple(running),
         # one that ran before this word needed it was started by whoever wrote so into the journal

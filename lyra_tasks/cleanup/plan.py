@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,11 +16,6 @@ from lyra_tasks.errors import LockedError
 Level = Literal["objects", "cache", "all"]
 
 
-def none_said() -> Figures | None:
-    """The figures where there is no engine to ask."""
-    return None
-
-
 @dataclass(frozen=True)
 class CleanFacts:
     """What there is, found out.
@@ -29,8 +24,7 @@ class CleanFacts:
     `crashed` those that were killed, `unfinished` is whether a build did not end, and `lately` whether that was just
     now. `shared` are image references that another checkout made as well, and which one. `states` are the state folders
     of this checkout, one for each name that the project had; `sandboxes` those whose engine runs, `by_itself` those
-    whose engine a word started, `with_data` those that have an engine's data. `figures` are waited for by whoever needs
-    them, and before anything is removed.
+    whose engine a word started, `with_data` those that have an engine's data.
     """
 
     things: tuple[Thing, ...] = ()
@@ -42,7 +36,7 @@ class CleanFacts:
     lately: bool = False
     shared: Mapping[Owned, str] = field(default_factory=dict)
     temporary: tuple[Path, ...] = ()
-    figures: Callable[[], Figures | None] = none_said
+    figures: Figures | None = None
     owns_builder: bool = False
     sandboxes: tuple[Path, ...] = ()
     by_itself: tuple[Path, ...] = ()

@@ -38,10 +38,9 @@ def run(plan: CleanPlan, work: Workspace, engine: Engine | None) -> CleanupProof
     What is left is in the proof; an engine that stops answering is an EngineUnavailableError, a run that began since
     this was planned a LockedError, and the next `clean` goes on where this one ended.
     """
-    states = plan.facts.states
-    # figures that are still being counted would be of what is left, and an engine may stumble over what is not
-    before = inventory(plan.facts.things, plan.facts.figures(), traces(states, work.paths.work), plan.facts.temporary)
     require_as_planned(plan.facts, work.live_elsewhere())  # somebody may have thought about the answer for long
+    states = plan.facts.states
+    before = inventory(plan.facts.things, plan.facts.figures, traces(states, work.paths.work), plan.facts.temporary)
     begun = Beginning(work.run, plan.level, engine, plan.facts.things)
     removed: list[Owned] = []
     things, space, residue = plan.facts.things, None, []

@@ -34,7 +34,7 @@ def announced(plan: CleanPlan) -> None:
 
 def planned(plan: CleanPlan) -> None:
     """What would be removed."""
-    figures = plan.facts.figures()
+    figures = plan.facts.figures
     if console.is_json():
         return console.document(
             {
@@ -96,5 +96,5 @@ def _whatever_else(plan: CleanPlan) -> None:
         console.note(f"of these, runs that were killed had left: {', '.join(each.name for each in plan.crashed)}")
     for each, why in plan.stays.items():
         console.note(f"{each.kind} {each.name} stays: {why}")
-    if plan.level != "objects" and not plan.prune_cache and plan.facts.figures() and not plan.facts.live:
+    if plan.level != "objects" and not plan.prune_cache and plan.facts.figures and not plan.facts.live:
         console.note("the builder cache stays: this engine's builder is not Lyra's. `docker builder prune` empties it")
