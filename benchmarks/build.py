@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.measure import Row, in_turn, row, shell
 from benchmarks.project import engine, project
-from lyra_tasks.engine.buildx import ENVIRONMENT
+from lyra_tasks.engine.buildx.bake import BUILDX_ENVIRONMENT
 
 TIMES = 5
 
@@ -26,7 +26,7 @@ def rows() -> Iterator[Row]:
             (folder / "bake.json").write_text(measured.says("build", "--dry-run"))
             bake = f"docker buildx bake --progress plain --file {folder}/bake.json --metadata-file {folder}/said.json"
             same = {
-                key: value for key, value in ENVIRONMENT.items() if key != "BUILDX_GIT_INFO"
+                key: value for key, value in BUILDX_ENVIRONMENT.items() if key != "BUILDX_GIT_INFO"
             }  # it asks git, as ours does
             environment = {**measured.environment, **same}
             measured.word("build")

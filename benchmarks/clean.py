@@ -12,11 +12,11 @@ from typing import Any
 
 from benchmarks.measure import Row, Spent, in_turn, row, shell
 from benchmarks.project import Project, engine, project
-from lyra_tasks.config.load import load
+from lyra_tasks.config.load import load_config
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.connect import Engine, connect
-from lyra_tasks.engine.holder import HOLD, holder_image
-from lyra_tasks.engine.objects import make_containers, make_networks, make_volumes
+from lyra_tasks.engine.client.connect import Engine, connect_engine
+from lyra_tasks.engine.objects.containers import create_containers, create_networks, create_volumes
+from lyra_tasks.engine.objects.holder import HOLD_PATH, ensure_holder_image
 from lyra_tasks.engine.workspace import open_workspace
 
 TIMES = 5
@@ -64,19 +64,19 @@ def _connected(measured: Project, box: sandbox.Sandbox) -> Iterator[tuple[Engine
     before = dict(os.environ)
     os.environ |= {"XDG_STATE_HOME": measured.environment["XDG_STATE_HOME"], **box.environment()}
     try:
-        work = open_workspace(load(measured.root))
-        client = connect(work.config, work.paths)
+        work = open_workspace(load_config(measured.root))
+        client = connect_engine(work.config, work.paths)
 
         def made(running: int) -> None:
-            image = holder_image(client, work.owner)
+            image = ensure_holder_image(client, work.owner)
             networks, volumes = _numbered("network", NETWORKS), _numbered("volume", VOLUMES)
-            make_networks(client, work.owner, {name: {} for name in networks})
-            make_volumes(client, work.owner, {name: {} for name in volumes})
+            create_networks(client, work.owner, {name: {} for name in networks})
+            create_volumes(client, work.owner, {name: {} for name in volumes})
             payloads = {
                 name: _payload(image, networks[number % NETWORKS], volumes[number % VOLUMES])
                 for number, name in enumerate(_numbered("container", CONTAINERS))
             }
-            ids = make_containers(client, work.owner, payloads)
+            ids = create_containers(client, work.owner, payloads)
             with ThreadPoolExecutor(8) as pool:
                 list(pool.map(client.api.start, [identity for identity, _ in ids.values()][:running]))
 
@@ -89,7 +89,7 @@ def _connected(measured: Project, box: sandbox.Sandbox) -> Iterator[tuple[Engine
 def _payload(image: str, network: str, volume: str) -> dict[str, Any]:
     """A container that does nothing, and as the first process in its namespace does not hear SIGTERM either."""
     mounts = [{"Type": "volume", "Source": volume, "Target": "/data"}]
-    return {"Image": image, "Cmd": [HOLD], "HostConfig": {"NetworkMode": network, "Mounts": mounts}}
+    return {"Image": image, "Cmd": [HOLD_PATH], "HostConfig": {"NetworkMode": network, "Mounts": mounts}}
 
 
 def _numbered(what: str, count: int) -> list[str]:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from benchmarks.measure import Row, Spent, in_turn, row
 from benchmarks.project import Project, engine, project
-from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.manifest import BundleEntry, encode
-from lyra_tasks.bundle.read import read_index
+from lyra_tasks.bundle.format import layout
+from lyra_tasks.bundle.format.index import read_index
+from lyra_tasks.bundle.format.manifest import BundleEntry, encode_document
 from lyra_tasks.engine.sandbox import Sandbox
 from lyra_tasks.records.journal import Journal
 
@@ -133,4 +133,4 @@ def _with_bundles(one: Project, count: int) -> None:
         version = f"0.0.{number}"
         shutil.copytree(parent / real.version, parent / version)
         index = index.with_entry(BundleEntry(**{**real.model_dump(), "version": version, "is_snapshot": False}))
-    (parent / layout.INDEX).write_bytes(encode(index))
+    (parent / layout.INDEX_FILE).write_bytes(encode_document(index))

@@ -18,8 +18,8 @@ import yaml
 
 from benchmarks.measure import Row, Spent, in_turn, row, shell
 from benchmarks.project import Project, engine, project
-from lyra_tasks.engine.holder import REMOVE, program
-from lyra_tasks.engine.mirror import architecture
+from lyra_tasks.engine.debian.mirror import host_architecture
+from lyra_tasks.engine.objects.holder import REMOVE_PATH, build_holder_program
 
 TIMES = 7
 DEPENDS: dict[str, list[str]] = {
@@ -78,7 +78,7 @@ def rows() -> Iterator[Row]:
 def _five_services(measured: Project) -> None:
     """In place of the one service that every measured project has."""
     root = measured.root
-    (root / "held" / "remove").write_bytes(program(architecture(), REMOVE))
+    (root / "held" / "remove").write_bytes(build_holder_program(host_architecture(), REMOVE_PATH))
     (root / "held" / "remove").chmod(0o755)
     (root / "held" / "data").mkdir()
     (root / "held" / "data" / ".keep").write_text("")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.measure import Row
 from benchmarks.project import engine, project
-from lyra_tasks.engine.sandbox import Store
+from lyra_tasks.engine.sandbox import StoreKind
 
 LARGE = 3_000_000_000
 LAYERS = 200
@@ -29,7 +29,7 @@ def rows() -> Iterator[Row]:
             yield from _words(Path(name), what, "graph" if store == "graph" else "containerd", folders)
 
 
-def _words(folder: Path, what: str, store: Store, sizes: tuple[int, ...]) -> Iterator[Row]:
+def _words(folder: Path, what: str, store: StoreKind, sizes: tuple[int, ...]) -> Iterator[Row]:
     with engine(folder, store) as box:
         files = folder / "files"
         measured = project(folder, box, {"big": [_filled(files / str(each), size) for each, size in enumerate(sizes)]})

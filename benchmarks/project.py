@@ -14,12 +14,12 @@ from pathlib import Path
 
 from benchmarks.measure import Spent, plain_environment, spent
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.holder import program
-from lyra_tasks.engine.mirror import architecture
-from lyra_tasks.run import base_folder
+from lyra_tasks.engine.debian.mirror import host_architecture
+from lyra_tasks.engine.objects.holder import build_holder_program
+from lyra_tasks.paths import xdg_directory
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CACHE = base_folder("XDG_CACHE_HOME", ".cache") / "lyra"
+CACHE = xdg_directory("XDG_CACHE_HOME", ".cache") / "lyra"
 
 _CONFIG = """\
 schema = 1
@@ -60,12 +60,12 @@ class Project:
 
 
 @contextmanager
-def engine(folder: Path, store: sandbox.Store) -> Iterator[sandbox.Sandbox]:
+def engine(folder: Path, store: sandbox.StoreKind) -> Iterator[sandbox.Sandbox]:
     """A private engine with the image store `store`, while the block runs."""
     try:
-        yield sandbox.up(folder / "engine", cache=CACHE, store=store)
+        yield sandbox.launch_sandbox(folder / "engine", cache=CACHE, store=store)
     finally:
-        sandbox.down(folder / "engine", purge=True)
+        sandbox.shut_down_sandbox(folder / "engine", purge=True)
 
 
 def project(folder: Path, box: sandbox.Sandbox, layers: dict[str, list[Path]]) -> Project:
@@ -74,7 +74,7 @@ def project(folder: Path, box: sandbox.Sandbox, layers: dict[str, list[Path]]) -
     root = folder / "project"
     root.mkdir(parents=True)
     names = list(layers)
-    text = _CONFIG.replace("ARCHITECTURE", architecture()) + _SERVICE.replace("NAME", names[0])
+    text = _CONFIG.replace("ARCHITECTURE", host_architecture()) + _SERVICE.replace("NAME", names[0])
     for name, sources in layers.items():
         text += _IMAGE.replace("NAME", name)
         _image(root / name, sources)
@@ -95,7 +95,7 @@ def project(folder: Path, box: sandbox.Sandbox, layers: dict[str, list[Path]]) -
 
 def _image(folder: Path, sources: list[Path]) -> None:
     folder.mkdir()
-    (folder / "hold").write_bytes(program(architecture()))
+    (folder / "hold").write_bytes(build_holder_program(host_architecture()))
     (folder / "hold").chmod(0o755)
     copies = []
     for number, source in enumerate(sources):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.measure import Row, Spent, in_turn, row, shell
 from benchmarks.project import Project, engine, project, real_files
-from lyra_tasks.engine.sandbox import Store
+from lyra_tasks.engine.sandbox import StoreKind
 
 LAYERS = 4
 LAYER = 175_000_000
@@ -24,7 +24,7 @@ BESIDE = 64 * 1024
 
 def rows() -> Iterator[Row]:
     """The rows of both image stores."""
-    stores: tuple[Store, ...] = ("containerd", "graph")
+    stores: tuple[StoreKind, ...] = ("containerd", "graph")
     for store in stores:
         with tempfile.TemporaryDirectory(prefix="lyra-bench-") as name, engine(Path(name), store) as box:
             folder = Path(name)

@@ -43,10 +43,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the engines end, too
     found: list[Row] = []
     for name in options.only or ROWS:
-        console.note(f"measuring {name} …")
+        console.info(f"measuring {name} …")
         found += ROWS[name]()
     header = ("what", "ours", "against", "theirs", "ratio", "from … to", "goal", "")
-    console.table(header, [_cells(row) for row in found])
+    console.print_table(header, [_cells(row) for row in found])
     if options.json:
         options.json.write_text(json.dumps(_document(found), indent=2, ensure_ascii=False) + "\n")
     if options.markdown:
@@ -61,7 +61,7 @@ def _page(rows: list[Row]) -> str:
         "# Measured",
         "",
         f"`./inv bench --markdown benchmarks/RESULTS.md` on {date.today()}: {machine['cpus']} CPUs",
-        f"({machine['architecture']}), {console.size(machine['memory'])} of memory, Linux {machine['kernel']}, "
+        f"({machine['architecture']}), {console.format_bytes(machine['memory'])} of memory, Linux {machine['kernel']}, "
         f"Python {machine['python']}.",
         "Both sides in one run, in turn; medians, and the ratios of the single rounds. Ratios count, not seconds.",
         "",
@@ -89,7 +89,8 @@ def _document(rows: list[Row]) -> dict[str, Any]:
 
 def _cells(row: Row) -> tuple[str, ...]:
     ours, theirs = (
-        console.size(value) if row.unit == "B" else f"{value:.2f} {row.unit}" for value in (row.ours, row.theirs)
+        console.format_bytes(value) if row.unit == "B" else f"{value:.2f} {row.unit}"
+        for value in (row.ours, row.theirs)
     )
     kept = console.style("kept", "green") if row.kept else console.style("missed", "red")
     spread = f"{min(row.ratios):.2f} … {max(row.ratios):.2f}" if row.ratios else ""

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def collection(*own: Any) -> Collection:
+def collection(*project_tasks: Any) -> Collection:
     """Lyra's words, together with tasks, collections or modules of the project's `own`."""
-    from lyra_tasks.tasks.words import lyra_collection
+    from lyra_tasks.tasks.collection import create_collection
 
-    return lyra_collection(*own)
+    return create_collection(*project_tasks)
 
 
 def __getattr__(name: str) -> Any:

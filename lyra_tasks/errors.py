@@ -65,7 +65,7 @@ class BuildError(LyraError):
     exit_code = 4
 
 
-class VerdictError(LyraError):
+class CheckFailedError(LyraError):
     """A check or a rule failed, or a deviation has expired."""
 
     exit_code = 5
@@ -81,7 +81,7 @@ class ImmutableError(BundleError):
     """The version exists already, with other digests."""
 
 
-class ResidueError(LyraError):
+class LeftoverError(LyraError):
     """Something of ours is left after cleaning."""
 
     exit_code = 7
@@ -93,26 +93,26 @@ class InterruptedRunError(LyraError):
     exit_code = 130
 
 
-_IN_THE_WAY = {errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR}
+_PATH_CONFLICT_ERRNOS = {errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR}
 
 
-def is_full(error: OSError) -> bool:
+def is_disk_full(error: OSError) -> bool:
     """Whether a system error says that there is no room left, on the disk or for this user."""
     return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
-def system_fault(error: OSError, place: str) -> PreconditionError | None:
+def from_os_error(error: OSError, path: str) -> PreconditionError | None:
     """The fault behind a system error that is none of ours: no room, no right, read-only, something in the way.
 
     None for every other. `place` stands in where the error does not say which file it is about.
     """
-    place = error.filename or place
-    if is_full(error):
-        return NoSpaceError(f"no space left to write {place}", hint="free space there, then run the same word again")
+    path = error.filename or path
+    if is_disk_full(error):
+        return NoSpaceError(f"no space left to write {path}", hint="free space there, then run the same word again")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return PreconditionError(
-            f"{place}: {error.strerror}", hint="give yourself the right to it, or the folder to its owner"
+            f"{path}: {error.strerror}", hint="give yourself the right to it, or the folder to its owner"
         )
-    if error.errno in _IN_THE_WAY:
-        return PreconditionError(f"{place}: {error.strerror}", hint="move aside what is there, or name another folder")
+    if error.errno in _PATH_CONFLICT_ERRNOS:
+        return PreconditionError(f"{path}: {error.strerror}", hint="move aside what is there, or name another folder")
     return None

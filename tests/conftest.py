@@ -15,8 +15,8 @@ import pytest
 
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.connect import Engine, connect
-from lyra_tasks.run import base_folder, paths_of
+from lyra_tasks.engine.client.connect import Engine, connect_engine
+from lyra_tasks.paths import project_paths, xdg_directory
 from tests import engines
 from tests.packages import unpacked
 
@@ -122,7 +122,7 @@ def ours(engine: Engine) -> list[str]:
 @pytest.fixture(scope="session")
 def cache() -> Path:
     """The machine's own cache, so that packages are downloaded once and not once a session."""
-    return base_folder("XDG_CACHE_HOME", ".cache") / "lyra"
+    return xdg_directory("XDG_CACHE_HOME", ".cache") / "lyra"
 
 
 @pytest.fixture(scope="session")
@@ -130,8 +130,8 @@ def box(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sandb
     """The sandbox engine of the session: the default one, or that of `LYRA_TEST_ENGINE`."""
     state = tmp_path_factory.mktemp("engine")
     kind = engines.chosen()
-    yield sandbox.up(state, cache=cache, suite=kind.suite, store=kind.store)
-    sandbox.down(state, purge=True)
+    yield sandbox.launch_sandbox(state, cache=cache, suite=kind.suite, store=kind.store)
+    sandbox.shut_down_sandbox(state, purge=True)
 
 
 @pytest.fixture(scope="session")
@@ -146,7 +146,7 @@ def shared_engine(box: sandbox.Sandbox, tmp_path_factory: pytest.TempPathFactory
     config = Configuration.model_validate({"schema": 1, "project": {"name": "tests"}})
     os.environ["DOCKER_HOST"] = f"unix://{box.socket}"
     try:
-        return connect(config, paths_of(tmp_path_factory.mktemp("tests"), "tests"))
+        return connect_engine(config, project_paths(tmp_path_factory.mktemp("tests"), "tests"))
     finally:
         del os.environ["DOCKER_HOST"]
 

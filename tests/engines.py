@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lyra_tasks import console
-from lyra_tasks.engine.sandbox import Store
+from lyra_tasks.engine.sandbox import StoreKind
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VARIABLE = "LYRA_TEST_ENGINE"
@@ -28,7 +28,7 @@ class Kind:
     """A suite whose packages make an engine, and the image store that it uses."""
 
     suite: str
-    store: Store
+    store: StoreKind
 
 
 ENGINES = {
@@ -85,10 +85,10 @@ def main() -> int:
     options = parser.parse_args()
     results = []
     for name in options.engine or ENGINES:
-        console.note(f"testing on {name} …")
+        console.info(f"testing on {name} …")
         results.append(run(name, options.paths))
     header = ("engine", "packages of", "store", "tests", "failed", "skipped", "seconds", "")
-    console.table(header, [_cells(result) for result in results])
+    console.print_table(header, [_cells(result) for result in results])
     return 0 if all(result.exit_code == 0 for result in results) else 1
 
 

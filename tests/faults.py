@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lyra_tasks.engine.connect import Engine
+from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import Outcome, Project, ours
 
 

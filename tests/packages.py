@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from lyra_tasks.engine.debian import AptWorkspace, host_codename, unpack
+from lyra_tasks.engine.debian.packages import AptWorkspace, host_codename, unpack_debs
 
 
 def unpacked(into: Path, cache: Path, *names: str, suite: str = "", packages: Path | None = None) -> Path:
@@ -18,5 +18,5 @@ def unpacked(into: Path, cache: Path, *names: str, suite: str = "", packages: Pa
     workspace.update()
     with tempfile.TemporaryDirectory() as folder:
         wanted = [f"{name}/{suite}" for name in names]
-        unpack(workspace.download(wanted, packages or Path(folder), lambda _: None), into)
+        unpack_debs(workspace.download(wanted, packages or Path(folder), lambda _: None), into)
     return into

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks import errors
-from lyra_tasks.engine.connect import RemoteEngineError, UnfitEngineError
+from lyra_tasks.engine.client.connect import RemoteEngineError, UnsupportedEngineError
 from lyra_tasks.errors import LyraError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -23,7 +23,7 @@ FILE = "config/test_problems_of_a_configuration.py::test_what_is_wrong_with_a_wh
 PROBLEM = "config/test_problems_of_a_configuration.py::test_a_problem_is_told_with_line_key_and_what_is_allowed"
 PLAIN = "config/test_find.py::test_a_file_that_is_no_plain_text_is_refused"
 CONTEXTS = "config/test_contexts.py::test_"
-GIT = "config/test_git.py::test_"
+GIT = "versions/test_git.py::test_"
 RELEASING = "release/test_releasing.py::test_"
 LAB = "engine/test_faults_lab.py::test_"
 PROMOTE = "engine/test_faults_promote.py::test_"
@@ -77,7 +77,7 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
     (31, "in the middle of a merge", (f"{RELEASING}in_the_middle_of_a_merge_nothing_is_released",)),
     (32, "a token in the remote's URL", (f"{GIT}the_remote_is_told_without_credentials",)),
     (33, "no git", (f"{GIT}without_git_the_hint_says_to_install_it",)),
-    (34, "a submodule that is not there", ("build/test_facts.py::test_a_submodule_that_is_not_there_is_named",)),
+    (34, "a submodule that is not there", ("builds/test_facts.py::test_a_submodule_that_is_not_there_is_named",)),
     # the command line
     (35, "an unknown word", ("tasks/test_program.py::test_a_usage_error_ends_with_2_and_no_traceback",)),
     (36, "a version that is none", ("release/test_decide.py::test_options_that_make_no_sense_are_usage_errors[1.0/..]",
@@ -100,7 +100,7 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
     (48, "another platform",
      ("rules/test_deviations.py::test_an_image_that_is_too_large_or_for_another_platform_breaks_a_rule",)),
     (49, "a name or port that is taken",
-     ("lab/test_groups.py::test_labs_of_one_run_share_no_name_whatever_their_groups_and_services_are_called",
+     ("checks/test_groups.py::test_labs_of_one_run_share_no_name_whatever_their_groups_and_services_are_called",
       f"{LAB}two_tests_of_one_project_at_once_do_not_meet")),
     (50, "out of memory", (f"{LAB}a_container_that_never_serves_says_why",)),
     (51, "a hang", (f"{LAB}every_kind_of_check_says_what_was_seen_and_no_secret",
@@ -128,7 +128,7 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
      (f"{RELEASING}versions_that_no_place_can_hold_side_by_side_are_refused",)),
     (62, "a file system that cannot sync",
      ("test_files.py::test_a_file_system_that_cannot_sync_is_told_of_and_the_file_is_written",)),
-    (63, "a corrupt lock or journal", ("config/test_lock.py::test_a_lock_that_is_not_one_is_refused_with_the_reason",
+    (63, "a corrupt lock or journal", ("dockerfile/test_lock.py::test_a_lock_that_is_not_one_is_refused_with_the_reason",
                                        "records/test_journal.py::test_a_torn_last_line_is_repaired_at_every_byte_and_"
                                        "the_repair_is_recorded")),
     (64, "what everybody may change", ("bundle/test_signature.py::test_a_key_that_anybody_may_read_does_not_sign",
@@ -150,7 +150,7 @@ FAULTS: dict[type[LyraError], tuple[int, str]] = {
     errors.UsageError: (2, f"{ENGINE}an_image_that_does_not_exist_is_named_with_those_that_do"),
     errors.PreconditionError: (3, f"{ENGINE}no_client_at_all_is_a_missing_tool"),
     errors.EngineUnavailableError: (3, f"{ENGINE}without_an_engine_every_word_names_the_choices"),
-    UnfitEngineError: (3, f"{CLEAN}an_engine_that_is_too_old_is_refused_by_every_word"),
+    UnsupportedEngineError: (3, f"{CLEAN}an_engine_that_is_too_old_is_refused_by_every_word"),
     RemoteEngineError: (3, f"{ENGINE}another_machine_is_refused_without_a_connection"),
     errors.StaleError: (3, f"{PROMOTE}an_input_that_changed_is_named_by_test_and_promote"),
     errors.OvercommitError: (
@@ -163,10 +163,10 @@ FAULTS: dict[type[LyraError], tuple[int, str]] = {
         4,
         "engine/test_faults_build.py::test_a_failing_step_shows_its_last_lines_and_where_the_whole_log_is",
     ),
-    errors.VerdictError: (5, f"{LAB}no_check_at_all_is_a_failure"),
+    errors.CheckFailedError: (5, f"{LAB}no_check_at_all_is_a_failure"),
     errors.BundleError: (6, f"{PROMOTE}verify_as_the_receiver_types_it"),
     errors.ImmutableError: (6, f"{PROMOTE}one_version_never_gets_other_bytes"),
-    errors.ResidueError: (7, "engine/test_cleaning.py::test_residue_is_named_with_what_removes_it"),
+    errors.LeftoverError: (7, "engine/test_cleaning.py::test_residue_is_named_with_what_removes_it"),
     errors.InterruptedRunError: (130, f"{ENGINE}an_interrupted_build_leaves_no_child_and_no_image"),
 }
 

@@ -27,12 +27,12 @@ def test_what_a_terminal_cannot_show_is_escaped_and_a_document_stays_json(
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
-    console.say(ODD)
+    console.print(ODD)
     console.error(ODD, ODD)
     for stream, lines in ((out, [shown]), (err, [f"error: {shown}", f"hint: {shown}"])):
         assert isinstance(stream.buffer, io.BytesIO)
         assert stream.buffer.getvalue().decode(encoding).splitlines() == lines
         stream.buffer.truncate(0)
         stream.buffer.seek(0)
-    console.document({"name": ODD})
+    console.print_json({"name": ODD})
     assert json.loads(out.buffer.getvalue().decode(encoding)) == {"name": ODD}

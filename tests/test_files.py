@@ -22,7 +22,7 @@ def refusing(number: int) -> object:
 def test_a_file_system_that_cannot_sync_is_told_of_and_the_file_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
-    files._tell_unsynced.cache_clear()
+    files._warn_not_synced.cache_clear()
     monkeypatch.setattr(os, "fsync", refusing(number))
     for name in ("one", "two"):
         files.write_file(tmp_path / name, b"whole")
@@ -62,7 +62,9 @@ def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
     for path in (top / "one", top / "below" / "two"):
         path.write_text("here")
     whole = {path.relative_to(top) for path in top.rglob("*") if path.is_file()}
-    assert {(folder / name).relative_to(top) for folder, _, names in files.walk(top) for name in names} == whole
+    assert {
+        (folder / name).relative_to(top) for folder, _, names in files.walk_directory(top) for name in names
+    } == whole
     real = os.scandir
 
     def scandir(path: str) -> object:
@@ -71,6 +73,6 @@ def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    for fails in (lambda: list(files.walk(top)), lambda: files.copy_folder(top, tmp_path / "copy")):
+    for fails in (lambda: list(files.walk_directory(top)), lambda: files.copy_directory(top, tmp_path / "copy")):
         with pytest.raises(OSError, match="No space left"):
             fails()

@@ -15,24 +15,15 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.run import (
-    LiveRuns,
-    base_folder,
-    began_within,
-    begin_run,
-    end_run,
-    if_ended,
-    live_runs,
-    new_run_id,
-    paths_of,
-)
+from lyra_tasks.locks import RunLocks, active_runs, finish_run, lock_if_finished, new_run_id, start_run, started_within
+from lyra_tasks.paths import project_paths, xdg_directory
 
 HOLDER = """
 import sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lyra_tasks.run import begin_run
+from lyra_tasks.locks import begin_run
 begin_run(Path(sys.argv[1]), sys.argv[2])
 print("held", flush=True)
 time.sleep(60)
@@ -50,7 +41,7 @@ def test_without_a_folder_for_the_state_the_variables_are_named(
     else:
         monkeypatch.setenv("HOME", home)
     with pytest.raises(PreconditionError, match="no state directory") as caught:
-        base_folder("XDG_STATE_HOME", ".local/state")
+        xdg_directory("XDG_STATE_HOME", ".local/state")
     assert caught.value.exit_code == 3
     assert caught.value.hint == "set HOME or XDG_STATE_HOME"
 
@@ -65,10 +56,10 @@ def test_runs_within_one_second_are_in_the_order_in_which_they_began() -> None:
 
 
 def test_a_run_is_live_until_it_ends_and_its_process_is_named(tmp_path: Path) -> None:
-    handle = begin_run(tmp_path, "r1")
-    assert live_runs(tmp_path) == {"r1": os.getpid()}
-    end_run(tmp_path, "r1", handle)
-    assert live_runs(tmp_path) == {}
+    handle = start_run(tmp_path, "r1")
+    assert active_runs(tmp_path) == {"r1": os.getpid()}
+    finish_run(tmp_path, "r1", handle)
+    assert active_runs(tmp_path) == {}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -76,9 +67,9 @@ def test_a_process_that_is_killed_is_no_live_run_and_its_lock_is_swept(tmp_path:
     command = [sys.executable, "-c", HOLDER, str(tmp_path), "r1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"held\n"
-        assert live_runs(tmp_path) == {"r1": process.pid}
+        assert active_runs(tmp_path) == {"r1": process.pid}
         process.send_signal(signal.SIGKILL)
-    assert live_runs(tmp_path) == {}
+    assert active_runs(tmp_path) == {}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -86,8 +77,8 @@ def test_who_looks_at_the_same_moment_is_not_taken_for_the_run(tmp_path: Path) -
     (tmp_path / "r1").touch()
     with (tmp_path / "r1").open() as other:
         fcntl.flock(other, fcntl.LOCK_SH)
-        assert live_runs(tmp_path) == {}
-    assert live_runs(tmp_path) == {}
+        assert active_runs(tmp_path) == {}
+    assert active_runs(tmp_path) == {}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -105,24 +96,24 @@ def test_a_run_that_begins_while_another_process_sweeps_its_old_lock_keeps_the_n
         real(handle, kind)
 
     monkeypatch.setattr(fcntl, "flock", begun_again)
-    assert live_runs(tmp_path) == {}
+    assert active_runs(tmp_path) == {}
     assert [path.name for path in tmp_path.iterdir()] == ["r1"]
-    assert live_runs(tmp_path) == {"r1": 0}
+    assert active_runs(tmp_path) == {"r1": 0}
     os.close(held[0])
 
 
 def test_what_a_run_left_is_taken_by_one_alone_and_not_twice(tmp_path: Path) -> None:
     lock = tmp_path / "r1.lock"
-    with if_ended(lock) as ended:
+    with lock_if_finished(lock) as ended:
         assert not ended, "there is none"
     lock.touch()
-    with if_ended(lock) as ended, if_ended(lock) as again:
+    with lock_if_finished(lock) as ended, lock_if_finished(lock) as again:
         assert (ended, again) == (True, False)
-    handle = begin_run(tmp_path, lock.name)
-    with if_ended(lock) as ended:
+    handle = start_run(tmp_path, lock.name)
+    with lock_if_finished(lock) as ended:
         assert not ended, "it is going on"
     os.close(handle)
-    with if_ended(lock) as ended:
+    with lock_if_finished(lock) as ended:
         assert ended
 
 
@@ -130,31 +121,31 @@ def test_of_the_run_folders_none_goes_that_is_live_or_is_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    paths = paths_of(tmp_path, "tiny")
+    paths = project_paths(tmp_path, "tiny")
     for run in ("r1", "r2", "r3"):
-        paths.run_folder(run, keep=5)
-    handle = begin_run(paths.live, "r1")
-    paths.run_folder("r0", keep=1)
+        paths.create_run_directory(run, keep=5)
+    handle = start_run(paths.run_locks, "r1")
+    paths.create_run_directory("r0", keep=1)
     assert {path.name for path in paths.runs.iterdir()} == {"r0", "r1", "r3"}, "the clock may have been set back"
-    end_run(paths.live, "r1", handle)
-    paths.run_folder("r4", keep=1)
+    finish_run(paths.run_locks, "r1", handle)
+    paths.create_run_directory("r4", keep=1)
     assert {path.name for path in paths.runs.iterdir()} == {"r4"}
 
 
 def test_a_run_that_is_marked_again_by_the_same_process_does_not_wait_for_itself(tmp_path: Path) -> None:
-    live = LiveRuns(tmp_path)
+    live = RunLocks(tmp_path)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(live.begin, ["r1"] * 8, timeout=10))
+        list(pool.map(live.acquire, ["r1"] * 8, timeout=10))
     assert "r1" in live
-    assert live_runs(tmp_path) == {"r1": os.getpid()}
-    live.end()
+    assert active_runs(tmp_path) == {"r1": os.getpid()}
+    live.release()
     assert "r1" not in live
-    assert live_runs(tmp_path) == {}
+    assert active_runs(tmp_path) == {}
 
 
 def test_a_run_says_by_its_id_how_old_it_is() -> None:
-    assert began_within(new_run_id(), 1.0)
-    assert not began_within("20260101t000000-0000000", 3600)
+    assert started_within(new_run_id(), 1.0)
+    assert not started_within("20260101t000000-0000000", 3600)
     an_hour_ago = time.strftime("%Y%m%dt%H%M%S", time.gmtime(time.time() - 3600)) + "-0000000"
-    assert began_within(an_hour_ago, 3660)
-    assert not began_within(an_hour_ago, 3540)
+    assert started_within(an_hour_ago, 3660)
+    assert not started_within(an_hour_ago, 3540)

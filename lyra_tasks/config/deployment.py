@@ -6,23 +6,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
 from lyra_tasks.config.models import EnvironmentVariable, Service
-from lyra_tasks.config.positions import Location
-from lyra_tasks.config.problems import Problem, dotted
+from lyra_tasks.config.validation.positions import Location
+from lyra_tasks.config.validation.problems import Problem, format_location
 
 
-def object_name(service: str, key: str) -> str:
+def compose_object_name(service: str, key: str) -> str:
     """A volume, config or secret in the compose file: `web-data`."""
     return f"{service}-{key}"
 
 
 def publish_variable(service: str, port: str) -> str:
     """The variable that says where a port is published: `WEB_HTTP_PUBLISH`."""
-    return f"{_word(service)}_{_word(port)}_PUBLISH"
+    return f"{env_name(service)}_{env_name(port)}_PUBLISH"
 
 
 def secret_variable(service: str, secret: str) -> str:
     """The variable that names the file holding a secret: `WEB_SESSION_KEY_FILE`."""
-    return f"{_word(service)}_{_word(secret)}_FILE"
+    return f"{env_name(service)}_{env_name(secret)}_FILE"
 
 
 def config_path(service: str, key: str, source: str) -> str:
@@ -30,22 +30,22 @@ def config_path(service: str, key: str, source: str) -> str:
     return f"configs/{service}/{key}{PurePosixPath(source).suffix}"
 
 
-def stands_as_default(text: str) -> bool:
+def can_be_compose_default(text: str) -> bool:
     """Whether Compose reads a default in `${NAME-default}` to its end: it counts braces, and not the one after another.
 
     Measured with Compose 2.26 and 2.40; what does not stand there stands in `.env.example`, for all services at once.
     """
     expression = f"{{X-{text.replace('$', '$$')}}}"
-    depth = at = 0
-    while at < len(expression):
-        if expression[at] == "}":
+    depth = position = 0
+    while position < len(expression):
+        if expression[position] == "}":
             depth -= 1
             if not depth:
-                return at == len(expression) - 1
-        elif expression[at] == "{":
+                return position == len(expression) - 1
+        elif expression[position] == "{":
             depth += 1
-            at += 1
-        at += 1
+            position += 1
+        position += 1
     return True
 
 
@@ -53,46 +53,48 @@ def check_deployment(services: Mapping[str, Service]) -> Iterator[Problem]:
     """Two things that would have one name on Proxima: one of them would be mounted, or given, in place of the other."""
     owners: dict[str, tuple[Location, Location]] = {}
     for name, service in services.items():
-        if service.promoted:
-            for called, thing, location in _names(name, service):
-                first_thing, first = owners.setdefault(called, (thing, location))
-                if first_thing != thing:
-                    text = f"would be {called} on Proxima, which {dotted(first)} is already; choose another name"
-                    yield Problem(location, text)
-    yield from _check_defaults({name: each.environment for name, each in services.items() if each.promoted})
+        if service.is_promoted:
+            for deployed_name, identity, location in _list_deployed_names(name, service):
+                first_identity, first_location = owners.setdefault(deployed_name, (identity, location))
+                if first_identity != identity:
+                    message = f"would be {deployed_name} on Proxima, which {format_location(first_location)} is already; choose another name"
+                    yield Problem(location, message)
+    yield from _check_env_file_defaults(
+        {name: service.environment for name, service in services.items() if service.is_promoted}
+    )
 
 
-def _check_defaults(environments: Mapping[str, Mapping[str, EnvironmentVariable]]) -> Iterator[Problem]:
+def _check_env_file_defaults(environments: Mapping[str, Mapping[str, EnvironmentVariable]]) -> Iterator[Problem]:
     for name, environment in environments.items():
         for key, variable in environment.items():
-            if variable.default is None or stands_as_default(variable.default):
+            if variable.default is None or can_be_compose_default(variable.default):
                 continue
             for other, variables in environments.items():
                 if key in variables and variables[key].default != variable.default:
-                    text = f"stands in .env for all services, for its braces, and services.{other} has another"
-                    yield Problem(("services", name, "environment", key, "default"), f"{text}; give both the same")
+                    message = f"stands in .env for all services, for its braces, and services.{other} has another"
+                    yield Problem(("services", name, "environment", key, "default"), f"{message}; give both the same")
                     break
 
 
-def _names(name: str, service: Service) -> Iterator[tuple[str, Location, Location]]:
+def _list_deployed_names(name: str, service: Service) -> Iterator[tuple[str, Location, Location]]:
     """A name, what it stands for, and where that is written; a variable is the same one in all services."""
-    at: Location = ("services", name)
+    service_location: Location = ("services", name)
     for key in service.volumes:
-        location = (*at, "volumes", key)
-        yield f"the volume {object_name(name, key)}", location, location
+        location = (*service_location, "volumes", key)
+        yield f"the volume {compose_object_name(name, key)}", location, location
     for key, file in service.configs.items():
-        location = (*at, "configs", key)
-        yield f"the config {object_name(name, key)}", location, location
+        location = (*service_location, "configs", key)
+        yield f"the config {compose_object_name(name, key)}", location, location
         yield f"the file {config_path(name, key, file.source)}", location, location
     for key in service.secrets:
-        location = (*at, "secrets", key)
+        location = (*service_location, "secrets", key)
         yield f"the variable {secret_variable(name, key)}", location, location
     for key in service.ports:
-        location = (*at, "ports", key)
+        location = (*service_location, "ports", key)
         yield f"the variable {publish_variable(name, key)}", location, location
     for key in service.environment:
-        yield f"the variable {key}", (key,), (*at, "environment", key)
+        yield f"the variable {key}", (key,), (*service_location, "environment", key)
 
 
-def _word(name: str) -> str:
+def env_name(name: str) -> str:
     return name.upper().replace("-", "_").replace(".", "_")

@@ -11,25 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lyra_tasks.config.find import find, read_text, shown
-from lyra_tasks.config.positions import Location, Positions, duplicate, positions
-from lyra_tasks.config.problems import Problem, dotted, fault, kind_of, summed_up
+from lyra_tasks.config.discovery import display_path, find_config, read_config
+from lyra_tasks.config.validation.positions import Location, Positions, find_duplicate, find_positions
+from lyra_tasks.config.validation.problems import Problem, format_location, problems_to_error, to_error, toml_type_name
 from lyra_tasks.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from lyra_tasks.config.models import Configuration
 
-SCHEMA = 1
-_OVERRIDES: Mapping[tuple[str, str], str] = {
+SCHEMA_VERSION = 1
+_OVERRIDE_VARIABLES: Mapping[tuple[str, str], str] = {
     ("resources", "host_share"): "LYRA_HOST_SHARE",
     ("builder", "name"): "LYRA_BUILDER",
 }
-_IDENTITY = frozenset({"schema", "project", "engine"})
-_AT = re.compile(r"(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
+_IDENTITY_KEYS = frozenset({"schema", "project", "engine"})
+_TOML_ERROR = re.compile(r"(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedConfig:
     """A configuration, and where it comes from.
 
     `root` is the folder of `file`, both absolute; `sources` holds the line of every key that is written down,
@@ -40,84 +40,84 @@ class Loaded:
     config: Configuration
     file: Path
     root: Path
-    sources: Positions
+    key_lines: Positions
     overrides: Mapping[Location, str]
-    fault: ConfigurationError | None = None
+    error: ConfigurationError | None = None
 
 
-def load(start: Path | None = None, *, rules: Mapping[str, bool] | None = None) -> Loaded:
+def load_config(start: Path | None = None, *, rules: Mapping[str, bool] | None = None) -> LoadedConfig:
     """Find, read and check the configuration, from `start` (default: the working directory) upwards.
 
     `rules` are the rules that there are, and whether a deviation may go around each; None leaves them unchecked.
 
     ConfigurationError if there is none or anything in it is wrong: `details` then hold every problem.
     """
-    return _whole(load_in_part(start, rules=rules))
+    return _require_valid(load_partial_config(start, rules=rules))
 
 
-def load_file(file: Path) -> Loaded:
+def load_config_file(file: Path) -> LoadedConfig:
     """Read and check this very file, which is judged by the folder that it lies in."""
-    return _whole(_load(file, None))
+    return _require_valid(_load_path(file, None))
 
 
-def load_in_part(start: Path | None = None, *, rules: Mapping[str, bool] | None = None) -> Loaded:
+def load_partial_config(start: Path | None = None, *, rules: Mapping[str, bool] | None = None) -> LoadedConfig:
     """As much of the configuration as is valid, for words that only end or show what an earlier state of it made.
 
     ConfigurationError if it cannot be read, or if it is not certain which project and which engine it means.
     """
-    return _load(find(start), rules)
+    return _load_path(find_config(start), rules)
 
 
-def _whole(loaded: Loaded) -> Loaded:
-    if loaded.fault is not None:
-        raise loaded.fault
+def _require_valid(loaded: LoadedConfig) -> LoadedConfig:
+    if loaded.error is not None:
+        raise loaded.error
     return loaded
 
 
-def _load(file: Path, rules: Mapping[str, bool] | None) -> Loaded:
-    name, text = shown(file), read_text(file)
-    document = _parse(text, name)
-    sources = positions(text)
-    overrides = _override(document)
+def _load_path(file: Path, rules: Mapping[str, bool] | None) -> LoadedConfig:
+    name, text = display_path(file), read_config(file)
+    document = _parse_toml(text, name)
+    lines = find_positions(text)
+    overrides = _apply_overrides(document)
     root = file.parent.resolve()
-    _check_schema(document, name, sources)
+    _check_schema(document, name, lines)
     config, problems = _validate(document, root, rules)
-    wrong = fault(problems, file=name, lines=sources, overrides=overrides) if problems else None
-    if wrong is not None and any(problem.location[0] in _IDENTITY for problem in problems):
-        raise wrong
-    return Loaded(config, root / file.name, root, sources, overrides, wrong)
+    error = problems_to_error(problems, file=name, lines=lines, overrides=overrides) if problems else None
+    if error is not None and any(problem.location[0] in _IDENTITY_KEYS for problem in problems):
+        raise error
+    return LoadedConfig(config, root / file.name, root, lines, overrides, error)
 
 
-def _parse(text: str, name: str) -> dict[str, Any]:
+def _parse_toml(text: str, name: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except RecursionError as error:
-        raise summed_up(name, (f"{name}:1: nested too deeply",)) from error
+        raise to_error(name, (f"{name}:1: nested too deeply",)) from error
     except ValueError as error:
-        twice = duplicate(text)
-        if twice is not None:
-            what = f"{dotted(twice.location)}: written twice, first on line {twice.first}; keep one of them"
-            raise summed_up(name, (f"{name}:{twice.second}: {what}",)) from error
-        match = _AT.fullmatch(str(error))
+        duplicate_key = find_duplicate(text)
+        if duplicate_key is not None:
+            detail = f"{format_location(duplicate_key.location)}: written twice, first on line {duplicate_key.first_line}; keep one of them"
+            raise to_error(name, (f"{name}:{duplicate_key.second_line}: {detail}",)) from error
+        match = _TOML_ERROR.fullmatch(str(error))
         message = match[1] if match else "a value is out of range"
         at_end = text.count("\n") + 1, len(text) - text.rfind("\n")
         line, column = (match[2], match[3]) if match and match[2] else at_end
-        raise summed_up(name, (f"{name}:{line}:{column}: not valid TOML: {message}",)) from error
+        raise to_error(name, (f"{name}:{line}:{column}: not valid TOML: {message}",)) from error
 
 
-def _override(document: dict[str, Any]) -> Mapping[Location, str]:
+def _apply_overrides(document: dict[str, Any]) -> Mapping[Location, str]:
     """Put what the environment sets into the document; returns which variable has set what."""
-    used: dict[Location, str] = {}
-    for (table, key), variable in _OVERRIDES.items():
+    overrides: dict[Location, str] = {}
+    for (table, key), variable in _OVERRIDE_VARIABLES.items():
         value = os.environ.get(variable)
-        target = document.setdefault(table, {}) if value else None
-        if isinstance(target, dict) and value:
-            target[key] = _number(value) if key == "host_share" else value
-            used[table, key] = variable
-    return used
+        section = document.setdefault(table, {}) if value else None
+        if isinstance(section, dict) and value:
+            section[key] = _parse_float(value) if key == "host_share" else value
+            overrides[table, key] = variable
+    return overrides
 
 
-def _number(value: str) -> float | str:
+def _parse_float(value: str) -> float | str:
     try:
         return float(value)
     except ValueError:
@@ -130,38 +130,37 @@ def _validate(
     """The configuration, or as much of it as is valid, and everything that is wrong with it."""
     from pydantic import ValidationError
 
-    from lyra_tasks.config.checks import check, check_deviations
     from lyra_tasks.config.models import Configuration
-    from lyra_tasks.config.phrases import problems_of
-    from lyra_tasks.config.salvage import follows, take_out
+    from lyra_tasks.config.validation.consistency import check_consistency, check_deviations
+    from lyra_tasks.config.validation.pydantic_errors import convert_validation_error, drop_invalid, is_caused_by
 
     document.setdefault("project", {})
     problems: list[Problem] = []
-    rest = copy.deepcopy(document)
+    valid_part = copy.deepcopy(document)
     while True:
         try:
-            config = Configuration.model_validate(rest)
+            config = Configuration.model_validate(valid_part)
             break
         except ValidationError as error:
-            told = {problem.location for problem in problems}
-            found = problems_of(error, rest)
-            problems += [problem for problem in found if problem.location not in told]
-            take_out(rest, found)
-    further = list(check(config, document, root))
+            known_locations = {problem.location for problem in problems}
+            new_problems = convert_validation_error(error, valid_part)
+            problems += [problem for problem in new_problems if problem.location not in known_locations]
+            drop_invalid(valid_part, new_problems)
+    inconsistencies = list(check_consistency(config, document, root))
     if rules is not None:
-        further += check_deviations(config, rules)
-    return config, problems + [problem for problem in further if not follows(problem, problems)]
+        inconsistencies += check_deviations(config, rules)
+    return config, problems + [problem for problem in inconsistencies if not is_caused_by(problem, problems)]
 
 
-def _check_schema(document: Mapping[str, Any], name: str, sources: Positions) -> None:
+def _check_schema(document: Mapping[str, Any], name: str, lines: Positions) -> None:
     """Nothing else can be said about a file of another schema, so that comes first and alone."""
-    schema = document.get("schema", SCHEMA)
+    schema = document.get("schema", SCHEMA_VERSION)
     if type(schema) is not int:
-        text = f"must be a whole number, found {kind_of(schema)}"
-    elif schema > SCHEMA:
-        text = f"is {schema}, newer than {SCHEMA}, the newest known here; upgrade lyra-tasks"
-    elif schema < SCHEMA:
-        text = f"must be {SCHEMA}, found {schema}"
+        message = f"must be a whole number, found {toml_type_name(schema)}"
+    elif schema > SCHEMA_VERSION:
+        message = f"is {schema}, newer than {SCHEMA_VERSION}, the newest known here; upgrade lyra-tasks"
+    elif schema < SCHEMA_VERSION:
+        message = f"must be {SCHEMA_VERSION}, found {schema}"
     else:
         return
-    raise fault([Problem(("schema",), text)], file=name, lines=sources, overrides={})
+    raise problems_to_error([Problem(("schema",), message)], file=name, lines=lines, overrides={})

@@ -20,18 +20,18 @@ from lyra_tasks.config.service_models import SecretFile as SecretFile
 from lyra_tasks.config.service_models import Service as Service
 from lyra_tasks.config.service_models import Volume as Volume
 from lyra_tasks.config.values import Command as Command
-from lyra_tasks.config.values import (
+from lyra_tasks.config.values import (  # fmt: skip
     Duration,
     Group,
     Line,
+    NonBlankLine,
     Port,
     ProjectPath,
-    Said,
     Size,
     Table,
     Text,
-    Variable,
-)  # fmt: skip
+    VariableName,
+)
 from lyra_tasks.config.values import Name as Name
 from lyra_tasks.config.values import Platform as Platform
 
@@ -125,7 +125,7 @@ class Image(Table):
     """the stage to build; default: the last one"""
     dev_target: Line = ""
     """the stage that `create` builds; default: `target`"""
-    args: dict[Variable, Line] = {}
+    args: dict[VariableName, Line] = {}
     """build arguments; no secrets"""
     secrets: dict[Name, ProjectPath] = {}
     """BuildKit secrets: id = file in the project"""
@@ -140,7 +140,7 @@ class Test(Table):
 
     __test__ = False
 
-    name: Said
+    name: NonBlankLine
     """what holds, in words"""
     service: Name | None = None
     """which service is asked"""
@@ -189,17 +189,17 @@ class Test(Table):
         return next(kind for kind in TEST_KINDS if getattr(self, kind) is not None)
 
     @property
-    def patience(self) -> float:
+    def effective_timeout(self) -> float:
         """Seconds that the check may take: `timeout`, or for kinds that build or start containers, more."""
-        return self.timeout if "timeout" in self.model_fields_set else _PATIENCE.get(self.kind, self.timeout)
+        return self.timeout if "timeout" in self.model_fields_set else _DEFAULT_TIMEOUTS_S.get(self.kind, self.timeout)
 
     @property
-    def of_image(self) -> bool:
+    def is_image_check(self) -> bool:
         """Whether it is made of an image alone, and needs no service to run."""
-        return self.kind in _PATIENCE
+        return self.kind in _DEFAULT_TIMEOUTS_S
 
 
-_PATIENCE = {"stage": 600.0, "structure": 120.0}
+_DEFAULT_TIMEOUTS_S = {"stage": 600.0, "structure": 120.0}
 TEST_KINDS = ("http", "exec", "tcp", "log", "run", "stage", "structure")
 
 
@@ -251,13 +251,13 @@ class Resources(Table):
 class Deviation(Table):
     """A written reason for going around a rule: who, where, why, until when."""
 
-    rule: Said
+    rule: NonBlankLine
     """an id of [rules.md](rules.md)"""
-    scope: Said
+    scope: NonBlankLine
     """a pattern: `services.web`, `services.*`, `images.web`, `images.web@linux/arm64`"""
-    reason: Said
+    reason: NonBlankLine
     """why it must be so"""
-    owner: Said
+    owner: NonBlankLine
     """who answers for it"""
     expires: datetime.date
     """the last day that it holds, without quotes: `2027-03-31`"""

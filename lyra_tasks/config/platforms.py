@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from lyra_tasks.config.models import Configuration
 
 _PLACEHOLDER = "{platform}"
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386"}
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386"}
 
 
 @dataclass(frozen=True)
@@ -26,75 +26,75 @@ class Variant:
     key: str
 
 
-def platforms_of(config: Configuration, image: str) -> tuple[str, ...]:
+def image_platforms(config: Configuration, image: str) -> tuple[str, ...]:
     """The platforms of an image, in the order of its table."""
     return tuple(config.images[image].platforms or config.proxima.platforms)
 
 
-def variants(config: Configuration, images: Iterable[str] | None = None) -> tuple[Variant, ...]:
+def list_variants(config: Configuration, images: Iterable[str] | None = None) -> tuple[Variant, ...]:
     """The builds of `images` (default: all): each image for each of its platforms."""
-    chosen = config.images if images is None else images
-    builds = [(image, platform) for image in chosen for platform in platforms_of(config, image)]
-    return tuple(Variant(*build, key) for build, key in zip(builds, keys_of(builds), strict=True))
+    image_names = config.images if images is None else images
+    builds = [(image, platform) for image in image_names for platform in image_platforms(config, image)]
+    return tuple(Variant(*build, key) for build, key in zip(builds, variant_keys(builds), strict=True))
 
 
 def variants_by_key(config: Configuration) -> dict[str, Variant]:
     """Every build of the project by what it is called."""
-    return {each.key: each for each in variants(config)}
+    return {variant.key: variant for variant in list_variants(config)}
 
 
-def keys_of(builds: Sequence[tuple[str, str]]) -> list[str]:
+def variant_keys(builds: Sequence[tuple[str, str]]) -> list[str]:
     """What each of `builds`, given as image and platform, is called beside the others."""
-    count = Counter(image for image, _ in builds)
-    return [image if count[image] == 1 else keyed(image, platform) for image, platform in builds]
+    counts = Counter(image for image, _ in builds)
+    return [image if counts[image] == 1 else variant_key(image, platform) for image, platform in builds]
 
 
-def keyed(name: str, platform: str) -> str:
+def variant_key(name: str, platform: str) -> str:
     """What stands for one of several platforms of a thing: `web@linux/arm64`."""
     return f"{name}@{platform}"
 
 
-def image_of(key: str) -> str:
+def image_from_key(key: str) -> str:
     """The image's name in what one of its builds is called."""
     return key.partition("@")[0]
 
 
-def hyphened(platform: str) -> str:
+def platform_slug(platform: str) -> str:
     """A platform as part of a name: `linux-arm64`."""
     return platform.replace("/", "-")
 
 
-def for_platform(text: str, platform: str) -> str:
+def expand_platform(text: str, platform: str) -> str:
     """What the configuration says once for all platforms, for this one: `{platform}` becomes `linux-arm64`."""
-    return text.replace(_PLACEHOLDER, hyphened(platform))
+    return text.replace(_PLACEHOLDER, platform_slug(platform))
 
 
-def runs_on(platform: str, engine: str) -> bool:
+def is_native_platform(platform: str, engine_platform: str) -> bool:
     """Whether `platform` is the engine's own, of whatever variant."""
-    return platform == engine or platform.startswith(f"{engine}/")
+    return platform == engine_platform or platform.startswith(f"{engine_platform}/")
 
 
-def own_platform(platforms: Sequence[str], engine: str) -> str:
+def native_platform(platforms: Sequence[str], engine_platform: str) -> str:
     """The one of `platforms` that is the engine's own; else the first."""
-    return next((each for each in platforms if runs_on(each, engine)), platforms[0])
+    return next((platform for platform in platforms if is_native_platform(platform, engine_platform)), platforms[0])
 
 
-def this_machine() -> str:
+def host_platform() -> str:
     """The platform of the machine that this runs on, as images call it."""
-    return f"linux/{architecture_named(machine.machine())}"
+    return f"linux/{docker_architecture(machine.machine())}"
 
 
-def architecture_named(kernel: str) -> str:
+def docker_architecture(machine_name: str) -> str:
     """The architecture of a machine as images call it, where its kernel calls it `kernel`: `amd64` for `x86_64`."""
-    return _MACHINES.get(kernel, kernel)
+    return _ARCHITECTURES.get(machine_name, machine_name)
 
 
-def platform_arguments(build: str, target: str) -> dict[str, str]:
+def platform_build_args(build: str, target: str) -> dict[str, str]:
     """The arguments that BuildKit gives a value to without being asked, of a build on `build` for `target`."""
-    return {**_arguments("BUILD", build), **_arguments("TARGET", target)}
+    return {**_platform_args("BUILD", build), **_platform_args("TARGET", target)}
 
 
-def _arguments(side: str, platform: str) -> Mapping[str, str]:
+def _platform_args(prefix: str, platform: str) -> Mapping[str, str]:
     system, architecture, variant = (*platform.split("/"), "")[:3]
     values = {"PLATFORM": platform, "OS": system, "ARCH": architecture, "VARIANT": variant}
-    return {f"{side}{part}": value for part, value in values.items()}
+    return {f"{prefix}{part}": value for part, value in values.items()}

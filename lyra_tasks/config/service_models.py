@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from lyra_tasks.config.values import (
+from lyra_tasks.config.values import (  # fmt: skip
     Command,
     ContainerPath,
     Duration,
@@ -19,8 +19,8 @@ from lyra_tasks.config.values import (
     Table,
     Text,
     UdpPort,
-    Variable,
-)  # fmt: skip
+    VariableName,
+)
 
 
 class Limits(Table):
@@ -160,7 +160,7 @@ class Service(Table):
     """default: the image's"""
     healthcheck: Healthcheck | None = None
     """when it is ready; default: the image's own"""
-    environment: dict[Variable, EnvironmentVariable] = {}
+    environment: dict[VariableName, EnvironmentVariable] = {}
     """every variable that it reads or its image sets"""
     secrets: dict[Name, SecretFile] = {}
     """files with secrets"""
@@ -172,7 +172,7 @@ class Service(Table):
     """how `create` runs it"""
 
     @property
-    def promoted(self) -> bool:
+    def is_promoted(self) -> bool:
         """Whether the service's image travels to Proxima: own images do unless told otherwise, doubles never."""
         return self.external is None and self.promote is not False
 
@@ -184,7 +184,7 @@ class Service(Table):
             return streams["http"]
         return next(iter(streams.values())) if len(streams) == 1 else None
 
-    def port(self, wanted: int | str) -> int | str | None:
+    def resolve_port(self, name_or_number: int | str) -> int | str | None:
         """The container port that a name or a value of `ports` means; None if the service has no such port."""
-        found = self.ports.get(wanted, wanted) if isinstance(wanted, str) else wanted
-        return found if found in self.ports.values() else None
+        port = self.ports.get(name_or_number, name_or_number) if isinstance(name_or_number, str) else name_or_number
+        return port if port in self.ports.values() else None

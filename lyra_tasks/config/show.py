@@ -9,14 +9,14 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator
 
-from lyra_tasks.config.find import shown
-from lyra_tasks.config.load import Loaded
-from lyra_tasks.config.positions import Location, line_of
-from lyra_tasks.config.problems import dotted, is_secret
-from lyra_tasks.config.units import format_size, parse_size
+from lyra_tasks.config.discovery import display_path
+from lyra_tasks.config.load import LoadedConfig
+from lyra_tasks.config.validation.positions import Location, line_of
+from lyra_tasks.config.validation.problems import format_location, is_secret_location
+from lyra_tasks.units import format_size, parse_size
 
-HIDDEN = "(hidden)"
-_KEY_FILE: Location = ("promotion", "sign", "key")  # a path; the key itself is never read here
+HIDDEN_VALUE = "(hidden)"
+_SIGNING_KEY_LOCATION: Location = ("promotion", "sign", "key")  # a path; the key itself is never read here
 
 
 class Setting(NamedTuple):
@@ -27,59 +27,59 @@ class Setting(NamedTuple):
     origin: str
 
 
-def effective(loaded: Loaded) -> list[Setting]:
+def list_settings(loaded: LoadedConfig) -> list[Setting]:
     """Every key that has a value, in the order of the documentation; what may be a secret is hidden."""
-    file = shown(loaded.file)
+    file = display_path(loaded.file)
     return [
-        Setting(dotted(location), value, _origin(location, loaded, file))
-        for location, value in _values((), loaded.config, None)
+        Setting(format_location(location), value, _find_origin(location, loaded, file))
+        for location, value in _leaf_values((), loaded.config, None)
     ]
 
 
-def _origin(location: Location, loaded: Loaded, file: str) -> str:
+def _find_origin(location: Location, loaded: LoadedConfig, file: str) -> str:
     if location in loaded.overrides:
         return f"env {loaded.overrides[location]}"
-    return f"{file}:{line_of(location, loaded.sources)}" if location in loaded.sources else "default"
+    return f"{file}:{line_of(location, loaded.key_lines)}" if location in loaded.key_lines else "default"
 
 
-def _values(at: Location, value: Any, annotation: Any) -> Iterator[tuple[Location, Any]]:
+def _leaf_values(location: Location, value: Any, annotation: Any) -> Iterator[tuple[Location, Any]]:
     """The leaves below a value: tables and lists of tables are opened, what is unset is left out."""
     if isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
-            whole = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-            yield from _values((*at, field.alias or name), getattr(value, name), whole)
-    elif isinstance(value, dict) and at[-1] != "json":
+            full_annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+            yield from _leaf_values((*location, field.alias or name), getattr(value, name), full_annotation)
+    elif isinstance(value, dict) and location[-1] != "json":
         for key, item in value.items():
-            yield from _values((*at, key), item, annotation)
+            yield from _leaf_values((*location, key), item, annotation)
     elif isinstance(value, list) and any(isinstance(item, BaseModel) for item in value):
-        for number, item in enumerate(value):
-            yield from _values((*at, number), item, None)
+        for index, item in enumerate(value):
+            yield from _leaf_values((*location, index), item, None)
     elif value is not None:
-        yield at, _plain(at, value, annotation)
+        yield location, _format_leaf(location, value, annotation)
 
 
-def _plain(at: Location, value: Any, annotation: Any) -> Any:
-    if value and isinstance(value, str) and _hidden(at):
-        return HIDDEN
+def _format_leaf(location: Location, value: Any, annotation: Any) -> Any:
+    if value and isinstance(value, str) and _is_hidden(location):
+        return HIDDEN_VALUE
     if isinstance(value, datetime.date):
         return value.isoformat()
     return format_size(value) if _is_size(annotation) else value
 
 
-def _hidden(at: Location) -> bool:
+def _is_hidden(location: Location) -> bool:
     """What may be a secret: a value for tests, or one whose own name looks like it (a header, a build argument)."""
-    if at == _KEY_FILE:
+    if location == _SIGNING_KEY_LOCATION:
         return False
-    return is_secret(at[-1:])
+    return is_secret_location(location[-1:])
 
 
 def _is_size(annotation: Any) -> bool:
     """Whether an annotation is a size, alone or in a union or a table."""
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
-        return any(isinstance(each, BeforeValidator) and each.func is parse_size for each in metadata) or _is_size(
+        return any(isinstance(item, BeforeValidator) and item.func is parse_size for item in metadata) or _is_size(
             inner
         )
     if get_origin(annotation) in (Union, types.UnionType, dict):
-        return any(_is_size(each) for each in get_args(annotation))
+        return any(_is_size(argument) for argument in get_args(annotation))
     return False

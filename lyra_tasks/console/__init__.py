@@ -9,138 +9,148 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from lyra_tasks.console.live import Doing, Live
-from lyra_tasks.console.text import capable, clean, clean_lines, coloured, columns, printable, size, styled, width
+from lyra_tasks.console.live import Activity, LiveDisplay
+from lyra_tasks.console.text import (
+    apply_style,
+    display_width,
+    escape_unencodable,
+    format_bytes,
+    sanitize,
+    sanitize_styled,
+    supports_colour,
+    supports_control_codes,
+    terminal_width,
+)
 
 __all__ = [
-    "Doing",
-    "clean",
-    "clean_lines",
-    "coloured",
+    "Activity",
+    "sanitize",
+    "sanitize_styled",
+    "supports_colour",
     "confirm",
-    "document",
-    "doing",
+    "print_json",
+    "progress",
     "error",
-    "is_json",
-    "json_mode",
-    "next_step",
-    "note",
-    "passthrough",
-    "quiet_mode",
-    "repeat",
-    "say",
-    "size",
+    "is_json_mode",
+    "set_json_mode",
+    "print_next_step",
+    "info",
+    "print_raw",
+    "set_quiet_mode",
+    "refresh",
+    "print",
+    "format_bytes",
     "style",
-    "table",
+    "print_table",
     "warn",
-    "width",
+    "terminal_width",
 ]
 
 _json_mode = False
 _quiet = False
-_live = Live()
+_live_display = LiveDisplay()
 
 
-def json_mode(on: bool) -> None:
+def set_json_mode(enabled: bool) -> None:
     """Keep stdout for one JSON document: everything that is said goes to stderr."""
     global _json_mode
-    _json_mode = on
+    _json_mode = enabled
 
 
-def is_json() -> bool:
+def is_json_mode() -> bool:
     """Whether stdout is kept for one JSON document."""
     return _json_mode
 
 
-def quiet_mode(on: bool) -> None:
+def set_quiet_mode(enabled: bool) -> None:
     """Say nothing but warnings, faults and the JSON document."""
     global _quiet
-    _quiet = on
-    _live.silent = on
+    _quiet = enabled
+    _live_display.is_quiet = enabled
 
 
 def style(text: str, *names: str, stream: Any = None) -> str:
     """`text` in the named styles if the stream it goes to (default: where `say` writes) is a colour terminal."""
-    return styled(text, *names) if coloured(stream or _voice()) else text
+    return apply_style(text, *names) if supports_colour(stream or _stream()) else text
 
 
-def say(text: str = "") -> None:
+def print(text: str = "") -> None:
     """One line for people: on stdout, or on stderr while stdout is kept for JSON."""
     if not _quiet:
-        _print(clean_lines(text), _voice())
+        _write_line(sanitize_styled(text), _stream())
 
 
-def note(text: str) -> None:
+def info(text: str) -> None:
     """One line about what is going on, always on stderr."""
     if not _quiet:
-        _print(style(clean_lines(text), "dim", stream=sys.stderr), sys.stderr)
+        _write_line(style(sanitize_styled(text), "dim", stream=sys.stderr), sys.stderr)
 
 
-def passthrough(line: str, step: str = "") -> None:
+def print_raw(line: str, current_step: str = "") -> None:
     """One line of a foreign program's progress, on stderr; a live line, where there is one, tells `step` instead."""
-    if not _quiet and not _live.tell(step):
-        _print(clean(line), sys.stderr)
+    if not _quiet and not _live_display.update(current_step):
+        _write_line(sanitize(line), sys.stderr)
 
 
-def doing(text: str, detail: str = "") -> AbstractContextManager[Doing]:
+def progress(text: str, detail: str = "") -> AbstractContextManager[Activity]:
     """Show on a terminal that `text` goes on, and for how long, until the block ends; `detail` may change meanwhile."""
-    return _live.doing(text, detail)
+    return _live_display.activity(text, detail)
 
 
-def next_step(word: str, purpose: str) -> None:
+def print_next_step(command: str, purpose: str) -> None:
     """What to do next, in one line; nothing for no word."""
-    if word and not _json_mode:
-        say(f"next: {style(word, 'bold')} {purpose}")
+    if command and not _json_mode:
+        print(f"next: {style(command, 'bold')} {purpose}")
 
 
 def warn(text: str) -> None:
     """A warning, on stderr."""
-    _print(f"{style('warning:', 'yellow', stream=sys.stderr)} {clean_lines(text)}", sys.stderr)
+    _write_line(f"{style('warning:', 'yellow', stream=sys.stderr)} {sanitize_styled(text)}", sys.stderr)
 
 
 def error(message: str, hint: str = "", details: Iterable[str] = ()) -> None:
     """A fault: what happened, further lines, what to do. On stderr, shown once."""
-    lines = [f"{style('error:', 'red', 'bold', stream=sys.stderr)} {clean_lines(message)}"]
-    lines += [f"  {clean_lines(line)}" for line in details]
+    lines = [f"{style('error:', 'red', 'bold', stream=sys.stderr)} {sanitize_styled(message)}"]
+    lines += [f"  {sanitize_styled(line)}" for line in details]
     if hint:
-        lines.append(f"{style('hint:', 'cyan', stream=sys.stderr)} {clean_lines(hint)}")
-    _print("\n".join(lines), sys.stderr)
+        lines.append(f"{style('hint:', 'cyan', stream=sys.stderr)} {sanitize_styled(hint)}")
+    _write_line("\n".join(lines), sys.stderr)
 
 
-def document(value: Any) -> None:
+def print_json(value: Any) -> None:
     """The one JSON document of a `--json` command, on stdout; with escapes where that cannot take every character."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
-    if printable(text, sys.stdout) != text:
+    if escape_unencodable(text, sys.stdout) != text:
         text = json.dumps(value, indent=2, sort_keys=True)
-    _print(text, sys.stdout)
+    _write_line(text, sys.stdout)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Rows in columns as wide as their widest cell; long cells are never cut."""
     lines = [list(header), *[list(row) for row in rows]]
-    widths = [max(columns(line[column]) for line in lines) for column in range(len(header))]
-    for number, line in enumerate(lines):
-        cells = [cell + " " * (room - columns(cell)) for cell, room in zip(line, widths, strict=True)]
+    widths = [max(display_width(line[index]) for line in lines) for index in range(len(header))]
+    for row_number, line in enumerate(lines):
+        cells = [cell + " " * (cell_width - display_width(cell)) for cell, cell_width in zip(line, widths, strict=True)]
         text = "  ".join(cells).rstrip()
-        say(style(text, "dim") if number == 0 else text)
+        print(style(text, "dim") if row_number == 0 else text)
 
 
-def repeat(show: Callable[[], None], every: float) -> None:
+def refresh(render: Callable[[], None], interval_s: float) -> None:
     """Show the same again and again until Ctrl-C: on a terminal from its top, elsewhere one below the other."""
     with _until_interrupted():
         while True:
-            if capable(_voice()):
-                _voice().write("\x1b[H\x1b[2J")
-            show()
-            time.sleep(every)
+            if supports_control_codes(_stream()):
+                _stream().write("\x1b[H\x1b[2J")
+            render()
+            time.sleep(interval_s)
 
 
 def confirm(question: str) -> bool:
     """Ask a yes/no question; False where nobody can answer."""
     if not sys.stdin.isatty():
         return False
-    with _live.aside():
-        sys.stderr.write(printable(f"{question} [y/N] ", sys.stderr))
+    with _live_display.hidden():
+        sys.stderr.write(escape_unencodable(f"{question} [y/N] ", sys.stderr))
         sys.stderr.flush()
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
@@ -150,13 +160,14 @@ def _until_interrupted() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(file=sys.stderr)
+        sys.stderr.write("\n")
 
 
-def _print(text: str, stream: Any) -> None:
-    with _live.aside():
-        print(printable(text, stream), file=stream, flush=True)
+def _write_line(text: str, stream: Any) -> None:
+    with _live_display.hidden():
+        stream.write(escape_unencodable(text, stream) + "\n")
+        stream.flush()
 
 
-def _voice() -> Any:
+def _stream() -> Any:
     return sys.stderr if _json_mode else sys.stdout

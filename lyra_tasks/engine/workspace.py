@@ -9,20 +9,21 @@ from functools import cached_property
 from pathlib import Path
 
 from lyra_tasks import console
-from lyra_tasks.config.git import GitFacts, git_facts
-from lyra_tasks.config.load import Loaded
+from lyra_tasks.config.load import LoadedConfig
 from lyra_tasks.config.models import Configuration
-from lyra_tasks.config.platforms import this_machine
-from lyra_tasks.config.version import Version, version_of
+from lyra_tasks.config.platforms import host_platform
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.connect import Engine, connect
-from lyra_tasks.engine.guard import sweep
-from lyra_tasks.engine.ownership import Owner
-from lyra_tasks.records.checkouts import former, note_checkout
+from lyra_tasks.engine.client.connect import Engine, connect_engine
+from lyra_tasks.engine.objects.lifeline import remove_orphans
+from lyra_tasks.engine.objects.ownership import Owner
+from lyra_tasks.locks import RunLocks, active_runs, new_run_id, run_locks_directory
+from lyra_tasks.paths import Paths, project_paths
+from lyra_tasks.records.checkouts import list_former_states, record_checkout
 from lyra_tasks.records.evidence import EvidenceStore
 from lyra_tasks.records.images import ImageStore
-from lyra_tasks.records.journal import Entry, Journal
-from lyra_tasks.run import LiveRuns, Paths, live_folder, live_runs, new_run_id, paths_of
+from lyra_tasks.records.journal import Journal, JournalEntry
+from lyra_tasks.versions.git import GitFacts, collect_git_facts
+from lyra_tasks.versions.version import CheckoutVersion, compute_version
 
 SANDBOX_STARTED = "sandbox-started"
 
@@ -34,10 +35,10 @@ class Workspace:
     `live` is shared by copies of it, which a word makes to work with another configuration.
     """
 
-    loaded: Loaded
+    loaded: LoadedConfig
     paths: Paths
     run: str
-    live: LiveRuns
+    active_runs: RunLocks
 
     @property
     def config(self) -> Configuration:
@@ -53,24 +54,24 @@ class Workspace:
     def build_platform(self) -> str:
         """The platform that builds run on: the engine's, or this machine's as long as no engine is needed."""
         engine = vars(self).get("engine")
-        return engine.facts.platform if isinstance(engine, Engine) else this_machine()
+        return engine.facts.platform if isinstance(engine, Engine) else host_platform()
 
     @cached_property
-    def folder(self) -> Path:
+    def run_directory(self) -> Path:
         """The run's own folder, made on first use; older ones beyond `resources.keep_runs` are dropped then.
 
         From then on the run is going on, for all others to see.
         """
-        self.mark_live(self.run)
-        return self.paths.run_folder(self.run, keep=self.config.resources.keep_runs)
+        self.mark_active(self.run)
+        return self.paths.create_run_directory(self.run, keep=self.config.resources.keep_runs)
 
-    def mark_live(self, *runs: str) -> None:
+    def mark_active(self, *runs: str) -> None:
         """Until `mark_ended` or the end of this process, no `clean` of another terminal touches what `runs` make."""
-        self.live.begin(*runs)
+        self.active_runs.acquire(*runs)
 
-    def mark_ended(self) -> None:
+    def mark_finished(self) -> None:
         """What this process made is done: it may be cleaned."""
-        self.live.end()
+        self.active_runs.release()
 
     @cached_property
     def journal(self) -> Journal:
@@ -95,40 +96,52 @@ class Workspace:
     @cached_property
     def git(self) -> GitFacts:
         """What git says about the tree, read once; again only after `reread_git`."""
-        return self._git_facts()
+        return self._read_git_facts()
 
     @cached_property
-    def version(self) -> Version:
+    def version(self) -> CheckoutVersion:
         """The version of the tree as it is."""
-        return version_of(self.git, self.config.release.tag)
+        return compute_version(self.git, self.config.release.tag)
 
-    def reread_git(self, *written: str) -> None:
+    def refresh_git(self, *generated_files: str) -> None:
         """Ask git again, since a word has changed something; `written` are files of Lyra's that count as clean."""
         vars(self).pop("version", None)
-        vars(self)["git"] = self._git_facts(*written)
+        vars(self)["git"] = self._read_git_facts(*generated_files)
 
-    def _git_facts(self, *written: str) -> GitFacts:
-        outputs = (self.config.promotion.directory, ".lyra", *written)
-        return git_facts(self.root, self.config.release.tag, outputs=outputs)
+    def _read_git_facts(self, *generated_files: str) -> GitFacts:
+        outputs = (self.config.promotion.directory, ".lyra", *generated_files)
+        return collect_git_facts(self.root, self.config.release.tag, outputs=outputs)
 
     @cached_property
     def engine(self) -> Engine:
         """The engine, connected on first use; a sandbox may have to be started for it, which is journaled."""
-        running = sandbox.find(self.paths.state)
-        engine = connect(self.config, self.paths)
-        if engine.facts.sandboxed and running is None:
+        running_sandbox = sandbox.find_sandbox(self.paths.state)
+        engine = connect_engine(self.config, self.paths)
+        if engine.facts.sandboxed and running_sandbox is None:
             self.journal.append(self.run, SANDBOX_STARTED, by="lyra")
-        swept = sweep(engine, self.journal, self.paths.project_id, self.paths.state)
-        if swept.gone:
-            console.note(f"removed what a run that was killed had left: {', '.join(each.name for each in swept.gone)}")
-        for each, reason in swept.left.items():
-            console.warn(f"a run that was killed has left the {each.kind} {each.name}, which stays: {reason}")
+        cleanup = remove_orphans(engine, self.journal, self.paths.project_id, self.paths.state)
+        if cleanup.removed:
+            console.info(
+                f"removed what a run that was killed had left: {', '.join(each.name for each in cleanup.removed)}"
+            )
+        for owned_object, reason in cleanup.failed.items():
+            console.warn(
+                f"a run that was killed has left the {owned_object.kind} {owned_object.name}, which stays: {reason}"
+            )
         return engine
 
-    def live_elsewhere(self) -> dict[str, int]:
+    def find_other_active_runs(self) -> dict[str, int]:
         """The runs of this checkout that are going on in other processes, which are named."""
-        folders = [self.paths.live, *(live_folder(each.state) for each in former(self.paths))]
-        return {run: pid for folder in folders for run, pid in live_runs(folder).items() if run not in self.live}
+        directories = [
+            self.paths.run_locks,
+            *(run_locks_directory(checkout.state) for checkout in list_former_states(self.paths)),
+        ]
+        return {
+            run: pid
+            for directory in directories
+            for run, pid in active_runs(directory).items()
+            if run not in self.active_runs
+        }
 
     @property
     def bundles(self) -> Path:
@@ -136,21 +149,21 @@ class Workspace:
         return self.root / self.config.promotion.directory / self.config.project.name
 
 
-def started_by_itself(entries: Iterable[Entry]) -> bool:
+def was_auto_started(entries: Iterable[JournalEntry]) -> bool:
     """Whether the sandbox of a journal was last started by a word that needed it, not by `engine.up`."""
     return [entry.data.get("by") for entry in entries if entry.event == SANDBOX_STARTED][-1:] == ["lyra"]
 
 
-def open_workspace(loaded: Loaded) -> Workspace:
+def open_workspace(loaded: LoadedConfig) -> Workspace:
     """A new run over the checkout that `loaded` was read from."""
-    paths = paths_of(loaded.root, loaded.config.project.name)
-    note_checkout(paths)
-    live = LiveRuns(paths.live)
-    atexit.register(live.end)
-    return Workspace(loaded, paths, new_run_id(), live)
+    paths = project_paths(loaded.root, loaded.config.project.name)
+    record_checkout(paths)
+    active_runs = RunLocks(paths.run_locks)
+    atexit.register(active_runs.release)
+    return Workspace(loaded, paths, new_run_id(), active_runs)
 
 
-def selected(names: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:
+def select_known(names: Sequence[str], known: Sequence[str], kind: str) -> tuple[str, ...]:
     """The `known` names that `names` selects (none: all), in the order of `known`; UsageError for an unknown one."""
     from difflib import get_close_matches
 
@@ -158,7 +171,7 @@ def selected(names: Sequence[str], known: Sequence[str], what: str) -> tuple[str
 
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
-            raise UsageError(f"there is no {what} named {name!r}", hint=hint)
+            suggestions = get_close_matches(name, known, 1)
+            hint = f"did you mean {suggestions[0]}?" if suggestions else f"there are: {', '.join(known) or 'none'}"
+            raise UsageError(f"there is no {kind} named {name!r}", hint=hint)
     return tuple(name for name in known if not names or name in names)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lyra_tasks.config.models import Configuration, Service
-from lyra_tasks.config.services import running_shape, start_order
-from lyra_tasks.engine.objects import PlacedFile
-from lyra_tasks.engine.ownership import LABEL_SERVICE
-from lyra_tasks.images.needles import written_forms
-from lyra_tasks.lab.payload import HOLDER_FOLDER, container_payload
+from lyra_tasks.config.services import effective_service, start_order
+from lyra_tasks.engine.objects.containers import ContainerFile
+from lyra_tasks.engine.objects.ownership import LABEL_SERVICE
+from lyra_tasks.images.scan.secrets import encode_secrets
+from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT, build_container_payload
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class LabFacts:
 
     run: str
     publish_on: str
-    subpaths: bool
-    health_starts_fast: bool
-    files_folder: str
+    supports_subpaths: bool
+    supports_start_interval: bool
+    files_directory: str
     services: Mapping[str, ServiceFacts]
-    masked: tuple[str, ...] = ()
+    secret_values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class PlannedService:
     container: str
     payload: Mapping[str, Any]
     networks: tuple[str, ...]
-    config_files: tuple[PlacedFile, ...]
-    secret_files: tuple[PlacedFile, ...]
+    config_files: tuple[ContainerFile, ...]
+    secret_files: tuple[ContainerFile, ...]
     service: Service
     environment: Mapping[str, str]
-    health_command: bool
-    masked: tuple[str, ...]
+    has_healthcheck: bool
+    secret_values: tuple[str, ...]
     cpus: float
     memory: int
-    attended: bool = True
+    must_be_ready: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,138 +72,141 @@ class LabPlan:
 
     run: str
     prefix: str
-    logs: str
+    logs_path: str
     networks: Mapping[str, Mapping[str, Any]]
     volumes: Mapping[str, Mapping[str, str]]
     holder: str
     holder_mounts: Mapping[str, str]
     waves: tuple[tuple[str, ...], ...]
     services: Mapping[str, PlannedService]
-    holder_host: Mapping[str, Any] = field(default_factory=dict)
+    holder_host_config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cpus(self) -> float:
         """The sum of all CPU limits, in cores."""
-        return sum(each.cpus for each in self.services.values())
+        return sum(service.cpus for service in self.services.values())
 
     @property
     def memory(self) -> int:
         """The sum of all memory limits, data volumes included, in bytes."""
-        return sum(each.memory for each in self.services.values())
+        return sum(service.memory for service in self.services.values())
 
 
-def plan(config: Configuration, facts: LabFacts, group: str = "", number: int = 0) -> LabPlan:
+def plan_lab(config: Configuration, facts: LabFacts, group: str = "", number: int = 0) -> LabPlan:
     """Plan the lab of all services of `config`; a run has one for each group of checks, told apart by its number."""
-    prefix = _prefix(facts.run, number)
-    logs = f"logs/{group}" if group else "logs"
-    facts = replace(facts, files_folder=f"{facts.files_folder}/{number}") if number else facts
-    inner, edge, out = f"{prefix}-inner", f"{prefix}-edge", f"{prefix}-out"
-    networks: dict[str, dict[str, Any]] = {inner: {"Internal": True}}
+    prefix = _object_prefix(facts.run, number)
+    logs_path = f"logs/{group}" if group else "logs"
+    facts = replace(facts, files_directory=f"{facts.files_directory}/{number}") if number else facts
+    inner_network, edge_network, egress_network = f"{prefix}-inner", f"{prefix}-edge", f"{prefix}-out"
+    networks: dict[str, dict[str, Any]] = {inner_network: {"Internal": True}}
     volumes: dict[str, dict[str, str]] = {}
-    held: dict[str, str] = {}
+    holder_mounts: dict[str, str] = {}
     services = {}
-    masked = _masked(config, facts)
+    secret_values = _collect_secret_values(config, facts)
     for name, service in config.services.items():
-        joined = [inner]
+        service_networks = [inner_network]
         # one bridge at most besides the inner network: of two, the engine would choose the way out by their names
         if service.egress:
-            networks[out] = {}
-            joined.append(out)
+            networks[egress_network] = {}
+            service_networks.append(egress_network)
         elif service.ports:
             # no masquerading: what is published answers, but nothing gets out
-            networks[edge] = {"Options": {"com.docker.network.bridge.enable_ip_masquerade": "false"}}
-            joined.append(edge)
-        own = _volumes(prefix, name, service, facts.services[name], facts.subpaths)
-        volumes |= own
-        held |= {volume: f"{HOLDER_FOLDER}/{volume}" for volume in own}
-        services[name] = _service(prefix, name, service, facts, tuple(joined), masked)
+            networks[edge_network] = {"Options": {"com.docker.network.bridge.enable_ip_masquerade": "false"}}
+            service_networks.append(edge_network)
+        service_volumes = _plan_volumes(prefix, name, service, facts.services[name], facts.supports_subpaths)
+        volumes |= service_volumes
+        holder_mounts |= {volume: f"{HOLDER_MOUNT_ROOT}/{volume}" for volume in service_volumes}
+        services[name] = _plan_service(prefix, name, service, facts, tuple(service_networks), secret_values)
     waves = tuple(tuple(wave) for wave in start_order(config.services))
-    return LabPlan(facts.run, f"{prefix}-", logs, networks, volumes, f"{prefix}-holder", held, waves, services)
+    return LabPlan(
+        facts.run, f"{prefix}-", logs_path, networks, volumes, f"{prefix}-holder", holder_mounts, waves, services
+    )
 
 
-def empty(run: str, number: int) -> LabPlan:
+def plan_empty_lab(run: str, number: int) -> LabPlan:
     """A lab of nothing, for checks that need no service to run; its number must not be that of any other lab."""
-    return LabPlan(run, f"{_prefix(run, number)}-", "logs", {}, {}, "", {}, (), {})
+    return LabPlan(run, f"{_object_prefix(run, number)}-", "logs", {}, {}, "", {}, (), {})
 
 
-def _prefix(run: str, number: int) -> str:
+def _object_prefix(run: str, number: int) -> str:
     return f"lyra-{run}.{number}" if number else f"lyra-{run}"
 
 
-def _volumes(
-    prefix: str, name: str, service: Service, facts: ServiceFacts, subpaths: bool
+def _plan_volumes(
+    prefix: str, name: str, service: Service, facts: ServiceFacts, supports_subpaths: bool
 ) -> dict[str, dict[str, str]]:
-    found = {}
+    volumes = {}
     for key, volume in service.volumes.items():
         uid, gid = volume.owner.split(":")
         options = f"size={volume.size},uid={uid},gid={gid},mode=0755"
-        found[f"{prefix}-{name}-data-{key}"] = {"type": "tmpfs", "device": "tmpfs", "o": options}
-    if subpaths and facts.configs:
-        found[f"{prefix}-{name}-configs"] = {}
-    if subpaths and facts.secrets:
-        found[f"{prefix}-{name}-secrets"] = {"type": "tmpfs", "device": "tmpfs", "o": "size=1m,mode=0755"}
-    return found
+        volumes[f"{prefix}-{name}-data-{key}"] = {"type": "tmpfs", "device": "tmpfs", "o": options}
+    if supports_subpaths and facts.configs:
+        volumes[f"{prefix}-{name}-configs"] = {}
+    if supports_subpaths and facts.secrets:
+        volumes[f"{prefix}-{name}-secrets"] = {"type": "tmpfs", "device": "tmpfs", "o": "size=1m,mode=0755"}
+    return volumes
 
 
-def _service(
-    prefix: str, name: str, service: Service, facts: LabFacts, networks: tuple[str, ...], masked: tuple[str, ...]
+def _plan_service(
+    prefix: str, name: str, service: Service, facts: LabFacts, networks: tuple[str, ...], secret_values: tuple[str, ...]
 ) -> PlannedService:
-    own = facts.services[name]
-    shape = running_shape(service, own.image_config)
-    memory = shape.memory + sum(volume.size for volume in service.volumes.values())
-    uid, gid = _numeric(shape.user)
-    payload = container_payload(
-        prefix, name, service, own.image_id, shape,
+    service_facts = facts.services[name]
+    effective = effective_service(service, service_facts.image_config)
+    memory = effective.memory + sum(volume.size for volume in service.volumes.values())
+    uid, gid = _parse_numeric_ids(effective.user)
+    payload = build_container_payload(
+        prefix, name, service, service_facts.image_id, effective,
         memory=memory,
-        environment=own.environment,
-        image_config=own.image_config,
+        environment=service_facts.environment,
+        image_config=service_facts.image_config,
         network=networks[0],
         publish_on=facts.publish_on,
-        files_folder=None if facts.subpaths else f"{facts.files_folder}/{name}",
-        health_starts_fast=facts.health_starts_fast,
+        files_directory=None if facts.supports_subpaths else f"{facts.files_directory}/{name}",
+        supports_start_interval=facts.supports_start_interval,
     )  # fmt: skip
     return PlannedService(
         name=name,
         container=f"{prefix}-{name}",
         payload={**payload, "Labels": {LABEL_SERVICE: name}},
         networks=networks[1:],
-        config_files=tuple(PlacedFile(key, content) for key, content in sorted(own.configs.items())),
+        config_files=tuple(ContainerFile(key, content) for key, content in sorted(service_facts.configs.items())),
         secret_files=tuple(
-            PlacedFile(key, content, uid, gid, 0o400 if uid else 0o444) for key, content in sorted(own.secrets.items())
+            ContainerFile(key, content, uid, gid, 0o400 if uid else 0o444)
+            for key, content in sorted(service_facts.secrets.items())
         ),
         service=service,
-        environment=own.environment,
-        health_command=bool(payload.get("Healthcheck")),
-        masked=masked,
+        environment=service_facts.environment,
+        has_healthcheck=bool(payload.get("Healthcheck")),
+        secret_values=secret_values,
         cpus=service.limits.cpus,
         memory=memory,
     )
 
 
-def _masked(config: Configuration, facts: LabFacts) -> tuple[str, ...]:
+def _collect_secret_values(config: Configuration, facts: LabFacts) -> tuple[str, ...]:
     """What no log may hold, whichever service prints it: the secrets of all of them."""
-    values = list(facts.masked)
+    values = list(facts.secret_values)
     for name, service in config.services.items():
-        own = facts.services[name]
-        values += [own.environment[key] for key, each in service.environment.items() if each.secret]
-        values += [content.decode(errors="replace").strip() for content in own.secrets.values()]
-    return blotted(values)
+        service_facts = facts.services[name]
+        values += [service_facts.environment[key] for key, variable in service.environment.items() if variable.secret]
+        values += [content.decode(errors="replace").strip() for content in service_facts.secrets.values()]
+    return expand_secret_values(values)
 
 
-def blotted(values: Iterable[str]) -> tuple[str, ...]:
+def expand_secret_values(values: Iterable[str]) -> tuple[str, ...]:
     """What may not stand in a log for the sake of some secrets, the longest first: whole, and in every form.
 
     Logs are written line by line: of a value with several, each is left out.
     """
     lines = [*values]
     lines += [line.strip() for value in lines for line in value.splitlines()]
-    found = {*(value for value in lines if len(value) >= 4), *written_forms(lines)}
-    return tuple(sorted(found, key=len, reverse=True))
+    patterns = {*(value for value in lines if len(value) >= 4), *encode_secrets(lines)}
+    return tuple(sorted(patterns, key=len, reverse=True))
 
 
-def _numeric(user: str) -> tuple[int, int]:
+def _parse_numeric_ids(user: str) -> tuple[int, int]:
     """The ids in `10001:10001` or `10001`; (0, 0) for a name, whose number only the image knows."""
-    first, _, second = user.partition(":")
-    if not first.isdigit():
+    user_id, _, group_id = user.partition(":")
+    if not user_id.isdigit():
         return 0, 0
-    return int(first), int(second) if second.isdigit() else int(first)
+    return int(user_id), int(group_id) if group_id.isdigit() else int(user_id)

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from lyra_tasks import console
-from lyra_tasks.engine.connect import MIN_API, EngineFacts, version_numbers
+from lyra_tasks.engine.client.connect import MIN_API_VERSION, EngineFacts, parse_version_numbers
 from lyra_tasks.errors import LyraError, PreconditionError
-from lyra_tasks.overview.vulnerable import known_faults
 
-State = Literal["ok", "warning", "fault"]
+DiagnosisState = Literal["ok", "warning", "fault"]
 
 _MIN_BUILDX = (0, 10)
 _GB = 1000**3
-_SKEW = 5.0  # seconds between this machine's clock and the engine's
+_MAX_CLOCK_SKEW_S = 5.0  # seconds between this machine's clock and the engine's
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One thing that was looked at; `fix` says what to do unless all is well."""
 
-    what: str
-    state: State
-    said: str
+    subject: str
+    state: DiagnosisState
+    message: str
     fix: str = ""
 
 
@@ -32,10 +31,10 @@ class Finding:
 class Disk:
     """A folder's file system: bytes and inodes that are free, and how many inodes there are (0: no fixed number)."""
 
-    place: str
-    free: int
-    inodes_free: int
-    inodes: int
+    path: str
+    free_bytes: int
+    free_inodes: int
+    total_inodes: int
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,13 @@ class SandboxFacts:
     """What is known of the private engine: the configured mode, whether one runs, has crashed, or cannot be made."""
 
     mode: str
-    running: bool = False
-    crashed: bool = False
+    is_running: bool = False
+    has_crashed: bool = False
     obstacle: str = ""
 
 
 @dataclass(frozen=True)
-class Facts:
+class DoctorFacts:
     """All that was found out; a LyraError stands where something could not be, and says why.
 
     `components` are the versions of what the engine consists of. Times are seconds since 1970. `crashed` are runs that
@@ -67,153 +66,229 @@ class Facts:
     now: float = 0.0
     engine_time: float | None = None
     sandbox: SandboxFacts = SandboxFacts("never")
-    crashed: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
+    crashed_runs: tuple[str, ...] = ()
+    leftovers: tuple[str, ...] = ()
     orphans: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    live: Mapping[str, int] = field(default_factory=dict)
-    pins: LyraError | None = None
-    journal: tuple[str, ...] = ()
+    active_runs: Mapping[str, int] = field(default_factory=dict)
+    lock_error: LyraError | None = None
+    journal_problems: tuple[str, ...] = ()
 
 
-def examine(facts: Facts) -> tuple[Finding, ...]:
+def diagnose(facts: DoctorFacts) -> tuple[Diagnosis, ...]:
     """Everything that is looked at, in the order in which it is needed."""
     return (
-        *_config(facts), *_git(facts), *_engine(facts), *_vulnerable(facts), *_buildx(facts), *_sandbox(facts),
-        *(_disk(each) for each in facts.disks), *_clock(facts), *_leftovers(facts), *_locks(facts), *_journal(facts),
+        *_check_config(facts), *_check_git(facts), *_check_engine(facts), *_check_vulnerabilities(facts), *_check_buildx(facts), *_check_sandbox(facts),
+        *(_check_disk(disk) for disk in facts.disks), *_check_clock(facts), *_check_leftovers(facts), *_check_locks(facts), *_check_journal(facts),
     )  # fmt: skip
 
 
-def require_healthy(findings: tuple[Finding, ...]) -> None:
+def require_no_errors(diagnoses: tuple[Diagnosis, ...]) -> None:
     """PreconditionError if there is a fault; it has been shown."""
-    faults = [each.what for each in findings if each.state == "fault"]
-    if faults:
-        raise PreconditionError(f"{len(faults)} fault(s): {', '.join(faults)}", hint="mend them as it is said above")
+    failed_subjects = [diagnosis.subject for diagnosis in diagnoses if diagnosis.state == "fault"]
+    if failed_subjects:
+        raise PreconditionError(
+            f"{len(failed_subjects)} fault(s): {', '.join(failed_subjects)}", hint="mend them as it is said above"
+        )
 
 
-def _fault(what: str, error: LyraError) -> Finding:
-    return Finding(what, "fault", "; ".join([error.message, *error.details]), error.hint)
+def _error_diagnosis(subject: str, error: LyraError) -> Diagnosis:
+    return Diagnosis(subject, "fault", "; ".join([error.message, *error.details]), error.hint)
 
 
-def _config(facts: Facts) -> Iterator[Finding]:
+def _check_config(facts: DoctorFacts) -> Iterator[Diagnosis]:
     if isinstance(facts.config, LyraError):
-        yield _fault("config", facts.config)
+        yield _error_diagnosis("config", facts.config)
     else:
-        yield Finding("config", "ok", facts.config)
+        yield Diagnosis("config", "ok", facts.config)
 
 
-def _git(facts: Facts) -> Iterator[Finding]:
-    yield _fault("git", facts.git) if isinstance(facts.git, LyraError) else Finding("git", "ok", facts.git)
+def _check_git(facts: DoctorFacts) -> Iterator[Diagnosis]:
+    yield _error_diagnosis("git", facts.git) if isinstance(facts.git, LyraError) else Diagnosis("git", "ok", facts.git)
 
 
-def _engine(facts: Facts) -> Iterator[Finding]:
+def _check_engine(facts: DoctorFacts) -> Iterator[Diagnosis]:
     engine = facts.engine
     if engine is None:
-        yield Finding("engine", "ok", "none runs; the private one is started when it is needed")
+        yield Diagnosis("engine", "ok", "none runs; the private one is started when it is needed")
         return
     if isinstance(engine, LyraError):
-        yield _fault("engine", engine)
+        yield _error_diagnosis("engine", engine)
         return
     kind = "private engine" if engine.sandboxed else "engine"
-    size = f"{engine.cpus} CPUs, {console.size(engine.memory)}"
-    yield Finding("engine", "ok", f"{kind} {engine.version}, {engine.platform}, {size}")
+    resources = f"{engine.cpus} CPUs, {console.format_bytes(engine.memory)}"
+    yield Diagnosis("engine", "ok", f"{kind} {engine.version}, {engine.platform}, {resources}")
     api = ".".join(map(str, engine.api))
     if engine.api < (1, 45):
-        least = ".".join(map(str, MIN_API))
-        yield Finding(
-            "API", "warning", f"{api} (at least {least}): configs and secrets of a lab are bind mounts",
+        min_api = ".".join(map(str, MIN_API_VERSION))
+        yield Diagnosis(
+            "API", "warning", f"{api} (at least {min_api}): configs and secrets of a lab are bind mounts",
             "Docker Engine 26 or newer mounts them out of a volume",
         )  # fmt: skip
     else:
-        yield Finding("API", "ok", api)
-    yield Finding("store", "ok", f"{engine.store} image store")
+        yield Diagnosis("API", "ok", api)
+    yield Diagnosis("store", "ok", f"{engine.store} image store")
 
 
-def _vulnerable(facts: Facts) -> Iterator[Finding]:
-    for fault in known_faults(facts.components):
-        yield Finding(
-            "known faults", "warning", f"{fault.component} {fault.version}, by its number, has {fault.names}",
-            f"update to {fault.fixed}; a distribution may have mended it under an older number",
+def _check_vulnerabilities(facts: DoctorFacts) -> Iterator[Diagnosis]:
+    for component in vulnerable_components(facts.components):
+        yield Diagnosis(
+            "known faults", "warning", f"{component.component} {component.version}, by its number, has {component.advisory}",
+            f"update to {component.fixed_in}; a distribution may have mended it under an older number",
         )  # fmt: skip
-    if facts.components and not list(known_faults(facts.components)):
-        yield Finding("known faults", "ok", ", ".join(f"{name} {each}" for name, each in facts.components.items()))
+    if facts.components and not list(vulnerable_components(facts.components)):
+        yield Diagnosis(
+            "known faults", "ok", ", ".join(f"{name} {version}" for name, version in facts.components.items())
+        )
 
 
-def _buildx(facts: Facts) -> Iterator[Finding]:
+def _check_buildx(facts: DoctorFacts) -> Iterator[Diagnosis]:
     if isinstance(facts.buildx, LyraError):
-        yield _fault("buildx", facts.buildx)
-    elif facts.buildx and version_numbers(facts.buildx) < _MIN_BUILDX:
-        yield Finding("buildx", "fault", f"{facts.buildx} is too old", "install buildx 0.10 or newer")
+        yield _error_diagnosis("buildx", facts.buildx)
+    elif facts.buildx and parse_version_numbers(facts.buildx) < _MIN_BUILDX:
+        yield Diagnosis("buildx", "fault", f"{facts.buildx} is too old", "install buildx 0.10 or newer")
     elif facts.buildx:
-        yield Finding("buildx", "ok", facts.buildx)
+        yield Diagnosis("buildx", "ok", facts.buildx)
 
 
-def _sandbox(facts: Facts) -> Iterator[Finding]:
-    found = facts.sandbox
-    if found.crashed:
-        yield Finding("sandbox", "warning", "the private engine ended without having been ended", "engine.down")
-    elif found.running:
-        yield Finding("sandbox", "ok", "the private engine runs")
-    elif found.mode == "never":
-        yield Finding("sandbox", "ok", "not used")
-    elif found.obstacle:
-        needed = found.mode == "always" or isinstance(facts.engine, LyraError) or facts.engine is None
-        yield Finding(
-            "sandbox", "fault" if needed else "warning", f"no private engine can be made here: {found.obstacle}",
+def _check_sandbox(facts: DoctorFacts) -> Iterator[Diagnosis]:
+    sandbox = facts.sandbox
+    if sandbox.has_crashed:
+        yield Diagnosis("sandbox", "warning", "the private engine ended without having been ended", "engine.down")
+    elif sandbox.is_running:
+        yield Diagnosis("sandbox", "ok", "the private engine runs")
+    elif sandbox.mode == "never":
+        yield Diagnosis("sandbox", "ok", "not used")
+    elif sandbox.obstacle:
+        is_needed = sandbox.mode == "always" or isinstance(facts.engine, LyraError) or facts.engine is None
+        yield Diagnosis(
+            "sandbox", "fault" if is_needed else "warning", f"no private engine can be made here: {sandbox.obstacle}",
             "start Docker and name it in [engine] context, or run this as root on Debian or Ubuntu",
         )  # fmt: skip
     else:
-        yield Finding("sandbox", "ok", "can be started when it is needed")
+        yield Diagnosis("sandbox", "ok", "can be started when it is needed")
 
 
-def _disk(disk: Disk) -> Finding:
-    share = disk.inodes_free / disk.inodes if disk.inodes else 1.0
-    said = f"{disk.place}: {console.size(disk.free)}, {share:.0%} of inodes free"
+def _check_disk(disk: Disk) -> Diagnosis:
+    free_inode_ratio = disk.free_inodes / disk.total_inodes if disk.total_inodes else 1.0
+    message = f"{disk.path}: {console.format_bytes(disk.free_bytes)}, {free_inode_ratio:.0%} of inodes free"
     fix = "free space there, for example with `clean --cache` or by deleting old bundles"
-    if disk.free < _GB or share < 0.01:
-        return Finding("disk", "fault", said, fix)
-    return Finding("disk", "warning", said, fix) if disk.free < 5 * _GB or share < 0.1 else Finding("disk", "ok", said)
+    if disk.free_bytes < _GB or free_inode_ratio < 0.01:
+        return Diagnosis("disk", "fault", message, fix)
+    return (
+        Diagnosis("disk", "warning", message, fix)
+        if disk.free_bytes < 5 * _GB or free_inode_ratio < 0.1
+        else Diagnosis("disk", "ok", message)
+    )
 
 
-def _clock(facts: Facts) -> Iterator[Finding]:
+def _check_clock(facts: DoctorFacts) -> Iterator[Diagnosis]:
     fix = "set this machine's clock (NTP): versions, evidence and signatures carry its time"
     if facts.commit_time > facts.now + 1:
-        yield Finding(
+        yield Diagnosis(
             "clock", "warning", f"the last commit is {facts.commit_time - facts.now:.0f} s in the future", fix
         )
-    elif facts.engine_time is not None and abs(facts.engine_time - facts.now) > _SKEW:
-        yield Finding(
+    elif facts.engine_time is not None and abs(facts.engine_time - facts.now) > _MAX_CLOCK_SKEW_S:
+        yield Diagnosis(
             "clock", "warning", f"the engine's clock is {facts.engine_time - facts.now:+.0f} s off this one", fix
         )
     else:
-        yield Finding("clock", "ok", "after the last commit, and with the engine")
+        yield Diagnosis("clock", "ok", "after the last commit, and with the engine")
 
 
-def _leftovers(facts: Facts) -> Iterator[Finding]:
-    if facts.crashed:
-        said = f"{len(facts.crashed)} run(s) were killed: {', '.join(facts.left) or 'nothing of theirs is left'}"
-        yield Finding("leftovers", "warning", said, "clean")
-    for root, names in facts.orphans.items():
-        yield Finding(
-            "leftovers", "warning", f"{root} is gone, and left {', '.join(names)}",
+def _check_leftovers(facts: DoctorFacts) -> Iterator[Diagnosis]:
+    if facts.crashed_runs:
+        message = (
+            f"{len(facts.crashed_runs)} run(s) were killed: {', '.join(facts.leftovers) or 'nothing of theirs is left'}"
+        )
+        yield Diagnosis("leftovers", "warning", message, "clean")
+    for root, leftovers in facts.orphans.items():
+        yield Diagnosis(
+            "leftovers", "warning", f"{root} is gone, and left {', '.join(leftovers)}",
             f"clean --gone (or bring a checkout back to {root}, and `clean` there)",
         )  # fmt: skip
-    if not facts.crashed and not facts.orphans:
-        yield Finding("leftovers", "ok", "none")
+    if not facts.crashed_runs and not facts.orphans:
+        yield Diagnosis("leftovers", "ok", "none")
 
 
-def _locks(facts: Facts) -> Iterator[Finding]:
-    if facts.pins is not None:
-        yield _fault("locks", facts.pins)
-    elif facts.live:
-        running = ", ".join(f"{run} (pid {pid})" for run, pid in facts.live.items())
-        yield Finding("locks", "ok", f"held by runs that are going on: {running}")
+def _check_locks(facts: DoctorFacts) -> Iterator[Diagnosis]:
+    if facts.lock_error is not None:
+        yield _error_diagnosis("locks", facts.lock_error)
+    elif facts.active_runs:
+        holders = ", ".join(f"{run} (pid {pid})" for run, pid in facts.active_runs.items())
+        yield Diagnosis("locks", "ok", f"held by runs that are going on: {holders}")
     else:
-        yield Finding("locks", "ok", "free")
+        yield Diagnosis("locks", "ok", "free")
 
 
-def _journal(facts: Facts) -> Iterator[Finding]:
-    if facts.journal:
-        yield Finding(
-            "journal", "warning", f"{len(facts.journal)} problem(s), the first: {facts.journal[0]}",
+def _check_journal(facts: DoctorFacts) -> Iterator[Diagnosis]:
+    if facts.journal_problems:
+        yield Diagnosis(
+            "journal", "warning", f"{len(facts.journal_problems)} problem(s), the first: {facts.journal_problems[0]}",
             "somebody edited it; what it says of the past cannot be relied on",
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Advisory:
+    """A fault of a component, and the first version without it in each of its release lines."""
+
+    component: str
+    title: str
+    fixed_versions: tuple[tuple[int, ...], ...]
+
+
+# From the projects' own advisories. A line that is not named, and is older than the newest that is, was never mended.
+ADVISORIES = (
+    Advisory("Engine", "CVE-2024-23651 and others (a build can reach files of the host)", ((24, 0, 9), (25, 0, 2))),
+    Advisory("Engine", "CVE-2024-29018 (names leave an internal network)", ((23, 0, 11), (25, 0, 5), (26, 0, 0))),
+    Advisory("runc", "CVE-2024-21626 (a container can reach the host)", ((1, 1, 12),)),
+    Advisory("runc", "CVE-2025-31133, CVE-2025-52565, CVE-2025-52881 (the same)", ((1, 2, 8), (1, 3, 3))),
+)
+
+
+@dataclass(frozen=True)
+class VulnerableComponent:
+    """A component whose version has a known fault, and the versions that do not."""
+
+    component: str
+    version: str
+    advisory: str
+    fixed_in: str
+
+
+def vulnerable_components(components: Mapping[str, str]) -> Iterator[VulnerableComponent]:
+    """The known faults of these components, by their versions; what has no readable version has none."""
+    for advisory in ADVISORIES:
+        text = components.get(advisory.component, "")
+        version = parse_version_numbers(text)
+        if version and _is_vulnerable(version, advisory.fixed_versions):
+            yield VulnerableComponent(
+                advisory.component,
+                text,
+                advisory.title,
+                " or ".join(".".join(map(str, version)) for version in advisory.fixed_versions),
+            )
+
+
+def _is_vulnerable(version: tuple[int, ...], fixed_versions: tuple[tuple[int, ...], ...]) -> bool:
+    for fixed_version in fixed_versions:
+        if version[:2] == fixed_version[:2]:
+            return version < fixed_version
+    return version < max(fixed_versions)
+
+
+_COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
+
+
+def print_diagnoses(diagnoses: tuple[Diagnosis, ...]) -> None:
+    """A line for each finding, and below it what to do."""
+    if console.is_json_mode():
+        return console.print_json([asdict(diagnosis) for diagnosis in diagnoses])
+    width = max(len(diagnosis.subject) for diagnosis in diagnoses)
+    for diagnosis in diagnoses:
+        console.print(
+            f"{console.style(diagnosis.state.ljust(7), _COLOURS[diagnosis.state])}  {diagnosis.subject.ljust(width)}  {diagnosis.message}"
+        )
+        if diagnosis.fix:
+            console.print(f"{' ' * (width + 11)}fix: {diagnosis.fix}")
+    return None

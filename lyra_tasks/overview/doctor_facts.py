@@ -11,23 +11,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from lyra_tasks.config.find import shown
-from lyra_tasks.config.git import git_facts
-from lyra_tasks.config.load import Loaded, load
-from lyra_tasks.config.lock import LOCK_NAME
-from lyra_tasks.config.lock import read as read_lock
+from lyra_tasks.config.discovery import display_path
+from lyra_tasks.config.load import LoadedConfig, load_config
+from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME
+from lyra_tasks.dockerfile.lock_file import read_lock_file as read_lock
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.buildx import buildx_version
-from lyra_tasks.engine.claims import claims_of
-from lyra_tasks.engine.connect import Engine, components, connect_running, engine_time
-from lyra_tasks.engine.guard import crashed_runs
-from lyra_tasks.engine.ownership import claimed_by
-from lyra_tasks.engine.things import everything
+from lyra_tasks.engine.buildx.bake import read_buildx_version
+from lyra_tasks.engine.client.connect import Engine, connect_running_engine, read_component_versions, read_engine_time
+from lyra_tasks.engine.objects.inventory import list_objects
+from lyra_tasks.engine.objects.lifeline import list_crashed_runs
+from lyra_tasks.engine.objects.ownership import build_ownership_index, load_ownership_index
 from lyra_tasks.errors import LyraError, PreconditionError
-from lyra_tasks.overview.doctor import Disk, Facts, SandboxFacts
-from lyra_tasks.records.checkouts import history, others
+from lyra_tasks.locks import active_runs
+from lyra_tasks.overview.doctor import Disk, DoctorFacts, SandboxFacts
+from lyra_tasks.paths import Paths, project_paths
+from lyra_tasks.records.checkouts import list_other_checkouts, merge_journals
 from lyra_tasks.records.journal import Journal
-from lyra_tasks.run import Paths, live_runs, paths_of
+from lyra_tasks.versions.git import collect_git_facts
 
 if TYPE_CHECKING:
     from lyra_tasks.config.models import Configuration
@@ -35,113 +35,126 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def gather() -> Facts:
+def collect_doctor_facts() -> DoctorFacts:
     """The facts about the project around the working directory, or about this machine alone if there is none."""
-    loaded = _tried(load)
-    config, paths = _project(loaded)
-    engine = _tried(lambda: connect_running(config, paths))
-    facts = Facts(
-        config=loaded if isinstance(loaded, LyraError) else f"{shown(loaded.file)}: {config.project.name}",
+    loaded = _catch_error(load_config)
+    config, paths = _project_or_default(loaded)
+    engine = _catch_error(lambda: connect_running_engine(config, paths))
+    facts = DoctorFacts(
+        config=loaded if isinstance(loaded, LyraError) else f"{display_path(loaded.file)}: {config.project.name}",
         engine=engine.facts if isinstance(engine, Engine) else engine,
-        disks=tuple(_disks(paths)),
+        disks=tuple(_writable_disks(paths)),
         now=time.time(),
-        sandbox=_sandbox(config, paths),
-        crashed=tuple(crashed_runs(paths.state)),
-        live=live_runs(paths.live),
-        pins=_error(lambda: read_lock(paths.root / LOCK_NAME)),
-        journal=tuple(Journal(paths.journal).problems()),
+        sandbox=_sandbox_facts(config, paths),
+        crashed_runs=tuple(list_crashed_runs(paths.state)),
+        active_runs=active_runs(paths.run_locks),
+        lock_error=_error_of(lambda: read_lock(paths.root / LOCK_FILE_NAME)),
+        journal_problems=tuple(Journal(paths.journal).find_problems()),
     )
     if isinstance(engine, Engine):
-        facts = _of_engine(facts, engine, paths)
-    return _of_git(facts, paths.root, config)
+        facts = _add_engine_facts(facts, engine, paths)
+    return _add_git_facts(facts, paths.root, config)
 
 
-def _project(loaded: Loaded | LyraError) -> tuple[Configuration, Paths]:
+def _project_or_default(loaded: LoadedConfig | LyraError) -> tuple[Configuration, Paths]:
     from lyra_tasks.config.models import Configuration
 
-    if isinstance(loaded, Loaded):
-        return loaded.config, paths_of(loaded.root, loaded.config.project.name)
+    if isinstance(loaded, LoadedConfig):
+        return loaded.config, project_paths(loaded.root, loaded.config.project.name)
     empty = Configuration.model_validate({"schema": 1, "project": {"name": "none"}})
-    return empty, paths_of(Path.cwd(), "none")
+    return empty, project_paths(Path.cwd(), "none")
 
 
-def _tried(call: Callable[[], T]) -> T | LyraError:
+def _catch_error(function: Callable[[], T]) -> T | LyraError:
     try:
-        return call()
+        return function()
     except LyraError as error:
         return error
     except OSError as error:
         return PreconditionError(f"{error.filename or 'this machine'}: {error.strerror or error}")
 
 
-def _error(call: Callable[[], object]) -> LyraError | None:
-    found = _tried(call)
-    return found if isinstance(found, LyraError) else None
+def _error_of(function: Callable[[], object]) -> LyraError | None:
+    result = _catch_error(function)
+    return result if isinstance(result, LyraError) else None
 
 
-def _disks(paths: Paths) -> list[Disk]:
+def _writable_disks(paths: Paths) -> list[Disk]:
     """The file systems that are written to, each once."""
-    found: dict[int, Disk] = {}
-    for place in (paths.root, paths.state, paths.cache, Path("/var/lib/docker")):
-        folder = next(each for each in (place, *place.parents) if each.is_dir())
-        if place == folder or place != Path("/var/lib/docker"):
-            seen = os.statvfs(folder)
-            found.setdefault(
-                folder.stat().st_dev, Disk(str(folder), seen.f_bavail * seen.f_frsize, seen.f_favail, seen.f_files)
+    disks: dict[int, Disk] = {}
+    for path in (paths.root, paths.state, paths.cache, Path("/var/lib/docker")):
+        directory = next(candidate for candidate in (path, *path.parents) if candidate.is_dir())
+        if path == directory or path != Path("/var/lib/docker"):
+            stats = os.statvfs(directory)
+            disks.setdefault(
+                directory.stat().st_dev,
+                Disk(str(directory), stats.f_bavail * stats.f_frsize, stats.f_favail, stats.f_files),
             )
-    return list(found.values())
+    return list(disks.values())
 
 
-def _sandbox(config: Configuration, paths: Paths) -> SandboxFacts:
+def _sandbox_facts(config: Configuration, paths: Paths) -> SandboxFacts:
     try:
-        running = sandbox.find(paths.state) is not None
+        running = sandbox.find_sandbox(paths.state) is not None
     except LyraError as error:
-        return SandboxFacts(config.engine.sandbox, crashed=True, obstacle=error.message)
-    missing = [tool for tool in ("apt-get", "dpkg", "unshare") if shutil.which(tool) is None]
-    obstacle = "this is not root" if os.geteuid() else f"there is no {missing[0]}" if missing else ""
+        return SandboxFacts(config.engine.sandbox, has_crashed=True, obstacle=error.message)
+    missing_tools = [tool for tool in ("apt-get", "dpkg", "unshare") if shutil.which(tool) is None]
+    obstacle = "this is not root" if os.geteuid() else f"there is no {missing_tools[0]}" if missing_tools else ""
     return SandboxFacts(
         config.engine.sandbox,
-        running=running,
-        crashed=not running and sandbox.is_recorded(paths.state),
+        is_running=running,
+        has_crashed=not running and sandbox.has_sandbox_record(paths.state),
         obstacle=obstacle,
     )
 
 
-def _of_engine(facts: Facts, engine: Engine, paths: Paths) -> Facts:
-    things = _tried(lambda: everything(engine))
-    held = () if isinstance(things, LyraError) else things
-    mine = claimed_by(paths, engine.facts.id)
-    owned = [each for thing in held if (each := mine.of(thing)) is not None]
+def _add_engine_facts(facts: DoctorFacts, engine: Engine, paths: Paths) -> DoctorFacts:
+    objects = _catch_error(lambda: list_objects(engine))
+    existing = () if isinstance(objects, LyraError) else objects
+    ownership = load_ownership_index(paths, engine.facts.id)
+    own_objects = [claim for engine_object in existing if (claim := ownership.match(engine_object)) is not None]
     orphans: dict[str, tuple[str, ...]] = {}
-    for other in others(paths):
-        if other[0].is_gone:
-            theirs = claims_of(history(each.journal for each in other), engine.facts.id)
-            names = tuple(f"{each.kind} {each.name}" for each in held if theirs.of(each) is not None)
-            names += ("a private engine",) if any(sandbox.has_data(each.state) for each in other) else ()
-            orphans |= {str(other[0].root): names} if names else {}
-    versions = _tried(lambda: components(engine))
+    for checkout_states in list_other_checkouts(paths):
+        if checkout_states[0].is_missing:
+            their_ownership = build_ownership_index(
+                merge_journals(checkout_state.journal for checkout_state in checkout_states), engine.facts.id
+            )
+            names = tuple(
+                f"{engine_object.kind} {engine_object.name}"
+                for engine_object in existing
+                if their_ownership.match(engine_object) is not None
+            )
+            names += (
+                ("a private engine",)
+                if any(sandbox.has_sandbox_data(checkout_state.state) for checkout_state in checkout_states)
+                else ()
+            )
+            orphans |= {str(checkout_states[0].root): names} if names else {}
+    versions = _catch_error(lambda: read_component_versions(engine))
     return replace(
         facts,
         components={} if isinstance(versions, LyraError) else versions,
-        buildx=_tried(lambda: buildx_version(engine)),
-        engine_time=_seconds(_tried(lambda: engine_time(engine))),
-        left=tuple(each.name for each in owned if each.run in facts.crashed),
+        buildx=_catch_error(lambda: read_buildx_version(engine)),
+        engine_time=_parse_timestamp(_catch_error(lambda: read_engine_time(engine))),
+        leftovers=tuple(claim.name for claim in own_objects if claim.run in facts.crashed_runs),
         orphans=orphans,
     )
 
 
-def _seconds(said: str | LyraError) -> float | None:
+def _parse_timestamp(text: str | LyraError) -> float | None:
     """The engine writes nanoseconds, which Python does not read before 3.11 and no clock here has."""
     try:
-        return None if isinstance(said, LyraError) else datetime.fromisoformat(said).timestamp()
+        return None if isinstance(text, LyraError) else datetime.fromisoformat(text).timestamp()
     except ValueError:
         return None
 
 
-def _of_git(facts: Facts, root: Path, config: Configuration) -> Facts:
+def _add_git_facts(facts: DoctorFacts, root: Path, config: Configuration) -> DoctorFacts:
     outputs = (config.promotion.directory, ".lyra")
-    found = _tried(lambda: git_facts(root, config.release.tag, outputs=outputs))
-    if isinstance(found, LyraError):
-        return replace(facts, git=found)
-    state = f"{len(found.changed)} change(s)" if found.dirty else "clean"
-    return replace(facts, git=f"{found.branch or 'detached HEAD'} at {found.short}, {state}", commit_time=found.time)
+    git = _catch_error(lambda: collect_git_facts(root, config.release.tag, outputs=outputs))
+    if isinstance(git, LyraError):
+        return replace(facts, git=git)
+    state = f"{len(git.changed_paths)} change(s)" if git.is_dirty else "clean"
+    return replace(
+        facts, git=f"{git.branch or 'detached HEAD'} at {git.short_commit}, {state}", commit_time=git.commit_time
+    )

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
 
+from lyra_tasks import console
+from lyra_tasks.engine.bases.inputs import hash_current_inputs
+from lyra_tasks.engine.client.connect import connect_running_engine
+from lyra_tasks.engine.objects.containers import inspect_image
+from lyra_tasks.engine.workspace import Workspace
+from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 from lyra_tasks.records.evidence import Evidence, SetKey
-from lyra_tasks.rules.deviations import Judgement
-from lyra_tasks.rules.freshness import ImageState, failures
-from lyra_tasks.rules.standing import Standing
+from lyra_tasks.rules.deviations import DeviationStatus, RuleReport, deviation_statuses, reassess_results
+from lyra_tasks.rules.freshness import ImageState, build_set_key, compare_images, hash_effective_parts, list_failures
 
-State = Literal["current", "missing", "stale", "failed", "refused", "notice"]
+if TYPE_CHECKING:
+    from lyra_tasks.engine.client.connect import Engine
+
+ItemState = Literal["current", "missing", "stale", "failed", "refused", "notice"]
 
 
 @dataclass(frozen=True)
@@ -26,129 +35,212 @@ class ExplainFacts:
     key: SetKey
     parts: Mapping[str, str]
     evidence: Evidence | None
-    before: Evidence | None
-    judgement: Judgement
-    standings: tuple[Standing, ...]
+    previous_evidence: Evidence | None
+    rule_report: RuleReport
+    deviation_statuses: tuple[DeviationStatus, ...]
     version: str
-    promoted: bool
-    engine_runs: bool
+    is_promoted: bool
+    is_engine_running: bool
 
 
 @dataclass(frozen=True)
-class Finding:
+class ExplainedItem:
     """One line: what it is about, how it stands, and why."""
 
-    about: str
-    state: State
-    why: str = ""
+    subject: str
+    state: ItemState
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Explanation:
     """Everything found, and the one line of words to run next; `first` is what must be done by hand before that."""
 
-    findings: tuple[Finding, ...]
-    run: str
-    first: str = ""
+    items: tuple[ExplainedItem, ...]
+    command: str
+    manual_step: str = ""
 
 
-def explain(facts: ExplainFacts) -> Explanation:
+def explain_checkout(facts: ExplainFacts) -> Explanation:
     """Say how the checkout stands, and what to do."""
-    images = [
-        Finding(f"image {each.name}", "missing" if each.record is None else "stale" if each.problem else "current",
-                f"it {each.problem}" if each.problem else "")
-        for each in facts.images
+    image_items = [
+        ExplainedItem(f"image {image.name}", "missing" if image.record is None else "stale" if image.problem else "current",
+                f"it {image.problem}" if image.problem else "")
+        for image in facts.images
     ]  # fmt: skip
-    stale = any(each.state != "current" for each in images)
-    findings = [*images, *_evidence(facts, stale), *_rules(facts), *_standings(facts)]
-    if not facts.engine_runs:
-        findings.append(Finding("engine", "notice", "none answers; images were compared with their files alone"))
-    run, first = _next(facts, stale)
-    if run == "" and not first:
-        findings.append(Finding(f"bundle {facts.version}", "current", "promoted"))
-    return Explanation(tuple(findings), run, first)
+    is_stale = any(item.state != "current" for item in image_items)
+    items = [*image_items, *_test_items(facts, is_stale), *_rule_items(facts), *_deviation_items(facts)]
+    if not facts.is_engine_running:
+        items.append(ExplainedItem("engine", "notice", "none answers; images were compared with their files alone"))
+    command, manual_step = _next_command(facts, is_stale)
+    if command == "" and not manual_step:
+        items.append(ExplainedItem(f"bundle {facts.version}", "current", "promoted"))
+    return Explanation(tuple(items), command, manual_step)
 
 
-def changes(before: Evidence, key: SetKey, parts: Mapping[str, str]) -> tuple[str, ...]:
+def describe_changes(previous: Evidence, key: SetKey, parts: Mapping[str, str]) -> tuple[str, ...]:
     """What makes the set another one than was tested before, a line for each."""
-    found = [
-        f"{what} {name} is {_how(old, new, name, 'another')}"
-        for what, old, new in (
-            ("image", before.set.images, key.images),
-            ("the external image of service", before.set.externals, key.externals),
+    descriptions = [
+        f"{label} {name} is {_change_kind(old, new, name, 'another')}"
+        for label, old, new in (
+            ("image", previous.set.images, key.images),
+            ("the external image of service", previous.set.test_doubles, key.test_doubles),
         )
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name)
     ]
-    for name in sorted({*before.parts, *parts}):
-        if before.parts.get(name) == parts.get(name):
+    for name in sorted({*previous.part_hashes, *parts}):
+        if previous.part_hashes.get(name) == parts.get(name):
             continue
         if name == "rules":
-            found.append(f"the rules are others: {before.parts.get(name, 'none')} then, {parts[name]} now")
+            descriptions.append(
+                f"the rules are others: {previous.part_hashes.get(name, 'none')} then, {parts[name]} now"
+            )
         else:
-            found.append(f"{name} {_verb(before.parts, parts, name)}")
-    return tuple(found)
+            descriptions.append(f"{name} {_change_verb(previous.part_hashes, parts, name)}")
+    return tuple(descriptions)
 
 
-def _how(old: Mapping[str, str], new: Mapping[str, str], name: str, other: str) -> str:
-    return "new" if name not in old else "gone" if name not in new else other
+def _change_kind(old: Mapping[str, str], new: Mapping[str, str], name: str, changed: str) -> str:
+    return "new" if name not in old else "gone" if name not in new else changed
 
 
-def _verb(old: Mapping[str, str], new: Mapping[str, str], name: str) -> str:
+def _change_verb(old: Mapping[str, str], new: Mapping[str, str], name: str) -> str:
     return "is new" if name not in old else "is gone" if name not in new else "changed"
 
 
-def _evidence(facts: ExplainFacts, stale: bool) -> list[Finding]:
-    if facts.evidence is not None and not stale:
-        failed = failures(facts.evidence)
-        if failed:
-            return [Finding("test", "failed", f"{each} (run {facts.evidence.run})") for each in failed]
-        return [Finding("test", "current", f"passed in run {facts.evidence.run}")]
-    if facts.before is None:
-        return [Finding("test", "missing", "nothing has been tested yet, or by another version of lyra-tasks")]
-    found = changes(facts.before, facts.key, facts.parts)
-    if not found:
-        return [Finding("test", "stale", "the images that were tested are to be built again")]
-    return [Finding("test", "stale", f"{each} since run {facts.before.run}") for each in found]
+def _test_items(facts: ExplainFacts, is_stale: bool) -> list[ExplainedItem]:
+    if facts.evidence is not None and not is_stale:
+        failed_checks = list_failures(facts.evidence)
+        if failed_checks:
+            return [
+                ExplainedItem("test", "failed", f"{failure} (run {facts.evidence.run})") for failure in failed_checks
+            ]
+        return [ExplainedItem("test", "current", f"passed in run {facts.evidence.run}")]
+    if facts.previous_evidence is None:
+        return [ExplainedItem("test", "missing", "nothing has been tested yet, or by another version of lyra-tasks")]
+    changes = describe_changes(facts.previous_evidence, facts.key, facts.parts)
+    if not changes:
+        return [ExplainedItem("test", "stale", "the images that were tested are to be built again")]
+    return [ExplainedItem("test", "stale", f"{change} since run {facts.previous_evidence.run}") for change in changes]
 
 
-def _rules(facts: ExplainFacts) -> list[Finding]:
-    told: dict[str, State] = {"broken": "refused", "warning": "notice"}
+def _rule_items(facts: ExplainFacts) -> list[ExplainedItem]:
+    state_by_outcome: dict[str, ItemState] = {"broken": "refused", "warning": "notice"}
     return [
-        Finding(f"rule {each.rule}", told[each.outcome], f"{each.scope}: {each.message}")
-        for each in facts.judgement.results
-        if each.outcome in told
+        ExplainedItem(f"rule {result.rule}", state_by_outcome[result.outcome], f"{result.scope}: {result.message}")
+        for result in facts.rule_report.results
+        if result.outcome in state_by_outcome
     ]
 
 
-def _standings(facts: ExplainFacts) -> list[Finding]:
-    found = []
-    for each in facts.standings:
-        about, scope = f"deviation from {each.deviation.rule}", each.deviation.scope
-        if each.state == "expired":
-            found.append(Finding(about, "refused", f"{scope}: it expired on {each.deviation.expires}"))
-        elif each.state == "unused":
-            found.append(Finding(about, "notice", f"{scope}: nothing needs it; remove it"))
-        elif each.ends_soon:
-            found.append(Finding(about, "notice", f"{scope}: it ends on {each.deviation.expires}"))
-    return found
+def _deviation_items(facts: ExplainFacts) -> list[ExplainedItem]:
+    items = []
+    for status in facts.deviation_statuses:
+        subject, scope = f"deviation from {status.deviation.rule}", status.deviation.scope
+        if status.state == "expired":
+            items.append(ExplainedItem(subject, "refused", f"{scope}: it expired on {status.deviation.expires}"))
+        elif status.state == "unused":
+            items.append(ExplainedItem(subject, "notice", f"{scope}: nothing needs it; remove it"))
+        elif status.expires_soon:
+            items.append(ExplainedItem(subject, "notice", f"{scope}: it ends on {status.deviation.expires}"))
+    return items
 
 
-def _next(facts: ExplainFacts, stale: bool) -> tuple[str, str]:
-    if stale:
+def _next_command(facts: ExplainFacts, is_stale: bool) -> tuple[str, str]:
+    if is_stale:
         return "build test promote", ""
     if facts.evidence is None:
         return "test promote", ""
-    if facts.judgement.broken:
+    if facts.rule_report.failed:
         return "build test promote", "keep the rule, or write or renew its [[deviations]] entry"
-    if failures(facts.evidence):
+    if list_failures(facts.evidence):
         return "build test promote", "mend what failed"
-    return ("", "") if facts.promoted else ("promote", "")
+    return ("", "") if facts.is_promoted else ("promote", "")
 
 
-def one_line(findings: Sequence[Finding]) -> str:
+def summarize_items(items: Sequence[ExplainedItem]) -> str:
     """How many of each state, for a summary."""
-    counts = {
-        state: sum(each.state == state for each in findings) for state in ("refused", "failed", "stale", "missing")
-    }
+    counts = {state: sum(item.state == state for item in items) for state in ("refused", "failed", "stale", "missing")}
     return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "nothing stands in the way"
+
+
+def collect_explain_facts(work: Workspace) -> ExplainFacts:
+    """How the checkout stands: files against records, the set against what was tested, reasons against today."""
+    engine = _running_engine(work)
+    states = compare_images(work.images, engine, hash_current_inputs(work))
+    records = {state.name: state.record for state in states if state.record is not None}
+    key = build_set_key(work, records, _third_party_images(work, engine))
+    evidence, previous = _read_evidence(work, key), work.evidence.latest()
+    if engine is None and evidence is None and previous is not None and _differs_only_in_third_party(previous.set, key):
+        # which images the doubles are now, only an engine could say
+        evidence = previous
+    today = datetime.date.today()
+    latest = evidence or previous
+    return ExplainFacts(
+        images=states,
+        key=key,
+        parts=hash_effective_parts(work, records),
+        evidence=evidence,
+        previous_evidence=previous,
+        rule_report=reassess_results(work.config, evidence.rules, today) if evidence else RuleReport(()),
+        deviation_statuses=deviation_statuses(work.config, latest.rules if latest else (), today),
+        version=work.version.semver,
+        is_promoted=_is_promoted(work, (evidence.set if evidence else key).digest),
+        is_engine_running=engine is not None,
+    )
+
+
+def _running_engine(work: Workspace) -> Engine | None:
+    try:
+        return connect_running_engine(work.config, work.paths)
+    except EngineUnavailableError:
+        return None
+
+
+def _third_party_images(work: Workspace, engine: Engine | None) -> dict[str, str]:
+    image_ids = {}
+    for name, service in work.config.services.items():
+        if service.external is not None:
+            image = inspect_image(engine, service.external) if engine else None
+            image_ids[name] = str(image["Id"]) if image else "not in the engine"
+    return image_ids
+
+
+def _read_evidence(work: Workspace, key: SetKey) -> Evidence | None:
+    try:
+        return work.evidence.read(key)
+    except PreconditionError:
+        return None
+
+
+def _differs_only_in_third_party(first: SetKey, second: SetKey) -> bool:
+    return (first.images, first.effective_hash) == (second.images, second.effective_hash)
+
+
+def _is_promoted(work: Workspace, digest: str) -> bool:
+    version = work.version.semver
+    was_promoted = any(
+        entry.event == "promoted" and (entry.data.get("version"), entry.data.get("set")) == (version, digest)
+        for entry in work.journal.entries()
+    )
+    return was_promoted and (work.bundles / version).is_dir()
+
+
+_COLOURS = {"current": "green", "stale": "yellow", "missing": "yellow", "failed": "red", "refused": "red"}
+
+
+def print_explanation(explanation: Explanation) -> None:
+    """A line for everything that was found, and the words to run."""
+    if console.is_json_mode():
+        return console.print_json({"schema": "lyra.explain/1", **asdict(explanation)})
+    width = max((len(item.subject) for item in explanation.items), default=0)
+    for item in explanation.items:
+        state = console.style(f"{item.state:<8}", _COLOURS.get(item.state, "dim"))
+        console.print(f"{item.subject:<{width}}  {state}{item.reason}".rstrip())
+    console.print(summarize_items(explanation.items))
+    if explanation.manual_step:
+        console.print(f"first: {explanation.manual_step}")
+    if explanation.command:
+        console.print(f"next: {explanation.command}")
+    return None

@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from lyra_tasks.records.store import Record
+from lyra_tasks.records.record import Record
 
-FILE = "cleanup.json"
+CLEANUP_FILE_NAME = "cleanup.json"
 
 
-class Item(Record):
+class RecordedObject(Record):
     """An object of ours, and the run that made it."""
 
     kind: str
@@ -20,29 +20,29 @@ class Item(Record):
     run: str
 
 
-class Kept(Item):
+class KeptObject(RecordedObject):
     """An object of ours that was left alone on purpose, and why."""
 
-    why: str
+    reason: str
 
 
-class Residue(Record):
+class Leftover(Record):
     """Something of ours that could not be removed, why, and what removes it."""
 
     kind: str
     name: str
-    why: str
-    remove: str
+    reason: str
+    fix: str
 
 
-class Forgotten(Record):
+class DeletedState(Record):
     """A state folder that was deleted since its checkout is gone: where that was."""
 
     root: str
     state: str
 
 
-class Inventory(Record):
+class HostSnapshot(Record):
     """All that the engine holds, whoever made it, and what this checkout has outside of it; sizes in bytes."""
 
     containers: dict[str, str] = Field(default={}, description="id -> name")
@@ -58,7 +58,7 @@ class Inventory(Record):
     interfaces: list[str] = Field(default=[])
 
 
-class CleanupProof(Record):
+class CleanupReport(Record):
     """What one `clean` did, for the run's folder."""
 
     schema_: Literal["lyra.cleanup/1"] = Field(default="lyra.cleanup/1", alias="schema")
@@ -67,12 +67,14 @@ class CleanupProof(Record):
     started_at: str
     seconds: float
     engine: dict[str, str] | None = Field(description="id and version; None if there was none to clean")
-    before: Inventory
-    after: Inventory
-    removed: list[Item]
-    kept: list[Kept]
-    residue: list[Residue]
-    others_gone: list[str] = Field(description="objects that are not ours and went meanwhile, by somebody else's hand")
+    before: HostSnapshot
+    after: HostSnapshot
+    removed: list[RecordedObject]
+    kept: list[KeptObject]
+    leftovers: list[Leftover]
+    removed_by_others: list[str] = Field(
+        description="objects that are not ours and went meanwhile, by somebody else's hand"
+    )
     sandbox_stopped: bool
-    forgotten: list[Forgotten] = Field(default=[], description="of checkouts that are gone")
+    deleted_states: list[DeletedState] = Field(default=[], description="of checkouts that are gone")
     clean: bool

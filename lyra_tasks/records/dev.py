@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from lyra_tasks.records.store import Record, read_record, write_record
+from lyra_tasks.records.record import Record, read_record, write_record
 
 
-class CarriedFile(Record):
+class UploadedFile(Record):
     """A file or symbolic link as it was carried in: the checkout's size and time stamp, and a digest of the content."""
 
     kind: Literal["file", "link"]
@@ -21,11 +21,11 @@ class CarriedFile(Record):
     digest: str
 
 
-class Carried(Record):
+class UploadedFiles(Record):
     """What was carried from a checkout into the source volume of one service, by path below the image's context."""
 
     schema_: Literal["lyra.dev-source/1"] = Field(default="lyra.dev-source/1", alias="schema")
-    files: dict[str, CarriedFile] = Field(default_factory=dict)
+    files: dict[str, UploadedFile] = Field(default_factory=dict)
 
 
 class DevSource(Record):
@@ -44,7 +44,7 @@ class DevService(Record):
     id: str
     ports: dict[str, int]
     source: DevSource | None
-    developed: bool
+    is_developed: bool
     secret_variables: list[str]
 
 
@@ -63,49 +63,49 @@ class DevStore:
     """The records of one checkout's development lab."""
 
     def __init__(self, state: Path) -> None:
-        self._folder = state / "dev"
+        self._directory = state / "dev"
 
     @property
-    def images(self) -> Path:
+    def images_directory(self) -> Path:
         """Where the records of development images lie: apart from those that are tested and promoted."""
-        return self._folder
+        return self._directory
 
     @property
-    def mounts(self) -> Path:
+    def mounts_directory(self) -> Path:
         """Where configs and secrets lie that an old engine can mount only from here."""
-        return self._folder / "mounts"
+        return self._directory / "mounts"
 
     @property
     def exists(self) -> bool:
         """Whether there is a lab."""
-        return (self._folder / "dev.json").exists()
+        return (self._directory / "dev.json").exists()
 
     def read(self) -> DevLab | None:
         """The lab, or None if there is none."""
-        return read_record(self._folder / "dev.json", DevLab)
+        return read_record(self._directory / "dev.json", DevLab)
 
     def write(self, lab: DevLab) -> None:
         """Keep `lab` as the one that later words find."""
-        write_record(self._folder / "dev.json", lab)
+        write_record(self._directory / "dev.json", lab)
 
-    def carried(self, service: str) -> Carried:
+    def read_uploads(self, service: str) -> UploadedFiles:
         """What was carried into the volume of `service`."""
-        return read_record(self._sources / f"{service}.json", Carried) or Carried()
+        return read_record(self._sources_directory / f"{service}.json", UploadedFiles) or UploadedFiles()
 
-    def write_carried(self, service: str, carried: Carried) -> None:
+    def write_uploads(self, service: str, uploads: UploadedFiles) -> None:
         """Keep what was carried into the volume of `service`."""
-        write_record(self._sources / f"{service}.json", carried)
+        write_record(self._sources_directory / f"{service}.json", uploads)
 
-    def drop_carried(self, service: str) -> None:
+    def delete_uploads(self, service: str) -> None:
         """Forget what was carried into a volume that is gone."""
-        (self._sources / f"{service}.json").unlink(missing_ok=True)
+        (self._sources_directory / f"{service}.json").unlink(missing_ok=True)
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         """Forget the lab; the records of its images stay."""
-        (self._folder / "dev.json").unlink(missing_ok=True)
-        shutil.rmtree(self._sources, ignore_errors=True)
-        shutil.rmtree(self.mounts, ignore_errors=True)
+        (self._directory / "dev.json").unlink(missing_ok=True)
+        shutil.rmtree(self._sources_directory, ignore_errors=True)
+        shutil.rmtree(self.mounts_directory, ignore_errors=True)
 
     @property
-    def _sources(self) -> Path:
-        return self._folder / "sources"
+    def _sources_directory(self) -> Path:
+        return self._directory / "sources"

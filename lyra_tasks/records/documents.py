@@ -10,16 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.records.evidence import LOGS, Evidence, service_logs
-from lyra_tasks.records.metrics import Metrics
-from lyra_tasks.records.store import Record, read_record
+from lyra_tasks.records.evidence import LOGS_DIRECTORY, Evidence, Metrics, list_service_logs
+from lyra_tasks.records.record import Record, read_record
 
-TESTS = "tests.json"
-METRICS = "metrics.json"
+TESTS_FILE_NAME = "tests.json"
+METRICS_FILE_NAME = "metrics.json"
 
 
 @dataclass(frozen=True)
-class Documents:
+class ReportDocuments:
     """One bundle, or one run: then all but `tests`, `metrics` and `logs` is empty.
 
     `sboms` are by image; `logs` are the lines of each service, `TIME STREAM TEXT`. `previous` describes the images of
@@ -37,41 +36,45 @@ class Documents:
     sboms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def documents_of_run(folder: Path) -> Documents | None:
+def read_run_documents(directory: Path) -> ReportDocuments | None:
     """The documents of a test run, or None for a run that tested nothing."""
-    if not (folder / TESTS).is_file():
+    if not (directory / TESTS_FILE_NAME).is_file():
         return None
-    return Documents(read_tests(folder / TESTS), read_metrics(folder / METRICS), read_logs(folder / LOGS))
+    return ReportDocuments(
+        read_test_results(directory / TESTS_FILE_NAME),
+        read_metrics(directory / METRICS_FILE_NAME),
+        read_service_logs(directory / LOGS_DIRECTORY),
+    )
 
 
-def read_tests(path: Path) -> dict[str, Any]:
+def read_test_results(path: Path) -> dict[str, Any]:
     """The verdict of a run; PreconditionError if it is not what it must be."""
-    return _checked(path, Evidence)
+    return _read_validated(path, Evidence)
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
     """The measurements and events of a run; PreconditionError if they are not what they must be."""
-    return _checked(path, Metrics)
+    return _read_validated(path, Metrics)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """The object in a file that this program wrote."""
-    found: dict[str, Any] = json.loads(path.read_bytes())
-    return found
+    document: dict[str, Any] = json.loads(path.read_bytes())
+    return document
 
 
-def read_logs(folder: Path) -> dict[str, tuple[str, ...]]:
+def read_service_logs(directory: Path) -> dict[str, tuple[str, ...]]:
     """The lines of every service's log, by service; in the lab of a group, by GROUP/SERVICE."""
-    found = service_logs(folder)
-    return {path.relative_to(folder).with_suffix("").as_posix(): tuple(_lines(path)) for path in found}
+    paths = list_service_logs(directory)
+    return {path.relative_to(directory).with_suffix("").as_posix(): tuple(_read_lines(path)) for path in paths}
 
 
-def _checked(path: Path, kind: type[Record]) -> dict[str, Any]:
-    found = read_record(path, kind)
-    if found is None:
+def _read_validated(path: Path, record_type: type[Record]) -> dict[str, Any]:
+    record = read_record(path, record_type)
+    if record is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    return found.model_dump(mode="json", by_alias=True)
+    return record.model_dump(mode="json", by_alias=True)
 
 
-def _lines(path: Path) -> Iterable[str]:
+def _read_lines(path: Path) -> Iterable[str]:
     return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]

@@ -9,19 +9,20 @@ from __future__ import annotations
 import hashlib
 import shutil
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.files import copy_folder
-from lyra_tasks.records.store import Record, canonical, read_record, write_record
+from lyra_tasks.files import copy_directory
+from lyra_tasks.records.record import Record, canonical_json, read_record, write_record
 
-_VERDICT = "evidence.json"
-LOGS, CHECKS = "logs", "checks"
-FILES = ("tests.json", "tests.xml", "metrics.json")
-FOLDERS = (LOGS, CHECKS)
+_EVIDENCE_FILE_NAME = "evidence.json"
+LOGS_DIRECTORY, CHECKS_DIRECTORY = "logs", "checks"
+EVIDENCE_FILES = ("tests.json", "tests.xml", "metrics.json")
+EVIDENCE_DIRECTORIES = (LOGS_DIRECTORY, CHECKS_DIRECTORY)
 """What services printed, and what checks brought: each a folder that a run may lack."""
 MERGED_LOG, BUILD_LOG = "_all.log", "_build.log"
 """Logs of no service: their names begin as no service's does."""
@@ -31,18 +32,18 @@ class SetKey(Record):
     """What a verdict is about."""
 
     images: dict[str, str] = Field(description="image name -> config digest")
-    externals: dict[str, str] = Field(description="service -> image id of the double it ran")
-    effective: str = Field(description="hash of the effective services, tests, configs and rules")
+    test_doubles: dict[str, str] = Field(description="service -> image id of the double it ran")
+    effective_hash: str = Field(description="hash of the effective services, tests, configs and rules")
 
     @property
     def digest(self) -> str:
         """The set's name: sha256 over its canonical form."""
-        return hashlib.sha256(canonical(self.model_dump(mode="json")).encode()).hexdigest()
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
 
 
-def service_logs(folder: Path) -> list[Path]:
+def list_service_logs(directory: Path) -> list[Path]:
     """The logs of services in a run's folder of logs; those of a group of checks lie in a folder of its name."""
-    return [path for path in sorted(folder.rglob("*.log")) if path.name not in {MERGED_LOG, BUILD_LOG}]
+    return [path for path in sorted(directory.rglob("*.log")) if path.name not in {MERGED_LOG, BUILD_LOG}]
 
 
 class CheckResult(Record):
@@ -80,7 +81,7 @@ class RuleResult(Record):
     message: str = ""
 
 
-class ServiceUse(Record):
+class ServiceUsage(Record):
     """What one container used at most, against what it was allowed; memory in bytes, CPU in cores."""
 
     memory_peak: int
@@ -99,7 +100,7 @@ class Evidence(Record):
 
     schema_: Literal["lyra.evidence/2"] = Field(default="lyra.evidence/2", alias="schema")
     set: SetKey
-    parts: dict[str, str] = Field(default_factory=dict)
+    part_hashes: dict[str, str] = Field(default_factory=dict)
     passed: bool
     run: str
     started_at: str
@@ -107,40 +108,93 @@ class Evidence(Record):
     engine: dict[str, str]
     checks: list[CheckResult]
     rules: list[RuleResult]
-    use: dict[str, ServiceUse] = Field(description="by service; in the lab of a group, by GROUP/SERVICE")
+    usage: dict[str, ServiceUsage] = Field(description="by service; in the lab of a group, by GROUP/SERVICE")
 
 
 class EvidenceStore:
     """The evidence of one checkout: per set a folder with the verdict and the files it rests on."""
 
     def __init__(self, state: Path) -> None:
-        self._folder = state / "evidence"
+        self._directory = state / "evidence"
 
-    def folder(self, digest: str) -> Path:
+    def directory(self, digest: str) -> Path:
         """Where the files of a set lie: evidence.json, tests.json, tests.xml, metrics.json, logs/, checks/."""
-        return self._folder / digest
+        return self._directory / digest
 
     def read(self, key: SetKey) -> Evidence | None:
         """The last verdict over this very set, or None."""
-        return read_record(self.folder(key.digest) / _VERDICT, Evidence)
+        return read_record(self.directory(key.digest) / _EVIDENCE_FILE_NAME, Evidence)
 
     def latest(self) -> Evidence | None:
         """The last verdict over any set; those of an older schema do not count."""
-        found = []
-        for path in self._folder.glob(f"*/{_VERDICT}"):
+        results = []
+        for path in self._directory.glob(f"*/{_EVIDENCE_FILE_NAME}"):
             with suppress(PreconditionError):
-                found.append(read_record(path, Evidence))
-        return max((each for each in found if each), key=lambda each: (each.started_at, each.run), default=None)
+                results.append(read_record(path, Evidence))
+        return max(
+            (evidence for evidence in results if evidence),
+            key=lambda evidence: (evidence.started_at, evidence.run),
+            default=None,
+        )
 
-    def write(self, evidence: Evidence, files: Path) -> None:
+    def write(self, evidence: Evidence, run_directory: Path) -> None:
         """Keep the verdict and copy what it rests on (`FILES`, `FOLDERS`) out of the run folder `files`."""
-        folder = self.folder(evidence.set.digest)
-        folder.mkdir(parents=True, exist_ok=True)
+        directory = self.directory(evidence.set.digest)
+        directory.mkdir(parents=True, exist_ok=True)
         # an earlier verdict must not stand beside files of this one, should this end in the middle
-        (folder / _VERDICT).unlink(missing_ok=True)
-        for name in FILES:
-            shutil.copyfile(files / name, folder / name)
-        for name in FOLDERS:
-            shutil.rmtree(folder / name, ignore_errors=True)
-            copy_folder(files / name, folder / name)
-        write_record(folder / _VERDICT, evidence)
+        (directory / _EVIDENCE_FILE_NAME).unlink(missing_ok=True)
+        for name in EVIDENCE_FILES:
+            shutil.copyfile(run_directory / name, directory / name)
+        for name in EVIDENCE_DIRECTORIES:
+            shutil.rmtree(directory / name, ignore_errors=True)
+            copy_directory(run_directory / name, directory / name)
+        write_record(directory / _EVIDENCE_FILE_NAME, evidence)
+
+
+class Measurement(Record):
+    """One sample of a container: memory in bytes, CPU in cores since the sample before, limits as the kernel has them.
+
+    `at` is UTC in ISO 8601 with milliseconds, as everywhere in this file.
+    """
+
+    at: str
+    memory: int
+    memory_limit: int
+    cpu: float
+    pids: int
+    pids_limit: int
+
+
+class ServiceEvent(Record):
+    """Something that happened to a service, or a check that was made of it and took `seconds` up to `at`.
+
+    `outcome` is that of a check, or how a service ended: `out of memory`, or `exit code N`.
+    """
+
+    at: str
+    kind: Literal["started", "ready", "check", "ended"]
+    service: str
+    name: str = ""
+    outcome: str = ""
+    seconds: float = 0.0
+
+
+class Metrics(Record):
+    """A run's measurements by service, and its events in the order of time."""
+
+    schema_: Literal["lyra.metrics/1"] = Field(default="lyra.metrics/1", alias="schema")
+    events: list[ServiceEvent]
+    services: dict[str, list[Measurement]]
+
+
+def create_service_event(
+    kind: Literal["started", "ready", "check", "ended"],
+    service: str,
+    *,
+    name: str = "",
+    outcome: str = "",
+    seconds: float = 0.0,
+) -> ServiceEvent:
+    """An event of this moment."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return ServiceEvent(at=at, kind=kind, service=service, name=name, outcome=outcome, seconds=round(seconds, 3))

@@ -6,16 +6,15 @@ import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
-from lyra_tasks.config.commits import Commit, commits_since
-from lyra_tasks.config.git import GitFacts, git, remote_name
-from lyra_tasks.config.inputs import dockerfile_path, ignore_patterns
-from lyra_tasks.config.releases import Release, releases
+from lyra_tasks.dockerfile.input_hashes import dockerfile_path, read_ignore_patterns
 from lyra_tasks.engine.workspace import Workspace
-from lyra_tasks.errors import PreconditionError, VerdictError
-from lyra_tasks.release.decide import Decision, decide, last_release
-from lyra_tasks.release.wanted import Wanted
-from lyra_tasks.rules.deviations import rejudge
-from lyra_tasks.rules.tested import tested_set
+from lyra_tasks.errors import CheckFailedError, PreconditionError
+from lyra_tasks.release.next_version import Decision, ReleaseRequest, decide_version, find_last_release
+from lyra_tasks.rules.deviations import reassess_results
+from lyra_tasks.rules.freshness import require_tested_set
+from lyra_tasks.versions.changelog import Commit, list_commits_since
+from lyra_tasks.versions.git import GitFacts, find_default_remote, run_git
+from lyra_tasks.versions.version import Release, list_releases
 
 
 @dataclass(frozen=True)
@@ -30,47 +29,48 @@ class ReleaseFacts:
 
     git: GitFacts
     releases: tuple[Release, ...]
-    reachable: tuple[Release, ...]
+    reachable_releases: tuple[Release, ...]
     decision: Decision
     commits: tuple[Commit, ...]
-    source: str
-    remote: str
-    unfinished: str
-    untested: str
-    misnamed: str
-    nameless: str
-    unpushable: str
-    misplaced: str
+    source_url: str
+    remote_name: str
+    unfinished_operation: str
+    test_problem: str
+    tag_name_problem: str
+    tagger_problem: str
+    push_problem: str
+    changelog_problem: str
 
 
-def gather(work: Workspace, asked: Wanted) -> ReleaseFacts:
+def collect_release_facts(work: Workspace, request: ReleaseRequest) -> ReleaseFacts:
     """The facts about a checkout; asks the engine for the tested set if `release.require_tests`."""
     root, release = work.root, work.config.release
-    reachable = releases(root, release.tag, reachable=True)
-    last = last_release(reachable)
-    since = commits_since(root, last.tag if last else "")
-    decision = decide(asked, reachable, since)
-    before = decision.previous
+    reachable = list_releases(root, release.tag, reachable=True)
+    last_release = find_last_release(reachable)
+    new_commits = list_commits_since(root, last_release.tag if last_release else "")
+    decision = decide_version(request, reachable, new_commits)
+    previous = decision.previous
     tag = release.tag.replace("{version}", str(decision.version))
-    remote = remote_name(root)
+    remote = find_default_remote(root)
     return ReleaseFacts(
         git=work.git,
-        releases=releases(root, release.tag),
-        reachable=reachable,
+        releases=list_releases(root, release.tag),
+        reachable_releases=reachable,
         decision=decision,
-        commits=since if before == last else commits_since(root, before.tag if before else ""),
-        source=work.config.project.source or work.git.remote,
-        remote=remote,
-        unfinished=_unfinished(root),
-        untested=_untested(work) if release.require_tests else "",
-        misnamed=_complaint(root, "check-ref-format", f"refs/tags/{tag}") and f"git takes no tag named {tag}",
-        nameless=_complaint(root, "var", "GIT_COMMITTER_IDENT"),
-        unpushable=_unpushable(root, remote, tag) if asked.push else "",
-        misplaced=_misplaced(work, asked.changelog) if asked.changelog else "",
+        commits=new_commits if previous == last_release else list_commits_since(root, previous.tag if previous else ""),
+        source_url=work.config.project.source or work.git.remote_url,
+        remote_name=remote,
+        unfinished_operation=_find_unfinished_operation(root),
+        test_problem=_describe_test_problem(work) if release.require_tests else "",
+        tag_name_problem=_git_error_message(root, "check-ref-format", f"refs/tags/{tag}")
+        and f"git takes no tag named {tag}",
+        tagger_problem=_git_error_message(root, "var", "GIT_COMMITTER_IDENT"),
+        push_problem=_describe_push_problem(root, remote, tag) if request.push else "",
+        changelog_problem=_describe_changelog_problem(work, request.changelog) if request.changelog else "",
     )
 
 
-_UNFINISHED = {
+_OPERATION_FILES = {
     "MERGE_HEAD": "merge",
     "CHERRY_PICK_HEAD": "cherry-pick",
     "REVERT_HEAD": "revert",
@@ -79,49 +79,49 @@ _UNFINISHED = {
 }
 
 
-def _unfinished(root: Path) -> str:
+def _find_unfinished_operation(root: Path) -> str:
     """What git is in the middle of: a merge may have changed no file, and HEAD still is not what it will be."""
-    folder = Path(git(root, "rev-parse", "--absolute-git-dir").removesuffix("\n"))
-    return next((what for name, what in _UNFINISHED.items() if (folder / name).exists()), "")
+    git_directory = Path(run_git(root, "rev-parse", "--absolute-git-dir").removesuffix("\n"))
+    return next((operation for name, operation in _OPERATION_FILES.items() if (git_directory / name).exists()), "")
 
 
-def _untested(work: Workspace) -> str:
+def _describe_test_problem(work: Workspace) -> str:
     try:
-        tested = tested_set(work)
-        rejudge(work.config, tested.evidence.rules, datetime.date.today()).require()
+        tested = require_tested_set(work)
+        reassess_results(work.config, tested.evidence.rules, datetime.date.today()).raise_if_failed()
     except PreconditionError as error:
         return f"{error.message}; {error.hint}"
-    except VerdictError as error:
+    except CheckFailedError as error:
         return f"{'; '.join((error.message, *error.details))}; {error.hint}"
     return ""
 
 
-def _unpushable(root: Path, remote: str, tag: str) -> str:
+def _describe_push_problem(root: Path, remote: str, tag: str) -> str:
     if not remote:
         return "there is no remote to push to"
     try:
-        there = git(root, "ls-remote", "--tags", remote, f"refs/tags/{tag}")
+        remote_tag = run_git(root, "ls-remote", "--tags", remote, f"refs/tags/{tag}")
     except PreconditionError as error:
         return "; ".join((f"the remote {remote} cannot be asked", *error.details[:1]))
-    return f"the remote {remote} has the tag {tag} already" if there else ""
+    return f"the remote {remote} has the tag {tag} already" if remote_tag else ""
 
 
-def _misplaced(work: Workspace, changelog: str) -> str:
+def _describe_changelog_problem(work: Workspace, changelog: str) -> str:
     """What is built would be stale at once if the changelog were part of it."""
     file = work.root / changelog
     for name, image in work.config.images.items():
         context = work.root / image.context
         if file.is_relative_to(context):
-            ignored = ignore_patterns(context, dockerfile_path(work.root, image))
-            if not ignored.matches(file.relative_to(context).as_posix()):
+            ignore_matcher = read_ignore_patterns(context, dockerfile_path(work.root, image))
+            if not ignore_matcher.matches(file.relative_to(context).as_posix()):
                 return f"{changelog} is in the build context of {name}; leave it out in .dockerignore"
     return ""
 
 
-def _complaint(root: Path, *words: str) -> str:
+def _git_error_message(root: Path, *arguments: str) -> str:
     """What git says against a question, or nothing."""
     try:
-        git(root, *words)
+        run_git(root, *arguments)
     except PreconditionError as error:
         return " ".join(error.details) or error.message
     return ""

@@ -10,31 +10,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks import console
-from lyra_tasks.config.changelog import merged
-from lyra_tasks.config.git import git
-from lyra_tasks.config.releases import releases
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import write_file
+from lyra_tasks.locks import file_lock
 from lyra_tasks.release.plan import ReleasePlan
-from lyra_tasks.run import locked
+from lyra_tasks.versions.changelog import add_changelog_section
+from lyra_tasks.versions.git import run_git
+from lyra_tasks.versions.version import list_releases
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
 
-_LOCK = "release.lock"
-_TAKEN = ("already exists", "cannot lock ref")
+_LOCK_FILE_NAME = "release.lock"
+_TAG_EXISTS_MESSAGES = ("already exists", "cannot lock ref")
 """How git says that a tag is there, or is being made."""
 
 
 @dataclass(frozen=True)
-class Released:
+class ReleaseResult:
     """A release that was made; `tag_id` is the id of the tag in git."""
 
     plan: ReleasePlan
     tag_id: str
 
 
-def require_possible(plan: ReleasePlan) -> None:
+def require_releasable(plan: ReleasePlan) -> None:
     """PreconditionError that lists everything that stands against a release."""
     if plan.problems:
         raise PreconditionError(
@@ -44,76 +44,76 @@ def require_possible(plan: ReleasePlan) -> None:
         )
 
 
-def run(plan: ReleasePlan, work: Workspace) -> Released:
+def create_release(plan: ReleasePlan, work: Workspace) -> ReleaseResult:
     """Make the release; PreconditionError in git's words if it refuses, LockedError while another one is made here."""
-    require_possible(plan)
-    with locked(work.paths.state / _LOCK, what="the release of this checkout"):
-        _require_same_tags(plan, work)
+    require_releasable(plan)
+    with file_lock(work.paths.state / _LOCK_FILE_NAME, resource="the release of this checkout"):
+        _require_unchanged_tags(plan, work)
         work.journal.append(work.run, "releasing", version=plan.version, tag=plan.tag, commit=plan.commit)
-        with _section(plan, work.root):
-            tag_id = _tagged(plan, work.root)
+        with _changelog_section(plan, work.root):
+            tag_id = _create_tag(plan, work.root)
     work.journal.append(
         work.run, "released", version=plan.version, tag=plan.tag, tag_id=tag_id, commit=plan.commit,
         pushed_to=plan.remote,
     )  # fmt: skip
-    work.reread_git(*([plan.changelog] if plan.changelog else []))
-    return Released(plan, tag_id)
+    work.refresh_git(*([plan.changelog] if plan.changelog else []))
+    return ReleaseResult(plan, tag_id)
 
 
-def _require_same_tags(plan: ReleasePlan, work: Workspace) -> None:
+def _require_unchanged_tags(plan: ReleasePlan, work: Workspace) -> None:
     """Between plan and lock another release may have been made."""
-    now = {each.tag for each in releases(work.root, work.config.release.tag)}
-    if new := now - plan.tagged:
-        raise _lost(", ".join(sorted(new)))
+    current_tags = {release.tag for release in list_releases(work.root, work.config.release.tag)}
+    if new_tags := current_tags - plan.existing_tags:
+        raise _concurrent_release_error(", ".join(sorted(new_tags)))
 
 
 @contextmanager
-def _section(plan: ReleasePlan, root: Path) -> Iterator[None]:
+def _changelog_section(plan: ReleasePlan, root: Path) -> Iterator[None]:
     """The section in the project's own changelog, which is as it was if the release fails."""
     if not plan.changelog:
         yield
         return
     path = root / plan.changelog
-    before = path.read_bytes() if path.exists() else None
-    mode = stat.S_IMODE(path.stat().st_mode) if before is not None else 0o644
-    text = (before or b"").decode(errors="surrogateescape")
-    write_file(path, merged(text, plan.changes).encode(errors="surrogateescape"), mode)
+    original = path.read_bytes() if path.exists() else None
+    mode = stat.S_IMODE(path.stat().st_mode) if original is not None else 0o644
+    text = (original or b"").decode(errors="surrogateescape")
+    write_file(path, add_changelog_section(text, plan.changes).encode(errors="surrogateescape"), mode)
     try:
         yield
     except BaseException:
-        if before is None:
+        if original is None:
             path.unlink()
         else:
-            write_file(path, before, mode)
+            write_file(path, original, mode)
         raise
 
 
-def _tagged(plan: ReleasePlan, root: Path) -> str:
+def _create_tag(plan: ReleasePlan, root: Path) -> str:
     """Make the tag, and push it if asked to; the id of the tag. Taken back unless all of it was done."""
-    made = False
+    is_created = False
     try:
-        git(
+        run_git(
             root,
             "tag", "--annotate", "--cleanup=verbatim", "--file=-", plan.tag, plan.commit,
-            text=plan.message,
+            stdin=plan.message,
         )  # fmt: skip
-        made = True
+        is_created = True
         if plan.remote:
-            git(root, "push", "--quiet", plan.remote, f"refs/tags/{plan.tag}")
+            run_git(root, "push", "--quiet", plan.remote, f"refs/tags/{plan.tag}")
     except PreconditionError as error:
         # A tag that git refused to make is another's, even where it says the same
-        if made:
-            _take_back(plan, root)
-        if any(sign in line for line in error.details for sign in _TAKEN):
-            raise _lost(plan.tag, error.details) from error
+        if is_created:
+            _delete_tag(plan, root)
+        if any(message in line for line in error.details for message in _TAG_EXISTS_MESSAGES):
+            raise _concurrent_release_error(plan.tag, error.details) from error
         raise
     except BaseException:
-        _take_back(plan, root)
+        _delete_tag(plan, root)
         raise
-    return _tag_id(plan, root)
+    return _find_tag_id(plan, root)
 
 
-def _lost(tags: str, details: tuple[str, ...] = ()) -> PreconditionError:
+def _concurrent_release_error(tags: str, details: tuple[str, ...] = ()) -> PreconditionError:
     return PreconditionError(
         f"another process tags {tags} at the same time",
         hint="look at `release.list`, and release again if there is still something to release",
@@ -121,24 +121,24 @@ def _lost(tags: str, details: tuple[str, ...] = ()) -> PreconditionError:
     )
 
 
-def _take_back(plan: ReleasePlan, root: Path) -> None:
+def _delete_tag(plan: ReleasePlan, root: Path) -> None:
     """Remove the tag that this release has made; one that the remote has taken stays, for then the release is made."""
-    tag_id = _tag_id(plan, root)
+    tag_id = _find_tag_id(plan, root)
     if not tag_id:
         return None
     if plan.remote:
         with suppress(PreconditionError):
-            if git(root, "ls-remote", "--tags", plan.remote, f"refs/tags/{plan.tag}").startswith(tag_id):
+            if run_git(root, "ls-remote", "--tags", plan.remote, f"refs/tags/{plan.tag}").startswith(tag_id):
                 return console.warn(f"{plan.remote} has taken {plan.tag}: the release is made")
-    git(root, "update-ref", "-d", f"refs/tags/{plan.tag}", tag_id)
+    run_git(root, "update-ref", "-d", f"refs/tags/{plan.tag}", tag_id)
     return None
 
 
-def _tag_id(plan: ReleasePlan, root: Path) -> str:
+def _find_tag_id(plan: ReleasePlan, root: Path) -> str:
     """The id of the tag if it is the one of this plan: the same commit and message. Empty for another's, or none."""
     fields = "%(objectname)%00%(*objectname)%00%(contents)"
-    found = git(root, "for-each-ref", f"--format={fields}", f"refs/tags/{plan.tag}")
-    if not found:
+    output = run_git(root, "for-each-ref", f"--format={fields}", f"refs/tags/{plan.tag}")
+    if not output:
         return ""
-    tag_id, commit, message = found.split("\0")
+    tag_id, commit, message = output.split("\0")
     return tag_id if commit == plan.commit and message.startswith(plan.message.strip()) else ""

@@ -7,83 +7,84 @@ from dataclasses import asdict
 from typing import Any
 
 from lyra_tasks import console
-from lyra_tasks.config.changelog import body
-from lyra_tasks.config.forms import file_name, pep440
-from lyra_tasks.config.git import GitFacts
-from lyra_tasks.config.releases import Release
-from lyra_tasks.config.version import Version
 from lyra_tasks.release.plan import ReleasePlan
-from lyra_tasks.release.run import Released
+from lyra_tasks.release.run import ReleaseResult
+from lyra_tasks.versions.changelog import render_changes
+from lyra_tasks.versions.formats import version_to_file_name, version_to_pep440
+from lyra_tasks.versions.git import GitFacts
+from lyra_tasks.versions.version import CheckoutVersion, Release
 
 
-def planned(plan: ReleasePlan) -> None:
+def print_release_plan(plan: ReleasePlan) -> None:
     """What will be released, and why this version."""
     decision = plan.decision
     after = f" after {decision.previous.version}" if decision.previous else ""
-    console.say(
+    console.print(
         f"release {console.style(plan.version, 'bold')}{after}: tag {plan.tag} on {plan.commit[:7]} ({decision.reason})"
     )
-    for each in decision.decisive:
-        mark = "!" if each.breaking else ""
-        console.say(f"  {each.short} {each.kind}{mark}: {each.text}")
-    console.say()
-    console.say(body(plan.changes))
+    for commit in decision.decisive_commits:
+        mark = "!" if commit.breaking_change else ""
+        console.print(f"  {commit.short_id} {commit.type}{mark}: {commit.summary}")
+    console.print()
+    console.print(render_changes(plan.changes))
 
 
-def would(plan: ReleasePlan) -> None:
+def print_release_dry_run(plan: ReleasePlan) -> None:
     """A dry run: the plan, and what stands against it."""
-    if console.is_json():
-        return console.document({**_document(plan), "problems": list(plan.problems)})
-    planned(plan)
-    return console.say("nothing was tagged (dry run)")
+    if console.is_json_mode():
+        return console.print_json({**_plan_document(plan), "problems": list(plan.problems)})
+    print_release_plan(plan)
+    return console.print("nothing was tagged (dry run)")
 
 
-def released(made: Released) -> None:
+def print_release_result(result: ReleaseResult) -> None:
     """That the tag is there, and what to do with it."""
-    plan = made.plan
-    if console.is_json():
-        return console.document({**_document(plan), "tag_id": made.tag_id, "pushed_to": plan.remote})
-    pushed = f" and pushed it to {plan.remote}" if plan.remote else ""
-    console.say(f"tagged {plan.commit[:7]} as {console.style(plan.tag, 'green')}{pushed}")
+    plan = result.plan
+    if console.is_json_mode():
+        return console.print_json({**_plan_document(plan), "tag_id": result.tag_id, "pushed_to": plan.remote})
+    push_note = f" and pushed it to {plan.remote}" if plan.remote else ""
+    console.print(f"tagged {plan.commit[:7]} as {console.style(plan.tag, 'green')}{push_note}")
     if plan.changelog:
-        console.say(f"{plan.changelog} has the new section; commit it: it belongs to the next version")
-    return console.say("next: `promote`" if plan.remote else f"next: `promote`, and `git push REMOTE {plan.tag}`")
+        console.print(f"{plan.changelog} has the new section; commit it: it belongs to the next version")
+    return console.print("next: `promote`" if plan.remote else f"next: `promote`, and `git push REMOTE {plan.tag}`")
 
 
-def version(found: Version, git: GitFacts) -> None:
+def print_version(version: CheckoutVersion, git_facts: GitFacts) -> None:
     """The version of the tree, and why."""
-    if git.shallow:
+    if git_facts.is_shallow:
         console.warn("this clone is shallow, so the version may be wrong; git fetch --unshallow --tags")
-    if console.is_json():
-        forms = {"file_name": file_name(found.semver), "pep440": pep440(found.semver)}
-        return console.document({**asdict(found), **forms, "commit": git.commit, "shallow": git.shallow})
-    return console.say(f"{found.semver}  ({found.reason})")
+    if console.is_json_mode():
+        formats = {"file_name": version_to_file_name(version.semver), "pep440": version_to_pep440(version.semver)}
+        return console.print_json(
+            {**asdict(version), **formats, "commit": git_facts.commit, "shallow": git_facts.is_shallow}
+        )
+    return console.print(f"{version.semver}  ({version.reason})")
 
 
-def meant(text: str) -> None:
+def print_bare_version(text: str) -> None:
     """A version alone."""
-    return console.document({"semver": text}) if console.is_json() else console.say(text)
+    return console.print_json({"semver": text}) if console.is_json_mode() else console.print(text)
 
 
-def listed(releases: Sequence[Release], bundles: Mapping[str, str]) -> None:
+def print_releases(releases: Sequence[Release], bundles: Mapping[str, str]) -> None:
     """A line per tagged version, highest first, and where its bundle is; `bundles` are the folders by version."""
     rows = [
-        {"version": str(each.version), "tag": each.tag, "date": each.date, "commit": each.commit,
-         "bundle": bundles.get(str(each.version))}
-        for each in releases
+        {"version": str(release.version), "tag": release.tag, "date": release.date, "commit": release.commit,
+         "bundle": bundles.get(str(release.version))}
+        for release in releases
     ]  # fmt: skip
-    if console.is_json():
-        return console.document(rows)
+    if console.is_json_mode():
+        return console.print_json(rows)
     if not rows:
-        return console.say("nothing is released yet; `build test release promote` makes the first version")
-    cells = [
-        (str(each["version"]), str(each["date"]), str(each["commit"])[:7], each["bundle"] or "never promoted")
-        for each in rows
+        return console.print("nothing is released yet; `build test release promote` makes the first version")
+    table_rows = [
+        (str(row["version"]), str(row["date"]), str(row["commit"])[:7], row["bundle"] or "never promoted")
+        for row in rows
     ]
-    return console.table(("version", "tagged", "commit", "bundle"), cells)
+    return console.print_table(("version", "tagged", "commit", "bundle"), table_rows)
 
 
-def _document(plan: ReleasePlan) -> dict[str, Any]:
+def _plan_document(plan: ReleasePlan) -> dict[str, Any]:
     decision = plan.decision
     return {
         "version": plan.version,
@@ -91,6 +92,9 @@ def _document(plan: ReleasePlan) -> dict[str, Any]:
         "commit": plan.commit,
         "previous": str(decision.previous.version) if decision.previous else None,
         "reason": decision.reason,
-        "decisive": [{"commit": each.id, "kind": each.kind, "subject": each.text} for each in decision.decisive],
-        "changelog": body(plan.changes),
+        "decisive": [
+            {"commit": commit.id, "kind": commit.type, "subject": commit.summary}
+            for commit in decision.decisive_commits
+        ],
+        "changelog": render_changes(plan.changes),
     }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 WIDTH, HEIGHT = 360.0, 150.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 8.0, 18.0, 20.0
 
-_MOST_POINTS = 300
+_MAX_POINTS = 300
 _MARK_WIDTH = 28.0
 _HEADROOM = 1.05
 _STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
@@ -28,7 +28,7 @@ class Mark:
 
     x: float
     label: str
-    bad: bool
+    is_error: bool
 
 
 @dataclass(frozen=True)
@@ -48,68 +48,70 @@ class Curve:
     marks: tuple[Mark, ...]
 
 
-def curve(
+def draw_curve(
     name: str,
     samples: Sequence[tuple[float, float]],
     limit: float,
     marks: Sequence[tuple[float, int, bool]],
     seconds: float,
-    show: Callable[[float], str],
+    format_value: Callable[[float], str],
 ) -> Curve:
     """Draw `samples` (seconds, value) against `limit` over `seconds`; `marks` are (seconds, number, bad)."""
     seconds = max(seconds, 0.1)
-    peak = max(samples, key=lambda each: each[1], default=None)
-    highest = max(limit, peak[1] if peak else 0.0) * _HEADROOM or 1.0
+    peak = max(samples, key=lambda sample: sample[1], default=None)
+    top = max(limit, peak[1] if peak else 0.0) * _HEADROOM or 1.0
 
-    def place(at: float, value: float) -> tuple[float, float]:
+    def to_point(at: float, value: float) -> tuple[float, float]:
         x = LEFT + at / seconds * (WIDTH - LEFT - RIGHT)
-        y = HEIGHT - BOTTOM - value / highest * (HEIGHT - TOP - BOTTOM)
+        y = HEIGHT - BOTTOM - value / top * (HEIGHT - TOP - BOTTOM)
         return round(x, 1), round(y, 1)
 
-    points = tuple(place(at, value) for at, value in _thinned(samples))
+    points = tuple(to_point(at, value) for at, value in _downsample(samples))
     floor = HEIGHT - BOTTOM
     line = " ".join(f"{'L' if number else 'M'}{x} {y}" for number, (x, y) in enumerate(points))
     area = f"M{points[0][0]} {floor} {line.replace('M', 'L')} L{points[-1][0]} {floor} Z" if len(points) > 1 else ""
     return Curve(
         name=name,
-        summary=f"{show(peak[1])} at most, of {show(limit)}" if peak else f"no sample, limit {show(limit)}",
+        summary=f"{format_value(peak[1])} at most, of {format_value(limit)}"
+        if peak
+        else f"no sample, limit {format_value(limit)}",
         line=line if len(points) > 1 else "",
         area=area,
         points=points if len(points) <= 3 else (),
-        peak=place(*peak) if peak else None,
-        limit_y=place(0, limit)[1],
-        limit=show(limit),
-        rows=tuple(Tick(place(0, part * limit)[1], show(part * limit)) for part in (0, 0.5, 1)),
-        columns=tuple(Tick(place(at, 0)[0], _clock(at)) for at in _instants(seconds)),
-        marks=_grouped([(place(at, 0)[0], number, bad) for at, number, bad in marks]),
+        peak=to_point(*peak) if peak else None,
+        limit_y=to_point(0, limit)[1],
+        limit=format_value(limit),
+        rows=tuple(Tick(to_point(0, part * limit)[1], format_value(part * limit)) for part in (0, 0.5, 1)),
+        columns=tuple(Tick(to_point(at, 0)[0], _format_time(at)) for at in _tick_times(seconds)),
+        marks=_merge_marks([(to_point(at, 0)[0], number, is_error) for at, number, is_error in marks]),
     )
 
 
-def _thinned(samples: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _downsample(samples: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Of each of as many stretches as can be seen, the highest: no peak is lost."""
-    size = -(-len(samples) // _MOST_POINTS) or 1
-    return [max(samples[start : start + size], key=lambda each: each[1]) for start in range(0, len(samples), size)]
+    size = -(-len(samples) // _MAX_POINTS) or 1
+    return [max(samples[start : start + size], key=lambda sample: sample[1]) for start in range(0, len(samples), size)]
 
 
-def _instants(seconds: float) -> list[float]:
+def _tick_times(seconds: float) -> list[float]:
     step = next((step for step in _STEPS if seconds / step <= 5), _STEPS[-1])
     return [round(number * step, 1) for number in range(int(seconds / step) + 1)]
 
 
-def _clock(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     return f"{seconds:g} s" if seconds < 120 else f"{seconds / 60:g} min"
 
 
-def _grouped(marks: Sequence[tuple[float, int, bool]]) -> tuple[Mark, ...]:
+def _merge_marks(marks: Sequence[tuple[float, int, bool]]) -> tuple[Mark, ...]:
     groups: list[list[tuple[float, int, bool]]] = []
     for mark in sorted(marks):
         if groups and mark[0] - groups[-1][0][0] < _MARK_WIDTH:
             groups[-1].append(mark)
         else:
             groups.append([mark])
-    return tuple(Mark(group[0][0], _numbers(group), any(bad for *_, bad in group)) for group in groups)
+    return tuple(Mark(group[0][0], _number_range(group), any(is_error for *_, is_error in group)) for group in groups)
 
 
-def _numbers(group: Sequence[tuple[float, int, bool]]) -> str:
+def _number_range(group: Sequence[tuple[float, int, bool]]) -> str:
     numbers = sorted(number for _, number, _ in group)
     return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"  # noqa: RUF001

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lyra_tasks import console
-from lyra_tasks.config.platforms import keys_of
+from lyra_tasks.config.platforms import variant_keys
 
-_NARROWEST = 0.4  # percent; a layer of a few bytes is still to be seen
+_MIN_WIDTH_PERCENT = 0.4  # percent; a layer of a few bytes is still to be seen
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class LayerRow:
     digest: str
     size: str
     unpacked: str
-    known: bool
+    is_known: bool
     start: float
     width: float
 
 
 @dataclass(frozen=True)
-class ImageRow:
+class ImageSizes:
     """One image for one platform; `change` compares with the version before, and is empty where there is none."""
 
     name: str
@@ -36,66 +36,68 @@ class ImageRow:
     size: str
     change: str
     new_bytes: str
-    before: float
+    previous_width: float
     layers: tuple[LayerRow, ...]
     identity: Mapping[str, str]
 
 
-def image_rows(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> tuple[ImageRow, ...]:
+def measure_images(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> tuple[ImageSizes, ...]:
     """Every image of a bundle, by name; a layer is known if any image of the version before has the same blob."""
-    before = {each["name"]: each for each in previous.get("images", ())}
-    known = _known(previous)
-    totals = [sum(layer["size"] for layer in each["layers"]) for each in [*manifest["images"], *before.values()]]
+    previous_images = {image["name"]: image for image in previous.get("images", ())}
+    known = _layer_digests(previous)
+    totals = [
+        sum(layer["size"] for layer in image["layers"]) for image in [*manifest["images"], *previous_images.values()]
+    ]
     widest = max(totals, default=0) or 1
-    builds = keys_of([(each["name"], each["platform"]) for each in manifest["images"]])
+    builds = variant_keys([(image["name"], image["platform"]) for image in manifest["images"]])
     return tuple(
-        _image(build, each, before.get(build), known, widest, compared=bool(before))
-        for build, each in zip(builds, manifest["images"], strict=True)
+        _measure_image(build, image, previous_images.get(build), known, widest, is_compared=bool(previous_images))
+        for build, image in zip(builds, manifest["images"], strict=True)
     )
 
 
-def fresh_bytes(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> int:
+def count_new_bytes(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> int:
     """Bytes of the layers that the version before had not; what images share counts once."""
-    known = _known(previous)
-    layers = {layer["digest"]: layer["size"] for each in manifest["images"] for layer in each["layers"]}
+    known = _layer_digests(previous)
+    layers = {layer["digest"]: layer["size"] for image in manifest["images"] for layer in image["layers"]}
     return sum(size for digest, size in layers.items() if digest not in known)
 
 
-def _known(previous: Mapping[str, Any]) -> set[str]:
-    return {layer["digest"] for each in previous.get("images", ()) for layer in each["layers"]}
+def _layer_digests(previous: Mapping[str, Any]) -> set[str]:
+    return {layer["digest"] for image in previous.get("images", ()) for layer in image["layers"]}
 
 
-def _image(
+def _measure_image(
     build: str,
     image: Mapping[str, Any],
-    before: Mapping[str, Any] | None,
+    previous: Mapping[str, Any] | None,
     known: set[str],
     widest: int,
     *,
-    compared: bool,
-) -> ImageRow:
+    is_compared: bool,
+) -> ImageSizes:
     rows: list[LayerRow] = []
     start = 0.0
     for number, layer in enumerate(image["layers"], start=1):
-        width = max(layer["size"] / widest * 100, _NARROWEST)
+        width = max(layer["size"] / widest * 100, _MIN_WIDTH_PERCENT)
         rows.append(
             LayerRow(
-                number, layer["digest"], console.size(layer["size"]), console.size(layer["unpacked_size"]),
+                number, layer["digest"], console.format_bytes(layer["size"]), console.format_bytes(layer["unpacked_size"]),
                 layer["digest"] in known, round(start, 2), round(width, 2),
             )
         )  # fmt: skip
         start += width
-    fresh = sum(layer["size"] for layer in image["layers"] if layer["digest"] not in known)
-    old = sum(layer["size"] for layer in before["layers"]) if before else 0
-    return ImageRow(
+    new_size = sum(layer["size"] for layer in image["layers"] if layer["digest"] not in known)
+    previous_size = sum(layer["size"] for layer in previous["layers"]) if previous else 0
+    return ImageSizes(
         name=build,
         reference=image["references"][0],
         platform=image["platform"],
         services=", ".join(image["services"]),
-        size=console.size(image["size"]),
-        change=_change(image, before) if compared else "",
-        new_bytes=f"{console.size(fresh)} in new layers" if fresh else "no new layer",
-        before=round(old / widest * 100, 2),
+        size=console.format_bytes(image["size"]),
+        change=_describe_change(image, previous) if is_compared else "",
+        new_bytes=f"{console.format_bytes(new_size)} in new layers" if new_size else "no new layer",
+        previous_width=round(previous_size / widest * 100, 2),
         layers=tuple(rows),
         identity={
             "archive": image["file"],
@@ -107,10 +109,10 @@ def _image(
     )
 
 
-def _change(image: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
-    if before is None:
+def _describe_change(image: Mapping[str, Any], previous: Mapping[str, Any] | None) -> str:
+    if previous is None:
         return "an image that is new"
-    difference = sum(layer["size"] for layer in image["layers"]) - sum(layer["size"] for layer in before["layers"])
+    difference = sum(layer["size"] for layer in image["layers"]) - sum(layer["size"] for layer in previous["layers"])
     if not difference:
         return "as large as before"
-    return f"{console.size(abs(difference))} {'more' if difference > 0 else 'less'} than before"
+    return f"{console.format_bytes(abs(difference))} {'more' if difference > 0 else 'less'} than before"

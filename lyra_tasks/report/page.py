@@ -5,106 +5,108 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks import console
-from lyra_tasks.records.documents import Documents
-from lyra_tasks.report.happenings import stories
-from lyra_tasks.report.images import fresh_bytes, image_rows
+from lyra_tasks.files import write_file
+from lyra_tasks.records.documents import ReportDocuments, read_run_documents
+from lyra_tasks.report.images import count_new_bytes, measure_images
+from lyra_tasks.report.timeline import build_timelines
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-_HERE = Path(__file__).parent
-_KINDS = {"deb": "Debian", "apk": "Alpine", "pypi": "Python", "npm": "npm", "rpm": "RPM", "golang": "Go"}
+_DIRECTORY = Path(__file__).parent
+_PACKAGE_KINDS = {"deb": "Debian", "apk": "Alpine", "pypi": "Python", "npm": "npm", "rpm": "RPM", "golang": "Go"}
 # what turns the direction of writing can make a name look like another
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 
 
-def page(documents: Documents) -> str:
+def render_report(documents: ReportDocuments) -> str:
     """The report of a bundle or a run as one HTML page: no script, no request; same documents, same bytes."""
-    style = (_HERE / "style.css").read_text(encoding="utf-8")
+    style = (_DIRECTORY / "style.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return _template().render(
+    return _load_template().render(
         style=style,
         style_digest=digest,
         of_bundle=bool(documents.manifest),
         tests=documents.tests,
-        failed=[each for each in documents.tests["checks"] if each["outcome"] != "passed"],
-        broken=[each for each in documents.tests["rules"] if each["outcome"] == "broken"],
-        stories=stories(documents),
+        failed=[check for check in documents.tests["checks"] if check["outcome"] != "passed"],
+        broken=[result for result in documents.tests["rules"] if result["outcome"] == "broken"],
+        stories=build_timelines(documents),
         manifest=documents.manifest,
         previous=documents.previous,
-        images=image_rows(documents.manifest, documents.previous) if documents.manifest else (),
-        fresh=fresh_bytes(documents.manifest, documents.previous) if documents.manifest else 0,
-        packages={name: _packages(sbom) for name, sbom in sorted(documents.sboms.items())},
+        images=measure_images(documents.manifest, documents.previous) if documents.manifest else (),
+        fresh=count_new_bytes(documents.manifest, documents.previous) if documents.manifest else 0,
+        packages={name: _list_packages(sbom) for name, sbom in sorted(documents.sboms.items())},
         services=documents.environment.get("services", {}),
         deviations=documents.deviations.get("deviations", []),
-        provenance=_provenance(documents.provenance),
+        provenance=_summarize_provenance(documents.provenance),
     )
 
 
-def prepare() -> None:
+def preload_template() -> None:
     """Read the template beside what goes on: it takes 60 ms, and is needed last."""
-    Thread(target=_template, daemon=True).start()
+    Thread(target=_load_template, daemon=True).start()
 
 
 @cache
-def _template() -> Template:
+def _load_template() -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
+        loader=FileSystemLoader(_DIRECTORY),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_finalized,
+        finalize=_sanitize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["size"] = console.size
-    environment.filters["moment"] = _moment
-    environment.filters["short"] = _short
+    environment.filters["size"] = console.format_bytes
+    environment.filters["moment"] = _format_timestamp
+    environment.filters["short"] = _short_digest
     return environment.get_template("page.html")
 
 
-def _finalized(value: object) -> object:
+def _sanitize(value: object) -> object:
     """Text as it may be shown: what could act on a reader, or be mistaken for something else, is replaced."""
     if isinstance(value, str) and not hasattr(value, "__html__"):
-        return _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", console.clean(value))
+        return _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", console.sanitize(value))
     return value
 
 
-def _packages(sbom: Mapping[str, Any]) -> list[dict[str, str]]:
-    found = [
+def _list_packages(sbom: Mapping[str, Any]) -> list[dict[str, str]]:
+    packages = [
         {
-            "name": str(each.get("name", "")),
-            "version": str(each.get("version", "")),
-            "kind": _kind(str(each.get("purl", ""))),
-            "licence": ", ".join(_licence(one) for one in each.get("licenses", ())),
+            "name": str(component.get("name", "")),
+            "version": str(component.get("version", "")),
+            "kind": _package_kind(str(component.get("purl", ""))),
+            "licence": ", ".join(_license_name(entry) for entry in component.get("licenses", ())),
         }
-        for each in sbom.get("components", ())
-        if each.get("type") in {"library", "application", "framework"}
+        for component in sbom.get("components", ())
+        if component.get("type") in {"library", "application", "framework"}
     ]
-    return sorted(found, key=lambda each: (each["kind"], each["name"], each["version"]))
+    return sorted(packages, key=lambda package: (package["kind"], package["name"], package["version"]))
 
 
-def _kind(purl: str) -> str:
+def _package_kind(purl: str) -> str:
     kind = purl.removeprefix("pkg:").partition("/")[0]
-    return _KINDS.get(kind, kind)
+    return _PACKAGE_KINDS.get(kind, kind)
 
 
-def _licence(stated: Mapping[str, Any]) -> str:
+def _license_name(entry: Mapping[str, Any]) -> str:
     """An SPDX expression, an id, or what the package itself says, of which the first line is the name."""
-    licence = stated.get("license") or {}
-    text = str(stated.get("expression") or licence.get("id") or licence.get("name") or "")
+    license_ = entry.get("license") or {}
+    text = str(entry.get("expression") or license_.get("id") or license_.get("name") or "")
     return text.strip().partition("\n")[0][:80]
 
 
-def _provenance(statement: Mapping[str, Any]) -> dict[str, str]:
+def _summarize_provenance(statement: Mapping[str, Any]) -> dict[str, str]:
     if not statement:
         return {}
     predicate = statement["predicate"]
@@ -120,11 +122,26 @@ def _provenance(statement: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _moment(text: str) -> str:
+def _format_timestamp(text: str) -> str:
     """`2026-11-24T05:42:22+00:00` for people: `2026-11-24 05:42:22 UTC`."""
     return re.sub(r"(\+00:00|Z)$", " UTC", text.replace("T", " ", 1))
 
 
-def _short(digest: str) -> str:
+def _short_digest(digest: str) -> str:
     """The beginning of a digest, as people compare it."""
     return digest.removeprefix("sha256:")[:12]
+
+
+REPORT_NAME = "report.html"
+
+
+@contextmanager
+def write_report_at_end(directory: Path) -> Iterator[None]:
+    """Write the report of the run in `folder` at the end of the block, however it ends; nothing without results."""
+    preload_template()
+    try:
+        yield
+    finally:
+        documents = read_run_documents(directory)
+        if documents is not None:
+            write_file(directory / REPORT_NAME, render_report(documents).encode())

@@ -9,17 +9,17 @@ from invoke.exceptions import Exit
 
 from lyra_tasks import console
 from lyra_tasks.tasks.session import workspace
-from lyra_tasks.tasks.word import dry, line_flags, remainder, word
+from lyra_tasks.tasks.task import arguments_after_dashes, command_line_options, is_dry_run, task
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
     from lyra_tasks.records.dev import DevLab
 
-_SERVICE = "the service that is meant; may be left out where only one has a dev table"
-_SHELL = ["/bin/sh", "-c", "if command -v bash >/dev/null 2>&1; then exec bash; else exec /bin/sh; fi"]
+_SERVICE_HELP = "the service that is meant; may be left out where only one has a dev table"
+_SHELL_COMMAND = ["/bin/sh", "-c", "if command -v bash >/dev/null 2>&1; then exec bash; else exec /bin/sh; fi"]
 
 
-@word(
+@task(
     iterable=("service",),
     service="create only this service and what it depends on (repeatable)",
     watch="carry later changes of the source in, until Ctrl-C; the lab stays",
@@ -28,99 +28,113 @@ def create(
     c: Any, service: Any = None, watch: bool = False, dry_run: bool = False, yes: bool = False, json: bool = False
 ) -> None:
     """Start services to develop in, the source in a temporary volume; called again, changes only what must change."""
-    from lyra_tasks.build import development as building
-    from lyra_tasks.lab import dev, show_dev
+    from lyra_tasks.builds.run import build_dev_images
+    from lyra_tasks.develop.lab import create_dev_lab, lock_dev_lab, plan_create
+    from lyra_tasks.develop.show import print_create_plan, print_create_result
 
     work = workspace()
-    profile = _profile(work, tuple(service or ()), connect=not dry(c))
-    if dry(c):
-        return show_dev.planned(profile)
-    with dev.alone(work):
-        creation = dev.gather(profile, building.build(profile))
-        created = dev.run(creation, yes="--yes" in line_flags())
-    show_dev.created(created, work)
+    development_work = _development_workspace(work, tuple(service or ()), connect=not is_dry_run(c))
+    if is_dry_run(c):
+        return print_create_plan(development_work)
+    with lock_dev_lab(work):
+        lab_plan = plan_create(development_work, build_dev_images(development_work))
+        lab_result = create_dev_lab(lab_plan, yes="--yes" in command_line_options())
+    print_create_result(lab_result, work)
     if watch:
-        _watch(work, created.lab, "")
+        _watch_source(work, lab_result.lab, "")
     return None
 
 
-@word("shell", service=_SERVICE)
-def shell(c: Any, service: str = "") -> None:
+@task("shell", service=_SERVICE_HELP)
+def dev_shell(c: Any, service: str = "") -> None:
     """A shell in a service of the development lab, in a real terminal; ends with the shell's exit code."""
-    from lyra_tasks.engine.terminal import attach_terminal
+    from lyra_tasks.engine.client.terminal import attach_terminal
 
-    work, lab, name = _entered(service)
-    _end_with(attach_terminal(work.engine, lab.services[name].id, _SHELL, folder=_folder(lab, name)))
+    work, lab, service_name = _select_service(service)
+    _exit_with(
+        attach_terminal(
+            work.engine, lab.services[service_name].id, _SHELL_COMMAND, directory=_source_directory(lab, service_name)
+        )
+    )
 
 
-@word("exec", service=_SERVICE)
-def execute(c: Any, service: str = "") -> None:
+@task("exec", service=_SERVICE_HELP)
+def dev_exec(c: Any, service: str = "") -> None:
     """Run the command after `--` in a service of the development lab; ends with the command's exit code."""
     import sys
 
-    from lyra_tasks.engine.terminal import execute as run
+    from lyra_tasks.engine.client.terminal import exec_with_stdio as run
     from lyra_tasks.errors import InterruptedRunError, UsageError
 
-    command = remainder()
+    command = arguments_after_dashes()
     if not command:
         raise UsageError("there is no command", hint="write it after two dashes: dev.exec -- ls -l")
-    work, lab, name = _entered(service)
+    work, lab, service_name = _select_service(service)
     pass_input = not sys.stdin.isatty()
     try:
-        code = run(work.engine, lab.services[name].id, command, folder=_folder(lab, name), pass_input=pass_input)
+        code = run(
+            work.engine,
+            lab.services[service_name].id,
+            command,
+            directory=_source_directory(lab, service_name),
+            pass_input=pass_input,
+        )
     except KeyboardInterrupt as error:
-        console.note("interrupted; the command may run on inside: `dev.shell` has a terminal that Ctrl-C reaches")
+        console.info("interrupted; the command may run on inside: `dev.shell` has a terminal that Ctrl-C reaches")
         raise Exit(code=InterruptedRunError.exit_code) from error
-    _end_with(code)
+    _exit_with(code)
 
 
-@word(
+@task(
     "sync",
     iterable=("back",),
     service="only this service's source",
     watch="carry later changes in too, until Ctrl-C",
     back="bring this file or folder out instead, unless it is newer here (repeatable)",
 )
-def sync(c: Any, service: str = "", watch: bool = False, back: Any = None, json: bool = False) -> None:
+def dev_sync(c: Any, service: str = "", watch: bool = False, back: Any = None, json: bool = False) -> None:
     """Carry what changed in the source into the development lab, or bring files out."""
-    from lyra_tasks.lab import show_dev
-    from lyra_tasks.lab.back import bring_back
-    from lyra_tasks.lab.dev import lab_of, mirrors_of
-    from lyra_tasks.lab.sync import carry_in
+    from lyra_tasks.develop.copy_back import copy_out
+    from lyra_tasks.develop.lab import find_source_syncs, require_dev_lab
+    from lyra_tasks.develop.show import print_copied_files, print_uploads
+    from lyra_tasks.develop.sync import upload_changes
 
     work = workspace()
-    lab = lab_of(work)
+    lab = require_dev_lab(work)
     if back:
-        work, lab, name = _entered(service)
-        mirror = mirrors_of(work, lab, (name,))[name]
-        return show_dev.brought_back([file for path in back for file in bring_back(mirror, path)])
+        work, lab, service_name = _select_service(service)
+        source_sync = find_source_syncs(work, lab, (service_name,))[service_name]
+        return print_copied_files([file for requested_path in back for file in copy_out(source_sync, requested_path)])
     if watch:
-        return _watch(work, lab, service)
-    mirrors = mirrors_of(work, lab, (service,) if service else ())
-    return show_dev.synced([carry_in(mirror) for mirror in mirrors.values()])
+        return _watch_source(work, lab, service)
+    source_syncs = find_source_syncs(work, lab, (service,) if service else ())
+    return print_uploads([upload_changes(source_sync) for source_sync in source_syncs.values()])
 
 
-@word("stop")
-def stop(c: Any, yes: bool = False, dry_run: bool = False, json: bool = False) -> None:
+@task("stop")
+def dev_stop(c: Any, yes: bool = False, dry_run: bool = False, json: bool = False) -> None:
     """Remove the development lab; asks if there are edits that exist only inside. Its logs are kept."""
-    from lyra_tasks.lab import dev, dev_stop, show_dev
+    from lyra_tasks.develop.lab import lock_dev_lab
+    from lyra_tasks.develop.show import confirm_losing_edits, print_nothing_to_stop, print_stop_plan, print_stop_result
+    from lyra_tasks.develop.stop import plan_stop, stop_dev_lab
 
-    work = workspace(in_part=True)
-    with dev.alone(work):
-        ending = dev_stop.plan(work)
-        if ending is None:
-            return show_dev.nothing_to_stop()
-        if dry(c):
-            return show_dev.would_stop(ending)
-        show_dev.agreed_to_lose(ending, yes="--yes" in line_flags())
-        dev_stop.run(work, ending)
-        return show_dev.stopped(work, ending)
+    work = workspace(allow_invalid=True)
+    with lock_dev_lab(work):
+        stop_plan = plan_stop(work)
+        if stop_plan is None:
+            return print_nothing_to_stop()
+        if is_dry_run(c):
+            return print_stop_plan(stop_plan)
+        confirm_losing_edits(stop_plan, yes="--yes" in command_line_options())
+        stop_dev_lab(work, stop_plan)
+        return print_stop_result(work, stop_plan)
 
 
-def before_cleaning(work: Workspace) -> None:
+def prepare_dev_cleanup(work: Workspace) -> None:
     """Warn of edits that `clean` will take away, and keep the development lab's logs."""
+    from lyra_tasks.develop.show import warn_about_edits
+    from lyra_tasks.develop.stop import plan_stop, stop_and_save_logs
     from lyra_tasks.errors import PreconditionError
-    from lyra_tasks.lab import dev_stop, show_dev
     from lyra_tasks.records.dev import DevStore
 
     try:
@@ -128,55 +142,59 @@ def before_cleaning(work: Workspace) -> None:
     except PreconditionError as error:
         console.warn(f"{error.message}; what the lab printed, and edits inside, cannot be kept")
         return
-    ending = dev_stop.plan(work)
-    if ending is not None:
-        show_dev.warned(ending)
-        dev_stop.keep_logs(work, ending)
+    stop_plan = plan_stop(work)
+    if stop_plan is not None:
+        warn_about_edits(stop_plan)
+        stop_and_save_logs(work, stop_plan)
 
 
-def _profile(work: Workspace, chosen: tuple[str, ...], *, connect: bool) -> Workspace:
+def _development_workspace(work: Workspace, requested: tuple[str, ...], *, connect: bool) -> Workspace:
     """The workspace with the development profile of the chosen services as its configuration.
 
     Of images for several platforms it has those for the engine's own, which only an engine says for certain.
     """
-    from lyra_tasks.config.development import development
-    from lyra_tasks.config.platforms import variants
-    from lyra_tasks.engine.workspace import selected
+    from lyra_tasks.config.platforms import list_variants
+    from lyra_tasks.config.services import development_profile
+    from lyra_tasks.engine.workspace import select_known
 
-    names = selected(chosen, list(work.config.services), "service")
-    several = len(variants(work.config)) > len(work.config.images)
-    engine = work.engine.facts.platform if several and connect else work.build_platform
-    return replace(work, loaded=replace(work.loaded, config=development(work.config, names, engine)))
+    names = select_known(requested, list(work.config.services), "service")
+    is_multi_platform = len(list_variants(work.config)) > len(work.config.images)
+    platform = work.engine.facts.platform if is_multi_platform and connect else work.build_platform
+    return replace(work, loaded=replace(work.loaded, config=development_profile(work.config, names, platform)))
 
 
-def _entered(service: str) -> tuple[Workspace, DevLab, str]:
-    from lyra_tasks.config.development import entered
-    from lyra_tasks.lab.dev import lab_of
+def _select_service(service: str) -> tuple[Workspace, DevLab, str]:
+    from lyra_tasks.config.services import select_service
+    from lyra_tasks.develop.lab import require_dev_lab
 
     work = workspace()
-    lab = lab_of(work)
-    return work, lab, entered({name: each.developed for name, each in lab.services.items()}, service)
+    lab = require_dev_lab(work)
+    return (
+        work,
+        lab,
+        select_service({name: lab_service.is_developed for name, lab_service in lab.services.items()}, service),
+    )
 
 
-def _folder(lab: DevLab, name: str) -> str:
-    source = lab.services[name].source
+def _source_directory(lab: DevLab, service_name: str) -> str:
+    source = lab.services[service_name].source
     return source.path if source else ""
 
 
-def _watch(work: Workspace, lab: DevLab, service: str) -> None:
-    from lyra_tasks.lab import show_dev
-    from lyra_tasks.lab.dev import mirrors_of
-    from lyra_tasks.lab.watch import follow
+def _watch_source(work: Workspace, lab: DevLab, service: str) -> None:
+    from lyra_tasks.develop.lab import find_source_syncs
+    from lyra_tasks.develop.show import print_upload, print_watch_ended, print_watch_started
+    from lyra_tasks.develop.sync import watch_sources
 
-    mirrors = mirrors_of(work, lab, (service,) if service else ())
-    show_dev.watching(list(mirrors.values()))
-    work.mark_ended()
+    source_syncs = find_source_syncs(work, lab, (service,) if service else ())
+    print_watch_started(list(source_syncs.values()))
+    work.mark_finished()
     try:
-        follow(list(mirrors.values()), show_dev.carried)
+        watch_sources(list(source_syncs.values()), print_upload)
     except KeyboardInterrupt:
-        show_dev.watched()
+        print_watch_ended()
 
 
-def _end_with(code: int) -> None:
-    if code:
-        raise Exit(code=code)
+def _exit_with(exit_code: int) -> None:
+    if exit_code:
+        raise Exit(code=exit_code)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lyra_tasks.bundle.checksums import inventory, parse, render, write_checksums
+from lyra_tasks.bundle.format.checksums import format_checksums, list_bundle_files, parse_checksums, write_checksums
 from lyra_tasks.errors import BundleError
 
 DIGESTS = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -23,17 +23,17 @@ A, B = "a" * 64, "b" * 64
 
 @given(st.dictionaries(NAMES, DIGESTS, min_size=1))
 def test_what_is_rendered_is_parsed_back(sums: dict[str, str]) -> None:
-    assert parse(render(sums), "here") == sums
+    assert parse_checksums(format_checksums(sums), "here") == sums
 
 
 @given(st.dictionaries(NAMES, DIGESTS, min_size=1, max_size=4), st.data())
 def test_any_other_bytes_are_refused_or_mean_something_else(sums: dict[str, str], data: st.DataObject) -> None:
-    whole = render(sums)
+    whole = format_checksums(sums)
     place = data.draw(st.integers(0, len(whole) - 1))
     changed = bytearray(whole)
     changed[place] ^= data.draw(st.integers(1, 255))
     try:
-        assert parse(bytes(changed), "here") != sums
+        assert parse_checksums(bytes(changed), "here") != sums
     except BundleError as error:
         assert error.message.startswith(("here", "'"))
 
@@ -41,10 +41,10 @@ def test_any_other_bytes_are_refused_or_mean_something_else(sums: dict[str, str]
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_are_refused_or_canonical(data: bytes) -> None:
     try:
-        sums = parse(data, "here")
+        sums = parse_checksums(data, "here")
     except BundleError:
         return
-    assert render(sums) == data
+    assert format_checksums(sums) == data
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_arbitrary_bytes_are_refused_or_canonical(data: bytes) -> None:
 )
 def test_lines_that_this_program_does_not_write_are_refused(text: str) -> None:
     with pytest.raises(BundleError):
-        parse(text.encode(), "here")
+        parse_checksums(text.encode(), "here")
 
 
 @pytest.mark.parametrize("name", ["new\nline", "back\\slash", "es\x1bcape", "nul\0", os.fsdecode(b"\xff")])
 def test_names_that_cannot_be_carried_are_refused(name: str) -> None:
     with pytest.raises(BundleError, match="is not a name"):
-        render({name: A})
+        format_checksums({name: A})
 
 
 def test_sha256sum_agrees(tmp_path: Path) -> None:
@@ -97,11 +97,11 @@ def test_known_digests_are_taken_and_a_second_writing_is_the_same(tmp_path: Path
     (tmp_path / "archive.tar").write_text("x")
     (tmp_path / "other").write_text("y")
     (tmp_path / "SHA256SUMS.sig").write_text("signature")
-    sums = write_checksums(tmp_path, known={"archive.tar": A, "gone": B})
+    sums = write_checksums(tmp_path, known_digests={"archive.tar": A, "gone": B})
     assert sums["archive.tar"] == A
     assert set(sums) == {"archive.tar", "other"}
     first = (tmp_path / "SHA256SUMS").read_bytes()
-    write_checksums(tmp_path, known={"archive.tar": A})
+    write_checksums(tmp_path, known_digests={"archive.tar": A})
     assert (tmp_path / "SHA256SUMS").read_bytes() == first
 
 
@@ -111,7 +111,7 @@ def test_links_pipes_and_links_to_folders_are_not_summed(tmp_path: Path) -> None
     (tmp_path / "up").symlink_to("..", target_is_directory=True)
     (tmp_path / "broken").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe")
-    files, strange = inventory(tmp_path)
+    files, strange = list_bundle_files(tmp_path)
     assert (set(files), strange) == ({"file"}, ("broken", "link", "pipe", "up"))
     with pytest.raises(BundleError) as error:
         write_checksums(tmp_path)

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from lyra_tasks.bundle.compose import compose_document, compose_text
-from lyra_tasks.bundle.environment import env_example, environment_document
-from lyra_tasks.bundle.subject import PromotedService, promoted_services
+from lyra_tasks.bundle.content.compose import build_compose_document, render_compose_file
+from lyra_tasks.bundle.content.environment import build_environment_document, render_env_example
+from lyra_tasks.bundle.content.services import PromotedService, select_promoted_services
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine.sandbox import Sandbox
 
@@ -23,11 +23,11 @@ def services(tables: dict[str, Any], image: dict[str, Any] | None = None) -> tup
         {"schema": 1, "project": {"name": "shop"}, "images": {"web": {"context": "."}}, "services": tables}
     )
     configs = dict.fromkeys(config.services, IMAGE if image is None else image)
-    return promoted_services(config, {"web": "shop/web:1.0.0"}, configs)
+    return select_promoted_services(config, {"web": "shop/web:1.0.0"}, configs)
 
 
 def compose(tables: dict[str, Any], image: dict[str, Any] | None = None) -> dict[str, Any]:
-    return compose_document("shop", services(tables, image), dict.fromkeys(tables, "linux/amd64"))
+    return build_compose_document("shop", services(tables, image), dict.fromkeys(tables, "linux/amd64"))
 
 
 def web(table: dict[str, Any], image: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def test_two_services_are_not_published_in_one_place() -> None:
         "${ADMIN_HTTP_PUBLISH:?where admin publishes its port http}:8000",
         "${ADMIN_DNS_PUBLISH:-127.0.0.1:53}:53/udp",
     ]
-    lines = env_example(services(tables)).splitlines()
+    lines = render_env_example(services(tables)).splitlines()
     assert {"#WEB_HTTP_PUBLISH=127.0.0.1:8000", "ADMIN_HTTP_PUBLISH=", "#ADMIN_DNS_PUBLISH=127.0.0.1:53"} < set(lines)
 
 
@@ -157,14 +157,14 @@ def test_files_and_volumes_have_names_of_their_own() -> None:
 def test_the_text_is_yaml_that_says_the_same() -> None:
     shop = services({"web": {"image": "web", "environment": {"A": {"default": "a: 'b' # c"}}}})
     for platforms in ({"web": "linux/amd64"}, {}):
-        document = compose_document("shop", shop, platforms)
-        assert yaml.safe_load(compose_text("shop", shop, platforms)) == document
+        document = build_compose_document("shop", shop, platforms)
+        assert yaml.safe_load(render_compose_file("shop", shop, platforms)) == document
         assert document["services"]["web"].get("platform") == platforms.get("web"), "several: that of the node"
 
 
 def test_every_variable_is_described_and_what_only_the_image_sets_is_listed_too() -> None:
     variables = {"A": {"default": "x", "description": "an a"}, "B": {"secret": True, "test_value": "hidden-away"}}
-    document = environment_document("shop", services({"web": {"image": "web", "environment": variables}}))
+    document = build_environment_document("shop", services({"web": {"image": "web", "environment": variables}}))
     found = {each["name"]: each for each in document["services"]["web"]["environment"]}
     assert set(found) == {"A", "B", "MODE"}
     assert (found["A"]["default"], found["A"]["required"], found["A"]["description"]) == ("x", False, "an a")
@@ -183,7 +183,7 @@ def test_the_example_leaves_open_what_must_be_set() -> None:
         "secrets": {"key": {"path": "/run/key", "description": "a key"}},
         "ports": {"http": 80},
     }
-    lines = env_example(services({"web": table})).splitlines()
+    lines = render_env_example(services({"web": table})).splitlines()
     assert "#A='x y'" in lines
     assert "B=" in lines
     assert "WEB_KEY_FILE=" in lines
@@ -196,7 +196,7 @@ def test_what_one_of_several_services_requires_is_open() -> None:
         "web": {"image": "web", "environment": {"LEVEL": {"default": "info"}, "PLACE": {}}},
         "api": {"image": "web", "environment": {"LEVEL": {"required": True, "description": "how much"}, "PLACE": {}}},
     }
-    lines = env_example(services(tables)).splitlines()
+    lines = render_env_example(services(tables)).splitlines()
     assert [line for line in lines if "LEVEL" in line or "PLACE" in line or "how" in line] == [
         "# how much", "LEVEL=", "# PLACE", "#PLACE="
     ]  # fmt: skip
@@ -211,7 +211,7 @@ HARD = {
 def test_compose_reads_every_default_and_every_value_as_it_was_meant(box: Sandbox, tmp_path: Path) -> None:
     tables = {"web": {"image": "web", "environment": {key: {"default": value} for key, value in HARD.items()}}}
     shop = services(tables)
-    (tmp_path / "compose.yaml").write_text(compose_text("shop", shop, {}))
+    (tmp_path / "compose.yaml").write_text(render_compose_file("shop", shop, {}))
 
     def read(env: str) -> dict[str, str]:
         (tmp_path / ".env").write_text(env)
@@ -221,7 +221,7 @@ def test_compose_reads_every_default_and_every_value_as_it_was_meant(box: Sandbo
         values = json.loads(done.stdout)["services"]["web"]["environment"]
         return {key: (value or "").replace("$$", "$") for key, value in values.items()}
 
-    example = env_example(shop)
+    example = render_env_example(shop)
     assert read(example) == HARD
     assert read(re.sub(r"(?m)^#(?=\w+=)", "", example)) == HARD, "every line that is commented out says the same"
     assert read("".join(f"{key}=set\n" for key in HARD)) == dict.fromkeys(HARD, "set")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.described import Described, described
-from lyra_tasks.bundle.difference import SECTIONS, Change, difference
-from lyra_tasks.bundle.manifest import write_document
+from lyra_tasks.bundle.diff import SECTIONS, Change, compare_bundles
+from lyra_tasks.bundle.format import layout
+from lyra_tasks.bundle.format.documents import BundleDocuments, read_bundle_documents
+from lyra_tasks.bundle.format.manifest import write_document
 from lyra_tasks.errors import UsageError
 from tests.bundle.test_receive_script import DIGESTS, MANIFEST
 
@@ -29,23 +29,23 @@ SERVICE: dict[str, Any] = {
     "egress": False,
     "healthcheck": True,
 }
-FIRST = Described(
+FIRST = BundleDocuments(
     manifest=MANIFEST,
     services={"web": SERVICE},
     packages={"web": {"deb openssl": ("3.0",)}, "counter": {"deb openssl": ("3.0",)}},
     tests={"it works": "passed"},
     deviations={},
-    configs={"configs/web/site": DIGESTS[0]},
+    config_digests={"configs/web/site": DIGESTS[0]},
 )
 
 
-def second(**service: Any) -> Described:
+def second(**service: Any) -> BundleDocuments:
     manifest = MANIFEST.model_copy(update={"version": "1.3.0"})
     return replace(FIRST, manifest=manifest, services={"web": SERVICE | service})
 
 
 def test_a_new_version_of_the_same_is_no_difference() -> None:
-    found = difference(FIRST, second(image="shop/web:1.3.0"))
+    found = compare_bundles(FIRST, second(image="shop/web:1.3.0"))
     assert (found.before, found.after, found.changes) == (MANIFEST.version, "1.3.0", ())
 
 
@@ -56,7 +56,7 @@ def test_a_platform_more_is_an_image_more_and_nothing_else() -> None:
     packages = {f"web@{each}": FIRST.packages["web"] for each in ("linux/amd64", "linux/arm64")}
     later = replace(FIRST, manifest=both, packages={**FIRST.packages, **packages})
     later = replace(later, packages={name: each for name, each in later.packages.items() if name != "web"})
-    for found, new in ((difference(FIRST, later), True), (difference(later, FIRST), False)):
+    for found, new in ((compare_bundles(FIRST, later), True), (compare_bundles(later, FIRST), False)):
         images = [each for each in found.changes if each.section == "images"]
         assert {each.name for each in images} == {"web@linux/arm64", "web@linux/arm64: platform"}
         assert all((each.before is None) is new for each in images)
@@ -85,7 +85,7 @@ def test_a_platform_more_is_an_image_more_and_nothing_else() -> None:
 def test_what_changed_of_a_service_is_told(
     section: str, service: dict[str, Any], name: str, before: str | None, after: str | None
 ) -> None:
-    assert difference(FIRST, second(**service)).changes == (Change(section, name, before, after),)
+    assert compare_bundles(FIRST, second(**service)).changes == (Change(section, name, before, after),)
 
 
 def test_what_changed_beside_the_services_is_told() -> None:
@@ -100,9 +100,9 @@ def test_what_changed_beside_the_services_is_told() -> None:
         packages={"web": {"deb openssl": ("3.1",)}, "counter": {"deb openssl": ("3.1",)}},
         tests={"it works": "failed", "it is new": "passed"},
         deviations={"a.rule on services.web": "because (ada, until 2027-01-01)"},
-        configs={"configs/web/site": DIGESTS[1]},
+        config_digests={"configs/web/site": DIGESTS[1]},
     )
-    found = difference(FIRST, after).changes
+    found = compare_bundles(FIRST, after).changes
     order = [SECTIONS.index(each.section) for each in found]
     assert order == sorted(order)
     assert set(found) == {
@@ -121,18 +121,22 @@ def test_what_changed_beside_the_services_is_told() -> None:
 def test_two_projects_are_not_compared() -> None:
     other = replace(FIRST, manifest=MANIFEST.model_copy(update={"project": "bank"}))
     with pytest.raises(UsageError, match="two projects"):
-        difference(FIRST, other)
+        compare_bundles(FIRST, other)
 
 
 def test_the_same_check_in_two_groups_is_two(tmp_path: Path) -> None:
     checks = [{"name": "the services run", "group": group, "outcome": "passed"} for group in ("", "left", "right")]
     documents = {
-        layout.ENVIRONMENT: {"services": {}},
-        layout.TESTS_JSON: {"checks": checks},
-        layout.DEVIATIONS: {"deviations": []},
+        layout.ENVIRONMENT_FILE: {"services": {}},
+        layout.TESTS_JSON_FILE: {"checks": checks},
+        layout.DEVIATIONS_FILE: {"deviations": []},
     }
     for name, document in documents.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(json.dumps(document))
-    write_document(tmp_path / layout.MANIFEST, MANIFEST.model_copy(update={"images": []}))
-    assert list(described(tmp_path).tests) == ["the services run", "left: the services run", "right: the services run"]
+    write_document(tmp_path / layout.MANIFEST_FILE, MANIFEST.model_copy(update={"images": []}))
+    assert list(read_bundle_documents(tmp_path).tests) == [
+        "the services run",
+        "left: the services run",
+        "right: the services run",
+    ]

@@ -6,16 +6,16 @@ import re
 
 import pytest
 
-from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.checksums import check_name
-from lyra_tasks.bundle.manifest import BundledImage
+from lyra_tasks.bundle.format import layout
+from lyra_tasks.bundle.format.checksums import require_valid_name
+from lyra_tasks.bundle.format.manifest import BundledImage
 
 
 def test_every_file_of_a_bundle_can_be_summed_but_the_sums_themselves() -> None:
     names = [value for key, value in vars(layout).items() if key.isupper() and isinstance(value, str)]
     assert len(set(names)) == len(names)
-    for name in set(names) - layout.UNSUMMED:
-        check_name(name)
+    for name in set(names) - layout.NOT_IN_CHECKSUMS:
+        require_valid_name(name)
 
 
 @pytest.mark.parametrize("version", ["1.2.0", "1.2.1-dev.3+gabcdef0", "1.2.0-rc.1+gabc.dirty.0123abcd"])

@@ -11,8 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lyra_tasks.bundle.manifest import BundleEntry, BundleIndex, Manifest, decode, encode, write_document
-from lyra_tasks.bundle.read import read_index, read_manifest
+from lyra_tasks.bundle.format.index import read_index, read_manifest
+from lyra_tasks.bundle.format.manifest import (
+    BundleEntry,
+    BundleIndex,
+    Manifest,
+    decode_document,
+    encode_document,
+    write_document,
+)
 from lyra_tasks.errors import BundleError
 
 DIGEST = "sha256:" + "1" * 64
@@ -89,33 +96,33 @@ def test_a_description_is_written_sorted_with_a_newline_and_read_back(tmp_path: 
 def test_a_description_that_could_not_have_been_written_is_refused(key: str, value: Any) -> None:
     data = json.dumps(DOCUMENT | {key: value}, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
     with pytest.raises(BundleError, match=f"here: {key}|here: document"):
-        decode(data, Manifest, "here")
+        decode_document(data, Manifest, "here")
 
 
 def test_the_images_go_by_their_name_and_where_it_is_for_several_platforms_by_both() -> None:
     (image,) = document().images
     arm = image.model_copy(update={"platform": "linux/arm64", "file": "images/arm.tar"})
-    assert list(document().keyed) == [image.name]
+    assert list(document().images_by_build) == [image.name]
     both = document().model_copy(update={"images": [image, arm]})
-    assert both.keyed == {f"{image.name}@linux/amd64": image, f"{image.name}@linux/arm64": arm}
+    assert both.images_by_build == {f"{image.name}@linux/amd64": image, f"{image.name}@linux/arm64": arm}
 
 
 def test_only_the_canonical_form_is_read() -> None:
-    data = encode(document())
+    data = encode_document(document())
     for other in (data[:-1], data + b"\n", json.dumps(DOCUMENT).encode(), data.replace(b"{", b'{"run": "twice",', 1)):
         with pytest.raises(BundleError, match="here"):
-            decode(other, Manifest, "here")
+            decode_document(other, Manifest, "here")
 
 
 def test_what_a_reader_would_refuse_is_not_written() -> None:
     with pytest.raises(BundleError, match="cannot be read"):
-        encode(document().model_copy(update={"version": "latest"}))
+        encode_document(document().model_copy(update={"version": "latest"}))
 
 
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_no_description(data: bytes) -> None:
     with pytest.raises(BundleError):
-        decode(data, Manifest, "here")
+        decode_document(data, Manifest, "here")
 
 
 def test_a_folder_without_description_is_no_bundle(tmp_path: Path) -> None:
@@ -139,7 +146,7 @@ def test_versions_are_listed_newest_first_by_precedence_then_time(tmp_path: Path
         "1.2.1-dev.3+gaaa",
         "1.2.0",
     ]
-    assert index.without("1.10.0", "1.2.0").versions[-1].version == "1.2.1-dev.3+gaaa"
+    assert index.without_versions("1.10.0", "1.2.0").versions[-1].version == "1.2.1-dev.3+gaaa"
 
 
 def test_a_list_in_another_order_or_with_a_version_twice_is_refused() -> None:

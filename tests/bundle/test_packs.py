@@ -18,15 +18,21 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.checksums import write_checksums
-from lyra_tasks.bundle.manifest import BundledImage, BundleEntry, BundleIndex, ImageLayer, Manifest, write_document
-from lyra_tasks.bundle.packs.facts import gather
-from lyra_tasks.bundle.packs.plan import PackFacts, plan
-from lyra_tasks.bundle.packs.run import fill
-from lyra_tasks.bundle.packs.verify import verify_pack
-from lyra_tasks.bundle.read import read_manifest
-from lyra_tasks.bundle.verify_any import verify_any
+from lyra_tasks.bundle.format import layout
+from lyra_tasks.bundle.format.checksums import write_checksums
+from lyra_tasks.bundle.format.index import read_manifest
+from lyra_tasks.bundle.format.manifest import (
+    BundledImage,
+    BundleEntry,
+    BundleIndex,
+    ImageLayer,
+    Manifest,
+    write_document,
+)
+from lyra_tasks.bundle.pack.plan import PackFacts, collect_pack_facts, plan_pack
+from lyra_tasks.bundle.pack.run import fill_pack
+from lyra_tasks.bundle.verify.detect import verify_path
+from lyra_tasks.bundle.verify.pack import verify_pack
 from lyra_tasks.errors import BundleError, UsageError
 from tests.bundle.test_receive_script import DIGESTS, MANIFEST
 from tests.bundle.test_verify import made as made  # a fixture
@@ -55,19 +61,19 @@ def facts(new: list[BundledImage], old: list[BundledImage] | None) -> PackFacts:
     return PackFacts(
         bundle=Path("/bundle"),
         manifest=MANIFEST.model_copy(update={"images": new}),
-        since=older if old is not None else None,
-        to=Path("/to"),
-        split=None,
-        documents=500,
-        free=10**9,
+        baseline=older if old is not None else None,
+        target_directory=Path("/to"),
+        max_part_bytes=None,
+        documents_size=500,
+        free_bytes=10**9,
     )
 
 
 def without(new: BundledImage, *old: BundledImage) -> list[int]:
-    (archive,) = plan(facts([new], list(old))).archives
-    assert (archive.held is None) == (not archive.without)
-    assert archive.size == 100_000 - sum(1000 * int(digest[-2:], 16) for digest in archive.without)
-    return [int(digest[-2:], 16) for digest in archive.without]
+    (archive,) = plan_pack(facts([new], list(old))).deltas
+    assert (archive.required_image is None) == (not archive.omitted_layers)
+    assert archive.size == 100_000 - sum(1000 * int(digest[-2:], 16) for digest in archive.omitted_layers)
+    return [int(digest[-2:], 16) for digest in archive.omitted_layers]
 
 
 def test_only_the_lowest_layers_are_left_out_since_an_engine_knows_a_layer_with_those_below_it() -> None:
@@ -85,12 +91,12 @@ def test_a_layer_that_was_compressed_otherwise_is_another_one() -> None:
 
 
 def test_the_image_that_shares_most_is_held_the_one_of_the_same_name_first() -> None:
-    (archive,) = plan(facts([image_of("new", 1, 2, 3)], [image_of("web", 1), image_of("counter", 1, 2)])).archives
-    assert archive.held is not None
-    assert archive.held.reference == "shop/counter:1"
-    (archive,) = plan(facts([image_of("web", 1, 3)], [image_of("counter", 1, 2), image_of("web", 1, 4)])).archives
-    assert archive.held is not None
-    assert archive.held.reference == "shop/web:1"
+    (archive,) = plan_pack(facts([image_of("new", 1, 2, 3)], [image_of("web", 1), image_of("counter", 1, 2)])).deltas
+    assert archive.required_image is not None
+    assert archive.required_image.reference == "shop/counter:1"
+    (archive,) = plan_pack(facts([image_of("web", 1, 3)], [image_of("counter", 1, 2), image_of("web", 1, 4)])).deltas
+    assert archive.required_image is not None
+    assert archive.required_image.reference == "shop/web:1"
     foreign = image_of("web", 1).model_copy(update={"platform": "linux/arm64"})
     assert without(image_of("web", 1), foreign) == []
 
@@ -100,34 +106,34 @@ def test_of_several_platforms_each_leaves_out_what_its_own_begins_with() -> None
         arm = {"platform": "linux/arm64", "file": "images/web-arm64.tar"}
         return [image_of("web", *numbers), image_of("web", *reversed(numbers)).model_copy(update=arm)]
 
-    archives = plan(facts(both(1, 2, 3), both(1, 2))).archives
-    assert [[int(digest[-2:], 16) for digest in each.without] for each in archives] == [[1, 2], []]
-    assert archives[1].held is None
+    archives = plan_pack(facts(both(1, 2, 3), both(1, 2))).deltas
+    assert [[int(digest[-2:], 16) for digest in each.omitted_layers] for each in archives] == [[1, 2], []]
+    assert archives[1].required_image is None
 
 
 def test_a_whole_pack_leaves_nothing_out_and_says_what_it_needs() -> None:
-    planned = plan(facts([image_of("web", 1, 2)], None))
-    assert planned.folder.name == f"shop-{MANIFEST.version}"
-    assert planned.archives[0].without == ()
-    assert planned.needed == 100_500
-    since = plan(facts([image_of("web", 1, 2)], [image_of("web", 1)]))
-    assert since.folder.name == f"shop-{MANIFEST.version}-since-1.0.0"
-    assert since.needed == 99_500
+    planned = plan_pack(facts([image_of("web", 1, 2)], None))
+    assert planned.directory.name == f"shop-{MANIFEST.version}"
+    assert planned.deltas[0].omitted_layers == ()
+    assert planned.required_bytes == 100_500
+    since = plan_pack(facts([image_of("web", 1, 2)], [image_of("web", 1)]))
+    assert since.directory.name == f"shop-{MANIFEST.version}-since-1.0.0"
+    assert since.required_bytes == 99_500
 
 
 def test_a_version_since_itself_is_refused() -> None:
-    own = replace(facts([image_of("web", 1)], []), since=MANIFEST)
+    own = replace(facts([image_of("web", 1)], []), baseline=MANIFEST)
     with pytest.raises(UsageError, match="itself"):
-        plan(own)
+        plan_pack(own)
 
 
 def packed(made: Path, to: Path, *, split: int | None, since: Manifest | None) -> Path:
     manifest = read_manifest(made)
-    planned = plan(PackFacts(made, manifest, since, to, split, documents=0, free=0))
-    planned.folder.mkdir(parents=True)
-    fill(planned, planned.folder)
-    write_checksums(planned.folder)
-    return planned.folder
+    planned = plan_pack(PackFacts(made, manifest, since, to, split, documents_size=0, free_bytes=0))
+    planned.directory.mkdir(parents=True)
+    fill_pack(planned, planned.directory)
+    write_checksums(planned.directory)
+    return planned.directory
 
 
 @pytest.fixture
@@ -139,7 +145,7 @@ def pack(made: Path, tmp_path: Path) -> Path:
 
 
 def test_a_pack_is_verified_and_every_byte_of_it_counts(pack: Path) -> None:
-    report = verify_any(pack)
+    report = verify_path(pack)
     assert (report.kind, report.version, report.since) == ("pack", "1.0.0", "0.9.0")
     names = sorted(path.relative_to(pack).as_posix() for path in pack.rglob("*") if path.is_file())
     assert [name for name in names if name.endswith(".tar")] == ["images/web-1.0.0-linux-amd64.tar"]
@@ -151,27 +157,27 @@ def test_a_pack_is_verified_and_every_byte_of_it_counts(pack: Path) -> None:
             changed[at] ^= 1
             (pack / name).write_bytes(changed)
             told = refusal(pack)
-            assert name in told or name == layout.CHECKSUMS, told
+            assert name in told or name == layout.CHECKSUMS_FILE, told
         (pack / name).unlink()
         assert name.split("/")[-1] in refusal(pack)
         (pack / name).write_bytes(whole)
-    verify_any(pack)
+    verify_path(pack)
     (pack / "images/extra.tar.004").write_bytes(b"")
     assert "images/extra.tar.004: extra" in refusal(pack)
 
 
 def refusal(path: Path) -> str:
     with pytest.raises(BundleError) as error:
-        verify_any(path)
+        verify_path(path)
     assert error.value.exit_code == 6
     return "\n".join((error.value.message, *error.value.details))
 
 
 def rewritten(pack: Path, change: Callable[[dict[str, Any]], object]) -> str:
     """Refused although the sums agree: `pack.json` was written by somebody who may."""
-    document = json.loads((pack / layout.PACK).read_text())
+    document = json.loads((pack / layout.PACK_FILE).read_text())
     change(document)
-    (pack / layout.PACK).write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    (pack / layout.PACK_FILE).write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     write_checksums(pack)
     return refusal(pack)
 
@@ -206,15 +212,15 @@ def test_a_pack_that_lies_about_itself_is_refused_though_the_sums_agree(
 
 
 def test_a_key_that_is_there_twice_is_refused(pack: Path) -> None:
-    text = (pack / layout.PACK).read_text()
-    (pack / layout.PACK).write_text(text.replace("{\n", '{\n  "version": "3.0.0",\n', 1))
+    text = (pack / layout.PACK_FILE).read_text()
+    (pack / layout.PACK_FILE).write_text(text.replace("{\n", '{\n  "version": "3.0.0",\n', 1))
     write_checksums(pack)
     assert "the key 'version' is there twice" in refusal(pack)
 
 
 def test_a_key_that_is_there_twice_among_very_many_is_refused_at_once(pack: Path) -> None:
     keys = "".join(f'"{number}":0,' for number in range(300_000))
-    (pack / layout.PACK).write_text("{" + keys + '"0":0}')
+    (pack / layout.PACK_FILE).write_text("{" + keys + '"0":0}')
     write_checksums(pack)
     began = time.monotonic()
     assert "the key '0' is there twice" in refusal(pack)
@@ -245,13 +251,13 @@ def test_what_does_not_belong_into_the_documents_is_named(
     made: Path, tmp_path: Path, more: tarfile.TarInfo, said: str
 ) -> None:
     pack = packed(made, tmp_path / "packs", split=None, since=None)
-    old = gzip.decompress((pack / layout.DOCUMENTS).read_bytes())
+    old = gzip.decompress((pack / layout.DOCUMENTS_FILE).read_bytes())
     buffer = io.BytesIO(old.rstrip(b"\0") + bytes(-len(old.rstrip(b"\0")) % 512))
     buffer.seek(0, 2)
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.addfile(more)
     data = gzip.compress(buffer.getvalue())
-    (pack / layout.DOCUMENTS).write_bytes(data)
+    (pack / layout.DOCUMENTS_FILE).write_bytes(data)
     before = {path for path in tmp_path.rglob("*") if pack not in path.parents}
     facts = {"unpacked_size": 10**7, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     assert said in rewritten(pack, lambda document: document["documents"].update(facts))
@@ -262,15 +268,15 @@ def test_files_that_are_too_large_or_too_many_to_be_believed_are_refused(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = shutil.copytree(made, tmp_path / "1.0.0")
-    with (bundle / layout.CHECKSUMS).open("ab") as file:
+    with (bundle / layout.CHECKSUMS_FILE).open("ab") as file:
         file.truncate(10 * 1024**3)  # a hole, which takes no room
     assert "SHA256SUMS: is larger than 16 MiB" in refusal(bundle)
-    shutil.copy(made / layout.CHECKSUMS, bundle)
-    with (bundle / layout.MANIFEST).open("ab") as file:
+    shutil.copy(made / layout.CHECKSUMS_FILE, bundle)
+    with (bundle / layout.MANIFEST_FILE).open("ab") as file:
         file.truncate(20 * 1024**2)
     write_checksums(bundle)
     assert "manifest.json: is larger than 16 MiB" in refusal(bundle)
-    monkeypatch.setattr("lyra_tasks.bundle.checksums._MAX_FILES", 5)
+    monkeypatch.setattr("lyra_tasks.bundle.format.checksums._MAX_FILES", 5)
     assert "holds more than 5 files" in refusal(bundle)
     monkeypatch.undo()
     (bundle / "/".join(["a"] * 101)).mkdir(parents=True)
@@ -278,8 +284,8 @@ def test_files_that_are_too_large_or_too_many_to_be_believed_are_refused(
 
 
 def test_an_archive_alone_is_whole_or_refused(made: Path, pack: Path, tmp_path: Path) -> None:
-    archive = shutil.copy(next((made / layout.IMAGES).iterdir()), tmp_path / "alone.tar")
-    report = verify_any(Path(archive))
+    archive = shutil.copy(next((made / layout.IMAGES_DIRECTORY).iterdir()), tmp_path / "alone.tar")
+    report = verify_path(Path(archive))
     assert (report.kind, report.images[0][0].startswith("docker.io/shop/")) == ("archive", True)
     data = bytearray(Path(archive).read_bytes())
     data[9000] ^= 1
@@ -297,8 +303,8 @@ def test_what_cannot_be_packed_is_said_before_anything_is_made(made: Path, tmp_p
     manifest = read_manifest(made)
     entry = {key: getattr(manifest, key) for key in ("version", "created", "set_digest", "is_snapshot")}
     index = BundleIndex(project="shop", versions=[BundleEntry(commit=manifest.source.commit, **entry)])
-    write_document(bundles / layout.INDEX, index)
-    gather(bundles, "1.0.0", to=str(tmp_path), since="", split="")
+    write_document(bundles / layout.INDEX_FILE, index)
+    collect_pack_facts(bundles, "1.0.0", to=str(tmp_path), since="", split="")
     for to, version, split, said in (
         ("", "1.0.0", "", "--to names the folder"),
         (str(tmp_path / "missing"), "1.0.0", "", "no such folder"),
@@ -308,7 +314,7 @@ def test_what_cannot_be_packed_is_said_before_anything_is_made(made: Path, tmp_p
         (str(tmp_path), "1.0.0", "64k", "deploy/configs/geo.db is larger, and travels as it is"),
     ):
         with pytest.raises(UsageError, match=said):
-            gather(bundles, version, to=to, since="", split=split)
+            collect_pack_facts(bundles, version, to=to, since="", split=split)
 
 
 def test_a_pack_of_a_bundle_and_its_check_do_not_depend_on_where_it_is_split(made: Path, tmp_path: Path) -> None:
@@ -316,29 +322,29 @@ def test_a_pack_of_a_bundle_and_its_check_do_not_depend_on_where_it_is_split(mad
         pack = packed(made, tmp_path / str(number), split=split, since=None)
         assert verify_pack(pack).version == "1.0.0"
         for image in read_manifest(made).images:
-            parts = sorted((pack / layout.IMAGES).glob(f"{Path(image.file).name}*"))
+            parts = sorted((pack / layout.IMAGES_DIRECTORY).glob(f"{Path(image.file).name}*"))
             assert b"".join(part.read_bytes() for part in parts) == (made / image.file).read_bytes()
 
 
 def test_of_a_part_alone_nothing_is_told_that_was_not_checked(pack: Path) -> None:
-    part = next((pack / layout.IMAGES).glob("*.tar.001"))
-    assert verify_any(part).kind == "part"
-    text = (pack / layout.PACK).read_text()
-    (pack / layout.PACK).write_text(text.replace('"version": "1.0.0"', '"version": "9.0.0"'))
+    part = next((pack / layout.IMAGES_DIRECTORY).glob("*.tar.001"))
+    assert verify_path(part).kind == "part"
+    text = (pack / layout.PACK_FILE).read_text()
+    (pack / layout.PACK_FILE).write_text(text.replace('"version": "1.0.0"', '"version": "9.0.0"'))
     assert "pack.json: changed" in refusal(part)
-    (pack / layout.PACK).write_text(text)
+    (pack / layout.PACK_FILE).write_text(text)
     part.unlink()
     os.mkfifo(part)
     assert "tar.001: changed" in refusal(part)
 
 
 def test_a_pack_in_more_parts_than_a_process_may_open_is_verified(made: Path, tmp_path: Path) -> None:
-    largest = max(path.stat().st_size for path in (made / layout.IMAGES).iterdir())
+    largest = max(path.stat().st_size for path in (made / layout.IMAGES_DIRECTORY).iterdir())
     pack = packed(made, tmp_path, split=largest // 900, since=None)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
     try:
-        assert verify_any(pack).version == "1.0.0"
+        assert verify_path(pack).version == "1.0.0"
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
@@ -349,4 +355,4 @@ def test_configs_of_a_pack_can_be_read_by_the_users_of_containers(made: Path, tm
         pack = packed(made, tmp_path, split=None, since=None)
     finally:
         os.umask(before)
-    assert (pack / layout.ENV_EXAMPLE).stat().st_mode & 0o777 == 0o644
+    assert (pack / layout.ENV_EXAMPLE_FILE).stat().st_mode & 0o777 == 0o644

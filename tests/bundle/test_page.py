@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 
-from lyra_tasks.bundle.manifest import Requirements
-from lyra_tasks.bundle.page import _head, _service, _trust
+from lyra_tasks.bundle.content.page import _head, _service, _trust
+from lyra_tasks.bundle.format.manifest import Requirements
 from tests.bundle.test_compose import services
 from tests.bundle.test_receive_script import MANIFEST
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lyra_tasks.bundle.provenance import _source
+from lyra_tasks.bundle.promote.contents import _source
 
 
 @pytest.mark.parametrize(

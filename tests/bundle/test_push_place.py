@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.bundle.push import Destination, destination, run
-from lyra_tasks.bundle.read import read_manifest
+from lyra_tasks.bundle.format.index import read_manifest
+from lyra_tasks.bundle.promote.push import Destination, parse_destination, push_bundle
 from lyra_tasks.errors import BundleError, UsageError
 from tests.bundle.test_verify import bundle as bundle  # a fixture
 from tests.bundle.test_verify import made as made  # and what it copies
@@ -23,7 +23,7 @@ from tests.bundle.test_verify import made as made  # and what it copies
     ],
 )
 def test_a_place_is_a_host_and_a_folder(text: str, host: str, folder: str) -> None:
-    assert destination(text) == Destination(host, folder)
+    assert parse_destination(text) == Destination(host, folder)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_place_is_a_host_and_a_folder(text: str, host: str, folder: str) -> No
 )  # fmt: skip
 def test_anything_else_is_a_usage_fault(text: str) -> None:
     with pytest.raises(UsageError, match="--to") as caught:
-        destination(text)
+        parse_destination(text)
     assert "secret" not in f"{caught.value} {caught.value.hint}"
 
 
@@ -49,4 +49,4 @@ def test_a_bundle_that_was_damaged_since_is_not_pushed(bundle: Path) -> None:
         if damaged is not None:
             archive.write_bytes(damaged)
         with pytest.raises(BundleError, match="refused"):
-            run(bundle, manifest, Destination("127.0.0.1:9", ""), ())
+            push_bundle(bundle, manifest, Destination("127.0.0.1:9", ""), ())

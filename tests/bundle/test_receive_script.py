@@ -12,10 +12,17 @@ from pathlib import Path
 import pytest
 from semver import Version
 
-from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.checksums import write_checksums
-from lyra_tasks.bundle.manifest import BundledImage, ImageLayer, Manifest, Requirements, Source, TestSummary
-from lyra_tasks.bundle.reception import receive_script
+from lyra_tasks.bundle.content.receive_script import render_receive_script
+from lyra_tasks.bundle.format import layout
+from lyra_tasks.bundle.format.checksums import write_checksums
+from lyra_tasks.bundle.format.manifest import (
+    BundledImage,
+    BundleSource,
+    ImageLayer,
+    Manifest,
+    Requirements,
+    TestSummary,
+)
 
 DIGESTS = tuple(f"sha256:{letter * 64}" for letter in "abcd")
 MANIFEST = Manifest(
@@ -24,7 +31,7 @@ MANIFEST = Manifest(
     version="1.2.0-rc.1+g1a2b3c4",
     is_snapshot=False,
     created="2026-11-23T21:15:04Z",
-    source=Source(url="", commit="c" * 40, dirty=False),
+    source=BundleSource(url="", commit="c" * 40, dirty=False),
     proxima=Requirements(platforms=["linux/amd64"], min_engine="20.10"),
     run="20261123t211504-3f9a1c",
     set_digest=DIGESTS[3],
@@ -47,7 +54,7 @@ MANIFEST = Manifest(
     tests=TestSummary(passed=1, failed=0),
     deviations=0,
 )
-SCRIPT = receive_script(MANIFEST)
+SCRIPT = render_receive_script(MANIFEST)
 FUNCTIONS = SCRIPT.removesuffix('main "$@"\n')
 
 ORDERED = (
@@ -75,7 +82,7 @@ def called(shell: list[str], call: str, folder: Path | None = None) -> subproces
 def test_shellcheck_finds_nothing_in_the_script_as_it_is_kept_and_as_it_is_written(tmp_path: Path) -> None:
     checker = Path(sys.executable).with_name("shellcheck")
     (tmp_path / "receive.sh").write_text(SCRIPT)
-    kept = Path(sys.modules[receive_script.__module__].__file__ or "").with_name("receive.sh")
+    kept = Path(sys.modules[render_receive_script.__module__].__file__ or "").with_name("receive.sh")
     for script in (kept, tmp_path / "receive.sh"):
         done = subprocess.run([checker, "--shell=sh", script], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (0, "")
@@ -94,7 +101,7 @@ def test_a_layer_of_several_images_takes_room_once() -> None:
     twice = {"layers": [*image.layers, own, own], "diff_ids": [DIGESTS[2]] * 3}
     door = image.model_copy(update={"name": "door", "file": "images/door.tar", **twice})
     arm = image.model_copy(update={"platform": "linux/arm64", "file": "images/web-arm64.tar"})
-    script = receive_script(MANIFEST.model_copy(update={"images": [image, door, arm]}))
+    script = render_receive_script(MANIFEST.model_copy(update={"images": [image, door, arm]}))
     lines = [line.split() for line in script.splitlines() if line.startswith("images/")]
     assert [(name, int(needed)) for name, _, needed, *_ in lines] == [
         (image.file, 1000 + 3000), ("images/door.tar", 1000 + 300), ("images/web-arm64.tar", 1000 + 3000)
@@ -107,7 +114,7 @@ def test_of_several_platforms_a_node_takes_the_images_for_its_own(shell: list[st
     others = {"platform": "linux/arm64/v8", "file": image.file.replace("amd64", "arm64")}
     alone = {"name": "door", "file": "images/door-1.2.0-linux-amd64.tar"}
     both = [image, image.model_copy(update=others)]
-    script = receive_script(MANIFEST.model_copy(update={"images": both}))
+    script = render_receive_script(MANIFEST.model_copy(update={"images": both}))
     assert "platforms='linux/amd64 linux/arm64/v8'\n" in script
     functions = script.removesuffix('main "$@"\n')
     done = subprocess.run(
@@ -116,7 +123,7 @@ def test_of_several_platforms_a_node_takes_the_images_for_its_own(shell: list[st
     expected = [each for each in both if each.platform.startswith(system)]
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [[each.file, "4000"] for each in expected]
     incomplete = MANIFEST.model_copy(update={"images": [*both, image.model_copy(update=alone)]})
-    assert "platforms=linux/amd64\n" in receive_script(incomplete), "only those that all images are there for"
+    assert "platforms=linux/amd64\n" in render_receive_script(incomplete), "only those that all images are there for"
 
 
 def test_a_script_that_was_cut_off_does_nothing(shell: list[str], tmp_path: Path) -> None:
@@ -159,7 +166,7 @@ def bundle(tmp_path: Path) -> Path:
     for name in ("manifest.json", "images/web.tar", "deploy/.env.example", "deploy/configs/a b", "evidence/logs/w.log"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"this is {name}\n")
-    (folder / layout.RECEIVE).write_text(SCRIPT)
+    (folder / layout.RECEIVE_SCRIPT).write_text(SCRIPT)
     write_checksums(folder)
     return folder
 
@@ -174,11 +181,11 @@ def refused(shell: list[str], bundle: Path, *said: str) -> None:
 
 def test_a_whole_bundle_is_whole_signed_or_not(shell: list[str], bundle: Path) -> None:
     assert called(shell, "files", bundle).returncode == 0
-    (bundle / layout.SIGNATURE).write_text("signature")
+    (bundle / layout.SIGNATURE_FILE).write_text("signature")
     assert called(shell, "files", bundle).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "images/web.tar", "deploy/configs/a b", layout.RECEIVE])
+@pytest.mark.parametrize("name", ["manifest.json", "images/web.tar", "deploy/configs/a b", layout.RECEIVE_SCRIPT])
 def test_a_file_that_was_changed_cut_or_taken_is_named(shell: list[str], bundle: Path, name: str) -> None:
     data = (bundle / name).read_bytes()
     for changed in (data[:-1] + b"?", data[:-1], b"", data + b"\n"):
@@ -225,22 +232,22 @@ def test_links_and_pipes_are_refused(shell: list[str], bundle: Path) -> None:
 def test_checksums_name_nothing_outside(shell: list[str], bundle: Path, name: str) -> None:
     (bundle.parent / "outside").write_text("")
     digest = subprocess.run(["sha256sum", name], cwd=bundle, capture_output=True, text=True, check=True).stdout[:64]
-    with (bundle / layout.CHECKSUMS).open("a") as file:
+    with (bundle / layout.CHECKSUMS_FILE).open("a") as file:
         file.write(f"{digest}  {name}\n")
     refused(shell, bundle, f"{name}: not a name for a file of a bundle")
 
 
 def test_what_is_no_bundle_is_refused(shell: list[str], bundle: Path) -> None:
-    (bundle / layout.CHECKSUMS).unlink()
+    (bundle / layout.CHECKSUMS_FILE).unlink()
     refused(shell, bundle)
 
 
 def test_checksums_that_are_missing_are_no_bad_signature(shell: list[str], bundle: Path) -> None:
-    (bundle / layout.SIGNATURE).write_text("signature")
-    (bundle / layout.CHECKSUMS).unlink()
+    (bundle / layout.SIGNATURE_FILE).write_text("signature")
+    (bundle / layout.CHECKSUMS_FILE).unlink()
     for pipe in (False, True):
         if pipe:
-            os.mkfifo(bundle / layout.CHECKSUMS)
+            os.mkfifo(bundle / layout.CHECKSUMS_FILE)
         done = called(shell, "signer=ada allowed_signers=/dev/null; signature", bundle)
         assert (done.returncode, "SHA256SUMS is missing" in done.stderr) == (6, True), done.stderr
 
@@ -252,14 +259,20 @@ def test_checksums_that_are_missing_are_no_bad_signature(shell: list[str], bundl
 )  # fmt: skip
 def test_a_command_line_that_is_not_understood_does_nothing(shell: list[str], bundle: Path, options: list[str]) -> None:
     done = subprocess.run(
-        [*shell, bundle / layout.RECEIVE, *options], capture_output=True, text=True, check=False, env={"PATH": ""}
+        [*shell, bundle / layout.RECEIVE_SCRIPT, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": ""},
     )
     assert done.returncode == 2
     assert done.stderr.startswith("receive.sh: usage: ")
 
 
 def test_help_tells_every_exit_code(shell: list[str], bundle: Path) -> None:
-    done = subprocess.run([*shell, bundle / layout.RECEIVE, "--help"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*shell, bundle / layout.RECEIVE_SCRIPT, "--help"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0
     for text in ("0 ", "2 ", "3 ", "6 ", "130 ", "--allowed-signers", "--signer", "--allow-older", "--revoked"):
         assert text in done.stdout
@@ -270,6 +283,6 @@ def test_a_tool_that_is_missing_is_named(shell: list[str], bundle: Path, tmp_pat
     tools.mkdir()
     for name in ("cat", "df", "dirname", "head", "realpath", "sha256sum", "sort", "tail"):
         (tools / name).symlink_to(shutil.which(name) or name)
-    run = [*shell, str(bundle / layout.RECEIVE)]
+    run = [*shell, str(bundle / layout.RECEIVE_SCRIPT)]
     done = subprocess.run(run, capture_output=True, text=True, check=False, env={"PATH": str(tools)})
     assert (done.returncode, done.stderr) == (3, "receive.sh: engine: docker is not installed, or not on PATH\n")

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.bundle.sbom import from_tool, sbom
+from lyra_tasks.bundle.content.sbom import build_sbom, run_syft
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.images.package_records import Package
-from lyra_tasks.images.packages import ImagePackages
+from lyra_tasks.images.scan.packages import ImagePackages, Package
 from tests.bundle.test_receive_script import MANIFEST
 
 ANSWER = (
@@ -30,12 +29,12 @@ def program(folder: Path, text: str) -> None:
 
 
 def test_without_it_the_list_is_our_own(folder: Path) -> None:
-    assert from_tool(folder / "web.tar", MANIFEST, MANIFEST.images[0]) is None
+    assert run_syft(folder / "web.tar", MANIFEST, MANIFEST.images[0]) is None
 
 
 def test_its_list_is_taken_without_its_time_and_its_random_number(folder: Path) -> None:
     program(folder, f"cat <<END\n{ANSWER}\nEND")
-    found = from_tool(folder / "web.tar", MANIFEST, MANIFEST.images[0])
+    found = run_syft(folder / "web.tar", MANIFEST, MANIFEST.images[0])
     assert found is not None
     assert found["components"] == [{"name": f"oci-archive:{folder}/web.tar"}]
     assert found["metadata"]["timestamp"] == MANIFEST.created
@@ -48,14 +47,14 @@ def test_its_list_is_taken_without_its_time_and_its_random_number(folder: Path) 
 def test_its_failure_is_told(folder: Path, text: str) -> None:
     program(folder, text)
     with pytest.raises(PreconditionError, match="syft could not list what is in web"):
-        from_tool(folder / "web.tar", MANIFEST, MANIFEST.images[0])
+        run_syft(folder / "web.tar", MANIFEST, MANIFEST.images[0])
 
 
 def test_a_package_that_is_written_in_several_ways_is_one_component() -> None:
     one, other = (Package(kind="pypi", name=name, version="1.0") for name in ("Foo_Bar", "foo-bar"))
     stated = Package(kind="pypi", name="foo-bar", version="1.0", license="MIT")
-    found = ImagePackages(found={"a": [one], "b": [other], "c": [stated]}, release=None)
-    (component,) = sbom(MANIFEST, MANIFEST.images[0], found)["components"]
+    found = ImagePackages(packages={"a": [one], "b": [other], "c": [stated]}, os_release=None)
+    (component,) = build_sbom(MANIFEST, MANIFEST.images[0], found)["components"]
     assert component["bom-ref"] == component["purl"] == "pkg:pypi/foo-bar@1.0"
     assert component["licenses"] == [{"license": {"name": "MIT"}}]
     assert [each["location"] for each in component["evidence"]["occurrences"]] == ["/a", "/b", "/c"]

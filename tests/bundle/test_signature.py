@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.signature import NAMESPACE, Trust, check_signature, sign, signing_key, trust_of
+from lyra_tasks.bundle.format import layout
+from lyra_tasks.bundle.format.signature import (
+    SIGNATURE_NAMESPACE,
+    Trust,
+    find_signing_key,
+    parse_trust_options,
+    sign_checksums,
+    verify_signature,
+)
 from lyra_tasks.config.models import Sign
 from lyra_tasks.errors import BundleError, PreconditionError, UsageError
 
@@ -50,13 +57,13 @@ def bundle(tmp_path: Path, key: Key) -> Path:
     """A signed list of checksums; the files are the business of others."""
     folder = tmp_path / "bundle"
     folder.mkdir()
-    (folder / layout.CHECKSUMS).write_text(f"{'0' * 64}  manifest.json\n")
-    sign(folder, key.path)
+    (folder / layout.CHECKSUMS_FILE).write_text(f"{'0' * 64}  manifest.json\n")
+    sign_checksums(folder, key.path)
     return folder
 
 
 def test_a_signature_of_the_right_one_is_taken(bundle: Path, key: Key, tmp_path: Path) -> None:
-    check_signature(bundle, key.trusted(tmp_path / "signers", options=f'namespaces="{NAMESPACE}"'))
+    verify_signature(bundle, key.trusted(tmp_path / "signers", options=f'namespaces="{SIGNATURE_NAMESPACE}"'))
 
 
 def test_another_key_of_the_same_name_is_refused_and_told_by_its_fingerprint(
@@ -65,7 +72,7 @@ def test_another_key_of_the_same_name_is_refused_and_told_by_its_fingerprint(
     trust = make_key(tmp_path / "other").trusted(tmp_path / "signers")
     refused(bundle, trust)
     with pytest.raises(BundleError) as error:
-        check_signature(bundle, trust)
+        verify_signature(bundle, trust)
     told = subprocess.run(["ssh-keygen", "-l", "-f", str(key.path)], capture_output=True, text=True, check=True).stdout
     assert error.value.details[-1] == f"it is signed with the ED25519 key {told.split()[1]}"
 
@@ -80,18 +87,18 @@ def test_a_key_for_another_purpose_is_refused(bundle: Path, key: Key, tmp_path: 
 
 
 def test_a_signature_for_another_purpose_is_refused(bundle: Path, key: Key, tmp_path: Path) -> None:
-    (bundle / layout.SIGNATURE).unlink()
-    words = ["-f", str(key.path), "-n", "git", str(bundle / layout.CHECKSUMS)]
+    (bundle / layout.SIGNATURE_FILE).unlink()
+    words = ["-f", str(key.path), "-n", "git", str(bundle / layout.CHECKSUMS_FILE)]
     subprocess.run(["ssh-keygen", "-q", "-Y", "sign", *words], check=True, stderr=subprocess.DEVNULL)
-    assert (bundle / layout.SIGNATURE).is_file()
+    assert (bundle / layout.SIGNATURE_FILE).is_file()
     refused(bundle, key.trusted(tmp_path / "signers"))
 
 
 @pytest.mark.parametrize("place", [0, 30, -1])
 def test_changed_checksums_are_refused(place: int, bundle: Path, key: Key, tmp_path: Path) -> None:
-    data = bytearray((bundle / layout.CHECKSUMS).read_bytes())
+    data = bytearray((bundle / layout.CHECKSUMS_FILE).read_bytes())
     data[place] ^= 1
-    (bundle / layout.CHECKSUMS).write_bytes(data)
+    (bundle / layout.CHECKSUMS_FILE).write_bytes(data)
     refused(bundle, key.trusted(tmp_path / "signers"))
 
 
@@ -108,22 +115,22 @@ def test_a_revoked_key_is_refused(krl: bool, bundle: Path, key: Key, tmp_path: P
         subprocess.run(["ssh-keygen", "-q", "-k", "-f", revoked, key.path.with_suffix(".pub")], check=True)
     else:
         revoked.write_text(f"{key.public}\n")
-    refused(bundle, replace(trust, revoked=revoked), "trusted no more")
+    refused(bundle, replace(trust, revoked_keys=revoked), "trusted no more")
     revoked.write_text(f"{make_key(tmp_path / 'other').public}\n")
-    check_signature(bundle, replace(trust, revoked=revoked))
+    verify_signature(bundle, replace(trust, revoked_keys=revoked))
 
 
 def test_no_signature_is_refused_where_one_is_asked_for(bundle: Path, key: Key, tmp_path: Path) -> None:
     trust = key.trusted(tmp_path / "signers")
-    (bundle / layout.SIGNATURE).rename(tmp_path / "aside")
+    (bundle / layout.SIGNATURE_FILE).rename(tmp_path / "aside")
     refused(bundle, trust, "not signed")
-    (bundle / layout.SIGNATURE).symlink_to(tmp_path / "aside")
+    (bundle / layout.SIGNATURE_FILE).symlink_to(tmp_path / "aside")
     refused(bundle, trust, "not signed")
 
 
 def test_what_is_no_signature_is_refused(bundle: Path, key: Key, tmp_path: Path) -> None:
-    for text in ("", "signed, Ada\n", (bundle / layout.SIGNATURE).read_text()[:120]):
-        (bundle / layout.SIGNATURE).write_text(text)
+    for text in ("", "signed, Ada\n", (bundle / layout.SIGNATURE_FILE).read_text()[:120]):
+        (bundle / layout.SIGNATURE_FILE).write_text(text)
         refused(bundle, key.trusted(tmp_path / "signers"))
 
 
@@ -136,13 +143,13 @@ def test_whom_to_trust_is_never_told_by_the_bundle(bundle: Path, key: Key, tmp_p
     refused(bundle, Trust(tmp_path / "hard", ADA), "came with the bundle")
     outside = key.trusted(tmp_path / "signers")
     (bundle / "revoked").write_text("")
-    refused(bundle, replace(outside, revoked=bundle / "revoked"), "came with the bundle")
+    refused(bundle, replace(outside, revoked_keys=bundle / "revoked"), "came with the bundle")
 
 
 def test_a_key_behind_a_passphrase_is_an_error_and_no_question(bundle: Path, tmp_path: Path) -> None:
     locked = make_key(tmp_path / "locked", passphrase="open sesame")
     with pytest.raises(PreconditionError, match="protected by a passphrase") as error:
-        sign(bundle, locked.path)
+        sign_checksums(bundle, locked.path)
     assert f"ssh-add {locked.path}" in error.value.hint
     assert "sesame" not in str(error.value.details)
 
@@ -162,10 +169,10 @@ def test_a_key_behind_a_passphrase_signs_through_the_agent(
             asked = {"SSH_ASKPASS": str(answer), "SSH_ASKPASS_REQUIRE": "force", "SSH_AUTH_SOCK": str(socket)}
             subprocess.run(["ssh-add", "-q", locked.path], env=os.environ | asked, check=True, capture_output=True)
             monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
-            sign(bundle, locked.path)
-            check_signature(bundle, locked.trusted(tmp_path / "signers"))
-            sign(bundle, locked.path.with_suffix(".pub"))
-            check_signature(bundle, locked.trusted(tmp_path / "signers"))
+            sign_checksums(bundle, locked.path)
+            verify_signature(bundle, locked.trusted(tmp_path / "signers"))
+            sign_checksums(bundle, locked.path.with_suffix(".pub"))
+            verify_signature(bundle, locked.trusted(tmp_path / "signers"))
         finally:
             agent.terminate()
 
@@ -173,7 +180,7 @@ def test_a_key_behind_a_passphrase_signs_through_the_agent(
 def test_a_key_that_anybody_may_read_does_not_sign(bundle: Path, key: Key) -> None:
     key.path.chmod(0o644)
     with pytest.raises(PreconditionError, match="cannot sign") as error:
-        sign(bundle, key.path)
+        sign_checksums(bundle, key.path)
     assert any("too open" in line for line in error.value.details)
 
 
@@ -182,22 +189,22 @@ def test_a_key_is_found_from_the_project_or_from_home(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("key", "~/key", str(key.path)):
-        assert signing_key(Sign(key=name, identity=ADA), tmp_path) == key.path
+        assert find_signing_key(Sign(key=name, identity=ADA), tmp_path) == key.path
     with pytest.raises(PreconditionError, match=r"promotion\.sign\.key"):
-        signing_key(Sign(key="none", identity=ADA), tmp_path)
+        find_signing_key(Sign(key="none", identity=ADA), tmp_path)
 
 
 def test_options_that_trust_nobody_in_particular_are_usage_errors(tmp_path: Path) -> None:
     (tmp_path / "signers").write_text("")
     signers = str(tmp_path / "signers")
-    assert trust_of("", "", "") is None
-    assert trust_of(signers, ADA, "") == Trust(tmp_path / "signers", ADA)
+    assert parse_trust_options("", "", "") is None
+    assert parse_trust_options(signers, ADA, "") == Trust(tmp_path / "signers", ADA)
     for options in ((signers, "", ""), ("", ADA, ""), ("", "", signers), (f"{signers}x", ADA, ""), (signers, ADA, "x")):
         with pytest.raises(UsageError):
-            trust_of(*options)
+            parse_trust_options(*options)
 
 
 def refused(bundle: Path, trust: Trust, said: str = "not signed by") -> None:
     with pytest.raises(BundleError, match=said) as error:
-        check_signature(bundle, trust)
+        verify_signature(bundle, trust)
     assert error.value.exit_code == 6

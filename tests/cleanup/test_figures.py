@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from docker.errors import APIError
 
-from lyra_tasks.engine import space
+from lyra_tasks.engine.objects import disk_usage
 from lyra_tasks.errors import PreconditionError
 
 
@@ -18,12 +18,12 @@ def test_an_engine_whose_disk_is_too_full_to_count_can_be_cleaned(monkeypatch: p
     def refuse(*_: object) -> None:
         raise APIError("500", explanation="mkdir /run/data/tmp: no space left on device" if full else "not today")
 
-    monkeypatch.setattr(space, "_disk_use", refuse)
+    monkeypatch.setattr(disk_usage, "_disk_use", refuse)
     if full:
-        assert space.figures(engine) is None
+        assert disk_usage.read_disk_usage(engine) is None
     else:
         with pytest.raises(PreconditionError, match="not today"):
-            space.figures(engine)
+            disk_usage.read_disk_usage(engine)
 
 
 @pytest.mark.parametrize("times", [2, 100])
@@ -38,10 +38,10 @@ def test_the_engine_counts_again_where_somebody_else_removed_what_it_was_countin
             raise APIError("404", explanation="NotFound: snapshot sha256:0f does not exist: not found")
         return {"LayersSize": 7}
 
-    monkeypatch.setattr(space, "_disk_use", count)
-    monkeypatch.setattr(space, "_BETWEEN", 0)
+    monkeypatch.setattr(disk_usage, "_disk_use", count)
+    monkeypatch.setattr(disk_usage, "_BETWEEN", 0)
     if times == 2:
-        assert space.figures(engine) == space.Figures(7, 0)
+        assert disk_usage.read_disk_usage(engine) == disk_usage.DiskUsage(7, 0)
     else:
         with pytest.raises(PreconditionError, match="not found"):
-            space.figures(engine)
+            disk_usage.read_disk_usage(engine)

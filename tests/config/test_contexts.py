@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.config.check_paths import leaves_out
-from lyra_tasks.config.load import load
+from lyra_tasks.config.load import load_config
+from lyra_tasks.config.validation.paths import excludes_directory
 from lyra_tasks.errors import ConfigurationError
 
 Project = Callable[[str], Path]
@@ -16,7 +16,7 @@ HEAD = 'schema = 1\n[project]\nname = "guestbook"\n'
 ROOT_CONTEXT = HEAD + '[images.web]\ncontext = "."\n'
 
 
-def problems(run: Callable[[], object] = load) -> tuple[str, ...]:
+def problems(run: Callable[[], object] = load_config) -> tuple[str, ...]:
     """What is wrong, without the file's name."""
     with pytest.raises(ConfigurationError) as caught:
         run()
@@ -52,18 +52,18 @@ def test_a_link_out_of_the_project_is_refused(project: Project, tmp_path: Path, 
 def test_a_link_inside_of_the_project_is_followed(project: Project) -> None:
     root = project(HEAD + '[images.web]\ncontext = "link"\n')
     (root / "link").symlink_to("web")
-    assert load().config.images["web"].context == "link"
+    assert load_config().config.images["web"].context == "link"
 
 
 def test_a_dockerfile_may_lie_beside_the_context(project: Project) -> None:
     root = project(HEAD + '[images.web]\ncontext = "web"\ndockerfile = "../web.Dockerfile"\n')
     (root / "web.Dockerfile").write_text("FROM scratch\n")
-    assert load().config.images["web"].dockerfile == "../web.Dockerfile"
+    assert load_config().config.images["web"].dockerfile == "../web.Dockerfile"
 
 
 def test_a_missing_archive_is_no_problem_where_there_is_another_source(project: Project) -> None:
     project(HEAD + '[bases.b]\narchive = "b.tar"\nimage = "debian:12"\n')
-    assert load().config.bases["b"].archive == "b.tar"
+    assert load_config().config.bases["b"].archive == "b.tar"
 
 
 def test_a_context_that_takes_in_what_lyra_writes_is_refused(project: Project) -> None:
@@ -74,7 +74,7 @@ def test_a_context_that_takes_in_what_lyra_writes_is_refused(project: Project) -
     (root / ".dockerignore").write_text("promotion/\n")
     assert problems() == (takes_in.format(".lyra"),)
     (root / ".dockerignore").write_text("promotion/\n.lyra\n")
-    assert load().config.images["web"].context == "."
+    assert load_config().config.images["web"].context == "."
 
 
 def test_the_ignore_file_of_a_dockerfile_wins(project: Project) -> None:
@@ -125,4 +125,4 @@ def test_an_ignore_file_that_is_not_valid_is_told(project: Project) -> None:
     ],
 )
 def test_whether_an_ignore_file_leaves_a_folder_out(ignore: str, expected: bool) -> None:
-    assert leaves_out(ignore, ".lyra") is expected
+    assert excludes_directory(ignore, ".lyra") is expected

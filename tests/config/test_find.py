@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.config.find import MAX_BYTES
-from lyra_tasks.config.load import load
+from lyra_tasks.config.discovery import MAX_CONFIG_BYTES
+from lyra_tasks.config.load import load_config
 from lyra_tasks.errors import ConfigurationError
 
 Project = Callable[[str], Path]
@@ -24,7 +24,7 @@ def test_the_nearest_file_above_the_working_directory_is_read(
     deep.mkdir()
     (root.parent / ".lyra.toml").write_text("this one is further away")
     monkeypatch.chdir(deep)
-    loaded = load()
+    loaded = load_config()
     assert loaded.file == root / ".lyra.toml"
     assert loaded.root == root
 
@@ -33,14 +33,14 @@ def test_problems_name_the_file_from_where_the_user_stands(project: Project, mon
     root = project("schema = 1\n")
     monkeypatch.chdir(root / "web")
     with pytest.raises(ConfigurationError) as caught:
-        load()
+        load_config()
     assert caught.value.details == ("../.lyra.toml:1: project.name: missing; it must be given",)
 
 
 def test_a_start_folder_can_be_given(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = project(VALID)
     monkeypatch.chdir(tmp_path)
-    assert load(root / "web").root == root
+    assert load_config(root / "web").root == root
 
 
 def test_a_variable_names_the_file(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_a_variable_names_the_file(project: Project, tmp_path: Path, monkeypatch
     other.mkdir()
     (other / "second.toml").write_text(VALID)
     monkeypatch.setenv("LYRA_CONFIG", "../other/second.toml")
-    loaded = load()
+    loaded = load_config()
     assert (loaded.file, loaded.root) == (other / "second.toml", other)
 
 
@@ -57,13 +57,13 @@ def test_a_variable_that_names_nothing_is_told(project: Project, monkeypatch: py
     project(VALID)
     monkeypatch.setenv("LYRA_CONFIG", "missing.toml")
     with pytest.raises(ConfigurationError, match=r"^LYRA_CONFIG names missing\.toml, which does not exist$"):
-        load()
+        load_config()
 
 
 def test_without_a_file_the_hint_says_what_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LYRA_CONFIG", raising=False)
     with pytest.raises(ConfigurationError, match=r"^no \.lyra\.toml in ") as caught:
-        load(tmp_path)
+        load_config(tmp_path)
     assert caught.value.hint.startswith("`init` writes a .lyra.toml")
 
 
@@ -73,7 +73,7 @@ def test_a_working_directory_that_is_gone_is_told(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(gone)
     gone.rmdir()
     with pytest.raises(ConfigurationError, match="the working directory no longer exists"):
-        load()
+        load_config()
 
 
 @pytest.mark.parametrize(
@@ -82,23 +82,23 @@ def test_a_working_directory_that_is_gone_is_told(tmp_path: Path, monkeypatch: p
         (VALID.encode("utf-16"), ".lyra.toml is not UTF-8: it is UTF-16"),
         (b"\xef\xbb\xbf" + VALID.encode(), ".lyra.toml begins with a byte order mark"),
         (b"schema = 1\n# caf\xe9\n", ".lyra.toml is not UTF-8, see line 2"),
-        (b"#" * (MAX_BYTES + 1), ".lyra.toml is too large"),
+        (b"#" * (MAX_CONFIG_BYTES + 1), ".lyra.toml is too large"),
     ],
     ids=["UTF-16", "byte order mark", "Latin-1", "too large"],
 )
 def test_a_file_that_is_no_plain_text_is_refused(project: Project, content: bytes, message: str) -> None:
     (project("") / ".lyra.toml").write_bytes(content)
     with pytest.raises(ConfigurationError) as caught:
-        load()
+        load_config()
     assert caught.value.message == message
 
 
 def test_a_file_of_the_largest_size_is_read_in_reasonable_time(project: Project) -> None:
     filler = "# a comment, 'with' \"quotes\" and [brackets]\n"
     text = VALID + "description = '''" + "x'\n" * 10_000 + "'''\n"
-    project(text + filler * ((MAX_BYTES - len(text)) // len(filler)))
+    project(text + filler * ((MAX_CONFIG_BYTES - len(text)) // len(filler)))
     with pytest.raises(ConfigurationError) as caught:
-        load()
+        load_config()
     assert len(caught.value.details) == 1
 
 
@@ -113,7 +113,7 @@ def test_only_a_regular_file_is_read(project: Project, kind: str) -> None:
     else:
         file.symlink_to("/dev/zero")
     with pytest.raises(ConfigurationError, match="is not a regular file"):
-        load()
+        load_config()
 
 
 def test_a_dangling_link_cannot_be_read(project: Project) -> None:
@@ -121,4 +121,4 @@ def test_a_dangling_link_cannot_be_read(project: Project) -> None:
     file.unlink()
     file.symlink_to("nowhere")
     with pytest.raises(ConfigurationError, match=r"^\.lyra\.toml cannot be read: No such file or directory$"):
-        load()
+        load_config()

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.config.load import load, load_in_part
+from lyra_tasks.config.load import load_config, load_partial_config
 from lyra_tasks.config.models import TEST_KINDS, Configuration
-from lyra_tasks.config.phrases import PATTERNS, known_keys
-from lyra_tasks.config.positions import Location
-from lyra_tasks.config.show import HIDDEN, effective
-from lyra_tasks.config.units import DURATION_PATTERN, SIZE_PATTERN
+from lyra_tasks.config.show import HIDDEN_VALUE, list_settings
+from lyra_tasks.config.validation.positions import Location
+from lyra_tasks.config.validation.pydantic_errors import PATTERN_DESCRIPTIONS, known_keys
 from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.units import DURATION_PATTERN, SIZE_PATTERN
 
 Project = Callable[[str], Path]
 
@@ -186,7 +186,7 @@ def line_with(text: str) -> int:
 
 def test_a_configuration_with_every_supported_key_is_valid(project: Project) -> None:
     root = project(EVERY_KEY)
-    loaded = load()
+    loaded = load_config()
     config = loaded.config
     assert (loaded.root, loaded.file) == (root, root / ".lyra.toml")
     assert config.proxima.memory == 8 * 1024**3
@@ -198,12 +198,12 @@ def test_a_configuration_with_every_supported_key_is_valid(project: Project) -> 
     assert [test.kind for test in config.tests] == ["http", "exec", "tcp", "log", "run", "stage", "structure"]
     assert config.tests[0].json_ == {"a": [1, {"b": 2}]}
     assert config.deviations[0].expires == datetime.date(2027, 3, 31)
-    assert loaded.sources["services", "web", "environment", "ADMIN_TOKEN"] == line_with("ADMIN_TOKEN")
+    assert loaded.key_lines["services", "web", "environment", "ADMIN_TOKEN"] == line_with("ADMIN_TOKEN")
 
 
 def test_every_documented_key_is_supported(project: Project) -> None:
     project(EVERY_KEY)
-    written = {_pattern(location) for location in load().sources}
+    written = {_pattern(location) for location in load_config().key_lines}
     known = {_pattern((*table, key)) for table in _tables() for key in known_keys(table)}
     assert known - written == set()
 
@@ -232,7 +232,7 @@ def test_every_pattern_of_the_models_is_explained_in_words() -> None:
                 yield from patterns(value)
 
     read_by_parsers = {SIZE_PATTERN, DURATION_PATTERN}  # which have words of their own
-    assert set(patterns(Configuration.model_json_schema())) - read_by_parsers == set(PATTERNS)
+    assert set(patterns(Configuration.model_json_schema())) - read_by_parsers == set(PATTERN_DESCRIPTIONS)
 
 
 @pytest.mark.parametrize("kind", TEST_KINDS)
@@ -243,7 +243,7 @@ def test_every_kind_of_test_is_a_key(kind: str) -> None:
 def test_effective_values_say_where_they_come_from(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project(EVERY_KEY)
     monkeypatch.setenv("LYRA_HOST_SHARE", "0.25")
-    settings = {setting.key: (setting.value, setting.origin) for setting in effective(load())}
+    settings = {setting.key: (setting.value, setting.origin) for setting in list_settings(load_config())}
     assert settings["project.name"] == ("guestbook", f".lyra.toml:{line_with('name = ')}")
     assert settings["proxima.memory"] == ("8g", f".lyra.toml:{line_with('memory')}")
     assert settings["engine.context"] == ("default", f".lyra.toml:{line_with('context = ')}")
@@ -258,10 +258,10 @@ def test_effective_values_say_where_they_come_from(project: Project, monkeypatch
 
 def test_effective_values_show_no_secret_and_are_plain_json(project: Project) -> None:
     project(EVERY_KEY)
-    settings = effective(load())
+    settings = list_settings(load_config())
     text = json.dumps(settings)
     assert "hunter2" not in text
-    hidden = [setting.key for setting in settings if setting.value == HIDDEN]
+    hidden = [setting.key for setting in settings if setting.value == HIDDEN_VALUE]
     assert hidden == [
         "services.web.environment.GREETING.test_value",
         "services.web.environment.ADMIN_TOKEN.test_value",
@@ -272,9 +272,9 @@ def test_effective_values_show_no_secret_and_are_plain_json(project: Project) ->
 
 def test_what_is_right_can_be_had_without_what_is_wrong(project: Project) -> None:
     project(EVERY_KEY.replace("min_engine", "max_engine"))
-    loaded = load_in_part()
-    assert loaded.fault is not None
-    assert [line.split(": ")[1] for line in loaded.fault.details] == ["proxima.max_engine"]
+    loaded = load_partial_config()
+    assert loaded.error is not None
+    assert [line.split(": ")[1] for line in loaded.error.details] == ["proxima.max_engine"]
     assert loaded.config.project.name == "guestbook"
     assert loaded.config.proxima.cpus == 4
 
@@ -283,4 +283,4 @@ def test_what_is_right_can_be_had_without_what_is_wrong(project: Project) -> Non
 def test_what_is_right_is_not_enough_where_project_or_engine_are_uncertain(project: Project, wrong: str) -> None:
     project(EVERY_KEY.replace(f"{wrong} = ", f"{wrong}x = ", 1))
     with pytest.raises(ConfigurationError):
-        load_in_part()
+        load_partial_config()

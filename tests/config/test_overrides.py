@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.config.load import load
+from lyra_tasks.config.load import load_config
 from lyra_tasks.errors import ConfigurationError
 
 Project = Callable[[str], Path]
@@ -17,7 +17,7 @@ VALID = 'schema = 1\n[project]\nname = "guestbook"\n'
 def test_the_environment_wins_over_the_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project(VALID + "[resources]\nhost_share = 0.5\n")
     monkeypatch.setenv("LYRA_HOST_SHARE", "0.25")
-    loaded = load()
+    loaded = load_config()
     assert loaded.config.resources.host_share == 0.25
     assert loaded.overrides == {("resources", "host_share"): "LYRA_HOST_SHARE"}
 
@@ -25,7 +25,7 @@ def test_the_environment_wins_over_the_file(project: Project, monkeypatch: pytes
 def test_an_empty_variable_sets_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project(VALID)
     monkeypatch.setenv("LYRA_HOST_SHARE", "")
-    assert load().config.resources.host_share == 0.75
+    assert load_config().config.resources.host_share == 0.75
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,13 @@ def test_a_wrong_variable_is_named_instead_of_a_line(
     project(VALID)
     monkeypatch.setenv("LYRA_HOST_SHARE", value)
     with pytest.raises(ConfigurationError) as caught:
-        load()
+        load_config()
     assert caught.value.details == (f"LYRA_HOST_SHARE: {wrong}",)
 
 
 def test_a_builder_from_the_environment_is_not_ignored(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project(VALID)
     monkeypatch.setenv("LYRA_BUILDER", "other")
-    loaded = load()
+    loaded = load_config()
     assert loaded.config.builder.name == "other"
     assert loaded.overrides == {("builder", "name"): "LYRA_BUILDER"}

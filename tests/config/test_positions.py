@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lyra_tasks.config.positions import Location, duplicate, line_of, positions
+from lyra_tasks.config.validation.positions import Location, find_duplicate, find_positions, line_of
 
 KEYS = st.text(min_size=1, max_size=6)
 SCALARS = st.one_of(
@@ -53,7 +53,7 @@ def documents(draw: st.DrawFn) -> tuple[str, dict[Location, int]]:
 def test_every_key_is_found_on_the_line_it_was_written_on(document: tuple[str, dict[Location, int]]) -> None:
     text, known = document
     tomllib.loads(text)
-    found = positions(text)
+    found = find_positions(text)
     assert {location: found.get(location) for location in known} == known
 
 
@@ -61,24 +61,24 @@ def test_every_key_is_found_on_the_line_it_was_written_on(document: tuple[str, d
 @given(documents())
 def test_line_endings_of_windows_change_nothing(document: tuple[str, dict[Location, int]]) -> None:
     text = document[0]
-    assert positions(text.replace("\n", "\r\n")) == positions(text)
+    assert find_positions(text.replace("\n", "\r\n")) == find_positions(text)
 
 
 def test_keys_inside_of_inline_values_have_the_line_of_their_statement() -> None:
-    found = positions('x = 1\nenvironment = { A = { default = "a" } }\nlist = [\n  1,\n  2,\n]\n')
+    found = find_positions('x = 1\nenvironment = { A = { default = "a" } }\nlist = [\n  1,\n  2,\n]\n')
     assert found["environment", "A", "default"] == 2
     assert found["list", 1] == 3
 
 
 def test_tables_below_an_entry_of_an_array_belong_to_that_entry() -> None:
-    found = positions("[[a]]\nx = 1\n[a.b]\ny = 1\n[[a]]\n[a.b]\ny = 2\n[[a.c]]\n[[a.c]]\nz = 1\n")
+    found = find_positions("[[a]]\nx = 1\n[a.b]\ny = 1\n[[a]]\n[a.b]\ny = 2\n[[a.c]]\n[[a.c]]\nz = 1\n")
     assert found["a", 0, "b", "y"] == 4
     assert found["a", 1, "b", "y"] == 7
     assert found["a", 1, "c", 1, "z"] == 10
 
 
 def test_what_is_not_written_has_the_line_of_the_table_around_it() -> None:
-    found = positions("schema = 1\n\n[a.b]\nc = 1\n")
+    found = find_positions("schema = 1\n\n[a.b]\nc = 1\n")
     assert line_of(("a", "b", "missing", 3), found) == 3
     assert line_of(("nothing",), found) == 1
 
@@ -94,8 +94,8 @@ def test_what_is_not_written_has_the_line_of_the_table_around_it() -> None:
     ],
 )
 def test_what_is_written_twice_is_found_with_both_lines(text: str, expected: tuple[Location, int, int] | None) -> None:
-    twice = duplicate(text)
-    assert (twice and (twice.location, twice.first, twice.second)) == expected
+    twice = find_duplicate(text)
+    assert (twice and (twice.location, twice.first_line, twice.second_line)) == expected
 
 
 @settings(max_examples=300, deadline=None)
@@ -104,7 +104,7 @@ def test_no_text_that_is_toml_makes_it_fail(text: str) -> None:
     try:
         document = tomllib.loads(text)
     except ValueError:
-        duplicate(text)
+        find_duplicate(text)
         return
-    lines = positions(text)
+    lines = find_positions(text)
     assert {location for location in lines if len(location) == 1} == {(key,) for key in document}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.config.load import load
+from lyra_tasks.config.load import load_config
 from lyra_tasks.errors import ConfigurationError
 
 Project = Callable[[str], Path]
@@ -466,7 +466,7 @@ CASES: list[tuple[str, str, str]] = [
 def test_a_problem_is_told_with_line_key_and_what_is_allowed(project: Project, text: str, detail: str) -> None:
     project(HEAD + text)
     with pytest.raises(ConfigurationError) as caught:
-        load()
+        load_config()
     assert caught.value.details == (f".lyra.toml:{detail}",)
     assert caught.value.message == "1 problem in .lyra.toml"
     assert caught.value.exit_code == 2
@@ -481,7 +481,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(project: Project
         + '[[tests]]\nservice = "web"\nhtp = "GET /"\n[[tests]]\nname = "t"\nservice = "db"\nlog = "x"\n'
     )
     with pytest.raises(ConfigurationError) as caught:
-        load()
+        load_config()
     assert caught.value.message == "9 problems in .lyra.toml"
     assert [detail.split(": ")[0] + " " + detail.split(": ")[1] for detail in caught.value.details] == [
         ".lyra.toml:5 proxima.cpus",
@@ -503,7 +503,7 @@ def test_one_mistake_is_told_once(project: Project) -> None:
         + '[[tests]]\nname = "t"\nservice = "web"\nhttp = "GET /"\n'
     )
     with pytest.raises(ConfigurationError) as caught:
-        load()
+        load_config()
     assert [detail.split(": ")[1] for detail in caught.value.details] == [
         "images.web.context",
         "services.web.ports.http",
@@ -536,7 +536,7 @@ def test_one_mistake_is_told_once(project: Project) -> None:
 def test_what_is_wrong_with_a_whole_file(project: Project, text: str, details: tuple[str, ...]) -> None:
     project(text)
     with pytest.raises(ConfigurationError) as caught:
-        load()
+        load_config()
     assert caught.value.details == tuple(f".lyra.toml{detail}" for detail in details)
 
 
@@ -547,6 +547,6 @@ def test_values_for_tests_and_of_secrets_are_never_shown(project: Project) -> No
         + '[services.web.environment.A]\ntest_value = "hunter2\\u0007"\n[services.web.secrets.k]\npath = "hunter2"\n'
     )
     with pytest.raises(ConfigurationError) as caught:
-        load()
+        load_config()
     assert len(caught.value.details) == 2
     assert "hunter2" not in repr(caught.value.details)

@@ -10,9 +10,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lyra_tasks.config.load import load
-from lyra_tasks.config.phrases import known_keys
-from lyra_tasks.config.positions import Location
+from lyra_tasks.config.load import load_config
+from lyra_tasks.config.validation.positions import Location
+from lyra_tasks.config.validation.pydantic_errors import known_keys
 from lyra_tasks.errors import ConfigurationError
 
 Project = Callable[[str], Path]
@@ -59,7 +59,7 @@ def test_any_document_is_valid_or_refused_with_places_that_are_written_down(
     lines = [f"{key} = {inline(value)}" for key, value in document.items()]
     project("\n".join(lines))
     try:
-        load()
+        load_config()
     except ConfigurationError as error:
         assert error.details
         for detail in error.details:

@@ -14,12 +14,12 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from lyra_tasks.config.models import Configuration
-from lyra_tasks.config.schema import keys, schema
-from lyra_tasks.config.units import format_duration, parse_duration
+from lyra_tasks.config.schema import build_json_schema, list_keys
+from lyra_tasks.units import format_duration, parse_duration
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGURATIONS = [REPOSITORY / ".lyra.toml", *sorted((REPOSITORY / "tests" / "projects").glob("*/.lyra.toml"))]
-SCHEMA = Draft202012Validator(schema())
+SCHEMA = Draft202012Validator(build_json_schema())
 
 
 def as_json(value: Any) -> Any:
@@ -44,7 +44,7 @@ def problems(document: Any) -> list[str]:
 
 
 def test_it_is_a_schema() -> None:
-    Draft202012Validator.check_schema(schema())
+    Draft202012Validator.check_schema(build_json_schema())
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.parent.name)
@@ -84,16 +84,16 @@ def test_what_the_loader_refuses_an_editor_marks(place: tuple[str | int, ...], v
 
 
 def test_every_key_has_a_description_for_the_editor_and_for_the_page() -> None:
-    assert [f"{key.table}.{key.name}" for key in keys() if not key.description] == []
-    definitions = schema()["$defs"].values()
+    assert [f"{key.table}.{key.name}" for key in list_keys() if not key.description] == []
+    definitions = build_json_schema()["$defs"].values()
     bare = [name for each in definitions for name, key in each["properties"].items() if not key["description"]]
     assert bare == []
 
 
 def test_sizes_and_times_are_what_users_write() -> None:
-    limits = schema()["$defs"]["Limits"]["properties"]
+    limits = build_json_schema()["$defs"]["Limits"]["properties"]
     assert limits["memory"]["default"] == "256m"
-    assert schema()["$defs"]["Healthcheck"]["properties"]["interval"]["default"] == "1s"
+    assert build_json_schema()["$defs"]["Healthcheck"]["properties"]["interval"]["default"] == "1s"
     assert all(parse_duration(format_duration(each)) == each for each in (0.25, 1, 30, 60, 90.5, 3600, 5400))
     for document in ('memory = "64m"', 'memory = "1.5 GiB"', "memory = 1048576"):
         assert problems({**demo(), "proxima": tomllib.loads(document)}) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lyra_tasks.config.text import public
+from lyra_tasks.redaction import strip_url_credentials
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from lyra_tasks.config.text import public
     ],
 )
 def test_what_stands_before_the_host_of_a_url_is_left_out(text: str, seen: str) -> None:
-    assert public(text) == seen
+    assert strip_url_credentials(text) == seen

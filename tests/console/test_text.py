@@ -7,7 +7,7 @@ import pty
 
 import pytest
 
-from lyra_tasks.console.text import coloured
+from lyra_tasks.console.text import supports_colour
 
 
 @pytest.mark.parametrize(
@@ -29,11 +29,11 @@ def test_a_terminal_is_coloured_unless_it_is_dumb_or_somebody_wants_none(
         monkeypatch.setenv(name, value)
     controller, end = pty.openpty()
     with os.fdopen(controller, "wb"), os.fdopen(end, "w") as terminal:
-        assert coloured(terminal) == wanted
+        assert supports_colour(terminal) == wanted
 
 
 def test_what_is_no_terminal_is_not_coloured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     with open(os.devnull, "w") as nowhere:
-        assert not coloured(nowhere)
+        assert not supports_colour(nowhere)

@@ -73,14 +73,14 @@ def certificate(folder: Path, name: str, extension: str) -> None:
 
 def every_address() -> str:
     """Every address that a sandbox may get, as names of a certificate."""
-    return ",".join(f"IP:{subnet.broadcast_address - 1}" for _, subnet in network.candidates([]))
+    return ",".join(f"IP:{subnet.broadcast_address - 1}" for _, subnet in network.list_free_links([]))
 
 
 def with_tls(state: Path, cache: Path, keys: Path, **options: Any) -> sandbox.Sandbox:
     """A sandbox engine that also listens on its own address, for clients of the authority in `keys` alone."""
-    usual = start.daemon_config
+    usual = start.create_daemon_config
 
-    def listening(plan: start.StartPlan) -> dict[str, Any]:
+    def listening(plan: start.SandboxPlan) -> dict[str, Any]:
         files = {"tlscacert": "ca.pem", "tlscert": "server.pem", "tlskey": "server-key.pem"}
         config = usual(plan)
         return config | {
@@ -91,7 +91,7 @@ def with_tls(state: Path, cache: Path, keys: Path, **options: Any) -> sandbox.Sa
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(start, "daemon_config", listening)
-        return sandbox.up(state, cache=cache, **options)
+        return sandbox.launch_sandbox(state, cache=cache, **options)
 
 
 def add_context(client: sandbox.Sandbox, config: Path, name: str, endpoint: str) -> None:

@@ -16,14 +16,14 @@ from typing import Any
 import requests
 
 from lyra_tasks.engine import sandbox
-from lyra_tasks.images import documents
+from lyra_tasks.images import oci
 from tests.conftest import Project
 from tests.faults import becomes
 from tests.packages import unpacked
 
 PASSWORD = "open sesame"
 ADA = "ada:$2y$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n"
-ACCEPT = {"Accept": f"{documents.MANIFEST}, {documents.INDEX}"}
+ACCEPT = {"Accept": f"{oci.MANIFEST_MEDIA_TYPE}, {oci.INDEX_MEDIA_TYPE}"}
 
 
 @contextmanager

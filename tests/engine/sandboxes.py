@@ -18,9 +18,9 @@ import docker
 
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.sandbox import Sandbox, cgroups, layout, packages
-from lyra_tasks.run import base_folder
+from lyra_tasks.paths import xdg_directory
 
-CACHE = base_folder("XDG_CACHE_HOME", ".cache") / "lyra"
+CACHE = xdg_directory("XDG_CACHE_HOME", ".cache") / "lyra"
 IMAGE = "busybox:test"
 
 
@@ -30,7 +30,7 @@ def silent(_: str) -> None:
 
 def up(state: Path, **options: Any) -> Sandbox:
     """A sandbox of the machine's own cache."""
-    return sandbox.up(state, cache=CACHE, progress=silent, **options)
+    return sandbox.launch_sandbox(state, cache=CACHE, progress=silent, **options)
 
 
 def client_of(engine: Sandbox) -> docker.DockerClient:
@@ -95,10 +95,10 @@ class Traces:
 
 def traces(state: Path) -> Traces:
     """The traces as they are now."""
-    name = layout.places_of(state).name
+    name = layout.sandbox_paths(state).name
     cmdlines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     ours = [repr(line) for line in cmdlines if name.encode() in line or os.fsencode(state) in line]
-    ours += [str(tree.path / name) for tree in cgroups.trees() if (tree.path / name).exists()]
+    ours += [str(tree.path / name) for tree in cgroups.list_cgroup_trees() if (tree.path / name).exists()]
     ours += [str(path) for path in Path("/run").iterdir() if path.name == name or not path.name.startswith("lyra-")]
     settings = [path for folder in ("/etc", "/var/lib", "/run/mount") for path in Path(folder).glob("*")]
     return Traces(
@@ -111,7 +111,7 @@ def traces(state: Path) -> Traces:
 
 def rules() -> str:
     """The machine's own packet filter, without counters and comments."""
-    engine = packages.fetch(CACHE, packages.suite_here("trixie"), silent)
+    engine = packages.fetch_engine(CACHE, packages.resolve_suite("trixie"), silent)
     environment = {"PATH": "/bin", "LD_LIBRARY_PATH": str(engine / "lib"), "XTABLES_LIBDIR": str(engine / "xtables")}
     command = [engine / "bin" / "iptables-save"]
     text = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.config.load import load
-from lyra_tasks.engine.connect import Engine
-from lyra_tasks.engine.holder import HOLD, program
-from lyra_tasks.engine.objects import make_containers, make_networks, make_volumes
-from lyra_tasks.engine.ownership import CONTAINER, IMAGE, NETWORK, VOLUME
+from lyra_tasks.config.load import load_config
+from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.objects.containers import create_containers, create_networks, create_volumes
+from lyra_tasks.engine.objects.holder import HOLD_PATH, build_holder_program
+from lyra_tasks.engine.objects.ownership import CONTAINER, IMAGE, NETWORK, VOLUME
 from lyra_tasks.engine.workspace import Workspace, open_workspace
-from lyra_tasks.run import begin_run, end_run
+from lyra_tasks.locks import finish_run, start_run
 
 STRANGER_IMAGE = "stranger/base:1"
 _CONFIG = 'schema = 1\n[project]\nname = "{name}"\n'
@@ -31,7 +31,7 @@ def import_image(engine: Engine, reference: str, content: bytes, labels: dict[st
     """An image of one layer that can hold; other content is another image. Returns its id."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        held = program(engine.facts.platform.split("/")[1], HOLD)
+        held = build_holder_program(engine.facts.platform.split("/")[1], HOLD_PATH)
         for name, data, mode in (("hold", held, 0o755), ("content", content, 0o644)):
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(data), mode
@@ -70,7 +70,7 @@ class State:
 
     def open(self, name: str) -> Workspace:
         """A new run over one of the checkouts."""
-        return open_workspace(load(self.folder / name))
+        return open_workspace(load_config(self.folder / name))
 
     def rename(self, name: str, project: str) -> None:
         """Write a checkout's configuration anew, under this name of the project."""
@@ -84,8 +84,8 @@ class State:
     def container(self, work: Workspace, what: str, image: str = STRANGER_IMAGE, **host: Any) -> str:
         """A container of a checkout; one in a few runs, or is paused."""
         name = self.name(what)
-        payload = {"Image": image, "Cmd": [HOLD], "HostConfig": {"NetworkMode": "none", **host}}
-        identity, _ = make_containers(self.engine, work.owner, {name: payload})[name]
+        payload = {"Image": image, "Cmd": [HOLD_PATH], "HostConfig": {"NetworkMode": "none", **host}}
+        identity, _ = create_containers(self.engine, work.owner, {name: payload})[name]
         self._liven(identity)
         return name
 
@@ -94,7 +94,12 @@ class State:
     ) -> str:
         """A container that no checkout made."""
         name = self.name(what)
-        payload = {"Image": image, "Cmd": [HOLD], "Labels": labels or {}, "HostConfig": {"NetworkMode": "none", **host}}
+        payload = {
+            "Image": image,
+            "Cmd": [HOLD_PATH],
+            "Labels": labels or {},
+            "HostConfig": {"NetworkMode": "none", **host},
+        }
         identity = self.engine.api.create_container_from_config(payload, name)["Id"]
         self._liven(identity)
         self.stay(CONTAINER, name, identity)
@@ -124,7 +129,7 @@ Move = Callable[[State], None]
 def ours(state: State) -> None:
     """A volume, and a container that mounts it."""
     volume = state.name("volume")
-    make_volumes(state.engine, state.a.owner, {volume: {}})
+    create_volumes(state.engine, state.a.owner, {volume: {}})
     name = state.container(state.a, "ours", Mounts=[{"Type": "volume", "Source": volume, "Target": "/v"}])
     state.mine |= {(VOLUME, volume), (CONTAINER, name)}
 
@@ -132,7 +137,7 @@ def ours(state: State) -> None:
 def in_a_network(state: State) -> None:
     """A network, with a container in it, and one of a stranger's beside."""
     network, other = state.name("network"), state.name("other")
-    make_networks(state.engine, state.a.owner, {network: {}})
+    create_networks(state.engine, state.a.owner, {network: {}})
     name = state.container(state.a, "joined", NetworkMode=network)
     identity = state.engine.api.create_network(other)["Id"]
     state.mine |= {(NETWORK, network), (CONTAINER, name)}
@@ -143,9 +148,9 @@ def in_a_network(state: State) -> None:
 def crashed_between_intent_and_record(state: State) -> None:
     """Made with its labels, but the engine's id was never written down."""
     name = state.name("half")
-    labels = state.a.owner.intend(VOLUME, [name])[name]
+    labels = state.a.owner.record_intent(VOLUME, [name])[name]
     state.engine.api.create_volume(name, labels=labels)
-    state.a.owner.intend(CONTAINER, [state.name("never")])
+    state.a.owner.record_intent(CONTAINER, [state.name("never")])
     state.mine.add((VOLUME, name))
 
 
@@ -153,7 +158,7 @@ def image_of_ours(state: State) -> None:
     """A reference of ours, and one of a stranger's on the same image."""
     reference, other = f"tiny/{state.name('image')}:1", f"stranger/{state.name('image')}:1"
     identity = _image(state, reference)
-    state.a.owner.made_images(state.engine, {reference: identity})
+    state.a.owner.record_created_images(state.engine, {reference: identity})
     state.mine.add((IMAGE, reference))
     if state.random.random() < 0.5:
         state.engine.api.tag(identity, *other.split(":"))
@@ -164,7 +169,7 @@ def image_of_ours(state: State) -> None:
 def image_of_a_killed_build(state: State) -> None:
     """A build that was to make a reference and did not end; beside it one whose label tells of something else."""
     mine, other = f"tiny/{state.name('killed')}:1", f"tiny/{state.name('foreign')}:1"
-    state.a.owner.intend_images(state.engine, [mine, other])
+    state.a.owner.record_image_intents(state.engine, [mine, other])
     for reference, title in ((mine, mine.removesuffix(":1")), (other, "stranger/image")):
         import_image(state.engine, reference, reference.encode(), {"org.opencontainers.image.title": title})
     state.mine.add((IMAGE, mine))
@@ -175,7 +180,7 @@ def image_of_a_killed_build(state: State) -> None:
 def holder_of_a_killed_run(state: State) -> None:
     """A run was killed after it had imported an image that only Lyra names so, and before it wrote that down."""
     reference = f"{state.a.paths.project_id}/{state.name('holder')}:2"
-    state.a.owner.intend_images(state.engine, [reference], private=True)
+    state.a.owner.record_image_intents(state.engine, [reference], private=True)
     import_image(state.engine, reference, reference.encode())
     state.mine.add((IMAGE, reference))
 
@@ -184,7 +189,7 @@ def image_that_a_stranger_runs(state: State) -> None:
     """The only reference of an image from which a stranger made a container."""
     reference = f"tiny/{state.name('used')}:1"
     identity = import_image(state.engine, reference, reference.encode())
-    state.a.owner.made_images(state.engine, {reference: identity})
+    state.a.owner.record_created_images(state.engine, {reference: identity})
     state.stranger("runs", identity)
     state.held.add((IMAGE, reference))
 
@@ -217,7 +222,7 @@ def strangers(state: State) -> None:
 def volume_of_ours_in_a_strangers_container(state: State) -> None:
     """Theirs must live, so ours cannot go."""
     volume = state.name("shared")
-    make_volumes(state.engine, state.a.owner, {volume: {}})
+    create_volumes(state.engine, state.a.owner, {volume: {}})
     state.stranger("mounts", Mounts=[{"Type": "volume", "Source": volume, "Target": "/v"}])
     state.held.add((VOLUME, volume))
 
@@ -235,7 +240,7 @@ def strangers_volume_in_a_container_of_ours(state: State) -> None:
 def network_of_ours_with_a_stranger_in_it(state: State) -> None:
     """A container of somebody else joined our network, and need not even run."""
     network = state.name("joined")
-    make_networks(state.engine, state.a.owner, {network: {}})
+    create_networks(state.engine, state.a.owner, {network: {}})
     state.stranger("guest", NetworkMode=network)
     state.held.add((NETWORK, network))
 
@@ -245,7 +250,7 @@ def made_anew_by_a_stranger(state: State) -> None:
     name = state.container(state.a, "again")
     labels = state.labels_of(state.a, CONTAINER, name)
     state.engine.api.remove_container(name, force=True)
-    payload = {"Image": STRANGER_IMAGE, "Cmd": [HOLD], "Labels": labels, "HostConfig": {"NetworkMode": "none"}}
+    payload = {"Image": STRANGER_IMAGE, "Cmd": [HOLD_PATH], "Labels": labels, "HostConfig": {"NetworkMode": "none"}}
     state.stay(CONTAINER, name, state.engine.api.create_container_from_config(payload, name)["Id"])
     state.strangers.add((CONTAINER, name))
 
@@ -253,26 +258,26 @@ def made_anew_by_a_stranger(state: State) -> None:
 def other_checkout(state: State) -> None:
     """What the second checkout of the same project made, and a reference that both made."""
     volume = state.name("second")
-    make_volumes(state.engine, state.b.owner, {volume: {}})
+    create_volumes(state.engine, state.b.owner, {volume: {}})
     name = state.container(state.b, "second", Mounts=[{"Type": "volume", "Source": volume, "Target": "/v"}])
     state.stay(VOLUME, volume, volume)
     state.stay(CONTAINER, name, str(state.engine.api.inspect_container(name)["Id"]))
     reference = f"tiny/{state.name('both')}:1"
     identity = _image(state, reference)
     for work in (state.a, state.b):
-        work.owner.made_images(state.engine, {reference: identity})
+        work.owner.record_created_images(state.engine, {reference: identity})
     state.stay(IMAGE, reference, identity)
 
 
 def deleted_checkout(state: State) -> None:
     """What a checkout made that is gone from the disk: its own stays, a reference that A made too is A's alone."""
     volume = state.name("orphan")
-    make_volumes(state.engine, state.gone.owner, {volume: {}})
+    create_volumes(state.engine, state.gone.owner, {volume: {}})
     state.stay(VOLUME, volume, volume)
     reference = f"tiny/{state.name('gone')}:1"
     identity = _image(state, reference)
     for work in (state.a, state.gone):
-        work.owner.made_images(state.engine, {reference: identity})
+        work.owner.record_created_images(state.engine, {reference: identity})
     state.mine.add((IMAGE, reference))
     shutil.rmtree(state.folder / "gone", ignore_errors=True)
 
@@ -288,8 +293,8 @@ def renamed_project(state: State) -> None:
 
 def deleted_work_folder(state: State) -> None:
     """`.lyra/` can be deleted at any time."""
-    (state.a.folder / "logs").mkdir(exist_ok=True)
-    state.a.mark_ended()
+    (state.a.run_directory / "logs").mkdir(exist_ok=True)
+    state.a.mark_finished()
     shutil.rmtree(state.a.paths.work)
     ours(state)
 
@@ -308,18 +313,18 @@ def live_run(state: State) -> None:
         return
     work = state.open("a")
     volume = state.name("live")
-    make_volumes(state.engine, work.owner, {volume: {}})
+    create_volumes(state.engine, work.owner, {volume: {}})
     name = state.container(work, "live", Mounts=[{"Type": "volume", "Source": volume, "Target": "/v"}])
     state.live |= {(VOLUME, volume), (CONTAINER, name)}
-    state.lock = begin_run(work.paths.live, work.run)
-    state.live_run = (work.paths.live, work.run)  # type: ignore[attr-defined]
+    state.lock = start_run(work.paths.run_locks, work.run)
+    state.live_run = (work.paths.run_locks, work.run)  # type: ignore[attr-defined]
 
 
 def end_live_run(state: State) -> None:
     """The run of the other terminal ends without having removed anything."""
     folder, run = state.live_run  # type: ignore[attr-defined]
     assert state.lock is not None
-    end_run(folder, run, state.lock)
+    finish_run(folder, run, state.lock)
     state.lock = None
 
 

@@ -13,9 +13,9 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from cyclonedx.validation import make_schemabased_validator
 from packageurl import PackageURL
 
-from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.sbom import purl
-from lyra_tasks.images.package_records import Package, Release
+from lyra_tasks.bundle.content.sbom import format_purl
+from lyra_tasks.bundle.format import layout
+from lyra_tasks.images.scan.packages import OsRelease, Package
 from tests.conftest import Outcome, Project
 
 STATUS = "Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1:2.36-9+deb12u10\n"
@@ -33,8 +33,8 @@ PURLS = [
     "pkg:npm/%40types/node@20.1.0",
     "pkg:pypi/foo-bar@1.0",
 ]
-UBUNTU = Release(id="ubuntu", version="24.04", name="")
-ALPINE = Release(id="alpine", version="3.20.1", name="")
+UBUNTU = OsRelease(id="ubuntu", version="24.04", name="")
+ALPINE = OsRelease(id="alpine", version="3.20.1", name="")
 DOCKERFILE = 'ARG WORD\nCOPY records /\nRUN --mount=type=secret,id=pass ["/bin/busybox", "true"]\n'
 ARGS = 'context = "app"\nargs = { WORD = "a-value-nobody-is-told" }\nsecrets = { pass = "pass" }\n'
 
@@ -76,14 +76,14 @@ def read(bundle: Path, name: str) -> Any:
 
 
 def subjects(bundle: Path) -> list[dict[str, Any]]:
-    (image,) = read(bundle, layout.MANIFEST)["images"]
+    (image,) = read(bundle, layout.MANIFEST_FILE)["images"]
     digest = image["manifest_digest"].removeprefix("sha256:")
     archive = {"name": image["file"], "digest": {"sha256": image["sha256"]}}
     return [archive, {"name": "tiny/web:1.0.0", "digest": {"sha256": digest}}]
 
 
 def test_provenance_names_commit_and_parameters_by_digest(bundle: Path, project: Project) -> None:
-    statement = read(bundle, layout.PROVENANCE)
+    statement = read(bundle, layout.PROVENANCE_FILE)
     assert statement["_type"] == "https://in-toto.io/Statement/v1"
     assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
     assert statement["subject"] == subjects(bundle)
@@ -103,14 +103,14 @@ def test_provenance_names_commit_and_parameters_by_digest(bundle: Path, project:
 
 
 def test_nothing_that_is_nobodys_business_is_told(bundle: Path, project: Project) -> None:
-    for name in (layout.PROVENANCE, layout.TEST_RESULT, layout.sbom_file("web")):
+    for name in (layout.PROVENANCE_FILE, layout.TEST_RESULT_FILE, layout.sbom_file("web")):
         text = (bundle / name).read_text()
         for word in ("nobody-is-told", str(project.root), "pytest", "docker.sock"):
             assert word not in text, f"{word} is in {name}"
 
 
 def test_the_verdict_is_a_test_result_about_the_same_images(bundle: Path) -> None:
-    statement = read(bundle, layout.TEST_RESULT)
+    statement = read(bundle, layout.TEST_RESULT_FILE)
     assert statement["predicateType"] == "https://in-toto.io/attestation/test-result/v0.1"
     assert statement["subject"] == subjects(bundle)
     predicate = statement["predicate"]
@@ -136,17 +136,20 @@ def test_the_list_of_packages_is_complete_and_valid_cyclonedx(bundle: Path) -> N
     }
     root = json.loads(text)["metadata"]["component"]
     assert (root["name"], root["version"]) == ("tiny/web", "1.0.0")
-    assert PackageURL.from_string(root["purl"]).version == read(bundle, layout.MANIFEST)["images"][0]["manifest_digest"]
+    assert (
+        PackageURL.from_string(root["purl"]).version
+        == read(bundle, layout.MANIFEST_FILE)["images"][0]["manifest_digest"]
+    )
 
 
 def test_the_same_image_gives_the_same_bytes_whether_its_layers_are_known_or_not(
     bundle: Path, project: Project, cache: Path, tmp_path: Path
 ) -> None:
-    names = (layout.PROVENANCE, layout.TEST_RESULT, layout.sbom_file("web"))
+    names = (layout.PROVENANCE_FILE, layout.TEST_RESULT_FILE, layout.sbom_file("web"))
     before = [(bundle / name).read_bytes() for name in names]
     for index in (bundle.parent / "index.json", bundle):
         index.rename(tmp_path / index.name)
-    diff_ids = read(tmp_path / bundle.name, layout.MANIFEST)["images"][0]["diff_ids"]
+    diff_ids = read(tmp_path / bundle.name, layout.MANIFEST_FILE)["images"][0]["diff_ids"]
     known = [cache / "packages" / f"{each.removeprefix('sha256:')}.json" for each in diff_ids]
     assert all(path.is_file() for path in known)
     known[0].unlink()
@@ -170,8 +173,8 @@ def test_the_same_image_gives_the_same_bytes_whether_its_layers_are_known_or_not
         (Package(kind="npm", name="@scope/na me", version="1.0.0-rc.1+b"), None),
     ],
 )
-def test_package_urls_are_what_others_read(package: Package, release: Release | None) -> None:
-    url = purl(package, release)
+def test_package_urls_are_what_others_read(package: Package, release: OsRelease | None) -> None:
+    url = format_purl(package, release)
     read = PackageURL.from_string(url)
     assert read.to_string() == url
     assert read.version == package.version

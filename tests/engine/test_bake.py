@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.engine.buildx import bake, literal
-from lyra_tasks.engine.connect import Engine
+from lyra_tasks.engine.buildx.bake import bake_targets, escape_bake_definition
+from lyra_tasks.engine.client.connect import Engine
 
 VALUE = """${upper("a")} %{if true}b%{endif} $${c} $$${d} %%{e} ${ %{ $ % 100%"""
 DOCKERFILE = """\
@@ -32,6 +32,6 @@ def test_no_value_is_taken_for_an_expression(engine: Engine, tmp_path: Path) -> 
         "output": [f"type=local,dest={place}/out"],
     }
     definition = place / "bake.json"
-    definition.write_text(literal(json.dumps({"target": {"default": target}})))
-    bake(engine, definition, metadata=place / "metadata.json", log=place / "log", epoch=None, quiet=True)
+    definition.write_text(escape_bake_definition(json.dumps({"target": {"default": target}})))
+    bake_targets(engine, definition, metadata=place / "metadata.json", log=place / "log", epoch=None, quiet=True)
     assert (place / "out/value").read_text() == f"{VALUE}\n"

@@ -18,13 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lyra_tasks.config.dockerfile import read
-from lyra_tasks.config.lock import Lock, LockedArchive, LockedImage, LockedRootfs
 from lyra_tasks.config.models import Configuration
-from lyra_tasks.config.targets import external_bases
-from lyra_tasks.engine.base_supply import provide
-from lyra_tasks.engine.bases import REPOSITORY, Resolution, by_build, needs, plan, resolve
-from lyra_tasks.engine.connect import Engine
+from lyra_tasks.dockerfile.lock_file import LockedArchive, LockedImage, LockedRootfs, LockFile
+from lyra_tasks.dockerfile.parse import read_dockerfile
+from lyra_tasks.dockerfile.stages import list_base_images
+from lyra_tasks.engine.bases.materials import install_bases
+from lyra_tasks.engine.bases.resolve import (
+    BASE_REPOSITORY,
+    BaseResolution,
+    collect_base_requests,
+    group_bases_by_build,
+    plan_base_installs,
+    resolve_bases,
+)
+from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 
 if TYPE_CHECKING:
@@ -161,29 +168,33 @@ class Workshop:
         bases: Mapping[str, Any] | None = None,
         *,
         names: Mapping[str, str] | None = None,
-        lock: Lock | None = None,
+        lock: LockFile | None = None,
         update: bool = False,
-    ) -> Resolution:
+    ) -> BaseResolution:
         """Resolve what `dockerfile` needs, with the tables of [bases] and the image's `bases` given."""
         (self.root / "Dockerfile").write_text(dockerfile)
         images = {"web": {"context": ".", "bases": names or {}}}
         document = {"schema": 1, "project": {"name": "demo"}, "images": images, "bases": bases or {}}
         self.config = Configuration.model_validate(document)
-        wanted = needs(self.config, self.uses())
-        return resolve(wanted, lock or Lock(), client=self.client, root=self.root, cache=self.cache, update=update)
+        wanted = collect_base_requests(self.config, self.uses())
+        return resolve_bases(
+            wanted, lock or LockFile(), client=self.client, root=self.root, cache=self.cache, update=update
+        )
 
     def uses(self) -> dict[str, Any]:
         own = f"linux/{platform(self.client)}"
-        return {"web": [replace(each, platform=own) for each in external_bases(read(self.root / "Dockerfile"))]}
+        return {
+            "web": [replace(each, platform=own) for each in list_base_images(read_dockerfile(self.root / "Dockerfile"))]
+        }
 
-    def provide(self, resolution: Resolution) -> dict[str, str]:
-        supplies = plan(resolution.bases.values())
+    def provide(self, resolution: BaseResolution) -> dict[str, str]:
+        supplies = plan_base_installs(resolution.bases.values())
         self.made += [supply.tag for supply in supplies]
-        return provide(supplies, self.client, scratch=self.cache / "scratch")
+        return install_bases(supplies, self.client, scratch=self.cache / "scratch")
 
-    def bake(self, resolution: Resolution) -> str:
+    def bake(self, resolution: BaseResolution) -> str:
         """Build the project's image on its bases, as Lyra does on this engine; returns BuildKit's progress."""
-        bases = by_build(self.config, self.uses(), resolution.bases)["web"]
+        bases = group_bases_by_build(self.config, self.uses(), resolution.bases)["web"]
         targets: dict[str, Any] = {base.target_name: base.bake_target for base in bases.values() if base.bake_target}
         web: dict[str, Any] = {"context": str(self.root), "output": ["type=cacheonly"]}
         if self.release >= 23:
@@ -235,7 +246,7 @@ RUN test -s /etc/ssl/certs/ca-certificates.crt && test -L /bin && id nobody
 """
     resolution = workshop.resolve(dockerfile, {"py": PYTHON}, names={"python:3.12-slim-bookworm": "py"})
     assert isinstance(resolution.lock.bases["py"], LockedRootfs)
-    assert plan(resolution.bases.values()) == ()
+    assert plan_base_installs(resolution.bases.values()) == ()
     assert "docker.io" not in workshop.bake(resolution)
 
 
@@ -263,15 +274,15 @@ def test_an_image_that_only_the_engine_holds_is_locked_and_built_on_under_a_clos
     pin = resolution.lock.bases[reference]
     assert isinstance(pin, LockedImage)
     assert pin.local
-    (supply,) = plan(resolution.bases.values())
-    assert supply.tag.startswith(f"{REPOSITORY}/{workshop.id}-base-1:")
+    (supply,) = plan_base_installs(resolution.bases.values())
+    assert supply.tag.startswith(f"{BASE_REPOSITORY}/{workshop.id}-base-1:")
     ids = workshop.provide(resolution)
     assert ids == {supply.tag: workshop.client.images.get(reference).id}
     assert "docker.io" not in workshop.bake(resolution)
 
     again = workshop.resolve(f"FROM {reference}\n", lock=resolution.lock)
     assert again.lock == resolution.lock
-    assert plan(again.bases.values()) == ()
+    assert plan_base_installs(again.bases.values()) == ()
 
 
 def test_a_locked_local_image_is_found_under_our_name_when_its_own_is_gone(workshop: Workshop) -> None:
@@ -280,7 +291,7 @@ def test_a_locked_local_image_is_found_under_our_name_when_its_own_is_gone(works
     workshop.provide(resolution)
     workshop.client.api.remove_image(reference)
     again = workshop.resolve(f"FROM {reference}\n", lock=resolution.lock)
-    assert plan(again.bases.values()) == ()
+    assert plan_base_installs(again.bases.values()) == ()
 
 
 def test_the_lock_wins_over_an_image_that_has_changed_until_it_is_moved(workshop: Workshop) -> None:
@@ -310,12 +321,12 @@ def test_an_archive_is_loaded_under_our_name_only(workshop: Workshop, form: str)
     pin = resolution.lock.bases["vendor"]
     assert isinstance(pin, LockedArchive)
     (tag,) = workshop.provide(resolution)
-    assert tag == f"{REPOSITORY}/vendor:{pin.digest[7:19]}"
+    assert tag == f"{BASE_REPOSITORY}/vendor:{pin.digest[7:19]}"
     assert tags(workshop.client, workshop.id) == before
     assert "docker.io" not in workshop.bake(resolution)
 
     again = workshop.resolve("FROM vendor\n", lock=resolution.lock, bases={"vendor": {"archive": "base.tar"}})
-    assert plan(again.bases.values()) == ()
+    assert plan_base_installs(again.bases.values()) == ()
 
 
 def test_an_archive_that_was_replaced_is_not_taken_for_the_locked_one(workshop: Workshop) -> None:
@@ -369,7 +380,7 @@ def test_another_source_in_the_configuration_replaces_a_pin_that_no_longer_fits(
 def test_pins_of_bases_that_this_build_does_not_need_stay(workshop: Workshop) -> None:
     other = LockedImage(reference="other", digest=f"sha256:{'0' * 64}")
     reference = workshop.image("x")
-    assert workshop.resolve(f"FROM {reference}\n", lock=Lock(bases={"other": other})).lock.bases["other"] == other
+    assert workshop.resolve(f"FROM {reference}\n", lock=LockFile(bases={"other": other})).lock.bases["other"] == other
 
 
 def test_a_base_that_is_nowhere_is_named_with_its_place_and_the_choices(workshop: Workshop) -> None:

@@ -14,14 +14,14 @@ import docker
 import pytest
 
 from lyra_tasks.cleanup import facts, plan, run
-from lyra_tasks.config.load import load
+from lyra_tasks.config.load import load_config
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.sandbox.layout import places_of
+from lyra_tasks.engine.sandbox.layout import sandbox_paths
 from lyra_tasks.engine.workspace import open_workspace
 from lyra_tasks.errors import LockedError
-from lyra_tasks.records.cleanup import CleanupProof
+from lyra_tasks.locks import finish_run, start_run
+from lyra_tasks.records.cleanup import CleanupReport
 from lyra_tasks.records.journal import Journal
-from lyra_tasks.run import begin_run, end_run
 from tests.conftest import Project, tiny_project
 from tests.faults import no_traceback, refused
 
@@ -36,7 +36,7 @@ def own(tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path) ->
     (project.root / "app" / "www" / "big").write_bytes(bytes(range(256)) * 12_000)
     project.commit("a private engine")
     yield project
-    sandbox.down(state_of(project), purge=True)
+    sandbox.shut_down_sandbox(state_of(project), purge=True)
 
 
 def state_of(project: Project) -> Path:
@@ -45,7 +45,7 @@ def state_of(project: Project) -> Path:
 
 
 def api(project: Project) -> docker.APIClient:
-    box = sandbox.find(state_of(project))
+    box = sandbox.find_sandbox(state_of(project))
     assert box is not None, "the private engine does not run"
     return docker.APIClient(base_url=f"unix://{box.socket}", timeout=30)
 
@@ -56,12 +56,12 @@ def cache_of(project: Project) -> int:
 
 def last_cleared(project: Project) -> str:
     """The last run that left nothing of ours in the engine."""
-    return next(entry.run for _, entry in Journal(state_of(project) / "journal.jsonl").told_last("cleared"))
+    return next(entry.run for _, entry in Journal(state_of(project) / "journal.jsonl").find_backwards("cleared"))
 
 
-def proof_of(project: Project, said: str) -> CleanupProof:
+def proof_of(project: Project, said: str) -> CleanupReport:
     """The proof that a `clean` names at its end."""
-    return CleanupProof.model_validate_json(Path(said.rpartition("proof: ")[2].strip()).read_bytes())
+    return CleanupReport.model_validate_json(Path(said.rpartition("proof: ")[2].strip()).read_bytes())
 
 
 def test_every_build_keeps_the_builder_cache_within_its_budget(own: Project) -> None:
@@ -89,7 +89,7 @@ def test_an_engine_that_is_started_only_to_be_looked_through_does_not_stay(own: 
     for words in (("clean", "--dry-run"), ("clean", "--all"), ("clean", "--gone", "--dry-run")):
         looked = own.lyra(*words)
         assert looked.code == (2 if words[1] == "--all" else 0), looked.text
-        assert "starting" not in looked.out and sandbox.find(state_of(own)) is None, words
+        assert "starting" not in looked.out and sandbox.find_sandbox(state_of(own)) is None, words
     assert own.lyra("engine.up").code == 0
     assert any("tiny/web" in tag for each in api(own).images() for tag in each["RepoTags"] or [])
 
@@ -99,7 +99,7 @@ def test_clean_proves_what_was_there_before_and_after(own: Project) -> None:
     assert cleaned.code == 0, cleaned.text
     assert "the engine says: image layers" in cleaned.out
     proof = proof_of(own, cleaned.out)
-    assert proof.clean and proof.residue == []
+    assert proof.clean and proof.leftovers == []
     assert any(name.startswith("tiny/web:") for name in proof.before.images)
     assert not any(name.startswith("tiny") for name in proof.after.images)
     assert {each.kind for each in proof.removed} == {"image"}
@@ -133,7 +133,7 @@ def test_residue_is_named_with_what_removes_it(own: Project) -> None:
 def test_a_run_of_another_terminal_stays_and_is_named(own: Project) -> None:
     assert own.lyra("build").code == 0
     live = state_of(own) / "live"
-    handle = begin_run(live, "20260101t000000-abcdef")
+    handle = start_run(live, "20260101t000000-abcdef")
     try:
         for words, said in (
             (("clean",), "object(s) stay for it"),
@@ -143,7 +143,7 @@ def test_a_run_of_another_terminal_stays_and_is_named(own: Project) -> None:
         doctor = own.lyra("doctor")
         assert "held by runs that are going on: 20260101t000000-abcdef" in doctor.out
     finally:
-        end_run(live, "20260101t000000-abcdef", handle)
+        finish_run(live, "20260101t000000-abcdef", handle)
 
 
 def test_a_run_that_begins_while_somebody_thinks_about_the_answer_is_not_touched(
@@ -151,16 +151,16 @@ def test_a_run_that_begins_while_somebody_thinks_about_the_answer_is_not_touched
 ) -> None:
     for name, value in own.environment.items():
         monkeypatch.setenv(name, value)
-    work = open_workspace(load(own.root))
-    found, engine = facts.gather(work)
-    planned = plan.plan(found, "all")
-    assert planned.objects and planned.stop
-    handle = begin_run(work.paths.live, "20260101t000000-abcdef")
+    work = open_workspace(load_config(own.root))
+    found, engine = facts.collect_cleanup_facts(work)
+    planned = plan.plan_cleanup(found, "all")
+    assert planned.objects and planned.stop_sandboxes
+    handle = start_run(work.paths.run_locks, "20260101t000000-abcdef")
     try:
         with pytest.raises(LockedError, match="begun meanwhile"):
-            run.run(planned, work, engine)
+            run.run_cleanup(planned, work, engine)
     finally:
-        end_run(work.paths.live, "20260101t000000-abcdef", handle)
+        finish_run(work.paths.run_locks, "20260101t000000-abcdef", handle)
     assert api(own).images() and (own.root / ".lyra").is_dir()
     own.clean()
 
@@ -280,7 +280,7 @@ def test_a_work_folder_that_cannot_be_deleted_is_residue(own: Project) -> None:
 @pytest.fixture
 def traces_of(own: Project) -> Callable[[], tuple[str, ...]]:
     """Looks for processes, mounts and links of the private engine without asking Lyra."""
-    name = places_of(state_of(own)).name
+    name = sandbox_paths(state_of(own)).name
 
     def look() -> tuple[str, ...]:
         said = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.engine import mirror as machine
-from lyra_tasks.engine.debian import AptWorkspace, host_codename, mirror, sha256_of, unpack
+from lyra_tasks.engine.debian import mirror as machine
+from lyra_tasks.engine.debian.packages import AptWorkspace, file_sha256, find_mirror, host_codename, unpack_debs
 from lyra_tasks.errors import PreconditionError
 
 CACHE = Path(os.environ.get("LYRA_TEST_CACHE") or Path.home() / ".cache" / "lyra")
@@ -34,10 +34,10 @@ def test_a_package_is_what_the_signed_index_says(workspace: AptWorkspace, tmp_pa
     folder = tmp_path / "odd, name: here"
     (deb,) = workspace.download([f"busybox-static/{host_codename()}"], folder, said.append)
     assert deb.name == "busybox-static"
-    assert sha256_of(deb.path) == deb.sha256
+    assert file_sha256(deb.path) == deb.sha256
     assert deb.path.stat().st_size == deb.size
     assert "downloading 1 packages" in said[0]
-    unpack([deb], tmp_path / "root")
+    unpack_debs([deb], tmp_path / "root")
     busybox = next((tmp_path / "root").glob("**/bin/busybox"))
     assert subprocess.run([busybox, "echo", "hello"], capture_output=True, check=True).stdout == b"hello\n"
 
@@ -51,7 +51,7 @@ def test_what_is_there_is_not_downloaded_again_and_what_is_damaged_is(workspace:
     deb.path.write_bytes(b"damaged")
     workspace.download(wanted, tmp_path, said.append)
     assert len(said) == 2
-    assert sha256_of(deb.path) == deb.sha256
+    assert file_sha256(deb.path) == deb.sha256
 
 
 def test_two_downloads_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
@@ -75,16 +75,16 @@ def test_what_the_mirror_lacks_is_named(workspace: AptWorkspace, tmp_path: Path,
 def test_a_mirror_that_cannot_be_reached_is_named_without_its_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lyra_tasks.engine.debian.mirror", lambda: "http://user:hunter2@127.0.0.1:9/debian")
+    monkeypatch.setattr("lyra_tasks.engine.debian.packages.mirror", lambda: "http://user:hunter2@127.0.0.1:9/debian")
     with pytest.raises(PreconditionError, match=r"127\.0\.0\.1:9") as fault:
         AptWorkspace(tmp_path, (host_codename(),)).update()
     assert "hunter2" not in repr((fault.value.message, fault.value.hint, fault.value.details))
 
 
 def test_the_mirror_is_found_in_the_sources_where_apt_has_no_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = mirror().rstrip("/")
-    monkeypatch.setattr(machine, "_call", no_targets(machine._call))
-    assert mirror().rstrip("/") == known
+    known = find_mirror().rstrip("/")
+    monkeypatch.setattr(machine, "_call", no_targets(machine._run_tool))
+    assert find_mirror().rstrip("/") == known
 
 
 def no_targets(call: Callable[[list[str]], str]) -> Callable[[list[str]], str]:
@@ -93,7 +93,7 @@ def no_targets(call: Callable[[list[str]], str]) -> Callable[[list[str]], str]:
 
 
 def test_without_apt_the_fault_names_the_choices(tmp_path: Path) -> None:
-    script = "from lyra_tasks.engine.debian import require_debian; require_debian()"
+    script = "from lyra_tasks.engine.debian.packages import require_debian; require_debian()"
     environment = {"PATH": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
     result = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False

@@ -74,7 +74,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Told
         yield Told(project, state_of(project), first, first_seconds, second, second_seconds, cleaned)
     finally:
         for state in project.state.glob("*"):
-            sandbox.down(state, purge=True)
+            sandbox.shut_down_sandbox(state, purge=True)
 
 
 def test_the_three_words_start_an_engine_and_end_with_a_bundle_where_they_say(told: Told) -> None:
@@ -99,7 +99,7 @@ def test_the_same_words_again_make_nothing_new_and_take_less_than_half_the_time(
 def test_clean_stops_the_engine_and_leaves_it_empty_and_the_bundle_whole(told: Told) -> None:
     assert told.cleaned.code == 0, told.cleaned.text
     assert "stopped the sandbox engine" in told.cleaned.out
-    assert sandbox.find(told.state) is None
+    assert sandbox.find_sandbox(told.state) is None
     assert told.project.lyra("verify").code == 0
     up = told.project.lyra("engine.up")
     assert up.code == 0, up.text
@@ -117,13 +117,13 @@ def test_clean_stops_the_engine_and_leaves_it_empty_and_the_bundle_whole(told: T
 def test_an_engine_that_was_started_by_hand_is_described_used_and_stays(told: Told) -> None:
     none = told.project.lyra("engine.status", "--json")
     assert (none.code, json.loads(none.out)) == (0, {})
-    assert sandbox.find(told.state) is None, "to ask is not to start"
+    assert sandbox.find_sandbox(told.state) is None, "to ask is not to start"
     assert told.project.lyra("engine.up").code == 0
     status = told.project.lyra("engine.status", "--json")
     document = json.loads(status.out)
     assert (document["sandboxed"], document["store"]) == (True, "containerd")
     assert "no Docker engine answers" not in told.project.lyra("clean").err
-    assert sandbox.find(told.state) is not None, "who started it by hand also ends it"
+    assert sandbox.find_sandbox(told.state) is not None, "who started it by hand also ends it"
     assert "the engine is down" in told.project.lyra("engine.down").out
     assert "the engine was not running" in told.project.lyra("engine.down").out
 
@@ -136,6 +136,6 @@ def test_clean_all_forgets_everything_but_source_journal_and_bundles(told: Told)
     assert result.code == 0, result.text
     assert not (told.state / "sandbox").exists()
     assert not (told.project.root / ".lyra").exists()
-    assert sandbox.find(told.state) is None
+    assert sandbox.find_sandbox(told.state) is None
     assert (told.state / "journal.jsonl").is_file()
     assert told.project.lyra("verify").code == 0

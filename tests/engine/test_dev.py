@@ -17,9 +17,9 @@ import docker
 import pytest
 
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.connect import Engine
-from lyra_tasks.engine.hijack import OUTPUT, Hijacked, frames
-from lyra_tasks.run import locked
+from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.client.exec_stream import STDOUT, ExecStream, split_frames
+from lyra_tasks.locks import file_lock
 from tests.conftest import PROJECTS, Outcome, Project, repository
 from tests.faults import becomes, labs, refused
 
@@ -62,11 +62,11 @@ def inside(project: Project, script: str) -> str:
     container = json.loads(path.read_text())["services"]["web"]["id"]
     with contextlib.closing(docker.APIClient(base_url=project.environment["DOCKER_HOST"])) as api:
         made = api.exec_create(container, ["sh", "-c", script])["Id"]
-        connection = Hijacked(api, made, tty=False)
+        connection = ExecStream(api, made, tty=False)
         with contextlib.closing(connection):
-            said = list(frames(connection.chunks()))
+            said = list(split_frames(connection.chunks()))
         assert api.exec_inspect(made)["ExitCode"] == 0, said
-    return b"".join(data for stream, data in said if stream == OUTPUT).decode()
+    return b"".join(data for stream, data in said if stream == STDOUT).decode()
 
 
 def state(project: Project) -> dict[str, object]:
@@ -105,7 +105,7 @@ def test_the_source_is_there_with_its_names_modes_links_and_owner(lab: Project) 
 def test_while_one_makes_or_changes_the_lab_no_other_does(lab: Project) -> None:
     (path,) = lab.state.glob("*/dev/dev.json")
     before = state(lab)
-    with locked(path.parent.parent / "dev.lock", what="the development lab"):
+    with file_lock(path.parent.parent / "dev.lock", resource="the development lab"):
         for words in (("create",), ("dev.stop", "--yes")):
             refused(lab.lyra(*words), 3, f"the development lab is in use by another process (pid {os.getpid()})")
     assert state(lab) == before

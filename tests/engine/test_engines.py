@@ -19,11 +19,11 @@ def there(
 ) -> Iterator[tuple[Machine, Project]]:
     """An engine that is not the session's, and the tiny project on it."""
     kind = engines.ENGINES[request.param]
-    box = sandbox.up(tmp_path / "engine", cache=cache, suite=kind.suite, store=kind.store)
+    box = sandbox.launch_sandbox(tmp_path / "engine", cache=cache, suite=kind.suite, store=kind.store)
     try:
         yield Machine(box, request.param), tiny_project(tmp_path, busybox, cache, box)
     finally:
-        sandbox.down(tmp_path / "engine", purge=True)
+        sandbox.shut_down_sandbox(tmp_path / "engine", purge=True)
 
 
 def test_all_words_in_one_line_leave_a_whole_bundle_and_nothing_else(there: tuple[Machine, Project]) -> None:

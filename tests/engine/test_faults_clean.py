@@ -23,10 +23,11 @@ import pytest
 
 from lyra_tasks.cleanup import facts, plan
 from lyra_tasks.cleanup import run as cleaning
-from lyra_tasks.config.load import load
-from lyra_tasks.engine import connect, sandbox
-from lyra_tasks.engine.holder import HOLD, holder_image
-from lyra_tasks.engine.objects import make_containers
+from lyra_tasks.config.load import load_config
+from lyra_tasks.engine import sandbox
+from lyra_tasks.engine.client import connect
+from lyra_tasks.engine.objects.containers import create_containers
+from lyra_tasks.engine.objects.holder import HOLD_PATH, ensure_holder_image
 from lyra_tasks.engine.sandbox import cgroups
 from lyra_tasks.engine.workspace import Workspace, open_workspace
 from lyra_tasks.errors import EngineUnavailableError
@@ -57,16 +58,20 @@ class Frail:
     def daemons(self) -> list[int]:
         """The engine's own processes."""
         return list(
-            {pid for tree in cgroups.trees() for pid in cgroups.processes(tree.path / self.box.name / "daemon")}
+            {
+                pid
+                for tree in cgroups.list_cgroup_trees()
+                for pid in cgroups.list_cgroup_processes(tree.path / self.box.name / "daemon")
+            }
         )
 
     def kill(self) -> None:
         os.kill(self.box.pid, signal.SIGKILL)
-        assert becomes(lambda: sandbox.find(self.box.state) is None)
+        assert becomes(lambda: sandbox.find_sandbox(self.box.state) is None)
 
     def again(self) -> None:
         """Start the engine once more, with the data that it had."""
-        self.box = sandbox.up(self.box.state, cache=self.cache)
+        self.box = sandbox.launch_sandbox(self.box.state, cache=self.cache)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -102,7 +107,7 @@ def frail(tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path) 
     data.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(data)], check=True)
     try:
-        box = sandbox.up(state, cache=cache)
+        box = sandbox.launch_sandbox(state, cache=cache)
         project = tiny_project(folder, busybox, cache, box)
         project.replace(".lyra.toml", 'exec = "echo kept', 'timeout = "60s"\nexec = "sleep 0; echo kept')
         project.commit("a check that may take long")
@@ -112,7 +117,7 @@ def frail(tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path) 
         project.clean()
         assert made.containers() == []
     finally:
-        sandbox.down(state)
+        sandbox.shut_down_sandbox(state)
         subprocess.run(["umount", str(data)], check=True)
 
 
@@ -121,24 +126,24 @@ def working(frail: Frail, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace
     """The project as the words see it, in this process."""
     for name in ("DOCKER_HOST", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, frail.project.environment[name])
-    work = open_workspace(load(frail.project.root))
+    work = open_workspace(load_config(frail.project.root))
     yield work
-    work.mark_ended()
+    work.mark_finished()
 
 
 def many(frail: Frail, work: Workspace, count: int) -> None:
     """Containers of the project's that need not run."""
-    image = holder_image(work.engine, work.owner)
-    payload = {"Image": image, "Cmd": [HOLD], "HostConfig": {"NetworkMode": "none"}}
-    make_containers(work.engine, work.owner, {f"lyra-many-{number}": payload for number in range(count)})
+    image = ensure_holder_image(work.engine, work.owner)
+    payload = {"Image": image, "Cmd": [HOLD_PATH], "HostConfig": {"NetworkMode": "none"}}
+    create_containers(work.engine, work.owner, {f"lyra-many-{number}": payload for number in range(count)})
     assert len(frail.containers()) == count
 
 
 def clean(work: Workspace) -> None:
     """What the word does."""
-    found, engine = facts.gather(work)
-    planned = plan.plan(found, "objects")
-    cleaning.require_clean(cleaning.run(planned, work, engine))
+    found, engine = facts.collect_cleanup_facts(work)
+    planned = plan.plan_cleanup(found, "objects")
+    cleaning.require_clean(cleaning.run_cleanup(planned, work, engine))
 
 
 def test_an_engine_that_hangs_is_named_in_bounded_time_and_the_next_clean_goes_on(
@@ -149,15 +154,15 @@ def test_an_engine_that_hangs_is_named_in_bounded_time_and_the_next_clean_goes_o
     with frail.frozen():
         began = time.monotonic()
         with pytest.raises(EngineUnavailableError, match="answer"):
-            facts.gather(working)
+            facts.collect_cleanup_facts(working)
         assert time.monotonic() - began < 10
     monkeypatch.setattr(connect, "_FIRST_ANSWER", 20)
     monkeypatch.setattr(cleaning, "ANSWER", 2)
-    found, engine = facts.gather(working)
+    found, engine = facts.collect_cleanup_facts(working)
     with frail.frozen():
         began = time.monotonic()
         with pytest.raises(EngineUnavailableError, match="the engine stopped answering while removing"):
-            cleaning.run(plan.plan(found, "objects"), working, engine)
+            cleaning.run_cleanup(plan.plan_cleanup(found, "objects"), working, engine)
         assert time.monotonic() - began < 15
     monkeypatch.setattr(cleaning, "ANSWER", 60)
     clean(working)

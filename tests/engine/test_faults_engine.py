@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.connect import Engine
+from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import Outcome, Project, ours, tiny_project
 from tests.faults import becomes, no_traceback, processes_with, refused, run_through, unprivileged
 
@@ -102,17 +102,17 @@ def test_no_client_at_all_is_a_missing_tool(plain: Project, tmp_path: Path) -> N
 def mortal(tmp_path: Path, busybox: Path, cache: Path) -> Iterator[tuple[Project, sandbox.Sandbox]]:
     """The tiny project with an engine of its own that may be killed."""
     state = tmp_path / "mortal"
-    own = sandbox.up(state, cache=cache)
+    own = sandbox.launch_sandbox(state, cache=cache)
     project = tiny_project(tmp_path, busybox, cache, own)
     try:
         yield project, own
     finally:
-        sandbox.down(state, purge=True)
+        sandbox.shut_down_sandbox(state, purge=True)
 
 
 def kill_engine(own: sandbox.Sandbox) -> None:
     os.kill(own.pid, signal.SIGKILL)
-    assert becomes(lambda: sandbox.find(own.state) is None)
+    assert becomes(lambda: sandbox.find_sandbox(own.state) is None)
 
 
 def test_an_engine_that_is_killed_during_build_and_test_is_named_and_a_rerun_works(
@@ -131,7 +131,7 @@ def test_an_engine_that_is_killed_during_build_and_test_is_named_and_a_rerun_wor
         refused(Outcome(running.returncode, out, err), running.returncode, "engine")
         assert running.returncode in {3, 4}, out + err
         assert time.monotonic() - began < 30
-        own = sandbox.up(own.state, cache=cache)
+        own = sandbox.launch_sandbox(own.state, cache=cache)
         if word == "build":
             project.replace(file, "sleep 60", "true")
             project.replace(".lyra.toml", 'exec = "echo kept', 'timeout = "60s"\nexec = "sleep 50; echo kept')

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.engine.connect import Engine
+from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import Project
 from tests.faults import labs, refused
 

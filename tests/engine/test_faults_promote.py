@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.bundle.verify import verify
-from lyra_tasks.engine.connect import Engine
+from lyra_tasks.bundle.verify.bundle import verify_bundle
+from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.errors import BundleError
 from tests.conftest import Project
 from tests.faults import labs, no_traceback, refused
@@ -252,16 +252,16 @@ def test_a_byte_anywhere_in_a_bundle_cannot_be_changed_unseen(released: Project,
         for at in sorted({0, len(data) // 2, len(data) - 1} if data else set()):
             (copy / name).write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
             with pytest.raises(BundleError) as fault:
-                verify(copy)
+                verify_bundle(copy)
             told = "\n".join((fault.value.message, *fault.value.details))
             # a changed line of the list of checksums accuses the file that the line is about
             assert name in told or (name == "SHA256SUMS" and ": " in told), f"{name} at {at}: {told}"
         (copy / name).unlink()
         with pytest.raises(BundleError) as fault:
-            verify(copy)
+            verify_bundle(copy)
         assert name in "\n".join((fault.value.message, *fault.value.details)), name
         (copy / name).write_bytes(data)
-    assert verify(copy).version == "1.0.0"
+    assert verify_bundle(copy).version == "1.0.0"
 
 
 def test_verify_as_the_receiver_types_it(released: Project, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.cleanup import facts, plan, run
-from lyra_tasks.engine.connect import Engine
-from lyra_tasks.engine.things import IMAGE, everything
+from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.objects.inventory import IMAGE, list_objects
 from lyra_tasks.engine.workspace import Workspace
-from lyra_tasks.errors import LockedError, ResidueError
+from lyra_tasks.errors import LeftoverError, LockedError
 from tests.engine.states import STRANGER_IMAGE, State, end_live_run, generated, import_image
 
 STATES = int(os.environ.get("LYRA_TEST_STATES", "12"))
@@ -36,24 +36,24 @@ def stranger(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 def cleaned(work: Workspace, *, residue: bool = False, locked: bool = False) -> None:
     """Clean a checkout as the word does; it must end as said."""
-    found, engine = facts.gather(work)
-    planned = plan.plan(found, "objects")
-    proof = run.run(planned, work, engine)
+    found, engine = facts.collect_cleanup_facts(work)
+    planned = plan.plan_cleanup(found, "objects")
+    proof = run.run_cleanup(planned, work, engine)
     if residue:
-        with pytest.raises(ResidueError):
+        with pytest.raises(LeftoverError):
             run.require_clean(proof)
     else:
         run.require_clean(proof)
     if locked:
         with pytest.raises(LockedError):
-            plan.require_nobody(planned)
+            plan.require_no_active_runs(planned)
     else:
-        plan.require_nobody(planned)
-    work.mark_ended()
+        plan.require_no_active_runs(planned)
+    work.mark_finished()
 
 
 def held(engine: Engine) -> dict[tuple[str, str], str]:
-    return {(each.kind, each.name): each.id for each in everything(engine)}
+    return {(each.kind, each.name): each.id for each in list_objects(engine)}
 
 
 def check(state: State, there: dict[tuple[str, str], str], *, live: bool) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.connect import Engine
-from lyra_tasks.records.cleanup import CleanupProof
+from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.locks import finish_run, start_run
+from lyra_tasks.records.cleanup import CleanupReport
 from lyra_tasks.records.journal import Journal
-from lyra_tasks.run import begin_run, end_run
 from tests.conftest import Project, ours
 from tests.faults import refused
 
@@ -86,11 +86,11 @@ def test_a_folder_whose_disk_may_not_be_mounted_is_told_so(pair: Pair) -> None:
 
 def test_a_run_that_is_going_on_and_an_engine_out_of_reach_keep_what_is_needed(pair: Pair, engine: Engine) -> None:
     before = sorted(ours(engine))
-    handle = begin_run(pair.state / "live", "r-alive")
+    handle = start_run(pair.state / "live", "r-alive")
     try:
         alone = pair.here.lyra("clean", "--gone", "--yes")
     finally:
-        end_run(pair.state / "live", "r-alive", handle)
+        finish_run(pair.state / "live", "r-alive", handle)
     assert alone.code == 0, alone.text
     assert f"{pair.gone} is gone, and is left alone: a run of this checkout is going on" in alone.text
     assert sorted(ours(engine)) == before
@@ -123,9 +123,9 @@ def test_what_a_stranger_uses_is_residue_and_a_second_time_all_is_gone(pair: Pai
     assert cleaned.code == 0, cleaned.text
     assert sorted(ours(engine)) == own
     assert not pair.state.exists()
-    proof = CleanupProof.model_validate_json(Path(cleaned.out.rpartition("proof: ")[2].strip()).read_bytes())
+    proof = CleanupReport.model_validate_json(Path(cleaned.out.rpartition("proof: ")[2].strip()).read_bytes())
     assert [each.name for each in proof.removed] == [volume]
-    assert [(each.root, each.state) for each in proof.forgotten] == [(str(pair.gone), str(pair.state))]
+    assert [(each.root, each.state) for each in proof.deleted_states] == [(str(pair.gone), str(pair.state))]
     assert volume in proof.before.volumes and volume not in proof.after.volumes
     events = [entry.event for each in pair.here.state.glob("*/journal.jsonl") for entry in Journal(each).entries()]
     assert events.count("forgotten") == 1
@@ -142,7 +142,7 @@ def test_a_private_engine_of_a_deleted_checkout_is_ended_and_its_data_goes(pair:
     assert started.code == 0, started.text
     (state,) = (each.parent for each in pair.here.state.glob("*/checkout.json") if str(root) in each.read_text())
     shutil.rmtree(root)
-    box = sandbox.find(state)
+    box = sandbox.find_sandbox(state)
     assert box is not None
     try:
         doctor = pair.here.lyra("doctor").text
@@ -150,6 +150,6 @@ def test_a_private_engine_of_a_deleted_checkout_is_ended_and_its_data_goes(pair:
         cleaned = pair.here.lyra("clean", "--gone", "--yes")
         assert cleaned.code == 0, cleaned.text
         assert "its private engine with its data" in cleaned.text
-        assert sandbox.find(state) is None and not state.exists() and not box.socket.exists()
+        assert sandbox.find_sandbox(state) is None and not state.exists() and not box.socket.exists()
     finally:
-        sandbox.down(state, purge=True)
+        sandbox.shut_down_sandbox(state, purge=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.engine import objects
-from lyra_tasks.engine.connect import Engine
+from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.objects import containers
 from tests.conftest import Project
 from tests.faults import labs, refused
 
@@ -175,7 +175,7 @@ def test_output_that_comes_with_the_head_of_the_engines_answer_is_not_lost(
         engine.api.start(container)
         monkeypatch.setattr(http.client.HTTPResponse, "begin", late)
         command = ["/bin/sh", "-c", "echo quick; echo failed >&2; exit 3"]
-        code, output = objects.execute(engine, container, command)
+        code, output = containers.exec_command(engine, container, command)
         assert (code, sorted(output.split())) == (3, ["failed", "quick"])
     finally:
         monkeypatch.undo()

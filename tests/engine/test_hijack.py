@@ -14,9 +14,10 @@ from typing import Any
 import docker
 import pytest
 
-from lyra_tasks.engine import sandbox, terminal
-from lyra_tasks.engine.connect import Engine
-from lyra_tasks.engine.objects import execute
+from lyra_tasks.engine import sandbox
+from lyra_tasks.engine.client import terminal
+from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.objects.containers import exec_command
 from tests.engine.sandboxes import IMAGE, client_of, import_busybox
 
 
@@ -78,8 +79,8 @@ def test_output_that_comes_together_with_the_answer_s_head_is_not_lost(
 ) -> None:
     with slow_way(box, tmp_path) as address:
         client = docker.DockerClient(base_url=address)
-        slow = replace(engine, client=client, streams=client.api)
-        assert execute(slow, sleeper, ["/bin/busybox", "echo", "hello"]) == (0, "hello\n")
+        slow = replace(engine, client=client, stream_api=client.api)
+        assert exec_command(slow, sleeper, ["/bin/busybox", "echo", "hello"]) == (0, "hello\n")
         client.close()
 
 
@@ -92,7 +93,7 @@ def test_a_command_whose_end_the_engine_notes_after_its_output_has_the_exit_code
     monkeypatch.setattr(engine.api, "exec_inspect", lambda made: moments.pop(0) if moments else inspect(made))
     command = ["/bin/busybox", "sh", "-c", "echo done; exit 3"]
     moments += early
-    assert execute(engine, sleeper, command) == (3, "done\n")
+    assert exec_command(engine, sleeper, command) == (3, "done\n")
     moments += early
-    assert terminal.execute(engine, sleeper, command, folder="", pass_input=False) == 3
+    assert terminal.exec_with_stdio(engine, sleeper, command, directory="", pass_input=False) == 3
     assert capfd.readouterr().out == "done\n"

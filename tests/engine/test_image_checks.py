@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.engine.connect import Engine
+from lyra_tasks.checks.commands import find_structure_command
+from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.lab.structure import structure_command
 from tests.conftest import Project
 from tests.faults import becomes, labs, processes_with, refused
 
@@ -227,5 +227,5 @@ def test_without_the_program_a_structure_test_says_what_to_install(monkeypatch: 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(PreconditionError) as caught:
-        structure_command()
+        find_structure_command()
     assert "pip install 'lyra-tasks[structure]'" in caught.value.hint

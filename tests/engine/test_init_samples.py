@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.config.models import Rootfs
-from lyra_tasks.engine import rootfs, sandbox
-from lyra_tasks.engine.connect import Engine
+from lyra_tasks.engine import sandbox
+from lyra_tasks.engine.bases import rootfs
+from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import PROJECTS, REPOSITORY, Project, environment_of, repository
 
 TOOLS = ["coreutils", "dash"]
@@ -42,7 +43,7 @@ def provide(engine: Engine, busybox: Path, cache: Path) -> Iterator[Callable[...
     def bring(*references: str) -> None:
         for reference in set(references) - held:
             if reference in PACKAGES:
-                made = rootfs.make(Rootfs(suite="bookworm", packages=PACKAGES[reference]), cache=cache)
+                made = rootfs.build_rootfs(Rootfs(suite="bookworm", packages=PACKAGES[reference]), cache=cache)
                 tar = with_user("node", made.tar.read_bytes()) if "node:" in reference else made.tar.read_bytes()
             else:
                 tar = busybox_root(busybox / "busybox")

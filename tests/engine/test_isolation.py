@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.mirror import host_codename, mirror
-from lyra_tasks.engine.streams import wait_for
+from lyra_tasks.engine.client.monitoring import wait_until
+from lyra_tasks.engine.debian.mirror import find_mirror, host_codename
 from tests.conftest import Outcome, Project
 
 BUSYBOX = "/bin/busybox"
@@ -89,7 +89,7 @@ def listener(address: str) -> Iterator[tuple[int, list[str]]]:
 
 def test_egress_with_a_written_reason_is_a_way_out_for_this_service_and_without_one_is_refused(tiny: Project) -> None:
     tiny.replace(".lyra.toml", "ports = { http = 8080 }\n", "ports = { http = 8080 }\negress = true\n")
-    page = f"{mirror().rstrip('/')}/dists/{host_codename()}/InRelease"
+    page = f"{find_mirror().rstrip('/')}/dists/{host_codename()}/InRelease"
     calls = {"calling out": (f"{BUSYBOX} wget -q -O - {page}", 0, "Hash: ")}
     refused = attack(tiny, calls)
     assert refused.code == 5, refused.text
@@ -105,7 +105,7 @@ def test_a_listener_of_this_machine_cannot_be_reached_through_the_gateway(tiny: 
     here = box.address.rpartition(".")[0] + "." + str(int(box.address.rpartition(".")[2]) - 1)
     with listener(here) as (port, seen):
         socket.create_connection((here, port), timeout=5).close()
-        assert wait_for(lambda: bool(seen), 5), "the listener does not work, so that the attack would prove nothing"
+        assert wait_until(lambda: bool(seen), 5), "the listener does not work, so that the attack would prove nothing"
         seen.clear()
         result = attack(tiny, {"calling home": (f"{BUSYBOX} nc -w 3 {here} {port} < /dev/null", 1, "")})
         assert result.code == 0, result.text

@@ -43,14 +43,14 @@ def start(folder: Path, keys: Path, cache: Path) -> Callable[[], sandbox.Sandbox
 @pytest.fixture(scope="module")
 def by_tls(folder: Path, start: Callable[[], sandbox.Sandbox]) -> Iterator[Machine]:
     yield Machine(start(), "by-tls")
-    sandbox.down(folder / "tls", purge=True)
+    sandbox.shut_down_sandbox(folder / "tls", purge=True)
 
 
 @pytest.fixture(scope="module")
 def by_ssh(folder: Path, cache: Path) -> Iterator[Machine]:
     """An engine with the other image store."""
-    yield Machine(sandbox.up(folder / "ssh", cache=cache, store="graph"), "by-ssh")
-    sandbox.down(folder / "ssh", purge=True)
+    yield Machine(sandbox.launch_sandbox(folder / "ssh", cache=cache, store="graph"), "by-ssh")
+    sandbox.shut_down_sandbox(folder / "ssh", purge=True)
 
 
 def behind_tls(box: sandbox.Sandbox, keys: Path) -> str:
@@ -239,7 +239,7 @@ def test_one_engine_that_dies_fails_its_own_test_alone_and_leaves_nothing_after_
         refused(Outcome(first.returncode, out, err), 3, "the engine")
         out, err = second.communicate(timeout=60)
         assert second.returncode == 0, out + err
-    assert becomes(lambda: sandbox.find(by_tls.box.state) is None)
+    assert becomes(lambda: sandbox.find_sandbox(by_tls.box.state) is None)
     again = Machine(start(), "by-tls")
     # its address may be another one now
     machines.add_context(again.box, Path(client["DOCKER_CONFIG"]), "by-tls", behind_tls(again.box, keys))

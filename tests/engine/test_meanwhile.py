@@ -11,29 +11,31 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.engine import objects
-from lyra_tasks.engine.connect import Engine
-from lyra_tasks.engine.holder import HOLD, holder_image
-from lyra_tasks.engine.ownership import CONTAINER, LABEL_NONCE, NETWORK, Owned, Owner
-from lyra_tasks.engine.remove import removal, remove
-from lyra_tasks.engine.things import everything
-from lyra_tasks.errors import OvercommitError, ResidueError
-from lyra_tasks.lab import takedown
-from lyra_tasks.lab.admission import Capacity, Share, admitted, held_by_labs
+from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.objects import containers
+from lyra_tasks.engine.objects.holder import HOLD_PATH, ensure_holder_image
+from lyra_tasks.engine.objects.inventory import list_objects
+from lyra_tasks.engine.objects.ownership import CONTAINER, LABEL_NONCE, NETWORK, OwnedObject, Owner
+from lyra_tasks.engine.objects.removal import remove_in_order, remove_objects
+from lyra_tasks.errors import LeftoverError, OvercommitError
+from lyra_tasks.lab import lab as takedown
+from lyra_tasks.lab.admission import Capacity, Reservation, list_reservations, reserve_capacity
+from lyra_tasks.locks import new_run_id
 from lyra_tasks.records.journal import Journal
-from lyra_tasks.run import new_run_id
 
 
 @pytest.fixture
 def lab(tmp_path: Path, engine: Engine) -> Iterator[Owner]:
     """A run with one network and one container in it."""
     owner = Owner(Journal(tmp_path / "journal.jsonl"), new_run_id(), "tiny-1")
-    image, network = holder_image(engine, owner), f"lyra-{owner.run}-inner"
-    objects.make_networks(engine, owner, {network: {"Internal": True}})
+    image, network = ensure_holder_image(engine, owner), f"lyra-{owner.run}-inner"
+    containers.create_networks(engine, owner, {network: {"Internal": True}})
     host = {"NetworkMode": network, "Memory": 16 << 20, "NanoCpus": 100_000_000}
-    payload = {"Image": image, "Cmd": [HOLD], "HostConfig": host}
-    identity, _ = objects.make_containers(engine, owner, {f"lyra-{owner.run}-web": payload})[f"lyra-{owner.run}-web"]
-    objects.start(engine, identity, "web")
+    payload = {"Image": image, "Cmd": [HOLD_PATH], "HostConfig": host}
+    identity, _ = containers.create_containers(engine, owner, {f"lyra-{owner.run}-web": payload})[
+        f"lyra-{owner.run}-web"
+    ]
+    containers.start_container(engine, identity, "web")
     yield owner
     for container in engine.client.containers.list(all=True, filters={"label": LABEL_NONCE}):
         container.remove(force=True)
@@ -44,36 +46,36 @@ def lab(tmp_path: Path, engine: Engine) -> Iterator[Owner]:
 def test_a_lab_that_is_taken_away_while_others_are_counted_holds_nothing(
     lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (before,) = held_by_labs(engine)
+    (before,) = list_reservations(engine)
     assert (before.cpus, before.memory) == (0.1, 16 << 20)
     listed = engine.api.containers(filters={"label": LABEL_NONCE})
     takedown.remove_run(engine, lab)
     monkeypatch.setattr(engine.api, "containers", lambda **_: listed)
-    assert held_by_labs(engine) == ()
+    assert list_reservations(engine) == ()
 
 
 def test_of_two_labs_that_ask_at_the_same_moment_the_second_sees_what_the_first_is_about_to_start(
     lab: Owner, engine: Engine, tmp_path: Path
 ) -> None:
     room = Capacity(1.0, 1 << 30, tmp_path / "lock")
-    half = [Share("half", 0.5, 16 << 20)]
+    half = [Reservation("half", 0.5, 16 << 20)]
     host = {"NetworkMode": "none", "Memory": 16 << 20, "NanoCpus": 500_000_000}
-    payload = {"Image": holder_image(engine, lab), "Cmd": [HOLD], "HostConfig": host}
+    payload = {"Image": ensure_holder_image(engine, lab), "Cmd": [HOLD_PATH], "HostConfig": host}
 
     def second() -> None:
-        with admitted(engine, half, room):
+        with reserve_capacity(engine, half, room):
             pass
 
-    with ThreadPoolExecutor(1) as pool, admitted(engine, half, room, parties=["", "unit"]) as made:
+    with ThreadPoolExecutor(1) as pool, reserve_capacity(engine, half, room, lab_names=["", "unit"]) as made:
         other = pool.submit(second)
         made("")
-        objects.make_containers(engine, lab, {f"lyra-{lab.run}-half": payload})
+        containers.create_containers(engine, lab, {f"lyra-{lab.run}-half": payload})
         assert not other.done()
         made("unit")
         with pytest.raises(OvercommitError, match=r"1\.1 CPUs of 1"):
             other.result(timeout=10)
-    second_try = [Share("less", 0.4, 16 << 20)]
-    with admitted(engine, second_try, room):
+    second_try = [Reservation("less", 0.4, 16 << 20)]
+    with reserve_capacity(engine, second_try, room):
         pass
 
 
@@ -82,21 +84,21 @@ def test_what_goes_at_the_last_try_is_no_residue_and_what_stays_is(
     lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch, leaves: bool
 ) -> None:
     network = f"lyra-{lab.run}-inner"
-    image = holder_image(engine, lab)
-    stranger = engine.client.containers.run(image, [HOLD], network=network, detach=True)
+    image = ensure_holder_image(engine, lab)
+    stranger = engine.client.containers.run(image, [HOLD_PATH], network=network, detach=True)
     tries: list[int] = []
 
-    def tried(engine: Engine, found: Sequence[Owned]) -> Any:
+    def tried(engine: Engine, found: Sequence[OwnedObject]) -> Any:
         tries.append(len(found))
         if leaves and len(tries) == 3:
             stranger.remove(force=True)
-        return remove(engine, found)
+        return remove_objects(engine, found)
 
     monkeypatch.setattr(takedown, "remove", tried)
     if leaves:
         takedown.remove_run(engine, lab)
     else:
-        with pytest.raises(ResidueError, match="1 object") as caught:
+        with pytest.raises(LeftoverError, match="1 object") as caught:
             takedown.remove_run(engine, lab)
         assert network in caught.value.details[0]
         stranger.remove(force=True)
@@ -108,11 +110,13 @@ def test_a_container_that_the_engine_is_stuck_with_holds_up_no_other(
 ) -> None:
     """A running container leaves its network first, and all others go one by one, the stuck one before them."""
     first, others = f"lyra-{lab.run}-first", [f"lyra-{lab.run}-{number}" for number in range(3)]
-    objects.make_networks(engine, lab, {first: {"Internal": True}})
-    plain = {"Image": holder_image(engine, lab), "Cmd": [HOLD]}
+    containers.create_networks(engine, lab, {first: {"Internal": True}})
+    plain = {"Image": ensure_holder_image(engine, lab), "Cmd": [HOLD_PATH]}
     payloads = {each: {**plain, "HostConfig": {"NetworkMode": f"lyra-{lab.run}-inner"}} for each in others}
-    made = objects.make_containers(engine, lab, {first: {**plain, "HostConfig": {"NetworkMode": first}}, **payloads})
-    ours = [each for each in everything(engine) if each.nonce and lab.run in each.name]
+    made = containers.create_containers(
+        engine, lab, {first: {**plain, "HostConfig": {"NetworkMode": first}}, **payloads}
+    )
+    ours = [each for each in list_objects(engine) if each.nonce and lab.run in each.name]
     # no container that restarts leaves before it is removed, so that its network waits for it
     seen = [replace(each, state="restarting") if each.id == made[first][0] else each for each in ours]
     others_gone, left, really = Event(), {made[each][0] for each in others}, engine.api.remove_container
@@ -126,6 +130,6 @@ def test_a_container_that_the_engine_is_stuck_with_holds_up_no_other(
             others_gone.set()
 
     monkeypatch.setattr(engine.api, "remove_container", stuck)
-    done = removal(engine, [Owned(each.kind, each.name, each.id, lab.run) for each in ours], seen)
-    assert sorted(each.kind for each in done.gone) == [*5 * [CONTAINER], *2 * [NETWORK]]
-    assert not done.left
+    done = remove_in_order(engine, [OwnedObject(each.kind, each.name, each.id, lab.run) for each in ours], seen)
+    assert sorted(each.kind for each in done.removed) == [*5 * [CONTAINER], *2 * [NETWORK]]
+    assert not done.failed

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.bundle import layout
+from lyra_tasks.bundle.format import layout
 from lyra_tasks.engine import sandbox
-from lyra_tasks.images.documents import INDEX
+from lyra_tasks.images.oci import INDEX_MEDIA_TYPE
 from tests.conftest import PROJECTS, Outcome, Project, repository
 from tests.engine.registries import as_ada, get
 from tests.faults import no_traceback, refused
@@ -60,7 +60,7 @@ class Story:
 
     def images(self) -> dict[str, dict[str, Any]]:
         """What the description says of the images, by platform."""
-        return {each["platform"]: each for each in self.document(layout.MANIFEST)["images"]}
+        return {each["platform"]: each for each in self.document(layout.MANIFEST_FILE)["images"]}
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,9 @@ def story(tmp_path_factory: pytest.TempPathFactory, cache: Path, box: sandbox.Sa
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sandbox.Sandbox]:
     """An engine of the first platform, as old as Proxima's may be, that has seen no build."""
-    made = sandbox.up(tmp_path_factory.mktemp("node"), cache=cache, suite="bookworm")
+    made = sandbox.launch_sandbox(tmp_path_factory.mktemp("node"), cache=cache, suite="bookworm")
     yield made
-    sandbox.down(made.state, purge=True)
+    sandbox.shut_down_sandbox(made.state, purge=True)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def docker(box: sandbox.Sandbox, *words: str) -> str:
 
 
 def received(bundle: Path, box: sandbox.Sandbox) -> Outcome:
-    command = ["sh", str(bundle / layout.RECEIVE)]
+    command = ["sh", str(bundle / layout.RECEIVE_SCRIPT)]
     ended = subprocess.run(command, env=box.environment(), capture_output=True, text=True, check=False)
     return Outcome(ended.returncode, ended.stdout, ended.stderr)
 
@@ -136,11 +136,11 @@ def test_each_platform_has_a_base_a_target_and_a_name_of_its_own(story: Story, b
 
 
 def test_the_services_run_for_every_platform_that_the_engine_runs(story: Story) -> None:
-    tests = story.document(layout.TESTS_JSON)
+    tests = story.document(layout.TESTS_JSON_FILE)
     assert sorted(each["group"] for each in tests["checks"]) == ["", f"@{hyphened(SECOND)}"]
     assert {each["outcome"] for each in tests["checks"]} == {"passed"}
     assert set(tests["set"]["images"]) == {f"web@{each}" for each in PLATFORMS}
-    assert (story.bundles[1] / layout.LOGS / f"@{hyphened(SECOND)}" / "web.log").is_file()
+    assert (story.bundles[1] / layout.LOGS_DIRECTORY / f"@{hyphened(SECOND)}" / "web.log").is_file()
 
 
 def test_what_did_not_run_is_warned_of_by_test_and_refused_by_promote_until_there_is_a_reason(story: Story) -> None:
@@ -148,13 +148,13 @@ def test_what_did_not_run_is_warned_of_by_test_and_refused_by_promote_until_ther
     assert f"warning: {what} (rule test.platform)" in story.refused[0].text
     refused(story.refused[0], 5, what, "[[deviations]]", "run `test promote`")
     refused(story.refused[1], 3, what)
-    rules = [each for each in story.document(layout.RULES)["results"] if each["rule"] == "test.platform"]
+    rules = [each for each in story.document(layout.RULES_FILE)["results"] if each["rule"] == "test.platform"]
     outcomes = {each["scope"]: each["outcome"] for each in rules}
     expected = {OWN: "kept", SECOND: "kept", FOREIGN: "deviation"}
     assert outcomes == {f"images.web@{platform}": outcome for platform, outcome in expected.items()}
-    (deviation,) = story.document(layout.DEVIATIONS)["deviations"]
+    (deviation,) = story.document(layout.DEVIATIONS_FILE)["deviations"]
     assert deviation["rule"] == "test.platform"
-    page = (story.bundles[1] / layout.SUMMARY).read_text()
+    page = (story.bundles[1] / layout.SUMMARY_FILE).read_text()
     assert f"the bytes that were tested, but for `web@{FOREIGN}`, of which nothing ran" in page
 
 
@@ -170,8 +170,8 @@ def test_a_bundle_has_an_archive_and_a_list_of_packages_for_each_platform(story:
         packages = story.document(layout.sbom_file(f"web@{platform}"))
         assert image["manifest_digest"] in packages["metadata"]["component"]["bom-ref"]
     assert set(story.images()) == set(PLATFORMS)
-    assert "platform" not in (story.bundles[1] / layout.COMPOSE).read_text(), "the node's is used"
-    told = story.document(layout.PROVENANCE)["predicate"]["buildDefinition"]["externalParameters"]["images"]
+    assert "platform" not in (story.bundles[1] / layout.COMPOSE_FILE).read_text(), "the node's is used"
+    told = story.document(layout.PROVENANCE_FILE)["predicate"]["buildDefinition"]["externalParameters"]["images"]
     assert {key: each["platform"] for key, each in told.items()} == {f"web@{each}": each for each in PLATFORMS}
 
 
@@ -180,7 +180,7 @@ def test_a_bundle_is_verified_compared_and_promoted_again_with_all_its_platforms
     assert verified["images"] == {f"web@{key}": image["config_digest"] for key, image in story.images().items()}
     different = done(story.project.lyra("diff", "1.0.0", "1.1.0"))
     assert all(f"web@{each}" in different.out for each in PLATFORMS)
-    report = (story.bundles[1] / layout.REPORT).read_text()
+    report = (story.bundles[1] / layout.REPORT_FILE).read_text()
     assert "as large as before" in report
     assert "an image that is new" not in report
     assert "promoted already" in done(story.project.lyra("promote")).out
@@ -200,7 +200,7 @@ def test_a_node_loads_what_is_for_its_own_platform_and_nothing_else(
     done(story.project.lyra("bundle.pack", "1.1.0", "--to", str(to), "--since", "1.0.0", "--split", "64k"))
     pack = to / "several-1.1.0-since-1.0.0"
     done(story.project.lyra("verify", str(pack)))
-    assert all(each["without"] for each in json.loads((pack / layout.PACK).read_bytes())["images"])
+    assert all(each["without"] for each in json.loads((pack / layout.PACK_FILE).read_bytes())["images"])
     docker(node, "image", "rm", "--force", *held)
     assert received(pack, node).code == 31, "the layers of 1.0.0 are not there"
     done(received(story.bundles[0], node))
@@ -212,12 +212,14 @@ def test_a_node_loads_what_is_for_its_own_platform_and_nothing_else(
 
 def test_a_node_of_a_platform_that_is_not_there_is_told(story: Story, node: sandbox.Sandbox, tmp_path: Path) -> None:
     copy = shutil.copytree(story.bundles[1], tmp_path / "copy")
-    script = copy / layout.RECEIVE
+    script = copy / layout.RECEIVE_SCRIPT
     script.write_text(script.read_text().replace("linux/amd64", "linux/s390x"))
-    sums = (copy / layout.CHECKSUMS).read_text().splitlines()
+    sums = (copy / layout.CHECKSUMS_FILE).read_text().splitlines()
     digest = subprocess.run(["sha256sum", script], capture_output=True, text=True, check=True).stdout.split()[0]
-    kept = [f"{digest}  {layout.RECEIVE}" if each.endswith(f"  {layout.RECEIVE}") else each for each in sums]
-    (copy / layout.CHECKSUMS).write_text("\n".join(kept) + "\n")
+    kept = [
+        f"{digest}  {layout.RECEIVE_SCRIPT}" if each.endswith(f"  {layout.RECEIVE_SCRIPT}") else each for each in sums
+    ]
+    (copy / layout.CHECKSUMS_FILE).write_text("\n".join(kept) + "\n")
     outcome = received(copy, node)
     assert (outcome.code, "it runs linux/amd64" in outcome.err) == (3, True), outcome.text
     missing = copy / f"images/web-1.1.0-{hyphened(FOREIGN)}.tar"
@@ -229,7 +231,7 @@ def test_a_registry_gets_an_index_of_all_platforms(story: Story, registry: str, 
     ada = as_ada(story.project, tmp_path / "docker", registry)
     done(ada.lyra("promote", "--to", f"oci://{registry}/team"))
     answer = get(registry, "team/several/web/manifests/1.1.0")
-    assert answer.json()["mediaType"] == INDEX
+    assert answer.json()["mediaType"] == INDEX_MEDIA_TYPE
     found = {
         f"{each['platform']['os']}/{each['platform']['architecture']}": each for each in answer.json()["manifests"]
     }
@@ -271,9 +273,9 @@ def test_a_platform_that_the_kernel_emulates_is_built_and_tested_like_its_own(st
     said = done(story.project.lyra("build", "test", "promote"))
     assert "test.platform" not in said.text
     bundle = story.bundles[0].with_name("1.2.0")
-    tests = json.loads((bundle / layout.TESTS_JSON).read_bytes())
+    tests = json.loads((bundle / layout.TESTS_JSON_FILE).read_bytes())
     groups = ["", *(f"@{hyphened(each)}" for each in sorted((SECOND, FOREIGN)))]
     assert sorted((each["group"], each["outcome"]) for each in tests["checks"]) == [(each, "passed") for each in groups]
-    rules = json.loads((bundle / layout.RULES).read_bytes())["results"]
+    rules = json.loads((bundle / layout.RULES_FILE).read_bytes())["results"]
     outcomes = {each["scope"]: each["outcome"] for each in rules if each["rule"] == "test.platform"}
     assert outcomes == {f"images.web@{each}": "kept" for each in PLATFORMS}

@@ -16,20 +16,20 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.bundle import facts, layout
-from lyra_tasks.bundle.plan import plan
-from lyra_tasks.bundle.read import read_index, read_manifest
-from lyra_tasks.bundle.run import run
-from lyra_tasks.bundle.verify import verify
-from lyra_tasks.bundle.versions import enter
-from lyra_tasks.config.load import load
-from lyra_tasks.config.version import Version
+from lyra_tasks.bundle.format import layout
+from lyra_tasks.bundle.format.index import read_index, read_manifest, register_version
+from lyra_tasks.bundle.promote import plan
+from lyra_tasks.bundle.promote.plan import plan_promotion
+from lyra_tasks.bundle.promote.run import create_bundle
+from lyra_tasks.bundle.verify.bundle import verify_bundle
+from lyra_tasks.config.load import load_config
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.connect import Engine
-from lyra_tasks.engine.sandbox.layout import places_of
+from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.sandbox.layout import sandbox_paths
 from lyra_tasks.engine.workspace import open_workspace
-from lyra_tasks.report.page import page
-from lyra_tasks.run import locked
+from lyra_tasks.locks import file_lock
+from lyra_tasks.report.page import render_report
+from lyra_tasks.versions.version import CheckoutVersion
 from tests.conftest import Project
 from tests.engine.relay import Relay, relayed
 from tests.faults import becomes, no_traceback, processes_with
@@ -97,11 +97,13 @@ def shelf(tested: Project) -> Iterator[Path]:
 
 
 def only_the_first(shelf: Path) -> None:
-    with locked(shelf / ".lock", what="the shelf", wait=30):  # the Buildx of a promotion that was killed holds it, too
+    with file_lock(
+        shelf / ".lock", resource="the shelf", timeout=30
+    ):  # the Buildx of a promotion that was killed holds it, too
         for path in shelf.iterdir():
-            if path.name not in {"1.0.0", layout.INDEX, ".lock"}:
+            if path.name not in {"1.0.0", layout.INDEX_FILE, ".lock"}:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-    enter(shelf, read_manifest(shelf / "1.0.0"), 5)
+    register_version(shelf, read_manifest(shelf / "1.0.0"), 5)
     assert [each.version for each in read_index(shelf, "tiny").versions] == ["1.0.0"]
 
 
@@ -112,7 +114,7 @@ def require_whole(shelf: Path) -> None:
     assert listed <= seen
     assert "1.0.0" in listed
     for name in seen:
-        verify(shelf / name)
+        verify_bundle(shelf / name)
 
 
 def require_mended(tested: Project, shelf: Path) -> None:
@@ -120,8 +122,8 @@ def require_mended(tested: Project, shelf: Path) -> None:
     again = tested.lyra("promote")
     assert again.code == 0, again.text
     assert [each.version for each in read_index(shelf, "tiny").versions] == ["1.1.0", "1.0.0"]
-    assert sorted(path.name for path in shelf.iterdir()) == [".lock", "1.0.0", "1.1.0", layout.INDEX]
-    verify(shelf / "1.1.0")
+    assert sorted(path.name for path in shelf.iterdir()) == [".lock", "1.0.0", "1.1.0", layout.INDEX_FILE]
+    verify_bundle(shelf / "1.1.0")
 
 
 def test_a_promotion_killed_at_any_moment_leaves_no_part_of_a_version(tested: Project, shelf: Path) -> None:
@@ -205,22 +207,24 @@ def test_promotions_of_different_versions_at_once_are_all_made(
 ) -> None:
     for key, value in tested.environment.items():
         monkeypatch.setenv(key, value)
-    work = open_workspace(load(tested.root))
-    found = facts.gather(work)
+    work = open_workspace(load_config(tested.root))
+    found = plan.collect_promotion_facts(work)
     versions = [f"2.{number}.0" for number in range(AT_ONCE)]
-    plans = [plan(work.config, replace(found, version=version_called(found.version, each))) for each in versions]
+    plans = [
+        plan_promotion(work.config, replace(found, version=version_called(found.version, each))) for each in versions
+    ]
     try:
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            made = list(pool.map(lambda each: run(each, work, page), plans))
+            made = list(pool.map(lambda each: create_bundle(each, work, render_report), plans))
     finally:
-        work.mark_ended()
-    assert all(each.made for each in made)
+        work.mark_finished()
+    assert all(each.is_new for each in made)
     listed = [each.version for each in read_index(shelf, "tiny").versions]
     assert listed == [*sorted(versions, key=lambda text: int(text.split(".")[1]), reverse=True), "1.0.0"]
     require_whole(shelf)
 
 
-def version_called(like: Version, text: str) -> Version:
+def version_called(like: CheckoutVersion, text: str) -> CheckoutVersion:
     """A release of this name."""
     return replace(like, semver=text, image_tag=text)
 
@@ -260,12 +264,12 @@ class Exporter:
         environment: dict[str, Any] = {**self.environment, **more}
         done = self.project.lyra("promote", **environment)
         assert done.code == 0, done.text
-        verify(self.shelf / "1.1.0")
+        verify_bundle(self.shelf / "1.1.0")
         return done.text, self.relay.taken()
 
     def image(self) -> dict[str, Any]:
         """The image as the manifest of 1.1.0 has it."""
-        (image,) = json.loads((self.shelf / "1.1.0" / layout.MANIFEST).read_text())["images"]
+        (image,) = json.loads((self.shelf / "1.1.0" / layout.MANIFEST_FILE).read_text())["images"]
         return dict(image)
 
 
@@ -322,7 +326,7 @@ def test_the_page_says_what_is_needed_and_what_changed(tested: Project, shelf: P
     result = tested.lyra("promote")
     assert "needed while it is made" in result.err
     assert " free\n" in result.err
-    first, second = ((shelf / version / layout.SUMMARY).read_text() for version in ("1.0.0", "1.1.0"))
+    first, second = ((shelf / version / layout.SUMMARY_FILE).read_text() for version in ("1.0.0", "1.1.0"))
     assert "No earlier bundle was there to compare with" in first
     assert "## What changed since 1.0.0" in second
     assert "| images | web | sha256:" in second
@@ -331,13 +335,13 @@ def test_the_page_says_what_is_needed_and_what_changed(tested: Project, shelf: P
     assert "layers  web: sha256:" in shown.out
     assert "no difference" in tested.lyra("diff", "1.1.0", str(shelf / "1.1.0")).out
     assert tested.lyra("diff", "1.0.0", "7.0.0").code == 2
-    (shelf / "1.1.0" / layout.TESTS_JSON).unlink()
+    (shelf / "1.1.0" / layout.TESTS_JSON_FILE).unlink()
     assert tested.lyra("diff", "1.0.0", "1.1.0").code == 6
 
 
 def test_a_bundle_is_rehearsed_on_an_engine_like_proximas_and_nothing_is_left(tested: Project, shelf: Path) -> None:
     (state,) = tested.state.iterdir()
-    name = places_of(state / "rehearsal").name
+    name = sandbox_paths(state / "rehearsal").name
     planned = tested.lyra("bundle.rehearse", "1.0.0", "--dry-run", "--json")
     assert json.loads(planned.out)["suite"] == "bookworm"
     assert json.loads(planned.out)["filled_in"] == ["TOKEN", "WEB_HTTP_PUBLISH", "WEB_KEY_FILE"]
@@ -358,7 +362,7 @@ def test_a_bundle_is_rehearsed_on_an_engine_like_proximas_and_nothing_is_left(te
         "the volume can be written": "passed",
     }
     assert "the checks are those of the tree as it is now" in failed.err
-    script = shelf / "1.0.0" / layout.RECEIVE
+    script = shelf / "1.0.0" / layout.RECEIVE_SCRIPT
     text = script.read_text()
     try:
         script.write_text(text.replace("min_engine=20.10\n", "min_engine=99.0\n"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from lyra_tasks.images.documents import MANIFEST
+from lyra_tasks.images.oci import MANIFEST_MEDIA_TYPE
 from tests.conftest import Project
 from tests.engine.registries import PASSWORD, as_ada, get, signed_in
 from tests.faults import refused
@@ -61,7 +61,7 @@ def test_a_version_that_is_there_with_another_digest_is_refused(ada: Project, re
         session.trust_env = False
         put = session.put(
             f"http://{registry}/v2/taken/tiny/web/manifests/1.2.0", json.dumps(there).encode(),
-            auth=("ada", PASSWORD), headers={"Content-Type": MANIFEST}, timeout=10,
+            auth=("ada", PASSWORD), headers={"Content-Type": MANIFEST_MEDIA_TYPE}, timeout=10,
         )  # fmt: skip
     assert put.status_code == 201
     refused(ada.lyra("promote", "--to", f"oci://{registry}/taken"), 6, "taken/tiny/web:1.2.0 is there already")

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.bundle import layout
-from lyra_tasks.bundle.checksums import write_checksums
+from lyra_tasks.bundle.format import layout
+from lyra_tasks.bundle.format.checksums import write_checksums
 from lyra_tasks.engine import sandbox
 from tests.conftest import Outcome, Project
 
@@ -38,7 +38,7 @@ class Node:
         """Run the bundle's script from a folder of its own."""
         environment = {"PATH": str(self.tools), "HOME": str(self.place), "DOCKER_HOST": f"unix://{self.box.socket}"}
         done = subprocess.run(
-            [*self.shell, os.path.relpath(bundle / layout.RECEIVE, self.place), *options],
+            [*self.shell, os.path.relpath(bundle / layout.RECEIVE_SCRIPT, self.place), *options],
             cwd=self.place,
             env=environment | more,
             capture_output=True,
@@ -106,7 +106,7 @@ def engine_of_node(
 ) -> Iterator[Node]:
     store, suite, shell = request.param
     place = tmp_path_factory.mktemp(f"node {store}")
-    box = sandbox.up(tmp_path_factory.mktemp(store), cache=cache, suite=suite)
+    box = sandbox.launch_sandbox(tmp_path_factory.mktemp(store), cache=cache, suite=suite)
     try:
         tools = place / "tools"
         tools.mkdir()
@@ -117,7 +117,7 @@ def engine_of_node(
         words = (str(busybox / "busybox"), "sh") if shell == "busybox" else (str(shutil.which("dash")),)
         yield Node(box, store, words, tools, place)
     finally:
-        sandbox.down(box.state, purge=True)
+        sandbox.shut_down_sandbox(box.state, purge=True)
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def node(engine_of_node: Node) -> Iterator[Node]:
 
 
 def image_of(bundle: Path) -> dict[str, Any]:
-    (found,) = json.loads((bundle / layout.MANIFEST).read_text())["images"]
+    (found,) = json.loads((bundle / layout.MANIFEST_FILE).read_text())["images"]
     assert isinstance(found, dict)
     return found
 
@@ -147,7 +147,7 @@ def test_what_was_promoted_is_loaded_and_compared_and_the_second_time_it_is_ther
     node: Node, bundles: list[Path]
 ) -> None:
     bundle = node.carried(bundles[1])
-    shutil.copy(bundle / layout.ENV_EXAMPLE, bundle / "deploy/.env")
+    shutil.copy(bundle / layout.ENV_EXAMPLE_FILE, bundle / "deploy/.env")
     refused(node.receive(bundle), 6, "corrupt", "\n  deploy/.env: extra")
     (bundle / "deploy/.env").unlink()
     first = node.receive(bundle)
@@ -157,7 +157,7 @@ def test_what_was_promoted_is_loaded_and_compared_and_the_second_time_it_is_ther
     assert node.tags() == ["tiny/web:1", "tiny/web:1.10", "tiny/web:1.10.0", "tiny/web:latest"]
     digest = "manifest_digest" if node.store == "containerd" else "config_digest"
     assert node.docker("image", "inspect", "--format", "{{.Id}}", "tiny/web:1.10.0").strip() == image_of(bundle)[digest]
-    shutil.copy(bundle / layout.ENV_EXAMPLE, bundle / "deploy/.env")
+    shutil.copy(bundle / layout.ENV_EXAMPLE_FILE, bundle / "deploy/.env")
     again = node.receive(bundle)
     assert again.code == 0, "what the script itself says to do next is done"
     assert "deploy/.env is taken to be yours" in again.out
@@ -192,7 +192,7 @@ def test_a_signature_is_asked_for(node: Node, bundles: list[Path], signers: str)
     inside = ("--allowed-signers", str(bundle / "signers"), "--signer", ADA)
     refused(node.receive(bundle, *inside), 60, "refused", "came with the bundle")
     (bundle / "signers").unlink()
-    (bundle / layout.SIGNATURE).unlink()
+    (bundle / layout.SIGNATURE_FILE).unlink()
     refused(node.receive(bundle, *asked, ADA), 60, "refused", "not signed")
     assert node.receive(bundle).code == 0
 
@@ -268,7 +268,7 @@ def test_an_engine_that_does_not_answer_is_told(node: Node, bundles: list[Path])
 def test_a_disk_that_is_too_small_is_told_before_anything_is_loaded(node: Node, bundles: list[Path]) -> None:
     bundle = node.carried(bundles[0])
     file = image_of(bundle)["file"]
-    (line,) = [line for line in (bundle / layout.RECEIVE).read_text().splitlines() if line.startswith(file)]
+    (line,) = [line for line in (bundle / layout.RECEIVE_SCRIPT).read_text().splitlines() if line.startswith(file)]
     rewrite(bundle, line, " ".join([file, "linux/amd64", str(10**15), *line.split()[3:]]))
     refused(inside(node, bundle), 30, "no-space", "kB free", str(10**15 // 1024))
     assert node.tags() == []
@@ -321,7 +321,7 @@ def test_a_version_that_is_here_is_named_where_another_one_would_be_needed(
 
 def test_a_bad_part_is_named_and_brought_again_alone(node: Node, project: Project, bundles: list[Path]) -> None:
     pack = packed(project, node, "1.9.0", "--split", "64k")
-    parts = sorted((pack / layout.IMAGES).iterdir())
+    parts = sorted((pack / layout.IMAGES_DIRECTORY).iterdir())
     assert len(parts) > 3
     assert max(path.stat().st_size for path in pack.rglob("*")) == 64 * 1024
     assert b"".join(part.read_bytes() for part in parts) == (bundles[0] / image_of(bundles[0])["file"]).read_bytes()
@@ -370,7 +370,7 @@ def test_what_stands_against_a_pack_is_told_and_nothing_is_left(
     (tmp_path / "tiny-1.9.0").rmdir()
     for options in (("--split", "64k"), ()):  # the second replaces the first, parts and all
         assert project.lyra(*asked, *options).code == 0
-    assert [path.name for path in (tmp_path / "tiny-1.9.0" / layout.IMAGES).iterdir()] == [
+    assert [path.name for path in (tmp_path / "tiny-1.9.0" / layout.IMAGES_DIRECTORY).iterdir()] == [
         Path(image_of(bundles[0])["file"]).name
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["tiny-1.9.0"]
@@ -380,14 +380,14 @@ def inside(node: Node, bundle: Path) -> Outcome:
     """Receive where the engine runs."""
     enter = ["nsenter", "--target", str(node.box.pid), "--mount", "--pid", "--", *node.shell]
     environment = {"PATH": f"/run/engine/cli:{node.tools}:/usr/bin", "DOCKER_HOST": "unix:///run/lyra/docker.sock"}
-    command = [*enter, str(bundle / layout.RECEIVE)]
+    command = [*enter, str(bundle / layout.RECEIVE_SCRIPT)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 def rewrite(bundle: Path, old: str, new: str) -> None:
     """Change the script of a bundle as somebody does who may, with its checksum."""
-    text = (bundle / layout.RECEIVE).read_text()
+    text = (bundle / layout.RECEIVE_SCRIPT).read_text()
     assert text.count(old) == 1
-    (bundle / layout.RECEIVE).write_text(text.replace(old, new))
+    (bundle / layout.RECEIVE_SCRIPT).write_text(text.replace(old, new))
     write_checksums(bundle)

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.bundle.reported import documents_of_bundle
-from lyra_tasks.config.load import load
+from lyra_tasks.bundle.format.documents import read_report_documents
+from lyra_tasks.config.load import load_config
 from lyra_tasks.engine import sandbox
-from lyra_tasks.lab.payload import hardening
-from lyra_tasks.report.page import page
+from lyra_tasks.lab.payload import build_hardening_options
+from lyra_tasks.report.page import render_report
 from tests.conftest import Project
 from tests.engine.clones import clone
 from tests.packages import unpacked
@@ -100,7 +100,7 @@ def proxima(
     secret.write_text(SECRET)
     secret.chmod(0o400)
     os.chown(secret, 10001, 10001)
-    box = sandbox.up(place / "state", cache=cache, suite=SUITES[request.param])
+    box = sandbox.launch_sandbox(place / "state", cache=cache, suite=SUITES[request.param])
     try:
         example = (folder / "deploy" / ".env.example").read_text()
         (place / "filled").write_text(filled(example, secret, f"{box.address}:8123"))
@@ -119,7 +119,7 @@ def proxima(
         node.docker("compose", "down", "--volumes")
         assert node.docker("ps", "--all", "--quiet") == ""
     finally:
-        sandbox.down(place / "state", purge=True)
+        sandbox.shut_down_sandbox(place / "state", purge=True)
 
 
 def commands(page: Path, filled: Path) -> str:
@@ -186,7 +186,7 @@ def test_skopeo_finds_the_same_image_in_either_form_of_an_archive(bundle: Path, 
 
 def test_the_report_is_made_of_the_bundles_own_documents_and_of_nothing_else(bundle: Path, demo: Project) -> None:
     report = (bundle / "report.html").read_text()
-    assert page(documents_of_bundle(bundle)) == report
+    assert render_report(read_report_documents(bundle)) == report
     events = json.loads((bundle / "evidence" / "metrics.json").read_text())["events"]
     assert {each["what"] for each in events} == {"started", "ready", "check"}
     for known in (
@@ -270,7 +270,7 @@ def test_compose_has_nothing_to_complain_about(proxima: Proxima) -> None:
 def test_limits_and_hardening_are_those_that_were_tested(proxima: Proxima, demo: Project) -> None:
     tested = json.loads((proxima.folder / "evidence" / "tests.json").read_text())["use"]
     documented = json.loads((proxima.folder / "deploy" / "environment.json").read_text())["services"]
-    for name, service in load(demo.root).config.services.items():
+    for name, service in load_config(demo.root).config.services.items():
         host = proxima.inspect(name)["HostConfig"]
         use = tested[name]
         # in the lab, a volume is memory of its service
@@ -278,7 +278,7 @@ def test_limits_and_hardening_are_those_that_were_tested(proxima: Proxima, demo:
         assert host["Memory"] == host["MemorySwap"] == use["memory_limit"] - volumes
         assert host["NanoCpus"] == use["cpu_limit"] * 1e9
         assert host["PidsLimit"] == use["pids_limit"]
-        wanted = hardening(service)
+        wanted = build_hardening_options(service)
         for key in ("ReadonlyRootfs", "CapDrop", "SecurityOpt", "Init", "IpcMode"):
             assert host[key] == wanted[key], f"{name}: {key}"
         assert (host["CapAdd"] or []) == wanted["CapAdd"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.connect import Engine
+from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import Project
 from tests.engine.registries import serving
 from tests.faults import refused

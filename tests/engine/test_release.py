@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from lyra_tasks.bundle.manifest import Manifest
-from lyra_tasks.bundle.read import read_manifest
+from lyra_tasks.bundle.format.index import read_manifest
+from lyra_tasks.bundle.format.manifest import Manifest
 from tests.conftest import Project
 
 WORDS = ("build", "test", "release", "promote")

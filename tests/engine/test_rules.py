@@ -19,11 +19,11 @@ from urllib.parse import quote
 import pytest
 
 from lyra_tasks.config.models import Service
-from lyra_tasks.engine import objects
-from lyra_tasks.engine.connect import Engine
+from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.objects import containers
 from lyra_tasks.rules import catalogue
 from lyra_tasks.rules.catalogue import RULES
-from lyra_tasks.rules.containers import container_looks
+from lyra_tasks.rules.services import check_container
 from tests.conftest import Outcome, Project
 
 SECRET = "s3cr3t value/of the+build"
@@ -107,10 +107,10 @@ none = { path = "/nowhere", size = "4m", owner = "1:1", description = "where is 
 """
 # rule -> what is said of the bad image or service
 TRIPPED = {
-    catalogue.DOCKERFILE: [f"app/Dockerfile.bad:{line}" for line in ("3: DL3064", "4: DL3064", "7: DL3020")],
+    catalogue.DOCKERFILE_LINT: [f"app/Dockerfile.bad:{line}" for line in ("3: DL3064", "4: DL3064", "7: DL3020")],
     catalogue.IMAGE_PLATFORM: ["it says that it is for linux/amd64, and all of its programs are for s390x"],
     catalogue.HEALTHCHECK: ["it has no health check that travels"],
-    catalogue.SECRETS: [
+    catalogue.IMAGE_SECRETS: [
         "it holds the secret images.bad.secrets.pass (URL-encoded) in the configuration, config, Labels, note",
         "it holds the secret images.bad.secrets.pass (URL-encoded) in the configuration, history",
         "it holds the secret images.bad.secrets.pass (as it is) in layer 3: /bad/deleted",
@@ -118,7 +118,7 @@ TRIPPED = {
     ],
     catalogue.SECRET_NAMES: ["ENV API_TOKEN is named like a secret", "ARG DEPLOY_PASSWORD is named like a secret"],
     catalogue.SETUID: ["/bad/tool has mode 4755"],
-    catalogue.TOKENS: ["/bad/notes:2: GitHub Token"],
+    catalogue.IMAGE_TOKENS: ["/bad/notes:2: GitHub Token"],
     catalogue.VOLUME_OWNER: [
         "volume wrong: /data belongs to 65534:65534 in the image, declared is 1:1",
         "volume none: the image has no folder /nowhere",
@@ -127,13 +127,13 @@ TRIPPED = {
     catalogue.EGRESS: ["it has a way out of its network"],
     catalogue.NON_ROOT: ["it runs as root"],
     catalogue.READ_ONLY: ["its root file system is writable"],
-    catalogue.DOCS: [
+    catalogue.DOCS_COMPLETE: [
         "the image's ENV API_TOKEN is not in environment",
         "the image's ENV UNDOCUMENTED is not in environment",
         "the image's VOLUME /undocumented is neither in volumes nor in tmpfs",
         "the image's EXPOSE 9999/tcp has no name in ports",
     ],
-    catalogue.DESCRIBED: ["environment.SAID has no description"],
+    catalogue.DOCS_DESCRIBED: ["environment.SAID has no description"],
 }
 WARNED = {rule.id for rule in RULES if rule.severity == "warning"}
 
@@ -234,7 +234,11 @@ def test_nothing_else_is_broken_and_the_good_one_keeps_every_rule(both: Tried, g
     assert good.outcome.code == 0, good.outcome.text
     assert {place: results for place, results in good.rules.items() if {kind for kind, _ in results} != {"kept"}} == {}
     looked = {rule for _, rule in good.rules}
-    assert looked == {rule.id for rule in RULES} - {catalogue.COMMITTED, catalogue.FRESH, catalogue.PASSED}
+    assert looked == {rule.id for rule in RULES} - {
+        catalogue.SOURCE_COMMITTED,
+        catalogue.TESTS_FRESH,
+        catalogue.TESTS_PASSED,
+    }
 
 
 def test_an_image_that_was_built_from_another_base_than_the_lock_pins_breaks_the_rule(
@@ -276,7 +280,7 @@ def test_the_bundle_says_which_rules_were_kept_and_that_the_source_was_not_commi
 ) -> None:
     (bundle,) = project.bundles()
     results = json.loads((bundle / "evidence" / "rules.json").read_text())["results"]
-    assert [each["rule"] for each in results if each["outcome"] != "kept"] == [catalogue.COMMITTED]
+    assert [each["rule"] for each in results if each["outcome"] != "kept"] == [catalogue.SOURCE_COMMITTED]
     assert "not committed: .lyra.lock.toml, .lyra.toml (rule source.committed)" in good.outcome.err
     page = (bundle / "PROMOTION.md").read_text()
     assert "| warning | `source.committed` | source | not committed: .lyra.lock.toml, .lyra.toml |" in page
@@ -323,10 +327,10 @@ _TIGHT: dict[str, Any] = {
     ("change", "rule"),
     [
         ({}, ""),
-        ({"Memory": 0, "MemorySwap": 0}, catalogue.LIMITS),
-        ({"MemorySwap": 32 << 20}, catalogue.LIMITS),
-        ({"NanoCpus": 0}, catalogue.LIMITS),
-        ({"PidsLimit": 0}, catalogue.LIMITS),
+        ({"Memory": 0, "MemorySwap": 0}, catalogue.CONTAINER_LIMITS),
+        ({"MemorySwap": 32 << 20}, catalogue.CONTAINER_LIMITS),
+        ({"NanoCpus": 0}, catalogue.CONTAINER_LIMITS),
+        ({"PidsLimit": 0}, catalogue.CONTAINER_LIMITS),
         ({"Binds": ["/tmp:/host:ro"]}, catalogue.HOST_MOUNTS),
         ({"Mounts": [{"Type": "bind", "Source": "/run", "Target": "/run"}]}, catalogue.HOST_MOUNTS),
         ({"Privileged": True}, catalogue.PRIVILEGED),
@@ -347,7 +351,7 @@ def test_a_container_is_judged_by_what_the_engine_made_of_it(
     image = next(tag for each in engine.api.images() for tag in each["RepoTags"] or [] if tag.startswith("tiny/good"))
     made = engine.api.create_container_from_config({"Image": image, "HostConfig": {**_TIGHT, **change}}, "judged")
     try:
-        looks = list(container_looks("x", Service(image="x"), objects.host_config(engine, made["Id"])))
+        looks = list(check_container("x", Service(image="x"), containers.read_host_config(engine, made["Id"])))
     finally:
         engine.api.remove_container(made["Id"], v=True)
-    assert [look.rule for look in looks if look.breaches] == ([rule] if rule else []), looks
+    assert [look.rule for look in looks if look.messages] == ([rule] if rule else []), looks

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.cleanup.run import engine_ended
+from lyra_tasks.cleanup.run import end_sandbox
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.sandbox import Sandbox, cgroups, layout, network
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError, UsageError
@@ -33,14 +33,14 @@ def engine(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Iterator[
     running = up(state, memory=512 * MEBIBYTE, cpus=1.5)
     import_busybox(running, busybox)
     yield running
-    sandbox.down(state, purge=True)
+    sandbox.shut_down_sandbox(state, purge=True)
 
 
 def test_nothing_is_left_after_an_engine_ran_a_container_and_ended(tmp_path: Path, busybox: Path) -> None:
     state = tmp_path / "with blank"
     before = traces(state)
     engine = up(state)
-    link = layout.read_record(layout.places_of(state))
+    link = layout.read_sandbox_record(layout.sandbox_paths(state))
     assert link is not None
     client = client_of(engine)
     assert client.version()["Version"].startswith("26.1")
@@ -52,17 +52,17 @@ def test_nothing_is_left_after_an_engine_ran_a_container_and_ended(tmp_path: Pat
     assert any("slirp4netns" in line for line in during.ours)
     assert Path("/sys/class/net", link.link).exists()
     started = time.monotonic()
-    report = sandbox.down(state)
+    report = sandbox.shut_down_sandbox(state)
     # The sleeper ignores a polite signal, and the daemon would give it five seconds.
     assert time.monotonic() - started < 5
-    assert (report.was_running, report.killed, report.left) == (True, False, ())
+    assert (report.was_running, report.was_killed, report.leftovers) == (True, False, ())
     assert traces(state) == before
     assert not Path("/sys/class/net", link.link).exists()
     assert not Path(f"/proc/{engine.pid}").exists()
-    assert sandbox.find(state) is None
+    assert sandbox.find_sandbox(state) is None
     again = up(state)
     assert IMAGE in client_of(again).images.list()[0].tags
-    assert sandbox.down(state, purge=True).purged
+    assert sandbox.shut_down_sandbox(state, purge=True).was_purged
     assert [path.name for path in state.iterdir()] == ["sandbox.lock"]
     assert traces(state) == before
 
@@ -76,8 +76,8 @@ def test_a_container_runs_within_its_limit_and_the_engine_within_its_own(engine:
         assert values == {str(16 * MEBIBYTE)}
     finally:
         container.remove(force=True)
-    tree = next(tree for tree in cgroups.trees() if "memory" in tree.controllers)
-    for file, value in cgroups.limits(tree, 512 * MEBIBYTE, None).items():
+    tree = next(tree for tree in cgroups.list_cgroup_trees() if "memory" in tree.controllers)
+    for file, value in cgroups.cgroup_limit_files(tree, 512 * MEBIBYTE, None).items():
         if (tree.path / engine.name / file).exists():
             assert (tree.path / engine.name / file).read_text().strip() == value
     children = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().split()
@@ -124,7 +124,7 @@ def test_two_engines_run_beside_each_other(engine: Sandbox, tmp_path: Path) -> N
             assert client_of(other).info()["Driver"] == "overlay2"
             assert client_of(other).containers.list() == []
         finally:
-            sandbox.down(tmp_path)
+            sandbox.shut_down_sandbox(tmp_path)
         with urllib.request.urlopen(f"http://{address}/busybox", timeout=5) as answer:
             assert answer.status == 200
 
@@ -141,7 +141,7 @@ def test_two_starts_at_once_return_the_same_engine(tmp_path: Path) -> None:
             first, second = pool.map(start, range(2))
         assert first == second
     finally:
-        sandbox.down(tmp_path)
+        sandbox.shut_down_sandbox(tmp_path)
 
 
 def test_the_engine_outlives_its_starter_and_holds_none_of_its_pipes(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_the_engine_outlives_its_starter_and_holds_none_of_its_pipes(tmp_path: P
     try:
         # `run` returns only when nobody holds the other end of its pipes any more.
         result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
-        running = sandbox.find(tmp_path)
+        running = sandbox.find_sandbox(tmp_path)
         assert running is not None
         assert running.pid == int(result.stdout)
         children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
@@ -160,7 +160,7 @@ def test_the_engine_outlives_its_starter_and_holds_none_of_its_pipes(tmp_path: P
         assert environments
         assert not any(b"DOCKER_" in environment for environment in environments)
     finally:
-        sandbox.down(tmp_path)
+        sandbox.shut_down_sandbox(tmp_path)
 
 
 def test_a_start_that_fails_half_way_leaves_nothing_and_shows_the_log(
@@ -172,7 +172,7 @@ def test_a_start_that_fails_half_way_leaves_nothing_and_shows_the_log(
         up(tmp_path)
     assert any("no-such-key" in line for line in fault.value.details)
     assert traces(tmp_path) == before
-    assert sandbox.find(tmp_path) is None
+    assert sandbox.find_sandbox(tmp_path) is None
 
 
 def test_a_starter_that_is_killed_before_the_daemon_starts_leaves_no_process(tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_a_starter_that_is_killed_before_the_daemon_starts_leaves_no_process(tmp
     before = traces(tmp_path)
     result = subprocess.run([sys.executable, "-c", script], check=False)
     assert result.returncode == -9
-    assert sandbox.find(tmp_path) is None
-    assert sandbox.down(tmp_path).left == ()
+    assert sandbox.find_sandbox(tmp_path) is None
+    assert sandbox.shut_down_sandbox(tmp_path).leftovers == ()
     assert traces(tmp_path) == before
 
 
@@ -194,18 +194,18 @@ def test_what_a_killed_engine_left_is_cleared(tmp_path: Path) -> None:
     engine = up(tmp_path)
     os.kill(engine.pid, 9)
     for _ in range(100):
-        if sandbox.find(tmp_path) is None:
+        if sandbox.find_sandbox(tmp_path) is None:
             break
         time.sleep(0.05)
-    report = sandbox.down(tmp_path, purge=True)
-    assert (report.was_running, report.left) == (False, ())
+    report = sandbox.shut_down_sandbox(tmp_path, purge=True)
+    assert (report.was_running, report.leftovers) == (False, ())
     assert traces(tmp_path) == before
 
 
 def test_an_interface_of_the_same_name_that_is_another_sandbox_s_by_now_stays(engine: Sandbox) -> None:
-    record = layout.read_record(layout.places_of(engine.state))
+    record = layout.read_sandbox_record(layout.sandbox_paths(engine.state))
     assert record is not None
-    network.disconnect(layout.places_of(engine.state).engine, record.link, "lyra-0123456789")
+    network.remove_uplink(layout.sandbox_paths(engine.state).engine, record.link, "lyra-0123456789")
     assert Path("/sys/class/net", record.link).exists()
 
 
@@ -214,15 +214,15 @@ def test_data_that_cannot_be_deleted_is_named(tmp_path: Path) -> None:
     busy.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(busy)], check=True)
     try:
-        (left,) = engine_ended(tmp_path, purge=True)
+        (left,) = end_sandbox(tmp_path, purge=True)
     finally:
         subprocess.run(["umount", str(busy)], check=True)
     assert (left.kind, left.name) == ("folder", str(tmp_path / "sandbox"))
-    assert engine_ended(tmp_path, purge=True) == [] and not busy.parents[1].exists()
+    assert end_sandbox(tmp_path, purge=True) == [] and not busy.parents[1].exists()
 
 
 def test_ending_what_never_ran_is_no_error(tmp_path: Path) -> None:
-    assert not sandbox.down(tmp_path / "nothing").was_running
+    assert not sandbox.shut_down_sandbox(tmp_path / "nothing").was_running
     assert not (tmp_path / "nothing").exists()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.mirror import host_codename, mirror
+from lyra_tasks.engine.debian.mirror import find_mirror, host_codename
 from lyra_tasks.engine.sandbox import Sandbox, layout, network
 from tests.engine.sandboxes import (
     IMAGE,
@@ -55,7 +55,7 @@ def edge(engine: Sandbox) -> Iterator[str]:
 
 def index() -> str:
     """A page on the way to which both a look-up and a connection are needed, wherever this machine's packages are."""
-    return f"{mirror().rstrip('/')}/dists/{host_codename()}/InRelease"
+    return f"{find_mirror().rstrip('/')}/dists/{host_codename()}/InRelease"
 
 
 def fetched(engine: Sandbox, **options: str) -> str:
@@ -78,14 +78,14 @@ def test_a_build_has_a_way_out(engine: Sandbox, tmp_path: Path) -> None:
 
 def test_a_network_without_masquerading_has_none(engine: Sandbox, edge: str) -> None:
     assert "bad address" in fetched(engine, network=edge)
-    assert "refused" in reach(engine, network.RESOLVER, 53, network=edge)
+    assert "refused" in reach(engine, network.RESOLVER_ADDRESS, 53, network=edge)
 
 
 def test_what_may_not_leave_is_refused_at_once_every_time(engine: Sandbox, edge: str) -> None:
     connect = f"{TWELVE} /bin/busybox nc {OUTSIDE} 80; done"
     assert heard(engine, ["sh", "-c", connect], network=edge).count("refused") == 12
     # A look-up by UDP is refused by other means, which the kernel would send once a second only.
-    ask = f"{TWELVE} /bin/busybox nslookup x.example {network.RESOLVER}; done"
+    ask = f"{TWELVE} /bin/busybox nslookup x.example {network.RESOLVER_ADDRESS}; done"
     assert heard(engine, ["sh", "-c", ask], network=edge).count("Connection refused") == 12
 
 
@@ -103,7 +103,7 @@ def own_addresses(engine: Sandbox) -> list[str]:
     links = json.loads(run_ip(engine, ["-json", "-4", "address", "show"]))
     seen = [address["local"] for link in links for address in link["addr_info"] if link["ifname"] != "lo"]
     assert gateway_of(engine) in seen
-    return [*seen, str(network.TAP[2]), network.RESOLVER]
+    return [*seen, str(network.TAP_NETWORK[2]), network.RESOLVER_ADDRESS]
 
 
 def test_nothing_inside_reaches_a_listener_of_this_machine_at_any_of_its_addresses(engine: Sandbox) -> None:
@@ -115,7 +115,7 @@ def test_nothing_inside_reaches_a_listener_of_this_machine_at_any_of_its_address
         assert heard(engine, ["sh", "-c", connect]).count("refused") == len(addresses)
         for address in addresses:
             inside = ["bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"]
-            assert "refused" in sandbox.exec_in_network(engine, inside).stderr, address
+            assert "refused" in sandbox.run_in_sandbox_network(engine, inside).stderr, address
         with pytest.raises(TimeoutError):
             listener.accept()
         socket.create_connection((gateway_of(engine), port), timeout=5).close()
@@ -131,7 +131,7 @@ def test_nothing_inside_reaches_what_another_sandbox_publishes(engine: Sandbox, 
             assert "refused" in reach(engine, host, int(port))
             assert "refused" in reach(engine, gateway_of(other), int(port))
     finally:
-        sandbox.down(tmp_path, purge=True)
+        sandbox.shut_down_sandbox(tmp_path, purge=True)
 
 
 def test_without_the_program_that_leads_out_everything_is_refused_at_once(tmp_path: Path, busybox: Path) -> None:
@@ -143,7 +143,7 @@ def test_without_the_program_that_leads_out_everything_is_refused_at_once(tmp_pa
         assert "refused" in reach(lonely, OUTSIDE, 80)
         assert "Connection refused" in heard(lonely, ["nslookup", "example.org"])
     finally:
-        sandbox.down(tmp_path, purge=True)
+        sandbox.shut_down_sandbox(tmp_path, purge=True)
 
 
 def slirp_of(engine: Sandbox) -> int:
@@ -206,7 +206,7 @@ def test_only_this_machines_end_of_the_link_comes_in(engine: Sandbox) -> None:
 @contextmanager
 def address_on_the_link(engine: Sandbox, address: str) -> Iterator[None]:
     """A second address of this machine on the link to the sandbox, which knows the way back to it."""
-    record = layout.read_record(layout.places_of(engine.state))
+    record = layout.read_sandbox_record(layout.sandbox_paths(engine.state))
     assert record is not None
     inside = ["nsenter", f"--net=/proc/{engine.pid}/ns/net", "--"]
     run_ip(engine, ["address", "add", f"{address}/32", "dev", record.link])

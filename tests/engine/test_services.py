@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lyra_tasks.engine.connect import Engine
+from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import Project
 from tests.faults import labs, refused
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.engine.connect import Engine
-from lyra_tasks.engine.ownership import LABEL_PROJECT, LABEL_RUN
+from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.objects.ownership import LABEL_PROJECT, LABEL_RUN
 from tests.conftest import Project
 from tests.engine.terminals import in_terminal
 

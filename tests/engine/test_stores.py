@@ -94,24 +94,24 @@ def containerd(
         yield box
         return
     state = tmp_path_factory.mktemp("containerd")
-    yield sandbox.up(state, cache=cache)
-    sandbox.down(state, purge=True)
+    yield sandbox.launch_sandbox(state, cache=cache)
+    sandbox.shut_down_sandbox(state, purge=True)
 
 
 @pytest.fixture(scope="module")
 def classic(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sandbox.Sandbox]:
     """Today's engine with the classic store."""
     state = tmp_path_factory.mktemp("classic")
-    yield sandbox.up(state, cache=cache, store="graph")
-    sandbox.down(state, purge=True)
+    yield sandbox.launch_sandbox(state, cache=cache, store="graph")
+    sandbox.shut_down_sandbox(state, purge=True)
 
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sandbox.Sandbox]:
     """Engine 20.10: no named contexts, no single files of volumes, no other store."""
     state = tmp_path_factory.mktemp("old")
-    yield sandbox.up(state, cache=cache, suite="bookworm")
-    sandbox.down(state, purge=True)
+    yield sandbox.launch_sandbox(state, cache=cache, suite="bookworm")
+    sandbox.shut_down_sandbox(state, purge=True)
 
 
 @pytest.fixture(scope="module")

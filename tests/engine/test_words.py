@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from lyra_tasks.engine.connect import Engine
+from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.records.journal import Journal
 from tests.conftest import Project, ours
 
@@ -25,7 +25,7 @@ def test_build_test_and_clean_in_one_line_leave_nothing_but_records(tiny: Projec
     }
     assert (runs[0] / "logs" / "web.log").is_file()
     (journal,) = tiny.state.glob("*/journal.jsonl")
-    assert Journal(journal).problems() == []
+    assert Journal(journal).find_problems() == []
 
 
 def test_a_second_build_changes_nothing_and_says_so(tiny: Project) -> None:

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lyra_tasks.errors import BundleError
-from lyra_tasks.images.archive import write_archive
-from lyra_tasks.images.check import check_archive
-from lyra_tasks.images.codec import Compression
-from lyra_tasks.images.pack import PackedImage, Wanted, pack
-from lyra_tasks.images.tarball import format_header, padding
+from lyra_tasks.images.archive.verify import verify_archive
+from lyra_tasks.images.archive.write import write_archive
+from lyra_tasks.images.stream.codec import Compression
+from lyra_tasks.images.stream.pack import ImageRequest, PackedImage, pack_saved_images
+from lyra_tasks.images.stream.tar import format_tar_header, padding_size
 from tests.images.saves import SampleImage, blob, layer, layout, legacy, sha256, stream, tar
 
 EPOCH = 1_700_000_000
@@ -33,7 +33,7 @@ Change = Callable[[Members], object]
 
 def image(spool: Path, compression: Compression = "gzip") -> PackedImage:
     spool.mkdir(exist_ok=True)
-    return pack(stream(tar(legacy(SAMPLE))), {0: Wanted("shop/web:1.0")}, spool, compression)[0]
+    return pack_saved_images(stream(tar(legacy(SAMPLE))), {0: ImageRequest("shop/web:1.0")}, spool, compression)[0]
 
 
 @pytest.fixture
@@ -49,7 +49,10 @@ def members_of(path: Path) -> Members:
 
 
 def rewrite(path: Path, members: Members) -> None:
-    data = [format_header(name, len(each), EPOCH) + each + bytes(padding(len(each))) for name, each in members.items()]
+    data = [
+        format_tar_header(name, len(each), EPOCH) + each + bytes(padding_size(len(each)))
+        for name, each in members.items()
+    ]
     path.write_bytes(b"".join([*data, bytes(1024)]))
 
 
@@ -58,7 +61,7 @@ def test_what_was_written_reads_back_as_the_same_image(compression: Compression,
     packed, path = image(tmp_path / "spool", compression), tmp_path / "web.tar"
     write_archive(path, packed, REFERENCES, {"org.opencontainers.image.version": "1.0"}, EPOCH)
     for unpack in (True, False):
-        contents = check_archive(path, expected=packed.identity, unpack=unpack)
+        contents = verify_archive(path, expected=packed.identity, unpack=unpack)
         assert contents.config_digest == sha256(SAMPLE.config)
         assert contents.manifest_digest == packed.identity.manifest_digest
         assert contents.diff_ids == packed.identity.diff_ids
@@ -71,9 +74,9 @@ def test_what_was_written_reads_back_as_the_same_image(compression: Compression,
 def test_an_image_that_came_compressed_is_archived_with_its_own_manifest(tmp_path: Path) -> None:
     (tmp_path / "spool").mkdir()
     save = stream(tar(layout(SAMPLE, compressed=True)))
-    packed = pack(save, {0: Wanted(SAMPLE.reference)}, tmp_path / "spool", "gzip")[0]
+    packed = pack_saved_images(save, {0: ImageRequest(SAMPLE.reference)}, tmp_path / "spool", "gzip")[0]
     write_archive(tmp_path / "web.tar", packed, REFERENCES, {}, EPOCH)
-    contents = check_archive(tmp_path / "web.tar", expected=packed.identity)
+    contents = verify_archive(tmp_path / "web.tar", expected=packed.identity)
     assert contents.manifest_digest == sha256(packed.manifest)
 
 
@@ -100,18 +103,18 @@ def test_an_archive_is_never_written_over_another(archive: Path, tmp_path: Path)
 def test_a_layer_that_was_used_twice_is_there_once(tmp_path: Path) -> None:
     twice = SampleImage("shop/web:1.0", (SAMPLE.layers[0], SAMPLE.layers[1], SAMPLE.layers[0]))
     (tmp_path / "spool").mkdir()
-    packed = pack(
-        stream(tar(layout(twice, compressed=False))), {0: Wanted(twice.reference)}, tmp_path / "spool", "gzip"
+    packed = pack_saved_images(
+        stream(tar(layout(twice, compressed=False))), {0: ImageRequest(twice.reference)}, tmp_path / "spool", "gzip"
     )
     write_archive(tmp_path / "web.tar", packed[0], REFERENCES, {}, EPOCH)
     assert len(members_of(tmp_path / "web.tar")) == 7
-    assert len(check_archive(tmp_path / "web.tar").layer_digests) == 3
+    assert len(verify_archive(tmp_path / "web.tar").layer_digests) == 3
 
 
 def test_an_archive_of_another_image_is_refused_with_each_difference(archive: Path, tmp_path: Path) -> None:
     identity = image(tmp_path / "spool").identity
     with pytest.raises(BundleError, match="another image") as error:
-        check_archive(archive, expected=replace(identity, config_digest=sha256(b""), platform="linux/arm64"))
+        verify_archive(archive, expected=replace(identity, config_digest=sha256(b""), platform="linux/arm64"))
     assert [each.partition(":")[0] for each in error.value.details] == ["config digest", "platform"]
 
 
@@ -170,13 +173,13 @@ def test_refused_with_its_name_is_an_archive_with(what: str, archive: Path) -> N
     change(members)
     rewrite(archive, members)
     with pytest.raises(BundleError, match=problem) as error:
-        check_archive(archive)
+        verify_archive(archive)
     assert str(archive) in error.value.message
 
 
 def test_an_archive_whose_members_are_in_another_order_is_the_same_image(archive: Path) -> None:
     rewrite(archive, dict(reversed(members_of(archive).items())))
-    assert check_archive(archive).references
+    assert verify_archive(archive).references
 
 
 def test_links_devices_and_repeated_members_are_refused(archive: Path) -> None:
@@ -186,29 +189,29 @@ def test_links_devices_and_repeated_members_are_refused(archive: Path) -> None:
         info.type, info.linkname = kind, "oci-layout"
         archive.write_bytes(whole + info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
         with pytest.raises(BundleError, match="not a regular file"):
-            check_archive(archive)
-    archive.write_bytes(whole + format_header("index.json", 0, 0) + bytes(1024))
+            verify_archive(archive)
+    archive.write_bytes(whole + format_tar_header("index.json", 0, 0) + bytes(1024))
     with pytest.raises(BundleError, match="twice"):
-        check_archive(archive)
+        verify_archive(archive)
 
 
 def test_a_size_in_a_header_beyond_the_end_of_the_file_is_refused(archive: Path) -> None:
-    archive.write_bytes(format_header("blobs/sha256/" + "0" * 64, 2**60, 0) + bytes(1024))
+    archive.write_bytes(format_tar_header("blobs/sha256/" + "0" * 64, 2**60, 0) + bytes(1024))
     with pytest.raises(BundleError, match="behind the end"):
-        check_archive(archive)
+        verify_archive(archive)
 
 
 def test_too_many_members_are_refused(archive: Path) -> None:
     rewrite(archive, {f"blobs/sha256/{number:064x}": b"" for number in range(2000)})
     with pytest.raises(BundleError, match="more than 1024 members"):
-        check_archive(archive)
+        verify_archive(archive)
 
 
 def test_a_layer_that_unpacks_to_more_than_it_may_is_stopped(archive: Path, tmp_path: Path) -> None:
     identity = image(tmp_path / "spool").identity
     small = replace(identity, layers=tuple(replace(each, unpacked_size=1000) for each in identity.layers))
     with pytest.raises(BundleError, match="unpacks to more than the 1000 bytes"):
-        check_archive(archive, expected=small)
+        verify_archive(archive, expected=small)
 
 
 def test_a_layer_is_unpacked_to_find_a_config_that_names_other_contents(tmp_path: Path) -> None:
@@ -218,11 +221,11 @@ def test_a_layer_is_unpacked_to_find_a_config_that_names_other_contents(tmp_path
     document["config"] |= {"digest": sha256(liar), "size": len(liar)}
     manifest = json.dumps(document).encode()
     identity = replace(packed.identity, config_digest=sha256(liar), manifest_digest=sha256(manifest))
-    lie = PackedImage(identity, liar, manifest, packed.spool, fresh=frozenset())
+    lie = PackedImage(identity, liar, manifest, packed.spool, unverified=frozenset())
     write_archive(tmp_path / "web.tar", lie, REFERENCES, {}, EPOCH)
-    assert check_archive(tmp_path / "web.tar", unpack=False).config_digest == sha256(liar)
+    assert verify_archive(tmp_path / "web.tar", unpack=False).config_digest == sha256(liar)
     with pytest.raises(BundleError, match="the config says"):
-        check_archive(tmp_path / "web.tar")
+        verify_archive(tmp_path / "web.tar")
 
 
 def test_a_link_to_an_archive_and_a_folder_are_not_archives(archive: Path, tmp_path: Path) -> None:
@@ -230,7 +233,7 @@ def test_a_link_to_an_archive_and_a_folder_are_not_archives(archive: Path, tmp_p
     link.symlink_to(archive)
     for path in (link, tmp_path, tmp_path / "missing"):
         with pytest.raises(BundleError, match="not a regular file"):
-            check_archive(path)
+            verify_archive(path)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
@@ -243,7 +246,7 @@ def test_a_damaged_archive_is_refused_or_still_the_same_image(
     damaged = tmp_path / "damaged.tar"
     damaged.write_bytes(whole[:place] if cut else whole[:place] + change + whole[place + len(change) :])
     try:
-        contents = check_archive(damaged)
+        contents = verify_archive(damaged)
     except BundleError as error:
         assert str(damaged) in error.message
     else:
@@ -255,7 +258,7 @@ def test_a_damaged_archive_is_refused_or_still_the_same_image(
 @given(st.binary(max_size=2000))
 def test_arbitrary_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(BundleError):
-        pack(stream(data, 100), {0: Wanted("x")}, Path("/nonexistent"), "gzip")
+        pack_saved_images(stream(data, 100), {0: ImageRequest("x")}, Path("/nonexistent"), "gzip")
 
 
 def test_a_layer_that_is_believed_until_it_is_read_back_is_found_out_then(tmp_path: Path) -> None:
@@ -269,11 +272,13 @@ def test_a_layer_that_is_believed_until_it_is_read_back_is_found_out_then(tmp_pa
         spool.mkdir()
         if changed is members:
             with pytest.raises(BundleError, match="not the ones its config names"):
-                pack(stream(tar(changed)), {0: Wanted(image.reference)}, spool, "gzip")
-        found = pack(stream(tar(changed)), {0: Wanted(image.reference)}, spool, "gzip", read_back=True)[0]
+                pack_saved_images(stream(tar(changed)), {0: ImageRequest(image.reference)}, spool, "gzip")
+        found = pack_saved_images(
+            stream(tar(changed)), {0: ImageRequest(image.reference)}, spool, "gzip", verified_later=True
+        )[0]
         write_archive(tmp_path / f"{number}.tar", found, REFERENCES, {}, EPOCH)
         if changed is members:
             with pytest.raises(BundleError, match=f"and the config says {sha256(true)}"):
-                check_archive(tmp_path / f"{number}.tar", expected=found.identity, unpack=found.fresh)
+                verify_archive(tmp_path / f"{number}.tar", expected=found.identity, unpack=found.unverified)
         else:
-            check_archive(tmp_path / f"{number}.tar", expected=found.identity, unpack=found.fresh)
+            verify_archive(tmp_path / f"{number}.tar", expected=found.identity, unpack=found.unverified)

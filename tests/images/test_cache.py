@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.errors import BundleError
-from lyra_tasks.images import layers
-from lyra_tasks.images.cache import CacheMissError, LayerCache
-from lyra_tasks.images.codec import Compression
-from lyra_tasks.images.pack import PackedImage, Wanted, pack, pack_blobs
+from lyra_tasks.images.stream import layers
+from lyra_tasks.images.stream.cache import CacheMissError, LayerCache
+from lyra_tasks.images.stream.codec import Compression
+from lyra_tasks.images.stream.pack import ImageRequest, PackedImage, pack_saved_images, pack_spooled_images
 from tests.images.saves import SampleImage, layer, layout, legacy, sha256, stream, tar
 
 BASE = layer({"etc/base": random.Random(1).randbytes(300_000)})
@@ -51,7 +51,9 @@ def packed(
     members: list[tuple[str, bytes | str]], place: Path, cache: LayerCache | None, compression: Compression = "gzip"
 ) -> PackedImage:
     place.mkdir()
-    return pack(stream(tar(members), 65536), {0: Wanted(IMAGE.reference)}, place, compression, cache)[0]
+    return pack_saved_images(
+        stream(tar(members), 65536), {0: ImageRequest(IMAGE.reference)}, place, compression, cache
+    )[0]
 
 
 def exported(
@@ -68,9 +70,9 @@ def exported(
                 target.write_bytes(content)
                 sent.append(target.name)
 
-    known = cache.complete(place, send)
+    known = cache.fill_spool(place, send)
     index = json.loads(dict(members)["index.json"])
-    return pack_blobs({0: index["manifests"][0]["digest"]}, place, compression, known, cache)[0], sent
+    return pack_spooled_images({0: index["manifests"][0]["digest"]}, place, compression, known, cache)[0], sent
 
 
 def cached(folder: Path, limit: int = LIMIT) -> LayerCache:
@@ -90,7 +92,7 @@ def everything(spool: Path) -> set[str]:
 def first(members: list[tuple[str, bytes | str]], folder: Path) -> PackedImage:
     cache = cached(folder)
     image = packed(members, folder / "first", cache)
-    cache.keep(folder / "first", everything(folder / "first"))
+    cache.save_pending(folder / "first", everything(folder / "first"))
     return image
 
 
@@ -103,16 +105,16 @@ def test_the_second_time_nothing_is_compressed_or_unpacked(kind: str, tmp_path: 
     assert worked == []
     assert again.identity == image.identity
     assert again.manifest == image.manifest
-    assert again.fresh == frozenset()
+    assert again.unverified == frozenset()
     for each in again.identity.layers:
         assert sha256(layers.blob_path(tmp_path / "second", each.digest).read_bytes()) == each.digest
 
 
 def test_only_what_was_compressed_just_now_must_be_unpacked_again(tmp_path: Path) -> None:
-    assert first(SAVES["legacy"], tmp_path).fresh == {
+    assert first(SAVES["legacy"], tmp_path).unverified == {
         each.digest for each in packed(SAVES["classic"], tmp_path / "x", None).identity.layers
     }
-    assert packed(SAVES["containerd"], tmp_path / "y", None).fresh == frozenset()
+    assert packed(SAVES["containerd"], tmp_path / "y", None).unverified == frozenset()
 
 
 def test_another_codec_is_another_entry(tmp_path: Path, worked: list[str]) -> None:
@@ -150,7 +152,7 @@ def test_a_damaged_cache_is_found_out_mended_and_never_believed(
             cache.distrust()
             again = packed(SAVES[kind], place, cache)
         assert again.identity == image.identity
-        cache.keep(place, everything(place))
+        cache.save_pending(place, everything(place))
         for each in again.identity.layers:
             assert sha256(layers.blob_path(place, each.digest).read_bytes()) == each.digest
         assert path.exists(), f"{path.name} was not mended"
@@ -163,7 +165,7 @@ def test_a_damaged_blob_that_was_kept_is_sent_again(spoil: Callable[[Path], None
     save = SAVES["containerd"]
     cache = cached(tmp_path)
     image, _ = exported(save, tmp_path / "first", cache)
-    cache.keep(tmp_path / "first", everything(tmp_path / "first"))
+    cache.save_pending(tmp_path / "first", everything(tmp_path / "first"))
     files = entries(tmp_path, "compressed", "blobs")
     assert len(files) == 4
     for number, path in enumerate(files):
@@ -173,7 +175,7 @@ def test_a_damaged_blob_that_was_kept_is_sent_again(spoil: Callable[[Path], None
         again, sent = exported(save, place, cache)
         assert (again.identity, again.manifest) == (image.identity, image.manifest)
         assert len([name for name in sent if (place / name).stat().st_size > 1000]) == 1
-        cache.keep(place, everything(place))
+        cache.save_pending(place, everything(place))
         assert path.read_bytes() == data, f"{path.name} was not mended"
         for each in again.identity.layers:
             assert sha256(layers.blob_path(place, each.digest).read_bytes()) == each.digest
@@ -187,7 +189,7 @@ def test_only_what_the_cache_lacks_is_sent_and_unpacked(filled_by: str, tmp_path
     else:
         image, sent = exported(SAVES["containerd"], tmp_path / "first", cache)
         assert len(sent) == 4, "two layers, a config, a manifest"
-    cache.keep(tmp_path / "first", everything(tmp_path / "first"))
+    cache.save_pending(tmp_path / "first", everything(tmp_path / "first"))
     assert worked == ["measure"] * 2
     worked.clear()
     added = SampleImage(IMAGE.reference, (*IMAGE.layers, layer({"app/new": b"n" * 1000})))
@@ -203,7 +205,7 @@ def test_what_an_engine_in_question_cannot_read_is_compressed_out_of_the_blobs(t
     save = layout(IMAGE, compressed=False)
     image, _ = exported(save, tmp_path / "first", cached(tmp_path), "zstd")
     assert image.identity == packed(save, tmp_path / "second", None, "zstd").identity
-    assert len(image.fresh) == 2
+    assert len(image.unverified) == 2
 
 
 def test_blobs_that_are_not_what_they_are_named_by_are_refused(tmp_path: Path) -> None:
@@ -225,7 +227,7 @@ def test_a_layer_that_looks_like_a_known_one_is_found_out(tmp_path: Path) -> Non
     expected = [sha256(each.layers[0]) for each in (one, other)]
     cache = LayerCache(tmp_path / "cache", LIMIT, expected)
     packed(legacy(one), tmp_path / "one", cache)
-    cache.keep(tmp_path / "one", everything(tmp_path / "one"))
+    cache.save_pending(tmp_path / "one", everything(tmp_path / "one"))
     with pytest.raises(CacheMissError):
         packed(legacy(other), tmp_path / "other", LayerCache(tmp_path / "cache", LIMIT, expected))
     own = LayerCache(tmp_path / "cache", LIMIT, expected[1:])
@@ -235,7 +237,7 @@ def test_a_layer_that_looks_like_a_known_one_is_found_out(tmp_path: Path) -> Non
 def test_what_was_not_read_back_is_not_kept(tmp_path: Path) -> None:
     cache = cached(tmp_path)
     image = packed(SAVES["legacy"], tmp_path / "first", cache)
-    cache.keep(tmp_path / "first", {image.identity.layers[0].digest})
+    cache.save_pending(tmp_path / "first", {image.identity.layers[0].digest})
     assert [path.name for path in entries(tmp_path, "blobs")] == [
         image.identity.layers[0].digest.removeprefix("sha256:")
     ]
@@ -244,7 +246,7 @@ def test_what_was_not_read_back_is_not_kept(tmp_path: Path) -> None:
 def test_the_cache_stays_below_its_limit_and_drops_what_was_not_used(tmp_path: Path) -> None:
     first(SAVES["legacy"], tmp_path)
     small = cached(tmp_path, limit=100_000)
-    small.keep(tmp_path / "first", ())
+    small.save_pending(tmp_path / "first", ())
     left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert 0 < len(left) < 4
     assert sum(path.stat().st_size for path in left) <= 100_000
@@ -261,7 +263,7 @@ def test_many_runs_at_once_share_it_while_it_is_emptied(tmp_path: Path) -> None:
             cache = cached(tmp_path, limit=10_000 if number == 0 else LIMIT)
             try:
                 found.append(packed(SAVES["legacy"], place, cache).identity)
-                cache.keep(place, everything(place))
+                cache.save_pending(place, everything(place))
             except CacheMissError:
                 found.append(packed(SAVES["legacy"], tmp_path / f"{place.name}-afresh", None).identity)
 

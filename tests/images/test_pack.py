@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lyra_tasks.errors import BundleError
-from lyra_tasks.images.codec import Compression, Digester, codec_of, compress, unpack
-from lyra_tasks.images.pack import PackedImage, Wanted, pack
-from lyra_tasks.images.tarball import BlockReader
+from lyra_tasks.images.stream.codec import Compression, DigestWriter, compress_blocks, decompress_blocks, detect_codec
+from lyra_tasks.images.stream.pack import ImageRequest, PackedImage, pack_saved_images
+from lyra_tasks.images.stream.tar import BlockReader
 from tests.images.saves import SampleImage, blob, layer, layout, legacy, pieces, sha256, stream, tar
 
 COMPRESSIONS: tuple[Compression, ...] = ("gzip", "zstd")
@@ -37,8 +37,8 @@ def packed(
     members: list[tuple[str, bytes | str]], spool: Path, compression: Compression = "gzip"
 ) -> dict[str, PackedImage]:
     spool.mkdir(exist_ok=True)
-    wanted = {"web": Wanted("shop/web:1.0"), "counter": Wanted("shop/counter:1.0", "linux/amd64")}
-    return pack(stream(tar(members)), wanted, spool, compression)
+    wanted = {"web": ImageRequest("shop/web:1.0"), "counter": ImageRequest("shop/counter:1.0", "linux/amd64")}
+    return pack_saved_images(stream(tar(members)), wanted, spool, compression)
 
 
 @pytest.mark.parametrize("kind", SAVES)
@@ -56,9 +56,9 @@ def test_every_layout_gives_the_image_that_was_built(kind: str, compression: Com
         for each, content in zip(image.identity.layers, sample.layers, strict=True):
             data = (tmp_path / each.digest.removeprefix("sha256:")).read_bytes()
             assert (sha256(data), len(data)) == (each.digest, each.size)
-            codec = codec_of(data)
+            codec = detect_codec(data)
             assert each.media_type.endswith(f"+{codec}")
-            assert b"".join(unpack([data], codec, "blob")) == content
+            assert b"".join(decompress_blocks([data], codec, "blob")) == content
 
 
 def test_a_shared_layer_lies_in_the_spool_once(tmp_path: Path) -> None:
@@ -71,7 +71,9 @@ def test_the_same_image_gives_the_same_blobs_however_the_stream_is_cut(tmp_path:
     again = packed(SAVES["classic"], tmp_path / "b")["web"].identity
     data = tar(SAVES["classic"])
     (tmp_path / "c").mkdir()
-    whole = pack(BlockReader([data]), {1: Wanted("shop/web:1.0")}, tmp_path / "c", "gzip")[1].identity
+    whole = pack_saved_images(BlockReader([data]), {1: ImageRequest("shop/web:1.0")}, tmp_path / "c", "gzip")[
+        1
+    ].identity
     assert first == again == whole
 
 
@@ -87,7 +89,7 @@ def test_zstd_layers_become_gzip_for_an_engine_that_reads_no_zstd(tmp_path: Path
     blobs = []
     for number, content in enumerate(WEB.layers):
         with (tmp_path / str(number)).open("w+b") as file:
-            compress([content], "zstd", Digester(file))
+            compress_blocks([content], "zstd", DigestWriter(file))
             file.seek(0)
             blobs.append(file.read())
     manifest = WEB.manifest(blobs, "+zstd")
@@ -98,7 +100,7 @@ def test_zstd_layers_become_gzip_for_an_engine_that_reads_no_zstd(tmp_path: Path
         spool = tmp_path / compression
         spool.mkdir()
         save = stream(tar(list(members.items())))
-        image = pack(save, {0: Wanted(sha256(manifest))}, spool, compression)[0]
+        image = pack_saved_images(save, {0: ImageRequest(sha256(manifest))}, spool, compression)[0]
         assert image.identity.diff_ids == tuple(map(sha256, WEB.layers))
         assert all(each.media_type.endswith(compression) for each in image.identity.layers)
         assert (image.manifest == manifest) is (compression == "zstd")
@@ -109,14 +111,18 @@ def test_an_image_is_found_by_each_of_its_digests(compressed: bool, tmp_path: Pa
     members = layout(WEB, compressed=compressed, nested=True)
     index = json.loads(dict(members)["index.json"])["manifests"][0]["digest"]
     for key in (sha256(WEB.config), index, f"shop/web@{index}", "docker.io/shop/web:1.0"):
-        image = pack(stream(tar(members)), {0: Wanted(key)}, tmp_path, "gzip")[0]
+        image = pack_saved_images(stream(tar(members)), {0: ImageRequest(key)}, tmp_path, "gzip")[0]
         assert image.identity.config_digest == sha256(WEB.config)
 
 
 def test_what_is_not_in_the_save_is_named_with_its_platform(tmp_path: Path) -> None:
-    for want in (Wanted("shop/web:2.0"), Wanted("shop/web:1.0", "linux/arm64"), Wanted("sha256:" + "0" * 64)):
+    for want in (
+        ImageRequest("shop/web:2.0"),
+        ImageRequest("shop/web:1.0", "linux/arm64"),
+        ImageRequest("sha256:" + "0" * 64),
+    ):
         with pytest.raises(BundleError, match="is not in it") as error:
-            pack(stream(tar(SAVES["containerd"])), {0: want}, tmp_path, "gzip")
+            pack_saved_images(stream(tar(SAVES["containerd"])), {0: want}, tmp_path, "gzip")
         assert want.reference in error.value.message
         assert want.platform in error.value.message
 
@@ -130,8 +136,8 @@ def test_an_image_that_the_index_leaves_out_is_found_in_the_older_description(tm
         for each in (WEB, COUNTER)
     ]
     members["manifest.json"] = json.dumps(entries).encode()
-    wanted = {each.reference: Wanted(sha256(each.config), "linux/amd64") for each in (WEB, COUNTER)}
-    found = pack(stream(tar(list(members.items()))), wanted, tmp_path, "gzip")
+    wanted = {each.reference: ImageRequest(sha256(each.config), "linux/amd64") for each in (WEB, COUNTER)}
+    found = pack_saved_images(stream(tar(list(members.items()))), wanted, tmp_path, "gzip")
     whole = packed(SAVES["classic"], tmp_path)
     assert found[WEB.reference].identity == whole["web"].identity
     assert found[COUNTER.reference].identity == whole["counter"].identity
@@ -141,8 +147,10 @@ def test_two_platforms_under_one_name_must_be_told_apart(tmp_path: Path) -> None
     arm = SampleImage(WEB.reference, WEB.layers, "arm64")
     members = layout(WEB, arm, compressed=True)
     with pytest.raises(BundleError, match="linux/amd64, linux/arm64; say which"):
-        pack(stream(tar(members)), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
-    image = pack(stream(tar(members)), {0: Wanted(WEB.reference, "linux/arm64")}, tmp_path, "gzip")[0]
+        pack_saved_images(stream(tar(members)), {0: ImageRequest(WEB.reference)}, tmp_path, "gzip")
+    image = pack_saved_images(stream(tar(members)), {0: ImageRequest(WEB.reference, "linux/arm64")}, tmp_path, "gzip")[
+        0
+    ]
     assert image.config == arm.config
 
 
@@ -151,14 +159,14 @@ def test_a_stream_that_ends_early_is_refused_wherever_it_ends(kind: str, tmp_pat
     whole = tar(SAVES[kind]).rstrip(b"\0")
     for end in (0, 100, 512, len(whole) // 3, len(whole) * 2 // 3, len(whole) - 1, len(whole)):
         with pytest.raises(BundleError):
-            pack(stream(whole[:end], 65536), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
+            pack_saved_images(stream(whole[:end], 65536), {0: ImageRequest(WEB.reference)}, tmp_path, "gzip")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("tmp")]
 
 
 def test_a_layer_that_is_not_the_one_of_the_config_is_refused(tmp_path: Path) -> None:
     members = [(name, layer({"x": b"x"}) if data == WEB.layers[1] else data) for name, data in legacy(WEB)]
     with pytest.raises(BundleError, match="not the ones its config names"):
-        pack(stream(tar(members)), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
+        pack_saved_images(stream(tar(members)), {0: ImageRequest(WEB.reference)}, tmp_path, "gzip")
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -170,7 +178,7 @@ def test_a_changed_config_or_manifest_is_refused(compressed: bool, tmp_path: Pat
         assert isinstance(data, bytes)
         changed = members | {name: data.replace(b'"', b' "', 1)}
         with pytest.raises(BundleError, match="digest that it is named by"):
-            pack(stream(tar(list(changed.items()))), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
+            pack_saved_images(stream(tar(list(changed.items()))), {0: ImageRequest(WEB.reference)}, tmp_path, "gzip")
 
 
 @pytest.mark.parametrize(
@@ -185,14 +193,14 @@ def test_a_changed_config_or_manifest_is_refused(compressed: bool, tmp_path: Pat
 )
 def test_hostile_members_are_refused(member: tuple[str, bytes | str], problem: str, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=problem):
-        pack(stream(tar([*SAVES["legacy"], member])), {0: Wanted(WEB.reference)}, tmp_path, "gzip")
+        pack_saved_images(stream(tar([*SAVES["legacy"], member])), {0: ImageRequest(WEB.reference)}, tmp_path, "gzip")
 
 
 def test_a_circle_of_links_is_refused(tmp_path: Path) -> None:
     entries: list[dict[str, object]] = [{"Config": "a", "RepoTags": None, "Layers": []}]
     members: list[tuple[str, bytes | str]] = [("a", "b"), ("b", "a"), ("manifest.json", json.dumps(entries).encode())]
     with pytest.raises(BundleError, match="circle"):
-        pack(stream(tar(members)), {}, tmp_path, "gzip")
+        pack_saved_images(stream(tar(members)), {}, tmp_path, "gzip")
 
 
 def test_what_goes_wrong_while_the_stream_arrives_is_raised_as_it_is(tmp_path: Path) -> None:
@@ -201,7 +209,7 @@ def test_what_goes_wrong_while_the_stream_arrives_is_raised_as_it_is(tmp_path: P
         raise ConnectionResetError("gone")
 
     with pytest.raises(ConnectionResetError):
-        pack(BlockReader(broken()), {}, tmp_path, "gzip")
+        pack_saved_images(BlockReader(broken()), {}, tmp_path, "gzip")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("tmp")]
 
 
@@ -209,13 +217,13 @@ def test_what_goes_wrong_while_the_stream_arrives_is_raised_as_it_is(tmp_path: P
 @given(st.binary(max_size=3000), st.integers(1, 700), st.sampled_from(COMPRESSIONS))
 def test_what_was_compressed_unpacks_however_it_is_cut(content: bytes, size: int, codec: Compression) -> None:
     file = io.BytesIO()
-    compress([content], codec, Digester(file))
-    compress([b"second member"], codec, Digester(file))
-    assert b"".join(unpack(pieces(file.getvalue(), size), codec, "blob")) == content + b"second member"
+    compress_blocks([content], codec, DigestWriter(file))
+    compress_blocks([b"second member"], codec, DigestWriter(file))
+    assert b"".join(decompress_blocks(pieces(file.getvalue(), size), codec, "blob")) == content + b"second member"
     with pytest.raises(BundleError, match="unpacks to more"):
-        list(unpack([file.getvalue()], codec, "blob", limit=len(content) + 12))
+        list(decompress_blocks([file.getvalue()], codec, "blob", limit=len(content) + 12))
     with pytest.raises(BundleError):
-        list(unpack([file.getvalue()[:-1]], codec, "blob"))
+        list(decompress_blocks([file.getvalue()[:-1]], codec, "blob"))
 
 
 def test_a_layer_larger_than_the_pipeline_compresses_alike_every_time(tmp_path: Path) -> None:
@@ -227,5 +235,5 @@ def test_a_layer_larger_than_the_pipeline_compresses_alike_every_time(tmp_path: 
             spool = tmp_path / f"{compression}{size}"
             spool.mkdir()
             save = stream(tar(legacy(image)), size)
-            found.add(pack(save, {0: Wanted("shop/big:1")}, spool, compression)[0].identity)
+            found.add(pack_saved_images(save, {0: ImageRequest("shop/big:1")}, spool, compression)[0].identity)
         assert len(found) == 1

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.errors import BundleError
-from lyra_tasks.images.package_records import Package, Release
-from lyra_tasks.images.packages import (
+from lyra_tasks.images.scan.packages import (
     ImagePackages,
-    keep_packages,
-    known_packages,
-    merged,
-    packages_of,
-    read_layer,
+    OsRelease,
+    Package,
+    list_packages,
+    load_layer_packages,
+    merge_layer_packages,
+    read_layer_packages,
+    save_layer_packages,
 )
 from tests.images.saves import layer, pieces, tar
 
@@ -55,11 +56,11 @@ def npm(name: str, version: str = "1.0.0") -> bytes:
 
 
 def held(*layers: bytes) -> ImagePackages:
-    return merged(read_layer(pieces(each), "layer") for each in layers)
+    return merge_layer_packages(read_layer_packages(pieces(each), "layer") for each in layers)
 
 
 def names(*layers: bytes) -> list[str]:
-    return [package.name for package in packages_of(held(*layers))]
+    return [package.name for package in list_packages(held(*layers))]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def names(*layers: bytes) -> list[str]:
     ],
 )  # fmt: skip
 def test_every_kind_of_record_is_read(files: Mapping[str, bytes], packages: list[Package]) -> None:
-    assert list(packages_of(held(layer(files)))) == packages
+    assert list(list_packages(held(layer(files)))) == packages
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xfe\x00", b"{", b"[1]", b'{"name": 1, "version": "1"}', b"[" * 100_000])
@@ -103,17 +104,19 @@ def test_a_package_whose_files_are_there_is_there(state: str, there: bool) -> No
 
 def test_a_package_in_several_places_is_one_with_several_places() -> None:
     places = [f"{folder}/node_modules/a/package.json" for folder in ("app", "lib")]
-    ((_, found),) = packages_of(held(layer(dict.fromkeys(places, npm("a"))))).items()
+    ((_, found),) = list_packages(held(layer(dict.fromkeys(places, npm("a"))))).items()
     assert found == places
 
 
 def test_the_system_is_named_by_its_own_file() -> None:
-    debian = Release(id="debian", version="12", name="Debian GNU/Linux 12 (bookworm)")
-    assert held(layer({"usr/lib/os-release": RELEASE})).release == debian
+    debian = OsRelease(id="debian", version="12", name="Debian GNU/Linux 12 (bookworm)")
+    assert held(layer({"usr/lib/os-release": RELEASE})).os_release == debian
     linked = tar([("usr/lib/os-release", RELEASE), ("etc/os-release", "../usr/lib/os-release")])
-    assert held(linked).release == debian
-    assert held(linked, layer({"etc/os-release": b"ID=alpine\n"})).release == Release(id="alpine", version="", name="")
-    assert held(layer({"etc/passwd": b""})).release is None
+    assert held(linked).os_release == debian
+    assert held(linked, layer({"etc/os-release": b"ID=alpine\n"})).os_release == OsRelease(
+        id="alpine", version="", name=""
+    )
+    assert held(layer({"etc/passwd": b""})).os_release is None
 
 
 A, B = "app/node_modules/a/package.json", "app/node_modules/b/package.json"
@@ -155,7 +158,7 @@ def test_a_hard_link_is_what_it_leads_to() -> None:
         link = tarfile.TarInfo("lib/node_modules/a/package.json")
         link.type, link.linkname = tarfile.LNKTYPE, A
         archive.addfile(link)
-    assert held(buffer.getvalue()).found.keys() == {A, "lib/node_modules/a/package.json"}
+    assert held(buffer.getvalue()).packages.keys() == {A, "lib/node_modules/a/package.json"}
 
 
 def test_long_names_are_read_in_both_forms() -> None:
@@ -166,7 +169,7 @@ def test_long_names_are_read_in_both_forms() -> None:
             info = tarfile.TarInfo(path)
             info.size = len(npm("a"))
             archive.addfile(info, io.BytesIO(npm("a")))
-        assert held(buffer.getvalue()).found.keys() == {path}
+        assert held(buffer.getvalue()).packages.keys() == {path}
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -181,11 +184,14 @@ def test_names_and_records_that_are_no_text_are_kept_and_read_again(form: int, t
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    read = read_layer(pieces(buffer.getvalue()), "layer")
-    keep_packages(tmp_path, "sha256:1", read)
-    assert known_packages(tmp_path, "sha256:1") == read
-    assert list(merged([read]).found) == [path.replace(folder, "caf\\xe9"), "node_modules/b/package.json"]
-    assert [package.name for package in packages_of(merged([read]))] == ["a"]
+    read = read_layer_packages(pieces(buffer.getvalue()), "layer")
+    save_layer_packages(tmp_path, "sha256:1", read)
+    assert load_layer_packages(tmp_path, "sha256:1") == read
+    assert list(merge_layer_packages([read]).packages) == [
+        path.replace(folder, "caf\\xe9"),
+        "node_modules/b/package.json",
+    ]
+    assert [package.name for package in list_packages(merge_layer_packages([read]))] == ["a"]
     assert read.removed == ["caf\\xe9/caf\\xe9"]
 
 

@@ -9,17 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.images.needles import Needles
-from lyra_tasks.images.programs import runnable
-from lyra_tasks.images.scan import LayerSight, final_owners, final_specials, look_at_layer, programs
-from lyra_tasks.images.tarball import BlockReader, members
+from lyra_tasks.images.scan.elf import can_run_programs
+from lyra_tasks.images.scan.layers import (
+    ScannedLayer,
+    count_programs,
+    find_directory_owners,
+    find_setuid_files,
+    scan_layer,
+)
+from lyra_tasks.images.scan.secrets import SecretMatcher
+from lyra_tasks.images.stream.tar import BlockReader, read_tar_members
 
-NEEDLES = Needles({"key": "the-secret-key"})
+NEEDLES = SecretMatcher({"key": "the-secret-key"})
 
 
 def layer(
     *entries: tuple[str, int, bytes | None] | tuple[str, int, bytes | None, int], packed: bool = False
-) -> LayerSight:
+) -> ScannedLayer:
     """A layer of (path, mode, content or None for a folder, owner), as it is seen."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -36,7 +42,7 @@ def layer(
         for start in range(0, len(data), 700):
             yield data[start : start + 700]
 
-    sight, size = look_at_layer(blocks(), "here", needles=NEEDLES, folders=frozenset({"data", "srv/deep"}))
+    sight, size = scan_layer(blocks(), "here", matcher=NEEDLES, directories=frozenset({"data", "srv/deep"}))
     assert size == len(buffer.getvalue())
     return sight
 
@@ -44,7 +50,7 @@ def layer(
 def test_setuid_and_setgid_programs_are_seen_compressed_or_not() -> None:
     for packed in (False, True):
         seen = layer(("bin/su", 0o4755, b"x"), ("./bin/write", 0o2755, b"x"), ("bin/ls", 0o755, b"x"), packed=packed)
-        assert final_specials([seen]) == {"bin/su": (0, 0o4755), "bin/write": (0, 0o2755)}
+        assert find_setuid_files([seen]) == {"bin/su": (0, 0o4755), "bin/write": (0, 0o2755)}
 
 
 def test_what_a_later_layer_replaces_or_removes_is_not_there_in_the_end() -> None:
@@ -52,15 +58,15 @@ def test_what_a_later_layer_replaces_or_removes_is_not_there_in_the_end() -> Non
     second = layer(
         ("a/replaced", 0o755, b"x"), ("a/.wh.removed", 0, b""), (".wh.b", 0, b""), ("c/.wh..wh..opq", 0, b"")
     )
-    assert final_specials([first, second]) == {"d/stays": (0, 0o4755)}
-    assert final_specials([second, first]).keys() == {"a/replaced", "a/removed", "b/hidden", "c/emptied", "d/stays"}
+    assert find_setuid_files([first, second]) == {"d/stays": (0, 0o4755)}
+    assert find_setuid_files([second, first]).keys() == {"a/replaced", "a/removed", "b/hidden", "c/emptied", "d/stays"}
 
 
 def test_the_owner_of_a_folder_is_the_last_one_it_was_given() -> None:
     first = layer(("data/", 0o755, None, 0), ("srv/deep/", 0o755, None, 7), ("other/", 0o755, None, 1))
     second = layer(("./data", 0o755, None, 10001))
-    assert final_owners([first, second]) == {"/data": "10001:10001", "/srv/deep": "7:7"}
-    assert final_owners([first, layer((".wh.srv", 0, b""))]) == {"/data": "0:0"}
+    assert find_directory_owners([first, second]) == {"/data": "10001:10001", "/srv/deep": "7:7"}
+    assert find_directory_owners([first, layer((".wh.srv", 0, b""))]) == {"/data": "0:0"}
 
 
 def elf(machine: int, *, big: bool = False) -> bytes:
@@ -74,16 +80,16 @@ def test_programs_are_counted_by_the_architecture_that_they_are_for() -> None:
     first = layer(("bin/a", 0o755, elf(62)), ("bin/b", 0o700, elf(183)), ("bin/big", 0o755, elf(22, big=True)))
     second = layer(("bin/c", 0o755, elf(62)), ("odd", 0o755, elf(4711)), ("lib", 0o644, elf(40)), ("sh", 0o755, b"#!"))
     third = layer(("bin/python", 0o755, this), ("short", 0o755, b"\x7fELF"))
-    assert programs([first, second]) == {"amd64": 2, "arm64": 1, "s390x": 1, "ELF machine 4711": 1}
-    assert list(third.programs.values()) == [1]
-    assert third.programs.keys() <= {"amd64", "arm64"}
+    assert count_programs([first, second]) == {"amd64": 2, "arm64": 1, "s390x": 1, "ELF machine 4711": 1}
+    assert list(third.programs_by_architecture.values()) == [1]
+    assert third.programs_by_architecture.keys() <= {"amd64", "arm64"}
 
 
 def test_an_image_runs_where_one_of_its_programs_does() -> None:
-    assert runnable("linux/amd64", {"amd64": 1, "arm64": 5})
-    assert runnable("linux/amd64", {"386": 1})
-    assert not runnable("linux/arm64/v8", {"amd64": 3})
-    assert runnable("linux/arm64", {})
+    assert can_run_programs("linux/amd64", {"amd64": 1, "arm64": 5})
+    assert can_run_programs("linux/amd64", {"386": 1})
+    assert not can_run_programs("linux/arm64/v8", {"amd64": 3})
+    assert can_run_programs("linux/arm64", {})
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -94,15 +100,15 @@ def test_a_secret_is_seen_in_a_file_in_a_name_and_between_blocks(packed: bool) -
         ("var/the-secret-key.txt", 0o644, b""),
         packed=packed,
     )
-    assert [path for path, _ in seen.hits] == ["etc/app", "var/the-secret-key.txt"]
+    assert [path for path, _ in seen.secret_matches] == ["etc/app", "var/the-secret-key.txt"]
 
 
 def test_a_name_that_is_no_text_is_told_as_text() -> None:
     odd = b"bin/caf\xe9-the-secret-key".decode(errors="surrogateescape")
     seen = layer((odd, 0o4755, b"x"))
-    assert final_specials([seen]) == {"bin/caf\\xe9-the-secret-key": (0, 0o4755)}
-    assert [path.encode() for path, _ in seen.hits] == [b"bin/caf\\xe9-the-secret-key"]
-    assert final_specials([seen, layer((odd.replace("bin/", "bin/.wh."), 0, b""))]) == {}
+    assert find_setuid_files([seen]) == {"bin/caf\\xe9-the-secret-key": (0, 0o4755)}
+    assert [path.encode() for path, _ in seen.secret_matches] == [b"bin/caf\\xe9-the-secret-key"]
+    assert find_setuid_files([seen, layer((odd.replace("bin/", "bin/.wh."), 0, b""))]) == {}
 
 
 def test_an_owner_beyond_all_numbers_is_none() -> None:
@@ -112,5 +118,5 @@ def test_an_owner_beyond_all_numbers_is_none() -> None:
             entry = tarfile.TarInfo("data")
             entry.type, entry.uid, entry.pax_headers = tarfile.DIRTYPE, 7, {"uid": uid}
             archive.addfile(entry)
-    found = [header.uid for header, _ in members(BlockReader([buffer.getvalue()]), "here")]
+    found = [header.uid for header, _ in read_tar_members(BlockReader([buffer.getvalue()]), "here")]
     assert found == [7, 7, 7, 10001]

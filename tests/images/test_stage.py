@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from lyra_tasks.images.stage import Block, Stage
+from lyra_tasks.images.stream.pipeline import Block, PipelineStep
 
 
 def test_blocks_arrive_in_order_and_the_result_comes_back() -> None:
-    with Stage(b"".join) as stage:
+    with PipelineStep(b"".join) as stage:
         for number in range(100):
             stage.put(bytes([number]))
         assert stage.finish() == bytes(range(100))
@@ -27,7 +27,7 @@ def test_a_consumer_that_fails_while_its_queue_is_full_blocks_nobody() -> None:
 
     def produce() -> None:
         try:
-            with Stage(fail) as stage:
+            with PipelineStep(fail) as stage:
                 for _ in range(100):
                     stage.put(b"x")
                 stage.finish()
@@ -45,14 +45,14 @@ def test_a_consumer_that_fails_at_the_very_end_is_heard() -> None:
         list(blocks)
         raise ValueError("incomplete")
 
-    with Stage(fail) as stage, pytest.raises(ValueError, match="incomplete"):
+    with PipelineStep(fail) as stage, pytest.raises(ValueError, match="incomplete"):
         stage.put(b"x")
         stage.finish()
 
 
 def test_leaving_the_context_early_ends_the_thread() -> None:
     before = threading.active_count()
-    with pytest.raises(ConnectionError), Stage(b"".join) as stage:
+    with pytest.raises(ConnectionError), PipelineStep(b"".join) as stage:
         stage.put(b"x")
         raise ConnectionError
     assert threading.active_count() == before

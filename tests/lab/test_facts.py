@@ -22,7 +22,7 @@ def test_a_required_variable_is_named_by_its_name() -> None:
         }
     )
     with pytest.raises(ConfigurationError) as caught:
-        facts.test_environment("web", service)
+        facts.resolve_test_environment("web", service)
     assert caught.value.exit_code == 2
     assert caught.value.message == "services.web.environment.REGION: is required and has no value for tests"
     assert caught.value.details == ("services.web.environment.ZONE: is required and has no value for tests",)

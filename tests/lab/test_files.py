@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.engine.objects import PlacedFile
-from lyra_tasks.lab.run import place_files
+from lyra_tasks.checks.group_runner import write_mounted_files
+from lyra_tasks.engine.objects.containers import ContainerFile
 
 
 def test_a_secret_is_for_its_service_alone_also_where_root_does_not_place_it_and_may_be_placed_again(
@@ -30,10 +30,10 @@ def test_a_secret_is_for_its_service_alone_also_where_root_does_not_place_it_and
         service = SimpleNamespace(
             payload={"HostConfig": {"Mounts": mounts}},
             config_files=(),
-            secret_files=(PlacedFile("key", content, 65534, 65534, 0o400),),
+            secret_files=(ContainerFile("key", content, 65534, 65534, 0o400),),
         )
         plan: Any = SimpleNamespace(services={"web": service})
-        place_files(plan)
+        write_mounted_files(plan)
         assert source.read_bytes() == content
         assert stat.S_IMODE(source.stat().st_mode) == 0o444, "the container's user is another one"
         assert stat.S_IMODE(source.parent.stat().st_mode) == 0o700

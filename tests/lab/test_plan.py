@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lyra_tasks.config.models import Configuration
-from lyra_tasks.lab.plan import LabFacts, LabPlan, ServiceFacts, plan
+from lyra_tasks.lab.plan import LabFacts, LabPlan, ServiceFacts, plan_lab
 
 IMAGE: dict[str, Any] = {"User": "10001:10001", "Env": ["PATH=/bin"]}
 
@@ -27,7 +27,7 @@ def planned(
         for name, service in config.services.items()
     }
     every = {"run": "r1", "publish_on": "127.0.0.1", "subpaths": True, "health_starts_fast": True, "files_folder": "/f"}
-    return plan(config, LabFacts(**{**every, **facts}, services=details), group, number)
+    return plan_lab(config, LabFacts(**{**every, **facts}, services=details), group, number)
 
 
 def host(result: LabPlan, service: str = "web") -> dict[str, Any]:
@@ -139,8 +139,8 @@ def test_secret_values_are_known_for_masking_and_their_files_are_for_the_service
         "secrets": {"key": {"path": "/run/secrets/key"}},
     }
     web = planned({"web": service}).services["web"]
-    assert {"value-of-it", "secret-of-it", "c2VjcmV0LW9mLWl0"} <= set(web.masked)
-    assert "x" not in web.masked
+    assert {"value-of-it", "secret-of-it", "c2VjcmV0LW9mLWl0"} <= set(web.secret_values)
+    assert "x" not in web.secret_values
     (file,) = web.secret_files
     assert (file.uid, file.gid, file.mode) == (10001, 10001, 0o400)
 

@@ -12,14 +12,14 @@ import docker
 import pytest
 
 from lyra_tasks.config.models import Configuration
-from lyra_tasks.engine import builder
-from lyra_tasks.engine.connect import Engine, EngineFacts, connect, reconnect
-from lyra_tasks.engine.contexts import endpoint
-from lyra_tasks.engine.distribution import is_loopback
-from lyra_tasks.engine.remote import address_of, is_remote
-from lyra_tasks.engine.traces import builders
+from lyra_tasks.engine.buildx import builder
+from lyra_tasks.engine.client.connect import Engine, EngineFacts, connect_engine, reconnect_engine
+from lyra_tasks.engine.client.contexts import read_context_endpoint
+from lyra_tasks.engine.client.tunnel import is_remote_endpoint, resolve_engine_address
+from lyra_tasks.engine.objects.host_footprint import list_builders
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
-from lyra_tasks.run import paths_of
+from lyra_tasks.paths import project_paths
+from lyra_tasks.registry.client import is_loopback
 
 
 @pytest.fixture
@@ -46,34 +46,34 @@ def write(folder: Path, name: str, host: str) -> None:
 
 
 def test_a_context_is_found_where_there_is_no_config_json(client: Path) -> None:
-    assert endpoint("far") == "ssh://ada@builder"
-    assert endpoint("default") == "unix:///var/run/docker.sock"
+    assert read_context_endpoint("far") == "ssh://ada@builder"
+    assert read_context_endpoint("default") == "unix:///var/run/docker.sock"
 
 
 def test_the_current_context_is_the_variable_s_then_the_file_s_then_the_default(
     client: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert endpoint("") == "unix:///var/run/docker.sock"
+    assert read_context_endpoint("") == "unix:///var/run/docker.sock"
     (client / "config.json").write_text('{"currentContext": "far"}')
-    assert endpoint("") == "ssh://ada@builder"
+    assert read_context_endpoint("") == "ssh://ada@builder"
     monkeypatch.setenv("DOCKER_CONTEXT", "default")
-    assert endpoint("") == "unix:///var/run/docker.sock"
+    assert read_context_endpoint("") == "unix:///var/run/docker.sock"
 
 
 def test_a_user_without_a_home_has_no_contexts_and_the_default_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "DOCKER_CONFIG", "DOCKER_CONTEXT", "BUILDX_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)  # a user whom the system does not know
-    assert endpoint("") == "unix:///var/run/docker.sock"
-    assert builders() == []
+    assert read_context_endpoint("") == "unix:///var/run/docker.sock"
+    assert list_builders() == []
 
 
 def test_a_context_that_is_not_there_or_cannot_be_read_is_said(client: Path) -> None:
     with pytest.raises(EngineUnavailableError, match="no Docker context named 'near'"):
-        endpoint("near")
+        read_context_endpoint("near")
     (client / "config.json").write_text("{")
     with pytest.raises(EngineUnavailableError, match=r"config\.json cannot be read"):
-        endpoint("")
+        read_context_endpoint("")
 
 
 def test_a_process_that_is_started_with_a_host_goes_there_whatever_context_its_user_has_chosen(
@@ -82,7 +82,7 @@ def test_a_process_that_is_started_with_a_host_goes_there_whatever_context_its_u
     monkeypatch.setenv("DOCKER_CONTEXT", "far")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{client}/own.sock")
     with pytest.raises(EngineUnavailableError, match=r"answers at unix://.*/own\.sock"):
-        reconnect()
+        reconnect_engine()
 
 
 def test_programs_that_know_no_contexts_are_told_where_the_engine_of_one_is(client: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_folder_for_temporary_files_that_is_too_deep_for_a_socket_is_no_traceb
         {"schema": 1, "project": {"name": "tests"}, "engine": {"context": "tls", "sandbox": "never"}}
     )
     with pytest.raises(EngineUnavailableError, match="answers at tcp://127"):
-        connect(config, paths_of(tmp_path, "tests"))
+        connect_engine(config, project_paths(tmp_path, "tests"))
 
 
 def test_a_builder_whose_machine_is_gone_is_told_in_time(
@@ -127,14 +127,14 @@ def test_a_builder_whose_machine_is_gone_is_told_in_time(
     ],
 )
 def test_only_sockets_of_this_machine_are_not_remote(host: str, remote: bool) -> None:
-    assert is_remote(host) == remote
+    assert is_remote_endpoint(host) == remote
 
 
 def test_ports_of_another_machine_are_at_its_address_and_of_this_one_on_the_loopback() -> None:
-    assert address_of("unix:///var/run/docker.sock") == "127.0.0.1"
-    assert address_of("tcp://192.0.2.7:2376") == "192.0.2.7"
+    assert resolve_engine_address("unix:///var/run/docker.sock") == "127.0.0.1"
+    assert resolve_engine_address("tcp://192.0.2.7:2376") == "192.0.2.7"
     with pytest.raises(EngineUnavailableError, match=r"nowhere\.invalid"):
-        address_of("tcp://nowhere.invalid:2376")
+        resolve_engine_address("tcp://nowhere.invalid:2376")
 
 
 @pytest.mark.parametrize(

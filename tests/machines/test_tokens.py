@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.engine.distribution import repository
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.registry.client import open_repository
 
 BLOB = b"layer" * 1000
 DIGEST = f"sha256:{hashlib.sha256(BLOB).hexdigest()}"
@@ -95,7 +95,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
 
 def test_a_token_that_has_expired_meanwhile_is_replaced_and_the_blob_is_whole(registry: Registry) -> None:
     registry.lasts = 1  # whatever is asked next needs another
-    target = repository(registry.host, "team/web")
+    target = open_repository(registry.host, "team/web")
     for _ in range(2):
         assert not target.has_blob(DIGEST)
         target.put_blob(DIGEST, io.BytesIO(BLOB))
@@ -105,10 +105,10 @@ def test_a_token_that_has_expired_meanwhile_is_replaced_and_the_blob_is_whole(re
 
 def test_who_is_not_let_in_is_asked_to_sign_in_and_a_strange_token_is_told(registry: Registry) -> None:
     registry.lasts = 0
-    target = repository(registry.host, "team/web")
+    target = open_repository(registry.host, "team/web")
     with pytest.raises(PreconditionError, match="does not let us write to team/web"):
         target.has_blob(DIGEST)
     target.session.close()
     registry.answer = {"message": "what?"}
     with pytest.raises(PreconditionError, match="gives none"):
-        repository(registry.host, "team/web")
+        open_repository(registry.host, "team/web")

@@ -5,31 +5,38 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.engine.connect import EngineFacts
+from lyra_tasks.engine.client.connect import EngineFacts
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
-from lyra_tasks.overview.doctor import Disk, Facts, Finding, SandboxFacts, examine, require_healthy
-from lyra_tasks.overview.doctor_facts import gather
-from lyra_tasks.overview.vulnerable import known_faults
+from lyra_tasks.overview.doctor import (
+    Diagnosis,
+    Disk,
+    DoctorFacts,
+    SandboxFacts,
+    diagnose,
+    require_no_errors,
+    vulnerable_components,
+)
+from lyra_tasks.overview.doctor_facts import collect_doctor_facts
 
 ENGINE = EngineFacts("id", "28.5.1", (1, 51), "containerd", 4, 8 * 10**9, "linux/amd64", sandboxed=False)
-SOUND = Facts(
+SOUND = DoctorFacts(
     config=".lyra.toml: tiny", engine=ENGINE, components={"Engine": "28.5.1", "runc": "1.3.3"}, buildx="0.29.1"
 )
 GB = 10**9
 
 
-def found(facts: Facts, what: str) -> Finding:
-    (finding,) = [each for each in examine(facts) if each.what == what]
+def found(facts: DoctorFacts, what: str) -> Diagnosis:
+    (finding,) = [each for each in diagnose(facts) if each.subject == what]
     return finding
 
 
-def changed(**values: object) -> Facts:
-    return Facts(**{**vars(SOUND), **values})
+def changed(**values: object) -> DoctorFacts:
+    return DoctorFacts(**{**vars(SOUND), **values})
 
 
 def test_all_is_well_where_all_is_well() -> None:
-    assert {each.state for each in examine(SOUND)} == {"ok"}
-    require_healthy(examine(SOUND))
+    assert {each.state for each in diagnose(SOUND)} == {"ok"}
+    require_no_errors(diagnose(SOUND))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +49,7 @@ def test_all_is_well_where_all_is_well() -> None:
         ("buildx", "fault", {"buildx": "0.9.1"}),
         ("buildx", "fault", {"buildx": PreconditionError("no docker", hint="install it")}),
         ("known faults", "warning", {"components": {"runc": "1.1.15"}}),
-        ("sandbox", "warning", {"sandbox": SandboxFacts("never", crashed=True)}),
+        ("sandbox", "warning", {"sandbox": SandboxFacts("never", has_crashed=True)}),
         ("sandbox", "warning", {"sandbox": SandboxFacts("auto", obstacle="this is not root")}),
         ("sandbox", "fault", {"sandbox": SandboxFacts("always", obstacle="this is not root")}),
         ("sandbox", "fault", {"sandbox": SandboxFacts("auto", obstacle="this is not root"), "engine": None}),
@@ -67,9 +74,9 @@ def test_what_is_wrong_is_named_with_its_fix(what: str, state: str, values: dict
 
 
 def test_a_fault_ends_with_3_and_a_warning_does_not() -> None:
-    require_healthy(examine(changed(components={"runc": "1.1.11"})))
+    require_no_errors(diagnose(changed(components={"runc": "1.1.11"})))
     with pytest.raises(PreconditionError, match=r"1 fault\(s\): buildx"):
-        require_healthy(examine(changed(buildx="0.9.1")))
+        require_no_errors(diagnose(changed(buildx="0.9.1")))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +98,7 @@ def test_a_fault_ends_with_3_and_a_warning_does_not() -> None:
     ],
 )
 def test_a_fault_is_known_by_release_line(component: str, version: str, faults: int) -> None:
-    assert len(list(known_faults({component: version}))) == faults
+    assert len(list(vulnerable_components({component: version}))) == faults
 
 
 def test_what_lyra_writes_itself_is_no_change_of_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +112,7 @@ def test_what_lyra_writes_itself_is_no_change_of_the_tree(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".lyra" / "state"))
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
-    assert str(gather().git).endswith(", clean")
+    assert str(collect_doctor_facts().git).endswith(", clean")
 
 
 def run_git(root: Path, *words: str) -> None:

@@ -7,17 +7,16 @@ from typing import Any
 import pytest
 
 from lyra_tasks.config.models import Configuration
-from lyra_tasks.overview.explain import ExplainFacts, explain
+from lyra_tasks.overview.explain import ExplainFacts, explain_checkout
 from lyra_tasks.records.evidence import CheckResult, Evidence, RuleResult, SetKey
 from lyra_tasks.records.images import ImageRecord
-from lyra_tasks.rules.deviations import rejudge
+from lyra_tasks.rules.deviations import deviation_statuses, reassess_results
 from lyra_tasks.rules.freshness import ImageState
-from lyra_tasks.rules.standing import standings
 from tests.rules.test_deviations import record
 
 TODAY = datetime.date(2027, 1, 1)
 PARTS = {"services.web.limits": "a", "tests.page": "b", "rules": "1-x", "deviations": "c", "file site.toml": "d"}
-KEY = SetKey(images={"web": "sha256:1"}, externals={"db": "sha256:2"}, effective="e")
+KEY = SetKey(images={"web": "sha256:1"}, test_doubles={"db": "sha256:2"}, effective_hash="e")
 
 
 def evidence(**change: Any) -> Evidence:
@@ -32,9 +31,9 @@ def facts(problem: str = "", built: ImageRecord | None = None, **change: Any) ->
     tested = evidence()
     found = ExplainFacts(
         images=(ImageState("web", built or record(), problem),),
-        key=KEY, parts=PARTS, evidence=tested, before=tested,
-        judgement=rejudge(configuration(), tested.rules, TODAY), standings=(),
-        version="1.0.0", promoted=False, engine_runs=True,
+        key=KEY, parts=PARTS, evidence=tested, previous_evidence=tested,
+        rule_report=reassess_results(configuration(), tested.rules, TODAY), deviation_statuses=(),
+        version="1.0.0", is_promoted=False, is_engine_running=True,
     )  # fmt: skip
     return dataclasses.replace(found, **change)
 
@@ -44,20 +43,20 @@ def configuration(*deviations: dict[str, Any]) -> Configuration:
 
 
 def told(found: ExplainFacts) -> list[str]:
-    return [f"{each.about} {each.state}: {each.why}".rstrip(": ") for each in explain(found).findings]
+    return [f"{each.subject} {each.state}: {each.reason}".rstrip(": ") for each in explain_checkout(found).items]
 
 
 def test_what_was_tested_is_to_be_promoted_and_then_nothing_is_to_be_done() -> None:
-    assert explain(facts()).run == "promote"
-    done = explain(facts(promoted=True))
-    assert (done.run, done.first) == ("", "")
-    assert done.findings[-1].about == "bundle 1.0.0"
+    assert explain_checkout(facts()).command == "promote"
+    done = explain_checkout(facts(promoted=True))
+    assert (done.command, done.manual_step) == ("", "")
+    assert done.items[-1].subject == "bundle 1.0.0"
 
 
 def test_an_image_whose_files_changed_is_named_with_what_changed() -> None:
     found = facts("was built before its context changed")
     assert told(found)[0] == "image web stale: it was built before its context changed"
-    assert explain(found).run == "build test promote"
+    assert explain_checkout(found).command == "build test promote"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +78,7 @@ def test_each_change_that_made_the_evidence_stale_is_told(
     now = {name: value for name, value in (PARTS | parts).items() if value is not None}
     found = facts(key=KEY.model_copy(update=key), parts=now, evidence=None)
     assert f"test stale: {said}" in told(found)
-    assert explain(found).run == "test promote"
+    assert explain_checkout(found).command == "test promote"
 
 
 def test_nothing_tested_yet_is_told_as_that() -> None:
@@ -90,8 +89,8 @@ def test_nothing_tested_yet_is_told_as_that() -> None:
 def test_a_check_that_failed_is_to_be_mended_first() -> None:
     check = CheckResult(name="page", kind="http", service="web", outcome="failed")
     failed = evidence(passed=False, checks=[check])
-    found = explain(facts(evidence=failed))
-    assert (found.run, found.first) == ("build test promote", "mend what failed")
+    found = explain_checkout(facts(evidence=failed))
+    assert (found.command, found.manual_step) == ("build test promote", "mend what failed")
     assert "test failed: page (run r1)" in told(facts(evidence=failed))
 
 
@@ -104,11 +103,11 @@ def test_a_deviation_that_has_expired_since_the_test_is_refused_and_one_that_end
         config = configuration(rule | {"expires": expires})
         found = facts(
             evidence=excused,
-            judgement=rejudge(config, excused.rules, TODAY),
-            standings=standings(config, excused.rules, TODAY),
+            judgement=reassess_results(config, excused.rules, TODAY),
+            standings=deviation_statuses(config, excused.rules, TODAY),
         )
         assert any(line.startswith(f"deviation from container.egress {state}") for line in told(found))
-        assert bool(explain(found).first) == (state == "refused")
+        assert bool(explain_checkout(found).manual_step) == (state == "refused")
 
 
 @pytest.mark.parametrize(
@@ -121,5 +120,5 @@ def test_where_a_deviation_stands(outcome: str, days: int, state: str) -> None:
         {"rule": "container.egress", "scope": "services.*", "reason": "r", "owner": "ada", "expires": expires}
     )
     result = RuleResult.model_validate({"rule": "container.egress", "scope": "services.web", "outcome": outcome})
-    (standing,) = standings(config, [result], TODAY)
-    assert (standing.state, standing.days) == (state, days)
+    (standing,) = deviation_statuses(config, [result], TODAY)
+    assert (standing.state, standing.days_left) == (state, days)

@@ -20,13 +20,14 @@ from lyra_tasks.overview.status import (
     LabService,
     RunRow,
     Status,
-    Tested,
+    TestStatus,
     deviation_rows,
-    next_word,
+    status_document,
+    status_lines,
+    suggest_next_step,
 )
-from lyra_tasks.overview.status_show import document, lines
-from lyra_tasks.records.journal import SCHEMA, Entry, Journal
-from lyra_tasks.records.store import canonical
+from lyra_tasks.records.journal import JOURNAL_SCHEMA, Journal, JournalEntry
+from lyra_tasks.records.record import canonical_json
 from tests.conftest import PROJECTS, Project, repository
 
 NOWHERE = "unix:///nowhere.sock"
@@ -34,7 +35,7 @@ TODAY = datetime.date(2026, 11, 24)
 IMAGE = ImageRow(
     "web", "0.1.0-dev.3+g1a2b3c4", "1a2b3c4", False, "2026-11-24T05:42:22+00:00", 31_400_000, "sha256:1", ""
 )
-PASSED = Tested(True, "20261124t054210-95fc5c", "2026-11-24T05:42:23+00:00", 15, (), {"kept": 12, "deviation": 1})
+PASSED = TestStatus(True, "20261124t054210-95fc5c", "2026-11-24T05:42:23+00:00", 15, (), {"kept": 12, "deviation": 1})
 DEVIATIONS = deviation_rows(
     [
         ("container.egress", "services.web", "ada", datetime.date(2027, 3, 31)),
@@ -51,10 +52,10 @@ STATUS = Status(
     engine="private engine 26.1.5, containerd image store",
     has_engine=True,
     images=(IMAGE, replace(IMAGE, name="counter", problem="was built before its context changed")),
-    tested=None,
-    unknown="not before all images are current",
-    promoted="",
-    newest="0.1.0-dev.2+g0000000",
+    test=None,
+    unknown_reason="not before all images are current",
+    promoted_version="",
+    newest_version="0.1.0-dev.2+g0000000",
     deviations=tuple(DEVIATIONS),
     labs=(
         LabRow(
@@ -68,14 +69,14 @@ STATUS = Status(
     ),
     leftovers=tuple(f"lyra-20261124t050000-{number}" for number in range(8)),
     runs=(RunRow("r", "2026-11-24T05:42:10.000+00:00", "build test", (("build", 0, 3.0), ("test", 5, 2.0))),),
-    next="build",
-    why="counter was built before its context changed",
+    next_command="build",
+    next_reason="counter was built before its context changed",
 )
 
 
 @pytest.mark.parametrize("width", [80, 200])
 def test_the_screen_says_all_of_it_and_fits(width: int) -> None:
-    screen = lines(STATUS, width)
+    screen = status_lines(STATUS, width)
     assert max(map(len, screen)) <= width
     text = " ".join(" ".join(screen).split())
     for said in (
@@ -95,7 +96,7 @@ def test_the_screen_says_all_of_it_and_fits(width: int) -> None:
 
 
 def test_for_programs_it_is_all_there_as_plain_json() -> None:
-    found = json.loads(json.dumps(document(STATUS)))
+    found = json.loads(json.dumps(status_document(STATUS)))
     assert found["schema"] == "lyra.status/1"
     assert found["deviations"][0] == {
         "rule": "container.non-root", "scope": "services.old", "owner": "bob", "expires": "2026-11-25", "days": 1,
@@ -112,7 +113,7 @@ def test_for_programs_it_is_all_there_as_plain_json() -> None:
         ({"images": (IMAGE, STATUS.images[1])}, "build"),
         ({"tested": None}, "test"),
         ({"tested": replace(PASSED, passed=False, failed=("front page greets",))}, ""),
-        ({"tested": replace(PASSED, refused="images.web@linux/arm64 (rule test.platform)")}, ""),
+        ({"tested": replace(PASSED, promotion_refusal="images.web@linux/arm64 (rule test.platform)")}, ""),
         ({"promoted": "1.0.0"}, ""),
         ({"leftovers": ("lyra-x",)}, "clean"),
         ({"deviations": deviation_rows([("r", "s", "o", datetime.date(2026, 11, 23))], TODAY)}, ""),
@@ -122,22 +123,22 @@ def test_the_next_word_is_the_first_thing_that_is_missing(changes: dict[str, obj
     facts: dict[str, object] = {
         "images": (IMAGE,), "tested": PASSED, "promoted": "", "deviations": (), "leftovers": (), "dirty": False
     }  # fmt: skip
-    found, why = next_word(**{**facts, **changes})  # type: ignore[arg-type]
+    found, why = suggest_next_step(**{**facts, **changes})  # type: ignore[arg-type]
     assert found == word
     assert why
 
 
 def test_the_newest_entries_are_whole_lines_of_the_end(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
-    assert journal.newest() == []
+    assert journal.read_recent() == []
     journal.extend("r", [("intent", {"number": number}) for number in range(100)])
     entries = list(journal.entries())
-    assert journal.newest() == entries
-    assert journal.newest(2000) == entries[-len(journal.newest(2000)) :]
-    assert 0 < len(journal.newest(2000)) < 12
+    assert journal.read_recent() == entries
+    assert journal.read_recent(2000) == entries[-len(journal.read_recent(2000)) :]
+    assert 0 < len(journal.read_recent(2000)) < 12
     with journal.path.open("ab") as file:
         file.write(b'{"torn')
-    assert journal.newest(2000)[-1] == entries[-1]
+    assert journal.read_recent(2000)[-1] == entries[-1]
 
 
 @pytest.fixture
@@ -189,8 +190,8 @@ def _history(runs: int) -> Iterator[str]:
     events.append(("word", {"word": "test", "exit_code": 0, "message": "", "seconds": 1.0}))
     for number in range(runs):
         for event, data in events:
-            entry = Entry(0, "2026-11-24T05:42:10.000+00:00", f"run-{number}", event, data)
-            yield canonical({"schema": SCHEMA, **entry.__dict__}) + "\n"
+            entry = JournalEntry(0, "2026-11-24T05:42:10.000+00:00", f"run-{number}", event, data)
+            yield canonical_json({"schema": JOURNAL_SCHEMA, **entry.__dict__}) + "\n"
 
 
 def _seconds(project: Project) -> float:

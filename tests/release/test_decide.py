@@ -9,47 +9,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 from semver import Version
 
-from lyra_tasks.config.commits import read
-from lyra_tasks.config.releases import Release
 from lyra_tasks.errors import UsageError
-from lyra_tasks.release.decide import Decision, decide
-from lyra_tasks.release.wanted import Wanted, wanted
+from lyra_tasks.release.next_version import Decision, ReleaseRequest, decide_version, parse_release_request
+from lyra_tasks.versions.changelog import parse_commit
+from lyra_tasks.versions.version import Release
 
 
-def decided(asked: Wanted, tagged: tuple[str, ...], *messages: str) -> Decision:
+def decided(asked: ReleaseRequest, tagged: tuple[str, ...], *messages: str) -> Decision:
     """The decision where HEAD can reach these versions, and these commits came after the last release."""
-    commits = [read(str(number) * 40, message) for number, message in enumerate(messages)]
-    return decide(asked, [Release(f"v{each}", "", "", Version.parse(each)) for each in tagged], commits)
+    commits = [parse_commit(str(number) * 40, message) for number, message in enumerate(messages)]
+    return decide_version(asked, [Release(f"v{each}", "", "", Version.parse(each)) for each in tagged], commits)
 
 
 @pytest.mark.parametrize(
     ("tagged", "asked", "expected"),
     [
-        ((), Wanted("auto"), "0.1.0"),
-        ((), Wanted("patch"), "0.1.0"),
-        ((), Wanted("minor"), "0.1.0"),
-        ((), Wanted("major"), "1.0.0"),
-        ((), Wanted("auto", pre="rc"), "0.1.0-rc.1"),
-        (("1.3.4",), Wanted("patch"), "1.3.5"),
-        (("1.3.4",), Wanted("minor"), "1.4.0"),
-        (("1.3.4",), Wanted("major"), "2.0.0"),
-        (("0.3.4",), Wanted("major"), "1.0.0"),
-        (("1.3.4+b.1",), Wanted("patch"), "1.3.5"),
-        (("1.9.0", "1.10.0"), Wanted("minor"), "1.11.0"),
-        (("1.3.4",), Wanted("minor", pre="rc"), "1.4.0-rc.1"),
-        (("1.3.4", "1.4.0-rc.1"), Wanted("minor", pre="rc"), "1.4.0-rc.2"),
-        (("1.3.4", "1.4.0-rc.9", "1.4.0-rc.10"), Wanted("auto", pre="rc"), "1.4.0-rc.11"),
-        (("1.3.4", "1.4.0-alpha.3"), Wanted("minor", pre="rc"), "1.4.0-rc.1"),
-        (("1.3.4", "1.4.0-rc.2"), Wanted("minor"), "1.4.0"),
-        (("1.3.4", "1.4.0-rc.2"), Wanted("auto"), "1.4.0"),
-        (("1.3.4", "1.4.0-rc.2"), Wanted("major"), "2.0.0"),
-        (("1.3.4", "1.4.0-rc.2"), Wanted("major", pre="rc"), "2.0.0-rc.1"),
-        (("1.3.4", "2.0.0-rc.1"), Wanted("patch"), "2.0.0"),
-        (("1.3.4",), Wanted(version="3.0.0-beta.7"), "3.0.0-beta.7"),
+        ((), ReleaseRequest("auto"), "0.1.0"),
+        ((), ReleaseRequest("patch"), "0.1.0"),
+        ((), ReleaseRequest("minor"), "0.1.0"),
+        ((), ReleaseRequest("major"), "1.0.0"),
+        ((), ReleaseRequest("auto", pre="rc"), "0.1.0-rc.1"),
+        (("1.3.4",), ReleaseRequest("patch"), "1.3.5"),
+        (("1.3.4",), ReleaseRequest("minor"), "1.4.0"),
+        (("1.3.4",), ReleaseRequest("major"), "2.0.0"),
+        (("0.3.4",), ReleaseRequest("major"), "1.0.0"),
+        (("1.3.4+b.1",), ReleaseRequest("patch"), "1.3.5"),
+        (("1.9.0", "1.10.0"), ReleaseRequest("minor"), "1.11.0"),
+        (("1.3.4",), ReleaseRequest("minor", pre="rc"), "1.4.0-rc.1"),
+        (("1.3.4", "1.4.0-rc.1"), ReleaseRequest("minor", pre="rc"), "1.4.0-rc.2"),
+        (("1.3.4", "1.4.0-rc.9", "1.4.0-rc.10"), ReleaseRequest("auto", pre="rc"), "1.4.0-rc.11"),
+        (("1.3.4", "1.4.0-alpha.3"), ReleaseRequest("minor", pre="rc"), "1.4.0-rc.1"),
+        (("1.3.4", "1.4.0-rc.2"), ReleaseRequest("minor"), "1.4.0"),
+        (("1.3.4", "1.4.0-rc.2"), ReleaseRequest("auto"), "1.4.0"),
+        (("1.3.4", "1.4.0-rc.2"), ReleaseRequest("major"), "2.0.0"),
+        (("1.3.4", "1.4.0-rc.2"), ReleaseRequest("major", pre="rc"), "2.0.0-rc.1"),
+        (("1.3.4", "2.0.0-rc.1"), ReleaseRequest("patch"), "2.0.0"),
+        (("1.3.4",), ReleaseRequest(version="3.0.0-beta.7"), "3.0.0-beta.7"),
     ],
 )
 def test_the_next_version_follows_from_what_is_tagged_and_what_is_asked_for(
-    tagged: tuple[str, ...], asked: Wanted, expected: str
+    tagged: tuple[str, ...], asked: ReleaseRequest, expected: str
 ) -> None:
     assert str(decided(asked, tagged, "fix: x").version) == expected
 
@@ -70,15 +69,15 @@ def test_the_next_version_follows_from_what_is_tagged_and_what_is_asked_for(
 def test_auto_reads_the_commits_and_says_which_decided(
     tagged: str, messages: list[str], expected: str, decisive: list[str]
 ) -> None:
-    found = decided(Wanted("auto"), (tagged,), *messages)
+    found = decided(ReleaseRequest("auto"), (tagged,), *messages)
     assert str(found.version) == expected
-    assert [each.subject for each in found.decisive] == decisive
+    assert [each.subject for each in found.decisive_commits] == decisive
 
 
 def test_a_decision_says_why() -> None:
-    assert decided(Wanted("auto"), ("0.2.3",), "fix!: b").reason == "minor, something breaks before 1.0.0"
-    assert decided(Wanted("patch"), ("1.0.0", "1.1.0-rc.2")).reason == "begun with 1.1.0-rc.2"
-    assert decided(Wanted("major"), ("1.0.0", "1.1.0-rc.2")).reason == "major, as asked for"
+    assert decided(ReleaseRequest("auto"), ("0.2.3",), "fix!: b").reason == "minor, something breaks before 1.0.0"
+    assert decided(ReleaseRequest("patch"), ("1.0.0", "1.1.0-rc.2")).reason == "begun with 1.1.0-rc.2"
+    assert decided(ReleaseRequest("major"), ("1.0.0", "1.1.0-rc.2")).reason == "major, as asked for"
 
 
 CORES = st.tuples(*[st.integers(0, 5)] * 3)
@@ -90,7 +89,7 @@ def test_the_next_version_is_above_all_that_head_can_reach(
     tagged: list[tuple[tuple[int, int, int], str]], bump: str, pre: str, breaks: bool
 ) -> None:
     texts = tuple(f"{'.'.join(map(str, core))}{suffix}" for core, suffix in tagged)
-    found = decided(Wanted(bump, pre), texts, "feat!: x" if breaks else "fix: x")
+    found = decided(ReleaseRequest(bump, pre), texts, "feat!: x" if breaks else "fix: x")
     assert all(found.version > Version.parse(each) for each in texts)
     assert bool(found.version.prerelease) == bool(pre)
 
@@ -120,7 +119,7 @@ def test_options_that_make_no_sense_are_usage_errors(tmp_path: Path, options: di
     (tmp_path / "link.md").symlink_to("changes.md")
     given_options = {"bump": "", "pre": "", "version": "", "changelog": ""} | options
     with pytest.raises(UsageError) as caught:
-        wanted(
+        parse_release_request(
             tmp_path,
             bump=given_options["bump"],
             pre=given_options["pre"],

@@ -14,13 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from semver import Version
 
-from lyra_tasks.config.commits import commits_since
-from lyra_tasks.config.git import git_facts
-from lyra_tasks.config.releases import previous, releases
-from lyra_tasks.config.tags import DEFAULT_PATTERN
-from lyra_tasks.config.version import version_of
-from lyra_tasks.release.decide import decide, last_release
-from lyra_tasks.release.wanted import Wanted
+from lyra_tasks.release.next_version import ReleaseRequest, decide_version, find_last_release
+from lyra_tasks.versions.changelog import list_commits_since
+from lyra_tasks.versions.formats import DEFAULT_TAG_PATTERN
+from lyra_tasks.versions.git import collect_git_facts
+from lyra_tasks.versions.version import compute_version, find_previous_release, list_releases
 
 NAMES = (
     "v0.1.0", "v0.2.0", "v1.0.0-rc.1", "v1.0.0", "v1.0.1", "v1.9.0", "v1.10.0", "v2.0.0-alpha.1", "v2.0.0",
@@ -111,17 +109,17 @@ def test_the_version_of_any_history_is_what_the_graph_says(history: History) -> 
     with TemporaryDirectory() as name:
         folder = Path(name)
         history.write(folder)
-        facts = git_facts(folder)
-        assert version_of(facts).semver == history.version(facts.short)
+        facts = collect_git_facts(folder)
+        assert compute_version(facts).semver == history.version(facts.short_commit)
         head = len(history.parents) - 1
         behind = history.reach(head)
-        reachable = {each.tag for each in releases(folder, DEFAULT_PATTERN, reachable=True)}
+        reachable = {each.tag for each in list_releases(folder, DEFAULT_TAG_PATTERN, reachable=True)}
         known = {name for name in history.tags if name[0] == "v" and name != "v3"}
-        assert {each.tag for each in releases(folder, DEFAULT_PATTERN)} == known
+        assert {each.tag for each in list_releases(folder, DEFAULT_TAG_PATTERN)} == known
         assert reachable == {name for name in known if history.tags[name] in behind}
         for tag in reachable:
             since = behind - history.reach(history.tags[tag])
-            told = {int(each.subject) for each in commits_since(folder, tag)}
+            told = {int(each.subject) for each in list_commits_since(folder, tag)}
             assert told == {number for number in since if len(history.parents[number]) < 2}
 
 
@@ -142,18 +140,24 @@ def test_releases_rise_and_every_commit_is_in_the_changes_of_exactly_one(steps: 
         versions: list[Version] = []
         for message, bump, pre in steps:
             run(folder, "commit", "--quiet", "--allow-empty", "--message", message)
-            reachable = releases(folder, DEFAULT_PATTERN, reachable=True)
-            last = last_release(reachable)
-            decision = decide(Wanted(bump, pre), reachable, commits_since(folder, last.tag if last else ""))
+            reachable = list_releases(folder, DEFAULT_TAG_PATTERN, reachable=True)
+            last = find_last_release(reachable)
+            decision = decide_version(
+                ReleaseRequest(bump, pre), reachable, list_commits_since(folder, last.tag if last else "")
+            )
             versions.append(decision.version)
             if not decision.version.prerelease:
-                told += [each.id for each in commits_since(folder, decision.previous.tag if decision.previous else "")]
+                told += [
+                    each.id for each in list_commits_since(folder, decision.previous.tag if decision.previous else "")
+                ]
             run(folder, "tag", "--annotate", "--message", "x", f"v{decision.version}")
-            assert version_of(git_facts(folder)).semver == str(decision.version)
-            assert previous(decision.version, releases(folder, DEFAULT_PATTERN)) == decision.previous
+            assert compute_version(collect_git_facts(folder)).semver == str(decision.version)
+            assert (
+                find_previous_release(decision.version, list_releases(folder, DEFAULT_TAG_PATTERN)) == decision.previous
+            )
         ordered = [each for each in versions if not each.prerelease]
         assert ordered == sorted(ordered, key=lambda each: each.to_tuple()[:3])
         assert len({str(each) for each in versions}) == len(versions)
-        final = last_release(releases(folder, DEFAULT_PATTERN))
+        final = find_last_release(list_releases(folder, DEFAULT_TAG_PATTERN))
         expected = run(folder, "rev-list", final.tag).split() if final else []
         assert sorted(told) == sorted(expected)

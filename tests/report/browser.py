@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.run import locked
+from lyra_tasks.locks import file_lock
 from tests.packages import unpacked
 
 # what the browser links besides libc, all of bookworm, so that it runs on newer ones, too; about 100 MB, once
@@ -34,7 +34,7 @@ AXE = "axe-playwright-python==0.1.8"  # carries axe-core 4.12.1 as axe.min.js; n
 def chromium(cache: Path) -> list[str]:
     """The words to start the browser by; it is downloaded and unpacked into the cache if it is not there."""
     folder = cache / "tests" / "chromium"
-    with locked(folder / "lock", what="the browser", wait=600):
+    with file_lock(folder / "lock", resource="the browser", timeout=600):
         done = folder / "stamp"
         if not done.exists() or done.read_text() != PACKAGES:
             unpacked(folder / "root", cache, *PACKAGES.split(), suite="bookworm")

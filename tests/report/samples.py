@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lyra_tasks.records.documents import Documents
+from lyra_tasks.records.documents import ReportDocuments
 
 BEGIN = datetime(2026, 11, 23, 21, 15, 4, tzinfo=UTC)
 DIGEST = "sha256:" + "1" * 64
@@ -23,7 +23,7 @@ def digest(number: int) -> str:
     return f"sha256:{number:064x}"
 
 
-def run(*, passed: bool = True, seconds: int = 240) -> Documents:
+def run(*, passed: bool = True, seconds: int = 240) -> ReportDocuments:
     """A run of two services; one that did not pass ends with the worker out of memory."""
     samples: dict[str, list[dict[str, Any]]] = {
         name: [
@@ -114,14 +114,14 @@ def run(*, passed: bool = True, seconds: int = 240) -> Documents:
         "events": sorted(events, key=lambda each: str(each["at"])),
         "services": samples,
     }
-    return Documents(tests, metrics, logs)
+    return ReportDocuments(tests, metrics, logs)
 
 
-def bundle(*, passed: bool = True) -> Documents:
+def bundle(*, passed: bool = True) -> ReportDocuments:
     """The bundle of such a run: two images, of which some layers are those of the version before."""
     tested = run(passed=passed)
     images = [_image("web", 1, [31, 4, 1]), _image("worker", 1, [31, 58, 2])]
-    return Documents(
+    return ReportDocuments(
         tests=tested.tests,
         metrics=tested.metrics,
         logs=tested.logs,

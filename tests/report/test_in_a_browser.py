@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.report.page import page
+from lyra_tasks.report.page import render_report
 from tests.report import samples
 from tests.report.browser import Page, axe, browsing, chromium
 
@@ -38,7 +38,7 @@ def report(tmp_path: Path) -> Path:
     for sbom in documents.sboms.values():
         del sbom["components"][8:]
     file = tmp_path / "report.html"
-    file.write_text(page(documents), encoding="utf-8")
+    file.write_text(render_report(documents), encoding="utf-8")
     return file
 
 

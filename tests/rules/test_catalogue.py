@@ -7,8 +7,8 @@ import pytest
 
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.rules import catalogue
-from lyra_tasks.rules.catalogue import RULES, deviable
-from lyra_tasks.rules.page import page
+from lyra_tasks.rules.catalogue import RULES, deviations_allowed
+from lyra_tasks.rules.show import render_rules_page
 from tests.conftest import REPOSITORY, Project
 
 HEAD = 'schema = 1\n[project]\nname = "shop"\n[[deviations]]\n'
@@ -16,8 +16,8 @@ TAIL = '\nscope = "services.web"\nreason = "because"\nowner = "ada"\nexpires = 2
 
 
 def test_the_page_of_docs_is_what_the_catalogue_says() -> None:
-    assert (REPOSITORY / "docs" / "rules.md").read_text() == page(), (
-        "docs/rules.md is stale: python -m lyra_tasks.rules.page > docs/rules.md"
+    assert (REPOSITORY / "docs" / "rules.md").read_text() == render_rules_page(), (
+        "docs/rules.md is stale: python -m lyra_tasks.rules.show > docs/rules.md"
     )
 
 
@@ -30,19 +30,19 @@ def test_every_id_of_the_catalogue_is_one_rule_and_every_rule_has_an_id_there() 
 def test_the_set_of_rules_is_another_one_as_soon_as_a_rule_asks_something_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = catalogue.rule_set()
+    before = catalogue.rule_set_version()
     monkeypatch.setattr(catalogue, "RULES", RULES[1:])
-    assert catalogue.rule_set() != before
+    assert catalogue.rule_set_version() != before
 
 
-@pytest.mark.parametrize("name", [name for name, may in deviable().items() if not may])
+@pytest.mark.parametrize("name", [name for name, may in deviations_allowed().items() if not may])
 def test_what_no_reason_can_replace_takes_no_deviation(tmp_path: Path, name: str) -> None:
-    from lyra_tasks.config.load import load
+    from lyra_tasks.config.load import load_config
 
     file = tmp_path / ".lyra.toml"
     file.write_text(f'{HEAD}rule = "{name}"{TAIL}')
     with pytest.raises(ConfigurationError) as caught:
-        load(tmp_path, rules=deviable())
+        load_config(tmp_path, rules=deviations_allowed())
     assert f'5: deviations[0].rule: no deviation goes around "{name}"' in caught.value.details[0]
 
 

@@ -6,10 +6,10 @@ import pytest
 
 from lyra_tasks.config.models import Service
 from lyra_tasks.records.evidence import Evidence
-from lyra_tasks.records.scans import ImageScan, ScanStore
-from lyra_tasks.rules.declared import fingerprint
-from lyra_tasks.rules.images import base_layers, base_look, labels_look
-from lyra_tasks.rules.project import docs_look
+from lyra_tasks.records.images import ImageScan, ScanStore
+from lyra_tasks.rules.images import check_base_locked, check_labels, count_base_layers
+from lyra_tasks.rules.secrets import fingerprint_secrets
+from lyra_tasks.rules.services import check_documentation
 from tests.rules.test_deviations import record
 
 DIGEST = f"sha256:{'1' * 64}"
@@ -34,21 +34,21 @@ OTHER = f"sha256:{'2' * 64}"
 def test_a_base_was_built_from_the_digest_that_the_lock_pins(
     bases: dict[str, str], pins: dict[str, str], said: tuple[str, ...]
 ) -> None:
-    assert base_look("web", record(bases=bases), ["python:3"], pins).breaches == said
+    assert check_base_locked("web", record(bases=bases), ["python:3"], pins).messages == said
 
 
 def test_an_image_from_scratch_needs_no_pin() -> None:
-    assert base_look("web", record(), [], {}).breaches == ()
+    assert check_base_locked("web", record(), [], {}).messages == ()
 
 
 def test_labels_that_are_missing_are_named() -> None:
     prefix = "org.opencontainers.image."
     labels = {f"{prefix}{key}": "x" for key in ("title", "description", "source", "revision")}
-    assert labels_look("web", {"Labels": labels}).breaches == ()
-    assert labels_look("web", {"Labels": labels | {f"{prefix}source": ""}}).breaches == (
+    assert check_labels("web", {"Labels": labels}).messages == ()
+    assert check_labels("web", {"Labels": labels | {f"{prefix}source": ""}}).messages == (
         "it has no label org.opencontainers.image.source",
     )
-    assert len(labels_look("web", {}).breaches) == 1
+    assert len(check_labels("web", {}).messages) == 1
 
 
 def history(*steps: str) -> dict[str, Any]:
@@ -67,33 +67,33 @@ def history(*steps: str) -> dict[str, Any]:
     ],
 )
 def test_what_the_base_brought_is_told_by_the_history(steps: tuple[str, ...], own: tuple[str, ...], below: int) -> None:
-    assert base_layers(history(*steps), own) == below
+    assert count_base_layers(history(*steps), own) == below
 
 
 def test_ports_that_only_neighbours_reach_may_stay_without_a_name() -> None:
     exposed: dict[str, Any] = {"ExposedPorts": {"6379/tcp": {}}}
     inner, outer = Service(image="x"), Service(image="x", ports={"redis": 6379})
-    assert docs_look("s", inner, exposed, (), reached_by_neighbours=True).breaches == ()
-    assert docs_look("s", inner, exposed, (), reached_by_neighbours=False).breaches != ()
-    assert docs_look("s", outer, exposed, (), reached_by_neighbours=False).breaches == ()
-    udp = docs_look("s", outer, {"ExposedPorts": {"6379/udp": {}}}, (), reached_by_neighbours=True)
-    assert udp.breaches == ("the image's EXPOSE 6379/udp has no name in ports",)
+    assert check_documentation("s", inner, exposed, (), has_dependents=True).messages == ()
+    assert check_documentation("s", inner, exposed, (), has_dependents=False).messages != ()
+    assert check_documentation("s", outer, exposed, (), has_dependents=False).messages == ()
+    udp = check_documentation("s", outer, {"ExposedPorts": {"6379/udp": {}}}, (), has_dependents=True)
+    assert udp.messages == ("the image's EXPOSE 6379/udp has no name in ports",)
     assert udp.scope == "services.s"
     named = Service(image="x", ports={"redis": "6379/udp"})
-    assert not docs_look("s", named, {"ExposedPorts": {"6379/udp": {}}}, (), reached_by_neighbours=False).breaches
+    assert not check_documentation("s", named, {"ExposedPorts": {"6379/udp": {}}}, (), has_dependents=False).messages
 
 
 def test_what_a_base_sets_is_not_the_projects_to_document() -> None:
     config = {"Env": ["PATH=/bin", "FROM_BASE=1", "OWN=2"]}
-    assert docs_look(
-        "s", Service(image="x"), config, ("OWN", "GONE", "PATH"), reached_by_neighbours=False
-    ).breaches == ("the image's ENV OWN is not in environment",)
+    assert check_documentation(
+        "s", Service(image="x"), config, ("OWN", "GONE", "PATH"), has_dependents=False
+    ).messages == ("the image's ENV OWN is not in environment",)
 
 
 def test_a_scan_answers_only_the_question_that_it_was_made_for(tmp_path: Any) -> None:
     store = ScanStore(tmp_path)
     scan = ImageScan(
-        config_digest=DIGEST, question="q", special={}, owners={}, programs={}, secrets=[], secret_names=[], tokens=None
+        config_digest=DIGEST, query_digest="q", setuid_programs={}, volume_owners={}, programs_by_architecture={}, secrets=[], secret_like_names=[], tokens=None
     )  # fmt: skip
     assert store.read("web", DIGEST, "q") is None
     store.write("web", scan)
@@ -106,7 +106,7 @@ def test_a_scan_answers_only_the_question_that_it_was_made_for(tmp_path: Any) ->
 
 def test_the_digest_of_the_secrets_depends_on_names_values_and_the_checkout() -> None:
     marks = {
-        fingerprint(secrets, salt)
+        fingerprint_secrets(secrets, salt)
         for secrets, salt in (({}, "a"), ({"k": "v"}, "a"), ({"k": "w"}, "a"), ({"l": "v"}, "a"), ({"k": "v"}, "b"))
     }
     assert len(marks) == 5

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.engine.rootfs import TAR, _cached
+from lyra_tasks.engine.bases.rootfs import ROOTFS_TAR, _find_cached
 
 
 @pytest.mark.parametrize("facts", ["", "{", '{"suite": "bookworm"}', None])
 def test_one_whose_facts_were_lost_in_a_power_cut_is_made_anew(tmp_path: Path, facts: str | None) -> None:
     folder = tmp_path / "rootfs" / "a1b2"
     folder.mkdir(parents=True)
-    (folder / TAR).touch()
+    (folder / ROOTFS_TAR).touch()
     if facts is not None:
         (tmp_path / "rootfs" / "a1b2.facts.json").write_text(facts)
-    assert _cached(tmp_path, "a1b2") is None
+    assert _find_cached(tmp_path, "a1b2") is None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from invoke.collection import Collection
 from invoke.tasks import task
 
-from lyra_tasks.tasks.word import Word
-from lyra_tasks.tasks.words import lyra_collection
+from lyra_tasks.tasks.collection import create_collection
+from lyra_tasks.tasks.task import LyraTask
 
 
 @task
@@ -15,9 +15,9 @@ def stranger(c: object) -> None:
 
 
 def test_every_word_can_be_quiet() -> None:
-    found: Collection = lyra_collection(stranger)
+    found: Collection = create_collection(stranger)
     words = [found[name] for name in found.task_names]
     assert len(words) > 20
     for word in words:
         has = any(argument.name == "quiet" for argument in word.get_arguments())
-        assert has == isinstance(word, Word), word.name
+        assert has == isinstance(word, LyraTask), word.name

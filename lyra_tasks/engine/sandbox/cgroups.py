@@ -15,13 +15,13 @@ from pathlib import Path
 
 from lyra_tasks.errors import EngineUnavailableError
 
-MOUNTS = Path("/proc/self/mounts")
-DAEMON = "daemon"  # the leaf of the engine's own processes: in version 2 only leaves may hold any
-_PERIOD = 100_000  # microseconds
+MOUNTS_FILE = Path("/proc/self/mounts")
+DAEMON_LEAF = "daemon"  # the leaf of the engine's own processes: in version 2 only leaves may hold any
+_CPU_PERIOD_US = 100_000  # microseconds
 
 
 @dataclass(frozen=True)
-class Tree:
+class CgroupTree:
     """A mounted control group tree and the controllers that it has."""
 
     path: Path
@@ -29,43 +29,43 @@ class Tree:
     controllers: frozenset[str]
 
 
-def trees(mounts: str | None = None) -> list[Tree]:
+def list_cgroup_trees(mounts: str | None = None) -> list[CgroupTree]:
     """The control group trees in a mount table, by default this machine's."""
-    found = []
-    for line in (MOUNTS.read_text() if mounts is None else mounts).splitlines():
-        _, where, kind, options, *_ = line.split(" ")
-        path = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), where))
-        if kind == "cgroup":
-            found.append(Tree(path, 1, frozenset(options.split(","))))
-        elif kind == "cgroup2":
-            found.append(Tree(path, 2, _controllers(path)))
-    return found
+    cgroup_trees = []
+    for line in (MOUNTS_FILE.read_text() if mounts is None else mounts).splitlines():
+        _, mount_point, fs_type, options, *_ = line.split(" ")
+        path = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), mount_point))
+        if fs_type == "cgroup":
+            cgroup_trees.append(CgroupTree(path, 1, frozenset(options.split(","))))
+        elif fs_type == "cgroup2":
+            cgroup_trees.append(CgroupTree(path, 2, _read_controllers(path)))
+    return cgroup_trees
 
 
-def create(name: str, *, memory: int | None, cpus: float | None) -> None:
+def create_cgroup(name: str, *, memory: int | None, cpus: float | None) -> None:
     """Make the group with its limits (`memory` in bytes) where there is a memory or CPU controller."""
-    limited = [tree for tree in trees() if tree.controllers & {"memory", "cpu"}]
+    limited_trees = [tree for tree in list_cgroup_trees() if tree.controllers & {"memory", "cpu"}]
     try:
-        for tree in limited:
+        for tree in limited_trees:
             group = tree.path / name
             group.mkdir(exist_ok=True)
             if tree.version == 2:
-                _delegate(tree.path)
-            for file, value in limits(tree, memory, cpus).items():
+                _delegate_controllers(tree.path)
+            for file, value in cgroup_limit_files(tree, memory, cpus).items():
                 if (group / file).exists() or file != "memory.memsw.limit_in_bytes":
                     (group / file).write_text(value)
             if tree.version == 2:
-                _delegate(group)
-            (group / DAEMON).mkdir(exist_ok=True)
+                _delegate_controllers(group)
+            (group / DAEMON_LEAF).mkdir(exist_ok=True)
     except OSError as error:
         raise EngineUnavailableError(
             f"the control group {name} cannot be set up: {error.strerror}",
             hint="run on the machine itself, or in a container that may write to /sys/fs/cgroup",
         ) from error
-    _require_controllers(limited, memory, cpus)
+    _require_controllers(limited_trees, memory, cpus)
 
 
-def limits(tree: Tree, memory: int | None, cpus: float | None) -> dict[str, str]:
+def cgroup_limit_files(tree: CgroupTree, memory: int | None, cpus: float | None) -> dict[str, str]:
     """The files of a group and what to write into them, in this order."""
     files: dict[str, str] = {}
     if memory is not None and "memory" in tree.controllers:
@@ -74,69 +74,69 @@ def limits(tree: Tree, memory: int | None, cpus: float | None) -> dict[str, str]
         else:
             files |= {"memory.limit_in_bytes": str(memory), "memory.memsw.limit_in_bytes": str(memory)}
     if cpus is not None and "cpu" in tree.controllers:
-        quota = int(cpus * _PERIOD)
+        quota = int(cpus * _CPU_PERIOD_US)
         if tree.version == 2:
-            files["cpu.max"] = f"{quota} {_PERIOD}"
+            files["cpu.max"] = f"{quota} {_CPU_PERIOD_US}"
         else:
-            files |= {"cpu.cfs_period_us": str(_PERIOD), "cpu.cfs_quota_us": str(quota)}
+            files |= {"cpu.cfs_period_us": str(_CPU_PERIOD_US), "cpu.cfs_quota_us": str(quota)}
     return files
 
 
-def enter(name: str, pids: list[int]) -> None:
+def add_to_cgroup(name: str, pids: list[int]) -> None:
     """Move processes into the engine's leaf; what they start later is born there."""
-    for tree in trees():
-        leaf = tree.path / name / DAEMON
+    for tree in list_cgroup_trees():
+        leaf = tree.path / name / DAEMON_LEAF
         if leaf.is_dir():
             for pid in pids:
                 (leaf / "cgroup.procs").write_text(str(pid))
 
 
-def kill_containers(name: str) -> None:
+def kill_container_processes(name: str) -> None:
     """Kill all processes of the group but the engine's own, so that the engine has nobody to wait for."""
-    for tree in trees():
-        for folder in _descendants(tree.path / name):
-            if folder.name != DAEMON and folder != tree.path / name:
-                for pid in _processes(folder):
+    for tree in list_cgroup_trees():
+        for directory in _descendants(tree.path / name):
+            if directory.name != DAEMON_LEAF and directory != tree.path / name:
+                for pid in _read_processes(directory):
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
 
 
-def processes(group: Path) -> list[int]:
+def list_cgroup_processes(group: Path) -> list[int]:
     """The processes of a group and of all groups below it; none if there is no such group."""
-    return [pid for folder in _descendants(group) for pid in _processes(folder)]
+    return [pid for directory in _descendants(group) for pid in _read_processes(directory)]
 
 
-def remove(name: str, *, wait: float = 5.0) -> list[Path]:
+def remove_cgroup(name: str, *, timeout_s: float = 5.0) -> list[Path]:
     """Remove the group from every tree; returns what could not be removed within `wait` seconds."""
-    deadline = time.monotonic() + wait
+    deadline = time.monotonic() + timeout_s
     while True:
-        for tree in trees():
-            for folder in _descendants(tree.path / name):
+        for tree in list_cgroup_trees():
+            for directory in _descendants(tree.path / name):
                 with suppress(OSError):
-                    folder.rmdir()
-        left = [tree.path / name for tree in trees() if (tree.path / name).exists()]
-        if not left or time.monotonic() > deadline:
-            return left
+                    directory.rmdir()
+        remaining = [tree.path / name for tree in list_cgroup_trees() if (tree.path / name).exists()]
+        if not remaining or time.monotonic() > deadline:
+            return remaining
         time.sleep(0.05)
 
 
-def _require_controllers(found: list[Tree], memory: int | None, cpus: float | None) -> None:
-    there = frozenset[str]().union(*(tree.controllers for tree in found))
+def _require_controllers(limited_trees: list[CgroupTree], memory: int | None, cpus: float | None) -> None:
+    available = frozenset[str]().union(*(tree.controllers for tree in limited_trees))
     for controller, limit in (("memory", memory), ("cpu", cpus)):
-        if limit is not None and controller not in there:
+        if limit is not None and controller not in available:
             raise EngineUnavailableError(
                 f"this machine's kernel cannot limit {controller}", hint="leave the limit out, or use another machine"
             )
 
 
-def _delegate(group: Path) -> None:
+def _delegate_controllers(group: Path) -> None:
     """Version 2 hands controllers down one level at a time, and some cannot be handed down everywhere."""
-    for controller in _controllers(group):
+    for controller in _read_controllers(group):
         with suppress(OSError):
             (group / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
-def _controllers(group: Path) -> frozenset[str]:
+def _read_controllers(group: Path) -> frozenset[str]:
     try:
         return frozenset((group / "cgroup.controllers").read_text().split())
     except OSError:
@@ -145,10 +145,10 @@ def _controllers(group: Path) -> frozenset[str]:
 
 def _descendants(group: Path) -> list[Path]:
     """The group and all groups below it, deepest first."""
-    return [Path(folder) for folder, _, _ in os.walk(group, topdown=False)]
+    return [Path(directory) for directory, _, _ in os.walk(group, topdown=False)]
 
 
-def _processes(group: Path) -> list[int]:
+def _read_processes(group: Path) -> list[int]:
     try:
         return [int(pid) for pid in (group / "cgroup.procs").read_text().split() if pid != "0"]
     except OSError:

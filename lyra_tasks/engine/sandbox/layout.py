@@ -13,34 +13,34 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import write_file
 
-Store = Literal["containerd", "graph"]
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+StoreKind = Literal["containerd", "graph"]
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
-class Places:
+class SandboxPaths:
     """The folders of one sandbox; its short `name` also names its runtime folder and its control group."""
 
     state: Path
     name: str
 
     @property
-    def folder(self) -> Path:
+    def directory(self) -> Path:
         """All that outlives the engine's processes."""
         return self.state / "sandbox"
 
     @property
     def record(self) -> Path:
-        return self.folder / "sandbox.json"
+        return self.directory / "sandbox.json"
 
     @property
     def config(self) -> Path:
         """A `DOCKER_CONFIG` with the buildx and compose plugins."""
-        return self.folder / "config"
+        return self.directory / "config"
 
     @property
     def log(self) -> Path:
-        return self.folder / "dockerd.log"
+        return self.directory / "dockerd.log"
 
     @property
     def lock(self) -> Path:
@@ -65,22 +65,22 @@ class Places:
         """A link to the state folder, so that the socket alone tells whose engine it is."""
         return self.runtime / "state"
 
-    def data(self, suite: str, store: Store) -> Path:
+    def data(self, suite: str, store: StoreKind) -> Path:
         """The engine's images, containers and volumes; other versions and stores could not read them."""
-        return self.folder / "data" / f"{suite}-{store}"
+        return self.directory / "data" / f"{suite}-{store}"
 
 
-class Record(BaseModel):
+class SandboxRecord(BaseModel):
     """What `sandbox.json` says about a started engine. `memory` in bytes; `started` in clock ticks since boot."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     schema_version: Literal[1] = 1
     suite: str
-    store: Store
+    store: StoreKind
     pid: int
-    started: int
-    boot: str
+    start_ticks: int
+    boot_id: str
     link: str
     address: str
     memory: int | None
@@ -94,7 +94,7 @@ class Sandbox:
     state: Path
     name: str
     suite: str
-    store: Store
+    store: StoreKind
     socket: Path
     address: str
     docker: Path
@@ -114,79 +114,79 @@ class Sandbox:
         }
 
 
-def places_of(state: Path) -> Places:
+def sandbox_paths(state: Path) -> SandboxPaths:
     """The folders of the sandbox that belongs to a state folder."""
     state = state.resolve()
-    return Places(state=state, name=f"lyra-{hashlib.sha256(os.fsencode(state)).hexdigest()[:10]}")
+    return SandboxPaths(state=state, name=f"lyra-{hashlib.sha256(os.fsencode(state)).hexdigest()[:10]}")
 
 
-def find(state: Path) -> Sandbox | None:
+def find_sandbox(state: Path) -> Sandbox | None:
     """The engine that runs for a state folder, or None; reads two files, asks no engine."""
-    places = places_of(state)
-    record = read_record(places)
-    return sandbox_of(places, record) if record and is_alive(record) else None
+    paths = sandbox_paths(state)
+    record = read_sandbox_record(paths)
+    return to_sandbox(paths, record) if record and is_sandbox_process_alive(record) else None
 
 
-def sandbox_of(places: Places, record: Record) -> Sandbox:
+def to_sandbox(paths: SandboxPaths, record: SandboxRecord) -> Sandbox:
     """A record and the folders it belongs to, as callers see them."""
     return Sandbox(
-        state=places.state,
-        name=places.name,
+        state=paths.state,
+        name=paths.name,
         suite=record.suite,
         store=record.store,
-        socket=places.socket,
+        socket=paths.socket,
         address=record.address,
-        docker=places.engine / "cli" / "docker",
-        config_dir=places.config,
-        log=places.log,
+        docker=paths.engine / "cli" / "docker",
+        config_dir=paths.config,
+        log=paths.log,
         pid=record.pid,
-        cgroup=f"/{places.name}",
+        cgroup=f"/{paths.name}",
         memory=record.memory,
         cpus=record.cpus,
     )
 
 
-def read_record(places: Places) -> Record | None:
+def read_sandbox_record(paths: SandboxPaths) -> SandboxRecord | None:
     """What is recorded of the sandbox, running or not; None if nothing is."""
     try:
-        return Record.model_validate_json(places.record.read_bytes())
+        return SandboxRecord.model_validate_json(paths.record.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
         raise PreconditionError(
-            f"the record of the sandbox engine cannot be read: {places.record}",
-            hint=f"end the processes of {places.name}, delete the file and try again",
+            f"the record of the sandbox engine cannot be read: {paths.record}",
+            hint=f"end the processes of {paths.name}, delete the file and try again",
         ) from error
 
 
-def write_record(places: Places, record: Record) -> None:
+def write_sandbox_record(paths: SandboxPaths, record: SandboxRecord) -> None:
     """Replace the record in one step; after a power cut it is whole or not there."""
-    write_file(places.record, (record.model_dump_json(indent=2) + "\n").encode(), mode=0o600)
+    write_file(paths.record, (record.model_dump_json(indent=2) + "\n").encode(), mode=0o600)
 
 
-def is_alive(record: Record) -> bool:
+def is_sandbox_process_alive(record: SandboxRecord) -> bool:
     """Whether the recorded first process is still that process: a number alone may belong to another by now."""
-    return record.boot == boot_id() and start_time(record.pid) == record.started
+    return record.boot_id == read_boot_id() and read_start_ticks(record.pid) == record.start_ticks
 
 
-def boot_id() -> str:
+def read_boot_id() -> str:
     """What tells this boot from the last one."""
-    return BOOT_ID.read_text().strip()
+    return BOOT_ID_FILE.read_text().strip()
 
 
-def start_time(pid: int) -> int | None:
+def read_start_ticks(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None if there is none or only its remains."""
-    fields = _stat(pid)
+    fields = _read_stat(pid)
     return int(fields[19]) if fields and fields[0] not in "ZX" else None
 
 
-def parent_of(pid: int) -> int | None:
+def read_parent_pid(pid: int) -> int | None:
     """The number of a process's parent."""
-    fields = _stat(pid)
+    fields = _read_stat(pid)
     return int(fields[1]) if fields else None
 
 
-def _stat(pid: int) -> list[str]:
+def _read_stat(pid: int) -> list[str]:
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):

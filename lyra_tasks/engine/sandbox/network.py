@@ -16,15 +16,17 @@ from typing import Any
 from lyra_tasks.errors import EngineUnavailableError
 
 # Inside its own network namespace every sandbox may use the same addresses: nobody outside routes to them.
-BRIDGE = IPv4Interface("10.215.0.1/24")
-POOL = IPv4Network("10.216.0.0/15")
-POOL_SIZE = 26
-UPLINK = "up0"  # the end of the pair inside the sandbox
-TAP = IPv4Network("10.215.1.0/24")  # between the sandbox's router and slirp4netns
-RESOLVER = str(TAP[3])  # where slirp4netns answers look-ups with what this machine's resolver says
+BRIDGE_ADDRESS = IPv4Interface("10.215.0.1/24")
+ADDRESS_POOL = IPv4Network("10.216.0.0/15")
+POOL_PREFIX_LENGTH = 26
+UPLINK_NAME = "up0"  # the end of the pair inside the sandbox
+TAP_NETWORK = IPv4Network("10.215.1.0/24")  # between the sandbox's router and slirp4netns
+RESOLVER_ADDRESS = str(TAP_NETWORK[3])  # where slirp4netns answers look-ups with what this machine's resolver says
 RESOLV_CONF = Path("/etc/resolv.conf")
 _LINK_LOCAL = IPv4Network("169.254.0.0/16")  # where clouds tell a machine its own credentials
-_BASES = tuple(IPv4Network(f"{base}.0/24") for base in ("10.214.0", "172.29.214", "192.168.214", "198.18.214"))
+_LINK_NETWORKS = tuple(
+    IPv4Network(f"{prefix}.0/24") for prefix in ("10.214.0", "172.29.214", "192.168.214", "198.18.214")
+)
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,18 @@ def tool_environment(engine: Path) -> dict[str, str]:
     }
 
 
-def connect(engine: Path, pid: int, owner: str) -> Uplink:
+def create_uplink(engine: Path, pid: int, owner: str) -> Uplink:
     """Join the network namespace of process `pid` to this machine's by a pair of interfaces that dies with it.
 
     Its name is free again then, and may soon be another sandbox's: the interface also says whose it is.
     """
-    for link, subnet in candidates(_taken(engine)):
-        if _exists(link):
+    for link, subnet in list_free_links(_used_networks(engine)):
+        if _interface_exists(link):
             continue
         gateway, address = (str(host) for host in subnet.hosts())
         # The kernel gives a name once only: whoever makes the interface also owns the subnet that goes with it.
-        made = _ip(engine, "link", "add", link, "type", "veth", "peer", "name", UPLINK, "netns", str(pid))
-        if made.returncode and _exists(link):
+        creation = _run_ip(engine, "link", "add", link, "type", "veth", "peer", "name", UPLINK_NAME, "netns", str(pid))
+        if creation.returncode and _interface_exists(link):
             continue
         steps = [
             ["link", "set", link, "addrgenmode", "none"],
@@ -65,7 +67,7 @@ def connect(engine: Path, pid: int, owner: str) -> Uplink:
             ["addr", "add", f"{gateway}/{subnet.prefixlen}", "dev", link],
             ["link", "set", link, "up"],
         ]
-        for result in (made, *(_ip(engine, *step) for step in steps)):
+        for result in (creation, *(_run_ip(engine, *step) for step in steps)):
             if result.returncode:
                 raise EngineUnavailableError(
                     "the sandbox engine's network link could not be made",
@@ -78,52 +80,52 @@ def connect(engine: Path, pid: int, owner: str) -> Uplink:
     )
 
 
-def candidates(taken: Iterable[IPv4Network]) -> Iterator[tuple[str, IPv4Network]]:
+def list_free_links(networks: Iterable[IPv4Network]) -> Iterator[tuple[str, IPv4Network]]:
     """Interface names and the subnets that go with them, without those that overlap what this machine uses."""
-    used = list(taken)
-    for base in _BASES:
-        for number, subnet in enumerate(base.subnets(new_prefix=30)):
-            if not any(subnet.overlaps(other) for other in used):
-                yield f"lyra{_BASES.index(base)}-{number}", subnet
+    used_networks = list(networks)
+    for network in _LINK_NETWORKS:
+        for number, subnet in enumerate(network.subnets(new_prefix=30)):
+            if not any(subnet.overlaps(used_network) for used_network in used_networks):
+                yield f"lyra{_LINK_NETWORKS.index(network)}-{number}", subnet
 
 
-def closed(engine: Path) -> list[IPv4Network]:
+def list_blocked_networks(engine: Path) -> list[IPv4Network]:
     """What the way out does not lead to: this machine's addresses, networks behind its bridges, other sandboxes.
 
     It is everything where this machine has no way out itself: what is refused at once need not be waited for.
     """
     addresses = [
-        (link["ifname"], IPv4Interface(f"{each['local']}/{each['prefixlen']}"))
-        for link in _said(engine, "address", "show")
-        for each in link["addr_info"]
+        (link["ifname"], IPv4Interface(f"{entry['local']}/{entry['prefixlen']}"))
+        for link in _query_ip(engine, "address", "show")
+        for entry in link["addr_info"]
     ]
-    uplinks = {route["dev"] for route in _said(engine, "route", "show", "default")}
-    inner = {name for name, address in addresses if name not in uplinks and _leads_inwards(name, address)}
-    if all(name in inner for name, _ in addresses):
+    uplinks = {route["dev"] for route in _query_ip(engine, "route", "show", "default")}
+    internal = {name for name, address in addresses if name not in uplinks and _is_internal(name, address)}
+    if all(name in internal for name, _ in addresses):
         return [IPv4Network("0.0.0.0/0")]
-    resolver = [IPv4Network(RESOLVER)] if not _has_resolver() else []
+    resolver = [IPv4Network(RESOLVER_ADDRESS)] if not _has_resolver() else []
     own = [IPv4Network(address.ip) for _, address in addresses]
-    behind = [address.network for name, address in addresses if name in inner]
-    tap = TAP.address_exclude(IPv4Network(RESOLVER))
-    return list(collapse_addresses([*tap, *resolver, _LINK_LOCAL, *_BASES, *own, *behind]))
+    bridged = [address.network for name, address in addresses if name in internal]
+    tap = TAP_NETWORK.address_exclude(IPv4Network(RESOLVER_ADDRESS))
+    return list(collapse_addresses([*tap, *resolver, _LINK_LOCAL, *_LINK_NETWORKS, *own, *bridged]))
 
 
-def disconnect(engine: Path, link: str, owner: str) -> None:
+def remove_uplink(engine: Path, link: str, owner: str) -> None:
     """Remove this machine's end, and with it the other, if the kernel has not done so yet."""
     with suppress(OSError):
         if Path("/sys/class/net", link, "ifalias").read_text().strip() != owner:
             return
-        _ip(engine, "link", "delete", link)
+        _run_ip(engine, "link", "delete", link)
 
 
-def _exists(link: str) -> bool:
+def _interface_exists(link: str) -> bool:
     return Path("/sys/class/net", link).exists()
 
 
-def _leads_inwards(link: str, address: IPv4Interface) -> bool:
+def _is_internal(link: str, address: IPv4Interface) -> bool:
     """Whether an interface leads to this machine itself or to containers on it."""
     is_bridge = Path("/sys/class/net", link, "bridge").exists()
-    return is_bridge or address.is_loopback or any(address in base for base in _BASES)
+    return is_bridge or address.is_loopback or any(address in network for network in _LINK_NETWORKS)
 
 
 def _has_resolver() -> bool:
@@ -134,20 +136,20 @@ def _has_resolver() -> bool:
         return False
 
 
-def _taken(engine: Path) -> Iterator[IPv4Network]:
-    for route in _said(engine, "route", "show", "table", "all"):
+def _used_networks(engine: Path) -> Iterator[IPv4Network]:
+    for route in _query_ip(engine, "route", "show", "table", "all"):
         if route.get("dst", "default") != "default":
             yield IPv4Network(route["dst"], strict=False)
 
 
-def _said(engine: Path, *words: str) -> list[dict[str, Any]]:
+def _query_ip(engine: Path, *arguments: str) -> list[dict[str, Any]]:
     """What `ip` says about IPv4; nothing if it fails."""
-    found: list[dict[str, Any]] = json.loads(_ip(engine, "-json", "-4", *words).stdout or "[]")
-    return found
+    entries: list[dict[str, Any]] = json.loads(_run_ip(engine, "-json", "-4", *arguments).stdout or "[]")
+    return entries
 
 
-def _ip(engine: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def _run_ip(engine: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **tool_environment(engine)}
     return subprocess.run(
-        [str(engine / "bin" / "ip"), *words], env=environment, capture_output=True, text=True, check=False
+        [str(engine / "bin" / "ip"), *arguments], env=environment, capture_output=True, text=True, check=False
     )

@@ -12,11 +12,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from lyra_tasks.engine.debian import AptWorkspace, Deb, unpack
-from lyra_tasks.engine.mirror import host_codename, is_ubuntu
-from lyra_tasks.engine.sandbox.layout import Store
+from lyra_tasks.engine.debian.mirror import host_codename, is_ubuntu
+from lyra_tasks.engine.debian.packages import AptWorkspace, Deb, unpack_debs
+from lyra_tasks.engine.sandbox.layout import StoreKind
 from lyra_tasks.errors import PreconditionError, UsageError
-from lyra_tasks.run import locked
+from lyra_tasks.locks import file_lock
 
 # What links C libraries comes from the oldest Debian that is supported, so that it runs on the newer ones, too; the
 # engine's own programs are Go and run everywhere. Libraries that apt, dpkg or systemd bring along are not here: an
@@ -32,20 +32,20 @@ PROGRAMS = (
 )
 FILTER_PROGRAMS = tuple(f"{table}{verb}" for table in ("iptables", "ip6tables") for verb in ("", "-save", "-restore"))
 PLUGINS = ("docker-buildx", "docker-compose")
-_LOCK_WAIT = 1200.0
+_LOCK_TIMEOUT_S = 1200.0
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EngineRecipe:
     """The packages of one suite's engine, where they are, and the image stores that it has, preferred one first."""
 
     packages: tuple[str, ...]
     suites: tuple[str, ...]
     components: tuple[str, ...]
-    stores: tuple[Store, ...]
+    stores: tuple[StoreKind, ...]
 
 
-class Contents(BaseModel):
+class EngineContents(BaseModel):
     """What an unpacked engine is made of: file name and sha256 of each package."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
@@ -55,7 +55,7 @@ class Contents(BaseModel):
     packages: dict[str, str]
 
 
-def suite_here(suite: str) -> str:
+def resolve_suite(suite: str) -> str:
     """The suite that this machine's engine is really made of: on Ubuntu its own release, for no other is there.
 
     PreconditionError if the old engine of bookworm is asked for where it cannot be had.
@@ -67,106 +67,112 @@ def suite_here(suite: str) -> str:
     return host_codename()
 
 
-def recipe(suite: str, *, ubuntu: bool = False) -> Recipe:
+def select_recipe(suite: str, *, ubuntu: bool = False) -> EngineRecipe:
     """Which packages make an engine of a Debian suite, or of an Ubuntu release. UsageError for a suite without one."""
-    return _ubuntu_recipe(suite) if ubuntu else _debian_recipe(suite)
+    return _create_ubuntu_recipe(suite) if ubuntu else _create_debian_recipe(suite)
 
 
-def _debian_recipe(suite: str) -> Recipe:
+def _create_debian_recipe(suite: str) -> EngineRecipe:
     programs = {
         # Bookworm has neither buildx nor compose 2; they are clients, and work with an older engine.
-        "bookworm": ("docker.io/bookworm", "containerd/bookworm", "tini/bookworm", *_clients("trixie")),
-        "trixie": ("docker.io/trixie", "containerd/trixie", "tini/trixie", "docker-cli/trixie", *_clients("trixie")),
-        "sid": ("docker.io/sid", "containerd/sid", "tini-static/sid", "docker-cli/sid", *_clients("sid")),
+        "bookworm": ("docker.io/bookworm", "containerd/bookworm", "tini/bookworm", *_client_packages("trixie")),
+        "trixie": (
+            "docker.io/trixie",
+            "containerd/trixie",
+            "tini/trixie",
+            "docker-cli/trixie",
+            *_client_packages("trixie"),
+        ),
+        "sid": ("docker.io/sid", "containerd/sid", "tini-static/sid", "docker-cli/sid", *_client_packages("sid")),
     }
     if suite not in programs:
         raise UsageError(f"there is no sandbox engine of {suite!r}", hint=f"choose {', '.join(programs)}")
     tools = (f"{name}/{TOOLS_SUITE}" for name in (*TOOLS, *LIBRARIES, "libbpf1", "libelf1", "libglib2.0-0"))
-    wanted = (*programs[suite], *tools)
-    return Recipe(
-        packages=wanted,
-        suites=tuple(sorted({package.split("/")[1] for package in wanted})),
+    packages = (*programs[suite], *tools)
+    return EngineRecipe(
+        packages=packages,
+        suites=tuple(sorted({package.split("/")[1] for package in packages})),
         components=("main",),
         stores=("graph",) if suite == "bookworm" else ("containerd", "graph"),
     )
 
 
-def _ubuntu_recipe(release: str) -> Recipe:
+def _create_ubuntu_recipe(release: str) -> EngineRecipe:
     programs = ("docker.io", "containerd", "tini", "docker-buildx", "docker-compose-v2")
     jammy = ("libbpf0", "libelf1", "libglib2.0-0")
-    renamed = jammy if release == "jammy" else ("libbpf1", "libelf1t64", "libglib2.0-0t64")
-    filters = ("libnftables1", "libjansson4")  # the engines here speak to nftables themselves
-    return Recipe(
-        packages=(*programs, *TOOLS, *LIBRARIES, *renamed, *filters),
+    release_libraries = jammy if release == "jammy" else ("libbpf1", "libelf1t64", "libglib2.0-0t64")
+    nftables_libraries = ("libnftables1", "libjansson4")  # the engines here speak to nftables themselves
+    return EngineRecipe(
+        packages=(*programs, *TOOLS, *LIBRARIES, *release_libraries, *nftables_libraries),
         suites=(release, f"{release}-updates"),
         components=("main", "universe"),
         stores=("containerd", "graph"),
     )
 
 
-def fetch(cache: Path, suite: str, progress: Callable[[str], None]) -> Path:
+def fetch_engine(cache: Path, suite: str, progress: Callable[[str], None]) -> Path:
     """The folder with the engine of `suite`, downloaded and unpacked on first use: about 95 MB, 400 MB on disk.
 
     Below it: `root` (the packages), `bin` (for the daemon's PATH), `cli` (the docker command alone), `lib`, `xtables`,
     `cli-plugins`, and `contents.json`. PreconditionError if the mirror does not deliver.
     """
-    wanted = recipe(suite, ubuntu=is_ubuntu())
-    final = _folder(cache, suite)
-    with locked(final.with_suffix(".lock"), what=f"the download of the {suite} engine", wait=_LOCK_WAIT):
+    recipe = select_recipe(suite, ubuntu=is_ubuntu())
+    final = _engine_directory(cache, suite)
+    with file_lock(final.with_suffix(".lock"), resource=f"the download of the {suite} engine", timeout=_LOCK_TIMEOUT_S):
         if final.is_dir():
             return final
         staging = final.with_suffix(".new")
         shutil.rmtree(staging, ignore_errors=True)
-        workspace = AptWorkspace(cache / "apt", wanted.suites, components=wanted.components)
+        workspace = AptWorkspace(cache / "apt", recipe.suites, components=recipe.components)
         workspace.update()
-        debs = workspace.download(wanted.packages, staging / "debs", progress)
-        unpack(debs, staging / "root")
+        debs = workspace.download(recipe.packages, staging / "debs", progress)
+        unpack_debs(debs, staging / "root")
         shutil.rmtree(staging / "debs")
-        _arrange(staging)
-        _record(staging, suite, debs)
+        _link_programs(staging)
+        _write_contents(staging, suite, debs)
         staging.rename(final)
     return final
 
 
-def installed(cache: Path, suite: str) -> Path | None:
+def find_fetched_engine(cache: Path, suite: str) -> Path | None:
     """The folder of an engine that was fetched before, or None."""
-    folder = _folder(cache, suite)
-    return folder if folder.is_dir() else None
+    directory = _engine_directory(cache, suite)
+    return directory if directory.is_dir() else None
 
 
-def _folder(cache: Path, suite: str) -> Path:
+def _engine_directory(cache: Path, suite: str) -> Path:
     """Named by the recipe as well: what an older Lyra unpacked may lack a package, and its engine may still run."""
-    wanted = " ".join(recipe(suite, ubuntu=is_ubuntu()).packages)
-    return cache.absolute() / "engines" / f"{suite}-{hashlib.sha256(wanted.encode()).hexdigest()[:8]}"
+    packages = " ".join(select_recipe(suite, ubuntu=is_ubuntu()).packages)
+    return cache.absolute() / "engines" / f"{suite}-{hashlib.sha256(packages.encode()).hexdigest()[:8]}"
 
 
-def _clients(suite: str) -> tuple[str, ...]:
+def _client_packages(suite: str) -> tuple[str, ...]:
     return tuple(f"{plugin}/{suite}" for plugin in PLUGINS)
 
 
-def _record(folder: Path, suite: str, debs: list[Deb]) -> None:
-    contents = Contents(suite=suite, packages={deb.path.name: deb.sha256 for deb in debs})
-    (folder / "contents.json").write_text(contents.model_dump_json(indent=2) + "\n")
+def _write_contents(directory: Path, suite: str, debs: list[Deb]) -> None:
+    contents = EngineContents(suite=suite, packages={deb.path.name: deb.sha256 for deb in debs})
+    (directory / "contents.json").write_text(contents.model_dump_json(indent=2) + "\n")
 
 
-def _arrange(folder: Path) -> None:
+def _link_programs(directory: Path) -> None:
     """Links from a few flat folders into the unpacked tree: no package script ran that would have made them."""
-    root = folder / "root"
-    places = (root / place for place in ("bin", "sbin", "usr/bin", "usr/sbin"))
-    programs = {path.name: path for place in places for path in place.glob("*")}
+    root = directory / "root"
+    directories = (root / name for name in ("bin", "sbin", "usr/bin", "usr/sbin"))
+    programs = {path.name: path for directory in directories for path in directory.glob("*")}
     aliases = dict.fromkeys(FILTER_PROGRAMS, "xtables-nft-multi") | {"docker-init": "tini-static"}
     for name in (*PROGRAMS, *aliases):
         target = aliases.get(name, name)
-        _link(folder / "bin" / name, _present(programs, target))
-    _link(folder / "cli" / "docker", _present(programs, "docker"))
+        _link(directory / "bin" / name, _require_program(programs, target))
+    _link(directory / "cli" / "docker", _require_program(programs, "docker"))
     for plugin in PLUGINS:
-        _link(folder / "cli-plugins" / plugin, root / "usr/libexec/docker/cli-plugins" / plugin)
+        _link(directory / "cli-plugins" / plugin, root / "usr/libexec/docker/cli-plugins" / plugin)
     for library in (*root.glob("lib/*-linux-gnu*/*.so*"), *root.glob("usr/lib/*-linux-gnu*/*.so*")):
-        _link(folder / "lib" / library.name, library)
-    _link(folder / "xtables", next(root.glob("usr/lib/*-linux-gnu*/xtables")))
+        _link(directory / "lib" / library.name, library)
+    _link(directory / "xtables", next(root.glob("usr/lib/*-linux-gnu*/xtables")))
 
 
-def _present(programs: dict[str, Path], name: str) -> Path:
+def _require_program(programs: dict[str, Path], name: str) -> Path:
     if name not in programs:
         raise PreconditionError(f"the packages hold no {name}", hint="choose another suite: [engine] suite")
     return programs[name]
@@ -175,3 +181,17 @@ def _present(programs: dict[str, Path], name: str) -> Path:
 def _link(link: Path, target: Path) -> None:
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(os.path.relpath(target, link.parent))
+
+
+_ENGINE_VERSIONS = {"bookworm": (20, 10), "trixie": (26, 1)}
+_NEWEST_SUITE = "sid"
+
+
+def find_suite_for_version(version: tuple[int, ...]) -> str:
+    """The suite with the oldest engine that is no older than `version`; else the one with the newest engine."""
+    suites = [
+        suite
+        for suite, engine_version in sorted(_ENGINE_VERSIONS.items(), key=lambda item: item[1])
+        if engine_version >= version[:2]
+    ]
+    return suites[0] if suites else _NEWEST_SUITE

@@ -11,77 +11,85 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lyra_tasks.engine.sandbox import cgroups, network
-from lyra_tasks.engine.sandbox.layout import Places, Record, is_alive, parent_of, places_of, read_record
+from lyra_tasks.engine.sandbox.cgroups import kill_container_processes, remove_cgroup
+from lyra_tasks.engine.sandbox.layout import (
+    SandboxPaths,
+    SandboxRecord,
+    is_sandbox_process_alive,
+    read_parent_pid,
+    read_sandbox_record,
+    sandbox_paths,
+)
+from lyra_tasks.engine.sandbox.network import remove_uplink
 from lyra_tasks.errors import EngineUnavailableError
-from lyra_tasks.run import locked
+from lyra_tasks.locks import file_lock
 
-_GRACE = 15.0  # seconds the daemon has for writing its databases
-_LOCK_WAIT = 180.0
+_STOP_TIMEOUT_S = 15.0  # seconds the daemon has for writing its databases
+_LOCK_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True)
-class DownReport:
+class StopReport:
     """What `down` did: whether an engine ran, whether it had to be killed, whether its data went, and what is left."""
 
     was_running: bool
-    killed: bool
-    purged: bool
-    left: tuple[str, ...] = ()
+    was_killed: bool
+    was_purged: bool
+    leftovers: tuple[str, ...] = ()
 
 
-def down(state: Path, *, purge: bool = False) -> DownReport:
+def shut_down_sandbox(state: Path, *, purge: bool = False) -> StopReport:
     """End the engine of a state folder with all its containers; `purge` also deletes its images and volumes.
 
     Not an error if none runs: what a crash left is cleared then. The data of an engine that is not purged stays.
     """
-    places = places_of(state)
-    if not places.state.is_dir():
-        return DownReport(was_running=False, killed=False, purged=False)
-    with locked(places.lock, what="the sandbox engine", wait=_LOCK_WAIT):
-        report = clear(places)
-        purged, left = purge and places.folder.exists(), report.left
-        if purged:
-            shutil.rmtree(places.folder, ignore_errors=True)
-            left += (str(places.folder),) if places.folder.exists() else ()
-    return DownReport(report.was_running, report.killed, purged, left)
+    paths = sandbox_paths(state)
+    if not paths.state.is_dir():
+        return StopReport(was_running=False, was_killed=False, was_purged=False)
+    with file_lock(paths.lock, resource="the sandbox engine", timeout=_LOCK_TIMEOUT_S):
+        report = clear_sandbox(paths)
+        was_purged, leftovers = purge and paths.directory.exists(), report.leftovers
+        if was_purged:
+            shutil.rmtree(paths.directory, ignore_errors=True)
+            leftovers += (str(paths.directory),) if paths.directory.exists() else ()
+    return StopReport(report.was_running, report.was_killed, was_purged, leftovers)
 
 
-def clear(places: Places) -> DownReport:
+def clear_sandbox(paths: SandboxPaths) -> StopReport:
     """End what runs and remove what is left outside the state folder. The caller holds the sandbox's lock."""
-    record = read_record(places)
-    running = record is not None and is_alive(record)
-    if running and os.geteuid() != 0:
+    record = read_sandbox_record(paths)
+    was_running = record is not None and is_sandbox_process_alive(record)
+    if was_running and os.geteuid() != 0:
         raise EngineUnavailableError("the sandbox engine belongs to root", hint="run this as root")
-    killed = _end(places, record) if running and record is not None else False
+    was_killed = _end_processes(paths, record) if was_running and record is not None else False
     if record is not None:
-        network.disconnect(places.engine, record.link, places.name)
-    left = [str(path) for path in cgroups.remove(places.name)]
-    if places.runtime.exists():
-        shutil.rmtree(places.runtime)
-    places.record.unlink(missing_ok=True)
-    return DownReport(was_running=running, killed=killed, purged=False, left=tuple(left))
+        remove_uplink(paths.engine, record.link, paths.name)
+    leftovers = [str(path) for path in remove_cgroup(paths.name)]
+    if paths.runtime.exists():
+        shutil.rmtree(paths.runtime)
+    paths.record.unlink(missing_ok=True)
+    return StopReport(was_running=was_running, was_killed=was_killed, was_purged=False, leftovers=tuple(leftovers))
 
 
-def _end(places: Places, record: Record) -> bool:
+def _end_processes(paths: SandboxPaths, record: SandboxRecord) -> bool:
     """End the first process, and with it all others of the sandbox; True if it had to be killed."""
-    parent = parent_of(record.pid)
-    with _handle(record.pid) as process, _handle(parent) as launcher:
-        if process is None or not is_alive(record):
+    parent = read_parent_pid(record.pid)
+    with _open_pidfd(record.pid) as process, _open_pidfd(parent) as launcher:
+        if process is None or not is_sandbox_process_alive(record):
             return False
-        cgroups.kill_containers(places.name)
-        _signal(process, signal.SIGTERM)
-        killed = not _ended(process, _GRACE)
-        if killed:
-            _signal(process, signal.SIGKILL)
-            _ended(process, _GRACE)
+        kill_container_processes(paths.name)
+        _send_signal(process, signal.SIGTERM)
+        was_killed = not _wait_for_exit(process, _STOP_TIMEOUT_S)
+        if was_killed:
+            _send_signal(process, signal.SIGKILL)
+            _wait_for_exit(process, _STOP_TIMEOUT_S)
         if launcher is not None:
-            _ended(launcher, _GRACE)
-    return killed
+            _wait_for_exit(launcher, _STOP_TIMEOUT_S)
+    return was_killed
 
 
 @contextmanager
-def _handle(pid: int | None) -> Iterator[int | None]:
+def _open_pidfd(pid: int | None) -> Iterator[int | None]:
     """A descriptor of a process, which unlike its number never comes to mean another one; None if it is gone."""
     handle = None
     if pid is not None:
@@ -94,12 +102,12 @@ def _handle(pid: int | None) -> Iterator[int | None]:
             os.close(handle)
 
 
-def _signal(handle: int, number: signal.Signals) -> None:
+def _send_signal(handle: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         signal.pidfd_send_signal(handle, number)
 
 
-def _ended(handle: int, wait: float) -> bool:
+def _wait_for_exit(handle: int, timeout_s: float) -> bool:
     poll = select.poll()
     poll.register(handle, select.POLLIN)
-    return bool(poll.poll(wait * 1000))
+    return bool(poll.poll(timeout_s * 1000))

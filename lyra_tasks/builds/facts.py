@@ -1,0 +1,171 @@
+"""What a build depends on, found out: the version, the bases as the lock pins them, the inputs as they are."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lyra_tasks.builds.plan import BuildFacts
+from lyra_tasks.config.models import Builder
+from lyra_tasks.config.platforms import Variant, list_variants
+from lyra_tasks.dockerfile.input_hashes import dockerfile_path, read_ignore_patterns
+from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME
+from lyra_tasks.dockerfile.lock_file import read_lock_file as read_lock
+from lyra_tasks.dockerfile.lock_file import write_lock_file as write_lock
+from lyra_tasks.engine.bases.inputs import add_stage_uses, find_base_uses, hash_current_inputs
+from lyra_tasks.engine.bases.materials import collect_materials, find_base_arguments, load_missing_bases
+from lyra_tasks.engine.bases.resolve import BaseResolution, collect_base_requests, resolve_bases
+from lyra_tasks.engine.buildx.bake import require_buildx
+from lyra_tasks.engine.buildx.builder import find_builder
+from lyra_tasks.engine.client.connect import import_docker_sdk
+from lyra_tasks.engine.workspace import Workspace, select_known
+from lyra_tasks.errors import ConfigurationError, PreconditionError, UsageError
+from lyra_tasks.rules.deviations import enforce_rules
+from lyra_tasks.rules.services import check_capacity
+from lyra_tasks.versions.git import find_missing_submodules
+
+
+def select_builds(work: Workspace, images: Sequence[str], platforms: Sequence[str] = ()) -> tuple[Variant, ...]:
+    """The images to build, each for a platform: those chosen, or all; several platforms may stand in one word."""
+    config = work.config
+    if not config.images:
+        raise ConfigurationError("there are no images to build", hint="write an [images.NAME] table")
+    names = select_known(images, list(config.images), "image")
+    known_platforms = list(dict.fromkeys(variant.platform for variant in list_variants(config)))
+    selected_platforms = select_known(
+        [platform for argument in platforms for platform in argument.split(",")], known_platforms, "platform"
+    )
+    builds = tuple(variant for variant in list_variants(config, names) if variant.platform in selected_platforms)
+    if not builds:
+        raise UsageError(
+            f"{' and '.join(names)}: not for {' or '.join(selected_platforms)}",
+            hint="`images.NAME.platforms` and `proxima.platforms` say what an image is built for",
+        )
+    return builds
+
+
+def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: bool = False) -> BuildFacts:
+    """The facts of `builds`; bases are resolved on the way and, unless it is `dry`, locked and provided."""
+    image_names = tuple(dict.fromkeys(build.image for build in builds))
+    enforce_rules(work.config, [check_capacity(work.config)], datetime.date.today())
+    _require_secrets(work, image_names)
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(import_docker_sdk)  # while git is asked
+        _require_submodules(work, image_names)
+    engine = work.engine
+    require_buildx(engine)
+    uses = find_base_uses(work, builds)
+    builder = find_builder(engine, work.config.builder.name) if work.config.builder.name else None
+    is_remote = builder is not None and builder.is_separate
+    find_base_arguments(
+        work, uses, separate_builder=is_remote
+    )  # what cannot be given is told before anything is looked for
+    resolution = prepare_bases(work, builds, dry_run=dry_run)
+    resolved_bases = resolution.bases
+    if is_remote and not dry_run:
+        from lyra_tasks.builds.base_layouts import export_local_bases
+
+        resolved_bases = export_local_bases(engine, resolved_bases, work.run_directory / "bases")
+    return BuildFacts(
+        materials=collect_materials(work, uses, resolved_bases, separate_builder=is_remote),
+        version=work.version.semver,
+        image_tag=work.version.image_tag,
+        commit=work.git.commit,
+        is_dirty=work.git.is_dirty,
+        source_date_epoch=work.git.commit_time,
+        source_url=work.git.remote_url,
+        image_store=engine.facts.store,
+        inputs=hash_current_inputs(work, resolution.lock),
+        builder=builder,
+        archive_directory=str(work.run_directory) if is_remote else "",
+        caches=resolve_caches(work.config.builder, builds, work.root),
+    )
+
+
+def _require_secrets(work: Workspace, image_names: Sequence[str]) -> None:
+    """A build secret is needed by builds alone, so that it is not missed before."""
+    missing = [
+        f"images.{name}.secrets.{key}: there is no file {path}"
+        for name in image_names
+        for key, path in work.config.images[name].secrets.items()
+        if not (work.root / path).is_file()
+    ]
+    if missing:
+        raise ConfigurationError(missing[0], hint="write the secret into that file", details=tuple(missing[1:]))
+
+
+def _require_submodules(work: Workspace, image_names: Sequence[str]) -> None:
+    """A submodule that is not there is an empty folder, and would be missed only in the finished image."""
+    for submodule in find_missing_submodules(work.git.top):
+        for name in image_names:
+            image = work.config.images[name]
+            context = (work.root / image.context).resolve()
+            if not submodule.is_relative_to(context):
+                continue
+            ignore_matcher = read_ignore_patterns(context, dockerfile_path(work.root, image))
+            if not ignore_matcher.matches(submodule.relative_to(context).as_posix()):
+                path = submodule.relative_to(work.git.top)
+                raise PreconditionError(
+                    f"the submodule {path} is not initialised, and images.{name} is built from it",
+                    hint=f"git -C {work.git.top} submodule update --init {path}",
+                )
+
+
+def prepare_bases(
+    work: Workspace, builds: Sequence[Variant] = (), *, update: bool = False, dry_run: bool = False
+) -> BaseResolution:
+    """Resolve the bases of `builds` (default: all), move the lock where it must move, and provide them.
+
+    Those of stages that are checks are among them: `test` takes what is locked, and locks nothing.
+    """
+    path = work.root / LOCK_FILE_NAME
+    client = work.engine.client  # what runs the builds must be known before it is asked what they need
+    uses = add_stage_uses(work, find_base_uses(work, builds or list_variants(work.config)))
+    base_requests = collect_base_requests(work.config, uses)
+    resolution = resolve_bases(
+        base_requests, read_lock(path), client=client, root=work.root, cache=work.paths.cache, update=update
+    )
+    if not dry_run:
+        if resolution.lock.bases or path.exists():
+            write_lock(path, resolution.lock)
+        load_missing_bases(work, resolution.bases.values())
+    return resolution
+
+
+LOCAL_CACHE = "type=local"
+
+
+def resolve_caches(builder: Builder, builds: Sequence[Variant], root: Path) -> dict[str, dict[str, list[str]]]:
+    """By what a build is called, the lists `cache-from` and `cache-to`; a local cache that is not there is not read."""
+    return {
+        build.key: {
+            "cache-from": [entry for entry in _expand_entries(builder.cache_from, build, root) if _is_readable(entry)],
+            "cache-to": _expand_entries(builder.cache_to, build, root),
+        }
+        for build in builds
+    }
+
+
+def _expand_entries(entries: Sequence[str], build: Variant, root: Path) -> list[str]:
+    name = build.key.replace("@", "-").replace("/", "-")
+    return [_absolute_entry(entry.replace("{image}", name), root) for entry in entries]
+
+
+def _absolute_entry(entry: str, root: Path) -> str:
+    """Local folders are below the project, not where the command was typed."""
+    fields = entry.split(",")
+    if LOCAL_CACHE not in fields:
+        return entry
+    return ",".join(_absolute_field(field, root) for field in fields)
+
+
+def _absolute_field(field: str, root: Path) -> str:
+    key, _, value = field.partition("=")
+    return f"{key}={root / value}" if key in {"src", "dest"} else field
+
+
+def _is_readable(entry: str) -> bool:
+    sources = [field.removeprefix("src=") for field in entry.split(",") if field.startswith("src=")]
+    return LOCAL_CACHE not in entry.split(",") or all(Path(source, "index.json").is_file() for source in sources)

@@ -1,0 +1,148 @@
+"""What a build will do, as a value: one bake definition, the references it makes, the inputs it was planned for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lyra_tasks.config.models import Configuration
+from lyra_tasks.config.platforms import Variant, platform_slug
+from lyra_tasks.engine.bases.materials import BuildMaterials, bake_target_inputs, create_base_targets, list_secret_paths
+from lyra_tasks.engine.buildx.builder import Builder
+
+
+@dataclass(frozen=True)
+class BuildFlags:
+    """The flags that Docker users know."""
+
+    no_cache: bool = False
+    pull: bool = False
+
+
+@dataclass(frozen=True)
+class BuildFacts:
+    """What was found out before planning; `inputs` are by what a build is called (`config.platforms`).
+
+    `builder` is a named one, if any, and `archives` the folder that takes its results where it does not put them into
+    the engine. `caches` are by build, too.
+    """
+
+    materials: BuildMaterials
+    version: str
+    image_tag: str
+    commit: str
+    is_dirty: bool
+    source_date_epoch: int
+    source_url: str
+    image_store: str
+    inputs: Mapping[str, Mapping[str, str]]
+    builder: Builder | None = None
+    archive_directory: str = ""
+    caches: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """One image for one platform: its target in the definition, its reference and what it is built from.
+
+    `archive` is the file that has to be loaded into the engine afterwards, if the builder does not put it there.
+    """
+
+    key: str
+    name: str
+    target: str
+    reference: str
+    platform: str
+    inputs: Mapping[str, str]
+    bases: Mapping[str, str]
+    archive: str = ""
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """A bake definition and what comes out of it; `first` are the targets to be built before, with their tags."""
+
+    config: Configuration
+    definition: Mapping[str, Any]
+    images: tuple[PlannedImage, ...]
+    facts: BuildFacts
+    secrets: tuple[str, ...] = ()
+    base_targets: Mapping[str, str] = field(default_factory=dict)
+
+
+def plan_build(
+    config: Configuration, facts: BuildFacts, builds: Sequence[Variant], flags: BuildFlags = BuildFlags()
+) -> BuildPlan:
+    """Plan one parallel build: a target for each image and platform, which every image store can hold by itself."""
+    base_build = create_base_targets(facts.materials, [build.key for build in builds])
+    targets: dict[str, Any] = dict(base_build.targets)
+    images = []
+    for build in builds:
+        target = _target_name(build)
+        reference = _image_reference(config, build, facts.image_tag)
+        targets[target] = _bake_target(config, build, reference, facts, flags)
+        pinned = {name: base.digest for name, base in facts.materials.bases[build.key].items()}
+        archive = f"{facts.archive_directory}/{target}.tar" if facts.archive_directory else ""
+        inputs = facts.inputs[build.key]
+        images.append(PlannedImage(build.key, build.image, target, reference, build.platform, inputs, pinned, archive))
+    definition = {"group": {"default": {"targets": [image.target for image in images]}}, "target": targets}
+    secrets = list_secret_paths(config, facts.materials.root, dict.fromkeys(build.image for build in builds))
+    return BuildPlan(config, definition, tuple(images), facts, secrets, base_build.prerequisites)
+
+
+def _image_reference(config: Configuration, build: Variant, tag: str) -> str:
+    """Of an image for several platforms, each has a tag of its own: a classic store keeps one platform per tag."""
+    suffix = "" if build.key == build.image else f"-{platform_slug(build.platform)}"
+    return f"{config.project.name}/{build.image}:{tag}{suffix}"
+
+
+def _bake_target(
+    config: Configuration, build: Variant, reference: str, facts: BuildFacts, flags: BuildFlags
+) -> dict[str, Any]:
+    image = config.images[build.image]
+    target: dict[str, Any] = {
+        **bake_target_inputs(config, build.key, facts.materials),
+        "labels": make_oci_labels(config, build, facts),
+        "tags": [reference],
+        "platforms": [build.platform],
+        "output": [_bake_output(build, facts)],
+    }
+    if image.target:
+        target["target"] = image.target
+    target |= {key: list(entries) for key, entries in facts.caches.get(build.key, {}).items() if entries}
+    if flags.no_cache:
+        target["no-cache"] = True
+    if flags.pull:
+        target["pull"] = True
+    return target
+
+
+def _bake_output(build: Variant, facts: BuildFacts) -> str:
+    if facts.archive_directory:
+        return f"type=docker,oci-mediatypes=true,dest={facts.archive_directory}/{_target_name(build)}.tar"
+    # a docker-archive type would be loaded twice; on the containerd store the image is exported in place
+    return "type=image,oci-mediatypes=true" if facts.image_store == "containerd" else "type=docker"
+
+
+def make_oci_labels(config: Configuration, build: Variant, facts: BuildFacts) -> dict[str, str]:
+    """The OCI labels of an image: never the version, so that tagging a tested commit changes no byte."""
+    prefix = "org.opencontainers.image"
+    values = {
+        "title": f"{config.project.name}/{build.image}",
+        "description": config.project.description,
+        "source": config.project.source or facts.source_url,
+        "revision": facts.commit,
+        "licenses": config.project.licenses,
+    }
+    bases = facts.materials.bases[build.key]
+    if len(bases) == 1:
+        ((reference, base),) = bases.items()
+        values |= {"base.name": reference, "base.digest": base.digest}
+    return {f"{prefix}.{key}": value for key, value in sorted(values.items()) if value}
+
+
+def _target_name(build: Variant) -> str:
+    """Bake's target names know no dots; a platform stands in front, where no image's name can be mistaken for it."""
+    name = f"image-{build.image.replace('.', '_')}"
+    return name if build.key == build.image else f"{platform_slug(build.platform)}-{name}"

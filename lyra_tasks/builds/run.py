@@ -1,0 +1,193 @@
+"""Running a build plan: one bake, then a record per image."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lyra_tasks import console
+from lyra_tasks.builds.facts import collect_build_facts
+from lyra_tasks.builds.plan import BuildPlan, PlannedImage, plan_build
+from lyra_tasks.config.platforms import variants_by_key
+from lyra_tasks.engine.bases.inputs import hash_current_inputs
+from lyra_tasks.engine.bases.materials import build_prerequisites, inspect_built_image, read_secret_lines
+from lyra_tasks.engine.buildx.bake import bake_targets, escape_bake_definition, select_target_metadata
+from lyra_tasks.engine.objects.containers import load_image_archive
+from lyra_tasks.engine.objects.disk_usage import prune_build_cache
+from lyra_tasks.engine.objects.ownership import Owner
+from lyra_tasks.engine.workspace import Workspace
+from lyra_tasks.errors import BuildError
+from lyra_tasks.records.dev import DevStore
+from lyra_tasks.records.evidence import BUILD_LOG, LOGS_DIRECTORY
+from lyra_tasks.records.images import ImageRecord, ImageStore
+from lyra_tasks.rules.deviations import enforce_rules
+from lyra_tasks.rules.freshness import compare_images
+from lyra_tasks.rules.images import check_image_record
+from lyra_tasks.rules.secrets import redact, redacted_values
+
+if TYPE_CHECKING:
+    from lyra_tasks.engine.client.connect import Engine
+
+_MAX_RECORD_WORKERS = 4  # records, each of which waits for the engine and for the disk
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A built image, what the build is called (`config.platforms`), and whether it is another one than before."""
+
+    key: str
+    record: ImageRecord
+    is_new: bool
+
+
+def render_bake_definition(plan: BuildPlan) -> str:
+    """The bake definition that Buildx reads, as it is shown and kept: what is declared as a secret is blotted out."""
+    return escape_bake_definition(
+        redact(_dump_definition(plan), redacted_values(plan.config, Path(plan.facts.materials.root)))
+    )
+
+
+def _dump_definition(plan: BuildPlan) -> str:
+    return json.dumps(plan.definition, indent=2, sort_keys=True) + "\n"
+
+
+def run_build(
+    plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, directory: Path
+) -> tuple[BuildResult, ...]:
+    """Build all images of `plan` in parallel; the definition, the log and Buildx's metadata are kept in `folder`.
+
+    Raises BuildError with the last lines of the log, VerdictError for an image that Proxima could not hold.
+    """
+    definition = directory / "bake.json"
+    definition.write_text(escape_bake_definition(_dump_definition(plan)))
+    (directory / LOGS_DIRECTORY).mkdir(exist_ok=True)
+    run_bake = partial(
+        bake_targets,
+        engine,
+        definition,
+        log=directory / LOGS_DIRECTORY / BUILD_LOG,
+        epoch=plan.facts.source_date_epoch,
+        redacted_values=(
+            *read_secret_lines(plan.secrets),
+            *redacted_values(plan.config, Path(plan.facts.materials.root)),
+        ),
+        builder=plan.facts.builder,
+    )
+    bases_metadata = directory / "bake-bases-metadata.json"
+    try:
+        build_prerequisites(
+            engine, owner, plan.base_targets, lambda targets: run_bake(metadata=bases_metadata, targets=targets)
+        )
+        owner.record_image_intents(engine, [image.reference for image in plan.images])
+        metadata = run_bake(metadata=directory / "bake-metadata.json")
+    finally:
+        # an argument may be what is a secret elsewhere; the file that stays does not hold it
+        definition.write_text(render_bake_definition(plan))
+    for image in plan.images:
+        _load_archive(engine, image)
+    record_image = partial(_record_image, plan, metadata=metadata, engine=engine, run_id=owner.run, store=store)
+    with ThreadPoolExecutor(_MAX_RECORD_WORKERS) as pool:
+        results = tuple(pool.map(record_image, plan.images))
+    owner.record_created_images(engine, {result.record.reference: result.record.image_id for result in results})
+    prune_build_cache(engine, plan.config.resources.cache)
+    checks = [
+        check for result in results for check in check_image_record(result.key, result.record, plan.config.proxima)
+    ]
+    enforce_rules(plan.config, checks, datetime.date.today())
+    return results
+
+
+def _record_image(
+    plan: BuildPlan, image: PlannedImage, *, metadata: Mapping[str, Any], engine: Engine, run_id: str, store: ImageStore
+) -> BuildResult:
+    image_metadata = select_target_metadata(metadata, image.target)
+    engine_image = inspect_built_image(engine, image.reference)
+    is_containerd = engine.facts.store == "containerd"
+    config_digest = str(
+        image_metadata.get("containerimage.config.digest") or ("" if is_containerd else engine_image["Id"])
+    )
+    if not config_digest or (is_containerd and engine_image["Id"] != image_metadata["containerimage.digest"]):
+        raise BuildError(
+            f"the engine holds {engine_image['Id']} as {image.reference}, Buildx says it built {image_metadata['containerimage.digest']}",
+            hint="another build of the same reference ran at the same time? build again",
+        )
+    record = ImageRecord(
+        image=image.name,
+        reference=image.reference,
+        engine=engine.facts.id,
+        image_id=engine_image["Id"],
+        config_digest=config_digest,
+        manifest_digest=str(image_metadata["containerimage.digest"]) if is_containerd else None,
+        diff_ids=list(engine_image["RootFS"]["Layers"]),
+        platform=image.platform,
+        size=int(engine_image["Size"]),
+        commit=plan.facts.commit,
+        dirty=plan.facts.is_dirty,
+        version=plan.facts.version,
+        run=run_id,
+        built_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        inputs=dict(image.inputs),
+        bases=dict(image.bases),
+    )
+    previous = store.read(image.name, image.platform)
+    store.write(record)
+    return BuildResult(image.key, record, previous is None or previous.config_digest != record.config_digest)
+
+
+def _load_archive(engine: Engine, image: PlannedImage) -> None:
+    """What a builder elsewhere made, carried into the engine."""
+    if image.archive:
+        try:
+            load_image_archive(engine, Path(image.archive))
+        finally:
+            Path(image.archive).unlink(missing_ok=True)
+
+
+def build_dev_images(work: Workspace) -> dict[str, ImageRecord]:
+    """Build what is not current of the images of the profile `work`; the records of all of them, by image name.
+
+    They are called `PROJECT/IMAGE:dev-CHECKOUT`, so that two checkouts do not take them from each other, and their
+    records lie apart: a development image is never evidence.
+    """
+    store = ImageStore(DevStore(work.paths.state).images_directory)
+    variants = variants_by_key(work.config)
+    if not work.config.images:
+        return {}
+    engine = work.engine
+    states = compare_images(store, engine, _without_commit(hash_current_inputs(work)))
+    stale = [variants[state.name] for state in states if state.problem]
+    for state in states:
+        console.info(f"image {state.name}: {state.problem or 'unchanged'}")
+    if stale:
+        build_facts = collect_build_facts(work, stale)
+        # a commit is no reason for another image, and so for another container
+        build_facts = replace(
+            build_facts,
+            image_tag=_dev_image_tag(work),
+            commit="",
+            source_date_epoch=0,
+            inputs=_without_commit(build_facts.inputs),
+        )
+        run_build(
+            plan_build(work.config, build_facts, stale),
+            engine=engine,
+            owner=work.owner,
+            store=store,
+            directory=work.run_directory,
+        )
+    records = {variant.image: store.read(variant.image, variant.platform) for variant in variants.values()}
+    return {name: record for name, record in records.items() if record is not None}
+
+
+def _dev_image_tag(work: Workspace) -> str:
+    return f"dev-{work.paths.project_id.rpartition('-')[2]}"
+
+
+def _without_commit(inputs: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    return {name: {kind: value for kind, value in kinds.items() if kind != "commit"} for name, kinds in inputs.items()}

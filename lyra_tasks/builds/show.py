@@ -1,0 +1,45 @@
+"""What `build` and `bases.*` show."""
+
+from __future__ import annotations
+
+import json
+
+from lyra_tasks import console
+from lyra_tasks.builds.plan import BuildPlan
+from lyra_tasks.builds.run import BuildResult, render_bake_definition
+from lyra_tasks.engine.bases.resolve import BaseResolution
+
+
+def print_build_plan(plan: BuildPlan) -> None:
+    """The bake definition that would be run, on stdout."""
+    text = render_bake_definition(plan)
+    if console.is_json_mode():
+        return console.print_json(json.loads(text))
+    console.print(text.rstrip())
+    return None
+
+
+def print_build_results(results: tuple[BuildResult, ...]) -> None:
+    """A line per image: reference, digest, size, and whether it is another one than before."""
+    if console.is_json_mode():
+        return console.print_json(
+            {
+                "images": {
+                    result.key: result.record.model_dump(mode="json") | {"new": result.is_new} for result in results
+                }
+            }
+        )
+    for result in results:
+        record = result.record
+        state = console.style("new", "green") if result.is_new else "unchanged"
+        digest = record.config_digest[:19]
+        console.print(f"{record.reference}  {digest}  {console.format_bytes(record.size)}  {state}")
+    return None
+
+
+def print_bases(resolution: BaseResolution) -> None:
+    """A line per base: where it comes from and what it is pinned to."""
+    console.print_table(
+        ("base", "source", "pinned to"),
+        [(key, base.pin.source, base.digest[:19]) for key, base in sorted(resolution.bases.items())],
+    )

@@ -1,0 +1,187 @@
+"""`deploy/compose.yaml`: on Proxima runs what was tested on Lyra, with the same limits and the same hardening."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lyra_tasks.bundle.content.services import PromotedService
+from lyra_tasks.config.deployment import can_be_compose_default, compose_object_name, config_path
+from lyra_tasks.config.models import ConfigFile, Healthcheck, SecretFile
+
+_HEAD = """\
+# Written by lyra-tasks; PROMOTION.md says what every variable means. Copy .env.example to .env and fill it in.
+"""
+
+
+def render_compose_file(project: str, services: Sequence[PromotedService], platforms: Mapping[str, str]) -> str:
+    """The compose file as text; its paths are relative to its own folder. `platforms` are by service."""
+    import yaml
+
+    return _HEAD + yaml.safe_dump(
+        build_compose_document(project, services, platforms), sort_keys=False, default_flow_style=False, width=100
+    )
+
+
+def build_compose_document(
+    project: str, services: Sequence[PromotedService], platforms: Mapping[str, str]
+) -> dict[str, Any]:
+    """The compose file as a document; a service without a platform runs on that of the node."""
+    services_by_name = {service.name: service for service in services}
+    document: dict[str, Any] = {
+        "name": project.replace(".", "-"),
+        "services": {
+            service.name: _service(service, services_by_name, platforms.get(service.name)) for service in services
+        },
+        "networks": {"inner": {"internal": True}},
+    }
+    if any(service.config.ports and not service.config.egress for service in services):
+        document["networks"]["edge"] = {"driver_opts": {"com.docker.network.bridge.enable_ip_masquerade": "false"}}
+    if any(service.config.egress for service in services):
+        document["networks"]["out"] = {}
+    parts: dict[str, dict[str, Any]] = {
+        "volumes": {
+            compose_object_name(service.name, key): {} for service in services for key in service.config.volumes
+        },
+        "configs": {
+            compose_object_name(service.name, key): {
+                "file": _escape(f"./{config_path(service.name, key, file.source)}")
+            }
+            for service in services
+            for key, file in service.config.configs.items()
+        },
+        "secrets": {
+            compose_object_name(service.name, key): {
+                "file": _required_variable(service.secret_variable(key), f"path of the file with {key}")
+            }
+            for service in services
+            for key in service.config.secrets
+        },
+    }
+    return document | {key: value for key, value in parts.items() if value}
+
+
+def _service(
+    service: PromotedService, services_by_name: dict[str, PromotedService], platform: str | None
+) -> dict[str, Any]:
+    config, effective = service.config, service.effective
+    networks = ["inner", *(["out"] if config.egress else ["edge"] if config.ports else [])]
+    definition: dict[str, Any] = {
+        "image": service.reference,
+        "platform": platform,
+        "pull_policy": "never",
+        "entrypoint": _exec_form(config.entrypoint),
+        "command": _exec_form(config.command),
+        "user": config.user,
+        "working_dir": _escape(config.working_dir),
+        "stop_signal": config.stop_signal,
+        "environment": _environment(service),
+        "ports": [f"{_published_port(service, name)}:{port}" for name, port in config.ports.items()],
+        "networks": networks,
+        "depends_on": {
+            other: {"condition": _startup_condition(services_by_name[other])}
+            for other in config.depends_on
+            if other in services_by_name
+        },
+        "volumes": [
+            f"{compose_object_name(service.name, key)}:{_escape(volume.path)}" for key, volume in config.volumes.items()
+        ],
+        "configs": _file_mounts(service, config.configs),
+        "secrets": _file_mounts(service, config.secrets),
+        "healthcheck": _healthcheck(config.healthcheck),
+    }
+    hardening = {
+        "read_only": config.read_only,
+        "init": True,
+        "restart": "no" if config.oneshot else "unless-stopped",
+        "cap_drop": ["ALL"],
+        "cap_add": list(config.cap_add),
+        "security_opt": ["no-new-privileges:true"],
+        "ipc": "private",
+        "cpus": config.limits.cpus,
+        "mem_limit": effective.memory,
+        "memswap_limit": effective.memory,
+        "pids_limit": config.limits.pids,
+        "ulimits": {"nofile": {"soft": 1024, "hard": 1024}, "core": 0},
+        "tmpfs": [
+            f"{_escape(path)}:rw,noexec,nosuid,nodev,size={size},mode=1777"
+            for path, size in sorted(effective.tmpfs.items())
+        ],
+        "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
+    }
+    return {key: value for key, value in (definition | hardening).items() if value not in (None, "", [], {})}
+
+
+def _published_port(service: PromotedService, port: str) -> str:
+    variable, address = service.publish_variable(port), service.publish_addresses[port]
+    return (
+        f"${{{variable}:-{address}}}"
+        if address
+        else _required_variable(variable, f"where {service.name} publishes its port {port}")
+    )
+
+
+def _file_mounts(
+    service: PromotedService, files: Mapping[str, ConfigFile] | Mapping[str, SecretFile]
+) -> list[dict[str, str]]:
+    return [
+        {"source": compose_object_name(service.name, key), "target": _escape(file.path)} for key, file in files.items()
+    ]
+
+
+def _environment(service: PromotedService) -> dict[str, str]:
+    values = {}
+    for name, variable in service.config.environment.items():
+        if variable.default is not None and not can_be_compose_default(variable.default):
+            values[name] = f"${{{name}?its default stands in .env.example}}"
+        elif variable.default is not None:
+            values[name] = f"${{{name}-{_escape(variable.default)}}}"
+        elif variable.secret or variable.required:
+            values[name] = _required_variable(name, variable.description or "required")
+        else:
+            values[name] = f"${{{name}-}}"
+    return values
+
+
+def _required_variable(name: str, message: str) -> str:
+    return f"${{{name}:?{_escape(message).replace('}', ')')}}}"
+
+
+def _startup_condition(other: PromotedService) -> str:
+    if other.config.oneshot:
+        return "service_completed_successfully"
+    check = other.config.healthcheck
+    if check is not None and check.exec is None:
+        return "service_started"
+    return "service_healthy" if other.effective.has_healthcheck else "service_started"
+
+
+def _healthcheck(check: Healthcheck | None) -> dict[str, Any] | None:
+    """An `exec` check; `http` and `tcp` were asked from outside and are not shipped."""
+    if check is None or check.exec is None:
+        return None
+    command = check.exec
+    healthcheck = {
+        "test": ["CMD", *_escape_all(command)] if isinstance(command, list) else ["CMD-SHELL", _escape(command)],
+        "interval": f"{check.interval:g}s",
+        "timeout": f"{check.timeout:g}s",
+        "retries": check.retries,
+    }
+    if check.start_period is not None:
+        healthcheck["start_period"] = f"{check.start_period:g}s"
+    return healthcheck
+
+
+def _exec_form(command: list[str] | str | None) -> list[str] | None:
+    if command is None:
+        return None
+    return _escape_all(command if isinstance(command, list) else ["/bin/sh", "-c", command])
+
+
+def _escape_all(arguments: list[str]) -> list[str]:
+    return [_escape(argument) for argument in arguments]
+
+
+def _escape(text: str) -> str:
+    """Compose reads `$` as the beginning of a variable."""
+    return text.replace("$", "$$")

@@ -1,0 +1,139 @@
+"""What must be known to run the services: every variable, secret, volume, port, config and limit, for machines.
+
+Image and configuration are merged; what only the image declares is listed too, so that nothing stays unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from lyra_tasks.bundle.content.services import PromotedService
+from lyra_tasks.config.deployment import can_be_compose_default, config_path
+from lyra_tasks.ports import port_number, port_protocol
+
+ENVIRONMENT_SCHEMA = "lyra.environment/1"
+_UNQUOTED_VALUE = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
+# Set by every base image or by the engine; not the project's to document.
+_IMAGE_BASELINE_VARIABLES = {"PATH", "HOME", "HOSTNAME", "LANG", "LC_ALL", "GPG_KEY"}
+
+
+def build_environment_document(project: str, services: Sequence[PromotedService]) -> dict[str, Any]:
+    """The content of `deploy/environment.json`; secret values are nowhere in it."""
+    return {
+        "schema": ENVIRONMENT_SCHEMA,
+        "project": project,
+        "services": {service.name: _service(service) for service in services},
+    }
+
+
+def list_variables(service: PromotedService) -> list[dict[str, Any]]:
+    """The environment variables of a service, documented ones first, then those that only the image sets."""
+    variables: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "type": "string",
+            "required": variable.default is None and (variable.required or variable.secret),
+            "secret": variable.secret,
+            "default": None if variable.secret else variable.default,
+            "pattern": variable.pattern or None,
+            "description": variable.description,
+            "from": "configuration",
+        }
+        for name, variable in service.config.environment.items()
+    ]
+    for pair in service.image_config.get("Env") or []:
+        name, _, value = str(pair).partition("=")
+        if name not in service.config.environment and name not in _IMAGE_BASELINE_VARIABLES:
+            variables.append(
+                {
+                    "name": name, "type": "string", "required": False, "secret": False, "default": value,
+                    "pattern": None, "description": "", "from": "image",
+                }
+            )  # fmt: skip
+    return variables
+
+
+def render_env_example(services: Sequence[PromotedService]) -> str:
+    """The content of `deploy/.env.example`: what must be set is open, what may be set is commented out.
+
+    A variable of several services is one, and open if any of them requires it.
+    """
+    lines = ["# Copy to .env beside compose.yaml and fill in what has no value. Written by lyra-tasks."]
+    variables_by_name: dict[str, dict[str, Any]] = {}
+    for variable in (variable for service in services for variable in list_variables(service)):
+        existing = variables_by_name.get(variable["name"])
+        if variable["from"] != "image" and (existing is None or (variable["required"] and not existing["required"])):
+            variables_by_name[variable["name"]] = variable
+    listed_names: set[str] = set()
+    for service in services:
+        lines += ["", f"# {service.name}"]
+        for name in service.config.environment:
+            if name not in listed_names:
+                listed_names.add(name)
+                lines += _render_variable(variables_by_name[name])
+        for key, secret in service.config.secrets.items():
+            lines.append(
+                f"# path of a file, readable by user {service.effective.user or '0'}: {secret.description or key}"
+            )
+            lines.append(f"{service.secret_variable(key)}=")
+        for key, port in service.config.ports.items():
+            lines.append(f"# where port {port} ({key}) is published")
+            address = service.publish_addresses[key]
+            lines.append(
+                f"#{service.publish_variable(key)}={address}" if address else f"{service.publish_variable(key)}="
+            )
+    return "\n".join(lines) + "\n"
+
+
+def quote_env_value(value: str) -> str:
+    """A value as Compose reads it in `.env`: as it is, or in the quotes that it can stand in."""
+    if _UNQUOTED_VALUE.fullmatch(value):
+        return value
+    if not {"'", "\\"} & set(value):
+        return f"'{value}'"
+    return '"' + re.sub(r'["$\\]', r"\\\g<0>", value) + '"'
+
+
+def _render_variable(variable: dict[str, Any]) -> list[str]:
+    name, default = variable["name"], variable["default"] or ""
+    prefix = "" if variable["required"] or not can_be_compose_default(default) else "#"
+    return [
+        f"# {variable['description'] or name}",
+        f"{prefix}{name}={'' if variable['required'] else quote_env_value(default)}",
+    ]
+
+
+def _service(service: PromotedService) -> dict[str, Any]:
+    config, effective = service.config, service.effective
+    return {
+        "image": service.reference,
+        "user": effective.user,
+        "environment": list_variables(service),
+        "secrets": [
+            {"name": key, "path": secret.path, "description": secret.description, "variable": service.secret_variable(key)}
+            for key, secret in config.secrets.items()
+        ],
+        "volumes": [
+            {"name": key, "path": volume.path, "size": volume.size, "owner": volume.owner,
+             "description": volume.description}
+            for key, volume in config.volumes.items()
+        ],
+        "ports": [
+            {"name": key, "port": port_number(port), "protocol": port_protocol(port), "variable": service.publish_variable(key)}
+            for key, port in config.ports.items()
+        ],
+        "configs": [
+            {"name": key, "path": file.path, "description": file.description,
+             "file": config_path(service.name, key, file.source)}
+            for key, file in config.configs.items()
+        ],
+        "limits": {
+            "cpus": config.limits.cpus, "memory": effective.memory, "pids": config.limits.pids,
+            "tmpfs": dict(sorted(effective.tmpfs.items())),
+        },
+        "depends_on": list(config.depends_on),
+        "egress": config.egress,
+        "healthcheck": effective.has_healthcheck,
+    }  # fmt: skip

@@ -1,0 +1,69 @@
+"""`receive.sh`: the script that a bundle is received with, told which images it is about."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+
+from lyra_tasks.bundle.format.manifest import BundledImage, Manifest
+from lyra_tasks.bundle.format.pack import PackedArchive, PackManifest, RequiredImage
+
+_BEGIN = "# >>> written by promote\n"
+_END = "# <<< written by promote\n"
+
+
+def render_receive_script(manifest: Manifest, pack: PackManifest | None = None) -> str:
+    """The script for one bundle, or for what a pack holds of it."""
+    script = resources.files("lyra_tasks.bundle").joinpath("receive.sh").read_text(encoding="utf-8")
+    head, _, rest = script.partition(_BEGIN)
+    _, _, tail = rest.partition(_END)
+    return f"{head}{_BEGIN}{_render_variables(manifest, pack)}{_END}{tail}"
+
+
+def _render_variables(manifest: Manifest, pack: PackManifest | None) -> str:
+    archives_by_file = {archive.file: archive for archive in pack.images} if pack else {}
+    values = {
+        "project": manifest.project,
+        "version": manifest.version,
+        "platforms": " ".join(manifest.platforms),
+        "min_engine": manifest.proxima.min_engine,
+        "since": (pack.since if pack else None) or "",
+        "images": "\n".join(["", *_image_lines(manifest.images, archives_by_file), ""]),
+    }
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+
+
+def _image_lines(images: Sequence[BundledImage], archives_by_file: Mapping[str, PackedArchive]) -> Iterator[str]:
+    """A line of words per image, none of which can hold a space.
+
+    The engine needs room for each archive, and for what its layers unpack to; a layer of several images is on its disk
+    once, and counts for the first.
+    """
+    counted_layers: set[tuple[str, str]] = set()
+    for image in images:
+        archive = archives_by_file.get(image.file)
+        unpacked_sizes = {(image.platform, layer.digest): layer.unpacked_size for layer in image.layers}
+        counted_layers |= {(image.platform, digest) for digest in (archive.omitted_layers if archive else ())}
+        required_bytes = (archive or image).size + sum(
+            unpacked_sizes[layer_key] for layer_key in unpacked_sizes.keys() - counted_layers
+        )
+        counted_layers |= unpacked_sizes.keys()
+        yield _format_image(image, required_bytes, archive.required_image if archive else None)
+
+
+def _format_image(image: BundledImage, required_bytes: int, required_image: RequiredImage | None) -> str:
+    required_ids = (
+        (required_image.reference, required_image.config_digest, required_image.manifest_digest)
+        if required_image
+        else ("-", "-", "-")
+    )
+    fields = (
+        image.file,
+        image.platform,
+        str(required_bytes),
+        *required_ids,
+        image.config_digest,
+        image.manifest_digest,
+    )
+    return " ".join((*fields, *image.references))

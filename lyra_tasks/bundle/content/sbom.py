@@ -1,0 +1,162 @@
+"""What is in an image as CycloneDX, for those who must know which package is where; the same image, the same bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from lyra_tasks import __version__
+from lyra_tasks.bundle.format.manifest import BundledImage, Manifest
+from lyra_tasks.errors import PreconditionError
+from lyra_tasks.images.oci import Layer
+from lyra_tasks.images.scan.packages import (
+    ImagePackages,
+    LayerPackages,
+    OsRelease,
+    Package,
+    list_packages,
+    load_layer_packages,
+    merge_layer_packages,
+    read_layer_packages,
+    save_layer_packages,
+)
+from lyra_tasks.images.stream.codec import decompress_blocks, detect_codec
+from lyra_tasks.images.stream.layers import blob_path
+from lyra_tasks.images.stream.pack import PackedImage
+from lyra_tasks.images.stream.tar import BLOCK_BYTES
+
+_SYFT = "syft"
+_SYFT_TIMEOUT_S = 600.0  # seconds
+
+
+def collect_image_packages(image: PackedImage, cache: Path) -> ImagePackages:
+    """What the layers of an image hold; one that was read on the way or before, as `cache` knows, is not read again.
+
+    BundleError if a layer is no file system.
+    """
+    return merge_layer_packages(_collect_layer_packages(layer, image, cache) for layer in image.identity.layers)
+
+
+def build_sbom(manifest: Manifest, image: BundledImage, packages: ImagePackages) -> dict[str, Any]:
+    """The CycloneDX document of one image."""
+    root = f"{image.references[0]}@{image.manifest_digest}"
+    system = [_operating_system(packages.os_release)] if packages.os_release and packages.os_release.name else []
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, root)}",
+        "version": 1,
+        "metadata": {
+            "timestamp": manifest.created,
+            "tools": {"components": [{"type": "application", "name": "lyra-tasks", "version": __version__}]},
+            "component": {
+                "type": "container",
+                "bom-ref": root,
+                "name": f"{manifest.project}/{image.name}",
+                "version": manifest.version,
+                "purl": f"pkg:oci/{image.name}@{quote(image.manifest_digest, safe='')}",
+            },
+        },
+        "components": [
+            *system,
+            *_components(list_packages(packages), packages.os_release),
+        ],
+        # files that no package manager wrote down are not listed
+        "compositions": [{"aggregate": "incomplete", "assemblies": [root]}],
+    }
+
+
+def format_purl(package: Package, release: OsRelease | None) -> str:
+    """The package URL: `pkg:deb/debian/libc6@2.36-9?arch=amd64&distro=debian-12`."""
+    version = quote(package.version, safe=":")
+    if package.kind == "npm":
+        return f"pkg:npm/{quote(package.name, safe='/')}@{version}"
+    if package.kind == "pypi":
+        return f"pkg:pypi/{quote(package.name.lower().replace('_', '-'), safe='')}@{version}"
+    vendor = (release.id if release else "") or {"deb": "debian", "apk": "alpine"}[package.kind]
+    distro = f"{release.id}-{release.version}" if release and release.id and release.version else ""
+    qualifiers = [
+        f"{key}={quote(value, safe=':')}" for key, value in (("arch", package.arch), ("distro", distro)) if value
+    ]
+    query = f"?{'&'.join(qualifiers)}" if qualifiers else ""
+    return f"pkg:{package.kind}/{quote(vendor, safe='')}/{quote(package.name.lower(), safe='')}@{version}{query}"
+
+
+def run_syft(archive: Path, manifest: Manifest, image: BundledImage) -> dict[str, Any] | None:
+    """What `syft` says of an archive, where it is on PATH; its time, random number and path are replaced."""
+    if not shutil.which(_SYFT):
+        return None
+    command = [_SYFT, "scan", f"oci-archive:{archive}", "--quiet", "--output", "cyclonedx-json@1.5"]
+    try:
+        result = subprocess.run(
+            command, capture_output=True, check=True, timeout=_SYFT_TIMEOUT_S, stdin=subprocess.DEVNULL
+        )
+        document: dict[str, Any] = json.loads(result.stdout)
+        own_sbom = build_sbom(manifest, image, ImagePackages(packages={}, os_release=None))
+        document["serialNumber"] = own_sbom["serialNumber"]
+        document["metadata"]["timestamp"] = manifest.created
+        component = document["metadata"].get("component", {})
+        bom_ref = {key: component[key] for key in ("bom-ref",) if key in component}
+        document["metadata"]["component"] = own_sbom["metadata"]["component"] | bom_ref
+    except (subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
+        stderr = getattr(error, "stderr", None) or b""
+        raise PreconditionError(
+            f"{_SYFT} could not list what is in {image.name}",
+            hint="mend it, or take it off PATH: then Lyra lists the packages itself",
+            details=tuple(stderr.decode(errors="replace").splitlines()[-5:]),
+        ) from error
+    return document
+
+
+def _collect_layer_packages(layer: Layer, image: PackedImage, cache: Path) -> LayerPackages:
+    packages = load_layer_packages(cache, layer.diff_id)
+    if packages is None:
+        packages = image.packages.get(layer.diff_id) or _read_layer_packages(
+            blob_path(image.spool, layer.digest), layer
+        )
+        save_layer_packages(cache, layer.diff_id, packages)
+    return packages
+
+
+def _read_layer_packages(blob: Path, layer: Layer) -> LayerPackages:
+    with blob.open("rb") as file:
+        codec = detect_codec(file.read(4))
+        file.seek(0)
+        blocks = iter(lambda: file.read(BLOCK_BYTES), b"")
+        return read_layer_packages(decompress_blocks(blocks, codec, layer.digest, layer.unpacked_size), layer.digest)
+
+
+def _operating_system(release: OsRelease) -> dict[str, Any]:
+    version = {"version": release.version} if release.version else {}
+    return {"type": "operating-system", "bom-ref": f"os:{release.id}", "name": release.name, **version}
+
+
+def _components(
+    locations_by_package: Mapping[Package, Sequence[str]], release: OsRelease | None
+) -> Iterator[dict[str, Any]]:
+    """A component for each package URL: records may write one name in several ways, or not all state the licence."""
+    packages_by_url: dict[str, list[Package]] = {}
+    for package in locations_by_package:
+        packages_by_url.setdefault(format_purl(package, release), []).append(package)
+    for url, packages in packages_by_url.items():
+        locations = sorted({location for package in packages for location in locations_by_package[package]})
+        yield _component(url, max(packages, key=lambda package: bool(package.license)), locations)
+
+
+def _component(url: str, package: Package, locations: Sequence[str]) -> dict[str, Any]:
+    licenses = {"licenses": [{"license": {"name": package.license}}]} if package.license else {}
+    return {
+        "type": "library",
+        "bom-ref": url,
+        "name": package.name,
+        "version": package.version,
+        "purl": url,
+        **licenses,
+        "evidence": {"occurrences": [{"location": f"/{location}"} for location in locations]},
+    }

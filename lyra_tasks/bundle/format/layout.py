@@ -1,0 +1,53 @@
+"""Every name in a promotion bundle, in one place; names are relative to the folder of the version.
+
+Beside the folders of a project's versions lies `INDEX`, the list of them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+INDEX_FILE = "index.json"
+
+MANIFEST_FILE = "manifest.json"
+SUMMARY_FILE = "PROMOTION.md"
+REPORT_FILE = "report.html"
+CHANGES_FILE = "CHANGES.md"
+RECEIVE_SCRIPT = "receive.sh"
+CHECKSUMS_FILE = "SHA256SUMS"
+SIGNATURE_FILE = "SHA256SUMS.sig"
+
+IMAGES_DIRECTORY = "images"
+
+COMPOSE_FILE = "deploy/compose.yaml"
+ENV_EXAMPLE_FILE = "deploy/.env.example"
+ENVIRONMENT_FILE = "deploy/environment.json"
+CONFIGS_DIRECTORY = "deploy/configs"
+
+TESTS_XML_FILE = "evidence/tests.xml"
+TESTS_JSON_FILE = "evidence/tests.json"
+METRICS_FILE = "evidence/metrics.json"
+LOGS_DIRECTORY = "evidence/logs"
+CHECKS_DIRECTORY = "evidence/checks"
+PROVENANCE_FILE = "evidence/provenance.json"
+TEST_RESULT_FILE = "evidence/test-result.json"
+DEVIATIONS_FILE = "evidence/deviations.json"
+RULES_FILE = "evidence/rules.json"
+JOURNAL_FILE = "evidence/journal.jsonl"
+PREVIOUS_FILE = "evidence/previous.json"
+
+# only in a pack
+PACK_FILE = "pack.json"
+DOCUMENTS_FILE: Final = "documents.tar.gz"
+
+NOT_IN_CHECKSUMS = frozenset({CHECKSUMS_FILE, SIGNATURE_FILE})
+
+
+def sbom_file(build: str) -> str:
+    """What is in an image, as CycloneDX: `evidence/sbom-web.cdx.json`, `evidence/sbom-web@linux-arm64.cdx.json`."""
+    return f"evidence/sbom-{build.replace('/', '-')}.cdx.json"
+
+
+def image_file(image: str, version: str, platform: str) -> str:
+    """The archive of an image: `images/web-1.2.0-linux-amd64.tar`."""
+    return f"{IMAGES_DIRECTORY}/{image}-{version}-{platform.replace('/', '-')}.tar"

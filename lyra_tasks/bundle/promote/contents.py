@@ -1,0 +1,222 @@
+"""What stands in a bundle beside the images: its description and the documents made from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lyra_tasks import __version__
+from lyra_tasks.bundle.content.compose import render_compose_file
+from lyra_tasks.bundle.content.environment import build_environment_document, render_env_example
+from lyra_tasks.bundle.content.page import render_promotion_page
+from lyra_tasks.bundle.content.receive_script import render_receive_script
+from lyra_tasks.bundle.diff import BundleDiff
+from lyra_tasks.bundle.format.layout import (
+    CHANGES_FILE,
+    COMPOSE_FILE,
+    DEVIATIONS_FILE,
+    ENV_EXAMPLE_FILE,
+    ENVIRONMENT_FILE,
+    PROVENANCE_FILE,
+    RECEIVE_SCRIPT,
+    RULES_FILE,
+    TEST_RESULT_FILE,
+)
+from lyra_tasks.bundle.format.manifest import (
+    BundledImage,
+    BundledService,
+    BundleSource,
+    Manifest,
+    Requirements,
+    TestSummary,
+)
+from lyra_tasks.bundle.promote.plan import PromotedImage, PromotionPlan
+from lyra_tasks.config.deployment import config_path
+from lyra_tasks.rules.catalogue import rule_set_version
+from lyra_tasks.versions.changelog import render_changelog_page
+
+
+def build_manifest(plan: PromotionPlan, images: Sequence[BundledImage]) -> Manifest:
+    """The root of the bundle's description."""
+    config, facts = plan.config, plan.facts
+    checks = facts.evidence.checks
+    passed = sum(check.outcome == "passed" for check in checks)
+    return Manifest(
+        project=config.project.name,
+        description=config.project.description,
+        version=plan.version,
+        is_snapshot=not facts.version.is_release,
+        created=commit_time(plan),
+        source=BundleSource(url=facts.source, commit=facts.commit, dirty=facts.dirty),
+        proxima=Requirements(platforms=list(config.proxima.platforms), min_engine=config.proxima.min_engine),
+        run=facts.evidence.run,
+        set_digest=f"sha256:{facts.set_key.digest}",
+        images=list(images),
+        services=[
+            BundledService(
+                name=service.name,
+                image=str(service.config.image),
+                is_third_party=False,
+                ports=dict(service.config.ports),
+            )
+            for service in plan.services
+        ],
+        tests=TestSummary(passed=passed, failed=len(checks) - passed),
+        deviations=len(facts.deviations),
+    )
+
+
+def render_documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, bytes]:
+    """Every further file of the bundle that is made here, by its name, but for the operator's page."""
+    project = plan.config.project.name
+    deviations = [deviation.model_dump(mode="json") for deviation in plan.facts.deviations]
+    rules = [result.model_dump(mode="json") for result in plan.facts.rules]
+    texts = {
+        RECEIVE_SCRIPT: render_receive_script(manifest),
+        CHANGES_FILE: render_changelog_page(plan.facts.changes, project),
+        COMPOSE_FILE: render_compose_file(project, plan.services, _fixed_platforms(plan)),
+        ENV_EXAMPLE_FILE: render_env_example(plan.services),
+        ENVIRONMENT_FILE: format_json(build_environment_document(project, plan.services)),
+        PROVENANCE_FILE: format_json(build_provenance(plan, manifest.images)),
+        TEST_RESULT_FILE: format_json(build_test_result(plan, manifest.images)),
+        RULES_FILE: format_json({"schema": "lyra.rules/1", "rule_set": rule_set_version(), "results": rules}),
+        DEVIATIONS_FILE: format_json({"schema": "lyra.deviations/1", "deviations": deviations}),
+    }
+    files = {
+        f"deploy/{config_path(service.name, key, file.source)}": (root / file.source).read_bytes()
+        for service in plan.services
+        for key, file in service.config.configs.items()
+    }
+    return {name: text.encode() for name, text in texts.items()} | files
+
+
+def _fixed_platforms(plan: PromotionPlan) -> dict[str, str]:
+    """By service, the platform of its image where it is for one alone; else it is that of the node."""
+    return {
+        service: image.record.platform
+        for image in plan.images
+        if image.build_name == image.name
+        for service in image.services
+    }
+
+
+def render_operator_page(plan: PromotionPlan, manifest: Manifest, diff: BundleDiff | None) -> bytes:
+    """The operator's page; it is made last, since it says what is different from the version before."""
+    sign = plan.config.promotion.sign
+    facts = plan.facts
+    signer = sign.identity if sign else ""
+    return render_promotion_page(
+        manifest, plan.services, facts.evidence, facts.rules, facts.deviations, signer, diff
+    ).encode()
+
+
+def archive_annotations(plan: PromotionPlan) -> dict[str, str]:
+    """What the archive's index says of its image; the version stands here and in the references alone."""
+    prefix = "org.opencontainers.image"
+    annotations = {
+        f"{prefix}.version": plan.version,
+        f"{prefix}.revision": plan.facts.commit,
+        f"{prefix}.created": commit_time(plan),
+        f"{prefix}.source": plan.facts.source,
+    }
+    return {key: value for key, value in annotations.items() if value}
+
+
+def commit_time(plan: PromotionPlan) -> str:
+    """The time of the commit, as RFC 3339."""
+    return datetime.fromtimestamp(plan.facts.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def format_json(document: object) -> str:
+    """The written form of the bundle's further documents."""
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PROVENANCE_PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+TEST_RESULT_PREDICATE_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
+BUILD_TYPE = "urn:lyra:buildx-bake:1"
+BUILDER_ID = "urn:lyra:local-docker-engine"
+
+
+def build_provenance(plan: PromotionPlan, images: Sequence[BundledImage]) -> dict[str, Any]:
+    """The build as SLSA provenance: from which commit and bases, with which parameters."""
+    definition = {
+        "buildType": BUILD_TYPE,
+        "externalParameters": {
+            "source": {**_source(plan.facts.source), "uncommittedChanges": plan.facts.dirty},
+            "images": {image.build_name: _build_parameters(plan, image) for image in plan.images},
+        },
+        "internalParameters": {"runs": {image.build_name: image.record.run for image in plan.images}},
+        "resolvedDependencies": [_commit(plan), *_bases(plan)],
+    }
+    details = {
+        "builder": {"id": BUILDER_ID, "version": {"lyra-tasks": __version__}},
+        "metadata": {"finishedOn": max(image.record.built_at for image in plan.images)},
+    }
+    return _build_statement(images, PROVENANCE_PREDICATE_TYPE, {"buildDefinition": definition, "runDetails": details})
+
+
+def build_test_result(plan: PromotionPlan, images: Sequence[BundledImage]) -> dict[str, Any]:
+    """The verdict as a test result: which checks passed, under which services, tests and rules."""
+    evidence = plan.facts.evidence
+    effective = {"name": "services, tests and rules in force", "digest": {"sha256": plan.facts.set_key.effective_hash}}
+    predicate = {
+        "result": "PASSED" if evidence.passed else "FAILED",
+        "configuration": [effective],
+        "passedTests": [check.title for check in evidence.checks if check.outcome == "passed"],
+        "failedTests": [check.title for check in evidence.checks if check.outcome != "passed"],
+    }
+    return _build_statement(images, TEST_RESULT_PREDICATE_TYPE, predicate)
+
+
+def _build_statement(images: Sequence[BundledImage], predicate_type: str, predicate: dict[str, Any]) -> dict[str, Any]:
+    """A statement about the archives, and about the images in them as registries and stores name them."""
+    archive_subjects = [{"name": image.file, "digest": {"sha256": image.sha256}} for image in images]
+    image_subjects = [
+        {"name": image.references[0], "digest": {"sha256": _hex(image.manifest_digest)}} for image in images
+    ]
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": archive_subjects + image_subjects,
+        "predicateType": predicate_type,
+        "predicate": predicate,
+    }
+
+
+def _build_parameters(plan: PromotionPlan, image: PromotedImage) -> dict[str, Any]:
+    config = plan.config.images[image.name]
+    return {
+        "context": config.context,
+        "dockerfile": config.dockerfile,
+        "target": config.target,
+        "platform": image.record.platform,
+        "argumentNames": sorted(config.args),
+        "secretNames": sorted(config.secrets),
+    }
+
+
+def _source(remote: str) -> dict[str, str]:
+    """A remote as URI, if it is one that others can reach: a URL, or `HOST:PATH` as SSH has it."""
+    if "://" in remote:
+        return {"uri": f"git+{remote}"}
+    host, colon, path = remote.partition(":")
+    return {"uri": f"git+ssh://{host}/{path.lstrip('/')}"} if colon and host and "/" not in host else {}
+
+
+def _commit(plan: PromotionPlan) -> dict[str, Any]:
+    location = {key: f"{uri}@{plan.facts.commit}" for key, uri in _source(plan.facts.source).items()}
+    return {"name": "source", **location, "digest": {"gitCommit": plan.facts.commit}}
+
+
+def _bases(plan: PromotionPlan) -> list[dict[str, Any]]:
+    """Every base that an image stands on, once, by the name in FROM and the digest that it was pinned to."""
+    bases = {(name, digest) for image in plan.images for name, digest in image.record.bases.items()}
+    return [{"name": name, "digest": {"sha256": _hex(digest)}} for name, digest in sorted(bases)]
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")

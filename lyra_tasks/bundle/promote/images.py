@@ -1,0 +1,124 @@
+"""From the engine to images whose layers lie at hand: of a containerd store what is missing, of others one stream."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lyra_tasks import console
+from lyra_tasks.bundle.promote.plan import PromotionPlan
+from lyra_tasks.engine.buildx.oci_export import BLOBS_PATH, ExportRequest, can_export, export_layout
+from lyra_tasks.engine.buildx.save_stream import open_save_stream
+from lyra_tasks.errors import BuildError, BundleError, NoSpaceError
+from lyra_tasks.files import STAGING_PREFIX
+from lyra_tasks.images.scan.packages import load_layer_packages
+from lyra_tasks.images.stream.cache import CacheMissError, LayerCache
+from lyra_tasks.images.stream.pack import ImageRequest, PackedImage, pack_saved_images, pack_spooled_images
+
+if TYPE_CHECKING:
+    from lyra_tasks.engine.workspace import Workspace
+
+
+@contextmanager
+def pack_images(
+    plan: PromotionPlan, work: Workspace, stage: Path, cache: LayerCache, lock: int
+) -> Iterator[dict[str, PackedImage]]:
+    """All images of the plan, the very ones that were tested; their layers lie at hand while the block runs.
+
+    `lock` is the handle of the lock over `stage`, which the Buildx of a promotion that is killed goes on to hold.
+    BundleError if the engine gives another image than was tested.
+    """
+    export_directory = Path(tempfile.mkdtemp(dir=stage.parent, prefix=f"{STAGING_PREFIX}export-"))
+    spool = stage / "spool"
+    try:
+        spool.mkdir()
+        packed_images = _export_images(plan, work, export_directory, cache, lock) or _save_images(
+            plan, work, spool, cache
+        )
+        _require_tested(plan, packed_images)
+        yield packed_images
+        shutil.rmtree(spool)
+    finally:
+        shutil.rmtree(export_directory, ignore_errors=True)
+
+
+def _require_tested(plan: PromotionPlan, packed_images: Mapping[str, PackedImage]) -> None:
+    for image in plan.images:
+        identity = packed_images[image.build_name].identity
+        if identity.config_digest != image.record.config_digest:
+            raise BundleError(
+                f"{image.build_name}: the engine gave {identity.config_digest}, tested was {image.record.config_digest}",
+                hint="run `build test` again",
+            )
+
+
+def _export_images(
+    plan: PromotionPlan, work: Workspace, directory: Path, cache: LayerCache, lock: int
+) -> dict[str, PackedImage] | None:
+    """The images out of a containerd store, where only what the cache lacks is sent; None where that cannot be done."""
+    manifest_digests = {image.build_name: image.record.manifest_digest or "" for image in plan.images}
+    export_sources = [
+        ExportRequest(image.record.reference, image.record.image_id, image.record.platform) for image in plan.images
+    ]
+    if not can_export(work.engine, export_sources):
+        return None
+    oci_layout = directory / "layout"
+    blobs = oci_layout / BLOBS_PATH
+    blobs.mkdir(parents=True)
+    export_missing = partial(export_layout, work.engine, export_sources, oci_layout, directory, lock)
+    try:
+        with console.progress(f"packing {', '.join(manifest_digests)}"):
+            known_layers = cache.fill_spool(blobs, export_missing)
+            return pack_spooled_images(
+                manifest_digests,
+                blobs,
+                plan.compression,
+                known_layers,
+                cache,
+                read_packages=_needs_package_scan(plan, work),
+            )
+    except (BuildError, BundleError, NoSpaceError) as error:
+        cache.discard_pending()
+        shutil.rmtree(oci_layout, ignore_errors=True)
+        console.info(f"the images are saved whole, since BuildKit did not export them: {error.message}")
+        return None
+
+
+def _save_images(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache) -> dict[str, PackedImage]:
+    """All images out of one stream of the engine: layers that they share are sent once."""
+    try:
+        return _pack_save_stream(plan, work, spool, cache)
+    except CacheMissError:  # an entry that was damaged, or about another layer that looks alike
+        cache.distrust()
+        return _pack_save_stream(plan, work, spool, cache)
+
+
+def _pack_save_stream(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache) -> dict[str, PackedImage]:
+    engine_ids = [image.record.image_id for image in plan.images]
+    requested_images = {
+        image.build_name: ImageRequest(image.record.image_id, image.record.platform) for image in plan.images
+    }
+    with (
+        console.progress(f"packing {', '.join(requested_images)}") as activity,
+        open_save_stream(work.engine, engine_ids, activity.add_bytes) as stream,
+    ):
+        return pack_saved_images(
+            stream,
+            requested_images,
+            spool,
+            plan.compression,
+            cache,
+            read_packages=_needs_package_scan(plan, work),
+            verified_later=True,
+        )
+
+
+def _needs_package_scan(plan: PromotionPlan, work: Workspace) -> bool:
+    """Whether the packages of any layer are still to be read; the rules of the test read them, too."""
+    diff_ids = {diff_id for image in plan.images for diff_id in image.record.diff_ids}
+    return any(load_layer_packages(work.paths.cache, diff_id) is None for diff_id in diff_ids)

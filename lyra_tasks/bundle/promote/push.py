@@ -1,0 +1,150 @@
+"""Pushing a bundle's images to a registry: the very bytes of its archives, under the tags that they have there."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import IO
+
+from lyra_tasks import console
+from lyra_tasks.bundle.format.manifest import BundledImage, Manifest
+from lyra_tasks.bundle.verify.bundle import verify_bundle
+from lyra_tasks.errors import BundleError, ImmutableError, UsageError
+from lyra_tasks.images.archive.write import blob_name
+from lyra_tasks.images.oci import INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, sha256_digest
+from lyra_tasks.records.record import canonical_json
+from lyra_tasks.registry.client import Repository, open_repository
+
+_DESTINATION_PATTERN = re.compile(r"oci://([A-Za-z0-9.\[\]:-]+)((?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)/?")
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A registry and the folder in it, which may be empty: images are called `HOST/FOLDER/PROJECT/IMAGE`."""
+
+    host: str
+    prefix: str
+
+
+@dataclass(frozen=True)
+class PushedTag:
+    """A reference that the registry now has, and the digest it stands for."""
+
+    reference: str
+    digest: str
+    uploaded_bytes: int
+
+
+def parse_destination(text: str) -> Destination:
+    """The place that `oci://HOST[:PORT][/FOLDER]` names; UsageError for anything else."""
+    if "@" in text:
+        raise UsageError("--to holds a name or a password", hint="`docker login HOST`, and write oci://HOST[/FOLDER]")
+    match = _DESTINATION_PATTERN.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--to: {text!r} is not a place in a registry", hint="write oci://HOST[:PORT][/FOLDER]")
+    return Destination(match[1], match[2].strip("/"))
+
+
+def push_bundle(
+    directory: Path, manifest: Manifest, destination: Destination, moving_tags: Collection[str]
+) -> tuple[PushedTag, ...]:
+    """Push all images of the bundle in `folder`; what the registry holds already is not sent again.
+
+    Of the tags beside the version's own only those `moving` now are pushed: a newer version may have taken the others.
+    BundleError if the bundle is not as it was promoted, before anything is sent. ImmutableError if this version is
+    there with another digest; then nothing of that image is changed.
+    """
+    verify_bundle(directory)
+    images_by_name = groupby(sorted(manifest.images, key=lambda image: image.name), key=lambda image: image.name)
+    return tuple(
+        tag for _, images in images_by_name for tag in _push_image(directory, list(images), destination, moving_tags)
+    )
+
+
+def _push_image(
+    directory: Path, images: Sequence[BundledImage], destination: Destination, moving_tags: Collection[str]
+) -> list[PushedTag]:
+    """One image, for all its platforms; several are an index."""
+    name, _, version_tag = images[0].references[0].rpartition(":")
+    name = f"{destination.prefix}/{name}".strip("/")
+    target = open_repository(destination.host, name)
+    with target.session:
+        manifests = {image.manifest_digest: _read_blob(directory, image, image.manifest_digest) for image in images}
+        root, media_type = _root_manifest(images, manifests)
+        _require_unchanged_tag(target, version_tag, sha256_digest(root))
+        uploaded_bytes = sum(
+            _upload_blobs(target, directory, image, manifests[image.manifest_digest]) for image in images
+        )
+        if len(images) > 1:
+            for digest, content in manifests.items():
+                target.put_manifest(digest, content, _media_type(content))
+        other_tags = (reference.rpartition(":")[2] for reference in images[0].references[1:])
+        tags = [version_tag, *(other for other in other_tags if other in moving_tags)]
+        for tag in tags:
+            target.put_manifest(tag, root, media_type)
+            console.info(f"pushed {destination.host}/{name}:{tag}")
+    return [PushedTag(f"{destination.host}/{name}:{tag}", sha256_digest(root), uploaded_bytes) for tag in tags]
+
+
+def _root_manifest(images: Sequence[BundledImage], manifests: dict[str, bytes]) -> tuple[bytes, str]:
+    """What the tags stand for, and its media type."""
+    if len(images) == 1:
+        (content,) = manifests.values()
+        return content, _media_type(content)
+    entries = []
+    for image in sorted(images, key=lambda image: image.platform):
+        system, architecture, *variant = image.platform.split("/")
+        platform = {"os": system, "architecture": architecture} | ({"variant": variant[0]} if variant else {})
+        content = manifests[image.manifest_digest]
+        entries.append(
+            {"mediaType": _media_type(content), "digest": image.manifest_digest, "size": len(content)}
+            | {"platform": platform}
+        )
+    index = {"schemaVersion": 2, "mediaType": INDEX_MEDIA_TYPE, "manifests": entries}
+    return canonical_json(index).encode(), INDEX_MEDIA_TYPE
+
+
+def _require_unchanged_tag(target: Repository, tag: str, digest: str) -> None:
+    """The full version's tag never changes what it stands for; moving ones do."""
+    existing = target.manifest_digest(tag)
+    if existing not in {"", digest}:
+        raise ImmutableError(
+            f"{target.host}/{target.name}:{tag} is there already, as {existing[7:19]}, and would become {digest[7:19]}",
+            hint="a version never changes; push the next one, or remove that one from the registry",
+        )
+
+
+def _upload_blobs(target: Repository, directory: Path, image: BundledImage, manifest: bytes) -> int:
+    """Send the blobs that the registry lacks; returns their bytes."""
+    document = json.loads(manifest)
+    uploaded_bytes = 0
+    with tarfile.open(directory / image.file) as archive:
+        for blob in (document["config"], *document["layers"]):
+            if not target.has_blob(blob["digest"]):
+                target.put_blob(blob["digest"], _open_blob(archive, blob["digest"]))
+                uploaded_bytes += int(blob["size"])
+    return uploaded_bytes
+
+
+def _read_blob(directory: Path, image: BundledImage, digest: str) -> bytes:
+    with tarfile.open(directory / image.file) as archive:
+        return _open_blob(archive, digest).read()
+
+
+def _open_blob(archive: tarfile.TarFile, digest: str) -> IO[bytes]:
+    try:
+        content = archive.extractfile(blob_name(digest))
+    except KeyError:
+        content = None
+    if content is None:
+        raise BundleError(f"an archive of the bundle lacks the blob {digest}", hint="run `verify`")
+    return content
+
+
+def _media_type(manifest: bytes) -> str:
+    return str(json.loads(manifest).get("mediaType") or MANIFEST_MEDIA_TYPE)

@@ -1,0 +1,151 @@
+"""What a rehearsal does, as a value: which bundle on which engine, and what somebody would write into `.env`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lyra_tasks.bundle.content.environment import quote_env_value
+from lyra_tasks.bundle.format.documents import read_bundle_documents
+from lyra_tasks.bundle.format.index import find_bundle
+from lyra_tasks.bundle.format.layout import ENV_EXAMPLE_FILE
+from lyra_tasks.bundle.format.manifest import Manifest
+from lyra_tasks.config.deployment import can_be_compose_default, publish_variable, secret_variable
+from lyra_tasks.config.models import Configuration, EnvironmentVariable
+from lyra_tasks.engine.client.connect import parse_version_numbers
+from lyra_tasks.engine.sandbox.packages import find_suite_for_version
+from lyra_tasks.engine.workspace import Workspace
+from lyra_tasks.errors import BundleError
+
+_FIRST_PORT = 20000
+_ENV_LINE = re.compile(r"(?m)^#?(\w+)=(.*)$")
+
+
+@dataclass(frozen=True)
+class RehearsalFacts:
+    """What was found out: the bundle, its `.env.example`, how much memory (bytes) and how many CPUs may be used.
+
+    `users` are those that services run as; `commit` is that of the tree whose checks are made.
+    """
+
+    bundle: Path
+    manifest: Manifest
+    env_example: str
+    users: Mapping[str, str]
+    commit: str
+    memory: int
+    cpus: float
+
+
+@dataclass(frozen=True)
+class RehearsalPlan:
+    """A rehearsal; `answers` fill in `.env` but for `{address}` and `{secrets}`, which are known only later.
+
+    `secret_files` are owners by variable; `values` are the services' variables, by which the checks know them.
+    """
+
+    facts: RehearsalFacts
+    suite: str
+    project: str
+    env_values: Mapping[str, str]
+    secret_files: Mapping[str, str]
+    service_values: Mapping[str, Mapping[str, str]]
+
+
+def plan_rehearsal(
+    config: Configuration, facts: RehearsalFacts, values: Mapping[str, Mapping[str, str]]
+) -> RehearsalPlan:
+    """Plan a rehearsal; `values` are those that tests give to the services' variables."""
+    documented_variables = {match[1] for match in _ENV_LINE.finditer(facts.env_example)}
+    services = {name: service for name, service in config.services.items() if service.is_promoted}
+    env_values = {
+        key: values[name][key]
+        for name, service in services.items()
+        for key, variable in service.environment.items()
+        if key in documented_variables & values[name].keys() and not _keeps_default(variable)
+    }
+    # `.env` is one for all services: what is filled in for one of them is given to the others, too
+    values_by_service = {
+        name: {key: env_values.get(key, value) if name in services else value for key, value in service_values.items()}
+        for name, service_values in values.items()
+    }
+    secret_files = {}
+    number = _FIRST_PORT
+    for name, service in services.items():
+        for key in service.secrets:
+            variable = secret_variable(name, key)
+            env_values[variable] = f"{{secrets}}/{variable}"
+            secret_files[variable] = facts.users.get(name, "")
+        for port in service.ports:
+            env_values[publish_variable(name, port)] = f"{{address}}:{number}"
+            number += 1
+    return RehearsalPlan(
+        facts=facts,
+        suite=find_suite_for_version(parse_version_numbers(facts.manifest.proxima.min_engine)),
+        project=config.project.name.replace(".", "-"),
+        env_values=env_values,
+        secret_files=secret_files,
+        service_values=values_by_service,
+    )
+
+
+def render_env_file(plan: RehearsalPlan, address: str, secrets_directory: Path) -> str:
+    """The content of `.env`."""
+    lines = []
+    for key, value in sorted(plan.env_values.items()):
+        text = (
+            value.replace("{address}", address).replace("{secrets}", str(secrets_directory))
+            if _has_placeholder(plan, key)
+            else value
+        )
+        lines.append(f"{key}={quote_env_value(text)}\n")
+    return "".join(lines)
+
+
+def remove_compose_variables(plan: RehearsalPlan, environment: Mapping[str, str]) -> dict[str, str]:
+    """A shell's variables without those that Compose would obey, or prefer to what stands in `.env`."""
+    env_file_variables = {match[1] for match in _ENV_LINE.finditer(plan.facts.env_example)}
+    return {
+        key: value
+        for key, value in environment.items()
+        if key not in env_file_variables and not key.startswith("COMPOSE_")
+    }
+
+
+def _keeps_default(variable: EnvironmentVariable) -> bool:
+    """What has a default is left to it, as an operator would: two services may have different ones."""
+    return variable.default is not None and variable.test_value is None and can_be_compose_default(variable.default)
+
+
+def _has_placeholder(plan: RehearsalPlan, key: str) -> bool:
+    return key in plan.secret_files or key.endswith("_PUBLISH")
+
+
+def collect_rehearsal_facts(work: Workspace, version: str) -> RehearsalFacts:
+    """The facts of a rehearsal; UsageError where there is no such version."""
+    bundle = find_bundle(work.bundles, version)
+    documents = read_bundle_documents(bundle)
+    example = bundle / ENV_EXAMPLE_FILE
+    if not example.is_file():
+        raise BundleError(f"{example}: missing", hint="`verify` says what else is")
+    host_share = work.config.resources.host_share
+    proxima = work.config.proxima
+    memory, cpus = int(_total_memory() * host_share), (os.cpu_count() or 1) * host_share
+    return RehearsalFacts(
+        bundle=bundle,
+        manifest=documents.manifest,
+        env_example=example.read_text(),
+        users={name: service["user"] for name, service in documents.services.items()},
+        commit=work.git.commit,
+        memory=min(memory, proxima.memory or memory),
+        cpus=min(cpus, proxima.cpus or cpus),
+    )
+
+
+def _total_memory() -> int:
+    """Bytes of this machine's memory."""
+    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
+    return int(line.split()[1]) * 1024

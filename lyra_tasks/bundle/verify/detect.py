@@ -1,0 +1,80 @@
+"""`verify PATH`, whatever was brought: a bundle, a pack, a part of a pack, the archive of one image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lyra_tasks.bundle.format.checksums import hash_files, parse_checksums
+from lyra_tasks.bundle.format.index import read_small_file
+from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, PACK_FILE, SIGNATURE_FILE
+from lyra_tasks.bundle.format.signature import Trust, verify_signature
+from lyra_tasks.bundle.verify.bundle import FileResult, VerifyReport, raise_if_invalid, verify_bundle
+from lyra_tasks.bundle.verify.pack import read_pack_manifest, verify_pack
+from lyra_tasks.errors import BundleError, UsageError
+from lyra_tasks.images.archive.verify import verify_archive
+from lyra_tasks.images.oci import ImageIdentity
+
+
+def verify_path(path: Path, trust: Trust | None = None) -> VerifyReport:
+    """Verify what lies at `path`, every byte of it; BundleError if anything is wrong."""
+    if path.is_dir() or not path.exists():
+        return (verify_pack if _is_pack(path) else verify_bundle)(path, trust)
+    pack = next((parent for parent in path.absolute().parents[:2] if _is_pack(parent)), None)
+    if pack:
+        return _verify_part(path, pack, trust)
+    if path.suffix != ".tar":
+        return verify_bundle(path, trust)
+    if trust:
+        raise UsageError(
+            f"{path}: an archive alone is not signed", hint="name the folder of the bundle that it belongs to"
+        )
+    return _verify_archive(path)
+
+
+def _is_pack(path: Path) -> bool:
+    return (path / PACK_FILE).is_file() and (path / CHECKSUMS_FILE).is_file()
+
+
+def _verify_part(path: Path, directory: Path, trust: Trust | None) -> VerifyReport:
+    """One file of a pack, by the pack's checksums, so that a part can be checked when it alone was brought again.
+
+    What the pack says of itself is told with it, and so is checked, too.
+    """
+    if trust:
+        verify_signature(directory, trust)
+    name = path.absolute().relative_to(directory).as_posix()
+    sums = parse_checksums(read_small_file(directory / CHECKSUMS_FILE), str(directory / CHECKSUMS_FILE))
+    if name not in sums:
+        raise BundleError(f"{path}: the pack does not name it", hint=f"verify {directory}")
+    for file_name in dict.fromkeys((name, PACK_FILE)):
+        file = directory / file_name
+        if file.is_symlink() or not file.is_file() or hash_files([file]) != [sums.get(file_name)]:
+            raise_if_invalid(directory, {file_name: "changed"}, hint="bring this file again")
+    pack = read_pack_manifest(directory)
+    return VerifyReport(
+        path=path,
+        project=pack.project,
+        version=pack.version,
+        files=(FileResult(name, path.stat().st_size),),
+        images=(),
+        signer=trust.signer if trust else "",
+        has_signature=(directory / SIGNATURE_FILE).is_file(),
+        kind="part",
+        since=pack.since or "",
+    )
+
+
+def _verify_archive(path: Path) -> VerifyReport:
+    """An archive by itself: whole and of a piece, every layer unpacked; whether it is the right one, nobody says."""
+    contents = verify_archive(path)
+    identity = ImageIdentity(contents.config_digest, contents.manifest_digest, contents.platform, ())
+    return VerifyReport(
+        path=path,
+        project="",
+        version="",
+        files=(FileResult(path.name, contents.size),),
+        images=tuple((name, identity) for name in contents.references),
+        signer="",
+        has_signature=False,
+        kind="archive",
+    )

@@ -1,0 +1,144 @@
+"""The project's checks against services that no lab has started: a bundle that was received and is running."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import TimeoutError as OutOfTime
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from lyra_tasks.checks.commands import build_address_variables, find_command_problem, run_host_command
+from lyra_tasks.checks.group_runner import print_check_result
+from lyra_tasks.checks.kinds import check_service
+from lyra_tasks.config.models import Configuration, Service, Test
+from lyra_tasks.config.services import to_argv
+from lyra_tasks.engine.objects.containers import DeployedService
+from lyra_tasks.errors import LyraError
+from lyra_tasks.lab.cancellation import Cancellation
+from lyra_tasks.lab.facts import resolve_test_environment
+from lyra_tasks.lab.plan import expand_secret_values
+from lyra_tasks.records.evidence import CheckResult
+from lyra_tasks.rules.secrets import redact
+
+if TYPE_CHECKING:
+    from lyra_tasks.engine.client.connect import Engine
+    from lyra_tasks.lab.lab import RunningService
+
+SUPPORTED_KINDS = frozenset({"http", "exec", "tcp", "log", "run"})
+_READY_TIMEOUT_S = 30.0  # seconds until a service that says nothing of its health answers
+_POLL_INTERVAL_S = 0.5
+
+
+@dataclass(frozen=True)
+class _DeployedLog:
+    service: DeployedService
+
+    def text(self) -> str:
+        return self.service.log()
+
+
+@dataclass(frozen=True)
+class _DeployedPlan:
+    service: Service
+    environment: Mapping[str, str]
+    secret_values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DeployedTarget:
+    """What checks ask of a service, whoever started it."""
+
+    planned: _DeployedPlan
+    deployed: DeployedService
+    log: _DeployedLog
+    cancellation: Cancellation = field(default_factory=Cancellation)
+
+    @property
+    def engine(self) -> Engine:
+        return self.deployed.engine
+
+    @property
+    def id(self) -> str:
+        return self.deployed.id
+
+    def address(self, port: int | str) -> tuple[str, int]:
+        return self.engine.host_address, self.deployed.ports[self.planned.service.resolve_port(port) or 0]
+
+    def http_address(self) -> tuple[str, int]:
+        return self.address(self.planned.service.http_port or 0)
+
+
+def collect_test_values(config: Configuration) -> dict[str, dict[str, str]]:
+    """By service, the variables with which the checks are made; random ones for secrets without a value."""
+    return {name: resolve_test_environment(name, service) for name, service in config.services.items()}
+
+
+def check_deployed_services(
+    services: Mapping[str, DeployedService],
+    config: Configuration,
+    environments: Mapping[str, Mapping[str, str]],
+    root: Path,
+) -> list[CheckResult]:
+    """Make every check that can be made of these services; one that could not be made yet is tried again for a while.
+
+    Checks of other services and of other kinds are left out. Values in `environments` stand for `${NAME}`, and are
+    blotted out of every message.
+    """
+    secret_values = expand_secret_values(
+        environments[name][key]
+        for name in services
+        if name in config.services
+        for key, variable in config.services[name].environment.items()
+        if variable.secret
+    )
+    targets = {
+        name: DeployedTarget(
+            _DeployedPlan(config.services[name], environments[name], secret_values), service, _DeployedLog(service)
+        )
+        for name, service in services.items()
+        if name in config.services
+    }
+    results = []
+    for test in config.tests:
+        if test.kind in SUPPORTED_KINDS and (test.service is None or test.service in targets):
+            result = _run_check(test, targets, root, secret_values)
+            print_check_result(result)
+            results.append(result)
+    return results
+
+
+def _run_check(
+    test: Test, services: Mapping[str, DeployedTarget], root: Path, secret_values: Sequence[str]
+) -> CheckResult:
+    started = time.monotonic()
+    while True:
+        outcome: Literal["passed", "failed", "error"]
+        try:
+            problem = _find_problem(test, services, root, secret_values)
+            outcome = "failed" if problem else "passed"
+        except (LyraError, OSError, http.client.HTTPException, OutOfTime, KeyError) as error:
+            problem, outcome = f"could not be made: {error or type(error).__name__}", "error"
+        if outcome != "error" or time.monotonic() - started > _READY_TIMEOUT_S:
+            return CheckResult(
+                name=test.name,
+                kind=test.kind,
+                group=test.group,
+                service=test.service or "",
+                outcome=outcome,
+                message=redact(problem, secret_values),
+                seconds=round(time.monotonic() - started, 3),
+            )
+        time.sleep(_POLL_INTERVAL_S)
+
+
+def _find_problem(test: Test, services: Mapping[str, DeployedTarget], root: Path, secret_values: Sequence[str]) -> str:
+    if test.service is not None:
+        return check_service(cast("RunningService", services[test.service]), test)
+    variables = build_address_variables(cast("Mapping[str, RunningService]", services))
+    completed = run_host_command(
+        to_argv(test.run or []), root, variables, timeout=test.effective_timeout, cancellation=Cancellation()
+    )
+    return find_command_problem(completed.redact(secret_values), test)

@@ -1,0 +1,260 @@
+"""test: a lab for the set that was built, its checks, and the evidence that comes of them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lyra_tasks import console
+from lyra_tasks.checks.commands import find_structure_command
+from lyra_tasks.checks.group_runner import TestOptions, record_refused_run, run_groups
+from lyra_tasks.checks.groups import PlannedGroup, PlatformRun, batch_parallel, collect_tested_builds, group_tests
+from lyra_tasks.checks.groups import plan_platform_runs as run_for
+from lyra_tasks.checks.kinds import CheckContext, assign_result_directories
+from lyra_tasks.checks.stages import PlannedStage, plan_stage
+from lyra_tasks.config.models import Test
+from lyra_tasks.config.platforms import is_native_platform, list_variants
+from lyra_tasks.dockerfile.input_hashes import dockerfile_path
+from lyra_tasks.dockerfile.parse import read_dockerfile
+from lyra_tasks.dockerfile.stages import resolve_check_stage
+from lyra_tasks.engine.bases.inputs import collect_from_arguments, find_stage_uses, hash_current_inputs
+from lyra_tasks.engine.bases.materials import collect_materials, load_missing_bases, resolve_locked_bases
+from lyra_tasks.engine.bases.resolve import ResolvedBase
+from lyra_tasks.engine.buildx.bake import require_buildx
+from lyra_tasks.engine.objects.emulation import list_runnable_platforms
+from lyra_tasks.engine.workspace import Workspace, select_known
+from lyra_tasks.errors import CheckFailedError, UsageError
+from lyra_tasks.lab.admission import Capacity, compute_lab_capacity, list_reservations
+from lyra_tasks.lab.facts import collect_lab_facts as gather_facts
+from lyra_tasks.lab.plan import LabFacts, plan_empty_lab, plan_lab
+from lyra_tasks.records.evidence import Evidence, SetKey
+from lyra_tasks.records.images import ImageRecord
+from lyra_tasks.rules.deviations import RuleReport, assess_checks
+from lyra_tasks.rules.freshness import build_set_key, compare_images, hash_effective_parts, require_current_images
+from lyra_tasks.rules.inspection import check_rules
+from lyra_tasks.rules.secrets import redacted_values
+
+
+@dataclass(frozen=True)
+class TestRun:
+    """A planned test run; `partial` is one that leaves no evidence, because not every check is made.
+
+    The groups of one of its `rounds` run at the same time. `bases` are those of stages that are checks.
+    """
+
+    work: Workspace
+    batches: tuple[tuple[PlannedGroup, ...], ...]
+    context: CheckContext
+    bases: tuple[ResolvedBase, ...]
+    set_key: SetKey
+    capacity: Capacity
+    parts: Mapping[str, str]
+    rule_report: RuleReport
+    is_partial: bool
+    options: TestOptions
+
+
+@dataclass(frozen=True)
+class TestOutcome:
+    """What came of a trial, and where its files are."""
+
+    evidence: Evidence
+    run_directory: Path
+    rule_report: RuleReport
+    is_partial: bool
+    addresses: Mapping[str, str]
+
+
+def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *, is_dry_run: bool = False) -> TestRun:
+    """Plan a test run; StaleError where an image is not what its files say.
+
+    A `dry` one starts nothing, not even to try what the engine runs: it is planned as if it ran every platform.
+    """
+    config = work.config
+    tests = _select_tests(config.tests, only)  # before an engine is asked, or even started
+    records = require_current_images(compare_images(work.images, work.engine, hash_current_inputs(work)))
+    platform_runs = _plan_platform_runs(work, is_dry_run=is_dry_run)
+    is_partial = bool(only)
+    if options.keep_running and len(platform_runs) > 1:
+        platform_runs, is_partial = platform_runs[:1], True
+    lab_facts = [
+        gather_facts(work, {name: records[build.key] for name, build in platform_run.builds.items()})
+        for platform_run in platform_runs
+    ]
+    service_facts = lab_facts[0].services
+    groups: list[PlannedGroup] = []
+    for platform_run, facts in zip(platform_runs, lab_facts, strict=True):
+        groups += _plan_groups(work, platform_run, records, facts, tests, existing_count=len(groups))
+    third_party_images = {
+        name: service_facts[name].image_id for name, service in config.services.items() if service.external is not None
+    }
+    capacity = compute_lab_capacity(work)
+    if options.keep_running and len(groups) > 1:
+        raise UsageError(
+            "only one lab can be left running, and every group of checks has its own",
+            hint=f"choose one: --only {' or --only '.join(each.name for each in groups if each.name)}",
+        )
+    reservations = list_reservations(work.engine)
+    free_cpus = capacity.cpus - sum(reservation.cpus for reservation in reservations)
+    free_memory = capacity.memory - sum(reservation.memory for reservation in reservations)
+    planned_stages, bases = _plan_stages(work, platform_runs[0], tests)
+    return TestRun(
+        work=work,
+        batches=batch_parallel(groups, free_cpus, free_memory),
+        context=_build_check_context(work, tests, planned_stages),
+        bases=bases,
+        set_key=build_set_key(work, records, third_party_images),
+        capacity=capacity,
+        parts=hash_effective_parts(work, records),
+        rule_report=assess_checks(
+            config,
+            check_rules(
+                work,
+                records,
+                {name: service.image_config for name, service in service_facts.items()},
+                _tested_builds(work, platform_runs),
+            ),
+            datetime.date.today(),
+        ),
+        is_partial=is_partial,
+        options=options,
+    )
+
+
+def run_tests(test_run: TestRun) -> TestOutcome:
+    """Make the test run; its evidence is kept for `promote` whether it passed or not.
+
+    Raises VerdictError if a rule is broken (then nothing is started), or if a service was not ready or died; checks
+    that failed are for the caller to see.
+    """
+    work = test_run.work
+    if test_run.rule_report.failed:
+        _record_result(test_run, record_refused_run(
+            test_run.set_key, test_run.parts, test_run.rule_report.results, engine=work.engine, owner=work.owner, run_directory=work.run_directory
+        ))  # fmt: skip
+        test_run.rule_report.raise_if_failed()
+    if not test_run.batches:
+        raise CheckFailedError("there are no tests: nothing would be proved", hint="write at least one [[tests]] entry")
+    load_missing_bases(work, test_run.bases)
+    result = run_groups(
+        test_run.batches, test_run.set_key, test_run.parts, test_run.rule_report.results,
+        context=test_run.context, state_directory=work.paths.state, capacity=test_run.capacity, options=test_run.options,
+    )  # fmt: skip
+    _record_result(test_run, result.evidence)
+    if result.error is not None:
+        raise result.error
+    return TestOutcome(result.evidence, work.run_directory, test_run.rule_report, test_run.is_partial, result.addresses)
+
+
+def _record_result(test_run: TestRun, evidence: Evidence) -> None:
+    work = test_run.work
+    if not test_run.is_partial:
+        work.evidence.write(evidence, work.run_directory)
+    work.journal.append(
+        work.run, "tested", set=test_run.set_key.digest, passed=evidence.passed, partial=test_run.is_partial,
+        checks={check.title: check.outcome for check in evidence.checks},
+        deviations=[deviation.model_dump(mode="json") for deviation in test_run.rule_report.used_deviations],
+        rules={f"{rule.rule} {rule.scope}": rule.outcome for rule in evidence.rules if rule.outcome != "kept"},
+    )  # fmt: skip
+
+
+def _select_tests(tests: Sequence[Test], only: Sequence[str]) -> list[Test]:
+    """The checks that `only` names, by themselves or by their group; all if it names none."""
+    names = select_known(only, [*(test.name for test in tests), *(test.group for test in tests if test.group)], "test")
+    return [test for test in tests if test.name in names or test.group in names]
+
+
+def _plan_platform_runs(work: Workspace, *, is_dry_run: bool) -> tuple[PlatformRun, ...]:
+    """What is run for which platform; the engine is tried only where there are images for another than its own."""
+    engine_platform = work.engine.facts.platform
+    platforms = list(dict.fromkeys(variant.platform for variant in list_variants(work.config)))
+    if not is_dry_run:
+        return run_for(work.config, list_runnable_platforms(work.engine, work.owner, platforms), engine_platform)
+    foreign = [platform for platform in platforms if not is_native_platform(platform, engine_platform)]
+    if foreign:
+        console.info(f"whether the engine runs {' and '.join(foreign)} is tried before anything is started")
+    return run_for(
+        work.config, [*(platform for platform in platforms if platform not in foreign), *foreign], engine_platform
+    )
+
+
+def _tested_builds(work: Workspace, platform_runs: Sequence[PlatformRun]) -> frozenset[str]:
+    """The builds that count as run; where no check needs a service, only the engine's own platform does."""
+    needs_services = not all(test.is_image_check for test in work.config.tests)
+    return collect_tested_builds(
+        work.config, [platform_run for platform_run in platform_runs if needs_services or not platform_run.label]
+    )
+
+
+def _plan_groups(
+    work: Workspace,
+    platform_run: PlatformRun,
+    records: Mapping[str, ImageRecord],
+    facts: LabFacts,
+    tests: Sequence[Test],
+    *,
+    existing_count: int,
+) -> list[PlannedGroup]:
+    """A lab for each group; none for one whose checks are of images alone. `taken` is how many groups there are yet.
+
+    Stages are built for the engine's own platform: they are checks of what they are built from.
+    """
+    groups = []
+    images = {name: records[build.key].image_id for name, build in platform_run.builds.items()}
+    platform_tests = [test for test in tests if not platform_run.label or test.kind != "stage"]
+    for number, (group, tests_in_group) in enumerate(group_tests(platform_tests).items(), start=existing_count + 1):
+        needs_services = not all(test.is_image_check for test in tests_in_group)
+        name = f"{group}{platform_run.label}"
+        lab_number = number if name else 0
+        lab = (
+            plan_lab(work.config, facts, name, lab_number) if needs_services else plan_empty_lab(facts.run, lab_number)
+        )
+        groups.append(PlannedGroup(name, lab, tests_in_group, platform_run.platform, platform_run.label, images))
+    return groups
+
+
+def _plan_stages(
+    work: Workspace, platform_run: PlatformRun, tests: Sequence[Test]
+) -> tuple[dict[str, PlannedStage], tuple[ResolvedBase, ...]]:
+    """The stages that are checks, planned by the check's name, and the bases that they are built from."""
+    planned_stages: dict[str, PlannedStage] = {}
+    all_bases: list[ResolvedBase] = []
+    for test in tests:
+        if test.image is None or test.stage is None:
+            continue
+        build = platform_run.builds[test.image]
+        uses = {build.key: find_stage_uses(work, build, test.stage)}
+        bases = resolve_locked_bases(work, uses)
+        all_bases += bases.values()
+        image = work.config.images[test.image]
+        stage = resolve_check_stage(
+            read_dockerfile(dockerfile_path(work.root, image)),
+            test.stage,
+            image.target,
+            collect_from_arguments(work, build),
+        )
+        planned_stages[test.name] = plan_stage(
+            work.config, build, test, stage, collect_materials(work, uses, bases),
+            scratch_directory=work.run_directory / f".exported-{len(planned_stages)}", epoch=work.git.commit_time,
+            secret_values=redacted_values(work.config, work.root),
+        )  # fmt: skip
+    if planned_stages:
+        require_buildx(work.engine)
+    return planned_stages, tuple(all_bases)
+
+
+def _build_check_context(
+    work: Workspace, tests: Sequence[Test], planned_stages: Mapping[str, PlannedStage]
+) -> CheckContext:
+    if any(test.kind == "structure" for test in tests):
+        find_structure_command()
+    return CheckContext(
+        engine=work.engine,
+        owner=work.owner,
+        root=work.root,
+        run_directory=work.run_directory,
+        stages=planned_stages,
+        result_directories=assign_result_directories(tests),
+    )

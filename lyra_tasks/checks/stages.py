@@ -1,0 +1,144 @@
+"""Stages that are built as checks: planned as bake definitions, built, and what they leave brought in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lyra_tasks import console
+from lyra_tasks.config.models import Configuration, Test
+from lyra_tasks.config.platforms import Variant
+from lyra_tasks.dockerfile.stages import CheckStage
+from lyra_tasks.engine.bases.materials import (
+    BuildMaterials,
+    bake_target_inputs,
+    build_prerequisites,
+    create_base_targets,
+    list_secret_paths,
+    read_secret_lines,
+)
+from lyra_tasks.engine.buildx.bake import CancelHook, bake_targets, escape_bake_definition, format_destination
+from lyra_tasks.engine.objects.ownership import Owner
+from lyra_tasks.errors import BuildError
+from lyra_tasks.files import walk_directory
+
+if TYPE_CHECKING:
+    from lyra_tasks.engine.client.connect import Engine
+
+STAGE_LOG = "build.log"
+RESULTS_DIRECTORY = "results"
+MAX_RESULTS_BYTES = 16 * 1024**2
+_STAGE_TARGET = "stage"
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage to build: its definition, the targets to be built before it with their tags, and secret files to mask.
+
+    `masked` is what else may not stand in its log; `exported` where the files of a stage that holds results are put
+    first, None for any other.
+    """
+
+    definition: Mapping[str, Any]
+    bases: Mapping[str, str]
+    secret_paths: tuple[str, ...]
+    epoch: int
+    export_directory: Path | None
+    secret_values: tuple[str, ...] = field(default=(), repr=False)
+
+
+def plan_stage(
+    config: Configuration,
+    build: Variant,
+    test: Test,
+    checked: CheckStage,
+    materials: BuildMaterials,
+    *,
+    scratch_directory: Path,
+    epoch: int,
+    secret_values: tuple[str, ...] = (),
+) -> PlannedStage:
+    """Plan building the stage that `test` names for the platform of `build`; it makes no image, and no reference."""
+    bases = create_base_targets(materials, [build.key])
+    export_directory = scratch_directory if checked.is_results_only else None
+    target = {
+        **bake_target_inputs(config, build.key, materials),
+        "target": test.stage,
+        "platforms": [build.platform],
+        "no-cache-filter": list(checked.no_cache_filter),
+        "output": [f"type=local,{format_destination(export_directory)}" if export_directory else "type=cacheonly"],
+    }
+    definition = {"target": {**bases.targets, _STAGE_TARGET: target}}
+    secrets = list_secret_paths(config, materials.root, [build.image])
+    return PlannedStage(definition, bases.prerequisites, secrets, epoch, export_directory, secret_values)
+
+
+def build_stage(
+    stage: PlannedStage,
+    *,
+    engine: Engine,
+    owner: Owner,
+    directory: Path,
+    on_cancel: CancelHook,
+) -> str:
+    """Build the stage; what was wrong, or nothing. Its log and its results are then in `folder`."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    definition = directory / "bake.json"
+    definition.write_text(escape_bake_definition(json.dumps(stage.definition, indent=2, sort_keys=True) + "\n"))
+
+    def run_bake(targets: tuple[str, ...]) -> None:
+        bake_targets(
+            engine, definition, metadata=directory / "metadata.json", log=directory / STAGE_LOG, epoch=stage.epoch,
+            redacted_values=(*read_secret_lines(stage.secret_paths), *stage.secret_values), targets=targets, cancel_hook=on_cancel, quiet=True,
+        )  # fmt: skip
+
+    try:
+        build_prerequisites(engine, owner, stage.bases, run_bake)
+        run_bake((_STAGE_TARGET,))
+        return _copy_results(stage.export_directory, directory / RESULTS_DIRECTORY) if stage.export_directory else ""
+    except BuildError as error:
+        return "\n".join((error.message, *_error_lines(error.details)))
+    finally:
+        for path in (definition, directory / "metadata.json"):
+            path.unlink(missing_ok=True)
+        if stage.export_directory is not None:
+            shutil.rmtree(stage.export_directory, ignore_errors=True)
+
+
+def _copy_results(export_directory: Path, results_directory: Path) -> str:
+    """Copy plain files, which are all that can be evidence; what was wrong, or nothing."""
+    files = list(_list_files(export_directory))
+    unsupported = [
+        name for name, path in files if not stat.S_ISREG(path.lstat().st_mode) or console.sanitize(name) != name
+    ]
+    if unsupported:
+        return f"{unsupported[0]!r} is not a plain file with a plain name, and cannot be kept as a result"
+    size = sum(path.stat().st_size for _, path in files)
+    if size > MAX_RESULTS_BYTES:
+        return f"its results have {console.format_bytes(size)}; {console.format_bytes(MAX_RESULTS_BYTES)} at most are kept as evidence"
+    if not files:
+        return "the stage holds no file, so that there is no result"
+    for name, path in files:
+        target = results_directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return ""
+
+
+def _list_files(root: Path) -> Iterator[tuple[str, Path]]:
+    for directory, subdirectories, names in walk_directory(root):
+        links = [name for name in subdirectories if (directory / name).is_symlink()]
+        for name in sorted((*names, *links)):
+            path = directory / name
+            yield path.relative_to(root).as_posix(), path
+
+
+def _error_lines(lines: Sequence[str]) -> list[str]:
+    """What the step that failed printed, without BuildKit's frame around it."""
+    return [line for line in lines if line.strip() and not line.startswith("ERROR: ")]

@@ -1,0 +1,138 @@
+"""What the configuration names on disk stays inside the project, is there, and does not take in what Lyra writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from lyra_tasks.config.models import Configuration, Image
+from lyra_tasks.config.platforms import expand_platform
+from lyra_tasks.config.validation.positions import Location
+from lyra_tasks.config.validation.problems import Problem, quote_text
+
+_PROBE_FILE = "lyra-probe/file"
+
+
+def check_paths(config: Configuration, root: Path) -> Iterator[Problem]:
+    """Everything wrong with the files and folders that the configuration names below `root`."""
+    root = root.resolve()
+    for name, image in config.images.items():
+        yield from _check_image(("images", name), image, config.promotion.directory, root)
+    for name, base in config.bases.items():
+        if base.archive is not None:
+            # The next source is used where the archive is not there
+            is_only_source = not (base.image or base.rootfs)
+            for archive in dict.fromkeys(
+                expand_platform(base.archive, platform) for platform in config.proxima.platforms
+            ):
+                yield from _check_file(("bases", name, "archive"), archive, root, must_exist=is_only_source)
+    for name, service in config.services.items():
+        for key, file in service.configs.items():
+            yield from _check_file(("services", name, "configs", key, "source"), file.source, root)
+    for index, test in enumerate(config.tests):
+        if test.structure is not None:
+            yield from _check_file(("tests", index, "structure"), test.structure, root)
+
+
+def _check_image(location: Location, image: Image, promotion_directory: str, root: Path) -> Iterator[Problem]:
+    context = _resolve_inside(root, image.context)
+    if context is None:
+        yield _outside_project((*location, "context"), image.context)
+        return
+    if not _exists(context.is_dir):
+        yield Problem((*location, "context"), f"{quote_text(image.context)} is not a folder of the project")
+        return
+    dockerfile_path = PurePosixPath(image.context, image.dockerfile).as_posix()
+    dockerfile = _resolve_inside(root, dockerfile_path)
+    if dockerfile is None:
+        yield _outside_project((*location, "dockerfile"), dockerfile_path)
+    elif not _exists(dockerfile.is_file):
+        yield Problem((*location, "dockerfile"), f"there is no Dockerfile {quote_text(dockerfile_path)}")
+    else:
+        for directory in (".lyra", promotion_directory):
+            yield from _check_excluded((*location, "context"), context, dockerfile, root / directory, directory)
+
+
+def _check_file(location: Location, path: str, root: Path, *, must_exist: bool = True) -> Iterator[Problem]:
+    file = _resolve_inside(root, path)
+    if file is None:
+        yield _outside_project(location, path)
+    elif must_exist and not _exists(file.is_file):
+        yield Problem(location, f"there is no file {quote_text(path)}")
+
+
+def _exists(predicate: Callable[[], bool]) -> bool:
+    """What `look` says; nothing is there under a name that the system does not take, or where it lets nobody look."""
+    try:
+        return predicate()
+    except OSError:
+        return False
+
+
+def _check_excluded(
+    location: Location, context: Path, dockerfile: Path, directory: Path, display_name: str
+) -> Iterator[Problem]:
+    """A context that holds `folder` must leave it out, or every run would change what is built."""
+    directory = directory.resolve()
+    if context.is_relative_to(directory):
+        yield Problem(location, f"lies inside {quote_text(display_name)}, which Lyra writes; move it")
+        return
+    if not directory.is_relative_to(context):
+        return
+    ignore_file = _find_ignore_file(context, dockerfile)
+    relative = directory.relative_to(context).as_posix()
+    try:
+        is_excluded = (
+            excludes_directory(ignore_file.read_text(encoding="utf-8-sig"), relative)
+            if ignore_file.is_file()
+            else False
+        )
+    except (OSError, ValueError) as error:
+        yield Problem(location, f"{quote_text(ignore_file.name)} cannot be used: {error}")
+        return
+    if not is_excluded:
+        yield Problem(
+            location,
+            f"takes in {quote_text(display_name)}, which Lyra writes; add a line {relative} to {quote_text(ignore_file.name)}",
+        )
+
+
+def excludes_directory(ignore_text: str, directory: str) -> bool:
+    """Whether a `.dockerignore` keeps a folder, given relative to the context, and all that may be in it, out of it.
+
+    ValueError if a pattern is not valid.
+    """
+    from e2b_dockerfile_utils import PatternMatcher
+
+    probe_file = f"{directory}/{_PROBE_FILE}"
+    patterns = PatternMatcher(ignore_text.splitlines()).patterns
+    reinclusions = [
+        index
+        for index, pattern in enumerate(patterns)
+        if pattern.startswith("!")
+        and (PatternMatcher([pattern]).may_match_under(directory) or PatternMatcher([pattern[1:]]).matches(probe_file))
+    ]
+    remaining_patterns = patterns[reinclusions[-1] + 1 :] if reinclusions else patterns
+    return PatternMatcher(remaining_patterns).matches(probe_file)
+
+
+def _find_ignore_file(context: Path, dockerfile: Path) -> Path:
+    specific_file = dockerfile.with_name(f"{dockerfile.name}.dockerignore")
+    return specific_file if specific_file.exists() else context / ".dockerignore"
+
+
+def _resolve_inside(root: Path, relative_path: str) -> Path | None:
+    """The real path of what is written, or None if that is not below `root`: absolute, through `..` or a link."""
+    if relative_path.startswith(("/", "~")) or "\\" in relative_path:
+        return None
+    try:
+        path = (root / relative_path).resolve()
+    except (OSError, RuntimeError):
+        return None
+    return path if path.is_relative_to(root) else None
+
+
+def _outside_project(location: Location, path: str) -> Problem:
+    return Problem(
+        location, f"{quote_text(path)} escapes the project; name a path below the folder of the configuration"
+    )

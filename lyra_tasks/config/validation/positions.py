@@ -1,0 +1,134 @@
+"""On which line of a TOML text each key stands: tomllib does not say, so the text is read statement by statement."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Location = tuple[str | int, ...]
+Positions = Mapping[Location, int]
+
+# What may hold a newline, a bracket or a quote without meaning it. Possessive, so that no text makes it slow.
+_TOKEN = re.compile(
+    r'"""(?:[^"\\]|\\.|"{1,2}(?!"))*+"{3,5}'
+    r"|'''(?:[^']|'{1,2}(?!'))*+'{3,5}"
+    r'|"(?:[^"\\\n]|\\.)*+"'
+    r"|'[^'\n]*+'"
+    r"|\#[^\n]*+"
+    r"|[\[\]{}\n]",
+    re.DOTALL,
+)
+_DEPTH_CHANGES = {"[": 1, "{": 1, "]": -1, "}": -1}
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A key or table that is written twice, and the two lines."""
+
+    location: Location
+    first_line: int
+    second_line: int
+
+
+@dataclass(frozen=True)
+class _Statement:
+    line: int
+    table: Location
+    value: dict[str, Any] | None
+    """None for a header; else the keys that the statement sets in `table`."""
+
+
+def find_positions(text: str) -> Positions:
+    """The line (from 1) of every table, key and value of a valid TOML text, by location: `("tests", 0, "name")`."""
+    lines: dict[Location, int] = {}
+    for statement in _parse_statements(text):
+        for end in range(1, len(statement.table) + 1):
+            lines.setdefault(statement.table[:end], statement.line)
+        for location, _ in _walk_values(statement.table, statement.value or {}):
+            lines.setdefault(location, statement.line)
+    return lines
+
+
+def line_of(location: Location, lines: Positions) -> int:
+    """The line of `location`, or of the nearest table around it that is written down; 1 for the whole document."""
+    return next((lines[location[:end]] for end in range(len(location), 0, -1) if location[:end] in lines), 1)
+
+
+def find_duplicate(text: str) -> Duplicate | None:
+    """The first key or table that is written twice in a text that tomllib refuses; None if that is not why."""
+    first_lines: dict[tuple[Location, bool], int] = {}
+    try:
+        for statement in _parse_statements(text):
+            is_table = statement.value is None
+            locations = [statement.table] if is_table else _value_locations(statement)
+            for location in locations:
+                first_line = first_lines.setdefault((location, is_table), statement.line)
+                if first_line != statement.line:
+                    return Duplicate(location, first_line, statement.line)
+    except ValueError:
+        return None
+    return None
+
+
+def _value_locations(statement: _Statement) -> list[Location]:
+    return [
+        location
+        for location, value in _walk_values(statement.table, statement.value)
+        if not isinstance(value, dict) or not value
+    ]
+
+
+def _parse_statements(text: str) -> Iterator[_Statement]:
+    table: Location = ()
+    array_lengths: dict[Location, int] = {}
+    for line, chunk in _split_statements(text):
+        parsed = tomllib.loads(chunk)
+        if not chunk.lstrip().startswith("["):
+            if parsed:
+                yield _Statement(line, table, parsed)
+            continue
+        table = _header_location(parsed, array_lengths)
+        yield _Statement(line, table, None)
+
+
+def _header_location(parsed: dict[str, Any], array_lengths: dict[Location, int]) -> Location:
+    """The location a header opens; `items` counts the entries of each array of tables so far."""
+    location: Location = ()
+    value: Any = parsed
+    while isinstance(value, dict) and value:
+        key, value = next(iter(value.items()))
+        location = (*location, key)
+        if isinstance(value, list):
+            array_lengths[location] = array_lengths.get(location, 0) + 1
+        if location in array_lengths:
+            location = (*location, array_lengths[location] - 1)
+    return location
+
+
+def _split_statements(text: str) -> Iterator[tuple[int, str]]:
+    """The statements of a TOML text with their first line; comments and empty lines come as statements of their own."""
+    start = depth = 0
+    line = first = 1
+    for token in _TOKEN.finditer(text):
+        depth += _DEPTH_CHANGES.get(token[0], 0)
+        line += token[0].count("\n")
+        if token[0] == "\n" and depth <= 0:
+            yield first, text[start : token.end()]
+            start, first, depth = token.end(), line, 0
+    if start < len(text):
+        yield first, text[start:]
+
+
+def _walk_values(location: Location, value: object) -> Iterator[tuple[Location, object]]:
+    """Everything inside a value, with its location."""
+    children: Any = ()
+    if isinstance(value, dict):
+        children = value.items()
+    elif isinstance(value, list):
+        children = enumerate(value)
+    for key, child in children:
+        yield (*location, key), child
+        yield from _walk_values((*location, key), child)

@@ -1,0 +1,204 @@
+"""Pydantic's findings in plain words: what is wrong with a value, and what is allowed in its place."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from lyra_tasks.config.models import Configuration
+from lyra_tasks.config.validation.positions import Location
+from lyra_tasks.config.validation.problems import Problem, describe_value, quote_text, toml_type_name
+from lyra_tasks.config.values import UDP_PATTERN
+
+_EXPECTED_TYPES = {
+    "string_type": "a string",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "date_type": "a date without quotes, such as 2027-03-31",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+PATTERN_DESCRIPTIONS = {
+    r"^[a-z0-9][a-z0-9._-]{0,62}$": (
+        "a valid name",
+        'lower-case letters, digits, ".", "_" and "-", beginning with a letter or digit, at most 63 characters',
+    ),
+    r"^[A-Za-z_][A-Za-z0-9_]*$": ("a valid variable name", 'letters, digits and "_", not beginning with a digit'),
+    r"^/[^:\x00-\x1f]*[^/:\x00-\x1f]$": (
+        "a path in a container",
+        'an absolute path without ":", not ending in "/", such as "/data"',
+    ),
+    r"^[^\x00-\x1f]+$": ("a path in the project", "a path without control characters, such as dockerfiles/web"),
+    r"^[0-9]{1,7}:[0-9]{1,7}$": ("an owner", '"UID:GID" in numbers, such as "10001:10001"'),
+    r"^[a-z0-9]+/[a-z0-9_]+(/v[0-9]+)?$": ("a platform", '"OS/ARCHITECTURE", such as "linux/amd64"'),
+    r"^[0-9]+\.[0-9]+(\.[0-9]+)?$": ("an engine version", 'numbers, such as "20.10"'),
+    r"^[a-z]+$": ("a suite", 'lower-case letters, such as "bookworm"'),
+    r"^[a-z0-9][a-z0-9+.-]+$": ("the name of a Debian package", 'lower-case letters, digits, "+", "." and "-"'),
+    r"^([a-z0-9][a-z0-9_-]{0,30})?$": ("a group", 'lower-case letters, digits, "-" and "_", at most 31'),
+    UDP_PATTERN: ("a port", 'a number from 1 to 65535, or one with "/udp", such as "53/udp"'),
+    r"^[A-Z_]+$": ("a capability", 'capital letters and "_", such as "NET_BIND_SERVICE"'),
+}
+"""What a value must look like, by the pattern in `models.py`: a noun, and what is allowed."""
+
+
+def convert_validation_error(error: ValidationError, document: Mapping[str, Any]) -> list[Problem]:
+    """One problem per place of the document; the branches of a union are told as one."""
+    details_by_location: dict[Location, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        details_by_location.setdefault(_locate(detail, document), []).append(detail)
+    # A list that is wrong inside is not "not a string" as well, only because its key also takes a string.
+    parents = {location[:end] for location in details_by_location for end in range(len(location))}
+    return [
+        Problem(location, _format_message(location, details, document))
+        for location, details in details_by_location.items()
+        if location not in parents or any(detail["type"] not in _EXPECTED_TYPES for detail in details)
+    ]
+
+
+def known_keys(location: Location) -> list[str]:
+    """The keys that the table at `location` may have, or none where the user chooses them."""
+    annotation: Any = Configuration
+    for part in location:
+        model = _find_annotation(annotation, BaseModel)
+        if model is not None:
+            fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+            annotation = fields.get(str(part))
+        else:
+            values = get_args(_find_annotation(annotation, list if isinstance(part, int) else dict))
+            annotation = values[-1] if values else None
+    model = _find_annotation(annotation, BaseModel)
+    return [] if model is None else [field.alias or name for name, field in model.model_fields.items()]
+
+
+def value_at(location: Sequence[str | int], document: Any) -> Any:
+    """What the document holds at a location; None where it holds nothing."""
+    for part in location:
+        try:
+            document = document[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return document
+
+
+def _find_annotation(annotation: Any, expected: type) -> Any:
+    """The part of an annotation that is `wanted` or a kind of it, inside Annotated and unions; None without one."""
+    if get_origin(annotation) is Annotated:
+        return _find_annotation(get_args(annotation)[0], expected)
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next(
+            (inner for arm in get_args(annotation) if (inner := _find_annotation(arm, expected)) is not None), None
+        )
+    bare = get_origin(annotation) or annotation
+    return annotation if isinstance(bare, type) and issubclass(bare, expected) else None
+
+
+def _locate(detail: ErrorDetails, document: Mapping[str, Any]) -> Location:
+    """The location without what pydantic adds to it: the names of a union's branches, and `[key]`."""
+    location: Location = ()
+    value: Any = document
+    for part in detail["loc"]:
+        is_inside = part in value if isinstance(value, dict) else isinstance(value, list) and isinstance(part, int)
+        if is_inside:
+            location, value = (*location, part), value[part]
+    return (*location, detail["loc"][-1]) if detail["type"] == "missing" else location
+
+
+def _format_message(location: Location, details: list[ErrorDetails], document: Mapping[str, Any]) -> str:
+    detail = next((candidate for candidate in details if candidate["type"] not in _EXPECTED_TYPES), details[0])
+    kind, context, value = detail["type"], detail.get("ctx", {}), value_at(location, document)
+    if kind in _EXPECTED_TYPES:
+        expected = " or ".join(dict.fromkeys(_EXPECTED_TYPES[item["type"]] for item in details))
+        return f"must be {expected}, found {toml_type_name(value)}"
+    if kind == "missing":
+        return "missing; write schema = 1" if location == ("schema",) else "missing; it must be given"
+    if kind == "extra_forbidden":
+        return describe_unknown_key(location)
+    if kind == "literal_error":
+        allowed = " or ".join(
+            quote_text(choice.strip("'")) for choice in context["expected"].replace(" or ", ", ").split(", ")
+        )
+        return f"must be {allowed}, found {describe_value(location, value)}"
+    if kind in _BOUNDS:
+        bound, phrase = _BOUNDS[kind]
+        return f"must be {phrase} {context[bound]:g}, found {describe_value(location, value)}"
+    if kind == "string_pattern_mismatch":
+        subject = quote_text(str(location[-1])) if detail["loc"][-1] == "[key]" else describe_value(location, value)
+        noun, allowed = PATTERN_DESCRIPTIONS[context["pattern"]]
+        return f"{subject} is not {noun}; allowed: {allowed}"
+    if kind in ("too_short", "string_too_short"):
+        return "must not be empty"
+    if kind == "finite_number":
+        return "must be a finite number"
+    if kind == "value_error":
+        return f"{describe_value(location, value)} {context['error']}"
+    return f"{describe_value(location, value)} is not valid here"
+
+
+def describe_unknown_key(location: Location) -> str:
+    """What to say about a key that no table of this kind has: the nearest one that it has, or all of them."""
+    known = known_keys(location[:-1])
+    key = str(location[-1])
+    prefix = "unknown table" if len(location) == 1 else "unknown key"
+    suggestions = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.6)
+    if suggestions:
+        return f"{prefix}; did you mean {quote_text(suggestions[0])}?"
+    return f"{prefix}; known here: {', '.join(known)}"
+
+
+def drop_invalid(document: dict[str, Any], problems: Iterable[Problem]) -> None:
+    """Remove everything that is wrong, or the table that lacks something; a stand-in replaces what is required."""
+    # All places first: what is removed for one problem must not look missing to the next
+    for location in [_removable_location(document, problem.location) for problem in problems]:
+        *parents, key = location
+        table = value_at(parents, document)
+        if location[0] == "tests" and len(location) > 1:
+            _drop_from_test(document["tests"], location)
+        elif isinstance(table, dict):
+            table.pop(key, None)
+    document.setdefault("schema", 1)
+    document.setdefault("project", {}).setdefault("name", "unknown")
+
+
+def is_caused_by(problem: Problem, earlier: Iterable[Problem]) -> bool:
+    """Whether a problem may only be there because of an earlier one: in the same place, or in what it was judged by."""
+    locations = [problem.location, problem.related_location] if problem.related_location else [problem.location]
+    return any(_overlaps(location, other.location) for other in earlier for location in locations)
+
+
+def _drop_from_test(tests: list[Any], location: Location) -> None:
+    """Tests keep their place in the list, since they are known by it."""
+    index = int(location[1])
+    if not isinstance(tests[index], dict):
+        tests[index] = {}
+    if len(location) > 2:
+        tests[index].pop(location[2], None)
+    tests[index].setdefault("name", f"test {index}")
+
+
+def _removable_location(document: dict[str, Any], location: Location) -> Location:
+    """The place whose removal makes the rest valid: tests stay in their list, other lists go as a whole."""
+    if location[0] == "tests":
+        return location[:3]
+    end = next((index for index, part in enumerate(location) if isinstance(part, int)), len(location))
+    is_present = location[end - 1] in (value_at(location[: end - 1], document) or {})
+    return location[:end] if is_present or end == 1 else location[: end - 1]
+
+
+def _overlaps(first: Location, second: Location) -> bool:
+    length = min(len(first), len(second))
+    return first[:length] == second[:length]

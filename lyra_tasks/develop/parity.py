@@ -1,0 +1,116 @@
+"""How a development lab differs from what Proxima runs, and why that matters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lyra_tasks import console
+from lyra_tasks.config.models import Configuration, Service
+from lyra_tasks.config.platforms import image_platforms, is_native_platform, list_variants, native_platform
+from lyra_tasks.develop.lab import CreateResult
+from lyra_tasks.engine.bases.inputs import find_base_uses
+from lyra_tasks.engine.client.connect import EngineFacts, parse_version_numbers
+from lyra_tasks.engine.objects.containers import inspect_image
+from lyra_tasks.engine.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class ParityGap:
+    """One thing that is otherwise in the lab than on Proxima."""
+
+    subject: str
+    local: str
+    proxima: str
+    consequence: str
+
+
+def find_parity_gaps(work: Workspace, result: CreateResult) -> list[ParityGap]:
+    """What differs, for people to read; `work` has the configuration as it is tested and promoted."""
+    names = tuple(result.plan.lab.services)
+    gaps = list(compare_engine(work.config, result.work.engine.facts))
+    gaps += compare_capacity(work.config, result.plan.lab.cpus, result.plan.lab.memory)
+    for name in names:
+        service, dev_service = work.config.services[name], result.plan.lab.services[name].service
+        gaps += compare_service(name, service, dev_service)
+    gaps += _compare_images(work, result)
+    return gaps
+
+
+def compare_engine(config: Configuration, facts: EngineFacts) -> Iterator[ParityGap]:
+    """Platform and engine."""
+    if not any(is_native_platform(platform, facts.platform) for platform in config.proxima.platforms):
+        supported = ", ".join(config.proxima.platforms)
+        yield ParityGap(
+            "platform", facts.platform, supported, "images are emulated here, slower and not quite the same"
+        )
+    if parse_version_numbers(facts.version)[:2] != config.proxima.engine_version[:2]:
+        consequence = "the bundle must load on the older one, and what only the newer one knows fails there"
+        if parse_version_numbers(facts.version) < config.proxima.engine_version:
+            consequence = "what works here works there; the bundle cannot be tried on this engine"
+        yield ParityGap("engine", facts.version, f"{config.proxima.min_engine} or newer", consequence)
+
+
+def compare_capacity(config: Configuration, cpus: float, memory: int) -> Iterator[ParityGap]:
+    """What the lab may use together, against what Proxima has."""
+    proxima = config.proxima
+    if proxima.cpus is not None and cpus > proxima.cpus:
+        yield ParityGap("CPUs", f"{cpus:g}", f"{proxima.cpus:g}", "what is quick here may be slow there")
+    if proxima.memory is not None and memory > proxima.memory:
+        local, available = console.format_bytes(memory), console.format_bytes(proxima.memory)
+        yield ParityGap("memory", local, available, "what fits here may be killed there")
+
+
+def compare_service(name: str, promoted: Service, dev_service: Service) -> Iterator[ParityGap]:
+    """What the dev table loosens or changes."""
+    if dev_service.egress and not promoted.egress:
+        yield ParityGap(f"{name}, network", "a way out", "none", "what is fetched at run time is missing there")
+    if promoted.read_only and not dev_service.read_only:
+        yield ParityGap(f"{name}, root", "writable", "read-only", "what is written outside of volumes fails there")
+    if dev_service.command != promoted.command:
+        yield ParityGap(f"{name}, command", "its dev command", "the image's or its own", "another program starts there")
+    for subject, local, on_proxima in (
+        ("CPUs", f"{dev_service.limits.cpus:g}", f"{promoted.limits.cpus:g}"),
+        ("memory", console.format_bytes(dev_service.limits.memory), console.format_bytes(promoted.limits.memory)),
+        ("processes", f"{dev_service.limits.pids}", f"{promoted.limits.pids}"),
+    ):
+        if local != on_proxima:
+            yield ParityGap(f"{name}, {subject}", local, on_proxima, "the limits of the test hold there")
+
+
+def compare_users(name: str, dev_config: Mapping[str, Any], promoted_config: Mapping[str, Any]) -> Iterator[ParityGap]:
+    """Users of the development image and of the one that is promoted."""
+    dev_user, promoted_user = str(dev_config.get("User") or "root"), str(promoted_config.get("User") or "root")
+    if dev_user != promoted_user:
+        yield ParityGap(f"{name}, user", dev_user, promoted_user, "files that one may read or write, the other may not")
+
+
+def _compare_images(work: Workspace, result: CreateResult) -> Iterator[ParityGap]:
+    """Bases by the Dockerfile; users by the image that was built last to be tested, if there is one."""
+    engine = result.work.engine  # `work` may never have been connected
+    for name in result.plan.lab.services:
+        service = work.config.services[name]
+        image = work.config.images.get(service.image or "")
+        if image is None or not image.dev_target or service.image is None:
+            continue
+        dev_bases, promoted_bases = (
+            _base_references(workspace, service.image, engine.facts.platform) for workspace in (result.work, work)
+        )
+        if dev_bases != promoted_bases:
+            consequence = "other libraries and another C library, perhaps"
+            yield ParityGap(
+                f"{name}, base", ", ".join(sorted(dev_bases)), ", ".join(sorted(promoted_bases)), consequence
+            )
+        platform = native_platform(image_platforms(work.config, service.image), engine.facts.platform)
+        record = work.images.read(service.image, platform)
+        promoted_image = inspect_image(engine, record.image_id) if record is not None else None
+        if promoted_image is not None and not service.user:
+            dev_image = inspect_image(engine, str(result.plan.lab.services[name].payload["Image"]))
+            yield from compare_users(name, dev_image["Config"] if dev_image else {}, promoted_image["Config"])
+
+
+def _base_references(work: Workspace, image: str, engine: str) -> set[str]:
+    platform = native_platform(image_platforms(work.config, image), engine)
+    builds = [build for build in list_variants(work.config, [image]) if build.platform == platform]
+    return {use.reference for uses in find_base_uses(work, builds).values() for use in uses}

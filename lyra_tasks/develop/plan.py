@@ -1,0 +1,160 @@
+"""What a development lab will consist of, and what of it stands already, as values."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lyra_tasks.config.models import Configuration, Service
+from lyra_tasks.engine.objects.ownership import NETWORK, VOLUME
+from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT
+from lyra_tasks.lab.plan import LabFacts, LabPlan, PlannedService
+from lyra_tasks.lab.plan import plan_lab as plan_lab
+from lyra_tasks.records.record import canonical_json
+
+LABEL_PLAN = "dev.lyra.plan"
+# The source volumes are given to their users through the holder, which the engine refuses below a read-only root.
+_HOLDER_HOST_CONFIG = {"ReadonlyRootfs": False}
+
+
+@dataclass(frozen=True)
+class PlannedSource:
+    """A source volume, where it is mounted, and the folder of the project that it mirrors."""
+
+    volume: str
+    path: str
+    context: str
+
+
+@dataclass(frozen=True)
+class DevLabPlan:
+    """A development lab; `hashes` say of each container what it was planned as, random secrets left out."""
+
+    lab: LabPlan
+    sources: Mapping[str, PlannedSource]
+    hashes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ExistingContainer:
+    """A container of an earlier `create`."""
+
+    id: str
+    running: bool
+    plan_hash: str
+
+
+@dataclass(frozen=True)
+class ServiceChanges:
+    """What becomes of the services of a lab, by name."""
+
+    keep: tuple[str, ...]
+    replace: tuple[str, ...]
+    create: tuple[str, ...]
+    remove: tuple[str, ...]
+
+    @property
+    def new_containers(self) -> tuple[str, ...]:
+        """Those whose containers are new."""
+        return (*self.replace, *self.create)
+
+
+def plan_dev_lab(profile: Configuration, facts: LabFacts) -> DevLabPlan:
+    """Plan the lab of all services of a development profile."""
+    lab = plan_lab(profile, facts)
+    volumes, holder_mounts = dict(lab.volumes), dict(lab.holder_mounts)
+    sources: dict[str, PlannedSource] = {}
+    services, hashes = {}, {}
+    for name, planned_service in lab.services.items():
+        service = planned_service.service
+        if service.dev is not None and service.image is not None:
+            volume = f"lyra-{facts.run}-{name}-source"
+            path = resolve_source_path(name, service, facts.services[name].image_config)
+            sources[name] = PlannedSource(volume, path, profile.images[service.image].context)
+            volumes[volume] = {}
+            holder_mounts[volume] = f"{HOLDER_MOUNT_ROOT}/{volume}"
+        services[name], hashes[name] = _with_source_mount(planned_service, sources.get(name))
+    # a holder is never changed: other volumes are another one, that takes them over before the old one leaves
+    holder = f"{lab.holder}-{hashlib.sha256(canonical_json(holder_mounts).encode()).hexdigest()[:8]}"
+    lab = replace(
+        lab,
+        volumes=volumes,
+        holder_mounts=holder_mounts,
+        holder=holder,
+        services=services,
+        holder_host_config=_HOLDER_HOST_CONFIG,
+    )
+    return DevLabPlan(lab, sources, hashes)
+
+
+def resolve_source_path(name: str, service: Service, image_config: Mapping[str, Any]) -> str:
+    """Where the source is mounted: as configured, else the working directory; ConfigurationError if there is none."""
+    dev = service.dev
+    path = (dev.source if dev else None) or service.working_dir or str(image_config.get("WorkingDir") or "")
+    if path in {"", "/"}:
+        raise ConfigurationError(
+            f"services.{name}.dev: it is not said where the source belongs, and the image has no WORKDIR",
+            hint=f'write [services.{name}.dev] source = "/path/in/the/container"',
+        )
+    return path.rstrip("/")
+
+
+def diff_services(plan: DevLabPlan, containers: Mapping[str, ExistingContainer]) -> ServiceChanges:
+    """What to do with each service, so that what stands becomes what is wanted."""
+    keep, changed, new = [], [], []
+    for name, planned_hash in plan.hashes.items():
+        container = containers.get(name)
+        if container is None:
+            new.append(name)
+        elif container.plan_hash == planned_hash and (container.running or plan.lab.services[name].service.oneshot):
+            keep.append(name)
+        else:
+            changed.append(name)
+    removed = tuple(name for name in containers if name not in plan.hashes)
+    return ServiceChanges(tuple(keep), tuple(changed), tuple(new), removed)
+
+
+def plan_remaining_lab(lab: LabPlan, changes: ServiceChanges, existing: Collection[tuple[str, str]]) -> LabPlan:
+    """The part of `lab` that is still to be made, where the engine has the objects `have`, by kind and name."""
+    new_containers = set(changes.new_containers)
+    waves = (tuple(name for name in wave if name in new_containers) for wave in lab.waves)
+    return replace(
+        lab,
+        networks={name: network for name, network in lab.networks.items() if (NETWORK, name) not in existing},
+        volumes={name: volume for name, volume in lab.volumes.items() if (VOLUME, name) not in existing},
+        waves=tuple(wave for wave in waves if wave),
+        services={name: service for name, service in lab.services.items() if name in new_containers},
+    )
+
+
+def _with_source_mount(planned_service: PlannedService, source: PlannedSource | None) -> tuple[PlannedService, str]:
+    """The container as a developer's, with a label of what it was planned as."""
+    payload = dict(planned_service.payload)
+    host = dict(payload["HostConfig"])
+    dev = planned_service.service.dev
+    if source is not None:
+        mount = {
+            "Type": "volume",
+            "Source": source.volume,
+            "Target": source.path,
+            "VolumeOptions": {"NoCopy": True},
+        }
+        host["Mounts"] = [*(other for other in host["Mounts"] if other["Target"] != source.path), mount]
+    if dev is not None and dev.command is not None:
+        payload |= {"Healthcheck": {"Test": ["NONE"]}, "Entrypoint": [""]}
+    payload["HostConfig"] = host
+    digest = _hash_payload(planned_service, payload)
+    payload["Labels"] = {**payload["Labels"], LABEL_PLAN: digest}
+    return replace(planned_service, payload=payload, must_be_ready=dev is None), digest
+
+
+def _hash_payload(planned_service: PlannedService, payload: Mapping[str, Any]) -> str:
+    """Of everything that makes the container another one; secrets are random each time, and make none."""
+    secret_names = {name for name, variable in planned_service.service.environment.items() if variable.secret}
+    environment = {name: value for name, value in planned_service.environment.items() if name not in secret_names}
+    files = {file.name: hashlib.sha256(file.content).hexdigest() for file in planned_service.config_files}
+    document = {**payload, "Env": environment, "Networks": list(planned_service.networks), "Files": files}
+    return hashlib.sha256(canonical_json(document).encode()).hexdigest()

@@ -1,0 +1,222 @@
+"""A Dockerfile as it is written: its stages, and what the instructions of each say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lyra_tasks.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from e2b_dockerfile_utils import DockerfileInstruction
+
+_SINGLE_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
+
+
+@dataclass(frozen=True)
+class ImageUse:
+    """One place where an image is named: a FROM, a `COPY --from=` or a `RUN --mount=…,from=`.
+
+    `argument` is the global ARG that a FROM consists of, if it is exactly `${NAME}` or `$NAME`; `platform` is what its
+    `--platform` says, empty for the one that is built for.
+    """
+
+    reference: str
+    file: Path
+    line: int
+    argument: str = ""
+    platform: str = ""
+
+    @property
+    def location(self) -> str:
+        """`FILE:LINE`, as messages name it."""
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One variable of an ENV as it is written: quotes and other variables still stand in `value`."""
+
+    name: str
+    value: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One build stage as it is written; the reference in `base` may still hold variables of global ARGs.
+
+    `runs` is whether it has a RUN, `health` the HEALTHCHECK (`NONE`, or `CMD` and its words), `copies` what COPY and
+    ADD take from the context.
+    """
+
+    name: str
+    base: ImageUse
+    sources: tuple[ImageUse, ...] = ()
+    environment: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    user: str = ""
+    instructions: tuple[str, ...] = ()
+    has_run: bool = False
+    assignments: tuple[Assignment, ...] = ()
+    arguments: tuple[tuple[str, str | None], ...] = ()
+    workdir: str = ""
+    healthcheck: tuple[str, ...] = ()
+    copied_paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Dockerfile:
+    """A Dockerfile: global ARGs with their defaults (None: no default), stages in order, and its text."""
+
+    path: Path
+    arguments: tuple[tuple[str, str | None], ...]
+    stages: tuple[Stage, ...]
+    escape: str = "\\"
+    lines: tuple[str, ...] = ()
+
+
+def read_dockerfile(path: Path) -> Dockerfile:
+    """Read a Dockerfile; a ConfigurationError names `FILE:LINE` of what BuildKit would not accept."""
+    from e2b_dockerfile_utils import DockerfileSyntaxError, parse_dockerfile_ast
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        ast = parse_dockerfile_ast(text)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: cannot be read: {error.strerror}", hint="check `context` and `dockerfile` of the image"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: is not UTF-8 text", hint="save it as UTF-8") from error
+    except DockerfileSyntaxError as error:
+        location = f"{path}:{error.line}" if error.line else str(path)
+        raise dockerfile_error(location, str(error).partition(": ")[2]) from error
+    first_from = next(
+        (index for index, instruction in enumerate(ast.instructions) if instruction.name == "FROM"),
+        len(ast.instructions),
+    )
+    arguments = tuple(_parse_global_arguments(ast.instructions[:first_from], path))
+    stages = tuple(_parse_stages(ast.instructions[first_from:], path))
+    if not stages:
+        raise ConfigurationError(f"{path}: has no FROM", hint="a Dockerfile needs at least one stage")
+    return Dockerfile(path, arguments, stages, ast.escape_token, tuple(text.splitlines()))
+
+
+def _parse_global_arguments(
+    instructions: Sequence[DockerfileInstruction], path: Path
+) -> Iterator[tuple[str, str | None]]:
+    for instruction in instructions:
+        if instruction.name != "ARG":
+            raise dockerfile_error(
+                f"{path}:{instruction.start_line}", f"{instruction.name} stands before the first FROM"
+            )
+        for name, equals, default in _split_assignments(instruction.args):
+            yield name, default if equals else None
+
+
+def _parse_stages(instructions: Sequence[DockerfileInstruction], path: Path) -> Iterator[Stage]:
+    stage: Stage | None = None
+    for instruction in instructions:
+        if instruction.name == "FROM":
+            if stage is not None:
+                yield stage
+            stage = _begin_stage(instruction, path)
+        elif stage is not None:
+            stage = _add_instruction(stage, instruction, path)
+    if stage is not None:
+        yield stage
+
+
+def _begin_stage(instruction: DockerfileInstruction, path: Path) -> Stage:
+    arguments = instruction.args
+    has_name = len(arguments) == 3 and arguments[1].upper() == "AS"
+    if not has_name and len(arguments) != 1:
+        raise dockerfile_error(f"{path}:{instruction.start_line}", "FROM takes an image, and optionally AS and a name")
+    match = _SINGLE_VARIABLE.fullmatch(arguments[0])
+    argument = (match[1] or match[2]) if match else ""
+    flags = dict(flag.partition("=")[::2] for flag in instruction.flags)
+    base = ImageUse(arguments[0], path, instruction.start_line, argument, flags.get("--platform", ""))
+    return Stage(arguments[2] if has_name else "", base)
+
+
+def _add_instruction(stage: Stage, instruction: DockerfileInstruction, path: Path) -> Stage:
+    arguments = tuple(instruction.args)
+    stage = replace(stage, instructions=(*stage.instructions, instruction.name))
+    match instruction.name:
+        case "COPY" | "RUN":
+            names = [name for flag in instruction.flags if (name := _parse_source(instruction.name, flag))]
+            sources = tuple(ImageUse(name, path, instruction.start_line) for name in names)
+            return replace(
+                stage,
+                sources=stage.sources + sources,
+                has_run=stage.has_run or instruction.name == "RUN",
+                copied_paths=stage.copied_paths + _list_copied_paths(instruction),
+            )
+        case "ADD":
+            return replace(stage, copied_paths=stage.copied_paths + _list_copied_paths(instruction))
+        case "ENV":
+            line = instruction.start_line
+            assignments = tuple(Assignment(*pair, line) for pair in zip(arguments[::3], arguments[1::3], strict=True))
+            return replace(
+                stage, environment=stage.environment + arguments[::3], assignments=stage.assignments + assignments
+            )
+        case "ARG":
+            stage_arguments = tuple(
+                (name, value if equals else None) for name, equals, value in _split_assignments(arguments)
+            )
+            return replace(stage, arguments=stage.arguments + stage_arguments)
+        case "VOLUME":
+            return replace(stage, volumes=stage.volumes + arguments)
+        case "EXPOSE":
+            return replace(stage, ports=stage.ports + arguments)
+        case "USER":
+            return replace(stage, user=" ".join(arguments))
+        case "WORKDIR":
+            return replace(stage, workdir=" ".join(arguments))
+        case "HEALTHCHECK":
+            return replace(
+                stage, healthcheck=arguments if instruction.json else arguments[:1] + _shell_form(arguments[1:])
+            )
+    return stage
+
+
+def _split_assignments(assignments: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    for assignment in assignments:
+        yield assignment.partition("=")
+
+
+def _shell_form(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """The shell form of a command, as the image's configuration has it."""
+    return ("/bin/sh", "-c", " ".join(arguments)) if arguments else ()
+
+
+def _list_copied_paths(instruction: DockerfileInstruction) -> tuple[str, ...]:
+    """The files of the context that an instruction takes: nothing of another stage, of the net or of itself."""
+    if instruction.name == "RUN" or any(flag.startswith("--from=") for flag in instruction.flags):
+        return ()
+    return tuple(
+        argument
+        for argument in instruction.args[:-1]
+        if not argument.startswith("<<") and "://" not in argument and "@" not in argument
+    )
+
+
+def _parse_source(instruction: str, flag: str) -> str:
+    """The stage or image that a flag of COPY or RUN takes files from, or an empty string."""
+    name, _, value = flag.partition("=")
+    if instruction == "COPY":
+        return value if name == "--from" else ""
+    if name != "--mount":
+        return ""
+    fields = dict(field.partition("=")[::2] for field in value.split(","))
+    return fields.get("from", "")
+
+
+def dockerfile_error(location: str, problem: str) -> ConfigurationError:
+    """The error about a place in a Dockerfile, `FILE:LINE`."""
+    return ConfigurationError(f"{location}: {problem}", hint="correct the Dockerfile")

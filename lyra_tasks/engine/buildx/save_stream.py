@@ -1,0 +1,84 @@
+"""The stream of a `docker save`, read as a file is read.
+
+Asked for in HTTP/1.0, where an answer is simply what follows its head: in HTTP/1.1 the engine cuts it into pieces of
+32 KiB, and putting 20,000 of these together again costs more than to hash what is in them.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection, HTTPResponse, IncompleteRead
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urlsplit
+
+from lyra_tasks.engine.client.errors import translate_errors
+
+if TYPE_CHECKING:
+    from lyra_tasks.engine.client.connect import Engine
+
+_BLOCK_BYTES = 1 << 20
+
+
+class SaveStream:
+    """What the engine saves, as it comes; `counted` is told how many bytes came."""
+
+    def __init__(self, response: HTTPResponse, on_read: Callable[[int], object] | None) -> None:
+        self._response = response
+        self._on_read = on_read
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes; IncompleteRead if the engine ends before."""
+        block = self._response.read(size)
+        if len(block) < size:
+            raise IncompleteRead(block, size - len(block))
+        if self._on_read:
+            self._on_read(size)
+        return block
+
+    def skip(self, size: int) -> int:
+        """Go `size` bytes on, or to the end; how many there were."""
+        remaining = size
+        while remaining and (block := self._response.read(min(remaining, _BLOCK_BYTES))):
+            remaining -= len(block)
+        return size - remaining
+
+
+@contextmanager
+def open_save_stream(
+    engine: Engine, images: Sequence[str], on_read: Callable[[int], object] | None = None
+) -> Iterator[SaveStream]:
+    """The stream of a `docker save` of several images at once; layers that they share come once."""
+    query = urlencode({"names": list(images)}, doseq=True)
+    with translate_errors("saving images"), closing(_UnixHTTPConnection(urlsplit(engine.host).path)) as connection:
+        connection.request("GET", f"/v{engine.stream_api.api_version}/images/get?{query}")
+        with connection.getresponse() as response:
+            _require_ok(response)
+            yield SaveStream(response, on_read)
+
+
+class _UnixHTTPConnection(HTTPConnection):
+    """HTTP/1.0 over a Unix socket."""
+
+    _http_vsn = 10
+    _http_vsn_str = "HTTP/1.0"
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self._path)
+
+
+def _require_ok(response: HTTPResponse) -> None:
+    from docker.errors import APIError
+
+    if response.status != 200:
+        message = response.read().decode(errors="replace")
+        with suppress(ValueError, KeyError, TypeError):
+            message = str(json.loads(message)["message"])
+        raise APIError("the engine refused a save", explanation=message)

@@ -1,0 +1,201 @@
+"""Engines on other machines, as their Docker contexts describe them: TCP with TLS, and SSH.
+
+Such an engine is reached through a Unix socket of this process. Behind SSH it is the user's own ssh that forwards it,
+over one login. Otherwise each connection is a `docker system dial-stdio`, here or, where forwarding is forbidden, over
+there. So the settings, keys and agents that work for `docker --context` work here, and a connection can be closed by
+halves, which Python's TLS cannot.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from lyra_tasks.errors import EngineUnavailableError
+
+_LOCAL_SCHEMES = ("", "unix", "npipe", "http+unix")
+_SSH_OPTIONS = {
+    "BatchMode": "yes",  # what asks cannot be answered here
+    "ConnectTimeout": "15",
+    "ServerAliveInterval": "5",  # a machine that is gone is noticed within 20 s
+    "ServerAliveCountMax": "3",
+}
+_START_TIMEOUT_S = 20.0
+_STOP_TIMEOUT_S = 2.0
+_DIRECTORY_PREFIX = "lyra-engine-"
+
+
+def is_remote_endpoint(host: str) -> bool:
+    """Whether an endpoint such as `ssh://ada@builder` or `tcp://10.0.0.2:2376` is not a socket of this machine."""
+    return urlsplit(host).scheme not in _LOCAL_SCHEMES
+
+
+def resolve_engine_address(host: str) -> str:
+    """Where ports that the engine at `host` publishes are bound and answer: loopback for one of this machine.
+
+    EngineUnavailableError for a name that nobody knows.
+    """
+    if not is_remote_endpoint(host):
+        return "127.0.0.1"
+    parts = urlsplit(host)
+    name = _resolve_ssh_alias(parts) if parts.scheme == "ssh" else parts.hostname or ""
+    try:
+        matches = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise EngineUnavailableError(
+            f"the engine's host is not known: {name}", hint="see `docker context inspect`"
+        ) from error
+    addresses = sorted(matches, key=lambda match: match[0] != socket.AF_INET)
+    return str(addresses[0][4][0])
+
+
+@cache
+def open_tunnel(host: str, context: str) -> Tunnel:
+    """The way to the engine at `host`, the endpoint of `context`; ends with this process."""
+    parts = urlsplit(host)
+    program = "ssh" if parts.scheme == "ssh" else "docker"
+    if shutil.which(program) is None:
+        raise EngineUnavailableError(f"the context {context!r} needs {program}", hint=f"install {program}")
+    return Tunnel(parts, context)
+
+
+class Tunnel:
+    """A Unix socket that this user alone can reach, and the programs that join it with the engine."""
+
+    def __init__(self, parts: SplitResult, context: str) -> None:
+        _remove_stale_directories()
+        self._directory = Path(tempfile.mkdtemp(prefix=f"{_DIRECTORY_PREFIX}{os.getpid()}-"))
+        self._socket = self._directory / "docker.sock"
+        self._error_log = self._directory / "errors"
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        atexit.register(self.close)
+        self._command = ["docker", "--context", context, "system", "dial-stdio"]
+        if parts.scheme == "ssh":
+            login, host = _login_command(parts), parts.hostname or ""
+            host_option = f"--host unix://{parts.path} " if parts.path.strip("/") else ""
+            if self._try_ssh_forwarding(login, host, parts.path.rstrip("/")):
+                return
+            self._command = [*login, "--", host, f"docker {host_option}system dial-stdio"]
+        self._listener.bind(str(self._socket))
+        self._listener.listen(64)
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """What a client connects to."""
+        return f"unix://{self._socket}"
+
+    def last_errors(self) -> tuple[str, ...]:
+        """The last lines of what these programs have complained about."""
+        text = self._error_log.read_text(errors="replace") if self._error_log.exists() else ""
+        return tuple(line for line in text.splitlines() if line.strip())[-3:]
+
+    def close(self) -> None:
+        """End every connection."""
+        self._listener.close()
+        self._terminate(self._children)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _try_ssh_forwarding(self, login: Sequence[str], host: str, path: str) -> bool:
+        """Whether ssh itself leads to the engine's socket over there: one login, whatever the number of connections."""
+        if not path:
+            inspect_command = [*login, "--", host, "docker context inspect --format '{{.Endpoints.docker.Host}}'"]
+            with self._error_log.open("ab") as errors:
+                endpoint = subprocess.run(
+                    inspect_command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                    check=False,
+                ).stdout
+            scheme, _, path = endpoint.strip().partition("://")
+            if scheme != "unix":
+                return False
+        # what holds the login is a command that reads from this process: it ends with it, however that ends
+        command = [*login, "-L", f"{self._socket}:{path}", "-o", "ExitOnForwardFailure=yes", "--", host, "cat"]
+        child = self._start(command, subprocess.PIPE, subprocess.DEVNULL)
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not self._socket.exists() and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if _responds_to_ping(self._socket):
+            return True
+        self._terminate([child])
+        self._socket.unlink(missing_ok=True)
+        return False
+
+    def _start(self, command: Sequence[str], stdin: int, stdout: int) -> subprocess.Popen[bytes]:
+        """Of a session of its own, so that Ctrl-C does not cut off the clean-up that follows it."""
+        with self._error_log.open("ab") as errors:
+            child = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=errors, start_new_session=True)
+        self._children = [process for process in self._children if process.poll() is None] + [child]
+        return child
+
+    def _terminate(self, children: Sequence[subprocess.Popen[bytes]]) -> None:
+        for child in children:
+            if child.stdin:
+                child.stdin.close()
+            child.terminate()
+        for child in children:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_STOP_TIMEOUT_S)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                self._start(self._command, connection.fileno(), connection.fileno())
+
+
+def _remove_stale_directories() -> None:
+    """Remove the folders of processes that were killed."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_DIRECTORY_PREFIX}*-*"):
+        pid = directory.name.removeprefix(_DIRECTORY_PREFIX).partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc/self").exists():
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _ssh_command(parts: SplitResult) -> list[str]:
+    user = ["-l", parts.username] if parts.username else []
+    port = ["-p", str(parts.port)] if parts.port else []
+    return ["ssh", *user, *port]
+
+
+def _login_command(parts: SplitResult) -> list[str]:
+    return [
+        *_ssh_command(parts),
+        *(argument for key, value in _SSH_OPTIONS.items() for argument in ("-o", f"{key}={value}")),
+    ]
+
+
+def _responds_to_ping(path: Path) -> bool:
+    """Whether an engine answers a ping behind a socket."""
+    with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
+        connection.settimeout(_START_TIMEOUT_S)
+        connection.connect(str(path))
+        connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+        return b" 200 " in connection.recv(64)
+    return False
+
+
+def _resolve_ssh_alias(parts: SplitResult) -> str:
+    """The host behind a name that may be an alias of the user's ssh settings."""
+    command = [*_ssh_command(parts), "-G", "--", parts.hostname or ""]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    settings = dict(line.partition(" ")[::2] for line in result.stdout.splitlines())
+    return settings.get("hostname") or parts.hostname or ""

@@ -1,0 +1,75 @@
+"""Which platforms containers of an engine can run: found out by running a program of a few bytes for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from lyra_tasks.config.platforms import is_native_platform, platform_slug
+from lyra_tasks.engine.client.errors import translate_errors
+from lyra_tasks.engine.objects.containers import create_containers
+from lyra_tasks.engine.objects.holder import ensure_holder_image, probe_path
+from lyra_tasks.engine.objects.ownership import CONTAINER, OwnedObject, Owner
+from lyra_tasks.engine.objects.removal import remove_objects
+
+if TYPE_CHECKING:
+    from lyra_tasks.engine.client.connect import Engine
+
+_PROBE_TIMEOUT_S = 30  # seconds; a program of a few instructions needs some milliseconds, emulated or not
+_EXEC_FORMAT_ERROR = "exec format error"
+
+
+def list_runnable_platforms(engine: Engine, owner: Owner, platforms: Iterable[str]) -> tuple[str, ...]:
+    """Those of `platforms` that the engine's containers run, its own first; others need emulation or a kind kernel."""
+    engine_platform = engine.facts.platform
+    requested = list(dict.fromkeys(platforms))
+    foreign = [
+        platform
+        for platform in requested
+        if not is_native_platform(platform, engine_platform) and platform.startswith("linux/")
+    ]
+    probes = {platform: path for platform in foreign if (path := probe_path(platform.split("/")[1]))}
+    runnable = _probe_platforms(engine, owner, probes) if probes else set()
+    return (
+        *(platform for platform in requested if is_native_platform(platform, engine_platform)),
+        *(platform for platform in foreign if platform in runnable),
+    )
+
+
+def _probe_platforms(engine: Engine, owner: Owner, probes: dict[str, str]) -> set[str]:
+    image = ensure_holder_image(engine, owner)
+    names = {platform: f"lyra-{owner.run}-runs-{platform_slug(platform)}" for platform in probes}
+    containers = create_containers(
+        engine, owner, {names[platform]: _probe_payload(image, path) for platform, path in probes.items()}
+    )
+    try:
+        return {platform for platform in probes if _runs_successfully(engine, containers[names[platform]][0])}
+    finally:
+        removed, _ = remove_objects(
+            engine, [OwnedObject(CONTAINER, name, containers[name][0], owner.run) for name in names.values()]
+        )
+        owner.record_removed(engine, removed)
+
+
+def _probe_payload(image: str, path: str) -> dict[str, Any]:
+    return {
+        "Image": image,
+        "Entrypoint": [path],
+        "HostConfig": {
+            "NetworkMode": "none", "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"], "ReadonlyRootfs": True,
+            "Memory": 32 * 1024**2, "MemorySwap": 32 * 1024**2, "PidsLimit": 16,
+        },
+    }  # fmt: skip
+
+
+def _runs_successfully(engine: Engine, container: str) -> bool:
+    from docker.errors import APIError
+
+    with translate_errors("trying what it can run"):
+        try:
+            engine.api.start(container)
+        except APIError as error:
+            if _EXEC_FORMAT_ERROR in str(error.explanation):
+                return False
+            raise
+        return int(engine.api.wait(container, timeout=_PROBE_TIMEOUT_S)["StatusCode"]) == 0

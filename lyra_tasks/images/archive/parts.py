@@ -1,0 +1,152 @@
+"""A file in parts: written so that none is larger than a medium takes, read as if it were one."""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, cast
+
+from lyra_tasks.errors import UsageError
+from lyra_tasks.images.stream.codec import DigestWriter
+from lyra_tasks.images.stream.layers import translate_disk_full
+from lyra_tasks.images.stream.tar import BLOCK_BYTES
+
+MAX_PARTS = 999
+
+
+def part_name(name: str, number: int) -> str:
+    """The name of a part, counted from 1; names sort, and a shell's `*` gives them, in the order of the parts."""
+    return f"{name}.{number:03}"
+
+
+class PartsWriter:
+    """A new file at `path`, or parts of it of at most `split` bytes beside it; its digest and size are kept.
+
+    NoSpaceError if the disk is full, UsageError where there would be more parts than can be numbered.
+    """
+
+    def __init__(self, path: Path, split: int | None) -> None:
+        self._path = path
+        self._split = split
+        self._file: BinaryIO | None = None
+        self._remaining = 0
+        self._count = 0
+        self._digester = DigestWriter(self)
+
+    @property
+    def parts(self) -> int:
+        """How many numbered parts were written; 0 for a file in one piece."""
+        return self._count if self._split else 0
+
+    @property
+    def sha256(self) -> str:
+        """The hexadecimal digest of all that was written."""
+        return self._digester.digest.removeprefix("sha256:")
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that was written."""
+        return self._digester.size
+
+    @property
+    def digester(self) -> DigestWriter:
+        """Where to write to."""
+        return self._digester
+
+    def __enter__(self) -> PartsWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._count and kind is None:
+            self._open_next_part()
+        if self._file:
+            with translate_disk_full(self._path.parent):
+                self._file.close()
+
+    def write(self, data: Any) -> None:
+        """Only the digester writes here."""
+        view = memoryview(data)
+        with translate_disk_full(self._path.parent):
+            while view:
+                if not self._remaining:
+                    self._open_next_part()
+                count = min(self._remaining, len(view))
+                cast("BinaryIO", self._file).write(view[:count])
+                self._remaining -= count
+                view = view[count:]
+
+    def _open_next_part(self) -> None:
+        if self._file:
+            self._file.close()
+        if self._count >= MAX_PARTS:
+            raise UsageError(f"{self._path.name} would be more than {MAX_PARTS} parts", hint="use a larger --split")
+        self._count += 1
+        name = part_name(self._path.name, self._count) if self._split else self._path.name
+        self._file = self._path.with_name(name).open("xb")
+        self._remaining = self._split or 1 << 62
+
+
+class _PartsReader(io.RawIOBase):
+    """Parts as one file that can be read from anywhere; one of them is open at a time, however many there are."""
+
+    def __init__(self, parts: Sequence[Path]) -> None:
+        super().__init__()
+        self._parts = parts
+        self._starts = [0, *accumulate(part.stat().st_size for part in parts)]
+        self._position = 0
+        self._number = -1
+        self._file: BinaryIO | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._starts[-1]}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        if self._position >= self._starts[-1]:
+            return 0
+        number = bisect_right(self._starts, self._position) - 1
+        file = self._open_part(number)
+        file.seek(self._position - self._starts[number])
+        data = file.read(min(len(buffer), self._starts[number + 1] - self._position))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+        super().close()
+
+    def _open_part(self, number: int) -> BinaryIO:
+        if self._file is None or number != self._number:
+            if self._file:
+                self._file.close()
+            self._file, self._number = self._parts[number].open("rb"), number
+        return self._file
+
+
+@contextmanager
+def open_parts(parts: Sequence[Path]) -> Iterator[BinaryIO]:
+    """The parts, in this order, as one file to read; one part is simply that file."""
+    if len(parts) == 1:
+        with parts[0].open("rb") as file:
+            yield file
+    else:
+        with io.BufferedReader(_PartsReader(parts), BLOCK_BYTES) as reader:
+            yield cast("BinaryIO", reader)

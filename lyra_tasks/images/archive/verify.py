@@ -1,0 +1,162 @@
+"""Reading an archive back: every byte, every digest, every reference, and nothing that should not be there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+from lyra_tasks.errors import BundleError
+from lyra_tasks.images.archive.parts import open_parts
+from lyra_tasks.images.archive.read import ArchivedImage, Member, read_archive_members, read_archived_image
+from lyra_tasks.images.archive.write import blob_name
+from lyra_tasks.images.oci import ImageIdentity
+from lyra_tasks.images.stream.codec import DigestWriter, detect_codec, measure_unpacked
+from lyra_tasks.images.stream.pipeline import PipelineStep
+from lyra_tasks.images.stream.tar import BLOCK_BYTES
+
+_MAX_EXPANSION_RATIO = 2000
+_MAX_PARALLEL_LAYERS = 2
+
+
+@dataclass(frozen=True)
+class VerifiedArchive:
+    """What an archive was found to hold; `size` is in bytes, `sha256` the hexadecimal digest of the file itself."""
+
+    config_digest: str
+    manifest_digest: str
+    platform: str
+    diff_ids: tuple[str, ...]
+    layer_digests: tuple[str, ...]
+    references: tuple[str, ...]
+    annotations: dict[str, str] = field(hash=False)
+    sha256: str
+    size: int
+
+
+def verify_archive(
+    path: Path,
+    *,
+    expected: ImageIdentity | None = None,
+    unpack: bool | Collection[str] = True,
+    excluding: Collection[str] = (),
+    parts: Sequence[Path] = (),
+) -> VerifiedArchive:
+    """Read all of an archive that `write_archive` made, and return what it holds.
+
+    With `unpack`, every layer, or those of these digests, is unpacked and compared with the diff id in the config; it
+    may unpack to what `expected` says, or to 2000 times its size. With `expected`, the image must be that one. The
+    layers `without` must not be there; `parts` are what is read where the archive is not in one piece. Memory stays
+    bounded. BundleError naming the file and the member if anything is damaged, missing, added or contradictory.
+    """
+    sources = list(parts) or [path]
+    for source in sources:
+        if source.is_symlink() or not source.is_file():
+            raise BundleError(f"{source}: not a regular file")
+    with open_parts(sources) as file:
+        members = read_archive_members(file, str(path))
+        image = read_archived_image(file, members, str(path), excluding)
+        if expected:
+            _compare_identity(image, expected, path)
+    unpacked_sizes = {layer.digest: layer.unpacked_size for layer in expected.layers} if expected else {}
+    pairs = zip(image.manifest.layers, image.config.rootfs.diff_ids, strict=True)
+    with ThreadPoolExecutor(1 + _MAX_PARALLEL_LAYERS) as pool:
+        archive_digest = pool.submit(_digest_parts, sources)
+        layer_checks = []
+        for digest, diff_id in dict.fromkeys((layer.digest, diff_id) for layer, diff_id in pairs):
+            if digest in excluding:
+                continue
+            member = members[blob_name(digest)]
+            is_unpacked = unpack if isinstance(unpack, bool) else digest in unpack
+            limit = unpacked_sizes.get(digest, member.size * _MAX_EXPANSION_RATIO) if is_unpacked else None
+            place = f"{path}: {blob_name(digest)}"
+            layer_checks.append(pool.submit(_verify_layer, sources, member, digest, diff_id, place, limit))
+        try:
+            for layer_check in layer_checks:
+                layer_check.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return VerifiedArchive(
+        config_digest=image.manifest.config.digest,
+        manifest_digest=image.manifest_digest,
+        platform=image.config.platform,
+        diff_ids=tuple(image.config.rootfs.diff_ids),
+        layer_digests=tuple(layer.digest for layer in image.manifest.layers),
+        references=image.references,
+        annotations=image.annotations,
+        sha256=archive_digest.result().digest.removeprefix("sha256:"),
+        size=archive_digest.result().size,
+    )
+
+
+def _compare_identity(image: ArchivedImage, expected: ImageIdentity, path: Path) -> None:
+    comparisons = {
+        "config digest": (image.manifest.config.digest, expected.config_digest),
+        "manifest digest": (image.manifest_digest, expected.manifest_digest),
+        "platform": (image.config.platform, expected.platform),
+        "diff ids": (image.config.rootfs.diff_ids, list(expected.diff_ids)),
+        "layers": ([(layer.digest, layer.size) for layer in image.manifest.layers], _layer_blobs(expected)),
+    }
+    mismatches = tuple(
+        f"{name}: {actual} instead of {required}"
+        for name, (actual, required) in comparisons.items()
+        if actual != required
+    )
+    if mismatches:
+        raise BundleError(f"{path}: holds another image than it should", details=mismatches)
+
+
+def _layer_blobs(identity: ImageIdentity) -> list[tuple[str, int]]:
+    return [(layer.digest, layer.size) for layer in identity.layers]
+
+
+def _verify_layer(
+    sources: Sequence[Path], member: Member, digest: str, diff_id: str, place: str, limit: int | None
+) -> None:
+    """Hash a blob while another thread unpacks and hashes what is in it, up to `limit` bytes; None leaves that out."""
+    blob = DigestWriter()
+    with open_parts(sources) as file:
+        blocks = _digest_blocks(_read_blocks(file, member, place), blob)
+        if limit is None:
+            for _ in blocks:
+                pass
+        else:
+            first = next(blocks, b"")
+            codec = detect_codec(first)
+            with PipelineStep(lambda blocks: measure_unpacked(blocks, codec, place, limit)) as meter:
+                for block in chain([first], blocks):
+                    meter.put(block)
+                content = meter.finish()
+            if content.digest != diff_id:
+                raise BundleError(f"{place}: unpacks to {content.digest}, and the config says {diff_id}")
+    if blob.digest != digest:
+        raise BundleError(f"{place}: does not have the digest that it is named by")
+
+
+def _digest_blocks(blocks: Iterator[bytes], target: DigestWriter) -> Iterator[bytes]:
+    for block in blocks:
+        target.write(block)
+        yield block
+
+
+def _read_blocks(file: BinaryIO, member: Member, place: str) -> Iterator[bytes]:
+    file.seek(member.offset)
+    remaining = member.size
+    while remaining:
+        block = file.read(min(remaining, BLOCK_BYTES))
+        if not block:
+            raise BundleError(f"{place}: ends too early")
+        remaining -= len(block)
+        yield block
+
+
+def _digest_parts(parts: Sequence[Path]) -> DigestWriter:
+    target = DigestWriter()
+    with open_parts(parts) as file:
+        while block := file.read(BLOCK_BYTES):
+            target.write(block)
+    return target

@@ -1,0 +1,187 @@
+"""Reading images for what rules ask: every byte of every layer once, as a stream, and with bounded memory.
+
+What is noted of a layer are the few entries that matter: programs with another's rights, the owners of the folders in
+question, where a secret stands. Contents are never kept; of file names only a number each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Protocol, TypeVar
+
+from lyra_tasks.images.oci import Layer
+from lyra_tasks.images.scan.elf import count_architectures
+from lyra_tasks.images.scan.packages import OPAQUE, REMOVED, LayerPackages, PackageReader, parse_whiteout
+from lyra_tasks.images.scan.secrets import SecretMatch, SecretMatcher
+from lyra_tasks.images.stream.codec import DigestWriter, decompress_blocks, detect_codec
+from lyra_tasks.images.stream.docker_save import IncomingLayer, read_docker_save
+from lyra_tasks.images.stream.pack import ImageRequest, select_images
+from lyra_tasks.images.stream.pipeline import Block
+from lyra_tasks.images.stream.tar import SECTOR_BYTES, BlockReader, Readable, TarHeader, read_tar_members
+
+K = TypeVar("K", bound=Hashable)
+
+_SETUID_SETGID = 0o6000
+_EXECUTE_BITS = 0o111
+
+
+class Watcher(Protocol):
+    """Sees every file of a layer pass by."""
+
+    def watch(self, path: str, blocks: Iterator[Block]) -> Iterator[Block]:
+        """The blocks of one file, as they come."""
+
+
+@dataclass
+class ScannedLayer:
+    """One layer as it was read: `special` are setuid and setgid programs, `owners` those of the folders in question.
+
+    `programs` are the numbers of executable files by the architecture that they are for; `files` are hashes of the
+    names of everything that is no folder, to tell what a later layer replaces.
+    """
+
+    diff_id: str
+    packages: LayerPackages
+    setuid_files: dict[str, int] = field(default_factory=dict)
+    directory_owners: dict[str, str] = field(default_factory=dict)
+    programs_by_architecture: dict[str, int] = field(default_factory=dict)
+    secret_matches: list[tuple[str, SecretMatch]] = field(default_factory=list)
+    file_hashes: set[int] = field(default_factory=set)
+    removed: set[str] = field(default_factory=set)
+    opaque: set[str] = field(default_factory=set)
+    watcher: Watcher | None = None
+
+
+@dataclass(frozen=True)
+class ScannedImage:
+    """One image as it was read: its layers lowest first, and its configuration document."""
+
+    config_digest: str
+    config: Mapping[str, Any]
+    layers: tuple[ScannedLayer, ...]
+
+
+def scan_images(
+    stream: Readable,
+    requested: Mapping[K, ImageRequest],
+    *,
+    matcher: SecretMatcher,
+    directories: Iterable[str],
+    create_watcher: Callable[[], Watcher] | None = None,
+) -> dict[K, ScannedImage]:
+    """Read a `docker save` in one pass and say what is in the wanted images.
+
+    `folders` are absolute paths whose owners are asked for; `watcher` makes one for each layer, which sees
+    all of its files. BundleError if the stream is damaged or does not hold a wanted image.
+    """
+    layers: dict[str, ScannedLayer] = {}
+    watched_directories = frozenset(directory.strip("/") for directory in directories)
+
+    def scan_incoming_layer(blocks: Iterator[Block], entry: IncomingLayer) -> Layer:
+        scanned_layer, size = scan_layer(
+            blocks,
+            entry.where,
+            matcher=matcher,
+            directories=watched_directories,
+            watcher=create_watcher() if create_watcher else None,
+        )
+        layers[scanned_layer.diff_id] = scanned_layer
+        return Layer("", scanned_layer.diff_id, size, scanned_layer.diff_id, size)
+
+    images = select_images(read_docker_save(stream, scan_incoming_layer), requested)
+    return {
+        key: ScannedImage(
+            image.config_digest, json.loads(image.config), tuple(layers[layer.diff_id] for layer in image.layers)
+        )
+        for key, image in images.items()
+    }
+
+
+def scan_layer(
+    blocks: Iterator[Block],
+    where: str,
+    *,
+    matcher: SecretMatcher,
+    directories: frozenset[str],
+    watcher: Watcher | None = None,
+) -> tuple[ScannedLayer, int]:
+    """Read one layer, compressed or not; returns what was seen, and its size unpacked."""
+    first = next(blocks, b"")
+    digester = DigestWriter()
+    unpacked = _digest_blocks(decompress_blocks(chain([first], blocks), detect_codec(first), where), digester)
+    packages = PackageReader()
+    layer = ScannedLayer("", packages.layer, watcher=watcher)
+    end = bytes(2 * SECTOR_BYTES)
+    for header, contents in read_tar_members(BlockReader(chain(unpacked, [end])), where):
+        path = header.name.removeprefix("./").strip("/")
+        _record_entry(layer, path, header, directories)
+        matches = matcher.search(f"{path}\0{header.target}".encode())
+        stream = matcher.search_stream(contents, matches) if matcher else contents
+        if watcher is not None and header.kind == "file":
+            stream = watcher.watch(path, stream)
+        if header.kind == "file" and header.mode & _EXECUTE_BITS:
+            stream = count_architectures(stream, layer.programs_by_architecture)
+        packages.add_member(header, stream)
+        for _ in stream:
+            pass
+        layer.secret_matches += [(path, match) for match in sorted(matches, key=lambda hit: (hit.secret, hit.form))]
+    layer.diff_id = digester.digest
+    return layer, digester.size
+
+
+def find_setuid_files(layers: Iterable[ScannedLayer]) -> dict[str, tuple[int, int]]:
+    """The setuid and setgid programs that are left in the end: path -> number of the layer (from 0), and mode."""
+    setuid_files: dict[str, tuple[int, int]] = {}
+    for number, layer in enumerate(layers):
+        setuid_files = {
+            path: value
+            for path, value in setuid_files.items()
+            if not _is_hidden(path, layer) and hash(path) not in layer.file_hashes
+        }
+        setuid_files |= {path: (number, mode) for path, mode in layer.setuid_files.items()}
+    return setuid_files
+
+
+def count_programs(layers: Iterable[ScannedLayer]) -> dict[str, int]:
+    """The numbers of programs in all layers by the architecture that they are for."""
+    return dict(sum((Counter(layer.programs_by_architecture) for layer in layers), Counter[str]()))
+
+
+def find_directory_owners(layers: Iterable[ScannedLayer]) -> dict[str, str]:
+    """The owners of the folders in question as they are in the end: absolute path -> `UID:GID`."""
+    owners: dict[str, str] = {}
+    for layer in layers:
+        owners = {path: owner for path, owner in owners.items() if not _is_hidden(path, layer)} | layer.directory_owners
+    return {f"/{path}": owner for path, owner in owners.items()}
+
+
+def _record_entry(layer: ScannedLayer, path: str, header: TarHeader, directories: frozenset[str]) -> None:
+    kind, hidden_path = parse_whiteout(path)
+    if kind == OPAQUE:
+        layer.opaque.add(hidden_path)
+    elif kind == REMOVED:
+        layer.removed.add(hidden_path)
+    elif header.kind == "directory":
+        if path in directories:
+            layer.directory_owners[path] = f"{header.uid}:{header.gid}"
+    else:
+        layer.file_hashes.add(hash(path))
+        if header.kind in {"file", "link"} and header.mode & _SETUID_SETGID:
+            layer.setuid_files[path] = header.mode
+
+
+def _is_hidden(path: str, layer: ScannedLayer) -> bool:
+    if not (layer.removed or layer.opaque):
+        return False
+    parents = [path[:end] for end, letter in enumerate(path) if letter == "/"]
+    return path in layer.removed or any(parent in layer.removed or parent in layer.opaque for parent in ["", *parents])
+
+
+def _digest_blocks(blocks: Iterable[Block], target: DigestWriter) -> Iterator[Block]:
+    for block in blocks:
+        target.write(block)
+        yield block

@@ -1,0 +1,277 @@
+"""Which packages an image holds, out of its layers: Debian's, Alpine's, Python's and npm's own records of them.
+
+A layer is read once, as a stream: of its files only the few that record packages are looked at, one at a time. What
+layers say is put together as an engine does it, lowest first, with what a layer removes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, TypeGuard
+
+from pydantic import Field
+
+from lyra_tasks.errors import PreconditionError
+from lyra_tasks.images.stream.pipeline import Block
+from lyra_tasks.images.stream.tar import SECTOR_BYTES, BlockReader, TarHeader, read_tar_members
+from lyra_tasks.records.record import Record, read_record, write_record
+
+_MAX_RECORD_BYTES = 16 * 1024**2
+_WHITEOUT_PREFIX = ".wh."
+_OPAQUE_WHITEOUT = ".wh..wh..opq"
+REMOVED, OPAQUE = "removed", "emptied"
+# what a path must hold to be looked at more closely: most do not
+_RELEVANT_PATH = re.compile(r"node_modules|-info|^var|^(usr/)?lib/apk/|os-release$")
+_OS_RELEASE_PATHS = ("etc/os-release", "usr/lib/os-release")
+# an entry of such a name that is no folder hides what lower layers have below it
+_RECORD_PARENTS = re.compile(
+    r"(.+/)?(node_modules(/@[^/]+)?(/[^/@]+)?|[^/]+\.(dist|egg)-info)|var(/lib(/dpkg(/status\.d)?)?)?"
+)
+
+
+class LayerPackages(Record):
+    """What one layer says: packages by the path of their record, what it removes, and the release of its system."""
+
+    schema_: Literal["lyra.layer-packages/2"] = Field(default="lyra.layer-packages/2", alias="schema")
+    packages: dict[str, list[Package]]
+    removed: list[str]
+    opaque: list[str]
+    os_releases: dict[str, OsRelease]
+
+
+class ImagePackages(Record):
+    """What an image holds: packages by the path of their record, and the release of its system if it says one."""
+
+    packages: dict[str, list[Package]]
+    os_release: OsRelease | None
+
+
+class PackageReader:
+    """Takes the members of one layer, in order, and notes in `layer` what they say."""
+
+    def __init__(self) -> None:
+        self.layer = LayerPackages(packages={}, removed=[], opaque=[], os_releases={})
+
+    def add_member(self, header: TarHeader, contents: Iterator[Block]) -> None:
+        """Note what one member says; its contents are read only where they record packages."""
+        layer, path = self.layer, _normalize_path(header.name)
+        kind, hidden_path = parse_whiteout(path)
+        if kind == OPAQUE:
+            layer.opaque.append(hidden_path)
+        elif kind == REMOVED:
+            layer.removed.append(hidden_path)
+        elif header.kind == "link" and _find_parser(path):
+            layer.packages[path] = layer.packages.get(_normalize_path(header.target), [])
+        elif header.kind != "directory":
+            _record_entry(layer, path, header, contents)
+
+
+def read_layer_packages(blocks: Iterable[Block], where: str) -> LayerPackages:
+    """What an uncompressed layer says, with bounded memory; BundleError naming `where` if it is damaged."""
+    reader = PackageReader()
+    end = bytes(2 * SECTOR_BYTES)  # some programs leave it out, and every engine takes that
+    for header, contents in read_tar_members(BlockReader(chain(blocks, [end])), where):
+        reader.add_member(header, contents)
+    return reader.layer
+
+
+def parse_whiteout(path: str) -> tuple[str, str]:
+    """Whether an entry of a layer takes something away: `REMOVED` a path, `EMPTIED` a folder, or nothing."""
+    directory, _, name = path.rpartition("/")
+    if name == _OPAQUE_WHITEOUT:
+        return OPAQUE, directory
+    if name.startswith(_WHITEOUT_PREFIX):
+        return REMOVED, f"{directory}/{name.removeprefix(_WHITEOUT_PREFIX)}".lstrip("/")
+    return "", ""
+
+
+def load_layer_packages(cache: Path, diff_id: str) -> LayerPackages | None:
+    """What a layer said when it was read before; None if it was not, or what was kept is of no use."""
+    try:
+        return read_record(_cache_path(cache, diff_id), LayerPackages)
+    except PreconditionError:
+        return None
+
+
+def save_layer_packages(cache: Path, diff_id: str, layer: LayerPackages) -> None:
+    """Keep what a layer says in the cache, for every image that has it; a disk that is full only leaves it unknown."""
+    with suppress(OSError, PreconditionError):
+        write_record(_cache_path(cache, diff_id), layer)
+
+
+def _cache_path(cache: Path, diff_id: str) -> Path:
+    return cache / "packages" / f"{diff_id.removeprefix('sha256:')}.json"
+
+
+def merge_layer_packages(layers: Iterable[LayerPackages]) -> ImagePackages:
+    """What an image of these layers, lowest first, holds."""
+    packages: dict[str, list[Package]] = {}
+    os_releases: dict[str, OsRelease] = {}
+    for layer in layers:
+        for entries in (packages, os_releases):
+            _remove_hidden(entries, layer)
+        packages |= layer.packages
+        os_releases |= layer.os_releases
+    return ImagePackages(
+        packages=dict(sorted(packages.items())),
+        os_release=next((os_releases[path] for path in _OS_RELEASE_PATHS if path in os_releases), None),
+    )
+
+
+def _record_entry(layer: LayerPackages, path: str, header: TarHeader, contents: Iterator[Block]) -> None:
+    """Note what an entry that is no folder says; by being there, it hides what a lower layer had in its place."""
+    if not _RELEVANT_PATH.search(path):
+        return
+    if path in _OS_RELEASE_PATHS:
+        if header.kind == "file" and header.size <= _MAX_RECORD_BYTES:
+            layer.os_releases[path] = parse_os_release(b"".join(contents))
+        return
+    parse = _find_parser(path)
+    if parse is None:
+        if _RECORD_PARENTS.fullmatch(path):
+            layer.removed.append(path)
+    elif header.kind == "file" and header.size <= _MAX_RECORD_BYTES:
+        layer.packages[path] = parse(b"".join(contents))
+    else:
+        layer.removed.append(path)
+
+
+def _find_parser(path: str) -> Callable[[bytes], list[Package]] | None:
+    return next((parse for pattern, parse in _PARSERS if pattern.fullmatch(path)), None)
+
+
+def _remove_hidden(entries: dict[str, list[Package]] | dict[str, OsRelease], layer: LayerPackages) -> None:
+    if not (layer.removed or layer.opaque):
+        return
+    removed, opaque = set(layer.removed), set(layer.opaque)
+    for path in list(entries):
+        parents = {path[: match.start()] for match in re.finditer("/", path)} | {""}
+        if path in removed or parents & (removed | opaque):
+            del entries[path]
+
+
+def _normalize_path(name: str) -> str:
+    return name.removeprefix("./").strip("/")
+
+
+def list_packages(image: ImagePackages) -> Mapping[Package, list[str]]:
+    """Every package of an image, in order, with the paths that record it."""
+    paths_by_package: dict[Package, list[str]] = {}
+    for path, packages in image.packages.items():
+        for package in packages:
+            paths_by_package.setdefault(package, []).append(path)
+    return dict(
+        sorted(paths_by_package.items(), key=lambda item: (item[0].kind, item[0].name, item[0].version, item[0].arch))
+    )
+
+
+Kind = Literal["deb", "apk", "pypi", "npm"]
+
+
+# an image is seldom asked to finish what a package's scripts left to do; its files are there
+_INSTALLED_STATES = (["installed"], ["triggers-pending"], ["triggers-awaited"], ["half-configured"], ["unpacked"])
+
+
+class Package(Record):
+    """An installed package; `arch` and `license` are empty where the record does not say."""
+
+    kind: Kind
+    name: str
+    version: str
+    arch: str = ""
+    license: str = ""
+
+
+class OsRelease(Record):
+    """What `os-release` says of a system: `debian`, `12`, `Debian GNU/Linux 12 (bookworm)`."""
+
+    id: str
+    version: str
+    name: str
+
+
+def parse_dpkg_status(data: bytes) -> list[Package]:
+    """Debian's `status`, or one of `status.d`: what is there, not what was removed and left its configuration."""
+    return [
+        Package(kind="deb", name=stanza["Package"], version=stanza["Version"], arch=stanza.get("Architecture", ""))
+        for stanza in _stanzas(data, ": ")
+        if stanza.get("Package")
+        and stanza.get("Version")
+        and stanza.get("Status", "installed").split()[-1:] in _INSTALLED_STATES
+    ]
+
+
+def parse_apk_installed(data: bytes) -> list[Package]:
+    """Alpine's `installed`."""
+    return [
+        Package(
+            kind="apk", name=stanza["P"], version=stanza["V"], arch=stanza.get("A", ""), license=stanza.get("L", "")
+        )
+        for stanza in _stanzas(data, ":")
+        if stanza.get("P") and stanza.get("V")
+    ]
+
+
+def parse_python_metadata(data: bytes) -> list[Package]:
+    """Python's `METADATA` and `PKG-INFO`: a header as in mail, up to the first empty line."""
+    header = next(_stanzas(data.partition(b"\n\n")[0], ": "), {})
+    if not (header.get("Name") and header.get("Version")):
+        return []
+    license_text = header.get("License-Expression", "")
+    return [Package(kind="pypi", name=header["Name"], version=header["Version"], license=license_text)]
+
+
+def parse_npm_package(data: bytes) -> list[Package]:
+    """npm's `package.json`."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return []
+    if not isinstance(document, dict):
+        return []
+    name, version, license_text = (document.get(key) for key in ("name", "version", "license"))
+    if not (_is_line(name) and _is_line(version)):
+        return []
+    return [Package(kind="npm", name=name, version=version, license=license_text if _is_line(license_text) else "")]
+
+
+def _is_line(value: Any) -> TypeGuard[str]:
+    """Whether a value of a JSON document is text that can be written down: it may hold half a character."""
+    return isinstance(value, str) and bool(value) and value.isprintable()
+
+
+def parse_os_release(data: bytes) -> OsRelease:
+    """`os-release`: assignments as a shell reads them."""
+    pairs = (line.partition("=") for line in data.decode(errors="replace").splitlines())
+    values = {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
+    name = values.get("PRETTY_NAME") or values.get("NAME", "")
+    return OsRelease(id=values.get("ID", ""), version=values.get("VERSION_ID", ""), name=name)
+
+
+def _stanzas(data: bytes, separator: str) -> Iterator[dict[str, str]]:
+    """Groups of `key: value` lines with an empty line between; lines that go on with a blank are left out."""
+    fields: dict[str, str] = {}
+    for line in data.decode(errors="replace").split("\n"):
+        if not line.strip():
+            if fields:
+                yield fields
+            fields = {}
+        elif line[0] not in " \t":
+            key, matched, value = line.rstrip("\r").partition(separator)
+            if matched:
+                fields.setdefault(key, value.strip())
+    if fields:
+        yield fields
+
+
+_PARSERS: tuple[tuple[re.Pattern[str], Callable[[bytes], list[Package]]], ...] = (
+    (re.compile(r"var/lib/dpkg/status(\.d/[^/]+)?"), parse_dpkg_status),
+    (re.compile(r"(usr/)?lib/apk/db/installed"), parse_apk_installed),
+    (re.compile(r"(.+/)?[^/]+\.(dist-info/METADATA|egg-info/PKG-INFO)"), parse_python_metadata),
+    (re.compile(r"(.+/)?node_modules/(@[^/]+/)?[^/@.][^/]*/package\.json"), parse_npm_package),
+)

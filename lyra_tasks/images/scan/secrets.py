@@ -1,0 +1,142 @@
+"""Secrets as they may stand in an image: raw, base64 at every offset, URL-encoded, as JSON writes them.
+
+Values stay in memory: what is found is told by the secret's name, the form and the place.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
+
+from lyra_tasks.images.stream.pipeline import Block
+
+if TYPE_CHECKING:
+    from ahocorasick_rs import BytesAhoCorasick
+
+MIN_SECRET_LENGTH = 8
+"""A shorter value stands in any image by chance; it is not looked for."""
+
+_MAX_PATTERN_BYTES = 256
+_MAX_PARTS = 64
+_MIN_WORD_LENGTH = 16
+_SEPARATORS = re.compile(r"[\s\"',;=<>]+")
+_PUBLIC_CERTIFICATES = re.compile(
+    r"(?:^#[^\n]*\n|^\n)*^-----BEGIN (?:TRUSTED )?CERTIFICATE-----$.*?^-----END (?:TRUSTED )?CERTIFICATE-----$",
+    re.DOTALL | re.MULTILINE,
+)
+_CREDENTIAL = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s:]*:([^/@\s]+)@", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class SecretMatch:
+    """A secret that was found: its name and the form in which it stands there."""
+
+    secret: str
+    form: str
+
+
+class SecretMatcher:
+    """All forms of all secrets, looked for at once."""
+
+    def __init__(self, secrets: Mapping[str, str]) -> None:
+        patterns: dict[bytes, SecretMatch] = {}
+        for name, value in secrets.items():
+            for part in split_secret(value):
+                for pattern, form in encode_secret(part):
+                    patterns.setdefault(pattern, SecretMatch(name, form))
+        self._matches = list(patterns.values())
+        self._longest_pattern = max(map(len, patterns), default=0)
+        self._automaton = _build_automaton(list(patterns)) if patterns else None
+
+    def __bool__(self) -> bool:
+        return self._automaton is not None
+
+    def search(self, data: Block) -> set[SecretMatch]:
+        """What stands in `data`."""
+        if self._automaton is None:
+            return set()
+        return {self._matches[number] for number, _, _ in self._automaton.find_matches_as_indexes(data)}
+
+    def search_stream(self, blocks: Iterable[Block], matches: set[SecretMatch]) -> Iterator[Block]:
+        """The blocks as they come; what stands in them, also across two of them, is added to `found`."""
+        tail = b""
+        for block in blocks:
+            matches |= self.search(block)
+            if self._longest_pattern > 1:
+                if tail:
+                    matches |= self.search(tail + bytes(block[: self._longest_pattern - 1]))
+                tail = (tail + bytes(block[-self._longest_pattern :]))[1 - self._longest_pattern :]
+            yield block
+
+
+def split_secret(value: str) -> tuple[str, ...]:
+    """What of a secret is looked for: all of it; of a file with several lines also what in it may be secret alone.
+
+    Certificates are public, and programs bring the same ones: a file of them, with its comments, holds no secret.
+    """
+    whole = _PUBLIC_CERTIFICATES.sub("", value).strip()
+    candidates = [whole]
+    candidates += _CREDENTIAL.findall(whole)
+    if "\n" in whole:
+        words = (word for line in whole.splitlines() for word in _SEPARATORS.split(line))
+        secret_words = [word for word in words if _looks_secret(word)]
+        candidates += secret_words[:_MAX_PARTS]
+    return tuple(dict.fromkeys(part for part in candidates if len(_bytes(part)) >= MIN_SECRET_LENGTH))
+
+
+def encode_secrets(values: Iterable[str]) -> tuple[str, ...]:
+    """Every form of some secrets as text, the longest first: what is to be blotted out of what is printed."""
+    encoded = {
+        pattern.decode(errors="replace")
+        for value in values
+        for part in split_secret(value)
+        if len(_bytes(part)) >= MIN_SECRET_LENGTH
+        for pattern, _ in encode_secret(part)
+    }
+    return tuple(sorted(encoded, key=len, reverse=True))
+
+
+def encode_secret(value: str) -> Iterator[tuple[bytes, str]]:
+    """Every form of a value, as the bytes to look for; of a very long one the beginning is enough."""
+    data = _bytes(value)
+    yield data[:_MAX_PATTERN_BYTES], "as it is"
+    for quoted in {quote(data, safe=""), quote(data), quote_plus(data)}:
+        for variant in (quoted, re.sub(r"%..", lambda match: match[0].lower(), quoted)):
+            yield variant.encode()[:_MAX_PATTERN_BYTES], "URL-encoded"
+    for ascii_only in (True, False):
+        yield _bytes(json.dumps(value, ensure_ascii=ascii_only)[1:-1])[:_MAX_PATTERN_BYTES], "as JSON"
+    for offset in range(3):
+        encoded = _stable_base64(data[:_MAX_PATTERN_BYTES], offset)
+        yield encoded, "base64"
+        yield encoded.translate(bytes.maketrans(b"+/", b"-_")), "base64"
+
+
+def _bytes(text: str) -> bytes:
+    """A secret as its file has it: one that is no text, such as a key store, is read with `surrogateescape`."""
+    return text.encode(errors="surrogateescape")
+
+
+def _stable_base64(data: bytes, offset: int) -> bytes:
+    """The base64 of `data` where it begins at `offset` in a group of three: the characters that depend on it alone."""
+    encoded = base64.b64encode(bytes(offset) + data)
+    start = (0, 2, 3)[offset]
+    remainder = (offset + len(data)) % 3
+    return encoded[start : len(encoded) - (0, 3, 2)[remainder]]
+
+
+def _looks_secret(word: str) -> bool:
+    """Whether a word of a file may be secret on its own: long, of letters and digits, no address and no heading."""
+    if len(word) < _MIN_WORD_LENGTH or "://" in word or word.startswith(("--", "//")):
+        return False
+    return any(character.isdigit() for character in word) and any(character.isalpha() for character in word)
+
+
+def _build_automaton(patterns: list[bytes]) -> BytesAhoCorasick:
+    from ahocorasick_rs import BytesAhoCorasick
+
+    return BytesAhoCorasick(patterns)

@@ -1,0 +1,141 @@
+"""Drafts as the text of `.lyra.toml`: commented, and with a `TODO` line for everything that could not be known."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lyra_tasks.init.drafts import DraftImage, DraftService, DraftVariable
+
+_WIDTH = 120
+
+
+def render_configuration(
+    name: str, images: Sequence[DraftImage], services: Sequence[DraftService], todos: Sequence[str], origin: str
+) -> str:
+    """The whole file."""
+    lines = [
+        f"# Written by `lyra init` from {origin}.",
+        "# A line with TODO is something that could not be known; delete it when it is done.",
+        '# Sizes are "64m" or "8g", times "1.5s" or "2m". `lyra config.show` prints all values in force.',
+        "",
+        "schema = 1",
+        "",
+        "[project]",
+        f"name = {toml_string(name)} # images are called {name}/IMAGE; bundles lie in promotion/{name}/",
+        "# TODO: description, in one line: it heads the bundle",
+        'description = ""',
+        *_render_todos(todos),
+        "",
+        "# What the production node can run. Every build and test is held against it.",
+        "[proxima]",
+        'platforms = ["linux/amd64"]',
+        'min_engine = "20.10" # the oldest engine that must load the bundle',
+        "# cpus = 4               # what it has: what does not fit is refused",
+        '# memory = "8g"',
+        '# max_image_size = "400m"',
+        "",
+        "[engine]",
+        'sandbox = "auto" # where no Docker engine answers: a private one (Debian or Ubuntu, root; installs nothing)',
+    ]
+    for image in images:
+        lines += ["", *_render_image(image)]
+    for service in services:
+        lines += ["", f"# {f' {service.name}':->{_WIDTH - 2}}", *_render_service(service)]
+    checks = [(service.name, check) for service in services for check in service.checks]
+    if checks:
+        lines += ["", f"# {' tests':->{_WIDTH - 2}}"]
+    for service_name, check in checks:
+        lines += ["", "[[tests]]", f"name = {toml_string(check['name'])}", f"service = {toml_string(service_name)}"]
+        lines += [f"{key} = {toml_value(value)}" for key, value in check.items() if key != "name"]
+    return "\n".join(lines) + "\n"
+
+
+def toml_string(value: str) -> str:
+    """A TOML string: what JSON escapes is escaped alike, but for DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_value(value: Any) -> str:
+    """A TOML value on one line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return toml_string(value)
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_toml_key(str(key))} = {toml_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, Iterable):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    return str(value)
+
+
+def _render_image(image: DraftImage) -> list[str]:
+    lines = [f"[images.{image.name}]", *_render_todos(image.todos), f"context = {toml_string(image.context)}"]
+    if image.dockerfile != "Dockerfile":
+        lines.append(f"dockerfile = {toml_string(image.dockerfile)} # below the context")
+    if image.target:
+        lines.append(f"target = {toml_string(image.target)}")
+    if image.dev_target:
+        lines.append(f"dev_target = {toml_string(image.dev_target)} # the stage that `create` starts to develop in")
+    if image.args:
+        lines.append(f"args = {toml_value(image.args)}")
+    return lines
+
+
+def _render_service(service: DraftService) -> list[str]:
+    table_name = f"services.{service.name}"
+    if not (service.image or service.external):
+        return ["", *_render_todos([f"{service.name} has no image that could be written down", *service.todos])]
+    lines = ["", f"[{table_name}]", *_render_todos(service.todos)]
+    if service.image:
+        lines.append(f"image = {toml_string(service.image)}")
+    else:
+        lines.append(
+            f"external = {toml_string(service.external)} # takes part in tests, and does not travel to Proxima"
+        )
+    lines += [f"{key} = {toml_value(value)}" for key, value in service.values.items()]
+    if service.ports:
+        lines.append(f"ports = {toml_value(service.ports)}")
+    if service.depends_on:
+        lines.append(f"depends_on = {toml_value(service.depends_on)} # ready first")
+    lines.append(f"limits = {toml_value(service.limits)} # in force; disk covers volumes and /tmp")
+    if service.tmpfs:
+        lines.append(f"tmpfs = {toml_value(service.tmpfs)}")
+    if service.healthcheck:
+        lines.append(f"healthcheck = {toml_value(service.healthcheck)}")
+    if service.dev:
+        lines.append(f"dev = {toml_value(service.dev)}")
+    if service.environment:
+        lines += ["", f"[{table_name}.environment]"]
+        for name, variable in service.environment.items():
+            lines += _render_variable(name, variable)
+    for table, entries in (("secrets", service.secrets), ("configs", service.configs), ("volumes", service.volumes)):
+        for key, entry in entries.items():
+            lines += [
+                "",
+                f"[{table_name}.{table}.{key}]",
+                *(f"{name} = {toml_string(value)}" for name, value in entry.items()),
+            ]
+    return lines
+
+
+def _render_variable(name: str, variable: DraftVariable) -> list[str]:
+    table: dict[str, Any] = {
+        "default": variable.default,
+        "secret": variable.secret or None,
+        "required": variable.required or None,
+        "test_value": variable.test_value,
+        "description": variable.description or None,
+    }
+    line = f"{name} = {toml_value({key: each for key, each in table.items() if each is not None})}"
+    return [line] if variable.description else [f"# TODO: description of {name}", line]
+
+
+def _render_todos(texts: Iterable[str]) -> list[str]:
+    return [f"# TODO: {' '.join(text.split())}" for text in texts]
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_string(key)

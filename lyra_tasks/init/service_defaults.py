@@ -1,0 +1,249 @@
+"""What images declare goes into the services that run them: user, ports, volumes, variables, limits, one check each."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lyra_tasks.config.validation.problems import is_secret_name
+from lyra_tasks.dockerfile.parse import Dockerfile
+from lyra_tasks.dockerfile.stages import DeclaredImage, resolve_declared_image
+from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.init.dockerfile_import import choose_stages, find_dockerfile
+from lyra_tasks.init.drafts import TMP, DraftImage, DraftService, set_variable, unique_name
+from lyra_tasks.init.project_files import ProjectFiles
+from lyra_tasks.ports import ContainerPort, port_number
+from lyra_tasks.units import format_size, parse_size
+
+_DEFAULT_USER = "10001:10001"
+_NON_ROOT_IMAGE = re.compile(r"nonroot|unprivileged|bitnami|chainguard")
+_WEB_SERVER_IMAGE = re.compile(r"(?:.*/)?(?:nginx(?:-unprivileged)?|httpd|caddy)(?:[:@].*)?")
+_KNOWN_USERS = {"node": "1000:1000", "nobody": "65534:65534", "nonroot": "65532:65532", "www-data": "33:33"}
+IMAGE_BASELINE_VARIABLES = {"PATH", "HOME", "HOSTNAME", "LANG", "LC_ALL", "GPG_KEY"}
+_LOCAL_ADDRESS = re.compile(
+    r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\])(?::(?P<port>\d+))?(?P<path>/[^\s\"'|;)\]]*)?"
+)
+_DEFAULT_VOLUME_BYTES, _TMP_BYTES = parse_size("32m"), parse_size("32m")
+
+
+def complete_image(image: DraftImage, project: ProjectFiles) -> DeclaredImage | None:
+    """Choose the stages of an image; returns what it declares, or nothing where its Dockerfile does not tell."""
+    dockerfile = find_dockerfile(image, project.dockerfiles)
+    if dockerfile is None:
+        return None
+    choose_stages(image, dockerfile)
+    for name in [name for name in image.args if is_secret_name(name)]:
+        del image.args[name]
+        image.todos.append(f"the argument {name} looks like a secret: give it as a file, in `secrets` of this image")
+    try:
+        return resolve_declared_image(dockerfile, image.target, image.args)
+    except ConfigurationError as error:
+        path = posixpath.normpath(posixpath.join(image.context, image.dockerfile))
+        image.todos.append(f"{error.message.replace(str(dockerfile.path), path)}; {error.hint}")
+        return None
+
+
+def complete_service(
+    service: DraftService, image_config: DeclaredImage | None, dockerfile: Dockerfile | None, project: ProjectFiles
+) -> None:
+    """Fill in everything that the service does not say itself, and give it its check."""
+    reference = service.external or (image_config.base if image_config else "")
+    known = find_known_image(reference)
+    if not service.ports:
+        ports = list(image_config.ports) if image_config else []
+        service.ports = name_ports(ports or ([known.port] if known else []))
+    user = str(service.values.get("user") or (image_config.user if image_config else ""))
+    if user.partition(":")[0] in {"", "0", "root"} and not _NON_ROOT_IMAGE.search(reference):
+        user = _assign_user(service, known.select_user(reference) if known else "")
+    owner = _find_uid_gid(user, dockerfile)
+    if known:
+        for path in known.tmpfs:
+            service.tmpfs.setdefault(path, "16m")
+    _add_volumes(service, image_config, known.volume if known else "")
+    for volume in service.volumes.values():
+        volume["size"] = known.size if known else format_size(_DEFAULT_VOLUME_BYTES)
+        if owner:
+            volume["owner"] = owner
+        elif user:
+            service.todos.append(f"the owner of {volume['path']}: the numbers of the user {user}")
+    if image_config:
+        _add_environment(service, image_config)
+    _set_limits(service)
+    _add_check(service, image_config, dockerfile, project)
+
+
+def _assign_user(service: DraftService, known_user: str) -> str:
+    """Rule container.non-root: a service whose image names no user gets one."""
+    if service.external and not known_user:
+        service.todos.append("if this image runs as root, give it a user (rule container.non-root)")
+        return ""
+    service.values["user"] = known_user or _DEFAULT_USER
+    if not known_user:
+        service.todos.append(
+            "the image names no user, so that it would run as root: set USER in the Dockerfile instead"
+        )
+    return known_user or _DEFAULT_USER
+
+
+def _find_uid_gid(user: str, dockerfile: Dockerfile | None) -> str:
+    """`UID:GID` of a user, if the numbers are written anywhere."""
+    name, _, group = user.partition(":")
+    if name.isdigit():
+        return f"{name}:{group if group.isdigit() else name}"
+    for line in dockerfile.lines if dockerfile else ():
+        match = re.search(r"\b(?:useradd|adduser)\b.*?(?:-u|--uid)[ =](\d+)", line)
+        if match and re.search(rf"\b{re.escape(name)}\b", line[match.end() :]):
+            return f"{match[1]}:{match[1]}"
+    return _KNOWN_USERS.get(name, "")
+
+
+def _add_volumes(service: DraftService, image_config: DeclaredImage | None, known_path: str) -> None:
+    taken_paths = {volume["path"] for volume in service.volumes.values()} | set(service.tmpfs)
+    for path in [*(image_config.volumes if image_config else ()), *([known_path] if known_path else [])]:
+        if path == TMP:
+            service.tmpfs.setdefault(path, format_size(_TMP_BYTES))
+        elif not re.fullmatch(r"/[^:\x00-\x1f]+", path):
+            service.todos.append(f"the image declares a volume at {path!r}, which is no place in a container")
+        elif path not in taken_paths:
+            taken_paths.add(path)
+            name = unique_name(path, service.volumes)
+            service.volumes[name] = {"path": path, "description": f"what it keeps in {path}"}
+
+
+def _add_environment(service: DraftService, image_config: DeclaredImage) -> None:
+    """Variables that the image sets; what the service sets itself wins, and only lends its description."""
+    for name, variable in image_config.environment.items():
+        existing = service.environment.get(name)
+        if existing is not None:
+            existing.description = existing.description or variable.comment
+        elif name not in IMAGE_BASELINE_VARIABLES and variable.value is not None:
+            set_variable(service, name, variable.value, variable.comment, shared=False)
+        elif name not in IMAGE_BASELINE_VARIABLES:
+            service.todos.append(f"{name} is set by the build: document it in [services.{service.name}.environment]")
+
+
+def _set_limits(service: DraftService) -> None:
+    volume_bytes = sum(parse_size(volume["size"]) for volume in service.volumes.values())
+    service.limits = {
+        "cpus": 0.25,
+        "memory": "256m",
+        "pids": 128,
+        "disk": format_size(volume_bytes + _TMP_BYTES),
+    } | service.limits
+
+
+def _add_check(
+    service: DraftService, image_config: DeclaredImage | None, dockerfile: Dockerfile | None, project: ProjectFiles
+) -> None:
+    """One check per service, and a health check for what others wait for."""
+    if service.values.get("oneshot"):
+        return  # it must end with 0, or the test fails
+    service_command = service.healthcheck.get("exec")
+    command = service_command if service_command is not None else list(image_config.healthcheck if image_config else ())
+    tcp_ports = [name for name, port in service.ports.items() if isinstance(port, int)]
+    if not command and tcp_ports:
+        service.healthcheck = {"tcp": tcp_ports[0]}
+    if re.search(r"[\x00-\x1f]", "".join(command)):
+        command = []  # no check can be written of it; the image's own health is asked all the same
+    address = _LOCAL_ADDRESS.search(command if isinstance(command, str) else " ".join(command)) if command else None
+    if address and (port := int(address["port"] or 80)) in service.ports.values():
+        _name_http_port(service, port)
+        path = address["path"] or "/"
+        service.checks.append({"name": f"{service.name} answers {path}", "http": f"GET {path}"})
+    elif service.ports and "http" in service.ports and _serves_files(image_config, dockerfile, project):
+        service.checks.append({"name": f"{service.name} answers /", "http": "GET /"})
+    elif command:
+        service.checks.append({"name": f"{service.name} is well", "exec": command})
+    elif tcp_ports:
+        service.checks.append({"name": f"{service.name} listens on its port {tcp_ports[0]}", "tcp": tcp_ports[0]})
+    else:
+        service.checks.append({"name": f"{service.name} says something", "log": "."})
+        service.todos.append("it has neither TCP port nor health check: in [[tests]], say what it logs when it works")
+
+
+def _name_http_port(service: DraftService, port: int) -> None:
+    """HTTP checks talk to the port of this name."""
+    if service.ports.get("http") != port and len(service.ports) > 1:
+        renamed_ports = {name if name != "http" else f"port-{number}": number for name, number in service.ports.items()}
+        service.ports = {name if number != port else "http": number for name, number in renamed_ports.items()}
+
+
+def _serves_files(image_config: DeclaredImage | None, dockerfile: Dockerfile | None, project: ProjectFiles) -> bool:
+    """Whether the image is a web server over files, so that `/` has a page."""
+    if image_config is None or dockerfile is None:
+        return False
+    copied_paths = [path.strip("/") for stage in dockerfile.stages for path in stage.copied_paths]
+    has_index_page = any(file.rpartition("/")[2] == "index.html" for file in project.files)
+    return bool(_WEB_SERVER_IMAGE.fullmatch(image_config.base)) or (
+        has_index_page
+        and any(
+            path.rpartition("/")[2] in {"index.html", "www", "public", "html", "static", "site"}
+            for path in copied_paths
+        )
+    )
+
+
+def complete_images(images: list[DraftImage], project: ProjectFiles) -> Mapping[str, DeclaredImage | None]:
+    """What every image declares, by name."""
+    return {image.name: complete_image(image, project) for image in images}
+
+
+PORT_NAMES: Mapping[int, str] = {
+    80: "http", 3000: "http", 4000: "http", 5000: "http", 8000: "http", 8080: "http", 8888: "http", 9000: "http",
+    443: "https", 8443: "https", 9090: "metrics", 1025: "smtp", 25: "smtp", 5432: "postgres", 3306: "mysql",
+    6379: "redis", 5672: "amqp", 15672: "management", 27017: "mongo", 11211: "memcached", 4222: "nats",
+    50051: "grpc", 1883: "mqtt", 9092: "kafka", 9200: "search",
+    53: "dns", 514: "syslog", 8125: "statsd", 51820: "wireguard",
+}  # fmt: skip
+"""How a port is called where it has no better name."""
+
+
+@dataclass(frozen=True)
+class KnownImage:
+    """An image that is run as a double: what it listens on, whom it can run as, where it must be able to write.
+
+    `alpine_user` is that of its Alpine variants; `volume` is where it keeps its data.
+    """
+
+    port: int
+    user: str
+    alpine_user: str
+    volume: str = ""
+    tmpfs: tuple[str, ...] = ()
+    size: str = "64m"
+
+    def select_user(self, reference: str) -> str:
+        """The user that the image `reference` can run as."""
+        return self.alpine_user if "alpine" in reference else self.user
+
+
+KNOWN_IMAGES: Mapping[str, KnownImage] = {
+    "redis": KnownImage(6379, "999:999", "999:1000", "/data"),
+    "valkey": KnownImage(6379, "999:999", "999:1000", "/data"),
+    "postgres": KnownImage(5432, "999:999", "70:70", "/var/lib/postgresql/data", ("/var/run/postgresql",), "256m"),
+    "mysql": KnownImage(3306, "999:999", "999:999", "/var/lib/mysql", ("/var/run/mysqld",), "512m"),
+    "mariadb": KnownImage(3306, "999:999", "999:999", "/var/lib/mysql", ("/run/mysqld",), "512m"),
+    "mongo": KnownImage(27017, "999:999", "999:999", "/data/db", ("/data/configdb",), "512m"),
+    "rabbitmq": KnownImage(5672, "999:999", "100:101", "/var/lib/rabbitmq"),
+    "memcached": KnownImage(11211, "11211:11211", "11211:11211"),
+    "nginx": KnownImage(80, "101:101", "101:101", "", ("/var/cache/nginx", "/run")),
+}
+
+
+def find_known_image(reference: str) -> KnownImage | None:
+    """What is known of an image, by the last part of its name."""
+    return KNOWN_IMAGES.get(reference.partition("@")[0].rpartition("/")[2].partition(":")[0])
+
+
+def name_ports(ports: Sequence[ContainerPort]) -> dict[str, ContainerPort]:
+    """Names for ports: what they are usually for; `http` for the only TCP port whose use is not known."""
+    ports_by_name: dict[str, ContainerPort] = {}
+    tcp_ports = {port for port in ports if isinstance(port, int)}
+    for port in dict.fromkeys(ports):
+        fallback = f"port-{port}".replace("/", "-")
+        default = "http" if isinstance(port, int) and len(tcp_ports) == 1 else fallback
+        name = PORT_NAMES.get(port_number(port), default)
+        ports_by_name[name if name not in ports_by_name else fallback] = port
+    return ports_by_name

@@ -1,0 +1,102 @@
+"""Everything that the rules look at before a set is tested: configuration, Dockerfiles, records, bytes of images."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from lyra_tasks.config.platforms import Variant, image_platforms, list_variants
+from lyra_tasks.dockerfile.input_hashes import dockerfile_path
+from lyra_tasks.dockerfile.lock_file import build_context_name
+from lyra_tasks.engine.bases.inputs import find_base_uses, read_locked_digests
+from lyra_tasks.engine.objects.containers import inspect_image
+from lyra_tasks.engine.workspace import Workspace
+from lyra_tasks.records.images import ImageRecord, ImageScan
+from lyra_tasks.rules.catalogue import CONTEXT_LEAVES_OUT
+from lyra_tasks.rules.finding import RuleCheck, merge_platforms
+from lyra_tasks.rules.images import (
+    check_base_locked,
+    check_dockerfile,
+    check_health_check,
+    check_image_platform,
+    check_image_size,
+    check_labels,
+    check_scan,
+    check_tested_platform,
+    check_volume_owners,
+)
+from lyra_tasks.rules.scanning import read_project_stages, scan_project_images
+from lyra_tasks.rules.services import check_capacity, check_descriptions, check_documentation, check_service_settings
+
+
+def check_rules(
+    work: Workspace,
+    records: Mapping[str, ImageRecord],
+    image_configs: Mapping[str, Mapping[str, Any]],
+    tested_builds: Collection[str],
+) -> list[RuleCheck]:
+    """What is seen of a set that was built, by what its builds are called; `tried` are those that a lab runs.
+
+    `image_configs` are the images' configurations by service name, as the lab of the engine's own platform has them.
+    """
+    scans = scan_project_images(work, records)
+    checks = [check_capacity(work.config)]
+    built_configs = {key: _read_image_config(work, record) for key, record in records.items()}
+    builds = list_variants(work.config)
+    for build in builds:
+        checks += _check_image(work, build, records[build.key], built_configs[build.key], scans[build.key])
+    for name, service in work.config.services.items():
+        service_builds = [build for build in builds if build.image == service.image]
+        configs = {
+            build.key: built_configs[build.key] if len(service_builds) > 1 else image_configs[name]
+            for build in service_builds
+        }
+        by_platform = {
+            build.platform: _check_service_build(work, name, build, configs[build.key], scans[build.key])
+            for build in service_builds
+        }
+        checks += merge_platforms(by_platform or {"": check_service_settings(name, service, image_configs[name])})
+    promoted = {service.image for service in work.config.services.values() if service.is_promoted}
+    engine = work.engine.facts.platform
+    checks += [
+        check_tested_platform(build.key, records[build.key], tested_builds, engine)
+        for build in builds
+        if build.image in promoted
+    ]
+    return checks
+
+
+def _read_image_config(work: Workspace, record: ImageRecord) -> Mapping[str, Any]:
+    image = inspect_image(work.engine, record.image_id) or {}
+    return image.get("Config") or {}
+
+
+def _check_image(
+    work: Workspace, build: Variant, record: ImageRecord, image_config: Mapping[str, Any], scan: ImageScan
+) -> Iterator[RuleCheck]:
+    key = build.key
+    if build.platform == image_platforms(work.config, build.image)[0]:
+        # a configuration whose contexts take in what Lyra writes is refused before anything is read
+        yield RuleCheck(CONTEXT_LEAVES_OUT, f"images.{build.image}")
+        yield check_dockerfile(build.image, dockerfile_path(work.root, work.config.images[build.image]), work.root)
+    froms = [build_context_name(reference, build.platform) for reference in find_base_uses(work, (build,))[key]]
+    yield check_base_locked(key, record, froms, read_locked_digests(work, build))
+    yield check_image_size(key, record, work.config.proxima)
+    yield check_image_platform(key, record, work.config.proxima, scan)
+    yield check_labels(key, image_config)
+    yield from check_scan(key, scan)
+
+
+def _check_service_build(
+    work: Workspace, name: str, build: Variant, image_config: Mapping[str, Any], scan: ImageScan
+) -> Iterator[RuleCheck]:
+    service = work.config.services[name]
+    yield from check_service_settings(name, service, image_config)
+    if not service.is_promoted:
+        return
+    yield check_health_check(name, service, image_config)
+    yield check_volume_owners(name, service, scan)
+    own_variables = {variable for stage in read_project_stages(work, build) for variable in stage.environment}
+    has_dependents = any(name in other.depends_on for other in work.config.services.values())
+    yield check_documentation(name, service, image_config, own_variables, has_dependents=has_dependents)
+    yield check_descriptions(name, service)

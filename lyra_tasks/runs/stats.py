@@ -1,0 +1,99 @@
+"""What containers use: the peaks of a run that has ended, or one sample of those that run now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from lyra_tasks import console
+from lyra_tasks.engine.client.errors import translate_errors
+from lyra_tasks.engine.client.monitoring import parse_stats_sample
+from lyra_tasks.engine.objects.ownership import LABEL_RUN, LABEL_SERVICE
+from lyra_tasks.engine.workspace import Workspace
+from lyra_tasks.errors import PreconditionError
+from lyra_tasks.records.dev import DevStore
+from lyra_tasks.records.evidence import Evidence, ServiceUsage
+from lyra_tasks.records.record import read_record
+from lyra_tasks.runs.logs import LogLine, LogSource, find_last_logged_run
+
+
+@dataclass(frozen=True)
+class RunUsage:
+    """What the services of a run used at most, or, if it is `live`, use now."""
+
+    run: str
+    is_live: bool
+    services: Mapping[str, ServiceUsage]
+
+
+def measure_usage(work: Workspace, run: str) -> RunUsage:
+    """The use of `run`; without one, of the development lab, else of the last run; PreconditionError if nothing is."""
+    lab = DevStore(work.paths.state).read()
+    run = run or (lab.run if lab else "") or find_last_logged_run(work.paths.runs)
+    evidence = read_record(work.paths.runs / run / "tests.json", Evidence) if run else None
+    if evidence is not None:
+        return RunUsage(run, is_live=False, services=evidence.usage)
+    services = _measure_containers(work, run) if run else {}
+    if not services:
+        raise PreconditionError(
+            f"there are no measurements of {run or 'any run'}",
+            hint="`test` measures; `create` is measured while it runs",
+        )
+    return RunUsage(run, is_live=True, services=services)
+
+
+def _measure_containers(work: Workspace, run: str) -> dict[str, ServiceUsage]:
+    with translate_errors("measuring containers"):
+        containers = work.engine.api.containers(filters={"label": [f"{LABEL_RUN}={run}", LABEL_SERVICE]})
+    ids = {container["Labels"][LABEL_SERVICE]: container["Id"] for container in containers}
+    with ThreadPoolExecutor(max(len(ids), 1)) as pool:
+        samples = pool.map(lambda container_id: _measure_container(work, container_id), ids.values())
+        return {name: use for name, use in sorted(zip(ids, samples, strict=True)) if use is not None}
+
+
+def _measure_container(work: Workspace, container_id: str) -> ServiceUsage | None:
+    """One sample, which takes the engine a second or two: use of a processor is a difference."""
+    with translate_errors("measuring a container"):
+        sample = parse_stats_sample(work.engine.api.stats(container_id, stream=False))
+        host = work.engine.api.inspect_container(container_id)["HostConfig"]
+    if sample is None:
+        return None
+    return ServiceUsage(
+        memory_peak=sample.memory,
+        memory_limit=sample.memory_limit,
+        cpu_peak=sample.cpu,
+        cpu_limit=host["NanoCpus"] / 1e9,
+        pids_peak=sample.pids,
+        pids_limit=sample.pids_limit,
+        oom_killed=False,
+        exit_code=None,
+        samples=1,
+    )
+
+
+def print_log_lines(lines: Iterable[LogLine], source: LogSource) -> None:
+    """Each line with its time, and with its service where there are several."""
+    has_several_services = len(source.services) > 1
+    width = max((len(name) for name in source.services), default=0)
+    for line in lines:
+        name = f"{line.service.ljust(width)} | " if has_several_services else ""
+        console.print(f"{line.timestamp[:23].rstrip('Z')} {name}{line.text}")
+
+
+def print_usage(usage: RunUsage) -> None:
+    """A table of what is used against what is allowed."""
+    if console.is_json_mode():
+        services = {name: use.model_dump(mode="json") for name, use in usage.services.items()}
+        return console.print_json({"run": usage.run, "live": usage.is_live, "services": services})
+    console.print(f"run {usage.run}, {'now' if usage.is_live else 'at most'}:")
+    rows = [
+        (
+            name,
+            f"{console.format_bytes(use.memory_peak)} of {console.format_bytes(use.memory_limit)}",
+            f"{use.cpu_peak:.2f} of {use.cpu_limit:g}",
+            f"{use.pids_peak} of {use.pids_limit}",
+        )
+        for name, use in usage.services.items()
+    ]
+    return console.print_table(("service", "memory", "CPUs", "processes"), rows)

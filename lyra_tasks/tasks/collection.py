@@ -1,0 +1,52 @@
+"""All words, as Invoke collections."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from invoke.collection import Collection
+
+from lyra_tasks.tasks import bundle, configuration, development, engine, lifecycle, overview, release
+from lyra_tasks.tasks import configuration as rules
+from lyra_tasks.tasks import configuration as setting_up
+from lyra_tasks.tasks import overview as doctor
+from lyra_tasks.tasks import overview as runs
+from lyra_tasks.tasks import overview as telling
+
+
+def create_collection(*project_tasks: Any) -> Collection:
+    """Lyra's words; `own` are further tasks, collections or modules, added beside them."""
+    root = Collection(
+        setting_up.init,
+        doctor.doctor,
+        overview.status,
+        lifecycle.build,
+        lifecycle.test,
+        lifecycle.promote,
+        lifecycle.clean,
+        bundle.verify,
+        bundle.diff,
+        development.create,
+        runs.logs,
+        runs.stats,
+        telling.explain,
+        telling.history,
+    )
+    root.add_collection(
+        Collection("dev", development.dev_shell, development.dev_exec, development.dev_sync, development.dev_stop)
+    )
+    root.add_collection(Collection("engine", engine.engine_up, engine.engine_down, engine.engine_status))
+    root.add_collection(Collection("bases", engine.bases_build, engine.bases_update))
+    root.add_collection(Collection("rules", rules.rules_list, rules.rules_explain))
+    root.add_collection(Collection("config", configuration.config_show, configuration.config_schema))
+    root.add_collection(Collection("bundle", bundle.bundle_list, bundle.bundle_pack, bundle.bundle_rehearse))
+    release_collection = Collection("release", release.release_version, release.release_list)
+    release_collection.add_task(release.release, default=True)
+    root.add_collection(release_collection)
+    for item in project_tasks:
+        if isinstance(item, Collection | ModuleType):
+            root.add_collection(item if isinstance(item, Collection) else Collection.from_module(item))
+        else:
+            root.add_task(item)
+    return root

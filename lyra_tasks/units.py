@@ -1,0 +1,60 @@
+"""Sizes and durations as people write them: `8g`, `64m`, `1.5s`, `2m`."""
+
+from __future__ import annotations
+
+import re
+
+SIZE_PATTERN = r"^\s*[0-9]+(\.[0-9]+)?\s*([bB]|[kKmMgGtT]([iI]?[bB])?)?\s*$"
+"""Every text that `parse_size` takes, for readers of the JSON Schema."""
+DURATION_PATTERN = r"^\s*([0-9.]+h)?([0-9.]+m)?([0-9.]+s)?([0-9.]+ms)?\s*$"
+"""Every text that `parse_duration` takes, and a few more."""
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(b|k|kb|kib|m|mb|mib|g|gb|gib|t|tb|tib)?", re.IGNORECASE)
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+_POWERS = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_MAX_SIZE_BYTES = 1024**6
+
+
+def parse_size(value: object) -> int:
+    """Bytes of `64m`, `8g`, `512k` or a plain number; units are powers of 1024, as in Docker. ValueError otherwise."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        # `min` first: what overflows a float is infinite, and has no whole number
+        number = int(min(float(match[1]) * 1024 ** _POWERS[(match[2] or "").lower()[:1]], _MAX_SIZE_BYTES + 1))
+    else:
+        raise ValueError('is not a size; write a number with k, m or g, for example "64m" or "8g"')
+    if number <= 0:
+        raise ValueError('must be more than zero, for example "64m"')
+    if number > _MAX_SIZE_BYTES:
+        raise ValueError('is too large; write for example "8g"')
+    return number
+
+
+def format_size(size: int) -> str:
+    """The shortest exact form that `parse_size` reads back: `64m`, `1536k`, `1000`."""
+    for unit, power in (("t", 4), ("g", 3), ("m", 2), ("k", 1)):
+        if size and size % 1024**power == 0:
+            return f"{size // 1024**power}{unit}"
+    return str(size)
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest form that `parse_duration` reads back: `500ms`, `5s`, `1m30s`."""
+    if seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    minutes, remainder = divmod(seconds, 60)
+    return (f"{minutes:g}m" if minutes else "") + (f"{remainder:g}s" if remainder else "")
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of `30s`, `1m30s`, `500ms` or a plain number. ValueError otherwise."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and value.strip() and (match := _DURATION.fullmatch(value.strip())):
+        hours, minutes, whole, milli = (float(part or 0) for part in match.groups())
+        seconds = hours * 3600 + minutes * 60 + whole + milli / 1000
+    else:
+        raise ValueError('is not a duration; write for example "30s", "1m30s" or "500ms"')
+    if not 0 < seconds <= 86400:
+        raise ValueError('must be more than zero and at most a day, for example "30s"')
+    return seconds

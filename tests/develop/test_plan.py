@@ -1,0 +1,151 @@
+"""What a development lab consists of, and what of it stands already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lyra_tasks.config.models import Configuration
+from lyra_tasks.config.services import development_profile, select_service
+from lyra_tasks.develop.plan import DevLabPlan, ExistingContainer, diff_services, plan_dev_lab, plan_remaining_lab
+from lyra_tasks.engine.objects.volumes import parse_user_ids
+from lyra_tasks.errors import ConfigurationError, PreconditionError, UsageError
+from lyra_tasks.lab.plan import LabFacts, ServiceFacts
+
+DOCUMENT: dict[str, Any] = {
+    "schema": 1,
+    "project": {"name": "guestbook"},
+    "proxima": {"cpus": 1, "memory": "1g", "max_image_size": "10m"},
+    "images": {"web": {"context": "app", "target": "runtime", "dev_target": "dev"}, "other": {"context": "other"}},
+    "services": {
+        "web": {
+            "image": "web",
+            "depends_on": ["db"],
+            "entrypoint": ["/start"],
+            "healthcheck": {"tcp": 80},
+            "ports": {"http": 80},
+            "limits": {"cpus": 0.5, "memory": "64m"},
+            "environment": {"TOKEN": {"secret": True}, "NAME": {"default": "a"}},
+            "dev": {"command": ["serve"], "limits": {"memory": "128m"}},
+        },
+        "db": {"external": "redis:7", "volumes": {"data": {"path": "/data"}}},
+        "alone": {"image": "other"},
+    },
+}
+IMAGE = {"User": "10001", "WorkingDir": "/app", "Volumes": {"/app": {}}}
+
+
+def config(**web: Any) -> Configuration:
+    services = {**DOCUMENT["services"], "web": {**DOCUMENT["services"]["web"], **web}}
+    return Configuration.model_validate({**DOCUMENT, "services": services})
+
+
+def planned(base: Configuration, *, token: str = "secret", image: str = "sha256:1") -> DevLabPlan:
+    profile = development_profile(base, ["web"])
+    environment = {"web": {"TOKEN": token, "NAME": "a"}, "db": {}}
+    services = {
+        name: ServiceFacts(image, IMAGE, environment[name], {"key": token.encode()} if name == "web" else {}, {})
+        for name in profile.services
+    }
+    return plan_dev_lab(profile, LabFacts("run", "127.0.0.1", True, True, "/files", services))
+
+
+def test_the_profile_is_what_was_chosen_with_what_it_depends_on_built_from_its_dev_target() -> None:
+    profile = development_profile(config(), ["web"])
+    assert sorted(profile.services) == ["db", "web"]
+    assert {name: image.target for name, image in profile.images.items()} == {"web": "dev"}
+    assert profile.proxima.max_image_size is None
+
+
+def test_a_dev_table_loosens_its_own_service_only() -> None:
+    services = development_profile(config()).services
+    web, db = services["web"], services["db"]
+    assert (web.egress, web.read_only, web.command, web.healthcheck) == (True, False, ["serve"], None)
+    assert (web.limits.cpus, web.limits.memory) == (0.5, 128 * 1024**2), "limits that it does not name stay"
+    assert (db.egress, db.read_only) == (False, True)
+
+
+def test_the_source_is_mounted_over_the_working_directory_and_replaces_its_volume() -> None:
+    lab = planned(config())
+    mounts = [each for each in lab.lab.services["web"].payload["HostConfig"]["Mounts"] if each["Target"] == "/app"]
+    assert mounts == [
+        {"Type": "volume", "Source": "lyra-run-web-source", "Target": "/app", "VolumeOptions": {"NoCopy": True}}
+    ]
+    assert lab.lab.volumes["lyra-run-web-source"] == {}
+    assert sorted(lab.sources) == ["web"], "a service without a dev table has no source"
+    assert not lab.lab.services["web"].must_be_ready
+    assert lab.lab.services["db"].must_be_ready
+
+
+def test_an_image_without_a_working_directory_needs_a_path_for_the_source() -> None:
+    profile = development_profile(config(), ["web"])
+    bare = {name: ServiceFacts("sha256:1", {"User": "1"}, {}, {}, {}) for name in profile.services}
+    environment = {"TOKEN": "secret"}
+    bare["web"] = ServiceFacts("sha256:1", {"User": "1"}, environment, {}, {})
+    with pytest.raises(ConfigurationError, match="where the source belongs"):
+        plan_dev_lab(profile, LabFacts("run", "127.0.0.1", True, True, "/files", bare))
+
+
+def standing(lab: DevLabPlan, *, running: bool = True) -> dict[str, ExistingContainer]:
+    return {name: ExistingContainer(f"id-{name}", running, digest) for name, digest in lab.hashes.items()}
+
+
+def test_what_is_unchanged_is_kept_although_its_secrets_are_random() -> None:
+    steps = diff_services(planned(config(), token="another"), standing(planned(config())))
+    assert (steps.keep, steps.new_containers, steps.remove) == (("web", "db"), (), ())
+
+
+@pytest.mark.parametrize(
+    "after",
+    [planned(config(), image="sha256:2"), planned(config(user="5")), planned(config(dev={"command": ["else"]}))],
+    ids=["image", "user", "command"],
+)
+def test_what_changed_is_replaced(after: DevLabPlan) -> None:
+    assert "web" in diff_services(after, standing(planned(config()))).replace
+
+
+def test_what_has_ended_is_replaced_and_what_is_not_asked_for_goes() -> None:
+    lab = planned(config())
+    assert diff_services(lab, standing(lab, running=False)).replace == ("web", "db")
+    there = {**standing(lab), "old": ExistingContainer("id", True, "")}
+    assert diff_services(lab, there).remove == ("old",)
+
+
+def test_only_what_is_missing_is_made_and_other_volumes_are_another_holder() -> None:
+    lab = planned(config())
+    there = {"db": ExistingContainer("id", True, lab.hashes["db"])}
+    rest = plan_remaining_lab(
+        lab.lab, diff_services(lab, there), {("network", "lyra-run-inner"), ("volume", "lyra-run-db-data-data")}
+    )
+    assert sorted(rest.services) == ["web"]
+    assert rest.waves == (("web",),)
+    assert "lyra-run-inner" not in rest.networks
+    assert sorted(rest.volumes) == ["lyra-run-web-secrets", "lyra-run-web-source"]
+    assert planned(config(volumes={"x": {"path": "/x"}})).lab.holder != lab.lab.holder
+
+
+def test_the_service_that_is_meant_is_named_or_the_only_one_that_is_developed() -> None:
+    assert select_service({"web": True, "db": False}, "") == "web"
+    assert select_service({"web": True, "db": False}, "db") == "db"
+    assert select_service({"db": False}, "") == "db"
+    for services, wanted in (({"a": True, "b": True}, ""), ({"a": True}, "b")):
+        with pytest.raises(UsageError):
+            select_service(services, wanted)
+
+
+PASSWD = "root:x:0:0:root:/root:/bin/sh\nnode:x:1000:1001::/home/node:/bin/sh\n"
+
+
+@pytest.mark.parametrize(
+    ("user", "ids"),
+    [("", (0, 0)), ("10001:10002", (10001, 10002)), ("10001", (10001, 0)), ("node", (1000, 1001)),
+     ("1000", (1000, 1001)), ("node:5", (1000, 5)), ("node:staff", (1000, 50))],
+)  # fmt: skip
+def test_users_have_the_numbers_that_their_image_gives_them(user: str, ids: tuple[int, int]) -> None:
+    assert parse_user_ids(user, {"/etc/passwd": PASSWD, "/etc/group": "staff:x:50:\n"}.__getitem__) == ids
+
+
+def test_a_user_that_the_image_does_not_know_is_an_error() -> None:
+    with pytest.raises(PreconditionError, match="no user 'ada'"):
+        parse_user_ids("ada", lambda _: "")

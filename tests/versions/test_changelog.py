@@ -1,0 +1,91 @@
+"""The changelog: every commit once under its kind, what breaks on top, links only where a page is known to be."""
+
+from __future__ import annotations
+
+import pytest
+
+from lyra_tasks.versions.changelog import (
+    VersionChanges,
+    add_changelog_section,
+    commit_url_prefix,
+    parse_commit,
+    render_changelog_page,
+    render_changelog_section,
+    render_changes,
+)
+
+COMMITS = tuple(
+    parse_commit(str(number) * 40, message)
+    for number, message in enumerate(
+        (
+            "Tidy up",
+            "docs: say more",
+            "perf(db): faster",
+            "fix(web): close the door",
+            "feat!: new doors",
+            "feat: windows",
+        ),
+        start=1,
+    )
+)
+CHANGES = VersionChanges("1.4.0", "2026-11-23", "1.3.0", COMMITS)
+FIRST = VersionChanges("0.1.0", "2026-11-22", "", ())
+
+
+def test_every_commit_stands_under_its_kind_and_what_breaks_stands_on_top() -> None:
+    assert render_changes(CHANGES) == (
+        "### Breaking changes\n\n- new doors (5555555)\n\n"
+        "### Features\n\n- new doors (5555555)\n- windows (6666666)\n\n"
+        "### Fixes\n\n- **web:** close the door (4444444)\n\n"
+        "### Performance\n\n- **db:** faster (3333333)\n\n"
+        "### Other changes\n\n- Tidy up (1111111)\n- say more (2222222)\n"
+    )
+
+
+def test_a_section_and_a_page_say_which_version_and_since_when() -> None:
+    assert render_changelog_section(CHANGES).startswith("## 1.4.0 (2026-11-23)\n\n### Breaking")
+    assert render_changelog_page(CHANGES, "shop").startswith(
+        "# shop 1.4.0: changes since 1.3.0\n\n2026-11-23\n\n### Breaking"
+    )
+    assert render_changelog_page(FIRST, "shop") == "# shop 0.1.0: changes\n\n2026-11-22\n\nNo changes.\n"
+
+
+def test_commits_are_linked_where_the_host_says_what_it_runs() -> None:
+    linked = VersionChanges("1.4.0", "2026-11-23", "1.3.0", COMMITS[:1], "https://gitlab.example.org/a/shop.git")
+    assert render_changes(linked) == (
+        f"### Other changes\n\n- Tidy up ([1111111](https://gitlab.example.org/a/shop/-/commit/{'1' * 40}))\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("https://github.example.org/a/b", "https://github.example.org/a/b/commit/"),
+        ("https://git.example.org/a/b.git", ""),
+        ("https://gitea.example.org:3000/a/b.git/", "https://gitea.example.org:3000/a/b/commit/"),
+        ("git@gitlab.example.org:group/sub/b.git", "https://gitlab.example.org/group/sub/b/-/commit/"),
+        ("ssh://git@forgejo.example.org:2222/a/b.git", "https://forgejo.example.org/a/b/commit/"),
+        ("https://bitbucket.example.org/a/b", "https://bitbucket.example.org/a/b/commits/"),
+        ("https://notgithub.example.org/a/b", ""),
+        ("file:///srv/github/b.git", ""),
+        ("/srv/github.git", ""),
+        ("ssh://git@github.example.org:a/b.git", ""),
+        ("https://[::1/github", ""),
+        ("", ""),
+    ],
+)
+def test_the_page_of_a_commit_follows_from_the_remote(source: str, expected: str) -> None:
+    assert commit_url_prefix(source) == expected
+
+
+def test_a_new_section_stands_above_the_older_ones_and_below_the_head() -> None:
+    first = add_changelog_section("", FIRST)
+    assert first == "# Changelog\n\n## 0.1.0 (2026-11-22)\n\nNo changes.\n"
+    second = add_changelog_section(first.replace("# Changelog", "# What is new\n\nAll of it."), CHANGES)
+    assert second == (
+        f"# What is new\n\nAll of it.\n\n{render_changelog_section(CHANGES)}\n## 0.1.0 (2026-11-22)\n\nNo changes.\n"
+    )
+    assert (
+        add_changelog_section("## old\n\n- x\n", FIRST)
+        == "# Changelog\n\n## 0.1.0 (2026-11-22)\n\nNo changes.\n\n## old\n\n- x\n"
+    )
