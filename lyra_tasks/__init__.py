@@ -1,4 +1,4 @@
-"""Invoke task collections that carry a container from a developer's machine to the edge of production.
+"""Invoke tasks that build, test and package containers, from the developer's machine to the edge of production.
 
 A project's `tasks.py` is two lines: `from lyra_tasks import namespace`, or with tasks of its own
 `namespace = lyra_tasks.collection(mine, other)`.
@@ -15,14 +15,14 @@ __version__ = "0.1.0"
 
 
 def collection(*project_tasks: Any) -> Collection:
-    """Lyra's words, together with tasks, collections or modules of the project's `own`."""
+    """Return Lyra's tasks together with the project's own tasks, collections or modules."""
     from lyra_tasks.tasks.collection import create_collection
 
     return create_collection(*project_tasks)
 
 
 def __getattr__(name: str) -> Any:
-    """`namespace` is made when it is asked for, so that importing a part of the package does not load Invoke."""
+    """Create `namespace` on first use, so that importing a part of the package does not load Invoke."""
     if name == "namespace":
         return collection()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

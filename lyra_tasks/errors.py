@@ -1,7 +1,7 @@
-"""Every fault that is foreseen, as one tree: message, hint and exit code.
+"""Errors that Lyra foresees, as one tree: message, hint and exit code.
 
-A `LyraError` is raised where the cause is known, says what happened and what to do, and is shown once by `tasks/`.
-Nothing in a message may come from a secret, an argument list of a foreign program, or an environment value.
+A `LyraError` is raised where the cause is known and shown once by `tasks/`. Its message must never contain a secret,
+the arguments of another program or an environment value.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 
 
 class LyraError(Exception):
-    """A foreseen fault: `message` says what happened, `hint` what to do, `details` are further lines (a log's end)."""
+    """A foreseen error: `message` says what happened, `hint` what to do, `details` are further lines (a log's end)."""
 
     exit_code = 1
 
@@ -22,37 +22,37 @@ class LyraError(Exception):
 
 
 class ConfigurationError(LyraError):
-    """`.lyra.toml`, the lock or another file the user wrote is not what it must be; `details` lists every problem."""
+    """`.lyra.toml`, the lock file or another file of the user is invalid; `details` lists every problem."""
 
     exit_code = 2
 
 
 class UsageError(LyraError):
-    """The command line asks for something that does not exist or does not go together."""
+    """The command line names something unknown, or combines options that exclude each other."""
 
     exit_code = 2
 
 
 class PreconditionError(LyraError):
-    """Something that must be there first is not: an engine, a tool, a git state, room on a disk, a lock."""
+    """Something required is missing: an engine, a tool, a git state, disk space, a lock."""
 
     exit_code = 3
 
 
 class EngineUnavailableError(PreconditionError):
-    """No Docker engine answers, or the one that does must not be used."""
+    """No Docker engine answers, or the one that answers must not be used."""
 
 
 class StaleError(PreconditionError):
-    """What was built or tested is older than what it was made from."""
+    """A build or test result is older than its inputs."""
 
 
 class OvercommitError(PreconditionError):
-    """The limits asked for do not fit into what the host may give (R10)."""
+    """The requested limits exceed the capacity of the host (R10)."""
 
 
 class LockedError(PreconditionError):
-    """Another process holds what is needed."""
+    """Another process holds a lock."""
 
 
 class NoSpaceError(PreconditionError):
@@ -72,7 +72,7 @@ class CheckFailedError(LyraError):
 
 
 class BundleError(LyraError):
-    """A bundle is corrupt or refused."""
+    """A bundle is corrupt or rejected."""
 
     exit_code = 6
 
@@ -82,13 +82,13 @@ class ImmutableError(BundleError):
 
 
 class LeftoverError(LyraError):
-    """Something of ours is left after cleaning."""
+    """Objects remain after a cleanup."""
 
     exit_code = 7
 
 
 class InterruptedRunError(LyraError):
-    """The user, or the system, ended the run."""
+    """The user or the system interrupted the run."""
 
     exit_code = 130
 
@@ -97,22 +97,27 @@ _PATH_CONFLICT_ERRNOS = {errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETO
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Whether a system error says that there is no room left, on the disk or for this user."""
+    """Return whether a disk, or the user's quota on it, is full."""
     return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
-def from_os_error(error: OSError, path: str) -> PreconditionError | None:
-    """The fault behind a system error that is none of ours: no room, no right, read-only, something in the way.
+def disk_full_error(path: object) -> NoSpaceError:
+    """Return the error for a file that a full disk does not take."""
+    return NoSpaceError(f"Cannot write {path}: no space left on device", hint="Free some space and rerun the command")
 
-    None for every other. `place` stands in where the error does not say which file it is about.
+
+def from_os_error(error: OSError, path: str) -> PreconditionError | None:
+    """Convert an OSError (disk full, permission, read-only, path conflict) to a PreconditionError, or return None.
+
+    `path` is used where the error does not name a file.
     """
     path = error.filename or path
     if is_disk_full(error):
-        return NoSpaceError(f"no space left to write {path}", hint="free space there, then run the same word again")
+        return disk_full_error(path)
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return PreconditionError(
-            f"{path}: {error.strerror}", hint="give yourself the right to it, or the folder to its owner"
-        )
+        return PreconditionError(f"{path}: {error.strerror}", hint="Make it writable, or give it to its user")
     if error.errno in _PATH_CONFLICT_ERRNOS:
-        return PreconditionError(f"{path}: {error.strerror}", hint="move aside what is there, or name another folder")
+        return PreconditionError(
+            f"{path}: {error.strerror}", hint="Move the existing file, or choose another directory"
+        )
     return None

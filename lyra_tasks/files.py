@@ -1,8 +1,9 @@
-"""Files that are replaced whole or not at all, and are there after a power cut."""
+"""Write files atomically and durably, and walk directories without missing any."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import tempfile
@@ -10,38 +11,49 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from lyra_tasks import console
-from lyra_tasks.errors import NoSpaceError, is_disk_full
+from lyra_tasks.errors import disk_full_error, is_disk_full
 
 STAGING_PREFIX = ".staging-"
-"""How the name of a folder begins that is not whole yet."""
+"""Prefix of the name of a directory that is still incomplete."""
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace `path` by `data`: temporary sibling, fsync, rename, fsync of the folder."""
+    """Replace `path` by `data`, atomically and durably: temporary sibling, fsync, rename, fsync of the directory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
-            with suppress(PermissionError):  # FAT has no modes of its own, and refuses those that it cannot keep
+            with suppress(PermissionError):  # FAT has no modes, and refuses those that it cannot store
                 os.fchmod(file.fileno(), mode)
             sync_to_disk(file.fileno())
         Path(temporary).replace(path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and is_disk_full(error):
-            raise NoSpaceError(f"no space left to write {path}", hint=f"free space on {path.parent}") from error
+            raise disk_full_error(path) from error
         raise
     sync_directory(path.parent)
 
 
-def copy_directory(source: Path, target: Path) -> None:
-    """Copy a folder of plain files, if it is there; what goes wrong is raised as it is.
+def format_json(value: Any) -> str:
+    """Return `value` as a JSON document that people read: indented, sorted keys, with a final newline."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
-    `shutil.copytree` would gather faults into one that does not say that a disk is full.
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by `value` as a JSON document, atomically and durably."""
+    write_file(path, format_json(value).encode())
+
+
+def copy_directory(source: Path, target: Path) -> None:
+    """Copy a directory of regular files, if it exists.
+
+    `shutil.copytree` would collect errors in one that hides a full disk.
     """
     for directory, _, filenames in walk_directory(source) if source.exists() else ():
         destination = target / directory.relative_to(source)
@@ -51,9 +63,9 @@ def copy_directory(source: Path, target: Path) -> None:
 
 
 def walk_directory(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Every folder from `top` on, with the names of the folders and files in it.
+    """Yield every directory from `top` down, with the names of its subdirectories and files.
 
-    `os.walk` passes over a folder that cannot be read, as if nothing were in it; here that is raised.
+    `os.walk` skips a directory that it cannot read as if it were empty, which raises here.
     """
     for directory, subdirectories, filenames in os.walk(top, onerror=_raise):
         yield Path(directory), subdirectories, filenames
@@ -64,9 +76,9 @@ def _raise(error: OSError) -> None:
 
 
 def sync_to_disk(fd: int, sync_function: Callable[[int], None] | None = None) -> None:
-    """Make what `handle` stands for durable; a file system that cannot is told of once, and what was written counts.
+    """Flush a file or directory to disk; warn once about a file system that cannot.
 
-    `call` is what does it: `os.fdatasync` where the times of a file do not matter, else `os.fsync`.
+    `sync_function` is `os.fdatasync` where a file's times do not matter, by default `os.fsync`.
     """
     try:
         (sync_function or os.fsync)(fd)
@@ -78,11 +90,11 @@ def sync_to_disk(fd: int, sync_function: Callable[[int], None] | None = None) ->
 
 @cache
 def _warn_not_synced() -> None:
-    console.warn("a file system here cannot sync: what is written now may be lost in a power cut")
+    console.warn("A file system does not support fsync: recent files may be lost in a power failure")
 
 
 def sync_file(path: Path) -> None:
-    """Make what was written to a file durable."""
+    """Flush a file to disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         sync_to_disk(fd)
@@ -91,9 +103,18 @@ def sync_file(path: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in `folder` durable."""
+    """Flush the entries of a directory to disk."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         sync_to_disk(fd)
     finally:
         os.close(fd)
+
+
+def display_path(path: Path) -> str:
+    """Return a path as messages name it: relative to the working directory where that is shorter."""
+    try:
+        relative = os.path.relpath(path)
+    except FileNotFoundError:
+        return str(path)
+    return min(relative, str(path), key=len)

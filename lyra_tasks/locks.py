@@ -1,4 +1,4 @@
-"""Locks that the operating system frees: of runs that are active, and of shared files."""
+"""Run ids, and locks that the operating system releases: of active runs, and of shared files."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ _START_TIME_FORMAT = "%Y%m%dt%H%M%S"  # the first half of a run id
 
 
 def new_run_id() -> str:
-    """A run id that sorts by time and is a valid part of any Docker name: `20261123t211504-3f99a1c`.
+    """Return a run id that sorts by time and is valid in any Docker name: `20261123t211504-3f99a1c`.
 
-    Three digits are a fraction of the second, so that of two within one the later comes last; four tell runs apart.
+    Of the seven hex digits, three are a fraction of the second and four are random.
     """
     now = time.time()
     return f"{time.strftime(_START_TIME_FORMAT, time.gmtime(now))}-{int(now % 1 * 4096):03x}{secrets.token_hex(2)}"
 
 
 def started_within(run_id: str, seconds: float) -> bool:
-    """Whether a run is no older than that, as its id says."""
+    """Return whether a run, by its id, started in the last `seconds`."""
     return run_id >= time.strftime(_START_TIME_FORMAT, time.gmtime(time.time() - seconds))
 
 
 def run_locks_directory(state: Path) -> Path:
-    """Where a state folder has one lock per run that is going on."""
+    """Return the directory with one lock per active run."""
     return state / "live"
 
 
 def start_run(directory: Path, run_id: str) -> int:
-    """Mark a run as going on, by a lock in `folder` that the operating system frees; returns the lock's handle."""
+    """Mark a run as active by a lock in `directory`; return its file descriptor."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / run_id
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)
-        if _still_exists(fd):  # else it was swept between the two calls
+        if _still_exists(fd):  # else another process removed it between the two calls
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
             return fd
         os.close(fd)
 
 
 def finish_run(directory: Path, run_id: str, fd: int) -> None:
-    """Mark a run as ended."""
+    """Mark a run as finished."""
     (directory / run_id).unlink(missing_ok=True)
     os.close(fd)
 
 
 class RunLocks:
-    """The runs of this process that are going on, each marked once, whoever asks for it, from whichever thread.
+    """The locks of this process's active runs; thread-safe.
 
-    A second lock on the same file would wait for the first, which this process holds itself.
+    Each lock is taken once, since a second one on the same file would wait for the first for ever.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -69,14 +69,14 @@ class RunLocks:
         return run in self._fds
 
     def acquire(self, *runs: str) -> None:
-        """Mark runs as going on, those that are not yet."""
+        """Mark runs as active, unless they are."""
         with self._lock:
             for run in runs:
                 if run not in self._fds:
                     self._fds[run] = start_run(self._directory, run)
 
     def release(self) -> None:
-        """Mark all of them as ended."""
+        """Mark all runs as finished."""
         with self._lock:
             while self._fds:
                 run, fd = self._fds.popitem()
@@ -84,13 +84,13 @@ class RunLocks:
 
 
 def active_runs(directory: Path) -> dict[str, int]:
-    """The runs that are going on, and their processes; what is left of those that have ended is swept."""
+    """Return the active runs with their process ids; remove the locks of runs that have ended."""
     process_ids = {}
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
         with _open_existing(path) as fd:
             if fd is None:
                 continue
-            # shared, so that others who look at this moment do not take this process for the run
+            # A shared lock, so that two processes that look at once do not take each other for the run
             if not _try_lock(fd, fcntl.LOCK_SH):
                 content = os.pread(fd, 32, 0).decode(errors="replace").strip()
                 process_ids[path.name] = int(content) if content.isdecimal() else 0
@@ -101,7 +101,7 @@ def active_runs(directory: Path) -> dict[str, int]:
 
 @contextmanager
 def lock_if_finished(path: Path) -> Iterator[bool]:
-    """Whether the run behind a lock has ended and left it; then nobody else takes it while the block runs."""
+    """Yield whether the run has ended without removing its lock; if so, hold the lock during the block."""
     with _open_existing(path) as fd:
         yield fd is not None and _try_lock(fd, fcntl.LOCK_EX) and _still_exists(fd)
 
@@ -128,15 +128,18 @@ def _try_lock(fd: int, operation: int) -> bool:
 
 
 def _still_exists(fd: int) -> bool:
-    """Whether the file still has a name; if not, it was swept, and the name may be another run's by now."""
+    """Return whether the file still has a name; if not, the name may belong to another run by now."""
     return os.fstat(fd).st_nlink > 0
 
 
 @contextmanager
 def file_lock(path: Path, *, resource: str, timeout: float = 0.0) -> Iterator[int]:
-    """Hold an exclusive lock on `path` that dies with the process, and with children that are given the handle.
+    """Hold an exclusive lock on `path`, and yield its file descriptor.
 
-    Waits up to `wait` seconds; then `LockedError` names `what` and the process that holds it.
+    The lock ends with this process and with the children that inherit the descriptor.
+
+    Raises:
+        LockedError: Another process still holds the lock after `timeout` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -150,7 +153,8 @@ def file_lock(path: Path, *, resource: str, timeout: float = 0.0) -> Iterator[in
                 if time.monotonic() >= deadline:
                     holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
                     raise LockedError(
-                        f"{resource} is in use by another process (pid {holder})", hint="wait until it has finished"
+                        f"{resource[:1].upper()}{resource[1:]} is in use by another process (pid {holder})",
+                        hint="Wait until it has finished",
                     ) from error
                 time.sleep(0.05)
         os.ftruncate(fd, 0)

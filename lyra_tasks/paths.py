@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lyra_tasks.digests import sha256_hex
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.locks import active_runs, run_locks_directory
 
 
 @dataclass(frozen=True)
 class Paths:
-    """The folders of one checkout: `root` (with `.lyra.toml`), `work` (`.lyra/`), `state` and `cache` (shared)."""
+    """The directories of a checkout: `root` (of `.lyra.toml`), `work` (`.lyra/`), `state`, and the shared `cache`."""
 
     root: Path
     work: Path
@@ -25,23 +25,23 @@ class Paths:
 
     @property
     def runs(self) -> Path:
-        """One folder per run: logs, metrics, results, the generated build definition."""
+        """The parent of the run directories, which hold logs, metrics, results and build definitions."""
         return self.work / "runs"
 
     @property
     def journal(self) -> Path:
-        """The append-only, hash-chained journal."""
+        """The journal, which is append-only and hash-chained."""
         return self.state / "journal.jsonl"
 
     @property
     def run_locks(self) -> Path:
-        """One lock per run that is going on."""
+        """The directory with one lock per active run."""
         return run_locks_directory(self.state)
 
     def create_run_directory(self, run_id: str, *, keep: int) -> Path:
-        """Make the folder of a run and drop the oldest beyond `keep`, but none of a run that is going on.
+        """Create a run's directory, and remove the oldest ones beyond `keep` except those of active runs.
 
-        `.lyra/` ignores itself in git.
+        Also writes the `.gitignore` by which git ignores `.lyra/`.
         """
         directory = self.runs / run_id
         directory.mkdir(parents=True, exist_ok=True)
@@ -57,22 +57,22 @@ class Paths:
 
 
 def xdg_directory(variable: str, default: str) -> Path:
-    """An XDG base folder (`XDG_STATE_HOME`, `XDG_CACHE_HOME`), absolute, or the default below HOME."""
+    """Return an XDG base directory (`XDG_STATE_HOME`, `XDG_CACHE_HOME`), by default `default` below HOME."""
     value = os.environ.get(variable, "")
     if value.startswith("/"):
         return Path(value)
-    with suppress(RuntimeError):  # no HOME, and a user whom the system does not know
+    with suppress(RuntimeError):  # no HOME, and no entry for this user in the user database
         if os.environ.get("HOME", "/").startswith("/"):
             return Path.home() / default
     raise PreconditionError(
-        f"no state directory: neither {variable} nor HOME is an absolute path", hint=f"set HOME or {variable}"
+        f"No state directory: neither {variable} nor HOME is an absolute path", hint=f"Set HOME or {variable}"
     )
 
 
 def project_paths(root: Path, name: str) -> Paths:
-    """The folders of the checkout at `root`; two checkouts of one project have two project ids."""
+    """Return the directories of the checkout at `root`; each checkout of a project has its own project id."""
     root = root.resolve()
-    project_id = f"{name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:10]}"
+    project_id = f"{name}-{sha256_hex(os.fsencode(root))[:10]}"
     return Paths(
         root=root,
         work=root / ".lyra",

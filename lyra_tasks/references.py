@@ -1,15 +1,17 @@
-"""Image references: the full form that stores keep, the familiar one that people write."""
+"""Image references: parse, normalize and shorten."""
 
 from __future__ import annotations
+
+import re
 
 _DEFAULT_REGISTRY = "docker.io/"
 _OFFICIAL_NAMESPACE = "library/"
 
 
 def normalize_reference(reference: str) -> str:
-    """`app` → `docker.io/library/app:latest`; a name that is full already stays."""
+    """Return the full form of a reference: `app` becomes `docker.io/library/app:latest`."""
     first, slash, _ = reference.partition("/")
-    if not slash or not (first == "localhost" or "." in first or ":" in first):
+    if not (slash and _is_host(first)):
         reference = f"{_DEFAULT_REGISTRY}{'' if slash else _OFFICIAL_NAMESPACE}{reference}"
     if ":" not in reference.rpartition("/")[2]:
         reference += ":latest"
@@ -17,10 +19,30 @@ def normalize_reference(reference: str) -> str:
 
 
 def familiar_reference(reference: str) -> str:
-    """`docker.io/library/app:1` → `app:1`; the tag is always written."""
+    """Return the short form of a reference, with its tag: `docker.io/library/app:1` becomes `app:1`."""
     return normalize_reference(reference).removeprefix(_DEFAULT_REGISTRY).removeprefix(_OFFICIAL_NAMESPACE)
 
 
 def reference_tag(reference: str) -> str:
-    """The tag of a reference, `latest` if it names none."""
+    """Return the tag of a reference, by default `latest`."""
     return normalize_reference(reference).rpartition(":")[2]
+
+
+def registry_host(reference: str) -> str:
+    """Return the registry of a reference as Docker reads it: `docker.io` unless the first part looks like a host."""
+    first, slash, _ = reference.partition("/")
+    return first if slash and _is_host(first) else "docker.io"
+
+
+def pin_reference(reference: str, digest: str) -> str:
+    """Return `reference` with `digest`, unless it has one."""
+    return reference if "@" in reference else f"{reference}@{digest}"
+
+
+def strip_tag(reference: str) -> str:
+    """Return the name in a reference, with neither tag nor digest."""
+    return re.sub(r":[^:/]+$", "", reference.partition("@")[0])
+
+
+def _is_host(part: str) -> bool:
+    return part == "localhost" or "." in part or ":" in part

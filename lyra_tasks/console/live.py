@@ -1,6 +1,6 @@
-"""What is going on now, in lines at the end of a terminal that are written over in place.
+"""Progress lines at the end of a terminal, redrawn in place, below everything else that is printed.
 
-Everything else that is printed appears above them. Where stderr is no terminal there is nothing to see.
+Nothing is drawn where stderr is not a terminal.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lyra_tasks.console.text import (
     truncate,
 )
 
-_REFRESH_INTERVAL_S = 0.1  # seconds
+_REFRESH_INTERVAL_S = 0.1
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ASCII_FRAMES = "|/-\\"
 _ERASE_LINE = "\r\x1b[K"
@@ -32,7 +32,7 @@ _CURSOR_UP = "\x1b[A"
 
 @dataclass
 class Activity:
-    """One thing that goes on; `detail` may change while it does."""
+    """A progress line; `detail` may change while it is shown."""
 
     text: str
     detail: str = ""
@@ -40,13 +40,13 @@ class Activity:
     bytes: int = 0
 
     def add_bytes(self, count: int) -> None:
-        """Show how many bytes there were so far."""
+        """Show the number of bytes so far."""
         self.bytes += count
         self.detail = format_bytes(self.bytes)
 
 
 class LiveDisplay:
-    """The lines at the end of the terminal; any thread may add one, print beside them, or take one away."""
+    """The progress lines at the end of the terminal; thread-safe."""
 
     def __init__(self) -> None:
         self.is_quiet = False
@@ -57,12 +57,12 @@ class LiveDisplay:
 
     @property
     def is_visible(self) -> bool:
-        """Whether stderr is a terminal that can be written over."""
+        """Whether stderr is a terminal that supports redrawing."""
         return not self.is_quiet and supports_control_codes(sys.stderr)
 
     @contextmanager
     def activity(self, text: str, detail: str = "") -> Iterator[Activity]:
-        """Show that `text` goes on, with the time it has taken, until the block ends."""
+        """Show a progress line with the elapsed time until the block ends."""
         new_activity = Activity(text, detail)
         with self._lock:
             self._activities.append(new_activity)
@@ -79,14 +79,14 @@ class LiveDisplay:
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """The lines are gone while the block prints, and come again below."""
+        """Hide the progress lines while the block prints."""
         with self._lock:
             self._erase()
             yield
             self._draw()
 
     def update(self, step: str) -> bool:
-        """Make a step (nothing: the one before) the detail of what was begun last; False where nobody would see it."""
+        """Make `step` the detail of the last progress line; an empty one keeps it. Return False if no line is visible."""
         with self._lock:
             if not self._activities or not self.is_visible:
                 return False

@@ -1,4 +1,4 @@
-"""Text for a terminal: made harmless, coloured where that is wanted, cut to a width."""
+"""Text for a terminal: sanitize, colour, measure and truncate."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ _DEFAULT_WIDTH = 80
 
 
 def sanitize(text: str) -> str:
-    """Replace control characters (terminal escapes of foreign output, NUL) so that they cannot act on a terminal."""
+    """Replace control characters (NUL, terminal escapes in other programs' output) so that they have no effect."""
     return _CONTROL.sub("�", text)
 
 
 def sanitize_styled(text: str) -> str:
-    """`clean`, but the styles this package wrote itself stay."""
+    """Replace control characters, except the colours and styles that this package writes."""
     return _CONTROL_OR_STYLE.sub(lambda match: match[0] if len(match[0]) > 1 else "�", text)
 
 
 def escape_unencodable(text: str, stream: Any) -> str:
-    """`text` with escapes for what `stream` cannot take: what its encoding lacks, and names that are no UTF-8."""
+    """Escape characters that the encoding of `stream` lacks, and bytes of file names that are not UTF-8."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def supports_colour(stream: Any) -> bool:
-    """True if `stream` is a terminal that knows colours and `NO_COLOR` is not set."""
+    """Return whether `stream` is a terminal with colours and `NO_COLOR` is not set."""
     return not os.environ.get("NO_COLOR") and supports_control_codes(stream)
 
 
 def supports_control_codes(stream: Any) -> bool:
-    """Whether `stream` is a terminal that does what escape sequences say; `TERM=dumb` is one that does not."""
+    """Return whether `stream` is a terminal that obeys escape sequences (not `TERM=dumb`)."""
     return bool(getattr(stream, "isatty", lambda: False)()) and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def apply_style(text: str, *names: str) -> str:
-    """`text` in the named styles, wherever it goes."""
+    """Return `text` in the named styles."""
     return f"\x1b[{';'.join(_STYLES[name] for name in names)}m{text}\x1b[0m"
 
 
 def terminal_width(stream: Any = None) -> int:
-    """Columns of the terminal that `stream` is (default: stdout); 80 where it is none."""
+    """Return the columns of the terminal behind `stream` (default: stdout), or 80."""
     try:
         return os.get_terminal_size((stream or sys.stdout).fileno()).columns or _DEFAULT_WIDTH
     except (OSError, ValueError, AttributeError):
@@ -54,12 +54,12 @@ def terminal_width(stream: Any = None) -> int:
 
 
 def display_width(text: str) -> int:
-    """How many columns a text takes; the characters of some scripts take two."""
+    """Return the columns that a text takes on a terminal; East Asian characters take two."""
     return sum(_character_width(character) for character in text)
 
 
 def truncate(text: str, max_width: int) -> str:
-    """As much of a text as has room, with a sign where something is missing."""
+    """Shorten a text to `max_width` columns, with an ellipsis where something is missing."""
     if display_width(text) <= max_width:
         return text
     prefix = ""
@@ -71,12 +71,12 @@ def truncate(text: str, max_width: int) -> str:
 
 
 def format_bytes(byte_count: float) -> str:
-    """A number of bytes for people: `512 B`, `18.4 MB`, `1.2 GB` (powers of 1000)."""
-    for unit in ("B", "kB", "MB"):
-        if abs(byte_count) < 1000:
+    """Return a number of bytes for people: `512 B`, `18.4 MiB`, `1.2 GiB`."""
+    for unit in ("B", "KiB", "MiB"):
+        if abs(byte_count) < 1024:
             return f"{byte_count:.0f} {unit}" if unit == "B" else f"{byte_count:.1f} {unit}"
-        byte_count /= 1000
-    return f"{byte_count:.1f} GB"
+        byte_count /= 1024
+    return f"{byte_count:.1f} GiB"
 
 
 def _character_width(character: str) -> int:

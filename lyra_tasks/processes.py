@@ -1,0 +1,37 @@
+"""Run programs and end what they started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+
+def run_captured(
+    command: Sequence[str | Path],
+    *,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | str | None = None,
+    timeout: float | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program without input and return its exit code and output; only a missing program or a timeout raises."""
+    return subprocess.run(
+        command,
+        cwd=directory,
+        env=environment,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+
+
+def signal_session(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to all processes of the session that `process` leads (`start_new_session=True`)."""
+    with suppress(ProcessLookupError, PermissionError):  # PermissionError: every process belongs to another user
+        os.killpg(process.pid, number)
