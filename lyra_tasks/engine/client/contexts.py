@@ -1,7 +1,6 @@
-"""Docker contexts, read where the `docker` command keeps them.
+"""Read Docker contexts from the configuration directory of the `docker` command.
 
-The SDK reads them, too, but finds none where there is no `config.json`, or another user's where `DOCKER_CONFIG` says
-otherwise.
+The SDK's own reader fails without a `config.json` and ignores `DOCKER_CONFIG`.
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
 
 def read_context_endpoint(name: str) -> str:
-    """Where the engine of the context `name` is, or that of the current one for an empty name: `unix://…`, `ssh://…`.
+    """Return the endpoint of a context (`unix://…`, `ssh://…`), by default of the current one.
 
-    EngineUnavailableError if there is no such context.
+    Raises:
+        EngineUnavailableError: The context does not exist or cannot be read.
     """
     context = name or os.environ.get("DOCKER_CONTEXT") or _current_context()
     if context == DEFAULT_CONTEXT:
@@ -32,7 +32,7 @@ def read_context_endpoint(name: str) -> str:
     docker = (metadata.get("Endpoints") or {}).get("docker")
     if docker is None:
         raise EngineUnavailableError(
-            f"there is no Docker context named {context!r}", hint="`docker context ls` shows those there are"
+            f"Unknown Docker context {context!r}", hint="Run `docker context ls` to list all contexts"
         )
     return str(docker.get("Host") or DEFAULT_SOCKET)
 
@@ -42,19 +42,19 @@ def _current_context() -> str:
 
 
 def docker_config_directory() -> Path:
-    """Where the `docker` command keeps its settings; there is none below `/` for a user without a home."""
+    """Return the configuration directory of the `docker` command; for a user without a home, one below `/`."""
     home = Path("/")
-    with suppress(RuntimeError):  # no HOME, and a user whom the system does not know
+    with suppress(RuntimeError):  # HOME is unset and the user has no passwd entry
         home = Path.home()
     return Path(os.environ.get("DOCKER_CONFIG") or home / ".docker")
 
 
 def _read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON file; empty if there is none. EngineUnavailableError for one that cannot be read."""
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise EngineUnavailableError(f"{path} cannot be read", hint="see `docker context ls`") from error
+        reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
+        raise EngineUnavailableError(f"Cannot read {path}: {reason}", hint="Check `docker context ls`") from error
     return document if isinstance(document, dict) else {}

@@ -1,4 +1,4 @@
-"""Foreign exceptions of the Docker SDK, translated where they are caught."""
+"""Translate exceptions of the Docker SDK into errors of this package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lyra_tasks.errors import EngineUnavailableError, LyraError, NoSpaceError, P
 
 @contextmanager
 def translate_errors(action: str) -> Iterator[None]:
-    """Turn what the SDK raises while `doing` something into a LyraError that says so."""
+    """Raise exceptions of the SDK as LyraError; `action` is a gerund phrase such as "starting a container"."""
     from docker.errors import APIError, DockerException
     from requests.exceptions import RequestException
     from urllib3.exceptions import HTTPError
@@ -22,18 +22,16 @@ def translate_errors(action: str) -> Iterator[None]:
         raise _api_error(action, str(error.explanation or error)) from error
     except (DockerException, RequestException, HTTPError, HTTPException, ConnectionError) as error:
         raise EngineUnavailableError(
-            f"the engine stopped answering while {action}", hint="see that it is running, then run the same word again"
+            f"The engine stopped responding while {action}", hint="Check that it is running and retry"
         ) from error
 
 
 def _api_error(action: str, reason: str) -> LyraError:
+    failure = f"{action[:1].upper()}{action[1:]} failed"
     if "no space left" in reason.lower():
-        return NoSpaceError(
-            f"the engine's disk is full ({action})", hint="free space, for example with `clean --cache`"
-        )
+        return NoSpaceError(f"{failure}: the engine's disk is full", hint="Free some space, for example with `clean --cache`")
     if reason.lower().startswith("no such "):
         return PreconditionError(
-            f"{action}: {reason}; it was removed by somebody else",
-            hint="run the same word again, `build` first for images",
+            f"{failure}: {reason} (removed by another process)", hint="Retry; rebuild missing images with `build`"
         )
-    return PreconditionError(f"the engine refused {action}: {reason}")
+    return PreconditionError(f"{failure}: {reason}")

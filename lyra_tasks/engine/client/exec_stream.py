@@ -1,7 +1,7 @@
-"""Connections that the engine turns from HTTP into plain streams: what a command in a container prints.
+"""Read the output and the exit code of commands that run in containers.
 
-The SDK reads them from the socket. But the first bytes may have come together with the answer's head, and are in the
-buffer of whoever read that: a short output would be lost where the machine is busy.
+The engine turns the HTTP connection into a plain stream. The SDK reads it from the bare socket and loses bytes that
+arrived together with the response header, and so does not see a short output on a busy machine.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 STDOUT, STDERR = 1, 2
 _CHUNK_BYTES = 1 << 16
 _FRAME_HEADER = struct.Struct(">BxxxL")
-_EXIT_STATUS_TIMEOUT_S = 5.0  # seconds in which an engine knows how a command ended that does not run any more
+_EXIT_STATUS_TIMEOUT_S = 5.0
 
 
 class ExecStream:
-    """The connection of one exec, started by an SDK client that has no time limit."""
+    """The connection to a command in a container; starts it. `stream_api` is a client without a timeout."""
 
     def __init__(self, stream_api: Any, exec_id: str, *, tty: bool) -> None:
         connection: Any = stream_api.exec_start(exec_id, tty=tty, socket=True)
@@ -32,18 +32,18 @@ class ExecStream:
         self.socket: Any = getattr(connection, "_sock", connection)
 
     def chunks(self) -> Iterator[bytes]:
-        """What comes, as it comes."""
+        """Yield output as it arrives."""
         while data := self._reader.read1(_CHUNK_BYTES):
             yield data
 
     def close(self) -> None:
-        """End it; what is still to come is lost."""
+        """Close the connection and discard further output."""
         self.socket.close()
         self._response.close()
 
 
 def split_frames(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """What comes without a terminal, by stream: OUTPUT or ERRORS."""
+    """Split the output of a command without a terminal into (STDOUT or STDERR, data) pairs."""
     buffer = b""
     for chunk in chunks:
         buffer += chunk
@@ -56,7 +56,7 @@ def split_frames(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def read_exec_output(engine: Engine, exec_id: str) -> bytes:
-    """Start a created exec and wait for its end; everything that it printed, both streams together."""
+    """Start a created exec, wait for its end and return its output, both streams combined."""
     stream = ExecStream(engine.stream_api, exec_id, tty=False)
     try:
         return b"".join(data for _, data in split_frames(stream.chunks()))
@@ -65,14 +65,17 @@ def read_exec_output(engine: Engine, exec_id: str) -> bytes:
 
 
 def wait_for_exit_code(engine: Engine, exec_id: str) -> int:
-    """How a command ended whose output has: the engine notes that a moment later, or it runs on without any.
+    """Return the exit code of a command whose output has ended.
 
-    PreconditionError if the engine does not say.
+    The engine records it a moment later, and a command may go on after closing its output.
+
+    Raises:
+        PreconditionError: The engine did not report an exit status.
     """
     pause, deadline = 0.01, time.monotonic() + _EXIT_STATUS_TIMEOUT_S
     while (status := engine.api.exec_inspect(exec_id))["ExitCode"] is None or status["Running"]:
         if not status["Running"] and time.monotonic() > deadline:
-            raise PreconditionError("the engine does not say how the command ended", hint="run the same word again")
+            raise PreconditionError("The engine did not report an exit status", hint="Retry the command")
         time.sleep(pause)
         pause = min(2 * pause, 0.5)
     return int(status["ExitCode"])
