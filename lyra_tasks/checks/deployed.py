@@ -1,34 +1,30 @@
-"""The project's checks against services that no lab has started: a bundle that was received and is running."""
+"""Run the project's checks against services that no lab has started: a received bundle that is running."""
 
 from __future__ import annotations
 
-import http.client
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import TimeoutError as OutOfTime
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
 from lyra_tasks.checks.commands import build_address_variables, find_command_problem, run_host_command
-from lyra_tasks.checks.group_runner import print_check_result
-from lyra_tasks.checks.kinds import check_service
+from lyra_tasks.checks.kinds import check_service, evaluate_check
+from lyra_tasks.checks.results import print_check_result
 from lyra_tasks.config.models import Configuration, Service, Test
 from lyra_tasks.config.services import to_argv
 from lyra_tasks.engine.objects.containers import DeployedService
-from lyra_tasks.errors import LyraError
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.facts import resolve_test_environment
 from lyra_tasks.lab.plan import expand_secret_values
 from lyra_tasks.records.evidence import CheckResult
-from lyra_tasks.rules.secrets import redact
+from lyra_tasks.redaction import redact
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
-    from lyra_tasks.lab.lab import RunningService
 
 SUPPORTED_KINDS = frozenset({"http", "exec", "tcp", "log", "run"})
-_READY_TIMEOUT_S = 30.0  # seconds until a service that says nothing of its health answers
+_READY_TIMEOUT_S = 30.0
 _POLL_INTERVAL_S = 0.5
 
 
@@ -49,7 +45,7 @@ class _DeployedPlan:
 
 @dataclass(frozen=True)
 class DeployedTarget:
-    """What checks ask of a service, whoever started it."""
+    """A deployed service as the target of checks."""
 
     planned: _DeployedPlan
     deployed: DeployedService
@@ -58,21 +54,28 @@ class DeployedTarget:
 
     @property
     def engine(self) -> Engine:
+        """Return the engine that runs the service."""
         return self.deployed.engine
 
     @property
     def id(self) -> str:
+        """Return the id of the container."""
         return self.deployed.id
 
     def address(self, port: int | str) -> tuple[str, int]:
-        return self.engine.host_address, self.deployed.ports[self.planned.service.resolve_port(port) or 0]
+        """Return the host and port at which a container port, given by number or name, can be reached from here."""
+        published = self.deployed.ports.get(self.planned.service.resolve_port(port) or 0)
+        if published is None:
+            raise OSError(f"{self.deployed.name} does not publish port {port}")
+        return self.engine.host_address, published
 
     def http_address(self) -> tuple[str, int]:
+        """Return the address of the HTTP port."""
         return self.address(self.planned.service.http_port or 0)
 
 
 def collect_test_values(config: Configuration) -> dict[str, dict[str, str]]:
-    """By service, the variables with which the checks are made; random ones for secrets without a value."""
+    """Return, by service, the environment that checks refer to, with random values for secrets without a value."""
     return {name: resolve_test_environment(name, service) for name, service in config.services.items()}
 
 
@@ -82,10 +85,10 @@ def check_deployed_services(
     environments: Mapping[str, Mapping[str, str]],
     root: Path,
 ) -> list[CheckResult]:
-    """Make every check that can be made of these services; one that could not be made yet is tried again for a while.
+    """Run every check of these services; a check that cannot be run yet is retried for a while.
 
-    Checks of other services and of other kinds are left out. Values in `environments` stand for `${NAME}`, and are
-    blotted out of every message.
+    Checks of other services and of unsupported kinds are left out. `${NAME}` in a check stands for a value in
+    `environments`; values of secrets are redacted from all messages.
     """
     secret_values = expand_secret_values(
         environments[name][key]
@@ -111,16 +114,11 @@ def check_deployed_services(
 
 
 def _run_check(
-    test: Test, services: Mapping[str, DeployedTarget], root: Path, secret_values: Sequence[str]
+    test: Test, targets: Mapping[str, DeployedTarget], root: Path, secret_values: Sequence[str]
 ) -> CheckResult:
     started = time.monotonic()
     while True:
-        outcome: Literal["passed", "failed", "error"]
-        try:
-            problem = _find_problem(test, services, root, secret_values)
-            outcome = "failed" if problem else "passed"
-        except (LyraError, OSError, http.client.HTTPException, OutOfTime, KeyError) as error:
-            problem, outcome = f"could not be made: {error or type(error).__name__}", "error"
+        outcome, problem = evaluate_check(lambda: _find_problem(test, targets, root, secret_values))
         if outcome != "error" or time.monotonic() - started > _READY_TIMEOUT_S:
             return CheckResult(
                 name=test.name,
@@ -134,11 +132,14 @@ def _run_check(
         time.sleep(_POLL_INTERVAL_S)
 
 
-def _find_problem(test: Test, services: Mapping[str, DeployedTarget], root: Path, secret_values: Sequence[str]) -> str:
+def _find_problem(test: Test, targets: Mapping[str, DeployedTarget], root: Path, secret_values: Sequence[str]) -> str:
     if test.service is not None:
-        return check_service(cast("RunningService", services[test.service]), test)
-    variables = build_address_variables(cast("Mapping[str, RunningService]", services))
+        return check_service(targets[test.service], test)
     completed = run_host_command(
-        to_argv(test.run or []), root, variables, timeout=test.effective_timeout, cancellation=Cancellation()
+        to_argv(test.run or []),
+        root,
+        build_address_variables(targets),
+        timeout=test.effective_timeout,
+        cancellation=Cancellation(),
     )
     return find_command_problem(completed.redact(secret_values), test)

@@ -1,9 +1,7 @@
-"""Running the labs of a test: admission, build-up, checks, verdict, and the end that always comes."""
+"""Run groups of checks: start their labs, run the checks in order, and always remove the labs."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,27 +17,37 @@ from lyra_tasks import console
 from lyra_tasks.checks.commands import build_address_variables
 from lyra_tasks.checks.groups import PlannedGroup, qualified_name
 from lyra_tasks.checks.kinds import CheckContext, run_check
-from lyra_tasks.checks.results import merge_container_results, merge_logs, summarize_usage, write_results
+from lyra_tasks.checks.results import merge_container_results, print_check_result, summarize_usage, write_results
 from lyra_tasks.config.models import Test
-from lyra_tasks.engine.objects.containers import ContainerFile
 from lyra_tasks.engine.objects.lifeline import hold_lifeline
-from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.errors import CheckFailedError
 from lyra_tasks.lab.admission import Capacity, Reservation, reserve_capacity
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.lab import Lab
-from lyra_tasks.lab.plan import LabPlan
+from lyra_tasks.lab.run_files import merge_logs, remove_mounted_files, write_mounted_files
 from lyra_tasks.records.evidence import LOGS_DIRECTORY, CheckResult, Evidence, RuleResult, SetKey, create_service_event
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
+_RETRY_INTERVAL_S = 0.5
+_EXIT_REPORT_DELAY_S = 0.3
+
+
+@dataclass(frozen=True)
+class TestOptions:
+    """How checks are run: whether the first failure stops them, how often, whether the services keep running."""
+
+    fail_fast: bool = False
+    repeat: int = 1
+    keep_running: bool = False
+
 
 @dataclass(frozen=True)
 class RunResult:
-    """What came of a run; `fault` is why it ended early, if a service was not ready or died.
+    """The result of a run; `error` is why it ended early, if a service failed.
 
-    `addresses` are those of a lab that was left running, as its checks were told them.
+    `addresses` are the address variables of the services that keep running.
     """
 
     evidence: Evidence
@@ -49,7 +57,7 @@ class RunResult:
 
 @dataclass
 class _GroupRun:
-    """A group while its checks are made, and what came of them."""
+    """A group while its checks run, and their results."""
 
     group: PlannedGroup
     lab: Lab
@@ -60,7 +68,7 @@ class _GroupRun:
 def run_groups(
     batches: Sequence[Sequence[PlannedGroup]],
     set_key: SetKey,
-    parts: Mapping[str, str],
+    part_hashes: Mapping[str, str],
     rules: Sequence[RuleResult],
     *,
     context: CheckContext,
@@ -68,13 +76,13 @@ def run_groups(
     capacity: Capacity,
     options: TestOptions,
 ) -> RunResult:
-    """Start the labs of each round together, make the checks, take everything away, and return the verdict.
+    """Run the groups of each batch in parallel, remove their labs in any case, and return the result.
 
-    A service that is not ready or dies ends its group as failed; every lab is removed in every case, Ctrl-C included.
+    A service that is not ready or exits fails its group.
     """
     engine, owner, run_directory = context.engine, context.owner, context.run_directory
     (run_directory / LOGS_DIRECTORY).mkdir(exist_ok=True)
-    started, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    started, started_at = time.monotonic(), datetime.now(UTC)
     cancellation = Cancellation()
     group_runs: list[_GroupRun] = []
     with nullcontext() if options.keep_running else hold_lifeline(engine, owner, state_directory):
@@ -86,38 +94,61 @@ def run_groups(
                     group_runs += _run_concurrently(groups, context, options, cancellation, mark_created)
         finally:
             if not options.keep_running:
-                _remove_mounted_files(run_directory)
-    checks = [check for group_run in group_runs for check in group_run.checks]
+                remove_mounted_files(run_directory)
     services = {
         qualified_name(group_run.group.name, name): service
         for group_run in group_runs
         for name, service in group_run.lab.services.items()
     }
+    rule_checks = [rule_check for group_run in group_runs for rule_check in group_run.lab.rule_checks]
     evidence = Evidence(
         set=set_key,
-        part_hashes=dict(parts),
-        passed=bool(checks) and all(check.outcome == "passed" for check in checks),
+        part_hashes=dict(part_hashes),
+        passed=bool(group_runs) and all(check.outcome == "passed" for run in group_runs for check in run.checks),
         run=owner.run,
-        started_at=started_at,
+        started_at=started_at.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - started, 3),
         engine=_describe_engine(engine),
-        checks=checks,
-        rules=merge_container_results(
-            rules, [rule_check for group_run in group_runs for rule_check in group_run.lab.rule_checks]
-        ),
+        checks=[check for group_run in group_runs for check in group_run.checks],
+        rules=merge_container_results(rules, rule_checks),
         usage={name: summarize_usage(service) for name, service in services.items()},
     )
     events = [
-        entry.model_copy(
-            update={"service": qualified_name(group_run.group.name, entry.service) if entry.service else ""}
+        event.model_copy(
+            update={"service": qualified_name(group_run.group.name, event.service) if event.service else ""}
         )
         for group_run in group_runs
-        for entry in group_run.lab.events
+        for event in group_run.lab.events
     ]
     write_results(run_directory, evidence, services, events)
     error = next((group_run.error for group_run in group_runs if group_run.error is not None), None)
     running_services = group_runs[0].lab.services if options.keep_running and not error else {}
     return RunResult(evidence, build_address_variables(running_services), error)
+
+
+def record_refused_run(
+    set_key: SetKey, part_hashes: Mapping[str, str], rules: Sequence[RuleResult], *, context: CheckContext
+) -> Evidence:
+    """Write the results of a run that is refused because of rule violations: nothing is started."""
+    (context.run_directory / LOGS_DIRECTORY).mkdir(parents=True, exist_ok=True)
+    evidence = Evidence(
+        set=set_key,
+        part_hashes=dict(part_hashes),
+        passed=False,
+        run=context.owner.run,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=0.0,
+        engine=_describe_engine(context.engine),
+        checks=[],
+        rules=list(rules),
+        usage={},
+    )
+    write_results(context.run_directory, evidence, {}, [])
+    return evidence
+
+
+def _describe_engine(engine: Engine) -> dict[str, str]:
+    return {"version": engine.facts.version, "store": engine.facts.store, "platform": engine.facts.platform}
 
 
 def _reserve_capacity(
@@ -140,9 +171,9 @@ def _run_concurrently(
     cancellation: Cancellation,
     mark_created: Callable[[str], None],
 ) -> list[_GroupRun]:
-    """Run groups at the same time, each in a thread of its own, and wait for all of them; `made` is told their names.
+    """Run groups in parallel, each in its own thread, and wait for all of them.
 
-    This thread alone is reached by Ctrl-C; then, or when one of them ends by a fault, the others end too.
+    Ctrl-C reaches only this thread. It, or an unexpected error in one group, cancels the other groups.
     """
     with ThreadPoolExecutor(len(groups)) as pool:
         futures = [pool.submit(_run_group, group, context, options, cancellation, mark_created) for group in groups]
@@ -170,51 +201,29 @@ def _run_group(
             lab.create_and_start(partial(mark_created, group.name))
             run_checks(lab, group, context, options, group_run.checks)
     except CheckFailedError as error:
-        # what is killed because an end was asked for did not die of itself
+        # a service that was killed by a cancellation did not fail by itself
         cancellation.raise_if_cancelled()
         group_run.error = error
-        group_run.checks.append(_service_failure_result(error, group.name))
+        group_run.checks.append(
+            CheckResult(
+                name="the services run",
+                kind="lab",
+                service="",
+                outcome="failed",
+                message=error.message,
+                group=group.name,
+            )
+        )
         if options.fail_fast:
             cancellation.stop_starting.set()
     finally:
-        mark_created(group.name)  # also where it did not come so far
+        mark_created(group.name)  # also if creating the lab failed
         if options.keep_running and not cancellation.is_cancelled:
             lab.detach()
         else:
             lab.tear_down()
         _finish_logs(lab)
     return group_run
-
-
-def record_refused_run(
-    set_key: SetKey,
-    parts: Mapping[str, str],
-    rules: Sequence[RuleResult],
-    *,
-    engine: Engine,
-    owner: Owner,
-    run_directory: Path,
-) -> Evidence:
-    """The verdict over a set that breaks rules, with its files in `folder`: nothing was started."""
-    (run_directory / LOGS_DIRECTORY).mkdir(parents=True, exist_ok=True)
-    evidence = Evidence(
-        set=set_key,
-        part_hashes=dict(parts),
-        passed=False,
-        run=owner.run,
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=0.0,
-        engine=_describe_engine(engine),
-        checks=[],
-        rules=list(rules),
-        usage={},
-    )
-    write_results(run_directory, evidence, {}, [])
-    return evidence
-
-
-def _describe_engine(engine: Engine) -> dict[str, str]:
-    return {"version": engine.facts.version, "store": engine.facts.store, "platform": engine.facts.platform}
 
 
 def _finish_logs(lab: Lab) -> None:
@@ -224,15 +233,9 @@ def _finish_logs(lab: Lab) -> None:
     merge_logs(lab.run_directory / lab.plan.logs_path, lab.plan.services)
 
 
-def _service_failure_result(error: CheckFailedError, group: str) -> CheckResult:
-    return CheckResult(
-        name="the services run", kind="lab", service="", outcome="failed", message=error.message, group=group
-    )
-
-
 @contextmanager
 def _ignore_signals() -> Iterator[None]:
-    """Ctrl-C while taking down would leave things behind; taking down is short and bounded."""
+    """Ignore Ctrl-C during the removal of labs, which is short and bounded, so that nothing is left behind."""
     previous_handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -241,58 +244,13 @@ def _ignore_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def write_mounted_files(plan: LabPlan) -> None:
-    """For engines that cannot mount single files of a volume: configs and secrets as files to bind from.
-
-    Their folder is closed to every other user of this machine.
-    """
-    for service in plan.services.values():
-        for mount in service.payload["HostConfig"]["Mounts"]:
-            if mount["Type"] != "bind":
-                continue
-            kind, key = Path(mount["Source"]).parts[-2:]
-            files = service.config_files if kind == "configs" else service.secret_files
-            source = Path(mount["Source"])
-            source.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_mounted_file(source, next(file for file in files if file.name == key))
-
-
-def _write_mounted_file(path: Path, file: ContainerFile) -> None:
-    path.unlink(missing_ok=True)  # one of an earlier `create` cannot be written to
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(file.content)
-    mode = file.mode
-    if file.uid:
-        try:
-            os.chown(path, file.uid, file.gid)
-        except PermissionError:
-            mode = 0o444  # root alone gives files away; the container's user must read it all the same
-    path.chmod(mode)
-
-
-def _remove_mounted_files(run_directory: Path) -> None:
-    shutil.rmtree(run_directory / "mounts", ignore_errors=True)
-
-
-_RETRY_INTERVAL_S = 0.5
-_EXIT_REPORT_DELAY_S = 0.3
-
-
-@dataclass(frozen=True)
-class TestOptions:
-    """How the checks are made: stop at the first that fails, how many rounds, whether the lab stays afterwards."""
-
-    fail_fast: bool = False
-    repeat: int = 1
-    keep_running: bool = False
-
-
 def run_checks(
     lab: Lab, group: PlannedGroup, context: CheckContext, options: TestOptions, results: list[CheckResult]
 ) -> None:
-    """Make the checks of a group in their order and add what came of each to `results`.
+    """Run the checks of a group in their order and append their results to `results`.
 
-    A service that dies meanwhile raises what it died of; the results so far are there.
+    Raises:
+        CheckFailedError: A service exited in the meantime.
     """
     _run_repeatedly(lab, group, context, options, results)
     if not lab.cancellation.stop_starting.is_set() and (error := lab.find_final_failure()):
@@ -306,7 +264,7 @@ def _run_repeatedly(
         for test in group.tests:
             if lab.cancellation.stop_starting.is_set():
                 return
-            passed = sum(earlier.outcome == "passed" for earlier in results)
+            passed = sum(previous.outcome == "passed" for previous in results)
             position = f"{len(results) + 1} of {len(group.tests) * options.repeat}"
             with console.progress(f"{group.name or 'check'} {position}: {test.name}", f"{passed} passed"):
                 result = _run_with_retries(lab, group, test, context)
@@ -327,7 +285,7 @@ def _run_repeatedly(
 
 
 def _find_service_failure(lab: Lab, result: CheckResult) -> CheckFailedError | None:
-    """What a service died of; one that takes a check down with it is gone a moment before the engine says so."""
+    """Return the error of a service that exited; the engine reports an exit a moment after the check has failed."""
     error = lab.find_failure()
     if error is None and result.outcome != "passed":
         time.sleep(_EXIT_REPORT_DELAY_S)
@@ -336,7 +294,7 @@ def _find_service_failure(lab: Lab, result: CheckResult) -> CheckFailedError | N
 
 
 def _run_with_retries(lab: Lab, group: PlannedGroup, test: Test, context: CheckContext) -> CheckResult:
-    """A check that fails is made again up to `retry` times; that it needed it is said with its result."""
+    """Run a check, up to `retry` more times while it fails; the result says how many attempts it took."""
     result = run_check(lab, group, test, context)
     for number in range(1, test.retry + 1):
         if result.outcome == "passed" or lab.cancellation.stop_starting.is_set():
@@ -344,13 +302,5 @@ def _run_with_retries(lab: Lab, group: PlannedGroup, test: Test, context: CheckC
         time.sleep(_RETRY_INTERVAL_S)
         result = run_check(lab, group, test, context)
         if result.outcome == "passed":
-            result = result.model_copy(update={"message": f"passed at try {number + 1}"})
+            result = result.model_copy(update={"message": f"passed at attempt {number + 1}"})
     return result
-
-
-def print_check_result(result: CheckResult) -> None:
-    """What came of a check, as soon as it was made."""
-    mark = console.style("ok  ", "green") if result.outcome == "passed" else console.style("FAIL", "red", "bold")
-    lines = [f"{mark} {result.title} ({result.seconds:.2f} s)"]
-    # one word at a time, whatever other groups have to say
-    console.print("\n".join([*lines, *(f"     {line}" for line in result.message.splitlines())]))

@@ -1,4 +1,4 @@
-"""Groups of checks: each is made in its own order in a lab of its own, several at a time where there is room."""
+"""Plan groups of checks: which are run together, and for which platforms."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lyra_tasks.lab.plan import LabPlan
 
 @dataclass(frozen=True)
 class PlannedGroup:
-    """The checks of one group and their lab; `name` is empty for those that name no group.
+    """A group of checks and its lab; `name` is empty for checks without a group.
 
-    A lab of another platform than the engine's own makes them again: the name of its groups ends with `@linux-arm64` or
-    the like, which is their `label`. `images` are the ids of what is checked there, by image.
+    For a platform other than the engine's own, the names of the groups end with `label`, such as `@linux-arm64`.
+    `images` maps the names of images to the ids of what is checked.
     """
 
     name: str
@@ -28,7 +28,7 @@ class PlannedGroup:
 
 
 def group_tests(tests: Iterable[Test]) -> dict[str, tuple[Test, ...]]:
-    """The checks by group, both in the order of the file."""
+    """Return the checks by group, both in the order of the file."""
     groups: dict[str, tuple[Test, ...]] = {}
     for test in tests:
         groups[test.group] = (*groups.get(test.group, ()), test)
@@ -36,9 +36,9 @@ def group_tests(tests: Iterable[Test]) -> dict[str, tuple[Test, ...]]:
 
 
 def batch_parallel(groups: Sequence[PlannedGroup], cpus: float, memory: int) -> tuple[tuple[PlannedGroup, ...], ...]:
-    """The groups in rounds: those of one run at the same time, within `cpus` and `memory` (bytes).
+    """Divide groups into batches that run in parallel within `cpus` and `memory` (bytes), in the order of the file.
 
-    The order of the file is kept. A lab that does not fit at all has a round to itself, and is refused when it begins.
+    A lab that does not fit at all gets its own batch, and is refused when that starts.
     """
     batches: list[tuple[PlannedGroup, ...]] = []
     for group in groups:
@@ -55,13 +55,13 @@ def batch_parallel(groups: Sequence[PlannedGroup], cpus: float, memory: int) -> 
 
 
 def qualified_name(group: str, service: str) -> str:
-    """What a service is called in results: its name, or GROUP/NAME."""
+    """Return the name of a service in results: NAME or GROUP/NAME."""
     return f"{group}/{service}" if group else service
 
 
 @dataclass(frozen=True)
 class PlatformRun:
-    """One round of labs: by image, the build that its services run; `label` is empty for the engine's own platform."""
+    """The labs of one platform, with the build of each image; `label` is empty for the engine's own platform."""
 
     platform: str
     label: str
@@ -69,10 +69,12 @@ class PlatformRun:
 
 
 def plan_platform_runs(config: Configuration, runnable: Sequence[str], engine: str) -> tuple[PlatformRun, ...]:
-    """Say what is run for which platform; `runnable` are those that `engine` (a platform) can run, its own first.
+    """Plan which builds run on which platform; `runnable` lists the platforms of the engine, its own (`engine`) first.
 
-    An image that is not there for the platform of a lab runs there for the first one that it can. PreconditionError
-    for a service whose image cannot run at all.
+    An image that is not built for a platform runs there as its first runnable build.
+
+    Raises:
+        PreconditionError: The image of a service cannot run at all.
     """
     by_image: dict[str, list[Variant]] = {}
     for variant in list_variants(config):
@@ -80,15 +82,15 @@ def plan_platform_runs(config: Configuration, runnable: Sequence[str], engine: s
     used = {service.image for service in config.services.values() if service.image is not None}
     preferred = {name: _runnable_variant(runnable, builds) for name, builds in by_image.items()}
     unrunnable = tuple(
-        f"services.{name}: its image is for {' and '.join(each.platform for each in by_image[service.image])}"
+        f"services.{name}: its image is for {' and '.join(build.platform for build in by_image[service.image])}"
         for name, service in config.services.items()
         if service.image is not None and preferred[service.image] is None
     )
     if unrunnable:
         raise PreconditionError(
-            f"not every service can be started: the engine runs {' and '.join(runnable) or engine}",
-            hint="give the image a platform that the engine runs, test on an engine of its own, or set up emulation "
-            "there (binfmt_misc)",
+            f"Cannot start all services: the engine runs {' and '.join(runnable) or engine}",
+            hint="Build the images for a platform of the engine, use another engine, or install emulation there "
+            "(binfmt_misc)",
             details=unrunnable,
         )
     default_builds = {name: build or by_image[name][0] for name, build in preferred.items()}
@@ -105,7 +107,7 @@ def plan_platform_runs(config: Configuration, runnable: Sequence[str], engine: s
 
 
 def collect_tested_builds(config: Configuration, platform_runs: Sequence[PlatformRun]) -> frozenset[str]:
-    """What the builds are called that a service runs in one of the labs."""
+    """Return the keys of the builds that a service runs in one of the labs."""
     used = {service.image for service in config.services.values() if service.image is not None}
     return frozenset(platform_run.builds[name].key for platform_run in platform_runs for name in used)
 

@@ -1,4 +1,4 @@
-"""The checks: asked from outside (`http`, `tcp`), inside (`exec`), of the log, of an image, or by a command here."""
+"""Run checks of all kinds: `http` and `tcp` from outside, `exec` inside, `log`, `stage`, `structure`, `run`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as OutOfTime
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,26 +24,27 @@ from lyra_tasks.engine.client.monitoring import wait_until
 from lyra_tasks.engine.objects.containers import exec_command
 from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.errors import LyraError
-from lyra_tasks.lab.service import accepts_tcp_connection, open_http_response
+from lyra_tasks.lab.service import CheckTarget, accepts_tcp_connection, open_http_response
 from lyra_tasks.records.evidence import CHECKS_DIRECTORY, CheckResult
-from lyra_tasks.rules.secrets import redact
+from lyra_tasks.redaction import redact
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
-    from lyra_tasks.lab.lab import Lab, RunningService
+    from lyra_tasks.lab.lab import Lab
 
 T = TypeVar("T")
+Outcome = Literal["passed", "failed", "error"]
 
 _MAX_EXCERPT_CHARS = 400
-_MAX_RESPONSE_BYTES = 1 << 20  # bytes of an answer
+_MAX_RESPONSE_BYTES = 1024**2
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What checks are made with: the engine, the folders of project and run, stages by check.
+    """What checks are run with: the engine, the directories of project and run, planned stages by check.
 
-    `kept` is, by check, the folder below `checks/` of the run's for what it brings.
+    `result_directories` maps the names of checks to directories below `checks/` in the run's directory.
     """
 
     engine: Engine
@@ -55,12 +55,12 @@ class CheckContext:
     result_directories: Mapping[str, str]
 
     def directory_for(self, group: PlannedGroup, test: Test) -> Path:
-        """Where what a check of a group brings is kept."""
+        """Return the directory for the result files of a check."""
         return self.run_directory / CHECKS_DIRECTORY / group.label / self.result_directories[test.name]
 
 
 def assign_result_directories(tests: Iterable[Test]) -> dict[str, str]:
-    """By name, the folders of the checks that bring something: their names, as far as a file system takes them."""
+    """Assign a unique directory name, derived from its own name, to each check that has result files."""
     directories: dict[str, str] = {}
     for test in tests:
         if test.is_image_check or test.kind == "run":
@@ -71,13 +71,9 @@ def assign_result_directories(tests: Iterable[Test]) -> dict[str, str]:
 
 
 def run_check(lab: Lab, group: PlannedGroup, test: Test, context: CheckContext) -> CheckResult:
-    """Make one check and say what was seen; it never raises for a check that fails."""
+    """Run one check; a check that fails or cannot be run is a result, not an exception."""
     started = time.monotonic()
-    try:
-        problem = _find_problem(lab, group, test, context)
-        outcome: Literal["passed", "failed", "error"] = "failed" if problem else "passed"
-    except (LyraError, OSError, http.client.HTTPException, OutOfTime) as error:
-        problem, outcome = f"could not be made: {error or type(error).__name__}", "error"
+    outcome, problem = evaluate_check(lambda: _find_problem(lab, group, test, context))
     return CheckResult(
         name=test.name,
         kind=test.kind,
@@ -86,6 +82,15 @@ def run_check(lab: Lab, group: PlannedGroup, test: Test, context: CheckContext) 
         message=_redact_all(lab, console.sanitize(problem)),
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def evaluate_check(find_problem: Callable[[], str]) -> tuple[Outcome, str]:
+    """Return the outcome of a check and the problem that `find_problem` returned, or why it could not be run."""
+    try:
+        problem = find_problem()
+    except (LyraError, OSError, http.client.HTTPException) as error:
+        return "error", f"could not be run: {error or type(error).__name__}"
+    return "failed" if problem else "passed", problem
 
 
 def _find_problem(lab: Lab, group: PlannedGroup, test: Test, context: CheckContext) -> str:
@@ -99,7 +104,7 @@ def _find_problem(lab: Lab, group: PlannedGroup, test: Test, context: CheckConte
 
 
 def _check_stage(lab: Lab, group: PlannedGroup, test: Test, context: CheckContext) -> str:
-    on_cancel = partial(lab.cancellation.on_cancel, after=test.effective_timeout)
+    on_cancel = partial(lab.cancellation.on_cancel, timeout=test.effective_timeout)
     planned, directory = context.stages[test.name], context.directory_for(group, test)
     started = time.monotonic()
     problem = build_stage(planned, engine=context.engine, owner=context.owner, directory=directory, on_cancel=on_cancel)
@@ -121,7 +126,7 @@ def _check_structure(lab: Lab, group: PlannedGroup, test: Test, context: CheckCo
     )
 
 
-def _check_http(service: RunningService, test: Test) -> str:
+def _check_http(service: CheckTarget, test: Test) -> str:
     method, _, path = str(test.http).partition(" ")
     address = service.http_address()
     headers = {key: _expand_variables(service, value) for key, value in test.headers.items()}
@@ -130,7 +135,7 @@ def _check_http(service: RunningService, test: Test) -> str:
     with open_http_response(address, method, path, test.timeout, body=body, headers=headers) as response:
         text = _read_prefix(response, deadline).decode(errors="replace")
         if response.status != test.status:
-            return f"status {response.status}, expected {test.status}; the answer begins: {_shorten(service, text)}"
+            return f"status {response.status}, expected {test.status}; the response begins: {_shorten(service, text)}"
     if test.body is not None and test.body not in text:
         return f"the body does not contain {test.body!r}; it begins: {_shorten(service, text)}"
     if test.json_ is not None:
@@ -143,7 +148,7 @@ def _check_http(service: RunningService, test: Test) -> str:
 
 
 def _read_prefix(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """The first part of a body; TimeoutError for one that has not come by then, however steadily it drips."""
+    """Return the first part of a body; TimeoutError if it is not complete by the deadline."""
     data = b""
     while len(data) < _MAX_RESPONSE_BYTES and (chunk := response.read1(_MAX_RESPONSE_BYTES - len(data))):
         data += chunk
@@ -154,12 +159,12 @@ def _read_prefix(response: http.client.HTTPResponse, deadline: float) -> bytes:
     return data
 
 
-def _check_exec(service: RunningService, test: Test) -> str:
+def _check_exec(service: CheckTarget, test: Test) -> str:
     try:
         code, output = _call_with_timeout(
             test.timeout, lambda: exec_command(service.engine, service.id, to_argv(test.exec or []))
         )
-    except OutOfTime:
+    except TimeoutError:
         return f"the command did not end within {test.timeout:g} s"
     if code != test.exit_code:
         return f"exit code {code}, expected {test.exit_code}; it printed: {_shorten(service, output)}"
@@ -169,9 +174,9 @@ def _check_exec(service: RunningService, test: Test) -> str:
 
 
 def _call_with_timeout(timeout: float, call: Callable[[], T]) -> T:
-    """What `call` comes to; TimeoutError if that takes longer. Nobody waits for it then, not even the program's end.
+    """Return the result of `call`, or raise TimeoutError without waiting for its thread any longer.
 
-    A command that hangs ends with its container, which may stay when the checks are over.
+    A command that hangs ends with its container, which may outlive the checks.
     """
     done: Future[T] = Future()
 
@@ -185,20 +190,24 @@ def _call_with_timeout(timeout: float, call: Callable[[], T]) -> T:
     return done.result(timeout)
 
 
-def _check_tcp(service: RunningService, test: Test) -> str:
+def _check_tcp(service: CheckTarget, test: Test) -> str:
     address = service.address(test.tcp or 0)
-    if wait_until(
-        lambda: service.cancellation.is_cancelled or accepts_tcp_connection(address, test.timeout), test.timeout
-    ):
+
+    def is_open() -> bool:
+        return service.cancellation.is_cancelled or accepts_tcp_connection(address, test.timeout)
+
+    if wait_until(is_open, test.timeout):
         return ""
     return f"nothing listens on port {test.tcp} within {test.timeout:g} s"
 
 
-def _check_log(service: RunningService, test: Test) -> str:
+def _check_log(service: CheckTarget, test: Test) -> str:
     pattern = re.compile(str(test.log))
-    if wait_until(
-        lambda: service.cancellation.is_cancelled or pattern.search(service.log.text()) is not None, test.timeout
-    ):
+
+    def has_match() -> bool:
+        return service.cancellation.is_cancelled or pattern.search(service.log.text()) is not None
+
+    if wait_until(has_match, test.timeout):
         return ""
     return f"no line matches {test.log!r} within {test.timeout:g} s"
 
@@ -206,13 +215,13 @@ def _check_log(service: RunningService, test: Test) -> str:
 _SERVICE_CHECKS = {"http": _check_http, "exec": _check_exec, "tcp": _check_tcp, "log": _check_log}
 
 
-def check_service(service: RunningService, test: Test) -> str:
-    """Make a check of one of the kinds that ask a service; what is wrong, or nothing."""
+def check_service(service: CheckTarget, test: Test) -> str:
+    """Run a check of a service; return the problem, or an empty string."""
     return _SERVICE_CHECKS[test.kind](service, test)
 
 
-def _first_difference(service: RunningService, actual_value: Any, expected_value: Any, path: str) -> str:
-    """The first difference; keys that `wanted` does not name are not looked at."""
+def _first_difference(service: CheckTarget, actual_value: Any, expected_value: Any, path: str) -> str:
+    """Return the first difference, ignoring keys that `expected_value` does not have."""
     if isinstance(expected_value, dict) and isinstance(actual_value, dict):
         for key, value in expected_value.items():
             if key not in actual_value:
@@ -224,13 +233,13 @@ def _first_difference(service: RunningService, actual_value: Any, expected_value
     return "" if actual_value == expected_value else f"{path} is {actual}, expected {expected}"
 
 
-def _expand_variables(service: RunningService, text: str) -> str:
-    """`text` with `${NAME}` replaced by the value that the service got, so that no secret stands in the file twice."""
+def _expand_variables(service: CheckTarget, text: str) -> str:
+    """Replace `${NAME}` by the value in the service's environment, so that checks need not repeat secrets."""
     return _VARIABLE.sub(lambda match: service.planned.environment.get(match[1], match[0]), text)
 
 
-def _shorten(service: RunningService, text: str) -> str:
-    """The beginning; secrets go first, since of one that is cut nobody would know the rest again."""
+def _shorten(service: CheckTarget, text: str) -> str:
+    """Return the beginning of a text; secrets are redacted first, since a truncated one would not be recognised."""
     text = console.sanitize(redact(text.strip(), service.planned.secret_values))
     return text if len(text) <= _MAX_EXCERPT_CHARS else f"{text[:_MAX_EXCERPT_CHARS]}…"
 

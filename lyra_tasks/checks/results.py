@@ -1,17 +1,17 @@
-"""The results of a run as files: `tests.json`, JUnit `tests.xml`, `metrics.json`."""
+"""Results of a run: printed, and as the files `tests.json`, `tests.xml` (JUnit) and `metrics.json`."""
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.lab.lab import RunningService
+from lyra_tasks import console
+from lyra_tasks.files import format_json
+from lyra_tasks.lab.service import RunningService
 from lyra_tasks.records.evidence import (
-    MERGED_LOG,
     CheckResult,
     Evidence,
     Measurement,
@@ -24,7 +24,7 @@ from lyra_tasks.rules.finding import RuleCheck
 
 
 def summarize_usage(service: RunningService) -> ServiceUsage:
-    """The peaks of one container against its limits."""
+    """Return the peak usage of one container and its limits."""
     samples, planned, final_state = service.stats.samples, service.planned, service.final_state
     return ServiceUsage(
         memory_peak=max((sample.memory for sample in samples), default=0),
@@ -34,28 +34,27 @@ def summarize_usage(service: RunningService) -> ServiceUsage:
         pids_peak=max((sample.pids for sample in samples), default=0),
         pids_limit=planned.service.limits.pids,
         oom_killed=bool(final_state and final_state.oom_killed),
-        # a container that we ended ourselves has no verdict of its own
+        # the exit code of a container that was stopped from outside says nothing
         exit_code=final_state.exit_code if final_state and planned.service.oneshot else None,
         samples=len(samples),
     )
 
 
 def merge_container_results(rules: Sequence[RuleResult], rule_checks: Sequence[RuleCheck]) -> list[RuleResult]:
-    """The results of the rules, with what the engine's containers say; what was seen there counts where both say."""
+    """Merge checks of created containers into the rule results; they take the place of results that passed."""
     messages_by_scope: dict[tuple[str, str], list[str]] = {}
     for rule_check in rule_checks:
         messages = messages_by_scope.setdefault((rule_check.rule, rule_check.scope), [])
-        messages += [
-            violation for violation in rule_check.messages if violation not in messages
-        ]  # the labs of several groups say the same
+        # the labs of several groups report the same violations
+        messages += [message for message in rule_check.messages if message not in messages]
     container_results = {
         (rule, scope): RuleResult(
-            rule=rule, scope=scope, outcome="broken" if messages else "kept", message="; ".join(messages)
+            rule=rule, scope=scope, outcome="failed" if messages else "passed", message="; ".join(messages)
         )
         for (rule, scope), messages in messages_by_scope.items()
     }
     merged = [
-        container_results.get((rule.rule, rule.scope), rule) if rule.outcome == "kept" else rule for rule in rules
+        container_results.get((rule.rule, rule.scope), rule) if rule.outcome == "passed" else rule for rule in rules
     ]
     known_scopes = {(rule.rule, rule.scope) for rule in rules}
     return merged + [result for scope_key, result in container_results.items() if scope_key not in known_scopes]
@@ -64,11 +63,10 @@ def merge_container_results(rules: Sequence[RuleResult], rule_checks: Sequence[R
 def write_results(
     run_directory: Path, evidence: Evidence, services: Mapping[str, RunningService], events: Sequence[ServiceEvent]
 ) -> None:
-    """Write the three files into a run's folder."""
-    document = build_results_document(evidence)
-    _write_json(run_directory / "tests.json", document)
+    """Write the three files into the directory of a run."""
+    _write_json(run_directory / "tests.json", build_results_document(evidence))
     metrics = Metrics(
-        events=sorted(events, key=lambda entry: entry.at),
+        events=sorted(events, key=lambda event: event.at),
         services={
             name: [Measurement(**asdict(sample)) for sample in service.stats.samples]
             for name, service in services.items()
@@ -81,33 +79,18 @@ def write_results(
 
 
 def build_results_document(evidence: Evidence) -> dict[str, Any]:
-    """What `tests.json` holds: the verdict without the hashes that only this checkout can make use of."""
-    return evidence.model_dump(mode="json", by_alias=True, exclude={"parts"})
-
-
-def merge_logs(logs_directory: Path, services: Iterable[str]) -> None:
-    """Write the lines of all services into one log, in the order of their time stamps, each with its service's name."""
-    lines = []
-    for name in services:
-        path = logs_directory / f"{name}.log"
-        if path.exists():
-            # whatever else counts as the end of a line somewhere is a character of this one
-            for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
-                timestamp, _, rest = line.partition(" ")
-                lines.append((timestamp, f"{timestamp} {name} {rest}"))
-    if lines:
-        lines.sort(key=lambda line: line[0])
-        (logs_directory / MERGED_LOG).write_text("\n".join(text for _, text in lines) + "\n", encoding="utf-8")
+    """Return the content of `tests.json`: the evidence without the hashes, which only matter in this checkout."""
+    return evidence.model_dump(mode="json", by_alias=True, exclude={"part_hashes"})
 
 
 def build_junit(evidence: Evidence) -> ET.Element:
-    """The checks as a JUnit document, a suite for each group with its services' peaks as properties, and the rules."""
+    """Return a JUnit document: a suite per group of checks, with peak usage as properties, and one for the rules."""
     cases = [(check, _build_check_case(check)) for check in evidence.checks]
     rules = [_build_rule_case(result) for result in evidence.rules]
     root = ET.Element("testsuites", _count_outcomes([*(case for _, case in cases), *rules], evidence.seconds))
     for group in dict.fromkeys(check.group for check, _ in cases) or [""]:
         group_cases = [case for check, case in cases if check.group == group]
-        # of groups that run at the same time, only the checks' own times add up
+        # groups run in parallel, so that only the times of their checks add up
         seconds = sum(check.seconds for check, _ in cases if check.group == group) if group else evidence.seconds
         attributes = {"name": f"lyra {evidence.run} {group}".strip(), **_count_outcomes(group_cases, seconds)}
         suite = ET.SubElement(root, "testsuite", attributes)
@@ -140,9 +123,9 @@ def _build_check_case(check: CheckResult) -> ET.Element:
 
 
 def _build_rule_case(result: RuleResult) -> ET.Element:
-    """A warning or a deviation did not fail: it is told as output of a case that passed."""
+    """Return the case of a rule; a warning or a deviation passes, and is reported as output."""
     case = ET.Element("testcase", {"name": result.rule, "classname": result.scope, "time": "0.000"})
-    if result.outcome == "broken":
+    if result.outcome == "failed":
         ET.SubElement(case, "failure", {"message": result.message}).text = result.message
     elif result.outcome == "skipped":
         ET.SubElement(case, "skipped", {"message": result.message})
@@ -151,5 +134,13 @@ def _build_rule_case(result: RuleResult) -> ET.Element:
     return case
 
 
+def print_check_result(result: CheckResult) -> None:
+    """Print the result of a check as soon as it has been run."""
+    mark = console.style("ok  ", "green") if result.outcome == "passed" else console.style("FAIL", "red", "bold")
+    lines = [f"{mark} {result.title} ({result.seconds:.2f} s)"]
+    # in one call, so that the lines of parallel groups do not mix
+    console.print("\n".join([*lines, *(f"     {line}" for line in result.message.splitlines())]))
+
+
 def _write_json(path: Path, document: object) -> None:
-    path.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(format_json(document), encoding="utf-8")

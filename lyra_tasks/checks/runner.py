@@ -1,4 +1,4 @@
-"""test: a lab for the set that was built, its checks, and the evidence that comes of them."""
+"""Plan and run tests: labs for the images that were built, checks, and the evidence."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from pathlib import Path
 from lyra_tasks import console
 from lyra_tasks.checks.commands import find_structure_command
 from lyra_tasks.checks.group_runner import TestOptions, record_refused_run, run_groups
-from lyra_tasks.checks.groups import PlannedGroup, PlatformRun, batch_parallel, collect_tested_builds, group_tests
-from lyra_tasks.checks.groups import plan_platform_runs as run_for
+from lyra_tasks.checks.groups import (
+    PlannedGroup,
+    PlatformRun,
+    batch_parallel,
+    collect_tested_builds,
+    group_tests,
+    plan_platform_runs,
+)
 from lyra_tasks.checks.kinds import CheckContext, assign_result_directories
 from lyra_tasks.checks.stages import PlannedStage, plan_stage
 from lyra_tasks.config.models import Test
@@ -24,10 +30,10 @@ from lyra_tasks.engine.bases.materials import collect_materials, load_missing_ba
 from lyra_tasks.engine.bases.resolve import ResolvedBase
 from lyra_tasks.engine.buildx.bake import require_buildx
 from lyra_tasks.engine.objects.emulation import list_runnable_platforms
-from lyra_tasks.engine.workspace import Workspace, select_known
+from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, UsageError
 from lyra_tasks.lab.admission import Capacity, compute_lab_capacity, list_reservations
-from lyra_tasks.lab.facts import collect_lab_facts as gather_facts
+from lyra_tasks.lab.facts import collect_lab_facts
 from lyra_tasks.lab.plan import LabFacts, plan_empty_lab, plan_lab
 from lyra_tasks.records.evidence import Evidence, SetKey
 from lyra_tasks.records.images import ImageRecord
@@ -35,13 +41,14 @@ from lyra_tasks.rules.deviations import RuleReport, assess_checks
 from lyra_tasks.rules.freshness import build_set_key, compare_images, hash_effective_parts, require_current_images
 from lyra_tasks.rules.inspection import check_rules
 from lyra_tasks.rules.secrets import redacted_values
+from lyra_tasks.suggest import select_known
 
 
 @dataclass(frozen=True)
 class TestRun:
-    """A planned test run; `partial` is one that leaves no evidence, because not every check is made.
+    """A planned test run; a partial one leaves out checks, and records no evidence.
 
-    The groups of one of its `rounds` run at the same time. `bases` are those of stages that are checks.
+    The groups of a batch run in parallel. `bases` are the base images of stages that are checks.
     """
 
     work: Workspace
@@ -50,7 +57,7 @@ class TestRun:
     bases: tuple[ResolvedBase, ...]
     set_key: SetKey
     capacity: Capacity
-    parts: Mapping[str, str]
+    part_hashes: Mapping[str, str]
     rule_report: RuleReport
     is_partial: bool
     options: TestOptions
@@ -58,7 +65,7 @@ class TestRun:
 
 @dataclass(frozen=True)
 class TestOutcome:
-    """What came of a trial, and where its files are."""
+    """The result of a test run, and where its files are."""
 
     evidence: Evidence
     run_directory: Path
@@ -68,19 +75,22 @@ class TestOutcome:
 
 
 def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *, is_dry_run: bool = False) -> TestRun:
-    """Plan a test run; StaleError where an image is not what its files say.
+    """Plan a test run.
 
-    A `dry` one starts nothing, not even to try what the engine runs: it is planned as if it ran every platform.
+    A dry run does not probe which platforms the engine can run: it assumes all of them.
+
+    Raises:
+        StaleError: An image is not up to date.
     """
     config = work.config
-    tests = _select_tests(config.tests, only)  # before an engine is asked, or even started
+    tests = _select_tests(config.tests, only)  # before the engine is contacted or started
     records = require_current_images(compare_images(work.images, work.engine, hash_current_inputs(work)))
     platform_runs = _plan_platform_runs(work, is_dry_run=is_dry_run)
     is_partial = bool(only)
     if options.keep_running and len(platform_runs) > 1:
         platform_runs, is_partial = platform_runs[:1], True
     lab_facts = [
-        gather_facts(work, {name: records[build.key] for name, build in platform_run.builds.items()})
+        collect_lab_facts(work, {name: records[build.key] for name, build in platform_run.builds.items()})
         for platform_run in platform_runs
     ]
     service_facts = lab_facts[0].services
@@ -93,8 +103,8 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
     capacity = compute_lab_capacity(work)
     if options.keep_running and len(groups) > 1:
         raise UsageError(
-            "only one lab can be left running, and every group of checks has its own",
-            hint=f"choose one: --only {' or --only '.join(each.name for each in groups if each.name)}",
+            "Only one group of checks can be left running",
+            hint=f"Choose one: --only {' or --only '.join(group.name for group in groups if group.name)}",
         )
     reservations = list_reservations(work.engine)
     free_cpus = capacity.cpus - sum(reservation.cpus for reservation in reservations)
@@ -107,7 +117,7 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
         bases=bases,
         set_key=build_set_key(work, records, third_party_images),
         capacity=capacity,
-        parts=hash_effective_parts(work, records),
+        part_hashes=hash_effective_parts(work, records),
         rule_report=assess_checks(
             config,
             check_rules(
@@ -124,24 +134,31 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
 
 
 def run_tests(test_run: TestRun) -> TestOutcome:
-    """Make the test run; its evidence is kept for `promote` whether it passed or not.
+    """Run the tests and record the evidence for `promote`; the caller looks at checks that failed.
 
-    Raises VerdictError if a rule is broken (then nothing is started), or if a service was not ready or died; checks
-    that failed are for the caller to see.
+    Raises:
+        CheckFailedError: A rule is violated (then nothing is started), or a service was not ready or exited.
     """
     work = test_run.work
     if test_run.rule_report.failed:
-        _record_result(test_run, record_refused_run(
-            test_run.set_key, test_run.parts, test_run.rule_report.results, engine=work.engine, owner=work.owner, run_directory=work.run_directory
-        ))  # fmt: skip
+        evidence = record_refused_run(
+            test_run.set_key, test_run.part_hashes, test_run.rule_report.results, context=test_run.context
+        )
+        _record_result(test_run, evidence)
         test_run.rule_report.raise_if_failed()
     if not test_run.batches:
-        raise CheckFailedError("there are no tests: nothing would be proved", hint="write at least one [[tests]] entry")
+        raise CheckFailedError("No checks configured", hint="Add at least one [[tests]] entry")
     load_missing_bases(work, test_run.bases)
     result = run_groups(
-        test_run.batches, test_run.set_key, test_run.parts, test_run.rule_report.results,
-        context=test_run.context, state_directory=work.paths.state, capacity=test_run.capacity, options=test_run.options,
-    )  # fmt: skip
+        test_run.batches,
+        test_run.set_key,
+        test_run.part_hashes,
+        test_run.rule_report.results,
+        context=test_run.context,
+        state_directory=work.paths.state,
+        capacity=test_run.capacity,
+        options=test_run.options,
+    )
     _record_result(test_run, result.evidence)
     if result.error is not None:
         raise result.error
@@ -156,32 +173,34 @@ def _record_result(test_run: TestRun, evidence: Evidence) -> None:
         work.run, "tested", set=test_run.set_key.digest, passed=evidence.passed, partial=test_run.is_partial,
         checks={check.title: check.outcome for check in evidence.checks},
         deviations=[deviation.model_dump(mode="json") for deviation in test_run.rule_report.used_deviations],
-        rules={f"{rule.rule} {rule.scope}": rule.outcome for rule in evidence.rules if rule.outcome != "kept"},
+        rules={f"{rule.rule} {rule.scope}": rule.outcome for rule in evidence.rules if rule.outcome != "passed"},
     )  # fmt: skip
 
 
 def _select_tests(tests: Sequence[Test], only: Sequence[str]) -> list[Test]:
-    """The checks that `only` names, by themselves or by their group; all if it names none."""
+    """Return the checks whose name or group is in `only`, or all if it is empty."""
     names = select_known(only, [*(test.name for test in tests), *(test.group for test in tests if test.group)], "test")
     return [test for test in tests if test.name in names or test.group in names]
 
 
 def _plan_platform_runs(work: Workspace, *, is_dry_run: bool) -> tuple[PlatformRun, ...]:
-    """What is run for which platform; the engine is tried only where there are images for another than its own."""
+    """Plan which platforms to run; the engine is probed only if there are images for other platforms."""
     engine_platform = work.engine.facts.platform
     platforms = list(dict.fromkeys(variant.platform for variant in list_variants(work.config)))
     if not is_dry_run:
-        return run_for(work.config, list_runnable_platforms(work.engine, work.owner, platforms), engine_platform)
+        return plan_platform_runs(
+            work.config, list_runnable_platforms(work.engine, work.owner, platforms), engine_platform
+        )
     foreign = [platform for platform in platforms if not is_native_platform(platform, engine_platform)]
     if foreign:
-        console.info(f"whether the engine runs {' and '.join(foreign)} is tried before anything is started")
-    return run_for(
+        console.info(f"A real run first probes whether the engine can run {' and '.join(foreign)}")
+    return plan_platform_runs(
         work.config, [*(platform for platform in platforms if platform not in foreign), *foreign], engine_platform
     )
 
 
 def _tested_builds(work: Workspace, platform_runs: Sequence[PlatformRun]) -> frozenset[str]:
-    """The builds that count as run; where no check needs a service, only the engine's own platform does."""
+    """Return the builds that count as tested; without checks of services, only the engine's own platform does."""
     needs_services = not all(test.is_image_check for test in work.config.tests)
     return collect_tested_builds(
         work.config, [platform_run for platform_run in platform_runs if needs_services or not platform_run.label]
@@ -197,9 +216,10 @@ def _plan_groups(
     *,
     existing_count: int,
 ) -> list[PlannedGroup]:
-    """A lab for each group; none for one whose checks are of images alone. `taken` is how many groups there are yet.
+    """Plan the groups of a platform, each with a lab, which is empty if the group only checks images.
 
-    Stages are built for the engine's own platform: they are checks of what they are built from.
+    Stages are built for the engine's own platform only, since they check their sources. `existing_count` is the number
+    of groups that have been planned already.
     """
     groups = []
     images = {name: records[build.key].image_id for name, build in platform_run.builds.items()}
@@ -218,7 +238,7 @@ def _plan_groups(
 def _plan_stages(
     work: Workspace, platform_run: PlatformRun, tests: Sequence[Test]
 ) -> tuple[dict[str, PlannedStage], tuple[ResolvedBase, ...]]:
-    """The stages that are checks, planned by the check's name, and the bases that they are built from."""
+    """Plan the stages that are checks, by the name of the check, and return them with their base images."""
     planned_stages: dict[str, PlannedStage] = {}
     all_bases: list[ResolvedBase] = []
     for test in tests:

@@ -1,4 +1,4 @@
-"""What `test` shows."""
+"""Print the plan and the result of a test run."""
 
 from __future__ import annotations
 
@@ -8,28 +8,32 @@ from lyra_tasks import console
 from lyra_tasks.checks.groups import PlannedGroup
 from lyra_tasks.checks.results import build_results_document
 from lyra_tasks.checks.runner import TestOutcome, TestRun
-from lyra_tasks.config.discovery import display_path
 from lyra_tasks.errors import CheckFailedError
+from lyra_tasks.files import display_path
 
-_OUTCOME_LABELS = {"deviation": "by deviation", "warning": "warned of", "skipped": "not looked at"}
+_OUTCOME_LABELS = {"deviation": "by deviation", "warning": "with a warning", "skipped": "skipped"}
 
 
 def print_test_plan(test_run: TestRun) -> None:
-    """What a test run would start and check; VerdictError if it would be refused for a rule that is broken."""
+    """Print what a test run would start and check.
+
+    Raises:
+        CheckFailedError: The run would be refused because of a rule violation.
+    """
     test_run.rule_report.raise_if_failed()
     groups = [group for batch in test_run.batches for group in batch]
     tests = [test.name for group in groups for test in group.tests]
     if console.is_json_mode():
         return console.print_json(
             {
-                "rounds": [[_describe_group(group) for group in batch] for batch in test_run.batches],
+                "batches": [[_describe_group(group) for group in batch] for batch in test_run.batches],
                 "checks": tests,
                 "set": test_run.set_key.digest,
             }
         )
     for number, batch in enumerate(test_run.batches, start=1):
         if len(test_run.batches) > 1:
-            console.print(f"round {number}:")
+            console.print(f"batch {number}:")
         for group in batch:
             _print_group(group)
     return None
@@ -53,18 +57,22 @@ def _print_group(group: PlannedGroup) -> None:
     console.print(f"{name}would start {len(plan.services)} service(s) with {resources}:")
     for number, wave in enumerate(plan.waves, start=1):
         console.print(f"  {number}. {', '.join(wave)}")
-    console.print(f"and make {len(group.tests)} check(s): {', '.join(test.name for test in group.tests)}")
+    console.print(f"and run {len(group.tests)} check(s): {', '.join(test.name for test in group.tests)}")
 
 
 def print_test_result(test_outcome: TestOutcome) -> None:
-    """The summary of a test run; VerdictError if it did not pass."""
+    """Print the summary of a test run.
+
+    Raises:
+        CheckFailedError: A check failed.
+    """
     evidence = test_outcome.evidence
     failed = [check for check in evidence.checks if check.outcome != "passed"]
     if console.is_json_mode():
-        console.print_json(build_results_document(evidence) | {"folder": str(test_outcome.run_directory)})
+        console.print_json(build_results_document(evidence) | {"directory": str(test_outcome.run_directory)})
     else:
         console.print_table(
-            ("service", "memory at most", "CPUs at most", "processes at most"),
+            ("service", "peak memory", "peak CPU", "peak processes"),
             [
                 (name, f"{console.format_bytes(usage.memory_peak)} of {console.format_bytes(usage.memory_limit)}",
                  f"{usage.cpu_peak:.2f} of {usage.cpu_limit:g}", f"{usage.pids_peak} of {usage.pids_limit}")
@@ -76,28 +84,28 @@ def print_test_result(test_outcome: TestOutcome) -> None:
         console.print(f"{summary} in {evidence.seconds:.1f} s")
         console.print(f"report.html, logs and metrics: {display_path(test_outcome.run_directory)}")
         if test_outcome.addresses:
-            console.print("the services run on until `clean`:")
+            console.print("The services keep running until `clean`:")
             for name, address in test_outcome.addresses.items():
                 console.print(f"  {name}: {address}")
         if test_outcome.is_partial:
-            console.info("not every check was made, so this is no evidence")
+            console.info("Not all checks were run; this result cannot be promoted")
     if failed:
         raise CheckFailedError(
             f"{len(failed)} of {len(evidence.checks)} check(s) failed: {', '.join(check.title for check in failed)}",
-            hint=f"logs and metrics are in {display_path(test_outcome.run_directory)}",
+            hint=f"See the logs and metrics in {display_path(test_outcome.run_directory)}",
         )
 
 
 def _print_rules(test_outcome: TestOutcome) -> None:
-    """What the rules came to: a line for everything that is not simply kept."""
+    """Print the rule results: a line for each warning and deviation, then the counts."""
     rule_report, results = test_outcome.rule_report, test_outcome.evidence.rules
     for result in results:
         if result.outcome == "warning":
             console.warn(f"{result.scope}: {result.message} (rule {result.rule})")
     for deviation in rule_report.used_deviations:
-        console.warn(f"deviation from {deviation.rule} for {deviation.scope} until {deviation.expires}")
+        console.warn(f"Deviation from {deviation.rule} for {deviation.scope} until {deviation.expires}")
     for deviation in rule_report.unused_deviations:
-        console.warn(f"nothing needs the deviation from {deviation.rule} for {deviation.scope}; remove it")
+        console.warn(f"The deviation from {deviation.rule} for {deviation.scope} is not needed; remove it")
     counts = Counter[str](result.outcome for result in results)
     parts = [f"{counts[outcome]} {label}" for outcome, label in _OUTCOME_LABELS.items() if counts[outcome]]
-    console.print(", ".join([f"{counts['kept']} rules kept", *parts]))
+    console.print(", ".join([f"{counts['passed']} rules passed", *parts]))

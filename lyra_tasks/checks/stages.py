@@ -1,4 +1,4 @@
-"""Stages that are built as checks: planned as bake definitions, built, and what they leave brought in."""
+"""Plan and build stages as checks, and collect the files that they produce."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _STAGE_TARGET = "stage"
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage to build: its definition, the targets to be built before it with their tags, and secret files to mask.
+    """A planned stage: its bake definition, and the base targets to build first with their tags.
 
-    `masked` is what else may not stand in its log; `exported` where the files of a stage that holds results are put
-    first, None for any other.
+    The content of `secret_paths` and `secret_values` is redacted from its log. `export_directory` is where BuildKit
+    writes the files of a stage that produces results, else None.
     """
 
     definition: Mapping[str, Any]
@@ -63,7 +63,7 @@ def plan_stage(
     epoch: int,
     secret_values: tuple[str, ...] = (),
 ) -> PlannedStage:
-    """Plan building the stage that `test` names for the platform of `build`; it makes no image, and no reference."""
+    """Plan the build of a check's stage for the platform of `build`; it creates no image."""
     bases = create_base_targets(materials, [build.key])
     export_directory = scratch_directory if checked.is_results_only else None
     target = {
@@ -86,17 +86,24 @@ def build_stage(
     directory: Path,
     on_cancel: CancelHook,
 ) -> str:
-    """Build the stage; what was wrong, or nothing. Its log and its results are then in `folder`."""
+    """Build a stage; return the problem, or an empty string. Its log and its results are written to `directory`."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    definition = directory / "bake.json"
+    definition, metadata = directory / "bake.json", directory / "metadata.json"
     definition.write_text(escape_bake_definition(json.dumps(stage.definition, indent=2, sort_keys=True) + "\n"))
 
     def run_bake(targets: tuple[str, ...]) -> None:
         bake_targets(
-            engine, definition, metadata=directory / "metadata.json", log=directory / STAGE_LOG, epoch=stage.epoch,
-            redacted_values=(*read_secret_lines(stage.secret_paths), *stage.secret_values), targets=targets, cancel_hook=on_cancel, quiet=True,
-        )  # fmt: skip
+            engine,
+            definition,
+            metadata=metadata,
+            log=directory / STAGE_LOG,
+            epoch=stage.epoch,
+            redacted_values=(*read_secret_lines(stage.secret_paths), *stage.secret_values),
+            targets=targets,
+            cancel_hook=on_cancel,
+            quiet=True,
+        )
 
     try:
         build_prerequisites(engine, owner, stage.bases, run_bake)
@@ -105,25 +112,25 @@ def build_stage(
     except BuildError as error:
         return "\n".join((error.message, *_error_lines(error.details)))
     finally:
-        for path in (definition, directory / "metadata.json"):
+        for path in (definition, metadata):
             path.unlink(missing_ok=True)
         if stage.export_directory is not None:
             shutil.rmtree(stage.export_directory, ignore_errors=True)
 
 
 def _copy_results(export_directory: Path, results_directory: Path) -> str:
-    """Copy plain files, which are all that can be evidence; what was wrong, or nothing."""
+    """Copy the regular files of a stage; return the problem, or an empty string."""
     files = list(_list_files(export_directory))
     unsupported = [
         name for name, path in files if not stat.S_ISREG(path.lstat().st_mode) or console.sanitize(name) != name
     ]
     if unsupported:
-        return f"{unsupported[0]!r} is not a plain file with a plain name, and cannot be kept as a result"
+        return f"{unsupported[0]!r}: not a regular file with a printable name"
     size = sum(path.stat().st_size for _, path in files)
     if size > MAX_RESULTS_BYTES:
-        return f"its results have {console.format_bytes(size)}; {console.format_bytes(MAX_RESULTS_BYTES)} at most are kept as evidence"
+        return f"results too large: {console.format_bytes(size)}, limit {console.format_bytes(MAX_RESULTS_BYTES)}"
     if not files:
-        return "the stage holds no file, so that there is no result"
+        return "the stage produced no files"
     for name, path in files:
         target = results_directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -140,5 +147,5 @@ def _list_files(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _error_lines(lines: Sequence[str]) -> list[str]:
-    """What the step that failed printed, without BuildKit's frame around it."""
+    """Return the output of the failed step, without BuildKit's summary around it."""
     return [line for line in lines if line.strip() and not line.startswith("ERROR: ")]

@@ -1,1 +1,1 @@
-"""test: the services in isolated, limited, disposable containers, and the checks against them."""
+"""An environment while it runs (test or development): may import rules, engine, config and records, but no step."""

@@ -1,4 +1,4 @@
-"""Admission (R10): limits are promised only where the host can keep them, together with what other labs hold."""
+"""Admission of labs (R10): reserve CPUs and memory, counting what other labs have reserved."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COUNTED_STATES = ["created", "running", "paused", "restarting"]
 
 @dataclass(frozen=True)
 class Reservation:
-    """CPUs and memory that somebody holds or asks for."""
+    """CPUs and memory (bytes) that a container has reserved or requests."""
 
     name: str
     cpus: float
@@ -36,7 +36,7 @@ class Reservation:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What labs may have of the host together: CPUs and bytes; of all who ask for it, one at a time has the `lock`."""
+    """CPUs and memory (bytes) of a host that all labs may use together; admission happens under the `lock`."""
 
     cpus: float
     memory: int
@@ -44,7 +44,7 @@ class Capacity:
 
 
 def compute_lab_capacity(work: Workspace) -> Capacity:
-    """The share of the engine's host that `host_share` leaves to labs."""
+    """Return the part of the engine's host that `host_share` leaves to labs."""
     share, facts = work.config.resources.host_share, work.engine.facts
     name = hashlib.sha256(facts.id.encode()).hexdigest()[:16]
     return Capacity(facts.cpus * share, int(facts.memory * share), work.paths.cache / "admission" / f"{name}.lock")
@@ -59,10 +59,14 @@ def reserve_capacity(
     lab_names: Collection[str] = ("",),
     excluding: Collection[str] = (),
 ) -> Iterator[Callable[[str], None]]:
-    """Admit `asked`, and keep others from being admitted until it is there for them to be counted.
+    """Check that `requested` fits, and hold the admission lock until the containers exist and are counted by others.
 
-    That is when each of the `parties` was given to what this yields, or at the end of the block. OvercommitError as
-    `admit`; LockedError where another one takes too long.
+    Yields a function to call with each of the `lab_names` as soon as its containers exist; the last call, or the end of
+    the block, releases the lock.
+
+    Raises:
+        OvercommitError: The request does not fit.
+        LockedError: Another admission takes too long.
     """
     pending, mutex = set(lab_names), threading.Lock()
     with ExitStack() as lock_stack:
@@ -79,55 +83,53 @@ def reserve_capacity(
 
 
 def list_reservations(engine: Engine, *, excluding: Collection[str] = ()) -> tuple[Reservation, ...]:
-    """What containers of every Lyra project on this engine hold, or will once they are started, by their own limits.
+    """Return the limits of all containers of any Lyra project on this engine that run or may be started.
 
-    Those whose ids are in `without` are about to go.
+    Containers whose ids are in `excluding` are about to be removed, and do not count.
     """
-    api = engine.api
     reservations = []
-    with translate_errors("counting what other labs hold"):
-        for container in api.containers(all=True, filters={"label": LABEL_NONCE, "status": _COUNTED_STATES}):
+    with translate_errors("reading the limits of other labs"):
+        for container in engine.api.containers(all=True, filters={"label": LABEL_NONCE, "status": _COUNTED_STATES}):
             if container["Id"] in excluding:
                 continue
-            host_config_document = find_host_config(engine, container["Id"])
-            if host_config_document is None:
-                continue  # its lab has been taken away meanwhile
+            limits = find_host_config(engine, container["Id"])
+            if limits is None:
+                continue  # removed in the meantime
             name = f"{container['Labels'].get(LABEL_PROJECT, '?')} {container['Names'][0].lstrip('/')}"
-            reservations.append(
-                Reservation(name, host_config_document["NanoCpus"] / 1e9, int(host_config_document["Memory"]))
-            )
+            reservations.append(Reservation(name, limits["NanoCpus"] / 1e9, int(limits["Memory"])))
     return tuple(reservations)
 
 
 def require_capacity(requested: Collection[Reservation], reserved: Collection[Reservation], capacity: Capacity) -> None:
-    """OvercommitError with a table of who holds what, if `asked` and `held` exceed what there is."""
+    """Raise OvercommitError, with a table of all reservations, if they exceed the capacity."""
     reservations = [*reserved, *requested]
-    cpus_needed, memory_needed = (
-        sum(reservation.cpus for reservation in reservations),
-        sum(reservation.memory for reservation in reservations),
-    )
-    shortages = []
-    if cpus_needed > capacity.cpus + 1e-9:
-        shortages.append(f"{cpus_needed:g} CPUs of {capacity.cpus:g}")
-    if memory_needed > capacity.memory:
-        shortages.append(f"{console.format_bytes(memory_needed)} of memory of {console.format_bytes(capacity.memory)}")
+    cpus = sum(reservation.cpus for reservation in reservations)
+    memory = sum(reservation.memory for reservation in reservations)
+    shortages = {}
+    if cpus > capacity.cpus + 1e-9:
+        shortages["CPUs"] = f"{cpus:g} CPUs requested, {capacity.cpus:g} available"
+    if memory > capacity.memory:
+        shortages["memory"] = (
+            f"{console.format_bytes(memory)} of memory requested, {console.format_bytes(capacity.memory)} available"
+        )
     if shortages:
         rows = [
             f"{reservation.name:<40} {reservation.cpus:>6g} CPUs {console.format_bytes(reservation.memory):>10}"
             for reservation in reservations
         ]
         raise OvercommitError(
-            f"the limits do not fit into this host's share for labs: {' and '.join(shortages)}",
-            hint="lower [services.*.limits], end another lab, or raise [resources] host_share (LYRA_HOST_SHARE)",
+            f"Not enough {' and '.join(shortages)} on this host: {'; '.join(shortages.values())}",
+            hint="Lower [services.*.limits], stop another environment, or raise [resources] host_share "
+            "(LYRA_HOST_SHARE)",
             details=tuple(rows),
         )
 
 
 def require_limits(name: str, warnings: Collection[str]) -> None:
-    """PreconditionError if the engine said of a container that it does not enforce a limit."""
+    """Raise PreconditionError if the engine warned that it does not enforce a limit of the container."""
     unsupported = [warning for warning in warnings if "limit" in warning.lower() or "discarded" in warning.lower()]
     if unsupported:
         raise PreconditionError(
-            f"the engine does not enforce the limits of {name}: {'; '.join(unsupported)}",
-            hint="use an engine whose kernel has the memory, cpu and pids controllers",
+            f"The engine does not enforce the limits of {name}: {'; '.join(unsupported)}",
+            hint="Use an engine whose kernel has the memory, cpu and pids controllers",
         )

@@ -1,4 +1,4 @@
-"""How checks that run in threads are ended by the one that waits for them."""
+"""Cancellation of checks that run in threads, by the thread that waits for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from contextlib import contextmanager
 
 
 class Cancellation:
-    """Asked for once, by Ctrl-C or a check that fails fast; everything that may take long looks at it."""
+    """A cancellation token shared by all check threads, set once by Ctrl-C or an error.
+
+    `stop_starting` is the milder signal, set by fail-fast: what runs may finish, but nothing new is started.
+    """
 
     def __init__(self) -> None:
         self.stop_starting = threading.Event()
@@ -18,11 +21,11 @@ class Cancellation:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether all that runs is to end now; `enough` is the milder word: nothing more is to begin."""
+        """Whether everything that runs has to end now."""
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """End what runs now, and let nothing begin."""
+        """End everything that runs, and let nothing start."""
         with self._lock:
             self.stop_starting.set()
             self._cancelled.set()
@@ -31,24 +34,29 @@ class Cancellation:
             callback()
 
     def raise_if_cancelled(self) -> None:
-        """Raise KeyboardInterrupt, in whichever thread this is, if an end was asked for."""
+        """Raise KeyboardInterrupt, in whichever thread this is, after a cancellation."""
         if self.is_cancelled:
             raise KeyboardInterrupt
 
     @contextmanager
-    def on_cancel(self, callback: Callable[[], None], *, after: float | None = None) -> Iterator[threading.Event]:
-        """While the block runs, `end` is what ends it: when asked for, or when `after` seconds have passed.
+    def on_cancel(self, callback: Callable[[], None], *, timeout: float | None = None) -> Iterator[threading.Event]:
+        """Call `callback` on cancellation or after `timeout` seconds while the block runs.
 
-        The event says that it came to the latter.
+        Yields an event that is set on timeout.
         """
         timed_out = threading.Event()
-        timer = threading.Timer(after or 0.0, _call_in_order(timed_out.set, callback))
+
+        def expire() -> None:
+            timed_out.set()
+            callback()
+
+        timer = threading.Timer(timeout or 0.0, expire)
         with self._lock:
             self._callbacks[id(timer)] = callback
             already_cancelled = self.is_cancelled
         if already_cancelled:
             callback()
-        if after is not None:
+        if timeout is not None:
             timer.start()
         try:
             yield timed_out
@@ -56,11 +64,3 @@ class Cancellation:
             timer.cancel()
             with self._lock:
                 del self._callbacks[id(timer)]
-
-
-def _call_in_order(*calls: Callable[[], None]) -> Callable[[], None]:
-    def call_all() -> None:
-        for call in calls:
-            call()
-
-    return call_all

@@ -1,4 +1,4 @@
-"""What a lab plan depends on, found out: which images, which values, what the engine can do."""
+"""Collect what a lab plan depends on: image ids, values, features of the engine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.lab.plan import LabFacts, ServiceFacts
+from lyra_tasks.lab.run_files import MOUNTS_DIRECTORY
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.rules.secrets import redacted_values
 
@@ -23,10 +24,13 @@ _START_INTERVAL_API_VERSION = (1, 44)
 def collect_lab_facts(
     work: Workspace, records: Mapping[str, ImageRecord], *, run: str = "", files_directory: Path | None = None
 ) -> LabFacts:
-    """Look up what `plan` needs for the lab of `run` (default: this one).
+    """Collect what `plan_lab` needs for the lab of `run` (default: this run).
 
-    `files_folder` is for configs and secrets on engines that cannot mount single files of a volume; default: the run's
-    folder. ConfigurationError for a required value that is nowhere.
+    `files_directory` is for configs and secrets on engines that cannot mount single files of a volume (default: in the
+    run's directory).
+
+    Raises:
+        ConfigurationError: A required value is missing.
     """
     engine = work.engine
     supports_subpaths = engine.facts.api >= _SUBPATH_API_VERSION
@@ -43,27 +47,27 @@ def collect_lab_facts(
         publish_on=engine.publish_address,
         supports_subpaths=supports_subpaths,
         supports_start_interval=engine.facts.api >= _START_INTERVAL_API_VERSION,
-        files_directory=str(files_directory or work.run_directory / "mounts"),
+        files_directory=str(files_directory or work.run_directory / MOUNTS_DIRECTORY),
         services=services,
         secret_values=redacted_values(work.config, work.root),
     )
 
 
 def _refuse_mounted_files(services: Mapping[str, Service], version: str) -> None:
-    """Without subpaths of volumes, configs and secrets are mounted from this machine, which that engine cannot see."""
+    """Refuse configs and secrets: without volume subpaths they are bind mounted, which a remote engine cannot do."""
     services_with_files = [
         f"services.{name}" for name, service in services.items() if service.configs or service.secrets
     ]
     if services_with_files:
         raise PreconditionError(
-            f"Docker Engine {version} on another machine cannot be given configs and secrets",
-            hint="use an engine of version 26.0 or newer there, or an older one on this machine",
+            f"Cannot mount configs and secrets: Docker Engine {version} on another machine does not support it",
+            hint="Use Docker Engine 26.0 or newer there, or an engine on this machine",
             details=tuple(services_with_files),
         )
 
 
 def _resolve_image_id(service: Service, records: Mapping[str, ImageRecord]) -> str:
-    """Own images by digest, as they were recorded; a double by the reference it is given as."""
+    """Return the recorded id of an own image, or the configured reference of a third-party one."""
     return records[service.image].image_id if service.image is not None else str(service.external)
 
 
@@ -72,8 +76,8 @@ def _collect_service_facts(
 ) -> ServiceFacts:
     if image_document is None:
         raise PreconditionError(
-            f"services.{name}: the engine does not hold the image {image}",
-            hint=f"load it first, for example with `docker load` or `docker pull {image}`",
+            f"services.{name}: image {image} not found on the engine",
+            hint=f"Run `docker pull {image}`, or load it with `docker load`",
         )
     config = image_document["Config"]
     return ServiceFacts(
@@ -89,7 +93,11 @@ def _collect_service_facts(
 
 
 def resolve_test_environment(name: str, service: Service) -> dict[str, str]:
-    """The variables a service gets in a test: test value, else default, else for a secret a random one."""
+    """Return the environment of a service in tests: test value, default, or a random value for a secret.
+
+    Raises:
+        ConfigurationError: A required variable has no value.
+    """
     values = {}
     missing = []
     for key, variable in service.environment.items():
@@ -101,5 +109,5 @@ def resolve_test_environment(name: str, service: Service) -> dict[str, str]:
         elif variable.required:
             missing.append(f"services.{name}.environment.{key}: is required and has no value for tests")
     if missing:
-        raise ConfigurationError(missing[0], hint="give it a default or a test_value", details=tuple(missing[1:]))
+        raise ConfigurationError(missing[0], hint="Add a default or a test_value", details=tuple(missing[1:]))
     return values

@@ -1,4 +1,4 @@
-"""A lab while it runs: started in waves, followed, watched, and taken away whole."""
+"""A lab, from the creation of its networks, volumes and containers to their removal."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ from lyra_tasks.engine.objects.removal import remove_objects
 from lyra_tasks.errors import CheckFailedError, LeftoverError, PreconditionError
 from lyra_tasks.lab.admission import require_limits
 from lyra_tasks.lab.cancellation import Cancellation
-from lyra_tasks.lab.plan import LabPlan, PlannedService
-from lyra_tasks.lab.service import wait_until_ready
-from lyra_tasks.ports import ContainerPort
+from lyra_tasks.lab.plan import LabPlan
+from lyra_tasks.lab.service import RunningService, exit_error, wait_until_ready
 from lyra_tasks.records.evidence import ServiceEvent, create_service_event
 from lyra_tasks.rules.finding import RuleCheck
 from lyra_tasks.rules.services import check_container
@@ -41,44 +40,18 @@ from lyra_tasks.rules.services import check_container
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
-# It does nothing, but the runtime starts it within this limit: with a twentieth of a core that takes 0.3 s longer; and
-# a removal from a source volume, which is a process in it, half a second
+# The holder itself needs no CPU, but with a twentieth of a core it starts 0.3 s later, and removing files from a source
+# volume (a process in the holder) takes 0.5 s longer.
 _HOLDER_NANO_CPUS = 200_000_000
-_EXIT_STATUS_TIMEOUT_S = 10.0  # seconds in which an engine notices that a container has ended, however busy it is
-
-
-@dataclass
-class RunningService:
-    """A started container with its followers; `ports` maps container ports to published ones."""
-
-    planned: PlannedService
-    engine: Engine
-    id: str
-    log: LogFollower
-    stats: StatsSampler
-    cancellation: Cancellation
-    ports: Mapping[ContainerPort, int] = field(default_factory=dict)
-    started_at: str = ""
-    final_state: ContainerState | None = None
-
-    def address(self, port: int | str) -> tuple[str, int]:
-        """Host and port on which a port of the service, by number or name, answers from this machine.
-
-        PreconditionError for one that the engine does not publish, since the container had ended when it was asked.
-        """
-        published_port = self.ports.get(self.planned.service.resolve_port(port) or 0)
-        if published_port is None:
-            raise PreconditionError(f"{self.planned.name} publishes no port {port}: it had ended by then")
-        return self.engine.host_address, published_port
-
-    def http_address(self) -> tuple[str, int]:
-        """Where HTTP checks are made; `check_tests.py` has made sure that there is one such port."""
-        return self.address(self.planned.service.http_port or 0)
+_HOLDER_MEMORY_BYTES = 16 * 1024**2
+_EXIT_STATUS_TIMEOUT_S = 10.0
+_MAX_REMOVE_ATTEMPTS = 3
+_RETRY_INTERVAL_S = 0.25
 
 
 @dataclass
 class Lab:
-    """Networks, volumes and containers on the engine; `holder` is the container that holds the volumes."""
+    """Networks, volumes and containers on an engine; `holder` is the container that keeps the volumes mounted."""
 
     plan: LabPlan
     engine: Engine
@@ -91,7 +64,7 @@ class Lab:
     rule_checks: list[RuleCheck] = field(default_factory=list)
 
     def create_and_start(self, before_start: Callable[[], None] = lambda: None) -> None:
-        """Make everything, call `prepare`, and start it; returns when every service that is attended is ready."""
+        """Create everything, call `before_start`, start the services and wait until they are ready."""
         steps = (
             self._create_networks_and_volumes,
             self._create_containers,
@@ -105,7 +78,7 @@ class Lab:
             step()
 
     def _create_networks_and_volumes(self) -> None:
-        """At the same time: the holder needs no network."""
+        """Create both at the same time, since the holder needs no network."""
         with ThreadPoolExecutor(2) as pool:
             for future in [pool.submit(self._create_networks), pool.submit(self._create_volumes)]:
                 future.result()
@@ -114,7 +87,7 @@ class Lab:
         create_networks(self.engine, self.owner, self.plan.networks)
 
     def _create_volumes(self) -> None:
-        """The holder mounts every volume before anything is put into it, and leaves last."""
+        """Create the volumes, mount them in the holder, which is removed last, and fill them."""
         create_volumes(self.engine, self.owner, self.plan.volumes)
         if self.plan.holder_mounts and not self.holder:
             self.holder = self._create_holder()
@@ -134,8 +107,9 @@ class Lab:
             "Cmd": ["/hold"],
             "HostConfig": {
                 "Mounts": mounts, "NetworkMode": "none", "ReadonlyRootfs": True, "CapDrop": ["ALL"],
-                "SecurityOpt": ["no-new-privileges:true"], "Memory": 16 << 20, "MemorySwap": 16 << 20,
-                "NanoCpus": _HOLDER_NANO_CPUS, "PidsLimit": 8, **self.plan.holder_host_config,
+                "SecurityOpt": ["no-new-privileges:true"], "Memory": _HOLDER_MEMORY_BYTES,
+                "MemorySwap": _HOLDER_MEMORY_BYTES, "NanoCpus": _HOLDER_NANO_CPUS, "PidsLimit": 8,
+                **self.plan.holder_host_config,
             },
         }  # fmt: skip
         name = self.plan.holder
@@ -161,7 +135,7 @@ class Lab:
             )
 
     def _verify_isolation(self) -> None:
-        """What the engine made is looked at before it starts; what it gives back counts, not what was asked for."""
+        """Check, before anything is started, that the containers as the engine reports them follow the rules."""
         for name, service in self.services.items():
             planned = service.planned
             bind_sources = {
@@ -171,15 +145,15 @@ class Lab:
             self.rule_checks += check_container(name, planned.service, host_options, bind_sources)
         if violations := [violation for rule_check in self.rule_checks for violation in rule_check.violations]:
             raise CheckFailedError(
-                "the engine made containers that do not keep the rules",
-                hint="use an engine that takes what it is asked for",
+                "The engine created containers that violate rules",
+                hint="Use an engine that applies the requested container settings",
                 details=tuple(
                     f"{violation.scope}: {violation.message} (rule {violation.rule})" for violation in violations
                 ),
             )
 
     def _start_services(self) -> None:
-        """Each as soon as those that it depends on are ready; the fault of the first that is not ends the rest."""
+        """Start each service as soon as its dependencies are ready; the first failure stops the others."""
         names = [name for wave in self.plan.waves for name in wave]
         futures: dict[str, Future[None]] = {}
         with ThreadPoolExecutor(max(len(names), 1)) as pool:
@@ -211,27 +185,27 @@ class Lab:
         self.events.append(create_service_event("started", name))
         service.stats.start()
         started = time.monotonic()
-        container_state = read_container_state(self.engine, service.id)
-        service.ports, service.started_at = container_state.ports, container_state.started_at
+        state = read_container_state(self.engine, service.id)
+        service.ports, service.started_at = state.ports, state.started_at
         if not service.planned.must_be_ready:
             return
         try:
             with console.progress(f"{name}: starting"):
                 wait_until_ready(self.engine, service)
         except CheckFailedError:
-            container_state = read_container_state(self.engine, service.id)
-            if not container_state.running:
-                self.record_exit(name, container_state)
+            state = read_container_state(self.engine, service.id)
+            if not state.running:
+                self.record_exit(name, state)
             raise
         self.events.append(create_service_event("ready", name, seconds=time.monotonic() - started))
         console.info(f"{name}: ready after {time.monotonic() - started:.1f} s")
 
     def _verify_all_limits(self) -> None:
-        """A limit that the kernel does not have in force fails the run (R10)."""
+        """Check that the kernel enforces all limits (R10)."""
         self._for_all_services(self._verify_limits)
 
     def _for_all_services(self, action: Callable[[RunningService], None]) -> None:
-        """Look at all services that are to last, at the same time: each look waits for the engine."""
+        """Run `action` for all long-running services in parallel, since each call waits for the engine."""
         long_running = [service for service in self.services.values() if not service.planned.service.oneshot]
         with ThreadPoolExecutor(len(long_running) or 1) as pool:
             list(pool.map(action, long_running))
@@ -241,7 +215,7 @@ class Lab:
         requested = planned.payload["HostConfig"]
         host_options = read_host_config(self.engine, service.id)
         mismatches = [
-            f"{key}: asked for {requested[key]}, in force {host_options.get(key)}"
+            f"{key}: requested {requested[key]}, in force {host_options.get(key)}"
             for key in ("Memory", "MemorySwap", "NanoCpus", "PidsLimit", "ReadonlyRootfs")
             if host_options.get(key) != requested[key]
         ]
@@ -253,68 +227,67 @@ class Lab:
                 ("pids", sample.pids_limit, requested["PidsLimit"]),
             ):
                 if actual != expected:
-                    mismatches.append(f"{resource}: asked for {expected}, the kernel has {actual}")
+                    mismatches.append(f"{resource}: requested {expected}, the kernel enforces {actual}")
         if mismatches:
             raise PreconditionError(
-                f"limits of {planned.name} are not in force",
-                hint="use an engine whose kernel has the memory, cpu and pids controllers",
+                f"Limits of {planned.name} are not enforced",
+                hint="Use an engine whose kernel has the memory, cpu and pids controllers",
                 details=tuple(mismatches),
             )
 
     def find_failure(self) -> CheckFailedError | None:
-        """The fault of the first service that has ended although it should be running."""
-        from lyra_tasks.lab.service import exit_error
-
+        """Return the error of the first service that has exited although it should be running."""
         for service in self.services.values():
             if not service.planned.service.oneshot:
-                container_state = read_container_state(self.engine, service.id)
-                if not container_state.running:
-                    self.record_exit(service.planned.name, container_state)
-                    return exit_error(service, container_state)
-                if container_state.started_at != service.started_at:
-                    self._adopt_restart(service, container_state)
+                state = read_container_state(self.engine, service.id)
+                if not state.running:
+                    self.record_exit(service.planned.name, state)
+                    return exit_error(service, state)
+                if state.started_at != service.started_at:
+                    self._adopt_restart(service, state)
         return None
 
     def find_final_failure(self) -> CheckFailedError | None:
-        """The same after the last check, when nothing follows that would show what the engine does not know yet."""
+        """Do the same after the last check: wait for exits that the engine has not noticed yet."""
         self._for_all_services(self._wait_for_exit)
         return self.find_failure()
 
     def _wait_for_exit(self, service: RunningService) -> None:
-        sample = service.stats.sample_now()  # the kernel knows a moment before the engine does
+        sample = service.stats.sample_now()  # the kernel knows a moment before the engine
         if sample is None or not sample.pids:
             wait_for_container_exit(self.engine, service.id, _EXIT_STATUS_TIMEOUT_S)
 
-    def _adopt_restart(self, service: RunningService, container_state: ContainerState) -> None:
-        """Follow a service that a check has started again; its volumes are what they were, its ports are others."""
-        service.ports, service.started_at = container_state.ports, container_state.started_at
-        service.log.resume(datetime.fromisoformat(container_state.started_at).timestamp())
+    def _adopt_restart(self, service: RunningService, state: ContainerState) -> None:
+        """Follow a service that a check has restarted; it keeps its volumes but gets new ports."""
+        service.ports, service.started_at = state.ports, state.started_at
+        service.log.resume(datetime.fromisoformat(state.started_at).timestamp())
         service.stats.start()
         self.events.append(create_service_event("started", service.planned.name))
         wait_until_ready(self.engine, service)
         self.events.append(create_service_event("ready", service.planned.name))
-        console.info(f"{service.planned.name}: started again, and ready")
+        console.info(f"{service.planned.name}: restarted and ready")
 
-    def record_exit(self, name: str, container_state: ContainerState) -> None:
-        """Keep when a service was seen to have ended, and how."""
-        outcome = "out of memory" if container_state.oom_killed else f"exit code {container_state.exit_code}"
+    def record_exit(self, name: str, state: ContainerState) -> None:
+        """Record that a service has exited, and how."""
+        outcome = "out of memory" if state.oom_killed else f"exit code {state.exit_code}"
         self.events.append(create_service_event("ended", name, outcome=outcome))
 
     def detach(self) -> None:
-        """Let the lab run on; what the services are doing now is noted, and `clean` ends them."""
+        """Record the state of the services and leave them running until `clean`."""
         for service in self.services.values():
             service.final_state = read_container_state(self.engine, service.id)
 
     def kill(self) -> None:
-        """End every container now, so that whoever waits for one of them waits no longer."""
+        """Kill all containers, so that nothing waits for them any longer."""
         kill_containers(self.engine, [service.id for service in list(self.services.values())])
 
     def tear_down(self) -> None:
-        """End and remove everything of this lab; safe to call at any point, and more than once.
+        """Stop and remove everything in this lab; can be called at any point and repeatedly.
 
-        ResidueError names what the engine would not give back.
+        Raises:
+            LeftoverError: The engine did not remove some objects.
         """
-        with console.progress("taking the lab away"):
+        with console.progress("removing the environment"):
             try:
                 self.kill()
                 for service in self.services.values():
@@ -324,14 +297,11 @@ class Lab:
                 remove_run(self.engine, self.owner, self.plan.prefix)
 
 
-_MAX_REMOVE_ATTEMPTS = 3
-_RETRY_INTERVAL_S = 0.25  # seconds, more with each
-
-
 def remove_run(engine: Engine, owner: Owner, prefix: str = "") -> None:
-    """Remove every object of a run whose name begins with `prefix`.
+    """Remove all objects of a run whose names begin with `prefix`.
 
-    ResidueError names what the engine would not give back.
+    Raises:
+        LeftoverError: The engine did not remove some objects.
     """
     failures: dict[OwnedObject, str] = {}
     for attempt in range(_MAX_REMOVE_ATTEMPTS):
@@ -339,13 +309,13 @@ def remove_run(engine: Engine, owner: Owner, prefix: str = "") -> None:
         matches = [candidate for candidate in owned_objects if candidate.name.startswith(prefix)]
         if not matches:
             return
-        # somebody else, such as `clean`, may be removing the same object just now
+        # another process, such as `clean`, may be removing the same object right now
         time.sleep(_RETRY_INTERVAL_S * attempt)
         removed, failures = remove_objects(engine, matches)
         owner.record_removed(engine, removed)
     if failures:
         raise LeftoverError(
-            f"{len(failures)} object(s) of this run could not be removed",
-            hint="run `clean`",
+            f"Cannot remove {len(failures)} object(s) of this run",
+            hint="Run `clean`",
             details=tuple(f"{item.kind} {item.name}: {reason}" for item, reason in failures.items()),
         )

@@ -1,4 +1,4 @@
-"""A service as the engine's create payload: isolated, limited, read-only, without privileges (R4, R10)."""
+"""Create payloads of containers: isolated, limited, read-only, without privileges (R4, R10)."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def build_container_payload(
     files_directory: str | None,
     supports_start_interval: bool,
 ) -> dict[str, Any]:
-    """The payload of `POST /containers/create` for one service.
+    """Return the payload of `POST /containers/create` for one service.
 
-    `files_folder` is None where configs and secrets come out of volumes, else the folder on the host to bind from.
+    `files_directory` is the host directory that configs and secrets are bind mounted from, or None for volumes.
     """
     ports = sorted(docker_port(port) for port in service.ports.values())
     payload: dict[str, Any] = {
@@ -62,7 +62,7 @@ def build_container_payload(
 
 
 def build_hardening_options(service: Service) -> dict[str, Any]:
-    """What every container lacks, unless a deviation says otherwise."""
+    """Return the restrictions of every container, apart from deviations."""
     return {
         "ReadonlyRootfs": service.read_only,
         "CapDrop": ["ALL"],
@@ -80,7 +80,7 @@ def build_hardening_options(service: Service) -> dict[str, Any]:
 
 
 def build_limit_options(service: Service, memory: int) -> dict[str, Any]:
-    """The limits, with swap equal to memory so that swap adds nothing."""
+    """Return the limits; `MemorySwap` is memory plus swap, so an equal value means no swap."""
     return {
         "Memory": memory,
         "MemorySwap": memory,
@@ -102,7 +102,7 @@ def _build_mounts(
         for key, file in files.items():
             mount = {"Target": file.path, "ReadOnly": True}
             if files_directory is None:
-                # without NoCopy the engine tries to copy what the image has at that path, as if it were a folder
+                # without NoCopy the engine tries to copy the image's content at that path, as if it were a directory
                 options = {"Subpath": key, "NoCopy": True}
                 source = {"Type": "volume", "Source": f"{prefix}-{name}-{kind}", "VolumeOptions": options}
             else:
@@ -114,9 +114,9 @@ def _build_mounts(
 def _build_healthcheck(
     service: Service, image_config: Mapping[str, Any], supports_start_interval: bool
 ) -> dict[str, Any] | None:
-    """The `exec` check or the image's own, asked often while the service starts; None if there is neither.
+    """Return the configured `exec` health check or that of the image, or None if there is neither.
 
-    Only the rhythm is the lab's: on Proxima the intervals are those of the image and of the configuration.
+    The intervals are shorter than configured, so that a lab starts quickly; the bundle has the configured ones.
     """
     configured = service.healthcheck
     if configured is not None and configured.exec is not None:

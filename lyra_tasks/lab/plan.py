@@ -1,4 +1,4 @@
-"""What a lab will consist of, as a value: networks, volumes, containers in waves, and what they may use together."""
+"""Plan the networks, volumes and containers of a lab, as values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT, build_container_payload
 
 @dataclass(frozen=True)
 class ServiceFacts:
-    """What was found out about a service before planning: its image, the image's configuration, values to use."""
+    """What planning a service depends on: its image, the image's configuration, the values to use."""
 
     image_id: str
     image_config: Mapping[str, Any]
@@ -27,9 +27,9 @@ class ServiceFacts:
 
 @dataclass(frozen=True)
 class LabFacts:
-    """What planning depends on; `subpaths` is whether the engine mounts single files of a volume (API 1.45).
+    """What planning a lab depends on.
 
-    `masked` are secrets of the project that no service is given, and that must not be in a log either.
+    `secret_values` are declared secrets to redact from logs, including those that no service gets.
     """
 
     run: str
@@ -43,9 +43,9 @@ class LabFacts:
 
 @dataclass(frozen=True)
 class PlannedService:
-    """One container: the engine's create payload, further networks, and the files of its configs and secrets.
+    """A planned container: its create payload, further networks, and the files of its configs and secrets.
 
-    One that is not `attended` is started and not waited for: a developer's, which need not work yet.
+    `must_be_ready` is false for a service under development: it is started, but may fail.
     """
 
     name: str
@@ -65,9 +65,10 @@ class PlannedService:
 
 @dataclass(frozen=True)
 class LabPlan:
-    """A whole lab; `holder_host` is what the holder's `HostConfig` has otherwise than usual.
+    """A planned lab.
 
-    The names of all its objects begin with `prefix`; its services' logs are in the folder `logs` of the run's.
+    The names of all its objects begin with `prefix`. `logs_path` is relative to the run's directory, and
+    `holder_host_config` overrides settings in the holder's `HostConfig`.
     """
 
     run: str
@@ -83,17 +84,17 @@ class LabPlan:
 
     @property
     def cpus(self) -> float:
-        """The sum of all CPU limits, in cores."""
+        """Return the sum of all CPU limits, in cores."""
         return sum(service.cpus for service in self.services.values())
 
     @property
     def memory(self) -> int:
-        """The sum of all memory limits, data volumes included, in bytes."""
+        """Return the sum of all memory limits, including data volumes, in bytes."""
         return sum(service.memory for service in self.services.values())
 
 
 def plan_lab(config: Configuration, facts: LabFacts, group: str = "", number: int = 0) -> LabPlan:
-    """Plan the lab of all services of `config`; a run has one for each group of checks, told apart by its number."""
+    """Plan the lab of all services; a run has one lab per group of checks, each with its own number."""
     prefix = _object_prefix(facts.run, number)
     logs_path = f"logs/{group}" if group else "logs"
     facts = replace(facts, files_directory=f"{facts.files_directory}/{number}") if number else facts
@@ -105,12 +106,12 @@ def plan_lab(config: Configuration, facts: LabFacts, group: str = "", number: in
     secret_values = _collect_secret_values(config, facts)
     for name, service in config.services.items():
         service_networks = [inner_network]
-        # one bridge at most besides the inner network: of two, the engine would choose the way out by their names
+        # at most one bridge besides the inner network: of two, the engine would pick the default route by their names
         if service.egress:
             networks[egress_network] = {}
             service_networks.append(egress_network)
         elif service.ports:
-            # no masquerading: what is published answers, but nothing gets out
+            # without masquerading, published ports answer, but the container cannot reach out
             networks[edge_network] = {"Options": {"com.docker.network.bridge.enable_ip_masquerade": "false"}}
             service_networks.append(edge_network)
         service_volumes = _plan_volumes(prefix, name, service, facts.services[name], facts.supports_subpaths)
@@ -124,7 +125,7 @@ def plan_lab(config: Configuration, facts: LabFacts, group: str = "", number: in
 
 
 def plan_empty_lab(run: str, number: int) -> LabPlan:
-    """A lab of nothing, for checks that need no service to run; its number must not be that of any other lab."""
+    """Return a lab without services, for checks of images; its number must be unique in the run."""
     return LabPlan(run, f"{_object_prefix(run, number)}-", "logs", {}, {}, "", {}, (), {})
 
 
@@ -184,7 +185,7 @@ def _plan_service(
 
 
 def _collect_secret_values(config: Configuration, facts: LabFacts) -> tuple[str, ...]:
-    """What no log may hold, whichever service prints it: the secrets of all of them."""
+    """Return the secrets of all services, since any log may contain any of them."""
     values = list(facts.secret_values)
     for name, service in config.services.items():
         service_facts = facts.services[name]
@@ -194,9 +195,9 @@ def _collect_secret_values(config: Configuration, facts: LabFacts) -> tuple[str,
 
 
 def expand_secret_values(values: Iterable[str]) -> tuple[str, ...]:
-    """What may not stand in a log for the sake of some secrets, the longest first: whole, and in every form.
+    """Return all forms of some secrets to redact from logs, longest first.
 
-    Logs are written line by line: of a value with several, each is left out.
+    Logs are redacted line by line, so each line of a multi-line secret counts.
     """
     lines = [*values]
     lines += [line.strip() for value in lines for line in value.splitlines()]
@@ -205,7 +206,7 @@ def expand_secret_values(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _parse_numeric_ids(user: str) -> tuple[int, int]:
-    """The ids in `10001:10001` or `10001`; (0, 0) for a name, whose number only the image knows."""
+    """Return the user and group id in `10001:10001` or `10001`, or (0, 0) for a name, which only the image can map."""
     user_id, _, group_id = user.partition(":")
     if not user_id.isdigit():
         return 0, 0

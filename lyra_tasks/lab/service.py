@@ -1,90 +1,153 @@
-"""When is a service ready, and what is said of one that never will be."""
+"""A running service: its addresses, its readiness, and the error for one that has exited."""
 
 from __future__ import annotations
 
 import http.client
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
+from lyra_tasks.config.service_models import Service
+from lyra_tasks.engine.client.monitoring import LogFollower, StatsSampler
 from lyra_tasks.engine.objects.containers import ContainerState, read_container_state
-from lyra_tasks.errors import CheckFailedError
-from lyra_tasks.rules.secrets import redact
+from lyra_tasks.errors import CheckFailedError, PreconditionError
+from lyra_tasks.lab.cancellation import Cancellation
+from lyra_tasks.lab.plan import PlannedService
+from lyra_tasks.ports import ContainerPort
+from lyra_tasks.redaction import redact
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
-    from lyra_tasks.lab.lab import RunningService
 
-_POLL_INTERVAL_RANGE_S = (0.03, 0.25)  # seconds between two looks, at least and at most
+_POLL_INTERVAL_RANGE_S = (0.03, 0.25)
 _LOG_TAIL_LINES = 15
 _IMAGE_HEALTHCHECK_TIMEOUT_S = 60.0
 _OOM_REPORT_TIMEOUT_S = 1.0
 
 
-def wait_until_ready(engine: Engine, service: RunningService) -> None:
-    """Return when the service's health check says so (a one-shot: when it has ended with 0).
+class CheckedService(Protocol):
+    """The configuration of a service that checks refer to."""
 
-    Raises VerdictError at once for a container that died, and after the check's patience for one that is not ready.
+    @property
+    def service(self) -> Service: ...
+    @property
+    def environment(self) -> Mapping[str, str]: ...
+    @property
+    def secret_values(self) -> tuple[str, ...]: ...
+
+
+class ReadableLog(Protocol):
+    """The log of a service."""
+
+    def text(self) -> str: ...
+
+
+class CheckTarget(Protocol):
+    """A service that checks can be run against, started by a lab or deployed from a bundle."""
+
+    @property
+    def planned(self) -> CheckedService: ...
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def log(self) -> ReadableLog: ...
+    @property
+    def cancellation(self) -> Cancellation: ...
+    def address(self, port: int | str) -> tuple[str, int]: ...
+    def http_address(self) -> tuple[str, int]: ...
+
+
+@dataclass
+class RunningService:
+    """A started container with its followers; `ports` maps container ports to published ports."""
+
+    planned: PlannedService
+    engine: Engine
+    id: str
+    log: LogFollower
+    stats: StatsSampler
+    cancellation: Cancellation
+    ports: Mapping[ContainerPort, int] = field(default_factory=dict)
+    started_at: str = ""
+    final_state: ContainerState | None = None
+
+    def address(self, port: int | str) -> tuple[str, int]:
+        """Return the host and port at which a container port, given by number or name, can be reached from here.
+
+        Raises:
+            PreconditionError: The port is not published, because the container had already exited.
+        """
+        published_port = self.ports.get(self.planned.service.resolve_port(port) or 0)
+        if published_port is None:
+            raise PreconditionError(f"{self.planned.name} does not publish port {port}: the container had exited")
+        return self.engine.host_address, published_port
+
+    def http_address(self) -> tuple[str, int]:
+        """Return the address of the HTTP port; the validation of the configuration ensures that there is one."""
+        return self.address(self.planned.service.http_port or 0)
+
+
+def wait_until_ready(engine: Engine, service: RunningService) -> None:
+    """Wait until the service is healthy or, if it is a one-shot, has exited with 0.
+
+    Raises:
+        CheckFailedError: The container exited, or was not ready within the timeout of its health check.
     """
     timeout = _ready_timeout(service)
     started = time.monotonic()
     while True:
         service.cancellation.raise_if_cancelled()
-        container_state = read_container_state(engine, service.id)
-        if not container_state.running:
-            if service.planned.service.oneshot and container_state.exit_code == 0:
+        state = read_container_state(engine, service.id)
+        if not state.running:
+            if service.planned.service.oneshot and state.exit_code == 0:
                 return
-            raise exit_error(service, container_state)
-        if _is_ready(service, container_state):
+            raise exit_error(service, state)
+        if _is_ready(service, state):
             return
         waited = time.monotonic() - started
         if waited >= timeout:
-            reason = (
-                f": {redact(container_state.health_log, service.planned.secret_values)}"
-                if container_state.health_log
-                else ""
-            )
+            reason = f": {redact(state.health_log, service.planned.secret_values)}" if state.health_log else ""
             raise CheckFailedError(
                 f"{service.planned.name} was not ready within {timeout:g} s{reason}",
-                hint=f"its whole log is in {service.log.path}",
+                hint=f"See the whole log: {service.log.path}",
                 details=read_log_tail(service),
             )
         shortest, longest = _POLL_INTERVAL_RANGE_S
         time.sleep(min(longest, max(shortest, waited / 10)))
 
 
-def exit_error(service: RunningService, container_state: ContainerState) -> CheckFailedError:
-    """What is said of a container that ended: exit code, out of memory or not, the end of its log."""
+def exit_error(service: RunningService, state: ContainerState) -> CheckFailedError:
+    """Return the error for a container that exited: exit code, whether it ran out of memory, the end of its log."""
     service.log.finish(2.0)
-    container_state = _await_oom_report(service, container_state)
+    state = _await_oom_report(service, state)
     name = service.planned.name
-    if container_state.oom_killed or container_state.exit_code == 137:
-        limit = service.planned.service.limits.memory
-        message = f"{name} was killed (exit code 137): it ran out of memory, its limit is {limit // 1024**2}m"
-        if not container_state.oom_killed:
-            message = f"{name} was killed (exit code 137)"
-        hint = f"raise [services.{name}.limits] memory, or find what uses it"
+    if state.oom_killed or state.exit_code == 137:
+        message = f"{name} was killed (exit code 137)"
+        if state.oom_killed:
+            message += f": out of memory, its limit is {service.planned.service.limits.memory // 1024**2} MiB"
+        hint = f"Raise [services.{name}.limits] memory, or find what uses it"
     else:
-        message = f"{name} ended with exit code {container_state.exit_code}" + (
-            f": {container_state.error}" if container_state.error else ""
-        )
-        hint = f"its whole log is in {service.log.path}"
+        message = f"{name} exited with code {state.exit_code}" + (f": {state.error}" if state.error else "")
+        hint = f"See the whole log: {service.log.path}"
     return CheckFailedError(message, hint=hint, details=read_log_tail(service))
 
 
-def _await_oom_report(service: RunningService, container_state: ContainerState) -> ContainerState:
-    """The state once more where it was killed: that memory ran out may be told a moment after the end."""
+def _await_oom_report(service: RunningService, state: ContainerState) -> ContainerState:
+    """Read the state of a killed container again: the engine may report "out of memory" a moment after the exit."""
     deadline = time.monotonic() + _OOM_REPORT_TIMEOUT_S
-    while container_state.exit_code == 137 and not container_state.oom_killed and time.monotonic() < deadline:
+    while state.exit_code == 137 and not state.oom_killed and time.monotonic() < deadline:
         time.sleep(0.05)
-        container_state = read_container_state(service.engine, service.id)
-    return container_state
+        state = read_container_state(service.engine, service.id)
+    return state
 
 
 def read_log_tail(service: RunningService) -> tuple[str, ...]:
-    """The last lines that the service printed."""
+    """Return the last lines of the service's log."""
     return tuple(service.log.lines()[-_LOG_TAIL_LINES:])
 
 
@@ -92,9 +155,10 @@ def read_log_tail(service: RunningService) -> tuple[str, ...]:
 def open_http_response(
     address: tuple[str, int], method: str, path: str, timeout: float, **options: Any
 ) -> Iterator[http.client.HTTPResponse]:
-    """One HTTP request from this machine, over a connection of its own.
+    """Send one HTTP request over a new connection and yield the response.
 
-    OSError or HTTPException if there is no answer.
+    Raises:
+        OSError, HTTPException: There was no response.
     """
     connection = http.client.HTTPConnection(*address, timeout=timeout)
     try:
@@ -105,9 +169,9 @@ def open_http_response(
 
 
 def accepts_tcp_connection(address: tuple[str, int], timeout: float) -> bool:
-    """Whether a TCP connection is accepted and stays open.
+    """Return whether a TCP connection is accepted and stays open.
 
-    The engine's own forwarder accepts for a port that nobody listens on, and closes at once.
+    For a port that nothing listens on, the engine's own proxy accepts the connection and closes it at once.
     """
     try:
         with socket.create_connection(address, timeout=timeout) as connection:
@@ -120,10 +184,10 @@ def accepts_tcp_connection(address: tuple[str, int], timeout: float) -> bool:
         return False
 
 
-def _is_ready(service: RunningService, container_state: ContainerState) -> bool:
-    planned = service.planned
-    healthcheck = planned.service.healthcheck
-    if planned.service.oneshot:
+def _is_ready(service: RunningService, state: ContainerState) -> bool:
+    config = service.planned.service
+    healthcheck = config.healthcheck
+    if config.oneshot:
         return False
     if healthcheck is not None and healthcheck.http is not None:
         method, _, path = healthcheck.http.partition(" ")
@@ -134,7 +198,7 @@ def _is_ready(service: RunningService, container_state: ContainerState) -> bool:
             return False
     if healthcheck is not None and healthcheck.tcp is not None:
         return accepts_tcp_connection(service.address(healthcheck.tcp), healthcheck.timeout)
-    return container_state.health in {"", "healthy"}
+    return state.health in {"", "healthy"}
 
 
 def _ready_timeout(service: RunningService) -> float:

@@ -1,0 +1,64 @@
+"""Files of a run: configs and secrets to bind mount, and the merged log of all services."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from lyra_tasks.engine.objects.containers import ContainerFile
+from lyra_tasks.lab.plan import LabPlan
+from lyra_tasks.records.evidence import MERGED_LOG
+
+MOUNTS_DIRECTORY = "mounts"
+
+
+def write_mounted_files(plan: LabPlan) -> None:
+    """Write configs and secrets as files to bind mount, for engines that cannot mount single files of a volume.
+
+    No other user of this machine can enter their directory.
+    """
+    for service in plan.services.values():
+        for mount in service.payload["HostConfig"]["Mounts"]:
+            if mount["Type"] != "bind":
+                continue
+            source = Path(mount["Source"])
+            kind, key = source.parts[-2:]
+            files = service.config_files if kind == "configs" else service.secret_files
+            source.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_mounted_file(source, next(file for file in files if file.name == key))
+
+
+def _write_mounted_file(path: Path, file: ContainerFile) -> None:
+    path.unlink(missing_ok=True)  # the file of an earlier `create` is read-only
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(file.content)
+    mode = file.mode
+    if file.uid:
+        try:
+            os.chown(path, file.uid, file.gid)
+        except PermissionError:
+            mode = 0o444  # only root can change the owner, and the container's user must be able to read the file
+    path.chmod(mode)
+
+
+def remove_mounted_files(run_directory: Path) -> None:
+    """Remove the files that `write_mounted_files` wrote."""
+    shutil.rmtree(run_directory / MOUNTS_DIRECTORY, ignore_errors=True)
+
+
+def merge_logs(logs_directory: Path, services: Iterable[str]) -> None:
+    """Merge the logs of all services into one, in the order of their timestamps, with the service's name per line."""
+    lines = []
+    for name in services:
+        path = logs_directory / f"{name}.log"
+        if path.exists():
+            # only "\n" ends a line: `splitlines` would split at other characters, too
+            for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+                timestamp, _, text = line.partition(" ")
+                lines.append((timestamp, f"{timestamp} {name} {text}"))
+    if lines:
+        lines.sort(key=lambda line: line[0])
+        merged = "\n".join(text for _, text in lines) + "\n"
+        (logs_directory / MERGED_LOG).write_text(merged, encoding="utf-8")
