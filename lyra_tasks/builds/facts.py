@@ -14,16 +14,23 @@ from lyra_tasks.dockerfile.input_hashes import dockerfile_path, read_ignore_patt
 from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME
 from lyra_tasks.dockerfile.lock_file import read_lock_file as read_lock
 from lyra_tasks.dockerfile.lock_file import write_lock_file as write_lock
-from lyra_tasks.engine.bases.inputs import add_stage_uses, find_base_uses, hash_current_inputs
+from lyra_tasks.engine.bases.inputs import (
+    add_stage_uses,
+    collect_base_requests,
+    find_base_uses,
+    hash_current_inputs,
+)
 from lyra_tasks.engine.bases.materials import collect_materials, find_base_arguments, load_missing_bases
-from lyra_tasks.engine.bases.resolve import BaseResolution, collect_base_requests, resolve_bases
+from lyra_tasks.engine.bases.resolve import BaseResolution, resolve_bases
 from lyra_tasks.engine.buildx.bake import require_buildx
 from lyra_tasks.engine.buildx.builder import find_builder
+from lyra_tasks.engine.buildx.docker_cli import preload_docker_cli
 from lyra_tasks.engine.client.connect import import_docker_sdk
-from lyra_tasks.engine.workspace import Workspace, select_known
+from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import ConfigurationError, PreconditionError, UsageError
 from lyra_tasks.rules.deviations import enforce_rules
 from lyra_tasks.rules.services import check_capacity
+from lyra_tasks.suggest import select_known
 from lyra_tasks.versions.git import find_missing_submodules
 
 
@@ -53,6 +60,7 @@ def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: 
     _require_secrets(work, image_names)
     with ThreadPoolExecutor(1) as executor:
         executor.submit(import_docker_sdk)  # while git is asked
+        preload_docker_cli()
         _require_submodules(work, image_names)
     engine = work.engine
     require_buildx(engine)

@@ -22,7 +22,8 @@ from lyra_tasks.engine.bases.materials import (
     list_secret_paths,
     read_secret_lines,
 )
-from lyra_tasks.engine.buildx.bake import CancelHook, bake_targets, escape_bake_definition, format_destination
+from lyra_tasks.engine.buildx.bake import bake_targets, escape_bake_definition, format_destination
+from lyra_tasks.engine.buildx.docker_cli import CancelHook
 from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.errors import BuildError
 from lyra_tasks.files import walk_directory

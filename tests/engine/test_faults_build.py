@@ -52,7 +52,7 @@ def test_a_failing_step_shows_its_last_lines_and_where_the_whole_log_is(tiny: Pr
     step = 'RUN ["/bin/sh", "-c", "echo first; echo the-reason >&2; exit 7"]\nUSER'
     tiny.replace("app/Dockerfile", "USER", step)
     result = tiny.lyra("build")
-    refused(result, 4, "exit code: 7", "the-reason", "the build failed")
+    refused(result, 4, "exit code: 7", "the-reason", "build failed")
     log = re.search(r"hint: the whole log is in (\S+)", result.err)
     assert log
     path = Path(tiny.root, log[1])

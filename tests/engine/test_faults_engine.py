@@ -89,13 +89,13 @@ def test_a_client_without_buildx_is_a_missing_tool(plain: Project, box: sandbox.
     hide = 'for each in $0; do [ ! -d $each ] || mount -t tmpfs none $each; done; export PATH=$1; shift; exec "$@"'
     path = programs(tmp_path / "bin", box.docker)
     prefix = ["unshare", "--mount", "sh", "-c", hide, " ".join(_PLUGIN_FOLDERS), path]
-    refused(run_through(plain, prefix, "build"), 3, "docker buildx is not installed", "docker-buildx")
+    refused(run_through(plain, prefix, "build"), 3, "Docker Buildx not found", "docker-buildx")
     assert not list(plain.root.glob(".lyra/runs/*"))
 
 
 def test_no_client_at_all_is_a_missing_tool(plain: Project, tmp_path: Path) -> None:
     result = plain.lyra("build", PATH=programs(tmp_path / "bin"))
-    refused(result, 3, "the docker command is not installed", "install the Docker CLI")
+    refused(result, 3, "Docker CLI not found", "install the Docker CLI")
 
 
 @pytest.fixture

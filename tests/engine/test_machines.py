@@ -197,7 +197,7 @@ def test_what_a_builder_elsewhere_makes_is_loaded_and_is_the_same_image(
         (project.root / ".lyra.toml").write_text(plain + several)
         foreign = json.loads(project.lyra("build", "--platform", "linux/arm64", "--json").out)["images"]
         seen = by_ssh.docker(
-            "image", "inspect", "--format", "{{.Architecture}}", foreign["web@linux/arm64"]["engine_id"]
+            "image", "inspect", "--format", "{{.Architecture}}", foreign["web@linux/arm64"]["image_id"]
         )
         assert seen == "arm64\n"
         machines.buildx(client, by_tls.box, "rm", "far")
@@ -211,8 +211,8 @@ def test_a_builder_that_cannot_hand_over_or_is_not_there_is_refused(
     on: Callable[[Machine], Project], by_tls: Machine
 ) -> None:
     project = on(by_tls)
-    refused(project.lyra("build", LYRA_BUILDER="by-ssh"), 3, "classic image store", "hands nothing over")
-    refused(project.lyra("build", LYRA_BUILDER="nobody"), 3, "there is no builder named 'nobody'", "buildx ls")
+    refused(project.lyra("build", LYRA_BUILDER="by-ssh"), 3, "classic image store", "cannot export images")
+    refused(project.lyra("build", LYRA_BUILDER="nobody"), 3, "Unknown builder 'nobody'", "buildx ls")
     own = project.lyra("build", LYRA_BUILDER="by-tls")
     assert own.code == 0, own.text
     project.clean()

@@ -1,4 +1,4 @@
-"""Builds through Buildx: one `bake` on a generated definition."""
+"""Builds through Buildx: one `bake` on a generated definition, driven by python-on-whales."""
 
 from __future__ import annotations
 
@@ -6,52 +6,47 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 from lyra_tasks import console
-from lyra_tasks.engine.buildx.builder import Builder, bake_command, builder_environment
+from lyra_tasks.engine.buildx.builder import Builder, builder_environment
+from lyra_tasks.engine.buildx.docker_cli import CancelHook, call_docker_cli
 from lyra_tasks.engine.client.contexts import docker_config_directory
 from lyra_tasks.errors import BuildError, NoSpaceError, PreconditionError
+from lyra_tasks.redaction import redact
 
 if TYPE_CHECKING:
-    from lyra_tasks.engine.client.connect import Engine
+    from python_on_whales import DockerClient
 
-CancelHook = Callable[[Callable[[], None]], AbstractContextManager[Any]]
+    from lyra_tasks.engine.client.connect import Engine
 
 _TAIL_LINES = 25
 _NO_SPACE = "no space left on device"
 _EXEC_FORMAT_ERROR = "exec format error"
-_KILL_DELAY_S = 3.0
 _VERSION_TIMEOUT_S = 60.0
 _PLUGIN = "docker-buildx"
 _PLUGIN_ROOTS = ("/usr/local/lib/docker", "/usr/local/libexec/docker", "/usr/lib/docker", "/usr/libexec/docker")
 _EPOCH_VARIABLE = "SOURCE_DATE_EPOCH"
-# Attestations would make every build's digest another one; the entitlement check asks about contexts outside of the
-# working directory, which are ours; a base that is only built on would stay in the engine as an image without a name;
-# what git says of every context, in seven questions each, is for attestations.
 BUILDX_ENVIRONMENT = {
-    "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
+    "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",  # attestations give every build another digest
     "BUILDX_METADATA_PROVENANCE": "disabled",
-    "BUILDX_BAKE_ENTITLEMENTS_FS": "0",
-    "BUILDX_NO_DEFAULT_LOAD": "1",
-    "BUILDX_GIT_INFO": "0",
+    "BUILDX_BAKE_ENTITLEMENTS_FS": "0",  # it asks about contexts outside of the working directory, which are ours
+    "BUILDX_NO_DEFAULT_LOAD": "1",  # a base that is only built on would stay in the engine as an unnamed image
+    "BUILDX_GIT_INFO": "0",  # seven calls of git per context, for attestations
 }
 
 
 def escape_bake_definition(definition: str) -> str:
-    """A bake definition, written as JSON, that means what it says: `${` and `%{` would begin an expression in it."""
+    """Return a bake definition in JSON in which `${` and `%{` are plain text, not the beginning of an expression."""
     return definition.replace("${", "$${").replace("%{", "%%{")
 
 
 def format_destination(path: Path) -> str:
-    """The `dest` of an output, which Buildx reads as a field of CSV: a path may hold a comma."""
+    """Return the `dest` field of an output. Buildx parses it as CSV, and a path may hold a comma."""
     return '"dest={}"'.format(str(path).replace('"', '""'))
 
 
@@ -69,90 +64,78 @@ def bake_targets(
     quiet: bool = False,
     lock_handles: tuple[int, ...] = (),
 ) -> dict[str, Any]:
-    """Build `targets` of `definition` (default: its default group) in parallel; returns Buildx's metadata by target.
+    """Build targets in parallel and return Buildx's metadata by target.
 
-    BuildKit's progress goes to `log` and, unless `quiet`, to stderr, values in `masked` blotted out. BuildError carries
-    the last lines, NoSpaceError too. `epoch` is the time of what is made, in seconds since 1970; None leaves times as
-    they are. `ending` is given how to end the build, and entered while it runs. Locks whose handles are in `held`
-    stay held until Buildx has ended, though this process be killed.
+    Args:
+        engine: Builds, unless `builder` is a separate one.
+        definition: A bake file in JSON.
+        metadata: Where Buildx writes its metadata.
+        log: BuildKit's progress is appended to it, and shown unless `quiet`; `redacted_values` are replaced in both.
+        epoch: Time of everything that is built, in seconds since 1970; None keeps times as they are.
+        redacted_values: Values that must not be shown.
+        targets: Targets of `definition`; none means its default group.
+        builder: A builder that the configuration names.
+        cancel_hook: Gets a function that ends the build, and is entered while it runs.
+        quiet: Whether progress is only logged.
+        lock_handles: Handles of locks that stay held until Buildx has ended, even if this process is killed.
+
+    Raises:
+        BuildError: The build failed; its details are the last lines of the log.
+        NoSpaceError: The engine's disk is full.
     """
-    command: list[str | Path] = [
-        *bake_command(engine, builder), "--progress", "plain", "--file", definition,
-        "--metadata-file", metadata, *targets,
-    ]  # fmt: skip
-    engine_environment = engine.cli_environment if builder is None else builder_environment(engine)
-    environment = {**os.environ, **BUILDX_ENVIRONMENT, **engine_environment}
+    environment = {**os.environ, **BUILDX_ENVIRONMENT}
+    environment |= engine.cli_environment if builder is None else builder_environment(engine)
     environment.pop(_EPOCH_VARIABLE, None)
     if epoch is not None:
         environment[_EPOCH_VARIABLE] = str(epoch)
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     with (
-        log.open("a", encoding="utf-8", buffering=1) as file,
-        _running_process(command, environment, lock_handles) as (process, lines),
-        cancel_hook(lambda: _terminate(process)),
+        log.open("a", encoding="utf-8", buffering=1) as log_file,
         nullcontext() if quiet else console.progress(f"building {', '.join(targets) or 'the images'}"),
     ):
-        for line in lines:
-            _forward_line(line, redacted_values, file, tail, quiet=quiet)
-        code = process.wait()
-    if code != 0 and any(_NO_SPACE in line for line in tail):
-        raise NoSpaceError(
-            f"the build found {_NO_SPACE}: {_error_line(tail)}", hint=f"free space there; the whole log is in {log}",
-            details=tuple(tail),
-        )  # fmt: skip
-    if code != 0 and any(_EXEC_FORMAT_ERROR in line for line in tail):
-        raise BuildError(
-            f"a step runs a program for another platform, which the engine does not: {_error_line(tail)}",
-            hint="cross-compile in a stage `FROM --platform=$BUILDPLATFORM …` and COPY from it, or set up emulation "
-            f"(binfmt_misc) on the engine's machine; the whole log is in {log}",
-            details=tuple(tail),
+
+        def bake(docker: DockerClient) -> bool:
+            from python_on_whales.exceptions import DockerException
+
+            lines = docker.buildx.bake(
+                targets=list(targets),
+                files=[definition],
+                builder=_select_builder(engine, builder),
+                progress="plain",
+                metadata_file=metadata,
+                stream_logs=True,
+            )
+            try:
+                for line in lines:
+                    _forward_line(line, redacted_values, log_file, tail, quiet=quiet)
+            except DockerException:  # its text is the command line; the reason is in the log
+                return False
+            return True
+
+        has_succeeded = call_docker_cli(
+            engine,
+            bake,
+            environment=environment,
+            context=builder.context if builder else "",
+            merge_output=True,
+            lock_handles=lock_handles,
+            cancel_hook=cancel_hook,
         )
-    if code != 0:
-        cause = _error_line(tail)
-        raise BuildError(f"the build failed: {cause}", hint=_hint(cause, log), details=tuple(tail))
+    if not has_succeeded:
+        raise _build_error(tail, log)
     result: dict[str, Any] = json.loads(metadata.read_text())
     return result
 
 
-@contextmanager
-def _running_process(
-    command: Sequence[str | Path], environment: Mapping[str, str], lock_handles: tuple[int, ...]
-) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
-    """A program and what it prints, both streams together; it does not outlive the block, whatever ends that.
-
-    python-on-whales would leave the child of an interrupted call running, and takes 0.1 s to import.
-    """
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        pass_fds=lock_handles,
-    ) as process:  # fmt: skip
-        try:
-            yield process, cast("IO[bytes]", process.stdout)
-        finally:
-            if process.poll() is None:
-                _terminate(process)
+def _select_builder(engine: Engine, builder: Builder | None) -> str | None:
+    """Name the builder always: somebody may have made another one the current one (`docker buildx use`)."""
+    if builder is None or not builder.is_separate:
+        return engine.cli_environment.get("DOCKER_CONTEXT") or "default"
+    return None if builder.context else builder.name
 
 
-def _terminate(process: subprocess.Popen[bytes]) -> None:
-    """End the docker command and its plugin, which otherwise waits for the step that runs, at once or soon after."""
-    _signal_session(process, signal.SIGTERM)
-    timer = threading.Timer(_KILL_DELAY_S, _signal_session, (process, signal.SIGKILL))
-    timer.daemon = True
-    timer.start()
-
-
-def _signal_session(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """To all of the session that the program is the first of; its number is its own while anything of it runs."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
-
-
-def _forward_line(
-    data: bytes, redacted_values: tuple[str, ...], log: IO[str], tail: deque[str], *, quiet: bool
-) -> None:
-    line = data.decode(errors="replace").rstrip("\n")
-    for value in redacted_values:
-        line = line.replace(value, "***")
+def _forward_line(line: str, redacted_values: Sequence[str], log: IO[str], tail: deque[str], *, quiet: bool) -> None:
+    line = redact(line.rstrip("\n"), redacted_values)
     log.write(line + "\n")
     tail.append(line)
     if line and not quiet:
@@ -160,28 +143,38 @@ def _forward_line(
 
 
 def _parse_step(line: str) -> str:
-    """The step of a Dockerfile that a line is about, such as `[runtime 3/5] COPY . /app`; nothing for other lines."""
+    """Return the Dockerfile step of a progress line, such as `[runtime 3/5] COPY . /app`, or ''."""
     match = re.match(r"#\d+ (\[.+\] .+)", line)
     return match[1] if match else ""
 
 
-def _error_line(tail: deque[str]) -> str:
-    """BuildKit's own word for what failed, which it prints as the last `ERROR:` line."""
+def _build_error(tail: Sequence[str], log: Path) -> BuildError | NoSpaceError:
+    cause = _error_line(tail)
+    log_hint = f"the whole log is in {log}"
+    if any(_NO_SPACE in line for line in tail):
+        return NoSpaceError(f"build failed: {cause}", hint=f"free some space there; {log_hint}", details=tuple(tail))
+    if any(_EXEC_FORMAT_ERROR in line for line in tail):
+        return BuildError(
+            f"a step runs a program for another platform, which the engine cannot execute: {cause}",
+            hint="cross-compile in a stage `FROM --platform=$BUILDPLATFORM …` and COPY from it, or set up emulation "
+            f"(binfmt_misc) on the engine's machine; {log_hint}",
+            details=tuple(tail),
+        )
+    if "failed to resolve" in cause and "docker/dockerfile" in cause:
+        log_hint = f"delete the `# syntax=` line, so that the engine's own frontend reads the Dockerfile; {log_hint}"
+    return BuildError(f"build failed: {cause}", hint=log_hint, details=tuple(tail))
+
+
+def _error_line(tail: Sequence[str]) -> str:
+    """Return BuildKit's own reason, which it prints as the last `ERROR:` line."""
     for line in reversed(tail):
         if line.startswith("ERROR: "):
             return line.removeprefix("ERROR: ").removeprefix("target ")
-    return "buildx gave no reason"
-
-
-def _hint(error: str, log: Path) -> str:
-    log_hint = f"the whole log is in {log}"
-    if "failed to resolve" in error and "docker/dockerfile" in error:
-        return f"delete the `# syntax=` line, so that the engine's own frontend reads the Dockerfile; {log_hint}"
-    return log_hint
+    return "Buildx gave no reason"
 
 
 def require_buildx(engine: Engine) -> None:
-    """PreconditionError if the `docker` CLI or its buildx plugin is missing; one in its place is not asked."""
+    """Raise PreconditionError if the `docker` command or its Buildx plugin is missing. Neither is run if it is there."""
     if shutil.which(engine.cli) and any(
         os.access(directory / _PLUGIN, os.X_OK) for directory in _plugin_directories(engine)
     ):
@@ -190,33 +183,42 @@ def require_buildx(engine: Engine) -> None:
 
 
 def _plugin_directories(engine: Engine) -> tuple[Path, ...]:
-    """Where the `docker` CLI looks for plugins, as long as its configuration names no other places."""
+    """Return where the `docker` command looks for plugins, unless its configuration names other places."""
     settings = engine.cli_environment.get("DOCKER_CONFIG") or docker_config_directory()
     return tuple(Path(root, "cli-plugins") for root in (settings, *_PLUGIN_ROOTS))
 
 
 def read_buildx_version(engine: Engine) -> str:
-    """The version of the buildx plugin, as it says; PreconditionError if it, or the `docker` CLI, is missing."""
-    if shutil.which(engine.cli) is None:
-        raise PreconditionError(
-            "the docker command is not installed", hint="install the Docker CLI and its buildx plugin"
-        )
+    """Return the version of the Buildx plugin, such as 0.19.3.
+
+    Raises:
+        PreconditionError: It, or the `docker` command, is missing.
+    """
+    from python_on_whales.exceptions import DockerException
+
     environment = {**os.environ, **engine.cli_environment}
-    command = [engine.cli, "buildx", "version"]
-    result = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=_VERSION_TIMEOUT_S)
-    if result.returncode != 0:
-        raise PreconditionError(
-            "docker buildx is not installed",
-            hint="install Docker's buildx plugin (package docker-buildx or docker-buildx-plugin)",
+    try:
+        version = call_docker_cli(
+            engine, lambda docker: docker.buildx.version(), environment=environment, timeout=_VERSION_TIMEOUT_S
         )
-    # "github.com/docker/buildx v0.19.3 …", or without the v, as Debian writes it
-    words = result.stdout.decode(errors="replace").split()
-    return words[1].removeprefix("v") if len(words) > 1 else ""
+    except DockerException as error:
+        raise PreconditionError(
+            "Docker Buildx not found",
+            hint="install Docker's buildx plugin (package docker-buildx or docker-buildx-plugin)",
+        ) from error
+    except TimeoutError as error:
+        raise PreconditionError(
+            f"`docker buildx version` did not answer within {_VERSION_TIMEOUT_S:g} s",
+            hint="reinstall the buildx plugin",
+        ) from error
+    # "github.com/docker/buildx v0.19.3 …"; Debian writes it without the v
+    fields = version.split()
+    return fields[1].removeprefix("v") if len(fields) > 1 else ""
 
 
 def select_target_metadata(document: Mapping[str, Any], target: str) -> Mapping[str, Any]:
-    """Buildx's metadata of one target; BuildError if it said nothing about it."""
+    """Return Buildx's metadata of one target; BuildError if there is none."""
     metadata = document.get(target)
     if not isinstance(metadata, dict) or "containerimage.digest" not in metadata:
-        raise BuildError(f"buildx reported no digest for {target}", hint="update the buildx plugin to 0.10 or newer")
+        raise BuildError(f"Buildx reported no digest for {target}", hint="update the buildx plugin to 0.10 or newer")
     return metadata

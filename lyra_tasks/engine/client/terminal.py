@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import select
-import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -23,137 +23,85 @@ _CANNOT_START_CODES = (126, 127)
 
 
 def exec_with_stdio(engine: Engine, container: str, command: Sequence[str], *, directory: str, pass_input: bool) -> int:
-    """Run `command` in a container, its output and errors passed on apart; returns its exit code.
+    """Run `command` in a container and return its exit code; its output and errors stay apart.
 
-    With `pass_input` it reads what this process is given; without, its input is empty.
+    Its input is this process's with `pass_input`, and empty without.
     """
     with translate_errors("running a command in a container"):
         exec_id = engine.api.exec_create(
             container, list(command), stdin=pass_input, stdout=True, stderr=True, workdir=directory or None
         )["Id"]
-        connection = _ExecConnection(engine, exec_id, tty=False)
-    with connection.forward_input(pass_input):
-        for stream, chunk in connection.frames():
-            _write(STDERR if stream == STDERR else STDOUT, chunk)
-    return _exit_code(engine, exec_id)
+        stream = ExecStream(engine.stream_api, exec_id, tty=False)
+    with _forwarded_input(stream, pass_input), translate_errors("running a command in a container"):
+        for kind, chunk in split_frames(stream.chunks()):
+            _write(STDERR if kind == STDERR else STDOUT, chunk)
+    with translate_errors("reading the exit code of a command"):
+        return wait_for_exit_code(engine, exec_id)
 
 
 def attach_terminal(engine: Engine, container: str, command: Sequence[str], *, directory: str) -> int:
-    """Run `command` in a container with this process's terminal as its own; returns its exit code.
+    """Run `command` in a container with this process's terminal, by `docker exec`; return its exit code.
 
-    Keys go through as they are typed, Ctrl-C included; the size follows the window's; the terminal is given back as
-    it was, whatever happens. PreconditionError without a terminal, or if the command cannot be started.
+    Raises:
+        PreconditionError: There is no terminal, or the container lacks the command.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise PreconditionError("`dev.shell` needs a terminal", hint="run single commands by `dev.exec -- COMMAND`")
+    docker = [engine.cli, "exec", "--interactive", "--tty", "--env", f"TERM={os.environ.get('TERM', 'xterm')}"]
+    docker += ["--workdir", directory] if directory else []
+    environment = {**os.environ, **engine.cli_environment}
+    try:
+        code = subprocess.run([*docker, container, *command], env=environment, check=False).returncode
+    except FileNotFoundError as error:
+        raise PreconditionError("Docker CLI not found", hint="install the Docker CLI") from error
+    if code in _CANNOT_START_CODES and _lacks_command(engine, container, command[0]):
         raise PreconditionError(
-            "a shell needs a terminal, and this is none", hint="for single commands: `dev.exec -- COMMAND`"
-        )
-    output = b""
-    with translate_errors("opening a terminal in a container"):
-        exec_id = engine.api.exec_create(
-            container, list(command), stdin=True, stdout=True, stderr=True, tty=True,
-            environment={"TERM": os.environ.get("TERM", "xterm")}, workdir=directory or None,
-        )["Id"]  # fmt: skip
-    with _raw_mode(0), _on_window_resize(lambda: _resize(engine, exec_id)):
-        with translate_errors("opening a terminal in a container"):
-            connection = _ExecConnection(engine, exec_id, tty=True)
-        _resize(engine, exec_id)
-        with connection.forward_input(pass_input=True):
-            for chunk in connection.chunks():
-                output = (output + chunk)[-_CHUNK_BYTES:] if len(output) < _CHUNK_BYTES else output
-                _write(1, chunk)
-    code = _exit_code(engine, exec_id)
-    if code in _CANNOT_START_CODES and b"exec failed" in output:
-        raise PreconditionError(
-            f"the container has no {command[0]}", hint="build the image's dev_target from a base with a shell"
+            f"The container has no {command[0]}", hint="build the image's dev_target from a base with a shell"
         )
     return code
 
 
-class _ExecConnection:
-    """The connection of one exec: everything the engine sends, and a thread that carries our input to it."""
+def _lacks_command(engine: Engine, container: str, program: str) -> bool:
+    """Tell a program that cannot be started from a shell whose last command could not."""
+    with translate_errors("running a command in a container"):
+        exec_id = engine.api.exec_create(container, [program, "-c", ":"])["Id"]
+        engine.api.exec_start(exec_id)
+        return wait_for_exit_code(engine, exec_id) in _CANNOT_START_CODES
 
-    def __init__(self, engine: Engine, exec_id: str, *, tty: bool) -> None:
-        self._stream = ExecStream(engine.stream_api, exec_id, tty=tty)
 
-    @contextmanager
-    def forward_input(self, pass_input: bool) -> Iterator[None]:
-        """Carry input until the block ends."""
-        wake_reader, wake_writer = os.pipe()
-        thread = threading.Thread(target=self._forward_input, args=(wake_reader,), daemon=True)
+@contextmanager
+def _forwarded_input(stream: ExecStream, pass_input: bool) -> Iterator[None]:
+    """Send this process's input to a command while the block runs, then close the stream."""
+    wake_reader, wake_writer = os.pipe()
+    thread = threading.Thread(target=_forward_input, args=(stream, wake_reader), daemon=True)
+    if pass_input:
+        thread.start()
+    try:
+        yield
+    finally:
+        os.write(wake_writer, b"x")
         if pass_input:
-            thread.start()
-        try:
-            yield
-        finally:
-            os.write(wake_writer, b"x")
-            if pass_input:
-                thread.join()
-            os.close(wake_reader)
-            os.close(wake_writer)
-            self._stream.close()
+            thread.join()
+        os.close(wake_reader)
+        os.close(wake_writer)
+        stream.close()
 
-    def chunks(self) -> Iterator[bytes]:
-        """What comes, as it comes."""
-        with translate_errors("talking to a container"):
-            yield from self._stream.chunks()
 
-    def frames(self) -> Iterator[tuple[int, bytes]]:
-        """What comes, by stream."""
-        return split_frames(self.chunks())
+def _forward_input(stream: ExecStream, wake: int) -> None:
+    import socket
 
-    def _forward_input(self, wake: int) -> None:
-        import socket
-
-        with suppress(OSError):
-            while True:
-                readable, _, _ = select.select([0, wake], [], [])
-                if wake in readable:
-                    return
-                data = os.read(0, _CHUNK_BYTES)
-                if not data:
-                    self._stream.socket.shutdown(socket.SHUT_WR)
-                    return
-                self._stream.socket.sendall(data)
+    with suppress(OSError):
+        while True:
+            readable, _, _ = select.select([0, wake], [], [])
+            if wake in readable:
+                return
+            data = os.read(0, _CHUNK_BYTES)
+            if not data:
+                stream.socket.shutdown(socket.SHUT_WR)
+                return
+            stream.socket.sendall(data)
 
 
 def _write(descriptor: int, data: bytes) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
-
-
-def _exit_code(engine: Engine, exec_id: str) -> int:
-    with translate_errors("asking how a command ended"):
-        return wait_for_exit_code(engine, exec_id)
-
-
-def _resize(engine: Engine, exec_id: str) -> None:
-    from docker.errors import APIError
-
-    with suppress(OSError, APIError):
-        size = os.get_terminal_size(0)
-        engine.api.exec_resize(exec_id, height=size.lines, width=size.columns)
-
-
-@contextmanager
-def _raw_mode(descriptor: int) -> Iterator[None]:
-    """The terminal in raw mode."""
-    import termios
-    import tty
-
-    attributes = termios.tcgetattr(descriptor)
-    try:
-        tty.setraw(descriptor)
-        yield
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSAFLUSH, attributes)
-
-
-@contextmanager
-def _on_window_resize(resize: Callable[[], None]) -> Iterator[None]:
-    """Call `resize` whenever the window's size changes."""
-    previous_handler = signal.signal(signal.SIGWINCH, lambda _number, _frame: resize())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGWINCH, previous_handler)
