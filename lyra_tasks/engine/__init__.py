@@ -1,1 +1,1 @@
-"""The only room that talks to Docker."""
+"""Everything that talks to Docker; imports the base rooms and records, never a command's own package."""

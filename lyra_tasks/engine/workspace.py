@@ -1,9 +1,9 @@
-"""What one command line works with: configuration, paths, journal, run id, and the engine once it is needed."""
+"""The shared state of a command line: configuration, paths, journal, run id, and the engine on first use."""
 
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,9 +30,9 @@ SANDBOX_STARTED = "sandbox-started"
 
 @dataclass(frozen=True)
 class Workspace:
-    """One run over one checkout; all words of a command line share it, and its run id.
+    """One run in one checkout, shared by all tasks of a command line.
 
-    `live` is shared by copies of it, which a word makes to work with another configuration.
+    Copies with another configuration share `active_runs`.
     """
 
     loaded: LoadedConfig
@@ -47,30 +47,30 @@ class Workspace:
 
     @property
     def root(self) -> Path:
-        """The folder that holds `.lyra.toml`."""
+        """The directory of `.lyra.toml`."""
         return self.loaded.root
 
     @property
     def build_platform(self) -> str:
-        """The platform that builds run on: the engine's, or this machine's as long as no engine is needed."""
+        """The platform that builds run on: the engine's if it is connected, else this machine's."""
         engine = vars(self).get("engine")
         return engine.facts.platform if isinstance(engine, Engine) else host_platform()
 
     @cached_property
     def run_directory(self) -> Path:
-        """The run's own folder, made on first use; older ones beyond `resources.keep_runs` are dropped then.
+        """The run's directory, created on first use.
 
-        From then on the run is going on, for all others to see.
+        This also marks the run as active and removes old run directories beyond `resources.keep_runs`.
         """
         self.mark_active(self.run)
         return self.paths.create_run_directory(self.run, keep=self.config.resources.keep_runs)
 
     def mark_active(self, *runs: str) -> None:
-        """Until `mark_ended` or the end of this process, no `clean` of another terminal touches what `runs` make."""
+        """Protect the objects of runs from `clean` in other processes until `mark_finished` or the process ends."""
         self.active_runs.acquire(*runs)
 
     def mark_finished(self) -> None:
-        """What this process made is done: it may be cleaned."""
+        """Allow other processes to clean the objects of this process's runs."""
         self.active_runs.release()
 
     @cached_property
@@ -80,7 +80,7 @@ class Workspace:
 
     @cached_property
     def owner(self) -> Owner:
-        """Who this run's objects belong to."""
+        """The owner of this run's engine objects."""
         return Owner(self.journal, self.run, self.paths.project_id)
 
     @cached_property
@@ -90,21 +90,21 @@ class Workspace:
 
     @cached_property
     def evidence(self) -> EvidenceStore:
-        """The verdicts over tested sets."""
+        """The results of test runs."""
         return EvidenceStore(self.paths.state)
 
     @cached_property
     def git(self) -> GitFacts:
-        """What git says about the tree, read once; again only after `reread_git`."""
+        """The state of the git repository, read once until `refresh_git`."""
         return self._read_git_facts()
 
     @cached_property
     def version(self) -> CheckoutVersion:
-        """The version of the tree as it is."""
+        """The version of the checkout."""
         return compute_version(self.git, self.config.release.tag)
 
     def refresh_git(self, *generated_files: str) -> None:
-        """Ask git again, since a word has changed something; `written` are files of Lyra's that count as clean."""
+        """Read the state of git again; `generated_files` are files written by Lyra that count as clean."""
         vars(self).pop("version", None)
         vars(self)["git"] = self._read_git_facts(*generated_files)
 
@@ -114,64 +114,42 @@ class Workspace:
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine, connected on first use; a sandbox may have to be started for it, which is journaled."""
+        """The engine, connected on first use; a sandbox engine is started if necessary."""
         running_sandbox = sandbox.find_sandbox(self.paths.state)
         engine = connect_engine(self.config, self.paths)
         if engine.facts.sandboxed and running_sandbox is None:
             self.journal.append(self.run, SANDBOX_STARTED, by="lyra")
         cleanup = remove_orphans(engine, self.journal, self.paths.project_id, self.paths.state)
         if cleanup.removed:
-            console.info(
-                f"removed what a run that was killed had left: {', '.join(each.name for each in cleanup.removed)}"
-            )
+            names = ", ".join(owned_object.name for owned_object in cleanup.removed)
+            console.info(f"Removed leftovers of a killed run: {names}")
         for owned_object, reason in cleanup.failed.items():
-            console.warn(
-                f"a run that was killed has left the {owned_object.kind} {owned_object.name}, which stays: {reason}"
-            )
+            console.warn(f"Cannot remove the {owned_object.kind} {owned_object.name} of a killed run: {reason}")
         return engine
 
     def find_other_active_runs(self) -> dict[str, int]:
-        """The runs of this checkout that are going on in other processes, which are named."""
-        directories = [
-            self.paths.run_locks,
-            *(run_locks_directory(checkout.state) for checkout in list_former_states(self.paths)),
-        ]
-        return {
-            run: pid
-            for directory in directories
-            for run, pid in active_runs(directory).items()
-            if run not in self.active_runs
+        """Return the active runs of this checkout in other processes, with their process ids."""
+        former = (run_locks_directory(checkout.state) for checkout in list_former_states(self.paths))
+        runs = {
+            run: pid for directory in (self.paths.run_locks, *former) for run, pid in active_runs(directory).items()
         }
+        return {run: pid for run, pid in runs.items() if run not in self.active_runs}
 
     @property
     def bundles(self) -> Path:
-        """Where this project's promotion bundles are."""
+        """The directory of this project's bundles."""
         return self.root / self.config.promotion.directory / self.config.project.name
 
 
 def was_auto_started(entries: Iterable[JournalEntry]) -> bool:
-    """Whether the sandbox of a journal was last started by a word that needed it, not by `engine.up`."""
+    """Return whether the sandbox engine was last started on demand, not by `engine.up`."""
     return [entry.data.get("by") for entry in entries if entry.event == SANDBOX_STARTED][-1:] == ["lyra"]
 
 
 def open_workspace(loaded: LoadedConfig) -> Workspace:
-    """A new run over the checkout that `loaded` was read from."""
+    """Start a new run in the checkout of a configuration."""
     paths = project_paths(loaded.root, loaded.config.project.name)
     record_checkout(paths)
     active_runs = RunLocks(paths.run_locks)
     atexit.register(active_runs.release)
     return Workspace(loaded, paths, new_run_id(), active_runs)
-
-
-def select_known(names: Sequence[str], known: Sequence[str], kind: str) -> tuple[str, ...]:
-    """The `known` names that `names` selects (none: all), in the order of `known`; UsageError for an unknown one."""
-    from difflib import get_close_matches
-
-    from lyra_tasks.errors import UsageError
-
-    for name in names:
-        if name not in known:
-            suggestions = get_close_matches(name, known, 1)
-            hint = f"did you mean {suggestions[0]}?" if suggestions else f"there are: {', '.join(known) or 'none'}"
-            raise UsageError(f"there is no {kind} named {name!r}", hint=hint)
-    return tuple(name for name in known if not names or name in names)

@@ -29,7 +29,9 @@ def translate_errors(action: str) -> Iterator[None]:
 def _api_error(action: str, reason: str) -> LyraError:
     failure = f"{action[:1].upper()}{action[1:]} failed"
     if "no space left" in reason.lower():
-        return NoSpaceError(f"{failure}: the engine's disk is full", hint="Free some space, for example with `clean --cache`")
+        return NoSpaceError(
+            f"{failure}: the engine's disk is full", hint="Free some space, for example with `clean --cache`"
+        )
     if reason.lower().startswith("no such "):
         return PreconditionError(
             f"{failure}: {reason} (removed by another process)", hint="Retry; rebuild missing images with `build`"

@@ -1,9 +1,8 @@
-"""Engines on other machines, as their Docker contexts describe them: TCP with TLS, and SSH.
+"""Reach engines on other machines (TCP with TLS, SSH) through a local Unix socket.
 
-Such an engine is reached through a Unix socket of this process. Behind SSH it is the user's own ssh that forwards it,
-over one login. Otherwise each connection is a `docker system dial-stdio`, here or, where forwarding is forbidden, over
-there. So the settings, keys and agents that work for `docker --context` work here, and a connection can be closed by
-halves, which Python's TLS cannot.
+For SSH, the user's own ssh forwards the socket over one login. Otherwise each connection runs `docker system
+dial-stdio`, on this machine or, if the server forbids forwarding, on the remote one. So everything that works for
+`docker --context` works here, and connections can be half-closed, which Python's TLS cannot do.
 """
 
 from __future__ import annotations
@@ -23,12 +22,13 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from lyra_tasks.errors import EngineUnavailableError
+from lyra_tasks.processes import run_captured
 
 _LOCAL_SCHEMES = ("", "unix", "npipe", "http+unix")
 _SSH_OPTIONS = {
-    "BatchMode": "yes",  # what asks cannot be answered here
+    "BatchMode": "yes",  # nobody can answer a prompt
     "ConnectTimeout": "15",
-    "ServerAliveInterval": "5",  # a machine that is gone is noticed within 20 s
+    "ServerAliveInterval": "5",  # a lost machine is detected within 20 s
     "ServerAliveCountMax": "3",
 }
 _START_TIMEOUT_S = 20.0
@@ -37,14 +37,15 @@ _DIRECTORY_PREFIX = "lyra-engine-"
 
 
 def is_remote_endpoint(host: str) -> bool:
-    """Whether an endpoint such as `ssh://ada@builder` or `tcp://10.0.0.2:2376` is not a socket of this machine."""
+    """Return whether an endpoint such as `ssh://ada@builder` or `tcp://10.0.0.2:2376` is on another machine."""
     return urlsplit(host).scheme not in _LOCAL_SCHEMES
 
 
 def resolve_engine_address(host: str) -> str:
-    """Where ports that the engine at `host` publishes are bound and answer: loopback for one of this machine.
+    """Return the address of published ports of the engine at `host`: loopback for a local engine.
 
-    EngineUnavailableError for a name that nobody knows.
+    Raises:
+        EngineUnavailableError: The host name cannot be resolved.
     """
     if not is_remote_endpoint(host):
         return "127.0.0.1"
@@ -54,7 +55,7 @@ def resolve_engine_address(host: str) -> str:
         matches = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as error:
         raise EngineUnavailableError(
-            f"the engine's host is not known: {name}", hint="see `docker context inspect`"
+            f"Cannot resolve the engine's host name {name!r}", hint="Check `docker context inspect`"
         ) from error
     addresses = sorted(matches, key=lambda match: match[0] != socket.AF_INET)
     return str(addresses[0][4][0])
@@ -62,16 +63,18 @@ def resolve_engine_address(host: str) -> str:
 
 @cache
 def open_tunnel(host: str, context: str) -> Tunnel:
-    """The way to the engine at `host`, the endpoint of `context`; ends with this process."""
+    """Open the tunnel to the endpoint `host` of a context, once per process."""
     parts = urlsplit(host)
     program = "ssh" if parts.scheme == "ssh" else "docker"
     if shutil.which(program) is None:
-        raise EngineUnavailableError(f"the context {context!r} needs {program}", hint=f"install {program}")
+        raise EngineUnavailableError(
+            f"Cannot use the Docker context {context!r}: {program} is not installed", hint=f"Install {program}"
+        )
     return Tunnel(parts, context)
 
 
 class Tunnel:
-    """A Unix socket that this user alone can reach, and the programs that join it with the engine."""
+    """A Unix socket that only this user can reach, and the processes that connect it to the engine."""
 
     def __init__(self, parts: SplitResult, context: str) -> None:
         _remove_stale_directories()
@@ -94,22 +97,22 @@ class Tunnel:
 
     @property
     def url(self) -> str:
-        """What a client connects to."""
+        """The local endpoint."""
         return f"unix://{self._socket}"
 
     def last_errors(self) -> tuple[str, ...]:
-        """The last lines of what these programs have complained about."""
+        """Return the last error lines of the tunnel's processes."""
         text = self._error_log.read_text(errors="replace") if self._error_log.exists() else ""
         return tuple(line for line in text.splitlines() if line.strip())[-3:]
 
     def close(self) -> None:
-        """End every connection."""
+        """Close all connections."""
         self._listener.close()
         self._terminate(self._children)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _try_ssh_forwarding(self, login: Sequence[str], host: str, path: str) -> bool:
-        """Whether ssh itself leads to the engine's socket over there: one login, whatever the number of connections."""
+        """Forward the remote engine's socket with ssh, which needs only one login; return whether that works."""
         if not path:
             inspect_command = [*login, "--", host, "docker context inspect --format '{{.Endpoints.docker.Host}}'"]
             with self._error_log.open("ab") as errors:
@@ -124,7 +127,7 @@ class Tunnel:
             scheme, _, path = endpoint.strip().partition("://")
             if scheme != "unix":
                 return False
-        # what holds the login is a command that reads from this process: it ends with it, however that ends
+        # the login lasts as long as `cat` can read from this process, so it never outlives it
         command = [*login, "-L", f"{self._socket}:{path}", "-o", "ExitOnForwardFailure=yes", "--", host, "cat"]
         child = self._start(command, subprocess.PIPE, subprocess.DEVNULL)
         deadline = time.monotonic() + _START_TIMEOUT_S
@@ -137,7 +140,7 @@ class Tunnel:
         return False
 
     def _start(self, command: Sequence[str], stdin: int, stdout: int) -> subprocess.Popen[bytes]:
-        """Of a session of its own, so that Ctrl-C does not cut off the clean-up that follows it."""
+        """Start a child in its own session, so that Ctrl-C does not cut the connection that cleanup needs."""
         with self._error_log.open("ab") as errors:
             child = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=errors, start_new_session=True)
         self._children = [process for process in self._children if process.poll() is None] + [child]
@@ -163,7 +166,7 @@ class Tunnel:
 
 
 def _remove_stale_directories() -> None:
-    """Remove the folders of processes that were killed."""
+    """Remove the directories of killed processes."""
     for directory in Path(tempfile.gettempdir()).glob(f"{_DIRECTORY_PREFIX}*-*"):
         pid = directory.name.removeprefix(_DIRECTORY_PREFIX).partition("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc/self").exists():
@@ -177,14 +180,12 @@ def _ssh_command(parts: SplitResult) -> list[str]:
 
 
 def _login_command(parts: SplitResult) -> list[str]:
-    return [
-        *_ssh_command(parts),
-        *(argument for key, value in _SSH_OPTIONS.items() for argument in ("-o", f"{key}={value}")),
-    ]
+    options = (argument for key, value in _SSH_OPTIONS.items() for argument in ("-o", f"{key}={value}"))
+    return [*_ssh_command(parts), *options]
 
 
 def _responds_to_ping(path: Path) -> bool:
-    """Whether an engine answers a ping behind a socket."""
+    """Return whether an engine responds to a ping on a socket."""
     with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
         connection.settimeout(_START_TIMEOUT_S)
         connection.connect(str(path))
@@ -194,8 +195,8 @@ def _responds_to_ping(path: Path) -> bool:
 
 
 def _resolve_ssh_alias(parts: SplitResult) -> str:
-    """The host behind a name that may be an alias of the user's ssh settings."""
+    """Return the host name behind an alias of the user's ssh configuration."""
     command = [*_ssh_command(parts), "-G", "--", parts.hostname or ""]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = run_captured(command)
     settings = dict(line.partition(" ")[::2] for line in result.stdout.splitlines())
     return settings.get("hostname") or parts.hostname or ""

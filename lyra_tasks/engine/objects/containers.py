@@ -1,10 +1,9 @@
-"""Networks, volumes and containers: made with ownership labels, looked at, spoken to."""
+"""Create networks, volumes and containers with ownership labels; inspect and use containers and images."""
 
 from __future__ import annotations
 
 import io
 import tarfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,21 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.client.exec_stream import read_exec_output, wait_for_exit_code
-from lyra_tasks.engine.objects.ownership import CONTAINER, NETWORK, VOLUME, Owner
+from lyra_tasks.engine.client.monitoring import wait_until
+from lyra_tasks.engine.objects.inventory import CONTAINER, NETWORK, VOLUME
+from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.ports import ContainerPort
-from lyra_tasks.ports import parse_port as parse_port
+from lyra_tasks.ports import ContainerPort, parse_port
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
-_CHUNK = 2 << 20
 _MAX_PARALLEL_CREATES = 8
+_COMPOSE_PROJECT_LABEL = "com.docker.compose.project"
+_COMPOSE_SERVICE_LABEL = "com.docker.compose.service"
 
 
 @dataclass(frozen=True)
 class ContainerFile:
-    """A file to put into a container: path below the target folder, content, owner and mode."""
+    """A file to copy into a container; `name` is its path below the target directory."""
 
     name: str
     content: bytes
@@ -39,9 +40,9 @@ class ContainerFile:
 
 @dataclass(frozen=True)
 class ContainerState:
-    """A container as the engine sees it; `health` is empty where there is no health check.
+    """The state of a container; `health` is empty without a health check, `ports` maps to ports of the engine's host.
 
-    `started_at` is the engine's own time stamp: another one means that it was started again.
+    A different `started_at` means that the container was restarted.
     """
 
     running: bool
@@ -55,7 +56,7 @@ class ContainerState:
 
 
 def create_networks(engine: Engine, owner: Owner, networks: Mapping[str, Mapping[str, Any]]) -> None:
-    """Create bridge networks by name; the values are the engine's own fields (`Internal`, `Options`)."""
+    """Create bridge networks by name; the values are fields of the API (`Internal`, `Options`)."""
     labels = owner.record_intent(NETWORK, networks)
     ids = {}
     for name, fields in networks.items():
@@ -73,7 +74,7 @@ def create_networks(engine: Engine, owner: Owner, networks: Mapping[str, Mapping
 
 
 def create_volumes(engine: Engine, owner: Owner, volumes: Mapping[str, Mapping[str, str]]) -> None:
-    """Create local volumes by name; the values are the driver's options (none: an ordinary folder)."""
+    """Create local volumes by name; the values are driver options."""
     labels = owner.record_intent(VOLUME, volumes)
     for name, options in volumes.items():
         with translate_errors(f"creating the volume {name}"):
@@ -84,10 +85,10 @@ def create_volumes(engine: Engine, owner: Owner, volumes: Mapping[str, Mapping[s
 def create_containers(
     engine: Engine, owner: Owner, payloads: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, tuple[str, list[str]]]:
-    """Create containers from the engine's own create payload, by name; returns id and the engine's warnings."""
+    """Create containers by name from payloads of the API; return their ids and the engine's warnings."""
     labels = owner.record_intent(CONTAINER, payloads)
 
-    def make(name: str) -> tuple[str, list[str]]:
+    def create(name: str) -> tuple[str, list[str]]:
         payload = payloads[name]
         config = {**payload, "Labels": {**payload.get("Labels", {}), **labels[name]}}
         with translate_errors(f"creating the container {name}"):
@@ -95,14 +96,14 @@ def create_containers(
         return str(response["Id"]), list(response.get("Warnings") or [])
 
     with ThreadPoolExecutor(_MAX_PARALLEL_CREATES) as pool:
-        created = dict(zip(payloads, pool.map(make, payloads), strict=True))
+        created = dict(zip(payloads, pool.map(create, payloads), strict=True))
     owner.record_created(CONTAINER, {name: container_id for name, (container_id, _) in created.items()})
     return created
 
 
 def connect_to_network(engine: Engine, network: str, container: str, aliases: Sequence[str]) -> None:
-    """Join `container` to another network, known there by `aliases`."""
-    with translate_errors(f"joining {network}"):
+    """Connect a container to a further network under the given aliases."""
+    with translate_errors(f"connecting to the network {network}"):
         engine.api.connect_container_to_network(container, network, aliases=list(aliases))
 
 
@@ -113,9 +114,8 @@ def start_container(engine: Engine, container: str, name: str) -> None:
 
 
 def read_container_state(engine: Engine, container: str) -> ContainerState:
-    """The container's state now; `ports` maps container ports to those published on the engine's host."""
-    with translate_errors("looking at a container"):
-        document = engine.api.inspect_container(container)
+    """Return the present state of a container."""
+    document = _inspect_container(engine, container)
     status = document["State"]
     health = status.get("Health") or {}
     outputs = [str(entry.get("Output", "")).strip() for entry in health.get("Log") or []]
@@ -137,35 +137,51 @@ def read_container_state(engine: Engine, container: str) -> ContainerState:
 
 
 def read_host_config(engine: Engine, container: str) -> dict[str, Any]:
-    """The limits and options that the engine took for the container."""
-    with translate_errors("reading back limits"):
-        config: dict[str, Any] = engine.api.inspect_container(container)["HostConfig"]
-    return config
+    """Return the limits and options of a container as the engine applied them."""
+    host_config: dict[str, Any] = _inspect_container(engine, container)["HostConfig"]
+    return host_config
 
 
 def find_host_config(engine: Engine, container: str) -> dict[str, Any] | None:
-    """The same of a container that somebody else may be removing; None once it is gone."""
-    from docker.errors import NotFound
-
-    with translate_errors("looking at a container"):
-        try:
-            config: dict[str, Any] = engine.api.inspect_container(container)["HostConfig"]
-        except NotFound:
-            return None
-    return config
+    """Return the same, or None if the container no longer exists."""
+    document = _find_container(engine, container)
+    return None if document is None else document["HostConfig"]
 
 
 def read_container_user(engine: Engine, container: str) -> str:
-    """The user that a container runs as, as it was named: `USER[:GROUP]`, or nothing for root."""
-    with translate_errors("looking at a container"):
-        return str(engine.api.inspect_container(container)["Config"].get("User") or "")
+    """Return the configured user of a container, `USER[:GROUP]`, empty for root."""
+    return str(_inspect_container(engine, container)["Config"].get("User") or "")
+
+
+def read_environment_values(engine: Engine, container: str, variables: Sequence[str]) -> list[str]:
+    """Return the values of environment variables of a container; nothing if it no longer exists."""
+    document = _find_container(engine, container) or {"Config": {}}
+    values = dict(variable.split("=", 1) for variable in document["Config"].get("Env") or [])
+    return [values[name] for name in variables if name in values]
+
+
+def _inspect_container(engine: Engine, container: str) -> dict[str, Any]:
+    with translate_errors("inspecting a container"):
+        document: dict[str, Any] = engine.api.inspect_container(container)
+    return document
+
+
+def _find_container(engine: Engine, container: str) -> dict[str, Any] | None:
+    from docker.errors import NotFound
+
+    with translate_errors("inspecting a container"):
+        try:
+            document: dict[str, Any] = engine.api.inspect_container(container)
+        except NotFound:
+            return None
+    return document
 
 
 def inspect_image(engine: Engine, image: str) -> dict[str, Any] | None:
-    """What the engine says of an image (`Id`, `Config`, `RootFS`, `Size`, …), or None if it does not hold it."""
+    """Return the engine's description of an image (`Id`, `Config`, `RootFS`, `Size`, …), or None if it is missing."""
     from docker.errors import ImageNotFound
 
-    with translate_errors(f"looking at the image {image}"):
+    with translate_errors(f"inspecting the image {image}"):
         try:
             document: dict[str, Any] = engine.api.inspect_image(image)
         except ImageNotFound:
@@ -174,57 +190,51 @@ def inspect_image(engine: Engine, image: str) -> dict[str, Any] | None:
 
 
 def load_image_archive(engine: Engine, archive: Path) -> None:
-    """Load what is in an archive that `docker load` takes."""
+    """Load the images of an archive, like `docker load`."""
     with translate_errors(f"loading {archive.name}"), archive.open("rb") as stream:
         for line in engine.stream_api.load_image(stream):
             if error := line.get("error"):
-                raise PreconditionError(f"the engine did not load {archive.name}: {error}")
+                raise PreconditionError(f"Cannot load {archive.name}: {error}")
 
 
 def wait_for_container_exit(engine: Engine, container: str, timeout: float) -> None:
-    """Wait until the engine knows that a container has ended, or for so long."""
-    deadline = time.monotonic() + timeout
-    while read_container_state(engine, container).running and time.monotonic() < deadline:
-        time.sleep(0.02)
+    """Wait until the engine reports that a container has exited."""
+    wait_until(lambda: not read_container_state(engine, container).running, timeout, 0.02)
 
 
 def kill_containers(engine: Engine, containers: Iterable[str]) -> None:
-    """End containers at once; those that have ended already are fine."""
+    """Kill containers; those that have already exited are ignored."""
     from docker.errors import APIError
 
     for container in containers:
-        with translate_errors("ending containers"), suppress(APIError):
+        with translate_errors("killing containers"), suppress(APIError):
             engine.api.kill(container)
 
 
 def put_files(engine: Engine, container: str, directory: str, files: Iterable[ContainerFile]) -> None:
-    """Write files below `folder` of a container, in one stream."""
+    """Copy files into a directory of a container."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for file in files:
             entry = tarfile.TarInfo(file.name)
             entry.size, entry.uid, entry.gid, entry.mode = len(file.content), file.uid, file.gid, file.mode
             archive.addfile(entry, io.BytesIO(file.content))
-    with translate_errors("filling a volume"):
+    with translate_errors("copying files to a container"):
         engine.api.put_archive(container, directory, buffer.getvalue())
 
 
-def exec_command(engine: Engine, container: str, command: Sequence[str]) -> tuple[int, str]:
-    """Run `command` in a container; returns its exit code and its output, both streams together."""
+def exec_command(engine: Engine, container: str, command: Sequence[str], *, user: str = "") -> tuple[int, str]:
+    """Run a command in a container; return its exit code and its output, both streams combined."""
     with translate_errors("running a command in a container"):
-        exec_document = engine.api.exec_create(container, list(command), stdout=True, stderr=True)
-        output = read_exec_output(engine, exec_document["Id"])
-        code = wait_for_exit_code(engine, exec_document["Id"])
+        exec_id = engine.api.exec_create(container, list(command), stdout=True, stderr=True, user=user)["Id"]
+        output = read_exec_output(engine, exec_id)
+        code = wait_for_exit_code(engine, exec_id)
     return code, output.decode(errors="replace")
-
-
-_COMPOSE_PROJECT_LABEL = "com.docker.compose.project"
-_COMPOSE_SERVICE_LABEL = "com.docker.compose.service"
 
 
 @dataclass(frozen=True)
 class DeployedService:
-    """A container by its id; `ports` maps its ports to those published on the engine's host."""
+    """A container of a Compose project; `ports` maps its ports to ports of the engine's host."""
 
     name: str
     id: str
@@ -232,22 +242,19 @@ class DeployedService:
     ports: Mapping[ContainerPort, int]
 
     def log(self) -> str:
-        """Everything that the container has printed."""
+        """Return the whole output of the container."""
         with translate_errors("reading a container's log"):
             output: bytes = self.engine.api.logs(self.id)
         return output.decode(errors="replace")
 
 
 def list_compose_services(engine: Engine, project: str) -> dict[str, DeployedService]:
-    """The containers of a compose project by their service, ended ones too."""
-    with translate_errors("looking for containers"):
+    """Return the containers of a Compose project by service, including exited ones."""
+    with translate_errors("listing containers"):
         containers = engine.api.containers(all=True, filters={"label": f"{_COMPOSE_PROJECT_LABEL}={project}"})
-    return {
-        container["Labels"][_COMPOSE_SERVICE_LABEL]: DeployedService(
-            container["Labels"][_COMPOSE_SERVICE_LABEL],
-            container["Id"],
-            engine,
-            read_container_state(engine, container["Id"]).ports,
-        )
-        for container in containers
-    }
+    services = {}
+    for container in containers:
+        name, container_id = container["Labels"][_COMPOSE_SERVICE_LABEL], container["Id"]
+        ports = read_container_state(engine, container_id).ports
+        services[name] = DeployedService(name, container_id, engine, ports)
+    return services

@@ -1,4 +1,4 @@
-"""The engine's own figures of its disk, and the builder cache: looked at everywhere, emptied only where it is ours."""
+"""Read the disk usage of an engine and prune the build cache of our own engine."""
 
 from __future__ import annotations
 
@@ -14,34 +14,33 @@ from lyra_tasks.errors import NoSpaceError, PreconditionError
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
-
 _MAX_ATTEMPTS = 5
-_RETRY_INTERVAL_S = 0.2  # seconds
+_RETRY_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True)
 class DiskUsage:
-    """Bytes that the engine says its image layers and its builder cache take."""
+    """The bytes that image layers and the build cache take."""
 
     layers_size: int
     cache_size: int
 
 
 def read_disk_usage(engine: Engine) -> DiskUsage | None:
-    """What the engine says of its disk; volumes are left out, which it would have to walk through.
+    """Return the disk usage without volumes, whose size the engine can only find by walking through them.
 
-    None where the disk is so full that it cannot even count: that must not keep anybody from cleaning.
+    None if the disk is too full to compute it, which must not prevent a cleanup.
     """
     document: dict[str, Any] = {}
     for attempts_left in reversed(range(_MAX_ATTEMPTS)):
         try:
-            with translate_errors("asking for its disk use"):
+            with translate_errors("reading the disk usage"):
                 document = _query_disk_usage(engine, "image", "build-cache")
             break
         except NoSpaceError:
             return None
         except PreconditionError as error:
-            # Engine 28 stumbles over a snapshot that somebody else removes while it counts
+            # Engine 28 fails if a snapshot is removed while it computes the usage
             if not attempts_left or "not found" not in error.message:
                 raise
             time.sleep(_RETRY_INTERVAL_S)
@@ -50,11 +49,11 @@ def read_disk_usage(engine: Engine) -> DiskUsage | None:
 
 
 def request_disk_usage(engine: Engine) -> Callable[[], DiskUsage | None]:
-    """Ask for the figures, for which an engine takes its time to count; what is returned waits for its answer."""
+    """Start reading the disk usage, which takes a while, and return a function that waits for it."""
     pool = ThreadPoolExecutor(1)
-    answer = pool.submit(read_disk_usage, engine)
+    future = pool.submit(read_disk_usage, engine)
     pool.shutdown(wait=False)
-    return answer.result
+    return future.result
 
 
 def _query_disk_usage(engine: Engine, *kinds: str) -> dict[str, Any]:
@@ -67,31 +66,26 @@ def _cache_size(document: dict[str, Any]) -> int:
     entries = document.get("BuildCache")
     if entries is None:
         entries = (document.get("BuildCacheUsage") or {}).get("Items")
-    # what is shared with an image is the image's: it would not be freed with the cache
+    # pruning would not free records that are shared with an image
     return sum(int(entry["Size"]) for entry in entries or () if not entry.get("Shared"))
 
 
 def owns_builder(engine: Engine) -> bool:
-    """Whether the builder is Lyra's: that of its own sandbox; any other one serves others, too."""
+    """Return whether the builder belongs to our own sandbox engine and serves nobody else."""
     return engine.facts.sandboxed
 
 
-@translate_errors("shrinking the builder cache")
+@translate_errors("pruning the build cache")
 def prune_build_cache(engine: Engine, max_bytes: int) -> None:
-    """Drop what was used longest ago from the builder cache until it has at most `keep` bytes.
+    """Prune the least recently used records of the build cache until it has at most `max_bytes`.
 
-    Does nothing in an engine whose builder is not ours. A build that has just ended holds on to some for a moment.
+    Does nothing if the builder is not ours. A build that has just finished may lock some records for a moment.
     """
     if not owns_builder(engine):
         return
     api = engine.stream_api
-    # the older and the newer names of the same limit; an engine passes over those that it does not know
-    limits = {
-        "all": "true",
-        "keep-storage": str(max_bytes),
-        "reserved-space": str(max_bytes),
-        "max-used-space": str(max_bytes),
-    }
+    # old and new names of the same limit; an engine ignores those that it does not know
+    limits = {"all": "true", **dict.fromkeys(("keep-storage", "reserved-space", "max-used-space"), str(max_bytes))}
     for _ in range(_MAX_ATTEMPTS):
         if _cache_size(_query_disk_usage(engine, "build-cache")) <= max_bytes:
             return

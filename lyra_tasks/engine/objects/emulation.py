@@ -1,4 +1,4 @@
-"""Which platforms containers of an engine can run: found out by running a program of a few bytes for each."""
+"""Find out which platforms an engine can run, by running a tiny program for each of them."""
 
 from __future__ import annotations
 
@@ -9,45 +9,37 @@ from lyra_tasks.config.platforms import is_native_platform, platform_slug
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.objects.containers import create_containers
 from lyra_tasks.engine.objects.holder import ensure_holder_image, probe_path
-from lyra_tasks.engine.objects.ownership import CONTAINER, OwnedObject, Owner
+from lyra_tasks.engine.objects.inventory import CONTAINER
+from lyra_tasks.engine.objects.ownership import OwnedObject, Owner
 from lyra_tasks.engine.objects.removal import remove_objects
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
-_PROBE_TIMEOUT_S = 30  # seconds; a program of a few instructions needs some milliseconds, emulated or not
+_PROBE_TIMEOUT_S = 30
 _EXEC_FORMAT_ERROR = "exec format error"
 
 
 def list_runnable_platforms(engine: Engine, owner: Owner, platforms: Iterable[str]) -> tuple[str, ...]:
-    """Those of `platforms` that the engine's containers run, its own first; others need emulation or a kind kernel."""
-    engine_platform = engine.facts.platform
+    """Return the platforms that the engine's containers can run, native ones first."""
     requested = list(dict.fromkeys(platforms))
-    foreign = [
-        platform
-        for platform in requested
-        if not is_native_platform(platform, engine_platform) and platform.startswith("linux/")
-    ]
+    native = [platform for platform in requested if is_native_platform(platform, engine.facts.platform)]
+    foreign = [platform for platform in requested if platform not in native and platform.startswith("linux/")]
     probes = {platform: path for platform in foreign if (path := probe_path(platform.split("/")[1]))}
     runnable = _probe_platforms(engine, owner, probes) if probes else set()
-    return (
-        *(platform for platform in requested if is_native_platform(platform, engine_platform)),
-        *(platform for platform in foreign if platform in runnable),
-    )
+    return (*native, *(platform for platform in foreign if platform in runnable))
 
 
 def _probe_platforms(engine: Engine, owner: Owner, probes: dict[str, str]) -> set[str]:
     image = ensure_holder_image(engine, owner)
     names = {platform: f"lyra-{owner.run}-runs-{platform_slug(platform)}" for platform in probes}
-    containers = create_containers(
-        engine, owner, {names[platform]: _probe_payload(image, path) for platform, path in probes.items()}
-    )
+    payloads = {names[platform]: _probe_payload(image, path) for platform, path in probes.items()}
+    containers = create_containers(engine, owner, payloads)
     try:
         return {platform for platform in probes if _runs_successfully(engine, containers[names[platform]][0])}
     finally:
-        removed, _ = remove_objects(
-            engine, [OwnedObject(CONTAINER, name, containers[name][0], owner.run) for name in names.values()]
-        )
+        owned_objects = [OwnedObject(CONTAINER, name, containers[name][0], owner.run) for name in names.values()]
+        removed, _ = remove_objects(engine, owned_objects)
         owner.record_removed(engine, removed)
 
 
@@ -65,7 +57,7 @@ def _probe_payload(image: str, path: str) -> dict[str, Any]:
 def _runs_successfully(engine: Engine, container: str) -> bool:
     from docker.errors import APIError
 
-    with translate_errors("trying what it can run"):
+    with translate_errors("running a probe container"):
         try:
             engine.api.start(container)
         except APIError as error:

@@ -1,4 +1,4 @@
-"""What an engine holds: every container, network, volume and image reference, as one list."""
+"""List the containers, networks, volumes and image references of an engine."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ LABEL_TITLE = "org.opencontainers.image.title"
 
 @dataclass(frozen=True)
 class EngineObject:
-    """An object in the engine. An image is one per reference; one without any goes by its id.
+    """An object in the engine; an image counts once per reference, or by its id if it has none.
 
-    `uses` are the networks, volumes and image ids that a container holds on to, as (kind, name or id); `state` is the
-    engine's word for what a container does (`running`, `exited`, …).
+    `uses` are the networks, volumes and images that a container uses, as (kind, name), for images (kind, id).
+    `state` is a container's state (`running`, `exited`, …).
     """
 
     kind: str
@@ -35,55 +35,51 @@ class EngineObject:
     state: str = ""
 
 
-@translate_errors("looking at what it holds")
+@translate_errors("listing the engine's objects")
 def list_objects(engine: Engine) -> tuple[EngineObject, ...]:
-    """All that the engine holds, whoever made it; the networks that every engine has are left out."""
+    """Return all objects of the engine except its predefined networks."""
     api = engine.api
     with ThreadPoolExecutor(1) as pool:
-        images = pool.submit(_image_objects, engine)  # an engine takes longer for them than for all the rest
+        images = pool.submit(_image_objects, engine)  # slower than everything else together
         volumes = api.volumes()["Volumes"] or []
         networks = [network for network in api.networks() if network["Name"] not in {"bridge", "host", "none"}]
         containers = api.containers(all=True)
     return (
-        *(_container_object(container) for container in containers),
-        *(
-            EngineObject(NETWORK, network["Name"], network["Id"], _label_value(network, LABEL_NONCE))
-            for network in networks
-        ),
-        *(
-            EngineObject(VOLUME, volume["Name"], volume["Name"], _label_value(volume, LABEL_NONCE))
-            for volume in volumes
-        ),
+        *map(_container_object, containers),
+        *map(_network_object, networks),
+        *map(_volume_object, volumes),
         *images.result(),
     )
 
 
-@translate_errors("looking for what is ours")
+@translate_errors("listing labelled objects")
 def list_labelled_objects(engine: Engine) -> tuple[EngineObject, ...]:
-    """The containers, networks and volumes that carry a nonce; the engine leaves out all others."""
+    """Return the containers, networks and volumes with a nonce label."""
     api, filters = engine.api, {"label": LABEL_NONCE}
     volumes = api.volumes(filters=filters)["Volumes"] or []
     return (
-        *(_container_object(container) for container in api.containers(all=True, filters=filters)),
-        *(
-            EngineObject(NETWORK, network["Name"], network["Id"], _label_value(network, LABEL_NONCE))
-            for network in api.networks(filters=filters)
-        ),
-        *(
-            EngineObject(VOLUME, volume["Name"], volume["Name"], _label_value(volume, LABEL_NONCE))
-            for volume in volumes
-        ),
+        *map(_container_object, api.containers(all=True, filters=filters)),
+        *map(_network_object, api.networks(filters=filters)),
+        *map(_volume_object, volumes),
     )
 
 
-def _container_object(item: dict[str, Any]) -> EngineObject:
-    networks = ((item.get("NetworkSettings") or {}).get("Networks") or {}).keys()
-    volumes = [mount["Name"] for mount in item.get("Mounts") or [] if mount.get("Type") == "volume"]
-    uses = {(NETWORK, name) for name in networks} | {(VOLUME, name) for name in volumes} | {(IMAGE, item["ImageID"])}
-    # a container that is being made, or removed, may have no name for a moment
-    name = (item.get("Names") or [item["Id"]])[0].lstrip("/")
-    nonce, state = _label_value(item, LABEL_NONCE), str(item.get("State", ""))
-    return EngineObject(CONTAINER, name, item["Id"], nonce, uses=frozenset(uses), state=state)
+def _container_object(container: dict[str, Any]) -> EngineObject:
+    networks = (container.get("NetworkSettings") or {}).get("Networks") or {}
+    uses = {(IMAGE, container["ImageID"])} | {(NETWORK, name) for name in networks}
+    uses |= {(VOLUME, mount["Name"]) for mount in container.get("Mounts") or [] if mount.get("Type") == "volume"}
+    # a container has no name for a moment while it is created or removed
+    name = (container.get("Names") or [container["Id"]])[0].lstrip("/")
+    nonce, state = _label_value(container, LABEL_NONCE), str(container.get("State", ""))
+    return EngineObject(CONTAINER, name, container["Id"], nonce, uses=frozenset(uses), state=state)
+
+
+def _network_object(network: dict[str, Any]) -> EngineObject:
+    return EngineObject(NETWORK, network["Name"], network["Id"], _label_value(network, LABEL_NONCE))
+
+
+def _volume_object(volume: dict[str, Any]) -> EngineObject:
+    return EngineObject(VOLUME, volume["Name"], volume["Name"], _label_value(volume, LABEL_NONCE))
 
 
 def _image_objects(engine: Engine) -> list[EngineObject]:
@@ -91,9 +87,7 @@ def _image_objects(engine: Engine) -> list[EngineObject]:
     for image in engine.api.images(all=False):
         title = _label_value(image, LABEL_TITLE)
         references = [tag for tag in image.get("RepoTags") or [] if tag != "<none>:<none>"]
-        objects += [
-            EngineObject(IMAGE, reference, image["Id"], title=title) for reference in references or [image["Id"]]
-        ]
+        objects += [EngineObject(IMAGE, name, image["Id"], title=title) for name in references or [image["Id"]]]
     return objects
 
 

@@ -1,7 +1,7 @@
-"""A lab does not outlive the process that made it.
+"""Remove the objects of runs whose process was killed.
 
-While it runs, its process holds a lock that the operating system frees, however that process ends. A reaper waits for
-that lock; if it is ended too, the next word that talks to the engine finds the lock free. Age decides nothing.
+A run holds a lock that the operating system releases however the process ends. A reaper process waits for that lock. If
+the reaper is killed, too, the next task that connects to the engine finds the lock released.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from lyra_tasks.records.journal import Journal
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
+REAPER_MODULE = "lyra_tasks.engine.objects.reaper"
 _LOCK_DIRECTORY = "running"
 _LOCK_SUFFIX = ".lock"
 _SCAN_INTERVAL_S = 0.5
@@ -31,27 +32,27 @@ _SCAN_INTERVAL_S = 0.5
 
 @dataclass
 class OrphanCleanup:
-    """What killed runs had left: what is gone now, and what the engine keeps, with its reason."""
+    """Objects of killed runs: those removed, and those that could not be removed, with the engine's reason."""
 
     removed: list[OwnedObject] = field(default_factory=list)
     failed: dict[OwnedObject, str] = field(default_factory=dict)
 
     def merge(self, other: OrphanCleanup) -> None:
-        """Take in what another run had left."""
+        """Add the result for another run."""
         self.removed += other.removed
         self.failed |= other.failed
 
 
 def run_lock_path(state: Path, run: str) -> Path:
-    """The lock of a run that guards what it makes; it is gone once that is."""
+    """Return the path of a run's lock, which exists as long as its objects may exist."""
     return state / _LOCK_DIRECTORY / f"{run}{_LOCK_SUFFIX}"
 
 
 @contextmanager
 def hold_lifeline(engine: Engine, owner: Owner, state: Path) -> Iterator[None]:
-    """Everything that this run makes in the block is gone soon after the process has ended, even by SIGKILL.
+    """Ensure that objects created in the block are removed soon after this process ends, even by SIGKILL.
 
-    A block that ends by itself has taken its things away; an exception leaves the lock for the next sweep to look at.
+    The block removes its own objects. If it raises, the lock stays for the next call of `remove_orphans`.
     """
     path = run_lock_path(state, owner.run)
     handle = start_run(path.parent, path.name)
@@ -64,7 +65,7 @@ def hold_lifeline(engine: Engine, owner: Owner, state: Path) -> Iterator[None]:
 
 
 def remove_orphans(engine: Engine, journal: Journal, project_id: str, state: Path) -> OrphanCleanup:
-    """Remove what runs left whose process is gone; those that still run are not touched."""
+    """Remove the objects of all runs whose process has ended."""
     cleanup = OrphanCleanup()
     for path in _list_run_locks(state):
         with lock_if_finished(path) as has_ended:
@@ -74,7 +75,7 @@ def remove_orphans(engine: Engine, journal: Journal, project_id: str, state: Pat
 
 
 def list_crashed_runs(state: Path) -> list[str]:
-    """The runs that were killed, and whose things nobody has taken away yet."""
+    """Return the killed runs whose objects have not been removed yet."""
     runs = []
     for path in _list_run_locks(state):
         with lock_if_finished(path) as has_ended:
@@ -84,22 +85,21 @@ def list_crashed_runs(state: Path) -> list[str]:
 
 
 def forget_crashed_runs(state: Path, runs: Iterable[str]) -> None:
-    """Everything that these runs left has been taken away."""
+    """Remove the locks of killed runs after their objects have been removed."""
     for run in runs:
         run_lock_path(state, run).unlink(missing_ok=True)
 
 
 def remove_run_orphans(engine: Engine, owner: Owner, path: Path) -> OrphanCleanup:
-    """Remove the objects of one dead run, until two scans remove none: the engine may still have been making one.
+    """Remove the objects of one killed run until two scans find none, since the engine may still be creating one.
 
-    What the engine does not give back, since a stranger's container uses it, keeps the lock: the next word tries again.
+    The lock stays if an object could not be removed, for example because a foreign container uses it.
     """
     cleanup = OrphanCleanup()
     idle_scans = 0
     while idle_scans < 2:
-        removed, cleanup.failed = remove_objects(
-            engine, list_owned_objects(engine, owner.journal.entries(), run=owner.run)
-        )
+        owned_objects = list_owned_objects(engine, owner.journal.entries(), run=owner.run)
+        removed, cleanup.failed = remove_objects(engine, owned_objects)
         owner.record_removed(engine, removed)
         cleanup.removed += removed
         idle_scans = 0 if removed else idle_scans + 1
@@ -111,12 +111,12 @@ def remove_run_orphans(engine: Engine, owner: Owner, path: Path) -> OrphanCleanu
 
 
 def reap_run(journal: Path, project_id: str, path: Path) -> None:
-    """What the reaper does once the lock at `path` is free and its run did not end in order."""
+    """Remove the orphans of a run on behalf of the reaper, once the lock at `path` is released."""
     from lyra_tasks.engine.client.connect import reconnect_engine
 
     owner = Owner(Journal(journal), _run_id(path), project_id)
     cleanup = remove_run_orphans(reconnect_engine(), owner, path)
-    owner.journal.append(owner.run, "reaped", objects=[owned_object.name for owned_object in cleanup.removed])
+    owner.journal.append(owner.run, "orphans-removed", objects=[owned_object.name for owned_object in cleanup.removed])
 
 
 def _list_run_locks(state: Path) -> list[Path]:
@@ -128,16 +128,9 @@ def _run_id(path: Path) -> str:
 
 
 def _start_reaper(engine: Engine, owner: Owner, path: Path) -> None:
-    """A process of its own session, so that neither Ctrl-C nor a closed terminal reaches it."""
+    """Start the reaper in its own session, out of reach of Ctrl-C and of a closed terminal."""
     reaper = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "lyra_tasks.engine.objects.reaper",
-            str(owner.journal.path),
-            owner.project_id,
-            str(path),
-        ],
+        [sys.executable, "-m", REAPER_MODULE, str(owner.journal.path), owner.project_id, str(path)],
         env={**os.environ, **engine.cli_environment, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -145,5 +138,5 @@ def _start_reaper(engine: Engine, owner: Owner, path: Path) -> None:
         start_new_session=True,
         cwd="/",
     )
-    # it is meant to outlive this process: that is no leak to be warned of
+    # avoids the ResourceWarning about a child that outlives this process, which is intended here
     reaper.returncode = 0

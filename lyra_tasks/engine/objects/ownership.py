@@ -1,4 +1,9 @@
-"""What a journal says is ours, held against what an engine holds. Nothing here asks anybody: it is a pure function."""
+"""Record which engine objects are ours in the journal, and match the objects of an engine with it.
+
+A container, network or volume carries a label with a nonce that is in the journal before the object is created; it is
+removed only if both agree. Images get no such label, since it would change their digest: they are identified by
+reference, id and engine.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.objects.inventory import (
-    CONTAINER,
-    IMAGE,
-    LABEL_NONCE,
-    NETWORK,
-    VOLUME,
-    EngineObject,
-    list_labelled_objects,
-    list_objects,
-)
+from lyra_tasks.engine.objects.inventory import IMAGE, LABEL_NONCE, EngineObject, list_labelled_objects, list_objects
 from lyra_tasks.records.checkouts import list_former_states, merge_journals
 from lyra_tasks.records.journal import Journal, JournalEntry
 
@@ -26,10 +22,15 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
     from lyra_tasks.paths import Paths
 
+LABEL_RUN = "dev.lyra.run"
+LABEL_PROJECT = "dev.lyra.project"
+LABEL_SERVICE = "dev.lyra.service"
+_CLEARED_EVENT = "cleared"
+
 
 @dataclass(frozen=True)
 class OwnedObject:
-    """An object in the engine that is ours by label and journal (images: by reference, id and journal)."""
+    """An engine object that is ours, and the run that created it."""
 
     kind: str
     name: str
@@ -39,7 +40,7 @@ class OwnedObject:
 
 @dataclass(frozen=True)
 class _ImageIntent:
-    """An image that was about to be made: what its reference was before, and whether nobody else gives such a name."""
+    """An image that was about to be built: the previous id of its reference, and whether only Lyra uses such a name."""
 
     run: str
     previous_id: str
@@ -48,9 +49,10 @@ class _ImageIntent:
 
 @dataclass(frozen=True)
 class OwnershipIndex:
-    """What was journaled as about to be made, or made, and not as removed or given up since.
+    """The objects that a journal claims in one engine.
 
-    `seen` is how many bytes of the checkout's own journal that was read out of; 0 where it is not the only one.
+    Keys are (kind, name), and references for images; `nonces` and `images` also hold the run. `journal_bytes` is the
+    length of the journal that was read, 0 if there are several.
     """
 
     nonces: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
@@ -61,18 +63,16 @@ class OwnershipIndex:
     journal_bytes: int = 0
 
     def match(self, engine_object: EngineObject) -> OwnedObject | None:
-        """The thing as ours, or None if it is somebody else's."""
+        """Return the object as ours, or None if it is not."""
         run = self._run_by_image(engine_object) if engine_object.kind == IMAGE else self._run_by_label(engine_object)
         return None if run is None else OwnedObject(engine_object.kind, engine_object.name, engine_object.id, run)
 
     def _run_by_label(self, engine_object: EngineObject) -> str | None:
         key = (engine_object.kind, engine_object.name)
         nonce, run = self.nonces.get(key, ("", ""))
-        # a label can be copied; an id that the engine gave cannot
-        matches = (
-            bool(nonce) and nonce == engine_object.nonce and self.ids.get(key, engine_object.id) == engine_object.id
-        )
-        return run if matches else None
+        # a label can be copied, an id cannot
+        has_same_id = self.ids.get(key, engine_object.id) == engine_object.id
+        return run if nonce and nonce == engine_object.nonce and has_same_id else None
 
     def _run_by_image(self, engine_object: EngineObject) -> str | None:
         if engine_object.name == engine_object.id:
@@ -83,19 +83,19 @@ class OwnershipIndex:
         intent = self.image_intents.get(engine_object.name)
         if intent is None or engine_object.id == intent.previous_id:
             return None
-        # a build that did not end: its image's label says what it is, or its name alone does
+        # the build was interrupted: its image is known by its title label, or by a name that only Lyra uses
         has_matching_title = engine_object.title == engine_object.name.rpartition(":")[0]
         return intent.run if intent.is_private or has_matching_title else None
 
 
 def build_ownership_index(entries: Iterable[JournalEntry], engine: str) -> OwnershipIndex:
-    """What these entries claim in the engine of this id; the same image in another engine is somebody else's."""
+    """Build the index of journal entries for the engine with this id."""
     index = OwnershipIndex()
     for entry in entries:
         data = entry.data
         if "kind" not in data or data.get("engine", engine) != engine:
             continue
-        with suppress(KeyError, TypeError):  # a damaged line claims nothing; `history --check` names it
+        with suppress(KeyError, TypeError):  # a damaged entry claims nothing; `history --check` reports it
             _apply_entry(index, entry, (data["kind"], data["name"]))
     return index
 
@@ -104,7 +104,7 @@ def _apply_entry(index: OwnershipIndex, entry: JournalEntry, key: tuple[str, str
     kind, name = key
     if entry.event == "intent":
         _apply_intent(index, entry, key)
-    elif entry.event == "made":
+    elif entry.event == "created":
         object_id = entry.data["id"]
         index.image_intents.pop(name, None)
         if kind == IMAGE:
@@ -112,14 +112,14 @@ def _apply_entry(index: OwnershipIndex, entry: JournalEntry, key: tuple[str, str
             index.runs_by_image_id[object_id] = entry.run
         else:
             index.ids[key] = object_id
-    elif entry.event in {"removed", "released"}:
+    elif entry.event in {"removed", "disowned"}:
         _release(index, key, entry.data["id"])
 
 
 def _apply_intent(index: OwnershipIndex, entry: JournalEntry, key: tuple[str, str]) -> None:
     if key[0] == IMAGE:
-        is_private = bool(entry.data.get("private", "before" not in entry.data))
-        index.image_intents.setdefault(key[1], _ImageIntent(entry.run, entry.data.get("before", ""), is_private))
+        is_private = bool(entry.data.get("private", "previous_id" not in entry.data))
+        index.image_intents.setdefault(key[1], _ImageIntent(entry.run, entry.data.get("previous_id", ""), is_private))
     else:
         index.nonces[key] = (entry.data["nonce"], entry.run)
         index.ids.pop(key, None)
@@ -137,37 +137,16 @@ def _release(index: OwnershipIndex, key: tuple[str, str], object_id: str) -> Non
         index.ids.pop(key, None)
 
 
-__all__ = [
-    "CONTAINER",
-    "IMAGE",
-    "LABEL_NONCE",
-    "LABEL_PROJECT",
-    "LABEL_RUN",
-    "LABEL_SERVICE",
-    "NETWORK",
-    "VOLUME",
-    "OwnedObject",
-    "Owner",
-    "load_ownership_index",
-    "list_owned_objects",
-]
-
-LABEL_RUN = "dev.lyra.run"
-LABEL_PROJECT = "dev.lyra.project"
-LABEL_SERVICE = "dev.lyra.service"
-_CLEARED_EVENT = "cleared"
-
-
 @dataclass(frozen=True)
 class Owner:
-    """Writes down what one run is about to make, and what it made and removed."""
+    """Records in the journal what one run is about to create, and what it created and removed."""
 
     journal: Journal
     run: str
     project_id: str
 
     def record_intent(self, kind: str, names: Iterable[str]) -> dict[str, dict[str, str]]:
-        """Journal the intent to make objects of `kind`; returns the labels that each of them must carry, by name."""
+        """Record the intent to create objects and return the labels that each of them must have, by name."""
         nonces = {name: secrets.token_hex(8) for name in names}
         self.journal.extend(
             self.run, [("intent", {"kind": kind, "name": name, "nonce": nonce}) for name, nonce in nonces.items()]
@@ -178,81 +157,73 @@ class Owner:
         }
 
     def record_image_intents(self, engine: Engine, references: Iterable[str], *, private: bool = False) -> None:
-        """Journal the intent to make images, each with the id that its reference has before.
+        """Record the intent to build images, with the present ids of their references.
 
-        `private` are references that only Lyra gives; others are ours only if the image's label says so, too.
+        References are `private` if only Lyra uses them; other images must also have a matching title label.
         """
         names = list(references)
-        with translate_errors("looking for images"):
-            # of these alone: an engine adds up the sizes of all that it lists
+        with translate_errors("listing images"):
+            # filtered, because the engine computes the size of each image that it lists
             images = engine.api.images(filters={"reference": names}) if names else []
         ids = {tag: image["Id"] for image in images for tag in image.get("RepoTags") or []}
         common = {"kind": IMAGE, "engine": engine.facts.id, "private": private}
         self.journal.extend(
-            self.run, [("intent", {**common, "name": name, "before": ids.get(name, "")}) for name in names]
+            self.run, [("intent", {**common, "name": name, "previous_id": ids.get(name, "")}) for name in names]
         )
 
     def record_created(self, kind: str, ids: dict[str, str]) -> None:
-        """Journal the engine's ids of objects that were made, by name."""
-        self.journal.extend(
-            self.run, [("made", {"kind": kind, "name": name, "id": object_id}) for name, object_id in ids.items()]
-        )
+        """Record the ids of created objects, by name."""
+        self._record_ids({"kind": kind}, ids)
 
     def record_created_images(self, engine: Engine, ids: dict[str, str]) -> None:
-        """Journal the ids of images that were made, by reference; they are ours in this engine alone."""
-        common = {"kind": IMAGE, "engine": engine.facts.id}
-        self.journal.extend(
-            self.run, [("made", {**common, "name": name, "id": image_id}) for name, image_id in ids.items()]
-        )
+        """Record the ids of built images, by reference; they are ours in this engine only."""
+        self._record_ids({"kind": IMAGE, "engine": engine.facts.id}, ids)
+
+    def _record_ids(self, common: dict[str, str], ids: dict[str, str]) -> None:
+        records = [{**common, "name": name, "id": object_id} for name, object_id in ids.items()]
+        self.journal.extend(self.run, [("created", record) for record in records])
 
     def record_removed(self, engine: Engine, objects: Iterable[OwnedObject]) -> None:
-        """Journal that objects are gone."""
+        """Record that objects were removed."""
         self._record("removed", engine, objects)
 
-    def record_released(self, engine: Engine, objects: Iterable[OwnedObject]) -> None:
-        """Journal that objects are left to another checkout that made them as well."""
-        self._record("released", engine, objects)
+    def record_disowned(self, engine: Engine, objects: Iterable[OwnedObject]) -> None:
+        """Record that objects are left to another checkout that created them, too."""
+        self._record("disowned", engine, objects)
 
     def record_cleared(self, engine: Engine, journal_bytes: int) -> None:
-        """Journal that of all that the first `seen` bytes of the journal claim in this engine, nothing is there."""
-        self.journal.append(self.run, _CLEARED_EVENT, engine=engine.facts.id, seen=journal_bytes)
+        """Record that no object claimed in the first `journal_bytes` of the journal still exists in this engine."""
+        self.journal.append(self.run, _CLEARED_EVENT, engine=engine.facts.id, journal_bytes=journal_bytes)
 
     def _record(self, event: str, engine: Engine, objects: Iterable[OwnedObject]) -> None:
         common = {"engine": engine.facts.id}
-        records = [
-            {**common, "kind": owned_object.kind, "name": owned_object.name, "id": owned_object.id}
-            for owned_object in objects
-        ]
+        records = [{**common, "kind": item.kind, "name": item.name, "id": item.id} for item in objects]
         if records:
             self.journal.extend(self.run, [(event, record) for record in records])
 
 
 def load_ownership_index(paths: Paths, engine: str) -> OwnershipIndex:
-    """What a checkout claims in an engine, under every name that its project ever had in this folder."""
-    previous, journal = [checkout.journal for checkout in list_former_states(paths)], Journal(paths.journal)
+    """Load what a checkout claims in an engine, under all names that its project ever had."""
+    former, journal = [checkout.journal for checkout in list_former_states(paths)], Journal(paths.journal)
     journal_bytes = journal.size
-    if previous:  # what was removed of theirs stands in the present one
-        return build_ownership_index(merge_journals([*previous, journal]), engine)
-    return replace(
-        build_ownership_index(journal.entries(_read_cleared_offset(journal, engine)), engine),
-        journal_bytes=journal_bytes,
-    )
+    if former:  # removals of their objects are recorded in the present journal
+        return build_ownership_index(merge_journals([*former, journal]), engine)
+    index = build_ownership_index(journal.entries(_read_cleared_offset(journal, engine)), engine)
+    return replace(index, journal_bytes=journal_bytes)
 
 
 def _read_cleared_offset(journal: Journal, engine: str) -> int:
-    """From which byte on a journal may claim anything in this engine: what a cleaning had seen that left nothing."""
+    """Return how many bytes of a journal a complete cleanup has settled for this engine."""
     for position, entry in journal.find_backwards(_CLEARED_EVENT):
-        offset = entry.data.get("seen")
+        offset = entry.data.get("journal_bytes")
         if entry.data.get("engine") == engine and isinstance(offset, int) and 0 <= offset <= position:
             return offset
     return 0
 
 
 def list_owned_objects(engine: Engine, entries: Iterable[JournalEntry], *, run: str | None = None) -> list[OwnedObject]:
-    """What the engine holds of ours, by label and journal together; of one run only, without images, if it is given."""
+    """Return our objects in an engine; with `run`, only those of one run and without images."""
     index = build_ownership_index(entries, engine.facts.id)
     engine_objects = list_objects(engine) if run is None else list_labelled_objects(engine)
-    owned_objects = [
-        owned_object for engine_object in engine_objects if (owned_object := index.match(engine_object)) is not None
-    ]
-    return [owned_object for owned_object in owned_objects if run is None or owned_object.run == run]
+    matches = [match for engine_object in engine_objects if (match := index.match(engine_object)) is not None]
+    return [match for match in matches if run is None or match.run == run]

@@ -1,6 +1,7 @@
-"""The reaper's program: a small process that outlives a killed run by as long as it takes to clean up after it.
+"""The reaper process, which removes the objects of a killed run.
 
-It waits without having imported anything of weight, since there is one for every running lab.
+A module of its own, since it must stay small in memory: one reaper waits beside each run and imports the rest only for
+the cleanup.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 
 def main(journal: str, project_id: str, lock: str) -> None:
-    """Wait until the process of a run is gone; clean up unless it has ended in order and removed its lock."""
+    """Wait until the process of a run has ended, and clean up unless the run has removed its lock."""
     handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
     fcntl.flock(handle, fcntl.LOCK_EX)
     if os.fstat(handle).st_nlink == 0:

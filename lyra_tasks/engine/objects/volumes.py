@@ -1,7 +1,6 @@
-"""What is inside volumes: streamed in and out as one tar, and removed, through the container that holds them.
+"""Copy files into and out of volumes, and remove them, through the holder container that mounts the volumes.
 
-A holder has the volumes mounted and nothing else in it, so this works whatever the project's images contain, and
-whether their containers run or not.
+That works for any image of the project, whether its containers run or not.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.client.exec_stream import read_exec_output, wait_for_exit_code
+from lyra_tasks.engine.objects.containers import exec_command
 from lyra_tasks.engine.objects.holder import REMOVE_PATH
 from lyra_tasks.errors import PreconditionError
 
@@ -25,14 +24,14 @@ _MAX_ARGUMENT_BYTES = 64 * 1024
 
 
 def put_tar(engine: Engine, container: str, directory: str, tar: IO[bytes]) -> None:
-    """Unpack the tar stream `tar` in `folder` of a container; owners and modes are those of its entries."""
-    with translate_errors("filling a volume"):
+    """Extract a tar stream in a directory of a container, with the owners and modes of its entries."""
+    with translate_errors("copying files to a volume"):
         engine.stream_api.put_archive(container, directory, tar)
 
 
 @contextmanager
 def open_tar(engine: Engine, container: str, path: str) -> Iterator[tarfile.TarFile | None]:
-    """What is at `path` of a container, as a tar to be read from the front to the end; None if nothing is there."""
+    """Open `path` of a container as a tar that can be read once, front to back; None if the path does not exist."""
     from docker.errors import NotFound
 
     with translate_errors("reading a volume"):
@@ -46,7 +45,7 @@ def open_tar(engine: Engine, container: str, path: str) -> Iterator[tarfile.TarF
 
 
 def set_volume_owner(engine: Engine, container: str, directory: str, uid: int, gid: int) -> None:
-    """Give `folder`, the root of a volume, to a user."""
+    """Set the owner of the root directory of a volume."""
     parent, name = posixpath.split(directory)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -58,34 +57,35 @@ def set_volume_owner(engine: Engine, container: str, directory: str, uid: int, g
 
 
 def remove_paths(engine: Engine, holder: str, paths: Sequence[str], uid: int, gid: int) -> None:
-    """Remove files, and folders that are empty by then, as the user who owns them; those that are missing are fine."""
+    """Remove files, and directories once they are empty, as a user; missing ones are ignored."""
     for batch in _batches(paths):
-        with translate_errors("removing files from a volume"):
-            exec_document = engine.api.exec_create(holder, [REMOVE_PATH, *batch], user=f"{uid}:{gid}")
-            output = read_exec_output(engine, exec_document["Id"])
-            code = wait_for_exit_code(engine, exec_document["Id"])
+        code, output = exec_command(engine, holder, [REMOVE_PATH, *batch], user=f"{uid}:{gid}")
         if code != 0:
             raise PreconditionError(
-                "not everything that is gone here could be removed from the source volume",
-                details=tuple(output.decode(errors="replace").splitlines()),
-                hint="a folder inside may not be writable for its user; `dev.stop` and `create` begin anew",
+                "Cannot remove all deleted files from the source volume: permission denied",
+                details=tuple(output.splitlines()),
+                hint="Recreate the development environment with `dev.stop create`",
             )
 
 
 def resolve_user_ids(engine: Engine, container: str, user: str) -> tuple[int, int]:
-    """The numbers of `user` as a container of its image gets them; PreconditionError for a name it does not know."""
-    return parse_user_ids(user, lambda path: _read_text(engine, container, path))
+    """Return user and group id of `USER[:GROUP]` in a container."""
+    return parse_user_ids(user, lambda path: next(_read_texts(engine, container, path), ""))
 
 
 def parse_user_ids(user: str, read_text: Callable[[str], str]) -> tuple[int, int]:
-    """User and group of `USER[:GROUP]`; `read` gives the text of a file of the image, or nothing."""
+    """Return user and group id of `USER[:GROUP]`; `read_text` returns a file of the image, empty if it is missing.
+
+    Raises:
+        PreconditionError: The image does not define the user or the group.
+    """
     name, _, group = user.partition(":")
     name = name or "0"
     user_fields = next(
         (fields for fields in _split_fields(read_text("/etc/passwd")) if name in (fields[0], fields[2])), None
     )
     if user_fields is None and not name.isdigit():
-        raise PreconditionError(f"the image has no user {name!r}", hint="name its user by number")
+        raise PreconditionError(f"The image has no user {name!r}", hint="Use a numeric user id")
     uid = int(user_fields[2]) if user_fields else int(name)
     if not group:
         return uid, int(user_fields[3]) if user_fields else 0
@@ -94,24 +94,28 @@ def parse_user_ids(user: str, read_text: Callable[[str], str]) -> tuple[int, int
     for fields in _split_fields(read_text("/etc/group")):
         if fields[0] == group:
             return uid, int(fields[2])
-    raise PreconditionError(f"the image has no group {group!r}", hint="name its group by number")
+    raise PreconditionError(f"The image has no group {group!r}", hint="Use a numeric group id")
 
 
 def _split_fields(text: str) -> list[list[str]]:
     return [fields for line in text.splitlines() if len(fields := line.split(":")) >= 4]
 
 
-def _read_text(engine: Engine, container: str, path: str) -> str:
+def read_lines_below(engine: Engine, container: str, directory: str) -> list[str]:
+    """Return the stripped lines of all files in a directory of a container."""
+    return [line.strip() for text in _read_texts(engine, container, directory) for line in text.splitlines()]
+
+
+def _read_texts(engine: Engine, container: str, path: str) -> Iterator[str]:
     with open_tar(engine, container, path) as archive:
         for entry in archive or ():
             stream = archive.extractfile(entry) if archive and entry.isfile() else None
             if stream is not None:
-                return stream.read().decode(errors="replace")
-    return ""
+                yield stream.read().decode(errors="replace")
 
 
 def _batches(paths: Sequence[str]) -> Iterator[list[str]]:
-    """`paths` in parts that fit into the arguments of a program."""
+    """Split paths into batches that fit on a command line."""
     batch: list[str] = []
     size = 0
     for path in paths:
@@ -125,7 +129,7 @@ def _batches(paths: Sequence[str]) -> Iterator[list[str]]:
 
 
 class _ChunkReader(io.RawIOBase):
-    """An iterator of byte chunks as a file that can be read once."""
+    """A file object over an iterator of byte chunks, for one pass."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
