@@ -1,31 +1,27 @@
-"""What text in a configuration must be: no control characters, a single line, not blank; what nobody may see of it."""
+"""Recognize secrets by their name and keep their values out of what is printed or stored."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+
+SECRET_NAME_PATTERN = re.compile(
+    r"TOKEN|PASSWORD|PASSWD|SECRET|KEYS?(?![A-Z])|(?<![A-Z])PASS(?:PHRASE)?(?![A-Z])|_PWD(?![A-Z])", re.IGNORECASE
+)
 
 
-def reject_control_characters(value: str) -> str:
-    """The text, unless it could act on a terminal or end a C string; ValueError then."""
-    if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", value):
-        raise ValueError("holds control characters; write plain text")
-    return value
-
-
-def require_single_line(value: str) -> str:
-    """The text, unless it holds a line break or control characters; ValueError then."""
-    if "\n" in value:
-        raise ValueError("must be a single line")
-    return reject_control_characters(value)
-
-
-def require_not_blank(value: str) -> str:
-    """The text, unless it is empty or white space alone; ValueError then."""
-    if not value.strip():
-        raise ValueError("is blank; write it down")
-    return value
+def is_secret_name(name: str) -> bool:
+    """Return whether a variable of this name holds a secret, not just the path of one."""
+    return SECRET_NAME_PATTERN.search(name) is not None and not name.upper().endswith(("_FILE", "_PATH", "_DIR"))
 
 
 def strip_url_credentials(text: str) -> str:
-    """The text without what stands before the host of a URL in it; a password may itself hold an `@`."""
+    """Remove user and password from the URLs in a text; a password may itself contain an `@`."""
     return re.sub(r"//[^/\s]*@", "//", text)
+
+
+def redact(text: str, values: Iterable[str]) -> str:
+    """Replace each of the secret values in a text by `***`."""
+    for value in values:
+        text = text.replace(value, "***")
+    return text

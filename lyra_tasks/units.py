@@ -1,13 +1,13 @@
-"""Sizes and durations as people write them: `8g`, `64m`, `1.5s`, `2m`."""
+"""Parse and format sizes and durations as Compose writes them: `8g`, `64m`, `1.5s`, `2m`."""
 
 from __future__ import annotations
 
 import re
 
 SIZE_PATTERN = r"^\s*[0-9]+(\.[0-9]+)?\s*([bB]|[kKmMgGtT]([iI]?[bB])?)?\s*$"
-"""Every text that `parse_size` takes, for readers of the JSON Schema."""
+"""Every text that `parse_size` accepts, for the JSON Schema."""
 DURATION_PATTERN = r"^\s*([0-9.]+h)?([0-9.]+m)?([0-9.]+s)?([0-9.]+ms)?\s*$"
-"""Every text that `parse_duration` takes, and a few more."""
+"""Every text that `parse_duration` accepts, and a few more, for the JSON Schema."""
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(b|k|kb|kib|m|mb|mib|g|gb|gib|t|tb|tib)?", re.IGNORECASE)
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _POWERS = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -15,11 +15,15 @@ _MAX_SIZE_BYTES = 1024**6
 
 
 def parse_size(value: object) -> int:
-    """Bytes of `64m`, `8g`, `512k` or a plain number; units are powers of 1024, as in Docker. ValueError otherwise."""
+    """Return the bytes of `64m`, `8g`, `512k` or a plain number; units are powers of 1024, as in Docker.
+
+    Raises:
+        ValueError: The value is no size, not positive, or too large.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         number = value
     elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
-        # `min` first: what overflows a float is infinite, and has no whole number
+        # `min` first: int() of an infinite float would raise OverflowError
         number = int(min(float(match[1]) * 1024 ** _POWERS[(match[2] or "").lower()[:1]], _MAX_SIZE_BYTES + 1))
     else:
         raise ValueError('is not a size; write a number with k, m or g, for example "64m" or "8g"')
@@ -31,7 +35,7 @@ def parse_size(value: object) -> int:
 
 
 def format_size(size: int) -> str:
-    """The shortest exact form that `parse_size` reads back: `64m`, `1536k`, `1000`."""
+    """Return the shortest exact form that `parse_size` accepts: `64m`, `1536k`, `1000`."""
     for unit, power in (("t", 4), ("g", 3), ("m", 2), ("k", 1)):
         if size and size % 1024**power == 0:
             return f"{size // 1024**power}{unit}"
@@ -39,7 +43,7 @@ def format_size(size: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest form that `parse_duration` reads back: `500ms`, `5s`, `1m30s`."""
+    """Return the shortest form that `parse_duration` accepts: `500ms`, `5s`, `1m30s`."""
     if seconds < 1:
         return f"{seconds * 1000:g}ms"
     minutes, remainder = divmod(seconds, 60)
@@ -47,7 +51,11 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of `30s`, `1m30s`, `500ms` or a plain number. ValueError otherwise."""
+    """Return the seconds of `30s`, `1m30s`, `500ms` or a plain number.
+
+    Raises:
+        ValueError: The value is no duration, not positive, or longer than a day.
+    """
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
     elif isinstance(value, str) and value.strip() and (match := _DURATION.fullmatch(value.strip())):

@@ -1,4 +1,4 @@
-"""What things are called on Proxima: names in the compose file and in `.env`, made of a service's name and a key."""
+"""Names on Proxima, in the compose file and in `.env`, and checks that they do not collide."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from lyra_tasks.config.validation.problems import Problem, format_location
 
 
 def compose_object_name(service: str, key: str) -> str:
-    """A volume, config or secret in the compose file: `web-data`."""
+    """Return the name of a volume, config or secret in the compose file: `web-data`."""
     return f"{service}-{key}"
 
 
 def publish_variable(service: str, port: str) -> str:
-    """The variable that says where a port is published: `WEB_HTTP_PUBLISH`."""
+    """Return the variable that sets where a port is published: `WEB_HTTP_PUBLISH`."""
     return f"{env_name(service)}_{env_name(port)}_PUBLISH"
 
 
 def secret_variable(service: str, secret: str) -> str:
-    """The variable that names the file holding a secret: `WEB_SESSION_KEY_FILE`."""
+    """Return the variable that names the file of a secret: `WEB_SESSION_KEY_FILE`."""
     return f"{env_name(service)}_{env_name(secret)}_FILE"
 
 
 def config_path(service: str, key: str, source: str) -> str:
-    """Where a config file lies, below `deploy/`; it keeps its ending."""
+    """Return the path of a config file below `deploy/`, with the suffix of its source."""
     return f"configs/{service}/{key}{PurePosixPath(source).suffix}"
 
 
 def can_be_compose_default(text: str) -> bool:
-    """Whether Compose reads a default in `${NAME-default}` to its end: it counts braces, and not the one after another.
+    """Return whether Compose reads the whole text as the default in `${NAME-text}`.
 
-    Measured with Compose 2.26 and 2.40; what does not stand there stands in `.env.example`, for all services at once.
+    Compose counts braces, but skips the character after an opening one (measured with 2.26 and 2.40). Other defaults
+    are written to `.env.example`, where they apply to all services.
     """
     expression = f"{{X-{text.replace('$', '$$')}}}"
     depth = position = 0
@@ -50,14 +51,15 @@ def can_be_compose_default(text: str) -> bool:
 
 
 def check_deployment(services: Mapping[str, Service]) -> Iterator[Problem]:
-    """Two things that would have one name on Proxima: one of them would be mounted, or given, in place of the other."""
+    """Yield volumes, files and variables of promoted services that would have the same name on Proxima."""
     owners: dict[str, tuple[Location, Location]] = {}
     for name, service in services.items():
         if service.is_promoted:
             for deployed_name, identity, location in _list_deployed_names(name, service):
                 first_identity, first_location = owners.setdefault(deployed_name, (identity, location))
                 if first_identity != identity:
-                    message = f"would be {deployed_name} on Proxima, which {format_location(first_location)} is already; choose another name"
+                    owner = format_location(first_location)
+                    message = f"collides with {owner}: both are {deployed_name} on Proxima; choose another name"
                     yield Problem(location, message)
     yield from _check_env_file_defaults(
         {name: service.environment for name, service in services.items() if service.is_promoted}
@@ -71,13 +73,13 @@ def _check_env_file_defaults(environments: Mapping[str, Mapping[str, Environment
                 continue
             for other, variables in environments.items():
                 if key in variables and variables[key].default != variable.default:
-                    message = f"stands in .env for all services, for its braces, and services.{other} has another"
+                    message = f"goes into .env for all services because of its braces, but services.{other} has another"
                     yield Problem(("services", name, "environment", key, "default"), f"{message}; give both the same")
                     break
 
 
 def _list_deployed_names(name: str, service: Service) -> Iterator[tuple[str, Location, Location]]:
-    """A name, what it stands for, and where that is written; a variable is the same one in all services."""
+    """Yield each name on Proxima, the identity of its owner, and the location; variables are shared by all services."""
     service_location: Location = ("services", name)
     for key in service.volumes:
         location = (*service_location, "volumes", key)
@@ -97,4 +99,5 @@ def _list_deployed_names(name: str, service: Service) -> Iterator[tuple[str, Loc
 
 
 def env_name(name: str) -> str:
+    """Return a name as part of an environment variable: `WEB_1` for `web-1`."""
     return name.upper().replace("-", "_").replace(".", "_")

@@ -1,4 +1,4 @@
-"""From a file to a `Configuration`: every problem is found before any is reported."""
+"""Load a `Configuration` from its file and report all problems at once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lyra_tasks.config.discovery import display_path, find_config, read_config
+from lyra_tasks.config.discovery import find_config, read_config
 from lyra_tasks.config.validation.positions import Location, Positions, find_duplicate, find_positions
 from lyra_tasks.config.validation.problems import Problem, format_location, problems_to_error, to_error, toml_type_name
 from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.files import display_path
 
 if TYPE_CHECKING:
     from lyra_tasks.config.models import Configuration
@@ -30,11 +31,10 @@ _TOML_ERROR = re.compile(r"(.*?) \(at (?:line (\d+), column (\d+)|end of documen
 
 @dataclass(frozen=True)
 class LoadedConfig:
-    """A configuration, and where it comes from.
+    """A configuration and its origin.
 
-    `root` is the folder of `file`, both absolute; `sources` holds the line of every key that is written down,
-    `overrides` the environment variable of every key that is set by one. `fault` is everything that is wrong, where
-    `load_in_part` has left that out.
+    `root` is the directory of `file`, both absolute. `key_lines` has the line of every key in the file, `overrides`
+    the environment variable of every key that is set by one. `error` has the problems of a partial configuration.
     """
 
     config: Configuration
@@ -46,24 +46,26 @@ class LoadedConfig:
 
 
 def load_config(start: Path | None = None, *, rules: Mapping[str, bool] | None = None) -> LoadedConfig:
-    """Find, read and check the configuration, from `start` (default: the working directory) upwards.
+    """Find, read and validate the configuration, searching upwards from `start` (default: the working directory).
 
-    `rules` are the rules that there are, and whether a deviation may go around each; None leaves them unchecked.
+    `rules` maps the id of each rule to whether it permits deviations; None skips the check of deviations.
 
-    ConfigurationError if there is none or anything in it is wrong: `details` then hold every problem.
+    Raises:
+        ConfigurationError: No configuration was found, or it is not valid: `details` has every problem.
     """
     return _require_valid(load_partial_config(start, rules=rules))
 
 
 def load_config_file(file: Path) -> LoadedConfig:
-    """Read and check this very file, which is judged by the folder that it lies in."""
+    """Read and validate this file, without a search."""
     return _require_valid(_load_path(file, None))
 
 
 def load_partial_config(start: Path | None = None, *, rules: Mapping[str, bool] | None = None) -> LoadedConfig:
-    """As much of the configuration as is valid, for words that only end or show what an earlier state of it made.
+    """Load the valid part of the configuration, for commands that stop or show what an earlier version of it created.
 
-    ConfigurationError if it cannot be read, or if it is not certain which project and which engine it means.
+    Raises:
+        ConfigurationError: The file cannot be read, or its project or engine is not valid.
     """
     return _load_path(find_config(start), rules)
 
@@ -94,19 +96,20 @@ def _parse_toml(text: str, name: str) -> dict[str, Any]:
     except RecursionError as error:
         raise to_error(name, (f"{name}:1: nested too deeply",)) from error
     except ValueError as error:
-        duplicate_key = find_duplicate(text)
-        if duplicate_key is not None:
-            detail = f"{format_location(duplicate_key.location)}: written twice, first on line {duplicate_key.first_line}; keep one of them"
-            raise to_error(name, (f"{name}:{duplicate_key.second_line}: {detail}",)) from error
+        duplicate = find_duplicate(text)
+        if duplicate is not None:
+            key = format_location(duplicate.location)
+            detail = f"{key}: written twice, first on line {duplicate.first_line}; keep one of them"
+            raise to_error(name, (f"{name}:{duplicate.second_line}: {detail}",)) from error
         match = _TOML_ERROR.fullmatch(str(error))
         message = match[1] if match else "a value is out of range"
-        at_end = text.count("\n") + 1, len(text) - text.rfind("\n")
-        line, column = (match[2], match[3]) if match and match[2] else at_end
+        end_of_text = text.count("\n") + 1, len(text) - text.rfind("\n")
+        line, column = (match[2], match[3]) if match and match[2] else end_of_text
         raise to_error(name, (f"{name}:{line}:{column}: not valid TOML: {message}",)) from error
 
 
 def _apply_overrides(document: dict[str, Any]) -> Mapping[Location, str]:
-    """Put what the environment sets into the document; returns which variable has set what."""
+    """Put values from the environment into the document and return the variable of each overridden key."""
     overrides: dict[Location, str] = {}
     for (table, key), variable in _OVERRIDE_VARIABLES.items():
         value = os.environ.get(variable)
@@ -127,7 +130,7 @@ def _parse_float(value: str) -> float | str:
 def _validate(
     document: dict[str, Any], root: Path, rules: Mapping[str, bool] | None
 ) -> tuple[Configuration, list[Problem]]:
-    """The configuration, or as much of it as is valid, and everything that is wrong with it."""
+    """Return the valid part of the configuration and all problems."""
     from pydantic import ValidationError
 
     from lyra_tasks.config.models import Configuration
@@ -153,7 +156,7 @@ def _validate(
 
 
 def _check_schema(document: Mapping[str, Any], name: str, lines: Positions) -> None:
-    """Nothing else can be said about a file of another schema, so that comes first and alone."""
+    """Check the schema version first, since another version could change the meaning of everything else."""
     schema = document.get("schema", SCHEMA_VERSION)
     if type(schema) is not int:
         message = f"must be a whole number, found {toml_type_name(schema)}"

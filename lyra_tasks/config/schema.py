@@ -1,4 +1,4 @@
-"""`.lyra.toml` for editors (JSON Schema) and for readers (one row per key): both are read off the models."""
+"""Describe `.lyra.toml` from its models: as a JSON Schema for editors, as a list of keys for the documentation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PLACEHOLDERS = {"bases": "B", "images": "I", "services": "S"}
 
 
 class ConfigKey(NamedTuple):
-    """One key as the documentation lists it; `default` is as it would be written, empty where there is none."""
+    """A key of the configuration; `default` is its TOML text, or empty."""
 
     table: str
     name: str
@@ -32,7 +32,7 @@ class ConfigKey(NamedTuple):
 
 
 def build_json_schema() -> dict[str, Any]:
-    """The JSON Schema of `.lyra.toml`: sizes and durations as the strings that users write."""
+    """Return the JSON Schema of `.lyra.toml`, with sizes and durations as users write them."""
     document: dict[str, Any] = _simplify_definition(Configuration.model_json_schema(), Configuration)
     for name, definition in document["$defs"].items():
         document["$defs"][name] = _simplify_definition(definition, _MODELS[name])
@@ -40,7 +40,7 @@ def build_json_schema() -> dict[str, Any]:
 
 
 def list_keys() -> Iterator[ConfigKey]:
-    """Every key, table by table, in the order of the documentation."""
+    """Yield all keys, table by table, in the order of the documentation."""
     yield from _list_table_keys(Configuration, "")
 
 
@@ -64,7 +64,10 @@ def _list_table_keys(model: type[BaseModel], table: str) -> Iterator[ConfigKey]:
 
 @cache
 def _field_descriptions(model: type[BaseModel]) -> Mapping[str, str]:
-    """The text under each field of a table: read here alone, since every word loads the models and few show it."""
+    """Return the text under each field of a table.
+
+    It is parsed from the source here, since all commands load the models, but few show descriptions.
+    """
     descriptions: dict[str, str] = {}
     for cls in reversed([cls for cls in model.__mro__ if cls.__module__.startswith("lyra_tasks.")]):
         (definition,) = ast.parse(inspect.getsource(cls)).body
@@ -76,7 +79,7 @@ def _field_descriptions(model: type[BaseModel]) -> Mapping[str, str]:
 
 
 def _format_default(field: FieldInfo) -> str:
-    """A default as it is written in TOML; nothing for one that says no more than that the key is not given."""
+    """Return a default as TOML, or an empty text for one that only means "not set"."""
     value = field.get_default(call_default_factory=True)
     if field.is_required() or isinstance(value, BaseModel) or value in (None, "", [], {}):
         return ""
@@ -84,35 +87,39 @@ def _format_default(field: FieldInfo) -> str:
 
 
 def _format_value(field: FieldInfo, value: Any) -> Any:
-    if _uses_parser(field, parse_size):
+    annotation = full_annotation(field)
+    if uses_parser(annotation, parse_size):
         return format_size(value)
-    return format_duration(value) if _uses_parser(field, parse_duration) else value
+    return format_duration(value) if uses_parser(annotation, parse_duration) else value
 
 
-def _uses_parser(field: FieldInfo, parser: object) -> bool:
-    """Whether a key's values are read by this parser."""
-    arms = [Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation]
-    while arms:
-        arm = arms.pop()
-        if get_origin(arm) is Annotated:
-            inner, *metadata = get_args(arm)
-            if any(isinstance(validator, BeforeValidator) and validator.func is parser for validator in metadata):
-                return True
-            arms.append(inner)
-        elif get_origin(arm) in (Union, types.UnionType):
-            arms += get_args(arm)
-    return False
+def full_annotation(field: FieldInfo) -> Any:
+    """Return the annotation of a field, with the metadata that pydantic separates from it."""
+    return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+
+
+def uses_parser(annotation: Any, parser: object) -> bool:
+    """Return whether values of this annotation, or of a part of its union or table, are parsed by `parser`."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        inner, *metadata = arguments
+        return uses_parser(inner, parser) or any(
+            isinstance(validator, BeforeValidator) and validator.func is parser for validator in metadata
+        )
+    return get_origin(annotation) in (Union, types.UnionType, dict) and any(
+        uses_parser(argument, parser) for argument in arguments
+    )
 
 
 def _find_model(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The table that a key holds, and whether it holds several of them."""
+    """Return the model of the table that a key contains, and whether it contains several."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
     arms = get_args(annotation)
     if get_origin(annotation) in (list, dict):
         return _find_model(arms[-1])[0], True
     if get_origin(annotation) in (Union, types.UnionType):
-        return next((match for arm in arms if (match := _find_model(arm))[0] is not None), (None, False))
+        return next((result for arm in arms if (result := _find_model(arm))[0] is not None), (None, False))
     return None, False
 
 
@@ -128,7 +135,7 @@ _MODELS: Mapping[str, type[BaseModel]] = {model.__name__: model for model in _al
 
 
 def _simplify_definition(definition: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """A table's schema as TOML has it: no null, no invented titles, defaults as they are written."""
+    """Adapt pydantic's schema of a table to TOML: no null, no generated titles, defaults as users write them."""
     names = {field.alias or name: name for name, field in model.model_fields.items()}
     for key, property_schema in definition["properties"].items():
         property_schema.pop("title", None)

@@ -1,4 +1,4 @@
-"""`[services.S]` and the tables below it. The text under a key is its description: in the schema and in the docs."""
+"""Models of `[services.S]` and the tables below it."""
 
 from __future__ import annotations
 
@@ -24,112 +24,112 @@ from lyra_tasks.config.values import (  # fmt: skip
 
 
 class Limits(Table):
-    """What one container may use (R10); `disk` covers its volumes and `/tmp`, and counts as memory on Lyra."""
+    """Limits of a container (R10); `disk` covers volumes and `/tmp`, which count as memory in environments."""
 
     cpus: float = Field(default=1.0, gt=0)
-    """cores"""
+    """number of CPUs"""
     memory: Size = 256 * 1024**2
-    """of the processes; what may be in `/tmp` and volumes is added"""
+    """memory of the processes; the size of `/tmp` and volumes is added"""
     pids: int = Field(default=128, ge=1, strict=True)
-    """processes and threads"""
+    """number of processes and threads"""
     disk: Size = 64 * 1024**2
-    """volumes and `/tmp` together"""
+    """size of volumes and `/tmp` together"""
 
 
 class Healthcheck(Table):
-    """One of `exec`, `http` and `tcp`; without a table, the image's own HEALTHCHECK."""
+    """A health check of exactly one kind: `exec`, `http` or `tcp`."""
 
     exec: Command | None = None
-    """a command in the container; it goes into the bundle's compose file"""
+    """command in the container; part of the bundle's compose file"""
     http: Line | None = None
-    """`"GET /path"` at the port `http`, or the only one; asked from outside and not shipped"""
+    """request such as `"GET /path"` to the port `http` or the only port; sent from outside, not part of the bundle"""
     tcp: Port | Name | None = None
-    """a port, by name or number, that accepts; asked from outside and not shipped"""
+    """name or number of a port that accepts connections; tried from outside, not part of the bundle"""
     interval: Duration = 1.0
-    """how long after one look the next is"""
+    """time between two probes"""
     timeout: Duration = 5.0
-    """how long one look may take"""
+    """time limit of a probe"""
     retries: int = Field(default=30, ge=1, strict=True)
-    """how many looks may fail before it counts as ill"""
+    """number of failed probes until the service is unhealthy"""
     start_period: Duration | None = None
-    """how long at the beginning failures do not count; default: not at all"""
+    """time after the start in which failures do not count; default: none"""
 
 
 class EnvironmentVariable(Table):
-    """A variable that the service reads, or that its image sets."""
+    """An environment variable that the service reads or its image sets."""
 
     default: Line | None = None
-    """its value unless Proxima says otherwise; a secret has none"""
+    """value if Proxima sets none; not for secrets"""
     test_value: Line | None = None
-    """its value in tests and development labs; default: `default`, for a secret a random one"""
+    """value in test and development environments; default: `default`, or a random value for a secret"""
     description: Line = ""
-    """what it is for; goes into the bundle's documentation"""
+    """purpose, for the bundle's documentation"""
     required: bool = False
-    """Proxima must give it a value"""
+    """Proxima must set a value"""
     secret: bool = False
-    """its value is never written anywhere"""
+    """the value is never stored or printed"""
     pattern: Line = ""
-    """a regular expression that a value must match"""
+    """regular expression that the value must match"""
 
 
 class SecretFile(Table):
-    """A file, readable by the service's user alone; tests get a random one."""
+    """A file with a secret that only the service's user can read."""
 
     path: ContainerPath
     """where it is in the container"""
     description: Line = ""
-    """what it is for"""
+    """purpose"""
     test_value: Text | None = None
-    """its content in tests; default: a random one"""
+    """content in tests; default: random"""
 
 
 class ConfigFile(Table):
-    """A file of the project that is mounted, read-only, and travels in the bundle."""
+    """A file of the project that is mounted read-only and is part of the bundle."""
 
     path: ContainerPath
     """where it is in the container"""
     source: ProjectPath
-    """the file, from the project's folder"""
+    """path in the project"""
     description: Line = ""
-    """what it decides"""
+    """purpose"""
 
 
 class Volume(Table):
-    """Where the service keeps data; in labs it is a tmpfs of that size."""
+    """A volume for data; in environments, a tmpfs of its size."""
 
     path: ContainerPath
     """where it is in the container"""
     description: Line = ""
-    """what is kept there"""
+    """content"""
     size: Size = 64 * 1024**2
-    """the most that it holds; part of `limits.disk`"""
+    """maximum size; part of `limits.disk`"""
     owner: Owner = "0:0"
-    """`UID:GID` of its root, as the image has it"""
+    """`UID:GID` of its root directory, as in the image"""
 
 
 class Dev(Table):
-    """How `create` runs the service; without the table, as in a test."""
+    """Settings of the service in the development environment; default: as in a test."""
 
     command: Command | None = None
-    """what is started; with one, the entrypoint and the health check are left out; default: the image's"""
+    """command to start, without entrypoint and health check; default: the image's"""
     egress: bool = True
-    """a way out of its network; needs no deviation in a development lab"""
+    """access to other networks; needs no deviation here"""
     read_only: bool = False
-    """a read-only root file system; `false` needs no deviation in a development lab"""
+    """read-only root file system; `false` needs no deviation here"""
     limits: Limits | None = None
-    """those it names replace the service's"""
+    """limits that replace those of the service"""
     source: ContainerPath | None = None
-    """where the source volume is mounted, which holds git's files below the image's context, and nothing of the image;
+    """mount point of the source volume, which contains git's files below the image's context, not those of the image;
     default: `working_dir`, or the image's"""
 
 
 class Service(Table):
-    """One container of the project."""
+    """A container of the project."""
 
     image: Name | None = None
-    """an image of this project: a name in `[images]`; this or `external` is required"""
+    """name in `[images]`; this or `external` is required"""
     external: Line | None = None
-    """a reference, such as `"redis:7"`: takes part in tests and never travels"""
+    """reference of a third-party image such as `"redis:7"`, for tests only; never part of a bundle"""
     command: Command | None = None
     """default: the image's; a string is run by `/bin/sh -c`"""
     entrypoint: Command | None = None
@@ -139,52 +139,52 @@ class Service(Table):
     working_dir: Line = ""
     """default: the image's"""
     ports: dict[Name, Port | UdpPort] = {}
-    """name = port, such as `8000` or `"53/udp"`; `http` is the one that HTTP checks talk to"""
+    """name = port, such as `8000` or `"53/udp"`; HTTP checks use the port `http`"""
     depends_on: list[Name] = []
-    """services that are ready first"""
+    """services that must be ready first"""
     oneshot: bool = False
-    """ends with 0 before its dependents start"""
+    """exits with 0 before its dependents start"""
     promote: bool | None = None
-    """whether it travels; default: `true` for own images; `false`: takes part in tests only"""
+    """part of the bundle; default: `true` for own images; `false`: for tests only"""
     limits: Limits = Limits()
-    """what it may use"""
+    """limits of the container"""
     read_only: bool = True
-    """a read-only root file system; `false` needs a deviation (`container.read-only-root`)"""
+    """read-only root file system; `false` needs a deviation (`container.read-only-root`)"""
     tmpfs: dict[ContainerPath, Size] = {}
-    """path = size, for what it must be able to write besides `/tmp` and volumes"""
+    """path = size of writable directories besides `/tmp` and volumes"""
     egress: bool = False
-    """a way out of its network; `true` needs a deviation (`container.egress`)"""
+    """access to other networks; `true` needs a deviation (`container.egress`)"""
     cap_add: list[Annotated[str, StringConstraints(pattern=r"^[A-Z_]+$")]] = []
-    """capabilities that it keeps; needs a deviation (`container.capabilities`)"""
+    """capabilities to keep; needs a deviation (`container.capabilities`)"""
     stop_signal: Line = ""
     """default: the image's"""
     healthcheck: Healthcheck | None = None
-    """when it is ready; default: the image's own"""
+    """health check that decides when the service is ready; default: the image's"""
     environment: dict[VariableName, EnvironmentVariable] = {}
-    """every variable that it reads or its image sets"""
+    """all variables that the service reads or its image sets"""
     secrets: dict[Name, SecretFile] = {}
     """files with secrets"""
     configs: dict[Name, ConfigFile] = {}
     """files of the project"""
     volumes: dict[Name, Volume] = {}
-    """where it keeps data"""
+    """volumes for data"""
     dev: Dev | None = None
-    """how `create` runs it"""
+    """settings in the development environment"""
 
     @property
     def is_promoted(self) -> bool:
-        """Whether the service's image travels to Proxima: own images do unless told otherwise, doubles never."""
+        """Return whether the service is part of the bundle; test doubles never are."""
         return self.external is None and self.promote is not False
 
     @property
     def http_port(self) -> int | None:
-        """The TCP port that HTTP checks talk to: the one named `http`, or the only one; None if neither is."""
+        """Return the TCP port for HTTP checks: the one named `http`, or the only one."""
         streams = {name: port for name, port in self.ports.items() if isinstance(port, int)}
         if "http" in streams:
             return streams["http"]
         return next(iter(streams.values())) if len(streams) == 1 else None
 
     def resolve_port(self, name_or_number: int | str) -> int | str | None:
-        """The container port that a name or a value of `ports` means; None if the service has no such port."""
+        """Return the container port for a name or value in `ports`, or None."""
         port = self.ports.get(name_or_number, name_or_number) if isinstance(name_or_number, str) else name_or_number
         return port if port in self.ports.values() else None

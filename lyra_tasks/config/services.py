@@ -1,25 +1,28 @@
-"""A service as it really runs: its table in the configuration merged with the configuration of its image."""
+"""Services as they run: merged with their image, in start order, or with the development profile applied."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lyra_tasks.config.models import Command, Configuration, Limits, Proxima, Service
 from lyra_tasks.config.platforms import image_platforms, native_platform
+from lyra_tasks.digests import sha256_hex
 from lyra_tasks.errors import UsageError
+from lyra_tasks.suggest import select_known
 
 _TMP = "/tmp"  # noqa: S108
 _MIN_TMP_BYTES = 1024**2
+IMAGE_BASELINE_VARIABLES = frozenset({"PATH", "HOME", "HOSTNAME", "LANG", "LC_ALL", "GPG_KEY"})
+"""Variables that base images set and that need no description."""
 
 
 @dataclass(frozen=True)
 class EffectiveService:
-    """What does not stand in either alone; sizes in bytes.
+    """Settings that depend on both service and image (sizes in bytes).
 
-    `tmpfs` holds `/tmp`, the service's own entries, and every VOLUME of the image, as far as no volume covers them.
+    `tmpfs` has `/tmp`, the service's own entries, and every VOLUME of the image that no volume covers.
     """
 
     user: str
@@ -29,9 +32,9 @@ class EffectiveService:
 
 
 def effective_service(service: Service, image_config: Mapping[str, Any]) -> EffectiveService:
-    """Merge a service with its image; memory counts what the container may write to its tmpfs.
+    """Merge a service with its image's configuration.
 
-    `/tmp` gets what the volumes leave of `limits.disk`, and never less than 1 MiB.
+    `/tmp` gets what the volumes leave of `limits.disk`, at least 1 MiB. `memory` includes the size of every tmpfs.
     """
     covered_paths = {volume.path for volume in service.volumes.values()} | set(service.tmpfs)
     remaining = service.limits.disk - sum(volume.size for volume in service.volumes.values())
@@ -48,18 +51,18 @@ def effective_service(service: Service, image_config: Mapping[str, Any]) -> Effe
 
 
 def image_healthcheck(image_config: Mapping[str, Any]) -> list[str]:
-    """The image's own HEALTHCHECK test, or nothing."""
+    """Return the test of the image's HEALTHCHECK, or an empty list."""
     test = (image_config.get("Healthcheck") or {}).get("Test") or []
     return [] if test[:1] == ["NONE"] else [str(argument) for argument in test]
 
 
 def to_argv(command: Command) -> list[str]:
-    """A command as an argument list: a list is taken as it is, a string goes to the container's shell."""
+    """Return a command as an argument list; a string is run by the container's shell."""
     return list(command) if isinstance(command, list) else ["/bin/sh", "-c", command]
 
 
 def start_order(services: Mapping[str, Service]) -> list[list[str]]:
-    """Service names in waves: each wave depends on earlier ones only. `checks.py` has refused cycles."""
+    """Return the service names in waves, each of which depends on earlier ones only."""
     waves: list[list[str]] = []
     started: set[str] = set()
     while len(started) < len(services):
@@ -67,7 +70,7 @@ def start_order(services: Mapping[str, Service]) -> list[list[str]]:
             name for name, service in services.items() if name not in started and set(service.depends_on) <= started
         )
         if not wave:
-            raise ValueError("services depend on each other in a circle")
+            raise ValueError("dependency cycle between services")
         waves.append(wave)
         started.update(wave)
     return waves
@@ -76,9 +79,10 @@ def start_order(services: Mapping[str, Service]) -> list[list[str]]:
 def development_profile(
     config: Configuration, service_names: Sequence[str] = (), engine_platform: str = ""
 ) -> Configuration:
-    """The profile of the services `chosen` (default: all) and of what they depend on, with the images they need.
+    """Return the configuration of the development environment: the selected services (default: all) and dependencies.
 
-    Of several platforms, an image is built for that of the `engine` that it is developed on.
+    Images are built from their `dev_target`, for one platform, the engine's own if possible. Services with a `dev`
+    table get its command, limits, egress and writable root. There are no checks and no size limits of Proxima.
     """
     names = resolve_dependencies(config.services, service_names or list(config.services))
     services = {name: _apply_dev_table(config.services[name]) for name in config.services if name in names}
@@ -98,7 +102,7 @@ def development_profile(
 
 
 def resolve_dependencies(services: Mapping[str, Service], names: Iterable[str]) -> set[str]:
-    """`chosen` and everything that they depend on, directly or not."""
+    """Return the named services and all their direct and indirect dependencies."""
     resolved: set[str] = set()
     pending = list(names)
     while pending:
@@ -110,27 +114,24 @@ def resolve_dependencies(services: Mapping[str, Service], names: Iterable[str]) 
 
 
 def profile_hash(config: Configuration) -> str:
-    """A hash of the services of a profile, to tell whether a lab is still what the configuration says."""
+    """Return a hash of a profile's services, to detect an outdated development environment."""
     document = "\n".join(f"{name}={service.model_dump_json()}" for name, service in sorted(config.services.items()))
-    return hashlib.sha256(document.encode()).hexdigest()
+    return sha256_hex(document.encode())
 
 
 def select_service(services: Mapping[str, bool], requested: str) -> str:
-    """The service that a word of `dev` means: `wanted`, else the only one that is developed, else the only one.
+    """Return the requested service, else the only one with a `dev` table, else the only one.
 
-    `services` says of each whether it is developed. UsageError if none is named and several could be meant.
+    `services` maps each name to whether it has a `dev` table.
+
+    Raises:
+        UsageError: The requested service does not exist, or several services are possible.
     """
     if requested:
-        if requested not in services:
-            raise UsageError(
-                f"the development lab has no service {requested!r}", hint=f"it has: {', '.join(sorted(services))}"
-            )
-        return requested
-    candidates = [name for name, is_developed in services.items() if is_developed] or list(services)
+        return select_known([requested], sorted(services), "service")[0]
+    candidates = [name for name, has_dev_table in services.items() if has_dev_table] or list(services)
     if len(candidates) != 1:
-        raise UsageError(
-            "several services could be meant", hint=f"name one: --service {' or '.join(sorted(candidates))}"
-        )
+        raise UsageError("No service selected", hint=f"Add --service {' or --service '.join(sorted(candidates))}")
     return candidates[0]
 
 
@@ -145,6 +146,6 @@ def _apply_dev_table(service: Service) -> Service:
         )
     changes: dict[str, object] = {"limits": limits, "egress": dev.egress, "read_only": dev.read_only}
     if dev.command is not None:
-        # the image's entrypoint would get the command as arguments, and nothing is said about what it answers to
+        # The image's entrypoint would get the command as arguments, and its health check may not fit the command
         changes |= {"command": dev.command, "entrypoint": [], "healthcheck": None}
     return service.model_copy(update=changes)

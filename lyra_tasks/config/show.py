@@ -1,26 +1,26 @@
-"""The effective configuration: every value in force, and where it comes from."""
+"""List the effective values of the configuration with their origin."""
 
 from __future__ import annotations
 
 import datetime
-import types
 from collections.abc import Iterator
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel
 
-from lyra_tasks.config.discovery import display_path
 from lyra_tasks.config.load import LoadedConfig
+from lyra_tasks.config.schema import full_annotation, uses_parser
 from lyra_tasks.config.validation.positions import Location, line_of
 from lyra_tasks.config.validation.problems import format_location, is_secret_location
+from lyra_tasks.files import display_path
 from lyra_tasks.units import format_size, parse_size
 
 HIDDEN_VALUE = "(hidden)"
-_SIGNING_KEY_LOCATION: Location = ("promotion", "sign", "key")  # a path; the key itself is never read here
+_SIGNING_KEY_LOCATION: Location = ("promotion", "sign", "key")  # a path, not the key itself
 
 
 class Setting(NamedTuple):
-    """One value in force: plain JSON, sizes as they are written; `origin` is `FILE:LINE`, `default` or `env NAME`."""
+    """An effective value as plain JSON; `origin` is `FILE:LINE`, `default` or `env NAME`."""
 
     key: str
     value: Any
@@ -28,7 +28,7 @@ class Setting(NamedTuple):
 
 
 def list_settings(loaded: LoadedConfig) -> list[Setting]:
-    """Every key that has a value, in the order of the documentation; what may be a secret is hidden."""
+    """Return all keys that have a value, in the order of the documentation, with possible secrets hidden."""
     file = display_path(loaded.file)
     return [
         Setting(format_location(location), value, _find_origin(location, loaded, file))
@@ -43,11 +43,10 @@ def _find_origin(location: Location, loaded: LoadedConfig, file: str) -> str:
 
 
 def _leaf_values(location: Location, value: Any, annotation: Any) -> Iterator[tuple[Location, Any]]:
-    """The leaves below a value: tables and lists of tables are opened, what is unset is left out."""
+    """Yield the values in tables and lists of tables; unset keys are skipped."""
     if isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
-            full_annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-            yield from _leaf_values((*location, field.alias or name), getattr(value, name), full_annotation)
+            yield from _leaf_values((*location, field.alias or name), getattr(value, name), full_annotation(field))
     elif isinstance(value, dict) and location[-1] != "json":
         for key, item in value.items():
             yield from _leaf_values((*location, key), item, annotation)
@@ -63,23 +62,9 @@ def _format_leaf(location: Location, value: Any, annotation: Any) -> Any:
         return HIDDEN_VALUE
     if isinstance(value, datetime.date):
         return value.isoformat()
-    return format_size(value) if _is_size(annotation) else value
+    return format_size(value) if uses_parser(annotation, parse_size) else value
 
 
 def _is_hidden(location: Location) -> bool:
-    """What may be a secret: a value for tests, or one whose own name looks like it (a header, a build argument)."""
-    if location == _SIGNING_KEY_LOCATION:
-        return False
-    return is_secret_location(location[-1:])
-
-
-def _is_size(annotation: Any) -> bool:
-    """Whether an annotation is a size, alone or in a union or a table."""
-    if get_origin(annotation) is Annotated:
-        inner, *metadata = get_args(annotation)
-        return any(isinstance(item, BeforeValidator) and item.func is parse_size for item in metadata) or _is_size(
-            inner
-        )
-    if get_origin(annotation) in (Union, types.UnionType, dict):
-        return any(_is_size(argument) for argument in get_args(annotation))
-    return False
+    """Return whether a value is for tests only, or has a name like a secret (a header, a build argument)."""
+    return location != _SIGNING_KEY_LOCATION and is_secret_location(location[-1:])

@@ -1,25 +1,54 @@
-"""What single values of the configuration must be: names, paths, sizes (bytes), durations (seconds)."""
+"""Types of the values in the configuration: names, paths, sizes (bytes), durations (seconds)."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from lyra_tasks.redaction import reject_control_characters, require_not_blank, require_single_line
 from lyra_tasks.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 
-# As users write them, which is what an editor is to complete and check
+# The JSON Schema describes what users write, for editors to complete and validate
 _SIZE_SCHEMA = {"anyOf": [{"type": "string", "pattern": SIZE_PATTERN}, {"type": "integer", "exclusiveMinimum": 0}]}
 _DURATION_SCHEMA = {
     "anyOf": [{"type": "string", "pattern": DURATION_PATTERN}, {"type": "number", "exclusiveMinimum": 0}]
 }
 
+
+def reject_control_characters(value: str) -> str:
+    """Return the text.
+
+    Raises:
+        ValueError: The text contains characters that could act on a terminal or end a C string.
+    """
+    if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", value):
+        raise ValueError("contains control characters; write plain text")
+    return value
+
+
+def require_single_line(value: str) -> str:
+    """Return the text.
+
+    Raises:
+        ValueError: The text contains a line break or control characters.
+    """
+    if "\n" in value:
+        raise ValueError("must be a single line")
+    return reject_control_characters(value)
+
+
+def _require_not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
 Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_SIZE_SCHEMA)]
 Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
 Text = Annotated[str, AfterValidator(reject_control_characters)]
 Line = Annotated[str, AfterValidator(require_single_line)]
-NonBlankLine = Annotated[Line, AfterValidator(require_not_blank)]
+NonBlankLine = Annotated[Line, AfterValidator(_require_not_blank)]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 UDP_PATTERN = r"^([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])/udp$"
 UdpPort = Annotated[str, StringConstraints(pattern=UDP_PATTERN)]
@@ -34,9 +63,9 @@ Command = list[Line] | Line
 
 
 class Table(BaseModel):
-    """A table of the configuration: unknown keys and other types are errors, values cannot be changed afterwards.
+    """A table of the configuration: strict types, no unknown keys, immutable.
 
-    The text under a key is its description: in the JSON Schema and in docs/configuration.md.
+    The text under a key is its description, in the JSON Schema and in docs/configuration.md.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)

@@ -46,7 +46,7 @@ def test_a_link_out_of_the_project_is_refused(project: Project, tmp_path: Path, 
         expected = "10: services.web.configs.c.source"
     (found,) = problems()
     assert found.startswith(f"{expected}: ")
-    assert found.endswith("escapes the project; name a path below the folder of the configuration")
+    assert found.endswith("is outside the project; use a path below the directory of .lyra.toml")
 
 
 def test_a_link_inside_of_the_project_is_followed(project: Project) -> None:
@@ -69,7 +69,7 @@ def test_a_missing_archive_is_no_problem_where_there_is_another_source(project: 
 def test_a_context_that_takes_in_what_lyra_writes_is_refused(project: Project) -> None:
     root = project(ROOT_CONTEXT)
     (root / "Dockerfile").write_text("FROM scratch\n")
-    takes_in = '5: images.web.context: takes in "{0}", which Lyra writes; add a line {0} to ".dockerignore"'
+    takes_in = '5: images.web.context: includes "{0}", where Lyra writes; add a line {0} to ".dockerignore"'
     assert problems() == (takes_in.format(".lyra"), takes_in.format("promotion"))
     (root / ".dockerignore").write_text("promotion/\n")
     assert problems() == (takes_in.format(".lyra"),)
@@ -83,18 +83,18 @@ def test_the_ignore_file_of_a_dockerfile_wins(project: Project) -> None:
     (root / ".dockerignore").write_text("promotion\n.lyra\n")
     (root / "Dockerfile.dockerignore").write_text("promotion\n")
     (found,) = problems()
-    assert found.endswith('takes in ".lyra", which Lyra writes; add a line .lyra to "Dockerfile.dockerignore"')
+    assert found.endswith('includes ".lyra", where Lyra writes; add a line .lyra to "Dockerfile.dockerignore"')
 
 
 def test_a_context_inside_of_what_lyra_writes_is_refused(project: Project) -> None:
     project(HEAD + '[images.web]\ncontext = "web"\n[promotion]\ndirectory = "."\n')
-    assert problems() == ('5: images.web.context: lies inside ".", which Lyra writes; move it',)
+    assert problems() == ('5: images.web.context: is inside ".", where Lyra writes; move it',)
 
 
 def test_the_promotion_directory_is_the_configured_one(project: Project) -> None:
     project(HEAD + '[images.web]\ncontext = "web"\n[promotion]\ndirectory = "web/out"\n')
     (found,) = problems()
-    assert found.endswith('takes in "web/out", which Lyra writes; add a line out to ".dockerignore"')
+    assert found.endswith('includes "web/out", where Lyra writes; add a line out to ".dockerignore"')
 
 
 def test_an_ignore_file_that_is_not_valid_is_told(project: Project) -> None:
@@ -102,7 +102,7 @@ def test_an_ignore_file_that_is_not_valid_is_told(project: Project) -> None:
     (root / "Dockerfile").write_text("FROM scratch\n")
     (root / ".dockerignore").write_text("[\n")
     (found,) = problems()
-    assert '".dockerignore" cannot be used' in found
+    assert 'cannot read ".dockerignore"' in found
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_problems_name_the_file_from_where_the_user_stands(project: Project, mon
     monkeypatch.chdir(root / "web")
     with pytest.raises(ConfigurationError) as caught:
         load_config()
-    assert caught.value.details == ("../.lyra.toml:1: project.name: missing; it must be given",)
+    assert caught.value.details == ("../.lyra.toml:1: project.name: missing; it is required",)
 
 
 def test_a_start_folder_can_be_given(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_a_variable_that_names_nothing_is_told(project: Project, monkeypatch: py
 
 def test_without_a_file_the_hint_says_what_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LYRA_CONFIG", raising=False)
-    with pytest.raises(ConfigurationError, match=r"^no \.lyra\.toml in ") as caught:
+    with pytest.raises(ConfigurationError, match=r"^No \.lyra\.toml in ") as caught:
         load_config(tmp_path)
     assert caught.value.hint.startswith("`init` writes a .lyra.toml")
 
@@ -72,17 +72,17 @@ def test_a_working_directory_that_is_gone_is_told(tmp_path: Path, monkeypatch: p
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    with pytest.raises(ConfigurationError, match="the working directory no longer exists"):
+    with pytest.raises(ConfigurationError, match="The working directory no longer exists"):
         load_config()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (VALID.encode("utf-16"), ".lyra.toml is not UTF-8: it is UTF-16"),
-        (b"\xef\xbb\xbf" + VALID.encode(), ".lyra.toml begins with a byte order mark"),
-        (b"schema = 1\n# caf\xe9\n", ".lyra.toml is not UTF-8, see line 2"),
-        (b"#" * (MAX_CONFIG_BYTES + 1), ".lyra.toml is too large"),
+        (VALID.encode("utf-16"), "Cannot read .lyra.toml: UTF-16, not UTF-8"),
+        (b"\xef\xbb\xbf" + VALID.encode(), "Cannot read .lyra.toml: begins with a byte order mark"),
+        (b"schema = 1\n# caf\xe9\n", "Cannot read .lyra.toml: not valid UTF-8 (line 2)"),
+        (b"#" * (MAX_CONFIG_BYTES + 1), "Cannot read .lyra.toml: larger than 1 MiB"),
     ],
     ids=["UTF-16", "byte order mark", "Latin-1", "too large"],
 )
@@ -112,7 +112,7 @@ def test_only_a_regular_file_is_read(project: Project, kind: str) -> None:
         os.mkfifo(file)
     else:
         file.symlink_to("/dev/zero")
-    with pytest.raises(ConfigurationError, match="is not a regular file"):
+    with pytest.raises(ConfigurationError, match="not a regular file"):
         load_config()
 
 
@@ -120,5 +120,5 @@ def test_a_dangling_link_cannot_be_read(project: Project) -> None:
     file = project("") / ".lyra.toml"
     file.unlink()
     file.symlink_to("nowhere")
-    with pytest.raises(ConfigurationError, match=r"^\.lyra\.toml cannot be read: No such file or directory$"):
+    with pytest.raises(ConfigurationError, match=r"^Cannot read \.lyra\.toml: No such file or directory$"):
         load_config()

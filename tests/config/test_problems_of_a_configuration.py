@@ -25,7 +25,7 @@ CASES: list[tuple[str, str, str]] = [
     (
         "a key like no other",
         "[engine]\nzzz = 1\n",
-        "5: engine.zzz: unknown key; known here: context, sandbox, suite",
+        "5: engine.zzz: unknown key; known: context, sandbox, suite",
     ),
     ("string for a number", '[proxima]\ncpus = "4"\n', "5: proxima.cpus: must be a number, found a string"),
     (
@@ -36,23 +36,23 @@ CASES: list[tuple[str, str, str]] = [
     (
         "boolean for a whole number",
         "[resources]\nkeep_runs = true\n",
-        "5: resources.keep_runs: must be a whole number, found true or false",
+        "5: resources.keep_runs: must be an integer, found a boolean",
     ),
     (
         "string for a table",
         'engine = "x"\n',
-        "4: project.engine: unknown key; known here: name, description, source, licenses",
+        "4: project.engine: unknown key; known: name, description, source, licenses",
     ),
     ("list for a table", "[[services]]\nimage = 1\n", "4: services: must be a table, found a list"),
     (
         "element of a list",
         SERVICE + 'command = [\n  "a",\n  5,\n]\n',
-        "8: services.web.command[1]: must be a string, found a whole number",
+        "8: services.web.command[1]: must be a string, found an integer",
     ),
     (
         "neither string nor list",
         SERVICE + "command = 5\n",
-        "8: services.web.command: must be a list or a string, found a whole number",
+        "8: services.web.command: must be a list or a string, found an integer",
     ),
     (
         "size in words",
@@ -99,7 +99,7 @@ CASES: list[tuple[str, str, str]] = [
     (
         "one port twice",
         SERVICE + "ports = { http = 80, admin = 80 }\n",
-        '8: services.web.ports.admin: 80 is the port "http" already; give each port one name',
+        '8: services.web.ports.admin: 80 already has the name "http"; give each port one name',
     ),
     (
         "name with capitals",
@@ -110,7 +110,7 @@ CASES: list[tuple[str, str, str]] = [
     (
         "name that no reference can hold",
         '[images.web-]\ncontext = "web"\n',
-        '4: images.web-: "web-" does not fit into an image reference; allowed: single ".", "_" or "-" between letters'
+        '4: images.web-: "web-" is not valid in an image reference; allowed: single ".", "_" or "-" between letters'
         " and digits",
     ),
     ("choice", '[engine]\nsandbox = "yes"\n', '5: engine.sandbox: must be "auto" or "never" or "always", found "yes"'),
@@ -122,13 +122,13 @@ CASES: list[tuple[str, str, str]] = [
     (
         "blank reason",
         '[[deviations]]\nrule = "r"\nscope = "s"\nreason = " "\nowner = "ada"\nexpires = 2027-03-31\n',
-        '7: deviations[0].reason: " " is blank; write it down',
+        '7: deviations[0].reason: " " must not be blank',
     ),
-    ("missing key", "[images.web]\n", "4: images.web.context: missing; it must be given"),
+    ("missing key", "[images.web]\n", "4: images.web.context: missing; it is required"),
     (
         "terminal escape in a value",
         '[services.web]\nexternal = "redis\\u001b[2J"\n',
-        '5: services.web.external: "redis\\u001b[2J" holds control characters; write plain text',
+        '5: services.web.external: "redis\\u001b[2J" contains control characters; write plain text',
     ),
     (
         "newline in a value",
@@ -154,23 +154,23 @@ CASES: list[tuple[str, str, str]] = [
     (
         "image that is none",
         '[services.web]\nimage = "wep"\n',
-        '5: services.web.image: "wep" is not a name in [images]; no [images.…] is written',
+        '5: services.web.image: "wep" is not defined in [images]; the table is empty',
     ),
     (
         "dependency that is none",
         SERVICE + 'depends_on = ["counter"]\n',
-        '8: services.web.depends_on: "counter" is not a name in [services]; there are "web"',
+        '8: services.web.depends_on: "counter" is not defined in [services]; defined: "web"',
     ),
     (
         "dependency on itself",
         SERVICE + 'depends_on = ["web"]\n',
-        "8: services.web.depends_on: a cycle: web -> web; remove one of these dependencies",
+        "8: services.web.depends_on: dependency cycle web -> web; remove one of these dependencies",
     ),
     (
         "cycle",
         '[services.a]\nexternal = "x"\ndepends_on = ["b"]\n[services.b]\nexternal = "x"\ndepends_on = ["c"]\n'
         '[services.c]\nexternal = "x"\ndepends_on = ["a"]\n',
-        "6: services.a.depends_on: a cycle: a -> b -> c -> a; remove one of these dependencies",
+        "6: services.a.depends_on: dependency cycle a -> b -> c -> a; remove one of these dependencies",
     ),
     (
         "base without a source",
@@ -180,7 +180,7 @@ CASES: list[tuple[str, str, str]] = [
     (
         "base that is none",
         IMAGE + 'bases = { "python:3" = "python" }\n',
-        '6: images.web.bases."python:3": "python" is not a name in [bases]; no [bases.…] is written',
+        '6: images.web.bases."python:3": "python" is not defined in [bases]; the table is empty',
     ),
     (
         "secret with a default",
@@ -202,19 +202,19 @@ CASES: list[tuple[str, str, str]] = [
     (
         "pattern that does not compile",
         SERVICE + '[services.web.environment.X]\npattern = "["\n',
-        "9: services.web.environment.X.pattern: is not a regular expression: unterminated character set at position 0",
+        "9: services.web.environment.X.pattern: is not a valid regular expression: unterminated character set at position 0",
     ),
     (
         "two things at one path",
         SERVICE + 'tmpfs = { "/data" = "1m" }\n[services.web.volumes.data]\npath = "/data"\n',
-        '10: services.web.volumes.data.path: "/data" is taken by services.web.tmpfs."/data"; choose another path',
+        '10: services.web.volumes.data.path: "/data" is already used by services.web.tmpfs."/data"; choose another path',
     ),
     (
         "two defaults of which one has to stand in .env for all",
         IMAGE
         + '[services.a]\nimage = "web"\n[services.a.environment]\nX = { default = "a}b" }\n'
         + '[services.b]\nimage = "web"\n[services.b.environment]\nX = { default = "c" }\n',
-        "9: services.a.environment.X.default: stands in .env for all services, for its braces, and services.b has "
+        "9: services.a.environment.X.default: goes into .env for all services because of its braces, but services.b has "
         "another; give both the same",
     ),
     (
@@ -222,33 +222,33 @@ CASES: list[tuple[str, str, str]] = [
         IMAGE
         + '[services.a]\nimage = "web"\n[services.a.volumes.b-c]\npath = "/x"\n'
         + '[services.a-b]\nimage = "web"\n[services.a-b.volumes.c]\npath = "/x"\n',
-        "12: services.a-b.volumes.c: would be the volume a-b-c on Proxima, which services.a.volumes.b-c is already; "
+        "12: services.a-b.volumes.c: collides with services.a.volumes.b-c: both are the volume a-b-c on Proxima; "
         "choose another name",
     ),
     (
         "two secrets given by one variable",
         SERVICE + '[services.web.secrets]\na-b = { path = "/x" }\n"a.b" = { path = "/y" }\n',
-        '10: services.web.secrets."a.b": would be the variable WEB_A_B_FILE on Proxima, which services.web.secrets.a-b '
-        "is already; choose another name",
+        '10: services.web.secrets."a.b": collides with services.web.secrets.a-b: both are the variable WEB_A_B_FILE on '
+        "Proxima; choose another name",
     ),
     (
         "a port published by the variable of another service",
         IMAGE
         + '[services.other]\nimage = "web"\n[services.other.environment]\nWEB_HTTP_PUBLISH = {}\n'
         + '[services.web]\nimage = "web"\nports = { http = 80 }\n',
-        "12: services.web.ports.http: would be the variable WEB_HTTP_PUBLISH on Proxima, which "
-        "services.other.environment.WEB_HTTP_PUBLISH is already; choose another name",
+        "12: services.web.ports.http: collides with services.other.environment.WEB_HTTP_PUBLISH: both are the variable "
+        "WEB_HTTP_PUBLISH on Proxima; choose another name",
     ),
     (
         "something below a file",
         SERVICE
         + '[services.web.secrets.key]\npath = "/run/key"\n[services.web.volumes.data]\npath = "/run/key/deep/data"\n',
-        '11: services.web.volumes.data.path: lies below "/run/key", which is a file: services.web.secrets.key.path',
+        '11: services.web.volumes.data.path: is below "/run/key", which is a file: services.web.secrets.key.path',
     ),
     (
         "path with dots",
         SERVICE + '[services.web.volumes.data]\npath = "/srv/../data"\n',
-        '9: services.web.volumes.data.path: must be a plain path; write "/data"',
+        '9: services.web.volumes.data.path: must be a normalized path; write "/data"',
     ),
     (
         "memory that cannot be enforced",
@@ -297,7 +297,7 @@ CASES: list[tuple[str, str, str]] = [
         "json that no answer can be",
         SERVICE
         + 'ports = { http = 80 }\n[[tests]]\nname = "t"\nservice = "web"\nhttp = "GET /"\njson.a = [1, 10:00:00]\n',
-        "13: tests[0].json.a[1]: must be what JSON has, found a time; write what the answer has, mostly a string",
+        "13: tests[0].json.a[1]: must be a JSON value, found a time; write it as in the response",
     ),
     (
         "test of no kind",
@@ -312,17 +312,17 @@ CASES: list[tuple[str, str, str]] = [
     (
         "test without a service",
         '[[tests]]\nname = "t"\nexec = "true"\n',
-        "4: tests[0]: a test of kind exec needs service; name one of [services]",
+        "4: tests[0]: exec checks need service; name one of [services]",
     ),
     (
         "test of a service that is none",
         SERVICE + '[[tests]]\nname = "t"\nservice = "wep"\nexec = "true"\n',
-        '10: tests[0].service: "wep" is not a name in [services]; there are "web"',
+        '10: tests[0].service: "wep" is not defined in [services]; defined: "web"',
     ),
     (
         "test with the image of another kind",
         SERVICE + '[[tests]]\nname = "t"\nservice = "web"\nimage = "web"\nexec = "true"\n',
-        "11: tests[0].image: a test of kind exec has no image; it needs service",
+        "11: tests[0].image: exec checks have no image; they need service",
     ),
     (
         "request without a method",
@@ -337,93 +337,93 @@ CASES: list[tuple[str, str, str]] = [
     (
         "port name that is none",
         SERVICE + '[[tests]]\nname = "t"\nservice = "web"\ntcp = "db"\n',
-        '11: tests[0].tcp: the service has no TCP port "db"; it has none in ports',
+        '11: tests[0].tcp: the service has no TCP port "db"; it has no ports',
     ),
     (
         "status without http",
         SERVICE + '[[tests]]\nname = "t"\nservice = "web"\nexec = "true"\nstatus = 200\n',
-        "12: tests[0].status: belongs to http tests only; this is a test of kind exec",
+        "12: tests[0].status: is for http checks only, found exec",
     ),
     (
         "output without exec",
         SERVICE + '[[tests]]\nname = "t"\nservice = "web"\nlog = "x"\noutput = "y"\n',
-        "12: tests[0].output: belongs to exec tests only; this is a test of kind log",
+        "12: tests[0].output: is for exec checks only, found log",
     ),
     (
         "log pattern that does not compile",
         SERVICE + '[[tests]]\nname = "t"\nservice = "web"\nlog = "("\n',
-        "11: tests[0].log: is not a regular expression: missing ), unterminated subpattern at position 0",
+        "11: tests[0].log: is not a valid regular expression: missing ), unterminated subpattern at position 0",
     ),
     (
         "one test name twice",
         SERVICE
         + '[[tests]]\nname = "t"\nservice = "web"\nlog = "x"\n[[tests]]\nname = "t"\nservice = "web"\nlog = "y"\n',
-        "13: tests[1].name: is the name of tests[0] already; give each test its own",
+        "13: tests[1].name: is already the name of tests[0]; give each check its own",
     ),
     (
         "tag without a version",
         '[release]\ntag = "release"\n',
-        '5: release.tag: must hold {version} once and no spaces, such as "v{version}"',
+        '5: release.tag: must contain {version} once and no spaces, such as "v{version}"',
     ),
     (
         "credentials in the address of the source",
         'source = "https://ada:hunter2@example.org/x"\n',
-        "4: project.source: holds credentials; write the address without them",
+        "4: project.source: contains credentials; write the URL without them",
     ),
     (
         "context outside",
         '[images.web]\ncontext = "../web"\n',
-        '5: images.web.context: "../web" escapes the project; name a path below the folder of the configuration',
+        '5: images.web.context: "../web" is outside the project; use a path below the directory of .lyra.toml',
     ),
     (
         "context of a name that no file system takes",
         f'[images.web]\ncontext = "{"x" * 300}"\n',
-        f'5: images.web.context: "{"x" * 59}…" is not a folder of the project',
+        f'5: images.web.context: "{"x" * 59}…" is not a directory in the project',
     ),
     (
         "absolute context",
         '[images.web]\ncontext = "/etc"\n',
-        '5: images.web.context: "/etc" escapes the project; name a path below the folder of the configuration',
+        '5: images.web.context: "/etc" is outside the project; use a path below the directory of .lyra.toml',
     ),
     (
         "missing context",
         '[images.web]\ncontext = "wep"\n',
-        '5: images.web.context: "wep" is not a folder of the project',
+        '5: images.web.context: "wep" is not a directory in the project',
     ),
     (
         "missing Dockerfile",
         IMAGE + 'dockerfile = "Other"\n',
-        '6: images.web.dockerfile: there is no Dockerfile "web/Other"',
+        '6: images.web.dockerfile: Dockerfile "web/Other" does not exist',
     ),
     (
         "missing source of a config",
         SERVICE + '[services.web.configs.site]\npath = "/etc/site"\nsource = "web/none.toml"\n',
-        '10: services.web.configs.site.source: there is no file "web/none.toml"',
+        '10: services.web.configs.site.source: file "web/none.toml" does not exist',
     ),
     (
         "archive outside",
         '[bases.b]\narchive = "../b.tar"\n',
-        '5: bases.b.archive: "../b.tar" escapes the project; name a path below the folder of the configuration',
+        '5: bases.b.archive: "../b.tar" is outside the project; use a path below the directory of .lyra.toml',
     ),
     (
         "archive that is the only source",
         '[bases.b]\narchive = "b.tar"\n',
-        '5: bases.b.archive: there is no file "b.tar"',
+        '5: bases.b.archive: file "b.tar" does not exist',
     ),
     (
         "a cache for several images",
         IMAGE + "[images.b]\ncontext = 'web'\n[builder]\ncache_to = ['type=local,dest=cache']\n",
-        '9: builder.cache_to: each image would overwrite the last one\'s; write {image} into "type=local,dest=cache"',
+        '9: builder.cache_to: each image would overwrite the cache of the last one; add {image} to "type=local,dest=cache"',
     ),
     (
         "a platform twice",
         '[proxima]\nplatforms = ["linux/amd64", "linux/amd64"]\n',
-        '5: proxima.platforms: "linux/amd64" is there twice; keep one',
+        '5: proxima.platforms: "linux/amd64" is listed twice; keep one',
     ),
     (
         "platforms that an engine does not tell apart",
         '[proxima]\nplatforms = ["linux/arm/v6", "linux/arm/v7"]\n',
-        '5: proxima.platforms: an engine does not say which of "linux/arm/v6" and "linux/arm/v7" it runs; keep one',
+        '5: proxima.platforms: engines do not tell "linux/arm/v6" and "linux/arm/v7" apart; keep one',
     ),
     (
         "images that no node could run together",
@@ -431,7 +431,7 @@ CASES: list[tuple[str, str, str]] = [
         + IMAGE
         + 'platforms = ["linux/amd64"]\n[images.b]\ncontext = "web"\nplatforms = ["linux/arm64"]\n'
         + '[services.web]\nimage = "web"\n[services.b]\nimage = "b"\n',
-        "11: images.b.platforms: has none that the other promoted images have, too; a node runs all of them, or none",
+        "11: images.b.platforms: has no platform in common with the other promoted images, but one node runs all of them",
     ),
     (
         "a platform that Proxima does not run",
@@ -441,7 +441,7 @@ CASES: list[tuple[str, str, str]] = [
     (
         "the archive of a platform",
         '[proxima]\nplatforms = ["linux/arm64"]\n[bases.b]\narchive = "b-{platform}.tar"\n',
-        '7: bases.b.archive: there is no file "b-linux-arm64.tar"',
+        '7: bases.b.archive: file "b-linux-arm64.tar" does not exist',
     ),
     (
         "written twice",
@@ -513,14 +513,14 @@ def test_one_mistake_is_told_once(project: Project) -> None:
 @pytest.mark.parametrize(
     ("text", "details"),
     [
-        ("", (":1: project.name: missing; it must be given", ":1: schema: missing; write schema = 1")),
-        ("schema = 1\nproject = 5\n", (":2: project: must be a table, found a whole number",)),
+        ("", (":1: project.name: missing; it is required", ":1: schema: missing; write schema = 1")),
+        ("schema = 1\nproject = 5\n", (":2: project: must be a table, found an integer",)),
         (
             "schema = 2\nfuture = true\n",
             (":1: schema: is 2, newer than 1, the newest known here; upgrade lyra-tasks",),
         ),
         ("schema = 0\n", (":1: schema: must be 1, found 0",)),
-        ("schema = true\n", (":1: schema: must be a whole number, found true or false",)),
+        ("schema = true\n", (":1: schema: must be an integer, found a boolean",)),
         (
             'schema = 1\n[project]\nname = "../x"\n',
             (

@@ -1,4 +1,4 @@
-"""What values must be to each other: every reference exists, nothing collides, nothing leaves the project."""
+"""Check that values of the configuration agree: names exist, nothing collides, no dependency cycles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import graphlib
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,15 @@ from lyra_tasks.config.platforms import image_platforms, list_variants
 from lyra_tasks.config.validation.paths import check_paths
 from lyra_tasks.config.validation.positions import Location
 from lyra_tasks.config.validation.problems import (
-    SECRET_NAME_PATTERN,
     Problem,
     describe_regex_error,
     describe_unknown_name,
     format_location,
-    is_secret_name,
     quote_text,
 )
 from lyra_tasks.config.validation.tests import check_healthcheck, check_tests
+from lyra_tasks.redaction import SECRET_NAME_PATTERN, is_secret_name
+from lyra_tasks.suggest import closest_match
 from lyra_tasks.units import format_size
 
 MIN_MEMORY_BYTES = 6 * 1024**2
@@ -33,7 +32,7 @@ _REPOSITORY_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 
 
 def check_consistency(config: Configuration, document: Mapping[str, Any], root: Path) -> Iterator[Problem]:
-    """Everything that does not go together. `document` is what was written: names count that are wrong inside."""
+    """Yield all inconsistencies. Names also count as defined if their table in `document` is not valid."""
     yield from _check_names(config)
     yield from _check_platforms(config)
     yield from _check_bases(config, document)
@@ -54,37 +53,36 @@ def check_consistency(config: Configuration, document: Mapping[str, Any], root: 
     yield from check_deployment(config.services)
     yield from check_tests(config, document)
     if _URL_WITH_CREDENTIALS.match(config.project.source):
-        yield Problem(("project", "source"), "holds credentials; write the address without them")
+        yield Problem(("project", "source"), "contains credentials; write the URL without them")
     if config.release.tag.count("{version}") != 1 or re.search(r"\s", config.release.tag):
-        yield Problem(("release", "tag"), 'must hold {version} once and no spaces, such as "v{version}"')
+        yield Problem(("release", "tag"), 'must contain {version} once and no spaces, such as "v{version}"')
     yield from _check_caches(config)
     yield from check_paths(config, root)
 
 
 def check_deviations(config: Configuration, rules: Mapping[str, bool]) -> Iterator[Problem]:
-    """Every deviation from a rule that there is not, or that no reason can replace, as `rules` says of each."""
+    """Yield the deviations from unknown rules, and from rules that `rules` maps to False: those permit none."""
     for index, deviation in enumerate(config.deviations):
         location: Location = ("deviations", index, "rule")
+        rule = quote_text(deviation.rule)
         if deviation.rule not in rules:
-            suggestions = get_close_matches(deviation.rule, rules, 1)
-            hint = f"did you mean {quote_text(suggestions[0])}?" if suggestions else "`rules.list` shows all of them"
-            yield Problem(location, f"{quote_text(deviation.rule)} is not a rule; {hint}")
+            suggestion = closest_match(deviation.rule, rules)
+            hint = f"did you mean {quote_text(suggestion)}?" if suggestion else "`rules.list` shows all rules"
+            yield Problem(location, f"unknown rule {rule}; {hint}")
         elif not rules[deviation.rule]:
-            yield Problem(
-                location, f"no deviation goes around {quote_text(deviation.rule)}; keep the rule, and remove this entry"
-            )
+            yield Problem(location, f"{rule} permits no deviation; follow the rule and remove this entry")
 
 
 def _check_caches(config: Configuration) -> Iterator[Problem]:
     for entry in config.builder.cache_to:
         is_per_image = "type=inline" in entry.split(",") or "{image}" in entry
         if not is_per_image and len(list_variants(config)) > 1:
-            message = f"each image would overwrite the last one's; write {{image}} into {quote_text(entry)}"
+            message = f"each image would overwrite the cache of the last one; add {{image}} to {quote_text(entry)}"
             yield Problem(("builder", "cache_to"), message)
 
 
 def _check_platforms(config: Configuration) -> Iterator[Problem]:
-    """An image is for what Proxima runs, and for each platform once."""
+    """Check that Proxima runs all platforms, that none is listed twice, and that promoted images share one."""
     platform_lists: list[tuple[Location, Sequence[str]]] = [(("proxima", "platforms"), config.proxima.platforms)]
     platform_lists += [(("images", name, "platforms"), image.platforms) for name, image in config.images.items()]
     for location, platforms in platform_lists:
@@ -95,31 +93,29 @@ def _check_platforms(config: Configuration) -> Iterator[Problem]:
                     location, f"Proxima does not run {quote_text(platform)}; proxima.platforms has {supported}"
                 )
         for platform in sorted({platform for platform in platforms if platforms.count(platform) > 1}):
-            yield Problem(location, f"{quote_text(platform)} is there twice; keep one")
+            yield Problem(location, f"{quote_text(platform)} is listed twice; keep one")
     platform_by_architecture: dict[str, str] = {}
     for platform in config.proxima.platforms:
         other = platform_by_architecture.setdefault("/".join(platform.split("/")[:2]), platform)
         if other != platform:
-            message = (
-                f"an engine does not say which of {quote_text(other)} and {quote_text(platform)} it runs; keep one"
-            )
+            message = f"engines do not tell {quote_text(other)} and {quote_text(platform)} apart; keep one"
             yield Problem(("proxima", "platforms"), message)
     common = set(config.proxima.platforms)
     for name in dict.fromkeys(str(service.image) for service in config.services.values() if service.is_promoted):
         if name in config.images and not (common := common & set(image_platforms(config, name))):
-            message = "has none that the other promoted images have, too; a node runs all of them, or none"
+            message = "has no platform in common with the other promoted images, but one node runs all of them"
             yield Problem(("images", name, "platforms"), message)
             return
 
 
 def _check_names(config: Configuration) -> Iterator[Problem]:
-    """Names that become part of an image reference are held to its narrower rules."""
+    """Check names that become part of an image reference, which has stricter rules."""
     names: list[tuple[Location, str]] = [(("project", "name"), config.project.name)]
     names += [(("images", name), name) for name in config.images]
     for location, name in names:
         if not _REPOSITORY_NAME.fullmatch(name):
             allowed = 'single ".", "_" or "-" between letters and digits'
-            yield Problem(location, f"{quote_text(name)} does not fit into an image reference; allowed: {allowed}")
+            yield Problem(location, f"{quote_text(name)} is not valid in an image reference; allowed: {allowed}")
 
 
 def _check_bases(config: Configuration, document: Mapping[str, Any]) -> Iterator[Problem]:
@@ -147,7 +143,7 @@ def _check_source(location: Location, service: Service, document: Mapping[str, A
     if service.external is not None and not re.fullmatch(r"[^\s-]\S*", service.external):
         yield Problem((*location, "external"), 'must be an image reference, such as "redis:7"')
     if service.external is not None and service.dev is not None and service.dev.source is not None:
-        yield Problem((*location, "dev", "source"), "an external image has no source here; remove it")
+        yield Problem((*location, "dev", "source"), "a third-party image has no source here; remove it")
 
 
 def _check_depends_on(location: Location, service: Service, document: Mapping[str, Any]) -> Iterator[Problem]:
@@ -157,7 +153,7 @@ def _check_depends_on(location: Location, service: Service, document: Mapping[st
 
 
 def _check_cycles(services: Mapping[str, Service]) -> Iterator[Problem]:
-    """Each cycle of `depends_on`, told once, at the first of its services in the file."""
+    """Yield each cycle of `depends_on` once, at its first service in the file."""
     order = list(services)
     edges = {name: {other for other in service.depends_on if other in services} for name, service in services.items()}
     while True:
@@ -169,7 +165,9 @@ def _check_cycles(services: Mapping[str, Service]) -> Iterator[Problem]:
             first = members.index(min(members, key=order.index))
             members = [*members[first:], *members[:first]]
             cycle = " -> ".join([*members, members[0]])
-            yield Problem(("services", members[0], "depends_on"), f"a cycle: {cycle}; remove one of these dependencies")
+            yield Problem(
+                ("services", members[0], "depends_on"), f"dependency cycle {cycle}; remove one of these dependencies"
+            )
             edges[members[0]].discard(members[1 % len(members)])
 
 
@@ -180,36 +178,27 @@ def _check_ports(location: Location, service: Service) -> Iterator[Problem]:
         if first_name != name:
             yield Problem(
                 (*location, "ports", name),
-                f"{port} is the port {quote_text(first_name)} already; give each port one name",
+                f"{port} already has the name {quote_text(first_name)}; give each port one name",
             )
 
 
 def _check_container_paths(service_location: Location, service: Service) -> Iterator[Problem]:
-    """No two things at one path, and nothing below a file; a volume inside a volume is fine."""
-    mount_points: list[tuple[Location, str, bool]] = [
-        ((*service_location, "tmpfs", path), path, False) for path in service.tmpfs
-    ]
-    mount_points += [
-        ((*service_location, "volumes", name, "path"), volume.path, False) for name, volume in service.volumes.items()
-    ]
-    mount_points += [
-        ((*service_location, "configs", name, "path"), file.path, True) for name, file in service.configs.items()
-    ]
-    mount_points += [
-        ((*service_location, "secrets", name, "path"), secret.path, True) for name, secret in service.secrets.items()
-    ]
+    """Check that no two mounts have the same path and that none is below a file; nested volumes are fine."""
+    mounts: list[tuple[Location, str, bool]] = [(("tmpfs", path), path, False) for path in service.tmpfs]
+    mounts += [(("volumes", name, "path"), volume.path, False) for name, volume in service.volumes.items()]
+    mounts += [(("configs", name, "path"), file.path, True) for name, file in service.configs.items()]
+    mounts += [(("secrets", name, "path"), secret.path, True) for name, secret in service.secrets.items()]
     if service.dev is not None and service.dev.source is not None:
-        mount_points.append(((*service_location, "dev", "source"), service.dev.source, False))
+        mounts.append((("dev", "source"), service.dev.source, False))
     taken_paths: dict[str, tuple[Location, bool]] = {}
-    for location, path, is_file in mount_points:
+    for key, path, is_file in mounts:
+        location = (*service_location, *key)
         normalized = posixpath.normpath(path)
         if normalized != path:
-            yield Problem(location, f"must be a plain path; write {quote_text(normalized)}")
+            yield Problem(location, f"must be a normalized path; write {quote_text(normalized)}")
         if normalized in taken_paths:
-            yield Problem(
-                location,
-                f"{quote_text(normalized)} is taken by {format_location(taken_paths[normalized][0])}; choose another path",
-            )
+            owner = format_location(taken_paths[normalized][0])
+            yield Problem(location, f"{quote_text(normalized)} is already used by {owner}; choose another path")
         taken_paths.setdefault(normalized, (location, is_file))
     yield from _check_parents(taken_paths)
 
@@ -220,7 +209,7 @@ def _check_parents(taken_paths: Mapping[str, tuple[Location, bool]]) -> Iterator
             if parent in taken_paths and taken_paths[parent][1]:
                 yield Problem(
                     location,
-                    f"lies below {quote_text(parent)}, which is a file: {format_location(taken_paths[parent][0])}",
+                    f"is below {quote_text(parent)}, which is a file: {format_location(taken_paths[parent][0])}",
                 )
 
 

@@ -1,4 +1,4 @@
-"""What the configuration names on disk stays inside the project, is there, and does not take in what Lyra writes."""
+"""Check paths in the configuration: they exist in the project, and no build context includes Lyra's own files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _PROBE_FILE = "lyra-probe/file"
 
 
 def check_paths(config: Configuration, root: Path) -> Iterator[Problem]:
-    """Everything wrong with the files and folders that the configuration names below `root`."""
+    """Yield the problems of all files and directories that the configuration names below `root`."""
     root = root.resolve()
     for name, image in config.images.items():
         yield from _check_image(("images", name), image, config.promotion.directory, root)
     for name, base in config.bases.items():
         if base.archive is not None:
-            # The next source is used where the archive is not there
+            # Without the archive, the next source is used
             is_only_source = not (base.image or base.rootfs)
             for archive in dict.fromkeys(
                 expand_platform(base.archive, platform) for platform in config.proxima.platforms
@@ -40,14 +40,14 @@ def _check_image(location: Location, image: Image, promotion_directory: str, roo
         yield _outside_project((*location, "context"), image.context)
         return
     if not _exists(context.is_dir):
-        yield Problem((*location, "context"), f"{quote_text(image.context)} is not a folder of the project")
+        yield Problem((*location, "context"), f"{quote_text(image.context)} is not a directory in the project")
         return
     dockerfile_path = PurePosixPath(image.context, image.dockerfile).as_posix()
     dockerfile = _resolve_inside(root, dockerfile_path)
     if dockerfile is None:
         yield _outside_project((*location, "dockerfile"), dockerfile_path)
     elif not _exists(dockerfile.is_file):
-        yield Problem((*location, "dockerfile"), f"there is no Dockerfile {quote_text(dockerfile_path)}")
+        yield Problem((*location, "dockerfile"), f"Dockerfile {quote_text(dockerfile_path)} does not exist")
     else:
         for directory in (".lyra", promotion_directory):
             yield from _check_excluded((*location, "context"), context, dockerfile, root / directory, directory)
@@ -58,11 +58,11 @@ def _check_file(location: Location, path: str, root: Path, *, must_exist: bool =
     if file is None:
         yield _outside_project(location, path)
     elif must_exist and not _exists(file.is_file):
-        yield Problem(location, f"there is no file {quote_text(path)}")
+        yield Problem(location, f"file {quote_text(path)} does not exist")
 
 
 def _exists(predicate: Callable[[], bool]) -> bool:
-    """What `look` says; nothing is there under a name that the system does not take, or where it lets nobody look."""
+    """Return the result of `predicate`, or False for invalid names and inaccessible directories."""
     try:
         return predicate()
     except OSError:
@@ -72,35 +72,31 @@ def _exists(predicate: Callable[[], bool]) -> bool:
 def _check_excluded(
     location: Location, context: Path, dockerfile: Path, directory: Path, display_name: str
 ) -> Iterator[Problem]:
-    """A context that holds `folder` must leave it out, or every run would change what is built."""
+    """Check that the context excludes a directory that Lyra writes, or each run would make the image stale."""
     directory = directory.resolve()
     if context.is_relative_to(directory):
-        yield Problem(location, f"lies inside {quote_text(display_name)}, which Lyra writes; move it")
+        yield Problem(location, f"is inside {quote_text(display_name)}, where Lyra writes; move it")
         return
     if not directory.is_relative_to(context):
         return
     ignore_file = _find_ignore_file(context, dockerfile)
     relative = directory.relative_to(context).as_posix()
     try:
-        is_excluded = (
-            excludes_directory(ignore_file.read_text(encoding="utf-8-sig"), relative)
-            if ignore_file.is_file()
-            else False
-        )
+        ignore_text = ignore_file.read_text(encoding="utf-8-sig") if ignore_file.is_file() else ""
+        if excludes_directory(ignore_text, relative):
+            return
     except (OSError, ValueError) as error:
-        yield Problem(location, f"{quote_text(ignore_file.name)} cannot be used: {error}")
+        yield Problem(location, f"cannot read {quote_text(ignore_file.name)}: {error}")
         return
-    if not is_excluded:
-        yield Problem(
-            location,
-            f"takes in {quote_text(display_name)}, which Lyra writes; add a line {relative} to {quote_text(ignore_file.name)}",
-        )
+    hint = f"add a line {relative} to {quote_text(ignore_file.name)}"
+    yield Problem(location, f"includes {quote_text(display_name)}, where Lyra writes; {hint}")
 
 
 def excludes_directory(ignore_text: str, directory: str) -> bool:
-    """Whether a `.dockerignore` keeps a folder, given relative to the context, and all that may be in it, out of it.
+    """Return whether a `.dockerignore` excludes a directory of the context with everything that may be in it.
 
-    ValueError if a pattern is not valid.
+    Raises:
+        ValueError: A pattern is not valid.
     """
     from e2b_dockerfile_utils import PatternMatcher
 
@@ -122,7 +118,7 @@ def _find_ignore_file(context: Path, dockerfile: Path) -> Path:
 
 
 def _resolve_inside(root: Path, relative_path: str) -> Path | None:
-    """The real path of what is written, or None if that is not below `root`: absolute, through `..` or a link."""
+    """Resolve a path, or return None if it is outside of `root`: absolute, through `..` or a link."""
     if relative_path.startswith(("/", "~")) or "\\" in relative_path:
         return None
     try:
@@ -133,6 +129,4 @@ def _resolve_inside(root: Path, relative_path: str) -> Path | None:
 
 
 def _outside_project(location: Location, path: str) -> Problem:
-    return Problem(
-        location, f"{quote_text(path)} escapes the project; name a path below the folder of the configuration"
-    )
+    return Problem(location, f"{quote_text(path)} is outside the project; use a path below the directory of .lyra.toml")

@@ -1,4 +1,4 @@
-"""On which line of a TOML text each key stands: tomllib does not say, so the text is read statement by statement."""
+"""Find the line of each key of a TOML text, which tomllib does not report, by parsing statement by statement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 Location = tuple[str | int, ...]
 Positions = Mapping[Location, int]
 
-# What may hold a newline, a bracket or a quote without meaning it. Possessive, so that no text makes it slow.
+# Strings and comments may contain newlines, brackets and quotes. Possessive, so that no text makes it slow.
 _TOKEN = re.compile(
     r'"""(?:[^"\\]|\\.|"{1,2}(?!"))*+"{3,5}'
     r"|'''(?:[^']|'{1,2}(?!'))*+'{3,5}"
@@ -26,7 +26,7 @@ _DEPTH_CHANGES = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A key or table that is written twice, and the two lines."""
+    """A key or table that is defined twice."""
 
     location: Location
     first_line: int
@@ -38,11 +38,11 @@ class _Statement:
     line: int
     table: Location
     value: dict[str, Any] | None
-    """None for a header; else the keys that the statement sets in `table`."""
+    """The keys that the statement sets in `table`, or None for a header."""
 
 
 def find_positions(text: str) -> Positions:
-    """The line (from 1) of every table, key and value of a valid TOML text, by location: `("tests", 0, "name")`."""
+    """Return the line of each table, key and value of a valid TOML text, by location such as `("tests", 0, "name")`."""
     lines: dict[Location, int] = {}
     for statement in _parse_statements(text):
         for end in range(1, len(statement.table) + 1):
@@ -53,12 +53,12 @@ def find_positions(text: str) -> Positions:
 
 
 def line_of(location: Location, lines: Positions) -> int:
-    """The line of `location`, or of the nearest table around it that is written down; 1 for the whole document."""
+    """Return the line of a location, or of the nearest enclosing table in the file; 1 for the whole document."""
     return next((lines[location[:end]] for end in range(len(location), 0, -1) if location[:end] in lines), 1)
 
 
 def find_duplicate(text: str) -> Duplicate | None:
-    """The first key or table that is written twice in a text that tomllib refuses; None if that is not why."""
+    """Return the first key or table that is defined twice in an invalid TOML text, if there is one."""
     first_lines: dict[tuple[Location, bool], int] = {}
     try:
         for statement in _parse_statements(text):
@@ -95,7 +95,7 @@ def _parse_statements(text: str) -> Iterator[_Statement]:
 
 
 def _header_location(parsed: dict[str, Any], array_lengths: dict[Location, int]) -> Location:
-    """The location a header opens; `items` counts the entries of each array of tables so far."""
+    """Return the location that a header opens, and count it in `array_lengths` if it is an array of tables."""
     location: Location = ()
     value: Any = parsed
     while isinstance(value, dict) and value:
@@ -109,7 +109,7 @@ def _header_location(parsed: dict[str, Any], array_lengths: dict[Location, int])
 
 
 def _split_statements(text: str) -> Iterator[tuple[int, str]]:
-    """The statements of a TOML text with their first line; comments and empty lines come as statements of their own."""
+    """Yield the statements, comments and empty lines of a TOML text with their first line."""
     start = depth = 0
     line = first = 1
     for token in _TOKEN.finditer(text):
@@ -123,7 +123,7 @@ def _split_statements(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _walk_values(location: Location, value: object) -> Iterator[tuple[Location, object]]:
-    """Everything inside a value, with its location."""
+    """Yield all values inside a value with their locations."""
     children: Any = ()
     if isinstance(value, dict):
         children = value.items()

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, place by place: `FILE:LINE: key: what is wrong, what is allowed`."""
+"""Problems of a configuration, and their messages: `FILE:LINE: key: what is wrong; what is allowed`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from typing import Any
 from lyra_tasks.config.validation.positions import Location, Positions, line_of
 from lyra_tasks.console import sanitize
 from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.redaction import SECRET_NAME_PATTERN
 
-SECRET_NAME_PATTERN = re.compile(
-    r"TOKEN|PASSWORD|PASSWD|SECRET|KEYS?(?![A-Z])|(?<![A-Z])PASS(?:PHRASE)?(?![A-Z])|_PWD(?![A-Z])", re.IGNORECASE
-)
 _SECRET_KEY_PATTERN = re.compile(f"{SECRET_NAME_PATTERN.pattern}|AUTHORIZATION|COOKIE", re.IGNORECASE)
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _MAX_QUOTED_LENGTH = 60
@@ -24,7 +22,7 @@ _MAX_QUOTED_LENGTH = 60
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that must be changed at a place of the document; `about` is a second place that it was judged by."""
+    """A mistake at a location of the document; it may also depend on the value at `related_location`."""
 
     location: Location
     message: str
@@ -34,7 +32,7 @@ class Problem:
 def problems_to_error(
     problems: Iterable[Problem], *, file: str, lines: Positions, overrides: Mapping[Location, str]
 ) -> ConfigurationError:
-    """All problems as one error, in the order of the file; what a variable has set is named by the variable."""
+    """Return one error with all problems in the order of the file; overridden keys are named by their variable."""
     ordered = sorted(
         dict.fromkeys(problems),
         key=lambda problem: (line_of(problem.location, lines), format_location(problem.location)),
@@ -49,15 +47,15 @@ def problems_to_error(
 
 
 def to_error(file: str, details: tuple[str, ...]) -> ConfigurationError:
-    """The error whose details are these problems."""
+    """Return the error for problems that are formatted already."""
     count = "1 problem" if len(details) == 1 else f"{len(details)} problems"
     return ConfigurationError(
-        f"{count} in {file}", hint="correct the file; `config.schema` describes every key", details=details
+        f"{count} in {file}", hint="Correct the file; `config.schema` describes every key", details=details
     )
 
 
 def format_location(location: Location) -> str:
-    """A location as people write it: `services.web.ports`, `tests[0].status`, `bases."python:3"`."""
+    """Format a location: `services.web.ports`, `tests[0].status`, `bases."python:3"`."""
     text = ""
     for part in location:
         if isinstance(part, int):
@@ -68,13 +66,13 @@ def format_location(location: Location) -> str:
 
 
 def quote_text(text: str) -> str:
-    """Text in quotes, shortened, with everything escaped that could act on a terminal."""
+    """Return a text in quotes, truncated, with terminal control characters escaped."""
     shortened = text if len(text) <= _MAX_QUOTED_LENGTH else text[: _MAX_QUOTED_LENGTH - 1] + "…"
     return sanitize(json.dumps(shortened, ensure_ascii=False))
 
 
 def describe_value(location: Location, value: object) -> str:
-    """A value as a message may name it: a string or number as written, else only its type, and nothing of a secret."""
+    """Return a scalar value for a message, or only the type of a table, a list or a possible secret."""
     if is_secret_location(location) or isinstance(value, dict | list):
         return toml_type_name(value)
     if isinstance(value, bool):
@@ -83,23 +81,18 @@ def describe_value(location: Location, value: object) -> str:
 
 
 def is_secret_location(location: Location) -> bool:
-    """Whether what stands there may be a secret: a `test_value`, or anything in a table whose name looks like one."""
+    """Return whether a location may contain a secret: a `test_value`, or anything with a name like a secret."""
     return any(
         part == "test_value" or (isinstance(part, str) and _SECRET_KEY_PATTERN.search(part)) for part in location
     )
 
 
-def is_secret_name(name: str) -> bool:
-    """Whether a variable of this name is taken for a secret; one that names a file or a folder is none."""
-    return SECRET_NAME_PATTERN.search(name) is not None and not name.upper().endswith(("_FILE", "_PATH", "_DIR"))
-
-
 def toml_type_name(value: object) -> str:
-    """The type of a TOML value in plain words."""
+    """Return the name of a TOML value's type, with its article."""
     type_names: tuple[tuple[type, str], ...] = (
-        (bool, "true or false"),
+        (bool, "a boolean"),
         (str, "a string"),
-        (int, "a whole number"),
+        (int, "an integer"),
         (float, "a number"),
         (dict, "a table"),
         (list, "a list"),
@@ -110,19 +103,19 @@ def toml_type_name(value: object) -> str:
 
 
 def describe_unknown_name(document: Mapping[str, Any], table: str, name: str) -> str | None:
-    """What to say if `name` is not a name in `table`; None if it is one, or if the table itself is wrong."""
+    """Return a message if `name` is not defined in `table`, unless the table itself is not valid."""
     names = document.get(table, {})
     if not isinstance(names, dict) or name in names:
         return None
-    hint = f"there are {', '.join(map(quote_text, names))}" if names else f"no [{table}.…] is written"
-    return f"{quote_text(name)} is not a name in [{table}]; {hint}"
+    hint = f"defined: {', '.join(map(quote_text, names))}" if names else "the table is empty"
+    return f"{quote_text(name)} is not defined in [{table}]; {hint}"
 
 
 def describe_regex_error(pattern: str) -> str | None:
-    """What is wrong with a regular expression; None if it compiles."""
+    """Return a message if the regular expression does not compile."""
     try:
         with warnings.catch_warnings(action="ignore"):
             re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        return f"is not a regular expression: {error}"
+        return f"is not a valid regular expression: {error}"
     return None

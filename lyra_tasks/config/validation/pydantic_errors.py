@@ -1,8 +1,7 @@
-"""Pydantic's findings in plain words: what is wrong with a value, and what is allowed in its place."""
+"""Convert pydantic's validation errors to problems, and drop invalid values so that the rest can be validated."""
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -14,11 +13,12 @@ from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.validation.positions import Location
 from lyra_tasks.config.validation.problems import Problem, describe_value, quote_text, toml_type_name
 from lyra_tasks.config.values import UDP_PATTERN
+from lyra_tasks.suggest import closest_match
 
 _EXPECTED_TYPES = {
     "string_type": "a string",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
     "float_type": "a number",
     "bool_type": "true or false",
     "list_type": "a list",
@@ -53,15 +53,15 @@ PATTERN_DESCRIPTIONS = {
     UDP_PATTERN: ("a port", 'a number from 1 to 65535, or one with "/udp", such as "53/udp"'),
     r"^[A-Z_]+$": ("a capability", 'capital letters and "_", such as "NET_BIND_SERVICE"'),
 }
-"""What a value must look like, by the pattern in `models.py`: a noun, and what is allowed."""
+"""Name and description of the allowed values, for each pattern of the models."""
 
 
 def convert_validation_error(error: ValidationError, document: Mapping[str, Any]) -> list[Problem]:
-    """One problem per place of the document; the branches of a union are told as one."""
+    """Return one problem per location of the document, with the branches of a union combined."""
     details_by_location: dict[Location, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         details_by_location.setdefault(_locate(detail, document), []).append(detail)
-    # A list that is wrong inside is not "not a string" as well, only because its key also takes a string.
+    # A list with an invalid item is reported for the item only, even if its key also accepts a string
     parents = {location[:end] for location in details_by_location for end in range(len(location))}
     return [
         Problem(location, _format_message(location, details, document))
@@ -71,7 +71,7 @@ def convert_validation_error(error: ValidationError, document: Mapping[str, Any]
 
 
 def known_keys(location: Location) -> list[str]:
-    """The keys that the table at `location` may have, or none where the user chooses them."""
+    """Return the keys of the table at a location, or an empty list if the user chooses them."""
     annotation: Any = Configuration
     for part in location:
         model = _find_annotation(annotation, BaseModel)
@@ -86,7 +86,7 @@ def known_keys(location: Location) -> list[str]:
 
 
 def value_at(location: Sequence[str | int], document: Any) -> Any:
-    """What the document holds at a location; None where it holds nothing."""
+    """Return the document's value at a location, or None."""
     for part in location:
         try:
             document = document[part]
@@ -96,7 +96,7 @@ def value_at(location: Sequence[str | int], document: Any) -> Any:
 
 
 def _find_annotation(annotation: Any, expected: type) -> Any:
-    """The part of an annotation that is `wanted` or a kind of it, inside Annotated and unions; None without one."""
+    """Return the part of an annotation that is `expected` or a subclass, inside Annotated and unions."""
     if get_origin(annotation) is Annotated:
         return _find_annotation(get_args(annotation)[0], expected)
     if get_origin(annotation) in (Union, types.UnionType):
@@ -108,7 +108,7 @@ def _find_annotation(annotation: Any, expected: type) -> Any:
 
 
 def _locate(detail: ErrorDetails, document: Mapping[str, Any]) -> Location:
-    """The location without what pydantic adds to it: the names of a union's branches, and `[key]`."""
+    """Return the location without what pydantic adds: names of union branches, and `[key]`."""
     location: Location = ()
     value: Any = document
     for part in detail["loc"]:
@@ -125,7 +125,7 @@ def _format_message(location: Location, details: list[ErrorDetails], document: M
         expected = " or ".join(dict.fromkeys(_EXPECTED_TYPES[item["type"]] for item in details))
         return f"must be {expected}, found {toml_type_name(value)}"
     if kind == "missing":
-        return "missing; write schema = 1" if location == ("schema",) else "missing; it must be given"
+        return "missing; write schema = 1" if location == ("schema",) else "missing; it is required"
     if kind == "extra_forbidden":
         return describe_unknown_key(location)
     if kind == "literal_error":
@@ -150,19 +150,16 @@ def _format_message(location: Location, details: list[ErrorDetails], document: M
 
 
 def describe_unknown_key(location: Location) -> str:
-    """What to say about a key that no table of this kind has: the nearest one that it has, or all of them."""
+    """Return the message for an unknown key, with the closest known key or all of them."""
     known = known_keys(location[:-1])
-    key = str(location[-1])
     prefix = "unknown table" if len(location) == 1 else "unknown key"
-    suggestions = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.6)
-    if suggestions:
-        return f"{prefix}; did you mean {quote_text(suggestions[0])}?"
-    return f"{prefix}; known here: {', '.join(known)}"
+    suggestion = closest_match(str(location[-1]).lower().replace("-", "_"), known)
+    return f"{prefix}; did you mean {quote_text(suggestion)}?" if suggestion else f"{prefix}; known: {', '.join(known)}"
 
 
 def drop_invalid(document: dict[str, Any], problems: Iterable[Problem]) -> None:
-    """Remove everything that is wrong, or the table that lacks something; a stand-in replaces what is required."""
-    # All places first: what is removed for one problem must not look missing to the next
+    """Remove invalid values and incomplete tables, and put placeholders for required keys."""
+    # All locations first: what is removed for one problem must not look missing to the next
     for location in [_removable_location(document, problem.location) for problem in problems]:
         *parents, key = location
         table = value_at(parents, document)
@@ -175,13 +172,13 @@ def drop_invalid(document: dict[str, Any], problems: Iterable[Problem]) -> None:
 
 
 def is_caused_by(problem: Problem, earlier: Iterable[Problem]) -> bool:
-    """Whether a problem may only be there because of an earlier one: in the same place, or in what it was judged by."""
+    """Return whether a problem may be the consequence of an earlier one at the same or the related location."""
     locations = [problem.location, problem.related_location] if problem.related_location else [problem.location]
     return any(_overlaps(location, other.location) for other in earlier for location in locations)
 
 
 def _drop_from_test(tests: list[Any], location: Location) -> None:
-    """Tests keep their place in the list, since they are known by it."""
+    """Drop a test or its key, but keep its place in the list, since the index identifies it."""
     index = int(location[1])
     if not isinstance(tests[index], dict):
         tests[index] = {}
@@ -191,7 +188,7 @@ def _drop_from_test(tests: list[Any], location: Location) -> None:
 
 
 def _removable_location(document: dict[str, Any], location: Location) -> Location:
-    """The place whose removal makes the rest valid: tests stay in their list, other lists go as a whole."""
+    """Return the location whose removal makes the rest valid: tests stay in their list, other lists go entirely."""
     if location[0] == "tests":
         return location[:3]
     end = next((index for index, part in enumerate(location) if isinstance(part, int)), len(location))

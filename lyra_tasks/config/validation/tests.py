@@ -1,4 +1,4 @@
-"""What a `[[tests]]` entry and a healthcheck must be: one kind, and something there to ask."""
+"""Check `[[tests]]` entries and health checks: they have one kind and a target that exists."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _KEYS_BY_KIND = {
 
 
 def check_tests(config: Configuration, document: Mapping[str, Any]) -> Iterator[Problem]:
-    """Everything wrong between a test and what it names."""
+    """Yield the problems of all checks with their names, kinds and targets."""
     names: dict[str, int] = {}
     for index, test in enumerate(config.tests):
         location: Location = ("tests", index)
@@ -43,7 +43,7 @@ def check_tests(config: Configuration, document: Mapping[str, Any]) -> Iterator[
         if first_index != index:
             yield Problem(
                 (*location, "name"),
-                f"is the name of {format_location(('tests', first_index))} already; give each test its own",
+                f"is already the name of {format_location(('tests', first_index))}; give each check its own",
             )
         yield from _check_kind(location, test)
         yield from _check_target(location, test, document)
@@ -56,13 +56,11 @@ def check_tests(config: Configuration, document: Mapping[str, Any]) -> Iterator[
             yield Problem((*location, "log"), error)
         for value_location, value in _find_non_json_values((*location, "json"), test.json_):
             kind = "a number that is not finite" if isinstance(value, float) else toml_type_name(value)
-            yield Problem(
-                value_location, f"must be what JSON has, found {kind}; write what the answer has, mostly a string"
-            )
+            yield Problem(value_location, f"must be a JSON value, found {kind}; write it as in the response")
 
 
 def check_healthcheck(location: Location, service: Service) -> Iterator[Problem]:
-    """Everything wrong between a service's healthcheck and its ports."""
+    """Yield the problems of a service's health check."""
     healthcheck = service.healthcheck
     if healthcheck is None:
         return
@@ -81,13 +79,11 @@ def _check_kind(location: Location, test: Test) -> Iterator[Problem]:
     for kind, keys in _KEYS_BY_KIND.items():
         for key in keys:
             if kinds and kind not in kinds and key in written_keys:
-                yield Problem(
-                    (*location, key), f"belongs to {kind} tests only; this is a test of kind {_join_kinds(kinds)}"
-                )
+                yield Problem((*location, key), f"is for {kind} checks only, found {_join_kinds(kinds)}")
 
 
 def _find_non_json_values(location: Location, value: object) -> Iterator[tuple[Location, object]]:
-    """What TOML can say and no answer in JSON can hold: dates, times, and numbers that are not finite."""
+    """Yield values that TOML has and JSON has not: dates, times, and numbers that are not finite."""
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _find_non_json_values((*location, key), item)
@@ -101,9 +97,9 @@ def _check_target(location: Location, test: Test, document: Mapping[str, Any]) -
     for key, table in (("service", "services"), ("image", "images")):
         name = getattr(test, key)
         if name is None and required_key == key:
-            yield Problem(location, f"a test of kind {kind} needs {key}; name one of [{table}]")
+            yield Problem(location, f"{kind} checks need {key}; name one of [{table}]")
         elif name is not None and required_key is not None and required_key != key:
-            yield Problem((*location, key), f"a test of kind {kind} has no {key}; it needs {required_key}")
+            yield Problem((*location, key), f"{kind} checks have no {key}; they need {required_key}")
         elif name is not None and (error := describe_unknown_name(document, table, name)):
             yield Problem((*location, key), error)
 
@@ -130,7 +126,7 @@ def _check_addresses(
 
 def _describe_ports(service: Service) -> str:
     if not service.ports:
-        return "it has none in ports"
+        return "it has no ports"
     return f"its ports are {', '.join(f'{name} = {port}' for name, port in service.ports.items())}"
 
 
