@@ -89,8 +89,8 @@ def import_docker_sdk() -> None:
 def connect_engine(config: Configuration, paths: Paths) -> Engine:
     """Connect to the configured context, `DOCKER_HOST`, the current context or the sandbox engine, in this order.
 
-    `[engine] sandbox = "auto"` starts the sandbox engine if no other responds, `"always"` uses no other engine. One that
-    was started by hand is used in any mode if no other engine responds.
+    With `[engine] sandbox = "auto"` the sandbox engine is started if no other engine responds, with `"always"` no other
+    engine is used. A sandbox engine that was started by hand is used whenever no other one responds.
 
     Raises:
         EngineUnavailableError: No usable engine.
