@@ -1,1 +1,1 @@
-"""build: images from Dockerfiles, in one parallel `buildx bake`."""
+"""The `build` command: one `buildx bake` for all images; may import the engine, rules and everything below."""

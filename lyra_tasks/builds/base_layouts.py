@@ -1,4 +1,4 @@
-"""Bases that the engine holds, carried to a builder that does not see the engine's images: as OCI image layouts."""
+"""Export base images from the engine as OCI image layouts, for builders that cannot use the engine's images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOCAL_CONTEXT_PREFIX = f"docker-image://{BASE_REPOSITORY}/"
 
 
 def export_local_bases(engine: Engine, bases: Mapping[str, ResolvedBase], directory: Path) -> dict[str, ResolvedBase]:
-    """`bases`, those that only the engine holds replaced by layouts below `folder`, layer by layer the same."""
+    """Return `bases`, with those that exist only in the engine replaced by identical layouts below `directory`."""
     local_bases = {key: base for key, base in bases.items() if base.context.startswith(_LOCAL_CONTEXT_PREFIX)}
     return {
         **bases,
@@ -43,6 +43,6 @@ def _write_layout(engine: Engine, base: ResolvedBase, directory: Path) -> Resolv
         with tarfile.open(archive) as archive_file:
             archive_file.extractall(directory, filter="data")
     except (tarfile.TarError, OSError) as error:
-        raise BuildError(f"the base {base.key} could not be written to {directory}: {error}") from error
+        raise BuildError(f"Cannot write base {base.key} to {directory}: {error}") from error
     archive.unlink()
     return replace(base, context=f"oci-layout://{directory}@{image.identity.manifest_digest}", install=None)

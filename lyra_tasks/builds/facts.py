@@ -1,4 +1,4 @@
-"""What a build depends on, found out: the version, the bases as the lock pins them, the inputs as they are."""
+"""Collect the facts of a build: version, locked bases, inputs and cache options."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from lyra_tasks.builds.plan import BuildFacts
 from lyra_tasks.config.models import Builder
 from lyra_tasks.config.platforms import Variant, list_variants
 from lyra_tasks.dockerfile.input_hashes import dockerfile_path, read_ignore_patterns
-from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME
-from lyra_tasks.dockerfile.lock_file import read_lock_file as read_lock
-from lyra_tasks.dockerfile.lock_file import write_lock_file as write_lock
+from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, read_lock_file, write_lock_file
 from lyra_tasks.engine.bases.inputs import (
     add_stage_uses,
     collect_base_requests,
@@ -33,12 +31,14 @@ from lyra_tasks.rules.services import check_capacity
 from lyra_tasks.suggest import select_known
 from lyra_tasks.versions.git import find_missing_submodules
 
+LOCAL_CACHE = "type=local"
+
 
 def select_builds(work: Workspace, images: Sequence[str], platforms: Sequence[str] = ()) -> tuple[Variant, ...]:
-    """The images to build, each for a platform: those chosen, or all; several platforms may stand in one word."""
+    """Return the variants to build: the selected ones, or all; a platform may be a comma-separated list."""
     config = work.config
     if not config.images:
-        raise ConfigurationError("there are no images to build", hint="write an [images.NAME] table")
+        raise ConfigurationError("No images configured", hint="Add an [images.NAME] table to .lyra.toml")
     names = select_known(images, list(config.images), "image")
     known_platforms = list(dict.fromkeys(variant.platform for variant in list_variants(config)))
     selected_platforms = select_known(
@@ -47,19 +47,19 @@ def select_builds(work: Workspace, images: Sequence[str], platforms: Sequence[st
     builds = tuple(variant for variant in list_variants(config, names) if variant.platform in selected_platforms)
     if not builds:
         raise UsageError(
-            f"{' and '.join(names)}: not for {' or '.join(selected_platforms)}",
-            hint="`images.NAME.platforms` and `proxima.platforms` say what an image is built for",
+            f"Cannot build {' and '.join(names)} for {' or '.join(selected_platforms)}: not configured",
+            hint="Change `images.NAME.platforms` or `proxima.platforms`",
         )
     return builds
 
 
 def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: bool = False) -> BuildFacts:
-    """The facts of `builds`; bases are resolved on the way and, unless it is `dry`, locked and provided."""
+    """Collect the facts of `builds`; bases are resolved and, unless `dry_run` is set, locked and loaded."""
     image_names = tuple(dict.fromkeys(build.image for build in builds))
     enforce_rules(work.config, [check_capacity(work.config)], datetime.date.today())
     _require_secrets(work, image_names)
     with ThreadPoolExecutor(1) as executor:
-        executor.submit(import_docker_sdk)  # while git is asked
+        executor.submit(import_docker_sdk)  # while git runs
         preload_docker_cli()
         _require_submodules(work, image_names)
     engine = work.engine
@@ -67,9 +67,7 @@ def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: 
     uses = find_base_uses(work, builds)
     builder = find_builder(engine, work.config.builder.name) if work.config.builder.name else None
     is_remote = builder is not None and builder.is_separate
-    find_base_arguments(
-        work, uses, separate_builder=is_remote
-    )  # what cannot be given is told before anything is looked for
+    find_base_arguments(work, uses, separate_builder=is_remote)  # fail before bases are resolved
     resolution = prepare_bases(work, builds, dry_run=dry_run)
     resolved_bases = resolution.bases
     if is_remote and not dry_run:
@@ -93,19 +91,19 @@ def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: 
 
 
 def _require_secrets(work: Workspace, image_names: Sequence[str]) -> None:
-    """A build secret is needed by builds alone, so that it is not missed before."""
+    """Raise an error for missing files of build secrets, which only builds need."""
     missing = [
-        f"images.{name}.secrets.{key}: there is no file {path}"
+        f"images.{name}.secrets.{key}: {path} does not exist"
         for name in image_names
         for key, path in work.config.images[name].secrets.items()
         if not (work.root / path).is_file()
     ]
     if missing:
-        raise ConfigurationError(missing[0], hint="write the secret into that file", details=tuple(missing[1:]))
+        raise ConfigurationError(missing[0], hint="Write the secret to the file", details=tuple(missing[1:]))
 
 
 def _require_submodules(work: Workspace, image_names: Sequence[str]) -> None:
-    """A submodule that is not there is an empty folder, and would be missed only in the finished image."""
+    """Raise an error for uninitialized submodules in a build context, which would be empty in the image."""
     for submodule in find_missing_submodules(work.git.top):
         for name in image_names:
             image = work.config.images[name]
@@ -116,37 +114,34 @@ def _require_submodules(work: Workspace, image_names: Sequence[str]) -> None:
             if not ignore_matcher.matches(submodule.relative_to(context).as_posix()):
                 path = submodule.relative_to(work.git.top)
                 raise PreconditionError(
-                    f"the submodule {path} is not initialised, and images.{name} is built from it",
-                    hint=f"git -C {work.git.top} submodule update --init {path}",
+                    f"Submodule {path} is not initialized, but images.{name} is built from it",
+                    hint=f"Run `git -C {work.git.top} submodule update --init {path}`",
                 )
 
 
 def prepare_bases(
     work: Workspace, builds: Sequence[Variant] = (), *, update: bool = False, dry_run: bool = False
 ) -> BaseResolution:
-    """Resolve the bases of `builds` (default: all), move the lock where it must move, and provide them.
+    """Resolve the bases of `builds` (default: all), update the lock file and load missing bases.
 
-    Those of stages that are checks are among them: `test` takes what is locked, and locks nothing.
+    Bases of check stages are included, because `test` uses the lock file without changing it.
     """
     path = work.root / LOCK_FILE_NAME
-    client = work.engine.client  # what runs the builds must be known before it is asked what they need
+    client = work.engine.client  # connect first, since the platforms depend on the engine
     uses = add_stage_uses(work, find_base_uses(work, builds or list_variants(work.config)))
     base_requests = collect_base_requests(work.config, uses)
     resolution = resolve_bases(
-        base_requests, read_lock(path), client=client, root=work.root, cache=work.paths.cache, update=update
+        base_requests, read_lock_file(path), client=client, root=work.root, cache=work.paths.cache, update=update
     )
     if not dry_run:
         if resolution.lock.bases or path.exists():
-            write_lock(path, resolution.lock)
+            write_lock_file(path, resolution.lock)
         load_missing_bases(work, resolution.bases.values())
     return resolution
 
 
-LOCAL_CACHE = "type=local"
-
-
 def resolve_caches(builder: Builder, builds: Sequence[Variant], root: Path) -> dict[str, dict[str, list[str]]]:
-    """By what a build is called, the lists `cache-from` and `cache-to`; a local cache that is not there is not read."""
+    """Return `cache-from` and `cache-to` by variant key, without reading local caches that do not exist."""
     return {
         build.key: {
             "cache-from": [entry for entry in _expand_entries(builder.cache_from, build, root) if _is_readable(entry)],
@@ -162,7 +157,7 @@ def _expand_entries(entries: Sequence[str], build: Variant, root: Path) -> list[
 
 
 def _absolute_entry(entry: str, root: Path) -> str:
-    """Local folders are below the project, not where the command was typed."""
+    """Return a cache entry with local directories relative to the project."""
     fields = entry.split(",")
     if LOCAL_CACHE not in fields:
         return entry

@@ -1,4 +1,4 @@
-"""What a build will do, as a value: one bake definition, the references it makes, the inputs it was planned for."""
+"""Plan a build: one bake definition, the references it creates and the inputs it was planned for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lyra_tasks.engine.buildx.builder import Builder
 
 @dataclass(frozen=True)
 class BuildFlags:
-    """The flags that Docker users know."""
+    """Docker's own build options."""
 
     no_cache: bool = False
     pull: bool = False
@@ -22,10 +22,13 @@ class BuildFlags:
 
 @dataclass(frozen=True)
 class BuildFacts:
-    """What was found out before planning; `inputs` are by what a build is called (`config.platforms`).
+    """The facts a build is planned from.
 
-    `builder` is a named one, if any, and `archives` the folder that takes its results where it does not put them into
-    the engine. `caches` are by build, too.
+    Attributes:
+        inputs: Hashes by variant key (`config.platforms`).
+        builder: The named builder, if one is configured.
+        archive_directory: Where a builder writes images that it does not load into the engine, or empty.
+        caches: Cache options by variant key.
     """
 
     materials: BuildMaterials
@@ -44,9 +47,13 @@ class BuildFacts:
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """One image for one platform: its target in the definition, its reference and what it is built from.
+    """An image to build for one platform.
 
-    `archive` is the file that has to be loaded into the engine afterwards, if the builder does not put it there.
+    Attributes:
+        key: Key of the variant (`config.platforms`).
+        target: Name of its target in the bake definition.
+        bases: FROM reference -> pinned digest.
+        archive: File to load into the engine after the build, or empty.
     """
 
     key: str
@@ -61,7 +68,7 @@ class PlannedImage:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """A bake definition and what comes out of it; `first` are the targets to be built before, with their tags."""
+    """A bake definition and its images; `base_targets` (with their tags) are built before the others."""
 
     config: Configuration
     definition: Mapping[str, Any]
@@ -74,7 +81,7 @@ class BuildPlan:
 def plan_build(
     config: Configuration, facts: BuildFacts, builds: Sequence[Variant], flags: BuildFlags = BuildFlags()
 ) -> BuildPlan:
-    """Plan one parallel build: a target for each image and platform, which every image store can hold by itself."""
+    """Plan one parallel build with a target for each image and platform."""
     base_build = create_base_targets(facts.materials, [build.key for build in builds])
     targets: dict[str, Any] = dict(base_build.targets)
     images = []
@@ -82,17 +89,27 @@ def plan_build(
         target = _target_name(build)
         reference = _image_reference(config, build, facts.image_tag)
         targets[target] = _bake_target(config, build, reference, facts, flags)
-        pinned = {name: base.digest for name, base in facts.materials.bases[build.key].items()}
+        base_digests = {name: base.digest for name, base in facts.materials.bases[build.key].items()}
         archive = f"{facts.archive_directory}/{target}.tar" if facts.archive_directory else ""
-        inputs = facts.inputs[build.key]
-        images.append(PlannedImage(build.key, build.image, target, reference, build.platform, inputs, pinned, archive))
+        images.append(
+            PlannedImage(
+                key=build.key,
+                name=build.image,
+                target=target,
+                reference=reference,
+                platform=build.platform,
+                inputs=facts.inputs[build.key],
+                bases=base_digests,
+                archive=archive,
+            )
+        )
     definition = {"group": {"default": {"targets": [image.target for image in images]}}, "target": targets}
     secrets = list_secret_paths(config, facts.materials.root, dict.fromkeys(build.image for build in builds))
     return BuildPlan(config, definition, tuple(images), facts, secrets, base_build.prerequisites)
 
 
 def _image_reference(config: Configuration, build: Variant, tag: str) -> str:
-    """Of an image for several platforms, each has a tag of its own: a classic store keeps one platform per tag."""
+    """Return the reference, one for each platform, because a classic store keeps one platform per tag."""
     suffix = "" if build.key == build.image else f"-{platform_slug(build.platform)}"
     return f"{config.project.name}/{build.image}:{tag}{suffix}"
 
@@ -121,12 +138,12 @@ def _bake_target(
 def _bake_output(build: Variant, facts: BuildFacts) -> str:
     if facts.archive_directory:
         return f"type=docker,oci-mediatypes=true,dest={facts.archive_directory}/{_target_name(build)}.tar"
-    # a docker-archive type would be loaded twice; on the containerd store the image is exported in place
+    # with the containerd store, type=docker would load the image a second time
     return "type=image,oci-mediatypes=true" if facts.image_store == "containerd" else "type=docker"
 
 
 def make_oci_labels(config: Configuration, build: Variant, facts: BuildFacts) -> dict[str, str]:
-    """The OCI labels of an image: never the version, so that tagging a tested commit changes no byte."""
+    """Return the OCI labels, without the version, so that tagging a tested commit changes no byte."""
     prefix = "org.opencontainers.image"
     values = {
         "title": f"{config.project.name}/{build.image}",
@@ -143,6 +160,6 @@ def make_oci_labels(config: Configuration, build: Variant, facts: BuildFacts) ->
 
 
 def _target_name(build: Variant) -> str:
-    """Bake's target names know no dots; a platform stands in front, where no image's name can be mistaken for it."""
+    """Return a unique target name: bake allows no dots, and a platform comes first."""
     name = f"image-{build.image.replace('.', '_')}"
     return name if build.key == build.image else f"{platform_slug(build.platform)}-{name}"

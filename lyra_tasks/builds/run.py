@@ -1,4 +1,4 @@
-"""Running a build plan: one bake, then a record per image."""
+"""Run a build plan: one bake, then a record for each image."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ from lyra_tasks.errors import BuildError
 from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.evidence import BUILD_LOG, LOGS_DIRECTORY
 from lyra_tasks.records.images import ImageRecord, ImageStore
+from lyra_tasks.redaction import redact
 from lyra_tasks.rules.deviations import enforce_rules
 from lyra_tasks.rules.freshness import compare_images
 from lyra_tasks.rules.images import check_image_record
-from lyra_tasks.rules.secrets import redact, redacted_values
+from lyra_tasks.rules.secrets import redacted_values
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
-_MAX_RECORD_WORKERS = 4  # records, each of which waits for the engine and for the disk
+_MAX_RECORD_WORKERS = 4  # each waits for the engine and the disk
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """A built image, what the build is called (`config.platforms`), and whether it is another one than before."""
+    """A built image, its variant key, and whether it differs from the previous build."""
 
     key: str
     record: ImageRecord
@@ -47,10 +48,12 @@ class BuildResult:
 
 
 def render_bake_definition(plan: BuildPlan) -> str:
-    """The bake definition that Buildx reads, as it is shown and kept: what is declared as a secret is blotted out."""
-    return escape_bake_definition(
-        redact(_dump_definition(plan), redacted_values(plan.config, Path(plan.facts.materials.root)))
-    )
+    """Render the bake definition with declared secrets redacted."""
+    return escape_bake_definition(redact(_dump_definition(plan), _redacted_values(plan)))
+
+
+def _redacted_values(plan: BuildPlan) -> tuple[str, ...]:
+    return redacted_values(plan.config, Path(plan.facts.materials.root))
 
 
 def _dump_definition(plan: BuildPlan) -> str:
@@ -60,9 +63,11 @@ def _dump_definition(plan: BuildPlan) -> str:
 def run_build(
     plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, directory: Path
 ) -> tuple[BuildResult, ...]:
-    """Build all images of `plan` in parallel; the definition, the log and Buildx's metadata are kept in `folder`.
+    """Build all images in parallel; definition, log and Buildx's metadata stay in `directory`.
 
-    Raises BuildError with the last lines of the log, VerdictError for an image that Proxima could not hold.
+    Raises:
+        BuildError: A build failed; the details are the last lines of the log.
+        CheckFailedError: An image does not fit on Proxima.
     """
     definition = directory / "bake.json"
     definition.write_text(escape_bake_definition(_dump_definition(plan)))
@@ -73,10 +78,7 @@ def run_build(
         definition,
         log=directory / LOGS_DIRECTORY / BUILD_LOG,
         epoch=plan.facts.source_date_epoch,
-        redacted_values=(
-            *read_secret_lines(plan.secrets),
-            *redacted_values(plan.config, Path(plan.facts.materials.root)),
-        ),
+        redacted_values=(*read_secret_lines(plan.secrets), *_redacted_values(plan)),
         builder=plan.facts.builder,
     )
     bases_metadata = directory / "bake-bases-metadata.json"
@@ -87,7 +89,7 @@ def run_build(
         owner.record_image_intents(engine, [image.reference for image in plan.images])
         metadata = run_bake(metadata=directory / "bake-metadata.json")
     finally:
-        # an argument may be what is a secret elsewhere; the file that stays does not hold it
+        # an argument may have the value of a secret; the file that stays must not contain it
         definition.write_text(render_bake_definition(plan))
     for image in plan.images:
         _load_archive(engine, image)
@@ -109,13 +111,14 @@ def _record_image(
     image_metadata = select_target_metadata(metadata, image.target)
     engine_image = inspect_built_image(engine, image.reference)
     is_containerd = engine.facts.store == "containerd"
+    built_digest = str(image_metadata.get("containerimage.digest", ""))
     config_digest = str(
         image_metadata.get("containerimage.config.digest") or ("" if is_containerd else engine_image["Id"])
     )
-    if not config_digest or (is_containerd and engine_image["Id"] != image_metadata["containerimage.digest"]):
+    if not config_digest or (is_containerd and engine_image["Id"] != built_digest):
         raise BuildError(
-            f"the engine holds {engine_image['Id']} as {image.reference}, Buildx says it built {image_metadata['containerimage.digest']}",
-            hint="another build of the same reference ran at the same time? build again",
+            f"{image.reference} is {engine_image['Id']} in the engine, but Buildx built {built_digest}",
+            hint="Rerun `build`; another build of the same reference may have run at the same time",
         )
     record = ImageRecord(
         image=image.name,
@@ -123,7 +126,7 @@ def _record_image(
         engine=engine.facts.id,
         image_id=engine_image["Id"],
         config_digest=config_digest,
-        manifest_digest=str(image_metadata["containerimage.digest"]) if is_containerd else None,
+        manifest_digest=built_digest if is_containerd else None,
         diff_ids=list(engine_image["RootFS"]["Layers"]),
         platform=image.platform,
         size=int(engine_image["Size"]),
@@ -141,7 +144,7 @@ def _record_image(
 
 
 def _load_archive(engine: Engine, image: PlannedImage) -> None:
-    """What a builder elsewhere made, carried into the engine."""
+    """Load the archive of a remote builder into the engine."""
     if image.archive:
         try:
             load_image_archive(engine, Path(image.archive))
@@ -150,10 +153,9 @@ def _load_archive(engine: Engine, image: PlannedImage) -> None:
 
 
 def build_dev_images(work: Workspace) -> dict[str, ImageRecord]:
-    """Build what is not current of the images of the profile `work`; the records of all of them, by image name.
+    """Build the stale images of a profile and return the records of all its images by name.
 
-    They are called `PROJECT/IMAGE:dev-CHECKOUT`, so that two checkouts do not take them from each other, and their
-    records lie apart: a development image is never evidence.
+    Their tag `dev-CHECKOUT` keeps two checkouts apart, and their records are separate from those that are tested.
     """
     store = ImageStore(DevStore(work.paths.state).images_directory)
     variants = variants_by_key(work.config)
@@ -166,7 +168,7 @@ def build_dev_images(work: Workspace) -> dict[str, ImageRecord]:
         console.info(f"image {state.name}: {state.problem or 'unchanged'}")
     if stale:
         build_facts = collect_build_facts(work, stale)
-        # a commit is no reason for another image, and so for another container
+        # a new commit alone must not replace images and containers
         build_facts = replace(
             build_facts,
             image_tag=_dev_image_tag(work),

@@ -1,4 +1,4 @@
-"""What `build` and `bases.*` show."""
+"""Print the output of `build` and `bases.*`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lyra_tasks.engine.bases.resolve import BaseResolution
 
 
 def print_build_plan(plan: BuildPlan) -> None:
-    """The bake definition that would be run, on stdout."""
+    """Print the bake definition of a dry run."""
     text = render_bake_definition(plan)
     if console.is_json_mode():
         return console.print_json(json.loads(text))
@@ -20,7 +20,7 @@ def print_build_plan(plan: BuildPlan) -> None:
 
 
 def print_build_results(results: tuple[BuildResult, ...]) -> None:
-    """A line per image: reference, digest, size, and whether it is another one than before."""
+    """Print reference, digest and size of each image, and whether it changed."""
     if console.is_json_mode():
         return console.print_json(
             {
@@ -38,8 +38,8 @@ def print_build_results(results: tuple[BuildResult, ...]) -> None:
 
 
 def print_bases(resolution: BaseResolution) -> None:
-    """A line per base: where it comes from and what it is pinned to."""
+    """Print the source and pinned digest of each base."""
     console.print_table(
-        ("base", "source", "pinned to"),
+        ("base", "source", "digest"),
         [(key, base.pin.source, base.digest[:19]) for key, base in sorted(resolution.bases.items())],
     )

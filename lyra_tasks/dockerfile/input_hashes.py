@@ -1,6 +1,7 @@
-"""What an image is built from, as hashes: the files of its context, its Dockerfile, arguments, target and bases.
+"""Hash the inputs of a build (context, Dockerfile, arguments, target) to find stale images.
 
-The hashes decide whether a built image is stale, and name what changed.
+The hashes of large files are cached, keyed by size, inode and times; only the kernel sets the time of the last change.
+A file changed just before it was hashed is not cached, since a coarse timestamp could hide a second change.
 """
 
 from __future__ import annotations
@@ -16,26 +17,34 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lyra_tasks.config.discovery import display_path
 from lyra_tasks.config.models import Image
+from lyra_tasks.digests import file_sha256, sha256_hex
 from lyra_tasks.errors import ConfigurationError, LyraError
-from lyra_tasks.files import write_file
+from lyra_tasks.files import display_path, write_file
 
 if TYPE_CHECKING:
     from e2b_dockerfile_utils import PatternMatcher
 
+MIN_CACHED_FILE_BYTES = 256 * 1024
+"""Hashing a smaller file takes no longer than looking it up."""
+
+_SCHEMA = "lyra.file-hashes/1"
+_MIN_FILE_AGE_NS = 2 * 10**9  # FAT has the coarsest timestamps: 2 s
+_STAMP_PATTERN = re.compile(r"\d+( -?\d+){4}")
+_DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
+
 
 def dockerfile_path(root: Path, image: Image) -> Path:
-    """The Dockerfile of `image`; like Docker, relative to its context."""
+    """Return the path of an image's Dockerfile, relative to its context as in Docker."""
     return root / image.context / image.dockerfile
 
 
 def compute_input_hashes(root: Path, image: Image, commit: str) -> dict[str, str]:
-    """One hash per kind of input that is the same for every platform: `context`, `dockerfile`, `args`, `target`, …"""
+    """Return the platform-independent inputs of an image by kind: `context`, `dockerfile`, `args`, ..."""
     dockerfile = dockerfile_path(root, image)
     return {
         "context": hash_context(root / image.context, dockerfile, open_file_hash_cache(root, image)),
-        "dockerfile": hashlib.sha256(dockerfile.read_bytes()).hexdigest(),
+        "dockerfile": sha256_hex(dockerfile.read_bytes()),
         "args": hash_mapping(image.args),
         "target": image.target,
         "commit": commit,
@@ -43,18 +52,18 @@ def compute_input_hashes(root: Path, image: Image, commit: str) -> dict[str, str
 
 
 def list_changed_inputs(recorded: Mapping[str, str], current: Mapping[str, str]) -> tuple[str, ...]:
-    """The kinds of input that differ."""
+    """Return the kinds of input that differ."""
     return tuple(sorted(key for key in {*recorded, *current} if recorded.get(key) != current.get(key)))
 
 
 def open_file_hash_cache(root: Path, image: Image) -> FileHashCache:
-    """The hashes of large files that are known from before, in `.lyra/` of the project."""
-    key = hashlib.sha256(f"{image.context}\0{image.dockerfile}".encode()).hexdigest()[:16]
+    """Open the hash cache of an image's context, below `.lyra/` of the project."""
+    key = sha256_hex(f"{image.context}\0{image.dockerfile}".encode())[:16]
     return FileHashCache(root / ".lyra" / "hashes" / f"{key}.json")
 
 
 def hash_context(context: Path, dockerfile: Path, file_hashes: FileHashCache) -> str:
-    """A hash of the context as the builder sees it: names, kinds, executable bits and contents, without the ignored."""
+    """Return a hash of the context as the builder sees it: names, types, executable bits and content."""
     hasher = hashlib.sha256()
     for name, path, status in sorted(iterate_context_files(context, dockerfile), key=lambda entry: entry[:2]):
         mode = status.st_mode
@@ -71,7 +80,7 @@ def hash_context(context: Path, dockerfile: Path, file_hashes: FileHashCache) ->
 
 
 def iterate_context_files(context: Path, dockerfile: Path) -> Iterator[tuple[str, Path, os.stat_result]]:
-    """Every entry of a build context that `.dockerignore` leaves in: name, path, status; folders are not entries."""
+    """Yield name, path and status of each file in a build context that `.dockerignore` does not exclude."""
     ignore_matcher = read_ignore_patterns(context, dockerfile)
     pending = [""]
     while pending:
@@ -80,7 +89,7 @@ def iterate_context_files(context: Path, dockerfile: Path) -> Iterator[tuple[str
             for entry in entries:
                 name = f"{directory}{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
-                    # a later `!pattern` may bring something below an ignored folder back
+                    # a later `!pattern` may include a path below an ignored directory again
                     if not ignore_matcher.matches(name) or any(
                         pattern.startswith("!") for pattern in ignore_matcher.patterns
                     ):
@@ -90,9 +99,10 @@ def iterate_context_files(context: Path, dockerfile: Path) -> Iterator[tuple[str
 
 
 def read_ignore_patterns(context: Path, dockerfile: Path) -> PatternMatcher:
-    """The patterns of `<Dockerfile>.dockerignore`, which wins, or of the context's `.dockerignore`.
+    """Read `<Dockerfile>.dockerignore` or, if it does not exist, `.dockerignore` of the context.
 
-    ConfigurationError that names the file, and the line where one is to blame.
+    Raises:
+        ConfigurationError: The file is not valid UTF-8, or a pattern is invalid.
     """
     from e2b_dockerfile_utils import PatternMatcher
 
@@ -109,7 +119,7 @@ def _parse_ignore_file(file: Path) -> PatternMatcher:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ConfigurationError(
-            f"{display_path(file)}: not UTF-8", hint="save it as UTF-8, as Docker reads it"
+            f"Cannot read {display_path(file)}: not valid UTF-8", hint="Save it as UTF-8"
         ) from error
     patterns = []
     for number, line in enumerate(lines, 1):
@@ -119,46 +129,36 @@ def _parse_ignore_file(file: Path) -> PatternMatcher:
                 PatternMatcher(patterns[-1:])
             except ValueError as error:
                 raise ConfigurationError(
-                    f"{display_path(file)}:{number}: not a valid pattern: {str(error).rpartition(': ')[2]}",
-                    hint="correct or remove this line",
+                    f"{display_path(file)}:{number}: invalid pattern: {str(error).rpartition(': ')[2]}",
+                    hint="Fix or remove the line",
                 ) from error
     return PatternMatcher(patterns)
 
 
 def _strip_leading_slash(pattern: str) -> str:
-    """Docker reads `/name` as `name`."""
-    negated = pattern.startswith("!")
-    body = pattern[1:].strip() if negated else pattern
-    return ("!" if negated else "") + (body.lstrip("/") or ".")
+    """Return the pattern as Docker reads it: `/name` as `name`."""
+    is_negated = pattern.startswith("!")
+    body = pattern[1:].strip() if is_negated else pattern
+    return ("!" if is_negated else "") + (body.lstrip("/") or ".")
 
 
 def hash_mapping(items: Mapping[str, str]) -> str:
-    """A hash of names and values, whatever their order."""
-    return hashlib.sha256("\0".join(f"{key}={value}" for key, value in sorted(items.items())).encode()).hexdigest()
-
-
-MIN_CACHED_FILE_BYTES = 256 * 1024
-"""Bytes from which on a file is remembered; to hash a smaller one takes no longer than to look it up."""
-
-_SCHEMA = "lyra.file-hashes/1"
-_MIN_FILE_AGE_NS = 2 * 10**9  # nanoseconds: the coarsest clock of a file system in use, FAT's
-_STAMP_PATTERN = re.compile(r"\d+( -?\d+){4}")
-_DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
+    """Return a hash of names and values that does not depend on their order."""
+    return sha256_hex("\0".join(f"{key}={value}" for key, value in sorted(items.items())).encode())
 
 
 class FileHashCache:
-    """The hashes of one context's files, kept at `store` while the folder above its own is there; read on first use."""
+    """The cached hashes of a context's large files; saved only if `.lyra/` exists."""
 
     def __init__(self, cache_file: Path) -> None:
-        self._cache_file = cache_file
+        self._cache_file = cache_file  # read on first use
         self._previous: dict[str, tuple[str, str]] | None = None
         self._current: dict[str, tuple[str, str]] = {}
 
     def digest(self, path: Path, size: int) -> bytes:
-        """The SHA-256 of a file of about `size` bytes."""
+        """Return the SHA-256 of a file of about `size` bytes."""
         if size < MIN_CACHED_FILE_BYTES:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").digest()
+            return bytes.fromhex(file_sha256(path))
         if self._previous is None:
             self._previous = _read_cache(self._cache_file)
         name = os.fspath(path)
@@ -175,7 +175,7 @@ class FileHashCache:
         return digest.digest()
 
     def save(self) -> None:
-        """Write what is known now, if that is other than before; where it cannot be written, it is only not known."""
+        """Write the cache if it changed; a cache that cannot be written is only slower."""
         if self._previous is None or self._current == self._previous or not self._cache_file.parent.parent.is_dir():
             return
         document = {"schema": _SCHEMA, "files": self._current}
@@ -190,7 +190,7 @@ def _read_stamp(descriptor: int) -> tuple[str, int]:
 
 
 def _read_cache(cache_file: Path) -> dict[str, tuple[str, str]]:
-    """What was kept; nothing of a file that is not as it was written."""
+    """Return the cached entries, or none of a damaged file."""
     try:
         document: Any = json.loads(cache_file.read_bytes())
         if document.keys() != {"schema", "files"} or document["schema"] != _SCHEMA:

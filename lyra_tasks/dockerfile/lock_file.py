@@ -1,4 +1,4 @@
-"""The lock: what every base was resolved to, written by machine into `.lyra.lock.toml` and committed."""
+"""The lock file `.lyra.lock.toml`: the digests that all bases were resolved to."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lyra_tasks.files import write_file
 
 LOCK_FILE_NAME = ".lyra.lock.toml"
 LOCK_SCHEMA = 1
-_HEADER = "# Written by lyra; commit it. `bases.update` moves it.\n\n"
-_REPAIR_HINT = "take the file from git again, or delete it and run `bases.update`"
+_HEADER = "# Written by lyra; commit it. `bases.update` changes it.\n\n"
+_REPAIR_HINT = "Restore it from git, or delete it and run `bases.update`"
 
 Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -31,7 +31,7 @@ class _LockModel(BaseModel):
 class LockedImage(_LockModel):
     """An image by reference and digest.
 
-    `digest` is the registry's, or, if `local`, one of the layers and the configuration that every engine shows alike.
+    `digest` is the registry's or, if `local`, a hash of layers and configuration that is the same on every engine.
     """
 
     source: Literal["image"] = "image"
@@ -41,7 +41,7 @@ class LockedImage(_LockModel):
 
 
 class LockedArchive(_LockModel):
-    """An image archive in the project: the hash of the file and the config digest of the image inside."""
+    """An image archive in the project: hash of the file and config digest of the image."""
 
     source: Literal["archive"] = "archive"
     path: str
@@ -50,10 +50,11 @@ class LockedArchive(_LockModel):
 
 
 class LockedRootfs(_LockModel):
-    """A root file system: what was asked for, and the hash of the tar that came out.
+    """A root file system: its specification and the hash of the resulting tar archive.
 
-    `source_date_epoch` is in seconds; `resolved` holds `name=version` of every package, `tools` the versions of the
-    programs that made it.
+    Attributes:
+        resolved: `name=version` of every package.
+        tools: Versions of the programs that built it.
     """
 
     source: Literal["rootfs"] = "rootfs"
@@ -68,11 +69,11 @@ class LockedRootfs(_LockModel):
 
     @property
     def spec(self) -> Rootfs:
-        """What was asked for, as `[bases]` says it."""
+        """Return the specification as in `[bases]`."""
         return Rootfs(suite=self.suite, packages=list(self.packages), variant=self.variant)
 
     def matches(self, spec: Rootfs) -> bool:
-        """Whether this is what `[bases]` asks for now; the order of packages does not matter."""
+        """Return whether this matches a specification, whatever the order of packages."""
         return self.spec == spec.model_copy(update={"packages": sorted(set(spec.packages))})
 
 
@@ -80,55 +81,59 @@ LockedBase = Annotated[LockedImage | LockedArchive | LockedRootfs, Field(discrim
 
 
 class LockFile(_LockModel):
-    """All bases by key: the reference in FROM, or the name in `[bases]` where that says where it comes from."""
+    """All bases by key: the reference in FROM, or the name in `[bases]`."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     bases: dict[str, LockedBase] = {}
 
 
 def read_lock_file(path: Path) -> LockFile:
-    """The lock in `path`, an empty one if there is no such file; ConfigurationError lists every problem in it."""
+    """Read a lock file; a missing file is empty.
+
+    Raises:
+        ConfigurationError: The file cannot be read or is invalid; the details list every problem.
+    """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return LockFile()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{path}: is not TOML: {error}", hint=_REPAIR_HINT) from error
+        raise ConfigurationError(f"Cannot read {path}: not valid TOML: {error}", hint=_REPAIR_HINT) from error
     except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}", hint="check its permissions") from error
+        raise ConfigurationError(f"Cannot read {path}: {error.strerror}", hint="Check its permissions") from error
     schema = document.get("schema")
     if isinstance(schema, int) and schema > LOCK_SCHEMA:
-        raise ConfigurationError(f"{path}: has schema {schema}; this lyra knows {LOCK_SCHEMA}", hint="update lyra")
+        raise ConfigurationError(f"Cannot read {path}: schema {schema} is newer than {LOCK_SCHEMA}", hint="Update lyra")
     try:
         return LockFile.model_validate(document)
     except ValidationError as error:
         problems = tuple(
-            f"{path}: {_dotted_path(item['loc'])}: {item['msg']}" for item in error.errors(include_url=False)
+            f"{path}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)
         )
-        raise ConfigurationError(f"{path}: is not a valid lock", hint=_REPAIR_HINT, details=problems) from error
+        raise ConfigurationError(f"{path} is not a valid lock file", hint=_REPAIR_HINT, details=problems) from error
 
 
 def write_lock_file(path: Path, lock: LockFile) -> bool:
-    """Replace the lock durably if it says something else; returns whether it did.
+    """Replace the lock file if it changed; return whether it did.
 
-    The text is read back before it replaces the old one: the writer does not get every string right.
+    The text is parsed before it is written, because the TOML writer does not encode every string correctly.
     """
     text = render_lock_file(lock)
     if path.is_file() and path.read_bytes() == text.encode():
         return False
     try:
         if LockFile.model_validate(tomllib.loads(text)) != lock:
-            raise ValueError("it reads back as something else")
+            raise ValueError("the text reads back differently")
     except ValueError as error:
         raise PreconditionError(
-            f"{path}: the lock cannot be written as TOML: {error}", hint="use plain names for bases and packages"
+            f"Cannot write {path} as TOML: {error}", hint="Use plain names for bases and packages"
         ) from error
     write_file(path, text.encode())
     return True
 
 
 def render_lock_file(lock: LockFile) -> str:
-    """The lock as text: bases and keys sorted, so that equal locks are equal bytes."""
+    """Render a lock file with sorted keys, so that equal lock files have equal bytes."""
     import toml
 
     document = {"schema": lock.schema_, "bases": _sort_keys(lock.model_dump(mode="json")["bases"])}
@@ -139,12 +144,8 @@ def _sort_keys(value: Any) -> Any:
     return {key: _sort_keys(value[key]) for key in sorted(value)} if isinstance(value, dict) else value
 
 
-def _dotted_path(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)
-
-
 def base_key(config: Configuration, image: str, reference: str) -> str:
-    """The key of a FROM: the name in `[bases]` that the image or its own reference says, or the reference itself."""
+    """Return the key of a FROM: a name in `[bases]`, or the reference itself."""
     if key := config.images[image].bases.get(reference):
         return key
     if reference in config.bases:
@@ -153,11 +154,11 @@ def base_key(config: Configuration, image: str, reference: str) -> str:
 
 
 def lock_key(config: Configuration, image: str, use: ImageUse) -> str:
-    """The key in the lock: that of the base, and with `@PLATFORM` behind for all platforms but Proxima's first."""
+    """Return the key in the lock file, with `@PLATFORM` for all platforms except Proxima's first."""
     key = base_key(config, image, use.reference)
     return key if use.platform == config.proxima.platforms[0] else variant_key(key, use.platform)
 
 
 def build_context_name(use: ImageUse, platform: str) -> str:
-    """What a base is called in a build for `platform`: its reference, with `@PLATFORM` behind if it is for another."""
+    """Return the name of a base as a build context, with `@PLATFORM` if it differs from the build's platform."""
     return use.reference if use.platform == platform else variant_key(use.reference, use.platform)

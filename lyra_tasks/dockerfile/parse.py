@@ -1,4 +1,4 @@
-"""A Dockerfile as it is written: its stages, and what the instructions of each say."""
+"""Parse Dockerfiles into stages, without expanding variables."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _SINGLE_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 
 @dataclass(frozen=True)
 class ImageUse:
-    """One place where an image is named: a FROM, a `COPY --from=` or a `RUN --mount=…,from=`.
+    """A reference to an image in a FROM, a `COPY --from=` or a `RUN --mount=...,from=`.
 
-    `argument` is the global ARG that a FROM consists of, if it is exactly `${NAME}` or `$NAME`; `platform` is what its
-    `--platform` says, empty for the one that is built for.
+    Attributes:
+        argument: The global ARG, if the FROM is exactly `${NAME}` or `$NAME`.
+        platform: The value of `--platform`; empty for the target platform.
     """
 
     reference: str
@@ -32,13 +33,13 @@ class ImageUse:
 
     @property
     def location(self) -> str:
-        """`FILE:LINE`, as messages name it."""
+        """Return `FILE:LINE` for messages."""
         return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """One variable of an ENV as it is written: quotes and other variables still stand in `value`."""
+    """A variable of an ENV instruction; quotes and variables in `value` are not expanded."""
 
     name: str
     value: str
@@ -47,10 +48,14 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Stage:
-    """One build stage as it is written; the reference in `base` may still hold variables of global ARGs.
+    """A build stage; variables in its instructions are not expanded.
 
-    `runs` is whether it has a RUN, `health` the HEALTHCHECK (`NONE`, or `CMD` and its words), `copies` what COPY and
-    ADD take from the context.
+    Attributes:
+        sources: Images or stages of `COPY --from=` and `RUN --mount=...,from=`.
+        environment: Names of the ENV variables.
+        arguments: ARGs with their defaults (None: no default).
+        healthcheck: The HEALTHCHECK: `NONE`, or `CMD` and its arguments.
+        copied_paths: Paths that COPY and ADD take from the build context.
     """
 
     name: str
@@ -71,7 +76,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Dockerfile:
-    """A Dockerfile: global ARGs with their defaults (None: no default), stages in order, and its text."""
+    """A Dockerfile: its global ARGs with their defaults (None: no default), stages and lines."""
 
     path: Path
     arguments: tuple[tuple[str, str | None], ...]
@@ -81,7 +86,11 @@ class Dockerfile:
 
 
 def read_dockerfile(path: Path) -> Dockerfile:
-    """Read a Dockerfile; a ConfigurationError names `FILE:LINE` of what BuildKit would not accept."""
+    """Read a Dockerfile.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or BuildKit would not accept it.
+    """
     from e2b_dockerfile_utils import DockerfileSyntaxError, parse_dockerfile_ast
 
     try:
@@ -89,10 +98,10 @@ def read_dockerfile(path: Path) -> Dockerfile:
         ast = parse_dockerfile_ast(text)
     except OSError as error:
         raise ConfigurationError(
-            f"{path}: cannot be read: {error.strerror}", hint="check `context` and `dockerfile` of the image"
+            f"Cannot read {path}: {error.strerror}", hint="Check `context` and `dockerfile` of the image"
         ) from error
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: is not UTF-8 text", hint="save it as UTF-8") from error
+        raise ConfigurationError(f"Cannot read {path}: not valid UTF-8", hint="Save it as UTF-8") from error
     except DockerfileSyntaxError as error:
         location = f"{path}:{error.line}" if error.line else str(path)
         raise dockerfile_error(location, str(error).partition(": ")[2]) from error
@@ -103,7 +112,7 @@ def read_dockerfile(path: Path) -> Dockerfile:
     arguments = tuple(_parse_global_arguments(ast.instructions[:first_from], path))
     stages = tuple(_parse_stages(ast.instructions[first_from:], path))
     if not stages:
-        raise ConfigurationError(f"{path}: has no FROM", hint="a Dockerfile needs at least one stage")
+        raise ConfigurationError(f"{path} has no FROM instruction", hint="Add at least one stage")
     return Dockerfile(path, arguments, stages, ast.escape_token, tuple(text.splitlines()))
 
 
@@ -113,7 +122,7 @@ def _parse_global_arguments(
     for instruction in instructions:
         if instruction.name != "ARG":
             raise dockerfile_error(
-                f"{path}:{instruction.start_line}", f"{instruction.name} stands before the first FROM"
+                f"{path}:{instruction.start_line}", f"{instruction.name} is not allowed before the first FROM"
             )
         for name, equals, default in _split_assignments(instruction.args):
             yield name, default if equals else None
@@ -136,7 +145,7 @@ def _begin_stage(instruction: DockerfileInstruction, path: Path) -> Stage:
     arguments = instruction.args
     has_name = len(arguments) == 3 and arguments[1].upper() == "AS"
     if not has_name and len(arguments) != 1:
-        raise dockerfile_error(f"{path}:{instruction.start_line}", "FROM takes an image, and optionally AS and a name")
+        raise dockerfile_error(f"{path}:{instruction.start_line}", "FROM takes an image and optionally AS NAME")
     match = _SINGLE_VARIABLE.fullmatch(arguments[0])
     argument = (match[1] or match[2]) if match else ""
     flags = dict(flag.partition("=")[::2] for flag in instruction.flags)
@@ -191,12 +200,12 @@ def _split_assignments(assignments: Sequence[str]) -> Iterator[tuple[str, str, s
 
 
 def _shell_form(arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """The shell form of a command, as the image's configuration has it."""
+    """Return a shell-form command as the image configuration stores it."""
     return ("/bin/sh", "-c", " ".join(arguments)) if arguments else ()
 
 
 def _list_copied_paths(instruction: DockerfileInstruction) -> tuple[str, ...]:
-    """The files of the context that an instruction takes: nothing of another stage, of the net or of itself."""
+    """Return the paths from the build context; other stages, URLs and here-documents are left out."""
     if instruction.name == "RUN" or any(flag.startswith("--from=") for flag in instruction.flags):
         return ()
     return tuple(
@@ -207,7 +216,7 @@ def _list_copied_paths(instruction: DockerfileInstruction) -> tuple[str, ...]:
 
 
 def _parse_source(instruction: str, flag: str) -> str:
-    """The stage or image that a flag of COPY or RUN takes files from, or an empty string."""
+    """Return the stage or image named by a flag of COPY or RUN, or an empty string."""
     name, _, value = flag.partition("=")
     if instruction == "COPY":
         return value if name == "--from" else ""
@@ -218,5 +227,5 @@ def _parse_source(instruction: str, flag: str) -> str:
 
 
 def dockerfile_error(location: str, problem: str) -> ConfigurationError:
-    """The error about a place in a Dockerfile, `FILE:LINE`."""
-    return ConfigurationError(f"{location}: {problem}", hint="correct the Dockerfile")
+    """Return the error for a problem at `FILE:LINE`."""
+    return ConfigurationError(f"{location}: {problem}", hint="Fix the Dockerfile")

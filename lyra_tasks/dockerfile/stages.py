@@ -1,17 +1,17 @@
-"""What building a target of a Dockerfile goes through: its stages, and the images that must come from outside."""
+"""Resolve the stages of a build target, the base images it needs and the configuration it declares."""
 
 from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from lyra_tasks.dockerfile.parse import Dockerfile, ImageUse, Stage, dockerfile_error
 from lyra_tasks.errors import ConfigurationError
-from lyra_tasks.ports import ContainerPort
-from lyra_tasks.ports import parse_port as parse_port
+from lyra_tasks.ports import ContainerPort, parse_port
 
-# BuildKit gives these a value without an ARG; the caller passes those it knows.
+# BuildKit sets these without an ARG; the caller passes the ones it knows
 _PLATFORM_ARGUMENTS = {
     f"{side}{part}" for side in ("TARGET", "BUILD") for part in ("PLATFORM", "OS", "ARCH", "VARIANT")
 }
@@ -19,7 +19,7 @@ _PLATFORM_ARGUMENTS = {
 
 @dataclass(frozen=True)
 class CheckStage:
-    """A stage that is built as a check: the names of the stages to run anew, and whether it holds results alone."""
+    """A stage built as a check: the stages to build without cache, and whether it only holds results."""
 
     no_cache_filter: tuple[str, ...]
     is_results_only: bool
@@ -28,9 +28,15 @@ class CheckStage:
 def list_base_images(
     dockerfile: Dockerfile, target: str = "", args: Mapping[str, str] | None = None
 ) -> tuple[ImageUse, ...]:
-    """The images that building `target` (default: the last stage) needs from outside, in the order they are named.
+    """Return the images needed to build `target` (default: the last stage), in the order of the file.
 
-    `args` override the defaults of global ARGs. ConfigurationError for an unknown target or a FROM that stays empty.
+    Args:
+        dockerfile: The parsed Dockerfile.
+        target: Name or index of a stage.
+        args: Values that override the defaults of global ARGs.
+
+    Raises:
+        ConfigurationError: The target is unknown, or a FROM is empty after expansion.
     """
     _, uses = _collect_stages(dockerfile, target, args or {})
     uses_by_key = {(use.line, use.reference, use.platform): use for use in uses if use.reference != "scratch"}
@@ -40,10 +46,10 @@ def list_base_images(
 def resolve_check_stage(
     dockerfile: Dockerfile, stage: str, shipped_target: str, args: Mapping[str, str] | None = None
 ) -> CheckStage:
-    """How `stage` is built as a check of the image whose target is `shipped`.
+    """Resolve how to build `stage` as a check of the image built from `shipped_target`.
 
-    A stage that is `FROM scratch` and has no RUN holds results: what they are copied from runs anew as well. What the
-    image itself is made of never does, nor do stages below, such as one that installs a test tool.
+    A stage that is `FROM scratch` and has no RUN holds results; the stages it copies them from are rebuilt as well.
+    Stages of the image itself and stages further below (such as one that installs a test tool) stay cached.
     """
     index = _find_target(dockerfile, stage)
     check_stage = dockerfile.stages[index]
@@ -58,7 +64,7 @@ def resolve_check_stage(
 
 
 def _collect_stages(dockerfile: Dockerfile, target: str, args: Mapping[str, str]) -> tuple[set[int], list[ImageUse]]:
-    """The stages that building `target` goes through, and every image that these name and that is not one of them."""
+    """Return the indexes of the stages needed for `target`, and the images they use that are not stages."""
     environment = _global_arguments(dockerfile, args)
     bases = [_expand_base(stage.base, environment, dockerfile.escape) for stage in dockerfile.stages]
     image_uses: list[ImageUse] = []
@@ -70,7 +76,7 @@ def _collect_stages(dockerfile: Dockerfile, target: str, args: Mapping[str, str]
         visited.add(index)
         base_stage = _find_stage(dockerfile.stages[:index], bases[index].reference)
         uses = [(bases[index], base_stage)]
-        # like BuildKit, which takes an image for the platform of the stage that copies from it
+        # BuildKit resolves an image for the platform of the stage that copies from it
         platform = _stage_platform(dockerfile, bases, index)
         uses += [
             (replace(source, platform=platform), _find_source_stage(dockerfile.stages, source))
@@ -85,7 +91,7 @@ def _collect_stages(dockerfile: Dockerfile, target: str, args: Mapping[str, str]
 
 
 def _stage_platform(dockerfile: Dockerfile, bases: Sequence[ImageUse], index: int) -> str:
-    """What a stage is built for: what its FROM says, else that of the stage it stands on; empty for the target's."""
+    """Return the platform of a stage or of the stages it is based on; empty for the target platform."""
     if bases[index].platform:
         return bases[index].platform
     base_stage = _find_stage(dockerfile.stages[:index], bases[index].reference)
@@ -95,9 +101,10 @@ def _stage_platform(dockerfile: Dockerfile, bases: Sequence[ImageUse], index: in
 def resolve_stage_chain(
     dockerfile: Dockerfile, target: str = "", args: Mapping[str, str] | None = None
 ) -> tuple[tuple[Stage, ...], str]:
-    """The stages that `target` (default: the last) is built on, itself last, and the image that the first begins with.
+    """Return the stages `target` (default: the last stage) is based on, itself last, and the base of the first.
 
-    ConfigurationError for an unknown target or a FROM that stays empty.
+    Raises:
+        ConfigurationError: The target is unknown, or a FROM is empty after expansion.
     """
     environment = _global_arguments(dockerfile, args or {})
     index: int | None = _find_target(dockerfile, target)
@@ -130,8 +137,8 @@ def _expand_base(base: ImageUse, environment: Mapping[str, str], escape: str) ->
     reference = _expand_word(lexer.process_word, base.reference, base.location)
     if not reference:
         raise ConfigurationError(
-            f"{base.location}: FROM {base.reference} names no image",
-            hint="give the ARG a default before the first FROM, or a value in `args` of the image",
+            f"{base.location}: FROM {base.reference} is empty after expansion",
+            hint="Set a default for the ARG before the first FROM, or a value in `args` of the image",
         )
     return replace(base, reference=reference, platform=_expand_word(lexer.process_word, base.platform, base.location))
 
@@ -150,13 +157,13 @@ def _find_target(dockerfile: Dockerfile, target: str) -> int:
     if index is None and target.isdecimal() and int(target) < len(dockerfile.stages):
         index = int(target)
     if index is None:
-        names = ", ".join(stage.name for stage in dockerfile.stages if stage.name) or "none has a name"
-        raise ConfigurationError(f"{dockerfile.path}: has no stage named {target!r}", hint=f"its stages are: {names}")
+        names = ", ".join(stage.name for stage in dockerfile.stages if stage.name) or "(none is named)"
+        raise ConfigurationError(f"{dockerfile.path} has no stage {target!r}", hint=f"Choose one of: {names}")
     return index
 
 
 def _find_stage(stages: Sequence[Stage], name: str) -> int | None:
-    """The last of `stages` with this name; BuildKit does not care about case."""
+    """Return the index of the last stage with this name, which BuildKit compares without case."""
     matches = [index for index, stage in enumerate(stages) if stage.name and stage.name.lower() == name.lower()]
     return matches[-1] if matches else None
 
@@ -166,13 +173,13 @@ def _find_source_stage(stages: Sequence[Stage], source: ImageUse) -> int | None:
         return _find_stage(stages, source.reference)
     index = int(source.reference)
     if index >= len(stages):
-        raise dockerfile_error(source.location, f"there is no stage {index}; they are counted from 0")
+        raise dockerfile_error(source.location, f"stage {index} does not exist; stages are counted from 0")
     return index
 
 
 @dataclass(frozen=True)
 class DeclaredVariable:
-    """One variable that an image sets: None for a value that only a build knows; `comment` stands above it."""
+    """A variable set by ENV: its value (None if only known during a build) and the comment above it."""
 
     value: str | None
     comment: str
@@ -181,10 +188,11 @@ class DeclaredVariable:
 
 @dataclass(frozen=True)
 class DeclaredImage:
-    """What the Dockerfile says of the image; what its base declares besides is not in it.
+    """The image configuration that a Dockerfile declares, without what the base image adds.
 
-    `ports` are numbers of TCP ports, and UDP ports such as `53/udp`; `health` is the command of its HEALTHCHECK, `base`
-    the reference of its FROM.
+    Attributes:
+        base: The reference of the FROM.
+        healthcheck: The command of the HEALTHCHECK.
     """
 
     base: str
@@ -199,9 +207,10 @@ class DeclaredImage:
 def resolve_declared_image(
     dockerfile: Dockerfile, target: str = "", args: Mapping[str, str] | None = None
 ) -> DeclaredImage:
-    """The shape of the image that building `target` (default: the last stage) makes.
+    """Return the image configuration declared for `target` (default: the last stage).
 
-    ConfigurationError for an unknown target.
+    Raises:
+        ConfigurationError: The target is unknown.
     """
     chain, base = resolve_stage_chain(dockerfile, target, args)
     user = workdir = ""
@@ -211,23 +220,17 @@ def resolve_declared_image(
     healthcheck: tuple[str, ...] = ()
     for stage in chain:
         variables = _stage_variables(dockerfile, stage, environment, args or {})
+        expand = partial(_expand_variables, variables=variables, escape=dockerfile.escape)
         for assignment in stage.assignments:
-            value = _expand_variables(assignment.value, variables, dockerfile.escape)
+            value = expand(assignment.value)
             if value is not None:
                 variables[assignment.name] = value
-            environment[assignment.name] = DeclaredVariable(
-                value, find_comment_above(dockerfile.lines, assignment.line), assignment.line
-            )
-        volumes += [
-            path for volume in stage.volumes if (path := _expand_variables(volume, variables, dockerfile.escape))
-        ]
-        ports += [
-            port
-            for exposed_port in stage.ports
-            for port in _parse_ports(_expand_variables(exposed_port, variables, dockerfile.escape) or "")
-        ]
-        user = (_expand_variables(stage.user, variables, dockerfile.escape) or "") if stage.user else user
-        workdir = posixpath.join(workdir or "/", _expand_variables(stage.workdir, variables, dockerfile.escape) or "")
+            comment = find_comment_above(dockerfile.lines, assignment.line)
+            environment[assignment.name] = DeclaredVariable(value, comment, assignment.line)
+        volumes += [path for volume in stage.volumes if (path := expand(volume))]
+        ports += [port for port_range in stage.ports for port in _parse_ports(expand(port_range) or "")]
+        user = (expand(stage.user) or "") if stage.user else user
+        workdir = posixpath.join(workdir or "/", expand(stage.workdir) or "")
         healthcheck = stage.healthcheck or healthcheck
     return DeclaredImage(
         base,
@@ -241,7 +244,7 @@ def resolve_declared_image(
 
 
 def find_comment_above(lines: Sequence[str], line_number: int) -> str:
-    """The comment that ends on the line before line `number` (counted from 1), as one line of text."""
+    """Return the comment directly above a line (counted from 1), joined to one line."""
     comment_lines: list[str] = []
     for line in reversed(lines[: line_number - 1]):
         text = line.strip()
@@ -254,7 +257,7 @@ def find_comment_above(lines: Sequence[str], line_number: int) -> str:
 def _stage_variables(
     dockerfile: Dockerfile, stage: Stage, environment: Mapping[str, DeclaredVariable], args: Mapping[str, str]
 ) -> dict[str, str]:
-    """The values that variables have in a stage, as far as the Dockerfile and `args` say."""
+    """Return the variables of a stage whose values are known."""
     variables = {name: variable.value for name, variable in environment.items() if variable.value is not None}
     global_arguments = dict(dockerfile.arguments)
     for name, default in stage.arguments:
@@ -265,7 +268,7 @@ def _stage_variables(
 
 
 def _expand_variables(word: str, variables: Mapping[str, str], escape: str) -> str | None:
-    """A word with its quotes and variables resolved; None if a variable is not known."""
+    """Expand quotes and variables; None if a variable is unknown."""
     from e2b_dockerfile_utils import ShellLex
 
     try:
@@ -278,7 +281,7 @@ def _expand_variables(word: str, variables: Mapping[str, str], escape: str) -> s
 
 
 def _parse_ports(word: str) -> list[ContainerPort]:
-    """The ports of one word of EXPOSE: `80`, `80/tcp`, `8000-8003`, `53/udp`; none of another protocol."""
+    """Parse an argument of EXPOSE: `80`, `80/tcp`, `8000-8003` or `53/udp`; other protocols are ignored."""
     numbers, _, protocol = word.lower().partition("/")
     first, _, last = numbers.partition("-")
     last = last or first

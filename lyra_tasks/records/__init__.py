@@ -1,1 +1,1 @@
-"""What is persisted: journal, image records, evidence, each with a schema version."""
+"""Persisted documents, each with a schema version (journal, images, evidence, ...); may import base modules only."""

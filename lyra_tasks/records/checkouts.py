@@ -1,4 +1,4 @@
-"""The checkouts that have a state folder on this machine: whose it is, under which names one was known, who else is."""
+"""The state directories of all checkouts on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FSTAB = Path("/etc/fstab")
 
 
 class CheckoutRecord(Record):
-    """Whose a state folder is."""
+    """The checkout that a state directory belongs to."""
 
     schema_: Literal["lyra.checkout/1"] = Field(default="lyra.checkout/1", alias="schema")
     root: str
@@ -29,7 +29,7 @@ class CheckoutRecord(Record):
 
 @dataclass(frozen=True)
 class Checkout:
-    """A state folder and its journal; `root` is None where it was not noted down."""
+    """A state directory; `root` is None if the checkout was not recorded."""
 
     project_id: str
     state: Path
@@ -37,19 +37,19 @@ class Checkout:
 
     @property
     def journal(self) -> Journal:
-        """Its journal."""
+        """Return the journal of the checkout."""
         return Journal(self.state / "journal.jsonl")
 
     @property
     def is_missing(self) -> bool:
-        """Whether the checkout was deleted or moved away, or its disk is not there; not where that cannot be known."""
+        """Return whether the checkout is known to be missing: deleted, moved or on an unmounted disk."""
         return self.root is not None and is_directory_missing(self.root)
 
     @property
     def unmounted_reason(self) -> str:
-        """Why a checkout that is gone may only be out of reach: on a disk that is not mounted now. Empty if it is not.
+        """Return why a missing checkout may be on an unmounted disk, or an empty string.
 
-        Where a disk belongs is an empty folder, below one for such places, or named in the list of file systems.
+        An empty mount point, a path below /media or /mnt, or an fstab entry counts.
         """
         if self.root is None:
             return ""
@@ -60,21 +60,21 @@ class Checkout:
             )
             is_empty = not any(existing_parent.iterdir())
         except OSError as error:
-            return f"{error.filename} cannot be looked into"
+            return f"{error.filename} cannot be read"
         if any(self.root.is_relative_to(path) for path in _list_unmounted_fstab_paths()):
-            return f"a disk of {_FSTAB} belongs there, which is not mounted"
+            return f"{_FSTAB} names a file system there that is not mounted"
         if any(
             self.root.is_relative_to(directory) and not mount_point.is_relative_to(directory)
             for directory in _REMOVABLE_MOUNT_DIRECTORIES
         ):
-            return "disks that come and go are mounted there"
-        return f"{existing_parent} is empty, as where a disk is not mounted" if is_empty else ""
+            return "removable disks are mounted there"
+        return f"{existing_parent} is empty, like an unused mount point" if is_empty else ""
 
 
 def is_directory_missing(root: Path) -> bool:
-    """Whether there is no such folder; False where that cannot be known.
+    """Return whether a directory is known to be missing.
 
-    `Path.exists` is no answer: what it makes of a folder that it may not look into depends on the version of Python.
+    `Path.exists` treats permission errors differently from one Python version to another.
     """
     try:
         root.stat()
@@ -86,7 +86,7 @@ def is_directory_missing(root: Path) -> bool:
 
 
 def record_checkout(paths: Paths) -> None:
-    """Write down which checkout a state folder belongs to."""
+    """Record which checkout a state directory belongs to."""
     file, record = paths.state / _RECORD_FILE_NAME, CheckoutRecord(root=str(paths.root))
     try:
         existing = read_record(file, CheckoutRecord)
@@ -97,7 +97,7 @@ def record_checkout(paths: Paths) -> None:
 
 
 def list_former_states(paths: Paths) -> list[Checkout]:
-    """The state folders that this very checkout had while the project was called otherwise."""
+    """Return the state directories of this checkout under earlier project names."""
     return [
         checkout
         for checkout in _list_other_states(paths)
@@ -106,7 +106,7 @@ def list_former_states(paths: Paths) -> list[Checkout]:
 
 
 def list_other_checkouts(paths: Paths) -> list[tuple[Checkout, ...]]:
-    """All other checkouts, each with the state folders that it had under its project's names."""
+    """Return the other checkouts, each with all its state directories."""
     checkouts: dict[str, list[Checkout]] = {}
     for state in _list_other_states(paths):
         if _directory_key(state.project_id) != _directory_key(paths.project_id):
@@ -115,7 +115,7 @@ def list_other_checkouts(paths: Paths) -> list[tuple[Checkout, ...]]:
 
 
 def merge_journals(journals: Iterable[Journal]) -> Iterator[JournalEntry]:
-    """The entries of several journals of one checkout, in the order of time."""
+    """Merge the entries of several journals in time order."""
     return heapq.merge(*(journal.entries() for journal in journals), key=lambda entry: entry.at)
 
 
@@ -130,12 +130,12 @@ def _list_other_states(paths: Paths) -> Iterator[Checkout]:
 
 
 def _directory_key(project_id: str) -> str:
-    """The part of a project id that stands for the folder, whatever the project is called."""
+    """Return the part of a project id that depends on the directory, not on the project's name."""
     return project_id.rpartition("-")[2]
 
 
 def _list_unmounted_fstab_paths() -> Iterator[Path]:
-    """Where the system's own list of file systems puts one that is not mounted now."""
+    """Yield the mount points in fstab that are not mounted."""
     try:
         lines = _FSTAB.read_text(errors="replace").splitlines()
     except OSError:

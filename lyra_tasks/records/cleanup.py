@@ -1,4 +1,4 @@
-"""The proof of a cleaning: what there was before and after, what was removed, and what is left and why."""
+"""The report of a cleanup: state before and after, objects removed and leftovers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CLEANUP_FILE_NAME = "cleanup.json"
 
 
 class RecordedObject(Record):
-    """An object of ours, and the run that made it."""
+    """An object created by Lyra, and its run."""
 
     kind: str
     name: str
@@ -21,13 +21,13 @@ class RecordedObject(Record):
 
 
 class KeptObject(RecordedObject):
-    """An object of ours that was left alone on purpose, and why."""
+    """An object that was kept on purpose."""
 
     reason: str
 
 
 class Leftover(Record):
-    """Something of ours that could not be removed, why, and what removes it."""
+    """A leftover that could not be removed, with the command that removes it."""
 
     kind: str
     name: str
@@ -36,22 +36,22 @@ class Leftover(Record):
 
 
 class DeletedState(Record):
-    """A state folder that was deleted since its checkout is gone: where that was."""
+    """A state directory that was deleted because its checkout (`root`) is missing."""
 
     root: str
     state: str
 
 
 class HostSnapshot(Record):
-    """All that the engine holds, whoever made it, and what this checkout has outside of it; sizes in bytes."""
+    """All objects in the engine and the traces of this checkout outside of it; sizes in bytes."""
 
     containers: dict[str, str] = Field(default={}, description="id -> name")
     networks: dict[str, str] = Field(default={}, description="id -> name")
     volumes: list[str] = Field(default=[])
     images: dict[str, str] = Field(default={}, description="reference -> id")
-    layers_size: int = Field(default=0, description="as the engine says")
-    cache_size: int = Field(default=0, description="of the builder cache, as the engine says")
-    builders: list[str] = Field(default=[], description="named builders that Buildx knows")
+    layers_size: int = Field(default=0, description="as reported by the engine")
+    cache_size: int = Field(default=0, description="of the build cache, as reported by the engine")
+    builders: list[str] = Field(default=[], description="named Buildx builders")
     temporary_files: list[str] = Field(default=[])
     processes: dict[int, str] = Field(default={})
     mounts: list[str] = Field(default=[])
@@ -59,22 +59,20 @@ class HostSnapshot(Record):
 
 
 class CleanupReport(Record):
-    """What one `clean` did, for the run's folder."""
+    """The result of `clean`, written to the run's directory."""
 
     schema_: Literal["lyra.cleanup/1"] = Field(default="lyra.cleanup/1", alias="schema")
     run: str
     level: Literal["objects", "cache", "all", "gone"]
     started_at: str
     seconds: float
-    engine: dict[str, str] | None = Field(description="id and version; None if there was none to clean")
+    engine: dict[str, str] | None = Field(description="id and version; None without an engine")
     before: HostSnapshot
     after: HostSnapshot
     removed: list[RecordedObject]
     kept: list[KeptObject]
     leftovers: list[Leftover]
-    removed_by_others: list[str] = Field(
-        description="objects that are not ours and went meanwhile, by somebody else's hand"
-    )
+    removed_by_others: list[str] = Field(description="objects not created by Lyra that vanished in the meantime")
     sandbox_stopped: bool
-    deleted_states: list[DeletedState] = Field(default=[], description="of checkouts that are gone")
+    deleted_states: list[DeletedState] = Field(default=[], description="of missing checkouts")
     clean: bool

@@ -1,4 +1,4 @@
-"""The development lab of a checkout: which run it is, where its services answer, what was carried into its volumes."""
+"""Records of the development environment of a checkout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lyra_tasks.records.record import Record, read_record, write_record
 
 
 class UploadedFile(Record):
-    """A file or symbolic link as it was carried in: the checkout's size and time stamp, and a digest of the content."""
+    """An uploaded file or symbolic link, with size and time of the checkout's copy and a digest of its content."""
 
     kind: Literal["file", "link"]
     size: int
@@ -22,14 +22,14 @@ class UploadedFile(Record):
 
 
 class UploadedFiles(Record):
-    """What was carried from a checkout into the source volume of one service, by path below the image's context."""
+    """The files uploaded to the source volume of a service, by path below the image's context."""
 
     schema_: Literal["lyra.dev-source/1"] = Field(default="lyra.dev-source/1", alias="schema")
     files: dict[str, UploadedFile] = Field(default_factory=dict)
 
 
 class DevSource(Record):
-    """A source volume: where it is mounted, which folder of the checkout it mirrors, and who owns what is in it."""
+    """A source volume: its mount point, the directory it mirrors and the owner of its files."""
 
     volume: str
     path: str
@@ -39,7 +39,7 @@ class DevSource(Record):
 
 
 class DevService(Record):
-    """A container of the lab; `ports` maps the names of its ports to published ones."""
+    """A container of the environment; `ports` maps port names to published ports."""
 
     id: str
     ports: dict[str, int]
@@ -49,59 +49,59 @@ class DevService(Record):
 
 
 class DevLab(Record):
-    """The lab that `create` made last and nobody has stopped."""
+    """The running development environment."""
 
     schema_: Literal["lyra.dev/1"] = Field(default="lyra.dev/1", alias="schema")
     run: str
-    engine: str = Field(description="id of the engine that holds it")
-    config: str = Field(description="hash of the services as the profile had them")
-    holder: str = Field(description="id of the container that holds the volumes, or nothing")
+    engine: str = Field(description="id of the engine")
+    config: str = Field(description="hash of the services in the profile")
+    holder: str = Field(description="id of the container that holds the volumes, or empty")
     services: dict[str, DevService]
 
 
 class DevStore:
-    """The records of one checkout's development lab."""
+    """The records of a checkout's development environment."""
 
     def __init__(self, state: Path) -> None:
         self._directory = state / "dev"
 
     @property
     def images_directory(self) -> Path:
-        """Where the records of development images lie: apart from those that are tested and promoted."""
+        """Return the directory of development image records, separate from those that are tested and promoted."""
         return self._directory
 
     @property
     def mounts_directory(self) -> Path:
-        """Where configs and secrets lie that an old engine can mount only from here."""
+        """Return the directory of configs and secrets that an old engine mounts from the host."""
         return self._directory / "mounts"
 
     @property
     def exists(self) -> bool:
-        """Whether there is a lab."""
+        """Return whether an environment is recorded."""
         return (self._directory / "dev.json").exists()
 
     def read(self) -> DevLab | None:
-        """The lab, or None if there is none."""
+        """Return the recorded environment, or None."""
         return read_record(self._directory / "dev.json", DevLab)
 
     def write(self, lab: DevLab) -> None:
-        """Keep `lab` as the one that later words find."""
+        """Record an environment."""
         write_record(self._directory / "dev.json", lab)
 
     def read_uploads(self, service: str) -> UploadedFiles:
-        """What was carried into the volume of `service`."""
+        """Return the files uploaded to the volume of a service."""
         return read_record(self._sources_directory / f"{service}.json", UploadedFiles) or UploadedFiles()
 
     def write_uploads(self, service: str, uploads: UploadedFiles) -> None:
-        """Keep what was carried into the volume of `service`."""
+        """Record the files uploaded to the volume of a service."""
         write_record(self._sources_directory / f"{service}.json", uploads)
 
     def delete_uploads(self, service: str) -> None:
-        """Forget what was carried into a volume that is gone."""
+        """Delete the record of uploads to a volume."""
         (self._sources_directory / f"{service}.json").unlink(missing_ok=True)
 
     def delete(self) -> None:
-        """Forget the lab; the records of its images stay."""
+        """Delete the environment's record, but keep those of its images."""
         (self._directory / "dev.json").unlink(missing_ok=True)
         shutil.rmtree(self._sources_directory, ignore_errors=True)
         shutil.rmtree(self.mounts_directory, ignore_errors=True)

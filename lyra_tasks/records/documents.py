@@ -1,4 +1,4 @@
-"""What a report is made of: the documents of a bundle or of a run's folder, as plain JSON."""
+"""Read the documents that a report is made of from a bundle or a run's directory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ METRICS_FILE_NAME = "metrics.json"
 
 @dataclass(frozen=True)
 class ReportDocuments:
-    """One bundle, or one run: then all but `tests`, `metrics` and `logs` is empty.
+    """The documents of a bundle; a run has only `tests`, `metrics` and `logs`.
 
-    `sboms` are by image; `logs` are the lines of each service, `TIME STREAM TEXT`. `previous` describes the images of
-    the version before, as far as they are compared.
+    Attributes:
+        logs: Lines of each service, `TIME STREAM TEXT`.
+        previous: Images of the previous version, for comparison.
+        sboms: By image.
     """
 
     tests: Mapping[str, Any]
@@ -37,7 +39,7 @@ class ReportDocuments:
 
 
 def read_run_documents(directory: Path) -> ReportDocuments | None:
-    """The documents of a test run, or None for a run that tested nothing."""
+    """Return the documents of a run, or None if it is not a test run."""
     if not (directory / TESTS_FILE_NAME).is_file():
         return None
     return ReportDocuments(
@@ -48,23 +50,23 @@ def read_run_documents(directory: Path) -> ReportDocuments | None:
 
 
 def read_test_results(path: Path) -> dict[str, Any]:
-    """The verdict of a run; PreconditionError if it is not what it must be."""
+    """Read and validate the test results of a run."""
     return _read_validated(path, Evidence)
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """The measurements and events of a run; PreconditionError if they are not what they must be."""
+    """Read and validate the measurements and events of a run."""
     return _read_validated(path, Metrics)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in a file that this program wrote."""
+    """Read a JSON object."""
     document: dict[str, Any] = json.loads(path.read_bytes())
     return document
 
 
 def read_service_logs(directory: Path) -> dict[str, tuple[str, ...]]:
-    """The lines of every service's log, by service; in the lab of a group, by GROUP/SERVICE."""
+    """Read the log lines by service, or by GROUP/SERVICE for a group of checks."""
     paths = list_service_logs(directory)
     return {path.relative_to(directory).with_suffix("").as_posix(): tuple(_read_lines(path)) for path in paths}
 

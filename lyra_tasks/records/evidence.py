@@ -1,12 +1,11 @@
-"""Evidence: what was tested, and with what result, keyed by the set of everything that took part.
+"""Test evidence, keyed by the tested set, and the metrics of a test run.
 
-The set is the config digests of the project's images, the digests of external images, and a hash of the effective
-services, tests and rules. Change any of them and it is another set, without evidence.
+The set is the config digests of the project's images, the image ids of the test doubles, and a hash of the effective
+services, tests and rules. Changing any of them makes another set, without evidence.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,21 +14,22 @@ from typing import Literal
 
 from pydantic import Field
 
+from lyra_tasks.digests import json_sha256
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import copy_directory
-from lyra_tasks.records.record import Record, canonical_json, read_record, write_record
+from lyra_tasks.records.record import Record, read_record, write_record
 
 _EVIDENCE_FILE_NAME = "evidence.json"
 LOGS_DIRECTORY, CHECKS_DIRECTORY = "logs", "checks"
 EVIDENCE_FILES = ("tests.json", "tests.xml", "metrics.json")
 EVIDENCE_DIRECTORIES = (LOGS_DIRECTORY, CHECKS_DIRECTORY)
-"""What services printed, and what checks brought: each a folder that a run may lack."""
+"""Logs of services and files fetched by checks; a run may lack either."""
 MERGED_LOG, BUILD_LOG = "_all.log", "_build.log"
-"""Logs of no service: their names begin as no service's does."""
+"""Names that no service can have."""
 
 
 class SetKey(Record):
-    """What a verdict is about."""
+    """The key of a tested set."""
 
     images: dict[str, str] = Field(description="image name -> config digest")
     test_doubles: dict[str, str] = Field(description="service -> image id of the double it ran")
@@ -37,17 +37,17 @@ class SetKey(Record):
 
     @property
     def digest(self) -> str:
-        """The set's name: sha256 over its canonical form."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+        """Return the SHA-256 of the key as canonical JSON."""
+        return json_sha256(self.model_dump(mode="json"))
 
 
 def list_service_logs(directory: Path) -> list[Path]:
-    """The logs of services in a run's folder of logs; those of a group of checks lie in a folder of its name."""
+    """Return the service logs in a run's log directory; each group of checks has a subdirectory."""
     return [path for path in sorted(directory.rglob("*.log")) if path.name not in {MERGED_LOG, BUILD_LOG}]
 
 
 class CheckResult(Record):
-    """One check: `passed`, `failed` or `error` (it could not be made), with what was seen."""
+    """The result of a check; `error` means that it could not be run."""
 
     name: str
     kind: str
@@ -59,30 +59,30 @@ class CheckResult(Record):
 
     @property
     def title(self) -> str:
-        """Its name, and that of its group where it has one: the same check may be made in several."""
+        """Return the name of the check, qualified by its group."""
         return check_title(self.name, self.group)
 
 
 def check_title(name: str, group: str) -> str:
-    """What a check is called among those of all groups."""
+    """Return the name of a check, qualified by its group if it has one."""
     return f"{group}: {name}" if group else name
 
 
 class RuleResult(Record):
-    """One rule, looked at for one scope.
+    """The result of a rule check for one scope.
 
-    `deviation` is a breach with a written reason, `warning` one that ends nothing, `broken` every other; `skipped` is a
-    rule that could not be looked at, because a program for it is not installed.
+    A violation is a `deviation` if the configuration gives a reason, a `warning` if the rule only warns, and `failed`
+    otherwise. A check is `skipped` if the program that it needs is not installed.
     """
 
     rule: str
     scope: str
-    outcome: Literal["kept", "broken", "deviation", "warning", "skipped"]
+    outcome: Literal["passed", "failed", "deviation", "warning", "skipped"]
     message: str = ""
 
 
 class ServiceUsage(Record):
-    """What one container used at most, against what it was allowed; memory in bytes, CPU in cores."""
+    """Peak usage and limits of a container; memory in bytes, CPU in cores."""
 
     memory_peak: int
     memory_limit: int
@@ -96,7 +96,7 @@ class ServiceUsage(Record):
 
 
 class Evidence(Record):
-    """The verdict over one set; `parts` are hashes of what `set.effective` is made of, to tell later what changed."""
+    """The result of a test run; `part_hashes` are the hashes behind `set.effective_hash`, to name what changed."""
 
     schema_: Literal["lyra.evidence/2"] = Field(default="lyra.evidence/2", alias="schema")
     set: SetKey
@@ -108,25 +108,25 @@ class Evidence(Record):
     engine: dict[str, str]
     checks: list[CheckResult]
     rules: list[RuleResult]
-    usage: dict[str, ServiceUsage] = Field(description="by service; in the lab of a group, by GROUP/SERVICE")
+    usage: dict[str, ServiceUsage] = Field(description="by service, or by GROUP/SERVICE for a group of checks")
 
 
 class EvidenceStore:
-    """The evidence of one checkout: per set a folder with the verdict and the files it rests on."""
+    """The evidence of a checkout, one directory for each tested set."""
 
     def __init__(self, state: Path) -> None:
         self._directory = state / "evidence"
 
     def directory(self, digest: str) -> Path:
-        """Where the files of a set lie: evidence.json, tests.json, tests.xml, metrics.json, logs/, checks/."""
+        """Return the directory of a set: evidence.json, tests.json, tests.xml, metrics.json, logs/, checks/."""
         return self._directory / digest
 
     def read(self, key: SetKey) -> Evidence | None:
-        """The last verdict over this very set, or None."""
+        """Return the latest evidence for a set, or None."""
         return read_record(self.directory(key.digest) / _EVIDENCE_FILE_NAME, Evidence)
 
     def latest(self) -> Evidence | None:
-        """The last verdict over any set; those of an older schema do not count."""
+        """Return the latest evidence for any set, ignoring files of older schemas."""
         results = []
         for path in self._directory.glob(f"*/{_EVIDENCE_FILE_NAME}"):
             with suppress(PreconditionError):
@@ -138,10 +138,10 @@ class EvidenceStore:
         )
 
     def write(self, evidence: Evidence, run_directory: Path) -> None:
-        """Keep the verdict and copy what it rests on (`FILES`, `FOLDERS`) out of the run folder `files`."""
+        """Store evidence, with its files copied from the run's directory."""
         directory = self.directory(evidence.set.digest)
         directory.mkdir(parents=True, exist_ok=True)
-        # an earlier verdict must not stand beside files of this one, should this end in the middle
+        # so that an interruption does not leave old evidence beside new files
         (directory / _EVIDENCE_FILE_NAME).unlink(missing_ok=True)
         for name in EVIDENCE_FILES:
             shutil.copyfile(run_directory / name, directory / name)
@@ -152,9 +152,9 @@ class EvidenceStore:
 
 
 class Measurement(Record):
-    """One sample of a container: memory in bytes, CPU in cores since the sample before, limits as the kernel has them.
+    """A usage sample of a container; memory in bytes, CPU in cores since the previous sample.
 
-    `at` is UTC in ISO 8601 with milliseconds, as everywhere in this file.
+    `at` is UTC in ISO 8601 with milliseconds.
     """
 
     at: str
@@ -166,9 +166,9 @@ class Measurement(Record):
 
 
 class ServiceEvent(Record):
-    """Something that happened to a service, or a check that was made of it and took `seconds` up to `at`.
+    """An event of a service, or a check of it that ended at `at` and took `seconds`.
 
-    `outcome` is that of a check, or how a service ended: `out of memory`, or `exit code N`.
+    `outcome` is the check's outcome or, for an ended service, `out of memory` or `exit code N`.
     """
 
     at: str
@@ -180,7 +180,7 @@ class ServiceEvent(Record):
 
 
 class Metrics(Record):
-    """A run's measurements by service, and its events in the order of time."""
+    """Measurements of a run by service, and its events in time order."""
 
     schema_: Literal["lyra.metrics/1"] = Field(default="lyra.metrics/1", alias="schema")
     events: list[ServiceEvent]
@@ -195,6 +195,6 @@ def create_service_event(
     outcome: str = "",
     seconds: float = 0.0,
 ) -> ServiceEvent:
-    """An event of this moment."""
+    """Return an event that happens now."""
     at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return ServiceEvent(at=at, kind=kind, service=service, name=name, outcome=outcome, seconds=round(seconds, 3))

@@ -1,4 +1,4 @@
-"""What was built: one record per image and platform, in the state folder."""
+"""Records of built images and of the scans of their content."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Digest = str
 
 
 class ImageRecord(Record):
-    """An image as it came out of a build; digests identify it, the reference is only a label."""
+    """A built image, identified by its digests; the reference is only a label."""
 
     schema_: Literal["lyra.image/1"] = Field(default="lyra.image/1", alias="schema")
     image: str
     reference: str
-    engine: str = Field(description="id of the engine that holds it")
-    image_id: Digest = Field(description="what that engine calls it")
+    engine: str = Field(description="id of the engine")
+    image_id: Digest = Field(description="id of the image in that engine")
     config_digest: Digest
     manifest_digest: Digest | None = Field(description="None on a classic image store")
     diff_ids: list[Digest]
@@ -32,21 +32,21 @@ class ImageRecord(Record):
     run: str
     built_at: str
     inputs: dict[str, str] = Field(description="hash of context, Dockerfile, args, target, bases")
-    bases: dict[str, str] = Field(description="FROM reference -> digest it was pinned to")
+    bases: dict[str, str] = Field(description="FROM reference -> pinned digest")
 
 
 class ImageStore:
-    """The image records of one checkout."""
+    """The image records of a checkout."""
 
     def __init__(self, state: Path) -> None:
         self._directory = state / "images"
 
     def read(self, image: str, platform: str) -> ImageRecord | None:
-        """The record of the last build of `image` for `platform`, or None."""
+        """Return the record of the latest build of `image` for `platform`, or None."""
         return read_record(self._path(image, platform), ImageRecord)
 
     def write(self, record: ImageRecord) -> None:
-        """Keep `record` as the last build of its image and platform."""
+        """Store the record of the latest build of its image and platform."""
         write_record(self._path(record.image, record.platform), record)
 
     def _path(self, image: str, platform: str) -> Path:
@@ -54,7 +54,7 @@ class ImageStore:
 
 
 class SecretFinding(Record):
-    """A declared secret that an image holds: which one, in which form, where; never its value."""
+    """A declared secret found in an image, without its value."""
 
     secret: str
     encoding: str
@@ -62,29 +62,27 @@ class SecretFinding(Record):
 
 
 class ImageScan(Record):
-    """What the rules need to know of one image; `question` is a digest of everything that was asked for."""
+    """The result of scanning an image; `query_digest` is a hash of what the scan looked for."""
 
     schema_: Literal["lyra.image-scan/1"] = Field(default="lyra.image-scan/1", alias="schema")
     config_digest: str
     query_digest: str
-    setuid_programs: dict[str, str] = Field(
-        description="setuid and setgid programs of the project's own layers -> mode"
-    )
-    volume_owners: dict[str, str] = Field(description="folders of volumes -> UID:GID")
-    programs_by_architecture: dict[str, int] = Field(description="architecture -> how many programs are for it")
+    setuid_programs: dict[str, str] = Field(description="setuid and setgid programs in the project's layers -> mode")
+    volume_owners: dict[str, str] = Field(description="directory of a volume -> UID:GID")
+    programs_by_architecture: dict[str, int] = Field(description="architecture -> number of programs")
     secrets: list[SecretFinding]
-    secret_like_names: list[str] = Field(description="ENV and ARG that are named like secrets and have a value")
-    tokens: list[str] | None = Field(description="what has the shape of a token; None if nothing looked for it")
+    secret_like_names: list[str] = Field(description="ENV and ARG with a value and a name like a secret's")
+    tokens: list[str] | None = Field(description="strings that look like tokens; None if not scanned")
 
 
 class ScanStore:
-    """The scans of one checkout, the last one of each image for each platform (`config.platforms`)."""
+    """The latest scan of each image and platform of a checkout."""
 
     def __init__(self, state: Path) -> None:
         self._directory = state / "scans"
 
     def read(self, image: str, config_digest: str, query_digest: str) -> ImageScan | None:
-        """The scan of this very image for this very question; None if there is none, or none that can be used."""
+        """Return the scan of this image for this query, or None."""
         try:
             scan = read_record(self._path(image), ImageScan)
         except PreconditionError:
@@ -93,7 +91,7 @@ class ScanStore:
         return scan if is_current else None
 
     def write(self, image: str, scan: ImageScan) -> None:
-        """Keep `scan` as the last one of `image`."""
+        """Store the latest scan of `image`."""
         write_record(self._path(image), scan)
 
     def _path(self, image: str) -> Path:

@@ -1,14 +1,13 @@
-"""The journal: append-only, one JSON line per event, each line carrying the hash of the one before it.
+"""The journal of a checkout: append-only JSON lines, each with the hash of the previous one.
 
-An intent is written before its effect, so that whatever a crash leaves behind is known by name (DESIGN: ownership).
-Beside the journal lies its head: number and hash of the last line, so that lines missing at the end are found too.
+An intent is written before its effect, so that everything a crash leaves behind is known by name. A head file next to
+the journal holds number and hash of the last entry, so that entries missing at the end are detected, too.
 """
 
 from __future__ import annotations
 
 import fcntl
 import getpass
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -18,17 +17,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lyra_tasks.digests import canonical_json, sha256_hex
 from lyra_tasks.files import sync_to_disk
-from lyra_tasks.records.record import canonical_json
 
 JOURNAL_SCHEMA = "lyra.journal/1"
 _INITIAL_HASH = "0" * 64
-_ENTRIES_MISSING = "lost"
+_ENTRIES_MISSING = "entries-missing"
 
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """One line of the journal; `data` is the event's own part."""
+    """An entry of the journal; `data` depends on the event."""
 
     seq: int
     at: str
@@ -40,27 +39,27 @@ class JournalEntry:
 
 
 class Journal:
-    """The journal of one checkout; any number of processes may append at once."""
+    """The journal of a checkout; several processes may append at the same time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def append(self, run: str, event: str, **data: Any) -> JournalEntry:
-        """Add one event, durably, and return it."""
+        """Append an event durably and return its entry."""
         return self.extend(run, [(event, data)])[0]
 
     def extend(self, run: str, events: Sequence[tuple[str, dict[str, Any]]]) -> list[JournalEntry]:
-        """Add several events with one wait for the disk; a torn last line is cut off first.
+        """Append several events with one disk sync and return their entries.
 
-        That, and lines that are missing at the end, are recorded too. No events are no line, and no wait.
+        A torn last line is removed first; that, and entries missing at the end, are recorded as well.
         """
         if not events:
             return []
         with self._open_locked() as descriptor:
-            seq, prev, torn_bytes = _read_last_line(descriptor)
+            seq, prev, torn_length = _read_last_line(descriptor)
             repairs: list[tuple[str, dict[str, Any]]] = []
-            if torn_bytes:
-                repairs.append(("repaired", {"bytes": torn_bytes}))
+            if torn_length:
+                repairs.append(("repaired", {"bytes": torn_length}))
             if (last_written := self._read_head()[0]) > seq:
                 repairs.append((_ENTRIES_MISSING, {"first": seq + 1, "last": last_written}))
             events = [*repairs, *events]
@@ -72,7 +71,7 @@ class Journal:
                 entries.append(entry)
             remaining = b"".join(_encode_line(entry) for entry in entries)
             while remaining:
-                # a disk that is nearly full takes a part, and refuses the rest at the next call
+                # a nearly full disk may accept a part and fail only at the next call
                 remaining = remaining[os.write(descriptor, remaining) :]
             sync_to_disk(descriptor, os.fdatasync)
             if entries:
@@ -80,13 +79,13 @@ class Journal:
         return entries[len(repairs) :]
 
     def entries(self, start: int = 0) -> Iterator[JournalEntry]:
-        """Every readable entry from a byte on, oldest first; what cannot be read is `problems()`'s affair."""
+        """Yield the readable entries from a byte offset on, oldest first."""
         for _, entry in self._parse_lines(start):
             if entry is not None:
                 yield entry
 
     def read_recent(self, max_bytes: int = 1 << 18) -> list[JournalEntry]:
-        """The readable entries within the last `size` bytes, oldest first: as quick however long the history is."""
+        """Return the readable entries within the last `max_bytes`, oldest first."""
         try:
             with self.path.open("rb") as file:
                 end = file.seek(0, os.SEEK_END)
@@ -94,20 +93,20 @@ class Journal:
                 lines = file.read().split(b"\n")[:-1]
         except FileNotFoundError:
             return []
-        # the first line is whole only where the file begins
+        # the first line is complete only at the beginning of the file
         entries = (_parse_line(line) for line in lines[1 if start else 0 :])
         return [entry for entry in entries if entry is not None]
 
     @property
     def size(self) -> int:
-        """How many bytes it has."""
+        """Return the size of the journal in bytes."""
         try:
             return self.path.stat().st_size
         except FileNotFoundError:
             return 0
 
     def find_backwards(self, event: str) -> Iterator[tuple[int, JournalEntry]]:
-        """The entries of one event, newest first, each with the byte where it begins; all else is not read."""
+        """Yield the entries of one event with their byte offsets, newest first, without parsing the others."""
         data = self.path.read_bytes() if self.path.is_file() else b""
         marker, end = canonical_json({"event": event})[1:-1].encode(), len(data)
         while (position := data.rfind(marker, 0, end)) >= 0:
@@ -118,10 +117,10 @@ class Journal:
             end = start
 
     def find_problems(self) -> list[str]:
-        """What is wrong with the chain: lines edited, removed, reordered or unreadable. Empty for a sound journal."""
+        """Return the problems of the hash chain: entries edited, removed, reordered or unreadable."""
         problems = []
         prev, seq, lines = _INITIAL_HASH, 0, 0
-        head = self._read_head()  # first, since others may be writing
+        head = self._read_head()  # read first, since other processes may be writing
         for number, entry in self._parse_lines():
             lines = number
             if entry is None:
@@ -130,14 +129,14 @@ class Journal:
             if entry.hash != _hash_entry(entry):
                 problems.append(f"line {number}: edited (its hash does not match)")
             elif entry.prev != prev or entry.seq != seq + 1:
-                problems.append(f"line {number}: does not follow the line before it (removed or reordered lines)")
+                problems.append(f"line {number}: does not follow the previous line (removed or reordered lines)")
             if entry.event == _ENTRIES_MISSING:
                 first, last = entry.data.get("first"), entry.data.get("last")
                 problems.append(
-                    f"line {number}: when it was written, the entries {first} to {last} were missing before it"
+                    f"line {number}: the entries {first} to {last} before it were missing when it was written"
                 )
             if entry.seq == head[0] and entry.hash != head[1]:
-                problems.append(f"line {number}: is not what was written there last")
+                problems.append(f"line {number}: differs from the last entry written there")
             prev, seq = entry.hash, entry.seq
         if seq < head[0] and not problems:
             problems.append(f"after line {lines}: the entries {seq + 1} to {head[0]} are missing")
@@ -145,11 +144,11 @@ class Journal:
 
     @property
     def head_file(self) -> Path:
-        """The file that says what the last line is."""
+        """Return the path of the head file."""
         return self.path.with_suffix(".head")
 
     def _write_head(self, entry: JournalEntry) -> None:
-        """After the line itself: a crash in between leaves a head that is behind, and that is no fault."""
+        """Write the head file, after the entry itself; a head left behind by a crash is valid."""
         descriptor = os.open(self.head_file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.pwrite(descriptor, f"{entry.seq:020d} {entry.hash}\n".encode(), 0)
@@ -157,7 +156,7 @@ class Journal:
             os.close(descriptor)
 
     def _read_head(self) -> tuple[int, str]:
-        """Number and hash of the last line that is known to have been written; nothing if that is not known."""
+        """Return number and hash of the last entry known to be written, or `(0, "")`."""
         try:
             number, _, digest = self.head_file.read_text().strip().partition(" ")
         except (FileNotFoundError, UnicodeDecodeError):
@@ -189,7 +188,7 @@ class Journal:
 
 
 def get_current_user() -> str:
-    """The user on whose behalf a run is made."""
+    """Return the name of the current user."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -203,11 +202,11 @@ def _seal_entry(seq: int, run: str, event: str, data: dict[str, Any], prev: str)
 
 def _hash_entry(entry: JournalEntry) -> str:
     body = [JOURNAL_SCHEMA, entry.seq, entry.at, entry.run, entry.event, entry.data, entry.prev]
-    return hashlib.sha256(_encode(body)).hexdigest()
+    return sha256_hex(_encode(body))
 
 
 def _encode(value: object) -> bytes:
-    """Canonical JSON, in which bytes of a command line that are no UTF-8 stand as JSON's own escapes."""
+    """Encode as canonical JSON; bytes of a command line that are not UTF-8 become JSON escapes."""
     return canonical_json(value).encode("utf-8", "backslashreplace")
 
 
@@ -233,21 +232,21 @@ def _parse_line(line: bytes) -> JournalEntry | None:
 
 
 def _read_last_line(descriptor: int) -> tuple[int, str, int]:
-    """Sequence number and hash of the last whole line, after cutting off a torn one (whose length is returned)."""
+    """Return number and hash of the last complete entry and the length of a torn line, which is removed."""
     end = os.lseek(descriptor, 0, os.SEEK_END)
     tail, position = b"", end
     while position > 0 and tail.count(b"\n") < 2:
         step = min(8192, position)
         position -= step
         tail = os.pread(descriptor, step, position) + tail
-    complete_bytes = tail.rfind(b"\n") + 1
-    torn_bytes = len(tail) - complete_bytes
-    if torn_bytes:
-        os.ftruncate(descriptor, end - torn_bytes)
-    lines = tail[:complete_bytes].split(b"\n")[:-1]
+    complete_length = tail.rfind(b"\n") + 1
+    torn_length = len(tail) - complete_length
+    if torn_length:
+        os.ftruncate(descriptor, end - torn_length)
+    lines = tail[:complete_length].split(b"\n")[:-1]
     if not lines:
-        return 0, _INITIAL_HASH, torn_bytes
+        return 0, _INITIAL_HASH, torn_length
     entry = _parse_line(lines[-1])
     if entry is None:
-        return end, hashlib.sha256(lines[-1]).hexdigest(), torn_bytes
-    return entry.seq, entry.hash, torn_bytes
+        return end, sha256_hex(lines[-1]), torn_length
+    return entry.seq, entry.hash, torn_length

@@ -1,1 +1,1 @@
-"""release: one annotated tag on a tested commit."""
+"""The `release` command: one annotated tag on a tested commit; may import the engine, rules and everything below."""

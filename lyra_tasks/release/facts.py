@@ -1,4 +1,4 @@
-"""What a release depends on, found out; nothing is refused here, so that all that is wrong can be told at once."""
+"""Collect the facts for a release; problems are returned instead of raised, so that all are reported at once."""
 
 from __future__ import annotations
 
@@ -16,15 +16,27 @@ from lyra_tasks.versions.changelog import Commit, list_commits_since
 from lyra_tasks.versions.git import GitFacts, find_default_remote, run_git
 from lyra_tasks.versions.version import Release, list_releases
 
+_OPERATION_FILES = {
+    "MERGE_HEAD": "merge",
+    "CHERRY_PICK_HEAD": "cherry-pick",
+    "REVERT_HEAD": "revert",
+    "rebase-merge": "rebase",
+    "rebase-apply": "rebase",
+}
+
 
 @dataclass(frozen=True)
 class ReleaseFacts:
-    """The state of a checkout before a release.
+    """The state of a checkout before a release; problems and `unfinished_operation` are empty if all is well.
 
-    `releases` are all versions that are tagged, `reachable` those that HEAD can reach, both highest first; `commits`
-    are those since the version before. `unfinished` is what git is in the middle of, such as a merge, or empty.
-    The last five say what is wrong with the tests of HEAD's set, the tag's name, the name that git would sign with, the
-    remote (asked only for `--push`) and the place of the changelog; each is empty where nothing is.
+    Attributes:
+        releases: All tagged versions, highest first.
+        reachable_releases: Those reachable from HEAD.
+        commits: Commits since the previous version.
+        unfinished_operation: A git operation in progress, such as `merge`.
+        test_problem: Why the tested set of HEAD cannot be released.
+        tagger_problem: Why git has no identity to tag with.
+        push_problem: Why the tag cannot be pushed; checked with `--push` only.
     """
 
     git: GitFacts
@@ -43,7 +55,7 @@ class ReleaseFacts:
 
 
 def collect_release_facts(work: Workspace, request: ReleaseRequest) -> ReleaseFacts:
-    """The facts about a checkout; asks the engine for the tested set if `release.require_tests`."""
+    """Collect the facts of a checkout; needs the engine if `release.require_tests` is set."""
     root, release = work.root, work.config.release
     reachable = list_releases(root, release.tag, reachable=True)
     last_release = find_last_release(reachable)
@@ -61,31 +73,21 @@ def collect_release_facts(work: Workspace, request: ReleaseRequest) -> ReleaseFa
         source_url=work.config.project.source or work.git.remote_url,
         remote_name=remote,
         unfinished_operation=_find_unfinished_operation(root),
-        test_problem=_describe_test_problem(work) if release.require_tests else "",
-        tag_name_problem=_git_error_message(root, "check-ref-format", f"refs/tags/{tag}")
-        and f"git takes no tag named {tag}",
+        test_problem=_check_tests(work) if release.require_tests else "",
+        tag_name_problem=_check_tag_name(root, tag),
         tagger_problem=_git_error_message(root, "var", "GIT_COMMITTER_IDENT"),
-        push_problem=_describe_push_problem(root, remote, tag) if request.push else "",
-        changelog_problem=_describe_changelog_problem(work, request.changelog) if request.changelog else "",
+        push_problem=_check_push(root, remote, tag) if request.push else "",
+        changelog_problem=_check_changelog(work, request.changelog) if request.changelog else "",
     )
 
 
-_OPERATION_FILES = {
-    "MERGE_HEAD": "merge",
-    "CHERRY_PICK_HEAD": "cherry-pick",
-    "REVERT_HEAD": "revert",
-    "rebase-merge": "rebase",
-    "rebase-apply": "rebase",
-}
-
-
 def _find_unfinished_operation(root: Path) -> str:
-    """What git is in the middle of: a merge may have changed no file, and HEAD still is not what it will be."""
+    """Return the git operation in progress, which a clean tree does not rule out."""
     git_directory = Path(run_git(root, "rev-parse", "--absolute-git-dir").removesuffix("\n"))
     return next((operation for name, operation in _OPERATION_FILES.items() if (git_directory / name).exists()), "")
 
 
-def _describe_test_problem(work: Workspace) -> str:
+def _check_tests(work: Workspace) -> str:
     try:
         tested = require_tested_set(work)
         reassess_results(work.config, tested.evidence.rules, datetime.date.today()).raise_if_failed()
@@ -96,30 +98,34 @@ def _describe_test_problem(work: Workspace) -> str:
     return ""
 
 
-def _describe_push_problem(root: Path, remote: str, tag: str) -> str:
+def _check_tag_name(root: Path, tag: str) -> str:
+    return f"invalid tag name {tag}" if _git_error_message(root, "check-ref-format", f"refs/tags/{tag}") else ""
+
+
+def _check_push(root: Path, remote: str, tag: str) -> str:
     if not remote:
-        return "there is no remote to push to"
+        return "no remote configured"
     try:
         remote_tag = run_git(root, "ls-remote", "--tags", remote, f"refs/tags/{tag}")
     except PreconditionError as error:
-        return "; ".join((f"the remote {remote} cannot be asked", *error.details[:1]))
-    return f"the remote {remote} has the tag {tag} already" if remote_tag else ""
+        return "; ".join((f"cannot query the remote {remote}", *error.details[:1]))
+    return f"the remote {remote} already has the tag {tag}" if remote_tag else ""
 
 
-def _describe_changelog_problem(work: Workspace, changelog: str) -> str:
-    """What is built would be stale at once if the changelog were part of it."""
+def _check_changelog(work: Workspace, changelog: str) -> str:
+    """Return a problem if writing the changelog would make an image stale."""
     file = work.root / changelog
     for name, image in work.config.images.items():
         context = work.root / image.context
         if file.is_relative_to(context):
             ignore_matcher = read_ignore_patterns(context, dockerfile_path(work.root, image))
             if not ignore_matcher.matches(file.relative_to(context).as_posix()):
-                return f"{changelog} is in the build context of {name}; leave it out in .dockerignore"
+                return f"{changelog} is in the build context of {name}; add it to .dockerignore"
     return ""
 
 
 def _git_error_message(root: Path, *arguments: str) -> str:
-    """What git says against a question, or nothing."""
+    """Return the error message of a git command, or an empty string."""
     try:
         run_git(root, *arguments)
     except PreconditionError as error:

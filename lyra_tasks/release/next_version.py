@@ -1,4 +1,4 @@
-"""What a release was asked to be and to do, from the options of the word."""
+"""Decide the next version from the options of `release`, the tagged versions and the commits."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ BUMPS = (*get_args(VersionPart), "auto")
 
 @dataclass(frozen=True)
 class ReleaseRequest:
-    """How far to go (`bump`), a pre-release of what (`pre`), or the very `version`; and what to do beside the tag.
-
-    `push` pushes the tag; `changelog` is a file, relative to the project, that gets the changes; empty for none.
-    """
+    """The options of `release`; `changelog` is a path relative to the project, or empty."""
 
     bump: str = "auto"
     pre: str = ""
@@ -36,17 +33,22 @@ class ReleaseRequest:
 def parse_release_request(
     root: Path, *, bump: str, pre: str, version: str, push: bool, changelog: str
 ) -> ReleaseRequest:
-    """What the options ask for; UsageError where they make no sense."""
+    """Validate the options of `release`.
+
+    Raises:
+        UsageError: An option is invalid, or options conflict.
+    """
     if version and (bump or pre):
-        raise UsageError("--version says it all; --bump and --pre do not go with it", hint="leave one of them out")
+        raise UsageError("--version cannot be combined with --bump or --pre", hint="Use one of them")
     if bump and bump not in BUMPS:
-        raise UsageError(f"--bump takes {', '.join(BUMPS)}, not {bump!r}", hint="for example --bump minor")
+        raise UsageError(f"Unknown --bump {bump!r}", hint=f"Choose one of: {', '.join(BUMPS)}")
     if version and not (version.isascii() and Version.is_valid(version)):
         raise UsageError(
-            f"{version!r} is not a semantic version", hint="MAJOR.MINOR.PATCH, such as 1.4.0 or 1.4.0-rc.1, without a v"
+            f"{version!r} is not a semantic version",
+            hint="Use MAJOR.MINOR.PATCH without a v, for example 1.4.0 or 1.4.0-rc.1",
         )
     if pre and not (pre.isascii() and Version.is_valid(f"1.0.0-{pre}.1")):
-        raise UsageError(f"{pre!r} cannot be part of a version", hint="letters, digits and hyphens, such as --pre rc")
+        raise UsageError(f"Invalid pre-release {pre!r}", hint="Use letters, digits and hyphens, for example --pre rc")
     return ReleaseRequest(
         bump or "auto", pre, version, push, _resolve_changelog_path(root, changelog) if changelog else ""
     )
@@ -56,18 +58,15 @@ def _resolve_changelog_path(root: Path, file: str) -> str:
     path = Path(os.path.normpath(root / file))
     is_inside = path.is_relative_to(root) and path.parent.resolve().is_relative_to(root.resolve())
     if not is_inside or path == root or path.is_dir():
-        raise UsageError(f"--changelog {file} is not a file of the project", hint=f"a path below {root}")
+        raise UsageError(f"--changelog {file} is not a file of the project", hint=f"Use a path below {root}")
     if path.is_symlink():
-        raise UsageError(f"--changelog {file} is a link", hint="name the file that it leads to")
+        raise UsageError(f"--changelog {file} is a symbolic link", hint="Use the path of its target")
     return str(path.relative_to(root))
-
-
-_INITIAL_VERSION = Version.parse(FIRST_VERSION)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The next version, the one before it, how that came about, and the commits that decided, newest first."""
+    """The next version, the previous one, and the reason with the commits that decided, newest first."""
 
     version: Version
     previous: Release | None
@@ -76,7 +75,7 @@ class Decision:
 
 
 def find_last_release(reachable: Iterable[Release]) -> Release | None:
-    """The highest version that is no pre-release."""
+    """Return the highest version that is not a pre-release."""
     return max(
         (release for release in reachable if not release.version.prerelease),
         key=lambda release: release.version,
@@ -85,16 +84,16 @@ def find_last_release(reachable: Iterable[Release]) -> Release | None:
 
 
 def decide_version(request: ReleaseRequest, reachable: Sequence[Release], commits: Sequence[Commit]) -> Decision:
-    """Decide the next version; `since` are the commits after the last release, newest first."""
+    """Decide the next version; `commits` are those since the last release, newest first."""
     if request.version:
         version = Version.parse(request.version)
-        return Decision(version, find_previous_release(version, reachable), "as asked for")
+        return Decision(version, find_previous_release(version, reachable), "as requested")
     last_release = find_last_release(reachable)
     part, reason, decisive_commits = _choose_part(request.bump, last_release, commits)
     core = _bump(part, last_release)
     highest = max((release.version for release in reachable), default=core)
     if highest.finalize_version() > core:
-        core, reason, decisive_commits = highest.finalize_version(), f"begun with {highest}", ()
+        core, reason, decisive_commits = highest.finalize_version(), f"continues {highest}", ()
     version = _next_prerelease(core, request.pre, reachable) if request.pre else core
     return Decision(version, find_previous_release(version, reachable), reason, decisive_commits)
 
@@ -102,34 +101,31 @@ def decide_version(request: ReleaseRequest, reachable: Sequence[Release], commit
 def _choose_part(
     bump: str, last_release: Release | None, commits: Sequence[Commit]
 ) -> tuple[VersionPart, str, tuple[Commit, ...]]:
-    if bump == "major":
-        return "major", "major, as asked for", ()
+    for part in get_args(VersionPart):
+        if bump == part and (last_release is not None or part == "major"):
+            return part, f"{part}, as requested", ()
     if last_release is None:
-        return "minor", "the first version", ()
-    if bump == "minor":
-        return "minor", "minor, as asked for", ()
-    if bump == "patch":
-        return "patch", "patch, as asked for", ()
+        return "minor", "first version", ()
     breaking_commits = tuple(commit for commit in commits if commit.breaking_change)
     feature_commits = tuple(commit for commit in commits if commit.type == "feat")
     if breaking_commits and last_release.version.major:
-        return "major", "major, something breaks", breaking_commits
+        return "major", "major, breaking changes", breaking_commits
     if breaking_commits:
-        return "minor", "minor, something breaks before 1.0.0", breaking_commits
+        return "minor", "minor, breaking changes before 1.0.0", breaking_commits
     if feature_commits:
-        return "minor", "minor, there are features", feature_commits
-    return "patch", "patch, no commit says that it is a feature or breaks something", ()
+        return "minor", "minor, new features", feature_commits
+    return "patch", "patch, no features or breaking changes", ()
 
 
 def _bump(part: VersionPart, last_release: Release | None) -> Version:
     if last_release is None:
-        return Version(1, 0, 0) if part == "major" else _INITIAL_VERSION
+        return Version(1, 0, 0) if part == "major" else Version.parse(FIRST_VERSION)
     core = last_release.version.finalize_version()
     return {"major": core.bump_major, "minor": core.bump_minor, "patch": core.bump_patch}[part]()
 
 
 def _next_prerelease(core: Version, token: str, reachable: Sequence[Release]) -> Version:
-    """The next pre-release with this token: `1.4.0-rc.1`, after it `1.4.0-rc.2`."""
+    """Return the next pre-release of `core` with this token: `1.4.0-rc.1`, then `1.4.0-rc.2`."""
     pattern = re.compile(rf"{re.escape(token)}\.(\d+)")
     numbers = [
         int(match[1])

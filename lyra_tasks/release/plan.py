@@ -1,8 +1,8 @@
-"""What a release will do, as a value: the tag, its message, and everything that stands against it."""
+"""Plan a release: the tag, its message and the problems that prevent it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -15,13 +15,17 @@ from lyra_tasks.versions.changelog import VersionChanges, render_changes
 from lyra_tasks.versions.formats import MAX_IMAGE_TAG_LENGTH
 from lyra_tasks.versions.version import Release
 
+_MAX_SHOWN_PATHS = 5
+
 
 @dataclass(frozen=True)
 class ReleasePlan:
-    """An annotated tag to be made on `commit`.
+    """An annotated tag to create on `commit`.
 
-    It is pushed to `remote`, and its changes are entered into the project's file `changelog`, unless that is empty.
-    `tagged` are the version tags that were there when this was planned.
+    Attributes:
+        remote: Remote to push the tag to, or empty.
+        changelog: File of the project to add the changes to, or empty.
+        existing_tags: Version tags at the time of planning.
     """
 
     decision: Decision
@@ -36,12 +40,12 @@ class ReleasePlan:
 
     @property
     def version(self) -> str:
-        """The version to be released."""
+        """Return the version to release."""
         return str(self.decision.version)
 
 
 def plan_release(config: Configuration, facts: ReleaseFacts, request: ReleaseRequest) -> ReleasePlan:
-    """Plan a release; what stands against it is in `problems`, and hinders nobody to look at the rest."""
+    """Plan a release, with its problems listed in the plan."""
     decision = facts.decision
     changes = VersionChanges(
         version=str(decision.version),
@@ -63,24 +67,21 @@ def plan_release(config: Configuration, facts: ReleaseFacts, request: ReleaseReq
     )
 
 
-_MAX_SHOWN_PATHS = 5
-
-
 def find_release_problems(config: Configuration, facts: ReleaseFacts) -> Iterator[str]:
-    """One line for each thing that is wrong and what to do about it; none for a release that may be made."""
+    """Yield a line for each problem and how to fix it."""
     yield from _check_tree(facts)
     yield from _check_branch(config, facts)
     yield from _check_commit(facts)
     yield from _check_precedence(facts)
     yield from _check_version_format(facts)
-    if facts.test_problem:
-        yield f"tests: {facts.test_problem}"
-    if facts.tagger_problem:
-        yield f"tagger: {facts.tagger_problem}"
-    if facts.push_problem:
-        yield f"push: {facts.push_problem}"
-    if facts.changelog_problem:
-        yield f"changelog: {facts.changelog_problem}"
+    for subject, problem in (
+        ("tests", facts.test_problem),
+        ("tagger", facts.tagger_problem),
+        ("push", facts.push_problem),
+        ("changelog", facts.changelog_problem),
+    ):
+        if problem:
+            yield f"{subject}: {problem}"
 
 
 def _check_tree(facts: ReleaseFacts) -> Iterator[str]:
@@ -89,28 +90,29 @@ def _check_tree(facts: ReleaseFacts) -> Iterator[str]:
         more = f" and {len(changed) - _MAX_SHOWN_PATHS} more" if len(changed) > _MAX_SHOWN_PATHS else ""
         yield f"tree: not committed: {', '.join(changed[:_MAX_SHOWN_PATHS])}{more}; commit or ignore them"
     if facts.unfinished_operation:
-        yield f"tree: in the middle of a {facts.unfinished_operation}; git {facts.unfinished_operation} --continue, or --abort"
+        operation = facts.unfinished_operation
+        yield f"tree: unfinished {operation}; run `git {operation} --continue` or `git {operation} --abort`"
     if facts.git.is_shallow:
-        yield "tree: the clone is shallow, tags and commits may be missing; git fetch --unshallow --tags"
+        yield "tree: the clone is shallow, tags and commits may be missing; run `git fetch --unshallow --tags`"
 
 
 def _check_branch(config: Configuration, facts: ReleaseFacts) -> Iterator[str]:
     allowed = config.release.branches
     if not any(fnmatchcase(facts.git.branch, pattern) for pattern in allowed):
-        where = f"on the branch {facts.git.branch}" if facts.git.branch else "on no branch (HEAD is detached)"
-        yield f"branch: {where}; releases are made on {', '.join(allowed) or 'none'} (release.branches)"
+        where = f"on {facts.git.branch}" if facts.git.branch else "HEAD is detached"
+        yield f"branch: {where}; release.branches allows {', '.join(allowed) or 'none'}"
 
 
 def _check_commit(facts: ReleaseFacts) -> Iterator[str]:
-    """A tested pre-release may become the release: the same commit, and so the same bytes."""
+    """Check that the commit has no version yet, except pre-releases of the same one."""
     tagged_versions = [release.version for release in facts.releases if release.commit == facts.git.commit]
-    if not all(_is_final_of(version, facts.decision.version) for version in tagged_versions):
-        yield f"commit: {facts.git.short_commit} is {' and '.join(map(str, tagged_versions))} already; commit something first"
+    if not all(_is_final_of(facts.decision.version, version) for version in tagged_versions):
+        names = " and ".join(map(str, tagged_versions))
+        yield f"commit: {facts.git.short_commit} is already tagged as {names}; commit something first"
 
 
-def _is_final_of(tagged_version: Version, version: Version) -> bool:
-    is_final = not version.prerelease and version.finalize_version() == tagged_version.finalize_version()
-    return is_final and bool(tagged_version.prerelease)
+def _is_final_of(version: Version, prerelease: Version) -> bool:
+    return bool(prerelease.prerelease) and not version.prerelease and version == prerelease.finalize_version()
 
 
 def _check_precedence(facts: ReleaseFacts) -> Iterator[str]:
@@ -121,11 +123,11 @@ def _check_precedence(facts: ReleaseFacts) -> Iterator[str]:
         ("this history", _find_not_lower(version, facts.reachable_releases)),
     ):
         if release is not None:
-            yield f"version: {version} is not above {release.version}, the highest of {scope}; choose a higher one"
+            yield f"version: {version} is not higher than {release.version}, the highest of {scope}; raise it"
             return
 
 
-def _find_not_lower(version: Version, releases: tuple[Release, ...] | list[Release]) -> Release | None:
+def _find_not_lower(version: Version, releases: Sequence[Release]) -> Release | None:
     highest = max(releases, key=lambda release: release.version, default=None)
     return highest if highest is not None and highest.version >= version else None
 
@@ -133,11 +135,11 @@ def _find_not_lower(version: Version, releases: tuple[Release, ...] | list[Relea
 def _check_version_format(facts: ReleaseFacts) -> Iterator[str]:
     version = facts.decision.version
     if len(str(version)) > MAX_IMAGE_TAG_LENGTH:
-        yield f"version: {len(str(version))} characters; an image tag has at most {MAX_IMAGE_TAG_LENGTH}"
+        yield f"version: {len(str(version))} characters; image tags are limited to {MAX_IMAGE_TAG_LENGTH}"
     if "dev" in (version.prerelease or "").split("."):
-        yield f"version: {version} looks like a version between tags; use another word than dev"
+        yield f"version: {version} looks like a development version; use another identifier than dev"
     for release in facts.releases:
         if str(release.version) != str(version) and str(release.version).lower() == str(version).lower():
-            yield f"version: {version} differs from {release.version} by upper and lower case alone; choose another"
+            yield f"version: {version} differs from {release.version} only in case; choose another one"
     if facts.tag_name_problem:
-        yield f"tag: {facts.tag_name_problem}; choose another version, or another release.tag"
+        yield f"tag: {facts.tag_name_problem}; choose another version or change release.tag"

@@ -1,4 +1,4 @@
-"""Making a release: the tag is the last thing that is made, and what fails or is interrupted is taken back."""
+"""Create the tag of a release; a failure or an interruption rolls everything back."""
 
 from __future__ import annotations
 
@@ -23,29 +23,34 @@ if TYPE_CHECKING:
 
 _LOCK_FILE_NAME = "release.lock"
 _TAG_EXISTS_MESSAGES = ("already exists", "cannot lock ref")
-"""How git says that a tag is there, or is being made."""
+"""Git's messages for a tag that exists or is being created."""
 
 
 @dataclass(frozen=True)
 class ReleaseResult:
-    """A release that was made; `tag_id` is the id of the tag in git."""
+    """A created release; `tag_id` is git's id of the tag object."""
 
     plan: ReleasePlan
     tag_id: str
 
 
 def require_releasable(plan: ReleasePlan) -> None:
-    """PreconditionError that lists everything that stands against a release."""
+    """Raise a PreconditionError with all problems of a release, if there are any."""
     if plan.problems:
         raise PreconditionError(
-            f"{plan.version} cannot be released: {len(plan.problems)} problem(s)",
-            hint="mend them, then release again; --dry-run shows the plan",
+            f"Cannot release {plan.version}: {len(plan.problems)} problem(s)",
+            hint="Fix them and rerun `release`; --dry-run shows the plan",
             details=plan.problems,
         )
 
 
 def create_release(plan: ReleasePlan, work: Workspace) -> ReleaseResult:
-    """Make the release; PreconditionError in git's words if it refuses, LockedError while another one is made here."""
+    """Create a release.
+
+    Raises:
+        PreconditionError: The plan has problems, or git fails; the details are git's messages.
+        LockedError: Another process is creating a release of this checkout.
+    """
     require_releasable(plan)
     with file_lock(work.paths.state / _LOCK_FILE_NAME, resource="the release of this checkout"):
         _require_unchanged_tags(plan, work)
@@ -61,7 +66,7 @@ def create_release(plan: ReleasePlan, work: Workspace) -> ReleaseResult:
 
 
 def _require_unchanged_tags(plan: ReleasePlan, work: Workspace) -> None:
-    """Between plan and lock another release may have been made."""
+    """Raise an error if another release was created between planning and locking."""
     current_tags = {release.tag for release in list_releases(work.root, work.config.release.tag)}
     if new_tags := current_tags - plan.existing_tags:
         raise _concurrent_release_error(", ".join(sorted(new_tags)))
@@ -69,7 +74,7 @@ def _require_unchanged_tags(plan: ReleasePlan, work: Workspace) -> None:
 
 @contextmanager
 def _changelog_section(plan: ReleasePlan, root: Path) -> Iterator[None]:
-    """The section in the project's own changelog, which is as it was if the release fails."""
+    """Add the section to the project's changelog, and restore the file if the block fails."""
     if not plan.changelog:
         yield
         return
@@ -89,7 +94,7 @@ def _changelog_section(plan: ReleasePlan, root: Path) -> Iterator[None]:
 
 
 def _create_tag(plan: ReleasePlan, root: Path) -> str:
-    """Make the tag, and push it if asked to; the id of the tag. Taken back unless all of it was done."""
+    """Create the tag, push it if requested, and return its id; on failure the tag is deleted."""
     is_created = False
     try:
         run_git(
@@ -101,7 +106,7 @@ def _create_tag(plan: ReleasePlan, root: Path) -> str:
         if plan.remote:
             run_git(root, "push", "--quiet", plan.remote, f"refs/tags/{plan.tag}")
     except PreconditionError as error:
-        # A tag that git refused to make is another's, even where it says the same
+        # a tag that git refused to create belongs to another process, even if it is equal
         if is_created:
             _delete_tag(plan, root)
         if any(message in line for line in error.details for message in _TAG_EXISTS_MESSAGES):
@@ -115,27 +120,27 @@ def _create_tag(plan: ReleasePlan, root: Path) -> str:
 
 def _concurrent_release_error(tags: str, details: tuple[str, ...] = ()) -> PreconditionError:
     return PreconditionError(
-        f"another process tags {tags} at the same time",
-        hint="look at `release.list`, and release again if there is still something to release",
+        f"Another process created {tags} at the same time",
+        hint="Check `release.list` and rerun `release` if needed",
         details=details,
     )
 
 
 def _delete_tag(plan: ReleasePlan, root: Path) -> None:
-    """Remove the tag that this release has made; one that the remote has taken stays, for then the release is made."""
+    """Delete the tag of this release, unless the remote already accepted it."""
     tag_id = _find_tag_id(plan, root)
     if not tag_id:
         return None
     if plan.remote:
         with suppress(PreconditionError):
             if run_git(root, "ls-remote", "--tags", plan.remote, f"refs/tags/{plan.tag}").startswith(tag_id):
-                return console.warn(f"{plan.remote} has taken {plan.tag}: the release is made")
+                return console.warn(f"{plan.remote} already accepted {plan.tag}: it stays released")
     run_git(root, "update-ref", "-d", f"refs/tags/{plan.tag}", tag_id)
     return None
 
 
 def _find_tag_id(plan: ReleasePlan, root: Path) -> str:
-    """The id of the tag if it is the one of this plan: the same commit and message. Empty for another's, or none."""
+    """Return the id of the plan's tag; empty if the tag does not exist or has another commit or message."""
     fields = "%(objectname)%00%(*objectname)%00%(contents)"
     output = run_git(root, "for-each-ref", f"--format={fields}", f"refs/tags/{plan.tag}")
     if not output:

@@ -1,4 +1,4 @@
-"""What `release`, `release.version` and `release.list` show."""
+"""Print the output of `release`, `release.version` and `release.list`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lyra_tasks.versions.version import CheckoutVersion, Release
 
 
 def print_release_plan(plan: ReleasePlan) -> None:
-    """What will be released, and why this version."""
+    """Print the version to release, its reason and its changes."""
     decision = plan.decision
     after = f" after {decision.previous.version}" if decision.previous else ""
     console.print(
@@ -30,29 +30,29 @@ def print_release_plan(plan: ReleasePlan) -> None:
 
 
 def print_release_dry_run(plan: ReleasePlan) -> None:
-    """A dry run: the plan, and what stands against it."""
+    """Print the plan of a dry run."""
     if console.is_json_mode():
         return console.print_json({**_plan_document(plan), "problems": list(plan.problems)})
     print_release_plan(plan)
-    return console.print("nothing was tagged (dry run)")
+    return console.print("Dry run: no tag created")
 
 
 def print_release_result(result: ReleaseResult) -> None:
-    """That the tag is there, and what to do with it."""
+    """Print the created tag and the suggested next command."""
     plan = result.plan
     if console.is_json_mode():
         return console.print_json({**_plan_document(plan), "tag_id": result.tag_id, "pushed_to": plan.remote})
     push_note = f" and pushed it to {plan.remote}" if plan.remote else ""
-    console.print(f"tagged {plan.commit[:7]} as {console.style(plan.tag, 'green')}{push_note}")
+    console.print(f"Tagged {plan.commit[:7]} as {console.style(plan.tag, 'green')}{push_note}")
     if plan.changelog:
-        console.print(f"{plan.changelog} has the new section; commit it: it belongs to the next version")
-    return console.print("next: `promote`" if plan.remote else f"next: `promote`, and `git push REMOTE {plan.tag}`")
+        console.print(f"Added a section to {plan.changelog}: commit it with the next version")
+    return console.print("Next: `promote`" if plan.remote else f"Next: `promote`, and `git push REMOTE {plan.tag}`")
 
 
 def print_version(version: CheckoutVersion, git_facts: GitFacts) -> None:
-    """The version of the tree, and why."""
+    """Print the version of the checkout and its reason."""
     if git_facts.is_shallow:
-        console.warn("this clone is shallow, so the version may be wrong; git fetch --unshallow --tags")
+        console.warn("The clone is shallow, so the version may be wrong: run `git fetch --unshallow --tags`")
     if console.is_json_mode():
         formats = {"file_name": version_to_file_name(version.semver), "pep440": version_to_pep440(version.semver)}
         return console.print_json(
@@ -61,13 +61,13 @@ def print_version(version: CheckoutVersion, git_facts: GitFacts) -> None:
     return console.print(f"{version.semver}  ({version.reason})")
 
 
-def print_bare_version(text: str) -> None:
-    """A version alone."""
-    return console.print_json({"semver": text}) if console.is_json_mode() else console.print(text)
+def print_bare_version(version: str) -> None:
+    """Print a version without a reason."""
+    return console.print_json({"semver": version}) if console.is_json_mode() else console.print(version)
 
 
 def print_releases(releases: Sequence[Release], bundles: Mapping[str, str]) -> None:
-    """A line per tagged version, highest first, and where its bundle is; `bundles` are the folders by version."""
+    """Print the tagged versions, highest first; `bundles` maps versions to bundle directories."""
     rows = [
         {"version": str(release.version), "tag": release.tag, "date": release.date, "commit": release.commit,
          "bundle": bundles.get(str(release.version))}
@@ -76,7 +76,7 @@ def print_releases(releases: Sequence[Release], bundles: Mapping[str, str]) -> N
     if console.is_json_mode():
         return console.print_json(rows)
     if not rows:
-        return console.print("nothing is released yet; `build test release promote` makes the first version")
+        return console.print("No releases yet; create the first with `build test release promote`")
     table_rows = [
         (str(row["version"]), str(row["date"]), str(row["commit"])[:7], row["bundle"] or "never promoted")
         for row in rows
@@ -92,8 +92,8 @@ def _plan_document(plan: ReleasePlan) -> dict[str, Any]:
         "commit": plan.commit,
         "previous": str(decision.previous.version) if decision.previous else None,
         "reason": decision.reason,
-        "decisive": [
-            {"commit": commit.id, "kind": commit.type, "subject": commit.summary}
+        "decisive_commits": [
+            {"commit": commit.id, "type": commit.type, "subject": commit.summary}
             for commit in decision.decisive_commits
         ],
         "changelog": render_changes(plan.changes),

@@ -1,4 +1,4 @@
-"""What git knows about a checkout, and the one way in which git is called."""
+"""Call git and read the state of a checkout from it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from lyra_tasks.digests import file_sha256
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.redaction import strip_url_credentials
 from lyra_tasks.versions.formats import DEFAULT_TAG_PATTERN, Tag, find_highest_tag
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import semver
 
 SHORT_ID_LENGTH = 7
-"""Digits of a short commit id: fixed, since git's own choice grows with the clone and would change the version."""
+"""Fixed, because git's own choice grows with the clone and would change the version."""
 
 _INITIAL = "(initial)"
 _DETACHED = "(detached)"
@@ -32,10 +33,15 @@ _SUBMODULE = "160000 "
 class GitFacts:
     """The state of a checkout.
 
-    `time` is the commit's, in seconds since 1970. `branch` is empty on a detached HEAD. `changed` are the paths, from
-    `top`, that differ from the commit or are untracked and not ignored; `dirty_hash` are eight hexadecimal digits of
-    their content, empty for a clean tree. `tags` are all that HEAD can reach; `distance` counts the commits after the
-    highest version among them, or all. `remote` is the URL without credentials, or empty.
+    Attributes:
+        top: Root of the working tree.
+        commit_time: Unix time of the commit.
+        branch: Empty on a detached HEAD.
+        changed_paths: Changed and untracked paths, relative to `top`; ignored files are left out.
+        dirty_hash: Eight hexadecimal digits of a hash of the changed files; empty for a clean tree.
+        tags: All tags reachable from HEAD.
+        distance: Number of commits since the highest version tag, or of all commits without one.
+        remote_url: URL without credentials, or empty.
     """
 
     top: Path
@@ -51,34 +57,40 @@ class GitFacts:
 
     @property
     def short_commit(self) -> str:
-        """The commit as versions show it."""
+        """Return the abbreviated commit id."""
         return self.commit[:SHORT_ID_LENGTH]
 
     @property
     def commit_date(self) -> str:
-        """The day of the commit, as ISO 8601 in UTC."""
+        """Return the date of the commit in UTC, as ISO 8601."""
         return datetime.fromtimestamp(self.commit_time, UTC).date().isoformat()
 
     @property
     def is_dirty(self) -> bool:
-        """Whether anything differs from the commit."""
+        """Return whether the working tree differs from the commit."""
         return bool(self.changed_paths)
 
     def find_version_tag(self, pattern: str = DEFAULT_TAG_PATTERN) -> tuple[Tag, semver.Version] | None:
-        """The tag that the version is told by: the highest on this commit, else the highest that it can reach."""
+        """Return the highest version tag of this commit, or else the highest reachable one."""
         return _find_version_tag(self.tags, self.commit, pattern)
 
 
 def collect_git_facts(root: Path, tag_pattern: str = DEFAULT_TAG_PATTERN, *, outputs: Sequence[str] = ()) -> GitFacts:
-    """The facts about the checkout at `root`; `outputs` are paths below it that Lyra writes, and that count as clean.
+    """Collect the state of the checkout at `root`.
 
-    PreconditionError without git, a repository or a commit.
+    Args:
+        root: Directory of the project.
+        tag_pattern: Pattern of the version tags.
+        outputs: Paths below `root` that Lyra writes; changes there do not make the tree dirty.
+
+    Raises:
+        PreconditionError: Git is not installed, or there is no repository or commit.
     """
     shallow, _, toplevel = run_git(root, "rev-parse", "--is-shallow-repository", "--show-toplevel").partition("\n")
     top = Path(toplevel.removesuffix("\n"))
     commit, branch, changed_paths = _read_status(root, [path for path in outputs if _is_below(root / path, top)])
     if commit == _INITIAL:
-        raise PreconditionError(f"the git repository at {top} has no commits", hint="commit first")
+        raise PreconditionError(f"The git repository at {top} has no commits", hint="Run `git add . && git commit`")
     tags = _list_tags(root)
     version_tag = _find_version_tag(tags, commit, tag_pattern)
     revision_range = f"{version_tag[0].commit}..HEAD" if version_tag else "HEAD"
@@ -97,7 +109,11 @@ def collect_git_facts(root: Path, tag_pattern: str = DEFAULT_TAG_PATTERN, *, out
 
 
 def run_git(root: Path, *arguments: str, stdin: str | None = None) -> str:
-    """What a git command says, run in `root` with `text` as its input; PreconditionError in git's words if it fails."""
+    """Run a git command in `root` and return its output.
+
+    Raises:
+        PreconditionError: The command failed; the details are git's own messages.
+    """
     result = _call_git(root, arguments, stdin)
     if result.returncode:
         raise _git_error(root, arguments, result.stderr)
@@ -105,13 +121,13 @@ def run_git(root: Path, *arguments: str, stdin: str | None = None) -> str:
 
 
 def find_default_remote(root: Path) -> str:
-    """The remote that counts: `origin`, or the first; empty if there is none."""
+    """Return `origin` if it exists, or else the first remote; empty without remotes."""
     names = run_git(root, "remote").split()
     return "origin" if "origin" in names else next(iter(names), "")
 
 
 def find_missing_submodules(top: Path) -> tuple[Path, ...]:
-    """The folders of submodules that are not there yet, in the repository at `top`; git calls such a tree clean."""
+    """Return the directories of uninitialized submodules, which git reports as clean."""
     if not (top / ".gitmodules").is_file():
         return ()
     entries = run_git(top, "ls-files", "--stage", "-z").split("\0")
@@ -119,8 +135,8 @@ def find_missing_submodules(top: Path) -> tuple[Path, ...]:
     return tuple(path for path in paths if not (path / ".git").exists())
 
 
-def strip_credentials(url: str) -> str:
-    """A remote's URL as it may be published: no user or password, no query; `git@host:path` stays as it is."""
+def clean_remote_url(url: str) -> str:
+    """Remove user, password and query from a remote's URL; `git@host:path` stays as it is."""
     if "://" not in url:
         return url
     try:
@@ -133,7 +149,7 @@ def strip_credentials(url: str) -> str:
 
 
 def _call_git(root: Path, arguments: Sequence[str], stdin: str | None) -> subprocess.CompletedProcess[str]:
-    # A hook's GIT_DIR and the like would point git at another repository than the one at `root`
+    # inside a git hook, GIT_DIR and the like point at another repository than the one at `root`
     environment = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
     environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     try:
@@ -149,8 +165,8 @@ def _call_git(root: Path, arguments: Sequence[str], stdin: str | None) -> subpro
         )
     except FileNotFoundError as error:
         if not root.is_dir():
-            raise PreconditionError(f"{root} is not a folder", hint="change to the project") from error
-        raise PreconditionError("git is not installed, or not on PATH", hint="install git") from error
+            raise PreconditionError(f"{root} is not a directory", hint="Change to the project directory") from error
+        raise PreconditionError("git is not installed or not on PATH", hint="Install git") from error
 
 
 _REPOSITORY_VARIABLES = {
@@ -166,16 +182,16 @@ _REPOSITORY_VARIABLES = {
 def _git_error(root: Path, arguments: Sequence[str], stderr: str) -> PreconditionError:
     lines = tuple(strip_url_credentials(line.strip()) for line in stderr.splitlines() if line.strip())
     if "dubious ownership" in stderr:
-        hint = next((line for line in lines if line.startswith("git config")), "make yourself the owner of the folder")
+        hint = next((line for line in lines if line.startswith("git config")), f"Run `sudo chown -R $(id -un) {root}`")
         return PreconditionError(f"git refuses {root}: it belongs to another user", hint=hint, details=lines)
     if "not a git repository" in stderr:
-        return PreconditionError(f"{root} is not in a git repository", hint="git init, add the files, and commit")
+        return PreconditionError(f"{root} is not in a git repository", hint="Run `git init && git add . && git commit`")
     subcommand = next((argument for argument in arguments if not argument.startswith("-") and "=" not in argument), "")
-    return PreconditionError(f"git {subcommand} failed in {root}", hint="git's own message says why", details=lines)
+    return PreconditionError(f"git {subcommand} failed in {root}", hint="Fix what git reports and retry", details=lines)
 
 
 def _read_status(root: Path, outputs: Sequence[str]) -> tuple[str, str, tuple[str, ...]]:
-    """Commit, branch and changed paths, in git's stable format for programs."""
+    """Return commit, branch and changed paths."""
     output = run_git(
         root,
         "status",
@@ -190,27 +206,29 @@ def _read_status(root: Path, outputs: Sequence[str]) -> tuple[str, str, tuple[st
         *(f":(exclude,literal){path}" for path in outputs),
     )
     headers: dict[str, str] = {}
-    changed: list[str] = []
+    changed_paths: list[str] = []
     for entry in output.split("\0"):
         if entry.startswith("# "):
             _, key, value = entry.split(" ", 2)
             headers[key] = value
         elif entry:
-            fields = {"1": 8, "u": 10, "?": 1}[entry[0]]
-            changed.append(entry.split(" ", fields)[fields])
-    return headers["branch.oid"], headers["branch.head"], tuple(sorted(changed))
+            field_count = {"1": 8, "u": 10, "?": 1}[entry[0]]
+            changed_paths.append(entry.split(" ", field_count)[field_count])
+    return headers["branch.oid"], headers["branch.head"], tuple(sorted(changed_paths))
 
 
 def _is_below(path: Path, top: Path) -> bool:
-    """Whether git can be asked about a path: it refuses those outside the repository."""
+    """Return whether a path is inside the repository; git fails for others."""
     return Path(os.path.normpath(path.absolute())).is_relative_to(top)
 
 
 def _list_tags(root: Path) -> tuple[Tag, ...]:
-    """All tags of commits that HEAD can reach; annotated ones are followed to their commit."""
+    """Return the tags reachable from HEAD, annotated ones peeled to their commit."""
     fields = "%(refname:strip=2)%00%(objectname)%00%(*objectname)"
     lines = run_git(root, "for-each-ref", "--merged=HEAD", f"--format={fields}", "refs/tags").split("\n")
-    return tuple(Tag(name, peeled or plain) for name, plain, peeled in (line.split("\0") for line in lines if line))
+    return tuple(
+        Tag(name, peeled_id or object_id) for name, object_id, peeled_id in (line.split("\0") for line in lines if line)
+    )
 
 
 def _find_version_tag(tags: Sequence[Tag], commit: str, pattern: str) -> tuple[Tag, semver.Version] | None:
@@ -219,14 +237,16 @@ def _find_version_tag(tags: Sequence[Tag], commit: str, pattern: str) -> tuple[T
 
 def _get_remote_url(root: Path) -> str:
     name = find_default_remote(root)
-    return strip_credentials(run_git(root, "remote", "get-url", name).strip()) if name else ""
+    return clean_remote_url(run_git(root, "remote", "get-url", name).strip()) if name else ""
 
 
 def hash_changed_files(top: Path, changed_paths: Iterable[str]) -> str:
-    """The SHA-256 of names, kinds and content of the changed paths below `top`, whatever git is configured to show.
+    """Return a SHA-256 of names, types and content of the changed paths below `top`.
 
-    A folder among them (a submodule, a repository inside) counts with all its files. PreconditionError if a file cannot
-    be read.
+    Directories among them (submodules, nested repositories) count with all their files.
+
+    Raises:
+        PreconditionError: A file cannot be read.
     """
     hasher = hashlib.sha256()
     try:
@@ -235,7 +255,7 @@ def hash_changed_files(top: Path, changed_paths: Iterable[str]) -> str:
                 hasher.update(os.fsencode(file.relative_to(top)) + b"\0" + _read_file_state(file) + b"\0")
     except OSError as error:
         raise PreconditionError(
-            f"{error.filename} cannot be read: {error.strerror}", hint="commit it, ignore it, or change its permissions"
+            f"Cannot read {error.filename}: {error.strerror}", hint="Commit it, ignore it or change its permissions"
         ) from error
     return hasher.hexdigest()
 
@@ -252,7 +272,7 @@ def _list_files(path: Path) -> list[Path]:
 
 
 def _read_file_state(file: Path) -> bytes:
-    """Kind and content of one path: deleted, link and target, or executable bit and digest."""
+    """Return type and content of a path: deleted, link target, or executable bit and digest."""
     try:
         mode = file.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -261,6 +281,4 @@ def _read_file_state(file: Path) -> bytes:
         return b"link " + os.fsencode(file.readlink())
     if not stat.S_ISREG(mode):
         return b"special"
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return f"{'x' if mode & stat.S_IXUSR else '-'} {digest}".encode()
+    return f"{'x' if mode & stat.S_IXUSR else '-'} {file_sha256(file)}".encode()

@@ -1,31 +1,28 @@
-"""The version of a checkout, told by its git tags alone."""
+"""The version of a checkout, computed from git tags, and the releases of its repository."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from semver import Version
 
 from lyra_tasks.versions.formats import DEFAULT_TAG_PATTERN, parse_tag, version_to_image_tag
-from lyra_tasks.versions.git import run_git
-
-if TYPE_CHECKING:
-    import semver
-
-    from lyra_tasks.versions.git import GitFacts
+from lyra_tasks.versions.git import GitFacts, run_git
 
 FIRST_VERSION = "0.1.0"
+_REF_FORMAT = "%(refname:strip=2)%00%(objectname)%00%(*objectname)%00%(creatordate:iso-strict)"
 
 
 @dataclass(frozen=True)
 class CheckoutVersion:
-    """A semantic version and how it came about.
+    """A semantic version and the reason for it.
 
-    `is_release`: a clean tree exactly on a version's tag, pre-releases included. `is_snapshot`: the tree is dirty.
-    `image_tag` is the version with `+`, which an image tag cannot hold, as `_`, which a version cannot hold.
+    Attributes:
+        is_release: The tree is clean and its commit has the version's tag (pre-releases included).
+        is_snapshot: The tree is dirty.
+        image_tag: The version as an image tag, with `_` for `+`.
     """
 
     semver: str
@@ -36,9 +33,10 @@ class CheckoutVersion:
 
 
 def compute_version(facts: GitFacts, tag_pattern: str = DEFAULT_TAG_PATTERN) -> CheckoutVersion:
-    """The version of a checkout; `facts` must have been gathered with the same tag pattern.
+    """Compute the version of a checkout; `facts` must have been collected with the same tag pattern.
 
-    PreconditionError if the version is too long to be an image tag.
+    Raises:
+        PreconditionError: The version is too long for an image tag.
     """
     version_tag = facts.find_version_tag(tag_pattern)
     if version_tag is not None and version_tag[0].commit == facts.commit and not facts.is_dirty:
@@ -53,8 +51,8 @@ def compute_version(facts: GitFacts, tag_pattern: str = DEFAULT_TAG_PATTERN) -> 
     return _make_version(version, reason, is_snapshot=facts.is_dirty)
 
 
-def _development_base(version: semver.Version) -> str:
-    """What comes after a version, up to the number of commits: above it, and below the next one that may be tagged."""
+def _development_base(version: Version) -> str:
+    """Return the prefix of development versions after `version`, ordered before any later release."""
     core = version.finalize_version()
     if version.prerelease:
         return f"{core}-{version.prerelease}.dev"
@@ -67,12 +65,9 @@ def _make_version(version: str, reason: str, *, is_release: bool = False, is_sna
     )
 
 
-_REF_FORMAT = "%(refname:strip=2)%00%(objectname)%00%(*objectname)%00%(creatordate:iso-strict)"
-
-
 @dataclass(frozen=True)
 class Release:
-    """A tagged version: the tag's name, the full id of its commit, and when it was tagged, as ISO 8601."""
+    """A tagged version, with the full id of its commit and the date of the tag as ISO 8601."""
 
     tag: str
     commit: str
@@ -81,22 +76,19 @@ class Release:
 
 
 def list_releases(root: Path, pattern: str, *, reachable: bool = False) -> tuple[Release, ...]:
-    """Every version that is tagged in the repository, highest first; with `reachable` those alone that HEAD can reach.
-
-    A shallow clone, or one that fetches no tags, has fewer than there are.
-    """
+    """Return the tagged versions of the repository, highest first; with `reachable` only those reachable from HEAD."""
     options = ("--merged=HEAD",) if reachable else ()
     lines = run_git(root, "for-each-ref", *options, f"--format={_REF_FORMAT}", "refs/tags").split("\n")
-    tagged_releases = []
-    for name, object_id, commit_id, date in (line.split("\0") for line in lines if line):
+    releases = []
+    for name, object_id, peeled_id, date in (line.split("\0") for line in lines if line):
         version = parse_tag(name, pattern)
         if version is not None:
-            tagged_releases.append(Release(name, commit_id or object_id, date, version))
-    return tuple(sorted(tagged_releases, key=lambda release: (release.version, release.tag), reverse=True))
+            releases.append(Release(name, peeled_id or object_id, date, version))
+    return tuple(sorted(releases, key=lambda release: (release.version, release.tag), reverse=True))
 
 
 def find_previous_release(version: Version, reachable: Iterable[Release]) -> Release | None:
-    """What a changelog begins after: the highest version below; for a release that is no pre-release, the last such."""
+    """Return the highest lower version; pre-releases count only if `version` is one."""
     candidates = [
         release
         for release in reachable
@@ -106,26 +98,18 @@ def find_previous_release(version: Version, reachable: Iterable[Release]) -> Rel
 
 
 def list_floating_tags(version: Version, tagged_versions: Iterable[Version]) -> tuple[str, ...]:
-    """The image tags that move to a release: `MAJOR.MINOR`, `MAJOR` and `latest`, each for the highest of its line.
+    """Return the floating image tags that move to `version`: `MAJOR.MINOR`, `MAJOR` and `latest`.
 
-    A pre-release moves none; a patch of an old line moves no more than that line's.
+    Each belongs to the highest version of its line; pre-releases move none.
     """
     if version.prerelease:
         return ()
-    final_versions = [tagged_version for tagged_version in tagged_versions if not tagged_version.prerelease]
-    versions_by_tag = {
+    finals = [candidate for candidate in tagged_versions if not candidate.prerelease]
+    line_by_tag = {
         f"{version.major}.{version.minor}": [
-            tagged_version
-            for tagged_version in final_versions
-            if tagged_version.to_tuple()[:2] == version.to_tuple()[:2]
+            final for final in finals if final.to_tuple()[:2] == version.to_tuple()[:2]
         ],
-        f"{version.major}": [
-            tagged_version for tagged_version in final_versions if tagged_version.major == version.major
-        ],
-        "latest": final_versions,
+        f"{version.major}": [final for final in finals if final.major == version.major],
+        "latest": finals,
     }
-    return tuple(
-        tag
-        for tag, line_versions in versions_by_tag.items()
-        if all(tagged_version <= version for tagged_version in line_versions)
-    )
+    return tuple(tag for tag, line in line_by_tag.items() if version >= max(line, default=version))
