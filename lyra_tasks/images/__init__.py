@@ -1,1 +1,1 @@
-"""Images as bytes: what an engine saves, the archive that travels, and reading it back."""
+"""Images as bytes: `docker save` streams, archives, scans; may import config, records and the base modules."""

@@ -1,8 +1,7 @@
-"""The JSON documents of image archives: strict reading, and writing in one canonical form."""
+"""Models of OCI and Docker image documents, their strict parsing, and the identity of an image."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ class _Document(BaseModel):
 
 
 class Descriptor(_Document):
-    """A reference to a blob: what it is, its digest, its size in bytes."""
+    """A descriptor of a blob: its media type, digest and size in bytes."""
 
     media_type: str = Field(alias="mediaType")
     digest: Digest
@@ -54,11 +53,13 @@ class ImageManifest(_Document):
 
 
 class RootFs(_Document):
+    """The layers in an image config."""
+
     diff_ids: list[Digest]
 
 
 class ImageConfig(_Document):
-    """What an archive needs of an image config: the platform, and what the layers unpack to."""
+    """The parts of an image config that archives need: the platform and the diff ids."""
 
     os: str
     architecture: str
@@ -67,12 +68,12 @@ class ImageConfig(_Document):
 
     @property
     def platform(self) -> str:
-        """`os/arch`, and `/variant` where there is one."""
+        """Return the platform as `os/arch[/variant]`."""
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
 class SavedImage(_Document):
-    """One entry of `manifest.json`, the format of `docker save`."""
+    """An entry of `manifest.json`, the format of `docker save`."""
 
     config: str = Field(alias="Config")
     repo_tags: list[str] | None = Field(default=None, alias="RepoTags")
@@ -80,13 +81,17 @@ class SavedImage(_Document):
 
 
 class LayoutDocument(_Document):
-    """`oci-layout`."""
+    """The file `oci-layout`."""
 
     version: str = Field(alias="imageLayoutVersion", pattern=r"^1\.0\.0$")
 
 
 def parse_document(data: bytes, model: type[T], where: str) -> T:
-    """`data` as a `kind`; BundleError naming `where` if it is not JSON, repeats a key or lacks what `kind` needs."""
+    """Parse JSON as a `model`.
+
+    Raises:
+        BundleError: The JSON is invalid, has duplicate keys or does not fit; the message names `where`.
+    """
     try:
         value = json.loads(data.decode(), object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
         return TypeAdapter(model).validate_python(value)
@@ -98,16 +103,11 @@ def parse_document(data: bytes, model: type[T], where: str) -> T:
         raise BundleError(f"{where}: not valid JSON: {error}") from error
 
 
-def sha256_digest(data: bytes) -> str:
-    """`sha256:…` of some bytes."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         ((repeated, _),) = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"the key {repeated!r} is there twice")
+        raise ValueError(f"duplicate key {repeated!r}")
     return value
 
 
@@ -117,7 +117,7 @@ def _reject_constant(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: its blob as it is shipped (`digest`, `size`) and what is in it (`diff_id`, `unpacked_size`); bytes."""
+    """A layer: its blob as shipped (`digest`, `size`) and unpacked (`diff_id`, `unpacked_size`), sizes in bytes."""
 
     media_type: str
     digest: str
@@ -128,7 +128,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class ImageIdentity:
-    """The names under which stores know one image; digests are `sha256:…`, the platform is `os/arch[/variant]`."""
+    """The digests by which stores identify an image; the platform is `os/arch[/variant]`."""
 
     config_digest: str
     manifest_digest: str
@@ -137,10 +137,10 @@ class ImageIdentity:
 
     @property
     def diff_ids(self) -> tuple[str, ...]:
-        """The digests of the uncompressed layers, lowest first."""
+        """Return the digests of the uncompressed layers, lowest first."""
         return tuple(layer.diff_id for layer in self.layers)
 
     @property
     def unpacked_size(self) -> int:
-        """Bytes of all layers, uncompressed."""
+        """Return the size of all layers, uncompressed, in bytes."""
         return sum(layer.unpacked_size for layer in self.layers)

@@ -28,7 +28,7 @@ _IMAGE_HEALTHCHECK_TIMEOUT_S = 60.0
 _OOM_REPORT_TIMEOUT_S = 1.0
 
 
-class CheckedService(Protocol):
+class _CheckedService(Protocol):
     """The configuration of a service that checks refer to."""
 
     @property
@@ -39,7 +39,7 @@ class CheckedService(Protocol):
     def secret_values(self) -> tuple[str, ...]: ...
 
 
-class ReadableLog(Protocol):
+class _ReadableLog(Protocol):
     """The log of a service."""
 
     def text(self) -> str: ...
@@ -49,17 +49,30 @@ class CheckTarget(Protocol):
     """A service that checks can be run against, started by a lab or deployed from a bundle."""
 
     @property
-    def planned(self) -> CheckedService: ...
+    def planned(self) -> _CheckedService:
+        """Return its configuration."""
+
     @property
-    def engine(self) -> Engine: ...
+    def engine(self) -> Engine:
+        """Return the engine that runs it."""
+
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Return the id of its container."""
+
     @property
-    def log(self) -> ReadableLog: ...
+    def log(self) -> _ReadableLog:
+        """Return its log."""
+
     @property
-    def cancellation(self) -> Cancellation: ...
-    def address(self, port: int | str) -> tuple[str, int]: ...
-    def http_address(self) -> tuple[str, int]: ...
+    def cancellation(self) -> Cancellation:
+        """Return the cancellation that ends its checks."""
+
+    def address(self, port: int | str) -> tuple[str, int]:
+        """Return the host and port at which a container port can be reached from here."""
+
+    def http_address(self) -> tuple[str, int]:
+        """Return the address of the HTTP port."""
 
 
 @dataclass

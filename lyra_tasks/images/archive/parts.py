@@ -1,4 +1,4 @@
-"""A file in parts: written so that none is larger than a medium takes, read as if it were one."""
+"""Files in parts of a limited size, which are read as one file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, cast
 
+from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import UsageError
 from lyra_tasks.images.stream.codec import DigestWriter
 from lyra_tasks.images.stream.layers import translate_disk_full
@@ -20,14 +21,16 @@ MAX_PARTS = 999
 
 
 def part_name(name: str, number: int) -> str:
-    """The name of a part, counted from 1; names sort, and a shell's `*` gives them, in the order of the parts."""
+    """Return the name of a part, counted from 1; names sort in the order of the parts."""
     return f"{name}.{number:03}"
 
 
 class PartsWriter:
-    """A new file at `path`, or parts of it of at most `split` bytes beside it; its digest and size are kept.
+    """A new file at `path`, or parts of it of at most `split` bytes next to it.
 
-    NoSpaceError if the disk is full, UsageError where there would be more parts than can be numbered.
+    Raises:
+        NoSpaceError: The disk is full.
+        UsageError: There would be more than `MAX_PARTS` parts.
     """
 
     def __init__(self, path: Path, split: int | None) -> None:
@@ -40,22 +43,22 @@ class PartsWriter:
 
     @property
     def parts(self) -> int:
-        """How many numbered parts were written; 0 for a file in one piece."""
+        """Return the number of parts, or 0 for a single file."""
         return self._count if self._split else 0
 
     @property
     def sha256(self) -> str:
-        """The hexadecimal digest of all that was written."""
-        return self._digester.digest.removeprefix("sha256:")
+        """Return the hexadecimal digest of everything that was written."""
+        return hex_part(self._digester.digest)
 
     @property
     def size(self) -> int:
-        """Bytes of all that was written."""
+        """Return the number of bytes that were written."""
         return self._digester.size
 
     @property
     def digester(self) -> DigestWriter:
-        """Where to write to."""
+        """Return the writer to use, which hashes and passes on to `write`."""
         return self._digester
 
     def __enter__(self) -> PartsWriter:
@@ -71,7 +74,7 @@ class PartsWriter:
                 self._file.close()
 
     def write(self, data: Any) -> None:
-        """Only the digester writes here."""
+        """Write to the current part; called by the digester only."""
         view = memoryview(data)
         with translate_disk_full(self._path.parent):
             while view:
@@ -86,7 +89,7 @@ class PartsWriter:
         if self._file:
             self._file.close()
         if self._count >= MAX_PARTS:
-            raise UsageError(f"{self._path.name} would be more than {MAX_PARTS} parts", hint="use a larger --split")
+            raise UsageError(f"Cannot split {self._path.name}: over {MAX_PARTS} parts", hint="Use a larger --split")
         self._count += 1
         name = part_name(self._path.name, self._count) if self._split else self._path.name
         self._file = self._path.with_name(name).open("xb")
@@ -94,7 +97,7 @@ class PartsWriter:
 
 
 class _PartsReader(io.RawIOBase):
-    """Parts as one file that can be read from anywhere; one of them is open at a time, however many there are."""
+    """Parts as one seekable file; only one part is open at a time."""
 
     def __init__(self, parts: Sequence[Path]) -> None:
         super().__init__()
@@ -143,7 +146,7 @@ class _PartsReader(io.RawIOBase):
 
 @contextmanager
 def open_parts(parts: Sequence[Path]) -> Iterator[BinaryIO]:
-    """The parts, in this order, as one file to read; one part is simply that file."""
+    """Open the parts, in this order, as one file to read."""
     if len(parts) == 1:
         with parts[0].open("rb") as file:
             yield file

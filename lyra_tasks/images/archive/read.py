@@ -1,4 +1,4 @@
-"""What an archive says that it holds: its members, and the documents that tie them together, read strictly."""
+"""Read an image archive strictly: its members and its documents; copy it without some layers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from lyra_tasks.digests import sha256_digest
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.parts import PartsWriter
 from lyra_tasks.images.archive.write import DOCKER_MANIFEST_FILE, INDEX_FILE, LAYOUT_FILE, blob_name
@@ -22,7 +23,6 @@ from lyra_tasks.images.oci import (
     LayoutDocument,
     SavedImage,
     parse_document,
-    sha256_digest,
 )
 from lyra_tasks.images.stream.tar import BLOCK_BYTES, SECTOR_BYTES, padding_size, parse_tar_header
 from lyra_tasks.references import normalize_reference
@@ -33,7 +33,7 @@ _MAX_MEMBERS = 1024
 
 @dataclass(frozen=True)
 class Member:
-    """Where the bytes of a member lie in the archive."""
+    """The position of a member in the archive, in bytes."""
 
     offset: int
     size: int
@@ -41,7 +41,7 @@ class Member:
 
 @dataclass(frozen=True)
 class ArchivedImage:
-    """The one image of an archive, as its documents describe it; layers are still unread."""
+    """The image of an archive as its documents describe it; its layers have not been read."""
 
     manifest_digest: str
     manifest: ImageManifest
@@ -51,7 +51,11 @@ class ArchivedImage:
 
 
 def read_archive_members(file: BinaryIO, where: str) -> dict[str, Member]:
-    """The members of an archive by name; BundleError for anything but regular files with names of an image layout."""
+    """Return the members of an archive by name.
+
+    Raises:
+        BundleError: A member is not a regular file of an image layout, or the archive is damaged.
+    """
     end = file.seek(0, 2)
     members: dict[str, Member] = {}
     offset = file.seek(0)
@@ -59,40 +63,41 @@ def read_archive_members(file: BinaryIO, where: str) -> dict[str, Member]:
         if header.kind != "file":
             raise BundleError(f"{where}: {header.name!r} is not a regular file")
         if not _MEMBER_NAME.fullmatch(header.name):
-            raise BundleError(f"{where}: {header.name!r} does not belong into it")
+            raise BundleError(f"{where}: unexpected member {header.name!r}")
         if header.name in members:
-            raise BundleError(f"{where}: {header.name} is there twice")
+            raise BundleError(f"{where}: duplicate member {header.name}")
         if len(members) >= _MAX_MEMBERS:
             raise BundleError(f"{where}: more than {_MAX_MEMBERS} members")
         members[header.name] = Member(offset + SECTOR_BYTES, header.size)
         offset += SECTOR_BYTES + header.size + padding_size(header.size)
         if offset > end:
-            raise BundleError(f"{where}: {header.name} ends behind the end of the file")
+            raise BundleError(f"{where}: {header.name} extends past the end of the file")
         file.seek(offset)
     if file.read(SECTOR_BYTES + 1) != bytes(SECTOR_BYTES):
-        raise BundleError(f"{where}: does not end as an archive does")
+        raise BundleError(f"{where}: invalid end of archive")
     return members
 
 
 def read_archived_image(
-    file: BinaryIO, members: Mapping[str, Member], where: str, excluding: Collection[str] = ()
+    file: BinaryIO, members: Mapping[str, Member], where: str, omitted_layers: Collection[str] = ()
 ) -> ArchivedImage:
-    """The image that `index.json` and `manifest.json` both describe; the layers `without` are left out.
+    """Return the image that `index.json` and `manifest.json` both describe, in an archive without `omitted_layers`.
 
-    BundleError if a member is missing or belongs to nothing, a size or digest is not the true one, or the two disagree.
+    Raises:
+        BundleError: A member is missing or not referenced, a size or digest is wrong, or the two documents disagree.
     """
     reader = _DocumentReader(file, members, where)
     parse_document(reader.read_document(LAYOUT_FILE), LayoutDocument, f"{where}: {LAYOUT_FILE}")
     index = parse_document(reader.read_document(INDEX_FILE), ImageIndex, f"{where}: {INDEX_FILE}")
     if len({(entry.digest, entry.size, entry.media_type) for entry in index.manifests}) != 1:
-        raise BundleError(f"{where}: {INDEX_FILE} must name one image, under one or several names")
+        raise BundleError(f"{where}: {INDEX_FILE} must list exactly one image, under any number of names")
     descriptor = index.manifests[0]
     manifest = parse_document(reader.read_blob(descriptor), ImageManifest, f"{where}: {blob_name(descriptor.digest)}")
     config = parse_document(
         reader.read_blob(manifest.config), ImageConfig, f"{where}: {blob_name(manifest.config.digest)}"
     )
     for layer in manifest.layers:
-        if layer.digest not in excluding:
+        if layer.digest not in omitted_layers:
             reader.find_member(layer)
     if len(config.rootfs.diff_ids) != len(manifest.layers):
         raise BundleError(f"{where}: the config names {len(config.rootfs.diff_ids)} layers, not {len(manifest.layers)}")
@@ -111,10 +116,10 @@ def read_archived_image(
     extra = sorted(
         members.keys()
         - used_names
-        - {blob_name(layer.digest) for layer in manifest.layers if layer.digest not in excluding}
+        - {blob_name(layer.digest) for layer in manifest.layers if layer.digest not in omitted_layers}
     )
     if extra:
-        raise BundleError(f"{where}: {extra[0]} belongs to nothing")
+        raise BundleError(f"{where}: {extra[0]} is not referenced")
     annotations = {
         key: value
         for key, value in (descriptor.annotations or {}).items()
@@ -124,18 +129,18 @@ def read_archived_image(
 
 
 def _compare_docker_manifest(reader: _DocumentReader, manifest: ImageManifest, names: tuple[str, ...]) -> None:
-    """What `docker load` reads on a classic store must be what a containerd store reads."""
-    place = f"{reader.where}: {DOCKER_MANIFEST_FILE}"
-    entries = parse_document(reader.read_document(DOCKER_MANIFEST_FILE), list[SavedImage], place)
+    """Require that the classic store reads the same image with `docker load` as the containerd store."""
+    where = f"{reader.where}: {DOCKER_MANIFEST_FILE}"
+    entries = parse_document(reader.read_document(DOCKER_MANIFEST_FILE), list[SavedImage], where)
     layers = [blob_name(layer.digest) for layer in manifest.layers]
     if [(entry.config, entry.layers) for entry in entries] != [(blob_name(manifest.config.digest), layers)]:
-        raise BundleError(f"{place}: describes another image than {INDEX_FILE}")
+        raise BundleError(f"{where}: describes a different image than {INDEX_FILE}")
     if sorted(map(normalize_reference, entries[0].repo_tags or ())) != sorted(names):
-        raise BundleError(f"{place}: gives the image other names than {INDEX_FILE}")
+        raise BundleError(f"{where}: has different image names than {INDEX_FILE}")
 
 
 class _DocumentReader:
-    """Small members as bytes, and blobs that are what their descriptor says."""
+    """A reader of small members and of blobs, which are checked against their descriptors."""
 
     def __init__(self, file: BinaryIO, members: Mapping[str, Member], where: str) -> None:
         self.where = where
@@ -147,7 +152,7 @@ class _DocumentReader:
         if member is None:
             raise BundleError(f"{self.where}: {name} is missing")
         if member.size > MAX_DOCUMENT_BYTES:
-            raise BundleError(f"{self.where}: {name} is too large for a document")
+            raise BundleError(f"{self.where}: {name} is larger than {MAX_DOCUMENT_BYTES} bytes")
         self._file.seek(member.offset)
         return _read_exactly(self._file, member.size, self.where)
 
@@ -165,25 +170,26 @@ class _DocumentReader:
         name = blob_name(descriptor.digest)
         data = self.read_document(name)
         if sha256_digest(data) != descriptor.digest:
-            raise BundleError(f"{self.where}: {name} does not have the digest that it is named by")
+            raise BundleError(f"{self.where}: {name}: digest mismatch")
         return data
 
 
 def _read_exactly(file: BinaryIO, size: int, where: str) -> bytes:
     data = file.read(size)
     if len(data) != size:
-        raise BundleError(f"{where}: ends too early")
+        raise BundleError(f"{where}: truncated")
     return data
 
 
-def copy_without_layers(archive: Path, target: PartsWriter, digests: Collection[str]) -> None:
-    """Copy all members of an archive but the blobs of these digests, byte for byte and in the same order.
+def copy_without_layers(archive: Path, target: PartsWriter, omitted_layers: Collection[str]) -> None:
+    """Copy an archive without some layers, otherwise byte for byte and in the same order.
 
-    BundleError naming the archive if it is damaged or does not hold one of them.
+    Raises:
+        BundleError: The archive is damaged, or lacks one of the layers.
     """
     with archive.open("rb") as source:
         members = read_archive_members(source, str(archive))
-        excluded_members = {blob_name(digest) for digest in digests}
+        excluded_members = {blob_name(digest) for digest in omitted_layers}
         if missing := sorted(excluded_members - members.keys()):
             raise BundleError(f"{archive}: {missing[0]} is missing")
         for name, member in members.items():
@@ -193,7 +199,7 @@ def copy_without_layers(archive: Path, target: PartsWriter, digests: Collection[
                 while remaining:
                     block = source.read(min(remaining, BLOCK_BYTES))
                     if not block:
-                        raise BundleError(f"{archive}: ends too early")
+                        raise BundleError(f"{archive}: truncated")
                     target.digester.write(block)
                     remaining -= len(block)
         target.digester.write(bytes(2 * SECTOR_BYTES))

@@ -1,4 +1,4 @@
-"""Reading an archive back: every byte, every digest, every reference, and nothing that should not be there."""
+"""Verify an image archive: every byte, digest and reference, and that it contains nothing else."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.parts import open_parts
 from lyra_tasks.images.archive.read import ArchivedImage, Member, read_archive_members, read_archived_image
@@ -24,7 +25,7 @@ _MAX_PARALLEL_LAYERS = 2
 
 @dataclass(frozen=True)
 class VerifiedArchive:
-    """What an archive was found to hold; `size` is in bytes, `sha256` the hexadecimal digest of the file itself."""
+    """The content of a verified archive; `size` (bytes) and `sha256` (hex) are those of the file itself."""
 
     config_digest: str
     manifest_digest: str
@@ -42,15 +43,21 @@ def verify_archive(
     *,
     expected: ImageIdentity | None = None,
     unpack: bool | Collection[str] = True,
-    excluding: Collection[str] = (),
+    omitted_layers: Collection[str] = (),
     parts: Sequence[Path] = (),
 ) -> VerifiedArchive:
-    """Read all of an archive that `write_archive` made, and return what it holds.
+    """Read all of an archive, with bounded memory, and return its content.
 
-    With `unpack`, every layer, or those of these digests, is unpacked and compared with the diff id in the config; it
-    may unpack to what `expected` says, or to 2000 times its size. With `expected`, the image must be that one. The
-    layers `without` must not be there; `parts` are what is read where the archive is not in one piece. Memory stays
-    bounded. BundleError naming the file and the member if anything is damaged, missing, added or contradictory.
+    Args:
+        path: The archive, as written by `write_archive`.
+        expected: The image that it must contain.
+        unpack: Whether layers are unpacked and compared with their diff ids, or the digests of those layers. A layer
+            may unpack to its size in `expected`, or to 2000 times its own size.
+        omitted_layers: Layers that the archive must not contain.
+        parts: The parts of an archive that is not a single file.
+
+    Raises:
+        BundleError: Anything is damaged, missing, added or contradictory.
     """
     sources = list(parts) or [path]
     for source in sources:
@@ -58,7 +65,7 @@ def verify_archive(
             raise BundleError(f"{source}: not a regular file")
     with open_parts(sources) as file:
         members = read_archive_members(file, str(path))
-        image = read_archived_image(file, members, str(path), excluding)
+        image = read_archived_image(file, members, str(path), omitted_layers)
         if expected:
             _compare_identity(image, expected, path)
     unpacked_sizes = {layer.digest: layer.unpacked_size for layer in expected.layers} if expected else {}
@@ -67,7 +74,7 @@ def verify_archive(
         archive_digest = pool.submit(_digest_parts, sources)
         layer_checks = []
         for digest, diff_id in dict.fromkeys((layer.digest, diff_id) for layer, diff_id in pairs):
-            if digest in excluding:
+            if digest in omitted_layers:
                 continue
             member = members[blob_name(digest)]
             is_unpacked = unpack if isinstance(unpack, bool) else digest in unpack
@@ -88,7 +95,7 @@ def verify_archive(
         layer_digests=tuple(layer.digest for layer in image.manifest.layers),
         references=image.references,
         annotations=image.annotations,
-        sha256=archive_digest.result().digest.removeprefix("sha256:"),
+        sha256=hex_part(archive_digest.result().digest),
         size=archive_digest.result().size,
     )
 
@@ -107,7 +114,7 @@ def _compare_identity(image: ArchivedImage, expected: ImageIdentity, path: Path)
         if actual != required
     )
     if mismatches:
-        raise BundleError(f"{path}: holds another image than it should", details=mismatches)
+        raise BundleError(f"{path}: contains a different image than expected", details=mismatches)
 
 
 def _layer_blobs(identity: ImageIdentity) -> list[tuple[str, int]]:
@@ -117,7 +124,7 @@ def _layer_blobs(identity: ImageIdentity) -> list[tuple[str, int]]:
 def _verify_layer(
     sources: Sequence[Path], member: Member, digest: str, diff_id: str, place: str, limit: int | None
 ) -> None:
-    """Hash a blob while another thread unpacks and hashes what is in it, up to `limit` bytes; None leaves that out."""
+    """Hash a blob while another thread unpacks and hashes its content, up to `limit` bytes, unless that is None."""
     blob = DigestWriter()
     with open_parts(sources) as file:
         blocks = _digest_blocks(_read_blocks(file, member, place), blob)
@@ -132,9 +139,9 @@ def _verify_layer(
                     meter.put(block)
                 content = meter.finish()
             if content.digest != diff_id:
-                raise BundleError(f"{place}: unpacks to {content.digest}, and the config says {diff_id}")
+                raise BundleError(f"{place}: unpacks to {content.digest}, but the config says {diff_id}")
     if blob.digest != digest:
-        raise BundleError(f"{place}: does not have the digest that it is named by")
+        raise BundleError(f"{place}: digest mismatch")
 
 
 def _digest_blocks(blocks: Iterator[bytes], target: DigestWriter) -> Iterator[bytes]:
@@ -149,7 +156,7 @@ def _read_blocks(file: BinaryIO, member: Member, place: str) -> Iterator[bytes]:
     while remaining:
         block = file.read(min(remaining, BLOCK_BYTES))
         if not block:
-            raise BundleError(f"{place}: ends too early")
+            raise BundleError(f"{place}: truncated")
         remaining -= len(block)
         yield block
 

@@ -1,16 +1,16 @@
-"""The archive that travels: one tar that is an OCI image layout and a `docker load` file at once."""
+"""Write image archives: a tar file that is both an OCI image layout and input for `docker load`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lyra_tasks.digests import canonical_json, hex_part
 from lyra_tasks.images.oci import INDEX_MEDIA_TYPE, NAME_ANNOTATION, TAG_ANNOTATION, ImageManifest, parse_document
 from lyra_tasks.images.stream.layers import translate_disk_full
 from lyra_tasks.images.stream.pack import PackedImage
 from lyra_tasks.images.stream.tar import BLOCK_BYTES, SECTOR_BYTES, format_tar_header, padding_size
-from lyra_tasks.records.record import canonical_json
 from lyra_tasks.references import familiar_reference, normalize_reference, reference_tag
 
 LAYOUT_FILE = "oci-layout"
@@ -20,18 +20,20 @@ BLOBS_PREFIX = "blobs/sha256/"
 
 
 def blob_name(digest: str) -> str:
-    """The member of the archive that holds the blob of this digest."""
-    return BLOBS_PREFIX + digest.removeprefix("sha256:")
+    """Return the name of the archive member with the blob of this digest."""
+    return BLOBS_PREFIX + hex_part(digest)
 
 
 def write_archive(
     path: Path, image: PackedImage, references: Sequence[str], annotations: Mapping[str, str], epoch: int
 ) -> None:
-    """Write one image under all its `references` to a new file `path`; the same image is the same bytes.
+    """Write one image under all its `references` to a new file `path`, reproducibly.
 
-    It is not synced yet: that can be done while it is read back. `annotations` go into the OCI index beside the names;
-    `epoch` (seconds since 1970) is the time of every member. NoSpaceError if the disk is full; a file that could not be
-    finished is removed.
+    The file is not synced, so that the caller can do that while reading it back. `annotations` go into the OCI index;
+    `epoch` (seconds since 1970) is the time of every member. An incomplete file is removed.
+
+    Raises:
+        NoSpaceError: The disk is full.
     """
     members = _build_members(image, sorted({normalize_reference(name) for name in references}), annotations)
     with translate_disk_full(path.parent), path.open("xb") as target:
@@ -66,21 +68,17 @@ def _build_members(image: PackedImage, names: list[str], annotations: Mapping[st
 
 
 def _build_descriptors(image: PackedImage, names: list[str], annotations: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One descriptor per name: that is how containerd reads the names of an image from a layout."""
+    """Return one descriptor per name, since containerd reads the names of an image from its descriptors."""
     system, architecture, *variant = image.identity.platform.split("/")
     platform = {"os": system, "architecture": architecture} | ({"variant": variant[0]} if variant else {})
     descriptor = {
-        "mediaType": _read_media_type(image),
+        "mediaType": parse_document(image.manifest, ImageManifest, "manifest").media_type,
         "digest": image.identity.manifest_digest,
         "size": len(image.manifest),
         "platform": platform,
     }
     name_annotations = [{NAME_ANNOTATION: name, TAG_ANNOTATION: reference_tag(name)} for name in names] or [{}]
     return [descriptor | {"annotations": {**annotations, **name}} for name in name_annotations]
-
-
-def _read_media_type(image: PackedImage) -> str:
-    return parse_document(image.manifest, ImageManifest, "manifest").media_type
 
 
 def _write_member(target: BinaryIO, name: str, contents: bytes | Path, epoch: int) -> None:
@@ -91,11 +89,6 @@ def _write_member(target: BinaryIO, name: str, contents: bytes | Path, epoch: in
         size = contents.stat().st_size
         target.write(format_tar_header(name, size, epoch))
         with contents.open("rb") as source:
-            for block in _read_blocks(source):
+            while block := source.read(BLOCK_BYTES):
                 target.write(block)
     target.write(bytes(padding_size(size)))
-
-
-def _read_blocks(source: BinaryIO) -> Iterator[bytes]:
-    while block := source.read(BLOCK_BYTES):
-        yield block

@@ -1,4 +1,4 @@
-"""For which processors the programs in an image are, by the header that every ELF file begins with."""
+"""Detect the architectures of the programs in an image by their ELF headers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Literal
 from lyra_tasks.images.stream.pipeline import Block
 
 _HEADER_BYTES: Final = 20
-# e_machine of the ELF format -> the name that platforms have for it; where the order of bytes decides, both
+# ELF's e_machine, with the byte order where that matters -> architecture as in platforms
 _MACHINES: Final = {
     3: "386",
     8: "mips",
@@ -25,7 +25,7 @@ _COMPATIBLE_ARCHITECTURES: Final = {"amd64": frozenset({"386"})}
 
 
 def detect_architecture(start: Block) -> str:
-    """The architecture of the program that begins with these bytes, as platforms name it; empty for anything else."""
+    """Return the architecture (as in platforms) of the program that begins with these bytes, or an empty string."""
     if len(start) < _HEADER_BYTES or bytes(start[:4]) != b"\x7fELF":
         return ""
     order: Literal["little", "big"] = "big" if start[5] == 2 else "little"  # EI_DATA
@@ -34,7 +34,7 @@ def detect_architecture(start: Block) -> str:
 
 
 def count_architectures(blocks: Iterator[Block], counts: dict[str, int]) -> Iterator[Block]:
-    """The blocks of one file as they come; a program is added to the numbers by architecture in `found`."""
+    """Pass on the blocks of one file; if it is a program, count its architecture in `counts`."""
     start = b""
     for block in blocks:
         if len(start) < _HEADER_BYTES:
@@ -45,6 +45,6 @@ def count_architectures(blocks: Iterator[Block], counts: dict[str, int]) -> Iter
 
 
 def can_run_programs(platform: str, counts: dict[str, int]) -> bool:
-    """Whether a machine of `platform` (`os/architecture`) runs any of the programs found; true where there are none."""
+    """Return whether a machine of `platform` can run any of the counted programs, or there are none."""
     machine = platform.split("/")[1]
     return not counts or not {machine, *_COMPATIBLE_ARCHITECTURES.get(machine, ())}.isdisjoint(counts)

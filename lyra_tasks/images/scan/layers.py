@@ -1,7 +1,7 @@
-"""Reading images for what rules ask: every byte of every layer once, as a stream, and with bounded memory.
+"""Scan images for the rules: every byte of every layer once, as a stream, with bounded memory.
 
-What is noted of a layer are the few entries that matter: programs with another's rights, the owners of the folders in
-question, where a secret stands. Contents are never kept; of file names only a number each.
+Only the entries that matter are recorded: setuid files, owners of given directories, places of secrets. Contents are
+not kept, and file names only as hashes.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _EXECUTE_BITS = 0o111
 
 
 class Watcher(Protocol):
-    """Sees every file of a layer pass by."""
+    """An observer of all files of a layer."""
 
     def watch(self, path: str, blocks: Iterator[Block]) -> Iterator[Block]:
-        """The blocks of one file, as they come."""
+        """Pass on the blocks of one file."""
 
 
 @dataclass
 class ScannedLayer:
-    """One layer as it was read: `special` are setuid and setgid programs, `owners` those of the folders in question.
+    """A scanned layer.
 
-    `programs` are the numbers of executable files by the architecture that they are for; `files` are hashes of the
-    names of everything that is no folder, to tell what a later layer replaces.
+    `setuid_files` are setuid and setgid files with their modes, `file_hashes` the hashes of the names of everything but
+    directories, which tell what a later layer replaces.
     """
 
     diff_id: str
@@ -58,7 +58,7 @@ class ScannedLayer:
 
 @dataclass(frozen=True)
 class ScannedImage:
-    """One image as it was read: its layers lowest first, and its configuration document."""
+    """A scanned image: its layers, lowest first, and its configuration."""
 
     config_digest: str
     config: Mapping[str, Any]
@@ -73,10 +73,12 @@ def scan_images(
     directories: Iterable[str],
     create_watcher: Callable[[], Watcher] | None = None,
 ) -> dict[K, ScannedImage]:
-    """Read a `docker save` in one pass and say what is in the wanted images.
+    """Scan the requested images in the stream of a `docker save`, in one pass.
 
-    `folders` are absolute paths whose owners are asked for; `watcher` makes one for each layer, which sees
-    all of its files. BundleError if the stream is damaged or does not hold a wanted image.
+    `directories` are absolute paths whose owners are recorded; `create_watcher` is called for each layer.
+
+    Raises:
+        BundleError: The stream is damaged or lacks a requested image.
     """
     layers: dict[str, ScannedLayer] = {}
     watched_directories = frozenset(directory.strip("/") for directory in directories)
@@ -109,7 +111,7 @@ def scan_layer(
     directories: frozenset[str],
     watcher: Watcher | None = None,
 ) -> tuple[ScannedLayer, int]:
-    """Read one layer, compressed or not; returns what was seen, and its size unpacked."""
+    """Scan one layer, compressed or not, and return it with its uncompressed size."""
     first = next(blocks, b"")
     digester = DigestWriter()
     unpacked = _digest_blocks(decompress_blocks(chain([first], blocks), detect_codec(first), where), digester)
@@ -128,13 +130,15 @@ def scan_layer(
         packages.add_member(header, stream)
         for _ in stream:
             pass
-        layer.secret_matches += [(path, match) for match in sorted(matches, key=lambda hit: (hit.secret, hit.form))]
+        layer.secret_matches += [
+            (path, match) for match in sorted(matches, key=lambda match: (match.secret, match.form))
+        ]
     layer.diff_id = digester.digest
     return layer, digester.size
 
 
 def find_setuid_files(layers: Iterable[ScannedLayer]) -> dict[str, tuple[int, int]]:
-    """The setuid and setgid programs that are left in the end: path -> number of the layer (from 0), and mode."""
+    """Return the setuid and setgid files of the final image: path -> number of the layer (from 0) and mode."""
     setuid_files: dict[str, tuple[int, int]] = {}
     for number, layer in enumerate(layers):
         setuid_files = {
@@ -147,12 +151,12 @@ def find_setuid_files(layers: Iterable[ScannedLayer]) -> dict[str, tuple[int, in
 
 
 def count_programs(layers: Iterable[ScannedLayer]) -> dict[str, int]:
-    """The numbers of programs in all layers by the architecture that they are for."""
+    """Return the number of programs in all layers by architecture."""
     return dict(sum((Counter(layer.programs_by_architecture) for layer in layers), Counter[str]()))
 
 
 def find_directory_owners(layers: Iterable[ScannedLayer]) -> dict[str, str]:
-    """The owners of the folders in question as they are in the end: absolute path -> `UID:GID`."""
+    """Return the owners of the watched directories in the final image: absolute path -> `UID:GID`."""
     owners: dict[str, str] = {}
     for layer in layers:
         owners = {path: owner for path, owner in owners.items() if not _is_hidden(path, layer)} | layer.directory_owners
@@ -177,7 +181,7 @@ def _record_entry(layer: ScannedLayer, path: str, header: TarHeader, directories
 def _is_hidden(path: str, layer: ScannedLayer) -> bool:
     if not (layer.removed or layer.opaque):
         return False
-    parents = [path[:end] for end, letter in enumerate(path) if letter == "/"]
+    parents = [path[:end] for end, character in enumerate(path) if character == "/"]
     return path in layer.removed or any(parent in layer.removed or parent in layer.opaque for parent in ["", *parents])
 
 

@@ -1,7 +1,7 @@
-"""Which packages an image holds, out of its layers: Debian's, Alpine's, Python's and npm's own records of them.
+"""List the packages of an image by the package databases of Debian, Alpine, Python and npm in its layers.
 
-A layer is read once, as a stream: of its files only the few that record packages are looked at, one at a time. What
-layers say is put together as an engine does it, lowest first, with what a layer removes.
+A layer is read once, as a stream, and only files that record packages are parsed. Layers are merged as engines do it,
+lowest first, with their whiteouts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeGuard
 
 from pydantic import Field
 
+from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.images.stream.pipeline import Block
 from lyra_tasks.images.stream.tar import SECTOR_BYTES, BlockReader, TarHeader, read_tar_members
@@ -24,20 +25,124 @@ from lyra_tasks.records.record import Record, read_record, write_record
 _MAX_RECORD_BYTES = 16 * 1024**2
 _WHITEOUT_PREFIX = ".wh."
 _OPAQUE_WHITEOUT = ".wh..wh..opq"
-REMOVED, OPAQUE = "removed", "emptied"
-# what a path must hold to be looked at more closely: most do not
+REMOVED, OPAQUE = "removed", "opaque"
+# a quick filter: most paths do not match
 _RELEVANT_PATH = re.compile(r"node_modules|-info|^var|^(usr/)?lib/apk/|os-release$")
 _OS_RELEASE_PATHS = ("etc/os-release", "usr/lib/os-release")
-# an entry of such a name that is no folder hides what lower layers have below it
+# an entry with such a name that is not a directory hides what lower layers have below it
 _RECORD_PARENTS = re.compile(
     r"(.+/)?(node_modules(/@[^/]+)?(/[^/@]+)?|[^/]+\.(dist|egg)-info)|var(/lib(/dpkg(/status\.d)?)?)?"
+)
+# the files of a package that is not configured completely are present all the same
+_INSTALLED_STATES = (["installed"], ["triggers-pending"], ["triggers-awaited"], ["half-configured"], ["unpacked"])
+
+Kind = Literal["deb", "apk", "pypi", "npm"]
+
+
+class Package(Record):
+    """An installed package; `arch` and `license` may be empty."""
+
+    kind: Kind
+    name: str
+    version: str
+    arch: str = ""
+    license: str = ""
+
+
+class OsRelease(Record):
+    """The content of `os-release`: `debian`, `12`, `Debian GNU/Linux 12 (bookworm)`."""
+
+    id: str
+    version: str
+    name: str
+
+
+def parse_dpkg_status(data: bytes) -> list[Package]:
+    """Parse Debian's `status` or a file in `status.d`, without packages of which only the configuration is left."""
+    return [
+        Package(kind="deb", name=stanza["Package"], version=stanza["Version"], arch=stanza.get("Architecture", ""))
+        for stanza in _read_stanzas(data, ": ")
+        if stanza.get("Package")
+        and stanza.get("Version")
+        and stanza.get("Status", "installed").split()[-1:] in _INSTALLED_STATES
+    ]
+
+
+def parse_apk_installed(data: bytes) -> list[Package]:
+    """Parse Alpine's `installed`."""
+    return [
+        Package(
+            kind="apk", name=stanza["P"], version=stanza["V"], arch=stanza.get("A", ""), license=stanza.get("L", "")
+        )
+        for stanza in _read_stanzas(data, ":")
+        if stanza.get("P") and stanza.get("V")
+    ]
+
+
+def parse_python_metadata(data: bytes) -> list[Package]:
+    """Parse the header of Python's `METADATA` or `PKG-INFO`, which ends with the first empty line."""
+    header = next(_read_stanzas(data.partition(b"\n\n")[0], ": "), {})
+    if not (header.get("Name") and header.get("Version")):
+        return []
+    license_text = header.get("License-Expression", "")
+    return [Package(kind="pypi", name=header["Name"], version=header["Version"], license=license_text)]
+
+
+def parse_npm_package(data: bytes) -> list[Package]:
+    """Parse npm's `package.json`."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return []
+    if not isinstance(document, dict):
+        return []
+    name, version, license_text = (document.get(key) for key in ("name", "version", "license"))
+    if not (_is_line(name) and _is_line(version)):
+        return []
+    return [Package(kind="npm", name=name, version=version, license=license_text if _is_line(license_text) else "")]
+
+
+def _is_line(value: Any) -> TypeGuard[str]:
+    """Return whether a value from JSON is printable text; it may contain lone surrogates."""
+    return isinstance(value, str) and bool(value) and value.isprintable()
+
+
+def parse_os_release(data: bytes) -> OsRelease:
+    """Parse the shell assignments of `os-release`."""
+    pairs = (line.partition("=") for line in data.decode(errors="replace").splitlines())
+    values = {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
+    name = values.get("PRETTY_NAME") or values.get("NAME", "")
+    return OsRelease(id=values.get("ID", ""), version=values.get("VERSION_ID", ""), name=name)
+
+
+def _read_stanzas(data: bytes, separator: str) -> Iterator[dict[str, str]]:
+    """Yield groups of `key: value` lines, separated by empty lines, without continuation lines."""
+    fields: dict[str, str] = {}
+    for line in data.decode(errors="replace").split("\n"):
+        if not line.strip():
+            if fields:
+                yield fields
+            fields = {}
+        elif line[0] not in " \t":
+            key, matched, value = line.rstrip("\r").partition(separator)
+            if matched:
+                fields.setdefault(key, value.strip())
+    if fields:
+        yield fields
+
+
+_PARSERS: tuple[tuple[re.Pattern[str], Callable[[bytes], list[Package]]], ...] = (
+    (re.compile(r"var/lib/dpkg/status(\.d/[^/]+)?"), parse_dpkg_status),
+    (re.compile(r"(usr/)?lib/apk/db/installed"), parse_apk_installed),
+    (re.compile(r"(.+/)?[^/]+\.(dist-info/METADATA|egg-info/PKG-INFO)"), parse_python_metadata),
+    (re.compile(r"(.+/)?node_modules/(@[^/]+/)?[^/@.][^/]*/package\.json"), parse_npm_package),
 )
 
 
 class LayerPackages(Record):
-    """What one layer says: packages by the path of their record, what it removes, and the release of its system."""
+    """The packages of a layer by the path of their record, its whiteouts, and its `os-release` files."""
 
-    schema_: Literal["lyra.layer-packages/2"] = Field(default="lyra.layer-packages/2", alias="schema")
+    schema_: Literal["lyra.layer-packages/3"] = Field(default="lyra.layer-packages/3", alias="schema")
     packages: dict[str, list[Package]]
     removed: list[str]
     opaque: list[str]
@@ -45,20 +150,20 @@ class LayerPackages(Record):
 
 
 class ImagePackages(Record):
-    """What an image holds: packages by the path of their record, and the release of its system if it says one."""
+    """The packages of an image by the path of their record, and its `os-release`."""
 
     packages: dict[str, list[Package]]
     os_release: OsRelease | None
 
 
 class PackageReader:
-    """Takes the members of one layer, in order, and notes in `layer` what they say."""
+    """Collects the packages of one layer in `layer`, member by member."""
 
     def __init__(self) -> None:
         self.layer = LayerPackages(packages={}, removed=[], opaque=[], os_releases={})
 
     def add_member(self, header: TarHeader, contents: Iterator[Block]) -> None:
-        """Note what one member says; its contents are read only where they record packages."""
+        """Record what one member says; its contents are read only if they record packages."""
         layer, path = self.layer, _normalize_path(header.name)
         kind, hidden_path = parse_whiteout(path)
         if kind == OPAQUE:
@@ -72,16 +177,16 @@ class PackageReader:
 
 
 def read_layer_packages(blocks: Iterable[Block], where: str) -> LayerPackages:
-    """What an uncompressed layer says, with bounded memory; BundleError naming `where` if it is damaged."""
+    """Return the packages of an uncompressed layer; BundleError naming `where` if it is damaged."""
     reader = PackageReader()
-    end = bytes(2 * SECTOR_BYTES)  # some programs leave it out, and every engine takes that
+    end = bytes(2 * SECTOR_BYTES)  # some programs leave the end out, and engines accept that
     for header, contents in read_tar_members(BlockReader(chain(blocks, [end])), where):
         reader.add_member(header, contents)
     return reader.layer
 
 
 def parse_whiteout(path: str) -> tuple[str, str]:
-    """Whether an entry of a layer takes something away: `REMOVED` a path, `EMPTIED` a folder, or nothing."""
+    """Return `REMOVED` and a path, `OPAQUE` and a directory, or empty strings if the entry is not a whiteout."""
     directory, _, name = path.rpartition("/")
     if name == _OPAQUE_WHITEOUT:
         return OPAQUE, directory
@@ -91,7 +196,7 @@ def parse_whiteout(path: str) -> tuple[str, str]:
 
 
 def load_layer_packages(cache: Path, diff_id: str) -> LayerPackages | None:
-    """What a layer said when it was read before; None if it was not, or what was kept is of no use."""
+    """Return the cached packages of a layer, or None if there are none or they are damaged."""
     try:
         return read_record(_cache_path(cache, diff_id), LayerPackages)
     except PreconditionError:
@@ -99,17 +204,17 @@ def load_layer_packages(cache: Path, diff_id: str) -> LayerPackages | None:
 
 
 def save_layer_packages(cache: Path, diff_id: str, layer: LayerPackages) -> None:
-    """Keep what a layer says in the cache, for every image that has it; a disk that is full only leaves it unknown."""
+    """Cache the packages of a layer for all images that have it, if there is space."""
     with suppress(OSError, PreconditionError):
         write_record(_cache_path(cache, diff_id), layer)
 
 
 def _cache_path(cache: Path, diff_id: str) -> Path:
-    return cache / "packages" / f"{diff_id.removeprefix('sha256:')}.json"
+    return cache / "packages" / f"{hex_part(diff_id)}.json"
 
 
 def merge_layer_packages(layers: Iterable[LayerPackages]) -> ImagePackages:
-    """What an image of these layers, lowest first, holds."""
+    """Return the packages of an image of these layers, lowest first."""
     packages: dict[str, list[Package]] = {}
     os_releases: dict[str, OsRelease] = {}
     for layer in layers:
@@ -124,7 +229,7 @@ def merge_layer_packages(layers: Iterable[LayerPackages]) -> ImagePackages:
 
 
 def _record_entry(layer: LayerPackages, path: str, header: TarHeader, contents: Iterator[Block]) -> None:
-    """Note what an entry that is no folder says; by being there, it hides what a lower layer had in its place."""
+    """Record an entry that is not a directory, which replaces what a lower layer has at its path."""
     if not _RELEVANT_PATH.search(path):
         return
     if path in _OS_RELEASE_PATHS:
@@ -160,7 +265,7 @@ def _normalize_path(name: str) -> str:
 
 
 def list_packages(image: ImagePackages) -> Mapping[Package, list[str]]:
-    """Every package of an image, in order, with the paths that record it."""
+    """Return the packages of an image, sorted, with the paths that record them."""
     paths_by_package: dict[Package, list[str]] = {}
     for path, packages in image.packages.items():
         for package in packages:
@@ -168,110 +273,3 @@ def list_packages(image: ImagePackages) -> Mapping[Package, list[str]]:
     return dict(
         sorted(paths_by_package.items(), key=lambda item: (item[0].kind, item[0].name, item[0].version, item[0].arch))
     )
-
-
-Kind = Literal["deb", "apk", "pypi", "npm"]
-
-
-# an image is seldom asked to finish what a package's scripts left to do; its files are there
-_INSTALLED_STATES = (["installed"], ["triggers-pending"], ["triggers-awaited"], ["half-configured"], ["unpacked"])
-
-
-class Package(Record):
-    """An installed package; `arch` and `license` are empty where the record does not say."""
-
-    kind: Kind
-    name: str
-    version: str
-    arch: str = ""
-    license: str = ""
-
-
-class OsRelease(Record):
-    """What `os-release` says of a system: `debian`, `12`, `Debian GNU/Linux 12 (bookworm)`."""
-
-    id: str
-    version: str
-    name: str
-
-
-def parse_dpkg_status(data: bytes) -> list[Package]:
-    """Debian's `status`, or one of `status.d`: what is there, not what was removed and left its configuration."""
-    return [
-        Package(kind="deb", name=stanza["Package"], version=stanza["Version"], arch=stanza.get("Architecture", ""))
-        for stanza in _stanzas(data, ": ")
-        if stanza.get("Package")
-        and stanza.get("Version")
-        and stanza.get("Status", "installed").split()[-1:] in _INSTALLED_STATES
-    ]
-
-
-def parse_apk_installed(data: bytes) -> list[Package]:
-    """Alpine's `installed`."""
-    return [
-        Package(
-            kind="apk", name=stanza["P"], version=stanza["V"], arch=stanza.get("A", ""), license=stanza.get("L", "")
-        )
-        for stanza in _stanzas(data, ":")
-        if stanza.get("P") and stanza.get("V")
-    ]
-
-
-def parse_python_metadata(data: bytes) -> list[Package]:
-    """Python's `METADATA` and `PKG-INFO`: a header as in mail, up to the first empty line."""
-    header = next(_stanzas(data.partition(b"\n\n")[0], ": "), {})
-    if not (header.get("Name") and header.get("Version")):
-        return []
-    license_text = header.get("License-Expression", "")
-    return [Package(kind="pypi", name=header["Name"], version=header["Version"], license=license_text)]
-
-
-def parse_npm_package(data: bytes) -> list[Package]:
-    """npm's `package.json`."""
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        return []
-    if not isinstance(document, dict):
-        return []
-    name, version, license_text = (document.get(key) for key in ("name", "version", "license"))
-    if not (_is_line(name) and _is_line(version)):
-        return []
-    return [Package(kind="npm", name=name, version=version, license=license_text if _is_line(license_text) else "")]
-
-
-def _is_line(value: Any) -> TypeGuard[str]:
-    """Whether a value of a JSON document is text that can be written down: it may hold half a character."""
-    return isinstance(value, str) and bool(value) and value.isprintable()
-
-
-def parse_os_release(data: bytes) -> OsRelease:
-    """`os-release`: assignments as a shell reads them."""
-    pairs = (line.partition("=") for line in data.decode(errors="replace").splitlines())
-    values = {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
-    name = values.get("PRETTY_NAME") or values.get("NAME", "")
-    return OsRelease(id=values.get("ID", ""), version=values.get("VERSION_ID", ""), name=name)
-
-
-def _stanzas(data: bytes, separator: str) -> Iterator[dict[str, str]]:
-    """Groups of `key: value` lines with an empty line between; lines that go on with a blank are left out."""
-    fields: dict[str, str] = {}
-    for line in data.decode(errors="replace").split("\n"):
-        if not line.strip():
-            if fields:
-                yield fields
-            fields = {}
-        elif line[0] not in " \t":
-            key, matched, value = line.rstrip("\r").partition(separator)
-            if matched:
-                fields.setdefault(key, value.strip())
-    if fields:
-        yield fields
-
-
-_PARSERS: tuple[tuple[re.Pattern[str], Callable[[bytes], list[Package]]], ...] = (
-    (re.compile(r"var/lib/dpkg/status(\.d/[^/]+)?"), parse_dpkg_status),
-    (re.compile(r"(usr/)?lib/apk/db/installed"), parse_apk_installed),
-    (re.compile(r"(.+/)?[^/]+\.(dist-info/METADATA|egg-info/PKG-INFO)"), parse_python_metadata),
-    (re.compile(r"(.+/)?node_modules/(@[^/]+/)?[^/@.][^/]*/package\.json"), parse_npm_package),
-)

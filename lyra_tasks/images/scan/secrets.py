@@ -1,6 +1,6 @@
-"""Secrets as they may stand in an image: raw, base64 at every offset, URL-encoded, as JSON writes them.
+"""Search for secrets in all forms: verbatim, base64 at every offset, URL-encoded, JSON-escaped.
 
-Values stay in memory: what is found is told by the secret's name, the form and the place.
+Matches name the secret and the form, never the value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ahocorasick_rs import BytesAhoCorasick
 
 MIN_SECRET_LENGTH = 8
-"""A shorter value stands in any image by chance; it is not looked for."""
+"""Minimum secret length; shorter values match by chance."""
 
 _MAX_PATTERN_BYTES = 256
 _MAX_PARTS = 64
@@ -34,14 +34,14 @@ _CREDENTIAL = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s:]*:([^/@\s]+)@", re.IGNORE
 
 @dataclass(frozen=True)
 class SecretMatch:
-    """A secret that was found: its name and the form in which it stands there."""
+    """The name of a secret that was found, and its form there."""
 
     secret: str
     form: str
 
 
 class SecretMatcher:
-    """All forms of all secrets, looked for at once."""
+    """A search for all forms of all secrets at once."""
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
         patterns: dict[bytes, SecretMatch] = {}
@@ -57,13 +57,13 @@ class SecretMatcher:
         return self._automaton is not None
 
     def search(self, data: Block) -> set[SecretMatch]:
-        """What stands in `data`."""
+        """Return the matches in `data`."""
         if self._automaton is None:
             return set()
         return {self._matches[number] for number, _, _ in self._automaton.find_matches_as_indexes(data)}
 
     def search_stream(self, blocks: Iterable[Block], matches: set[SecretMatch]) -> Iterator[Block]:
-        """The blocks as they come; what stands in them, also across two of them, is added to `found`."""
+        """Pass on the blocks; matches in them, also across two blocks, are added to `matches`."""
         tail = b""
         for block in blocks:
             matches |= self.search(block)
@@ -75,9 +75,9 @@ class SecretMatcher:
 
 
 def split_secret(value: str) -> tuple[str, ...]:
-    """What of a secret is looked for: all of it; of a file with several lines also what in it may be secret alone.
+    """Return the parts of a secret to search for: all of it, passwords in URLs, and secret words in a multi-line file.
 
-    Certificates are public, and programs bring the same ones: a file of them, with its comments, holds no secret.
+    Certificates are left out with their comments: they are public, and programs ship the same ones.
     """
     whole = _PUBLIC_CERTIFICATES.sub("", value).strip()
     candidates = [whole]
@@ -90,7 +90,7 @@ def split_secret(value: str) -> tuple[str, ...]:
 
 
 def encode_secrets(values: Iterable[str]) -> tuple[str, ...]:
-    """Every form of some secrets as text, the longest first: what is to be blotted out of what is printed."""
+    """Return all forms of some secrets as text to redact, longest first."""
     encoded = {
         pattern.decode(errors="replace")
         for value in values
@@ -102,7 +102,7 @@ def encode_secrets(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def encode_secret(value: str) -> Iterator[tuple[bytes, str]]:
-    """Every form of a value, as the bytes to look for; of a very long one the beginning is enough."""
+    """Yield all forms of a value as bytes, truncated if it is very long, with the name of the form."""
     data = _bytes(value)
     yield data[:_MAX_PATTERN_BYTES], "as it is"
     for quoted in {quote(data, safe=""), quote(data), quote_plus(data)}:
@@ -117,12 +117,12 @@ def encode_secret(value: str) -> Iterator[tuple[bytes, str]]:
 
 
 def _bytes(text: str) -> bytes:
-    """A secret as its file has it: one that is no text, such as a key store, is read with `surrogateescape`."""
+    """Return a secret as in its file; binary files, such as key stores, are read with `surrogateescape`."""
     return text.encode(errors="surrogateescape")
 
 
 def _stable_base64(data: bytes, offset: int) -> bytes:
-    """The base64 of `data` where it begins at `offset` in a group of three: the characters that depend on it alone."""
+    """Return the base64 characters that depend on `data` alone, if it begins at `offset` in a group of three bytes."""
     encoded = base64.b64encode(bytes(offset) + data)
     start = (0, 2, 3)[offset]
     remainder = (offset + len(data)) % 3
@@ -130,7 +130,7 @@ def _stable_base64(data: bytes, offset: int) -> bytes:
 
 
 def _looks_secret(word: str) -> bool:
-    """Whether a word of a file may be secret on its own: long, of letters and digits, no address and no heading."""
+    """Return whether a word of a file may be a secret: long, of letters and digits, not a URL or a heading."""
     if len(word) < _MIN_WORD_LENGTH or "://" in word or word.startswith(("--", "//")):
         return False
     return any(character.isdigit() for character in word) and any(character.isalpha() for character in word)
