@@ -99,6 +99,12 @@ def active_runs(directory: Path) -> dict[str, int]:
     return process_ids
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock in `path`."""
+    with _open_existing(path) as fd:
+        return fd is not None and not _try_lock(fd, fcntl.LOCK_SH)
+
+
 @contextmanager
 def lock_if_finished(path: Path) -> Iterator[bool]:
     """Yield whether the run has ended without removing its lock; if so, hold the lock during the block."""

@@ -1,1 +1,1 @@
-"""overview: what there is and what happened, told without changing anything."""
+"""Status, explanations, history and diagnosis of a project; changes nothing. Imports rules and everything below."""

@@ -1,4 +1,4 @@
-"""What `doctor` looks at, found out; what cannot be is a finding, too, and no reason to stop."""
+"""Collect what `doctor` diagnoses; an error while collecting is a fact too."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from lyra_tasks.config.discovery import display_path
 from lyra_tasks.config.load import LoadedConfig, load_config
-from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME
-from lyra_tasks.dockerfile.lock_file import read_lock_file as read_lock
-from lyra_tasks.engine import sandbox
+from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, read_lock_file
 from lyra_tasks.engine.buildx.bake import read_buildx_version
 from lyra_tasks.engine.client.connect import Engine, connect_running_engine, read_component_versions, read_engine_time
 from lyra_tasks.engine.objects.inventory import list_objects
 from lyra_tasks.engine.objects.lifeline import list_crashed_runs
 from lyra_tasks.engine.objects.ownership import build_ownership_index, load_ownership_index
+from lyra_tasks.engine.sandbox import find_sandbox, has_sandbox_data, has_sandbox_record
 from lyra_tasks.errors import LyraError, PreconditionError
+from lyra_tasks.files import display_path
 from lyra_tasks.locks import active_runs
 from lyra_tasks.overview.doctor import Disk, DoctorFacts, SandboxFacts
 from lyra_tasks.paths import Paths, project_paths
@@ -36,7 +35,7 @@ T = TypeVar("T")
 
 
 def collect_doctor_facts() -> DoctorFacts:
-    """The facts about the project around the working directory, or about this machine alone if there is none."""
+    """Collect the facts about this machine, and about the project around the working directory if there is one."""
     loaded = _catch_error(load_config)
     config, paths = _project_or_default(loaded)
     engine = _catch_error(lambda: connect_running_engine(config, paths))
@@ -48,7 +47,7 @@ def collect_doctor_facts() -> DoctorFacts:
         sandbox=_sandbox_facts(config, paths),
         crashed_runs=tuple(list_crashed_runs(paths.state)),
         active_runs=active_runs(paths.run_locks),
-        lock_error=_error_of(lambda: read_lock(paths.root / LOCK_FILE_NAME)),
+        lock_error=_error_of(lambda: read_lock_file(paths.root / LOCK_FILE_NAME)),
         journal_problems=tuple(Journal(paths.journal).find_problems()),
     )
     if isinstance(engine, Engine):
@@ -80,7 +79,7 @@ def _error_of(function: Callable[[], object]) -> LyraError | None:
 
 
 def _writable_disks(paths: Paths) -> list[Disk]:
-    """The file systems that are written to, each once."""
+    """Return the file systems that Lyra and Docker write to, each once."""
     disks: dict[int, Disk] = {}
     for path in (paths.root, paths.state, paths.cache, Path("/var/lib/docker")):
         directory = next(candidate for candidate in (path, *path.parents) if candidate.is_dir())
@@ -95,54 +94,47 @@ def _writable_disks(paths: Paths) -> list[Disk]:
 
 def _sandbox_facts(config: Configuration, paths: Paths) -> SandboxFacts:
     try:
-        running = sandbox.find_sandbox(paths.state) is not None
+        is_running = find_sandbox(paths.state) is not None
     except LyraError as error:
         return SandboxFacts(config.engine.sandbox, has_crashed=True, obstacle=error.message)
     missing_tools = [tool for tool in ("apt-get", "dpkg", "unshare") if shutil.which(tool) is None]
-    obstacle = "this is not root" if os.geteuid() else f"there is no {missing_tools[0]}" if missing_tools else ""
+    obstacle = "not root" if os.geteuid() else f"{missing_tools[0]} not found" if missing_tools else ""
     return SandboxFacts(
         config.engine.sandbox,
-        is_running=running,
-        has_crashed=not running and sandbox.has_sandbox_record(paths.state),
+        is_running=is_running,
+        has_crashed=not is_running and has_sandbox_record(paths.state),
         obstacle=obstacle,
     )
 
 
 def _add_engine_facts(facts: DoctorFacts, engine: Engine, paths: Paths) -> DoctorFacts:
-    objects = _catch_error(lambda: list_objects(engine))
-    existing = () if isinstance(objects, LyraError) else objects
+    listed = _catch_error(lambda: list_objects(engine))
+    objects = () if isinstance(listed, LyraError) else listed
     ownership = load_ownership_index(paths, engine.facts.id)
-    own_objects = [claim for engine_object in existing if (claim := ownership.match(engine_object)) is not None]
+    own_objects = [owned for engine_object in objects if (owned := ownership.match(engine_object)) is not None]
     orphans: dict[str, tuple[str, ...]] = {}
-    for checkout_states in list_other_checkouts(paths):
-        if checkout_states[0].is_missing:
-            their_ownership = build_ownership_index(
-                merge_journals(checkout_state.journal for checkout_state in checkout_states), engine.facts.id
-            )
-            names = tuple(
-                f"{engine_object.kind} {engine_object.name}"
-                for engine_object in existing
-                if their_ownership.match(engine_object) is not None
-            )
-            names += (
-                ("a private engine",)
-                if any(sandbox.has_sandbox_data(checkout_state.state) for checkout_state in checkout_states)
-                else ()
-            )
-            orphans |= {str(checkout_states[0].root): names} if names else {}
+    for states in list_other_checkouts(paths):
+        if not states[0].is_missing:
+            continue
+        their_ownership = build_ownership_index(merge_journals(state.journal for state in states), engine.facts.id)
+        theirs = [engine_object for engine_object in objects if their_ownership.match(engine_object) is not None]
+        names = [f"{engine_object.kind} {engine_object.name}" for engine_object in theirs]
+        if any(has_sandbox_data(state.state) for state in states):
+            names.append("sandbox engine")
+        if names:
+            orphans[str(states[0].root)] = tuple(names)
     versions = _catch_error(lambda: read_component_versions(engine))
     return replace(
         facts,
         components={} if isinstance(versions, LyraError) else versions,
         buildx=_catch_error(lambda: read_buildx_version(engine)),
         engine_time=_parse_timestamp(_catch_error(lambda: read_engine_time(engine))),
-        leftovers=tuple(claim.name for claim in own_objects if claim.run in facts.crashed_runs),
+        leftovers=tuple(owned.name for owned in own_objects if owned.run in facts.crashed_runs),
         orphans=orphans,
     )
 
 
 def _parse_timestamp(text: str | LyraError) -> float | None:
-    """The engine writes nanoseconds, which Python does not read before 3.11 and no clock here has."""
     try:
         return None if isinstance(text, LyraError) else datetime.fromisoformat(text).timestamp()
     except ValueError:

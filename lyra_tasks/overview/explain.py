@@ -1,4 +1,4 @@
-"""What stands between the checkout and a promotion: which change made what stale, what is refused, what to run."""
+"""Explain what is missing for a promotion: what is stale, which change caused it, what is refused, what to run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
 ItemState = Literal["current", "missing", "stale", "failed", "refused", "notice"]
 
+_COLOURS = {"current": "green", "stale": "yellow", "missing": "yellow", "failed": "red", "refused": "red"}
+
 
 @dataclass(frozen=True)
 class ExplainFacts:
-    """What was found out before: `evidence` is of this very set, `before` the last of any set.
+    """The facts of an explanation.
 
-    `judgement` is what the rules of `evidence` come to today; `promoted` is whether this set is a bundle of this
-    version already.
+    `evidence` is the last test result of the current set of images, `previous_evidence` that of any set, `rule_report`
+    the rule results of `evidence` as of today. `is_promoted` means that this version's bundle holds this set.
     """
 
     images: tuple[ImageState, ...]
@@ -45,7 +47,7 @@ class ExplainFacts:
 
 @dataclass(frozen=True)
 class ExplainedItem:
-    """One line: what it is about, how it stands, and why."""
+    """One line of an explanation."""
 
     subject: str
     state: ItemState
@@ -54,7 +56,7 @@ class ExplainedItem:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything found, and the one line of words to run next; `first` is what must be done by hand before that."""
+    """What was found, the command to run next, and what to do by hand before it."""
 
     items: tuple[ExplainedItem, ...]
     command: str
@@ -62,29 +64,25 @@ class Explanation:
 
 
 def explain_checkout(facts: ExplainFacts) -> Explanation:
-    """Say how the checkout stands, and what to do."""
-    image_items = [
-        ExplainedItem(f"image {image.name}", "missing" if image.record is None else "stale" if image.problem else "current",
-                f"it {image.problem}" if image.problem else "")
-        for image in facts.images
-    ]  # fmt: skip
+    """Explain the state of the checkout, and what to do."""
+    image_items = [_image_item(image) for image in facts.images]
     is_stale = any(item.state != "current" for item in image_items)
     items = [*image_items, *_test_items(facts, is_stale), *_rule_items(facts), *_deviation_items(facts)]
     if not facts.is_engine_running:
-        items.append(ExplainedItem("engine", "notice", "none answers; images were compared with their files alone"))
+        items.append(ExplainedItem("engine", "notice", "none answers; images were only compared with their files"))
     command, manual_step = _next_command(facts, is_stale)
-    if command == "" and not manual_step:
+    if not command and not manual_step:
         items.append(ExplainedItem(f"bundle {facts.version}", "current", "promoted"))
     return Explanation(tuple(items), command, manual_step)
 
 
 def describe_changes(previous: Evidence, key: SetKey, parts: Mapping[str, str]) -> tuple[str, ...]:
-    """What makes the set another one than was tested before, a line for each."""
+    """Return what changed since a test, one line for each change."""
     descriptions = [
-        f"{label} {name} is {_change_kind(old, new, name, 'another')}"
+        f"{label} {name} {_change(old, new, name)}"
         for label, old, new in (
             ("image", previous.set.images, key.images),
-            ("the external image of service", previous.set.test_doubles, key.test_doubles),
+            ("the third-party image of service", previous.set.test_doubles, key.test_doubles),
         )
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name)
@@ -93,20 +91,20 @@ def describe_changes(previous: Evidence, key: SetKey, parts: Mapping[str, str]) 
         if previous.part_hashes.get(name) == parts.get(name):
             continue
         if name == "rules":
-            descriptions.append(
-                f"the rules are others: {previous.part_hashes.get(name, 'none')} then, {parts[name]} now"
-            )
+            descriptions.append(f"the rules changed from {previous.part_hashes.get(name, 'none')} to {parts[name]}")
         else:
-            descriptions.append(f"{name} {_change_verb(previous.part_hashes, parts, name)}")
+            descriptions.append(f"{name} {_change(previous.part_hashes, parts, name)}")
     return tuple(descriptions)
 
 
-def _change_kind(old: Mapping[str, str], new: Mapping[str, str], name: str, changed: str) -> str:
-    return "new" if name not in old else "gone" if name not in new else changed
+def _change(old: Mapping[str, str], new: Mapping[str, str], name: str) -> str:
+    return "is new" if name not in old else "was removed" if name not in new else "changed"
 
 
-def _change_verb(old: Mapping[str, str], new: Mapping[str, str], name: str) -> str:
-    return "is new" if name not in old else "is gone" if name not in new else "changed"
+def _image_item(image: ImageState) -> ExplainedItem:
+    if not image.problem:
+        return ExplainedItem(f"image {image.name}", "current")
+    return ExplainedItem(f"image {image.name}", "stale" if image.record else "missing", f"it {image.problem}")
 
 
 def _test_items(facts: ExplainFacts, is_stale: bool) -> list[ExplainedItem]:
@@ -118,15 +116,15 @@ def _test_items(facts: ExplainFacts, is_stale: bool) -> list[ExplainedItem]:
             ]
         return [ExplainedItem("test", "current", f"passed in run {facts.evidence.run}")]
     if facts.previous_evidence is None:
-        return [ExplainedItem("test", "missing", "nothing has been tested yet, or by another version of lyra-tasks")]
+        return [ExplainedItem("test", "missing", "nothing was tested yet, or by another version of lyra-tasks")]
     changes = describe_changes(facts.previous_evidence, facts.key, facts.parts)
     if not changes:
-        return [ExplainedItem("test", "stale", "the images that were tested are to be built again")]
+        return [ExplainedItem("test", "stale", "the tested images must be rebuilt")]
     return [ExplainedItem("test", "stale", f"{change} since run {facts.previous_evidence.run}") for change in changes]
 
 
 def _rule_items(facts: ExplainFacts) -> list[ExplainedItem]:
-    state_by_outcome: dict[str, ItemState] = {"broken": "refused", "warning": "notice"}
+    state_by_outcome: dict[str, ItemState] = {"failed": "refused", "warning": "notice"}
     return [
         ExplainedItem(f"rule {result.rule}", state_by_outcome[result.outcome], f"{result.scope}: {result.message}")
         for result in facts.rule_report.results
@@ -139,11 +137,11 @@ def _deviation_items(facts: ExplainFacts) -> list[ExplainedItem]:
     for status in facts.deviation_statuses:
         subject, scope = f"deviation from {status.deviation.rule}", status.deviation.scope
         if status.state == "expired":
-            items.append(ExplainedItem(subject, "refused", f"{scope}: it expired on {status.deviation.expires}"))
+            items.append(ExplainedItem(subject, "refused", f"{scope}: expired on {status.deviation.expires}"))
         elif status.state == "unused":
-            items.append(ExplainedItem(subject, "notice", f"{scope}: nothing needs it; remove it"))
+            items.append(ExplainedItem(subject, "notice", f"{scope}: not needed any more; remove it"))
         elif status.expires_soon:
-            items.append(ExplainedItem(subject, "notice", f"{scope}: it ends on {status.deviation.expires}"))
+            items.append(ExplainedItem(subject, "notice", f"{scope}: expires on {status.deviation.expires}"))
     return items
 
 
@@ -153,27 +151,30 @@ def _next_command(facts: ExplainFacts, is_stale: bool) -> tuple[str, str]:
     if facts.evidence is None:
         return "test promote", ""
     if facts.rule_report.failed:
-        return "build test promote", "keep the rule, or write or renew its [[deviations]] entry"
+        return "build test promote", "comply with the rule, or add or renew its [[deviations]] entry"
     if list_failures(facts.evidence):
-        return "build test promote", "mend what failed"
+        return "build test promote", "fix the failing checks"
     return ("", "") if facts.is_promoted else ("promote", "")
 
 
 def summarize_items(items: Sequence[ExplainedItem]) -> str:
-    """How many of each state, for a summary."""
+    """Return the number of items in each blocking state."""
     counts = {state: sum(item.state == state for item in items) for state in ("refused", "failed", "stale", "missing")}
-    return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "nothing stands in the way"
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "nothing blocks a promotion"
 
 
 def collect_explain_facts(work: Workspace) -> ExplainFacts:
-    """How the checkout stands: files against records, the set against what was tested, reasons against today."""
-    engine = _running_engine(work)
+    """Collect the facts of an explanation without starting or changing anything."""
+    try:
+        engine = connect_running_engine(work.config, work.paths)
+    except EngineUnavailableError:
+        engine = None
     states = compare_images(work.images, engine, hash_current_inputs(work))
     records = {state.name: state.record for state in states if state.record is not None}
     key = build_set_key(work, records, _third_party_images(work, engine))
     evidence, previous = _read_evidence(work, key), work.evidence.latest()
     if engine is None and evidence is None and previous is not None and _differs_only_in_third_party(previous.set, key):
-        # which images the doubles are now, only an engine could say
+        # Only an engine knows the current third-party images
         evidence = previous
     today = datetime.date.today()
     latest = evidence or previous
@@ -189,13 +190,6 @@ def collect_explain_facts(work: Workspace) -> ExplainFacts:
         is_promoted=_is_promoted(work, (evidence.set if evidence else key).digest),
         is_engine_running=engine is not None,
     )
-
-
-def _running_engine(work: Workspace) -> Engine | None:
-    try:
-        return connect_running_engine(work.config, work.paths)
-    except EngineUnavailableError:
-        return None
 
 
 def _third_party_images(work: Workspace, engine: Engine | None) -> dict[str, str]:
@@ -227,11 +221,8 @@ def _is_promoted(work: Workspace, digest: str) -> bool:
     return was_promoted and (work.bundles / version).is_dir()
 
 
-_COLOURS = {"current": "green", "stale": "yellow", "missing": "yellow", "failed": "red", "refused": "red"}
-
-
 def print_explanation(explanation: Explanation) -> None:
-    """A line for everything that was found, and the words to run."""
+    """Print a line for each item, a summary, and the command to run."""
     if console.is_json_mode():
         return console.print_json({"schema": "lyra.explain/1", **asdict(explanation)})
     width = max((len(item.subject) for item in explanation.items), default=0)

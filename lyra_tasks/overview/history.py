@@ -1,4 +1,4 @@
-"""What happened, out of the journal: run by run, or everything about one run or one object."""
+"""History from the journal: all runs, or all entries of a run or about an object."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lyra_tasks import console
-from lyra_tasks.config.discovery import display_path
+from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import CheckFailedError, UsageError
+from lyra_tasks.files import display_path
 from lyra_tasks.records.journal import Journal, JournalEntry
 
 _MIN_ID_LENGTH = 6
+_IDENTITY_KEYS = {"kind", "name", "id"}
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One word of a run: its exit code and, where it failed, what was said."""
+    """The result of one task of a run; `message` is its error."""
 
     task: str
     exit_code: int
@@ -27,7 +29,7 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One command line: who typed what when, how each word ended, how many objects it made and removed."""
+    """One command line, the results of its tasks, and how many objects it created and removed."""
 
     id: str
     started_at: str
@@ -39,62 +41,67 @@ class RunSummary:
 
     @property
     def exit_code(self) -> int | None:
-        """That of the word it ended with; None for a run of which no word has ended."""
+        """The exit code of the last task, or None if none has finished."""
         return self.tasks[-1].exit_code if self.tasks else None
 
 
 def summarize_runs(entries: Iterable[JournalEntry]) -> tuple[RunSummary, ...]:
-    """Every run of the journal, oldest first."""
+    """Return all runs of the journal, oldest first."""
     entries_by_run: dict[str, list[JournalEntry]] = {}
     for entry in entries:
         entries_by_run.setdefault(entry.run, []).append(entry)
-    return tuple(_summarize_run(run, lines) for run, lines in entries_by_run.items())
+    return tuple(_summarize_run(run, run_entries) for run, run_entries in entries_by_run.items())
 
 
 def entries_of_run(entries: Iterable[JournalEntry], run_prefix: str) -> tuple[JournalEntry, ...]:
-    """What one run wrote; a beginning of its id is enough. UsageError if no run, or more than one, is called so."""
+    """Return the entries of the run whose id begins with `run_prefix`.
+
+    Raises:
+        UsageError: No run, or more than one, has such an id.
+    """
     matches = [entry for entry in entries if entry.run.startswith(run_prefix)]
     run_ids = sorted({entry.run for entry in matches})
     if len(run_ids) == 1:
         return tuple(matches)
     if run_ids:
-        raise UsageError(f"several runs begin with {run_prefix!r}", hint=f"they are: {', '.join(run_ids[-5:])}")
-    raise UsageError(f"the journal knows no run {run_prefix!r}", hint="`history` lists all of them")
+        raise UsageError(f"Ambiguous run {run_prefix!r}", hint=f"It matches: {', '.join(run_ids[-5:])}")
+    raise UsageError(f"Unknown run {run_prefix!r}", hint="Run `history` for all runs")
 
 
 def entries_about(entries: Iterable[JournalEntry], query: str) -> tuple[JournalEntry, ...]:
-    """Everything about one object: a container, network, volume, image reference, version or digest.
+    """Return all entries about a container, network, volume, image reference, version or digest.
 
-    A beginning of an id or digest is enough. UsageError if the journal has nothing about it.
+    `query` is a name, or the beginning of an id or digest.
+
+    Raises:
+        UsageError: No entry mentions it.
     """
     matches = tuple(entry for entry in entries if any(_matches(query, value) for value in _iterate_strings(entry.data)))
     if not matches:
-        raise UsageError(
-            f"the journal has nothing about {query!r}", hint="name or id, as `history --run RUN` shows them"
-        )
+        raise UsageError(f"No journal entry mentions {query!r}", hint="Give a name or id as in `history --run RUN`")
     return matches
+
+
+def parse_task_result(entry: JournalEntry) -> TaskResult:
+    """Return the result in a `task` entry."""
+    return TaskResult(
+        task=str(entry.data.get("task", "")),
+        exit_code=int(entry.data.get("exit_code", 1)),
+        message=str(entry.data.get("message", "")),
+        seconds=float(entry.data.get("seconds", 0.0)),
+    )
 
 
 def _summarize_run(run_id: str, entries: Sequence[JournalEntry]) -> RunSummary:
     start_entry = next((entry for entry in entries if entry.event == "run"), None)
     data: dict[str, Any] = start_entry.data if start_entry else {}
-    task_results = tuple(
-        TaskResult(
-            task=str(entry.data.get("word", "")),
-            exit_code=int(entry.data.get("exit_code", 1)),
-            message=str(entry.data.get("message", "")),
-            seconds=float(entry.data.get("seconds", 0.0)),
-        )
-        for entry in entries
-        if entry.event == "word"
-    )
     return RunSummary(
         id=run_id,
         started_at=entries[0].at,
         user=str(data.get("user", "")),
         command=tuple(str(argument) for argument in data.get("command", [])),
-        tasks=task_results,
-        created=sum(entry.event == "made" for entry in entries),
+        tasks=tuple(parse_task_result(entry) for entry in entries if entry.event == "task"),
+        created=sum(entry.event == "created" for entry in entries),
         removed=sum(entry.event == "removed" for entry in entries),
     )
 
@@ -114,54 +121,51 @@ def _iterate_strings(value: object) -> Iterable[str]:
 def _matches(query: str, value: str) -> bool:
     if query == value:
         return True
-    bare_id = query.removeprefix("sha256:")
-    is_id_prefix = len(bare_id) >= _MIN_ID_LENGTH and all(character in "0123456789abcdef" for character in bare_id)
-    return is_id_prefix and value.removeprefix("sha256:").startswith(bare_id)
-
-
-_IDENTITY_KEYS = {"kind", "name", "id"}
+    prefix = hex_part(query)
+    is_id = len(prefix) >= _MIN_ID_LENGTH and all(character in "0123456789abcdef" for character in prefix)
+    return is_id and hex_part(value).startswith(prefix)
 
 
 def print_runs(runs: Sequence[RunSummary]) -> None:
-    """A line per run, oldest first."""
+    """Print a line for each run, oldest first."""
     if console.is_json_mode():
         return console.print_json([asdict(run) | {"exit_code": run.exit_code} for run in runs])
     if not runs:
-        return console.print("nothing has happened yet")
+        return console.print("No runs yet")
     rows = [
         (run.id, run.user, _format_result(run), f"{run.created}/{run.removed}", shlex.join(run.command) or "?")
         for run in runs
     ]
-    return console.print_table(("run", "user", "result", "made/removed", "words"), rows)
+    return console.print_table(("run", "user", "result", "created/removed", "command"), rows)
 
 
 def print_entries(entries: Sequence[JournalEntry]) -> None:
-    """A line per entry, in the order in which they were written."""
+    """Print a line for each entry, oldest first."""
     if console.is_json_mode():
         return console.print_json([asdict(entry) for entry in entries])
     rows = [(entry.at[:23].replace("T", " "), entry.run, entry.event, _format_data(entry.data)) for entry in entries]
-    return console.print_table(("when (UTC)", "run", "event", "what"), rows)
+    return console.print_table(("time (UTC)", "run", "event", "data"), rows)
 
 
 def print_journal_check(journal: Journal) -> None:
-    """That every line is as it was written; VerdictError naming those that are not."""
+    """Verify the hash chain of the journal; raise CheckFailedError with all problems."""
     problems = journal.find_problems()
     count = sum(1 for _ in journal.entries())
     if console.is_json_mode():
         console.print_json({"journal": str(journal.path), "entries": count, "problems": problems})
     if problems:
         raise CheckFailedError(
-            f"the journal is not as it was written: {len(problems)} fault(s)",
-            hint=f"compare {display_path(journal.path)} with a copy, or with the journal in a bundle",
+            f"The journal was edited or damaged: {len(problems)} problem(s)",
+            hint=f"Compare {display_path(journal.path)} with a copy, or with the journal in a bundle",
             details=tuple(problems),
         )
     if not console.is_json_mode():
-        console.print(f"{count} entries, each as it was written and in its place")
+        console.print(f"{count} entries, all unchanged and in order")
 
 
 def _format_result(run: RunSummary) -> str:
     if run.exit_code is None:
-        return "no end"
+        return "unfinished"
     if run.exit_code == 0:
         return "done"
     return f"{run.tasks[-1].task}: {run.exit_code}"

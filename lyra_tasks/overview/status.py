@@ -1,25 +1,23 @@
-"""status: what is built, tested, promoted or stale, what runs and what is left, as a value; and the next sensible word.
-
-What is shown depends on the files as they are now and on what the engine says; without an engine, on the files alone.
-"""
+"""The status of a checkout as a value and on one screen, and the command to run next."""
 
 from __future__ import annotations
 
-import datetime
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from lyra_tasks import console
+from lyra_tasks.overview.history import TaskResult
+from lyra_tasks.rules.deviations import DeviationStatus
 
-_EXPIRY_WARNING_DAYS = 30
-"""Days before its end from which on a deviation is pointed at."""
+_LABEL_WIDTH = 11
+_MAX_LEFTOVERS = 6
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image: its last build (empty before the first), and why it is not current, or nothing."""
+    """An image and its last build, if any; `problem` says why it is not current."""
 
     name: str
     version: str
@@ -33,9 +31,9 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class TestStatus:
-    """The last verdict over the set as it is; `rules` counts the results of the rules by outcome.
+    """The last test result of the current set; `rule_outcomes` counts rule results.
 
-    `refused` is what stands against a promotion although it passed, or nothing.
+    `promotion_refusal` lists rules by which `promote` would refuse a passed set.
     """
 
     passed: bool
@@ -50,24 +48,8 @@ class TestStatus:
 
 
 @dataclass(frozen=True)
-class DeviationRow:
-    """A deviation, and how many days it still holds; below zero: it has ended."""
-
-    rule: str
-    scope: str
-    owner: str
-    expires: datetime.date
-    days_left: int
-
-    @property
-    def expires_soon(self) -> bool:
-        """Whether somebody should look at it now."""
-        return self.days_left < _EXPIRY_WARNING_DAYS
-
-
-@dataclass(frozen=True)
 class LabService:
-    """A container of a lab: its state in the engine's word, ports by name, use now (None where it does not run)."""
+    """A container of a lab: the engine's state of it, addresses by port name, current usage (None unless running)."""
 
     name: str
     state: str
@@ -80,7 +62,7 @@ class LabService:
 
 @dataclass(frozen=True)
 class LabRow:
-    """A lab that runs: `kind` is `development`, `test` while its process is at work, or `kept running`."""
+    """A running lab: `kind` is `development`, `test` while its process is active, or `kept running`."""
 
     run: str
     kind: str
@@ -89,17 +71,17 @@ class LabRow:
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run of the journal: what was typed, when, how its words ended (word, exit code, seconds)."""
+    """A run of the journal: its command line, and the results of its tasks."""
 
     run: str
     started_at: str
     command: str
-    tasks: tuple[tuple[str, int, float], ...]
+    tasks: tuple[TaskResult, ...]
 
 
 @dataclass(frozen=True)
 class BundleRow:
-    """A version that was promoted, and the set that it holds."""
+    """A promoted version, and the digest of its set of images."""
 
     version: str
     set_digest: str
@@ -107,7 +89,7 @@ class BundleRow:
 
 @dataclass(frozen=True)
 class Status:
-    """Everything that `status` shows. `engine` says what it is, or why there is none; `unknown` what was not asked."""
+    """Everything that `status` shows; `unknown_reason` says why there is no test status."""
 
     project: str
     version: str
@@ -121,7 +103,7 @@ class Status:
     unknown_reason: str
     promoted_version: str
     newest_version: str
-    deviations: tuple[DeviationRow, ...]
+    deviations: tuple[DeviationStatus, ...]
     labs: tuple[LabRow, ...]
     leftovers: tuple[str, ...]
     runs: tuple[RunRow, ...]
@@ -129,53 +111,47 @@ class Status:
     next_reason: str
 
 
-def deviation_rows(
-    deviations: Sequence[tuple[str, str, str, datetime.date]], today: datetime.date
-) -> list[DeviationRow]:
-    """Deviations (rule, scope, owner, end), the one that ends first at the top."""
-    rows = [DeviationRow(*deviation, days_left=(deviation[3] - today).days) for deviation in deviations]
-    return sorted(rows, key=lambda row: (row.expires, row.rule, row.scope))
-
-
 def suggest_next_step(
     images: Sequence[ImageRow],
     test: TestStatus | None,
     promoted_version: str,
-    deviations: Sequence[DeviationRow],
+    deviations: Sequence[DeviationStatus],
     leftovers: Sequence[str],
     *,
     dirty: bool,
 ) -> tuple[str, str]:
-    """The word to type next, and why; the word is empty where something has to be mended by hand first."""
-    expired = next((row for row in deviations if row.days_left < 0), None)
+    """Return the command to run next and its reason; the command is empty if something must be done by hand."""
+    expired = next((status.deviation for status in deviations if status.state == "expired"), None)
     stale_images = [image for image in images if image.problem]
     if not images:
-        return "", "there is no image in the configuration: write an [images.NAME] table"
+        return "", "no images configured: add an [images.NAME] table"
     if expired is not None:
-        return "", f"the deviation from {expired.rule} for {expired.scope} has ended: keep the rule, or renew it"
+        return (
+            "",
+            f"the deviation from {expired.rule} for {expired.scope} has expired: comply, or renew it",
+        )
     if leftovers:
-        return "clean", "a run that was killed has left something behind"
+        return "clean", "a killed run has left objects behind"
     if stale_images:
         return "build", f"{stale_images[0].name} {stale_images[0].problem}"
     if test is None:
-        return "test", "this set has not been tested"
+        return "test", "this set is not tested"
     if not test.passed:
-        return "", f"mend what failed ({', '.join(test.failed) or 'no check was made'}), then `build test`"
+        return "", f"fix the failing checks ({', '.join(test.failed) or 'no check was run'}), then run `build test`"
     if test.promotion_refusal and not promoted_version:
-        return "", f"`promote` would refuse {test.promotion_refusal}: write a [[deviations]] entry, then `test promote`"
+        return (
+            "",
+            f"`promote` would refuse {test.promotion_refusal}: add a deviation, then run `test promote`",
+        )
     if not promoted_version:
-        return "promote", "this set has passed, and is in no bundle"
+        return "promote", "this set passed, and is not in a bundle"
     if dirty:
-        return "", f"all is done for these files: {promoted_version}; commit them before a release"
-    return "", f"all is done for this commit: {promoted_version}"
-
-
-_LABEL_WIDTH = 11
-_MAX_LEFTOVERS = 6
+        return "", f"these files are promoted as {promoted_version}; commit them before a release"
+    return "", f"this commit is promoted as {promoted_version}"
 
 
 def print_status(status: Status) -> None:
-    """The screen, or with `--json` everything that it is made of."""
+    """Print the status on one screen, or as JSON."""
     if console.is_json_mode():
         return console.print_json(status_document(status))
     for line in status_lines(status, console.terminal_width()):
@@ -184,17 +160,21 @@ def print_status(status: Status) -> None:
 
 
 def status_document(status: Status) -> dict[str, Any]:
-    """The status as plain JSON."""
+    """Return the status as a JSON document."""
     document = asdict(status)
-    for row, deviation in zip(document["deviations"], status.deviations, strict=True):
-        row |= {"expires": deviation.expires.isoformat(), "ends_soon": deviation.expires_soon}
-    for run in document["runs"]:
-        run["words"] = [{"word": task, "exit_code": code, "seconds": seconds} for task, code, seconds in run["words"]]
+    document["deviations"] = [
+        {
+            **deviation.deviation.model_dump(mode="json", include={"rule", "scope", "owner", "expires"}),
+            "days_left": deviation.days_left,
+            "expires_soon": deviation.expires_soon,
+        }
+        for deviation in status.deviations
+    ]
     return {"schema": "lyra.status/1", **document}
 
 
 def status_lines(status: Status, width: int) -> list[str]:
-    """The lines for a terminal of this width."""
+    """Return the lines for a terminal of this width; nothing is truncated."""
     lines: list[str] = []
     rows = list(_status_rows(status))
     column = max(_LABEL_WIDTH, *(len(label) + 2 for label, _ in rows))
@@ -208,7 +188,7 @@ def status_lines(status: Status, width: int) -> list[str]:
 
 
 def _status_rows(status: Status) -> Iterator[tuple[str, str]]:
-    """Label and text of every row; a row without either is an empty line."""
+    """Yield label and text of every row; both are empty for an empty line."""
     changes = ", uncommitted changes" if status.dirty else ""
     yield status.project, f"{status.version}, {status.branch or 'no branch'} at {status.commit}{changes}"
     yield "engine", status.engine
@@ -220,10 +200,9 @@ def _status_rows(status: Status) -> Iterator[tuple[str, str]]:
     yield from _rule_lines(status)
     yield from _lab_lines(status)
     if status.leftovers:
-        omitted = (
-            f" and {len(status.leftovers) - _MAX_LEFTOVERS} more" if len(status.leftovers) > _MAX_LEFTOVERS else ""
-        )
-        yield "left over", f"{', '.join(status.leftovers[:_MAX_LEFTOVERS])}{omitted}"
+        omitted = len(status.leftovers) - _MAX_LEFTOVERS
+        more = f" and {omitted} more" if omitted > 0 else ""
+        yield "leftovers", f"{', '.join(status.leftovers[:_MAX_LEFTOVERS])}{more}"
     yield "", ""
     yield from _run_lines(status)
     yield "next", f"`{status.next_command}`: {status.next_reason}" if status.next_command else status.next_reason
@@ -243,7 +222,7 @@ def _image_lines(status: Status) -> Iterator[tuple[str, str]]:
 
 def _image_state(status: Status) -> str:
     if status.test is None:
-        return "built, " + ("test not known" if status.unknown_reason else "not tested")
+        return "built, " + ("test unknown" if status.unknown_reason else "not tested")
     if not status.test.passed:
         return "built, test failed"
     return "tested, promoted" if status.promoted_version else "tested, not promoted"
@@ -252,15 +231,11 @@ def _image_state(status: Status) -> str:
 def _test_summary(status: Status) -> str:
     test = status.test
     if test is None:
-        return (
-            f"not known: {status.unknown_reason}"
-            if status.unknown_reason
-            else "not this set of images, services and tests"
-        )
+        return f"unknown: {status.unknown_reason}" if status.unknown_reason else "not with these files"
     when = f"on {_format_time(test.started_at)} (run {test.run})"
     if test.passed:
         return f"{test.check_count} of {test.check_count} checks passed {when}"
-    return f"failed {when}: {', '.join(test.failed) or 'no check was made'}"
+    return f"failed {when}: {', '.join(test.failed) or 'no check was run'}"
 
 
 def _promotion_summary(status: Status) -> str:
@@ -273,15 +248,12 @@ def _rule_lines(status: Status) -> Iterator[tuple[str, str]]:
     rules = status.test.rule_outcomes if status.test else {}
     if rules:
         yield "rules", ", ".join(f"{count} {outcome}" for outcome, count in sorted(rules.items()))
-    for deviation in status.deviations:
-        if deviation.days_left < 0:
-            end = f"ended on {deviation.expires}: what it covers fails"
+    for deviation_status in status.deviations:
+        deviation, days_left = deviation_status.deviation, deviation_status.days_left
+        if deviation_status.state == "expired":
+            end = f"expired on {deviation.expires}: violations fail"
         else:
-            soon = (
-                f", in {deviation.days_left} day{'' if deviation.days_left == 1 else 's'}"
-                if deviation.expires_soon
-                else ""
-            )
+            soon = f", in {days_left} day{'' if days_left == 1 else 's'}" if deviation_status.expires_soon else ""
             end = f"until {deviation.expires}{soon}"
         yield "deviation", f"{deviation.rule} for {deviation.scope} ({deviation.owner}) {end}"
 
@@ -303,9 +275,9 @@ def _service_line(service: LabService) -> str:
 
 def _run_lines(status: Status) -> Iterator[tuple[str, str]]:
     for number, run in enumerate(status.runs):
-        failure = next((f"{task} ended with {code}" for task, code, _ in run.tasks if code), "")
-        seconds = sum(seconds for *_, seconds in run.tasks)
-        outcome = failure or (f"done in {seconds:.1f} s" if run.tasks else "did not end in order, or is at work")
+        failure = next((f"{task.task} failed with {task.exit_code}" for task in run.tasks if task.exit_code), "")
+        seconds = sum(task.seconds for task in run.tasks)
+        outcome = failure or (f"done in {seconds:.1f} s" if run.tasks else "killed, or still active")
         yield "" if number else "last runs", f"{_format_time(run.started_at)}  {run.command}: {outcome}"
     if status.runs:
         yield "", ""

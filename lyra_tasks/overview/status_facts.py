@@ -1,19 +1,16 @@
-"""What `status` shows, found out: nothing is changed, and it takes as long however long the history is."""
+"""Collect what `status` shows, without changing anything, in a time that does not grow with the history."""
 
 from __future__ import annotations
 
 import datetime
-import fcntl
-import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lyra_tasks.config.platforms import image_from_key
-from lyra_tasks.dockerfile.input_hashes import list_changed_inputs
 from lyra_tasks.engine.bases.inputs import hash_current_inputs
 from lyra_tasks.engine.client.connect import connect_running_engine
 from lyra_tasks.engine.client.errors import translate_errors
@@ -21,6 +18,8 @@ from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.objects.lifeline import run_lock_path
 from lyra_tasks.engine.objects.ownership import LABEL_PROJECT, LABEL_RUN, LABEL_SERVICE
 from lyra_tasks.errors import EngineUnavailableError, LyraError
+from lyra_tasks.locks import is_locked
+from lyra_tasks.overview.history import TaskResult, parse_task_result
 from lyra_tasks.overview.status import (
     BundleRow,
     ImageRow,
@@ -29,17 +28,15 @@ from lyra_tasks.overview.status import (
     RunRow,
     Status,
     TestStatus,
-    deviation_rows,
     suggest_next_step,
 )
-from lyra_tasks.ports import join_host_port
-from lyra_tasks.ports import parse_port as parse_port
+from lyra_tasks.ports import join_host_port, parse_port
 from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.evidence import Evidence, SetKey
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.records.journal import JournalEntry
-from lyra_tasks.rules.deviations import reassess_results
-from lyra_tasks.rules.freshness import ImageState, build_set_key, compare_images
+from lyra_tasks.rules.deviations import deviation_statuses, reassess_results
+from lyra_tasks.rules.freshness import ImageState, build_set_key, compare_images, list_failures
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
@@ -50,28 +47,26 @@ _SAMPLE_INTERVAL_S = 0.2
 
 
 def collect_status(work: Workspace, bundles: Sequence[BundleRow]) -> Status:
-    """The state of a checkout; `bundles` are its versions, newest first. No engine is started to look at it."""
+    """Collect the state of a checkout, whose `bundles` are sorted newest first; no engine is started."""
     engine, engine_text = _find_engine(work)
     try:
         return _status_of(work, bundles, engine, engine_text)
     finally:
-        if engine is not None:  # who watches asks again and again
+        if engine is not None:  # `--watch` connects again every time
             engine.client.close()
             engine.stream_api.close()
 
 
 def _status_of(work: Workspace, bundles: Sequence[BundleRow], engine: Engine | None, engine_text: str) -> Status:
-    states = _image_states(work, engine)
+    states = compare_images(work.images, engine, hash_current_inputs(work))
     images = tuple(_image_row(state) for state in states)
     key, unknown_reason = _current_set_key(work, engine, states)
     evidence = work.evidence.read(key) if key else None
     test = _test_status(work, evidence) if evidence else None
     digest = f"sha256:{key.digest}" if key else ""
     promoted_version = next((bundle.version for bundle in bundles if bundle.set_digest == digest), "")
-    deviations = deviation_rows(
-        [(deviation.rule, deviation.scope, deviation.owner, deviation.expires) for deviation in work.config.deviations],
-        datetime.date.today(),
-    )
+    results = evidence.rules if evidence else ()
+    deviations = deviation_statuses(work.config, results, datetime.date.today())
     labs, leftovers = _labs_and_leftovers(work, engine) if engine else ((), ())
     next_command, next_reason = suggest_next_step(
         images, test, promoted_version, deviations, leftovers, dirty=work.git.is_dirty
@@ -89,7 +84,7 @@ def _status_of(work: Workspace, bundles: Sequence[BundleRow], engine: Engine | N
         unknown_reason=unknown_reason,
         promoted_version=promoted_version,
         newest_version=bundles[0].version if bundles else "",
-        deviations=tuple(deviations),
+        deviations=tuple(sorted(deviations, key=lambda status: status.days_left)),
         labs=labs,
         leftovers=leftovers,
         runs=_recent_runs(work.journal.read_recent()),
@@ -102,24 +97,11 @@ def _find_engine(work: Workspace) -> tuple[Engine | None, str]:
     try:
         engine = connect_running_engine(work.config, work.paths)
     except EngineUnavailableError as error:
-        return None, f"{error.message}; what follows is what the files tell"
+        return None, f"{error.message}; the following is based on files alone"
     if engine is None:
-        return None, "none runs; one is started when it is needed; what follows is what the files tell"
-    kind = "private engine" if engine.facts.sandboxed else "Docker Engine"
+        return None, "none runs (started when needed); the following is based on files alone"
+    kind = "sandbox engine" if engine.facts.sandboxed else "Docker Engine"
     return engine, f"{kind} {engine.facts.version}, {engine.facts.store} image store"
-
-
-def _image_states(work: Workspace, engine: Engine | None) -> tuple[ImageState, ...]:
-    inputs = hash_current_inputs(work)
-    if engine is not None:
-        return compare_images(work.images, engine, inputs)
-    states = []
-    for name, current in inputs.items():
-        record = work.images.read(image_from_key(name), current["platform"])
-        changed_inputs = list_changed_inputs(record.inputs, current) if record else ()
-        problem = f"was built before its {' and '.join(changed_inputs)} changed" if changed_inputs else ""
-        states.append(ImageState(name, record, problem if record else "has not been built"))
-    return tuple(states)
 
 
 def _image_row(state: ImageState) -> ImageRow:
@@ -133,46 +115,43 @@ def _image_row(state: ImageState) -> ImageRow:
 
 
 def _current_set_key(work: Workspace, engine: Engine | None, states: Sequence[ImageState]) -> tuple[SetKey | None, str]:
-    """The set as it is, and what stands against knowing it."""
+    """Return the key of the current set of images, or None and the reason why it is unknown."""
     records: dict[str, ImageRecord] = {state.name: state.record for state in states if state.record}
     if any(state.problem for state in states):
-        return None, "not before all images are current"
-    externals: dict[str, str] = {}
+        return None, "not all images are current"
+    third_party_images: dict[str, str] = {}
     for name, service in work.config.services.items():
         if service.external is None:
             continue
         image = inspect_image(engine, service.external) if engine else None
         if image is None:
-            return None, f"the image of {name}, {service.external}, is only known to an engine that holds it"
-        externals[name] = str(image["Id"])
+            return None, f"the image of {name}, {service.external}, is not in the engine"
+        third_party_images[name] = str(image["Id"])
     with suppress(OSError, LyraError):
-        return build_set_key(work, records, externals), ""
-    return None, "a configuration file of a service cannot be read"
+        return build_set_key(work, records, third_party_images), ""
+    return None, "cannot read a configuration file of a service"
 
 
 def _test_status(work: Workspace, evidence: Evidence) -> TestStatus:
-    document = evidence.model_dump(mode="json")
-    rule_outcomes: dict[str, int] = {}
-    broken = []
-    for result in document.get("rules", ()):
-        rule_outcomes[result["outcome"]] = rule_outcomes.get(result["outcome"], 0) + 1
-        if result["outcome"] == "broken":
-            broken.append(f"rule {result['rule']} for {result['scope']}")
-    failed_checks = [check.title for check in evidence.checks if check.outcome != "passed"]
     refusals = reassess_results(work.config, evidence.rules, datetime.date.today()).failed if evidence.passed else ()
     return TestStatus(
-        evidence.passed, evidence.run, evidence.started_at, len(evidence.checks), (*failed_checks, *broken), rule_outcomes,
-        "; ".join(f"{refusal.scope} (rule {refusal.rule})" for refusal in refusals),
-    )  # fmt: skip
+        passed=evidence.passed,
+        run=evidence.run,
+        started_at=evidence.started_at,
+        check_count=len(evidence.checks),
+        failed=list_failures(evidence),
+        rule_outcomes=dict(Counter(result.outcome for result in evidence.rules)),
+        promotion_refusal="; ".join(f"{refusal.scope} (rule {refusal.rule})" for refusal in refusals),
+    )
 
 
 def _labs_and_leftovers(work: Workspace, engine: Engine) -> tuple[tuple[LabRow, ...], tuple[str, ...]]:
-    """Labs that run, and the names of what belongs to none; by label alone, since nothing is removed here."""
+    """Return running labs and the names of leftovers, by label alone, since nothing is removed here."""
     filters = {"label": [f"{LABEL_PROJECT}={work.paths.project_id}", LABEL_RUN]}
-    with translate_errors("looking for labs"):
+    with translate_errors("listing labs"):
         containers = engine.api.containers(all=True, filters=filters)
         other_objects = [
-            *(network for network in engine.api.networks(filters=filters)),
+            *engine.api.networks(filters=filters),
             *(engine.api.volumes(filters=filters)["Volumes"] or []),
         ]
     dev = DevStore(work.paths.state).read()
@@ -181,60 +160,30 @@ def _labs_and_leftovers(work: Workspace, engine: Engine) -> tuple[tuple[LabRow, 
         run = container["Labels"][LABEL_RUN]
         if dev is not None and run == dev.run:
             kind_by_run[run] = "development"
-        elif _is_active(work.paths.state, run):
+        elif is_locked(run_lock_path(work.paths.state, run)):
             kind_by_run[run] = "test"
         elif container["State"] == "running" and not run_lock_path(work.paths.state, run).exists():
             kind_by_run.setdefault(run, "kept running")
-    leftovers = [
-        container["Names"][0].lstrip("/")
-        for container in containers
-        if container["Labels"][LABEL_RUN] not in kind_by_run
-    ]
+    in_labs = [container for container in containers if container["Labels"][LABEL_RUN] in kind_by_run]
+    leftovers = [container["Names"][0].lstrip("/") for container in containers if container not in in_labs]
     leftovers += [
         engine_object["Name"]
         for engine_object in other_objects
         if not _belongs_to_active_run(engine_object, kind_by_run, work.paths.state)
     ]
-    services = [
-        container
-        for container in containers
-        if LABEL_SERVICE in container["Labels"] and container["Labels"][LABEL_RUN] in kind_by_run
-    ]
+    services = [container for container in in_labs if LABEL_SERVICE in container["Labels"]]
     with ThreadPoolExecutor(max(len(services), 1)) as pool:
-        service_rows = list(pool.map(lambda container: _lab_service(work, engine, container), services))
-    rows = tuple(
-        LabRow(
-            run,
-            kind,
-            tuple(
-                row
-                for container, row in zip(services, service_rows, strict=True)
-                if container["Labels"][LABEL_RUN] == run
-            ),
-        )
-        for run, kind in sorted(kind_by_run.items())
-    )
-    return rows, tuple(sorted(leftovers))
+        rows = pool.map(lambda container: _lab_service(work, engine, container), services)
+    services_by_run: dict[str, list[LabService]] = {run: [] for run in kind_by_run}
+    for container, row in zip(services, rows, strict=True):
+        services_by_run[container["Labels"][LABEL_RUN]].append(row)
+    labs = tuple(LabRow(run, kind, tuple(services_by_run[run])) for run, kind in sorted(kind_by_run.items()))
+    return labs, tuple(sorted(leftovers))
 
 
 def _belongs_to_active_run(engine_object: Mapping[str, Any], kind_by_run: Mapping[str, str], state: Path) -> bool:
     run = (engine_object.get("Labels") or {}).get(LABEL_RUN, "")
-    return run in kind_by_run or _is_active(state, run)
-
-
-def _is_active(state: Path, run: str) -> bool:
-    """Whether the process of a run holds its lock."""
-    try:
-        fd = os.open(run_lock_path(state, run), os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+    return run in kind_by_run or is_locked(run_lock_path(state, run))
 
 
 def _lab_service(work: Workspace, engine: Engine, container: Mapping[str, Any]) -> LabService:
@@ -250,13 +199,12 @@ def _lab_service(work: Workspace, engine: Engine, container: Mapping[str, Any]) 
     memory, limit, cpu = (
         _resource_usage(engine, container["Id"]) if container["State"] == "running" else (None, 0, None)
     )
-    return LabService(
-        name, container["State"], ports, memory, limit, cpu, service.limits.cpus if service else 0.0
-    )  # fmt: skip
+    cpu_limit = service.limits.cpus if service else 0.0
+    return LabService(name, container["State"], ports, memory, limit, cpu, cpu_limit)
 
 
 def _resource_usage(engine: Engine, container_id: str) -> tuple[int | None, int, float | None]:
-    """Memory, its limit, and CPUs out of two looks: the engine's own second look takes it a second or two."""
+    """Return memory, its limit and CPUs, from two samples; the engine's own second sample takes a second or two."""
     samples: list[tuple[float, Mapping[str, Any]]] = []
     with translate_errors("measuring a container"):
         for pause in (0.0, _SAMPLE_INTERVAL_S):
@@ -271,17 +219,17 @@ def _resource_usage(engine: Engine, container_id: str) -> tuple[int | None, int,
 
 
 def _recent_runs(entries: Sequence[JournalEntry]) -> tuple[RunRow, ...]:
-    """The last runs that did something, newest first; those that only looked are no news."""
+    """Return the last runs that changed something or failed, newest first."""
     commands: dict[str, JournalEntry] = {}
-    tasks_by_run: dict[str, list[tuple[str, int, float]]] = {}
+    tasks_by_run: dict[str, list[TaskResult]] = {}
     effective_runs: set[str] = set()
     for entry in entries:
         if entry.event == "run":
             commands[entry.run] = entry
-        elif entry.event == "word":
-            task, code = str(entry.data["word"]), int(entry.data["exit_code"])
-            tasks_by_run.setdefault(entry.run, []).append((task, code, float(entry.data["seconds"])))
-            if code:
+        elif entry.event == "task":
+            result = parse_task_result(entry)
+            tasks_by_run.setdefault(entry.run, []).append(result)
+            if result.exit_code:
                 effective_runs.add(entry.run)
         else:
             effective_runs.add(entry.run)

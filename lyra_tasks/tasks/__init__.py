@@ -1,1 +1,1 @@
-"""The front door: Invoke collections whose bodies gather, call and show."""
+"""The command line: Invoke tasks that collect, plan, run and print. Imports every other package, lazily."""

@@ -1,88 +1,95 @@
-"""`verify` and `bundle.*`: bundles that exist."""
+"""Tasks for existing bundles: `verify`, `diff` and `bundle.*`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from lyra_tasks import console
+from lyra_tasks.tasks.options import is_dry_run
 from lyra_tasks.tasks.session import workspace
-from lyra_tasks.tasks.task import is_dry_run, task
+from lyra_tasks.tasks.task import task
 
 
 @task(
     positional=("path",),
-    path="a bundle, a pack, a part of one, or an archive; default: the newest bundle of this project",
-    allowed_signers="whom to trust, in ssh-keygen's format; then an unsigned bundle is refused",
-    signer="the principal in that file who must have signed",
-    revoked="a list of keys, or a KRL, that are trusted no more",
+    path="A bundle, pack, part of a pack or archive; default: the newest bundle",
+    allowed_signers="Trust only the signers in FILE (ssh-keygen's format); rejects unsigned bundles",
+    signer="Require the signature of this principal in FILE",
+    revoked="Reject the keys in this list or KRL",
 )
 def verify(
     c: Any, path: str = "", allowed_signers: str = "", signer: str = "", revoked: str = "", json: bool = False
 ) -> None:
-    """Rehash every byte of a bundle or pack; missing, changed and extra files are refused with 6."""
+    """Verify every byte of a bundle or pack. Exits with 6 if anything differs."""
     from pathlib import Path
 
+    from lyra_tasks.bundle.format.index import BundleStore
     from lyra_tasks.bundle.format.signature import parse_trust_options
-    from lyra_tasks.bundle.show import find_newest_bundle, print_verify_report
+    from lyra_tasks.bundle.show import print_verify_report
     from lyra_tasks.bundle.verify.detect import verify_path
 
     trust = parse_trust_options(allowed_signers, signer, revoked)
-    bundle = Path(path) if path else find_newest_bundle(workspace().bundles)
-    with console.progress(f"checking every byte of {bundle.name}"):
+    bundle = Path(path) if path else BundleStore(workspace().bundles).find_newest()
+    with console.progress(f"verifying {bundle.name}"):
         report = verify_path(bundle, trust)
     print_verify_report(report)
 
 
 @task(
     positional=("before", "after"),
-    before="a version of this project, or the folder of a bundle",
-    after="another one",
+    before="A version of this project, or the directory of a bundle",
+    after="Another version or directory",
 )
 def diff(c: Any, before: str, after: str, json: bool = False) -> None:
-    """What is different between two bundles: images, packages, variables, volumes, limits, tests, deviations, sizes."""
+    """Compare two bundles: images, packages, settings, tests, deviations and sizes."""
     from lyra_tasks.bundle.diff import compare_bundles
-    from lyra_tasks.bundle.format.documents import read_bundle_documents, resolve_bundle
+    from lyra_tasks.bundle.format.documents import read_bundle_documents
+    from lyra_tasks.bundle.format.index import BundleStore
+    from lyra_tasks.bundle.format.manifest import open_bundle
     from lyra_tasks.bundle.show import print_diff
 
-    bundles = workspace().bundles
-    print_diff(
-        compare_bundles(*(read_bundle_documents(resolve_bundle(bundles, version)) for version in (before, after)))
-    )
+    store = BundleStore(workspace().bundles)
+    bundles = [open_bundle(store.resolve(name)) for name in (before, after)]
+    print_diff(compare_bundles(*(read_bundle_documents(bundle) for bundle in bundles)))
 
 
 @task("list")
 def bundle_list(c: Any, json: bool = False) -> None:
-    """The bundles of this project, newest first."""
+    """List the bundles of this project, newest first."""
+    from lyra_tasks.bundle.format.index import BundleStore
     from lyra_tasks.bundle.show import print_bundles
 
-    print_bundles(workspace().bundles)
+    print_bundles(BundleStore(workspace().bundles).index)
 
 
 @task(
+    "pack",
     positional=("version",),
-    version="the bundle to pack, one of bundle.list",
-    to="the folder, on the medium that is carried, in which the pack is made",
-    since="leave out the layers that this older version has: the receiver must hold it",
-    split="no file larger than this, such as 2g: larger ones come in numbered parts",
+    version="The version to pack; `bundle.list` shows all",
+    to="Create the pack in this directory, for example on a USB disk",
+    since="Omit the layers of this older version, which the receiver must have",
+    split="Split files larger than SIZE, for example 2g, into numbered parts",
 )
 def bundle_pack(
     c: Any, version: str, to: str = "", since: str = "", split: str = "", dry_run: bool = False, json: bool = False
 ) -> None:
-    """Make what travels of a bundle: whole, or what an older version lacks; in parts where the medium needs it."""
+    """Pack a bundle for transport: complete, or the difference to an older one."""
+    from lyra_tasks.bundle.format.index import BundleStore
     from lyra_tasks.bundle.pack.plan import collect_pack_facts, plan_pack
     from lyra_tasks.bundle.pack.run import create_pack
     from lyra_tasks.bundle.show import print_pack, print_pack_plan
 
     work = workspace()
-    pack_plan = plan_pack(collect_pack_facts(work.bundles, version, to=to, since=since, split=split))
+    store = BundleStore(work.bundles)
+    pack_plan = plan_pack(collect_pack_facts(store, version, to=to, since=since, split=split))
     if is_dry_run(c):
         return print_pack_plan(pack_plan)
     return print_pack(create_pack(pack_plan, work))
 
 
-@task(positional=("version",), version="the bundle to rehearse, one of bundle.list")
+@task("rehearse", positional=("version",), version="The version to rehearse; `bundle.list` shows all")
 def bundle_rehearse(c: Any, version: str, dry_run: bool = False, json: bool = False) -> None:
-    """Receive and start a bundle on a throwaway engine like Proxima's, and make the project's checks there."""
+    """Install and check a bundle on a temporary engine like Proxima's."""
     from lyra_tasks.bundle.rehearse.plan import collect_rehearsal_facts, plan_rehearsal
     from lyra_tasks.bundle.rehearse.run import run_rehearsal
     from lyra_tasks.bundle.show import print_rehearsal, print_rehearsal_plan

@@ -1,4 +1,4 @@
-"""`config.*`: the effective configuration, and what it may be."""
+"""Tasks about the configuration and the rules: `init`, `config.*` and `rules.*`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from json import dumps
 from typing import Any
 
 from lyra_tasks import console
+from lyra_tasks.tasks.options import is_dry_run
 from lyra_tasks.tasks.session import workspace
-from lyra_tasks.tasks.task import command_line_options, is_dry_run, task
+from lyra_tasks.tasks.task import task
 
 
 @task("show")
 def config_show(c: Any, json: bool = False) -> None:
-    """The effective values, and where each came from."""
+    """Show the effective configuration and the origin of each value."""
     from lyra_tasks.config.show import list_settings
 
     rows = list_settings(workspace().loaded)
-    if "--json" in command_line_options():
+    if console.is_json_mode():
         return console.print_json([{"key": row.key, "value": row.value, "from": row.origin} for row in rows])
     return console.print_table(
         ("key", "from", "value"), [(row.key, row.origin, _format_value(row.value)) for row in rows]
@@ -25,20 +26,19 @@ def config_show(c: Any, json: bool = False) -> None:
 
 @task("schema")
 def config_schema(c: Any) -> None:
-    """The JSON Schema of .lyra.toml, with which editors complete and check it."""
+    """Print the JSON Schema of .lyra.toml, for completion in editors."""
     from lyra_tasks.config.schema import build_json_schema
 
     console.print_json(build_json_schema())
 
 
 def _format_value(value: object) -> str:
-    """A value in a column: words as they are, anything else as JSON writes it."""
     return value if isinstance(value, str) else dumps(value, ensure_ascii=False)
 
 
 @task("init")
 def init(c: Any, dry_run: bool = False, json: bool = False) -> None:
-    """Write a commented .lyra.toml and a tasks.py from Dockerfiles and a compose file; never overwrites."""
+    """Write .lyra.toml and tasks.py from Dockerfiles and a Compose file."""
     from pathlib import Path
 
     from lyra_tasks.init.plan import plan_init
@@ -54,15 +54,15 @@ def init(c: Any, dry_run: bool = False, json: bool = False) -> None:
 
 @task("list")
 def rules_list(c: Any, json: bool = False) -> None:
-    """Every rule: what it asks, how much it weighs, which rule of the runbook it serves."""
+    """List all rules with requirement, severity and rule of the runbook."""
     from lyra_tasks.rules.show import print_rules
 
     print_rules()
 
 
-@task("explain", positional=("rule",), rule="the id of a rule, as `rules.list` shows it")
+@task("explain", positional=("rule",), rule="The id of a rule; `rules.list` shows all")
 def rules_explain(c: Any, rule: str, json: bool = False) -> None:
-    """One rule: why there is one, how to keep it, who else asks for it."""
+    """Explain a rule: reason, how to comply, who else requires it."""
     from lyra_tasks.rules.show import print_rule
 
     print_rule(rule)

@@ -1,4 +1,4 @@
-"""`create` and `dev.*`: a lab to develop in."""
+"""Tasks for the development environment: `create` and `dev.*`."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from typing import TYPE_CHECKING, Any
 from invoke.exceptions import Exit
 
 from lyra_tasks import console
+from lyra_tasks.tasks.options import arguments_after_dashes, is_confirmed, is_dry_run
 from lyra_tasks.tasks.session import workspace
-from lyra_tasks.tasks.task import arguments_after_dashes, command_line_options, is_dry_run, task
+from lyra_tasks.tasks.task import task
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
     from lyra_tasks.records.dev import DevLab
 
-_SERVICE_HELP = "the service that is meant; may be left out where only one has a dev table"
+_SERVICE_HELP = "The service; may be omitted if only one has a dev table"
 _SHELL_COMMAND = ["/bin/sh", "-c", "if command -v bash >/dev/null 2>&1; then exec bash; else exec /bin/sh; fi"]
 
 
 @task(
     iterable=("service",),
-    service="create only this service and what it depends on (repeatable)",
-    watch="carry later changes of the source in, until Ctrl-C; the lab stays",
+    service="Create only this service and its dependencies (repeatable)",
+    watch="Sync source changes until Ctrl-C",
 )
 def create(
     c: Any, service: Any = None, watch: bool = False, dry_run: bool = False, yes: bool = False, json: bool = False
 ) -> None:
-    """Start services to develop in, the source in a temporary volume; called again, changes only what must change."""
+    """Start or update the development environment."""
     from lyra_tasks.builds.run import build_dev_images
     from lyra_tasks.develop.lab import create_dev_lab, lock_dev_lab, plan_create
     from lyra_tasks.develop.show import print_create_plan, print_create_result
@@ -38,7 +39,7 @@ def create(
         return print_create_plan(development_work)
     with lock_dev_lab(work):
         lab_plan = plan_create(development_work, build_dev_images(development_work))
-        lab_result = create_dev_lab(lab_plan, yes="--yes" in command_line_options())
+        lab_result = create_dev_lab(lab_plan, yes=is_confirmed())
     print_create_result(lab_result, work)
     if watch:
         _watch_source(work, lab_result.lab, "")
@@ -47,7 +48,7 @@ def create(
 
 @task("shell", service=_SERVICE_HELP)
 def dev_shell(c: Any, service: str = "") -> None:
-    """A shell in a service of the development lab, in a real terminal; ends with the shell's exit code."""
+    """Open a shell in a service of the development environment."""
     from lyra_tasks.engine.client.terminal import attach_terminal
 
     work, lab, service_name = _select_service(service)
@@ -60,19 +61,19 @@ def dev_shell(c: Any, service: str = "") -> None:
 
 @task("exec", service=_SERVICE_HELP)
 def dev_exec(c: Any, service: str = "") -> None:
-    """Run the command after `--` in a service of the development lab; ends with the command's exit code."""
+    """Run the command after `--` in a service of the development environment."""
     import sys
 
-    from lyra_tasks.engine.client.terminal import exec_with_stdio as run
+    from lyra_tasks.engine.client.terminal import exec_with_stdio
     from lyra_tasks.errors import InterruptedRunError, UsageError
 
     command = arguments_after_dashes()
     if not command:
-        raise UsageError("there is no command", hint="write it after two dashes: dev.exec -- ls -l")
+        raise UsageError("No command given", hint="Write it after two dashes: dev.exec -- ls -l")
     work, lab, service_name = _select_service(service)
     pass_input = not sys.stdin.isatty()
     try:
-        code = run(
+        exit_code = exec_with_stdio(
             work.engine,
             lab.services[service_name].id,
             command,
@@ -80,24 +81,24 @@ def dev_exec(c: Any, service: str = "") -> None:
             pass_input=pass_input,
         )
     except KeyboardInterrupt as error:
-        console.info("interrupted; the command may run on inside: `dev.shell` has a terminal that Ctrl-C reaches")
+        console.info("Interrupted; the command may still run in the container (Ctrl-C reaches it only in `dev.shell`)")
         raise Exit(code=InterruptedRunError.exit_code) from error
-    _exit_with(code)
+    _exit_with(exit_code)
 
 
 @task(
     "sync",
     iterable=("back",),
-    service="only this service's source",
-    watch="carry later changes in too, until Ctrl-C",
-    back="bring this file or folder out instead, unless it is newer here (repeatable)",
+    service="Sync only the source of this service",
+    watch="Sync later changes too, until Ctrl-C",
+    back="Copy PATH from the container instead, unless newer here (repeatable)",
 )
 def dev_sync(c: Any, service: str = "", watch: bool = False, back: Any = None, json: bool = False) -> None:
-    """Carry what changed in the source into the development lab, or bring files out."""
+    """Upload changed sources to the development environment, or copy files back."""
     from lyra_tasks.develop.copy_back import copy_out
-    from lyra_tasks.develop.lab import find_source_syncs, require_dev_lab
+    from lyra_tasks.develop.lab import require_dev_lab
     from lyra_tasks.develop.show import print_copied_files, print_uploads
-    from lyra_tasks.develop.sync import upload_changes
+    from lyra_tasks.develop.sync import find_source_syncs, upload_changes
 
     work = workspace()
     lab = require_dev_lab(work)
@@ -113,7 +114,7 @@ def dev_sync(c: Any, service: str = "", watch: bool = False, back: Any = None, j
 
 @task("stop")
 def dev_stop(c: Any, yes: bool = False, dry_run: bool = False, json: bool = False) -> None:
-    """Remove the development lab; asks if there are edits that exist only inside. Its logs are kept."""
+    """Remove the development environment; keeps its logs, asks if edits are lost."""
     from lyra_tasks.develop.lab import lock_dev_lab
     from lyra_tasks.develop.show import confirm_losing_edits, print_nothing_to_stop, print_stop_plan, print_stop_result
     from lyra_tasks.develop.stop import plan_stop, stop_dev_lab
@@ -125,13 +126,13 @@ def dev_stop(c: Any, yes: bool = False, dry_run: bool = False, json: bool = Fals
             return print_nothing_to_stop()
         if is_dry_run(c):
             return print_stop_plan(stop_plan)
-        confirm_losing_edits(stop_plan, yes="--yes" in command_line_options())
+        confirm_losing_edits(stop_plan, yes=is_confirmed())
         stop_dev_lab(work, stop_plan)
         return print_stop_result(work, stop_plan)
 
 
 def prepare_dev_cleanup(work: Workspace) -> None:
-    """Warn of edits that `clean` will take away, and keep the development lab's logs."""
+    """Warn about edits that `clean` removes, and save the logs of the development environment."""
     from lyra_tasks.develop.show import warn_about_edits
     from lyra_tasks.develop.stop import plan_stop, stop_and_save_logs
     from lyra_tasks.errors import PreconditionError
@@ -140,7 +141,7 @@ def prepare_dev_cleanup(work: Workspace) -> None:
     try:
         DevStore(work.paths.state).read()
     except PreconditionError as error:
-        console.warn(f"{error.message}; what the lab printed, and edits inside, cannot be kept")
+        console.warn(f"{error.message}; cannot save logs and edits of the development environment")
         return
     stop_plan = plan_stop(work)
     if stop_plan is not None:
@@ -149,13 +150,13 @@ def prepare_dev_cleanup(work: Workspace) -> None:
 
 
 def _development_workspace(work: Workspace, requested: tuple[str, ...], *, connect: bool) -> Workspace:
-    """The workspace with the development profile of the chosen services as its configuration.
+    """Return the workspace with the development profile of the requested services as its configuration.
 
-    Of images for several platforms it has those for the engine's own, which only an engine says for certain.
+    Of a multi-platform image it has the variant of the engine's platform, which only a connected engine tells.
     """
     from lyra_tasks.config.platforms import list_variants
     from lyra_tasks.config.services import development_profile
-    from lyra_tasks.engine.workspace import select_known
+    from lyra_tasks.suggest import select_known
 
     names = select_known(requested, list(work.config.services), "service")
     is_multi_platform = len(list_variants(work.config)) > len(work.config.images)
@@ -169,11 +170,8 @@ def _select_service(service: str) -> tuple[Workspace, DevLab, str]:
 
     work = workspace()
     lab = require_dev_lab(work)
-    return (
-        work,
-        lab,
-        select_service({name: lab_service.is_developed for name, lab_service in lab.services.items()}, service),
-    )
+    is_developed = {name: lab_service.is_developed for name, lab_service in lab.services.items()}
+    return work, lab, select_service(is_developed, service)
 
 
 def _source_directory(lab: DevLab, service_name: str) -> str:
@@ -182,9 +180,8 @@ def _source_directory(lab: DevLab, service_name: str) -> str:
 
 
 def _watch_source(work: Workspace, lab: DevLab, service: str) -> None:
-    from lyra_tasks.develop.lab import find_source_syncs
     from lyra_tasks.develop.show import print_upload, print_watch_ended, print_watch_started
-    from lyra_tasks.develop.sync import watch_sources
+    from lyra_tasks.develop.sync import find_source_syncs, watch_sources
 
     source_syncs = find_source_syncs(work, lab, (service,) if service else ())
     print_watch_started(list(source_syncs.values()))

@@ -1,50 +1,51 @@
-"""`engine.*` and `bases.*`: the private engine, and where the images' bases come from."""
+"""Tasks for the engine and the base images: `engine.*` and `bases.*`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from lyra_tasks import console
+from lyra_tasks.tasks.options import is_dry_run
 from lyra_tasks.tasks.session import workspace
-from lyra_tasks.tasks.task import is_dry_run, task
+from lyra_tasks.tasks.task import task
 
 
 @task("up")
 def engine_up(c: Any, dry_run: bool = False) -> None:
-    """Start this project's private Docker engine (Debian or Ubuntu, root; installs nothing)."""
+    """Start this project's sandbox engine (Debian or Ubuntu, as root)."""
     from lyra_tasks.engine.client.connect import start_sandbox
     from lyra_tasks.engine.workspace import SANDBOX_STARTED
 
     work = workspace()
     if is_dry_run(c):
-        return console.print(f"would start a private engine from {work.config.engine.suite}'s packages")
-    private_engine = start_sandbox(work.config, work.paths)
+        return console.print(f"Would start a sandbox engine from {work.config.engine.suite} packages")
+    sandbox = start_sandbox(work.config, work.paths)
     work.journal.append(work.run, SANDBOX_STARTED, by="user")
-    console.print(f"the engine is up; published ports answer at {private_engine.address}. For the docker command:")
-    for name, value in private_engine.environment().items():
+    console.print(f"The sandbox engine runs; published ports are at {sandbox.address}. For the docker command:")
+    for name, value in sandbox.environment().items():
         console.print(f"  export {name}='{value}'")
     return None
 
 
 @task("down")
 def engine_down(c: Any, dry_run: bool = False) -> None:
-    """Stop the private engine; its images stay on disk until `clean --all`."""
-    from lyra_tasks.engine import sandbox
+    """Stop the sandbox engine; its images stay on disk until `clean --all`."""
+    from lyra_tasks.engine.sandbox import find_sandbox, require_clean_stop, shut_down_sandbox
 
     work = workspace(allow_invalid=True)
     if is_dry_run(c):
         return console.print(
-            "would stop the private engine" if sandbox.find_sandbox(work.paths.state) else "no engine to stop"
+            "Would stop the sandbox engine" if find_sandbox(work.paths.state) else "No sandbox engine to stop"
         )
-    report = sandbox.shut_down_sandbox(work.paths.state)
+    report = shut_down_sandbox(work.paths.state)
     work.journal.append(work.run, "sandbox-stopped", was_running=report.was_running)
-    sandbox.require_clean_stop(report)
-    return console.print("the engine is down" if report.was_running else "the engine was not running")
+    require_clean_stop(report)
+    return console.print("Stopped the sandbox engine" if report.was_running else "The sandbox engine was not running")
 
 
 @task("status")
 def engine_status(c: Any, json: bool = False) -> None:
-    """Which engine is used, and what it is."""
+    """Show which engine is used."""
     from dataclasses import asdict
 
     from lyra_tasks.engine.client.connect import connect_running_engine
@@ -52,7 +53,7 @@ def engine_status(c: Any, json: bool = False) -> None:
     work = workspace(allow_invalid=True)
     engine = connect_running_engine(work.config, work.paths)
     if engine is None:
-        return _print_engine_status({}, "no engine runs; one is started when it is needed")
+        return _print_engine_status({}, "No engine runs; a sandbox engine is started when needed")
     facts = engine.facts
     kind = "sandbox engine" if facts.sandboxed else "engine"
     line = f"{kind} {facts.version}, {facts.store} image store, {facts.cpus} CPUs, {console.format_bytes(facts.memory)}"
@@ -61,13 +62,13 @@ def engine_status(c: Any, json: bool = False) -> None:
 
 @task("build")
 def bases_build(c: Any, dry_run: bool = False) -> None:
-    """Resolve and lock every base, and make those that are made here."""
+    """Resolve and lock all base images, and build the local ones."""
     _resolve_bases(c, update=False)
 
 
 @task("update")
 def bases_update(c: Any, dry_run: bool = False) -> None:
-    """Resolve every base anew and move the lock."""
+    """Resolve all base images again and update the lock file."""
     _resolve_bases(c, update=True)
 
 
@@ -79,9 +80,7 @@ def _resolve_bases(c: Any, *, update: bool) -> None:
 
 
 def _print_engine_status(engine_document: dict[str, Any], line: str) -> None:
-    from lyra_tasks.tasks.task import command_line_options
-
-    if "--json" in command_line_options():
+    if console.is_json_mode():
         console.print_json(engine_document)
     else:
         console.print(line)

@@ -1,4 +1,4 @@
-"""`status`: where things stand."""
+"""Tasks that show the state of a project: `status`, `history`, `explain`, `doctor`, `logs` and `stats`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from lyra_tasks.tasks.session import read_only_workspace, workspace
 from lyra_tasks.tasks.task import task
 
 _REFRESH_INTERVAL_S = 2.0
+_RUN_HELP = "The run; default: the development environment, else the last run"
 
 
-@task(watch="show it again every two seconds, until Ctrl-C")
+@task(watch="Refresh every two seconds until Ctrl-C")
 def status(c: Any, watch: bool = False, json: bool = False) -> None:
-    """What is built, tested, promoted or stale and why, what runs and what is left, and the next sensible word."""
+    """Show images, tests, bundles and services, and suggest the next command."""
     if watch:
         return console.refresh(_print_current_status, _REFRESH_INTERVAL_S)
     return _print_current_status()
@@ -26,16 +27,16 @@ def _print_current_status() -> None:
 
     work = read_only_workspace()
     index = read_index(work.bundles, work.config.project.name)
-    print_status(collect_status(work, [BundleRow(version.version, version.set_digest) for version in index.versions]))
+    print_status(collect_status(work, [BundleRow(entry.version, entry.set_digest) for entry in index.versions]))
 
 
 @task(
-    run="everything that one run did; the beginning of its id is enough",
-    object="everything about a container, network, volume, image, version or digest, by name or id",
-    check="whether every line of the journal is as it was written; if not, the exit code is 5",
+    run="Show all entries of a run, by its id or the beginning of it",
+    object="Show all entries about a Docker object, version or digest",
+    check="Verify the hash chain of the journal. Exits with 5 if it was edited",
 )
 def history(c: Any, run: str = "", object: str = "", check: bool = False, json: bool = False) -> None:
-    """What was done here, by whom and with what result, out of the journal."""
+    """Show who ran what with which result, from the journal."""
     from lyra_tasks.overview.history import (
         entries_about,
         entries_of_run,
@@ -47,7 +48,7 @@ def history(c: Any, run: str = "", object: str = "", check: bool = False, json: 
 
     work = workspace()
     journal = work.journal
-    # that somebody looks is written down too, and is not what they look for
+    # Without this run itself
     earlier_entries = [] if check else [entry for entry in journal.entries() if entry.run != work.run]
     if check:
         return print_journal_check(journal)
@@ -60,16 +61,15 @@ def history(c: Any, run: str = "", object: str = "", check: bool = False, json: 
 
 @task()
 def explain(c: Any, json: bool = False) -> None:
-    """What stands between this checkout and a promotion, which change did it, and the words to run; changes nothing."""
-    from lyra_tasks.overview.explain import collect_explain_facts, print_explanation
-    from lyra_tasks.overview.explain import explain_checkout as explained
+    """Explain what is stale, which change caused it and what to run."""
+    from lyra_tasks.overview.explain import collect_explain_facts, explain_checkout, print_explanation
 
-    print_explanation(explained(collect_explain_facts(workspace())))
+    print_explanation(explain_checkout(collect_explain_facts(workspace())))
 
 
 @task("doctor")
 def doctor(c: Any, json: bool = False) -> None:
-    """Look at engine, buildx, disk, git, clock, sandbox, leftovers, config and locks; each fault with its fix."""
+    """Check this machine and the configuration; show a fix for each problem."""
     from lyra_tasks.overview.doctor import diagnose, print_diagnoses, require_no_errors
     from lyra_tasks.overview.doctor_facts import collect_doctor_facts
 
@@ -78,20 +78,16 @@ def doctor(c: Any, json: bool = False) -> None:
     require_no_errors(diagnoses)
 
 
-_RUN_HELP = "of this run; default: the development lab, else the last run"
-
-
 @task(
     iterable=("service",),
-    service="only of this service (repeatable)",
-    follow="go on with what comes, until it ends or Ctrl-C",
-    since='only the last so much, for example "10m"',
+    service="Show only this service (repeatable)",
+    follow="Follow the output",
+    since="Show only the output of the last DURATION, for example 10m",
     run=_RUN_HELP,
 )
 def logs(c: Any, service: Any = None, follow: bool = False, since: str = "", run: str = "") -> None:
-    """What the containers printed, in the order of time, secrets blotted out."""
-    from lyra_tasks.runs.logs import find_log_source, follow_logs, read_logs
-    from lyra_tasks.runs.stats import print_log_lines
+    """Show container logs in time order, with secrets redacted."""
+    from lyra_tasks.runs.logs import find_log_source, follow_logs, print_log_lines, read_logs
 
     work = workspace(allow_invalid=True)
     source = find_log_source(work, run, tuple(service or ()))
@@ -101,7 +97,7 @@ def logs(c: Any, service: Any = None, follow: bool = False, since: str = "", run
 
 @task(run=_RUN_HELP)
 def stats(c: Any, run: str = "", json: bool = False) -> None:
-    """Memory, CPUs and processes against their limits: the peaks of a run, or of a running lab what is used now."""
+    """Show memory, CPUs and processes with their limits: current, or peaks of a run."""
     from lyra_tasks.runs.stats import measure_usage, print_usage
 
     print_usage(measure_usage(workspace(allow_invalid=True), run))

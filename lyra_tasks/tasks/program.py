@@ -1,4 +1,4 @@
-"""The programs `./inv` and `lyra`: Invoke's own parser, with documented exit codes for usage (2) and Ctrl-C (130)."""
+"""The programs `./inv` and `lyra`: Invoke's parser, with documented exit codes for usage (2) and Ctrl-C (130)."""
 
 from __future__ import annotations
 
@@ -18,25 +18,28 @@ from invoke.program import Program
 import lyra_tasks
 from lyra_tasks import console
 from lyra_tasks.errors import ConfigurationError, InterruptedRunError, PreconditionError, UsageError, from_os_error
+from lyra_tasks.suggest import did_you_mean
 
-_EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE  # as a shell tells it
-_GC_THRESHOLD = 50_000  # objects; what is imported is made of many, of which none is garbage
+_EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE  # what a shell reports
+_GC_THRESHOLD = 50_000  # objects; imports allocate many, none of which is garbage
 
 
 class LyraProgram(Program):
-    """Invoke's Program; a usage error ends with 2 and an interrupt with 130, where plain `invoke` returns 1."""
+    """Invoke's Program, where a usage error exits with 2 and an interrupt with 130 (Invoke: 1)."""
 
     _dont_write_bytecode = False
 
     def create_config(self) -> None:
+        """Report a HOME that Invoke cannot read."""
         try:
             super().create_config()
         except OSError as error:
-            # Invoke looks for a configuration of its own in the home folder
-            console.error(f"{error.filename}: {error.strerror}", "set HOME to a folder that you can read")
+            # Invoke looks for its own configuration in the home directory
+            console.error(f"{error.filename}: {error.strerror}", "Set HOME to a readable directory")
             raise Exit(code=PreconditionError.exit_code) from error
 
     def parse_core(self, argv: list[str] | None) -> None:
+        """Print the completion script, and exit with 2 on a usage error."""
         self._dont_write_bytecode = sys.dont_write_bytecode
         if "--print-completion-script" in sys.argv[1:2]:
             _print_completion_script(sys.argv[2:3])
@@ -47,36 +50,34 @@ class LyraProgram(Program):
             raise Exit(str(error), code=2) from error
 
     def parse_tasks(self) -> None:
+        """Exit with 2 on a usage error, with the nearest task as a hint."""
         try:
             super().parse_tasks()
         except ParseError as error:
-            hint = "`--list` shows all words, `WORD --help` the options of one"
-            raise Exit(f"{error}\nhint: {self._closest_task_hint(str(error))}{hint}", code=2) from error
-
-    def _closest_task_hint(self, message: str) -> str:
-        """The word that may have been meant by the one that Invoke does not know."""
-        from difflib import get_close_matches
-
-        unknown = message.split("'")[1] if message.count("'") >= 2 else ""
-        matches = get_close_matches(unknown, list(self.collection.task_names), 1)
-        return f"did you mean {matches[0]}? " if matches else ""
-
-    def print_columns(self, pairs: Any) -> None:
-        try:
-            super().print_columns(pairs)
-        except ValueError:  # a terminal that is narrower than the names alone
-            for name, text in pairs:
-                console.print(f"  {name}\n    {text}")
+            quoted = str(error).split("'")
+            suggestion = did_you_mean(quoted[1], self.collection.task_names) if len(quoted) > 2 else ""
+            program = "./inv" if "LYRA_INV_HOME" in os.environ else "lyra"
+            hint = f"Run `{program} --list` for all tasks and `{program} --help TASK` for options"
+            raise Exit(f"{error}\nhint: {suggestion}{' ' if suggestion else ''}{hint}", code=2) from error
 
     def parse_cleanup(self) -> None:
+        """Print completions, with the values that options take."""
         if self.args.complete.value:
-            print_completions(self.collection, self.initial_context)
+            _print_completions(self.collection, self.initial_context)
             raise Exit
         super().parse_cleanup()
 
+    def print_columns(self, pairs: Any) -> None:
+        """Print names and texts, also on a terminal narrower than the names."""
+        try:
+            super().print_columns(pairs)
+        except ValueError:  # the terminal is narrower than the names alone
+            for name, text in pairs:
+                console.print(f"  {name}\n    {text}")
+
     def execute(self) -> None:
-        # Invoke writes none for a `tasks.py`, which has been read by now; compiling all that the words import would be
-        # a third of every start
+        """Run the tasks, and exit with 130 on an interrupt."""
+        # Invoke writes no bytecode while it imports `tasks.py`; compiling all later imports takes a third of a start
         sys.dont_write_bytecode = self._dont_write_bytecode
         try:
             super().execute()
@@ -85,34 +86,36 @@ class LyraProgram(Program):
 
 
 def main() -> None:
-    """The entry point of `lyra`, and of `./inv` where a `tasks.py` is in reach."""
-    namespace = None if _has_tasks_file(_working_directory()) else Collection.from_module(sys.modules["lyra_tasks"])
+    """Run `lyra`: with the tasks of a `tasks.py` in this directory or above, or else with Lyra's own."""
+    namespace = None if _is_below(_working_directory(), "tasks.py") else Collection.from_module(lyra_tasks)
     _run_program(LyraProgram(version=lyra_tasks.__version__, name="Lyra", binary="lyra", namespace=namespace))
 
 
 def inv() -> None:
-    """The entry point of `./inv`: works in the caller's project, or in the one `./inv` belongs to.
+    """Run `./inv`: in the project around the working directory, or in the one that `./inv` belongs to.
 
-    `init` makes the caller's folder one.
+    `init` stays in the working directory, which it makes a project.
     """
     inv_home = os.environ.get("LYRA_INV_HOME")
-    start = _working_directory()
-    is_in_project = any((directory / ".lyra.toml").is_file() for directory in (start, *start.parents))
-    if inv_home and not is_in_project and "init" not in sys.argv[1:]:
+    if inv_home and not _is_below(_working_directory(), ".lyra.toml") and "init" not in sys.argv[1:]:
         os.chdir(inv_home)
     main()
+
+
+def _is_below(directory: Path, filename: str) -> bool:
+    return any((parent / filename).is_file() for parent in (directory, *directory.parents))
 
 
 def _working_directory() -> Path:
     try:
         return Path.cwd()
     except FileNotFoundError:
-        console.error("the working directory no longer exists", "change to the project")
+        console.error("The working directory no longer exists", "Change to the project's directory")
         sys.exit(ConfigurationError.exit_code)
 
 
 def _run_program(program: Program) -> None:
-    """Run it, and leave at once when all is done: to take the modules apart, Python needs 60 ms of every word."""
+    """Run the program, and exit without tearing the modules down, which takes Python 60 ms."""
     gc.set_threshold(_GC_THRESHOLD)
     exit_code = 1
 
@@ -123,10 +126,10 @@ def _run_program(program: Program) -> None:
         except BrokenPipeError:
             os._exit(_EXIT_BROKEN_PIPE)
         except (OSError, ValueError):
-            return  # Python tells it on its own way out
+            return  # Python reports it when it exits
         os._exit(exit_code)
 
-    # the first that is registered is the last that is called; what modules of Python's own have registered is left out
+    # Registered first, so called last: after the handlers of all modules, except those of the standard library
     atexit.register(exit_now)
     try:
         program.run()
@@ -138,12 +141,12 @@ def _run_program(program: Program) -> None:
         exit_code = InterruptedRunError.exit_code
         raise
     except BrokenPipeError:
-        # whoever read has had enough, as `… | head`; Python would complain once more when it closes stdout
+        # The reader, such as `head`, has closed the pipe; Python would complain again when it closes stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         exit_code = _EXIT_BROKEN_PIPE
         sys.exit(exit_code)
     except OSError as error:
-        known_error = from_os_error(error, "what is printed")
+        known_error = from_os_error(error, "the output")
         if known_error is None:
             raise
         console.error(known_error.message, known_error.hint)
@@ -160,39 +163,22 @@ def _print_completion_script(shells: list[str]) -> None:
         raise Exit(f"{error.message}\nhint: {error.hint}", code=2) from error
 
 
-def _has_tasks_file(start: Path) -> bool:
-    return any((directory / "tasks.py").is_file() for directory in (start, *start.parents))
-
-
-if __name__ == "__main__":
-    inv()
-
-
-def print_completions(collection: Any, core_context: Any) -> None:
-    """Print what may stand in place of the last word of the line after `--`, one per line."""
+def _print_completions(collection: Any, core_context: Any) -> None:
+    """Print the candidates for the last argument of the line after `--`, one per line."""
     from lyra_tasks.init.completion import complete_command_line
 
-    typed_words = sys.argv[sys.argv.index("--") + 2 :] if "--" in sys.argv else []
-    entries = {
-        str(context.name): _completion_entry(
-            str(context.name), context.args.values(), collection[context.name].positional or ()
-        )
-        for context in _task_contexts(collection)
-    }
-    entries |= {
-        alias: entries[str(context.name)] for context in _task_contexts(collection) for alias in context.aliases
-    }
-    for candidate in complete_command_line(
-        typed_words, entries, _completion_entry("", core_context.args.values(), ()), Path.cwd()
-    ):
+    typed_arguments = sys.argv[sys.argv.index("--") + 2 :] if "--" in sys.argv else []
+    commands = {}
+    for context in collection.to_contexts():
+        name = str(context.name)
+        commands[name] = _command_spec(name, context.args.values(), collection[name].positional or ())
+        commands |= dict.fromkeys(context.aliases, commands[name])
+    core_options = _command_spec("", core_context.args.values(), ())
+    for candidate in complete_command_line(typed_arguments, commands, core_options, Path.cwd()):
         console.print(candidate)
 
 
-def _task_contexts(collection: Any) -> list[Any]:
-    return list(collection.to_contexts())
-
-
-def _completion_entry(name: str, arguments: Iterable[Any], positional: Iterable[Any]) -> Any:
+def _command_spec(name: str, arguments: Iterable[Any], positional: Iterable[Any]) -> Any:
     from lyra_tasks.init.completion import CommandSpec, OptionSpec
 
     options = []
@@ -201,3 +187,7 @@ def _completion_entry(name: str, arguments: Iterable[Any], positional: Iterable[
         flags = tuple(f"-{flag}" if len(flag) == 1 else f"--{flag}" for flag in names)
         options.append(OptionSpec(str(argument.name).replace("_", "-"), flags, bool(argument.takes_value)))
     return CommandSpec(name, tuple(options), tuple(str(name) for name in positional))
+
+
+if __name__ == "__main__":
+    inv()

@@ -1,20 +1,21 @@
-"""`release` and `release.*`: versions, told by git, and made there."""
+"""Tasks for versions, which are git tags: `release` and `release.*`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from lyra_tasks import console
+from lyra_tasks.tasks.options import is_dry_run
 from lyra_tasks.tasks.session import workspace
-from lyra_tasks.tasks.task import is_dry_run, task
+from lyra_tasks.tasks.task import task
 
 
 @task(
-    bump="how far to go: major, minor, patch, or auto (default), which reads the commits' messages",
-    pre="make a pre-release: --pre rc gives 1.4.0-rc.1, then 1.4.0-rc.2",
-    version="this very version, such as 1.4.0",
-    push="push the tag; if that fails, there is no tag",
-    changelog="write the changes into this file of the project, too",
+    bump="major, minor, patch or auto (default: auto, from the commit messages)",
+    pre="Create a pre-release: --pre rc gives 1.4.0-rc.1, then 1.4.0-rc.2",
+    version="Use this version, for example 1.4.0",
+    push="Push the tag and delete it again if the push fails",
+    changelog="Also write the changes to FILE",
 )
 def release(
     c: Any,
@@ -26,7 +27,7 @@ def release(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Tag the tested commit as the next version, with what changed as message; lists all that stands against it."""
+    """Tag the tested commit as the next version."""
     from lyra_tasks.release.facts import collect_release_facts
     from lyra_tasks.release.next_version import parse_release_request
     from lyra_tasks.release.plan import plan_release
@@ -44,9 +45,9 @@ def release(
     return print_release_result(create_release(release_plan, work))
 
 
-@task("version", image_tag="the version that this image tag stands for, instead")
+@task("version", image_tag="Show the version that this image tag stands for instead")
 def release_version(c: Any, image_tag: str = "", json: bool = False) -> None:
-    """The version of the tree as it is, and why."""
+    """Show the version of the checkout and its reason."""
     from lyra_tasks.release.show import print_bare_version, print_version
     from lyra_tasks.versions.formats import version_from_image_tag
 
@@ -58,9 +59,9 @@ def release_version(c: Any, image_tag: str = "", json: bool = False) -> None:
 
 @task("list")
 def release_list(c: Any, json: bool = False) -> None:
-    """The tagged versions, highest first: when, of which commit, and where the bundle is."""
+    """List tagged versions, highest first, with date, commit and bundle."""
     from lyra_tasks.bundle.format.index import read_index
-    from lyra_tasks.config.discovery import display_path
+    from lyra_tasks.files import display_path
     from lyra_tasks.release.show import print_releases
     from lyra_tasks.versions.version import list_releases
 

@@ -1,4 +1,4 @@
-"""The workspace that all words of one command line share, and what the journal keeps of each word."""
+"""The workspace that all tasks of one command line share, and their results in the journal."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _is_open = False
 
 @dataclass(frozen=True)
 class TaskRun:
-    """A word that is running."""
+    """A running task; `started_at` is monotonic."""
 
     name: str
     started_at: float
 
 
 def workspace(*, allow_invalid: bool = False) -> Workspace:
-    """The workspace of this process, opened on first use; its run is written into the journal then.
+    """Return the workspace of this process; the first call opens it and records the run in the journal.
 
-    `in_part` is for words that only end or show what was made: they go on with what is valid of the configuration.
+    `allow_invalid` is for tasks that only stop or show things: they use what is valid of the configuration.
     """
     loaded = _loaded_config()
     if loaded.error is not None:
@@ -41,9 +41,9 @@ def workspace(*, allow_invalid: bool = False) -> Workspace:
 
 
 def read_only_workspace() -> Workspace:
-    """The workspace for a word that only looks, as often as somebody likes: what is looked at is not journaled.
+    """Return a workspace whose run is not recorded in the journal, for tasks that only look.
 
-    It is read anew each time, unless a word before it on the line has opened one.
+    It is read again each time, unless an earlier task on the line has opened one.
     """
     if _is_open:
         return _opened_workspace()
@@ -53,6 +53,28 @@ def read_only_workspace() -> Workspace:
     if loaded.error is not None:
         _warn_about(loaded.error)
     return open_workspace(loaded)
+
+
+def disk_with_least_space() -> str:
+    """Return the directory, of those that a run writes to, whose disk has the least space left."""
+    if not _is_open:
+        return "the project"
+    paths = _opened_workspace().paths
+    directories = [directory for directory in (paths.root, paths.work, paths.state, paths.cache) if directory.is_dir()]
+    return str(min(directories, key=lambda path: shutil.disk_usage(path).free))
+
+
+def start_task_run(name: str) -> TaskRun:
+    """Start measuring a task."""
+    return TaskRun(name, time.monotonic())
+
+
+def finish_task_run(task_run: TaskRun, exit_code: int, message: str) -> None:
+    """Record a task's result in the journal, if a workspace was opened."""
+    if _is_open:
+        work = _opened_workspace()
+        seconds = round(time.monotonic() - task_run.started_at, 3)
+        work.journal.append(work.run, "task", task=task_run.name, exit_code=exit_code, message=message, seconds=seconds)
 
 
 @cache
@@ -69,7 +91,7 @@ def _load_config() -> LoadedConfig:
 
 @cache
 def _warn_about(error: ConfigurationError) -> None:
-    console.warn(f"{error.message}; going on with what is right in it")
+    console.warn(f"{error.message}; continuing with its valid parts")
     for line in error.details:
         console.info(f"  {line}")
 
@@ -88,42 +110,18 @@ def _opened_workspace() -> Workspace:
 
 
 def _warn_about_todos(work: Workspace) -> None:
-    """What `init` left open is said in every run that makes something, until it is done."""
-    from lyra_tasks import console
-    from lyra_tasks.config.discovery import display_path, list_todos
+    """Warn about what `init` left open in the configuration, before a task that relies on it."""
+    from lyra_tasks.config.discovery import list_todos
+    from lyra_tasks.files import display_path
 
-    if not {"build", "test", "promote", "release"} & {
-        argument for argument in sys.argv[1:] if not argument.startswith("-")
-    }:
+    if {"build", "test", "promote", "release"}.isdisjoint(sys.argv[1:]):
         return
     for todo in list_todos(work.loaded.file.read_text(encoding="utf-8")):
         console.warn(f"{display_path(work.loaded.file)}:{todo.line}: TODO: {todo.text}")
 
 
-def disk_with_least_space() -> str:
-    """The folder, of those that a run writes to, whose disk has least room."""
-    if not _is_open:
-        return "the project"
-    paths = _opened_workspace().paths
-    directories = [directory for directory in (paths.root, paths.work, paths.state, paths.cache) if directory.is_dir()]
-    return str(min(directories, key=lambda path: shutil.disk_usage(path).free))
-
-
-def start_task_run(name: str) -> TaskRun:
-    """Note the start of a word."""
-    return TaskRun(name, time.monotonic())
-
-
-def finish_task_run(task_run: TaskRun, exit_code: int, message: str) -> None:
-    """Journal a word's result, if it came as far as to have a workspace."""
-    if _is_open:
-        work = _opened_workspace()
-        seconds = round(time.monotonic() - task_run.started_at, 3)
-        work.journal.append(work.run, "word", word=task_run.name, exit_code=exit_code, message=message, seconds=seconds)
-
-
 def _redacted_command_line(work: Workspace) -> list[str]:
-    """The words as they were typed; none of Lyra's options takes a secret, a command of `dev.exec` might."""
+    """Return the arguments as typed; none of Lyra's options takes a secret, but a command of `dev.exec` might."""
     from lyra_tasks.rules.secrets import redact, redacted_values
 
     secret_values = redacted_values(work.config, work.root)

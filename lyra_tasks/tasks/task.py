@@ -1,13 +1,10 @@
-"""Every word of the command line: options that hold for the whole line, one place where faults are shown."""
+"""The Task class and decorator of all Lyra tasks: shared options, and the one place where errors are reported."""
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import pairwise
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -17,38 +14,37 @@ from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
 from lyra_tasks import console
-from lyra_tasks.errors import InterruptedRunError, LyraError, UsageError, from_os_error
+from lyra_tasks.errors import InterruptedRunError, LyraError, from_os_error
+from lyra_tasks.tasks.options import command_line_options, is_followed_by_path
 
 if TYPE_CHECKING:
     from lyra_tasks.tasks.session import TaskRun
 
 _SHARED_HELP = {
-    "dry_run": "show what would be done, and do nothing (holds for the whole line)",
-    "json": "one JSON document per word on stdout, all else on stderr (holds for the whole line)",
-    "yes": "do not ask (holds for the whole line)",
+    "dry_run": "Print the plan without changing anything (applies to all tasks given)",
+    "json": "Print one JSON document per task to stdout; messages go to stderr",
+    "yes": "Do not ask for confirmation",
 }
-_PIPELINE_TASKS = {"build", "test", "release", "promote", "verify", "clean"}
-_QUIET_HELP = "say nothing but warnings and faults; the exit code tells the rest (holds for the whole line)"
-
-
+_QUIET_HELP = "Print only warnings and errors"
 _HELP_OPTIONS = frozenset({"--help", "-h"})
 
 
 class LyraTask(Task):  # type: ignore[type-arg]
-    """An Invoke task that shows a LyraError once, as message and hint, and ends with its exit code."""
+    """An Invoke task that reports a LyraError as message and hint, and exits with its exit code."""
 
     def arg_opts(self, name: str, default: str, taken_names: set[str]) -> dict[str, Any]:
-        """Only three options have a letter of their own; Invoke would hand out the first that is free."""
+        """Give only three options a short form; Invoke would take the first letter that is free."""
         options: dict[str, Any] = super().arg_opts(name, default, taken_names)
         if name in {"image", "service", "follow"}:
             options["names"] = [name, name[0]]
         return options
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Any]:
-        """A repeatable option without its value is a usage error; Invoke would pass over it and take everything.
+        """Return the task's arguments, with `--quiet` and stricter rules than Invoke's.
 
-        Who asks for help gives no arguments. A positional argument that has a default is one only where a path follows
-        the word: Invoke knows no optional ones, and the next word of the line is no path.
+        A repeatable option requires a value, which Invoke would silently treat as not given. A positional argument with
+        a default is positional only before a path, since Invoke would take the next task of the line for its value.
+        With `--help` nothing is positional.
         """
         arguments: list[Any] = super().get_arguments(ignore_unknown_help)
         for argument in arguments:
@@ -57,11 +53,12 @@ class LyraTask(Task):  # type: ignore[type-arg]
             if argument.positional and _HELP_OPTIONS & command_line_options():
                 argument.positional = False
             if argument.positional and argument.default is not None:
-                argument.positional = _is_followed_by_path(self.name)
+                argument.positional = is_followed_by_path(self.name)
                 argument.default = None if argument.positional else argument.default
         return [*arguments, Argument(name="quiet", kind=bool, default=False, help=_QUIET_HELP)]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task, journal its result and report its errors."""
         from lyra_tasks.tasks.session import disk_with_least_space, finish_task_run, start_task_run
 
         console.set_json_mode("--json" in command_line_options())
@@ -80,28 +77,18 @@ class LyraTask(Task):  # type: ignore[type-arg]
             raise _report_error(task_run, known_error) from error
         except KeyboardInterrupt as error:
             finish_task_run(task_run, InterruptedRunError.exit_code, "interrupted")
-            console.error("interrupted", "what this run made has been removed; run the same words again")
+            console.error("Interrupted; everything this run created was removed")
             raise Exit(code=InterruptedRunError.exit_code) from error
         finish_task_run(task_run, 0, "")
         return result
 
 
-def _report_error(task_run: TaskRun, error: LyraError) -> Exit:
-    """Show a fault, and end with its exit code; a full disk that cannot take the journal's line either is told once."""
-    from lyra_tasks.tasks.session import finish_task_run
-
-    console.error(error.message, error.hint, error.details)
-    with suppress(OSError):
-        finish_task_run(task_run, error.exit_code, error.message)
-    return Exit(code=error.exit_code)
-
-
 def task(
     name: str = "", *, iterable: tuple[str, ...] = (), positional: tuple[str, ...] = (), **help: str
 ) -> Callable[[Callable[..., None]], Any]:
-    """Declare a word; keyword arguments are the help texts of its options.
+    """Declare a task; keyword arguments are the help texts of its options.
 
-    An option in `positional` may be given by its value alone, or left out where it has a default.
+    An option in `positional` may be given by its value alone, or omitted if it has a default.
     """
 
     def declare(body: Callable[..., None]) -> Any:
@@ -120,50 +107,13 @@ def task(
     return declare
 
 
-def command_line_options() -> frozenset[str]:
-    """The options of the whole command line, read before the first word runs.
+def _report_error(task_run: TaskRun, error: LyraError) -> Exit:
+    from lyra_tasks.tasks.session import finish_task_run
 
-    `build --dry-run test` must not test: an option that says "do nothing" may not hold for one word only.
-    """
-    arguments = sys.argv[1:]
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    return frozenset(argument for argument in arguments[:end] if argument.startswith("-"))
-
-
-def is_dry_run(context: Any) -> bool:
-    """Whether nothing may be changed: `--dry-run` anywhere on the line, or Invoke's own `--dry`."""
-    return "--dry-run" in command_line_options() or bool(context.config.run.dry)
-
-
-def arguments_after_dashes() -> list[str]:
-    """What stands after `--`, word by word as the shell gave it; Invoke would join it and lose the quotes."""
-    arguments = sys.argv[1:]
-    return arguments[arguments.index("--") + 1 :] if "--" in arguments else []
-
-
-def suggest_next_command(finished: str, next_task: str, purpose: str) -> tuple[str, str]:
-    """What to type after the word that `ran`, and why; nothing where the line goes on by itself, or only looked."""
-    line_continues = [argument for argument in sys.argv[1:] if argument in _PIPELINE_TASKS][-1:] != [finished]
-    return ("", "") if line_continues or "--only" in command_line_options() else (next_task, purpose)
-
-
-def parse_count(text: str, option: str) -> int:
-    """The value of an option that counts; Invoke's own conversion ends in a traceback."""
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 1000:
-        raise UsageError(f"{option} takes a number from 1 to 1000, not {text!r}", hint=f"for example {option} 5")
-    return int(text)
-
-
-def _is_followed_by_path(task_name: str) -> bool:
-    arguments = sys.argv[1:]
-    candidates = [
-        next_argument for argument, next_argument in pairwise(arguments) if argument.split(".")[-1] == task_name
-    ]
-    return any(
-        os.sep in candidate or candidate in {os.curdir, os.pardir}
-        for candidate in candidates
-        if not candidate.startswith("-")
-    )
+    console.error(error.message, error.hint, error.details)
+    with suppress(OSError):  # a full disk does not take the journal entry either, and was just reported
+        finish_task_run(task_run, error.exit_code, error.message)
+    return Exit(code=error.exit_code)
 
 
 def _raise_interrupt(_number: int, _frame: FrameType | None) -> None:
