@@ -1,4 +1,4 @@
-"""This repository's own words: Lyra's, together with `check`, `matrix` and `bench`."""
+"""This repository's own tasks: Lyra's, together with `check`, `matrix` and `bench`."""
 
 from __future__ import annotations
 
@@ -14,26 +14,35 @@ from invoke.tasks import task
 import lyra_tasks
 
 _HERE = Path(__file__).resolve().parent
-# a file's tests stay together, since they share what they build; more workers than four would wait for the disk
-_WORKERS = "--numprocesses auto --maxprocesses 4 --dist loadfile"
+_BIN = Path(sys.executable).parent
+_STATIC_CHECKS = (
+    "ruff format --check .",
+    "ruff check .",
+    "mypy",
+    "codespell .",
+    "lint-imports",
+    "mkdocs build --quiet",
+)
+# tests of one file share what they build; more than four workers would wait for the disk
+_TEST_OPTIONS = "--numprocesses auto --maxprocesses 4 --dist loadfile"
 
 
-@task(help={"only": "run the tests whose names contain this", "fast": "leave out the tests that need an engine"})
+@task(help={"only": "Run only tests whose names contain NAME", "fast": "Skip the tests that need an engine or are slow"})
 def check(c: Any, only: str = "", fast: bool = False) -> None:
-    """Format, lint, types, tests: what must be green before anything is merged."""
-    python = f'"{sys.executable}"'
-    tests = " ".join([_WORKERS, *([f'-k "{only}"'] if only else []), *(["--ignore=tests/engine"] if fast else [])])
+    """Check format, lint, types, spelling, imports and documentation, and run the tests."""
+    selection = f' -k "{only}"' if only else ""
+    selection += ' --ignore=tests/engine -m "not slow"' if fast else " --cov --cov-report=term:skip-covered"
     with c.cd(str(_HERE)):
-        for command in ("ruff format --check .", "ruff check .", "mypy", f"pytest {tests}"):
-            c.run(f"{python} -m {command}", echo=True, echo_format="== {command}", pty=False, in_stream=False)
+        for command in (*_STATIC_CHECKS, f"pytest {_TEST_OPTIONS}{selection}"):
+            c.run(f'"{_BIN}"/{command}', echo=True, echo_format=f"== {command}", pty=False, in_stream=False)
 
 
 @task(
     iterable=["engine", "path"],
-    help={"engine": "test on this engine only (repeatable)", "path": "test this only (repeatable)"},
+    help={"engine": "Test only this engine (repeatable)", "path": "Run only the tests in PATH (repeatable)"},
 )
 def matrix(c: Any, engine: Any = None, path: Any = None) -> None:
-    """Run the engine tests on every engine that is supported, and show a table; takes an hour."""
+    """Run the engine tests on every supported engine and show a table; takes an hour."""
     command = [sys.executable, "-m", "tests.engines", *(f"--engine={name}" for name in engine or ()), *(path or ())]
     raise Exit(code=subprocess.run(command, cwd=_HERE, check=False).returncode)
 
@@ -41,17 +50,16 @@ def matrix(c: Any, engine: Any = None, path: Any = None) -> None:
 @task(
     iterable=["only"],
     help={
-        "only": "measure this row only (repeatable)",
-        "json": "write the results into this file, too",
-        "markdown": "and as a page, with the facts of this machine, into this one",
+        "only": "Measure only this row (repeatable)",
+        "json": "Write the results to FILE as JSON, too",
+        "markdown": "Write the results to FILE as a page with facts of this machine, too",
     },
 )
 def bench(c: Any, only: Any = None, json: str = "", markdown: str = "") -> None:
-    """Measure Lyra against the plain tools, side by side; ends with 1 where a goal is missed."""
+    """Measure Lyra against the plain tools, side by side; exits with 1 if a goal is missed."""
     command = [sys.executable, str(_HERE / "benchmarks" / "run.py"), *(f"--only={row}" for row in only or ())]
     command += [f"--{name}={file}" for name, file in (("json", json), ("markdown", markdown)) if file]
-    done = subprocess.run(command, check=False)
-    raise Exit(code=done.returncode)
+    raise Exit(code=subprocess.run(command, check=False).returncode)
 
 
 namespace: Collection = lyra_tasks.collection(check, matrix, bench)
