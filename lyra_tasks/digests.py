@@ -10,12 +10,12 @@ from typing import Any
 _PREFIX = "sha256:"
 
 
-def sha256_hex(data: bytes) -> str:
+def sha256_hex(data: bytes | bytearray) -> str:
     """Return the SHA-256 of `data` in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_digest(data: bytes) -> str:
+def sha256_digest(data: bytes | bytearray) -> str:
     """Return the SHA-256 of `data` in OCI's notation, `sha256:…`."""
     return _PREFIX + sha256_hex(data)
 

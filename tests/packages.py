@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from lyra_tasks.engine.debian.packages import AptWorkspace, host_codename, unpack_debs
+from lyra_tasks.engine.debian.mirror import host_codename
+from lyra_tasks.engine.debian.packages import AptWorkspace, unpack_debs
 
 
 def unpacked(into: Path, cache: Path, *names: str, suite: str = "", packages: Path | None = None) -> Path:

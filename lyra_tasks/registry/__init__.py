@@ -1,1 +1,1 @@
-""""""
+"""Registry client for pushing bundles. Imports only the base modules."""

@@ -1,12 +1,11 @@
-"""A registry, written to by the OCI distribution API: blobs and manifests keep the digests that they have.
+"""A registry client for uploads: blobs and manifests keep their digests.
 
-https://github.com/opencontainers/distribution-spec. Credentials are those of the `docker` command (its configuration
-and credential helpers); they are neither in arguments nor in messages.
+It follows the OCI distribution specification (https://github.com/opencontainers/distribution-spec). Credentials come
+from the configuration of the `docker` command and appear neither in arguments nor in messages.
 """
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import re
 from collections.abc import Iterator
@@ -15,58 +14,66 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
+from lyra_tasks.digests import sha256_digest
 from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
     from requests import Response, Session
 
-_TIMEOUTS_S = (10, 600)  # seconds to connect, and between two bytes: a registry may think long about a large blob
+_TIMEOUTS_S = (10, 600)  # to connect, and between two bytes: a registry may process a large blob for minutes
 _CHALLENGE_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository of a registry, with a connection that is allowed to write to it."""
+    """A repository of a registry, with a session that may write to it."""
 
     host: str
     name: str
     session: Session
 
     def has_blob(self, digest: str) -> bool:
-        """Whether the registry holds the blob already."""
+        """Return whether the registry has a blob."""
         return self._request("HEAD", f"blobs/{digest}", allowed=(200, 404)).status_code == 200
 
     def put_blob(self, digest: str, content: IO[bytes]) -> None:
-        """Upload a blob, the whole of `content`, in one request; the registry rejects it unless it has the digest."""
+        """Upload a blob in one request; the registry rejects content with another digest."""
         upload = self._request("POST", "blobs/uploads/", allowed=(202,))
         if "Location" not in upload.headers:
-            raise PreconditionError(f"{self.host} does not say where to upload to", hint="see that it is a registry")
+            raise PreconditionError(
+                f"Cannot upload to {self.host}: it returned no upload location", hint="Check that it is a registry"
+            )
         location = urljoin(upload.url, upload.headers["Location"])
         separator = "&" if "?" in location else "?"
         headers = {"Content-Type": "application/octet-stream"}
         self._request("PUT", f"{location}{separator}digest={digest}", allowed=(201,), data=content, headers=headers)
 
     def manifest_digest(self, tag: str) -> str:
-        """The digest that a tag stands for, or nothing if there is no such tag."""
+        """Return the digest of a tag, or "" if the tag does not exist."""
         accepted = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json"
         response = self._request("GET", f"manifests/{tag}", allowed=(200, 404), headers={"Accept": accepted})
-        return _digest(response.content) if response.status_code == 200 else ""
+        return sha256_digest(response.content) if response.status_code == 200 else ""
 
     def put_manifest(self, reference: str, content: bytes, media_type: str) -> None:
-        """Put a manifest or index under a tag or its digest; PreconditionError if it is another one afterwards."""
+        """Upload a manifest or index under a tag or its digest.
+
+        Raises:
+            PreconditionError: The registry stored it with another digest.
+        """
         headers = {"Content-Type": media_type}
         response = self._request("PUT", f"manifests/{reference}", allowed=(201,), data=content, headers=headers)
-        stored_digest = response.headers.get("Docker-Content-Digest", _digest(content))
-        if stored_digest != _digest(content):
+        digest = sha256_digest(content)
+        stored_digest = response.headers.get("Docker-Content-Digest", digest)
+        if stored_digest != digest:
             raise PreconditionError(
-                f"{self.host} keeps {self.name}:{reference} as {stored_digest}, not as {_digest(content)}"
+                f"{self.host} stored {self.name}:{reference} as {stored_digest} instead of {digest}"
             )
 
     def _request(self, method: str, path: str, *, allowed: tuple[int, ...], **options: Any) -> Response:
         url = urljoin(f"{_api_url(self.host)}{self.name}/", path)
         response = self._send(method, url, **options)
         if response.status_code == 401:
-            # a token is good for some minutes, and what was sent with it may have taken longer
+            # A token is valid for some minutes, and a large upload may take longer.
             _authenticate(self.session, self.host, self.name, response.headers.get("WWW-Authenticate", ""))
             response = self._send(method, url, **options)
         if response.status_code not in allowed:
@@ -82,11 +89,15 @@ class Repository:
 
 
 def open_repository(host: str, name: str) -> Repository:
-    """Open a repository for writing; PreconditionError if the registry does not answer or does not let us in."""
+    """Open a repository for writing.
+
+    Raises:
+        PreconditionError: The registry does not respond or denies access.
+    """
     import requests
 
     session = requests.Session()
-    # a proxy or a .netrc of the environment is not meant for a registry of this machine
+    # The proxies and .netrc of the environment are not for a registry on this machine.
     session.trust_env = not is_loopback(host)
     with _translate_errors(host):
         response = session.get(_api_url(host), timeout=_TIMEOUTS_S)
@@ -98,7 +109,7 @@ def open_repository(host: str, name: str) -> Repository:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a registry is on this machine; only there is plain HTTP spoken."""
+    """Return whether a registry is on this machine, where it is contacted by plain HTTP."""
     name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
     if name == "localhost":
         return True
@@ -113,7 +124,7 @@ def _api_url(host: str) -> str:
 
 
 def _authenticate(session: Session, host: str, name: str, challenge: str) -> None:
-    """Give the session what the registry asks for: name and password, or a token that these are exchanged for."""
+    """Authenticate the session as the challenge requires: by password, or by a token requested with it."""
     user, password = _credentials(host)
     basic = (user, password) if user else None
     if challenge.lower().startswith("basic"):
@@ -121,7 +132,7 @@ def _authenticate(session: Session, host: str, name: str, challenge: str) -> Non
         return
     parameters = dict(_CHALLENGE_PARAMETER.findall(challenge))
     if "realm" not in parameters:
-        raise PreconditionError(f"{host} asks for a sign-in that is not known: {challenge.split(' ')[0]}")
+        raise PreconditionError(f"Unknown authentication scheme of {host}: {challenge.split(' ')[0]}")
     query = {"service": parameters.get("service", ""), "scope": f"repository:{name}:pull,push"}
     with _translate_errors(host):
         response = session.get(parameters["realm"], params=query, auth=basic, timeout=_TIMEOUTS_S)
@@ -133,12 +144,12 @@ def _authenticate(session: Session, host: str, name: str, challenge: str) -> Non
         token_response.get("token") or token_response.get("access_token") if isinstance(token_response, dict) else None
     )
     if not token:
-        raise PreconditionError(f"what {host} sends to for a token gives none", hint=f"sign in: `docker login {host}`")
+        raise PreconditionError(f"The token server of {host} returned no token", hint=f"Run `docker login {host}`")
     session.headers["Authorization"] = f"Bearer {token}"
 
 
 def _credentials(host: str) -> tuple[str, str]:
-    """User and password for a registry as `docker login` keeps them, or nothing."""
+    """Return user and password of a registry as `docker login` stored them, or empty strings."""
     from docker.auth import load_config
     from docker.errors import DockerException
 
@@ -146,7 +157,7 @@ def _credentials(host: str) -> tuple[str, str]:
         credentials = load_config().resolve_authconfig(host) or {}
     except DockerException as error:
         raise PreconditionError(
-            f"the credential helper for {host} failed", hint=f"see that `docker login {host}` works"
+            f"The credential helper for {host} failed", hint=f"Check that `docker login {host}` works"
         ) from error
     get = {str(key).lower(): str(value) for key, value in credentials.items() if value}.get
     return get("username", ""), get("password", "")
@@ -160,16 +171,12 @@ def _translate_errors(host: str) -> Iterator[None]:
         yield
     except RequestException as error:
         raise PreconditionError(
-            f"the registry {host} does not answer ({type(error).__name__})",
-            hint="see that it runs and is reachable from here; plain HTTP is spoken on this machine alone",
+            f"Registry {host} does not respond ({type(error).__name__})",
+            hint="Check that it is running and reachable; plain HTTP is only used on this machine",
         ) from error
 
 
 def _rejection_error(host: str, name: str, response: Response) -> PreconditionError:
     if response.status_code in {401, 403}:
-        return PreconditionError(f"{host} does not let us write to {name}", hint=f"sign in: `docker login {host}`")
-    return PreconditionError(f"{host} refused {name}: {response.status_code} {response.reason}")
-
-
-def _digest(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+        return PreconditionError(f"Access to {name} denied by {host}", hint=f"Run `docker login {host}`")
+    return PreconditionError(f"Request for {name} rejected by {host}: {response.status_code} {response.reason}")

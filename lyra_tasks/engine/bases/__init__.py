@@ -1,1 +1,1 @@
-""""""
+"""Base images: resolving, locking, building and loading them. Imports the engine's `debian`, `client` and `objects`."""

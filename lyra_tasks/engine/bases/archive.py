@@ -1,12 +1,11 @@
-"""Image archives as bases: what is inside, and the same archive under another name.
+"""Image archives as bases: reading one, and writing a copy of it under another name.
 
-`docker load` gives an image the names that its archive holds, and takes them away from other images. So an archive is
-loaded from a copy that holds one name only: ours.
+`docker load` takes the names in an archive away from the images that had them. So a base is loaded from a copy of its
+archive that has one name, in Lyra's own repository.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
@@ -15,16 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from lyra_tasks.digests import sha256_digest
 from lyra_tasks.engine.bases.registry import image_platform, is_for_platform
 from lyra_tasks.errors import ConfigurationError
 
 _INDEX_FILES = {"manifest.json", "index.json", "repositories"}
-_MAX_DOCUMENT_BYTES = 16 * 1024**2  # bytes; a config or manifest is some kilobytes
+_MAX_DOCUMENT_BYTES = 16 * 1024**2
 
 
 @dataclass(frozen=True)
 class ArchivedImage:
-    """The one image of an archive: its config digest, its layers' diff ids, and the members that hold its parts.
+    """The only image of an archive: its config digest, its diff ids and the members with its config and layers.
 
     `descriptor` is the manifest's in an OCI layout, None in the format of engines before 25.
     """
@@ -40,21 +40,22 @@ class ArchivedImage:
 def read_archived_image(path: Path, platform: str) -> ArchivedImage:
     """Read the image of a `docker save` or OCI archive.
 
-    ConfigurationError if it is none, or holds several, or is for another platform.
+    Raises:
+        ConfigurationError: It is not such an archive, has several images, or is for another platform.
     """
     try:
         with tarfile.open(path) as archive:
             return _read_image(path, archive, platform)
     except FileNotFoundError as error:
-        raise ConfigurationError(f"{path}: there is no such archive", hint="bring it, or name another one") from error
+        raise ConfigurationError(f"{path} does not exist", hint="Create the archive or change `archive`") from error
     except (tarfile.TarError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
-            f"{path}: is not an image archive", hint="make it with `docker save IMAGE -o FILE`"
+            f"{path} is not an image archive", hint="Create it with `docker save IMAGE -o FILE`"
         ) from error
 
 
 def write_archive_as(image: ArchivedImage, reference: str, out: IO[bytes]) -> None:
-    """Write the archive to `out` with `reference` as its only name, so that engines of every age can load it."""
+    """Write a copy of the archive to `out` that has only the name `reference` and loads in every engine."""
     manifest = [{"Config": image.config_member, "RepoTags": [reference], "Layers": list(image.layer_members)}]
     with tarfile.open(image.path) as source, tarfile.open(fileobj=out, mode="w") as copy:
         for member in source:
@@ -81,14 +82,7 @@ def _read_image(path: Path, archive: tarfile.TarFile, platform: str) -> Archived
 
     descriptor = None
     if "index.json" in members:
-        descriptor = _require_single(
-            path,
-            [
-                candidate
-                for candidate in load_json("index.json")["manifests"]
-                if not _is_attestation_manifest(candidate)
-            ],
-        )
+        descriptor = _only_image(path, load_json("index.json"))
     if "manifest.json" in members:
         entry = _require_single(path, load_json("manifest.json"))
         config, layers = entry["Config"], tuple(entry["Layers"])
@@ -97,28 +91,21 @@ def _read_image(path: Path, archive: tarfile.TarFile, platform: str) -> Archived
             raise ValueError("neither manifest.json nor index.json")
         manifest = load_json(_blob_member(descriptor["digest"]))
         if "manifests" in manifest:
-            descriptor = _require_single(
-                path, [candidate for candidate in manifest["manifests"] if not _is_attestation_manifest(candidate)]
-            )
+            descriptor = _only_image(path, manifest)
             manifest = load_json(_blob_member(descriptor["digest"]))
         config = _blob_member(manifest["config"]["digest"])
         layers = tuple(_blob_member(layer["digest"]) for layer in manifest["layers"])
     image_config = load_json(config)
-    loaded_platform = {
-        "Os": image_config.get("os"),
-        "Architecture": image_config.get("architecture"),
-        "Variant": image_config.get("variant"),
-    }
-    if loaded_platform["Architecture"] and not is_for_platform(loaded_platform, platform):
+    image = {key: image_config.get(key.lower()) for key in ("Os", "Architecture", "Variant")}
+    if image["Architecture"] and not is_for_platform(image, platform):
         raise ConfigurationError(
-            f"{path}: is for {image_platform(loaded_platform)}, and {platform} is built",
-            hint="bring an archive for it; with {platform} in its name, each platform has its own: linux-arm64",
+            f"{path} is for {image_platform(image)}, not for {platform}",
+            hint="Add an archive for each platform and write {platform} in the name, as in base-{platform}.tar",
         )
     stream = archive.extractfile(members[config])
-    digest = hashlib.sha256(stream.read() if stream else b"").hexdigest()
     return ArchivedImage(
         path=path,
-        digest=f"sha256:{digest}",
+        digest=sha256_digest(stream.read() if stream else b""),
         diff_ids=tuple(image_config["rootfs"]["diff_ids"]),
         config_member=config,
         layer_members=layers,
@@ -126,8 +113,10 @@ def _read_image(path: Path, archive: tarfile.TarFile, platform: str) -> Archived
     )
 
 
-def _is_attestation_manifest(descriptor: Mapping[str, Any]) -> bool:
-    return (descriptor.get("platform") or {}).get("os") == "unknown"
+def _only_image(path: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the descriptor of the only image of an index, which may have attestations beside it."""
+    descriptors = index["manifests"]
+    return _require_single(path, [one for one in descriptors if (one.get("platform") or {}).get("os") != "unknown"])
 
 
 def _blob_member(digest: str) -> str:
@@ -137,7 +126,7 @@ def _blob_member(digest: str) -> str:
 def _require_single(path: Path, entries: list[dict[str, Any]]) -> dict[str, Any]:
     if len(entries) != 1:
         raise ConfigurationError(
-            f"{path}: holds {len(entries)} images", hint="make an archive of one image for one platform"
+            f"{path} contains {len(entries)} images", hint="Save one image for one platform with `docker save`"
         )
     return entries[0]
 

@@ -1,18 +1,34 @@
-"""What the images of a project are built from now: the bases their Dockerfiles name, and the hash of every input.
+"""What images are built from: the base images their Dockerfiles name, and the hashes of all inputs.
 
-What is about one image for one platform goes by what that build is called (`config.platforms`).
+Mappings by build have the keys of `config.platforms`, one for each image and platform.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lyra_tasks.config.platforms import Variant, list_variants, platform_build_args, variants_by_key
+from lyra_tasks.config.models import Base, Configuration
+from lyra_tasks.config.platforms import (
+    Variant,
+    expand_platform,
+    image_from_key,
+    list_variants,
+    platform_build_args,
+    variants_by_key,
+)
 from lyra_tasks.dockerfile.input_hashes import compute_input_hashes, dockerfile_path, hash_mapping
-from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, LockedRootfs, LockFile, build_context_name, lock_key
-from lyra_tasks.dockerfile.lock_file import read_lock_file as read_lock
+from lyra_tasks.dockerfile.lock_file import (
+    LOCK_FILE_NAME,
+    LockedBase,
+    LockedRootfs,
+    LockFile,
+    base_key,
+    build_context_name,
+    lock_key,
+    read_lock_file,
+)
 from lyra_tasks.dockerfile.parse import ImageUse, read_dockerfile
 from lyra_tasks.dockerfile.stages import list_base_images
 
@@ -22,41 +38,79 @@ if TYPE_CHECKING:
 _UNLOCKED = "not locked"
 
 
+@dataclass(frozen=True)
+class BaseRequest:
+    """A base that builds use on one platform: its key in the lock file, its sources, and where it is named."""
+
+    key: str
+    base: Base
+    locations: tuple[str, ...]
+    platform: str = "linux/amd64"
+
+    @property
+    def name(self) -> str:
+        """Return the name in `[bases]`, or the reference in FROM."""
+        return self.key.removesuffix(f"@{self.platform}")
+
+
+def collect_base_requests(config: Configuration, uses: Mapping[str, Sequence[ImageUse]]) -> tuple[BaseRequest, ...]:
+    """List the bases of all builds in `uses`, each once, sorted by key."""
+    requests: dict[str, BaseRequest] = {}
+    for build, image_uses in uses.items():
+        image = image_from_key(build)
+        for use in image_uses:
+            key = lock_key(config, image, use)
+            base = config.bases.get(base_key(config, image, use.reference)) or Base(image=use.reference)
+            request = requests.get(key) or BaseRequest(key, _expand_base(base, use.platform), (), use.platform)
+            locations = dict.fromkeys((*request.locations, f"{use.location}: {use.reference}"))
+            requests[key] = replace(request, locations=tuple(locations))
+    return tuple(requests[key] for key in sorted(requests))
+
+
+def _expand_base(base: Base, platform: str) -> Base:
+    archive = expand_platform(base.archive, platform) if base.archive is not None else None
+    return base.model_copy(update={"image": expand_platform(base.image, platform), "archive": archive})
+
+
 def find_base_uses(work: Workspace, builds: Iterable[Variant]) -> dict[str, tuple[ImageUse, ...]]:
-    """The external images that each of `builds` needs, as its Dockerfile names them, each with its platform."""
-    return {build.key: _find_uses(work, build, work.config.images[build.image].target) for build in builds}
+    """Return the base images of each build, as its Dockerfile names them."""
+    return {build.key: find_stage_uses(work, build, work.config.images[build.image].target) for build in builds}
 
 
 def add_stage_uses(work: Workspace, uses: Mapping[str, tuple[ImageUse, ...]]) -> dict[str, tuple[ImageUse, ...]]:
-    """`uses` together with what the stages of the same images need that are built as checks."""
+    """Return `uses` extended by the base images of the stages that are built as checks."""
     extended = dict(uses)
     builds = variants_by_key(work.config)
     for test in work.config.tests:
         for key in [key for key in extended if test.stage is not None and builds[key].image == test.image]:
-            stage_bases = find_stage_uses(work, builds[key], test.stage or "")
-            extended[key] = tuple(dict.fromkeys((*extended[key], *stage_bases)))
+            stage_uses = find_stage_uses(work, builds[key], test.stage or "")
+            extended[key] = tuple(dict.fromkeys((*extended[key], *stage_uses)))
     return extended
 
 
 def find_stage_uses(work: Workspace, build: Variant, stage: str) -> tuple[ImageUse, ...]:
-    """The external images that a stage of an image is built from."""
-    return _find_uses(work, build, stage)
+    """Return the base images of one stage, each with its platform."""
+    dockerfile = read_dockerfile(dockerfile_path(work.root, work.config.images[build.image]))
+    image_uses = list_base_images(dockerfile, stage, collect_from_arguments(work, build))
+    return tuple(replace(use, platform=use.platform or build.platform) for use in image_uses)
 
 
 def hash_stage_inputs(
     work: Workspace, build: Variant, stage: str, image_hashes: Mapping[str, str]
 ) -> dict[str, str | Mapping[str, str]]:
-    """The input hashes of a stage that is built as a check, where `image` are those of the current image.
+    """Return the input hashes of a stage that is built as a check.
 
-    The image may be the same, to the byte, while a stage beside it is another one.
+    A stage can change while the image stays the same to the byte, so its bases are hashed on their own.
     """
-    bases = _pinned_digests(work, read_lock(work.root / LOCK_FILE_NAME), build, find_stage_uses(work, build, stage))
+    bases = _pinned_digests(
+        work, read_lock_file(work.root / LOCK_FILE_NAME), build, find_stage_uses(work, build, stage)
+    )
     return {**{kind: image_hashes[kind] for kind in ("args", "context", "dockerfile")}, "bases": bases}
 
 
 def hash_current_inputs(work: Workspace, lock: LockFile | None = None) -> dict[str, dict[str, str]]:
-    """The input hashes of every build as the files and the lock are now; nothing is asked of a registry."""
-    lock = lock or read_lock(work.root / LOCK_FILE_NAME)
+    """Return the input hashes of every build, from the files and the lock file alone."""
+    lock = lock or read_lock_file(work.root / LOCK_FILE_NAME)
     image_hashes = {
         name: compute_input_hashes(work.root, image, work.git.commit) for name, image in work.config.images.items()
     }
@@ -72,29 +126,24 @@ def hash_current_inputs(work: Workspace, lock: LockFile | None = None) -> dict[s
 
 
 def read_locked_digests(work: Workspace, build: Variant) -> dict[str, str]:
-    """The digest that the lock pins for each base of a build; one that it does not pin has none that is valid."""
-    lock = read_lock(work.root / LOCK_FILE_NAME)
+    """Return the locked digest of each base of a build; an unlocked base has a text that matches no digest."""
+    lock = read_lock_file(work.root / LOCK_FILE_NAME)
     return dict(_pinned_digests(work, lock, build, find_base_uses(work, (build,))[build.key]))
 
 
 def collect_from_arguments(work: Workspace, build: Variant) -> dict[str, str]:
-    """The arguments that a FROM of a build may hold: BuildKit's own about platforms, and those of the image."""
+    """Return the arguments a FROM can use: BuildKit's platform arguments and those of the image."""
     return {**platform_build_args(work.build_platform, build.platform), **work.config.images[build.image].args}
 
 
-def _find_uses(work: Workspace, build: Variant, target: str) -> tuple[ImageUse, ...]:
-    dockerfile = read_dockerfile(dockerfile_path(work.root, work.config.images[build.image]))
-    bases = list_base_images(dockerfile, target, collect_from_arguments(work, build))
-    return tuple(replace(base, platform=base.platform or build.platform) for base in bases)
-
-
 def _pinned_digests(work: Workspace, lock: LockFile, build: Variant, uses: Iterable[ImageUse]) -> Mapping[str, str]:
-    digests = {}
-    for base in uses:
-        pin = lock.bases.get(lock_key(work.config, build.image, base))
-        name = build_context_name(base, build.platform)
-        if pin is None:
-            digests[name] = _UNLOCKED
-        else:
-            digests[name] = pin.sha256 if isinstance(pin, LockedRootfs) else pin.digest
-    return digests
+    return {
+        build_context_name(use, build.platform): _pin_digest(lock.bases.get(lock_key(work.config, build.image, use)))
+        for use in uses
+    }
+
+
+def _pin_digest(pin: LockedBase | None) -> str:
+    if pin is None:
+        return _UNLOCKED
+    return pin.sha256 if isinstance(pin, LockedRootfs) else pin.digest

@@ -1,7 +1,4 @@
-"""What the stages of images are built from: bases as the lock pins them, arguments, secrets.
-
-The same for a build and for a stage that is built as a check.
-"""
+"""Build materials: bases as the lock file pins them, build arguments and secrets, for images and for stage checks."""
 
 from __future__ import annotations
 
@@ -14,19 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.platforms import image_from_key, variants_by_key
-from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, build_context_name
-from lyra_tasks.dockerfile.lock_file import read_lock_file as read_lock
+from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, build_context_name, lock_key, read_lock_file
 from lyra_tasks.dockerfile.parse import ImageUse
 from lyra_tasks.engine.bases.archive import ArchivedImage, write_archive_as
-from lyra_tasks.engine.bases.registry import find_local_image
-from lyra_tasks.engine.bases.resolve import (
-    BaseInstall,
-    ResolvedBase,
-    collect_base_requests,
-    group_bases_by_build,
-    plan_base_installs,
-    resolve_bases,
-)
+from lyra_tasks.engine.bases.inputs import collect_base_requests
+from lyra_tasks.engine.bases.registry import find_local_image, image_diff_ids
+from lyra_tasks.engine.bases.resolve import BaseInstall, ResolvedBase, plan_base_installs, resolve_bases
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.objects.ownership import Owner
@@ -43,10 +33,10 @@ _NAMED_CONTEXTS_SINCE = (23, 0)
 
 @dataclass(frozen=True)
 class BuildMaterials:
-    """The project's folder, and by what a build is called (`config.platforms`) its bases.
+    """The project's directory and the bases by build (as in `config.platforms`) and name.
 
-    `arguments` is None where bases are offered as named contexts. An older engine takes them as build arguments: then
-    it holds, by build, which of its bases each global ARG stands for.
+    `arguments` is None if bases are passed as named contexts. For an engine that only takes build arguments, it maps
+    each build's global ARGs to the names of its bases.
     """
 
     root: str
@@ -56,7 +46,7 @@ class BuildMaterials:
 
 @dataclass(frozen=True)
 class BaseTargets:
-    """The targets of a definition that make bases; `first` are those to be built before the others, with their tags."""
+    """The bake targets that build bases; `prerequisites` maps those that must be built first to their tags."""
 
     targets: Mapping[str, Any]
     prerequisites: Mapping[str, str]
@@ -69,20 +59,36 @@ def collect_materials(
     *,
     separate_builder: bool = False,
 ) -> BuildMaterials:
-    """The materials of the images in `uses`, for the engine itself or a builder `elsewhere`.
+    """Collect the materials of the builds in `uses`, for the engine's own builder or a separate one.
 
-    PreconditionError for a base that the engine cannot be given.
+    Raises:
+        PreconditionError: The engine cannot take one of the bases.
     """
     arguments = find_base_arguments(work, uses, separate_builder=separate_builder)
     return BuildMaterials(str(work.root), group_bases_by_build(work.config, uses, bases), arguments)
 
 
+def group_bases_by_build(
+    config: Configuration, uses: Mapping[str, Sequence[ImageUse]], bases: Mapping[str, ResolvedBase]
+) -> dict[str, dict[str, ResolvedBase]]:
+    """Return the resolved bases by build and name of the build context."""
+    variants = variants_by_key(config)
+    return {
+        build: {
+            build_context_name(use, variants[build].platform): bases[lock_key(config, variants[build].image, use)]
+            for use in image_uses
+        }
+        for build, image_uses in uses.items()
+    }
+
+
 def find_base_arguments(
     work: Workspace, uses: Mapping[str, Sequence[ImageUse]], *, separate_builder: bool = False
 ) -> dict[str, dict[str, str]] | None:
-    """The global ARGs that bases are given by, by build; None where they are offered as named contexts.
+    """Map each build's global ARGs to the names of its bases; None if the engine takes bases as named contexts.
 
-    PreconditionError for a base that the engine cannot be given.
+    Raises:
+        PreconditionError: The engine cannot take one of the bases.
     """
     facts = work.engine.facts
     has_named_contexts = separate_builder or facts.release >= _NAMED_CONTEXTS_SINCE
@@ -90,19 +96,19 @@ def find_base_arguments(
 
 
 def resolve_locked_bases(work: Workspace, uses: Mapping[str, Sequence[ImageUse]]) -> dict[str, ResolvedBase]:
-    """The bases in `uses` as the lock pins them; StaleError where it does not, since only a build moves the lock."""
-    lock = read_lock(work.root / LOCK_FILE_NAME)
+    """Resolve the bases in `uses` as they are locked, or raise StaleError: only a build may change the lock file."""
+    lock = read_lock_file(work.root / LOCK_FILE_NAME)
     requests = collect_base_requests(work.config, uses)
     missing = [location for request in requests if request.key not in lock.bases for location in request.locations]
     if not missing:
         resolution = resolve_bases(requests, lock, client=work.engine.client, root=work.root, cache=work.paths.cache)
         if resolution.lock == lock:
             return dict(resolution.bases)
-    raise StaleError("a base is not as the lock pins it", hint="run `build` first", details=tuple(missing))
+    raise StaleError("A base differs from the lock file", hint="Run `build` first", details=tuple(missing))
 
 
 def load_missing_bases(work: Workspace, bases: Iterable[ResolvedBase]) -> None:
-    """Bring into the engine what it lacks of `bases`; written down before, so that `clean` takes it away."""
+    """Load the bases that the engine does not have; the journal records them first, so that `clean` removes them."""
     installs = plan_base_installs(bases)
     if not installs:
         return
@@ -112,7 +118,7 @@ def load_missing_bases(work: Workspace, bases: Iterable[ResolvedBase]) -> None:
 
 
 def create_base_targets(materials: BuildMaterials, builds: Iterable[str]) -> BaseTargets:
-    """The targets that make the bases of `builds`."""
+    """Return the bake targets that build the bases of `builds`."""
     targets: dict[str, Any] = {}
     prerequisites: dict[str, str] = {}
     for base in (base for build in builds for base in materials.bases[build].values()):
@@ -127,7 +133,7 @@ def create_base_targets(materials: BuildMaterials, builds: Iterable[str]) -> Bas
 
 
 def bake_target_inputs(config: Configuration, build: str, materials: BuildMaterials) -> dict[str, Any]:
-    """What every target of a definition has that builds a stage of an image, for the platform of `build`."""
+    """Return the fields that every bake target of an image or one of its stages has."""
     image = config.images[image_from_key(build)]
     context = f"{materials.root}/{image.context}"
     return {
@@ -142,7 +148,7 @@ def bake_target_inputs(config: Configuration, build: str, materials: BuildMateri
 def build_prerequisites(
     engine: Engine, owner: Owner, prerequisites: Mapping[str, str], build: Callable[[tuple[str, ...]], Any]
 ) -> None:
-    """Let `build` make the targets `first`, so that what is built on them finds their tags in the engine."""
+    """Build base targets before all others and record their tags, where an engine must find bases by tag."""
     if not prerequisites:
         return
     owner.record_image_intents(engine, list(prerequisites.values()), private=True)
@@ -153,18 +159,18 @@ def build_prerequisites(
 
 
 def inspect_built_image(engine: Engine, reference: str) -> dict[str, Any]:
-    """What the engine says of an image that a build has just made; BuildError if it does not hold it."""
+    """Inspect an image that was just built, or raise BuildError if it is not in the engine."""
     image = inspect_image(engine, reference)
     if image is None:
         raise BuildError(
-            f"the build ended well, but the engine does not hold {reference}",
-            hint="the builder does not load its results into the engine; use the default builder",
+            f"The build succeeded, but {reference} is not in the engine",
+            hint="Use the default builder, or one that loads its results into the engine",
         )
     return image
 
 
 def read_secret_lines(paths: Iterable[str]) -> tuple[str, ...]:
-    """The lines of secret files, so that a build step that prints one does not put it into the log."""
+    """Return the lines of secret files that must be redacted in build logs."""
     values = []
     for path in paths:
         values += [line.strip() for line in Path(path).read_text(errors="replace").splitlines()]
@@ -172,12 +178,12 @@ def read_secret_lines(paths: Iterable[str]) -> tuple[str, ...]:
 
 
 def list_secret_paths(config: Configuration, root: str, names: Iterable[str]) -> tuple[str, ...]:
-    """The secret files that builds of the images `names` read."""
+    """Return the paths of the secret files that builds of these images read."""
     return tuple(f"{root}/{path}" for name in names for path in config.images[name].secrets.values())
 
 
 def _named_contexts(build: str, materials: BuildMaterials) -> dict[str, str]:
-    """BuildKit asks for `NAME::PLATFORM` first; the platform is said where a build needs a base for two."""
+    """Return the named contexts of a build: `NAME`, or `NAME::PLATFORM` for a base used on two platforms."""
     bases = materials.bases[build] if materials.arguments is None else {}
     references = {name: name.removesuffix(f"@{base.platform}") for name, base in bases.items()}
     reference_counts = Counter(references.values())
@@ -197,14 +203,13 @@ def _argument_values(build: str, materials: BuildMaterials) -> dict[str, str]:
 def _map_base_arguments(
     config: Configuration, uses: Mapping[str, Sequence[ImageUse]], version: str
 ) -> dict[str, dict[str, str]]:
-    """By build, the base that each global ARG stands for; PreconditionError for a base that is named without one."""
     without_argument = tuple(
         f"{base.location}: {base.reference}" for bases in uses.values() for base in bases if not base.argument
     )
     if without_argument:
         raise PreconditionError(
-            f"Docker Engine {version} takes a base only as the build argument that a FROM consists of",
-            hint="write `ARG BASE=…` and `FROM ${BASE}`, or build on Docker Engine 23.0 or newer",
+            f"Docker Engine {version} can only replace a base that is named by a build argument",
+            hint="Write `ARG BASE=…` and `FROM ${BASE}`, or build with Docker Engine 23.0 or newer",
             details=without_argument,
         )
     ambiguous = tuple(
@@ -215,8 +220,8 @@ def _map_base_arguments(
     )
     if ambiguous:
         raise PreconditionError(
-            f"Docker Engine {version} takes a base for one platform by one build argument",
-            hint="use an argument of its own for the stage that is built on $BUILDPLATFORM, or a newer engine",
+            f"Docker Engine {version} cannot use one build argument for a base on two platforms",
+            hint="Use a second argument for the stage on $BUILDPLATFORM, or Docker Engine 23.0 or newer",
             details=tuple(dict.fromkeys(ambiguous)),
         )
     variants = variants_by_key(config)
@@ -227,10 +232,10 @@ def _map_base_arguments(
 
 
 def install_bases(installs: Iterable[BaseInstall], client: docker.DockerClient, *, scratch: Path) -> dict[str, str]:
-    """Load and tag what was planned; returns the engine's image ids by tag. `scratch` takes an archive's copy."""
+    """Load and tag images; return their ids by tag. Copies of archives are written below `scratch`."""
     ids = {}
     for install in installs:
-        with translate_errors(f"providing the base {install.tag}"):
+        with translate_errors(f"loading base {install.tag}"):
             if install.archive:
                 _load_archive(install.tag, install.archive, client, scratch)
             else:
@@ -251,15 +256,12 @@ def _load_archive(tag: str, archive: ArchivedImage, client: docker.DockerClient,
 
 
 def _verify_installed(install: BaseInstall, client: docker.DockerClient) -> str:
-    """The id of the image that now has the tag, after a look at whether it is the one that was meant."""
+    """Return the id of the image that has the tag, or raise PreconditionError if it is not the one from the archive."""
     image = find_local_image(client, install.tag)
-    expected_diff_ids = install.archive.diff_ids if install.archive else None
-    if image is None or (
-        expected_diff_ids is not None and tuple(image["RootFS"].get("Layers") or ()) != expected_diff_ids
-    ):
-        source = install.archive.path if install.archive else install.image_id
-        raise PreconditionError(
-            f"the engine did not take over {source}",
-            hint="see that the archive is whole, and made for its platform",
-        )
-    return str(image["Id"])
+    if image and (not install.archive or image_diff_ids(image) == install.archive.diff_ids):
+        return str(image["Id"])
+    source = install.archive.path if install.archive else install.image_id
+    raise PreconditionError(
+        f"The engine did not load {source}",
+        hint="Check that the archive is complete and made for the engine's platform",
+    )

@@ -1,15 +1,13 @@
-"""Root file systems made of Debian packages: the same bytes from the same packages, on every machine.
+"""Root file systems built from Debian packages: the same packages give the same bytes on every machine.
 
-mmdebstrap does the work. It is fetched from the machine's own mirror, nothing is installed.
+They are built by mmdebstrap, which is downloaded from the machine's mirror and not installed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,29 +18,36 @@ from urllib.parse import unquote
 
 from lyra_tasks import console
 from lyra_tasks.config.models import Rootfs
+from lyra_tasks.digests import file_sha256, sha256_hex
 from lyra_tasks.dockerfile.lock_file import LockedRootfs
-from lyra_tasks.engine.debian.mirror import apt_environment, find_mirror, host_codename, is_ubuntu, to_docker_platform
-from lyra_tasks.engine.debian.mirror import host_architecture as own_architecture
-from lyra_tasks.engine.debian.packages import KEYRINGS, AptWorkspace, file_sha256, unpack_debs
+from lyra_tasks.engine.debian.mirror import (
+    find_mirror,
+    host_architecture,
+    host_codename,
+    is_ubuntu,
+    run_debian_tool,
+    to_docker_platform,
+)
+from lyra_tasks.engine.debian.packages import KEYRINGS, AptWorkspace, unpack_debs
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import sync_to_disk, write_file
-from lyra_tasks.locks import file_lock as holding
+from lyra_tasks.locks import file_lock
 from lyra_tasks.redaction import strip_url_credentials
 
 ROOTFS_TAR = "rootfs.tar"
 _PIN_FILE = "facts.json"
-_LOCK_TIMEOUT_S = 900.0  # seconds; as long as another run needs for the same root
+_LOCK_TIMEOUT_S = 900.0  # another run may be building the same root file system
 
-# What maintainer scripts call, so that `custom` can configure any package and a Dockerfile can RUN.
+# Programs that maintainer scripts call: with them `custom` can configure any package, and a Dockerfile can RUN.
 _SCRIPT_DEPENDENCIES = (
     "base-files", "base-passwd", "coreutils", "dash", "debianutils", "diffutils", "dpkg", "findutils", "grep",
     "libc-bin", "mawk", "perl-base", "sed", "tar",
 )  # fmt: skip
 
-# From bookworm on /bin, /sbin and /lib are links; `extract` runs no script that would make them.
+# Since bookworm /bin, /sbin and /lib are links; `extract` runs no script that would create them.
 _CREATE_LINKS = 'for name in bin sbin lib lib64; do mkdir -p "$1/usr/$name" && ln -s "usr/$name" "$1/$name"; done'
 
-# Licences stay. The names of this machine and of its mirror go, and what only the making needed.
+# Licences stay. Traces of this machine, of its mirror and of the build are removed.
 _STRIP = """\
 cd "$1"
 [ ! -d usr/share/doc ] || find usr/share/doc ! -type d ! -name copyright -delete
@@ -57,14 +62,14 @@ _LIST_EXTRACTED = 'ls "$1/var/cache/apt/archives"'
 
 @dataclass(frozen=True)
 class BuiltRootfs:
-    """A root file system in the cache: `context` is a folder with `rootfs.tar`, fit to be a build context."""
+    """A root file system in the cache: `context` is a build context directory with `rootfs.tar`."""
 
     context: Path
     pin: LockedRootfs
 
     @property
     def tar(self) -> Path:
-        """The root file system as a tar archive."""
+        """Return the path of the tar archive."""
         return self.context / ROOTFS_TAR
 
 
@@ -76,28 +81,30 @@ def build_rootfs(
     architecture: str = "",
     locations: tuple[str, ...] = (),
 ) -> BuiltRootfs:
-    """The root file system that `spec` asks for, from the cache or made now (10 to 30 s, needs the mirror).
+    """Return a root file system from the cache, or build it in 10 to 30 s from the packages of the mirror.
 
-    With `locked` it is exactly that one, without any network if the cache has it; PreconditionError if the mirror gives
-    another one now. Without, it is what the mirror gives now. The machine's own `architecture` is the default;
-    `places` are those that ask for it.
+    With `pin`, it is exactly the pinned one, and the network is not used if it is cached. `architecture` defaults to
+    the machine's own. `locations` name the FROM instructions in messages.
+
+    Raises:
+        PreconditionError: The mirror now has other packages than `pin`, or this machine cannot build it.
     """
     if pin and (cached := _find_cached(cache, pin.sha256)):
         return cached
-    architecture = architecture or (pin.architecture if pin else own_architecture())
-    if spec.variant != "extract" and architecture != own_architecture():
+    architecture = architecture or (pin.architecture if pin else host_architecture())
+    if spec.variant != "extract" and architecture != host_architecture():
         raise PreconditionError(
-            f"packages for {to_docker_platform(architecture)} are not set up on a machine of another platform",
-            hint='give this `rootfs` the variant "extract", which only unpacks them; or the base an `archive`',
+            f"Cannot set up packages for {to_docker_platform(architecture)} on a machine of another platform",
+            hint='Set `variant = "extract"` for this `rootfs`, or use an `archive` for the base',
             details=locations,
         )
-    with holding(cache / "rootfs" / "lock", resource="the cache of root file systems", timeout=_LOCK_TIMEOUT_S):
+    with file_lock(cache / "rootfs" / "lock", resource="the cache of root file systems", timeout=_LOCK_TIMEOUT_S):
         built = _build_or_reuse(spec, cache, pin, architecture)
     if pin and built.pin.sha256 != pin.sha256:
         raise PreconditionError(
-            f"the lock pins a {spec.suite} root file system {pin.sha256[:12]}, "
-            f"the mirror now gives {built.pin.sha256[:12]}",
-            hint="run `bases.update` to move to it, or take the old one over from a machine that has it",
+            f"Locked {spec.suite} root file system {pin.sha256[:12]} is not available: "
+            f"the mirror now has {built.pin.sha256[:12]}",
+            hint="Run `bases.update` to use the new one, or copy the old one from the cache of another machine",
             details=_list_changes(pin, built.pin),
         )
     return built
@@ -110,13 +117,13 @@ def _build_or_reuse(spec: Rootfs, cache: Path, pin: LockedRootfs | None, archite
     release = _read_release_file(workspace, spec.suite)
     epoch = pin.source_date_epoch if pin else _parse_release_date(release)
     tools, version = _fetch_mmdebstrap(workspace, cache / "rootfs")
-    recipe = [spec.suite, spec.variant, sorted(set(spec.packages)), epoch, version, hashlib.sha256(release).hexdigest()]
-    recipe += [] if architecture == own_architecture() else [architecture]
-    state = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
+    recipe = [spec.suite, spec.variant, sorted(set(spec.packages)), epoch, version, sha256_hex(release)]
+    recipe += [] if architecture == host_architecture() else [architecture]
+    state = sha256_hex(json.dumps(recipe).encode())
     state_path = cache / "rootfs" / "states" / state
     if state_path.exists() and (cached := _find_cached(cache, state_path.read_text())):
         return cached
-    console.info(f"making a {spec.suite} root file system for {architecture} with {', '.join(spec.packages)}")
+    console.info(f"building a {spec.suite} root file system for {architecture} with {', '.join(spec.packages)}")
     built = _build(spec, cache / "rootfs", tools, {"mmdebstrap": version}, epoch, architecture)
     state_path.parent.mkdir(exist_ok=True)
     state_path.write_text(built.pin.sha256)
@@ -126,7 +133,7 @@ def _build_or_reuse(spec: Rootfs, cache: Path, pin: LockedRootfs | None, archite
 def _build(
     spec: Rootfs, directory: Path, tools: Path, versions: dict[str, str], epoch: int, architecture: str
 ) -> BuiltRootfs:
-    # What a killed run left; its mounts were its own and ended with it.
+    # A killed run may have left the directory, but no mounts: those are in its own namespace.
     staging = directory / "staging"
     shutil.rmtree(staging, ignore_errors=True)
     (staging / "context").mkdir(parents=True)
@@ -179,12 +186,15 @@ def _run_mmdebstrap(
         str(tar),
         _apt_source(spec.suite),
     ]
-    environment = {**apt_environment(), "SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(staging / "tmp")}
-    environment["PATH"] = f"{environment.get('PATH', '')}:/usr/sbin:/sbin"
+    variables = {
+        "SOURCE_DATE_EPOCH": str(epoch),
+        "TMPDIR": str(staging / "tmp"),
+        "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
+    }
     modules = [*tools.glob("usr/share/perl/5.*"), *tools.glob("usr/lib/*/perl/5.*")]
     if modules:
-        environment["PERL5LIB"] = ":".join(map(str, modules))
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        variables["PERL5LIB"] = ":".join(map(str, modules))
+    result = run_debian_tool(command, variables=variables)
     if result.returncode:
         errors = [
             strip_url_credentials(line)[:300]
@@ -192,14 +202,14 @@ def _run_mmdebstrap(
             if line.startswith(("E:", "dpkg: error"))
         ]
         raise PreconditionError(
-            f"a {spec.suite} root file system could not be made of {', '.join(spec.packages)}",
-            hint="check the names of the packages, and that the mirror carries the suite",
+            f"Cannot build a {spec.suite} root file system from {', '.join(spec.packages)}",
+            hint="Check the package names, and that the mirror has the suite",
             details=tuple(errors[-5:]),
         )
 
 
 def _add_dev_directory(tar: Path, epoch: int) -> None:
-    """An empty /dev, as in any image: device nodes are the engine's, but without the folder it would add one itself."""
+    """Add an empty /dev, since an engine would otherwise add one itself."""
     with tarfile.open(tar, "a") as archive:
         entry = tarfile.TarInfo("./dev")
         entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, epoch
@@ -207,7 +217,7 @@ def _add_dev_directory(tar: Path, epoch: int) -> None:
 
 
 def _unshare_command() -> list[str]:
-    """Own mounts and processes for root: whatever ends the making, no mount stays and no process runs on."""
+    """Return the command that gives root its own mounts and processes, so that none outlive the build."""
     if os.geteuid() != 0:
         return []
     return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
@@ -220,15 +230,13 @@ def _apt_source(suite: str) -> str:
 
 
 def _read_proxy_settings() -> str:
-    """The machine's proxy settings: mmdebstrap does not read them."""
-    result = subprocess.run(
-        ["apt-config", "dump", "Acquire"], env=apt_environment(), capture_output=True, text=True, check=False
-    )
+    """Return the proxy settings of the machine's apt, which mmdebstrap does not read."""
+    result = run_debian_tool(["apt-config", "dump", "Acquire"])
     return "".join(f"{line}\n" for line in result.stdout.splitlines() if "proxy" in line.partition(" ")[0].lower())
 
 
 def _fetch_mmdebstrap(workspace: AptWorkspace, directory: Path) -> tuple[Path, str]:
-    """Where mmdebstrap is unpacked, and its version."""
+    """Download and unpack mmdebstrap; return its directory and version."""
     names = ["mmdebstrap", *_missing_perl_packages()]
     debs = workspace.download([f"{name}/{host_codename()}" for name in names], directory / "debs")
     version = next(deb.version for deb in debs if deb.name == "mmdebstrap")
@@ -242,24 +250,24 @@ def _fetch_mmdebstrap(workspace: AptWorkspace, directory: Path) -> tuple[Path, s
 
 
 def _missing_perl_packages() -> list[str]:
-    """The packages with perl's standard modules, where the machine has no more than `perl-base`, as containers do."""
+    """Return the packages with perl's standard modules if the machine, like most containers, has only `perl-base`."""
     script = 'printf "%vd", $^V; exit !eval "require English; require Pod::Usage; require Time::HiRes"'
-    result = subprocess.run(["perl", "-e", script], env=apt_environment(), capture_output=True, text=True, check=False)
+    result = run_debian_tool(["perl", "-e", script])
     series = ".".join(result.stdout.split(".")[:2])
     return [f"perl-modules-{series}", f"libperl{series}"] if result.returncode else []
 
 
 def _read_release_file(workspace: AptWorkspace, suite: str) -> bytes:
-    """The signed index of the suite: it names every package list by hash, so it is the state of the mirror."""
+    """Return the signed index of the suite, which names all package lists by hash and so identifies their state."""
     lists = workspace.root / "lists"
     release_files = [*lists.glob(f"*_dists_{suite}_InRelease"), *lists.glob(f"*_dists_{suite}_Release")]
     if not release_files:
-        raise PreconditionError(f"the mirror has no index of {suite}", hint="name a suite that the mirror carries")
+        raise PreconditionError(f"The mirror has no index of {suite}", hint="Choose a suite of the mirror")
     return release_files[0].read_bytes()
 
 
 def _parse_release_date(release: bytes) -> int:
-    """When the mirror's index was signed: nothing in its packages is newer, so clamping to it changes what is new."""
+    """Return when the index was signed, in seconds since 1970: no file of its packages is newer."""
     for line in release.decode(errors="replace").splitlines():
         if line.startswith("Date:"):
             return int(parsedate_to_datetime(line.removeprefix("Date:").strip()).timestamp())
@@ -267,7 +275,7 @@ def _parse_release_date(release: bytes) -> int:
 
 
 def _package_versions(lines: Iterable[str]) -> Iterable[str]:
-    """`name=version` of `dpkg-query`'s lines or of package file names."""
+    """Yield `name=version` from the output of `dpkg-query` or from package file names."""
     for line in lines:
         if line.endswith(".deb"):
             name, version, _ = line.split("_", 2)
@@ -277,7 +285,7 @@ def _package_versions(lines: Iterable[str]) -> Iterable[str]:
 
 
 def _move_to_cache(staging: Path, directory: Path, pin: LockedRootfs) -> BuiltRootfs:
-    """Move a finished root into the cache; the facts come first, so that what is there is whole, whatever ends this."""
+    """Move a finished root file system into the cache; its description is written first, in case of a crash."""
     write_file(directory.with_suffix(f".{_PIN_FILE}"), (pin.model_dump_json(indent=2) + "\n").encode())
     if not directory.exists():
         with (staging / "context" / ROOTFS_TAR).open("rb") as tar:
@@ -292,12 +300,12 @@ def _find_cached(cache: Path, sha256: str) -> BuiltRootfs | None:
     try:
         pin = LockedRootfs.model_validate_json(directory.with_suffix(f".{_PIN_FILE}").read_text())
     except (FileNotFoundError, ValueError):
-        return None  # there is none, or it is damaged and made anew
+        return None  # missing or damaged: it is built again
     return BuiltRootfs(directory, pin) if (directory / ROOTFS_TAR).is_file() else None
 
 
 def _list_changes(old: LockedRootfs, new: LockedRootfs) -> tuple[str, ...]:
-    """What changed between two roots, one line per package and tool."""
+    """List the packages and tools whose versions differ, at most 20."""
     old_versions = dict(entry.split("=", 1) for entry in old.resolved) | old.tools
     new_versions = dict(entry.split("=", 1) for entry in new.resolved) | new.tools
     names = sorted(

@@ -1,1 +1,1 @@
-""""""
+"""Debian packages for bases and the sandbox engine. Imports only the base modules."""

@@ -1,4 +1,4 @@
-"""What the machine says about itself: its release, its architecture, and the mirror its own apt uses."""
+"""The Debian or Ubuntu machine: its release, its architecture and the mirror of its apt."""
 
 from __future__ import annotations
 
@@ -7,78 +7,79 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.processes import run_captured
 from lyra_tasks.redaction import strip_url_credentials
 
 APT_DIRECTORY = Path("/etc/apt")
-# Debian's names, and what images call the same platform
+# Debian's architectures and Docker's platforms, where the names differ.
 _PLATFORMS = {"i386": "linux/386", "armhf": "linux/arm/v7", "armel": "linux/arm/v5", "ppc64el": "linux/ppc64le"}
 
 
 def require_debian() -> None:
-    """Raise PreconditionError unless this machine has apt and dpkg."""
+    """Raise PreconditionError if this machine has no apt or dpkg."""
     missing = [tool for tool in ("apt-get", "dpkg") if shutil.which(tool) is None]
     if missing:
         raise PreconditionError(
-            f"this machine has no {' and no '.join(missing)}: Debian packages cannot be used here",
-            hint="use a machine with Debian or Ubuntu, or one where Docker runs ([engine] context names it)",
+            f"Cannot use Debian packages: {' and '.join(missing)} not found",
+            hint="Use a machine with Debian or Ubuntu, or name a running Docker engine in [engine] context",
         )
 
 
 def host_codename() -> str:
-    """The release this machine runs, as its archive calls it: `bookworm`, `noble`."""
+    """Return the codename of this machine's release, such as `bookworm` or `noble`."""
     release = _read_os_release()
     codename = release.get("UBUNTU_CODENAME") or release.get("VERSION_CODENAME", "")
     if not codename:
-        raise PreconditionError("/etc/os-release names no release", hint="use a machine with Debian or Ubuntu")
+        raise PreconditionError("/etc/os-release names no release", hint="Use a machine with Debian or Ubuntu")
     return codename
 
 
 def is_ubuntu() -> bool:
-    """Whether the machine's mirror is an Ubuntu one, which carries no Debian suite."""
+    """Return whether the machine runs Ubuntu, whose mirrors have no Debian suites."""
     release = _read_os_release()
     return release.get("ID") == "ubuntu" or "UBUNTU_CODENAME" in release
 
 
 def host_architecture() -> str:
-    """The machine's architecture as dpkg calls it: `amd64`, `arm64`."""
-    return _run_tool(["dpkg", "--print-architecture"]).strip()
+    """Return the machine's architecture as dpkg names it: `amd64`, `arm64`."""
+    return _read_output(["dpkg", "--print-architecture"]).strip()
 
 
 def to_docker_platform(architecture: str) -> str:
-    """The platform that an architecture of Debian's is."""
+    """Return Docker's platform for a Debian architecture."""
     return _PLATFORMS.get(architecture, f"linux/{architecture}")
 
 
 def to_debian_architecture(platform: str) -> str:
-    """The architecture of Debian's that a platform is."""
+    """Return Debian's architecture for a Docker platform."""
     names = {docker_platform: debian_name for debian_name, docker_platform in _PLATFORMS.items()}
     return names.get(platform) or platform.split("/")[1]
 
 
 def find_mirror() -> str:
-    """Where the machine's own apt gets its own release from. PreconditionError if its sources do not say."""
+    """Return the URI from which the machine's apt gets its own release, or raise PreconditionError."""
     require_debian()
     codename = host_codename()
     fields = "$(CODENAME)|$(SUITE)|$(COMPONENT)|$(REPO_URI)"
-    for line in _run_tool(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"]).splitlines():
+    for line in _read_output(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"]).splitlines():
         target, suite, component, uri = line.split("|", 3)
         if target == codename and component == "main" and "-" not in suite:
             return uri
-    # Without lists (a fresh container image) apt knows no targets yet.
+    # A fresh container image has no package lists, and then apt knows no index targets.
     uri = find_mirror_in_sources(_read_sources(), codename)
     if not uri:
         raise PreconditionError(
-            f"apt's sources name no mirror for {codename}", hint="add one to /etc/apt/sources.list.d and try again"
+            f"apt's sources name no mirror for {codename}", hint="Add one to /etc/apt/sources.list.d"
         )
     return uri
 
 
 def find_mirror_in_sources(texts: Iterable[str], codename: str) -> str:
-    """The first URI that carries `codename`'s `main` in one-line or deb822 sources, or an empty string."""
+    """Return the first URI with `codename`'s `main` in one-line or deb822 sources, or ""."""
     for text in texts:
         for uri, suites, components in (*_parse_one_line_sources(text), *_parse_deb822_sources(text)):
             if uri and codename in suites.split() and "main" in components.split():
@@ -114,17 +115,20 @@ def _read_os_release() -> dict[str, str]:
         return {}
 
 
-def _run_tool(command: list[str]) -> str:
-    result = subprocess.run(command, env=apt_environment(), capture_output=True, text=True, check=False)
+def _read_output(command: list[str]) -> str:
+    result = run_debian_tool(command)
     if result.returncode:
         raise PreconditionError(
-            f"{command[0]} does not work on this machine",
-            hint="run it by hand and repair what it says",
+            f"{command[0]} failed",
+            hint=f"Run `{' '.join(command[:2])}` and fix what it reports",
             details=tuple(strip_url_credentials(line) for line in result.stderr.splitlines()[-5:]),
         )
     return result.stdout
 
 
-def apt_environment() -> dict[str, str]:
-    """The environment for apt and dpkg: their messages in English, no questions."""
-    return {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+def run_debian_tool(
+    command: list[str], *, directory: Path | None = None, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run apt, dpkg or a program that calls them, with English messages and without questions."""
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", **(variables or {})}
+    return run_captured(command, environment=environment, directory=directory)

@@ -1,9 +1,7 @@
-"""Debian packages without installing any: an apt of our own beside the machine's, on the machine's own mirror."""
+"""Debian packages, downloaded and unpacked but not installed: a separate apt that uses the machine's mirror."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
@@ -14,34 +12,18 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from lyra_tasks import console
-from lyra_tasks.engine.debian.mirror import (
-    apt_environment,
-    find_mirror,
-    host_architecture,
-    host_codename,
-    require_debian,
-)
+from lyra_tasks.digests import file_sha256
+from lyra_tasks.engine.debian.mirror import find_mirror, host_architecture, require_debian, run_debian_tool
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.locks import file_lock
 from lyra_tasks.redaction import strip_url_credentials
-
-__all__ = [
-    "AptWorkspace",
-    "Deb",
-    "host_codename",
-    "find_mirror",
-    "require_debian",
-    "require_root",
-    "file_sha256",
-    "unpack_debs",
-]
 
 KEYRINGS = tuple(
     Path(f"/usr/share/keyrings/{name}")
     for name in ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp", "ubuntu-archive-keyring.gpg")
 )
 
-# The machine's hooks would run for our own lists, too; its proxy settings are wanted, so its configuration is read.
+# The machine's configuration is read because of its proxy settings, but its hooks must not run for our lists.
 _APT_CONF = """\
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
@@ -51,14 +33,14 @@ Acquire::Languages "none";
 Acquire::GzipIndexes "true";
 Acquire::Retries "2";
 Acquire::http::Timeout "20";
-// A mirror that is no longer synchronised is still signed; without this its index is refused once it is some days old.
+// The index of a mirror that is no longer updated is still signed, but expires after some days.
 Acquire::Check-Valid-Until "false";
-// The unprivileged user that apt would switch to may not write below our folders.
+// The unprivileged user that apt would switch to may not write below our directories.
 APT::Sandbox::User "root";
-// Lists of other suites stay: several engines and root file systems share one workspace.
+// Engines and root file systems of several suites share one workspace.
 APT::Get::List-Cleanup "false";
 APT::Update::Error-Mode "any";
-// Some mirrors offer SHA512 as well, and apt would show that one only.
+// Some mirrors also have SHA512, and apt would print only that.
 Acquire::ForceHash "SHA256";
 """
 _UNREACHABLE = re.compile(
@@ -66,12 +48,12 @@ _UNREACHABLE = re.compile(
     r"|network is unreachable|no route to host",
     re.IGNORECASE,
 )
-_LOCK_TIMEOUT_S = 900.0  # seconds; as long as a slow line needs for an engine
+_LOCK_TIMEOUT_S = 900.0  # a slow connection may take minutes for the packages of an engine
 
 
 @dataclass(frozen=True)
 class Deb:
-    """One downloaded package; `sha256` is what the signed index says, and what the file has."""
+    """A downloaded package whose file has the `sha256` of the signed index."""
 
     name: str
     version: str
@@ -82,7 +64,7 @@ class Deb:
 
 @dataclass(frozen=True)
 class _IndexEntry:
-    """What the index offers for a package: its file name, size in bytes and sha256."""
+    """A package in the index: its file name, size in bytes and sha256."""
 
     file: str
     size: int
@@ -94,16 +76,10 @@ class _IndexEntry:
         return name, unquote(version)
 
 
-def require_root(purpose: str) -> None:
-    """Raise PreconditionError naming `purpose` unless this process is root."""
-    if os.geteuid() != 0:
-        raise PreconditionError(f"{purpose} needs root", hint="run the command as root, or use a machine with Docker")
-
-
 class AptWorkspace:
-    """Lists, cache and sources of our own below `root`, for `suites` of the machine's mirror.
+    """An apt with lists, cache and sources below `root`, for some suites and components of the machine's mirror.
 
-    Several processes may use one root: each call holds a lock on it. `components` are those of the mirror to read.
+    Several processes may share a root, since every call locks it.
     """
 
     def __init__(self, root: Path, suites: Sequence[str], *, components: Sequence[str] = ("main",)) -> None:
@@ -114,11 +90,15 @@ class AptWorkspace:
 
     @cached_property
     def mirror_url(self) -> str:
-        """The mirror that everything comes from."""
+        """Return the URL of the mirror."""
         return find_mirror()
 
     def update(self) -> None:
-        """Fetch the signed indexes of the suites. PreconditionError if the mirror cannot be reached or lacks one."""
+        """Download the signed indexes of the suites.
+
+        Raises:
+            PreconditionError: The mirror is not reachable, or does not have a suite.
+        """
         require_debian()
         with self._lock():
             for directory in ("lists/partial", "cache/archives/partial"):
@@ -128,15 +108,17 @@ class AptWorkspace:
             result = self._run_apt("update")
         if result.returncode:
             suites = " and ".join(self.suites)
-            raise _apt_error(f"the package index of {suites} could not be read", self.mirror_url, result.stderr)
+            raise _apt_error(f"Cannot read the package index of {suites}", self.mirror_url, result.stderr)
 
     def download(
         self, packages: Sequence[str], directory: Path, progress: Callable[[str], None] = console.info
     ) -> list[Deb]:
-        """Download packages, each verified against the index, into a folder; what is there already stays.
+        """Download packages into a directory and verify them against the index; intact files are not downloaded again.
 
-        A package is `name/suite`, or `name` for the newest.
-        `update` comes first. PreconditionError names a package that the suite lacks, or the mirror if it is silent.
+        A package is `name/suite`, or `name` for the newest. Call `update` first.
+
+        Raises:
+            PreconditionError: A suite does not have a package, or the mirror is not reachable.
         """
         directory = directory.absolute()
         directory.mkdir(parents=True, exist_ok=True)
@@ -148,20 +130,20 @@ class AptWorkspace:
                 progress(f"downloading {len(missing)} packages, {total}, from {strip_url_credentials(self.mirror_url)}")
                 for entry in missing:
                     (directory / entry.file).unlink(missing_ok=True)
-                result = self._run_apt("download", *packages, cwd=directory)
+                result = self._run_apt("download", *packages, directory=directory)
                 if result.returncode:
-                    raise _apt_error("the packages could not be downloaded", self.mirror_url, result.stderr)
+                    raise _apt_error("Cannot download the packages", self.mirror_url, result.stderr)
         return [_verify_download(entry, directory) for entry in entries]
 
     def _read_index_entries(self, packages: Sequence[str]) -> list[_IndexEntry]:
-        # apt leaves out what already lies in the working directory, which is the caller's
-        result = self._run_apt("--print-uris", "download", *packages, cwd=self.root)
+        # In another directory: apt omits what exists in the working directory.
+        result = self._run_apt("--print-uris", "download", *packages, directory=self.root)
         if result.returncode:
-            raise _apt_error("a package is not in the index", self.mirror_url, result.stderr)
+            raise _apt_error("A package is not in the index", self.mirror_url, result.stderr)
         matches = re.findall(r"(?m)^'[^']+' (\S+) (\d+) SHA256:([0-9a-f]{64})$", result.stdout)
         entries = [_IndexEntry(file, int(size), sha256) for file, size, sha256 in matches]
         if len(entries) != len(set(packages)):
-            raise PreconditionError("the package index gives no SHA256 for every package", hint="use another mirror")
+            raise PreconditionError("The package index has packages without SHA256", hint="Use another mirror")
         return entries
 
     def _sources_stanza(self) -> str:
@@ -176,51 +158,39 @@ class AptWorkspace:
         ]
         return "\n".join(lines) + "\n"
 
-    def _run_apt(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def _run_apt(self, *arguments: str, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
         settings = {
             "Dir::Etc::sourcelist": self._sources,
             "Dir::Etc::sourceparts": "/dev/null",
             "Dir::Etc::preferences": "/dev/null",
             "Dir::Etc::preferencesparts": "/dev/null",
             "Dir::State::Lists": self.root / "lists",
-            # What this machine has installed must not decide what is offered.
+            # The packages of this machine must not influence the selection.
             "Dir::State::status": "/dev/null",
             "Dir::Cache": self.root / "cache",
-            # Container images turn this off to stay small; without it every call parses all lists again.
+            # Container images turn this cache off to stay small, but without it every call parses all lists.
             "Dir::Cache::pkgcache": f"{self._sources.stem}.bin",
             "Dir::Cache::srcpkgcache": "",
         }
         options = [argument for key, value in settings.items() for argument in ("-o", f"{key}={value}")]
         command = ["apt-get", "-qq", "-c", str(self.root / "apt.conf"), *options, *arguments]
-        return subprocess.run(command, cwd=cwd, env=apt_environment(), capture_output=True, text=True, check=False)
+        return run_debian_tool(command, directory=directory)
 
     def _lock(self) -> AbstractContextManager[int]:
         return file_lock(self.root / "lock", resource="the package workspace", timeout=_LOCK_TIMEOUT_S)
 
 
 def unpack_debs(debs: Iterable[Deb], directory: Path) -> None:
-    """Unpack packages into a folder; no script of theirs runs."""
+    """Unpack packages into a directory without running their scripts."""
     directory.mkdir(parents=True, exist_ok=True)
     for deb in debs:
-        result = subprocess.run(
-            ["dpkg", "-x", str(deb.path), str(directory)],
-            env=apt_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        result = run_debian_tool(["dpkg", "-x", str(deb.path), str(directory)])
         if result.returncode:
             raise PreconditionError(
-                f"the package {deb.name} could not be unpacked into {directory}",
-                hint="see whether the disk is full; if not, delete the package and try again",
+                f"Cannot unpack package {deb.name} into {directory}",
+                hint=f"Check the free disk space, or delete {deb.path} and retry",
                 details=tuple(result.stderr.splitlines()[-5:]),
             )
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _is_intact(path: Path, sha256: str) -> bool:
@@ -231,7 +201,7 @@ def _verify_download(entry: _IndexEntry, directory: Path) -> Deb:
     path = directory / entry.file
     if not _is_intact(path, entry.sha256):
         raise PreconditionError(
-            f"the package {entry.file} is not what the signed index says", hint="delete it and try again"
+            f"Package {entry.file} does not match the signed index", hint=f"Delete {path} and retry"
         )
     name, version = entry.deb_name
     return Deb(name=name, version=version, sha256=entry.sha256, path=path, size=entry.size)
@@ -241,8 +211,8 @@ def _apt_error(message: str, mirror_url: str, output: str) -> PreconditionError:
     lines = tuple(strip_url_credentials(line) for line in output.splitlines() if line.startswith(("E:", "W:")))[-5:]
     if _UNREACHABLE.search(output):
         return PreconditionError(
-            f"the package mirror {strip_url_credentials(mirror_url)} could not be reached",
-            hint="connect this machine to it, or name a mirror within reach in apt's sources",
+            f"Package mirror {strip_url_credentials(mirror_url)} is not reachable",
+            hint="Check the network, or use another mirror in apt's sources",
             details=lines,
         )
-    return PreconditionError(message, hint="see what apt says, and whether the mirror carries it", details=lines)
+    return PreconditionError(message, hint="Check apt's messages, and that the mirror has it", details=lines)

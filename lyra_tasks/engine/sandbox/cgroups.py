@@ -1,6 +1,6 @@
-"""The sandbox's own control group: one place for the limits of everything that runs in it.
+"""The control group of a sandbox, which limits everything that runs in it.
 
-Version 1 has a tree per controller, version 2 a single one; the group has the same name in each.
+cgroup v1 has one tree per controller, v2 a single tree; the group has the same name in each.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 from lyra_tasks.errors import EngineUnavailableError
 
 MOUNTS_FILE = Path("/proc/self/mounts")
-DAEMON_LEAF = "daemon"  # the leaf of the engine's own processes: in version 2 only leaves may hold any
+DAEMON_LEAF = "daemon"  # for the engine's own processes: in v2 only leaves may have processes
 _CPU_PERIOD_US = 100_000  # microseconds
 
 
 @dataclass(frozen=True)
 class CgroupTree:
-    """A mounted control group tree and the controllers that it has."""
+    """A mounted control group tree and its controllers."""
 
     path: Path
     version: int
@@ -30,7 +30,7 @@ class CgroupTree:
 
 
 def list_cgroup_trees(mounts: str | None = None) -> list[CgroupTree]:
-    """The control group trees in a mount table, by default this machine's."""
+    """List the control group trees in a mount table, by default in this machine's."""
     cgroup_trees = []
     for line in (MOUNTS_FILE.read_text() if mounts is None else mounts).splitlines():
         _, mount_point, fs_type, options, *_ = line.split(" ")
@@ -43,7 +43,7 @@ def list_cgroup_trees(mounts: str | None = None) -> list[CgroupTree]:
 
 
 def create_cgroup(name: str, *, memory: int | None, cpus: float | None) -> None:
-    """Make the group with its limits (`memory` in bytes) where there is a memory or CPU controller."""
+    """Create the group with its limits (`memory` in bytes) in each tree with a memory or CPU controller."""
     limited_trees = [tree for tree in list_cgroup_trees() if tree.controllers & {"memory", "cpu"}]
     try:
         for tree in limited_trees:
@@ -59,14 +59,14 @@ def create_cgroup(name: str, *, memory: int | None, cpus: float | None) -> None:
             (group / DAEMON_LEAF).mkdir(exist_ok=True)
     except OSError as error:
         raise EngineUnavailableError(
-            f"the control group {name} cannot be set up: {error.strerror}",
-            hint="run on the machine itself, or in a container that may write to /sys/fs/cgroup",
+            f"Cannot create the control group {name}: {error.strerror}",
+            hint="Run on the machine itself, or in a container that may write to /sys/fs/cgroup",
         ) from error
     _require_controllers(limited_trees, memory, cpus)
 
 
 def cgroup_limit_files(tree: CgroupTree, memory: int | None, cpus: float | None) -> dict[str, str]:
-    """The files of a group and what to write into them, in this order."""
+    """Return the files of a group and their values, in the order of writing."""
     files: dict[str, str] = {}
     if memory is not None and "memory" in tree.controllers:
         if tree.version == 2:
@@ -83,7 +83,7 @@ def cgroup_limit_files(tree: CgroupTree, memory: int | None, cpus: float | None)
 
 
 def add_to_cgroup(name: str, pids: list[int]) -> None:
-    """Move processes into the engine's leaf; what they start later is born there."""
+    """Move processes into the engine's leaf, which their children inherit."""
     for tree in list_cgroup_trees():
         leaf = tree.path / name / DAEMON_LEAF
         if leaf.is_dir():
@@ -92,7 +92,7 @@ def add_to_cgroup(name: str, pids: list[int]) -> None:
 
 
 def kill_container_processes(name: str) -> None:
-    """Kill all processes of the group but the engine's own, so that the engine has nobody to wait for."""
+    """Kill all processes of the group except the engine's own, so that the engine stops without waiting."""
     for tree in list_cgroup_trees():
         for directory in _descendants(tree.path / name):
             if directory.name != DAEMON_LEAF and directory != tree.path / name:
@@ -102,12 +102,12 @@ def kill_container_processes(name: str) -> None:
 
 
 def list_cgroup_processes(group: Path) -> list[int]:
-    """The processes of a group and of all groups below it; none if there is no such group."""
+    """List the processes of a group, if it exists, and of all groups below it."""
     return [pid for directory in _descendants(group) for pid in _read_processes(directory)]
 
 
 def remove_cgroup(name: str, *, timeout_s: float = 5.0) -> list[Path]:
-    """Remove the group from every tree; returns what could not be removed within `wait` seconds."""
+    """Remove the group from every tree; return the groups that could not be removed in time."""
     deadline = time.monotonic() + timeout_s
     while True:
         for tree in list_cgroup_trees():
@@ -125,12 +125,13 @@ def _require_controllers(limited_trees: list[CgroupTree], memory: int | None, cp
     for controller, limit in (("memory", memory), ("cpu", cpus)):
         if limit is not None and controller not in available:
             raise EngineUnavailableError(
-                f"this machine's kernel cannot limit {controller}", hint="leave the limit out, or use another machine"
+                f"The kernel of this machine cannot limit {controller}",
+                hint="Remove the limit from [engine], or use another machine",
             )
 
 
 def _delegate_controllers(group: Path) -> None:
-    """Version 2 hands controllers down one level at a time, and some cannot be handed down everywhere."""
+    """Enable the controllers for the level below, as v2 requires; not every controller can be enabled everywhere."""
     for controller in _read_controllers(group):
         with suppress(OSError):
             (group / "cgroup.subtree_control").write_text(f"+{controller}")
@@ -144,7 +145,7 @@ def _read_controllers(group: Path) -> frozenset[str]:
 
 
 def _descendants(group: Path) -> list[Path]:
-    """The group and all groups below it, deepest first."""
+    """List the group and all groups below it, deepest first."""
     return [Path(directory) for directory, _, _ in os.walk(group, topdown=False)]
 
 

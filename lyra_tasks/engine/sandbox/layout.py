@@ -1,17 +1,20 @@
-"""Where a sandbox engine keeps its things, what is recorded of it, and whether it still runs."""
+"""The files of a sandbox engine, its record, and whether it is running."""
 
 from __future__ import annotations
 
-import hashlib
 import os
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lyra_tasks.digests import sha256_hex
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import write_file
+from lyra_tasks.processes import run_captured
 
 StoreKind = Literal["containerd", "graph"]
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
@@ -19,59 +22,63 @@ BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class SandboxPaths:
-    """The folders of one sandbox; its short `name` also names its runtime folder and its control group."""
+    """The paths of one sandbox; its `name` is also that of its runtime directory and control group."""
 
     state: Path
     name: str
 
     @property
     def directory(self) -> Path:
-        """All that outlives the engine's processes."""
+        """Return the directory of everything that outlives the engine's processes."""
         return self.state / "sandbox"
 
     @property
     def record(self) -> Path:
+        """Return the record of the engine."""
         return self.directory / "sandbox.json"
 
     @property
     def config(self) -> Path:
-        """A `DOCKER_CONFIG` with the buildx and compose plugins."""
+        """Return the `DOCKER_CONFIG` directory with the buildx and compose plugins."""
         return self.directory / "config"
 
     @property
     def log(self) -> Path:
+        """Return the log of dockerd."""
         return self.directory / "dockerd.log"
 
     @property
     def lock(self) -> Path:
+        """Return the lock that starting and stopping hold."""
         return self.state / "sandbox.lock"
 
     @property
     def runtime(self) -> Path:
-        """Short and without special characters, whatever the state path is: a socket's path may have 107 bytes."""
+        """Return the runtime directory, whose path is short and plain: a socket's path is limited to 107 bytes."""
         return Path("/run") / self.name
 
     @property
     def socket(self) -> Path:
+        """Return the socket of the engine."""
         return self.runtime / "docker.sock"
 
     @property
     def engine(self) -> Path:
-        """A link to the unpacked packages, fit for PATH even if the cache's own path holds a colon."""
+        """Return the link to the unpacked packages, which can be used in PATH even if the cache's path has a colon."""
         return self.runtime / "engine"
 
     @property
     def owner(self) -> Path:
-        """A link to the state folder, so that the socket alone tells whose engine it is."""
+        """Return the link to the state directory, by which the socket leads to its owner."""
         return self.runtime / "state"
 
     def data(self, suite: str, store: StoreKind) -> Path:
-        """The engine's images, containers and volumes; other versions and stores could not read them."""
+        """Return the data directory; engines of other suites and stores could not read it."""
         return self.directory / "data" / f"{suite}-{store}"
 
 
 class SandboxRecord(BaseModel):
-    """What `sandbox.json` says about a started engine. `memory` in bytes; `started` in clock ticks since boot."""
+    """The content of `sandbox.json`: a started engine. `memory` is in bytes, `start_ticks` counts from boot."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
@@ -89,7 +96,7 @@ class SandboxRecord(BaseModel):
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A running private engine. Ports that it publishes answer at `address`, from this machine alone."""
+    """A running sandbox engine. Its published ports are reachable at `address`, from this machine only."""
 
     state: Path
     name: str
@@ -106,7 +113,7 @@ class Sandbox:
     cpus: float | None
 
     def environment(self) -> dict[str, str]:
-        """The variables with which a Docker client finds this engine, and this engine only."""
+        """Return the variables with which a Docker client uses this engine."""
         return {
             "DOCKER_HOST": f"unix://{self.socket}",
             "DOCKER_CONFIG": str(self.config_dir),
@@ -115,20 +122,47 @@ class Sandbox:
 
 
 def sandbox_paths(state: Path) -> SandboxPaths:
-    """The folders of the sandbox that belongs to a state folder."""
+    """Return the paths of the sandbox of a state directory."""
     state = state.resolve()
-    return SandboxPaths(state=state, name=f"lyra-{hashlib.sha256(os.fsencode(state)).hexdigest()[:10]}")
+    return SandboxPaths(state=state, name=f"lyra-{sha256_hex(os.fsencode(state))[:10]}")
 
 
 def find_sandbox(state: Path) -> Sandbox | None:
-    """The engine that runs for a state folder, or None; reads two files, asks no engine."""
+    """Return the running engine of a state directory, or None, without contacting the engine."""
     paths = sandbox_paths(state)
     record = read_sandbox_record(paths)
     return to_sandbox(paths, record) if record and is_sandbox_process_alive(record) else None
 
 
+def find_sandbox_at(host: str) -> Sandbox | None:
+    """Return the running sandbox, of any project, behind a `DOCKER_HOST`; None for any other engine."""
+    link = Path(host.removeprefix("unix://")).parent / "state"
+    sandbox = find_sandbox(link.resolve()) if link.is_symlink() else None
+    return sandbox if sandbox and host == f"unix://{sandbox.socket}" else None
+
+
+def has_sandbox_data(state: Path) -> bool:
+    """Return whether a sandbox, running or not, may have images and volumes."""
+    return (sandbox_paths(state).directory / "data").is_dir()
+
+
+def has_sandbox_record(state: Path) -> bool:
+    """Return whether a sandbox was started and not stopped; it may have crashed."""
+    return sandbox_paths(state).record.exists()
+
+
+def read_engine_ids(state: Path) -> set[str]:
+    """Return the ids of the engines that have data here; engines before 23.0 do not write theirs down."""
+    return {path.read_text().strip() for path in (sandbox_paths(state).directory / "data").glob("*/engine-id")}
+
+
+def run_in_sandbox_network(sandbox: Sandbox, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a program of this machine in the network namespace of a sandbox and capture its output."""
+    return run_captured(["nsenter", f"--net=/proc/{sandbox.pid}/ns/net", "--", *command])
+
+
 def to_sandbox(paths: SandboxPaths, record: SandboxRecord) -> Sandbox:
-    """A record and the folders it belongs to, as callers see them."""
+    """Return the sandbox with this record."""
     return Sandbox(
         state=paths.state,
         name=paths.name,
@@ -147,41 +181,41 @@ def to_sandbox(paths: SandboxPaths, record: SandboxRecord) -> Sandbox:
 
 
 def read_sandbox_record(paths: SandboxPaths) -> SandboxRecord | None:
-    """What is recorded of the sandbox, running or not; None if nothing is."""
+    """Return the record of a sandbox, running or not; None if it has none."""
     try:
         return SandboxRecord.model_validate_json(paths.record.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
         raise PreconditionError(
-            f"the record of the sandbox engine cannot be read: {paths.record}",
-            hint=f"end the processes of {paths.name}, delete the file and try again",
+            f"Cannot read the record of the sandbox engine: {paths.record}",
+            hint=f"Stop the processes of {paths.name}, delete the file and retry",
         ) from error
 
 
 def write_sandbox_record(paths: SandboxPaths, record: SandboxRecord) -> None:
-    """Replace the record in one step; after a power cut it is whole or not there."""
+    """Replace the record atomically and durably."""
     write_file(paths.record, (record.model_dump_json(indent=2) + "\n").encode(), mode=0o600)
 
 
 def is_sandbox_process_alive(record: SandboxRecord) -> bool:
-    """Whether the recorded first process is still that process: a number alone may belong to another by now."""
+    """Return whether the recorded first process still exists; its id alone may have been reused."""
     return record.boot_id == read_boot_id() and read_start_ticks(record.pid) == record.start_ticks
 
 
 def read_boot_id() -> str:
-    """What tells this boot from the last one."""
+    """Return the kernel's id of this boot."""
     return BOOT_ID_FILE.read_text().strip()
 
 
 def read_start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is none or only its remains."""
+    """Return when a process started, in clock ticks since boot; None for a zombie or if it does not exist."""
     fields = _read_stat(pid)
     return int(fields[19]) if fields and fields[0] not in "ZX" else None
 
 
 def read_parent_pid(pid: int) -> int | None:
-    """The number of a process's parent."""
+    """Return the id of a process's parent; None if the process does not exist."""
     fields = _read_stat(pid)
     return int(fields[1]) if fields else None
 
@@ -191,5 +225,5 @@ def _read_stat(pid: int) -> list[str]:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return []
-    # The command name comes second, in parentheses, and may itself hold blanks and parentheses.
+    # The second field is the command name in parentheses, which may contain blanks and parentheses.
     return text.rpartition(")")[2].split()

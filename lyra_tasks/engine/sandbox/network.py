@@ -1,4 +1,4 @@
-"""The sandbox's link to this machine, a pair of virtual interfaces, and what its way out must not reach."""
+"""The network link between a sandbox and this machine, and the networks that a sandbox must not reach."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from lyra_tasks.errors import EngineUnavailableError
+from lyra_tasks.processes import run_captured
 
-# Inside its own network namespace every sandbox may use the same addresses: nobody outside routes to them.
+# All sandboxes use the same addresses, each in its own network namespace; they are not routed outside.
 BRIDGE_ADDRESS = IPv4Interface("10.215.0.1/24")
 ADDRESS_POOL = IPv4Network("10.216.0.0/15")
 POOL_PREFIX_LENGTH = 26
-UPLINK_NAME = "up0"  # the end of the pair inside the sandbox
+UPLINK_NAME = "up0"  # the end inside the sandbox
 TAP_NETWORK = IPv4Network("10.215.1.0/24")  # between the sandbox's router and slirp4netns
-RESOLVER_ADDRESS = str(TAP_NETWORK[3])  # where slirp4netns answers look-ups with what this machine's resolver says
+RESOLVER_ADDRESS = str(TAP_NETWORK[3])  # where slirp4netns forwards DNS queries to this machine's resolver
 RESOLV_CONF = Path("/etc/resolv.conf")
-_LINK_LOCAL = IPv4Network("169.254.0.0/16")  # where clouds tell a machine its own credentials
+_LINK_LOCAL = IPv4Network("169.254.0.0/16")  # the metadata services of clouds, which give out credentials
 _LINK_NETWORKS = tuple(
     IPv4Network(f"{prefix}.0/24") for prefix in ("10.214.0", "172.29.214", "192.168.214", "198.18.214")
 )
@@ -31,7 +32,7 @@ _LINK_NETWORKS = tuple(
 
 @dataclass(frozen=True)
 class Uplink:
-    """The pair: `link` is this machine's end and has `gateway`, the sandbox's end has `address`."""
+    """A pair of virtual interfaces: `link` is this machine's end, with `gateway`; the sandbox's end has `address`."""
 
     link: str
     gateway: str
@@ -39,7 +40,7 @@ class Uplink:
 
 
 def tool_environment(engine: Path) -> dict[str, str]:
-    """The environment in which the unpacked `ip` and `iptables` find their libraries."""
+    """Return the environment in which the unpacked `ip` and `iptables` find their libraries."""
     return {
         "PATH": f"{engine / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
         "LD_LIBRARY_PATH": str(engine / "lib"),
@@ -49,15 +50,15 @@ def tool_environment(engine: Path) -> dict[str, str]:
 
 
 def create_uplink(engine: Path, pid: int, owner: str) -> Uplink:
-    """Join the network namespace of process `pid` to this machine's by a pair of interfaces that dies with it.
+    """Link the network namespace of process `pid` to this machine's by a pair of interfaces that ends with it.
 
-    Its name is free again then, and may soon be another sandbox's: the interface also says whose it is.
+    The alias of the interface names its owner, because another sandbox may reuse the name.
     """
     for link, subnet in list_free_links(_used_networks(engine)):
         if _interface_exists(link):
             continue
         gateway, address = (str(host) for host in subnet.hosts())
-        # The kernel gives a name once only: whoever makes the interface also owns the subnet that goes with it.
+        # Interface names are unique, so creating the interface also reserves its subnet.
         creation = _run_ip(engine, "link", "add", link, "type", "veth", "peer", "name", UPLINK_NAME, "netns", str(pid))
         if creation.returncode and _interface_exists(link):
             continue
@@ -70,18 +71,18 @@ def create_uplink(engine: Path, pid: int, owner: str) -> Uplink:
         for result in (creation, *(_run_ip(engine, *step) for step in steps)):
             if result.returncode:
                 raise EngineUnavailableError(
-                    "the sandbox engine's network link could not be made",
-                    hint="this needs a kernel with veth interfaces, and the right to make them",
+                    "Cannot create the network link of the sandbox engine",
+                    hint="Use a kernel with veth interfaces, and an account that may create them",
                     details=tuple(result.stderr.splitlines()[-3:]),
                 )
         return Uplink(link=link, gateway=gateway, address=address)
     raise EngineUnavailableError(
-        "no subnet is left for another sandbox engine", hint="end one that is not needed: engine.down in its project"
+        "No subnet is left for another sandbox engine", hint="Run `engine.down` in another project"
     )
 
 
 def list_free_links(networks: Iterable[IPv4Network]) -> Iterator[tuple[str, IPv4Network]]:
-    """Interface names and the subnets that go with them, without those that overlap what this machine uses."""
+    """Yield interface names and their subnets, except those that overlap a network in use."""
     used_networks = list(networks)
     for network in _LINK_NETWORKS:
         for number, subnet in enumerate(network.subnets(new_prefix=30)):
@@ -90,9 +91,9 @@ def list_free_links(networks: Iterable[IPv4Network]) -> Iterator[tuple[str, IPv4
 
 
 def list_blocked_networks(engine: Path) -> list[IPv4Network]:
-    """What the way out does not lead to: this machine's addresses, networks behind its bridges, other sandboxes.
+    """List what a sandbox must not reach: this machine's addresses, networks behind its bridges, other sandboxes.
 
-    It is everything where this machine has no way out itself: what is refused at once need not be waited for.
+    If this machine has no route to the outside, everything is blocked, so that connections fail at once.
     """
     addresses = [
         (link["ifname"], IPv4Interface(f"{entry['local']}/{entry['prefixlen']}"))
@@ -111,7 +112,7 @@ def list_blocked_networks(engine: Path) -> list[IPv4Network]:
 
 
 def remove_uplink(engine: Path, link: str, owner: str) -> None:
-    """Remove this machine's end, and with it the other, if the kernel has not done so yet."""
+    """Remove the pair of interfaces if the kernel has not removed it yet."""
     with suppress(OSError):
         if Path("/sys/class/net", link, "ifalias").read_text().strip() != owner:
             return
@@ -123,13 +124,13 @@ def _interface_exists(link: str) -> bool:
 
 
 def _is_internal(link: str, address: IPv4Interface) -> bool:
-    """Whether an interface leads to this machine itself or to containers on it."""
+    """Return whether an interface leads to this machine itself or to containers on it."""
     is_bridge = Path("/sys/class/net", link, "bridge").exists()
     return is_bridge or address.is_loopback or any(address in network for network in _LINK_NETWORKS)
 
 
 def _has_resolver() -> bool:
-    """Whether slirp4netns, which speaks IPv4 here, finds a server that it can ask for names."""
+    """Return whether there is an IPv4 name server, the only kind that slirp4netns can use here."""
     try:
         return bool(re.search(r"(?m)^nameserver\s+\d+\.", RESOLV_CONF.read_text(errors="replace")))
     except OSError:
@@ -143,13 +144,11 @@ def _used_networks(engine: Path) -> Iterator[IPv4Network]:
 
 
 def _query_ip(engine: Path, *arguments: str) -> list[dict[str, Any]]:
-    """What `ip` says about IPv4; nothing if it fails."""
+    """Return what `ip` prints about IPv4; nothing if it fails."""
     entries: list[dict[str, Any]] = json.loads(_run_ip(engine, "-json", "-4", *arguments).stdout or "[]")
     return entries
 
 
 def _run_ip(engine: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **tool_environment(engine)}
-    return subprocess.run(
-        [str(engine / "bin" / "ip"), *arguments], env=environment, capture_output=True, text=True, check=False
-    )
+    return run_captured([engine / "bin" / "ip", *arguments], environment=environment)

@@ -1,8 +1,7 @@
-"""The engine's programs: Debian packages unpacked into the cache, once per suite, installed nowhere."""
+"""The programs of a sandbox engine: Debian packages that are unpacked into the cache, once per suite."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -12,15 +11,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from lyra_tasks.digests import sha256_hex
 from lyra_tasks.engine.debian.mirror import host_codename, is_ubuntu
 from lyra_tasks.engine.debian.packages import AptWorkspace, Deb, unpack_debs
 from lyra_tasks.engine.sandbox.layout import StoreKind
 from lyra_tasks.errors import PreconditionError, UsageError
 from lyra_tasks.locks import file_lock
 
-# What links C libraries comes from the oldest Debian that is supported, so that it runs on the newer ones, too; the
-# engine's own programs are Go and run everywhere. Libraries that apt, dpkg or systemd bring along are not here: an
-# older one would be found first by programs of a newer machine.
+# Programs that need C libraries come from the oldest supported Debian, so that they run on all newer ones; the engine
+# itself is written in Go. Libraries of apt, dpkg or systemd are left out: programs of a newer machine would load the
+# older ones.
 TOOLS_SUITE = "bookworm"
 TOOLS = ("runc", "iptables", "iproute2", "slirp4netns")
 LIBRARIES = (
@@ -32,12 +32,14 @@ PROGRAMS = (
 )
 FILTER_PROGRAMS = tuple(f"{table}{verb}" for table in ("iptables", "ip6tables") for verb in ("", "-save", "-restore"))
 PLUGINS = ("docker-buildx", "docker-compose")
-_LOCK_TIMEOUT_S = 1200.0
+_ENGINE_VERSIONS = {"bookworm": (20, 10), "trixie": (26, 1)}
+_NEWEST_SUITE = "sid"
+_LOCK_TIMEOUT_S = 1200.0  # another run may be downloading
 
 
 @dataclass(frozen=True)
 class EngineRecipe:
-    """The packages of one suite's engine, where they are, and the image stores that it has, preferred one first."""
+    """The packages of one suite's engine, their suites and components, and its image stores, preferred one first."""
 
     packages: tuple[str, ...]
     suites: tuple[str, ...]
@@ -46,7 +48,7 @@ class EngineRecipe:
 
 
 class EngineContents(BaseModel):
-    """What an unpacked engine is made of: file name and sha256 of each package."""
+    """The content of `contents.json`: sha256 by file name of an unpacked engine's packages."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
@@ -56,25 +58,26 @@ class EngineContents(BaseModel):
 
 
 def resolve_suite(suite: str) -> str:
-    """The suite that this machine's engine is really made of: on Ubuntu its own release, for no other is there.
+    """Return the suite that this machine can install: on Ubuntu always its own release.
 
-    PreconditionError if the old engine of bookworm is asked for where it cannot be had.
+    Raises:
+        PreconditionError: The old engine of bookworm is requested on Ubuntu.
     """
     if not is_ubuntu():
         return suite
     if suite == "bookworm":
-        raise PreconditionError("an Ubuntu mirror has no bookworm engine", hint="use a machine with Debian")
+        raise PreconditionError("Ubuntu's mirrors have no bookworm engine", hint="Use a machine with Debian")
     return host_codename()
 
 
 def select_recipe(suite: str, *, ubuntu: bool = False) -> EngineRecipe:
-    """Which packages make an engine of a Debian suite, or of an Ubuntu release. UsageError for a suite without one."""
+    """Return the packages of a Debian suite's or Ubuntu release's engine, or raise UsageError for an unknown suite."""
     return _create_ubuntu_recipe(suite) if ubuntu else _create_debian_recipe(suite)
 
 
 def _create_debian_recipe(suite: str) -> EngineRecipe:
     programs = {
-        # Bookworm has neither buildx nor compose 2; they are clients, and work with an older engine.
+        # Bookworm has neither buildx nor Compose 2; those of trixie also work with its engine.
         "bookworm": ("docker.io/bookworm", "containerd/bookworm", "tini/bookworm", *_client_packages("trixie")),
         "trixie": (
             "docker.io/trixie",
@@ -86,7 +89,7 @@ def _create_debian_recipe(suite: str) -> EngineRecipe:
         "sid": ("docker.io/sid", "containerd/sid", "tini-static/sid", "docker-cli/sid", *_client_packages("sid")),
     }
     if suite not in programs:
-        raise UsageError(f"there is no sandbox engine of {suite!r}", hint=f"choose {', '.join(programs)}")
+        raise UsageError(f"Unknown suite {suite!r} for the sandbox engine", hint=f"Choose {', '.join(programs)}")
     tools = (f"{name}/{TOOLS_SUITE}" for name in (*TOOLS, *LIBRARIES, "libbpf1", "libelf1", "libglib2.0-0"))
     packages = (*programs[suite], *tools)
     return EngineRecipe(
@@ -101,7 +104,7 @@ def _create_ubuntu_recipe(release: str) -> EngineRecipe:
     programs = ("docker.io", "containerd", "tini", "docker-buildx", "docker-compose-v2")
     jammy = ("libbpf0", "libelf1", "libglib2.0-0")
     release_libraries = jammy if release == "jammy" else ("libbpf1", "libelf1t64", "libglib2.0-0t64")
-    nftables_libraries = ("libnftables1", "libjansson4")  # the engines here speak to nftables themselves
+    nftables_libraries = ("libnftables1", "libjansson4")  # the engines of Ubuntu use nftables directly
     return EngineRecipe(
         packages=(*programs, *TOOLS, *LIBRARIES, *release_libraries, *nftables_libraries),
         suites=(release, f"{release}-updates"),
@@ -111,10 +114,13 @@ def _create_ubuntu_recipe(release: str) -> EngineRecipe:
 
 
 def fetch_engine(cache: Path, suite: str, progress: Callable[[str], None]) -> Path:
-    """The folder with the engine of `suite`, downloaded and unpacked on first use: about 95 MB, 400 MB on disk.
+    """Return the directory with the engine of `suite`; download (about 90 MiB) and unpack (400 MiB) it if needed.
 
-    Below it: `root` (the packages), `bin` (for the daemon's PATH), `cli` (the docker command alone), `lib`, `xtables`,
-    `cli-plugins`, and `contents.json`. PreconditionError if the mirror does not deliver.
+    It contains `root` (the packages), `bin` (for the daemon's PATH), `cli` (only the docker command), `lib`, `xtables`,
+    `cli-plugins` and `contents.json`.
+
+    Raises:
+        PreconditionError: The packages cannot be downloaded.
     """
     recipe = select_recipe(suite, ubuntu=is_ubuntu())
     final = _engine_directory(cache, suite)
@@ -135,15 +141,15 @@ def fetch_engine(cache: Path, suite: str, progress: Callable[[str], None]) -> Pa
 
 
 def find_fetched_engine(cache: Path, suite: str) -> Path | None:
-    """The folder of an engine that was fetched before, or None."""
+    """Return the directory of an engine that was fetched before, or None."""
     directory = _engine_directory(cache, suite)
     return directory if directory.is_dir() else None
 
 
 def _engine_directory(cache: Path, suite: str) -> Path:
-    """Named by the recipe as well: what an older Lyra unpacked may lack a package, and its engine may still run."""
+    """Return the directory for the current list of packages: an older Lyra may have unpacked other ones."""
     packages = " ".join(select_recipe(suite, ubuntu=is_ubuntu()).packages)
-    return cache.absolute() / "engines" / f"{suite}-{hashlib.sha256(packages.encode()).hexdigest()[:8]}"
+    return cache.absolute() / "engines" / f"{suite}-{sha256_hex(packages.encode())[:8]}"
 
 
 def _client_packages(suite: str) -> tuple[str, ...]:
@@ -156,10 +162,9 @@ def _write_contents(directory: Path, suite: str, debs: list[Deb]) -> None:
 
 
 def _link_programs(directory: Path) -> None:
-    """Links from a few flat folders into the unpacked tree: no package script ran that would have made them."""
+    """Link programs and libraries into a few flat directories, as no package script ran."""
     root = directory / "root"
-    directories = (root / name for name in ("bin", "sbin", "usr/bin", "usr/sbin"))
-    programs = {path.name: path for directory in directories for path in directory.glob("*")}
+    programs = {path.name: path for name in ("bin", "sbin", "usr/bin", "usr/sbin") for path in (root / name).glob("*")}
     aliases = dict.fromkeys(FILTER_PROGRAMS, "xtables-nft-multi") | {"docker-init": "tini-static"}
     for name in (*PROGRAMS, *aliases):
         target = aliases.get(name, name)
@@ -174,7 +179,7 @@ def _link_programs(directory: Path) -> None:
 
 def _require_program(programs: dict[str, Path], name: str) -> Path:
     if name not in programs:
-        raise PreconditionError(f"the packages hold no {name}", hint="choose another suite: [engine] suite")
+        raise PreconditionError(f"The packages do not contain {name}", hint="Choose another suite in [engine] suite")
     return programs[name]
 
 
@@ -183,15 +188,7 @@ def _link(link: Path, target: Path) -> None:
     link.symlink_to(os.path.relpath(target, link.parent))
 
 
-_ENGINE_VERSIONS = {"bookworm": (20, 10), "trixie": (26, 1)}
-_NEWEST_SUITE = "sid"
-
-
 def find_suite_for_version(version: tuple[int, ...]) -> str:
-    """The suite with the oldest engine that is no older than `version`; else the one with the newest engine."""
-    suites = [
-        suite
-        for suite, engine_version in sorted(_ENGINE_VERSIONS.items(), key=lambda item: item[1])
-        if engine_version >= version[:2]
-    ]
-    return suites[0] if suites else _NEWEST_SUITE
+    """Return the suite with the oldest engine that is at least `version`, or else the one with the newest engine."""
+    versions = sorted((engine_version, suite) for suite, engine_version in _ENGINE_VERSIONS.items())
+    return next((suite for engine_version, suite in versions if engine_version >= version[:2]), _NEWEST_SUITE)

@@ -1,6 +1,6 @@
-# The sandbox's way out: a network namespace between the containers and slirp4netns, which makes connections of this
-# machine out of what arrives. It passes on what the networks inside have masqueraded, and nothing else: a network
-# without masquerading has no way out. Words: addresses that stay closed, networks inside.
+# The sandbox's way out: a network namespace between the containers and slirp4netns, which turns their connections into
+# connections of this machine. It only forwards masqueraded traffic, so a network without masquerading has no way out.
+# Arguments: blocked addresses, networks inside.
 set -eu
 closed=$1
 shift
@@ -12,7 +12,7 @@ ip address add 10.215.2.1/30 dev in0
 ip link set in0 up
 for network; do ip route add "$network" via 10.215.2.2; done
 
-# Used while there is no tap: what meets no route would be refused late.
+# Used while tap0 does not exist: without a route, rejections would come late.
 ip route add default via 10.215.2.2 metric 1000
 
 iptables-restore <<RULES

@@ -1,4 +1,4 @@
-"""Starting a sandbox engine: checks, a plan, namespaces with a waiting first process, and only then the daemon."""
+"""Start a sandbox engine: plan it, create namespaces with a waiting first process, and then let the daemon run."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ from lyra_tasks.locks import file_lock
 
 INIT_SCRIPT = Path(__file__).with_name("init.sh")
 NO_ENGINE_HINT = (
-    "start Docker and name it in [engine] context, run this as root, or use a machine with Debian or Ubuntu"
+    "Start Docker and name it in [engine] context, run this command as root, or use a machine with Debian or Ubuntu"
 )
 _NAMESPACES = ("--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child=KILL", "--net", "--ipc", "--uts")
-_START_TIMEOUT_S = 60.0  # seconds; a slow disk, a first start
-_LOCK_TIMEOUT_S = 1200.0  # seconds; another start may be downloading
+_START_TIMEOUT_S = 60.0  # a first start from a slow disk
+_LOCK_TIMEOUT_S = 1200.0  # another start may be downloading
 
 
 @dataclass(frozen=True)
 class SandboxPlan:
-    """Everything about an engine that is decided before anything is made. `memory` in bytes."""
+    """A planned sandbox engine. `memory` is in bytes."""
 
     paths: SandboxPaths
     engine: Path
@@ -75,9 +75,12 @@ def launch_sandbox(
     cpus: float | None = None,
     progress: Callable[[str], None] = console.info,
 ) -> Sandbox:
-    """The private engine of a state folder, started if it does not run; `memory` in bytes limits all that is in it.
+    """Return the sandbox engine of a state directory and start it if needed.
 
-    `store` defaults to the suite's best. EngineUnavailableError says why there can be none here; nothing is left then.
+    `memory` (in bytes) and `cpus` limit everything in it. `store` defaults to the suite's preferred one.
+
+    Raises:
+        EngineUnavailableError: The engine cannot run on this machine; nothing of it is left.
     """
     _require_root()
     suite = resolve_suite(suite)
@@ -95,7 +98,7 @@ def launch_sandbox(
 
 
 def run_sandbox_plan(plan: SandboxPlan) -> Sandbox:
-    """Start the engine of a plan and wait until it answers; a start that fails leaves nothing running."""
+    """Start a planned engine and wait until it is ready; a failed start leaves nothing running."""
     paths = plan.paths
     _prepare_directories(plan)
     gate_reader, gate = os.pipe()
@@ -121,7 +124,7 @@ def run_sandbox_plan(plan: SandboxPlan) -> Sandbox:
 
 
 def create_daemon_config(plan: SandboxPlan) -> dict[str, Any]:
-    """`daemon.json`; its paths are those inside the sandbox, where `/run` is its own."""
+    """Return the content of `daemon.json`, with paths as they are inside the sandbox, which has its own `/run`."""
     return {
         "hosts": ["unix:///run/lyra/docker.sock"],
         "data-root": "/run/data",
@@ -141,21 +144,21 @@ def create_daemon_config(plan: SandboxPlan) -> dict[str, Any]:
 
 def _require_root() -> None:
     if os.geteuid() != 0:
-        raise EngineUnavailableError("a sandbox engine needs root, and this is not root", hint=NO_ENGINE_HINT)
+        raise EngineUnavailableError("A sandbox engine needs root", hint=NO_ENGINE_HINT)
 
 
 def _select_store(suite: str, store: StoreKind | None) -> StoreKind:
     stores = select_recipe(suite, ubuntu=is_ubuntu()).stores
     if store is not None and store not in stores:
-        raise UsageError(f"the {suite} engine has no {store} store", hint=f"choose {' or '.join(stores)}")
+        raise UsageError(f"The {suite} engine has no {store} store", hint=f"Choose {' or '.join(stores)}")
     return store or stores[0]
 
 
 def _use_running(paths: SandboxPaths, record: SandboxRecord, suite: str, store: StoreKind) -> Sandbox:
     if (record.suite, record.store) != (suite, store):
         raise PreconditionError(
-            f"the sandbox engine runs already, with {record.suite} and the {record.store} store",
-            hint="end it first: engine.down",
+            f"The sandbox engine is already running with {record.suite} and the {record.store} store",
+            hint="Run `engine.down` first",
         )
     _wait_until_ready(paths, record)
     return to_sandbox(paths, record)
@@ -168,7 +171,7 @@ def _fetch_engine(cache: Path, suite: str, progress: Callable[[str], None]) -> P
     missing = [tool for tool in ("apt-get", "dpkg", "unshare") if shutil.which(tool) is None]
     if missing:
         raise EngineUnavailableError(
-            f"a sandbox engine is made of Debian packages, and this machine has no {' and no '.join(missing)}",
+            f"Cannot install a sandbox engine from Debian packages: {' and '.join(missing)} not found",
             hint=NO_ENGINE_HINT,
         )
     return fetch_engine(cache, suite, progress)
@@ -189,7 +192,7 @@ def _prepare_directories(plan: SandboxPlan) -> None:
 
 
 def _launch_namespaces(plan: SandboxPlan, gate: int) -> None:
-    """Start the namespaces; their first process waits at the gate. It belongs to no session and no caller's pipe."""
+    """Start the namespaces in a session of their own; their first process waits at the gate."""
     paths = plan.paths
     command = ["setsid", "--fork", "unshare", *_NAMESPACES, "--"]
     command += [str(plan.engine / "bin" / "tini-static"), "-g", "--", "/bin/sh", str(INIT_SCRIPT), str(paths.runtime)]
@@ -200,18 +203,18 @@ def _launch_namespaces(plan: SandboxPlan, gate: int) -> None:
     with paths.log.open("wb") as log:
         result = subprocess.run(command, stdin=gate, stdout=log, stderr=log, cwd="/", env=environment, check=False)
     if result.returncode:
-        raise _start_error(paths, "its namespaces could not be made")
+        raise _start_error(paths, "its namespaces could not be created")
 
 
 def _wait_for_pids(paths: SandboxPaths, gate: int) -> tuple[int, int]:
-    """The numbers of the sandbox's first two processes, as this machine counts."""
+    """Return the ids of the sandbox's first two processes outside the sandbox."""
     poll = select.poll()
-    poll.register(gate, 0)  # reports an error as soon as nobody can read from the gate any more
+    poll.register(gate, 0)  # reports an error as soon as the reading end is closed
     pids = paths.runtime / "pids"
     deadline = time.monotonic() + _START_TIMEOUT_S
     while not pids.exists():
         if poll.poll(10) or time.monotonic() > deadline:
-            raise _start_error(paths, "its namespaces could not be made")
+            raise _start_error(paths, "its namespaces could not be created")
     first, second = (int(pid) for pid in pids.read_text().split())
     return first, second
 
@@ -219,7 +222,7 @@ def _wait_for_pids(paths: SandboxPaths, gate: int) -> tuple[int, int]:
 def _create_record(plan: SandboxPlan, pid: int, uplink: Uplink) -> SandboxRecord:
     start_ticks = read_start_ticks(pid)
     if start_ticks is None:
-        raise _start_error(plan.paths, "its first process ended")
+        raise _start_error(plan.paths, "its first process exited")
     return SandboxRecord(
         suite=plan.suite,
         store=plan.store,
@@ -237,14 +240,14 @@ def _wait_until_ready(paths: SandboxPaths, record: SandboxRecord) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while not _answers_ping(paths.socket):
         if not is_sandbox_process_alive(record):
-            raise _start_error(paths, "its daemon ended")
+            raise _start_error(paths, "its daemon exited")
         if time.monotonic() > deadline:
-            raise _start_error(paths, f"it did not answer within {_START_TIMEOUT_S:.0f} seconds")
+            raise _start_error(paths, f"it did not respond within {_START_TIMEOUT_S:.0f} seconds")
         time.sleep(0.02)
 
 
 def _answers_ping(path: Path) -> bool:
-    """Whether the engine answers a ping; it accepts connections some time before."""
+    """Return whether the engine answers a ping, since it accepts connections before it is ready."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(2.0)
         try:
@@ -258,7 +261,7 @@ def _answers_ping(path: Path) -> bool:
 def _start_error(paths: SandboxPaths, reason: str) -> EngineUnavailableError:
     lines = paths.log.read_text(errors="replace").splitlines()[-15:] if paths.log.exists() else []
     return EngineUnavailableError(
-        f"the sandbox engine did not start: {reason}",
-        hint=f"its log is {paths.log}; it needs a kernel with namespaces, overlay and nf_tables. Or {NO_ENGINE_HINT}",
+        f"The sandbox engine did not start: {reason}",
+        hint=f"Check {paths.log} and that the kernel has namespaces, overlay and nf_tables. {NO_ENGINE_HINT}",
         details=tuple(lines),
     )

@@ -1,4 +1,4 @@
-"""Ending a sandbox engine so that nothing of it is left: the same steps after a crash, a failed start, and `down`."""
+"""Stop a sandbox engine and remove all of it, also after a crash or a failed start."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from lyra_tasks.engine.sandbox.layout import (
     sandbox_paths,
 )
 from lyra_tasks.engine.sandbox.network import remove_uplink
-from lyra_tasks.errors import EngineUnavailableError
+from lyra_tasks.errors import EngineUnavailableError, LeftoverError
 from lyra_tasks.locks import file_lock
 
-_STOP_TIMEOUT_S = 15.0  # seconds the daemon has for writing its databases
+_STOP_TIMEOUT_S = 15.0  # the daemon writes its databases
 _LOCK_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True)
 class StopReport:
-    """What `down` did: whether an engine ran, whether it had to be killed, whether its data went, and what is left."""
+    """The result of stopping a sandbox; `leftovers` are paths that could not be removed."""
 
     was_running: bool
     was_killed: bool
@@ -39,9 +39,9 @@ class StopReport:
 
 
 def shut_down_sandbox(state: Path, *, purge: bool = False) -> StopReport:
-    """End the engine of a state folder with all its containers; `purge` also deletes its images and volumes.
+    """Stop the engine of a state directory with all its containers, and remove what a crash may have left.
 
-    Not an error if none runs: what a crash left is cleared then. The data of an engine that is not purged stays.
+    `purge` also deletes its images and volumes.
     """
     paths = sandbox_paths(state)
     if not paths.state.is_dir():
@@ -56,11 +56,11 @@ def shut_down_sandbox(state: Path, *, purge: bool = False) -> StopReport:
 
 
 def clear_sandbox(paths: SandboxPaths) -> StopReport:
-    """End what runs and remove what is left outside the state folder. The caller holds the sandbox's lock."""
+    """Stop the processes and remove what is outside the state directory. The caller holds the sandbox's lock."""
     record = read_sandbox_record(paths)
     was_running = record is not None and is_sandbox_process_alive(record)
     if was_running and os.geteuid() != 0:
-        raise EngineUnavailableError("the sandbox engine belongs to root", hint="run this as root")
+        raise EngineUnavailableError("The sandbox engine runs as root", hint="Run this command as root")
     was_killed = _end_processes(paths, record) if was_running and record is not None else False
     if record is not None:
         remove_uplink(paths.engine, record.link, paths.name)
@@ -72,7 +72,7 @@ def clear_sandbox(paths: SandboxPaths) -> StopReport:
 
 
 def _end_processes(paths: SandboxPaths, record: SandboxRecord) -> bool:
-    """End the first process, and with it all others of the sandbox; True if it had to be killed."""
+    """Stop the first process and with it all others; return whether it had to be killed."""
     parent = read_parent_pid(record.pid)
     with _open_pidfd(record.pid) as process, _open_pidfd(parent) as launcher:
         if process is None or not is_sandbox_process_alive(record):
@@ -90,7 +90,7 @@ def _end_processes(paths: SandboxPaths, record: SandboxRecord) -> bool:
 
 @contextmanager
 def _open_pidfd(pid: int | None) -> Iterator[int | None]:
-    """A descriptor of a process, which unlike its number never comes to mean another one; None if it is gone."""
+    """Open a descriptor of a process, which unlike its id is never reused; None if the process does not exist."""
     handle = None
     if pid is not None:
         with suppress(ProcessLookupError):
@@ -100,6 +100,16 @@ def _open_pidfd(pid: int | None) -> Iterator[int | None]:
     finally:
         if handle is not None:
             os.close(handle)
+
+
+def require_clean_stop(report: StopReport) -> None:
+    """Raise LeftoverError if something of a stopped sandbox could not be removed."""
+    if report.leftovers:
+        raise LeftoverError(
+            f"Cannot remove {len(report.leftovers)} leftover(s) of the sandbox engine",
+            hint="Remove them by hand",
+            details=report.leftovers,
+        )
 
 
 def _send_signal(handle: int, number: signal.Signals) -> None:

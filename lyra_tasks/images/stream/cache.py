@@ -1,13 +1,11 @@
-"""Layers that were compressed, or unpacked and found to be what they say, and need not be again.
+"""The layer cache: blobs that were compressed before, and blobs that were unpacked and verified before.
 
-A blob in the cache is hashed whenever it is used, an entry is only a claim until the bytes that it is about have been
-hashed, and what is wrong is thrown away. Files appear whole and are linked, so that any number of runs may add, use and
-remove them at once.
+A blob is hashed whenever it is used, an entry is not trusted until the bytes it describes have been hashed, and invalid
+files are removed. Files are created atomically and linked, so that any number of runs can use the cache at once.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -20,24 +18,25 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from lyra_tasks.digests import canonical_json, file_sha256, hex_part, sha256_digest
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.images.oci import Digest, Layer
 from lyra_tasks.images.stream.codec import Compression
 from lyra_tasks.images.stream.pipeline import Block
-from lyra_tasks.records.record import Record, canonical_json, read_record, write_record
+from lyra_tasks.records.record import Record, read_record, write_record
 
 _ENCODINGS: dict[Compression, str] = {"gzip": "gzip-2", "zstd": "zstd-3"}  # codec and level
 _ENGINE_ENCODING = "engine"
 
 
 class CacheMissError(Exception):
-    """An entry turned out not to be about the layer that was read, which must be read again without the cache."""
+    """A cache entry does not describe the layer that was read, which must be read again without the cache."""
 
 
 class CachedLayer(Record):
-    """A blob that was once unpacked, and what was found in it; `start` is the digest of the layer's first block.
+    """A blob that was unpacked before, with its content; `start_digest` is that of the layer's first block.
 
-    `sum` is over all the rest: a disk that forgets a bit must not change what is promoted.
+    `checksum` covers all other fields: a flipped bit on the disk must not change what is promoted.
     """
 
     schema_: Literal["lyra.layer/1"] = Field(default="lyra.layer/1", alias="schema")
@@ -52,21 +51,21 @@ class CachedLayer(Record):
     @model_validator(mode="before")
     @classmethod
     def _verify_checksum(cls, value: dict[str, Any]) -> dict[str, Any]:
-        rest = {key: item for key, item in value.items() if key not in {"sum", "schema"}}
-        checksum = _digest(canonical_json(rest).encode())
-        if value.get("sum", checksum) != checksum:
-            raise ValueError("does not have its own sum")
-        return value | {"sum": checksum}
+        content = {key: item for key, item in value.items() if key not in {"checksum", "schema"}}
+        checksum = sha256_digest(canonical_json(content).encode())
+        if value.get("checksum", checksum) != checksum:
+            raise ValueError("wrong checksum")
+        return value | {"checksum": checksum}
 
     @property
     def layer(self) -> Layer:
-        """The layer as an image has it."""
+        """Return the layer of an image."""
         return Layer(self.media_type, self.digest, self.size, self.diff_id, self.unpacked_size)
 
 
 @dataclass
 class LayerCache:
-    """The cache in `folder`, kept below `limit` bytes, for images whose layers have the `expected` diff ids."""
+    """The cache in a directory, limited in size, for images whose layers have the expected diff ids."""
 
     directory: Path
     limit_bytes: int
@@ -75,8 +74,8 @@ class LayerCache:
     _pending: list[tuple[CachedLayer, Compression | None]] = field(default_factory=list)
 
     def find_compressed(self, start: Block, size: int, compression: Compression) -> CachedLayer | None:
-        """The blob of an expected layer that begins with `start` and has `size` bytes, if it was compressed before."""
-        first = _digest(start)
+        """Return the blob of an expected layer with this first block and size, if it was compressed before."""
+        first = sha256_digest(start)
         for diff_id in self.expected_diff_ids if self.is_trusted else ():
             entry = self._read_entry(self._content_entry_path(diff_id, _ENCODINGS[compression]))
             if entry and (entry.diff_id, entry.unpacked_size, entry.start_digest) == (diff_id, size, first):
@@ -84,15 +83,17 @@ class LayerCache:
         return None
 
     def fill_spool(self, spool: Path, send: Callable[[], None]) -> dict[str, Layer]:
-        """Fill `folder` with blobs: the expected layers' that are kept as an engine had made them, and what is sent.
+        """Fill `spool` with the engine's own blobs of expected layers; return those layers by digest.
 
-        `send` adds what is missing, and believes what is there, which is hashed meanwhile; if some of that turns out
-        to be damaged, it is removed, and `send` is called again. Returns the layers out of the cache, by digest.
+        `send` adds the missing blobs while the others are verified. If some of them are damaged, they are removed and
+        `send` is called again.
         """
-        linked = [entry for entry in self._engine_layers() if self._link_unverified(entry, spool / _hex(entry.digest))]
+        linked = [
+            entry for entry in self._engine_layers() if self._link_unverified(entry, spool / hex_part(entry.digest))
+        ]
         with ThreadPoolExecutor(1) as pool:
             verification = pool.submit(
-                lambda: [entry for entry in linked if self._verify(entry, spool / _hex(entry.digest))]
+                lambda: [entry for entry in linked if self._verify(entry, spool / hex_part(entry.digest))]
             )
             send()
             verified = verification.result()
@@ -101,40 +102,40 @@ class LayerCache:
         return {entry.digest: entry.layer for entry in verified}
 
     def distrust(self) -> None:
-        """Believe nothing from now on, after a CacheMissError; what is read then is entered anew."""
+        """Use no entries from now on, after a CacheMissError; layers that are read then replace them."""
         self.is_trusted = False
         self._pending.clear()
 
     def link_verified(self, entry: CachedLayer, target: Path) -> bool:
-        """Give the blob the further name `target`, and say whether it is what it should be; a bad one is removed."""
+        """Link a blob to `target` and return whether it is valid; an invalid one is removed."""
         return self._link_unverified(entry, target) and self._verify(entry, target)
 
     def find_unpacked(self, digest: str) -> Layer | None:
-        """What the blob of this digest was found to hold, if it was unpacked before."""
+        """Return the layer of this blob, if it was unpacked and verified before."""
         entry = self._read_entry(self._unpacked_entry_path(digest))
         return entry.layer if entry and entry.digest == digest else None
 
     def remember(self, layer: Layer, start: Block = b"", compression: Compression | None = None) -> None:
-        """Remember a layer until `keep`; with `compression`, it is one that was compressed here."""
+        """Note a layer for `save_pending`, with `compression` if it was compressed here."""
         entry = CachedLayer(
             media_type=layer.media_type,
             digest=layer.digest,
             size=layer.size,
             diff_id=layer.diff_id,
             unpacked_size=layer.unpacked_size,
-            start_digest=_digest(start) if start else "",
+            start_digest=sha256_digest(start) if start else "",
         )
         self._pending.append((entry, compression))
 
     def discard_pending(self) -> None:
-        """Enter nothing of what was noted so far."""
+        """Forget the layers that were noted for `save_pending`."""
         self._pending.clear()
 
     def save_pending(self, spool: Path, verified: Collection[str]) -> None:
-        """Enter what was noted of the blobs with these digests; a disk that is full only leaves the cache smaller."""
+        """Add the noted layers whose blobs were verified; errors such as a full disk are ignored."""
         with suppress(OSError, PreconditionError):
             for entry, compression in (item for item in self._pending if item[0].digest in verified):
-                self._store_blob(spool / _hex(entry.digest), entry.digest)
+                self._store_blob(spool / hex_part(entry.digest), entry.digest)
                 encoding = _ENCODINGS[compression] if compression else _ENGINE_ENCODING
                 write_record(self._content_entry_path(entry.diff_id, encoding), entry)
                 if not compression:
@@ -148,7 +149,7 @@ class LayerCache:
                 yield entry
 
     def _link_unverified(self, entry: CachedLayer, target: Path) -> bool:
-        """Give the blob the further name `target`, unproven; False if it is gone."""
+        """Link a blob to `target` without verification; return False if it does not exist."""
         try:
             _link_or_copy(self._blob_path(entry.digest), target)
         except FileNotFoundError:
@@ -156,15 +157,13 @@ class LayerCache:
         return True
 
     def _verify(self, entry: CachedLayer, target: Path) -> bool:
-        """Whether the blob that was lent to `target` is what it should be; a bad one is removed, there and here."""
+        """Return whether the blob linked to `target` is valid; an invalid one is removed, with the link."""
         blob = self._blob_path(entry.digest)
-        with target.open("rb") as file:
-            digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        if digest != entry.digest:
+        if file_sha256(target) != hex_part(entry.digest):
             target.unlink()
             blob.unlink(missing_ok=True)
             return False
-        with suppress(FileNotFoundError):  # another run has made room meanwhile
+        with suppress(FileNotFoundError):  # another run may have removed it
             os.utime(blob)
         return True
 
@@ -176,7 +175,7 @@ class LayerCache:
             Path(directory, "blob").replace(blob)
 
     def _prune(self) -> None:
-        """Remove what was not used for longest, down to the limit."""
+        """Remove the least recently used files until the cache is below its limit."""
         files = [(path.stat(), path) for path in self.directory.rglob("*") if path.is_file()]
         total = sum(stat.st_size for stat, _ in files)
         for stat, path in sorted(files, key=lambda file: file[0].st_mtime):
@@ -193,17 +192,17 @@ class LayerCache:
             return None
 
     def _blob_path(self, digest: str) -> Path:
-        return self.directory / "blobs" / _hex(digest)
+        return self.directory / "blobs" / hex_part(digest)
 
     def _content_entry_path(self, diff_id: str, encoding: str) -> Path:
-        return self.directory / "compressed" / f"{_hex(diff_id)}.{encoding}.json"
+        return self.directory / "compressed" / f"{hex_part(diff_id)}.{encoding}.json"
 
     def _unpacked_entry_path(self, digest: str) -> Path:
-        return self.directory / "unpacked" / f"{_hex(digest)}.json"
+        return self.directory / "unpacked" / f"{hex_part(digest)}.json"
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """A further name for a file that is never changed, or a copy where names cannot be shared."""
+    """Link a file that is never changed, or copy it where links are not possible."""
     try:
         target.hardlink_to(source)
     except FileExistsError:
@@ -213,11 +212,3 @@ def _link_or_copy(source: Path, target: Path) -> None:
         raise
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _hex(digest: str) -> str:
-    return digest.removeprefix("sha256:")
-
-
-def _digest(block: Block) -> str:
-    return f"sha256:{hashlib.sha256(block).hexdigest()}"

@@ -1,4 +1,4 @@
-"""Compressing and unpacking layers as streams: gzip through isal, zstd through libzstd, the same bytes every time."""
+"""Compress and decompress layers as streams, gzip with isal and zstd with libzstd, always to the same bytes."""
 
 from __future__ import annotations
 
@@ -27,23 +27,27 @@ _MAGIC: dict[bytes, Codec] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 class Decoder(Protocol):
-    """What the decompressors of isal and zstd have in common."""
+    """A decompressor of isal or zstd."""
 
     eof: bool
     needs_input: bool
     unused_data: bytes
 
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """Decompress `data` to at most `max_length` bytes."""
+        ...
 
 
 class Writable(Protocol):
-    """What a digester needs of a file."""
+    """A file that can be written to."""
 
-    def write(self, data: Any, /) -> object: ...
+    def write(self, data: Any, /) -> object:
+        """Write `data`."""
+        ...
 
 
 class DigestWriter:
-    """A file to write to, of which the digest and the number of bytes are kept; without a file it only counts."""
+    """Writes to a file, if there is one, and keeps digest and size."""
 
     def __init__(self, file: Writable | None = None) -> None:
         self._file = file
@@ -52,11 +56,11 @@ class DigestWriter:
 
     @property
     def digest(self) -> str:
-        """`sha256:…` of what was written."""
+        """Return the digest of everything written, as `sha256:…`."""
         return f"sha256:{self._hash.hexdigest()}"
 
     def write(self, data: Block | memoryview) -> int:
-        """Take some bytes; their number."""
+        """Write some bytes and return their number."""
         if self._file:
             self._file.write(data)
         self._hash.update(data)
@@ -64,19 +68,19 @@ class DigestWriter:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing, as nothing is buffered."""
 
     def close(self) -> None:
-        """The file belongs to whoever opened it."""
+        """Do nothing: the file is closed where it was opened."""
 
 
 def detect_codec(start: Block) -> Codec:
-    """How a blob is compressed, by its first bytes."""
+    """Return the compression of a blob by its first bytes."""
     return next((codec for magic, codec in _MAGIC.items() if start.startswith(magic)), "none")
 
 
 def compress_blocks(blocks: Iterable[Block], compression: Compression, target: DigestWriter) -> None:
-    """Write the blocks compressed to `target`; the result depends on what they hold together and how they are cut."""
+    """Compress blocks to `target`; for zstd the result also depends on how the content is divided."""
     if compression == "zstd":
         zstd = _import_zstd()
         option = zstd.CompressionParameter
@@ -96,11 +100,11 @@ def compress_blocks(blocks: Iterable[Block], compression: Compression, target: D
     ) as encoder:
         pieces = BlockReader(blocks)
         while piece := pieces.read(_OUTPUT_BYTES):
-            encoder.raw.write(piece)  # which takes bytes as they are, where the buffer before it copies them
+            encoder.raw.write(piece)  # not through the buffer, which would copy the bytes
 
 
 def write_blocks(blocks: Iterable[Block], target: DigestWriter) -> DigestWriter:
-    """Give all the blocks to `target`, and return it."""
+    """Write all blocks to `target` and return it."""
     for block in blocks:
         target.write(block)
     return target
@@ -113,9 +117,10 @@ def measure_unpacked(
     limit: int | None = None,
     inspect: Callable[[Iterator[Block]], object] | None = None,
 ) -> DigestWriter:
-    """Digest and size of what the blocks unpack to, hashed in a thread of its own; errors and limit as `unpack`.
+    """Measure digest and size of the decompressed blocks, in a separate thread.
 
-    `look` is given the unpacked pieces as they come, and must not change them.
+    `inspect` gets the decompressed pieces as they come and must not change them. Errors and `limit` are those of
+    `decompress_blocks`.
     """
     with PipelineStep(lambda pieces: write_blocks(pieces, DigestWriter())) as hasher:
         pieces = _tee(decompress_blocks(blocks, codec, where, limit), hasher)
@@ -126,23 +131,24 @@ def measure_unpacked(
         return hasher.finish()
 
 
-def _tee(pieces: Iterable[Block], stage: PipelineStep[DigestWriter]) -> Iterator[Block]:
+def _tee(pieces: Iterable[Block], step: PipelineStep[DigestWriter]) -> Iterator[Block]:
     for piece in pieces:
-        stage.put(piece)
+        step.put(piece)
         yield piece
 
 
 def decompress_blocks(blocks: Iterable[Block], codec: Codec, where: str, limit: int | None = None) -> Iterator[Block]:
-    """What the blocks unpack to, in pieces of at most 1 MiB.
+    """Decompress blocks to pieces of at most 1 MiB.
 
-    BundleError naming `where` if they are damaged, incomplete, or hold more than `limit` bytes.
+    Raises:
+        BundleError: They are damaged, incomplete, or larger than `limit` bytes; the message names `where`.
     """
     pieces = blocks if codec == "none" else _decode(blocks, codec, where)
     total = 0
     for piece in pieces:
         total += len(piece)
         if limit is not None and total > limit:
-            raise BundleError(f"{where}: unpacks to more than the {limit} bytes it may hold")
+            raise BundleError(f"{where}: unpacks to more than the {limit} bytes allowed")
         yield piece
 
 
@@ -162,11 +168,11 @@ def _decode(blocks: Iterable[Block], codec: Codec, where: str) -> Iterator[bytes
     except (error, EOFError) as problem:
         raise BundleError(f"{where}: damaged {codec} data") from problem
     if decoder:
-        raise BundleError(f"{where}: {codec} data that ends too early")
+        raise BundleError(f"{where}: {codec} data ends too early")
 
 
 def _slices(blocks: Iterable[Block]) -> Iterator[bytes]:
-    """Small pieces of input: a layer of many gzip members copies what follows each of them once per member."""
+    """Yield small pieces: in a layer of many gzip members, each member copies the rest of the piece."""
     for block in blocks:
         for start in range(0, len(block), _INPUT_BYTES):
             yield bytes(memoryview(block)[start : start + _INPUT_BYTES])

@@ -1,4 +1,4 @@
-"""What an engine saves, in one pass: every layer to who asked, every document into memory, links resolved later."""
+"""Read a `docker save` in one pass: layers to a callback, documents into memory, links resolved afterwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_LINKS = 16
 
 @dataclass(frozen=True)
 class IncomingLayer:
-    """A layer of a save: where it stands, how many bytes it has, and the digest that its name claims, or nothing."""
+    """A layer of a save: its place for messages, its size in bytes, and the digest in its name, or ""."""
 
     where: str
     size: int
@@ -30,21 +30,21 @@ class IncomingLayer:
 
 @dataclass
 class SaveContents:
-    """The members of a save by their path: documents as bytes, layers as their reader says that they are, links."""
+    """The members of a save by path."""
 
     documents: dict[str, bytes] = field(default_factory=dict)
     layers: dict[str, Layer] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
 
     def document(self, path: str) -> bytes:
-        """The document at `path`; BundleError if the save does not hold it."""
+        """Return the document at `path`, or raise BundleError."""
         document = self.documents.get(self._resolve_links(path))
         if document is None:
             raise BundleError(f"{SAVE_LABEL}: {path} is missing")
         return document
 
     def layer(self, path: str) -> Layer:
-        """The layer at `path`, through links; BundleError if the save does not hold it."""
+        """Return the layer at `path`, or raise BundleError."""
         layer = self.layers.get(self._resolve_links(path))
         if layer is None:
             raise BundleError(f"{SAVE_LABEL}: the layer {path} is missing")
@@ -58,14 +58,16 @@ class SaveContents:
             if path not in self.links:
                 return path
             path = self.links[path]
-        raise BundleError(f"{SAVE_LABEL}: {path} is a circle of links")
+        raise BundleError(f"{SAVE_LABEL}: circular link {path}")
 
 
 def read_docker_save(stream: Readable, store_layer: Callable[[Iterator[Block], IncomingLayer], Layer]) -> SaveContents:
-    """Read the stream of a `docker save`, of any layout, in one pass and with bounded memory.
+    """Read a `docker save` in any layout, in one pass and with bounded memory.
 
-    `keep` is given the bytes of each layer, compressed or not, and says what they are. BundleError if the stream is
-    damaged, ends early, or holds what no engine writes.
+    `store_layer` gets the bytes of each layer, compressed or not, and returns the layer.
+
+    Raises:
+        BundleError: The stream is damaged, ends early, or has members that no engine writes.
     """
     save = SaveContents()
     remaining_bytes = _MAX_DOCUMENTS_BYTES
@@ -76,7 +78,7 @@ def read_docker_save(stream: Readable, store_layer: Callable[[Iterator[Block], I
         if header.kind == "directory" or posixpath.basename(path) == "VERSION":
             continue
         if path in save:
-            raise BundleError(f"{SAVE_LABEL}: {path} is there twice")
+            raise BundleError(f"{SAVE_LABEL}: duplicate member {path}")
         if header.kind != "file":
             save.links[path] = _link_target(header, path)
             continue
@@ -93,13 +95,13 @@ def read_docker_save(stream: Readable, store_layer: Callable[[Iterator[Block], I
 
 
 def _digest_in_path(path: str) -> str:
-    """The digest that a blob of an image layout is named by, or nothing."""
+    """Return the digest in the name of a blob, or ""."""
     digest = path.removeprefix("blobs/sha256/")
     return f"sha256:{digest}" if digest != path else ""
 
 
 def _is_document(start: Block) -> bool:
-    """JSON is text; a layer that happens to begin with `{` has the zeros of a tar header."""
+    """Return whether this is JSON; a layer whose first name starts with `{` has the zeros of a tar header."""
     return start[:1] in (b"{", b"[") and b"\0" not in start
 
 
@@ -108,11 +110,11 @@ def _link_target(header: TarHeader, path: str) -> str:
         return _normalize_path(posixpath.join(posixpath.dirname(path), header.target))
     if header.kind == "link":
         return _normalize_path(header.target)
-    raise BundleError(f"{SAVE_LABEL}: {path} is neither a file nor a link")
+    raise BundleError(f"{SAVE_LABEL}: {path} is not a file or link")
 
 
 def _normalize_path(name: str) -> str:
     path = posixpath.normpath(name)
     if path.startswith(("/", "..")) or "\0" in name:
-        raise BundleError(f"{SAVE_LABEL}: {name!r} leads out of the archive")
+        raise BundleError(f"{SAVE_LABEL}: {name!r} is outside the archive")
     return path

@@ -1,4 +1,4 @@
-"""One layer from the stream into the spool: hashed, unpacked or compressed while it arrives."""
+"""Spool one layer: hash it, and compress or unpack it while it arrives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from lyra_tasks.errors import BundleError, NoSpaceError, is_disk_full
+from lyra_tasks.digests import hex_part
+from lyra_tasks.errors import BundleError, disk_full_error, is_disk_full
 from lyra_tasks.images.oci import Layer
 from lyra_tasks.images.scan.packages import LayerPackages, read_layer_packages
 from lyra_tasks.images.stream.cache import CachedLayer, CacheMissError, LayerCache
@@ -39,9 +40,10 @@ _MEDIA_TYPES: dict[Codec, str] = {
 
 @dataclass(frozen=True)
 class SpooledLayer:
-    """A layer in the spool; `fresh` where its blob was compressed just now, and nobody has unpacked it yet.
+    """A layer in the spool.
 
-    `packages` is what it says, where that was asked for and the layer was unpacked on the way.
+    It is unverified if its blob was just compressed and not yet unpacked again. `packages` are the packages in it, if
+    they were requested and the layer was unpacked.
     """
 
     layer: Layer
@@ -51,10 +53,10 @@ class SpooledLayer:
 
 @dataclass(frozen=True)
 class Spool:
-    """The folder that layers go to, how they are compressed there, and what is known of them.
+    """The directory for layers, their compression and the cache.
 
-    With `packages`, what a layer says is read off while it is unpacked anyway. With `read_back`, whoever asks unpacks
-    afterwards what was compressed here: until then, a layer is believed to have the digest that its name claims.
+    With `read_packages`, packages are read while a layer is unpacked. With `verified_later`, the caller unpacks and
+    verifies the layers that are compressed here; until then, a layer is assumed to have the digest in its name.
     """
 
     directory: Path
@@ -69,10 +71,13 @@ def spool_layer(
 ) -> SpooledLayer:
     """Read one layer into the spool, as a file named by its digest, with bounded memory.
 
-    A blob that every engine in question reads (gzip always, zstd where that is the compression) is kept byte for byte;
-    anything else is compressed. What the cache knows of a layer of `size` bytes, or of a blob that is `claimed` to have
-    a digest, is not done again. BundleError naming `where` if the data is damaged, NoSpaceError if the disk is full,
-    CacheMissError if it must be read again without the cache.
+    A gzip layer, and a zstd layer if that is the compression, is kept byte for byte; any other is compressed. The cache
+    saves work for a layer of `size` bytes and for a blob with `claimed_digest`.
+
+    Raises:
+        BundleError: The data is damaged; the message names `where`.
+        NoSpaceError: The disk is full.
+        CacheMissError: The layer must be read again without the cache.
     """
     cache, directory = spool.cache, spool.directory
     first = next(blocks, b"")
@@ -106,7 +111,7 @@ def spool_layer(
             raise
     if verified_layer and blob.digest == verified_layer.digest:
         return SpooledLayer(verified_layer, is_unverified=False)
-    if content is None:  # a blob of another name than its own
+    if content is None:  # the blob does not have the digest in its name
         with blob_path(directory, blob.digest).open("rb") as file:
             content = measure_content(_read_blocks(file))
     layer = _create_layer(codec if is_kept else spool.compression, blob, content)
@@ -116,9 +121,10 @@ def spool_layer(
 
 
 def adopt_layer(digest: str, spool: Spool, where: str) -> SpooledLayer:
-    """Take a blob that lies in the spool already, under its own digest, as a layer: as `spool_layer`, without a copy.
+    """Use a blob that is already in the spool, named by its digest, as a layer; otherwise like `spool_layer`.
 
-    BundleError, too, if it is not what it is named by.
+    Raises:
+        BundleError: The blob does not have this digest.
     """
     cache = spool.cache
     with translate_disk_full(spool.directory), blob_path(spool.directory, digest).open("rb") as file:
@@ -130,7 +136,7 @@ def adopt_layer(digest: str, spool: Spool, where: str) -> SpooledLayer:
             _read_blocks(file), _hash_blocks, partial(measure_unpacked, codec=codec, where=where, inspect=inspector)
         )
     if blob.digest != digest:
-        raise BundleError(f"{where}: does not have the digest that it is named by")
+        raise BundleError(f"{where}: does not have the digest in its name")
     layer = _create_layer(codec, blob, content)
     if cache:
         cache.remember(layer)
@@ -139,14 +145,14 @@ def adopt_layer(digest: str, spool: Spool, where: str) -> SpooledLayer:
 
 @dataclass(frozen=True)
 class _ClaimedContent:
-    """What a layer is said to hold, by the names of those that measure it."""
+    """The digest and size that a layer is assumed to have; like a `DigestWriter` of its content."""
 
     digest: str
     size: int
 
 
 class _PackageReader:
-    """Reads off what a layer says, while its bytes pass by."""
+    """Reads the packages of a layer while it is unpacked."""
 
     def __init__(self, where: str) -> None:
         self.packages: LayerPackages | None = None
@@ -157,7 +163,7 @@ class _PackageReader:
 
 
 def _trust_claim(blocks: Iterator[Block], claim: _ClaimedContent, inspector: _PackageReader | None) -> _ClaimedContent:
-    """Measure nothing, and only look at what passes by."""
+    """Return the claim without measuring the blocks."""
     if inspector:
         inspector(blocks)
     for _ in blocks:
@@ -174,7 +180,7 @@ def _read_blocks(file: BinaryIO) -> Iterator[Block]:
 
 
 def _use_cached(blocks: Iterator[Block], directory: Path, cache: LayerCache, cached_layer: CachedLayer) -> Layer:
-    """Read a layer that was compressed before, and hash it while another thread hashes the blob."""
+    """Use the cached blob of a layer: hash the layer while another thread hashes the blob."""
     with translate_disk_full(directory), ThreadPoolExecutor(1) as pool:
         blob_check = pool.submit(cache.link_verified, cached_layer, blob_path(directory, cached_layer.digest))
         content = write_blocks(blocks, DigestWriter())
@@ -188,7 +194,7 @@ def _write_and_measure(
     write_blob: Callable[[Iterator[Block]], DigestWriter],
     measure_content: Callable[[Iterator[Block]], DigestWriter | _ClaimedContent],
 ) -> tuple[DigestWriter, DigestWriter | _ClaimedContent]:
-    """The blob, written by `packing`, and what is in it, measured at the same time."""
+    """Write the blob and measure its content at the same time."""
     with PipelineStep(write_blob) as writer, PipelineStep(measure_content) as measurer:
         for block in blocks:
             measurer.put(block)
@@ -197,23 +203,19 @@ def _write_and_measure(
 
 
 def blob_path(spool: Path, digest: str) -> Path:
-    """Where the spool keeps the blob of this digest."""
-    return spool / digest.removeprefix("sha256:")
+    """Return the path of a blob in the spool."""
+    return spool / hex_part(digest)
 
 
 @contextmanager
 def translate_disk_full(directory: Path) -> Iterator[None]:
-    """Turn a full disk into a NoSpaceError that names the folder and what is left."""
+    """Translate the error of a full disk to a NoSpaceError that names the directory."""
     try:
         yield
     except OSError as error:
         if not is_disk_full(error):
             raise
-        stat = os.statvfs(directory)
-        raise NoSpaceError(
-            f"no space left in {directory}: {stat.f_bavail * stat.f_frsize} bytes are free",
-            hint="free space there, then run the same word again",
-        ) from error
+        raise disk_full_error(directory) from error
 
 
 def _hash_blocks(blocks: Iterator[Block]) -> DigestWriter:

@@ -1,4 +1,4 @@
-"""From the stream of a `docker save` to images that can be archived, whichever store the engine has."""
+"""Pack the images of a `docker save` for the archive, from engines with any image store."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from lyra_tasks.digests import canonical_json, hex_part, sha256_digest
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.oci import (
     CONFIG_MEDIA_TYPE,
@@ -23,7 +24,6 @@ from lyra_tasks.images.oci import (
     LayoutDocument,
     SavedImage,
     parse_document,
-    sha256_digest,
 )
 from lyra_tasks.images.scan.packages import LayerPackages
 from lyra_tasks.images.stream.cache import LayerCache
@@ -32,7 +32,6 @@ from lyra_tasks.images.stream.docker_save import SAVE_LABEL, IncomingLayer, Save
 from lyra_tasks.images.stream.layers import Spool, SpooledLayer, adopt_layer, blob_path, spool_layer
 from lyra_tasks.images.stream.pipeline import Block
 from lyra_tasks.images.stream.tar import Readable
-from lyra_tasks.records.record import canonical_json
 from lyra_tasks.references import normalize_reference
 
 K = TypeVar("K", bound=Hashable)
@@ -43,7 +42,7 @@ _SAVE_MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """An image to take out of a save: by reference or `sha256:…` (of config, manifest or index), for one platform."""
+    """An image to find in a save: a reference or a digest of its config, manifest or index, and a platform."""
 
     reference: str
     platform: str = ""
@@ -51,11 +50,11 @@ class ImageRequest:
 
 @dataclass(frozen=True)
 class PackedImage:
-    """An image whose config and manifest are at hand and whose layers lie in `spool`, named by their digest.
+    """An image with its config and manifest, whose layers are files in `spool`.
 
-    `fresh` are the digests of the layers that were compressed just now: nobody has unpacked these bytes yet. All others
-    were unpacked and hashed, on the way or, as the cache of layers remembers, before. `packages` is what layers say, by
-    diff id, of those that were looked at on the way.
+    `unverified` are the digests of the layers that were just compressed and not yet unpacked again. All others were
+    unpacked and hashed, now or earlier, as the layer cache records. `packages` are those of the layers that were read
+    on the way, by diff id.
     """
 
     identity: ImageIdentity
@@ -66,14 +65,14 @@ class PackedImage:
     packages: Mapping[str, LayerPackages] = field(default_factory=dict)
 
     def blobs(self) -> dict[str, bytes | Path]:
-        """Every blob by its digest: small ones as bytes, layers as files; a layer that is used twice is there once."""
+        """Return all blobs by digest: documents as bytes, layers as paths."""
         layers = {layer.digest: blob_path(self.spool, layer.digest) for layer in self.identity.layers}
         return {self.identity.config_digest: self.config, self.identity.manifest_digest: self.manifest, **layers}
 
 
 @dataclass(frozen=True)
 class ExtractedImage:
-    """An image of the save under every name and digest that leads to it; `manifest` is None in the legacy layout."""
+    """An image of a save; `keys` are its names and digests, `manifest` is None in the legacy layout."""
 
     keys: frozenset[str]
     config: bytes
@@ -92,14 +91,14 @@ def pack_saved_images(
     read_packages: bool = False,
     verified_later: bool = False,
 ) -> dict[K, PackedImage]:
-    """Read a `docker save` in one pass and return the wanted images, their layers compressed in `spool`.
+    """Read a `docker save` in one pass and return the requested images, their layers compressed in `spool`.
 
-    A blob that is compressed already is kept, and where all of an image's are, so is its manifest: the digest by which
-    the engine knows it stays. With `packages`, layers are looked into while they are unpacked. With `read_back`, the
-    caller is going to unpack and compare what is `fresh`, which is not hashed here as well. `spool` must exist; what it
-    holds afterwards belongs to the caller. BundleError if the stream is damaged, does not hold a wanted image, or
-    holds other layers than the image's config says; CacheMissError if it must be called again, with a new stream and
-    without the `cache`.
+    Compressed blobs are kept. If all layers of an image are, so is its manifest, and with it the digest by which the
+    engine knows the image. `spool` must exist and then belongs to the caller. See `Spool` for the options.
+
+    Raises:
+        BundleError: The stream is damaged, does not contain a requested image, or has other layers than its config.
+        CacheMissError: The stream must be read again without the cache.
     """
     spool_settings = Spool(spool, compression, cache, read_packages, verified_later)
     spooled: list[SpooledLayer] = []
@@ -123,22 +122,18 @@ def pack_spooled_images(
     *,
     read_packages: bool = False,
 ) -> dict[K, PackedImage]:
-    """The images with the `wanted` manifest digests out of a `spool` that holds all their blobs, named by digest.
+    """Return the images with these manifest digests from a `spool` with all their blobs, named by digest.
 
-    `known` are layers whose blobs there were hashed by the caller, by their digest; all others are hashed and unpacked,
-    or compressed where an engine in question would not read them. Otherwise as `pack`.
+    `known` are the layers, by digest, whose blobs the caller has verified; all others are hashed and unpacked, or
+    compressed if needed. Otherwise like `pack_saved_images`.
     """
     spool_settings = Spool(spool, compression, cache, read_packages)
     spooled = {digest: SpooledLayer(layer, is_unverified=False) for digest, layer in known.items()}
     images = {}
     for key, digest in manifest_digests.items():
         manifest = parse_document(_read_document(spool, digest), ImageManifest, digest)
-        save = SaveContents(
-            {
-                _blob_member(document_digest): _read_document(spool, document_digest)
-                for document_digest in (digest, manifest.config.digest)
-            }
-        )
+        documents = (digest, manifest.config.digest)
+        save = SaveContents({_blob_member(document): _read_document(spool, document) for document in documents})
         for layer_digest in (layer.digest for layer in manifest.layers):
             if layer_digest not in spooled:
                 spooled[layer_digest] = adopt_layer(layer_digest, spool_settings, layer_digest)
@@ -152,20 +147,21 @@ def _read_document(spool: Path, digest: str) -> bytes:
     path = blob_path(spool, digest)
     try:
         if path.stat().st_size > MAX_DOCUMENT_BYTES:
-            raise BundleError(f"{digest}: too large for a document")
+            raise BundleError(f"{digest}: larger than {MAX_DOCUMENT_BYTES} bytes")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise BundleError(f"{digest} is missing") from error
 
 
 def select_images(save: SaveContents, requests: Mapping[K, ImageRequest]) -> dict[K, ExtractedImage]:
-    """The wanted images of a save that was read.
+    """Return the requested images of a save.
 
-    BundleError if one is not in it, or if it holds other layers than the image's config says.
+    Raises:
+        BundleError: An image is missing, or has other layers than its config.
     """
     candidates = list(_layout_images(save)) if "index.json" in save else []
     if not candidates or _SAVE_MANIFEST in save:
-        # of several images without names, a classic store of Engine 25 and newer puts the last alone into the index
+        # Of several images without names, the classic store of Engine 25 and newer lists only the last in the index.
         candidates += _legacy_images(save, excluded={image.config_digest for image in candidates})
     images = {key: _select_image(candidates, request) for key, request in requests.items()}
     return {key: _require_layers(image) for key, image in images.items()}
@@ -173,7 +169,7 @@ def select_images(save: SaveContents, requests: Mapping[K, ImageRequest]) -> dic
 
 def _require_layers(image: ExtractedImage) -> ExtractedImage:
     if [layer.diff_id for layer in image.layers] != _parse_config(image).rootfs.diff_ids:
-        raise BundleError(f"{SAVE_LABEL}: the layers of {image.config_digest} are not the ones its config names")
+        raise BundleError(f"{SAVE_LABEL}: {image.config_digest} has other layers than its config")
     return image
 
 
@@ -181,9 +177,8 @@ def _legacy_images(save: SaveContents, excluded: Set[str]) -> Iterator[Extracted
     for entry in parse_document(save.document(_SAVE_MANIFEST), list[SavedImage], f"{SAVE_LABEL}: {_SAVE_MANIFEST}"):
         config = save.document(entry.config)
         digest = sha256_digest(config)
-        hex_digest = digest.removeprefix("sha256:")
-        if entry.config not in {f"{hex_digest}.json", f"blobs/sha256/{hex_digest}"}:
-            raise BundleError(f"{SAVE_LABEL}: {entry.config} does not have the digest that it is named by")
+        if entry.config not in {f"{hex_part(digest)}.json", _blob_member(digest)}:
+            raise BundleError(f"{SAVE_LABEL}: {entry.config} does not have the digest in its name")
         if digest in excluded:
             continue
         names = {normalize_reference(name) for name in entry.repo_tags or ()}
@@ -200,8 +195,8 @@ def _layout_images(save: SaveContents) -> Iterator[ExtractedImage]:
 
 
 def _images_of(save: SaveContents, descriptor: Descriptor, keys: set[str], depth: int) -> Iterator[ExtractedImage]:
-    """The images a descriptor leads to; a save holds one platform of an index, and the rest is only mentioned."""
-    path = _descriptor_member(descriptor)
+    """Yield the images of a descriptor; a save has the blobs of only one platform of an index."""
+    path = _blob_member(descriptor.digest)
     if path not in save or depth > _MAX_NESTING or _is_attestation(descriptor):
         return
     data = _read_verified(save, descriptor)
@@ -212,7 +207,7 @@ def _images_of(save: SaveContents, descriptor: Descriptor, keys: set[str], depth
         return
     manifest = parse_document(data, ImageManifest, f"{SAVE_LABEL}: {path}")
     config = _read_verified(save, manifest.config)
-    layers = tuple(save.layer(_descriptor_member(layer)) for layer in manifest.layers)
+    layers = tuple(save.layer(_blob_member(layer.digest)) for layer in manifest.layers)
     is_original = [layer.digest for layer in layers] == [layer.digest for layer in manifest.layers]
     if is_original:
         layers = tuple(
@@ -226,20 +221,15 @@ def _is_attestation(descriptor: Descriptor) -> bool:
     return "vnd.docker.reference.type" in (descriptor.annotations or {})
 
 
-def _descriptor_member(descriptor: Descriptor) -> str:
-    return _blob_member(descriptor.digest)
-
-
 def _blob_member(digest: str) -> str:
-    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
+    return f"blobs/sha256/{hex_part(digest)}"
 
 
 def _read_verified(save: SaveContents, descriptor: Descriptor) -> bytes:
-    data = save.document(_descriptor_member(descriptor))
+    path = _blob_member(descriptor.digest)
+    data = save.document(path)
     if sha256_digest(data) != descriptor.digest:
-        raise BundleError(
-            f"{SAVE_LABEL}: {_descriptor_member(descriptor)} does not have the digest that it is named by"
-        )
+        raise BundleError(f"{SAVE_LABEL}: {path} does not have the digest in its name")
     return data
 
 
@@ -250,13 +240,12 @@ def _select_image(candidates: list[ExtractedImage], request: ImageRequest) -> Ex
     platforms = {digest: _parse_config(image).platform for digest, image in images.items()}
     matches = [image for digest, image in images.items() if request.platform in ("", platforms[digest])]
     if not matches:
-        available = ", ".join(sorted(set(platforms.values()))) or "nothing of that name"
         platform_note = f" for {request.platform}" if request.platform else ""
-        raise BundleError(f"{SAVE_LABEL}: {request.reference}{platform_note} is not in it, only {available}")
+        others = f", only for {', '.join(sorted(set(platforms.values())))}" if platforms else ""
+        raise BundleError(f"{SAVE_LABEL}: {request.reference}{platform_note} not found{others}")
     if len(matches) > 1:
-        raise BundleError(
-            f"{SAVE_LABEL}: {request.reference} is there for {', '.join(sorted(platforms.values()))}; say which"
-        )
+        available = ", ".join(sorted(platforms.values()))
+        raise BundleError(f"{SAVE_LABEL}: {request.reference} has several platforms, and none is selected: {available}")
     return matches[0]
 
 
@@ -268,18 +257,14 @@ def _create_packed_image(image: ExtractedImage, spool: Path, spooled: Iterable[S
     manifest = image.manifest or _create_manifest(image)
     identity = ImageIdentity(image.config_digest, sha256_digest(manifest), _parse_config(image).platform, image.layers)
     digests = {layer.digest for layer in image.layers}
-    own_layers = [spooled_layer for spooled_layer in spooled if spooled_layer.layer.digest in digests]
+    own = [entry for entry in spooled if entry.layer.digest in digests]
     return PackedImage(
         identity,
         image.config,
         manifest,
         spool,
-        unverified=frozenset(spooled_layer.layer.digest for spooled_layer in own_layers if spooled_layer.is_unverified),
-        packages={
-            spooled_layer.layer.diff_id: spooled_layer.packages
-            for spooled_layer in own_layers
-            if spooled_layer.packages
-        },
+        unverified=frozenset(entry.layer.digest for entry in own if entry.is_unverified),
+        packages={entry.layer.diff_id: entry.packages for entry in own if entry.packages},
     )
 
 

@@ -1,4 +1,4 @@
-"""A step of a pipeline in its own thread: hashing, compressing and reading at the same time."""
+"""Pipeline steps in threads: hashing, compressing and reading at the same time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _QUEUE_LENGTH = 3
 
 
 class PipelineStep(Generic[T]):
-    """Runs `consume` on the blocks that `put` hands over; leaving the context ends the thread, whatever happened."""
+    """Runs `consume` in a thread on the blocks given to `put`; leaving the context ends the thread."""
 
     def __init__(self, consume: Callable[[Iterator[Block]], T]) -> None:
         self._consume = consume
@@ -35,13 +35,13 @@ class PipelineStep(Generic[T]):
         self._close()
 
     def put(self, block: Block) -> None:
-        """Hand over a block, which must not change any more; raises what went wrong in the thread."""
+        """Hand over a block, which must not be changed afterwards; an error of the thread is raised here."""
         if self._error:
             raise self._error
         self._queue.put(block)
 
     def finish(self) -> T:
-        """What `consume` returned, after the last block; raises what went wrong in the thread."""
+        """Return the result of `consume` after the last block; an error of the thread is raised here."""
         self._close()
         if self._error:
             raise self._error
@@ -63,5 +63,5 @@ class PipelineStep(Generic[T]):
             self._result.append(self._consume(blocks))
         except BaseException as error:
             self._error = error
-        for _ in blocks:  # a queue that nobody empties would block the other side for ever
+        for _ in blocks:  # a full queue would block the other side forever
             pass

@@ -1,4 +1,4 @@
-"""The tar format at the level of blocks: headers in, headers out, and a stream of members in one pass."""
+"""Read tar archives as streams of blocks, and write headers."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _KINDS: dict[bytes, Literal["file", "directory", "link", "symlink"]] = {
 
 @dataclass(frozen=True)
 class TarHeader:
-    """A member as its header names it; `kind` is `other` for devices, pipes and extensions of the format.
+    """The header of a member; `kind` is `other` for devices, pipes and extensions of the format.
 
-    `mode` holds the bits of the permissions alone, setuid and setgid among them.
+    `mode` has only the permission bits, including setuid and setgid.
     """
 
     name: str
@@ -44,16 +44,20 @@ class TarHeader:
 
 
 def parse_tar_header(sector: bytes, where: str) -> TarHeader | None:
-    """The header in one 512 byte sector, None for the zeros that end an archive; BundleError if it is neither."""
+    """Parse the header in one sector of 512 bytes; None for the zeros at the end of an archive.
+
+    Raises:
+        BundleError: The sector is not a valid header.
+    """
     if sector == bytes(SECTOR_BYTES):
         return None
     if sum(sector) - sum(sector[148:156]) + 8 * ord(" ") != _parse_number(sector[148:156], where):
-        raise BundleError(f"{where}: not a tar archive, or damaged: a header's checksum is wrong")
+        raise BundleError(f"{where}: not a tar archive, or damaged: wrong header checksum")
     name, kind = _decode_field(sector[:100]), sector[156:157]
     if sector[257:263] == b"ustar\0" and sector[345]:
         name = f"{_decode_field(sector[345:500])}/{name}"
     if kind == tarfile.AREGTYPE and name.endswith("/"):
-        kind = tarfile.DIRTYPE  # as tar wrote folders before it had a type for them
+        kind = tarfile.DIRTYPE  # how tar wrote directories before they had a type
     if kind == tarfile.DIRTYPE:
         name = name.rstrip("/")
     size = _parse_number(sector[124:136], where)
@@ -68,49 +72,53 @@ def _decode_field(field: Block) -> str:
 
 
 def _decode_name(name: Block) -> str:
-    """A name as text that can be written down: bytes that are no UTF-8 stand as `\\xe9`."""
+    """Decode a name; bytes that are not UTF-8 become escapes."""
     return name.decode("utf-8", "backslashreplace")
 
 
 def _parse_number(field: Block, where: str) -> int:
-    """Octal digits, or for what is too large for them bytes behind a set bit; never negative."""
+    """Parse a number field: octal digits, or binary after a set high bit; never negative."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.partition(b"\0")[0].strip()
     if not _OCTAL.fullmatch(digits):
-        raise BundleError(f"{where}: not a tar archive, or damaged: a header holds no number where one must be")
+        raise BundleError(f"{where}: not a tar archive, or damaged: invalid number in a header")
     return int(digits or b"0", 8)
 
 
 def format_tar_header(name: str, size: int, mtime: int) -> bytes:
-    """The header of a regular file that anybody may read and nobody owns; times are seconds since 1970."""
+    """Return the header of a regular file with mode 0644; `mtime` is in seconds since 1970."""
     info = tarfile.TarInfo(name)
     info.size, info.mtime, info.mode = size, mtime, 0o644
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
 def padding_size(size: int) -> int:
-    """How many bytes fill up the last sector after `size` bytes."""
+    """Return the number of bytes that fill the last sector after `size` bytes."""
     return -size % SECTOR_BYTES
 
 
 class Readable(Protocol):
-    """What is read in lengths of the reader's choice: fewer bytes than were asked for are its end."""
+    """A source of bytes; fewer bytes than requested mean its end."""
 
-    def read(self, size: int, /) -> Block: ...
+    def read(self, size: int, /) -> Block:
+        """Read up to `size` bytes."""
+        ...
 
-    def skip(self, size: int, /) -> int: ...
+    def skip(self, size: int, /) -> int:
+        """Skip up to `size` bytes and return how many."""
+        ...
 
 
 class BlockReader:
-    """Bytes that come in pieces of any length, taken in lengths of our own choice."""
+    """Reads blocks of any length in pieces of requested lengths."""
 
     def __init__(self, chunks: Iterable[Block]) -> None:
         self._chunks = iter(chunks)
         self._pending = memoryview(b"")
 
     def read(self, size: int) -> Block:
-        """The next `size` bytes, or what is left of them; a piece that is just that long is passed on as it is."""
+        """Return the next `size` bytes, or fewer at the end; a block of exactly this size is not copied."""
         if not self._pending:
             chunk = next(self._chunks, b"")
             if len(chunk) == size:
@@ -125,7 +133,7 @@ class BlockReader:
         return block[: size - len(view)] if view else block
 
     def skip(self, size: int) -> int:
-        """Go `size` bytes on, and look at none of them; how many there were."""
+        """Skip `size` bytes and return how many there were."""
         remaining = size
         while remaining and self._has_more():
             count = min(remaining, len(self._pending))
@@ -134,7 +142,7 @@ class BlockReader:
         return size - remaining
 
     def _has_more(self) -> bool:
-        """Whether there is anything left, with the next of it at hand."""
+        """Return whether there are more bytes, and load the next block."""
         while not self._pending:
             chunk = next(self._chunks, None)
             if chunk is None:
@@ -144,7 +152,7 @@ class BlockReader:
 
 
 class _MemberContents(Iterator[Block]):
-    """A member's bytes in blocks of 1 MiB, the last one shorter: cut alike however the stream arrives."""
+    """A member's content in blocks of 1 MiB, the last one shorter, however the stream is divided."""
 
     def __init__(self, source: Readable, size: int, where: str) -> None:
         self._source = source
@@ -160,7 +168,7 @@ class _MemberContents(Iterator[Block]):
 
 
 def read_tar_members(source: Readable, where: str) -> Iterator[tuple[TarHeader, Iterator[Block]]]:
-    """Every member with its contents, in order; what of the contents is not taken is skipped."""
+    """Yield all members with their contents, in order; contents that are not read are skipped."""
     overrides: dict[str, str] = {}
     while (header := parse_tar_header(bytes(_read_exactly(source, SECTOR_BYTES, where)), where)) is not None:
         if header.type in _EXTENSIONS:
@@ -173,7 +181,7 @@ def read_tar_members(source: Readable, where: str) -> Iterator[tuple[TarHeader, 
         yield header, contents
         unread = contents.remaining + padding_size(header.size)
         _require_complete(source.skip(unread), unread, where)
-    while source.skip(BLOCK_BYTES):  # so that the sender can finish
+    while source.skip(BLOCK_BYTES):  # lets the sender finish
         pass
 
 
@@ -185,16 +193,16 @@ def _read_exactly(source: Readable, size: int, where: str) -> Block:
 
 def _require_complete(count: int, size: int, where: str) -> None:
     if count < size:
-        raise BundleError(f"{where}: ends before its last member is complete")
+        raise BundleError(f"{where}: ends too early")
 
 
 _EXTENSIONS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 
 
 def _read_extension(source: Readable, header: TarHeader, where: str) -> dict[str, str]:
-    """What a pax or GNU member says about the member after it: path, linkpath, size, uid, gid."""
+    """Return the fields that a pax or GNU member sets for the next member: path, linkpath, size, uid, gid."""
     if header.size > _MAX_EXTENSION_BYTES:
-        raise BundleError(f"{where}: a header of {header.size} bytes is not believable")
+        raise BundleError(f"{where}: an extended header of {header.size} bytes is too large")
     data = _read_exactly(source, header.size, where)
     _read_exactly(source, padding_size(header.size), where)
     if header.type == tarfile.XGLTYPE:
@@ -209,7 +217,7 @@ def _parse_pax_records(data: Block, where: str) -> Iterator[tuple[str, str]]:
     while data:
         length, _, _ = data.partition(b" ")
         if not length.isdigit() or len(length) > 8 or not len(length) + 3 <= int(length) <= len(data):
-            raise BundleError(f"{where}: a pax header is damaged")
+            raise BundleError(f"{where}: damaged pax header")
         key, _, value = _decode_name(data[len(length) + 1 : int(length) - 1]).partition("=")
         yield key, value
         data = data[int(length) :]
@@ -218,7 +226,7 @@ def _parse_pax_records(data: Block, where: str) -> Iterator[tuple[str, str]]:
 def _apply_overrides(header: TarHeader, overrides: dict[str, str], where: str) -> TarHeader:
     size = overrides.get("size", str(header.size))
     if not (size.isascii() and size.isdigit() and len(size) < 20):
-        raise BundleError(f"{where}: {header.name!r} has no size")
+        raise BundleError(f"{where}: {header.name!r} has no valid size")
     uid, gid = (int(match[0]) if (match := _ID.match(overrides.get(key, ""))) else None for key in ("uid", "gid"))
     return replace(
         header,
