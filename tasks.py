@@ -19,7 +19,7 @@ _STATIC_CHECKS = (
     "ruff format --check .",
     "ruff check .",
     "mypy",
-    "codespell .",
+    "codespell --dictionary - --dictionary .ci/dialect.txt",
     "lint-imports",
     "mkdocs build --quiet",
 )

@@ -49,30 +49,18 @@ _MACHINES = {
     "ppc64le": _Machine(21, "01000038 00006038 02000044", flags=2),  # li r0,1; li r3,0; sc
     "s390x": _Machine(22, "a7290000 0a01", order=">"),  # lghi %r2,0; svc 1
 }
-# /hold is `for (;;) pause();`. /remove unlinks each argument, or removes it if it is an empty directory. It ignores
-# missing files and directories that are not empty, and exits with 1 for any other error.
+# Machine code of assembly/*.s; tests/engine/test_holder_assembly.py assembles them.
 _HOLDER_CODE = {
-    # mov eax, 34 (pause); syscall; jmp back
     (HOLD_PATH, "amd64"): "b822000000 0f05 ebf7",
-    # mov x0..x3, 0; mov x8, 73 (ppoll); svc 0; b back
     (HOLD_PATH, "arm64"): "000080d2 010080d2 020080d2 030080d2 280980d2 010000d4 faffff17",
-    # lea rbx,[rsp+16]; xor ebp,ebp; next: mov rdi,[rbx]; test rdi,rdi; je end
-    # mov eax,87 (unlink); syscall; cmp eax,-EISDIR; jne result; mov rdi,[rbx]; mov eax,84 (rmdir); syscall
-    # cmp eax,-ENOTEMPTY; je on; result: test eax,eax; je on; cmp eax,-ENOENT; je on; cmp eax,-ENOTDIR; je on
-    # mov ebp,1; on: add rbx,8; jmp next; end: mov edi,ebp; mov eax,60 (exit); syscall
     (REMOVE_PATH, "amd64"): (
-        "488d5c2410 31ed 488b3b 4885ff 7434"
-        "b857000000 0f05 83f8eb 750f 488b3b b854000000 0f05"
-        "83f8d9 7413 85c0 740f 83f8fe 740a 83f8ec 7405"
-        "bd01000000 4883c308 ebc4 89ef b83c000000 0f05"
+        "488d5c2410 31ed 488b3b 4885ff 7434 b857000000 0f05 83f8eb 750f 488b3b b854000000 0f05"
+        "83f8d9 7413 85c0 740f 83f8fe 740a 83f8ec 7405 bd01000000 4883c308 ebc4 89ef b83c000000 0f05"
     ),
-    # the same with x19 for rbx, x20 for ebp, and unlinkat (35) in place of unlink and rmdir
     (REMOVE_PATH, "arm64"): (
-        "f3430091 140080d2 758640f8 d50200b4"
-        "600c8092 e10315aa 020080d2 680480d2 010000d4 1f5400b1 01010054"
-        "600c8092 e10315aa 024080d2 680480d2 010000d4 1f9c00b1 20feff54"
-        "00feffb4 1f0800b1 c0fdff54 1f5000b1 80fdff54"
-        "340080d2 eaffff17 e00314aa a80b80d2 010000d4"
+        "f3430091 140080d2 758640f8 d50200b4 600c8092 e10315aa 020080d2 680480d2 010000d4 1f5400b1 01010054"
+        "600c8092 e10315aa 024080d2 680480d2 010000d4 1f9c00b1 20feff54 00feffb4 1f0800b1 c0fdff54 1f5000b1"
+        "80fdff54 340080d2 eaffff17 e00314aa a80b80d2 010000d4"
     ),
 }
 
