@@ -29,7 +29,7 @@ LAB = "engine/test_faults_lab.py::test_"
 PROMOTE = "engine/test_faults_promote.py::test_"
 ENGINE = "engine/test_faults_engine.py::test_"
 CLEAN = "engine/test_faults_clean.py::test_"
-WORD = "tasks/test_word.py::test_"
+WORD = "tasks/test_task.py::test_"
 
 INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
     # the configuration
@@ -53,16 +53,16 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
     (16, "a FIFO, a folder, 1 GB", ("config/test_find.py::test_only_a_regular_file_is_read", f"{PLAIN}[too large]")),
     (17, "escapes of a terminal", (f"{PROBLEM}[terminal escape in a value]",)),
     # the environment
-    (18, "a required variable without a value", ("lab/test_facts.py::test_a_required_variable_is_named_by_its_name",)),
+    (18, "a required variable without a value", ("lab/test_facts.py::test_required_variable_without_value_is_named",)),
     (19, "a literal that looks like a secret", (f"{PROBLEM}[default that looks like a secret]",
                                                 f"{PROBLEM}[build argument that looks like a secret]")),
     (20, "a newline in a value", (f"{PROBLEM}[newline in a value]",)),
     (21, "an invalid SOURCE_DATE_EPOCH",
      (f"{NOT_APPLICABLE}the time of a build is its commit's; the variable is set by Lyra and never read",)),
-    (22, "HOME unset or not writable", ("test_run.py::test_without_a_folder_for_the_state_the_variables_are_named",
-                                        f"{WORD}a_state_folder_that_cannot_be_is_named_and_nothing_is_begun",
-                                        "tasks/test_program.py::test_a_home_that_is_no_folder_is_named")),
-    (23, "DOCKER_HOST on another machine", (f"{ENGINE}another_machine_is_refused_without_a_connection",)),
+    (22, "HOME unset or not writable", ("test_locks.py::test_missing_state_directory_names_variables",
+                                        f"{WORD}unusable_state_directory_is_reported",
+                                        "tasks/test_program.py::test_invalid_home_is_reported")),
+    (23, "DOCKER_HOST on another machine", (f"{ENGINE}remote_engine_is_refused_without_connecting",)),
     # git
     (24, "no repository", (f"{GIT}a_folder_outside_of_a_repository_is_told",)),
     (25, "no commits", (f"{GIT}a_repository_without_commits_is_told",)),
@@ -77,47 +77,47 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
     (31, "in the middle of a merge", (f"{RELEASING}in_the_middle_of_a_merge_nothing_is_released",)),
     (32, "a token in the remote's URL", (f"{GIT}the_remote_is_told_without_credentials",)),
     (33, "no git", (f"{GIT}without_git_the_hint_says_to_install_it",)),
-    (34, "a submodule that is not there", ("builds/test_facts.py::test_a_submodule_that_is_not_there_is_named",)),
+    (34, "a submodule that is not there", ("builds/test_facts.py::test_uninitialized_submodule_is_refused",)),
     # the command line
-    (35, "an unknown word", ("tasks/test_program.py::test_a_usage_error_ends_with_2_and_no_traceback",)),
-    (36, "a version that is none", ("release/test_decide.py::test_options_that_make_no_sense_are_usage_errors[1.0/..]",
+    (35, "an unknown word", ("tasks/test_program.py::test_usage_error_exits_with_2",)),
+    (36, "a version that is none", ("release/test_decide.py::test_invalid_options_are_usage_errors[1.0/..]",
                                     )),
     (37, "a version that exists", (f"{RELEASING}everything_that_stands_against_a_release_is_told_at_once",)),
     (38, "one version, another digest", (f"{PROMOTE}one_version_never_gets_other_bytes",)),
     (39, "promotion of what is untested", (f"{PROMOTE}what_was_not_tested_is_not_promoted",)),
     (40, "a test older than the build", (f"{PROMOTE}an_input_that_changed_is_named_by_test_and_promote",)),
     (41, "clean without a confirmation",
-     ("engine/test_cleaning.py::test_everything_is_gone_after_all_but_source_bundles_and_records",)),
+     ("engine/test_cleaning.py::test_clean_all_keeps_source_bundles_and_records",)),
     # the engine
-    (42, "a stopped engine", (f"{ENGINE}a_socket_that_nobody_listens_on_is_named",)),
-    (43, "no right to the socket", (f"{ENGINE}a_socket_that_may_not_be_used_says_how_to_get_the_right",)),
-    (44, "an API that is too old", (f"{CLEAN}an_engine_that_is_too_old_is_refused_by_every_word",)),
-    (45, "no buildx", (f"{ENGINE}a_client_without_buildx_is_a_missing_tool",)),
+    (42, "a stopped engine", (f"{ENGINE}dead_socket_is_named",)),
+    (43, "no right to the socket", (f"{ENGINE}forbidden_socket_hints_at_group",)),
+    (44, "an API that is too old", (f"{CLEAN}unsupported_engine_is_refused_by_every_command",)),
+    (45, "no buildx", (f"{ENGINE}missing_buildx_is_reported",)),
     (46, "an unsupported exporter",
-     ("engine/test_machines.py::test_a_builder_that_cannot_hand_over_or_is_not_there_is_refused",)),
+     ("engine/test_machines.py::test_unusable_builder_is_refused",)),
     (47, "a base that is nowhere",
      ("engine/test_bases.py::test_a_base_that_is_nowhere_is_named_with_its_place_and_the_choices",)),
     (48, "another platform",
      ("rules/test_deviations.py::test_an_image_that_is_too_large_or_for_another_platform_breaks_a_rule",)),
     (49, "a name or port that is taken",
-     ("checks/test_groups.py::test_labs_of_one_run_share_no_name_whatever_their_groups_and_services_are_called",
+     ("checks/test_groups.py::test_labs_of_one_run_share_no_object_names",
       f"{LAB}two_tests_of_one_project_at_once_do_not_meet")),
     (50, "out of memory", (f"{LAB}a_container_that_never_serves_says_why",)),
     (51, "a hang", (f"{LAB}every_kind_of_check_says_what_was_seen_and_no_secret",
-                    f"{CLEAN}an_engine_that_hangs_is_named_in_bounded_time_and_the_next_clean_goes_on")),
+                    f"{CLEAN}hanging_engine_is_reported_and_next_clean_continues")),
     (52, "a restart in the middle",
-     (f"{ENGINE}an_engine_that_is_killed_during_build_and_test_is_named_and_a_rerun_works",)),
+     (f"{ENGINE}engine_killed_during_build_or_test_allows_rerun",)),
     (53, "an image or a container that was removed",
      (f"{PROMOTE}a_commit_after_the_build_and_an_image_that_is_gone_are_named",
-      f"{CLEAN}what_somebody_else_removes_during_a_test_is_told_and_a_rerun_works")),
-    (54, "limits that the kernel cannot keep", ("lab/test_limits.py::test_a_limit_that_the_engine_drops_is_refused",)),
+      f"{CLEAN}container_removed_by_others_fails_test_run")),
+    (54, "limits that the kernel cannot keep", ("lab/test_limits.py::test_limits_dropped_by_engine_are_refused",)),
     # the file system
     (55, "a folder that is missing or read-only",
-     (f"{WORD}a_state_folder_that_cannot_be_is_named_and_nothing_is_begun",
+     (f"{WORD}unusable_state_directory_is_reported",
       f"{PROMOTE}a_place_that_takes_no_bundles_is_named")),
     (56, "a full disk", (f"{PROMOTE}a_full_disk_during_promote_leaves_what_was_there_and_nothing_half",
                          f"{PROMOTE}a_full_disk_under_the_runs_folder_is_told",
-                         f"{CLEAN}an_engine_whose_disk_is_full_is_named_by_every_word_and_clean_needs_no_room")),
+                         f"{CLEAN}full_engine_disk_is_reported_and_clean_works")),
     (57, "a link in place of the folder of bundles",
      (f"{NOT_APPLICABLE}where bundles lie is the user's to choose, also by a link; links inside of one are refused",)),
     (58, "bundles inside of the context", (f"{CONTEXTS}a_context_that_takes_in_what_lyra_writes_is_refused",)),
@@ -127,13 +127,13 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
     (61, "names that differ by case alone",
      (f"{RELEASING}versions_that_no_place_can_hold_side_by_side_are_refused",)),
     (62, "a file system that cannot sync",
-     ("test_files.py::test_a_file_system_that_cannot_sync_is_told_of_and_the_file_is_written",)),
-    (63, "a corrupt lock or journal", ("dockerfile/test_lock.py::test_a_lock_that_is_not_one_is_refused_with_the_reason",
+     ("test_files.py::test_missing_fsync_support_warns_once",)),
+    (63, "a corrupt lock or journal", ("dockerfile/test_lock.py::test_invalid_lock_file_is_refused_with_the_reason",
                                        "records/test_journal.py::test_a_torn_last_line_is_repaired_at_every_byte_and_"
                                        "the_repair_is_recorded")),
     (64, "what everybody may change", ("bundle/test_signature.py::test_a_key_that_anybody_may_read_does_not_sign",
                                        "bundle/test_staging.py::test_a_folder_that_everybody_may_change_is_told")),
-    (65, "a clock before the commit", ("overview/test_doctor.py::test_what_is_wrong_is_named_with_its_fix[clock]",)),
+    (65, "a clock before the commit", ("overview/test_doctor.py::test_doctor_reports_problem_with_fix[clock]",)),
     # the bundle
     (66, "no signature", ("bundle/test_signature.py::test_no_signature_is_refused_where_one_is_asked_for",)),
     (67, "an unknown key",
@@ -141,33 +141,33 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
     (68, "a file missing, extra, changed", ("bundle/test_verify.py::test_everything_that_is_wrong_is_named_at_once",)),
     (69, "a key or a path twice", ("bundle/test_packs.py::test_a_key_that_is_there_twice_is_refused",
                                    "bundle/test_packs.py::test_what_does_not_belong_into_the_documents_is_named")),
-    (70, "a bomb", ("images/test_archive.py::test_a_layer_that_unpacks_to_more_than_it_may_is_stopped",
-                    "images/test_archive.py::test_too_many_members_are_refused")),
+    (70, "a bomb", ("images/test_archive.py::test_layer_unpacking_beyond_limit_is_refused",
+                    "images/test_archive.py::test_archive_with_too_many_members_is_refused")),
 ]  # fmt: skip
 
 FAULTS: dict[type[LyraError], tuple[int, str]] = {
     errors.ConfigurationError: (2, PROBLEM),
-    errors.UsageError: (2, f"{ENGINE}an_image_that_does_not_exist_is_named_with_those_that_do"),
-    errors.PreconditionError: (3, f"{ENGINE}no_client_at_all_is_a_missing_tool"),
-    errors.EngineUnavailableError: (3, f"{ENGINE}without_an_engine_every_word_names_the_choices"),
-    UnsupportedEngineError: (3, f"{CLEAN}an_engine_that_is_too_old_is_refused_by_every_word"),
-    RemoteEngineError: (3, f"{ENGINE}another_machine_is_refused_without_a_connection"),
+    errors.UsageError: (2, f"{ENGINE}unknown_image_suggests_known_ones"),
+    errors.PreconditionError: (3, f"{ENGINE}missing_docker_cli_is_reported"),
+    errors.EngineUnavailableError: (3, f"{ENGINE}every_command_without_engine_lists_choices"),
+    UnsupportedEngineError: (3, f"{CLEAN}unsupported_engine_is_refused_by_every_command"),
+    RemoteEngineError: (3, f"{ENGINE}remote_engine_is_refused_without_connecting"),
     errors.StaleError: (3, f"{PROMOTE}an_input_that_changed_is_named_by_test_and_promote"),
     errors.OvercommitError: (
         3,
         f"{LAB}limits_that_the_host_cannot_keep_are_refused_with_a_table_before_anything_starts",
     ),
-    errors.LockedError: (3, "engine/test_cleaning.py::test_a_run_of_another_terminal_stays_and_is_named"),
+    errors.LockedError: (3, "engine/test_cleaning.py::test_active_run_of_other_process_is_reported"),
     errors.NoSpaceError: (3, f"{PROMOTE}a_full_disk_under_the_journal_is_told"),
     errors.BuildError: (
         4,
-        "engine/test_faults_build.py::test_a_failing_step_shows_its_last_lines_and_where_the_whole_log_is",
+        "engine/test_faults_build.py::test_failed_step_shows_its_last_lines_and_the_log",
     ),
     errors.CheckFailedError: (5, f"{LAB}no_check_at_all_is_a_failure"),
     errors.BundleError: (6, f"{PROMOTE}verify_as_the_receiver_types_it"),
     errors.ImmutableError: (6, f"{PROMOTE}one_version_never_gets_other_bytes"),
-    errors.LeftoverError: (7, "engine/test_cleaning.py::test_residue_is_named_with_what_removes_it"),
-    errors.InterruptedRunError: (130, f"{ENGINE}an_interrupted_build_leaves_no_child_and_no_image"),
+    errors.LeftoverError: (7, "engine/test_cleaning.py::test_leftover_is_reported_with_fix"),
+    errors.InterruptedRunError: (130, f"{ENGINE}interrupted_build_leaves_nothing"),
 }
 
 
@@ -188,12 +188,12 @@ def exists(test: str) -> bool:
     return name in functions and (not case or case.removesuffix("]") in texts)
 
 
-def test_each_of_the_seventy_is_there_once() -> None:
+def test_inputs_are_numbered_without_gaps() -> None:
     assert [number for number, _, _ in INPUTS] == list(range(1, 71))
 
 
 @pytest.mark.parametrize(("number", "held"), [(number, held) for number, _, held in INPUTS])
-def test_a_bad_input_is_held_by_tests_or_has_a_reason(number: int, held: tuple[str, ...]) -> None:
+def test_bad_input_has_tests_or_reason(number: int, held: tuple[str, ...]) -> None:
     assert held
     if held[0].startswith(NOT_APPLICABLE):
         assert len(held) == 1 and len(held[0]) > len(NOT_APPLICABLE) + 20
@@ -201,14 +201,14 @@ def test_a_bad_input_is_held_by_tests_or_has_a_reason(number: int, held: tuple[s
     assert [test for test in held if not exists(test)] == [], number
 
 
-def test_every_fault_has_its_exit_code_and_a_test() -> None:
+def test_every_error_has_exit_code_and_test() -> None:
     assert {fault.__name__: fault.exit_code for fault in FAULTS} == {
         fault.__name__: code for fault, (code, _) in FAULTS.items()
     }
     assert [test for _, test in FAULTS.values() if not exists(test)] == []
 
 
-def test_no_fault_is_missing() -> None:
+def test_error_table_is_complete() -> None:
     assert kinds_of_fault() == {fault.__name__ for fault in FAULTS}
 
 
@@ -226,7 +226,7 @@ def kinds_of_fault() -> set[str]:
     return found - {LyraError.__name__}
 
 
-def test_a_test_or_a_case_that_is_not_there_is_found_out() -> None:
+def test_missing_test_or_case_is_detected() -> None:
     assert exists(PROBLEM) and exists(f"{PROBLEM}[syntax]")
     for test in (f"{PROBLEM}[no such case]", f"{PROBLEM}s", "config/none.py::test_a"):
         assert not exists(test)

@@ -1,4 +1,4 @@
-"""Which builds run in which lab of a test, decided without an engine."""
+"""Which builds run in which lab, planned without an engine."""
 
 from __future__ import annotations
 
@@ -23,36 +23,38 @@ def configuration(**images: list[str]) -> Configuration:
     )
 
 
-def told(rounds: tuple[PlatformRun, ...]) -> list[tuple[str, str, dict[str, str]]]:
-    return [(each.platform, each.label, {name: b.platform for name, b in each.builds.items()}) for each in rounds]
+def summarize(platform_runs: tuple[PlatformRun, ...]) -> list[tuple[str, str, dict[str, str]]]:
+    return [
+        (run.platform, run.label, {name: build.platform for name, build in run.builds.items()}) for run in platform_runs
+    ]
 
 
-def test_there_is_a_lab_for_each_platform_that_the_engine_runs_its_own_first() -> None:
+def test_platform_runs_start_with_own_platform() -> None:
     config = configuration(web=[], db=[])
-    assert told(plan_platform_runs(config, (OWN, SECOND), OWN)) == [
+    assert summarize(plan_platform_runs(config, (OWN, SECOND), OWN)) == [
         (OWN, "", {"web": OWN, "db": OWN}),
         (SECOND, "@linux-386", {"web": SECOND, "db": SECOND}),
     ]
-    assert told(plan_platform_runs(config, (OWN,), OWN)) == [(OWN, "", {"web": OWN, "db": OWN})]
+    assert summarize(plan_platform_runs(config, (OWN,), OWN)) == [(OWN, "", {"web": OWN, "db": OWN})]
     assert collect_tested_builds(config, plan_platform_runs(config, (OWN,), OWN)) == {f"web@{OWN}", f"db@{OWN}"}
 
 
-def test_an_image_that_is_not_there_for_a_platform_runs_beside_the_others_for_one_that_it_is_for() -> None:
+def test_platform_run_uses_other_build_of_missing_image() -> None:
     config = configuration(web=[], db=[SECOND])
-    rounds = plan_platform_runs(config, (OWN, SECOND), OWN)
-    assert told(rounds) == [
+    platform_runs = plan_platform_runs(config, (OWN, SECOND), OWN)
+    assert summarize(platform_runs) == [
         (OWN, "", {"web": OWN, "db": SECOND}),
         (SECOND, "@linux-386", {"web": SECOND, "db": SECOND}),
     ]
-    assert collect_tested_builds(config, rounds) == {f"web@{OWN}", f"web@{SECOND}", "db"}
+    assert collect_tested_builds(config, platform_runs) == {f"web@{OWN}", f"web@{SECOND}", "db"}
 
 
-def test_no_lab_is_started_that_would_run_nothing_new() -> None:
+def test_platform_run_without_new_builds_is_skipped() -> None:
     config = configuration(web=[OWN], db=[OWN])
     assert len(plan_platform_runs(config, (OWN, SECOND), OWN)) == 1
 
 
-def test_a_service_that_cannot_run_at_all_is_named() -> None:
+def test_unrunnable_service_is_named() -> None:
     with pytest.raises(PreconditionError) as caught:
         plan_platform_runs(configuration(web=[], db=[FOREIGN]), (OWN, SECOND), OWN)
     assert caught.value.details == (f"services.db: its image is for {FOREIGN}",)

@@ -1,4 +1,4 @@
-"""What an image holds is read out of its layers as an engine would see them put together."""
+"""Packages of an image, from the package databases in its layers."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def npm(name: str, version: str = "1.0.0") -> bytes:
     return json.dumps({"name": name, "version": version, "license": "ISC"}).encode()
 
 
-def held(*layers: bytes) -> ImagePackages:
-    return merge_layer_packages(read_layer_packages(pieces(each), "layer") for each in layers)
+def read_packages(*layers: bytes) -> ImagePackages:
+    return merge_layer_packages(read_layer_packages(pieces(layer), "layer") for layer in layers)
 
 
 def names(*layers: bytes) -> list[str]:
-    return [package.name for package in list_packages(held(*layers))]
+    return [package.name for package in list_packages(read_packages(*layers))]
 
 
 @pytest.mark.parametrize(
@@ -82,41 +82,41 @@ def names(*layers: bytes) -> list[str]:
         ({"var/lib/dpkg/status-old": STATUS, "home/lib/apk/db/installed": INSTALLED, "a/METADATA": METADATA}, []),
     ],
 )  # fmt: skip
-def test_every_kind_of_record_is_read(files: Mapping[str, bytes], packages: list[Package]) -> None:
-    assert list(list_packages(held(layer(files)))) == packages
+def test_records_of_every_kind_are_parsed(files: Mapping[str, bytes], packages: list[Package]) -> None:
+    assert list(list_packages(read_packages(layer(files)))) == packages
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xfe\x00", b"{", b"[1]", b'{"name": 1, "version": "1"}', b"[" * 100_000])
-def test_a_record_that_cannot_be_read_says_nothing(data: bytes) -> None:
+def test_record_invalid_yields_nothing(data: bytes) -> None:
     files = ("node_modules/a/package.json", "var/lib/dpkg/status", "lib/apk/db/installed", "x.dist-info/METADATA")
     assert names(layer(dict.fromkeys(files, data))) == []
 
 
 @pytest.mark.parametrize(
-    ("state", "there"),
+    ("state", "is_installed"),
     [("installed", True), ("triggers-pending", True), ("triggers-awaited", True), ("half-configured", True),
      ("unpacked", True), ("half-installed", False), ("config-files", False), ("not-installed", False)],
 )  # fmt: skip
-def test_a_package_whose_files_are_there_is_there(state: str, there: bool) -> None:
+def test_dpkg_state_with_files_counts_as_installed(state: str, is_installed: bool) -> None:
     status = b"Package: man-db\nVersion: 1\nStatus: install ok " + state.encode() + b"\n"
-    assert names(layer({"var/lib/dpkg/status": status})) == ["man-db"] * there
+    assert names(layer({"var/lib/dpkg/status": status})) == ["man-db"] * is_installed
 
 
-def test_a_package_in_several_places_is_one_with_several_places() -> None:
-    places = [f"{folder}/node_modules/a/package.json" for folder in ("app", "lib")]
-    ((_, found),) = list_packages(held(layer(dict.fromkeys(places, npm("a"))))).items()
-    assert found == places
+def test_package_in_several_places_is_listed_once() -> None:
+    paths = [f"{directory}/node_modules/a/package.json" for directory in ("app", "lib")]
+    ((_, package_paths),) = list_packages(read_packages(layer(dict.fromkeys(paths, npm("a"))))).items()
+    assert package_paths == paths
 
 
-def test_the_system_is_named_by_its_own_file() -> None:
+def test_os_release_is_read_from_either_path() -> None:
     debian = OsRelease(id="debian", version="12", name="Debian GNU/Linux 12 (bookworm)")
-    assert held(layer({"usr/lib/os-release": RELEASE})).os_release == debian
+    assert read_packages(layer({"usr/lib/os-release": RELEASE})).os_release == debian
     linked = tar([("usr/lib/os-release", RELEASE), ("etc/os-release", "../usr/lib/os-release")])
-    assert held(linked).os_release == debian
-    assert held(linked, layer({"etc/os-release": b"ID=alpine\n"})).os_release == OsRelease(
+    assert read_packages(linked).os_release == debian
+    assert read_packages(linked, layer({"etc/os-release": b"ID=alpine\n"})).os_release == OsRelease(
         id="alpine", version="", name=""
     )
-    assert held(layer({"etc/passwd": b""})).os_release is None
+    assert read_packages(layer({"etc/passwd": b""})).os_release is None
 
 
 A, B = "app/node_modules/a/package.json", "app/node_modules/b/package.json"
@@ -124,7 +124,7 @@ LOWER = layer({A: npm("a"), B: npm("b")})
 
 
 @pytest.mark.parametrize(
-    ("upper", "left"),
+    ("upper", "remaining"),
     [
         ([("app/node_modules/a/.wh.package.json", b"")], ["b"]),
         ([("app/node_modules/.wh.a", b"")], ["b"]),
@@ -142,14 +142,14 @@ LOWER = layer({A: npm("a"), B: npm("b")})
         ([("ap/.wh.p", b""), ("app/.wh.node", b""), ("app/nodexmodules", "x")], ["a", "b"]),
     ],
 )
-def test_an_upper_layer_hides_what_it_removes_and_replaces(
-    upper: list[tuple[str, bytes | str]], left: list[str]
+def test_upper_layer_hides_removed_and_replaced_packages(
+    upper: list[tuple[str, bytes | str]], remaining: list[str]
 ) -> None:
-    assert names(LOWER, tar(upper)) == left
-    assert names(tar(upper), LOWER) == ["a", "b"], "a layer removes from those below it alone"
+    assert names(LOWER, tar(upper)) == remaining
+    assert names(tar(upper), LOWER) == ["a", "b"], "a layer only removes from lower layers"
 
 
-def test_a_hard_link_is_what_it_leads_to() -> None:
+def test_hard_link_has_packages_of_its_target() -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         info = tarfile.TarInfo(A)
@@ -158,10 +158,10 @@ def test_a_hard_link_is_what_it_leads_to() -> None:
         link = tarfile.TarInfo("lib/node_modules/a/package.json")
         link.type, link.linkname = tarfile.LNKTYPE, A
         archive.addfile(link)
-    assert held(buffer.getvalue()).packages.keys() == {A, "lib/node_modules/a/package.json"}
+    assert read_packages(buffer.getvalue()).packages.keys() == {A, "lib/node_modules/a/package.json"}
 
 
-def test_long_names_are_read_in_both_forms() -> None:
+def test_long_names_are_read_in_both_formats() -> None:
     path = f"{'d' * 90}/{'e' * 200}/node_modules/a/package.json"
     for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         buffer = io.BytesIO()
@@ -169,39 +169,39 @@ def test_long_names_are_read_in_both_forms() -> None:
             info = tarfile.TarInfo(path)
             info.size = len(npm("a"))
             archive.addfile(info, io.BytesIO(npm("a")))
-        assert held(buffer.getvalue()).packages.keys() == {path}
+        assert read_packages(buffer.getvalue()).packages.keys() == {path}
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_names_and_records_that_are_no_text_are_kept_and_read_again(form: int, tmp_path: Path) -> None:
-    folder = b"caf\xe9".decode(errors="surrogateescape")
-    path = f"{folder}{'/' + 'd' * 150 if form != tarfile.USTAR_FORMAT else ''}/node_modules/a/package.json"
+def test_non_utf8_names_survive_the_cache(form: int, tmp_path: Path) -> None:
+    directory = b"caf\xe9".decode(errors="surrogateescape")
+    path = f"{directory}{'/' + 'd' * 150 if form != tarfile.USTAR_FORMAT else ''}/node_modules/a/package.json"
     odd = b'{"name": "a\\ud800", "version": "1"}'
-    files = {path: npm("a"), f"{folder}/.wh.{folder}": b"", "node_modules/b/package.json": odd}
+    files = {path: npm("a"), f"{directory}/.wh.{directory}": b"", "node_modules/b/package.json": odd}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=form, errors="surrogateescape") as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    read = read_layer_packages(pieces(buffer.getvalue()), "layer")
-    save_layer_packages(tmp_path, "sha256:1", read)
-    assert load_layer_packages(tmp_path, "sha256:1") == read
-    assert list(merge_layer_packages([read]).packages) == [
-        path.replace(folder, "caf\\xe9"),
+    packages = read_layer_packages(pieces(buffer.getvalue()), "layer")
+    save_layer_packages(tmp_path, "sha256:1", packages)
+    assert load_layer_packages(tmp_path, "sha256:1") == packages
+    assert list(merge_layer_packages([packages]).packages) == [
+        path.replace(directory, "caf\\xe9"),
         "node_modules/b/package.json",
     ]
-    assert [package.name for package in list_packages(merge_layer_packages([read]))] == ["a"]
-    assert read.removed == ["caf\\xe9/caf\\xe9"]
+    assert [package.name for package in list_packages(merge_layer_packages([packages]))] == ["a"]
+    assert packages.removed == ["caf\\xe9/caf\\xe9"]
 
 
-def test_a_record_beyond_all_measure_is_not_read() -> None:
+def test_record_too_large_is_skipped() -> None:
     big = b'{"name": "a", "version": "1", "x": "' + b"x" * 17 * 1024**2 + b'"}'
     assert names(layer({A: big, B: npm("b")})) == ["b"]
 
 
-def test_an_archive_without_its_end_is_read_and_one_that_is_cut_off_is_not() -> None:
-    whole = layer({A: npm("a")})
-    assert names(whole[:1024]) == ["a"]
+def test_layer_without_end_is_read_and_truncated_is_refused() -> None:
+    complete = layer({A: npm("a")})
+    assert names(complete[:1024]) == ["a"]
     with pytest.raises(BundleError):
-        held(layer({"large": bytes(5000)})[:2000])
+        read_packages(layer({"large": bytes(5000)})[:2000])

@@ -1,3 +1,5 @@
+"""Scans of layers: setuid files, owners, architectures, secrets."""
+
 from __future__ import annotations
 
 import gzip
@@ -20,13 +22,13 @@ from lyra_tasks.images.scan.layers import (
 from lyra_tasks.images.scan.secrets import SecretMatcher
 from lyra_tasks.images.stream.tar import BlockReader, read_tar_members
 
-NEEDLES = SecretMatcher({"key": "the-secret-key"})
+MATCHER = SecretMatcher({"key": "the-secret-key"})
 
 
 def layer(
-    *entries: tuple[str, int, bytes | None] | tuple[str, int, bytes | None, int], packed: bool = False
+    *entries: tuple[str, int, bytes | None] | tuple[str, int, bytes | None, int], is_compressed: bool = False
 ) -> ScannedLayer:
-    """A layer of (path, mode, content or None for a folder, owner), as it is seen."""
+    """Scan a layer of (path, mode, content or None for a directory, owner)."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for path, mode, content, *owner in entries:
@@ -36,24 +38,29 @@ def layer(
             entry.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
             entry.size = len(content or b"")
             archive.addfile(entry, io.BytesIO(content or b""))
-    data = gzip.compress(buffer.getvalue()) if packed else buffer.getvalue()
+    data = gzip.compress(buffer.getvalue()) if is_compressed else buffer.getvalue()
 
     def blocks() -> Iterator[bytes]:
         for start in range(0, len(data), 700):
             yield data[start : start + 700]
 
-    sight, size = scan_layer(blocks(), "here", matcher=NEEDLES, directories=frozenset({"data", "srv/deep"}))
+    scanned, size = scan_layer(blocks(), "here", matcher=MATCHER, directories=frozenset({"data", "srv/deep"}))
     assert size == len(buffer.getvalue())
-    return sight
+    return scanned
 
 
-def test_setuid_and_setgid_programs_are_seen_compressed_or_not() -> None:
-    for packed in (False, True):
-        seen = layer(("bin/su", 0o4755, b"x"), ("./bin/write", 0o2755, b"x"), ("bin/ls", 0o755, b"x"), packed=packed)
-        assert find_setuid_files([seen]) == {"bin/su": (0, 0o4755), "bin/write": (0, 0o2755)}
+def test_setuid_files_are_recorded_compressed_or_not() -> None:
+    for is_compressed in (False, True):
+        scanned = layer(
+            ("bin/su", 0o4755, b"x"),
+            ("./bin/write", 0o2755, b"x"),
+            ("bin/ls", 0o755, b"x"),
+            is_compressed=is_compressed,
+        )
+        assert find_setuid_files([scanned]) == {"bin/su": (0, 0o4755), "bin/write": (0, 0o2755)}
 
 
-def test_what_a_later_layer_replaces_or_removes_is_not_there_in_the_end() -> None:
+def test_setuid_files_hidden_by_later_layer_are_dropped() -> None:
     first = layer(*((path, 0o4755, b"x") for path in ("a/replaced", "a/removed", "b/hidden", "c/emptied", "d/stays")))
     second = layer(
         ("a/replaced", 0o755, b"x"), ("a/.wh.removed", 0, b""), (".wh.b", 0, b""), ("c/.wh..wh..opq", 0, b"")
@@ -62,7 +69,7 @@ def test_what_a_later_layer_replaces_or_removes_is_not_there_in_the_end() -> Non
     assert find_setuid_files([second, first]).keys() == {"a/replaced", "a/removed", "b/hidden", "c/emptied", "d/stays"}
 
 
-def test_the_owner_of_a_folder_is_the_last_one_it_was_given() -> None:
+def test_directory_owner_is_that_of_last_layer() -> None:
     first = layer(("data/", 0o755, None, 0), ("srv/deep/", 0o755, None, 7), ("other/", 0o755, None, 1))
     second = layer(("./data", 0o755, None, 10001))
     assert find_directory_owners([first, second]) == {"/data": "10001:10001", "/srv/deep": "7:7"}
@@ -70,53 +77,53 @@ def test_the_owner_of_a_folder_is_the_last_one_it_was_given() -> None:
 
 
 def elf(machine: int, *, big: bool = False) -> bytes:
-    """What a program for this machine begins with."""
-    start = b"\x7fELF\x02" + bytes([2 if big else 1]) + bytes(12)
-    return start + machine.to_bytes(2, "big" if big else "little") + bytes(2000)
+    """Return the beginning of a program for this machine."""
+    header = b"\x7fELF\x02" + bytes([2 if big else 1]) + bytes(12)
+    return header + machine.to_bytes(2, "big" if big else "little") + bytes(2000)
 
 
-def test_programs_are_counted_by_the_architecture_that_they_are_for() -> None:
-    this = Path(sys.executable).resolve().read_bytes()
+def test_programs_are_counted_by_architecture() -> None:
+    interpreter = Path(sys.executable).resolve().read_bytes()
     first = layer(("bin/a", 0o755, elf(62)), ("bin/b", 0o700, elf(183)), ("bin/big", 0o755, elf(22, big=True)))
     second = layer(("bin/c", 0o755, elf(62)), ("odd", 0o755, elf(4711)), ("lib", 0o644, elf(40)), ("sh", 0o755, b"#!"))
-    third = layer(("bin/python", 0o755, this), ("short", 0o755, b"\x7fELF"))
+    third = layer(("bin/python", 0o755, interpreter), ("short", 0o755, b"\x7fELF"))
     assert count_programs([first, second]) == {"amd64": 2, "arm64": 1, "s390x": 1, "ELF machine 4711": 1}
     assert list(third.programs_by_architecture.values()) == [1]
     assert third.programs_by_architecture.keys() <= {"amd64", "arm64"}
 
 
-def test_an_image_runs_where_one_of_its_programs_does() -> None:
+def test_image_runs_where_any_program_runs() -> None:
     assert can_run_programs("linux/amd64", {"amd64": 1, "arm64": 5})
     assert can_run_programs("linux/amd64", {"386": 1})
     assert not can_run_programs("linux/arm64/v8", {"amd64": 3})
     assert can_run_programs("linux/arm64", {})
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_secret_is_seen_in_a_file_in_a_name_and_between_blocks(packed: bool) -> None:
-    seen = layer(
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_secrets_match_in_files_names_and_across_blocks(is_compressed: bool) -> None:
+    scanned = layer(
         ("etc/app", 0o644, b"x" * 3000 + b"the-secret-key" + b"y" * 3000),
         ("etc/clean", 0o644, b"nothing"),
         ("var/the-secret-key.txt", 0o644, b""),
-        packed=packed,
+        is_compressed=is_compressed,
     )
-    assert [path for path, _ in seen.secret_matches] == ["etc/app", "var/the-secret-key.txt"]
+    assert [path for path, _ in scanned.secret_matches] == ["etc/app", "var/the-secret-key.txt"]
 
 
-def test_a_name_that_is_no_text_is_told_as_text() -> None:
+def test_non_utf8_name_is_escaped() -> None:
     odd = b"bin/caf\xe9-the-secret-key".decode(errors="surrogateescape")
-    seen = layer((odd, 0o4755, b"x"))
-    assert find_setuid_files([seen]) == {"bin/caf\\xe9-the-secret-key": (0, 0o4755)}
-    assert [path.encode() for path, _ in seen.secret_matches] == [b"bin/caf\\xe9-the-secret-key"]
-    assert find_setuid_files([seen, layer((odd.replace("bin/", "bin/.wh."), 0, b""))]) == {}
+    scanned = layer((odd, 0o4755, b"x"))
+    assert find_setuid_files([scanned]) == {"bin/caf\\xe9-the-secret-key": (0, 0o4755)}
+    assert [path.encode() for path, _ in scanned.secret_matches] == [b"bin/caf\\xe9-the-secret-key"]
+    assert find_setuid_files([scanned, layer((odd.replace("bin/", "bin/.wh."), 0, b""))]) == {}
 
 
-def test_an_owner_beyond_all_numbers_is_none() -> None:
+def test_owner_out_of_range_is_ignored() -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for uid in ("9" * 5000, "x", "\u0663", "10001"):
             entry = tarfile.TarInfo("data")
             entry.type, entry.uid, entry.pax_headers = tarfile.DIRTYPE, 7, {"uid": uid}
             archive.addfile(entry)
-    found = [header.uid for header, _ in read_tar_members(BlockReader([buffer.getvalue()]), "here")]
-    assert found == [7, 7, 7, 10001]
+    owners = [header.uid for header, _ in read_tar_members(BlockReader([buffer.getvalue()]), "here")]
+    assert owners == [7, 7, 7, 10001]

@@ -1,3 +1,5 @@
+"""Admission of labs by their CPUs and memory."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,29 +12,31 @@ from lyra_tasks.lab.admission import Capacity, Reservation, require_capacity
 GIB = 1024**3
 
 
-def of(cpus: float, memory: int) -> Capacity:
+def capacity(cpus: float, memory: int) -> Capacity:
     return Capacity(cpus, memory, Path("unused"))
 
 
-def test_what_fits_exactly_is_admitted() -> None:
+def test_capacity_exact_fit_is_accepted() -> None:
     require_capacity(
         (Reservation("web", 0.1, GIB), Reservation("db", 0.2, GIB)),
         (Reservation("other", 0.7, 2 * GIB),),
-        of(1.0, 4 * GIB),
+        capacity(1.0, 4 * GIB),
     )
 
 
-def test_too_many_cpus_are_refused_with_a_table_of_who_holds_what() -> None:
+def test_capacity_excess_cpus_lists_all_reservations() -> None:
     with pytest.raises(OvercommitError) as caught:
         require_capacity(
-            (Reservation("this run: web", 1.0, GIB),), (Reservation("shop lyra-1-db", 0.6, GIB),), of(1.5, 4 * GIB)
+            (Reservation("this run: web", 1.0, GIB),),
+            (Reservation("shop lyra-1-db", 0.6, GIB),),
+            capacity(1.5, 4 * GIB),
         )
     assert caught.value.exit_code == 3
-    assert "1.6 CPUs of 1.5" in caught.value.message
+    assert "1.6 CPUs requested, 1.5 available" in caught.value.message
     assert "memory" not in caught.value.message
     assert [line.split()[0] for line in caught.value.details] == ["shop", "this"]
 
 
-def test_too_much_memory_is_refused_even_where_cpus_are_free() -> None:
-    with pytest.raises(OvercommitError, match=r"3\.2 GB of memory of 2\.1 GB"):
-        require_capacity((Reservation("web", 0.1, 3 * GIB),), (), of(8.0, 2 * GIB))
+def test_capacity_excess_memory_is_refused_despite_free_cpus() -> None:
+    with pytest.raises(OvercommitError, match=r"3\.0 GiB of memory requested, 2\.0 GiB available"):
+        require_capacity((Reservation("web", 0.1, 3 * GIB),), (), capacity(8.0, 2 * GIB))

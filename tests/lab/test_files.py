@@ -1,4 +1,4 @@
-"""Configs and secrets as files of this machine, for engines that mount no single file of a volume."""
+"""Configs and secrets as files to bind mount, for engines that cannot mount single files of a volume."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.checks.group_runner import write_mounted_files
 from lyra_tasks.engine.objects.containers import ContainerFile
+from lyra_tasks.lab.run_files import write_mounted_files
 
 
-def test_a_secret_is_for_its_service_alone_also_where_root_does_not_place_it_and_may_be_placed_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mounted_secret_is_private_without_root_and_rewritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "mounts" / "web" / "secrets" / "key"
     mounts = [{"Type": "bind", "Source": str(source)}, {"Type": "tmpfs"}]
     modes = []
@@ -35,6 +33,6 @@ def test_a_secret_is_for_its_service_alone_also_where_root_does_not_place_it_and
         plan: Any = SimpleNamespace(services={"web": service})
         write_mounted_files(plan)
         assert source.read_bytes() == content
-        assert stat.S_IMODE(source.stat().st_mode) == 0o444, "the container's user is another one"
+        assert stat.S_IMODE(source.stat().st_mode) == 0o444, "the container's user is a different one"
         assert stat.S_IMODE(source.parent.stat().st_mode) == 0o700
     assert modes == [0o600, 0o600]
