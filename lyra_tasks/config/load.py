@@ -159,7 +159,7 @@ def _check_schema(document: Mapping[str, Any], name: str, lines: Positions) -> N
     """Check the schema version first, since another version could change the meaning of everything else."""
     schema = document.get("schema", SCHEMA_VERSION)
     if type(schema) is not int:
-        message = f"must be a whole number, found {toml_type_name(schema)}"
+        message = f"must be an integer, found {toml_type_name(schema)}"
     elif schema > SCHEMA_VERSION:
         message = f"is {schema}, newer than {SCHEMA_VERSION}, the newest known here; upgrade lyra-tasks"
     elif schema < SCHEMA_VERSION:

@@ -1,1 +1,1 @@
-"""The first day: a configuration written from what a repository has already."""
+"""Create a first configuration from Dockerfiles and a compose file. May import config, dockerfile and base modules."""

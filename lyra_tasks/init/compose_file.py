@@ -1,4 +1,4 @@
-"""A compose file as it is written: its services as plain values, and the comments beside their variables."""
+"""Read a compose file: its services as plain values, and the comments of their variables."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.config.validation.problems import is_secret_name
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.init.drafts import SHARED_TEST_VALUE
+from lyra_tasks.redaction import is_secret_name
 
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<braced>(?:[^{}]|\$\{[^{}]*\})*)\}|(?P<bare>[A-Za-z_][A-Za-z0-9_]*))")
 _BRACED_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:?[-?+])(.*))?", re.DOTALL)
@@ -18,7 +18,7 @@ _BRACED_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:?[-?+])(.*))?", re.
 
 @dataclass(frozen=True)
 class ComposeFile:
-    """`services` and the other tables by name; `comments` are by service and variable."""
+    """A compose file; `comments` has the comments of variables by service and name."""
 
     path: str
     services: Mapping[str, Mapping[str, Any]]
@@ -30,18 +30,19 @@ class ComposeFile:
 
 @dataclass(frozen=True)
 class Interpolation:
-    """Text with its `${…}` replaced; `open` are the variables that have neither a value nor a default.
-
-    `secret`: one of them is a secret, of which only the value for tests is in the text.
-    """
+    """An interpolated text; `unresolved` has the variables without value and default, `has_secret` tells of secrets."""
 
     text: str
     unresolved: tuple[str, ...]
     has_secret: bool = False
 
 
-def read_compose_file(path: Path, display_path: str) -> ComposeFile:
-    """Read a compose file; ConfigurationError names the line of what is not YAML."""
+def read_compose_file(path: Path, name: str) -> ComposeFile:
+    """Read a compose file, which messages call `name`.
+
+    Raises:
+        ConfigurationError: It is not valid YAML, or cannot be read.
+    """
     import yaml
 
     try:
@@ -50,23 +51,20 @@ def read_compose_file(path: Path, display_path: str) -> ComposeFile:
         comments = dict(_find_comments(yaml.compose(text, Loader=yaml.SafeLoader), text.splitlines()))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{display_path}:{mark.line + 1}" if mark else display_path
-        problem = getattr(error, "problem", "") or "cannot be read"
-        raise ConfigurationError(f"{place}: not valid YAML: {problem}", hint="correct the compose file") from error
+        location = f"{name}:{mark.line + 1}" if mark else name
+        problem = getattr(error, "problem", "") or "not readable"
+        raise ConfigurationError(f"{location}: not valid YAML: {problem}", hint="Correct the compose file") from error
     except RecursionError as error:
-        raise ConfigurationError(f"{display_path}: holds itself, or is nested too deeply", hint="correct it") from error
+        raise ConfigurationError(f"{name}: recursive or nested too deeply", hint="Correct the compose file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"{display_path} cannot be read as UTF-8 text", hint="check it, or move it away"
+            f"Cannot read {name} as UTF-8 text", hint="Check its permissions and encoding, or move it away"
         ) from error
     if not isinstance(document, dict):
         document = {}
-    services = {
-        str(name): service for name, service in get_table(document, "services").items() if isinstance(service, dict)
-    }
     return ComposeFile(
-        path=display_path,
-        services=services,
+        path=name,
+        services={key: item for key, item in get_table(document, "services").items() if isinstance(item, dict)},
         configs=get_table(document, "configs"),
         secrets=get_table(document, "secrets"),
         has_includes=bool(document.get("include")),
@@ -75,7 +73,7 @@ def read_compose_file(path: Path, display_path: str) -> ComposeFile:
 
 
 def interpolate(text: str, values: Mapping[str, str]) -> Interpolation:
-    """Replace the variables of a value by `values`, else by their defaults, else by nothing; secrets never."""
+    """Replace the variables in a text by their values or defaults, and secrets by the test value."""
     unresolved: list[str] = []
     secrets: list[str] = []
 
@@ -106,19 +104,19 @@ def interpolate(text: str, values: Mapping[str, str]) -> Interpolation:
 
 
 def get_table(document: object, key: str) -> dict[str, Any]:
-    """The table at a key; an empty one where there is none, or something else."""
+    """Return the table at a key, or an empty one."""
     value = document.get(key) if isinstance(document, dict) else None
     return {str(name): item for name, item in value.items()} if isinstance(value, dict) else {}
 
 
 def get_list(document: Mapping[str, Any], key: str) -> list[Any]:
-    """The list at a key; an empty one where there is none, or something else."""
+    """Return the list at a key, or an empty one."""
     value = document.get(key)
     return list(value) if isinstance(value, list) else []
 
 
 def _find_comments(tree: Any, lines: list[str]) -> Iterator[tuple[tuple[str, str], str]]:
-    """The comment behind a variable, or above it."""
+    """Yield the comment after or above each variable, by service and name."""
     from lyra_tasks.dockerfile.stages import find_comment_above
 
     for service, node in _items(_child(tree, "services")):
@@ -143,7 +141,7 @@ def _items(node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _pairs(node: Any) -> Iterator[tuple[Any, Any]]:
-    """The keys and values of a mapping, those that `<<` merges in first."""
+    """Yield the nodes of keys and values of a mapping, those that `<<` merges first."""
     for key, value in node.value if getattr(node, "id", "") == "mapping" else ():
         if key.value == "<<":
             for merged in value.value if value.id == "sequence" else [value]:

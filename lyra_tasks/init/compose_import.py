@@ -1,4 +1,4 @@
-"""A compose file's services as drafts of Lyra's."""
+"""Draft images and services from a compose file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from lyra_tasks.config.values import require_single_line
 from lyra_tasks.init.compose_file import ComposeFile, get_list, get_table, interpolate
 from lyra_tasks.init.compose_settings import (
     add_environment,
@@ -28,20 +29,18 @@ from lyra_tasks.init.drafts import (  # fmt: skip
 )
 from lyra_tasks.init.project_files import ProjectFiles, parse_env_file
 from lyra_tasks.init.service_defaults import name_ports
-from lyra_tasks.ports import ContainerPort
-from lyra_tasks.ports import parse_port as parse_port
-from lyra_tasks.redaction import require_single_line
+from lyra_tasks.ports import ContainerPort, parse_port
 from lyra_tasks.units import parse_duration
 
 _DEVELOPMENT_TARGETS = {"dev", "develop", "development", "local"}
 _UNSUPPORTED_KEYS = {
     "privileged": "privileged",
-    "network_mode": "a network of the host",
-    "pid": "processes of the host",
+    "network_mode": "the host's network",
+    "pid": "the host's processes",
     "ipc": "the host's IPC",
-    "devices": "devices of the host",
+    "devices": "the host's devices",
     "volumes_from": "the volumes of another container",
-    "extends": "what it extends",
+    "extends": "the service that it extends",
     "gpus": "GPUs",
 }
 _SECRET_OPTION = re.compile(r"--?[A-Za-z-]*(?:pass|passwd|password|token|secret|api-?key)", re.IGNORECASE)
@@ -49,19 +48,19 @@ _HEALTHCHECK_DURATIONS = ("interval", "timeout", "start_period")
 
 
 def read_dotenv(project: ProjectFiles) -> dict[str, str]:
-    """The values for `${…}` in what is no environment: those of `.env`, as Compose takes them."""
+    """Return the variables of `.env`, from which Compose interpolates values outside of `environment`."""
     return {name: value for name, value, _ in parse_env_file(project.texts.get(".env", ""))}
 
 
 def draft_from_compose(
     compose: ComposeFile, project: ProjectFiles
 ) -> tuple[list[DraftImage], list[DraftService], list[str]]:
-    """Images, services and notes of a compose file; what is started by a profile alone is only noted."""
+    """Return images, services and notes for a compose file, without services that only a profile starts."""
     values = read_dotenv(project)
     notes: list[str] = []
     started = _started_services(compose)
     for name in sorted(set(compose.services) - started):
-        notes.append(f"{compose.path}: {name} is started by a profile alone and was left out")
+        notes.append(f"{compose.path}: skipped {name}, which only a profile starts")
     images: list[DraftImage] = []
     names = _assign_names(compose)
     services = [
@@ -80,12 +79,12 @@ def draft_from_compose(
             service.values["oneshot"] = True
     _note_shared_volumes(services)
     if compose.has_includes:
-        notes.append(f"{compose.path}: what it includes was not read")
+        notes.append(f"{compose.path}: included files were not read")
     return images, services, notes
 
 
 def _assign_names(compose: ComposeFile) -> dict[str, str]:
-    """What each service of the file is called here; one that can keep its name keeps it."""
+    """Return the new name of each service, which is the old one where that is valid."""
     names: dict[str, str] = {name: name for name in compose.services if make_name(name) == name}
     for name in compose.services:
         names.setdefault(name, unique_name(name, set(names.values())))
@@ -93,16 +92,18 @@ def _assign_names(compose: ComposeFile) -> dict[str, str]:
 
 
 def _note_shared_volumes(services: list[DraftService]) -> None:
-    """On Lyra every service has volumes of its own: what several share must be said."""
+    """Add a TODO for volumes that several services share, since here each service has its own."""
     for service in services:
         for name in service.volumes:
             others = [other.name for other in services if name in other.volumes and other is not service]
             if others:
-                service.todos.append(f"the volume {name} is shared with {', '.join(others)}; here, each has its own")
+                service.todos.append(
+                    f"the volume {name} is shared with {', '.join(others)}, but here each service has its own"
+                )
 
 
 def _started_services(compose: ComposeFile) -> set[str]:
-    """The services that `docker compose up` starts: those without a profile, and all that they depend on."""
+    """Return the services that `docker compose up` starts: those without a profile, and their dependencies."""
     pending = [name for name, raw in compose.services.items() if not raw.get("profiles")]
     names: set[str] = set()
     while pending:
@@ -114,7 +115,7 @@ def _started_services(compose: ComposeFile) -> set[str]:
 
 
 def _dependencies(raw: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The services that one depends on, short or long form, each with its condition."""
+    """Return the dependencies of a service, in short or long form, with their conditions."""
     value = raw.get("depends_on") or []
     if isinstance(value, dict):
         return [(str(name), str(get_table(value, name).get("condition", ""))) for name in value]
@@ -133,7 +134,7 @@ def _draft_service(
 ) -> DraftService:
     draft = DraftService(names[name])
     if draft.name != name:
-        draft.todos.append(f"was {name} in {compose.path}: neighbours that ask for that name must ask for {draft.name}")
+        draft.todos.append(f"named {name} in {compose.path}: other services must use its new name {draft.name}")
     _add_image(draft, raw, project, values, images)
     draft.depends_on = [names[other] for other, _ in _dependencies(raw) if other in names]
     _add_process(draft, raw, values)
@@ -145,10 +146,12 @@ def _draft_service(
     add_files(draft, raw, compose, project, values)
     for key, description in _UNSUPPORTED_KEYS.items():
         if raw.get(key):
-            draft.todos.append(f"{compose.path} gives it {description} ({key}), which a container on Lyra does not get")
+            draft.todos.append(f"{compose.path} gives it {description} ({key}), which is not supported")
     if raw.get("cap_add"):
         capabilities = ", ".join(map(str, get_list(raw, "cap_add")))
-        draft.todos.append(f"{compose.path} adds the capabilities {capabilities}: cap_add, with a [[deviations]] entry")
+        draft.todos.append(
+            f"{compose.path} adds the capabilities {capabilities}: add cap_add and a [[deviations]] entry"
+        )
     return draft
 
 
@@ -168,10 +171,10 @@ def _add_image(
     raw_context = interpolate(str(options.get("context") or "."), values).text
     context = raw_context if "://" in raw_context else posixpath.normpath(raw_context)
     dockerfile = interpolate(str(options.get("dockerfile") or "Dockerfile"), values).text
-    if options.get("dockerfile_inline") or posixpath.normpath(posixpath.join(context, dockerfile)) not in project.files:
-        draft.todos.append(f"its image is built from {context} and {dockerfile}, which is no Dockerfile of this folder")
-        return
     image = DraftImage(draft.name, context, dockerfile, str(options.get("target") or ""))
+    if options.get("dockerfile_inline") or image.dockerfile_path not in project.files:
+        draft.todos.append(f"its image is built from {context} and {dockerfile}, which is not below this directory")
+        return
     pairs = [
         *get_table(options, "args").items(),
         *(split_assignment(str(entry)) for entry in get_list(options, "args")),
@@ -179,19 +182,13 @@ def _add_image(
     for key, value in pairs:
         image.args[key] = interpolate(format_scalar(value), values).text
     if options.get("secrets") or options.get("ssh"):
-        image.todos.append("its build takes secrets or ssh: name files in `secrets` of this image")
+        image.todos.append("its build uses secrets or ssh: list files in `secrets` of this image")
     if image.target.lower() in _DEVELOPMENT_TARGETS:
         image.target, image.dev_target = "", image.target
-    existing = next((candidate for candidate in images if _is_same_build(candidate, image)), None)
+    existing = next((candidate for candidate in images if candidate.build_key == image.build_key), None)
     if existing is None:
         images.append(image)
     draft.image = (existing or image).name
-
-
-def _is_same_build(one: DraftImage, other: DraftImage) -> bool:
-    return (one.context, one.dockerfile, one.target, one.args) == (
-        other.context, other.dockerfile, other.target, other.args,
-    )  # fmt: skip
 
 
 def _add_process(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, str]) -> None:
@@ -205,30 +202,29 @@ def _add_process(draft: DraftService, raw: Mapping[str, Any], values: Mapping[st
 
 
 def _interpolate_key(draft: DraftService, raw: Mapping[str, Any], key: str, values: Mapping[str, str]) -> str:
-    """The value of a key, or nothing and an open point where it hangs on a variable that has no value."""
+    """Return the interpolated value of a key, or an empty text and a TODO if a variable has no value."""
     text = format_scalar(raw.get(key))
     interpolation = interpolate(text, values)
     if interpolation.unresolved:
-        draft.todos.append(
-            f"its {key} is {text}, and nothing here says what {', '.join(interpolation.unresolved)} is: set {key}"
-        )
+        variables = ", ".join(interpolation.unresolved)
+        draft.todos.append(f"its {key} is {text}, but {variables} has no value here: set {key}")
         return ""
     return interpolation.text
 
 
 def _are_single_lines(draft: DraftService, key: str, arguments: Iterable[str]) -> bool:
-    """Whether every word is one line, as a configuration has them; an open point if not."""
+    """Return whether all arguments are single lines, as a configuration requires; add a TODO if not."""
     try:
         for argument in arguments:
             require_single_line(argument)
     except ValueError:
-        draft.todos.append(f"its {key} has several lines: make it a script of the image, and call that")
+        draft.todos.append(f"its {key} has several lines: put it into a script of the image")
         return False
     return True
 
 
 def _replace_secrets(draft: DraftService, key: str, arguments: list[str]) -> list[str]:
-    """A command whose secrets have the value for tests: what stands in it is in the bundle and in process lists."""
+    """Replace secrets in a command by the test value, since commands are visible in the bundle and in process lists."""
     replaced = [replace_passwords(argument)[0] for argument in arguments]
     for index, argument in enumerate(arguments):
         option, equals, _ = argument.partition("=")
@@ -237,21 +233,18 @@ def _replace_secrets(draft: DraftService, key: str, arguments: list[str]) -> lis
         elif _SECRET_OPTION.fullmatch(argument) and index + 1 < len(arguments):
             replaced[index + 1] = SHARED_TEST_VALUE
     if any(SHARED_TEST_VALUE in argument for argument in replaced):
-        draft.todos.append(f"a secret stands in its {key}: have it read from a variable or a file instead")
+        draft.todos.append(f"its {key} contains a secret: read it from a variable or a file instead")
     return replaced
 
 
 def _parse_command(command: object, values: Mapping[str, str]) -> list[str]:
-    """A command as Compose runs it: a string is split as a shell would, and no shell runs it."""
+    """Return a command as Compose runs it: a string is split like in a shell, but without a shell."""
     if isinstance(command, str):
-        with suppress(ValueError):  # an open quote: then it is one word
+        with suppress(ValueError):  # an unclosed quote
             return shlex.split(interpolate(command, values).text)
         return [command]
-    return (
-        [interpolate(format_scalar(argument), values).text.rstrip("\n") for argument in command]
-        if isinstance(command, list)
-        else []
-    )
+    arguments = command if isinstance(command, list) else []
+    return [interpolate(format_scalar(argument), values).text.rstrip("\n") for argument in arguments]
 
 
 def _parse_ports(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, str]) -> Iterator[ContainerPort]:
@@ -262,7 +255,9 @@ def _parse_ports(draft: DraftService, raw: Mapping[str, Any], values: Mapping[st
             text, _, protocol = interpolate(str(entry), values).text.partition("/")
             text = text.rpartition(":")[2]
         if protocol not in {"", "tcp", "udp"} or not text.isdigit():
-            draft.todos.append(f"the port {text or entry}/{protocol or 'tcp'} is not carried over: one port each")
+            draft.todos.append(
+                f"the port {text or entry}/{protocol or 'tcp'} is not supported: list single TCP or UDP ports"
+            )
         elif 0 < int(text) < 65536:
             yield parse_port(f"{text}/{protocol}")
 
@@ -278,12 +273,14 @@ def _add_healthcheck(draft: DraftService, raw: Mapping[str, Any], values: Mappin
         arguments = _parse_command(test, values)
         command = arguments[1:] if arguments[0] == "CMD" else " ".join(arguments[1:])
     else:
-        draft.todos.append("its healthcheck has no command")
+        draft.todos.append("its health check has no command")
         return
     if not _are_single_lines(draft, "healthcheck", command if isinstance(command, list) else [command]):
         return
     if SHARED_TEST_VALUE in str(command):
-        draft.todos.append("a secret stands in its healthcheck: write $$NAME in the compose file, for the container")
+        draft.todos.append(
+            "its healthcheck contains a secret: write $$NAME in the compose file, for a variable of the container"
+        )
     draft.healthcheck = {"exec": command}
     for key in _HEALTHCHECK_DURATIONS:
         if healthcheck.get(key):
@@ -291,6 +288,6 @@ def _add_healthcheck(draft: DraftService, raw: Mapping[str, Any], values: Mappin
                 parse_duration(str(healthcheck[key]))
                 draft.healthcheck[key] = str(healthcheck[key])
             except ValueError as error:
-                draft.todos.append(f"the {key} of its healthcheck, {healthcheck[key]}, {error}")
+                draft.todos.append(f"the {key} of its health check, {healthcheck[key]}, {error}")
     if type(healthcheck.get("retries")) is int and healthcheck["retries"] > 0:
         draft.healthcheck["retries"] = healthcheck["retries"]

@@ -1,4 +1,4 @@
-"""A compose service's variables: from its table, its env files, and the comments beside them."""
+"""Convert variables, limits and mounts of a compose service."""
 
 from __future__ import annotations
 
@@ -13,21 +13,29 @@ from lyra_tasks.init.drafts import SHARED_TEST_VALUE, TMP, DraftService, DraftVa
 from lyra_tasks.init.project_files import ProjectFiles, parse_env_file
 from lyra_tasks.units import parse_size
 
-_EXAMPLE_SUFFIXES = (".example", ".sample", ".dist", ".template")
-"""How the example of an env file is called, behind the name of the file."""
+_EXAMPLE_SUFFIXES = (".example", ".sample", ".dist", ".template")  # of the template of an env file
+_TMPFS_SIZE = "16m"
+_MAX_DIRECTORY_FILES = 10
+
+
+class _Mount(NamedTuple):
+    kind: str
+    source: str
+    target: str
+    read_only: bool
 
 
 def add_environment(
     draft: DraftService, name: str, raw: Mapping[str, Any], compose: ComposeFile, project: ProjectFiles
 ) -> None:
-    """The variables of one service; the table wins over the files."""
+    """Add the variables of a service from its env files and its table, which takes precedence."""
     for path in _env_files(raw):
         example = next(
             (candidate for suffix in _EXAMPLE_SUFFIXES if (candidate := f"{path}{suffix}") in project.texts), ""
         )
         file_text = project.texts.get(path, project.texts.get(example))
         if file_text is None:
-            draft.todos.append(f"{path} is not here: name its variables in [services.{draft.name}.environment]")
+            draft.todos.append(f"{path} not found: list its variables in [services.{draft.name}.environment]")
         for key, value, comment in parse_env_file(file_text or ""):
             set_variable(draft, key, value, comment, shared=True)
     pairs: list[tuple[str, Any]] = [*get_table(raw, "environment").items()]
@@ -49,7 +57,7 @@ def add_environment(
 def _add_unresolved_variable(
     draft: DraftService, key: str, text: str, comment: str, examples: Mapping[str, tuple[str, str]]
 ) -> None:
-    """A variable whose value comes from outside: a test value from the example file, or what all secrets share."""
+    """Add a variable that is set from outside, with a test value from the example of the env file."""
     set_variable(draft, key, None, comment, shared=True)
     if key not in draft.environment or draft.environment[key].secret:
         return
@@ -62,7 +70,7 @@ def _add_unresolved_variable(
 
 
 def _read_examples(project: ProjectFiles) -> dict[str, tuple[str, str]]:
-    """The variables of the example of an env file: value and comment. `.env` itself is nobody's but its owner's."""
+    """Return value and comment of the variables in the example of `.env`, but not in `.env`, which is private."""
     examples: dict[str, tuple[str, str]] = {}
     for path in (*(f".env{suffix}" for suffix in _EXAMPLE_SUFFIXES), "example.env"):
         for name, value, comment in parse_env_file(project.texts.get(path, "")):
@@ -77,20 +85,20 @@ def _env_files(raw: Mapping[str, Any]) -> list[str]:
 
 
 def split_assignment(text: str) -> tuple[str, str | None]:
-    """`NAME=value` as two; None where nothing is given, which takes the value from outside."""
+    """Split `NAME=value`; the value is None without `=`, which means that it is set from outside."""
     name, equals, value = text.partition("=")
     return name, value if equals else None
 
 
 def format_scalar(value: object) -> str:
-    """A YAML value as Compose puts it into the environment."""
+    """Return a YAML value as Compose puts it into the environment."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else str(value)
 
 
 def convert_limits(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
-    """The limits that can be in force; Compose takes 0 and -1 for none at all, which nothing may have here."""
+    """Return the limits that can be enforced; 0 and -1 mean unlimited in Compose, which is not permitted here."""
     deployed = get_table(get_table(get_table(raw, "deploy"), "resources"), "limits")
     converters: dict[str, tuple[object, Callable[[str], Any]]] = {
         "cpus": (raw.get("cpus", deployed.get("cpus")), _parse_cpus),
@@ -103,7 +111,7 @@ def convert_limits(draft: DraftService, raw: Mapping[str, Any], values: Mapping[
             try:
                 result[key] = convert(interpolate(str(value), values).text)
             except ValueError:
-                draft.todos.append(f"{value} is no limit of {key} that can be in force: a modest one stands for it")
+                draft.todos.append(f"{value} is not an enforceable limit of {key}: replaced by a small one")
     return result
 
 
@@ -125,36 +133,25 @@ def _parse_pids(text: str) -> int:
     return int(text)
 
 
-_TMPFS_SIZE = "16m"
-_MAX_DIRECTORY_FILES = 10
-
-
-class _Mount(NamedTuple):
-    kind: str
-    source: str
-    target: str
-    read_only: bool
-
-
 def add_volumes(draft: DraftService, raw: Mapping[str, Any], project: ProjectFiles, values: Mapping[str, str]) -> None:
-    """Volumes, tmpfs and bind mounts of one service."""
+    """Add volumes, tmpfs and bind mounts of a service."""
     for mount in _parse_mounts(raw, values):
         target = posixpath.normpath(mount.target)
         if not mount.target.startswith("/") or target == "/":
-            draft.todos.append(f"the mount at {mount.target!r} has no place in the container")
+            draft.todos.append(f"the mount at {mount.target!r} is not a path in the container")
         elif mount.kind == "volume" and target == TMP:
-            draft.notes.append(f"{draft.name}: {TMP} is in memory here, and nothing in it is kept")
+            draft.notes.append(f"{draft.name}: {TMP} is a tmpfs here, and its files are not kept")
         elif mount.kind == "volume":
             if any(volume["path"] == target for volume in draft.volumes.values()):
                 continue
             name = unique_name(mount.source or target, draft.volumes)
-            draft.volumes[name] = {"path": target, "description": f"what it keeps in {target}"}
+            draft.volumes[name] = {"path": target, "description": f"data in {target}"}
         elif mount.kind == "tmpfs":
             draft.tmpfs[target] = _TMPFS_SIZE
         elif mount.kind == "bind":
             _add_bind_mount(draft, mount, target, project)
         else:
-            draft.todos.append(f"the mount at {target} is of the type {mount.kind}, which is not carried over")
+            draft.todos.append(f"the mount at {target} has the unsupported type {mount.kind}")
     tmpfs = raw.get("tmpfs") or []
     for entry in tmpfs if isinstance(tmpfs, list) else [tmpfs]:
         path, _, options = interpolate(str(entry), values).text.partition(":")
@@ -165,58 +162,51 @@ def add_volumes(draft: DraftService, raw: Mapping[str, Any], project: ProjectFil
 def add_files(
     draft: DraftService, raw: Mapping[str, Any], compose: ComposeFile, project: ProjectFiles, values: Mapping[str, str]
 ) -> None:
-    """The configs and secrets of one service, short and long form."""
+    """Add configs and secrets of a service, in short or long form."""
     for name, target in _list_file_mounts(raw, "configs", "/"):
         source = get_table(compose.configs, name).get("file")
         if source is None:
-            draft.todos.append(f"the config {name} is no file of the project: write it into one, and name it here")
+            draft.todos.append(f"the config {name} is not a file: write it to a file of the project, and add that")
             continue
         path = posixpath.normpath(interpolate(str(source), values).text)
         if path not in project.files:
-            draft.todos.append(f"the config {name} is {path}, which is no file of this folder")
+            draft.todos.append(f"the config {name} is {path}, which is not a file below this directory")
             continue
-        draft.configs[unique_name(name, draft.configs)] = {
-            "path": target,
-            "source": path,
-            "description": f"the file {name}",
-        }
+        _add_config(draft, name, target, path)
     for name, target in _list_file_mounts(raw, "secrets", "/run/secrets/"):
         draft.secrets[unique_name(name, draft.secrets)] = {
             "path": target, "description": f"the secret {name}", "test_value": SHARED_TEST_VALUE,
         }  # fmt: skip
 
 
+def _add_config(draft: DraftService, name: str, target: str, source: str) -> None:
+    key = unique_name(name, draft.configs)
+    draft.configs[key] = {"path": target, "source": source, "description": f"the file {name}"}
+
+
 def _add_bind_mount(draft: DraftService, mount: _Mount, target: str, project: ProjectFiles) -> None:
     source = posixpath.normpath(mount.source)
     if source in project.files:
-        key = unique_name(posixpath.basename(source), draft.configs)
-        draft.configs[key] = {"path": target, "source": source, "description": f"the file {posixpath.basename(source)}"}
+        _add_config(draft, posixpath.basename(source), target, source)
     elif source not in project.directories:
-        reason = "the engine itself" if source.endswith("docker.sock") else "what lies outside the project"
-        draft.todos.append(f"{source} at {target} is not mounted: a container on Lyra gets nothing of {reason}")
+        reason = "the engine itself" if source.endswith("docker.sock") else "files outside the project"
+        draft.todos.append(f"{source} at {target} is not mounted: containers have no access to {reason}")
     elif draft.image and not mount.read_only:
         draft.dev.setdefault("source", target)
-        draft.notes.append(
-            f"{draft.name}: the source at {target} is what `create` mounts; tests run what the image has"
-        )
+        draft.notes.append(f"{draft.name}: `create` mounts the source at {target}; tests use the files of the image")
     else:
         _add_directory(draft, source, target, project)
 
 
 def _add_directory(draft: DraftService, source: str, target: str, project: ProjectFiles) -> None:
-    """A small folder that is only read: one config per file."""
+    """Add one config per file of a small directory that is only read."""
     files = sorted(file for file in project.files if file.startswith(f"{source}/"))
     if not 0 < len(files) <= _MAX_DIRECTORY_FILES:
         draft.todos.append(f"{source} at {target} is not mounted: put its {len(files)} files into the image")
         return
     for file in files:
         relative_path = posixpath.relpath(file, source)
-        path = posixpath.join(target, relative_path)
-        draft.configs[unique_name(relative_path, draft.configs)] = {
-            "path": path,
-            "source": file,
-            "description": f"the file {relative_path}",
-        }
+        _add_config(draft, relative_path, posixpath.join(target, relative_path), file)
 
 
 def _parse_mounts(raw: Mapping[str, Any], values: Mapping[str, str]) -> Iterator[_Mount]:

@@ -1,10 +1,10 @@
-"""Dockerfiles as drafts of images: which of several variants is meant, what its context is, which stage is shipped."""
+"""Draft images from Dockerfiles: select production variants, find contexts, choose stages."""
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from lyra_tasks.dockerfile.parse import Dockerfile
 from lyra_tasks.init.drafts import DraftImage, DraftService, make_name, unique_name
@@ -17,12 +17,12 @@ _GENERIC_DIRECTORIES = {"docker", ".docker", "dockerfiles", "build", "deploy", "
 
 
 def draft_from_dockerfiles(project: ProjectFiles) -> tuple[list[DraftImage], list[DraftService], list[str]]:
-    """One image and one service per Dockerfile that is meant for production, and notes about the others."""
+    """Return an image and a service for each production Dockerfile, and notes about the others."""
     images: list[DraftImage] = []
     notes: list[str] = []
     production_paths, skipped_paths = _select_dockerfiles(project.dockerfiles)
     for path, reason in skipped_paths:
-        notes.append(f"{path} was left out: {reason}")
+        notes.append(f"skipped {path}: {reason}")
     for path in production_paths:
         image = _draft_image(path, project)
         image.name = unique_name(image.name, {other.name for other in images})
@@ -31,7 +31,7 @@ def draft_from_dockerfiles(project: ProjectFiles) -> tuple[list[DraftImage], lis
 
 
 def choose_stages(image: DraftImage, dockerfile: Dockerfile) -> None:
-    """Name the stage that is shipped, where the last one is for development or tests, and the one to develop in."""
+    """Set the development stage, and the production stage if the last one is for development or tests."""
     names = [stage.name for stage in dockerfile.stages]
     if not image.dev_target:
         image.dev_target = next((name for name in names if name.lower() in _DEVELOPMENT_NAMES), "")
@@ -46,7 +46,7 @@ def choose_stages(image: DraftImage, dockerfile: Dockerfile) -> None:
 
 
 def _select_dockerfiles(paths: Iterable[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """The Dockerfiles that images are made of, and the others with the reason."""
+    """Return the Dockerfiles of production images, and the others with the reason."""
     by_directory: dict[str, dict[str, str]] = {}
     for path in paths:
         directory, _, name = path.rpartition("/")
@@ -57,18 +57,20 @@ def _select_dockerfiles(paths: Iterable[str]) -> tuple[list[str], list[tuple[str
         production = next((path for path, variant in variants.items() if variant in _PRODUCTION_NAMES), None)
         for path, variant in variants.items():
             if variant in _DEVELOPMENT_NAMES:
-                skipped_paths.append((path, "it is for development; make it a stage of the other, for `dev_target`"))
+                skipped_paths.append(
+                    (path, "for development; use a stage of the other Dockerfile as `dev_target` instead")
+                )
             elif variant in _TEST_NAMES:
-                skipped_paths.append((path, "it is for tests"))
+                skipped_paths.append((path, "for tests"))
             elif variant == "" and production:
-                skipped_paths.append((path, f"{production} is what production gets"))
+                skipped_paths.append((path, f"{production} is for production"))
             else:
                 production_paths.append(path)
     return sorted(production_paths), skipped_paths
 
 
 def _variant(name: str) -> str:
-    """What tells one Dockerfile of a folder from the others: `dev` of `Dockerfile.dev`, `web` of `web.Dockerfile`."""
+    """Return the variant in the name of a Dockerfile: `dev` of `Dockerfile.dev`, `web` of `web.Dockerfile`."""
     match = re.fullmatch(r"(?:Dockerfile|Containerfile)(?:[._-](.+))?|(.+)\.[Dd]ockerfile", name)
     return ((match[1] or match[2] or "") if match else "").lower()
 
@@ -84,12 +86,12 @@ def _draft_image(path: str, project: ProjectFiles) -> DraftImage:
         name = make_name(parts[-1] if parts else project.directory_name)
     image = DraftImage(name, context, posixpath.relpath(path, context))
     if missing:
-        image.todos.append(f"{path} copies {', '.join(missing)}, which is not in the context {context}")
+        image.todos.append(f"{path} copies {', '.join(missing)}, not found in the context {context}")
     return image
 
 
 def _find_context(directory: str, dockerfile: Dockerfile, project: ProjectFiles) -> tuple[str, list[str]]:
-    """The nearest folder, from the Dockerfile's own upwards, that holds all that it copies; else its own."""
+    """Return the nearest directory upwards with all files that the Dockerfile copies, else its own and the missing."""
     copied_paths = list(dict.fromkeys(path for stage in dockerfile.stages for path in stage.copied_paths))
     candidate = directory
     while True:
@@ -109,8 +111,3 @@ def _list_missing(context: str, copied_paths: list[str], project: ProjectFiles) 
         if resolved not in project.files and resolved not in project.directories:
             missing.append(path)
     return missing
-
-
-def find_dockerfile(image: DraftImage, dockerfiles: Mapping[str, Dockerfile]) -> Dockerfile | None:
-    """The Dockerfile of an image, if it could be read."""
-    return dockerfiles.get(posixpath.normpath(posixpath.join(image.context, image.dockerfile)))

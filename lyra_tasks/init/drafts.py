@@ -1,30 +1,31 @@
-"""A service and an image on their way into the configuration."""
+"""Drafts of images and services, before they are written to the configuration."""
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
-from lyra_tasks.config.validation.problems import is_secret_name
 from lyra_tasks.ports import ContainerPort
+from lyra_tasks.redaction import is_secret_name
 
 SHARED_TEST_VALUE = "only-for-tests-0123456789abcdef"
-"""For secrets of a compose file: several services may have to agree on one, so that it cannot be random."""
+"""Test value of secrets in a compose file, which is not random since several services may share it."""
 TMP = "/tmp"  # noqa: S108
-"""Every container has it, in memory, whatever else is said of it."""
+"""Path that is a tmpfs in every container."""
 _PASSWORD_PATTERNS = (
     re.compile(r"((?<=://)[^/\s:@]*:)[^/\s@]+(?=@)"),  # postgres://shop:PASSWORD@db/shop
     re.compile(r"(^[\w.-]+:)[^/\s@]+(?=@(?:tcp|unix)?\()"),  # shop:PASSWORD@tcp(db:3306)/shop
     re.compile(r"(\b(?:password|passwd|pwd)\s*=\s*)(?:'[^']*'|[^;&\s]+)", re.IGNORECASE),  # Server=db;Password=PASSWORD
 )
-"""The ways in which a password stands in an address; the group is what is before it."""
+"""Passwords in addresses, with the text before the password as a group."""
 
 
 @dataclass
 class DraftVariable:
-    """An environment variable; the names are those of the configuration's keys."""
+    """An environment variable with the keys of the configuration."""
 
     default: str | None = None
     test_value: str | None = None
@@ -35,7 +36,7 @@ class DraftVariable:
 
 @dataclass
 class DraftImage:
-    """An image of the project: `dockerfile` is relative to `context`, which is relative to the project."""
+    """An image; `dockerfile` is relative to `context`, which is relative to the project."""
 
     name: str
     context: str
@@ -46,10 +47,20 @@ class DraftImage:
     notes: list[str] = field(default_factory=list)
     todos: list[str] = field(default_factory=list)
 
+    @property
+    def dockerfile_path(self) -> str:
+        """Return the path of the Dockerfile, relative to the project."""
+        return posixpath.normpath(posixpath.join(self.context, self.dockerfile))
+
+    @property
+    def build_key(self) -> tuple[object, ...]:
+        """Return everything that the build depends on: images with the same key are the same."""
+        return self.context, self.dockerfile, self.target, self.args
+
 
 @dataclass
 class DraftService:
-    """A service; tables are as the configuration writes them. `notes` are said once, `todos` stand in the file."""
+    """A service with tables as in the configuration; `notes` are printed, `todos` written to the file."""
 
     name: str
     image: str = ""
@@ -71,13 +82,13 @@ class DraftService:
 
 
 def make_name(text: str) -> str:
-    """Text as a name of the configuration and as a part of an image reference."""
+    """Convert a text to a name that is valid in the configuration and in an image reference."""
     plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
     return plain or "app"
 
 
 def unique_name(text: str, existing: Container[str]) -> str:
-    """`name_of` the text, with a number behind it where that is taken."""
+    """Convert a text to a name, with a number if the name exists already."""
     name = candidate = make_name(text)
     number = 2
     while candidate in existing:
@@ -86,7 +97,7 @@ def unique_name(text: str, existing: Container[str]) -> str:
 
 
 def replace_passwords(value: str) -> tuple[str, bool]:
-    """An address with the password in it replaced by the one for tests, and whether there was one."""
+    """Replace the password in an address by the test value, and return whether there was one."""
     replaced = value
     for pattern in _PASSWORD_PATTERNS:
         replaced = pattern.sub(lambda match: f"{match[1]}{SHARED_TEST_VALUE}", replaced)
@@ -94,12 +105,12 @@ def replace_passwords(value: str) -> tuple[str, bool]:
 
 
 def set_variable(service: DraftService, name: str, value: str | None, description: str, *, shared: bool) -> None:
-    """Put a variable into a service: a secret without its value, any other with it as default.
+    """Add a variable to a service, with its value as default unless it is a secret.
 
-    `shared`: other services may have to have the same value. None: no value is known.
+    `shared`: other services may need the same test value. `value` is None if it is not known.
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        service.todos.append(f"the variable {name!r} has a name that cannot be written here")
+        service.todos.append(f"the variable {name!r} does not have a valid name")
         return
     text = " ".join((description or VARIABLE_DESCRIPTIONS.get(name, "")).split())
     if is_secret_name(name):
@@ -114,31 +125,31 @@ def set_variable(service: DraftService, name: str, value: str | None, descriptio
     if has_password:
         service.environment[name] = DraftVariable(test_value=replaced, required=True, secret=True, description=text)
     elif re.search(r"[\x00-\x1f\x7f-\x9f]", value):
-        service.todos.append(f"{name} has several lines: make it a file, in [services.{service.name}.configs]")
+        service.todos.append(f"{name} has several lines: use a file in [services.{service.name}.configs]")
     else:
         service.environment[name] = DraftVariable(default=value, description=text)
 
 
 VARIABLE_DESCRIPTIONS = {
-    "PYTHONUNBUFFERED": "log lines appear when they are written",
-    "PYTHONDONTWRITEBYTECODE": "Python writes no .pyc files",
-    "PYTHONPATH": "where Python looks for modules",
-    "PIP_NO_CACHE_DIR": "pip keeps no cache",
-    "NODE_ENV": "what Node.js libraries take the machine for",
-    "PORT": "the port that it listens on",
-    "HOST": "the address that it listens on",
-    "TZ": "the time zone of its clock",
-    "LOG_LEVEL": "how much it logs",
-    "DEBUG": "whether it tells more than a production service should",
-    "DATABASE_URL": "where the database is, and who it is asked as",
-    "REDIS_URL": "where Redis is",
-    "SECRET_KEY": "signs what is handed to clients",
-    "POSTGRES_USER": "the user that the database is made for",
-    "POSTGRES_PASSWORD": "that user's password",
-    "POSTGRES_DB": "the database that is made",
-    "MYSQL_ROOT_PASSWORD": "the password of the database's root",
-    "MYSQL_DATABASE": "the database that is made",
-    "MYSQL_USER": "the user that the database is made for",
-    "MYSQL_PASSWORD": "that user's password",
+    "PYTHONUNBUFFERED": "log without buffering",
+    "PYTHONDONTWRITEBYTECODE": "do not write .pyc files",
+    "PYTHONPATH": "search path of modules",
+    "PIP_NO_CACHE_DIR": "do not cache packages of pip",
+    "NODE_ENV": "environment that Node.js libraries assume",
+    "PORT": "port to listen on",
+    "HOST": "address to listen on",
+    "TZ": "time zone",
+    "LOG_LEVEL": "log level",
+    "DEBUG": "debug mode",
+    "DATABASE_URL": "URL of the database, with user and password",
+    "REDIS_URL": "URL of Redis",
+    "SECRET_KEY": "key that signs data for clients",
+    "POSTGRES_USER": "user of the database",
+    "POSTGRES_PASSWORD": "password of the database's user",
+    "POSTGRES_DB": "name of the database",
+    "MYSQL_ROOT_PASSWORD": "password of the database's root user",
+    "MYSQL_DATABASE": "name of the database",
+    "MYSQL_USER": "user of the database",
+    "MYSQL_PASSWORD": "password of the database's user",
 }
-"""What a variable is for, where its name says so everywhere."""
+"""Descriptions of variables with a well-known name."""

@@ -1,4 +1,4 @@
-"""What a repository has already: Dockerfiles, a compose file, and the files that these name."""
+"""Collect the files of a project: Dockerfiles, a compose file, env files and ignore files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lyra_tasks.dockerfile.parse import Dockerfile, read_dockerfile
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.init.compose_file import ComposeFile, read_compose_file
 
-CONFIG_FILE, TASKS_FILE = ".lyra.toml", "tasks.py"
+TASKS_FILE = "tasks.py"
 _COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 _DOCKERFILE_NAME = re.compile(r"(?:Dockerfile|Containerfile)(?:[._-][A-Za-z0-9._-]+)?|[A-Za-z0-9_-]+\.[Dd]ockerfile")
 _IGNORED_DIRECTORIES = {
@@ -24,10 +24,10 @@ _MAX_TEXT_BYTES = 256 * 1024
 
 @dataclass(frozen=True)
 class ProjectFiles:
-    """A repository as `plan` sees it; all paths are relative to the folder that `init` was called in.
+    """The files of a project, with paths relative to the working directory.
 
-    `unreadable` are Dockerfiles that the parser refuses, with its words; `passed_over` are compose files besides
-    `compose`; `texts` holds the small files that something names: env files and ignore files.
+    `dockerfile_errors` has the messages of Dockerfiles that cannot be parsed, `texts` the text of env files and
+    ignore files.
     """
 
     directory_name: str
@@ -42,9 +42,11 @@ class ProjectFiles:
 
 
 def inspect_project(root: Path) -> ProjectFiles:
-    """Look at the repository at `root`; PreconditionError for a folder that is too large to be a project.
+    """Collect the files of the project at `root`.
 
-    ConfigurationError for a compose file that is not YAML.
+    Raises:
+        PreconditionError: The directory has too many files for a project.
+        ConfigurationError: The compose file cannot be read.
     """
     files, directories = _list_tree(root)
     dockerfiles: dict[str, Dockerfile] = {}
@@ -87,13 +89,13 @@ def _list_tree(root: Path) -> tuple[set[str], set[str]]:
         files |= {(directory / name).as_posix() for name in names if _is_utf8(name)}
         if len(files) > _MAX_FILES:
             raise PreconditionError(
-                f"{root} holds more than {_MAX_FILES} files", hint="call `init` in the folder of one project"
+                f"{root} contains more than {_MAX_FILES} files", hint="Run `init` in the directory of one project"
             )
     return files, directories
 
 
 def _is_utf8(name: str) -> bool:
-    """Whether a configuration, which is UTF-8, can hold a name."""
+    """Return whether a file name is valid UTF-8, as in a configuration."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
@@ -109,7 +111,7 @@ def _is_text_file(path: str) -> bool:
 
 def _read_text(file: Path) -> str | None:
     try:
-        # some keep `.env` as a pipe that a program feeds: nobody feeds it now
+        # `.env` may be a named pipe, which would block
         is_small_file = file.is_file() and file.stat().st_size <= _MAX_TEXT_BYTES
         return file.read_text(encoding="utf-8-sig") if is_small_file else None
     except (OSError, UnicodeDecodeError):
@@ -117,7 +119,7 @@ def _read_text(file: Path) -> str | None:
 
 
 def parse_env_file(text: str) -> Iterator[tuple[str, str, str]]:
-    """The variables of an env file, as (name, value, comment above); what is no assignment is passed over."""
+    """Yield name, value and comment above of each assignment in an env file."""
     from lyra_tasks.dockerfile.stages import find_comment_above
 
     lines = text.splitlines()

@@ -1,4 +1,4 @@
-"""Drafts as the text of `.lyra.toml`: commented, and with a `TODO` line for everything that could not be known."""
+"""Render drafts as the text of `.lyra.toml`, with comments and TODOs."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ _WIDTH = 120
 def render_configuration(
     name: str, images: Sequence[DraftImage], services: Sequence[DraftService], todos: Sequence[str], origin: str
 ) -> str:
-    """The whole file."""
+    """Return the text of the configuration."""
     lines = [
         f"# Written by `lyra init` from {origin}.",
-        "# A line with TODO is something that could not be known; delete it when it is done.",
-        '# Sizes are "64m" or "8g", times "1.5s" or "2m". `lyra config.show` prints all values in force.',
+        "# Lines with TODO need your input; delete them when done.",
+        '# Sizes are "64m" or "8g", times "1.5s" or "2m". `lyra config.show` prints all effective values.',
         "",
         "schema = 1",
         "",
         "[project]",
-        f"name = {toml_string(name)} # images are called {name}/IMAGE; bundles lie in promotion/{name}/",
-        "# TODO: description, in one line: it heads the bundle",
+        f"name = {toml_string(name)} # images: {name}/IMAGE, bundles: promotion/{name}/",
+        "# TODO: description in one line, the heading of the bundle",
         'description = ""',
         *_render_todos(todos),
         "",
-        "# What the production node can run. Every build and test is held against it.",
+        "# Capabilities of the production node, which limit every build and test.",
         "[proxima]",
         'platforms = ["linux/amd64"]',
         'min_engine = "20.10" # the oldest engine that must load the bundle',
-        "# cpus = 4               # what it has: what does not fit is refused",
+        "# cpus = 4               # limits of the node",
         '# memory = "8g"',
         '# max_image_size = "400m"',
         "",
         "[engine]",
-        'sandbox = "auto" # where no Docker engine answers: a private one (Debian or Ubuntu, root; installs nothing)',
+        'sandbox = "auto" # a private engine if no other responds (Debian or Ubuntu, root; installs nothing)',
     ]
     for image in images:
         lines += ["", *_render_image(image)]
@@ -54,12 +54,12 @@ def render_configuration(
 
 
 def toml_string(value: str) -> str:
-    """A TOML string: what JSON escapes is escaped alike, but for DEL."""
+    """Return a TOML string, which is a JSON string except for DEL."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def toml_value(value: Any) -> str:
-    """A TOML value on one line."""
+    """Return a TOML value on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -78,7 +78,7 @@ def _render_image(image: DraftImage) -> list[str]:
     if image.target:
         lines.append(f"target = {toml_string(image.target)}")
     if image.dev_target:
-        lines.append(f"dev_target = {toml_string(image.dev_target)} # the stage that `create` starts to develop in")
+        lines.append(f"dev_target = {toml_string(image.dev_target)} # stage for `create`")
     if image.args:
         lines.append(f"args = {toml_value(image.args)}")
     return lines
@@ -87,20 +87,18 @@ def _render_image(image: DraftImage) -> list[str]:
 def _render_service(service: DraftService) -> list[str]:
     table_name = f"services.{service.name}"
     if not (service.image or service.external):
-        return ["", *_render_todos([f"{service.name} has no image that could be written down", *service.todos])]
+        return ["", *_render_todos([f"{service.name} has no valid image", *service.todos])]
     lines = ["", f"[{table_name}]", *_render_todos(service.todos)]
     if service.image:
         lines.append(f"image = {toml_string(service.image)}")
     else:
-        lines.append(
-            f"external = {toml_string(service.external)} # takes part in tests, and does not travel to Proxima"
-        )
+        lines.append(f"external = {toml_string(service.external)} # for tests only, not part of the bundle")
     lines += [f"{key} = {toml_value(value)}" for key, value in service.values.items()]
     if service.ports:
         lines.append(f"ports = {toml_value(service.ports)}")
     if service.depends_on:
         lines.append(f"depends_on = {toml_value(service.depends_on)} # ready first")
-    lines.append(f"limits = {toml_value(service.limits)} # in force; disk covers volumes and /tmp")
+    lines.append(f"limits = {toml_value(service.limits)} # disk covers volumes and /tmp")
     if service.tmpfs:
         lines.append(f"tmpfs = {toml_value(service.tmpfs)}")
     if service.healthcheck:
@@ -129,7 +127,7 @@ def _render_variable(name: str, variable: DraftVariable) -> list[str]:
         "test_value": variable.test_value,
         "description": variable.description or None,
     }
-    line = f"{name} = {toml_value({key: each for key, each in table.items() if each is not None})}"
+    line = f"{name} = {toml_value({key: value for key, value in table.items() if value is not None})}"
     return [line] if variable.description else [f"# TODO: description of {name}", line]
 
 

@@ -1,4 +1,4 @@
-"""Writing what was planned: the configuration only after Lyra's own loader has taken it, nothing over what is there."""
+"""Write the planned files without overwriting any, and print the plan and the result."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from contextlib import suppress
 from pathlib import Path
 
 from lyra_tasks import console
-from lyra_tasks.config.discovery import display_path
+from lyra_tasks.config.discovery import CONFIG_FILE_NAME
 from lyra_tasks.config.load import load_config_file
 from lyra_tasks.errors import ConfigurationError, LyraError, PreconditionError
-from lyra_tasks.files import sync_directory, sync_to_disk, write_file
+from lyra_tasks.files import display_path, sync_directory, sync_to_disk, write_file
 from lyra_tasks.init.plan import InitPlan, PlannedFile
-from lyra_tasks.init.project_files import CONFIG_FILE, TASKS_FILE
+from lyra_tasks.init.project_files import TASKS_FILE
 
 
 def write_init_files(plan: InitPlan, root: Path) -> tuple[str, ...]:
-    """Write the files of a plan; returns their paths. With a configuration there already, nothing is written.
+    """Write the planned files and return their paths, or nothing if a configuration exists already.
 
-    A configuration that the loader refuses is not written, and what was added to ignore files is taken back.
+    If the configuration is not valid or a file cannot be written, all changes are undone.
     """
     if plan.has_configuration:
         return ()
     originals: dict[Path, bytes | None] = {}
     try:
-        for file in sorted(plan.files, key=lambda planned_file: planned_file.path == CONFIG_FILE):
+        for file in sorted(plan.files, key=lambda planned_file: planned_file.path == CONFIG_FILE_NAME):
             if file.appended_lines:
-                path = (root / file.path).resolve()  # a link stays one
+                path = (root / file.path).resolve()  # keep a symbolic link
                 originals[path] = path.read_bytes() if path.exists() else None
                 _rewrite(path, _append_text(originals[path] or b"", file.text))
             else:
-                _write_new(root / file.path, file, is_configuration=file.path == CONFIG_FILE)
+                _write_new(root / file.path, file, is_configuration=file.path == CONFIG_FILE_NAME)
                 originals[root / file.path] = None
     except (LyraError, OSError):
         for path, content in originals.items():
@@ -45,7 +45,7 @@ def write_init_files(plan: InitPlan, root: Path) -> tuple[str, ...]:
 
 
 def _append_text(original: bytes, text: str) -> bytes:
-    """What was there, byte for byte, and `text` behind it, its lines ended as the others are."""
+    """Append a text with the line endings of the original, whose bytes are kept."""
     newline = b"\r\n" if b"\r\n" in original else b"\n"
     separator = b"" if not original or original.endswith(b"\n") else newline
     return original + separator + text.encode().replace(b"\n", newline)
@@ -56,33 +56,39 @@ def _rewrite(path: Path, content: bytes) -> None:
 
 
 def _write_new(path: Path, file: PlannedFile, *, is_configuration: bool) -> None:
-    """Write a file that must not be there, whole or not at all; the loader sees it before its name is taken."""
+    """Write a file that must not exist, atomically; a configuration is validated first."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".lyra-init.", suffix=path.suffix)
     candidate = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(file.text.encode())
             stream.flush()
-            with suppress(PermissionError):  # FAT has no modes of its own
+            with suppress(PermissionError):  # FAT has no modes
                 os.fchmod(stream.fileno(), 0o644)
             sync_to_disk(stream.fileno())
         if is_configuration:
             _check_loadable(candidate)
         _link_into_place(path, candidate)
     except FileExistsError as error:
-        raise PreconditionError(f"{path} is there by now", hint="nothing was written; look at it first") from error
+        raise PreconditionError(
+            f"{path} was created in the meantime", hint="Check it, then run `init` again"
+        ) from error
     finally:
         candidate.unlink(missing_ok=True)
     sync_directory(path.parent)
 
 
 def _link_into_place(path: Path, candidate: Path) -> None:
-    """Give the file its name; FileExistsError where someone else was faster, which a rename alone would not see."""
+    """Give the file its final name.
+
+    Raises:
+        FileExistsError: The name exists, which a rename alone would not detect.
+    """
     try:
         path.hardlink_to(candidate)
     except FileExistsError:
         raise
-    except OSError:  # FAT knows one name per file
+    except OSError:  # FAT has no hard links
         if path.exists():
             raise FileExistsError(path) from None
         candidate.rename(path)
@@ -93,45 +99,44 @@ def _check_loadable(candidate: Path) -> None:
         load_config_file(candidate)
     except ConfigurationError as error:
         raise ConfigurationError(
-            "what init would write is not a valid configuration, so nothing was written",
-            hint="write .lyra.toml by hand; `init --dry-run` prints what it would have been",
+            "The generated configuration is not valid; nothing was written",
+            hint="Print it with `init --dry-run` and write .lyra.toml by hand",
             details=tuple(
-                detail.replace(display_path(candidate), CONFIG_FILE) for detail in error.details or (error.message,)
+                detail.replace(display_path(candidate), CONFIG_FILE_NAME)
+                for detail in error.details or (error.message,)
             ),
         ) from error
 
 
-_COLLECTION_HINT = (
-    "to have the words in it: `from lyra_tasks import namespace`, or `namespace = lyra_tasks.collection(mine)`"
-)
+_COLLECTION_HINT = "add the tasks with `from lyra_tasks import namespace` or `namespace = lyra_tasks.collection(mine)`"
 
 
 def print_init_plan(plan: InitPlan) -> None:
-    """What would be written, whole."""
+    """Print the files that would be written."""
     if console.is_json_mode():
         return console.print_json(_to_json(plan, ()))
     for path in plan.existing:
-        console.info(f"{path} is there already and would stay as it is")
+        console.info(f"{path} already exists and would be kept")
     for file in plan.files:
-        console.print(console.style(f"# {file.path}" + (", at its end" if file.appended_lines else ""), "bold"))
+        console.print(console.style(f"# {file.path}" + (" (appended)" if file.appended_lines else ""), "bold"))
         console.print("\n".join(file.appended_lines) if file.appended_lines else file.text)
     _print_todos(plan)
     return None
 
 
 def print_init_result(plan: InitPlan, paths: tuple[str, ...]) -> None:
-    """What was written, what is open, and what to do next."""
+    """Print the files that were written, the TODOs and the next command."""
     if console.is_json_mode():
         return console.print_json(_to_json(plan, paths))
     if plan.has_configuration:
-        console.print(f"{CONFIG_FILE} is there already: nothing was written")
-        console.print("to compare it with what init would write: `init --dry-run`; to start anew, move it away")
+        console.print(f"{CONFIG_FILE_NAME} already exists; nothing was written")
+        console.print("compare it with the output of `init --dry-run`, or move it away and run `init` again")
         return None
     appended = {file.path: file.appended_lines for file in plan.files}
     for path in paths:
         console.print(f"wrote {path}" + (f", with {' and '.join(appended[path])} in it" if appended[path] else ""))
     if TASKS_FILE in plan.existing:
-        console.print(f"{TASKS_FILE} is yours and stays; {_COLLECTION_HINT}")
+        console.print(f"{TASKS_FILE} already exists and was kept; {_COLLECTION_HINT}")
     _print_todos(plan)
     console.print("next: build test promote")
     return None
@@ -140,17 +145,22 @@ def print_init_result(plan: InitPlan, paths: tuple[str, ...]) -> None:
 def _print_todos(plan: InitPlan) -> None:
     for note in plan.notes:
         console.info(note)
-    for point in plan.todos:
-        console.print(f"{CONFIG_FILE}:{point.line}: TODO: {point.text}")
+    for todo in plan.todos:
+        console.print(f"{CONFIG_FILE_NAME}:{todo.line}: TODO: {todo.text}")
 
 
 def _to_json(plan: InitPlan, paths: tuple[str, ...]) -> dict[str, object]:
     return {
         "files": [
-            {"path": file.path, "text": file.text, "adds": list(file.appended_lines), "written": file.path in paths}
+            {
+                "path": file.path,
+                "text": file.text,
+                "appended_lines": list(file.appended_lines),
+                "written": file.path in paths,
+            }
             for file in plan.files
         ],
-        "kept": list(plan.existing),
-        "todo": [{"line": point.line, "text": point.text} for point in plan.todos],
+        "existing": list(plan.existing),
+        "todos": [{"line": todo.line, "text": todo.text} for todo in plan.todos],
         "notes": list(plan.notes),
     }

@@ -1,27 +1,26 @@
-"""What images declare goes into the services that run them: user, ports, volumes, variables, limits, one check each."""
+"""Complete services from what their images declare: user, ports, volumes, variables, limits and a check."""
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lyra_tasks.config.validation.problems import is_secret_name
+from lyra_tasks.config.services import IMAGE_BASELINE_VARIABLES
 from lyra_tasks.dockerfile.parse import Dockerfile
 from lyra_tasks.dockerfile.stages import DeclaredImage, resolve_declared_image
 from lyra_tasks.errors import ConfigurationError
-from lyra_tasks.init.dockerfile_import import choose_stages, find_dockerfile
+from lyra_tasks.init.dockerfile_import import choose_stages
 from lyra_tasks.init.drafts import TMP, DraftImage, DraftService, set_variable, unique_name
 from lyra_tasks.init.project_files import ProjectFiles
 from lyra_tasks.ports import ContainerPort, port_number
+from lyra_tasks.redaction import is_secret_name
 from lyra_tasks.units import format_size, parse_size
 
 _DEFAULT_USER = "10001:10001"
 _NON_ROOT_IMAGE = re.compile(r"nonroot|unprivileged|bitnami|chainguard")
 _WEB_SERVER_IMAGE = re.compile(r"(?:.*/)?(?:nginx(?:-unprivileged)?|httpd|caddy)(?:[:@].*)?")
 _KNOWN_USERS = {"node": "1000:1000", "nobody": "65534:65534", "nonroot": "65532:65532", "www-data": "33:33"}
-IMAGE_BASELINE_VARIABLES = {"PATH", "HOME", "HOSTNAME", "LANG", "LC_ALL", "GPG_KEY"}
 _LOCAL_ADDRESS = re.compile(
     r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\])(?::(?P<port>\d+))?(?P<path>/[^\s\"'|;)\]]*)?"
 )
@@ -29,26 +28,25 @@ _DEFAULT_VOLUME_BYTES, _TMP_BYTES = parse_size("32m"), parse_size("32m")
 
 
 def complete_image(image: DraftImage, project: ProjectFiles) -> DeclaredImage | None:
-    """Choose the stages of an image; returns what it declares, or nothing where its Dockerfile does not tell."""
-    dockerfile = find_dockerfile(image, project.dockerfiles)
+    """Choose the stages of an image and return what it declares, if its Dockerfile could be read."""
+    dockerfile = project.dockerfiles.get(image.dockerfile_path)
     if dockerfile is None:
         return None
     choose_stages(image, dockerfile)
     for name in [name for name in image.args if is_secret_name(name)]:
         del image.args[name]
-        image.todos.append(f"the argument {name} looks like a secret: give it as a file, in `secrets` of this image")
+        image.todos.append(f"the argument {name} looks like a secret: pass it as a file in `secrets` of this image")
     try:
         return resolve_declared_image(dockerfile, image.target, image.args)
     except ConfigurationError as error:
-        path = posixpath.normpath(posixpath.join(image.context, image.dockerfile))
-        image.todos.append(f"{error.message.replace(str(dockerfile.path), path)}; {error.hint}")
+        image.todos.append(f"{error.message.replace(str(dockerfile.path), image.dockerfile_path)}; {error.hint}")
         return None
 
 
 def complete_service(
     service: DraftService, image_config: DeclaredImage | None, dockerfile: Dockerfile | None, project: ProjectFiles
 ) -> None:
-    """Fill in everything that the service does not say itself, and give it its check."""
+    """Fill in everything that the service does not set itself, and add a check."""
     reference = service.external or (image_config.base if image_config else "")
     known = find_known_image(reference)
     if not service.ports:
@@ -67,7 +65,7 @@ def complete_service(
         if owner:
             volume["owner"] = owner
         elif user:
-            service.todos.append(f"the owner of {volume['path']}: the numbers of the user {user}")
+            service.todos.append(f"owner of {volume['path']}: UID and GID of the user {user}")
     if image_config:
         _add_environment(service, image_config)
     _set_limits(service)
@@ -75,20 +73,18 @@ def complete_service(
 
 
 def _assign_user(service: DraftService, known_user: str) -> str:
-    """Rule container.non-root: a service whose image names no user gets one."""
+    """Set a user if the image has none, as the rule container.non-root requires."""
     if service.external and not known_user:
-        service.todos.append("if this image runs as root, give it a user (rule container.non-root)")
+        service.todos.append("set a user if this image runs as root (rule container.non-root)")
         return ""
     service.values["user"] = known_user or _DEFAULT_USER
     if not known_user:
-        service.todos.append(
-            "the image names no user, so that it would run as root: set USER in the Dockerfile instead"
-        )
+        service.todos.append("the image has no user and would run as root: set USER in the Dockerfile instead")
     return known_user or _DEFAULT_USER
 
 
 def _find_uid_gid(user: str, dockerfile: Dockerfile | None) -> str:
-    """`UID:GID` of a user, if the numbers are written anywhere."""
+    """Return `UID:GID` of a user, if the Dockerfile contains them or they are well known."""
     name, _, group = user.partition(":")
     if name.isdigit():
         return f"{name}:{group if group.isdigit() else name}"
@@ -105,15 +101,15 @@ def _add_volumes(service: DraftService, image_config: DeclaredImage | None, know
         if path == TMP:
             service.tmpfs.setdefault(path, format_size(_TMP_BYTES))
         elif not re.fullmatch(r"/[^:\x00-\x1f]+", path):
-            service.todos.append(f"the image declares a volume at {path!r}, which is no place in a container")
+            service.todos.append(f"the image declares a volume at {path!r}, which is not a path in a container")
         elif path not in taken_paths:
             taken_paths.add(path)
             name = unique_name(path, service.volumes)
-            service.volumes[name] = {"path": path, "description": f"what it keeps in {path}"}
+            service.volumes[name] = {"path": path, "description": f"data in {path}"}
 
 
 def _add_environment(service: DraftService, image_config: DeclaredImage) -> None:
-    """Variables that the image sets; what the service sets itself wins, and only lends its description."""
+    """Add variables that the image sets; the service's own take precedence, but get the description."""
     for name, variable in image_config.environment.items():
         existing = service.environment.get(name)
         if existing is not None:
@@ -121,7 +117,7 @@ def _add_environment(service: DraftService, image_config: DeclaredImage) -> None
         elif name not in IMAGE_BASELINE_VARIABLES and variable.value is not None:
             set_variable(service, name, variable.value, variable.comment, shared=False)
         elif name not in IMAGE_BASELINE_VARIABLES:
-            service.todos.append(f"{name} is set by the build: document it in [services.{service.name}.environment]")
+            service.todos.append(f"the build sets {name}: document it in [services.{service.name}.environment]")
 
 
 def _set_limits(service: DraftService) -> None:
@@ -137,16 +133,16 @@ def _set_limits(service: DraftService) -> None:
 def _add_check(
     service: DraftService, image_config: DeclaredImage | None, dockerfile: Dockerfile | None, project: ProjectFiles
 ) -> None:
-    """One check per service, and a health check for what others wait for."""
+    """Add a check to the service, and a health check if it has none."""
     if service.values.get("oneshot"):
-        return  # it must end with 0, or the test fails
+        return  # it must exit with 0 in any case
     service_command = service.healthcheck.get("exec")
     command = service_command if service_command is not None else list(image_config.healthcheck if image_config else ())
     tcp_ports = [name for name, port in service.ports.items() if isinstance(port, int)]
     if not command and tcp_ports:
         service.healthcheck = {"tcp": tcp_ports[0]}
     if re.search(r"[\x00-\x1f]", "".join(command)):
-        command = []  # no check can be written of it; the image's own health is asked all the same
+        command = []  # not valid in the configuration; the image's own health check is used anyway
     address = _LOCAL_ADDRESS.search(command if isinstance(command, str) else " ".join(command)) if command else None
     if address and (port := int(address["port"] or 80)) in service.ports.values():
         _name_http_port(service, port)
@@ -155,23 +151,23 @@ def _add_check(
     elif service.ports and "http" in service.ports and _serves_files(image_config, dockerfile, project):
         service.checks.append({"name": f"{service.name} answers /", "http": "GET /"})
     elif command:
-        service.checks.append({"name": f"{service.name} is well", "exec": command})
+        service.checks.append({"name": f"{service.name} is healthy", "exec": command})
     elif tcp_ports:
-        service.checks.append({"name": f"{service.name} listens on its port {tcp_ports[0]}", "tcp": tcp_ports[0]})
+        service.checks.append({"name": f"{service.name} listens on port {tcp_ports[0]}", "tcp": tcp_ports[0]})
     else:
-        service.checks.append({"name": f"{service.name} says something", "log": "."})
-        service.todos.append("it has neither TCP port nor health check: in [[tests]], say what it logs when it works")
+        service.checks.append({"name": f"{service.name} writes a log", "log": "."})
+        service.todos.append("it has neither TCP port nor health check: check in [[tests]] what it logs when it works")
 
 
 def _name_http_port(service: DraftService, port: int) -> None:
-    """HTTP checks talk to the port of this name."""
+    """Give a port the name `http`, which HTTP checks use."""
     if service.ports.get("http") != port and len(service.ports) > 1:
         renamed_ports = {name if name != "http" else f"port-{number}": number for name, number in service.ports.items()}
         service.ports = {name if number != port else "http": number for name, number in renamed_ports.items()}
 
 
 def _serves_files(image_config: DeclaredImage | None, dockerfile: Dockerfile | None, project: ProjectFiles) -> bool:
-    """Whether the image is a web server over files, so that `/` has a page."""
+    """Return whether the image is a web server for files, so that `/` has a page."""
     if image_config is None or dockerfile is None:
         return False
     copied_paths = [path.strip("/") for stage in dockerfile.stages for path in stage.copied_paths]
@@ -185,11 +181,6 @@ def _serves_files(image_config: DeclaredImage | None, dockerfile: Dockerfile | N
     )
 
 
-def complete_images(images: list[DraftImage], project: ProjectFiles) -> Mapping[str, DeclaredImage | None]:
-    """What every image declares, by name."""
-    return {image.name: complete_image(image, project) for image in images}
-
-
 PORT_NAMES: Mapping[int, str] = {
     80: "http", 3000: "http", 4000: "http", 5000: "http", 8000: "http", 8080: "http", 8888: "http", 9000: "http",
     443: "https", 8443: "https", 9090: "metrics", 1025: "smtp", 25: "smtp", 5432: "postgres", 3306: "mysql",
@@ -197,15 +188,12 @@ PORT_NAMES: Mapping[int, str] = {
     50051: "grpc", 1883: "mqtt", 9092: "kafka", 9200: "search",
     53: "dns", 514: "syslog", 8125: "statsd", 51820: "wireguard",
 }  # fmt: skip
-"""How a port is called where it has no better name."""
+"""Default names of ports."""
 
 
 @dataclass(frozen=True)
 class KnownImage:
-    """An image that is run as a double: what it listens on, whom it can run as, where it must be able to write.
-
-    `alpine_user` is that of its Alpine variants; `volume` is where it keeps its data.
-    """
+    """A well-known third-party image: its port, users (`alpine_user` for Alpine variants) and writable paths."""
 
     port: int
     user: str
@@ -215,7 +203,7 @@ class KnownImage:
     size: str = "64m"
 
     def select_user(self, reference: str) -> str:
-        """The user that the image `reference` can run as."""
+        """Return the non-root user of this variant of the image."""
         return self.alpine_user if "alpine" in reference else self.user
 
 
@@ -233,12 +221,12 @@ KNOWN_IMAGES: Mapping[str, KnownImage] = {
 
 
 def find_known_image(reference: str) -> KnownImage | None:
-    """What is known of an image, by the last part of its name."""
+    """Return the well-known image with the last part of the reference's name, if there is one."""
     return KNOWN_IMAGES.get(reference.partition("@")[0].rpartition("/")[2].partition(":")[0])
 
 
 def name_ports(ports: Sequence[ContainerPort]) -> dict[str, ContainerPort]:
-    """Names for ports: what they are usually for; `http` for the only TCP port whose use is not known."""
+    """Return the ports by name: by their usual purpose, or `http` for the only TCP port."""
     ports_by_name: dict[str, ContainerPort] = {}
     tcp_ports = {port for port in ports if isinstance(port, int)}
     for port in dict.fromkeys(ports):

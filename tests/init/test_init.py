@@ -1,4 +1,4 @@
-"""`init` on ten repositories of other people's making: what it writes loads, plans, and says what is missing."""
+"""Test `init` on ten sample repositories: its configuration loads, can be planned, and lists what is missing."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from lyra_tasks.dockerfile.input_hashes import dockerfile_path
 from lyra_tasks.dockerfile.parse import read_dockerfile
 from lyra_tasks.dockerfile.stages import list_base_images, resolve_declared_image
 from lyra_tasks.errors import ConfigurationError, PreconditionError
-from lyra_tasks.init import plan, project_files, run
 from lyra_tasks.init.drafts import SHARED_TEST_VALUE, DraftService, make_name, replace_passwords, set_variable
-from lyra_tasks.lab.facts import resolve_test_environment as environment_for_tests
-from lyra_tasks.lab.plan import LabFacts, LabPlan, ServiceFacts
-from lyra_tasks.lab.plan import plan_lab as lab_plan
+from lyra_tasks.init.plan import InitPlan, PlannedFile, plan_init
+from lyra_tasks.init.project_files import inspect_project
+from lyra_tasks.init.run import write_init_files
+from lyra_tasks.lab.facts import resolve_test_environment
+from lyra_tasks.lab.plan import LabFacts, LabPlan, ServiceFacts, plan_lab
 from lyra_tasks.rules.deviations import enforce_rules
 from lyra_tasks.rules.services import check_service_settings
 from tests.conftest import PROJECTS
@@ -30,58 +31,64 @@ from tests.conftest import PROJECTS
 SAMPLES = sorted(path.name for path in (PROJECTS / "init").iterdir())
 
 
-def made(name: str, folder: Path) -> Path:
-    root = folder / name
+def init_project(root: Path) -> None:
+    write_init_files(plan_init(inspect_project(root)), root)
+
+
+def init_sample(name: str, parent: Path) -> Path:
+    root = parent / name
     shutil.copytree(PROJECTS / "init" / name, root)
     (root / ".git").mkdir()
-    run.write_init_files(plan.plan_init(project_files.inspect_project(root)), root)
+    init_project(root)
     return root
 
 
-def loaded(name: str, folder: Path) -> LoadedConfig:
-    return load_config(made(name, folder))
+def load_sample(name: str, parent: Path) -> LoadedConfig:
+    return load_config(init_sample(name, parent))
 
 
-def image_config(found: LoadedConfig, name: str) -> dict[str, Any]:
-    """What the engine would say of a service's image, as far as the Dockerfile does."""
-    service = found.config.services[name]
+def image_config(loaded: LoadedConfig, name: str) -> dict[str, Any]:
+    """Return the configuration of a service's image, as far as the Dockerfile declares it."""
+    service = loaded.config.services[name]
     if service.image is None:
         return {}
-    image = found.config.images[service.image]
-    declared = resolve_declared_image(read_dockerfile(dockerfile_path(found.root, image)), image.target, image.args)
+    image = loaded.config.images[service.image]
+    declared = resolve_declared_image(read_dockerfile(dockerfile_path(loaded.root, image)), image.target, image.args)
     return {"User": declared.user, "Volumes": dict.fromkeys(declared.volumes), "Env": []}
 
 
-def planned(found: LoadedConfig) -> LabPlan:
+def plan_sample_lab(loaded: LoadedConfig) -> LabPlan:
     services = {
-        name: ServiceFacts(f"sha256:{name}", image_config(found, name), environment_for_tests(name, service), {}, {})
-        for name, service in found.config.services.items()
-    }
-    return lab_plan(found.config, LabFacts("run", "127.0.0.1", True, True, "/files", services))
-
-
-@pytest.mark.parametrize("name", SAMPLES)
-def test_what_init_writes_loads_plans_and_keeps_the_rules(tmp_path: Path, name: str) -> None:
-    found = loaded(name, tmp_path)
-    assert planned(found).services.keys() == found.config.services.keys()
-    for each, service in found.config.services.items():
-        enforce_rules(
-            found.config, check_service_settings(each, service, image_config(found, each)), datetime.date.today()
+        name: ServiceFacts(
+            f"sha256:{name}", image_config(loaded, name), resolve_test_environment(name, service), {}, {}
         )
-    for image in found.config.images.values():
-        list_base_images(read_dockerfile(dockerfile_path(found.root, image)), image.target, image.args)
-    asked = {test.service for test in found.config.tests}
-    assert asked == {each for each, service in found.config.services.items() if not service.oneshot}
+        for name, service in loaded.config.services.items()
+    }
+    return plan_lab(loaded.config, LabFacts("run", "127.0.0.1", True, True, "/files", services))
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_init_changes_nothing_the_second_time(tmp_path: Path, name: str) -> None:
-    root = made(name, tmp_path)
-    before = contents(root)
-    again = plan.plan_init(project_files.inspect_project(root))
-    assert again.has_configuration
-    assert run.write_init_files(again, root) == ()
-    assert contents(root) == before
+def test_generated_configuration_loads_and_follows_rules(tmp_path: Path, name: str) -> None:
+    loaded = load_sample(name, tmp_path)
+    config = loaded.config
+    assert plan_sample_lab(loaded).services.keys() == config.services.keys()
+    for service_name, service in config.services.items():
+        results = check_service_settings(service_name, service, image_config(loaded, service_name))
+        enforce_rules(config, results, datetime.date.today())
+    for image in config.images.values():
+        list_base_images(read_dockerfile(dockerfile_path(loaded.root, image)), image.target, image.args)
+    checked_services = {test.service for test in config.tests}
+    assert checked_services == {name for name, service in config.services.items() if not service.oneshot}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_second_init_changes_nothing(tmp_path: Path, name: str) -> None:
+    root = init_sample(name, tmp_path)
+    contents_before = contents(root)
+    second_plan = plan_init(inspect_project(root))
+    assert second_plan.has_configuration
+    assert write_init_files(second_plan, root) == ()
+    assert contents(root) == contents_before
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -89,15 +96,15 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def todos(root: Path) -> list[str]:
-    return [point.text for point in list_todos((root / ".lyra.toml").read_text())]
+    return [todo.text for todo in list_todos((root / ".lyra.toml").read_text())]
 
 
-def test_compose_gives_services_environment_health_dependencies_and_volumes(tmp_path: Path) -> None:
-    found = loaded("guestlist", tmp_path).config
-    web, redis = found.services["web"], found.services["redis"]
+def test_compose_services_are_converted(tmp_path: Path) -> None:
+    config = load_sample("guestlist", tmp_path).config
+    web, redis = config.services["web"], config.services["redis"]
     assert web.depends_on == ["redis"]
     assert web.ports == {"http": 8000}
-    values = {name: (each.default, each.secret) for name, each in web.environment.items()}
+    values = {name: (variable.default, variable.secret) for name, variable in web.environment.items()}
     assert values == {
         "CAPACITY": ("3", False),
         "REDIS_HOST": ("redis", False),
@@ -106,19 +113,19 @@ def test_compose_gives_services_environment_health_dependencies_and_volumes(tmp_
         "PYTHONUNBUFFERED": ("1", False),
         "PYTHONDONTWRITEBYTECODE": ("1", False),
     }
-    said = {name: each.description for name, each in web.environment.items()}
-    assert said["CAPACITY"] == "how many guests are let in"  # the comment above it in the env file
-    assert said["TITLE"] == "head of the page"  # the comment behind it in the compose file
+    descriptions = {name: variable.description for name, variable in web.environment.items()}
+    assert descriptions["CAPACITY"] == "how many guests are let in"  # the comment above it in the env file
+    assert descriptions["TITLE"] == "head of the page"  # the comment after it in the compose file
     assert web.dev is not None
-    assert web.dev.source == "/app"  # what compose mounts there is what `create` brings
+    assert web.dev.source == "/app"  # mounted there by Compose, so `create` does the same
     assert (redis.external, redis.user, redis.command) == ("redis:7", "999:999", ["redis-server", "--save", ""])
     assert redis.healthcheck is not None
     assert (redis.healthcheck.exec, redis.healthcheck.retries) == (["redis-cli", "ping"], 5)
-    assert [(each.path, each.owner) for each in redis.volumes.values()] == [("/data", "999:999")]
+    assert [(volume.path, volume.owner) for volume in redis.volumes.values()] == [("/data", "999:999")]
 
 
 @pytest.mark.parametrize(
-    ("written", "kept"),
+    ("address", "expected"),
     [
         ("amqp://shop:hunter2@mq/", "amqp://shop:TEST@mq/"),
         ("shop:hunter2@tcp(db:3306)/shop", "shop:TEST@tcp(db:3306)/shop"),
@@ -127,16 +134,16 @@ def test_compose_gives_services_environment_health_dependencies_and_volumes(tmp_
         ("jdbc:postgresql://db/shop?user=shop&password=hunter2&ssl=true", "jdbc:postgresql://db/shop?user=shop&password=TEST&ssl=true"),
     ],
 )  # fmt: skip
-def test_a_password_in_an_address_is_not_copied(written: str, kept: str) -> None:
+def test_password_in_address_is_replaced(address: str, expected: str) -> None:
     service = DraftService("app")
-    set_variable(service, "WHERE", written, "", shared=True)
+    set_variable(service, "WHERE", address, "", shared=True)
     assert service.environment["WHERE"].secret
-    assert service.environment["WHERE"].test_value == kept.replace("TEST", SHARED_TEST_VALUE)
+    assert service.environment["WHERE"].test_value == expected.replace("TEST", SHARED_TEST_VALUE)
     for plain in ("http://db:5432/a@b", "a:b@c", "keyboard=password", "2026-11-24T12:00@home(1)"):
         assert replace_passwords(plain) == (plain, False)
 
 
-def test_no_secret_of_a_compose_file_is_copied_and_services_agree_on_one(tmp_path: Path) -> None:
+def test_compose_secrets_share_one_test_value(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(
         "services:\n"
         "  app:\n    image: example.org/app:1\n    ports: [80]\n"
@@ -145,9 +152,7 @@ def test_no_secret_of_a_compose_file_is_copied_and_services_agree_on_one(tmp_pat
         "    environment:\n      POSTGRES_PASSWORD: hunter2\n      POSTGRES_USER: shop\n    env_file: .env\n"
     )
     (tmp_path / ".env").write_text("PGADMIN_TOKEN=hunter2\nSMTP_PASS=hunter2\nMAIL_PWD=hunter2\nBYPASS_CACHE=1\n")
-    text = next(
-        file.text for file in plan.plan_init(project_files.inspect_project(tmp_path)).files if file.path == ".lyra.toml"
-    )
+    text = next(file.text for file in plan_init(inspect_project(tmp_path)).files if file.path == ".lyra.toml")
     assert "hunter2" not in text
     services = tomllib.loads(text)["services"]
     address, password = (
@@ -160,7 +165,7 @@ def test_no_secret_of_a_compose_file_is_copied_and_services_agree_on_one(tmp_pat
     assert services["db"]["user"] == "70:70"
 
 
-def test_a_secret_in_a_command_is_not_copied_but_told(tmp_path: Path) -> None:
+def test_secret_in_command_is_replaced_with_todo(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(
         "services:\n"
         "  cache:\n    image: redis:7\n    command: redis-server --requirepass ${CACHE_PASSWORD}\n"
@@ -170,36 +175,36 @@ def test_a_secret_in_a_command_is_not_copied_but_told(tmp_path: Path) -> None:
         "    - redis-server\n    - --requirepass\n    - hunter2\n    - --masterauth-token=hunter2\n"
     )
     (tmp_path / ".env").write_text("CACHE_PASSWORD=hunter2\n")
-    run.write_init_files(plan.plan_init(project_files.inspect_project(tmp_path)), tmp_path)
+    init_project(tmp_path)
     assert "hunter2" not in (tmp_path / ".lyra.toml").read_text()
     assert load_config(tmp_path).config.services["cache"].environment["AUTH"].secret
-    told = " ".join(todos(tmp_path))
-    assert told.count("a secret stands in its command") == 2
-    assert told.count("a secret stands in its healthcheck") == 1
+    messages = " ".join(todos(tmp_path))
+    assert messages.count("its command contains a secret") == 2
+    assert messages.count("its healthcheck contains a secret") == 1
 
 
-def test_profiles_one_shots_and_shared_volumes_are_told_apart(tmp_path: Path) -> None:
-    root = made("ledger", tmp_path)
-    found = load_config(root).config
-    assert list(found.services) == ["migrate", "api"]
-    assert found.services["migrate"].oneshot
-    assert found.services["api"].command == ["sh", "-c", "exec httpd -f -p 8080 -h /www"]
-    assert found.services["api"].limits.memory == 64 * 1024**2
-    assert [image.context for image in found.images.values()] == ["."]  # one build, two services
-    assert "the volume books is shared with migrate; here, each has its own" in todos(root)
-    notes = plan.plan_init(project_files.inspect_project(root)).notes
-    assert "docker-compose.yml: adminer is started by a profile alone and was left out" in notes
+def test_compose_profiles_oneshots_and_shared_volumes(tmp_path: Path) -> None:
+    root = init_sample("ledger", tmp_path)
+    config = load_config(root).config
+    assert list(config.services) == ["migrate", "api"]
+    assert config.services["migrate"].oneshot
+    assert config.services["api"].command == ["sh", "-c", "exec httpd -f -p 8080 -h /www"]
+    assert config.services["api"].limits.memory == 64 * 1024**2
+    assert [image.context for image in config.images.values()] == ["."]  # one build, two services
+    assert "the volume books is shared with migrate, but here each service has its own" in todos(root)
+    notes = plan_init(inspect_project(root)).notes
+    assert "docker-compose.yml: skipped adminer, which only a profile starts" in notes
     assert "docker-compose.override.yml was not read" in notes
 
 
-def test_secrets_configs_and_what_a_container_may_not_have(tmp_path: Path) -> None:
-    root = made("vault", tmp_path)
+def test_compose_secrets_configs_and_unsupported_mounts(tmp_path: Path) -> None:
+    root = init_sample("vault", tmp_path)
     vault = load_config(root).config.services["vault"]
-    assert {key: each.path for key, each in vault.secrets.items()} == {
+    assert {key: secret.path for key, secret in vault.secrets.items()} == {
         "api-token": "/run/secrets/api_token",
         "signing": "/etc/vault/signing.key",
     }
-    assert {each.path: each.source for each in vault.configs.values()} == {
+    assert {file.path: file.source for file in vault.configs.values()} == {
         "/www/motd.txt": "vault/motd.txt",
         "/www/pages/about.html": "vault/pages/about.html",
     }
@@ -207,83 +212,83 @@ def test_secrets_configs_and_what_a_container_may_not_have(tmp_path: Path) -> No
     assert vault.environment["STORE_URL"].secret
     assert vault.healthcheck is not None
     assert "$${" not in str(vault.healthcheck.exec)
-    assert any("docker.sock" in each for each in todos(root))
+    assert any("docker.sock" in todo for todo in todos(root))
 
 
-def test_a_context_is_the_folder_that_holds_what_the_dockerfile_copies(tmp_path: Path) -> None:
-    found = loaded("bakery", tmp_path).config
-    where = {name: (image.context, image.dockerfile) for name, image in found.images.items()}
-    assert where == {
+def test_context_contains_copied_files(tmp_path: Path) -> None:
+    config = load_sample("bakery", tmp_path).config
+    contexts = {name: (image.context, image.dockerfile) for name, image in config.images.items()}
+    assert contexts == {
         "orders": (".", "services/orders/Dockerfile"),
         "oven": ("services/oven", "Dockerfile"),
         "shop": ("services/shop", "Dockerfile"),
     }
-    assert found.services["shop"].volumes["var-shop"].owner == "1200:1200"
-    assert found.services["oven"].environment["TEMPERATURE"].description == "how hot it is, in degrees"
+    assert config.services["shop"].volumes["var-shop"].owner == "1200:1200"
+    assert config.services["oven"].environment["TEMPERATURE"].description == "how hot it is, in degrees"
 
 
-def test_the_stage_for_production_is_shipped_and_the_other_developed_in(tmp_path: Path) -> None:
-    found = loaded("storefront", tmp_path).config
-    image = found.images["storefront"]
+def test_production_and_development_stages_are_chosen(tmp_path: Path) -> None:
+    config = load_sample("storefront", tmp_path).config
+    image = config.images["storefront"]
     assert (image.target, image.dev_target) == ("production", "development")
-    assert found.services["storefront"].ports == {"http": 3000}  # EXPOSE $PORT
-    notes = plan.plan_init(project_files.inspect_project(tmp_path / "storefront")).notes
-    assert any(each.startswith("Dockerfile: its `# syntax` line") for each in notes)
-    (check,) = found.tests
-    assert check.http == "GET /healthz"  # where its HEALTHCHECK asks
+    assert config.services["storefront"].ports == {"http": 3000}  # EXPOSE $PORT
+    notes = plan_init(inspect_project(tmp_path / "storefront")).notes
+    assert any(note.startswith("Dockerfile: its `# syntax` line") for note in notes)
+    (check,) = config.tests
+    assert check.http == "GET /healthz"  # from its HEALTHCHECK
 
 
-def test_of_several_dockerfiles_the_one_for_production_is_taken(tmp_path: Path) -> None:
-    root = made("newsroom", tmp_path)
-    found = load_config(root).config
-    assert {name: image.dockerfile for name, image in found.images.items()} == {
+def test_production_dockerfile_is_preferred(tmp_path: Path) -> None:
+    root = init_sample("newsroom", tmp_path)
+    config = load_config(root).config
+    assert {name: image.dockerfile for name, image in config.images.items()} == {
         "newsroom": "Dockerfile.prod",
         "worker": "Dockerfile.worker",
     }
-    notes = " ".join(plan.plan_init(project_files.inspect_project(root)).notes)
-    assert all(f"{each} was left out" in notes for each in ("Dockerfile", "Dockerfile.dev", "Dockerfile.test"))
+    notes = " ".join(plan_init(inspect_project(root)).notes)
+    assert all(f"skipped {name}:" in notes for name in ("Dockerfile", "Dockerfile.dev", "Dockerfile.test"))
 
 
-def test_a_user_by_name_has_the_numbers_that_the_dockerfile_gives_it(tmp_path: Path) -> None:
-    found = loaded("minutes", tmp_path).config
-    assert found.services["minutes"].volumes["opt-minutes-data"].owner == "1500:1500"
-    assert found.services["minutes"].ports == {"http": 8000, "statsd": "8125/udp"}
+def test_named_user_gets_ids_from_dockerfile(tmp_path: Path) -> None:
+    config = load_sample("minutes", tmp_path).config
+    assert config.services["minutes"].volumes["opt-minutes-data"].owner == "1500:1500"
+    assert config.services["minutes"].ports == {"http": 8000, "statsd": "8125/udp"}
 
 
-def test_an_example_of_an_env_file_gives_values_for_tests(tmp_path: Path) -> None:
-    queue = loaded("courier", tmp_path).config.services["courier"].environment["QUEUE"]
+def test_env_file_example_gives_test_values(tmp_path: Path) -> None:
+    queue = load_sample("courier", tmp_path).config.services["courier"].environment["QUEUE"]
     assert (queue.required, queue.default, queue.test_value) == (True, None, "letters")
 
 
-def test_ignore_files_get_what_they_lack_and_keep_what_they_have(tmp_path: Path) -> None:
-    root = made("storefront", tmp_path)
+def test_ignore_files_get_missing_lines_only(tmp_path: Path) -> None:
+    root = init_sample("storefront", tmp_path)
     assert (root / ".dockerignore").read_text() == "node_modules\n.git\n.lyra\npromotion\n"
     assert (root / ".gitignore").read_text() == "promotion/\n"
-    minutes = made("minutes", tmp_path)
-    assert (minutes / ".dockerignore").read_text() == "*\n!minutes\n"  # leaves both out already
+    minutes = init_sample("minutes", tmp_path)
+    assert (minutes / ".dockerignore").read_text() == "*\n!minutes\n"  # excludes both already
 
 
-def test_an_ignore_file_keeps_every_byte_its_line_ends_its_mode_and_its_place(tmp_path: Path) -> None:
+def test_ignore_file_keeps_bytes_line_endings_mode_and_link(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM alpine\n")
     (tmp_path / ".git").mkdir()
-    (tmp_path / "shared").write_bytes(b"caf\xe9.log\n*.tmp")  # git takes any bytes
+    (tmp_path / "shared").write_bytes(b"caf\xe9.log\n*.tmp")  # git accepts any bytes
     (tmp_path / "shared").chmod(0o600)
     (tmp_path / ".gitignore").symlink_to("shared")
     (tmp_path / ".dockerignore").write_bytes(b"\xef\xbb\xbfnode_modules\r\n.git\r\n")
-    run.write_init_files(plan.plan_init(project_files.inspect_project(tmp_path)), tmp_path)
+    init_project(tmp_path)
     assert (tmp_path / "shared").read_bytes() == b"caf\xe9.log\n*.tmp\npromotion/\n"
     assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / ".gitignore").is_symlink()
     assert (tmp_path / ".dockerignore").read_bytes() == (b"\xef\xbb\xbfnode_modules\r\n.git\r\n.lyra\r\npromotion\r\n")
 
 
-def test_the_history_stays_in_the_context_of_a_dockerfile_that_copies_it(tmp_path: Path) -> None:
+def test_copied_git_directory_stays_in_context(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM alpine\nCOPY .git/HEAD /version\n")
-    files = {file.path: file for file in plan.plan_init(project_files.inspect_project(tmp_path)).files}
+    files = {file.path: file for file in plan_init(inspect_project(tmp_path)).files}
     assert files[".dockerignore"].appended_lines == (".lyra", "promotion")
 
 
-def test_what_compose_leaves_without_a_limit_or_a_name_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_invalid_compose_values_become_todos(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(
         "services:\n"
         "  web-app: {image: redis, mem_limit: -1, depends_on: [Web_App]}\n"
@@ -298,122 +303,120 @@ def test_what_compose_leaves_without_a_limit_or_a_name_is_said_and_nothing_is_lo
         (tmp_path / name / "site.conf").touch()
     (tmp_path / "app.env.example").write_text("GREETING=hello\n")
     (tmp_path / "app.env.production").write_text("GREETING=goodbye\n")
-    run.write_init_files(plan.plan_init(project_files.inspect_project(tmp_path)), tmp_path)
+    init_project(tmp_path)
     services = load_config(tmp_path).config.services
     assert services.keys() == {"web-app", "web-app-2"}
     assert services["web-app"].depends_on == ["web-app-2"]
     assert services["web-app-2"].external == "example.org:5000/r"
     assert services["web-app-2"].environment["GREETING"].default == "hello"
-    assert {each.path for each in services["web-app-2"].configs.values()} == {"/etc/a.conf", "/etc/b.conf"}
-    assert {each.path for each in services["web-app-2"].volumes.values()} == {"/x", "/y"}
-    said = "\n".join(todos(tmp_path))
+    assert {file.path for file in services["web-app-2"].configs.values()} == {"/etc/a.conf", "/etc/b.conf"}
+    assert {volume.path for volume in services["web-app-2"].volumes.values()} == {"/x", "/y"}
+    messages = "\n".join(todos(tmp_path))
     for text in (
-        "-1 is no limit of memory that can be in force",
-        "its user is ${UID}, and nothing here says what UID is",
+        "-1 is not an enforceable limit of memory",
+        "its user is ${UID}, but UID has no value here",
         "its command has several lines",
-        "its image is r:${TAG}, and nothing here says what TAG is",
+        "its image is r:${TAG}, but TAG has no value here",
     ):
-        assert text in said
+        assert text in messages
 
 
 @pytest.mark.parametrize("text", ["services: {web: &w {environment: &e {A: 1, <<: *e}}}", "[" * 3000])
-def test_a_compose_file_that_holds_itself_is_named(tmp_path: Path, text: str) -> None:
+def test_recursive_compose_file_is_rejected(tmp_path: Path, text: str) -> None:
     (tmp_path / "compose.yaml").write_text(text)
-    with pytest.raises(ConfigurationError, match=r"^compose\.yaml: holds itself"):
-        project_files.inspect_project(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"^compose\.yaml: recursive or nested too deeply"):
+        inspect_project(tmp_path)
 
 
-def test_a_pipe_is_not_waited_for_and_a_name_that_cannot_be_written_is_left_out(tmp_path: Path) -> None:
+def test_pipes_and_non_utf8_names_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM alpine\n")
     os.mkfifo(tmp_path / ".env")
     odd = tmp_path / os.fsdecode(b"caf\xe9")
     odd.mkdir()
     (odd / "Dockerfile").write_text("FROM alpine\n")
-    found = project_files.inspect_project(tmp_path)
-    assert found.texts == {}
-    assert list(found.dockerfiles) == ["Dockerfile"]
-    run.write_init_files(plan.plan_init(found), tmp_path)
+    project = inspect_project(tmp_path)
+    assert project.texts == {}
+    assert list(project.dockerfiles) == ["Dockerfile"]
+    write_init_files(plan_init(project), tmp_path)
     assert list(load_config(tmp_path).config.images) == [make_name(tmp_path.name)]
 
 
-def test_where_a_file_has_neither_modes_nor_a_second_name_it_is_written_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(*_words: object, **_more: object) -> None:
+def test_init_writes_to_file_system_without_modes_and_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_kwargs: object) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
-    for name in ("fchmod", "link"):  # as FAT answers
-        monkeypatch.setattr(os, name, refused)
-    made("brochure", tmp_path)
+    for name in ("fchmod", "link"):  # like FAT
+        monkeypatch.setattr(os, name, refuse)
+    init_sample("brochure", tmp_path)
     load_config(tmp_path / "brochure")
     assert [path.name for path in (tmp_path / "brochure").glob(".lyra-init.*")] == []
     (tmp_path / "brochure" / ".lyra.toml").unlink()
-    planned = plan.plan_init(project_files.inspect_project(tmp_path / "brochure"))
-    (tmp_path / "brochure" / ".lyra.toml").write_text("# by then\n")
-    with pytest.raises(PreconditionError, match="is there by now"):
-        run.write_init_files(planned, tmp_path / "brochure")
-    assert (tmp_path / "brochure" / ".lyra.toml").read_text() == "# by then\n"
+    second_plan = plan_init(inspect_project(tmp_path / "brochure"))
+    (tmp_path / "brochure" / ".lyra.toml").write_text("# new\n")
+    with pytest.raises(PreconditionError, match="was created in the meantime"):
+        write_init_files(second_plan, tmp_path / "brochure")
+    assert (tmp_path / "brochure" / ".lyra.toml").read_text() == "# new\n"
 
 
-def test_a_volume_at_tmp_is_in_memory_as_it_is_in_every_container(tmp_path: Path) -> None:
+def test_volume_at_tmp_becomes_tmpfs(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM eclipse-temurin:21\nVOLUME /tmp\nEXPOSE 8080\n")
     (tmp_path / "compose.yaml").write_text("services:\n  app: {build: ., volumes: ['scratch:/tmp', '/data']}\n")
-    run.write_init_files(plan.plan_init(project_files.inspect_project(tmp_path)), tmp_path)
+    init_project(tmp_path)
     app = load_config(tmp_path).config.services["app"]
-    assert [each.path for each in app.volumes.values()] == ["/data"]
+    assert [volume.path for volume in app.volumes.values()] == ["/data"]
     assert list(app.tmpfs) == ["/tmp"], "documented, since the image declares it"
 
 
-def test_what_a_dockerfile_declares_and_no_configuration_can_hold_is_passed_over(tmp_path: Path) -> None:
+def test_invalid_dockerfile_declarations_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(
         'FROM alpine\nEXPOSE 80\nVOLUME /a /A here / /x:y\nHEALTHCHECK CMD ["sh", "-c", "a\\nb"]\n'
     )
-    run.write_init_files(plan.plan_init(project_files.inspect_project(tmp_path)), tmp_path)
-    found = load_config(tmp_path).config
-    (service,) = found.services.values()
-    assert [each.path for each in service.volumes.values()] == ["/a", "/A"]
-    assert [test.tcp for test in found.tests] == ["http"]
-    assert service.healthcheck is None, "the image has its own"
-    assert sum("which is no place in a container" in each for each in todos(tmp_path)) == 3
+    init_project(tmp_path)
+    config = load_config(tmp_path).config
+    (service,) = config.services.values()
+    assert [volume.path for volume in service.volumes.values()] == ["/a", "/A"]
+    assert [test.tcp for test in config.tests] == ["http"]
+    assert service.healthcheck is None, "the image has one"
+    assert sum("which is not a path in a container" in todo for todo in todos(tmp_path)) == 3
 
 
-def test_a_tasks_file_of_ones_own_is_kept(tmp_path: Path) -> None:
+def test_existing_tasks_file_is_kept(tmp_path: Path) -> None:
     root = tmp_path / "brochure"
     shutil.copytree(PROJECTS / "init" / "brochure", root)
     (root / "tasks.py").write_text("# mine\n")
-    run.write_init_files(plan.plan_init(project_files.inspect_project(root)), root)
+    init_project(root)
     assert (root / "tasks.py").read_text() == "# mine\n"
     assert (root / ".lyra.toml").exists()
 
 
 @pytest.fixture
-def refused(tmp_path: Path) -> Path:
+def sample_root(tmp_path: Path) -> Path:
     root = tmp_path / "storefront"
     shutil.copytree(PROJECTS / "init" / "storefront", root)
     (root / ".dockerignore").write_text("node_modules")
     return root
 
 
-def test_a_configuration_that_the_loader_refuses_is_not_written_and_nothing_else_is(refused: Path) -> None:
-    before = contents(refused)
-    good = plan.plan_init(project_files.inspect_project(refused))
-    bad = plan.InitPlan(
+def test_invalid_generated_configuration_writes_nothing(sample_root: Path) -> None:
+    before = contents(sample_root)
+    valid_plan = plan_init(inspect_project(sample_root))
+    invalid_plan = InitPlan(
         tuple(
-            plan.PlannedFile(file.path, file.text.replace('context = "."', 'context = "gone"'), file.appended_lines)
-            for file in good.files
+            PlannedFile(file.path, file.text.replace('context = "."', 'context = "gone"'), file.appended_lines)
+            for file in valid_plan.files
         ),
-        good.existing, good.todos, good.notes,
+        valid_plan.existing, valid_plan.todos, valid_plan.notes,
     )  # fmt: skip
     with pytest.raises(ConfigurationError, match="nothing was written") as raised:
-        run.write_init_files(bad, refused)
-    assert [each for each in raised.value.details if not each.startswith(".lyra.toml:")] == []
-    assert contents(refused) == before
+        write_init_files(invalid_plan, sample_root)
+    assert [detail for detail in raised.value.details if not detail.startswith(".lyra.toml:")] == []
+    assert contents(sample_root) == before
 
 
-def test_a_compose_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path) -> None:
+def test_invalid_yaml_names_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text("services:\n  web: [\n")
     with pytest.raises(ConfigurationError, match=r"^compose\.yaml:\d+: not valid YAML"):
-        project_files.inspect_project(tmp_path)
+        inspect_project(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -433,7 +436,7 @@ def test_a_compose_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path) -
         "services: {a: {image: r, volumes: ['d:/x', 'd:/y', 'D:/z', 'd:/x/']}}",
     ],
 )  # fmt: skip
-def test_whatever_a_compose_file_holds_what_is_written_is_valid(tmp_path: Path, text: str) -> None:
+def test_any_compose_file_gives_a_valid_configuration(tmp_path: Path, text: str) -> None:
     (tmp_path / "compose.yaml").write_text(text)
-    run.write_init_files(plan.plan_init(project_files.inspect_project(tmp_path)), tmp_path)
+    init_project(tmp_path)
     load_config(tmp_path)

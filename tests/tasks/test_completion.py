@@ -89,13 +89,13 @@ def offered(project: Path, *typed: str) -> list[str]:
         (("release", "--changelog", ""), []),
     ],
 )  # fmt: skip
-def test_names_of_the_project_are_offered_where_they_fit(
+def test_completion_offers_project_names(
     project: Path, typed: tuple[str, ...], expected: list[str]
 ) -> None:
     assert offered(project, *typed) == expected
 
 
-def test_nothing_is_said_while_the_configuration_is_broken(project: Path, tmp_path: Path) -> None:
+def test_completion_ignores_invalid_configuration(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project / "bin", tmp_path / "bin")
     (tmp_path / ".lyra.toml").write_text("schema = [")
     assert offered(tmp_path, "build", "--image", "") == []
@@ -104,7 +104,7 @@ def test_nothing_is_said_while_the_configuration_is_broken(project: Path, tmp_pa
     assert offered(tmp_path, "diff", "") == sorted(offered(tmp_path, ""))
 
 
-def test_it_loads_nothing_of_weight_and_is_quick(project: Path) -> None:
+def test_completion_loads_no_heavy_module(project: Path) -> None:
     command = (sys.executable, "-P", "-X", "importtime", "-m", "lyra_tasks.tasks.program")
     words = ("--complete", "--", "lyra", "build", "--image", "")
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -150,11 +150,11 @@ def test_every_shell_has_a_script(project: Path, shell: str) -> None:
     assert run(project, "lyra", "--print-completion-script", shell).startswith("# Completion for lyra")
 
 
-def test_another_shell_is_a_usage_error(project: Path) -> None:
+def test_unsupported_shell_is_a_usage_error(project: Path) -> None:
     done = subprocess.run([project / "bin" / "lyra", "--print-completion-script", "tcsh"], capture_output=True,
                           text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, check=False)  # fmt: skip
     assert done.returncode == 2
-    assert "there is for bash, fish, zsh" in done.stderr
+    assert "Choose one of bash, fish, zsh" in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_fish_completes(project: Path, fish: Path) -> None:
         ("lyra test --only 'the p", "lyra test --only 'the page is there'"),
     ],
 )
-def test_zsh_completes_at_the_tab_key(project: Path, zsh: Path, typed: str, completed: str) -> None:
+def test_zsh_completes(project: Path, zsh: Path, typed: str, completed: str) -> None:
     controller, end = pty.openpty()
     environment = {
         "PATH": f"{project / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY), "HOME": str(zsh / "home"),

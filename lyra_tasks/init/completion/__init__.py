@@ -1,4 +1,4 @@
-"""Completion: what a shell offers after the words that are typed; reads names and asks no engine."""
+"""Complete command lines for shells, from names in the project and without an engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHELLS = ("bash", "fish", "zsh")
 
 @dataclass(frozen=True)
 class OptionSpec:
-    """An option of a word by its name: the flags it is written with, and whether a value follows."""
+    """An option: its name, its flags, and whether it has a value."""
 
     name: str
     flags: tuple[str, ...]
@@ -25,7 +25,7 @@ class OptionSpec:
 
 @dataclass(frozen=True)
 class CommandSpec:
-    """A word of the command line: its options, and the names of what may stand without one."""
+    """A command: its options, and the names of its positional arguments."""
 
     name: str
     options: tuple[OptionSpec, ...]
@@ -33,18 +33,22 @@ class CommandSpec:
 
 
 def completion_script(shell: str) -> str:
-    """The script that a shell reads once; UsageError for a shell that is not known."""
+    """Return the completion script for a shell.
+
+    Raises:
+        UsageError: The shell is not supported.
+    """
     if shell not in SHELLS:
-        raise UsageError(f"there is no completion for {shell!r}", hint=f"there is for {', '.join(SHELLS)}")
+        raise UsageError(f"Unknown shell {shell!r}", hint=f"Choose one of {', '.join(SHELLS)}")
     return (Path(__file__).parent / f"lyra.{shell}").read_text(encoding="utf-8")
 
 
 def complete_command_line(
     arguments: Sequence[str], commands: Mapping[str, CommandSpec], core: CommandSpec, directory: Path
 ) -> list[str]:
-    """What may stand in place of the last of `typed`, which may be empty; nothing where files may.
+    """Return the candidates for the last argument, which may be empty, or nothing where files are possible.
 
-    `typed` is the command line without the program; `core` has the options that stand before all words.
+    `arguments` is the command line without the program, `core` has the options before the first command.
     """
     *previous, current = _join_tokens(arguments) or [""]
     if "--" in previous:
@@ -67,23 +71,23 @@ def complete_command_line(
 
 
 def _join_tokens(arguments: Sequence[str]) -> list[str]:
-    """Without quotes, and with `--name = value`, as bash takes it apart, in one piece."""
+    """Remove quotes, and join `--name = value`, which bash splits."""
     tokens: list[str] = []
     for argument in arguments:
-        token = argument.replace("\\", "").lstrip("\"'")
-        if token == "=" and tokens:
+        text = argument.replace("\\", "").lstrip("\"'")
+        if text == "=" and tokens:
             tokens[-1] += "="
         elif tokens and tokens[-1].startswith("--") and tokens[-1].endswith("="):
-            tokens[-1] += token
+            tokens[-1] += text
         else:
-            tokens.append(token)
+            tokens.append(text)
     return tokens
 
 
 def _find_command(
     previous: Iterable[str], commands: Mapping[str, CommandSpec], core: CommandSpec
 ) -> tuple[CommandSpec, OptionSpec | None]:
-    """The word that the cursor is behind, and the option whose value is to come."""
+    """Return the command at the cursor, and the option whose value comes next."""
     command, pending_option = core, None
     for argument in previous:
         if pending_option is not None:
@@ -105,7 +109,7 @@ def _filter_by_prefix(candidates: Iterable[str], prefix: str) -> list[str]:
 
 
 def _list_values(command: CommandSpec, option: str, directory: Path) -> list[str]:
-    """The values that an option, or what stands without one, may have."""
+    """Return the possible values of an option or positional argument."""
     if option in _FIXED_VALUES:
         return list(_FIXED_VALUES[option])
     source = _SOURCES_BY_COMMAND.get((command.name, option)) or _SOURCES_BY_OPTION.get(option)
@@ -116,7 +120,7 @@ def _list_values(command: CommandSpec, option: str, directory: Path) -> list[str
         document = tomllib.loads(file.read_text(encoding="utf-8"))
         return source(document, file.parent)
     except (ConfigurationError, OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
-        return []  # a broken file is told by the next word, not while one types
+        return []  # the next command reports an invalid file
 
 
 def _table_names(table: str) -> Callable[[Mapping[str, Any], Path], list[str]]:

@@ -8,11 +8,11 @@ _lyra() {
         [\"\']*) candidate=${current:0:1}$candidate${current:0:1} ;;
         *) printf -v candidate %q "$candidate" ;;
         esac
-        # bash has taken --name=value apart, and replaces what is behind the =
+        # bash splits --name=value and replaces only the part after the =
         [[ ${COMP_WORDS[COMP_CWORD]} == '=' || ${COMP_WORDS[COMP_CWORD - 1]} == '=' ]] && candidate=${candidate#*=}
         COMPREPLY+=("$candidate")
     done < <("${COMP_WORDS[0]}" --complete -- "${COMP_WORDS[@]:0:COMP_CWORD+1}" 2>/dev/null)
 }
 
-# where nothing is offered, files are
+# without candidates, complete files
 complete -o default -o nosort -F _lyra lyra inv

@@ -6,7 +6,7 @@ _lyra() {
     if [[ -n ${candidates[1]} ]]; then
         compadd -V lyra -- "${candidates[@]}"
     else
-        _files # where nothing is offered
+        _files # without candidates
     fi
 }
 
