@@ -91,9 +91,17 @@ def test_junit_has_suite_per_group_with_its_services() -> None:
         CheckResult(name="two", kind="log", service="web", outcome="failed", seconds=2.0, group="slow"),
     ]
     evidence = Evidence(
-        set=SetKey(images={}, test_doubles={}, effective_hash=""), part_hashes={}, passed=False, run="r1", started_at="", seconds=2.5,
-        engine={}, checks=checks, rules=[], usage={"web": usage, qualified_name("slow", "web"): usage},
-    )  # fmt: skip
+        set=SetKey(images={}, test_doubles={}, effective_hash=""),
+        part_hashes={},
+        passed=False,
+        run="r1",
+        started_at="",
+        seconds=2.5,
+        engine={},
+        checks=checks,
+        rules=[],
+        usage={"web": usage, qualified_name("slow", "web"): usage},
+    )
     root = build_junit(evidence)
     assert (root.get("tests"), root.get("failures"), root.get("time")) == ("2", "1", "2.500")
     suites = [(suite.get("name"), suite.get("tests"), suite.get("failures")) for suite in root]
