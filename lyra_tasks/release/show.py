@@ -20,7 +20,7 @@ def print_release_plan(plan: ReleasePlan) -> None:
     decision = plan.decision
     after = f" after {decision.previous.version}" if decision.previous else ""
     console.print(
-        f"release {console.style(plan.version, 'bold')}{after}: tag {plan.tag} on {plan.commit[:7]} ({decision.reason})"
+        f"Release {console.style(plan.version, 'bold')}{after}: tag {plan.tag} on {plan.commit[:7]} ({decision.reason})"
     )
     for commit in decision.decisive_commits:
         mark = "!" if commit.breaking_change else ""

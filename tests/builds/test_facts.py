@@ -1,4 +1,4 @@
-"""What a build needs beforehand."""
+"""Tests of the facts of a build."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tests.faults import refused
 CONFIG = 'schema = 1\n[project]\nname = "small"\n[images.web]\ncontext = "web"\n'
 
 
-def test_a_submodule_that_is_not_there_is_named(tmp_path: Path) -> None:
-    for folder in ("lib", "origin/web"):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+def test_uninitialized_submodule_is_refused(tmp_path: Path) -> None:
+    for directory in ("lib", "origin/web"):
+        (tmp_path / directory).mkdir(parents=True)
+        (tmp_path / directory / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
     (tmp_path / "origin" / ".lyra.toml").write_text(CONFIG)
     lib = repository(tmp_path / "lib", tmp_path, tmp_path / "cache" / "lyra", None)
     origin = repository(tmp_path / "origin", tmp_path, tmp_path / "cache" / "lyra", None)
@@ -22,11 +22,11 @@ def test_a_submodule_that_is_not_there_is_named(tmp_path: Path) -> None:
     origin.commit("with a submodule")
     clone = Project(tmp_path / "clone", origin.environment)
     subprocess.run(["git", "clone", "--quiet", origin.root, clone.root], check=True)
-    advice = f"git -C {clone.root} submodule update --init web/lib"
-    refused(clone.lyra("build"), 3, "the submodule web/lib is not initialised", "images.web", advice)
+    hint = f"git -C {clone.root} submodule update --init web/lib"
+    refused(clone.lyra("build"), 3, "Submodule web/lib is not initialized", "images.web", hint)
     assert clone.git("status", "--porcelain") == ""
     (clone.root / "web" / ".dockerignore").write_text("lib\n")
-    assert "submodule" not in clone.lyra("build").text, "it is no part of the image"
+    assert "not initialized" not in clone.lyra("build").text, "excluded from the context"
     (clone.root / "web" / ".dockerignore").unlink()
     clone.git("-c", "protocol.file.allow=always", "submodule", "update", "--quiet", "--init")
-    assert "submodule" not in clone.lyra("build").text
+    assert "not initialized" not in clone.lyra("build").text

@@ -1,3 +1,5 @@
+"""Tests of planning builds."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -22,15 +24,15 @@ ROOTFS = ResolvedBase(
     bake_target={"context": "/cache/rootfs"},
     tag="127.0.0.1:1/lyra-base/python:aaaaaaaaaaaa",
 )  # fmt: skip
-PULLED = ResolvedBase(
+REGISTRY_BASE = ResolvedBase(
     "alpine", LockedImage(reference="alpine:3", digest=f"sha256:{'b' * 64}"), f"docker-image://alpine@sha256:{'b' * 64}"
 )
 
 
-BASES = {"web": {"python:3": ROOTFS}, "db": {"python:3": ROOTFS, "alpine:3": PULLED}}
+BASES = {"web": {"python:3": ROOTFS}, "db": {"python:3": ROOTFS, "alpine:3": REGISTRY_BASE}}
 
 
-def planned(
+def plan(
     image: dict[str, Any] | None = None,
     flags: BuildFlags | None = None,
     arguments: dict[str, dict[str, str]] | None = None,
@@ -49,38 +51,38 @@ def planned(
             },
         }
     )
-    every: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "materials": BuildMaterials("/project", BASES, arguments),
-        "version": "1.2.3", "image_tag": "1.2.3", "commit": "c0ffee", "dirty": False, "epoch": 7,
-        "source": "https://example.org/shop", "store": "containerd",
+        "version": "1.2.3", "image_tag": "1.2.3", "commit": "c0ffee", "is_dirty": False, "source_date_epoch": 7,
+        "source_url": "https://example.org/shop", "image_store": "containerd",
         "inputs": {"web": {"context": "1"}, "db": {"context": "2"}},
     }  # fmt: skip
-    return plan_build(config, BuildFacts(**{**every, **facts}), list_variants(config), flags or BuildFlags())
+    return plan_build(config, BuildFacts(**{**defaults, **facts}), list_variants(config), flags or BuildFlags())
 
 
-def target(result: BuildPlan, name: str = "image-web") -> dict[str, Any]:
-    found: dict[str, Any] = result.definition["target"][name]
-    return found
+def target(build_plan: BuildPlan, name: str = "image-web") -> dict[str, Any]:
+    definition: dict[str, Any] = build_plan.definition["target"][name]
+    return definition
 
 
-def test_all_images_are_in_one_definition_and_are_built_together() -> None:
-    assert planned().definition["group"] == {"default": {"targets": ["image-web", "image-db"]}}
+def test_all_images_are_in_one_definition() -> None:
+    assert plan().definition["group"] == {"default": {"targets": ["image-web", "image-db"]}}
 
 
-def test_a_base_that_is_made_here_is_a_target_that_is_built_once_and_never_exported() -> None:
-    result = planned()
-    assert target(result, "base-python") == {"context": "/cache/rootfs", "output": ["type=cacheonly"]}
-    assert target(result)["contexts"] == {"python:3": "target:base-python"}
+def test_rootfs_base_is_a_target_that_is_not_exported() -> None:
+    build_plan = plan()
+    assert target(build_plan, "base-python") == {"context": "/cache/rootfs", "output": ["type=cacheonly"]}
+    assert target(build_plan)["contexts"] == {"python:3": "target:base-python"}
 
 
-def test_a_base_from_a_registry_is_pinned_by_digest() -> None:
-    assert target(planned(), "image-db")["contexts"]["alpine:3"] == f"docker-image://alpine@sha256:{'b' * 64}"
+def test_registry_base_is_pinned_by_digest() -> None:
+    assert target(plan(), "image-db")["contexts"]["alpine:3"] == f"docker-image://alpine@sha256:{'b' * 64}"
 
 
-def test_each_platform_of_an_image_is_a_target_with_a_reference_of_its_own() -> None:
+def test_each_platform_has_its_own_target_and_reference() -> None:
     arm = replace(ROOTFS, platform="linux/arm64", context="target:base-arm", target_name="base-arm")
-    uses = {"python:3": arm, "python:3@linux/amd64": ROOTFS, "alpine:3@linux/amd64": PULLED}
-    result = planned(
+    uses = {"python:3": arm, "python:3@linux/amd64": ROOTFS, "alpine:3@linux/amd64": REGISTRY_BASE}
+    build_plan = plan(
         {"platforms": ["linux/amd64", "linux/arm64"]},
         platforms=["linux/amd64", "linux/arm64", "linux/s390x"],
         materials=BuildMaterials(
@@ -90,23 +92,27 @@ def test_each_platform_of_an_image_is_a_target_with_a_reference_of_its_own() -> 
         images={"db": {"platforms": ["linux/s390x"]}},
     )
     names = ["linux-amd64-image-web", "linux-arm64-image-web", "image-db"]
-    assert result.definition["group"]["default"]["targets"] == names
-    own, other, alone = (target(result, name) for name in names)
-    assert [each["platforms"] for each in (own, other, alone)] == [["linux/amd64"], ["linux/arm64"], ["linux/s390x"]]
+    assert build_plan.definition["group"]["default"]["targets"] == names
+    own, other, alone = (target(build_plan, name) for name in names)
+    assert [definition["platforms"] for definition in (own, other, alone)] == [
+        ["linux/amd64"],
+        ["linux/arm64"],
+        ["linux/s390x"],
+    ]
     references = ["shop/web:1.2.3-linux-amd64", "shop/web:1.2.3-linux-arm64", "shop/db:1.2.3"]
-    assert [each.reference for each in result.images] == references
+    assert [image.reference for image in build_plan.images] == references
     assert own["contexts"] == {"python:3": "target:base-python"}
     assert other["contexts"] == {
         "python:3::linux/arm64": "target:base-arm",
         "python:3::linux/amd64": "target:base-python",
-        "alpine:3": PULLED.context,
-    }, "a base for the platform that builds, beside that of the image"
+        "alpine:3": REGISTRY_BASE.context,
+    }, "bases for the build platform and the target platform"
     assert other["labels"]["org.opencontainers.image.title"] == own["labels"]["org.opencontainers.image.title"]
-    assert set(result.images[1].bases) == set(uses)
+    assert set(build_plan.images[1].bases) == set(uses)
 
 
-def test_labels_carry_the_commit_and_never_the_version() -> None:
-    labels = target(planned())["labels"]
+def test_labels_have_the_commit_but_not_the_version() -> None:
+    labels = target(plan())["labels"]
     assert labels["org.opencontainers.image.revision"] == "c0ffee"
     assert labels["org.opencontainers.image.source"] == "https://example.org/shop"
     assert labels["org.opencontainers.image.licenses"] == "MIT"
@@ -114,51 +120,53 @@ def test_labels_carry_the_commit_and_never_the_version() -> None:
     assert "1.2.3" not in str(labels)
 
 
-def test_a_release_of_a_built_commit_changes_nothing_but_the_reference() -> None:
-    before, after = target(planned()), target(planned(version="2.0.0", image_tag="2.0.0"))
-    assert before.pop("tags") == ["shop/web:1.2.3"]
-    assert after.pop("tags") == ["shop/web:2.0.0"]
-    assert before == after
+def test_release_of_a_built_commit_changes_only_references() -> None:
+    old, new = target(plan()), target(plan(version="2.0.0", image_tag="2.0.0"))
+    assert old.pop("tags") == ["shop/web:1.2.3"]
+    assert new.pop("tags") == ["shop/web:2.0.0"]
+    assert old == new
 
 
-def test_the_output_fits_the_image_store() -> None:
-    assert target(planned())["output"] == ["type=image,oci-mediatypes=true"]
-    assert target(planned(store="classic"))["output"] == ["type=docker"]
+def test_output_fits_the_image_store() -> None:
+    assert target(plan())["output"] == ["type=image,oci-mediatypes=true"]
+    assert target(plan(image_store="classic"))["output"] == ["type=docker"]
 
 
 def test_flags_and_keys_reach_the_definition() -> None:
     image = {"dockerfile": "Dockerfile.web", "target": "runtime", "args": {"A": "1"}, "secrets": {"npm": "secrets/npm"}}
-    found = target(planned(image, BuildFlags(no_cache=True, pull=True)))
-    assert found["context"] == "/project/web"
-    assert found["dockerfile"] == "/project/web/Dockerfile.web"
-    assert (found["target"], found["args"]) == ("runtime", {"A": "1"})
-    assert found["secret"] == ["id=npm,src=/project/secrets/npm"]
-    assert (found["no-cache"], found["pull"]) == (True, True)
-    assert "no-cache" not in target(planned())
+    web = target(plan(image, BuildFlags(no_cache=True, pull=True)))
+    assert web["context"] == "/project/web"
+    assert web["dockerfile"] == "/project/web/Dockerfile.web"
+    assert (web["target"], web["args"]) == ("runtime", {"A": "1"})
+    assert web["secret"] == ["id=npm,src=/project/secrets/npm"]
+    assert (web["no-cache"], web["pull"]) == (True, True)
+    assert "no-cache" not in target(plan())
 
 
-def test_an_engine_without_named_contexts_gets_its_bases_as_arguments_and_those_made_here_first() -> None:
-    result = planned(
+def test_engine_without_named_contexts_gets_arguments() -> None:
+    build_plan = plan(
         {"args": {"PYTHON": "python:3", "MODE": "fast"}},
         arguments={"web": {"PYTHON": "python:3"}, "db": {"BASE": "python:3", "TOOLS": "alpine:3"}},
     )
     tag = "127.0.0.1:1/lyra-base/python:aaaaaaaaaaaa"
-    assert result.base_targets == {"base-python": tag}
-    made = target(result, "base-python")
-    assert (made["tags"], made["output"]) == ([tag], ["type=docker"])
-    assert (target(result)["args"], target(result)["contexts"]) == ({"PYTHON": tag, "MODE": "fast"}, {})
-    assert target(result, "image-db")["args"] == {"BASE": tag, "TOOLS": f"alpine@sha256:{'b' * 64}"}
+    assert build_plan.base_targets == {"base-python": tag}
+    base_target = target(build_plan, "base-python")
+    assert (base_target["tags"], base_target["output"]) == ([tag], ["type=docker"])
+    assert (target(build_plan)["args"], target(build_plan)["contexts"]) == ({"PYTHON": tag, "MODE": "fast"}, {})
+    assert target(build_plan, "image-db")["args"] == {"BASE": tag, "TOOLS": f"alpine@sha256:{'b' * 64}"}
 
 
-def test_an_engine_with_named_contexts_needs_no_build_before_the_build() -> None:
-    assert planned().base_targets == {}
+def test_engine_with_named_contexts_needs_no_prior_build() -> None:
+    assert plan().base_targets == {}
 
 
-def test_what_is_built_elsewhere_comes_as_archives_and_with_its_caches() -> None:
-    result = planned(
-        archives="/run", builder=Builder("far", "remote", is_separate=True), caches={"web": {"cache-from": ["x"]}}
+def test_remote_builder_writes_archives_and_uses_caches() -> None:
+    build_plan = plan(
+        archive_directory="/run",
+        builder=Builder("far", "remote", is_separate=True),
+        caches={"web": {"cache-from": ["x"]}},
     )
-    assert target(result)["output"] == ["type=docker,oci-mediatypes=true,dest=/run/image-web.tar"]
-    assert target(result)["cache-from"] == ["x"]
-    assert "cache-from" not in target(result, "image-db")
-    assert [image.archive for image in result.images] == ["/run/image-web.tar", "/run/image-db.tar"]
+    assert target(build_plan)["output"] == ["type=docker,oci-mediatypes=true,dest=/run/image-web.tar"]
+    assert target(build_plan)["cache-from"] == ["x"]
+    assert "cache-from" not in target(build_plan, "image-db")
+    assert [image.archive for image in build_plan.images] == ["/run/image-web.tar", "/run/image-db.tar"]

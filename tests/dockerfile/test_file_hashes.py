@@ -1,4 +1,4 @@
-"""The hash of a large file is known again, and never when anything could have touched the file."""
+"""Tests of the cache of file hashes."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ OTHER = b"x" + CONTENT[1:]
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """A large file that nobody has touched for a while, as far as the clock knows."""
+    """Create a large file."""
     path = tmp_path / "large"
     path.write_bytes(CONTENT)
     return path
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
+def cache_file(tmp_path: Path) -> Path:
     (tmp_path / ".lyra").mkdir()
     return tmp_path / ".lyra" / "hashes" / "context.json"
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that were read and hashed."""
+def read_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Record the names of files that are read and hashed."""
     names: list[str] = []
     real = hashlib.file_digest
 
@@ -47,65 +47,67 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is an hour later than the files are old."""
+def an_hour_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the clock one hour ahead of the files."""
     now = time.time_ns()
     monkeypatch.setattr(time, "time_ns", lambda: now + 3600 * 10**9)
 
 
-def hashed(path: Path, store: Path) -> str:
-    hashes = FileHashCache(store)
-    found = hashes.digest(path, path.stat().st_size).hex()
-    hashes.save()
-    return found
+def hash_file(path: Path, cache_file: Path) -> str:
+    cache = FileHashCache(cache_file)
+    digest = cache.digest(path, path.stat().st_size).hex()
+    cache.save()
+    return digest
 
 
-def test_a_large_file_that_nobody_touched_is_read_once(large: Path, store: Path, read: list[str], later: None) -> None:
-    want = hashlib.sha256(CONTENT).hexdigest()
-    assert [hashed(large, store) for _ in range(3)] == [want] * 3
-    assert read == ["large"]
+def test_unchanged_large_file_is_read_once(
+    large: Path, cache_file: Path, read_names: list[str], an_hour_later: None
+) -> None:
+    expected = hashlib.sha256(CONTENT).hexdigest()
+    assert [hash_file(large, cache_file) for _ in range(3)] == [expected] * 3
+    assert read_names == ["large"]
 
 
-def replaced(path: Path) -> None:
+def replace_file(path: Path) -> None:
     path.with_name("new").write_bytes(OTHER)
     path.with_name("new").replace(path)
 
 
-def written(path: Path) -> None:
+def rewrite(path: Path) -> None:
     path.write_bytes(OTHER)
 
 
-def written_under_the_same_time(path: Path) -> None:
+def rewrite_with_same_mtime(path: Path) -> None:
     before = path.stat()
     path.write_bytes(OTHER)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-@pytest.mark.parametrize("touch", [replaced, written, written_under_the_same_time])
-def test_a_file_that_was_touched_is_read_again(
-    large: Path, store: Path, read: list[str], later: None, touch: Callable[[Path], None]
+@pytest.mark.parametrize("change", [replace_file, rewrite, rewrite_with_same_mtime])
+def test_changed_file_is_read_again(
+    large: Path, cache_file: Path, read_names: list[str], an_hour_later: None, change: Callable[[Path], None]
 ) -> None:
-    hashed(large, store)
-    time.sleep(0.02)  # the kernel's clock for files ticks a hundred to a thousand times a second
-    touch(large)
-    assert hashed(large, store) == hashlib.sha256(OTHER).hexdigest()
-    assert read == ["large"] * 2
+    hash_file(large, cache_file)
+    time.sleep(0.02)  # file times of the kernel advance only every 1 to 10 ms
+    change(large)
+    assert hash_file(large, cache_file) == hashlib.sha256(OTHER).hexdigest()
+    assert read_names == ["large"] * 2
 
 
-def test_a_file_that_was_touched_just_now_is_not_remembered(large: Path, store: Path, read: list[str]) -> None:
-    hashed(large, store)
-    hashed(large, store)
-    assert read == ["large"] * 2
+def test_just_changed_file_is_not_cached(large: Path, cache_file: Path, read_names: list[str]) -> None:
+    hash_file(large, cache_file)
+    hash_file(large, cache_file)
+    assert read_names == ["large"] * 2
 
 
-def test_small_files_are_not_remembered_and_without_a_folder_nothing_is(
-    tmp_path: Path, large: Path, store: Path, read: list[str], later: None
+def test_small_files_are_not_cached(
+    tmp_path: Path, large: Path, cache_file: Path, read_names: list[str], an_hour_later: None
 ) -> None:
     small = tmp_path / "small"
     small.write_bytes(b"x")
-    hashed(small, store)
-    hashed(large, tmp_path / "nowhere" / "hashes" / "context.json")
-    assert not store.exists()
+    hash_file(small, cache_file)
+    hash_file(large, tmp_path / "nowhere" / "hashes" / "context.json")
+    assert not cache_file.exists()
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -120,13 +122,13 @@ def test_small_files_are_not_remembered_and_without_a_folder_nothing_is(
         lambda text: text.replace(hashlib.sha256(CONTENT).hexdigest(), "none"),
     ],
 )
-def test_what_was_kept_and_is_damaged_is_made_anew(
-    large: Path, store: Path, read: list[str], later: None, damage: Callable[[str], str]
+def test_damaged_cache_is_rebuilt(
+    large: Path, cache_file: Path, read_names: list[str], an_hour_later: None, damage: Callable[[str], str]
 ) -> None:
-    hashed(large, store)
-    whole = store.read_text()
-    store.write_text(damage(whole))
-    assert store.read_text() != whole
-    assert hashed(large, store) == hashlib.sha256(CONTENT).hexdigest()
-    assert read == ["large"] * 2
-    assert store.read_text() == whole
+    hash_file(large, cache_file)
+    original = cache_file.read_text()
+    cache_file.write_text(damage(original))
+    assert cache_file.read_text() != original
+    assert hash_file(large, cache_file) == hashlib.sha256(CONTENT).hexdigest()
+    assert read_names == ["large"] * 2
+    assert cache_file.read_text() == original

@@ -1,4 +1,4 @@
-"""What an image is made from, where a file that says so cannot be read."""
+"""Tests of invalid ignore files."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from lyra_tasks.errors import ConfigurationError
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        (b"# fine\n\xff\xfe\n", ".dockerignore: not UTF-8"),
-        (b"# fine\n\n*.log\n[\n", ".dockerignore:4: not a valid pattern"),
+        (b"# fine\n\xff\xfe\n", "Cannot read .dockerignore: not valid UTF-8"),
+        (b"# fine\n\n*.log\n[\n", ".dockerignore:4: invalid pattern"),
     ],
 )
-def test_an_ignore_file_that_cannot_be_used_is_named_with_its_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str
+def test_invalid_ignore_file_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".dockerignore").write_bytes(content)
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(ConfigurationError) as raised:
         read_ignore_patterns(tmp_path, tmp_path / "Dockerfile")
-    assert caught.value.message.startswith(said)
-    assert caught.value.exit_code == 2
-    assert caught.value.hint
+    assert raised.value.message.startswith(message)
+    assert raised.value.exit_code == 2
+    assert raised.value.hint

@@ -1,4 +1,4 @@
-"""The lock file: what is written is what is read, and nothing else is accepted."""
+"""Tests of reading and writing lock files."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ LOCK = LockFile(
     bases={
         "python:3.12-slim": LockedImage(reference="python:3.12-slim", digest=f"sha256:{HASH}"),
         "own": LockedArchive(path="bases/own.tar", sha256=HASH, digest=f"sha256:{HASH}"),
-        "made": ROOTFS,
+        "built": ROOTFS,
     }
 )
 
 
-def test_no_file_is_an_empty_lock(tmp_path: Path) -> None:
+def test_missing_lock_file_is_empty(tmp_path: Path) -> None:
     assert read_lock_file(tmp_path / "none.toml") == LockFile()
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_lock_file_round_trips(tmp_path: Path) -> None:
     path = tmp_path / ".lyra.lock.toml"
     assert write_lock_file(path, LOCK)
     assert read_lock_file(path) == LOCK
-    assert [each.name for each in tmp_path.iterdir()] == [".lyra.lock.toml"]
+    assert [path.name for path in tmp_path.iterdir()] == [".lyra.lock.toml"]
 
 
-def test_an_unchanged_lock_is_not_written_again(tmp_path: Path) -> None:
+def test_unchanged_lock_file_is_not_rewritten(tmp_path: Path) -> None:
     path = tmp_path / "lock.toml"
     write_lock_file(path, LOCK)
     before = path.stat()
@@ -60,14 +60,14 @@ def test_an_unchanged_lock_is_not_written_again(tmp_path: Path) -> None:
     assert path.stat().st_ino == before.st_ino
 
 
-def test_equal_locks_are_equal_bytes_whatever_their_order() -> None:
-    turned = LockFile(bases=dict(reversed(LOCK.bases.items())))
-    assert render_lock_file(turned) == render_lock_file(LOCK)
-    assert render_lock_file(LOCK).startswith("# Written by lyra; commit it. `bases.update` moves it.\n\nschema = 1\n")
-    assert render_lock_file(LOCK).index("[bases.made]") < render_lock_file(LOCK).index("[bases.own]")
+def test_equal_lock_files_have_equal_bytes() -> None:
+    reversed_lock = LockFile(bases=dict(reversed(LOCK.bases.items())))
+    assert render_lock_file(reversed_lock) == render_lock_file(LOCK)
+    assert render_lock_file(LOCK).startswith("# Written by lyra; commit it. `bases.update` changes it.\n\nschema = 1\n")
+    assert render_lock_file(LOCK).index("[bases.built]") < render_lock_file(LOCK).index("[bases.own]")
 
 
-def test_packages_are_sorted_so_that_their_order_does_not_matter() -> None:
+def test_order_of_packages_does_not_matter() -> None:
     assert ROOTFS.packages == ("python3", "tzdata")
     assert ROOTFS.matches(Rootfs(suite="bookworm", packages=["tzdata", "python3", "tzdata"]))
     assert not ROOTFS.matches(Rootfs(suite="bookworm", packages=["python3"]))
@@ -76,7 +76,7 @@ def test_packages_are_sorted_so_that_their_order_does_not_matter() -> None:
 
 
 @given(st.dictionaries(st.text(string.printable.split("\t")[0] + "é", min_size=1), st.booleans(), max_size=4))
-def test_every_printable_reference_survives_the_writer_or_is_refused(
+def test_printable_reference_round_trips_or_is_refused(
     tmp_path_factory: pytest.TempPathFactory, keys: dict[str, bool]
 ) -> None:
     lock = LockFile(
@@ -91,22 +91,22 @@ def test_every_printable_reference_survives_the_writer_or_is_refused(
         assert read_lock_file(path) == lock
 
 
-def test_a_lock_that_the_writer_corrupts_does_not_replace_the_old_one(tmp_path: Path) -> None:
+def test_lock_file_is_kept_if_the_writer_corrupts_it(tmp_path: Path) -> None:
     path = tmp_path / "lock.toml"
     write_lock_file(path, LOCK)
-    bad = LockFile(bases={"x": LockedImage(reference="C:\\x41", digest=f"sha256:{HASH}")})
-    with pytest.raises(PreconditionError, match="cannot be written as TOML"):
-        write_lock_file(path, bad)
+    corrupted = LockFile(bases={"x": LockedImage(reference="C:\\x41", digest=f"sha256:{HASH}")})
+    with pytest.raises(PreconditionError, match=r"Cannot write .* as TOML"):
+        write_lock_file(path, corrupted)
     assert read_lock_file(path) == LOCK
-    assert [each.name for each in tmp_path.iterdir()] == ["lock.toml"]
+    assert [path.name for path in tmp_path.iterdir()] == ["lock.toml"]
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("schema = 2\n", "has schema 2; this lyra knows 1"),
-        ("<<<<<<< HEAD\nschema = 1\n", "is not TOML"),
-        ("x = " + "[" * 3000, "is not TOML"),
+        ("schema = 2\n", "schema 2 is newer than 1"),
+        ("<<<<<<< HEAD\nschema = 1\n", "not valid TOML"),
+        ("x = " + "[" * 3000, "not valid TOML"),
         ("schema = 1\nmore = 1\n", "more: Extra inputs are not permitted"),
         ('schema = 1\n[bases.x]\nsource = "image"\n', "bases.x.image.reference: Field required"),
         ('schema = 1\n[bases.x]\nsource = "magic"\n', "bases.x: Input tag 'magic'"),
@@ -120,10 +120,10 @@ def test_a_lock_that_the_writer_corrupts_does_not_replace_the_old_one(tmp_path: 
         ),
     ],
 )
-def test_a_lock_that_is_not_one_is_refused_with_the_reason(tmp_path: Path, text: str, problem: str) -> None:
+def test_invalid_lock_file_is_refused_with_the_reason(tmp_path: Path, text: str, problem: str) -> None:
     path = tmp_path / "lock.toml"
     path.write_text(text)
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(ConfigurationError) as raised:
         read_lock_file(path)
-    assert problem in "\n".join([caught.value.message, *caught.value.details])
-    assert caught.value.hint
+    assert problem in "\n".join([raised.value.message, *raised.value.details])
+    assert raised.value.hint

@@ -1,4 +1,4 @@
-"""What a bake definition says is what Buildx takes out of it."""
+"""Tests of escaping bake definitions."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ TEXT
 """
 
 
-def test_no_value_is_taken_for_an_expression(engine: Engine, tmp_path: Path) -> None:
+def test_values_are_not_parsed_as_expressions(engine: Engine, tmp_path: Path) -> None:
     if engine.facts.release < (23, 0):
-        pytest.skip("the BuildKit of this engine knows no heredocs")
-    place = tmp_path / "a ${place} of %{its} own"
-    (place / "context").mkdir(parents=True)
+        pytest.skip("BuildKit of this engine does not support here-documents")
+    directory = tmp_path / "a ${directory} of %{its} own"
+    (directory / "context").mkdir(parents=True)
     target = {
-        "context": str(place / "context"),
+        "context": str(directory / "context"),
         "dockerfile-inline": DOCKERFILE,
         "args": {"VALUE": VALUE},
-        "output": [f"type=local,dest={place}/out"],
+        "output": [f"type=local,dest={directory}/out"],
     }
-    definition = place / "bake.json"
+    definition = directory / "bake.json"
     definition.write_text(escape_bake_definition(json.dumps({"target": {"default": target}})))
-    bake_targets(engine, definition, metadata=place / "metadata.json", log=place / "log", epoch=None, quiet=True)
-    assert (place / "out/value").read_text() == f"{VALUE}\n"
+    bake_targets(
+        engine, definition, metadata=directory / "metadata.json", log=directory / "log", epoch=None, quiet=True
+    )
+    assert (directory / "out/value").read_text() == f"{VALUE}\n"

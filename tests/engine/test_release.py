@@ -1,4 +1,4 @@
-"""Releases on the real engine: the tag, and the bundle of exactly that version from exactly the tested bytes."""
+"""Tests of `release` with the real engine."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from lyra_tasks.bundle.format.index import read_manifest
 from lyra_tasks.bundle.format.manifest import Manifest
 from tests.conftest import Project
 
-WORDS = ("build", "test", "release", "promote")
+COMMAND = ("build", "test", "release", "promote")
 
 
-def promoted(project: Project, version: str) -> Manifest:
-    """The description of the bundle of this version."""
+def read_bundle_manifest(project: Project, version: str) -> Manifest:
+    """Return the manifest of a version's bundle."""
     return read_manifest(project.root / "promotion" / "tiny" / version)
 
 
-def test_one_line_makes_a_bundle_of_exactly_the_released_version_from_the_tested_bytes(tiny: Project) -> None:
-    result = tiny.lyra(*WORDS)
+def test_release_and_promote_bundle_the_tested_bytes(tiny: Project) -> None:
+    result = tiny.lyra(*COMMAND)
     assert result.code == 0, result.text
     assert tiny.git("cat-file", "-t", "v0.1.0") == "tag\n"
     (bundle,) = tiny.bundles()
-    manifest = promoted(tiny, "0.1.0")
+    manifest = read_bundle_manifest(tiny, "0.1.0")
     assert not manifest.is_snapshot
     (image,) = manifest.images
     assert image.references == ["tiny/web:0.1.0", "tiny/web:0.1", "tiny/web:0", "tiny/web:latest"]
@@ -30,10 +30,10 @@ def test_one_line_makes_a_bundle_of_exactly_the_released_version_from_the_tested
     head = tiny.git("rev-parse", "HEAD")[:7]
     assert (bundle / "CHANGES.md").read_text().endswith(f"### Other changes\n\n- start ({head})\n")
     assert tiny.lyra("verify").code == 0
-    assert "promoted already" in tiny.lyra("promote").out
+    assert "already promoted" in tiny.lyra("promote").out
 
 
-def test_a_release_needs_the_test_of_the_set_of_its_commit(tiny: Project) -> None:
+def test_release_requires_a_test_of_its_commit(tiny: Project) -> None:
     assert tiny.lyra("build", "test").code == 0
     tiny.commit("feat: untested")
     refused = tiny.lyra("release")
@@ -46,23 +46,23 @@ def test_a_release_needs_the_test_of_the_set_of_its_commit(tiny: Project) -> Non
     )
     assert tiny.git("tag", "--list") == ""
     assert tiny.lyra("test", "release", "--changelog", "NEWS.md", "promote").code == 0
-    assert promoted(tiny, "0.1.0").source.dirty is False
+    assert read_bundle_manifest(tiny, "0.1.0").source.dirty is False
 
 
-def test_moving_tags_stay_with_the_highest_of_their_line(tiny: Project) -> None:
+def test_floating_tags_stay_with_the_highest_of_their_line(tiny: Project) -> None:
     tiny.git("tag", "v1.4.2")
     tiny.commit("feat: two")
     tiny.git("tag", "v2.0.0")
     tiny.git("switch", "--quiet", "--create", "stable", "v1.4.2")
     tiny.replace(".lyra.toml", "[images.web]", '[release]\nbranches = ["stable"]\n\n[images.web]')
     tiny.commit("fix: old line")
-    assert tiny.lyra(*WORDS).code == 0
-    (image,) = promoted(tiny, "1.4.3").images
+    assert tiny.lyra(*COMMAND).code == 0
+    (image,) = read_bundle_manifest(tiny, "1.4.3").images
     assert image.references == ["tiny/web:1.4.3", "tiny/web:1.4", "tiny/web:1"]
     tiny.commit("feat: next")
     result = tiny.lyra("build", "test", "release", "--pre", "rc", "promote")
     assert result.code == 0, result.text
-    (image,) = promoted(tiny, "1.5.0-rc.1").images
+    (image,) = read_bundle_manifest(tiny, "1.5.0-rc.1").images
     assert image.references == ["tiny/web:1.5.0-rc.1"]
     rows = json.loads(tiny.lyra("release.list", "--json").out)
     assert [(row["version"], row["bundle"]) for row in rows] == [

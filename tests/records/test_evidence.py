@@ -1,4 +1,4 @@
-"""What is kept of a verdict."""
+"""Tests of storing evidence."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def evidence(run: str, *, passed: bool) -> Evidence:
     )
 
 
-def test_a_verdict_does_not_stand_beside_the_files_of_another_that_could_not_be_kept(tmp_path: Path) -> None:
-    store, files = EvidenceStore(tmp_path / "state"), tmp_path / "run"
-    files.mkdir()
+def test_failed_write_does_not_keep_old_evidence(tmp_path: Path) -> None:
+    store, run_directory = EvidenceStore(tmp_path / "state"), tmp_path / "run"
+    run_directory.mkdir()
     for name in EVIDENCE_FILES:
-        (files / name).write_text("passed")
-    first = evidence("r1", passed=True)
-    store.write(first, files)
-    assert store.read(first.set) == first
+        (run_directory / name).write_text("passed")
+    old = evidence("r1", passed=True)
+    store.write(old, run_directory)
+    assert store.read(old.set) == old
     for name in EVIDENCE_FILES[:-1]:
-        (files / name).write_text("failed")
-    (files / EVIDENCE_FILES[-1]).unlink()  # what a disk that is full comes to
+        (run_directory / name).write_text("failed")
+    (run_directory / EVIDENCE_FILES[-1]).unlink()  # like a full disk
     with pytest.raises(OSError, match=EVIDENCE_FILES[-1]):
-        store.write(evidence("r2", passed=False), files)
-    assert store.read(first.set) is None, "the files are those of the second"
+        store.write(evidence("r2", passed=False), run_directory)
+    assert store.read(old.set) is None, "the files belong to the second run"

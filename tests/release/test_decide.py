@@ -1,4 +1,4 @@
-"""Which version comes next, as tables."""
+"""Tests of deciding the next version."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from lyra_tasks.versions.changelog import parse_commit
 from lyra_tasks.versions.version import Release
 
 
-def decided(asked: ReleaseRequest, tagged: tuple[str, ...], *messages: str) -> Decision:
-    """The decision where HEAD can reach these versions, and these commits came after the last release."""
+def decide(options: ReleaseRequest, tagged: tuple[str, ...], *messages: str) -> Decision:
+    """Decide from reachable versions and the messages of commits since the last release."""
     commits = [parse_commit(str(number) * 40, message) for number, message in enumerate(messages)]
-    return decide_version(asked, [Release(f"v{each}", "", "", Version.parse(each)) for each in tagged], commits)
+    return decide_version(
+        options, [Release(f"v{version}", "", "", Version.parse(version)) for version in tagged], commits
+    )
 
 
 @pytest.mark.parametrize(
-    ("tagged", "asked", "expected"),
+    ("tagged", "options", "expected"),
     [
         ((), ReleaseRequest("auto"), "0.1.0"),
         ((), ReleaseRequest("patch"), "0.1.0"),
@@ -47,10 +49,10 @@ def decided(asked: ReleaseRequest, tagged: tuple[str, ...], *messages: str) -> D
         (("1.3.4",), ReleaseRequest(version="3.0.0-beta.7"), "3.0.0-beta.7"),
     ],
 )
-def test_the_next_version_follows_from_what_is_tagged_and_what_is_asked_for(
-    tagged: tuple[str, ...], asked: ReleaseRequest, expected: str
+def test_next_version_follows_from_tags_and_options(
+    tagged: tuple[str, ...], options: ReleaseRequest, expected: str
 ) -> None:
-    assert str(decided(asked, tagged, "fix: x").version) == expected
+    assert str(decide(options, tagged, "fix: x").version) == expected
 
 
 @pytest.mark.parametrize(
@@ -66,18 +68,16 @@ def test_the_next_version_follows_from_what_is_tagged_and_what_is_asked_for(
         ("0.2.3", ["fix: a"], "0.2.4", []),
     ],
 )
-def test_auto_reads_the_commits_and_says_which_decided(
-    tagged: str, messages: list[str], expected: str, decisive: list[str]
-) -> None:
-    found = decided(ReleaseRequest("auto"), (tagged,), *messages)
-    assert str(found.version) == expected
-    assert [each.subject for each in found.decisive_commits] == decisive
+def test_auto_names_the_decisive_commits(tagged: str, messages: list[str], expected: str, decisive: list[str]) -> None:
+    decision = decide(ReleaseRequest("auto"), (tagged,), *messages)
+    assert str(decision.version) == expected
+    assert [commit.subject for commit in decision.decisive_commits] == decisive
 
 
-def test_a_decision_says_why() -> None:
-    assert decided(ReleaseRequest("auto"), ("0.2.3",), "fix!: b").reason == "minor, something breaks before 1.0.0"
-    assert decided(ReleaseRequest("patch"), ("1.0.0", "1.1.0-rc.2")).reason == "begun with 1.1.0-rc.2"
-    assert decided(ReleaseRequest("major"), ("1.0.0", "1.1.0-rc.2")).reason == "major, as asked for"
+def test_decision_has_a_reason() -> None:
+    assert decide(ReleaseRequest("auto"), ("0.2.3",), "fix!: b").reason == "minor, breaking changes before 1.0.0"
+    assert decide(ReleaseRequest("patch"), ("1.0.0", "1.1.0-rc.2")).reason == "continues 1.1.0-rc.2"
+    assert decide(ReleaseRequest("major"), ("1.0.0", "1.1.0-rc.2")).reason == "major, as requested"
 
 
 CORES = st.tuples(*[st.integers(0, 5)] * 3)
@@ -85,40 +85,40 @@ TAGGED = st.lists(st.tuples(CORES, st.sampled_from(["", "-rc.1", "-rc.2", "-alph
 
 
 @given(TAGGED, st.sampled_from(["major", "minor", "patch", "auto"]), st.sampled_from(["", "rc"]), st.booleans())
-def test_the_next_version_is_above_all_that_head_can_reach(
+def test_next_version_is_above_all_reachable_ones(
     tagged: list[tuple[tuple[int, int, int], str]], bump: str, pre: str, breaks: bool
 ) -> None:
     texts = tuple(f"{'.'.join(map(str, core))}{suffix}" for core, suffix in tagged)
-    found = decided(ReleaseRequest(bump, pre), texts, "feat!: x" if breaks else "fix: x")
-    assert all(found.version > Version.parse(each) for each in texts)
-    assert bool(found.version.prerelease) == bool(pre)
+    decision = decide(ReleaseRequest(bump, pre), texts, "feat!: x" if breaks else "fix: x")
+    assert all(decision.version > Version.parse(text) for text in texts)
+    assert bool(decision.version.prerelease) == bool(pre)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        ({"version": "1.0.0", "bump": "minor"}, "--version says it all"),
-        ({"version": "1.0.0", "pre": "rc"}, "--version says it all"),
+        ({"version": "1.0.0", "bump": "minor"}, "--version cannot be combined"),
+        ({"version": "1.0.0", "pre": "rc"}, "--version cannot be combined"),
         ({"version": "v1.0.0"}, "'v1.0.0' is not a semantic version"),
         ({"version": "1.0"}, "'1.0' is not a semantic version"),
         ({"version": "1.0/.."}, "'1.0/..' is not a semantic version"),
         ({"version": "-1.0.0"}, "'-1.0.0' is not a semantic version"),
         ({"version": " 1.0.0"}, "' 1.0.0' is not a semantic version"),
-        ({"bump": "huge"}, "--bump takes major, minor, patch, auto, not 'huge'"),
-        ({"pre": "rc_1"}, "'rc_1' cannot be part of a version"),
-        ({"pre": "01"}, "'01' cannot be part of a version"),
+        ({"bump": "huge"}, "Unknown --bump 'huge'"),
+        ({"pre": "rc_1"}, "Invalid pre-release 'rc_1'"),
+        ({"pre": "01"}, "Invalid pre-release '01'"),
         ({"changelog": "../elsewhere.md"}, "--changelog ../elsewhere.md is not a file of the project"),
         ({"changelog": "/etc/changes.md"}, "is not a file of the project"),
         ({"changelog": "."}, "is not a file of the project"),
         ({"changelog": "out/changes.md"}, "is not a file of the project"),
-        ({"changelog": "link.md"}, "--changelog link.md is a link"),
+        ({"changelog": "link.md"}, "--changelog link.md is a symbolic link"),
     ],
 )
-def test_options_that_make_no_sense_are_usage_errors(tmp_path: Path, options: dict[str, str], said: str) -> None:
+def test_invalid_options_are_usage_errors(tmp_path: Path, options: dict[str, str], message: str) -> None:
     (tmp_path / "out").symlink_to("/etc")
     (tmp_path / "link.md").symlink_to("changes.md")
     given_options = {"bump": "", "pre": "", "version": "", "changelog": ""} | options
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as raised:
         parse_release_request(
             tmp_path,
             bump=given_options["bump"],
@@ -127,4 +127,4 @@ def test_options_that_make_no_sense_are_usage_errors(tmp_path: Path, options: di
             changelog=given_options["changelog"],
             push=False,
         )
-    assert said in caught.value.message
+    assert message in raised.value.message

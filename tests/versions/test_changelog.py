@@ -1,4 +1,4 @@
-"""The changelog: every commit once under its kind, what breaks on top, links only where a page is known to be."""
+"""Tests of rendering changelogs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CHANGES = VersionChanges("1.4.0", "2026-11-23", "1.3.0", COMMITS)
 FIRST = VersionChanges("0.1.0", "2026-11-22", "", ())
 
 
-def test_every_commit_stands_under_its_kind_and_what_breaks_stands_on_top() -> None:
+def test_changes_are_grouped_by_type_with_breaking_ones_first() -> None:
     assert render_changes(CHANGES) == (
         "### Breaking changes\n\n- new doors (5555555)\n\n"
         "### Features\n\n- new doors (5555555)\n- windows (6666666)\n\n"
@@ -42,7 +42,7 @@ def test_every_commit_stands_under_its_kind_and_what_breaks_stands_on_top() -> N
     )
 
 
-def test_a_section_and_a_page_say_which_version_and_since_when() -> None:
+def test_section_and_page_name_the_version() -> None:
     assert render_changelog_section(CHANGES).startswith("## 1.4.0 (2026-11-23)\n\n### Breaking")
     assert render_changelog_page(CHANGES, "shop").startswith(
         "# shop 1.4.0: changes since 1.3.0\n\n2026-11-23\n\n### Breaking"
@@ -50,7 +50,7 @@ def test_a_section_and_a_page_say_which_version_and_since_when() -> None:
     assert render_changelog_page(FIRST, "shop") == "# shop 0.1.0: changes\n\n2026-11-22\n\nNo changes.\n"
 
 
-def test_commits_are_linked_where_the_host_says_what_it_runs() -> None:
+def test_commits_are_linked_on_known_forges() -> None:
     linked = VersionChanges("1.4.0", "2026-11-23", "1.3.0", COMMITS[:1], "https://gitlab.example.org/a/shop.git")
     assert render_changes(linked) == (
         f"### Other changes\n\n- Tidy up ([1111111](https://gitlab.example.org/a/shop/-/commit/{'1' * 40}))\n"
@@ -74,11 +74,11 @@ def test_commits_are_linked_where_the_host_says_what_it_runs() -> None:
         ("", ""),
     ],
 )
-def test_the_page_of_a_commit_follows_from_the_remote(source: str, expected: str) -> None:
+def test_commit_url_is_derived_from_the_remote(source: str, expected: str) -> None:
     assert commit_url_prefix(source) == expected
 
 
-def test_a_new_section_stands_above_the_older_ones_and_below_the_head() -> None:
+def test_new_section_is_inserted_above_older_ones() -> None:
     first = add_changelog_section("", FIRST)
     assert first == "# Changelog\n\n## 0.1.0 (2026-11-22)\n\nNo changes.\n"
     second = add_changelog_section(first.replace("# Changelog", "# What is new\n\nAll of it."), CHANGES)

@@ -1,4 +1,4 @@
-"""What commit messages say."""
+"""Tests of parsing commit messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ID = "a1b2c3d" + "0" * 33
 
 
 @pytest.mark.parametrize(
-    ("message", "kind", "scope", "subject", "breaking"),
+    ("message", "commit_type", "scope", "subject", "breaking"),
     [
         ("feat: greet by name", "feat", "", "greet by name", ""),
         ("feat(web): greet\n\nMore of it.\n", "feat", "web", "greet", ""),
@@ -31,13 +31,13 @@ ID = "a1b2c3d" + "0" * 33
         ("", "", "", "", ""),
     ],
 )
-def test_a_message_is_read_by_the_convention_or_as_it_is(
-    message: str, kind: str, scope: str, subject: str, breaking: str
+def test_message_is_parsed_by_convention_or_kept(
+    message: str, commit_type: str, scope: str, subject: str, breaking: str
 ) -> None:
-    assert parse_commit(ID, message) == Commit(ID, kind, scope, subject, breaking)
+    assert parse_commit(ID, message) == Commit(ID, commit_type, scope, subject, breaking)
 
 
-def test_a_commit_is_shown_by_its_short_id_and_its_scope() -> None:
+def test_commit_summary_has_short_id_and_scope() -> None:
     assert parse_commit(ID, "feat(web): greet").short_id == "a1b2c3d"
     assert parse_commit(ID, "feat(web): greet").summary == "web: greet"
     assert parse_commit(ID, "greet").summary == "greet"

@@ -1,4 +1,4 @@
-"""Versions in the grammars of others: what is a version, in which order, and how each is written elsewhere."""
+"""Tests of versions in tags, image tags, file names and PEP 440."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ VERSIONS = st.builds(
     st.lists(IDENTIFIERS, max_size=3),
     st.lists(IDENTIFIERS, max_size=3),
 ).filter(Version.is_valid)
-OURS = st.one_of(
+OWN_VERSIONS = st.one_of(
     st.builds("{}.{}.{}".format, NUMBERS, NUMBERS, NUMBERS),
     st.builds("{}.{}.{}-{}.{}".format, NUMBERS, NUMBERS, NUMBERS, st.sampled_from(["alpha", "beta", "rc"]), NUMBERS),
     st.builds("{}.{}.{}-rc.{}.dev.{}".format, NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.integers(1, 30)),
@@ -61,28 +61,28 @@ OURS = st.one_of(
 
 
 @pytest.mark.parametrize("text", VALID)
-def test_a_tag_with_a_valid_version_is_one(text: str) -> None:
+def test_tag_with_valid_version_is_parsed(text: str) -> None:
     assert str(parse_tag(f"v{text}")) == text
 
 
 @pytest.mark.parametrize("text", INVALID)
-def test_a_tag_with_anything_else_is_none(text: str) -> None:
+def test_tag_without_valid_version_is_ignored(text: str) -> None:
     assert parse_tag(f"v{text}") is None
 
 
-def test_the_order_is_the_one_of_the_specification() -> None:
+def test_precedence_follows_the_specification() -> None:
     versions = [Version.parse(text) for text in IN_ORDER]
     assert all(lower < higher for lower, higher in pairwise(versions))
 
 
 @pytest.mark.parametrize("text", VALID)
-def test_every_valid_example_becomes_an_image_tag_and_comes_back(text: str) -> None:
+def test_valid_examples_round_trip_as_image_tags(text: str) -> None:
     assert IMAGE_TAG.fullmatch(version_to_image_tag(text))
     assert version_from_image_tag(version_to_image_tag(text)) == text
 
 
 @given(VERSIONS)
-def test_every_version_becomes_an_image_tag_and_comes_back(text: str) -> None:
+def test_any_version_round_trips_as_image_tag(text: str) -> None:
     assert IMAGE_TAG.fullmatch(version_to_image_tag(text))
     assert version_from_image_tag(version_to_image_tag(text)) == text
 
@@ -90,25 +90,25 @@ def test_every_version_becomes_an_image_tag_and_comes_back(text: str) -> None:
 @pytest.mark.parametrize(
     "tag", ["latest", "1.4", "1", "", "1.4.0+b", "1.4.0_a_b", "v1.4.0", "1.4.0_", "1.0.0-" + "x" * 123]
 )
-def test_an_image_tag_that_was_not_written_for_a_version_is_told(tag: str) -> None:
+def test_image_tag_of_no_version_is_refused(tag: str) -> None:
     with pytest.raises(UsageError, match="is not the image tag of a version"):
         version_from_image_tag(tag)
 
 
-def test_the_longest_image_tag_has_128_characters() -> None:
+def test_image_tag_is_limited_to_128_characters() -> None:
     longest = "1.0.0-" + "x" * 122
     assert version_to_image_tag(longest) == longest
-    with pytest.raises(PreconditionError, match="has 129 characters; an image tag has at most 128"):
+    with pytest.raises(PreconditionError, match="has 129 characters; image tags are limited to 128"):
         version_to_image_tag(f"{longest}x")
 
 
 @given(VERSIONS, VERSIONS)
-def test_different_versions_have_different_file_names_whatever_the_case(one: str, other: str) -> None:
+def test_file_names_differ_even_without_case(one: str, other: str) -> None:
     assert (version_to_file_name(one).lower() == version_to_file_name(other).lower()) == (one == other)
     assert re.fullmatch(r"[0-9a-z._-]+", version_to_file_name(one))
 
 
-def test_case_and_build_are_kept_apart_in_a_file_name() -> None:
+def test_file_name_encodes_case_and_build_metadata() -> None:
     names = [
         version_to_file_name(text)
         for text in ("1.0.0-RC.1", "1.0.0-rc.1", "1.0.0-r.c.1", "1.0.0+rc.1", "1.0.0-a", "1.0.0+A")
@@ -116,7 +116,7 @@ def test_case_and_build_are_kept_apart_in_a_file_name() -> None:
     assert names == ["1.0.0-_r_c.1", "1.0.0-rc.1", "1.0.0-r.c.1", "1.0.0__rc.1", "1.0.0-a", "1.0.0___a"]
 
 
-def test_a_version_that_fits_into_an_image_tag_fits_into_a_file_name() -> None:
+def test_longest_image_tag_fits_into_a_file_name() -> None:
     assert len(version_to_file_name("1.0.0+" + "X" * 122)) <= 255
 
 
@@ -134,14 +134,14 @@ def test_a_version_that_fits_into_an_image_tag_fits_into_a_file_name() -> None:
         ("1.4.0+A-b", None),
     ],
 )
-def test_a_version_has_a_python_form_or_none(text: str, expected: str | None) -> None:
+def test_version_is_converted_to_pep440_or_none(text: str, expected: str | None) -> None:
     assert version_to_pep440(text) == expected
     if expected is not None:
-        assert str(PythonVersion(expected)) == expected, "it is the normal form"
+        assert str(PythonVersion(expected)) == expected, "not in normal form"
 
 
-@given(OURS, OURS)
-def test_python_puts_versions_in_the_same_order(one: str, other: str) -> None:
+@given(OWN_VERSIONS, OWN_VERSIONS)
+def test_pep440_keeps_the_order_of_versions(one: str, other: str) -> None:
     left, right = version_to_pep440(one), version_to_pep440(other)
     assert left is not None
     assert right is not None

@@ -1,4 +1,4 @@
-"""How a version stands among the others: what came before it, and which image tags it moves."""
+"""Tests of previous releases and floating tags."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from semver import Version
 from lyra_tasks.versions.version import Release, find_previous_release, list_floating_tags
 
 
-def versions(*texts: str) -> list[Version]:
+def parse_versions(*texts: str) -> list[Version]:
     return [Version.parse(text) for text in texts]
 
 
@@ -29,14 +29,12 @@ def versions(*texts: str) -> list[Version]:
         ("1.4.0+b1", ["1.4.0+b1"], ("1.4", "1", "latest")),
     ],
 )
-def test_a_release_moves_the_tags_of_the_lines_that_it_is_highest_in(
-    version: str, tagged: list[str], expected: tuple[str, ...]
-) -> None:
-    assert list_floating_tags(Version.parse(version), versions(*tagged)) == expected
+def test_release_moves_tags_of_lines_it_leads(version: str, tagged: list[str], expected: tuple[str, ...]) -> None:
+    assert list_floating_tags(Version.parse(version), parse_versions(*tagged)) == expected
 
 
 @given(st.sets(st.tuples(*[st.integers(0, 3)] * 3), min_size=1))
-def test_each_moving_tag_belongs_to_one_release_which_is_the_highest_of_its_line(
+def test_floating_tag_belongs_to_the_highest_of_its_line(
     cores: set[tuple[int, int, int]],
 ) -> None:
     tagged = [Version(*core) for core in cores]
@@ -45,8 +43,8 @@ def test_each_moving_tag_belongs_to_one_release_which_is_the_highest_of_its_line
         for name in list_floating_tags(version, tagged):
             owners.setdefault(name, []).append(version)
     assert owners["latest"] == [max(tagged)]
-    assert all(len(found) == 1 for found in owners.values())
-    assert {name for name in owners if name.count(".") == 1} == {f"{one}.{two}" for one, two, _ in cores}
+    assert all(len(versions) == 1 for versions in owners.values())
+    assert {name for name in owners if name.count(".") == 1} == {f"{major}.{minor}" for major, minor, _ in cores}
 
 
 @pytest.mark.parametrize(
@@ -60,8 +58,9 @@ def test_each_moving_tag_belongs_to_one_release_which_is_the_highest_of_its_line
         ("0.1.0", ["0.1.0-rc.1"], None),
     ],
 )
-def test_a_changelog_begins_after_the_version_before(version: str, reachable: list[str], expected: str | None) -> None:
-    found = find_previous_release(
-        Version.parse(version), [Release(f"v{each}", "", "", each) for each in versions(*reachable)]
-    )
-    assert (None if found is None else str(found.version)) == expected
+def test_previous_release_is_the_highest_lower_version(
+    version: str, reachable: list[str], expected: str | None
+) -> None:
+    releases = [Release(f"v{release}", "", "", release) for release in parse_versions(*reachable)]
+    previous = find_previous_release(Version.parse(version), releases)
+    assert (None if previous is None else str(previous.version)) == expected

@@ -1,4 +1,4 @@
-"""The rules that turn git's facts into a version, as tables."""
+"""Tests of computing versions from git facts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAST = "f" * 40
 
 
 def facts(*tags: str, at_head: tuple[str, ...] = (), distance: int = 0, dirty: bool = False) -> GitFacts:
-    """A checkout with tags on an earlier commit and on HEAD."""
+    """Return facts with tags on an earlier commit and on HEAD."""
     return GitFacts(
         top=Path("/nowhere"),
         commit=HEAD,
@@ -57,11 +57,11 @@ def facts(*tags: str, at_head: tuple[str, ...] = (), distance: int = 0, dirty: b
         (facts("v1.2.3+build.5", distance=1), "1.2.4-dev.1+ga1b2c3d"),
     ],
 )
-def test_the_version_follows_from_tags_distance_and_the_state_of_the_tree(state: GitFacts, expected: str) -> None:
+def test_version_follows_from_tags_distance_and_tree(state: GitFacts, expected: str) -> None:
     assert compute_version(state).semver == expected
 
 
-def test_a_version_says_what_it_is_and_why() -> None:
+def test_version_has_a_reason() -> None:
     assert compute_version(facts(at_head=("v1.2.3",))) == CheckoutVersion(
         semver="1.2.3", reason="on tag v1.2.3", is_release=True, is_snapshot=False, image_tag="1.2.3"
     )
@@ -81,16 +81,16 @@ def test_a_version_says_what_it_is_and_why() -> None:
     )
 
 
-def test_a_prefix_separates_the_projects_of_one_repository() -> None:
+def test_tag_prefix_separates_projects() -> None:
     state = facts("v3.0.0", "web/v1.2.3", "api/v2.0.0", distance=5)
     assert compute_version(state, "web/v{version}").semver == "1.2.4-dev.5+ga1b2c3d"
     assert compute_version(state, "{version}").semver == "0.1.0-dev.5+ga1b2c3d"
 
 
-def test_a_version_that_no_image_tag_can_hold_is_refused() -> None:
+def test_version_too_long_for_an_image_tag_is_refused() -> None:
     longest = "1.0.0-" + "x" * 122
     assert compute_version(facts(at_head=(f"v{longest}",))).image_tag == longest
-    with pytest.raises(PreconditionError, match="has 129 characters; an image tag has at most 128"):
+    with pytest.raises(PreconditionError, match="has 129 characters; image tags are limited to 128"):
         compute_version(facts(at_head=(f"v{longest}x",)))
 
 
@@ -109,20 +109,20 @@ def test_a_version_that_no_image_tag_can_hold_is_refused() -> None:
         ("aa", "a{version}a", None),
     ],
 )
-def test_a_tag_is_a_version_or_ignored(name: str, pattern: str, expected: str | None) -> None:
-    found = parse_tag(name, pattern)
-    assert (None if found is None else str(found)) == expected
+def test_tag_matches_the_pattern_or_is_ignored(name: str, pattern: str, expected: str | None) -> None:
+    version = parse_tag(name, pattern)
+    assert (None if version is None else str(version)) == expected
 
 
 PARTS = st.integers(0, 99)
 
 
 @given(PARTS, PARTS, PARTS, st.sampled_from(["", "-rc.1", "-alpha", "-rc.9"]), st.integers(1, 999), st.booleans())
-def test_later_commits_are_above_their_tag_and_below_the_next_release(
+def test_later_commits_sort_between_tag_and_next_release(
     major: int, minor: int, patch: int, pre: str, distance: int, dirty: bool
 ) -> None:
     tag = semver.Version.parse(f"{major}.{minor}.{patch}{pre}")
-    found = semver.Version.parse(compute_version(facts(f"v{tag}", distance=distance, dirty=dirty)).semver)
+    version = semver.Version.parse(compute_version(facts(f"v{tag}", distance=distance, dirty=dirty)).semver)
     later = semver.Version.parse(compute_version(facts(f"v{tag}", distance=distance + 1)).semver)
     upper = tag.finalize_version() if pre else tag.bump_patch()
-    assert tag < found < later < upper
+    assert tag < version < later < upper
