@@ -1,4 +1,4 @@
-"""Twenty secrets, each through a channel of its own: none may be where it does not belong, and who has it is told."""
+"""Twenty secrets, each through its own channel: none may leak, and secrets in images are reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHANNELS = (
     "command-line", "remote",
 )  # fmt: skip
 CANARY = {name: f"canary/{number:02d}+{name} of the mine" for number, name in enumerate(CHANNELS)}
-# places where a space or a slash cannot be
+# channels that allow neither spaces nor slashes
 CANARY |= {name: f"canary-{CHANNELS.index(name):02d}-{name}" for name in ("build-argument", "file-name", "remote")}
 IN_THE_IMAGE = ("build-argument", "image-env", "label", "layer", "layer-base64", "layer-url", "deleted", "file-name")
 GIVEN_OTHERWISE = {"image-env", "file", "first-line", "second-line", "build-secret", "remote"}
@@ -49,8 +49,8 @@ DEVIATIONS = "".join(
     "expires = 2999-12-31\n"
     for rule in ("image.secrets", "image.tokens")
 )
-# one of them is named by a canary, which `cat /held/*` would have as an argument
-EVERY_FILE = "for each in /run/secrets/* /held/*; do cat < $each; done"
+# one of the files is named by a canary, which `cat /held/*` would pass as an argument
+EVERY_FILE = "for file in /run/secrets/* /held/*; do cat < $file; done"
 CHECKS = {
     "exec": f'service = "web"\nexec = "echo $VARIABLE $GIVEN_VARIABLE; {EVERY_FILE}; exit 1"',
     "exec output": 'service = "web"\nexec = "cat /held/layer"\noutput = "something else"',
@@ -104,28 +104,28 @@ test_value = '''
 
 @dataclass
 class Mine:
-    """The project, everything that its words printed, and every argument list that was seen meanwhile."""
+    """The project, the outcomes of its commands, and the argument lists of all processes in the meantime."""
 
     project: Project
-    said: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
     processes: set[bytes] = field(default_factory=set)
 
-    def run(self, name: str, *words: str) -> Outcome:
+    def run(self, name: str, *arguments: str) -> Outcome:
         with watching_processes(self.processes):
-            self.said[name] = self.project.lyra(*words)
-        return self.said[name]
+            self.outcomes[name] = self.project.lyra(*arguments)
+        return self.outcomes[name]
 
 
 @contextmanager
-def watching_processes(found: set[bytes]) -> Iterator[None]:
-    """Collects the argument lists of all processes, those inside of containers too."""
+def watching_processes(argument_lists: set[bytes]) -> Iterator[None]:
+    """Collect the argument lists of all processes, including those in containers."""
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(0.05):
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 try:
-                    found.add(path.read_bytes())
+                    argument_lists.add(path.read_bytes())
                 except OSError:
                     continue
 
@@ -140,15 +140,15 @@ def watching_processes(found: set[bytes]) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def mine(make_tiny: Callable[[], Project]) -> Iterator[Mine]:
-    """Everything that can be done with the secrets, from a refused test to a bundle and a service that dies."""
+    """Use the secrets in every way, from a refused test to a bundle and a service that exits."""
     project = make_tiny()
-    held = project.root / "app" / "held"
-    held.mkdir()
-    (held / "layer").write_text(f"key={CANARY['layer']}\n")
-    (held / "base64").write_bytes(base64.b64encode(f"user:{CANARY['layer-base64']}".encode()))
-    (held / "url").write_text(f"https://x.example/?key={quote(CANARY['layer-url'], safe='')}\n")
-    (held / "deleted").write_text(CANARY["deleted"])
-    (held / CANARY["file-name"]).write_text("")
+    directory = project.root / "app" / "held"
+    directory.mkdir()
+    (directory / "layer").write_text(f"key={CANARY['layer']}\n")
+    (directory / "base64").write_bytes(base64.b64encode(f"user:{CANARY['layer-base64']}".encode()))
+    (directory / "url").write_text(f"https://x.example/?key={quote(CANARY['layer-url'], safe='')}\n")
+    (directory / "deleted").write_text(CANARY["deleted"])
+    (directory / CANARY["file-name"]).write_text("")
     (project.root / "pass").write_text(CANARY["build-secret"] + "\n")
     (project.root / ".gitignore").write_text("pass\n")
     (project.root / "app" / "Dockerfile").write_text(DOCKERFILE)
@@ -156,57 +156,57 @@ def mine(make_tiny: Callable[[], Project]) -> Iterator[Mine]:
     config.write_text(CONFIG + PASSES)
     project.git("remote", "add", "origin", f"https://ada:{CANARY['remote']}@code.invalid/team/tiny.git")
     project.commit("canaries")
-    made = Mine(project)
-    made.run("refused", "build", "test")
+    mine = Mine(project)
+    mine.run("refused", "build", "test")
     failing = "".join(f'\n[[tests]]\nname = "{name}"\n{check}\n' for name, check in CHECKS.items())
     config.write_text(CONFIG + failing + DEVIATIONS)
-    made.run("failed", "test")
+    mine.run("failed", "test")
     config.write_text(CONFIG + PASSES + DEVIATIONS)
-    made.run("promoted", "test", "promote")
-    made.run("explained", "explain")
-    made.run("history", "history", "--json")
-    made.run("typed", "dev.exec", "--", "echo", CANARY["command-line"])
+    mine.run("promoted", "test", "promote")
+    mine.run("explained", "explain")
+    mine.run("history", "history", "--json")
+    mine.run("typed", "dev.exec", "--", "echo", CANARY["command-line"])
     config.write_text(CONFIG.replace(START, "echo $LAST_WORDS; echo $LAST_WORDS >&2; exit 3") + PASSES + DEVIATIONS)
-    made.run("died", "test")
+    mine.run("died", "test")
     project.replace("app/Dockerfile", "cat /held/layer", "cat /held/layer; exit 3")
-    made.run("not built", "build")
-    # git gives its own helper the address of the remote as an argument, as it does when the user types `git push`
-    made.said["not released"] = project.lyra("release", "--push")
-    yield made
+    mine.run("not built", "build")
+    # not watched: git itself passes the URL of the remote to its helper as an argument
+    mine.outcomes["not released"] = project.lyra("release", "--push")
+    yield mine
     project.clean()
 
 
 def forms(canary: str) -> tuple[bytes, ...]:
-    encoded = [base64.b64encode(f"{before}{canary}".encode())[4:-4] for before in ("", "x", "xy", "user:")]
+    encoded = [base64.b64encode(f"{prefix}{canary}".encode())[4:-4] for prefix in ("", "x", "xy", "user:")]
     return (canary.encode(), *encoded, quote(canary, safe="").encode())
 
 
-def test_every_step_went_as_it_had_to(mine: Mine) -> None:
-    codes = {name: outcome.code for name, outcome in mine.said.items()}
+def test_steps_end_with_expected_exit_codes(mine: Mine) -> None:
+    codes = {name: outcome.code for name, outcome in mine.outcomes.items()}
     assert codes == {
         "refused": 5, "failed": 5, "promoted": 0, "explained": 0, "history": 0, "typed": 3, "died": 5, "not built": 4,
         "not released": 3,
-    }, "\n".join(outcome.text for outcome in mine.said.values())  # fmt: skip
-    assert "6 of 6 check(s) failed" in mine.said["failed"].err
+    }, "\n".join(outcome.text for outcome in mine.outcomes.values())  # fmt: skip
+    assert "6 of 6 check(s) failed" in mine.outcomes["failed"].err
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-def test_a_secret_is_in_nothing_that_was_said_kept_or_carried_away(mine: Mine, channel: str) -> None:
+def test_secret_is_in_no_output_log_bundle_or_argument(mine: Mine, channel: str) -> None:
     project = mine.project
-    texts = {f"what {name} said": outcome.text.encode() for name, outcome in mine.said.items()}
-    for folder in (project.root / ".lyra", project.state, project.root / "promotion"):
+    texts = {f"output of {name}": outcome.text.encode() for name, outcome in mine.outcomes.items()}
+    for directory in (project.root / ".lyra", project.state, project.root / "promotion"):
         texts |= {
-            str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".tar"
+            str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.suffix != ".tar"
         }
     if channel != "command-line":
-        texts["the argument lists of processes"] = b"\n".join(mine.processes)
+        texts["argument lists of processes"] = b"\n".join(mine.processes)
     assert [place for place, text in texts.items() if any(form in text for form in forms(CANARY[channel]))] == []
     assert any(name.endswith(("journal.jsonl", "tests.json", "build.log", "PROMOTION.md")) for name in texts)
     assert any("web.log" in name for name in texts)
 
 
-def test_which_secret_the_image_holds_and_where_is_told(mine: Mine) -> None:
-    refused = mine.said["refused"].err
+def test_secrets_in_image_are_reported_with_place(mine: Mine) -> None:
+    refused = mine.outcomes["refused"].err
     for channel in IN_THE_IMAGE:
         key = {"image-env": "HELD"}.get(channel, channel.upper().replace("-", "_"))
         assert f"images.web: it holds the secret services.web.environment.{key} (" in refused, channel
@@ -216,11 +216,11 @@ def test_which_secret_the_image_holds_and_where_is_told(mine: Mine) -> None:
     assert "it holds the secret" in (next(mine.project.root.glob("promotion/*/*/PROMOTION.md"))).read_text()
 
 
-def test_the_secrets_did_go_through_the_channels(mine: Mine) -> None:
+def test_secrets_did_pass_through_the_channels(mine: Mine) -> None:
     logs = b"".join(path.read_bytes() for path in mine.project.root.glob(".lyra/runs/*/logs/*.log"))
     assert logs.count(b"***") > 10
     assert time.strftime("%Y").encode() in logs
     assert len(mine.processes) > 20
-    assert "***" in mine.said["not built"].err
-    assert "***" in mine.said["died"].err
-    assert '"***"' in mine.said["history"].out or "dev.exec" not in mine.said["history"].out
+    assert "***" in mine.outcomes["not built"].err
+    assert "***" in mine.outcomes["died"].err
+    assert '"***"' in mine.outcomes["history"].out or "dev.exec" not in mine.outcomes["history"].out

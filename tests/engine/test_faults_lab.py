@@ -1,4 +1,4 @@
-"""Containers that die, checks that fail, limits that do not fit: exit code, what is said, nothing left."""
+"""Containers that exit, checks that fail, limits that do not fit: exit code, message, nothing left behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SERVER = 'CMD ["/bin/busybox", "httpd", "-f", "-v", "-p", "8080", "-h", "/www"]'
 
 
 def serve(tiny: Project, script: str, health: str = HEALTH) -> None:
-    """Let the service run a shell script in place of its web server."""
+    """Run a shell script in the service instead of its web server."""
     command = f"command = ['/bin/sh', '-c', '''{script}''']"
     tiny.replace(".lyra.toml", HEALTH, f"{health}\n{command}")
 
@@ -30,25 +30,25 @@ def only_checks(tiny: Project, *tests: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "messages"),
     [
-        ("echo giving up >&2; exit 9", ("web ended with exit code 9", "giving up", "web.log")),
-        ("exec no-such-program", ("web ended with exit code 127", "no-such-program: not found")),
+        ("echo giving up >&2; exit 9", ("web exited with code 9", "giving up", "web.log")),
+        ("exec no-such-program", ("web exited with code 127", "no-such-program: not found")),
         ("dd if=/dev/zero of=/dev/null bs=64M", ("out of memory", "exit code 137", "16m", "[services.web.limits]")),
         ("echo still warming up; sleep 60", ("web was not ready within 2.5 s", "still warming up")),
     ],
 )
-def test_a_container_that_never_serves_says_why(
-    tiny: Project, engine: Engine, script: str, said: tuple[str, ...]
+def test_service_that_never_gets_ready_explains_why(
+    tiny: Project, engine: Engine, script: str, messages: tuple[str, ...]
 ) -> None:
     serve(tiny, script, 'healthcheck = { http = "GET /", retries = 3, interval = "500ms", timeout = "1s" }')
-    began = time.monotonic()
-    refused(tiny.lyra("build", "test"), 5, *said)
-    assert time.monotonic() - began < 30
+    started = time.monotonic()
+    refused(tiny.lyra("build", "test"), 5, *messages)
+    assert time.monotonic() - started < 30
     assert labs(engine) == []
 
 
-def test_the_last_word_of_a_failing_health_command_is_shown(tiny: Project, engine: Engine) -> None:
+def test_health_check_output_is_shown_redacted(tiny: Project, engine: Engine) -> None:
     command = "'echo the door is stuck for $TOKEN; exit 1'"
     health = f"healthcheck = {{ exec = {command}, retries = 3, interval = '500ms', timeout = '1s' }}"
     tiny.replace(".lyra.toml", HEALTH, health)
@@ -56,7 +56,7 @@ def test_the_last_word_of_a_failing_health_command_is_shown(tiny: Project, engin
     assert labs(engine) == []
 
 
-def test_a_program_that_is_not_in_the_image_is_named(tiny: Project, engine: Engine) -> None:
+def test_command_missing_in_image_is_named(tiny: Project, engine: Engine) -> None:
     tiny.replace(".lyra.toml", HEALTH, f"{HEALTH}\ncommand = ['/bin/nothing']")
     refused(tiny.lyra("build", "test"), 5, "web", "/bin/nothing", "No such file")
     assert labs(engine) == []
@@ -64,12 +64,12 @@ def test_a_program_that_is_not_in_the_image_is_named(tiny: Project, engine: Engi
     assert tiny.lyra("test").code == 0
 
 
-def test_a_service_that_dies_while_checks_run_ends_the_run(tiny: Project, engine: Engine) -> None:
+def test_service_exit_during_checks_ends_run(tiny: Project, engine: Engine) -> None:
     serve(tiny, "busybox httpd -p 8080 -h /www; sleep 3; echo enough >&2; exit 4")
     only_checks(tiny, 'name = "waits"\nservice = "web"\nexec = "sleep 90"\ntimeout = "90s"')
-    began = time.monotonic()
-    refused(tiny.lyra("build", "test"), 5, "web ended with exit code 4", "enough")
-    assert time.monotonic() - began < 60
+    started = time.monotonic()
+    refused(tiny.lyra("build", "test"), 5, "web exited with code 4", "enough")
+    assert time.monotonic() - started < 60
     assert labs(engine) == []
 
 
@@ -93,7 +93,7 @@ _FAILING = {
 }
 
 
-def test_every_kind_of_check_says_what_was_seen_and_no_secret(tiny: Project, engine: Engine) -> None:
+def test_failed_checks_explain_without_secrets(tiny: Project, engine: Engine) -> None:
     tiny.replace(".lyra.toml", "ports = { http = 8080 }", "ports = { http = 8080, deaf = 9999 }")
     tiny.replace("app/Dockerfile", "EXPOSE 8080", "EXPOSE 8080 9999")
     given = 'GIVEN = { secret = true, test_value = "known-to-nobody", description = "x" }\nTOKEN = {'
@@ -104,60 +104,60 @@ def test_every_kind_of_check_says_what_was_seen_and_no_secret(tiny: Project, eng
     (tiny.root / "app" / "www" / "seen.json").write_text('{"a": {"b": 1}}')
     only_checks(tiny, *(f'name = "{name}"\nservice = "web"\n{test}' for name, (test, _) in _FAILING.items()))
     result = tiny.lyra("build", "test")
-    refused(result, 5, "13 of 13 check(s) failed", *(said for _, said in _FAILING.values()))
+    refused(result, 5, "13 of 13 check(s) failed", *(message for _, message in _FAILING.values()))
     assert labs(engine) == []
     (run,) = (tiny.root / ".lyra" / "runs").iterdir()
-    documented = json.loads((run / "tests.json").read_text())
-    assert {check["name"]: check["outcome"] for check in documented["checks"]} == dict.fromkeys(_FAILING, "failed")
+    document = json.loads((run / "tests.json").read_text())
+    assert {check["name"]: check["outcome"] for check in document["checks"]} == dict.fromkeys(_FAILING, "failed")
     assert "token *** given ***" in (run / "logs" / "web.log").read_text()
-    kept = [path for folder in (tiny.root / ".lyra", tiny.state) for path in folder.rglob("*") if path.is_file()]
+    files = [path for directory in (tiny.root / ".lyra", tiny.state) for path in directory.rglob("*") if path.is_file()]
     secrets = ("known-to", "first line of the key", "second line of the key")
-    found = [(path.name, each) for path in kept for each in secrets if each.encode() in path.read_bytes()]
-    assert found == []
-    assert not [each for each in secrets if each in result.text]
+    leaks = [(path.name, secret) for path in files for secret in secrets if secret.encode() in path.read_bytes()]
+    assert leaks == []
+    assert not [secret for secret in secrets if secret in result.text]
     refused(tiny.lyra("promote"), 3, "the last test of this set failed", "build test")
 
 
-def test_no_check_at_all_is_a_failure(tiny: Project, engine: Engine) -> None:
+def test_run_without_checks_fails(tiny: Project, engine: Engine) -> None:
     only_checks(tiny)
-    refused(tiny.lyra("build", "test"), 5, "there are no tests")
+    refused(tiny.lyra("build", "test"), 5, "No checks configured")
     assert labs(engine) == []
     refused(tiny.lyra("promote"), 3, "has not been tested")
 
 
 @pytest.mark.parametrize(
-    ("limits", "share", "said"),
+    ("limits", "share", "message"),
     [
-        ('cpus = 99, memory = "16m"', "", "CPUs of"),
-        ('cpus = 0.1, memory = "900g"', "", "of memory of"),
+        ('cpus = 99, memory = "16m"', "", "Not enough CPUs on this host"),
+        ('cpus = 0.1, memory = "900g"', "", "Not enough memory on this host"),
         ('cpus = 0.2, memory = "16m"', "0.000001", "LYRA_HOST_SHARE"),
     ],
 )
-def test_limits_that_the_host_cannot_keep_are_refused_with_a_table_before_anything_starts(
-    tiny: Project, engine: Engine, limits: str, share: str, said: str
+def test_limits_above_host_capacity_are_refused(
+    tiny: Project, engine: Engine, limits: str, share: str, message: str
 ) -> None:
     tiny.replace(".lyra.toml", 'cpus = 0.2, memory = "16m"', limits)
     assert tiny.lyra("build").code == 0
     result = tiny.lyra("test", LYRA_HOST_SHARE=share)
-    refused(result, 3, "the limits do not fit into this host's share", "this run: web", said)
+    refused(result, 3, "on this host: ", "this run: web", message)
     assert labs(engine) == []
     (journal,) = tiny.state.glob("*/journal.jsonl")
     assert '"kind":"container"' not in journal.read_text()
 
 
 @pytest.mark.parametrize(
-    ("proxima", "said"),
+    ("proxima", "messages"),
     [
         ("cpus = 0.1", ("services: together they need 0.2 CPUs, Proxima has 0.1", "proxima.capacity")),
         ('memory = "8m"', ("services: together they need", "proxima.capacity")),
         ('max_image_size = "100k"', ("images.web: it has", "Proxima takes 102.4 kB at most", "image.size")),
     ],
 )
-def test_what_proxima_cannot_hold_fails_the_build(
-    tiny: Project, engine: Engine, proxima: str, said: tuple[str, ...]
+def test_limits_above_proxima_capacity_fail_the_build(
+    tiny: Project, engine: Engine, proxima: str, messages: tuple[str, ...]
 ) -> None:
     tiny.replace(".lyra.toml", "[images.web]", f"[proxima]\n{proxima}\n\n[images.web]")
-    refused(tiny.lyra("build", "test"), 5, "1 rule(s) are not kept", *said)
+    refused(tiny.lyra("build", "test"), 5, "1 rule(s) are not kept", *messages)
     assert labs(engine) == []
     refused(tiny.lyra("promote"), 3)
 
@@ -172,20 +172,20 @@ expires = {date}
 """
 
 
-def test_root_needs_a_reason_that_has_not_expired_and_travels(tiny: Project, engine: Engine) -> None:
+def test_root_needs_unexpired_deviation_that_is_recorded(tiny: Project, engine: Engine) -> None:
     tiny.replace("app/Dockerfile", "USER 65534:65534", "USER 0:0")
     tiny.replace(".lyra.toml", '"-r--------    1 65534    65534"', '"-r--"')
     tiny.replace(".lyra.toml", 'owner = "65534:65534"', 'owner = "0:0"')
     tiny.replace("app/Dockerfile", "--chown=65534:65534 ", "")
     config = tiny.root / ".lyra.toml"
-    without = config.read_text()
+    original = config.read_text()
     refused(tiny.lyra("build", "test"), 5, "services.web: it runs as root", "container.non-root", "[[deviations]]")
-    config.write_text(without + _DEVIATION.format(date="2020-01-31"))
+    config.write_text(original + _DEVIATION.format(date="2020-01-31"))
     refused(tiny.lyra("test"), 5, "the deviation from container.non-root expired on 2020-01-31")
-    config.write_text(without + _DEVIATION.format(date="2999-12-31"))
+    config.write_text(original + _DEVIATION.format(date="2999-12-31"))
     result = tiny.lyra("test", "promote")
     assert result.code == 0, result.text
-    assert "deviation from container.non-root" in result.text
+    assert "Deviation from container.non-root" in result.text
     (bundle,) = tiny.bundles()
     (entry,) = json.loads((bundle / "evidence" / "deviations.json").read_text())["deviations"]
     assert entry["reason"] == "it has to bind a low port"
@@ -193,12 +193,12 @@ def test_root_needs_a_reason_that_has_not_expired_and_travels(tiny: Project, eng
     assert labs(engine) == []
 
 
-def test_two_tests_of_one_project_at_once_do_not_meet(tiny: Project, engine: Engine) -> None:
+def test_parallel_test_runs_do_not_interfere(tiny: Project, engine: Engine) -> None:
     assert tiny.lyra("build").code == 0
     with tiny.start("test") as one, tiny.start("test") as other:
-        results = [each.communicate(timeout=120) for each in (one, other)]
-    for each, (out, err) in zip((one, other), results, strict=True):
-        assert each.returncode == 0, out + err
+        results = [process.communicate(timeout=120) for process in (one, other)]
+    for process, (out, err) in zip((one, other), results, strict=True):
+        assert process.returncode == 0, out + err
         assert "4 of 4 checks passed" in out
     assert labs(engine) == []
     assert len(list(Path(tiny.root, ".lyra", "runs").glob("*/tests.json"))) == 2

@@ -1,4 +1,4 @@
-"""Groups of checks: a lab of its own for each, at the same time where there is room, else one after the other."""
+"""Groups of checks: each in its own lab, in parallel as far as there is capacity."""
 
 from __future__ import annotations
 
@@ -56,33 +56,31 @@ run = "mkdir busy && sleep 1 && rmdir busy"
 
 @pytest.fixture(scope="module")
 def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    made = make_tiny()
-    built = made.lyra("build")
+    tiny = make_tiny()
+    built = tiny.lyra("build")
     assert built.code == 0, built.text
-    yield made
-    made.clean()
+    yield tiny
+    tiny.clean()
 
 
 @pytest.fixture
 def with_tests(project: Project) -> Iterator[Callable[[str], Project]]:
     config = project.root / ".lyra.toml"
-    before = config.read_text()
+    original = config.read_text()
 
     def write(text: str) -> Project:
-        config.write_text(before + text)
+        config.write_text(original + text)
         return project
 
     yield write
-    config.write_text(before)
+    config.write_text(original)
 
 
 def newest(project: Project) -> Path:
     return sorted(project.root.glob(".lyra/runs/*/tests.json"))[-1].parent
 
 
-def test_groups_run_at_the_same_time_each_in_its_own_lab_with_its_own_results(
-    with_tests: Callable[[str], Project], engine: Engine
-) -> None:
+def test_groups_run_in_parallel_in_separate_labs(with_tests: Callable[[str], Project], engine: Engine) -> None:
     project = with_tests(CONFIG)
     result = project.lyra("test")
     assert result.code == 0, result.text
@@ -92,14 +90,14 @@ def test_groups_run_at_the_same_time_each_in_its_own_lab_with_its_own_results(
     run = newest(project)
     document: dict[str, Any] = json.loads((run / "tests.json").read_text())
     assert [check["group"] for check in document["checks"]] == [*[""] * 4, "left", "left", "right", "right"]
-    assert set(document["use"]) == {"web", "left/web", "right/web"}
+    assert set(document["usage"]) == {"web", "left/web", "right/web"}
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics["services"]) == {"web", "left/web", "right/web"}
-    assert {each["service"] for each in metrics["events"] if each["what"] == "ready"} == set(metrics["services"])
+    assert {event["service"] for event in metrics["events"] if event["kind"] == "ready"} == set(metrics["services"])
     assert "response:200" in (run / "logs" / "web.log").read_text()
-    for folder in ("logs", "logs/left", "logs/right"):
-        assert (run / folder / "web.log").is_file()
-        assert (run / folder / "_all.log").is_file()
+    for directory in ("logs", "logs/left", "logs/right"):
+        assert (run / directory / "web.log").is_file()
+        assert (run / directory / "_all.log").is_file()
     lines = project.lyra("logs", "--service", "web", "--run", run.name)
     assert lines.code == 0, lines.text
     assert "left/web" in lines.out
@@ -115,19 +113,19 @@ def promoted(project: Project) -> list[Path]:
     return project.bundles()
 
 
-def test_without_room_groups_run_one_after_the_other_as_the_plan_says(with_tests: Callable[[str], Project]) -> None:
+def test_groups_without_capacity_run_in_sequence(with_tests: Callable[[str], Project]) -> None:
     project = with_tests(ALONE)
-    words = ("test", "--only", "left", "--only", "right")
+    arguments = ("test", "--only", "left", "--only", "right")
     cpus = json.loads(project.lyra("engine.status", "--json").out or "{}").get("cpus")
     share = str(0.3 / (cpus or 2))
-    planned = json.loads(project.lyra(*words, "--dry-run", "--json", LYRA_HOST_SHARE=share).out)
-    assert [[group["group"] for group in each] for each in planned["rounds"]] == [["left"], ["right"]]
-    result = project.lyra(*words, LYRA_HOST_SHARE=share)
+    plan = json.loads(project.lyra(*arguments, "--dry-run", "--json", LYRA_HOST_SHARE=share).out)
+    assert [[group["group"] for group in batch] for batch in plan["batches"]] == [["left"], ["right"]]
+    result = project.lyra(*arguments, LYRA_HOST_SHARE=share)
     assert result.code == 0, result.text
     assert "2 of 2 checks passed" in result.out
 
 
-def test_fail_fast_lets_no_other_group_begin_another_check(with_tests: Callable[[str], Project]) -> None:
+def test_fail_fast_stops_other_groups(with_tests: Callable[[str], Project]) -> None:
     more = "".join(f'\n[[tests]]\nname = "later {n}"\ngroup = "right"\nrun = "sleep 1"\n' for n in range(30))
     project = with_tests(f'\n[[tests]]\nname = "fails"\ngroup = "left"\nrun = "false"\n{more}')
     result = project.lyra("test", "--fail-fast", "--only", "left", "--only", "right")
@@ -135,45 +133,52 @@ def test_fail_fast_lets_no_other_group_begin_another_check(with_tests: Callable[
     assert len(json.loads((newest(project) / "tests.json").read_text())["checks"]) < 25
 
 
-def test_a_service_that_dies_in_one_group_fails_that_group_alone(with_tests: Callable[[str], Project]) -> None:
+def test_service_exit_fails_only_its_group(with_tests: Callable[[str], Project]) -> None:
     project = with_tests(
         '\n[[tests]]\nname = "end"\nservice = "web"\ngroup = "left"\nexec = "kill -9 -1; sleep 5; true"\n'
-        '\n[[tests]]\nname = "never made"\nservice = "web"\ngroup = "left"\nexec = "true"\n'
+        '\n[[tests]]\nname = "never run"\nservice = "web"\ngroup = "left"\nexec = "true"\n'
     )
     refused(project.lyra("test"), 5, "web was killed", hint=True)
     checks = json.loads((newest(project) / "tests.json").read_text())["checks"]
     assert [check["outcome"] for check in checks if not check["group"]] == ["passed"] * 4
-    assert ("the services run", "failed") in [(each["name"], each["outcome"]) for each in checks if each["group"]]
-    assert "never made" not in [check["name"] for check in checks]
+    assert ("the services run", "failed") in [(check["name"], check["outcome"]) for check in checks if check["group"]]
+    assert "never run" not in [check["name"] for check in checks]
 
 
-def test_only_one_lab_can_be_left_running(with_tests: Callable[[str], Project], engine: Engine) -> None:
+def test_keep_running_allows_only_one_group(with_tests: Callable[[str], Project], engine: Engine) -> None:
     project = with_tests(ALONE)
     refused(
-        project.lyra("test", "--keep-running"), 2, "only one lab can be left running", "--only left or --only right"
+        project.lyra("test", "--keep-running"),
+        2,
+        "Only one group of checks can be left running",
+        "--only left or --only right",
     )
-    kept = project.lyra("test", "--keep-running", "--only", "left")
-    assert kept.code == 0, kept.text
+    running = project.lyra("test", "--keep-running", "--only", "left")
+    assert running.code == 0, running.text
     assert labs(engine) != []
     project.clean()
     assert labs(engine) == []
     assert project.lyra("build").code == 0
 
 
-def test_output_that_comes_with_the_head_of_the_engines_answer_is_not_lost(
+def test_exec_output_sent_with_response_head_is_kept(
     project: Project, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (image,) = [i["Id"] for i in engine.api.images() if any(t.startswith("tiny/web") for t in i["RepoTags"] or [])]
+    (image,) = [
+        image["Id"]
+        for image in engine.api.images()
+        if any(tag.startswith("tiny/web") for tag in image["RepoTags"] or [])
+    ]
     container = engine.api.create_container_from_config({"Image": image, "HostConfig": {}}, "foreign-exec")["Id"]
-    begin = http.client.HTTPResponse.begin
+    original_begin = http.client.HTTPResponse.begin
 
-    def late(answer: http.client.HTTPResponse) -> None:
+    def delayed_begin(response: http.client.HTTPResponse) -> None:
         time.sleep(0.5)
-        begin(answer)
+        original_begin(response)
 
     try:
         engine.api.start(container)
-        monkeypatch.setattr(http.client.HTTPResponse, "begin", late)
+        monkeypatch.setattr(http.client.HTTPResponse, "begin", delayed_begin)
         command = ["/bin/sh", "-c", "echo quick; echo failed >&2; exit 3"]
         code, output = containers.exec_command(engine, container, command)
         assert (code, sorted(output.split())) == (3, ["failed", "quick"])

@@ -1,4 +1,4 @@
-"""Checks of images: stages that are built as checks, container-structure-test; what they bring is evidence."""
+"""Checks of images: stages that are built as checks, container-structure-test, and their results as evidence."""
 
 from __future__ import annotations
 
@@ -82,66 +82,68 @@ def entries(kinds: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    made = make_tiny()
-    (made.root / "app" / "Dockerfile").write_text(DOCKERFILE)
-    (made.root / "app" / "unit").mkdir()
-    (made.root / "app" / "unit" / "run").write_text(UNIT)
-    (made.root / "pass").write_text(SECRET)
-    (made.root / "structure.yaml").write_text(STRUCTURE)
-    (made.root / "wrong.yaml").write_text(STRUCTURE.replace("commandTests:\n", f"{WRONG}commandTests:\n"))
-    made.replace(".lyra.toml", 'context = "app"\n', 'context = "app"\nsecrets = { pass = "pass" }\n')
-    with (made.root / ".lyra.toml").open("a") as file:
+    tiny = make_tiny()
+    (tiny.root / "app" / "Dockerfile").write_text(DOCKERFILE)
+    (tiny.root / "app" / "unit").mkdir()
+    (tiny.root / "app" / "unit" / "run").write_text(UNIT)
+    (tiny.root / "pass").write_text(SECRET)
+    (tiny.root / "structure.yaml").write_text(STRUCTURE)
+    (tiny.root / "wrong.yaml").write_text(STRUCTURE.replace("commandTests:\n", f"{WRONG}commandTests:\n"))
+    tiny.replace(".lyra.toml", 'context = "app"\n', 'context = "app"\nsecrets = { pass = "pass" }\n')
+    with (tiny.root / ".lyra.toml").open("a") as file:
         file.write(entries(GOOD))
-    made.commit("checks")
-    built = made.lyra("build")
+    tiny.commit("checks")
+    built = tiny.lyra("build")
     assert built.code == 0, built.text
-    yield made
-    made.clean()
+    yield tiny
+    tiny.clean()
 
 
-def everything(engine: Engine) -> tuple[list[str], list[str]]:
-    """Images by name, and all containers."""
+def list_images_and_containers(engine: Engine) -> tuple[list[str], list[str]]:
+    """Return the names of all images and the ids of all containers."""
     api = engine.api
     images = sorted(tag for image in api.images(all=True) for tag in image.get("RepoTags") or [image["Id"]])
-    return images, [each["Id"] for each in api.containers(all=True)]
+    return images, [container["Id"] for container in api.containers(all=True)]
 
 
 @pytest.fixture(scope="module")
 def bundle(project: Project, engine: Engine) -> Path:
-    """A bundle of the project, whose checks all passed."""
-    before = everything(engine)
+    """Return a bundle of the project, whose checks all passed."""
+    before = list_images_and_containers(engine)
     result = project.lyra("test", "promote")
     assert result.code == 0, result.text
-    images, containers = everything(engine)
-    assert ([name for name in images if "/holder:" not in name], containers) == before, "a check has left something"
-    (found,) = project.bundles()
-    return found
+    images, containers = list_images_and_containers(engine)
+    assert ([name for name in images if "/holder:" not in name], containers) == before, (
+        "a check has left something behind"
+    )
+    (bundle,) = project.bundles()
+    return bundle
 
 
-def test_a_stage_passes_with_its_log_and_a_stage_of_results_with_its_files_as_evidence(bundle: Path) -> None:
+def test_stage_checks_keep_log_and_results_as_evidence(bundle: Path) -> None:
     checks = bundle / "evidence" / "checks"
     assert "*** and 3 tests passed" in (checks / "unit-tests" / "build.log").read_text()
     assert (checks / "unit-results" / "results" / "deep" / "junit.xml").read_text() == "<testsuite/>\n"
     assert not (checks / "unit-tests" / "results").exists()
-    kept = [path for path in bundle.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
-    assert kept == []
+    leaks = [path for path in bundle.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert leaks == []
 
 
-def test_the_report_of_a_structure_test_is_evidence_case_by_case(bundle: Path) -> None:
+def test_structure_report_is_evidence(bundle: Path) -> None:
     report = ET.parse(bundle / "evidence" / "checks" / "structure" / "structure.xml")
     cases = {case.get("name"): case.find("failure") is None for case in report.iter("testcase")}
     assert cases == {"Command Test: who runs": True, "File Existence Test: the page": True, "Metadata Test": True}
 
 
-def test_a_bundle_with_what_checks_brought_is_whole(bundle: Path, project: Project) -> None:
+def test_bundle_with_check_results_verifies(bundle: Path, project: Project) -> None:
     assert project.lyra("verify", str(bundle)).code == 0
     tests = ET.parse(bundle / "evidence" / "tests.xml").getroot()
     assert [suite.get("tests") for suite in tests if suite.get("name") != "rules"] == ["5", "2"], (
-        "checks of images in a group of their own"
+        "checks of images are a separate group"
     )
 
 
-def test_a_stage_runs_anew_each_time_and_not_out_of_the_build_cache(bundle: Path, project: Project) -> None:
+def test_stage_check_bypasses_build_cache(bundle: Path, project: Project) -> None:
     first = (bundle / "evidence" / "checks" / "unit-results" / "results" / "once").read_text()
     result = project.lyra("test", "--only", "unit results")
     assert result.code == 0, result.text
@@ -149,7 +151,7 @@ def test_a_stage_runs_anew_each_time_and_not_out_of_the_build_cache(bundle: Path
     assert len(first) == len(second.read_text()) > 30
     assert first != second.read_text()
     log = (newest(project) / "checks" / "unit-results" / "build.log").read_text()
-    assert "CACHED" in log, "what the image itself is made of comes out of the cache"
+    assert "CACHED" in log, "the sources of the image come from the cache"
     assert "ready after" not in result.err, "a group of checks of images needs no service"
 
 
@@ -157,7 +159,7 @@ def newest(project: Project) -> Path:
     return sorted(project.root.glob(".lyra/runs/*/tests.json"))[-1].parent
 
 
-def test_the_same_image_with_other_tests_in_a_stage_is_another_set(bundle: Path, project: Project) -> None:
+def test_changed_tests_in_stage_invalidate_evidence(bundle: Path, project: Project) -> None:
     path = project.root / "app" / "unit" / "run"
     path.write_text(UNIT + "exit 1\n")
     built = project.lyra("build")
@@ -165,42 +167,40 @@ def test_the_same_image_with_other_tests_in_a_stage_is_another_set(bundle: Path,
     refused(project.lyra("promote"), 3, "has not been tested")
     refused(project.lyra("test", "--only", "unit tests"), 5, "unit tests")
     path.write_text(UNIT)
-    assert project.lyra("build", "promote").code == 0, "tested before, to the byte"
+    assert project.lyra("build", "promote").code == 0, "the same bytes were tested before"
 
 
-def test_each_check_of_an_image_that_fails_says_why(bundle: Path, project: Project, engine: Engine) -> None:
+def test_failed_image_checks_explain_why(bundle: Path, project: Project, engine: Engine) -> None:
     config = project.root / ".lyra.toml"
-    before = config.read_text()
-    config.write_text(before + entries(BAD))
-    result = project.lyra("test", *(word for name in BAD for word in ("--only", name)))
-    config.write_text(before)
-    said = ("the third test is wrong", "not built within 2 s", "'link' is not a plain file", "nobody home: ")
-    refused(result, 5, "4 of 4 check(s) failed", *said)
+    original = config.read_text()
+    config.write_text(original + entries(BAD))
+    result = project.lyra("test", *(argument for name in BAD for argument in ("--only", name)))
+    config.write_text(original)
+    messages = ("the third test is wrong", "not built within 2 s", "'link': not a regular file", "nobody home: ")
+    refused(result, 5, "4 of 4 check(s) failed", *messages)
     document: dict[str, Any] = json.loads((newest(project) / "tests.json").read_text())
     assert {check["name"]: check["outcome"] for check in document["checks"]} == dict.fromkeys(BAD, "failed")
     assert labs(engine) == []
 
 
-def test_a_second_ctrl_c_changes_nothing_and_neither_build_nor_lab_outlives_the_run(
-    bundle: Path, project: Project, engine: Engine
-) -> None:
+def test_second_ctrl_c_still_removes_everything(bundle: Path, project: Project, engine: Engine) -> None:
     config = project.root / ".lyra.toml"
-    before = config.read_text()
-    config.write_text(before + entries({"slow": 'stage = "slow"'}))
+    original = config.read_text()
+    config.write_text(original + entries({"slow": 'stage = "slow"'}))
     try:
         running = project.start("test", "--only", "slow", "--only", "the page is there", "--only", "unit results")
         assert becomes(lambda: any(name.endswith("-web") for name in labs(engine)), 30)
         assert becomes(lambda: "sleep 47" in all_logs(project), 30)
-        began = time.monotonic()
+        started = time.monotonic()
         for _ in range(2):
             running.send_signal(signal.SIGINT)
             time.sleep(0.3)
         _, errors = running.communicate(timeout=30)
     finally:
         running.kill()
-        config.write_text(before)
+        config.write_text(original)
     assert running.returncode == 130, errors
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - started < 10
     assert labs(engine) == []
     assert processes_with(str(project.root / ".lyra")) == []
     assert "Traceback" not in errors.replace("Exception ignored", "")
@@ -210,20 +210,20 @@ def all_logs(project: Project) -> str:
     return "".join(path.read_text() for path in project.root.glob(".lyra/runs/*/checks/slow/build.log"))
 
 
-def test_a_stage_that_is_not_there_and_a_base_that_is_not_locked_are_named(bundle: Path, project: Project) -> None:
+def test_unknown_stage_and_unlocked_base_are_named(bundle: Path, project: Project) -> None:
     config, dockerfile = project.root / ".lyra.toml", project.root / "app" / "Dockerfile"
-    before = config.read_text()
-    config.write_text(before + entries({"typo": 'stage = "unti"'}))
-    refused(project.lyra("test"), 2, "has no stage named 'unti'", "unit, results")
-    config.write_text(before)
+    original = config.read_text()
+    config.write_text(original + entries({"typo": 'stage = "unti"'}))
+    refused(project.lyra("test"), 2, "has no stage 'unti'", "unit, results")
+    config.write_text(original)
     dockerfile.write_text(DOCKERFILE.replace("FROM base AS broken", "FROM example.invalid/base AS broken"))
-    config.write_text(before + entries({"broken": 'stage = "broken"'}))
+    config.write_text(original + entries({"broken": 'stage = "broken"'}))
     refused(project.lyra("build"), 3, "example.invalid/base", "Dockerfile:13")
-    config.write_text(before)
+    config.write_text(original)
     dockerfile.write_text(DOCKERFILE)
 
 
-def test_without_the_program_a_structure_test_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_structure_check_without_program_names_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(PreconditionError) as caught:

@@ -1,4 +1,4 @@
-"""Isolation, as attacks that fail on the real engine (R4), and limits that hold (R10)."""
+"""Isolation, as attacks that fail on a real engine (R4), and limits that are enforced (R10)."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ ATTACKS = {
 
 
 def attack(project: Project, attacks: dict[str, tuple[str, int, str]]) -> Outcome:
-    """Run only these attacks: commands inside the service, as its own user, with how they must end."""
+    """Run only these attacks: commands inside the service, as its own user, with the expected exit code and output."""
     with (project.root / ".lyra.toml").open("a") as file:
         for name, (command, exit_code, output) in attacks.items():
             file.write(f"\n[[tests]]\nname = {name!r}\nservice = 'web'\nexec = {command!r}\n")
             file.write(f"exit_code = {exit_code}\noutput = {output!r}\ntimeout = '20s'\n")
-    return project.lyra("build", "test", *(word for name in attacks for word in ("--only", name)))
+    return project.lyra("build", "test", *(argument for name in attacks for argument in ("--only", name)))
 
 
 @pytest.fixture(scope="module")
 def attacked(make_tiny: Callable[[], Project]) -> dict[str, str]:
-    """All attacks in one lab: what was wrong with each, or nothing."""
+    """Run all attacks in one lab; return the problem of each, or an empty string."""
     project = make_tiny()
     outcome = attack(project, ATTACKS)
     (results,) = (project.root / ".lyra" / "runs").glob("*/tests.json")
@@ -57,14 +57,14 @@ def attacked(make_tiny: Callable[[], Project]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_from_inside_fails(attacked: dict[str, str], name: str) -> None:
+def test_attack_from_inside_fails(attacked: dict[str, str], name: str) -> None:
     assert attacked[name] == ""
 
 
 @contextmanager
 def listener(address: str) -> Iterator[tuple[int, list[str]]]:
-    """A server of this machine on `address`; whoever connects is noted."""
-    seen: list[str] = []
+    """Start a server on this machine that records the addresses of its clients."""
+    peers: list[str] = []
     with socket.create_server((address, 0)) as server:
         server.settimeout(0.2)
         stop = threading.Event()
@@ -75,19 +75,19 @@ def listener(address: str) -> Iterator[tuple[int, list[str]]]:
                     connection, peer = server.accept()
                 except TimeoutError:
                     continue
-                seen.append(peer[0])
+                peers.append(peer[0])
                 connection.close()
 
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            yield server.getsockname()[1], seen
+            yield server.getsockname()[1], peers
         finally:
             stop.set()
             thread.join()
 
 
-def test_egress_with_a_written_reason_is_a_way_out_for_this_service_and_without_one_is_refused(tiny: Project) -> None:
+def test_egress_needs_deviation(tiny: Project) -> None:
     tiny.replace(".lyra.toml", "ports = { http = 8080 }\n", "ports = { http = 8080 }\negress = true\n")
     page = f"{find_mirror().rstrip('/')}/dists/{host_codename()}/InRelease"
     calls = {"calling out": (f"{BUSYBOX} wget -q -O - {page}", 0, "Hash: ")}
@@ -101,12 +101,12 @@ def test_egress_with_a_written_reason_is_a_way_out_for_this_service_and_without_
     assert allowed.code == 0, allowed.text
 
 
-def test_a_listener_of_this_machine_cannot_be_reached_through_the_gateway(tiny: Project, box: sandbox.Sandbox) -> None:
+def test_host_listener_is_unreachable_through_gateway(tiny: Project, box: sandbox.Sandbox) -> None:
     here = box.address.rpartition(".")[0] + "." + str(int(box.address.rpartition(".")[2]) - 1)
-    with listener(here) as (port, seen):
+    with listener(here) as (port, peers):
         socket.create_connection((here, port), timeout=5).close()
-        assert wait_until(lambda: bool(seen), 5), "the listener does not work, so that the attack would prove nothing"
-        seen.clear()
+        assert wait_until(lambda: bool(peers), 5), "the listener does not work, so the attack would prove nothing"
+        peers.clear()
         result = attack(tiny, {"calling home": (f"{BUSYBOX} nc -w 3 {here} {port} < /dev/null", 1, "")})
         assert result.code == 0, result.text
-        assert seen == []
+        assert peers == []
