@@ -19,9 +19,9 @@ from lyra_tasks.errors import LyraError
 REPOSITORY = Path(__file__).parents[1]
 NOT_APPLICABLE = "not applicable: "
 
-FILE = "config/test_problems_of_a_configuration.py::test_what_is_wrong_with_a_whole_file"
-PROBLEM = "config/test_problems_of_a_configuration.py::test_a_problem_is_told_with_line_key_and_what_is_allowed"
-PLAIN = "config/test_find.py::test_a_file_that_is_no_plain_text_is_refused"
+FILE = "config/test_problems_of_a_configuration.py::test_invalid_document_is_refused"
+PROBLEM = "config/test_problems_of_a_configuration.py::test_problem_names_line_key_and_allowed_values"
+PLAIN = "config/test_find.py::test_file_without_plain_text_is_refused"
 CONTEXTS = "config/test_contexts.py::test_"
 GIT = "versions/test_git.py::test_"
 RELEASING = "release/test_releasing.py::test_"
@@ -38,19 +38,19 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
     (3, "UTF-16, invalid UTF-8", (f"{PLAIN}[UTF-16]", f"{PLAIN}[Latin-1]")),
     (4, "an unknown key", (f"{PROBLEM}[unknown key]",)),
     (5, "a wrong type", (f"{PROBLEM}[string for a number]",)),
-    (6, "a key twice", (f"{PROBLEM}[written twice]", f"{PROBLEM}[table written twice]")),
+    (6, "a key twice", (f"{PROBLEM}[duplicate key]", f"{PROBLEM}[duplicate table]")),
     (7, "the name ../x", (f"{FILE}[name]",)),
     (8, "a name in capitals, empty, endless", (f"{PROBLEM}[name with capitals]", f"{PROBLEM}[empty name]",
-                                               f"{PROBLEM}[endless name]")),
-    (9, "a context outside", (f"{PROBLEM}[absolute context]", f"{CONTEXTS}a_link_out_of_the_project_is_refused")),
+                                               f"{PROBLEM}[long name]")),
+    (9, "a context outside", (f"{PROBLEM}[absolute context]", f"{CONTEXTS}link_out_of_project_is_refused")),
     (10, "no Dockerfile", (f"{PROBLEM}[missing Dockerfile]",)),
     (11, "a size in words, or below zero", (f"{PROBLEM}[size in words]", f"{PROBLEM}[negative size]")),
-    (12, "a limit that is none", (f"{PROBLEM}[no limit of memory]", f"{PROBLEM}[no limit of processes]")),
+    (12, "a limit that is none", (f"{PROBLEM}[unlimited memory]", f"{PROBLEM}[unlimited processes]")),
     (13, "a port of 0, 70000, or twice", (f"{PROBLEM}[port zero]", f"{PROBLEM}[port out of range]",
-                                          f"{PROBLEM}[one port twice]")),
+                                          f"{PROBLEM}[duplicate port]")),
     (14, "a blank reason", (f"{PROBLEM}[blank reason]",)),
     (15, "a newer schema", (f"{FILE}[newer schema]",)),
-    (16, "a FIFO, a folder, 1 GB", ("config/test_find.py::test_only_a_regular_file_is_read", f"{PLAIN}[too large]")),
+    (16, "a FIFO, a folder, 1 GB", ("config/test_find.py::test_irregular_file_is_refused", f"{PLAIN}[too large]")),
     (17, "escapes of a terminal", (f"{PROBLEM}[terminal escape in a value]",)),
     # the environment
     (18, "a required variable without a value", ("lab/test_facts.py::test_required_variable_without_value_is_named",)),
@@ -96,7 +96,7 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
     (46, "an unsupported exporter",
      ("engine/test_machines.py::test_unusable_builder_is_refused",)),
     (47, "a base that is nowhere",
-     ("engine/test_bases.py::test_a_base_that_is_nowhere_is_named_with_its_place_and_the_choices",)),
+     ("engine/test_bases.py::test_unavailable_base_is_reported_with_location",)),
     (48, "another platform",
      ("rules/test_deviations.py::test_an_image_that_is_too_large_or_for_another_platform_breaks_a_rule",)),
     (49, "a name or port that is taken",
@@ -120,10 +120,10 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
                          f"{CLEAN}full_engine_disk_is_reported_and_clean_works")),
     (57, "a link in place of the folder of bundles",
      (f"{NOT_APPLICABLE}where bundles lie is the user's to choose, also by a link; links inside of one are refused",)),
-    (58, "bundles inside of the context", (f"{CONTEXTS}a_context_that_takes_in_what_lyra_writes_is_refused",)),
+    (58, "bundles inside of the context", (f"{CONTEXTS}context_with_lyras_files_is_refused",)),
     (59, "stage and target on two file systems",
      (f"{NOT_APPLICABLE}a bundle is staged in the folder that it is renamed in",)),
-    (60, "a stage that was left", ("bundle/test_staging.py::test_what_an_earlier_stage_left_is_swept",)),
+    (60, "a stage that was left", ("bundle/test_staging.py::test_staging_removes_leftovers",)),
     (61, "names that differ by case alone",
      (f"{RELEASING}versions_that_no_place_can_hold_side_by_side_are_refused",)),
     (62, "a file system that cannot sync",
@@ -131,16 +131,16 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
     (63, "a corrupt lock or journal", ("dockerfile/test_lock.py::test_invalid_lock_file_is_refused_with_the_reason",
                                        "records/test_journal.py::test_a_torn_last_line_is_repaired_at_every_byte_and_"
                                        "the_repair_is_recorded")),
-    (64, "what everybody may change", ("bundle/test_signature.py::test_a_key_that_anybody_may_read_does_not_sign",
-                                       "bundle/test_staging.py::test_a_folder_that_everybody_may_change_is_told")),
+    (64, "what everybody may change", ("bundle/test_signature.py::test_world_readable_key_does_not_sign",
+                                       "bundle/test_staging.py::test_world_writable_directory_warns")),
     (65, "a clock before the commit", ("overview/test_doctor.py::test_doctor_reports_problem_with_fix[clock]",)),
     # the bundle
-    (66, "no signature", ("bundle/test_signature.py::test_no_signature_is_refused_where_one_is_asked_for",)),
+    (66, "no signature", ("bundle/test_signature.py::test_missing_signature_is_refused",)),
     (67, "an unknown key",
-     ("bundle/test_signature.py::test_another_key_of_the_same_name_is_refused_and_told_by_its_fingerprint",)),
-    (68, "a file missing, extra, changed", ("bundle/test_verify.py::test_everything_that_is_wrong_is_named_at_once",)),
-    (69, "a key or a path twice", ("bundle/test_packs.py::test_a_key_that_is_there_twice_is_refused",
-                                   "bundle/test_packs.py::test_what_does_not_belong_into_the_documents_is_named")),
+     ("bundle/test_signature.py::test_other_key_is_refused_with_its_fingerprint",)),
+    (68, "a file missing, extra, changed", ("bundle/test_verify.py::test_all_problems_are_reported_at_once",)),
+    (69, "a key or a path twice", ("bundle/test_packs.py::test_verify_refuses_duplicate_key",
+                                   "bundle/test_packs.py::test_verify_names_foreign_member_of_documents")),
     (70, "a bomb", ("images/test_archive.py::test_layer_unpacking_beyond_limit_is_refused",
                     "images/test_archive.py::test_archive_with_too_many_members_is_refused")),
 ]  # fmt: skip

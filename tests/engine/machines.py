@@ -1,4 +1,4 @@
-"""Engines as other machines: at an address of their own, over TCP with TLS and over SSH, as Docker contexts."""
+"""Engines that play remote machines: at their own address, over TCP with TLS and over SSH, as Docker contexts."""
 
 from __future__ import annotations
 
@@ -28,61 +28,63 @@ _DAYS = "2"
 
 @dataclass(frozen=True)
 class Machine:
-    """An engine that is reached over the network alone, by the Docker context `context`."""
+    """An engine that is reached only over the network, by a Docker context."""
 
     box: sandbox.Sandbox
     context: str
 
-    def docker(self, *words: str) -> str:
-        """What the engine itself answers, without the network."""
-        command = [str(self.box.docker), *words]
-        done = subprocess.run(command, env=self.box.environment(), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def docker(self, *arguments: str) -> str:
+        """Run a docker command on the engine directly, not over the network."""
+        command = [str(self.box.docker), *arguments]
+        result = subprocess.run(command, env=self.box.environment(), capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
 
-    def left(self) -> str:
-        """Everything in the engine that somebody made."""
+    def list_objects(self) -> str:
+        """Return the ids of all objects in the engine."""
         lists = (("ps", "--all"), ("image", "ls", "--all"), ("volume", "ls"), ("network", "ls", "-f", "type=custom"))
-        return "".join(self.docker(*words, "--quiet") for words in lists)
+        return "".join(self.docker(*command, "--quiet") for command in lists)
 
 
-def openssl(folder: Path, *words: str) -> None:
-    """Run openssl in a folder."""
-    subprocess.run(["openssl", *words], cwd=folder, capture_output=True, check=True)
+def run_openssl(directory: Path, *arguments: str) -> None:
+    """Run openssl in a directory."""
+    subprocess.run(["openssl", *arguments], cwd=directory, capture_output=True, check=True)
 
 
-def authority(folder: Path) -> Path:
-    """A throwaway certificate authority, and the certificate of a client."""
-    folder.mkdir(parents=True)
+def create_authority(directory: Path) -> Path:
+    """Create a throwaway certificate authority and a client certificate."""
+    directory.mkdir(parents=True)
     new = ("-newkey", "rsa:2048", "-nodes", "-sha256", "-days", _DAYS)
-    openssl(folder, "req", "-x509", *new, "-subj", "/CN=authority", "-keyout", "ca-key.pem", "-out", "ca.pem")
-    certificate(folder, "client", "extendedKeyUsage=clientAuth")
-    return folder
+    run_openssl(directory, "req", "-x509", *new, "-subj", "/CN=authority", "-keyout", "ca-key.pem", "-out", "ca.pem")
+    create_certificate(directory, "client", "extendedKeyUsage=clientAuth")
+    return directory
 
 
-def certificate(folder: Path, name: str, extension: str) -> None:
-    """`NAME.pem` and `NAME-key.pem`, signed by the folder's authority."""
+def create_certificate(directory: Path, name: str, extension: str) -> None:
+    """Create `NAME.pem` and `NAME-key.pem`, signed by the authority of the directory."""
     new = ("-newkey", "rsa:2048", "-nodes", "-sha256")
-    openssl(folder, "req", "-new", *new, "-subj", f"/CN={name}", "-keyout", f"{name}-key.pem", "-out", f"{name}.csr")
-    (folder / f"{name}.ext").write_text(extension + "\n")
-    openssl(
-        folder, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial",
+    run_openssl(
+        directory, "req", "-new", *new, "-subj", f"/CN={name}", "-keyout", f"{name}-key.pem", "-out", f"{name}.csr"
+    )
+    (directory / f"{name}.ext").write_text(extension + "\n")
+    run_openssl(
+        directory, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial",
         "-days", _DAYS, "-sha256", "-extfile", f"{name}.ext", "-out", f"{name}.pem",
     )  # fmt: skip
 
 
-def every_address() -> str:
-    """Every address that a sandbox may get, as names of a certificate."""
+def alternative_names() -> str:
+    """Return all possible sandbox addresses as alternative names of a certificate."""
     return ",".join(f"IP:{subnet.broadcast_address - 1}" for _, subnet in network.list_free_links([]))
 
 
-def with_tls(state: Path, cache: Path, keys: Path, **options: Any) -> sandbox.Sandbox:
-    """A sandbox engine that also listens on its own address, for clients of the authority in `keys` alone."""
-    usual = start.create_daemon_config
+def launch_with_tls(state: Path, cache: Path, keys: Path, **options: Any) -> sandbox.Sandbox:
+    """Start a sandbox engine that also listens on its own address, for clients of the authority in `keys`."""
+    create_daemon_config = start.create_daemon_config
 
-    def listening(plan: start.SandboxPlan) -> dict[str, Any]:
+    def create_tls_config(plan: start.SandboxPlan) -> dict[str, Any]:
         files = {"tlscacert": "ca.pem", "tlscert": "server.pem", "tlskey": "server-key.pem"}
-        config = usual(plan)
+        config = create_daemon_config(plan)
         return config | {
             "hosts": [*config["hosts"], f"tcp://0.0.0.0:{TLS_PORT}"],
             "tlsverify": True,
@@ -90,60 +92,59 @@ def with_tls(state: Path, cache: Path, keys: Path, **options: Any) -> sandbox.Sa
         }
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(start, "daemon_config", listening)
+        patch.setattr(start, "create_daemon_config", create_tls_config)
         return sandbox.launch_sandbox(state, cache=cache, **options)
 
 
 def add_context(client: sandbox.Sandbox, config: Path, name: str, endpoint: str) -> None:
-    """Make a Docker context in the client folder `config`, or change it, with an engine's own command."""
-    known = config / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest()
-    command = [str(client.docker), "context", "update" if known.exists() else "create", name, "--docker", endpoint]
+    """Create or update a Docker context in the client directory `config`."""
+    context = config / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest()
+    command = [str(client.docker), "context", "update" if context.exists() else "create", name, "--docker", endpoint]
     subprocess.run(command, env={"DOCKER_CONFIG": str(config), "PATH": "/usr/bin"}, capture_output=True, check=True)
 
 
-def client_folder(folder: Path, client: sandbox.Sandbox) -> Path:
-    """A `DOCKER_CONFIG` with the plugins of an engine's packages and nothing else."""
-    folder.mkdir(parents=True)
-    (folder / "cli-plugins").symlink_to(client.config_dir / "cli-plugins")
-    return folder
+def create_client_directory(directory: Path, client: sandbox.Sandbox) -> Path:
+    """Create a directory for `DOCKER_CONFIG` with just the plugins of an engine's packages."""
+    directory.mkdir(parents=True)
+    (directory / "cli-plugins").symlink_to(client.config_dir / "cli-plugins")
+    return directory
 
 
 @contextmanager
-def ssh_server(box: sandbox.Sandbox, folder: Path, cache: Path) -> Iterator[Path]:
-    """An sshd where the engine's network and files are, at the engine's address; yields a folder for PATH with an `ssh`
-    that has a throwaway key for it.
-    """
-    folder.mkdir(parents=True)
-    packages = unpacked_sshd(cache, folder / "packages")
+def ssh_server(box: sandbox.Sandbox, directory: Path, cache: Path) -> Iterator[Path]:
+    """Run sshd in the namespaces of an engine; yield a directory for PATH with an `ssh` that can log in there."""
+    directory.mkdir(parents=True)
+    packages = unpacked_sshd(cache, directory / "packages")
     for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    config = folder / "sshd_config"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / name], check=True)
+    config = directory / "sshd_config"
     config.write_text(
-        f"Port {SSH_PORT}\nListenAddress {box.address}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n"
+        f"Port {SSH_PORT}\nListenAddress {box.address}\nHostKey {directory}/host\n"
+        f"AuthorizedKeysFile {directory}/user.pub\n"
         "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nPidFile none\n"
         "SetEnv PATH=/run/engine/cli:/usr/bin:/bin DOCKER_HOST=unix:///run/lyra/docker.sock\n"
     )
-    passwd = folder / "passwd"
+    passwd = directory / "passwd"
     passwd.write_text(Path("/etc/passwd").read_text() + "sshd:x:65533:65533::/run/sshd:/usr/sbin/nologin\n")
-    inside = f"mkdir -p /run/sshd && mount -n --bind '{passwd}' /etc/passwd && exec \"$0\" -D -e -f '{config}'"
-    command = ["nsenter", f"--target={box.pid}", "--mount", "--net", "--", "unshare", "--mount", "sh", "-c", inside]
+    script = f"mkdir -p /run/sshd && mount -n --bind '{passwd}' /etc/passwd && exec \"$0\" -D -e -f '{config}'"
+    command = ["nsenter", f"--target={box.pid}", "--mount", "--net", "--", "unshare", "--mount", "sh", "-c", script]
     environment = {"LD_LIBRARY_PATH": ":".join(map(str, libraries(packages))), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    with (folder / "sshd.log").open("wb") as log:
+    with (directory / "sshd.log").open("wb") as log:
         server = subprocess.Popen([*command, str(packages / "usr/sbin/sshd")], env=environment, stderr=log)
-    (folder / "known").write_text(f"[{box.address}]:{SSH_PORT} {(folder / 'host.pub').read_text()}")
-    settings = folder / "ssh_config"
+    (directory / "known").write_text(f"[{box.address}]:{SSH_PORT} {(directory / 'host.pub').read_text()}")
+    settings = directory / "ssh_config"
     settings.write_text(
         f"Host builder\n  HostName {box.address}\n  Port {SSH_PORT}\n  User root\n"
-        f"Host *\n  IdentityFile {folder}/user\n  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known\n"
+        f"Host *\n  IdentityFile {directory}/user\n  IdentitiesOnly yes\n  UserKnownHostsFile {directory}/known\n"
     )
-    tools = folder / "tools"
+    tools = directory / "tools"
     tools.mkdir()
     (tools / "ssh").write_text(f"#!/bin/sh\nexec /usr/bin/ssh -F '{settings}' \"$@\"\n")
     (tools / "ssh").chmod(0o755)
     try:
         deadline = time.monotonic() + 10
         while subprocess.run([tools / "ssh", "builder", "true"], capture_output=True, check=False).returncode:
-            assert server.poll() is None and time.monotonic() < deadline, (folder / "sshd.log").read_text()
+            assert server.poll() is None and time.monotonic() < deadline, (directory / "sshd.log").read_text()
             time.sleep(0.1)
         yield tools
     finally:
@@ -152,25 +153,25 @@ def ssh_server(box: sandbox.Sandbox, folder: Path, cache: Path) -> Iterator[Path
 
 
 def unpacked_sshd(cache: Path, into: Path) -> Path:
-    """An OpenSSH server out of its package, and the libraries that it needs; nothing is installed."""
+    """Unpack an OpenSSH server and its libraries from Debian packages."""
     return unpacked(into, cache, "openssh-server", "libwrap0", "libnsl2", "libtirpc3")
 
 
 def libraries(root: Path) -> list[Path]:
-    """The folders that hold shared libraries."""
+    """Return the directories with shared libraries."""
     return sorted({path.parent for path in root.glob("**/*.so*")})
 
 
 def use_context(project: Project, name: str) -> None:
-    """Write the context into the project's configuration."""
+    """Set the context in the project's configuration."""
     file = project.root / ".lyra.toml"
     file.write_text(file.read_text() + f'\n[engine]\ncontext = "{name}"\n')
     project.commit(f"use {name}")
 
 
 @contextmanager
-def buildkit(box: sandbox.Sandbox) -> Iterator[str]:
-    """The BuildKit of an engine as a server of its own on this machine's loopback: what a `remote` builder talks to."""
+def serve_buildkit(box: sandbox.Sandbox) -> Iterator[str]:
+    """Serve the BuildKit of an engine on the loopback interface, for a `remote` builder."""
     hello = b"POST /grpc HTTP/1.1\r\nHost: engine\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 
     opened: list[socket.socket] = []
@@ -190,7 +191,7 @@ def buildkit(box: sandbox.Sandbox) -> Iterator[str]:
                 head += engine.recv(1)
             assert b" 101 " in head.splitlines()[0], head
             for source, target in ((connection, engine), (engine, connection)):
-                threading.Thread(target=pass_on, args=(source, target), daemon=True).start()
+                threading.Thread(target=forward, args=(source, target), daemon=True).start()
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=serve, daemon=True).start()
@@ -198,20 +199,20 @@ def buildkit(box: sandbox.Sandbox) -> Iterator[str]:
             yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
         finally:
             server.shutdown(socket.SHUT_RDWR)
-            for each in opened:
-                each.close()
+            for connection in opened:
+                connection.close()
 
 
-def pass_on(source: socket.socket, target: socket.socket) -> None:
-    """Everything that comes, until it ends."""
+def forward(source: socket.socket, target: socket.socket) -> None:
+    """Forward bytes until the source is closed."""
     with suppress(OSError):
         while data := source.recv(1 << 16):
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
 
 
-def buildx(client: dict[str, str], box: sandbox.Sandbox, *words: str) -> None:
-    """Run buildx as the owner of a client folder."""
-    command = [str(box.docker), "buildx", *words]
-    done = subprocess.run(command, env={**os.environ, **client}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def run_buildx(client: dict[str, str], box: sandbox.Sandbox, *arguments: str) -> None:
+    """Run buildx with the environment of a client."""
+    command = [str(box.docker), "buildx", *arguments]
+    result = subprocess.run(command, env={**os.environ, **client}, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""A socket that passes on to an engine and back, and counts what the engine sends, or ends in the middle of it."""
+"""A relay to an engine that counts the bytes of its responses or breaks off in the middle of them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,23 @@ from pathlib import Path
 
 @dataclass
 class Relay:
-    """Where to connect instead of to the engine, and how many bytes came from there."""
+    """The address of a relay, and how many bytes the engine has sent."""
 
     address: str
     received: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def taken(self) -> int:
-        """The bytes since this was asked for last."""
+    def take_received(self) -> int:
+        """Return the bytes since the last call."""
         with self.lock:
             received, self.received = self.received, 0
         return received
 
 
 @contextmanager
-def relayed(engine: Path, folder: Path, most: int | None = None) -> Iterator[Relay]:
-    """A relay to the engine behind a socket, which lies in `folder` while the block runs.
-
-    After `most` bytes from the engine, it passes nothing on any more.
-    """
-    path = folder / "relay.sock"
+def relayed(engine: Path, directory: Path, max_bytes: int | None = None) -> Iterator[Relay]:
+    """Run a relay to an engine's socket, with its own socket in `directory`; it breaks off after `max_bytes`."""
+    path = directory / "relay.sock"
     relay = Relay(f"unix://{path}")
 
     def serve() -> None:
@@ -40,23 +37,23 @@ def relayed(engine: Path, folder: Path, most: int | None = None) -> Iterator[Rel
                 client, _ = server.accept()
             except OSError:
                 return
-            there = socket.socket(socket.AF_UNIX)
-            there.connect(str(engine))
-            threading.Thread(target=carry, args=(client, there, False), daemon=True).start()
-            threading.Thread(target=carry, args=(there, client, True), daemon=True).start()
+            upstream = socket.socket(socket.AF_UNIX)
+            upstream.connect(str(engine))
+            threading.Thread(target=forward, args=(client, upstream, False), daemon=True).start()
+            threading.Thread(target=forward, args=(upstream, client, True), daemon=True).start()
 
-    def carry(source: socket.socket, target: socket.socket, counted: bool) -> None:
+    def forward(source: socket.socket, target: socket.socket, is_response: bool) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
-                if counted:
+                if is_response:
                     with relay.lock:
                         relay.received += len(data)
-                    if most is not None and relay.received > most:
+                    if max_bytes is not None and relay.received > max_bytes:
                         break
                 target.sendall(data)
         with suppress(OSError):
             target.shutdown(socket.SHUT_WR)
-        if counted:
+        if is_response:
             source.close()
             target.close()
 

@@ -19,7 +19,7 @@ from lyra_tasks.config.load import load_config
 from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.engine.objects.containers import create_containers, create_networks, create_volumes
 from lyra_tasks.engine.objects.holder import HOLD_PATH, build_holder_program
-from lyra_tasks.engine.objects.ownership import CONTAINER, IMAGE, NETWORK, VOLUME
+from lyra_tasks.engine.objects.inventory import CONTAINER, IMAGE, NETWORK, VOLUME
 from lyra_tasks.engine.workspace import Workspace, open_workspace
 from lyra_tasks.locks import finish_run, start_run
 

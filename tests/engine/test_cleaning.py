@@ -1,4 +1,4 @@
-"""The levels of `clean`, its proof, and `doctor`, in a project whose private engine is its own."""
+"""The levels of `clean`, its report, and `doctor`, in a project with its own sandbox engine."""
 
 from __future__ import annotations
 
@@ -28,223 +28,217 @@ from tests.faults import no_traceback, refused
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path) -> Iterator[Project]:
-    """The tiny project, which makes a private engine where it needs one."""
+    """The tiny project with its own sandbox engine."""
     project = tiny_project(tmp_path_factory.mktemp("own"), busybox, cache, None)
     project.replace(
         ".lyra.toml", "[images.web]", '[engine]\nsandbox = "always"\n\n[resources]\ncache = "1m"\n\n[images.web]'
     )
     (project.root / "app" / "www" / "big").write_bytes(bytes(range(256)) * 12_000)
-    project.commit("a private engine")
+    project.commit("a sandbox engine")
     yield project
     sandbox.shut_down_sandbox(state_of(project), purge=True)
 
 
 def state_of(project: Project) -> Path:
+    """Return the state directory of a project."""
     (state,) = project.state.iterdir()
     return state
 
 
 def api(project: Project) -> docker.APIClient:
+    """Return a client of the project's engine."""
     box = sandbox.find_sandbox(state_of(project))
-    assert box is not None, "the private engine does not run"
+    assert box is not None, "the sandbox engine is not running"
     return docker.APIClient(base_url=f"unix://{box.socket}", timeout=30)
 
 
-def cache_of(project: Project) -> int:
-    return sum(each["Size"] for each in api(project).df()["BuildCache"] or [] if not each["Shared"])
+def cache_size(project: Project) -> int:
+    """Return the size of the build cache."""
+    return sum(record["Size"] for record in api(project).df()["BuildCache"] or [] if not record["Shared"])
 
 
-def last_cleared(project: Project) -> str:
-    """The last run that left nothing of ours in the engine."""
+def last_clearing_run(project: Project) -> str:
+    """Return the last run that left no object of ours in the engine."""
     return next(entry.run for _, entry in Journal(state_of(project) / "journal.jsonl").find_backwards("cleared"))
 
 
-def proof_of(project: Project, said: str) -> CleanupReport:
-    """The proof that a `clean` names at its end."""
-    return CleanupReport.model_validate_json(Path(said.rpartition("proof: ")[2].strip()).read_bytes())
+def read_report(output: str) -> CleanupReport:
+    """Read the report that `clean` names at the end of its output."""
+    return CleanupReport.model_validate_json(Path(output.rpartition("report: ")[2].strip()).read_bytes())
 
 
-def test_every_build_keeps_the_builder_cache_within_its_budget(own: Project) -> None:
+def test_build_keeps_cache_within_limit(own: Project) -> None:
     built = own.lyra("engine.up", "build", "test")
     assert built.code == 0, built.text
-    cached = [(each["Size"], each["Shared"], each["Description"]) for each in api(own).df()["BuildCache"] or []]
-    assert sum(size for size, shared, _ in cached if not shared) <= 1 << 20, cached
+    assert cache_size(own) <= 1 << 20, api(own).df()["BuildCache"]
 
 
-def test_a_dry_run_lists_each_level_and_does_nothing(own: Project) -> None:
-    objects, cache, everything = (own.lyra("clean", *more, "--dry-run").out for more in ((), ("--cache",), ("--all",)))
+def test_dry_run_lists_each_level(own: Project) -> None:
+    objects, cache, everything = (
+        own.lyra("clean", *options, "--dry-run").out for options in ((), ("--cache",), ("--all",))
+    )
     assert "would remove" in objects
     assert "  image tiny/web:" in objects
-    assert "of image layers and" in objects
-    assert "the builder cache" not in objects.splitlines()[0]
-    assert "the builder cache" in cache.splitlines()[0]
-    assert ".lyra/ and the sandbox's data" in everything.splitlines()[0]
+    assert "engine disk usage: image layers" in objects
+    assert "the build cache" not in objects.splitlines()[0]
+    assert "the build cache" in cache.splitlines()[0]
+    assert ".lyra/ and the sandbox engine's data" in everything.splitlines()[0]
     document = json.loads(own.lyra("clean", "--dry-run", "--json").out)
-    assert {each["kind"] for each in document["objects"]} == {"image"}
+    assert {item["kind"] for item in document["objects"]} == {"image"}
     assert api(own).images(), "nothing was removed"
 
 
-def test_an_engine_that_is_started_only_to_be_looked_through_does_not_stay(own: Project) -> None:
+def test_clean_stops_engine_that_it_started(own: Project) -> None:
     assert own.lyra("engine.down").code == 0
-    for words in (("clean", "--dry-run"), ("clean", "--all"), ("clean", "--gone", "--dry-run")):
-        looked = own.lyra(*words)
-        assert looked.code == (2 if words[1] == "--all" else 0), looked.text
-        assert "starting" not in looked.out and sandbox.find_sandbox(state_of(own)) is None, words
+    for arguments in (("clean", "--dry-run"), ("clean", "--all"), ("clean", "--gone", "--dry-run")):
+        result = own.lyra(*arguments)
+        assert result.code == (2 if arguments[1] == "--all" else 0), result.text
+        assert "starting" not in result.out and sandbox.find_sandbox(state_of(own)) is None, arguments
     assert own.lyra("engine.up").code == 0
-    assert any("tiny/web" in tag for each in api(own).images() for tag in each["RepoTags"] or [])
+    assert any("tiny/web" in tag for image in api(own).images() for tag in image["RepoTags"] or [])
 
 
-def test_clean_proves_what_was_there_before_and_after(own: Project) -> None:
+def test_clean_reports_state_before_and_after(own: Project) -> None:
     cleaned = own.lyra("clean", "--cache")
     assert cleaned.code == 0, cleaned.text
-    assert "the engine says: image layers" in cleaned.out
-    proof = proof_of(own, cleaned.out)
-    assert proof.clean and proof.leftovers == []
-    assert any(name.startswith("tiny/web:") for name in proof.before.images)
-    assert not any(name.startswith("tiny") for name in proof.after.images)
-    assert {each.kind for each in proof.removed} == {"image"}
-    assert proof.before.interfaces and proof.before.processes, "the private engine is there before"
-    assert proof.before.interfaces == proof.after.interfaces, "engine.up started it: only engine.down or --all end it"
-    assert cache_of(own) == 0
-    assert proof.after.cache_size == 0
-    assert last_cleared(own) == proof.run, "so that the next one reads the journal from there on"
+    assert "engine disk usage: image layers" in cleaned.out
+    report = read_report(cleaned.out)
+    assert report.clean and report.leftovers == []
+    assert any(name.startswith("tiny/web:") for name in report.before.images)
+    assert not any(name.startswith("tiny") for name in report.after.images)
+    assert {item.kind for item in report.removed} == {"image"}
+    assert report.before.interfaces and report.before.processes, "the sandbox engine is in the report"
+    assert report.before.interfaces == report.after.interfaces, (
+        "an engine started by engine.up is only stopped by engine.down or --all"
+    )
+    assert cache_size(own) == 0
+    assert report.after.cache_size == 0
+    assert last_clearing_run(own) == report.run, "the next cleanup reads the journal from there on"
 
 
-def test_residue_is_named_with_what_removes_it(own: Project) -> None:
+def test_leftover_is_reported_with_fix(own: Project) -> None:
     assert own.lyra("build").code == 0
-    (image,) = [each for each in api(own).images() if any(tag.startswith("tiny/web") for tag in each["RepoTags"] or [])]
+    (image,) = [
+        image for image in api(own).images() if any(tag.startswith("tiny/web") for tag in image["RepoTags"] or [])
+    ]
     engine: Any = api(own)
-    stranger = engine.create_container_from_config({"Image": image["Id"], "HostConfig": {}}, "stranger")["Id"]
+    foreign = engine.create_container_from_config({"Image": image["Id"], "HostConfig": {}}, "foreign")["Id"]
     try:
-        left = own.lyra("clean")
-        reference = next(tag for tag in image["RepoTags"])
+        result = own.lyra("clean")
+        reference = image["RepoTags"][0]
         refused(
-            left, 7, f"image {reference}: the container stranger uses it, which is not ours", f"docker rmi {reference}"
+            result, 7, f"image {reference}: in use by container foreign, which is not ours", f"docker rmi {reference}"
         )
-        assert not proof_of(own, left.out).clean
-        assert last_cleared(own) != proof_of(own, left.out).run
-        assert api(own).inspect_container(stranger)
+        assert not read_report(result.out).clean
+        assert last_clearing_run(own) != read_report(result.out).run
+        assert api(own).inspect_container(foreign)
     finally:
-        api(own).remove_container(stranger)
+        api(own).remove_container(foreign)
     own.clean()
-    assert not [each for each in api(own).images() if any("tiny" in tag for tag in each["RepoTags"] or [])]
+    assert not any("tiny" in tag for image in api(own).images() for tag in image["RepoTags"] or [])
 
 
-def test_a_run_of_another_terminal_stays_and_is_named(own: Project) -> None:
+def test_active_run_of_other_process_is_reported(own: Project) -> None:
     assert own.lyra("build").code == 0
-    live = state_of(own) / "live"
-    handle = start_run(live, "20260101t000000-abcdef")
+    locks = state_of(own) / "live"
+    handle = start_run(locks, "20260101t000000-abcdef")
     try:
-        for words, said in (
-            (("clean",), "object(s) stay for it"),
-            (("clean", "--all", "--yes"), "would take everything"),
+        for arguments, reason in (
+            (("clean",), "object(s) kept for it"),
+            (("clean", "--all", "--yes"), "`--all` would break it"),
         ):
-            refused(own.lyra(*words), 3, "a run of this checkout is going on in another process (pid ", said)
+            refused(own.lyra(*arguments), 3, "A run of this checkout is active in another process (pid ", reason)
         doctor = own.lyra("doctor")
-        assert "held by runs that are going on: 20260101t000000-abcdef" in doctor.out
+        assert "held by active runs: 20260101t000000-abcdef" in doctor.out
     finally:
-        finish_run(live, "20260101t000000-abcdef", handle)
+        finish_run(locks, "20260101t000000-abcdef", handle)
 
 
-def test_a_run_that_begins_while_somebody_thinks_about_the_answer_is_not_touched(
-    own: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_started_during_confirmation_stops_clean(own: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in own.environment.items():
         monkeypatch.setenv(name, value)
     work = open_workspace(load_config(own.root))
-    found, engine = facts.collect_cleanup_facts(work)
-    planned = plan.plan_cleanup(found, "all")
-    assert planned.objects and planned.stop_sandboxes
+    cleanup_facts, engine = facts.collect_cleanup_facts(work)
+    cleanup_plan = plan.plan_cleanup(cleanup_facts, "all")
+    assert cleanup_plan.objects and cleanup_plan.stop_sandboxes
     handle = start_run(work.paths.run_locks, "20260101t000000-abcdef")
     try:
-        with pytest.raises(LockedError, match="begun meanwhile"):
-            run.run_cleanup(planned, work, engine)
+        with pytest.raises(LockedError, match="started after this cleanup was planned"):
+            run.run_cleanup(cleanup_plan, work, engine)
     finally:
         finish_run(work.paths.run_locks, "20260101t000000-abcdef", handle)
     assert api(own).images() and (own.root / ".lyra").is_dir()
     own.clean()
 
 
-def test_what_killed_runs_left_on_disk_goes(own: Project) -> None:
+def test_files_of_killed_runs_are_removed(own: Project) -> None:
     staging = own.root / "promotion" / "tiny" / ".staging-1.0.0"
     mounts = own.root / ".lyra" / "runs" / "20260101t000000-abcdef" / "mounts"
-    aside = state_of(own) / "dev" / ".dev.json.abcd1234"
-    for folder in (staging, mounts, aside.parent):
-        folder.mkdir(parents=True)
-    aside.write_text("half")
-    (aside.parent / "dev.json").write_text("{")
+    temporary = state_of(own) / "dev" / ".dev.json.abcd1234"
+    for directory in (staging, mounts, temporary.parent):
+        directory.mkdir(parents=True)
+    temporary.write_text("half")
+    (temporary.parent / "dev.json").write_text("{")
     cleaned = own.lyra("clean")
     assert cleaned.code == 0, cleaned.text
     assert "dev.json: not a valid DevLab" in cleaned.err
-    assert not any(path.exists() for path in (staging, mounts, aside))
-    assert {str(staging), str(mounts)} < set(proof_of(own, cleaned.out).before.temporary_files)
-    assert mounts.parent.is_dir(), "the run's own folder stays"
+    assert not any(path.exists() for path in (staging, mounts, temporary))
+    assert {str(staging), str(mounts)} < set(read_report(cleaned.out).before.temporary_files)
+    assert mounts.parent.is_dir(), "the run's own directory is kept"
 
 
-def findings(project: Project, code: int = 0) -> dict[str, dict[str, Any]]:
-    """What doctor found, by name; the worst of each."""
+def diagnose(project: Project, code: int = 0) -> dict[str, dict[str, Any]]:
+    """Return the worst diagnosis of `doctor` for each subject."""
     outcome = project.lyra("doctor", "--json")
     assert outcome.code == code, outcome.text
     assert no_traceback(outcome.text)
-    found: dict[str, dict[str, Any]] = {}
-    for each in json.loads(outcome.out):
-        if found.get(each["what"], {}).get("state") in {None, "ok"}:
-            found[each["what"]] = each
-        assert each["state"] == "ok" or each["fix"], f"no fix for {each}"
-    return found
+    diagnoses: dict[str, dict[str, Any]] = {}
+    for diagnosis in json.loads(outcome.out):
+        if diagnoses.get(diagnosis["subject"], {}).get("state") in {None, "ok"}:
+            diagnoses[diagnosis["subject"]] = diagnosis
+        assert diagnosis["state"] == "ok" or diagnosis["fix"], f"no fix for {diagnosis}"
+    return diagnoses
 
 
-def test_doctor_looks_at_everything_of_a_sound_project(own: Project) -> None:
-    found = findings(own)
-    every = {
-        "config",
-        "git",
-        "engine",
-        "API",
-        "store",
-        "known faults",
-        "buildx",
-        "sandbox",
-        "disk",
-        "clock",
-        "leftovers",
-    }
-    assert every | {"locks"} == found.keys()
-    assert {name for name in every if found[name]["state"] == "fault"} == set()
+def test_doctor_checks_everything(own: Project) -> None:
+    diagnoses = diagnose(own)
+    engine_subjects = {"engine", "API", "store", "vulnerabilities", "buildx", "sandbox"}
+    subjects = {"config", "git", *engine_subjects, "disk", "clock", "leftovers"}
+    assert subjects | {"locks"} == diagnoses.keys()
+    assert {name for name in subjects if diagnoses[name]["state"] == "error"} == set()
 
 
-def test_doctor_names_what_is_wrong(own: Project, tmp_path: Path) -> None:
+def test_doctor_reports_errors(own: Project, tmp_path: Path) -> None:
     (own.root / ".lyra.lock.toml").write_text("schema = [")
-    dead = state_of(own) / "running"
-    dead.mkdir(exist_ok=True)
-    (dead / "20260101t000000-abcdef.lock").write_text("")
+    locks = state_of(own) / "running"
+    locks.mkdir(exist_ok=True)
+    (locks / "20260101t000000-abcdef.lock").write_text("")
     journal = state_of(own) / "journal.jsonl"
-    journal.write_text(journal.read_text().replace('"word"', '"Word"', 1))
+    journal.write_text(journal.read_text().replace('"task"', '"Task"', 1))
     try:
-        found = findings(own, code=3)
+        diagnoses = diagnose(own, code=3)
     finally:
         (own.root / ".lyra.lock.toml").unlink()
-    assert found["locks"]["state"] == "fault"
-    assert "1 run(s) were killed" in found["leftovers"]["said"]
-    assert "edited" in found["journal"]["said"]
+    assert diagnoses["locks"]["state"] == "error"
+    assert "1 run(s) were killed" in diagnoses["leftovers"]["message"]
+    assert "edited" in diagnoses["journal"]["message"]
     assert own.lyra("clean").code == 0
-    assert not list(dead.iterdir())
+    assert not list(locks.iterdir())
 
 
-def test_doctor_works_where_there_is_nothing(own: Project, tmp_path: Path) -> None:
-    nothing = {
+def test_doctor_works_without_config_and_engine(own: Project, tmp_path: Path) -> None:
+    environment = {
         "DOCKER_HOST": f"unix://{tmp_path}/no.sock",
         "PATH": str(tmp_path),
         "XDG_STATE_HOME": str(tmp_path / "s"),
     }
-    found = findings(replace(own, root=tmp_path, environment=own.environment | nothing), code=3)
-    assert {name for name, each in found.items() if each["state"] == "fault"} == {"config", "git", "engine"}
-    assert not list(tmp_path.iterdir()), "it has only looked"
+    diagnoses = diagnose(replace(own, root=tmp_path, environment=own.environment | environment), code=3)
+    errors = {name for name, diagnosis in diagnoses.items() if diagnosis["state"] == "error"}
+    assert errors == {"config", "git", "engine"}
+    assert not list(tmp_path.iterdir()), "doctor changes nothing"
 
 
-def test_everything_is_gone_after_all_but_source_bundles_and_records(
-    own: Project, traces_of: Callable[[], tuple[str, ...]]
-) -> None:
+def test_clean_all_keeps_source_bundles_and_records(own: Project, find_traces: Callable[[], tuple[str, ...]]) -> None:
     assert own.lyra("build", "test", "promote").code == 0
     refused(own.lyra("clean", "--all"), 2, "not confirmed", "--yes")
     assert (own.root / ".lyra").is_dir()
@@ -254,17 +248,17 @@ def test_everything_is_gone_after_all_but_source_bundles_and_records(
     assert not (state_of(own) / "sandbox").exists()
     assert len(own.bundles()) == 1
     assert own.git("status", "--porcelain", "--", "app", ".lyra.toml") == ""
-    proof = proof_of(own, cleaned.out)
-    assert proof.clean and proof.sandbox_stopped
-    assert proof.before.interfaces and proof.after.interfaces == []
-    assert proof.before.processes and proof.after.processes == {}
-    assert traces_of() == ()
+    report = read_report(cleaned.out)
+    assert report.clean and report.sandbox_stopped
+    assert report.before.interfaces and report.after.interfaces == []
+    assert report.before.processes and report.after.processes == {}
+    assert find_traces() == ()
     again = own.lyra("clean")
-    assert again.code == 0 and "no engine holds anything" in again.out, again.text
+    assert again.code == 0 and "0 object(s) removed; nothing is left" in again.out, again.text
     shutil.rmtree(own.root / "promotion")
 
 
-def test_a_work_folder_that_cannot_be_deleted_is_residue(own: Project) -> None:
+def test_undeletable_work_directory_is_reported(own: Project) -> None:
     busy = own.root / ".lyra" / "busy"
     busy.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(busy)], check=True)
@@ -272,19 +266,19 @@ def test_a_work_folder_that_cannot_be_deleted_is_residue(own: Project) -> None:
         stuck = own.lyra("clean", "--all", "--yes")
     finally:
         subprocess.run(["umount", str(busy)], check=True)
-    refused(stuck, 7, f"folder {busy.parent}: still there; rm -r {busy.parent}")
+    refused(stuck, 7, f"directory {busy.parent}: still exists; rm -r {busy.parent}")
     assert own.lyra("clean", "--all", "--yes").code == 0
     assert not busy.parent.exists()
 
 
 @pytest.fixture
-def traces_of(own: Project) -> Callable[[], tuple[str, ...]]:
-    """Looks for processes, mounts and links of the private engine without asking Lyra."""
+def find_traces(own: Project) -> Callable[[], tuple[str, ...]]:
+    """Finds processes, mounts and links of the sandbox engine independently of Lyra."""
     name = sandbox_paths(state_of(own)).name
 
-    def look() -> tuple[str, ...]:
-        said = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-        said += Path("/proc/self/mounts").read_text()
-        return tuple(line for line in said.splitlines() if name in line)
+    def find() -> tuple[str, ...]:
+        text = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        text += Path("/proc/self/mounts").read_text()
+        return tuple(line for line in text.splitlines() if name in line)
 
-    return look
+    return find

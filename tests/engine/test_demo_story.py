@@ -77,16 +77,16 @@ def told(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Told
             sandbox.shut_down_sandbox(state, purge=True)
 
 
-def test_the_three_words_start_an_engine_and_end_with_a_bundle_where_they_say(told: Told) -> None:
+def test_three_tasks_start_engine_and_create_bundle(told: Told) -> None:
     assert told.first.code == 0, told.first.text
-    assert "no Docker engine answers; starting this project's private one" in told.first.err
+    assert "No Docker engine is running; starting this project's private engine" in told.first.err
     assert "17 of 17 checks passed" in told.first.out
     (bundle,) = told.project.bundles()
     assert f"promoted {bundle.name} to {bundle.relative_to(told.project.root)}:" in told.first.out
     assert told.project.git("status", "--porcelain") == "", "the lock is committed, and all else is ignored"
 
 
-def test_the_same_words_again_make_nothing_new_and_take_less_than_half_the_time(told: Told) -> None:
+def test_second_run_is_cached(told: Told) -> None:
     assert told.second.code == 0, told.second.text
     built = told.second.out.partition("\n17 of")[0]
     assert re.findall(r"(?m)  (new|unchanged)$", built) == ["unchanged", "unchanged"]
@@ -96,7 +96,7 @@ def test_the_same_words_again_make_nothing_new_and_take_less_than_half_the_time(
     assert told.second_seconds < told.first_seconds / 2
 
 
-def test_clean_stops_the_engine_and_leaves_it_empty_and_the_bundle_whole(told: Told) -> None:
+def test_clean_stops_empty_engine_and_keeps_bundle(told: Told) -> None:
     assert told.cleaned.code == 0, told.cleaned.text
     assert "stopped the sandbox engine" in told.cleaned.out
     assert sandbox.find_sandbox(told.state) is None
@@ -114,7 +114,7 @@ def test_clean_stops_the_engine_and_leaves_it_empty_and_the_bundle_whole(told: T
         assert told.project.lyra("engine.down").code == 0
 
 
-def test_an_engine_that_was_started_by_hand_is_described_used_and_stays(told: Told) -> None:
+def test_manually_started_engine_is_used_and_kept(told: Told) -> None:
     none = told.project.lyra("engine.status", "--json")
     assert (none.code, json.loads(none.out)) == (0, {})
     assert sandbox.find_sandbox(told.state) is None, "to ask is not to start"
@@ -122,13 +122,13 @@ def test_an_engine_that_was_started_by_hand_is_described_used_and_stays(told: To
     status = told.project.lyra("engine.status", "--json")
     document = json.loads(status.out)
     assert (document["sandboxed"], document["store"]) == (True, "containerd")
-    assert "no Docker engine answers" not in told.project.lyra("clean").err
+    assert "No Docker engine is running" not in told.project.lyra("clean").err
     assert sandbox.find_sandbox(told.state) is not None, "who started it by hand also ends it"
     assert "the engine is down" in told.project.lyra("engine.down").out
     assert "the engine was not running" in told.project.lyra("engine.down").out
 
 
-def test_clean_all_forgets_everything_but_source_journal_and_bundles(told: Told) -> None:
+def test_clean_all_keeps_only_source_journal_and_bundles(told: Told) -> None:
     asked = told.project.lyra("clean", "--all")
     assert asked.code == 2, "nobody could answer"
     assert (told.state / "sandbox" / "data").is_dir()

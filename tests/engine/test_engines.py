@@ -1,4 +1,4 @@
-"""A short way through the words on each of the other engines; `./inv matrix` runs all engine tests on all of them."""
+"""Test the main commands on each of the other engines; `./inv matrix` runs all engine tests on all of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.engine.machines import Machine
 
 
 @pytest.fixture(params=[name for name, kind in engines.ENGINES.items() if kind != engines.chosen()])
-def there(
+def other_engine(
     request: pytest.FixtureRequest, tmp_path: Path, busybox: Path, cache: Path
 ) -> Iterator[tuple[Machine, Project]]:
-    """An engine that is not the session's, and the tiny project on it."""
+    """An engine other than that of the session, and the tiny project on it."""
     kind = engines.ENGINES[request.param]
     box = sandbox.launch_sandbox(tmp_path / "engine", cache=cache, suite=kind.suite, store=kind.store)
     try:
@@ -26,12 +26,12 @@ def there(
         sandbox.shut_down_sandbox(tmp_path / "engine", purge=True)
 
 
-def test_all_words_in_one_line_leave_a_whole_bundle_and_nothing_else(there: tuple[Machine, Project]) -> None:
-    machine, project = there
-    done = project.lyra("build", "test", "promote", "create")
-    assert done.code == 0, done.text
-    assert "4 of 4 checks passed" in done.out
+def test_all_commands_in_one_line_leave_only_a_bundle(other_engine: tuple[Machine, Project]) -> None:
+    machine, project = other_engine
+    outcome = project.lyra("build", "test", "promote", "create")
+    assert outcome.code == 0, outcome.text
+    assert "4 of 4 checks passed" in outcome.out
     assert project.lyra("dev.exec", "--", "sh", "-c", "echo to errors >&2; exit 7").code == 7
     cleaned = project.lyra("verify", "clean")
     assert cleaned.code == 0, cleaned.text
-    assert machine.left() == ""
+    assert machine.list_objects() == ""

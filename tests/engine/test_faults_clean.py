@@ -1,6 +1,6 @@
-"""An engine that hangs, dies, fills up, loses its socket or is too old, while any word runs: what is said and left.
+"""An engine that hangs, dies, fills up, loses its socket or is too old: what commands report and leave.
 
-One engine for the module, which may be hurt: each test leaves it running and without anything of the project's labs.
+The tests share one engine that may be damaged. Each test leaves it running and without objects of labs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import pytest
 
 from lyra_tasks.cleanup import facts, plan
 from lyra_tasks.cleanup import run as cleaning
+from lyra_tasks.cleanup.report import require_clean
 from lyra_tasks.config.load import load_config
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client import connect
@@ -39,7 +40,7 @@ DISK = "700m"
 
 @dataclass
 class Frail:
-    """A project and an engine of its own, whose disk is small."""
+    """A project with its own engine on a small disk."""
 
     project: Project
     box: sandbox.Sandbox
@@ -48,34 +49,30 @@ class Frail:
 
     @property
     def api(self) -> docker.APIClient:
-        """A connection to the engine as it is now."""
+        """A new connection to the engine."""
         return docker.APIClient(base_url=f"unix://{self.box.socket}", timeout=30)
 
     def containers(self) -> list[str]:
-        """The names of all containers."""
-        return [each["Names"][0].lstrip("/") for each in self.api.containers(all=True)]
+        """Return the names of all containers."""
+        return [container["Names"][0].lstrip("/") for container in self.api.containers(all=True)]
 
     def daemons(self) -> list[int]:
-        """The engine's own processes."""
-        return list(
-            {
-                pid
-                for tree in cgroups.list_cgroup_trees()
-                for pid in cgroups.list_cgroup_processes(tree.path / self.box.name / "daemon")
-            }
-        )
+        """Return the engine's own processes."""
+        groups = (tree.path / self.box.name / "daemon" for tree in cgroups.list_cgroup_trees())
+        return list({pid for group in groups for pid in cgroups.list_cgroup_processes(group)})
 
     def kill(self) -> None:
+        """Kill the engine and wait until it is gone."""
         os.kill(self.box.pid, signal.SIGKILL)
         assert becomes(lambda: sandbox.find_sandbox(self.box.state) is None)
 
-    def again(self) -> None:
-        """Start the engine once more, with the data that it had."""
+    def restart(self) -> None:
+        """Start the engine again with its data."""
         self.box = sandbox.launch_sandbox(self.box.state, cache=self.cache)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """The engine hangs: it accepts connections and does nothing."""
+        """Freeze the engine, which still accepts connections."""
         pids = self.daemons()
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -87,7 +84,7 @@ class Frail:
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        """The engine's disk has no byte left."""
+        """Fill the engine's disk completely."""
         filler = self.data / "filler"
         try:
             with filler.open("wb") as file, pytest.raises(OSError, match="No space"):
@@ -101,21 +98,21 @@ class Frail:
 
 @pytest.fixture(scope="module")
 def frail(tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path) -> Iterator[Frail]:
-    folder = tmp_path_factory.mktemp("frail")
-    state = folder / "engine"
+    directory = tmp_path_factory.mktemp("frail")
+    state = directory / "engine"
     data = state / "sandbox" / "data"
     data.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(data)], check=True)
     try:
         box = sandbox.launch_sandbox(state, cache=cache)
-        project = tiny_project(folder, busybox, cache, box)
+        project = tiny_project(directory, busybox, cache, box)
         project.replace(".lyra.toml", 'exec = "echo kept', 'timeout = "60s"\nexec = "sleep 0; echo kept')
         project.commit("a check that may take long")
-        made = Frail(project, box, cache, data)
-        yield made
-        made.again()
+        frail = Frail(project, box, cache, data)
+        yield frail
+        frail.restart()
         project.clean()
-        assert made.containers() == []
+        assert frail.containers() == []
     finally:
         sandbox.shut_down_sandbox(state)
         subprocess.run(["umount", str(data)], check=True)
@@ -123,7 +120,7 @@ def frail(tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path) 
 
 @pytest.fixture
 def working(frail: Frail, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    """The project as the words see it, in this process."""
+    """The workspace of the project in this process."""
     for name in ("DOCKER_HOST", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, frail.project.environment[name])
     work = open_workspace(load_config(frail.project.root))
@@ -131,8 +128,8 @@ def working(frail: Frail, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace
     work.mark_finished()
 
 
-def many(frail: Frail, work: Workspace, count: int) -> None:
-    """Containers of the project's that need not run."""
+def create_many(frail: Frail, work: Workspace, count: int) -> None:
+    """Create containers of the project without starting them."""
     image = ensure_holder_image(work.engine, work.owner)
     payload = {"Image": image, "Cmd": [HOLD_PATH], "HostConfig": {"NetworkMode": "none"}}
     create_containers(work.engine, work.owner, {f"lyra-many-{number}": payload for number in range(count)})
@@ -140,68 +137,66 @@ def many(frail: Frail, work: Workspace, count: int) -> None:
 
 
 def clean(work: Workspace) -> None:
-    """What the word does."""
-    found, engine = facts.collect_cleanup_facts(work)
-    planned = plan.plan_cleanup(found, "objects")
-    cleaning.require_clean(cleaning.run_cleanup(planned, work, engine))
+    """Run `clean` in this process."""
+    cleanup_facts, engine = facts.collect_cleanup_facts(work)
+    cleanup_plan = plan.plan_cleanup(cleanup_facts, "objects")
+    require_clean(cleaning.run_cleanup(cleanup_plan, work, engine))
 
 
-def test_an_engine_that_hangs_is_named_in_bounded_time_and_the_next_clean_goes_on(
+def test_hanging_engine_is_reported_and_next_clean_continues(
     frail: Frail, working: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many(frail, working, 30)
-    monkeypatch.setattr(connect, "_FIRST_ANSWER", 1)
+    create_many(frail, working, 30)
+    monkeypatch.setattr(connect, "_CONNECT_TIMEOUT_S", 1)
     with frail.frozen():
-        began = time.monotonic()
-        with pytest.raises(EngineUnavailableError, match="answer"):
+        started_at = time.monotonic()
+        with pytest.raises(EngineUnavailableError, match="respon"):
             facts.collect_cleanup_facts(working)
-        assert time.monotonic() - began < 10
-    monkeypatch.setattr(connect, "_FIRST_ANSWER", 20)
-    monkeypatch.setattr(cleaning, "ANSWER", 2)
-    found, engine = facts.collect_cleanup_facts(working)
+        assert time.monotonic() - started_at < 10
+    monkeypatch.setattr(connect, "_CONNECT_TIMEOUT_S", 20)
+    monkeypatch.setattr(cleaning, "_ENGINE_TIMEOUT_S", 2)
+    cleanup_facts, engine = facts.collect_cleanup_facts(working)
     with frail.frozen():
-        began = time.monotonic()
-        with pytest.raises(EngineUnavailableError, match="the engine stopped answering while removing"):
-            cleaning.run_cleanup(plan.plan_cleanup(found, "objects"), working, engine)
-        assert time.monotonic() - began < 15
-    monkeypatch.setattr(cleaning, "ANSWER", 60)
+        started_at = time.monotonic()
+        with pytest.raises(EngineUnavailableError, match="The engine stopped responding while removing"):
+            cleaning.run_cleanup(plan.plan_cleanup(cleanup_facts, "objects"), working, engine)
+        assert time.monotonic() - started_at < 15
+    monkeypatch.setattr(cleaning, "_ENGINE_TIMEOUT_S", 60)
     clean(working)
     assert frail.containers() == []
 
 
-def test_an_engine_that_is_killed_while_cleaning_is_named_and_a_rerun_cleans_the_rest(
-    frail: Frail, working: Workspace
-) -> None:
-    many(frail, working, 60)
+def test_engine_killed_during_clean_allows_rerun(frail: Frail, working: Workspace) -> None:
+    create_many(frail, working, 60)
     with frail.project.start("clean") as running:
         assert becomes(lambda: len(frail.containers()) < 60, 60)
         frail.kill()
         out, err = running.communicate(timeout=60)
     refused(Outcome(running.returncode, out, err), 3, "engine")
-    frail.again()
+    frail.restart()
     assert frail.containers(), "the engine was killed too late to leave anything"
     frail.project.clean()
     assert frail.containers() == []
 
 
-def test_a_container_that_ignores_sigterm_does_not_hold_up_the_others(frail: Frail, working: Workspace) -> None:
-    many(frail, working, 6)
-    for each in frail.api.containers(all=True):
-        frail.api.start(each["Id"])
-    began = time.monotonic()
+def test_container_ignoring_sigterm_delays_nothing(frail: Frail, working: Workspace) -> None:
+    create_many(frail, working, 6)
+    for container in frail.api.containers(all=True):
+        frail.api.start(container["Id"])
+    started_at = time.monotonic()
     clean(working)
-    assert time.monotonic() - began < 9, "somebody waited ten seconds for a process that hears no SIGTERM"
+    assert time.monotonic() - started_at < 9, "a process that ignores SIGTERM was given ten seconds"
     assert frail.containers() == []
 
 
-def test_containers_that_the_engine_cannot_end_do_not_hold_up_the_others(frail: Frail, working: Workspace) -> None:
-    many(frail, working, 12)
-    listed = [each["Id"] for each in frail.api.containers(all=True)]
-    for each in listed:
-        frail.api.start(each)
-    stuck = listed[: max(working.engine.facts.cpus, 2)]
-    # what starts and ends a container's processes for the engine does not answer any more
-    shims = [pid for each in stuck for pid in processes_with(each)]
+def test_stuck_containers_do_not_delay_others(frail: Frail, working: Workspace) -> None:
+    create_many(frail, working, 12)
+    containers = [container["Id"] for container in frail.api.containers(all=True)]
+    for container in containers:
+        frail.api.start(container)
+    stuck = containers[: max(working.engine.facts.cpus, 2)]
+    # a stopped shim does not respond, so that the engine cannot end the container
+    shims = [pid for container in stuck for pid in processes_with(container)]
     for pid in shims:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -221,29 +216,29 @@ def test_containers_that_the_engine_cannot_end_do_not_hold_up_the_others(frail: 
 @pytest.fixture(scope="module")
 def tested(frail: Frail) -> Frail:
     """The project, built and tested."""
-    done = frail.project.lyra("build", "test")
-    assert done.code == 0, done.text
+    result = frail.project.lyra("build", "test")
+    assert result.code == 0, result.text
     return frail
 
 
-def test_an_engine_that_is_killed_while_promoting_leaves_no_bundle_and_a_rerun_makes_it(tested: Frail) -> None:
+def test_engine_killed_during_promote_leaves_no_bundle(tested: Frail) -> None:
     journal = next(tested.project.state.glob("*/journal.jsonl"))
     with tested.project.start("promote") as running:
         assert becomes(lambda: b'"promoting"' in journal.read_bytes(), 60)
         tested.kill()
         out, err = running.communicate(timeout=60)
-    if running.returncode:  # else all was fetched already
+    if running.returncode:  # else promote had already read everything
         refused(Outcome(running.returncode, out, err), 3, "engine")
         assert tested.project.bundles() == []
     assert not list(tested.project.root.glob("promotion/*/.staging*"))
-    tested.again()
+    tested.restart()
     again = tested.project.lyra("promote")
     assert again.code == 0, again.text
     shutil.rmtree(tested.project.root / "promotion")
 
 
-def nap(project: Project, seconds: int) -> None:
-    """Let the last check take so long."""
+def set_check_duration(project: Project, seconds: int) -> None:
+    """Set how long the last check takes."""
     path = project.root / ".lyra.toml"
     text = path.read_text()
     start, end = text.index('exec = "sleep ') + len('exec = "sleep '), text.index("; echo kept")
@@ -251,9 +246,9 @@ def nap(project: Project, seconds: int) -> None:
 
 
 @contextmanager
-def during_the_checks(frail: Frail) -> Iterator[Callable[[], Outcome]]:
-    """A test that is in its last check; gives what waits for its end."""
-    nap(frail.project, 40)
+def during_last_check(frail: Frail) -> Iterator[Callable[[], Outcome]]:
+    """Run `test` up to its last check; yield a function that waits for its end."""
+    set_check_duration(frail.project, 40)
     try:
         with frail.project.start("test") as running:
             assert running.stdout is not None
@@ -265,28 +260,28 @@ def during_the_checks(frail: Frail) -> Iterator[Callable[[], Outcome]]:
 
             yield end
     finally:
-        nap(frail.project, 0)
+        set_check_duration(frail.project, 0)
 
 
-def test_a_socket_that_goes_away_during_a_test_is_named_and_the_next_word_takes_away_what_was_left(
+def test_lost_socket_is_reported_and_next_command_cleans_up(
     tested: Frail,
 ) -> None:
-    aside = tested.box.socket.with_name("aside.sock")
-    with during_the_checks(tested) as end:
-        tested.box.socket.rename(aside)
+    moved = tested.box.socket.with_name("moved.sock")
+    with during_last_check(tested) as end:
+        tested.box.socket.rename(moved)
         outcome = end()
-    for word in ("build", "test", "promote", "clean"):
-        refused(tested.project.lyra(word), 3, "no such socket")
-    aside.rename(tested.box.socket)
-    refused(outcome, 3, "the engine stopped answering")
+    for command in ("build", "test", "promote", "clean"):
+        refused(tested.project.lyra(command), 3, "no such socket")
+    moved.rename(tested.box.socket)
+    refused(outcome, 3, "The engine stopped responding")
     assert tested.containers(), "something else cleaned up"
     again = tested.project.lyra("test")
     assert again.code == 0, again.text
     assert tested.containers() == []
 
 
-def test_what_somebody_else_removes_during_a_test_is_told_and_a_rerun_works(tested: Frail) -> None:
-    with during_the_checks(tested) as end:
+def test_container_removed_by_others_fails_test_run(tested: Frail) -> None:
+    with during_last_check(tested) as end:
         (web,) = [name for name in tested.containers() if name.endswith("-web")]
         tested.api.remove_container(web, force=True)
         outcome = end()
@@ -296,7 +291,7 @@ def test_what_somebody_else_removes_during_a_test_is_told_and_a_rerun_works(test
     assert tested.project.lyra("test").code == 0
 
 
-def test_an_engine_whose_disk_is_full_is_named_by_every_word_and_clean_needs_no_room(tested: Frail) -> None:
+def test_full_engine_disk_is_reported_and_clean_works(tested: Frail) -> None:
     with tested.full():
         build = tested.project.lyra("build", "--no-cache")
         refused(build, build.code, "no space left")
@@ -311,7 +306,7 @@ def test_an_engine_whose_disk_is_full_is_named_by_every_word_and_clean_needs_no_
 
 
 class Proxy:
-    """Passes everything on to an engine, and lets it say of itself that it is an older one."""
+    """A proxy that makes an engine report an older API version."""
 
     def __init__(self, path: Path, engine: Path) -> None:
         self.engine, self.server = engine, socket.socket(socket.AF_UNIX)
@@ -320,6 +315,7 @@ class Proxy:
         threading.Thread(target=self.serve, daemon=True).start()
 
     def serve(self) -> None:
+        """Accept connections until the server is closed."""
         while True:
             try:
                 client, _ = self.server.accept()
@@ -328,17 +324,17 @@ class Proxy:
             threading.Thread(target=self.answer, args=(client,), daemon=True).start()
 
     def answer(self, client: socket.socket) -> None:
-        """One request of a connection, which is closed then."""
+        """Answer one request and close the connection."""
         with client, socket.socket(socket.AF_UNIX) as engine, suppress(OSError):
             request = client.recv(65536)
             if not request:
                 return
             engine.connect(str(self.engine))
             engine.sendall(request.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b": keep-alive", b": close"))
-            said = b""
+            response = b""
             while part := engine.recv(65536):
-                said += part
-            head, _, body = said.partition(b"\r\n\r\n")
+                response += part
+            head, _, body = response.partition(b"\r\n\r\n")
             document = json.loads(body)
             if "ApiVersion" in document:
                 document["ApiVersion"] = "1.40"
@@ -348,13 +344,13 @@ class Proxy:
             client.sendall(status + b"\r\n" + length + b"\r\n\r\n" + body)
 
 
-def test_an_engine_that_is_too_old_is_refused_by_every_word(tested: Frail, tmp_path: Path) -> None:
+def test_unsupported_engine_is_refused_by_every_command(tested: Frail, tmp_path: Path) -> None:
     old = tmp_path / "old.sock"
     proxy = Proxy(old, tested.box.socket)
     try:
-        for word in ("build", "test", "promote", "clean", "doctor"):
-            outcome = tested.project.lyra(word, DOCKER_HOST=f"unix://{old}")
+        for command in ("build", "test", "promote", "clean", "doctor"):
+            outcome = tested.project.lyra(command, DOCKER_HOST=f"unix://{old}")
             assert outcome.code == 3, outcome.text
-            assert "speaks API 1.40, and 1.41 is the oldest" in outcome.text
+            assert "API 1.40, at least 1.41 required" in outcome.text
     finally:
         proxy.server.close()

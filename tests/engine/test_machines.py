@@ -1,4 +1,4 @@
-"""Engines on other machines, by their Docker contexts: over TCP with TLS, and over SSH."""
+"""Engines on other machines by Docker context, over TCP with TLS and over SSH."""
 
 from __future__ import annotations
 
@@ -22,50 +22,50 @@ SLOW = ('exec = "echo kept', 'timeout = "60s"\nexec = "sleep 50; echo kept')
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("machines")
 
 
 @pytest.fixture(scope="module")
-def keys(folder: Path) -> Path:
-    """A certificate authority; the server's certificate holds for every address that a sandbox may get."""
-    made = machines.authority(folder / "keys")
-    machines.certificate(made, "server", f"subjectAltName={machines.every_address()}")
-    return made
+def keys(directory: Path) -> Path:
+    """A certificate authority, and a server certificate for all possible sandbox addresses."""
+    keys = machines.create_authority(directory / "keys")
+    machines.create_certificate(keys, "server", f"subjectAltName={machines.alternative_names()}")
+    return keys
 
 
 @pytest.fixture(scope="module")
-def start(folder: Path, keys: Path, cache: Path) -> Callable[[], sandbox.Sandbox]:
-    """Starts the engine behind TLS, for the first time or once more."""
-    return lambda: machines.with_tls(folder / "tls", cache, keys)
+def start(directory: Path, keys: Path, cache: Path) -> Callable[[], sandbox.Sandbox]:
+    """Starts, or restarts, the engine behind TLS."""
+    return lambda: machines.launch_with_tls(directory / "tls", cache, keys)
 
 
 @pytest.fixture(scope="module")
-def by_tls(folder: Path, start: Callable[[], sandbox.Sandbox]) -> Iterator[Machine]:
+def by_tls(directory: Path, start: Callable[[], sandbox.Sandbox]) -> Iterator[Machine]:
     yield Machine(start(), "by-tls")
-    sandbox.shut_down_sandbox(folder / "tls", purge=True)
+    sandbox.shut_down_sandbox(directory / "tls", purge=True)
 
 
 @pytest.fixture(scope="module")
-def by_ssh(folder: Path, cache: Path) -> Iterator[Machine]:
+def by_ssh(directory: Path, cache: Path) -> Iterator[Machine]:
     """An engine with the other image store."""
-    yield Machine(sandbox.launch_sandbox(folder / "ssh", cache=cache, store="graph"), "by-ssh")
-    sandbox.shut_down_sandbox(folder / "ssh", purge=True)
+    yield Machine(sandbox.launch_sandbox(directory / "ssh", cache=cache, store="graph"), "by-ssh")
+    sandbox.shut_down_sandbox(directory / "ssh", purge=True)
 
 
-def behind_tls(box: sandbox.Sandbox, keys: Path) -> str:
-    """The endpoint as `docker context create` takes it."""
+def tls_endpoint(box: sandbox.Sandbox, keys: Path) -> str:
+    """Return the endpoint in the notation of `docker context create`."""
     files = f"ca={keys}/ca.pem,cert={keys}/client.pem,key={keys}/client-key.pem"
     return f"host=tcp://{box.address}:{machines.TLS_PORT},{files}"
 
 
 @pytest.fixture(scope="module")
-def client(by_tls: Machine, by_ssh: Machine, folder: Path, keys: Path, cache: Path) -> Iterator[dict[str, str]]:
-    """The variables of somebody who knows both machines by their contexts; the current engine is a third one."""
-    config = machines.client_folder(folder / "client", by_tls.box)
-    machines.add_context(by_tls.box, config, "by-tls", behind_tls(by_tls.box, keys))
+def client(by_tls: Machine, by_ssh: Machine, directory: Path, keys: Path, cache: Path) -> Iterator[dict[str, str]]:
+    """The environment of a user with contexts for both machines, whose current engine is a third one."""
+    config = machines.create_client_directory(directory / "client", by_tls.box)
+    machines.add_context(by_tls.box, config, "by-tls", tls_endpoint(by_tls.box, keys))
     machines.add_context(by_tls.box, config, "by-ssh", "host=ssh://builder")
-    with machines.ssh_server(by_ssh.box, folder / "sshd", cache) as tools:
+    with machines.ssh_server(by_ssh.box, directory / "sshd", cache) as tools:
         (tools / "docker").symlink_to(by_tls.box.docker.resolve())
         yield {"DOCKER_CONFIG": str(config), "PATH": f"{tools}:{os.environ['PATH']}"}
 
@@ -74,14 +74,14 @@ def client(by_tls: Machine, by_ssh: Machine, folder: Path, keys: Path, cache: Pa
 def on(
     client: dict[str, str], box: sandbox.Sandbox, busybox: Path, cache: Path, tmp_path: Path
 ) -> Callable[[Machine], Project]:
-    """Makes a tiny project that is configured for a machine."""
+    """Creates a tiny project that is configured for a machine."""
 
     def make(machine: Machine) -> Project:
-        place = tmp_path / machine.context
-        place.mkdir()
-        made = tiny_project(place, busybox, cache, box)
-        machines.use_context(made, machine.context)
-        return replace(made, environment={**made.environment, **client})
+        parent = tmp_path / machine.context
+        parent.mkdir()
+        project = tiny_project(parent, busybox, cache, box)
+        machines.use_context(project, machine.context)
+        return replace(project, environment={**project.environment, **client})
 
     return make
 
@@ -91,14 +91,12 @@ def machine(request: pytest.FixtureRequest, by_tls: Machine, by_ssh: Machine) ->
     return by_tls if request.param == "by-tls" else by_ssh
 
 
-def test_every_word_works_on_another_machine_and_leaves_nothing_there(
-    machine: Machine, on: Callable[[Machine], Project]
-) -> None:
+def test_all_commands_work_on_remote_engine(machine: Machine, on: Callable[[Machine], Project]) -> None:
     project = on(machine)
-    done = project.lyra("build", "test", "promote", "create")
-    assert done.code == 0, done.text
-    assert "4 of 4 checks passed" in done.out
-    assert f"http://{machine.box.address}:" in done.out, "published ports are reached at that machine"
+    result = project.lyra("build", "test", "promote", "create")
+    assert result.code == 0, result.text
+    assert "4 of 4 checks passed" in result.out
+    assert f"http://{machine.box.address}:" in result.out, "published ports are reached on that machine"
     assert "lyra-" in machine.docker("ps", "--format", "{{.Names}}")
     piped = subprocess.run(
         project.command("dev.exec", "--", "cat"),
@@ -108,14 +106,12 @@ def test_every_word_works_on_another_machine_and_leaves_nothing_there(
     assert project.lyra("dev.exec", "--", "sh", "-c", "exit 7").code == 7
     assert "httpd" in project.lyra("dev.exec", "--", "busybox", "ps").out
     project.clean()
-    assert machine.left() == ""
+    assert machine.list_objects() == ""
     assert project.lyra("verify").code == 0
-    assert becomes(lambda: processes_with("lyra-engine-") == []), "a way to the engine outlives its program"
+    assert becomes(lambda: processes_with("lyra-engine-") == []), "a tunnel outlives its process"
 
 
-def test_what_a_killed_test_left_on_another_machine_is_removed_there(
-    machine: Machine, on: Callable[[Machine], Project]
-) -> None:
+def test_reaper_cleans_remote_engine(machine: Machine, on: Callable[[Machine], Project]) -> None:
     project = on(machine)
     project.replace(".lyra.toml", *SLOW)
     assert project.lyra("build").code == 0
@@ -124,38 +120,38 @@ def test_what_a_killed_test_left_on_another_machine_is_removed_there(
         assert any("the secret is in place" in line for line in running.stdout)
         running.kill()
         running.communicate()
-    assert becomes(lambda: machine.docker("ps", "--all", "--quiet") == "", 30), "the reaper did not reach the machine"
+    assert becomes(lambda: machine.docker("ps", "--all", "--quiet") == "", 30), (
+        "the reaper did not reach the remote engine"
+    )
     project.clean()
-    assert machine.left() == ""
+    assert machine.list_objects() == ""
 
 
-def test_a_machine_that_is_the_current_context_but_not_configured_is_refused(
-    client: dict[str, str], lonely: Project
-) -> None:
+def test_unconfigured_remote_context_is_refused(client: dict[str, str], lonely: Project) -> None:
     for name in ("by-tls", "by-ssh"):
         project = replace(lonely, environment={**lonely.environment, **client, "DOCKER_CONTEXT": name})
         refused(project.lyra("build"), 3, "on another machine", "[engine] context")
 
 
-def test_what_keeps_a_machine_from_answering_is_said(
-    client: dict[str, str], by_ssh: Machine, lonely: Project, folder: Path, keys: Path
+def test_unreachable_remote_engine_reports_reason(
+    client: dict[str, str], by_ssh: Machine, lonely: Project, directory: Path, keys: Path
 ) -> None:
-    stranger = machines.authority(folder / "stranger")
-    files = f"ca={keys}/ca.pem,cert={stranger}/client.pem,key={stranger}/client-key.pem"
+    other_keys = machines.create_authority(directory / "other")
+    files = f"ca={keys}/ca.pem,cert={other_keys}/client.pem,key={other_keys}/client-key.pem"
     endpoint = f"host=tcp://{by_ssh.box.address}:{machines.TLS_PORT}"
     config = Path(client["DOCKER_CONFIG"])
     machines.add_context(by_ssh.box, config, "nobody-there", f"{endpoint},{files}")
-    machines.add_context(by_ssh.box, config, "unknown", f"host=ssh://stranger@{by_ssh.box.address}:{machines.SSH_PORT}")
+    machines.add_context(by_ssh.box, config, "unknown", f"host=ssh://mallory@{by_ssh.box.address}:{machines.SSH_PORT}")
     machines.add_context(by_ssh.box, config, "nowhere", "host=ssh://nowhere.invalid")
     text = (lonely.root / ".lyra.toml").read_text()
-    for name, said in (
+    for name, reason in (
         ("nobody-there", "connection refused"),
         ("unknown", "Permission denied (publickey"),
         ("nowhere", "nowhere.invalid"),
     ):
         (lonely.root / ".lyra.toml").write_text(f'{text}\n[engine]\ncontext = "{name}"\n')
         project = replace(lonely, environment={**lonely.environment, **client})
-        refused(project.lyra("build", timeout=60), 3, said)
+        refused(project.lyra("build", timeout=60), 3, reason)
 
 
 BASED = """
@@ -174,14 +170,14 @@ def digest_of(project: Project) -> str:
     return str(json.loads(record.read_text())["config_digest"])
 
 
-def test_what_a_builder_elsewhere_makes_is_loaded_and_is_the_same_image(
+def test_remote_builder_makes_the_same_image(
     client: dict[str, str], by_tls: Machine, by_ssh: Machine, on: Callable[[Machine], Project]
 ) -> None:
     project = on(by_ssh)
     plain = (project.root / ".lyra.toml").read_text()
-    held = by_ssh.docker("image", "ls", "--quiet")
-    with machines.buildkit(by_tls.box) as address:
-        machines.buildx(client, by_tls.box, "create", "--name", "far", "--driver", "remote", address)
+    images_before = by_ssh.docker("image", "ls", "--quiet")
+    with machines.serve_buildkit(by_tls.box) as address:
+        machines.run_buildx(client, by_tls.box, "create", "--name", "far", "--driver", "remote", address)
         digests = set()
         for name in ("by-tls", "far"):
             (project.root / ".lyra.toml").write_text(plain + BASED.replace("BUILDER", name))
@@ -189,27 +185,25 @@ def test_what_a_builder_elsewhere_makes_is_loaded_and_is_the_same_image(
             assert built.code == 0, built.text
             digests.add(digest_of(project))
             assert (project.root / ".lyra/cache/web/index.json").is_file()
-            assert list(project.root.glob(".lyra/runs/*/*.tar")) == [], "what was loaded is not kept"
+            assert list(project.root.glob(".lyra/runs/*/*.tar")) == [], "loaded archives are not kept"
         again = project.lyra("build")
         assert "unchanged" in again.out, again.text
         assert "importing cache manifest from local" in again.err
         several = f'[proxima]\nplatforms = ["linux/amd64", "linux/arm64"]\n{BASED.replace("BUILDER", name)}'
         (project.root / ".lyra.toml").write_text(plain + several)
         foreign = json.loads(project.lyra("build", "--platform", "linux/arm64", "--json").out)["images"]
-        seen = by_ssh.docker(
+        architecture = by_ssh.docker(
             "image", "inspect", "--format", "{{.Architecture}}", foreign["web@linux/arm64"]["image_id"]
         )
-        assert seen == "arm64\n"
-        machines.buildx(client, by_tls.box, "rm", "far")
-    assert len(digests) == 1, "the same image, whoever builds it"
-    assert by_tls.left() == "", "nothing stays in the engine that built"
+        assert architecture == "arm64\n"
+        machines.run_buildx(client, by_tls.box, "rm", "far")
+    assert len(digests) == 1, "the same image from either builder"
+    assert by_tls.list_objects() == "", "nothing stays in the engine that built"
     project.clean()
-    assert by_ssh.docker("image", "ls", "--quiet") == held
+    assert by_ssh.docker("image", "ls", "--quiet") == images_before
 
 
-def test_a_builder_that_cannot_hand_over_or_is_not_there_is_refused(
-    on: Callable[[Machine], Project], by_tls: Machine
-) -> None:
+def test_unusable_builder_is_refused(on: Callable[[Machine], Project], by_tls: Machine) -> None:
     project = on(by_tls)
     refused(project.lyra("build", LYRA_BUILDER="by-ssh"), 3, "classic image store", "cannot export images")
     refused(project.lyra("build", LYRA_BUILDER="nobody"), 3, "Unknown builder 'nobody'", "buildx ls")
@@ -218,7 +212,7 @@ def test_a_builder_that_cannot_hand_over_or_is_not_there_is_refused(
     project.clean()
 
 
-def test_one_engine_that_dies_fails_its_own_test_alone_and_leaves_nothing_after_its_restart(
+def test_killed_engine_fails_only_its_own_run(
     by_tls: Machine,
     by_ssh: Machine,
     on: Callable[[Machine], Project],
@@ -241,8 +235,8 @@ def test_one_engine_that_dies_fails_its_own_test_alone_and_leaves_nothing_after_
         assert second.returncode == 0, out + err
     assert becomes(lambda: sandbox.find_sandbox(by_tls.box.state) is None)
     again = Machine(start(), "by-tls")
-    # its address may be another one now
-    machines.add_context(again.box, Path(client["DOCKER_CONFIG"]), "by-tls", behind_tls(again.box, keys))
+    # its address may have changed
+    machines.add_context(again.box, Path(client["DOCKER_CONFIG"]), "by-tls", tls_endpoint(again.box, keys))
     for project, machine in ((dying, again), (living, by_ssh)):
         project.clean()
-        assert machine.left() == ""
+        assert machine.list_objects() == ""

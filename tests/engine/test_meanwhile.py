@@ -14,8 +14,8 @@ import pytest
 from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.engine.objects import containers
 from lyra_tasks.engine.objects.holder import HOLD_PATH, ensure_holder_image
-from lyra_tasks.engine.objects.inventory import list_objects
-from lyra_tasks.engine.objects.ownership import CONTAINER, LABEL_NONCE, NETWORK, OwnedObject, Owner
+from lyra_tasks.engine.objects.inventory import CONTAINER, LABEL_NONCE, NETWORK, list_objects
+from lyra_tasks.engine.objects.ownership import OwnedObject, Owner
 from lyra_tasks.engine.objects.removal import remove_in_order, remove_objects
 from lyra_tasks.errors import LeftoverError, OvercommitError
 from lyra_tasks.lab import lab as takedown
@@ -43,7 +43,7 @@ def lab(tmp_path: Path, engine: Engine) -> Iterator[Owner]:
     engine.api.remove_image(image)
 
 
-def test_a_lab_that_is_taken_away_while_others_are_counted_holds_nothing(
+def test_lab_removed_during_admission_reserves_nothing(
     lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (before,) = list_reservations(engine)
@@ -54,7 +54,7 @@ def test_a_lab_that_is_taken_away_while_others_are_counted_holds_nothing(
     assert list_reservations(engine) == ()
 
 
-def test_of_two_labs_that_ask_at_the_same_moment_the_second_sees_what_the_first_is_about_to_start(
+def test_second_lab_counts_the_reservation_of_the_first(
     lab: Owner, engine: Engine, tmp_path: Path
 ) -> None:
     room = Capacity(1.0, 1 << 30, tmp_path / "lock")
@@ -72,7 +72,7 @@ def test_of_two_labs_that_ask_at_the_same_moment_the_second_sees_what_the_first_
         containers.create_containers(engine, lab, {f"lyra-{lab.run}-half": payload})
         assert not other.done()
         made("unit")
-        with pytest.raises(OvercommitError, match=r"1\.1 CPUs of 1"):
+        with pytest.raises(OvercommitError, match=r"1\.1 CPUs requested, 1 available"):
             other.result(timeout=10)
     second_try = [Reservation("less", 0.4, 16 << 20)]
     with reserve_capacity(engine, second_try, room):
@@ -80,7 +80,7 @@ def test_of_two_labs_that_ask_at_the_same_moment_the_second_sees_what_the_first_
 
 
 @pytest.mark.parametrize("leaves", [True, False])
-def test_what_goes_at_the_last_try_is_no_residue_and_what_stays_is(
+def test_only_what_stays_after_the_last_try_is_left_over(
     lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch, leaves: bool
 ) -> None:
     network = f"lyra-{lab.run}-inner"
@@ -105,7 +105,7 @@ def test_what_goes_at_the_last_try_is_no_residue_and_what_stays_is(
     assert tries == [2, 1, 1]
 
 
-def test_a_container_that_the_engine_is_stuck_with_holds_up_no_other(
+def test_stuck_container_does_not_delay_others(
     lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A running container leaves its network first, and all others go one by one, the stuck one before them."""

@@ -126,7 +126,7 @@ def require_mended(tested: Project, shelf: Path) -> None:
     verify_bundle(shelf / "1.1.0")
 
 
-def test_a_promotion_killed_at_any_moment_leaves_no_part_of_a_version(tested: Project, shelf: Path) -> None:
+def test_killed_promotion_leaves_no_partial_version(tested: Project, shelf: Path) -> None:
     began = time.monotonic()
     assert tested.lyra("promote").code == 0
     whole = time.monotonic() - began
@@ -146,7 +146,7 @@ def test_a_promotion_killed_at_any_moment_leaves_no_part_of_a_version(tested: Pr
     assert hits or KILLS < 10, f"seed {SEED}: no kill came while anything was being made"
 
 
-def test_a_promotion_waits_for_what_a_killed_one_started_and_leaves_nothing_of_it(
+def test_promotion_waits_for_export_of_killed_one(
     tested: Project, shelf: Path, box: sandbox.Sandbox, engine: Engine, tmp_path: Path
 ) -> None:
     if engine.facts.store != "containerd":
@@ -169,7 +169,7 @@ def test_a_promotion_waits_for_what_a_killed_one_started_and_leaves_nothing_of_i
 
 
 @pytest.mark.parametrize("how", ["kill", "error"])
-def test_a_promotion_that_ends_at_any_call_to_the_file_system_leaves_no_part_of_a_version(
+def test_promotion_failing_at_any_call_leaves_no_partial_version(
     tested: Project, shelf: Path, tmp_path: Path, how: str
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(FAULTY)
@@ -193,7 +193,7 @@ def test_a_promotion_that_ends_at_any_call_to_the_file_system_leaves_no_part_of_
             require_mended(tested, shelf)
 
 
-def test_of_many_promotions_of_one_version_exactly_one_writes(tested: Project, shelf: Path) -> None:
+def test_concurrent_promotions_of_one_version_write_once(tested: Project, shelf: Path) -> None:
     running = [tested.start("promote") for _ in range(AT_ONCE)]
     said = [(each.communicate(timeout=300), each.returncode) for each in running]
     assert [code for _, code in said] == [0] * AT_ONCE, said
@@ -202,7 +202,7 @@ def test_of_many_promotions_of_one_version_exactly_one_writes(tested: Project, s
     require_mended(tested, shelf)
 
 
-def test_promotions_of_different_versions_at_once_are_all_made(
+def test_concurrent_promotions_of_versions_all_succeed(
     tested: Project, shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key, value in tested.environment.items():
@@ -229,7 +229,7 @@ def version_called(like: CheckoutVersion, text: str) -> CheckoutVersion:
     return replace(like, semver=text, image_tag=text)
 
 
-def test_promoting_the_same_set_again_gives_the_same_bytes(tested: Project, shelf: Path) -> None:
+def test_promotion_is_reproducible(tested: Project, shelf: Path) -> None:
     assert tested.lyra("promote").code == 0
     before = {path.relative_to(shelf): path.read_bytes() for path in (shelf / "1.1.0").rglob("*") if path.is_file()}
     (shelf / ".staging-export-left/layout").mkdir(parents=True)
@@ -260,12 +260,12 @@ class Exporter:
     def promote(self, **more: str) -> tuple[str, int]:
         """What was said, and the bytes from the engine; the bundle must be as it always is."""
         only_the_first(self.shelf)
-        self.relay.taken()
+        self.relay.take_received()
         environment: dict[str, Any] = {**self.environment, **more}
         done = self.project.lyra("promote", **environment)
         assert done.code == 0, done.text
         verify_bundle(self.shelf / "1.1.0")
-        return done.text, self.relay.taken()
+        return done.text, self.relay.take_received()
 
     def image(self) -> dict[str, Any]:
         """The image as the manifest of 1.1.0 has it."""
@@ -273,7 +273,7 @@ class Exporter:
         return dict(image)
 
 
-def test_out_of_a_containerd_store_moves_only_what_the_cache_lacks(
+def test_export_sends_only_layers_missing_in_the_cache(
     tested: Project, shelf: Path, box: sandbox.Sandbox, engine: Engine, tmp_path: Path
 ) -> None:
     if engine.facts.store != "containerd":
@@ -322,7 +322,7 @@ def test_out_of_a_containerd_store_moves_only_what_the_cache_lacks(
         assert exporter.image() == image
 
 
-def test_the_page_says_what_is_needed_and_what_changed(tested: Project, shelf: Path) -> None:
+def test_page_shows_changes_since_previous_version(tested: Project, shelf: Path) -> None:
     result = tested.lyra("promote")
     assert "needed while it is made" in result.err
     assert " free\n" in result.err
@@ -339,7 +339,7 @@ def test_the_page_says_what_is_needed_and_what_changed(tested: Project, shelf: P
     assert tested.lyra("diff", "1.0.0", "1.1.0").code == 6
 
 
-def test_a_bundle_is_rehearsed_on_an_engine_like_proximas_and_nothing_is_left(tested: Project, shelf: Path) -> None:
+def test_rehearsal_runs_checks_and_leaves_nothing(tested: Project, shelf: Path) -> None:
     (state,) = tested.state.iterdir()
     name = sandbox_paths(state / "rehearsal").name
     planned = tested.lyra("bundle.rehearse", "1.0.0", "--dry-run", "--json")

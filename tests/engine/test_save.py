@@ -1,4 +1,4 @@
-"""What an engine saves, as a stream: it ends where it should, or says what went wrong."""
+"""The stream of saved images ends where it should, or reports an error."""
 
 from __future__ import annotations
 
@@ -19,33 +19,31 @@ from tests.engine.sandboxes import IMAGE, client_of, import_busybox
 
 @pytest.fixture(scope="module", autouse=True)
 def image(box: sandbox.Sandbox, busybox: Path) -> Iterator[None]:
-    """An image of one layer, and not a small one."""
+    """An image with one layer of several megabytes."""
     import_busybox(box, busybox)
     yield
     client_of(box).images.remove(IMAGE, force=True)
 
 
-def test_every_byte_is_counted_and_the_engine_is_heard_to_the_end(engine: Engine, tmp_path: Path) -> None:
-    told: list[int] = []
-    with open_save_stream(engine, [IMAGE], told.append) as stream:
+def test_save_stream_counts_bytes_and_is_read_to_the_end(engine: Engine, tmp_path: Path) -> None:
+    counts: list[int] = []
+    with open_save_stream(engine, [IMAGE], counts.append) as stream:
         packed = pack_saved_images(stream, {0: ImageRequest(IMAGE)}, tmp_path, "gzip")[0]
         assert stream.skip(1) == 0
     (layer,) = packed.identity.layers
-    assert sum(told) > layer.size > 1_000_000
+    assert sum(counts) > layer.size > 1_000_000
 
 
-def test_an_engine_that_ends_in_the_middle_of_a_layer_stopped_answering(
-    engine: Engine, box: sandbox.Sandbox, tmp_path: Path
-) -> None:
+def test_interrupted_save_stream_reports_lost_engine(engine: Engine, box: sandbox.Sandbox, tmp_path: Path) -> None:
     with (
-        relayed(box.socket, tmp_path, most=500_000) as relay,
-        pytest.raises(EngineUnavailableError, match="stopped answering while saving images"),
+        relayed(box.socket, tmp_path, max_bytes=500_000) as relay,
+        pytest.raises(EngineUnavailableError, match="stopped responding while saving images"),
         open_save_stream(replace(engine, cli_environment={"DOCKER_HOST": relay.address}), [IMAGE]) as stream,
     ):
         pack_saved_images(stream, {0: ImageRequest(IMAGE)}, tmp_path, "gzip")
 
 
-def test_an_image_that_the_engine_does_not_hold_is_refused_in_its_own_words(engine: Engine) -> None:
+def test_saving_missing_image_reports_engine_reason(engine: Engine) -> None:
     with (
         pytest.raises(PreconditionError, match=r"lyra-nobody/nothing:1|does not exist"),
         open_save_stream(engine, ["lyra-nobody/nothing:1"]),

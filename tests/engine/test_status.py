@@ -28,7 +28,7 @@ def status(project: Project) -> dict[str, Any]:
     return document
 
 
-def test_it_follows_a_project_from_nothing_to_a_bundle_and_back_to_stale(project: Project, engine: Engine) -> None:
+def test_status_follows_project_to_bundle_and_back(project: Project, engine: Engine) -> None:
     fresh = status(project)
     assert [each["problem"] for each in fresh["images"]] == ["has not been built"]
     assert (fresh["next"], fresh["has_engine"], fresh["runs"]) == ("build", True, [])
@@ -61,7 +61,7 @@ def test_it_follows_a_project_from_nothing_to_a_bundle_and_back_to_stale(project
     assert "uncommitted changes" in screen
 
 
-def test_what_belongs_to_no_lab_is_left_over(project: Project, engine: Engine) -> None:
+def test_objects_of_no_lab_are_leftovers(project: Project, engine: Engine) -> None:
     (state,) = project.state.iterdir()
     labels = {LABEL_PROJECT: state.name, LABEL_RUN: "20200101t000000-abcdef"}
     engine.api.create_volume("lyra-20200101t000000-abcdef-web-data", labels=labels)
@@ -76,15 +76,15 @@ def test_what_belongs_to_no_lab_is_left_over(project: Project, engine: Engine) -
     assert found["next"] == "clean"
 
 
-def test_without_an_engine_it_tells_what_the_files_tell(project: Project) -> None:
+def test_status_without_engine_uses_files(project: Project) -> None:
     found = project.lyra("status", DOCKER_HOST="unix:///nowhere.sock")
     assert found.code == 0, found.text
     text = " ".join(found.out.split())
-    assert "no Docker engine answers" in text
+    assert "Cannot connect to a Docker engine" in text
     assert "stale: was built before its context changed" in text
 
 
-def test_a_deviation_from_no_rule_is_named_by_who_only_looks_too(project: Project) -> None:
+def test_status_reports_deviation_from_unknown_rule(project: Project) -> None:
     entry = '\n[[deviations]]\nrule = "image.sise"\nscope = "*"\nreason = "x"\nowner = "a"\nexpires = 2099-01-01\n'
     config = project.root / ".lyra.toml"
     before = config.read_text()
@@ -94,4 +94,4 @@ def test_a_deviation_from_no_rule_is_named_by_who_only_looks_too(project: Projec
     finally:
         config.write_text(before)
     assert said.code == 0, said.text
-    assert 'deviations[0].rule: "image.sise" is not a rule; did you mean "image.size"?' in said.err
+    assert 'deviations[0].rule: unknown rule "image.sise"; did you mean "image.size"?' in said.err

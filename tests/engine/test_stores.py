@@ -1,4 +1,4 @@
-"""The same words on other engines: the classic store of today, and Engine 20.10."""
+"""The same commands on other engines: today's classic image store, and Engine 20.10."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ bases = { "debian:12" = "root" }
 
 @dataclass(frozen=True)
 class Bundled:
-    """The tiny project after all the words, the engine it ran on, and its image as the manifest and the engine say."""
+    """The promoted tiny project, its engine, and its image as described by the manifest and the engine."""
 
     project: Project
     box: sandbox.Sandbox
@@ -56,8 +56,8 @@ class Bundled:
 
 
 def files_of(bundled: Bundled) -> list[tuple[str, int, int, int, str]]:
-    """Every entry of every layer: name, mode, owner, group and the digest of its content; times are the build's own."""
-    found = []
+    """Return name, mode, owner, group and content digest of each entry of each layer."""
+    files = []
     with tarfile.open(bundled.archive) as archive:
         for layer in bundled.image["layers"]:
             blob = archive.extractfile(f"blobs/sha256/{str(layer['digest'])[7:]}")
@@ -65,31 +65,31 @@ def files_of(bundled: Bundled) -> list[tuple[str, int, int, int, str]]:
                 for entry in content:
                     data = content.extractfile(entry)
                     digest = hashlib.sha256(data.read() if data else b"").hexdigest()
-                    found.append((entry.name.rstrip("/"), entry.mode, entry.uid, entry.gid, digest))
-    assert found
-    return found
+                    files.append((entry.name.rstrip("/"), entry.mode, entry.uid, entry.gid, digest))
+    assert files
+    return files
 
 
-def docker(box: sandbox.Sandbox, *words: str) -> str:
+def docker(box: sandbox.Sandbox, *arguments: str) -> str:
     """Run the docker command of an engine's own packages."""
-    done = subprocess.run(
-        ["docker", *words], env={**os.environ, **box.environment()}, capture_output=True, text=True, check=False
+    result = subprocess.run(
+        ["docker", *arguments], env={**os.environ, **box.environment()}, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def leftovers(box: sandbox.Sandbox) -> str:
-    """Everything in an engine that somebody made."""
+    """Return the ids of all objects in an engine."""
     lists = (("ps", "--all"), ("image", "ls", "--all"), ("volume", "ls"), ("network", "ls", "--filter", "type=custom"))
-    return "".join(docker(box, *words, "--quiet") for words in lists)
+    return "".join(docker(box, *command, "--quiet") for command in lists)
 
 
 @pytest.fixture(scope="module")
 def containerd(
     box: sandbox.Sandbox, tmp_path_factory: pytest.TempPathFactory, cache: Path
 ) -> Iterator[sandbox.Sandbox]:
-    """The session's engine if it has the containerd store, else one that has."""
+    """An engine with the containerd store: the session's if it has one."""
     if box.store == "containerd":
         yield box
         return
@@ -116,12 +116,12 @@ def old(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sandb
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path) -> Make:
-    """Makes a tiny project for an engine."""
+    """Creates a tiny project for an engine."""
     return lambda box: tiny_project(tmp_path_factory.mktemp("tiny"), busybox, cache, box)
 
 
-def bundled(project: Project, box: sandbox.Sandbox) -> Bundled:
-    """Build, test and promote."""
+def promote_tiny(project: Project, box: sandbox.Sandbox) -> Bundled:
+    """Build, test and promote the tiny project."""
     result = project.lyra("build", "test", "promote")
     assert result.code == 0, result.text
     (bundle,) = project.bundles()
@@ -132,22 +132,22 @@ def bundled(project: Project, box: sandbox.Sandbox) -> Bundled:
 
 @pytest.fixture(scope="module")
 def from_classic(make: Make, classic: sandbox.Sandbox) -> Bundled:
-    return bundled(make(classic), classic)
+    return promote_tiny(make(classic), classic)
 
 
 @pytest.fixture(scope="module")
 def from_containerd(make: Make, containerd: sandbox.Sandbox) -> Iterator[Bundled]:
-    made = bundled(make(containerd), containerd)
-    yield made
-    made.project.clean()
+    promoted = promote_tiny(make(containerd), containerd)
+    yield promoted
+    promoted.project.clean()
 
 
 @pytest.fixture(scope="module")
 def from_old(make: Make, old: sandbox.Sandbox) -> Bundled:
-    return bundled(make(old), old)
+    return promote_tiny(make(old), old)
 
 
-def test_each_store_knows_an_image_by_the_digest_that_the_manifest_says(
+def test_engine_id_is_the_digest_in_the_manifest(
     from_classic: Bundled, from_containerd: Bundled, from_old: Bundled
 ) -> None:
     assert from_classic.engine_id == from_classic.image["config_digest"]
@@ -155,52 +155,52 @@ def test_each_store_knows_an_image_by_the_digest_that_the_manifest_says(
     assert from_containerd.engine_id == from_containerd.image["manifest_digest"]
 
 
-def test_either_store_gives_the_same_files(from_classic: Bundled, from_containerd: Bundled) -> None:
+def test_both_stores_export_the_same_files(from_classic: Bundled, from_containerd: Bundled) -> None:
     assert files_of(from_classic) == files_of(from_containerd)
 
 
-def test_what_one_store_gave_the_other_loads(from_classic: Bundled, from_containerd: Bundled) -> None:
-    for given, taker, digest in (
+def test_each_store_loads_archives_of_the_other(from_classic: Bundled, from_containerd: Bundled) -> None:
+    for source, target, digest in (
         (from_classic, from_containerd.box, from_classic.image["manifest_digest"]),
         (from_containerd, from_classic.box, from_containerd.image["config_digest"]),
     ):
-        (reference,) = given.image["references"]
-        docker(taker, "image", "rm", "--force", reference)
-        docker(taker, "load", "--input", str(given.archive))
-        assert docker(taker, "image", "inspect", "--format", "{{.Id}}", reference).strip() == digest
-        name = docker(taker, "create", reference).strip()
-        docker(taker, "rm", name)
-        docker(taker, "image", "rm", reference)
+        (reference,) = source.image["references"]
+        docker(target, "image", "rm", "--force", reference)
+        docker(target, "load", "--input", str(source.archive))
+        assert docker(target, "image", "inspect", "--format", "{{.Id}}", reference).strip() == digest
+        name = docker(target, "create", reference).strip()
+        docker(target, "rm", name)
+        docker(target, "image", "rm", reference)
 
 
-def test_what_engine_20_gave_loads_into_a_containerd_store(from_old: Bundled, from_containerd: Bundled) -> None:
+def test_containerd_store_loads_archive_of_engine_20(from_old: Bundled, from_containerd: Bundled) -> None:
     (reference,) = from_old.image["references"]
     docker(from_containerd.box, "load", "--input", str(from_old.archive))
-    seen = json.loads(docker(from_containerd.box, "image", "inspect", reference))[0]
-    assert seen["Id"] == from_old.image["manifest_digest"]
-    assert seen["RootFS"]["Layers"] == from_old.image["diff_ids"]
+    image = json.loads(docker(from_containerd.box, "image", "inspect", reference))[0]
+    assert image["Id"] == from_old.image["manifest_digest"]
+    assert image["RootFS"]["Layers"] == from_old.image["diff_ids"]
     docker(from_containerd.box, "image", "rm", reference)
 
 
-def test_nothing_changed_is_nothing_done_on_the_classic_store(from_classic: Bundled) -> None:
+def test_unchanged_project_is_not_rebuilt_on_classic_store(from_classic: Bundled) -> None:
     again = from_classic.project.lyra("build", "test", "promote")
     assert again.code == 0, again.text
     assert "unchanged" in again.out
     assert "is promoted already, with the same digests" in again.out
 
 
-def test_after_clean_the_engine_holds_nothing(
+def test_clean_leaves_nothing_in_classic_and_old_engine(
     from_classic: Bundled, from_old: Bundled, classic: sandbox.Sandbox, old: sandbox.Sandbox
 ) -> None:
-    for made, box in ((from_classic, classic), (from_old, old)):
-        assert made.project.lyra("build").code == 0
+    for promoted, box in ((from_classic, classic), (from_old, old)):
+        assert promoted.project.lyra("build").code == 0
         assert leftovers(box) != ""
-        made.project.clean()
+        promoted.project.clean()
         assert leftovers(box) == ""
-        assert made.project.lyra("verify").code == 0
+        assert promoted.project.lyra("verify").code == 0
 
 
-def test_engine_20_builds_on_a_base_of_packages_where_a_from_is_an_argument(make: Make, old: sandbox.Sandbox) -> None:
+def test_engine_20_builds_on_rootfs_base_by_build_argument(make: Make, old: sandbox.Sandbox) -> None:
     project = make(old)
     (project.root / "app" / "Dockerfile").write_text(ON_PACKAGES)
     project.replace(".lyra.toml", '\n[images.web]\ncontext = "app"\n', PACKAGES)
@@ -213,26 +213,24 @@ def test_engine_20_builds_on_a_base_of_packages_where_a_from_is_an_argument(make
     assert leftovers(old) == ""
 
 
-def test_engine_20_names_every_base_that_it_cannot_be_given(make: Make, old: sandbox.Sandbox) -> None:
+def test_engine_20_lists_unsupported_base_references(make: Make, old: sandbox.Sandbox) -> None:
     project = make(old)
     (project.root / "app" / "Dockerfile").write_text(WITHOUT_ARGUMENT)
     result = project.lyra("build")
     assert result.code == 3
-    assert "takes a base only as the build argument that a FROM consists of" in result.err
+    assert "can only replace a base that is named by a build argument" in result.err
     assert "app/Dockerfile:1: debian:12" in result.err
     assert "app/Dockerfile:2: alpine:3" in result.err
-    assert "write `ARG BASE=…` and `FROM ${BASE}`" in result.err
+    assert "Write `ARG BASE=…` and `FROM ${BASE}`" in result.err
     assert leftovers(old) == ""
 
 
-def test_a_base_that_is_only_built_on_does_not_stay_as_an_image_without_a_name(
-    make: Make, containerd: sandbox.Sandbox, classic: sandbox.Sandbox
-) -> None:
-    for each in (containerd, classic):
-        project = make(each)
+def test_base_leaves_no_dangling_image(make: Make, containerd: sandbox.Sandbox, classic: sandbox.Sandbox) -> None:
+    for box in (containerd, classic):
+        project = make(box)
         (project.root / "app" / "Dockerfile").write_text(ON_PACKAGES)
         project.replace(".lyra.toml", '\n[images.web]\ncontext = "app"\n', PACKAGES)
-        before = docker(each, "image", "ls", "--all", "--filter", "dangling=true", "--quiet")
+        before = docker(box, "image", "ls", "--all", "--filter", "dangling=true", "--quiet")
         assert project.lyra("build").code == 0
-        assert docker(each, "image", "ls", "--all", "--filter", "dangling=true", "--quiet") == before
+        assert docker(box, "image", "ls", "--all", "--filter", "dangling=true", "--quiet") == before
         project.clean()

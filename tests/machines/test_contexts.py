@@ -1,4 +1,4 @@
-"""Docker contexts as the docker command keeps them, and what is on another machine."""
+"""Docker contexts as stored by the docker command, and engines on other machines."""
 
 from __future__ import annotations
 
@@ -24,35 +24,33 @@ from lyra_tasks.registry.client import is_loopback
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A client folder with one context and no `config.json`."""
+    """A configuration directory with one context and no `config.json`."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
-    write(tmp_path, "far", "ssh://ada@builder")
+    write_context(tmp_path, "far", "ssh://ada@builder")
     return tmp_path
 
 
-def near(environment: dict[str, str], cli: str = "docker") -> Engine:
-    """An engine that is not asked anything, with the variables and the command of its client."""
+def local_engine(environment: dict[str, str], cli: str = "docker") -> Engine:
+    """Return an engine object without a connection."""
     facts = EngineFacts("id", "26.1", (1, 45), "classic", 2, 1 << 30, "linux/amd64", sandboxed=False)
     client = docker.DockerClient("unix:///run/near.sock", version="1.41")
     return Engine(client, None, facts, "", "", cli, environment)
 
 
-def write(folder: Path, name: str, host: str) -> None:
-    meta = folder / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest()
+def write_context(directory: Path, name: str, host: str) -> None:
+    meta = directory / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest()
     meta.mkdir(parents=True)
     document = {"Name": name, "Metadata": {}, "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": False}}}
     (meta / "meta.json").write_text(json.dumps(document))
 
 
-def test_a_context_is_found_where_there_is_no_config_json(client: Path) -> None:
+def test_context_is_found_without_config_json(client: Path) -> None:
     assert read_context_endpoint("far") == "ssh://ada@builder"
     assert read_context_endpoint("default") == "unix:///var/run/docker.sock"
 
 
-def test_the_current_context_is_the_variable_s_then_the_file_s_then_the_default(
-    client: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_current_context_precedence(client: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_context_endpoint("") == "unix:///var/run/docker.sock"
     (client / "config.json").write_text('{"currentContext": "far"}')
     assert read_context_endpoint("") == "ssh://ada@builder"
@@ -60,40 +58,36 @@ def test_the_current_context_is_the_variable_s_then_the_file_s_then_the_default(
     assert read_context_endpoint("") == "unix:///var/run/docker.sock"
 
 
-def test_a_user_without_a_home_has_no_contexts_and_the_default_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_without_home_has_default_context(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "DOCKER_CONFIG", "DOCKER_CONTEXT", "BUILDX_CONFIG"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os, "getuid", lambda: 54321)  # a user whom the system does not know
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # a user without a passwd entry
     assert read_context_endpoint("") == "unix:///var/run/docker.sock"
     assert list_builders() == []
 
 
-def test_a_context_that_is_not_there_or_cannot_be_read_is_said(client: Path) -> None:
-    with pytest.raises(EngineUnavailableError, match="no Docker context named 'near'"):
+def test_unknown_or_unreadable_context_is_reported(client: Path) -> None:
+    with pytest.raises(EngineUnavailableError, match="Unknown Docker context 'near'"):
         read_context_endpoint("near")
     (client / "config.json").write_text("{")
-    with pytest.raises(EngineUnavailableError, match=r"config\.json cannot be read"):
+    with pytest.raises(EngineUnavailableError, match=r"Cannot read .*config\.json: not valid JSON"):
         read_context_endpoint("")
 
 
-def test_a_process_that_is_started_with_a_host_goes_there_whatever_context_its_user_has_chosen(
-    client: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reconnect_prefers_docker_host_to_context(client: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_CONTEXT", "far")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{client}/own.sock")
-    with pytest.raises(EngineUnavailableError, match=r"answers at unix://.*/own\.sock"):
+    with pytest.raises(EngineUnavailableError, match=r"Docker engine at unix://.*/own\.sock"):
         reconnect_engine()
 
 
-def test_programs_that_know_no_contexts_are_told_where_the_engine_of_one_is(client: Path) -> None:
-    write(client, "near", "unix:///run/near.sock")
-    assert near({"DOCKER_CONTEXT": "near", "DOCKER_HOST": ""}).host == "unix:///run/near.sock"
+def test_engine_host_resolves_context(client: Path) -> None:
+    write_context(client, "near", "unix:///run/near.sock")
+    assert local_engine({"DOCKER_CONTEXT": "near", "DOCKER_HOST": ""}).host == "unix:///run/near.sock"
 
 
-def test_a_folder_for_temporary_files_that_is_too_deep_for_a_socket_is_no_traceback(
-    client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(client, "tls", "tcp://127.0.0.1:1")
+def test_too_long_socket_path_is_reported(client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_context(client, "tls", "tcp://127.0.0.1:1")
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
@@ -102,23 +96,21 @@ def test_a_folder_for_temporary_files_that_is_too_deep_for_a_socket_is_no_traceb
     config = Configuration.model_validate(
         {"schema": 1, "project": {"name": "tests"}, "engine": {"context": "tls", "sandbox": "never"}}
     )
-    with pytest.raises(EngineUnavailableError, match="answers at tcp://127"):
+    with pytest.raises(EngineUnavailableError, match="Docker engine at tcp://127"):
         connect_engine(config, project_paths(tmp_path, "tests"))
 
 
-def test_a_builder_whose_machine_is_gone_is_told_in_time(
-    client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unresponsive_builder_times_out(client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "docker"
     program.write_text("#!/bin/sh\nexec sleep 20\n")
     program.chmod(0o755)
-    monkeypatch.setattr(builder, "_PATIENCE", 0.2)
-    with pytest.raises(PreconditionError, match=r"`docker buildx inspect far` took longer than 0\.2 s"):
-        builder.find_builder(near({}, str(program)), "far")
+    monkeypatch.setattr(builder, "_BUILDER_TIMEOUT_S", 0.2)
+    with pytest.raises(PreconditionError, match=r"Builder 'far' did not answer within 0\.2 s"):
+        builder.find_builder(local_engine({}, str(program)), "far")
 
 
 @pytest.mark.parametrize(
-    ("host", "remote"),
+    ("host", "is_remote"),
     [
         ("unix:///var/run/docker.sock", False),
         ("npipe:////./pipe/docker_engine", False),
@@ -126,11 +118,11 @@ def test_a_builder_whose_machine_is_gone_is_told_in_time(
         ("ssh://ada@builder:2222/run/docker.sock", True),
     ],
 )
-def test_only_sockets_of_this_machine_are_not_remote(host: str, remote: bool) -> None:
-    assert is_remote_endpoint(host) == remote
+def test_local_sockets_are_not_remote(host: str, is_remote: bool) -> None:
+    assert is_remote_endpoint(host) == is_remote
 
 
-def test_ports_of_another_machine_are_at_its_address_and_of_this_one_on_the_loopback() -> None:
+def test_engine_address_is_loopback_or_remote() -> None:
     assert resolve_engine_address("unix:///var/run/docker.sock") == "127.0.0.1"
     assert resolve_engine_address("tcp://192.0.2.7:2376") == "192.0.2.7"
     with pytest.raises(EngineUnavailableError, match=r"nowhere\.invalid"):
@@ -149,5 +141,5 @@ def test_ports_of_another_machine_are_at_its_address_and_of_this_one_on_the_loop
         ("10.0.0.1:5000", False),
     ],
 )
-def test_plain_http_is_for_registries_of_this_machine(host: str, loopback: bool) -> None:
+def test_plain_http_only_for_loopback_registries(host: str, loopback: bool) -> None:
     assert is_loopback(host) == loopback

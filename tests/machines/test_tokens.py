@@ -1,4 +1,4 @@
-"""A registry that lets in by tokens, as most on the internet do; each is good for a few requests."""
+"""Registries with token authentication."""
 
 from __future__ import annotations
 
@@ -22,56 +22,56 @@ DIGEST = f"sha256:{hashlib.sha256(BLOB).hexdigest()}"
 
 
 class Registry(ThreadingHTTPServer):
-    """`lasts` is how many requests a token is good for, `blobs` what has been uploaded."""
+    """A registry whose tokens are valid for `token_uses` requests; `blobs` are the uploads."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answers)
-        self.lasts = 2
-        self.given: dict[str, int] = {}
-        self.answer: dict[str, Any] = {}
+        super().__init__(("127.0.0.1", 0), _RequestHandler)
+        self.token_uses = 2
+        self.tokens: dict[str, int] = {}
+        self.token_response: dict[str, Any] = {}
         self.blobs: list[bytes] = []
 
     @property
     def host(self) -> str:
-        """Host and port."""
+        """Return host and port."""
         return f"127.0.0.1:{self.server_port}"
 
 
-class _Answers(BaseHTTPRequestHandler):
+class _RequestHandler(BaseHTTPRequestHandler):
     server: Registry
 
     def do_GET(self) -> None:
         if self.path.startswith("/token"):
-            token = f"t{len(self.server.given)}"
-            signed = self.headers["Authorization"] == f"Basic {base64.b64encode(b'ada:open sesame').decode()}"
-            self.server.given[token] = self.server.lasts if signed else 0
-            return self._answer(200, {}, json.dumps(self.server.answer or {"token": token}).encode())
-        return self._answer(200) if self._let_in() else None
+            token = f"t{len(self.server.tokens)}"
+            is_signed_in = self.headers["Authorization"] == f"Basic {base64.b64encode(b'ada:open sesame').decode()}"
+            self.server.tokens[token] = self.server.token_uses if is_signed_in else 0
+            return self._respond(200, {}, json.dumps(self.server.token_response or {"token": token}).encode())
+        return self._respond(200) if self._authenticate() else None
 
     def do_HEAD(self) -> None:
-        if self._let_in():
-            self._answer(404)
+        if self._authenticate():
+            self._respond(404)
 
     def do_POST(self) -> None:
-        if self._let_in():
-            self._answer(202, {"Location": "/v2/team/web/uploads/1"})
+        if self._authenticate():
+            self._respond(202, {"Location": "/v2/team/web/uploads/1"})
 
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self._let_in():
+        if self._authenticate():
             self.server.blobs.append(body)
-            self._answer(201)
+            self._respond(201)
 
-    def _let_in(self) -> bool:
+    def _authenticate(self) -> bool:
         token = (self.headers["Authorization"] or "").removeprefix("Bearer ")
-        if self.server.given.get(token, 0) > 0:
-            self.server.given[token] -= 1
+        if self.server.tokens.get(token, 0) > 0:
+            self.server.tokens[token] -= 1
             return True
         realm = f'Bearer realm="http://{self.server.host}/token",service="here"'
-        self._answer(401, {"WWW-Authenticate": realm})
+        self._respond(401, {"WWW-Authenticate": realm})
         return False
 
-    def _answer(self, status: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
+    def _respond(self, status: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
@@ -79,7 +79,7 @@ class _Answers(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nobody is told."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -93,8 +93,8 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
         server.shutdown()
 
 
-def test_a_token_that_has_expired_meanwhile_is_replaced_and_the_blob_is_whole(registry: Registry) -> None:
-    registry.lasts = 1  # whatever is asked next needs another
+def test_expired_token_is_renewed_and_upload_is_complete(registry: Registry) -> None:
+    registry.token_uses = 1  # every request needs a new token
     target = open_repository(registry.host, "team/web")
     for _ in range(2):
         assert not target.has_blob(DIGEST)
@@ -103,12 +103,12 @@ def test_a_token_that_has_expired_meanwhile_is_replaced_and_the_blob_is_whole(re
     target.session.close()
 
 
-def test_who_is_not_let_in_is_asked_to_sign_in_and_a_strange_token_is_told(registry: Registry) -> None:
-    registry.lasts = 0
+def test_denied_access_and_missing_token_are_reported(registry: Registry) -> None:
+    registry.token_uses = 0
     target = open_repository(registry.host, "team/web")
-    with pytest.raises(PreconditionError, match="does not let us write to team/web"):
+    with pytest.raises(PreconditionError, match="Access to team/web denied"):
         target.has_blob(DIGEST)
     target.session.close()
-    registry.answer = {"message": "what?"}
-    with pytest.raises(PreconditionError, match="gives none"):
+    registry.token_response = {"message": "what?"}
+    with pytest.raises(PreconditionError, match="returned no token"):
         open_repository(registry.host, "team/web")

@@ -1,4 +1,4 @@
-"""What a command in a container prints arrives whole, however its bytes come."""
+"""Output and exit code of commands in containers are complete, however the bytes arrive."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.engine.sandboxes import IMAGE, client_of, import_busybox
 
 
 @contextmanager
-def slow_way(box: sandbox.Sandbox, folder: Path) -> Iterator[str]:
-    """A way to the engine that is slow back, so that an answer and the output behind it come in one piece."""
-    path = folder / "slow.sock"
+def slow_relay(box: sandbox.Sandbox, directory: Path) -> Iterator[str]:
+    """Relay to the engine with slow responses, so that a response header and the output after it arrive together."""
+    path = directory / "slow.sock"
 
-    def back(engine: socket.socket, client: socket.socket) -> None:
+    def forward_response(engine: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
             time.sleep(0.5)
             while data := engine.recv(1 << 16):
@@ -46,19 +46,19 @@ def slow_way(box: sandbox.Sandbox, folder: Path) -> Iterator[str]:
                     engine = socket.socket(socket.AF_UNIX)
                     opened.extend((client, engine))
                     engine.connect(str(box.socket))
-                    threading.Thread(target=back, args=(engine, client), daemon=True).start()
-                    threading.Thread(target=forth, args=(client, engine), daemon=True).start()
+                    threading.Thread(target=forward_response, args=(engine, client), daemon=True).start()
+                    threading.Thread(target=forward_request, args=(client, engine), daemon=True).start()
 
         threading.Thread(target=serve, daemon=True).start()
         try:
             yield f"unix://{path}"
         finally:
             server.shutdown(socket.SHUT_RDWR)
-            for each in opened:
-                each.close()
+            for connection in opened:
+                connection.close()
 
 
-def forth(client: socket.socket, engine: socket.socket) -> None:
+def forward_request(client: socket.socket, engine: socket.socket) -> None:
     with suppress(OSError):
         while data := client.recv(1 << 16):
             engine.sendall(data)
@@ -68,32 +68,32 @@ def forth(client: socket.socket, engine: socket.socket) -> None:
 def sleeper(box: sandbox.Sandbox, busybox: Path) -> Iterator[str]:
     """A container to run commands in."""
     import_busybox(box, busybox)
-    made = client_of(box).containers.run(IMAGE, ["/bin/busybox", "sleep", "60"], detach=True)
-    yield str(made.id)
-    made.remove(force=True)
+    container = client_of(box).containers.run(IMAGE, ["/bin/busybox", "sleep", "60"], detach=True)
+    yield str(container.id)
+    container.remove(force=True)
     client_of(box).images.remove(IMAGE, force=True)
 
 
-def test_output_that_comes_together_with_the_answer_s_head_is_not_lost(
+def test_output_sent_with_response_header_is_kept(
     engine: Engine, box: sandbox.Sandbox, sleeper: str, tmp_path: Path
 ) -> None:
-    with slow_way(box, tmp_path) as address:
+    with slow_relay(box, tmp_path) as address:
         client = docker.DockerClient(base_url=address)
         slow = replace(engine, client=client, stream_api=client.api)
         assert exec_command(slow, sleeper, ["/bin/busybox", "echo", "hello"]) == (0, "hello\n")
         client.close()
 
 
-def test_a_command_whose_end_the_engine_notes_after_its_output_has_the_exit_code_of_its_end(
+def test_exit_code_is_awaited_after_output_ends(
     engine: Engine, sleeper: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     early = [{"Running": True, "ExitCode": None}, {"Running": False, "ExitCode": None}]
-    moments: list[dict[str, Any]] = []
+    pending: list[dict[str, Any]] = []
     inspect = engine.api.exec_inspect
-    monkeypatch.setattr(engine.api, "exec_inspect", lambda made: moments.pop(0) if moments else inspect(made))
+    monkeypatch.setattr(engine.api, "exec_inspect", lambda exec_id: pending.pop(0) if pending else inspect(exec_id))
     command = ["/bin/busybox", "sh", "-c", "echo done; exit 3"]
-    moments += early
+    pending += early
     assert exec_command(engine, sleeper, command) == (3, "done\n")
-    moments += early
+    pending += early
     assert terminal.exec_with_stdio(engine, sleeper, command, directory="", pass_input=False) == 3
     assert capfd.readouterr().out == "done\n"
