@@ -209,11 +209,11 @@ def test_secrets_in_image_are_reported_with_place(mine: Mine) -> None:
     refused = mine.outcomes["refused"].err
     for channel in IN_THE_IMAGE:
         key = {"image-env": "HELD"}.get(channel, channel.upper().replace("-", "_"))
-        assert f"images.web: it holds the secret services.web.environment.{key} (" in refused, channel
-    for place in ("layer 4: /held/deleted", "layer 4: the name of a file", "config, Labels, held", "config, Env"):
+        assert f"images.web: contains secret services.web.environment.{key} (" in refused, channel
+    for place in ("layer 4: /held/deleted", "layer 4: a file name", "config, Labels, held", "config, Env"):
         assert place in refused, place
     assert "build-secret" not in refused
-    assert "it holds the secret" in (next(mine.project.root.glob("promotion/*/*/PROMOTION.md"))).read_text()
+    assert "contains secret" in (next(mine.project.root.glob("promotion/*/*/PROMOTION.md"))).read_text()
 
 
 def test_secrets_did_pass_through_the_channels(mine: Mine) -> None:

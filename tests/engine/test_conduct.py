@@ -105,4 +105,4 @@ def test_run_with_exited_service_blocks_promotion(built: Project) -> None:
     assert built.lyra("test").code == 5
     promoted = built.lyra("promote")
     assert promoted.code == 3
-    assert "the last test of this set failed" in promoted.err
+    assert "The last test run failed" in promoted.err

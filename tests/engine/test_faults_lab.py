@@ -115,14 +115,14 @@ def test_failed_checks_explain_without_secrets(tiny: Project, engine: Engine) ->
     leaks = [(path.name, secret) for path in files for secret in secrets if secret.encode() in path.read_bytes()]
     assert leaks == []
     assert not [secret for secret in secrets if secret in result.text]
-    refused(tiny.lyra("promote"), 3, "the last test of this set failed", "build test")
+    refused(tiny.lyra("promote"), 3, "The last test run failed", "build test")
 
 
 def test_run_without_checks_fails(tiny: Project, engine: Engine) -> None:
     only_checks(tiny)
     refused(tiny.lyra("build", "test"), 5, "No checks configured")
     assert labs(engine) == []
-    refused(tiny.lyra("promote"), 3, "has not been tested")
+    refused(tiny.lyra("promote"), 3, "have not been tested")
 
 
 @pytest.mark.parametrize(
@@ -148,16 +148,19 @@ def test_limits_above_host_capacity_are_refused(
 @pytest.mark.parametrize(
     ("proxima", "messages"),
     [
-        ("cpus = 0.1", ("services: together they need 0.2 CPUs, Proxima has 0.1", "proxima.capacity")),
-        ('memory = "8m"', ("services: together they need", "proxima.capacity")),
-        ('max_image_size = "100k"', ("images.web: it has", "Proxima takes 102.4 kB at most", "image.size")),
+        ("cpus = 0.1", ("services: limits of all services: 0.2 CPUs, Proxima has 0.1", "proxima.capacity")),
+        ('memory = "8m"', ("services: limits of all services: ", "proxima.capacity")),
+        (
+            'max_image_size = "100k"',
+            ("images.web: image size", "exceeds proxima.max_image_size 100.0 KiB", "image.size"),
+        ),
     ],
 )
 def test_limits_above_proxima_capacity_fail_the_build(
     tiny: Project, engine: Engine, proxima: str, messages: tuple[str, ...]
 ) -> None:
     tiny.replace(".lyra.toml", "[images.web]", f"[proxima]\n{proxima}\n\n[images.web]")
-    refused(tiny.lyra("build", "test"), 5, "1 rule(s) are not kept", *messages)
+    refused(tiny.lyra("build", "test"), 5, "1 rule violation(s)", *messages)
     assert labs(engine) == []
     refused(tiny.lyra("promote"), 3)
 
@@ -179,7 +182,7 @@ def test_root_needs_unexpired_deviation_that_is_recorded(tiny: Project, engine: 
     tiny.replace("app/Dockerfile", "--chown=65534:65534 ", "")
     config = tiny.root / ".lyra.toml"
     original = config.read_text()
-    refused(tiny.lyra("build", "test"), 5, "services.web: it runs as root", "container.non-root", "[[deviations]]")
+    refused(tiny.lyra("build", "test"), 5, "services.web: runs as root", "container.non-root", "[[deviations]]")
     config.write_text(original + _DEVIATION.format(date="2020-01-31"))
     refused(tiny.lyra("test"), 5, "the deviation from container.non-root expired on 2020-01-31")
     config.write_text(original + _DEVIATION.format(date="2999-12-31"))

@@ -164,7 +164,7 @@ def test_changed_tests_in_stage_invalidate_evidence(bundle: Path, project: Proje
     path.write_text(UNIT + "exit 1\n")
     built = project.lyra("build")
     assert built.code == 0, built.text
-    refused(project.lyra("promote"), 3, "has not been tested")
+    refused(project.lyra("promote"), 3, "have not been tested")
     refused(project.lyra("test", "--only", "unit tests"), 5, "unit tests")
     path.write_text(UNIT)
     assert project.lyra("build", "promote").code == 0, "the same bytes were tested before"

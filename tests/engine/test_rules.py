@@ -113,7 +113,7 @@ TRIPPED = {
     catalogue.IMAGE_SECRETS: [
         "it holds the secret images.bad.secrets.pass (URL-encoded) in the configuration, config, Labels, note",
         "it holds the secret images.bad.secrets.pass (URL-encoded) in the configuration, history",
-        "it holds the secret images.bad.secrets.pass (as it is) in layer 3: /bad/deleted",
+        "it holds the secret images.bad.secrets.pass (verbatim) in layer 3: /bad/deleted",
         "it holds the secret images.bad.secrets.pass (base64) in layer 3: /bad/encoded",
     ],
     catalogue.SECRET_NAMES: ["ENV API_TOKEN is named like a secret", "ARG DEPLOY_PASSWORD is named like a secret"],
@@ -218,21 +218,21 @@ def test_the_bad_one_trips_the_rule_and_what_was_seen_is_told(both: Tried, rule:
     found = [
         result for (scope, name), results in both.rules.items() if name == rule and "bad" in scope for result in results
     ]
-    found = [result for result in found if result[0] != "kept"]
-    outcome = "warning" if rule in WARNED else "broken"
+    found = [result for result in found if result[0] != "passed"]
+    outcome = "warning" if rule in WARNED else "failed"
     for said in TRIPPED[rule]:
         assert any(kind == outcome and message.startswith(said) for kind, message in found), found
     assert len(found) == len(TRIPPED[rule]), found
-    if outcome == "broken":
+    if outcome == "failed":
         assert all(message in both.outcome.err for _, message in found)
 
 
 def test_nothing_else_is_broken_and_the_good_one_keeps_every_rule(both: Tried, good: Tried) -> None:
     assert both.outcome.code == 5
-    wrong = {rule for (scope, rule), results in both.rules.items() for kind, _ in results if kind != "kept"}
+    wrong = {rule for (scope, rule), results in both.rules.items() for kind, _ in results if kind != "passed"}
     assert wrong == set(TRIPPED)
     assert good.outcome.code == 0, good.outcome.text
-    assert {place: results for place, results in good.rules.items() if {kind for kind, _ in results} != {"kept"}} == {}
+    assert {place: results for place, results in good.rules.items() if {kind for kind, _ in results} != {"passed"}} == {}
     looked = {rule for _, rule in good.rules}
     assert looked == {rule.id for rule in RULES} - {
         catalogue.SOURCE_COMMITTED,
@@ -253,9 +253,9 @@ def test_an_image_that_was_built_from_another_base_than_the_lock_pins_breaks_the
     finally:
         record.write_text(before)
     assert said.outcome.code == 5, said.outcome.text
-    broken = {place: results for place, results in said.rules.items() if {kind for kind, _ in results} != {"kept"}}
+    broken = {place: results for place, results in said.rules.items() if {kind for kind, _ in results} != {"passed"}}
     told = "FROM local-base:1 was built from another digest than the lock pins"
-    assert broken == {("images.good", catalogue.BASE_LOCKED): [("broken", told)]}
+    assert broken == {("images.good", catalogue.BASE_LOCKED): [("failed", told)]}
     assert tried(project, "test").outcome.code == 0
 
 
@@ -263,7 +263,7 @@ def test_what_breaks_rules_is_evidence_against_it_and_nothing_is_started(both: T
     suites = {suite.get("name"): suite for suite in ET.parse(both.folder / "tests.xml").getroot()}
     rules = suites["rules"]
     assert int(str(rules.get("failures"))) == sum(
-        kind == "broken" for results in both.rules.values() for kind, _ in results
+        kind == "failed" for results in both.rules.values() for kind, _ in results
     )
     assert {case.get("name") for case in rules if case.find("failure") is not None} == set(TRIPPED) - WARNED
     assert SECRET not in both.outcome.text + (both.folder / "tests.json").read_text()
@@ -271,7 +271,7 @@ def test_what_breaks_rules_is_evidence_against_it_and_nothing_is_started(both: T
     (told,) = [json.loads(line) for line in journal.read_text().splitlines() if '"event":"tested"' in line][:1]
     assert told["data"]["passed"] is False
     assert not [
-        line for line in journal.read_text().splitlines() if f'"run":"{told["run"]}"' in line and "made" in line
+        line for line in journal.read_text().splitlines() if f'"run":"{told["run"]}"' in line and "created" in line
     ]
 
 
@@ -280,7 +280,7 @@ def test_the_bundle_says_which_rules_were_kept_and_that_the_source_was_not_commi
 ) -> None:
     (bundle,) = project.bundles()
     results = json.loads((bundle / "evidence" / "rules.json").read_text())["results"]
-    assert [each["rule"] for each in results if each["outcome"] != "kept"] == [catalogue.SOURCE_COMMITTED]
+    assert [each["rule"] for each in results if each["outcome"] != "passed"] == [catalogue.SOURCE_COMMITTED]
     assert "not committed: .lyra.lock.toml, .lyra.toml (rule source.committed)" in good.outcome.err
     page = (bundle / "PROMOTION.md").read_text()
     assert "| warning | `source.committed` | source | not committed: .lyra.lock.toml, .lyra.toml |" in page
@@ -303,7 +303,7 @@ def test_a_rule_set_that_changed_makes_the_evidence_stale_and_explain_says_so(go
     said = project.lyra("explain")
     assert "nothing stands in the way" in said.out, said.text
     text = evidence.read_text()
-    before = json.loads(text)["parts"]["rules"]
+    before = json.loads(text)["part_hashes"]["rules"]
     folder = evidence.parent.rename(evidence.parent.with_name("0" * 64))
     try:
         (folder / "evidence.json").write_text(text.replace(before, "1-other"))

@@ -104,12 +104,12 @@ def encode_secrets(values: Iterable[str]) -> tuple[str, ...]:
 def encode_secret(value: str) -> Iterator[tuple[bytes, str]]:
     """Yield all forms of a value as bytes, truncated if it is very long, with the name of the form."""
     data = _bytes(value)
-    yield data[:_MAX_PATTERN_BYTES], "as it is"
+    yield data[:_MAX_PATTERN_BYTES], "verbatim"
     for quoted in {quote(data, safe=""), quote(data), quote_plus(data)}:
         for variant in (quoted, re.sub(r"%..", lambda match: match[0].lower(), quoted)):
             yield variant.encode()[:_MAX_PATTERN_BYTES], "URL-encoded"
     for ascii_only in (True, False):
-        yield _bytes(json.dumps(value, ensure_ascii=ascii_only)[1:-1])[:_MAX_PATTERN_BYTES], "as JSON"
+        yield _bytes(json.dumps(value, ensure_ascii=ascii_only)[1:-1])[:_MAX_PATTERN_BYTES], "JSON-escaped"
     for offset in range(3):
         encoded = _stable_base64(data[:_MAX_PATTERN_BYTES], offset)
         yield encoded, "base64"
