@@ -1,1 +1,1 @@
-"""The promotion bundle: what travels to Proxima."""
+"""Promotion bundles, which carry tested images to Proxima; the task modules alone import this package."""

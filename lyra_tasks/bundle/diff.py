@@ -1,4 +1,4 @@
-"""What is different between two versions, section by section: one comparison for `diff` and for `PROMOTION.md`."""
+"""Compare two versions of a bundle, for `diff` and for `PROMOTION.md`; imports `format` only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONG_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that differs: None before where it is new, None after where it is gone."""
+    """A difference; `before` is None for something new, `after` for something removed."""
 
     section: str
     name: str
@@ -27,7 +27,7 @@ class Change:
 
 @dataclass(frozen=True)
 class BundleDiff:
-    """All changes from one version to another, in the order of the sections."""
+    """The changes between two versions, in the order of `SECTIONS`."""
 
     before: str
     after: str
@@ -35,17 +35,17 @@ class BundleDiff:
 
 
 def shorten_digests(text: str | None) -> str:
-    """A value for people: digests as far as they are told apart by, a dash for what is not there."""
+    """Return a value for people, with shortened digests, or a dash for None."""
     return _LONG_DIGEST.sub(r"\1", text) if text is not None else "-"
 
 
 def compare_bundles(before: BundleDocuments, after: BundleDocuments) -> BundleDiff:
-    """Compare two versions of one project; UsageError for two projects."""
+    """Compare two versions of a project; raise UsageError for different projects."""
     before_manifest, after_manifest = before.manifest, after.manifest
     if before_manifest.project != after_manifest.project:
         raise UsageError(
-            f"{before_manifest.project} and {after_manifest.project} are two projects",
-            hint="compare two versions of the same",
+            f"{before_manifest.project} and {after_manifest.project} are different projects",
+            hint="Compare two versions of one project",
         )
     multi_platform_images = _multi_platform_images(before) | _multi_platform_images(after)
     before, after = (replace(documents, multi_platform_images=multi_platform_images) for documents in (before, after))
@@ -64,26 +64,28 @@ def _changes(section: str, before: Mapping[str, str], after: Mapping[str, str]) 
 
 
 def _multi_platform_images(documents: BundleDocuments) -> frozenset[str]:
-    """The images that are there for several platforms."""
-    return frozenset(image.name for build, image in documents.manifest.images_by_build.items() if build != image.name)
+    """Return the images that exist for several platforms."""
+    return frozenset(
+        image.name for build_name, image in documents.manifest.images_by_build.items() if build_name != image.name
+    )
 
 
 def _images(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
-    for build, image in documents.images_by_build.items():
-        yield build, image.config_digest
-        yield f"{build}: platform", image.platform
-        yield from ((f"{build}: base {name}", digest) for name, digest in image.bases.items())
+    for build_name, image in documents.images_by_build.items():
+        yield build_name, image.config_digest
+        yield f"{build_name}: platform", image.platform
+        yield from ((f"{build_name}: base {name}", digest) for name, digest in image.bases.items())
 
 
 def _layers(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
-    for build, image in documents.images_by_build.items():
+    for build_name, image in documents.images_by_build.items():
         for layer in image.identity.layers:
-            yield f"{build}: {layer.diff_id}", console.format_bytes(layer.size)
+            yield f"{build_name}: {layer.diff_id}", console.format_bytes(layer.size)
 
 
 def _packages(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
-    for image, packages in documents.packages_by_build().items():
-        yield from ((f"{image}: {name}", ", ".join(versions)) for name, versions in packages.items())
+    for build_name, packages in documents.packages_by_build().items():
+        yield from ((f"{build_name}: {name}", ", ".join(versions)) for name, versions in packages.items())
 
 
 def _environment(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
@@ -135,7 +137,9 @@ def _proxima(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
 
 
 def _sizes(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
-    yield from ((build, console.format_bytes(image.size)) for build, image in documents.images_by_build.items())
+    yield from (
+        (build_name, console.format_bytes(image.size)) for build_name, image in documents.images_by_build.items()
+    )
 
 
 _SECTIONS: dict[str, Callable[[BundleDocuments], Iterator[tuple[str, str]]]] = {
@@ -162,7 +166,7 @@ SECTIONS = tuple(_SECTIONS)
 
 
 def _merge_package_changes(changes: list[Change]) -> Iterator[Change]:
-    """A package that changed alike in several images is one change: `counter, web: deb openssl`."""
+    """Merge equal package changes in several images into one: `counter, web: deb openssl`."""
     images_by_change: dict[tuple[str, str | None, str | None], list[str]] = {}
     for change in changes:
         if change.section == "packages":

@@ -1,3 +1,5 @@
+"""The Compose file, environment.json and .env.example of a bundle."""
+
 from __future__ import annotations
 
 import json
@@ -31,38 +33,38 @@ def compose(tables: dict[str, Any], image: dict[str, Any] | None = None) -> dict
 
 
 def web(table: dict[str, Any], image: dict[str, Any] | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = compose({"web": {"image": "web", **table}}, image)["services"]["web"]
-    return found
+    definition: dict[str, Any] = compose({"web": {"image": "web", **table}}, image)["services"]["web"]
+    return definition
 
 
-def test_a_service_is_as_locked_down_as_in_the_lab() -> None:
-    found = web({"limits": {"cpus": 0.5, "memory": "64m", "pids": 32, "disk": "8m"}})
-    assert (found["read_only"], found["init"], found["ipc"]) == (True, True, "private")
-    assert (found["cap_drop"], found["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
-    assert (found["cpus"], found["pids_limit"]) == (0.5, 32)
-    assert found["mem_limit"] == found["memswap_limit"] == (64 + 8) * 1024**2
-    assert found["tmpfs"] == [f"/tmp:rw,noexec,nosuid,nodev,size={8 * 1024**2},mode=1777"]
-    assert (found["image"], found["pull_policy"]) == ("shop/web:1.0.0", "never")
+def test_service_is_hardened_as_in_the_lab() -> None:
+    definition = web({"limits": {"cpus": 0.5, "memory": "64m", "pids": 32, "disk": "8m"}})
+    assert (definition["read_only"], definition["init"], definition["ipc"]) == (True, True, "private")
+    assert (definition["cap_drop"], definition["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+    assert (definition["cpus"], definition["pids_limit"]) == (0.5, 32)
+    assert definition["mem_limit"] == definition["memswap_limit"] == (64 + 8) * 1024**2
+    assert definition["tmpfs"] == [f"/tmp:rw,noexec,nosuid,nodev,size={8 * 1024**2},mode=1777"]
+    assert (definition["image"], definition["pull_policy"]) == ("shop/web:1.0.0", "never")
 
 
-def test_defaults_are_written_and_secrets_must_be_given() -> None:
+def test_environment_has_defaults_and_requires_secrets() -> None:
     variables = {
         "A": {"default": "x"},
         "B": {"required": True, "description": "needed"},
         "C": {"secret": True, "test_value": "hidden-away"},
         "D": {},
     }
-    found = web({"environment": variables})["environment"]
-    assert found == {"A": "${A-x}", "B": "${B:?needed}", "C": "${C:?required}", "D": "${D-}"}
+    environment = web({"environment": variables})["environment"]
+    assert environment == {"A": "${A-x}", "B": "${B:?needed}", "C": "${C:?required}", "D": "${D-}"}
 
 
-def test_a_dollar_in_a_value_or_a_command_stays_a_dollar() -> None:
-    found = web({"command": ["echo", "$HOME"], "environment": {"A": {"default": "a$b"}}})
-    assert found["command"] == ["echo", "$$HOME"]
-    assert found["environment"] == {"A": "${A-a$$b}"}
+def test_dollar_in_values_and_commands_is_escaped() -> None:
+    definition = web({"command": ["echo", "$HOME"], "environment": {"A": {"default": "a$b"}}})
+    assert definition["command"] == ["echo", "$$HOME"]
+    assert definition["environment"] == {"A": "${A-a$$b}"}
 
 
-def test_a_dollar_in_a_path_stays_a_dollar() -> None:
+def test_dollar_in_paths_is_escaped() -> None:
     table = {
         "working_dir": "/srv/$app",
         "tmpfs": {"/t/$x": "1m"},
@@ -70,21 +72,24 @@ def test_a_dollar_in_a_path_stays_a_dollar() -> None:
         "secrets": {"s": {"path": "/s/$x"}},
         "configs": {"c": {"path": "/c/$x", "source": "a.$x"}},
     }
-    found = compose({"web": {"image": "web", **table}})
-    written = str({"services": found["services"], "configs": found["configs"]})
+    document = compose({"web": {"image": "web", **table}})
+    written = str({"services": document["services"], "configs": document["configs"]})
     assert written.count("$$x") == 5
     assert written.replace("$$", "").count("$") == 0
-    assert found["services"]["web"]["working_dir"] == "/srv/$$app"
+    assert document["services"]["web"]["working_dir"] == "/srv/$$app"
 
 
-def test_two_services_are_not_published_in_one_place() -> None:
+def test_shared_port_has_no_second_default_address() -> None:
     tables = {
         "web": {"image": "web", "ports": {"http": 8000, "dns": 53}},
         "admin": {"image": "web", "ports": {"http": 8000, "dns": "53/udp"}},
     }
-    found = compose(tables)["services"]
-    assert found["web"]["ports"] == ["${WEB_HTTP_PUBLISH:-127.0.0.1:8000}:8000", "${WEB_DNS_PUBLISH:-127.0.0.1:53}:53"]
-    assert found["admin"]["ports"] == [
+    compose_services = compose(tables)["services"]
+    assert compose_services["web"]["ports"] == [
+        "${WEB_HTTP_PUBLISH:-127.0.0.1:8000}:8000",
+        "${WEB_DNS_PUBLISH:-127.0.0.1:53}:53",
+    ]
+    assert compose_services["admin"]["ports"] == [
         "${ADMIN_HTTP_PUBLISH:?where admin publishes its port http}:8000",
         "${ADMIN_DNS_PUBLISH:-127.0.0.1:53}:53/udp",
     ]
@@ -92,21 +97,21 @@ def test_two_services_are_not_published_in_one_place() -> None:
     assert {"#WEB_HTTP_PUBLISH=127.0.0.1:8000", "ADMIN_HTTP_PUBLISH=", "#ADMIN_DNS_PUBLISH=127.0.0.1:53"} < set(lines)
 
 
-def test_ports_are_published_on_this_machine_only_unless_the_operator_says_otherwise() -> None:
-    found = web({"ports": {"http": 8000}})
-    assert found["ports"] == ["${WEB_HTTP_PUBLISH:-127.0.0.1:8000}:8000"]
-    assert found["networks"] == ["inner", "edge"]
-    found = web({"ports": {"dns": "53/udp"}})
-    assert found["ports"] == ["${WEB_DNS_PUBLISH:-127.0.0.1:53}:53/udp"]
+def test_ports_are_published_on_loopback_by_default() -> None:
+    definition = web({"ports": {"http": 8000}})
+    assert definition["ports"] == ["${WEB_HTTP_PUBLISH:-127.0.0.1:8000}:8000"]
+    assert definition["networks"] == ["inner", "edge"]
+    definition = web({"ports": {"dns": "53/udp"}})
+    assert definition["ports"] == ["${WEB_DNS_PUBLISH:-127.0.0.1:53}:53/udp"]
 
 
-def test_a_service_with_egress_joins_the_bridge_with_a_way_out_and_not_the_one_without() -> None:
-    found = compose({"web": {"image": "web", "ports": {"http": 80}, "egress": True}})
-    assert found["services"]["web"]["networks"] == ["inner", "out"]
-    assert found["networks"] == {"inner": {"internal": True}, "out": {}}
+def test_service_with_egress_joins_the_outer_network() -> None:
+    document = compose({"web": {"image": "web", "ports": {"http": 80}, "egress": True}})
+    assert document["services"]["web"]["networks"] == ["inner", "out"]
+    assert document["networks"] == {"inner": {"internal": True}, "out": {}}
 
 
-def test_services_wait_for_what_the_one_they_need_can_tell() -> None:
+def test_depends_on_waits_for_what_services_report() -> None:
     tables = {
         "web": {"image": "web", "depends_on": ["checked", "once", "plain", "outside"]},
         "checked": {"image": "web", "healthcheck": {"exec": ["/check"]}},
@@ -114,7 +119,9 @@ def test_services_wait_for_what_the_one_they_need_can_tell() -> None:
         "plain": {"image": "web"},
         "outside": {"image": "web", "ports": {"http": 80}, "healthcheck": {"http": "GET /"}},
     }
-    conditions = {name: each["condition"] for name, each in compose(tables)["services"]["web"]["depends_on"].items()}
+    conditions = {
+        name: condition["condition"] for name, condition in compose(tables)["services"]["web"]["depends_on"].items()
+    }
     assert conditions == {
         "checked": "service_healthy",
         "once": "service_completed_successfully",
@@ -123,57 +130,59 @@ def test_services_wait_for_what_the_one_they_need_can_tell() -> None:
     }
 
 
-def test_the_images_own_health_check_counts_as_one() -> None:
+def test_health_check_of_the_image_counts() -> None:
     image = IMAGE | {"Healthcheck": {"Test": ["CMD", "/check"]}}
     tables = {"web": {"image": "web", "depends_on": ["db"]}, "db": {"image": "web"}}
     assert compose(tables, image)["services"]["web"]["depends_on"]["db"]["condition"] == "service_healthy"
 
 
-def test_doubles_never_travel_and_nobody_waits_for_them() -> None:
+def test_compose_file_omits_test_doubles() -> None:
     tables = {
         "web": {"image": "web", "depends_on": ["redis", "fake"]},
         "redis": {"external": "redis:7"},
         "fake": {"image": "web", "promote": False},
     }
-    found = compose(tables)
-    assert list(found["services"]) == ["web"]
-    assert "depends_on" not in found["services"]["web"]
+    document = compose(tables)
+    assert list(document["services"]) == ["web"]
+    assert "depends_on" not in document["services"]["web"]
 
 
-def test_files_and_volumes_have_names_of_their_own() -> None:
+def test_configs_secrets_and_volumes_are_named_by_service() -> None:
     table = {
         "image": "web",
         "configs": {"site": {"path": "/etc/site", "source": "conf/site.toml"}},
         "secrets": {"key": {"path": "/run/key"}},
         "volumes": {"data": {"path": "/data"}},
     }
-    found = compose({"web": table})
-    assert found["configs"] == {"web-site": {"file": "./configs/web/site.toml"}}
-    assert found["secrets"] == {"web-key": {"file": "${WEB_KEY_FILE:?path of the file with key}"}}
-    assert found["volumes"] == {"web-data": {}}
-    assert found["services"]["web"]["secrets"] == [{"source": "web-key", "target": "/run/key"}]
+    document = compose({"web": table})
+    assert document["configs"] == {"web-site": {"file": "./configs/web/site.toml"}}
+    assert document["secrets"] == {"web-key": {"file": "${WEB_KEY_FILE:?path of the file with key}"}}
+    assert document["volumes"] == {"web-data": {}}
+    assert document["services"]["web"]["secrets"] == [{"source": "web-key", "target": "/run/key"}]
 
 
-def test_the_text_is_yaml_that_says_the_same() -> None:
+def test_compose_file_is_the_document_as_yaml() -> None:
     shop = services({"web": {"image": "web", "environment": {"A": {"default": "a: 'b' # c"}}}})
     for platforms in ({"web": "linux/amd64"}, {}):
         document = build_compose_document("shop", shop, platforms)
         assert yaml.safe_load(render_compose_file("shop", shop, platforms)) == document
-        assert document["services"]["web"].get("platform") == platforms.get("web"), "several: that of the node"
+        assert document["services"]["web"].get("platform") == platforms.get("web"), (
+            "services of several platforms use that of the node"
+        )
 
 
-def test_every_variable_is_described_and_what_only_the_image_sets_is_listed_too() -> None:
+def test_environment_document_lists_all_variables() -> None:
     variables = {"A": {"default": "x", "description": "an a"}, "B": {"secret": True, "test_value": "hidden-away"}}
     document = build_environment_document("shop", services({"web": {"image": "web", "environment": variables}}))
-    found = {each["name"]: each for each in document["services"]["web"]["environment"]}
-    assert set(found) == {"A", "B", "MODE"}
-    assert (found["A"]["default"], found["A"]["required"], found["A"]["description"]) == ("x", False, "an a")
-    assert (found["B"]["default"], found["B"]["required"], found["B"]["secret"]) == (None, True, True)
-    assert (found["MODE"]["from"], found["MODE"]["default"]) == ("image", "fast")
+    by_name = {variable["name"]: variable for variable in document["services"]["web"]["environment"]}
+    assert set(by_name) == {"A", "B", "MODE"}
+    assert (by_name["A"]["default"], by_name["A"]["required"], by_name["A"]["description"]) == ("x", False, "an a")
+    assert (by_name["B"]["default"], by_name["B"]["required"], by_name["B"]["secret"]) == (None, True, True)
+    assert (by_name["MODE"]["from"], by_name["MODE"]["default"]) == ("image", "fast")
     assert "hidden-away" not in str(document)
 
 
-def test_the_example_leaves_open_what_must_be_set() -> None:
+def test_env_example_leaves_required_variables_empty() -> None:
     table = {
         "image": "web",
         "environment": {
@@ -191,7 +200,7 @@ def test_the_example_leaves_open_what_must_be_set() -> None:
     assert "hidden-away" not in "\n".join(lines)
 
 
-def test_what_one_of_several_services_requires_is_open() -> None:
+def test_env_example_requires_what_any_service_requires() -> None:
     tables = {
         "web": {"image": "web", "environment": {"LEVEL": {"default": "info"}, "PLACE": {}}},
         "api": {"image": "web", "environment": {"LEVEL": {"required": True, "description": "how much"}, "PLACE": {}}},
@@ -208,7 +217,7 @@ HARD = {
 }  # fmt: skip
 
 
-def test_compose_reads_every_default_and_every_value_as_it_was_meant(box: Sandbox, tmp_path: Path) -> None:
+def test_compose_reads_defaults_and_values_unchanged(box: Sandbox, tmp_path: Path) -> None:
     tables = {"web": {"image": "web", "environment": {key: {"default": value} for key, value in HARD.items()}}}
     shop = services(tables)
     (tmp_path / "compose.yaml").write_text(render_compose_file("shop", shop, {}))
@@ -217,11 +226,11 @@ def test_compose_reads_every_default_and_every_value_as_it_was_meant(box: Sandbo
         (tmp_path / ".env").write_text(env)
         command = [str(box.docker), "compose", "config", "--format", "json"]
         environment = os.environ | box.environment()
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-        values = json.loads(done.stdout)["services"]["web"]["environment"]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        values = json.loads(result.stdout)["services"]["web"]["environment"]
         return {key: (value or "").replace("$$", "$") for key, value in values.items()}
 
     example = render_env_example(shop)
     assert read(example) == HARD
-    assert read(re.sub(r"(?m)^#(?=\w+=)", "", example)) == HARD, "every line that is commented out says the same"
+    assert read(re.sub(r"(?m)^#(?=\w+=)", "", example)) == HARD, "the lines that are commented out have the same values"
     assert read("".join(f"{key}=set\n" for key in HARD)) == dict.fromkeys(HARD, "set")

@@ -1,4 +1,4 @@
-"""The description of a bundle and the list of versions: written one way, read strictly."""
+"""The manifest and the index have one canonical form, which is read strictly."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lyra_tasks.bundle.format.index import read_index, read_manifest
+from lyra_tasks.bundle.format.index import BundleEntry, BundleIndex, read_index
 from lyra_tasks.bundle.format.manifest import (
-    BundleEntry,
-    BundleIndex,
     Manifest,
     decode_document,
     encode_document,
+    open_bundle,
     write_document,
 )
 from lyra_tasks.errors import BundleError
@@ -51,7 +50,7 @@ DOCUMENT: dict[str, Any] = {
             "bases": {"python": DIGEST},
         }
     ],
-    "services": [{"name": "web", "image": "web", "external": False, "ports": {"http": 8000}}],
+    "services": [{"name": "web", "image": "web", "is_third_party": False, "ports": {"http": 8000}}],
     "tests": {"passed": 4, "failed": 0},
     "deviations": 0,
 }
@@ -65,11 +64,11 @@ def entry(version: str, created: str = "2026-11-23T00:00:00Z") -> BundleEntry:
     return BundleEntry(version=version, created=created, commit="c" * 40, set_digest=DIGEST, is_snapshot="+" in version)
 
 
-def test_a_description_is_written_sorted_with_a_newline_and_read_back(tmp_path: Path) -> None:
+def test_manifest_is_written_sorted_and_read_back(tmp_path: Path) -> None:
     write_document(tmp_path / "manifest.json", document())
     data = (tmp_path / "manifest.json").read_bytes()
     assert data == (json.dumps(DOCUMENT, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-    assert read_manifest(tmp_path) == document()
+    assert open_bundle(tmp_path).manifest == document()
     assert document().images[0].identity.diff_ids == (DIGEST,)
 
 
@@ -93,13 +92,13 @@ def test_a_description_is_written_sorted_with_a_newline_and_read_back(tmp_path: 
         ("surprise", 1),
     ],
 )
-def test_a_description_that_could_not_have_been_written_is_refused(key: str, value: Any) -> None:
+def test_decode_refuses_invalid_manifest(key: str, value: Any) -> None:
     data = json.dumps(DOCUMENT | {key: value}, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
     with pytest.raises(BundleError, match=f"here: {key}|here: document"):
         decode_document(data, Manifest, "here")
 
 
-def test_the_images_go_by_their_name_and_where_it_is_for_several_platforms_by_both() -> None:
+def test_build_name_has_platform_if_there_are_several() -> None:
     (image,) = document().images
     arm = image.model_copy(update={"platform": "linux/arm64", "file": "images/arm.tar"})
     assert list(document().images_by_build) == [image.name]
@@ -107,38 +106,38 @@ def test_the_images_go_by_their_name_and_where_it_is_for_several_platforms_by_bo
     assert both.images_by_build == {f"{image.name}@linux/amd64": image, f"{image.name}@linux/arm64": arm}
 
 
-def test_only_the_canonical_form_is_read() -> None:
+def test_decode_refuses_non_canonical_form() -> None:
     data = encode_document(document())
     for other in (data[:-1], data + b"\n", json.dumps(DOCUMENT).encode(), data.replace(b"{", b'{"run": "twice",', 1)):
         with pytest.raises(BundleError, match="here"):
             decode_document(other, Manifest, "here")
 
 
-def test_what_a_reader_would_refuse_is_not_written() -> None:
-    with pytest.raises(BundleError, match="cannot be read"):
+def test_encode_refuses_invalid_manifest() -> None:
+    with pytest.raises(BundleError, match="Cannot write an invalid Manifest"):
         encode_document(document().model_copy(update={"version": "latest"}))
 
 
 @given(st.binary(max_size=200))
-def test_arbitrary_bytes_are_no_description(data: bytes) -> None:
+def test_decode_refuses_arbitrary_bytes(data: bytes) -> None:
     with pytest.raises(BundleError):
         decode_document(data, Manifest, "here")
 
 
-def test_a_folder_without_description_is_no_bundle(tmp_path: Path) -> None:
+def test_directory_without_manifest_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="not a promotion bundle"):
-        read_manifest(tmp_path)
+        open_bundle(tmp_path)
     assert read_index(tmp_path, "shop").versions == []
 
 
-def test_versions_are_listed_newest_first_by_precedence_then_time(tmp_path: Path) -> None:
+def test_index_sorts_by_precedence_then_time(tmp_path: Path) -> None:
     index = BundleIndex(project="shop")
     for version in ("1.2.0", "1.10.0-rc.1", "1.10.0", "1.2.1-dev.3+gaaa", "1.10.0-rc.1.dev.2+gbbb"):
         index = index.with_entry(entry(version))
     index = index.with_entry(entry("1.2.1-dev.3+gccc.dirty.01", created="2026-11-24T00:00:00Z"))
     index = index.with_entry(entry("1.2.0", created="2026-11-25T00:00:00Z"))
     write_document(tmp_path / "index.json", index)
-    assert [each.version for each in read_index(tmp_path, "shop").versions] == [
+    assert [entry.version for entry in read_index(tmp_path, "shop").versions] == [
         "1.10.0",
         "1.10.0-rc.1.dev.2+gbbb",
         "1.10.0-rc.1",
@@ -149,7 +148,7 @@ def test_versions_are_listed_newest_first_by_precedence_then_time(tmp_path: Path
     assert index.without_versions("1.10.0", "1.2.0").versions[-1].version == "1.2.1-dev.3+gaaa"
 
 
-def test_a_list_in_another_order_or_with_a_version_twice_is_refused() -> None:
+def test_index_refuses_unsorted_or_duplicate_versions() -> None:
     for versions in (["1.0.0", "2.0.0"], ["1.0.0", "1.0.0"]):
         with pytest.raises(ValidationError):
             BundleIndex(project="shop", versions=[entry(version) for version in versions])

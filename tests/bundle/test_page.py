@@ -1,4 +1,4 @@
-"""What an operator copies from `PROMOTION.md` into a shell says there what it says on the page."""
+"""Commands in `PROMOTION.md` can be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tests.bundle.test_compose import services
 from tests.bundle.test_receive_script import MANIFEST
 
 
-def test_who_signs_may_have_a_name_of_several_words() -> None:
+def test_page_quotes_signer() -> None:
     lines = [line for line in _trust("Ada o'Lovelace").splitlines() if "--signer" in line or "-I" in line]
     by_hand, by_script = (shlex.split(line.partition("`")[2].partition("`")[0] or line) for line in lines)
     assert by_hand[by_hand.index("-I") + 1] == by_script[by_script.index("--signer") + 1] == "Ada o'Lovelace"
 
 
-def test_a_volume_may_have_a_path_with_a_space_and_a_dollar() -> None:
+def test_page_quotes_volume_path() -> None:
     (web,) = services({"web": {"image": "web", "volumes": {"data": {"path": "/my $data"}}}})
     (command,) = re.findall("`(docker compose cp .*?)`", _service(web))
     assert shlex.split(command)[3:] == ["web:/my $data", "-", ">", "web-data.tar"]
 
 
-def test_a_platform_that_not_all_images_are_there_for_is_not_promised() -> None:
+def test_page_lists_platforms_of_all_images_only() -> None:
     (image,) = MANIFEST.images
     arm = image.model_copy(update={"platform": "linux/arm64", "file": "images/arm.tar"})
     door = image.model_copy(update={"name": "door", "file": "images/door.tar"})

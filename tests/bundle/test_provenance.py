@@ -1,3 +1,5 @@
+"""The source of a provenance statement."""
+
 from __future__ import annotations
 
 import pytest
@@ -18,5 +20,5 @@ from lyra_tasks.bundle.promote.contents import _source
         ("", None),
     ],
 )
-def test_only_what_others_can_reach_is_named_as_source(remote: str, uri: str | None) -> None:
+def test_provenance_names_reachable_source_only(remote: str, uri: str | None) -> None:
     assert _source(remote).get("uri") == uri

@@ -1,4 +1,4 @@
-"""`receive.sh` without an engine, as dash and as busybox read it: files, versions, options."""
+"""`receive.sh` in dash and busybox without an engine: files, versions, options."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
@@ -68,34 +69,34 @@ ORDERED = (
 
 @pytest.fixture(params=["dash", "busybox sh"])
 def shell(request: pytest.FixtureRequest, busybox: Path) -> list[str]:
-    """The words that run a script."""
+    """Return the command that runs a script."""
     return [str(shutil.which("dash"))] if request.param == "dash" else [str(busybox / "busybox"), "sh"]
 
 
-def called(shell: list[str], call: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Call a function of the script."""
+def call(shell: list[str], line: str, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a line of shell with the functions of the script."""
     return subprocess.run(
-        [*shell, "-c", f"{FUNCTIONS}\n{call}"], cwd=folder, capture_output=True, text=True, check=False
+        [*shell, "-c", f"{FUNCTIONS}\n{line}"], cwd=directory, capture_output=True, text=True, check=False
     )
 
 
-def test_shellcheck_finds_nothing_in_the_script_as_it_is_kept_and_as_it_is_written(tmp_path: Path) -> None:
+def test_shellcheck_accepts_template_and_script(tmp_path: Path) -> None:
     checker = Path(sys.executable).with_name("shellcheck")
     (tmp_path / "receive.sh").write_text(SCRIPT)
-    kept = Path(sys.modules[render_receive_script.__module__].__file__ or "").with_name("receive.sh")
-    for script in (kept, tmp_path / "receive.sh"):
-        done = subprocess.run([checker, "--shell=sh", script], capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stdout) == (0, "")
+    template = Path(str(resources.files("lyra_tasks.bundle").joinpath("receive.sh")))
+    for script in (template, tmp_path / "receive.sh"):
+        result = subprocess.run([checker, "--shell=sh", script], capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stdout) == (0, "")
 
 
-def test_the_script_is_told_what_it_needs() -> None:
+def test_script_contains_values_of_the_bundle() -> None:
     assert "\nversion=1.2.0-rc.1+g1a2b3c4\n" in SCRIPT
-    needs = "images/web-1.2.0-rc.1+g1a2b3c4-linux-amd64.tar linux/amd64 4000 - - -"
-    assert f"\n{needs} {DIGESTS[0]} {DIGESTS[1]} shop/web:1.2.0-rc.1_g1a2b3c4 shop/web:latest\n" in SCRIPT
+    fields = "images/web-1.2.0-rc.1+g1a2b3c4-linux-amd64.tar linux/amd64 4000 - - -"
+    assert f"\n{fields} {DIGESTS[0]} {DIGESTS[1]} shop/web:1.2.0-rc.1_g1a2b3c4 shop/web:latest\n" in SCRIPT
     assert "example/web" not in SCRIPT
 
 
-def test_a_layer_of_several_images_takes_room_once() -> None:
+def test_shared_layer_needs_space_once() -> None:
     (image,) = MANIFEST.images
     own = ImageLayer(media_type="x", digest=DIGESTS[3], size=90, unpacked_size=300)
     twice = {"layers": [*image.layers, own, own], "diff_ids": [DIGESTS[2]] * 3}
@@ -109,43 +110,41 @@ def test_a_layer_of_several_images_takes_room_once() -> None:
 
 
 @pytest.mark.parametrize("system", ["linux/amd64", "linux/arm64"])
-def test_of_several_platforms_a_node_takes_the_images_for_its_own(shell: list[str], system: str) -> None:
+def test_script_selects_images_of_the_nodes_platform(shell: list[str], system: str) -> None:
     (image,) = MANIFEST.images
-    others = {"platform": "linux/arm64/v8", "file": image.file.replace("amd64", "arm64")}
-    alone = {"name": "door", "file": "images/door-1.2.0-linux-amd64.tar"}
-    both = [image, image.model_copy(update=others)]
+    arm = {"platform": "linux/arm64/v8", "file": image.file.replace("amd64", "arm64")}
+    single = {"name": "door", "file": "images/door-1.2.0-linux-amd64.tar"}
+    both = [image, image.model_copy(update=arm)]
     script = render_receive_script(MANIFEST.model_copy(update={"images": both}))
     assert "platforms='linux/amd64 linux/arm64/v8'\n" in script
     functions = script.removesuffix('main "$@"\n')
-    done = subprocess.run(
+    result = subprocess.run(
         [*shell, "-c", f"{functions}\nsystem={system}; each_image echo"], capture_output=True, text=True, check=True
     )
-    expected = [each for each in both if each.platform.startswith(system)]
-    assert [line.split()[:2] for line in done.stdout.splitlines()] == [[each.file, "4000"] for each in expected]
-    incomplete = MANIFEST.model_copy(update={"images": [*both, image.model_copy(update=alone)]})
-    assert "platforms=linux/amd64\n" in render_receive_script(incomplete), "only those that all images are there for"
+    expected = [image for image in both if image.platform.startswith(system)]
+    assert [line.split()[:2] for line in result.stdout.splitlines()] == [[image.file, "4000"] for image in expected]
+    incomplete = MANIFEST.model_copy(update={"images": [*both, image.model_copy(update=single)]})
+    assert "platforms=linux/amd64\n" in render_receive_script(incomplete), "only platforms that all images exist for"
 
 
-def test_a_script_that_was_cut_off_does_nothing(shell: list[str], tmp_path: Path) -> None:
-    done = subprocess.run([*shell, "-c", FUNCTIONS], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+def test_truncated_script_does_nothing(shell: list[str], tmp_path: Path) -> None:
+    result = subprocess.run([*shell, "-c", FUNCTIONS], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_versions_sort_by_semantic_precedence(shell: list[str]) -> None:
-    known = [Version.parse(each) for each in ORDERED]
-    assert known == sorted(known), "the list itself"
-    calls = "\n".join(f"version_key '{each.replace('+', '_')}'" for each in ORDERED)
-    keys = called(shell, calls).stdout.splitlines()
+def test_version_key_sorts_by_semantic_precedence(shell: list[str]) -> None:
+    versions = [Version.parse(version) for version in ORDERED]
+    assert versions == sorted(versions), "the list itself"
+    lines = "\n".join(f"version_key '{version.replace('+', '_')}'" for version in ORDERED)
+    keys = call(shell, lines).stdout.splitlines()
     assert len(keys) == len(ORDERED)
-    for (one, low), (other, high) in pairwise(zip(ORDERED, keys, strict=True)):
-        assert low < high, f"{one} must be before {other}"
+    for (lower, low_key), (higher, high_key) in pairwise(zip(ORDERED, keys, strict=True)):
+        assert low_key < high_key, f"{lower} must be before {higher}"
 
 
-def test_build_metadata_is_no_part_of_precedence(shell: list[str]) -> None:
-    one, other, tag = called(
-        shell, "version_key 1.0.0-a.1+x; version_key 1.0.0-a.1+y.9; version_key 1.0.0-a.1_z"
-    ).stdout.split()
-    assert one == other == tag
+def test_version_key_ignores_build_metadata(shell: list[str]) -> None:
+    keys = call(shell, "version_key 1.0.0-a.1+x; version_key 1.0.0-a.1+y.9; version_key 1.0.0-a.1_z").stdout.split()
+    assert keys == keys[:1] * 3
 
 
 @pytest.mark.parametrize(
@@ -155,38 +154,38 @@ def test_build_metadata_is_no_part_of_precedence(shell: list[str]) -> None:
         *[("1.2", 1), ("1", 1), ("latest", 1), ("1.2.3.4", 1), ("1.x.3", 1)],
     ],
 )
-def test_a_tag_is_a_version_or_moves(shell: list[str], tag: str, code: int) -> None:
-    assert called(shell, f"is_version {tag}").returncode == code
+def test_is_version_accepts_full_versions_only(shell: list[str], tag: str, code: int) -> None:
+    assert call(shell, f"is_version {tag}").returncode == code
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A folder with checksums, in a path with spaces."""
-    folder = tmp_path / "a folder's $name" / "1.2.0"
+    """Create a directory with checksums in a path with spaces."""
+    directory = tmp_path / "a directory's $name" / "1.2.0"
     for name in ("manifest.json", "images/web.tar", "deploy/.env.example", "deploy/configs/a b", "evidence/logs/w.log"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"this is {name}\n")
-    (folder / layout.RECEIVE_SCRIPT).write_text(SCRIPT)
-    write_checksums(folder)
-    return folder
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(f"this is {name}\n")
+    (directory / layout.RECEIVE_SCRIPT).write_text(SCRIPT)
+    write_checksums(directory)
+    return directory
 
 
-def refused(shell: list[str], bundle: Path, *said: str) -> None:
-    done = called(shell, "files", bundle)
-    assert done.returncode == 6, done.stdout + done.stderr
-    assert done.stderr.startswith("receive.sh: corrupt: ")
-    for each in said:
-        assert f"\n  {each}\n" in done.stderr, done.stderr
+def refused(shell: list[str], bundle: Path, *problems: str) -> None:
+    result = call(shell, "verify_files", bundle)
+    assert result.returncode == 6, result.stdout + result.stderr
+    assert result.stderr.startswith("receive.sh: corrupt: ")
+    for problem in problems:
+        assert f"\n  {problem}\n" in result.stderr, result.stderr
 
 
-def test_a_whole_bundle_is_whole_signed_or_not(shell: list[str], bundle: Path) -> None:
-    assert called(shell, "files", bundle).returncode == 0
+def test_intact_bundle_passes_signed_or_not(shell: list[str], bundle: Path) -> None:
+    assert call(shell, "verify_files", bundle).returncode == 0
     (bundle / layout.SIGNATURE_FILE).write_text("signature")
-    assert called(shell, "files", bundle).returncode == 0
+    assert call(shell, "verify_files", bundle).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "images/web.tar", "deploy/configs/a b", layout.RECEIVE_SCRIPT])
-def test_a_file_that_was_changed_cut_or_taken_is_named(shell: list[str], bundle: Path, name: str) -> None:
+def test_changed_or_missing_file_is_named(shell: list[str], bundle: Path, name: str) -> None:
     data = (bundle / name).read_bytes()
     for changed in (data[:-1] + b"?", data[:-1], b"", data + b"\n"):
         (bundle / name).write_bytes(changed)
@@ -198,30 +197,30 @@ def test_a_file_that_was_changed_cut_or_taken_is_named(shell: list[str], bundle:
 
 
 @pytest.mark.parametrize("name", ["extra", ".hidden", "..hidden", "a b/c d", "images/web.tar.old", "deploy/.x/y", "-e"])
-def test_a_file_that_is_extra_is_named(shell: list[str], bundle: Path, name: str) -> None:
+def test_extra_file_is_named(shell: list[str], bundle: Path, name: str) -> None:
     (bundle / name).parent.mkdir(exist_ok=True)
     (bundle / name).write_text("")
     refused(shell, bundle, f"{name}: extra")
 
 
-def test_what_an_operator_filled_in_may_be_there_where_the_version_is_loaded(shell: list[str], bundle: Path) -> None:
+def test_env_file_is_accepted_if_the_version_is_loaded(shell: list[str], bundle: Path) -> None:
     (bundle / "deploy/.env").write_text("TOKEN=x\n")
-    assert called(shell, "files; configuration", bundle).returncode == 0
-    fresh = called(shell, "files; fresh=yes; configuration", bundle)
-    assert (fresh.returncode, "\n  deploy/.env: extra\n" in fresh.stderr) == (6, True), fresh.stderr
+    assert call(shell, "verify_files; check_env_file", bundle).returncode == 0
+    result = call(shell, "verify_files; is_new=yes; check_env_file", bundle)
+    assert (result.returncode, "\n  deploy/.env: extra\n" in result.stderr) == (6, True), result.stderr
     (bundle / "deploy/.env").unlink()
     (bundle / "deploy/.env").symlink_to("configs/a b")
     refused(shell, bundle, "deploy/.env is a link: extra")
 
 
-@pytest.mark.parametrize("folder", ["SHA256SUMS.sig\n.", "manifest.json\n."])
-def test_a_name_of_two_lines_hides_nothing(shell: list[str], bundle: Path, folder: str) -> None:
-    (bundle / folder).mkdir()
-    (bundle / folder / "manifest.json").write_text("another")
-    refused(shell, bundle, f"{folder[:-2]} and a line break: extra")
+@pytest.mark.parametrize("directory", ["SHA256SUMS.sig\n.", "manifest.json\n."])
+def test_name_with_line_break_hides_nothing(shell: list[str], bundle: Path, directory: str) -> None:
+    (bundle / directory).mkdir()
+    (bundle / directory / "manifest.json").write_text("another")
+    refused(shell, bundle, f"{directory[:-2]} and a line break: extra")
 
 
-def test_links_and_pipes_are_refused(shell: list[str], bundle: Path) -> None:
+def test_links_and_pipes_are_named(shell: list[str], bundle: Path) -> None:
     (bundle / "link").symlink_to("deploy")
     (bundle / "nowhere").symlink_to("nothing")
     os.mkfifo(bundle / "pipe")
@@ -229,27 +228,27 @@ def test_links_and_pipes_are_refused(shell: list[str], bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "deploy/../manifest.json", "./manifest.json"])
-def test_checksums_name_nothing_outside(shell: list[str], bundle: Path, name: str) -> None:
+def test_checksums_refuse_outside_names(shell: list[str], bundle: Path, name: str) -> None:
     (bundle.parent / "outside").write_text("")
     digest = subprocess.run(["sha256sum", name], cwd=bundle, capture_output=True, text=True, check=True).stdout[:64]
     with (bundle / layout.CHECKSUMS_FILE).open("a") as file:
         file.write(f"{digest}  {name}\n")
-    refused(shell, bundle, f"{name}: not a name for a file of a bundle")
+    refused(shell, bundle, f"{name}: invalid file name")
 
 
-def test_what_is_no_bundle_is_refused(shell: list[str], bundle: Path) -> None:
+def test_missing_checksums_are_refused(shell: list[str], bundle: Path) -> None:
     (bundle / layout.CHECKSUMS_FILE).unlink()
     refused(shell, bundle)
 
 
-def test_checksums_that_are_missing_are_no_bad_signature(shell: list[str], bundle: Path) -> None:
+def test_missing_checksums_are_no_bad_signature(shell: list[str], bundle: Path) -> None:
     (bundle / layout.SIGNATURE_FILE).write_text("signature")
     (bundle / layout.CHECKSUMS_FILE).unlink()
     for pipe in (False, True):
         if pipe:
             os.mkfifo(bundle / layout.CHECKSUMS_FILE)
-        done = called(shell, "signer=ada allowed_signers=/dev/null; signature", bundle)
-        assert (done.returncode, "SHA256SUMS is missing" in done.stderr) == (6, True), done.stderr
+        result = call(shell, "signer=ada allowed_signers=/dev/null; verify_signature", bundle)
+        assert (result.returncode, "SHA256SUMS is missing" in result.stderr) == (6, True), result.stderr
 
 
 @pytest.mark.parametrize(
@@ -257,32 +256,26 @@ def test_checksums_that_are_missing_are_no_bad_signature(shell: list[str], bundl
     [["--what"], ["more"], ["--signer"], ["--signer", "a"], ["--allowed-signers", "f"], ["--revoked", "f"],
      ["--allowed-signers", "", "--signer", "a"]],
 )  # fmt: skip
-def test_a_command_line_that_is_not_understood_does_nothing(shell: list[str], bundle: Path, options: list[str]) -> None:
-    done = subprocess.run(
-        [*shell, bundle / layout.RECEIVE_SCRIPT, *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": ""},
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("receive.sh: usage: ")
+def test_invalid_command_line_does_nothing(shell: list[str], bundle: Path, options: list[str]) -> None:
+    command = [*shell, str(bundle / layout.RECEIVE_SCRIPT), *options]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": ""})
+    assert result.returncode == 2
+    assert result.stderr.startswith("receive.sh: usage: ")
 
 
-def test_help_tells_every_exit_code(shell: list[str], bundle: Path) -> None:
-    done = subprocess.run(
-        [*shell, bundle / layout.RECEIVE_SCRIPT, "--help"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0
+def test_help_lists_exit_codes_and_options(shell: list[str], bundle: Path) -> None:
+    command = [*shell, str(bundle / layout.RECEIVE_SCRIPT), "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0
     for text in ("0 ", "2 ", "3 ", "6 ", "130 ", "--allowed-signers", "--signer", "--allow-older", "--revoked"):
-        assert text in done.stdout
+        assert text in result.stdout
 
 
-def test_a_tool_that_is_missing_is_named(shell: list[str], bundle: Path, tmp_path: Path) -> None:
+def test_missing_tool_is_named(shell: list[str], bundle: Path, tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("cat", "df", "dirname", "head", "realpath", "sha256sum", "sort", "tail"):
         (tools / name).symlink_to(shutil.which(name) or name)
-    run = [*shell, str(bundle / layout.RECEIVE_SCRIPT)]
-    done = subprocess.run(run, capture_output=True, text=True, check=False, env={"PATH": str(tools)})
-    assert (done.returncode, done.stderr) == (3, "receive.sh: engine: docker is not installed, or not on PATH\n")
+    command = [*shell, str(bundle / layout.RECEIVE_SCRIPT)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": str(tools)})
+    assert (result.returncode, result.stderr) == (3, "receive.sh: engine: docker is not installed or not on PATH\n")

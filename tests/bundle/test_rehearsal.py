@@ -1,4 +1,4 @@
-"""What somebody fills in who rehearses a bundle, and what the checks then know of it."""
+"""The `.env` of a rehearsal, and the values that its checks use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lyra_tasks.bundle.content.environment import render_env_example
+from lyra_tasks.bundle.format.manifest import Bundle
 from lyra_tasks.bundle.rehearse.plan import (
     RehearsalFacts,
     RehearsalPlan,
@@ -18,15 +19,16 @@ from tests.bundle.test_compose import services
 from tests.bundle.test_receive_script import MANIFEST
 
 
-def planned(tables: dict[str, Any], values: dict[str, dict[str, str]]) -> RehearsalPlan:
+def plan_for(tables: dict[str, Any], values: dict[str, dict[str, str]]) -> RehearsalPlan:
     config = Configuration.model_validate(
         {"schema": 1, "project": {"name": "shop"}, "images": {"web": {"context": "."}}, "services": tables}
     )
-    facts = RehearsalFacts(Path("/bundle"), MANIFEST, render_env_example(services(tables)), {}, "c" * 40, 2**30, 1.0)
+    bundle = Bundle(Path("/bundle"), MANIFEST)
+    facts = RehearsalFacts(bundle, render_env_example(services(tables)), {}, "c" * 40, 2**30, 1.0)
     return plan_rehearsal(config, facts, values)
 
 
-def test_a_variable_of_several_services_has_one_value_that_the_checks_of_each_know() -> None:
+def test_shared_variable_has_one_value_for_all_services() -> None:
     secret = {"TOKEN": {"secret": True}, "LEVEL": {"default": "info"}, "PLACE": {"default": "here"}}
     tables = {
         "web": {"image": "web", "environment": secret},
@@ -38,33 +40,33 @@ def test_a_variable_of_several_services_has_one_value_that_the_checks_of_each_kn
         "api": {"TOKEN": "random-2", "LEVEL": "all", "PLACE": "here"},
         "double": {"TOKEN": "its own"},
     }
-    made = planned(tables, values)
-    assert render_env_file(made, "127.0.0.1", Path("/secrets")) == "LEVEL=all\nTOKEN=random-2\n"
+    plan = plan_for(tables, values)
+    assert render_env_file(plan, "127.0.0.1", Path("/secrets")) == "LEVEL=all\nTOKEN=random-2\n"
     assert (
-        made.service_values["web"]
-        == made.service_values["api"]
+        plan.service_values["web"]
+        == plan.service_values["api"]
         == {"TOKEN": "random-2", "LEVEL": "all", "PLACE": "here"}
     )
-    assert made.service_values["double"] == {"TOKEN": "its own"}
+    assert plan.service_values["double"] == {"TOKEN": "its own"}
 
 
-def test_a_default_that_only_the_file_can_hold_is_filled_in() -> None:
-    made = planned({"web": {"image": "web", "environment": {"X": {"default": "a}b"}}}}, {"web": {"X": "a}b"}})
-    assert render_env_file(made, "127.0.0.1", Path("/secrets")) == "X='a}b'\n"
+def test_default_invalid_in_compose_is_filled_in() -> None:
+    plan = plan_for({"web": {"image": "web", "environment": {"X": {"default": "a}b"}}}}, {"web": {"X": "a}b"}})
+    assert render_env_file(plan, "127.0.0.1", Path("/secrets")) == "X='a}b'\n"
 
 
-def test_ports_and_secret_files_are_given_places() -> None:
+def test_ports_and_secret_files_are_assigned() -> None:
     table = {"image": "web", "ports": {"http": 80, "dns": "53/udp"}, "secrets": {"key": {"path": "/run/key"}}}
-    made = planned({"web": table}, {"web": {}})
-    assert render_env_file(made, "10.0.0.1", Path("/it's here")).splitlines() == [
+    plan = plan_for({"web": table}, {"web": {}})
+    assert render_env_file(plan, "10.0.0.1", Path("/it's here")).splitlines() == [
         "WEB_DNS_PUBLISH=10.0.0.1:20001",
         "WEB_HTTP_PUBLISH=10.0.0.1:20000",
         'WEB_KEY_FILE="/it\'s here/WEB_KEY_FILE"',
     ]
 
 
-def test_what_is_set_in_the_shell_is_not_taken_for_what_was_filled_in() -> None:
-    made = planned(
+def test_shell_variables_do_not_override_env_file() -> None:
+    plan = plan_for(
         {"web": {"image": "web", "environment": {"LEVEL": {"default": "x"}}, "ports": {"http": 80}}}, {"web": {}}
     )
     shell = {
@@ -74,4 +76,4 @@ def test_what_is_set_in_the_shell_is_not_taken_for_what_was_filled_in() -> None:
         "COMPOSE_FILE": "other.yaml",
         "COMPOSE_PROFILES": "a",
     }
-    assert remove_compose_variables(made, shell) == {"PATH": "/bin"}
+    assert remove_compose_variables(plan, shell) == {"PATH": "/bin"}

@@ -1,4 +1,4 @@
-"""Whatever is changed in a bundle, `verify` refuses it and names the file."""
+"""`verify` detects every change of a bundle and names the file."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ TEXTS = (
 )
 
 
-def described(bundle: Path, name: str, spool: Path) -> BundledImage:
+def write_image(bundle: Path, name: str, spool: Path) -> BundledImage:
     sample = IMAGES[name]
     packed = pack_saved_images(stream(tar(legacy(sample))), {0: ImageRequest(sample.reference)}, spool, "gzip")[0]
     file = layout.image_file(name, "1.0.0", "linux/amd64")
     write_archive(bundle / file, packed, [sample.reference], {}, 0)
     contents = verify_archive(bundle / file, expected=packed.identity)
-    layers = [asdict(each) for each in packed.identity.layers]
+    layers = [asdict(layer) for layer in packed.identity.layers]
     return BundledImage(
         name=name,
         services=[name],
@@ -62,12 +62,12 @@ def described(bundle: Path, name: str, spool: Path) -> BundledImage:
         platform=contents.platform,
         config_digest=contents.config_digest,
         manifest_digest=contents.manifest_digest,
-        diff_ids=[each.pop("diff_id") for each in layers],
-        layers=[ImageLayer(**each) for each in layers],
+        diff_ids=[layer.pop("diff_id") for layer in layers],
+        layers=[ImageLayer(**layer) for layer in layers],
     )
 
 
-def describe(bundle: Path, images: list[BundledImage]) -> Manifest:
+def write_manifest(bundle: Path, images: list[BundledImage]) -> Manifest:
     manifest = Manifest(
         project="shop",
         description="",
@@ -79,7 +79,7 @@ def describe(bundle: Path, images: list[BundledImage]) -> Manifest:
         run="20261123t211504-3f9a1c",
         set_digest=sha256(b"set"),
         images=images,
-        services=[BundledService(name=each.name, image=each.name, is_third_party=False) for each in images],
+        services=[BundledService(name=image.name, image=image.name, is_third_party=False) for image in images],
         tests=TestSummary(passed=1, failed=0),
         deviations=0,
     )
@@ -89,21 +89,21 @@ def describe(bundle: Path, images: list[BundledImage]) -> Manifest:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small bundle with two images, that no test changes."""
-    folder = tmp_path_factory.mktemp("made")
-    bundle, spool = folder / "1.0.0", folder / "spool"
-    for each in (bundle / layout.IMAGES_DIRECTORY, bundle / "deploy", bundle / "evidence", spool):
-        each.mkdir(parents=True)
+    """Create a small bundle with two images, which no test changes."""
+    parent = tmp_path_factory.mktemp("made")
+    bundle, spool = parent / "1.0.0", parent / "spool"
+    for directory in (bundle / layout.IMAGES_DIRECTORY, bundle / "deploy", bundle / "evidence", spool):
+        directory.mkdir(parents=True)
     for name in TEXTS:
         (bundle / name).write_text(f"this is {name}\n")
-    describe(bundle, [described(bundle, name, spool) for name in IMAGES])
+    write_manifest(bundle, [write_image(bundle, name, spool) for name in IMAGES])
     write_checksums(bundle)
     return bundle
 
 
 @pytest.fixture
 def bundle(made: Path, tmp_path: Path) -> Path:
-    """A copy of the small bundle, to be spoiled."""
+    """Copy the small bundle, so that the test can damage it."""
     return shutil.copytree(made, tmp_path / "1.0.0")
 
 
@@ -121,10 +121,10 @@ def refused(bundle: Path, *names: str) -> None:
         assert any(name in line for line in text), text
 
 
-def test_an_untouched_bundle_is_verified_file_by_file(bundle: Path) -> None:
+def test_intact_bundle_is_verified(bundle: Path) -> None:
     report = verify_bundle(bundle)
-    assert {each.name for each in report.files} == set(SUMMED)
-    assert not any(each.problem for each in report.files)
+    assert {file.name for file in report.files} == set(SUMMED)
+    assert not any(file.problem for file in report.files)
     assert (report.project, report.version) == ("shop", "1.0.0")
     assert {name: image.config_digest for name, image in report.images} == {
         name: sha256(sample.config) for name, sample in IMAGES.items()
@@ -132,27 +132,27 @@ def test_an_untouched_bundle_is_verified_file_by_file(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_one_changed_byte_is_found_wherever_it_is(name: str, bundle: Path) -> None:
-    whole = (bundle / name).read_bytes()
-    for place in (0, len(whole) // 2, len(whole) - 1):
-        changed = bytearray(whole)
-        changed[place] ^= 1
+def test_changed_byte_is_detected(name: str, bundle: Path) -> None:
+    content = (bundle / name).read_bytes()
+    for offset in (0, len(content) // 2, len(content) - 1):
+        changed = bytearray(content)
+        changed[offset] ^= 1
         (bundle / name).write_bytes(changed)
         refused(bundle, *([] if name == layout.CHECKSUMS_FILE else [name]))
-    (bundle / name).write_bytes(whole)
+    (bundle / name).write_bytes(content)
     verify_bundle(bundle)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_truncation_is_found(name: str, bundle: Path) -> None:
-    whole = (bundle / name).read_bytes()
-    for end in (0, len(whole) // 2, len(whole) - 1):
-        (bundle / name).write_bytes(whole[:end])
+def test_truncated_file_is_detected(name: str, bundle: Path) -> None:
+    content = (bundle / name).read_bytes()
+    for end in (0, len(content) // 2, len(content) - 1):
+        (bundle / name).write_bytes(content[:end])
         refused(bundle, *([] if name == layout.CHECKSUMS_FILE else [name]))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_deletion_and_renaming_are_found(name: str, bundle: Path) -> None:
+def test_missing_or_renamed_file_is_detected(name: str, bundle: Path) -> None:
     (bundle / name).rename(bundle / f"{name}.old")
     refused(bundle, name)
     (bundle / f"{name}.old").unlink()
@@ -160,7 +160,7 @@ def test_deletion_and_renaming_are_found(name: str, bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SUMMED)
-def test_a_link_or_a_pipe_in_place_of_a_file_is_found(name: str, bundle: Path, tmp_path: Path) -> None:
+def test_link_or_pipe_instead_of_file_is_detected(name: str, bundle: Path, tmp_path: Path) -> None:
     (bundle / name).rename(tmp_path / "aside")
     (bundle / name).symlink_to(tmp_path / "aside")
     refused(bundle, name)
@@ -170,13 +170,13 @@ def test_a_link_or_a_pipe_in_place_of_a_file_is_found(name: str, bundle: Path, t
 
 
 @pytest.mark.parametrize("name", ["extra", "images/extra.tar", "deploy/configs/x", ".hidden", "evidence/logs/web.log"])
-def test_an_extra_file_is_found(name: str, bundle: Path) -> None:
+def test_extra_file_is_detected(name: str, bundle: Path) -> None:
     (bundle / name).parent.mkdir(parents=True, exist_ok=True)
     (bundle / name).write_bytes(b"")
     refused(bundle, name)
 
 
-def test_a_name_that_is_no_line_of_text_is_told_as_one(bundle: Path) -> None:
+def test_unprintable_name_is_one_line(bundle: Path) -> None:
     for name in (b"deploy/x: changed\nall is well", b"a\x1b[8m", b"caf\xe9"):
         Path(os.fsdecode(os.fsencode(bundle) + b"/" + name)).touch()
     with pytest.raises(BundleError) as error:
@@ -187,20 +187,20 @@ def test_a_name_that_is_no_line_of_text_is_told_as_one(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["PROMOTION.md", "deploy", "..", "nowhere"])
-def test_an_extra_link_is_found_wherever_it_leads(target: str, bundle: Path) -> None:
+def test_extra_link_is_detected(target: str, bundle: Path) -> None:
     (bundle / "deploy/link").symlink_to(target)
-    refused(bundle, "deploy/link: neither a file nor a folder")
+    refused(bundle, "deploy/link: neither a file nor a directory")
 
 
 @pytest.mark.parametrize(("first", "second"), [TEXTS[:2], ARCHIVES, (layout.MANIFEST_FILE, layout.SUMMARY_FILE)])
-def test_two_swapped_files_are_both_found(first: str, second: str, bundle: Path) -> None:
+def test_swapped_files_are_both_detected(first: str, second: str, bundle: Path) -> None:
     (bundle / first).rename(bundle / "aside")
     (bundle / second).rename(bundle / first)
     (bundle / "aside").rename(bundle / second)
     refused(bundle, first, second)
 
 
-def test_everything_that_is_wrong_is_named_at_once(bundle: Path) -> None:
+def test_all_problems_are_reported_at_once(bundle: Path) -> None:
     (bundle / ARCHIVES[0]).write_bytes(b"")
     (bundle / layout.COMPOSE_FILE).write_text("changed")
     (bundle / layout.SUMMARY_FILE).unlink()
@@ -212,25 +212,25 @@ def test_everything_that_is_wrong_is_named_at_once(bundle: Path) -> None:
     )
 
 
-def test_a_bundle_that_goes_while_it_is_read_is_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def dropped(path: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
-        found = list_bundle_files(path)
+def test_bundle_removed_during_verify_is_reported(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def list_and_remove(path: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
+        files = list_bundle_files(path)
         path.rename(path.with_name("aside"))
-        return found
+        return files
 
-    monkeypatch.setattr("lyra_tasks.bundle.verify.bundle.inventory", dropped)
-    refused(bundle, "went away while it was read")
+    monkeypatch.setattr("lyra_tasks.bundle.verify.bundle.list_bundle_files", list_and_remove)
+    refused(bundle, "removed while being read")
 
 
-def test_a_signature_is_not_an_extra_file(bundle: Path) -> None:
+def test_signature_is_no_extra_file(bundle: Path) -> None:
     (bundle / layout.SIGNATURE_FILE).write_text("signature")
     verify_bundle(bundle)
 
 
-def _resummed(bundle: Path, **changes: object) -> None:
+def _rewrite_manifest(bundle: Path, **changes: object) -> None:
     manifest = Manifest.model_validate_json((bundle / layout.MANIFEST_FILE).read_bytes())
     first = manifest.images[0].model_copy(update=changes)
-    describe(bundle, [first, *manifest.images[1:]])
+    write_manifest(bundle, [first, *manifest.images[1:]])
     write_checksums(bundle)
 
 
@@ -241,58 +241,56 @@ def _resummed(bundle: Path, **changes: object) -> None:
         ("manifest_digest", sha256(b""), "manifest digest"),
         ("diff_ids", [sha256(b"")], "diff ids"),
         ("platform", "linux/arm64", "platform"),
-        ("references", ["shop/web:latest"], "carries the names"),
-        ("sha256", "0" * 64, "another digest"),
-        ("size", 1, "another digest or size"),
+        ("references", ["shop/web:latest"], "has the references"),
+        ("sha256", "0" * 64, "digest or size differs from manifest.json"),
+        ("size", 1, "digest or size differs from manifest.json"),
         ("file", "images/other.tar", "missing"),
     ],
 )
-def test_a_description_of_another_image_is_found_though_the_sums_agree(
-    key: str, value: object, problem: str, bundle: Path
-) -> None:
-    _resummed(bundle, **{key: value})
+def test_manifest_of_other_image_is_detected(key: str, value: object, problem: str, bundle: Path) -> None:
+    _rewrite_manifest(bundle, **{key: value})
     refused(bundle, "images/", problem)
 
 
-def test_an_archive_that_no_image_describes_is_found_though_the_sums_agree(bundle: Path) -> None:
+def test_archive_without_image_is_detected(bundle: Path) -> None:
     shutil.copy(bundle / ARCHIVES[0], bundle / "images/second.tar")
     write_checksums(bundle)
-    refused(bundle, "images/second.tar: no image of the description")
+    refused(bundle, "images/second.tar: not an image of manifest.json")
 
 
-def test_a_layer_that_is_not_what_its_name_says_is_found_though_the_sums_agree(bundle: Path) -> None:
+def test_layer_with_wrong_digest_is_detected(bundle: Path) -> None:
     archive = bundle / ARCHIVES[0]
     data = bytearray(archive.read_bytes())
     data[9000] ^= 1
     archive.write_bytes(data)
-    _resummed(bundle, sha256=sha256(bytes(data)).removeprefix("sha256:"))
+    _rewrite_manifest(bundle, sha256=sha256(bytes(data)).removeprefix("sha256:"))
     refused(bundle, "digest mismatch")
 
 
-def test_what_is_no_bundle_is_said_to_be_none(tmp_path: Path) -> None:
+def test_verify_refuses_what_is_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for path in (tmp_path, tmp_path / "missing", tmp_path / "file"):
         with pytest.raises(BundleError, match="not a promotion bundle") as error:
             verify_bundle(path)
-        assert "folder of one version" in error.value.hint
+        assert "directory of one version" in error.value.hint
 
 
-def test_a_signed_bundle_is_verified_for_its_signer_alone(bundle: Path, lonely: Project, tmp_path: Path) -> None:
+def test_verify_accepts_named_signer_only(bundle: Path, lonely: Project, tmp_path: Path) -> None:
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     (tmp_path / "signers").write_text(f"ada {key.with_suffix('.pub').read_text()}")
-    asked = ("verify", str(bundle), "--allowed-signers", str(tmp_path / "signers"), "--signer")
-    unsigned = lonely.lyra(*asked, "ada")
+    command = ("verify", str(bundle), "--allowed-signers", str(tmp_path / "signers"), "--signer")
+    unsigned = lonely.lyra(*command, "ada")
     assert unsigned.code == 6
     assert "not signed" in unsigned.err
     sign_checksums(bundle, key)
     plain = lonely.lyra("verify", str(bundle))
     assert plain.code == 0, plain.text
-    assert "its signature was not checked" in plain.err
-    signed = lonely.lyra(*asked, "ada")
+    assert "Signature not checked" in plain.err
+    signed = lonely.lyra(*command, "ada")
     assert signed.code == 0, signed.text
-    assert "every byte checked, signed by ada" in signed.out
-    assert lonely.lyra(*asked, "eve").code == 6
-    assert lonely.lyra(*asked[:-1]).code == 2
+    assert "signed by ada" in signed.out
+    assert lonely.lyra(*command, "eve").code == 6
+    assert lonely.lyra(*command[:-1]).code == 2
     (bundle / layout.SUMMARY_FILE).write_text("changed")
-    assert lonely.lyra(*asked, "ada").code == 6, "the signature is about the checksums, and they about the files"
+    assert lonely.lyra(*command, "ada").code == 6, "the signature covers the checksums, and they cover the files"

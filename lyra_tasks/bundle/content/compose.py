@@ -1,4 +1,4 @@
-"""`deploy/compose.yaml`: on Proxima runs what was tested on Lyra, with the same limits and the same hardening."""
+"""`deploy/compose.yaml`: the tested services with the same limits and the same hardening."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lyra_tasks.config.deployment import can_be_compose_default, compose_object_
 from lyra_tasks.config.models import ConfigFile, Healthcheck, SecretFile
 
 _HEAD = """\
-# Written by lyra-tasks; PROMOTION.md says what every variable means. Copy .env.example to .env and fill it in.
+# Written by lyra-tasks. PROMOTION.md explains the variables. Copy .env.example to .env and fill it in.
 """
 
 
 def render_compose_file(project: str, services: Sequence[PromotedService], platforms: Mapping[str, str]) -> str:
-    """The compose file as text; its paths are relative to its own folder. `platforms` are by service."""
+    """Return the Compose file as YAML; `platforms` are by service."""
     import yaml
 
     return _HEAD + yaml.safe_dump(
@@ -26,7 +26,7 @@ def render_compose_file(project: str, services: Sequence[PromotedService], platf
 def build_compose_document(
     project: str, services: Sequence[PromotedService], platforms: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The compose file as a document; a service without a platform runs on that of the node."""
+    """Return the Compose file as a document; services without a platform run on the node's own."""
     services_by_name = {service.name: service for service in services}
     document: dict[str, Any] = {
         "name": project.replace(".", "-"),
@@ -114,11 +114,9 @@ def _service(
 
 def _published_port(service: PromotedService, port: str) -> str:
     variable, address = service.publish_variable(port), service.publish_addresses[port]
-    return (
-        f"${{{variable}:-{address}}}"
-        if address
-        else _required_variable(variable, f"where {service.name} publishes its port {port}")
-    )
+    if address:
+        return f"${{{variable}:-{address}}}"
+    return _required_variable(variable, f"where {service.name} publishes its port {port}")
 
 
 def _file_mounts(
@@ -133,7 +131,7 @@ def _environment(service: PromotedService) -> dict[str, str]:
     values = {}
     for name, variable in service.config.environment.items():
         if variable.default is not None and not can_be_compose_default(variable.default):
-            values[name] = f"${{{name}?its default stands in .env.example}}"
+            values[name] = f"${{{name}?see .env.example for its default}}"
         elif variable.default is not None:
             values[name] = f"${{{name}-{_escape(variable.default)}}}"
         elif variable.secret or variable.required:
@@ -157,7 +155,7 @@ def _startup_condition(other: PromotedService) -> str:
 
 
 def _healthcheck(check: Healthcheck | None) -> dict[str, Any] | None:
-    """An `exec` check; `http` and `tcp` were asked from outside and are not shipped."""
+    """Return an `exec` check; `http` and `tcp` checks need a client outside the container."""
     if check is None or check.exec is None:
         return None
     command = check.exec
@@ -183,5 +181,5 @@ def _escape_all(arguments: list[str]) -> list[str]:
 
 
 def _escape(text: str) -> str:
-    """Compose reads `$` as the beginning of a variable."""
+    """Escape `$`, which begins a variable in Compose."""
     return text.replace("$", "$$")

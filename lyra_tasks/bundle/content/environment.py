@@ -1,6 +1,6 @@
-"""What must be known to run the services: every variable, secret, volume, port, config and limit, for machines.
+"""`deploy/environment.json` and `deploy/.env.example`: what the services need to run.
 
-Image and configuration are merged; what only the image declares is listed too, so that nothing stays unknown.
+Variables that only the image sets are listed, too.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from typing import Any
 
 from lyra_tasks.bundle.content.services import PromotedService
 from lyra_tasks.config.deployment import can_be_compose_default, config_path
+from lyra_tasks.config.services import IMAGE_BASELINE_VARIABLES
 from lyra_tasks.ports import port_number, port_protocol
 
 ENVIRONMENT_SCHEMA = "lyra.environment/1"
 _UNQUOTED_VALUE = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
-# Set by every base image or by the engine; not the project's to document.
-_IMAGE_BASELINE_VARIABLES = {"PATH", "HOME", "HOSTNAME", "LANG", "LC_ALL", "GPG_KEY"}
 
 
 def build_environment_document(project: str, services: Sequence[PromotedService]) -> dict[str, Any]:
-    """The content of `deploy/environment.json`; secret values are nowhere in it."""
+    """Return the content of `deploy/environment.json`, without values of secrets."""
     return {
         "schema": ENVIRONMENT_SCHEMA,
         "project": project,
@@ -29,7 +28,7 @@ def build_environment_document(project: str, services: Sequence[PromotedService]
 
 
 def list_variables(service: PromotedService) -> list[dict[str, Any]]:
-    """The environment variables of a service, documented ones first, then those that only the image sets."""
+    """Return the environment variables of a service: configured ones first, then those of the image."""
     variables: list[dict[str, Any]] = [
         {
             "name": name,
@@ -45,7 +44,7 @@ def list_variables(service: PromotedService) -> list[dict[str, Any]]:
     ]
     for pair in service.image_config.get("Env") or []:
         name, _, value = str(pair).partition("=")
-        if name not in service.config.environment and name not in _IMAGE_BASELINE_VARIABLES:
+        if name not in service.config.environment and name not in IMAGE_BASELINE_VARIABLES:
             variables.append(
                 {
                     "name": name, "type": "string", "required": False, "secret": False, "default": value,
@@ -56,11 +55,11 @@ def list_variables(service: PromotedService) -> list[dict[str, Any]]:
 
 
 def render_env_example(services: Sequence[PromotedService]) -> str:
-    """The content of `deploy/.env.example`: what must be set is open, what may be set is commented out.
+    """Return the content of `deploy/.env.example`: required variables without a value, optional ones commented out.
 
-    A variable of several services is one, and open if any of them requires it.
+    A variable of several services is listed once, and required if one of them requires it.
     """
-    lines = ["# Copy to .env beside compose.yaml and fill in what has no value. Written by lyra-tasks."]
+    lines = ["# Written by lyra-tasks. Copy to .env beside compose.yaml and fill in the variables without a value."]
     variables_by_name: dict[str, dict[str, Any]] = {}
     for variable in (variable for service in services for variable in list_variables(service)):
         existing = variables_by_name.get(variable["name"])
@@ -75,7 +74,7 @@ def render_env_example(services: Sequence[PromotedService]) -> str:
                 lines += _render_variable(variables_by_name[name])
         for key, secret in service.config.secrets.items():
             lines.append(
-                f"# path of a file, readable by user {service.effective.user or '0'}: {secret.description or key}"
+                f"# path of a file that user {service.effective.user or '0'} can read: {secret.description or key}"
             )
             lines.append(f"{service.secret_variable(key)}=")
         for key, port in service.config.ports.items():
@@ -88,7 +87,7 @@ def render_env_example(services: Sequence[PromotedService]) -> str:
 
 
 def quote_env_value(value: str) -> str:
-    """A value as Compose reads it in `.env`: as it is, or in the quotes that it can stand in."""
+    """Quote a value for `.env`, as Compose reads it, if necessary."""
     if _UNQUOTED_VALUE.fullmatch(value):
         return value
     if not {"'", "\\"} & set(value):
@@ -112,7 +111,8 @@ def _service(service: PromotedService) -> dict[str, Any]:
         "user": effective.user,
         "environment": list_variables(service),
         "secrets": [
-            {"name": key, "path": secret.path, "description": secret.description, "variable": service.secret_variable(key)}
+            {"name": key, "path": secret.path, "description": secret.description,
+             "variable": service.secret_variable(key)}
             for key, secret in config.secrets.items()
         ],
         "volumes": [
@@ -121,7 +121,8 @@ def _service(service: PromotedService) -> dict[str, Any]:
             for key, volume in config.volumes.items()
         ],
         "ports": [
-            {"name": key, "port": port_number(port), "protocol": port_protocol(port), "variable": service.publish_variable(key)}
+            {"name": key, "port": port_number(port), "protocol": port_protocol(port),
+             "variable": service.publish_variable(key)}
             for key, port in config.ports.items()
         ],
         "configs": [

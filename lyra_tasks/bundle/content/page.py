@@ -1,9 +1,10 @@
-"""`PROMOTION.md`: what an operator on Proxima needs to know, in the order in which it is needed."""
+"""`PROMOTION.md`: instructions for the operator on Proxima, in the order in which they are needed."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.bundle.content.environment import list_variables
@@ -30,7 +31,7 @@ def render_promotion_page(
     signer: str,
     diff: BundleDiff | None,
 ) -> str:
-    """The page as Markdown; `signer` signs the bundle, or is empty; `changes` are those since the version before."""
+    """Return the page as Markdown; `signer` is empty if the bundle is not signed."""
     parts = [
         _head(manifest),
         _changes(diff),
@@ -45,39 +46,36 @@ def render_promotion_page(
 
 
 def _head(manifest: Manifest) -> str:
-    dirty = ", from a tree with uncommitted changes: not for production" if manifest.source.dirty else ""
+    source = f" of {manifest.source.url}" if manifest.source.url else ""
+    dirty = ", with uncommitted changes: not for production" if manifest.source.dirty else ""
     return (
         f"# {manifest.project} {manifest.version}\n\n{manifest.description}\n\n"
-        f"Made from commit `{manifest.source.commit}`{_of_url(manifest.source.url)} of {manifest.created}{dirty}. "
+        f"Built from commit `{manifest.source.commit}`{source} of {manifest.created}{dirty}. "
         f"Needs Docker Engine {manifest.proxima.min_engine} or newer on "
         f"{', '.join(manifest.platforms)}.\n"
     )
 
 
-def _of_url(url: str | None) -> str:
-    return f" of {url}" if url else ""
-
-
 def _changes(diff: BundleDiff | None) -> str:
     if diff is None:
-        return f"## What changed\n\nNo earlier bundle was there to compare with. The commits are in `{CHANGES_FILE}`.\n"
+        return f"## What changed\n\nNo earlier bundle to compare with. The commits are in `{CHANGES_FILE}`.\n"
     head = f"## What changed since {diff.before}\n\n"
     if not diff.changes:
-        return f"{head}Nothing that an operator sees. The commits are in `{CHANGES_FILE}`.\n"
+        return f"{head}No visible changes. The commits are in `{CHANGES_FILE}`.\n"
     rows = [
         (change.section, shorten_digests(change.name), shorten_digests(change.before), shorten_digests(change.after))
         for change in _limit_package_changes(diff.changes)
     ]
     omitted_count = len(diff.changes) - len(rows)
-    more = f"\n{omitted_count} more changes, of packages and layers, are left out here.\n" if omitted_count else ""
+    more = f"\n{omitted_count} more changes of packages and layers are not shown here.\n" if omitted_count else ""
     return (
-        f"{head}{_table(('what', 'which', 'before', 'after'), rows)}{more}\n"
+        f"{head}{_table(('section', 'name', 'before', 'after'), rows)}{more}\n"
         f"The commits are in `{CHANGES_FILE}`. To go back, load the older bundle with `--allow-older`.\n"
     )
 
 
 def _limit_package_changes(changes: Sequence[Change]) -> Iterable[Change]:
-    """All changes but, where there are many, those of packages and layers: they are in the machine's documents."""
+    """Yield all changes, but only some of packages and layers; `diff` shows the others."""
     remaining = _MAX_PACKAGE_CHANGES
     for change in changes:
         if change.section in {"packages", "layers"}:
@@ -89,7 +87,7 @@ def _limit_package_changes(changes: Sequence[Change]) -> Iterable[Change]:
 
 def _load_steps(signer: str, manifest: Manifest) -> str:
     platform_note = (
-        " for the engine's own platform"
+        " for the engine's platform"
         if len(manifest.images_by_build) > len({image.name for image in manifest.images})
         else ""
     )
@@ -97,31 +95,31 @@ def _load_steps(signer: str, manifest: Manifest) -> str:
 
     sha256sum --check --quiet {CHECKSUMS_FILE}
     sh {RECEIVE_SCRIPT}
-    cd deploy && cp .env.example .env    # fill in what is open
+    cd deploy && cp .env.example .env    # fill in the required values
     docker compose up --detach --wait
 
-`{RECEIVE_SCRIPT}` checks every file, the engine and the free space, loads the images{platform_note}, compares what was
-loaded with the digests below, and says what is to be configured; it starts nothing, and may be run again. It refuses to
-go back to an older version without `--allow-older`. It ends with 0 when everything is loaded. 3 (`engine`), 30
-(`no-space`) and 31 (`incomplete`: a pack leaves out what is not here) are about this node; 6 (`corrupt`) and 60
-(`refused`) are about what was brought; 2 is about the command line. `--help` says more.
+`{RECEIVE_SCRIPT}` checks every file, the engine and the free space, loads the images{platform_note}, compares them with
+the digests below and lists the settings to fill in. It starts nothing and can be run again at any time. It refuses to
+load an older version without `--allow-older`. Exit code 0 means that everything is loaded. The codes 3 (`engine`), 30
+(`no-space`) and 31 (`incomplete`: the node lacks layers that a pack omits) are about this node, 6 (`corrupt`) and 60
+(`refused`) about the copied files, 2 about the command line. See `--help`.
 
 {_trust(signer)}"""
 
 
 def _trust(signer: str) -> str:
     if not signer:
-        return "This bundle is not signed: the checksums find damage, and no intent.\n"
+        return "Not signed: the checksums detect corruption, not tampering.\n"
     name = shlex.quote(signer)
-    return f"""The bundle is signed by `{signer}`. Whom to trust must be known from elsewhere: a file ALLOWED_SIGNERS in
-the format of `ssh-keygen`, never one that came with the bundle. The script itself can be trusted only after
+    return f"""The bundle is signed by `{signer}`. The file ALLOWED_SIGNERS, in the format of `ssh-keygen`, must come
+from elsewhere, never with the bundle. Before the script itself can be trusted, run
 
 ```
 ssh-keygen -Y verify -f ALLOWED_SIGNERS -I {name} -n {SIGNATURE_NAMESPACE} -s {SIGNATURE_FILE} < {CHECKSUMS_FILE}
 sha256sum --check --quiet {CHECKSUMS_FILE}
 ```
 
-by hand; from then on `sh {RECEIVE_SCRIPT} --allowed-signers ALLOWED_SIGNERS --signer {name}` checks it too.
+by hand. After that, `sh {RECEIVE_SCRIPT} --allowed-signers ALLOWED_SIGNERS --signer {name}` verifies the signature.
 """
 
 
@@ -142,23 +140,23 @@ def _images(manifest: Manifest) -> str:
 def _service(service: PromotedService) -> str:
     config, effective = service.config, service.effective
     limits = (
-        f"Runs as user `{effective.user or 'root'}`, with {config.limits.cpus:g} CPUs, {format_size(effective.memory)} of "
-        f"memory (tmpfs included), {config.limits.pids} processes"
+        f"Runs as user `{effective.user or 'root'}` with {config.limits.cpus:g} CPUs, {format_size(effective.memory)} "
+        f"of memory (including tmpfs), {config.limits.pids} processes"
         f"{', a read-only root file system' if config.read_only else ''}"
-        f"{', a way out of its network' if config.egress else ''}. {_health(service)}"
+        f"{', outgoing network access' if config.egress else ''}. {_health(service)}"
     )
     parts = [f"## Service {service.name}\n\n{limits}\n"]
     tables = (
         (
             ("variable", "required", "default", "description"),
             [
-                (f"`{variable['name']}`", _yes_no(variable["required"]), "(secret)" if variable["secret"] else _code(variable["default"]),
+                (f"`{variable['name']}`", "yes" if variable["required"] else "no", _default(variable),
                  variable["description"] or f"set by the {variable['from']}")
                 for variable in list_variables(service)
             ],
         ),
         (
-            ("secret file", "given in", "description"),
+            ("secret file", "set by", "description"),
             [
                 (f"`{secret.path}`", f"`{service.secret_variable(key)}`", secret.description)
                 for key, secret in config.secrets.items()
@@ -174,11 +172,11 @@ def _service(service: PromotedService) -> str:
             ],
         ),
         (
-            ("port", "name", "published by"),
+            ("port", "name", "address set by"),
             [(str(port), key, f"`{service.publish_variable(key)}`") for key, port in config.ports.items()],
         ),
         (
-            ("config", "file here", "description"),
+            ("config", "file in the bundle", "description"),
             [
                 (f"`{file.path}`", f"`deploy/{config_path(service.name, key, file.source)}`", file.description)
                 for key, file in config.configs.items()
@@ -190,17 +188,17 @@ def _service(service: PromotedService) -> str:
 
 
 def _health(service: PromotedService) -> str:
-    """How one sees that the service is well."""
+    """Return a sentence on how the service's health is checked."""
     check = service.config.healthcheck
     if service.config.oneshot:
-        return "It runs once, and has to end with 0."
+        return "Runs once and must exit with 0."
     if check is not None and check.exec is not None:
         command = check.exec if isinstance(check.exec, str) else " ".join(check.exec)
-        return f"Its health is asked by `{command}` every {check.interval:g} s."
+        return f"Health check: `{command}` every {check.interval:g} s."
     if check is not None:
         target = f"`{check.http}`" if check.http else f"a connection to port {check.tcp}"
-        return f"In the tests it was ready when {target} was answered; here nobody asks, unless you do."
-    return "Its image has a health check." if service.effective.has_healthcheck else "It has no health check."
+        return f"The tests waited for {target}; nothing checks that here."
+    return "Health check: that of the image." if service.effective.has_healthcheck else "No health check."
 
 
 def _tests(evidence: Evidence, rules: Sequence[RuleResult]) -> str:
@@ -213,39 +211,33 @@ def _tests(evidence: Evidence, rules: Sequence[RuleResult]) -> str:
     engine = evidence.engine
     return (
         f"## Tests\n\nRun `{evidence.run}` on Docker Engine {engine['version']} ({engine['store']} image store), "
-        f"{evidence.started_at}. The images in this bundle are the bytes that were tested{_untested_note(rules)}.\n\n"
+        f"{evidence.started_at}. This bundle contains exactly the tested images{_untested_note(rules)}.\n\n"
         + _table(("result", "check", "service", "time"), rows)
         + "\n"
-        + _table(("service", "memory at most", "CPUs at most", "processes at most"), peaks)
+        + _table(("service", "peak memory", "peak CPU", "peak processes"), peaks)
     )
 
 
 def _untested_note(rules: Sequence[RuleResult]) -> str:
-    """The images that no test ran."""
+    """Return a remark on images that were not run by any test."""
     untested_images = [
-        result.scope.removeprefix("images.")
+        f"`{result.scope.removeprefix('images.')}`"
         for result in rules
-        if result.rule == TEST_PLATFORM and result.outcome != "kept"
+        if result.rule == TEST_PLATFORM and result.outcome != "passed"
     ]
-    return (
-        f", but for {' and '.join(f'`{each}`' for each in untested_images)}, of which nothing ran"
-        if untested_images
-        else ""
-    )
+    return f", except that no test ran {' and '.join(untested_images)}" if untested_images else ""
 
 
 def _rules(rules: Sequence[RuleResult]) -> str:
-    """What was looked at and kept is a number; everything else is a line."""
-    kept_count = len({(result.rule, result.scope) for result in rules if result.outcome == "kept"})
+    """Count passed rules and list all others."""
+    passed_count = len({(result.rule, result.scope) for result in rules if result.outcome == "passed"})
     rows = [
         (result.outcome, f"`{result.rule}`", result.scope, result.message)
         for result in rules
-        if result.outcome != "kept"
+        if result.outcome != "passed"
     ]
-    table = _table(("outcome", "rule", "scope", "what"), rows) if rows else "None was broken, warned of or left out.\n"
-    return (
-        f"## Rules\n\n{kept_count} times a rule was looked at and kept; every result is in `{RULES_FILE}`.\n\n{table}"
-    )
+    table = _table(("outcome", "rule", "scope", "message"), rows) if rows else "All rules passed.\n"
+    return f"## Rules\n\n{passed_count} rule checks passed; all results are in `{RULES_FILE}`.\n\n{table}"
 
 
 def _deviations(deviations: Sequence[Deviation]) -> str:
@@ -264,9 +256,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _yes_no(value: bool) -> str:
-    return "yes" if value else "no"
-
-
-def _code(value: str | None) -> str:
-    return f"`{value}`" if value else ""
+def _default(variable: Mapping[str, Any]) -> str:
+    if variable["secret"]:
+        return "(secret)"
+    return f"`{variable['default']}`" if variable["default"] else ""

@@ -1,4 +1,4 @@
-"""`receive.sh`: the script that a bundle is received with, told which images it is about."""
+"""`receive.sh` with the values of one bundle or pack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _END = "# <<< written by promote\n"
 
 
 def render_receive_script(manifest: Manifest, pack: PackManifest | None = None) -> str:
-    """The script for one bundle, or for what a pack holds of it."""
+    """Return the script for a bundle, or for a pack of it."""
     script = resources.files("lyra_tasks.bundle").joinpath("receive.sh").read_text(encoding="utf-8")
     head, _, rest = script.partition(_BEGIN)
     _, _, tail = rest.partition(_END)
@@ -35,10 +35,10 @@ def _render_variables(manifest: Manifest, pack: PackManifest | None) -> str:
 
 
 def _image_lines(images: Sequence[BundledImage], archives_by_file: Mapping[str, PackedArchive]) -> Iterator[str]:
-    """A line of words per image, none of which can hold a space.
+    """Yield a line of space-separated fields per image.
 
-    The engine needs room for each archive, and for what its layers unpack to; a layer of several images is on its disk
-    once, and counts for the first.
+    The engine needs space for each archive and its unpacked layers; a shared layer is stored once and counts for the
+    first image.
     """
     counted_layers: set[tuple[str, str]] = set()
     for image in images:
@@ -53,17 +53,7 @@ def _image_lines(images: Sequence[BundledImage], archives_by_file: Mapping[str, 
 
 
 def _format_image(image: BundledImage, required_bytes: int, required_image: RequiredImage | None) -> str:
-    required_ids = (
-        (required_image.reference, required_image.config_digest, required_image.manifest_digest)
-        if required_image
-        else ("-", "-", "-")
-    )
-    fields = (
-        image.file,
-        image.platform,
-        str(required_bytes),
-        *required_ids,
-        image.config_digest,
-        image.manifest_digest,
-    )
-    return " ".join((*fields, *image.references))
+    required = required_image
+    required_ids = (required.reference, required.config_digest, required.manifest_digest) if required else ("-",) * 3
+    own_ids = (image.config_digest, image.manifest_digest)
+    return " ".join((image.file, image.platform, str(required_bytes), *required_ids, *own_ids, *image.references))

@@ -1,4 +1,4 @@
-"""What is in an image as CycloneDX, for those who must know which package is where; the same image, the same bytes."""
+"""The SBOM of an image in CycloneDX: reproducible, from its layers or from syft."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ from lyra_tasks.images.stream.pack import PackedImage
 from lyra_tasks.images.stream.tar import BLOCK_BYTES
 
 _SYFT = "syft"
-_SYFT_TIMEOUT_S = 600.0  # seconds
+_SYFT_TIMEOUT_S = 600.0
 
 
 def collect_image_packages(image: PackedImage, cache: Path) -> ImagePackages:
-    """What the layers of an image hold; one that was read on the way or before, as `cache` knows, is not read again.
+    """Return the packages of an image; layers whose packages are known, from `cache` or from packing, are not read.
 
-    BundleError if a layer is no file system.
+    Raises:
+        BundleError: a layer is not a valid tar archive.
     """
     return merge_layer_packages(_collect_layer_packages(layer, image, cache) for layer in image.identity.layers)
 
 
 def build_sbom(manifest: Manifest, image: BundledImage, packages: ImagePackages) -> dict[str, Any]:
-    """The CycloneDX document of one image."""
+    """Return the CycloneDX document of an image."""
     root = f"{image.references[0]}@{image.manifest_digest}"
     system = [_operating_system(packages.os_release)] if packages.os_release and packages.os_release.name else []
     return {
@@ -63,17 +64,14 @@ def build_sbom(manifest: Manifest, image: BundledImage, packages: ImagePackages)
                 "purl": f"pkg:oci/{image.name}@{quote(image.manifest_digest, safe='')}",
             },
         },
-        "components": [
-            *system,
-            *_components(list_packages(packages), packages.os_release),
-        ],
-        # files that no package manager wrote down are not listed
+        "components": [*system, *_components(list_packages(packages), packages.os_release)],
+        # Files without a package manager are not listed.
         "compositions": [{"aggregate": "incomplete", "assemblies": [root]}],
     }
 
 
 def format_purl(package: Package, release: OsRelease | None) -> str:
-    """The package URL: `pkg:deb/debian/libc6@2.36-9?arch=amd64&distro=debian-12`."""
+    """Return the package URL, such as `pkg:deb/debian/libc6@2.36-9?arch=amd64&distro=debian-12`."""
     version = quote(package.version, safe=":")
     if package.kind == "npm":
         return f"pkg:npm/{quote(package.name, safe='/')}@{version}"
@@ -89,7 +87,7 @@ def format_purl(package: Package, release: OsRelease | None) -> str:
 
 
 def run_syft(archive: Path, manifest: Manifest, image: BundledImage) -> dict[str, Any] | None:
-    """What `syft` says of an archive, where it is on PATH; its time, random number and path are replaced."""
+    """Return the SBOM of syft made reproducible, or None if syft is not on PATH."""
     if not shutil.which(_SYFT):
         return None
     command = [_SYFT, "scan", f"oci-archive:{archive}", "--quiet", "--output", "cyclonedx-json@1.5"]
@@ -107,8 +105,8 @@ def run_syft(archive: Path, manifest: Manifest, image: BundledImage) -> dict[str
     except (subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
         stderr = getattr(error, "stderr", None) or b""
         raise PreconditionError(
-            f"{_SYFT} could not list what is in {image.name}",
-            hint="mend it, or take it off PATH: then Lyra lists the packages itself",
+            f"{_SYFT} cannot list the packages of {image.name}",
+            hint="Fix the installation or remove it from PATH; Lyra then lists the packages itself",
             details=tuple(stderr.decode(errors="replace").splitlines()[-5:]),
         ) from error
     return document
@@ -140,7 +138,7 @@ def _operating_system(release: OsRelease) -> dict[str, Any]:
 def _components(
     locations_by_package: Mapping[Package, Sequence[str]], release: OsRelease | None
 ) -> Iterator[dict[str, Any]]:
-    """A component for each package URL: records may write one name in several ways, or not all state the licence."""
+    """Yield a component per package URL; package databases may spell a name differently or omit the license."""
     packages_by_url: dict[str, list[Package]] = {}
     for package in locations_by_package:
         packages_by_url.setdefault(format_purl(package, release), []).append(package)

@@ -1,4 +1,4 @@
-"""What a bundle is about: the promoted services, each with what its image says and what the configuration adds."""
+"""The promoted services, each with its configuration and that of its image."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lyra_tasks.ports import ContainerPort, port_number
 
 @dataclass(frozen=True)
 class PromotedService:
-    """One service that travels: its table, its image's configuration, and the reference it will run from.
+    """A promoted service; `reference` is the image that it runs.
 
-    `places` are by port name where it is published unless Proxima says otherwise: on the loopback under its own number;
-    nowhere if another service is there.
+    `publish_addresses` are the default addresses by port name: the same port on the loopback interface, or empty if
+    another service has it.
     """
 
     name: str
@@ -28,23 +28,23 @@ class PromotedService:
 
     @property
     def effective(self) -> EffectiveService:
-        """The service merged with its image."""
+        """Return the service merged with its image."""
         return effective_service(self.config, self.image_config)
 
     def publish_variable(self, port: str) -> str:
-        """The variable that says where a port is published on Proxima."""
+        """Return the variable that sets the address of a published port."""
         return deployment.publish_variable(self.name, port)
 
     def secret_variable(self, secret: str) -> str:
-        """The variable that names the file holding a secret on Proxima."""
+        """Return the variable that names the file of a secret."""
         return deployment.secret_variable(self.name, secret)
 
 
 def select_promoted_services(
     config: Configuration, references: Mapping[str, str], image_configs: Mapping[str, Mapping[str, Any]]
 ) -> tuple[PromotedService, ...]:
-    """The services that travel, by name; `references` are by image, `image_configs` by service name."""
-    owners: dict[ContainerPort, str] = {}
+    """Return the promoted services; `references` are by image, `image_configs` by service."""
+    port_owners: dict[ContainerPort, str] = {}
     services = {name: service for name, service in config.services.items() if service.is_promoted}
     return tuple(
         PromotedService(
@@ -53,7 +53,7 @@ def select_promoted_services(
             references[str(service.image)],
             image_configs[name],
             {
-                key: f"127.0.0.1:{port_number(port)}" if owners.setdefault(port, name) == name else ""
+                key: f"127.0.0.1:{port_number(port)}" if port_owners.setdefault(port, name) == name else ""
                 for key, port in service.ports.items()
             },
         )

@@ -1,54 +1,151 @@
-"""The versions of a project as they lie on disk, and the list of them: brought together after every promotion.
+"""The index of a project's bundles, and the bundles themselves by version.
 
-A run that was killed between the two left a version that is whole and not listed, or one listed that is gone; the next
-promotion of any version puts that right.
+A promotion that was killed may leave a complete version that is not listed, or a listed one that is gone. The next
+promotion of any version repairs the index.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
-from lyra_tasks.bundle.format.layout import INDEX_FILE, MANIFEST_FILE
-from lyra_tasks.bundle.format.manifest import BundleEntry, BundleIndex, Manifest, decode_document, write_document
+from pydantic import Field, model_validator
+
+from lyra_tasks.bundle.format.layout import INDEX_FILE
+from lyra_tasks.bundle.format.manifest import (
+    Commit,
+    Document,
+    Manifest,
+    Timestamp,
+    Version,
+    decode_document,
+    open_bundle,
+    read_small_file,
+    write_document,
+)
+from lyra_tasks.config.models import Name
 from lyra_tasks.errors import BundleError, UsageError
 from lyra_tasks.files import STAGING_PREFIX
+from lyra_tasks.images.oci import Digest
 
 
-def register_version(bundles: Path, manifest: Manifest, keep_snapshots: int) -> tuple[str, ...]:
-    """List all versions that are there, and drop the oldest snapshots beyond so many; releases always stay.
+class BundleEntry(Document):
+    """A version in the index."""
 
-    The caller holds the lock over `bundles`. Returns what was dropped.
+    version: Version
+    created: Timestamp
+    commit: Commit
+    set_digest: Digest
+    is_snapshot: bool
+
+
+class BundleIndex(Document):
+    """The content of `index.json`: the versions of a project, newest first."""
+
+    schema_: Literal["lyra.promotion-index/1"] = Field(default="lyra.promotion-index/1", alias="schema")
+    project: Name
+    versions: list[BundleEntry] = Field(default=[])
+
+    @model_validator(mode="after")
+    def _newest_first(self) -> BundleIndex:
+        if self.versions != sorted(self.versions, key=_precedence, reverse=True):
+            raise ValueError("versions are not sorted, newest first")
+        if len({entry.version for entry in self.versions}) != len(self.versions):
+            raise ValueError("duplicate version")
+        return self
+
+    def with_entry(self, entry: BundleEntry) -> BundleIndex:
+        """Return the index with `entry`, which replaces an entry of the same version."""
+        entries = [*self.without_versions(entry.version).versions, entry]
+        return BundleIndex(project=self.project, versions=sorted(entries, key=_precedence, reverse=True))
+
+    def without_versions(self, *versions: str) -> BundleIndex:
+        """Return the index without these versions."""
+        kept_entries = [entry for entry in self.versions if entry.version not in versions]
+        return BundleIndex(project=self.project, versions=kept_entries)
+
+
+@dataclass(frozen=True)
+class BundleStore:
+    """The bundles of a project: their directory, named after the project, and the index, which is read once."""
+
+    directory: Path
+
+    @cached_property
+    def index(self) -> BundleIndex:
+        """Return the index, which is empty before the first promotion."""
+        return read_index(self.directory, self.directory.name)
+
+    def find(self, version: str) -> Path:
+        """Return the directory of a version; raise UsageError that lists the versions if it is unknown."""
+        versions = [entry.version for entry in self.index.versions]
+        if version in versions:
+            return self.directory / version
+        raise UsageError(
+            f"No bundle with version {version!r}", hint=f"Available: {', '.join(versions) or 'none; run `promote`'}"
+        )
+
+    def resolve(self, name: str) -> Path:
+        """Return the directory of a bundle that is given as version or as path."""
+        path = Path(name)
+        return path if "/" in name or path.is_dir() else self.find(name)
+
+    def find_newest(self) -> Path:
+        """Return the directory of the newest version."""
+        try:
+            versions = self.index.versions
+        except BundleError as error:
+            raise BundleError(error.message, hint="Name the bundle: `verify PATH`") from error
+        if not versions:
+            raise UsageError("No bundles yet", hint="Run `promote`, or name a bundle: `verify PATH`")
+        return self.directory / versions[0].version
+
+
+def read_index(directory: Path, project: str) -> BundleIndex:
+    """Read the index in the directory of a project's bundles; it is empty before the first promotion."""
+    path = directory / INDEX_FILE
+    if not path.exists():
+        return BundleIndex(project=project)
+    return decode_document(read_small_file(path), BundleIndex, str(path))
+
+
+def register_version(store: BundleStore, manifest: Manifest, keep_snapshots: int) -> tuple[str, ...]:
+    """Write the index with all versions on disk, and remove the oldest snapshots beyond `keep_snapshots`.
+
+    Releases are never removed. The caller holds the lock of the store. Returns the removed versions.
     """
-    for leftover in bundles.glob(f".{INDEX_FILE}.*"):  # written by a promotion that was killed before the renaming
+    directory = store.directory
+    for leftover in directory.glob(f".{INDEX_FILE}.*"):  # temporary file of a killed promotion
         leftover.unlink()
-    stored_index = read_index(bundles, manifest.project)
-    index = _sync_with_disk(bundles, stored_index).with_entry(_build_entry(manifest))
+    index = _sync_with_disk(store).with_entry(_build_entry(manifest))
     snapshots = [entry.version for entry in index.versions if entry.is_snapshot and entry.version != manifest.version]
     expired_snapshots = tuple(snapshots[keep_snapshots - 1 :] if manifest.is_snapshot else ())
-    if index.without_versions(*expired_snapshots) != stored_index:
-        write_document(bundles / INDEX_FILE, index.without_versions(*expired_snapshots))
+    index = index.without_versions(*expired_snapshots)
+    if index != store.index:
+        write_document(directory / INDEX_FILE, index)
     for version in expired_snapshots:
-        # under a name that is swept, so that a version is never to be seen in part
-        removal_directory = bundles / f"{STAGING_PREFIX}{version}.old"
-        (bundles / version).rename(removal_directory)
+        # Renamed first, so that nobody ever sees a version in part.
+        removal_directory = directory / f"{STAGING_PREFIX}{version}.old"
+        (directory / version).rename(removal_directory)
         shutil.rmtree(removal_directory, ignore_errors=True)
     return expired_snapshots
 
 
-def _sync_with_disk(bundles: Path, index: BundleIndex) -> BundleIndex:
+def _sync_with_disk(store: BundleStore) -> BundleIndex:
+    index = store.index
     for entry in index.versions:
-        if not (bundles / entry.version).is_dir():
+        if not (store.directory / entry.version).is_dir():
             index = index.without_versions(entry.version)
     listed_versions = {entry.version for entry in index.versions}
-    for directory in sorted(bundles.iterdir()):
+    for directory in sorted(store.directory.iterdir()):
         if directory.is_dir() and not directory.name.startswith(".") and directory.name not in listed_versions:
             try:
-                manifest = read_manifest(directory)
+                manifest = open_bundle(directory).manifest
             except BundleError:
-                continue  # what somebody else put there is theirs
+                continue  # not ours
             if (manifest.project, manifest.version) == (index.project, directory.name):
                 index = index.with_entry(_build_entry(manifest))
     return index
@@ -64,55 +161,8 @@ def _build_entry(manifest: Manifest) -> BundleEntry:
     )
 
 
-_MAX_DOCUMENT_BYTES = 16 * 1024**2
+def _precedence(entry: BundleEntry) -> Any:
+    """Sort by semantic version; versions that differ only in build metadata, by time and text."""
+    from semver import Version as Semantic
 
-
-def read_manifest(bundle: Path) -> Manifest:
-    """The description of the bundle in this folder; BundleError if it is no bundle, or its description is damaged."""
-    path = bundle / MANIFEST_FILE
-    if path.is_symlink() or not path.is_file():
-        raise BundleError(
-            f"{bundle}: not a promotion bundle, {MANIFEST_FILE} is missing",
-            hint="name the folder of one version, the one that holds manifest.json",
-        )
-    return decode_document(read_small_file(path), Manifest, str(path))
-
-
-def read_index(bundles: Path, project: str) -> BundleIndex:
-    """The list in the folder of a project's bundles, newest first; empty where nothing was promoted yet."""
-    path = bundles / INDEX_FILE
-    if not path.exists():
-        return BundleIndex(project=project)
-    return decode_document(read_small_file(path), BundleIndex, str(path))
-
-
-def read_small_file(path: Path) -> bytes:
-    """The bytes of a file that describes others; BundleError if it is a link, or larger than any of them can be."""
-    if path.is_symlink() or not path.is_file():
-        raise BundleError(f"{path}: not a regular file")
-    if path.stat().st_size > _MAX_DOCUMENT_BYTES:
-        raise BundleError(f"{path}: is larger than {_MAX_DOCUMENT_BYTES // 1024**2} MiB, which is not believable")
-    return path.read_bytes()
-
-
-@contextmanager
-def report_removed_bundle(bundle: Path) -> Iterator[None]:
-    """BundleError where the bundle goes while it is read: a promotion drops old snapshots, whoever reads them."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        if not Path(error.filename or "").is_relative_to(bundle):
-            raise  # what is written meanwhile, on a medium that was taken out
-        raise BundleError(
-            f"{bundle}: went away while it was read", hint="`bundle.list` shows what there is; run the same word again"
-        ) from error
-
-
-def find_bundle(bundles: Path, version: str) -> Path:
-    """The folder of a version of a project; UsageError that lists the versions there are if it is none of them."""
-    versions = [entry.version for entry in read_index(bundles, bundles.name).versions]
-    if version in versions:
-        return bundles / version
-    raise UsageError(
-        f"there is no bundle of version {version!r}", hint=f"there are: {', '.join(versions) or 'none; run `promote`'}"
-    )
+    return Semantic.parse(entry.version), entry.created, entry.version

@@ -1,6 +1,6 @@
-"""Every name in a promotion bundle, in one place; names are relative to the folder of the version.
+"""File names of a promotion bundle, relative to the directory of its version.
 
-Beside the folders of a project's versions lies `INDEX`, the list of them.
+The index lies beside the directories of a project's versions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ IMAGES_DIRECTORY = "images"
 COMPOSE_FILE = "deploy/compose.yaml"
 ENV_EXAMPLE_FILE = "deploy/.env.example"
 ENVIRONMENT_FILE = "deploy/environment.json"
-CONFIGS_DIRECTORY = "deploy/configs"
 
 TESTS_XML_FILE = "evidence/tests.xml"
 TESTS_JSON_FILE = "evidence/tests.json"
@@ -36,7 +35,7 @@ RULES_FILE = "evidence/rules.json"
 JOURNAL_FILE = "evidence/journal.jsonl"
 PREVIOUS_FILE = "evidence/previous.json"
 
-# only in a pack
+# Only in a pack.
 PACK_FILE = "pack.json"
 DOCUMENTS_FILE: Final = "documents.tar.gz"
 
@@ -44,10 +43,10 @@ NOT_IN_CHECKSUMS = frozenset({CHECKSUMS_FILE, SIGNATURE_FILE})
 
 
 def sbom_file(build: str) -> str:
-    """What is in an image, as CycloneDX: `evidence/sbom-web.cdx.json`, `evidence/sbom-web@linux-arm64.cdx.json`."""
+    """Return the SBOM of a build: `evidence/sbom-web.cdx.json`, `evidence/sbom-web@linux-arm64.cdx.json`."""
     return f"evidence/sbom-{build.replace('/', '-')}.cdx.json"
 
 
 def image_file(image: str, version: str, platform: str) -> str:
-    """The archive of an image: `images/web-1.2.0-linux-amd64.tar`."""
+    """Return the archive of an image: `images/web-1.2.0-linux-amd64.tar`."""
     return f"{IMAGES_DIRECTORY}/{image}-{version}-{platform.replace('/', '-')}.tar"

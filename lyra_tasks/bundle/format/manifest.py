@@ -1,18 +1,21 @@
-"""The root of a bundle's description, and the list of a project's bundles, as frozen models with one written form."""
+"""Models of `manifest.json`, and how a bundle's own JSON documents are written and read."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from lyra_tasks.bundle.format.layout import MANIFEST_FILE
 from lyra_tasks.config.models import Name, Platform
 from lyra_tasks.config.platforms import variant_keys
 from lyra_tasks.config.values import UdpPort
 from lyra_tasks.errors import BundleError
-from lyra_tasks.files import write_file
+from lyra_tasks.files import format_json, write_file
 from lyra_tasks.images.oci import Digest, ImageIdentity, Layer, parse_document
 
 Version = Annotated[
@@ -29,17 +32,19 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ArchiveName = Annotated[str, StringConstraints(pattern=r"^images/[A-Za-z0-9][A-Za-z0-9._+-]*\.tar$")]
 Count = Annotated[int, Field(ge=0)]
 
+_MAX_DOCUMENT_BYTES = 16 * 1024**2
+
 D = TypeVar("D", bound="Document")
 
 
 class Document(BaseModel):
-    """Something in the bundle: unknown keys are errors, values are what they are and cannot be changed."""
+    """A JSON document of the bundle: strict, immutable, without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
 
 class BundleSource(Document):
-    """Where the code came from; `url` without credentials, empty if the checkout has no remote."""
+    """The commit that was built; `url` has no credentials and is empty without a remote."""
 
     url: str
     commit: Commit
@@ -47,14 +52,14 @@ class BundleSource(Document):
 
 
 class Requirements(Document):
-    """What the production node must be able to run."""
+    """Requirements on the production node."""
 
     platforms: list[Platform] = Field(min_length=1)
     min_engine: str
 
 
 class ImageLayer(Document):
-    """A layer's blob in the archive; sizes are bytes."""
+    """A layer blob in the archive; sizes in bytes."""
 
     media_type: str
     digest: Digest
@@ -63,7 +68,7 @@ class ImageLayer(Document):
 
 
 class BundledImage(Document):
-    """One archive: the image in it under every name that a store may give it."""
+    """The archive of an image for one platform, with all its references and digests."""
 
     name: Name
     services: list[Name]
@@ -81,12 +86,12 @@ class BundledImage(Document):
     @model_validator(mode="after")
     def _one_diff_id_per_layer(self) -> BundledImage:
         if len(self.diff_ids) != len(self.layers):
-            raise ValueError("there must be one diff id per layer")
+            raise ValueError("expected one diff ID per layer")
         return self
 
     @property
     def identity(self) -> ImageIdentity:
-        """The image as `check_archive` expects it."""
+        """Return the digests that `verify_archive` compares the archive with."""
         layers = tuple(
             Layer(layer.media_type, layer.digest, layer.size, diff_id, layer.unpacked_size)
             for layer, diff_id in zip(self.layers, self.diff_ids, strict=True)
@@ -95,7 +100,7 @@ class BundledImage(Document):
 
 
 class BundledService(Document):
-    """A service in short; `image` names one of the images, or is a reference where `external` is true."""
+    """A promoted service; `image` names one of the images, or is the reference of a third-party image."""
 
     name: Name
     image: str
@@ -104,7 +109,7 @@ class BundledService(Document):
 
 
 class TestSummary(Document):
-    """How many checks passed and failed."""
+    """The number of checks that passed and failed."""
 
     __test__ = False
 
@@ -113,7 +118,7 @@ class TestSummary(Document):
 
 
 class Manifest(Document):
-    """`manifest.json`: what is promoted, where it comes from, what was tested."""
+    """The content of `manifest.json`."""
 
     schema_: Literal["lyra.promotion/1"] = Field(default="lyra.promotion/1", alias="schema")
     project: Name
@@ -132,93 +137,99 @@ class Manifest(Document):
 
     @property
     def images_by_build(self) -> dict[str, BundledImage]:
-        """The images by what their builds are called: the name, or `web@linux/arm64` of one for several platforms."""
-        keys = variant_keys([(image.name, image.platform) for image in self.images])
-        return dict(zip(keys, self.images, strict=True))
+        """Return the images by build name: `web`, or `web@linux/arm64` if there are several platforms."""
+        build_names = variant_keys([(image.name, image.platform) for image in self.images])
+        return dict(zip(build_names, self.images, strict=True))
 
     @property
     def platforms(self) -> list[str]:
-        """Those that all images are there for: a node of another one is refused."""
-        names = {image.name for image in self.images}
-        image_names_by_platform: dict[str, set[str]] = {}
+        """Return the platforms that every image exists for; nodes of other platforms are refused."""
+        platforms_by_image: dict[str, set[str]] = {}
         for image in self.images:
-            image_names_by_platform.setdefault(image.platform, set()).add(image.name)
-        return sorted(
-            platform for platform, available_images in image_names_by_platform.items() if available_images == names
-        )
+            platforms_by_image.setdefault(image.name, set()).add(image.platform)
+        return sorted(set.intersection(*platforms_by_image.values())) if platforms_by_image else []
 
     @model_validator(mode="after")
     def _one_archive_per_image(self) -> Manifest:
         files = [image.file for image in self.images]
         if len(set(files)) != len(files):
-            raise ValueError("two images name the same archive")
+            raise ValueError("two images share an archive")
         if len(self.images_by_build) != len(self.images):
-            raise ValueError("an image is there twice for the same platform")
+            raise ValueError("duplicate image for one platform")
         return self
-
-
-class BundleEntry(Document):
-    """A version in the list of a project's bundles."""
-
-    version: Version
-    created: Timestamp
-    commit: Commit
-    set_digest: Digest
-    is_snapshot: bool
-
-
-class BundleIndex(Document):
-    """`index.json` of a project: its versions, newest first."""
-
-    schema_: Literal["lyra.promotion-index/1"] = Field(default="lyra.promotion-index/1", alias="schema")
-    project: Name
-    versions: list[BundleEntry] = []
-
-    @model_validator(mode="after")
-    def _newest_first(self) -> BundleIndex:
-        if self.versions != sorted(self.versions, key=_precedence, reverse=True):
-            raise ValueError("versions must stand newest first")
-        if len({entry.version for entry in self.versions}) != len(self.versions):
-            raise ValueError("a version is there twice")
-        return self
-
-    def with_entry(self, entry: BundleEntry) -> BundleIndex:
-        """The same list with `entry` in its place, instead of an older entry of the same version."""
-        versions = [*self.without_versions(entry.version).versions, entry]
-        return BundleIndex(project=self.project, versions=sorted(versions, key=_precedence, reverse=True))
-
-    def without_versions(self, *versions: str) -> BundleIndex:
-        """The same list without these versions."""
-        return BundleIndex(
-            project=self.project, versions=[entry for entry in self.versions if entry.version not in versions]
-        )
 
 
 def encode_document(document: Document) -> bytes:
-    """The one written form: sorted keys, two spaces, a newline at the end; BundleError if a reader would refuse it."""
+    """Return the canonical JSON: sorted keys, two spaces, a final newline.
+
+    Raises:
+        BundleError: a reader would reject the document.
+    """
     value = document.model_dump(mode="json", by_alias=True)
     try:
         type(document).model_validate(value)
     except ValidationError as error:
-        raise BundleError(f"a {type(document).__name__} would be written that cannot be read") from error
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        raise BundleError(f"Cannot write an invalid {type(document).__name__}") from error
+    return format_json(value).encode()
 
 
 def decode_document(data: bytes, document_type: type[D], where: str) -> D:
-    """What `encode` wrote; BundleError naming `where` and the key if it is anything else."""
+    """Parse a document in canonical form.
+
+    Raises:
+        BundleError: the document is invalid or not canonical; names `where` and the key.
+    """
     document = parse_document(data, document_type, where)
     if encode_document(document) != data:
-        raise BundleError(f"{where}: not written as this program writes it")
+        raise BundleError(f"{where}: not in canonical form")
     return document
 
 
 def write_document(path: Path, document: Document) -> None:
-    """Replace `path` by `document`, atomically and durably."""
+    """Write `document` to `path` atomically and durably."""
     write_file(path, encode_document(document))
 
 
-def _precedence(entry: BundleEntry) -> Any:
-    """Semantic precedence; what it does not order (build metadata) is ordered by time and text."""
-    from semver import Version as Semantic
+@dataclass(frozen=True)
+class Bundle:
+    """A promotion bundle on disk, whose manifest has been read."""
 
-    return Semantic.parse(entry.version), entry.created, entry.version
+    directory: Path
+    manifest: Manifest
+
+
+def open_bundle(directory: Path) -> Bundle:
+    """Read the manifest of the bundle in `directory`.
+
+    Raises:
+        BundleError: this is no bundle, or its manifest is damaged.
+    """
+    path = directory / MANIFEST_FILE
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(
+            f"{directory}: not a promotion bundle, {MANIFEST_FILE} is missing",
+            hint="Name the directory of one version, the one that contains manifest.json",
+        )
+    return Bundle(directory, decode_document(read_small_file(path), Manifest, str(path)))
+
+
+def read_small_file(path: Path) -> bytes:
+    """Return the content of a descriptive file; raise BundleError for a link or an implausible size."""
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(f"{path}: not a regular file")
+    if path.stat().st_size > _MAX_DOCUMENT_BYTES:
+        raise BundleError(f"{path}: larger than {_MAX_DOCUMENT_BYTES // 1024**2} MiB")
+    return path.read_bytes()
+
+
+@contextmanager
+def report_removed_bundle(directory: Path) -> Iterator[None]:
+    """Raise BundleError if the bundle is removed while the block reads it, as promotions do with old snapshots."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if not Path(error.filename or "").is_relative_to(directory):
+            raise  # It is the target that is missing: a medium was unplugged.
+        raise BundleError(
+            f"{directory}: removed while being read", hint="Run `bundle.list` to see the bundles, then retry"
+        ) from error

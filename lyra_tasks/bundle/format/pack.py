@@ -1,4 +1,4 @@
-"""`pack.json`: what of a bundle travels in a pack, and what the receiver must hold already."""
+"""The format of a pack: `pack.json` and `documents.tar.gz`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from typing import BinaryIO, Literal
 
 from pydantic import Field, model_validator
 
-from lyra_tasks.bundle.format.layout import DOCUMENTS_FILE
-from lyra_tasks.bundle.format.manifest import ArchiveName, Count, Document, Sha256, Version
+from lyra_tasks.bundle.format.layout import DOCUMENTS_FILE, ENVIRONMENT_FILE, PACK_FILE, SUMMARY_FILE
+from lyra_tasks.bundle.format.manifest import (
+    ArchiveName,
+    Count,
+    Document,
+    Sha256,
+    Version,
+    decode_document,
+    read_small_file,
+)
 from lyra_tasks.config.models import Name
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.parts import MAX_PARTS, PartsWriter, open_parts, part_name
@@ -28,9 +36,11 @@ from lyra_tasks.images.stream.tar import (
     read_tar_members,
 )
 
+_MAX_FILES = 20_000
+
 
 class RequiredImage(Document):
-    """An image that the receiver must hold, since its layers are left out: under the ids that stores give it."""
+    """An image that must be on the receiving node because its layers are omitted."""
 
     reference: str
     config_digest: Digest
@@ -38,7 +48,7 @@ class RequiredImage(Document):
 
 
 class PackedFile(Document):
-    """A file of the pack as a whole, in one piece or in this many numbered parts; `size` in bytes."""
+    """A file of the pack, in one piece or in numbered parts; `sha256` and `size` (bytes) are those of the whole."""
 
     file: str
     sha256: Sha256
@@ -47,12 +57,12 @@ class PackedFile(Document):
 
     @property
     def part_names(self) -> list[str]:
-        """What the file consists of, in order."""
+        """Return the names of the files on disk, in order."""
         return [part_name(self.file, number) for number in range(1, self.parts + 1)] or [self.file]
 
 
 class PackedArchive(PackedFile):
-    """The archive of one image, `without` the layers of these digests, which are those of `held`."""
+    """The archive of an image without the `omitted_layers`, which `required_image` has."""
 
     file: ArchiveName
     image: Name
@@ -62,19 +72,19 @@ class PackedArchive(PackedFile):
     @model_validator(mode="after")
     def _require_image_for_omitted_layers(self) -> PackedArchive:
         if bool(self.omitted_layers) != (self.required_image is not None):
-            raise ValueError("layers are left out of another image, or there is none")
+            raise ValueError("omitted layers and required image must be given together")
         return self
 
 
 class PackedDocuments(PackedFile):
-    """The bundle's further files, with its own checksums and their signature, in one compressed tar."""
+    """All other files of the bundle, with its checksums and signature, in one compressed tar."""
 
     file: Literal["documents.tar.gz"] = DOCUMENTS_FILE
     unpacked_size: Count
 
 
 class PackManifest(Document):
-    """What a pack is: of which bundle, since which version, its archives and documents."""
+    """The content of `pack.json`; layers of version `since` are omitted."""
 
     schema_: Literal["lyra.pack/1"] = Field(default="lyra.pack/1", alias="schema")
     project: Name
@@ -85,10 +95,20 @@ class PackManifest(Document):
     documents: PackedDocuments
 
 
+def read_pack_manifest(directory: Path) -> PackManifest:
+    """Read the description of the pack in `directory`."""
+    return decode_document(read_small_file(directory / PACK_FILE), PackManifest, str(directory / PACK_FILE))
+
+
+def is_operator_file(name: str) -> bool:
+    """Return whether a pack contains this file as it is, for an operator without tools to unpack it."""
+    return name == SUMMARY_FILE or (name.startswith("deploy/") and name != ENVIRONMENT_FILE)
+
+
 def write_document_archive(files: Mapping[str, Path], target: PartsWriter, epoch: int) -> int:
-    """Write these files, sorted by name and dated `epoch`; the size of the tar before it was compressed, in bytes."""
+    """Write a reproducible compressed tar, dated `epoch`; return its uncompressed size in bytes."""
     unpacked_size = 0
-    encoder = zlib.compressobj(9, wbits=31)  # text that is read once: small counts, speed does not
+    encoder = zlib.compressobj(9, wbits=31)  # small text: size matters, speed does not
     for block in _tar_blocks(files, epoch):
         unpacked_size += len(block)
         target.digester.write(encoder.compress(block))
@@ -96,12 +116,9 @@ def write_document_archive(files: Mapping[str, Path], target: PartsWriter, epoch
     return unpacked_size
 
 
-_MAX_FILES = 20_000
-
-
 @dataclass(frozen=True)
 class ArchivedDocuments:
-    """The hexadecimal digest of every file by its name, and the content of those that were asked for."""
+    """The hexadecimal digest of each file in the archive, and the content of the required ones."""
 
     digests: dict[str, str]
     contents: dict[str, bytes]
@@ -110,10 +127,10 @@ class ArchivedDocuments:
 def read_document_archive(
     parts: Sequence[Path], expected: PackedDocuments, where: str, required_names: Collection[str]
 ) -> ArchivedDocuments:
-    """Read all of it.
+    """Read the whole archive, and keep the content of the `required_names`.
 
-    BundleError naming `where` for anything but regular files, a name that is there twice, a `wanted` file that is
-    missing, or other bytes than were described.
+    Raises:
+        BundleError: irregular or duplicate members, a required file is missing, or the digest is not the expected one.
     """
     documents = ArchivedDocuments({}, {})
     digester = DigestWriter()
@@ -123,17 +140,17 @@ def read_document_archive(
             if header.kind != "file":
                 raise BundleError(f"{where}: {header.name!r} is not a regular file")
             if len(documents.digests) >= _MAX_FILES:
-                raise BundleError(f"{where}: holds more than {_MAX_FILES} files, which is not believable")
+                raise BundleError(f"{where}: contains more than {_MAX_FILES} files")
             if header.name in documents.digests:
-                raise BundleError(f"{where}: {header.name} is there twice")
+                raise BundleError(f"{where}: duplicate file {header.name}")
             if header.name in required_names and header.size <= MAX_DOCUMENT_BYTES:
                 documents.contents[header.name] = b"".join(contents)
                 contents = iter([bytearray(documents.contents[header.name])])
             documents.digests[header.name] = _hash_blocks(contents)
     if (digester.digest, digester.size) != (f"sha256:{expected.sha256}", expected.size):
-        raise BundleError(f"{where}: the pack gives it another digest or size")
+        raise BundleError(f"{where}: digest or size differs from {PACK_FILE}")
     if missing := sorted(set(required_names) - documents.contents.keys()):
-        raise BundleError(f"{where}: {missing[0]} is missing, or too large")
+        raise BundleError(f"{where}: {missing[0]} is missing or too large")
     return documents
 
 

@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all: filled beside their place, synced, renamed into it."""
+"""Create directories atomically: fill them beside their target, sync, then rename."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from lyra_tasks.files import STAGING_PREFIX, sync_directory, sync_file, walk_dir
 
 @contextmanager
 def staging_directory(target: Path, command: str, *, stale_pattern: str = "*") -> Iterator[Path]:
-    """A folder beside `folder`, of which nothing is left if what happens in it fails.
+    """Yield a new directory beside `target`, which is removed afterwards unless it was published.
 
-    Remains of earlier ones are swept, of all whose names fit `sweep`; the caller holds a lock over those. NoSpaceError
-    that names `word`, to be run again, if the disk is full.
+    Removes leftovers that match `stale_pattern`; the caller holds the lock over them.
+
+    Raises:
+        NoSpaceError: the disk is full; the hint names `command`.
     """
     parent = target.parent
     stage = parent / f"{STAGING_PREFIX}{target.name}"
@@ -30,8 +32,8 @@ def staging_directory(target: Path, command: str, *, stale_pattern: str = "*") -
     except OSError as error:
         if is_disk_full(error):
             raise NoSpaceError(
-                f"no space left in {parent} for {target.name}",
-                hint=f"free space there, then run `{command}` again",
+                f"Cannot write {target.name} to {parent}: no space left on device",
+                hint=f"Free some space, then run `{command}` again",
             ) from error
         raise
     finally:
@@ -39,38 +41,39 @@ def staging_directory(target: Path, command: str, *, stale_pattern: str = "*") -
 
 
 def remove_stale_staging(parent: Path, name_pattern: str = "*") -> None:
-    """Remove what was left of stagings whose names fit; what cannot be removed is left to the next time."""
+    """Remove matching leftovers as far as possible."""
     for leftover in parent.glob(f"{STAGING_PREFIX}{name_pattern}"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def require_free_space(directory: Path, required_bytes: int, purpose: str) -> None:
-    """NoSpaceError with both figures where `folder` has less room than the `needed` bytes."""
+    """Raise NoSpaceError if `directory` has less than `required_bytes` free."""
     free = free_bytes(directory)
     if required_bytes > free:
         raise NoSpaceError(
-            f"{purpose} needs {console.format_bytes(required_bytes)}, and {directory} has {console.format_bytes(free)} free",
-            hint="free space there, or choose another folder",
+            f"Not enough space for {purpose}: {console.format_bytes(required_bytes)} needed, "
+            f"{console.format_bytes(free)} free in {directory}",
+            hint="Free some space or choose another directory",
         )
 
 
 def warn_if_world_writable(directory: Path) -> None:
-    """Tell where everybody on this machine may change what is promoted."""
+    """Warn if every user of this machine can change the bundles."""
     mode = directory.stat().st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         console.warn(
-            f"{directory}: unsafe mode {stat.filemode(mode)}, everybody may change bundles there; chmod o-w it"
+            f"{directory}: mode {stat.filemode(mode)} lets every user change the bundles; run `chmod o-w {directory}`"
         )
 
 
 def free_bytes(directory: Path) -> int:
-    """The room at a folder for whoever asks."""
+    """Return the bytes available to this user."""
     stats = os.statvfs(directory)
     return stats.f_bavail * stats.f_frsize
 
 
 def publish_directory(stage: Path, target: Path) -> None:
-    """Make all of `stage` durable, and give it its name; what had that name before is removed afterwards."""
+    """Sync `stage` to disk and rename it to `target`, then remove what `target` was before."""
     for directory, _, file_names in walk_directory(stage):
         for name in file_names:
             sync_file(directory / name)

@@ -1,1 +1,1 @@
-"""What travels: a bundle packed for its way, whole or without what the receiver holds, in parts where it must be."""
+"""`bundle.pack`: plan and create a pack, the part of a bundle to copy; imports `content`, `format` and `verify`."""

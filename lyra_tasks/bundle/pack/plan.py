@@ -1,4 +1,4 @@
-"""What will travel, as a value: which layers of which archives, beside which documents, in which folder."""
+"""Collect the facts of a pack and plan it: which layers of which archives, in which directory."""
 
 from __future__ import annotations
 
@@ -7,31 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lyra_tasks.bundle.format.checksums import hash_files, parse_checksums
-from lyra_tasks.bundle.format.index import find_bundle, read_manifest, read_small_file
-from lyra_tasks.bundle.format.layout import (
-    CHECKSUMS_FILE,
-    ENVIRONMENT_FILE,
-    IMAGES_DIRECTORY,
-    MANIFEST_FILE,
-    SUMMARY_FILE,
-)
-from lyra_tasks.bundle.format.manifest import BundledImage, Manifest
-from lyra_tasks.bundle.format.pack import RequiredImage
+from lyra_tasks.bundle.format.index import BundleStore
+from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, IMAGES_DIRECTORY, MANIFEST_FILE
+from lyra_tasks.bundle.format.manifest import Bundle, BundledImage, Manifest, open_bundle, read_small_file
+from lyra_tasks.bundle.format.pack import RequiredImage, is_operator_file
 from lyra_tasks.bundle.format.staging import free_bytes
 from lyra_tasks.errors import BundleError, UsageError
 from lyra_tasks.units import parse_size
 
+MIN_PART_BYTES = 64 * 1024
+
 
 @dataclass(frozen=True)
 class PackFacts:
-    """What was found out: the bundle and, with `since`, the older version's description; where the pack goes.
+    """The facts of a pack; `baseline` is the manifest of the version whose layers are omitted. Sizes are in bytes."""
 
-    `split` is the largest size of a part in bytes, or None; `documents` is the size of what is no archive, `free` the
-    room at `to`; both in bytes.
-    """
-
-    bundle: Path
-    manifest: Manifest
+    bundle: Bundle
     baseline: Manifest | None
     target_directory: Path
     max_part_bytes: int | None
@@ -41,7 +32,7 @@ class PackFacts:
 
 @dataclass(frozen=True)
 class PlannedDelta:
-    """An archive that travels `without` the lowest layers, which `held` has; `size` is what is left, in bytes."""
+    """An archive without its lowest layers, which `required_image` has; `size` is that of the rest, in bytes."""
 
     image: BundledImage
     omitted_layers: tuple[str, ...]
@@ -51,7 +42,7 @@ class PlannedDelta:
 
 @dataclass(frozen=True)
 class PackPlan:
-    """A pack to be made at `folder`."""
+    """The pack to be created in `directory`."""
 
     facts: PackFacts
     directory: Path
@@ -59,18 +50,52 @@ class PackPlan:
 
     @property
     def required_bytes(self) -> int:
-        """Bytes that the pack takes at most."""
+        """Return the maximum size of the pack in bytes."""
         return self.facts.documents_size + sum(delta.size for delta in self.deltas)
 
 
-def plan_pack(facts: PackFacts) -> PackPlan:
-    """Plan a pack: of every image, leave out what some image of the older version begins with, too.
+def collect_pack_facts(store: BundleStore, version: str, *, to: str, since: str, split: str) -> PackFacts:
+    """Collect the facts of a pack.
 
-    Only the lowest layers can be left out: an engine knows a layer together with all that is below it.
+    Raises:
+        UsageError: an option is invalid, or a version does not exist.
+        BundleError: a bundle is damaged.
     """
-    manifest, baseline = facts.manifest, facts.baseline
+    target = Path(to)
+    if not to:
+        raise UsageError("--to DIRECTORY is required", hint="Example: `bundle.pack VERSION --to /media/usb`")
+    if not target.is_dir():
+        raise UsageError(f"--to {to}: directory not found", hint="Create the directory, or mount the medium")
+    if target.resolve().is_relative_to(store.directory.resolve()):
+        raise UsageError(f"--to {to}: is in the promotion directory", hint="Choose another directory")
+    directory = store.find(version)
+    max_part_bytes = _parse_part_size(split) if split else None
+    document_sizes = {
+        path.relative_to(directory).as_posix(): path.stat().st_size
+        for path in directory.rglob("*")
+        if path.is_file() and path.relative_to(directory).parts[0] != IMAGES_DIRECTORY
+    }
+    for name, size in sorted(document_sizes.items()):
+        if max_part_bytes and size > max_part_bytes and is_operator_file(name):
+            raise UsageError(f"--split {split}: {name} is larger and cannot be split", hint="Use a larger --split")
+    return PackFacts(
+        bundle=_open_promoted(directory),
+        baseline=_open_promoted(store.find(since)).manifest if since else None,
+        target_directory=target,
+        max_part_bytes=max_part_bytes,
+        documents_size=sum(document_sizes.values()),
+        free_bytes=free_bytes(target),
+    )
+
+
+def plan_pack(facts: PackFacts) -> PackPlan:
+    """Plan a pack that omits the layers which an image of the baseline begins with, too.
+
+    Only the lowest layers can be omitted: an engine identifies a layer together with all layers below it.
+    """
+    manifest, baseline = facts.bundle.manifest, facts.baseline
     if baseline and baseline.version == manifest.version:
-        raise UsageError(f"--since names {baseline.version} itself", hint="name the version that the receiver holds")
+        raise UsageError(f"--since {baseline.version}: same version", hint="Name the version that the receiver has")
     name = f"{manifest.project}-{manifest.version}" + (f"-since-{baseline.version}" if baseline else "")
     deltas = tuple(_plan_delta(image, baseline.images if baseline else ()) for image in manifest.images)
     return PackPlan(facts, facts.target_directory / name, deltas)
@@ -86,7 +111,7 @@ def _plan_delta(image: BundledImage, baseline_images: Sequence[BundledImage]) ->
     )
     count = shared_counts.get(best.name, 0) if best else 0
     shared_layers = image.layers[:count]
-    # a layer may come twice; it is one blob, and travels if it is also above what is left out
+    # A layer may occur twice but is one blob, which is packed if it also occurs above.
     digests_above = {layer.digest for layer in image.layers[count:]}
     omitted_layers = tuple(dict.fromkeys(layer.digest for layer in shared_layers if layer.digest not in digests_above))
     size = image.size - sum(
@@ -101,7 +126,7 @@ def _plan_delta(image: BundledImage, baseline_images: Sequence[BundledImage]) ->
 
 
 def _count_shared_layers(image: BundledImage, baseline: BundledImage) -> int:
-    """How many of the lowest layers are the same, by what is in them and by how they are compressed."""
+    """Count the lowest layers that are equal in content and compression."""
     pairs = zip(image.identity.layers, baseline.identity.layers, strict=False)
     count = 0
     for layer, baseline_layer in pairs:
@@ -111,64 +136,21 @@ def _count_shared_layers(image: BundledImage, baseline: BundledImage) -> int:
     return count
 
 
-def is_operator_file(name: str) -> bool:
-    """Whether a file of the bundle travels as it is: what an operator needs who has no program to unpack."""
-    return name == SUMMARY_FILE or (name.startswith("deploy/") and name != ENVIRONMENT_FILE)
-
-
-MIN_PART_BYTES = 64 * 1024
-
-
-def collect_pack_facts(bundles: Path, version: str, *, to: str, since: str, split: str) -> PackFacts:
-    """The facts of a pack; UsageError for what does not exist or makes no sense, BundleError for a damaged bundle."""
-    target = Path(to)
-    if not to:
-        raise UsageError("--to names the folder that the pack is made in", hint="bundle.pack VERSION --to /media/usb")
-    if not target.is_dir():
-        raise UsageError(f"{to}: no such folder", hint="make it first; is the medium mounted?")
-    if target.resolve().is_relative_to(bundles.resolve()):
-        raise UsageError(f"{to}: is among the bundles", hint="name a folder elsewhere")
-    bundle = find_bundle(bundles, version)
-    max_part_bytes = _parse_part_size(split) if split else None
-    document_sizes = {
-        path.relative_to(bundle).as_posix(): path.stat().st_size
-        for path in bundle.rglob("*")
-        if path.is_file() and path.relative_to(bundle).parts[0] != IMAGES_DIRECTORY
-    }
-    if max_part_bytes and (
-        large := sorted(
-            name for name, size in document_sizes.items() if is_operator_file(name) and size > max_part_bytes
-        )
-    ):
-        raise UsageError(f"--split {split}: {large[0]} is larger, and travels as it is", hint="use a larger --split")
-    return PackFacts(
-        bundle=bundle,
-        manifest=_read_promoted_manifest(bundle),
-        baseline=_read_promoted_manifest(find_bundle(bundles, since)) if since else None,
-        target_directory=target,
-        max_part_bytes=max_part_bytes,
-        documents_size=sum(document_sizes.values()),
-        free_bytes=free_bytes(target),
-    )
-
-
-def _read_promoted_manifest(bundle: Path) -> Manifest:
-    """The description, if it is the one that was promoted."""
-    manifest = read_manifest(bundle)
-    sums_file = bundle / CHECKSUMS_FILE
+def _open_promoted(directory: Path) -> Bundle:
+    """Open a bundle whose manifest matches its checksum."""
+    bundle = open_bundle(directory)
+    sums_file, manifest_file = directory / CHECKSUMS_FILE, directory / MANIFEST_FILE
     sums = parse_checksums(read_small_file(sums_file), str(sums_file)) if sums_file.is_file() else {}
-    if hash_files([bundle / MANIFEST_FILE]) != [sums.get(MANIFEST_FILE)]:
-        raise BundleError(f"{bundle / MANIFEST_FILE}: changed", hint="promote the version again, or restore it")
-    return manifest
+    if hash_files([manifest_file]) != [sums.get(MANIFEST_FILE)]:
+        raise BundleError(f"{manifest_file}: changed", hint="Restore the bundle, or promote the version again")
+    return bundle
 
 
 def _parse_part_size(text: str) -> int:
     try:
         size = parse_size(text)
     except ValueError as error:
-        raise UsageError(f"--split {text}: {error}", hint="for example --split 2g") from error
+        raise UsageError(f"--split {text}: {error}", hint="Example: `--split 2g`") from error
     if size < MIN_PART_BYTES:
-        raise UsageError(
-            f"--split {text}: a part has at least {MIN_PART_BYTES // 1024}k", hint="for example --split 2g"
-        )
+        raise UsageError(f"--split {text}: less than {MIN_PART_BYTES // 1024}k", hint="Example: `--split 2g`")
     return size

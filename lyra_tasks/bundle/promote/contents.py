@@ -1,8 +1,7 @@
-"""What stands in a bundle beside the images: its description and the documents made from it."""
+"""The documents of a bundle: its manifest, deployment files, attestations and rule results."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,12 +34,20 @@ from lyra_tasks.bundle.format.manifest import (
 )
 from lyra_tasks.bundle.promote.plan import PromotedImage, PromotionPlan
 from lyra_tasks.config.deployment import config_path
+from lyra_tasks.digests import hex_part
+from lyra_tasks.files import format_json
 from lyra_tasks.rules.catalogue import rule_set_version
 from lyra_tasks.versions.changelog import render_changelog_page
 
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PROVENANCE_PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+TEST_RESULT_PREDICATE_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
+BUILD_TYPE = "urn:lyra:buildx-bake:1"
+BUILDER_ID = "urn:lyra:local-docker-engine"
+
 
 def build_manifest(plan: PromotionPlan, images: Sequence[BundledImage]) -> Manifest:
-    """The root of the bundle's description."""
+    """Return the manifest of the planned bundle."""
     config, facts = plan.config, plan.facts
     checks = facts.evidence.checks
     passed = sum(check.outcome == "passed" for check in checks)
@@ -70,7 +77,7 @@ def build_manifest(plan: PromotionPlan, images: Sequence[BundledImage]) -> Manif
 
 
 def render_documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, bytes]:
-    """Every further file of the bundle that is made here, by its name, but for the operator's page."""
+    """Return the content of all rendered files by name, except `PROMOTION.md`."""
     project = plan.config.project.name
     deviations = [deviation.model_dump(mode="json") for deviation in plan.facts.deviations]
     rules = [result.model_dump(mode="json") for result in plan.facts.rules]
@@ -94,7 +101,7 @@ def render_documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dic
 
 
 def _fixed_platforms(plan: PromotionPlan) -> dict[str, str]:
-    """By service, the platform of its image where it is for one alone; else it is that of the node."""
+    """Return the platforms of images with a single one, by service; all others run on that of the node."""
     return {
         service: image.record.platform
         for image in plan.images
@@ -104,7 +111,7 @@ def _fixed_platforms(plan: PromotionPlan) -> dict[str, str]:
 
 
 def render_operator_page(plan: PromotionPlan, manifest: Manifest, diff: BundleDiff | None) -> bytes:
-    """The operator's page; it is made last, since it says what is different from the version before."""
+    """Return `PROMOTION.md`, which needs the differences from the previous version."""
     sign = plan.config.promotion.sign
     facts = plan.facts
     signer = sign.identity if sign else ""
@@ -114,7 +121,7 @@ def render_operator_page(plan: PromotionPlan, manifest: Manifest, diff: BundleDi
 
 
 def archive_annotations(plan: PromotionPlan) -> dict[str, str]:
-    """What the archive's index says of its image; the version stands here and in the references alone."""
+    """Return the annotations of the archives; only they and the references contain the version."""
     prefix = "org.opencontainers.image"
     annotations = {
         f"{prefix}.version": plan.version,
@@ -126,24 +133,12 @@ def archive_annotations(plan: PromotionPlan) -> dict[str, str]:
 
 
 def commit_time(plan: PromotionPlan) -> str:
-    """The time of the commit, as RFC 3339."""
+    """Return the commit time in RFC 3339."""
     return datetime.fromtimestamp(plan.facts.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def format_json(document: object) -> str:
-    """The written form of the bundle's further documents."""
-    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PROVENANCE_PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-TEST_RESULT_PREDICATE_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
-BUILD_TYPE = "urn:lyra:buildx-bake:1"
-BUILDER_ID = "urn:lyra:local-docker-engine"
-
-
 def build_provenance(plan: PromotionPlan, images: Sequence[BundledImage]) -> dict[str, Any]:
-    """The build as SLSA provenance: from which commit and bases, with which parameters."""
+    """Return the SLSA provenance: commit, bases and build parameters, without values of build arguments."""
     definition = {
         "buildType": BUILD_TYPE,
         "externalParameters": {
@@ -161,7 +156,7 @@ def build_provenance(plan: PromotionPlan, images: Sequence[BundledImage]) -> dic
 
 
 def build_test_result(plan: PromotionPlan, images: Sequence[BundledImage]) -> dict[str, Any]:
-    """The verdict as a test result: which checks passed, under which services, tests and rules."""
+    """Return the in-toto test result: the checks and the digest of the configuration."""
     evidence = plan.facts.evidence
     effective = {"name": "services, tests and rules in force", "digest": {"sha256": plan.facts.set_key.effective_hash}}
     predicate = {
@@ -174,10 +169,10 @@ def build_test_result(plan: PromotionPlan, images: Sequence[BundledImage]) -> di
 
 
 def _build_statement(images: Sequence[BundledImage], predicate_type: str, predicate: dict[str, Any]) -> dict[str, Any]:
-    """A statement about the archives, and about the images in them as registries and stores name them."""
+    """Return an in-toto statement about the archives and the images in them."""
     archive_subjects = [{"name": image.file, "digest": {"sha256": image.sha256}} for image in images]
     image_subjects = [
-        {"name": image.references[0], "digest": {"sha256": _hex(image.manifest_digest)}} for image in images
+        {"name": image.references[0], "digest": {"sha256": hex_part(image.manifest_digest)}} for image in images
     ]
     return {
         "_type": STATEMENT_TYPE,
@@ -200,7 +195,7 @@ def _build_parameters(plan: PromotionPlan, image: PromotedImage) -> dict[str, An
 
 
 def _source(remote: str) -> dict[str, str]:
-    """A remote as URI, if it is one that others can reach: a URL, or `HOST:PATH` as SSH has it."""
+    """Return a remote (URL, or `HOST:PATH` of SSH) as URI, if others can reach it."""
     if "://" in remote:
         return {"uri": f"git+{remote}"}
     host, colon, path = remote.partition(":")
@@ -213,10 +208,6 @@ def _commit(plan: PromotionPlan) -> dict[str, Any]:
 
 
 def _bases(plan: PromotionPlan) -> list[dict[str, Any]]:
-    """Every base that an image stands on, once, by the name in FROM and the digest that it was pinned to."""
+    """Return all base images with the reference in FROM and the pinned digest."""
     bases = {(name, digest) for image in plan.images for name, digest in image.record.bases.items()}
-    return [{"name": name, "digest": {"sha256": _hex(digest)}} for name, digest in sorted(bases)]
-
-
-def _hex(digest: str) -> str:
-    return digest.removeprefix("sha256:")
+    return [{"name": name, "digest": {"sha256": hex_part(digest)}} for name, digest in sorted(bases)]

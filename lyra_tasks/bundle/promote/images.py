@@ -1,4 +1,4 @@
-"""From the engine to images whose layers lie at hand: of a containerd store what is missing, of others one stream."""
+"""Get the tested images out of the engine: missing layers from a containerd store, or one save stream of all."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 def pack_images(
     plan: PromotionPlan, work: Workspace, stage: Path, cache: LayerCache, lock: int
 ) -> Iterator[dict[str, PackedImage]]:
-    """All images of the plan, the very ones that were tested; their layers lie at hand while the block runs.
+    """Yield the tested images by build name; their layers exist on disk while the block runs.
 
-    `lock` is the handle of the lock over `stage`, which the Buildx of a promotion that is killed goes on to hold.
-    BundleError if the engine gives another image than was tested.
+    Buildx inherits the file descriptor `lock`, so that it holds the lock even if this process is killed.
+
+    Raises:
+        BundleError: the engine returned another image than the tested one.
     """
     export_directory = Path(tempfile.mkdtemp(dir=stage.parent, prefix=f"{STAGING_PREFIX}export-"))
     spool = stage / "spool"
@@ -50,17 +52,18 @@ def pack_images(
 def _require_tested(plan: PromotionPlan, packed_images: Mapping[str, PackedImage]) -> None:
     for image in plan.images:
         identity = packed_images[image.build_name].identity
-        if identity.config_digest != image.record.config_digest:
+        tested_digest = image.record.config_digest
+        if identity.config_digest != tested_digest:
             raise BundleError(
-                f"{image.build_name}: the engine gave {identity.config_digest}, tested was {image.record.config_digest}",
-                hint="run `build test` again",
+                f"{image.build_name}: the engine returned {identity.config_digest}, tested was {tested_digest}",
+                hint="Run `build test`",
             )
 
 
 def _export_images(
     plan: PromotionPlan, work: Workspace, directory: Path, cache: LayerCache, lock: int
 ) -> dict[str, PackedImage] | None:
-    """The images out of a containerd store, where only what the cache lacks is sent; None where that cannot be done."""
+    """Export only the layers that the cache lacks; return None if the image store or BuildKit cannot do that."""
     manifest_digests = {image.build_name: image.record.manifest_digest or "" for image in plan.images}
     export_sources = [
         ExportRequest(image.record.reference, image.record.image_id, image.record.platform) for image in plan.images
@@ -72,28 +75,24 @@ def _export_images(
     blobs.mkdir(parents=True)
     export_missing = partial(export_layout, work.engine, export_sources, oci_layout, directory, lock)
     try:
-        with console.progress(f"packing {', '.join(manifest_digests)}"):
+        with console.progress(f"Packing {', '.join(manifest_digests)}"):
             known_layers = cache.fill_spool(blobs, export_missing)
+            scan = _needs_package_scan(plan, work)
             return pack_spooled_images(
-                manifest_digests,
-                blobs,
-                plan.compression,
-                known_layers,
-                cache,
-                read_packages=_needs_package_scan(plan, work),
+                manifest_digests, blobs, plan.compression, known_layers, cache, read_packages=scan
             )
     except (BuildError, BundleError, NoSpaceError) as error:
         cache.discard_pending()
         shutil.rmtree(oci_layout, ignore_errors=True)
-        console.info(f"the images are saved whole, since BuildKit did not export them: {error.message}")
+        console.info(f"Saving the complete images, since BuildKit cannot export them: {error.message}")
         return None
 
 
 def _save_images(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache) -> dict[str, PackedImage]:
-    """All images out of one stream of the engine: layers that they share are sent once."""
+    """Save all images in one stream, in which shared layers occur once."""
     try:
         return _pack_save_stream(plan, work, spool, cache)
-    except CacheMissError:  # an entry that was damaged, or about another layer that looks alike
+    except CacheMissError:  # a damaged entry, or one of a similar layer
         cache.distrust()
         return _pack_save_stream(plan, work, spool, cache)
 
@@ -104,21 +103,16 @@ def _pack_save_stream(plan: PromotionPlan, work: Workspace, spool: Path, cache: 
         image.build_name: ImageRequest(image.record.image_id, image.record.platform) for image in plan.images
     }
     with (
-        console.progress(f"packing {', '.join(requested_images)}") as activity,
+        console.progress(f"Packing {', '.join(requested_images)}") as activity,
         open_save_stream(work.engine, engine_ids, activity.add_bytes) as stream,
     ):
+        scan = _needs_package_scan(plan, work)
         return pack_saved_images(
-            stream,
-            requested_images,
-            spool,
-            plan.compression,
-            cache,
-            read_packages=_needs_package_scan(plan, work),
-            verified_later=True,
+            stream, requested_images, spool, plan.compression, cache, read_packages=scan, verified_later=True
         )
 
 
 def _needs_package_scan(plan: PromotionPlan, work: Workspace) -> bool:
-    """Whether the packages of any layer are still to be read; the rules of the test read them, too."""
+    """Return whether the packages of any layer are unknown; the rule checks of a test usually read them."""
     diff_ids = {diff_id for image in plan.images for diff_id in image.record.diff_ids}
     return any(load_layer_packages(work.paths.cache, diff_id) is None for diff_id in diff_ids)

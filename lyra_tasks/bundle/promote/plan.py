@@ -1,4 +1,4 @@
-"""What a promotion will do, as a value: which tested images travel, under which version and references."""
+"""Collect the facts of a promotion and plan it: which tested images, under which version and references."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _MIN_ZSTD_ENGINE = (23, 0)
 
 @dataclass(frozen=True)
 class PromotionFacts:
-    """What was found out before planning.
+    """The facts of a promotion.
 
-    `image_configs` are by service name; `epoch` is the commit's time; `moving_tags` are the image tags beside the
-    version's own, such as `latest`.
+    `records` are by build name, `image_configs` by service. `epoch` is the commit time. `moving_tags` are image tags
+    besides the version's own, such as `latest`.
     """
 
     version: CheckoutVersion
@@ -54,9 +54,9 @@ class PromotionFacts:
 
 @dataclass(frozen=True)
 class PromotedImage:
-    """One image that travels, for one platform: its record, its references (the full version's first), its file.
+    """An image to promote, for one platform.
 
-    The references are the same for all its platforms: a node loads those of its own. `key` is what the build is called.
+    The first reference has the full version; the references are the same on all platforms.
     """
 
     build_name: str
@@ -69,7 +69,7 @@ class PromotedImage:
 
 @dataclass(frozen=True)
 class PromotionPlan:
-    """A bundle to be made at `folder`."""
+    """The bundle to be created in `directory`."""
 
     config: Configuration
     facts: PromotionFacts
@@ -80,12 +80,12 @@ class PromotionPlan:
 
     @property
     def version(self) -> str:
-        """The version of the bundle."""
+        """Return the version of the bundle."""
         return self.facts.version.semver
 
 
 def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPlan:
-    """Plan the bundle of one tested set: the images of all promoted services, always together."""
+    """Plan the bundle of a tested set with the images of all promoted services."""
     project = config.project.name
     services_by_image: dict[str, list[str]] = {}
     for name, service in config.services.items():
@@ -93,8 +93,8 @@ def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPla
             services_by_image.setdefault(str(service.image), []).append(name)
     if not services_by_image:
         raise ConfigurationError(
-            "nothing to promote: no service runs an image of this project",
-            hint="give a service an `image`, or set `promote = true` on one",
+            "Nothing to promote: no service runs an image of this project",
+            hint="Give a service an `image`, or set `promote = true` on one",
         )
     version = facts.version.semver
     images = tuple(
@@ -122,18 +122,20 @@ def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPla
 
 
 def choose_compression(min_engine: str) -> Literal["gzip", "zstd"]:
-    """What the oldest engine on Proxima can load: zstd layers from 23.0 on, measured on 20.10, 26.1 and 28.5."""
+    """Return the best compression that the oldest engine on Proxima loads, measured on 20.10, 26.1 and 28.5."""
     return "zstd" if parse_version_numbers(min_engine) >= _MIN_ZSTD_ENGINE else "gzip"
 
 
 def collect_promotion_facts(work: Workspace) -> PromotionFacts:
-    """The facts of a promotion; StaleError with the word to run first where the set is stale or untested.
+    """Collect the facts of a promotion.
 
-    VerdictError where a deviation that it rests on has expired since.
+    Raises:
+        StaleError: the set is stale or untested; the hint names the command to run first.
+        CheckFailedError: a deviation that it needs has expired.
     """
     config = work.config
-    candidate = require_tested_set(work)
-    rule_report = reassess_results(config, candidate.evidence.rules, datetime.date.today())
+    tested_set = require_tested_set(work)
+    rule_report = reassess_results(config, tested_set.evidence.rules, datetime.date.today())
     rule_report.raise_if_failed()
     return PromotionFacts(
         version=work.version,
@@ -143,11 +145,11 @@ def collect_promotion_facts(work: Workspace) -> PromotionFacts:
         source=config.project.source or _public_remote(work.git.remote_url),
         epoch=work.git.commit_time,
         changes=_collect_changes(work),
-        set_key=candidate.key,
-        evidence=candidate.evidence,
-        evidence_directory=work.evidence.directory(candidate.key.digest),
-        records=candidate.records,
-        image_configs=candidate.image_configs,
+        set_key=tested_set.key,
+        evidence=tested_set.evidence,
+        evidence_directory=work.evidence.directory(tested_set.key.digest),
+        records=tested_set.records,
+        image_configs=tested_set.image_configs,
         rules=(*rule_report.results, *check_promotion(work.git)),
         deviations=rule_report.used_deviations,
         bundles_directory=work.bundles,
@@ -155,7 +157,7 @@ def collect_promotion_facts(work: Workspace) -> PromotionFacts:
 
 
 def _moving_tags(work: Workspace) -> tuple[str, ...]:
-    """The tags beside the version's own that a release gives its images, by what is tagged in the repository now."""
+    """Return the floating tags of a release, such as `1.2`, which depend on the other releases."""
     if not work.version.is_release:
         return ()
     tagged_versions = (release.version for release in list_releases(work.root, work.config.release.tag))
@@ -163,19 +165,19 @@ def _moving_tags(work: Workspace) -> tuple[str, ...]:
 
 
 def _collect_changes(work: Workspace) -> VersionChanges:
-    """The changes since the version before this one."""
+    """Collect the commits since the previous release."""
     reachable_releases = list_releases(work.root, work.config.release.tag, reachable=True)
-    last_release = find_previous_release(Version.parse(work.version.semver), reachable_releases)
+    previous = find_previous_release(Version.parse(work.version.semver), reachable_releases)
     return VersionChanges(
         version=work.version.semver,
         date=work.git.commit_date,
-        previous=str(last_release.version) if last_release else "",
-        commits=list_commits_since(work.root, last_release.tag if last_release else ""),
+        previous=str(previous.version) if previous else "",
+        commits=list_commits_since(work.root, previous.tag if previous else ""),
         source_url=work.config.project.source or _public_remote(work.git.remote_url),
     )
 
 
 def _public_remote(remote: str) -> str:
-    """A remote that others can reach, too; a path on this machine is nobody else's business."""
+    """Return a remote that others can reach, or nothing for a path on this machine."""
     host, colon, _ = remote.partition(":")
     return remote if colon and "/" not in host and host != "file" else ""

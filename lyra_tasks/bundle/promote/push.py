@@ -1,4 +1,4 @@
-"""Pushing a bundle's images to a registry: the very bytes of its archives, under the tags that they have there."""
+"""Push the images of a bundle to a registry, with the bytes and the tags of its archives."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import IO
 
 from lyra_tasks import console
-from lyra_tasks.bundle.format.manifest import BundledImage, Manifest
+from lyra_tasks.bundle.format.manifest import Bundle, BundledImage
 from lyra_tasks.bundle.verify.bundle import verify_bundle
+from lyra_tasks.digests import canonical_json, sha256_digest
 from lyra_tasks.errors import BundleError, ImmutableError, UsageError
 from lyra_tasks.images.archive.write import blob_name
-from lyra_tasks.images.oci import INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, sha256_digest
-from lyra_tasks.records.record import canonical_json
+from lyra_tasks.images.oci import INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE
 from lyra_tasks.registry.client import Repository, open_repository
 
 _DESTINATION_PATTERN = re.compile(r"oci://([A-Za-z0-9.\[\]:-]+)((?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)/?")
@@ -25,15 +25,15 @@ _DESTINATION_PATTERN = re.compile(r"oci://([A-Za-z0-9.\[\]:-]+)((?:/[a-z0-9]+(?:
 
 @dataclass(frozen=True)
 class Destination:
-    """A registry and the folder in it, which may be empty: images are called `HOST/FOLDER/PROJECT/IMAGE`."""
+    """A registry and a path, which may be empty: images are named `HOST/PATH/PROJECT/IMAGE`."""
 
     host: str
-    prefix: str
+    path: str
 
 
 @dataclass(frozen=True)
 class PushedTag:
-    """A reference that the registry now has, and the digest it stands for."""
+    """A pushed reference and its digest."""
 
     reference: str
     digest: str
@@ -41,37 +41,39 @@ class PushedTag:
 
 
 def parse_destination(text: str) -> Destination:
-    """The place that `oci://HOST[:PORT][/FOLDER]` names; UsageError for anything else."""
+    """Parse `oci://HOST[:PORT][/PATH]`; raise UsageError for anything else."""
     if "@" in text:
-        raise UsageError("--to holds a name or a password", hint="`docker login HOST`, and write oci://HOST[/FOLDER]")
+        raise UsageError("--to contains credentials", hint="Run `docker login HOST` and write oci://HOST[/PATH]")
     match = _DESTINATION_PATTERN.fullmatch(text)
     if match is None:
-        raise UsageError(f"--to: {text!r} is not a place in a registry", hint="write oci://HOST[:PORT][/FOLDER]")
+        raise UsageError(f"--to: invalid destination {text!r}", hint="Write oci://HOST[:PORT][/PATH]")
     return Destination(match[1], match[2].strip("/"))
 
 
-def push_bundle(
-    directory: Path, manifest: Manifest, destination: Destination, moving_tags: Collection[str]
-) -> tuple[PushedTag, ...]:
-    """Push all images of the bundle in `folder`; what the registry holds already is not sent again.
+def push_bundle(bundle: Bundle, destination: Destination, moving_tags: Collection[str]) -> tuple[PushedTag, ...]:
+    """Verify the bundle and push its images; blobs that the registry has are not uploaded again.
 
-    Of the tags beside the version's own only those `moving` now are pushed: a newer version may have taken the others.
-    BundleError if the bundle is not as it was promoted, before anything is sent. ImmutableError if this version is
-    there with another digest; then nothing of that image is changed.
+    Besides the version's own tag only `moving_tags` are pushed, since a newer version may own the others by now.
+
+    Raises:
+        BundleError: the bundle was changed; nothing is uploaded.
+        ImmutableError: the version exists with another digest; that image is not changed.
     """
-    verify_bundle(directory)
-    images_by_name = groupby(sorted(manifest.images, key=lambda image: image.name), key=lambda image: image.name)
+    verify_bundle(bundle.directory)
+    images = sorted(bundle.manifest.images, key=lambda image: image.name)
     return tuple(
-        tag for _, images in images_by_name for tag in _push_image(directory, list(images), destination, moving_tags)
+        tag
+        for _, platform_images in groupby(images, key=lambda image: image.name)
+        for tag in _push_image(bundle.directory, list(platform_images), destination, moving_tags)
     )
 
 
 def _push_image(
     directory: Path, images: Sequence[BundledImage], destination: Destination, moving_tags: Collection[str]
 ) -> list[PushedTag]:
-    """One image, for all its platforms; several are an index."""
+    """Push an image for all its platforms, as an index if there are several."""
     name, _, version_tag = images[0].references[0].rpartition(":")
-    name = f"{destination.prefix}/{name}".strip("/")
+    name = f"{destination.path}/{name}".strip("/")
     target = open_repository(destination.host, name)
     with target.session:
         manifests = {image.manifest_digest: _read_blob(directory, image, image.manifest_digest) for image in images}
@@ -87,12 +89,12 @@ def _push_image(
         tags = [version_tag, *(other for other in other_tags if other in moving_tags)]
         for tag in tags:
             target.put_manifest(tag, root, media_type)
-            console.info(f"pushed {destination.host}/{name}:{tag}")
+            console.info(f"Pushed {destination.host}/{name}:{tag}")
     return [PushedTag(f"{destination.host}/{name}:{tag}", sha256_digest(root), uploaded_bytes) for tag in tags]
 
 
 def _root_manifest(images: Sequence[BundledImage], manifests: dict[str, bytes]) -> tuple[bytes, str]:
-    """What the tags stand for, and its media type."""
+    """Return the manifest or index that the tags refer to, and its media type."""
     if len(images) == 1:
         (content,) = manifests.values()
         return content, _media_type(content)
@@ -110,17 +112,17 @@ def _root_manifest(images: Sequence[BundledImage], manifests: dict[str, bytes]) 
 
 
 def _require_unchanged_tag(target: Repository, tag: str, digest: str) -> None:
-    """The full version's tag never changes what it stands for; moving ones do."""
+    """Raise ImmutableError if the version's own tag has another digest."""
     existing = target.manifest_digest(tag)
     if existing not in {"", digest}:
         raise ImmutableError(
-            f"{target.host}/{target.name}:{tag} is there already, as {existing[7:19]}, and would become {digest[7:19]}",
-            hint="a version never changes; push the next one, or remove that one from the registry",
+            f"{target.host}/{target.name}:{tag} already exists with digest {existing[7:19]}, not {digest[7:19]}",
+            hint="Versions are immutable: push the next one, or delete the tag from the registry",
         )
 
 
 def _upload_blobs(target: Repository, directory: Path, image: BundledImage, manifest: bytes) -> int:
-    """Send the blobs that the registry lacks; returns their bytes."""
+    """Upload the blobs that the registry lacks and return their total size."""
     document = json.loads(manifest)
     uploaded_bytes = 0
     with tarfile.open(directory / image.file) as archive:
@@ -142,7 +144,7 @@ def _open_blob(archive: tarfile.TarFile, digest: str) -> IO[bytes]:
     except KeyError:
         content = None
     if content is None:
-        raise BundleError(f"an archive of the bundle lacks the blob {digest}", hint="run `verify`")
+        raise BundleError(f"An archive of the bundle lacks the blob {digest}", hint="Run `verify`")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Running a promotion: staged beside the other versions, read back, renamed into place, listed."""
+"""Create a bundle: write it beside the other versions, read it back, rename it and add it to the index."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ from lyra_tasks.bundle.diff import compare_bundles
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.checksums import write_checksums
 from lyra_tasks.bundle.format.documents import (
+    BundleDocuments,
     previous_document,
     read_bundle_documents,
     read_previous_bundle,
     read_report_documents,
 )
-from lyra_tasks.bundle.format.index import read_index, read_manifest, register_version
-from lyra_tasks.bundle.format.manifest import BundledImage, ImageLayer, Manifest, write_document
+from lyra_tasks.bundle.format.index import BundleStore, register_version
+from lyra_tasks.bundle.format.manifest import (
+    Bundle,
+    BundledImage,
+    ImageLayer,
+    Manifest,
+    open_bundle,
+    write_document,
+)
 from lyra_tasks.bundle.format.signature import find_signing_key, sign_checksums
 from lyra_tasks.bundle.format.staging import (
     free_bytes,
@@ -34,14 +42,13 @@ from lyra_tasks.bundle.format.staging import (
 from lyra_tasks.bundle.promote.contents import (
     archive_annotations,
     build_manifest,
-    format_json,
     render_documents,
     render_operator_page,
 )
 from lyra_tasks.bundle.promote.images import pack_images
 from lyra_tasks.bundle.promote.plan import PromotedImage, PromotionPlan
 from lyra_tasks.errors import ImmutableError
-from lyra_tasks.files import copy_directory, sync_file, write_file
+from lyra_tasks.files import copy_directory, sync_file, write_file, write_json
 from lyra_tasks.images.archive.verify import verify_archive
 from lyra_tasks.images.archive.write import write_archive
 from lyra_tasks.images.stream.cache import LayerCache
@@ -56,16 +63,15 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
 
 _LOCK_FILE = ".lock"
-_LOCK_TIMEOUT_S = 600.0  # seconds that a promotion waits for another one in the same directory
+_LOCK_TIMEOUT_S = 600.0
 _PROMOTION_EVENTS = {"promoting", "promoted", "packed"}
 
 
 @dataclass(frozen=True)
 class PromotionResult:
-    """A bundle that is in place; `made` is False where it was there already, with the same digests."""
+    """A promoted bundle; `is_new` is False if it already existed with the same digests."""
 
-    directory: Path
-    manifest: Manifest
+    bundle: Bundle
     is_new: bool
     removed_snapshots: tuple[str, ...] = ()
 
@@ -73,109 +79,121 @@ class PromotionResult:
 def create_bundle(
     plan: PromotionPlan, work: Workspace, render_report: Callable[[ReportDocuments], str]
 ) -> PromotionResult:
-    """Make the bundle, or say that it is there; `page` writes its report out of its documents.
+    """Create the bundle unless it exists; `render_report` renders its report.
 
-    ImmutableError if the version is there with other digests, NoSpaceError on a full disk; in every case no partial
-    version is to be seen, and what was there before is as it was.
+    An incomplete version is never visible, and on errors all other versions stay unchanged.
+
+    Raises:
+        ImmutableError: the version exists with other digests.
+        NoSpaceError: the disk is full.
     """
-    plan.directory.parent.mkdir(parents=True, exist_ok=True)
+    directory, config = plan.facts.bundles_directory, plan.config.promotion
+    directory.mkdir(parents=True, exist_ok=True)
     work.mark_active(work.run)
-    keep_snapshots = plan.config.promotion.keep_snapshots
-    with file_lock(
-        plan.directory.parent / _LOCK_FILE, resource="the promotion directory", timeout=_LOCK_TIMEOUT_S
-    ) as lock:
-        read_index(plan.directory.parent, plan.config.project.name)  # one that was edited is told before any work
+    with file_lock(directory / _LOCK_FILE, resource="the promotion directory", timeout=_LOCK_TIMEOUT_S) as lock:
+        store = BundleStore(directory)
+        store.index  # noqa: B018  # read under the lock, so that an edited index is reported before any work
         if plan.directory.exists():
             existing = _require_same_content(plan)
-            remove_stale_staging(plan.directory.parent)
-            removed_snapshots = register_version(plan.directory.parent, existing, keep_snapshots)
-            return PromotionResult(plan.directory, existing, is_new=False, removed_snapshots=removed_snapshots)
-        if plan.config.promotion.sign:
-            find_signing_key(plan.config.promotion.sign, work.root)
+            remove_stale_staging(directory)
+            removed_snapshots = register_version(store, existing.manifest, config.keep_snapshots)
+            return PromotionResult(existing, is_new=False, removed_snapshots=removed_snapshots)
+        if config.sign:
+            find_signing_key(config.sign, work.root)
         for result in plan.facts.rules:
             if result.rule == SOURCE_COMMITTED and result.outcome == "warning":
                 console.warn(f"{result.message} (rule {result.rule})")
         work.journal.append(work.run, "promoting", version=plan.version, set=plan.facts.set_key.digest)
         _report_disk_space(plan)
-        warn_if_world_writable(plan.directory.parent)
+        warn_if_world_writable(directory)
         with staging_directory(plan.directory, "promote") as stage:
-            manifest = _fill_stage(plan, work, stage, render_report, lock)
+            manifest = _write_images(plan, work, stage, lock)
+            previous = read_previous_bundle(store, manifest.version)
+            _write_documents(plan, work, previous, Bundle(stage, manifest), render_report)
             publish_directory(stage, plan.directory)
-        removed_snapshots = register_version(plan.directory.parent, manifest, keep_snapshots)
+        removed_snapshots = register_version(store, manifest, config.keep_snapshots)
+    digests = {build_name: image.config_digest for build_name, image in manifest.images_by_build.items()}
     work.journal.append(
         work.run, "promoted", version=plan.version, set=plan.facts.set_key.digest,
-        images={key: image.config_digest for key, image in manifest.images_by_build.items()}, removed_snapshots=list(removed_snapshots),
+        images=digests, removed_snapshots=list(removed_snapshots),
     )  # fmt: skip
-    return PromotionResult(plan.directory, manifest, is_new=True, removed_snapshots=removed_snapshots)
+    return PromotionResult(Bundle(plan.directory, manifest), is_new=True, removed_snapshots=removed_snapshots)
 
 
 def _report_disk_space(plan: PromotionPlan) -> None:
-    """What is needed and what is free, before any work; how far layers can be compressed is known only afterwards."""
+    """Report the space needed at most; how well the layers compress is known only afterwards."""
     required_bytes = 2 * sum(image.record.size for image in plan.images)
-    free = free_bytes(plan.directory.parent)
-    message = (
-        f"at most {console.format_bytes(required_bytes)} needed while it is made, {console.format_bytes(free)} free"
-    )
+    free = free_bytes(plan.facts.bundles_directory)
+    message = f"At most {console.format_bytes(required_bytes)} needed for the bundle, {console.format_bytes(free)} free"
     (console.warn if required_bytes > free else console.info)(message)
 
 
-def _require_same_content(plan: PromotionPlan) -> Manifest:
-    existing = read_manifest(plan.directory)
-    promoted_digests = {key: image.config_digest for key, image in existing.images_by_build.items()}
+def _require_same_content(plan: PromotionPlan) -> Bundle:
+    existing = open_bundle(plan.directory)
+    manifest = existing.manifest
+    promoted_digests = {name: image.config_digest for name, image in manifest.images_by_build.items()}
     current_digests = {image.build_name: image.record.config_digest for image in plan.images}
-    if promoted_digests != current_digests or existing.set_digest != f"sha256:{plan.facts.set_key.digest}":
+    if promoted_digests != current_digests or manifest.set_digest != f"sha256:{plan.facts.set_key.digest}":
         differences = [
-            f"{name}: promoted {promoted_digests.get(name, 'not at all')}, now {current_digests.get(name, 'not any more')}"
+            f"{name}: promoted {promoted_digests.get(name, 'nothing')}, now {current_digests.get(name, 'nothing')}"
             for name in sorted({*promoted_digests, *current_digests})
         ]
         raise ImmutableError(
-            f"{plan.version} is promoted already, and is not what it would be now",
-            hint="a version never changes; commit, or tag the next version",
+            f"{plan.version} is already promoted and the content differs",
+            hint="Versions are immutable: commit the changes, or tag the next version",
             details=tuple(differences),
         )
     return existing
 
 
-def _fill_stage(
-    plan: PromotionPlan, work: Workspace, stage: Path, render_report: Callable[[ReportDocuments], str], lock: int
-) -> Manifest:
+def _write_images(plan: PromotionPlan, work: Workspace, stage: Path, lock: int) -> Manifest:
+    """Write the archive and the SBOM of each image, and return the manifest."""
     expected = {diff_id for image in plan.images for diff_id in image.record.diff_ids}
     cache = LayerCache(work.paths.cache / "layers", work.config.resources.cache, expected)
     (stage / layout.IMAGES_DIRECTORY).mkdir()
     with pack_images(plan, work, stage, cache, lock) as packed_images, ThreadPoolExecutor(1) as pool:
-        package_futures = [
+        futures = [
             pool.submit(collect_image_packages, packed_images[image.build_name], work.paths.cache)
             for image in plan.images
         ]
         images = [_write_image(plan, image, packed_images[image.build_name], stage) for image in plan.images]
-        packages = [future.result() for future in package_futures]
-        cache.save_pending(
-            packed_images[plan.images[0].build_name].spool, {layer.digest for image in images for layer in image.layers}
-        )
+        packages = [future.result() for future in futures]
+        spool = packed_images[plan.images[0].build_name].spool
+        cache.save_pending(spool, {layer.digest for image in images for layer in image.layers})
     manifest = build_manifest(plan, images)
-    write_document(stage / layout.MANIFEST_FILE, manifest)
-    for name, content in render_documents(plan, manifest, work.root).items():
-        write_file(stage / name, content, mode=0o755 if name == layout.RECEIVE_SCRIPT else 0o644)
-    for promoted_image, image, image_packages in zip(plan.images, images, packages, strict=True):
+    for (build_name, image), image_packages in zip(manifest.images_by_build.items(), packages, strict=True):
         document = run_syft(stage / image.file, manifest, image) or build_sbom(manifest, image, image_packages)
-        write_file(stage / layout.sbom_file(promoted_image.build_name), format_json(document).encode())
-    _copy_evidence(plan, work, stage)
-    previous = read_previous_bundle(plan.directory.parent, manifest.project, manifest.version)
-    diff = compare_bundles(previous, read_bundle_documents(stage)) if previous else None
-    write_file(stage / layout.SUMMARY_FILE, render_operator_page(plan, manifest, diff))
-    write_file(stage / layout.PREVIOUS_FILE, format_json(previous_document(previous)).encode())
-    write_file(stage / layout.REPORT_FILE, render_report(read_report_documents(stage)).encode())
-    write_checksums(stage, {image.file: image.sha256 for image in images})
-    if plan.config.promotion.sign:
-        sign_checksums(stage, find_signing_key(plan.config.promotion.sign, work.root))
+        write_json(stage / layout.sbom_file(build_name), document)
     return manifest
 
 
+def _write_documents(
+    plan: PromotionPlan,
+    work: Workspace,
+    previous: BundleDocuments | None,
+    bundle: Bundle,
+    render_report: Callable[[ReportDocuments], str],
+) -> None:
+    """Write all other files; the report and the checksums are last, since they depend on the others."""
+    stage, manifest = bundle.directory, bundle.manifest
+    write_document(stage / layout.MANIFEST_FILE, manifest)
+    for name, content in render_documents(plan, manifest, work.root).items():
+        write_file(stage / name, content, mode=0o755 if name == layout.RECEIVE_SCRIPT else 0o644)
+    _copy_evidence(plan, work, stage)
+    diff = compare_bundles(previous, read_bundle_documents(bundle)) if previous else None
+    write_file(stage / layout.SUMMARY_FILE, render_operator_page(plan, manifest, diff))
+    write_json(stage / layout.PREVIOUS_FILE, previous_document(previous))
+    write_file(stage / layout.REPORT_FILE, render_report(read_report_documents(bundle)).encode())
+    write_checksums(stage, {image.file: image.sha256 for image in manifest.images})
+    if plan.config.promotion.sign:
+        sign_checksums(stage, find_signing_key(plan.config.promotion.sign, work.root))
+
+
 def _write_image(plan: PromotionPlan, image: PromotedImage, packed_image: PackedImage, stage: Path) -> BundledImage:
-    """Write one archive and read it back, every byte of it; what was compressed just now is also unpacked again."""
+    """Write an archive and read it back; layers that were compressed just now are also unpacked again."""
     path = stage / image.file
     with (
-        console.progress(f"{image.build_name}: writing the archive and reading it back"),
+        console.progress(f"{image.build_name}: writing and verifying the archive"),
         ThreadPoolExecutor(1) as pool,
     ):
         write_archive(path, packed_image, image.references, archive_annotations(plan), plan.facts.epoch)
@@ -183,7 +201,7 @@ def _write_image(plan: PromotionPlan, image: PromotedImage, packed_image: Packed
         contents = verify_archive(path, expected=packed_image.identity, unpack=packed_image.unverified)
         sync_future.result()
     identity = packed_image.identity
-    console.info(f"{image.build_name}: {console.format_bytes(contents.size)}, read back and whole")
+    console.info(f"{image.build_name}: {console.format_bytes(contents.size)}, verified")
     return BundledImage(
         name=image.name,
         services=list(image.services),
@@ -211,7 +229,7 @@ def _copy_evidence(plan: PromotionPlan, work: Workspace, stage: Path) -> None:
         shutil.copyfile(source / Path(name).name, stage / name)
     for directory, name in ((LOGS_DIRECTORY, layout.LOGS_DIRECTORY), (CHECKS_DIRECTORY, layout.CHECKS_DIRECTORY)):
         copy_directory(source / directory, stage / name)
-    # how the set was built and tested; not how it was promoted, so that promoting it again gives the same bytes
+    # Without the promotion itself, so that promoting the set again creates the same bytes.
     runs = {plan.facts.evidence.run, *(image.record.run for image in plan.images)}
     entries = [entry for entry in work.journal.entries() if entry.run in runs and not _is_promotion_entry(entry)]
     lines = [json.dumps(entry.__dict__, sort_keys=True) for entry in entries]
@@ -220,5 +238,5 @@ def _copy_evidence(plan: PromotionPlan, work: Workspace, stage: Path) -> None:
 
 def _is_promotion_entry(entry: JournalEntry) -> bool:
     return entry.event in _PROMOTION_EVENTS or (
-        entry.event == "word" and entry.data.get("word") not in {"build", "test"}
+        entry.event == "task" and entry.data.get("task") not in {"build", "test"}
     )

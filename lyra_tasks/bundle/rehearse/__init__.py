@@ -1,1 +1,1 @@
-"""The rehearsal of a reception: on a throwaway engine like Proxima's, with nothing but what the bundle says to do."""
+"""`bundle.rehearse`: receive and start a bundle on a throwaway engine; imports `content`, `format` and `verify`."""

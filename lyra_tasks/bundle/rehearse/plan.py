@@ -1,4 +1,4 @@
-"""What a rehearsal does, as a value: which bundle on which engine, and what somebody would write into `.env`."""
+"""Collect the facts of a rehearsal and plan it: which bundle on which engine, with which `.env`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 from lyra_tasks.bundle.content.environment import quote_env_value
 from lyra_tasks.bundle.format.documents import read_bundle_documents
-from lyra_tasks.bundle.format.index import find_bundle
+from lyra_tasks.bundle.format.index import BundleStore
 from lyra_tasks.bundle.format.layout import ENV_EXAMPLE_FILE
-from lyra_tasks.bundle.format.manifest import Manifest
+from lyra_tasks.bundle.format.manifest import Bundle, open_bundle
 from lyra_tasks.config.deployment import can_be_compose_default, publish_variable, secret_variable
 from lyra_tasks.config.models import Configuration, EnvironmentVariable
 from lyra_tasks.engine.client.connect import parse_version_numbers
@@ -26,13 +26,12 @@ _ENV_LINE = re.compile(r"(?m)^#?(\w+)=(.*)$")
 
 @dataclass(frozen=True)
 class RehearsalFacts:
-    """What was found out: the bundle, its `.env.example`, how much memory (bytes) and how many CPUs may be used.
+    """The facts of a rehearsal: the bundle, the users by service, and the memory (bytes) and CPUs of the engine.
 
-    `users` are those that services run as; `commit` is that of the tree whose checks are made.
+    `commit` is the one whose checks are run.
     """
 
-    bundle: Path
-    manifest: Manifest
+    bundle: Bundle
     env_example: str
     users: Mapping[str, str]
     commit: str
@@ -42,9 +41,10 @@ class RehearsalFacts:
 
 @dataclass(frozen=True)
 class RehearsalPlan:
-    """A rehearsal; `answers` fill in `.env` but for `{address}` and `{secrets}`, which are known only later.
+    """A planned rehearsal.
 
-    `secret_files` are owners by variable; `values` are the services' variables, by which the checks know them.
+    `env_values` fill in `.env`; `{address}` and `{secrets}` in them are replaced when known. `secret_files` are owners
+    by variable. `service_values` are the values of the services' variables, which the checks use.
     """
 
     facts: RehearsalFacts
@@ -55,10 +55,30 @@ class RehearsalPlan:
     service_values: Mapping[str, Mapping[str, str]]
 
 
+def collect_rehearsal_facts(work: Workspace, version: str) -> RehearsalFacts:
+    """Collect the facts of a rehearsal; raise UsageError for an unknown version."""
+    bundle = open_bundle(BundleStore(work.bundles).find(version))
+    documents = read_bundle_documents(bundle)
+    example = bundle.directory / ENV_EXAMPLE_FILE
+    if not example.is_file():
+        raise BundleError(f"{example}: missing", hint="Run `verify` to see what else is missing")
+    host_share = work.config.resources.host_share
+    proxima = work.config.proxima
+    memory, cpus = int(_total_memory() * host_share), (os.cpu_count() or 1) * host_share
+    return RehearsalFacts(
+        bundle=bundle,
+        env_example=example.read_text(),
+        users={name: service["user"] for name, service in documents.services.items()},
+        commit=work.git.commit,
+        memory=min(memory, proxima.memory or memory),
+        cpus=min(cpus, proxima.cpus or cpus),
+    )
+
+
 def plan_rehearsal(
     config: Configuration, facts: RehearsalFacts, values: Mapping[str, Mapping[str, str]]
 ) -> RehearsalPlan:
-    """Plan a rehearsal; `values` are those that tests give to the services' variables."""
+    """Plan a rehearsal with the `values` that tests give to the services' variables."""
     documented_variables = {match[1] for match in _ENV_LINE.finditer(facts.env_example)}
     services = {name: service for name, service in config.services.items() if service.is_promoted}
     env_values = {
@@ -67,7 +87,7 @@ def plan_rehearsal(
         for key, variable in service.environment.items()
         if key in documented_variables & values[name].keys() and not _keeps_default(variable)
     }
-    # `.env` is one for all services: what is filled in for one of them is given to the others, too
+    # All services share `.env`, so that a value for one of them also applies to the others.
     values_by_service = {
         name: {key: env_values.get(key, value) if name in services else value for key, value in service_values.items()}
         for name, service_values in values.items()
@@ -84,7 +104,7 @@ def plan_rehearsal(
             number += 1
     return RehearsalPlan(
         facts=facts,
-        suite=find_suite_for_version(parse_version_numbers(facts.manifest.proxima.min_engine)),
+        suite=find_suite_for_version(parse_version_numbers(facts.bundle.manifest.proxima.min_engine)),
         project=config.project.name.replace(".", "-"),
         env_values=env_values,
         secret_files=secret_files,
@@ -93,20 +113,17 @@ def plan_rehearsal(
 
 
 def render_env_file(plan: RehearsalPlan, address: str, secrets_directory: Path) -> str:
-    """The content of `.env`."""
+    """Return the content of `.env`."""
     lines = []
     for key, value in sorted(plan.env_values.items()):
-        text = (
-            value.replace("{address}", address).replace("{secrets}", str(secrets_directory))
-            if _has_placeholder(plan, key)
-            else value
-        )
-        lines.append(f"{key}={quote_env_value(text)}\n")
+        if key in plan.secret_files or key.endswith("_PUBLISH"):
+            value = value.replace("{address}", address).replace("{secrets}", str(secrets_directory))
+        lines.append(f"{key}={quote_env_value(value)}\n")
     return "".join(lines)
 
 
 def remove_compose_variables(plan: RehearsalPlan, environment: Mapping[str, str]) -> dict[str, str]:
-    """A shell's variables without those that Compose would obey, or prefer to what stands in `.env`."""
+    """Return `environment` without variables that configure Compose or take precedence over `.env`."""
     env_file_variables = {match[1] for match in _ENV_LINE.finditer(plan.facts.env_example)}
     return {
         key: value
@@ -116,36 +133,11 @@ def remove_compose_variables(plan: RehearsalPlan, environment: Mapping[str, str]
 
 
 def _keeps_default(variable: EnvironmentVariable) -> bool:
-    """What has a default is left to it, as an operator would: two services may have different ones."""
+    """Return whether the default applies, as it does for an operator; two services may have different ones."""
     return variable.default is not None and variable.test_value is None and can_be_compose_default(variable.default)
 
 
-def _has_placeholder(plan: RehearsalPlan, key: str) -> bool:
-    return key in plan.secret_files or key.endswith("_PUBLISH")
-
-
-def collect_rehearsal_facts(work: Workspace, version: str) -> RehearsalFacts:
-    """The facts of a rehearsal; UsageError where there is no such version."""
-    bundle = find_bundle(work.bundles, version)
-    documents = read_bundle_documents(bundle)
-    example = bundle / ENV_EXAMPLE_FILE
-    if not example.is_file():
-        raise BundleError(f"{example}: missing", hint="`verify` says what else is")
-    host_share = work.config.resources.host_share
-    proxima = work.config.proxima
-    memory, cpus = int(_total_memory() * host_share), (os.cpu_count() or 1) * host_share
-    return RehearsalFacts(
-        bundle=bundle,
-        manifest=documents.manifest,
-        env_example=example.read_text(),
-        users={name: service["user"] for name, service in documents.services.items()},
-        commit=work.git.commit,
-        memory=min(memory, proxima.memory or memory),
-        cpus=min(cpus, proxima.cpus or cpus),
-    )
-
-
 def _total_memory() -> int:
-    """Bytes of this machine's memory."""
+    """Return the memory of this machine in bytes."""
     line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
     return int(line.split()[1]) * 1024

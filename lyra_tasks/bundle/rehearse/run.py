@@ -1,4 +1,4 @@
-"""Making a rehearsal: engine, reception, configuration, start, checks, and nothing left of it."""
+"""Run a rehearsal: start an engine, receive and start the bundle, run the checks, remove everything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from lyra_tasks.engine.client.connect import connect_sandbox
 from lyra_tasks.engine.objects.containers import DeployedService, list_compose_services
 from lyra_tasks.errors import BundleError, CheckFailedError, PreconditionError
 from lyra_tasks.locks import file_lock
+from lyra_tasks.processes import run_captured
 from lyra_tasks.records.evidence import CheckResult
+from lyra_tasks.redaction import redact
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.sandbox import Sandbox
@@ -30,14 +32,14 @@ if TYPE_CHECKING:
 
 RunChecks = Callable[[Mapping[str, DeployedService]], Sequence[CheckResult]]
 
-_RECEIVE_TIMEOUT_S = 1800.0  # seconds
+_RECEIVE_TIMEOUT_S = 1800.0
 _START_TIMEOUT_S = 300
 _OUTPUT_TAIL_LINES = 15
 
 
 @dataclass(frozen=True)
 class RehearsalResult:
-    """What came of it: on which engine, what was received and started, the checks, seconds by step."""
+    """The result of a rehearsal; `seconds` are by step."""
 
     version: str
     engine: str
@@ -48,20 +50,22 @@ class RehearsalResult:
 
     @property
     def passed(self) -> bool:
-        """Whether there were checks, and all of them passed."""
+        """Return whether there were checks and all of them passed."""
         return bool(self.checks) and all(check.outcome == "passed" for check in self.checks)
 
 
 def run_rehearsal(plan: RehearsalPlan, work: Workspace, run_checks: RunChecks) -> RehearsalResult:
-    """Rehearse; the engine and all that was on it is gone afterwards, whatever happened.
+    """Run the rehearsal and remove the engine with everything on it in any case.
 
-    BundleError where `receive.sh` refuses the bundle, PreconditionError where the engine cannot be had or fails,
-    VerdictError where the services do not start.
+    Raises:
+        BundleError: `receive.sh` refuses the bundle.
+        PreconditionError: the engine does not start, or fails.
+        CheckFailedError: the services do not start.
     """
-    verify_bundle(plan.facts.bundle)
+    verify_bundle(plan.facts.bundle.directory)
     state = work.paths.state / "rehearsal"
     with file_lock(work.paths.state / "rehearsal.lock", resource="the rehearsal of this checkout"):
-        _remove_sandbox(state)  # of one that was killed
+        _remove_sandbox(state)  # of a killed rehearsal
         try:
             state.mkdir(parents=True)
             result = _ReceiverNode(plan, work, state, run_checks).run_steps()
@@ -81,14 +85,14 @@ def _remove_sandbox(state: Path) -> None:
 
 
 class _ReceiverNode:
-    """The steps in their order, each timed; what one finds out, the later ones know."""
+    """The node that receives the bundle: the steps of a rehearsal and their state."""
 
     def __init__(self, plan: RehearsalPlan, work: Workspace, state: Path, run_checks: RunChecks) -> None:
         self.plan = plan
         self.work = work
         self.state = state
         self.run_checks = run_checks
-        self.directory = state / plan.facts.bundle.name
+        self.directory = state / plan.facts.bundle.directory.name
         self.results: Sequence[CheckResult] = ()
         self.services: Mapping[str, DeployedService] = {}
         self.sandbox: Sandbox
@@ -96,7 +100,7 @@ class _ReceiverNode:
     def run_steps(self) -> RehearsalResult:
         seconds = {}
         for name, step in (
-            ("carry", self.copy_bundle),
+            ("copy", self.copy_bundle),
             ("engine", self.start_engine),
             ("receive", self.receive),
             ("configure", self.configure),
@@ -108,7 +112,7 @@ class _ReceiverNode:
             seconds[name] = round(time.monotonic() - started, 3)
         engine = connect_sandbox(self.sandbox, is_own=False).facts
         return RehearsalResult(
-            version=self.plan.facts.manifest.version,
+            version=self.plan.facts.bundle.manifest.version,
             engine=engine.version,
             store=engine.store,
             services=tuple(sorted(self.services)),
@@ -117,8 +121,8 @@ class _ReceiverNode:
         )
 
     def copy_bundle(self) -> None:
-        """A copy, as on a medium; archives share their bytes with the bundle, which nothing here changes."""
-        shutil.copytree(self.plan.facts.bundle, self.directory, copy_function=_link_or_copy)
+        """Copy the bundle as to a medium; archives are hard-linked, since nothing changes them."""
+        shutil.copytree(self.plan.facts.bundle.directory, self.directory, copy_function=_link_or_copy)
 
     def start_engine(self) -> None:
         facts = self.plan.facts
@@ -127,18 +131,18 @@ class _ReceiverNode:
         )
 
     def receive(self) -> None:
-        console.info(f"receiving on a throwaway engine of {self.plan.suite}")
+        console.info(f"Receiving the bundle on a throwaway engine of {self.plan.suite}")
         result = self._run_command(["sh", str(self.directory / RECEIVE_SCRIPT)], self.state, _RECEIVE_TIMEOUT_S)
         if result.returncode:
-            kind = BundleError if result.returncode in {6, 60} else PreconditionError
-            raise kind(
-                f"{RECEIVE_SCRIPT} ended with {result.returncode}",
-                hint="this is what an operator would see; `--help` of it says what the codes mean",
+            error_class = BundleError if result.returncode in {6, 60} else PreconditionError
+            raise error_class(
+                f"{RECEIVE_SCRIPT} failed with exit code {result.returncode}",
+                hint=f"An operator would see the same; `{RECEIVE_SCRIPT} --help` explains the exit codes",
                 details=_output_tail(result),
             )
 
     def configure(self) -> None:
-        """Fill in `.env`, with the values that tests use; secret files belong to the user who reads them."""
+        """Write `.env` with the values of the tests, and secret files for the users who read them."""
         secrets_directory = self.state / "secrets"
         secrets_directory.mkdir(mode=0o711)
         for variable, user in self.plan.secret_files.items():
@@ -158,35 +162,29 @@ class _ReceiverNode:
         if result.returncode:
             log = self._run_command(["docker", "compose", "logs", "--tail", "15"], self.directory / "deploy", 60)
             raise CheckFailedError(
-                "the services do not start on an engine like Proxima's",
-                hint="their last lines are above; `test` runs the same on this machine's engine",
+                "The services do not start on an engine like Proxima's",
+                hint="See the logs above, and compare with `test` on the engine of this machine",
                 details=(*_output_tail(result), *self._redact(log.stdout).splitlines()),
             )
         self.services = list_compose_services(connect_sandbox(self.sandbox, is_own=False), self.plan.project)
 
     def check_services(self) -> None:
-        if self.plan.facts.commit != self.plan.facts.manifest.source.commit:
-            console.warn("the checks are those of the tree as it is now, which is another commit than the bundle's")
+        if self.plan.facts.commit != self.plan.facts.bundle.manifest.source.commit:
+            console.warn("The checks are those of the current commit, not those of the bundle's commit")
         self.results = self.run_checks(self.services)
 
     def _run_command(self, command: list[str], directory: Path, timeout: float) -> subprocess.CompletedProcess[str]:
+        environment = remove_compose_variables(self.plan, os.environ) | self.sandbox.environment()
         try:
-            return subprocess.run(
-                command, cwd=directory, env=remove_compose_variables(self.plan, os.environ) | self.sandbox.environment(), timeout=timeout,
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
-            )  # fmt: skip
+            return run_captured(command, environment=environment, directory=directory, timeout=timeout)
         except subprocess.TimeoutExpired as error:
             raise PreconditionError(
-                f"`{command[0]}` did not end within {timeout:.0f} s", hint="is this machine very busy?"
+                f"`{command[0]}` timed out after {timeout:.0f} s", hint="Retry when this machine is less busy"
             ) from error
 
     def _redact(self, text: str) -> str:
-        for values in self.plan.service_values.values():
-            for value in values.values():
-                text = text.replace(value, "***") if len(value) >= 8 else text
-        for file in (self.state / "secrets").iterdir():
-            text = text.replace(file.read_text(), "***")
-        return text
+        values = [value for values in self.plan.service_values.values() for value in values.values() if len(value) >= 8]
+        return redact(text, [*values, *(file.read_text() for file in (self.state / "secrets").iterdir())])
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -1,14 +1,13 @@
-"""Verifying a bundle: every byte rehashed, nothing missing, changed or added, the images the ones described."""
+"""Verify a bundle: no file is missing, changed or extra, and each archive contains the image of the manifest."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from lyra_tasks.bundle.format.checksums import hash_files, list_bundle_files, parse_checksums
-from lyra_tasks.bundle.format.index import read_manifest, read_small_file, report_removed_bundle
 from lyra_tasks.bundle.format.layout import (
     CHECKSUMS_FILE,
     IMAGES_DIRECTORY,
@@ -16,7 +15,13 @@ from lyra_tasks.bundle.format.layout import (
     NOT_IN_CHECKSUMS,
     SIGNATURE_FILE,
 )
-from lyra_tasks.bundle.format.manifest import BundledImage, Manifest
+from lyra_tasks.bundle.format.manifest import (
+    BundledImage,
+    Manifest,
+    open_bundle,
+    read_small_file,
+    report_removed_bundle,
+)
 from lyra_tasks.bundle.format.signature import Trust, verify_signature
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.verify import verify_archive
@@ -26,7 +31,7 @@ from lyra_tasks.references import normalize_reference
 
 @dataclass(frozen=True)
 class FileResult:
-    """One file of the bundle, its size in bytes (0 if it is missing), and what is wrong with it, or nothing."""
+    """A verified file: its size in bytes (0 if it is missing) and what is wrong with it, or nothing."""
 
     name: str
     size: int
@@ -35,10 +40,9 @@ class FileResult:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was verified: the bundle, each of its files, the images that it carries by name, who signed it.
+    """The result of a verification.
 
-    `signer` is empty where the signature was not asked for; `has_signature` says whether there is one. `since` is the
-    version whose layers a pack leaves out, or empty.
+    `signer` is empty if no trusted keys were given. `since` is the version whose layers a pack omits, or empty.
     """
 
     path: Path
@@ -52,35 +56,34 @@ class VerifyReport:
     since: str = ""
 
 
-def verify_bundle(path: Path, trust: Trust | None = None) -> VerifyReport:
-    """Verify the bundle in this folder by its own checksums, and those by their signature where `trust` is given.
+def verify_bundle(directory: Path, trust: Trust | None = None) -> VerifyReport:
+    """Verify the bundle in `directory` by its checksums, and the checksums by their signature if `trust` is given.
 
-    BundleError if anything is wrong; its `details` name every file that is, with what is wrong with it.
+    Raises:
+        BundleError: something is wrong; `details` has a line for each such file.
     """
     if trust:
-        _require_checksums_file(path)
-        verify_signature(path, trust)
-    with report_removed_bundle(path):
-        results, manifest = check_files(path)
-    raise_if_invalid(path, {result.name: result.problem for result in results if result.problem})
-    assert manifest  # noqa: S101  # one that cannot be read is a problem
-    images = tuple((build, image.identity) for build, image in manifest.images_by_build.items())
-    has_signature = (path / SIGNATURE_FILE).is_file()
+        _require_checksums_file(directory)
+        verify_signature(directory, trust)
+    with report_removed_bundle(directory):
+        results, manifest = check_files(directory)
+    raise_if_invalid(directory, {result.name: result.problem for result in results if result.problem})
+    assert manifest  # noqa: S101  # an unreadable manifest is a problem
+    images = tuple((build_name, image.identity) for build_name, image in manifest.images_by_build.items())
+    has_signature = (directory / SIGNATURE_FILE).is_file()
     signer = trust.signer if trust else ""
-    return VerifyReport(path, manifest.project, manifest.version, results, images, signer, has_signature)
+    return VerifyReport(directory, manifest.project, manifest.version, results, images, signer, has_signature)
 
 
 def raise_if_invalid(
-    path: Path,
-    problems: Mapping[str, str],
-    hint: str = "copy the bundle again from where it was made, and verify it there first",
+    path: Path, problems: Mapping[str, str], hint: str = "Copy the bundle again from its origin, and verify it there"
 ) -> None:
-    """BundleError that names every file with its problem, if there are any; a name is one line, whatever is in it."""
+    """Raise BundleError with a line for each file that has a problem, whatever characters its name contains."""
     if not problems:
         return
-    count = "one file is" if len(problems) == 1 else f"{len(problems)} files are"
+    count = "1 file differs" if len(problems) == 1 else f"{len(problems)} files differ"
     raise BundleError(
-        f"{path}: refused, {count} not as promoted",
+        f"{path}: refused, {count} from what was promoted",
         hint=hint,
         details=tuple(
             f"{name if name.isprintable() else repr(name)}: {problem}" for name, problem in sorted(problems.items())
@@ -88,38 +91,45 @@ def raise_if_invalid(
     )
 
 
-def check_files(path: Path) -> tuple[tuple[FileResult, ...], Manifest | None]:
-    """Every file with what is wrong with it, and the description if it can be read; raises only where there is none."""
-    sums_file = _require_checksums_file(path)
+def check_files(directory: Path) -> tuple[tuple[FileResult, ...], Manifest | None]:
+    """Check all files and return the results with the manifest, if it can be read."""
+    sums_file = _require_checksums_file(directory)
     sums = parse_checksums(read_small_file(sums_file), str(sums_file))
-    files, irregular = list_bundle_files(path)
-    manifest, problems = _try_read_manifest(path)
+    files, irregular = list_bundle_files(directory)
+    manifest, problems = _try_read_manifest(directory)
     images = {image.file: image for image in manifest.images} if manifest else {}
-    problems |= _find_changed_files({name: files[name] for name in sums.keys() & files.keys() - images.keys()}, sums)
+    hashed_names = sorted(sums.keys() & files.keys() - images.keys())
+    digests = zip(hashed_names, hash_files(files[name] for name in hashed_names), strict=True)
+    problems |= {name: "changed" for name, digest in digests if digest != sums[name]}
     problems |= _find_bad_archives(images, files, sums)
-    problems |= dict.fromkeys(sums.keys() - files.keys(), "missing")
-    problems |= dict.fromkeys(files.keys() - sums.keys() - NOT_IN_CHECKSUMS, "extra: the checksums do not name it")
-    problems |= dict.fromkeys(irregular, "neither a file nor a folder")
+    problems |= find_list_problems(sums, files, irregular)
     names = sorted(sums.keys() | problems.keys())
     sizes = {name: files[name].stat().st_size for name in names if name in files}
     return tuple(FileResult(name, sizes.get(name, 0), problems.get(name, "")) for name in names), manifest
 
 
-def _require_checksums_file(path: Path) -> Path:
-    """The file of checksums; BundleError where there is none."""
-    sums_file = path / CHECKSUMS_FILE
+def find_list_problems(
+    sums: Mapping[str, str], files: Mapping[str, Path], irregular: Collection[str]
+) -> dict[str, str]:
+    """Return the problems of files that are missing, not in the checksums, or irregular."""
+    problems = dict.fromkeys(sums.keys() - files.keys(), "missing")
+    problems |= dict.fromkeys(files.keys() - sums.keys() - NOT_IN_CHECKSUMS, f"extra: not in {CHECKSUMS_FILE}")
+    return problems | dict.fromkeys(irregular, "neither a file nor a directory")
+
+
+def full_references(image: BundledImage) -> tuple[str, ...]:
+    """Return the normalized references that the archive of an image must contain."""
+    return tuple(sorted({normalize_reference(reference) for reference in image.references}))
+
+
+def _require_checksums_file(directory: Path) -> Path:
+    sums_file = directory / CHECKSUMS_FILE
     if sums_file.is_symlink() or not sums_file.is_file():
         raise BundleError(
-            f"{path}: not a promotion bundle, {CHECKSUMS_FILE} is missing",
-            hint="name the folder of one version, the one that holds SHA256SUMS and manifest.json",
+            f"{directory}: not a promotion bundle, {CHECKSUMS_FILE} is missing",
+            hint="Name the directory of one version, the one that contains SHA256SUMS and manifest.json",
         )
     return sums_file
-
-
-def _find_changed_files(files: Mapping[str, Path], sums: Mapping[str, str]) -> dict[str, str]:
-    names = sorted(files)
-    digests = zip(names, hash_files(files[name] for name in names), strict=True)
-    return {name: "changed" for name, digest in digests if digest != sums[name]}
 
 
 def _find_bad_archives(
@@ -128,40 +138,30 @@ def _find_bad_archives(
     problems = {name: "missing" for name in images if name not in files}
     if images:
         archives = {name for name in sums if name.startswith(f"{IMAGES_DIRECTORY}/")}
-        problems |= dict.fromkeys(archives - images.keys(), "no image of the description")
+        problems |= dict.fromkeys(archives - images.keys(), f"not an image of {MANIFEST_FILE}")
     for name, image in images.items():
         if name in files and name in sums and (problem := _archive_problem(files[name], image, sums[name])):
             problems[name] = problem
     return problems
 
 
-def _try_read_manifest(path: Path) -> tuple[Manifest | None, dict[str, str]]:
+def _try_read_manifest(directory: Path) -> tuple[Manifest | None, dict[str, str]]:
     try:
-        return read_manifest(path), {}
+        return open_bundle(directory).manifest, {}
     except BundleError as error:
-        return None, {MANIFEST_FILE: _strip_path(path / MANIFEST_FILE, error.message)}
-
-
-def _strip_path(path: Path, message: str) -> str:
-    """The message without the path of the file that it is told of."""
-    return message.removeprefix(f"{path}: ")
+        return None, {MANIFEST_FILE: error.message.removeprefix(f"{directory / MANIFEST_FILE}: ")}
 
 
 def _archive_problem(path: Path, image: BundledImage, digest: str) -> str:
-    """What is wrong with an archive, read once: its structure, the image it should hold, its own digest."""
+    """Return what is wrong with an archive, which is read once: structure, image and own digest."""
     try:
         contents = verify_archive(path, expected=image.identity, unpack=False)
     except BundleError as error:
-        return "; ".join((_strip_path(path, error.message), *error.details))
+        return "; ".join((error.message.removeprefix(f"{path}: "), *error.details))
     if contents.sha256 != digest:
         return "changed"
     if (contents.sha256, contents.size) != (image.sha256, image.size):
-        return "the description gives it another digest or size"
+        return f"digest or size differs from {MANIFEST_FILE}"
     if contents.references != full_references(image):
-        return f"carries the names {', '.join(contents.references)}"
+        return f"has the references {', '.join(contents.references)}"
     return ""
-
-
-def full_references(image: BundledImage) -> tuple[str, ...]:
-    """The names that an image's archive must carry, in full."""
-    return tuple(sorted({normalize_reference(reference) for reference in image.references}))

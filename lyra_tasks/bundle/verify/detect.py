@@ -1,22 +1,23 @@
-"""`verify PATH`, whatever was brought: a bundle, a pack, a part of a pack, the archive of one image."""
+"""Verify what lies at a path: a bundle, a pack, a part of a pack, or the archive of one image."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from lyra_tasks.bundle.format.checksums import hash_files, parse_checksums
-from lyra_tasks.bundle.format.index import read_small_file
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, PACK_FILE, SIGNATURE_FILE
+from lyra_tasks.bundle.format.manifest import read_small_file
+from lyra_tasks.bundle.format.pack import read_pack_manifest
 from lyra_tasks.bundle.format.signature import Trust, verify_signature
 from lyra_tasks.bundle.verify.bundle import FileResult, VerifyReport, raise_if_invalid, verify_bundle
-from lyra_tasks.bundle.verify.pack import read_pack_manifest, verify_pack
+from lyra_tasks.bundle.verify.pack import verify_pack
 from lyra_tasks.errors import BundleError, UsageError
 from lyra_tasks.images.archive.verify import verify_archive
 from lyra_tasks.images.oci import ImageIdentity
 
 
 def verify_path(path: Path, trust: Trust | None = None) -> VerifyReport:
-    """Verify what lies at `path`, every byte of it; BundleError if anything is wrong."""
+    """Verify every byte of what lies at `path`; raise BundleError if anything is wrong."""
     if path.is_dir() or not path.exists():
         return (verify_pack if _is_pack(path) else verify_bundle)(path, trust)
     pack = next((parent for parent in path.absolute().parents[:2] if _is_pack(parent)), None)
@@ -25,9 +26,7 @@ def verify_path(path: Path, trust: Trust | None = None) -> VerifyReport:
     if path.suffix != ".tar":
         return verify_bundle(path, trust)
     if trust:
-        raise UsageError(
-            f"{path}: an archive alone is not signed", hint="name the folder of the bundle that it belongs to"
-        )
+        raise UsageError(f"{path}: a single archive is not signed", hint="Name the directory of its bundle")
     return _verify_archive(path)
 
 
@@ -36,20 +35,17 @@ def _is_pack(path: Path) -> bool:
 
 
 def _verify_part(path: Path, directory: Path, trust: Trust | None) -> VerifyReport:
-    """One file of a pack, by the pack's checksums, so that a part can be checked when it alone was brought again.
-
-    What the pack says of itself is told with it, and so is checked, too.
-    """
+    """Verify one file of a pack, which may have been copied again alone, and `pack.json`, which the report cites."""
     if trust:
         verify_signature(directory, trust)
     name = path.absolute().relative_to(directory).as_posix()
     sums = parse_checksums(read_small_file(directory / CHECKSUMS_FILE), str(directory / CHECKSUMS_FILE))
     if name not in sums:
-        raise BundleError(f"{path}: the pack does not name it", hint=f"verify {directory}")
+        raise BundleError(f"{path}: not in {CHECKSUMS_FILE} of the pack", hint=f"Run `verify {directory}`")
     for file_name in dict.fromkeys((name, PACK_FILE)):
         file = directory / file_name
         if file.is_symlink() or not file.is_file() or hash_files([file]) != [sums.get(file_name)]:
-            raise_if_invalid(directory, {file_name: "changed"}, hint="bring this file again")
+            raise_if_invalid(directory, {file_name: "changed"}, hint="Copy this file again")
     pack = read_pack_manifest(directory)
     return VerifyReport(
         path=path,
@@ -65,7 +61,7 @@ def _verify_part(path: Path, directory: Path, trust: Trust | None) -> VerifyRepo
 
 
 def _verify_archive(path: Path) -> VerifyReport:
-    """An archive by itself: whole and of a piece, every layer unpacked; whether it is the right one, nobody says."""
+    """Verify that an archive is intact; unpacks every layer. Only its bundle can say whether it is the right one."""
     contents = verify_archive(path)
     identity = ImageIdentity(contents.config_digest, contents.manifest_digest, contents.platform, ())
     return VerifyReport(

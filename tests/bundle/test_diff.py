@@ -1,4 +1,4 @@
-"""What is different between two versions: each section by an example, and nothing where nothing is."""
+"""Differences between two versions, with an example for each section."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from lyra_tasks.bundle.diff import SECTIONS, Change, compare_bundles
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.documents import BundleDocuments, read_bundle_documents
-from lyra_tasks.bundle.format.manifest import write_document
+from lyra_tasks.bundle.format.manifest import open_bundle, write_document
 from lyra_tasks.errors import UsageError
 from tests.bundle.test_receive_script import DIGESTS, MANIFEST
 
@@ -44,23 +44,23 @@ def second(**service: Any) -> BundleDocuments:
     return replace(FIRST, manifest=manifest, services={"web": SERVICE | service})
 
 
-def test_a_new_version_of_the_same_is_no_difference() -> None:
-    found = compare_bundles(FIRST, second(image="shop/web:1.3.0"))
-    assert (found.before, found.after, found.changes) == (MANIFEST.version, "1.3.0", ())
+def test_new_version_alone_is_no_difference() -> None:
+    diff = compare_bundles(FIRST, second(image="shop/web:1.3.0"))
+    assert (diff.before, diff.after, diff.changes) == (MANIFEST.version, "1.3.0", ())
 
 
-def test_a_platform_more_is_an_image_more_and_nothing_else() -> None:
+def test_added_platform_is_an_added_image() -> None:
     (image,) = MANIFEST.images
     arm = image.model_copy(update={"platform": "linux/arm64", "file": "images/arm.tar"})
     both = MANIFEST.model_copy(update={"images": [image, arm]})
-    packages = {f"web@{each}": FIRST.packages["web"] for each in ("linux/amd64", "linux/arm64")}
-    later = replace(FIRST, manifest=both, packages={**FIRST.packages, **packages})
-    later = replace(later, packages={name: each for name, each in later.packages.items() if name != "web"})
-    for found, new in ((compare_bundles(FIRST, later), True), (compare_bundles(later, FIRST), False)):
-        images = [each for each in found.changes if each.section == "images"]
-        assert {each.name for each in images} == {"web@linux/arm64", "web@linux/arm64: platform"}
-        assert all((each.before is None) is new for each in images)
-        assert {each.name for each in found.changes if each.section == "packages"} == {"web@linux/arm64: deb openssl"}
+    packages = {f"web@{platform}": FIRST.packages["web"] for platform in ("linux/amd64", "linux/arm64")}
+    later = replace(FIRST, manifest=both, packages={"counter": FIRST.packages["counter"], **packages})
+    for diff, is_new in ((compare_bundles(FIRST, later), True), (compare_bundles(later, FIRST), False)):
+        images = [change for change in diff.changes if change.section == "images"]
+        assert {change.name for change in images} == {"web@linux/arm64", "web@linux/arm64: platform"}
+        assert all((change.before is None) is is_new for change in images)
+        package_names = {change.name for change in diff.changes if change.section == "packages"}
+        assert package_names == {"web@linux/arm64: deb openssl"}
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_a_platform_more_is_an_image_more_and_nothing_else() -> None:
         ("limits", {"limits": SERVICE["limits"] | {"tmpfs": {}}}, "web: tmpfs /tmp", "1k", None),
     ],
 )  # fmt: skip
-def test_what_changed_of_a_service_is_told(
+def test_diff_reports_changes_of_a_service(
     section: str, service: dict[str, Any], name: str, before: str | None, after: str | None
 ) -> None:
     assert compare_bundles(FIRST, second(**service)).changes == (Change(section, name, before, after),)
 
 
-def test_what_changed_beside_the_services_is_told() -> None:
+def test_diff_reports_changes_outside_services() -> None:
     (image,) = MANIFEST.images
     layer = image.layers[0].model_copy(update={"size": 1200})
     changed = image.model_copy(
@@ -102,29 +102,29 @@ def test_what_changed_beside_the_services_is_told() -> None:
         deviations={"a.rule on services.web": "because (ada, until 2027-01-01)"},
         config_digests={"configs/web/site": DIGESTS[1]},
     )
-    found = compare_bundles(FIRST, after).changes
-    order = [SECTIONS.index(each.section) for each in found]
+    changes = compare_bundles(FIRST, after).changes
+    order = [SECTIONS.index(change.section) for change in changes]
     assert order == sorted(order)
-    assert set(found) == {
+    assert set(changes) == {
         Change("images", "web", DIGESTS[0], DIGESTS[1]),
         Change("layers", f"web: {DIGESTS[2]}", "900 B", None),
-        Change("layers", f"web: {DIGESTS[0]}", None, "1.2 kB"),
+        Change("layers", f"web: {DIGESTS[0]}", None, "1.2 KiB"),
         Change("packages", "counter, web: deb openssl", "3.0", "3.1"),
         Change("configs", "web: site", f"/etc/site, {DIGESTS[0]}", f"/etc/site, {DIGESTS[1]}"),
         Change("tests", "it works", "passed", "failed"),
         Change("tests", "it is new", None, "passed"),
-        Change("sizes", "web", "1.0 kB", "2.0 kB"),
+        Change("sizes", "web", "1000 B", "2.0 KiB"),
         Change("deviations", "a.rule on services.web", None, "because (ada, until 2027-01-01)"),
     }
 
 
-def test_two_projects_are_not_compared() -> None:
+def test_diff_refuses_different_projects() -> None:
     other = replace(FIRST, manifest=MANIFEST.model_copy(update={"project": "bank"}))
-    with pytest.raises(UsageError, match="two projects"):
+    with pytest.raises(UsageError, match="different projects"):
         compare_bundles(FIRST, other)
 
 
-def test_the_same_check_in_two_groups_is_two(tmp_path: Path) -> None:
+def test_check_in_two_groups_counts_twice(tmp_path: Path) -> None:
     checks = [{"name": "the services run", "group": group, "outcome": "passed"} for group in ("", "left", "right")]
     documents = {
         layout.ENVIRONMENT_FILE: {"services": {}},
@@ -135,7 +135,7 @@ def test_the_same_check_in_two_groups_is_two(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(json.dumps(document))
     write_document(tmp_path / layout.MANIFEST_FILE, MANIFEST.model_copy(update={"images": []}))
-    assert list(read_bundle_documents(tmp_path).tests) == [
+    assert list(read_bundle_documents(open_bundle(tmp_path)).tests) == [
         "the services run",
         "left: the services run",
         "right: the services run",

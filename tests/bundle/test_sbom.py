@@ -1,0 +1,60 @@
+"""SBOMs, by syft if it is on PATH."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.bundle.content.sbom import build_sbom, run_syft
+from lyra_tasks.errors import PreconditionError
+from lyra_tasks.images.scan.packages import ImagePackages, Package
+from tests.bundle.test_receive_script import MANIFEST
+
+ANSWER = (
+    '{"serialNumber": "urn:uuid:random", "components": [{"name": "$2"}], '
+    '"metadata": {"timestamp": "now", "component": {"bom-ref": "1", "name": "$2"}}}'
+)
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return tmp_path
+
+
+def install_syft(directory: Path, text: str) -> None:
+    (directory / "syft").write_text(f"#!/bin/sh\n{text}\n")
+    (directory / "syft").chmod(0o755)
+
+
+def test_missing_syft_returns_none(directory: Path) -> None:
+    assert run_syft(directory / "web.tar", MANIFEST, MANIFEST.images[0]) is None
+
+
+def test_syft_sbom_is_made_reproducible(directory: Path) -> None:
+    install_syft(directory, f"cat <<END\n{ANSWER}\nEND")
+    document = run_syft(directory / "web.tar", MANIFEST, MANIFEST.images[0])
+    assert document is not None
+    assert document["components"] == [{"name": f"oci-archive:{directory}/web.tar"}]
+    assert document["metadata"]["timestamp"] == MANIFEST.created
+    assert document["serialNumber"] != "urn:uuid:random"
+    component = document["metadata"]["component"]
+    assert (component["bom-ref"], component["name"]) == ("1", "shop/web"), "without the path on this machine"
+
+
+@pytest.mark.parametrize("text", ["echo no such image >&2; exit 1", "echo '{'", "echo '[]'", "echo '{}'"])
+def test_syft_failure_is_reported(directory: Path, text: str) -> None:
+    install_syft(directory, text)
+    with pytest.raises(PreconditionError, match="syft cannot list the packages of web"):
+        run_syft(directory / "web.tar", MANIFEST, MANIFEST.images[0])
+
+
+def test_package_with_several_spellings_is_one_component() -> None:
+    first, second = (Package(kind="pypi", name=name, version="1.0") for name in ("Foo_Bar", "foo-bar"))
+    licensed = Package(kind="pypi", name="foo-bar", version="1.0", license="MIT")
+    packages = ImagePackages(packages={"a": [first], "b": [second], "c": [licensed]}, os_release=None)
+    (component,) = build_sbom(MANIFEST, MANIFEST.images[0], packages)["components"]
+    assert component["bom-ref"] == component["purl"] == "pkg:pypi/foo-bar@1.0"
+    assert component["licenses"] == [{"license": {"name": "MIT"}}]
+    assert [occurrence["location"] for occurrence in component["evidence"]["occurrences"]] == ["/a", "/b", "/c"]
