@@ -170,7 +170,7 @@ class _DocumentReader:
         name = blob_name(descriptor.digest)
         data = self.read_document(name)
         if sha256_digest(data) != descriptor.digest:
-            raise BundleError(f"{self.where}: {name}: digest mismatch")
+            raise BundleError(f"{self.where}: {name} does not have the digest in its name")
         return data
 
 

@@ -141,7 +141,7 @@ def _verify_layer(
             if content.digest != diff_id:
                 raise BundleError(f"{place}: unpacks to {content.digest}, but the config says {diff_id}")
     if blob.digest != digest:
-        raise BundleError(f"{place}: digest mismatch")
+        raise BundleError(f"{place}: does not have the digest in its name")
 
 
 def _digest_blocks(blocks: Iterator[bytes], target: DigestWriter) -> Iterator[bytes]:
