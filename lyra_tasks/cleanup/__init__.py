@@ -1,1 +1,1 @@
-"""clean: what is ours and ephemeral is removed, and the host is shown to be clean."""
+"""Remove the project's objects and verify that none is left: `clean`. Imports the engine and below, no other step."""

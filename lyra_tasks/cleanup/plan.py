@@ -1,4 +1,4 @@
-"""What `clean` will remove: what is ours by label and journal together, and the engine that Lyra started itself."""
+"""Plan a cleanup: objects that label and journal both prove ours, and engines that Lyra started. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from lyra_tasks.errors import LockedError
 
 Level = Literal["objects", "cache", "all"]
 
+_WAIT_HINT = "Wait until it has finished, or stop it, then run `clean` again"
+
 
 @dataclass(frozen=True)
 class CleanupFacts:
-    """What there is, found out.
+    """What a cleanup may remove.
 
-    `owned` is what of the `things` the `claims` make ours. `live` are the runs of other terminals and their processes,
-    `crashed` those that were killed, `unfinished` is whether a build did not end, and `lately` whether that was just
-    now. `shared` are image references that another checkout made as well, and which one. `states` are the state folders
-    of this checkout, one for each name that the project had; `sandboxes` those whose engine runs, `by_itself` those
-    whose engine a word started, `with_data` those that have an engine's data.
+    `owned` are the `engine_objects` that are ours by `ownership`. `live_runs` are active runs of other processes with
+    their pids, `crashed_runs` were killed. `shared_images` were also created by another checkout, named by its project
+    id. `states` are the checkout's state directories, one per name that the project had; the `*_sandboxes*` fields are
+    those whose engine runs, was started by a command, or has data.
     """
 
     engine_objects: tuple[EngineObject, ...] = ()
@@ -46,9 +47,9 @@ class CleanupFacts:
 
 @dataclass(frozen=True)
 class CleanupPlan:
-    """What goes, and what stays although it is ours, with the reason.
+    """What is removed, and what is kept although it is ours.
 
-    `held` is what a container that is not ours uses: the engine would refuse it, or break that container.
+    Objects `used_by_others` are used by the named container, which is not ours: removing them would fail or break it.
     """
 
     level: Level
@@ -64,60 +65,60 @@ class CleanupPlan:
 
     @property
     def removes_state(self) -> bool:
-        """Whether `.lyra/` and the sandbox's data go."""
+        """Whether `.lyra/` and the sandbox engine's data are removed."""
         return self.level == "all"
 
     @property
     def is_complete(self) -> bool:
-        """Whether, with all of it gone, nothing that was claimed so far is in the engine, or may still come there."""
-        return not (
-            self.live_objects
-            or self.used_by_others
-            or self.facts.live_runs
-            or self.facts.crashed_runs
-            or self.facts.has_recent_build
-        )
+        """Whether no object journaled so far can be in the engine, or still appear there, after this cleanup."""
+        facts = self.facts
+        is_incomplete = self.live_objects or self.used_by_others or facts.live_runs or facts.crashed_runs
+        return not (is_incomplete or facts.has_recent_build)
 
     @property
     def crashed_objects(self) -> tuple[OwnedObject, ...]:
-        """The objects that runs left which were killed."""
+        """Objects to remove that were left by killed runs."""
         return tuple(item for item in self.objects if item.run in self.facts.crashed_runs)
 
     @property
     def kept_objects(self) -> dict[OwnedObject, str]:
-        """What is ours and stays, and why."""
-        reasons = dict.fromkeys(self.live_objects, "a run of another process is going on")
-        reasons |= {item: f"the checkout {self.facts.shared_images[item]} made it, too" for item in self.shared_images}
-        return reasons | {
-            item: f"the container {user} uses it, which is not ours" for item, user in self.used_by_others.items()
-        }
+        """Our objects that are kept, with the reason."""
+        reasons = dict.fromkeys(self.live_objects, "another process is using it for an active run")
+        reasons |= {item: f"also created by checkout {self.facts.shared_images[item]}" for item in self.shared_images}
+        return reasons | {item: foreign_use(user) for item, user in self.used_by_others.items()}
 
     @property
     def summary(self) -> str:
-        """What goes, in a line."""
+        """What is removed, in one line."""
         counts = Counter(item.kind for item in self.objects)
         parts = [f"{counts[kind]} {kind}(s)" for kind in KINDS if counts[kind]]
         if self.temporary_files:
             parts.append(f"{len(self.temporary_files)} temporary file(s)")
         if self.prune_cache:
-            parts.append("the builder cache")
+            parts.append("the build cache")
         if self.stop_sandboxes:
             parts.append("the sandbox engine")
         if self.removes_state:
-            parts.append(".lyra/ and the sandbox's data" if self.purge_sandboxes else ".lyra/")
+            parts.append(".lyra/ and the sandbox engine's data" if self.purge_sandboxes else ".lyra/")
         return ", ".join(parts) or "nothing"
 
 
-def plan_cleanup(facts: CleanupFacts, level: Level) -> CleanupPlan:
-    """Plan the cleaning of one checkout; bundles, journal, records and sources always stay.
+def foreign_use(user: str) -> str:
+    """Return the reason for an object that container `user` of somebody else keeps in use."""
+    return f"in use by container {user}, which is not ours"
 
-    What a run of another terminal made stays, and with it all images, since that run may need any of them. LockedError
-    if everything is to go while there is such a run.
+
+def plan_cleanup(facts: CleanupFacts, level: Level) -> CleanupPlan:
+    """Plan the cleanup of one checkout; bundles, journal, records and sources are always kept.
+
+    Objects of active runs are kept, and with them all images, since such a run may need any of them.
+
+    Raises:
+        LockedError: everything shall be removed, but a run is active.
     """
     if level == "all" and facts.live_runs:
-        raise LockedError(
-            f"{describe_active_runs(facts.live_runs)}, and `--all` would take everything from it", hint=_WAIT_HINT
-        )
+        raise LockedError(f"{describe_active_runs(facts.live_runs)}: `--all` would break it", hint=_WAIT_HINT)
+    sandboxes = facts.running_sandboxes if level == "all" else facts.auto_started_sandboxes
     live_objects = {
         item for item in facts.owned if facts.live_runs and (item.run in facts.live_runs or item.kind == IMAGE)
     }
@@ -133,50 +134,46 @@ def plan_cleanup(facts: CleanupFacts, level: Level) -> CleanupPlan:
         used_by_others=used_by_others,
         temporary_files=() if facts.live_runs else facts.temporary_files,
         prune_cache=level != "objects" and facts.owns_builder and not facts.live_runs,
-        stop_sandboxes=()
-        if facts.live_runs
-        else facts.running_sandboxes
-        if level == "all"
-        else facts.auto_started_sandboxes,
+        stop_sandboxes=() if facts.live_runs else sandboxes,
         purge_sandboxes=facts.sandboxes_with_data if level == "all" else (),
     )
 
 
-_WAIT_HINT = "wait until it has ended, or end it, then run `clean` again"
-
-
 def require_no_active_runs(plan: CleanupPlan) -> None:
-    """LockedError, after everything else was cleaned, if something had to stay for a run of another terminal."""
+    """Check, after the cleanup, that nothing was kept for an active run.
+
+    Raises:
+        LockedError: objects were kept.
+    """
     if plan.live_objects:
-        raise LockedError(
-            f"{describe_active_runs(plan.facts.live_runs)}: {len(plan.live_objects)} object(s) stay for it, all else is clean",
-            hint=_WAIT_HINT,
-        )
+        kept = f"{len(plan.live_objects)} object(s) kept for it, everything else removed"
+        raise LockedError(f"{describe_active_runs(plan.facts.live_runs)}: {kept}", hint=_WAIT_HINT)
 
 
 def require_no_new_runs(facts: CleanupFacts, live_runs: Mapping[str, int]) -> None:
-    """LockedError if one of the runs that go on now began after the facts were found: the plan takes it for ended."""
+    """Check that no run has started since the facts were collected.
+
+    Raises:
+        LockedError: a run has started; the plan would remove its objects.
+    """
     if new_runs := {run: pid for run, pid in live_runs.items() if run not in facts.live_runs}:
         raise LockedError(
-            f"{describe_active_runs(new_runs)}, which has begun meanwhile; what it may need stays", hint=_WAIT_HINT
+            f"{describe_active_runs(new_runs)}: it started after this cleanup was planned", hint=_WAIT_HINT
         )
 
 
 def describe_active_runs(live_runs: Mapping[str, int]) -> str:
-    """The runs of other terminals, as a sentence's beginning."""
-    return (
-        "a run of this checkout is going on in another process ("
-        + ", ".join(f"pid {pid}" for pid in live_runs.values())
-        + ")"
-    )
+    """Return the beginning of a message about active runs, with their pids."""
+    pids = ", ".join(f"pid {pid}" for pid in live_runs.values())
+    return f"A run of this checkout is active in another process ({pids})"
 
 
 def _find_used_by_others(
     engine_objects: tuple[EngineObject, ...], candidates: tuple[OwnedObject, ...]
 ) -> dict[OwnedObject, str]:
-    """What containers that stay hold on to, and the name of one of them.
+    """Return the candidates that other containers use, with the name of one such container.
 
-    A reference to an image goes as long as the image keeps another one.
+    Removing one of several references of an image is always possible.
     """
     leaving_ids = {item.id for item in candidates if item.kind == CONTAINER}
     users: dict[tuple[str, str], str] = {}
@@ -184,11 +181,7 @@ def _find_used_by_others(
         if engine_object.kind == CONTAINER and engine_object.id not in leaving_ids:
             users |= dict.fromkeys(engine_object.uses, engine_object.name)
     names = {item.name for item in candidates if item.kind == IMAGE}
-    otherwise_named_ids = {
-        engine_object.id
-        for engine_object in engine_objects
-        if engine_object.kind == IMAGE and engine_object.name not in names
-    }
+    otherwise_named_ids = {image.id for image in engine_objects if image.kind == IMAGE and image.name not in names}
     used_by_others = {}
     for item in candidates:
         if item.kind == CONTAINER or (item.kind == IMAGE and item.id in otherwise_named_ids):
@@ -203,10 +196,10 @@ def _find_used_by_others(
 
 @dataclass(frozen=True)
 class GoneCheckout:
-    """One such checkout; `root` is where it was.
+    """A checkout whose directory `root` is missing.
 
-    `doubt` says why its folder may only be out of reach. Its own engine is `in_use` if it is the one that this project
-    uses, and `elsewhere` are engines that its journal names and that cannot be looked into from here.
+    `unmounted_reason` says why it may be on an unmounted disk, or is empty. `is_engine_in_use` says that this project
+    uses its sandbox engine; `other_engines` are named in its journal, but cannot be searched from here.
     """
 
     root: Path
@@ -219,7 +212,7 @@ class GoneCheckout:
 
 @dataclass(frozen=True)
 class GoneFacts:
-    """All of them, and what this project's engine holds."""
+    """All missing checkouts, and the objects in this project's engine."""
 
     checkouts: tuple[GoneCheckout, ...]
     engine_objects: tuple[EngineObject, ...] = ()
@@ -228,7 +221,7 @@ class GoneFacts:
 
 @dataclass(frozen=True)
 class CheckoutCleanup:
-    """What is removed of one of them. Its state folders go, and the journal with them, unless `keeps` says why not."""
+    """The cleanup of one missing checkout; its state directories are deleted unless `kept_reason` says why not."""
 
     checkout: GoneCheckout
     plan: CleanupPlan
@@ -236,28 +229,26 @@ class CheckoutCleanup:
 
     @property
     def ended_sandboxes(self) -> tuple[Path, ...]:
-        """The state folders whose engine is ended, and its data deleted."""
+        """State directories whose engine is stopped and its data deleted."""
+        if self.checkout.is_engine_in_use:
+            return ()
         facts = self.checkout.facts
-        return (
-            ()
-            if self.checkout.is_engine_in_use
-            else tuple(dict.fromkeys([*facts.running_sandboxes, *facts.sandboxes_with_data]))
-        )
+        return tuple(dict.fromkeys([*facts.running_sandboxes, *facts.sandboxes_with_data]))
 
     @property
     def parts(self) -> Iterator[str]:
-        """What goes, in words."""
+        """What is removed, in words."""
         if self.plan.objects:
             yield self.plan.summary
         if self.ended_sandboxes:
-            yield "its private engine with its data"
+            yield "its sandbox engine with its data"
         if not self.kept_reason:
             yield "its journal, records and evidence"
 
 
 @dataclass(frozen=True)
 class GonePlan:
-    """What is cleaned, and what is not since a run is going on in it: by folder, in words."""
+    """The cleanups of missing checkouts; those in `live_checkouts` are skipped for the given reason."""
 
     facts: GoneFacts
     cleanups: tuple[CheckoutCleanup, ...]
@@ -270,27 +261,22 @@ class GonePlan:
 
 
 def plan_gone_cleanup(facts: GoneFacts) -> GonePlan:
-    """Plan the cleaning of all checkouts that are gone; what a run of one of them is going on in is left alone."""
+    """Plan the cleanup of all missing checkouts; those with an active run are skipped."""
     idle = [checkout for checkout in facts.checkouts if not checkout.facts.live_runs]
+    live = [checkout for checkout in facts.checkouts if checkout.facts.live_runs]
     return GonePlan(
         facts=facts,
         cleanups=tuple(
             CheckoutCleanup(checkout, plan_cleanup(checkout.facts, "objects"), _kept_reason(checkout))
             for checkout in idle
         ),
-        live_checkouts=tuple(
-            (checkout, describe_active_runs(checkout.facts.live_runs))
-            for checkout in facts.checkouts
-            if checkout.facts.live_runs
-        ),
+        live_checkouts=tuple((checkout, describe_active_runs(checkout.facts.live_runs)) for checkout in live),
     )
 
 
 def _kept_reason(checkout: GoneCheckout) -> str:
     if checkout.is_engine_in_use:
-        return "this project uses its private engine"
+        return "this project uses its sandbox engine"
     if checkout.other_engines:
-        return (
-            f"it may have made something in an engine that is not this project's ({', '.join(checkout.other_engines)})"
-        )
+        return f"it may have objects in engines that cannot be searched from here: {', '.join(checkout.other_engines)}"
     return ""

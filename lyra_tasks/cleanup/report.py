@@ -1,4 +1,4 @@
-"""The parts of a cleaning's proof, and what is said of residue."""
+"""Build the report of a cleanup: what existed before and after, what was removed, what is left."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from lyra_tasks.cleanup.plan import CleanupPlan
+from lyra_tasks.cleanup.plan import CleanupPlan, foreign_use
 from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.engine.objects.disk_usage import DiskUsage
 from lyra_tasks.engine.objects.host_footprint import HostFootprint
@@ -29,18 +29,18 @@ _REMOVE_COMMANDS = {
 
 @dataclass(frozen=True)
 class StateBefore:
-    """A cleaning when it begins: what is known then, for the proof at its end."""
+    """The state at the start of a cleanup, for the report at its end."""
 
     run: str
     level: Literal["objects", "cache", "all", "gone"]
     engine: Engine | None
     engine_objects: tuple[EngineObject, ...]
+    snapshot: HostSnapshot
     started: float = field(default_factory=time.monotonic)
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def build_report(
         self,
-        before: HostSnapshot,
         after: HostSnapshot,
         engine_objects: Iterable[EngineObject],
         *,
@@ -51,7 +51,7 @@ class StateBefore:
         has_live_runs: bool = False,
         deleted_states: Sequence[DeletedState] = (),
     ) -> CleanupReport:
-        """The proof, where the engine holds `things` at the end; nothing is clean while a `live` run goes on."""
+        """Return the report; `engine_objects` are those left in the engine. With live runs, it is never clean."""
         facts = self.engine.facts if self.engine is not None else None
         return CleanupReport(
             run=self.run,
@@ -59,12 +59,12 @@ class StateBefore:
             started_at=self.started_at,
             seconds=round(time.monotonic() - self.started, 3),
             engine={"id": facts.id, "version": facts.version} if facts else None,
-            before=before,
+            before=self.snapshot,
             after=after,
-            removed=to_items(removed),
+            removed=[RecordedObject(kind=item.kind, name=item.name, id=item.id, run=item.run) for item in removed],
             kept=list(kept),
             leftovers=list(leftovers),
-            removed_by_others=removed_by_others(self.engine_objects, engine_objects, removed),
+            removed_by_others=_find_removed_by_others(self.engine_objects, engine_objects, removed),
             sandbox_stopped=stopped,
             deleted_states=list(deleted_states),
             clean=not leftovers and not has_live_runs,
@@ -75,16 +75,12 @@ def take_snapshot(
     engine_objects: Iterable[EngineObject],
     disk_usage: DiskUsage | None,
     footprint: HostFootprint,
-    temporary_files: Iterable[Path],
+    temporary_files: Iterable[Path] = (),
 ) -> HostSnapshot:
-    """What there is at one moment, as it is recorded."""
+    """Return the record of what exists at one moment."""
     by_kind: dict[str, dict[str, str]] = {CONTAINER: {}, NETWORK: {}, VOLUME: {}, IMAGE: {}}
-    for engine_object in engine_objects:
-        by_kind[engine_object.kind] |= (
-            {engine_object.name: engine_object.id}
-            if engine_object.kind == IMAGE
-            else {engine_object.id: engine_object.name}
-        )
+    for item in engine_objects:
+        by_kind[item.kind] |= {item.name: item.id} if item.kind == IMAGE else {item.id: item.name}
     return HostSnapshot(
         containers=by_kind[CONTAINER],
         networks=by_kind[NETWORK],
@@ -100,54 +96,50 @@ def take_snapshot(
     )
 
 
-def to_items(objects: Iterable[OwnedObject]) -> list[RecordedObject]:
-    """Objects as they are recorded."""
-    return [RecordedObject(kind=item.kind, name=item.name, id=item.id, run=item.run) for item in objects]
-
-
 def list_kept_objects(plan: CleanupPlan) -> list[KeptObject]:
-    """What is ours and stays on purpose."""
-    reasons = {item: why for item, why in plan.kept_objects.items() if item not in plan.used_by_others}
+    """Return our objects that a plan keeps on purpose."""
     return [
-        KeptObject(kind=item.kind, name=item.name, id=item.id, run=item.run, reason=why)
-        for item, why in reasons.items()
+        KeptObject(kind=item.kind, name=item.name, id=item.id, run=item.run, reason=reason)
+        for item, reason in plan.kept_objects.items()
+        if item not in plan.used_by_others
     ]
 
 
-def removed_by_others(
-    before: Iterable[EngineObject], after: Iterable[EngineObject], removed: Iterable[OwnedObject]
-) -> list[str]:
-    """What went meanwhile without having been removed by this cleaning."""
-    missing = {(engine_object.kind, engine_object.name) for engine_object in before} - {
-        (engine_object.kind, engine_object.name) for engine_object in after
-    }
-    return sorted(f"{kind} {name}" for kind, name in missing - {(item.kind, item.name) for item in removed})
-
-
 def describe_leftover(item: OwnedObject, user: str | None, reason: str) -> Leftover:
-    """An object that is left: why, and what removes it."""
+    """Return the record of an object that is left; `user` is the container of somebody else that uses it."""
     command = f"{_REMOVE_COMMANDS[item.kind]} {item.id if item.kind == CONTAINER else item.name}"
     if user is None:
         return Leftover(kind=item.kind, name=item.name, reason=reason or "the engine still lists it", fix=command)
-    why = f"the container {user} uses it, which is not ours"
-    return Leftover(kind=item.kind, name=item.name, reason=why, fix=f"end {user}, then {command}")
+    return Leftover(kind=item.kind, name=item.name, reason=foreign_use(user), fix=f"stop {user}, then {command}")
+
+
+def path_leftovers(kind: str, paths: Iterable[str | Path]) -> list[Leftover]:
+    """Return the records of files or directories that still exist."""
+    return [Leftover(kind=kind, name=str(path), reason="still exists", fix=f"rm -r {path}") for path in paths]
 
 
 def delete_directory(directory: Path) -> list[Leftover]:
-    """Delete a folder; what of it is left."""
+    """Delete a directory and return what is left of it."""
     shutil.rmtree(directory, ignore_errors=True)
-    if not directory.exists():
-        return []
-    return [Leftover(kind="folder", name=str(directory), reason="still there", fix=f"rm -r {directory}")]
+    return path_leftovers("directory", [directory]) if directory.exists() else []
 
 
 def require_clean(report: CleanupReport) -> None:
-    """ResidueError naming everything that is left, and what removes it."""
+    """Check that a cleanup left nothing.
+
+    Raises:
+        LeftoverError: with each leftover and the command that removes it.
+    """
     if report.leftovers:
         raise LeftoverError(
-            f"{len(report.leftovers)} thing(s) of this project are left",
-            hint="remove them as it is said, then run `clean` again",
-            details=tuple(
-                f"{leftover.kind} {leftover.name}: {leftover.reason}; {leftover.fix}" for leftover in report.leftovers
-            ),
+            f"{len(report.leftovers)} leftover(s) of this project could not be removed",
+            hint="Remove them with the listed commands, then run `clean` again",
+            details=tuple(f"{item.kind} {item.name}: {item.reason}; {item.fix}" for item in report.leftovers),
         )
+
+
+def _find_removed_by_others(
+    before: Iterable[EngineObject], after: Iterable[EngineObject], removed: Iterable[OwnedObject]
+) -> list[str]:
+    present = {(item.kind, item.name) for item in after} | {(item.kind, item.name) for item in removed}
+    return sorted(f"{kind} {name}" for kind, name in {(item.kind, item.name) for item in before} - present)

@@ -1,9 +1,10 @@
-"""Files brought out of a source volume into the checkout, which is never overwritten where it is newer."""
+"""Copy files from a source volume to the checkout; a newer file there is never overwritten."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tarfile
 import tempfile
 from pathlib import Path
@@ -14,13 +15,14 @@ from lyra_tasks.engine.objects.volumes import open_tar
 from lyra_tasks.errors import PreconditionError, UsageError
 from lyra_tasks.records.dev import UploadedFiles
 
-_CHUNK_BYTES = 1 << 20
+_MAX_DETAILS = 20
 
 
 def copy_out(sync: SourceSync, path: str) -> tuple[str, ...]:
-    """Bring a file or folder out of the volume into the checkout; returns the files that were written.
+    """Copy a file or directory from the volume to the checkout and return the files that were written.
 
-    PreconditionError, and nothing is written, if a file was changed here since it was carried in, or cannot be brought.
+    Raises:
+        PreconditionError: a file was changed in the checkout since its upload, or cannot be copied; nothing is written.
     """
     requested = _requested_path(sync, path)
     scratch = sync.root / ".lyra"
@@ -30,16 +32,16 @@ def copy_out(sync: SourceSync, path: str) -> tuple[str, ...]:
         newer_files = [name for name in contents if _is_newer_locally(sync, name, contents[name])]
         if newer_files:
             raise PreconditionError(
-                f"{len(newer_files)} file(s) were changed here too since they were carried in; nothing was brought back",
-                hint="commit or move your version away, or carry it in with `dev.sync`",
-                details=tuple(newer_files[:20]),
+                f"Nothing copied: {len(newer_files)} file(s) also changed in the checkout since the last sync",
+                hint="Commit or move your version, or upload it with `dev.sync`",
+                details=tuple(newer_files[:_MAX_DETAILS]),
             )
         changed_files = [name for name in contents if read_local_content(sync, name) != contents[name]]
         if conflicts := [reason for name in changed_files if (reason := _conflict_reason(sync.context, name))]:
             raise PreconditionError(
-                f"{len(conflicts)} file(s) have no place here; nothing was brought back",
-                hint="move away what is in their place here",
-                details=tuple(conflicts[:20]),
+                f"Nothing copied: {len(conflicts)} file(s) conflict with paths in the checkout",
+                hint="Move the conflicting paths away",
+                details=tuple(conflicts[:_MAX_DETAILS]),
             )
         uploaded = dict(sync.store.read_uploads(sync.service).files)
         for name in contents:
@@ -51,34 +53,29 @@ def copy_out(sync: SourceSync, path: str) -> tuple[str, ...]:
 
 
 def _requested_path(sync: SourceSync, path: str) -> str:
-    """A path below the context; as it is inside, it may be given in full."""
-    name = path
-    if path.startswith("/"):
-        if not path.startswith(f"{sync.source.path}/"):
-            raise UsageError(f"{path} is not below {sync.source.path}", hint="name a path below the source folder")
-        name = path.removeprefix(f"{sync.source.path}/")
-    name = os.path.normpath(name)
+    """Return `path` relative to the context; it may be absolute, as it is in the container."""
+    name = os.path.normpath(path.removeprefix(f"{sync.source.path}/"))
     if name.startswith(("..", "/")):
-        raise UsageError(f"{path} leads out of the source folder", hint="name a path below the source folder")
+        raise UsageError(f"{path} is not below {sync.source.path}", hint="Choose a path below the source directory")
     return name
 
 
 def _extract_files(sync: SourceSync, requested: str, directory: Path) -> dict[str, FileContent]:
-    """Write what is at `wanted` inside into `folder`; kinds, modes and digests by path below the context."""
+    """Extract the `requested` path of the volume into `directory` and return the contents by path below the context."""
     contents: dict[str, FileContent] = {}
     parent = requested.rpartition("/")[0]
     with open_tar(sync.engine, sync.holder, os.path.normpath(f"{sync.holder_path}/{requested}")) as archive:
         if archive is None:
-            raise PreconditionError(f"there is no {requested} inside", hint="`dev.exec -- ls` shows what there is")
-        top = None
+            raise PreconditionError(
+                f"{requested}: not found in the container", hint="Run `dev.exec -- ls` to list the files"
+            )
         for entry in archive:
-            top = entry.name.split("/")[0] if top is None else top
             rest = entry.name.partition("/")[2] if requested == "." else entry.name
             name = os.path.normpath(f"{parent}/{rest}" if parent and requested != "." else rest)
             if entry.isdir():
                 continue
             if name.startswith(("..", "/")):
-                raise PreconditionError(f"the volume holds a file of an unsafe name: {name!r}")
+                raise PreconditionError(f"Unsafe file name in the volume: {name!r}")
             contents[name] = _extract_entry(archive, entry, directory, name)
     if requested in find_git_ignored(sync.context, [requested]):
         return contents
@@ -95,19 +92,18 @@ def _extract_entry(archive: tarfile.TarFile, entry: tarfile.TarInfo, directory: 
     content = archive.extractfile(entry) if entry.isfile() else None
     if content is None:
         raise PreconditionError(
-            f"{name} is no ordinary file or symbolic link inside", hint="copy it there, then bring the copy back"
+            f"{name}: not a regular file or symlink", hint="Copy it to a regular file in the container first"
         )
-    digest = hashlib.sha256()
-    with target.open("wb") as file:
-        while chunk := content.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            file.write(chunk)
+    with target.open("w+b") as file:
+        shutil.copyfileobj(content, file)
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     target.chmod(entry.mode & 0o777)
-    return FileContent("file", digest.hexdigest())
+    return FileContent("file", digest)
 
 
 def _is_newer_locally(sync: SourceSync, name: str, content: FileContent) -> bool:
-    """Whether the checkout's file is not the one that was carried in, nor the one that is inside."""
+    """Return whether the checkout's file is neither the one uploaded last nor the one in the container."""
     uploaded = sync.store.read_uploads(sync.service).files.get(name)
     local = read_local_content(sync, name)
     if local is None:
@@ -116,12 +112,12 @@ def _is_newer_locally(sync: SourceSync, name: str, content: FileContent) -> bool
 
 
 def _conflict_reason(context: Path, name: str) -> str:
-    """Why a file cannot be put into the checkout, or nothing: no symbolic link on the way may lead elsewhere."""
+    """Return why a file cannot be written into the checkout, or ''. No symlink on its path may leave the context."""
     parent = (context / name).parent
     if not parent.resolve().is_relative_to(context.resolve()):
-        return f"{name} lies behind a symbolic link that leads out of {context}"
+        return f"{name}: a symlink on its path leaves {context}"
     ancestor = next(path for path in (parent, *parent.parents) if os.path.lexists(path))
-    return "" if ancestor.is_dir() else f"{name}: {ancestor} is no folder"
+    return "" if ancestor.is_dir() else f"{name}: {ancestor} is not a directory"
 
 
 def _write_file(context: Path, name: str, source: Path) -> None:

@@ -1,4 +1,4 @@
-"""create: a development lab that stays, brought to what the configuration says each time it is called."""
+"""Create the development lab, or update it to the current configuration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from lyra_tasks.checks.group_runner import write_mounted_files
 from lyra_tasks.config.services import profile_hash
 from lyra_tasks.develop.plan import (
     LABEL_PLAN,
@@ -19,26 +18,21 @@ from lyra_tasks.develop.plan import (
     plan_dev_lab,
     plan_remaining_lab,
 )
-from lyra_tasks.develop.sync import SourceSync, UploadResult, find_container_edits, list_source_syncs, upload_changes
+from lyra_tasks.develop.sync import UploadResult, find_container_edits, find_source_syncs, upload_changes
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.objects.containers import read_container_state, read_container_user
+from lyra_tasks.engine.objects.inventory import CONTAINER
 from lyra_tasks.engine.objects.lifeline import hold_lifeline
-from lyra_tasks.engine.objects.ownership import (
-    CONTAINER,
-    LABEL_RUN,
-    LABEL_SERVICE,
-    OwnedObject,
-    Owner,
-    list_owned_objects,
-)
+from lyra_tasks.engine.objects.ownership import LABEL_RUN, LABEL_SERVICE, OwnedObject, Owner, list_owned_objects
 from lyra_tasks.engine.objects.removal import remove_objects
 from lyra_tasks.engine.objects.volumes import resolve_user_ids, set_volume_owner
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, PreconditionError
 from lyra_tasks.lab.admission import Reservation, compute_lab_capacity, reserve_capacity
-from lyra_tasks.lab.facts import collect_lab_facts as gather_facts
-from lyra_tasks.lab.lab import Lab, RunningService, remove_run
-from lyra_tasks.lab.service import exit_error
+from lyra_tasks.lab.facts import collect_lab_facts
+from lyra_tasks.lab.lab import Lab, remove_run
+from lyra_tasks.lab.run_files import write_mounted_files
+from lyra_tasks.lab.service import RunningService, exit_error
 from lyra_tasks.locks import file_lock
 from lyra_tasks.records.dev import DevLab, DevService, DevSource, DevStore
 from lyra_tasks.records.evidence import LOGS_DIRECTORY
@@ -47,12 +41,15 @@ from lyra_tasks.rules.catalogue import EGRESS, READ_ONLY
 from lyra_tasks.rules.deviations import enforce_rules
 from lyra_tasks.rules.services import check_service_settings
 
-_STABLE_AFTER_S = 0.5  # seconds; what ends at once has ended by then
+_STABLE_AFTER_S = 0.5  # a command that fails at once has exited by then
 
 
 @dataclass(frozen=True)
 class CreatePlan:
-    """A planned `create`: `work` is the workspace with the development profile, `have` what the engine holds of it."""
+    """A planned `create`.
+
+    `work` is the workspace with the development profile, `objects` are the lab's existing objects in the engine.
+    """
 
     work: Workspace
     plan: DevLabPlan
@@ -61,10 +58,15 @@ class CreatePlan:
     objects: tuple[OwnedObject, ...]
     is_new: bool
 
+    @property
+    def leaving_ids(self) -> set[str]:
+        """Ids of the containers to replace or remove."""
+        return {self.containers[name].id for name in (*self.changes.replace, *self.changes.remove)}
+
 
 @dataclass(frozen=True)
 class CreateResult:
-    """What a `create` did; `faults` are the services of the developer's own that ended at once."""
+    """The result of a `create`; `failures` are the errors of services that exited right after their start."""
 
     work: Workspace
     lab: DevLab
@@ -76,25 +78,35 @@ class CreateResult:
 
 
 def lock_dev_lab(work: Workspace) -> AbstractContextManager[int]:
-    """Nobody else makes, changes or stops the development lab while the block runs; LockedError if somebody does."""
-    return file_lock(work.paths.state / "dev.lock", resource="the development lab")
+    """Hold the development lab's lock.
+
+    Raises:
+        LockedError: another process holds it.
+    """
+    return file_lock(work.paths.state / "dev.lock", resource="the development environment")
 
 
 def plan_create(work: Workspace, records: Mapping[str, ImageRecord]) -> CreatePlan:
-    """Plan what to do, so that the lab of the profile `work` stands; VerdictError for a rule without a reason."""
-    previous_lab = DevStore(work.paths.state).read()
+    """Plan the changes that bring the development lab to the profile in `work`.
+
+    Raises:
+        CheckFailedError: a rule is violated without a deviation.
+        PreconditionError: the existing lab is on another engine.
+    """
+    store = DevStore(work.paths.state)
+    previous_lab = store.read()
     if previous_lab is not None and previous_lab.engine != work.engine.facts.id:
         raise PreconditionError(
-            "the development lab is on another engine", hint="choose that engine again, or forget the lab: `dev.stop`"
+            "The development environment is on another engine",
+            hint="Switch back to that engine, or run `dev.stop` to forget the environment",
         )
     run = previous_lab.run if previous_lab is not None else work.run
-    facts = gather_facts(work, records, run=run, files_directory=DevStore(work.paths.state).mounts_directory)
+    facts = collect_lab_facts(work, records, run=run, files_directory=store.mounts_directory)
     for name, service in work.config.services.items():
         relaxed_rules = {READ_ONLY, EGRESS} if service.dev is not None else set()
-        rule_checks = check_service_settings(name, service, facts.services[name].image_config)
-        enforce_rules(
-            work.config, [check for check in rule_checks if check.rule not in relaxed_rules], datetime.date.today()
-        )
+        checks = list(check_service_settings(name, service, facts.services[name].image_config))
+        checks = [check for check in checks if check.rule not in relaxed_rules]
+        enforce_rules(work.config, checks, datetime.date.today())
     plan = plan_dev_lab(work.config, facts)
     containers = _find_existing_containers(work, run)
     lab_objects = tuple(list_owned_objects(work.engine, work.journal.entries(), run=run))
@@ -102,9 +114,10 @@ def plan_create(work: Workspace, records: Mapping[str, ImageRecord]) -> CreatePl
 
 
 def create_dev_lab(create_plan: CreatePlan, *, yes: bool) -> CreateResult:
-    """Carry out a `create`; one that fails while it makes a lab anew leaves nothing.
+    """Run a planned `create`; if a new lab fails to start, remove all of it.
 
-    PreconditionError if a service would go whose volume has edits that exist only inside, unless `yes`.
+    Raises:
+        PreconditionError: a service with edits that exist only in its container would be removed, and `yes` is not set.
     """
     started = time.monotonic()
     work, plan, changes = create_plan.work, create_plan.plan, create_plan.changes
@@ -118,7 +131,10 @@ def create_dev_lab(create_plan: CreatePlan, *, yes: bool) -> CreateResult:
         _admit_new_containers(create_plan) as release_admission,
         hold_lifeline(engine, owner, work.paths.state) if create_plan.is_new else nullcontext(),
     ):
-        _remove_containers(create_plan, owner)
+        leaving = [
+            item for item in create_plan.objects if item.kind == CONTAINER and item.id in create_plan.leaving_ids
+        ]
+        _remove_objects(create_plan, owner, leaving)
         lab = Lab(
             plan_remaining_lab(plan.lab, changes, {(item.kind, item.name) for item in create_plan.objects}),
             engine,
@@ -150,13 +166,16 @@ def create_dev_lab(create_plan: CreatePlan, *, yes: bool) -> CreateResult:
 
 
 def _wait_until_stable(services: Iterable[RunningService]) -> None:
-    """Wait a moment where a service was started that nothing has said to be well."""
+    """Give services without a known state a moment to fail."""
     if not all(_is_healthy(service) for service in services):
         time.sleep(_STABLE_AFTER_S)
 
 
 def _is_healthy(service: RunningService) -> bool:
-    """Whether its start was waited for, and a check told its end; a developer's own need not even work yet."""
+    """Return whether the lab waited for the service and a check reported its state.
+
+    Services in development are not waited for: they need not work yet.
+    """
     plan = service.planned
     reports_state = (
         plan.service.oneshot or plan.service.healthcheck or read_container_state(service.engine, service.id).health
@@ -165,26 +184,17 @@ def _is_healthy(service: RunningService) -> bool:
 
 
 def require_dev_lab(work: Workspace) -> DevLab:
-    """The development lab of this checkout; PreconditionError if there is none."""
+    """Return the development lab of this checkout.
+
+    Raises:
+        PreconditionError: it does not exist, or is on another engine.
+    """
     lab = DevStore(work.paths.state).read()
     if lab is None:
-        raise PreconditionError("there is no development lab", hint="run `create` first")
+        raise PreconditionError("No development environment", hint="Run `create` first")
     if lab.engine != work.engine.facts.id:
-        raise PreconditionError("the development lab is on another engine", hint="choose that engine again")
+        raise PreconditionError("The development environment is on another engine", hint="Switch back to that engine")
     return lab
-
-
-def find_source_syncs(work: Workspace, lab: DevLab, services: Sequence[str] = ()) -> dict[str, SourceSync]:
-    """The mirrors of the services `chosen` (default: all that have a source volume)."""
-    syncs = list_source_syncs(
-        lab, work.engine, DevStore(work.paths.state), work.root, work.root / work.config.promotion.directory
-    )
-    for name in services:
-        if name not in syncs:
-            raise PreconditionError(
-                f"{name} has no source volume", hint=f"these have one: {', '.join(syncs) or 'none; write a dev table'}"
-            )
-    return {name: sync for name, sync in syncs.items() if not services or name in services}
 
 
 def _find_existing_containers(work: Workspace, run: str) -> dict[str, ExistingContainer]:
@@ -207,31 +217,25 @@ def _refuse_losing_edits(plan: CreatePlan, store: DevStore) -> None:
     edited_services = [name for name in plan.changes.remove if name in syncs and find_container_edits(syncs[name])]
     if edited_services:
         raise PreconditionError(
-            f"{', '.join(edited_services)} would go, with edits that exist only inside",
-            hint="bring them out (`dev.sync --back PATH`), or pass --yes",
+            f"Removing {', '.join(edited_services)} would lose edits that exist only in the container",
+            hint="Copy them out with `dev.sync --back PATH`, or pass --yes",
         )
 
 
 def _admit_new_containers(plan: CreatePlan) -> AbstractContextManager[Callable[[str], None]]:
-    """The containers that are to be replaced give back what they hold; those that do not run hold nothing yet."""
+    """Reserve capacity for the new containers; replaced, removed and stopped ones do not count."""
     work = plan.work
-    leaving_ids = {plan.containers[name].id for name in (*plan.changes.replace, *plan.changes.remove)}
-    leaving_ids |= {container.id for container in plan.containers.values() if not container.running}
+    leaving_ids = plan.leaving_ids | {container.id for container in plan.containers.values() if not container.running}
     services = plan.plan.lab.services
     reservations = [
-        Reservation(f"this lab: {name}", services[name].cpus, services[name].memory)
+        Reservation(f"this environment: {name}", services[name].cpus, services[name].memory)
         for name in plan.changes.new_containers
     ]
     return reserve_capacity(work.engine, reservations, compute_lab_capacity(work), excluding=leaving_ids)
 
 
-def _remove_containers(plan: CreatePlan, owner: Owner) -> None:
-    leaving_ids = {plan.containers[name].id for name in (*plan.changes.replace, *plan.changes.remove)}
-    _remove_objects(plan, owner, [item for item in plan.objects if item.kind == CONTAINER and item.id in leaving_ids])
-
-
 def _find_running_holder(plan: CreatePlan, owner: Owner) -> str:
-    """The holder if it is the one that is planned and runs; one that has ended is removed, to be made anew."""
+    """Return the id of the planned holder if it runs; a stopped one is removed, so that it is created again."""
     holders = [item for item in plan.objects if item.kind == CONTAINER and item.name == plan.plan.lab.holder]
     for holder in holders:
         if read_container_state(plan.work.engine, holder.id).running:
@@ -241,7 +245,7 @@ def _find_running_holder(plan: CreatePlan, owner: Owner) -> str:
 
 
 def _remove_unplanned(plan: CreatePlan, owner: Owner) -> None:
-    """What stood and is no longer planned: other holders first, then the volumes and networks that nobody has."""
+    """Remove existing objects that are no longer planned: old holders, volumes and networks."""
     lab = plan.plan.lab
     planned_names = {lab.holder, *lab.networks, *lab.volumes, *(service.container for service in lab.services.values())}
     _remove_objects(plan, owner, [item for item in plan.objects if item.name not in planned_names])
@@ -254,11 +258,11 @@ def _remove_objects(plan: CreatePlan, owner: Owner, items: Sequence[OwnedObject]
     owner.record_removed(plan.work.engine, removed)
     if failed:
         item, reason = next(iter(failed.items()))
-        raise PreconditionError(f"the {item.kind} {item.name} could not be removed: {reason}", hint="run `dev.stop`")
+        raise PreconditionError(f"Cannot remove {item.kind} {item.name}: {reason}", hint="Run `dev.stop`")
 
 
 def _upload_sources(plan: CreatePlan, lab: Lab, store: DevStore, uploads: list[UploadResult]) -> None:
-    """Carry the source into every volume; a new one is given to its service's user first."""
+    """Upload the source into every volume; a new volume is first handed to its service's user."""
     record = _build_record(plan, lab)
     new_volumes = set(lab.plan.volumes)
     for name, sync in find_source_syncs(plan.work, record).items():
@@ -284,19 +288,17 @@ def _build_record(create_plan: CreatePlan, lab: Lab) -> DevLab:
     )
 
 
-def _build_service_record(plan: CreatePlan, name: str, identity: str) -> DevService:
-    engine, planned_service = plan.work.engine, plan.plan.lab.services[name]
-    published_ports = read_container_state(engine, identity).ports
+def _build_service_record(plan: CreatePlan, name: str, container: str) -> DevService:
+    engine, service = plan.work.engine, plan.plan.lab.services[name].service
+    published_ports = read_container_state(engine, container).ports
     source = plan.plan.sources.get(name)
-    uid, gid = (0, 0) if source is None else resolve_user_ids(engine, identity, read_container_user(engine, identity))
+    uid, gid = (0, 0) if source is None else resolve_user_ids(engine, container, read_container_user(engine, container))
     return DevService(
-        id=identity,
-        ports={
-            key: published_ports[port] for key, port in planned_service.service.ports.items() if port in published_ports
-        },
+        id=container,
+        ports={key: published_ports[port] for key, port in service.ports.items() if port in published_ports},
         source=source and DevSource(volume=source.volume, path=source.path, context=source.context, uid=uid, gid=gid),
-        is_developed=planned_service.service.dev is not None,
-        secret_variables=[key for key, variable in planned_service.service.environment.items() if variable.secret],
+        is_developed=service.dev is not None,
+        secret_variables=[key for key, variable in service.environment.items() if variable.secret],
     )
 
 

@@ -1,4 +1,4 @@
-"""How a development lab differs from what Proxima runs, and why that matters."""
+"""Compare a development lab with what Proxima runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lyra_tasks.engine.workspace import Workspace
 
 @dataclass(frozen=True)
 class ParityGap:
-    """One thing that is otherwise in the lab than on Proxima."""
+    """A difference between the lab and Proxima, and what it can cause."""
 
     subject: str
     local: str
@@ -27,68 +27,65 @@ class ParityGap:
 
 
 def find_parity_gaps(work: Workspace, result: CreateResult) -> list[ParityGap]:
-    """What differs, for people to read; `work` has the configuration as it is tested and promoted."""
-    names = tuple(result.plan.lab.services)
+    """Return the differences; `work` has the configuration as it is tested and promoted."""
+    lab = result.plan.lab
     gaps = list(compare_engine(work.config, result.work.engine.facts))
-    gaps += compare_capacity(work.config, result.plan.lab.cpus, result.plan.lab.memory)
-    for name in names:
-        service, dev_service = work.config.services[name], result.plan.lab.services[name].service
-        gaps += compare_service(name, service, dev_service)
+    gaps += compare_capacity(work.config, lab.cpus, lab.memory)
+    for name, planned in lab.services.items():
+        gaps += compare_service(name, work.config.services[name], planned.service)
     gaps += _compare_images(work, result)
     return gaps
 
 
 def compare_engine(config: Configuration, facts: EngineFacts) -> Iterator[ParityGap]:
-    """Platform and engine."""
+    """Compare platform and engine version."""
     if not any(is_native_platform(platform, facts.platform) for platform in config.proxima.platforms):
         supported = ", ".join(config.proxima.platforms)
-        yield ParityGap(
-            "platform", facts.platform, supported, "images are emulated here, slower and not quite the same"
-        )
+        yield ParityGap("platform", facts.platform, supported, "emulated images are slower and may behave differently")
     if parse_version_numbers(facts.version)[:2] != config.proxima.engine_version[:2]:
-        consequence = "the bundle must load on the older one, and what only the newer one knows fails there"
+        consequence = "features of the newer engine fail on Proxima"
         if parse_version_numbers(facts.version) < config.proxima.engine_version:
-            consequence = "what works here works there; the bundle cannot be tried on this engine"
+            consequence = "the bundle cannot be rehearsed on this older engine"
         yield ParityGap("engine", facts.version, f"{config.proxima.min_engine} or newer", consequence)
 
 
 def compare_capacity(config: Configuration, cpus: float, memory: int) -> Iterator[ParityGap]:
-    """What the lab may use together, against what Proxima has."""
+    """Compare the lab's limits with Proxima's capacity."""
     proxima = config.proxima
     if proxima.cpus is not None and cpus > proxima.cpus:
-        yield ParityGap("CPUs", f"{cpus:g}", f"{proxima.cpus:g}", "what is quick here may be slow there")
+        yield ParityGap("CPUs", f"{cpus:g}", f"{proxima.cpus:g}", "services may be slower on Proxima")
     if proxima.memory is not None and memory > proxima.memory:
         local, available = console.format_bytes(memory), console.format_bytes(proxima.memory)
-        yield ParityGap("memory", local, available, "what fits here may be killed there")
+        yield ParityGap("memory", local, available, "services may run out of memory on Proxima")
 
 
 def compare_service(name: str, promoted: Service, dev_service: Service) -> Iterator[ParityGap]:
-    """What the dev table loosens or changes."""
+    """Compare a service with its development variant."""
     if dev_service.egress and not promoted.egress:
-        yield ParityGap(f"{name}, network", "a way out", "none", "what is fetched at run time is missing there")
+        yield ParityGap(f"{name}, network", "egress", "no egress", "downloads at run time fail on Proxima")
     if promoted.read_only and not dev_service.read_only:
-        yield ParityGap(f"{name}, root", "writable", "read-only", "what is written outside of volumes fails there")
+        yield ParityGap(f"{name}, root", "writable", "read-only", "writing outside of volumes fails on Proxima")
     if dev_service.command != promoted.command:
-        yield ParityGap(f"{name}, command", "its dev command", "the image's or its own", "another program starts there")
+        yield ParityGap(f"{name}, command", "dev command", "test's command", "Proxima runs another program")
     for subject, local, on_proxima in (
         ("CPUs", f"{dev_service.limits.cpus:g}", f"{promoted.limits.cpus:g}"),
         ("memory", console.format_bytes(dev_service.limits.memory), console.format_bytes(promoted.limits.memory)),
         ("processes", f"{dev_service.limits.pids}", f"{promoted.limits.pids}"),
     ):
         if local != on_proxima:
-            yield ParityGap(f"{name}, {subject}", local, on_proxima, "the limits of the test hold there")
+            yield ParityGap(f"{name}, {subject}", local, on_proxima, "Proxima enforces the test's limits")
 
 
 def compare_users(name: str, dev_config: Mapping[str, Any], promoted_config: Mapping[str, Any]) -> Iterator[ParityGap]:
-    """Users of the development image and of the one that is promoted."""
+    """Compare the users of the development image and the promoted image."""
     dev_user, promoted_user = str(dev_config.get("User") or "root"), str(promoted_config.get("User") or "root")
     if dev_user != promoted_user:
-        yield ParityGap(f"{name}, user", dev_user, promoted_user, "files that one may read or write, the other may not")
+        yield ParityGap(f"{name}, user", dev_user, promoted_user, "the users may access different files")
 
 
 def _compare_images(work: Workspace, result: CreateResult) -> Iterator[ParityGap]:
-    """Bases by the Dockerfile; users by the image that was built last to be tested, if there is one."""
-    engine = result.work.engine  # `work` may never have been connected
+    """Compare bases by the Dockerfile, and users with the image that was last built for a test, if any."""
+    engine = result.work.engine  # `work` itself may not be connected
     for name in result.plan.lab.services:
         service = work.config.services[name]
         image = work.config.images.get(service.image or "")
@@ -98,10 +95,8 @@ def _compare_images(work: Workspace, result: CreateResult) -> Iterator[ParityGap
             _base_references(workspace, service.image, engine.facts.platform) for workspace in (result.work, work)
         )
         if dev_bases != promoted_bases:
-            consequence = "other libraries and another C library, perhaps"
-            yield ParityGap(
-                f"{name}, base", ", ".join(sorted(dev_bases)), ", ".join(sorted(promoted_bases)), consequence
-            )
+            local, on_proxima = ", ".join(sorted(dev_bases)), ", ".join(sorted(promoted_bases))
+            yield ParityGap(f"{name}, base", local, on_proxima, "libraries may differ")
         platform = native_platform(image_platforms(work.config, service.image), engine.facts.platform)
         record = work.images.read(service.image, platform)
         promoted_image = inspect_image(engine, record.image_id) if record is not None else None

@@ -1,4 +1,4 @@
-"""What a development lab will consist of, and what of it stands already, as values."""
+"""Plan a development lab and compare it with the existing one. Pure functions, no I/O."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lyra_tasks.config.models import Configuration, Service
-from lyra_tasks.engine.objects.ownership import NETWORK, VOLUME
+from lyra_tasks.engine.objects.inventory import NETWORK, VOLUME
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT
-from lyra_tasks.lab.plan import LabFacts, LabPlan, PlannedService
-from lyra_tasks.lab.plan import plan_lab as plan_lab
+from lyra_tasks.lab.plan import LabFacts, LabPlan, PlannedService, plan_lab
 from lyra_tasks.records.record import canonical_json
 
 LABEL_PLAN = "dev.lyra.plan"
-# The source volumes are given to their users through the holder, which the engine refuses below a read-only root.
+# Source volumes are chowned through the holder, which needs a writable root for it.
 _HOLDER_HOST_CONFIG = {"ReadonlyRootfs": False}
 
 
 @dataclass(frozen=True)
 class PlannedSource:
-    """A source volume, where it is mounted, and the folder of the project that it mirrors."""
+    """A source volume: its mount path and the project directory that it mirrors."""
 
     volume: str
     path: str
@@ -31,7 +30,7 @@ class PlannedSource:
 
 @dataclass(frozen=True)
 class DevLabPlan:
-    """A development lab; `hashes` say of each container what it was planned as, random secrets left out."""
+    """A planned development lab, with a hash of each container's configuration (without random secrets)."""
 
     lab: LabPlan
     sources: Mapping[str, PlannedSource]
@@ -49,7 +48,7 @@ class ExistingContainer:
 
 @dataclass(frozen=True)
 class ServiceChanges:
-    """What becomes of the services of a lab, by name."""
+    """Names of the services to keep, replace, create and remove."""
 
     keep: tuple[str, ...]
     replace: tuple[str, ...]
@@ -58,7 +57,7 @@ class ServiceChanges:
 
     @property
     def new_containers(self) -> tuple[str, ...]:
-        """Those whose containers are new."""
+        """Services that get a new container."""
         return (*self.replace, *self.create)
 
 
@@ -77,7 +76,7 @@ def plan_dev_lab(profile: Configuration, facts: LabFacts) -> DevLabPlan:
             volumes[volume] = {}
             holder_mounts[volume] = f"{HOLDER_MOUNT_ROOT}/{volume}"
         services[name], hashes[name] = _with_source_mount(planned_service, sources.get(name))
-    # a holder is never changed: other volumes are another one, that takes them over before the old one leaves
+    # A holder is never changed: other volumes mean another holder, which mounts them before the old one is removed.
     holder = f"{lab.holder}-{hashlib.sha256(canonical_json(holder_mounts).encode()).hexdigest()[:8]}"
     lab = replace(
         lab,
@@ -91,19 +90,23 @@ def plan_dev_lab(profile: Configuration, facts: LabFacts) -> DevLabPlan:
 
 
 def resolve_source_path(name: str, service: Service, image_config: Mapping[str, Any]) -> str:
-    """Where the source is mounted: as configured, else the working directory; ConfigurationError if there is none."""
+    """Return the mount path of a service's source: as configured, else the working directory.
+
+    Raises:
+        ConfigurationError: neither is set.
+    """
     dev = service.dev
     path = (dev.source if dev else None) or service.working_dir or str(image_config.get("WorkingDir") or "")
     if path in {"", "/"}:
         raise ConfigurationError(
-            f"services.{name}.dev: it is not said where the source belongs, and the image has no WORKDIR",
-            hint=f'write [services.{name}.dev] source = "/path/in/the/container"',
+            f"services.{name}.dev: source is not set, and the image has no WORKDIR",
+            hint=f'Add [services.{name}.dev] source = "/path/in/the/container"',
         )
     return path.rstrip("/")
 
 
 def diff_services(plan: DevLabPlan, containers: Mapping[str, ExistingContainer]) -> ServiceChanges:
-    """What to do with each service, so that what stands becomes what is wanted."""
+    """Compare a plan with the existing containers."""
     keep, changed, new = [], [], []
     for name, planned_hash in plan.hashes.items():
         container = containers.get(name)
@@ -118,7 +121,7 @@ def diff_services(plan: DevLabPlan, containers: Mapping[str, ExistingContainer])
 
 
 def plan_remaining_lab(lab: LabPlan, changes: ServiceChanges, existing: Collection[tuple[str, str]]) -> LabPlan:
-    """The part of `lab` that is still to be made, where the engine has the objects `have`, by kind and name."""
+    """Return the part of `lab` that is yet to be created; `existing` are the engine's objects by kind and name."""
     new_containers = set(changes.new_containers)
     waves = (tuple(name for name in wave if name in new_containers) for wave in lab.waves)
     return replace(
@@ -131,17 +134,13 @@ def plan_remaining_lab(lab: LabPlan, changes: ServiceChanges, existing: Collecti
 
 
 def _with_source_mount(planned_service: PlannedService, source: PlannedSource | None) -> tuple[PlannedService, str]:
-    """The container as a developer's, with a label of what it was planned as."""
+    """Return the container with its source volume and a label with the hash of its configuration, and that hash."""
     payload = dict(planned_service.payload)
     host = dict(payload["HostConfig"])
     dev = planned_service.service.dev
     if source is not None:
-        mount = {
-            "Type": "volume",
-            "Source": source.volume,
-            "Target": source.path,
-            "VolumeOptions": {"NoCopy": True},
-        }
+        options = {"NoCopy": True}
+        mount = {"Type": "volume", "Source": source.volume, "Target": source.path, "VolumeOptions": options}
         host["Mounts"] = [*(other for other in host["Mounts"] if other["Target"] != source.path), mount]
     if dev is not None and dev.command is not None:
         payload |= {"Healthcheck": {"Test": ["NONE"]}, "Entrypoint": [""]}
@@ -152,7 +151,7 @@ def _with_source_mount(planned_service: PlannedService, source: PlannedSource | 
 
 
 def _hash_payload(planned_service: PlannedService, payload: Mapping[str, Any]) -> str:
-    """Of everything that makes the container another one; secrets are random each time, and make none."""
+    """Hash everything that requires a new container; secrets are random on each run and do not count."""
     secret_names = {name for name, variable in planned_service.service.environment.items() if variable.secret}
     environment = {name: value for name, value in planned_service.environment.items() if name not in secret_names}
     files = {file.name: hashlib.sha256(file.content).hexdigest() for file in planned_service.config_files}

@@ -1,4 +1,4 @@
-"""What `create` and `dev.*` show and ask."""
+"""Print plans and results of `create` and `dev.*`, and ask for confirmation."""
 
 from __future__ import annotations
 
@@ -6,37 +6,40 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from lyra_tasks import console
-from lyra_tasks.config.discovery import display_path
 from lyra_tasks.develop.lab import CreateResult
 from lyra_tasks.develop.parity import ParityGap, find_parity_gaps
 from lyra_tasks.develop.stop import StopPlan
 from lyra_tasks.develop.sync import ContainerEdits, SourceSync, UploadResult
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, PreconditionError
+from lyra_tasks.files import display_path
 from lyra_tasks.ports import join_host_port
 
 _MAX_EDITS = 10
 
 
 def print_create_plan(profile: Workspace) -> None:
-    """What `create` would build and start."""
+    """Print what `create` would build and start."""
     config = profile.config
     if console.is_json_mode():
         services = {name: service.model_dump(mode="json") for name, service in config.services.items()}
         return console.print_json({"images": sorted(config.images), "services": services})
     for name, image in config.images.items():
-        console.print(
-            f"would build {config.project.name}/{name} for development" + (f" ({image.target})" if image.target else "")
-        )
+        target = f" ({image.target})" if image.target else ""
+        console.print(f"would build {config.project.name}/{name} for development{target}")
     for name, service in config.services.items():
-        purpose = "to develop in" if service.dev is not None else "as in a test"
+        purpose = "for development" if service.dev is not None else "as in a test"
         limits = f"{service.limits.cpus:g} CPUs, {console.format_bytes(service.limits.memory)}"
-        console.print(f"would start {name}, {purpose}, with {limits}")
+        console.print(f"would start {name} {purpose}, with {limits}")
     return None
 
 
 def print_create_result(result: CreateResult, work: Workspace) -> None:
-    """What was kept, replaced and removed, how to enter, where services answer; VerdictError if one ended at once."""
+    """Print the changes, the services with their addresses, the differences from Proxima and the next commands.
+
+    Raises:
+        CheckFailedError: a service exited right after its start.
+    """
     gaps = find_parity_gaps(work, result)
     if console.is_json_mode():
         console.print_json(_result_document(result, gaps))
@@ -46,11 +49,10 @@ def print_create_result(result: CreateResult, work: Workspace) -> None:
         _print_parity_gaps(gaps)
         _print_usage_hint(result)
     if result.failures:
-        first = result.failures[0]
         raise CheckFailedError(
             "; ".join(failure.message for failure in result.failures),
-            hint="the lab stays: mend the source, then run `create` again",
-            details=first.details,
+            hint="Fix the source, then run `create` again; the other services keep running",
+            details=result.failures[0].details,
         )
 
 
@@ -59,27 +61,28 @@ def _result_document(result: CreateResult, gaps: Sequence[ParityGap]) -> dict[st
         "run": result.lab.run,
         "kept": list(result.changes.keep),
         "replaced": list(result.changes.replace),
-        "made": list(result.changes.create),
+        "created": list(result.changes.create),
         "removed": list(result.changes.remove),
         "services": {name: service.model_dump(mode="json") for name, service in result.lab.services.items()},
-        "carried": [
-            asdict(upload) | {"put": len(upload.uploaded), "deleted": len(upload.deleted)} for upload in result.uploads
+        "uploads": [
+            asdict(upload) | {"uploaded": len(upload.uploaded), "deleted": len(upload.deleted)}
+            for upload in result.uploads
         ],
-        "differs_from_proxima": [asdict(gap) for gap in gaps],
+        "parity_gaps": [asdict(gap) for gap in gaps],
         "seconds": result.seconds,
     }
 
 
 def _print_changes(result: CreateResult) -> None:
     changes = result.changes
-    for action, names, why in (
+    for action, names, reason in (
         ("kept", changes.keep, ""),
-        ("replaced", changes.replace, " (its configuration or image changed, or it had ended)"),
-        ("made", changes.create, ""),
-        ("removed", changes.remove, " (no longer asked for)"),
+        ("replaced", changes.replace, " (configuration or image changed, or the container had exited)"),
+        ("created", changes.create, ""),
+        ("removed", changes.remove, " (not in this environment any more)"),
     ):
         if names:
-            console.print(f"{action}: {', '.join(names)}{why}")
+            console.print(f"{action}: {', '.join(names)}{reason}")
     for upload in result.uploads:
         print_upload(upload)
 
@@ -87,121 +90,125 @@ def _print_changes(result: CreateResult) -> None:
 def _print_services(result: CreateResult) -> None:
     rows = []
     for name, service in result.lab.services.items():
-        planned_service = result.plan.lab.services[name]
-        kinds = {key: "http" if isinstance(port, int) else "udp" for key, port in planned_service.service.ports.items()}
+        planned = result.plan.lab.services[name]
+        schemes = {key: "http" if isinstance(port, int) else "udp" for key, port in planned.service.ports.items()}
         urls = [
-            f"{kinds[key]}://{join_host_port(result.work.engine.host_address, port)}"
+            f"{schemes[key]}://{join_host_port(result.work.engine.host_address, port)}"
             for key, port in service.ports.items()
         ]
-        limits = f"{planned_service.cpus:g} CPUs, {console.format_bytes(planned_service.memory)}, {planned_service.service.limits.pids} processes"
+        memory = console.format_bytes(planned.memory)
+        limits = f"{planned.cpus:g} CPUs, {memory}, {planned.service.limits.pids} processes"
         rows.append((name, " ".join(urls) or "-", limits, service.source.path if service.source else "-"))
-    console.print_table(("service", "answers at", "limits", "source in"), rows)
+    console.print_table(("service", "address", "limits", "source"), rows)
 
 
 def _print_parity_gaps(gaps: Sequence[ParityGap]) -> None:
     if gaps:
-        console.print("other than on Proxima:")
+        console.print("differences from Proxima:")
         for gap in gaps:
-            console.print(f"  {gap.subject}: {gap.local} here, {gap.proxima} there: {gap.consequence}")
+            console.print(f"  {gap.subject}: {gap.local} here, {gap.proxima} on Proxima: {gap.consequence}")
 
 
 def _print_usage_hint(result: CreateResult) -> None:
     dev_services = [name for name, service in result.lab.services.items() if service.is_developed]
     option = f" --service {dev_services[0]}" if len(dev_services) > 1 else ""
     console.print(
-        f"enter with `dev.shell{option}`, run commands with `dev.exec{option} -- COMMAND`, carry changes in with "
-        f"`dev.sync`, end with `dev.stop`; ready after {result.seconds:.1f} s"
+        f"ready after {result.seconds:.1f} s; next: `dev.shell{option}`, `dev.exec{option} -- COMMAND`, "
+        "`dev.sync` to upload changes, `dev.stop`"
     )
 
 
 def print_upload(result: UploadResult) -> None:
-    """One line about a sync."""
+    """Print one line about a sync."""
     for name in result.invalid_names:
-        console.warn(f"{name!r} was left out: its name is no UTF-8")
+        console.warn(f"Skipped {name!r}: file name is not valid UTF-8")
     console.print(
-        f"{result.service}: {len(result.uploaded)} file(s) carried in ({console.format_bytes(result.size)}), "
+        f"{result.service}: {len(result.uploaded)} file(s) uploaded ({console.format_bytes(result.size)}), "
         f"{len(result.deleted)} removed, in {result.seconds:.2f} s"
     )
 
 
 def print_uploads(results: Sequence[UploadResult]) -> None:
-    """What `dev.sync` did."""
+    """Print the result of `dev.sync`."""
     if console.is_json_mode():
         return console.print_json([asdict(result) for result in results])
     if not results:
-        console.print("no service has a source volume; write a [services.NAME.dev] table")
+        console.print("no service has a source volume: add [services.NAME.dev]")
     for result in results:
         print_upload(result)
     return None
 
 
 def print_copied_files(files: Sequence[str]) -> None:
-    """What `dev.sync --back` did."""
+    """Print the result of `dev.sync --back`."""
     if console.is_json_mode():
-        return console.print_json({"brought_back": list(files)})
+        return console.print_json({"copied": list(files)})
     for file in files:
-        console.print(f"brought back {file}")
+        console.print(f"copied {file}")
     if not files:
-        console.print("nothing to bring back: it is the same here")
+        console.print("nothing to copy: the checkout has the same files")
     return None
 
 
 def print_watch_started(syncs: Sequence[SourceSync]) -> None:
-    """What is being watched."""
-    console.print(
-        f"watching {', '.join(display_path(mirror.context) for mirror in syncs)}; Ctrl-C ends it, the lab stays"
-    )
+    """Print which directories are watched."""
+    directories = ", ".join(display_path(sync.context) for sync in syncs)
+    console.print(f"watching {directories}; Ctrl-C stops watching, the services keep running")
 
 
 def print_watch_ended() -> None:
-    """The end of watching."""
-    console.print("no longer watching; the lab stays")
+    """Print that the watch has ended."""
+    console.print("stopped watching; the services keep running")
 
 
 def print_nothing_to_stop() -> None:
-    """There was no lab."""
+    """Print that no development environment exists."""
     if console.is_json_mode():
         return console.print_json({"stopped": None})
-    return console.print("there is no development lab")
+    return console.print("no development environment")
 
 
 def print_stop_plan(plan: StopPlan) -> None:
-    """What `dev.stop` would remove."""
+    """Print what `dev.stop` would remove."""
     if console.is_json_mode():
         edits = {name: asdict(service_edits) for name, service_edits in plan.edits.items()}
         return console.print_json({"services": sorted(plan.lab.services), "edits": edits})
-    console.print(f"would remove the development lab: {', '.join(plan.lab.services)}")
+    console.print(f"would remove the development environment: {', '.join(plan.lab.services)}")
     return warn_about_edits(plan)
 
 
 def warn_about_edits(plan: StopPlan) -> None:
-    """Name the edits that are about to be lost."""
+    """Warn about edits that are about to be lost."""
     for name, reason in plan.unreadable.items():
-        console.warn(f"{name}: its source volume could not be looked through: {reason}")
+        console.warn(f"Cannot read the source volume of {name}: {reason}")
     for name, edits in plan.edits.items():
-        console.warn(f"{name} has edits that exist only inside; bring them out with `dev.sync --back PATH`:")
+        console.warn(f"{name} has edits that exist only in the container; copy them out with `dev.sync --back PATH`:")
         for line in _describe_edits(edits):
             console.warn(f"  {line}")
 
 
 def confirm_losing_edits(plan: StopPlan, *, yes: bool) -> None:
-    """PreconditionError if edits would be lost and nobody agrees."""
+    """Ask before edits are lost.
+
+    Raises:
+        PreconditionError: the user does not agree.
+    """
     warn_about_edits(plan)
     if not (plan.edits or plan.unreadable) or yes:
         return
-    if not console.confirm("Remove the lab, and these edits with it?"):
+    if not console.confirm("Remove the development environment and these edits?"):
         raise PreconditionError(
-            "the development lab has edits that exist only inside; it was not stopped",
-            hint="bring them out with `dev.sync --back PATH`, or pass --yes",
+            "Not stopped: the development environment has edits that exist only in its containers",
+            hint="Copy them out with `dev.sync --back PATH`, or pass --yes",
         )
 
 
 def print_stop_result(work: Workspace, plan: StopPlan) -> None:
-    """What `dev.stop` did."""
+    """Print the result of `dev.stop`."""
     directory = work.paths.runs / plan.lab.run
     if console.is_json_mode():
         return console.print_json({"stopped": plan.lab.run, "logs": str(directory / "logs")})
-    return console.print(f"the development lab is gone; its logs are in {display_path(directory)}")
+    return console.print(f"development environment removed; logs: {display_path(directory)}")
 
 
 def _describe_edits(edits: ContainerEdits) -> list[str]:

@@ -1,6 +1,6 @@
-"""The source of a service, on this side: git's files and untracked ones that are not ignored, and what of them changed.
+"""The source of a service in the checkout: tracked and untracked files that git does not ignore, and their changes.
 
-What has the size and time stamp it had is taken as unchanged; the rest is compared by content.
+A file with the size, mode and mtime of its last upload counts as unchanged; others are compared by content.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from lyra_tasks.records.dev import UploadedFile
 from lyra_tasks.versions.git import run_git
@@ -20,7 +20,7 @@ from lyra_tasks.versions.git import run_git
 
 @dataclass(frozen=True)
 class LocalFiles:
-    """The files of a checkout, by path below a context; `unnamed` are those whose names are no UTF-8."""
+    """Files of a checkout by path below a context; `invalid_names` are not valid UTF-8."""
 
     files: Mapping[str, os.stat_result]
     invalid_names: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class LocalFiles:
 
 @dataclass(frozen=True)
 class SourceChanges:
-    """What must be carried in: new or changed files, files that are gone, and folders that they leave empty."""
+    """Files to upload, files to delete, and directories that the deletions leave empty."""
 
     upload: tuple[str, ...]
     delete: tuple[str, ...]
@@ -40,16 +40,17 @@ class SourceChanges:
 
 @dataclass
 class SourceArchive:
-    """What a tar stream holds; a file that vanished while it was written is not in it."""
+    """Content of a written tar archive; files that disappeared meanwhile are not in it."""
 
     files: dict[str, UploadedFile] = field(default_factory=dict)
     size: int = 0
 
 
 def list_local_files(context: Path, excluded: Path) -> LocalFiles:
-    """What git knows below `context`, and what it does not ignore; nothing below `without`, and no submodule's folder.
+    """Return the files below `context` that git tracks or does not ignore, except those below `excluded`.
 
-    PreconditionError outside of a repository.
+    Raises:
+        PreconditionError: `context` is not in a git repository.
     """
     output = run_git(context, "ls-files", "-z", "--cached", "--recurse-submodules")
     output += run_git(context, "ls-files", "-z", "--others", "--exclude-standard")
@@ -77,7 +78,7 @@ def list_local_files(context: Path, excluded: Path) -> LocalFiles:
 def diff_source(
     context: Path, files: Mapping[str, os.stat_result], uploaded: Mapping[str, UploadedFile]
 ) -> SourceChanges:
-    """What differs from what was carried in before."""
+    """Compare local files with the last upload."""
     upload = [name for name, status in files.items() if _differs(context / name, status, uploaded.get(name))]
     delete = [name for name in uploaded if name not in files]
     used_directories = {parent for name in files for parent in iter_parents(name)}
@@ -88,10 +89,10 @@ def diff_source(
 
 
 def write_source_archive(context: Path, names: Iterable[str], out: IO[bytes], uid: int, gid: int) -> SourceArchive:
-    """Write files and links below `context`, with the folders they lie in, as one tar that belongs to `uid`:`gid`."""
+    """Write files and symlinks below `context`, with their parent directories, as a tar owned by `uid`:`gid`."""
     result = SourceArchive()
     directories: set[str] = set()
-    # GNU's format takes any name as it is, and has one header per file
+    # The GNU format keeps any name as it is and needs one header per file.
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as archive:
         for name in names:
             for parent in reversed(list(iter_parents(name))):
@@ -107,33 +108,30 @@ def write_source_archive(context: Path, names: Iterable[str], out: IO[bytes], ui
 
 
 def iter_parents(name: str) -> Iterator[str]:
-    """The folders that a path lies in, the nearest first."""
+    """Yield the parent directories of a path, nearest first."""
     while (name := name.rpartition("/")[0]) != "":
         yield name
 
 
 def read_file_record(path: Path, status: os.stat_result) -> UploadedFile:
-    """A file or link of the checkout as it would be carried now."""
+    """Return the record that an upload of this file or symlink would leave now."""
     if stat.S_ISLNK(status.st_mode):
-        return _link_record(os.fsencode(path.readlink()), status)
+        return _build_record("link", hash_link_target(os.fsencode(path.readlink())), status)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return _file_record(digest, status)
+    return _build_record("file", digest, status)
 
 
 def hash_link_target(target: bytes) -> str:
-    """What stands for the content of a symbolic link."""
+    """Return the digest that stands for the content of a symlink."""
     return hashlib.sha256(target).hexdigest()
 
 
 def _differs(path: Path, status: os.stat_result, previous: UploadedFile | None) -> bool:
     if previous is None:
         return True
-    if (previous.size, previous.mtime_ns, previous.mode) == (
-        status.st_size,
-        status.st_mtime_ns,
-        stat.S_IMODE(status.st_mode),
-    ):
+    metadata = (status.st_size, status.st_mtime_ns, stat.S_IMODE(status.st_mode))
+    if (previous.size, previous.mtime_ns, previous.mode) == metadata:
         return stat.S_ISLNK(status.st_mode) != (previous.kind == "link")
     try:
         current = read_file_record(path, status)
@@ -152,13 +150,13 @@ def _add_file(archive: tarfile.TarFile, context: Path, name: str, uid: int, gid:
         entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, os.fsdecode(target), 0o777
         entry.mtime = status.st_mtime_ns // 10**9
         archive.addfile(entry)
-        return _link_record(target, status)
+        return _build_record("link", hash_link_target(target), status)
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         entry.size, entry.mode, entry.mtime = status.st_size, stat.S_IMODE(status.st_mode), status.st_mtime_ns // 10**9
         content = _HashingReader(file, status.st_size)
         archive.addfile(entry, content)  # type: ignore[arg-type]
-    return _file_record(content.digest, status)
+    return _build_record("file", content.digest, status)
 
 
 def _directory_entry(context: Path, name: str, uid: int, gid: int) -> tarfile.TarInfo:
@@ -171,20 +169,9 @@ def _directory_entry(context: Path, name: str, uid: int, gid: int) -> tarfile.Ta
     return entry
 
 
-def _file_record(digest: str, status: os.stat_result) -> UploadedFile:
-    return UploadedFile(
-        kind="file", size=status.st_size, mtime_ns=status.st_mtime_ns, mode=stat.S_IMODE(status.st_mode), digest=digest
-    )
-
-
-def _link_record(target: bytes, status: os.stat_result) -> UploadedFile:
-    return UploadedFile(
-        kind="link",
-        size=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-        mode=stat.S_IMODE(status.st_mode),
-        digest=hash_link_target(target),
-    )
+def _build_record(kind: Literal["file", "link"], digest: str, status: os.stat_result) -> UploadedFile:
+    mode = stat.S_IMODE(status.st_mode)
+    return UploadedFile(kind=kind, size=status.st_size, mtime_ns=status.st_mtime_ns, mode=mode, digest=digest)
 
 
 def _is_utf8(name: str) -> bool:
@@ -196,9 +183,9 @@ def _is_utf8(name: str) -> bool:
 
 
 class _HashingReader:
-    """A file of exactly `size` bytes, hashed as it is read; one that shrinks meanwhile is filled up with zeros.
+    """Reader of exactly `size` bytes that hashes them; a file that shrinks meanwhile is padded with zeros.
 
-    A file that is being written may have another length than it had: the next look finds it changed.
+    The next sync finds such a file changed.
     """
 
     def __init__(self, file: IO[bytes], size: int) -> None:
@@ -215,5 +202,5 @@ class _HashingReader:
 
     @property
     def digest(self) -> str:
-        """The digest of what was read."""
+        """Digest of the bytes read so far."""
         return self._hash.hexdigest()

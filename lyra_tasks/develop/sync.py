@@ -1,6 +1,6 @@
-"""Source volumes against the checkout: changes carried in, and edits found that exist only inside.
+"""Sync source volumes with the checkout: upload changes, find edits that exist only in a container, watch.
 
-What was changed on both sides since it was carried in becomes the checkout's: the checkout is what persists.
+A file changed on both sides gets the checkout's content: the checkout is what persists.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import hashlib
 import os
 import stat
 import subprocess
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from lyra_tasks.develop.source import (
     write_source_archive,
 )
 from lyra_tasks.engine.objects.volumes import open_tar, put_tar, remove_paths
+from lyra_tasks.errors import PreconditionError
 from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT
 from lyra_tasks.records.dev import DevLab, DevSource, DevStore, UploadedFile, UploadedFiles
 
@@ -32,13 +32,17 @@ if TYPE_CHECKING:
     from watchfiles import Change
 
     from lyra_tasks.engine.client.connect import Engine
+    from lyra_tasks.engine.workspace import Workspace
 
-_CHUNK_BYTES = 1 << 20
+_DEBOUNCE_MS = 400  # at most so long is a burst of changes collected before it is uploaded
+_QUIET_MS = 50  # so long without a change ends a burst
+_INITIAL_TIMEOUT_MS = 250  # after so long, changes from before the watch are looked for
+_IGNORED_DIRECTORIES = {".git", ".lyra"}
 
 
 @dataclass(frozen=True)
 class SourceSync:
-    """The source volume of one service, and the checkout that it mirrors; `without` is where bundles are written."""
+    """The source volume of one service and the checkout that it mirrors; `excluded` is the bundle directory."""
 
     engine: Engine
     store: DevStore
@@ -50,18 +54,18 @@ class SourceSync:
 
     @property
     def context(self) -> Path:
-        """The folder of the checkout that is mirrored."""
+        """Directory of the checkout that is mirrored."""
         return self.root / self.source.context
 
     @property
     def holder_path(self) -> str:
-        """The volume's folder in its holder."""
+        """Mount path of the volume in its holder."""
         return f"{HOLDER_MOUNT_ROOT}/{self.source.volume}"
 
 
 @dataclass(frozen=True)
 class UploadResult:
-    """What one sync did; bytes and seconds."""
+    """Files uploaded and deleted by one sync; `size` in bytes."""
 
     service: str
     uploaded: tuple[str, ...]
@@ -73,7 +77,7 @@ class UploadResult:
 
 @dataclass(frozen=True)
 class ContainerEdits:
-    """What exists only inside: files changed, added or removed there since they were carried in."""
+    """Files changed, added or removed in a container since their upload."""
 
     changed: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
@@ -84,51 +88,57 @@ class ContainerEdits:
 
 
 class FileContent(NamedTuple):
-    """What a path holds: `file` or `link`, and the digest of the content or target."""
+    """The kind of a path (`file` or `link`) and the digest of its content or target."""
 
     kind: str
     digest: str
 
 
-def list_source_syncs(
-    lab: DevLab, engine: Engine, store: DevStore, root: Path, excluded: Path
-) -> dict[str, SourceSync]:
-    """The mirrors of a lab's services that have a source volume."""
-    return {
-        name: SourceSync(engine, store, name, lab.holder, service.source, root, excluded)
+def find_source_syncs(work: Workspace, lab: DevLab, services: Sequence[str] = ()) -> dict[str, SourceSync]:
+    """Return the syncs of `services` (default: all services with a source volume).
+
+    Raises:
+        PreconditionError: a service has no source volume.
+    """
+    store, excluded = DevStore(work.paths.state), work.root / work.config.promotion.directory
+    syncs = {
+        name: SourceSync(work.engine, store, name, lab.holder, service.source, work.root, excluded)
         for name, service in lab.services.items()
         if service.source is not None
     }
+    for name in services:
+        if name not in syncs:
+            hint = f"Choose one of: {', '.join(syncs)}" if syncs else f"Add [services.{name}.dev]"
+            raise PreconditionError(f"{name} has no source volume", hint=hint)
+    return {name: sync for name, sync in syncs.items() if not services or name in services}
 
 
 def upload_changes(sync: SourceSync) -> UploadResult:
-    """Bring the volume to the state of the checkout: one tar stream in, what is gone removed."""
+    """Bring the volume to the state of the checkout: delete removed files, upload the others as one tar."""
     started = time.monotonic()
     local = list_local_files(sync.context, sync.excluded)
     previous = sync.store.read_uploads(sync.service).files
-    source_changes = diff_source(sync.context, local.files, previous)
+    changes = diff_source(sync.context, local.files, previous)
     uid, gid = sync.source.uid, sync.source.gid
-    removed_paths = [
-        f"{sync.holder_path}/{name}" for name in (*source_changes.delete, *source_changes.empty_directories)
-    ]
+    removed_paths = [f"{sync.holder_path}/{name}" for name in (*changes.delete, *changes.empty_directories)]
     remove_paths(sync.engine, sync.holder, removed_paths, uid, gid)
     uploaded = {name: file for name, file in previous.items() if name in local.files}
     size = 0
-    if source_changes.upload:
+    if changes.upload:
         with tempfile.TemporaryFile() as tar:
-            source_archive = write_source_archive(sync.context, source_changes.upload, tar, uid, gid)
+            archive = write_source_archive(sync.context, changes.upload, tar, uid, gid)
             tar.seek(0)
             put_tar(sync.engine, sync.holder, sync.holder_path, tar)
-        uploaded |= source_archive.files
-        size = source_archive.size
-    if source_changes:
+        uploaded |= archive.files
+        size = archive.size
+    if changes:
         sync.store.write_uploads(sync.service, UploadedFiles(files=uploaded))
     seconds = round(time.monotonic() - started, 3)
-    return UploadResult(sync.service, source_changes.upload, source_changes.delete, local.invalid_names, size, seconds)
+    return UploadResult(sync.service, changes.upload, changes.delete, local.invalid_names, size, seconds)
 
 
 def find_container_edits(sync: SourceSync) -> ContainerEdits:
-    """The edits in a volume that the checkout does not have; what git ignores is none."""
+    """Return the edits in a volume that the checkout does not have; files that git ignores do not count."""
     contents = _read_volume_contents(sync)
     previous = sync.store.read_uploads(sync.service).files
     changed = [name for name, file in previous.items() if name in contents and content_of(file) != contents[name]]
@@ -137,13 +147,13 @@ def find_container_edits(sync: SourceSync) -> ContainerEdits:
     ignored = find_git_ignored(sync.context, added)
     return ContainerEdits(
         changed=tuple(name for name in changed if read_local_content(sync, name) != contents[name]),
-        added=tuple(n for n in added if n not in ignored and read_local_content(sync, n) != contents[n]),
+        added=tuple(name for name in added if name not in ignored and read_local_content(sync, name) != contents[name]),
         removed=tuple(removed),
     )
 
 
 def read_local_content(sync: SourceSync, name: str) -> FileContent | None:
-    """What the checkout holds at a path now; None if that is neither a file nor a symbolic link."""
+    """Return the content of a path in the checkout, or None if it is neither a file nor a symlink."""
     path = sync.context / name
     try:
         status = path.lstat()
@@ -155,7 +165,7 @@ def read_local_content(sync: SourceSync, name: str) -> FileContent | None:
 
 
 def content_of(file: UploadedFile) -> FileContent:
-    """A carried file without what is only of this side."""
+    """Return the part of an upload record that a container can confirm."""
     return FileContent(file.kind, file.digest)
 
 
@@ -168,21 +178,14 @@ def _read_volume_contents(sync: SourceSync) -> dict[str, FileContent]:
                 contents[name] = FileContent("link", hash_link_target(os.fsencode(entry.linkname)))
             elif entry.islnk():
                 contents[name] = contents[os.path.normpath(entry.linkname)]
-            elif entry.isfile() and archive is not None:
-                contents[name] = FileContent("file", _hash_entry(archive, entry))
+            elif archive is not None and (file := archive.extractfile(entry)) is not None:
+                digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # a BufferedReader
+                contents[name] = FileContent("file", digest.hexdigest())
     return contents
 
 
-def _hash_entry(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> str:
-    digest = hashlib.sha256()
-    content = archive.extractfile(entry)
-    for chunk in iter(lambda: content.read(_CHUNK_BYTES) if content else b"", b""):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
 def find_git_ignored(context: Path, names: list[str]) -> set[str]:
-    """Those of `names` that git ignores, such as caches and compiled files; they are no edits."""
+    """Return those of `names` that git ignores, such as caches and compiled files."""
     if not names:
         return set()
     result = subprocess.run(
@@ -195,16 +198,10 @@ def find_git_ignored(context: Path, names: list[str]) -> set[str]:
     return set(result.stdout.decode(errors="surrogateescape").split("\0"))
 
 
-_DEBOUNCE_MS = 400  # milliseconds that a burst of changes is gathered before it is carried in
-_QUIET_MS = 50  # milliseconds without a change that end a burst
-_INITIAL_TIMEOUT_MS = 250  # milliseconds until what was changed before is looked for
-_IGNORED_DIRECTORIES = {".git", ".lyra"}
-
-
 def watch_sources(syncs: Sequence[SourceSync], on_upload: Callable[[UploadResult], None]) -> None:
-    """Carry every change in until the user interrupts; `done` is called after each sync that changed something.
+    """Upload every change until the user interrupts; call `on_upload` after each sync that changed something.
 
-    Each time the whole checkout is compared, so that no event can be missed, however many come at once.
+    The whole checkout is compared each time, so that a lost event does no harm.
     """
     from watchfiles import watch
 
@@ -222,16 +219,12 @@ def watch_sources(syncs: Sequence[SourceSync], on_upload: Callable[[UploadResult
     for batch in batches:
         paths = [Path(path) for _, path in batch]
         for sync in syncs:
-            # what was changed before the watching began brings no event
+            # Changes from before the watch bring no event.
             if not has_started or any(path.is_relative_to(sync.context) for path in paths):
-                _upload_and_report(sync, on_upload)
+                result = upload_changes(sync)
+                if result.uploaded or result.deleted:
+                    on_upload(result)
         has_started = True
-
-
-def _upload_and_report(sync: SourceSync, on_upload: Callable[[UploadResult], None]) -> None:
-    result = upload_changes(sync)
-    if result.uploaded or result.deleted:
-        on_upload(result)
 
 
 def _is_watched(_change: Change, path: str) -> bool:

@@ -1,1 +1,1 @@
-"""report.html: one page that stands alone, out of the documents of a bundle or of a run."""
+"""Render report.html from the documents of a bundle or a run. Imports records and console only."""

@@ -1,4 +1,4 @@
-"""A curve against its limit, as the coordinates of an SVG drawing; nothing here knows HTML."""
+"""Compute the SVG coordinates of a usage curve and its limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 360
 
 @dataclass(frozen=True)
 class Tick:
-    """A place on an axis, and what stands there."""
+    """A labelled position on an axis."""
 
     at: float
     label: str
@@ -24,7 +24,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """An instant on the drawing; one label stands for all that would lie on each other."""
+    """A marked event on the drawing; overlapping events share one mark."""
 
     x: float
     label: str
@@ -33,7 +33,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Curve:
-    """One drawing: the curve as a path, the same down to the axis, single points where there are few."""
+    """A drawing: the curve as a path, the area below it, and single points if there are few samples."""
 
     name: str
     summary: str
@@ -56,7 +56,7 @@ def draw_curve(
     seconds: float,
     format_value: Callable[[float], str],
 ) -> Curve:
-    """Draw `samples` (seconds, value) against `limit` over `seconds`; `marks` are (seconds, number, bad)."""
+    """Draw `samples` (seconds, value) and `limit` over `seconds`; `marks` are (seconds, number, is_error)."""
     seconds = max(seconds, 0.1)
     peak = max(samples, key=lambda sample: sample[1], default=None)
     top = max(limit, peak[1] if peak else 0.0) * _HEADROOM or 1.0
@@ -72,9 +72,9 @@ def draw_curve(
     area = f"M{points[0][0]} {floor} {line.replace('M', 'L')} L{points[-1][0]} {floor} Z" if len(points) > 1 else ""
     return Curve(
         name=name,
-        summary=f"{format_value(peak[1])} at most, of {format_value(limit)}"
+        summary=f"{format_value(peak[1])} peak, limit {format_value(limit)}"
         if peak
-        else f"no sample, limit {format_value(limit)}",
+        else f"no samples, limit {format_value(limit)}",
         line=line if len(points) > 1 else "",
         area=area,
         points=points if len(points) <= 3 else (),
@@ -88,7 +88,7 @@ def draw_curve(
 
 
 def _downsample(samples: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of each of as many stretches as can be seen, the highest: no peak is lost."""
+    """Keep the highest sample of each visible interval, so that no peak is lost."""
     size = -(-len(samples) // _MAX_POINTS) or 1
     return [max(samples[start : start + size], key=lambda sample: sample[1]) for start in range(0, len(samples), size)]
 

@@ -1,4 +1,4 @@
-"""How large the images are, layer by layer, and what of that is new since the version before."""
+"""Sizes of images and layers, and what is new since the previous version."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from lyra_tasks import console
 from lyra_tasks.config.platforms import variant_keys
 
-_MIN_WIDTH_PERCENT = 0.4  # percent; a layer of a few bytes is still to be seen
+_MIN_WIDTH_PERCENT = 0.4  # a layer of a few bytes is still visible
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer: sizes in the archive and unpacked, `start` and `width` in percent of the drawing."""
+    """A layer; `start` and `width` in percent of the drawing."""
 
     number: int
     digest: str
@@ -27,7 +27,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class ImageSizes:
-    """One image for one platform; `change` compares with the version before, and is empty where there is none."""
+    """An image for one platform; `change` compares its size with the previous version, if any."""
 
     name: str
     reference: str
@@ -42,7 +42,7 @@ class ImageSizes:
 
 
 def measure_images(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> tuple[ImageSizes, ...]:
-    """Every image of a bundle, by name; a layer is known if any image of the version before has the same blob."""
+    """Return the images of a bundle; a layer is known if any image of the previous version has it."""
     previous_images = {image["name"]: image for image in previous.get("images", ())}
     known = _layer_digests(previous)
     totals = [
@@ -57,7 +57,7 @@ def measure_images(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> 
 
 
 def count_new_bytes(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> int:
-    """Bytes of the layers that the version before had not; what images share counts once."""
+    """Return the bytes of layers that the previous version does not have; shared layers count once."""
     known = _layer_digests(previous)
     layers = {layer["digest"]: layer["size"] for image in manifest["images"] for layer in image["layers"]}
     return sum(size for digest, size in layers.items() if digest not in known)
@@ -82,10 +82,15 @@ def _measure_image(
         width = max(layer["size"] / widest * 100, _MIN_WIDTH_PERCENT)
         rows.append(
             LayerRow(
-                number, layer["digest"], console.format_bytes(layer["size"]), console.format_bytes(layer["unpacked_size"]),
-                layer["digest"] in known, round(start, 2), round(width, 2),
+                number=number,
+                digest=layer["digest"],
+                size=console.format_bytes(layer["size"]),
+                unpacked=console.format_bytes(layer["unpacked_size"]),
+                is_known=layer["digest"] in known,
+                start=round(start, 2),
+                width=round(width, 2),
             )
-        )  # fmt: skip
+        )
         start += width
     new_size = sum(layer["size"] for layer in image["layers"] if layer["digest"] not in known)
     previous_size = sum(layer["size"] for layer in previous["layers"]) if previous else 0
@@ -111,8 +116,8 @@ def _measure_image(
 
 def _describe_change(image: Mapping[str, Any], previous: Mapping[str, Any] | None) -> str:
     if previous is None:
-        return "an image that is new"
+        return "new image"
     difference = sum(layer["size"] for layer in image["layers"]) - sum(layer["size"] for layer in previous["layers"])
     if not difference:
-        return "as large as before"
-    return f"{console.format_bytes(abs(difference))} {'more' if difference > 0 else 'less'} than before"
+        return "same size as before"
+    return f"{console.format_bytes(abs(difference))} {'larger' if difference > 0 else 'smaller'} than before"

@@ -1,4 +1,4 @@
-"""What happened to each service and when, beside its curves: starts, checks, peaks, ends, each with its log line."""
+"""Timelines of services: starts, checks, peaks and exits, each with its log line, and usage curves."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from lyra_tasks import console
 from lyra_tasks.records.documents import ReportDocuments
 from lyra_tasks.report.curves import Curve, draw_curve
 
-_LOG_DELAY_S = 0.02  # seconds until a line that a check caused has come out of the engine
+_LOG_DELAY_S = 0.02  # until then, the engine has delivered the log line that a check caused
 _FIRST_LINE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
 class TimelineEvent:
-    """An instant, in seconds since the lab began; `number` is its mark on the curves, `line` what was logged then."""
+    """An event at `seconds` since the first start; `number` is its mark on the curves."""
 
     number: int
     seconds: float
@@ -28,7 +28,7 @@ class TimelineEvent:
 
 @dataclass(frozen=True)
 class ServiceTimeline:
-    """A service during the run: peaks against limits, two curves, and what happened."""
+    """A service during a run: peak usage and limits, two curves, events."""
 
     name: str
     memory: str
@@ -54,38 +54,37 @@ class _Instant:
 
 
 def build_timelines(documents: ReportDocuments) -> tuple[ServiceTimeline, ...]:
-    """The story of every service that ran, by name."""
+    """Return the timelines of all services that ran, by name."""
     samples_by_service = documents.metrics["services"]
     events = documents.metrics["events"]
-    times = [event["at"] for event in events] + [
-        sample["at"] for samples in samples_by_service.values() for sample in samples
-    ]
+    times = [event["at"] for event in events]
+    times += [sample["at"] for samples in samples_by_service.values() for sample in samples]
     if not times:
         return ()
     begin, end = _to_seconds(min(times)), _to_seconds(max(times))
     return tuple(
         _build_timeline(
             name,
-            use,
+            usage,
             [(_to_seconds(sample["at"]) - begin, sample) for sample in samples_by_service.get(name, ())],
             [(_to_seconds(event["at"]) - begin, event) for event in events if event["service"] == name],
             _parse_log(documents.logs.get(name, ()), begin),
             end - begin,
         )
-        for name, use in sorted(documents.tests["use"].items())
+        for name, usage in sorted(documents.tests["usage"].items())
     )
 
 
 def _build_timeline(
     name: str,
-    use: Mapping[str, Any],
+    usage: Mapping[str, Any],
     samples: Sequence[tuple[float, Mapping[str, Any]]],
     events: Sequence[tuple[float, Mapping[str, Any]]],
     lines: Sequence[tuple[float, str]],
     seconds: float,
 ) -> ServiceTimeline:
     instants = sorted(
-        [*(_describe_event(at, event, lines) for at, event in events), *_find_peaks(use, samples, lines)],
+        [*(_describe_event(at, event, lines) for at, event in events), *_find_peaks(usage, samples, lines)],
         key=lambda instant: instant.seconds,
     )
     marks = [(instant.seconds, number, instant.is_error) for number, instant in enumerate(instants, start=1)]
@@ -93,18 +92,18 @@ def _build_timeline(
     cpu = [(at, float(sample["cpu"])) for at, sample in samples]
     return ServiceTimeline(
         name=name,
-        memory=f"{console.format_bytes(use['memory_peak'])} of {console.format_bytes(use['memory_limit'])}",
-        cpu=f"{use['cpu_peak']:.2f} of {use['cpu_limit']:g}",
-        pids=f"{use['pids_peak']} of {use['pids_limit']}",
-        memory_fraction=_fraction(use["memory_peak"], use["memory_limit"]),
-        cpu_fraction=_fraction(use["cpu_peak"], use["cpu_limit"]),
-        pids_fraction=_fraction(use["pids_peak"], use["pids_limit"]),
-        oom_killed=bool(use["oom_killed"]),
-        exit_code=use["exit_code"],
+        memory=f"{console.format_bytes(usage['memory_peak'])} of {console.format_bytes(usage['memory_limit'])}",
+        cpu=f"{usage['cpu_peak']:.2f} of {usage['cpu_limit']:g}",
+        pids=f"{usage['pids_peak']} of {usage['pids_limit']}",
+        memory_fraction=_fraction(usage["memory_peak"], usage["memory_limit"]),
+        cpu_fraction=_fraction(usage["cpu_peak"], usage["cpu_limit"]),
+        pids_fraction=_fraction(usage["pids_peak"], usage["pids_limit"]),
+        oom_killed=bool(usage["oom_killed"]),
+        exit_code=usage["exit_code"],
         samples=len(samples),
         curves=(
-            draw_curve("CPU", cpu, float(use["cpu_limit"]), marks, seconds, lambda value: f"{value:.3g}"),
-            draw_curve("Memory", memory, float(use["memory_limit"]), marks, seconds, _format_memory),
+            draw_curve("CPU", cpu, float(usage["cpu_limit"]), marks, seconds, lambda value: f"{value:.3g}"),
+            draw_curve("Memory", memory, float(usage["memory_limit"]), marks, seconds, _format_memory),
         ),
         events=tuple(
             TimelineEvent(number, round(instant.seconds, 3), instant.description, instant.outcome, instant.log_line)
@@ -114,28 +113,28 @@ def _build_timeline(
 
 
 def _describe_event(at: float, event: Mapping[str, Any], lines: Sequence[tuple[float, str]]) -> _Instant:
-    what, outcome = event["what"], event["outcome"]
-    if what == "check":
+    kind, outcome = event["kind"], event["outcome"]
+    if kind == "check":
         line = _first_line(lines, at - event["seconds"], at + _LOG_DELAY_S)
         return _Instant(at, f"check: {event['name']}", outcome, outcome != "passed", line)
-    if what == "started":
+    if kind == "started":
         return _Instant(at, "started", "", False, _first_line(lines, at, at + _FIRST_LINE_TIMEOUT_S))
-    if what == "ready":
+    if kind == "ready":
         return _Instant(at, f"ready after {event['seconds']:.1f} s", "", False, _last_line(lines, at))
-    return _Instant(at, f"ended: {outcome}", "", True, _last_line(lines, at))
+    return _Instant(at, f"exited: {outcome}", "", True, _last_line(lines, at))
 
 
 def _find_peaks(
-    use: Mapping[str, Any], samples: Sequence[tuple[float, Mapping[str, Any]]], lines: Sequence[tuple[float, str]]
+    usage: Mapping[str, Any], samples: Sequence[tuple[float, Mapping[str, Any]]], lines: Sequence[tuple[float, str]]
 ) -> list[_Instant]:
     peaks = []
-    for key, what in (("cpu", "CPU"), ("memory", "memory")):
+    for key, resource in (("cpu", "CPU"), ("memory", "memory")):
         peak = max(samples, key=lambda sample: sample[1][key], default=None)
         if peak is not None and peak[1][key]:
             at, values = peak
             value = console.format_bytes(values[key]) if key == "memory" else f"{values[key]:.2f}"
-            bad = key == "memory" and bool(use["oom_killed"])
-            peaks.append(_Instant(at, f"{what} peak, {value}", "", bad, _last_line(lines, at)))
+            is_error = key == "memory" and bool(usage["oom_killed"])
+            peaks.append(_Instant(at, f"{resource} peak, {value}", "", is_error, _last_line(lines, at)))
     return peaks
 
 
@@ -159,7 +158,7 @@ def _last_line(lines: Sequence[tuple[float, str]], until: float) -> str:
 
 
 def _format_memory(value: float) -> str:
-    """A size with two or three digits: an axis has no room for more."""
+    """Format a size with two or three digits: an axis has no space for more."""
     number, _, unit = console.format_bytes(round(value)).partition(" ")
     return f"{float(number):.{0 if len(number) > 4 else 1}f} {unit}".replace(".0 ", " ") if value else "0"
 

@@ -1,1 +1,1 @@
-"""What must hold before a step may be taken."""
+"""Rules about images, containers and projects, and deviations from them. Imports the engine and below, no step."""

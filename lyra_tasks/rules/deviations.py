@@ -1,4 +1,4 @@
-"""Deviations: going around a rule takes a written, dated reason; what rules and reasons come to together."""
+"""Apply deviations (written, dated reasons) to rule violations, and report the state of each deviation."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lyra_tasks.records.evidence import RuleResult
 from lyra_tasks.rules.catalogue import RULES_BY_ID
 from lyra_tasks.rules.finding import RuleCheck, Violation
 
-_HINT = "keep the rule, or write a [[deviations]] entry with rule, scope, reason, owner and expires"
+EXPIRY_WARNING_DAYS = 30
 
 
 @dataclass(frozen=True)
 class RuleReport:
-    """What came of looking: a result per rule and scope, the deviations that were needed, and those that were not."""
+    """Results per rule and scope, with the deviations that were needed and those that were not."""
 
     results: tuple[RuleResult, ...]
     used_deviations: tuple[Deviation, ...] = ()
@@ -27,26 +27,42 @@ class RuleReport:
 
     @property
     def failed(self) -> tuple[RuleResult, ...]:
-        """What ends the word with 5."""
-        return tuple(result for result in self.results if result.outcome == "broken")
+        """Results that fail the command with exit code 5."""
+        return tuple(result for result in self.results if result.outcome == "failed")
 
     def raise_if_failed(self) -> None:
-        """VerdictError that lists every rule that is broken and has no reason, or one that has expired."""
+        """Raise CheckFailedError with all violated rules that have no valid deviation."""
         if not self.failed:
             return
-        rerun_hint = ", and run `test promote`" if RULES_BY_ID[self.failed[0].rule].enforced_on_promotion else ""
+        rule = RULES_BY_ID[self.failed[0].rule]
+        rerun = ", then run `test promote`" if rule.enforced_on_promotion else ""
         raise CheckFailedError(
-            f"{len(self.failed)} rule(s) are not kept",
-            hint=f"{_HINT}{rerun_hint}; `rules.explain {self.failed[0].rule}` says more",
+            f"{len(self.failed)} rule violation(s)",
+            hint=f"Run `rules.explain {rule.id}` for the fix, or add a [[deviations]] entry with rule, scope, reason, "
+            f"owner and expires{rerun}",
             details=tuple(f"{result.scope}: {result.message} (rule {result.rule})" for result in self.failed),
         )
 
 
-def assess_checks(config: Configuration, checks: Iterable[RuleCheck], today: datetime.date) -> RuleReport:
-    """Weigh what was seen against the written reasons.
+@dataclass(frozen=True)
+class DeviationStatus:
+    """The state of a deviation: `unknown` until its rule was checked; `days_left` is negative after its expiry."""
 
-    A breach without a reason is broken where the rule is an error, else a warning; one whose only reason has expired is
-    broken. A deviation counts as unused only where its rule was looked at.
+    deviation: Deviation
+    state: Literal["used", "unused", "expired", "unknown"]
+    days_left: int
+
+    @property
+    def expires_soon(self) -> bool:
+        """Whether it expires within the warning period."""
+        return 0 <= self.days_left <= EXPIRY_WARNING_DAYS
+
+
+def assess_checks(config: Configuration, checks: Iterable[RuleCheck], today: datetime.date) -> RuleReport:
+    """Apply the deviations to rule checks.
+
+    Without a deviation, a violation fails if the rule is an error, and warns otherwise; with only an expired one, it
+    fails. A deviation counts as unused only if its rule was checked.
     """
     all_checks = list(checks)
     used: list[Deviation] = []
@@ -59,23 +75,42 @@ def assess_checks(config: Configuration, checks: Iterable[RuleCheck], today: dat
 
 
 def reassess_results(config: Configuration, results: Sequence[RuleResult], today: datetime.date) -> RuleReport:
-    """The same results on another day: a reason may have expired, and what `test` only warned of counts."""
+    """Apply the deviations again for a promotion: some may have expired, and some warnings of `test` are errors now."""
     used: list[Deviation] = []
-    reassessed = [
-        _apply_deviations(config, Violation(result.rule, result.scope, result.message), today, used, is_promotion=True)
-        if result.outcome == "deviation"
-        or (result.outcome == "warning" and RULES_BY_ID[result.rule].enforced_on_promotion)
-        else result
-        for result in results
-    ]
-    return RuleReport(tuple(reassessed), tuple(used))
+
+    def reassess(result: RuleResult) -> RuleResult:
+        is_enforced_warning = result.outcome == "warning" and RULES_BY_ID[result.rule].enforced_on_promotion
+        if result.outcome != "deviation" and not is_enforced_warning:
+            return result
+        violation = Violation(result.rule, result.scope, result.message)
+        return _apply_deviations(config, violation, today, used, is_promotion=True)
+
+    reassessed = tuple(reassess(result) for result in results)
+    return RuleReport(reassessed, tuple(used))
 
 
 def enforce_rules(config: Configuration, checks: Iterable[RuleCheck], today: datetime.date) -> tuple[Deviation, ...]:
-    """The deviations that give a reason for what `looks` found; VerdictError where one is missing or has expired."""
+    """Return the deviations that the checks need.
+
+    Raises:
+        CheckFailedError: a deviation is missing or has expired.
+    """
     report = assess_checks(config, checks, today)
     report.raise_if_failed()
     return report.used_deviations
+
+
+def deviation_statuses(
+    config: Configuration, results: Sequence[RuleResult], today: datetime.date
+) -> tuple[DeviationStatus, ...]:
+    """Return the state of every deviation, by the results of the last test."""
+    return tuple(_deviation_status(deviation, results, today) for deviation in config.deviations)
+
+
+def covers(deviation: Deviation, rule: str, scope: str) -> bool:
+    """Return whether a deviation covers a rule in a scope; `images.web` covers the image for all its platforms."""
+    image_scope = scope.partition("@")[0]
+    return deviation.rule == rule and any(fnmatchcase(candidate, deviation.scope) for candidate in (scope, image_scope))
 
 
 def _assess_check(
@@ -84,7 +119,7 @@ def _assess_check(
     if check.skip_reason:
         yield RuleResult(rule=check.rule, scope=check.scope, outcome="skipped", message=check.skip_reason)
     elif not check.messages:
-        yield RuleResult(rule=check.rule, scope=check.scope, outcome="kept")
+        yield RuleResult(rule=check.rule, scope=check.scope, outcome="passed")
     for violation in check.violations:
         yield _apply_deviations(config, violation, today, used)
 
@@ -97,65 +132,28 @@ def _apply_deviations(
     *,
     is_promotion: bool = False,
 ) -> RuleResult:
-    """`now` is whether rules count that are errors of a promotion alone."""
-
-    def build_result(outcome: str, message: str) -> RuleResult:
-        return RuleResult.model_validate(
-            {"rule": violation.rule, "scope": violation.scope, "outcome": outcome, "message": message}
-        )
-
-    deviations = [deviation for deviation in config.deviations if covers(deviation, violation.rule, violation.scope)]
-    valid_deviation = next((deviation for deviation in deviations if deviation.expires >= today), None)
-    if valid_deviation is None and deviations:
+    rule, message = RULES_BY_ID[violation.rule], violation.message
+    outcome: Literal["failed", "deviation", "warning"]
+    deviations = [deviation for deviation in config.deviations if covers(deviation, rule.id, violation.scope)]
+    valid = next((deviation for deviation in deviations if deviation.expires >= today), None)
+    if valid is not None:
+        outcome = "deviation"
+        if valid not in used:
+            used.append(valid)
+    elif deviations:
+        outcome, message = "failed", f"{message}; the deviation from {rule.id} expired on {deviations[0].expires}"
         used.append(deviations[0])
-        return build_result(
-            "broken", f"{violation.message}; the deviation from {violation.rule} expired on {deviations[0].expires}"
-        )
-    if valid_deviation is not None:
-        if valid_deviation not in used:
-            used.append(valid_deviation)
-        return build_result("deviation", violation.message)
-    rule = RULES_BY_ID[violation.rule]
-    is_warning = rule.severity == "warning" or (rule.enforced_on_promotion and not is_promotion)
-    return build_result("warning" if is_warning else "broken", violation.message)
-
-
-def covers(deviation: Deviation, rule: str, scope: str) -> bool:
-    """Whether a deviation is about this rule in this scope; `images.web` is about the image for all its platforms."""
-    image_scope = scope.partition("@")[0]
-    return deviation.rule == rule and any(fnmatchcase(candidate, deviation.scope) for candidate in (scope, image_scope))
-
-
-EXPIRY_WARNING_DAYS = 30  # days
-
-
-@dataclass(frozen=True)
-class DeviationStatus:
-    """One deviation: `unknown` until its rule was looked at; `days` are left, negative once it has expired."""
-
-    deviation: Deviation
-    state: Literal["used", "unused", "expired", "unknown"]
-    days_left: int
-
-    @property
-    def expires_soon(self) -> bool:
-        """Whether somebody must decide about it within a month."""
-        return 0 <= self.days_left <= EXPIRY_WARNING_DAYS
-
-
-def deviation_statuses(
-    config: Configuration, results: Sequence[RuleResult], today: datetime.date
-) -> tuple[DeviationStatus, ...]:
-    """Every deviation of the configuration, by the results of the last test; expired counts before anything else."""
-    return tuple(_deviation_status(deviation, results, today) for deviation in config.deviations)
+    elif rule.severity == "warning" or (rule.enforced_on_promotion and not is_promotion):
+        outcome = "warning"
+    else:
+        outcome = "failed"
+    return RuleResult(rule=rule.id, scope=violation.scope, outcome=outcome, message=message)
 
 
 def _deviation_status(deviation: Deviation, results: Sequence[RuleResult], today: datetime.date) -> DeviationStatus:
     days_left = (deviation.expires - today).days
     if days_left < 0:
         return DeviationStatus(deviation, "expired", days_left)
-    rule_results = [result for result in results if result.rule == deviation.rule and result.outcome != "skipped"]
-    is_needed = any(
-        result.outcome != "kept" and covers(deviation, result.rule, result.scope) for result in rule_results
-    )
-    return DeviationStatus(deviation, "used" if is_needed else "unused" if rule_results else "unknown", days_left)
+    checked = [result for result in results if result.rule == deviation.rule and result.outcome != "skipped"]
+    is_needed = any(result.outcome != "passed" and covers(deviation, result.rule, result.scope) for result in checked)
+    return DeviationStatus(deviation, "used" if is_needed else "unused" if checked else "unknown", days_left)

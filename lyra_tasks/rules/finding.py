@@ -1,4 +1,4 @@
-"""What a check of a rule comes to: a breach, or a subject that was looked at and keeps the rule."""
+"""Results of rule checks: violations, passes and skips."""
 
 from __future__ import annotations
 
@@ -8,38 +8,16 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Violation:
-    """A rule that something does not keep: `scope` is `services.web` or the like, `what` what was seen."""
+    """A violated rule; `scope` is `services.web` or the like."""
 
     rule: str
     scope: str
     message: str
 
 
-def merge_platforms(checks: Mapping[str, Iterable[RuleCheck]]) -> list[RuleCheck]:
-    """What was seen of the same thing on several platforms as one look for each rule; what only some say names them."""
-    platforms_by_violation: dict[tuple[str, str], dict[str, list[str]]] = {}
-    first_checks: dict[tuple[str, str], RuleCheck] = {}
-    for platform, platform_checks in checks.items():
-        for check in platform_checks:
-            first_checks.setdefault((check.rule, check.scope), check)
-            platforms_by_message = platforms_by_violation.setdefault((check.rule, check.scope), {})
-            for message in check.messages:
-                platforms_by_message.setdefault(message, []).append(platform)
-    return [
-        replace(
-            first_checks[key],
-            messages=tuple(
-                message if len(platforms) == len(checks) else f"{message} ({', '.join(platforms)})"
-                for message, platforms in platforms_by_message.items()
-            ),
-        )
-        for key, platforms_by_message in platforms_by_violation.items()
-    ]
-
-
 @dataclass(frozen=True)
 class RuleCheck:
-    """A rule that was looked at for a scope; empty `breaches` mean that it is kept, `skipped` that it could not be."""
+    """The result of checking a rule in a scope: passed without `messages`, or skipped for `skip_reason`."""
 
     rule: str
     scope: str
@@ -48,5 +26,26 @@ class RuleCheck:
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        """The breaches, each of them on its own."""
+        """One violation per message."""
         return tuple(Violation(self.rule, self.scope, message) for message in self.messages)
+
+
+def merge_platforms(checks: Mapping[str, Iterable[RuleCheck]]) -> list[RuleCheck]:
+    """Merge per-platform results into one per rule and scope; messages of only some platforms name them."""
+    first_checks: dict[tuple[str, str], RuleCheck] = {}
+    platforms_by_message: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for platform, platform_checks in checks.items():
+        for check in platform_checks:
+            key = (check.rule, check.scope)
+            first_checks.setdefault(key, check)
+            platforms_by_message.setdefault(key, {})
+            for message in check.messages:
+                platforms_by_message[key].setdefault(message, []).append(platform)
+
+    def merge(key: tuple[str, str]) -> tuple[str, ...]:
+        return tuple(
+            message if len(platforms) == len(checks) else f"{message} ({', '.join(platforms)})"
+            for message, platforms in platforms_by_message[key].items()
+        )
+
+    return [replace(check, messages=merge(key)) for key, check in first_checks.items()]

@@ -1,14 +1,14 @@
-"""Is what was built still what the files say, and was that set tested?"""
+"""Check that images match the files, that the set was tested, and that its source is committed."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.config.models import Service
 from lyra_tasks.config.platforms import image_from_key, image_platforms, list_variants, native_platform
+from lyra_tasks.digests import file_sha256, json_sha256
 from lyra_tasks.dockerfile.input_hashes import list_changed_inputs
 from lyra_tasks.engine.bases.inputs import hash_current_inputs, hash_stage_inputs
 from lyra_tasks.engine.objects.containers import inspect_image
@@ -16,18 +16,19 @@ from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import StaleError
 from lyra_tasks.records.evidence import Evidence, EvidenceStore, RuleResult, SetKey
 from lyra_tasks.records.images import ImageRecord, ImageStore
-from lyra_tasks.records.record import canonical_json
 from lyra_tasks.rules.catalogue import SOURCE_COMMITTED, TESTS_FRESH, TESTS_PASSED, rule_set_version
 from lyra_tasks.versions.git import GitFacts
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
-    from lyra_tasks.engine.workspace import Workspace
+
+
+_MAX_LISTED_FILES = 5
 
 
 @dataclass(frozen=True)
 class ImageState:
-    """The record of a build, by what it is called, against its files: `problem` is empty for a current one."""
+    """The record of a build; `problem` says how it differs from its files, or is empty."""
 
     name: str
     record: ImageRecord | None
@@ -37,14 +38,14 @@ class ImageState:
 def compare_images(
     store: ImageStore, engine: Engine | None, inputs: Mapping[str, Mapping[str, str]]
 ) -> tuple[ImageState, ...]:
-    """The state of every build in `inputs` (its current input hashes) on this engine; without one, by its files."""
+    """Compare the builds in `inputs` (current input hashes) with their records and, if given, with the engine."""
     states = []
     for key, current in inputs.items():
         record = store.read(image_from_key(key), current["platform"])
         if record is None:
             problem = "has not been built"
         elif changes := list_changed_inputs(record.inputs, current):
-            problem = f"was built before its {_join_names(changes)} changed"
+            problem = f"was built before its {' and '.join(changes)} changed"
         elif engine is not None and inspect_image(engine, record.image_id) is None:
             problem = "is no longer in the engine"
         else:
@@ -54,83 +55,79 @@ def compare_images(
 
 
 def require_current_images(states: Sequence[ImageState]) -> dict[str, ImageRecord]:
-    """The records by what a build is called; StaleError naming every image that is not current and why."""
+    """Return the records by build.
+
+    Raises:
+        StaleError: with every image that is not current, and the reason.
+    """
     stale = tuple(f"{state.name} {state.problem}" for state in states if state.problem)
     if stale:
-        raise StaleError("; ".join(stale), hint="run `build` first")
+        raise StaleError("; ".join(stale), hint="Run `build` first")
     return {state.name: state.record for state in states if state.record is not None}
 
 
 def build_set_key(work: Workspace, records: Mapping[str, ImageRecord], externals: Mapping[str, str]) -> SetKey:
-    """The set that a test run is about: image digests, doubles, and the effective services, tests and configs."""
+    """Return the key of a tested set: image digests, test doubles, and a hash of everything else that counts."""
     return SetKey(
         images={key: record.config_digest for key, record in sorted(records.items())},
         test_doubles=dict(sorted(externals.items())),
-        effective_hash=_hash_value(hash_effective_parts(work, records)),
+        effective_hash=json_sha256(hash_effective_parts(work, records)),
     )
 
 
 def hash_effective_parts(work: Workspace, records: Mapping[str, ImageRecord]) -> dict[str, str]:
-    """Everything but images that a verdict depends on, as hashes by name: `services.web.limits`, `tests.NAME`.
+    """Return hashes, by name (`services.web.limits`, `tests.NAME`), of all that a test result depends on but images.
 
-    Tests are what they are made of, too: files that they name, and what stages are built from that no image shows.
+    Tests include the files that they name, and the inputs of their stages that are in no image.
     """
     config, root = work.config, work.root
     parts = {
-        f"services.{name}.{key}": _hash_value(value)
+        f"services.{name}.{key}": json_sha256(value)
         for name, service in config.services.items()
         for key, value in service.model_dump(mode="json", exclude={"dev"}).items()
     }
-    parts |= {f"tests.{test.name}": _hash_value(test.model_dump(mode="json", by_alias=True)) for test in config.tests}
-    parts["order of tests"] = _hash_value([test.name for test in config.tests])
-    parts |= {f"proxima.{key}": _hash_value(value) for key, value in config.proxima.model_dump(mode="json").items()}
-    parts["deviations"] = _hash_value([deviation.model_dump(mode="json") for deviation in config.deviations])
+    parts |= {f"tests.{test.name}": json_sha256(test.model_dump(mode="json", by_alias=True)) for test in config.tests}
+    parts["order of tests"] = json_sha256([test.name for test in config.tests])
+    parts |= {f"proxima.{key}": json_sha256(value) for key, value in config.proxima.model_dump(mode="json").items()}
+    parts["deviations"] = json_sha256([deviation.model_dump(mode="json") for deviation in config.deviations])
     parts["rules"] = rule_set_version()
     builds = [build for build in list_variants(config) if build.key in records]
     for test in config.tests:
         if test.stage is not None:
             test_builds = [build for build in builds if build.image == test.image]
             inputs = [hash_stage_inputs(work, build, test.stage, records[build.key].inputs) for build in test_builds]
-            parts[f"stage of tests.{test.name}"] = _hash_value(inputs)
+            parts[f"stage of tests.{test.name}"] = json_sha256(inputs)
     sources = {file.source for service in config.services.values() for file in service.configs.values()}
     sources |= {test.structure for test in config.tests if test.structure is not None}
-    parts |= {f"file {path}": hashlib.sha256((root / path).read_bytes()).hexdigest() for path in sources}
+    parts |= {f"file {path}": file_sha256(root / path) for path in sources}
     return dict(sorted(parts.items()))
 
 
 def require_passed_evidence(store: EvidenceStore, key: SetKey) -> Evidence:
-    """The passed evidence of this very set; StaleError if it was not tested, or did not pass."""
+    """Return the evidence of a set.
+
+    Raises:
+        StaleError: the set was not tested, or its test failed.
+    """
     evidence = store.read(key)
     if evidence is None:
-        raise StaleError("this set of images, services and tests has not been tested", hint="run `test` first")
+        raise StaleError("These images, services and tests have not been tested", hint="Run `test` first")
     if not evidence.passed:
         failed = ", ".join(list_failures(evidence))
-        raise StaleError(f"the last test of this set failed ({failed})", hint="mend it, then run `build test`")
+        raise StaleError(f"The last test run failed: {failed}", hint="Fix it, then run `build test`")
     return evidence
 
 
 def list_failures(evidence: Evidence) -> tuple[str, ...]:
-    """The checks that did not pass, and the rules that were not kept."""
-    checks = tuple(check.title for check in evidence.checks if check.outcome != "passed")
-    return checks + tuple(
-        f"rule {result.rule} for {result.scope}" for result in evidence.rules if result.outcome == "broken"
-    )
-
-
-def _hash_value(value: object) -> str:
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def _join_names(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    """Return the failed checks and violated rules."""
+    checks = [check.title for check in evidence.checks if check.outcome != "passed"]
+    rules = [f"rule {result.rule} for {result.scope}" for result in evidence.rules if result.outcome == "failed"]
+    return (*checks, *rules)
 
 
 @dataclass(frozen=True)
 class TestedSet:
-    """A set whose evidence passed; `records` are by build, `image_configs` the images' configurations by service.
-
-    Of an image for several platforms it is the configuration of the engine's own.
-    """
+    """A set that passed its test; `records` by build, `image_configs` by service, for the engine's own platform."""
 
     __test__ = False
 
@@ -141,7 +138,11 @@ class TestedSet:
 
 
 def require_tested_set(work: Workspace) -> TestedSet:
-    """The tested set of the checkout; StaleError with the word to run first where it is stale or untested."""
+    """Return the tested set of the checkout.
+
+    Raises:
+        StaleError: it is stale or untested.
+    """
     config = work.config
     records = require_current_images(compare_images(work.images, work.engine, hash_current_inputs(work)))
     services = {name: _inspect_service_image(work, name, service, records) for name, service in config.services.items()}
@@ -163,25 +164,22 @@ def _inspect_service_image(
         image = records[build.key].image_id
     details = inspect_image(work.engine, image)
     if details is None:
-        raise StaleError(f"services.{name}: the engine no longer holds {image}", hint="run `build test` first")
+        raise StaleError(f"services.{name}: image {image} is no longer in the engine", hint="Run `build test` first")
     return details
 
 
-_MAX_LISTED_FILES = 5
-
-
 def check_promotion(git: GitFacts) -> tuple[RuleResult, ...]:
-    """What is known of the source, and of a set that got as far as this: `tested_set` lets no other through."""
+    """Check the rules of a promotion; `require_tested_set` has already enforced those about the test."""
     return (
         _check_committed(git),
-        RuleResult(rule=TESTS_FRESH, scope="project", outcome="kept"),
-        RuleResult(rule=TESTS_PASSED, scope="project", outcome="kept"),
+        RuleResult(rule=TESTS_FRESH, scope="project", outcome="passed"),
+        RuleResult(rule=TESTS_PASSED, scope="project", outcome="passed"),
     )
 
 
 def _check_committed(git: GitFacts) -> RuleResult:
     if not git.is_dirty:
-        return RuleResult(rule=SOURCE_COMMITTED, scope="source", outcome="kept")
+        return RuleResult(rule=SOURCE_COMMITTED, scope="source", outcome="passed")
     names = ", ".join(git.changed_paths[:_MAX_LISTED_FILES])
     more = len(git.changed_paths) - _MAX_LISTED_FILES
     message = f"not committed: {names}{f' and {more} more' if more > 0 else ''}"

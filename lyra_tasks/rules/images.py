@@ -1,4 +1,4 @@
-"""The rules about images: what their record, their configuration and their bytes say."""
+"""Rules about images and Dockerfiles, checked by build record, image configuration, scan and hadolint."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from lyra_tasks import console
 from lyra_tasks.config.models import Proxima, Service
 from lyra_tasks.config.services import image_healthcheck
+from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.images.scan.elf import can_run_programs
 from lyra_tasks.records.images import ImageRecord, ImageScan
@@ -35,82 +36,82 @@ from lyra_tasks.rules.finding import RuleCheck
 _LABEL_PREFIX = "org.opencontainers.image."
 _REQUIRED_LABELS = ("title", "description", "source", "revision")
 _ROOT = "0:0"
-_NOT_INSTALLED = "detect-secrets is not installed"
+_HADOLINT_TIMEOUT_S = 30.0
+_HADOLINT_LEVELS = {"error", "warning"}
 
 
 def check_image_record(name: str, record: ImageRecord, proxima: Proxima) -> Iterator[RuleCheck]:
-    """What Proxima can hold (R3), by what was recorded of a build."""
+    """Check what Proxima can run (R3), by the record of a build."""
     yield check_image_size(name, record, proxima)
     yield check_image_platform(name, record, proxima)
 
 
 def check_image_size(name: str, record: ImageRecord, proxima: Proxima) -> RuleCheck:
-    """Whether the image is as small as Proxima wants it."""
+    """Check the image size against Proxima's limit."""
     limit = proxima.max_image_size
     is_too_large = limit is not None and record.size > limit
-    message = f"it has {console.format_bytes(record.size)}, Proxima takes {console.format_bytes(limit or 0)} at most"
+    sizes = console.format_bytes(record.size), console.format_bytes(limit or 0)
+    message = f"image size {sizes[0]} exceeds proxima.max_image_size {sizes[1]}"
     return RuleCheck(IMAGE_SIZE, f"images.{name}", (message,) if is_too_large else ())
 
 
 def check_image_platform(name: str, record: ImageRecord, proxima: Proxima, scan: ImageScan | None = None) -> RuleCheck:
-    """Whether Proxima runs the platform of the image and, once its bytes were read, its programs.
+    """Check whether Proxima runs the image's platform and, with a scan, its programs.
 
-    A builder labels an image with the platform that it was asked for, whatever its base and its files are for.
+    A builder labels an image with the requested platform, whatever its base and its files are for.
     """
     messages = []
     if record.platform not in proxima.platforms:
-        messages.append(f"it is for {record.platform}, which Proxima does not run")
+        messages.append(f"platform {record.platform} is not in proxima.platforms")
     if scan is not None and not can_run_programs(record.platform, scan.programs_by_architecture):
         architectures = ", ".join(sorted(scan.programs_by_architecture))
-        messages.append(f"it says that it is for {record.platform}, and all of its programs are for {architectures}")
+        messages.append(f"labelled as {record.platform}, but all its programs are for {architectures}")
     return RuleCheck(IMAGE_PLATFORM, f"images.{name}", tuple(messages))
 
 
 def check_tested_platform(name: str, record: ImageRecord, tested_builds: Collection[str], engine: str) -> RuleCheck:
-    """Whether a service ran the image; `tried` are the builds that ran, `engine` is the platform of the engine."""
-    message = f"nothing of it ran: the engine runs {engine}, and does not run {record.platform}"
+    """Check whether a test ran the image; `engine` is the platform of the engine."""
+    message = f"not tested: the engine runs {engine} and cannot run {record.platform}"
     return RuleCheck(TEST_PLATFORM, f"images.{name}", () if name in tested_builds else (message,))
 
 
 def check_base_locked(name: str, record: ImageRecord, froms: Iterable[str], pins: Mapping[str, str]) -> RuleCheck:
-    """Whether every FROM was built from a digest that the lock pins; `pins` are by the reference in FROM."""
+    """Check whether every FROM was built from its pinned digest; `pins` are by the reference in FROM."""
     messages = []
     for reference in froms:
         digest = record.bases.get(reference, "")
         if not digest.startswith("sha256:"):
-            messages.append(f"FROM {reference} was built from no digest")
-        elif pins.get(reference, "").removeprefix("sha256:") != digest.removeprefix("sha256:"):
-            messages.append(f"FROM {reference} was built from another digest than the lock pins")
+            messages.append(f"FROM {reference} was not built from a digest")
+        elif hex_part(pins.get(reference, "")) != hex_part(digest):
+            messages.append(f"FROM {reference} was not built from the pinned digest")
     return RuleCheck(BASE_LOCKED, f"images.{name}", tuple(messages))
 
 
 def check_labels(name: str, config: Mapping[str, Any]) -> RuleCheck:
-    """Whether the OCI labels are there."""
+    """Check the required OCI labels."""
     labels = config.get("Labels") or {}
     missing = [label for label in _REQUIRED_LABELS if not labels.get(_LABEL_PREFIX + label)]
-    message = f"it has no label {', '.join(_LABEL_PREFIX + label for label in missing)}"
+    message = f"missing label {', '.join(_LABEL_PREFIX + label for label in missing)}"
     return RuleCheck(IMAGE_LABELS, f"images.{name}", (message,) if missing else ())
 
 
 def check_scan(name: str, scan: ImageScan) -> Iterator[RuleCheck]:
-    """What the bytes of an image say."""
+    """Check the result of an image scan: secrets, secret names, setuid programs, tokens."""
     scope = f"images.{name}"
-    secrets = tuple(
-        f"it holds the secret {match.secret} ({match.encoding}) in {match.location}" for match in scan.secrets
-    )
+    secrets = tuple(f"contains secret {match.secret} ({match.encoding}) in {match.location}" for match in scan.secrets)
     yield RuleCheck(IMAGE_SECRETS, scope, secrets)
-    secret_names = tuple(f"{name} is named like a secret, and has a value" for name in scan.secret_like_names)
+    secret_names = tuple(f"{name} is named like a secret and has a value" for name in scan.secret_like_names)
     yield RuleCheck(SECRET_NAMES, scope, secret_names)
     setuid_files = tuple(f"/{path} has mode {mode}" for path, mode in sorted(scan.setuid_programs.items()))
     yield RuleCheck(SETUID, scope, setuid_files)
-    skipped = _NOT_INSTALLED if scan.tokens is None else ""
-    yield RuleCheck(IMAGE_TOKENS, scope, tuple(scan.tokens or ()), skipped)
+    skip_reason = "detect-secrets is not installed" if scan.tokens is None else ""
+    yield RuleCheck(IMAGE_TOKENS, scope, tuple(scan.tokens or ()), skip_reason)
 
 
 def check_volume_owners(name: str, service: Service, scan: ImageScan) -> RuleCheck:
-    """Whether each volume of `service` gets its declared owner on Proxima, where Docker takes it from the image.
+    """Check whether each volume gets its declared owner on Proxima, where Docker takes it from the image.
 
-    A folder that the image does not hold is made there, and is root's.
+    Docker creates a directory that the image does not contain as root.
     """
     messages = []
     for key, volume in service.volumes.items():
@@ -118,25 +119,24 @@ def check_volume_owners(name: str, service: Service, scan: ImageScan) -> RuleChe
         if owner is None and _normalize_owner(volume.owner) == _ROOT:
             continue
         if owner is None:
-            messages.append(f"volume {key}: the image has no folder {volume.path}")
+            messages.append(f"volume {key}: the image has no directory {volume.path}")
         elif owner != _normalize_owner(volume.owner):
-            messages.append(f"volume {key}: {volume.path} belongs to {owner} in the image, declared is {volume.owner}")
+            messages.append(f"volume {key}: owner of {volume.path} is {owner} in the image, declared: {volume.owner}")
     return RuleCheck(VOLUME_OWNER, f"services.{name}", tuple(messages))
 
 
 def check_health_check(name: str, service: Service, image_config: Mapping[str, Any]) -> RuleCheck:
-    """Whether the service takes a health check to Proxima; one that ends on its own needs none."""
+    """Check whether the service has a health check on Proxima; one-shot services need none."""
     has_exec_check = service.healthcheck is not None and service.healthcheck.exec is not None
     has_health_check = has_exec_check or bool(image_healthcheck(image_config)) or service.oneshot
-    message = "it has no health check that travels: the image has no HEALTHCHECK, and there is no healthcheck.exec"
+    message = "no health check on Proxima: the image has no HEALTHCHECK, and healthcheck.exec is not set"
     return RuleCheck(HEALTHCHECK, f"services.{name}", () if has_health_check else (message,))
 
 
 def count_base_layers(config: Mapping[str, Any], instructions: Sequence[str]) -> int:
-    """How many of an image's layers its base brought; 0 where that cannot be told.
+    """Return the number of an image's layers that come from its base, or 0 if unknown.
 
-    `instructions` are those of the project's own stages. The history ends with one entry for each of them, and what
-    stands before is the base's.
+    `instructions` are those of the project's own stages: the history ends with one entry for each of them.
     """
     history = list(config.get("history") or [])
     own_history = history[len(history) - len(instructions) :] if len(history) >= len(instructions) else []
@@ -146,24 +146,17 @@ def count_base_layers(config: Mapping[str, Any], instructions: Sequence[str]) ->
     return sum(not entry.get("empty_layer", False) for entry in history[: len(history) - len(own_history)])
 
 
-def _normalize_owner(owner: str) -> str:
-    return ":".join(str(int(part)) for part in owner.split(":"))
-
-
-_HADOLINT_TIMEOUT_S = 30.0  # seconds
-_REPORTED_LEVELS = {"error", "warning"}
-
-
 def find_hadolint() -> str | None:
-    """The program: beside this Python, as the extra `lint` installs it, or on PATH."""
+    """Return the hadolint program: next to this Python, where the extra `lint` installs it, or on PATH."""
     installed = Path(sys.executable).with_name("hadolint")
     return str(installed) if installed.is_file() else shutil.which("hadolint")
 
 
 def check_dockerfile(name: str, dockerfile: Path, root: Path) -> RuleCheck:
-    """What hadolint says of a Dockerfile; its own `.hadolint.yaml` in `root` holds.
+    """Check a Dockerfile with hadolint, configured by `.hadolint.yaml` in `root`.
 
-    PreconditionError if it is installed and cannot be run.
+    Raises:
+        PreconditionError: hadolint is installed, but failed.
     """
     scope = f"images.{name}"
     program = find_hadolint()
@@ -179,11 +172,17 @@ def check_dockerfile(name: str, dockerfile: Path, root: Path) -> RuleCheck:
         messages = tuple(
             f"{relative_path}:{finding['line']}: {finding['code']}: {finding['message']}"
             for finding in findings
-            if finding["level"] in _REPORTED_LEVELS
+            if finding["level"] in _HADOLINT_LEVELS
         )
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
         lines = (getattr(error, "stderr", None) or b"").decode(errors="replace").splitlines()
         raise PreconditionError(
-            f"hadolint could not read {relative_path}", hint="mend it, or take it off PATH", details=tuple(lines[-5:])
+            f"Cannot lint {relative_path}: hadolint failed",
+            hint="Fix the installation or remove it from PATH",
+            details=tuple(lines[-5:]),
         ) from error
     return RuleCheck(DOCKERFILE_LINT, scope, messages)
+
+
+def _normalize_owner(owner: str) -> str:
+    return ":".join(str(int(part)) for part in owner.split(":"))

@@ -1,4 +1,4 @@
-"""Everything that the rules look at before a set is tested: configuration, Dockerfiles, records, bytes of images."""
+"""Check all rules of a built set before its test: configuration, Dockerfiles, build records and image content."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ def check_rules(
     image_configs: Mapping[str, Mapping[str, Any]],
     tested_builds: Collection[str],
 ) -> list[RuleCheck]:
-    """What is seen of a set that was built, by what its builds are called; `tried` are those that a lab runs.
+    """Check all rules of a built set.
 
-    `image_configs` are the images' configurations by service name, as the lab of the engine's own platform has them.
+    `records` are by build, `image_configs` by service for the engine's own platform; `tested_builds` are those that a
+    lab runs.
     """
     scans = scan_project_images(work, records)
     checks = [check_capacity(work.config)]
@@ -76,7 +77,7 @@ def _check_image(
 ) -> Iterator[RuleCheck]:
     key = build.key
     if build.platform == image_platforms(work.config, build.image)[0]:
-        # a configuration whose contexts take in what Lyra writes is refused before anything is read
+        # The configuration loader has already refused violations of this rule.
         yield RuleCheck(CONTEXT_LEAVES_OUT, f"images.{build.image}")
         yield check_dockerfile(build.image, dockerfile_path(work.root, work.config.images[build.image]), work.root)
     froms = [build_context_name(reference, build.platform) for reference in find_base_uses(work, (build,))[key]]

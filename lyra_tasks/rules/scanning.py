@@ -1,8 +1,7 @@
-"""Reading the images of a project for the rules: all that are new in one stream of the engine, others not at all."""
+"""Scan the images of a project for the rules: new images in one stream from the engine, known ones not again."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
@@ -10,7 +9,7 @@ from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.config.platforms import Variant, variants_by_key
-from lyra_tasks.config.validation.problems import SECRET_NAME_PATTERN
+from lyra_tasks.digests import json_sha256
 from lyra_tasks.dockerfile.input_hashes import dockerfile_path
 from lyra_tasks.dockerfile.parse import Stage, read_dockerfile
 from lyra_tasks.dockerfile.stages import resolve_stage_chain
@@ -28,7 +27,7 @@ from lyra_tasks.images.scan.packages import load_layer_packages, save_layer_pack
 from lyra_tasks.images.scan.secrets import SecretMatcher
 from lyra_tasks.images.stream.pack import ImageRequest
 from lyra_tasks.records.images import ImageRecord, ImageScan, ScanStore, SecretFinding
-from lyra_tasks.records.record import canonical_json
+from lyra_tasks.redaction import SECRET_NAME_PATTERN
 from lyra_tasks.rules.catalogue import rule_set_version
 from lyra_tasks.rules.images import count_base_layers
 from lyra_tasks.rules.secrets import fingerprint_secrets, read_declared_secrets
@@ -38,12 +37,12 @@ _MAX_PLACES = 5
 _MAX_TOKENS = 20
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9._-]{1,60}")
 _ARGUMENT_VALUE = re.compile(r"(?:^|\s)([A-Za-z_]\w*)=(\S*)")
-# `RUN |1 NAME=value /bin/sh -c …` is how a step keeps the arguments that it was run with
+# The history keeps the build arguments of a step as `RUN |1 NAME=value /bin/sh -c …`.
 _RUN_WITH_ARGUMENTS = re.compile(r"RUN \|(\d+) ")
 
 
 def read_project_stages(work: Workspace, build: Variant) -> tuple[Stage, ...]:
-    """The stages of the project's own Dockerfile that an image consists of."""
+    """Return the stages of the project's Dockerfile that an image consists of."""
     table = work.config.images[build.image]
     return resolve_stage_chain(
         read_dockerfile(dockerfile_path(work.root, table)), table.target, collect_from_arguments(work, build)
@@ -51,9 +50,9 @@ def read_project_stages(work: Workspace, build: Variant) -> tuple[Stage, ...]:
 
 
 def scan_project_images(work: Workspace, records: Mapping[str, ImageRecord]) -> dict[str, ImageScan]:
-    """What is in each image of `records`, by what its build is called; one that was read before is not read again.
+    """Return the scan of each image in `records`, by build.
 
-    It is, where rules or secrets are others than then.
+    An image is scanned again only if the rules, the secrets or its Dockerfile have changed.
     """
     store = ScanStore(work.paths.state)
     secrets = read_declared_secrets(work.config, work.root)
@@ -63,7 +62,7 @@ def scan_project_images(work: Workspace, records: Mapping[str, ImageRecord]) -> 
     scans = {name: store.read(name, record.config_digest, scan_keys[name]) for name, record in records.items()}
     unread = {name: records[name] for name, scan in scans.items() if scan is None}
     if unread:
-        console.info(f"reading every byte of {', '.join(sorted(unread))}")
+        console.info(f"scanning {', '.join(sorted(unread))}")
         for name, scan in _scan_unread_images(work, unread, SecretMatcher(secrets), scan_keys):
             store.write(name, scan)
             scans[name] = scan
@@ -71,7 +70,7 @@ def scan_project_images(work: Workspace, records: Mapping[str, ImageRecord]) -> 
 
 
 def list_volume_directories(work: Workspace, image: str) -> tuple[str, ...]:
-    """The folders of all volumes of the services that run an image."""
+    """Return the directories of all volumes of the services that run an image."""
     services = [service for service in work.config.services.values() if service.image == image]
     return tuple(sorted({volume.path for service in services for volume in service.volumes.values()}))
 
@@ -82,11 +81,11 @@ def _scan_key(work: Workspace, build: Variant, secrets: str) -> str:
         "rules": rule_set_version(),
         "secrets": secrets,
         "tokens": has_detect_secrets(),
-        "folders": list_volume_directories(work, build.image),
+        "directories": list_volume_directories(work, build.image),
         "instructions": [stage.instructions for stage in stages],
         "environment": [stage.environment for stage in stages],
     }
-    return hashlib.sha256(canonical_json(inputs).encode()).hexdigest()
+    return json_sha256(inputs)
 
 
 def _scan_unread_images(
@@ -113,14 +112,15 @@ def _scan_unread_images(
 def _summarize_scan(image: ScannedImage, stages: tuple[Stage, ...], matcher: SecretMatcher, scan_key: str) -> ImageScan:
     instructions = [instruction for stage in stages for instruction in stage.instructions]
     base_layer_count = count_base_layers(image.config, instructions)
-    specials = find_setuid_files(image.layers)
-    variables = _own_variables(
-        image.config, {name for stage in stages for name in stage.environment}, len(instructions)
-    )
+    setuid_files = find_setuid_files(image.layers)
+    names = {name for stage in stages for name in stage.environment}
+    variables = _own_variables(image.config, names, len(instructions))
     return ImageScan(
         config_digest=image.config_digest,
         query_digest=scan_key,
-        setuid_programs={path: f"{mode:04o}" for path, (layer, mode) in specials.items() if layer >= base_layer_count},
+        setuid_programs={
+            path: f"{mode:04o}" for path, (layer, mode) in setuid_files.items() if layer >= base_layer_count
+        },
         volume_owners=find_directory_owners(image.layers),
         programs_by_architecture=count_programs(image.layers),
         secrets=_find_secrets(image, matcher),
@@ -130,7 +130,7 @@ def _summarize_scan(image: ScannedImage, stages: tuple[Stage, ...], matcher: Sec
 
 
 def _find_secrets(image: ScannedImage, matcher: SecretMatcher) -> list[SecretFinding]:
-    """Where declared secrets stand; of each secret and form the first few places."""
+    """Return where declared secrets are; the first few places of each secret and encoding."""
     matches = [
         (match, place)
         for place, text in _iter_strings(image.config, "the configuration")
@@ -152,13 +152,13 @@ def _find_secrets(image: ScannedImage, matcher: SecretMatcher) -> list[SecretFin
 
 
 def _redact_place(place: str, matcher: SecretMatcher) -> str:
-    """A place as it may be told: a file may be named after the secret."""
+    """Return a place without a file name that contains a secret."""
     layer, _, path = place.partition(": ")
-    return f"{layer}: the name of a file" if path and matcher.search(path.encode("utf-8", "surrogateescape")) else place
+    return f"{layer}: a file name" if path and matcher.search(path.encode("utf-8", "surrogateescape")) else place
 
 
 def _iter_strings(value: Any, place: str) -> Iterator[tuple[str, str]]:
-    """Every text in a document, keys too, with the place that it stands in."""
+    """Yield all strings of a document, keys too, with their places."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield place, key
@@ -171,7 +171,7 @@ def _iter_strings(value: Any, place: str) -> Iterator[tuple[str, str]]:
 
 
 def _own_variables(config: Mapping[str, Any], names: set[str], instructions: int) -> dict[str, str]:
-    """ENV and ARG of the project's own stages, as the configuration and the history have them."""
+    """Return ENV and ARG of the project's own stages, from the configuration and the history."""
     pairs = (str(pair).partition("=") for pair in (config.get("config") or {}).get("Env") or [])
     variables = {f"ENV {name}": value for name, _, value in pairs if name in names}
     history = [str(entry.get("created_by", "")) for entry in config.get("history") or []]
@@ -183,7 +183,7 @@ def _own_variables(config: Mapping[str, Any], names: set[str], instructions: int
 
 
 def _build_arguments(step: str) -> list[tuple[str, str]]:
-    """The arguments that a step of the history names, and their values."""
+    """Return the arguments in a step of the history, with their values."""
     if step.startswith("ARG "):
         return _ARGUMENT_VALUE.findall(step)
     run = _RUN_WITH_ARGUMENTS.match(step)
@@ -191,7 +191,7 @@ def _build_arguments(step: str) -> list[tuple[str, str]]:
 
 
 def _has_secret_name(name: str, value: str) -> bool:
-    """A path says where a secret is, and not what it is."""
+    """Return whether a variable has a secret's name and a value; a path is not the secret itself."""
     return bool(value and not value.startswith("/") and SECRET_NAME_PATTERN.search(name.partition(" ")[2]))
 
 

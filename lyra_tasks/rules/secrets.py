@@ -1,19 +1,19 @@
-"""The secrets that a project declares and whose values are at hand here: those that may stand nowhere else."""
+"""Secrets that a project declares and whose values are known here, and what to redact because of them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.images.scan.secrets import encode_secrets
 
-_SCRYPT_COST = {"n": 2**14, "r": 8, "p": 1}
+_SCRYPT_N, _SCRYPT_R = 2**14, 8  # cost and block size
 
 
 def read_declared_secrets(config: Configuration, root: Path) -> dict[str, str]:
-    """By name (`images.web.secrets.pip`), the value of every build secret and of every secret with a test value."""
+    """Return by name (`images.web.secrets.pip`) the build secrets and the secrets with a test value."""
     secrets = {}
     for image, table in config.images.items():
         for key, path in table.secrets.items():
@@ -31,26 +31,17 @@ def read_declared_secrets(config: Configuration, root: Path) -> dict[str, str]:
 
 
 def redacted_values(config: Configuration, root: Path) -> tuple[str, ...]:
-    """What may not be written into a log, a journal or a message: every declared secret in every form."""
+    """Return every declared secret in every encoding, to redact from logs, journals and messages."""
     return encode_secrets(read_declared_secrets(config, root).values())
 
 
-def redact(text: str, secrets: Iterable[str]) -> str:
-    """`text` with every one of `masked` blotted out."""
-    for value in secrets:
-        text = text.replace(value, "***")
-    return text
-
-
 def fingerprint_secrets(secrets: Mapping[str, str], salt: str) -> str:
-    """A digest that tells whether the secrets are the same; made costly, since it is kept and they may be short.
+    """Return a digest that changes with the secrets, or '' without secrets.
 
-    Empty where there are none, which nobody has to guess.
+    It is stored, and secrets may be short, so that guessing them from it must be slow.
     """
     if not secrets:
         return ""
     text = "\0".join(f"{name}\0{value}" for name, value in sorted(secrets.items()))
     data = text.encode(errors="surrogateescape")
-    return hashlib.scrypt(
-        data, salt=salt.encode(), n=_SCRYPT_COST["n"], r=_SCRYPT_COST["r"], p=_SCRYPT_COST["p"], dklen=16
-    ).hex()
+    return hashlib.scrypt(data, salt=salt.encode(), n=_SCRYPT_N, r=_SCRYPT_R, p=1, dklen=16).hex()

@@ -1,8 +1,8 @@
-"""What containers use: the peaks of a run that has ended, or one sample of those that run now."""
+"""Measure and print the resource usage of containers: peaks of a finished run, or a sample of running containers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,12 +15,12 @@ from lyra_tasks.errors import PreconditionError
 from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.evidence import Evidence, ServiceUsage
 from lyra_tasks.records.record import read_record
-from lyra_tasks.runs.logs import LogLine, LogSource, find_last_logged_run
+from lyra_tasks.runs.logs import find_last_logged_run
 
 
 @dataclass(frozen=True)
 class RunUsage:
-    """What the services of a run used at most, or, if it is `live`, use now."""
+    """Peak usage of the services of a run, or current usage if `is_live`."""
 
     run: str
     is_live: bool
@@ -28,7 +28,11 @@ class RunUsage:
 
 
 def measure_usage(work: Workspace, run: str) -> RunUsage:
-    """The use of `run`; without one, of the development lab, else of the last run; PreconditionError if nothing is."""
+    """Return the usage of `run` (default: of the development lab, else of the last run with logs).
+
+    Raises:
+        PreconditionError: the run has no measurements.
+    """
     lab = DevStore(work.paths.state).read()
     run = run or (lab.run if lab else "") or find_last_logged_run(work.paths.runs)
     evidence = read_record(work.paths.runs / run / "tests.json", Evidence) if run else None
@@ -37,8 +41,8 @@ def measure_usage(work: Workspace, run: str) -> RunUsage:
     services = _measure_containers(work, run) if run else {}
     if not services:
         raise PreconditionError(
-            f"there are no measurements of {run or 'any run'}",
-            hint="`test` measures; `create` is measured while it runs",
+            f"No measurements of run {run}" if run else "No measurements of any run",
+            hint="Run `test`, or `create` and `stats` while it runs",
         )
     return RunUsage(run, is_live=True, services=services)
 
@@ -49,11 +53,11 @@ def _measure_containers(work: Workspace, run: str) -> dict[str, ServiceUsage]:
     ids = {container["Labels"][LABEL_SERVICE]: container["Id"] for container in containers}
     with ThreadPoolExecutor(max(len(ids), 1)) as pool:
         samples = pool.map(lambda container_id: _measure_container(work, container_id), ids.values())
-        return {name: use for name, use in sorted(zip(ids, samples, strict=True)) if use is not None}
+        return {name: usage for name, usage in sorted(zip(ids, samples, strict=True)) if usage is not None}
 
 
 def _measure_container(work: Workspace, container_id: str) -> ServiceUsage | None:
-    """One sample, which takes the engine a second or two: use of a processor is a difference."""
+    """Take one sample; it takes the engine a second or two, since CPU usage is a difference."""
     with translate_errors("measuring a container"):
         sample = parse_stats_sample(work.engine.api.stats(container_id, stream=False))
         host = work.engine.api.inspect_container(container_id)["HostConfig"]
@@ -72,21 +76,12 @@ def _measure_container(work: Workspace, container_id: str) -> ServiceUsage | Non
     )
 
 
-def print_log_lines(lines: Iterable[LogLine], source: LogSource) -> None:
-    """Each line with its time, and with its service where there are several."""
-    has_several_services = len(source.services) > 1
-    width = max((len(name) for name in source.services), default=0)
-    for line in lines:
-        name = f"{line.service.ljust(width)} | " if has_several_services else ""
-        console.print(f"{line.timestamp[:23].rstrip('Z')} {name}{line.text}")
-
-
 def print_usage(usage: RunUsage) -> None:
-    """A table of what is used against what is allowed."""
+    """Print a table of the usage and the limits."""
     if console.is_json_mode():
         services = {name: use.model_dump(mode="json") for name, use in usage.services.items()}
         return console.print_json({"run": usage.run, "live": usage.is_live, "services": services})
-    console.print(f"run {usage.run}, {'now' if usage.is_live else 'at most'}:")
+    console.print(f"run {usage.run}, {'current' if usage.is_live else 'peak'} usage:")
     rows = [
         (
             name,
