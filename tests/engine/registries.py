@@ -1,4 +1,4 @@
-"""Debian's registry, unpacked and not installed, on the loopback of this machine or of a sandbox engine."""
+"""Debian's registry, unpacked but not installed, on the loopback of this machine or of a sandbox."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ ACCEPT = {"Accept": f"{oci.MANIFEST_MEDIA_TYPE}, {oci.INDEX_MEDIA_TYPE}"}
 
 
 @contextmanager
-def serving(folder: Path, cache: Path, *, users: str = "", box: sandbox.Sandbox | None = None) -> Iterator[str]:
-    """A registry with its files in `folder`, as host and port; with `users` (a htpasswd file) it lets only those in."""
-    unpacked(folder / "root", cache, "docker-registry")
+def serving(directory: Path, cache: Path, *, users: str = "", box: sandbox.Sandbox | None = None) -> Iterator[str]:
+    """Run a registry with its files in `directory` and yield its host and port; `users` is a htpasswd file."""
+    unpacked(directory / "root", cache, "docker-registry")
     with socket.create_server(("127.0.0.1", 0)) as free:
         host, port = free.getsockname()
     text = (
         f"version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '{host}:{port}'}}\n"
-        f"storage: {{filesystem: {{rootdirectory: '{folder}/data'}}}}\n"
+        f"storage: {{filesystem: {{rootdirectory: '{directory}/data'}}}}\n"
     )
     if users:
-        (folder / "htpasswd").write_text(users)
-        text += f"auth: {{htpasswd: {{realm: here, path: '{folder}/htpasswd'}}}}\n"
-    (folder / "config.yml").write_text(text)
-    there = ["nsenter", f"--net=/proc/{box.pid}/ns/net", "--"] if box else []
-    ask = [*there, sys.executable, "-c", f"import socket; socket.create_connection(('{host}', {port}))"]
-    with (folder / "log").open("wb") as log:
-        program = folder / "root/usr/bin/docker-registry"
-        server = subprocess.Popen([*there, program, "serve", folder / "config.yml"], stdout=log, stderr=log)
+        (directory / "htpasswd").write_text(users)
+        text += f"auth: {{htpasswd: {{realm: here, path: '{directory}/htpasswd'}}}}\n"
+    (directory / "config.yml").write_text(text)
+    prefix = ["nsenter", f"--net=/proc/{box.pid}/ns/net", "--"] if box else []
+    probe = [*prefix, sys.executable, "-c", f"import socket; socket.create_connection(('{host}', {port}))"]
+    with (directory / "log").open("wb") as log:
+        program = directory / "root/usr/bin/docker-registry"
+        server = subprocess.Popen([*prefix, program, "serve", directory / "config.yml"], stdout=log, stderr=log)
     try:
-        ready = becomes(lambda: subprocess.run(ask, capture_output=True, check=False).returncode == 0)
-        assert ready, (folder / "log").read_text()
+        ready = becomes(lambda: subprocess.run(probe, capture_output=True, check=False).returncode == 0)
+        assert ready, (directory / "log").read_text()
         yield f"{host}:{port}"
     finally:
         server.terminate()
@@ -55,20 +55,20 @@ def serving(folder: Path, cache: Path, *, users: str = "", box: sandbox.Sandbox 
 
 
 def get(host: str, path: str) -> requests.Response:
-    """What the registry answers to Ada."""
+    """Return the registry's response to Ada."""
     with requests.Session() as session:
         session.trust_env = False
         return session.get(f"http://{host}/v2/{path}", auth=("ada", PASSWORD), headers=ACCEPT, timeout=10)
 
 
-def signed_in(project: Project, folder: Path, config: dict[str, Any]) -> Project:
-    """The project of somebody with this `config.json`."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config))
-    return replace(project, environment={**project.environment, "DOCKER_CONFIG": str(folder)})
+def signed_in(project: Project, directory: Path, config: dict[str, Any]) -> Project:
+    """Return the project of a user with this Docker `config.json`."""
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(config))
+    return replace(project, environment={**project.environment, "DOCKER_CONFIG": str(directory)})
 
 
-def as_ada(project: Project, folder: Path, host: str) -> Project:
-    """The project of somebody who is signed in there."""
+def as_ada(project: Project, directory: Path, host: str) -> Project:
+    """Return the project of Ada, who is signed in to the registry."""
     auth = base64.b64encode(f"ada:{PASSWORD}".encode()).decode()
-    return signed_in(project, folder, {"auths": {host: {"auth": auth}}})
+    return signed_in(project, directory, {"auths": {host: {"auth": auth}}})

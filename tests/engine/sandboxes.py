@@ -1,4 +1,4 @@
-"""What several tests of the sandbox need: starting one, asking from inside, and looking for what it left."""
+"""Helpers for sandbox tests: start one, run commands inside, and record the state of the host."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ IMAGE = "busybox:test"
 
 
 def silent(_: str) -> None:
-    """No progress in tests."""
+    """Ignore progress messages."""
 
 
 def up(state: Path, **options: Any) -> Sandbox:
-    """A sandbox of the machine's own cache."""
+    """Start a sandbox with the packages in the machine's cache."""
     return sandbox.launch_sandbox(state, cache=CACHE, progress=silent, **options)
 
 
 def client_of(engine: Sandbox) -> docker.DockerClient:
-    """The engine's API."""
+    """Return a client of the engine."""
     return docker.DockerClient(base_url=f"unix://{engine.socket}", timeout=30)
 
 
-def import_busybox(engine: Sandbox, folder: Path) -> None:
-    """Make the image that the tests run: one static program, which lies in `folder`."""
+def import_busybox(engine: Sandbox, directory: Path) -> None:
+    """Import the image of the tests, which has only the static busybox in `directory`."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        tar.add(folder / "busybox", "bin/busybox")
+        tar.add(directory / "busybox", "bin/busybox")
     repository, tag = IMAGE.split(":")
     client_of(engine).api.import_image_from_data(archive.getvalue(), repository=repository, tag=tag)
 
 
 @contextmanager
 def website(engine: Sandbox) -> Iterator[str]:
-    """A container that publishes a port; its address as this machine sees it."""
+    """Run a container with a published port and yield its address on this machine."""
     client = client_of(engine)
     command = ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/bin"]
     container = client.containers.run(IMAGE, command, detach=True, ports={"8080/tcp": None}, mem_limit="16m")
@@ -63,13 +63,13 @@ def website(engine: Sandbox) -> Iterator[str]:
 
 
 def gateway_of(engine: Sandbox) -> str:
-    """This machine's end of the link to a sandbox."""
+    """Return this machine's address on the link to a sandbox."""
     return str(IPv4Address(engine.address) - 1)
 
 
-def heard(engine: Sandbox, words: list[str], **options: Any) -> str:
-    """The output of a busybox command in a container of the sandbox, cut off after some seconds."""
-    command = ["/bin/busybox", "timeout", "5", "/bin/busybox", *words]
+def run_busybox(engine: Sandbox, arguments: list[str], **options: Any) -> str:
+    """Run a busybox command in a container for at most 5 s and return its output."""
+    command = ["/bin/busybox", "timeout", "5", "/bin/busybox", *arguments]
     container = client_of(engine).containers.run(IMAGE, command, detach=True, init=True, **options)
     try:
         container.wait(timeout=20)
@@ -79,13 +79,13 @@ def heard(engine: Sandbox, words: list[str], **options: Any) -> str:
 
 
 def reach(engine: Sandbox, host: str, port: int, **options: Any) -> str:
-    """What a container hears when it connects somewhere."""
-    return heard(engine, ["nc", host, str(port), "-e", "/bin/busybox", "echo", "hi"], **options)
+    """Connect to a port from a container and return the output."""
+    return run_busybox(engine, ["nc", host, str(port), "-e", "/bin/busybox", "echo", "hi"], **options)
 
 
 @dataclass(frozen=True)
-class Traces:
-    """What an engine could leave on the machine. Others may work on it too, so only what bears our name is kept."""
+class HostState:
+    """Everything of the machine that an engine could change; of processes and files only those of the sandbox."""
 
     mounts: str
     rules: str
@@ -93,15 +93,15 @@ class Traces:
     ours: tuple[str, ...]
 
 
-def traces(state: Path) -> Traces:
-    """The traces as they are now."""
+def host_state(state: Path) -> HostState:
+    """Record the state of the machine."""
     name = layout.sandbox_paths(state).name
     cmdlines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     ours = [repr(line) for line in cmdlines if name.encode() in line or os.fsencode(state) in line]
     ours += [str(tree.path / name) for tree in cgroups.list_cgroup_trees() if (tree.path / name).exists()]
     ours += [str(path) for path in Path("/run").iterdir() if path.name == name or not path.name.startswith("lyra-")]
-    settings = [path for folder in ("/etc", "/var/lib", "/run/mount") for path in Path(folder).glob("*")]
-    return Traces(
+    settings = [path for directory in ("/etc", "/var/lib", "/run/mount") for path in Path(directory).glob("*")]
+    return HostState(
         mounts=Path("/proc/self/mounts").read_text(),
         rules=rules(),
         settings=tuple(sorted((str(path), path.lstat().st_mtime_ns) for path in settings)),
@@ -110,7 +110,7 @@ def traces(state: Path) -> Traces:
 
 
 def rules() -> str:
-    """The machine's own packet filter, without counters and comments."""
+    """Return the packet filter of the machine, without counters and comments."""
     engine = packages.fetch_engine(CACHE, packages.resolve_suite("trixie"), silent)
     environment = {"PATH": "/bin", "LD_LIBRARY_PATH": str(engine / "lib"), "XTABLES_LIBDIR": str(engine / "xtables")}
     command = [engine / "bin" / "iptables-save"]

@@ -1,4 +1,4 @@
-"""Bases on a real engine: found, locked, provided under names of our own, and built on without a registry."""
+"""Bases in a real engine: resolved, locked, loaded under their own tags, and used without a registry."""
 
 from __future__ import annotations
 
@@ -22,15 +22,9 @@ from lyra_tasks.config.models import Configuration
 from lyra_tasks.dockerfile.lock_file import LockedArchive, LockedImage, LockedRootfs, LockFile
 from lyra_tasks.dockerfile.parse import read_dockerfile
 from lyra_tasks.dockerfile.stages import list_base_images
-from lyra_tasks.engine.bases.materials import install_bases
-from lyra_tasks.engine.bases.resolve import (
-    BASE_REPOSITORY,
-    BaseResolution,
-    collect_base_requests,
-    group_bases_by_build,
-    plan_base_installs,
-    resolve_bases,
-)
+from lyra_tasks.engine.bases.inputs import collect_base_requests
+from lyra_tasks.engine.bases.materials import group_bases_by_build, install_bases
+from lyra_tasks.engine.bases.resolve import BASE_REPOSITORY, BaseResolution, plan_base_installs, resolve_bases
 from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 
@@ -46,17 +40,17 @@ _FACTS = {
 
 @pytest.fixture(scope="module")
 def client(engine: Engine) -> Iterator[docker.DockerClient]:
-    """The session's engine, for the SDK and, through the environment, for the `docker` command."""
+    """Return the session's engine for the SDK, and set the environment of the `docker` command."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in engine.cli_environment.items():
             patch.setenv(name, value)
         yield engine.client
 
 
-def buildx(*words: str, **environment: str) -> str:
-    """Run `docker buildx` against the engine; returns its progress."""
+def buildx(*arguments: str, **environment: str) -> str:
+    """Run `docker buildx` with the engine and return its output."""
     result = subprocess.run(
-        ["docker", "buildx", *words],
+        ["docker", "buildx", *arguments],
         env={**os.environ, **_FACTS, **environment},
         capture_output=True,
         text=True,
@@ -66,82 +60,82 @@ def buildx(*words: str, **environment: str) -> str:
 
 
 def packed(members: Mapping[str, bytes]) -> bytes:
-    """A tar archive of files."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
+    """Return a tar archive of files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, data in members.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
-    return out.getvalue()
+    return buffer.getvalue()
 
 
 def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def described(kind: str, data: bytes, **more: Any) -> dict[str, Any]:
-    """A descriptor of a blob."""
-    return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": digest(data), "size": len(data), **more}
+def descriptor(kind: str, data: bytes, **fields: Any) -> dict[str, Any]:
+    """Return the descriptor of a blob."""
+    return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": digest(data), "size": len(data), **fields}
 
 
 def oci_layout(config: bytes, layer: bytes, reference: str) -> dict[str, bytes]:
-    """The members of an OCI image layout with one image."""
-    parts = {"config": described("config.v1+json", config), "layers": [described("layer.v1.tar+gzip", layer)]}
+    """Return the members of an OCI image layout with one image."""
+    parts = {"config": descriptor("config.v1+json", config), "layers": [descriptor("layer.v1.tar+gzip", layer)]}
     kind = "application/vnd.oci.image.manifest.v1+json"
     manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, **parts}).encode()
     names = {"annotations": {"io.containerd.image.name": f"docker.io/{reference}"}} if reference else {}
-    index = {"schemaVersion": 2, "manifests": [described("manifest.v1+json", manifest, **names)]}
+    index = {"schemaVersion": 2, "manifests": [descriptor("manifest.v1+json", manifest, **names)]}
     blobs = {f"blobs/sha256/{digest(blob)[7:]}": blob for blob in (config, layer, manifest)}
     return {**blobs, "oci-layout": b'{"imageLayoutVersion": "1.0.0"}', "index.json": json.dumps(index).encode()}
 
 
 def with_attestation(members: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The same layout as BuildKit writes it with provenance: an index in the index, and a manifest of no platform."""
+    """Return the layout as BuildKit writes it with provenance: a nested index with an attestation manifest."""
     (image,) = json.loads(members["index.json"])["manifests"]
     note = json.dumps({"schemaVersion": 2, "layers": []}).encode()
     unknown = {"os": "unknown", "architecture": "unknown"}
-    manifests = [image | {"annotations": {}}, described("manifest.v1+json", note, platform=unknown)]
+    manifests = [image | {"annotations": {}}, descriptor("manifest.v1+json", note, platform=unknown)]
     inner = json.dumps({"schemaVersion": 2, "manifests": manifests}).encode()
-    outer = {"schemaVersion": 2, "manifests": [described("index.v1+json", inner, annotations=image["annotations"])]}
+    outer = {"schemaVersion": 2, "manifests": [descriptor("index.v1+json", inner, annotations=image["annotations"])]}
     blobs = {f"blobs/sha256/{digest(blob)[7:]}": blob for blob in (note, inner)}
     return {**members, **blobs, "index.json": json.dumps(outer).encode()}
 
 
 def platform(client: docker.DockerClient) -> str:
-    """The engine's architecture, as images name it."""
+    """Return the engine's architecture as images name it."""
     return str(client.version()["Arch"])
 
 
 @dataclass
 class Workshop:
-    """A project with one image `web`, and everything it leaves in the engine."""
+    """A project with one image `web`, and the images it created in the engine."""
 
     client: docker.DockerClient
     root: Path
     cache: Path
     id: str = field(default_factory=lambda: f"lyra-bases-{secrets.token_hex(4)}")
-    made: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
     config: Configuration = field(init=False)
 
     @property
     def release(self) -> int:
-        """The engine's major version."""
+        """Return the engine's major version."""
         return int(self.client.version()["Version"].split(".")[0])
 
     def image(self, text: str, *, name: str = "base") -> str:
-        """An image of one layer with `text` in it, in the engine."""
-        folder = self.root / "source"
-        folder.mkdir(exist_ok=True)
-        (folder / "content").write_text(text)
-        (folder / "Dockerfile").write_text("FROM scratch\nCOPY content /content\nENV TEXT=set\n")
+        """Build an image of one layer with `text` in the engine."""
+        directory = self.root / "source"
+        directory.mkdir(exist_ok=True)
+        (directory / "content").write_text(text)
+        (directory / "Dockerfile").write_text("FROM scratch\nCOPY content /content\nENV TEXT=set\n")
         reference = f"{self.id}/{name}:1"
-        buildx("build", "--load", "--tag", reference, str(folder))
-        self.made.append(reference)
+        buildx("build", "--load", "--tag", reference, str(directory))
+        self.references.append(reference)
         return reference
 
     def archive(self, text: str, *, form: str = "oci") -> None:
-        """`base.tar` with such an image, as one of the programs writes it that make archives."""
+        """Write `base.tar` with such an image in the format of one of several programs."""
         reference = f"{self.id}/archived:1"
         layer = packed({"content": text.encode()})
         config = json.dumps(
@@ -171,29 +165,29 @@ class Workshop:
         lock: LockFile | None = None,
         update: bool = False,
     ) -> BaseResolution:
-        """Resolve what `dockerfile` needs, with the tables of [bases] and the image's `bases` given."""
+        """Resolve the bases of `dockerfile` with these tables of [bases] and `bases` of the image."""
         (self.root / "Dockerfile").write_text(dockerfile)
         images = {"web": {"context": ".", "bases": names or {}}}
         document = {"schema": 1, "project": {"name": "demo"}, "images": images, "bases": bases or {}}
         self.config = Configuration.model_validate(document)
-        wanted = collect_base_requests(self.config, self.uses())
+        requests = collect_base_requests(self.config, self.uses())
         return resolve_bases(
-            wanted, lock or LockFile(), client=self.client, root=self.root, cache=self.cache, update=update
+            requests, lock or LockFile(), client=self.client, root=self.root, cache=self.cache, update=update
         )
 
     def uses(self) -> dict[str, Any]:
         own = f"linux/{platform(self.client)}"
         return {
-            "web": [replace(each, platform=own) for each in list_base_images(read_dockerfile(self.root / "Dockerfile"))]
+            "web": [replace(use, platform=own) for use in list_base_images(read_dockerfile(self.root / "Dockerfile"))]
         }
 
-    def provide(self, resolution: BaseResolution) -> dict[str, str]:
-        supplies = plan_base_installs(resolution.bases.values())
-        self.made += [supply.tag for supply in supplies]
-        return install_bases(supplies, self.client, scratch=self.cache / "scratch")
+    def install(self, resolution: BaseResolution) -> dict[str, str]:
+        installs = plan_base_installs(resolution.bases.values())
+        self.references += [install.tag for install in installs]
+        return install_bases(installs, self.client, scratch=self.cache / "scratch")
 
     def bake(self, resolution: BaseResolution) -> str:
-        """Build the project's image on its bases, as Lyra does on this engine; returns BuildKit's progress."""
+        """Build the project's image on its bases as Lyra does, and return BuildKit's output."""
         bases = group_bases_by_build(self.config, self.uses(), resolution.bases)["web"]
         targets: dict[str, Any] = {base.target_name: base.bake_target for base in bases.values() if base.bake_target}
         web: dict[str, Any] = {"context": str(self.root), "output": ["type=cacheonly"]}
@@ -204,9 +198,9 @@ class Workshop:
         for reference, base in bases.items():
             text = text.replace(f"FROM {reference}\n", f"FROM {base.reference}\n")
             if base.bake_target:
-                self.made.append(base.tag)
-                made = {**base.bake_target, "tags": [base.tag], "output": ["type=docker"]}
-                self._bake({base.target_name: made}, base.target_name)
+                self.references.append(base.tag)
+                target = {**base.bake_target, "tags": [base.tag], "output": ["type=docker"]}
+                self._bake({base.target_name: target}, base.target_name)
         return self._bake({"web": {**web, "dockerfile-inline": text}}, "web")
 
     def _bake(self, targets: Mapping[str, Any], target: str) -> str:
@@ -217,7 +211,7 @@ class Workshop:
     def clean(self) -> None:
         from docker.errors import ImageNotFound
 
-        for reference in self.made:
+        for reference in self.references:
             with suppress(ImageNotFound):
                 self.client.api.remove_image(reference)
 
@@ -238,7 +232,7 @@ PYTHON = {"rootfs": {"suite": "bookworm", "packages": ["python3", "tzdata", "ca-
 SMALL = {"rootfs": {"suite": "bookworm", "packages": ["busybox-static"], "variant": "extract"}}
 
 
-def test_a_root_of_packages_stands_in_for_an_image_and_no_registry_is_asked(workshop: Workshop) -> None:
+def test_rootfs_replaces_image_without_registry(workshop: Workshop) -> None:
     dockerfile = """\
 FROM python:3.12-slim-bookworm
 RUN python3 -c "import json, ssl, sqlite3, zoneinfo; zoneinfo.ZoneInfo('Europe/Berlin')"
@@ -250,9 +244,7 @@ RUN test -s /etc/ssl/certs/ca-certificates.crt && test -L /bin && id nobody
     assert "docker.io" not in workshop.bake(resolution)
 
 
-def test_a_base_target_has_one_digest_however_often_and_for_whatever_commit_it_is_built(
-    workshop: Workshop, tmp_path: Path
-) -> None:
+def test_base_target_digest_is_reproducible(workshop: Workshop, tmp_path: Path) -> None:
     if workshop.release < 23:
         pytest.skip("BuildKit of this age writes the time of the build into an image")
     base = workshop.resolve("FROM small\n", bases={"small": SMALL}).bases["small"]
@@ -260,24 +252,24 @@ def test_a_base_target_has_one_digest_however_often_and_for_whatever_commit_it_i
     target = {**(base.bake_target or {}), "tags": [reference], "output": ["type=docker"]}
     definition = tmp_path / "bake.json"
     definition.write_text(json.dumps({"target": {base.target_name: target}}))
-    workshop.made.append(reference)
+    workshop.references.append(reference)
     digests = set()
-    for words, epoch in (((), "1700000000"), (("--no-cache",), "1700000000"), (("--no-cache",), "1800000000")):
-        buildx("bake", "--file", str(definition), *words, base.target_name, SOURCE_DATE_EPOCH=epoch)
+    for arguments, epoch in (((), "1700000000"), (("--no-cache",), "1700000000"), (("--no-cache",), "1800000000")):
+        buildx("bake", "--file", str(definition), *arguments, base.target_name, SOURCE_DATE_EPOCH=epoch)
         digests.add(workshop.client.images.get(reference).id)
     assert len(digests) == 1
 
 
-def test_an_image_that_only_the_engine_holds_is_locked_and_built_on_under_a_closed_name(workshop: Workshop) -> None:
+def test_local_image_is_locked_and_tagged(workshop: Workshop) -> None:
     reference = workshop.image("local")
     resolution = workshop.resolve(f"FROM {reference}\nCOPY Dockerfile /\n")
     pin = resolution.lock.bases[reference]
     assert isinstance(pin, LockedImage)
     assert pin.local
-    (supply,) = plan_base_installs(resolution.bases.values())
-    assert supply.tag.startswith(f"{BASE_REPOSITORY}/{workshop.id}-base-1:")
-    ids = workshop.provide(resolution)
-    assert ids == {supply.tag: workshop.client.images.get(reference).id}
+    (install,) = plan_base_installs(resolution.bases.values())
+    assert install.tag.startswith(f"{BASE_REPOSITORY}/{workshop.id}-base-1:")
+    ids = workshop.install(resolution)
+    assert ids == {install.tag: workshop.client.images.get(reference).id}
     assert "docker.io" not in workshop.bake(resolution)
 
     again = workshop.resolve(f"FROM {reference}\n", lock=resolution.lock)
@@ -285,16 +277,16 @@ def test_an_image_that_only_the_engine_holds_is_locked_and_built_on_under_a_clos
     assert plan_base_installs(again.bases.values()) == ()
 
 
-def test_a_locked_local_image_is_found_under_our_name_when_its_own_is_gone(workshop: Workshop) -> None:
+def test_locked_local_image_is_found_by_own_tag(workshop: Workshop) -> None:
     reference = workshop.image("kept")
     resolution = workshop.resolve(f"FROM {reference}\n")
-    workshop.provide(resolution)
+    workshop.install(resolution)
     workshop.client.api.remove_image(reference)
     again = workshop.resolve(f"FROM {reference}\n", lock=resolution.lock)
     assert plan_base_installs(again.bases.values()) == ()
 
 
-def test_the_lock_wins_over_an_image_that_has_changed_until_it_is_moved(workshop: Workshop) -> None:
+def test_changed_local_image_is_refused_until_update(workshop: Workshop) -> None:
     reference = workshop.image("first")
     lock = workshop.resolve(f"FROM {reference}\n").lock
     workshop.image("second")
@@ -308,10 +300,10 @@ def test_the_lock_wins_over_an_image_that_has_changed_until_it_is_moved(workshop
 
 
 @pytest.mark.parametrize("form", ["docker-20.10", "oci", "oci-unnamed", "oci-attested", "save"])
-def test_an_archive_is_loaded_under_our_name_only(workshop: Workshop, form: str) -> None:
-    kept = workshop.image(f"in the engine {form}", name="archived")
+def test_archive_is_loaded_under_own_tag_only(workshop: Workshop, form: str) -> None:
+    reference = workshop.image(f"in the engine {form}", name="archived")
     if form == "save":
-        (workshop.root / "base.tar").write_bytes(b"".join(workshop.client.api.get_image(kept)))
+        (workshop.root / "base.tar").write_bytes(b"".join(workshop.client.api.get_image(reference)))
         workshop.image("another one of that name", name="archived")
     else:
         workshop.archive(f"archived as {form}", form=form)
@@ -320,7 +312,7 @@ def test_an_archive_is_loaded_under_our_name_only(workshop: Workshop, form: str)
     resolution = workshop.resolve("FROM vendor\nCOPY Dockerfile /\n", bases={"vendor": {"archive": "base.tar"}})
     pin = resolution.lock.bases["vendor"]
     assert isinstance(pin, LockedArchive)
-    (tag,) = workshop.provide(resolution)
+    (tag,) = workshop.install(resolution)
     assert tag == f"{BASE_REPOSITORY}/vendor:{pin.digest[7:19]}"
     assert tags(workshop.client, workshop.id) == before
     assert "docker.io" not in workshop.bake(resolution)
@@ -329,12 +321,12 @@ def test_an_archive_is_loaded_under_our_name_only(workshop: Workshop, form: str)
     assert plan_base_installs(again.bases.values()) == ()
 
 
-def test_an_archive_that_was_replaced_is_not_taken_for_the_locked_one(workshop: Workshop) -> None:
+def test_replaced_archive_is_refused(workshop: Workshop) -> None:
     file = workshop.root / "base.tar"
     workshop.archive("one")
     lock = workshop.resolve("FROM vendor\n", bases={"vendor": {"archive": "base.tar"}}).lock
     workshop.archive("two")
-    with pytest.raises(PreconditionError, match=r"base\.tar now holds"):
+    with pytest.raises(PreconditionError, match=r"base\.tar contains"):
         workshop.resolve("FROM vendor\n", lock=lock, bases={"vendor": {"archive": "base.tar"}})
     file.unlink()
     with pytest.raises(PreconditionError, match=r"base\.tar does not exist"):
@@ -342,7 +334,7 @@ def test_an_archive_that_was_replaced_is_not_taken_for_the_locked_one(workshop: 
 
 
 @pytest.mark.parametrize("spoil", [lambda data: data[:700], lambda data: b"no archive", lambda data: b""])
-def test_what_is_no_image_archive_is_refused(workshop: Workshop, spoil: Callable[[bytes], bytes]) -> None:
+def test_invalid_archive_is_refused(workshop: Workshop, spoil: Callable[[bytes], bytes]) -> None:
     file = workshop.root / "base.tar"
     workshop.archive("x")
     file.write_bytes(spoil(file.read_bytes()))
@@ -350,16 +342,16 @@ def test_what_is_no_image_archive_is_refused(workshop: Workshop, spoil: Callable
         workshop.resolve("FROM vendor\n", bases={"vendor": {"archive": "base.tar"}})
 
 
-def test_an_archive_of_several_images_is_refused(workshop: Workshop) -> None:
+def test_archive_of_several_images_is_refused(workshop: Workshop) -> None:
     names = [workshop.image("a", name="a"), workshop.image("b", name="b")]
     api: Any = workshop.client.api
     answer = api._get(api._url("/images/get"), params={"names": names})
     (workshop.root / "base.tar").write_bytes(answer.content)
-    with pytest.raises(ConfigurationError, match="holds 2 images"):
+    with pytest.raises(ConfigurationError, match="contains 2 images"):
         workshop.resolve("FROM vendor\n", bases={"vendor": {"archive": "base.tar"}})
 
 
-def test_sources_are_tried_in_order_and_the_lock_remembers_the_one_that_answered(workshop: Workshop) -> None:
+def test_first_available_source_is_locked(workshop: Workshop) -> None:
     absent = f"127.0.0.1:1/{workshop.id}:none"
     tables = {"small": {"image": absent, "archive": "base.tar"} | SMALL}
     resolution = workshop.resolve(f"FROM {absent}\n", tables)
@@ -370,30 +362,30 @@ def test_sources_are_tried_in_order_and_the_lock_remembers_the_one_that_answered
     assert isinstance(updated.lock.bases["small"], LockedArchive)
 
 
-def test_another_source_in_the_configuration_replaces_a_pin_that_no_longer_fits(workshop: Workshop) -> None:
+def test_changed_source_replaces_pin(workshop: Workshop) -> None:
     lock = workshop.resolve("FROM small\n", bases={"small": SMALL}).lock
     workshop.archive("x")
     changed = workshop.resolve("FROM small\n", lock=lock, bases={"small": {"archive": "base.tar"}}).lock
     assert isinstance(changed.bases["small"], LockedArchive)
 
 
-def test_pins_of_bases_that_this_build_does_not_need_stay(workshop: Workshop) -> None:
+def test_unused_pins_are_kept(workshop: Workshop) -> None:
     other = LockedImage(reference="other", digest=f"sha256:{'0' * 64}")
     reference = workshop.image("x")
     assert workshop.resolve(f"FROM {reference}\n", lock=LockFile(bases={"other": other})).lock.bases["other"] == other
 
 
-def test_a_base_that_is_nowhere_is_named_with_its_place_and_the_choices(workshop: Workshop) -> None:
+def test_unavailable_base_is_reported_with_location(workshop: Workshop) -> None:
     absent = f"127.0.0.1:1/{workshop.id}:none"
     with pytest.raises(PreconditionError) as caught:
         workshop.resolve(f"FROM scratch AS x\nFROM {absent}\n")
     assert absent in caught.value.message
     assert caught.value.details[0] == f"{workshop.root}/Dockerfile:2: {absent}"
-    assert "is not in the engine, and no registry gives it: " in caught.value.details[1]
+    assert "is not in the engine and not available from its registry: " in caught.value.details[1]
     assert "docker load" in caught.value.hint
     assert "rootfs" in caught.value.hint
 
 
-def test_what_is_no_reference_at_all_is_a_configuration_fault(workshop: Workshop) -> None:
+def test_invalid_reference_is_configuration_error(workshop: Workshop) -> None:
     with pytest.raises(ConfigurationError, match="'UPPER/Case' is not an image reference"):
         workshop.resolve("FROM UPPER/Case\n")

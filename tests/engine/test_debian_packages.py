@@ -1,4 +1,4 @@
-"""Packages from the machine's own mirror, without installing any."""
+"""Debian packages from the machine's mirror, downloaded and unpacked."""
 
 from __future__ import annotations
 
@@ -11,91 +11,93 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.engine.debian import mirror as machine
-from lyra_tasks.engine.debian.packages import AptWorkspace, file_sha256, find_mirror, host_codename, unpack_debs
+from lyra_tasks.digests import file_sha256
+from lyra_tasks.engine.debian import mirror
+from lyra_tasks.engine.debian.mirror import find_mirror, host_codename
+from lyra_tasks.engine.debian.packages import AptWorkspace, unpack_debs
 from lyra_tasks.errors import PreconditionError
 
 CACHE = Path(os.environ.get("LYRA_TEST_CACHE") or Path.home() / ".cache" / "lyra")
 
 
 def silent(_: str) -> None:
-    """No progress in tests."""
+    """Ignore progress messages."""
 
 
 @pytest.fixture(scope="module")
 def workspace() -> AptWorkspace:
-    made = AptWorkspace(CACHE / "apt", (host_codename(),))
-    made.update()
-    return made
+    workspace = AptWorkspace(CACHE / "apt", (host_codename(),))
+    workspace.update()
+    return workspace
 
 
-def test_a_package_is_what_the_signed_index_says(workspace: AptWorkspace, tmp_path: Path) -> None:
-    said: list[str] = []
-    folder = tmp_path / "odd, name: here"
-    (deb,) = workspace.download([f"busybox-static/{host_codename()}"], folder, said.append)
+def test_package_matches_signed_index(workspace: AptWorkspace, tmp_path: Path) -> None:
+    messages: list[str] = []
+    directory = tmp_path / "odd, name: here"
+    (deb,) = workspace.download([f"busybox-static/{host_codename()}"], directory, messages.append)
     assert deb.name == "busybox-static"
     assert file_sha256(deb.path) == deb.sha256
     assert deb.path.stat().st_size == deb.size
-    assert "downloading 1 packages" in said[0]
+    assert "downloading 1 packages" in messages[0]
     unpack_debs([deb], tmp_path / "root")
     busybox = next((tmp_path / "root").glob("**/bin/busybox"))
     assert subprocess.run([busybox, "echo", "hello"], capture_output=True, check=True).stdout == b"hello\n"
 
 
-def test_what_is_there_is_not_downloaded_again_and_what_is_damaged_is(workspace: AptWorkspace, tmp_path: Path) -> None:
-    said: list[str] = []
-    wanted = [f"netbase/{host_codename()}"]
-    (deb,) = workspace.download(wanted, tmp_path, said.append)
-    assert workspace.download(wanted, tmp_path, said.append) == [deb]
-    assert len(said) == 1
+def test_download_reuses_intact_files_only(workspace: AptWorkspace, tmp_path: Path) -> None:
+    messages: list[str] = []
+    packages = [f"netbase/{host_codename()}"]
+    (deb,) = workspace.download(packages, tmp_path, messages.append)
+    assert workspace.download(packages, tmp_path, messages.append) == [deb]
+    assert len(messages) == 1
     deb.path.write_bytes(b"damaged")
-    workspace.download(wanted, tmp_path, said.append)
-    assert len(said) == 2
+    workspace.download(packages, tmp_path, messages.append)
+    assert len(messages) == 2
     assert file_sha256(deb.path) == deb.sha256
 
 
-def test_two_downloads_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
-    def work(number: int) -> str:
+def test_concurrent_downloads_do_not_conflict(tmp_path: Path) -> None:
+    def download(number: int) -> str:
         workspace = AptWorkspace(CACHE / "apt", (host_codename(),))
         workspace.update()
         (deb,) = workspace.download([f"netbase/{host_codename()}"], tmp_path / str(number), silent)
         return deb.sha256
 
     with ThreadPoolExecutor(2) as pool:
-        assert len(set(pool.map(work, range(2)))) == 1
+        assert len(set(pool.map(download, range(2)))) == 1
 
 
 @pytest.mark.parametrize("package", ["no-such-package/{suite}", "netbase/no-such-suite"])
-def test_what_the_mirror_lacks_is_named(workspace: AptWorkspace, tmp_path: Path, package: str) -> None:
-    with pytest.raises(PreconditionError, match="not in the index") as fault:
+def test_missing_package_is_named(workspace: AptWorkspace, tmp_path: Path, package: str) -> None:
+    with pytest.raises(PreconditionError, match="not in the index") as error:
         workspace.download([package.format(suite=host_codename())], tmp_path, silent)
-    assert any("no-such" in line for line in fault.value.details)
+    assert any("no-such" in line for line in error.value.details)
 
 
-def test_a_mirror_that_cannot_be_reached_is_named_without_its_password(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lyra_tasks.engine.debian.packages.mirror", lambda: "http://user:hunter2@127.0.0.1:9/debian")
-    with pytest.raises(PreconditionError, match=r"127\.0\.0\.1:9") as fault:
+def test_unreachable_mirror_is_named_without_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "lyra_tasks.engine.debian.packages.find_mirror", lambda: "http://user:hunter2@127.0.0.1:9/debian"
+    )
+    with pytest.raises(PreconditionError, match=r"127\.0\.0\.1:9") as error:
         AptWorkspace(tmp_path, (host_codename(),)).update()
-    assert "hunter2" not in repr((fault.value.message, fault.value.hint, fault.value.details))
+    assert "hunter2" not in repr((error.value.message, error.value.hint, error.value.details))
 
 
-def test_the_mirror_is_found_in_the_sources_where_apt_has_no_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = find_mirror().rstrip("/")
-    monkeypatch.setattr(machine, "_call", no_targets(machine._run_tool))
-    assert find_mirror().rstrip("/") == known
+def test_mirror_is_found_without_package_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = find_mirror().rstrip("/")
+    monkeypatch.setattr(mirror, "_read_output", without_lists(mirror._read_output))
+    assert find_mirror().rstrip("/") == expected
 
 
-def no_targets(call: Callable[[list[str]], str]) -> Callable[[list[str]], str]:
-    """`indextargets` as on a machine with empty lists; the real apt answers, for a folder without any."""
-    return lambda command: call([*command, "-o", "Dir::State::Lists=/nonexistent"])
+def without_lists(read_output: Callable[[list[str]], str]) -> Callable[[list[str]], str]:
+    """Let the real apt run as on a machine without package lists."""
+    return lambda command: read_output([*command, "-o", "Dir::State::Lists=/nonexistent"])
 
 
-def test_without_apt_the_fault_names_the_choices(tmp_path: Path) -> None:
-    script = "from lyra_tasks.engine.debian.packages import require_debian; require_debian()"
+def test_missing_apt_is_reported_with_choices(tmp_path: Path) -> None:
+    script = "from lyra_tasks.engine.debian.mirror import require_debian; require_debian()"
     environment = {"PATH": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
     result = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
     )
-    assert "has no apt-get and no dpkg" in result.stderr
+    assert "apt-get and dpkg not found" in result.stderr

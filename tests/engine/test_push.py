@@ -1,4 +1,4 @@
-"""`promote --to`: the bundle's bytes in a real registry on this machine's loopback."""
+"""`promote --to`: bundles in a real registry on this machine's loopback."""
 
 from __future__ import annotations
 
@@ -17,77 +17,77 @@ from tests.faults import refused
 
 @pytest.fixture(scope="module")
 def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    """The tiny project, promoted as 1.2.0."""
-    made = make_tiny()
-    made.git("tag", "v1.2.0")
-    done = made.lyra("build", "test", "promote")
-    assert done.code == 0, done.text
-    yield made
-    made.clean()
+    """Yield the tiny project, promoted as 1.2.0."""
+    project = make_tiny()
+    project.git("tag", "v1.2.0")
+    outcome = project.lyra("build", "test", "promote")
+    assert outcome.code == 0, outcome.text
+    yield project
+    project.clean()
 
 
 @pytest.fixture
 def ada(project: Project, registry: str, tmp_path: Path) -> Project:
-    """The project of somebody who is signed in."""
+    """Return the project of a signed-in user."""
     return as_ada(project, tmp_path / "docker", registry)
 
 
-def test_a_registry_gets_the_very_bytes_of_the_bundle_under_all_its_tags(ada: Project, registry: str) -> None:
+def test_push_uploads_bundle_under_all_tags(ada: Project, registry: str) -> None:
     pushed = ada.lyra("promote", "--to", f"oci://{registry}/team", "--json")
     assert pushed.code == 0, pushed.text
     assert PASSWORD not in pushed.text
-    told = json.loads(pushed.out)
-    (image,) = told["images"]
-    assert {each["reference"] for each in told["pushed"]} == {
+    document = json.loads(pushed.out)
+    (image,) = document["images"]
+    assert {tag["reference"] for tag in document["pushed"]} == {
         f"{registry}/team/tiny/web:{tag}" for tag in ("1.2.0", "1.2", "1", "latest")
     }
     for tag in ("1.2.0", "1.2", "1", "latest"):
-        answer = get(registry, f"team/tiny/web/manifests/{tag}")
-        assert answer.headers["Docker-Content-Digest"] == image["manifest_digest"]
-    manifest = answer.json()
+        response = get(registry, f"team/tiny/web/manifests/{tag}")
+        assert response.headers["Docker-Content-Digest"] == image["manifest_digest"]
+    manifest = response.json()
     assert manifest["config"]["digest"] == image["config_digest"]
     assert [layer["digest"] for layer in manifest["layers"]] == [layer["digest"] for layer in image["layers"]]
     for blob in (manifest["config"], *manifest["layers"]):
         assert len(get(registry, f"team/tiny/web/blobs/{blob['digest']}").content) == blob["size"]
     again = json.loads(ada.lyra("promote", "--to", f"oci://{registry}/team", "--json").out)
-    assert (again["made"], {each["uploaded"] for each in again["pushed"]}) == (False, {0})
+    assert (again["is_new"], {tag["uploaded_bytes"] for tag in again["pushed"]}) == (False, {0})
 
 
-def test_a_version_that_is_there_with_another_digest_is_refused(ada: Project, registry: str) -> None:
+def test_push_refuses_existing_version_with_other_digest(ada: Project, registry: str) -> None:
     assert ada.lyra("promote", "--to", f"oci://{registry}/taken").code == 0
-    there = get(registry, "taken/tiny/web/manifests/1.2.0").json()
-    there["annotations"] = {"made": "elsewhere"}
+    manifest = get(registry, "taken/tiny/web/manifests/1.2.0").json()
+    manifest["annotations"] = {"changed": "yes"}
     with requests.Session() as session:
         session.trust_env = False
         put = session.put(
-            f"http://{registry}/v2/taken/tiny/web/manifests/1.2.0", json.dumps(there).encode(),
+            f"http://{registry}/v2/taken/tiny/web/manifests/1.2.0", json.dumps(manifest).encode(),
             auth=("ada", PASSWORD), headers={"Content-Type": MANIFEST_MEDIA_TYPE}, timeout=10,
         )  # fmt: skip
     assert put.status_code == 201
-    refused(ada.lyra("promote", "--to", f"oci://{registry}/taken"), 6, "taken/tiny/web:1.2.0 is there already")
+    refused(ada.lyra("promote", "--to", f"oci://{registry}/taken"), 6, "taken/tiny/web:1.2.0 already exists")
 
 
-def test_credentials_come_from_a_helper_and_without_any_it_is_said_how_to_sign_in(
-    project: Project, registry: str, tmp_path: Path
-) -> None:
-    stranger = signed_in(project, tmp_path / "stranger", {})
-    refused(stranger.lyra("promote", "--to", f"oci://{registry}"), 3, "does not let us write", "docker login")
-    helped = signed_in(project, tmp_path / "helped", {"credHelpers": {registry: "throwaway"}})
+def test_push_uses_credential_helper_or_hints_at_login(project: Project, registry: str, tmp_path: Path) -> None:
+    signed_out = signed_in(project, tmp_path / "signed-out", {})
+    refused(signed_out.lyra("promote", "--to", f"oci://{registry}"), 3, "Access to tiny/web denied", "docker login")
+    with_helper = signed_in(project, tmp_path / "helper", {"credHelpers": {registry: "throwaway"}})
     helper = tmp_path / "docker-credential-throwaway"
     helper.write_text(f'#!/bin/sh\nprintf \'{{"Username": "ada", "Secret": "{PASSWORD}"}}\'\n')
     helper.chmod(0o755)
-    done = helped.lyra("promote", "--to", f"oci://{registry}", PATH=f"{tmp_path}:{helped.environment['PATH']}")
-    assert done.code == 0, done.text
-    assert f"pushed {registry}/tiny/web:1.2.0" in done.out
+    outcome = with_helper.lyra(
+        "promote", "--to", f"oci://{registry}", PATH=f"{tmp_path}:{with_helper.environment['PATH']}"
+    )
+    assert outcome.code == 0, outcome.text
+    assert f"Pushed {registry}/tiny/web:1.2.0" in outcome.out
 
 
-def test_what_is_no_place_or_does_not_answer_is_said_and_the_bundle_stays(project: Project) -> None:
-    refused(project.lyra("promote", "--to", "registry.example/team"), 2, "write oci://HOST")
-    refused(project.lyra("promote", "--to", "oci://127.0.0.1:1/team"), 3, "127.0.0.1:1 does not answer")
+def test_push_to_invalid_destination_keeps_bundle(project: Project) -> None:
+    refused(project.lyra("promote", "--to", "registry.example/team"), 2, "Write oci://HOST")
+    refused(project.lyra("promote", "--to", "oci://127.0.0.1:1/team"), 3, "127.0.0.1:1 does not respond")
     assert project.lyra("verify").code == 0
 
 
-def test_a_version_that_is_pushed_again_takes_no_tag_back_from_a_newer_one(ada: Project, registry: str) -> None:
+def test_push_does_not_move_tag_of_newer_version(ada: Project, registry: str) -> None:
     newer = ada.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "newer").strip()
     ada.git("tag", "v1.3.0", newer)
     try:
@@ -95,4 +95,4 @@ def test_a_version_that_is_pushed_again_takes_no_tag_back_from_a_newer_one(ada: 
     finally:
         ada.git("tag", "--delete", "v1.3.0")
     assert pushed.code == 0, pushed.text
-    assert [each["reference"].rpartition(":")[2] for each in json.loads(pushed.out)["pushed"]] == ["1.2.0", "1.2"]
+    assert [tag["reference"].rpartition(":")[2] for tag in json.loads(pushed.out)["pushed"]] == ["1.2.0", "1.2"]

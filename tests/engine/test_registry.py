@@ -1,9 +1,8 @@
-"""Bases and caches that lie in a registry, which the engine alone reaches."""
+"""Bases and build caches in a registry that only the engine can reach."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.processes import run_captured
 from tests.conftest import Project
 from tests.engine.registries import serving
 from tests.faults import refused
@@ -31,72 +31,67 @@ def inner(tmp_path_factory: pytest.TempPathFactory, cache: Path, box: sandbox.Sa
 
 @pytest.fixture
 def project(make_tiny: Callable[[], Project], inner: str) -> Iterator[Project]:
-    """The tiny project, on a base out of the registry."""
-    made = make_tiny()
-    made.replace("app/Dockerfile", "FROM scratch\nCOPY bin /bin\n", f"FROM {inner}/team/base:1\n")
-    yield made
-    made.clean()
+    """Yield the tiny project on a base from the registry."""
+    project = make_tiny()
+    project.replace("app/Dockerfile", "FROM scratch\nCOPY bin /bin\n", f"FROM {inner}/team/base:1\n")
+    yield project
+    project.clean()
 
 
-def docker(box: sandbox.Sandbox, *words: str, folder: Path | None = None) -> str:
-    done = subprocess.run([box.docker, *words], env=box.environment(), cwd=folder, capture_output=True, text=True,
-                          check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def docker(box: sandbox.Sandbox, *arguments: str, directory: Path | None = None) -> str:
+    result = run_captured([box.docker, *arguments], environment=box.environment(), directory=directory)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def push(box: sandbox.Sandbox, project: Project, reference: str, text: str) -> None:
-    """A base under this name, in the registry and no longer in the engine."""
-    folder = project.root / "app"
-    (folder / "Dockerfile.base").write_text(f"FROM scratch\nCOPY bin /bin\nENV MADE_FOR={text}\n")
-    docker(box, "buildx", "build", "--quiet", "--file", "Dockerfile.base", "--tag", reference, ".", folder=folder)
+    """Build a base, push it to the registry and remove it from the engine."""
+    directory = project.root / "app"
+    (directory / "Dockerfile.base").write_text(f"FROM scratch\nCOPY bin /bin\nENV MADE_FOR={text}\n")
+    docker(box, "buildx", "build", "--quiet", "--file", "Dockerfile.base", "--tag", reference, ".", directory=directory)
     docker(box, "push", "--quiet", reference)
     docker(box, "image", "rm", reference)
-    (folder / "Dockerfile.base").unlink()
+    (directory / "Dockerfile.base").unlink()
 
 
-def locked(project: Project) -> str:
+def locked_digest(project: Project) -> str:
     (pin,) = tomllib.loads((project.root / ".lyra.lock.toml").read_text())["bases"].values()
     return str(pin["digest"])
 
 
-def built_on(project: Project) -> str:
+def recorded_digest(project: Project) -> str:
     (record,) = project.state.glob("*/images/web@*.json")
     (digest,) = json.loads(record.read_text())["bases"].values()
     return str(digest)
 
 
 @pytest.mark.usefixtures("named_contexts")
-def test_a_base_in_a_registry_is_pinned_and_stays_until_the_lock_is_moved(
-    project: Project, inner: str, box: sandbox.Sandbox
-) -> None:
+def test_registry_base_is_pinned_until_update(project: Project, inner: str, box: sandbox.Sandbox) -> None:
     reference = f"{inner}/team/base:1"
     push(box, project, reference, "first")
     project.replace(".lyra.toml", "NAME = {", 'MADE_FOR = { default = "x", description = "of the base" }\nNAME = {')
     outcome = project.lyra("build", "test")
     assert outcome.code == 0, outcome.text
-    first = locked(project)
+    first = locked_digest(project)
     assert first.startswith("sha256:")
-    assert built_on(project) == first
+    assert recorded_digest(project) == first
 
     push(box, project, reference, "second")
     again = project.lyra("build", "--no-cache")
     assert again.code == 0, again.text
-    assert (locked(project), built_on(project)) == (first, first)
+    assert (locked_digest(project), recorded_digest(project)) == (first, first)
 
     moved = project.lyra("bases.update")
     assert moved.code == 0, moved.text
-    second = locked(project)
+    second = locked_digest(project)
     assert second != first
     refused(project.lyra("test"), 3, "its bases changed", "run `build` first")
     assert project.lyra("build").code == 0
-    assert built_on(project) == second
+    assert recorded_digest(project) == second
 
 
 @pytest.mark.usefixtures("named_contexts")
-def test_what_was_built_is_not_built_again_where_the_registry_has_the_cache(
-    project: Project, inner: str, box: sandbox.Sandbox, engine: Engine
-) -> None:
+def test_registry_cache_avoids_rebuild(project: Project, inner: str, box: sandbox.Sandbox, engine: Engine) -> None:
     if engine.facts.store != "containerd":
         pytest.skip("the engine's own builder exports a cache only where its store is containerd's")
     push(box, project, f"{inner}/team/base:1", "third")

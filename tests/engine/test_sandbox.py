@@ -1,4 +1,4 @@
-"""A private engine of our own: it starts from nothing, runs containers under limits, and leaves nothing."""
+"""The sandbox engine: it starts, runs containers within limits, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lyra_tasks.cleanup.run import end_sandbox
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.sandbox import Sandbox, cgroups, layout, network
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError, UsageError
-from tests.engine.sandboxes import CACHE, IMAGE, client_of, import_busybox, traces, up, website
+from tests.engine.sandboxes import CACHE, IMAGE, client_of, host_state, import_busybox, up, website
 
 MEBIBYTE = 1024**2
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a sandbox engine need
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Iterator[Sandbox]:
-    """A running sandbox in a folder whose path nobody would choose, with an image in it."""
+    """Yield a running sandbox with an image, in a directory with an unusual path."""
     state = tmp_path_factory.mktemp("a b,c:d") / "state"
     running = up(state, memory=512 * MEBIBYTE, cpus=1.5)
     import_busybox(running, busybox)
@@ -36,38 +36,38 @@ def engine(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Iterator[
     sandbox.shut_down_sandbox(state, purge=True)
 
 
-def test_nothing_is_left_after_an_engine_ran_a_container_and_ended(tmp_path: Path, busybox: Path) -> None:
+def test_sandbox_leaves_nothing_after_running_container(tmp_path: Path, busybox: Path) -> None:
     state = tmp_path / "with blank"
-    before = traces(state)
+    before = host_state(state)
     engine = up(state)
-    link = layout.read_sandbox_record(layout.sandbox_paths(state))
-    assert link is not None
+    record = layout.read_sandbox_record(layout.sandbox_paths(state))
+    assert record is not None
     client = client_of(engine)
     assert client.version()["Version"].startswith("26.1")
     import_busybox(engine, busybox)
     sleeper = client.containers.run(IMAGE, ["/bin/busybox", "sleep", "600"], detach=True, ports={"80/tcp": None})
     client.networks.create("another")
     assert sleeper.status == "created"
-    during = traces(state)
+    during = host_state(state)
     assert any("slirp4netns" in line for line in during.ours)
-    assert Path("/sys/class/net", link.link).exists()
+    assert Path("/sys/class/net", record.link).exists()
     started = time.monotonic()
     report = sandbox.shut_down_sandbox(state)
-    # The sleeper ignores a polite signal, and the daemon would give it five seconds.
+    # The container ignores SIGTERM, and the daemon would wait five seconds for it.
     assert time.monotonic() - started < 5
     assert (report.was_running, report.was_killed, report.leftovers) == (True, False, ())
-    assert traces(state) == before
-    assert not Path("/sys/class/net", link.link).exists()
+    assert host_state(state) == before
+    assert not Path("/sys/class/net", record.link).exists()
     assert not Path(f"/proc/{engine.pid}").exists()
     assert sandbox.find_sandbox(state) is None
     again = up(state)
     assert IMAGE in client_of(again).images.list()[0].tags
     assert sandbox.shut_down_sandbox(state, purge=True).was_purged
     assert [path.name for path in state.iterdir()] == ["sandbox.lock"]
-    assert traces(state) == before
+    assert host_state(state) == before
 
 
-def test_a_container_runs_within_its_limit_and_the_engine_within_its_own(engine: Sandbox) -> None:
+def test_container_and_engine_are_limited(engine: Sandbox) -> None:
     client = client_of(engine)
     container = client.containers.run(IMAGE, ["/bin/busybox", "sleep", "600"], detach=True, mem_limit="16m")
     try:
@@ -85,23 +85,23 @@ def test_a_container_runs_within_its_limit_and_the_engine_within_its_own(engine:
         assert f"{engine.cgroup}/daemon" in Path(f"/proc/{pid}/cgroup").read_text()
 
 
-def test_a_published_port_answers_on_this_machine(engine: Sandbox) -> None:
+def test_published_port_answers_on_machine(engine: Sandbox) -> None:
     with website(engine) as address, urllib.request.urlopen(f"http://{address}/busybox", timeout=5) as answer:
         assert answer.status == 200
 
 
-def test_the_command_line_client_finds_engine_buildx_and_compose(engine: Sandbox) -> None:
+def test_client_finds_engine_buildx_and_compose(engine: Sandbox) -> None:
     environment = engine.environment()
-    for words in (["info", "--format", "{{.Name}}"], ["buildx", "ls"], ["compose", "version"]):
-        result = subprocess.run([str(engine.docker), *words], env=environment, capture_output=True, check=False)
+    for arguments in (["info", "--format", "{{.Name}}"], ["buildx", "ls"], ["compose", "version"]):
+        result = subprocess.run([str(engine.docker), *arguments], env=environment, capture_output=True, check=False)
         assert result.returncode == 0, result.stderr
     assert environment["DOCKER_HOST"] == f"unix://{engine.socket}"
 
 
-def test_a_later_process_finds_the_running_engine_and_up_returns_it(engine: Sandbox) -> None:
+def test_running_sandbox_is_found_by_other_process(engine: Sandbox) -> None:
     script = (
         "import sys, json; from pathlib import Path; from lyra_tasks.engine import sandbox;"
-        f"s = sandbox.find(Path({str(engine.state)!r})); print(json.dumps([s.pid, s.address]));"
+        f"s = sandbox.find_sandbox(Path({str(engine.state)!r})); print(json.dumps([s.pid, s.address]));"
         "sys.exit('docker' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path.cwd())
@@ -109,14 +109,14 @@ def test_a_later_process_finds_the_running_engine_and_up_returns_it(engine: Sand
     assert up(engine.state) == engine
 
 
-def test_another_suite_or_store_is_refused_while_one_runs(engine: Sandbox) -> None:
-    with pytest.raises(PreconditionError, match="runs already"):
+def test_other_suite_or_store_is_refused_while_running(engine: Sandbox) -> None:
+    with pytest.raises(PreconditionError, match="already running"):
         up(engine.state, store="graph")
     with pytest.raises(UsageError, match="no containerd store"):
         up(engine.state, suite="bookworm", store="containerd")
 
 
-def test_two_engines_run_beside_each_other(engine: Sandbox, tmp_path: Path) -> None:
+def test_two_sandboxes_run_side_by_side(engine: Sandbox, tmp_path: Path) -> None:
     with website(engine) as address:
         other = up(tmp_path, store="graph")
         try:
@@ -129,7 +129,7 @@ def test_two_engines_run_beside_each_other(engine: Sandbox, tmp_path: Path) -> N
             assert answer.status == 200
 
 
-def test_two_starts_at_once_return_the_same_engine(tmp_path: Path) -> None:
+def test_concurrent_starts_return_same_sandbox(tmp_path: Path) -> None:
     barrier = threading.Barrier(2)
 
     def start(_: int) -> Sandbox:
@@ -144,13 +144,13 @@ def test_two_starts_at_once_return_the_same_engine(tmp_path: Path) -> None:
         sandbox.shut_down_sandbox(tmp_path)
 
 
-def test_the_engine_outlives_its_starter_and_holds_none_of_its_pipes(tmp_path: Path) -> None:
+def test_sandbox_outlives_starter_and_its_pipes(tmp_path: Path) -> None:
     script = (
         "from pathlib import Path; from lyra_tasks.engine import sandbox;"
-        f"print(sandbox.up(Path({str(tmp_path)!r}), cache=Path({str(CACHE)!r})).pid)"
+        f"print(sandbox.launch_sandbox(Path({str(tmp_path)!r}), cache=Path({str(CACHE)!r})).pid)"
     )
     try:
-        # `run` returns only when nobody holds the other end of its pipes any more.
+        # `run` returns only when no process has the other end of its pipes.
         result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
         running = sandbox.find_sandbox(tmp_path)
         assert running is not None
@@ -163,34 +163,32 @@ def test_the_engine_outlives_its_starter_and_holds_none_of_its_pipes(tmp_path: P
         sandbox.shut_down_sandbox(tmp_path)
 
 
-def test_a_start_that_fails_half_way_leaves_nothing_and_shows_the_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = traces(tmp_path)
-    monkeypatch.setattr("lyra_tasks.engine.sandbox.start.daemon_config", lambda plan: {"no-such-key": True})
-    with pytest.raises(EngineUnavailableError, match="did not start") as fault:
+def test_failed_start_leaves_nothing_and_shows_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = host_state(tmp_path)
+    monkeypatch.setattr("lyra_tasks.engine.sandbox.start.create_daemon_config", lambda plan: {"no-such-key": True})
+    with pytest.raises(EngineUnavailableError, match="did not start") as error:
         up(tmp_path)
-    assert any("no-such-key" in line for line in fault.value.details)
-    assert traces(tmp_path) == before
+    assert any("no-such-key" in line for line in error.value.details)
+    assert host_state(tmp_path) == before
     assert sandbox.find_sandbox(tmp_path) is None
 
 
-def test_a_starter_that_is_killed_before_the_daemon_starts_leaves_no_process(tmp_path: Path) -> None:
+def test_killed_starter_leaves_no_process(tmp_path: Path) -> None:
     script = (
         "import os, signal; from pathlib import Path; from lyra_tasks.engine.sandbox import start;"
-        "start.write_record = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
-        f"start.up(Path({str(tmp_path)!r}), cache=Path({str(CACHE)!r}))"
+        "start.write_sandbox_record = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
+        f"start.launch_sandbox(Path({str(tmp_path)!r}), cache=Path({str(CACHE)!r}))"
     )
-    before = traces(tmp_path)
+    before = host_state(tmp_path)
     result = subprocess.run([sys.executable, "-c", script], check=False)
     assert result.returncode == -9
     assert sandbox.find_sandbox(tmp_path) is None
     assert sandbox.shut_down_sandbox(tmp_path).leftovers == ()
-    assert traces(tmp_path) == before
+    assert host_state(tmp_path) == before
 
 
-def test_what_a_killed_engine_left_is_cleared(tmp_path: Path) -> None:
-    before = traces(tmp_path)
+def test_leftovers_of_killed_sandbox_are_removed(tmp_path: Path) -> None:
+    before = host_state(tmp_path)
     engine = up(tmp_path)
     os.kill(engine.pid, 9)
     for _ in range(100):
@@ -199,52 +197,52 @@ def test_what_a_killed_engine_left_is_cleared(tmp_path: Path) -> None:
         time.sleep(0.05)
     report = sandbox.shut_down_sandbox(tmp_path, purge=True)
     assert (report.was_running, report.leftovers) == (False, ())
-    assert traces(tmp_path) == before
+    assert host_state(tmp_path) == before
 
 
-def test_an_interface_of_the_same_name_that_is_another_sandbox_s_by_now_stays(engine: Sandbox) -> None:
+def test_interface_of_other_sandbox_is_kept(engine: Sandbox) -> None:
     record = layout.read_sandbox_record(layout.sandbox_paths(engine.state))
     assert record is not None
     network.remove_uplink(layout.sandbox_paths(engine.state).engine, record.link, "lyra-0123456789")
     assert Path("/sys/class/net", record.link).exists()
 
 
-def test_data_that_cannot_be_deleted_is_named(tmp_path: Path) -> None:
+def test_undeletable_data_is_reported(tmp_path: Path) -> None:
     busy = tmp_path / "sandbox" / "data" / "busy"
     busy.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(busy)], check=True)
     try:
-        (left,) = end_sandbox(tmp_path, purge=True)
+        (leftover,) = end_sandbox(tmp_path, purge=True)
     finally:
         subprocess.run(["umount", str(busy)], check=True)
-    assert (left.kind, left.name) == ("folder", str(tmp_path / "sandbox"))
+    assert (leftover.kind, leftover.name) == ("directory", str(tmp_path / "sandbox"))
     assert end_sandbox(tmp_path, purge=True) == [] and not busy.parents[1].exists()
 
 
-def test_ending_what_never_ran_is_no_error(tmp_path: Path) -> None:
+def test_stopping_missing_sandbox_is_no_error(tmp_path: Path) -> None:
     assert not sandbox.shut_down_sandbox(tmp_path / "nothing").was_running
     assert not (tmp_path / "nothing").exists()
 
 
 @pytest.mark.parametrize(
-    ("prefix", "path", "said"),
+    ("prefix", "path", "expected"),
     [
         (["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"], os.environ["PATH"], "needs root"),
-        ([], "/nonexistent", "has no apt-get"),
+        ([], "/nonexistent", "apt-get"),
     ],
 )
-def test_where_there_can_be_no_engine_the_fault_names_the_choices(
-    tmp_path: Path, prefix: list[str], path: str, said: str
+def test_impossible_sandbox_is_reported_with_choices(
+    tmp_path: Path, prefix: list[str], path: str, expected: str
 ) -> None:
     script = (
         "from pathlib import Path; from lyra_tasks.engine import sandbox; from lyra_tasks.errors import *\n"
-        f"try: sandbox.up(Path('{tmp_path}/state'), cache=Path('{tmp_path}/cache'))\n"
-        "except EngineUnavailableError as fault: print(fault.message, '|', fault.hint)"
+        f"try: sandbox.launch_sandbox(Path('{tmp_path}/state'), cache=Path('{tmp_path}/cache'))\n"
+        "except EngineUnavailableError as error: print(error.message, '|', error.hint)"
     )
     executable = str(Path(sys.executable).resolve())
     environment = {"PATH": path, "PYTHONPATH": ":".join((str(Path.cwd()), *sys.path))}
     command = [*prefix, executable, "-c", script]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert said in result.stdout, result.stderr
+    assert expected in result.stdout, result.stderr
     for choice in ("[engine] context", "root", "Debian or Ubuntu"):
         assert choice in result.stdout

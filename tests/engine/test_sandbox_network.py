@@ -1,4 +1,4 @@
-"""The sandbox's network: builds and services with egress get out, nothing gets to this machine."""
+"""The sandbox network: builds and services with egress reach the outside, and nothing reaches this machine."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from tests.engine.sandboxes import (
     IMAGE,
     client_of,
     gateway_of,
-    heard,
+    host_state,
     import_busybox,
     reach,
-    traces,
+    run_busybox,
     up,
     website,
 )
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a sandbox engine needs root")
-OUTSIDE = "192.0.2.1"  # reserved for documentation: nobody has it
+OUTSIDE = "192.0.2.1"  # reserved for documentation
 TWELVE = "for n in $(/bin/busybox seq 12); do"
 
 
 @pytest.fixture(scope="module")
 def engine(box: Sandbox, busybox: Path) -> Iterator[Sandbox]:
-    """The session's sandbox with an image in it."""
+    """Yield the session's sandbox with an image."""
     import_busybox(box, busybox)
     yield box
     client_of(box).images.remove(IMAGE, force=True)
@@ -45,74 +45,83 @@ def engine(box: Sandbox, busybox: Path) -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def edge(engine: Sandbox) -> Iterator[str]:
-    """A network as services with ports have it: what is published answers, nothing gets out."""
-    made = client_of(engine).networks.create(
+    """Yield a network like that of services with ports: reachable from outside, without outside access."""
+    network = client_of(engine).networks.create(
         "edge", options={"com.docker.network.bridge.enable_ip_masquerade": "false"}
     )
     yield "edge"
-    made.remove()
+    network.remove()
 
 
-def index() -> str:
-    """A page on the way to which both a look-up and a connection are needed, wherever this machine's packages are."""
+def index_url() -> str:
+    """Return a URL of the package mirror, which needs a lookup and a connection."""
     return f"{find_mirror().rstrip('/')}/dists/{host_codename()}/InRelease"
 
 
-def fetched(engine: Sandbox, **options: str) -> str:
-    """What a container hears when it asks the package mirror."""
-    return heard(engine, ["sh", "-c", f"/bin/busybox wget -O - {index()} | /bin/busybox head -c 100"], **options)
+def fetch_index(engine: Sandbox, **options: str) -> str:
+    """Fetch the index of the package mirror in a container and return the output."""
+    return run_busybox(
+        engine, ["sh", "-c", f"/bin/busybox wget -O - {index_url()} | /bin/busybox head -c 100"], **options
+    )
 
 
-def test_an_ordinary_network_has_a_way_out(engine: Sandbox) -> None:
-    assert "Hash: " in fetched(engine)
+def test_default_network_reaches_outside(engine: Sandbox) -> None:
+    assert "Hash: " in fetch_index(engine)
 
 
-def test_a_build_has_a_way_out(engine: Sandbox, tmp_path: Path) -> None:
+def test_build_reaches_outside(engine: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(
         f'FROM {IMAGE}\nARG INDEX\nRUN ["/bin/busybox", "sh", "-c", "/bin/busybox wget -O /index $INDEX"]\n'
     )
-    words = ["buildx", "build", "--no-cache", f"--build-arg=INDEX={index()}", "--output=type=cacheonly", str(tmp_path)]
-    result = subprocess.run([engine.docker, *words], env=engine.environment(), capture_output=True, text=True)
+    arguments = [
+        "buildx",
+        "build",
+        "--no-cache",
+        f"--build-arg=INDEX={index_url()}",
+        "--output=type=cacheonly",
+        str(tmp_path),
+    ]
+    result = subprocess.run([engine.docker, *arguments], env=engine.environment(), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
-def test_a_network_without_masquerading_has_none(engine: Sandbox, edge: str) -> None:
-    assert "bad address" in fetched(engine, network=edge)
+def test_unmasqueraded_network_does_not_reach_outside(engine: Sandbox, edge: str) -> None:
+    assert "bad address" in fetch_index(engine, network=edge)
     assert "refused" in reach(engine, network.RESOLVER_ADDRESS, 53, network=edge)
 
 
-def test_what_may_not_leave_is_refused_at_once_every_time(engine: Sandbox, edge: str) -> None:
+def test_blocked_connections_are_rejected_at_once(engine: Sandbox, edge: str) -> None:
     connect = f"{TWELVE} /bin/busybox nc {OUTSIDE} 80; done"
-    assert heard(engine, ["sh", "-c", connect], network=edge).count("refused") == 12
-    # A look-up by UDP is refused by other means, which the kernel would send once a second only.
-    ask = f"{TWELVE} /bin/busybox nslookup x.example {network.RESOLVER_ADDRESS}; done"
-    assert heard(engine, ["sh", "-c", ask], network=edge).count("Connection refused") == 12
+    assert run_busybox(engine, ["sh", "-c", connect], network=edge).count("refused") == 12
+    # UDP lookups are rejected by ICMP, which the kernel would limit to one per second.
+    lookup = f"{TWELVE} /bin/busybox nslookup x.example {network.RESOLVER_ADDRESS}; done"
+    assert run_busybox(engine, ["sh", "-c", lookup], network=edge).count("Connection refused") == 12
 
 
-def test_a_lookup_where_there_is_no_way_out_fails_at_once(engine: Sandbox, edge: str) -> None:
+def test_lookup_without_outside_access_fails_at_once(engine: Sandbox, edge: str) -> None:
     if engine.suite == "bookworm":
         pytest.skip(
-            "the resolver of Engine 20.10 says nothing where nobody answers it: programs wait as long as they like"
+            "the resolver of Engine 20.10 does not report a failed lookup, so programs wait for their own timeout"
         )
-    assert "SERVFAIL" in heard(engine, ["nslookup", "example.org"], network=edge)
-    assert "SERVFAIL" in heard(engine, ["nslookup", "example.org"], network=edge, dns=["127.0.0.1"])
+    assert "SERVFAIL" in run_busybox(engine, ["nslookup", "example.org"], network=edge)
+    assert "SERVFAIL" in run_busybox(engine, ["nslookup", "example.org"], network=edge, dns=["127.0.0.1"])
 
 
 def own_addresses(engine: Sandbox) -> list[str]:
-    """Every IPv4 address of this machine, and those by which the sandbox's inside calls it."""
+    """Return all IPv4 addresses of this machine, and those by which it is known in the sandbox."""
     links = json.loads(run_ip(engine, ["-json", "-4", "address", "show"]))
-    seen = [address["local"] for link in links for address in link["addr_info"] if link["ifname"] != "lo"]
-    assert gateway_of(engine) in seen
-    return [*seen, str(network.TAP_NETWORK[2]), network.RESOLVER_ADDRESS]
+    addresses = [address["local"] for link in links for address in link["addr_info"] if link["ifname"] != "lo"]
+    assert gateway_of(engine) in addresses
+    return [*addresses, str(network.TAP_NETWORK[2]), network.RESOLVER_ADDRESS]
 
 
-def test_nothing_inside_reaches_a_listener_of_this_machine_at_any_of_its_addresses(engine: Sandbox) -> None:
+def test_containers_cannot_reach_machine(engine: Sandbox) -> None:
     addresses = own_addresses(engine)
     with socket.create_server(("0.0.0.0", 0)) as listener:
         listener.settimeout(0.1)
         port = listener.getsockname()[1]
         connect = f"for host in {' '.join(addresses)}; do /bin/busybox nc -w 2 $host {port}; done"
-        assert heard(engine, ["sh", "-c", connect]).count("refused") == len(addresses)
+        assert run_busybox(engine, ["sh", "-c", connect]).count("refused") == len(addresses)
         for address in addresses:
             inside = ["bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"]
             assert "refused" in sandbox.run_in_sandbox_network(engine, inside).stderr, address
@@ -122,7 +131,7 @@ def test_nothing_inside_reaches_a_listener_of_this_machine_at_any_of_its_address
         listener.accept()[0].close()
 
 
-def test_nothing_inside_reaches_what_another_sandbox_publishes(engine: Sandbox, busybox: Path, tmp_path: Path) -> None:
+def test_containers_cannot_reach_other_sandbox(engine: Sandbox, busybox: Path, tmp_path: Path) -> None:
     other = up(tmp_path)
     try:
         import_busybox(other, busybox)
@@ -134,20 +143,20 @@ def test_nothing_inside_reaches_what_another_sandbox_publishes(engine: Sandbox, 
         sandbox.shut_down_sandbox(tmp_path, purge=True)
 
 
-def test_without_the_program_that_leads_out_everything_is_refused_at_once(tmp_path: Path, busybox: Path) -> None:
-    lonely = up(tmp_path)
+def test_missing_slirp_rejects_everything_at_once(tmp_path: Path, busybox: Path) -> None:
+    isolated = up(tmp_path)
     try:
-        import_busybox(lonely, busybox)
-        os.kill(slirp_of(lonely), signal.SIGKILL)
+        import_busybox(isolated, busybox)
+        os.kill(slirp_of(isolated), signal.SIGKILL)
         time.sleep(0.2)
-        assert "refused" in reach(lonely, OUTSIDE, 80)
-        assert "Connection refused" in heard(lonely, ["nslookup", "example.org"])
+        assert "refused" in reach(isolated, OUTSIDE, 80)
+        assert "Connection refused" in run_busybox(isolated, ["nslookup", "example.org"])
     finally:
         sandbox.shut_down_sandbox(tmp_path, purge=True)
 
 
 def slirp_of(engine: Sandbox) -> int:
-    """The number of the sandbox's slirp4netns."""
+    """Return the process id of the sandbox's slirp4netns."""
     (pid,) = (
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/cmdline")
@@ -160,33 +169,33 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from lyra_tasks.engine import sandbox
-from tests.engine.sandboxes import client_of, heard, import_busybox, reach, up
+from tests.engine.sandboxes import client_of, import_busybox, reach, run_busybox, up
 state, busybox = map(Path, sys.argv[1:])
 try:
     engine = up(state)
     import_busybox(engine, busybox)
-    print(reach(engine, "192.0.2.1", 80), heard(engine, ["nslookup", "example.org"]))
+    print(reach(engine, "192.0.2.1", 80), run_busybox(engine, ["nslookup", "example.org"]))
     started = time.monotonic()
     try:
         client_of(engine).images.pull("registry.example/nothing", "1")
-    except Exception as fault:
-        print(type(fault).__name__, time.monotonic() - started < 3)
+    except Exception as error:
+        print(type(error).__name__, time.monotonic() - started < 3)
 finally:
-    sandbox.down(state, purge=True)
+    sandbox.shut_down_sandbox(state, purge=True)
 """
 
 
-def test_on_a_machine_without_a_network_everything_is_refused_at_once(tmp_path: Path, busybox: Path) -> None:
-    before = traces(tmp_path)
-    words = ["unshare", "--net", sys.executable, "-c", SCRIPT, str(tmp_path), str(busybox)]
+def test_machine_without_network_rejects_everything(tmp_path: Path, busybox: Path) -> None:
+    before = host_state(tmp_path)
+    command = ["unshare", "--net", sys.executable, "-c", SCRIPT, str(tmp_path), str(busybox)]
     environment = {**os.environ, "PYTHONPATH": ":".join((str(Path.cwd()), *sys.path))}
-    result = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.stdout.count("refused") >= 2, result.stderr
     assert result.stdout.splitlines()[-1].endswith(" True")
-    assert traces(tmp_path) == before
+    assert host_state(tmp_path) == before
 
 
-def test_a_container_cannot_go_through_published_ports_of_others(engine: Sandbox) -> None:
+def test_containers_cannot_reach_published_ports(engine: Sandbox) -> None:
     bridge = client_of(engine).networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
     with website(engine) as address:
         host, port = address.split(":")
@@ -194,18 +203,18 @@ def test_a_container_cannot_go_through_published_ports_of_others(engine: Sandbox
         assert "refused" in reach(engine, bridge, int(port))
 
 
-def test_only_this_machines_end_of_the_link_comes_in(engine: Sandbox) -> None:
-    stranger = "198.51.100.77"
-    with website(engine) as address, address_on_the_link(engine, stranger):
+def test_only_gateway_address_can_connect(engine: Sandbox) -> None:
+    other_address = "198.51.100.77"
+    with website(engine) as address, address_on_the_link(engine, other_address):
         host, port = address.split(":")
         socket.create_connection((host, int(port)), timeout=5).close()
         with pytest.raises(OSError, match="timed out"):
-            socket.create_connection((host, int(port)), timeout=1.5, source_address=(stranger, 0))
+            socket.create_connection((host, int(port)), timeout=1.5, source_address=(other_address, 0))
 
 
 @contextmanager
 def address_on_the_link(engine: Sandbox, address: str) -> Iterator[None]:
-    """A second address of this machine on the link to the sandbox, which knows the way back to it."""
+    """Add a second address of this machine to the link, with a route in the sandbox."""
     record = layout.read_sandbox_record(layout.sandbox_paths(engine.state))
     assert record is not None
     inside = ["nsenter", f"--net=/proc/{engine.pid}/ns/net", "--"]
@@ -218,9 +227,9 @@ def address_on_the_link(engine: Sandbox, address: str) -> Iterator[None]:
         run_ip(engine, ["address", "delete", f"{address}/32", "dev", record.link])
 
 
-def run_ip(engine: Sandbox, words: list[str], prefix: Sequence[str] = ()) -> str:
-    """The output of the sandbox's own `ip`."""
+def run_ip(engine: Sandbox, arguments: list[str], prefix: Sequence[str] = ()) -> str:
+    """Run the sandbox's `ip` and return its output."""
     packages = engine.docker.parent.parent
     environment = {"PATH": "/usr/bin:/bin", "LD_LIBRARY_PATH": str(packages / "lib")}
-    command = [*prefix, str(packages / "bin" / "ip"), *words]
+    command = [*prefix, str(packages / "bin" / "ip"), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""Small images, and what the three kinds of engine save of them, made without an engine."""
+"""Small images, and saves of them as three kinds of engine write them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 def layer(files: Mapping[str, bytes]) -> bytes:
-    """An uncompressed layer."""
+    """Return an uncompressed layer."""
     return tar([(name, data) for name, data in files.items()])
 
 
 def tar(members: Sequence[tuple[str, bytes | str]]) -> bytes:
-    """A tar of files (bytes) and symbolic links (text), in this order."""
+    """Return a tar of files (bytes) and symbolic links (text), in this order."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in members:
@@ -38,22 +38,22 @@ def tar(members: Sequence[tuple[str, bytes | str]]) -> bytes:
 
 
 def sha256(data: bytes) -> str:
-    """`sha256:…`."""
+    """Return the digest of `data`."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def blob(data: bytes) -> tuple[str, bytes]:
-    """A blob as a member of an image layout."""
+    """Return a blob as a member of an image layout."""
     return f"blobs/sha256/{hashlib.sha256(data).hexdigest()}", data
 
 
 def pieces(data: bytes, size: int = 1000) -> Iterator[bytes]:
-    """A stream, as it comes from a socket."""
+    """Divide `data` as a socket would."""
     return (data[start : start + size] for start in range(0, len(data), size))
 
 
 def stream(data: bytes, size: int = 1000) -> BlockReader:
-    """The same, to be read in lengths of the reader's choice."""
+    """Return a reader of `data` in pieces."""
     return BlockReader(pieces(data, size))
 
 
@@ -67,8 +67,8 @@ class SampleImage:
 
     @property
     def config(self) -> bytes:
-        """The image config, spaced in a way of its own: it must survive byte for byte."""
-        diff_ids = [sha256(each) for each in self.layers]
+        """Return the image config, with unusual spacing because it must be kept byte for byte."""
+        diff_ids = [sha256(content) for content in self.layers]
         document = {
             "architecture": self.architecture,
             "os": "linux",
@@ -77,31 +77,31 @@ class SampleImage:
         return json.dumps(document, indent=3).encode()
 
     def manifest(self, blobs: Sequence[bytes], suffix: str) -> bytes:
-        """An OCI manifest over these blobs."""
+        """Return an OCI manifest with these blobs."""
         media_type = f"application/vnd.oci.image.layer.v1.tar{suffix}"
-        layers = [{"mediaType": media_type, "digest": sha256(each), "size": len(each)} for each in blobs]
+        layers = [{"mediaType": media_type, "digest": sha256(content), "size": len(content)} for content in blobs]
         config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(self.config)}
         document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": layers}
         return json.dumps(document | {"config": config | {"size": len(self.config)}}, indent=1).encode()
 
 
 def legacy(*images: SampleImage) -> list[tuple[str, bytes | str]]:
-    """As Engine 20.10 saves: a folder per layer, repeated ones as links that come first, the description last."""
+    """Return a save as of Engine 20.10: a directory per layer, links to repeated layers first, the manifest last."""
     members: list[tuple[str, bytes | str]] = []
     entries = []
-    homes: dict[bytes, str] = {}
+    directories: dict[bytes, str] = {}
     for number, image in enumerate(images):
         paths = []
         for position, content in enumerate(image.layers):
-            folder = hashlib.sha256(b"%d %d" % (number, position)).hexdigest()
-            members.append((f"{folder}/VERSION", b"1.0"))
-            members.append((f"{folder}/json", b'{"id":"%s"}' % folder.encode()))
-            if content in homes:
-                members.insert(0, (f"{folder}/layer.tar", f"../{homes[content]}/layer.tar"))
+            directory = hashlib.sha256(b"%d %d" % (number, position)).hexdigest()
+            members.append((f"{directory}/VERSION", b"1.0"))
+            members.append((f"{directory}/json", b'{"id":"%s"}' % directory.encode()))
+            if content in directories:
+                members.insert(0, (f"{directory}/layer.tar", f"../{directories[content]}/layer.tar"))
             else:
-                members.append((f"{folder}/layer.tar", content))
-                homes[content] = folder
-            paths.append(f"{folder}/layer.tar")
+                members.append((f"{directory}/layer.tar", content))
+                directories[content] = directory
+            paths.append(f"{directory}/layer.tar")
         name = f"{hashlib.sha256(image.config).hexdigest()}.json"
         members.append((name, image.config))
         entries.append({"Config": name, "RepoTags": [image.reference], "Layers": paths})
@@ -109,14 +109,14 @@ def legacy(*images: SampleImage) -> list[tuple[str, bytes | str]]:
 
 
 def layout(*images: SampleImage, compressed: bool, nested: bool = False) -> list[tuple[str, bytes | str]]:
-    """As newer engines save: an image layout, with plain layers (classic store) or compressed ones (containerd).
+    """Return a save of newer engines: an image layout with plain (classic store) or compressed layers (containerd).
 
-    `nested` puts an index between, with an attestation and another platform whose blobs are not there.
+    `nested` adds an index with an attestation and another platform, whose blobs are missing.
     """
     blobs: dict[str, bytes] = {}
     descriptors: list[dict[str, Any]] = []
     for image in images:
-        contents = [gzip.compress(each, 9, mtime=7) if compressed else each for each in image.layers]
+        contents = [gzip.compress(content, 9, mtime=7) if compressed else content for content in image.layers]
         manifest = image.manifest(contents, "+gzip" if compressed else "")
         blobs |= dict(map(blob, (*contents, image.config, manifest)))
         top, kind = manifest, OCI_MANIFEST

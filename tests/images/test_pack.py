@@ -1,4 +1,4 @@
-"""What an engine saves becomes the same image, whatever its layout."""
+"""Saves of any layout are packed to the same image."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def packed(
     members: list[tuple[str, bytes | str]], spool: Path, compression: Compression = "gzip"
 ) -> dict[str, PackedImage]:
     spool.mkdir(exist_ok=True)
-    wanted = {"web": ImageRequest("shop/web:1.0"), "counter": ImageRequest("shop/counter:1.0", "linux/amd64")}
-    return pack_saved_images(stream(tar(members)), wanted, spool, compression)
+    requests = {"web": ImageRequest("shop/web:1.0"), "counter": ImageRequest("shop/counter:1.0", "linux/amd64")}
+    return pack_saved_images(stream(tar(members)), requests, spool, compression)
 
 
 @pytest.mark.parametrize("kind", SAVES)
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_every_layout_gives_the_image_that_was_built(kind: str, compression: Compression, tmp_path: Path) -> None:
+def test_every_layout_yields_original_image(kind: str, compression: Compression, tmp_path: Path) -> None:
     images = packed(SAVES[kind], tmp_path, compression)
     for name, sample in (("web", WEB), ("counter", COUNTER)):
         image = images[name]
@@ -52,21 +52,21 @@ def test_every_layout_gives_the_image_that_was_built(kind: str, compression: Com
         assert image.identity.manifest_digest == sha256(image.manifest)
         assert image.identity.platform == "linux/amd64"
         assert image.identity.diff_ids == tuple(map(sha256, sample.layers))
-        assert [each.unpacked_size for each in image.identity.layers] == list(map(len, sample.layers))
-        for each, content in zip(image.identity.layers, sample.layers, strict=True):
-            data = (tmp_path / each.digest.removeprefix("sha256:")).read_bytes()
-            assert (sha256(data), len(data)) == (each.digest, each.size)
+        assert [packed_layer.unpacked_size for packed_layer in image.identity.layers] == list(map(len, sample.layers))
+        for packed_layer, content in zip(image.identity.layers, sample.layers, strict=True):
+            data = (tmp_path / packed_layer.digest.removeprefix("sha256:")).read_bytes()
+            assert (sha256(data), len(data)) == (packed_layer.digest, packed_layer.size)
             codec = detect_codec(data)
-            assert each.media_type.endswith(f"+{codec}")
+            assert packed_layer.media_type.endswith(f"+{codec}")
             assert b"".join(decompress_blocks([data], codec, "blob")) == content
 
 
-def test_a_shared_layer_lies_in_the_spool_once(tmp_path: Path) -> None:
+def test_shared_layer_is_spooled_once(tmp_path: Path) -> None:
     packed(SAVES["legacy"], tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_the_same_image_gives_the_same_blobs_however_the_stream_is_cut(tmp_path: Path) -> None:
+def test_blobs_do_not_depend_on_layout_or_block_size(tmp_path: Path) -> None:
     first = packed(SAVES["legacy"], tmp_path / "a")["web"].identity
     again = packed(SAVES["classic"], tmp_path / "b")["web"].identity
     data = tar(SAVES["classic"])
@@ -78,14 +78,14 @@ def test_the_same_image_gives_the_same_blobs_however_the_stream_is_cut(tmp_path:
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_gzip_layers_and_their_manifest_are_kept_byte_for_byte(compression: Compression, tmp_path: Path) -> None:
-    blobs = [gzip.compress(each, 9, mtime=7) for each in WEB.layers]
+def test_gzip_layers_and_manifest_are_kept(compression: Compression, tmp_path: Path) -> None:
+    blobs = [gzip.compress(content, 9, mtime=7) for content in WEB.layers]
     image = packed(SAVES["containerd"], tmp_path, compression)["web"]
-    assert [each.digest for each in image.identity.layers] == list(map(sha256, blobs))
+    assert [packed_layer.digest for packed_layer in image.identity.layers] == list(map(sha256, blobs))
     assert image.manifest == WEB.manifest(blobs, "+gzip")
 
 
-def test_zstd_layers_become_gzip_for_an_engine_that_reads_no_zstd(tmp_path: Path) -> None:
+def test_zstd_layers_are_recompressed_for_gzip(tmp_path: Path) -> None:
     blobs = []
     for number, content in enumerate(WEB.layers):
         with (tmp_path / str(number)).open("w+b") as file:
@@ -102,12 +102,12 @@ def test_zstd_layers_become_gzip_for_an_engine_that_reads_no_zstd(tmp_path: Path
         save = stream(tar(list(members.items())))
         image = pack_saved_images(save, {0: ImageRequest(sha256(manifest))}, spool, compression)[0]
         assert image.identity.diff_ids == tuple(map(sha256, WEB.layers))
-        assert all(each.media_type.endswith(compression) for each in image.identity.layers)
+        assert all(packed_layer.media_type.endswith(compression) for packed_layer in image.identity.layers)
         assert (image.manifest == manifest) is (compression == "zstd")
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_an_image_is_found_by_each_of_its_digests(compressed: bool, tmp_path: Path) -> None:
+def test_image_is_found_by_any_digest(compressed: bool, tmp_path: Path) -> None:
     members = layout(WEB, compressed=compressed, nested=True)
     index = json.loads(dict(members)["index.json"])["manifests"][0]["digest"]
     for key in (sha256(WEB.config), index, f"shop/web@{index}", "docker.io/shop/web:1.0"):
@@ -115,38 +115,38 @@ def test_an_image_is_found_by_each_of_its_digests(compressed: bool, tmp_path: Pa
         assert image.identity.config_digest == sha256(WEB.config)
 
 
-def test_what_is_not_in_the_save_is_named_with_its_platform(tmp_path: Path) -> None:
-    for want in (
+def test_missing_image_is_reported_with_platform(tmp_path: Path) -> None:
+    for request in (
         ImageRequest("shop/web:2.0"),
         ImageRequest("shop/web:1.0", "linux/arm64"),
         ImageRequest("sha256:" + "0" * 64),
     ):
-        with pytest.raises(BundleError, match="is not in it") as error:
-            pack_saved_images(stream(tar(SAVES["containerd"])), {0: want}, tmp_path, "gzip")
-        assert want.reference in error.value.message
-        assert want.platform in error.value.message
+        with pytest.raises(BundleError, match="not found") as error:
+            pack_saved_images(stream(tar(SAVES["containerd"])), {0: request}, tmp_path, "gzip")
+        assert request.reference in error.value.message
+        assert request.platform in error.value.message
 
 
-def test_an_image_that_the_index_leaves_out_is_found_in_the_older_description(tmp_path: Path) -> None:
+def test_image_missing_in_index_is_found_in_manifest_json(tmp_path: Path) -> None:
     members = dict(layout(WEB, COUNTER, compressed=False))
     index = json.loads(members["index.json"])
     members["index.json"] = json.dumps({**index, "manifests": index["manifests"][1:]}).encode()
     entries = [
-        {"Config": blob(each.config)[0], "RepoTags": None, "Layers": [blob(one)[0] for one in each.layers]}
-        for each in (WEB, COUNTER)
+        {"Config": blob(image.config)[0], "RepoTags": None, "Layers": [blob(content)[0] for content in image.layers]}
+        for image in (WEB, COUNTER)
     ]
     members["manifest.json"] = json.dumps(entries).encode()
-    wanted = {each.reference: ImageRequest(sha256(each.config), "linux/amd64") for each in (WEB, COUNTER)}
-    found = pack_saved_images(stream(tar(list(members.items()))), wanted, tmp_path, "gzip")
+    requests = {image.reference: ImageRequest(sha256(image.config), "linux/amd64") for image in (WEB, COUNTER)}
+    images = pack_saved_images(stream(tar(list(members.items()))), requests, tmp_path, "gzip")
     whole = packed(SAVES["classic"], tmp_path)
-    assert found[WEB.reference].identity == whole["web"].identity
-    assert found[COUNTER.reference].identity == whole["counter"].identity
+    assert images[WEB.reference].identity == whole["web"].identity
+    assert images[COUNTER.reference].identity == whole["counter"].identity
 
 
-def test_two_platforms_under_one_name_must_be_told_apart(tmp_path: Path) -> None:
+def test_ambiguous_platform_is_refused(tmp_path: Path) -> None:
     arm = SampleImage(WEB.reference, WEB.layers, "arm64")
     members = layout(WEB, arm, compressed=True)
-    with pytest.raises(BundleError, match="linux/amd64, linux/arm64; say which"):
+    with pytest.raises(BundleError, match="several platforms, and none is selected: linux/amd64, linux/arm64"):
         pack_saved_images(stream(tar(members)), {0: ImageRequest(WEB.reference)}, tmp_path, "gzip")
     image = pack_saved_images(stream(tar(members)), {0: ImageRequest(WEB.reference, "linux/arm64")}, tmp_path, "gzip")[
         0
@@ -155,7 +155,7 @@ def test_two_platforms_under_one_name_must_be_told_apart(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", SAVES)
-def test_a_stream_that_ends_early_is_refused_wherever_it_ends(kind: str, tmp_path: Path) -> None:
+def test_truncated_stream_is_refused(kind: str, tmp_path: Path) -> None:
     whole = tar(SAVES[kind]).rstrip(b"\0")
     for end in (0, 100, 512, len(whole) // 3, len(whole) * 2 // 3, len(whole) - 1, len(whole)):
         with pytest.raises(BundleError):
@@ -163,31 +163,31 @@ def test_a_stream_that_ends_early_is_refused_wherever_it_ends(kind: str, tmp_pat
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("tmp")]
 
 
-def test_a_layer_that_is_not_the_one_of_the_config_is_refused(tmp_path: Path) -> None:
+def test_layer_of_another_image_is_refused(tmp_path: Path) -> None:
     members = [(name, layer({"x": b"x"}) if data == WEB.layers[1] else data) for name, data in legacy(WEB)]
-    with pytest.raises(BundleError, match="not the ones its config names"):
+    with pytest.raises(BundleError, match="other layers than its config"):
         pack_saved_images(stream(tar(members)), {0: ImageRequest(WEB.reference)}, tmp_path, "gzip")
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_a_changed_config_or_manifest_is_refused(compressed: bool, tmp_path: Path) -> None:
+def test_changed_config_or_manifest_is_refused(compressed: bool, tmp_path: Path) -> None:
     members = dict(layout(WEB, compressed=compressed))
-    documents = [each for each in members.items() if each[0].startswith("blobs/") and each[1][:1] == b"{"]
+    documents = [item for item in members.items() if item[0].startswith("blobs/") and item[1][:1] == b"{"]
     assert len(documents) == 2
     for name, data in documents:
         assert isinstance(data, bytes)
         changed = members | {name: data.replace(b'"', b' "', 1)}
-        with pytest.raises(BundleError, match="digest that it is named by"):
+        with pytest.raises(BundleError, match="digest in its name"):
             pack_saved_images(stream(tar(list(changed.items()))), {0: ImageRequest(WEB.reference)}, tmp_path, "gzip")
 
 
 @pytest.mark.parametrize(
     ("member", "problem"),
     [
-        (("../escape", b"x"), "leads out"),
-        (("/absolute", b"x"), "leads out"),
-        (("link", "../../etc/passwd"), "leads out"),
-        (("manifest.json", b"[]"), "twice"),
+        (("../escape", b"x"), "is outside"),
+        (("/absolute", b"x"), "is outside"),
+        (("link", "../../etc/passwd"), "is outside"),
+        (("manifest.json", b"[]"), "duplicate"),
         (("bomb.json", b"\x1f\x8bnot gzip at all"), "damaged"),
     ],
 )
@@ -196,14 +196,14 @@ def test_hostile_members_are_refused(member: tuple[str, bytes | str], problem: s
         pack_saved_images(stream(tar([*SAVES["legacy"], member])), {0: ImageRequest(WEB.reference)}, tmp_path, "gzip")
 
 
-def test_a_circle_of_links_is_refused(tmp_path: Path) -> None:
+def test_circular_links_are_refused(tmp_path: Path) -> None:
     entries: list[dict[str, object]] = [{"Config": "a", "RepoTags": None, "Layers": []}]
     members: list[tuple[str, bytes | str]] = [("a", "b"), ("b", "a"), ("manifest.json", json.dumps(entries).encode())]
-    with pytest.raises(BundleError, match="circle"):
+    with pytest.raises(BundleError, match="circular link"):
         pack_saved_images(stream(tar(members)), {}, tmp_path, "gzip")
 
 
-def test_what_goes_wrong_while_the_stream_arrives_is_raised_as_it_is(tmp_path: Path) -> None:
+def test_error_of_stream_is_raised_unchanged(tmp_path: Path) -> None:
     def broken() -> Iterator[bytes]:
         yield tar(SAVES["legacy"])[:2_000_000]
         raise ConnectionResetError("gone")
@@ -215,7 +215,7 @@ def test_what_goes_wrong_while_the_stream_arrives_is_raised_as_it_is(tmp_path: P
 
 @settings(deadline=None)
 @given(st.binary(max_size=3000), st.integers(1, 700), st.sampled_from(COMPRESSIONS))
-def test_what_was_compressed_unpacks_however_it_is_cut(content: bytes, size: int, codec: Compression) -> None:
+def test_compressed_blocks_decompress_in_any_division(content: bytes, size: int, codec: Compression) -> None:
     file = io.BytesIO()
     compress_blocks([content], codec, DigestWriter(file))
     compress_blocks([b"second member"], codec, DigestWriter(file))
@@ -226,14 +226,14 @@ def test_what_was_compressed_unpacks_however_it_is_cut(content: bytes, size: int
         list(decompress_blocks([file.getvalue()[:-1]], codec, "blob"))
 
 
-def test_a_layer_larger_than_the_pipeline_compresses_alike_every_time(tmp_path: Path) -> None:
+def test_large_layer_compresses_to_same_bytes(tmp_path: Path) -> None:
     noise = random.Random(7).randbytes(9_000_000)
     image = SampleImage("shop/big:1", (layer({"noise": noise, "zeros": bytes(9_000_000)}),))
     for compression in COMPRESSIONS:
-        found = set()
+        identities = set()
         for size in (977, 65536, 5_000_000):
             spool = tmp_path / f"{compression}{size}"
             spool.mkdir()
             save = stream(tar(legacy(image)), size)
-            found.add(pack_saved_images(save, {0: ImageRequest("shop/big:1")}, spool, compression)[0].identity)
-        assert len(found) == 1
+            identities.add(pack_saved_images(save, {0: ImageRequest("shop/big:1")}, spool, compression)[0].identity)
+        assert len(identities) == 1

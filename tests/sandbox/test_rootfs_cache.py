@@ -1,4 +1,4 @@
-"""Root file systems that were made before."""
+"""Root file systems in the cache."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 from lyra_tasks.engine.bases.rootfs import ROOTFS_TAR, _find_cached
 
 
-@pytest.mark.parametrize("facts", ["", "{", '{"suite": "bookworm"}', None])
-def test_one_whose_facts_were_lost_in_a_power_cut_is_made_anew(tmp_path: Path, facts: str | None) -> None:
-    folder = tmp_path / "rootfs" / "a1b2"
-    folder.mkdir(parents=True)
-    (folder / ROOTFS_TAR).touch()
-    if facts is not None:
-        (tmp_path / "rootfs" / "a1b2.facts.json").write_text(facts)
+@pytest.mark.parametrize("description", ["", "{", '{"suite": "bookworm"}', None])
+def test_rootfs_with_damaged_description_is_rebuilt(tmp_path: Path, description: str | None) -> None:
+    directory = tmp_path / "rootfs" / "a1b2"
+    directory.mkdir(parents=True)
+    (directory / ROOTFS_TAR).touch()
+    if description is not None:
+        (tmp_path / "rootfs" / "a1b2.facts.json").write_text(description)
     assert _find_cached(tmp_path, "a1b2") is None
