@@ -1,4 +1,4 @@
-"""A fresh clone of this repository: what a new user has."""
+"""Clone this repository, as a new user does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY, Project, environment_of
 
 
 def clone(tmp_path: Path, cache: Path, box: Sandbox | None) -> Project:
-    """A clone of what is committed here, which runs its own program."""
+    """Clone the commits of this repository into a project that runs its own code."""
     root = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", REPOSITORY, root], check=True)
     return Project(root, environment_of(tmp_path, cache, box) | {"PYTHONPATH": str(root)})

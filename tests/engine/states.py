@@ -1,7 +1,6 @@
-"""Generated states of an engine: what several checkouts and strangers made in it, and what of that a `clean` may take.
+"""Generate states of an engine with objects of several checkouts and of strangers, and what `clean` must do to them.
 
-The expectation is kept while things are made, by who made them and who uses them; nothing of the cleaning's own logic
-is asked for it.
+The expectation follows from who creates and uses an object, independently of the logic of the cleanup.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ _CONFIG = 'schema = 1\n[project]\nname = "{name}"\n'
 
 
 def import_image(engine: Engine, reference: str, content: bytes, labels: dict[str, str] | None = None) -> str:
-    """An image of one layer that can hold; other content is another image. Returns its id."""
+    """Import an image of one layer that can run as a holder, and return its id."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        held = build_holder_program(engine.facts.platform.split("/")[1], HOLD_PATH)
-        for name, data, mode in (("hold", held, 0o755), ("content", content, 0o644)):
+        holder = build_holder_program(engine.facts.platform.split("/")[1], HOLD_PATH)
+        for name, data, mode in (("hold", holder, 0o755), ("content", content, 0o644)):
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(data), mode
             archive.addfile(entry, io.BytesIO(data))
@@ -44,15 +43,18 @@ def import_image(engine: Engine, reference: str, content: bytes, labels: dict[st
 
 @dataclass
 class State:
-    """One generated state: folders of three checkouts and what was made, as (kind, name).
+    """A generated state: directories of three checkouts and the objects created, as (kind, name).
 
-    `mine` must be gone after checkout A was cleaned, `stays` must be as it was; `held` is A's and stays because a
-    stranger's container uses it. `live` goes only when A's run has ended.
+    Attributes:
+        mine: Must be removed when checkout A is cleaned.
+        stays: Must remain unchanged.
+        held: Belongs to A and stays, because a stranger's container uses it.
+        live: May be removed only after A's active run has ended.
     """
 
     number: int
     engine: Engine
-    folder: Path
+    directory: Path
     random: random.Random
     mine: set[tuple[str, str]] = field(default_factory=set)
     held: set[tuple[str, str]] = field(default_factory=set)
@@ -69,30 +71,30 @@ class State:
         self.a, self.b, self.gone = (self.open(name) for name in ("a", "b", "gone"))
 
     def open(self, name: str) -> Workspace:
-        """A new run over one of the checkouts."""
-        return open_workspace(load_config(self.folder / name))
+        """Open a workspace with a new run of a checkout."""
+        return open_workspace(load_config(self.directory / name))
 
     def rename(self, name: str, project: str) -> None:
-        """Write a checkout's configuration anew, under this name of the project."""
-        (self.folder / name).mkdir(parents=True, exist_ok=True)
-        (self.folder / name / ".lyra.toml").write_text(_CONFIG.format(name=project))
+        """Write a checkout's configuration with this project name."""
+        (self.directory / name).mkdir(parents=True, exist_ok=True)
+        (self.directory / name / ".lyra.toml").write_text(_CONFIG.format(name=project))
 
     def name(self, what: str) -> str:
-        """A name that only this state has."""
+        """Return a name unique to this state."""
         return f"s{self.number}-{what}-{len(self.moves)}"
 
     def container(self, work: Workspace, what: str, image: str = STRANGER_IMAGE, **host: Any) -> str:
-        """A container of a checkout; one in a few runs, or is paused."""
+        """Create a container of a checkout; some of them run or are paused."""
         name = self.name(what)
         payload = {"Image": image, "Cmd": [HOLD_PATH], "HostConfig": {"NetworkMode": "none", **host}}
         identity, _ = create_containers(self.engine, work.owner, {name: payload})[name]
-        self._liven(identity)
+        self._maybe_start(identity)
         return name
 
     def stranger(
         self, what: str, image: str = STRANGER_IMAGE, labels: dict[str, str] | None = None, **host: Any
     ) -> str:
-        """A container that no checkout made."""
+        """Create a container that belongs to no checkout."""
         name = self.name(what)
         payload = {
             "Image": image,
@@ -101,25 +103,26 @@ class State:
             "HostConfig": {"NetworkMode": "none", **host},
         }
         identity = self.engine.api.create_container_from_config(payload, name)["Id"]
-        self._liven(identity)
+        self._maybe_start(identity)
         self.stay(CONTAINER, name, identity)
         self.strangers.add((CONTAINER, name))
         return name
 
-    def _liven(self, identity: str) -> None:
-        fate = self.random.random()
-        if fate < 0.08:
+    def _maybe_start(self, identity: str) -> None:
+        chance = self.random.random()
+        if chance < 0.08:
             self.engine.api.start(identity)
-        if fate < 0.03:
+        if chance < 0.03:
             self.engine.api.pause(identity)
 
     def stay(self, kind: str, name: str, identity: str) -> None:
-        """Expect this to be there after the cleaning, as the very same thing."""
+        """Expect an object to remain unchanged."""
         self.stays[kind, name] = identity
 
     def labels_of(self, work: Workspace, kind: str, name: str) -> dict[str, str]:
-        """The labels that a checkout's journal knows for an object."""
-        nonce = [e for e in work.journal.entries() if e.event == "intent" and e.data["name"] == name][-1].data["nonce"]
+        """Return the labels recorded in a checkout's journal for an object."""
+        entries = [entry for entry in work.journal.entries() if entry.event == "intent" and entry.data["name"] == name]
+        nonce = entries[-1].data["nonce"]
         return {"dev.lyra.run": work.run, "dev.lyra.project": work.paths.project_id, "dev.lyra.nonce": nonce}
 
 
@@ -127,15 +130,15 @@ Move = Callable[[State], None]
 
 
 def ours(state: State) -> None:
-    """A volume, and a container that mounts it."""
+    """Create a volume and a container that mounts it."""
     volume = state.name("volume")
     create_volumes(state.engine, state.a.owner, {volume: {}})
     name = state.container(state.a, "ours", Mounts=[{"Type": "volume", "Source": volume, "Target": "/v"}])
     state.mine |= {(VOLUME, volume), (CONTAINER, name)}
 
 
-def in_a_network(state: State) -> None:
-    """A network, with a container in it, and one of a stranger's beside."""
+def container_in_network(state: State) -> None:
+    """Create a network with a container in it, and a stranger's network."""
     network, other = state.name("network"), state.name("other")
     create_networks(state.engine, state.a.owner, {network: {}})
     name = state.container(state.a, "joined", NetworkMode=network)
@@ -146,7 +149,7 @@ def in_a_network(state: State) -> None:
 
 
 def crashed_between_intent_and_record(state: State) -> None:
-    """Made with its labels, but the engine's id was never written down."""
+    """Create a labelled volume whose id was never recorded."""
     name = state.name("half")
     labels = state.a.owner.record_intent(VOLUME, [name])[name]
     state.engine.api.create_volume(name, labels=labels)
@@ -154,8 +157,8 @@ def crashed_between_intent_and_record(state: State) -> None:
     state.mine.add((VOLUME, name))
 
 
-def image_of_ours(state: State) -> None:
-    """A reference of ours, and one of a stranger's on the same image."""
+def own_image(state: State) -> None:
+    """Create an own reference and a stranger's one to the same image."""
     reference, other = f"tiny/{state.name('image')}:1", f"stranger/{state.name('image')}:1"
     identity = _image(state, reference)
     state.a.owner.record_created_images(state.engine, {reference: identity})
@@ -167,7 +170,7 @@ def image_of_ours(state: State) -> None:
 
 
 def image_of_a_killed_build(state: State) -> None:
-    """A build that was to make a reference and did not end; beside it one whose label tells of something else."""
+    """Record a build that did not finish, and an image of the same intent with a foreign label."""
     mine, other = f"tiny/{state.name('killed')}:1", f"tiny/{state.name('foreign')}:1"
     state.a.owner.record_image_intents(state.engine, [mine, other])
     for reference, title in ((mine, mine.removesuffix(":1")), (other, "stranger/image")):
@@ -178,15 +181,15 @@ def image_of_a_killed_build(state: State) -> None:
 
 
 def holder_of_a_killed_run(state: State) -> None:
-    """A run was killed after it had imported an image that only Lyra names so, and before it wrote that down."""
+    """Import an image under a private name without recording it, like a killed run."""
     reference = f"{state.a.paths.project_id}/{state.name('holder')}:2"
     state.a.owner.record_image_intents(state.engine, [reference], private=True)
     import_image(state.engine, reference, reference.encode())
     state.mine.add((IMAGE, reference))
 
 
-def image_that_a_stranger_runs(state: State) -> None:
-    """The only reference of an image from which a stranger made a container."""
+def image_used_by_stranger(state: State) -> None:
+    """Create the only reference of an image that a stranger's container uses."""
     reference = f"tiny/{state.name('used')}:1"
     identity = import_image(state.engine, reference, reference.encode())
     state.a.owner.record_created_images(state.engine, {reference: identity})
@@ -194,8 +197,8 @@ def image_that_a_stranger_runs(state: State) -> None:
     state.held.add((IMAGE, reference))
 
 
-def image_with_our_labels(state: State) -> None:
-    """Strangers' containers of an image that carries our labels, as after a `docker commit`: they inherit them."""
+def foreign_image_with_own_labels(state: State) -> None:
+    """Create a stranger's container that inherits own labels from its image, as after `docker commit`."""
     name = state.container(state.a, "committed")
     labels = state.labels_of(state.a, CONTAINER, name)
     reference = f"stranger/{state.name('labelled')}:1"
@@ -207,7 +210,7 @@ def image_with_our_labels(state: State) -> None:
 
 
 def strangers(state: State) -> None:
-    """Everything without a label, and everything with labels copied from ours."""
+    """Create a stranger's objects without labels and with copies of own labels."""
     copied = state.container(state.a, "copied")
     state.mine.add((CONTAINER, copied))
     for labels in ({}, state.labels_of(state.a, CONTAINER, copied), {"dev.lyra.nonce": "0" * 16}):
@@ -219,16 +222,16 @@ def strangers(state: State) -> None:
         state.stranger("theirs", labels=labels)
 
 
-def volume_of_ours_in_a_strangers_container(state: State) -> None:
-    """Theirs must live, so ours cannot go."""
+def own_volume_in_foreign_container(state: State) -> None:
+    """Mount an own volume in a stranger's container, which keeps the volume."""
     volume = state.name("shared")
     create_volumes(state.engine, state.a.owner, {volume: {}})
     state.stranger("mounts", Mounts=[{"Type": "volume", "Source": volume, "Target": "/v"}])
     state.held.add((VOLUME, volume))
 
 
-def strangers_volume_in_a_container_of_ours(state: State) -> None:
-    """The container goes, the volume does not."""
+def foreign_volume_in_own_container(state: State) -> None:
+    """Mount a stranger's volume in an own container, which alone is removed."""
     volume = state.name("borrowed")
     state.engine.api.create_volume(volume)
     name = state.container(state.a, "borrows", Mounts=[{"Type": "volume", "Source": volume, "Target": "/v"}])
@@ -237,16 +240,16 @@ def strangers_volume_in_a_container_of_ours(state: State) -> None:
     state.strangers.add((VOLUME, volume))
 
 
-def network_of_ours_with_a_stranger_in_it(state: State) -> None:
-    """A container of somebody else joined our network, and need not even run."""
+def own_network_with_foreign_container(state: State) -> None:
+    """Connect a stranger's container to an own network."""
     network = state.name("joined")
     create_networks(state.engine, state.a.owner, {network: {}})
     state.stranger("guest", NetworkMode=network)
     state.held.add((NETWORK, network))
 
 
-def made_anew_by_a_stranger(state: State) -> None:
-    """Ours was removed; somebody else made one of the same name with the same labels."""
+def replaced_by_stranger(state: State) -> None:
+    """Replace an own container by a stranger's one with the same name and labels."""
     name = state.container(state.a, "again")
     labels = state.labels_of(state.a, CONTAINER, name)
     state.engine.api.remove_container(name, force=True)
@@ -256,7 +259,7 @@ def made_anew_by_a_stranger(state: State) -> None:
 
 
 def other_checkout(state: State) -> None:
-    """What the second checkout of the same project made, and a reference that both made."""
+    """Create objects of a second checkout, and a reference of both."""
     volume = state.name("second")
     create_volumes(state.engine, state.b.owner, {volume: {}})
     name = state.container(state.b, "second", Mounts=[{"Type": "volume", "Source": volume, "Target": "/v"}])
@@ -270,7 +273,7 @@ def other_checkout(state: State) -> None:
 
 
 def deleted_checkout(state: State) -> None:
-    """What a checkout made that is gone from the disk: its own stays, a reference that A made too is A's alone."""
+    """Create objects of a deleted checkout: they stay, except for a reference shared with A."""
     volume = state.name("orphan")
     create_volumes(state.engine, state.gone.owner, {volume: {}})
     state.stay(VOLUME, volume, volume)
@@ -279,11 +282,11 @@ def deleted_checkout(state: State) -> None:
     for work in (state.a, state.gone):
         work.owner.record_created_images(state.engine, {reference: identity})
     state.mine.add((IMAGE, reference))
-    shutil.rmtree(state.folder / "gone", ignore_errors=True)
+    shutil.rmtree(state.directory / "gone", ignore_errors=True)
 
 
 def renamed_project(state: State) -> None:
-    """The project gets another name; what it made under the old one is still its own."""
+    """Rename the project, which still owns its earlier objects."""
     ours(state)
     state.moves.append("")
     state.rename("a", "other-name")
@@ -291,8 +294,8 @@ def renamed_project(state: State) -> None:
     ours(state)
 
 
-def deleted_work_folder(state: State) -> None:
-    """`.lyra/` can be deleted at any time."""
+def deleted_work_directory(state: State) -> None:
+    """Delete `.lyra/` between runs."""
     (state.a.run_directory / "logs").mkdir(exist_ok=True)
     state.a.mark_finished()
     shutil.rmtree(state.a.paths.work)
@@ -300,15 +303,15 @@ def deleted_work_folder(state: State) -> None:
 
 
 def deleted_and_checked_out_again(state: State) -> None:
-    """The whole project is deleted and is back at the same place."""
+    """Delete the project and check it out again at the same path."""
     ours(state)
     name = state.a.config.project.name
-    shutil.rmtree(state.folder / "a")
+    shutil.rmtree(state.directory / "a")
     state.rename("a", name)
 
 
 def live_run(state: State) -> None:
-    """A run of another terminal: what it made, and every image, stays as long as it lives."""
+    """Start a run of another terminal, which keeps its objects and all images."""
     if state.lock is not None:
         return
     work = state.open("a")
@@ -321,34 +324,34 @@ def live_run(state: State) -> None:
 
 
 def end_live_run(state: State) -> None:
-    """The run of the other terminal ends without having removed anything."""
-    folder, run = state.live_run  # type: ignore[attr-defined]
+    """Finish the run of the other terminal without removing anything."""
+    directory, run = state.live_run  # type: ignore[attr-defined]
     assert state.lock is not None
-    finish_run(folder, run, state.lock)
+    finish_run(directory, run, state.lock)
     state.lock = None
 
 
 MOVES: tuple[Move, ...] = (
-    ours, in_a_network, holder_of_a_killed_run, crashed_between_intent_and_record, image_of_ours,
+    ours, container_in_network, holder_of_a_killed_run, crashed_between_intent_and_record, own_image,
     image_of_a_killed_build,
-    image_that_a_stranger_runs, image_with_our_labels, strangers, volume_of_ours_in_a_strangers_container,
-    strangers_volume_in_a_container_of_ours, network_of_ours_with_a_stranger_in_it, made_anew_by_a_stranger,
-    other_checkout, deleted_checkout, renamed_project, deleted_work_folder, deleted_and_checked_out_again, live_run,
+    image_used_by_stranger, foreign_image_with_own_labels, strangers, own_volume_in_foreign_container,
+    foreign_volume_in_own_container, own_network_with_foreign_container, replaced_by_stranger,
+    other_checkout, deleted_checkout, renamed_project, deleted_work_directory, deleted_and_checked_out_again, live_run,
 )  # fmt: skip
 
 
-def generated(number: int, engine: Engine, folder: Path, seed: int) -> State:
-    """The state of this number: two to five moves, in any order; the same seed makes the same one."""
-    chance = random.Random(f"{seed}/{number}")
-    state = State(number, engine, folder, chance)
-    for move in chance.sample(MOVES, chance.randint(2, 5)):
+def generate_state(number: int, engine: Engine, directory: Path, seed: int) -> State:
+    """Generate a state from two to five moves, reproducible from its seed and number."""
+    rng = random.Random(f"{seed}/{number}")
+    state = State(number, engine, directory, rng)
+    for move in rng.sample(MOVES, rng.randint(2, 5)):
         state.moves.append(move.__name__)
         move(state)
     return state
 
 
 def _image(state: State, reference: str) -> str:
-    """A reference on a stranger's image, or now and then on an image of its own."""
+    """Create a reference to the stranger's image or, sometimes, to a new image."""
     if state.random.random() < 0.3:
         return import_image(state.engine, reference, reference.encode())
     state.engine.api.tag(STRANGER_IMAGE, *reference.split(":"))

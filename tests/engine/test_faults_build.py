@@ -1,4 +1,4 @@
-"""Builds that cannot be, or fail: what is named, what is kept, what is left."""
+"""Tests of builds that fail."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from tests.faults import refused
 CONTEXT = '[images.web]\ncontext = "app"\n'
 
 
-def test_a_missing_dockerfile_is_named_with_the_line_that_asks_for_it(tiny: Project) -> None:
+def test_missing_dockerfile_is_reported_with_its_key(tiny: Project) -> None:
     (tiny.root / "app" / "Dockerfile").unlink()
     refused(tiny.lyra("build"), 2, ".lyra.toml:7: images.web", "Dockerfile")
 
 
-def test_a_missing_context_is_named_with_its_line(tiny: Project) -> None:
+def test_missing_context_is_reported_with_its_line(tiny: Project) -> None:
     tiny.replace(".lyra.toml", 'context = "app"', 'context = "ape"')
     refused(tiny.lyra("build"), 2, ".lyra.toml:8: images.web.context", "ape")
 
 
-def test_an_unknown_target_is_answered_with_the_stages_there_are(tiny: Project) -> None:
+def test_unknown_target_lists_the_known_stages(tiny: Project) -> None:
     tiny.replace(".lyra.toml", 'context = "app"\n', 'context = "app"\ntarget = "final"\n')
     tiny.replace("app/Dockerfile", "FROM scratch", "FROM scratch AS runtime")
     refused(tiny.lyra("build"), 2, "'final'", "runtime")
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "location"),
     [
         ("COPY www /www", "COPPY www /www", "app/Dockerfile:3"),
         ("FROM scratch", "FROM scratch AS", "app/Dockerfile:1"),
@@ -39,16 +39,16 @@ def test_an_unknown_target_is_answered_with_the_stages_there_are(tiny: Project) 
         ('CMD ["/bin/busybox", "httpd", "-f", "-v", "-p", "8080", "-h", "/www"]', 'CMD ["/bin/busybox"', None),
     ],
 )
-def test_a_dockerfile_with_an_error_names_the_line(tiny: Project, old: str, new: str, said: str | None) -> None:
+def test_dockerfile_error_names_the_line(tiny: Project, old: str, new: str, location: str | None) -> None:
     tiny.replace("app/Dockerfile", old, new)
     result = tiny.lyra("build")
-    if said is None:
-        assert result.code == 0, "Docker reads half an exec form as a shell command"
+    if location is None:
+        assert result.code == 0, "Docker reads a malformed exec form as a shell command"
     else:
-        refused(result, 2, said)
+        refused(result, 2, location)
 
 
-def test_a_failing_step_shows_its_last_lines_and_where_the_whole_log_is(tiny: Project, engine: Engine) -> None:
+def test_failed_step_shows_its_last_lines_and_the_log(tiny: Project, engine: Engine) -> None:
     step = 'RUN ["/bin/sh", "-c", "echo first; echo the-reason >&2; exit 7"]\nUSER'
     tiny.replace("app/Dockerfile", "USER", step)
     result = tiny.lyra("build")
@@ -62,11 +62,11 @@ def test_a_failing_step_shows_its_last_lines_and_where_the_whole_log_is(tiny: Pr
     assert tiny.lyra("build").code == 0
 
 
-def test_a_secret_that_a_step_prints_is_in_no_output_and_no_log(tiny: Project) -> None:
+def test_printed_secret_is_redacted_everywhere(tiny: Project) -> None:
     (tiny.root / "token.txt").write_text("s3cr3t-of-the-build\n")
     tiny.replace(".lyra.toml", CONTEXT, CONTEXT + 'secrets = { token = "token.txt" }\n')
-    show = 'RUN --mount=type=secret,id=token ["/bin/sh", "-c", "cat /run/secrets/token; exit 3"]\nUSER'
-    tiny.replace("app/Dockerfile", "USER", show)
+    print_step = 'RUN --mount=type=secret,id=token ["/bin/sh", "-c", "cat /run/secrets/token; exit 3"]\nUSER'
+    tiny.replace("app/Dockerfile", "USER", print_step)
     result = tiny.lyra("build")
     refused(result, 4, "***")
     tiny.replace("app/Dockerfile", "exit 3", "exit 0")
@@ -74,29 +74,29 @@ def test_a_secret_that_a_step_prints_is_in_no_output_and_no_log(tiny: Project) -
     assert second.code == 0, second.text
     assert "***" in second.err
     assert "s3cr3t" not in result.text + second.text
-    kept = [path for folder in (tiny.root / ".lyra", tiny.state) for path in folder.rglob("*") if path.is_file()]
-    assert any(path.name == "_build.log" for path in kept)
-    assert [path for path in kept if b"s3cr3t" in path.read_bytes()] == []
+    files = [path for root in (tiny.root / ".lyra", tiny.state) for path in root.rglob("*") if path.is_file()]
+    assert any(path.name == "_build.log" for path in files)
+    assert [path for path in files if b"s3cr3t" in path.read_bytes()] == []
 
 
-def test_a_build_secret_that_is_missing_is_named(tiny: Project) -> None:
+def test_missing_build_secret_is_named(tiny: Project) -> None:
     tiny.replace(".lyra.toml", CONTEXT, CONTEXT + 'secrets = { token = "token.txt" }\n')
     refused(tiny.lyra("build"), 2, "images.web.secrets.token", "token.txt")
 
 
-def test_what_the_good_half_of_a_failed_build_left_is_removed_by_clean(tiny: Project, engine: Engine) -> None:
+def test_clean_removes_images_of_a_failed_build(tiny: Project, engine: Engine) -> None:
     tiny.replace(".lyra.toml", CONTEXT, CONTEXT + '\n[images.slow]\ncontext = "slow"\n')
     (tiny.root / "slow").mkdir()
     (tiny.root / "slow" / "bin").symlink_to("../app/bin")
-    waits = 'FROM scratch\nCOPY --from=tools /bin /bin\nRUN ["/bin/sh", "-c", "sleep 3; exit 1"]\n'
-    (tiny.root / "slow" / "Dockerfile").write_text(f"FROM scratch AS tools\nCOPY bin /bin\n{waits}")
+    slow_stage = 'FROM scratch\nCOPY --from=tools /bin /bin\nRUN ["/bin/sh", "-c", "sleep 3; exit 1"]\n'
+    (tiny.root / "slow" / "Dockerfile").write_text(f"FROM scratch AS tools\nCOPY bin /bin\n{slow_stage}")
     (tiny.root / "slow" / "bin").unlink()
     (tiny.root / "slow" / "bin").mkdir()
     for path in sorted((tiny.root / "app" / "bin").iterdir()):
         (tiny.root / "slow" / "bin" / path.name).write_bytes(path.read_bytes())
         (tiny.root / "slow" / "bin" / path.name).chmod(0o755)
     refused(tiny.lyra("build"), 4, "slow")
-    left = ours(engine)
-    assert [name for name in left if name.startswith("tiny/web:")], "the fault is not made: nothing was left"
+    leftovers = ours(engine)
+    assert [name for name in leftovers if name.startswith("tiny/web:")], "the failed build left nothing"
     tiny.clean()
     assert ours(engine) == []

@@ -1,6 +1,6 @@
-"""Whatever is in an engine: `clean` takes nothing that is not ours, and leaves nothing that is.
+"""Property test: `clean` removes all objects of a checkout and nothing else, in any state of the engine.
 
-LYRA_TEST_STATES says how many states are generated (1,000 take about a quarter of an hour), LYRA_TEST_SEED which ones.
+LYRA_TEST_STATES is the number of generated states (1,000 take about 15 minutes), LYRA_TEST_SEED selects them.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.cleanup import facts, plan, run
+from lyra_tasks.cleanup import facts, plan, report, run
 from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.engine.objects.inventory import IMAGE, list_objects
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import LeftoverError, LockedError
-from tests.engine.states import STRANGER_IMAGE, State, end_live_run, generated, import_image
+from tests.engine.states import STRANGER_IMAGE, State, end_live_run, generate_state, import_image
 
 STATES = int(os.environ.get("LYRA_TEST_STATES", "12"))
 SEED = int(os.environ.get("LYRA_TEST_SEED", str(random.randrange(10**6))))
-AT_ONCE = 12
+BATCH_SIZE = 12
 
 
 @pytest.fixture
@@ -34,72 +34,74 @@ def stranger(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     engine.api.remove_image(STRANGER_IMAGE)
 
 
-def cleaned(work: Workspace, *, residue: bool = False, locked: bool = False) -> None:
-    """Clean a checkout as the word does; it must end as said."""
-    found, engine = facts.collect_cleanup_facts(work)
-    planned = plan.plan_cleanup(found, "objects")
-    proof = run.run_cleanup(planned, work, engine)
-    if residue:
+def clean(work: Workspace, *, has_leftovers: bool = False, locked: bool = False) -> None:
+    """Clean a checkout and check the outcome."""
+    cleanup_facts, engine = facts.collect_cleanup_facts(work)
+    cleanup_plan = plan.plan_cleanup(cleanup_facts, "objects")
+    cleanup_report = run.run_cleanup(cleanup_plan, work, engine)
+    if has_leftovers:
         with pytest.raises(LeftoverError):
-            run.require_clean(proof)
+            report.require_clean(cleanup_report)
     else:
-        run.require_clean(proof)
+        report.require_clean(cleanup_report)
     if locked:
         with pytest.raises(LockedError):
-            plan.require_no_active_runs(planned)
+            plan.require_no_active_runs(cleanup_plan)
     else:
-        plan.require_no_active_runs(planned)
+        plan.require_no_active_runs(cleanup_plan)
     work.mark_finished()
 
 
-def held(engine: Engine) -> dict[tuple[str, str], str]:
-    return {(each.kind, each.name): each.id for each in list_objects(engine)}
+def object_ids(engine: Engine) -> dict[tuple[str, str], str]:
+    return {(item.kind, item.name): item.id for item in list_objects(engine)}
 
 
-def check(state: State, there: dict[tuple[str, str], str], *, live: bool) -> None:
-    """The state after A was cleaned is the one that was expected."""
-    who = f"state {state.number} of seed {SEED}: {state.moves}"
-    left = {key for key in state.mine if key in there}
+def check(state: State, ids: dict[tuple[str, str], str], *, live: bool) -> None:
+    """Check the state after checkout A was cleaned."""
+    context = f"state {state.number} of seed {SEED}: {state.moves}"
+    remaining = {key for key in state.mine if key in ids}
     if live:
-        left = {key for key in left if key[0] != IMAGE}
-        assert state.live <= there.keys(), f"{who}: of a live run went {state.live - there.keys()}"
+        remaining = {key for key in remaining if key[0] != IMAGE}
+        assert state.live <= ids.keys(), f"{context}: removed from an active run: {state.live - ids.keys()}"
     else:
-        left |= state.live & there.keys()
-    assert left == set(), f"{who}: ours are left"
-    changed = {key for key, identity in state.stays.items() if there.get(key) != identity}
-    assert changed == set(), f"{who}: not ours, and gone or changed"
-    assert state.held <= there.keys(), f"{who}: a stranger's container has lost {state.held - there.keys()}"
+        remaining |= state.live & ids.keys()
+    assert remaining == set(), f"{context}: own objects are left"
+    changed = {key for key, identity in state.stays.items() if ids.get(key) != identity}
+    assert changed == set(), f"{context}: foreign objects were removed or changed"
+    assert state.held <= ids.keys(), f"{context}: removed although in use: {state.held - ids.keys()}"
 
 
-def test_clean_takes_what_is_ours_and_nothing_else(engine: Engine, stranger: None, tmp_path: Path) -> None:
+def test_clean_removes_own_objects_only(engine: Engine, stranger: None, tmp_path: Path) -> None:
     moves: set[str] = set()
-    for first in range(0, STATES, AT_ONCE):
-        numbers = range(first, min(first + AT_ONCE, STATES))
-        states = [generated(number, engine, tmp_path / str(number), SEED) for number in numbers]
+    for first in range(0, STATES, BATCH_SIZE):
+        numbers = range(first, min(first + BATCH_SIZE, STATES))
+        states = [generate_state(number, engine, tmp_path / str(number), SEED) for number in numbers]
         moves |= {move for state in states for move in state.moves}
         for state in states:
             live = state.lock is not None
-            residue = any(kind != IMAGE or not live for kind, _ in state.held)
-            cleaned(state.open("a"), residue=residue, locked=live)
-        there = held(engine)
+            has_leftovers = any(kind != IMAGE or not live for kind, _ in state.held)
+            clean(state.open("a"), has_leftovers=has_leftovers, locked=live)
+        ids = object_ids(engine)
         for state in states:
-            check(state, there, live=state.lock is not None)
+            check(state, ids, live=state.lock is not None)
             if state.lock is not None:
                 end_live_run(state)
-                cleaned(state.open("a"), residue=bool(state.held))
-        there = held(engine)
+                clean(state.open("a"), has_leftovers=bool(state.held))
+        ids = object_ids(engine)
         for state in states:
-            check(state, there, live=False)
+            check(state, ids, live=False)
         for state in states:
-            leave(state)
-        left = [key for key in held(engine) if key[1] != STRANGER_IMAGE and key[0:2] != (IMAGE, STRANGER_IMAGE)]
-        assert [key for key in left if "s" in key[1] and "-" in key[1]] == [], f"seed {SEED}, from state {first}"
+            remove_strangers(state)
+        remaining = [
+            key for key in object_ids(engine) if key[1] != STRANGER_IMAGE and key[0:2] != (IMAGE, STRANGER_IMAGE)
+        ]
+        assert [key for key in remaining if "s" in key[1] and "-" in key[1]] == [], f"seed {SEED}, from state {first}"
         shutil.rmtree(tmp_path / "state")
     assert len(moves - {""}) > min(STATES, 10)
 
 
-def leave(state: State) -> None:
-    """The strangers go, the other checkouts are cleaned, one of them checked out again, and then A."""
+def remove_strangers(state: State) -> None:
+    """Remove the strangers' objects and clean the other checkouts, then A."""
     for kind, name in sorted(state.strangers):
         api = state.engine.api
         if kind == "container":
@@ -114,6 +116,6 @@ def leave(state: State) -> None:
     state.rename("gone", "tiny")
     for work in (state.b, state.gone):
         if work.paths.journal.exists():
-            cleaned(state.open(work.root.name))
+            clean(state.open(work.root.name))
     if state.held:
-        cleaned(state.open("a"))
+        clean(state.open("a"))

@@ -1,4 +1,4 @@
-"""What other words and people do to the engine's objects between two calls of ours."""
+"""Tests of changes by other commands between two calls to the engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lyra_tasks.engine.objects.inventory import CONTAINER, LABEL_NONCE, NETWORK,
 from lyra_tasks.engine.objects.ownership import OwnedObject, Owner
 from lyra_tasks.engine.objects.removal import remove_in_order, remove_objects
 from lyra_tasks.errors import LeftoverError, OvercommitError
-from lyra_tasks.lab import lab as takedown
+from lyra_tasks.lab import lab as lab_module
 from lyra_tasks.lab.admission import Capacity, Reservation, list_reservations, reserve_capacity
 from lyra_tasks.locks import new_run_id
 from lyra_tasks.records.journal import Journal
@@ -26,7 +26,7 @@ from lyra_tasks.records.journal import Journal
 
 @pytest.fixture
 def lab(tmp_path: Path, engine: Engine) -> Iterator[Owner]:
-    """A run with one network and one container in it."""
+    """Create a run with one network and one container in it."""
     owner = Owner(Journal(tmp_path / "journal.jsonl"), new_run_id(), "tiny-1")
     image, network = ensure_holder_image(engine, owner), f"lyra-{owner.run}-inner"
     containers.create_networks(engine, owner, {network: {"Internal": True}})
@@ -46,90 +46,91 @@ def lab(tmp_path: Path, engine: Engine) -> Iterator[Owner]:
 def test_lab_removed_during_admission_reserves_nothing(
     lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (before,) = list_reservations(engine)
-    assert (before.cpus, before.memory) == (0.1, 16 << 20)
-    listed = engine.api.containers(filters={"label": LABEL_NONCE})
-    takedown.remove_run(engine, lab)
-    monkeypatch.setattr(engine.api, "containers", lambda **_: listed)
+    (reservation,) = list_reservations(engine)
+    assert (reservation.cpus, reservation.memory) == (0.1, 16 << 20)
+    listing = engine.api.containers(filters={"label": LABEL_NONCE})
+    lab_module.remove_run(engine, lab)
+    monkeypatch.setattr(engine.api, "containers", lambda **_: listing)
     assert list_reservations(engine) == ()
 
 
-def test_second_lab_counts_the_reservation_of_the_first(
-    lab: Owner, engine: Engine, tmp_path: Path
-) -> None:
-    room = Capacity(1.0, 1 << 30, tmp_path / "lock")
+def test_second_lab_counts_the_reservation_of_the_first(lab: Owner, engine: Engine, tmp_path: Path) -> None:
+    capacity = Capacity(1.0, 1 << 30, tmp_path / "lock")
     half = [Reservation("half", 0.5, 16 << 20)]
     host = {"NetworkMode": "none", "Memory": 16 << 20, "NanoCpus": 500_000_000}
     payload = {"Image": ensure_holder_image(engine, lab), "Cmd": [HOLD_PATH], "HostConfig": host}
 
     def second() -> None:
-        with reserve_capacity(engine, half, room):
+        with reserve_capacity(engine, half, capacity):
             pass
 
-    with ThreadPoolExecutor(1) as pool, reserve_capacity(engine, half, room, lab_names=["", "unit"]) as made:
+    with (
+        ThreadPoolExecutor(1) as pool,
+        reserve_capacity(engine, half, capacity, lab_names=["", "unit"]) as mark_created,
+    ):
         other = pool.submit(second)
-        made("")
+        mark_created("")
         containers.create_containers(engine, lab, {f"lyra-{lab.run}-half": payload})
         assert not other.done()
-        made("unit")
+        mark_created("unit")
         with pytest.raises(OvercommitError, match=r"1\.1 CPUs requested, 1 available"):
             other.result(timeout=10)
     second_try = [Reservation("less", 0.4, 16 << 20)]
-    with reserve_capacity(engine, second_try, room):
+    with reserve_capacity(engine, second_try, capacity):
         pass
 
 
-@pytest.mark.parametrize("leaves", [True, False])
+@pytest.mark.parametrize("stranger_leaves", [True, False])
 def test_only_what_stays_after_the_last_try_is_left_over(
-    lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch, leaves: bool
+    lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch, stranger_leaves: bool
 ) -> None:
     network = f"lyra-{lab.run}-inner"
     image = ensure_holder_image(engine, lab)
     stranger = engine.client.containers.run(image, [HOLD_PATH], network=network, detach=True)
     tries: list[int] = []
 
-    def tried(engine: Engine, found: Sequence[OwnedObject]) -> Any:
-        tries.append(len(found))
-        if leaves and len(tries) == 3:
+    def remove(engine: Engine, objects: Sequence[OwnedObject]) -> Any:
+        tries.append(len(objects))
+        if stranger_leaves and len(tries) == 3:
             stranger.remove(force=True)
-        return remove_objects(engine, found)
+        return remove_objects(engine, objects)
 
-    monkeypatch.setattr(takedown, "remove", tried)
-    if leaves:
-        takedown.remove_run(engine, lab)
+    monkeypatch.setattr(lab_module, "remove_objects", remove)
+    if stranger_leaves:
+        lab_module.remove_run(engine, lab)
     else:
-        with pytest.raises(LeftoverError, match="1 object") as caught:
-            takedown.remove_run(engine, lab)
-        assert network in caught.value.details[0]
+        with pytest.raises(LeftoverError, match="1 object") as raised:
+            lab_module.remove_run(engine, lab)
+        assert network in raised.value.details[0]
         stranger.remove(force=True)
     assert tries == [2, 1, 1]
 
 
-def test_stuck_container_does_not_delay_others(
-    lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A running container leaves its network first, and all others go one by one, the stuck one before them."""
+def test_stuck_container_does_not_delay_others(lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first container blocks until all others are removed."""
     first, others = f"lyra-{lab.run}-first", [f"lyra-{lab.run}-{number}" for number in range(3)]
     containers.create_networks(engine, lab, {first: {"Internal": True}})
     plain = {"Image": ensure_holder_image(engine, lab), "Cmd": [HOLD_PATH]}
-    payloads = {each: {**plain, "HostConfig": {"NetworkMode": f"lyra-{lab.run}-inner"}} for each in others}
-    made = containers.create_containers(
+    payloads = {name: {**plain, "HostConfig": {"NetworkMode": f"lyra-{lab.run}-inner"}} for name in others}
+    created = containers.create_containers(
         engine, lab, {first: {**plain, "HostConfig": {"NetworkMode": first}}, **payloads}
     )
-    ours = [each for each in list_objects(engine) if each.nonce and lab.run in each.name]
-    # no container that restarts leaves before it is removed, so that its network waits for it
-    seen = [replace(each, state="restarting") if each.id == made[first][0] else each for each in ours]
-    others_gone, left, really = Event(), {made[each][0] for each in others}, engine.api.remove_container
+    own_objects = [item for item in list_objects(engine) if item.nonce and lab.run in item.name]
+    # a restarting container keeps its network until it is removed
+    restarting = [replace(item, state="restarting") if item.id == created[first][0] else item for item in own_objects]
+    others_removed, remaining = Event(), {created[name][0] for name in others}
+    remove_container = engine.api.remove_container
 
-    def stuck(container: str, **how: Any) -> Any:
-        if container == made[first][0]:
-            assert others_gone.wait(20)
-        really(container, **how)
-        left.discard(container)
-        if not left:
-            others_gone.set()
+    def remove_last(container: str, **options: Any) -> Any:
+        if container == created[first][0]:
+            assert others_removed.wait(20)
+        remove_container(container, **options)
+        remaining.discard(container)
+        if not remaining:
+            others_removed.set()
 
-    monkeypatch.setattr(engine.api, "remove_container", stuck)
-    done = remove_in_order(engine, [OwnedObject(each.kind, each.name, each.id, lab.run) for each in ours], seen)
-    assert sorted(each.kind for each in done.removed) == [*5 * [CONTAINER], *2 * [NETWORK]]
-    assert not done.failed
+    monkeypatch.setattr(engine.api, "remove_container", remove_last)
+    owned = [OwnedObject(item.kind, item.name, item.id, lab.run) for item in own_objects]
+    result = remove_in_order(engine, owned, restarting)
+    assert sorted(item.kind for item in result.removed) == [*5 * [CONTAINER], *2 * [NETWORK]]
+    assert not result.failed

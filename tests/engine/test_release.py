@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from lyra_tasks.bundle.format.index import read_manifest
-from lyra_tasks.bundle.format.manifest import Manifest
+from lyra_tasks.bundle.format.manifest import Manifest, read_manifest
 from tests.conftest import Project
 
 COMMAND = ("build", "test", "release", "promote")
