@@ -19,10 +19,10 @@ from lyra_tasks.errors import LyraError
 REPOSITORY = Path(__file__).parents[1]
 NOT_APPLICABLE = "not applicable: "
 
-FILE = "config/test_problems_of_a_configuration.py::test_invalid_document_is_refused"
-PROBLEM = "config/test_problems_of_a_configuration.py::test_problem_names_line_key_and_allowed_values"
+FILE = "config/test_problems.py::test_invalid_document_is_refused"
+PROBLEM = "config/test_problems.py::test_problem_names_line_key_and_allowed_values"
 PLAIN = "config/test_find.py::test_file_without_plain_text_is_refused"
-CONTEXTS = "config/test_contexts.py::test_"
+PATHS = "config/test_paths.py::test_"
 GIT = "versions/test_git.py::test_"
 RELEASING = "release/test_releasing.py::test_"
 LAB = "engine/test_faults_lab.py::test_"
@@ -42,7 +42,7 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
     (7, "the name ../x", (f"{FILE}[name]",)),
     (8, "a name in capitals, empty, endless", (f"{PROBLEM}[name with capitals]", f"{PROBLEM}[empty name]",
                                                f"{PROBLEM}[long name]")),
-    (9, "a context outside", (f"{PROBLEM}[absolute context]", f"{CONTEXTS}link_out_of_project_is_refused")),
+    (9, "a context outside", (f"{PROBLEM}[absolute context]", f"{PATHS}link_out_of_project_is_refused")),
     (10, "no Dockerfile", (f"{PROBLEM}[missing Dockerfile]",)),
     (11, "a size in words, or below zero", (f"{PROBLEM}[size in words]", f"{PROBLEM}[negative size]")),
     (12, "a limit that is none", (f"{PROBLEM}[unlimited memory]", f"{PROBLEM}[unlimited processes]")),
@@ -120,7 +120,7 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
                          f"{CLEAN}full_engine_disk_is_reported_and_clean_works")),
     (57, "a link in place of the folder of bundles",
      (f"{NOT_APPLICABLE}where bundles lie is the user's to choose, also by a link; links inside of one are refused",)),
-    (58, "bundles inside of the context", (f"{CONTEXTS}context_with_lyras_files_is_refused",)),
+    (58, "bundles inside of the context", (f"{PATHS}context_with_lyras_files_is_refused",)),
     (59, "stage and target on two file systems",
      (f"{NOT_APPLICABLE}a bundle is staged in the folder that it is renamed in",)),
     (60, "a stage that was left", ("bundle/test_staging.py::test_staging_removes_leftovers",)),

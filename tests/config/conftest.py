@@ -1,4 +1,4 @@
-"""A project on disk whose configuration a test writes."""
+"""A project on disk with the configuration of a test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Project = Callable[[str], Path]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Makes the working directory a project with one image's folder; call it with the text of `.lyra.toml`."""
+    """Return a function that writes `.lyra.toml` of a project with one image, in the working directory."""
     for variable in ("LYRA_CONFIG", "LYRA_HOST_SHARE", "LYRA_BUILDER"):
         monkeypatch.delenv(variable, raising=False)
     root = tmp_path / "project"

@@ -1,4 +1,4 @@
-"""Which file is read, and what is refused before a byte of it is understood."""
+"""Test which configuration file is found, and which files are refused before they are parsed."""
 
 from __future__ import annotations
 
@@ -16,20 +16,18 @@ Project = Callable[[str], Path]
 VALID = 'schema = 1\n[project]\nname = "guestbook"\n'
 
 
-def test_the_nearest_file_above_the_working_directory_is_read(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nearest_file_upwards_is_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     root = project(VALID)
-    deep = root / "web" / "src"
-    deep.mkdir()
+    subdirectory = root / "web" / "src"
+    subdirectory.mkdir()
     (root.parent / ".lyra.toml").write_text("this one is further away")
-    monkeypatch.chdir(deep)
+    monkeypatch.chdir(subdirectory)
     loaded = load_config()
     assert loaded.file == root / ".lyra.toml"
     assert loaded.root == root
 
 
-def test_problems_name_the_file_from_where_the_user_stands(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_problems_name_file_relative_to_working_directory(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     root = project("schema = 1\n")
     monkeypatch.chdir(root / "web")
     with pytest.raises(ConfigurationError) as caught:
@@ -37,13 +35,13 @@ def test_problems_name_the_file_from_where_the_user_stands(project: Project, mon
     assert caught.value.details == ("../.lyra.toml:1: project.name: missing; it is required",)
 
 
-def test_a_start_folder_can_be_given(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_begins_at_start_directory(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = project(VALID)
     monkeypatch.chdir(tmp_path)
     assert load_config(root / "web").root == root
 
 
-def test_a_variable_names_the_file(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lyra_config_names_file(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project("not read")
     other = tmp_path / "other"
     other.mkdir()
@@ -53,25 +51,25 @@ def test_a_variable_names_the_file(project: Project, tmp_path: Path, monkeypatch
     assert (loaded.file, loaded.root) == (other / "second.toml", other)
 
 
-def test_a_variable_that_names_nothing_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lyra_config_with_missing_file_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project(VALID)
     monkeypatch.setenv("LYRA_CONFIG", "missing.toml")
     with pytest.raises(ConfigurationError, match=r"^LYRA_CONFIG names missing\.toml, which does not exist$"):
         load_config()
 
 
-def test_without_a_file_the_hint_says_what_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_file_suggests_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LYRA_CONFIG", raising=False)
     with pytest.raises(ConfigurationError, match=r"^No \.lyra\.toml in ") as caught:
         load_config(tmp_path)
     assert caught.value.hint.startswith("`init` writes a .lyra.toml")
 
 
-def test_a_working_directory_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
+def test_deleted_working_directory_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deleted = tmp_path / "deleted"
+    deleted.mkdir()
+    monkeypatch.chdir(deleted)
+    deleted.rmdir()
     with pytest.raises(ConfigurationError, match="The working directory no longer exists"):
         load_config()
 
@@ -86,14 +84,14 @@ def test_a_working_directory_that_is_gone_is_told(tmp_path: Path, monkeypatch: p
     ],
     ids=["UTF-16", "byte order mark", "Latin-1", "too large"],
 )
-def test_a_file_that_is_no_plain_text_is_refused(project: Project, content: bytes, message: str) -> None:
+def test_file_without_plain_text_is_refused(project: Project, content: bytes, message: str) -> None:
     (project("") / ".lyra.toml").write_bytes(content)
     with pytest.raises(ConfigurationError) as caught:
         load_config()
     assert caught.value.message == message
 
 
-def test_a_file_of_the_largest_size_is_read_in_reasonable_time(project: Project) -> None:
+def test_file_of_maximum_size_is_read_quickly(project: Project) -> None:
     filler = "# a comment, 'with' \"quotes\" and [brackets]\n"
     text = VALID + "description = '''" + "x'\n" * 10_000 + "'''\n"
     project(text + filler * ((MAX_CONFIG_BYTES - len(text)) // len(filler)))
@@ -102,11 +100,11 @@ def test_a_file_of_the_largest_size_is_read_in_reasonable_time(project: Project)
     assert len(caught.value.details) == 1
 
 
-@pytest.mark.parametrize("kind", ["folder", "FIFO", "device"])
-def test_only_a_regular_file_is_read(project: Project, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["directory", "FIFO", "device"])
+def test_irregular_file_is_refused(project: Project, kind: str) -> None:
     file = project("") / ".lyra.toml"
     file.unlink()
-    if kind == "folder":
+    if kind == "directory":
         file.mkdir()
     elif kind == "FIFO":
         os.mkfifo(file)
@@ -116,7 +114,7 @@ def test_only_a_regular_file_is_read(project: Project, kind: str) -> None:
         load_config()
 
 
-def test_a_dangling_link_cannot_be_read(project: Project) -> None:
+def test_dangling_link_is_refused(project: Project) -> None:
     file = project("") / ".lyra.toml"
     file.unlink()
     file.symlink_to("nowhere")

@@ -1,4 +1,4 @@
-"""A configuration with every key, and the words for every pattern."""
+"""Test a configuration with every key, its effective values, and the descriptions of patterns."""
 
 from __future__ import annotations
 
@@ -180,11 +180,11 @@ expires = 2027-03-31
 
 
 def line_with(text: str) -> int:
-    """The line of the full configuration that begins with a text."""
+    """Return the line of the full configuration that begins with a text."""
     return next(number for number, line in enumerate(EVERY_KEY.split("\n"), 1) if line.startswith(text))
 
 
-def test_a_configuration_with_every_supported_key_is_valid(project: Project) -> None:
+def test_configuration_with_all_keys_is_valid(project: Project) -> None:
     root = project(EVERY_KEY)
     loaded = load_config()
     config = loaded.config
@@ -201,7 +201,7 @@ def test_a_configuration_with_every_supported_key_is_valid(project: Project) -> 
     assert loaded.key_lines["services", "web", "environment", "ADMIN_TOKEN"] == line_with("ADMIN_TOKEN")
 
 
-def test_every_documented_key_is_supported(project: Project) -> None:
+def test_full_configuration_has_every_key(project: Project) -> None:
     project(EVERY_KEY)
     written = {_pattern(location) for location in load_config().key_lines}
     known = {_pattern((*table, key)) for table in _tables() for key in known_keys(table)}
@@ -209,18 +209,20 @@ def test_every_documented_key_is_supported(project: Project) -> None:
 
 
 def _tables() -> list[Location]:
-    """The location of a table of each kind, whatever its name."""
-    named = [(name, "any") for name in ("bases", "images", "services")]
-    return [(name,) for name in known_keys(()) if known_keys((name,))] + named + [("tests", 0), ("deviations", 0)]
+    """Return the location of one table of each kind."""
+    named_tables = [(name, "any") for name in ("bases", "images", "services")]
+    return (
+        [(name,) for name in known_keys(()) if known_keys((name,))] + named_tables + [("tests", 0), ("deviations", 0)]
+    )
 
 
 def _pattern(location: Location) -> str:
-    """A location with `*` for what the user names or counts."""
+    """Return a location with `*` for names and indexes that users choose."""
     opened = location[0] in {"bases", "images", "services", "tests", "deviations"}
     return ".".join("*" if opened and index == 1 else str(part) for index, part in enumerate(location))
 
 
-def test_every_pattern_of_the_models_is_explained_in_words() -> None:
+def test_every_pattern_has_a_description() -> None:
     def patterns(schema: Any) -> Iterator[str]:
         if isinstance(schema, dict):
             yield from (value for key, value in schema.items() if key == "pattern" and isinstance(value, str))
@@ -231,16 +233,16 @@ def test_every_pattern_of_the_models_is_explained_in_words() -> None:
             for value in schema:
                 yield from patterns(value)
 
-    read_by_parsers = {SIZE_PATTERN, DURATION_PATTERN}  # which have words of their own
-    assert set(patterns(Configuration.model_json_schema())) - read_by_parsers == set(PATTERN_DESCRIPTIONS)
+    parsed = {SIZE_PATTERN, DURATION_PATTERN}  # the parsers have their own messages
+    assert set(patterns(Configuration.model_json_schema())) - parsed == set(PATTERN_DESCRIPTIONS)
 
 
 @pytest.mark.parametrize("kind", TEST_KINDS)
-def test_every_kind_of_test_is_a_key(kind: str) -> None:
+def test_every_check_kind_is_a_key(kind: str) -> None:
     assert kind in known_keys(("tests", 0))
 
 
-def test_effective_values_say_where_they_come_from(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_effective_values_have_origin(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project(EVERY_KEY)
     monkeypatch.setenv("LYRA_HOST_SHARE", "0.25")
     settings = {setting.key: (setting.value, setting.origin) for setting in list_settings(load_config())}
@@ -256,7 +258,7 @@ def test_effective_values_say_where_they_come_from(project: Project, monkeypatch
     assert "services.web.external" not in settings
 
 
-def test_effective_values_show_no_secret_and_are_plain_json(project: Project) -> None:
+def test_effective_values_hide_secrets(project: Project) -> None:
     project(EVERY_KEY)
     settings = list_settings(load_config())
     text = json.dumps(settings)
@@ -270,7 +272,7 @@ def test_effective_values_show_no_secret_and_are_plain_json(project: Project) ->
     ]
 
 
-def test_what_is_right_can_be_had_without_what_is_wrong(project: Project) -> None:
+def test_valid_part_is_loaded_without_invalid_keys(project: Project) -> None:
     project(EVERY_KEY.replace("min_engine", "max_engine"))
     loaded = load_partial_config()
     assert loaded.error is not None
@@ -279,8 +281,8 @@ def test_what_is_right_can_be_had_without_what_is_wrong(project: Project) -> Non
     assert loaded.config.proxima.cpus == 4
 
 
-@pytest.mark.parametrize("wrong", ["name", "sandbox"])
-def test_what_is_right_is_not_enough_where_project_or_engine_are_uncertain(project: Project, wrong: str) -> None:
-    project(EVERY_KEY.replace(f"{wrong} = ", f"{wrong}x = ", 1))
+@pytest.mark.parametrize("key", ["name", "sandbox"])
+def test_invalid_project_or_engine_is_always_refused(project: Project, key: str) -> None:
+    project(EVERY_KEY.replace(f"{key} = ", f"{key}x = ", 1))
     with pytest.raises(ConfigurationError):
         load_partial_config()

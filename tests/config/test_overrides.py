@@ -1,4 +1,4 @@
-"""The two values that the environment may set."""
+"""Test the two keys that environment variables override."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Project = Callable[[str], Path]
 VALID = 'schema = 1\n[project]\nname = "guestbook"\n'
 
 
-def test_the_environment_wins_over_the_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_overrides_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project(VALID + "[resources]\nhost_share = 0.5\n")
     monkeypatch.setenv("LYRA_HOST_SHARE", "0.25")
     loaded = load_config()
@@ -22,31 +22,31 @@ def test_the_environment_wins_over_the_file(project: Project, monkeypatch: pytes
     assert loaded.overrides == {("resources", "host_share"): "LYRA_HOST_SHARE"}
 
 
-def test_an_empty_variable_sets_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_overrides_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project(VALID)
     monkeypatch.setenv("LYRA_HOST_SHARE", "")
     assert load_config().config.resources.host_share == 0.75
 
 
 @pytest.mark.parametrize(
-    ("value", "wrong"),
+    ("value", "message"),
     [
         ("2", "must be at most 1, found 2.0"),
         ("half", "must be a number, found a string"),
         ("nan", "must be a finite number"),
     ],
 )
-def test_a_wrong_variable_is_named_instead_of_a_line(
-    project: Project, monkeypatch: pytest.MonkeyPatch, value: str, wrong: str
+def test_invalid_override_names_variable(
+    project: Project, monkeypatch: pytest.MonkeyPatch, value: str, message: str
 ) -> None:
     project(VALID)
     monkeypatch.setenv("LYRA_HOST_SHARE", value)
     with pytest.raises(ConfigurationError) as caught:
         load_config()
-    assert caught.value.details == (f"LYRA_HOST_SHARE: {wrong}",)
+    assert caught.value.details == (f"LYRA_HOST_SHARE: {message}",)
 
 
-def test_a_builder_from_the_environment_is_not_ignored(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_builder_is_overridden_by_environment(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project(VALID)
     monkeypatch.setenv("LYRA_BUILDER", "other")
     loaded = load_config()

@@ -1,4 +1,4 @@
-"""Images for several platforms: which there are, and what they are called."""
+"""Test platforms and variants of images."""
 
 from __future__ import annotations
 
@@ -17,34 +17,41 @@ BOTH = ["linux/amd64", "linux/arm/v7"]
 
 
 def configuration(**platforms: list[str]) -> Configuration:
-    images = {name: {"context": ".", "platforms": found} for name, found in platforms.items()}
+    images = {name: {"context": ".", "platforms": names} for name, names in platforms.items()}
     document = {"schema": 1, "project": {"name": "shop"}, "proxima": {"platforms": BOTH}, "images": images}
     return Configuration.model_validate(document)
 
 
-def test_an_image_is_for_all_platforms_of_proxima_unless_it_says_which() -> None:
-    found = [
-        (each.key, each.image, each.platform) for each in list_variants(configuration(web=[], db=["linux/arm/v7"]))
-    ]
-    assert found == [
+def test_image_has_all_platforms_by_default() -> None:
+    variants = list_variants(configuration(web=[], db=["linux/arm/v7"]))
+    assert [(variant.key, variant.image, variant.platform) for variant in variants] == [
         ("web@linux/amd64", "web", "linux/amd64"),
         ("web@linux/arm/v7", "web", "linux/arm/v7"),
         ("db", "db", "linux/arm/v7"),
-    ], "one for a platform alone is called by its name alone"
-    assert [each.image for each in list_variants(configuration(web=[], db=[]), ["db"])] == ["db", "db"]
-    assert {image_from_key(each.key) for each in list_variants(configuration(web=[], db=[]))} == {"web", "db"}
+    ], "an image with one platform has its name as key"
+    config = configuration(web=[], db=[])
+    assert [variant.image for variant in list_variants(config, ["db"])] == ["db", "db"]
+    assert {image_from_key(variant.key) for variant in list_variants(config)} == {"web", "db"}
 
 
-def test_the_engines_own_platform_is_found_whatever_its_variant() -> None:
+def test_native_platform_ignores_variant() -> None:
     assert native_platform(BOTH, "linux/arm") == "linux/arm/v7"
     assert native_platform(BOTH, "linux/riscv64") == "linux/amd64", "else the first"
     assert not is_native_platform("linux/arm64", "linux/arm")
     assert host_platform().startswith("linux/")
 
 
-def test_buildkits_arguments_have_the_parts_of_both_platforms() -> None:
-    found = platform_build_args("linux/amd64", "linux/arm/v7")
-    assert (found["BUILDPLATFORM"], found["BUILDARCH"], found["BUILDVARIANT"]) == ("linux/amd64", "amd64", "")
-    assert (found["TARGETPLATFORM"], found["TARGETOS"], found["TARGETARCH"]) == ("linux/arm/v7", "linux", "arm")
-    assert found["TARGETVARIANT"] == "v7"
+def test_build_args_have_parts_of_both_platforms() -> None:
+    arguments = platform_build_args("linux/amd64", "linux/arm/v7")
+    assert (arguments["BUILDPLATFORM"], arguments["BUILDARCH"], arguments["BUILDVARIANT"]) == (
+        "linux/amd64",
+        "amd64",
+        "",
+    )
+    assert (arguments["TARGETPLATFORM"], arguments["TARGETOS"], arguments["TARGETARCH"]) == (
+        "linux/arm/v7",
+        "linux",
+        "arm",
+    )
+    assert arguments["TARGETVARIANT"] == "v7"
     assert expand_platform("bases/python-{platform}.tar", "linux/arm/v7") == "bases/python-linux-arm-v7.tar"

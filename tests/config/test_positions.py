@@ -1,4 +1,4 @@
-"""Lines of keys: tomllib does not tell them, so they are held against texts whose lines are known."""
+"""Test the lines of keys with generated TOML texts whose lines are known."""
 
 from __future__ import annotations
 
@@ -26,61 +26,61 @@ NOISE = st.sampled_from(["", "# x = 1", "  \t", "# [table]", '# """'])
 
 @st.composite
 def documents(draw: st.DrawFn) -> tuple[str, dict[Location, int]]:
-    """A TOML text of tables and arrays of tables, and the line of every key that was written."""
+    """Draw a TOML text of tables and arrays of tables, with the line of each key."""
     lines: list[str] = []
-    known: dict[Location, int] = {}
-    # JSON escapes of characters above the basic plane are pairs, which TOML does not know
+    expected: dict[Location, int] = {}
+    # JSON escapes characters above the basic plane as surrogate pairs, which TOML does not support
     names = draw(st.lists(KEYS.filter(lambda key: all(" " <= c < "\x7f" for c in key)), max_size=4, unique=True))
     for name in names:
         header: Location = (name,)
         count = draw(st.integers(0, 2))
-        for number in range(count or 1):
-            place = (*header, number) if count else header
+        for index in range(count or 1):
+            table = (*header, index) if count else header
             lines += draw(st.lists(NOISE, max_size=2))
             lines.append(f"[[{json.dumps(name)}]]" if count else f"[ {json.dumps(name)} ] # {name}")
-            known[place] = len(lines)
+            expected[table] = len(lines)
             for key in draw(st.lists(st.sampled_from(["a", "b-c", "d.e", '"f g"', "'h'"]), max_size=3, unique=True)):
                 lines += draw(st.lists(NOISE, max_size=1))
                 first = len("\n".join(lines).split("\n")) + 1
                 lines.append(f"  {key} = {draw(SCALARS)}")
                 lines = "\n".join(lines).split("\n")
-                known[(*place, *(part.strip("\"'") for part in key.split(".")))] = first
-    return "\n".join(lines), known
+                expected[(*table, *(part.strip("\"'") for part in key.split(".")))] = first
+    return "\n".join(lines), expected
 
 
 @settings(max_examples=60, deadline=None)
 @given(documents())
-def test_every_key_is_found_on_the_line_it_was_written_on(document: tuple[str, dict[Location, int]]) -> None:
-    text, known = document
+def test_each_key_has_its_line(document: tuple[str, dict[Location, int]]) -> None:
+    text, expected = document
     tomllib.loads(text)
-    found = find_positions(text)
-    assert {location: found.get(location) for location in known} == known
+    lines = find_positions(text)
+    assert {location: lines.get(location) for location in expected} == expected
 
 
 @settings(max_examples=60, deadline=None)
 @given(documents())
-def test_line_endings_of_windows_change_nothing(document: tuple[str, dict[Location, int]]) -> None:
+def test_windows_line_endings_keep_lines(document: tuple[str, dict[Location, int]]) -> None:
     text = document[0]
     assert find_positions(text.replace("\n", "\r\n")) == find_positions(text)
 
 
-def test_keys_inside_of_inline_values_have_the_line_of_their_statement() -> None:
-    found = find_positions('x = 1\nenvironment = { A = { default = "a" } }\nlist = [\n  1,\n  2,\n]\n')
-    assert found["environment", "A", "default"] == 2
-    assert found["list", 1] == 3
+def test_inline_keys_have_line_of_statement() -> None:
+    lines = find_positions('x = 1\nenvironment = { A = { default = "a" } }\nlist = [\n  1,\n  2,\n]\n')
+    assert lines["environment", "A", "default"] == 2
+    assert lines["list", 1] == 3
 
 
-def test_tables_below_an_entry_of_an_array_belong_to_that_entry() -> None:
-    found = find_positions("[[a]]\nx = 1\n[a.b]\ny = 1\n[[a]]\n[a.b]\ny = 2\n[[a.c]]\n[[a.c]]\nz = 1\n")
-    assert found["a", 0, "b", "y"] == 4
-    assert found["a", 1, "b", "y"] == 7
-    assert found["a", 1, "c", 1, "z"] == 10
+def test_tables_below_array_entry_belong_to_it() -> None:
+    lines = find_positions("[[a]]\nx = 1\n[a.b]\ny = 1\n[[a]]\n[a.b]\ny = 2\n[[a.c]]\n[[a.c]]\nz = 1\n")
+    assert lines["a", 0, "b", "y"] == 4
+    assert lines["a", 1, "b", "y"] == 7
+    assert lines["a", 1, "c", 1, "z"] == 10
 
 
-def test_what_is_not_written_has_the_line_of_the_table_around_it() -> None:
-    found = find_positions("schema = 1\n\n[a.b]\nc = 1\n")
-    assert line_of(("a", "b", "missing", 3), found) == 3
-    assert line_of(("nothing",), found) == 1
+def test_missing_key_has_line_of_enclosing_table() -> None:
+    lines = find_positions("schema = 1\n\n[a.b]\nc = 1\n")
+    assert line_of(("a", "b", "missing", 3), lines) == 3
+    assert line_of(("nothing",), lines) == 1
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ def test_what_is_not_written_has_the_line_of_the_table_around_it() -> None:
         ("a = 1\nb = = 2\n", None),
     ],
 )
-def test_what_is_written_twice_is_found_with_both_lines(text: str, expected: tuple[Location, int, int] | None) -> None:
-    twice = find_duplicate(text)
-    assert (twice and (twice.location, twice.first_line, twice.second_line)) == expected
+def test_duplicate_key_reports_both_lines(text: str, expected: tuple[Location, int, int] | None) -> None:
+    duplicate = find_duplicate(text)
+    assert (duplicate and (duplicate.location, duplicate.first_line, duplicate.second_line)) == expected
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="[]{}=\"'#\\\n\r ab1.,", max_size=60))
-def test_no_text_that_is_toml_makes_it_fail(text: str) -> None:
+def test_positions_accept_any_toml_text(text: str) -> None:
     try:
         document = tomllib.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Whatever is written, the answer is a configuration or a list of problems."""
+"""Test random documents: each is a valid configuration or has located problems."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ VALUES = st.one_of(
 
 
 @st.composite
-def tables(draw: st.DrawFn, at: Location = ()) -> dict[str, Any]:
-    """A table with known keys and others, whose values are often of the right kind and often not."""
-    keys = known_keys(at) or ["web", "db", "Bad name"]
+def tables(draw: st.DrawFn, location: Location = ()) -> dict[str, Any]:
+    """Draw a table with known and unknown keys, and values that are often invalid."""
+    keys = known_keys(location) or ["web", "db", "Bad name"]
     table: dict[str, Any] = {}
     for key in draw(st.lists(st.sampled_from([*keys, "unknown"]), max_size=4, unique=True)):
-        deeper = (*at, key)
-        if draw(st.booleans()) and len(deeper) < 6:
-            several = key in ("tests", "deviations") and draw(st.booleans())
-            table[key] = draw(st.lists(tables((*deeper, 0)), max_size=3)) if several else draw(tables(deeper))
+        child = (*location, key)
+        if draw(st.booleans()) and len(child) < 6:
+            is_array = key in ("tests", "deviations") and draw(st.booleans())
+            table[key] = draw(st.lists(tables((*child, 0)), max_size=3)) if is_array else draw(tables(child))
         else:
             table[key] = draw(VALUES)
     return table
 
 
 def inline(value: Any) -> str:
-    """A value as inline TOML."""
+    """Return a value as inline TOML."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)} = {inline(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -52,9 +52,7 @@ def inline(value: Any) -> str:
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=tables())
-def test_any_document_is_valid_or_refused_with_places_that_are_written_down(
-    project: Project, document: dict[str, Any]
-) -> None:
+def test_any_document_is_valid_or_has_located_problems(project: Project, document: dict[str, Any]) -> None:
     document["schema"] = 1
     lines = [f"{key} = {inline(value)}" for key, value in document.items()]
     project("\n".join(lines))
@@ -63,11 +61,11 @@ def test_any_document_is_valid_or_refused_with_places_that_are_written_down(
     except ConfigurationError as error:
         assert error.details
         for detail in error.details:
-            file, line, key, wrong = detail.split(":", 3)
+            file, line, key, message = detail.split(":", 3)
             assert file == ".lyra.toml"
             if key.strip().split(".")[0].split("[")[0] in document:
                 assert lines[int(line) - 1].startswith(key.strip().split(".")[0].split("[")[0])
-            assert wrong.strip()
-            assert not any(jargon in wrong for jargon in ("Input should", "type=", "pydantic", "\x1b", "\n"))
+            assert message.strip()
+            assert not any(jargon in message for jargon in ("Input should", "type=", "pydantic", "\x1b", "\n"))
     else:
         assert "name" in document["project"]

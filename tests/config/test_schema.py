@@ -1,4 +1,4 @@
-"""The JSON Schema takes what the loader takes, and refuses a typo where the loader does."""
+"""Test the JSON Schema: it accepts and refuses the same documents as the loader."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SCHEMA = Draft202012Validator(build_json_schema())
 
 
 def as_json(value: Any) -> Any:
-    """A TOML document as editors hand it to a schema: dates are strings."""
+    """Return a TOML document as editors validate it, with dates as strings."""
     if isinstance(value, dict):
-        return {key: as_json(each) for key, each in value.items()}
+        return {key: as_json(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [as_json(each) for each in value]
+        return [as_json(item) for item in value]
     return value.isoformat() if isinstance(value, datetime.date) else value
 
 
@@ -35,7 +35,7 @@ def demo() -> Any:
     return as_json(tomllib.loads(CONFIGURATIONS[0].read_text()))
 
 
-def test_the_demo_is_a_document_that_a_single_change_can_spoil() -> None:
+def test_demo_configuration_is_valid() -> None:
     Configuration.model_validate(demo())
 
 
@@ -43,17 +43,17 @@ def problems(document: Any) -> list[str]:
     return [error.message for error in SCHEMA.iter_errors(document)]
 
 
-def test_it_is_a_schema() -> None:
+def test_json_schema_is_valid() -> None:
     Draft202012Validator.check_schema(build_json_schema())
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.parent.name)
-def test_every_configuration_of_this_repository_is_taken(path: Path) -> None:
+def test_schema_accepts_all_configurations_of_repository(path: Path) -> None:
     assert problems(as_json(tomllib.loads(path.read_text()))) == []
 
 
 @pytest.mark.parametrize(
-    ("place", "value"),
+    ("location", "value"),
     [
         (("projekt",), {}),
         (("services", "web", "port"), {"http": 8000}),
@@ -72,34 +72,36 @@ def test_every_configuration_of_this_repository_is_taken(path: Path) -> None:
     ],
     ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
 )
-def test_what_the_loader_refuses_an_editor_marks(place: tuple[str | int, ...], value: Any) -> None:
+def test_schema_refuses_what_loader_refuses(location: tuple[str | int, ...], value: Any) -> None:
     document = demo()
     table: Any = document
-    for part in place[:-1]:
+    for part in location[:-1]:
         table = table[part]
-    table[place[-1]] = value
+    table[location[-1]] = value
     assert problems(document)
     with pytest.raises(ValidationError):
         Configuration.model_validate(document)
 
 
-def test_every_key_has_a_description_for_the_editor_and_for_the_page() -> None:
+def test_every_key_has_a_description() -> None:
     assert [f"{key.table}.{key.name}" for key in list_keys() if not key.description] == []
     definitions = build_json_schema()["$defs"].values()
-    bare = [name for each in definitions for name, key in each["properties"].items() if not key["description"]]
-    assert bare == []
+    undescribed = [
+        name for definition in definitions for name, key in definition["properties"].items() if not key["description"]
+    ]
+    assert undescribed == []
 
 
-def test_sizes_and_times_are_what_users_write() -> None:
+def test_schema_has_sizes_and_durations_as_written() -> None:
     limits = build_json_schema()["$defs"]["Limits"]["properties"]
     assert limits["memory"]["default"] == "256m"
     assert build_json_schema()["$defs"]["Healthcheck"]["properties"]["interval"]["default"] == "1s"
-    assert all(parse_duration(format_duration(each)) == each for each in (0.25, 1, 30, 60, 90.5, 3600, 5400))
+    assert all(parse_duration(format_duration(seconds)) == seconds for seconds in (0.25, 1, 30, 60, 90.5, 3600, 5400))
     for document in ('memory = "64m"', 'memory = "1.5 GiB"', "memory = 1048576"):
         assert problems({**demo(), "proxima": tomllib.loads(document)}) == []
 
 
-def test_the_page_of_all_keys_is_as_the_models_say() -> None:
+def test_documentation_of_keys_is_current() -> None:
     script = REPOSITORY / "docs" / "generate.py"
-    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    result = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -1,6 +1,6 @@
-"""What `init` writes is built and tested as it is: its ten samples and the quick start, on one engine.
+"""Build and test the ten samples of `init` and the quick start as generated, on one engine.
 
-Their bases are public images, which no registry gives here: the engine holds stand-ins of the same names.
+Their bases are public images; without a registry, the engine has stand-ins with the same names.
 """
 
 from __future__ import annotations
@@ -37,40 +37,42 @@ APPLETS = ("sh", "httpd", "wget", "test", "sleep", "date", "echo", "mkdir", "cho
 
 @pytest.fixture(scope="module")
 def provide(engine: Engine, busybox: Path, cache: Path) -> Iterator[Callable[..., None]]:
-    """Brings images into the engine, under the names that a sample builds on."""
-    held: set[str] = set()
+    """Return a function that loads stand-ins for base images into the engine."""
+    loaded: set[str] = set()
 
-    def bring(*references: str) -> None:
-        for reference in set(references) - held:
+    def load(*references: str) -> None:
+        for reference in set(references) - loaded:
             if reference in PACKAGES:
-                made = rootfs.build_rootfs(Rootfs(suite="bookworm", packages=PACKAGES[reference]), cache=cache)
-                tar = with_user("node", made.tar.read_bytes()) if "node:" in reference else made.tar.read_bytes()
+                archive = rootfs.build_rootfs(Rootfs(suite="bookworm", packages=PACKAGES[reference]), cache=cache)
+                tar = archive.tar.read_bytes()
+                if "node:" in reference:
+                    tar = with_user("node", tar)
             else:
                 tar = busybox_root(busybox / "busybox")
             name, tag = reference.split(":")
             engine.api.import_image_from_data(tar, repository=name, tag=tag)
-            held.add(reference)
+            loaded.add(reference)
 
-    yield bring
-    for reference in held:
+    yield load
+    for reference in loaded:
         engine.api.remove_image(reference, force=True)
 
 
 def with_user(name: str, tar: bytes) -> bytes:
-    """The root file system with a user more."""
+    """Return the root file system with an additional user."""
     stream = io.BytesIO()
-    with tarfile.open(fileobj=io.BytesIO(tar)) as old, tarfile.open(fileobj=stream, mode="w") as new:
-        for member in old:
-            content = old.extractfile(member) if member.isreg() else None
+    with tarfile.open(fileobj=io.BytesIO(tar)) as source, tarfile.open(fileobj=stream, mode="w") as target:
+        for member in source:
+            content = source.extractfile(member) if member.isreg() else None
             if content is not None and member.name == "./etc/passwd":
                 users = content.read() + f"{name}:x:1000:1000::/home/{name}:/bin/sh\n".encode()
                 member.size, content = len(users), io.BytesIO(users)
-            new.addfile(member, content)
+            target.addfile(member, content)
     return stream.getvalue()
 
 
 def busybox_root(program: Path) -> bytes:
-    """A root file system of one program under many names, and the files that it looks people up in."""
+    """Return a root file system with BusyBox, its applets, and the user database."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         tar.add(program, "bin/busybox")
@@ -83,9 +85,9 @@ def busybox_root(program: Path) -> bytes:
             entry.size = len(text)
             tar.addfile(entry, io.BytesIO(text.encode()))
         for name in ("home", "root", "tmp", "var"):
-            folder = tarfile.TarInfo(name)
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
-            tar.addfile(folder)
+            directory = tarfile.TarInfo(name)
+            directory.type, directory.mode = tarfile.DIRTYPE, 0o1777
+            tar.addfile(directory)
     return stream.getvalue()
 
 
@@ -94,21 +96,21 @@ pytestmark = pytest.mark.usefixtures("named_contexts")
 
 @pytest.fixture
 def cloned(tmp_path: Path, cache: Path, box: sandbox.Sandbox) -> Iterator[Callable[[str], Project]]:
-    """Makes a sample a git repository, as someone may have cloned it."""
-    made: list[Project] = []
+    """Return a function that copies a sample to a git repository."""
+    projects: list[Project] = []
 
-    def make(name: str) -> Project:
+    def clone(name: str) -> Project:
         root = tmp_path / name
         shutil.copytree(PROJECTS / "init" / name, root)
-        made.append(repository(root, tmp_path, cache, box))
-        return made[-1]
+        projects.append(repository(root, tmp_path, cache, box))
+        return projects[-1]
 
-    yield make
-    for project in made:
+    yield clone
+    for project in projects:
         project.clean()
 
 
-def test_the_quick_start_works_as_it_is_written(
+def test_quick_start_commands_work(
     tmp_path: Path, cache: Path, box: sandbox.Sandbox, provide: Callable[..., None]
 ) -> None:
     provide("python:3.12-slim")
@@ -116,87 +118,87 @@ def test_the_quick_start_works_as_it_is_written(
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -W error -m lyra_tasks.tasks.program "$@"\n')
     program.chmod(0o755)
-    git = tmp_path / "gitconfig"
-    git.write_text("[user]\nname = Ada\nemail = ada@example.org\n")
+    git_config = tmp_path / "gitconfig"
+    git_config.write_text("[user]\nname = Ada\nemail = ada@example.org\n")
     environment = environment_of(tmp_path, cache, box)
-    environment |= {"PATH": f"{program.parent}:{environment['PATH']}", "GIT_CONFIG_GLOBAL": str(git)}
+    environment |= {"PATH": f"{program.parent}:{environment['PATH']}", "GIT_CONFIG_GLOBAL": str(git_config)}
     page = (REPOSITORY / "docs" / "quickstart.md").read_text()
     blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "all").write_text("set -eux\n" + "".join(blocks))
-    done = subprocess.run(
+    result = subprocess.run(
         ["sh", tmp_path / "all"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
-    if done.returncode:
+    if result.returncode:
         Project(tmp_path / "hello", environment).lyra("clean")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     assert (tmp_path / "hello" / "promotion" / "hello" / "0.1.0" / "PROMOTION.md").is_file()
-    assert "the page greets" in done.stdout
-    warned = [line for line in done.stderr.splitlines() if "TODO" in line]
-    assert warned, "what init left open is told by later words"
-    assert all("description" in line for line in warned), warned
+    assert "the page greets" in result.stdout
+    todos = [line for line in result.stderr.splitlines() if "TODO" in line]
+    assert todos, "later commands repeat the TODOs of init"
+    assert all("description" in line for line in todos), todos
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample: what must be told of it and mended in its Dockerfile, if anything, and the checks that pass then."""
+    """A sample: the messages about it, the fixes of its Dockerfile, and the checks that pass then."""
 
     name: str
     bases: tuple[str, ...]
     passed: tuple[str, ...]
-    told: tuple[str, ...] = ()
-    mended: tuple[tuple[str, str], ...] = ()
+    messages: tuple[str, ...] = ()
+    fixes: tuple[tuple[str, str], ...] = ()
 
 
 SAMPLES = [
-    Sample("bakery", ("busybox:1.36",), ("orders answers /greeting.txt", "oven says something", "shop answers /")),
+    Sample("bakery", ("busybox:1.36",), ("orders answers /greeting.txt", "oven writes a log", "shop answers /")),
     Sample("brochure", ("busybox:1.36",), ("brochure answers /",)),
-    Sample("courier", ("busybox:1.36",), ("courier says something",)),
-    Sample("guestlist", ("python:3.12-slim", "redis:7"), ("redis is well", "web listens on its port http")),
+    Sample("courier", ("busybox:1.36",), ("courier writes a log",)),
+    Sample("guestlist", ("python:3.12-slim", "redis:7"), ("redis is healthy", "web listens on port http")),
     Sample("ledger", ("busybox:1.36",), ("api answers /coins.txt",)),
     Sample(
         "minutes",
         ("python:3.12-slim",),
-        ("minutes listens on its port http",),
-        told=("volume opt-minutes-data: the image has no folder /opt/minutes/data",),
-        mended=(("1500 clerk", "1500 clerk && mkdir data && chown 1500:1500 data"),),
+        ("minutes listens on port http",),
+        messages=("volume opt-minutes-data: the image has no directory /opt/minutes/data",),
+        fixes=(("1500 clerk", "1500 clerk && mkdir data && chown 1500:1500 data"),),
     ),
-    Sample("newsroom", ("ruby:3.3-slim",), ("newsroom listens on its port http", "worker says something")),
+    Sample("newsroom", ("ruby:3.3-slim",), ("newsroom listens on port http", "worker writes a log")),
     Sample(
         "storefront",
         ("node:22-bookworm-slim",),
         ("storefront answers /",),
-        told=(
-            "Dockerfile: its `# syntax` line has every build ask a registry; where none answers, delete that line",
+        messages=(
+            "Dockerfile: its `# syntax` line needs a registry for each build; delete it if none is available",
             "hint: delete the `# syntax=` line, so that the engine's own frontend reads the Dockerfile",
         ),
-        mended=(("# syntax=docker/dockerfile:1\n", ""),),
+        fixes=(("# syntax=docker/dockerfile:1\n", ""),),
     ),
     Sample(
         "tally",
         ("golang:1.23-bookworm",),
-        ("tally listens on its port http",),
-        told=("volume var-lib-tally: the image has no folder /var/lib/tally",),
-        mended=(("USER", "COPY --from=build --chown=65532:65532 /srv /var/lib/tally\nUSER"),),
+        ("tally listens on port http",),
+        messages=("volume var-lib-tally: the image has no directory /var/lib/tally",),
+        fixes=(("USER", "COPY --from=build --chown=65532:65532 /srv /var/lib/tally\nUSER"),),
     ),
-    Sample("vault", ("busybox:1.36",), ("store listens on its port http", "vault answers /motd.txt")),
+    Sample("vault", ("busybox:1.36",), ("store listens on port http", "vault answers /motd.txt")),
 ]
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=[sample.name for sample in SAMPLES])
-def test_what_init_writes_builds_and_passes_or_what_is_missing_is_told(
+def test_init_sample_builds_and_passes_after_fixes(
     sample: Sample, cloned: Callable[[str], Project], provide: Callable[..., None]
 ) -> None:
     provide(*sample.bases)
     project = cloned(sample.name)
-    begun = project.lyra("init")
-    assert begun.code == 0, begun.text
+    init_outcome = project.lyra("init")
+    assert init_outcome.code == 0, init_outcome.text
     outcome = project.lyra("build", "test")
-    if sample.told:
-        said = begun.text + outcome.text
-        assert outcome.code in (4, 5), said
-        assert all(line in said for line in sample.told), said
-        for wrong, right in sample.mended:
-            project.replace("Dockerfile", wrong, right)
+    if sample.messages:
+        output = init_outcome.text + outcome.text
+        assert outcome.code in (4, 5), output
+        assert all(message in output for message in sample.messages), output
+        for old, new in sample.fixes:
+            project.replace("Dockerfile", old, new)
         outcome = project.lyra("build", "test")
     assert outcome.code == 0, outcome.text
     assert all(check in outcome.text for check in sample.passed), outcome.text

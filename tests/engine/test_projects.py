@@ -1,4 +1,4 @@
-"""Projects of other kinds go the whole way: a Node service, a compiled program, a web framework with its store."""
+"""Test further sample projects from build to promotion: Node.js, a compiled program, a web framework with a store."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tests.conftest import PROJECTS, Project, repository
 IMAGES = {"compiled": ["sums/sums"], "flask": ["votes/store", "votes/votes"], "node": ["links/links"]}
 
 
-def said(*command: str) -> str:
-    """What a program of this machine says about itself; nothing if it is not there."""
+def read_setting(*command: str) -> str:
+    """Return a setting that a program prints, or an empty text if it is not installed."""
     if shutil.which(command[0]) is None:
         return ""
-    answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return "" if answer in {"null", "undefined"} else answer
+    output = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return "" if output in {"null", "undefined"} else output
 
 
 def registry_settings() -> dict[str, str]:
-    """The secret files with which builds reach the registries as this machine's own pip and npm do."""
-    index = os.environ.get("PIP_INDEX_URL") or said("pip", "config", "get", "global.index-url")
-    cert = os.environ.get("PIP_CERT") or said("pip", "config", "get", "global.cert")
-    registry, cafile = said("npm", "config", "get", "registry"), said("npm", "config", "get", "cafile")
+    """Return the secret files that let builds use the package registries of this machine's pip and npm."""
+    index = os.environ.get("PIP_INDEX_URL") or read_setting("pip", "config", "get", "global.index-url")
+    cert = os.environ.get("PIP_CERT") or read_setting("pip", "config", "get", "global.cert")
+    registry, cafile = read_setting("npm", "config", "get", "registry"), read_setting("npm", "config", "get", "cafile")
     pip = {"index-url": index, "cert": "/run/secrets/ca" if cert else ""}
     npm = {"registry": registry, "cafile": "/run/secrets/ca" if cafile else ""}
     return {
@@ -47,13 +47,13 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, cache: Path, box: sa
     (root / "secrets").mkdir()
     for name, text in registry_settings().items():
         (root / "secrets" / name).write_text(text)
-    made = repository(root, tmp_path, cache, box)
-    yield made
-    made.clean()
+    repository_project = repository(root, tmp_path, cache, box)
+    yield repository_project
+    repository_project.clean()
 
 
 @pytest.mark.usefixtures("named_contexts")
-def test_it_is_built_tested_promoted_and_gone(project: Project, box: sandbox.Sandbox) -> None:
+def test_sample_project_is_built_tested_promoted_cleaned(project: Project, box: sandbox.Sandbox) -> None:
     first = project.lyra("build", timeout=500)
     assert first.code == 0, first.text
     project.commit("pin the bases")
@@ -66,28 +66,28 @@ def test_it_is_built_tested_promoted_and_gone(project: Project, box: sandbox.San
     assert sorted(f"{name}/{image['name']}" for image in manifest["images"]) == IMAGES[project.root.name]
     assert project.lyra("verify", str(bundle)).code == 0
     if name == "sums":
-        published = "${SUMS_DATAGRAMS_PUBLISH:-127.0.0.1:8080}:8080/udp"
-        assert published in (bundle / "deploy" / "compose.yaml").read_text()
-        rehearsed = project.lyra("bundle.rehearse", bundle.name)
-        assert rehearsed.code == 0, rehearsed.text
-        assert "a datagram is answered with its checksum" in rehearsed.text
-    assert left_of(name, box) != []
+        port_mapping = "${SUMS_DATAGRAMS_PUBLISH:-127.0.0.1:8080}:8080/udp"
+        assert port_mapping in (bundle / "deploy" / "compose.yaml").read_text()
+        rehearsal = project.lyra("bundle.rehearse", bundle.name)
+        assert rehearsal.code == 0, rehearsal.text
+        assert "a datagram is answered with its checksum" in rehearsal.text
+    assert list_leftovers(name, box) != []
 
     project.clean()
-    assert left_of(name, box) == []
+    assert list_leftovers(name, box) == []
     assert project.git("status", "--porcelain") == ""
 
 
-def left_of(project: str, box: sandbox.Sandbox) -> list[str]:
-    """What the engine still holds of a project, or of any run."""
-    mine = ["--filter", "label=dev.lyra.run"]
+def list_leftovers(project: str, box: sandbox.Sandbox) -> list[str]:
+    """Return the objects of a project, or of any run, in the engine."""
+    filters = ["--filter", "label=dev.lyra.run"]
     commands = [
-        [kind, "ls", "--quiet", *mine, *(["--all"] if kind == "container" else [])]
+        [kind, "ls", "--quiet", *filters, *(["--all"] if kind == "container" else [])]
         for kind in ("container", "volume", "network")
     ]
     commands.append(["image", "ls", "--quiet", "--filter", f"reference={project}/*"])
-    found: list[str] = []
-    for words in commands:
-        command = [str(box.docker), *words]
-        found += subprocess.run(command, env=box.environment(), capture_output=True, text=True).stdout.split()
-    return found
+    leftovers: list[str] = []
+    for arguments in commands:
+        command = [str(box.docker), *arguments]
+        leftovers += subprocess.run(command, env=box.environment(), capture_output=True, text=True).stdout.split()
+    return leftovers

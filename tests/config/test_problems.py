@@ -1,4 +1,4 @@
-"""Malformed files: each names the line, the key, what is wrong and what is allowed, and exits with 2."""
+"""Test messages for invalid configurations: line, key, what is wrong and what is allowed; exit code 2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lyra_tasks.errors import ConfigurationError
 
 Project = Callable[[str], Path]
 
-# Three lines stand before each of these texts: schema, [project] and its name.
+# Each text follows these three lines.
 HEAD = 'schema = 1\n[project]\nname = "guestbook"\n'
 IMAGE = '[images.web]\ncontext = "web"\n'
 SERVICE = IMAGE + '[services.web]\nimage = "web"\n'
@@ -23,7 +23,7 @@ CASES: list[tuple[str, str, str]] = [
     ("unknown key", "[proxima]\ncpu = 2\n", '5: proxima.cpu: unknown key; did you mean "cpus"?'),
     ("unknown table", "[service.web]\n", '4: service: unknown table; did you mean "services"?'),
     (
-        "a key like no other",
+        "key without similar key",
         "[engine]\nzzz = 1\n",
         "5: engine.zzz: unknown key; known: context, sandbox, suite",
     ),
@@ -34,7 +34,7 @@ CASES: list[tuple[str, str, str]] = [
         "8: services.web.read_only: must be true or false, found a string",
     ),
     (
-        "boolean for a whole number",
+        "boolean for an integer",
         "[resources]\nkeep_runs = true\n",
         "5: resources.keep_runs: must be an integer, found a boolean",
     ),
@@ -66,13 +66,13 @@ CASES: list[tuple[str, str, str]] = [
         '5: proxima.memory: "' + "9" * 59 + '…" is too large; write for example "8g"',
     ),
     (
-        "no limit of memory",
+        "unlimited memory",
         SERVICE + '[services.web.limits]\nmemory = "unlimited"\n',
         '9: services.web.limits.memory: "unlimited" is not a size; write a number with k, m or g, for example "64m" or'
         ' "8g"',
     ),
     (
-        "no limit of processes",
+        "unlimited processes",
         SERVICE + "[services.web.limits]\npids = -1\n",
         "9: services.web.limits.pids: must be at least 1, found -1",
     ),
@@ -83,7 +83,7 @@ CASES: list[tuple[str, str, str]] = [
         " beginning with a letter or digit, at most 63 characters",
     ),
     (
-        "endless name",
+        "long name",
         f'[images.{"a" * 300}]\ncontext = "web"\n',
         f'4: images.{"a" * 300}: "{"a" * 59}…" is not a valid name; allowed: lower-case letters, digits, ".", "_" and'
         ' "-", beginning with a letter or digit, at most 63 characters',
@@ -97,7 +97,7 @@ CASES: list[tuple[str, str, str]] = [
     ),
     ("port zero", SERVICE + "ports = { http = 0 }\n", "8: services.web.ports.http: must be at least 1, found 0"),
     (
-        "one port twice",
+        "duplicate port",
         SERVICE + "ports = { http = 80, admin = 80 }\n",
         '8: services.web.ports.admin: 80 already has the name "http"; give each port one name',
     ),
@@ -108,7 +108,7 @@ CASES: list[tuple[str, str, str]] = [
         " beginning with a letter or digit, at most 63 characters",
     ),
     (
-        "name that no reference can hold",
+        "name invalid in a reference",
         '[images.web-]\ncontext = "web"\n',
         '4: images.web-: "web-" is not valid in an image reference; allowed: single ".", "_" or "-" between letters'
         " and digits",
@@ -152,12 +152,12 @@ CASES: list[tuple[str, str, str]] = [
         "4: services.web: must have exactly one of image and external, found neither",
     ),
     (
-        "image that is none",
+        "unknown image",
         '[services.web]\nimage = "wep"\n',
         '5: services.web.image: "wep" is not defined in [images]; the table is empty',
     ),
     (
-        "dependency that is none",
+        "unknown dependency",
         SERVICE + 'depends_on = ["counter"]\n',
         '8: services.web.depends_on: "counter" is not defined in [services]; defined: "web"',
     ),
@@ -178,7 +178,7 @@ CASES: list[tuple[str, str, str]] = [
         "4: bases.python: has no source; give image, archive or rootfs",
     ),
     (
-        "base that is none",
+        "unknown base",
         IMAGE + 'bases = { "python:3" = "python" }\n',
         '6: images.web.bases."python:3": "python" is not defined in [bases]; the table is empty',
     ),
@@ -200,25 +200,27 @@ CASES: list[tuple[str, str, str]] = [
         " the image",
     ),
     (
-        "pattern that does not compile",
+        "invalid pattern",
         SERVICE + '[services.web.environment.X]\npattern = "["\n',
-        "9: services.web.environment.X.pattern: is not a valid regular expression: unterminated character set at position 0",
+        "9: services.web.environment.X.pattern: is not a valid regular expression: unterminated character set "
+        "at position 0",
     ),
     (
-        "two things at one path",
+        "two mounts at one path",
         SERVICE + 'tmpfs = { "/data" = "1m" }\n[services.web.volumes.data]\npath = "/data"\n',
-        '10: services.web.volumes.data.path: "/data" is already used by services.web.tmpfs."/data"; choose another path',
+        '10: services.web.volumes.data.path: "/data" is already used by services.web.tmpfs."/data"; choose '
+        "another path",
     ),
     (
-        "two defaults of which one has to stand in .env for all",
+        "two defaults for one variable in .env",
         IMAGE
         + '[services.a]\nimage = "web"\n[services.a.environment]\nX = { default = "a}b" }\n'
         + '[services.b]\nimage = "web"\n[services.b.environment]\nX = { default = "c" }\n',
-        "9: services.a.environment.X.default: goes into .env for all services because of its braces, but services.b has "
-        "another; give both the same",
+        "9: services.a.environment.X.default: goes into .env for all services because of its braces, but "
+        "services.b has another; give both the same",
     ),
     (
-        "two volumes of one name on Proxima",
+        "two volumes with one name on Proxima",
         IMAGE
         + '[services.a]\nimage = "web"\n[services.a.volumes.b-c]\npath = "/x"\n'
         + '[services.a-b]\nimage = "web"\n[services.a-b.volumes.c]\npath = "/x"\n',
@@ -226,13 +228,13 @@ CASES: list[tuple[str, str, str]] = [
         "choose another name",
     ),
     (
-        "two secrets given by one variable",
+        "two secrets with one variable",
         SERVICE + '[services.web.secrets]\na-b = { path = "/x" }\n"a.b" = { path = "/y" }\n',
         '10: services.web.secrets."a.b": collides with services.web.secrets.a-b: both are the variable WEB_A_B_FILE on '
         "Proxima; choose another name",
     ),
     (
-        "a port published by the variable of another service",
+        "port with the variable of another service",
         IMAGE
         + '[services.other]\nimage = "web"\n[services.other.environment]\nWEB_HTTP_PUBLISH = {}\n'
         + '[services.web]\nimage = "web"\nports = { http = 80 }\n',
@@ -240,7 +242,7 @@ CASES: list[tuple[str, str, str]] = [
         "WEB_HTTP_PUBLISH on Proxima; choose another name",
     ),
     (
-        "something below a file",
+        "mount below a file",
         SERVICE
         + '[services.web.secrets.key]\npath = "/run/key"\n[services.web.volumes.data]\npath = "/run/key/deep/data"\n',
         '11: services.web.volumes.data.path: is below "/run/key", which is a file: services.web.secrets.key.path',
@@ -251,7 +253,7 @@ CASES: list[tuple[str, str, str]] = [
         '9: services.web.volumes.data.path: must be a normalized path; write "/data"',
     ),
     (
-        "memory that cannot be enforced",
+        "memory below the minimum",
         SERVICE + '[services.web.limits]\nmemory = "5m"\n',
         '9: services.web.limits.memory: must be at least "6m", the least Docker can enforce',
     ),
@@ -261,12 +263,12 @@ CASES: list[tuple[str, str, str]] = [
         "9: services.web.healthcheck: must have exactly one of exec, http and tcp, found http and tcp",
     ),
     (
-        "healthcheck on a port that is none",
+        "healthcheck with an unknown port",
         SERVICE + "ports = { http = 80 }\n[services.web.healthcheck]\ntcp = 81\n",
         "10: services.web.healthcheck.tcp: the service has no TCP port 81; its ports are http = 80",
     ),
     (
-        "healthcheck on a port of another protocol",
+        "healthcheck with a UDP port",
         SERVICE + "ports = { dns = '53/udp' }\n[services.web.healthcheck]\ntcp = 'dns'\n",
         '10: services.web.healthcheck.tcp: the service has no TCP port "dns"; its ports are dns = 53/udp',
     ),
@@ -282,45 +284,45 @@ CASES: list[tuple[str, str, str]] = [
         'allowed: a number from 1 to 65535, or one with "/udp", such as "53/udp"',
     ),
     (
-        "port that there cannot be",
+        "UDP port out of range",
         SERVICE + "ports = { x = '65536/udp' }\n",
         '8: services.web.ports.x: "65536/udp" is not a port; '
         'allowed: a number from 1 to 65535, or one with "/udp", such as "53/udp"',
     ),
     (
-        "header of two lines",
+        "header with two lines",
         SERVICE
         + 'ports = { http = 80 }\n[[tests]]\nname = "t"\nservice = "web"\nhttp = "GET /"\nheaders.Cookie = "a\\n"\n',
         "13: tests[0].headers.Cookie: a string must be a single line",
     ),
     (
-        "json that no answer can be",
+        "value invalid in JSON",
         SERVICE
         + 'ports = { http = 80 }\n[[tests]]\nname = "t"\nservice = "web"\nhttp = "GET /"\njson.a = [1, 10:00:00]\n',
         "13: tests[0].json.a[1]: must be a JSON value, found a time; write it as in the response",
     ),
     (
-        "test of no kind",
+        "check without a kind",
         '[[tests]]\nname = "t"\nservice = "web"\n' + SERVICE,
         "4: tests[0]: must have exactly one of http, exec, tcp, log, run, stage, structure, found none",
     ),
     (
-        "test of two kinds",
+        "check of two kinds",
         SERVICE + '[[tests]]\nname = "t"\nservice = "web"\nexec = "true"\nlog = "x"\n',
         "8: tests[0]: must have exactly one of http, exec, tcp, log, run, stage, structure, found exec and log",
     ),
     (
-        "test without a service",
+        "check without a service",
         '[[tests]]\nname = "t"\nexec = "true"\n',
         "4: tests[0]: exec checks need service; name one of [services]",
     ),
     (
-        "test of a service that is none",
+        "check of an unknown service",
         SERVICE + '[[tests]]\nname = "t"\nservice = "wep"\nexec = "true"\n',
         '10: tests[0].service: "wep" is not defined in [services]; defined: "web"',
     ),
     (
-        "test with the image of another kind",
+        "check with the target of another kind",
         SERVICE + '[[tests]]\nname = "t"\nservice = "web"\nimage = "web"\nexec = "true"\n',
         "11: tests[0].image: exec checks have no image; they need service",
     ),
@@ -335,7 +337,7 @@ CASES: list[tuple[str, str, str]] = [
         '12: tests[0].http: needs a port named "http", or only one port; its ports are a = 80, b = 81',
     ),
     (
-        "port name that is none",
+        "unknown port name",
         SERVICE + '[[tests]]\nname = "t"\nservice = "web"\ntcp = "db"\n',
         '11: tests[0].tcp: the service has no TCP port "db"; it has no ports',
     ),
@@ -350,12 +352,12 @@ CASES: list[tuple[str, str, str]] = [
         "12: tests[0].output: is for exec checks only, found log",
     ),
     (
-        "log pattern that does not compile",
+        "invalid log pattern",
         SERVICE + '[[tests]]\nname = "t"\nservice = "web"\nlog = "("\n',
         "11: tests[0].log: is not a valid regular expression: missing ), unterminated subpattern at position 0",
     ),
     (
-        "one test name twice",
+        "duplicate check name",
         SERVICE
         + '[[tests]]\nname = "t"\nservice = "web"\nlog = "x"\n[[tests]]\nname = "t"\nservice = "web"\nlog = "y"\n',
         "13: tests[1].name: is already the name of tests[0]; give each check its own",
@@ -366,7 +368,7 @@ CASES: list[tuple[str, str, str]] = [
         '5: release.tag: must contain {version} once and no spaces, such as "v{version}"',
     ),
     (
-        "credentials in the address of the source",
+        "credentials in the source URL",
         'source = "https://ada:hunter2@example.org/x"\n',
         "4: project.source: contains credentials; write the URL without them",
     ),
@@ -376,7 +378,7 @@ CASES: list[tuple[str, str, str]] = [
         '5: images.web.context: "../web" is outside the project; use a path below the directory of .lyra.toml',
     ),
     (
-        "context of a name that no file system takes",
+        "context with too long a name",
         f'[images.web]\ncontext = "{"x" * 300}"\n',
         f'5: images.web.context: "{"x" * 59}…" is not a directory in the project',
     ),
@@ -411,45 +413,47 @@ CASES: list[tuple[str, str, str]] = [
         '5: bases.b.archive: file "b.tar" does not exist',
     ),
     (
-        "a cache for several images",
+        "one cache for several images",
         IMAGE + "[images.b]\ncontext = 'web'\n[builder]\ncache_to = ['type=local,dest=cache']\n",
-        '9: builder.cache_to: each image would overwrite the cache of the last one; add {image} to "type=local,dest=cache"',
+        "9: builder.cache_to: each image would overwrite the cache of the last one; add {image} to "
+        '"type=local,dest=cache"',
     ),
     (
-        "a platform twice",
+        "duplicate platform",
         '[proxima]\nplatforms = ["linux/amd64", "linux/amd64"]\n',
         '5: proxima.platforms: "linux/amd64" is listed twice; keep one',
     ),
     (
-        "platforms that an engine does not tell apart",
+        "platforms of one architecture",
         '[proxima]\nplatforms = ["linux/arm/v6", "linux/arm/v7"]\n',
         '5: proxima.platforms: engines do not tell "linux/arm/v6" and "linux/arm/v7" apart; keep one',
     ),
     (
-        "images that no node could run together",
+        "images without a common platform",
         '[proxima]\nplatforms = ["linux/amd64", "linux/arm64"]\n'
         + IMAGE
         + 'platforms = ["linux/amd64"]\n[images.b]\ncontext = "web"\nplatforms = ["linux/arm64"]\n'
         + '[services.web]\nimage = "web"\n[services.b]\nimage = "b"\n',
-        "11: images.b.platforms: has no platform in common with the other promoted images, but one node runs all of them",
+        "11: images.b.platforms: has no platform in common with the other promoted images, but one node runs "
+        "all of them",
     ),
     (
-        "a platform that Proxima does not run",
+        "platform outside of proxima",
         IMAGE + 'platforms = ["linux/arm64"]\n',
         '6: images.web.platforms: Proxima does not run "linux/arm64"; proxima.platforms has linux/amd64',
     ),
     (
-        "the archive of a platform",
+        "missing archive of a platform",
         '[proxima]\nplatforms = ["linux/arm64"]\n[bases.b]\narchive = "b-{platform}.tar"\n',
         '7: bases.b.archive: file "b-linux-arm64.tar" does not exist',
     ),
     (
-        "written twice",
+        "duplicate key",
         "[proxima]\ncpus = 1\ncpus = 2\n",
         "6: proxima.cpus: written twice, first on line 5; keep one of them",
     ),
     (
-        "table written twice",
+        "duplicate table",
         "[proxima]\n[engine]\n[proxima]\n",
         "6: proxima: written twice, first on line 4; keep one of them",
     ),
@@ -458,12 +462,12 @@ CASES: list[tuple[str, str, str]] = [
         "[proxima]\ncpus = 1 2\n",
         "5:10: not valid TOML: Expected newline or end of document after a statement",
     ),
-    ("date that does not exist", "[x]\ny = 2027-02-30\n", "5:5: not valid TOML: Invalid date or datetime"),
+    ("invalid date", "[x]\ny = 2027-02-30\n", "5:5: not valid TOML: Invalid date or datetime"),
 ]
 
 
 @pytest.mark.parametrize(("text", "detail"), [pytest.param(text, detail, id=name) for name, text, detail in CASES])
-def test_a_problem_is_told_with_line_key_and_what_is_allowed(project: Project, text: str, detail: str) -> None:
+def test_problem_names_line_key_and_allowed_values(project: Project, text: str, detail: str) -> None:
     project(HEAD + text)
     with pytest.raises(ConfigurationError) as caught:
         load_config()
@@ -473,7 +477,7 @@ def test_a_problem_is_told_with_line_key_and_what_is_allowed(project: Project, t
     assert "hunter2" not in repr(caught.value.details)
 
 
-def test_all_problems_are_told_at_once_in_the_order_of_the_file(project: Project) -> None:
+def test_all_problems_are_listed_in_file_order(project: Project) -> None:
     project(
         HEAD
         + '[proxima]\ncpus = "4"\nmemory = "lots"\n'
@@ -496,7 +500,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(project: Project
     ]
 
 
-def test_one_mistake_is_told_once(project: Project) -> None:
+def test_one_mistake_is_reported_once(project: Project) -> None:
     project(
         HEAD
         + '[images.web]\ncontext = 5\n[services.web]\nimage = "web"\nports = { http = "80" }\n'
@@ -533,14 +537,14 @@ def test_one_mistake_is_told_once(project: Project) -> None:
     ],
     ids=["empty", "project", "newer schema", "older schema", "schema of another type", "name", "nested", "number"],
 )
-def test_what_is_wrong_with_a_whole_file(project: Project, text: str, details: tuple[str, ...]) -> None:
+def test_invalid_document_is_refused(project: Project, text: str, details: tuple[str, ...]) -> None:
     project(text)
     with pytest.raises(ConfigurationError) as caught:
         load_config()
     assert caught.value.details == tuple(f".lyra.toml{detail}" for detail in details)
 
 
-def test_values_for_tests_and_of_secrets_are_never_shown(project: Project) -> None:
+def test_problems_never_show_test_values_and_secrets(project: Project) -> None:
     project(
         HEAD
         + SERVICE

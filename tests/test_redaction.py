@@ -1,0 +1,36 @@
+"""Test how secrets are recognized and redacted."""
+
+from __future__ import annotations
+
+import pytest
+
+from lyra_tasks.redaction import is_secret_name, redact, strip_url_credentials
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "E: https://ada:pass@mirror/debian and https://bob:word@mirror/x",
+            "E: https://mirror/debian and https://mirror/x",
+        ),
+        ("ssh://ada@builder:2222/run/docker.sock", "ssh://builder:2222/run/docker.sock"),
+        ("https://ada:p@ss:w@rd@mirror/debian", "https://mirror/debian"),
+        ("https://mirror/debian/pool/a@b.deb", "https://mirror/debian/pool/a@b.deb"),
+        ("nothing to see", "nothing to see"),
+    ],
+)
+def test_url_credentials_are_removed(text: str, expected: str) -> None:
+    assert strip_url_credentials(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("API_TOKEN", True), ("DB_PASS", True), ("API_TOKEN_FILE", False), ("BYPASS", False), ("KEYBOARD", False)],
+)
+def test_secret_names_are_recognized(name: str, expected: bool) -> None:
+    assert is_secret_name(name) is expected
+
+
+def test_redact_replaces_all_values() -> None:
+    assert redact("token abc and key xyz and abc", ["abc", "xyz"]) == "token *** and key *** and ***"
