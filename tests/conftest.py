@@ -1,4 +1,4 @@
-"""The one engine of a test session, and projects to run the words in."""
+"""The engine of a test session, and projects to run tasks in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lyra_tasks.paths import project_paths, xdg_directory
 from tests import engines
 from tests.packages import unpacked
 
-# A suite that was started in the background inherits an ignored SIGINT, and so would every program it interrupts.
+# A background shell ignores SIGINT, which the programs that tests interrupt would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROJECTS = Path(__file__).parent / "projects"
@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command line ended, and what it printed."""
+    """The exit code and the output of a command line."""
 
     code: int
     out: str
@@ -37,21 +37,21 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """Both streams."""
+        """Return both streams."""
         return self.out + self.err
 
 
 @dataclass(frozen=True)
 class Project:
-    """A git repository with a `.lyra.toml`, and the environment its words run in."""
+    """A git repository with a `.lyra.toml`, and the environment of its tasks."""
 
     root: Path
     environment: dict[str, str]
 
-    def lyra(self, *words: str, timeout: float = 300, **more: str) -> Outcome:
-        """Run the program with `words` in the project, as a user would."""
+    def lyra(self, *arguments: str, timeout: float = 300, **more: str) -> Outcome:
+        """Run the program with `arguments` in the project, as a user would."""
         done = subprocess.run(
-            self.command(*words),
+            self.command(*arguments),
             cwd=self.root,
             env={**self.environment, **more},
             capture_output=True,
@@ -61,16 +61,16 @@ class Project:
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
-    def command(self, *words: str) -> list[str]:
-        """The argument list of the program."""
-        # warnings are errors, but for sockets that the Docker SDK leaves to the collector
-        quiet = ("-W", "error", "-W", "ignore:unclosed <socket:ResourceWarning")
-        return [sys.executable, *quiet, "-m", "lyra_tasks.tasks.program", *words]
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line of the program."""
+        # Warnings are errors, except sockets that the Docker SDK does not close
+        warning_options = ("-W", "error", "-W", "ignore:unclosed <socket:ResourceWarning")
+        return [sys.executable, *warning_options, "-m", "lyra_tasks.tasks.program", *arguments]
 
-    def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
-        """Start the program and do not wait for it."""
+    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
+        """Start the program without waiting for it."""
         return subprocess.Popen(
-            self.command(*words),
+            self.command(*arguments),
             cwd=self.root,
             env={**self.environment, **more},
             stdout=subprocess.PIPE,
@@ -80,37 +80,37 @@ class Project:
 
     def clean(self) -> None:
         """Run `clean`; it must succeed."""
-        cleaned = self.lyra("clean")
-        assert cleaned.code == 0, cleaned.text
+        outcome = self.lyra("clean")
+        assert outcome.code == 0, outcome.text
 
-    def git(self, *words: str) -> str:
+    def git(self, *arguments: str) -> str:
         """Run git in the project."""
-        return subprocess.run(["git", *words], cwd=self.root, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(["git", *arguments], cwd=self.root, check=True, capture_output=True, text=True).stdout
 
     def commit(self, message: str = "change") -> None:
-        """Commit everything as it is."""
+        """Commit all changes."""
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", message)
 
     def replace(self, file: str, old: str, new: str) -> None:
-        """Change a file of the project; the old text must be there once."""
+        """Replace a text that occurs once in a file of the project."""
         path = self.root / file
         text = path.read_text()
-        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {file}"
+        assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in {file}"
         path.write_text(text.replace(old, new))
 
     @property
     def state(self) -> Path:
-        """The state folders of all checkouts in this environment."""
+        """Return the parent of the state directories of all checkouts."""
         return Path(self.environment["XDG_STATE_HOME"]) / "lyra"
 
     def bundles(self) -> list[Path]:
-        """The version folders below `promotion/`."""
+        """Return the bundle directories below `promotion/`."""
         return sorted(path.parent for path in self.root.glob("promotion/*/*/manifest.json"))
 
 
 def ours(engine: Engine) -> list[str]:
-    """Every object in the engine that a project called tiny, or a lab, may have left."""
+    """Return the objects of the project tiny and of labs in the engine."""
     api = engine.api
     names = [container["Names"][0] for container in api.containers(all=True)]
     names += [network["Name"] for network in api.networks()]
@@ -121,13 +121,13 @@ def ours(engine: Engine) -> list[str]:
 
 @pytest.fixture(scope="session")
 def cache() -> Path:
-    """The machine's own cache, so that packages are downloaded once and not once a session."""
+    """Return the user's cache, so that packages are downloaded once and not once per session."""
     return xdg_directory("XDG_CACHE_HOME", ".cache") / "lyra"
 
 
 @pytest.fixture(scope="session")
 def box(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sandbox.Sandbox]:
-    """The sandbox engine of the session: the default one, or that of `LYRA_TEST_ENGINE`."""
+    """Run the sandbox engine of the session: the default one, or that of `LYRA_TEST_ENGINE`."""
     state = tmp_path_factory.mktemp("engine")
     kind = engines.chosen()
     yield sandbox.launch_sandbox(state, cache=cache, suite=kind.suite, store=kind.store)
@@ -136,13 +136,13 @@ def box(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sandb
 
 @pytest.fixture(scope="session")
 def engine(shared_engine: Engine) -> Engine:
-    """A connection to the session's engine."""
+    """Return a connection to the session's engine."""
     return shared_engine
 
 
 @pytest.fixture(scope="session")
 def shared_engine(box: sandbox.Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """The same, also where a module calls something else `engine`."""
+    """Return the same connection, for modules with another fixture `engine`."""
     config = Configuration.model_validate({"schema": 1, "project": {"name": "tests"}})
     os.environ["DOCKER_HOST"] = f"unix://{box.socket}"
     try:
@@ -153,42 +153,42 @@ def shared_engine(box: sandbox.Sandbox, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def busybox(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """A folder `bin` with a static busybox under the names that the sample projects call."""
-    folder = tmp_path_factory.mktemp("busybox")
-    root = unpacked(folder / "root", cache, "busybox-static")
+    """Return a directory with a static busybox and links for the programs that the sample projects call."""
+    directory = tmp_path_factory.mktemp("busybox")
+    root = unpacked(directory / "root", cache, "busybox-static")
     program = next(root.glob("**/bin/busybox"))
-    (folder / "bin").mkdir()
+    (directory / "bin").mkdir()
     for name in ("busybox", "sh", "cat", "wc", "ls", "sleep", "dd", "id"):
-        (folder / "bin" / name).symlink_to("busybox")
-    (folder / "bin" / "busybox").unlink()
-    shutil.copy(program, folder / "bin" / "busybox")
-    return folder / "bin"
+        (directory / "bin" / name).symlink_to("busybox")
+    (directory / "bin" / "busybox").unlink()
+    shutil.copy(program, directory / "bin" / "busybox")
+    return directory / "bin"
 
 
 @pytest.fixture
 def lonely(tmp_path: Path, busybox: Path, cache: Path) -> Project:
-    """The tiny project where no engine answers."""
+    """Return the tiny project without an engine."""
     return tiny_project(tmp_path, busybox, cache, None)
 
 
 @pytest.fixture
 def tiny(tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox) -> Iterator[Project]:
-    """The tiny project as a git repository, with the session's engine; cleaned up afterwards."""
-    made = tiny_project(tmp_path, busybox, cache, box)
-    yield made
-    made.clean()
+    """Return the tiny project with the session's engine; clean it up afterwards."""
+    project = tiny_project(tmp_path, busybox, cache, box)
+    yield project
+    project.clean()
 
 
 @pytest.fixture(scope="module")
 def make_tiny(
     tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path, box: sandbox.Sandbox
 ) -> Callable[[], Project]:
-    """Makes tiny projects for tests that share one; who makes it cleans it."""
+    """Return a factory of tiny projects, which the caller cleans up."""
     return lambda: tiny_project(tmp_path_factory.mktemp("tiny"), busybox, cache, box)
 
 
 def tiny_project(tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox | None) -> Project:
-    """A copy of the tiny project in `tmp_path`, for the engine `box` or none."""
+    """Copy the tiny project to `tmp_path`, for the engine `box` or none."""
     root = tmp_path / "project"
     shutil.copytree(PROJECTS / "tiny", root)
     shutil.copytree(busybox, root / "app" / "bin", symlinks=True)
@@ -196,7 +196,7 @@ def tiny_project(tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbo
 
 
 def repository(root: Path, tmp_path: Path, cache: Path, box: sandbox.Sandbox | None) -> Project:
-    """`root` as a git repository with one commit, and an environment of its own."""
+    """Make `root` a git repository with one commit, and return it as a project."""
     project = Project(root, environment_of(tmp_path, cache, box))
     project.git("init", "--quiet", "--initial-branch", "main")
     project.git("config", "user.name", "Ada")
@@ -206,7 +206,7 @@ def repository(root: Path, tmp_path: Path, cache: Path, box: sandbox.Sandbox | N
 
 
 def environment_of(tmp_path: Path, cache: Path, box: sandbox.Sandbox | None) -> dict[str, str]:
-    """The variables of a user whose state lies in `tmp_path`, and whose engine is `box`, if any."""
+    """Return the environment of a user with the state in `tmp_path` and the engine `box`, if any."""
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "LYRA_", "XDG_", "GIT_"))
     }

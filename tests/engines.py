@@ -1,4 +1,4 @@
-"""The engines that this repository is tested on, and all engine tests on each: `./inv matrix [--engine NAME]`."""
+"""The engines that this repository supports, and their tests: `./inv matrix [--engine NAME]`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lyra_tasks.engine.sandbox import StoreKind
 REPOSITORY = Path(__file__).resolve().parents[1]
 VARIABLE = "LYRA_TEST_ENGINE"
 DEFAULT = "26.1"
-# as `check` in tasks.py runs them
+# As in `check` of tasks.py
 WORKERS = ("--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A suite whose packages make an engine, and the image store that it uses."""
+    """A Debian suite with an engine, and the engine's image store."""
 
     suite: str
     store: StoreKind
@@ -41,16 +41,16 @@ OTHERS = tuple(name for name in ENGINES if name != DEFAULT)
 
 
 def chosen() -> Kind:
-    """The engine of this test session. ValueError for a name that there is not."""
+    """Return the engine of this test session; raise ValueError if it is unknown."""
     name = os.environ.get(VARIABLE) or DEFAULT
     if name not in ENGINES:
-        raise ValueError(f"{VARIABLE}: there is no engine {name!r}; choose {', '.join(ENGINES)}")
+        raise ValueError(f"{VARIABLE}: unknown engine {name!r}; choose one of {', '.join(ENGINES)}")
     return ENGINES[name]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one engine's tests came to; `exit_code` is pytest's."""
+    """The test result of an engine, with the exit code of pytest."""
 
     name: str
     tests: int
@@ -61,10 +61,10 @@ class Result:
 
 
 def run(name: str, paths: Sequence[str]) -> Result:
-    """All tests of `paths` on one engine; what pytest prints is shown as it comes."""
+    """Run the tests of `paths` on an engine; pytest prints to the terminal."""
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "tests.xml"
+    with tempfile.TemporaryDirectory() as directory:
+        report = Path(directory) / "tests.xml"
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", *WORKERS, f"--junitxml={report}", *paths],
             cwd=REPOSITORY,
@@ -72,16 +72,18 @@ def run(name: str, paths: Sequence[str]) -> Result:
             check=False,
         )
         suites = list(ElementTree.parse(report).iter("testsuite")) if report.exists() else []
-    count = {key: sum(int(suite.get(key, 0)) for suite in suites) for key in ("tests", "failures", "errors", "skipped")}
-    failed = count["failures"] + count["errors"]
-    return Result(name, count["tests"], failed, count["skipped"], time.monotonic() - started, done.returncode)
+    counts = {
+        key: sum(int(suite.get(key, 0)) for suite in suites) for key in ("tests", "failures", "errors", "skipped")
+    }
+    failed = counts["failures"] + counts["errors"]
+    return Result(name, counts["tests"], failed, counts["skipped"], time.monotonic() - started, done.returncode)
 
 
 def main() -> int:
-    """Test what is asked for, every engine by default, and show it as a table; 1 if anything failed."""
+    """Test the selected engines (default: all) and print a table; return 1 if a test failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engine", choices=ENGINES, action="append", help="only this engine (repeatable)")
-    parser.add_argument("paths", nargs="*", default=["tests/engine"], help="what to test (default: tests/engine)")
+    parser.add_argument("--engine", choices=ENGINES, action="append", help="Test only this engine (repeatable)")
+    parser.add_argument("paths", nargs="*", default=["tests/engine"], help="The tests to run (default: tests/engine)")
     options = parser.parse_args()
     results = []
     for name in options.engine or ENGINES:
@@ -94,9 +96,9 @@ def main() -> int:
 
 def _cells(result: Result) -> tuple[str, ...]:
     kind = ENGINES[result.name]
-    verdict = console.style("failed", "red") if result.exit_code else console.style("passed", "green")
+    outcome = console.style("failed", "red") if result.exit_code else console.style("passed", "green")
     counts = (str(result.tests), str(result.failed), str(result.skipped), f"{result.seconds:.0f}")
-    return (result.name, kind.suite, kind.store, *counts, verdict)
+    return (result.name, kind.suite, kind.store, *counts, outcome)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Programs out of Debian packages, unpacked and not installed."""
+"""Programs from Debian packages, unpacked without installing them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lyra_tasks.engine.debian.packages import AptWorkspace, unpack_debs
 
 
 def unpacked(into: Path, cache: Path, *names: str, suite: str = "", packages: Path | None = None) -> Path:
-    """`into`, where what these packages hold lies as below the root; of this machine's release, or of `suite`.
+    """Unpack packages of `suite` (default: this machine's release) into a directory, and return it.
 
-    The packages themselves stay in the folder `packages`, if one is named, and need not be downloaded again.
+    The packages are kept in the directory `packages`, if given, so that they need not be downloaded again.
     """
     suite = suite or host_codename()
     workspace = AptWorkspace(cache / "tests" / "apt", (suite,))
     workspace.update()
-    with tempfile.TemporaryDirectory() as folder:
-        wanted = [f"{name}/{suite}" for name in names]
-        unpack_debs(workspace.download(wanted, packages or Path(folder), lambda _: None), into)
+    with tempfile.TemporaryDirectory() as temporary:
+        specifiers = [f"{name}/{suite}" for name in names]
+        unpack_debs(workspace.download(specifiers, packages or Path(temporary), lambda _: None), into)
     return into

@@ -1,4 +1,4 @@
-"""The wrapper `inv`, run for real in a tiny project: a first use makes the environment, later uses only use it."""
+"""The wrapper `inv` in a tiny project: the first use creates the environment, later ones only use it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ build-backend = "backend"
 backend-path = ["."]
 """
 
-# Makes an editable install without any download, so that these tests are about `inv` and not about an index.
+# Builds an editable install without downloads, so that these tests do not depend on an index.
 BACKEND = """\
 import os, zipfile
 
-def build_editable(folder, config_settings=None, metadata_directory=None):
+def build_editable(directory, config_settings=None, metadata_directory=None):
     info = "lyra_tasks-0.dist-info"
     requires = os.environ.get("STUB_REQUIRES", "")
     metadata = "Metadata-Version: 2.1\\nName: lyra-tasks\\nVersion: 0\\nProvides-Extra: dev\\n"
-    with zipfile.ZipFile(os.path.join(folder, "lyra_tasks-0-py3-none-any.whl"), "w") as wheel:
+    with zipfile.ZipFile(os.path.join(directory, "lyra_tasks-0-py3-none-any.whl"), "w") as wheel:
         wheel.writestr("lyra_tasks.pth", os.getcwd() + "\\n")
         wheel.writestr(info + "/METADATA", metadata + (f"Requires-Dist: {requires}\\n" if requires else ""))
         wheel.writestr(info + "/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
@@ -46,13 +46,13 @@ PROGRAM = """\
 import json, os, sys
 
 home = os.environ["LYRA_INV_HOME"]
-print(json.dumps({"words": sys.argv[1:], "folder": os.getcwd(), "prefix": sys.prefix, "home": home}))
+print(json.dumps({"arguments": sys.argv[1:], "directory": os.getcwd(), "prefix": sys.prefix, "home": home}))
 sys.exit(7 if "fail" in sys.argv else 0)
 """
 
 
 def make_project(root: Path) -> Path:
-    """A project that has `inv`, and a program that tells how it was called."""
+    """Create a project with `inv` and a program that prints how it was called."""
     package = root / "lyra_tasks" / "tasks"
     package.mkdir(parents=True)
     (root / "lyra_tasks" / "__init__.py").touch()
@@ -64,9 +64,11 @@ def make_project(root: Path) -> Path:
     return root
 
 
-def run(program: Path, *words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    program: Path, *arguments: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [program, *words],
+        [program, *arguments],
         cwd=cwd or program.parent,
         env={**ENVIRONMENT, **environment},
         capture_output=True,
@@ -76,67 +78,67 @@ def run(program: Path, *words: str, cwd: Path | None = None, **environment: str)
     )
 
 
-def told(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def printed(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert result.returncode == 0, result.stderr
     document: dict[str, Any] = json.loads(result.stdout)
     return document
 
 
-def asides(root: Path) -> list[Path]:
+def staging_directories(root: Path) -> list[Path]:
     return list(root.glob(".venv.[0-9]*"))
 
 
-def tools_only(folder: Path) -> str:
-    """A PATH that has what a later use may need, and no Python."""
-    folder.mkdir()
+def path_without_python(directory: Path) -> str:
+    """Return a PATH with the tools that a later use needs, and no Python."""
+    directory.mkdir()
     for tool in ("cat", "cksum", "dirname", "readlink", "sh"):
-        (folder / tool).symlink_to(shutil.which(tool) or tool)
-    return str(folder)
+        (directory / tool).symlink_to(shutil.which(tool) or tool)
+    return str(directory)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in a folder with spaces, after its first use."""
+    """Return a project in a directory with spaces, after its first use."""
     root = make_project(tmp_path_factory.mktemp("inv") / "a project; 'quoted'")
     result = run(root / "inv")
     assert PREPARING in result.stderr
-    assert Path(told(result)["prefix"]) == root / ".venv"
-    assert not asides(root)
+    assert Path(printed(result)["prefix"]) == root / ".venv"
+    assert not staging_directories(root)
     return root
 
 
-def test_words_and_exit_code_pass_through_unchanged(project: Path) -> None:
-    words = ["build", "--only", "two words", "", "*", "$HOME"]
-    assert told(run(project / "inv", *words))["words"] == words
+def test_inv_passes_arguments_and_exit_code(project: Path) -> None:
+    arguments = ["build", "--only", "two words", "", "*", "$HOME"]
+    assert printed(run(project / "inv", *arguments))["arguments"] == arguments
     assert run(project / "inv", "fail").returncode == 7
 
 
-def test_it_stays_in_the_callers_folder_and_is_found_through_a_link(project: Path, tmp_path: Path) -> None:
+def test_inv_keeps_working_directory_and_follows_links(project: Path, tmp_path: Path) -> None:
     (tmp_path / "first").symlink_to(project / "inv")
     (tmp_path / "second").symlink_to("first")
-    result = told(run(tmp_path / "second", cwd=tmp_path))
-    assert result["folder"] == str(tmp_path)
+    result = printed(run(tmp_path / "second", cwd=tmp_path))
+    assert result["directory"] == str(tmp_path)
     assert result["prefix"] == str(project / ".venv")
     assert result["home"] == str(project)
 
 
-def test_later_uses_start_nothing_but_the_environments_own_python(project: Path, tmp_path: Path) -> None:
-    result = run(project / "inv", PATH=tools_only(tmp_path / "bin"))
-    assert told(result)["prefix"] == str(project / ".venv")
+def test_later_use_needs_only_venv_python(project: Path, tmp_path: Path) -> None:
+    result = run(project / "inv", PATH=path_without_python(tmp_path / "bin"))
+    assert printed(result)["prefix"] == str(project / ".venv")
     assert result.stderr == ""
 
 
-def test_a_file_of_the_callers_folder_does_not_stand_in_for_a_module(project: Path, tmp_path: Path) -> None:
+def test_inv_ignores_modules_in_working_directory(project: Path, tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')\n")
-    told(run(project / "inv", cwd=tmp_path))
+    printed(run(project / "inv", cwd=tmp_path))
 
 
-def test_installed_scripts_work_after_the_rename(project: Path) -> None:
+def test_installed_scripts_work_after_rename(project: Path) -> None:
     result = subprocess.run([project / ".venv/bin/pip", "--version"], capture_output=True, text=True, check=True)
     assert str(project / ".venv") in result.stdout
 
 
-def test_a_failed_renewal_is_a_precondition_and_leaves_the_old_environment(project: Path) -> None:
+def test_failed_renewal_exits_with_3_and_keeps_old_venv(project: Path) -> None:
     pyproject = project / "pyproject.toml"
     pyproject.write_text(PYPROJECT + "# changed\n")
     try:
@@ -147,58 +149,58 @@ def test_a_failed_renewal_is_a_precondition_and_leaves_the_old_environment(proje
     assert result.stdout == ""
     assert "no-such-distribution" in result.stderr
     assert str(project / ".venv.setup/log") in result.stderr
-    assert not asides(project)
+    assert not staging_directories(project)
     assert run(project / "inv").stderr == ""
 
 
-def test_two_first_uses_at_once_make_one_environment_and_clear_leftovers(tmp_path: Path) -> None:
+def test_concurrent_first_uses_create_one_venv(tmp_path: Path) -> None:
     root = make_project(tmp_path / "p")
     (root / ".venv.4000000").mkdir()
     (root / ".venv" / "bin").mkdir(parents=True)
     (root / ".venv" / "bin" / "python").symlink_to(sys.executable)
     with ThreadPoolExecutor(2) as pool:
-        both = list(pool.map(run, [root / "inv"] * 2))
-    assert [told(result)["prefix"] for result in both] == [str(root / ".venv")] * 2
-    assert [PREPARING in result.stderr for result in both].count(True) == 1
-    assert not asides(root)
+        results = list(pool.map(run, [root / "inv"] * 2))
+    assert [printed(result)["prefix"] for result in results] == [str(root / ".venv")] * 2
+    assert [PREPARING in result.stderr for result in results].count(True) == 1
+    assert not staging_directories(root)
 
 
-def test_an_environment_that_points_to_another_folder_is_not_used(project: Path, tmp_path: Path) -> None:
+def test_venv_of_another_directory_is_not_used(project: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(project, moved, symlinks=True)
-    result = run(moved / "inv", PATH=tools_only(tmp_path / "bin"))
-    assert result.returncode == 3, "it was used as it is; without a Python to renew it that cannot be right"
+    result = run(moved / "inv", PATH=path_without_python(tmp_path / "bin"))
+    assert result.returncode == 3, "the environment of another directory was used"
 
 
-def test_an_interrupted_first_use_leaves_nothing(tmp_path: Path) -> None:
+def test_interrupted_first_use_leaves_nothing(tmp_path: Path) -> None:
     root = make_project(tmp_path / "p")
     process = subprocess.Popen([root / "inv"], env=ENVIRONMENT, stderr=subprocess.PIPE, start_new_session=True)
     deadline = time.monotonic() + 30
-    while not asides(root) and time.monotonic() < deadline:
+    while not staging_directories(root) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert asides(root)
+    assert staging_directories(root)
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 130
-    assert not asides(root)
+    assert not staging_directories(root)
     assert not (root / ".venv").exists()
 
 
-@pytest.mark.skipif(not shutil.which("apt-get"), reason="this is Debian's and Ubuntu's way")
-def test_without_ensurepip_debians_pip_is_run_from_an_unpacked_package(tmp_path: Path) -> None:
+@pytest.mark.skipif(not shutil.which("apt-get"), reason="only for Debian and Ubuntu")
+def test_missing_ensurepip_falls_back_to_debian_pip(tmp_path: Path) -> None:
     root = make_project(tmp_path / "a project")
     hide = tmp_path / "hide" / "sitecustomize.py"
     hide.parent.mkdir()
     hide.write_text("import sys\nsys.modules['ensurepip'] = None\n")
     result = run(root / "inv", PATH="/usr/bin:/bin", PYTHONPATH=str(hide.parent))
-    assert told(result)["prefix"] == str(root / ".venv")
+    assert printed(result)["prefix"] == str(root / ".venv")
     assert "python3-pip-whl" in (root / ".venv.setup/log").read_text()
-    assert not (root / ".venv/bin/pip").exists(), "ensurepip was there after all"
+    assert not (root / ".venv/bin/pip").exists(), "ensurepip was not hidden"
 
 
-def test_without_a_recent_python_it_says_so(tmp_path: Path) -> None:
+def test_missing_recent_python_is_reported(tmp_path: Path) -> None:
     root = make_project(tmp_path / "p")
-    path = tools_only(tmp_path / "bin")
+    path = path_without_python(tmp_path / "bin")
     old = tmp_path / "bin" / "python3"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The wheel is whole: what the package needs beside its modules is in it, and it works without this repository."""
+"""The wheel contains all data files, and works without this repository."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of the wheel, which is built of a copy: a build leaves files behind."""
+    """Return the unpacked wheel, built from a copy, since a build leaves files behind."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     shutil.copytree(REPOSITORY / "lyra_tasks", source / "lyra_tasks", ignore=shutil.ignore_patterns("__pycache__"))
@@ -43,31 +43,31 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files(root: Path) -> set[str]:
-    found = {str(path.relative_to(root)) for path in (root / "lyra_tasks").rglob("*") if path.is_file()}
-    return {path for path in found if "__pycache__" not in path}
+    paths = {str(path.relative_to(root)) for path in (root / "lyra_tasks").rglob("*") if path.is_file()}
+    return {path for path in paths if "__pycache__" not in path}
 
 
-def test_every_file_of_the_package_is_in_it_and_no_other(unpacked: Path) -> None:
+def test_wheel_has_exactly_the_package_files(unpacked: Path) -> None:
     assert files(unpacked) == files(REPOSITORY)
-    assert {"lyra_tasks/py.typed", "lyra_tasks/bundle/receive.sh", "lyra_tasks/setup/completion/lyra.bash"} <= files(
+    assert {"lyra_tasks/py.typed", "lyra_tasks/bundle/receive.sh", "lyra_tasks/init/completion/lyra.bash"} <= files(
         unpacked
     )
 
 
-def test_the_program_is_declared_and_works_from_the_wheel_alone(unpacked: Path, tmp_path: Path) -> None:
+def test_program_works_from_wheel_alone(unpacked: Path, tmp_path: Path) -> None:
     (entry,) = unpacked.glob("*.dist-info/entry_points.txt")
     assert "lyra = lyra_tasks.tasks.program:main" in entry.read_text()
     (tmp_path / "Dockerfile").write_text("FROM scratch\nUSER 1:1\nEXPOSE 80\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LYRA_")}
     environment |= {"PYTHONPATH": str(unpacked), "XDG_STATE_HOME": str(tmp_path / "state")}
-    # what `lyra` runs, and where its package really comes from
+    # What `lyra` runs, and a check that the package is the wheel's
     program = (
         "import lyra_tasks, sys; from lyra_tasks.tasks.program import main\n"
         f"assert lyra_tasks.__file__.startswith({str(unpacked)!r})\n"
         "sys.argv[0] = 'lyra'; main()"
     )
-    for words in (["--list"], ["init"], ["--print-completion-script", "bash"], ["config.show"]):
-        command = [sys.executable, "-P", "-c", program, *words]
+    for arguments in (["--list"], ["init"], ["--print-completion-script", "bash"], ["config.show"]):
+        command = [sys.executable, "-P", "-c", program, *arguments]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / ".lyra.toml").exists()

@@ -1,4 +1,4 @@
-"""What a terminal is sent: styles where it is one that knows them, and nobody has asked for none."""
+"""Colours are used on terminals that support them, unless NO_COLOR is set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lyra_tasks.console.text import supports_colour
 
 
 @pytest.mark.parametrize(
-    ("environment", "wanted"),
+    ("environment", "expected"),
     [
         ({"TERM": "xterm"}, True),
         ({"TERM": "xterm", "NO_COLOR": "1"}, False),
@@ -20,8 +20,8 @@ from lyra_tasks.console.text import supports_colour
         ({}, False),
     ],
 )
-def test_a_terminal_is_coloured_unless_it_is_dumb_or_somebody_wants_none(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], wanted: bool
+def test_terminal_supports_colour_unless_dumb_or_no_color(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: bool
 ) -> None:
     for name in ("TERM", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
@@ -29,11 +29,11 @@ def test_a_terminal_is_coloured_unless_it_is_dumb_or_somebody_wants_none(
         monkeypatch.setenv(name, value)
     controller, end = pty.openpty()
     with os.fdopen(controller, "wb"), os.fdopen(end, "w") as terminal:
-        assert supports_colour(terminal) == wanted
+        assert supports_colour(terminal) == expected
 
 
-def test_what_is_no_terminal_is_not_coloured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_does_not_support_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    with open(os.devnull, "w") as nowhere:
-        assert not supports_colour(nowhere)
+    with open(os.devnull, "w") as file:
+        assert not supports_colour(file)

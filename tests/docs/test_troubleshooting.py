@@ -1,4 +1,4 @@
-"""Every error text that the page explains is one that the program can print."""
+"""Every error message that the page explains occurs in the code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUOTED = [" ".join(text.split()) for text in re.findall(r"^\*\*`([^`]+)`\*\*", P
 
 
 def templates() -> Iterator[str]:
-    """Every text of the program's code, with `…` where a value is put in."""
+    """Yield every text in the code, with `…` for each inserted value."""
     for path in sorted((REPOSITORY / "lyra_tasks").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -28,27 +28,27 @@ TEMPLATES = list(templates())
 
 
 def occurs(quoted: str) -> bool:
-    """Whether a template holds all that is quoted, in this order; a value may also stand where the page has words."""
+    """Return whether a template contains the quoted pieces in this order, or matches with values inserted."""
     pieces = [re.escape(piece) for piece in quoted.split("…")]
     pattern = re.compile("(?:.|\n)*?".join(pieces))
-    return any(pattern.search(template) or _stands_for(template, quoted) for template in TEMPLATES)
+    return any(pattern.search(template) or _matches_filled_in(template, quoted) for template in TEMPLATES)
 
 
-def _stands_for(template: str, quoted: str) -> bool:
-    """Whether the page only has words where the template puts values in."""
+def _matches_filled_in(template: str, quoted: str) -> bool:
+    """Return whether the page quotes the template with values inserted."""
     pieces = template.split("…")
-    whole = sum(map(len, pieces)) >= len(quoted) / 2
-    return whole and re.fullmatch("(?:.|\n)*?".join(map(re.escape, pieces)), quoted) is not None
+    is_long_enough = sum(map(len, pieces)) >= len(quoted) / 2
+    return is_long_enough and re.fullmatch("(?:.|\n)*?".join(map(re.escape, pieces)), quoted) is not None
 
 
-def test_the_page_explains_the_errors_of_the_first_weeks() -> None:
+def test_page_explains_many_distinct_errors() -> None:
     assert len(QUOTED) == len(set(QUOTED)) > 20
 
 
 @pytest.mark.parametrize("quoted", QUOTED)
-def test_the_quoted_text_occurs_in_the_code(quoted: str) -> None:
+def test_quoted_error_occurs_in_code(quoted: str) -> None:
     assert occurs(quoted)
 
 
-def test_a_text_that_nobody_prints_would_be_found() -> None:
+def test_unknown_error_text_is_detected() -> None:
     assert not occurs("the moon is in the way of …")

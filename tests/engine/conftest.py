@@ -1,4 +1,4 @@
-"""What holds for every test module that shares the session's engine."""
+"""Fixtures for the test modules that share the session's engine."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tests.engine import registries
 
 @pytest.fixture
 def named_contexts(engine: Engine) -> None:
-    """For projects that name their bases in FROM alone: older engines take one only as a build argument, and say so."""
+    """Skip projects that name bases only in FROM: engines before 23.0 require a build argument."""
     if engine.facts.release < (23, 0):
-        pytest.skip("this engine takes a base only as a build argument")
+        pytest.skip("this engine requires a build argument for a base")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nothing_stays_for_the_next_module(shared_engine: Engine) -> Iterator[None]:
-    """What a module leaves in the shared engine fails there, and not in whichever module comes next."""
+def no_leftovers(shared_engine: Engine) -> Iterator[None]:
+    """Fail a module that leaves objects in the shared engine, instead of the next one."""
     yield
     assert ours(shared_engine) == []
 
 
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[str]:
-    """Host and port of a registry that lets Ada in."""
+    """Return host and port of a registry with the user Ada."""
     with registries.serving(tmp_path_factory.mktemp("registry"), cache, users=registries.ADA) as host:
         yield host

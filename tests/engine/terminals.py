@@ -1,4 +1,4 @@
-"""A command line in a pseudo-terminal, and the screen as somebody sees it at the end."""
+"""Run a command line in a pseudo-terminal, and read its screen."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.conftest import Project
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What came out of the terminal, and how the command ended."""
+class TerminalOutput:
+    """The output of a command in a terminal, and its exit code."""
 
     code: int
     raw: str
@@ -25,7 +25,7 @@ class Seen:
 
     @property
     def screen(self) -> list[str]:
-        """The lines that are left to see, with those that have scrolled away."""
+        """Return the final lines, with those that have scrolled away."""
         screen = pyte.Screen(self.columns, 400)
         pyte.Stream(screen).feed(self.raw)
         lines = [line.rstrip() for line in screen.display]
@@ -34,12 +34,12 @@ class Seen:
         return lines
 
 
-def in_terminal(project: Project, *words: str, columns: int, **environment: str) -> Seen:
-    """Run the program with `words` in a terminal of 30 lines."""
+def in_terminal(project: Project, *arguments: str, columns: int, **environment: str) -> TerminalOutput:
+    """Run the program with `arguments` in a terminal of 30 lines."""
     controller, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
     process = subprocess.Popen(
-        project.command(*words),
+        project.command(*arguments),
         cwd=project.root,
         env={**project.environment, "TERM": "xterm", "LC_ALL": "C.UTF-8", **environment},
         stdin=end,
@@ -56,4 +56,4 @@ def in_terminal(project: Project, *words: str, columns: int, **environment: str)
             break  # the other end is closed
         raw += chunk
     os.close(controller)
-    return Seen(process.wait(60), raw.decode(), columns)
+    return TerminalOutput(process.wait(60), raw.decode(), columns)

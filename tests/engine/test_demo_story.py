@@ -1,4 +1,4 @@
-"""The first hour of a new user: a fresh clone, no Docker on the machine, the words as the README has them."""
+"""The first hour of a new user: a fresh clone, no Docker engine, and the commands of the README."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from lyra_tasks.engine import sandbox
 from tests.conftest import Outcome, Project
 from tests.engine.clones import clone
 
-WORDS = ("build", "test", "promote")
+TASKS = ("build", "test", "promote")
 
 pytestmark = pytest.mark.skipif(Path("/var/run/docker.sock").exists(), reason="an engine of this machine would be used")
 
 
 @dataclass(frozen=True)
-class Told:
-    """What happened, in order; times in seconds."""
+class Story:
+    """The outcomes of all commands, in order."""
 
     project: Project
     state: Path
@@ -35,107 +35,106 @@ class Told:
     cleaned: Outcome
 
 
-def without_docker(folder: Path) -> str:
-    """A PATH with all of this machine's programs but docker."""
-    folder.mkdir()
-    for place in reversed(os.get_exec_path()):
-        for program in Path(place).glob("*"):
+def without_docker(directory: Path) -> str:
+    """Return a PATH with all programs of this machine except docker."""
+    directory.mkdir()
+    for path in reversed(os.get_exec_path()):
+        for program in Path(path).glob("*"):
             if not program.name.startswith("docker"):
-                link = folder / program.name
+                link = directory / program.name
                 link.unlink(missing_ok=True)
                 link.symlink_to(program)
-    return str(folder)
+    return str(directory)
 
 
-def timed(project: Project, *words: str) -> tuple[Outcome, float]:
-    began = time.monotonic()
-    return project.lyra(*words, timeout=600), time.monotonic() - began
+def timed(project: Project, *tasks: str) -> tuple[Outcome, float]:
+    start = time.monotonic()
+    return project.lyra(*tasks, timeout=600), time.monotonic() - start
 
 
 def state_of(project: Project) -> Path:
-    """The one state folder that the project has by now."""
+    """Return the state directory of the project."""
     (state,) = project.state.iterdir()
     return state
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Told]:
-    """The words twice, then `clean`; the packages are in the cache, and nothing else is anywhere."""
-    folder = tmp_path_factory.mktemp("user")
-    project = clone(folder, cache, None)
+def story(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Story]:
+    """Run all tasks twice, then `clean`; only the packages are cached before."""
+    directory = tmp_path_factory.mktemp("user")
+    project = clone(directory, cache, None)
     project = replace(
         project,
-        environment={**project.environment, "PATH": without_docker(folder / "bin"), "HOME": str(folder / "home")},
+        environment={**project.environment, "PATH": without_docker(directory / "bin"), "HOME": str(directory / "home")},
     )
     try:
-        first, first_seconds = timed(project, *WORDS)
-        second, second_seconds = timed(project, *WORDS)
+        first, first_seconds = timed(project, *TASKS)
+        second, second_seconds = timed(project, *TASKS)
         cleaned = project.lyra("clean")
-        yield Told(project, state_of(project), first, first_seconds, second, second_seconds, cleaned)
+        yield Story(project, state_of(project), first, first_seconds, second, second_seconds, cleaned)
     finally:
         for state in project.state.glob("*"):
             sandbox.shut_down_sandbox(state, purge=True)
 
 
-def test_three_tasks_start_engine_and_create_bundle(told: Told) -> None:
-    assert told.first.code == 0, told.first.text
-    assert "No Docker engine is running; starting this project's private engine" in told.first.err
-    assert "17 of 17 checks passed" in told.first.out
-    (bundle,) = told.project.bundles()
-    assert f"promoted {bundle.name} to {bundle.relative_to(told.project.root)}:" in told.first.out
-    assert told.project.git("status", "--porcelain") == "", "the lock is committed, and all else is ignored"
+def test_three_tasks_start_engine_and_create_bundle(story: Story) -> None:
+    assert story.first.code == 0, story.first.text
+    assert "No Docker engine is running; starting this project's private engine" in story.first.err
+    assert "17 of 17 checks passed" in story.first.out
+    (bundle,) = story.project.bundles()
+    assert f"promoted {bundle.name} to {bundle.relative_to(story.project.root)}:" in story.first.out
+    assert story.project.git("status", "--porcelain") == "", "the lock file is committed, everything else is ignored"
 
 
-def test_second_run_is_cached(told: Told) -> None:
-    assert told.second.code == 0, told.second.text
-    built = told.second.out.partition("\n17 of")[0]
+def test_second_run_is_cached(story: Story) -> None:
+    assert story.second.code == 0, story.second.text
+    built = story.second.out.partition("\n17 of")[0]
     assert re.findall(r"(?m)  (new|unchanged)$", built) == ["unchanged", "unchanged"]
-    assert "is promoted already, with the same digests" in told.second.out
-    # The first time also downloads 95 MB where the cache is empty: then this is a tenth, and as it is here, a third.
-    # What is left is the lab, which every `test` makes anew.
-    assert told.second_seconds < told.first_seconds / 2
+    assert "is already promoted with the same digests" in story.second.out
+    # About a third with a filled cache, a tenth with an empty one (95 MB of downloads); what remains is the test run.
+    assert story.second_seconds < story.first_seconds / 2
 
 
-def test_clean_stops_empty_engine_and_keeps_bundle(told: Told) -> None:
-    assert told.cleaned.code == 0, told.cleaned.text
-    assert "stopped the sandbox engine" in told.cleaned.out
-    assert sandbox.find_sandbox(told.state) is None
-    assert told.project.lyra("verify").code == 0
-    up = told.project.lyra("engine.up")
+def test_clean_stops_empty_engine_and_keeps_bundle(story: Story) -> None:
+    assert story.cleaned.code == 0, story.cleaned.text
+    assert "stopped the sandbox engine" in story.cleaned.out
+    assert sandbox.find_sandbox(story.state) is None
+    assert story.project.lyra("verify").code == 0
+    up = story.project.lyra("engine.up")
     assert up.code == 0, up.text
     variables = dict(re.findall(r"(?m)^  export (\w+)='(.*)'$", up.out))
     try:
-        for words in (("ps",), ("image", "ls"), ("volume", "ls"), ("network", "ls", "--filter", "type=custom")):
-            every = ("--all",) if words[0] in ("ps", "image") else ()
-            command = ["docker", *words, *every, "--quiet"]
+        for arguments in (("ps",), ("image", "ls"), ("volume", "ls"), ("network", "ls", "--filter", "type=custom")):
+            all_option = ("--all",) if arguments[0] in ("ps", "image") else ()
+            command = ["docker", *arguments, *all_option, "--quiet"]
             done = subprocess.run(command, env={**os.environ, **variables}, check=True, capture_output=True, text=True)
             assert done.stdout == "", command
     finally:
-        assert told.project.lyra("engine.down").code == 0
+        assert story.project.lyra("engine.down").code == 0
 
 
-def test_manually_started_engine_is_used_and_kept(told: Told) -> None:
-    none = told.project.lyra("engine.status", "--json")
+def test_manually_started_engine_is_used_and_kept(story: Story) -> None:
+    none = story.project.lyra("engine.status", "--json")
     assert (none.code, json.loads(none.out)) == (0, {})
-    assert sandbox.find_sandbox(told.state) is None, "to ask is not to start"
-    assert told.project.lyra("engine.up").code == 0
-    status = told.project.lyra("engine.status", "--json")
+    assert sandbox.find_sandbox(story.state) is None, "engine.status must not start an engine"
+    assert story.project.lyra("engine.up").code == 0
+    status = story.project.lyra("engine.status", "--json")
     document = json.loads(status.out)
     assert (document["sandboxed"], document["store"]) == (True, "containerd")
-    assert "No Docker engine is running" not in told.project.lyra("clean").err
-    assert sandbox.find_sandbox(told.state) is not None, "who started it by hand also ends it"
-    assert "the engine is down" in told.project.lyra("engine.down").out
-    assert "the engine was not running" in told.project.lyra("engine.down").out
+    assert "No Docker engine is running" not in story.project.lyra("clean").err
+    assert sandbox.find_sandbox(story.state) is not None, "a manually started engine keeps running"
+    assert "Stopped the sandbox engine" in story.project.lyra("engine.down").out
+    assert "The sandbox engine was not running" in story.project.lyra("engine.down").out
 
 
-def test_clean_all_keeps_only_source_journal_and_bundles(told: Told) -> None:
-    asked = told.project.lyra("clean", "--all")
-    assert asked.code == 2, "nobody could answer"
-    assert (told.state / "sandbox" / "data").is_dir()
-    result = told.project.lyra("clean", "--all", "--yes")
+def test_clean_all_keeps_only_source_journal_and_bundles(story: Story) -> None:
+    unconfirmed = story.project.lyra("clean", "--all")
+    assert unconfirmed.code == 2, "stdin is not a terminal"
+    assert (story.state / "sandbox" / "data").is_dir()
+    result = story.project.lyra("clean", "--all", "--yes")
     assert result.code == 0, result.text
-    assert not (told.state / "sandbox").exists()
-    assert not (told.project.root / ".lyra").exists()
-    assert sandbox.find_sandbox(told.state) is None
-    assert (told.state / "journal.jsonl").is_file()
-    assert told.project.lyra("verify").code == 0
+    assert not (story.state / "sandbox").exists()
+    assert not (story.project.root / ".lyra").exists()
+    assert sandbox.find_sandbox(story.state) is None
+    assert (story.state / "journal.jsonl").is_file()
+    assert story.project.lyra("verify").code == 0

@@ -1,4 +1,4 @@
-"""status over the life of a project on the real engine: each word moves what it shows, it changes nothing."""
+"""status over the life of a project on a real engine: it follows every task and changes nothing."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from tests.engine.terminals import in_terminal
 
 @pytest.fixture(scope="module")
 def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    made = make_tiny()
-    yield made
-    made.clean()
+    project = make_tiny()
+    yield project
+    project.clean()
 
 
 def status(project: Project) -> dict[str, Any]:
-    found = project.lyra("status", "--json")
-    assert found.code == 0, found.text
-    document: dict[str, Any] = json.loads(found.out)
+    result = project.lyra("status", "--json")
+    assert result.code == 0, result.text
+    document: dict[str, Any] = json.loads(result.out)
     return document
 
 
 def test_status_follows_project_to_bundle_and_back(project: Project, engine: Engine) -> None:
-    fresh = status(project)
-    assert [each["problem"] for each in fresh["images"]] == ["has not been built"]
-    assert (fresh["next"], fresh["has_engine"], fresh["runs"]) == ("build", True, [])
+    initial = status(project)
+    assert [image["problem"] for image in initial["images"]] == ["has not been built"]
+    assert (initial["next_command"], initial["has_engine"], initial["runs"]) == ("build", True, [])
     journal = next(project.state.glob("*")) / "journal.jsonl"
-    assert not journal.exists(), "who looks leaves no trace"
+    assert not journal.exists(), "status must not write to the journal"
 
     tested = project.lyra("build", "test", "--keep-running")
     assert tested.code == 0, tested.text
@@ -45,14 +45,14 @@ def test_status_follows_project_to_bundle_and_back(project: Project, engine: Eng
     assert 0 < service["memory"] < service["memory_limit"]
     assert 0 <= service["cpu"] <= 1
     assert running["leftovers"] == []
-    assert (running["tested"]["passed"], running["tested"]["checks"], running["next"]) == (True, 4, "promote")
+    assert (running["test"]["passed"], running["test"]["check_count"], running["next_command"]) == (True, 4, "promote")
 
     promoted = project.lyra("promote")
     assert promoted.code == 0, promoted.text
     (bundle,) = project.bundles()
-    done = status(project)
-    assert (done["promoted"], done["newest"], done["next"]) == (bundle.name, bundle.name, "")
-    assert [each["command"] for each in done["runs"]] == ["promote", "build test --keep-running"]
+    final = status(project)
+    assert (final["promoted_version"], final["newest_version"], final["next_command"]) == (bundle.name, bundle.name, "")
+    assert [run["command"] for run in final["runs"]] == ["promote", "build test --keep-running"]
 
     project.replace("app/www/index.html", "It is tiny.", "It is small.")
     screen = " ".join(" ".join(in_terminal(project, "status", columns=80).screen).split())
@@ -66,20 +66,20 @@ def test_objects_of_no_lab_are_leftovers(project: Project, engine: Engine) -> No
     labels = {LABEL_PROJECT: state.name, LABEL_RUN: "20200101t000000-abcdef"}
     engine.api.create_volume("lyra-20200101t000000-abcdef-web-data", labels=labels)
     copied = {"Image": engine.api.images(name="tiny/web")[0]["Id"], "Labels": {LABEL_PROJECT: state.name}}
-    stranger = engine.api.create_container_from_config(copied, "copied")["Id"]
+    container = engine.api.create_container_from_config(copied, "copied")["Id"]
     try:
-        found = status(project)
+        document = status(project)
     finally:
-        engine.api.remove_container(stranger)
+        engine.api.remove_container(container)
         engine.api.remove_volume("lyra-20200101t000000-abcdef-web-data")
-    assert found["leftovers"] == ["lyra-20200101t000000-abcdef-web-data"]
-    assert found["next"] == "clean"
+    assert document["leftovers"] == ["lyra-20200101t000000-abcdef-web-data"]
+    assert document["next_command"] == "clean"
 
 
 def test_status_without_engine_uses_files(project: Project) -> None:
-    found = project.lyra("status", DOCKER_HOST="unix:///nowhere.sock")
-    assert found.code == 0, found.text
-    text = " ".join(found.out.split())
+    result = project.lyra("status", DOCKER_HOST="unix:///nowhere.sock")
+    assert result.code == 0, result.text
+    text = " ".join(result.out.split())
     assert "Cannot connect to a Docker engine" in text
     assert "stale: was built before its context changed" in text
 
@@ -87,11 +87,11 @@ def test_status_without_engine_uses_files(project: Project) -> None:
 def test_status_reports_deviation_from_unknown_rule(project: Project) -> None:
     entry = '\n[[deviations]]\nrule = "image.sise"\nscope = "*"\nreason = "x"\nowner = "a"\nexpires = 2099-01-01\n'
     config = project.root / ".lyra.toml"
-    before = config.read_text()
-    config.write_text(before + entry)
+    original = config.read_text()
+    config.write_text(original + entry)
     try:
-        said = project.lyra("status")
+        result = project.lyra("status")
     finally:
-        config.write_text(before)
-    assert said.code == 0, said.text
-    assert 'deviations[0].rule: unknown rule "image.sise"; did you mean "image.size"?' in said.err
+        config.write_text(original)
+    assert result.code == 0, result.text
+    assert 'deviations[0].rule: unknown rule "image.sise"; did you mean "image.size"?' in result.err

@@ -1,4 +1,4 @@
-"""What a run shows: one live line on a terminal, plain lines elsewhere, nothing where nothing is wanted."""
+"""The output of a run: progress lines on a terminal, plain lines elsewhere, nothing with --quiet."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 @pytest.fixture(scope="module")
 def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    made = make_tiny()
-    yield made
-    made.clean()
+    project = make_tiny()
+    yield project
+    project.clean()
 
 
-def test_a_narrow_terminal_sees_what_goes_on_and_in_the_end_what_was_made(project: Project) -> None:
-    seen = in_terminal(project, "build", "test", "promote", columns=80)
-    assert seen.code == 0, seen.raw
-    live = LIVE.findall(seen.raw)
-    for going_on in ("building the images", "web: starting", "check 2 of 4", "taking the lab away", "packing web"):
-        assert any(going_on in line for line in live), going_on
+def test_narrow_terminal_shows_progress_and_result(project: Project) -> None:
+    output = in_terminal(project, "build", "test", "promote", columns=80)
+    assert output.code == 0, output.raw
+    live = LIVE.findall(output.raw)
+    for activity in ("building the images", "web: starting", "check 2 of 4", "removing the environment", "packing web"):
+        assert any(activity in line for line in live), activity
     assert any("1 passed" in line for line in live)
     assert any(re.search(r"\[[^\]]*\d/\d\] ", line) for line in live), "the step of the Dockerfile"
-    assert max(len(line) + 2 for line in live) < 80, "a line that wraps cannot be written over"
-    screen = "\n".join(seen.screen)
-    for gone in ("building the images", "check 2 of 4", "⠋", "#1 "):
-        assert gone not in screen
-    for kept in ("ok   the page is there", "4 of 4 checks passed", "report.html", "promoted", "next: `verify`"):
-        assert kept in screen
-    assert "next: test" not in screen, "the line goes on by itself"
+    assert max(len(line) + 2 for line in live) < 80, "a line that wraps cannot be redrawn"
+    screen = "\n".join(output.screen)
+    for erased in ("building the images", "check 2 of 4", "⠋", "#1 "):
+        assert erased not in screen
+    for text in ("ok   the page is there", "4 of 4 checks passed", "report.html", "promoted", "next: `verify`"):
+        assert text in screen
+    assert "next: test" not in screen, "the command line continues"
 
 
-def test_a_wide_terminal_without_colours_has_live_lines_too(project: Project) -> None:
-    seen = in_terminal(project, "test", columns=200, NO_COLOR="1")
-    assert seen.code == 0, seen.raw
-    assert not COLOUR.search(seen.raw)
-    assert any("check 4 of 4: the volume can be written" in line for line in LIVE.findall(seen.raw))
-    assert seen.screen[-1] == "next: promote to pack these very bytes into a bundle"
+def test_wide_terminal_without_colours_shows_progress(project: Project) -> None:
+    output = in_terminal(project, "test", columns=200, NO_COLOR="1")
+    assert output.code == 0, output.raw
+    assert not COLOUR.search(output.raw)
+    assert any("check 4 of 4: the volume can be written" in line for line in LIVE.findall(output.raw))
+    assert output.screen[-1] == "next: promote to create a bundle of these images"
 
 
-def test_elsewhere_there_are_plain_lines_and_with_quiet_none(project: Project) -> None:
+def test_plain_lines_without_terminal_and_none_with_quiet(project: Project) -> None:
     plain = project.lyra("build", "test", LC_ALL="C.UTF-8")
     assert plain.code == 0, plain.text
     assert not re.search(r"[\x1b\r⠋]", plain.text)
@@ -56,10 +56,10 @@ def test_elsewhere_there_are_plain_lines_and_with_quiet_none(project: Project) -
     assert all(line.startswith("warning: ") for line in quiet.err.splitlines()), quiet.err
 
 
-def test_quiet_does_not_hide_a_fault_or_the_document(project: Project) -> None:
-    fault = project.lyra("test", "--only", "nothing", "--quiet")
-    assert fault.code == 2
-    assert fault.err.startswith("error: there is no test named 'nothing'")
+def test_quiet_keeps_errors_and_json(project: Project) -> None:
+    error = project.lyra("test", "--only", "nothing", "--quiet")
+    assert error.code == 2
+    assert error.err.startswith("error: there is no test named 'nothing'")
     document = project.lyra("build", "--quiet", "--json")
     assert document.out.startswith('{\n  "images"')
     assert all(line.startswith("warning: ") for line in document.err.splitlines()), document.err

@@ -19,68 +19,68 @@ from lyra_tasks.overview.doctor import (
 from lyra_tasks.overview.doctor_facts import collect_doctor_facts
 
 ENGINE = EngineFacts("id", "28.5.1", (1, 51), "containerd", 4, 8 * 10**9, "linux/amd64", sandboxed=False)
-SOUND = DoctorFacts(
+HEALTHY = DoctorFacts(
     config=".lyra.toml: tiny", engine=ENGINE, components={"Engine": "28.5.1", "runc": "1.3.3"}, buildx="0.29.1"
 )
 GB = 10**9
 
 
-def found(facts: DoctorFacts, what: str) -> Diagnosis:
-    (finding,) = [each for each in diagnose(facts) if each.subject == what]
-    return finding
+def diagnosis_of(facts: DoctorFacts, subject: str) -> Diagnosis:
+    (diagnosis,) = [diagnosis for diagnosis in diagnose(facts) if diagnosis.subject == subject]
+    return diagnosis
 
 
 def changed(**values: object) -> DoctorFacts:
-    return DoctorFacts(**{**vars(SOUND), **values})
+    return DoctorFacts(**{**vars(HEALTHY), **values})
 
 
-def test_all_is_well_where_all_is_well() -> None:
-    assert {each.state for each in diagnose(SOUND)} == {"ok"}
-    require_no_errors(diagnose(SOUND))
+def test_doctor_finds_nothing_wrong() -> None:
+    assert {diagnosis.state for diagnosis in diagnose(HEALTHY)} == {"ok"}
+    require_no_errors(diagnose(HEALTHY))
 
 
 @pytest.mark.parametrize(
-    ("what", "state", "values"),
+    ("subject", "state", "values"),
     [
-        ("config", "fault", {"config": PreconditionError("no file", hint="write it")}),
-        ("git", "fault", {"git": PreconditionError("git is missing", hint="install it")}),
-        ("engine", "fault", {"engine": EngineUnavailableError("none", hint="start it")}),
+        ("config", "error", {"config": PreconditionError("no file", hint="write it")}),
+        ("git", "error", {"git": PreconditionError("git is missing", hint="install it")}),
+        ("engine", "error", {"engine": EngineUnavailableError("none", hint="start it")}),
         ("API", "warning", {"engine": EngineFacts("id", "20.10.24", (1, 41), "classic", 1, 1, "linux/amd64", False)}),
-        ("buildx", "fault", {"buildx": "0.9.1"}),
-        ("buildx", "fault", {"buildx": PreconditionError("no docker", hint="install it")}),
-        ("known faults", "warning", {"components": {"runc": "1.1.15"}}),
+        ("buildx", "error", {"buildx": "0.9.1"}),
+        ("buildx", "error", {"buildx": PreconditionError("no docker", hint="install it")}),
+        ("vulnerabilities", "warning", {"components": {"runc": "1.1.15"}}),
         ("sandbox", "warning", {"sandbox": SandboxFacts("never", has_crashed=True)}),
-        ("sandbox", "warning", {"sandbox": SandboxFacts("auto", obstacle="this is not root")}),
-        ("sandbox", "fault", {"sandbox": SandboxFacts("always", obstacle="this is not root")}),
-        ("sandbox", "fault", {"sandbox": SandboxFacts("auto", obstacle="this is not root"), "engine": None}),
+        ("sandbox", "warning", {"sandbox": SandboxFacts("auto", obstacle="not root")}),
+        ("sandbox", "error", {"sandbox": SandboxFacts("always", obstacle="not root")}),
+        ("sandbox", "error", {"sandbox": SandboxFacts("auto", obstacle="not root"), "engine": None}),
         ("disk", "warning", {"disks": (Disk("/", 4 * GB, 90, 100),)}),
-        ("disk", "fault", {"disks": (Disk("/", GB // 2, 90, 100),)}),
+        ("disk", "error", {"disks": (Disk("/", GB // 2, 90, 100),)}),
         ("disk", "warning", {"disks": (Disk("/", 50 * GB, 9, 100),)}),
-        ("disk", "fault", {"disks": (Disk("/", 50 * GB, 0, 100),)}),
+        ("disk", "error", {"disks": (Disk("/", 50 * GB, 0, 100),)}),
         ("disk", "ok", {"disks": (Disk("/", 50 * GB, 0, 0),)}),
         ("clock", "warning", {"now": 1000.0, "commit_time": 2000}),
         ("clock", "warning", {"now": 1000.0, "engine_time": 990.0}),
         ("clock", "ok", {"now": 1000.0, "engine_time": 1003.0}),
-        ("leftovers", "warning", {"crashed": ("r1",), "left": ("lyra-r1-web",)}),
-        ("leftovers", "warning", {"orphans": {"/gone": ("volume v",)}}),
-        ("locks", "fault", {"pins": PreconditionError("no lock", hint="mend it")}),
-        ("journal", "warning", {"journal": ("line 3: edited",)}),
+        ("leftovers", "warning", {"crashed_runs": ("r1",), "leftovers": ("lyra-r1-web",)}),
+        ("leftovers", "warning", {"orphans": {"/deleted": ("volume v",)}}),
+        ("locks", "error", {"lock_error": PreconditionError("no lock", hint="fix it")}),
+        ("journal", "warning", {"journal_problems": ("line 3: edited",)}),
     ],
 )
-def test_what_is_wrong_is_named_with_its_fix(what: str, state: str, values: dict[str, object]) -> None:
-    finding = found(changed(**values), what)
-    assert finding.state == state
-    assert bool(finding.fix) == (state != "ok")
+def test_doctor_reports_problem_with_fix(subject: str, state: str, values: dict[str, object]) -> None:
+    diagnosis = diagnosis_of(changed(**values), subject)
+    assert diagnosis.state == state
+    assert bool(diagnosis.fix) == (state != "ok")
 
 
-def test_a_fault_ends_with_3_and_a_warning_does_not() -> None:
+def test_doctor_error_exits_with_3_but_warning_does_not() -> None:
     require_no_errors(diagnose(changed(components={"runc": "1.1.11"})))
-    with pytest.raises(PreconditionError, match=r"1 fault\(s\): buildx"):
+    with pytest.raises(PreconditionError, match="1 problem found: buildx"):
         require_no_errors(diagnose(changed(buildx="0.9.1")))
 
 
 @pytest.mark.parametrize(
-    ("component", "version", "faults"),
+    ("component", "version", "count"),
     [
         ("runc", "1.1.11", 2),
         ("runc", "1.1.15+ds1", 1),
@@ -97,23 +97,23 @@ def test_a_fault_ends_with_3_and_a_warning_does_not() -> None:
         ("something", "0.1", 0),
     ],
 )
-def test_a_fault_is_known_by_release_line(component: str, version: str, faults: int) -> None:
-    assert len(list(vulnerable_components({component: version}))) == faults
+def test_vulnerability_is_matched_by_release_line(component: str, version: str, count: int) -> None:
+    assert len(vulnerable_components({component: version})) == count
 
 
-def test_what_lyra_writes_itself_is_no_change_of_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_ignores_lyras_own_files_in_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".lyra.toml").write_text('schema = 1\n[project]\nname = "p"\n')
     run_git(tmp_path, "init", "--quiet")
     run_git(tmp_path, "add", "--all")
     run_git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "x")
-    for place in (".lyra", "promotion"):
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "file").touch()
+    for directory in (".lyra", "promotion"):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "file").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".lyra" / "state"))
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
     assert str(collect_doctor_facts().git).endswith(", clean")
 
 
-def run_git(root: Path, *words: str) -> None:
-    subprocess.run(["git", *words], cwd=root, check=True)
+def run_git(root: Path, *arguments: str) -> None:
+    subprocess.run(["git", *arguments], cwd=root, check=True)

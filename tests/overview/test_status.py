@@ -1,4 +1,4 @@
-"""The next sensible word, the screen at two widths, and the history that must not be read."""
+"""Status: the suggested command, the screen at two widths, and a time that does not depend on the history."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from lyra_tasks.config.models import Deviation
+from lyra_tasks.digests import canonical_json
+from lyra_tasks.overview.history import TaskResult
 from lyra_tasks.overview.status import (
     ImageRow,
     LabRow,
@@ -21,42 +24,47 @@ from lyra_tasks.overview.status import (
     RunRow,
     Status,
     TestStatus,
-    deviation_rows,
     status_document,
     status_lines,
     suggest_next_step,
 )
 from lyra_tasks.records.journal import JOURNAL_SCHEMA, Journal, JournalEntry
-from lyra_tasks.records.record import canonical_json
+from lyra_tasks.rules.deviations import DeviationStatus
 from tests.conftest import PROJECTS, Project, repository
 
-NOWHERE = "unix:///nowhere.sock"
+NO_ENGINE = "unix:///nowhere.sock"
 TODAY = datetime.date(2026, 11, 24)
 IMAGE = ImageRow(
     "web", "0.1.0-dev.3+g1a2b3c4", "1a2b3c4", False, "2026-11-24T05:42:22+00:00", 31_400_000, "sha256:1", ""
 )
-PASSED = TestStatus(True, "20261124t054210-95fc5c", "2026-11-24T05:42:23+00:00", 15, (), {"kept": 12, "deviation": 1})
-DEVIATIONS = deviation_rows(
-    [
-        ("container.egress", "services.web", "ada", datetime.date(2027, 3, 31)),
-        ("container.non-root", "services.old", "bob", datetime.date(2026, 11, 25)),
-    ],
-    TODAY,
+PASSED = TestStatus(True, "20261124t054210-95fc5c", "2026-11-24T05:42:23+00:00", 15, (), {"passed": 12, "deviation": 1})
+
+
+def deviation_status(rule: str, scope: str, owner: str, expires: datetime.date) -> DeviationStatus:
+    deviation = Deviation(rule=rule, scope=scope, reason="r", owner=owner, expires=expires)
+    days_left = (expires - TODAY).days
+    return DeviationStatus(deviation, "expired" if days_left < 0 else "used", days_left)
+
+
+DEVIATIONS = (
+    deviation_status("container.non-root", "services.old", "bob", datetime.date(2026, 11, 25)),
+    deviation_status("container.egress", "services.web", "ada", datetime.date(2027, 3, 31)),
 )
+RUN_TASKS = (TaskResult("build", 0, "", 3.0), TaskResult("test", 5, "1 of 1 checks failed", 2.0))
 STATUS = Status(
     project="guestbook",
     version="0.1.0-dev.3+g1a2b3c4",
     branch="main",
     commit="1a2b3c4",
     dirty=True,
-    engine="private engine 26.1.5, containerd image store",
+    engine="sandbox engine 26.1.5, containerd image store",
     has_engine=True,
     images=(IMAGE, replace(IMAGE, name="counter", problem="was built before its context changed")),
     test=None,
-    unknown_reason="not before all images are current",
+    unknown_reason="not all images are current",
     promoted_version="",
     newest_version="0.1.0-dev.2+g0000000",
-    deviations=tuple(DEVIATIONS),
+    deviations=DEVIATIONS,
     labs=(
         LabRow(
             "20261124t060000-123abc",
@@ -68,67 +76,69 @@ STATUS = Status(
         ),
     ),
     leftovers=tuple(f"lyra-20261124t050000-{number}" for number in range(8)),
-    runs=(RunRow("r", "2026-11-24T05:42:10.000+00:00", "build test", (("build", 0, 3.0), ("test", 5, 2.0))),),
+    runs=(RunRow("r", "2026-11-24T05:42:10.000+00:00", "build test", RUN_TASKS),),
     next_command="build",
     next_reason="counter was built before its context changed",
 )
 
 
 @pytest.mark.parametrize("width", [80, 200])
-def test_the_screen_says_all_of_it_and_fits(width: int) -> None:
+def test_status_screen_is_complete_and_fits(width: int) -> None:
     screen = status_lines(STATUS, width)
     assert max(map(len, screen)) <= width
     text = " ".join(" ".join(screen).split())
-    for said in (
+    for expected in (
         "guestbook 0.1.0-dev.3+g1a2b3c4, main at 1a2b3c4, uncommitted changes",
-        "counter 0.1.0-dev.3+g1a2b3c4 31.4 MB stale: was built before its context changed",
+        "counter 0.1.0-dev.3+g1a2b3c4 29.9 MiB stale: was built before its context changed",
         "not this set; the newest bundle is 0.1.0-dev.2+g0000000",
         "container.non-root for services.old (bob) until 2026-11-25, in 1 day",
         "container.egress for services.web (ada) until 2027-03-31",
         "development, run 20261124t060000-123abc",
-        "web: running, http at 127.0.0.1:32768, 12.0 MB of 128.0 MB, 0.02 of 0.5 CPUs",
+        "web: running, http at 127.0.0.1:32768, 11.4 MiB of 122.1 MiB, 0.02 of 0.5 CPUs",
         "and 2 more",
-        "build test: test ended with 5",
+        "build test: test failed with 5",
         "next `build`: counter was built before its context changed",
     ):
-        assert said in text
+        assert expected in text
     assert len(screen) < (40 if width == 80 else 25), "one screen"
 
 
-def test_for_programs_it_is_all_there_as_plain_json() -> None:
-    found = json.loads(json.dumps(status_document(STATUS)))
-    assert found["schema"] == "lyra.status/1"
-    assert found["deviations"][0] == {
-        "rule": "container.non-root", "scope": "services.old", "owner": "bob", "expires": "2026-11-25", "days": 1,
-        "ends_soon": True,
+def test_status_json_is_complete() -> None:
+    document = json.loads(json.dumps(status_document(STATUS)))
+    assert document["schema"] == "lyra.status/1"
+    assert document["deviations"][0] == {
+        "rule": "container.non-root", "scope": "services.old", "owner": "bob", "expires": "2026-11-25",
+        "days_left": 1, "expires_soon": True,
     }  # fmt: skip
-    assert found["runs"][0]["words"][1] == {"word": "test", "exit_code": 5, "seconds": 2.0}
+    assert document["runs"][0]["tasks"][1] == {
+        "task": "test", "exit_code": 5, "message": "1 of 1 checks failed", "seconds": 2.0
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("changes", "word"),
+    ("changes", "command"),
     [
         ({}, "promote"),
         ({"images": ()}, ""),
         ({"images": (IMAGE, STATUS.images[1])}, "build"),
-        ({"tested": None}, "test"),
-        ({"tested": replace(PASSED, passed=False, failed=("front page greets",))}, ""),
-        ({"tested": replace(PASSED, promotion_refusal="images.web@linux/arm64 (rule test.platform)")}, ""),
-        ({"promoted": "1.0.0"}, ""),
+        ({"test": None}, "test"),
+        ({"test": replace(PASSED, passed=False, failed=("front page greets",))}, ""),
+        ({"test": replace(PASSED, promotion_refusal="images.web@linux/arm64 (rule test.platform)")}, ""),
+        ({"promoted_version": "1.0.0"}, ""),
         ({"leftovers": ("lyra-x",)}, "clean"),
-        ({"deviations": deviation_rows([("r", "s", "o", datetime.date(2026, 11, 23))], TODAY)}, ""),
+        ({"deviations": (deviation_status("r", "s", "o", datetime.date(2026, 11, 23)),)}, ""),
     ],
 )
-def test_the_next_word_is_the_first_thing_that_is_missing(changes: dict[str, object], word: str) -> None:
+def test_next_step_is_first_missing_one(changes: dict[str, object], command: str) -> None:
     facts: dict[str, object] = {
-        "images": (IMAGE,), "tested": PASSED, "promoted": "", "deviations": (), "leftovers": (), "dirty": False
+        "images": (IMAGE,), "test": PASSED, "promoted_version": "", "deviations": (), "leftovers": (), "dirty": False
     }  # fmt: skip
-    found, why = suggest_next_step(**{**facts, **changes})  # type: ignore[arg-type]
-    assert found == word
-    assert why
+    suggested, reason = suggest_next_step(**{**facts, **changes})  # type: ignore[arg-type]
+    assert suggested == command
+    assert reason
 
 
-def test_the_newest_entries_are_whole_lines_of_the_end(tmp_path: Path) -> None:
+def test_recent_entries_are_whole_lines(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     assert journal.read_recent() == []
     journal.extend("r", [("intent", {"number": number}) for number in range(100)])
@@ -143,36 +153,36 @@ def test_the_newest_entries_are_whole_lines_of_the_end(tmp_path: Path) -> None:
 
 @pytest.fixture
 def lonely(tmp_path: Path, cache: Path) -> Project:
-    """The tiny project where no engine answers; it is never built."""
+    """Return the tiny project without an engine; it is never built."""
     shutil.copytree(PROJECTS / "tiny", tmp_path / "project")
     return repository(tmp_path / "project", tmp_path, cache, None)
 
 
-def test_it_takes_as_long_after_a_thousand_runs_and_a_hundred_bundles(lonely: Project) -> None:
-    """Without an engine, whose answers would hide the difference."""
-    first = lonely.lyra("status", "--json", DOCKER_HOST=NOWHERE)
+def test_status_time_does_not_grow_with_history(lonely: Project) -> None:
+    """Measured without an engine, whose answers would hide the difference."""
+    first = lonely.lyra("status", "--json", DOCKER_HOST=NO_ENGINE)
     assert first.code == 0, first.text
     (state,) = lonely.state.iterdir()
-    fresh = _seconds(lonely)
+    initial_seconds = _seconds(lonely)
     (state / "journal.jsonl").write_text("".join(_history(1000)))
     _bundles(lonely.root / "promotion" / "tiny", 100)
-    found = lonely.lyra("status", "--json", DOCKER_HOST=NOWHERE)
-    assert found.code == 0, found.text
-    shown = json.loads(found.out)
-    assert [each["run"] for each in shown["runs"]] == [f"run-{number}" for number in range(999, 994, -1)]
-    assert shown["newest"] == "1.99.0"
-    assert not shown["has_engine"]
-    assert shown["next"] == "build"
-    assert _seconds(lonely) < 1.5 * fresh
+    result = lonely.lyra("status", "--json", DOCKER_HOST=NO_ENGINE)
+    assert result.code == 0, result.text
+    document = json.loads(result.out)
+    assert [run["run"] for run in document["runs"]] == [f"run-{number}" for number in range(999, 994, -1)]
+    assert document["newest_version"] == "1.99.0"
+    assert not document["has_engine"]
+    assert document["next_command"] == "build"
+    assert _seconds(lonely) < 1.5 * initial_seconds
 
 
-def test_watching_shows_it_again_and_ends_in_order_with_ctrl_c(lonely: Project) -> None:
-    watching = lonely.start("status", "--watch", DOCKER_HOST=NOWHERE)
+def test_status_watch_refreshes_until_interrupt(lonely: Project) -> None:
+    watching = lonely.start("status", "--watch", DOCKER_HOST=NO_ENGINE)
     assert watching.stdout is not None
-    seen = 0
+    refreshes = 0
     for line in watching.stdout:
-        seen += line.startswith("next")
-        if seen == 2:
+        refreshes += line.startswith("next")
+        if refreshes == 2:
             break
     watching.send_signal(signal.SIGINT)
     _, errors = watching.communicate(timeout=60)
@@ -181,13 +191,13 @@ def test_watching_shows_it_again_and_ends_in_order_with_ctrl_c(lonely: Project) 
 
 
 def _history(runs: int) -> Iterator[str]:
-    """The lines of so many runs; the chain of hashes is not what is looked at."""
-    made = {"kind": "container", "name": "lyra-20261124t054210-95fc5c-web", "id": "a" * 64}
+    """Yield the journal lines of `runs` runs, without valid hashes."""
+    created = {"kind": "container", "name": "lyra-20261124t054210-95fc5c-web", "id": "a" * 64}
     events: list[tuple[str, dict[str, Any]]] = [
         ("run", {"user": "ada", "command": ["build", "test", "promote"]}),
-        *[("made", made)] * 40,
+        *[("created", created)] * 40,
     ]
-    events.append(("word", {"word": "test", "exit_code": 0, "message": "", "seconds": 1.0}))
+    events.append(("task", {"task": "test", "exit_code": 0, "message": "", "seconds": 1.0}))
     for number in range(runs):
         for event, data in events:
             entry = JournalEntry(0, "2026-11-24T05:42:10.000+00:00", f"run-{number}", event, data)
@@ -195,15 +205,15 @@ def _history(runs: int) -> Iterator[str]:
 
 
 def _seconds(project: Project) -> float:
-    """Processor time, since what else goes on on the machine is not the question."""
+    """Return the processor time of `status`, which does not depend on other load."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert project.lyra("status", DOCKER_HOST=NOWHERE).code == 0
+    assert project.lyra("status", DOCKER_HOST=NO_ENGINE).code == 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def _bundles(folder: Path, count: int) -> None:
-    folder.mkdir(parents=True)
+def _bundles(directory: Path, count: int) -> None:
+    directory.mkdir(parents=True)
     versions = [
         {
             "commit": "c" * 40, "created": "2026-11-24T05:42:22Z", "is_snapshot": False,
@@ -212,4 +222,4 @@ def _bundles(folder: Path, count: int) -> None:
         for number in reversed(range(count))
     ]  # fmt: skip
     index = {"project": "tiny", "schema": "lyra.promotion-index/1", "versions": versions}
-    (folder / "index.json").write_text(json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    (directory / "index.json").write_text(json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

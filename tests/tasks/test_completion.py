@@ -1,4 +1,4 @@
-"""What a shell offers: words, options, and the names of this very project, fast and without an engine."""
+"""Shell completion: tasks, options and names of the project, quickly and without an engine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ log = "."
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a bundle and a run, and a folder `bin` with the program."""
+    """Return a project with a bundle and a run, and a directory `bin` with the program."""
     root = tmp_path_factory.mktemp("completion")
     (root / ".lyra.toml").write_text(CONFIGURATION)
     (root / "promotion" / "small" / VERSION).mkdir(parents=True)
@@ -63,7 +63,7 @@ def run(project: Path, *command: str) -> str:
     return done.stdout
 
 
-def offered(project: Path, *typed: str) -> list[str]:
+def completions(project: Path, *typed: str) -> list[str]:
     return run(project, "lyra", "--complete", "--", "lyra", *typed).splitlines()
 
 
@@ -89,19 +89,17 @@ def offered(project: Path, *typed: str) -> list[str]:
         (("release", "--changelog", ""), []),
     ],
 )  # fmt: skip
-def test_completion_offers_project_names(
-    project: Path, typed: tuple[str, ...], expected: list[str]
-) -> None:
-    assert offered(project, *typed) == expected
+def test_completion_offers_project_names(project: Path, typed: tuple[str, ...], expected: list[str]) -> None:
+    assert completions(project, *typed) == expected
 
 
 def test_completion_ignores_invalid_configuration(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project / "bin", tmp_path / "bin")
     (tmp_path / ".lyra.toml").write_text("schema = [")
-    assert offered(tmp_path, "build", "--image", "") == []
-    assert offered(tmp_path, "buil") == ["build"]
+    assert completions(tmp_path, "build", "--image", "") == []
+    assert completions(tmp_path, "buil") == ["build"]
     (tmp_path / ".lyra.toml").write_text("schema = 1\n")
-    assert offered(tmp_path, "diff", "") == sorted(offered(tmp_path, ""))
+    assert completions(tmp_path, "diff", "") == sorted(completions(tmp_path, ""))
 
 
 def test_completion_loads_no_heavy_module(project: Path) -> None:
@@ -113,14 +111,14 @@ def test_completion_loads_no_heavy_module(project: Path) -> None:
     assert "invoke" in loaded
     assert loaded & {"docker", "python_on_whales", "pydantic", "requests", "isal"} == set()
     before = os.times()
-    offered(project, "build", "--image", "")
+    completions(project, "build", "--image", "")
     after = os.times()
-    # of the processor: on a machine that does other things too, the clock says little
+    # Processor time, since the wall clock says little on a busy machine
     assert after.children_user + after.children_system - before.children_user - before.children_system < 0.3
 
 
 def in_bash(project: Path, line: str) -> list[str]:
-    """What bash has after the tab key, at the end of a line that it has taken apart itself."""
+    """Return the completions of bash at the end of a line, which it has split itself."""
     text = (
         'eval "$(lyra --print-completion-script bash)"\n'
         f"COMP_WORDS=({line})\n"
@@ -128,7 +126,7 @@ def in_bash(project: Path, line: str) -> list[str]:
         "_lyra\n"
         "printf '%s\\n' \"${COMPREPLY[@]}\"\n"
     )
-    return [each for each in run(project, "bash", "--norc", "-c", text).splitlines() if each]
+    return [line for line in run(project, "bash", "--norc", "-c", text).splitlines() if line]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +162,7 @@ def fish(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def zsh(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """The shell, and a home folder in which it finds its own files and completes as the script's first line says."""
+    """Unpack zsh, with a home directory where it finds its files and the completion script."""
     root = unpacked(tmp_path_factory.mktemp("zsh"), cache, "zsh", "zsh-common", "libcap2", "libtinfo6")
     home = root / "home"
     home.mkdir()
@@ -198,7 +196,7 @@ def test_zsh_completes(project: Path, zsh: Path, typed: str, completed: str) -> 
     environment = {
         "PATH": f"{project / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY), "HOME": str(zsh / "home"),
         "ZDOTDIR": str(zsh / "home"), "TERM": "dumb", "LC_ALL": "C.UTF-8",
-        "LD_LIBRARY_PATH": ":".join(str(each) for each in zsh.glob("**/lib/*-linux-gnu")),
+        "LD_LIBRARY_PATH": ":".join(str(path) for path in zsh.glob("**/lib/*-linux-gnu")),
     }  # fmt: skip
     shell = subprocess.Popen([zsh / "bin" / "zsh", "-i"], cwd=project, env=environment, stdin=end, stdout=end,
                              stderr=end, start_new_session=True)  # fmt: skip
@@ -214,10 +212,10 @@ def test_zsh_completes(project: Path, zsh: Path, typed: str, completed: str) -> 
 
 
 def until(terminal: int, text: str) -> str:
-    """What a terminal shows, as soon as that has `text` in it, or after 30 s."""
-    seen = b""
-    ends = time.monotonic() + 30
-    while text.encode() not in seen and time.monotonic() < ends:
+    """Return what a terminal shows, once that contains `text`, or after 30 s."""
+    output = b""
+    deadline = time.monotonic() + 30
+    while text.encode() not in output and time.monotonic() < deadline:
         if select.select([terminal], [], [], 0.5)[0]:
-            seen += os.read(terminal, 1 << 16)
-    return seen.decode()
+            output += os.read(terminal, 1 << 16)
+    return output.decode()

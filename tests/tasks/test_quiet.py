@@ -1,4 +1,4 @@
-"""--quiet is an option of every word, and of no task of somebody else's."""
+"""--quiet is an option of every Lyra task, and of no task of the project."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lyra_tasks.tasks.task import LyraTask
 
 
 @task
-def stranger(c: object) -> None:
-    """A task that a project brings along."""
+def project_task(c: object) -> None:
+    """A task of the project."""
 
 
-def test_every_word_can_be_quiet() -> None:
-    found: Collection = create_collection(stranger)
-    words = [found[name] for name in found.task_names]
-    assert len(words) > 20
-    for word in words:
-        has = any(argument.name == "quiet" for argument in word.get_arguments())
-        assert has == isinstance(word, LyraTask), word.name
+def test_every_lyra_task_has_quiet_option() -> None:
+    collection: Collection = create_collection(project_task)
+    tasks = [collection[name] for name in collection.task_names]
+    assert len(tasks) > 20
+    for item in tasks:
+        has_quiet = any(argument.name == "quiet" for argument in item.get_arguments())
+        assert has_quiet == isinstance(item, LyraTask), item.name

@@ -1,4 +1,4 @@
-"""Run folders and the locks by which runs know of each other."""
+"""Run directories, and the locks by which processes know of active runs."""
 
 from __future__ import annotations
 
@@ -23,47 +23,45 @@ import sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lyra_tasks.locks import begin_run
-begin_run(Path(sys.argv[1]), sys.argv[2])
+from lyra_tasks.locks import start_run
+start_run(Path(sys.argv[1]), sys.argv[2])
 print("held", flush=True)
 time.sleep(60)
 """
 
 
 @pytest.mark.parametrize("home", ["", "below/here", None])
-def test_without_a_folder_for_the_state_the_variables_are_named(
-    monkeypatch: pytest.MonkeyPatch, home: str | None
-) -> None:
+def test_missing_state_directory_names_variables(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "not/absolute")
-    monkeypatch.setattr(os, "getuid", lambda: 54321)  # a user whom the system does not know
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # a user without an entry in the user database
     if home is None:
         monkeypatch.delenv("HOME")
     else:
         monkeypatch.setenv("HOME", home)
-    with pytest.raises(PreconditionError, match="no state directory") as caught:
+    with pytest.raises(PreconditionError, match="No state directory") as caught:
         xdg_directory("XDG_STATE_HOME", ".local/state")
     assert caught.value.exit_code == 3
-    assert caught.value.hint == "set HOME or XDG_STATE_HOME"
+    assert caught.value.hint == "Set HOME or XDG_STATE_HOME"
 
 
-def test_runs_within_one_second_are_in_the_order_in_which_they_began() -> None:
-    began = []
+def test_run_ids_within_one_second_sort_by_time() -> None:
+    run_ids = []
     for _ in range(60):
-        began.append(new_run_id())
+        run_ids.append(new_run_id())
         time.sleep(0.001)
-    assert began == sorted(began)
-    assert len(set(began)) == 60
+    assert run_ids == sorted(run_ids)
+    assert len(set(run_ids)) == 60
 
 
-def test_a_run_is_live_until_it_ends_and_its_process_is_named(tmp_path: Path) -> None:
-    handle = start_run(tmp_path, "r1")
+def test_run_is_active_until_it_finishes(tmp_path: Path) -> None:
+    fd = start_run(tmp_path, "r1")
     assert active_runs(tmp_path) == {"r1": os.getpid()}
-    finish_run(tmp_path, "r1", handle)
+    finish_run(tmp_path, "r1", fd)
     assert active_runs(tmp_path) == {}
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_process_that_is_killed_is_no_live_run_and_its_lock_is_swept(tmp_path: Path) -> None:
+def test_lock_of_killed_process_is_removed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path), "r1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"held\n"
@@ -73,7 +71,7 @@ def test_a_process_that_is_killed_is_no_live_run_and_its_lock_is_swept(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_who_looks_at_the_same_moment_is_not_taken_for_the_run(tmp_path: Path) -> None:
+def test_concurrent_reader_is_not_taken_for_the_run(tmp_path: Path) -> None:
     (tmp_path / "r1").touch()
     with (tmp_path / "r1").open() as other:
         fcntl.flock(other, fcntl.LOCK_SH)
@@ -82,68 +80,64 @@ def test_who_looks_at_the_same_moment_is_not_taken_for_the_run(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_begins_while_another_process_sweeps_its_old_lock_keeps_the_new_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_starting_during_removal_keeps_new_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "r1").touch()
-    held: list[int] = []
+    fds: list[int] = []
 
-    def begun_again(handle: int, kind: int, real: Callable[[int, int], None] = fcntl.flock) -> None:
-        if not held:  # another has swept the lock since it was opened here, and the run goes on in a third process
+    def restart_run(fd: int, operation: int, real: Callable[[int, int], None] = fcntl.flock) -> None:
+        if not fds:  # another process has removed the lock since it was opened here, and a third one is the run now
             (tmp_path / "r1").unlink()
-            held.append(os.open(tmp_path / "r1", os.O_RDWR | os.O_CREAT))
-            real(held[0], fcntl.LOCK_EX)
-        real(handle, kind)
+            fds.append(os.open(tmp_path / "r1", os.O_RDWR | os.O_CREAT))
+            real(fds[0], fcntl.LOCK_EX)
+        real(fd, operation)
 
-    monkeypatch.setattr(fcntl, "flock", begun_again)
+    monkeypatch.setattr(fcntl, "flock", restart_run)
     assert active_runs(tmp_path) == {}
     assert [path.name for path in tmp_path.iterdir()] == ["r1"]
     assert active_runs(tmp_path) == {"r1": 0}
-    os.close(held[0])
+    os.close(fds[0])
 
 
-def test_what_a_run_left_is_taken_by_one_alone_and_not_twice(tmp_path: Path) -> None:
+def test_finished_run_is_locked_by_one_process_only(tmp_path: Path) -> None:
     lock = tmp_path / "r1.lock"
-    with lock_if_finished(lock) as ended:
-        assert not ended, "there is none"
+    with lock_if_finished(lock) as is_finished:
+        assert not is_finished, "no lock exists"
     lock.touch()
-    with lock_if_finished(lock) as ended, lock_if_finished(lock) as again:
-        assert (ended, again) == (True, False)
-    handle = start_run(tmp_path, lock.name)
-    with lock_if_finished(lock) as ended:
-        assert not ended, "it is going on"
-    os.close(handle)
-    with lock_if_finished(lock) as ended:
-        assert ended
+    with lock_if_finished(lock) as is_finished, lock_if_finished(lock) as is_finished_too:
+        assert (is_finished, is_finished_too) == (True, False)
+    fd = start_run(tmp_path, lock.name)
+    with lock_if_finished(lock) as is_finished:
+        assert not is_finished, "it is active"
+    os.close(fd)
+    with lock_if_finished(lock) as is_finished:
+        assert is_finished
 
 
-def test_of_the_run_folders_none_goes_that_is_live_or_is_ones_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_active_and_own_run_directories_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     paths = project_paths(tmp_path, "tiny")
     for run in ("r1", "r2", "r3"):
         paths.create_run_directory(run, keep=5)
-    handle = start_run(paths.run_locks, "r1")
+    fd = start_run(paths.run_locks, "r1")
     paths.create_run_directory("r0", keep=1)
     assert {path.name for path in paths.runs.iterdir()} == {"r0", "r1", "r3"}, "the clock may have been set back"
-    finish_run(paths.run_locks, "r1", handle)
+    finish_run(paths.run_locks, "r1", fd)
     paths.create_run_directory("r4", keep=1)
     assert {path.name for path in paths.runs.iterdir()} == {"r4"}
 
 
-def test_a_run_that_is_marked_again_by_the_same_process_does_not_wait_for_itself(tmp_path: Path) -> None:
-    live = RunLocks(tmp_path)
+def test_run_lock_can_be_acquired_repeatedly(tmp_path: Path) -> None:
+    locks = RunLocks(tmp_path)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(live.acquire, ["r1"] * 8, timeout=10))
-    assert "r1" in live
+        list(pool.map(locks.acquire, ["r1"] * 8, timeout=10))
+    assert "r1" in locks
     assert active_runs(tmp_path) == {"r1": os.getpid()}
-    live.release()
-    assert "r1" not in live
+    locks.release()
+    assert "r1" not in locks
     assert active_runs(tmp_path) == {}
 
 
-def test_a_run_says_by_its_id_how_old_it_is() -> None:
+def test_run_id_tells_age() -> None:
     assert started_within(new_run_id(), 1.0)
     assert not started_within("20260101t000000-0000000", 3600)
     an_hour_ago = time.strftime("%Y%m%dt%H%M%S", time.gmtime(time.time() - 3600)) + "-0000000"
