@@ -57,7 +57,7 @@ def engine_status(c: Any, json: bool = False) -> None:
     facts = engine.facts
     kind = "sandbox engine" if facts.sandboxed else "engine"
     line = f"{kind} {facts.version}, {facts.store} image store, {facts.cpus} CPUs, {console.format_bytes(facts.memory)}"
-    return _print_engine_status(asdict(facts) | {"reach_at": engine.host_address}, line)
+    return _print_engine_status(asdict(facts) | {"host_address": engine.host_address}, line)
 
 
 @task("build")

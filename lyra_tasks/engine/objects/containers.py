@@ -143,7 +143,7 @@ def read_host_config(engine: Engine, container: str) -> dict[str, Any]:
 
 
 def find_host_config(engine: Engine, container: str) -> dict[str, Any] | None:
-    """Return the same, or None if the container no longer exists."""
+    """Return the limits and options of a container, or None if it no longer exists."""
     document = _find_container(engine, container)
     return None if document is None else document["HostConfig"]
 
