@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lyra_tasks.config.models import Configuration, Service
+from lyra_tasks.digests import canonical_json
 from lyra_tasks.engine.objects.inventory import NETWORK, VOLUME
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT
 from lyra_tasks.lab.plan import LabFacts, LabPlan, PlannedService, plan_lab
-from lyra_tasks.records.record import canonical_json
 
 LABEL_PLAN = "dev.lyra.plan"
 # Source volumes are chowned through the holder, which needs a writable root for it.

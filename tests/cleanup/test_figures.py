@@ -1,4 +1,4 @@
-"""The engine's own figures, which a cleaning shows."""
+"""Disk usage that the engine reports during a cleanup."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lyra_tasks.errors import PreconditionError
 
 
 @pytest.mark.parametrize("full", [True, False])
-def test_an_engine_whose_disk_is_too_full_to_count_can_be_cleaned(monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+def test_disk_usage_of_full_disk_is_unknown(monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
     engine: Any = None
 
     def refuse(*_: object) -> None:
         raise APIError("500", explanation="mkdir /run/data/tmp: no space left on device" if full else "not today")
 
-    monkeypatch.setattr(disk_usage, "_disk_use", refuse)
+    monkeypatch.setattr(disk_usage, "_query_disk_usage", refuse)
     if full:
         assert disk_usage.read_disk_usage(engine) is None
     else:
@@ -27,9 +27,7 @@ def test_an_engine_whose_disk_is_too_full_to_count_can_be_cleaned(monkeypatch: p
 
 
 @pytest.mark.parametrize("times", [2, 100])
-def test_the_engine_counts_again_where_somebody_else_removed_what_it_was_counting(
-    monkeypatch: pytest.MonkeyPatch, times: int
-) -> None:
+def test_disk_usage_is_read_again_after_concurrent_removal(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     engine: Any = None
     refusals = iter(range(times))
 
@@ -38,8 +36,8 @@ def test_the_engine_counts_again_where_somebody_else_removed_what_it_was_countin
             raise APIError("404", explanation="NotFound: snapshot sha256:0f does not exist: not found")
         return {"LayersSize": 7}
 
-    monkeypatch.setattr(disk_usage, "_disk_use", count)
-    monkeypatch.setattr(disk_usage, "_BETWEEN", 0)
+    monkeypatch.setattr(disk_usage, "_query_disk_usage", count)
+    monkeypatch.setattr(disk_usage, "_RETRY_INTERVAL_S", 0)
     if times == 2:
         assert disk_usage.read_disk_usage(engine) == disk_usage.DiskUsage(7, 0)
     else:

@@ -1,4 +1,4 @@
-"""What a development lab consists of, and what of it stands already."""
+"""Planning a development lab and comparing it with the existing one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def config(**web: Any) -> Configuration:
     return Configuration.model_validate({**DOCUMENT, "services": services})
 
 
-def planned(base: Configuration, *, token: str = "secret", image: str = "sha256:1") -> DevLabPlan:
+def plan_lab(base: Configuration, *, token: str = "secret", image: str = "sha256:1") -> DevLabPlan:
     profile = development_profile(base, ["web"])
     environment = {"web": {"TOKEN": token, "NAME": "a"}, "db": {}}
     services = {
@@ -51,24 +51,25 @@ def planned(base: Configuration, *, token: str = "secret", image: str = "sha256:
     return plan_dev_lab(profile, LabFacts("run", "127.0.0.1", True, True, "/files", services))
 
 
-def test_the_profile_is_what_was_chosen_with_what_it_depends_on_built_from_its_dev_target() -> None:
+def test_profile_has_dependencies_and_dev_target() -> None:
     profile = development_profile(config(), ["web"])
     assert sorted(profile.services) == ["db", "web"]
     assert {name: image.target for name, image in profile.images.items()} == {"web": "dev"}
     assert profile.proxima.max_image_size is None
 
 
-def test_a_dev_table_loosens_its_own_service_only() -> None:
+def test_dev_table_relaxes_only_its_service() -> None:
     services = development_profile(config()).services
     web, db = services["web"], services["db"]
     assert (web.egress, web.read_only, web.command, web.healthcheck) == (True, False, ["serve"], None)
-    assert (web.limits.cpus, web.limits.memory) == (0.5, 128 * 1024**2), "limits that it does not name stay"
+    assert (web.limits.cpus, web.limits.memory) == (0.5, 128 * 1024**2), "limits that it does not set are kept"
     assert (db.egress, db.read_only) == (False, True)
 
 
-def test_the_source_is_mounted_over_the_working_directory_and_replaces_its_volume() -> None:
-    lab = planned(config())
-    mounts = [each for each in lab.lab.services["web"].payload["HostConfig"]["Mounts"] if each["Target"] == "/app"]
+def test_source_is_mounted_over_working_directory() -> None:
+    lab = plan_lab(config())
+    all_mounts = lab.lab.services["web"].payload["HostConfig"]["Mounts"]
+    mounts = [mount for mount in all_mounts if mount["Target"] == "/app"]
     assert mounts == [
         {"Type": "volume", "Source": "lyra-run-web-source", "Target": "/app", "VolumeOptions": {"NoCopy": True}}
     ]
@@ -78,60 +79,60 @@ def test_the_source_is_mounted_over_the_working_directory_and_replaces_its_volum
     assert lab.lab.services["db"].must_be_ready
 
 
-def test_an_image_without_a_working_directory_needs_a_path_for_the_source() -> None:
+def test_source_path_is_required_without_workdir() -> None:
     profile = development_profile(config(), ["web"])
     bare = {name: ServiceFacts("sha256:1", {"User": "1"}, {}, {}, {}) for name in profile.services}
     environment = {"TOKEN": "secret"}
     bare["web"] = ServiceFacts("sha256:1", {"User": "1"}, environment, {}, {})
-    with pytest.raises(ConfigurationError, match="where the source belongs"):
+    with pytest.raises(ConfigurationError, match="source is not set"):
         plan_dev_lab(profile, LabFacts("run", "127.0.0.1", True, True, "/files", bare))
 
 
-def standing(lab: DevLabPlan, *, running: bool = True) -> dict[str, ExistingContainer]:
+def existing(lab: DevLabPlan, *, running: bool = True) -> dict[str, ExistingContainer]:
     return {name: ExistingContainer(f"id-{name}", running, digest) for name, digest in lab.hashes.items()}
 
 
-def test_what_is_unchanged_is_kept_although_its_secrets_are_random() -> None:
-    steps = diff_services(planned(config(), token="another"), standing(planned(config())))
-    assert (steps.keep, steps.new_containers, steps.remove) == (("web", "db"), (), ())
+def test_unchanged_service_is_kept_despite_random_secrets() -> None:
+    changes = diff_services(plan_lab(config(), token="another"), existing(plan_lab(config())))
+    assert (changes.keep, changes.new_containers, changes.remove) == (("web", "db"), (), ())
 
 
 @pytest.mark.parametrize(
     "after",
-    [planned(config(), image="sha256:2"), planned(config(user="5")), planned(config(dev={"command": ["else"]}))],
+    [plan_lab(config(), image="sha256:2"), plan_lab(config(user="5")), plan_lab(config(dev={"command": ["else"]}))],
     ids=["image", "user", "command"],
 )
-def test_what_changed_is_replaced(after: DevLabPlan) -> None:
-    assert "web" in diff_services(after, standing(planned(config()))).replace
+def test_changed_service_is_replaced(after: DevLabPlan) -> None:
+    assert "web" in diff_services(after, existing(plan_lab(config()))).replace
 
 
-def test_what_has_ended_is_replaced_and_what_is_not_asked_for_goes() -> None:
-    lab = planned(config())
-    assert diff_services(lab, standing(lab, running=False)).replace == ("web", "db")
-    there = {**standing(lab), "old": ExistingContainer("id", True, "")}
-    assert diff_services(lab, there).remove == ("old",)
+def test_exited_service_is_replaced_and_unplanned_removed() -> None:
+    lab = plan_lab(config())
+    assert diff_services(lab, existing(lab, running=False)).replace == ("web", "db")
+    containers = {**existing(lab), "old": ExistingContainer("id", True, "")}
+    assert diff_services(lab, containers).remove == ("old",)
 
 
-def test_only_what_is_missing_is_made_and_other_volumes_are_another_holder() -> None:
-    lab = planned(config())
-    there = {"db": ExistingContainer("id", True, lab.hashes["db"])}
-    rest = plan_remaining_lab(
-        lab.lab, diff_services(lab, there), {("network", "lyra-run-inner"), ("volume", "lyra-run-db-data-data")}
+def test_remaining_lab_has_only_missing_objects() -> None:
+    lab = plan_lab(config())
+    containers = {"db": ExistingContainer("id", True, lab.hashes["db"])}
+    remaining = plan_remaining_lab(
+        lab.lab, diff_services(lab, containers), {("network", "lyra-run-inner"), ("volume", "lyra-run-db-data-data")}
     )
-    assert sorted(rest.services) == ["web"]
-    assert rest.waves == (("web",),)
-    assert "lyra-run-inner" not in rest.networks
-    assert sorted(rest.volumes) == ["lyra-run-web-secrets", "lyra-run-web-source"]
-    assert planned(config(volumes={"x": {"path": "/x"}})).lab.holder != lab.lab.holder
+    assert sorted(remaining.services) == ["web"]
+    assert remaining.waves == (("web",),)
+    assert "lyra-run-inner" not in remaining.networks
+    assert sorted(remaining.volumes) == ["lyra-run-web-secrets", "lyra-run-web-source"]
+    assert plan_lab(config(volumes={"x": {"path": "/x"}})).lab.holder != lab.lab.holder
 
 
-def test_the_service_that_is_meant_is_named_or_the_only_one_that_is_developed() -> None:
+def test_service_is_selected_by_name_or_as_the_only_one() -> None:
     assert select_service({"web": True, "db": False}, "") == "web"
     assert select_service({"web": True, "db": False}, "db") == "db"
     assert select_service({"db": False}, "") == "db"
-    for services, wanted in (({"a": True, "b": True}, ""), ({"a": True}, "b")):
+    for services, name in (({"a": True, "b": True}, ""), ({"a": True}, "b")):
         with pytest.raises(UsageError):
-            select_service(services, wanted)
+            select_service(services, name)
 
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nnode:x:1000:1001::/home/node:/bin/sh\n"
@@ -142,10 +143,10 @@ PASSWD = "root:x:0:0:root:/root:/bin/sh\nnode:x:1000:1001::/home/node:/bin/sh\n"
     [("", (0, 0)), ("10001:10002", (10001, 10002)), ("10001", (10001, 0)), ("node", (1000, 1001)),
      ("1000", (1000, 1001)), ("node:5", (1000, 5)), ("node:staff", (1000, 50))],
 )  # fmt: skip
-def test_users_have_the_numbers_that_their_image_gives_them(user: str, ids: tuple[int, int]) -> None:
+def test_user_ids_are_resolved_by_image(user: str, ids: tuple[int, int]) -> None:
     assert parse_user_ids(user, {"/etc/passwd": PASSWD, "/etc/group": "staff:x:50:\n"}.__getitem__) == ids
 
 
-def test_a_user_that_the_image_does_not_know_is_an_error() -> None:
+def test_unknown_user_is_an_error() -> None:
     with pytest.raises(PreconditionError, match="no user 'ada'"):
         parse_user_ids("ada", lambda _: "")

@@ -1,4 +1,4 @@
-"""Which files are the source, what changed of them, and how they are packed."""
+"""Listing, comparing and packing the source of a service."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lyra_tasks.records.dev import UploadedFile
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A repository with a folder `app`, whose files are to be developed."""
+    """The directory `app` of a repository."""
     app = tmp_path / "app"
     (app / "sub").mkdir(parents=True)
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
@@ -37,65 +37,65 @@ def names(app: Path) -> set[str]:
     return set(list_local_files(app, app / "bundles").files)
 
 
-def carried(app: Path) -> dict[str, UploadedFile]:
+def upload(app: Path) -> dict[str, UploadedFile]:
     files = list_local_files(app, app / "bundles").files
     return write_source_archive(app, files, io.BytesIO(), 5, 6).files
 
 
-def test_the_source_is_what_git_has_and_does_not_ignore_without_bundles(tree: Path) -> None:
+def test_local_files_exclude_ignored_files_and_bundles(tree: Path) -> None:
     assert names(tree) == {"tracked", ".gitignore", "sub/untracked"}
 
 
-def test_what_lies_behind_a_link_is_not_carried_twice(tree: Path) -> None:
+def test_files_behind_symlinked_directory_are_listed_once(tree: Path) -> None:
     (tree / "real").mkdir()
     (tree / "real" / "file").touch()
-    (tree / "was-folder").mkdir()
-    (tree / "was-folder" / "file").touch()
+    (tree / "was-directory").mkdir()
+    (tree / "was-directory" / "file").touch()
     subprocess.run(["git", "add", "--all"], cwd=tree, check=True)
-    (tree / "was-folder" / "file").unlink()
-    (tree / "was-folder").rmdir()
-    (tree / "was-folder").symlink_to("real")
-    assert {"was-folder", "real/file"} <= names(tree)
-    assert "was-folder/file" not in names(tree)
+    (tree / "was-directory" / "file").unlink()
+    (tree / "was-directory").rmdir()
+    (tree / "was-directory").symlink_to("real")
+    assert {"was-directory", "real/file"} <= names(tree)
+    assert "was-directory/file" not in names(tree)
 
 
-def test_a_name_that_is_no_text_is_told_and_left_out(tree: Path) -> None:
+def test_invalid_file_name_is_reported_and_skipped(tree: Path) -> None:
     (tree / os.fsdecode(b"caf\xe9")).touch()
-    found = list_local_files(tree, tree / "bundles")
-    assert found.invalid_names == ("caf\ufffd",)
-    assert not any(name.startswith("caf") for name in found.files)
+    local = list_local_files(tree, tree / "bundles")
+    assert local.invalid_names == ("caf\ufffd",)
+    assert not any(name.startswith("caf") for name in local.files)
 
 
-def test_nothing_changed_is_nothing_to_do_even_if_a_file_was_touched(tree: Path) -> None:
-    before = carried(tree)
+def test_touched_file_is_not_a_change(tree: Path) -> None:
+    previous = upload(tree)
     os.utime(tree / "tracked", (1, 1))
-    assert not diff_source(tree, list_local_files(tree, tree / "bundles").files, before)
+    assert not diff_source(tree, list_local_files(tree, tree / "bundles").files, previous)
 
 
-@pytest.mark.parametrize("how", ["content", "mode", "link"])
-def test_a_changed_file_is_carried_again(tree: Path, how: str) -> None:
-    before = carried(tree)
-    if how == "content":
+@pytest.mark.parametrize("change", ["content", "mode", "link"])
+def test_changed_file_is_uploaded_again(tree: Path, change: str) -> None:
+    previous = upload(tree)
+    if change == "content":
         (tree / "tracked").write_text("TRACKED")
-    elif how == "mode":
+    elif change == "mode":
         (tree / "tracked").chmod(0o755)
     else:
         (tree / "tracked").unlink()
         (tree / "tracked").symlink_to("tracked")
-    todo = diff_source(tree, list_local_files(tree, tree / "bundles").files, before)
-    assert (todo.upload, todo.delete) == (("tracked",), ())
+    changes = diff_source(tree, list_local_files(tree, tree / "bundles").files, previous)
+    assert (changes.upload, changes.delete) == (("tracked",), ())
 
 
-def test_a_file_that_is_gone_is_deleted_with_the_folders_that_nothing_is_left_in(tree: Path) -> None:
+def test_deleted_file_leaves_no_empty_directories(tree: Path) -> None:
     (tree / "a" / "b").mkdir(parents=True)
     (tree / "a" / "b" / "c").touch()
-    before = carried(tree)
+    previous = upload(tree)
     (tree / "a" / "b" / "c").unlink()
-    todo = diff_source(tree, list_local_files(tree, tree / "bundles").files, before)
-    assert (todo.upload, todo.delete, todo.empty_directories) == ((), ("a/b/c",), ("a/b", "a"))
+    changes = diff_source(tree, list_local_files(tree, tree / "bundles").files, previous)
+    assert (changes.upload, changes.delete, changes.empty_directories) == ((), ("a/b/c",), ("a/b", "a"))
 
 
-def test_a_tar_belongs_to_the_services_user_folders_first(tree: Path) -> None:
+def test_archive_lists_directories_first_with_given_owner(tree: Path) -> None:
     buffer = io.BytesIO()
     (tree / "sub" / "link").symlink_to("../tracked")
     write_source_archive(tree, sorted(list_local_files(tree, tree / "bundles").files), buffer, 5, 6)
@@ -110,5 +110,5 @@ def test_a_tar_belongs_to_the_services_user_folders_first(tree: Path) -> None:
         assert content.read() == b"untracked"
 
 
-def test_a_file_that_vanishes_meanwhile_is_not_in_the_tar(tree: Path) -> None:
+def test_vanished_file_is_not_in_archive(tree: Path) -> None:
     assert write_source_archive(tree, ["tracked", "vanished"], io.BytesIO(), 0, 0).files.keys() == {"tracked"}

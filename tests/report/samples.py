@@ -1,4 +1,4 @@
-"""Documents of a run and of a bundle as long and as full as real ones get: minutes of samples, an end by memory."""
+"""Documents of a run and a bundle as large as real ones: minutes of samples, an out-of-memory exit."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ MEGABYTE = 1000**2
 
 
 def moment(seconds: float) -> str:
-    """A time stamp so many seconds after the run began."""
+    """Return the timestamp `seconds` after the start of the run."""
     return (BEGIN + timedelta(seconds=seconds)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def digest(number: int) -> str:
-    """A digest like no other."""
+    """Return a unique digest."""
     return f"sha256:{number:064x}"
 
 
 def run(*, passed: bool = True, seconds: int = 240) -> ReportDocuments:
-    """A run of two services; one that did not pass ends with the worker out of memory."""
+    """Return a run of two services; in a failed one, the worker runs out of memory."""
     samples: dict[str, list[dict[str, Any]]] = {
         name: [
             {
@@ -56,17 +56,17 @@ def run(*, passed: bool = True, seconds: int = 240) -> ReportDocuments:
     events: list[dict[str, Any]] = []
     for name in samples:
         events += [
-            {"at": moment(1), "what": "started", "service": name, "name": "", "outcome": "", "seconds": 0.0},
-            {"at": moment(3), "what": "ready", "service": name, "name": "", "outcome": "", "seconds": 2.0},
+            {"at": moment(1), "kind": "started", "service": name, "name": "", "outcome": "", "seconds": 0.0},
+            {"at": moment(3), "kind": "ready", "service": name, "name": "", "outcome": "", "seconds": 2.0},
         ]
     if not passed:
-        checks[2] |= {"outcome": "failed", "message": "status 500, expected 200; the answer begins:\n  no room"}
-        checks[3] |= {"outcome": "error", "message": "could not be made: Connection refused"}
-        ended = {"at": moment(seconds), "what": "ended", "service": "worker", "name": "", "seconds": 0.0}
+        checks[2] |= {"outcome": "failed", "message": "status 500, expected 200; the response begins:\n  no room"}
+        checks[3] |= {"outcome": "error", "message": "connection refused"}
+        ended = {"at": moment(seconds), "kind": "ended", "service": "worker", "name": "", "seconds": 0.0}
         events.append(ended | {"outcome": "out of memory"})
     for number, check in enumerate(checks):
-        told = {key: check[key] for key in ("name", "service", "outcome", "seconds")}
-        events.append({"at": moment(4 + 40 * number), "what": "check", **told})
+        details = {key: check[key] for key in ("name", "service", "outcome", "seconds")}
+        events.append({"at": moment(4 + 40 * number), "kind": "check", **details})
     logs = {
         name: tuple(
             f'{moment(second + 1.2)} out {{"level": "info", "event": "request", "path": "/jobs/{second}"}}'
@@ -74,17 +74,21 @@ def run(*, passed: bool = True, seconds: int = 240) -> ReportDocuments:
         )
         for name in samples
     }
-    use = {
+    usage = {
         name: {
-            "memory_peak": max(each["memory"] for each in found), "memory_limit": found[0]["memory_limit"],
-            "cpu_peak": max(each["cpu"] for each in found), "cpu_limit": 0.5, "pids_peak": 4, "pids_limit": 64,
-            "oom_killed": not passed and name == "worker", "exit_code": None, "samples": len(found),
+            "memory_peak": max(sample["memory"] for sample in service_samples), "memory_limit": service_samples[0]["memory_limit"],
+            "cpu_peak": max(sample["cpu"] for sample in service_samples), "cpu_limit": 0.5, "pids_peak": 4, "pids_limit": 64,
+            "oom_killed": not passed and name == "worker", "exit_code": None, "samples": len(service_samples),
         }
-        for name, found in samples.items()
+        for name, service_samples in samples.items()
     }  # fmt: skip
     tests = {
         "schema": "lyra.evidence/1",
-        "set": {"images": {"web": DIGEST, "worker": DIGEST}, "externals": {"cache": DIGEST}, "effective": "2" * 64},
+        "set": {
+            "images": {"web": DIGEST, "worker": DIGEST},
+            "test_doubles": {"cache": DIGEST},
+            "effective_hash": "2" * 64,
+        },
         "passed": passed,
         "run": "20261123t211504-3f9a1c",
         "started_at": "2026-11-23T21:15:04+00:00",
@@ -92,33 +96,33 @@ def run(*, passed: bool = True, seconds: int = 240) -> ReportDocuments:
         "engine": {"version": "26.1.5", "store": "containerd", "platform": "linux/amd64"},
         "checks": checks,
         "rules": [
-            {"rule": "container.non-root", "scope": "services.web", "outcome": "kept", "message": ""},
-            {"rule": "image.size", "scope": "images.web", "outcome": "kept", "message": ""},
+            {"rule": "container.non-root", "scope": "services.web", "outcome": "passed", "message": ""},
+            {"rule": "image.size", "scope": "images.web", "outcome": "passed", "message": ""},
             {
                 "rule": "container.read-only-root",
                 "scope": "services.worker",
                 "outcome": "deviation",
-                "message": "its root file system is writable",
+                "message": "root file system is writable",
             },
             {
                 "rule": "image.setuid",
                 "scope": "images.worker",
-                "outcome": "kept" if passed else "broken",
+                "outcome": "passed" if passed else "failed",
                 "message": "" if passed else "/usr/bin/su has mode 4755",
             },
         ],
-        "use": use,
+        "usage": usage,
     }
     metrics = {
         "schema": "lyra.metrics/1",
-        "events": sorted(events, key=lambda each: str(each["at"])),
+        "events": sorted(events, key=lambda event: str(event["at"])),
         "services": samples,
     }
     return ReportDocuments(tests, metrics, logs)
 
 
 def bundle(*, passed: bool = True) -> ReportDocuments:
-    """The bundle of such a run: two images, of which some layers are those of the version before."""
+    """Return the bundle of such a run: two images that share layers with the previous version."""
     tested = run(passed=passed)
     images = [_image("web", 1, [31, 4, 1]), _image("worker", 1, [31, 58, 2])]
     return ReportDocuments(
@@ -127,7 +131,7 @@ def bundle(*, passed: bool = True) -> ReportDocuments:
         logs=tested.logs,
         manifest={
             "project": "shop",
-            "description": "What is sold here, and the worker that packs it",
+            "description": "The shop and its worker",
             "version": "1.3.0",
             "is_snapshot": True,
             "created": "2026-11-23T21:00:00Z",

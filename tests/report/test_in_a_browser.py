@@ -1,4 +1,4 @@
-"""The report in a real browser: silent, alone, readable on a telephone, and by those who cannot see it."""
+"""The report in a real browser: no console output, no requests, readable on phones and with screen readers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from lyra_tasks.report.page import render_report
 from tests.report import samples
 from tests.report.browser import Page, axe, browsing, chromium
 
-VIOLATIONS = """axe.run(document, {resultTypes: ['violations']}).then(found => found.violations.map(
-  each => each.id + ': ' + each.nodes.slice(0, 3).map(node => node.html.slice(0, 200)).join(' | ')))"""
+VIOLATIONS = """axe.run(document, {resultTypes: ['violations']}).then(result => result.violations.map(
+  item => item.id + ': ' + item.nodes.slice(0, 3).map(node => node.html.slice(0, 200)).join(' | ')))"""
 OVERFLOW = """[...document.querySelectorAll('body *')].filter(
-  each => each.getBoundingClientRect().right > WIDTH + 1 && !each.closest('thead')).map(
-  each => each.outerHTML.slice(0, 120))"""
-UNFOLD = "document.querySelectorAll('details').forEach(each => { each.open = true })"
+  item => item.getBoundingClientRect().right > WIDTH + 1 && !item.closest('thead')).map(
+  item => item.outerHTML.slice(0, 120))"""
+UNFOLD = "document.querySelectorAll('details').forEach(item => { item.open = true })"
 
 
 @pytest.fixture(scope="module")
 def browser(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """One headless browser; that it cannot be had is a failure, never a skip: the page would go unseen."""
+    """A headless browser; if it is not available, the tests fail: skipping would leave the page untested."""
     with browsing(chromium(cache), tmp_path_factory.mktemp("profile")) as tab:
         yield tab
 
@@ -33,7 +33,7 @@ def accessibility(cache: Path) -> str:
 
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
-    """The report of a bundle with everything in it, its package lists short."""
+    """A complete report of a bundle, with short package lists."""
     documents = samples.bundle(passed=False)
     for sbom in documents.sboms.values():
         del sbom["components"][8:]
@@ -42,7 +42,7 @@ def report(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_bad_page_is_found_out(browser: Page, accessibility: str, tmp_path: Path) -> None:
+def test_browser_detects_bad_page(browser: Page, accessibility: str, tmp_path: Path) -> None:
     bad = tmp_path / "bad.html"
     bad.write_text(
         "<title>bad</title><script>console.error('oh')</script><img src='http://example.org/x.png'>"
@@ -54,12 +54,12 @@ def test_a_bad_page_is_found_out(browser: Page, accessibility: str, tmp_path: Pa
     assert "http://example.org/x.png" in browser.asked
     assert browser.run(OVERFLOW.replace("WIDTH", "360"))
     browser.run(accessibility)
-    found = {violation.partition(":")[0] for violation in browser.run(VIOLATIONS)}
-    assert {"image-alt", "color-contrast", "html-has-lang"} <= found
+    rules = {violation.partition(":")[0] for violation in browser.run(VIOLATIONS)}
+    assert {"image-alt", "color-contrast", "html-has-lang"} <= rules
 
 
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (360, True), (1280, False), (1280, True)])
-def test_the_report_is_silent_alone_and_readable(
+def test_report_is_silent_offline_and_accessible(
     browser: Page, accessibility: str, report: Path, width: int, dark: bool
 ) -> None:
     del browser.said[:], browser.asked[:]
@@ -76,7 +76,7 @@ def test_the_report_is_silent_alone_and_readable(
     assert browser.asked == [report.as_uri()]
 
 
-def test_what_is_folded_on_the_screen_is_there_on_paper(browser: Page, report: Path, tmp_path: Path) -> None:
+def test_printed_report_shows_folded_details(browser: Page, report: Path, tmp_path: Path) -> None:
     browser.look(report, width=1280)
     folded = browser.run("document.querySelectorAll('details:not([open])').length")
     assert folded > 2
@@ -84,7 +84,7 @@ def test_what_is_folded_on_the_screen_is_there_on_paper(browser: Page, report: P
     browser.media("print")
     printed = browser.run(height)
     browser.run(UNFOLD)
-    assert browser.run(height) == printed, "nothing more comes by unfolding"
+    assert browser.run(height) == printed, "unfolding adds nothing"
     browser.media("screen")
     data = browser.printed()
     assert data.startswith(b"%PDF") and data.count(b"/Type /Page\n") > 2

@@ -17,7 +17,7 @@ from lyra_tasks.rules.services import check_capacity, check_service_settings
 TODAY = datetime.date(2027, 1, 1)
 UNPRIVILEGED = {"User": "10001"}
 BOTH = ("linux/amd64", "linux/arm64")
-EGRESS = [RuleCheck("container.egress", "services.web", ("it has a way out",))]
+EGRESS = [RuleCheck("container.egress", "services.web", ("egress is allowed",))]
 
 
 def configuration(**service: Any) -> Configuration:
@@ -45,7 +45,7 @@ def deviation(rule: str, scope: str, expires: str) -> dict[str, Any]:
 def record(**change: Any) -> ImageRecord:
     digest = f"sha256:{'0' * 64}"
     fields: dict[str, Any] = {
-        "image": "web", "reference": "shop/web:1", "engine": "e", "engine_id": digest, "config_digest": digest,
+        "image": "web", "reference": "shop/web:1", "engine": "e", "image_id": digest, "config_digest": digest,
         "manifest_digest": None, "diff_ids": [], "platform": "linux/amd64", "size": 1000, "commit": "c", "dirty": False,
         "version": "1.0.0", "run": "r", "built_at": "now", "inputs": {}, "bases": {},
     }  # fmt: skip
@@ -53,15 +53,15 @@ def record(**change: Any) -> ImageRecord:
 
 
 def rules(config: Configuration, image: dict[str, Any], **change: Any) -> list[str]:
-    looks = [
+    checks = [
         check_capacity(config),
         *check_image_record("web", record(**change), config.proxima),
         *check_service_settings("web", config.services["web"], image),
     ]
-    return [look.rule for look in looks if look.messages]
+    return [check.rule for check in checks if check.messages]
 
 
-def test_a_service_that_is_locked_down_breaks_no_rule() -> None:
+def test_restricted_service_violates_no_rule() -> None:
     assert rules(configuration(), UNPRIVILEGED) == []
 
 
@@ -79,28 +79,28 @@ def test_a_service_that_is_locked_down_breaks_no_rule() -> None:
         ({"limits": {"memory": "2g"}}, UNPRIVILEGED, "proxima.capacity"),
     ],
 )
-def test_whatever_loosens_a_service_is_a_rule(service: dict[str, Any], image: dict[str, Any], rule: str) -> None:
+def test_relaxed_service_violates_rule(service: dict[str, Any], image: dict[str, Any], rule: str) -> None:
     assert rules(configuration(**service), image) == [rule]
 
 
-def test_the_services_own_user_wins_over_the_images() -> None:
+def test_service_user_overrides_image_user() -> None:
     assert rules(configuration(user="10001"), {"User": "root"}) == []
 
 
-def test_an_image_that_is_too_large_or_for_another_platform_breaks_a_rule() -> None:
+def test_large_or_foreign_image_violates_rule() -> None:
     assert rules(configuration(), UNPRIVILEGED, size=200 * 1024**2) == ["image.size"]
     assert rules(configuration(), UNPRIVILEGED, platform="linux/arm64") == ["image.platform"]
 
 
-def test_what_is_not_promoted_needs_no_room_on_proxima() -> None:
+def test_unpromoted_service_needs_no_capacity() -> None:
     assert check_capacity(configuration(limits={"cpus": 2.5}, promote=False)).messages == ()
 
 
-def test_a_breach_without_a_reason_is_refused_and_named() -> None:
+def test_violation_without_deviation_fails() -> None:
     with pytest.raises(CheckFailedError) as caught:
-        enforce_rules(configuration(), [RuleCheck("container.egress", "services.web", ("it has a way out",))], TODAY)
+        enforce_rules(configuration(), [RuleCheck("container.egress", "services.web", ("egress is allowed",))], TODAY)
     assert caught.value.exit_code == 5
-    assert caught.value.details == ("services.web: it has a way out (rule container.egress)",)
+    assert caught.value.details == ("services.web: egress is allowed (rule container.egress)",)
 
 
 def with_deviation(rule: str, scope: str, expires: str) -> Configuration:
@@ -109,25 +109,25 @@ def with_deviation(rule: str, scope: str, expires: str) -> Configuration:
 
 
 @pytest.mark.parametrize("scope", ["services.web", "services.*", "*"])
-def test_a_written_reason_covers_its_rule_in_its_scope(scope: str) -> None:
+def test_deviation_covers_its_scope(scope: str) -> None:
     config = with_deviation("container.egress", scope, "2027-01-01")
-    used = enforce_rules(config, [RuleCheck("container.egress", "services.web", ("it has a way out",))], TODAY)
+    used = enforce_rules(config, [RuleCheck("container.egress", "services.web", ("egress is allowed",))], TODAY)
     assert used == tuple(config.deviations)
 
 
 @pytest.mark.parametrize(
     ("rule", "scope"), [("container.non-root", "services.web"), ("container.egress", "services.db")]
 )
-def test_a_reason_for_something_else_does_not_help(rule: str, scope: str) -> None:
+def test_deviation_for_other_rule_or_scope_does_not_apply(rule: str, scope: str) -> None:
     with pytest.raises(CheckFailedError):
         enforce_rules(
             with_deviation(rule, scope, "2027-01-01"),
-            [RuleCheck("container.egress", "services.web", ("it has a way out",))],
+            [RuleCheck("container.egress", "services.web", ("egress is allowed",))],
             TODAY,
         )
 
 
-def test_an_expired_reason_fails_and_says_when_it_expired() -> None:
+def test_expired_deviation_fails_with_its_date() -> None:
     config = with_deviation("container.egress", "services.web", "2026-12-31")
     with pytest.raises(CheckFailedError) as caught:
         enforce_rules(config, EGRESS, TODAY)
@@ -136,20 +136,20 @@ def test_an_expired_reason_fails_and_says_when_it_expired() -> None:
     assert "the deviation from container.egress expired on 2026-12-31" in line
 
 
-def test_a_reason_that_stands_wins_over_one_that_has_expired() -> None:
+def test_valid_deviation_wins_over_expired_one() -> None:
     document = configuration().model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    reasons = [deviation("container.egress", "services.web", day) for day in ("2026-12-31", "2027-06-30")]
-    config = Configuration.model_validate(document | {"schema": 1, "deviations": reasons})
-    judgement = assess_checks(config, EGRESS, TODAY)
-    assert [result.outcome for result in judgement.results] == ["deviation"]
-    assert [each.expires.isoformat() for each in judgement.used_deviations] == ["2027-06-30"]
-    assert [each.expires.isoformat() for each in judgement.unused_deviations] == ["2026-12-31"]
+    deviations = [deviation("container.egress", "services.web", day) for day in ("2026-12-31", "2027-06-30")]
+    config = Configuration.model_validate(document | {"schema": 1, "deviations": deviations})
+    report = assess_checks(config, EGRESS, TODAY)
+    assert [result.outcome for result in report.results] == ["deviation"]
+    assert [deviation.expires.isoformat() for deviation in report.used_deviations] == ["2027-06-30"]
+    assert [deviation.expires.isoformat() for deviation in report.unused_deviations] == ["2026-12-31"]
 
 
-def test_a_reason_that_nothing_needs_is_told_where_its_rule_was_looked_at_and_only_there() -> None:
+def test_unused_deviation_is_reported_only_for_checked_rule() -> None:
     config = with_deviation("container.egress", "services.web", "2027-06-30")
-    kept = [RuleCheck("container.egress", "services.web")]
-    assert assess_checks(config, kept, TODAY).unused_deviations == tuple(config.deviations)
+    passed = [RuleCheck("container.egress", "services.web")]
+    assert assess_checks(config, passed, TODAY).unused_deviations == tuple(config.deviations)
     assert assess_checks(config, [RuleCheck("container.non-root", "services.web")], TODAY).unused_deviations == ()
     assert (
         assess_checks(
@@ -159,44 +159,45 @@ def test_a_reason_that_nothing_needs_is_told_where_its_rule_was_looked_at_and_on
     )
 
 
-def test_a_warning_ends_nothing_and_an_expired_reason_for_one_does() -> None:
-    look = [RuleCheck("image.healthcheck", "services.web", ("it has none",))]
-    assert [each.outcome for each in assess_checks(configuration(), look, TODAY).results] == ["warning"]
-    for day, outcome in (("2027-06-30", "deviation"), ("2026-12-31", "broken")):
+def test_expired_deviation_from_warning_fails() -> None:
+    checks = [RuleCheck("image.healthcheck", "services.web", ("no health check",))]
+    assert [result.outcome for result in assess_checks(configuration(), checks, TODAY).results] == ["warning"]
+    for day, outcome in (("2027-06-30", "deviation"), ("2026-12-31", "failed")):
         config = with_deviation("image.healthcheck", "services.*", day)
-        assert [each.outcome for each in assess_checks(config, look, TODAY).results] == [outcome]
+        assert [result.outcome for result in assess_checks(config, checks, TODAY).results] == [outcome]
 
 
-def test_what_was_not_run_is_warned_of_by_a_test_and_refused_by_a_promotion_unless_there_is_a_reason() -> None:
-    looks = [
-        check_tested_platform(f"web@{each}", record(platform=each), ["web@linux/amd64"], "linux/amd64") for each in BOTH
+def test_untested_platform_warns_in_test_and_fails_promotion() -> None:
+    checks = [
+        check_tested_platform(f"web@{platform}", record(platform=platform), ["web@linux/amd64"], "linux/amd64")
+        for platform in BOTH
     ]
-    results = assess_checks(configuration(), looks, TODAY).results
-    assert [each.outcome for each in results] == ["kept", "warning"]
+    results = assess_checks(configuration(), checks, TODAY).results
+    assert [result.outcome for result in results] == ["passed", "warning"]
     with pytest.raises(CheckFailedError) as caught:
         reassess_results(configuration(), results, TODAY).raise_if_failed()
-    assert caught.value.details[0].startswith("images.web@linux/arm64: nothing of it ran: the engine runs linux/amd64")
-    assert "run `test promote`" in caught.value.hint
+    assert caught.value.details[0].startswith("images.web@linux/arm64: not tested: the engine runs linux/amd64")
+    assert "then run `test promote`" in caught.value.hint
     for scope in ("images.web@linux/arm64", "images.*@linux/arm64", "images.web"):
         config = with_deviation("test.platform", scope, "2027-06-30")
-        judgement = reassess_results(config, assess_checks(config, looks, TODAY).results, TODAY)
-        assert (judgement.failed, len(judgement.used_deviations)) == ((), 1), scope
+        report = reassess_results(config, assess_checks(config, checks, TODAY).results, TODAY)
+        assert (report.failed, len(report.used_deviations)) == ((), 1), scope
     other = with_deviation("test.platform", "images.web@linux/amd64", "2027-06-30")
-    assert reassess_results(other, assess_checks(other, looks, TODAY).results, TODAY).failed
+    assert reassess_results(other, assess_checks(other, checks, TODAY).results, TODAY).failed
 
 
-def test_what_is_wrong_for_all_platforms_is_told_once_and_for_some_with_their_names() -> None:
+def test_merged_message_names_platforms_unless_all() -> None:
     rule, scope = "container.non-root", "services.web"
-    (look,) = merge_platforms(
+    (check,) = merge_platforms(
         {"linux/amd64": [RuleCheck(rule, scope, ("a",))], "linux/arm64": [RuleCheck(rule, scope, ("a", "b"))]}
     )
-    assert look.messages == ("a", "b (linux/arm64)")
+    assert check.messages == ("a", "b (linux/arm64)")
     assert merge_platforms({"linux/amd64": [RuleCheck(rule, scope)], "linux/arm64": [RuleCheck(rule, scope)]}) == [
         RuleCheck(rule, scope)
     ]
 
 
-def test_what_was_excused_on_the_day_of_the_test_may_have_expired_on_the_day_of_the_promotion() -> None:
+def test_deviation_can_expire_before_promotion() -> None:
     config = with_deviation("container.egress", "services.web", "2027-06-30")
     results = assess_checks(config, EGRESS, TODAY).results
     assert reassess_results(config, results, datetime.date(2027, 6, 30)).failed == ()
@@ -205,9 +206,9 @@ def test_what_was_excused_on_the_day_of_the_test_may_have_expired_on_the_day_of_
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_every_rule_is_weighed_as_the_catalogue_says(rule: Rule) -> None:
-    (result,) = assess_checks(configuration(), [RuleCheck(rule.id, "x", ("seen",))], TODAY).results
-    warned = rule.severity == "warning" or rule.enforced_on_promotion
-    assert result.outcome == ("warning" if warned else "broken")
+def test_rule_outcome_follows_its_severity(rule: Rule) -> None:
+    (result,) = assess_checks(configuration(), [RuleCheck(rule.id, "x", ("message",))], TODAY).results
+    is_warning = rule.severity == "warning" or rule.enforced_on_promotion
+    assert result.outcome == ("warning" if is_warning else "failed")
     (result,) = reassess_results(configuration(), [result], TODAY).results
-    assert result.outcome == ("warning" if rule.severity == "warning" else "broken"), "a promotion waits for no later"
+    assert result.outcome == ("warning" if rule.severity == "warning" else "failed"), "a promotion enforces all errors"

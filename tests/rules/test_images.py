@@ -17,36 +17,36 @@ OTHER = f"sha256:{'2' * 64}"
 
 
 @pytest.mark.parametrize(
-    ("bases", "pins", "said"),
+    ("bases", "pins", "messages"),
     [
         ({"python:3": DIGEST}, {"python:3": DIGEST}, ()),
         ({"python:3": DIGEST}, {"python:3": "1" * 64}, ()),
-        ({}, {"python:3": DIGEST}, ("FROM python:3 was built from no digest",)),
-        ({"python:3": "latest"}, {"python:3": DIGEST}, ("FROM python:3 was built from no digest",)),
+        ({}, {"python:3": DIGEST}, ("FROM python:3 was not built from a digest",)),
+        ({"python:3": "latest"}, {"python:3": DIGEST}, ("FROM python:3 was not built from a digest",)),
         (
             {"python:3": DIGEST},
             {"python:3": OTHER},
-            ("FROM python:3 was built from another digest than the lock pins",),
+            ("FROM python:3 was not built from the pinned digest",),
         ),
-        ({"python:3": DIGEST}, {}, ("FROM python:3 was built from another digest than the lock pins",)),
+        ({"python:3": DIGEST}, {}, ("FROM python:3 was not built from the pinned digest",)),
     ],
 )
-def test_a_base_was_built_from_the_digest_that_the_lock_pins(
-    bases: dict[str, str], pins: dict[str, str], said: tuple[str, ...]
+def test_base_must_be_built_from_pinned_digest(
+    bases: dict[str, str], pins: dict[str, str], messages: tuple[str, ...]
 ) -> None:
-    assert check_base_locked("web", record(bases=bases), ["python:3"], pins).messages == said
+    assert check_base_locked("web", record(bases=bases), ["python:3"], pins).messages == messages
 
 
-def test_an_image_from_scratch_needs_no_pin() -> None:
+def test_image_from_scratch_needs_no_pin() -> None:
     assert check_base_locked("web", record(), [], {}).messages == ()
 
 
-def test_labels_that_are_missing_are_named() -> None:
+def test_missing_labels_are_named() -> None:
     prefix = "org.opencontainers.image."
     labels = {f"{prefix}{key}": "x" for key in ("title", "description", "source", "revision")}
     assert check_labels("web", {"Labels": labels}).messages == ()
     assert check_labels("web", {"Labels": labels | {f"{prefix}source": ""}}).messages == (
-        "it has no label org.opencontainers.image.source",
+        "missing label org.opencontainers.image.source",
     )
     assert len(check_labels("web", {}).messages) == 1
 
@@ -56,41 +56,43 @@ def history(*steps: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("steps", "own", "below"),
+    ("steps", "instructions", "count"),
     [
         (("ADD rootfs", "RUN apt", "-ENV A=1", "COPY x", "-USER 1"), ("ENV", "COPY", "USER"), 2),
         (("COPY x", "-CMD y"), ("COPY", "CMD"), 0),
         (("/bin/sh -c #(nop) ADD x", "RUN |1 A=b /bin/sh -c x"), ("RUN",), 1),
-        (("ADD rootfs", "COPY x"), ("RUN",), 0),  # not what the Dockerfile says: everything is taken for the project's
+        (("ADD rootfs", "COPY x"), ("RUN",), 0),  # the history does not match: all layers count as the project's
         (("COPY x",), ("COPY", "RUN"), 0),
         ((), ("COPY",), 0),
     ],
 )
-def test_what_the_base_brought_is_told_by_the_history(steps: tuple[str, ...], own: tuple[str, ...], below: int) -> None:
-    assert count_base_layers(history(*steps), own) == below
+def test_base_layers_are_counted_from_history(
+    steps: tuple[str, ...], instructions: tuple[str, ...], count: int
+) -> None:
+    assert count_base_layers(history(*steps), instructions) == count
 
 
-def test_ports_that_only_neighbours_reach_may_stay_without_a_name() -> None:
+def test_internal_ports_need_no_documentation() -> None:
     exposed: dict[str, Any] = {"ExposedPorts": {"6379/tcp": {}}}
     inner, outer = Service(image="x"), Service(image="x", ports={"redis": 6379})
     assert check_documentation("s", inner, exposed, (), has_dependents=True).messages == ()
     assert check_documentation("s", inner, exposed, (), has_dependents=False).messages != ()
     assert check_documentation("s", outer, exposed, (), has_dependents=False).messages == ()
     udp = check_documentation("s", outer, {"ExposedPorts": {"6379/udp": {}}}, (), has_dependents=True)
-    assert udp.messages == ("the image's EXPOSE 6379/udp has no name in ports",)
+    assert udp.messages == ("the image's EXPOSE 6379/udp is not in ports",)
     assert udp.scope == "services.s"
     named = Service(image="x", ports={"redis": "6379/udp"})
     assert not check_documentation("s", named, {"ExposedPorts": {"6379/udp": {}}}, (), has_dependents=False).messages
 
 
-def test_what_a_base_sets_is_not_the_projects_to_document() -> None:
+def test_base_variables_need_no_documentation() -> None:
     config = {"Env": ["PATH=/bin", "FROM_BASE=1", "OWN=2"]}
     assert check_documentation(
         "s", Service(image="x"), config, ("OWN", "GONE", "PATH"), has_dependents=False
     ).messages == ("the image's ENV OWN is not in environment",)
 
 
-def test_a_scan_answers_only_the_question_that_it_was_made_for(tmp_path: Any) -> None:
+def test_stored_scan_is_read_only_for_same_query(tmp_path: Any) -> None:
     store = ScanStore(tmp_path)
     scan = ImageScan(
         config_digest=DIGEST, query_digest="q", setuid_programs={}, volume_owners={}, programs_by_architecture={}, secrets=[], secret_like_names=[], tokens=None
@@ -104,14 +106,14 @@ def test_a_scan_answers_only_the_question_that_it_was_made_for(tmp_path: Any) ->
     assert store.read("web", DIGEST, "q") is None
 
 
-def test_the_digest_of_the_secrets_depends_on_names_values_and_the_checkout() -> None:
-    marks = {
+def test_secrets_fingerprint_depends_on_names_values_and_salt() -> None:
+    fingerprints = {
         fingerprint_secrets(secrets, salt)
         for secrets, salt in (({}, "a"), ({"k": "v"}, "a"), ({"k": "w"}, "a"), ({"l": "v"}, "a"), ({"k": "v"}, "b"))
     }
-    assert len(marks) == 5
+    assert len(fingerprints) == 5
 
 
-def test_evidence_of_an_older_schema_is_not_taken_for_this_one() -> None:
+def test_evidence_of_old_schema_is_rejected() -> None:
     with pytest.raises(ValueError, match="schema"):
         Evidence.model_validate({"schema": "lyra.evidence/1"})

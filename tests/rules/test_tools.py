@@ -1,4 +1,4 @@
-"""The programs and libraries that are there or not: hadolint, detect-secrets."""
+"""Optional tools: hadolint, detect-secrets."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def dockerfile(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_a_dockerfile_is_linted_and_what_is_ignored_in_the_projects_own_file_is_not_told(tmp_path: Path) -> None:
+def test_dockerfile_lint_respects_ignored_rules(tmp_path: Path) -> None:
     bad = dockerfile(tmp_path, "FROM debian:12\nADD x /x\nRUN cd /tmp && true\n")
-    look = images.check_dockerfile("web", bad, tmp_path)
-    assert look.scope == "images.web"
-    assert [each.split(": ")[:2] for each in look.messages] == [
+    check = images.check_dockerfile("web", bad, tmp_path)
+    assert check.scope == "images.web"
+    assert [message.split(": ")[:2] for message in check.messages] == [
         ["app/Dockerfile:2", "DL3020"],
         ["app/Dockerfile:3", "DL3003"],
     ]
@@ -31,44 +31,40 @@ def test_a_dockerfile_is_linted_and_what_is_ignored_in_the_projects_own_file_is_
     assert images.check_dockerfile("web", bad, tmp_path).messages == ()
 
 
-def test_without_hadolint_the_rule_is_not_looked_at_and_that_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dockerfile_lint_is_skipped_without_hadolint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     monkeypatch.setenv("PATH", "/nowhere")
-    look = images.check_dockerfile("web", dockerfile(tmp_path, "FROM debian\n"), tmp_path)
-    assert look.skip_reason == "hadolint is not installed"
-    assert look.messages == ()
+    check = images.check_dockerfile("web", dockerfile(tmp_path, "FROM debian\n"), tmp_path)
+    assert check.skip_reason == "hadolint is not installed"
+    assert check.messages == ()
 
 
-def test_a_hadolint_that_cannot_be_used_is_a_fault_and_no_verdict(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_broken_hadolint_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "hadolint"
     program.write_text("#!/bin/sh\necho out of order >&2\nexit 9\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(PreconditionError, match="hadolint could not read app/Dockerfile") as caught:
+    with pytest.raises(PreconditionError, match="Cannot lint app/Dockerfile") as caught:
         images.check_dockerfile("web", dockerfile(tmp_path, "FROM debian:12\n"), tmp_path)
     assert caught.value.details == ("out of order",)
 
 
-def test_shapes_of_tokens_are_found_by_line_and_never_told_themselves() -> None:
+def test_token_shapes_are_reported_without_the_token() -> None:
     token = "ghp_" + "a1B2c3D4e5F6g7H8i9J0" + "k1L2m3N4o5P6q7R8"
     text = f"nothing\nkey: {token}\n-----BEGIN RSA " + "PRIVATE KEY-----\n"
-    found = tokens.find_token_shapes([("/app/x", text), ("/app/y", "nothing at all, 127.0.0.1, password = hello\n")])
-    assert found == ["/app/x:2: GitHub Token", "/app/x:3: Private Key"]
-    assert token not in "".join(found)
+    messages = tokens.find_token_shapes([("/app/x", text), ("/app/y", "nothing at all, 127.0.0.1, password = hello\n")])
+    assert messages == ["/app/x:2: GitHub Token", "/app/x:3: Private Key"]
+    assert token not in "".join(messages)
 
 
-def test_values_that_look_random_are_told_and_ordinary_ones_are_not() -> None:
+def test_only_random_values_are_reported() -> None:
     random = "Zm9vYmFyLXF1dXgtMTIzNDU2Nzg5MC1hYmNkZWY" + "9Xq7LkPzRt"
     values = {"ENV A": random, "ENV B": "http://counter:8000/path", "ENV C": "production", "ENV D": "1"}
     assert tokens.find_random_values(values) == ["ENV A: Base64 High Entropy String"]
 
 
-def test_texts_wait_until_it_is_known_whose_they_are() -> None:
-    texts = tokens.TextSampler()
+def test_text_sampler_keeps_small_own_texts() -> None:
+    sampler = tokens.TextSampler()
     files = {
         "app/a.txt": b"one",
         "app/binary": b"two\0",
@@ -78,13 +74,13 @@ def test_texts_wait_until_it_is_known_whose_they_are() -> None:
         "opt/ü": "fünf".encode(),
     }
     for path, content in files.items():
-        assert b"".join(texts.watch(path, iter([content[:2], content[2:]]))) == content
-    assert dict(texts) == {"app/a.txt": "one", "opt/ü": "fünf"}
-    texts.close()
+        assert b"".join(sampler.watch(path, iter([content[:2], content[2:]]))) == content
+    assert dict(sampler) == {"app/a.txt": "one", "opt/ü": "fünf"}
+    sampler.close()
 
 
 @pytest.mark.parametrize(
-    ("step", "named"),
+    ("step", "arguments"),
     [
         ("ARG PASSWORD=x", [("PASSWORD", "x")]),
         ("ARG PASSWORD", []),
@@ -93,5 +89,5 @@ def test_texts_wait_until_it_is_known_whose_they_are() -> None:
         ("ENV TOKEN=y", []),
     ],
 )
-def test_the_history_names_arguments_and_their_values(step: str, named: list[tuple[str, str]]) -> None:
-    assert _build_arguments(step) == named
+def test_build_arguments_are_read_from_history(step: str, arguments: list[tuple[str, str]]) -> None:
+    assert _build_arguments(step) == arguments
