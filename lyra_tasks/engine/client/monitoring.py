@@ -47,17 +47,12 @@ class LogFollower:
 
     def resume(self, since: float) -> None:
         """Follow a restarted container from its first line after `since` (seconds since 1970)."""
-        for stream in ("out", "err"):
+        for name in ("out", "err"):
             with translate_errors("following a container's log"):
                 chunks = self.engine.stream_api.logs(
-                    self.container,
-                    stream=True,
-                    follow=True,
-                    stdout=stream == "out",
-                    stderr=stream == "err",
-                    since=since,
+                    self.container, stream=True, follow=True, stdout=name == "out", stderr=name == "err", since=since
                 )
-            self._start_thread((chunk, None) if stream == "out" else (None, chunk) for chunk in chunks)
+            self._start_thread(_demultiplex(chunks, name))
 
     def finish(self, timeout: float = 5.0) -> None:
         """Wait until the container's last line has been written."""
@@ -121,6 +116,11 @@ class LogFollower:
     def _format_line(self, stream_name: str, line: bytes) -> str:
         text = redact(line.decode(errors="replace").rstrip("\r"), self.redacted_values)
         return f"{_utc_timestamp()} {stream_name} {console.sanitize(text)}\n"
+
+
+def _demultiplex(chunks: Iterable[bytes], name: str) -> Iterator[tuple[bytes | None, bytes | None]]:
+    for chunk in chunks:
+        yield (chunk, None) if name == "out" else (None, chunk)
 
 
 def read_log_lines(
