@@ -57,7 +57,7 @@ def test_unreadable_directory_raises(tmp_path: Path, monkeypatch: pytest.MonkeyP
         path.write_text("here")
     expected = {path.relative_to(top) for path in top.rglob("*") if path.is_file()}
     assert {
-        (folder / name).relative_to(top) for folder, _, names in files.walk_directory(top) for name in names
+        (path / name).relative_to(top) for path, _, names in files.walk_directory(top) for name in names
     } == expected
     real = os.scandir
 

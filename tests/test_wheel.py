@@ -17,8 +17,8 @@ REPOSITORY = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the unpacked wheel, built from a copy, since a build leaves files behind."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
+    directory = tmp_path_factory.mktemp("wheel")
+    source = directory / "source"
     shutil.copytree(REPOSITORY / "lyra_tasks", source / "lyra_tasks", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, source)
@@ -30,16 +30,16 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--quiet",
         "--no-deps",
         "--wheel-dir",
-        folder,
+        directory,
         source,
     ]
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    (wheel,) = folder.glob("*.whl")
+    (wheel,) = directory.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "unpacked")
-    return folder / "unpacked"
+        archive.extractall(directory / "unpacked")
+    return directory / "unpacked"
 
 
 def files(root: Path) -> set[str]:

@@ -86,7 +86,7 @@ class LiveDisplay:
             self._draw()
 
     def update(self, step: str) -> bool:
-        """Make `step` the detail of the last progress line; an empty one keeps it. Return False if no line is visible."""
+        """Show `step`, if not empty, in the last progress line; return False if none is visible."""
         with self._lock:
             if not self._activities or not self.is_visible:
                 return False

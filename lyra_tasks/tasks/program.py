@@ -142,7 +142,7 @@ def _run_program(program: Program) -> None:
         raise
     except BrokenPipeError:
         # The reader, such as `head`, has closed the pipe; Python would complain again when it closes stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
         exit_code = _EXIT_BROKEN_PIPE
         sys.exit(exit_code)
     except OSError as error:

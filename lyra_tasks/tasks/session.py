@@ -56,9 +56,9 @@ def read_only_workspace() -> Workspace:
 
 
 def disk_with_least_space() -> str:
-    """Return the directory, of those that a run writes to, whose disk has the least space left."""
+    """Return the directory that a run writes to whose disk has the least space left."""
     if not _is_open:
-        return "the project"
+        return "the output"
     paths = _opened_workspace().paths
     directories = [directory for directory in (paths.root, paths.work, paths.state, paths.cache) if directory.is_dir()]
     return str(min(directories, key=lambda path: shutil.disk_usage(path).free))
@@ -122,7 +122,8 @@ def _warn_about_todos(work: Workspace) -> None:
 
 def _redacted_command_line(work: Workspace) -> list[str]:
     """Return the arguments as typed; none of Lyra's options takes a secret, but a command of `dev.exec` might."""
-    from lyra_tasks.rules.secrets import redact, redacted_values
+    from lyra_tasks.redaction import redact
+    from lyra_tasks.rules.secrets import redacted_values
 
     secret_values = redacted_values(work.config, work.root)
     return [redact(argument, secret_values) for argument in sys.argv[1:]]

@@ -10,15 +10,15 @@ import pytest
 
 from lyra_tasks import console
 
-ODD = "caf\u00e9 \u2026 \udcff"  # file names may contain bytes that are not UTF-8
+ODD = "\u00e9t\u00e9 \u2026 \udcff"  # file names may contain bytes that are not UTF-8
 
 
 @pytest.mark.parametrize(
     ("encoding", "expected"),
     [
-        ("utf-8", "caf\u00e9 \u2026 \\udcff"),
-        ("latin-1", "caf\u00e9 \\u2026 \\udcff"),
-        ("ascii", "caf\\xe9 \\u2026 \\udcff"),
+        ("utf-8", "\u00e9t\u00e9 \u2026 \\udcff"),
+        ("latin-1", "\u00e9t\u00e9 \\u2026 \\udcff"),
+        ("ascii", "\\xe9t\\xe9 \\u2026 \\udcff"),
     ],
 )
 def test_unencodable_output_is_escaped_and_json_stays_valid(

@@ -1,4 +1,4 @@
-"""Promotions that must not be: stale, untested, other bytes, no room, two at once; bundles that were tampered with."""
+"""Refused promotions (stale, untested, other content, full disk, concurrent), and bundles that were changed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tests.faults import labs, no_traceback, refused
 CONTEXT = 'context = "app"\n'
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below `folder` with its bytes, locks left out."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+def contents(directory: Path) -> dict[str, bytes]:
+    """Return the content of all files below `directory`, except locks."""
+    files = [path for path in directory.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
 def based(make_tiny: Callable[[], Project], engine: Engine) -> Iterator[Project]:
-    """A tested project whose image has a base, a target and an argument."""
+    """Create a tested project whose image has a base, a target and a build argument."""
     project = make_tiny()
     assert project.lyra("build").code == 0
-    (image,) = [tag for each in engine.api.images() for tag in each["RepoTags"] or [] if tag.startswith("tiny/web")]
+    (image,) = [tag for image in engine.api.images() for tag in image["RepoTags"] or [] if tag.startswith("tiny/web")]
     with (project.root / "base.tar").open("wb") as file:
         file.writelines(engine.api.get_image(image))
     project.clean()
@@ -48,7 +48,7 @@ def based(make_tiny: Callable[[], Project], engine: Engine) -> Iterator[Project]
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "named"),
+    ("file", "old", "new", "name"),
     [
         ("app/www/index.html", "tiny", "tinier", "context"),
         ("app/Dockerfile", "ARG WORD", "ARG WORD=b", "dockerfile"),
@@ -57,49 +57,49 @@ def based(make_tiny: Callable[[], Project], engine: Engine) -> Iterator[Project]
         (".lyra.lock.toml", "sha256:", "sha256:", "bases"),
     ],
 )
-def test_an_input_that_changed_is_named_by_test_and_promote(
-    based: Project, engine: Engine, file: str, old: str, new: str, named: str
+def test_changed_input_is_named_by_test_and_promote(
+    based: Project, engine: Engine, file: str, old: str, new: str, name: str
 ) -> None:
     path = based.root / file
     before = path.read_text()
-    if named == "bases":
+    if name == "bases":
         start = before.index("sha256:") + 7
         path.write_text(before[:start] + ("0" if before[start] != "0" else "1") + before[start + 1 :])
     else:
         path.write_text(before.replace(old, new))
     try:
-        for word in ("test", "promote"):
-            result = based.lyra(word)
-            refused(result, 3, "web was built before its", named, "run `build` first")
+        for task in ("test", "promote"):
+            result = based.lyra(task)
+            refused(result, 3, "web was built before its", name, "run `build` first")
     finally:
         path.write_text(before)
     assert based.bundles() == []
     assert labs(engine) == []
 
 
-def test_a_commit_after_the_build_and_an_image_that_is_gone_are_named(tiny: Project) -> None:
+def test_new_commit_or_missing_image_is_named(tiny: Project) -> None:
     assert tiny.lyra("build", "test").code == 0
     tiny.commit("nothing but a commit")
     refused(tiny.lyra("promote"), 3, "web was built before its commit changed")
     tiny.git("reset", "--quiet", "--hard", "HEAD~1")
     tiny.clean()
-    refused(tiny.lyra("promote"), 3, "web is no longer in the engine", "run `build` first")
+    refused(tiny.lyra("promote"), 3, "web is no longer in the engine", "Run `build` first")
 
 
-def test_what_was_not_tested_is_not_promoted(tiny: Project) -> None:
-    refused(tiny.lyra("promote"), 3, "web has not been built", "run `build` first")
+def test_promote_refuses_untested_set(tiny: Project) -> None:
+    refused(tiny.lyra("promote"), 3, "web has not been built", "Run `build` first")
     assert tiny.lyra("build").code == 0
-    refused(tiny.lyra("promote"), 3, "has not been tested", "run `test` first")
+    refused(tiny.lyra("promote"), 3, "have not been tested", "Run `test` first")
     assert tiny.lyra("test").code == 0
     tiny.replace(".lyra.toml", 'body = "Good morning"', 'body = "Good"')
-    refused(tiny.lyra("promote"), 3, "has not been tested", "run `test` first")
+    refused(tiny.lyra("promote"), 3, "have not been tested", "Run `test` first")
     tiny.replace(".lyra.toml", 'body = "Good"', 'body = "Good morning"')
-    assert tiny.lyra("promote").code == 0, "the very set that was tested"
+    assert tiny.lyra("promote").code == 0, "exactly the tested set"
 
 
 @pytest.fixture(scope="module")
 def released(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    """A project with a promoted release 1.0.0; tests leave it as it was."""
+    """Create a project with a promoted release 1.0.0, which tests leave unchanged."""
     project = make_tiny()
     project.git("tag", "v1.0.0")
     result = project.lyra("build", "test", "promote")
@@ -108,34 +108,34 @@ def released(make_tiny: Callable[[], Project]) -> Iterator[Project]:
     project.clean()
 
 
-def test_promoting_again_says_so_and_changes_nothing(released: Project) -> None:
+def test_second_promotion_changes_nothing(released: Project) -> None:
     before = contents(released.root / "promotion")
     again = released.lyra("promote")
     assert again.code == 0
-    assert "1.0.0 is promoted already" in again.out
+    assert "1.0.0 is already promoted" in again.out
     assert contents(released.root / "promotion") == before
 
 
-def test_a_place_that_takes_no_bundles_is_named(released: Project) -> None:
+def test_unwritable_promotion_directory_is_named(released: Project) -> None:
     promotion = released.root / "promotion"
     before = contents(promotion)
     subprocess.run(["mount", "--bind", str(promotion), str(promotion)], check=True)
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", str(promotion)], check=True)
-        refused(released.lyra("promote"), 3, f"{promotion}/tiny", "Read-only file system", "give yourself the right")
+        refused(released.lyra("promote"), 3, f"{promotion}/tiny", "Read-only file system", "Make it writable")
     finally:
         subprocess.run(["umount", str(promotion)], check=True)
     aside = promotion.rename(released.root.parent / "aside")
     try:
         promotion.touch()
-        refused(released.lyra("promote"), 3, str(promotion), "Not a directory", "move aside what is there")
+        refused(released.lyra("promote"), 3, str(promotion), "Not a directory", "Move the existing file")
         promotion.unlink()
     finally:
         aside.rename(promotion)
     assert contents(promotion) == before
 
 
-def test_one_version_never_gets_other_bytes(released: Project) -> None:
+def test_promote_refuses_version_with_other_content(released: Project) -> None:
     (bundle,) = released.bundles()
     before = contents(bundle)
     released.replace(".lyra.toml", 'name = "tiny"\n', 'name = "tiny"\nlicenses = "MIT"\n')
@@ -143,83 +143,83 @@ def test_one_version_never_gets_other_bytes(released: Project) -> None:
     released.git("tag", "--force", "v1.0.0")
     try:
         result = released.lyra("build", "test", "promote")
-        refused(result, 6, "1.0.0 is promoted already", "web: promoted sha256:", "now sha256:", "the next version")
-        digests = [word for line in result.err.splitlines() if "promoted sha256" in line for word in line.split()]
-        assert len({word.rstrip(",") for word in digests if word.startswith("sha256:")}) == 2
+        refused(result, 6, "1.0.0 is already promoted", "web: promoted sha256:", "now sha256:", "the next version")
+        fields = [field for line in result.err.splitlines() if "promoted sha256" in line for field in line.split()]
+        assert len({field.rstrip(",") for field in fields if field.startswith("sha256:")}) == 2
     finally:
         released.git("reset", "--quiet", "--hard", "HEAD~1")
         released.git("tag", "--force", "v1.0.0")
     assert contents(bundle) == before
-    assert released.lyra("build", "test", "promote").code == 0, "back at the first commit it is the same again"
+    assert released.lyra("build", "test", "promote").code == 0, "at the first commit, the content is the same again"
 
 
 @pytest.fixture
 def mounted(tiny: Project) -> Iterator[Callable[[Path, str], None]]:
-    """Mounts a small tmpfs of a size on a folder; unmounted at the end."""
-    places: list[Path] = []
+    """Return a function that mounts a small tmpfs on a directory, until the end of the test."""
+    mount_points: list[Path] = []
 
-    def mount(place: Path, size: str) -> None:
-        place.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True)
-        places.append(place)
+    def mount(directory: Path, size: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)], check=True)
+        mount_points.append(directory)
 
     yield mount
     try:
-        tiny.clean()  # while the journal is there that says what is ours
+        tiny.clean()  # while the journal still exists, which lists our objects
     finally:
-        for place in reversed(places):
-            subprocess.run(["umount", str(place)], check=True)
+        for directory in reversed(mount_points):
+            subprocess.run(["umount", str(directory)], check=True)
 
 
-def fill(place: Path, leave: int) -> Path:
-    """Fill the file system of `place` but for so many bytes."""
-    filler = place / "filler"
-    filler.write_bytes(bytes(shutil.disk_usage(place).free - leave))
+def fill(directory: Path, free: int) -> Path:
+    """Fill the file system of `directory` except for `free` bytes."""
+    filler = directory / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(directory).free - free))
     return filler
 
 
-def test_a_full_disk_during_promote_leaves_what_was_there_and_nothing_half(
-    tiny: Project, mounted: Callable[[Path, str], None]
-) -> None:
+def test_full_disk_leaves_bundles_unchanged(tiny: Project, mounted: Callable[[Path, str], None]) -> None:
     promotion = tiny.root / "promotion"
     mounted(promotion, "24m")
     tiny.git("tag", "v1.0.0")
     assert tiny.lyra("build", "test", "promote").code == 0
     (first,) = tiny.bundles()
-    kept = contents(promotion)
+    before = contents(promotion)
     size = sum(len(data) for data in contents(first / "images").values())
     tiny.commit("next")
     tiny.git("tag", "v1.1.0")
     assert tiny.lyra("build", "test").code == 0
     newest = max(tiny.state.glob("*/evidence/*/logs/web.log"), key=lambda path: path.stat().st_mtime)
     newest.write_text(newest.read_text() + "a long log\n" * 400_000)
-    for room, stage in ((size // 2, "spool"), (size + size // 2, "archive"), (2 * size + 200_000, "evidence")):
-        filler = fill(promotion, room)
+    for free, stage in ((size // 2, "spool"), (size + size // 2, "archive"), (2 * size + 200_000, "evidence")):
+        filler = fill(promotion, free)
         result = tiny.lyra("promote")
-        refused(result, 3, "no space left", str(promotion), "1.1.0", "free space")
+        refused(result, 3, "no space left", str(promotion), "1.1.0", "Free some space")
         filler.unlink()
-        assert ("read back and whole" in result.text) == (stage == "evidence"), f"not the {stage}"
-        assert contents(promotion) == kept
+        assert (", verified" in result.text) == (stage == "evidence"), f"not the {stage}"
+        assert contents(promotion) == before
         assert not list(promotion.glob("*/.staging*"))
     assert tiny.lyra("promote", "verify").code == 0
     assert len(tiny.bundles()) == 2
 
 
 @pytest.mark.parametrize("size", ["4k", "12k"])
-def test_a_full_disk_under_the_runs_folder_is_told(
+def test_full_disk_under_run_directory_is_reported(
     tiny: Project, engine: Engine, mounted: Callable[[Path, str], None], size: str
 ) -> None:
     assert tiny.lyra("build").code == 0
     shutil.rmtree(tiny.root / ".lyra")
     mounted(tiny.root / ".lyra", size)
-    for word in ("build", "test"):
-        refused(tiny.lyra(word), 3, "no space left", ".lyra")
+    for task in ("build", "test"):
+        refused(tiny.lyra(task), 3, "no space left", ".lyra")
     assert labs(engine) == []
 
 
-def test_a_log_that_fills_the_disk_is_told(tiny: Project, engine: Engine, mounted: Callable[[Path, str], None]) -> None:
+def test_log_that_fills_the_disk_is_reported(
+    tiny: Project, engine: Engine, mounted: Callable[[Path, str], None]
+) -> None:
     if engine.facts.release < (26, 0):
-        pytest.skip("this engine binds files out of the folder of the run, and does not see the test's disk there")
+        pytest.skip("this engine bind-mounts files of the run directory and does not see the test's tmpfs there")
     health = 'healthcheck = { http = "GET /", retries = 10, interval = "500ms", timeout = "1s" }'
     script = "dd if=/dev/zero bs=1k count=900; exec busybox httpd -f -p 8080 -h /www"
     tiny.replace(".lyra.toml", health, f"{health}\ncommand = ['/bin/sh', '-c', '{script}']")
@@ -230,7 +230,7 @@ def test_a_log_that_fills_the_disk_is_told(tiny: Project, engine: Engine, mounte
     assert labs(engine) == []
 
 
-def test_a_full_disk_under_the_journal_is_told(tiny: Project, mounted: Callable[[Path, str], None]) -> None:
+def test_full_disk_under_the_journal_is_reported(tiny: Project, mounted: Callable[[Path, str], None]) -> None:
     mounted(tiny.state, "512k")
     filler = fill(tiny.state, 0)
     refused(tiny.lyra("build"), 3, "no space left", str(tiny.state))
@@ -241,7 +241,7 @@ def test_a_full_disk_under_the_journal_is_told(tiny: Project, mounted: Callable[
     assert tiny.lyra("build", "test").code == 0
 
 
-def test_a_byte_anywhere_in_a_bundle_cannot_be_changed_unseen(released: Project, tmp_path: Path) -> None:
+def test_verify_detects_any_changed_byte_of_a_bundle(released: Project, tmp_path: Path) -> None:
     (bundle,) = released.bundles()
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
@@ -249,31 +249,31 @@ def test_a_byte_anywhere_in_a_bundle_cannot_be_changed_unseen(released: Project,
     assert len(files) > 12
     for name in files:
         data = (copy / name).read_bytes()
-        for at in sorted({0, len(data) // 2, len(data) - 1} if data else set()):
-            (copy / name).write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-            with pytest.raises(BundleError) as fault:
+        for offset in sorted({0, len(data) // 2, len(data) - 1} if data else set()):
+            (copy / name).write_bytes(data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :])
+            with pytest.raises(BundleError) as error:
                 verify_bundle(copy)
-            told = "\n".join((fault.value.message, *fault.value.details))
-            # a changed line of the list of checksums accuses the file that the line is about
-            assert name in told or (name == "SHA256SUMS" and ": " in told), f"{name} at {at}: {told}"
+            text = "\n".join((error.value.message, *error.value.details))
+            # A changed line of the checksums is reported as a change of its file.
+            assert name in text or (name == "SHA256SUMS" and ": " in text), f"{name} at {offset}: {text}"
         (copy / name).unlink()
-        with pytest.raises(BundleError) as fault:
+        with pytest.raises(BundleError) as error:
             verify_bundle(copy)
-        assert name in "\n".join((fault.value.message, *fault.value.details)), name
+        assert name in "\n".join((error.value.message, *error.value.details)), name
         (copy / name).write_bytes(data)
     assert verify_bundle(copy).version == "1.0.0"
 
 
-def test_verify_as_the_receiver_types_it(released: Project, tmp_path: Path) -> None:
+def test_verify_command_names_bad_files(released: Project, tmp_path: Path) -> None:
     (bundle,) = released.bundles()
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
     for line in (["verify", str(copy)], ["verify"], ["verify", "bundle.list"]):
         result = released.lyra(*line)
         assert result.code == 0, result.text
-        assert result.out.count("every byte checked") == line.count("verify")
+        assert result.out.count(": intact, ") == line.count("verify")
     (copy / "images" / "extra.tar").write_bytes(b"x")
-    refused(released.lyra("verify", str(copy)), 6, "images/extra.tar: extra", "copy the bundle again")
+    refused(released.lyra("verify", str(copy)), 6, "images/extra.tar: extra", "Copy the bundle again")
     (copy / "images" / "extra.tar").unlink()
     (copy / "deploy" / "compose.yaml").unlink()
     refused(released.lyra("verify", str(copy)), 6, "deploy/compose.yaml: missing")
@@ -282,24 +282,24 @@ def test_verify_as_the_receiver_types_it(released: Project, tmp_path: Path) -> N
     refused(released.lyra("verify", str(copy)), 6, "PROMOTION.md: changed", "deploy/compose.yaml: missing")
 
 
-def test_what_is_no_bundle_is_not_verified(released: Project, lonely: Project, tmp_path: Path) -> None:
+def test_verify_command_refuses_what_is_no_bundle(released: Project, lonely: Project, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     refused(released.lyra("verify", str(tmp_path / "empty")), 6, "not a promotion bundle", "SHA256SUMS")
     refused(released.lyra("verify", str(tmp_path / "nothing")), 6, "not a promotion bundle")
     refused(released.lyra("verify", str(released.root / ".lyra.toml")), 6, "not a promotion bundle")
     refused(released.lyra("verify", "--path", str(tmp_path / "empty")), 6, "not a promotion bundle")
-    refused(lonely.lyra("verify"), 2, "there is no bundle yet")
+    refused(lonely.lyra("verify"), 2, "No bundles yet")
 
 
-def test_of_two_promotes_at_once_one_makes_it(tiny: Project) -> None:
+def test_one_of_two_concurrent_promotions_creates(tiny: Project) -> None:
     tiny.git("tag", "v2.0.0")
     assert tiny.lyra("build", "test").code == 0
-    with tiny.start("promote") as one, tiny.start("promote") as other:
-        results = [(each, *each.communicate(timeout=60)) for each in (one, other)]
-    made = [out for each, out, _ in results if each.returncode == 0 and "promoted 2.0.0 to" in out]
-    assert len(made) == 1
-    for each, out, err in results:
+    with tiny.start("promote") as first, tiny.start("promote") as second:
+        results = [(process, *process.communicate(timeout=60)) for process in (first, second)]
+    created = [out for process, out, _ in results if process.returncode == 0 and "promoted 2.0.0 to" in out]
+    assert len(created) == 1
+    for process, out, err in results:
         assert no_traceback(out + err)
-        assert each.returncode == 0 or (each.returncode == 3 and "is in use by another process" in err), out + err
+        assert process.returncode == 0 or (process.returncode == 3 and "is in use by another process" in err), out + err
     assert tiny.lyra("verify").code == 0
     assert not list(tiny.root.glob("promotion/*/.staging*"))

@@ -85,7 +85,7 @@ def test_status_without_engine_uses_files(project: Project) -> None:
 
 
 def test_status_reports_deviation_from_unknown_rule(project: Project) -> None:
-    entry = '\n[[deviations]]\nrule = "image.sise"\nscope = "*"\nreason = "x"\nowner = "a"\nexpires = 2099-01-01\n'
+    entry = '\n[[deviations]]\nrule = "image.sizes"\nscope = "*"\nreason = "x"\nowner = "a"\nexpires = 2099-01-01\n'
     config = project.root / ".lyra.toml"
     original = config.read_text()
     config.write_text(original + entry)
@@ -94,4 +94,4 @@ def test_status_reports_deviation_from_unknown_rule(project: Project) -> None:
     finally:
         config.write_text(original)
     assert result.code == 0, result.text
-    assert 'deviations[0].rule: unknown rule "image.sise"; did you mean "image.size"?' in result.err
+    assert 'deviations[0].rule: unknown rule "image.sizes"; did you mean "image.size"?' in result.err

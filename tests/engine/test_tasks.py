@@ -105,7 +105,7 @@ def test_clean_works_with_invalid_configuration(tiny: Project, engine: Engine) -
     assert cleaned.code == 2, "build requires a valid configuration"
     assert "warning: 2 problems in .lyra.toml; continuing with its valid parts" in cleaned.err
     assert ours(engine) == []
-    tiny.replace(".lyra.toml", 'name = "tiny"', 'nam = "tiny"')
+    tiny.replace(".lyra.toml", 'name = "tiny"', 'project_name = "tiny"')
     refused = tiny.lyra("clean")
     assert refused.code == 2, "the project is unknown without its name"
     tiny.git("checkout", "--", ".")

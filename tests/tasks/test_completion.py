@@ -97,7 +97,7 @@ def test_completion_ignores_invalid_configuration(project: Path, tmp_path: Path)
     shutil.copytree(project / "bin", tmp_path / "bin")
     (tmp_path / ".lyra.toml").write_text("schema = [")
     assert completions(tmp_path, "build", "--image", "") == []
-    assert completions(tmp_path, "buil") == ["build"]
+    assert completions(tmp_path, "promo") == ["promote"]
     (tmp_path / ".lyra.toml").write_text("schema = 1\n")
     assert completions(tmp_path, "diff", "") == sorted(completions(tmp_path, ""))
 

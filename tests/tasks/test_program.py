@@ -37,7 +37,7 @@ def test_version_is_the_package_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("biuld",), "No idea what 'biuld' is!\nhint: did you mean build? Run `lyra --list` for all tasks"),
+        (("builds",), "No idea what 'builds' is!\nhint: did you mean build? Run `lyra --list` for all tasks"),
         (("zzzzz",), "No idea what 'zzzzz' is!\nhint: Run `lyra --list` for all tasks"),
         (("build", "--quick"), "No idea what '--quick' is!"),
         (("--nonsense",), "No idea what '--nonsense' is!"),
