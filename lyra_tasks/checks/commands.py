@@ -123,19 +123,20 @@ def find_command_problem(completed: CompletedCommand, test: Test) -> str:
 
 def _build_environment(lab: Lab) -> dict[str, str]:
     containers = {f"LYRA_{env_name(name)}_CONTAINER": service.id for name, service in lab.services.items()}
-    return {**lab.engine.cli_environment, **containers, **build_address_variables(lab.services)}
+    targets = [service.check_target() for service in lab.services.values()]
+    return {**lab.engine.cli_environment, **containers, **build_address_variables(targets)}
 
 
-def build_address_variables(services: Mapping[str, CheckTarget]) -> dict[str, str]:
+def build_address_variables(targets: Iterable[CheckTarget]) -> dict[str, str]:
     """Return the environment variables with the addresses of published ports, except those of exited one-shots."""
     variables = {}
-    for name, service in services.items():
-        for key, port in service.planned.service.ports.items():
+    for target in targets:
+        for key, port in target.service.ports.items():
             try:
-                host, published = service.address(port)
+                host, published = target.address(port)
             except PreconditionError:
                 continue
-            prefix = f"LYRA_{env_name(name)}_{env_name(key)}"
+            prefix = f"LYRA_{env_name(target.name)}_{env_name(key)}"
             variables[f"{prefix}_ADDR"] = join_host_port(host, published)
             if isinstance(port, int):
                 variables[f"{prefix}_URL"] = f"http://{join_host_port(host, published)}"

@@ -4,74 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lyra_tasks.checks.commands import build_address_variables, find_command_problem, run_host_command
 from lyra_tasks.checks.kinds import check_service, evaluate_check
 from lyra_tasks.checks.results import print_check_result
-from lyra_tasks.config.models import Configuration, Service, Test
+from lyra_tasks.config.models import Configuration, Test
 from lyra_tasks.config.services import to_argv
 from lyra_tasks.engine.objects.containers import DeployedService
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.facts import resolve_test_environment
 from lyra_tasks.lab.plan import expand_secret_values
+from lyra_tasks.lab.service import CheckTarget
 from lyra_tasks.records.evidence import CheckResult
 from lyra_tasks.redaction import redact
-
-if TYPE_CHECKING:
-    from lyra_tasks.engine.client.connect import Engine
 
 SUPPORTED_KINDS = frozenset({"http", "exec", "tcp", "log", "run"})
 _READY_TIMEOUT_S = 30.0
 _POLL_INTERVAL_S = 0.5
-
-
-@dataclass(frozen=True)
-class _DeployedLog:
-    service: DeployedService
-
-    def text(self) -> str:
-        return self.service.log()
-
-
-@dataclass(frozen=True)
-class _DeployedPlan:
-    service: Service
-    environment: Mapping[str, str]
-    secret_values: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class DeployedTarget:
-    """A deployed service as the target of checks."""
-
-    planned: _DeployedPlan
-    deployed: DeployedService
-    log: _DeployedLog
-    cancellation: Cancellation = field(default_factory=Cancellation)
-
-    @property
-    def engine(self) -> Engine:
-        """Return the engine that runs the service."""
-        return self.deployed.engine
-
-    @property
-    def id(self) -> str:
-        """Return the id of the container."""
-        return self.deployed.id
-
-    def address(self, port: int | str) -> tuple[str, int]:
-        """Return the host and port at which a container port, given by number or name, can be reached from here."""
-        published = self.deployed.ports.get(self.planned.service.resolve_port(port) or 0)
-        if published is None:
-            raise OSError(f"{self.deployed.name} does not publish port {port}")
-        return self.engine.host_address, published
-
-    def http_address(self) -> tuple[str, int]:
-        """Return the address of the HTTP port."""
-        return self.address(self.planned.service.http_port or 0)
 
 
 def collect_test_values(config: Configuration) -> dict[str, dict[str, str]]:
@@ -98,8 +48,16 @@ def check_deployed_services(
         if variable.secret
     )
     targets = {
-        name: DeployedTarget(
-            _DeployedPlan(config.services[name], environments[name], secret_values), service, _DeployedLog(service)
+        name: CheckTarget(
+            name,
+            config.services[name],
+            environments[name],
+            secret_values,
+            service.engine,
+            service.id,
+            service.ports,
+            service.log,
+            Cancellation(),
         )
         for name, service in services.items()
         if name in config.services
@@ -113,9 +71,7 @@ def check_deployed_services(
     return results
 
 
-def _run_check(
-    test: Test, targets: Mapping[str, DeployedTarget], root: Path, secret_values: Sequence[str]
-) -> CheckResult:
+def _run_check(test: Test, targets: Mapping[str, CheckTarget], root: Path, secret_values: Sequence[str]) -> CheckResult:
     started = time.monotonic()
     while True:
         outcome, problem = evaluate_check(lambda: _find_problem(test, targets, root, secret_values))
@@ -132,13 +88,13 @@ def _run_check(
         time.sleep(_POLL_INTERVAL_S)
 
 
-def _find_problem(test: Test, targets: Mapping[str, DeployedTarget], root: Path, secret_values: Sequence[str]) -> str:
+def _find_problem(test: Test, targets: Mapping[str, CheckTarget], root: Path, secret_values: Sequence[str]) -> str:
     if test.service is not None:
         return check_service(targets[test.service], test)
     completed = run_host_command(
         to_argv(test.run or []),
         root,
-        build_address_variables(targets),
+        build_address_variables(targets.values()),
         timeout=test.effective_timeout,
         cancellation=Cancellation(),
     )

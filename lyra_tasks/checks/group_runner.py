@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,15 @@ from lyra_tasks.lab.admission import Capacity, Reservation, reserve_capacity
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.lab import Lab
 from lyra_tasks.lab.run_files import merge_logs, remove_mounted_files, write_mounted_files
-from lyra_tasks.records.evidence import LOGS_DIRECTORY, CheckResult, Evidence, RuleResult, SetKey, create_service_event
+from lyra_tasks.records.evidence import (
+    LOGS_DIRECTORY,
+    CheckResult,
+    Evidence,
+    RuleResult,
+    ServiceUsage,
+    SetKey,
+    create_service_event,
+)
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
@@ -57,12 +66,101 @@ class RunResult:
 
 @dataclass
 class _GroupRun:
-    """A group while its checks run, and their results."""
+    """A group whose checks are run, and their results."""
 
     group: PlannedGroup
     lab: Lab
+    context: CheckContext
+    options: TestOptions
     checks: list[CheckResult] = field(default_factory=list)
     error: CheckFailedError | None = None
+
+    def run(self, mark_created: Callable[[str], None]) -> None:
+        """Start the lab, run the checks and remove the lab; call `mark_created` as soon as the containers exist."""
+        cancellation = self.lab.cancellation
+        write_mounted_files(self.group.lab)
+        try:
+            with cancellation.on_cancel(self.lab.kill):
+                self.lab.create_and_start(partial(mark_created, self.group.name))
+                self._run_checks()
+                if not cancellation.stop_starting.is_set() and (error := self.lab.find_final_failure()):
+                    raise error
+        except CheckFailedError as error:
+            # a service that was killed by a cancellation did not fail by itself
+            cancellation.raise_if_cancelled()
+            self._record_service_failure(error)
+        finally:
+            mark_created(self.group.name)  # also if creating the lab failed
+            if self.options.keep_running and not cancellation.is_cancelled:
+                self.lab.detach()
+            else:
+                self.lab.tear_down()
+            self._finish_logs()
+
+    def _record_service_failure(self, error: CheckFailedError) -> None:
+        self.error = error
+        self.checks.append(
+            CheckResult(
+                name="the services run",
+                kind="lab",
+                service="",
+                outcome="failed",
+                message=error.message,
+                group=self.group.name,
+            )
+        )
+        if self.options.fail_fast:
+            self.lab.cancellation.stop_starting.set()
+
+    def _finish_logs(self) -> None:
+        for service in self.lab.services.values():
+            if service.log.error is not None:
+                raise service.log.error
+        merge_logs(self.lab.run_directory / self.lab.plan.logs_path, self.lab.plan.services)
+
+    def _run_checks(self) -> None:
+        """Run the checks in their order; CheckFailedError if a service exits in the meantime."""
+        cancellation, tests = self.lab.cancellation, self.group.tests
+        rounds = self.options.repeat
+        for number, test in itertools.product(range(1, rounds + 1), tests):
+            if cancellation.stop_starting.is_set():
+                return
+            passed = sum(check.outcome == "passed" for check in self.checks)
+            position = f"{len(self.checks) + 1} of {len(tests) * rounds}"
+            with console.progress(f"{self.group.name or 'check'} {position}: {test.name}", f"{passed} passed"):
+                result = self._run_with_retries(test)
+            cancellation.raise_if_cancelled()
+            name = f"{result.name} (round {number})" if rounds > 1 else result.name
+            result = result.model_copy(update={"name": name, "group": self.group.name})
+            self.lab.events.append(
+                create_service_event("check", result.service, name=name, outcome=result.outcome, seconds=result.seconds)
+            )
+            print_check_result(result)
+            self.checks.append(result)
+            if error := self._find_service_failure(result):
+                raise error
+            if self.options.fail_fast and result.outcome != "passed":
+                cancellation.stop_starting.set()
+
+    def _run_with_retries(self, test: Test) -> CheckResult:
+        """Run a check, up to `retry` more times while it fails; the result says how many attempts it took."""
+        result = run_check(self.lab, self.group, test, self.context)
+        for number in range(1, test.retry + 1):
+            if result.outcome == "passed" or self.lab.cancellation.stop_starting.is_set():
+                break
+            time.sleep(_RETRY_INTERVAL_S)
+            result = run_check(self.lab, self.group, test, self.context)
+            if result.outcome == "passed":
+                result = result.model_copy(update={"message": f"passed at attempt {number + 1}"})
+        return result
+
+    def _find_service_failure(self, result: CheckResult) -> CheckFailedError | None:
+        """Return the error of a service that exited; the engine reports it a moment after the check has failed."""
+        error = self.lab.find_failure()
+        if error is None and result.outcome != "passed":
+            time.sleep(_EXIT_REPORT_DELAY_S)
+            error = self.lab.find_failure()
+        return error
 
 
 def run_groups(
@@ -90,8 +188,18 @@ def run_groups(
             for groups in batches:
                 if cancellation.stop_starting.is_set():
                     break
+                batch = [
+                    _GroupRun(
+                        group,
+                        Lab(group.lab, engine, owner, run_directory, cancellation=cancellation),
+                        context,
+                        options,
+                    )
+                    for group in groups
+                ]
                 with _reserve_capacity(groups, engine, capacity) as mark_created:
-                    group_runs += _run_concurrently(groups, context, options, cancellation, mark_created)
+                    _run_concurrently(batch, mark_created)
+                group_runs += batch
         finally:
             if not options.keep_running:
                 remove_mounted_files(run_directory)
@@ -101,14 +209,12 @@ def run_groups(
         for name, service in group_run.lab.services.items()
     }
     rule_checks = [rule_check for group_run in group_runs for rule_check in group_run.lab.rule_checks]
-    evidence = Evidence(
-        set=set_key,
-        part_hashes=dict(part_hashes),
-        passed=bool(group_runs) and all(check.outcome == "passed" for run in group_runs for check in run.checks),
-        run=owner.run,
-        started_at=started_at.isoformat(timespec="seconds"),
+    evidence = _build_evidence(
+        context,
+        set_key,
+        part_hashes,
+        started_at,
         seconds=round(time.monotonic() - started, 3),
-        engine=_describe_engine(engine),
         checks=[check for group_run in group_runs for check in group_run.checks],
         rules=merge_container_results(rules, rule_checks),
         usage={name: summarize_usage(service) for name, service in services.items()},
@@ -123,7 +229,8 @@ def run_groups(
     write_results(run_directory, evidence, services, events)
     error = next((group_run.error for group_run in group_runs if group_run.error is not None), None)
     running_services = group_runs[0].lab.services if options.keep_running and not error else {}
-    return RunResult(evidence, build_address_variables(running_services), error)
+    targets = [service.check_target() for service in running_services.values()]
+    return RunResult(evidence, build_address_variables(targets), error)
 
 
 def record_refused_run(
@@ -131,24 +238,35 @@ def record_refused_run(
 ) -> Evidence:
     """Write the results of a run that is refused because of rule violations: nothing is started."""
     (context.run_directory / LOGS_DIRECTORY).mkdir(parents=True, exist_ok=True)
-    evidence = Evidence(
-        set=set_key,
-        part_hashes=dict(part_hashes),
-        passed=False,
-        run=context.owner.run,
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=0.0,
-        engine=_describe_engine(context.engine),
-        checks=[],
-        rules=list(rules),
-        usage={},
-    )
+    evidence = _build_evidence(context, set_key, part_hashes, datetime.now(UTC), rules=rules)
     write_results(context.run_directory, evidence, {}, [])
     return evidence
 
 
-def _describe_engine(engine: Engine) -> dict[str, str]:
-    return {"version": engine.facts.version, "store": engine.facts.store, "platform": engine.facts.platform}
+def _build_evidence(
+    context: CheckContext,
+    set_key: SetKey,
+    part_hashes: Mapping[str, str],
+    started_at: datetime,
+    *,
+    rules: Sequence[RuleResult],
+    seconds: float = 0.0,
+    checks: Sequence[CheckResult] = (),
+    usage: Mapping[str, ServiceUsage] | None = None,
+) -> Evidence:
+    facts = context.engine.facts
+    return Evidence(
+        set=set_key,
+        part_hashes=dict(part_hashes),
+        passed=bool(checks) and all(check.outcome == "passed" for check in checks),
+        run=context.owner.run,
+        started_at=started_at.isoformat(timespec="seconds"),
+        seconds=seconds,
+        engine={"version": facts.version, "store": facts.store, "platform": facts.platform},
+        checks=list(checks),
+        rules=list(rules),
+        usage=dict(usage or {}),
+    )
 
 
 def _reserve_capacity(
@@ -164,73 +282,21 @@ def _reserve_capacity(
     return reserve_capacity(engine, requested, capacity, lab_names=[group.name for group in groups])
 
 
-def _run_concurrently(
-    groups: Sequence[PlannedGroup],
-    context: CheckContext,
-    options: TestOptions,
-    cancellation: Cancellation,
-    mark_created: Callable[[str], None],
-) -> list[_GroupRun]:
+def _run_concurrently(group_runs: Sequence[_GroupRun], mark_created: Callable[[str], None]) -> None:
     """Run groups in parallel, each in its own thread, and wait for all of them.
 
     Ctrl-C reaches only this thread. It, or an unexpected error in one group, cancels the other groups.
     """
-    with ThreadPoolExecutor(len(groups)) as pool:
-        futures = [pool.submit(_run_group, group, context, options, cancellation, mark_created) for group in groups]
+    with ThreadPoolExecutor(len(group_runs)) as pool:
+        futures = [pool.submit(group_run.run, mark_created) for group_run in group_runs]
         try:
-            return [future.result() for future in futures]
+            for future in futures:
+                future.result()
         except BaseException:
             with _ignore_signals():
-                cancellation.cancel()
+                group_runs[0].lab.cancellation.cancel()
                 wait(futures)
             raise
-
-
-def _run_group(
-    group: PlannedGroup,
-    context: CheckContext,
-    options: TestOptions,
-    cancellation: Cancellation,
-    mark_created: Callable[[str], None],
-) -> _GroupRun:
-    lab = Lab(group.lab, context.engine, context.owner, context.run_directory, cancellation=cancellation)
-    group_run = _GroupRun(group, lab)
-    write_mounted_files(group.lab)
-    try:
-        with cancellation.on_cancel(lab.kill):
-            lab.create_and_start(partial(mark_created, group.name))
-            run_checks(lab, group, context, options, group_run.checks)
-    except CheckFailedError as error:
-        # a service that was killed by a cancellation did not fail by itself
-        cancellation.raise_if_cancelled()
-        group_run.error = error
-        group_run.checks.append(
-            CheckResult(
-                name="the services run",
-                kind="lab",
-                service="",
-                outcome="failed",
-                message=error.message,
-                group=group.name,
-            )
-        )
-        if options.fail_fast:
-            cancellation.stop_starting.set()
-    finally:
-        mark_created(group.name)  # also if creating the lab failed
-        if options.keep_running and not cancellation.is_cancelled:
-            lab.detach()
-        else:
-            lab.tear_down()
-        _finish_logs(lab)
-    return group_run
-
-
-def _finish_logs(lab: Lab) -> None:
-    for service in lab.services.values():
-        if service.log.error is not None:
-            raise service.log.error
-    merge_logs(lab.run_directory / lab.plan.logs_path, lab.plan.services)
 
 
 @contextmanager
@@ -242,65 +308,3 @@ def _ignore_signals() -> Iterator[None]:
     finally:
         for number, handler in previous_handlers.items():
             signal.signal(number, handler)
-
-
-def run_checks(
-    lab: Lab, group: PlannedGroup, context: CheckContext, options: TestOptions, results: list[CheckResult]
-) -> None:
-    """Run the checks of a group in their order and append their results to `results`.
-
-    Raises:
-        CheckFailedError: A service exited in the meantime.
-    """
-    _run_repeatedly(lab, group, context, options, results)
-    if not lab.cancellation.stop_starting.is_set() and (error := lab.find_final_failure()):
-        raise error
-
-
-def _run_repeatedly(
-    lab: Lab, group: PlannedGroup, context: CheckContext, options: TestOptions, results: list[CheckResult]
-) -> None:
-    for number in range(1, options.repeat + 1):
-        for test in group.tests:
-            if lab.cancellation.stop_starting.is_set():
-                return
-            passed = sum(previous.outcome == "passed" for previous in results)
-            position = f"{len(results) + 1} of {len(group.tests) * options.repeat}"
-            with console.progress(f"{group.name or 'check'} {position}: {test.name}", f"{passed} passed"):
-                result = _run_with_retries(lab, group, test, context)
-            lab.cancellation.raise_if_cancelled()
-            name = f"{result.name} (round {number})" if options.repeat > 1 else result.name
-            result = result.model_copy(update={"name": name, "group": group.name})
-            lab.events.append(
-                create_service_event(
-                    "check", result.service, name=result.name, outcome=result.outcome, seconds=result.seconds
-                )
-            )
-            print_check_result(result)
-            results.append(result)
-            if error := _find_service_failure(lab, result):
-                raise error
-            if options.fail_fast and result.outcome != "passed":
-                lab.cancellation.stop_starting.set()
-
-
-def _find_service_failure(lab: Lab, result: CheckResult) -> CheckFailedError | None:
-    """Return the error of a service that exited; the engine reports an exit a moment after the check has failed."""
-    error = lab.find_failure()
-    if error is None and result.outcome != "passed":
-        time.sleep(_EXIT_REPORT_DELAY_S)
-        error = lab.find_failure()
-    return error
-
-
-def _run_with_retries(lab: Lab, group: PlannedGroup, test: Test, context: CheckContext) -> CheckResult:
-    """Run a check, up to `retry` more times while it fails; the result says how many attempts it took."""
-    result = run_check(lab, group, test, context)
-    for number in range(1, test.retry + 1):
-        if result.outcome == "passed" or lab.cancellation.stop_starting.is_set():
-            break
-        time.sleep(_RETRY_INTERVAL_S)
-        result = run_check(lab, group, test, context)
-        if result.outcome == "passed":
-            result = result.model_copy(update={"message": f"passed at attempt {number + 1}"})
-    return result

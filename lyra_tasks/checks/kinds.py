@@ -95,7 +95,7 @@ def evaluate_check(find_problem: Callable[[], str]) -> tuple[Outcome, str]:
 
 def _find_problem(lab: Lab, group: PlannedGroup, test: Test, context: CheckContext) -> str:
     if test.service is not None and test.kind in _SERVICE_CHECKS:
-        return _SERVICE_CHECKS[test.kind](lab.services[test.service], test)
+        return check_service(lab.services[test.service].check_target(), test)
     if test.kind == "stage":
         return _check_stage(lab, group, test, context)
     if test.kind == "structure":
@@ -126,24 +126,24 @@ def _check_structure(lab: Lab, group: PlannedGroup, test: Test, context: CheckCo
     )
 
 
-def _check_http(service: CheckTarget, test: Test) -> str:
+def _check_http(target: CheckTarget, test: Test) -> str:
     method, _, path = str(test.http).partition(" ")
-    address = service.http_address()
-    headers = {key: _expand_variables(service, value) for key, value in test.headers.items()}
-    body = _expand_variables(service, test.send).encode() if test.send is not None else None
+    address = target.http_address()
+    headers = {key: _expand_variables(target, value) for key, value in test.headers.items()}
+    body = _expand_variables(target, test.send).encode() if test.send is not None else None
     deadline = time.monotonic() + test.timeout
     with open_http_response(address, method, path, test.timeout, body=body, headers=headers) as response:
         text = _read_prefix(response, deadline).decode(errors="replace")
         if response.status != test.status:
-            return f"status {response.status}, expected {test.status}; the response begins: {_shorten(service, text)}"
+            return f"status {response.status}, expected {test.status}; the response begins: {_shorten(target, text)}"
     if test.body is not None and test.body not in text:
-        return f"the body does not contain {test.body!r}; it begins: {_shorten(service, text)}"
+        return f"the body does not contain {test.body!r}; it begins: {_shorten(target, text)}"
     if test.json_ is not None:
         try:
             document = json.loads(text)
         except ValueError:
-            return f"the body is not JSON; it begins: {_shorten(service, text)}"
-        return _first_difference(service, document, test.json_, "$")
+            return f"the body is not JSON; it begins: {_shorten(target, text)}"
+        return _first_difference(target, document, test.json_, "$")
     return ""
 
 
@@ -159,17 +159,17 @@ def _read_prefix(response: http.client.HTTPResponse, deadline: float) -> bytes:
     return data
 
 
-def _check_exec(service: CheckTarget, test: Test) -> str:
+def _check_exec(target: CheckTarget, test: Test) -> str:
     try:
         code, output = _call_with_timeout(
-            test.timeout, lambda: exec_command(service.engine, service.id, to_argv(test.exec or []))
+            test.timeout, lambda: exec_command(target.engine, target.container_id, to_argv(test.exec or []))
         )
     except TimeoutError:
         return f"the command did not end within {test.timeout:g} s"
     if code != test.exit_code:
-        return f"exit code {code}, expected {test.exit_code}; it printed: {_shorten(service, output)}"
+        return f"exit code {code}, expected {test.exit_code}; it printed: {_shorten(target, output)}"
     if test.output is not None and test.output not in output:
-        return f"the output does not contain {test.output!r}; it is: {_shorten(service, output)}"
+        return f"the output does not contain {test.output!r}; it is: {_shorten(target, output)}"
     return ""
 
 
@@ -190,22 +190,22 @@ def _call_with_timeout(timeout: float, call: Callable[[], T]) -> T:
     return done.result(timeout)
 
 
-def _check_tcp(service: CheckTarget, test: Test) -> str:
-    address = service.address(test.tcp or 0)
+def _check_tcp(target: CheckTarget, test: Test) -> str:
+    address = target.address(test.tcp or 0)
 
     def is_open() -> bool:
-        return service.cancellation.is_cancelled or accepts_tcp_connection(address, test.timeout)
+        return target.cancellation.is_cancelled or accepts_tcp_connection(address, test.timeout)
 
     if wait_until(is_open, test.timeout):
         return ""
     return f"nothing listens on port {test.tcp} within {test.timeout:g} s"
 
 
-def _check_log(service: CheckTarget, test: Test) -> str:
+def _check_log(target: CheckTarget, test: Test) -> str:
     pattern = re.compile(str(test.log))
 
     def has_match() -> bool:
-        return service.cancellation.is_cancelled or pattern.search(service.log.text()) is not None
+        return target.cancellation.is_cancelled or pattern.search(target.read_log()) is not None
 
     if wait_until(has_match, test.timeout):
         return ""
@@ -215,32 +215,32 @@ def _check_log(service: CheckTarget, test: Test) -> str:
 _SERVICE_CHECKS = {"http": _check_http, "exec": _check_exec, "tcp": _check_tcp, "log": _check_log}
 
 
-def check_service(service: CheckTarget, test: Test) -> str:
+def check_service(target: CheckTarget, test: Test) -> str:
     """Run a check of a service; return the problem, or an empty string."""
-    return _SERVICE_CHECKS[test.kind](service, test)
+    return _SERVICE_CHECKS[test.kind](target, test)
 
 
-def _first_difference(service: CheckTarget, actual_value: Any, expected_value: Any, path: str) -> str:
+def _first_difference(target: CheckTarget, actual_value: Any, expected_value: Any, path: str) -> str:
     """Return the first difference, ignoring keys that `expected_value` does not have."""
     if isinstance(expected_value, dict) and isinstance(actual_value, dict):
         for key, value in expected_value.items():
             if key not in actual_value:
                 return f"{path}.{key} is missing"
-            if problem := _first_difference(service, actual_value[key], value, f"{path}.{key}"):
+            if problem := _first_difference(target, actual_value[key], value, f"{path}.{key}"):
                 return problem
         return ""
-    actual, expected = (_shorten(service, json.dumps(item)) for item in (actual_value, expected_value))
+    actual, expected = (_shorten(target, json.dumps(item)) for item in (actual_value, expected_value))
     return "" if actual_value == expected_value else f"{path} is {actual}, expected {expected}"
 
 
-def _expand_variables(service: CheckTarget, text: str) -> str:
+def _expand_variables(target: CheckTarget, text: str) -> str:
     """Replace `${NAME}` by the value in the service's environment, so that checks need not repeat secrets."""
-    return _VARIABLE.sub(lambda match: service.planned.environment.get(match[1], match[0]), text)
+    return _VARIABLE.sub(lambda match: target.environment.get(match[1], match[0]), text)
 
 
-def _shorten(service: CheckTarget, text: str) -> str:
+def _shorten(target: CheckTarget, text: str) -> str:
     """Return the beginning of a text; secrets are redacted first, since a truncated one would not be recognised."""
-    text = console.sanitize(redact(text.strip(), service.planned.secret_values))
+    text = console.sanitize(redact(text.strip(), target.secret_values))
     return text if len(text) <= _MAX_EXCERPT_CHARS else f"{text[:_MAX_EXCERPT_CHARS]}…"
 
 

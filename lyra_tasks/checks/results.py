@@ -64,7 +64,7 @@ def write_results(
     run_directory: Path, evidence: Evidence, services: Mapping[str, RunningService], events: Sequence[ServiceEvent]
 ) -> None:
     """Write the three files into the directory of a run."""
-    _write_json(run_directory / "tests.json", build_results_document(evidence))
+    (run_directory / "tests.json").write_text(format_json(build_results_document(evidence)), encoding="utf-8")
     metrics = Metrics(
         events=sorted(events, key=lambda event: event.at),
         services={
@@ -72,7 +72,8 @@ def write_results(
             for name, service in services.items()
         },
     )
-    _write_json(run_directory / "metrics.json", metrics.model_dump(mode="json", by_alias=True))
+    document = metrics.model_dump(mode="json", by_alias=True)
+    (run_directory / "metrics.json").write_text(format_json(document), encoding="utf-8")
     tree = ET.ElementTree(build_junit(evidence))
     ET.indent(tree)
     tree.write(run_directory / "tests.xml", encoding="utf-8", xml_declaration=True)
@@ -140,7 +141,3 @@ def print_check_result(result: CheckResult) -> None:
     lines = [f"{mark} {result.title} ({result.seconds:.2f} s)"]
     # in one call, so that the lines of parallel groups do not mix
     console.print("\n".join([*lines, *(f"     {line}" for line in result.message.splitlines())]))
-
-
-def _write_json(path: Path, document: object) -> None:
-    path.write_text(format_json(document), encoding="utf-8")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import http.client
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.config.service_models import Service
 from lyra_tasks.engine.client.monitoring import LogFollower, StatsSampler
@@ -28,51 +28,34 @@ _IMAGE_HEALTHCHECK_TIMEOUT_S = 60.0
 _OOM_REPORT_TIMEOUT_S = 1.0
 
 
-class _CheckedService(Protocol):
-    """The configuration of a service that checks refer to."""
+@dataclass(frozen=True)
+class CheckTarget:
+    """A service that checks are run against; `ports` maps container ports to published ports."""
 
-    @property
-    def service(self) -> Service: ...
-    @property
-    def environment(self) -> Mapping[str, str]: ...
-    @property
-    def secret_values(self) -> tuple[str, ...]: ...
-
-
-class _ReadableLog(Protocol):
-    """The log of a service."""
-
-    def text(self) -> str: ...
-
-
-class CheckTarget(Protocol):
-    """A service that checks can be run against, started by a lab or deployed from a bundle."""
-
-    @property
-    def planned(self) -> _CheckedService:
-        """Return its configuration."""
-
-    @property
-    def engine(self) -> Engine:
-        """Return the engine that runs it."""
-
-    @property
-    def id(self) -> str:
-        """Return the id of its container."""
-
-    @property
-    def log(self) -> _ReadableLog:
-        """Return its log."""
-
-    @property
-    def cancellation(self) -> Cancellation:
-        """Return the cancellation that ends its checks."""
+    name: str
+    service: Service
+    environment: Mapping[str, str]
+    secret_values: tuple[str, ...]
+    engine: Engine
+    container_id: str
+    ports: Mapping[ContainerPort, int]
+    read_log: Callable[[], str]
+    cancellation: Cancellation
 
     def address(self, port: int | str) -> tuple[str, int]:
-        """Return the host and port at which a container port can be reached from here."""
+        """Return the host and port at which a container port, given by number or name, can be reached from here.
+
+        Raises:
+            PreconditionError: The port is not published, because the container had already exited.
+        """
+        published_port = self.ports.get(self.service.resolve_port(port) or 0)
+        if published_port is None:
+            raise PreconditionError(f"{self.name} does not publish port {port}: the container had exited")
+        return self.engine.host_address, published_port
 
     def http_address(self) -> tuple[str, int]:
-        """Return the address of the HTTP port."""
+        """Return the address of the HTTP port; the validation of the configuration ensures that there is one."""
+        return self.address(self.service.http_port or 0)
 
 
 @dataclass
@@ -89,20 +72,19 @@ class RunningService:
     started_at: str = ""
     final_state: ContainerState | None = None
 
-    def address(self, port: int | str) -> tuple[str, int]:
-        """Return the host and port at which a container port, given by number or name, can be reached from here.
-
-        Raises:
-            PreconditionError: The port is not published, because the container had already exited.
-        """
-        published_port = self.ports.get(self.planned.service.resolve_port(port) or 0)
-        if published_port is None:
-            raise PreconditionError(f"{self.planned.name} does not publish port {port}: the container had exited")
-        return self.engine.host_address, published_port
-
-    def http_address(self) -> tuple[str, int]:
-        """Return the address of the HTTP port; the validation of the configuration ensures that there is one."""
-        return self.address(self.planned.service.http_port or 0)
+    def check_target(self) -> CheckTarget:
+        """Return the service as the target of checks, with its current ports."""
+        return CheckTarget(
+            self.planned.name,
+            self.planned.service,
+            self.planned.environment,
+            self.planned.secret_values,
+            self.engine,
+            self.id,
+            self.ports,
+            self.log.text,
+            self.cancellation,
+        )
 
 
 def wait_until_ready(engine: Engine, service: RunningService) -> None:
@@ -198,19 +180,18 @@ def accepts_tcp_connection(address: tuple[str, int], timeout: float) -> bool:
 
 
 def _is_ready(service: RunningService, state: ContainerState) -> bool:
-    config = service.planned.service
-    healthcheck = config.healthcheck
-    if config.oneshot:
+    target, healthcheck = service.check_target(), service.planned.service.healthcheck
+    if service.planned.service.oneshot:
         return False
     if healthcheck is not None and healthcheck.http is not None:
         method, _, path = healthcheck.http.partition(" ")
         try:
-            with open_http_response(service.http_address(), method, path, healthcheck.timeout) as response:
+            with open_http_response(target.http_address(), method, path, healthcheck.timeout) as response:
                 return 200 <= response.status < 400
         except (OSError, http.client.HTTPException):
             return False
     if healthcheck is not None and healthcheck.tcp is not None:
-        return accepts_tcp_connection(service.address(healthcheck.tcp), healthcheck.timeout)
+        return accepts_tcp_connection(target.address(healthcheck.tcp), healthcheck.timeout)
     return state.health in {"", "healthy"}
 
 

@@ -20,7 +20,7 @@ from lyra_tasks.config.models import Service, Test
 from lyra_tasks.engine.client.monitoring import LogFollower
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.lab.run_files import merge_logs
-from lyra_tasks.lab.service import RunningService
+from lyra_tasks.lab.service import CheckTarget
 
 
 @contextmanager
@@ -47,30 +47,28 @@ def slow_server(head: bytes, *, times: int = 1000) -> Iterator[tuple[str, int]]:
 def test_http_endless_response_times_out() -> None:
     test = Test.model_validate({"name": "events", "service": "web", "http": "GET /", "timeout": "500ms"})
     with slow_server(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n") as address:
-        service: Any = SimpleNamespace(http_address=lambda: address, planned=SimpleNamespace(secret_values=()))
+        target: Any = SimpleNamespace(http_address=lambda: address, secret_values=())
         started = time.monotonic()
         with pytest.raises(TimeoutError):
-            check_service(service, test)
+            check_service(target, test)
     assert time.monotonic() - started < 5
 
 
 def test_http_incomplete_response_raises() -> None:
     test = Test.model_validate({"name": "page", "service": "web", "http": "GET /", "body": "."})
     with slow_server(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", times=3) as address:
-        service: Any = SimpleNamespace(http_address=lambda: address, planned=SimpleNamespace(secret_values=()))
+        target: Any = SimpleNamespace(http_address=lambda: address, secret_values=())
         with pytest.raises(http.client.IncompleteRead):
-            check_service(service, test)
+            check_service(target, test)
 
 
 def test_address_of_unpublished_port_is_refused() -> None:
-    planned: Any = SimpleNamespace(
-        name="seed", service=Service.model_validate({"image": "web", "ports": {"http": 8080}, "oneshot": True})
-    )
-    nothing: Any = None
-    service = RunningService(planned, nothing, "id", nothing, nothing, nothing)
+    config = Service.model_validate({"image": "web", "ports": {"http": 8080}, "oneshot": True})
+    unused: Any = None
+    target = CheckTarget("seed", config, {}, (), unused, "id", {}, unused, unused)
     with pytest.raises(PreconditionError, match="seed does not publish port http"):
-        service.address("http")
-    assert build_address_variables({"seed": service}) == {}
+        target.address("http")
+    assert build_address_variables([target]) == {}
 
 
 def test_structure_report_invalid_xml_is_refused(tmp_path: Path) -> None:

@@ -12,22 +12,25 @@ from typing import Any
 from lyra_tasks.checks.commands import build_address_variables, run_host_command
 from lyra_tasks.config.models import Service
 from lyra_tasks.lab.cancellation import Cancellation
+from lyra_tasks.lab.service import CheckTarget
 from tests.faults import becomes, processes_with
 
 
-def running(host: str) -> Any:
+def target(host: str) -> CheckTarget:
     """Return a service that is published at `host`."""
-    service = Service.model_validate({"image": "web", "ports": {"http": 8080, "dns": "53/udp"}})
-    return SimpleNamespace(planned=SimpleNamespace(service=service), address=lambda port: (host, 49153))
+    config = Service.model_validate({"image": "web", "ports": {"http": 8080, "dns": "53/udp"}})
+    engine: Any = SimpleNamespace(host_address=host)
+    unused: Any = None
+    return CheckTarget("web", config, {}, (), engine, "id", {8080: 49153, "53/udp": 49153}, unused, unused)
 
 
 def test_address_variables_bracket_ipv6() -> None:
-    assert build_address_variables({"web": running("2001:db8::7")}) == {
+    assert build_address_variables([target("2001:db8::7")]) == {
         "LYRA_WEB_HTTP_ADDR": "[2001:db8::7]:49153",
         "LYRA_WEB_HTTP_URL": "http://[2001:db8::7]:49153",
         "LYRA_WEB_DNS_ADDR": "[2001:db8::7]:49153",
     }
-    assert build_address_variables({"web": running("10.0.0.7")})["LYRA_WEB_HTTP_URL"] == "http://10.0.0.7:49153"
+    assert build_address_variables([target("10.0.0.7")])["LYRA_WEB_HTTP_URL"] == "http://10.0.0.7:49153"
 
 
 def test_command_is_not_waited_for_beyond_its_exit(tmp_path: Path) -> None:

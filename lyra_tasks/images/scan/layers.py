@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from lyra_tasks.images.oci import Layer
 from lyra_tasks.images.scan.elf import count_architectures
-from lyra_tasks.images.scan.packages import OPAQUE, REMOVED, LayerPackages, PackageReader, parse_whiteout
+from lyra_tasks.images.scan.packages import OPAQUE, REMOVED, LayerPackages, PackageReader, is_hidden, parse_whiteout
 from lyra_tasks.images.scan.secrets import SecretMatch, SecretMatcher
 from lyra_tasks.images.stream.codec import DigestWriter, decompress_blocks, detect_codec
 from lyra_tasks.images.stream.docker_save import IncomingLayer, read_docker_save
@@ -144,7 +144,7 @@ def find_setuid_files(layers: Iterable[ScannedLayer]) -> dict[str, tuple[int, in
         setuid_files = {
             path: value
             for path, value in setuid_files.items()
-            if not _is_hidden(path, layer) and hash(path) not in layer.file_hashes
+            if not is_hidden(path, layer.removed, layer.opaque) and hash(path) not in layer.file_hashes
         }
         setuid_files |= {path: (number, mode) for path, mode in layer.setuid_files.items()}
     return setuid_files
@@ -159,7 +159,9 @@ def find_directory_owners(layers: Iterable[ScannedLayer]) -> dict[str, str]:
     """Return the owners of the watched directories in the final image: absolute path -> `UID:GID`."""
     owners: dict[str, str] = {}
     for layer in layers:
-        owners = {path: owner for path, owner in owners.items() if not _is_hidden(path, layer)} | layer.directory_owners
+        owners = {
+            path: owner for path, owner in owners.items() if not is_hidden(path, layer.removed, layer.opaque)
+        } | layer.directory_owners
     return {f"/{path}": owner for path, owner in owners.items()}
 
 
@@ -176,13 +178,6 @@ def _record_entry(layer: ScannedLayer, path: str, header: TarHeader, directories
         layer.file_hashes.add(hash(path))
         if header.kind in {"file", "link"} and header.mode & _SETUID_SETGID:
             layer.setuid_files[path] = header.mode
-
-
-def _is_hidden(path: str, layer: ScannedLayer) -> bool:
-    if not (layer.removed or layer.opaque):
-        return False
-    parents = [path[:end] for end, character in enumerate(path) if character == "/"]
-    return path in layer.removed or any(parent in layer.removed or parent in layer.opaque for parent in ["", *parents])
 
 
 def _digest_blocks(blocks: Iterable[Block], target: DigestWriter) -> Iterator[Block]:

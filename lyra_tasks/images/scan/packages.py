@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -218,8 +218,9 @@ def merge_layer_packages(layers: Iterable[LayerPackages]) -> ImagePackages:
     packages: dict[str, list[Package]] = {}
     os_releases: dict[str, OsRelease] = {}
     for layer in layers:
-        for entries in (packages, os_releases):
-            _remove_hidden(entries, layer)
+        removed, opaque = set(layer.removed), set(layer.opaque)
+        packages = {path: records for path, records in packages.items() if not is_hidden(path, removed, opaque)}
+        os_releases = {path: release for path, release in os_releases.items() if not is_hidden(path, removed, opaque)}
         packages |= layer.packages
         os_releases |= layer.os_releases
     return ImagePackages(
@@ -250,14 +251,12 @@ def _find_parser(path: str) -> Callable[[bytes], list[Package]] | None:
     return next((parse for pattern, parse in _PARSERS if pattern.fullmatch(path)), None)
 
 
-def _remove_hidden(entries: dict[str, list[Package]] | dict[str, OsRelease], layer: LayerPackages) -> None:
-    if not (layer.removed or layer.opaque):
-        return
-    removed, opaque = set(layer.removed), set(layer.opaque)
-    for path in list(entries):
-        parents = {path[: match.start()] for match in re.finditer("/", path)} | {""}
-        if path in removed or parents & (removed | opaque):
-            del entries[path]
+def is_hidden(path: str, removed: Set[str], opaque: Set[str]) -> bool:
+    """Return whether an upper layer hides `path` by the paths that it removes and by its opaque directories."""
+    if not (removed or opaque):
+        return False
+    parents = ["", *(path[: match.start()] for match in re.finditer("/", path))]
+    return path in removed or any(parent in removed or parent in opaque for parent in parents)
 
 
 def _normalize_path(name: str) -> str:
