@@ -1,6 +1,6 @@
-"""For every rule something that trips it and something that does not: images as built, containers as made.
+"""Every rule with a violation and a pass: images as built, containers as created.
 
-What only a configuration can break is in tests/rules and tests/config; what ends a build, in test_faults_lab.py.
+Violations in the configuration are in tests/rules and tests/config, those that fail a build in test_faults_lab.py.
 """
 
 from __future__ import annotations
@@ -105,64 +105,64 @@ environment = { SAID = { default = "nothing" } }
 wrong = { path = "/data", size = "4m", owner = "1:1", description = "whose is it" }
 none = { path = "/nowhere", size = "4m", owner = "1:1", description = "where is it" }
 """
-# rule -> what is said of the bad image or service
-TRIPPED = {
+# rule -> messages about the bad image or service
+VIOLATIONS = {
     catalogue.DOCKERFILE_LINT: [f"app/Dockerfile.bad:{line}" for line in ("3: DL3064", "4: DL3064", "7: DL3020")],
-    catalogue.IMAGE_PLATFORM: ["it says that it is for linux/amd64, and all of its programs are for s390x"],
-    catalogue.HEALTHCHECK: ["it has no health check that travels"],
+    catalogue.IMAGE_PLATFORM: ["labelled as linux/amd64, but all its programs are for s390x"],
+    catalogue.HEALTHCHECK: ["no health check on Proxima"],
     catalogue.IMAGE_SECRETS: [
-        "it holds the secret images.bad.secrets.pass (URL-encoded) in the configuration, config, Labels, note",
-        "it holds the secret images.bad.secrets.pass (URL-encoded) in the configuration, history",
-        "it holds the secret images.bad.secrets.pass (verbatim) in layer 3: /bad/deleted",
-        "it holds the secret images.bad.secrets.pass (base64) in layer 3: /bad/encoded",
+        "contains secret images.bad.secrets.pass (URL-encoded) in the configuration, config, Labels, note",
+        "contains secret images.bad.secrets.pass (URL-encoded) in the configuration, history",
+        "contains secret images.bad.secrets.pass (verbatim) in layer 3: /bad/deleted",
+        "contains secret images.bad.secrets.pass (base64) in layer 3: /bad/encoded",
     ],
     catalogue.SECRET_NAMES: ["ENV API_TOKEN is named like a secret", "ARG DEPLOY_PASSWORD is named like a secret"],
     catalogue.SETUID: ["/bad/tool has mode 4755"],
     catalogue.IMAGE_TOKENS: ["/bad/notes:2: GitHub Token"],
     catalogue.VOLUME_OWNER: [
-        "volume wrong: /data belongs to 65534:65534 in the image, declared is 1:1",
-        "volume none: the image has no folder /nowhere",
+        "volume wrong: owner of /data is 65534:65534 in the image, declared: 1:1",
+        "volume none: the image has no directory /nowhere",
     ],
-    catalogue.CAPABILITIES: ["it keeps the capabilities CHOWN"],
-    catalogue.EGRESS: ["it has a way out of its network"],
-    catalogue.NON_ROOT: ["it runs as root"],
-    catalogue.READ_ONLY: ["its root file system is writable"],
+    catalogue.CAPABILITIES: ["keeps the capabilities CHOWN"],
+    catalogue.EGRESS: ["egress is allowed"],
+    catalogue.NON_ROOT: ["runs as root"],
+    catalogue.READ_ONLY: ["root file system is writable"],
     catalogue.DOCS_COMPLETE: [
         "the image's ENV API_TOKEN is not in environment",
         "the image's ENV UNDOCUMENTED is not in environment",
         "the image's VOLUME /undocumented is neither in volumes nor in tmpfs",
-        "the image's EXPOSE 9999/tcp has no name in ports",
+        "the image's EXPOSE 9999/tcp is not in ports",
     ],
     catalogue.DOCS_DESCRIBED: ["environment.SAID has no description"],
 }
-WARNED = {rule.id for rule in RULES if rule.severity == "warning"}
+WARNING_RULES = {rule.id for rule in RULES if rule.severity == "warning"}
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A line of words, what it said, and the results of the rules by scope and rule."""
+class CheckedRun:
+    """A command with its outcome and the rule results by scope and rule."""
 
     outcome: Outcome
-    folder: Path
+    directory: Path
     rules: Mapping[tuple[str, str], list[tuple[str, str]]]
 
 
-def tried(project: Project, *words: str) -> Tried:
-    outcome = project.lyra(*words)
-    folder = max((project.root / ".lyra" / "runs").glob("*/tests.json"), key=lambda path: path.parent.name).parent
-    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for each in json.loads((folder / "tests.json").read_text())["rules"]:
-        found.setdefault((each["scope"], each["rule"]), []).append((each["outcome"], each["message"]))
-    return Tried(outcome, folder, found)
+def run_and_read_rules(project: Project, *arguments: str) -> CheckedRun:
+    outcome = project.lyra(*arguments)
+    directory = max((project.root / ".lyra" / "runs").glob("*/tests.json"), key=lambda path: path.parent.name).parent
+    rules: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for result in json.loads((directory / "tests.json").read_text())["rules"]:
+        rules.setdefault((result["scope"], result["rule"]), []).append((result["outcome"], result["message"]))
+    return CheckedRun(outcome, directory, rules)
 
 
 @pytest.fixture(scope="module")
 def project(make_tiny: Callable[[], Project], engine: Engine, busybox: Path) -> Iterator[Project]:
-    """One project of a good and a bad image, on a base that has a setuid program of its own."""
-    made = make_tiny()
-    (made.root / "bases").mkdir()
-    (made.root / "bases" / "base.tar").write_bytes(base_archive(engine, busybox))
-    app = made.root / "app"
+    """A project with a good and a bad image, on a base with a setuid program of its own."""
+    project = make_tiny()
+    (project.root / "bases").mkdir()
+    (project.root / "bases" / "base.tar").write_bytes(base_archive(engine, busybox))
+    app = project.root / "app"
     (app / "Dockerfile").write_text(GOOD)
     (app / "Dockerfile.bad").write_text(BAD)
     (app / "Dockerfile.platform").write_text(FOREIGN)
@@ -176,27 +176,27 @@ def project(make_tiny: Callable[[], Project], engine: Engine, busybox: Path) -> 
     (bad / "deleted").write_text(f"password = {SECRET}\n")
     (bad / "encoded").write_bytes(base64.b64encode(b"x" + SECRET.encode() + b"yz"))
     (bad / "notes").write_text(f"nothing here\ntoken: {TOKEN}\n")
-    (made.root / "pass").write_text(f"{SECRET}\n")
-    (made.root / ".gitignore").write_text("pass\n")
-    (made.root / ".lyra.toml").write_text(CONFIG + ADDED)
-    made.git("remote", "add", "origin", "git@code.example:team/tiny.git")
-    made.commit("seeds")
-    yield made
-    made.clean()
+    (project.root / "pass").write_text(f"{SECRET}\n")
+    (project.root / ".gitignore").write_text("pass\n")
+    (project.root / ".lyra.toml").write_text(CONFIG + ADDED)
+    project.git("remote", "add", "origin", "git@code.example:team/tiny.git")
+    project.commit("seeds")
+    yield project
+    project.clean()
 
 
 @pytest.fixture(scope="module")
-def both(project: Project) -> Tried:
-    """A test of the good and the bad ones together."""
+def both(project: Project) -> CheckedRun:
+    """A test of the good and the bad image together."""
     assert project.lyra("build").code == 0
-    return tried(project, "test")
+    return run_and_read_rules(project, "test")
 
 
 @pytest.fixture(scope="module")
-def good(project: Project, both: Tried) -> Tried:
-    """A test and a promotion of the good one alone; it is as it was built, and the configuration is not committed."""
+def good(project: Project, both: CheckedRun) -> CheckedRun:
+    """A test and a promotion of the good image alone, with an uncommitted configuration."""
     (project.root / ".lyra.toml").write_text(CONFIG)
-    return tried(project, "test", "promote")
+    return run_and_read_rules(project, "test", "promote")
 
 
 def base_archive(engine: Engine, busybox: Path) -> bytes:
@@ -213,111 +213,110 @@ def base_archive(engine: Engine, busybox: Path) -> bytes:
         engine.api.remove_image("local-base:1")
 
 
-@pytest.mark.parametrize("rule", TRIPPED)
-def test_the_bad_one_trips_the_rule_and_what_was_seen_is_told(both: Tried, rule: str) -> None:
-    found = [
-        result for (scope, name), results in both.rules.items() if name == rule and "bad" in scope for result in results
+@pytest.mark.parametrize("rule", VIOLATIONS)
+def test_bad_image_violates_rule_with_message(both: CheckedRun, rule: str) -> None:
+    results = [
+        result
+        for (scope, name), scope_results in both.rules.items()
+        if name == rule and "bad" in scope
+        for result in scope_results
     ]
-    found = [result for result in found if result[0] != "passed"]
-    outcome = "warning" if rule in WARNED else "failed"
-    for said in TRIPPED[rule]:
-        assert any(kind == outcome and message.startswith(said) for kind, message in found), found
-    assert len(found) == len(TRIPPED[rule]), found
+    results = [result for result in results if result[0] != "passed"]
+    outcome = "warning" if rule in WARNING_RULES else "failed"
+    for expected in VIOLATIONS[rule]:
+        assert any(kind == outcome and message.startswith(expected) for kind, message in results), results
+    assert len(results) == len(VIOLATIONS[rule]), results
     if outcome == "failed":
-        assert all(message in both.outcome.err for _, message in found)
+        assert all(message in both.outcome.err for _, message in results)
 
 
-def test_nothing_else_is_broken_and_the_good_one_keeps_every_rule(both: Tried, good: Tried) -> None:
+def test_good_image_passes_every_rule(both: CheckedRun, good: CheckedRun) -> None:
     assert both.outcome.code == 5
-    wrong = {rule for (scope, rule), results in both.rules.items() for kind, _ in results if kind != "passed"}
-    assert wrong == set(TRIPPED)
+    violated = {rule for (scope, rule), results in both.rules.items() for kind, _ in results if kind != "passed"}
+    assert violated == set(VIOLATIONS)
     assert good.outcome.code == 0, good.outcome.text
-    assert {place: results for place, results in good.rules.items() if {kind for kind, _ in results} != {"passed"}} == {}
-    looked = {rule for _, rule in good.rules}
-    assert looked == {rule.id for rule in RULES} - {
+    assert {key: results for key, results in good.rules.items() if {kind for kind, _ in results} != {"passed"}} == {}
+    checked = {rule for _, rule in good.rules}
+    assert checked == {rule.id for rule in RULES} - {
         catalogue.SOURCE_COMMITTED,
         catalogue.TESTS_FRESH,
         catalogue.TESTS_PASSED,
     }
 
 
-def test_an_image_that_was_built_from_another_base_than_the_lock_pins_breaks_the_rule(
-    good: Tried, project: Project
-) -> None:
+def test_image_from_unpinned_base_violates_rule(good: CheckedRun, project: Project) -> None:
     (record,) = project.state.glob("*/images/good@*.json")
     before = record.read_text()
     (digest,) = json.loads(before)["bases"].values()
     record.write_text(before.replace(digest, f"sha256:{'1' * 64}"))
     try:
-        said = tried(project, "test")
+        run = run_and_read_rules(project, "test")
     finally:
         record.write_text(before)
-    assert said.outcome.code == 5, said.outcome.text
-    broken = {place: results for place, results in said.rules.items() if {kind for kind, _ in results} != {"passed"}}
-    told = "FROM local-base:1 was built from another digest than the lock pins"
-    assert broken == {("images.good", catalogue.BASE_LOCKED): [("failed", told)]}
-    assert tried(project, "test").outcome.code == 0
+    assert run.outcome.code == 5, run.outcome.text
+    violations = {key: results for key, results in run.rules.items() if {kind for kind, _ in results} != {"passed"}}
+    message = "FROM local-base:1 was not built from the pinned digest"
+    assert violations == {("images.good", catalogue.BASE_LOCKED): [("failed", message)]}
+    assert run_and_read_rules(project, "test").outcome.code == 0
 
 
-def test_what_breaks_rules_is_evidence_against_it_and_nothing_is_started(both: Tried, project: Project) -> None:
-    suites = {suite.get("name"): suite for suite in ET.parse(both.folder / "tests.xml").getroot()}
+def test_violations_are_recorded_and_nothing_is_started(both: CheckedRun, project: Project) -> None:
+    suites = {suite.get("name"): suite for suite in ET.parse(both.directory / "tests.xml").getroot()}
     rules = suites["rules"]
     assert int(str(rules.get("failures"))) == sum(
         kind == "failed" for results in both.rules.values() for kind, _ in results
     )
-    assert {case.get("name") for case in rules if case.find("failure") is not None} == set(TRIPPED) - WARNED
-    assert SECRET not in both.outcome.text + (both.folder / "tests.json").read_text()
+    assert {case.get("name") for case in rules if case.find("failure") is not None} == set(VIOLATIONS) - WARNING_RULES
+    assert SECRET not in both.outcome.text + (both.directory / "tests.json").read_text()
     (journal,) = project.state.glob("*/journal.jsonl")
-    (told,) = [json.loads(line) for line in journal.read_text().splitlines() if '"event":"tested"' in line][:1]
-    assert told["data"]["passed"] is False
+    (entry,) = [json.loads(line) for line in journal.read_text().splitlines() if '"event":"tested"' in line][:1]
+    assert entry["data"]["passed"] is False
     assert not [
-        line for line in journal.read_text().splitlines() if f'"run":"{told["run"]}"' in line and "created" in line
+        line for line in journal.read_text().splitlines() if f'"run":"{entry["run"]}"' in line and "created" in line
     ]
 
 
-def test_the_bundle_says_which_rules_were_kept_and_that_the_source_was_not_committed(
-    good: Tried, project: Project
-) -> None:
+def test_bundle_lists_rule_results_and_uncommitted_source(good: CheckedRun, project: Project) -> None:
     (bundle,) = project.bundles()
     results = json.loads((bundle / "evidence" / "rules.json").read_text())["results"]
-    assert [each["rule"] for each in results if each["outcome"] != "passed"] == [catalogue.SOURCE_COMMITTED]
+    assert [result["rule"] for result in results if result["outcome"] != "passed"] == [catalogue.SOURCE_COMMITTED]
     assert "not committed: .lyra.lock.toml, .lyra.toml (rule source.committed)" in good.outcome.err
     page = (bundle / "PROMOTION.md").read_text()
     assert "| warning | `source.committed` | source | not committed: .lyra.lock.toml, .lyra.toml |" in page
-    assert {each["rule"] for each in results} == {rule.id for rule in RULES}
+    assert {result["rule"] for result in results} == {rule.id for rule in RULES}
 
 
-def test_an_image_that_was_read_is_not_read_again_unless_a_secret_is_another(good: Tried, project: Project) -> None:
-    assert "reading every byte" not in project.lyra("test", "--dry-run").err
+def test_image_is_scanned_again_only_for_other_secrets(good: CheckedRun, project: Project) -> None:
+    assert "scanning" not in project.lyra("test", "--dry-run").err
     config = project.root / ".lyra.toml"
     secret = '[services.good.secrets.key]\npath = "/run/key"\ndescription = "x"\ntest_value = "another-secret"\n'
     config.write_text(CONFIG + secret)
-    assert "reading every byte of good" in project.lyra("test", "--dry-run").err
+    assert "scanning good" in project.lyra("test", "--dry-run").err
     config.write_text(CONFIG)
 
 
-def test_a_rule_set_that_changed_makes_the_evidence_stale_and_explain_says_so(good: Tried, project: Project) -> None:
+def test_changed_rule_set_makes_evidence_stale(good: CheckedRun, project: Project) -> None:
     (evidence,) = [
         path for path in project.state.glob("*/evidence/*/evidence.json") if json.loads(path.read_text())["passed"]
     ]
-    said = project.lyra("explain")
-    assert "nothing stands in the way" in said.out, said.text
+    result = project.lyra("explain")
+    assert "nothing stands in the way" in result.out, result.text
     text = evidence.read_text()
     before = json.loads(text)["part_hashes"]["rules"]
-    folder = evidence.parent.rename(evidence.parent.with_name("0" * 64))
+    directory = evidence.parent.rename(evidence.parent.with_name("0" * 64))
     try:
-        (folder / "evidence.json").write_text(text.replace(before, "1-other"))
+        (directory / "evidence.json").write_text(text.replace(before, "1-other"))
         assert project.lyra("promote").code == 3
-        said = project.lyra("explain")
-        assert f"the rules are others: 1-other then, {before} now" in said.out, said.text
-        assert "next: test promote" in said.out
+        result = project.lyra("explain")
+        assert f"the rules are others: 1-other then, {before} now" in result.out, result.text
+        assert "next: test promote" in result.out
     finally:
-        (folder / "evidence.json").write_text(text)
-        folder.rename(evidence.parent)
+        (directory / "evidence.json").write_text(text)
+        directory.rename(evidence.parent)
 
 
 _LIMITS = {"Memory": 16 << 20, "MemorySwap": 16 << 20, "NanoCpus": 100_000_000, "PidsLimit": 8}
-_TIGHT: dict[str, Any] = {
+_RESTRICTED: dict[str, Any] = {
     "ReadonlyRootfs": True, "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges:true"], "NetworkMode": "none",
     "IpcMode": "private", **_LIMITS,
 }  # fmt: skip
@@ -345,13 +344,15 @@ _TIGHT: dict[str, Any] = {
         ({"CapAdd": ["SYS_ADMIN"]}, catalogue.CAPABILITIES),
     ],
 )  # fmt: skip
-def test_a_container_is_judged_by_what_the_engine_made_of_it(
-    project: Project, both: Tried, engine: Engine, change: dict[str, Any], rule: str
+def test_container_is_checked_as_the_engine_created_it(
+    project: Project, both: CheckedRun, engine: Engine, change: dict[str, Any], rule: str
 ) -> None:
-    image = next(tag for each in engine.api.images() for tag in each["RepoTags"] or [] if tag.startswith("tiny/good"))
-    made = engine.api.create_container_from_config({"Image": image, "HostConfig": {**_TIGHT, **change}}, "judged")
+    image = next(tag for image in engine.api.images() for tag in image["RepoTags"] or [] if tag.startswith("tiny/good"))
+    container = engine.api.create_container_from_config(
+        {"Image": image, "HostConfig": {**_RESTRICTED, **change}}, "checked"
+    )
     try:
-        looks = list(check_container("x", Service(image="x"), containers.read_host_config(engine, made["Id"])))
+        checks = list(check_container("x", Service(image="x"), containers.read_host_config(engine, container["Id"])))
     finally:
-        engine.api.remove_container(made["Id"], v=True)
-    assert [look.rule for look in looks if look.messages] == ([rule] if rule else []), looks
+        engine.api.remove_container(container["Id"], v=True)
+    assert [check.rule for check in checks if check.messages] == ([rule] if rule else []), checks

@@ -76,8 +76,10 @@ def run(*, passed: bool = True, seconds: int = 240) -> ReportDocuments:
     }
     usage = {
         name: {
-            "memory_peak": max(sample["memory"] for sample in service_samples), "memory_limit": service_samples[0]["memory_limit"],
-            "cpu_peak": max(sample["cpu"] for sample in service_samples), "cpu_limit": 0.5, "pids_peak": 4, "pids_limit": 64,
+            "memory_peak": max(sample["memory"] for sample in service_samples),
+            "memory_limit": service_samples[0]["memory_limit"],
+            "cpu_peak": max(sample["cpu"] for sample in service_samples), "cpu_limit": 0.5,
+            "pids_peak": 4, "pids_limit": 64,
             "oom_killed": not passed and name == "worker", "exit_code": None, "samples": len(service_samples),
         }
         for name, service_samples in samples.items()

@@ -95,8 +95,15 @@ def test_base_variables_need_no_documentation() -> None:
 def test_stored_scan_is_read_only_for_same_query(tmp_path: Any) -> None:
     store = ScanStore(tmp_path)
     scan = ImageScan(
-        config_digest=DIGEST, query_digest="q", setuid_programs={}, volume_owners={}, programs_by_architecture={}, secrets=[], secret_like_names=[], tokens=None
-    )  # fmt: skip
+        config_digest=DIGEST,
+        query_digest="q",
+        setuid_programs={},
+        volume_owners={},
+        programs_by_architecture={},
+        secrets=[],
+        secret_like_names=[],
+        tokens=None,
+    )
     assert store.read("web", DIGEST, "q") is None
     store.write("web", scan)
     assert store.read("web", DIGEST, "q") == scan
