@@ -25,6 +25,8 @@ CONTEXTS = {str(context.name): context for context in lyra_tasks.collection().to
 _PROGRAMS = {"./inv", "inv", "invoke", "lyra"}
 _OWN = {"bench", "check", "matrix"}
 """Tasks of this repository's own `tasks.py`."""
+_QUOTED_ERROR = re.compile(r"^\*\*`[^`]+`\*\*", re.MULTILINE)
+"""The messages in docs/troubleshooting.md, which may begin like a command."""
 
 
 def flags_of(task: str) -> set[str]:
@@ -42,7 +44,7 @@ def canonical(task: str) -> str:
 
 def rows(page: Path) -> list[list[str]]:
     """Return the cells of the table of tasks; `\\|` does not separate cells."""
-    text = re.split(r"(?m)^\| (?:word|command) \|", page.read_text())[1].partition("\n\n")[0]
+    text = re.split(r"(?m)^\| command \|", page.read_text())[1].partition("\n\n")[0]
     return [re.split(r"(?<!\\)\|", line.strip().strip("|")) for line in text.splitlines()[2:]]
 
 
@@ -54,7 +56,7 @@ def tasks_in(cell: str) -> list[str]:
 def command_lines() -> Iterator[tuple[str, str]]:
     """Yield every documented command, in code blocks and code spans, with its page."""
     for page in PAGES:
-        text = page.read_text()
+        text = _QUOTED_ERROR.sub("", page.read_text())
         own = _OWN | set(re.findall(r"^def (\w+)\(c", text, re.MULTILINE))
         blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
         lines = [line for line in text.splitlines() if line.startswith("    ")]
@@ -65,8 +67,7 @@ def command_lines() -> Iterator[tuple[str, str]]:
             first = command.split(" ")[0]
             if own & set(command.split(" ")):
                 continue
-            quoted_error = first == "status" and "…" in command
-            if " " in command and (first in _PROGRAMS or canonical(first)) and not quoted_error:
+            if " " in command and (first in _PROGRAMS or canonical(first)):
                 yield page.name, command if first in _PROGRAMS else f"lyra {command}"
 
 
