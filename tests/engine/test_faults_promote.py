@@ -70,7 +70,7 @@ def test_changed_input_is_named_by_test_and_promote(
     try:
         for task in ("test", "promote"):
             result = based.lyra(task)
-            refused(result, 3, "web was built before its", name, "run `build` first")
+            refused(result, 3, "web was built before its", name, "Run `build` first")
     finally:
         path.write_text(before)
     assert based.bundles() == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from lyra_tasks.bundle.format.manifest import Manifest, read_manifest
+from lyra_tasks.bundle.format.manifest import Manifest, open_bundle
 from tests.conftest import Project
 
 COMMAND = ("build", "test", "release", "promote")
@@ -12,7 +12,7 @@ COMMAND = ("build", "test", "release", "promote")
 
 def read_bundle_manifest(project: Project, version: str) -> Manifest:
     """Return the manifest of a version's bundle."""
-    return read_manifest(project.root / "promotion" / "tiny" / version)
+    return open_bundle(project.root / "promotion" / "tiny" / version).manifest
 
 
 def test_release_and_promote_bundle_the_tested_bytes(tiny: Project) -> None:
@@ -37,10 +37,10 @@ def test_release_requires_a_test_of_its_commit(tiny: Project) -> None:
     tiny.commit("feat: untested")
     refused = tiny.lyra("release")
     assert refused.code == 3
-    assert "  tests: web was built before its commit changed; run `build` first" in refused.err.splitlines()
+    assert "  tests: web was built before its commit changed; Run `build` first" in refused.err.splitlines()
     assert tiny.lyra("build").code == 0
     refused = tiny.lyra("release")
-    assert "  tests: this set of images, services and tests has not been tested; run `test` first" in (
+    assert "  tests: These images, services and tests have not been tested; Run `test` first" in (
         refused.err.splitlines()
     )
     assert tiny.git("tag", "--list") == ""
