@@ -35,7 +35,7 @@ def print_promotion_plan(plan: PromotionPlan) -> None:
                 "images": {image.build_name: image.record.config_digest for image in plan.images},
             }
         )
-    console.print(f"Would promote {plan.version} to {display_path(plan.directory)}:")
+    console.print(f"would promote {plan.version} to {display_path(plan.directory)}:")
     for image in plan.images:
         console.print(f"  {image.file}  {image.record.config_digest[:19]}  for {', '.join(image.services)}")
     return None
@@ -51,17 +51,17 @@ def print_promotion(result: PromotionResult, pushed_tags: Sequence[PushedTag] = 
             | manifest.model_dump(mode="json", by_alias=True)
         )
     for tag in pushed_tags:
-        console.print(f"Pushed {tag.reference}  {tag.digest[:19]}")
+        console.print(f"pushed {tag.reference}  {tag.digest[:19]}")
     if not result.is_new:
         return console.print(f"{manifest.version} is already promoted with the same digests: {display_path(directory)}")
-    console.print(f"Promoted {console.style(manifest.version, 'green')} to {display_path(directory)}:")
+    console.print(f"promoted {console.style(manifest.version, 'green')} to {display_path(directory)}:")
     for image in manifest.images:
         console.print(f"  {image.file}  {console.format_bytes(image.size)}  {image.config_digest[:19]}")
     console.print(f"  {SUMMARY_FILE}, deploy/, evidence/ of {manifest.tests.passed} passed checks, {CHECKSUMS_FILE}")
     console.print(f"  {REPORT_FILE}: everything on one page, for a browser")
     for version in result.removed_snapshots:
-        console.print(f"Removed the old snapshot {version}")
-    console.print(f"Next: run `verify`, copy the directory to Proxima and follow its {SUMMARY_FILE}")
+        console.print(f"removed the old snapshot {version}")
+    console.print(f"next: `verify`, copy the directory to Proxima and follow its {SUMMARY_FILE}")
     if manifest.is_snapshot:
         console.info("This is a snapshot; only a clean tree on a version tag makes a release")
     return None
@@ -134,7 +134,7 @@ def print_bundles(index: BundleIndex) -> None:
     if console.is_json_mode():
         return console.print_json(index.model_dump(mode="json", by_alias=True))
     if not index.versions:
-        return console.print("No bundles yet; run `build test promote`")
+        return console.print("no bundles yet; run `build test promote`")
     return console.print_table(
         ("version", "date", "commit", "kind"),
         [
@@ -168,14 +168,14 @@ def print_pack_plan(plan: PackPlan) -> None:
                 ],
             }
         )
-    console.print(f"Would pack {version} to {display_path(plan.directory)}:")
+    console.print(f"would pack {version} to {display_path(plan.directory)}:")
     for delta in plan.deltas:
         size, full_size = console.format_bytes(delta.size), console.format_bytes(delta.image.size)
         console.print(f"  {delta.image.file}  {size} of {full_size}")
         if delta.required_image:
             console.print(f"    without {len(delta.omitted_layers)} layer(s) of {delta.required_image.reference}")
     required, free = console.format_bytes(plan.required_bytes), console.format_bytes(facts.free_bytes)
-    return console.print(f"At most {required} needed, {free} free")
+    return console.print(f"at most {required} needed, {free} free")
 
 
 def print_pack(result: PackResult) -> None:
@@ -188,15 +188,15 @@ def print_pack(result: PackResult) -> None:
             | manifest.model_dump(mode="json", by_alias=True)
         )
     console.print(
-        f"Packed {console.style(manifest.version, 'green')} to {display_path(result.directory)}: "
+        f"packed {console.style(manifest.version, 'green')} to {display_path(result.directory)}: "
         f"{len(result.files)} files, {console.format_bytes(result.size)}"
     )
     for archive in manifest.images:
         parts = f" in {archive.parts} parts" if archive.parts else ""
         console.print(f"  {archive.file}  {console.format_bytes(archive.size)}{parts}")
     for name in sorted({archive.required_image.reference for archive in manifest.images if archive.required_image}):
-        console.print(f"The receiver must have {name}; receive.sh checks that before it loads anything")
-    return console.print("Next: copy all files to one directory on Proxima and run `sh receive.sh` there")
+        console.print(f"the receiver must have {name}; receive.sh checks that before it loads anything")
+    return console.print("next: copy all files to one directory on Proxima and run `sh receive.sh` there")
 
 
 def print_rehearsal_plan(plan: RehearsalPlan) -> None:
@@ -214,10 +214,10 @@ def print_rehearsal_plan(plan: RehearsalPlan) -> None:
             }
         )
     console.print(
-        f"Would receive {manifest.version} on a throwaway engine of {plan.suite} "
+        f"would receive {manifest.version} on a throwaway engine of {plan.suite} "
         f"(Proxima: {manifest.proxima.min_engine} or newer), start it and run the checks"
     )
-    return console.print(f"Would set {', '.join(sorted(plan.env_values)) or 'no variables'}")
+    return console.print(f"would set {', '.join(sorted(plan.env_values)) or 'no variables'}")
 
 
 def print_rehearsal(result: RehearsalResult) -> None:

@@ -1,4 +1,4 @@
-"""What a bundle says of where its images come from, what was tested, and what is in them."""
+"""Provenance, test results and SBOMs of a bundle."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ PURLS = [
 UBUNTU = OsRelease(id="ubuntu", version="24.04", name="")
 ALPINE = OsRelease(id="alpine", version="3.20.1", name="")
 DOCKERFILE = 'ARG WORD\nCOPY records /\nRUN --mount=type=secret,id=pass ["/bin/busybox", "true"]\n'
-ARGS = 'context = "app"\nargs = { WORD = "a-value-nobody-is-told" }\nsecrets = { pass = "pass" }\n'
+ARGS = 'context = "app"\nargs = { WORD = "value-that-must-stay-private" }\nsecrets = { pass = "pass" }\n'
 
 
 @pytest.fixture(scope="module")
 def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    """A project with an argument, a secret, a remote, and packages of every kind."""
+    """Create a project with a build argument, a secret, a remote and packages of every kind."""
     made = make_tiny()
     for name, text in RECORDS.items():
-        path = made.root / "app" / "records" / name
+        path = project.root / "app" / "records" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    with (made.root / "app/Dockerfile").open("a") as file:
+    with (project.root / "app/Dockerfile").open("a") as file:
         file.write(DOCKERFILE)
-    (made.root / "pass").write_text("a-secret-nobody-is-told")
-    made.replace(".lyra.toml", 'context = "app"\n', ARGS)
-    made.git("remote", "add", "origin", "git@code.example:team/tiny.git")
-    made.commit("records")
-    made.git("tag", "v1.0.0")
-    yield made
-    made.clean()
+    (project.root / "pass").write_text("secret-that-must-stay-private")
+    project.replace(".lyra.toml", 'context = "app"\n', ARGS)
+    project.git("remote", "add", "origin", "git@code.example:team/tiny.git")
+    project.commit("records")
+    project.git("tag", "v1.0.0")
+    yield project
+    project.clean()
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,8 @@ def promoted(project: Project) -> Outcome:
 
 @pytest.fixture(scope="module")
 def bundle(project: Project, promoted: Outcome) -> Path:
-    (found,) = project.bundles()
-    return found
+    (bundle,) = project.bundles()
+    return bundle
 
 
 def read(bundle: Path, name: str) -> Any:
@@ -82,7 +82,7 @@ def subjects(bundle: Path) -> list[dict[str, Any]]:
     return [archive, {"name": "tiny/web:1.0.0", "digest": {"sha256": digest}}]
 
 
-def test_provenance_names_commit_and_parameters_by_digest(bundle: Path, project: Project) -> None:
+def test_provenance_names_commit_and_parameters(bundle: Path, project: Project) -> None:
     statement = read(bundle, layout.PROVENANCE_FILE)
     assert statement["_type"] == "https://in-toto.io/Statement/v1"
     assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
@@ -102,14 +102,14 @@ def test_provenance_names_commit_and_parameters_by_digest(bundle: Path, project:
     assert details["builder"]["id"].startswith("urn:")
 
 
-def test_nothing_that_is_nobodys_business_is_told(bundle: Path, project: Project) -> None:
+def test_attestations_contain_no_private_values(bundle: Path, project: Project) -> None:
     for name in (layout.PROVENANCE_FILE, layout.TEST_RESULT_FILE, layout.sbom_file("web")):
         text = (bundle / name).read_text()
-        for word in ("nobody-is-told", str(project.root), "pytest", "docker.sock"):
-            assert word not in text, f"{word} is in {name}"
+        for private in ("must-stay-private", str(project.root), "pytest", "docker.sock"):
+            assert private not in text, f"{private} is in {name}"
 
 
-def test_the_verdict_is_a_test_result_about_the_same_images(bundle: Path) -> None:
+def test_test_result_has_the_same_subjects(bundle: Path) -> None:
     statement = read(bundle, layout.TEST_RESULT_FILE)
     assert statement["predicateType"] == "https://in-toto.io/attestation/test-result/v0.1"
     assert statement["subject"] == subjects(bundle)
@@ -120,13 +120,13 @@ def test_the_verdict_is_a_test_result_about_the_same_images(bundle: Path) -> Non
     assert len(predicate["configuration"][0]["digest"]["sha256"]) == 64
 
 
-def test_the_list_of_packages_is_complete_and_valid_cyclonedx(bundle: Path) -> None:
+def test_sbom_is_complete_and_valid(bundle: Path) -> None:
     text = (bundle / layout.sbom_file("web")).read_text()
     validator = make_schemabased_validator(OutputFormat.JSON, SchemaVersion.V1_5)
     assert validator.validate_str(text) is None
     components = json.loads(text)["components"]
-    assert sorted(each["purl"] for each in components if "purl" in each) == PURLS
-    (libc,) = [each for each in components if each["name"] == "libc6"]
+    assert sorted(component["purl"] for component in components if "purl" in component) == PURLS
+    (libc,) = [component for component in components if component["name"] == "libc6"]
     assert libc["evidence"]["occurrences"] == [{"location": "/var/lib/dpkg/status"}]
     assert components[0] == {
         "type": "operating-system",
@@ -142,25 +142,25 @@ def test_the_list_of_packages_is_complete_and_valid_cyclonedx(bundle: Path) -> N
     )
 
 
-def test_the_same_image_gives_the_same_bytes_whether_its_layers_are_known_or_not(
+def test_sbom_is_reproducible_with_and_without_cache(
     bundle: Path, project: Project, cache: Path, tmp_path: Path
 ) -> None:
     names = (layout.PROVENANCE_FILE, layout.TEST_RESULT_FILE, layout.sbom_file("web"))
     before = [(bundle / name).read_bytes() for name in names]
-    for index in (bundle.parent / "index.json", bundle):
-        index.rename(tmp_path / index.name)
+    for path in (bundle.parent / "index.json", bundle):
+        path.rename(tmp_path / path.name)
     diff_ids = read(tmp_path / bundle.name, layout.MANIFEST_FILE)["images"][0]["diff_ids"]
-    known = [cache / "packages" / f"{each.removeprefix('sha256:')}.json" for each in diff_ids]
-    assert all(path.is_file() for path in known)
-    known[0].unlink()
-    known[1].write_text("{ damaged")
+    cached = [cache / "packages" / f"{diff_id.removeprefix('sha256:')}.json" for diff_id in diff_ids]
+    assert all(path.is_file() for path in cached)
+    cached[0].unlink()
+    cached[1].write_text("{ damaged")
     try:
         assert project.lyra("promote").code == 0
         assert [(bundle / name).read_bytes() for name in names] == before
     finally:
         shutil.rmtree(bundle)
-        for each in tmp_path.iterdir():
-            each.rename(bundle.parent / each.name)
+        for path in tmp_path.iterdir():
+            path.rename(bundle.parent / path.name)
 
 
 @pytest.mark.parametrize(
@@ -173,9 +173,9 @@ def test_the_same_image_gives_the_same_bytes_whether_its_layers_are_known_or_not
         (Package(kind="npm", name="@scope/na me", version="1.0.0-rc.1+b"), None),
     ],
 )
-def test_package_urls_are_what_others_read(package: Package, release: OsRelease | None) -> None:
+def test_package_urls_are_valid(package: Package, release: OsRelease | None) -> None:
     url = format_purl(package, release)
-    read = PackageURL.from_string(url)
-    assert read.to_string() == url
-    assert read.version == package.version
-    assert read.type == package.kind
+    parsed = PackageURL.from_string(url)
+    assert parsed.to_string() == url
+    assert parsed.version == package.version
+    assert parsed.type == package.kind

@@ -78,7 +78,7 @@ def test_push_uses_credential_helper_or_hints_at_login(project: Project, registr
         "promote", "--to", f"oci://{registry}", PATH=f"{tmp_path}:{with_helper.environment['PATH']}"
     )
     assert outcome.code == 0, outcome.text
-    assert f"Pushed {registry}/tiny/web:1.2.0" in outcome.out
+    assert f"pushed {registry}/tiny/web:1.2.0" in outcome.out
 
 
 def test_push_to_invalid_destination_keeps_bundle(project: Project) -> None:

@@ -1,4 +1,4 @@
-"""A bundle at the other end: other engines, Debian's skopeo, and nothing but what the bundle itself says to do."""
+"""A bundle on other engines and in other tools, following only the instructions in the bundle."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from lyra_tasks.bundle.format.documents import read_report_documents
+from lyra_tasks.bundle.format.manifest import open_bundle
 from lyra_tasks.config.load import load_config
 from lyra_tasks.engine import sandbox
 from lyra_tasks.lab.payload import build_hardening_options
@@ -28,7 +29,7 @@ from tests.engine.clones import clone
 from tests.packages import unpacked
 
 SUITES = {"containerd": "trixie", "classic": "bookworm"}
-# what they link that a machine may lack; all of bookworm, so that it runs on newer ones, too
+# Including libraries that a machine may lack; from bookworm, so that they also run on newer systems.
 READERS = (
     *("skopeo", "umoci", "podman", "conmon", "crun"),
     *("libgpgme11", "libassuan0", "libgpg-error0", "libdevmapper1.02.1", "libsubid4", "libseccomp2", "libyajl2"),
@@ -38,7 +39,7 @@ SECRET = "a-secret-of-at-least-16-bytes"
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory, cache: Path, box: sandbox.Sandbox) -> Iterator[Project]:
-    """The demo, promoted once."""
+    """Promote the demo."""
     project = clone(tmp_path_factory.mktemp("demo"), cache, box)
     result = project.lyra("build", "test", "promote")
     assert result.code == 0, result.text
@@ -48,40 +49,40 @@ def demo(tmp_path_factory: pytest.TempPathFactory, cache: Path, box: sandbox.San
 
 @pytest.fixture(scope="module")
 def bundle(demo: Project) -> Path:
-    (folder,) = demo.bundles()
-    return folder
+    (bundle,) = demo.bundles()
+    return bundle
 
 
 @dataclass(frozen=True)
 class Proxima:
-    """A node that has seen no build: its engine, and the bundle as it was carried there and followed."""
+    """A clean node: its engine, and the bundle that was copied and started there."""
 
     box: sandbox.Sandbox
     store: str
-    folder: Path
+    directory: Path
     output: str
 
-    def docker(self, *words: str) -> str:
-        """Run the node's own docker command in `deploy/`."""
-        done = subprocess.run(
-            ["docker", *words],
-            cwd=self.folder / "deploy",
+    def docker(self, *arguments: str) -> str:
+        """Run docker in `deploy/` with the node's engine."""
+        result = subprocess.run(
+            ["docker", *arguments],
+            cwd=self.directory / "deploy",
             env={**os.environ, **self.box.environment()},
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
+        assert result.returncode == 0, result.stderr
+        return result.stdout + result.stderr
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """What the engine says of a service's container."""
+        """Inspect the container of a service."""
         container = self.docker("compose", "ps", "--quiet", service).strip()
-        found: dict[str, Any] = json.loads(self.docker("inspect", container))[0]
-        return found
+        properties: dict[str, Any] = json.loads(self.docker("inspect", container))[0]
+        return properties
 
     def get(self, path: str, **headers: str) -> str:
-        """What the published front answers."""
+        """Return the response of the published service."""
         request = urllib.request.Request(f"http://{self.box.address}:8123{path}", headers=headers)
         with urllib.request.urlopen(request, timeout=10) as answer:
             content: bytes = answer.read()
@@ -92,29 +93,29 @@ class Proxima:
 def proxima(
     request: pytest.FixtureRequest, bundle: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Proxima]:
-    """The bundle received and running, on a containerd store of today and on the classic store of Engine 20.10."""
+    """Receive and start the bundle, on a current containerd store and on the classic store of Engine 20.10."""
     place = tmp_path_factory.mktemp(request.param)
-    folder = place / "bundle"
-    subprocess.run(["cp", "--recursive", bundle, folder], check=True)
+    directory = place / "bundle"
+    subprocess.run(["cp", "--recursive", bundle, directory], check=True)
     secret = place / "key"
     secret.write_text(SECRET)
     secret.chmod(0o400)
     os.chown(secret, 10001, 10001)
     box = sandbox.launch_sandbox(place / "state", cache=cache, suite=SUITES[request.param])
     try:
-        example = (folder / "deploy" / ".env.example").read_text()
-        (place / "filled").write_text(filled(example, secret, f"{box.address}:8123"))
-        done = subprocess.run(
-            ["sh", "-eu", "-c", commands(folder / "PROMOTION.md", place / "filled")],
-            cwd=folder,
+        example = (directory / "deploy" / ".env.example").read_text()
+        (place / "env").write_text(fill_in(example, secret, f"{box.address}:8123"))
+        result = subprocess.run(
+            ["sh", "-eu", "-c", commands(directory / "PROMOTION.md", place / "env")],
+            cwd=directory,
             env={**os.environ, **box.environment()},
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        node = Proxima(box, request.param, folder, done.stdout + done.stderr)
+        assert result.returncode == 0, result.stderr
+        node = Proxima(box, request.param, directory, result.stdout + result.stderr)
         yield node
         node.docker("compose", "down", "--volumes")
         assert node.docker("ps", "--all", "--quiet") == ""
@@ -122,48 +123,48 @@ def proxima(
         sandbox.shut_down_sandbox(place / "state", purge=True)
 
 
-def commands(page: Path, filled: Path) -> str:
-    """The page's indented block, literally; where it says to fill in the copied file, that is done."""
+def commands(page: Path, env_file: Path) -> str:
+    """Return the indented block of the page, where `env_file` replaces the file to be filled in."""
     lines = [line.strip() for line in page.read_text().splitlines() if line.startswith("    ")]
     (fill,) = [number for number, line in enumerate(lines) if "fill in" in line]
-    lines.insert(fill + 1, f"cp '{filled}' .env")
+    lines.insert(fill + 1, f"cp '{env_file}' .env")
     return "\n".join(lines)
 
 
-def filled(example: str, secret: Path, publish: str) -> str:
-    """`.env.example` as somebody fills it in who gives what is open, and publishes elsewhere."""
+def fill_in(example: str, secret: Path, publish: str) -> str:
+    """Fill in the required values of `.env.example`, and publish the port on another address."""
     text = example.replace("ADMIN_TOKEN=\n", "ADMIN_TOKEN=sesame\n")
     text = text.replace("WEB_SESSION_KEY_FILE=\n", f"WEB_SESSION_KEY_FILE={secret}\n")
     text = re.sub(r"(?m)^#(WEB_HTTP_PUBLISH)=.*$", rf"\1={publish}", text)
-    assert re.findall(r"(?m)^\w+=$", text) == [], "more is open than the demo's two secrets"
+    assert re.findall(r"(?m)^\w+=$", text) == [], "only the two secrets of the demo are required"
     return text
 
 
 @pytest.fixture(scope="module")
 def readers(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """Debian's skopeo, umoci and podman, unpacked and not installed: the folder that they lie in."""
-    kept = cache / "tests" / "readers"
-    return unpacked(tmp_path_factory.mktemp("readers"), cache, *READERS, suite="bookworm", packages=kept)
+    """Unpack Debian's skopeo, umoci and podman and return their directory."""
+    packages = cache / "tests" / "readers"
+    return unpacked(tmp_path_factory.mktemp("readers"), cache, *READERS, suite="bookworm", packages=packages)
 
 
-def read(readers: Path, name: str, *words: str) -> str:
-    """What one of the programs says; it must succeed."""
+def run_reader(readers: Path, name: str, *arguments: str) -> str:
+    """Run one of the programs and return its output."""
     libraries = sorted({str(path.parent) for path in readers.glob("**/*.so.*")})
     environment = os.environ | {"LD_LIBRARY_PATH": ":".join(libraries), "HOME": str(readers / "home")}
-    command = [str(readers / "usr" / "bin" / name), *words]
-    done = subprocess.run(command, env=environment, cwd=readers, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    command = [str(readers / "usr" / "bin" / name), *arguments]
+    result = subprocess.run(command, env=environment, cwd=readers, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def images(bundle: Path) -> list[dict[str, Any]]:
-    """The images that a bundle's manifest lists."""
-    found: list[dict[str, Any]] = json.loads((bundle / "manifest.json").read_text())["images"]
-    assert len(found) == 2
-    return found
+    """Return the images in a bundle's manifest."""
+    images: list[dict[str, Any]] = json.loads((bundle / "manifest.json").read_text())["images"]
+    assert len(images) == 2
+    return images
 
 
-def test_coreutils_confirm_every_file_and_find_a_changed_byte(bundle: Path, tmp_path: Path) -> None:
+def test_sha256sum_detects_changed_byte(bundle: Path, tmp_path: Path) -> None:
     command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
     copy = tmp_path / "bundle"
     subprocess.run(["cp", "--recursive", bundle, copy], check=True)
@@ -177,128 +178,132 @@ def test_coreutils_confirm_every_file_and_find_a_changed_byte(bundle: Path, tmp_
 
 
 @pytest.mark.parametrize("transport", ["oci-archive", "docker-archive"])
-def test_skopeo_finds_the_same_image_in_either_form_of_an_archive(bundle: Path, readers: Path, transport: str) -> None:
+def test_skopeo_reads_both_archive_formats(bundle: Path, readers: Path, transport: str) -> None:
     for image in images(bundle):
-        manifest = json.loads(read(readers, "skopeo", "inspect", "--raw", f"{transport}:{bundle / image['file']}"))
+        manifest = json.loads(
+            run_reader(readers, "skopeo", "inspect", "--raw", f"{transport}:{bundle / image['file']}")
+        )
         assert manifest["config"]["digest"] == image["config_digest"]
         assert len(manifest["layers"]) == len(image["diff_ids"])
 
 
-def test_the_report_is_made_of_the_bundles_own_documents_and_of_nothing_else(bundle: Path, demo: Project) -> None:
+def test_report_is_rendered_from_the_bundle_alone(bundle: Path, demo: Project) -> None:
     report = (bundle / "report.html").read_text()
-    assert render_report(read_report_documents(bundle)) == report
+    assert render_report(read_report_documents(open_bundle(bundle))) == report
     events = json.loads((bundle / "evidence" / "metrics.json").read_text())["events"]
-    assert {each["what"] for each in events} == {"started", "ready", "check"}
-    for known in (
+    assert {event["kind"] for event in events} == {"started", "ready", "check"}
+    for text in (
         "front page greets",
         "ADMIN_TOKEN",
         "/run/secrets/session_key",
         "ready after",
         "No rule is gone around",
     ):
-        assert known in report
+        assert text in report
     assert "only-for-tests" not in report, "the value of a secret"
     (run,) = demo.root.glob(".lyra/runs/*/report.html")
     assert "front page greets" in run.read_text()
 
 
-def test_umoci_unpacks_an_archive_as_the_image_layout_that_it_is(bundle: Path, readers: Path, tmp_path: Path) -> None:
-    image = next(each for each in images(bundle) if each["name"] == "web")
+def test_umoci_unpacks_the_image_layout(bundle: Path, readers: Path, tmp_path: Path) -> None:
+    image = next(image for image in images(bundle) if image["name"] == "web")
     subprocess.run(["tar", "--extract", "--file", bundle / image["file"], "--directory", tmp_path], check=True)
     tag = image["references"][0].rpartition(":")[2]
-    assert tag in read(readers, "umoci", "ls", "--layout", str(tmp_path)).split()
-    stat = json.loads(read(readers, "umoci", "stat", "--json", "--image", f"{tmp_path}:{tag}"))
-    layers = [each["layer"] for each in stat["history"] if each.get("layer")]
-    assert [(each["digest"], each["size"]) for each in layers] == [
-        (each["digest"], each["size"]) for each in image["layers"]
+    assert tag in run_reader(readers, "umoci", "ls", "--layout", str(tmp_path)).split()
+    stat = json.loads(run_reader(readers, "umoci", "stat", "--json", "--image", f"{tmp_path}:{tag}"))
+    layers = [entry["layer"] for entry in stat["history"] if entry.get("layer")]
+    assert [(layer["digest"], layer["size"]) for layer in layers] == [
+        (layer["digest"], layer["size"]) for layer in image["layers"]
     ]
-    read(readers, "umoci", "unpack", "--image", f"{tmp_path}:{tag}", str(tmp_path / "unpacked"))
+    run_reader(readers, "umoci", "unpack", "--image", f"{tmp_path}:{tag}", str(tmp_path / "unpacked"))
     assert (tmp_path / "unpacked/rootfs/app/guestbook/__main__.py").read_text().startswith('"""')
 
 
 @pytest.fixture
 def podman(readers: Path) -> Iterator[Callable[..., str]]:
-    """What podman says, with a store of its own; it wants short paths."""
+    """Return a function that runs podman with its own store, in a short path, which podman needs."""
     policy = readers / "home/.config/containers/policy.json"
     policy.parent.mkdir(parents=True)
     policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
     programs = readers / "usr" / "bin"
     with tempfile.TemporaryDirectory(prefix="pod") as place:
-        words = (
+        options = (
             *("--root", f"{place}/root", "--runroot", f"{place}/run", "--tmpdir", f"{place}/tmp"),
             *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"),
             *("--conmon", str(programs / "conmon"), "--runtime", str(programs / "crun")),
         )
-        yield partial(read, readers, "podman", *words)
+        yield partial(run_reader, readers, "podman", *options)
 
 
-def test_podman_loads_an_archive_under_its_names_and_its_id(bundle: Path, podman: Callable[..., str]) -> None:
+def test_podman_loads_archive_with_name_and_id(bundle: Path, podman: Callable[..., str]) -> None:
     (image, _) = images(bundle)
     loaded = podman("load", "--input", str(bundle / image["file"]))
     (name,) = re.findall(r"(?m)^Loaded image: (\S+)$", loaded)
-    # it reads an archive as one or the other of its forms, which name images with and without their registry
+    # Podman reads an archive in one of its two formats, which name images with or without their registry.
     assert name in {f"{registry}/{image['references'][0]}" for registry in ("localhost", "docker.io")}
-    (found,) = json.loads(podman("image", "inspect", name))
-    assert f"sha256:{found['Id']}" == image["config_digest"]
-    assert found["RootFS"]["Layers"] == image["diff_ids"]
+    (inspected,) = json.loads(podman("image", "inspect", name))
+    assert f"sha256:{inspected['Id']}" == image["config_digest"]
+    assert inspected["RootFS"]["Layers"] == image["diff_ids"]
 
 
-def test_an_engine_loads_what_was_promoted_and_nothing_else(proxima: Proxima) -> None:
+def test_engine_loads_the_promoted_images_only(proxima: Proxima) -> None:
     digest = "manifest_digest" if proxima.store == "containerd" else "config_digest"
-    for image in images(proxima.folder):
+    for image in images(proxima.directory):
         (reference,) = image["references"]
         loaded = json.loads(proxima.docker("image", "inspect", reference))[0]
         assert loaded["Id"] == image[digest]
         assert loaded["RootFS"]["Layers"] == image["diff_ids"]
     names = proxima.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
-    assert sorted(names) == sorted(reference for image in images(proxima.folder) for reference in image["references"])
+    assert sorted(names) == sorted(
+        reference for image in images(proxima.directory) for reference in image["references"]
+    )
 
 
-def test_the_whole_set_answers_where_it_was_published(proxima: Proxima) -> None:
+def test_deployed_services_respond(proxima: Proxima) -> None:
     assert "hello" in proxima.get("/")
-    assert "The guestbook of the lyre" in proxima.get("/"), "the config file is in force"
+    assert "The guestbook of the lyre" in proxima.get("/"), "the config file is used"
     assert json.loads(proxima.get("/healthz")) == {"database": "ok", "counter": "ok"}
     assert "entries: 0" in proxima.get("/admin", Authorization="Bearer sesame")
 
 
-def test_compose_has_nothing_to_complain_about(proxima: Proxima) -> None:
+def test_compose_prints_no_warnings(proxima: Proxima) -> None:
     assert "level=warning" not in proxima.output
     assert "sesame" not in proxima.output
     assert proxima.docker("compose", "config", "--quiet") == ""
 
 
-def test_limits_and_hardening_are_those_that_were_tested(proxima: Proxima, demo: Project) -> None:
-    tested = json.loads((proxima.folder / "evidence" / "tests.json").read_text())["use"]
-    documented = json.loads((proxima.folder / "deploy" / "environment.json").read_text())["services"]
+def test_limits_and_hardening_equal_the_tested_ones(proxima: Proxima, demo: Project) -> None:
+    tested = json.loads((proxima.directory / "evidence" / "tests.json").read_text())["usage"]
+    documented = json.loads((proxima.directory / "deploy" / "environment.json").read_text())["services"]
     for name, service in load_config(demo.root).config.services.items():
         host = proxima.inspect(name)["HostConfig"]
-        use = tested[name]
-        # in the lab, a volume is memory of its service
+        usage = tested[name]
+        # In the lab, volumes count as memory of their service.
         volumes = sum(volume["size"] for volume in documented[name]["volumes"])
-        assert host["Memory"] == host["MemorySwap"] == use["memory_limit"] - volumes
-        assert host["NanoCpus"] == use["cpu_limit"] * 1e9
-        assert host["PidsLimit"] == use["pids_limit"]
-        wanted = build_hardening_options(service)
+        assert host["Memory"] == host["MemorySwap"] == usage["memory_limit"] - volumes
+        assert host["NanoCpus"] == usage["cpu_limit"] * 1e9
+        assert host["PidsLimit"] == usage["pids_limit"]
+        expected = build_hardening_options(service)
         for key in ("ReadonlyRootfs", "CapDrop", "SecurityOpt", "Init", "IpcMode"):
-            assert host[key] == wanted[key], f"{name}: {key}"
-        assert (host["CapAdd"] or []) == wanted["CapAdd"]
-        assert sorted(host["Ulimits"], key=str) == sorted(wanted["Ulimits"], key=str)
+            assert host[key] == expected[key], f"{name}: {key}"
+        assert (host["CapAdd"] or []) == expected["CapAdd"]
+        assert sorted(host["Ulimits"], key=str) == sorted(expected["Ulimits"], key=str)
         assert not host["Privileged"]
 
 
-def test_a_volume_is_backed_up_as_the_page_says(proxima: Proxima) -> None:
+def test_backup_command_of_the_page_works(proxima: Proxima) -> None:
     (command,) = re.findall(
-        r"`docker (compose cp web:\S+ -) > web-data\.tar`", (proxima.folder / "PROMOTION.md").read_text()
+        r"`docker (compose cp web:\S+ -) > web-data\.tar`", (proxima.directory / "PROMOTION.md").read_text()
     )
-    done = subprocess.run(
-        ["docker", *command.split()], cwd=proxima.folder / "deploy", env={**os.environ, **proxima.box.environment()},
+    result = subprocess.run(
+        ["docker", *command.split()], cwd=proxima.directory / "deploy", env={**os.environ, **proxima.box.environment()},
         capture_output=True, check=True,
     )  # fmt: skip
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+    with tarfile.open(fileobj=io.BytesIO(result.stdout)) as archive:
         assert any(name.startswith("data/") for name in archive.getnames())
 
 
-def test_the_secret_is_in_place_for_the_service_alone(proxima: Proxima) -> None:
-    read = "import os; f = '/run/secrets/session_key'; print(open(f).read(), oct(os.stat(f).st_mode & 0o777))"
-    assert proxima.docker("compose", "exec", "-T", "web", "python3", "-c", read) == f"{SECRET} 0o400\n"
+def test_secret_is_readable_by_its_service_only(proxima: Proxima) -> None:
+    program = "import os; f = '/run/secrets/session_key'; print(open(f).read(), oct(os.stat(f).st_mode & 0o777))"
+    assert proxima.docker("compose", "exec", "-T", "web", "python3", "-c", program) == f"{SECRET} 0o400\n"
     assert SECRET not in json.dumps(proxima.inspect("web"))

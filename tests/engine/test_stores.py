@@ -186,7 +186,7 @@ def test_unchanged_project_is_not_rebuilt_on_classic_store(from_classic: Bundled
     again = from_classic.project.lyra("build", "test", "promote")
     assert again.code == 0, again.text
     assert "unchanged" in again.out
-    assert "is promoted already, with the same digests" in again.out
+    assert "is already promoted with the same digests" in again.out
 
 
 def test_clean_leaves_nothing_in_classic_and_old_engine(

@@ -75,7 +75,7 @@ def _export_images(
     blobs.mkdir(parents=True)
     export_missing = partial(export_layout, work.engine, export_sources, oci_layout, directory, lock)
     try:
-        with console.progress(f"Packing {', '.join(manifest_digests)}"):
+        with console.progress(f"packing {', '.join(manifest_digests)}"):
             known_layers = cache.fill_spool(blobs, export_missing)
             scan = _needs_package_scan(plan, work)
             return pack_spooled_images(
@@ -103,7 +103,7 @@ def _pack_save_stream(plan: PromotionPlan, work: Workspace, spool: Path, cache: 
         image.build_name: ImageRequest(image.record.image_id, image.record.platform) for image in plan.images
     }
     with (
-        console.progress(f"Packing {', '.join(requested_images)}") as activity,
+        console.progress(f"packing {', '.join(requested_images)}") as activity,
         open_save_stream(work.engine, engine_ids, activity.add_bytes) as stream,
     ):
         scan = _needs_package_scan(plan, work)
