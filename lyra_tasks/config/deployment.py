@@ -1,13 +1,8 @@
-"""Names on Proxima, in the compose file and in `.env`, and checks that they do not collide."""
+"""Names on Proxima, in the compose file and in `.env`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-
-from lyra_tasks.config.models import EnvironmentVariable, Service
-from lyra_tasks.config.validation.positions import Location
-from lyra_tasks.config.validation.problems import Problem, format_location
 
 
 def compose_object_name(service: str, key: str) -> str:
@@ -48,54 +43,6 @@ def can_be_compose_default(text: str) -> bool:
             position += 1
         position += 1
     return True
-
-
-def check_deployment(services: Mapping[str, Service]) -> Iterator[Problem]:
-    """Yield volumes, files and variables of promoted services that would have the same name on Proxima."""
-    owners: dict[str, tuple[Location, Location]] = {}
-    for name, service in services.items():
-        if service.is_promoted:
-            for deployed_name, identity, location in _list_deployed_names(name, service):
-                first_identity, first_location = owners.setdefault(deployed_name, (identity, location))
-                if first_identity != identity:
-                    owner = format_location(first_location)
-                    message = f"collides with {owner}: both are {deployed_name} on Proxima; choose another name"
-                    yield Problem(location, message)
-    yield from _check_env_file_defaults(
-        {name: service.environment for name, service in services.items() if service.is_promoted}
-    )
-
-
-def _check_env_file_defaults(environments: Mapping[str, Mapping[str, EnvironmentVariable]]) -> Iterator[Problem]:
-    for name, environment in environments.items():
-        for key, variable in environment.items():
-            if variable.default is None or can_be_compose_default(variable.default):
-                continue
-            for other, variables in environments.items():
-                if key in variables and variables[key].default != variable.default:
-                    message = f"goes into .env for all services because of its braces, but services.{other} has another"
-                    yield Problem(("services", name, "environment", key, "default"), f"{message}; give both the same")
-                    break
-
-
-def _list_deployed_names(name: str, service: Service) -> Iterator[tuple[str, Location, Location]]:
-    """Yield each name on Proxima, the identity of its owner, and the location; variables are shared by all services."""
-    service_location: Location = ("services", name)
-    for key in service.volumes:
-        location = (*service_location, "volumes", key)
-        yield f"the volume {compose_object_name(name, key)}", location, location
-    for key, file in service.configs.items():
-        location = (*service_location, "configs", key)
-        yield f"the config {compose_object_name(name, key)}", location, location
-        yield f"the file {config_path(name, key, file.source)}", location, location
-    for key in service.secrets:
-        location = (*service_location, "secrets", key)
-        yield f"the variable {secret_variable(name, key)}", location, location
-    for key in service.ports:
-        location = (*service_location, "ports", key)
-        yield f"the variable {publish_variable(name, key)}", location, location
-    for key in service.environment:
-        yield f"the variable {key}", (key,), (*service_location, "environment", key)
 
 
 def env_name(name: str) -> str:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from lyra_tasks.config.models import Configuration
+from lyra_tasks.config.validation.pydantic_errors import find_model
 from lyra_tasks.units import format_duration, format_size, parse_duration, parse_size
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -48,7 +49,7 @@ def _list_table_keys(model: type[BaseModel], table: str) -> Iterator[ConfigKey]:
     nested: list[tuple[type[BaseModel], str]] = []
     for name, field in model.model_fields.items():
         key = field.alias or name
-        inner, many = _find_model(field.annotation)
+        inner, many = find_model(field.annotation)
         if inner is not None:
             path = f"{table}.{key}" if table else key
             is_array = get_origin(field.annotation) is list
@@ -111,22 +112,10 @@ def uses_parser(annotation: Any, parser: object) -> bool:
     )
 
 
-def _find_model(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """Return the model of the table that a key contains, and whether it contains several."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
-    arms = get_args(annotation)
-    if get_origin(annotation) in (list, dict):
-        return _find_model(arms[-1])[0], True
-    if get_origin(annotation) in (Union, types.UnionType):
-        return next((result for arm in arms if (result := _find_model(arm))[0] is not None), (None, False))
-    return None, False
-
-
 def _all_models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
     yield model
     for field in model.model_fields.values():
-        inner, _ = _find_model(field.annotation)
+        inner, _ = find_model(field.annotation)
         if inner is not None:
             yield from _all_models(inner)
 

@@ -16,26 +16,18 @@ _DURATION_SCHEMA = {
 }
 
 
-def reject_control_characters(value: str) -> str:
-    """Return the text.
-
-    Raises:
-        ValueError: The text contains characters that could act on a terminal or end a C string.
-    """
+def _reject_control_characters(value: str) -> str:
+    # They could act on a terminal, or end a C string
     if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", value):
         raise ValueError("contains control characters; write plain text")
     return value
 
 
 def require_single_line(value: str) -> str:
-    """Return the text.
-
-    Raises:
-        ValueError: The text contains a line break or control characters.
-    """
+    """Return a text without line breaks and control characters; raise ValueError for others."""
     if "\n" in value:
         raise ValueError("must be a single line")
-    return reject_control_characters(value)
+    return _reject_control_characters(value)
 
 
 def _require_not_blank(value: str) -> str:
@@ -46,7 +38,7 @@ def _require_not_blank(value: str) -> str:
 
 Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_SIZE_SCHEMA)]
 Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
-Text = Annotated[str, AfterValidator(reject_control_characters)]
+Text = Annotated[str, AfterValidator(_reject_control_characters)]
 Line = Annotated[str, AfterValidator(require_single_line)]
 NonBlankLine = Annotated[Line, AfterValidator(_require_not_blank)]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]

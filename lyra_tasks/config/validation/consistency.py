@@ -9,7 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.config.deployment import check_deployment
+from lyra_tasks.config.deployment import (
+    can_be_compose_default,
+    compose_object_name,
+    config_path,
+    publish_variable,
+    secret_variable,
+)
 from lyra_tasks.config.models import Configuration, EnvironmentVariable, Service
 from lyra_tasks.config.platforms import image_platforms, list_variants
 from lyra_tasks.config.validation.paths import check_paths
@@ -50,7 +56,7 @@ def check_consistency(config: Configuration, document: Mapping[str, Any], root: 
                 (*location, "limits", "memory"), f'must be at least "{minimum}", the least Docker can enforce'
             )
     yield from _check_cycles(config.services)
-    yield from check_deployment(config.services)
+    yield from _check_deployed_names(config.services)
     yield from check_tests(config, document)
     if _URL_WITH_CREDENTIALS.match(config.project.source):
         yield Problem(("project", "source"), "contains credentials; write the URL without them")
@@ -233,3 +239,51 @@ def _check_variable(location: Location, name: str, variable: EnvironmentVariable
         yield Problem(
             (*location, "default"), "looks like a secret; set secret = true, and test_value for what tests need"
         )
+
+
+def _check_deployed_names(services: Mapping[str, Service]) -> Iterator[Problem]:
+    """Yield volumes, files and variables of promoted services that would have the same name on Proxima."""
+    owners: dict[str, tuple[Location, Location]] = {}
+    for name, service in services.items():
+        if service.is_promoted:
+            for deployed_name, identity, location in _list_deployed_names(name, service):
+                first_identity, first_location = owners.setdefault(deployed_name, (identity, location))
+                if first_identity != identity:
+                    owner = format_location(first_location)
+                    message = f"collides with {owner}: both are {deployed_name} on Proxima; choose another name"
+                    yield Problem(location, message)
+    yield from _check_env_file_defaults(
+        {name: service.environment for name, service in services.items() if service.is_promoted}
+    )
+
+
+def _check_env_file_defaults(environments: Mapping[str, Mapping[str, EnvironmentVariable]]) -> Iterator[Problem]:
+    for name, environment in environments.items():
+        for key, variable in environment.items():
+            if variable.default is None or can_be_compose_default(variable.default):
+                continue
+            for other, variables in environments.items():
+                if key in variables and variables[key].default != variable.default:
+                    message = f"goes into .env for all services because of its braces, but services.{other} has another"
+                    yield Problem(("services", name, "environment", key, "default"), f"{message}; give both the same")
+                    break
+
+
+def _list_deployed_names(name: str, service: Service) -> Iterator[tuple[str, Location, Location]]:
+    """Yield each name on Proxima, the identity of its owner, and the location; variables are shared by all services."""
+    service_location: Location = ("services", name)
+    for key in service.volumes:
+        location = (*service_location, "volumes", key)
+        yield f"the volume {compose_object_name(name, key)}", location, location
+    for key, file in service.configs.items():
+        location = (*service_location, "configs", key)
+        yield f"the config {compose_object_name(name, key)}", location, location
+        yield f"the file {config_path(name, key, file.source)}", location, location
+    for key in service.secrets:
+        location = (*service_location, "secrets", key)
+        yield f"the variable {secret_variable(name, key)}", location, location
+    for key in service.ports:
+        location = (*service_location, "ports", key)
+        yield f"the variable {publish_variable(name, key)}", location, location
+    for key in service.environment:
+        yield f"the variable {key}", (key,), (*service_location, "environment", key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -74,15 +74,25 @@ def known_keys(location: Location) -> list[str]:
     """Return the keys of the table at a location, or an empty list if the user chooses them."""
     annotation: Any = Configuration
     for part in location:
-        model = _find_annotation(annotation, BaseModel)
-        if model is not None:
-            fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
-            annotation = fields.get(str(part))
-        else:
-            values = get_args(_find_annotation(annotation, list if isinstance(part, int) else dict))
-            annotation = values[-1] if values else None
-    model = _find_annotation(annotation, BaseModel)
-    return [] if model is None else [field.alias or name for name, field in model.model_fields.items()]
+        model, is_collection = find_model(annotation)
+        if model is None:
+            return []
+        fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+        annotation = model if is_collection else fields.get(str(part))
+    model, is_collection = find_model(annotation)
+    return [] if model is None or is_collection else [f.alias or name for name, f in model.model_fields.items()]
+
+
+def find_model(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """Return the model of the table in an annotation, and whether it is a list or table of them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    arguments = get_args(annotation)
+    if get_origin(annotation) in (list, dict):
+        return find_model(arguments[-1])[0], True
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next((result for argument in arguments if (result := find_model(argument))[0]), (None, False))
+    return None, False
 
 
 def value_at(location: Sequence[str | int], document: Any) -> Any:
@@ -93,18 +103,6 @@ def value_at(location: Sequence[str | int], document: Any) -> Any:
         except (KeyError, IndexError, TypeError):
             return None
     return document
-
-
-def _find_annotation(annotation: Any, expected: type) -> Any:
-    """Return the part of an annotation that is `expected` or a subclass, inside Annotated and unions."""
-    if get_origin(annotation) is Annotated:
-        return _find_annotation(get_args(annotation)[0], expected)
-    if get_origin(annotation) in (Union, types.UnionType):
-        return next(
-            (inner for arm in get_args(annotation) if (inner := _find_annotation(arm, expected)) is not None), None
-        )
-    bare = get_origin(annotation) or annotation
-    return annotation if isinstance(bare, type) and issubclass(bare, expected) else None
 
 
 def _locate(detail: ErrorDetails, document: Mapping[str, Any]) -> Location:
