@@ -59,7 +59,7 @@ def test_plain_lines_without_terminal_and_none_with_quiet(project: Project) -> N
 def test_quiet_keeps_errors_and_json(project: Project) -> None:
     error = project.lyra("test", "--only", "nothing", "--quiet")
     assert error.code == 2
-    assert error.err.startswith("error: there is no test named 'nothing'")
+    assert error.err.startswith("error: Unknown test 'nothing'")
     document = project.lyra("build", "--quiet", "--json")
     assert document.out.startswith('{\n  "images"')
     assert all(line.startswith("warning: ") for line in document.err.splitlines()), document.err
