@@ -1,6 +1,6 @@
-"""`build` where nothing changed, against one raw `docker buildx bake` of the same definition.
+"""`build` without changes, against `docker buildx bake` of the same bake file.
 
-What every word takes before it begins (Python, the configuration, the engine's first answer) is measured and left out.
+The start-up time of every command (Python, the configuration, the first request to the engine) is subtracted.
 """
 
 from __future__ import annotations
@@ -10,31 +10,37 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measure import Row, in_turn, row, shell
-from benchmarks.project import engine, project
+from benchmarks.measure import Row, create_row, measure_in_turn, measure_script
+from benchmarks.project import create_project, start_engine
 from lyra_tasks.engine.buildx.bake import BUILDX_ENVIRONMENT
 
-TIMES = 5
+ROUNDS = 5
 
 
-def rows() -> Iterator[Row]:
-    """One image, and twenty."""
-    with tempfile.TemporaryDirectory(prefix="lyra-bench-") as name, engine(Path(name), "containerd") as box:
+def measure_build() -> Iterator[Row]:
+    """Measure a project with one image, and one with twenty."""
+    with tempfile.TemporaryDirectory(prefix="lyra-bench-") as name, start_engine(Path(name), "containerd") as box:
         for count in (1, 20):
-            folder = Path(name, str(count))
-            measured = project(folder, box, {f"image{number}": [] for number in range(count)})
-            (folder / "bake.json").write_text(measured.says("build", "--dry-run"))
-            bake = f"docker buildx bake --progress plain --file {folder}/bake.json --metadata-file {folder}/said.json"
-            same = {
-                key: value for key, value in BUILDX_ENVIRONMENT.items() if key != "BUILDX_GIT_INFO"
-            }  # it asks git, as ours does
-            environment = {**measured.environment, **same}
-            measured.word("build")
-            found = in_turn(
-                TIMES,
-                build=partial(measured.word, "build"),
-                bake=partial(shell, bake, measured.root, environment),
-                start=partial(measured.word, "engine.status"),
+            directory = Path(name, str(count))
+            sample = create_project(directory, box, {f"image{number}": [] for number in range(count)})
+            (directory / "bake.json").write_text(sample.output("build", "--dry-run"))
+            files = f"--file {directory}/bake.json --metadata-file {directory}/metadata.json"
+            bake = f"docker buildx bake --progress plain {files}"
+            # Buildx reads git, as Lyra does.
+            variables = {key: value for key, value in BUILDX_ENVIRONMENT.items() if key != "BUILDX_GIT_INFO"}
+            environment = {**sample.environment, **variables}
+            sample.run("build")
+            measurements = measure_in_turn(
+                ROUNDS,
+                build=partial(sample.run, "build"),
+                bake=partial(measure_script, bake, sample.root, environment),
+                start=partial(sample.run, "engine.status"),
             )
-            what = f"build, nothing changed, {count} image{'s' * (count > 1)}, beyond start-up"
-            yield row(what, found["build"].beyond(found["start"]), "docker buildx bake", found["bake"], 1.3)
+            row_name = f"build without changes, {count} image{'s' * (count > 1)}, without start-up"
+            yield create_row(
+                row_name,
+                measurements["build"].minus(measurements["start"]),
+                "docker buildx bake",
+                measurements["bake"],
+                1.3,
+            )

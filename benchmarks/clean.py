@@ -1,4 +1,4 @@
-"""`clean` of 100 containers, 20 volumes and 10 networks, against `docker rm -f` and friends."""
+"""`clean` of 100 containers, 20 volumes and 10 networks, against `docker rm -f` and the like."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Row, Spent, in_turn, row, shell
-from benchmarks.project import Project, engine, project
+from benchmarks.measure import Measurement, Row, create_row, measure_in_turn, measure_script
+from benchmarks.project import Project, create_project, start_engine
 from lyra_tasks.config.load import load_config
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine, connect_engine
@@ -19,78 +19,79 @@ from lyra_tasks.engine.objects.containers import create_containers, create_netwo
 from lyra_tasks.engine.objects.holder import HOLD_PATH, ensure_holder_image
 from lyra_tasks.engine.workspace import open_workspace
 
-TIMES = 5
+ROUNDS = 5
 CONTAINERS, VOLUMES, NETWORKS = 100, 20, 10
-RUNNING = (20, CONTAINERS)  # of the containers; the others were made and not started
+RUNNING = (20, CONTAINERS)  # the other containers are created but not started
 
 
-def rows() -> Iterator[Row]:
-    """Few of them running, and all; what is removed is made anew before each measurement, which is not measured."""
-    with tempfile.TemporaryDirectory(prefix="lyra-bench-") as name, engine(Path(name), "containerd") as box:
-        measured = project(Path(name), box, {"web": []})
-        with _connected(measured, box) as (client, made):
+def measure_clean() -> Iterator[Row]:
+    """Measure with few and with all containers running; creating them is not measured."""
+    with tempfile.TemporaryDirectory(prefix="lyra-bench-") as name, start_engine(Path(name), "containerd") as box:
+        sample = create_project(Path(name), box, {"web": []})
+        with _connected(sample, box) as (client, create_objects):
             for running in RUNNING:
-                yield _row(measured, running, made)
-                left = [each for each in client.api.containers(all=True) if each["Names"][0].startswith("/bench-")]
-                if left:
-                    raise SystemExit(f"{len(left)} containers are left: nothing was measured")
+                yield _measure_row(sample, running, create_objects)
+                containers = client.api.containers(all=True)
+                leftovers = [item for item in containers if item["Names"][0].startswith("/bench-")]
+                if leftovers:
+                    raise SystemExit(f"{len(leftovers)} containers were not removed")
 
 
-def _row(measured: Project, running: int, made: Callable[[int], None]) -> Row:
+def _measure_row(sample: Project, running: int, create_objects: Callable[[int], None]) -> Row:
     removal = " && ".join(
         (
-            f"docker rm -f -v {' '.join(_numbered('container', CONTAINERS))}",
-            f"docker volume rm {' '.join(_numbered('volume', VOLUMES))}",
-            f"docker network rm {' '.join(_numbered('network', NETWORKS))}",
+            f"docker rm -f -v {' '.join(_numbered_names('container', CONTAINERS))}",
+            f"docker volume rm {' '.join(_numbered_names('volume', VOLUMES))}",
+            f"docker network rm {' '.join(_numbered_names('network', NETWORKS))}",
         )
     )
 
-    def ours() -> Spent:
-        made(running)
-        return measured.word("clean")
+    def ours() -> Measurement:
+        create_objects(running)
+        return sample.run("clean")
 
-    def theirs() -> Spent:
-        made(running)
-        return shell(removal, measured.root, measured.environment)
+    def theirs() -> Measurement:
+        create_objects(running)
+        return measure_script(removal, sample.root, sample.environment)
 
-    found = in_turn(TIMES, clean=ours, docker=theirs)
-    what = f"clean, {CONTAINERS} containers ({running} running), {VOLUMES} volumes, {NETWORKS} networks"
-    return row(what, found["clean"], "docker rm -f, volume rm, network rm", found["docker"], 0.7)
+    measurements = measure_in_turn(ROUNDS, clean=ours, docker=theirs)
+    name = f"clean, {CONTAINERS} containers ({running} running), {VOLUMES} volumes, {NETWORKS} networks"
+    return create_row(name, measurements["clean"], "docker rm -f, volume rm, network rm", measurements["docker"], 0.7)
 
 
 @contextmanager
-def _connected(measured: Project, box: sandbox.Sandbox) -> Iterator[tuple[Engine, Callable[[int], None]]]:
-    """A connection to the engine, and what makes the objects there in our name, that many containers running."""
-    before = dict(os.environ)
-    os.environ |= {"XDG_STATE_HOME": measured.environment["XDG_STATE_HOME"], **box.environment()}
+def _connected(sample: Project, box: sandbox.Sandbox) -> Iterator[tuple[Engine, Callable[[int], None]]]:
+    """Yield a connection to the engine, and a function that creates the objects and starts some containers."""
+    environment = dict(os.environ)
+    os.environ |= {"XDG_STATE_HOME": sample.environment["XDG_STATE_HOME"], **box.environment()}
     try:
-        work = open_workspace(load_config(measured.root))
+        work = open_workspace(load_config(sample.root))
         client = connect_engine(work.config, work.paths)
 
-        def made(running: int) -> None:
+        def create_objects(running: int) -> None:
             image = ensure_holder_image(client, work.owner)
-            networks, volumes = _numbered("network", NETWORKS), _numbered("volume", VOLUMES)
+            networks, volumes = _numbered_names("network", NETWORKS), _numbered_names("volume", VOLUMES)
             create_networks(client, work.owner, {name: {} for name in networks})
             create_volumes(client, work.owner, {name: {} for name in volumes})
             payloads = {
                 name: _payload(image, networks[number % NETWORKS], volumes[number % VOLUMES])
-                for number, name in enumerate(_numbered("container", CONTAINERS))
+                for number, name in enumerate(_numbered_names("container", CONTAINERS))
             }
             ids = create_containers(client, work.owner, payloads)
             with ThreadPoolExecutor(8) as pool:
                 list(pool.map(client.api.start, [identity for identity, _ in ids.values()][:running]))
 
-        yield client, made
+        yield client, create_objects
     finally:
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update(environment)
 
 
 def _payload(image: str, network: str, volume: str) -> dict[str, Any]:
-    """A container that does nothing, and as the first process in its namespace does not hear SIGTERM either."""
+    """Return a container that does nothing and, as the first process of its namespace, ignores SIGTERM."""
     mounts = [{"Type": "volume", "Source": volume, "Target": "/data"}]
     return {"Image": image, "Cmd": [HOLD_PATH], "HostConfig": {"NetworkMode": network, "Mounts": mounts}}
 
 
-def _numbered(what: str, count: int) -> list[str]:
-    return [f"bench-{what}-{number}" for number in range(count)]
+def _numbered_names(kind: str, count: int) -> list[str]:
+    return [f"bench-{kind}-{number}" for number in range(count)]

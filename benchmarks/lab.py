@@ -1,8 +1,7 @@
-"""Five services to healthy, against `docker compose up --wait` of the same: of the bundle's own compose file.
+"""Five services until they are healthy, against `docker compose up --wait` with the bundle's compose file.
 
-Ours is the whole of `test --keep-running`, with the start of Python, one check that does nothing and the report; and
-`create`, which does no more than Compose: it makes the lab, and ends when it is healthy. Compose gets the rhythm in
-which a lab asks for health, so that neither waits for the next time to ask.
+Measured are `test --keep-running`, with the start of Python, one check that does nothing and the report, and `create`,
+which does the same as Compose. Compose gets the health check intervals of a lab, so that neither waits longer.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.measure import Row, Spent, in_turn, row, shell
-from benchmarks.project import Project, engine, project
+from benchmarks.measure import Measurement, Row, create_row, measure_in_turn, measure_script
+from benchmarks.project import Project, create_project, start_engine
 from lyra_tasks.engine.debian.mirror import host_architecture
 from lyra_tasks.engine.objects.holder import REMOVE_PATH, build_holder_program
 
-TIMES = 7
+ROUNDS = 7
 DEPENDS: dict[str, list[str]] = {
     "store": [],
     "cache": [],
@@ -31,7 +30,7 @@ DEPENDS: dict[str, list[str]] = {
 }
 _SERVICE = """
 [services.NAME]
-image = "held"
+image = "sample"
 depends_on = DEPENDS
 PORTSlimits = { cpus = 0.25, memory = "16m", pids = 16, disk = "2m" }
 healthcheck = { exec = ["/remove"], interval = "1s", start_period = "60s" }
@@ -40,48 +39,52 @@ healthcheck = { exec = ["/remove"], interval = "1s", start_period = "60s" }
 path = "/data"
 size = "1m"
 owner = "65534:65534"
-description = "what is kept"
+description = "stored data"
 """
 
 
-def rows() -> Iterator[Row]:
-    """The whole word, and what is left without the start of Python, the configuration and the engine's first answer."""
-    with tempfile.TemporaryDirectory(prefix="lyra-bench-") as name, engine(Path(name), "containerd") as box:
-        measured = project(Path(name), box, {"held": []})
-        _five_services(measured)
-        measured.word("build", "test", "promote")
-        compose = f"docker compose --file {_compose_file(measured)} --project-name measured"
+def measure_lab() -> Iterator[Row]:
+    """Measure both commands, and `test` also without its start-up time."""
+    with tempfile.TemporaryDirectory(prefix="lyra-bench-") as name, start_engine(Path(name), "containerd") as box:
+        sample = create_project(Path(name), box, {"sample": []})
+        _write_five_services(sample)
+        sample.run("build", "test", "promote")
+        compose = f"docker compose --file {_write_compose_file(sample)} --project-name sample"
 
-        def ours() -> Spent:
-            spent = measured.word("test", "--keep-running")
-            _remove_lab(measured)
-            return spent
+        def ours() -> Measurement:
+            measurement = sample.run("test", "--keep-running")
+            _remove_lab(sample)
+            return measurement
 
-        def create() -> Spent:
-            spent = measured.word("create")
-            measured.word("dev.stop")
-            return spent
+        def create() -> Measurement:
+            measurement = sample.run("create")
+            sample.run("dev.stop")
+            return measurement
 
-        def theirs() -> Spent:
-            spent = shell(f"{compose} up --wait --detach", measured.root, measured.environment)
-            shell(f"{compose} down --volumes --timeout 0", measured.root, measured.environment)
-            return spent
+        def theirs() -> Measurement:
+            measurement = measure_script(f"{compose} up --wait --detach", sample.root, sample.environment)
+            measure_script(f"{compose} down --volumes --timeout 0", sample.root, sample.environment)
+            return measurement
 
-        found = in_turn(TIMES, ours=ours, theirs=theirs, create=create, start=partial(measured.word, "engine.status"))
-    against, theirs_found = "docker compose up --wait", found["theirs"]
-    yield row("lab of 5 services to healthy", found["ours"], against, theirs_found, 1.0)
-    yield row("the same lab, to develop in (create)", found["create"], against, theirs_found, 1.0)
-    beyond = found["ours"].beyond(found["start"])
-    yield row("the lab of a test, beyond start-up", beyond, against, theirs_found, 1.0)
+        measurements = measure_in_turn(
+            ROUNDS, ours=ours, theirs=theirs, create=create, start=partial(sample.run, "engine.status")
+        )
+    reference, compose_up = "docker compose up --wait", measurements["theirs"]
+    yield create_row("test environment of 5 services", measurements["ours"], reference, compose_up, 1.0)
+    yield create_row(
+        "development environment of 5 services (create)", measurements["create"], reference, compose_up, 1.0
+    )
+    without_start = measurements["ours"].minus(measurements["start"])
+    yield create_row("test environment of 5 services, without start-up", without_start, reference, compose_up, 1.0)
 
 
-def _five_services(measured: Project) -> None:
-    """In place of the one service that every measured project has."""
-    root = measured.root
-    (root / "held" / "remove").write_bytes(build_holder_program(host_architecture(), REMOVE_PATH))
-    (root / "held" / "remove").chmod(0o755)
-    (root / "held" / "data").mkdir()
-    (root / "held" / "data" / ".keep").write_text("")
+def _write_five_services(sample: Project) -> None:
+    """Replace the only service of a benchmark project by five."""
+    root = sample.root
+    (root / "sample" / "remove").write_bytes(build_holder_program(host_architecture(), REMOVE_PATH))
+    (root / "sample" / "remove").chmod(0o755)
+    (root / "sample" / "data").mkdir()
+    (root / "sample" / "data" / ".keep").write_text("")
     lines = (
         "FROM scratch",
         "COPY hold remove /",
@@ -89,7 +92,7 @@ def _five_services(measured: Project) -> None:
         "USER 65534:65534",
         'CMD ["/hold"]',
     )
-    (root / "held" / "Dockerfile").write_text("\n".join(lines) + "\n")
+    (root / "sample" / "Dockerfile").write_text("\n".join(lines) + "\n")
     head = (root / ".lyra.toml").read_text().partition("[services.")[0]
     services = "".join(
         _SERVICE.replace("NAME", name)
@@ -97,27 +100,27 @@ def _five_services(measured: Project) -> None:
         .replace("PORTS", "ports = { http = 8000 }\n" if name == "web" else "")
         for name, others in DEPENDS.items()
     )
-    image = '\n[images.held]\ncontext = "held"\n'
+    image = '\n[images.sample]\ncontext = "sample"\n'
     (root / ".lyra.toml").write_text(head + "[resources]\nhost_share = 1.0\n" + image + services)
 
 
-def _compose_file(measured: Project) -> Path:
-    (bundled,) = measured.root.glob("promotion/*/*/deploy/compose.yaml")
+def _write_compose_file(sample: Project) -> Path:
+    (bundled,) = sample.root.glob("promotion/*/*/deploy/compose.yaml")
     document = yaml.safe_load(bundled.read_text())
     for service in document["services"].values():
         service["healthcheck"] |= {"interval": "1s", "start_period": "60s", "start_interval": "200ms"}
-    file = measured.root / "promotion" / "compose.yaml"
+    file = sample.root / "promotion" / "compose.yaml"
     file.write_text(yaml.safe_dump(document))
     return file
 
 
-def _remove_lab(measured: Project) -> None:
-    """As `clean` would, but the built image stays."""
+def _remove_lab(sample: Project) -> None:
+    """Remove the lab like `clean`, but keep the built image."""
     script = (
         "docker rm --force --volumes $(docker ps --all --quiet --filter label=dev.lyra.run)"
         "; docker network rm $(docker network ls --quiet --filter label=dev.lyra.run)"
         "; docker volume rm $(docker volume ls --quiet --filter label=dev.lyra.run)"
     )
     subprocess.run(
-        ["bash", "-ec", script], cwd=measured.root, env=measured.environment, check=True, stdout=subprocess.DEVNULL
+        ["bash", "-ec", script], cwd=sample.root, env=sample.environment, check=True, stdout=subprocess.DEVNULL
     )

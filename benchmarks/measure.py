@@ -1,4 +1,4 @@
-"""Times and memory of programs that are run in turn, so that what else the machine does meets all of them alike."""
+"""Measure time and memory of programs that run in turn, so that other load of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-_POLL = 0.02
+_POLL_INTERVAL_S = 0.02
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report: what was measured against what, in seconds, or in bytes where `unit` says so.
+    """A row of the report: a measurement and its reference, in seconds, or in bytes if `unit` is "B".
 
-    `ratios` are those of the single rounds, from which the spread is told; empty where one side is a fixed number.
+    `ratios` are those of the single rounds; empty if the reference is a fixed number.
     """
 
-    what: str
-    against: str
+    name: str
+    reference: str
     ours: float
     theirs: float
     goal: float
@@ -30,75 +30,75 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Ours as a multiple of theirs."""
+        """Return our value as a multiple of the reference."""
         return self.ours / self.theirs
 
     @property
-    def kept(self) -> bool:
-        """Whether the goal is reached."""
+    def is_met(self) -> bool:
+        """Return whether the goal is met."""
         return self.ratio <= self.goal
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What a program took: seconds on the clock, bytes of memory at most, and of several rounds each one's time."""
+class Measurement:
+    """The seconds and peak memory in bytes of a program, and the seconds of each round."""
 
     seconds: float
     memory: int
     rounds: tuple[float, ...] = field(default=(), compare=False)
 
-    def beyond(self, start: Spent) -> Spent:
-        """What is left when what `start` took is left out, round by round."""
+    def minus(self, start: Measurement) -> Measurement:
+        """Subtract the time of `start`, round by round."""
         rounds = tuple(ours - theirs for ours, theirs in zip(self.rounds, start.rounds, strict=True))
-        return Spent(self.seconds - start.seconds, self.memory, rounds)
+        return Measurement(self.seconds - start.seconds, self.memory, rounds)
 
 
-def spent(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Spent:
-    """Run a program that must succeed; of its memory, what the kernel noted as the highest."""
-    began, peak = time.perf_counter(), 0
-    log = folder / ".benchmark.log"
+def measure(command: Sequence[str], directory: Path, environment: Mapping[str, str]) -> Measurement:
+    """Run a program that must succeed and measure it; peak memory is the kernel's high-water mark."""
+    started, peak = time.perf_counter(), 0
+    log = directory / ".benchmark.log"
     with log.open("wb") as output, subprocess.Popen(
-        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
     ) as process:  # fmt: skip
         while process.poll() is None:
-            # of the child alone: what wait4() says of it includes the memory of who started it
-            peak = max(peak, _highest(process.pid))
-            time.sleep(_POLL)
-    seconds = time.perf_counter() - began
+            # wait4() would include the memory of this process
+            peak = max(peak, _peak_memory(process.pid))
+            time.sleep(_POLL_INTERVAL_S)
+    seconds = time.perf_counter() - started
     if process.returncode != 0:
         raise SystemExit(f"{' '.join(command)}\nfailed:\n{log.read_text()[-3000:]}")
     log.unlink()
-    return Spent(seconds, peak)
+    return Measurement(seconds, peak)
 
 
-def in_turn(times: int, **calls: Callable[[], Spent]) -> dict[str, Spent]:
-    """Make all calls one after the other, `times` times over; the median of each."""
-    found: dict[str, list[Spent]] = {name: [] for name in calls}
-    for _ in range(times):
+def measure_in_turn(rounds: int, **calls: Callable[[], Measurement]) -> dict[str, Measurement]:
+    """Make all calls in turn for some rounds and return the median of each."""
+    measurements: dict[str, list[Measurement]] = {name: [] for name in calls}
+    for _ in range(rounds):
         for name, call in calls.items():
-            found[name].append(call())
+            measurements[name].append(call())
     return {
-        name: Spent(
-            median(each.seconds for each in every),
-            max(each.memory for each in every),
-            tuple(each.seconds for each in every),
+        name: Measurement(
+            median(one.seconds for one in series),
+            max(one.memory for one in series),
+            tuple(one.seconds for one in series),
         )
-        for name, every in found.items()
+        for name, series in measurements.items()
     }
 
 
-def row(what: str, ours: Spent, against: str, theirs: Spent, goal: float) -> Row:
-    """The row of two programs that were run in turn."""
+def create_row(name: str, ours: Measurement, reference: str, theirs: Measurement, goal: float) -> Row:
+    """Return the row of two programs that were run in turn."""
     ratios = tuple(one / other for one, other in zip(ours.rounds, theirs.rounds, strict=True))
-    return Row(what, against, ours.seconds, theirs.seconds, goal, ratios=ratios)
+    return Row(name, reference, ours.seconds, theirs.seconds, goal, ratios=ratios)
 
 
-def shell(script: str, folder: Path, environment: Mapping[str, str]) -> Spent:
-    """Run a line of bash, as somebody would type it."""
-    return spent(["bash", "-o", "pipefail", "-ec", script], folder, environment)
+def measure_script(script: str, directory: Path, environment: Mapping[str, str]) -> Measurement:
+    """Run and measure a bash script."""
+    return measure(["bash", "-o", "pipefail", "-ec", script], directory, environment)
 
 
-def _highest(pid: int) -> int:
+def _peak_memory(pid: int) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -108,5 +108,5 @@ def _highest(pid: int) -> int:
 
 
 def plain_environment() -> dict[str, str]:
-    """This process's variables without those that would lead to another engine or configuration."""
+    """Return the variables of this process without those that select an engine or configuration."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "LYRA_", "XDG_"))}

@@ -1,6 +1,6 @@
-"""Measures Lyra against the plain tools, side by side on this machine: `./inv bench [--only ROW] [--json FILE]`.
+"""Measure Lyra against the plain tools, side by side on this machine: `./inv bench [--only ROW] [--json FILE]`.
 
-Needs root on Debian or Ubuntu, for engines of its own. Ratios count, not seconds; exits with 1 where a goal is missed.
+Needs root on Debian or Ubuntu for its own engines. Ratios count, not seconds. Exits with 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -23,57 +23,59 @@ from benchmarks.measure import Row  # noqa: E402
 from lyra_tasks import console  # noqa: E402
 
 ROWS = {
-    "list": listing.rows,
-    "build": build.rows,
-    "lab": lab.rows,
-    "promote": promote.rows,
-    "clean": clean.rows,
-    "growth": growth.rows,
-    "memory": memory.rows,
+    "list": listing.measure_list,
+    "build": build.measure_build,
+    "lab": lab.measure_lab,
+    "promote": promote.measure_promote,
+    "clean": clean.measure_clean,
+    "growth": growth.measure_growth,
+    "memory": memory.measure_memory,
 }
+_HEADER = ("benchmark", "Lyra", "reference", "value", "ratio", "range", "goal", "result")
 
 
 def main() -> int:
-    """Measure what is asked for, all by default, and show it as a table."""
+    """Run the selected benchmarks, by default all, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=ROWS, action="append", help="measure this only (repeatable)")
-    parser.add_argument("--json", type=Path, help="write the results into this file, too")
-    parser.add_argument("--markdown", type=Path, help="and as a page, with the facts of this machine, into this one")
+    parser.add_argument("--only", choices=ROWS, action="append", help="Run only this benchmark (repeatable)")
+    parser.add_argument("--json", type=Path, help="Also write the results to FILE", metavar="FILE")
+    parser.add_argument(
+        "--markdown", type=Path, help="Also write a page with the results and this machine to FILE", metavar="FILE"
+    )
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the engines end, too
-    found: list[Row] = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stops the engines as well
+    rows: list[Row] = []
     for name in options.only or ROWS:
         console.info(f"measuring {name} …")
-        found += ROWS[name]()
-    header = ("what", "ours", "against", "theirs", "ratio", "from … to", "goal", "")
-    console.print_table(header, [_cells(row) for row in found])
+        rows += ROWS[name]()
+    console.print_table(_HEADER, [_cells(row) for row in rows])
     if options.json:
-        options.json.write_text(json.dumps(_document(found), indent=2, ensure_ascii=False) + "\n")
+        options.json.write_text(json.dumps(_document(rows), indent=2, ensure_ascii=False) + "\n")
     if options.markdown:
-        options.markdown.write_text(_page(found))
-    return 0 if all(row.kept for row in found) else 1
+        options.markdown.write_text(_page(rows))
+    return 0 if all(row.is_met for row in rows) else 1
 
 
 def _page(rows: list[Row]) -> str:
-    """The results as a page of documentation."""
+    """Return the results as Markdown."""
     machine = _document(rows)["machine"]
     lines = [
-        "# Measured",
+        "# Benchmark results",
         "",
         f"`./inv bench --markdown benchmarks/RESULTS.md` on {date.today()}: {machine['cpus']} CPUs",
         f"({machine['architecture']}), {console.format_bytes(machine['memory'])} of memory, Linux {machine['kernel']}, "
         f"Python {machine['python']}.",
-        "Both sides in one run, in turn; medians, and the ratios of the single rounds. Ratios count, not seconds.",
+        "Both sides run in turn. Times are medians; the range is that of the ratios of single rounds.",
         "",
-        "| what | ours | against | theirs | ratio | from … to | goal | |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(_HEADER)} |",
+        f"|{'---|' * len(_HEADER)}",
     ]
     lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in _cells(row))} |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
 def _document(rows: list[Row]) -> dict[str, Any]:
-    """The results with the facts of the machine that they depend on."""
+    """Return the results with the properties of the machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "machine": {
@@ -83,7 +85,7 @@ def _document(rows: list[Row]) -> dict[str, Any]:
             "architecture": platform.machine(),
             "python": platform.python_version(),
         },
-        "rows": [asdict(row) | {"ratio": round(row.ratio, 3), "kept": row.kept} for row in rows],
+        "rows": [asdict(row) | {"ratio": round(row.ratio, 3), "is_met": row.is_met} for row in rows],
     }
 
 
@@ -92,9 +94,9 @@ def _cells(row: Row) -> tuple[str, ...]:
         console.format_bytes(value) if row.unit == "B" else f"{value:.2f} {row.unit}"
         for value in (row.ours, row.theirs)
     )
-    kept = console.style("kept", "green") if row.kept else console.style("missed", "red")
+    result = console.style("met", "green") if row.is_met else console.style("missed", "red")
     spread = f"{min(row.ratios):.2f} … {max(row.ratios):.2f}" if row.ratios else ""
-    return row.what, ours, row.against, theirs, f"{row.ratio:.2f}", spread, f"≤ {row.goal:g}", kept
+    return row.name, ours, row.reference, theirs, f"{row.ratio:.2f}", spread, f"≤ {row.goal:g}", result
 
 
 if __name__ == "__main__":
