@@ -153,18 +153,17 @@ def resolve_caches(builder: Builder, builds: Sequence[Variant], root: Path) -> d
 
 def _expand_entries(entries: Sequence[str], build: Variant, root: Path) -> list[str]:
     name = build.key.replace("@", "-").replace("/", "-")
-    return [_absolute_entry(entry.replace("{image}", name), root) for entry in entries]
+    return [_resolve_entry(entry.replace("{image}", name), root) for entry in entries]
 
 
-def _absolute_entry(entry: str, root: Path) -> str:
+def _resolve_entry(entry: str, root: Path) -> str:
     """Return a cache entry with local directories relative to the project."""
-    fields = entry.split(",")
-    if LOCAL_CACHE not in fields:
+    if LOCAL_CACHE not in entry.split(","):
         return entry
-    return ",".join(_absolute_field(field, root) for field in fields)
+    return ",".join(_resolve_field(field, root) for field in entry.split(","))
 
 
-def _absolute_field(field: str, root: Path) -> str:
+def _resolve_field(field: str, root: Path) -> str:
     key, _, value = field.partition("=")
     return f"{key}={root / value}" if key in {"src", "dest"} else field
 

@@ -52,7 +52,6 @@ class Stage:
 
     Attributes:
         sources: Images or stages of `COPY --from=` and `RUN --mount=...,from=`.
-        environment: Names of the ENV variables.
         arguments: ARGs with their defaults (None: no default).
         healthcheck: The HEALTHCHECK: `NONE`, or `CMD` and its arguments.
         copied_paths: Paths that COPY and ADD take from the build context.
@@ -61,7 +60,6 @@ class Stage:
     name: str
     base: ImageUse
     sources: tuple[ImageUse, ...] = ()
-    environment: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
     user: str = ""
@@ -124,8 +122,7 @@ def _parse_global_arguments(
             raise dockerfile_error(
                 f"{path}:{instruction.start_line}", f"{instruction.name} is not allowed before the first FROM"
             )
-        for name, equals, default in _split_assignments(instruction.args):
-            yield name, default if equals else None
+        yield from map(_parse_argument, instruction.args)
 
 
 def _parse_stages(instructions: Sequence[DockerfileInstruction], path: Path) -> Iterator[Stage]:
@@ -171,14 +168,9 @@ def _add_instruction(stage: Stage, instruction: DockerfileInstruction, path: Pat
         case "ENV":
             line = instruction.start_line
             assignments = tuple(Assignment(*pair, line) for pair in zip(arguments[::3], arguments[1::3], strict=True))
-            return replace(
-                stage, environment=stage.environment + arguments[::3], assignments=stage.assignments + assignments
-            )
+            return replace(stage, assignments=stage.assignments + assignments)
         case "ARG":
-            stage_arguments = tuple(
-                (name, value if equals else None) for name, equals, value in _split_assignments(arguments)
-            )
-            return replace(stage, arguments=stage.arguments + stage_arguments)
+            return replace(stage, arguments=stage.arguments + tuple(map(_parse_argument, arguments)))
         case "VOLUME":
             return replace(stage, volumes=stage.volumes + arguments)
         case "EXPOSE":
@@ -188,20 +180,15 @@ def _add_instruction(stage: Stage, instruction: DockerfileInstruction, path: Pat
         case "WORKDIR":
             return replace(stage, workdir=" ".join(arguments))
         case "HEALTHCHECK":
-            return replace(
-                stage, healthcheck=arguments if instruction.json else arguments[:1] + _shell_form(arguments[1:])
-            )
+            if not instruction.json and len(arguments) > 1:  # the shell form, as the image configuration stores it
+                arguments = (arguments[0], "/bin/sh", "-c", " ".join(arguments[1:]))
+            return replace(stage, healthcheck=arguments)
     return stage
 
 
-def _split_assignments(assignments: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    for assignment in assignments:
-        yield assignment.partition("=")
-
-
-def _shell_form(arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a shell-form command as the image configuration stores it."""
-    return ("/bin/sh", "-c", " ".join(arguments)) if arguments else ()
+def _parse_argument(assignment: str) -> tuple[str, str | None]:
+    name, equals, default = assignment.partition("=")
+    return name, default if equals else None
 
 
 def _list_copied_paths(instruction: DockerfileInstruction) -> tuple[str, ...]:

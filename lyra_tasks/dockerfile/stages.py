@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -65,8 +65,8 @@ def resolve_check_stage(
 
 def _collect_stages(dockerfile: Dockerfile, target: str, args: Mapping[str, str]) -> tuple[set[int], list[ImageUse]]:
     """Return the indexes of the stages needed for `target`, and the images they use that are not stages."""
-    environment = _global_arguments(dockerfile, args)
-    bases = [_expand_base(stage.base, environment, dockerfile.escape) for stage in dockerfile.stages]
+    arguments = _global_arguments(dockerfile, args)
+    bases = [_expand_base(stage.base, arguments, dockerfile.escape) for stage in dockerfile.stages]
     image_uses: list[ImageUse] = []
     pending, visited = [_find_target(dockerfile, target)], set[int]()
     while pending:
@@ -106,46 +106,42 @@ def resolve_stage_chain(
     Raises:
         ConfigurationError: The target is unknown, or a FROM is empty after expansion.
     """
-    environment = _global_arguments(dockerfile, args or {})
+    arguments = _global_arguments(dockerfile, args or {})
     index: int | None = _find_target(dockerfile, target)
     chain: list[Stage] = []
     base = ""
     while index is not None:
         chain.insert(0, dockerfile.stages[index])
-        base = _expand_base(chain[0].base, environment, dockerfile.escape).reference
+        base = _expand_base(chain[0].base, arguments, dockerfile.escape).reference
         index = _find_stage(dockerfile.stages[:index], base)
     return tuple(chain), base
 
 
 def _global_arguments(dockerfile: Dockerfile, args: Mapping[str, str]) -> dict[str, str]:
-    from e2b_dockerfile_utils import ShellLex
-
     values = {name: args[name] for name in _PLATFORM_ARGUMENTS if name in args}
     for name, default in dockerfile.arguments:
         if name in args:
             values[name] = args[name]
         elif default is not None:
-            lexer = ShellLex(dockerfile.escape, env=values, skip_unset_env=False)
-            values[name] = _expand_word(lexer.process_word, default, str(dockerfile.path))
+            values[name] = _expand(default, values, dockerfile.escape, str(dockerfile.path))
     return values
 
 
-def _expand_base(base: ImageUse, environment: Mapping[str, str], escape: str) -> ImageUse:
-    from e2b_dockerfile_utils import ShellLex
-
-    lexer = ShellLex(escape, env=environment, skip_unset_env=False)
-    reference = _expand_word(lexer.process_word, base.reference, base.location)
+def _expand_base(base: ImageUse, arguments: Mapping[str, str], escape: str) -> ImageUse:
+    reference = _expand(base.reference, arguments, escape, base.location)
     if not reference:
         raise ConfigurationError(
             f"{base.location}: FROM {base.reference} is empty after expansion",
             hint="Set a default for the ARG before the first FROM, or a value in `args` of the image",
         )
-    return replace(base, reference=reference, platform=_expand_word(lexer.process_word, base.platform, base.location))
+    return replace(base, reference=reference, platform=_expand(base.platform, arguments, escape, base.location))
 
 
-def _expand_word(process: Callable[[str], str], word: str, location: str) -> str:
+def _expand(word: str, variables: Mapping[str, str], escape: str, location: str) -> str:
+    from e2b_dockerfile_utils import ShellLex
+
     try:
-        return process(word)
+        return ShellLex(escape, env=variables, skip_unset_env=False).process_word(word)
     except ValueError as error:
         raise dockerfile_error(location, str(error)) from error
 
@@ -220,7 +216,7 @@ def resolve_declared_image(
     healthcheck: tuple[str, ...] = ()
     for stage in chain:
         variables = _stage_variables(dockerfile, stage, environment, args or {})
-        expand = partial(_expand_variables, variables=variables, escape=dockerfile.escape)
+        expand = partial(_expand_known, variables=variables, escape=dockerfile.escape)
         for assignment in stage.assignments:
             value = expand(assignment.value)
             if value is not None:
@@ -263,11 +259,11 @@ def _stage_variables(
     for name, default in stage.arguments:
         value = args.get(name, default if default is not None else global_arguments.get(name))
         if value is not None and name not in variables:
-            variables[name] = _expand_variables(value, variables, dockerfile.escape) or ""
+            variables[name] = _expand_known(value, variables, dockerfile.escape) or ""
     return variables
 
 
-def _expand_variables(word: str, variables: Mapping[str, str], escape: str) -> str | None:
+def _expand_known(word: str, variables: Mapping[str, str], escape: str) -> str | None:
     """Expand quotes and variables; None if a variable is unknown."""
     from e2b_dockerfile_utils import ShellLex
 

@@ -78,10 +78,8 @@ def is_directory_missing(root: Path) -> bool:
     """
     try:
         root.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, FileNotFoundError | NotADirectoryError)
     return False
 
 

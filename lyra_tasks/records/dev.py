@@ -64,6 +64,8 @@ class DevStore:
 
     def __init__(self, state: Path) -> None:
         self._directory = state / "dev"
+        self._file = self._directory / "dev.json"
+        self._sources = self._directory / "sources"
 
     @property
     def images_directory(self) -> Path:
@@ -78,34 +80,30 @@ class DevStore:
     @property
     def exists(self) -> bool:
         """Return whether an environment is recorded."""
-        return (self._directory / "dev.json").exists()
+        return self._file.exists()
 
     def read(self) -> DevLab | None:
         """Return the recorded environment, or None."""
-        return read_record(self._directory / "dev.json", DevLab)
+        return read_record(self._file, DevLab)
 
     def write(self, lab: DevLab) -> None:
         """Record an environment."""
-        write_record(self._directory / "dev.json", lab)
+        write_record(self._file, lab)
 
     def read_uploads(self, service: str) -> UploadedFiles:
         """Return the files uploaded to the volume of a service."""
-        return read_record(self._sources_directory / f"{service}.json", UploadedFiles) or UploadedFiles()
+        return read_record(self._sources / f"{service}.json", UploadedFiles) or UploadedFiles()
 
     def write_uploads(self, service: str, uploads: UploadedFiles) -> None:
         """Record the files uploaded to the volume of a service."""
-        write_record(self._sources_directory / f"{service}.json", uploads)
+        write_record(self._sources / f"{service}.json", uploads)
 
     def delete_uploads(self, service: str) -> None:
         """Delete the record of uploads to a volume."""
-        (self._sources_directory / f"{service}.json").unlink(missing_ok=True)
+        (self._sources / f"{service}.json").unlink(missing_ok=True)
 
     def delete(self) -> None:
         """Delete the environment's record, but keep those of its images."""
-        (self._directory / "dev.json").unlink(missing_ok=True)
-        shutil.rmtree(self._sources_directory, ignore_errors=True)
+        self._file.unlink(missing_ok=True)
+        shutil.rmtree(self._sources, ignore_errors=True)
         shutil.rmtree(self.mounts_directory, ignore_errors=True)
-
-    @property
-    def _sources_directory(self) -> Path:
-        return self._directory / "sources"

@@ -28,6 +28,9 @@ MERGED_LOG, BUILD_LOG = "_all.log", "_build.log"
 """Names that no service can have."""
 
 
+ServiceEventKind = Literal["started", "ready", "check", "ended"]
+
+
 class SetKey(Record):
     """The key of a tested set."""
 
@@ -172,7 +175,7 @@ class ServiceEvent(Record):
     """
 
     at: str
-    kind: Literal["started", "ready", "check", "ended"]
+    kind: ServiceEventKind
     service: str
     name: str = ""
     outcome: str = ""
@@ -188,12 +191,7 @@ class Metrics(Record):
 
 
 def create_service_event(
-    kind: Literal["started", "ready", "check", "ended"],
-    service: str,
-    *,
-    name: str = "",
-    outcome: str = "",
-    seconds: float = 0.0,
+    kind: ServiceEventKind, service: str, *, name: str = "", outcome: str = "", seconds: float = 0.0
 ) -> ServiceEvent:
     """Return an event that happens now."""
     at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lyra_tasks.digests import canonical_json as canonical_json
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import write_json
 

@@ -27,6 +27,9 @@ SHORT_ID_LENGTH = 7
 _INITIAL = "(initial)"
 _DETACHED = "(detached)"
 _SUBMODULE = "160000 "
+_REPOSITORY_VARIABLES = {
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,30 @@ def collect_git_facts(root: Path, tag_pattern: str = DEFAULT_TAG_PATTERN, *, out
     )
 
 
-def run_git(root: Path, *arguments: str, stdin: str | None = None) -> str:
+def run_git(root: Path, *arguments: str, stdin: str = "") -> str:
     """Run a git command in `root` and return its output.
 
     Raises:
         PreconditionError: The command failed; the details are git's own messages.
     """
-    result = _call_git(root, arguments, stdin)
+    # inside a git hook, GIT_DIR and the like point at another repository than the one at `root`
+    environment = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
+    environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    try:
+        result = subprocess.run(
+            ["git", *arguments],
+            cwd=root,
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
+    except FileNotFoundError as error:
+        if not root.is_dir():
+            raise PreconditionError(f"{root} is not a directory", hint="Change to the project directory") from error
+        raise PreconditionError("git is not installed or not on PATH", hint="Install git") from error
     if result.returncode:
         raise _git_error(root, arguments, result.stderr)
     return result.stdout
@@ -148,37 +168,6 @@ def clean_remote_url(url: str) -> str:
     return urlunsplit((parts.scheme, user + host, parts.path, "", ""))
 
 
-def _call_git(root: Path, arguments: Sequence[str], stdin: str | None) -> subprocess.CompletedProcess[str]:
-    # inside a git hook, GIT_DIR and the like point at another repository than the one at `root`
-    environment = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
-    environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
-    try:
-        return subprocess.run(
-            ["git", *arguments],
-            cwd=root,
-            env=environment,
-            input=stdin or "",
-            capture_output=True,
-            check=False,
-            encoding="utf-8",
-            errors="surrogateescape",
-        )
-    except FileNotFoundError as error:
-        if not root.is_dir():
-            raise PreconditionError(f"{root} is not a directory", hint="Change to the project directory") from error
-        raise PreconditionError("git is not installed or not on PATH", hint="Install git") from error
-
-
-_REPOSITORY_VARIABLES = {
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_COMMON_DIR",
-    "GIT_PREFIX",
-}
-
-
 def _git_error(root: Path, arguments: Sequence[str], stderr: str) -> PreconditionError:
     lines = tuple(strip_url_credentials(line.strip()) for line in stderr.splitlines() if line.strip())
     if "dubious ownership" in stderr:
@@ -194,17 +183,9 @@ def _read_status(root: Path, outputs: Sequence[str]) -> tuple[str, str, tuple[st
     """Return commit, branch and changed paths."""
     output = run_git(
         root,
-        "status",
-        "--porcelain=v2",
-        "--branch",
-        "-z",
-        "--untracked-files=all",
-        "--no-renames",
-        "--ignore-submodules=none",
-        "--",
-        ":/",
-        *(f":(exclude,literal){path}" for path in outputs),
-    )
+        "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames",
+        "--ignore-submodules=none", "--", ":/", *(f":(exclude,literal){path}" for path in outputs),
+    )  # fmt: skip
     headers: dict[str, str] = {}
     changed_paths: list[str] = []
     for entry in output.split("\0"):

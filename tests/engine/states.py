@@ -48,7 +48,7 @@ class State:
     Attributes:
         mine: Must be removed when checkout A is cleaned.
         stays: Must remain unchanged.
-        held: Belongs to A and stays, because a stranger's container uses it.
+        in_use: Belongs to A and stays, because a stranger's container uses it.
         live: May be removed only after A's active run has ended.
     """
 
@@ -57,7 +57,7 @@ class State:
     directory: Path
     random: random.Random
     mine: set[tuple[str, str]] = field(default_factory=set)
-    held: set[tuple[str, str]] = field(default_factory=set)
+    in_use: set[tuple[str, str]] = field(default_factory=set)
     live: set[tuple[str, str]] = field(default_factory=set)
     stays: dict[tuple[str, str], str] = field(default_factory=dict)
     strangers: set[tuple[str, str]] = field(default_factory=set)
@@ -194,7 +194,7 @@ def image_used_by_stranger(state: State) -> None:
     identity = import_image(state.engine, reference, reference.encode())
     state.a.owner.record_created_images(state.engine, {reference: identity})
     state.stranger("runs", identity)
-    state.held.add((IMAGE, reference))
+    state.in_use.add((IMAGE, reference))
 
 
 def foreign_image_with_own_labels(state: State) -> None:
@@ -227,7 +227,7 @@ def own_volume_in_foreign_container(state: State) -> None:
     volume = state.name("shared")
     create_volumes(state.engine, state.a.owner, {volume: {}})
     state.stranger("mounts", Mounts=[{"Type": "volume", "Source": volume, "Target": "/v"}])
-    state.held.add((VOLUME, volume))
+    state.in_use.add((VOLUME, volume))
 
 
 def foreign_volume_in_own_container(state: State) -> None:
@@ -245,7 +245,7 @@ def own_network_with_foreign_container(state: State) -> None:
     network = state.name("joined")
     create_networks(state.engine, state.a.owner, {network: {}})
     state.stranger("guest", NetworkMode=network)
-    state.held.add((NETWORK, network))
+    state.in_use.add((NETWORK, network))
 
 
 def replaced_by_stranger(state: State) -> None:

@@ -68,7 +68,7 @@ def check(state: State, ids: dict[tuple[str, str], str], *, live: bool) -> None:
     assert remaining == set(), f"{context}: own objects are left"
     changed = {key for key, identity in state.stays.items() if ids.get(key) != identity}
     assert changed == set(), f"{context}: foreign objects were removed or changed"
-    assert state.held <= ids.keys(), f"{context}: removed although in use: {state.held - ids.keys()}"
+    assert state.in_use <= ids.keys(), f"{context}: removed although in use: {state.in_use - ids.keys()}"
 
 
 def test_clean_removes_own_objects_only(engine: Engine, stranger: None, tmp_path: Path) -> None:
@@ -79,14 +79,14 @@ def test_clean_removes_own_objects_only(engine: Engine, stranger: None, tmp_path
         moves |= {move for state in states for move in state.moves}
         for state in states:
             live = state.lock is not None
-            has_leftovers = any(kind != IMAGE or not live for kind, _ in state.held)
+            has_leftovers = any(kind != IMAGE or not live for kind, _ in state.in_use)
             clean(state.open("a"), has_leftovers=has_leftovers, locked=live)
         ids = object_ids(engine)
         for state in states:
             check(state, ids, live=state.lock is not None)
             if state.lock is not None:
                 end_live_run(state)
-                clean(state.open("a"), has_leftovers=bool(state.held))
+                clean(state.open("a"), has_leftovers=bool(state.in_use))
         ids = object_ids(engine)
         for state in states:
             check(state, ids, live=False)
@@ -117,5 +117,5 @@ def remove_strangers(state: State) -> None:
     for work in (state.b, state.gone):
         if work.paths.journal.exists():
             clean(state.open(work.root.name))
-    if state.held:
+    if state.in_use:
         clean(state.open("a"))
