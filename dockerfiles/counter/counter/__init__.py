@@ -1,1 +1,1 @@
-"""Counts visits: `POST /hits` adds one, `GET /hits` tells how many there were."""
+"""A counter of visits: `POST /hits` adds one, `GET /hits` returns the number."""

@@ -1,4 +1,4 @@
-"""Serve until told to stop: `python3 -m counter`."""
+"""Serve until SIGTERM or SIGINT: `python3 -m counter`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STATE = Path("/state/hits")
 
 
 def main() -> int:
-    """Exit code 0 after SIGTERM or SIGINT, 2 when the state cannot be read."""
+    """Return 0 after SIGTERM or SIGINT, 2 if the state cannot be read."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -1,4 +1,4 @@
-"""The HTTP side of the counter."""
+"""The HTTP server of the counter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONCURRENT_REQUESTS = 32
 
 
 class CounterServer(ThreadingHTTPServer):
-    """A threading server with a bound on its threads, because the container has one on its processes."""
+    """A threading server with a limit on its threads, since the container limits processes."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -49,7 +49,7 @@ class CounterServer(ThreadingHTTPServer):
             log("request failed", level="error", reason=traceback.format_exc())
 
     def drain(self, seconds: float) -> bool:
-        """Wait for requests under way; whether all of them ended in time."""
+        """Wait for active requests; return whether all ended in time."""
         deadline = time.monotonic() + seconds
         return all(
             self._slots.acquire(timeout=max(0.0, deadline - time.monotonic())) for _ in range(CONCURRENT_REQUESTS)
@@ -57,7 +57,7 @@ class CounterServer(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request per connection (HTTP/1.0's way), so that idle visitors hold no thread."""
+    """One request per connection (HTTP/1.0), so that idle clients occupy no thread."""
 
     server: CounterServer
     server_version = "counter"

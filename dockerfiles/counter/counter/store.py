@@ -1,4 +1,4 @@
-"""The count, kept in one small file that is replaced as a whole."""
+"""The number of visits in a file that is replaced atomically."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class HitStore:
-    """A number that only grows; safe to use from many threads of one process, and after a crash."""
+    """A number that only grows; thread-safe and crash-safe."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -17,18 +17,18 @@ class HitStore:
 
     @property
     def hits(self) -> int:
-        """How many hits there were so far."""
+        """Return the number of hits."""
         return self._hits
 
     def add(self) -> int:
-        """Count one hit and return the new number. OSError if it cannot be written; then it is not counted."""
+        """Count one hit and return the new number; raise OSError, without counting, if it cannot be written."""
         with self._lock:
             self._write(self._hits + 1)
             self._hits += 1
             return self._hits
 
     def check(self) -> None:
-        """OSError if the file's folder takes no writing."""
+        """Raise OSError if the file's directory is not writable."""
         with self._lock:
             self._write(self._hits)
 

@@ -1,4 +1,4 @@
-"""The counter as its clients meet it: over HTTP, on a port of the loopback."""
+"""The counter over HTTP, on a port of the loopback address."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from counter.store import HitStore
 
 class CounterTest(unittest.TestCase):
     def setUp(self) -> None:
-        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.log = self.enterContext(contextlib.redirect_stdout(io.StringIO()))
-        self.server = CounterServer(("127.0.0.1", 0), HitStore(self.folder / "hits"))
+        self.server = CounterServer(("127.0.0.1", 0), HitStore(self.directory / "hits"))
         self.port = self.server.server_address[1]
         thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -51,7 +51,7 @@ class CounterTest(unittest.TestCase):
 
     def test_the_count_survives_a_restart(self) -> None:
         self.ask("POST", "/hits")
-        self.assertEqual(HitStore(self.folder / "hits").hits, 1)
+        self.assertEqual(HitStore(self.directory / "hits").hits, 1)
 
     def test_a_body_is_refused(self) -> None:
         self.assertEqual(self.ask("POST", "/hits", b"12345")[0], 413)
@@ -62,7 +62,7 @@ class CounterTest(unittest.TestCase):
         self.assertEqual(self.ask("POST", "/other")[0], 404)
 
     def test_a_hit_that_cannot_be_stored_is_not_counted(self) -> None:
-        (self.folder / "hits.new").mkdir()
+        (self.directory / "hits.new").mkdir()
         self.assertEqual(self.ask("POST", "/hits")[0], 503)
         self.assertEqual(self.ask("GET", "/healthz")[0], 503)
         self.assertFalse(healthy(self.port))

@@ -1,1 +1,1 @@
-"""A guestbook: visitors read what others wrote, and write themselves."""
+"""A guestbook: visitors read entries and write their own."""

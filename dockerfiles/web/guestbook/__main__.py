@@ -1,4 +1,4 @@
-"""Serve until told to stop: `python3 -m guestbook`."""
+"""Serve until SIGTERM or SIGINT: `python3 -m guestbook`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ADDRESS = ("0.0.0.0", 8000)
 
 
 def main() -> int:
-    """Exit code 0 after SIGTERM or SIGINT, 2 when a setting is wrong or the database cannot be opened."""
+    """Return 0 after SIGTERM or SIGINT, 2 if a setting is invalid or the database cannot be opened."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

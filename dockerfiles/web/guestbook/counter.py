@@ -10,24 +10,24 @@ LONGEST_ANSWER = 1024
 
 
 class CounterError(Exception):
-    """The counter did not answer, or not as agreed."""
+    """The counter did not answer, or its response is invalid."""
 
 
 class CounterClient:
-    """Asks the counter at `address` (host and port)."""
+    """Client of the counter at `address` (host and port)."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
 
     def hit(self) -> int:
-        """Count a visit and return how many there were."""
+        """Count a visit and return the number of visits."""
         hits = self._ask("POST", "/hits").get("hits")
         if not isinstance(hits, int):
             raise CounterError("the counter's answer holds no number")
         return hits
 
     def check(self) -> None:
-        """CounterError unless the counter says that it is well."""
+        """Raise CounterError unless the counter is healthy."""
         self._ask("GET", "/healthz")
 
     def _ask(self, method: str, path: str) -> dict[str, object]:

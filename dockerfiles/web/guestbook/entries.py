@@ -1,4 +1,4 @@
-"""What visitors wrote: validation, and storage in one SQLite file."""
+"""Entries of visitors: validation, and storage in one SQLite file."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from pathlib import Path
 
 LONGEST_NAME = 40
 LONGEST_MESSAGE = 280
-KEPT = 10_000  # the volume is small: the oldest entries make room
+KEPT = 10_000  # the volume is small: the oldest entries are deleted
 
 
 class EntryError(ValueError):
-    """The entry cannot be taken as it is; the text is meant for the visitor."""
+    """The entry is invalid; the text is for the visitor."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One visitor's words, with the UTC time they were written."""
+    """An entry with its time in UTC."""
 
     name: str
     message: str
     time: str
 
     def document(self) -> dict[str, str]:
-        """The entry as JSON shows it."""
+        """Return the entry for JSON."""
         return asdict(self)
 
 
 def parse_entry(fields: object) -> Entry:
-    """An entry made of a form's or a JSON document's `name` and `message`. EntryError if they are not acceptable."""
+    """Return an entry from `name` and `message` of a form or JSON document; raise EntryError if they are invalid."""
     if not isinstance(fields, dict) or set(fields) != {"name", "message"}:
         raise EntryError("an entry has a name and a message, nothing else")
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -52,7 +52,7 @@ def _text(label: str, value: object, longest: int) -> str:
 
 
 class EntryStore:
-    """Entries in a SQLite file; every call has a connection of its own, so that any thread may ask."""
+    """Entries in an SQLite file; each call opens its own connection, so that any thread can call."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -63,7 +63,7 @@ class EntryStore:
             )
 
     def add(self, entry: Entry) -> None:
-        """Store an entry; the oldest beyond `KEPT` go. sqlite3.Error if there is no room, or the file is damaged."""
+        """Store an entry and delete the oldest beyond `KEPT`; raise sqlite3.Error if disk or file do not allow it."""
         with self._connection() as connection:
             added = connection.execute(
                 "INSERT INTO entries (name, message, time) VALUES (?, ?, ?)", (entry.name, entry.message, entry.time)
@@ -71,13 +71,13 @@ class EntryStore:
             connection.execute("DELETE FROM entries WHERE id <= ?", ((added.lastrowid or 0) - KEPT,))
 
     def last(self, count: int) -> list[Entry]:
-        """The newest entries, newest first."""
+        """Return the newest entries, newest first."""
         with self._connection() as connection:
             rows = connection.execute("SELECT name, message, time FROM entries ORDER BY id DESC LIMIT ?", (count,))
             return [Entry(*row) for row in rows]
 
     def count(self) -> int:
-        """How many entries there are; also the cheapest proof that the file can be read."""
+        """Return the number of entries; also the cheapest test that the file is readable."""
         with self._connection() as connection:
             return int(connection.execute("SELECT count(*) FROM entries").fetchone()[0])
 

@@ -1,4 +1,4 @@
-"""What the image's HEALTHCHECK runs: exit code 0 if `/healthz` answers 200, else 1.
+"""The image's HEALTHCHECK: exit code 0 if `/healthz` answers 200, else 1.
 
 It runs every two seconds within the service's CPU limit; a bare socket costs a third of `http.client`.
 """
@@ -10,7 +10,7 @@ import sys
 
 
 def healthy(port: int = 8000) -> bool:
-    """Whether the service on this container's loopback says that it is well."""
+    """Return whether the service on the loopback address is healthy."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
             connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Numbers about the service, in Prometheus' text format."""
+"""Metrics in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """Counts since the start; labels come from fixed sets, so that no visitor can make the page grow."""
+    """Counters since the start; labels come from fixed sets, so that visitors cannot add time series."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -18,18 +18,18 @@ class Metrics:
         self._counter_errors = 0
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Note a request that was answered."""
+        """Count an answered request."""
         with self._lock:
             self._requests[method, route, status] += 1
             self._seconds += seconds
 
     def counter_error(self) -> None:
-        """Note that the counter failed us."""
+        """Count a failure of the counter service."""
         with self._lock:
             self._counter_errors += 1
 
     def text(self, entries: int) -> str:
-        """The page for Prometheus; `entries` is how many there are now."""
+        """Return the page for Prometheus; `entries` is their current number."""
         with self._lock:
             requests, seconds, errors = sorted(self._requests.items()), self._seconds, self._counter_errors
         lines = ["# HELP guestbook_requests_total Requests answered.", "# TYPE guestbook_requests_total counter"]

@@ -1,4 +1,4 @@
-"""The pages as HTML. Whatever a person wrote passes through `escape`."""
+"""The pages as HTML; all user input is escaped."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FRONT = """<p>{greeting}{visitor}</p>
 
 
 def style(theme: str) -> str:
-    """The style sheet of a theme."""
+    """Return the style sheet of a theme."""
     paper, ink, accent = _COLOURS[theme]
     return (
         f":root {{ color-scheme: {theme}; background: {paper}; color: {ink} }}\n"
@@ -48,7 +48,7 @@ def style(theme: str) -> str:
 
 
 def front_page(*, title: str, greeting: str, visitor: str, entries: Sequence[Entry], visits: int | None) -> str:
-    """The page with the greeting, the form and the newest entries; `visits` is None while the counter is away."""
+    """Return the front page: greeting, form and newest entries; `visits` is None if the counter is unavailable."""
     body = _FRONT.format(
         greeting=escape(greeting),
         visitor=escape(f", {visitor}") if visitor else "",
@@ -62,7 +62,7 @@ def front_page(*, title: str, greeting: str, visitor: str, entries: Sequence[Ent
 
 
 def admin_page(*, title: str, count: int, entries: Sequence[Entry]) -> str:
-    """The page behind the token: how many entries there are, and the newest of them."""
+    """Return the administration page: the number of entries, and the newest ones."""
     body = f"<p>entries: {count}</p>\n<ol>\n{chr(10).join(map(_item, entries))}\n</ol>"
     return _PAGE.format(title=escape(f"{title}: administration"), body=body)
 

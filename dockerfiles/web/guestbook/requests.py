@@ -1,4 +1,4 @@
-"""Reading what a visitor sent, within limits."""
+"""Read request bodies, within limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ JSON = "application/json"
 
 
 class RequestError(Exception):
-    """The request cannot be served: a status and a text for the visitor."""
+    """The request cannot be served; with a status and a text for the visitor."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class RequestError(Exception):
 
 
 def read_fields(headers: Message, stream: BufferedIOBase) -> object:
-    """The form or JSON document of a request body. RequestError if it is too large, malformed or something else."""
+    """Return the form or JSON document of a request body; raise RequestError if it is too large or malformed."""
     length = _length(headers)
     kind = headers.get_content_type()
     if kind not in (FORM, JSON):

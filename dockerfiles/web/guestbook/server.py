@@ -1,4 +1,4 @@
-"""The HTTP side of the guestbook: routes, answers, and a server with bounds."""
+"""The HTTP server of the guestbook, with limits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ JSON = "application/json"
 
 
 class GuestbookServer(ThreadingHTTPServer):
-    """A threading server with a bound on its threads, because the container has one on its processes."""
+    """A threading server with a limit on its threads, since the container limits processes."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -63,7 +63,7 @@ class GuestbookServer(ThreadingHTTPServer):
             log("request failed", level="error", reason=traceback.format_exc())
 
     def drain(self, seconds: float) -> bool:
-        """Wait for requests under way; whether all of them ended in time."""
+        """Wait for active requests; return whether all ended in time."""
         deadline = time.monotonic() + seconds
         return all(
             self._slots.acquire(timeout=max(0.0, deadline - time.monotonic())) for _ in range(CONCURRENT_REQUESTS)
@@ -71,7 +71,7 @@ class GuestbookServer(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request per connection (HTTP/1.0's way), so that idle visitors hold no thread."""
+    """One request per connection (HTTP/1.0), so that idle clients occupy no thread."""
 
     server: GuestbookServer
     server_version = "guestbook"
@@ -184,7 +184,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _note(self, status: HTTPStatus) -> None:
-        """Count and log the request; before the answer, so that whoever has the answer finds it counted."""
+        """Count and log the request before the response is sent, so that clients find it counted."""
         seconds = time.monotonic() - self.started
         path = urlsplit(self.path).path
         self.server.metrics.request(self.command, path if path in _PATHS else "other", status, seconds)
@@ -192,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
             log("request", method=self.command, path=path, status=status, seconds=round(seconds, 4))
 
     def log_request(self, _code: int | str = "-", _size: int | str = "-") -> None:
-        """Nothing: `_note` logs each request with its duration."""
+        """Do nothing: `_note` logs each request with its duration."""
 
     def log_message(self, format: str, *args: object) -> None:
         log("http", level="warning", reason=format % args)

@@ -1,4 +1,4 @@
-"""A cookie that remembers a visitor's name, and that only this service can have written."""
+"""A signed cookie with the visitor's name."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LIFETIME = 30 * 24 * 3600  # seconds
 
 
 def session_cookie(name: str, key: bytes, *, now: float | None = None) -> str:
-    """The value of a Set-Cookie header for `name`."""
+    """Return the value of a Set-Cookie header for `name`."""
     expires = int(time.time() if now is None else now) + LIFETIME
     payload = f"{expires}.{urlsafe_b64encode(name.encode()).decode()}"
     return f"{COOKIE}={payload}.{_signature(payload, key)}; Max-Age={LIFETIME}; Path=/; HttpOnly; SameSite=Strict"
 
 
 def visitor(header: str, key: bytes, *, now: float | None = None) -> str:
-    """The name in a Cookie header; empty if there is none, or if it is expired or forged."""
+    """Return the name in a Cookie header, or an empty text if it is missing, expired or forged."""
     try:
         morsel = SimpleCookie(header).get(COOKIE)
     except CookieError:

@@ -1,4 +1,4 @@
-"""What the service is told from outside: environment variables, a configuration file and a secret file."""
+"""Settings from environment variables, a configuration file and a secret file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SHORTEST_KEY = 16
 
 
 class SettingsError(Exception):
-    """A setting is missing or wrong; the text names it and never holds its value."""
+    """A setting is missing or invalid; the text names it without its value."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the service must know before it starts."""
+    """All settings of the service."""
 
     greeting: str
     title: str
@@ -36,7 +36,7 @@ def load_settings(
     key: Path = Path("/run/secrets/session_key"),
     data: Path = Path("/data"),
 ) -> Settings:
-    """Settings from `environment`, the site's configuration and the secret file. SettingsError for the first fault."""
+    """Read all settings; raise SettingsError for the first problem."""
     title, theme = _site(site)
     return Settings(
         greeting=environment.get("GREETING", "hello"),

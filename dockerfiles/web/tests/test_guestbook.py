@@ -1,4 +1,4 @@
-"""The guestbook as its visitors meet it: over HTTP, beside a counter that says what the test wants."""
+"""The guestbook over HTTP, with a double of the counter."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 class CounterDouble(BaseHTTPRequestHandler):
-    """Answers every question with the server's `answer`."""
+    """Answers every request with the server's `answer`."""
 
     def do_GET(self) -> None:
         status, body = self.server.answer  # type: ignore[attr-defined]
@@ -37,15 +37,15 @@ class CounterDouble(BaseHTTPRequestHandler):
     do_POST = do_GET  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: a double has nothing to say."""
+        """Do nothing: a double needs no log."""
 
 
 class GuestbookTest(unittest.TestCase):
     def setUp(self) -> None:
-        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.log = self.enterContext(contextlib.redirect_stdout(io.StringIO()))
-        (self.folder / "site.toml").write_text('title = "Rats & Mice"\ntheme = "dark"\n')
-        (self.folder / "key").write_text("0123456789abcdef\n")
+        (self.directory / "site.toml").write_text('title = "Rats & Mice"\ntheme = "dark"\n')
+        (self.directory / "key").write_text("0123456789abcdef\n")
         self.counter = HTTPServer(("127.0.0.1", 0), CounterDouble)
         self.counter.answer = (200, b'{"hits": 42}')  # type: ignore[attr-defined]
         self.serve(self.counter)
@@ -55,9 +55,9 @@ class GuestbookTest(unittest.TestCase):
                 "ADMIN_TOKEN": TOKEN,
                 "COUNTER_URL": f"http://127.0.0.1:{self.counter.server_address[1]}",
             },
-            site=self.folder / "site.toml",
-            key=self.folder / "key",
-            data=self.folder,
+            site=self.directory / "site.toml",
+            key=self.directory / "key",
+            data=self.directory,
         )
         self.server = GuestbookServer(("127.0.0.1", 0), settings)
         self.port = self.server.server_address[1]
@@ -123,7 +123,7 @@ class EntriesTest(GuestbookTest):
         self.assertLess(page.index("newer"), page.index("older"))
 
     def test_the_oldest_make_room(self) -> None:
-        with contextlib.closing(sqlite3.connect(self.folder / "guestbook.sqlite3")) as connection, connection:
+        with contextlib.closing(sqlite3.connect(self.directory / "guestbook.sqlite3")) as connection, connection:
             rows = ((f"n{number}", "m", "t") for number in range(10_000))
             connection.executemany("INSERT INTO entries (name, message, time) VALUES (?, ?, ?)", rows)
         self.sign("one", "more")
@@ -153,7 +153,7 @@ class EntriesTest(GuestbookTest):
         self.assertEqual(self.server.entries.count(), 0)
 
     def test_a_damaged_database_is_an_answer_and_not_a_crash(self) -> None:
-        (self.folder / "guestbook.sqlite3").write_text("this is no database" * 100)
+        (self.directory / "guestbook.sqlite3").write_text("this is no database" * 100)
         self.assertEqual(self.sign("n", "m")[0].status, 503)
         self.assertFalse(healthy(self.port))
 

@@ -1,4 +1,4 @@
-"""What the service refuses to start with, and that it says so without telling secrets."""
+"""Invalid settings are refused, and messages contain no secrets."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from guestbook.settings import Settings, SettingsError, load_settings
 
 class SettingsTest(unittest.TestCase):
     def setUp(self) -> None:
-        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        self.site = self.folder / "site.toml"
+        self.directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.site = self.directory / "site.toml"
         self.site.write_text('title = "T"\n')
-        self.key = self.folder / "key"
+        self.key = self.directory / "key"
         self.key.write_text("0123456789abcdef")
 
     def load(self, **environment: str) -> Settings:
         values = {"ADMIN_TOKEN": "token", **environment}
-        return load_settings(values, site=self.site, key=self.key, data=self.folder)
+        return load_settings(values, site=self.site, key=self.key, data=self.directory)
 
     def refused(self, **environment: str) -> str:
         with self.assertRaises(SettingsError) as caught:
