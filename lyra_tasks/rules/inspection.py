@@ -97,7 +97,8 @@ def _check_service_build(
         return
     yield check_health_check(name, service, image_config)
     yield check_volume_owners(name, service, scan)
-    own_variables = {variable for stage in read_project_stages(work, build) for variable in stage.environment}
+    stages = read_project_stages(work, build)
+    own_variables = {assignment.name for stage in stages for assignment in stage.assignments}
     has_dependents = any(name in other.depends_on for other in work.config.services.values())
     yield check_documentation(name, service, image_config, own_variables, has_dependents=has_dependents)
     yield check_descriptions(name, service)

@@ -83,7 +83,7 @@ def _scan_key(work: Workspace, build: Variant, secrets: str) -> str:
         "tokens": has_detect_secrets(),
         "directories": list_volume_directories(work, build.image),
         "instructions": [stage.instructions for stage in stages],
-        "environment": [stage.environment for stage in stages],
+        "environment": [[assignment.name for assignment in stage.assignments] for stage in stages],
     }
     return json_sha256(inputs)
 
@@ -113,7 +113,7 @@ def _summarize_scan(image: ScannedImage, stages: tuple[Stage, ...], matcher: Sec
     instructions = [instruction for stage in stages for instruction in stage.instructions]
     base_layer_count = count_base_layers(image.config, instructions)
     setuid_files = find_setuid_files(image.layers)
-    names = {name for stage in stages for name in stage.environment}
+    names = {assignment.name for stage in stages for assignment in stage.assignments}
     variables = _own_variables(image.config, names, len(instructions))
     return ImageScan(
         config_digest=image.config_digest,
