@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import posixpath
+import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+from lyra_tasks.config.models import Limits
 from lyra_tasks.config.validation.consistency import MIN_MEMORY_BYTES
 from lyra_tasks.init.compose_file import ComposeFile, get_list, get_table, interpolate
 from lyra_tasks.init.drafts import SHARED_TEST_VALUE, TMP, DraftService, DraftVariable, set_variable, unique_name
@@ -99,38 +101,22 @@ def format_scalar(value: object) -> str:
 
 def convert_limits(draft: DraftService, raw: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
     """Return the limits that can be enforced; 0 and -1 mean unlimited in Compose, which is not permitted here."""
-    deployed = get_table(get_table(get_table(raw, "deploy"), "resources"), "limits")
-    converters: dict[str, tuple[object, Callable[[str], Any]]] = {
-        "cpus": (raw.get("cpus", deployed.get("cpus")), _parse_cpus),
-        "memory": (raw.get("mem_limit", deployed.get("memory")), _parse_memory),
-        "pids": (raw.get("pids_limit", deployed.get("pids")), _parse_pids),
-    }
+    deploy_limits = get_table(get_table(get_table(raw, "deploy"), "resources"), "limits")
+    converters: dict[str, tuple[str, Callable[[str], Any]]] = {
+        "cpus": ("cpus", float), "memory": ("mem_limit", str.lower), "pids": ("pids_limit", int),
+    }  # fmt: skip
     result: dict[str, Any] = {}
-    for key, (value, convert) in converters.items():
+    for key, (compose_key, convert) in converters.items():
+        value = raw.get(compose_key, deploy_limits.get(key))
         if value is not None:
             try:
-                result[key] = convert(interpolate(str(value), values).text)
+                limit = convert(interpolate(str(value), values).text)
+                if Limits.model_validate({key: limit}).memory < MIN_MEMORY_BYTES:
+                    raise ValueError(limit)
+                result[key] = limit
             except ValueError:
                 draft.todos.append(f"{value} is not an enforceable limit of {key}: replaced by a small one")
     return result
-
-
-def _parse_cpus(text: str) -> float:
-    if not 0 < float(text) < math.inf:
-        raise ValueError(text)
-    return float(text)
-
-
-def _parse_memory(text: str) -> str:
-    if parse_size(text) < MIN_MEMORY_BYTES:
-        raise ValueError(text)
-    return text.lower()
-
-
-def _parse_pids(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
 
 
 def add_volumes(draft: DraftService, raw: Mapping[str, Any], project: ProjectFiles, values: Mapping[str, str]) -> None:
@@ -234,12 +220,8 @@ def _list_file_mounts(raw: Mapping[str, Any], key: str, directory: str) -> Itera
 
 
 def _parse_tmpfs_size(options: str) -> str:
-    for option in options.split(","):
-        key, _, value = option.partition("=")
-        if key == "size":
-            try:
-                parse_size(value)
-            except ValueError:
-                break
-            return value
+    match = re.search(r"(?:^|,)size=([^,]*)", options)
+    with suppress(ValueError):
+        if match and parse_size(match[1]):
+            return match[1]
     return _TMPFS_SIZE

@@ -106,7 +106,7 @@ def _is_dockerfile(path: str) -> bool:
 
 def _is_text_file(path: str) -> bool:
     name = path.rpartition("/")[2]
-    return name in {".dockerignore", ".gitignore"} or name.endswith((".dockerignore", ".env")) or ".env" in name
+    return name == ".gitignore" or name.endswith(".dockerignore") or ".env" in name
 
 
 def _read_text(file: Path) -> str | None:

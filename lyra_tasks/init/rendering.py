@@ -94,28 +94,23 @@ def _render_service(service: DraftService) -> list[str]:
     else:
         lines.append(f"external = {toml_string(service.external)} # for tests only, not part of the bundle")
     lines += [f"{key} = {toml_value(value)}" for key, value in service.values.items()]
-    if service.ports:
-        lines.append(f"ports = {toml_value(service.ports)}")
-    if service.depends_on:
-        lines.append(f"depends_on = {toml_value(service.depends_on)} # ready first")
-    lines.append(f"limits = {toml_value(service.limits)} # disk covers volumes and /tmp")
-    if service.tmpfs:
-        lines.append(f"tmpfs = {toml_value(service.tmpfs)}")
-    if service.healthcheck:
-        lines.append(f"healthcheck = {toml_value(service.healthcheck)}")
-    if service.dev:
-        lines.append(f"dev = {toml_value(service.dev)}")
+    optional = (
+        ("ports", service.ports, ""),
+        ("depends_on", service.depends_on, " # ready first"),
+        ("limits", service.limits, " # disk covers volumes and /tmp"),
+        ("tmpfs", service.tmpfs, ""),
+        ("healthcheck", service.healthcheck, ""),
+        ("dev", service.dev, ""),
+    )
+    lines += [f"{key} = {toml_value(value)}{comment}" for key, value, comment in optional if value]
     if service.environment:
         lines += ["", f"[{table_name}.environment]"]
         for name, variable in service.environment.items():
             lines += _render_variable(name, variable)
     for table, entries in (("secrets", service.secrets), ("configs", service.configs), ("volumes", service.volumes)):
         for key, entry in entries.items():
-            lines += [
-                "",
-                f"[{table_name}.{table}.{key}]",
-                *(f"{name} = {toml_string(value)}" for name, value in entry.items()),
-            ]
+            lines += ["", f"[{table_name}.{table}.{key}]"]
+            lines += [f"{name} = {toml_string(value)}" for name, value in entry.items()]
     return lines
 
 

@@ -212,11 +212,10 @@ def _check_container_paths(service_location: Location, service: Service) -> Iter
 def _check_parents(taken_paths: Mapping[str, tuple[Location, bool]]) -> Iterator[Problem]:
     for path, (location, _) in taken_paths.items():
         for parent in _parent_directories(path):
-            if parent in taken_paths and taken_paths[parent][1]:
-                yield Problem(
-                    location,
-                    f"is below {quote_text(parent)}, which is a file: {format_location(taken_paths[parent][0])}",
-                )
+            file_location, is_file = taken_paths.get(parent, ((), False))
+            if is_file:
+                message = f"is below {quote_text(parent)}, which is a file: {format_location(file_location)}"
+                yield Problem(location, message)
 
 
 def _parent_directories(path: str) -> Iterable[str]:
@@ -271,19 +270,13 @@ def _check_env_file_defaults(environments: Mapping[str, Mapping[str, Environment
 
 def _list_deployed_names(name: str, service: Service) -> Iterator[tuple[str, Location, Location]]:
     """Yield each name on Proxima, the identity of its owner, and the location; variables are shared by all services."""
-    service_location: Location = ("services", name)
-    for key in service.volumes:
-        location = (*service_location, "volumes", key)
-        yield f"the volume {compose_object_name(name, key)}", location, location
-    for key, file in service.configs.items():
-        location = (*service_location, "configs", key)
-        yield f"the config {compose_object_name(name, key)}", location, location
-        yield f"the file {config_path(name, key, file.source)}", location, location
-    for key in service.secrets:
-        location = (*service_location, "secrets", key)
-        yield f"the variable {secret_variable(name, key)}", location, location
-    for key in service.ports:
-        location = (*service_location, "ports", key)
-        yield f"the variable {publish_variable(name, key)}", location, location
+    names = [("volumes", key, f"the volume {compose_object_name(name, key)}") for key in service.volumes]
+    names += [("configs", key, f"the config {compose_object_name(name, key)}") for key in service.configs]
+    names += [("configs", key, f"the file {config_path(name, key, f.source)}") for key, f in service.configs.items()]
+    names += [("secrets", key, f"the variable {secret_variable(name, key)}") for key in service.secrets]
+    names += [("ports", key, f"the variable {publish_variable(name, key)}") for key in service.ports]
+    for table, key, deployed_name in names:
+        location: Location = ("services", name, table, key)
+        yield deployed_name, location, location
     for key in service.environment:
-        yield f"the variable {key}", (key,), (*service_location, "environment", key)
+        yield f"the variable {key}", (key,), ("services", name, "environment", key)
