@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lyra_tasks.version import __version__
+
 if TYPE_CHECKING:
     from invoke.collection import Collection
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "collection", "namespace"]
 
 
 def collection(*project_tasks: Any) -> Collection:

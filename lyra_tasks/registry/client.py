@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from lyra_tasks.digests import sha256_digest
+from lyra_tasks.engine.client.contexts import find_registry_credentials
 from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _api_url(host: str) -> str:
 
 def _authenticate(session: Session, host: str, name: str, challenge: str) -> None:
     """Authenticate the session as the challenge requires: by password, or by a token requested with it."""
-    user, password = _credentials(host)
+    user, password = find_registry_credentials(host)
     basic = (user, password) if user else None
     if challenge.lower().startswith("basic"):
         session.auth = basic
@@ -146,21 +147,6 @@ def _authenticate(session: Session, host: str, name: str, challenge: str) -> Non
     if not token:
         raise PreconditionError(f"The token server of {host} returned no token", hint=f"Run `docker login {host}`")
     session.headers["Authorization"] = f"Bearer {token}"
-
-
-def _credentials(host: str) -> tuple[str, str]:
-    """Return user and password of a registry as `docker login` stored them, or empty strings."""
-    from docker.auth import load_config
-    from docker.errors import DockerException
-
-    try:
-        credentials = load_config().resolve_authconfig(host) or {}
-    except DockerException as error:
-        raise PreconditionError(
-            f"The credential helper for {host} failed", hint=f"Check that `docker login {host}` works"
-        ) from error
-    get = {str(key).lower(): str(value) for key, value in credentials.items() if value}.get
-    return get("username", ""), get("password", "")
 
 
 @contextmanager

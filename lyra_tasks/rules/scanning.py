@@ -23,9 +23,9 @@ from lyra_tasks.images.scan.layers import (
     find_setuid_files,
     scan_images,
 )
-from lyra_tasks.images.scan.packages import load_layer_packages, save_layer_packages
 from lyra_tasks.images.scan.secrets import SecretMatcher
 from lyra_tasks.images.stream.pack import ImageRequest
+from lyra_tasks.images.stream.packages import load_layer_packages, save_layer_packages
 from lyra_tasks.records.images import ImageRecord, ImageScan, ScanStore, SecretFinding
 from lyra_tasks.redaction import SECRET_NAME_PATTERN
 from lyra_tasks.rules.catalogue import rule_set_version

@@ -19,6 +19,7 @@ import lyra_tasks
 from lyra_tasks import console
 from lyra_tasks.errors import ConfigurationError, InterruptedRunError, PreconditionError, UsageError, from_os_error
 from lyra_tasks.suggest import did_you_mean
+from lyra_tasks.version import __version__
 
 _EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE  # what a shell reports
 _GC_THRESHOLD = 50_000  # objects; imports allocate many, none of which is garbage
@@ -88,7 +89,7 @@ class LyraProgram(Program):
 def main() -> None:
     """Run `lyra`: with the tasks of a `tasks.py` in this directory or above, or else with Lyra's own."""
     namespace = None if _is_below(_working_directory(), "tasks.py") else Collection.from_module(lyra_tasks)
-    _run_program(LyraProgram(version=lyra_tasks.__version__, name="Lyra", binary="lyra", namespace=namespace))
+    _run_program(LyraProgram(version=__version__, name="Lyra", binary="lyra", namespace=namespace))
 
 
 def inv() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.errors import BundleError
-from lyra_tasks.images.scan.packages import (
+from lyra_tasks.images.stream.packages import (
     ImagePackages,
     OsRelease,
     Package,

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lyra_tasks import __version__
 from lyra_tasks.bundle.format.manifest import BundledImage, Manifest
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.images.oci import Layer
-from lyra_tasks.images.scan.packages import (
+from lyra_tasks.images.stream.codec import decompress_blocks, detect_codec
+from lyra_tasks.images.stream.layers import blob_path
+from lyra_tasks.images.stream.pack import PackedImage
+from lyra_tasks.images.stream.packages import (
     ImagePackages,
     LayerPackages,
     OsRelease,
@@ -26,10 +28,8 @@ from lyra_tasks.images.scan.packages import (
     read_layer_packages,
     save_layer_packages,
 )
-from lyra_tasks.images.stream.codec import decompress_blocks, detect_codec
-from lyra_tasks.images.stream.layers import blob_path
-from lyra_tasks.images.stream.pack import PackedImage
 from lyra_tasks.images.stream.tar import BLOCK_BYTES
+from lyra_tasks.version import __version__
 
 _SYFT = "syft"
 _SYFT_TIMEOUT_S = 600.0

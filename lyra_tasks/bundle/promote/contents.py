@@ -7,23 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks import __version__
 from lyra_tasks.bundle.content.compose import render_compose_file
 from lyra_tasks.bundle.content.environment import build_environment_document, render_env_example
 from lyra_tasks.bundle.content.page import render_promotion_page
 from lyra_tasks.bundle.content.receive_script import render_receive_script
 from lyra_tasks.bundle.diff import BundleDiff
-from lyra_tasks.bundle.format.layout import (
-    CHANGES_FILE,
-    COMPOSE_FILE,
-    DEVIATIONS_FILE,
-    ENV_EXAMPLE_FILE,
-    ENVIRONMENT_FILE,
-    PROVENANCE_FILE,
-    RECEIVE_SCRIPT,
-    RULES_FILE,
-    TEST_RESULT_FILE,
-)
+from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.manifest import (
     BundledImage,
     BundledService,
@@ -37,6 +26,7 @@ from lyra_tasks.config.deployment import config_path
 from lyra_tasks.digests import hex_part
 from lyra_tasks.files import format_json
 from lyra_tasks.rules.catalogue import rule_set_version
+from lyra_tasks.version import __version__
 from lyra_tasks.versions.changelog import render_changelog_page
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -82,15 +72,15 @@ def render_documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dic
     deviations = [deviation.model_dump(mode="json") for deviation in plan.facts.deviations]
     rules = [result.model_dump(mode="json") for result in plan.facts.rules]
     texts = {
-        RECEIVE_SCRIPT: render_receive_script(manifest),
-        CHANGES_FILE: render_changelog_page(plan.facts.changes, project),
-        COMPOSE_FILE: render_compose_file(project, plan.services, _fixed_platforms(plan)),
-        ENV_EXAMPLE_FILE: render_env_example(plan.services),
-        ENVIRONMENT_FILE: format_json(build_environment_document(project, plan.services)),
-        PROVENANCE_FILE: format_json(build_provenance(plan, manifest.images)),
-        TEST_RESULT_FILE: format_json(build_test_result(plan, manifest.images)),
-        RULES_FILE: format_json({"schema": "lyra.rules/1", "rule_set": rule_set_version(), "results": rules}),
-        DEVIATIONS_FILE: format_json({"schema": "lyra.deviations/1", "deviations": deviations}),
+        layout.RECEIVE_SCRIPT: render_receive_script(manifest),
+        layout.CHANGES_FILE: render_changelog_page(plan.facts.changes, project),
+        layout.COMPOSE_FILE: render_compose_file(project, plan.services, _fixed_platforms(plan)),
+        layout.ENV_EXAMPLE_FILE: render_env_example(plan.services),
+        layout.ENVIRONMENT_FILE: format_json(build_environment_document(project, plan.services)),
+        layout.PROVENANCE_FILE: format_json(build_provenance(plan, manifest.images)),
+        layout.TEST_RESULT_FILE: format_json(build_test_result(plan, manifest.images)),
+        layout.RULES_FILE: format_json({"schema": "lyra.rules/1", "rule_set": rule_set_version(), "results": rules}),
+        layout.DEVIATIONS_FILE: format_json({"schema": "lyra.deviations/1", "deviations": deviations}),
     }
     files = {
         f"deploy/{config_path(service.name, key, file.source)}": (root / file.source).read_bytes()

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.errors import EngineUnavailableError
+from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 
 DEFAULT_CONTEXT = "default"
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
@@ -58,3 +58,18 @@ def _read_json_object(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
         raise EngineUnavailableError(f"Cannot read {path}: {reason}", hint="Check `docker context ls`") from error
     return document if isinstance(document, dict) else {}
+
+
+def find_registry_credentials(host: str) -> tuple[str, str]:
+    """Return user and password of a registry as `docker login` stored them, or empty strings."""
+    from docker.auth import load_config
+    from docker.errors import DockerException
+
+    try:
+        credentials = load_config().resolve_authconfig(host) or {}
+    except DockerException as error:
+        raise PreconditionError(
+            f"The credential helper for {host} failed", hint=f"Check that `docker login {host}` works"
+        ) from error
+    get = {str(key).lower(): str(value) for key, value in credentials.items() if value}.get
+    return get("username", ""), get("password", "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -181,6 +181,17 @@ def _read_exactly(file: BinaryIO, size: int, where: str) -> bytes:
     return data
 
 
+def read_blocks(file: BinaryIO, offset: int, size: int, where: str) -> Iterator[bytes]:
+    """Yield `size` bytes from `offset` in blocks; BundleError if the file is truncated."""
+    file.seek(offset)
+    while size:
+        block = file.read(min(size, BLOCK_BYTES))
+        if not block:
+            raise BundleError(f"{where}: truncated")
+        size -= len(block)
+        yield block
+
+
 def copy_without_layers(archive: Path, target: PartsWriter, omitted_layers: Collection[str]) -> None:
     """Copy an archive without some layers, otherwise byte for byte and in the same order.
 
@@ -194,12 +205,7 @@ def copy_without_layers(archive: Path, target: PartsWriter, omitted_layers: Coll
             raise BundleError(f"{archive}: {missing[0]} is missing")
         for name, member in members.items():
             if name not in excluded_members:
-                source.seek(member.offset - SECTOR_BYTES)
-                remaining = SECTOR_BYTES + member.size + padding_size(member.size)
-                while remaining:
-                    block = source.read(min(remaining, BLOCK_BYTES))
-                    if not block:
-                        raise BundleError(f"{archive}: truncated")
+                size = SECTOR_BYTES + member.size + padding_size(member.size)
+                for block in read_blocks(source, member.offset - SECTOR_BYTES, size, str(archive)):
                     target.digester.write(block)
-                    remaining -= len(block)
         target.digester.write(bytes(2 * SECTOR_BYTES))

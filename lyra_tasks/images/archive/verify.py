@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.parts import open_parts
-from lyra_tasks.images.archive.read import ArchivedImage, Member, read_archive_members, read_archived_image
+from lyra_tasks.images.archive.read import ArchivedImage, Member, read_archive_members, read_archived_image, read_blocks
 from lyra_tasks.images.archive.write import blob_name
 from lyra_tasks.images.oci import ImageIdentity
 from lyra_tasks.images.stream.codec import DigestWriter, detect_codec, measure_unpacked
@@ -106,7 +105,10 @@ def _compare_identity(image: ArchivedImage, expected: ImageIdentity, path: Path)
         "manifest digest": (image.manifest_digest, expected.manifest_digest),
         "platform": (image.config.platform, expected.platform),
         "diff ids": (image.config.rootfs.diff_ids, list(expected.diff_ids)),
-        "layers": ([(layer.digest, layer.size) for layer in image.manifest.layers], _layer_blobs(expected)),
+        "layers": (
+            [(layer.digest, layer.size) for layer in image.manifest.layers],
+            [(layer.digest, layer.size) for layer in expected.layers],
+        ),
     }
     mismatches = tuple(
         f"{name}: {actual} instead of {required}"
@@ -117,17 +119,13 @@ def _compare_identity(image: ArchivedImage, expected: ImageIdentity, path: Path)
         raise BundleError(f"{path}: contains a different image than expected", details=mismatches)
 
 
-def _layer_blobs(identity: ImageIdentity) -> list[tuple[str, int]]:
-    return [(layer.digest, layer.size) for layer in identity.layers]
-
-
 def _verify_layer(
     sources: Sequence[Path], member: Member, digest: str, diff_id: str, place: str, limit: int | None
 ) -> None:
     """Hash a blob while another thread unpacks and hashes its content, up to `limit` bytes, unless that is None."""
     blob = DigestWriter()
     with open_parts(sources) as file:
-        blocks = _digest_blocks(_read_blocks(file, member, place), blob)
+        blocks = _digest_blocks(read_blocks(file, member.offset, member.size, place), blob)
         if limit is None:
             for _ in blocks:
                 pass
@@ -147,17 +145,6 @@ def _verify_layer(
 def _digest_blocks(blocks: Iterator[bytes], target: DigestWriter) -> Iterator[bytes]:
     for block in blocks:
         target.write(block)
-        yield block
-
-
-def _read_blocks(file: BinaryIO, member: Member, place: str) -> Iterator[bytes]:
-    file.seek(member.offset)
-    remaining = member.size
-    while remaining:
-        block = file.read(min(remaining, BLOCK_BYTES))
-        if not block:
-            raise BundleError(f"{place}: truncated")
-        remaining -= len(block)
         yield block
 
 

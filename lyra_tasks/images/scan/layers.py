@@ -15,11 +15,11 @@ from typing import Any, Protocol, TypeVar
 
 from lyra_tasks.images.oci import Layer
 from lyra_tasks.images.scan.elf import count_architectures
-from lyra_tasks.images.scan.packages import OPAQUE, REMOVED, LayerPackages, PackageReader, is_hidden, parse_whiteout
 from lyra_tasks.images.scan.secrets import SecretMatch, SecretMatcher
 from lyra_tasks.images.stream.codec import DigestWriter, decompress_blocks, detect_codec
 from lyra_tasks.images.stream.docker_save import IncomingLayer, read_docker_save
 from lyra_tasks.images.stream.pack import ImageRequest, select_images
+from lyra_tasks.images.stream.packages import OPAQUE, REMOVED, LayerPackages, PackageReader, is_hidden, parse_whiteout
 from lyra_tasks.images.stream.pipeline import Block
 from lyra_tasks.images.stream.tar import SECTOR_BYTES, BlockReader, Readable, TarHeader, read_tar_members
 

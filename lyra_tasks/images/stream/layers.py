@@ -16,7 +16,6 @@ from typing import BinaryIO
 from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import BundleError, disk_full_error, is_disk_full
 from lyra_tasks.images.oci import Layer
-from lyra_tasks.images.scan.packages import LayerPackages, read_layer_packages
 from lyra_tasks.images.stream.cache import CachedLayer, CacheMissError, LayerCache
 from lyra_tasks.images.stream.codec import (
     Codec,
@@ -29,6 +28,7 @@ from lyra_tasks.images.stream.codec import (
     measure_unpacked,
     write_blocks,
 )
+from lyra_tasks.images.stream.packages import LayerPackages, read_layer_packages
 from lyra_tasks.images.stream.pipeline import Block, PipelineStep
 from lyra_tasks.images.stream.tar import BLOCK_BYTES
 
@@ -86,9 +86,8 @@ def spool_layer(
         return SpooledLayer(_use_cached(chain([first], blocks), directory, cache, cached_layer), is_unverified=False)
     is_kept = codec in {"gzip", spool.compression}
     verified_layer = cache.find_unpacked(claimed_digest) if cache and is_kept else None
-    write_blob = (
-        _write_blob if is_kept else partial(_recompress, codec=codec, compression=spool.compression, where=where)
-    )
+    recompress = partial(_recompress, codec=codec, compression=spool.compression, where=where)
+    write_blob = _write_blob if is_kept else recompress
     inspector = _PackageReader(where) if spool.read_packages else None
     measure_content: Callable[[Iterator[Block]], DigestWriter | _ClaimedContent] = partial(
         measure_unpacked, codec=codec, where=where, inspect=inspector

@@ -25,11 +25,11 @@ from lyra_tasks.images.oci import (
     SavedImage,
     parse_document,
 )
-from lyra_tasks.images.scan.packages import LayerPackages
 from lyra_tasks.images.stream.cache import LayerCache
 from lyra_tasks.images.stream.codec import Compression
 from lyra_tasks.images.stream.docker_save import SAVE_LABEL, IncomingLayer, SaveContents, read_docker_save
 from lyra_tasks.images.stream.layers import Spool, SpooledLayer, adopt_layer, blob_path, spool_layer
+from lyra_tasks.images.stream.packages import LayerPackages
 from lyra_tasks.images.stream.pipeline import Block
 from lyra_tasks.images.stream.tar import Readable
 from lyra_tasks.references import normalize_reference
