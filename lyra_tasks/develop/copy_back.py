@@ -46,7 +46,8 @@ def copy_out(sync: SourceSync, path: str) -> tuple[str, ...]:
         uploaded = dict(sync.store.read_uploads(sync.service).files)
         for name in contents:
             if name in changed_files:
-                _write_file(sync.context, name, Path(directory) / name)
+                (sync.context / name).parent.mkdir(parents=True, exist_ok=True)
+                (Path(directory) / name).replace(sync.context / name)
             uploaded[name] = read_file_record(sync.context / name, (sync.context / name).lstat())
     sync.store.write_uploads(sync.service, UploadedFiles(files=uploaded))
     return tuple(changed_files)
@@ -118,9 +119,3 @@ def _conflict_reason(context: Path, name: str) -> str:
         return f"{name}: a symlink on its path leaves {context}"
     ancestor = next(path for path in (parent, *parent.parents) if os.path.lexists(path))
     return "" if ancestor.is_dir() else f"{name}: {ancestor} is not a directory"
-
-
-def _write_file(context: Path, name: str, source: Path) -> None:
-    target = context / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source.replace(target)

@@ -10,7 +10,8 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
@@ -38,14 +39,6 @@ class SourceChanges:
         return bool(self.upload or self.delete)
 
 
-@dataclass
-class SourceArchive:
-    """Content of a written tar archive; files that disappeared meanwhile are not in it."""
-
-    files: dict[str, UploadedFile] = field(default_factory=dict)
-    size: int = 0
-
-
 def list_local_files(context: Path, excluded: Path) -> LocalFiles:
     """Return the files below `context` that git tracks or does not ignore, except those below `excluded`.
 
@@ -65,8 +58,9 @@ def list_local_files(context: Path, excluded: Path) -> LocalFiles:
             status = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             continue
-        if not _is_utf8(name):
-            invalid_names.append(name.encode(errors="surrogateescape").decode(errors="replace"))
+        printable = name.encode(errors="surrogateescape").decode(errors="replace")
+        if printable != name:
+            invalid_names.append(printable)
         elif stat.S_ISLNK(status.st_mode):
             symlinks.add(name)
             files[name] = status
@@ -88,9 +82,14 @@ def diff_source(
     )
 
 
-def write_source_archive(context: Path, names: Iterable[str], out: IO[bytes], uid: int, gid: int) -> SourceArchive:
-    """Write files and symlinks below `context`, with their parent directories, as a tar owned by `uid`:`gid`."""
-    result = SourceArchive()
+def write_source_archive(
+    context: Path, names: Iterable[str], out: IO[bytes], uid: int, gid: int
+) -> dict[str, UploadedFile]:
+    """Write files and symlinks below `context`, with their parent directories, as a tar owned by `uid`:`gid`.
+
+    Returns the records of the written files; files that disappeared meanwhile are not among them.
+    """
+    files: dict[str, UploadedFile] = {}
     directories: set[str] = set()
     # The GNU format keeps any name as it is and needs one header per file.
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as archive:
@@ -99,12 +98,9 @@ def write_source_archive(context: Path, names: Iterable[str], out: IO[bytes], ui
                 if parent not in directories:
                     directories.add(parent)
                     archive.addfile(_directory_entry(context, parent, uid, gid))
-            try:
-                result.files[name] = _add_file(archive, context, name, uid, gid)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            result.size += result.files[name].size
-    return result
+            with suppress(FileNotFoundError, NotADirectoryError):
+                files[name] = _add_file(archive, context, name, uid, gid)
+    return files
 
 
 def iter_parents(name: str) -> Iterator[str]:
@@ -172,14 +168,6 @@ def _directory_entry(context: Path, name: str, uid: int, gid: int) -> tarfile.Ta
 def _build_record(kind: Literal["file", "link"], digest: str, status: os.stat_result) -> UploadedFile:
     mode = stat.S_IMODE(status.st_mode)
     return UploadedFile(kind=kind, size=status.st_size, mtime_ns=status.st_mtime_ns, mode=mode, digest=digest)
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class _HashingReader:

@@ -123,16 +123,15 @@ def upload_changes(sync: SourceSync) -> UploadResult:
     removed_paths = [f"{sync.holder_path}/{name}" for name in (*changes.delete, *changes.empty_directories)]
     remove_paths(sync.engine, sync.holder, removed_paths, uid, gid)
     uploaded = {name: file for name, file in previous.items() if name in local.files}
-    size = 0
+    new_files: dict[str, UploadedFile] = {}
     if changes.upload:
         with tempfile.TemporaryFile() as tar:
-            archive = write_source_archive(sync.context, changes.upload, tar, uid, gid)
+            new_files = write_source_archive(sync.context, changes.upload, tar, uid, gid)
             tar.seek(0)
             put_tar(sync.engine, sync.holder, sync.holder_path, tar)
-        uploaded |= archive.files
-        size = archive.size
     if changes:
-        sync.store.write_uploads(sync.service, UploadedFiles(files=uploaded))
+        sync.store.write_uploads(sync.service, UploadedFiles(files=uploaded | new_files))
+    size = sum(file.size for file in new_files.values())
     seconds = round(time.monotonic() - started, 3)
     return UploadResult(sync.service, changes.upload, changes.delete, local.invalid_names, size, seconds)
 

@@ -12,7 +12,7 @@ from lyra_tasks.config.models import Configuration, Deviation
 from lyra_tasks.errors import CheckFailedError
 from lyra_tasks.records.evidence import RuleResult
 from lyra_tasks.rules.catalogue import RULES_BY_ID
-from lyra_tasks.rules.finding import RuleCheck, Violation
+from lyra_tasks.rules.finding import RuleCheck
 
 EXPIRY_WARNING_DAYS = 30
 
@@ -82,8 +82,7 @@ def reassess_results(config: Configuration, results: Sequence[RuleResult], today
         is_enforced_warning = result.outcome == "warning" and RULES_BY_ID[result.rule].enforced_on_promotion
         if result.outcome != "deviation" and not is_enforced_warning:
             return result
-        violation = Violation(result.rule, result.scope, result.message)
-        return _apply_deviations(config, violation, today, used, is_promotion=True)
+        return _apply_deviations(config, result, today, used, is_promotion=True)
 
     reassessed = tuple(reassess(result) for result in results)
     return RuleReport(reassessed, tuple(used))
@@ -120,13 +119,14 @@ def _assess_check(
         yield RuleResult(rule=check.rule, scope=check.scope, outcome="skipped", message=check.skip_reason)
     elif not check.messages:
         yield RuleResult(rule=check.rule, scope=check.scope, outcome="passed")
-    for violation in check.violations:
+    for message in check.messages:
+        violation = RuleResult(rule=check.rule, scope=check.scope, outcome="failed", message=message)
         yield _apply_deviations(config, violation, today, used)
 
 
 def _apply_deviations(
     config: Configuration,
-    violation: Violation,
+    violation: RuleResult,
     today: datetime.date,
     used: list[Deviation],
     *,

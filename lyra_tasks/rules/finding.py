@@ -7,27 +7,13 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class Violation:
-    """A violated rule; `scope` is `services.web` or the like."""
-
-    rule: str
-    scope: str
-    message: str
-
-
-@dataclass(frozen=True)
 class RuleCheck:
-    """The result of checking a rule in a scope: passed without `messages`, or skipped for `skip_reason`."""
+    """The result of checking a rule in a scope (`services.web`): violations by `messages`, or why it was skipped."""
 
     rule: str
     scope: str
     messages: tuple[str, ...] = ()
     skip_reason: str = ""
-
-    @property
-    def violations(self) -> tuple[Violation, ...]:
-        """One violation per message."""
-        return tuple(Violation(self.rule, self.scope, message) for message in self.messages)
 
 
 def merge_platforms(checks: Mapping[str, Iterable[RuleCheck]]) -> list[RuleCheck]:

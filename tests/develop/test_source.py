@@ -39,7 +39,7 @@ def names(app: Path) -> set[str]:
 
 def upload(app: Path) -> dict[str, UploadedFile]:
     files = list_local_files(app, app / "bundles").files
-    return write_source_archive(app, files, io.BytesIO(), 5, 6).files
+    return write_source_archive(app, files, io.BytesIO(), 5, 6)
 
 
 def test_local_files_exclude_ignored_files_and_bundles(tree: Path) -> None:
@@ -111,4 +111,4 @@ def test_archive_lists_directories_first_with_given_owner(tree: Path) -> None:
 
 
 def test_vanished_file_is_not_in_archive(tree: Path) -> None:
-    assert write_source_archive(tree, ["tracked", "vanished"], io.BytesIO(), 0, 0).files.keys() == {"tracked"}
+    assert write_source_archive(tree, ["tracked", "vanished"], io.BytesIO(), 0, 0).keys() == {"tracked"}
