@@ -28,8 +28,8 @@ from lyra_tasks.engine.objects.containers import (
 from lyra_tasks.engine.objects.holder import ensure_holder_image
 from lyra_tasks.engine.objects.ownership import OwnedObject, Owner, list_owned_objects
 from lyra_tasks.engine.objects.removal import remove_objects
-from lyra_tasks.errors import CheckFailedError, LeftoverError, PreconditionError
-from lyra_tasks.lab.admission import require_limits
+from lyra_tasks.errors import CheckFailedError, LeftoverError
+from lyra_tasks.lab.admission import require_enforced_limits, require_limits
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.plan import LabPlan
 from lyra_tasks.lab.service import RunningService, exit_error, wait_until_ready
@@ -80,11 +80,10 @@ class Lab:
     def _create_networks_and_volumes(self) -> None:
         """Create both at the same time, since the holder needs no network."""
         with ThreadPoolExecutor(2) as pool:
-            for future in [pool.submit(self._create_networks), pool.submit(self._create_volumes)]:
-                future.result()
-
-    def _create_networks(self) -> None:
-        create_networks(self.engine, self.owner, self.plan.networks)
+            networks = pool.submit(create_networks, self.engine, self.owner, self.plan.networks)
+            volumes = pool.submit(self._create_volumes)
+            networks.result()
+            volumes.result()
 
     def _create_volumes(self) -> None:
         """Create the volumes, mount them in the holder, which is removed last, and fill them."""
@@ -143,12 +142,14 @@ class Lab:
             }
             host_options = read_host_config(self.engine, service.id)
             self.rule_checks += check_container(name, planned.service, host_options, bind_sources)
-        if violations := [violation for rule_check in self.rule_checks for violation in rule_check.violations]:
+        if any(check.messages for check in self.rule_checks):
             raise CheckFailedError(
                 "The engine created containers that violate rules",
                 hint="Use an engine that applies the requested container settings",
                 details=tuple(
-                    f"{violation.scope}: {violation.message} (rule {violation.rule})" for violation in violations
+                    f"{check.scope}: {message} (rule {check.rule})"
+                    for check in self.rule_checks
+                    for message in check.messages
                 ),
             )
 
@@ -202,38 +203,13 @@ class Lab:
 
     def _verify_all_limits(self) -> None:
         """Check that the kernel enforces all limits (R10)."""
-        self._for_all_services(self._verify_limits)
+        self._for_all_services(require_enforced_limits)
 
     def _for_all_services(self, action: Callable[[RunningService], None]) -> None:
         """Run `action` for all long-running services in parallel, since each call waits for the engine."""
         long_running = [service for service in self.services.values() if not service.planned.service.oneshot]
         with ThreadPoolExecutor(len(long_running) or 1) as pool:
             list(pool.map(action, long_running))
-
-    def _verify_limits(self, service: RunningService) -> None:
-        planned = service.planned
-        requested = planned.payload["HostConfig"]
-        host_options = read_host_config(self.engine, service.id)
-        mismatches = [
-            f"{key}: requested {requested[key]}, in force {host_options.get(key)}"
-            for key in ("Memory", "MemorySwap", "NanoCpus", "PidsLimit", "ReadonlyRootfs")
-            if host_options.get(key) != requested[key]
-        ]
-        is_running = planned.must_be_ready or read_container_state(self.engine, service.id).running
-        sample = service.stats.sample_now() if is_running else None
-        if sample is not None:
-            for resource, actual, expected in (
-                ("memory", sample.memory_limit, requested["Memory"]),
-                ("pids", sample.pids_limit, requested["PidsLimit"]),
-            ):
-                if actual != expected:
-                    mismatches.append(f"{resource}: requested {expected}, the kernel enforces {actual}")
-        if mismatches:
-            raise PreconditionError(
-                f"Limits of {planned.name} are not enforced",
-                hint="Use an engine whose kernel has the memory, cpu and pids controllers",
-                details=tuple(mismatches),
-            )
 
     def find_failure(self) -> CheckFailedError | None:
         """Return the error of the first service that has exited although it should be running."""
