@@ -11,13 +11,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks import console
 from lyra_tasks.checks.commands import build_address_variables
+from lyra_tasks.checks.context import CheckContext, TestOptions, TestOutcome, TestRun
 from lyra_tasks.checks.groups import PlannedGroup, qualified_name
-from lyra_tasks.checks.kinds import CheckContext, run_check
+from lyra_tasks.checks.kinds import run_check
 from lyra_tasks.checks.results import merge_container_results, print_check_result, summarize_usage, write_results
 from lyra_tasks.config.models import Test
 from lyra_tasks.engine.objects.lifeline import hold_lifeline
@@ -32,7 +32,6 @@ from lyra_tasks.records.evidence import (
     Evidence,
     RuleResult,
     ServiceUsage,
-    SetKey,
     create_service_event,
 )
 
@@ -41,27 +40,6 @@ if TYPE_CHECKING:
 
 _RETRY_INTERVAL_S = 0.5
 _EXIT_REPORT_DELAY_S = 0.3
-
-
-@dataclass(frozen=True)
-class TestOptions:
-    """How checks are run: whether the first failure stops them, how often, whether the services keep running."""
-
-    fail_fast: bool = False
-    repeat: int = 1
-    keep_running: bool = False
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """The result of a run; `error` is why it ended early, if a service failed.
-
-    `addresses` are the address variables of the services that keep running.
-    """
-
-    evidence: Evidence
-    addresses: Mapping[str, str]
-    error: CheckFailedError | None
 
 
 @dataclass
@@ -163,29 +141,20 @@ class _GroupRun:
         return error
 
 
-def run_groups(
-    batches: Sequence[Sequence[PlannedGroup]],
-    set_key: SetKey,
-    part_hashes: Mapping[str, str],
-    rules: Sequence[RuleResult],
-    *,
-    context: CheckContext,
-    state_directory: Path,
-    capacity: Capacity,
-    options: TestOptions,
-) -> RunResult:
+def run_groups(test_run: TestRun) -> TestOutcome:
     """Run the groups of each batch in parallel, remove their labs in any case, and return the result.
 
     A service that is not ready or exits fails its group.
     """
+    context, options = test_run.context, test_run.options
     engine, owner, run_directory = context.engine, context.owner, context.run_directory
     (run_directory / LOGS_DIRECTORY).mkdir(exist_ok=True)
     started, started_at = time.monotonic(), datetime.now(UTC)
     cancellation = Cancellation()
     group_runs: list[_GroupRun] = []
-    with nullcontext() if options.keep_running else hold_lifeline(engine, owner, state_directory):
+    with nullcontext() if options.keep_running else hold_lifeline(engine, owner, test_run.work.paths.state):
         try:
-            for groups in batches:
+            for groups in test_run.batches:
                 if cancellation.stop_starting.is_set():
                     break
                 batch = [
@@ -197,7 +166,7 @@ def run_groups(
                     )
                     for group in groups
                 ]
-                with _reserve_capacity(groups, engine, capacity) as mark_created:
+                with _reserve_capacity(groups, engine, test_run.capacity) as mark_created:
                     _run_concurrently(batch, mark_created)
                 group_runs += batch
         finally:
@@ -210,13 +179,11 @@ def run_groups(
     }
     rule_checks = [rule_check for group_run in group_runs for rule_check in group_run.lab.rule_checks]
     evidence = _build_evidence(
-        context,
-        set_key,
-        part_hashes,
+        test_run,
         started_at,
         seconds=round(time.monotonic() - started, 3),
         checks=[check for group_run in group_runs for check in group_run.checks],
-        rules=merge_container_results(rules, rule_checks),
+        rules=merge_container_results(test_run.rule_report.results, rule_checks),
         usage={name: summarize_usage(service) for name, service in services.items()},
     )
     events = [
@@ -230,23 +197,20 @@ def run_groups(
     error = next((group_run.error for group_run in group_runs if group_run.error is not None), None)
     running_services = group_runs[0].lab.services if options.keep_running and not error else {}
     targets = [service.check_target() for service in running_services.values()]
-    return RunResult(evidence, build_address_variables(targets), error)
+    return TestOutcome(test_run, evidence, build_address_variables(targets), error)
 
 
-def record_refused_run(
-    set_key: SetKey, part_hashes: Mapping[str, str], rules: Sequence[RuleResult], *, context: CheckContext
-) -> Evidence:
+def record_refused_run(test_run: TestRun) -> Evidence:
     """Write the results of a run that is refused because of rule violations: nothing is started."""
-    (context.run_directory / LOGS_DIRECTORY).mkdir(parents=True, exist_ok=True)
-    evidence = _build_evidence(context, set_key, part_hashes, datetime.now(UTC), rules=rules)
-    write_results(context.run_directory, evidence, {}, [])
+    run_directory = test_run.context.run_directory
+    (run_directory / LOGS_DIRECTORY).mkdir(parents=True, exist_ok=True)
+    evidence = _build_evidence(test_run, datetime.now(UTC), rules=test_run.rule_report.results)
+    write_results(run_directory, evidence, {}, [])
     return evidence
 
 
 def _build_evidence(
-    context: CheckContext,
-    set_key: SetKey,
-    part_hashes: Mapping[str, str],
+    test_run: TestRun,
     started_at: datetime,
     *,
     rules: Sequence[RuleResult],
@@ -254,12 +218,12 @@ def _build_evidence(
     checks: Sequence[CheckResult] = (),
     usage: Mapping[str, ServiceUsage] | None = None,
 ) -> Evidence:
-    facts = context.engine.facts
+    facts = test_run.context.engine.facts
     return Evidence(
-        set=set_key,
-        part_hashes=dict(part_hashes),
+        set=test_run.set_key,
+        part_hashes=dict(test_run.part_hashes),
         passed=bool(checks) and all(check.outcome == "passed" for check in checks),
-        run=context.owner.run,
+        run=test_run.context.owner.run,
         started_at=started_at.isoformat(timespec="seconds"),
         seconds=seconds,
         engine={"version": facts.version, "store": facts.store, "platform": facts.platform},

@@ -7,29 +7,26 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lyra_tasks import console
 from lyra_tasks.checks.commands import check_command, check_structure
+from lyra_tasks.checks.context import CheckContext
 from lyra_tasks.checks.groups import PlannedGroup
-from lyra_tasks.checks.stages import PlannedStage, build_stage
+from lyra_tasks.checks.stages import build_stage
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.services import to_argv
 from lyra_tasks.engine.client.monitoring import wait_until
 from lyra_tasks.engine.objects.containers import exec_command
-from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.errors import LyraError
 from lyra_tasks.lab.service import CheckTarget, accepts_tcp_connection, open_http_response
-from lyra_tasks.records.evidence import CHECKS_DIRECTORY, CheckResult
+from lyra_tasks.records.evidence import CheckResult
 from lyra_tasks.redaction import redact
 
 if TYPE_CHECKING:
-    from lyra_tasks.engine.client.connect import Engine
     from lyra_tasks.lab.lab import Lab
 
 T = TypeVar("T")
@@ -38,36 +35,6 @@ Outcome = Literal["passed", "failed", "error"]
 _MAX_EXCERPT_CHARS = 400
 _MAX_RESPONSE_BYTES = 1024**2
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-@dataclass(frozen=True)
-class CheckContext:
-    """What checks are run with: the engine, the directories of project and run, planned stages by check.
-
-    `result_directories` maps the names of checks to directories below `checks/` in the run's directory.
-    """
-
-    engine: Engine
-    owner: Owner
-    root: Path
-    run_directory: Path
-    stages: Mapping[str, PlannedStage]
-    result_directories: Mapping[str, str]
-
-    def directory_for(self, group: PlannedGroup, test: Test) -> Path:
-        """Return the directory for the result files of a check."""
-        return self.run_directory / CHECKS_DIRECTORY / group.label / self.result_directories[test.name]
-
-
-def assign_result_directories(tests: Iterable[Test]) -> dict[str, str]:
-    """Assign a unique directory name, derived from its own name, to each check that has result files."""
-    directories: dict[str, str] = {}
-    for test in tests:
-        if test.is_image_check or test.kind == "run":
-            slug = re.sub(r"[^a-z0-9]+", "-", test.name.lower()).strip("-")[:60] or "check"
-            duplicates = [name for name in directories.values() if name.rpartition("~")[0] == slug or name == slug]
-            directories[test.name] = f"{slug}~{len(duplicates) + 1}" if duplicates else slug
-    return directories
 
 
 def run_check(lab: Lab, group: PlannedGroup, test: Test, context: CheckContext) -> CheckResult:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.checks.commands import find_structure_command
-from lyra_tasks.checks.group_runner import TestOptions, record_refused_run, run_groups
+from lyra_tasks.checks.context import CheckContext, TestOptions, TestOutcome, TestRun, assign_result_directories
+from lyra_tasks.checks.group_runner import record_refused_run, run_groups
 from lyra_tasks.checks.groups import (
     PlannedGroup,
     PlatformRun,
@@ -18,7 +17,6 @@ from lyra_tasks.checks.groups import (
     group_tests,
     plan_platform_runs,
 )
-from lyra_tasks.checks.kinds import CheckContext, assign_result_directories
 from lyra_tasks.checks.stages import PlannedStage, plan_stage
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.platforms import is_native_platform, list_variants
@@ -32,46 +30,16 @@ from lyra_tasks.engine.buildx.bake import require_buildx
 from lyra_tasks.engine.objects.emulation import list_runnable_platforms
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, UsageError
-from lyra_tasks.lab.admission import Capacity, compute_lab_capacity, list_reservations
+from lyra_tasks.lab.admission import compute_lab_capacity, list_reservations
 from lyra_tasks.lab.facts import collect_lab_facts
 from lyra_tasks.lab.plan import LabFacts, plan_empty_lab, plan_lab
-from lyra_tasks.records.evidence import Evidence, SetKey
+from lyra_tasks.records.evidence import Evidence
 from lyra_tasks.records.images import ImageRecord
-from lyra_tasks.rules.deviations import RuleReport, assess_checks
+from lyra_tasks.rules.deviations import assess_checks
 from lyra_tasks.rules.freshness import build_set_key, compare_images, hash_effective_parts, require_current_images
 from lyra_tasks.rules.inspection import check_rules
 from lyra_tasks.rules.secrets import redacted_values
 from lyra_tasks.suggest import select_known
-
-
-@dataclass(frozen=True)
-class TestRun:
-    """A planned test run; a partial one leaves out checks, and records no evidence.
-
-    The groups of a batch run in parallel. `bases` are the base images of stages that are checks.
-    """
-
-    work: Workspace
-    batches: tuple[tuple[PlannedGroup, ...], ...]
-    context: CheckContext
-    bases: tuple[ResolvedBase, ...]
-    set_key: SetKey
-    capacity: Capacity
-    part_hashes: Mapping[str, str]
-    rule_report: RuleReport
-    is_partial: bool
-    options: TestOptions
-
-
-@dataclass(frozen=True)
-class TestOutcome:
-    """The result of a test run, and where its files are."""
-
-    evidence: Evidence
-    run_directory: Path
-    rule_report: RuleReport
-    is_partial: bool
-    addresses: Mapping[str, str]
 
 
 def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *, is_dry_run: bool = False) -> TestRun:
@@ -141,28 +109,16 @@ def run_tests(test_run: TestRun) -> TestOutcome:
     """
     work = test_run.work
     if test_run.rule_report.failed:
-        evidence = record_refused_run(
-            test_run.set_key, test_run.part_hashes, test_run.rule_report.results, context=test_run.context
-        )
-        _record_result(test_run, evidence)
+        _record_result(test_run, record_refused_run(test_run))
         test_run.rule_report.raise_if_failed()
     if not test_run.batches:
         raise CheckFailedError("No checks configured", hint="Add at least one [[tests]] entry")
     load_missing_bases(work, test_run.bases)
-    result = run_groups(
-        test_run.batches,
-        test_run.set_key,
-        test_run.part_hashes,
-        test_run.rule_report.results,
-        context=test_run.context,
-        state_directory=work.paths.state,
-        capacity=test_run.capacity,
-        options=test_run.options,
-    )
-    _record_result(test_run, result.evidence)
-    if result.error is not None:
-        raise result.error
-    return TestOutcome(result.evidence, work.run_directory, test_run.rule_report, test_run.is_partial, result.addresses)
+    outcome = run_groups(test_run)
+    _record_result(test_run, outcome.evidence)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome
 
 
 def _record_result(test_run: TestRun, evidence: Evidence) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from lyra_tasks import console
+from lyra_tasks.checks.context import TestOutcome, TestRun
 from lyra_tasks.checks.groups import PlannedGroup
 from lyra_tasks.checks.results import build_results_document
-from lyra_tasks.checks.runner import TestOutcome, TestRun
 from lyra_tasks.errors import CheckFailedError
 from lyra_tasks.files import display_path
 
@@ -66,10 +66,11 @@ def print_test_result(test_outcome: TestOutcome) -> None:
     Raises:
         CheckFailedError: A check failed.
     """
-    evidence = test_outcome.evidence
+    evidence, test_run = test_outcome.evidence, test_outcome.test_run
+    run_directory = test_run.work.run_directory
     failed = [check for check in evidence.checks if check.outcome != "passed"]
     if console.is_json_mode():
-        console.print_json(build_results_document(evidence) | {"directory": str(test_outcome.run_directory)})
+        console.print_json(build_results_document(evidence) | {"directory": str(run_directory)})
     else:
         console.print_table(
             ("service", "peak memory", "peak CPU", "peak processes"),
@@ -82,23 +83,23 @@ def print_test_result(test_outcome: TestOutcome) -> None:
         _print_rules(test_outcome)
         summary = f"{len(evidence.checks) - len(failed)} of {len(evidence.checks)} checks passed"
         console.print(f"{summary} in {evidence.seconds:.1f} s")
-        console.print(f"report.html, logs and metrics: {display_path(test_outcome.run_directory)}")
+        console.print(f"report.html, logs and metrics: {display_path(run_directory)}")
         if test_outcome.addresses:
             console.print("The services keep running until `clean`:")
             for name, address in test_outcome.addresses.items():
                 console.print(f"  {name}: {address}")
-        if test_outcome.is_partial:
+        if test_run.is_partial:
             console.info("Not all checks were run; this result cannot be promoted")
     if failed:
         raise CheckFailedError(
             f"{len(failed)} of {len(evidence.checks)} check(s) failed: {', '.join(check.title for check in failed)}",
-            hint=f"See the logs and metrics in {display_path(test_outcome.run_directory)}",
+            hint=f"See the logs and metrics in {display_path(run_directory)}",
         )
 
 
 def _print_rules(test_outcome: TestOutcome) -> None:
     """Print the rule results: a line for each warning and deviation, then the counts."""
-    rule_report, results = test_outcome.rule_report, test_outcome.evidence.rules
+    rule_report, results = test_outcome.test_run.rule_report, test_outcome.evidence.rules
     for result in results:
         if result.outcome == "warning":
             console.warn(f"{result.scope}: {result.message} (rule {result.rule})")

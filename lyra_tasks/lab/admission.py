@@ -1,4 +1,4 @@
-"""Admission of labs (R10): reserve CPUs and memory, counting what other labs have reserved."""
+"""Limits of labs (R10): reserve CPUs and memory on the host, and require that limits are enforced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lyra_tasks import console
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.objects.containers import find_host_config
+from lyra_tasks.engine.objects.containers import find_host_config, read_container_state, read_host_config
 from lyra_tasks.engine.objects.inventory import LABEL_NONCE
 from lyra_tasks.engine.objects.ownership import LABEL_PROJECT
 from lyra_tasks.errors import OvercommitError, PreconditionError
@@ -21,8 +21,10 @@ from lyra_tasks.locks import file_lock
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
     from lyra_tasks.engine.workspace import Workspace
+    from lyra_tasks.lab.service import RunningService
 
 _LOCK_TIMEOUT_S = 120.0
+_CONTROLLERS_HINT = "Use an engine whose kernel has the memory, cpu and pids controllers"
 _COUNTED_STATES = ["created", "running", "paused", "restarting"]
 
 
@@ -132,5 +134,32 @@ def require_limits(name: str, warnings: Collection[str]) -> None:
     if unsupported:
         raise PreconditionError(
             f"The engine does not enforce the limits of {name}: {'; '.join(unsupported)}",
-            hint="Use an engine whose kernel has the memory, cpu and pids controllers",
+            hint=_CONTROLLERS_HINT,
+        )
+
+
+def require_enforced_limits(service: RunningService) -> None:
+    """Raise PreconditionError if the engine or the kernel does not enforce the limits of a running container."""
+    planned = service.planned
+    requested = planned.payload["HostConfig"]
+    host_options = read_host_config(service.engine, service.id)
+    mismatches = [
+        f"{key}: requested {requested[key]}, in force {host_options.get(key)}"
+        for key in ("Memory", "MemorySwap", "NanoCpus", "PidsLimit", "ReadonlyRootfs")
+        if host_options.get(key) != requested[key]
+    ]
+    is_running = planned.must_be_ready or read_container_state(service.engine, service.id).running
+    sample = service.stats.sample_now() if is_running else None
+    if sample is not None:
+        for resource, actual, expected in (
+            ("memory", sample.memory_limit, requested["Memory"]),
+            ("pids", sample.pids_limit, requested["PidsLimit"]),
+        ):
+            if actual != expected:
+                mismatches.append(f"{resource}: requested {expected}, the kernel enforces {actual}")
+    if mismatches:
+        raise PreconditionError(
+            f"Limits of {planned.name} are not enforced",
+            hint=_CONTROLLERS_HINT,
+            details=tuple(mismatches),
         )

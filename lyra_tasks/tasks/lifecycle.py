@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lyra_tasks import console
 from lyra_tasks.errors import UsageError
 from lyra_tasks.tasks.development import prepare_dev_cleanup
-from lyra_tasks.tasks.options import is_confirmed, is_dry_run, parse_count, suggest_next_command
+from lyra_tasks.tasks.options import is_confirmed, is_dry_run, parse_count, print_next_command
 from lyra_tasks.tasks.session import workspace
 from lyra_tasks.tasks.task import task
 
@@ -43,7 +42,7 @@ def build(
     print_build_results(
         run_build(build_plan, engine=work.engine, owner=work.owner, store=work.images, directory=work.run_directory)
     )
-    return console.print_next_step(*suggest_next_command("build", "test", "to test them"))
+    return print_next_command("build", "test", "to test them")
 
 
 @task(
@@ -66,7 +65,7 @@ def test(
 
     Exits with 5 if a check or a rule fails.
     """
-    from lyra_tasks.checks.group_runner import TestOptions
+    from lyra_tasks.checks.context import TestOptions
     from lyra_tasks.checks.runner import plan_test_run, run_tests
     from lyra_tasks.checks.show import print_test_plan, print_test_result
     from lyra_tasks.report.page import write_report_at_end
@@ -77,7 +76,7 @@ def test(
         return print_test_plan(test_run)
     with write_report_at_end(workspace().run_directory):
         print_test_result(run_tests(test_run))
-    return console.print_next_step(*suggest_next_command("test", "promote", "to create a bundle of these images"))
+    return print_next_command("test", "promote", "to create a bundle of these images")
 
 
 @task(to="Also push the images to oci://HOST[:PORT][/PATH]")

@@ -1,0 +1,91 @@
+"""What checks and test runs work with: the context of checks, options, the planned run, its outcome."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lyra_tasks.checks.groups import PlannedGroup
+from lyra_tasks.checks.stages import PlannedStage
+from lyra_tasks.config.models import Test
+from lyra_tasks.engine.bases.resolve import ResolvedBase
+from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.objects.ownership import Owner
+from lyra_tasks.engine.workspace import Workspace
+from lyra_tasks.errors import CheckFailedError
+from lyra_tasks.lab.admission import Capacity
+from lyra_tasks.records.evidence import CHECKS_DIRECTORY, Evidence, SetKey
+from lyra_tasks.rules.deviations import RuleReport
+
+
+@dataclass(frozen=True)
+class CheckContext:
+    """What checks are run with: the engine, the directories of project and run, planned stages by check.
+
+    `result_directories` maps the names of checks to directories below `checks/` in the run's directory.
+    """
+
+    engine: Engine
+    owner: Owner
+    root: Path
+    run_directory: Path
+    stages: Mapping[str, PlannedStage]
+    result_directories: Mapping[str, str]
+
+    def directory_for(self, group: PlannedGroup, test: Test) -> Path:
+        """Return the directory for the result files of a check."""
+        return self.run_directory / CHECKS_DIRECTORY / group.label / self.result_directories[test.name]
+
+
+def assign_result_directories(tests: Iterable[Test]) -> dict[str, str]:
+    """Assign a unique directory name, derived from its own name, to each check that has result files."""
+    directories: dict[str, str] = {}
+    for test in tests:
+        if test.is_image_check or test.kind == "run":
+            slug = re.sub(r"[^a-z0-9]+", "-", test.name.lower()).strip("-")[:60] or "check"
+            duplicates = [name for name in directories.values() if name.rpartition("~")[0] == slug or name == slug]
+            directories[test.name] = f"{slug}~{len(duplicates) + 1}" if duplicates else slug
+    return directories
+
+
+@dataclass(frozen=True)
+class TestOptions:
+    """How checks are run: whether the first failure stops them, how often, whether the services keep running."""
+
+    fail_fast: bool = False
+    repeat: int = 1
+    keep_running: bool = False
+
+
+@dataclass(frozen=True)
+class TestRun:
+    """A planned test run; a partial one leaves out checks, and records no evidence.
+
+    The groups of a batch run in parallel. `bases` are the base images of stages that are checks.
+    """
+
+    work: Workspace
+    batches: tuple[tuple[PlannedGroup, ...], ...]
+    context: CheckContext
+    bases: tuple[ResolvedBase, ...]
+    set_key: SetKey
+    capacity: Capacity
+    part_hashes: Mapping[str, str]
+    rule_report: RuleReport
+    is_partial: bool
+    options: TestOptions
+
+
+@dataclass(frozen=True)
+class TestOutcome:
+    """The result of a test run; `error` is why it ended early, if a service failed.
+
+    `addresses` are the address variables of the services that keep running.
+    """
+
+    test_run: TestRun
+    evidence: Evidence
+    addresses: Mapping[str, str]
+    error: CheckFailedError | None
