@@ -100,4 +100,4 @@ def test_missing_apt_is_reported_with_choices(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
     )
-    assert "apt-get and dpkg not found" in result.stderr
+    assert "apt-get, dpkg not found" in result.stderr

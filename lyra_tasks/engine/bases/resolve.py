@@ -32,7 +32,7 @@ from lyra_tasks.references import pin_reference, strip_tag
 if TYPE_CHECKING:
     import docker
 
-# Nothing listens on port 1: an engine that asks this registry is refused at once and uses its local image.
+# Nothing listens on port 1: an engine that asks this registry is rejected at once and uses its local image.
 BASE_REPOSITORY = "127.0.0.1:1/lyra-base"
 _DOCKERFILE = f"""\
 FROM scratch
@@ -99,8 +99,8 @@ def resolve_bases(
 ) -> BaseResolution:
     """Resolve bases as the lock file pins them.
 
-    A base without a usable pin, or every base with `update`, is pinned anew: to its image, archive or rootfs, whichever
-    is available first.
+    A base without a usable pin, or every base with `update`, is pinned again to the first available
+    of its image, archive and rootfs.
 
     Raises:
         PreconditionError: A base is not available from any source.

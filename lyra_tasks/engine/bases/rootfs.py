@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Iterable
@@ -25,6 +26,7 @@ from lyra_tasks.engine.debian.mirror import (
     host_architecture,
     host_codename,
     is_ubuntu,
+    read_proxy_settings,
     run_debian_tool,
     to_docker_platform,
 )
@@ -56,6 +58,8 @@ rm -rf usr/share/info usr/share/lintian usr/share/locale usr/share/man var/log/*
 rm -f var/cache/debconf/*-old var/lib/dpkg/*-old
 rm -f etc/hostname etc/resolv.conf etc/apt/sources.list etc/apt/apt.conf.d/99mmdebstrap etc/dpkg/dpkg.cfg.d/99mmdebstrap
 """
+# Mounts and processes of their own, so that none outlive the build.
+_OWN_NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
 _LIST_INSTALLED = 'dpkg-query --admindir="$1/var/lib/dpkg" --show --showformat="\\${Package}=\\${Version}\\n"'
 _LIST_EXTRACTED = 'ls "$1/var/cache/apt/archives"'
 
@@ -162,17 +166,18 @@ def _run_mmdebstrap(
     spec: Rootfs, staging: Path, tools: Path, tar: Path, packages: Path, epoch: int, architecture: str
 ) -> None:
     apt_conf = staging / "apt.conf"
-    apt_conf.write_text('Acquire::Check-Valid-Until "false";\nAcquire::Languages "none";\n' + _read_proxy_settings())
-    is_extract = spec.variant == "extract"
+    # mmdebstrap does not read the machine's proxy settings.
+    apt_conf.write_text('Acquire::Check-Valid-Until "false";\nAcquire::Languages "none";\n' + read_proxy_settings())
+    is_root, is_extract = os.geteuid() == 0, spec.variant == "extract"
     include = {*spec.packages, *(_SCRIPT_DEPENDENCIES if spec.variant == "custom" else ())}
     merged_usr_hooks = tools / "usr/share/mmdebstrap/hooks/merged-usr"
     last_hook = "extract" if is_extract else "customize"
     listing = f"{_LIST_EXTRACTED if is_extract else _LIST_INSTALLED} >'{packages}'"
     command = [
-        *_unshare_command(),
+        *(_OWN_NAMESPACES if is_root else ()),
         "perl",
         str(tools / "usr/bin/mmdebstrap"),
-        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+        f"--mode={'root' if is_root else 'unshare'}",
         f"--variant={spec.variant}",
         f"--architectures={architecture}",
         f"--include={','.join(sorted(include))}",
@@ -186,11 +191,8 @@ def _run_mmdebstrap(
         str(tar),
         _apt_source(spec.suite),
     ]
-    variables = {
-        "SOURCE_DATE_EPOCH": str(epoch),
-        "TMPDIR": str(staging / "tmp"),
-        "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
-    }
+    variables = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(staging / "tmp")}
+    variables["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     modules = [*tools.glob("usr/share/perl/5.*"), *tools.glob("usr/lib/*/perl/5.*")]
     if modules:
         variables["PERL5LIB"] = ":".join(map(str, modules))
@@ -216,23 +218,10 @@ def _add_dev_directory(tar: Path, epoch: int) -> None:
         archive.addfile(entry)
 
 
-def _unshare_command() -> list[str]:
-    """Return the command that gives root its own mounts and processes, so that none outlive the build."""
-    if os.geteuid() != 0:
-        return []
-    return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
-
-
 def _apt_source(suite: str) -> str:
     keyring = next((path for path in KEYRINGS if path.exists()), None)
     options = f"[signed-by={keyring}] " if keyring else ""
     return f"deb {options}{find_mirror()} {suite} main"
-
-
-def _read_proxy_settings() -> str:
-    """Return the proxy settings of the machine's apt, which mmdebstrap does not read."""
-    result = run_debian_tool(["apt-config", "dump", "Acquire"])
-    return "".join(f"{line}\n" for line in result.stdout.splitlines() if "proxy" in line.partition(" ")[0].lower())
 
 
 def _fetch_mmdebstrap(workspace: AptWorkspace, directory: Path) -> tuple[Path, str]:
@@ -268,10 +257,9 @@ def _read_release_file(workspace: AptWorkspace, suite: str) -> bytes:
 
 def _parse_release_date(release: bytes) -> int:
     """Return when the index was signed, in seconds since 1970: no file of its packages is newer."""
-    for line in release.decode(errors="replace").splitlines():
-        if line.startswith("Date:"):
-            return int(parsedate_to_datetime(line.removeprefix("Date:").strip()).timestamp())
-    return int(datetime(2020, 1, 1, tzinfo=UTC).timestamp())
+    match = re.search(r"(?m)^Date:(.*)$", release.decode(errors="replace"))
+    date = parsedate_to_datetime(match[1].strip()) if match else datetime(2020, 1, 1, tzinfo=UTC)
+    return int(date.timestamp())
 
 
 def _package_versions(lines: Iterable[str]) -> Iterable[str]:

@@ -24,7 +24,7 @@ def require_debian() -> None:
     missing = [tool for tool in ("apt-get", "dpkg") if shutil.which(tool) is None]
     if missing:
         raise PreconditionError(
-            f"Cannot use Debian packages: {' and '.join(missing)} not found",
+            f"Cannot use Debian packages: {', '.join(missing)} not found",
             hint="Use a machine with Debian or Ubuntu, or name a running Docker engine in [engine] context",
         )
 
@@ -124,6 +124,12 @@ def _read_output(command: list[str]) -> str:
             details=tuple(strip_url_credentials(line) for line in result.stderr.splitlines()[-5:]),
         )
     return result.stdout
+
+
+def read_proxy_settings() -> str:
+    """Return the proxy settings of the machine's apt, as lines for an apt.conf."""
+    result = run_debian_tool(["apt-config", "dump", "Acquire"])
+    return "".join(f"{line}\n" for line in result.stdout.splitlines() if "proxy" in line.partition(" ")[0].lower())
 
 
 def run_debian_tool(

@@ -171,7 +171,7 @@ def _fetch_engine(cache: Path, suite: str, progress: Callable[[str], None]) -> P
     missing = [tool for tool in ("apt-get", "dpkg", "unshare") if shutil.which(tool) is None]
     if missing:
         raise EngineUnavailableError(
-            f"Cannot install a sandbox engine from Debian packages: {' and '.join(missing)} not found",
+            f"Cannot install a sandbox engine from Debian packages: {', '.join(missing)} not found",
             hint=NO_ENGINE_HINT,
         )
     return fetch_engine(cache, suite, progress)
