@@ -1,1 +1,1 @@
-"""Streams of image layers: tar, compression, `docker save` and the layer cache. Imports `images.oci`, `images.scan`."""
+"""Streams of image layers: tar, compression, `docker save`, packages and the layer cache. Imports `images.oci`."""
