@@ -71,6 +71,11 @@ class Stage:
     healthcheck: tuple[str, ...] = ()
     copied_paths: tuple[str, ...] = ()
 
+    @property
+    def environment(self) -> tuple[str, ...]:
+        """Return the names of the ENV variables."""
+        return tuple(assignment.name for assignment in self.assignments)
+
 
 @dataclass(frozen=True)
 class Dockerfile:
