@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 import signal
@@ -116,43 +115,32 @@ def _working_directory() -> Path:
 
 
 def _run_program(program: Program) -> None:
-    """Run the program, and exit without tearing the modules down, which takes Python 60 ms."""
     gc.set_threshold(_GC_THRESHOLD)
-    exit_code = 1
-
-    def exit_now() -> None:
+    try:
         try:
+            program.run()
+        finally:
             sys.stdout.flush()
             sys.stderr.flush()
-        except BrokenPipeError:
-            os._exit(_EXIT_BROKEN_PIPE)
-        except (OSError, ValueError):
-            return  # Python reports it when it exits
-        os._exit(exit_code)
-
-    # Registered first, so called last: after the handlers of all modules, except those of the standard library
-    atexit.register(exit_now)
-    try:
-        program.run()
-        exit_code = 0
-    except SystemExit as exit_request:
-        exit_code = exit_request.code if isinstance(exit_request.code, int) else 0 if exit_request.code is None else 1
-        raise
     except KeyboardInterrupt:
-        exit_code = InterruptedRunError.exit_code
-        raise
-    except BrokenPipeError:
-        # The reader, such as `head`, has closed the pipe; Python would complain again when it closes stdout
-        os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
-        exit_code = _EXIT_BROKEN_PIPE
-        sys.exit(exit_code)
+        sys.exit(InterruptedRunError.exit_code)
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+        _discard_output()
+        sys.exit(_EXIT_BROKEN_PIPE)
     except OSError as error:
         known_error = from_os_error(error, "the output")
         if known_error is None:
             raise
+        _discard_output()
         console.error(known_error.message, known_error.hint)
-        exit_code = known_error.exit_code
-        sys.exit(exit_code)
+        sys.exit(known_error.exit_code)
+    finally:
+        gc.freeze()  # at exit, Python would traverse all objects once more, which takes 40 ms
+
+
+def _discard_output() -> None:
+    """Keep Python from flushing standard output when it exits, and complaining once more."""
+    os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
 
 
 def _print_completion_script(shells: list[str]) -> None:

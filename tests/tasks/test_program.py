@@ -197,3 +197,10 @@ def test_unconfigured_remote_engine_is_refused(tmp_path: Path) -> None:
     )
     assert result.returncode == 3
     assert "The current Docker engine is on another machine (tcp://192.0.2.1:2375)" in result.stderr
+
+
+def test_exit_handlers_of_others_are_called(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text(
+        "import atexit\nfrom lyra_tasks import namespace\natexit.register(lambda: print('handler called'))\n"
+    )
+    assert run(tmp_path, *LYRA, "--list").stdout.endswith("handler called\n")
