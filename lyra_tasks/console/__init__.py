@@ -9,42 +9,19 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from lyra_tasks.console.live import Activity, LiveDisplay
+from lyra_tasks.console.live import Activity as Activity
+from lyra_tasks.console.live import LiveDisplay
 from lyra_tasks.console.text import (
     apply_style,
     display_width,
     escape_unencodable,
-    format_bytes,
-    sanitize,
     sanitize_styled,
     supports_colour,
     supports_control_codes,
-    terminal_width,
 )
-
-__all__ = [
-    "Activity",
-    "confirm",
-    "error",
-    "format_bytes",
-    "info",
-    "is_json_mode",
-    "print",
-    "print_json",
-    "print_next_step",
-    "print_raw",
-    "print_table",
-    "progress",
-    "refresh",
-    "sanitize",
-    "sanitize_styled",
-    "set_json_mode",
-    "set_quiet_mode",
-    "style",
-    "supports_colour",
-    "terminal_width",
-    "warn",
-]
+from lyra_tasks.console.text import format_bytes as format_bytes
+from lyra_tasks.console.text import sanitize as sanitize
+from lyra_tasks.console.text import terminal_width as terminal_width
 
 _json_mode = False
 _quiet = False
@@ -95,12 +72,6 @@ def print_raw(line: str, current_step: str = "") -> None:
 def progress(text: str, detail: str = "") -> AbstractContextManager[Activity]:
     """Show a progress line with the elapsed time on a terminal until the block ends."""
     return _live_display.activity(text, detail)
-
-
-def print_next_step(command: str, purpose: str) -> None:
-    """Print which command to run next, unless it is empty."""
-    if command and not _json_mode:
-        print(f"next: {style(command, 'bold')} {purpose}")
 
 
 def warn(text: str) -> None:

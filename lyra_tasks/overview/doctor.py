@@ -139,15 +139,17 @@ def _check_engine(facts: DoctorFacts) -> Iterator[Diagnosis]:
 
 
 def _check_vulnerabilities(facts: DoctorFacts) -> Iterator[Diagnosis]:
-    vulnerable = vulnerable_components(facts.components)
-    for component in vulnerable:
+    advisories = find_advisories(facts.components)
+    for advisory in advisories:
+        version = facts.components[advisory.component]
+        fixed_in = " or ".join(".".join(map(str, fixed)) for fixed in advisory.fixed_versions)
         yield Diagnosis(
             "vulnerabilities",
             "warning",
-            f"{component.name} {component.version}, by its version, has {component.advisory}",
-            f"Update to {component.fixed_in}; your distribution may have backported the fix",
+            f"{advisory.component} {version}, by its version, has {advisory.title}",
+            f"Update to {fixed_in}; your distribution may have backported the fix",
         )
-    if facts.components and not vulnerable:
+    if facts.components and not advisories:
         versions = ", ".join(f"{name} {version}" for name, version in facts.components.items())
         yield Diagnosis("vulnerabilities", "ok", versions)
 
@@ -265,26 +267,14 @@ ADVISORIES = (
 )
 
 
-@dataclass(frozen=True)
-class VulnerableComponent:
-    """A component with a known vulnerability, and the versions without it."""
-
-    name: str
-    version: str
-    advisory: str
-    fixed_in: str
-
-
-def vulnerable_components(components: Mapping[str, str]) -> list[VulnerableComponent]:
-    """Return the known vulnerabilities of components, by their versions; unreadable versions have none."""
-    vulnerable = []
-    for advisory in ADVISORIES:
-        text = components.get(advisory.component, "")
-        version = parse_version_numbers(text)
-        if version and _is_vulnerable(version, advisory.fixed_versions):
-            fixed_in = " or ".join(".".join(map(str, fixed)) for fixed in advisory.fixed_versions)
-            vulnerable.append(VulnerableComponent(advisory.component, text, advisory.title, fixed_in))
-    return vulnerable
+def find_advisories(components: Mapping[str, str]) -> list[Advisory]:
+    """Return the advisories that affect components, by their versions; an unreadable version is not affected."""
+    versions = {name: parse_version_numbers(version) for name, version in components.items()}
+    return [
+        advisory
+        for advisory in ADVISORIES
+        if (version := versions.get(advisory.component)) and _is_vulnerable(version, advisory.fixed_versions)
+    ]
 
 
 def _is_vulnerable(version: tuple[int, ...], fixed_versions: tuple[tuple[int, ...], ...]) -> bool:

@@ -7,6 +7,7 @@ import sys
 from itertools import pairwise
 from typing import Any
 
+from lyra_tasks import console
 from lyra_tasks.errors import UsageError
 
 _WORKFLOW_TASKS = {"build", "test", "release", "promote", "verify", "clean"}
@@ -49,10 +50,11 @@ def is_followed_by_path(task_name: str) -> bool:
     )
 
 
-def suggest_next_command(finished: str, next_task: str, purpose: str) -> tuple[str, str]:
-    """Return the command to suggest after a task and its purpose; empty if the line continues or `--only` was used."""
+def print_next_command(finished: str, next_task: str, purpose: str) -> None:
+    """Suggest the command after a finished task, unless the line continues or `--only` was used."""
     is_last = [argument for argument in sys.argv[1:] if argument in _WORKFLOW_TASKS][-1:] == [finished]
-    return (next_task, purpose) if is_last and "--only" not in command_line_options() else ("", "")
+    if is_last and "--only" not in command_line_options() and not console.is_json_mode():
+        console.print(f"next: {console.style(next_task, 'bold')} {purpose}")
 
 
 def parse_count(text: str, option: str) -> int:

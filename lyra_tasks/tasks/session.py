@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -17,14 +16,6 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
 
 _is_open = False
-
-
-@dataclass(frozen=True)
-class TaskRun:
-    """A running task; `started_at` is monotonic."""
-
-    name: str
-    started_at: float
 
 
 def workspace(*, allow_invalid: bool = False) -> Workspace:
@@ -64,17 +55,12 @@ def disk_with_least_space() -> str:
     return str(min(directories, key=lambda path: shutil.disk_usage(path).free))
 
 
-def start_task_run(name: str) -> TaskRun:
-    """Start measuring a task."""
-    return TaskRun(name, time.monotonic())
-
-
-def finish_task_run(task_run: TaskRun, exit_code: int, message: str) -> None:
-    """Record a task's result in the journal, if a workspace was opened."""
+def record_task_result(name: str, started_at: float, exit_code: int, message: str) -> None:
+    """Record a task's result in the journal, if a workspace was opened; `started_at` is monotonic."""
     if _is_open:
         work = _opened_workspace()
-        seconds = round(time.monotonic() - task_run.started_at, 3)
-        work.journal.append(work.run, "task", task=task_run.name, exit_code=exit_code, message=message, seconds=seconds)
+        seconds = round(time.monotonic() - started_at, 3)
+        work.journal.append(work.run, "task", task=name, exit_code=exit_code, message=message, seconds=seconds)
 
 
 @cache

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
@@ -16,9 +17,6 @@ from invoke.tasks import task as invoke_task
 from lyra_tasks import console
 from lyra_tasks.errors import InterruptedRunError, LyraError, from_os_error
 from lyra_tasks.tasks.options import command_line_options, is_followed_by_path
-
-if TYPE_CHECKING:
-    from lyra_tasks.tasks.session import TaskRun
 
 _SHARED_HELP = {
     "dry_run": "Print the plan without changing anything (applies to all tasks given)",
@@ -59,27 +57,27 @@ class LyraTask(Task):  # type: ignore[type-arg]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task, journal its result and report its errors."""
-        from lyra_tasks.tasks.session import disk_with_least_space, finish_task_run, start_task_run
+        from lyra_tasks.tasks.session import disk_with_least_space, record_task_result
 
         console.set_json_mode("--json" in command_line_options())
         console.set_quiet_mode("--quiet" in command_line_options())
         kwargs.pop("quiet", None)
         signal.signal(signal.SIGTERM, _raise_interrupt)
-        task_run = start_task_run(self.name)
+        started_at = time.monotonic()
         try:
             result = super().__call__(*args, **kwargs)
         except LyraError as error:
-            raise _report_error(task_run, error) from error
+            raise _report_error(self.name, started_at, error) from error
         except OSError as error:
             known_error = from_os_error(error, disk_with_least_space())
             if known_error is None:
                 raise
-            raise _report_error(task_run, known_error) from error
+            raise _report_error(self.name, started_at, known_error) from error
         except KeyboardInterrupt as error:
-            finish_task_run(task_run, InterruptedRunError.exit_code, "interrupted")
+            record_task_result(self.name, started_at, InterruptedRunError.exit_code, "interrupted")
             console.error("Interrupted; everything this run created was removed")
             raise Exit(code=InterruptedRunError.exit_code) from error
-        finish_task_run(task_run, 0, "")
+        record_task_result(self.name, started_at, 0, "")
         return result
 
 
@@ -107,12 +105,12 @@ def task(
     return declare
 
 
-def _report_error(task_run: TaskRun, error: LyraError) -> Exit:
-    from lyra_tasks.tasks.session import finish_task_run
+def _report_error(name: str, started_at: float, error: LyraError) -> Exit:
+    from lyra_tasks.tasks.session import record_task_result
 
     console.error(error.message, error.hint, error.details)
     with suppress(OSError):  # a full disk does not take the journal entry either, and was just reported
-        finish_task_run(task_run, error.exit_code, error.message)
+        record_task_result(name, started_at, error.exit_code, error.message)
     return Exit(code=error.exit_code)
 
 

@@ -13,8 +13,8 @@ from lyra_tasks.overview.doctor import (
     DoctorFacts,
     SandboxFacts,
     diagnose,
+    find_advisories,
     require_no_errors,
-    vulnerable_components,
 )
 from lyra_tasks.overview.doctor_facts import collect_doctor_facts
 
@@ -98,7 +98,7 @@ def test_doctor_error_exits_with_3_but_warning_does_not() -> None:
     ],
 )
 def test_vulnerability_is_matched_by_release_line(component: str, version: str, count: int) -> None:
-    assert len(vulnerable_components({component: version})) == count
+    assert len(find_advisories({component: version})) == count
 
 
 def test_doctor_ignores_lyras_own_files_in_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
