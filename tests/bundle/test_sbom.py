@@ -8,7 +8,7 @@ import pytest
 
 from lyra_tasks.bundle.content.sbom import build_sbom, run_syft
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.images.scan.packages import ImagePackages, Package
+from lyra_tasks.images.stream.packages import ImagePackages, Package
 from tests.bundle.test_receive_script import MANIFEST
 
 ANSWER = (

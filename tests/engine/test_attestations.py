@@ -15,7 +15,7 @@ from packageurl import PackageURL
 
 from lyra_tasks.bundle.content.sbom import format_purl
 from lyra_tasks.bundle.format import layout
-from lyra_tasks.images.scan.packages import OsRelease, Package
+from lyra_tasks.images.stream.packages import OsRelease, Package
 from tests.conftest import Outcome, Project
 
 STATUS = "Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1:2.36-9+deb12u10\n"
@@ -42,7 +42,7 @@ ARGS = 'context = "app"\nargs = { WORD = "value-that-must-stay-private" }\nsecre
 @pytest.fixture(scope="module")
 def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
     """Create a project with a build argument, a secret, a remote and packages of every kind."""
-    made = make_tiny()
+    project = make_tiny()
     for name, text in RECORDS.items():
         path = project.root / "app" / "records" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, NOT_IN_CHECKSUMS
+from lyra_tasks.bundle.format.manifest import read_small_file
 from lyra_tasks.digests import file_sha256
 from lyra_tasks.errors import BundleError
 from lyra_tasks.files import walk_directory, write_file
@@ -39,6 +40,12 @@ def parse_checksums(data: bytes, where: str) -> dict[str, str]:
     if format_checksums(sums) != data:
         raise BundleError(f"{where}: lines are not sorted, repeated or truncated")
     return sums
+
+
+def read_checksums(directory: Path) -> dict[str, str]:
+    """Read the checksums of the bundle or pack in `directory`."""
+    path = directory / CHECKSUMS_FILE
+    return parse_checksums(read_small_file(path), str(path))
 
 
 def format_checksums(sums: Mapping[str, str]) -> bytes:

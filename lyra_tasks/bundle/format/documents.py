@@ -7,17 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.index import BundleStore
-from lyra_tasks.bundle.format.layout import (
-    DEVIATIONS_FILE,
-    ENVIRONMENT_FILE,
-    LOGS_DIRECTORY,
-    METRICS_FILE,
-    PREVIOUS_FILE,
-    PROVENANCE_FILE,
-    TESTS_JSON_FILE,
-    sbom_file,
-)
 from lyra_tasks.bundle.format.manifest import Bundle, BundledImage, Manifest, open_bundle, read_small_file
 from lyra_tasks.config.platforms import variant_key
 from lyra_tasks.digests import file_sha256
@@ -69,9 +60,9 @@ def read_bundle_documents(bundle: Bundle) -> BundleDocuments:
     """Read the documents of a bundle; raise BundleError naming the one that is damaged or missing."""
     directory, manifest = bundle.directory, bundle.manifest
     try:
-        services = _read_document(directory, ENVIRONMENT_FILE)["services"]
-        checks = _read_document(directory, TESTS_JSON_FILE)["checks"]
-        deviations = _read_document(directory, DEVIATIONS_FILE)["deviations"]
+        services = _read_document(directory, layout.ENVIRONMENT_FILE)["services"]
+        checks = _read_document(directory, layout.TESTS_JSON_FILE)["checks"]
+        deviations = _read_document(directory, layout.DEVIATIONS_FILE)["deviations"]
         config_files = [config["file"] for service in services.values() for config in service["configs"]]
         return BundleDocuments(
             manifest=manifest,
@@ -122,16 +113,16 @@ def read_report_documents(bundle: Bundle) -> ReportDocuments:
     """Read what the report of a bundle is rendered from."""
     directory = bundle.directory
     return ReportDocuments(
-        tests=read_test_results(directory / TESTS_JSON_FILE),
-        metrics=read_metrics(directory / METRICS_FILE),
-        logs=read_service_logs(directory / LOGS_DIRECTORY),
+        tests=read_test_results(directory / layout.TESTS_JSON_FILE),
+        metrics=read_metrics(directory / layout.METRICS_FILE),
+        logs=read_service_logs(directory / layout.LOGS_DIRECTORY),
         manifest=bundle.manifest.model_dump(mode="json", by_alias=True),
-        previous=read_json_object(directory / PREVIOUS_FILE),
-        environment=read_json_object(directory / ENVIRONMENT_FILE),
-        deviations=read_json_object(directory / DEVIATIONS_FILE),
-        provenance=read_json_object(directory / PROVENANCE_FILE),
+        previous=read_json_object(directory / layout.PREVIOUS_FILE),
+        environment=read_json_object(directory / layout.ENVIRONMENT_FILE),
+        deviations=read_json_object(directory / layout.DEVIATIONS_FILE),
+        provenance=read_json_object(directory / layout.PROVENANCE_FILE),
         sboms={
-            build_name: read_json_object(directory / sbom_file(build_name))
+            build_name: read_json_object(directory / layout.sbom_file(build_name))
             for build_name in bundle.manifest.images_by_build
         },
     )
@@ -140,7 +131,7 @@ def read_report_documents(bundle: Bundle) -> ReportDocuments:
 def _read_packages(directory: Path, build_name: str) -> dict[str, tuple[str, ...]]:
     """Read package versions from an SBOM; a package's name includes its kind: `deb openssl`."""
     versions_by_package: dict[str, set[str]] = {}
-    for component in _read_document(directory, sbom_file(build_name)).get("components", []):
+    for component in _read_document(directory, layout.sbom_file(build_name)).get("components", []):
         kind = str(component.get("purl", "")).removeprefix("pkg:").partition("/")[0]
         if component.get("type") == "library" and kind:
             versions_by_package.setdefault(f"{kind} {component['name']}", set()).add(str(component.get("version", "")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 from collections.abc import Iterator
@@ -48,7 +47,7 @@ def remove_stale_staging(parent: Path, name_pattern: str = "*") -> None:
 
 def require_free_space(directory: Path, required_bytes: int, purpose: str) -> None:
     """Raise NoSpaceError if `directory` has less than `required_bytes` free."""
-    free = free_bytes(directory)
+    free = shutil.disk_usage(directory).free
     if required_bytes > free:
         raise NoSpaceError(
             f"Not enough space for {purpose}: {console.format_bytes(required_bytes)} needed, "
@@ -64,12 +63,6 @@ def warn_if_world_writable(directory: Path) -> None:
         console.warn(
             f"{directory}: mode {stat.filemode(mode)} lets every user change the bundles; run `chmod o-w {directory}`"
         )
-
-
-def free_bytes(directory: Path) -> int:
-    """Return the bytes available to this user."""
-    stats = os.statvfs(directory)
-    return stats.f_bavail * stats.f_frsize
 
 
 def publish_directory(stage: Path, target: Path) -> None:

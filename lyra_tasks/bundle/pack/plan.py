@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lyra_tasks.bundle.format.checksums import hash_files, parse_checksums
+from lyra_tasks.bundle.format.checksums import read_checksums
 from lyra_tasks.bundle.format.index import BundleStore
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, IMAGES_DIRECTORY, MANIFEST_FILE
-from lyra_tasks.bundle.format.manifest import Bundle, BundledImage, Manifest, open_bundle, read_small_file
+from lyra_tasks.bundle.format.manifest import Bundle, BundledImage, Manifest, open_bundle
 from lyra_tasks.bundle.format.pack import RequiredImage, is_operator_file
-from lyra_tasks.bundle.format.staging import free_bytes
+from lyra_tasks.digests import file_sha256
 from lyra_tasks.errors import BundleError, UsageError
 from lyra_tasks.units import parse_size
 
@@ -84,7 +85,7 @@ def collect_pack_facts(store: BundleStore, version: str, *, to: str, since: str,
         target_directory=target,
         max_part_bytes=max_part_bytes,
         documents_size=sum(document_sizes.values()),
-        free_bytes=free_bytes(target),
+        free_bytes=shutil.disk_usage(target).free,
     )
 
 
@@ -139,9 +140,9 @@ def _count_shared_layers(image: BundledImage, baseline: BundledImage) -> int:
 def _open_promoted(directory: Path) -> Bundle:
     """Open a bundle whose manifest matches its checksum."""
     bundle = open_bundle(directory)
-    sums_file, manifest_file = directory / CHECKSUMS_FILE, directory / MANIFEST_FILE
-    sums = parse_checksums(read_small_file(sums_file), str(sums_file)) if sums_file.is_file() else {}
-    if hash_files([manifest_file]) != [sums.get(MANIFEST_FILE)]:
+    manifest_file = directory / MANIFEST_FILE
+    sums = read_checksums(directory) if (directory / CHECKSUMS_FILE).is_file() else {}
+    if file_sha256(manifest_file) != sums.get(MANIFEST_FILE):
         raise BundleError(f"{manifest_file}: changed", hint="Restore the bundle, or promote the version again")
     return bundle
 

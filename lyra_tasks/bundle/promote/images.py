@@ -16,9 +16,9 @@ from lyra_tasks.engine.buildx.oci_export import BLOBS_PATH, ExportRequest, can_e
 from lyra_tasks.engine.buildx.save_stream import open_save_stream
 from lyra_tasks.errors import BuildError, BundleError, NoSpaceError
 from lyra_tasks.files import STAGING_PREFIX
-from lyra_tasks.images.scan.packages import load_layer_packages
 from lyra_tasks.images.stream.cache import CacheMissError, LayerCache
 from lyra_tasks.images.stream.pack import ImageRequest, PackedImage, pack_saved_images, pack_spooled_images
+from lyra_tasks.images.stream.packages import load_layer_packages
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace

@@ -33,7 +33,6 @@ from lyra_tasks.bundle.format.manifest import (
 )
 from lyra_tasks.bundle.format.signature import find_signing_key, sign_checksums
 from lyra_tasks.bundle.format.staging import (
-    free_bytes,
     publish_directory,
     remove_stale_staging,
     staging_directory,
@@ -123,7 +122,7 @@ def create_bundle(
 def _report_disk_space(plan: PromotionPlan) -> None:
     """Report the space needed at most; how well the layers compress is known only afterwards."""
     required_bytes = 2 * sum(image.record.size for image in plan.images)
-    free = free_bytes(plan.facts.bundles_directory)
+    free = shutil.disk_usage(plan.facts.bundles_directory).free
     message = f"At most {console.format_bytes(required_bytes)} needed for the bundle, {console.format_bytes(free)} free"
     (console.warn if required_bytes > free else console.info)(message)
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,18 +84,21 @@ def _remove_sandbox(state: Path) -> None:
         shutil.rmtree(state)
 
 
+@dataclass
 class _ReceiverNode:
     """The node that receives the bundle: the steps of a rehearsal and their state."""
 
-    def __init__(self, plan: RehearsalPlan, work: Workspace, state: Path, run_checks: RunChecks) -> None:
-        self.plan = plan
-        self.work = work
-        self.state = state
-        self.run_checks = run_checks
-        self.directory = state / plan.facts.bundle.directory.name
-        self.results: Sequence[CheckResult] = ()
-        self.services: Mapping[str, DeployedService] = {}
-        self.sandbox: Sandbox
+    plan: RehearsalPlan
+    work: Workspace
+    state: Path
+    run_checks: RunChecks
+    results: Sequence[CheckResult] = ()
+    services: Mapping[str, DeployedService] = field(default_factory=dict)
+    sandbox: Sandbox = field(init=False)
+
+    @property
+    def directory(self) -> Path:
+        return self.state / self.plan.facts.bundle.directory.name
 
     def run_steps(self) -> RehearsalResult:
         seconds = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lyra_tasks.bundle.format.checksums import hash_files, list_bundle_files, parse_checksums
+from lyra_tasks.bundle.format.checksums import hash_files, list_bundle_files, read_checksums
 from lyra_tasks.bundle.format.layout import (
     CHECKSUMS_FILE,
     IMAGES_DIRECTORY,
@@ -19,7 +19,6 @@ from lyra_tasks.bundle.format.manifest import (
     BundledImage,
     Manifest,
     open_bundle,
-    read_small_file,
     report_removed_bundle,
 )
 from lyra_tasks.bundle.format.signature import Trust, verify_signature
@@ -30,12 +29,11 @@ from lyra_tasks.references import normalize_reference
 
 
 @dataclass(frozen=True)
-class FileResult:
-    """A verified file: its size in bytes (0 if it is missing) and what is wrong with it, or nothing."""
+class VerifiedFile:
+    """A file whose digest was verified, and its size in bytes."""
 
     name: str
     size: int
-    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class VerifyReport:
     path: Path
     project: str
     version: str
-    files: tuple[FileResult, ...]
+    files: tuple[VerifiedFile, ...]
     images: tuple[tuple[str, ImageIdentity], ...]
     signer: str
     has_signature: bool
@@ -62,17 +60,22 @@ def verify_bundle(directory: Path, trust: Trust | None = None) -> VerifyReport:
     Raises:
         BundleError: something is wrong; `details` has a line for each such file.
     """
+    sums_file = directory / CHECKSUMS_FILE
+    if sums_file.is_symlink() or not sums_file.is_file():
+        raise BundleError(
+            f"{directory}: not a promotion bundle, {CHECKSUMS_FILE} is missing",
+            hint="Name the directory of one version, the one that contains SHA256SUMS and manifest.json",
+        )
     if trust:
-        _require_checksums_file(directory)
         verify_signature(directory, trust)
     with report_removed_bundle(directory):
-        results, manifest = check_files(directory)
-    raise_if_invalid(directory, {result.name: result.problem for result in results if result.problem})
+        files, manifest, problems = _check_files(directory)
+    raise_if_invalid(directory, problems)
     assert manifest  # noqa: S101  # an unreadable manifest is a problem
     images = tuple((build_name, image.identity) for build_name, image in manifest.images_by_build.items())
     has_signature = (directory / SIGNATURE_FILE).is_file()
     signer = trust.signer if trust else ""
-    return VerifyReport(directory, manifest.project, manifest.version, results, images, signer, has_signature)
+    return VerifyReport(directory, manifest.project, manifest.version, files, images, signer, has_signature)
 
 
 def raise_if_invalid(
@@ -91,10 +94,9 @@ def raise_if_invalid(
     )
 
 
-def check_files(directory: Path) -> tuple[tuple[FileResult, ...], Manifest | None]:
-    """Check all files and return the results with the manifest, if it can be read."""
-    sums_file = _require_checksums_file(directory)
-    sums = parse_checksums(read_small_file(sums_file), str(sums_file))
+def _check_files(directory: Path) -> tuple[tuple[VerifiedFile, ...], Manifest | None, dict[str, str]]:
+    """Check all files and return them, the manifest if it can be read, and the problems by file."""
+    sums = read_checksums(directory)
     files, irregular = list_bundle_files(directory)
     manifest, problems = _try_read_manifest(directory)
     images = {image.file: image for image in manifest.images} if manifest else {}
@@ -103,9 +105,8 @@ def check_files(directory: Path) -> tuple[tuple[FileResult, ...], Manifest | Non
     problems |= {name: "changed" for name, digest in digests if digest != sums[name]}
     problems |= _find_bad_archives(images, files, sums)
     problems |= find_list_problems(sums, files, irregular)
-    names = sorted(sums.keys() | problems.keys())
-    sizes = {name: files[name].stat().st_size for name in names if name in files}
-    return tuple(FileResult(name, sizes.get(name, 0), problems.get(name, "")) for name in names), manifest
+    verified = (VerifiedFile(name, files[name].stat().st_size) for name in sorted(sums.keys() & files.keys()))
+    return tuple(verified), manifest, problems
 
 
 def find_list_problems(
@@ -120,16 +121,6 @@ def find_list_problems(
 def full_references(image: BundledImage) -> tuple[str, ...]:
     """Return the normalized references that the archive of an image must contain."""
     return tuple(sorted({normalize_reference(reference) for reference in image.references}))
-
-
-def _require_checksums_file(directory: Path) -> Path:
-    sums_file = directory / CHECKSUMS_FILE
-    if sums_file.is_symlink() or not sums_file.is_file():
-        raise BundleError(
-            f"{directory}: not a promotion bundle, {CHECKSUMS_FILE} is missing",
-            hint="Name the directory of one version, the one that contains SHA256SUMS and manifest.json",
-        )
-    return sums_file
 
 
 def _find_bad_archives(

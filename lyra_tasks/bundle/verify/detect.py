@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lyra_tasks.bundle.format.checksums import hash_files, parse_checksums
+from lyra_tasks.bundle.format.checksums import read_checksums
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, PACK_FILE, SIGNATURE_FILE
-from lyra_tasks.bundle.format.manifest import read_small_file
 from lyra_tasks.bundle.format.pack import read_pack_manifest
 from lyra_tasks.bundle.format.signature import Trust, verify_signature
-from lyra_tasks.bundle.verify.bundle import FileResult, VerifyReport, raise_if_invalid, verify_bundle
+from lyra_tasks.bundle.verify.bundle import VerifiedFile, VerifyReport, raise_if_invalid, verify_bundle
 from lyra_tasks.bundle.verify.pack import verify_pack
+from lyra_tasks.digests import file_sha256
 from lyra_tasks.errors import BundleError, UsageError
 from lyra_tasks.images.archive.verify import verify_archive
 from lyra_tasks.images.oci import ImageIdentity
@@ -39,19 +39,19 @@ def _verify_part(path: Path, directory: Path, trust: Trust | None) -> VerifyRepo
     if trust:
         verify_signature(directory, trust)
     name = path.absolute().relative_to(directory).as_posix()
-    sums = parse_checksums(read_small_file(directory / CHECKSUMS_FILE), str(directory / CHECKSUMS_FILE))
+    sums = read_checksums(directory)
     if name not in sums:
         raise BundleError(f"{path}: not in {CHECKSUMS_FILE} of the pack", hint=f"Run `verify {directory}`")
     for file_name in dict.fromkeys((name, PACK_FILE)):
         file = directory / file_name
-        if file.is_symlink() or not file.is_file() or hash_files([file]) != [sums.get(file_name)]:
+        if file.is_symlink() or not file.is_file() or file_sha256(file) != sums.get(file_name):
             raise_if_invalid(directory, {file_name: "changed"}, hint="Copy this file again")
     pack = read_pack_manifest(directory)
     return VerifyReport(
         path=path,
         project=pack.project,
         version=pack.version,
-        files=(FileResult(name, path.stat().st_size),),
+        files=(VerifiedFile(name, path.stat().st_size),),
         images=(),
         signer=trust.signer if trust else "",
         has_signature=(directory / SIGNATURE_FILE).is_file(),
@@ -68,7 +68,7 @@ def _verify_archive(path: Path) -> VerifyReport:
         path=path,
         project="",
         version="",
-        files=(FileResult(path.name, contents.size),),
+        files=(VerifiedFile(path.name, contents.size),),
         images=tuple((name, identity) for name in contents.references),
         signer="",
         has_signature=False,

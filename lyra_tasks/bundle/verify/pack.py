@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from lyra_tasks.bundle.format.checksums import hash_files, list_bundle_files, parse_checksums
-from lyra_tasks.bundle.format.layout import (
-    CHECKSUMS_FILE,
-    DOCUMENTS_FILE,
-    MANIFEST_FILE,
-    NOT_IN_CHECKSUMS,
-    PACK_FILE,
-    RECEIVE_SCRIPT,
-    SIGNATURE_FILE,
-)
-from lyra_tasks.bundle.format.manifest import BundledImage, Manifest, decode_document, read_small_file
+from lyra_tasks.bundle.format import layout
+from lyra_tasks.bundle.format.checksums import hash_files, list_bundle_files, parse_checksums, read_checksums
+from lyra_tasks.bundle.format.manifest import BundledImage, Manifest, decode_document
 from lyra_tasks.bundle.format.pack import (
     ArchivedDocuments,
     PackedArchive,
@@ -27,7 +19,7 @@ from lyra_tasks.bundle.format.pack import (
 )
 from lyra_tasks.bundle.format.signature import Trust, verify_signature
 from lyra_tasks.bundle.verify.bundle import (
-    FileResult,
+    VerifiedFile,
     VerifyReport,
     find_list_problems,
     full_references,
@@ -45,7 +37,7 @@ def verify_pack(directory: Path, trust: Trust | None = None) -> VerifyReport:
     """
     if trust:
         verify_signature(directory, trust)
-    sums = parse_checksums(read_small_file(directory / CHECKSUMS_FILE), str(directory / CHECKSUMS_FILE))
+    sums = read_checksums(directory)
     files, irregular = list_bundle_files(directory)
     names = sorted(sums.keys() & files.keys())
     digests = dict(zip(names, hash_files(files[name] for name in names), strict=True))
@@ -54,18 +46,18 @@ def verify_pack(directory: Path, trust: Trust | None = None) -> VerifyReport:
     raise_if_invalid(directory, problems, hint="Copy these files again, and only these")
     pack = read_pack_manifest(directory)
     documents = _read_documents(directory, pack)
-    where = f"{directory / DOCUMENTS_FILE}: {MANIFEST_FILE}"
-    manifest = decode_document(documents.contents[MANIFEST_FILE], Manifest, where)
+    where = f"{directory / layout.DOCUMENTS_FILE}: {layout.MANIFEST_FILE}"
+    manifest = decode_document(documents.contents[layout.MANIFEST_FILE], Manifest, where)
     raise_if_invalid(directory, dict(_find_contradictions(directory, pack, manifest, digests)))
     raise_if_invalid(directory, dict(_find_content_differences(directory, documents, manifest, digests)))
     return VerifyReport(
         path=directory,
         project=pack.project,
         version=pack.version,
-        files=tuple(FileResult(name, files[name].stat().st_size) for name in names),
+        files=tuple(VerifiedFile(name, files[name].stat().st_size) for name in names),
         images=tuple((build_name, image.identity) for build_name, image in manifest.images_by_build.items()),
         signer=trust.signer if trust else "",
-        has_signature=(directory / SIGNATURE_FILE).is_file(),
+        has_signature=(directory / layout.SIGNATURE_FILE).is_file(),
         kind="pack",
         since=pack.since or "",
     )
@@ -76,20 +68,20 @@ def _find_contradictions(
 ) -> Iterator[tuple[str, str]]:
     """Yield where `pack.json` and `manifest.json` disagree although all checksums match."""
     if (pack.project, pack.version, pack.set_digest) != (manifest.project, manifest.version, manifest.set_digest):
-        yield PACK_FILE, "describes another bundle"
+        yield layout.PACK_FILE, "describes another bundle"
     archives_by_file = {archive.file: archive for archive in pack.images}
     image_names_by_file = {archive.file: archive.image for archive in pack.images}
     expected_names = {image.file: image.name for image in manifest.images}
     if image_names_by_file != expected_names or len(archives_by_file) != len(pack.images):
-        yield PACK_FILE, f"images differ from {MANIFEST_FILE}"
+        yield layout.PACK_FILE, f"images differ from {layout.MANIFEST_FILE}"
         return
     for image in manifest.images:
         if problem := _archive_problem(directory, archives_by_file[image.file], image, pack):
             yield image.file, problem
     expected_files = {name for file in (*pack.images, pack.documents) for name in file.part_names}
-    for name in sorted(digests.keys() - expected_files - {PACK_FILE, RECEIVE_SCRIPT}):
+    for name in sorted(digests.keys() - expected_files - {layout.PACK_FILE, layout.RECEIVE_SCRIPT}):
         if not is_operator_file(name):
-            yield name, f"extra: not in {PACK_FILE}"
+            yield name, f"extra: not in {layout.PACK_FILE}"
 
 
 def _archive_problem(directory: Path, archive: PackedArchive, image: BundledImage, pack: PackManifest) -> str:
@@ -107,9 +99,9 @@ def _archive_problem(directory: Path, archive: PackedArchive, image: BundledImag
     except BundleError as error:
         return "; ".join((error.message, *error.details))
     if (contents.sha256, contents.size) != (archive.sha256, archive.size):
-        return f"digest or size differs from {PACK_FILE}"
+        return f"digest or size differs from {layout.PACK_FILE}"
     if not archive.omitted_layers and (contents.sha256, contents.size) != (image.sha256, image.size):
-        return f"digest or size differs from {MANIFEST_FILE}"
+        return f"digest or size differs from {layout.MANIFEST_FILE}"
     if contents.references != full_references(image):
         return f"has the references {', '.join(contents.references)}"
     return ""
@@ -117,19 +109,20 @@ def _archive_problem(directory: Path, archive: PackedArchive, image: BundledImag
 
 def _read_documents(directory: Path, pack: PackManifest) -> ArchivedDocuments:
     parts = _part_paths(directory, pack.documents)
-    required_names = (CHECKSUMS_FILE, MANIFEST_FILE)
-    return read_document_archive(parts, pack.documents, str(directory / DOCUMENTS_FILE), required_names)
+    required_names = (layout.CHECKSUMS_FILE, layout.MANIFEST_FILE)
+    return read_document_archive(parts, pack.documents, str(directory / layout.DOCUMENTS_FILE), required_names)
 
 
 def _find_content_differences(
     directory: Path, documents: ArchivedDocuments, manifest: Manifest, digests: dict[str, str]
 ) -> Iterator[tuple[str, str]]:
     """Yield where pack and omitted layers together differ from the checksums of the bundle."""
-    sums = parse_checksums(documents.contents[CHECKSUMS_FILE], f"{directory / DOCUMENTS_FILE}: {CHECKSUMS_FILE}")
-    actual_sums = {name: digest for name, digest in documents.digests.items() if name not in NOT_IN_CHECKSUMS}
+    where = f"{directory / layout.DOCUMENTS_FILE}: {layout.CHECKSUMS_FILE}"
+    sums = parse_checksums(documents.contents[layout.CHECKSUMS_FILE], where)
+    actual_sums = {name: digest for name, digest in documents.digests.items() if name not in layout.NOT_IN_CHECKSUMS}
     actual_sums |= {name: digest for name, digest in digests.items() if is_operator_file(name)}
     actual_sums |= {image.file: image.sha256 for image in manifest.images}
-    actual_sums[RECEIVE_SCRIPT] = sums.get(RECEIVE_SCRIPT, "")  # A pack has its own script.
+    actual_sums[layout.RECEIVE_SCRIPT] = sums.get(layout.RECEIVE_SCRIPT, "")  # A pack has its own script.
     for name in sorted(actual_sums.keys() | sums.keys()):
         if actual_sums.get(name) != sums.get(name):
             yield name, "differs from the bundle"
