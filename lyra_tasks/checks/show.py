@@ -11,8 +11,6 @@ from lyra_tasks.checks.results import build_results_document
 from lyra_tasks.errors import CheckFailedError
 from lyra_tasks.files import display_path
 
-_OUTCOME_LABELS = {"deviation": "by deviation", "warning": "with a warning", "skipped": "skipped"}
-
 
 def print_test_plan(test_run: TestRun) -> None:
     """Print what a test run would start and check.
@@ -108,5 +106,5 @@ def _print_rules(test_outcome: TestOutcome) -> None:
     for deviation in rule_report.unused_deviations:
         console.warn(f"The deviation from {deviation.rule} for {deviation.scope} is not needed; remove it")
     counts = Counter[str](result.outcome for result in results)
-    parts = [f"{counts[outcome]} {label}" for outcome, label in _OUTCOME_LABELS.items() if counts[outcome]]
+    parts = [f"{counts[outcome]} {outcome}" for outcome in ("deviation", "warning", "skipped") if counts[outcome]]
     console.print(", ".join([f"{counts['passed']} rules passed", *parts]))
