@@ -95,7 +95,7 @@ class HostState:
 
 def host_state(state: Path) -> HostState:
     """Record the state of the machine."""
-    name = layout.sandbox_paths(state).name
+    name = layout.SandboxPaths(state).name
     cmdlines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     ours = [repr(line) for line in cmdlines if name.encode() in line or os.fsencode(state) in line]
     ours += [str(tree.path / name) for tree in cgroups.list_cgroup_trees() if (tree.path / name).exists()]

@@ -16,7 +16,7 @@ import pytest
 from lyra_tasks.cleanup import facts, plan, run
 from lyra_tasks.config.load import load_config
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.sandbox.layout import sandbox_paths
+from lyra_tasks.engine.sandbox.layout import SandboxPaths
 from lyra_tasks.engine.workspace import open_workspace
 from lyra_tasks.errors import LockedError
 from lyra_tasks.locks import finish_run, start_run
@@ -274,7 +274,7 @@ def test_undeletable_work_directory_is_reported(own: Project) -> None:
 @pytest.fixture
 def find_traces(own: Project) -> Callable[[], tuple[str, ...]]:
     """Finds processes, mounts and links of the sandbox engine independently of Lyra."""
-    name = sandbox_paths(state_of(own)).name
+    name = SandboxPaths(state_of(own)).name
 
     def find() -> tuple[str, ...]:
         text = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout

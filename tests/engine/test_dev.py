@@ -62,7 +62,7 @@ def inside(project: Project, script: str) -> str:
     container = json.loads(path.read_text())["services"]["web"]["id"]
     with contextlib.closing(docker.APIClient(base_url=project.environment["DOCKER_HOST"])) as api:
         exec_id = api.exec_create(container, ["sh", "-c", script])["Id"]
-        connection = ExecStream(api, exec_id, tty=False)
+        connection = ExecStream(api, exec_id)
         with contextlib.closing(connection):
             frames = list(split_frames(connection.chunks()))
         assert api.exec_inspect(exec_id)["ExitCode"] == 0, frames

@@ -18,6 +18,7 @@ from lyra_tasks.engine.objects import containers, lifeline
 from lyra_tasks.engine.objects.holder import HOLD_PATH, ensure_holder_image
 from lyra_tasks.engine.objects.inventory import LABEL_NONCE
 from lyra_tasks.engine.objects.ownership import Owner
+from lyra_tasks.engine.objects.removal import RemovalResult
 from lyra_tasks.locks import new_run_id
 from lyra_tasks.records.journal import Journal
 from tests.conftest import Project, ours
@@ -151,7 +152,7 @@ def test_lock_removed_during_cleanup_is_no_error(
 
     remove_run_orphans = lifeline.remove_run_orphans
 
-    def unlink_and_remove(engine: Engine, owner: Owner, path: Path) -> lifeline.OrphanCleanup:
+    def unlink_and_remove(engine: Engine, owner: Owner, path: Path) -> RemovalResult:
         other.unlink()
         return remove_run_orphans(engine, owner, path)
 

@@ -26,7 +26,7 @@ from lyra_tasks.bundle.verify.bundle import verify_bundle
 from lyra_tasks.config.load import load_config
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
-from lyra_tasks.engine.sandbox.layout import sandbox_paths
+from lyra_tasks.engine.sandbox.layout import SandboxPaths
 from lyra_tasks.engine.workspace import open_workspace
 from lyra_tasks.locks import file_lock
 from lyra_tasks.report.page import render_report
@@ -349,7 +349,7 @@ def test_page_shows_changes_since_previous_version(tested: Project, shelf: Path)
 
 def test_rehearsal_runs_checks_and_leaves_nothing(tested: Project, shelf: Path) -> None:
     (state,) = tested.state.iterdir()
-    name = sandbox_paths(state / "rehearsal").name
+    name = SandboxPaths(state / "rehearsal").name
     dry_run = tested.lyra("bundle.rehearse", "1.0.0", "--dry-run", "--json")
     assert json.loads(dry_run.out)["suite"] == "bookworm"
     assert json.loads(dry_run.out)["env_variables"] == ["TOKEN", "WEB_HTTP_PUBLISH", "WEB_KEY_FILE"]

@@ -40,7 +40,7 @@ def test_sandbox_leaves_nothing_after_running_container(tmp_path: Path, busybox:
     state = tmp_path / "with blank"
     before = host_state(state)
     engine = up(state)
-    record = layout.read_sandbox_record(layout.sandbox_paths(state))
+    record = layout.read_sandbox_record(layout.SandboxPaths(state))
     assert record is not None
     client = client_of(engine)
     assert client.version()["Version"].startswith("26.1")
@@ -71,7 +71,7 @@ def test_container_and_engine_are_limited(engine: Sandbox) -> None:
     client = client_of(engine)
     container = client.containers.run(IMAGE, ["/bin/busybox", "sleep", "600"], detach=True, mem_limit="16m")
     try:
-        groups = Path("/sys/fs/cgroup").glob(f"**{engine.cgroup}/{container.id}/memory.*")
+        groups = Path("/sys/fs/cgroup").glob(f"**/{engine.name}/{container.id}/memory.*")
         values = {path.read_text().strip() for path in groups if path.name in {"memory.limit_in_bytes", "memory.max"}}
         assert values == {str(16 * MEBIBYTE)}
     finally:
@@ -82,7 +82,7 @@ def test_container_and_engine_are_limited(engine: Sandbox) -> None:
             assert (tree.path / engine.name / file).read_text().strip() == value
     children = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().split()
     for pid in (str(engine.pid), *children):
-        assert f"{engine.cgroup}/daemon" in Path(f"/proc/{pid}/cgroup").read_text()
+        assert f"/{engine.name}/daemon" in Path(f"/proc/{pid}/cgroup").read_text()
 
 
 def test_published_port_answers_on_machine(engine: Sandbox) -> None:
@@ -201,9 +201,9 @@ def test_leftovers_of_killed_sandbox_are_removed(tmp_path: Path) -> None:
 
 
 def test_interface_of_other_sandbox_is_kept(engine: Sandbox) -> None:
-    record = layout.read_sandbox_record(layout.sandbox_paths(engine.state))
+    record = layout.read_sandbox_record(layout.SandboxPaths(engine.state))
     assert record is not None
-    network.remove_uplink(layout.sandbox_paths(engine.state).engine, record.link, "lyra-0123456789")
+    network.remove_uplink(layout.SandboxPaths(engine.state).engine, record.link, "lyra-0123456789")
     assert Path("/sys/class/net", record.link).exists()
 
 

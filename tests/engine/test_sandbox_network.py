@@ -215,7 +215,7 @@ def test_only_gateway_address_can_connect(engine: Sandbox) -> None:
 @contextmanager
 def address_on_the_link(engine: Sandbox, address: str) -> Iterator[None]:
     """Add a second address of this machine to the link, with a route in the sandbox."""
-    record = layout.read_sandbox_record(layout.sandbox_paths(engine.state))
+    record = layout.read_sandbox_record(layout.SandboxPaths(engine.state))
     assert record is not None
     inside = ["nsenter", f"--net=/proc/{engine.pid}/ns/net", "--"]
     run_ip(engine, ["address", "add", f"{address}/32", "dev", record.link])

@@ -32,24 +32,24 @@ ALL_2 = cgroups.CgroupTree(Path("/c"), 2, frozenset({"memory", "cpu", "pids"}))
 
 
 def plan(state: Path, store: layout.StoreKind = "containerd") -> start.SandboxPlan:
-    paths = layout.sandbox_paths(state)
+    paths = layout.SandboxPaths(state)
     return start.SandboxPlan(paths, Path("/cache/engines/trixie"), "trixie", store, None, None)
 
 
 def test_socket_path_is_short_for_any_state_path(tmp_path: Path) -> None:
-    paths = layout.sandbox_paths(tmp_path / ("a b,c:d" * 30))
+    paths = layout.SandboxPaths(tmp_path / ("a b,c:d" * 30))
     assert len(str(paths.socket)) < 60
     assert not set(str(paths.socket)) & set(" ,:")
 
 
 def test_sandbox_name_identifies_state_directory(tmp_path: Path) -> None:
-    one, other = layout.sandbox_paths(tmp_path / "one"), layout.sandbox_paths(tmp_path / "other")
+    one, other = layout.SandboxPaths(tmp_path / "one"), layout.SandboxPaths(tmp_path / "other")
     assert one.name != other.name
-    assert layout.sandbox_paths(tmp_path / "x" / ".." / "one").name == one.name
+    assert layout.SandboxPaths(tmp_path / "x" / ".." / "one").name == one.name
 
 
 def test_suite_and_store_have_separate_data(tmp_path: Path) -> None:
-    paths = layout.sandbox_paths(tmp_path)
+    paths = layout.SandboxPaths(tmp_path)
     assert len({paths.data("trixie", "graph"), paths.data("trixie", "containerd"), paths.data("sid", "graph")}) == 3
 
 
@@ -61,7 +61,7 @@ def test_daemon_config_sets_containerd_store_explicitly(tmp_path: Path) -> None:
 
 def test_daemon_config_uses_cgroup_of_sandbox(tmp_path: Path) -> None:
     config = start.create_daemon_config(plan(tmp_path))
-    assert config["cgroup-parent"] == f"/{layout.sandbox_paths(tmp_path).name}"
+    assert config["cgroup-parent"] == f"/{layout.SandboxPaths(tmp_path).name}"
 
 
 def test_sandbox_networks_do_not_overlap(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_memory_limit_includes_swap() -> None:
 
 @pytest.mark.parametrize("change", ['"schema_version": 1, "extra": 2', '"schema_version": 2', "nonsense"])
 def test_invalid_sandbox_record_is_refused(tmp_path: Path, change: str) -> None:
-    paths = layout.sandbox_paths(tmp_path)
+    paths = layout.SandboxPaths(tmp_path)
     paths.directory.mkdir()
     record = layout.SandboxRecord(
         suite="trixie", store="graph", pid=1, start_ticks=1, boot_id="b", link="l", address="a", memory=None, cpus=None

@@ -25,8 +25,8 @@ _EXIT_STATUS_TIMEOUT_S = 5.0
 class ExecStream:
     """The connection to a command in a container; starts it. `stream_api` is a client without a timeout."""
 
-    def __init__(self, stream_api: Any, exec_id: str, *, tty: bool) -> None:
-        connection: Any = stream_api.exec_start(exec_id, tty=tty, socket=True)
+    def __init__(self, stream_api: Any, exec_id: str) -> None:
+        connection: Any = stream_api.exec_start(exec_id, socket=True)
         self._response: Any = connection._response
         self._reader: Any = self._response.raw._fp.fp
         self.socket: Any = getattr(connection, "_sock", connection)
@@ -55,22 +55,10 @@ def split_frames(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
             buffer = buffer[_FRAME_HEADER.size + length :]
 
 
-def read_exec_output(engine: Engine, exec_id: str) -> bytes:
-    """Start a created exec, wait for its end and return its output, both streams combined."""
-    stream = ExecStream(engine.stream_api, exec_id, tty=False)
-    try:
-        return b"".join(data for _, data in split_frames(stream.chunks()))
-    finally:
-        stream.close()
-
-
 def wait_for_exit_code(engine: Engine, exec_id: str) -> int:
     """Return the exit code of a command whose output has ended.
 
     The engine records it a moment later, and a command may go on after closing its output.
-
-    Raises:
-        PreconditionError: The engine did not report an exit status.
     """
     pause, deadline = 0.01, time.monotonic() + _EXIT_STATUS_TIMEOUT_S
     while (status := engine.api.exec_inspect(exec_id))["ExitCode"] is None or status["Running"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -31,7 +32,7 @@ def exec_with_stdio(engine: Engine, container: str, command: Sequence[str], *, d
         exec_id = engine.api.exec_create(
             container, list(command), stdin=pass_input, stdout=True, stderr=True, workdir=directory or None
         )["Id"]
-        stream = ExecStream(engine.stream_api, exec_id, tty=False)
+        stream = ExecStream(engine.stream_api, exec_id)
     with _forwarded_input(stream, pass_input), translate_errors("running a command in a container"):
         for kind, chunk in split_frames(stream.chunks()):
             _write(STDERR if kind == STDERR else STDOUT, chunk)
@@ -40,11 +41,7 @@ def exec_with_stdio(engine: Engine, container: str, command: Sequence[str], *, d
 
 
 def attach_terminal(engine: Engine, container: str, command: Sequence[str], *, directory: str) -> int:
-    """Run `command` in a container with this process's terminal, by `docker exec`; return its exit code.
-
-    Raises:
-        PreconditionError: There is no terminal, or the container lacks the command.
-    """
+    """Run `command` in a container with this process's terminal, by `docker exec`; return its exit code."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise PreconditionError("`dev.shell` needs a terminal", hint="run single commands by `dev.exec -- COMMAND`")
     docker = [engine.cli, "exec", "--interactive", "--tty", "--env", f"TERM={os.environ.get('TERM', 'xterm')}"]
@@ -88,8 +85,6 @@ def _forwarded_input(stream: ExecStream, pass_input: bool) -> Iterator[None]:
 
 
 def _forward_input(stream: ExecStream, wake: int) -> None:
-    import socket
-
     with suppress(OSError):
         while True:
             readable, _, _ = select.select([0, wake], [], [])

@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from lyra_tasks.engine.sandbox.layout import answers_ping
 from lyra_tasks.errors import EngineUnavailableError
 from lyra_tasks.processes import run_captured
 
@@ -42,11 +43,7 @@ def is_remote_endpoint(host: str) -> bool:
 
 
 def resolve_engine_address(host: str) -> str:
-    """Return the address of published ports of the engine at `host`: loopback for a local engine.
-
-    Raises:
-        EngineUnavailableError: The host name cannot be resolved.
-    """
+    """Return the address of published ports of the engine at `host`: loopback for a local engine."""
     if not is_remote_endpoint(host):
         return "127.0.0.1"
     parts = urlsplit(host)
@@ -133,7 +130,7 @@ class Tunnel:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._socket.exists() and child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        if _responds_to_ping(self._socket):
+        if answers_ping(self._socket, _START_TIMEOUT_S):
             return True
         self._terminate([child])
         self._socket.unlink(missing_ok=True)
@@ -182,16 +179,6 @@ def _ssh_command(parts: SplitResult) -> list[str]:
 def _login_command(parts: SplitResult) -> list[str]:
     options = (argument for key, value in _SSH_OPTIONS.items() for argument in ("-o", f"{key}={value}"))
     return [*_ssh_command(parts), *options]
-
-
-def _responds_to_ping(path: Path) -> bool:
-    """Return whether an engine responds to a ping on a socket."""
-    with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
-        connection.settimeout(_START_TIMEOUT_S)
-        connection.connect(str(path))
-        connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
-        return b" 200 " in connection.recv(64)
-    return False
 
 
 def _resolve_ssh_alias(parts: SplitResult) -> str:

@@ -6,13 +6,13 @@ import io
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.client.exec_stream import read_exec_output, wait_for_exit_code
+from lyra_tasks.engine.client.exec_stream import ExecStream, split_frames, wait_for_exit_code
 from lyra_tasks.engine.client.monitoring import wait_until
 from lyra_tasks.engine.objects.inventory import CONTAINER, NETWORK, VOLUME
 from lyra_tasks.engine.objects.ownership import Owner
@@ -169,24 +169,20 @@ def _inspect_container(engine: Engine, container: str) -> dict[str, Any]:
 def _find_container(engine: Engine, container: str) -> dict[str, Any] | None:
     from docker.errors import NotFound
 
-    with translate_errors("inspecting a container"):
-        try:
-            document: dict[str, Any] = engine.api.inspect_container(container)
-        except NotFound:
-            return None
-    return document
+    with translate_errors("inspecting a container"), suppress(NotFound):
+        document: dict[str, Any] = engine.api.inspect_container(container)
+        return document
+    return None
 
 
 def inspect_image(engine: Engine, image: str) -> dict[str, Any] | None:
     """Return the engine's description of an image (`Id`, `Config`, `RootFS`, `Size`, …), or None if it is missing."""
     from docker.errors import ImageNotFound
 
-    with translate_errors(f"inspecting the image {image}"):
-        try:
-            document: dict[str, Any] = engine.api.inspect_image(image)
-        except ImageNotFound:
-            return None
-    return document
+    with translate_errors(f"inspecting the image {image}"), suppress(ImageNotFound):
+        document: dict[str, Any] = engine.api.inspect_image(image)
+        return document
+    return None
 
 
 def load_image_archive(engine: Engine, archive: Path) -> None:
@@ -213,21 +209,27 @@ def kill_containers(engine: Engine, containers: Iterable[str]) -> None:
 
 def put_files(engine: Engine, container: str, directory: str, files: Iterable[ContainerFile]) -> None:
     """Copy files into a directory of a container."""
+    with translate_errors("copying files to a container"):
+        engine.api.put_archive(container, directory, create_tar(files))
+
+
+def create_tar(files: Iterable[ContainerFile]) -> bytes:
+    """Return a tar archive with these files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for file in files:
             entry = tarfile.TarInfo(file.name)
             entry.size, entry.uid, entry.gid, entry.mode = len(file.content), file.uid, file.gid, file.mode
             archive.addfile(entry, io.BytesIO(file.content))
-    with translate_errors("copying files to a container"):
-        engine.api.put_archive(container, directory, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def exec_command(engine: Engine, container: str, command: Sequence[str], *, user: str = "") -> tuple[int, str]:
     """Run a command in a container; return its exit code and its output, both streams combined."""
     with translate_errors("running a command in a container"):
         exec_id = engine.api.exec_create(container, list(command), stdout=True, stderr=True, user=user)["Id"]
-        output = read_exec_output(engine, exec_id)
+        with closing(ExecStream(engine.stream_api, exec_id)) as stream:
+            output = b"".join(data for _, data in split_frames(stream.chunks()))
         code = wait_for_exit_code(engine, exec_id)
     return code, output.decode(errors="replace")
 

@@ -7,15 +7,13 @@ probe per architecture that just exits: an engine that runs it can run that arch
 
 from __future__ import annotations
 
-import io
 import struct
-import tarfile
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.objects.containers import inspect_image
+from lyra_tasks.engine.objects.containers import ContainerFile, create_tar, inspect_image
 from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.errors import PreconditionError
 
@@ -67,9 +65,12 @@ _HOLDER_CODE = {
 
 def ensure_holder_image(engine: Engine, owner: Owner) -> str:
     """Return the id of the holder's image, which is imported on first use."""
+    reference = f"{owner.project_id}/holder:{_IMAGE_VERSION}"
     # concurrent imports of the same reference would leave the first image untagged
     with _IMPORT_LOCK:
-        return _import_image(engine, owner, f"{owner.project_id}/holder:{_IMAGE_VERSION}")
+        if image := inspect_image(engine, reference):
+            return str(image["Id"])
+        return _import_image(engine, owner, reference)
 
 
 def probe_path(architecture: str) -> str:
@@ -89,8 +90,6 @@ def build_holder_program(architecture: str, path: str = HOLD_PATH) -> bytes:
 def _import_image(engine: Engine, owner: Owner, reference: str) -> str:
     from docker.errors import APIError
 
-    if image := inspect_image(engine, reference):
-        return str(image["Id"])
     owner.record_image_intents(engine, [reference], private=True)
     archive = _build_root_archive(engine.facts.platform.split("/")[1])
     with translate_errors("importing the holder's image"):
@@ -108,13 +107,7 @@ def _import_image(engine: Engine, owner: Owner, reference: str) -> str:
 def _build_root_archive(architecture: str) -> bytes:
     programs = {path: build_holder_program(architecture, path) for path in (HOLD_PATH, REMOVE_PATH)}
     programs |= {probe_path(name): _build_elf(machine, machine.exit_code) for name, machine in _MACHINES.items()}
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path, content in programs.items():
-            entry = tarfile.TarInfo(path.lstrip("/"))
-            entry.size, entry.mode = len(content), 0o755
-            archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
+    return create_tar(ContainerFile(path.lstrip("/"), content, mode=0o755) for path, content in programs.items())
 
 
 def _build_elf(machine: _Machine, hex_code: str) -> bytes:

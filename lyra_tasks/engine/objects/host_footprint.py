@@ -11,7 +11,7 @@ from pathlib import Path
 from lyra_tasks.engine.client.contexts import docker_config_directory
 from lyra_tasks.engine.objects.lifeline import REAPER_MODULE
 from lyra_tasks.engine.sandbox.cgroups import list_cgroup_processes, list_cgroup_trees
-from lyra_tasks.engine.sandbox.layout import read_sandbox_record, sandbox_paths
+from lyra_tasks.engine.sandbox.layout import SandboxPaths, read_sandbox_record
 
 MOUNT_TABLE = Path("/proc/self/mounts")
 INTERFACES_DIRECTORY = Path("/sys/class/net")
@@ -30,7 +30,7 @@ class HostFootprint:
 def collect_host_footprint(states: Iterable[Path], work_directory: Path) -> HostFootprint:
     """Collect the footprint of a checkout, given its state directories and `.lyra/`, and all builders of the user."""
     states = [state.resolve() for state in states]
-    sandboxes = [sandbox_paths(state) for state in states]
+    sandboxes = [SandboxPaths(state) for state in states]
     directories = [*states, work_directory, *(paths.runtime for paths in sandboxes)]
     links = [record.link for paths in sandboxes if (record := read_sandbox_record(paths)) is not None]
     sandbox_processes = _find_sandbox_processes([paths.name for paths in sandboxes])

@@ -10,14 +10,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lyra_tasks.engine.objects.ownership import OwnedObject, Owner, list_owned_objects
-from lyra_tasks.engine.objects.removal import remove_objects
+from lyra_tasks.engine.objects.ownership import Owner, list_owned_objects
+from lyra_tasks.engine.objects.removal import RemovalResult, remove_objects
 from lyra_tasks.locks import lock_if_finished, start_run
 from lyra_tasks.records.journal import Journal
 
@@ -28,19 +27,6 @@ REAPER_MODULE = "lyra_tasks.engine.objects.reaper"
 _LOCK_DIRECTORY = "running"
 _LOCK_SUFFIX = ".lock"
 _SCAN_INTERVAL_S = 0.5
-
-
-@dataclass
-class OrphanCleanup:
-    """Objects of killed runs: those removed, and those that could not be removed, with the engine's reason."""
-
-    removed: list[OwnedObject] = field(default_factory=list)
-    failed: dict[OwnedObject, str] = field(default_factory=dict)
-
-    def merge(self, other: OrphanCleanup) -> None:
-        """Add the result for another run."""
-        self.removed += other.removed
-        self.failed |= other.failed
 
 
 def run_lock_path(state: Path, run: str) -> Path:
@@ -64,24 +50,20 @@ def hold_lifeline(engine: Engine, owner: Owner, state: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def remove_orphans(engine: Engine, journal: Journal, project_id: str, state: Path) -> OrphanCleanup:
+def remove_orphans(engine: Engine, journal: Journal, project_id: str, state: Path) -> RemovalResult:
     """Remove the objects of all runs whose process has ended."""
-    cleanup = OrphanCleanup()
-    for path in _list_run_locks(state):
-        with lock_if_finished(path) as has_ended:
-            if has_ended:
-                cleanup.merge(remove_run_orphans(engine, Owner(journal, _run_id(path), project_id), path))
+    cleanup = RemovalResult()
+    with closing(_lock_crashed_runs(state)) as paths:
+        for path in paths:
+            result = remove_run_orphans(engine, Owner(journal, path.stem, project_id), path)
+            cleanup.removed += result.removed
+            cleanup.failed |= result.failed
     return cleanup
 
 
 def list_crashed_runs(state: Path) -> list[str]:
     """Return the killed runs whose objects have not been removed yet."""
-    runs = []
-    for path in _list_run_locks(state):
-        with lock_if_finished(path) as has_ended:
-            if has_ended:
-                runs.append(_run_id(path))
-    return runs
+    return [path.stem for path in _lock_crashed_runs(state)]
 
 
 def forget_crashed_runs(state: Path, runs: Iterable[str]) -> None:
@@ -90,12 +72,12 @@ def forget_crashed_runs(state: Path, runs: Iterable[str]) -> None:
         run_lock_path(state, run).unlink(missing_ok=True)
 
 
-def remove_run_orphans(engine: Engine, owner: Owner, path: Path) -> OrphanCleanup:
+def remove_run_orphans(engine: Engine, owner: Owner, path: Path) -> RemovalResult:
     """Remove the objects of one killed run until two scans find none, since the engine may still be creating one.
 
     The lock stays if an object could not be removed, for example because a foreign container uses it.
     """
-    cleanup = OrphanCleanup()
+    cleanup = RemovalResult()
     idle_scans = 0
     while idle_scans < 2:
         owned_objects = list_owned_objects(engine, owner.journal.entries(), run=owner.run)
@@ -114,17 +96,17 @@ def reap_run(journal: Path, project_id: str, path: Path) -> None:
     """Remove the orphans of a run on behalf of the reaper, once the lock at `path` is released."""
     from lyra_tasks.engine.client.connect import reconnect_engine
 
-    owner = Owner(Journal(journal), _run_id(path), project_id)
+    owner = Owner(Journal(journal), path.stem, project_id)
     cleanup = remove_run_orphans(reconnect_engine(), owner, path)
     owner.journal.append(owner.run, "orphans-removed", objects=[owned_object.name for owned_object in cleanup.removed])
 
 
-def _list_run_locks(state: Path) -> list[Path]:
-    return sorted((state / _LOCK_DIRECTORY).glob(f"*{_LOCK_SUFFIX}"))
-
-
-def _run_id(path: Path) -> str:
-    return path.name.removesuffix(_LOCK_SUFFIX)
+def _lock_crashed_runs(state: Path) -> Generator[Path, None, None]:
+    """Yield the locks of runs whose process has ended, each held until the next one."""
+    for path in sorted((state / _LOCK_DIRECTORY).glob(f"*{_LOCK_SUFFIX}")):
+        with lock_if_finished(path) as has_ended:
+            if has_ended:
+                yield path
 
 
 def _start_reaper(engine: Engine, owner: Owner, path: Path) -> None:

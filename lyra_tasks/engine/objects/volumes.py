@@ -74,11 +74,7 @@ def resolve_user_ids(engine: Engine, container: str, user: str) -> tuple[int, in
 
 
 def parse_user_ids(user: str, read_text: Callable[[str], str]) -> tuple[int, int]:
-    """Return user and group id of `USER[:GROUP]`; `read_text` returns a file of the image, empty if it is missing.
-
-    Raises:
-        PreconditionError: The image does not define the user or the group.
-    """
+    """Return user and group id of `USER[:GROUP]`; `read_text` returns a file of the image, empty if it is missing."""
     name, _, group = user.partition(":")
     name = name or "0"
     user_fields = next(

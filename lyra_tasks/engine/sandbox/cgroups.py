@@ -17,7 +17,8 @@ from lyra_tasks.errors import EngineUnavailableError
 
 MOUNTS_FILE = Path("/proc/self/mounts")
 DAEMON_LEAF = "daemon"  # for the engine's own processes: in v2 only leaves may have processes
-_CPU_PERIOD_US = 100_000  # microseconds
+_CPU_PERIOD_US = 100_000
+_REMOVAL_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,13 @@ def create_cgroup(name: str, *, memory: int | None, cpus: float | None) -> None:
             f"Cannot create the control group {name}: {error.strerror}",
             hint="Run on the machine itself, or in a container that may write to /sys/fs/cgroup",
         ) from error
-    _require_controllers(limited_trees, memory, cpus)
+    available = {controller for tree in limited_trees for controller in tree.controllers}
+    for controller, limit in (("memory", memory), ("cpu", cpus)):
+        if limit is not None and controller not in available:
+            raise EngineUnavailableError(
+                f"The kernel of this machine cannot limit {controller}",
+                hint="Remove the limit from [engine], or use another machine",
+            )
 
 
 def cgroup_limit_files(tree: CgroupTree, memory: int | None, cpus: float | None) -> dict[str, str]:
@@ -106,9 +113,9 @@ def list_cgroup_processes(group: Path) -> list[int]:
     return [pid for directory in _descendants(group) for pid in _read_processes(directory)]
 
 
-def remove_cgroup(name: str, *, timeout_s: float = 5.0) -> list[Path]:
+def remove_cgroup(name: str) -> list[Path]:
     """Remove the group from every tree; return the groups that could not be removed in time."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + _REMOVAL_TIMEOUT_S
     while True:
         for tree in list_cgroup_trees():
             for directory in _descendants(tree.path / name):
@@ -118,16 +125,6 @@ def remove_cgroup(name: str, *, timeout_s: float = 5.0) -> list[Path]:
         if not remaining or time.monotonic() > deadline:
             return remaining
         time.sleep(0.05)
-
-
-def _require_controllers(limited_trees: list[CgroupTree], memory: int | None, cpus: float | None) -> None:
-    available = frozenset[str]().union(*(tree.controllers for tree in limited_trees))
-    for controller, limit in (("memory", memory), ("cpu", cpus)):
-        if limit is not None and controller not in available:
-            raise EngineUnavailableError(
-                f"The kernel of this machine cannot limit {controller}",
-                hint="Remove the limit from [engine], or use another machine",
-            )
 
 
 def _delegate_controllers(group: Path) -> None:

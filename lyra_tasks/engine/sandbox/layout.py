@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,57 +22,21 @@ StoreKind = Literal["containerd", "graph"]
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 
-@dataclass(frozen=True)
 class SandboxPaths:
-    """The paths of one sandbox; its `name` is also that of its runtime directory and control group."""
+    """The paths of the sandbox of a state directory."""
 
-    state: Path
-    name: str
-
-    @property
-    def directory(self) -> Path:
-        """Return the directory of everything that outlives the engine's processes."""
-        return self.state / "sandbox"
-
-    @property
-    def record(self) -> Path:
-        """Return the record of the engine."""
-        return self.directory / "sandbox.json"
-
-    @property
-    def config(self) -> Path:
-        """Return the `DOCKER_CONFIG` directory with the buildx and compose plugins."""
-        return self.directory / "config"
-
-    @property
-    def log(self) -> Path:
-        """Return the log of dockerd."""
-        return self.directory / "dockerd.log"
-
-    @property
-    def lock(self) -> Path:
-        """Return the lock that starting and stopping hold."""
-        return self.state / "sandbox.lock"
-
-    @property
-    def runtime(self) -> Path:
-        """Return the runtime directory, whose path is short and plain: a socket's path is limited to 107 bytes."""
-        return Path("/run") / self.name
-
-    @property
-    def socket(self) -> Path:
-        """Return the socket of the engine."""
-        return self.runtime / "docker.sock"
-
-    @property
-    def engine(self) -> Path:
-        """Return the link to the unpacked packages, which can be used in PATH even if the cache's path has a colon."""
-        return self.runtime / "engine"
-
-    @property
-    def owner(self) -> Path:
-        """Return the link to the state directory, by which the socket leads to its owner."""
-        return self.runtime / "state"
+    def __init__(self, state: Path) -> None:
+        self.state = state.resolve()
+        self.name = f"lyra-{sha256_hex(os.fsencode(self.state))[:10]}"  # also of the control group
+        self.lock = self.state / "sandbox.lock"
+        self.directory = self.state / "sandbox"  # everything that outlives the engine's processes
+        self.record = self.directory / "sandbox.json"
+        self.config = self.directory / "config"  # the `DOCKER_CONFIG` directory with the plugins
+        self.log = self.directory / "dockerd.log"
+        self.runtime = Path("/run") / self.name  # short and plain: a socket's path is limited to 107 bytes
+        self.socket = self.runtime / "docker.sock"
+        self.engine = self.runtime / "engine"  # a link that PATH takes even if the cache's path has a colon
+        self.owner = self.runtime / "state"  # a link by which the socket leads to its owner
 
     def data(self, suite: str, store: StoreKind) -> Path:
         """Return the data directory; engines of other suites and stores could not read it."""
@@ -106,11 +72,7 @@ class Sandbox:
     address: str
     docker: Path
     config_dir: Path
-    log: Path
     pid: int
-    cgroup: str
-    memory: int | None
-    cpus: float | None
 
     def environment(self) -> dict[str, str]:
         """Return the variables with which a Docker client uses this engine."""
@@ -121,15 +83,9 @@ class Sandbox:
         }
 
 
-def sandbox_paths(state: Path) -> SandboxPaths:
-    """Return the paths of the sandbox of a state directory."""
-    state = state.resolve()
-    return SandboxPaths(state=state, name=f"lyra-{sha256_hex(os.fsencode(state))[:10]}")
-
-
 def find_sandbox(state: Path) -> Sandbox | None:
     """Return the running engine of a state directory, or None, without contacting the engine."""
-    paths = sandbox_paths(state)
+    paths = SandboxPaths(state)
     record = read_sandbox_record(paths)
     return to_sandbox(paths, record) if record and is_sandbox_process_alive(record) else None
 
@@ -143,17 +99,17 @@ def find_sandbox_at(host: str) -> Sandbox | None:
 
 def has_sandbox_data(state: Path) -> bool:
     """Return whether a sandbox, running or not, may have images and volumes."""
-    return (sandbox_paths(state).directory / "data").is_dir()
+    return (SandboxPaths(state).directory / "data").is_dir()
 
 
 def has_sandbox_record(state: Path) -> bool:
     """Return whether a sandbox was started and not stopped; it may have crashed."""
-    return sandbox_paths(state).record.exists()
+    return SandboxPaths(state).record.exists()
 
 
 def read_engine_ids(state: Path) -> set[str]:
     """Return the ids of the engines that have data here; engines before 23.0 do not write theirs down."""
-    return {path.read_text().strip() for path in (sandbox_paths(state).directory / "data").glob("*/engine-id")}
+    return {path.read_text().strip() for path in (SandboxPaths(state).directory / "data").glob("*/engine-id")}
 
 
 def run_in_sandbox_network(sandbox: Sandbox, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -172,11 +128,7 @@ def to_sandbox(paths: SandboxPaths, record: SandboxRecord) -> Sandbox:
         address=record.address,
         docker=paths.engine / "cli" / "docker",
         config_dir=paths.config,
-        log=paths.log,
         pid=record.pid,
-        cgroup=f"/{paths.name}",
-        memory=record.memory,
-        cpus=record.cpus,
     )
 
 
@@ -191,6 +143,16 @@ def read_sandbox_record(paths: SandboxPaths) -> SandboxRecord | None:
             f"Cannot read the record of the sandbox engine: {paths.record}",
             hint=f"Stop the processes of {paths.name}, delete the file and retry",
         ) from error
+
+
+def answers_ping(path: Path, timeout_s: float) -> bool:
+    """Return whether an engine answers a ping on a socket, since it accepts connections before it is ready."""
+    with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
+        connection.settimeout(timeout_s)
+        connection.connect(str(path))
+        connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+        return b" 200 " in connection.recv(64)
+    return False
 
 
 def write_sandbox_record(paths: SandboxPaths, record: SandboxRecord) -> None:

@@ -25,9 +25,7 @@ TAP_NETWORK = IPv4Network("10.215.1.0/24")  # between the sandbox's router and s
 RESOLVER_ADDRESS = str(TAP_NETWORK[3])  # where slirp4netns forwards DNS queries to this machine's resolver
 RESOLV_CONF = Path("/etc/resolv.conf")
 _LINK_LOCAL = IPv4Network("169.254.0.0/16")  # the metadata services of clouds, which give out credentials
-_LINK_NETWORKS = tuple(
-    IPv4Network(f"{prefix}.0/24") for prefix in ("10.214.0", "172.29.214", "192.168.214", "198.18.214")
-)
+_LINK_NETWORKS = tuple(map(IPv4Network, ("10.214.0.0/24", "172.29.214.0/24", "192.168.214.0/24", "198.18.214.0/24")))
 
 
 @dataclass(frozen=True)
@@ -39,22 +37,14 @@ class Uplink:
     address: str
 
 
-def tool_environment(engine: Path) -> dict[str, str]:
-    """Return the environment in which the unpacked `ip` and `iptables` find their libraries."""
-    return {
-        "PATH": f"{engine / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
-        "LD_LIBRARY_PATH": str(engine / "lib"),
-        "XTABLES_LIBDIR": str(engine / "xtables"),
-        "LC_ALL": "C.UTF-8",
-    }
-
-
 def create_uplink(engine: Path, pid: int, owner: str) -> Uplink:
     """Link the network namespace of process `pid` to this machine's by a pair of interfaces that ends with it.
 
     The alias of the interface names its owner, because another sandbox may reuse the name.
     """
-    for link, subnet in list_free_links(_used_networks(engine)):
+    destinations = {route.get("dst", "default") for route in _query_ip(engine, "route", "show", "table", "all")}
+    used_networks = [IPv4Network(destination, strict=False) for destination in destinations - {"default"}]
+    for link, subnet in list_free_links(used_networks):
         if _interface_exists(link):
             continue
         gateway, address = (str(host) for host in subnet.hosts())
@@ -84,10 +74,10 @@ def create_uplink(engine: Path, pid: int, owner: str) -> Uplink:
 def list_free_links(networks: Iterable[IPv4Network]) -> Iterator[tuple[str, IPv4Network]]:
     """Yield interface names and their subnets, except those that overlap a network in use."""
     used_networks = list(networks)
-    for network in _LINK_NETWORKS:
+    for index, network in enumerate(_LINK_NETWORKS):
         for number, subnet in enumerate(network.subnets(new_prefix=30)):
             if not any(subnet.overlaps(used_network) for used_network in used_networks):
-                yield f"lyra{_LINK_NETWORKS.index(network)}-{number}", subnet
+                yield f"lyra{index}-{number}", subnet
 
 
 def list_blocked_networks(engine: Path) -> list[IPv4Network]:
@@ -137,12 +127,6 @@ def _has_resolver() -> bool:
         return False
 
 
-def _used_networks(engine: Path) -> Iterator[IPv4Network]:
-    for route in _query_ip(engine, "route", "show", "table", "all"):
-        if route.get("dst", "default") != "default":
-            yield IPv4Network(route["dst"], strict=False)
-
-
 def _query_ip(engine: Path, *arguments: str) -> list[dict[str, Any]]:
     """Return what `ip` prints about IPv4; nothing if it fails."""
     entries: list[dict[str, Any]] = json.loads(_run_ip(engine, "-json", "-4", *arguments).stdout or "[]")
@@ -150,5 +134,5 @@ def _query_ip(engine: Path, *arguments: str) -> list[dict[str, Any]]:
 
 
 def _run_ip(engine: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **tool_environment(engine)}
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(engine / "lib"), "LC_ALL": "C.UTF-8"}
     return run_captured([engine / "bin" / "ip", *arguments], environment=environment)

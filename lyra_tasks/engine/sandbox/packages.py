@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.engine.debian.mirror import host_codename, is_ubuntu
-from lyra_tasks.engine.debian.packages import AptWorkspace, Deb, unpack_debs
+from lyra_tasks.engine.debian.packages import AptWorkspace, unpack_debs
 from lyra_tasks.engine.sandbox.layout import StoreKind
-from lyra_tasks.errors import PreconditionError, UsageError
+from lyra_tasks.errors import EngineUnavailableError, PreconditionError, UsageError
 from lyra_tasks.locks import file_lock
 
 # Programs that need C libraries come from the oldest supported Debian, so that they run on all newer ones; the engine
@@ -28,11 +28,14 @@ LIBRARIES = (
     *("libdevmapper1.02.1", "libbsd0", "libslirp0"),
 )
 PROGRAMS = (
-    *("dockerd", "containerd", "containerd-shim-runc-v2", "docker-proxy", "tini-static", "runc", "ip", "slirp4netns"),
-)
+    "dockerd", "containerd", "containerd-shim-runc-v2", "docker-proxy", "tini-static", "runc", "ip", "slirp4netns",
+)  # fmt: skip
 FILTER_PROGRAMS = tuple(f"{table}{verb}" for table in ("iptables", "ip6tables") for verb in ("", "-save", "-restore"))
 PLUGINS = ("docker-buildx", "docker-compose")
-_ENGINE_VERSIONS = {"bookworm": (20, 10), "trixie": (26, 1)}
+NO_ENGINE_HINT = (
+    "Start Docker and name it in [engine] context, run this command as root, or use a machine with Debian or Ubuntu"
+)
+_ENGINE_VERSIONS = {"bookworm": (20, 10), "trixie": (26, 1)}  # ascending
 _NEWEST_SUITE = "sid"
 _LOCK_TIMEOUT_S = 1200.0  # another run may be downloading
 
@@ -58,11 +61,7 @@ class EngineContents(BaseModel):
 
 
 def resolve_suite(suite: str) -> str:
-    """Return the suite that this machine can install: on Ubuntu always its own release.
-
-    Raises:
-        PreconditionError: The old engine of bookworm is requested on Ubuntu.
-    """
+    """Return the suite that this machine can install: on Ubuntu always its own release, which excludes bookworm."""
     if not is_ubuntu():
         return suite
     if suite == "bookworm":
@@ -76,17 +75,12 @@ def select_recipe(suite: str, *, ubuntu: bool = False) -> EngineRecipe:
 
 
 def _create_debian_recipe(suite: str) -> EngineRecipe:
+    plugins, sid_plugins = (tuple(f"{plugin}/{suite}" for plugin in PLUGINS) for suite in ("trixie", "sid"))
     programs = {
         # Bookworm has neither buildx nor Compose 2; those of trixie also work with its engine.
-        "bookworm": ("docker.io/bookworm", "containerd/bookworm", "tini/bookworm", *_client_packages("trixie")),
-        "trixie": (
-            "docker.io/trixie",
-            "containerd/trixie",
-            "tini/trixie",
-            "docker-cli/trixie",
-            *_client_packages("trixie"),
-        ),
-        "sid": ("docker.io/sid", "containerd/sid", "tini-static/sid", "docker-cli/sid", *_client_packages("sid")),
+        "bookworm": ("docker.io/bookworm", "containerd/bookworm", "tini/bookworm", *plugins),
+        "trixie": ("docker.io/trixie", "containerd/trixie", "tini/trixie", "docker-cli/trixie", *plugins),
+        "sid": ("docker.io/sid", "containerd/sid", "tini-static/sid", "docker-cli/sid", *sid_plugins),
     }
     if suite not in programs:
         raise UsageError(f"Unknown suite {suite!r} for the sandbox engine", hint=f"Choose {', '.join(programs)}")
@@ -118,12 +112,19 @@ def fetch_engine(cache: Path, suite: str, progress: Callable[[str], None]) -> Pa
 
     It contains `root` (the packages), `bin` (for the daemon's PATH), `cli` (only the docker command), `lib`, `xtables`,
     `cli-plugins` and `contents.json`.
-
-    Raises:
-        PreconditionError: The packages cannot be downloaded.
     """
     recipe = select_recipe(suite, ubuntu=is_ubuntu())
-    final = _engine_directory(cache, suite)
+    # An older Lyra may have unpacked other packages.
+    list_digest = sha256_hex(" ".join(recipe.packages).encode())
+    final = cache.absolute() / "engines" / f"{suite}-{list_digest[:8]}"
+    if final.is_dir():
+        return final
+    missing = [tool for tool in ("apt-get", "dpkg", "unshare") if shutil.which(tool) is None]
+    if missing:
+        raise EngineUnavailableError(
+            f"Cannot install a sandbox engine from Debian packages: {', '.join(missing)} not found",
+            hint=NO_ENGINE_HINT,
+        )
     with file_lock(final.with_suffix(".lock"), resource=f"the download of the {suite} engine", timeout=_LOCK_TIMEOUT_S):
         if final.is_dir():
             return final
@@ -135,52 +136,28 @@ def fetch_engine(cache: Path, suite: str, progress: Callable[[str], None]) -> Pa
         unpack_debs(debs, staging / "root")
         shutil.rmtree(staging / "debs")
         _link_programs(staging)
-        _write_contents(staging, suite, debs)
+        contents = EngineContents(suite=suite, packages={deb.path.name: deb.sha256 for deb in debs})
+        (staging / "contents.json").write_text(contents.model_dump_json(indent=2) + "\n")
         staging.rename(final)
     return final
-
-
-def find_fetched_engine(cache: Path, suite: str) -> Path | None:
-    """Return the directory of an engine that was fetched before, or None."""
-    directory = _engine_directory(cache, suite)
-    return directory if directory.is_dir() else None
-
-
-def _engine_directory(cache: Path, suite: str) -> Path:
-    """Return the directory for the current list of packages: an older Lyra may have unpacked other ones."""
-    packages = " ".join(select_recipe(suite, ubuntu=is_ubuntu()).packages)
-    return cache.absolute() / "engines" / f"{suite}-{sha256_hex(packages.encode())[:8]}"
-
-
-def _client_packages(suite: str) -> tuple[str, ...]:
-    return tuple(f"{plugin}/{suite}" for plugin in PLUGINS)
-
-
-def _write_contents(directory: Path, suite: str, debs: list[Deb]) -> None:
-    contents = EngineContents(suite=suite, packages={deb.path.name: deb.sha256 for deb in debs})
-    (directory / "contents.json").write_text(contents.model_dump_json(indent=2) + "\n")
 
 
 def _link_programs(directory: Path) -> None:
     """Link programs and libraries into a few flat directories, as no package script ran."""
     root = directory / "root"
     programs = {path.name: path for name in ("bin", "sbin", "usr/bin", "usr/sbin") for path in (root / name).glob("*")}
-    aliases = dict.fromkeys(FILTER_PROGRAMS, "xtables-nft-multi") | {"docker-init": "tini-static"}
-    for name in (*PROGRAMS, *aliases):
-        target = aliases.get(name, name)
-        _link(directory / "bin" / name, _require_program(programs, target))
-    _link(directory / "cli" / "docker", _require_program(programs, "docker"))
+    aliases = {f"bin/{name}": "xtables-nft-multi" for name in FILTER_PROGRAMS} | {"bin/docker-init": "tini-static"}
+    for link, name in {**{f"bin/{name}": name for name in PROGRAMS}, **aliases, "cli/docker": "docker"}.items():
+        if name not in programs:
+            raise PreconditionError(
+                f"The packages do not contain {name}", hint="Choose another suite in [engine] suite"
+            )
+        _link(directory / link, programs[name])
     for plugin in PLUGINS:
         _link(directory / "cli-plugins" / plugin, root / "usr/libexec/docker/cli-plugins" / plugin)
     for library in (*root.glob("lib/*-linux-gnu*/*.so*"), *root.glob("usr/lib/*-linux-gnu*/*.so*")):
         _link(directory / "lib" / library.name, library)
     _link(directory / "xtables", next(root.glob("usr/lib/*-linux-gnu*/xtables")))
-
-
-def _require_program(programs: dict[str, Path], name: str) -> Path:
-    if name not in programs:
-        raise PreconditionError(f"The packages do not contain {name}", hint="Choose another suite in [engine] suite")
-    return programs[name]
 
 
 def _link(link: Path, target: Path) -> None:
@@ -190,5 +167,4 @@ def _link(link: Path, target: Path) -> None:
 
 def find_suite_for_version(version: tuple[int, ...]) -> str:
     """Return the suite with the oldest engine that is at least `version`, or else the one with the newest engine."""
-    versions = sorted((engine_version, suite) for suite, engine_version in _ENGINE_VERSIONS.items())
-    return next((suite for engine_version, suite in versions if engine_version >= version[:2]), _NEWEST_SUITE)
+    return next((suite for suite, newest in _ENGINE_VERSIONS.items() if newest >= version[:2]), _NEWEST_SUITE)

@@ -6,7 +6,6 @@ import json
 import os
 import select
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -22,11 +21,11 @@ from lyra_tasks.engine.sandbox.layout import (
     SandboxPaths,
     SandboxRecord,
     StoreKind,
+    answers_ping,
     is_sandbox_process_alive,
     read_boot_id,
     read_sandbox_record,
     read_start_ticks,
-    sandbox_paths,
     to_sandbox,
     write_sandbox_record,
 )
@@ -39,23 +38,21 @@ from lyra_tasks.engine.sandbox.network import (
     create_uplink,
     list_blocked_networks,
 )
-from lyra_tasks.engine.sandbox.packages import PLUGINS, fetch_engine, find_fetched_engine, resolve_suite, select_recipe
+from lyra_tasks.engine.sandbox.packages import NO_ENGINE_HINT, PLUGINS, fetch_engine, resolve_suite, select_recipe
 from lyra_tasks.engine.sandbox.stop import clear_sandbox
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError, UsageError
 from lyra_tasks.locks import file_lock
 
 INIT_SCRIPT = Path(__file__).with_name("init.sh")
-NO_ENGINE_HINT = (
-    "Start Docker and name it in [engine] context, run this command as root, or use a machine with Debian or Ubuntu"
-)
 _NAMESPACES = ("--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child=KILL", "--net", "--ipc", "--uts")
 _START_TIMEOUT_S = 60.0  # a first start from a slow disk
+_PING_TIMEOUT_S = 2.0
 _LOCK_TIMEOUT_S = 1200.0  # another start may be downloading
 
 
 @dataclass(frozen=True)
 class SandboxPlan:
-    """A planned sandbox engine. `memory` is in bytes."""
+    """A planned sandbox engine; `memory` is in bytes."""
 
     paths: SandboxPaths
     engine: Path
@@ -75,26 +72,22 @@ def launch_sandbox(
     cpus: float | None = None,
     progress: Callable[[str], None] = console.info,
 ) -> Sandbox:
-    """Return the sandbox engine of a state directory and start it if needed.
+    """Return the sandbox engine of a state directory and start it if needed; a failed start leaves nothing.
 
     `memory` (in bytes) and `cpus` limit everything in it. `store` defaults to the suite's preferred one.
-
-    Raises:
-        EngineUnavailableError: The engine cannot run on this machine; nothing of it is left.
     """
-    _require_root()
+    if os.geteuid() != 0:
+        raise EngineUnavailableError("A sandbox engine needs root", hint=NO_ENGINE_HINT)
     suite = resolve_suite(suite)
     selected_store = _select_store(suite, store)
-    paths = sandbox_paths(state)
+    paths = SandboxPaths(state)
     with file_lock(paths.lock, resource="the sandbox engine", timeout=_LOCK_TIMEOUT_S):
         record = read_sandbox_record(paths)
         if record is not None and is_sandbox_process_alive(record):
             return _use_running(paths, record, suite, selected_store)
         clear_sandbox(paths)
-        engine = _fetch_engine(cache, suite, progress)
-        return run_sandbox_plan(
-            SandboxPlan(paths=paths, engine=engine, suite=suite, store=selected_store, memory=memory, cpus=cpus)
-        )
+        engine = fetch_engine(cache, suite, progress)
+        return run_sandbox_plan(SandboxPlan(paths, engine, suite, selected_store, memory, cpus))
 
 
 def run_sandbox_plan(plan: SandboxPlan) -> Sandbox:
@@ -142,11 +135,6 @@ def create_daemon_config(plan: SandboxPlan) -> dict[str, Any]:
     }
 
 
-def _require_root() -> None:
-    if os.geteuid() != 0:
-        raise EngineUnavailableError("A sandbox engine needs root", hint=NO_ENGINE_HINT)
-
-
 def _select_store(suite: str, store: StoreKind | None) -> StoreKind:
     stores = select_recipe(suite, ubuntu=is_ubuntu()).stores
     if store is not None and store not in stores:
@@ -162,19 +150,6 @@ def _use_running(paths: SandboxPaths, record: SandboxRecord, suite: str, store: 
         )
     _wait_until_ready(paths, record)
     return to_sandbox(paths, record)
-
-
-def _fetch_engine(cache: Path, suite: str, progress: Callable[[str], None]) -> Path:
-    engine = find_fetched_engine(cache, suite)
-    if engine is not None:
-        return engine
-    missing = [tool for tool in ("apt-get", "dpkg", "unshare") if shutil.which(tool) is None]
-    if missing:
-        raise EngineUnavailableError(
-            f"Cannot install a sandbox engine from Debian packages: {', '.join(missing)} not found",
-            hint=NO_ENGINE_HINT,
-        )
-    return fetch_engine(cache, suite, progress)
 
 
 def _prepare_directories(plan: SandboxPlan) -> None:
@@ -215,7 +190,7 @@ def _wait_for_pids(paths: SandboxPaths, gate: int) -> tuple[int, int]:
     while not pids.exists():
         if poll.poll(10) or time.monotonic() > deadline:
             raise _start_error(paths, "its namespaces could not be created")
-    first, second = (int(pid) for pid in pids.read_text().split())
+    first, second = map(int, pids.read_text().split())
     return first, second
 
 
@@ -238,24 +213,12 @@ def _create_record(plan: SandboxPlan, pid: int, uplink: Uplink) -> SandboxRecord
 
 def _wait_until_ready(paths: SandboxPaths, record: SandboxRecord) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
-    while not _answers_ping(paths.socket):
+    while not answers_ping(paths.socket, _PING_TIMEOUT_S):
         if not is_sandbox_process_alive(record):
             raise _start_error(paths, "its daemon exited")
         if time.monotonic() > deadline:
             raise _start_error(paths, f"it did not respond within {_START_TIMEOUT_S:.0f} seconds")
         time.sleep(0.02)
-
-
-def _answers_ping(path: Path) -> bool:
-    """Return whether the engine answers a ping, since it accepts connections before it is ready."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(2.0)
-        try:
-            connection.connect(str(path))
-            connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
-            return b" 200 " in connection.recv(64)
-        except OSError:
-            return False
 
 
 def _start_error(paths: SandboxPaths, reason: str) -> EngineUnavailableError:

@@ -18,7 +18,6 @@ from lyra_tasks.engine.sandbox.layout import (
     is_sandbox_process_alive,
     read_parent_pid,
     read_sandbox_record,
-    sandbox_paths,
 )
 from lyra_tasks.engine.sandbox.network import remove_uplink
 from lyra_tasks.errors import EngineUnavailableError, LeftoverError
@@ -43,7 +42,7 @@ def shut_down_sandbox(state: Path, *, purge: bool = False) -> StopReport:
 
     `purge` also deletes its images and volumes.
     """
-    paths = sandbox_paths(state)
+    paths = SandboxPaths(state)
     if not paths.state.is_dir():
         return StopReport(was_running=False, was_killed=False, was_purged=False)
     with file_lock(paths.lock, resource="the sandbox engine", timeout=_LOCK_TIMEOUT_S):
@@ -58,17 +57,18 @@ def shut_down_sandbox(state: Path, *, purge: bool = False) -> StopReport:
 def clear_sandbox(paths: SandboxPaths) -> StopReport:
     """Stop the processes and remove what is outside the state directory. The caller holds the sandbox's lock."""
     record = read_sandbox_record(paths)
-    was_running = record is not None and is_sandbox_process_alive(record)
-    if was_running and os.geteuid() != 0:
-        raise EngineUnavailableError("The sandbox engine runs as root", hint="Run this command as root")
-    was_killed = _end_processes(paths, record) if was_running and record is not None else False
+    was_running = was_killed = False
     if record is not None:
+        was_running = is_sandbox_process_alive(record)
+        if was_running and os.geteuid() != 0:
+            raise EngineUnavailableError("The sandbox engine runs as root", hint="Run this command as root")
+        was_killed = was_running and _end_processes(paths, record)
         remove_uplink(paths.engine, record.link, paths.name)
     leftovers = [str(path) for path in remove_cgroup(paths.name)]
     if paths.runtime.exists():
         shutil.rmtree(paths.runtime)
     paths.record.unlink(missing_ok=True)
-    return StopReport(was_running=was_running, was_killed=was_killed, was_purged=False, leftovers=tuple(leftovers))
+    return StopReport(was_running, was_killed, was_purged=False, leftovers=tuple(leftovers))
 
 
 def _end_processes(paths: SandboxPaths, record: SandboxRecord) -> bool:
@@ -79,12 +79,12 @@ def _end_processes(paths: SandboxPaths, record: SandboxRecord) -> bool:
             return False
         kill_container_processes(paths.name)
         _send_signal(process, signal.SIGTERM)
-        was_killed = not _wait_for_exit(process, _STOP_TIMEOUT_S)
+        was_killed = not _wait_for_exit(process)
         if was_killed:
             _send_signal(process, signal.SIGKILL)
-            _wait_for_exit(process, _STOP_TIMEOUT_S)
+            _wait_for_exit(process)
         if launcher is not None:
-            _wait_for_exit(launcher, _STOP_TIMEOUT_S)
+            _wait_for_exit(launcher)
     return was_killed
 
 
@@ -117,7 +117,7 @@ def _send_signal(handle: int, number: signal.Signals) -> None:
         signal.pidfd_send_signal(handle, number)
 
 
-def _wait_for_exit(handle: int, timeout_s: float) -> bool:
+def _wait_for_exit(handle: int) -> bool:
     poll = select.poll()
     poll.register(handle, select.POLLIN)
-    return bool(poll.poll(timeout_s * 1000))
+    return bool(poll.poll(_STOP_TIMEOUT_S * 1000))
