@@ -5,8 +5,8 @@ from __future__ import annotations
 import graphlib
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lyra_tasks.config.deployment import (
@@ -16,17 +16,11 @@ from lyra_tasks.config.deployment import (
     publish_variable,
     secret_variable,
 )
-from lyra_tasks.config.models import Configuration, EnvironmentVariable, Service
+from lyra_tasks.config.models import Configuration, Service
 from lyra_tasks.config.platforms import image_platforms, list_variants
 from lyra_tasks.config.validation.paths import check_paths
 from lyra_tasks.config.validation.positions import Location
-from lyra_tasks.config.validation.problems import (
-    Problem,
-    describe_regex_error,
-    describe_unknown_name,
-    format_location,
-    quote_text,
-)
+from lyra_tasks.config.validation.problems import Problem, check_name, check_regex, format_location, quote_text
 from lyra_tasks.config.validation.tests import check_healthcheck, check_tests
 from lyra_tasks.redaction import SECRET_NAME_PATTERN, is_secret_name
 from lyra_tasks.suggest import closest_match
@@ -44,19 +38,18 @@ def check_consistency(config: Configuration, document: Mapping[str, Any], root: 
     yield from _check_bases(config, document)
     for name, service in config.services.items():
         location: Location = ("services", name)
-        yield from _check_source(location, service, document)
-        yield from _check_depends_on(location, service, document)
+        yield from _check_references(location, service, document)
         yield from _check_ports(location, service)
         yield from _check_container_paths(location, service)
         yield from _check_environment(location, service)
         yield from check_healthcheck(location, service)
         if service.limits.memory < MIN_MEMORY_BYTES:
-            minimum = format_size(MIN_MEMORY_BYTES)
-            yield Problem(
-                (*location, "limits", "memory"), f'must be at least "{minimum}", the least Docker can enforce'
-            )
+            message = f'must be at least "{format_size(MIN_MEMORY_BYTES)}", the least Docker can enforce'
+            yield Problem((*location, "limits", "memory"), message)
     yield from _check_cycles(config.services)
-    yield from _check_deployed_names(config.services)
+    promoted_services = {name: service for name, service in config.services.items() if service.is_promoted}
+    yield from _check_deployed_names(promoted_services)
+    yield from _check_env_file_defaults(promoted_services)
     yield from check_tests(config, document)
     if _URL_WITH_CREDENTIALS.match(config.project.source):
         yield Problem(("project", "source"), "contains credentials; write the URL without them")
@@ -95,9 +88,8 @@ def _check_platforms(config: Configuration) -> Iterator[Problem]:
         for platform in platforms:
             if platform not in config.proxima.platforms:
                 supported = ", ".join(config.proxima.platforms)
-                yield Problem(
-                    location, f"Proxima does not run {quote_text(platform)}; proxima.platforms has {supported}"
-                )
+                message = f"Proxima does not run {quote_text(platform)}; proxima.platforms has {supported}"
+                yield Problem(location, message)
         for platform in sorted({platform for platform in platforms if platforms.count(platform) > 1}):
             yield Problem(location, f"{quote_text(platform)} is listed twice; keep one")
     platform_by_architecture: dict[str, str] = {}
@@ -130,32 +122,25 @@ def _check_bases(config: Configuration, document: Mapping[str, Any]) -> Iterator
             yield Problem(("bases", name), "has no source; give image, archive or rootfs")
     for name, image in config.images.items():
         for source, base_name in image.bases.items():
-            if error := describe_unknown_name(document, "bases", base_name):
-                yield Problem(("images", name, "bases", source), error)
+            yield from check_name(("images", name, "bases", source), base_name, "bases", document)
         for argument, value in image.args.items():
             if value and SECRET_NAME_PATTERN.search(argument):
-                yield Problem(
-                    ("images", name, "args", argument),
-                    "looks like a secret, and arguments stay in the image's history; use secrets of the image",
-                )
+                message = "looks like a secret, and arguments stay in the image's history; use secrets of the image"
+                yield Problem(("images", name, "args", argument), message)
 
 
-def _check_source(location: Location, service: Service, document: Mapping[str, Any]) -> Iterator[Problem]:
+def _check_references(location: Location, service: Service, document: Mapping[str, Any]) -> Iterator[Problem]:
     if (service.image is None) == (service.external is None):
         sources = "neither" if service.image is None else "both"
         yield Problem(location, f"must have exactly one of image and external, found {sources}")
-    if service.image is not None and (error := describe_unknown_name(document, "images", service.image)):
-        yield Problem((*location, "image"), error)
+    if service.image is not None:
+        yield from check_name((*location, "image"), service.image, "images", document)
     if service.external is not None and not re.fullmatch(r"[^\s-]\S*", service.external):
         yield Problem((*location, "external"), 'must be an image reference, such as "redis:7"')
     if service.external is not None and service.dev is not None and service.dev.source is not None:
         yield Problem((*location, "dev", "source"), "a third-party image has no source here; remove it")
-
-
-def _check_depends_on(location: Location, service: Service, document: Mapping[str, Any]) -> Iterator[Problem]:
     for name in service.depends_on:
-        if error := describe_unknown_name(document, "services", name):
-            yield Problem((*location, "depends_on"), error)
+        yield from check_name((*location, "depends_on"), name, "services", document)
 
 
 def _check_cycles(services: Mapping[str, Service]) -> Iterator[Problem]:
@@ -171,9 +156,8 @@ def _check_cycles(services: Mapping[str, Service]) -> Iterator[Problem]:
             first = members.index(min(members, key=order.index))
             members = [*members[first:], *members[:first]]
             cycle = " -> ".join([*members, members[0]])
-            yield Problem(
-                ("services", members[0], "depends_on"), f"dependency cycle {cycle}; remove one of these dependencies"
-            )
+            message = f"dependency cycle {cycle}; remove one of these dependencies"
+            yield Problem(("services", members[0], "depends_on"), message)
             edges[members[0]].discard(members[1 % len(members)])
 
 
@@ -182,10 +166,8 @@ def _check_ports(location: Location, service: Service) -> Iterator[Problem]:
     for name, port in service.ports.items():
         first_name = name_by_port.setdefault(port, name)
         if first_name != name:
-            yield Problem(
-                (*location, "ports", name),
-                f"{port} already has the name {quote_text(first_name)}; give each port one name",
-            )
+            message = f"{port} already has the name {quote_text(first_name)}; give each port one name"
+            yield Problem((*location, "ports", name), message)
 
 
 def _check_container_paths(service_location: Location, service: Service) -> Iterator[Problem]:
@@ -206,63 +188,45 @@ def _check_container_paths(service_location: Location, service: Service) -> Iter
             owner = format_location(taken_paths[normalized][0])
             yield Problem(location, f"{quote_text(normalized)} is already used by {owner}; choose another path")
         taken_paths.setdefault(normalized, (location, is_file))
-    yield from _check_parents(taken_paths)
-
-
-def _check_parents(taken_paths: Mapping[str, tuple[Location, bool]]) -> Iterator[Problem]:
     for path, (location, _) in taken_paths.items():
-        for parent in _parent_directories(path):
+        for parent in map(str, PurePosixPath(path).parents):
             file_location, is_file = taken_paths.get(parent, ((), False))
             if is_file:
                 message = f"is below {quote_text(parent)}, which is a file: {format_location(file_location)}"
                 yield Problem(location, message)
 
 
-def _parent_directories(path: str) -> Iterable[str]:
-    while (path := posixpath.dirname(path)) != "/":
-        yield path
-
-
-def _check_environment(location: Location, service: Service) -> Iterator[Problem]:
+def _check_environment(service_location: Location, service: Service) -> Iterator[Problem]:
     for name, variable in service.environment.items():
-        variable_location = (*location, "environment", name)
-        yield from _check_variable(variable_location, name, variable)
-        if variable.pattern and (error := describe_regex_error(variable.pattern)):
-            yield Problem((*variable_location, "pattern"), error)
-
-
-def _check_variable(location: Location, name: str, variable: EnvironmentVariable) -> Iterator[Problem]:
-    if variable.secret and variable.default is not None:
-        yield Problem((*location, "default"), "a secret has no default; use test_value for what tests need")
-    elif variable.default and is_secret_name(name):
-        yield Problem(
-            (*location, "default"), "looks like a secret; set secret = true, and test_value for what tests need"
-        )
+        location = (*service_location, "environment", name)
+        yield from check_regex((*location, "pattern"), variable.pattern)
+        if variable.secret and variable.default is not None:
+            yield Problem((*location, "default"), "a secret has no default; use test_value for what tests need")
+        elif variable.default and is_secret_name(name):
+            message = "looks like a secret; set secret = true, and test_value for what tests need"
+            yield Problem((*location, "default"), message)
 
 
 def _check_deployed_names(services: Mapping[str, Service]) -> Iterator[Problem]:
-    """Yield volumes, files and variables of promoted services that would have the same name on Proxima."""
+    """Yield volumes, files and variables that would have the same name on Proxima."""
     owners: dict[str, tuple[Location, Location]] = {}
     for name, service in services.items():
-        if service.is_promoted:
-            for deployed_name, identity, location in _list_deployed_names(name, service):
-                first_identity, first_location = owners.setdefault(deployed_name, (identity, location))
-                if first_identity != identity:
-                    owner = format_location(first_location)
-                    message = f"collides with {owner}: both are {deployed_name} on Proxima; choose another name"
-                    yield Problem(location, message)
-    yield from _check_env_file_defaults(
-        {name: service.environment for name, service in services.items() if service.is_promoted}
-    )
+        for deployed_name, identity, location in _list_deployed_names(name, service):
+            first_identity, first_location = owners.setdefault(deployed_name, (identity, location))
+            if first_identity != identity:
+                owner = format_location(first_location)
+                message = f"collides with {owner}: both are {deployed_name} on Proxima; choose another name"
+                yield Problem(location, message)
 
 
-def _check_env_file_defaults(environments: Mapping[str, Mapping[str, EnvironmentVariable]]) -> Iterator[Problem]:
-    for name, environment in environments.items():
-        for key, variable in environment.items():
+def _check_env_file_defaults(services: Mapping[str, Service]) -> Iterator[Problem]:
+    for name, service in services.items():
+        for key, variable in service.environment.items():
             if variable.default is None or can_be_compose_default(variable.default):
                 continue
-            for other, variables in environments.items():
-                if key in variables and variables[key].default != variable.default:
+            for other, other_service in services.items():
+                other_variable = other_service.environment.get(key, variable)
+                if other_variable.default != variable.default:
                     message = f"goes into .env for all services because of its braces, but services.{other} has another"
                     yield Problem(("services", name, "environment", key, "default"), f"{message}; give both the same")
                     break

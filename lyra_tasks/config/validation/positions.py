@@ -47,7 +47,7 @@ def find_positions(text: str) -> Positions:
     for statement in _parse_statements(text):
         for end in range(1, len(statement.table) + 1):
             lines.setdefault(statement.table[:end], statement.line)
-        for location, _ in _walk_values(statement.table, statement.value or {}):
+        for location, _ in walk_values(statement.table, statement.value):
             lines.setdefault(location, statement.line)
     return lines
 
@@ -63,8 +63,10 @@ def find_duplicate(text: str) -> Duplicate | None:
     try:
         for statement in _parse_statements(text):
             is_table = statement.value is None
-            locations = [statement.table] if is_table else _value_locations(statement)
-            for location in locations:
+            values = [(statement.table, None)] if is_table else walk_values(statement.table, statement.value)
+            for location, value in values:
+                if isinstance(value, dict) and value:
+                    continue
                 first_line = first_lines.setdefault((location, is_table), statement.line)
                 if first_line != statement.line:
                     return Duplicate(location, first_line, statement.line)
@@ -73,25 +75,16 @@ def find_duplicate(text: str) -> Duplicate | None:
     return None
 
 
-def _value_locations(statement: _Statement) -> list[Location]:
-    return [
-        location
-        for location, value in _walk_values(statement.table, statement.value)
-        if not isinstance(value, dict) or not value
-    ]
-
-
 def _parse_statements(text: str) -> Iterator[_Statement]:
     table: Location = ()
     array_lengths: dict[Location, int] = {}
     for line, chunk in _split_statements(text):
         parsed = tomllib.loads(chunk)
-        if not chunk.lstrip().startswith("["):
-            if parsed:
-                yield _Statement(line, table, parsed)
-            continue
-        table = _header_location(parsed, array_lengths)
-        yield _Statement(line, table, None)
+        if chunk.lstrip().startswith("["):
+            table = _header_location(parsed, array_lengths)
+            yield _Statement(line, table, None)
+        elif parsed:
+            yield _Statement(line, table, parsed)
 
 
 def _header_location(parsed: dict[str, Any], array_lengths: dict[Location, int]) -> Location:
@@ -122,13 +115,9 @@ def _split_statements(text: str) -> Iterator[tuple[int, str]]:
         yield first, text[start:]
 
 
-def _walk_values(location: Location, value: object) -> Iterator[tuple[Location, object]]:
+def walk_values(location: Location, value: object) -> Iterator[tuple[Location, object]]:
     """Yield all values inside a value with their locations."""
-    children: Any = ()
-    if isinstance(value, dict):
-        children = value.items()
-    elif isinstance(value, list):
-        children = enumerate(value)
-    for key, child in children:
-        yield (*location, key), child
-        yield from _walk_values((*location, key), child)
+    if isinstance(value, dict | list):
+        for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+            yield (*location, key), child
+            yield from walk_values((*location, key), child)

@@ -6,7 +6,7 @@ import datetime
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,20 +102,18 @@ def toml_type_name(value: object) -> str:
     return next((type_name for kind, type_name in type_names if isinstance(value, kind)), "a time")
 
 
-def describe_unknown_name(document: Mapping[str, Any], table: str, name: str) -> str | None:
-    """Return a message if `name` is not defined in `table`, unless the table itself is not valid."""
+def check_name(location: Location, name: str, table: str, document: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check that `name` is defined in `table`, unless the table itself is not valid."""
     names = document.get(table, {})
-    if not isinstance(names, dict) or name in names:
-        return None
-    hint = f"defined: {', '.join(map(quote_text, names))}" if names else "the table is empty"
-    return f"{quote_text(name)} is not defined in [{table}]; {hint}"
+    if isinstance(names, dict) and name not in names:
+        hint = f"defined: {', '.join(map(quote_text, names))}" if names else "the table is empty"
+        yield Problem(location, f"{quote_text(name)} is not defined in [{table}]; {hint}")
 
 
-def describe_regex_error(pattern: str) -> str | None:
-    """Return a message if the regular expression does not compile."""
+def check_regex(location: Location, pattern: str) -> Iterator[Problem]:
+    """Check that a regular expression compiles."""
     try:
         with warnings.catch_warnings(action="ignore"):
             re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        return f"is not a valid regular expression: {error}"
-    return None
+        yield Problem(location, f"is not a valid regular expression: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Union, get_args, get_origin
 
@@ -58,9 +59,9 @@ PATTERN_DESCRIPTIONS = {
 
 def convert_validation_error(error: ValidationError, document: Mapping[str, Any]) -> list[Problem]:
     """Return one problem per location of the document, with the branches of a union combined."""
-    details_by_location: dict[Location, list[ErrorDetails]] = {}
+    details_by_location: dict[Location, list[ErrorDetails]] = defaultdict(list)
     for detail in error.errors(include_url=False):
-        details_by_location.setdefault(_locate(detail, document), []).append(detail)
+        details_by_location[_locate(detail, document)].append(detail)
     # A list with an invalid item is reported for the item only, even if its key also accepts a string
     parents = {location[:end] for location in details_by_location for end in range(len(location))}
     return [
@@ -125,7 +126,7 @@ def _format_message(location: Location, details: list[ErrorDetails], document: M
     if kind == "missing":
         return "missing; write schema = 1" if location == ("schema",) else "missing; it is required"
     if kind == "extra_forbidden":
-        return describe_unknown_key(location)
+        return _describe_unknown_key(location)
     if kind == "literal_error":
         allowed = " or ".join(
             quote_text(choice.strip("'")) for choice in context["expected"].replace(" or ", ", ").split(", ")
@@ -138,17 +139,14 @@ def _format_message(location: Location, details: list[ErrorDetails], document: M
         subject = quote_text(str(location[-1])) if detail["loc"][-1] == "[key]" else describe_value(location, value)
         noun, allowed = PATTERN_DESCRIPTIONS[context["pattern"]]
         return f"{subject} is not {noun}; allowed: {allowed}"
-    if kind in ("too_short", "string_too_short"):
+    if kind == "too_short":
         return "must not be empty"
     if kind == "finite_number":
         return "must be a finite number"
-    if kind == "value_error":
-        return f"{describe_value(location, value)} {context['error']}"
-    return f"{describe_value(location, value)} is not valid here"
+    return f"{describe_value(location, value)} {context.get('error', 'is not valid here')}"
 
 
-def describe_unknown_key(location: Location) -> str:
-    """Return the message for an unknown key, with the closest known key or all of them."""
+def _describe_unknown_key(location: Location) -> str:
     known = known_keys(location[:-1])
     prefix = "unknown table" if len(location) == 1 else "unknown key"
     suggestion = closest_match(str(location[-1]).lower().replace("-", "_"), known)
@@ -162,7 +160,11 @@ def drop_invalid(document: dict[str, Any], problems: Iterable[Problem]) -> None:
         *parents, key = location
         table = value_at(parents, document)
         if location[0] == "tests" and len(location) > 1:
-            _drop_from_test(document["tests"], location)
+            # Keep its place in the list, since the index identifies a test
+            index = int(location[1])
+            test = table if isinstance(table, dict) else {}
+            test.pop(key, None)
+            document["tests"][index] = {"name": f"test {index}", **test}
         elif isinstance(table, dict):
             table.pop(key, None)
     document.setdefault("schema", 1)
@@ -175,14 +177,9 @@ def is_caused_by(problem: Problem, earlier: Iterable[Problem]) -> bool:
     return any(_overlaps(location, other.location) for other in earlier for location in locations)
 
 
-def _drop_from_test(tests: list[Any], location: Location) -> None:
-    """Drop a test or its key, but keep its place in the list, since the index identifies it."""
-    index = int(location[1])
-    if not isinstance(tests[index], dict):
-        tests[index] = {}
-    if len(location) > 2:
-        tests[index].pop(location[2], None)
-    tests[index].setdefault("name", f"test {index}")
+def _overlaps(first: Location, second: Location) -> bool:
+    length = min(len(first), len(second))
+    return first[:length] == second[:length]
 
 
 def _removable_location(document: dict[str, Any], location: Location) -> Location:
@@ -192,8 +189,3 @@ def _removable_location(document: dict[str, Any], location: Location) -> Locatio
     end = next((index for index, part in enumerate(location) if isinstance(part, int)), len(location))
     is_present = location[end - 1] in (value_at(location[: end - 1], document) or {})
     return location[:end] if is_present or end == 1 else location[: end - 1]
-
-
-def _overlaps(first: Location, second: Location) -> bool:
-    length = min(len(first), len(second))
-    return first[:length] == second[:length]
