@@ -24,20 +24,15 @@ class Todo(NamedTuple):
 
 
 def find_config(start: Path | None = None) -> Path:
-    """Return the file that `LYRA_CONFIG` names, or the nearest `.lyra.toml` upwards from `start` (default: cwd).
-
-    Raises:
-        ConfigurationError: No configuration was found.
-    """
-    directory = _working_directory() if start is None else start.absolute()
-    override = os.environ.get("LYRA_CONFIG")
-    if override:
-        file = directory / override if start is None else _working_directory() / override
+    """Return the file that `LYRA_CONFIG` names, or the nearest `.lyra.toml` upwards from `start` (default: cwd)."""
+    if override := os.environ.get("LYRA_CONFIG"):
+        file = _working_directory() / override
         if not os.path.lexists(file):
             raise ConfigurationError(
                 f"LYRA_CONFIG names {display_path(file)}, which does not exist", hint="Correct or unset LYRA_CONFIG"
             )
         return file
+    directory = _working_directory() if start is None else start.absolute()
     for candidate in (directory, *directory.parents):
         if os.path.lexists(candidate / CONFIG_FILE_NAME):
             return candidate / CONFIG_FILE_NAME
@@ -48,11 +43,7 @@ def find_config(start: Path | None = None) -> Path:
 
 
 def read_config(file: Path) -> str:
-    """Return the text of a configuration file.
-
-    Raises:
-        ConfigurationError: It is not a regular, readable UTF-8 file without a BOM, or larger than `MAX_CONFIG_BYTES`.
-    """
+    """Return the text of a configuration file: a regular UTF-8 file without a BOM, of at most `MAX_CONFIG_BYTES`."""
     data = _read_bytes(file)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _unreadable(file, "UTF-16, not UTF-8", "Save it as UTF-8")

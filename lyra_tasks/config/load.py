@@ -7,6 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,10 +49,8 @@ class LoadedConfig:
 def load_config(start: Path | None = None, *, rules: Mapping[str, bool] | None = None) -> LoadedConfig:
     """Find, read and validate the configuration, searching upwards from `start` (default: the working directory).
 
-    `rules` maps the id of each rule to whether it permits deviations; None skips the check of deviations.
-
-    Raises:
-        ConfigurationError: No configuration was found, or it is not valid: `details` has every problem.
+    `rules` maps the id of each rule to whether it permits deviations; None skips the check of deviations. Raises
+    ConfigurationError if there is no configuration, or with all problems of an invalid one in `details`.
     """
     return _require_valid(load_partial_config(start, rules=rules))
 
@@ -64,8 +63,7 @@ def load_config_file(file: Path) -> LoadedConfig:
 def load_partial_config(start: Path | None = None, *, rules: Mapping[str, bool] | None = None) -> LoadedConfig:
     """Load the valid part of the configuration, for commands that stop or show what an earlier version of it created.
 
-    Raises:
-        ConfigurationError: The file cannot be read, or its project or engine is not valid.
+    Raises ConfigurationError if the file cannot be read, or its project or engine is not valid.
     """
     return _load_path(find_config(start), rules)
 
@@ -115,16 +113,11 @@ def _apply_overrides(document: dict[str, Any]) -> Mapping[Location, str]:
         value = os.environ.get(variable)
         section = document.setdefault(table, {}) if value else None
         if isinstance(section, dict) and value:
-            section[key] = _parse_float(value) if key == "host_share" else value
+            section[key] = value
+            with suppress(ValueError):
+                section[key] = float(value) if key == "host_share" else value
             overrides[table, key] = variable
     return overrides
-
-
-def _parse_float(value: str) -> float | str:
-    try:
-        return float(value)
-    except ValueError:
-        return value
 
 
 def _validate(

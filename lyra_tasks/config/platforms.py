@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import platform as machine
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lyra_tasks.config.models import Configuration
 
-_PLACEHOLDER = "{platform}"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386"}
 
 
@@ -66,7 +65,7 @@ def platform_slug(platform: str) -> str:
 
 def expand_platform(text: str, platform: str) -> str:
     """Replace the placeholder `{platform}` in a configured value, for example by `linux-arm64`."""
-    return text.replace(_PLACEHOLDER, platform_slug(platform))
+    return text.replace("{platform}", platform_slug(platform))
 
 
 def is_native_platform(platform: str, engine_platform: str) -> bool:
@@ -91,10 +90,9 @@ def docker_architecture(machine_name: str) -> str:
 
 def platform_build_args(build: str, target: str) -> dict[str, str]:
     """Return BuildKit's automatic platform arguments of a build on `build` for `target`."""
-    return {**_platform_args("BUILD", build), **_platform_args("TARGET", target)}
-
-
-def _platform_args(prefix: str, platform: str) -> Mapping[str, str]:
-    system, architecture, variant = (*platform.split("/"), "")[:3]
-    values = {"PLATFORM": platform, "OS": system, "ARCH": architecture, "VARIANT": variant}
-    return {f"{prefix}{part}": value for part, value in values.items()}
+    arguments = {}
+    for prefix, platform in (("BUILD", build), ("TARGET", target)):
+        system, architecture, variant = (*platform.split("/"), "")[:3]
+        values = {"PLATFORM": platform, "OS": system, "ARCH": architecture, "VARIANT": variant}
+        arguments |= {f"{prefix}{part}": value for part, value in values.items()}
+    return arguments

@@ -40,12 +40,8 @@ def build_json_schema() -> dict[str, Any]:
     return {"$schema": SCHEMA_DIALECT, **document, "title": ".lyra.toml of lyra-tasks"}
 
 
-def list_keys() -> Iterator[ConfigKey]:
-    """Yield all keys, table by table, in the order of the documentation."""
-    yield from _list_table_keys(Configuration, "")
-
-
-def _list_table_keys(model: type[BaseModel], table: str) -> Iterator[ConfigKey]:
+def list_keys(model: type[BaseModel] = Configuration, table: str = "") -> Iterator[ConfigKey]:
+    """Yield all keys of a table and the tables in it, in the order of the documentation."""
     nested: list[tuple[type[BaseModel], str]] = []
     for name, field in model.model_fields.items():
         key = field.alias or name
@@ -56,11 +52,10 @@ def _list_table_keys(model: type[BaseModel], table: str) -> Iterator[ConfigKey]:
             placeholder = _PLACEHOLDERS.get(key, "X") if many and not is_array else ""
             nested.append((inner, f"[[{path}]]" if is_array else f"{path}.{placeholder}" if placeholder else path))
         if inner is None or (table and not many):
-            yield ConfigKey(
-                table, key, field.is_required(), _format_default(field), _field_descriptions(model).get(name, "")
-            )
+            description = _field_descriptions(model).get(name, "")
+            yield ConfigKey(table, key, field.is_required(), _format_default(field), description)
     for inner, path in nested:
-        yield from _list_table_keys(inner, path)
+        yield from list_keys(inner, path)
 
 
 @cache
@@ -84,14 +79,12 @@ def _format_default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if field.is_required() or isinstance(value, BaseModel) or value in (None, "", [], {}):
         return ""
-    return json.dumps(_format_value(field, value))
-
-
-def _format_value(field: FieldInfo, value: Any) -> Any:
     annotation = full_annotation(field)
     if uses_parser(annotation, parse_size):
-        return format_size(value)
-    return format_duration(value) if uses_parser(annotation, parse_duration) else value
+        value = format_size(value)
+    elif uses_parser(annotation, parse_duration):
+        value = format_duration(value)
+    return json.dumps(value)
 
 
 def full_annotation(field: FieldInfo) -> Any:

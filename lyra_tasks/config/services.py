@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import graphlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lyra_tasks.config.models import Command, Configuration, Limits, Proxima, Service
+from lyra_tasks.config.models import Command, Configuration, Proxima, Service
 from lyra_tasks.config.platforms import image_platforms, native_platform
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.errors import UsageError
@@ -63,16 +64,12 @@ def to_argv(command: Command) -> list[str]:
 
 def start_order(services: Mapping[str, Service]) -> list[list[str]]:
     """Return the service names in waves, each of which depends on earlier ones only."""
+    sorter = graphlib.TopologicalSorter({name: service.depends_on for name, service in services.items()})
+    sorter.prepare()
     waves: list[list[str]] = []
-    started: set[str] = set()
-    while len(started) < len(services):
-        wave = sorted(
-            name for name, service in services.items() if name not in started and set(service.depends_on) <= started
-        )
-        if not wave:
-            raise ValueError("dependency cycle between services")
-        waves.append(wave)
-        started.update(wave)
+    while sorter.is_active():
+        waves.append(sorted(sorter.get_ready()))
+        sorter.done(*waves[-1])
     return waves
 
 
@@ -122,10 +119,7 @@ def profile_hash(config: Configuration) -> str:
 def select_service(services: Mapping[str, bool], requested: str) -> str:
     """Return the requested service, else the only one with a `dev` table, else the only one.
 
-    `services` maps each name to whether it has a `dev` table.
-
-    Raises:
-        UsageError: The requested service does not exist, or several services are possible.
+    `services` maps each name to whether it has a `dev` table. Raises UsageError if several services are possible.
     """
     if requested:
         return select_known([requested], sorted(services), "service")[0]
@@ -141,9 +135,7 @@ def _apply_dev_table(service: Service) -> Service:
         return service
     limits = service.limits
     if dev.limits is not None:
-        limits = Limits.model_validate(
-            limits.model_dump() | {key: getattr(dev.limits, key) for key in dev.limits.model_fields_set}
-        )
+        limits = limits.model_copy(update=dev.limits.model_dump(exclude_unset=True))
     changes: dict[str, object] = {"limits": limits, "egress": dev.egress, "read_only": dev.read_only}
     if dev.command is not None:
         # The image's entrypoint would get the command as arguments, and its health check may not fit the command

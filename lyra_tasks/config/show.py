@@ -58,13 +58,9 @@ def _leaf_values(location: Location, value: Any, annotation: Any) -> Iterator[tu
 
 
 def _format_leaf(location: Location, value: Any, annotation: Any) -> Any:
-    if value and isinstance(value, str) and _is_hidden(location):
+    may_be_secret = location != _SIGNING_KEY_LOCATION and is_secret_location(location[-1:])
+    if value and isinstance(value, str) and may_be_secret:
         return HIDDEN_VALUE
     if isinstance(value, datetime.date):
         return value.isoformat()
     return format_size(value) if uses_parser(annotation, parse_size) else value
-
-
-def _is_hidden(location: Location) -> bool:
-    """Return whether a value is for tests only, or has a name like a secret (a header, a build argument)."""
-    return location != _SIGNING_KEY_LOCATION and is_secret_location(location[-1:])

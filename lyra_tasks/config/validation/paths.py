@@ -76,27 +76,23 @@ def _check_excluded(
     directory = directory.resolve()
     if context.is_relative_to(directory):
         yield Problem(location, f"is inside {quote_text(display_name)}, where Lyra writes; move it")
-        return
-    if not directory.is_relative_to(context):
-        return
-    ignore_file = _find_ignore_file(context, dockerfile)
-    relative = directory.relative_to(context).as_posix()
-    try:
-        ignore_text = ignore_file.read_text(encoding="utf-8-sig") if ignore_file.is_file() else ""
-        if excludes_directory(ignore_text, relative):
-            return
-    except (OSError, ValueError) as error:
-        yield Problem(location, f"cannot read {quote_text(ignore_file.name)}: {error}")
-        return
-    hint = f"add a line {relative} to {quote_text(ignore_file.name)}"
-    yield Problem(location, f"includes {quote_text(display_name)}, where Lyra writes; {hint}")
+    elif directory.is_relative_to(context):
+        specific_file = dockerfile.with_name(f"{dockerfile.name}.dockerignore")
+        ignore_file = specific_file if specific_file.exists() else context / ".dockerignore"
+        relative = directory.relative_to(context).as_posix()
+        try:
+            ignore_text = ignore_file.read_text(encoding="utf-8-sig") if ignore_file.is_file() else ""
+            if not excludes_directory(ignore_text, relative):
+                hint = f"add a line {relative} to {quote_text(ignore_file.name)}"
+                yield Problem(location, f"includes {quote_text(display_name)}, where Lyra writes; {hint}")
+        except (OSError, ValueError) as error:
+            yield Problem(location, f"cannot read {quote_text(ignore_file.name)}: {error}")
 
 
 def excludes_directory(ignore_text: str, directory: str) -> bool:
     """Return whether a `.dockerignore` excludes a directory of the context with everything that may be in it.
 
-    Raises:
-        ValueError: A pattern is not valid.
+    Raises ValueError if a pattern is not valid.
     """
     from e2b_dockerfile_utils import PatternMatcher
 
@@ -110,11 +106,6 @@ def excludes_directory(ignore_text: str, directory: str) -> bool:
     ]
     remaining_patterns = patterns[reinclusions[-1] + 1 :] if reinclusions else patterns
     return PatternMatcher(remaining_patterns).matches(probe_file)
-
-
-def _find_ignore_file(context: Path, dockerfile: Path) -> Path:
-    specific_file = dockerfile.with_name(f"{dockerfile.name}.dockerignore")
-    return specific_file if specific_file.exists() else context / ".dockerignore"
 
 
 def _resolve_inside(root: Path, relative_path: str) -> Path | None:
