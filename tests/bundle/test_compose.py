@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from lyra_tasks.bundle.content.compose import build_compose_document, render_compose_file
@@ -16,6 +17,8 @@ from lyra_tasks.bundle.content.environment import build_environment_document, re
 from lyra_tasks.bundle.content.services import PromotedService, select_promoted_services
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine.sandbox import Sandbox
+
+pytestmark = pytest.mark.slow
 
 IMAGE = {"User": "10001:10001", "Env": ["PATH=/bin", "MODE=fast"]}
 

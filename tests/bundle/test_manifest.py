@@ -50,7 +50,7 @@ DOCUMENT: dict[str, Any] = {
             "bases": {"python": DIGEST},
         }
     ],
-    "services": [{"name": "web", "image": "web", "is_third_party": False, "ports": {"http": 8000}}],
+    "services": [{"name": "web", "image": "web", "ports": {"http": 8000}}],
     "tests": {"passed": 4, "failed": 0},
     "deviations": 0,
 }

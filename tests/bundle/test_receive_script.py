@@ -25,6 +25,8 @@ from lyra_tasks.bundle.format.manifest import (
     TestSummary,
 )
 
+pytestmark = pytest.mark.slow
+
 DIGESTS = tuple(f"sha256:{letter * 64}" for letter in "abcd")
 MANIFEST = Manifest(
     project="shop",

@@ -21,6 +21,8 @@ from lyra_tasks.bundle.format.signature import (
 from lyra_tasks.config.models import Sign
 from lyra_tasks.errors import BundleError, PreconditionError, UsageError
 
+pytestmark = pytest.mark.slow
+
 ADA = "ada@example.org"
 
 

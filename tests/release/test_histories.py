@@ -20,6 +20,8 @@ from lyra_tasks.versions.formats import DEFAULT_TAG_PATTERN
 from lyra_tasks.versions.git import collect_git_facts
 from lyra_tasks.versions.version import compute_version, find_previous_release, list_releases
 
+pytestmark = pytest.mark.slow
+
 NAMES = (
     "v0.1.0", "v0.2.0", "v1.0.0-rc.1", "v1.0.0", "v1.0.1", "v1.9.0", "v1.10.0", "v2.0.0-alpha.1", "v2.0.0",
     "web/v9.0.0", "nightly", "v3",

@@ -14,6 +14,8 @@ import pytest
 
 from tests.conftest import Outcome, Project, repository
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """\
 schema = 1
 [project]

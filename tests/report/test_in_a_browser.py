@@ -11,6 +11,8 @@ from lyra_tasks.report.page import render_report
 from tests.report import samples
 from tests.report.browser import Page, axe, browsing, chromium
 
+pytestmark = pytest.mark.slow
+
 VIOLATIONS = """axe.run(document, {resultTypes: ['violations']}).then(result => result.violations.map(
   item => item.id + ': ' + item.nodes.slice(0, 3).map(node => node.html.slice(0, 200)).join(' | ')))"""
 OVERFLOW = """[...document.querySelectorAll('body *')].filter(

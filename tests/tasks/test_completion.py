@@ -15,6 +15,8 @@ import pytest
 
 from tests.packages import unpacked
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 VERSION = "0.1.0-dev.3+g1a2b3c4"
 CONFIGURATION = """

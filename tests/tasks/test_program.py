@@ -17,6 +17,8 @@ import pytest
 
 import lyra_tasks
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 LYRA = [sys.executable, "-m", "lyra_tasks.tasks.program"]
 INVOKE = [sys.executable, "-m", "invoke"]
