@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,16 +28,11 @@ _OPERATION_FILES = {
 
 @dataclass(frozen=True)
 class ReleaseFacts:
-    """The state of a checkout before a release; problems and `unfinished_operation` are empty if all is well.
+    """The state of a checkout before a release.
 
-    Attributes:
-        releases: All tagged versions, highest first.
-        reachable_releases: Those reachable from HEAD.
-        commits: Commits since the previous version.
-        unfinished_operation: A git operation in progress, such as `merge`.
-        test_problem: Why the tested set of HEAD cannot be released.
-        tagger_problem: Why git has no identity to tag with.
-        push_problem: Why the tag cannot be pushed; checked with `--push` only.
+    `releases` are all tagged versions, highest first, `reachable_releases` those reachable from HEAD, `commits` those
+    since the previous version. `unfinished_operation` is a git operation in progress, such as `merge`, or empty.
+    `problems` has a subject and a text for whatever prevents the release; the text is empty if all is well.
     """
 
     git: GitFacts
@@ -47,11 +43,7 @@ class ReleaseFacts:
     source_url: str
     remote_name: str
     unfinished_operation: str
-    test_problem: str
-    tag_name_problem: str
-    tagger_problem: str
-    push_problem: str
-    changelog_problem: str
+    problems: Mapping[str, str]
 
 
 def collect_release_facts(work: Workspace, request: ReleaseRequest) -> ReleaseFacts:
@@ -73,11 +65,13 @@ def collect_release_facts(work: Workspace, request: ReleaseRequest) -> ReleaseFa
         source_url=work.config.project.source or work.git.remote_url,
         remote_name=remote,
         unfinished_operation=_find_unfinished_operation(root),
-        test_problem=_check_tests(work) if release.require_tests else "",
-        tag_name_problem=_check_tag_name(root, tag),
-        tagger_problem=_git_error_message(root, "var", "GIT_COMMITTER_IDENT"),
-        push_problem=_check_push(root, remote, tag) if request.push else "",
-        changelog_problem=_check_changelog(work, request.changelog) if request.changelog else "",
+        problems={
+            "tag": _check_tag_name(root, tag),
+            "tests": _check_tests(work) if release.require_tests else "",
+            "tagger": _git_error_message(root, "var", "GIT_COMMITTER_IDENT"),
+            "push": _check_push(root, remote, tag) if request.push else "",
+            "changelog": _check_changelog(work, request.changelog) if request.changelog else "",
+        },
     )
 
 
@@ -99,7 +93,8 @@ def _check_tests(work: Workspace) -> str:
 
 
 def _check_tag_name(root: Path, tag: str) -> str:
-    return f"invalid tag name {tag}" if _git_error_message(root, "check-ref-format", f"refs/tags/{tag}") else ""
+    is_invalid = _git_error_message(root, "check-ref-format", f"refs/tags/{tag}")
+    return f"invalid tag name {tag}; choose another version or change release.tag" if is_invalid else ""
 
 
 def _check_push(root: Path, remote: str, tag: str) -> str:

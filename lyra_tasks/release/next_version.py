@@ -33,11 +33,7 @@ class ReleaseRequest:
 def parse_release_request(
     root: Path, *, bump: str, pre: str, version: str, push: bool, changelog: str
 ) -> ReleaseRequest:
-    """Validate the options of `release`.
-
-    Raises:
-        UsageError: An option is invalid, or options conflict.
-    """
+    """Return the options of `release`; raise UsageError if one is invalid, or if they conflict."""
     if version and (bump or pre):
         raise UsageError("--version cannot be combined with --bump or --pre", hint="Use one of them")
     if bump and bump not in BUMPS:
@@ -49,9 +45,8 @@ def parse_release_request(
         )
     if pre and not (pre.isascii() and Version.is_valid(f"1.0.0-{pre}.1")):
         raise UsageError(f"Invalid pre-release {pre!r}", hint="Use letters, digits and hyphens, for example --pre rc")
-    return ReleaseRequest(
-        bump or "auto", pre, version, push, _resolve_changelog_path(root, changelog) if changelog else ""
-    )
+    changelog_path = _resolve_changelog_path(root, changelog) if changelog else ""
+    return ReleaseRequest(bump or "auto", pre, version, push, changelog_path)
 
 
 def _resolve_changelog_path(root: Path, file: str) -> str:

@@ -20,12 +20,9 @@ _MAX_SHOWN_PATHS = 5
 
 @dataclass(frozen=True)
 class ReleasePlan:
-    """An annotated tag to create on `commit`.
+    """An annotated tag to create on `commit`, in addition to `existing_tags`.
 
-    Attributes:
-        remote: Remote to push the tag to, or empty.
-        changelog: File of the project to add the changes to, or empty.
-        existing_tags: Version tags at the time of planning.
+    The tag is pushed to `remote` and the changes are added to the file `changelog`, unless these are empty.
     """
 
     decision: Decision
@@ -63,28 +60,17 @@ def plan_release(config: Configuration, facts: ReleaseFacts, request: ReleaseReq
         remote=facts.remote_name if request.push else "",
         changelog=request.changelog,
         existing_tags=frozenset(release.tag for release in facts.releases),
-        problems=tuple(find_release_problems(config, facts)),
+        problems=(
+            *_check_checkout(config, facts),
+            *_check_precedence(facts),
+            *_check_version_format(facts),
+            *(f"{subject}: {problem}" for subject, problem in facts.problems.items() if problem),
+        ),
     )
 
 
-def find_release_problems(config: Configuration, facts: ReleaseFacts) -> Iterator[str]:
-    """Yield a line for each problem and how to fix it."""
-    yield from _check_tree(facts)
-    yield from _check_branch(config, facts)
-    yield from _check_commit(facts)
-    yield from _check_precedence(facts)
-    yield from _check_version_format(facts)
-    for subject, problem in (
-        ("tests", facts.test_problem),
-        ("tagger", facts.tagger_problem),
-        ("push", facts.push_problem),
-        ("changelog", facts.changelog_problem),
-    ):
-        if problem:
-            yield f"{subject}: {problem}"
-
-
-def _check_tree(facts: ReleaseFacts) -> Iterator[str]:
+def _check_checkout(config: Configuration, facts: ReleaseFacts) -> Iterator[str]:
+    """Check the tree, the branch, and that the commit has no version yet, except pre-releases of the same one."""
     changed = facts.git.changed_paths
     if changed:
         more = f" and {len(changed) - _MAX_SHOWN_PATHS} more" if len(changed) > _MAX_SHOWN_PATHS else ""
@@ -94,17 +80,10 @@ def _check_tree(facts: ReleaseFacts) -> Iterator[str]:
         yield f"tree: unfinished {operation}; run `git {operation} --continue` or `git {operation} --abort`"
     if facts.git.is_shallow:
         yield "tree: the clone is shallow, tags and commits may be missing; run `git fetch --unshallow --tags`"
-
-
-def _check_branch(config: Configuration, facts: ReleaseFacts) -> Iterator[str]:
     allowed = config.release.branches
     if not any(fnmatchcase(facts.git.branch, pattern) for pattern in allowed):
         where = f"on {facts.git.branch}" if facts.git.branch else "HEAD is detached"
         yield f"branch: {where}; release.branches allows {', '.join(allowed) or 'none'}"
-
-
-def _check_commit(facts: ReleaseFacts) -> Iterator[str]:
-    """Check that the commit has no version yet, except pre-releases of the same one."""
     tagged_versions = [release.version for release in facts.releases if release.commit == facts.git.commit]
     if not all(_is_final_of(facts.decision.version, version) for version in tagged_versions):
         names = " and ".join(map(str, tagged_versions))
@@ -141,5 +120,3 @@ def _check_version_format(facts: ReleaseFacts) -> Iterator[str]:
     for release in facts.releases:
         if str(release.version) != str(version) and str(release.version).lower() == str(version).lower():
             yield f"version: {version} differs from {release.version} only in case; choose another one"
-    if facts.tag_name_problem:
-        yield f"tag: {facts.tag_name_problem}; choose another version or change release.tag"

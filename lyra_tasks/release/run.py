@@ -5,7 +5,6 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,14 +25,6 @@ _TAG_EXISTS_MESSAGES = ("already exists", "cannot lock ref")
 """Git's messages for a tag that exists or is being created."""
 
 
-@dataclass(frozen=True)
-class ReleaseResult:
-    """A created release; `tag_id` is git's id of the tag object."""
-
-    plan: ReleasePlan
-    tag_id: str
-
-
 def require_releasable(plan: ReleasePlan) -> None:
     """Raise a PreconditionError with all problems of a release, if there are any."""
     if plan.problems:
@@ -44,16 +35,13 @@ def require_releasable(plan: ReleasePlan) -> None:
         )
 
 
-def create_release(plan: ReleasePlan, work: Workspace) -> ReleaseResult:
-    """Create a release.
-
-    Raises:
-        PreconditionError: The plan has problems, or git fails; the details are git's messages.
-        LockedError: Another process is creating a release of this checkout.
-    """
+def create_release(plan: ReleasePlan, work: Workspace) -> str:
+    """Create a release and return git's id of the tag object."""
     require_releasable(plan)
     with file_lock(work.paths.state / _LOCK_FILE_NAME, resource="the release of this checkout"):
-        _require_unchanged_tags(plan, work)
+        current_tags = {release.tag for release in list_releases(work.root, work.config.release.tag)}
+        if new_tags := current_tags - plan.existing_tags:
+            raise _concurrent_release_error(", ".join(sorted(new_tags)))
         work.journal.append(work.run, "releasing", version=plan.version, tag=plan.tag, commit=plan.commit)
         with _changelog_section(plan, work.root):
             tag_id = _create_tag(plan, work.root)
@@ -62,14 +50,7 @@ def create_release(plan: ReleasePlan, work: Workspace) -> ReleaseResult:
         pushed_to=plan.remote,
     )  # fmt: skip
     work.refresh_git(*([plan.changelog] if plan.changelog else []))
-    return ReleaseResult(plan, tag_id)
-
-
-def _require_unchanged_tags(plan: ReleasePlan, work: Workspace) -> None:
-    """Raise an error if another release was created between planning and locking."""
-    current_tags = {release.tag for release in list_releases(work.root, work.config.release.tag)}
-    if new_tags := current_tags - plan.existing_tags:
-        raise _concurrent_release_error(", ".join(sorted(new_tags)))
+    return tag_id
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.release.plan import ReleasePlan
-from lyra_tasks.release.run import ReleaseResult
 from lyra_tasks.versions.changelog import render_changes
 from lyra_tasks.versions.formats import version_to_file_name, version_to_pep440
 from lyra_tasks.versions.git import GitFacts
@@ -37,11 +36,10 @@ def print_release_dry_run(plan: ReleasePlan) -> None:
     return console.print("Dry run: no tag created")
 
 
-def print_release_result(result: ReleaseResult) -> None:
+def print_release_result(plan: ReleasePlan, tag_id: str) -> None:
     """Print the created tag and the suggested next command."""
-    plan = result.plan
     if console.is_json_mode():
-        return console.print_json({**_plan_document(plan), "tag_id": result.tag_id, "pushed_to": plan.remote})
+        return console.print_json({**_plan_document(plan), "tag_id": tag_id, "pushed_to": plan.remote})
     push_note = f" and pushed it to {plan.remote}" if plan.remote else ""
     console.print(f"Tagged {plan.commit[:7]} as {console.style(plan.tag, 'green')}{push_note}")
     if plan.changelog:

@@ -42,7 +42,7 @@ def release(
         return require_releasable(release_plan)
     if not console.is_json_mode():
         print_release_plan(release_plan)
-    return print_release_result(create_release(release_plan, work))
+    return print_release_result(release_plan, create_release(release_plan, work))
 
 
 @task("version", image_tag="Show the version that this image tag stands for instead")
