@@ -90,7 +90,7 @@ def docker_architecture(machine_name: str) -> str:
 
 def platform_build_args(build: str, target: str) -> dict[str, str]:
     """Return BuildKit's automatic platform arguments of a build on `build` for `target`."""
-    arguments = {}
+    arguments: dict[str, str] = {}
     for prefix, platform in (("BUILD", build), ("TARGET", target)):
         system, architecture, variant = (*platform.split("/"), "")[:3]
         values = {"PLATFORM": platform, "OS": system, "ARCH": architecture, "VARIANT": variant}

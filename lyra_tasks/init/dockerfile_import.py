@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 from lyra_tasks.dockerfile.parse import Dockerfile
 from lyra_tasks.init.drafts import DraftImage, DraftService, make_name, unique_name
@@ -19,10 +20,7 @@ _GENERIC_DIRECTORIES = {"docker", ".docker", "dockerfiles", "build", "deploy", "
 def draft_from_dockerfiles(project: ProjectFiles) -> tuple[list[DraftImage], list[DraftService], list[str]]:
     """Return an image and a service for each production Dockerfile, and notes about the others."""
     images: list[DraftImage] = []
-    notes: list[str] = []
-    production_paths, skipped_paths = _select_dockerfiles(project.dockerfiles)
-    for path, reason in skipped_paths:
-        notes.append(f"skipped {path}: {reason}")
+    production_paths, notes = _select_dockerfiles(project.dockerfiles)
     for path in production_paths:
         image = _draft_image(path, project)
         image.name = unique_name(image.name, {other.name for other in images})
@@ -38,35 +36,31 @@ def choose_stages(image: DraftImage, dockerfile: Dockerfile) -> None:
     if image.target or names[-1].lower() not in _DEVELOPMENT_NAMES | _TEST_NAMES:
         return
     production_names = [name for name in names if name.lower() in _PRODUCTION_NAMES]
-    image.target = (
-        production_names
-        or [name for name in names if name.lower() not in _DEVELOPMENT_NAMES | _TEST_NAMES and name]
-        or [""]
-    )[-1]
+    other_names = [name for name in names if name.lower() not in _DEVELOPMENT_NAMES | _TEST_NAMES and name]
+    image.target = (production_names or other_names or [""])[-1]
 
 
-def _select_dockerfiles(paths: Iterable[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the Dockerfiles of production images, and the others with the reason."""
+def _select_dockerfiles(paths: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the Dockerfiles of production images, and a note about each of the others."""
     by_directory: dict[str, dict[str, str]] = {}
     for path in paths:
         directory, _, name = path.rpartition("/")
         by_directory.setdefault(directory, {})[path] = _variant(name)
     production_paths: list[str] = []
-    skipped_paths: list[tuple[str, str]] = []
+    notes: list[str] = []
     for variants in by_directory.values():
         production = next((path for path, variant in variants.items() if variant in _PRODUCTION_NAMES), None)
         for path, variant in variants.items():
             if variant in _DEVELOPMENT_NAMES:
-                skipped_paths.append(
-                    (path, "for development; use a stage of the other Dockerfile as `dev_target` instead")
-                )
+                hint = "use a stage of the other Dockerfile as `dev_target` instead"
+                notes.append(f"skipped {path}: for development; {hint}")
             elif variant in _TEST_NAMES:
-                skipped_paths.append((path, "for tests"))
+                notes.append(f"skipped {path}: for tests")
             elif variant == "" and production:
-                skipped_paths.append((path, f"{production} is for production"))
+                notes.append(f"skipped {path}: {production} is for production")
             else:
                 production_paths.append(path)
-    return sorted(production_paths), skipped_paths
+    return sorted(production_paths), notes
 
 
 def _variant(name: str) -> str:
@@ -93,21 +87,17 @@ def _draft_image(path: str, project: ProjectFiles) -> DraftImage:
 def _find_context(directory: str, dockerfile: Dockerfile, project: ProjectFiles) -> tuple[str, list[str]]:
     """Return the nearest directory upwards with all files that the Dockerfile copies, else its own and the missing."""
     copied_paths = list(dict.fromkeys(path for stage in dockerfile.stages for path in stage.copied_paths))
-    candidate = directory
-    while True:
+    for candidate in map(str, (PurePosixPath(directory), *PurePosixPath(directory).parents)):
         if not _list_missing(candidate, copied_paths, project):
             return candidate, []
-        if candidate == ".":
-            return directory, _list_missing(directory, copied_paths, project)
-        candidate = posixpath.dirname(candidate) or "."
+    return directory, _list_missing(directory, copied_paths, project)
 
 
 def _list_missing(context: str, copied_paths: list[str], project: ProjectFiles) -> list[str]:
-    missing: list[str] = []
-    for path in copied_paths:
-        if re.search(r"[$*?\[\\]", path):
-            continue
-        resolved = posixpath.normpath(posixpath.join(context, path.lstrip("/")))
-        if resolved not in project.files and resolved not in project.directories:
-            missing.append(path)
-    return missing
+    return [
+        path
+        for path in copied_paths
+        if not re.search(r"[$*?\[\\]", path)
+        and (resolved := posixpath.normpath(posixpath.join(context, path.lstrip("/")))) not in project.files
+        and resolved not in project.directories
+    ]

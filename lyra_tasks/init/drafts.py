@@ -83,8 +83,7 @@ class DraftService:
 
 def make_name(text: str) -> str:
     """Convert a text to a name that is valid in the configuration and in an image reference."""
-    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
-    return plain or "app"
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-") or "app"
 
 
 def unique_name(text: str, existing: Container[str]) -> str:
@@ -113,16 +112,14 @@ def set_variable(service: DraftService, name: str, value: str | None, descriptio
         service.todos.append(f"the variable {name!r} does not have a valid name")
         return
     text = " ".join((description or VARIABLE_DESCRIPTIONS.get(name, "")).split())
+    replaced, has_password = replace_passwords(value or "")
     if is_secret_name(name):
         service.environment[name] = DraftVariable(
             test_value=SHARED_TEST_VALUE if shared else None, required=True, secret=True, description=text
         )
-        return
-    if value is None:
+    elif value is None:
         service.environment[name] = DraftVariable(required=True, description=text)
-        return
-    replaced, has_password = replace_passwords(value)
-    if has_password:
+    elif has_password:
         service.environment[name] = DraftVariable(test_value=replaced, required=True, secret=True, description=text)
     elif re.search(r"[\x00-\x1f\x7f-\x9f]", value):
         service.todos.append(f"{name} has several lines: use a file in [services.{service.name}.configs]")

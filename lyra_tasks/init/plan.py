@@ -60,11 +60,7 @@ class InitPlan:
 
 
 def plan_init(project: ProjectFiles) -> InitPlan:
-    """Plan the files for a project.
-
-    Raises:
-        PreconditionError: There is no Dockerfile and no compose file.
-    """
+    """Plan the files for a project; raise PreconditionError if it has no Dockerfile and no compose file."""
     if project.compose is None and not project.dockerfiles and not project.dockerfile_errors:
         raise PreconditionError(
             "No Dockerfile and no compose file in this directory or below",
@@ -116,11 +112,9 @@ def _draft_services(project: ProjectFiles) -> tuple[list[DraftImage], list[Draft
 
 
 def _describe_origin(project: ProjectFiles) -> str:
-    parts = [project.compose.path] if project.compose else []
     count = len(project.dockerfiles)
-    if count:
-        parts.append("1 Dockerfile" if count == 1 else f"{count} Dockerfiles")
-    return " and ".join(parts)
+    dockerfiles = f"{count} Dockerfile{'s' if count > 1 else ''}" if count else ""
+    return " and ".join(filter(None, (project.compose.path if project.compose else "", dockerfiles)))
 
 
 def _ignore_files(project: ProjectFiles, images: Sequence[DraftImage]) -> Iterator[PlannedFile]:

@@ -42,12 +42,7 @@ class ProjectFiles:
 
 
 def inspect_project(root: Path) -> ProjectFiles:
-    """Collect the files of the project at `root`.
-
-    Raises:
-        PreconditionError: The directory has too many files for a project.
-        ConfigurationError: The compose file cannot be read.
-    """
+    """Collect the files of the project at `root`."""
     files, directories = _list_tree(root)
     dockerfiles: dict[str, Dockerfile] = {}
     errors: dict[str, str] = {}

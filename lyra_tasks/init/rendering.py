@@ -72,29 +72,25 @@ def toml_value(value: Any) -> str:
 
 
 def _render_image(image: DraftImage) -> list[str]:
-    lines = [f"[images.{image.name}]", *_render_todos(image.todos), f"context = {toml_string(image.context)}"]
-    if image.dockerfile != "Dockerfile":
-        lines.append(f"dockerfile = {toml_string(image.dockerfile)} # below the context")
-    if image.target:
-        lines.append(f"target = {toml_string(image.target)}")
-    if image.dev_target:
-        lines.append(f"dev_target = {toml_string(image.dev_target)} # stage for `create`")
-    if image.args:
-        lines.append(f"args = {toml_value(image.args)}")
-    return lines
+    keys = (
+        ("context", image.context, ""),
+        ("dockerfile", image.dockerfile if image.dockerfile != "Dockerfile" else "", " # below the context"),
+        ("target", image.target, ""),
+        ("dev_target", image.dev_target, " # stage for `create`"),
+        ("args", image.args, ""),
+    )
+    return [f"[images.{image.name}]", *_render_todos(image.todos), *_render_keys(keys)]
 
 
 def _render_service(service: DraftService) -> list[str]:
     table_name = f"services.{service.name}"
     if not (service.image or service.external):
         return ["", *_render_todos([f"{service.name} has no valid image", *service.todos])]
-    lines = ["", f"[{table_name}]", *_render_todos(service.todos)]
-    if service.image:
-        lines.append(f"image = {toml_string(service.image)}")
-    else:
-        lines.append(f"external = {toml_string(service.external)} # for tests only, not part of the bundle")
-    lines += [f"{key} = {toml_value(value)}" for key, value in service.values.items()]
-    optional = (
+    keys = (
+        ("image", service.image, ""),
+        ("external", service.external, " # for tests only, not part of the bundle"),
+    )
+    optional_keys = (
         ("ports", service.ports, ""),
         ("depends_on", service.depends_on, " # ready first"),
         ("limits", service.limits, " # disk covers volumes and /tmp"),
@@ -102,7 +98,9 @@ def _render_service(service: DraftService) -> list[str]:
         ("healthcheck", service.healthcheck, ""),
         ("dev", service.dev, ""),
     )
-    lines += [f"{key} = {toml_value(value)}{comment}" for key, value, comment in optional if value]
+    lines = ["", f"[{table_name}]", *_render_todos(service.todos), *_render_keys(keys)]
+    lines += [f"{key} = {toml_value(value)}" for key, value in service.values.items()]
+    lines += _render_keys(optional_keys)
     if service.environment:
         lines += ["", f"[{table_name}.environment]"]
         for name, variable in service.environment.items():
@@ -124,6 +122,11 @@ def _render_variable(name: str, variable: DraftVariable) -> list[str]:
     }
     line = f"{name} = {toml_value({key: value for key, value in table.items() if value is not None})}"
     return [line] if variable.description else [f"# TODO: description of {name}", line]
+
+
+def _render_keys(keys: Iterable[tuple[str, Any, str]]) -> list[str]:
+    """Render keys that have a value, given with the comment behind it."""
+    return [f"{key} = {toml_value(value)}{comment}" for key, value, comment in keys if value]
 
 
 def _render_todos(texts: Iterable[str]) -> list[str]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.config.discovery import CONFIG_FILE_NAME
 from lyra_tasks.config.load import load_config_file
 from lyra_tasks.errors import ConfigurationError, LyraError, PreconditionError
-from lyra_tasks.files import display_path, sync_directory, sync_to_disk, write_file
-from lyra_tasks.init.plan import InitPlan, PlannedFile
+from lyra_tasks.files import display_path, sync_directory, write_file
+from lyra_tasks.init.plan import InitPlan
 from lyra_tasks.init.project_files import TASKS_FILE
 
 
@@ -32,7 +32,7 @@ def write_init_files(plan: InitPlan, root: Path) -> tuple[str, ...]:
                 originals[path] = path.read_bytes() if path.exists() else None
                 _rewrite(path, _append_text(originals[path] or b"", file.text))
             else:
-                _write_new(root / file.path, file, is_configuration=file.path == CONFIG_FILE_NAME)
+                _write_new(root / file.path, file.text)
                 originals[root / file.path] = None
     except (LyraError, OSError):
         for path, content in originals.items():
@@ -55,18 +55,14 @@ def _rewrite(path: Path, content: bytes) -> None:
     write_file(path, content, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
 
 
-def _write_new(path: Path, file: PlannedFile, *, is_configuration: bool) -> None:
+def _write_new(path: Path, text: str) -> None:
     """Write a file that must not exist, atomically; a configuration is validated first."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".lyra-init.", suffix=path.suffix)
+    os.close(descriptor)
     candidate = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(file.text.encode())
-            stream.flush()
-            with suppress(PermissionError):  # FAT has no modes
-                os.fchmod(stream.fileno(), 0o644)
-            sync_to_disk(stream.fileno())
-        if is_configuration:
+        write_file(candidate, text.encode())
+        if path.name == CONFIG_FILE_NAME:
             _check_loadable(candidate)
         _link_into_place(path, candidate)
     except FileExistsError as error:
@@ -79,11 +75,7 @@ def _write_new(path: Path, file: PlannedFile, *, is_configuration: bool) -> None
 
 
 def _link_into_place(path: Path, candidate: Path) -> None:
-    """Give the file its final name.
-
-    Raises:
-        FileExistsError: The name exists, which a rename alone would not detect.
-    """
+    """Give the file its final name; raise FileExistsError if it exists, which a rename alone would not detect."""
     try:
         path.hardlink_to(candidate)
     except FileExistsError:
@@ -98,13 +90,11 @@ def _check_loadable(candidate: Path) -> None:
     try:
         load_config_file(candidate)
     except ConfigurationError as error:
+        details = error.details or (error.message,)
         raise ConfigurationError(
             "The generated configuration is not valid; nothing was written",
             hint="Print it with `init --dry-run` and write .lyra.toml by hand",
-            details=tuple(
-                detail.replace(display_path(candidate), CONFIG_FILE_NAME)
-                for detail in error.details or (error.message,)
-            ),
+            details=tuple(detail.replace(display_path(candidate), CONFIG_FILE_NAME) for detail in details),
         ) from error
 
 
@@ -151,16 +141,7 @@ def _print_todos(plan: InitPlan) -> None:
 
 def _to_json(plan: InitPlan, paths: tuple[str, ...]) -> dict[str, object]:
     return {
-        "files": [
-            {
-                "path": file.path,
-                "text": file.text,
-                "appended_lines": list(file.appended_lines),
-                "written": file.path in paths,
-            }
-            for file in plan.files
-        ],
-        "existing": list(plan.existing),
-        "todos": [{"line": todo.line, "text": todo.text} for todo in plan.todos],
-        "notes": list(plan.notes),
+        **asdict(plan),
+        "files": [asdict(file) | {"written": file.path in paths} for file in plan.files],
+        "todos": [todo._asdict() for todo in plan.todos],
     }

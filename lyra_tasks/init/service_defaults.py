@@ -24,7 +24,7 @@ _KNOWN_USERS = {"node": "1000:1000", "nobody": "65534:65534", "nonroot": "65532:
 _LOCAL_ADDRESS = re.compile(
     r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\])(?::(?P<port>\d+))?(?P<path>/[^\s\"'|;)\]]*)?"
 )
-_DEFAULT_VOLUME_BYTES, _TMP_BYTES = parse_size("32m"), parse_size("32m")
+_TMP_SIZE = "32m"
 
 
 def complete_image(image: DraftImage, project: ProjectFiles) -> DeclaredImage | None:
@@ -47,28 +47,27 @@ def complete_service(
     service: DraftService, image_config: DeclaredImage | None, dockerfile: Dockerfile | None, project: ProjectFiles
 ) -> None:
     """Fill in everything that the service does not set itself, and add a check."""
-    reference = service.external or (image_config.base if image_config else "")
-    known = find_known_image(reference)
-    if not service.ports:
-        ports = list(image_config.ports) if image_config else []
-        service.ports = name_ports(ports or ([known.port] if known else []))
-    user = str(service.values.get("user") or (image_config.user if image_config else ""))
+    image_config = image_config or DeclaredImage(base="", user="", workdir="")
+    reference = service.external or image_config.base
+    # The last part of the reference's name is the name of a well-known image
+    known = KNOWN_IMAGES.get(reference.partition("@")[0].rpartition("/")[2].partition(":")[0], _UNKNOWN_IMAGE)
+    service.ports = service.ports or name_ports(image_config.ports or known.ports)
+    user = str(service.values.get("user") or image_config.user)
     if user.partition(":")[0] in {"", "0", "root"} and not _NON_ROOT_IMAGE.search(reference):
-        user = _assign_user(service, known.select_user(reference) if known else "")
+        user = _assign_user(service, known.alpine_user if "alpine" in reference else known.user)
     owner = _find_uid_gid(user, dockerfile)
-    if known:
-        for path in known.tmpfs:
-            service.tmpfs.setdefault(path, "16m")
-    _add_volumes(service, image_config, known.volume if known else "")
+    for path in known.tmpfs:
+        service.tmpfs.setdefault(path, "16m")
+    _add_volumes(service, image_config, known.volumes)
     for volume in service.volumes.values():
-        volume["size"] = known.size if known else format_size(_DEFAULT_VOLUME_BYTES)
+        volume["size"] = known.size
         if owner:
             volume["owner"] = owner
         elif user:
             service.todos.append(f"owner of {volume['path']}: UID and GID of the user {user}")
-    if image_config:
-        _add_environment(service, image_config)
-    _set_limits(service)
+    _add_environment(service, image_config)
+    disk = sum(parse_size(volume["size"]) for volume in service.volumes.values()) + parse_size(_TMP_SIZE)
+    service.limits = {"cpus": 0.25, "memory": "256m", "pids": 128, "disk": format_size(disk)} | service.limits
     _add_check(service, image_config, dockerfile, project)
 
 
@@ -95,11 +94,11 @@ def _find_uid_gid(user: str, dockerfile: Dockerfile | None) -> str:
     return _KNOWN_USERS.get(name, "")
 
 
-def _add_volumes(service: DraftService, image_config: DeclaredImage | None, known_path: str) -> None:
+def _add_volumes(service: DraftService, image_config: DeclaredImage, known_paths: Sequence[str]) -> None:
     taken_paths = {volume["path"] for volume in service.volumes.values()} | set(service.tmpfs)
-    for path in [*(image_config.volumes if image_config else ()), *([known_path] if known_path else [])]:
+    for path in (*image_config.volumes, *known_paths):
         if path == TMP:
-            service.tmpfs.setdefault(path, format_size(_TMP_BYTES))
+            service.tmpfs.setdefault(path, _TMP_SIZE)
         elif not re.fullmatch(r"/[^:\x00-\x1f]+", path):
             service.todos.append(f"the image declares a volume at {path!r}, which is not a path in a container")
         elif path not in taken_paths:
@@ -120,24 +119,13 @@ def _add_environment(service: DraftService, image_config: DeclaredImage) -> None
             service.todos.append(f"the build sets {name}: document it in [services.{service.name}.environment]")
 
 
-def _set_limits(service: DraftService) -> None:
-    volume_bytes = sum(parse_size(volume["size"]) for volume in service.volumes.values())
-    service.limits = {
-        "cpus": 0.25,
-        "memory": "256m",
-        "pids": 128,
-        "disk": format_size(volume_bytes + _TMP_BYTES),
-    } | service.limits
-
-
 def _add_check(
-    service: DraftService, image_config: DeclaredImage | None, dockerfile: Dockerfile | None, project: ProjectFiles
+    service: DraftService, image_config: DeclaredImage, dockerfile: Dockerfile | None, project: ProjectFiles
 ) -> None:
     """Add a check to the service, and a health check if it has none."""
     if service.values.get("oneshot"):
         return  # it must exit with 0 in any case
-    service_command = service.healthcheck.get("exec")
-    command = service_command if service_command is not None else list(image_config.healthcheck if image_config else ())
+    command = service.healthcheck.get("exec", list(image_config.healthcheck))
     tcp_ports = [name for name, port in service.ports.items() if isinstance(port, int)]
     if not command and tcp_ports:
         service.healthcheck = {"tcp": tcp_ports[0]}
@@ -166,19 +154,14 @@ def _name_http_port(service: DraftService, port: int) -> None:
         service.ports = {name if number != port else "http": number for name, number in renamed_ports.items()}
 
 
-def _serves_files(image_config: DeclaredImage | None, dockerfile: Dockerfile | None, project: ProjectFiles) -> bool:
+def _serves_files(image_config: DeclaredImage, dockerfile: Dockerfile | None, project: ProjectFiles) -> bool:
     """Return whether the image is a web server for files, so that `/` has a page."""
-    if image_config is None or dockerfile is None:
+    if dockerfile is None or not image_config.base:
         return False
-    copied_paths = [path.strip("/") for stage in dockerfile.stages for path in stage.copied_paths]
+    copied_names = {path.strip("/").rpartition("/")[2] for stage in dockerfile.stages for path in stage.copied_paths}
     has_index_page = any(file.rpartition("/")[2] == "index.html" for file in project.files)
-    return bool(_WEB_SERVER_IMAGE.fullmatch(image_config.base)) or (
-        has_index_page
-        and any(
-            path.rpartition("/")[2] in {"index.html", "www", "public", "html", "static", "site"}
-            for path in copied_paths
-        )
-    )
+    copies_pages = not copied_names.isdisjoint({"index.html", "www", "public", "html", "static", "site"})
+    return bool(_WEB_SERVER_IMAGE.fullmatch(image_config.base)) or (has_index_page and copies_pages)
 
 
 PORT_NAMES: Mapping[int, str] = {
@@ -193,36 +176,30 @@ PORT_NAMES: Mapping[int, str] = {
 
 @dataclass(frozen=True)
 class KnownImage:
-    """A well-known third-party image: its port, users (`alpine_user` for Alpine variants) and writable paths."""
+    """A well-known third-party image: its ports, users (`alpine_user` for Alpine variants) and writable paths."""
 
-    port: int
+    ports: tuple[int, ...]
     user: str
     alpine_user: str
-    volume: str = ""
+    volumes: tuple[str, ...] = ()
     tmpfs: tuple[str, ...] = ()
     size: str = "64m"
 
-    def select_user(self, reference: str) -> str:
-        """Return the non-root user of this variant of the image."""
-        return self.alpine_user if "alpine" in reference else self.user
-
 
 KNOWN_IMAGES: Mapping[str, KnownImage] = {
-    "redis": KnownImage(6379, "999:999", "999:1000", "/data"),
-    "valkey": KnownImage(6379, "999:999", "999:1000", "/data"),
-    "postgres": KnownImage(5432, "999:999", "70:70", "/var/lib/postgresql/data", ("/var/run/postgresql",), "256m"),
-    "mysql": KnownImage(3306, "999:999", "999:999", "/var/lib/mysql", ("/var/run/mysqld",), "512m"),
-    "mariadb": KnownImage(3306, "999:999", "999:999", "/var/lib/mysql", ("/run/mysqld",), "512m"),
-    "mongo": KnownImage(27017, "999:999", "999:999", "/data/db", ("/data/configdb",), "512m"),
-    "rabbitmq": KnownImage(5672, "999:999", "100:101", "/var/lib/rabbitmq"),
-    "memcached": KnownImage(11211, "11211:11211", "11211:11211"),
-    "nginx": KnownImage(80, "101:101", "101:101", "", ("/var/cache/nginx", "/run")),
+    "redis": KnownImage((6379,), "999:999", "999:1000", ("/data",)),
+    "valkey": KnownImage((6379,), "999:999", "999:1000", ("/data",)),
+    "postgres": KnownImage(
+        (5432,), "999:999", "70:70", ("/var/lib/postgresql/data",), ("/var/run/postgresql",), "256m"
+    ),
+    "mysql": KnownImage((3306,), "999:999", "999:999", ("/var/lib/mysql",), ("/var/run/mysqld",), "512m"),
+    "mariadb": KnownImage((3306,), "999:999", "999:999", ("/var/lib/mysql",), ("/run/mysqld",), "512m"),
+    "mongo": KnownImage((27017,), "999:999", "999:999", ("/data/db",), ("/data/configdb",), "512m"),
+    "rabbitmq": KnownImage((5672,), "999:999", "100:101", ("/var/lib/rabbitmq",)),
+    "memcached": KnownImage((11211,), "11211:11211", "11211:11211"),
+    "nginx": KnownImage((80,), "101:101", "101:101", (), ("/var/cache/nginx", "/run")),
 }
-
-
-def find_known_image(reference: str) -> KnownImage | None:
-    """Return the well-known image with the last part of the reference's name, if there is one."""
-    return KNOWN_IMAGES.get(reference.partition("@")[0].rpartition("/")[2].partition(":")[0])
+_UNKNOWN_IMAGE = KnownImage((), "", "", size="32m")
 
 
 def name_ports(ports: Sequence[ContainerPort]) -> dict[str, ContainerPort]:

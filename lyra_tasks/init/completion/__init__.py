@@ -33,11 +33,7 @@ class CommandSpec:
 
 
 def completion_script(shell: str) -> str:
-    """Return the completion script for a shell.
-
-    Raises:
-        UsageError: The shell is not supported.
-    """
+    """Return the completion script for a shell; raise UsageError if it is not supported."""
     if shell not in SHELLS:
         raise UsageError(f"Unknown shell {shell!r}", hint=f"Choose one of {', '.join(SHELLS)}")
     return (Path(__file__).parent / f"lyra.{shell}").read_text(encoding="utf-8")
@@ -56,18 +52,14 @@ def complete_command_line(
     command, pending_option = _find_command(previous, commands, core)
     flag, equals, value = current.partition("=")
     if equals and (option := _find_option(command, flag)) is not None:
-        return [
-            f"{flag}={candidate}"
-            for candidate in _filter_by_prefix(_list_values(command, option.name, directory), value)
-        ]
+        values = _filter_by_prefix(_list_values(command, option.name, directory), value)
+        return [f"{flag}={candidate}" for candidate in values]
     if pending_option is not None:
         return _filter_by_prefix(_list_values(command, pending_option.name, directory), current)
     if current.startswith("-"):
         return _filter_by_prefix(sorted(flag for option in command.options for flag in option.flags), current)
-    positional_values = [
-        candidate for name in command.positional for candidate in _list_values(command, name, directory)
-    ]
-    return _filter_by_prefix([*positional_values, *sorted(commands)], current)
+    candidates = [candidate for name in command.positional for candidate in _list_values(command, name, directory)]
+    return _filter_by_prefix([*candidates, *sorted(commands)], current)
 
 
 def _join_tokens(arguments: Sequence[str]) -> list[str]:
@@ -94,7 +86,7 @@ def _find_command(
             pending_option = None
         elif argument.startswith("-"):
             option = _find_option(command, argument)
-            pending_option = option if option is not None and option.takes_value else None
+            pending_option = option if option and option.takes_value else None
         elif argument in commands:
             command = commands[argument]
     return command, pending_option
@@ -117,8 +109,7 @@ def _list_values(command: CommandSpec, option: str, directory: Path) -> list[str
         return []
     try:
         file = find_config(directory)
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-        return source(document, file.parent)
+        return source(tomllib.loads(file.read_text(encoding="utf-8")), file.parent)
     except (ConfigurationError, OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
         return []  # the next command reports an invalid file
 
