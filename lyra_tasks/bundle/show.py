@@ -77,17 +77,17 @@ def print_verify_report(report: VerifyReport) -> None:
                 "project": report.project or None,
                 "version": report.version or None,
                 "since": report.since or None,
-                "files": [{"name": file.name, "size": file.size} for file in report.files],
-                "images": {name: identity.config_digest for name, identity in report.images},
+                "files": [{"name": name, "size": size} for name, size in report.file_sizes.items()],
+                "images": {name: identity.config_digest for name, identity in report.images.items()},
                 "signer": report.signer or None,
             }
         )
-    count = len(report.files)
-    size = console.format_bytes(sum(file.size for file in report.files))
+    count = len(report.file_sizes)
+    size = console.format_bytes(sum(report.file_sizes.values()))
     signature_note = f", signed by {report.signer}" if report.signer else ""
     console.print(f"{_subject(report)}: intact, {count} file{'s' * (count != 1)}, {size}{signature_note}")
     if report.kind == "archive":
-        for name, identity in report.images:
+        for name, identity in report.images.items():
             console.print(f"  {name}  {identity.platform}  {identity.config_digest}")
         console.info("Verify the directory of its bundle to see whether this image was promoted")
     if report.has_signature and not report.signer:
@@ -100,7 +100,7 @@ def _subject(report: VerifyReport) -> str:
     return {
         "bundle": f"{report.project} {report.version}",
         "pack": f"pack of {report.project} {report.version}{since}",
-        "part": f"{report.files[0].name} of the pack of {report.project} {report.version}{since}",
+        "part": f"{next(iter(report.file_sizes))} of the pack of {report.project} {report.version}{since}",
         "archive": str(report.path),
     }[report.kind]
 
@@ -182,14 +182,14 @@ def print_pack(result: PackResult) -> None:
     """Print the pack, and the images that the receiver needs."""
     manifest = result.manifest
     if console.is_json_mode():
-        files = [{"name": file.name, "size": file.size} for file in result.files]
+        files = [{"name": name, "size": size} for name, size in result.file_sizes.items()]
         return console.print_json(
             {"directory": str(result.directory), "size": result.size, "files": files}
             | manifest.model_dump(mode="json", by_alias=True)
         )
     console.print(
         f"packed {console.style(manifest.version, 'green')} to {display_path(result.directory)}: "
-        f"{len(result.files)} files, {console.format_bytes(result.size)}"
+        f"{len(result.file_sizes)} files, {console.format_bytes(result.size)}"
     )
     for archive in manifest.images:
         parts = f" in {archive.parts} parts" if archive.parts else ""

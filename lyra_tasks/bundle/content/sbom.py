@@ -36,11 +36,7 @@ _SYFT_TIMEOUT_S = 600.0
 
 
 def collect_image_packages(image: PackedImage, cache: Path) -> ImagePackages:
-    """Return the packages of an image; layers whose packages are known, from `cache` or from packing, are not read.
-
-    Raises:
-        BundleError: a layer is not a valid tar archive.
-    """
+    """Return the packages of an image; layers whose packages are known, from `cache` or from packing, are not read."""
     return merge_layer_packages(_collect_layer_packages(layer, image, cache) for layer in image.identity.layers)
 
 

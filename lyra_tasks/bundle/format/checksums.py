@@ -67,11 +67,7 @@ def require_valid_name(name: str) -> None:
 
 
 def list_bundle_files(bundle: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """Return all regular files by name, and the names of everything that is neither file nor directory.
-
-    Raises:
-        BundleError: there are implausibly many files, or implausibly deep directories.
-    """
+    """Return all regular files by name, and the names of everything that is neither file nor directory."""
     files: dict[str, Path] = {}
     irregular: list[str] = []
     count = 0
@@ -98,11 +94,7 @@ def hash_files(files: Iterable[Path]) -> list[str]:
 
 
 def write_checksums(bundle: Path, known_digests: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Write `SHA256SUMS` durably and return the digests by name; files in `known_digests` are not hashed again.
-
-    Raises:
-        BundleError: the bundle contains a link, a device or an invalid name.
-    """
+    """Write `SHA256SUMS` durably and return the digests by name; files in `known_digests` are not hashed again."""
     files, irregular = list_bundle_files(bundle)
     if irregular:
         raise BundleError(f"{bundle}: contains irregular files", details=irregular)

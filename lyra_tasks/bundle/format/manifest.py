@@ -100,11 +100,10 @@ class BundledImage(Document):
 
 
 class BundledService(Document):
-    """A promoted service; `image` names one of the images, or is the reference of a third-party image."""
+    """A promoted service; `image` names one of the images."""
 
     name: Name
     image: str
-    is_third_party: bool
     ports: dict[Name, int | UdpPort] = {}
 
 
@@ -160,11 +159,7 @@ class Manifest(Document):
 
 
 def encode_document(document: Document) -> bytes:
-    """Return the canonical JSON: sorted keys, two spaces, a final newline.
-
-    Raises:
-        BundleError: a reader would reject the document.
-    """
+    """Return the canonical JSON: sorted keys, two spaces, a final newline; raise BundleError if a reader rejects it."""
     value = document.model_dump(mode="json", by_alias=True)
     try:
         type(document).model_validate(value)
@@ -174,11 +169,7 @@ def encode_document(document: Document) -> bytes:
 
 
 def decode_document(data: bytes, document_type: type[D], where: str) -> D:
-    """Parse a document in canonical form.
-
-    Raises:
-        BundleError: the document is invalid or not canonical; names `where` and the key.
-    """
+    """Parse a document; raise BundleError naming `where` and the key if it is invalid or not canonical."""
     document = parse_document(data, document_type, where)
     if encode_document(document) != data:
         raise BundleError(f"{where}: not in canonical form")
@@ -199,11 +190,7 @@ class Bundle:
 
 
 def open_bundle(directory: Path) -> Bundle:
-    """Read the manifest of the bundle in `directory`.
-
-    Raises:
-        BundleError: this is no bundle, or its manifest is damaged.
-    """
+    """Read the manifest of the bundle in `directory`; raise BundleError if it is missing or damaged."""
     path = directory / MANIFEST_FILE
     if path.is_symlink() or not path.is_file():
         raise BundleError(

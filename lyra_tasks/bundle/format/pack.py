@@ -127,11 +127,7 @@ class ArchivedDocuments:
 def read_document_archive(
     parts: Sequence[Path], expected: PackedDocuments, where: str, required_names: Collection[str]
 ) -> ArchivedDocuments:
-    """Read the whole archive, and keep the content of the `required_names`.
-
-    Raises:
-        BundleError: irregular or duplicate members, a required file is missing, or the digest is not the expected one.
-    """
+    """Read the whole archive, and keep the content of the `required_names`; raise BundleError unless it is valid."""
     documents = ArchivedDocuments({}, {})
     digester = DigestWriter()
     with open_parts(parts) as file:

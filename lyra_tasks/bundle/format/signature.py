@@ -58,13 +58,8 @@ def find_signing_key(sign: Sign, root: Path) -> Path:
 
 
 def sign_checksums(bundle: Path, key: Path) -> None:
-    """Write the signature of the checksums durably, without ever prompting.
-
-    Raises:
-        PreconditionError: the key cannot be used, or not without a prompt.
-    """
-    data = (bundle / CHECKSUMS_FILE).read_bytes()
-    result = _run_ssh_keygen("sign", "-f", str(key), "-n", SIGNATURE_NAMESPACE, data=data)
+    """Write the signature of the checksums durably; raise PreconditionError if the key needs a prompt or is invalid."""
+    result = _run_ssh_keygen(bundle, "sign", "-f", str(key))
     if result.returncode or not result.stdout.startswith(b"-----BEGIN SSH SIGNATURE-----"):
         output = _output_lines(result)
         needs_passphrase = any("passphrase" in line for line in output)
@@ -79,61 +74,42 @@ def sign_checksums(bundle: Path, key: Path) -> None:
 def verify_signature(bundle: Path, trust: Trust) -> None:
     """Raise BundleError unless the checksums are signed by the trusted signer with a key that is not revoked."""
     signature = bundle / SIGNATURE_FILE
+    files, _ = list_bundle_files(bundle)
     for file in filter(None, (trust.allowed_signers, trust.revoked_keys)):
-        _require_outside_bundle(file, bundle)
+        is_inside = file.resolve().is_relative_to(bundle.resolve())
+        if is_inside or any(file.samefile(path) for path in files.values()):
+            raise BundleError(
+                f"{file}: came with the bundle", hint="Get the trusted keys from elsewhere, for example from the author"
+            )
     if signature.is_symlink() or not signature.is_file():
         raise BundleError(f"{bundle}: not signed", hint=f"Get a bundle signed by {trust.signer}")
-    arguments = ["-f", str(trust.allowed_signers), "-I", trust.signer, "-n", SIGNATURE_NAMESPACE, "-s", str(signature)]
-    data = (bundle / CHECKSUMS_FILE).read_bytes()
-    result = _run_ssh_keygen("verify", *arguments, data=data)
+    arguments = ["verify", "-f", str(trust.allowed_signers), "-I", trust.signer, "-s", str(signature)]
+    result = _run_ssh_keygen(bundle, *arguments)
     if result.returncode:
         raise _signature_error(f"{bundle}: refused, not signed by {trust.signer}", bundle, _output_lines(result))
     # A second run, since ssh-keygen does not tell a revoked key from a bad signature.
-    if (
-        trust.revoked_keys
-        and _run_ssh_keygen("verify", *arguments, "-r", str(trust.revoked_keys), data=data).returncode
-    ):
-        raise _signature_error(
-            f"{bundle}: refused, signed by {trust.signer} with a revoked key",
-            bundle,
-            (f"{trust.revoked_keys} revokes it, or is not in ssh-keygen's format",),
-        )
+    if trust.revoked_keys and _run_ssh_keygen(bundle, *arguments, "-r", str(trust.revoked_keys)).returncode:
+        reason = f"{trust.revoked_keys} revokes it, or is not in ssh-keygen's format"
+        raise _signature_error(f"{bundle}: refused, signed by {trust.signer} with a revoked key", bundle, (reason,))
 
 
 def _signature_error(message: str, bundle: Path, reasons: tuple[str, ...]) -> BundleError:
+    """Return an error that also names the key in the signature, so that its owner can be found."""
+    result = _run_ssh_keygen(bundle, "check-novalidate", "-s", str(bundle / SIGNATURE_FILE))
+    match = re.search(rb"with (\S+) key (SHA256:\S+)", result.stdout)
+    signer = (f"signed with the {match[1].decode()} key {match[2].decode()}",) if match else ()
     return BundleError(
-        message,
-        hint="Do not use the bundle; ask its author over another channel",
-        details=(*reasons, *_describe_signer(bundle)),
+        message, hint="Do not use the bundle; ask its author over another channel", details=(*reasons, *signer)
     )
 
 
-def _describe_signer(bundle: Path) -> tuple[str, ...]:
-    """Return a line that names the key in the signature, so that its owner can be found."""
-    arguments = ["-n", SIGNATURE_NAMESPACE, "-s", str(bundle / SIGNATURE_FILE)]
-    result = _run_ssh_keygen("check-novalidate", *arguments, data=(bundle / CHECKSUMS_FILE).read_bytes())
-    match = re.search(rb"with (\S+) key (SHA256:\S+)", result.stdout)
-    return (f"signed with the {match[1].decode()} key {match[2].decode()}",) if match else ()
-
-
-def _require_outside_bundle(file: Path, bundle: Path) -> None:
-    """Raise BundleError if a file of trust came with the bundle, even under another name."""
-    files, _ = list_bundle_files(bundle)
-    is_inside = file.resolve().is_relative_to(bundle.resolve())
-    if is_inside or any(file.samefile(path) for path in files.values()):
-        raise BundleError(
-            f"{file}: came with the bundle", hint="Get the trusted keys from elsewhere, for example from the author"
-        )
-
-
-def _run_ssh_keygen(action: str, *arguments: str, data: bytes) -> subprocess.CompletedProcess[bytes]:
-    """Run `ssh-keygen -Y` in a session without a terminal, so that it fails instead of prompting."""
+def _run_ssh_keygen(bundle: Path, action: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run `ssh-keygen -Y` on the checksums, in a session without a terminal, so that it fails instead of prompting."""
     environment = {key: value for key, value in os.environ.items() if key not in {"DISPLAY", "SSH_ASKPASS"}}
-    command = ["ssh-keygen", "-Y", action, *arguments]
     try:
         return subprocess.run(
-            command,
-            input=data,
+            ["ssh-keygen", "-Y", action, "-n", SIGNATURE_NAMESPACE, *arguments],
+            input=(bundle / CHECKSUMS_FILE).read_bytes(),
             env=environment | {"SSH_ASKPASS_REQUIRE": "never"},
             capture_output=True,
             check=False,

@@ -17,10 +17,8 @@ from lyra_tasks.files import STAGING_PREFIX, sync_directory, sync_file, walk_dir
 def staging_directory(target: Path, command: str, *, stale_pattern: str = "*") -> Iterator[Path]:
     """Yield a new directory beside `target`, which is removed afterwards unless it was published.
 
-    Removes leftovers that match `stale_pattern`; the caller holds the lock over them.
-
-    Raises:
-        NoSpaceError: the disk is full; the hint names `command`.
+    Removes leftovers that match `stale_pattern`; the caller holds the lock over them. If the disk is full, the hint of
+    the error names `command`.
     """
     parent = target.parent
     stage = parent / f"{STAGING_PREFIX}{target.name}"

@@ -56,12 +56,7 @@ class PackPlan:
 
 
 def collect_pack_facts(store: BundleStore, version: str, *, to: str, since: str, split: str) -> PackFacts:
-    """Collect the facts of a pack.
-
-    Raises:
-        UsageError: an option is invalid, or a version does not exist.
-        BundleError: a bundle is damaged.
-    """
+    """Collect the facts of a pack; raise UsageError for an invalid option, BundleError for a damaged bundle."""
     target = Path(to)
     if not to:
         raise UsageError("--to DIRECTORY is required", hint="Example: `bundle.pack VERSION --to /media/usb`")

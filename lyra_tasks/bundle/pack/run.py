@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,7 @@ from lyra_tasks.bundle.format.pack import (
 from lyra_tasks.bundle.format.signature import find_signing_key, sign_checksums
 from lyra_tasks.bundle.format.staging import publish_directory, require_free_space, staging_directory
 from lyra_tasks.bundle.pack.plan import PackPlan, PlannedDelta
-from lyra_tasks.bundle.verify.bundle import VerifiedFile, verify_bundle
+from lyra_tasks.bundle.verify.bundle import verify_bundle
 from lyra_tasks.bundle.verify.pack import verify_pack
 from lyra_tasks.errors import ImmutableError, PreconditionError
 from lyra_tasks.files import write_file
@@ -41,21 +41,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PackResult:
-    """A created pack: the files in its checksums, and its total size in bytes."""
+    """A created pack: the sizes of the files in its checksums, and its total size, in bytes."""
 
     directory: Path
     manifest: PackManifest
-    files: tuple[VerifiedFile, ...]
+    file_sizes: Mapping[str, int]
     size: int
 
 
 def create_pack(plan: PackPlan, work: Workspace) -> PackResult:
     """Create the pack, which replaces an existing one of the same versions when it is complete.
 
-    Raises:
-        BundleError: the bundle was changed.
-        NoSpaceError: there is not enough space; nothing was written.
-        ImmutableError: something else has the name of the pack.
+    Raises ImmutableError if something else has its name, and NoSpaceError before writing anything.
     """
     directory, bundle = plan.directory, plan.facts.bundle
     if directory.exists() and not (directory / PACK_FILE).is_file():
@@ -78,7 +75,7 @@ def create_pack(plan: PackPlan, work: Workspace) -> PackResult:
         directory=str(directory.resolve()),
     )  # fmt: skip
     size = sum(path.stat().st_size for path in list_bundle_files(directory)[0].values())
-    return PackResult(directory, pack_manifest, report.files, size)
+    return PackResult(directory, pack_manifest, report.file_sizes, size)
 
 
 def fill_pack(plan: PackPlan, stage: Path) -> PackManifest:

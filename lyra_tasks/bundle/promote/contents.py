@@ -53,12 +53,7 @@ def build_manifest(plan: PromotionPlan, images: Sequence[BundledImage]) -> Manif
         set_digest=f"sha256:{facts.set_key.digest}",
         images=list(images),
         services=[
-            BundledService(
-                name=service.name,
-                image=str(service.config.image),
-                is_third_party=False,
-                ports=dict(service.config.ports),
-            )
+            BundledService(name=service.name, image=str(service.config.image), ports=dict(service.config.ports))
             for service in plan.services
         ],
         tests=TestSummary(passed=passed, failed=len(checks) - passed),

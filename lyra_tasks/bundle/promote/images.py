@@ -103,8 +103,8 @@ def _pack_save_stream(plan: PromotionPlan, work: Workspace, spool: Path, cache: 
         image.build_name: ImageRequest(image.record.image_id, image.record.platform) for image in plan.images
     }
     with (
-        console.progress(f"packing {', '.join(requested_images)}") as activity,
-        open_save_stream(work.engine, engine_ids, activity.add_bytes) as stream,
+        console.progress(f"packing {', '.join(requested_images)}") as add_bytes,
+        open_save_stream(work.engine, engine_ids, add_bytes) as stream,
     ):
         scan = _needs_package_scan(plan, work)
         return pack_saved_images(

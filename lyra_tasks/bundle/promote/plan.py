@@ -127,12 +127,7 @@ def choose_compression(min_engine: str) -> Literal["gzip", "zstd"]:
 
 
 def collect_promotion_facts(work: Workspace) -> PromotionFacts:
-    """Collect the facts of a promotion.
-
-    Raises:
-        StaleError: the set is stale or untested; the hint names the command to run first.
-        CheckFailedError: a deviation that it needs has expired.
-    """
+    """Collect the facts; raise StaleError for a stale or untested set, CheckFailedError for an expired deviation."""
     config = work.config
     tested_set = require_tested_set(work)
     rule_report = reassess_results(config, tested_set.evidence.rules, datetime.date.today())

@@ -80,11 +80,8 @@ def create_bundle(
 ) -> PromotionResult:
     """Create the bundle unless it exists; `render_report` renders its report.
 
-    An incomplete version is never visible, and on errors all other versions stay unchanged.
-
-    Raises:
-        ImmutableError: the version exists with other digests.
-        NoSpaceError: the disk is full.
+    An incomplete version is never visible, and on errors all other versions stay unchanged. Raises ImmutableError if
+    the version exists with other digests.
     """
     directory, config = plan.facts.bundles_directory, plan.config.promotion
     directory.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,8 @@ def collect_rehearsal_facts(work: Workspace, version: str) -> RehearsalFacts:
         raise BundleError(f"{example}: missing", hint="Run `verify` to see what else is missing")
     host_share = work.config.resources.host_share
     proxima = work.config.proxima
-    memory, cpus = int(_total_memory() * host_share), (os.cpu_count() or 1) * host_share
+    host_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory, cpus = int(host_memory * host_share), (os.cpu_count() or 1) * host_share
     return RehearsalFacts(
         bundle=bundle,
         env_example=example.read_text(),
@@ -135,9 +136,3 @@ def remove_compose_variables(plan: RehearsalPlan, environment: Mapping[str, str]
 def _keeps_default(variable: EnvironmentVariable) -> bool:
     """Return whether the default applies, as it does for an operator; two services may have different ones."""
     return variable.default is not None and variable.test_value is None and can_be_compose_default(variable.default)
-
-
-def _total_memory() -> int:
-    """Return the memory of this machine in bytes."""
-    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
-    return int(line.split()[1]) * 1024

@@ -55,13 +55,7 @@ class RehearsalResult:
 
 
 def run_rehearsal(plan: RehearsalPlan, work: Workspace, run_checks: RunChecks) -> RehearsalResult:
-    """Run the rehearsal and remove the engine with everything on it in any case.
-
-    Raises:
-        BundleError: `receive.sh` refuses the bundle.
-        PreconditionError: the engine does not start, or fails.
-        CheckFailedError: the services do not start.
-    """
+    """Run the rehearsal, and remove the engine with everything on it in any case."""
     verify_bundle(plan.facts.bundle.directory)
     state = work.paths.state / "rehearsal"
     with file_lock(work.paths.state / "rehearsal.lock", resource="the rehearsal of this checkout"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,14 +13,11 @@ from lyra_tasks.bundle.format.layout import (
     IMAGES_DIRECTORY,
     MANIFEST_FILE,
     NOT_IN_CHECKSUMS,
+    PACK_FILE,
     SIGNATURE_FILE,
 )
-from lyra_tasks.bundle.format.manifest import (
-    BundledImage,
-    Manifest,
-    open_bundle,
-    report_removed_bundle,
-)
+from lyra_tasks.bundle.format.manifest import BundledImage, Manifest, open_bundle, report_removed_bundle
+from lyra_tasks.bundle.format.pack import PackedArchive
 from lyra_tasks.bundle.format.signature import Trust, verify_signature
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.verify import verify_archive
@@ -29,36 +26,27 @@ from lyra_tasks.references import normalize_reference
 
 
 @dataclass(frozen=True)
-class VerifiedFile:
-    """A file whose digest was verified, and its size in bytes."""
-
-    name: str
-    size: int
-
-
-@dataclass(frozen=True)
 class VerifyReport:
-    """The result of a verification.
+    """The result of a verification, with the sizes of the verified files in bytes.
 
     `signer` is empty if no trusted keys were given. `since` is the version whose layers a pack omits, or empty.
     """
 
+    kind: Literal["bundle", "pack", "part", "archive"]
     path: Path
-    project: str
-    version: str
-    files: tuple[VerifiedFile, ...]
-    images: tuple[tuple[str, ImageIdentity], ...]
-    signer: str
-    has_signature: bool
-    kind: Literal["bundle", "pack", "part", "archive"] = "bundle"
+    file_sizes: Mapping[str, int]
+    images: Mapping[str, ImageIdentity]
+    project: str = ""
+    version: str = ""
     since: str = ""
+    signer: str = ""
+    has_signature: bool = False
 
 
 def verify_bundle(directory: Path, trust: Trust | None = None) -> VerifyReport:
     """Verify the bundle in `directory` by its checksums, and the checksums by their signature if `trust` is given.
 
-    Raises:
-        BundleError: something is wrong; `details` has a line for each such file.
+    Raises BundleError with a line for each file that differs.
     """
     sums_file = directory / CHECKSUMS_FILE
     if sums_file.is_symlink() or not sums_file.is_file():
@@ -69,13 +57,24 @@ def verify_bundle(directory: Path, trust: Trust | None = None) -> VerifyReport:
     if trust:
         verify_signature(directory, trust)
     with report_removed_bundle(directory):
-        files, manifest, problems = _check_files(directory)
+        manifest, problems = _try_read_manifest(directory)
+        images = {image.file: image for image in manifest.images} if manifest else {}
+        sums = read_checksums(directory)
+        files, differences = compare_with_checksums(directory, sums, hashed_later=images)
+        problems |= dict.fromkeys(images.keys() - files.keys(), "missing")
+        problems |= differences | dict(_find_bad_archives(images, files, sums))
     raise_if_invalid(directory, problems)
     assert manifest  # noqa: S101  # an unreadable manifest is a problem
-    images = tuple((build_name, image.identity) for build_name, image in manifest.images_by_build.items())
-    has_signature = (directory / SIGNATURE_FILE).is_file()
-    signer = trust.signer if trust else ""
-    return VerifyReport(directory, manifest.project, manifest.version, files, images, signer, has_signature)
+    return VerifyReport(
+        kind="bundle",
+        path=directory,
+        file_sizes={name: files[name].stat().st_size for name in sorted(sums)},
+        images={build_name: image.identity for build_name, image in manifest.images_by_build.items()},
+        project=manifest.project,
+        version=manifest.version,
+        signer=trust.signer if trust else "",
+        has_signature=(directory / SIGNATURE_FILE).is_file(),
+    )
 
 
 def raise_if_invalid(
@@ -94,46 +93,50 @@ def raise_if_invalid(
     )
 
 
-def _check_files(directory: Path) -> tuple[tuple[VerifiedFile, ...], Manifest | None, dict[str, str]]:
-    """Check all files and return them, the manifest if it can be read, and the problems by file."""
-    sums = read_checksums(directory)
+def compare_with_checksums(
+    directory: Path, sums: Mapping[str, str], hashed_later: Collection[str] = ()
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return all files by name, and the problems of those that are changed, missing, extra or irregular."""
     files, irregular = list_bundle_files(directory)
-    manifest, problems = _try_read_manifest(directory)
-    images = {image.file: image for image in manifest.images} if manifest else {}
-    hashed_names = sorted(sums.keys() & files.keys() - images.keys())
+    hashed_names = sorted(sums.keys() & files.keys() - set(hashed_later))
     digests = zip(hashed_names, hash_files(files[name] for name in hashed_names), strict=True)
-    problems |= {name: "changed" for name, digest in digests if digest != sums[name]}
-    problems |= _find_bad_archives(images, files, sums)
-    problems |= find_list_problems(sums, files, irregular)
-    verified = (VerifiedFile(name, files[name].stat().st_size) for name in sorted(sums.keys() & files.keys()))
-    return tuple(verified), manifest, problems
-
-
-def find_list_problems(
-    sums: Mapping[str, str], files: Mapping[str, Path], irregular: Collection[str]
-) -> dict[str, str]:
-    """Return the problems of files that are missing, not in the checksums, or irregular."""
-    problems = dict.fromkeys(sums.keys() - files.keys(), "missing")
+    problems = {name: "changed" for name, digest in digests if digest != sums[name]}
+    problems |= dict.fromkeys(sums.keys() - files.keys(), "missing")
     problems |= dict.fromkeys(files.keys() - sums.keys() - NOT_IN_CHECKSUMS, f"extra: not in {CHECKSUMS_FILE}")
-    return problems | dict.fromkeys(irregular, "neither a file nor a directory")
+    return files, problems | dict.fromkeys(irregular, "neither a file nor a directory")
 
 
-def full_references(image: BundledImage) -> tuple[str, ...]:
-    """Return the normalized references that the archive of an image must contain."""
-    return tuple(sorted({normalize_reference(reference) for reference in image.references}))
+def find_archive_problem(
+    path: Path, image: BundledImage, digest: str = "", packed: PackedArchive | None = None, parts: Sequence[Path] = ()
+) -> str:
+    """Return what is wrong with an archive, which is read once: structure, image and its own digest."""
+    omitted_layers = packed.omitted_layers if packed else ()
+    try:
+        contents = verify_archive(
+            path, expected=image.identity, unpack=False, omitted_layers=omitted_layers, parts=parts
+        )
+    except BundleError as error:
+        return "; ".join((error.message.removeprefix(f"{path}: "), *error.details))
+    if digest and contents.sha256 != digest:
+        return "changed"
+    if packed and (contents.sha256, contents.size) != (packed.sha256, packed.size):
+        return f"digest or size differs from {PACK_FILE}"
+    if not omitted_layers and (contents.sha256, contents.size) != (image.sha256, image.size):
+        return f"digest or size differs from {MANIFEST_FILE}"
+    if contents.references != tuple(sorted({normalize_reference(reference) for reference in image.references})):
+        return f"has the references {', '.join(contents.references)}"
+    return ""
 
 
 def _find_bad_archives(
     images: Mapping[str, BundledImage], files: Mapping[str, Path], sums: Mapping[str, str]
-) -> dict[str, str]:
-    problems = {name: "missing" for name in images if name not in files}
-    if images:
-        archives = {name for name in sums if name.startswith(f"{IMAGES_DIRECTORY}/")}
-        problems |= dict.fromkeys(archives - images.keys(), f"not an image of {MANIFEST_FILE}")
-    for name, image in images.items():
-        if name in files and name in sums and (problem := _archive_problem(files[name], image, sums[name])):
-            problems[name] = problem
-    return problems
+) -> Iterator[tuple[str, str]]:
+    for name in sorted(sums.keys() & files.keys()):
+        if name in images:
+            if problem := find_archive_problem(files[name], images[name], sums[name]):
+                yield name, problem
+        elif images and name.startswith(f"{IMAGES_DIRECTORY}/"):
+            yield name, f"not an image of {MANIFEST_FILE}"
 
 
 def _try_read_manifest(directory: Path) -> tuple[Manifest | None, dict[str, str]]:
@@ -141,18 +144,3 @@ def _try_read_manifest(directory: Path) -> tuple[Manifest | None, dict[str, str]
         return open_bundle(directory).manifest, {}
     except BundleError as error:
         return None, {MANIFEST_FILE: error.message.removeprefix(f"{directory / MANIFEST_FILE}: ")}
-
-
-def _archive_problem(path: Path, image: BundledImage, digest: str) -> str:
-    """Return what is wrong with an archive, which is read once: structure, image and own digest."""
-    try:
-        contents = verify_archive(path, expected=image.identity, unpack=False)
-    except BundleError as error:
-        return "; ".join((error.message.removeprefix(f"{path}: "), *error.details))
-    if contents.sha256 != digest:
-        return "changed"
-    if (contents.sha256, contents.size) != (image.sha256, image.size):
-        return f"digest or size differs from {MANIFEST_FILE}"
-    if contents.references != full_references(image):
-        return f"has the references {', '.join(contents.references)}"
-    return ""

@@ -8,7 +8,7 @@ from lyra_tasks.bundle.format.checksums import read_checksums
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, PACK_FILE, SIGNATURE_FILE
 from lyra_tasks.bundle.format.pack import read_pack_manifest
 from lyra_tasks.bundle.format.signature import Trust, verify_signature
-from lyra_tasks.bundle.verify.bundle import VerifiedFile, VerifyReport, raise_if_invalid, verify_bundle
+from lyra_tasks.bundle.verify.bundle import VerifyReport, raise_if_invalid, verify_bundle
 from lyra_tasks.bundle.verify.pack import verify_pack
 from lyra_tasks.digests import file_sha256
 from lyra_tasks.errors import BundleError, UsageError
@@ -48,15 +48,15 @@ def _verify_part(path: Path, directory: Path, trust: Trust | None) -> VerifyRepo
             raise_if_invalid(directory, {file_name: "changed"}, hint="Copy this file again")
     pack = read_pack_manifest(directory)
     return VerifyReport(
+        kind="part",
         path=path,
+        file_sizes={name: path.stat().st_size},
+        images={},
         project=pack.project,
         version=pack.version,
-        files=(VerifiedFile(name, path.stat().st_size),),
-        images=(),
+        since=pack.since or "",
         signer=trust.signer if trust else "",
         has_signature=(directory / SIGNATURE_FILE).is_file(),
-        kind="part",
-        since=pack.since or "",
     )
 
 
@@ -64,13 +64,4 @@ def _verify_archive(path: Path) -> VerifyReport:
     """Verify that an archive is intact; unpacks every layer. Only its bundle can say whether it is the right one."""
     contents = verify_archive(path)
     identity = ImageIdentity(contents.config_digest, contents.manifest_digest, contents.platform, ())
-    return VerifyReport(
-        path=path,
-        project="",
-        version="",
-        files=(VerifiedFile(path.name, contents.size),),
-        images=tuple((name, identity) for name in contents.references),
-        signer="",
-        has_signature=False,
-        kind="archive",
-    )
+    return VerifyReport("archive", path, {path.name: contents.size}, dict.fromkeys(contents.references, identity))
