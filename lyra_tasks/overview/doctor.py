@@ -77,8 +77,8 @@ class DoctorFacts:
 def diagnose(facts: DoctorFacts) -> tuple[Diagnosis, ...]:
     """Return the results of all checks."""
     return (
-        _check_config(facts),
-        _check_git(facts),
+        _diagnose_fact("config", facts.config),
+        _diagnose_fact("git", facts.git),
         *_check_engine(facts),
         *_check_vulnerabilities(facts),
         *_check_buildx(facts),
@@ -99,20 +99,10 @@ def require_no_errors(diagnoses: tuple[Diagnosis, ...]) -> None:
         raise PreconditionError(f"{count} found: {', '.join(failed_subjects)}", hint="Apply the fixes listed above")
 
 
-def _error_diagnosis(subject: str, error: LyraError) -> Diagnosis:
-    return Diagnosis(subject, "error", "; ".join([error.message, *error.details]), error.hint)
-
-
-def _check_config(facts: DoctorFacts) -> Diagnosis:
-    if isinstance(facts.config, LyraError):
-        return _error_diagnosis("config", facts.config)
-    return Diagnosis("config", "ok", facts.config)
-
-
-def _check_git(facts: DoctorFacts) -> Diagnosis:
-    if isinstance(facts.git, LyraError):
-        return _error_diagnosis("git", facts.git)
-    return Diagnosis("git", "ok", facts.git)
+def _diagnose_fact(subject: str, fact: str | LyraError) -> Diagnosis:
+    if isinstance(fact, LyraError):
+        return Diagnosis(subject, "error", "; ".join([fact.message, *fact.details]), fact.hint)
+    return Diagnosis(subject, "ok", fact)
 
 
 def _check_engine(facts: DoctorFacts) -> Iterator[Diagnosis]:
@@ -121,7 +111,7 @@ def _check_engine(facts: DoctorFacts) -> Iterator[Diagnosis]:
         yield Diagnosis("engine", "ok", "none runs; a sandbox engine is started when needed")
         return
     if isinstance(engine, LyraError):
-        yield _error_diagnosis("engine", engine)
+        yield _diagnose_fact("engine", engine)
         return
     kind = "sandbox engine" if engine.sandboxed else "engine"
     resources = f"{engine.cpus} CPUs, {console.format_bytes(engine.memory)}"
@@ -143,24 +133,20 @@ def _check_vulnerabilities(facts: DoctorFacts) -> Iterator[Diagnosis]:
     for advisory in advisories:
         version = facts.components[advisory.component]
         fixed_in = " or ".join(".".join(map(str, fixed)) for fixed in advisory.fixed_versions)
-        yield Diagnosis(
-            "vulnerabilities",
-            "warning",
-            f"{advisory.component} {version}, by its version, has {advisory.title}",
-            f"Update to {fixed_in}; your distribution may have backported the fix",
-        )
+        message = f"{advisory.component} {version}, by its version, has {advisory.title}"
+        fix = f"Update to {fixed_in}; your distribution may have backported the fix"
+        yield Diagnosis("vulnerabilities", "warning", message, fix)
     if facts.components and not advisories:
         versions = ", ".join(f"{name} {version}" for name, version in facts.components.items())
         yield Diagnosis("vulnerabilities", "ok", versions)
 
 
 def _check_buildx(facts: DoctorFacts) -> Iterator[Diagnosis]:
-    if isinstance(facts.buildx, LyraError):
-        yield _error_diagnosis("buildx", facts.buildx)
-    elif facts.buildx and parse_version_numbers(facts.buildx) < _MIN_BUILDX:
-        yield Diagnosis("buildx", "error", f"{facts.buildx} is too old", "Install buildx 0.10 or newer")
-    elif facts.buildx:
-        yield Diagnosis("buildx", "ok", facts.buildx)
+    buildx = facts.buildx
+    if buildx and isinstance(buildx, str) and parse_version_numbers(buildx) < _MIN_BUILDX:
+        yield Diagnosis("buildx", "error", f"{buildx} is too old", "Install buildx 0.10 or newer")
+    elif buildx:
+        yield _diagnose_fact("buildx", buildx)
 
 
 def _check_sandbox(facts: DoctorFacts) -> Diagnosis:
@@ -173,12 +159,9 @@ def _check_sandbox(facts: DoctorFacts) -> Diagnosis:
         return Diagnosis("sandbox", "ok", "not used")
     if sandbox.obstacle:
         is_needed = sandbox.mode == "always" or isinstance(facts.engine, LyraError) or facts.engine is None
-        return Diagnosis(
-            "sandbox",
-            "error" if is_needed else "warning",
-            f"cannot start a sandbox engine: {sandbox.obstacle}",
-            "Start Docker and name it in [engine] context, or run as root on Debian or Ubuntu",
-        )
+        message = f"cannot start a sandbox engine: {sandbox.obstacle}"
+        fix = "Start Docker and name it in [engine] context, or run as root on Debian or Ubuntu"
+        return Diagnosis("sandbox", "error" if is_needed else "warning", message, fix)
     return Diagnosis("sandbox", "ok", "started when needed")
 
 
@@ -209,31 +192,22 @@ def _check_leftovers(facts: DoctorFacts) -> Iterator[Diagnosis]:
         message = f"{len(facts.crashed_runs)} run(s) were killed, leftovers: {', '.join(facts.leftovers) or 'none'}"
         yield Diagnosis("leftovers", "warning", message, "Run `clean`")
     for root, leftovers in facts.orphans.items():
-        yield Diagnosis(
-            "leftovers",
-            "warning",
-            f"{root} was deleted, leftovers: {', '.join(leftovers)}",
-            f"Run `clean --gone`, or restore {root} and run `clean` there",
-        )
+        message = f"{root} was deleted, leftovers: {', '.join(leftovers)}"
+        fix = f"Run `clean --gone`, or restore {root} and run `clean` there"
+        yield Diagnosis("leftovers", "warning", message, fix)
     if not facts.crashed_runs and not facts.orphans:
         yield Diagnosis("leftovers", "ok", "none")
 
 
 def _check_locks(facts: DoctorFacts) -> Diagnosis:
-    if facts.lock_error is not None:
-        return _error_diagnosis("locks", facts.lock_error)
     holders = ", ".join(f"{run} (pid {pid})" for run, pid in facts.active_runs.items())
-    return Diagnosis("locks", "ok", f"held by active runs: {holders}" if holders else "free")
+    return _diagnose_fact("locks", facts.lock_error or (f"held by active runs: {holders}" if holders else "free"))
 
 
 def _check_journal(facts: DoctorFacts) -> Iterator[Diagnosis]:
     if facts.journal_problems:
-        yield Diagnosis(
-            "journal",
-            "warning",
-            f"{len(facts.journal_problems)} problem(s), the first: {facts.journal_problems[0]}",
-            "Do not rely on its history; it was edited",
-        )
+        message = f"{len(facts.journal_problems)} problem(s), the first: {facts.journal_problems[0]}"
+        yield Diagnosis("journal", "warning", message, "Do not rely on its history; it was edited")
 
 
 def print_diagnoses(diagnoses: tuple[Diagnosis, ...]) -> None:
@@ -270,15 +244,9 @@ ADVISORIES = (
 def find_advisories(components: Mapping[str, str]) -> list[Advisory]:
     """Return the advisories that affect components, by their versions; an unreadable version is not affected."""
     versions = {name: parse_version_numbers(version) for name, version in components.items()}
-    return [
-        advisory
-        for advisory in ADVISORIES
-        if (version := versions.get(advisory.component)) and _is_vulnerable(version, advisory.fixed_versions)
-    ]
+    return [advisory for advisory in ADVISORIES if _is_vulnerable(versions.get(advisory.component, ()), advisory)]
 
 
-def _is_vulnerable(version: tuple[int, ...], fixed_versions: tuple[tuple[int, ...], ...]) -> bool:
-    for fixed_version in fixed_versions:
-        if version[:2] == fixed_version[:2]:
-            return version < fixed_version
-    return version < max(fixed_versions)
+def _is_vulnerable(version: tuple[int, ...], advisory: Advisory) -> bool:
+    same_line = [fixed for fixed in advisory.fixed_versions if fixed[:2] == version[:2]]
+    return bool(version) and version < max(same_line or advisory.fixed_versions)

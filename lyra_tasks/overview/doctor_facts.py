@@ -39,6 +39,7 @@ def collect_doctor_facts() -> DoctorFacts:
     loaded = _catch_error(load_config)
     config, paths = _project_or_default(loaded)
     engine = _catch_error(lambda: connect_running_engine(config, paths))
+    lock = _catch_error(lambda: read_lock_file(paths.root / LOCK_FILE_NAME))
     facts = DoctorFacts(
         config=loaded if isinstance(loaded, LyraError) else f"{display_path(loaded.file)}: {config.project.name}",
         engine=engine.facts if isinstance(engine, Engine) else engine,
@@ -47,7 +48,7 @@ def collect_doctor_facts() -> DoctorFacts:
         sandbox=_sandbox_facts(config, paths),
         crashed_runs=tuple(list_crashed_runs(paths.state)),
         active_runs=active_runs(paths.run_locks),
-        lock_error=_error_of(lambda: read_lock_file(paths.root / LOCK_FILE_NAME)),
+        lock_error=lock if isinstance(lock, LyraError) else None,
         journal_problems=tuple(Journal(paths.journal).find_problems()),
     )
     if isinstance(engine, Engine):
@@ -73,11 +74,6 @@ def _catch_error(function: Callable[[], T]) -> T | LyraError:
         return PreconditionError(f"{error.filename or 'this machine'}: {error.strerror or error}")
 
 
-def _error_of(function: Callable[[], object]) -> LyraError | None:
-    result = _catch_error(function)
-    return result if isinstance(result, LyraError) else None
-
-
 def _writable_disks(paths: Paths) -> list[Disk]:
     """Return the file systems that Lyra and Docker write to, each once."""
     disks: dict[int, Disk] = {}
@@ -85,10 +81,8 @@ def _writable_disks(paths: Paths) -> list[Disk]:
         directory = next(candidate for candidate in (path, *path.parents) if candidate.is_dir())
         if path == directory or path != Path("/var/lib/docker"):
             stats = os.statvfs(directory)
-            disks.setdefault(
-                directory.stat().st_dev,
-                Disk(str(directory), stats.f_bavail * stats.f_frsize, stats.f_favail, stats.f_files),
-            )
+            disk = Disk(str(directory), stats.f_bavail * stats.f_frsize, stats.f_favail, stats.f_files)
+            disks.setdefault(directory.stat().st_dev, disk)
     return list(disks.values())
 
 

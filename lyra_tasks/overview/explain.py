@@ -65,9 +65,14 @@ class Explanation:
 
 def explain_checkout(facts: ExplainFacts) -> Explanation:
     """Explain the state of the checkout, and what to do."""
-    image_items = [_image_item(image) for image in facts.images]
-    is_stale = any(item.state != "current" for item in image_items)
-    items = [*image_items, *_test_items(facts, is_stale), *_rule_items(facts), *_deviation_items(facts)]
+    is_stale = any(image.problem for image in facts.images)
+    items = [
+        ExplainedItem(f"image {image.name}", "stale" if image.record else "missing", f"it {image.problem}")
+        if image.problem
+        else ExplainedItem(f"image {image.name}", "current")
+        for image in facts.images
+    ]
+    items += [*_test_items(facts, is_stale), *_rule_items(facts), *_deviation_items(facts)]
     if not facts.is_engine_running:
         items.append(ExplainedItem("engine", "notice", "none answers; images were only compared with their files"))
     command, manual_step = _next_command(facts, is_stale)
@@ -87,13 +92,12 @@ def describe_changes(previous: Evidence, key: SetKey, parts: Mapping[str, str]) 
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name)
     ]
-    for name in sorted({*previous.part_hashes, *parts}):
-        if previous.part_hashes.get(name) == parts.get(name):
-            continue
-        if name == "rules":
-            descriptions.append(f"the rules changed from {previous.part_hashes.get(name, 'none')} to {parts[name]}")
-        else:
-            descriptions.append(f"{name} {_change(previous.part_hashes, parts, name)}")
+    old_parts = previous.part_hashes
+    for name in sorted({*old_parts, *parts}):
+        if name == "rules" and old_parts.get(name) != parts[name]:
+            descriptions.append(f"the rules changed from {old_parts.get(name, 'none')} to {parts[name]}")
+        elif old_parts.get(name) != parts.get(name):
+            descriptions.append(f"{name} {_change(old_parts, parts, name)}")
     return tuple(descriptions)
 
 
@@ -101,26 +105,16 @@ def _change(old: Mapping[str, str], new: Mapping[str, str], name: str) -> str:
     return "is new" if name not in old else "was removed" if name not in new else "changed"
 
 
-def _image_item(image: ImageState) -> ExplainedItem:
-    if not image.problem:
-        return ExplainedItem(f"image {image.name}", "current")
-    return ExplainedItem(f"image {image.name}", "stale" if image.record else "missing", f"it {image.problem}")
-
-
 def _test_items(facts: ExplainFacts, is_stale: bool) -> list[ExplainedItem]:
     if facts.evidence is not None and not is_stale:
-        failed_checks = list_failures(facts.evidence)
-        if failed_checks:
-            return [
-                ExplainedItem("test", "failed", f"{failure} (run {facts.evidence.run})") for failure in failed_checks
-            ]
-        return [ExplainedItem("test", "current", f"passed in run {facts.evidence.run}")]
+        run, failures = facts.evidence.run, list_failures(facts.evidence)
+        failed_items = [ExplainedItem("test", "failed", f"{failure} (run {run})") for failure in failures]
+        return failed_items or [ExplainedItem("test", "current", f"passed in run {run}")]
     if facts.previous_evidence is None:
         return [ExplainedItem("test", "missing", "nothing was tested yet, or by another version of lyra-tasks")]
-    changes = describe_changes(facts.previous_evidence, facts.key, facts.parts)
-    if not changes:
-        return [ExplainedItem("test", "stale", "the tested images must be rebuilt")]
-    return [ExplainedItem("test", "stale", f"{change} since run {facts.previous_evidence.run}") for change in changes]
+    run, changes = facts.previous_evidence.run, describe_changes(facts.previous_evidence, facts.key, facts.parts)
+    changed_items = [ExplainedItem("test", "stale", f"{change} since run {run}") for change in changes]
+    return changed_items or [ExplainedItem("test", "stale", "the tested images must be rebuilt")]
 
 
 def _rule_items(facts: ExplainFacts) -> list[ExplainedItem]:
@@ -173,9 +167,10 @@ def collect_explain_facts(work: Workspace) -> ExplainFacts:
     records = {state.name: state.record for state in states if state.record is not None}
     key = build_set_key(work, records, _third_party_images(work, engine))
     evidence, previous = _read_evidence(work, key), work.evidence.latest()
-    if engine is None and evidence is None and previous is not None and _differs_only_in_third_party(previous.set, key):
+    if engine is None and evidence is None and previous is not None:
         # Only an engine knows the current third-party images
-        evidence = previous
+        is_same = (previous.set.images, previous.set.effective_hash) == (key.images, key.effective_hash)
+        evidence = previous if is_same else None
     today = datetime.date.today()
     latest = evidence or previous
     return ExplainFacts(
@@ -206,10 +201,6 @@ def _read_evidence(work: Workspace, key: SetKey) -> Evidence | None:
         return work.evidence.read(key)
     except PreconditionError:
         return None
-
-
-def _differs_only_in_third_party(first: SetKey, second: SetKey) -> bool:
-    return (first.images, first.effective_hash) == (second.images, second.effective_hash)
 
 
 def _is_promoted(work: Workspace, digest: str) -> bool:

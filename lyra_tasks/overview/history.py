@@ -54,11 +54,7 @@ def summarize_runs(entries: Iterable[JournalEntry]) -> tuple[RunSummary, ...]:
 
 
 def entries_of_run(entries: Iterable[JournalEntry], run_prefix: str) -> tuple[JournalEntry, ...]:
-    """Return the entries of the run whose id begins with `run_prefix`.
-
-    Raises:
-        UsageError: No run, or more than one, has such an id.
-    """
+    """Return the entries of the run whose id begins with `run_prefix`; raise UsageError unless there is one."""
     matches = [entry for entry in entries if entry.run.startswith(run_prefix)]
     run_ids = sorted({entry.run for entry in matches})
     if len(run_ids) == 1:
@@ -71,10 +67,7 @@ def entries_of_run(entries: Iterable[JournalEntry], run_prefix: str) -> tuple[Jo
 def entries_about(entries: Iterable[JournalEntry], query: str) -> tuple[JournalEntry, ...]:
     """Return all entries about a container, network, volume, image reference, version or digest.
 
-    `query` is a name, or the beginning of an id or digest.
-
-    Raises:
-        UsageError: No entry mentions it.
+    `query` is a name, or the beginning of an id or digest. Raises UsageError if no entry mentions it.
     """
     matches = tuple(entry for entry in entries if any(_matches(query, value) for value in _iterate_strings(entry.data)))
     if not matches:
@@ -108,9 +101,8 @@ def _summarize_run(run_id: str, entries: Sequence[JournalEntry]) -> RunSummary:
 
 def _iterate_strings(value: object) -> Iterable[str]:
     if isinstance(value, dict):
-        for key, item in value.items():
-            yield str(key)
-            yield from _iterate_strings(item)
+        yield from map(str, value)
+        yield from _iterate_strings(list(value.values()))
     elif isinstance(value, list):
         for item in value:
             yield from _iterate_strings(item)
@@ -119,11 +111,9 @@ def _iterate_strings(value: object) -> Iterable[str]:
 
 
 def _matches(query: str, value: str) -> bool:
-    if query == value:
-        return True
     prefix = hex_part(query)
-    is_id = len(prefix) >= _MIN_ID_LENGTH and all(character in "0123456789abcdef" for character in prefix)
-    return is_id and hex_part(value).startswith(prefix)
+    is_id = len(prefix) >= _MIN_ID_LENGTH and set(prefix) <= set("0123456789abcdef")
+    return query == value or (is_id and hex_part(value).startswith(prefix))
 
 
 def print_runs(runs: Sequence[RunSummary]) -> None:
@@ -164,11 +154,9 @@ def print_journal_check(journal: Journal) -> None:
 
 
 def _format_result(run: RunSummary) -> str:
-    if run.exit_code is None:
+    if not run.tasks:
         return "unfinished"
-    if run.exit_code == 0:
-        return "done"
-    return f"{run.tasks[-1].task}: {run.exit_code}"
+    return f"{run.tasks[-1].task}: {run.exit_code}" if run.exit_code else "done"
 
 
 def _format_data(data: Mapping[str, Any]) -> str:

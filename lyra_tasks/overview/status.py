@@ -126,10 +126,7 @@ def suggest_next_step(
     if not images:
         return "", "no images configured: add an [images.NAME] table"
     if expired is not None:
-        return (
-            "",
-            f"the deviation from {expired.rule} for {expired.scope} has expired: comply, or renew it",
-        )
+        return "", f"the deviation from {expired.rule} for {expired.scope} has expired: comply, or renew it"
     if leftovers:
         return "clean", "a killed run has left objects behind"
     if stale_images:
@@ -139,10 +136,7 @@ def suggest_next_step(
     if not test.passed:
         return "", f"fix the failing checks ({', '.join(test.failed) or 'no check was run'}), then run `build test`"
     if test.promotion_refusal and not promoted_version:
-        return (
-            "",
-            f"`promote` would refuse {test.promotion_refusal}: add a deviation, then run `test promote`",
-        )
+        return "", f"`promote` would refuse {test.promotion_refusal}: add a deviation, then run `test promote`"
     if not promoted_version:
         return "promote", "this set passed, and is not in a bundle"
     if dirty:

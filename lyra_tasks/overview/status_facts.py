@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.bases.inputs import hash_current_inputs
@@ -108,10 +107,10 @@ def _image_row(state: ImageState) -> ImageRow:
     record = state.record
     if record is None:
         return ImageRow(state.name, "", "", False, "", 0, "", state.problem)
+    commit, digest = record.commit[:7], record.config_digest
     return ImageRow(
-        state.name, record.version, record.commit[:7], record.dirty, record.built_at, record.size,
-        record.config_digest, state.problem,
-    )  # fmt: skip
+        state.name, record.version, commit, record.dirty, record.built_at, record.size, digest, state.problem
+    )
 
 
 def _current_set_key(work: Workspace, engine: Engine | None, states: Sequence[ImageState]) -> tuple[SetKey | None, str]:
@@ -150,10 +149,8 @@ def _labs_and_leftovers(work: Workspace, engine: Engine) -> tuple[tuple[LabRow, 
     filters = {"label": [f"{LABEL_PROJECT}={work.paths.project_id}", LABEL_RUN]}
     with translate_errors("listing labs"):
         containers = engine.api.containers(all=True, filters=filters)
-        other_objects = [
-            *engine.api.networks(filters=filters),
-            *(engine.api.volumes(filters=filters)["Volumes"] or []),
-        ]
+        volumes = engine.api.volumes(filters=filters)["Volumes"] or []
+        other_objects = [*engine.api.networks(filters=filters), *volumes]
     dev = DevStore(work.paths.state).read()
     kind_by_run: dict[str, str] = {}
     for container in containers:
@@ -166,11 +163,10 @@ def _labs_and_leftovers(work: Workspace, engine: Engine) -> tuple[tuple[LabRow, 
             kind_by_run.setdefault(run, "kept running")
     in_labs = [container for container in containers if container["Labels"][LABEL_RUN] in kind_by_run]
     leftovers = [container["Names"][0].lstrip("/") for container in containers if container not in in_labs]
-    leftovers += [
-        engine_object["Name"]
-        for engine_object in other_objects
-        if not _belongs_to_active_run(engine_object, kind_by_run, work.paths.state)
-    ]
+    for engine_object in other_objects:
+        run = engine_object["Labels"][LABEL_RUN]
+        if run not in kind_by_run and not is_locked(run_lock_path(work.paths.state, run)):
+            leftovers.append(engine_object["Name"])
     services = [container for container in in_labs if LABEL_SERVICE in container["Labels"]]
     with ThreadPoolExecutor(max(len(services), 1)) as pool:
         rows = pool.map(lambda container: _lab_service(work, engine, container), services)
@@ -179,11 +175,6 @@ def _labs_and_leftovers(work: Workspace, engine: Engine) -> tuple[tuple[LabRow, 
         services_by_run[container["Labels"][LABEL_RUN]].append(row)
     labs = tuple(LabRow(run, kind, tuple(services_by_run[run])) for run, kind in sorted(kind_by_run.items()))
     return labs, tuple(sorted(leftovers))
-
-
-def _belongs_to_active_run(engine_object: Mapping[str, Any], kind_by_run: Mapping[str, str], state: Path) -> bool:
-    run = (engine_object.get("Labels") or {}).get(LABEL_RUN, "")
-    return run in kind_by_run or is_locked(run_lock_path(state, run))
 
 
 def _lab_service(work: Workspace, engine: Engine, container: Mapping[str, Any]) -> LabService:
@@ -196,9 +187,8 @@ def _lab_service(work: Workspace, engine: Engine, container: Mapping[str, Any]) 
         if published_port.get("PublicPort")
         and (port := parse_port(f"{published_port['PrivatePort']}/{published_port['Type']}"))
     }
-    memory, limit, cpu = (
-        _resource_usage(engine, container["Id"]) if container["State"] == "running" else (None, 0, None)
-    )
+    is_running = container["State"] == "running"
+    memory, limit, cpu = _resource_usage(engine, container["Id"]) if is_running else (None, 0, None)
     cpu_limit = service.limits.cpus if service else 0.0
     return LabService(name, container["State"], ports, memory, limit, cpu, cpu_limit)
 
