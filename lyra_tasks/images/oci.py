@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
+from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import BundleError
 
 INDEX_MEDIA_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -19,10 +20,20 @@ INDEX_MEDIA_TYPES = frozenset({INDEX_MEDIA_TYPE, "application/vnd.docker.distrib
 NAME_ANNOTATION = "io.containerd.image.name"
 TAG_ANNOTATION = "org.opencontainers.image.ref.name"
 
+LAYOUT_FILE = "oci-layout"
+INDEX_FILE = "index.json"
+DOCKER_MANIFEST_FILE = "manifest.json"
+BLOBS_PREFIX = "blobs/sha256/"
+
 MAX_DOCUMENT_BYTES = 4 * 1024**2
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 T = TypeVar("T")
+
+
+def blob_name(digest: str) -> str:
+    """Return the name of the file with the blob of this digest, in an archive or layout."""
+    return BLOBS_PREFIX + hex_part(digest)
 
 
 class _Document(BaseModel):
@@ -87,11 +98,7 @@ class LayoutDocument(_Document):
 
 
 def parse_document(data: bytes, model: type[T], where: str) -> T:
-    """Parse JSON as a `model`.
-
-    Raises:
-        BundleError: The JSON is invalid, has duplicate keys or does not fit; the message names `where`.
-    """
+    """Parse JSON as a `model`; BundleError naming `where` if it is invalid, has duplicate keys or does not fit."""
     try:
         value = json.loads(data.decode(), object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
         return TypeAdapter(model).validate_python(value)

@@ -10,10 +10,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from lyra_tasks.errors import PreconditionError
 from lyra_tasks.paths import Paths
 from lyra_tasks.records.journal import Journal, JournalEntry
-from lyra_tasks.records.record import Record, read_record, write_record
+from lyra_tasks.records.record import Record, read_valid_record, write_record
 
 _RECORD_FILE_NAME = "checkout.json"
 _REMOVABLE_MOUNT_DIRECTORIES = (Path("/media"), Path("/mnt"), Path("/run/media"), Path("/Volumes"))
@@ -34,6 +33,11 @@ class Checkout:
     project_id: str
     state: Path
     root: Path | None
+
+    @property
+    def directory_key(self) -> str:
+        """Return the part of the project id that is the same under earlier project names."""
+        return _directory_key(self.project_id)
 
     @property
     def journal(self) -> Journal:
@@ -86,29 +90,21 @@ def is_directory_missing(root: Path) -> bool:
 def record_checkout(paths: Paths) -> None:
     """Record which checkout a state directory belongs to."""
     file, record = paths.state / _RECORD_FILE_NAME, CheckoutRecord(root=str(paths.root))
-    try:
-        existing = read_record(file, CheckoutRecord)
-    except PreconditionError:
-        existing = None
-    if existing != record:
+    if read_valid_record(file, CheckoutRecord) != record:
         write_record(file, record)
 
 
 def list_former_states(paths: Paths) -> list[Checkout]:
     """Return the state directories of this checkout under earlier project names."""
-    return [
-        checkout
-        for checkout in _list_other_states(paths)
-        if _directory_key(checkout.project_id) == _directory_key(paths.project_id)
-    ]
+    return [state for state in _list_other_states(paths) if state.directory_key == _directory_key(paths.project_id)]
 
 
 def list_other_checkouts(paths: Paths) -> list[tuple[Checkout, ...]]:
     """Return the other checkouts, each with all its state directories."""
     checkouts: dict[str, list[Checkout]] = {}
     for state in _list_other_states(paths):
-        if _directory_key(state.project_id) != _directory_key(paths.project_id):
-            checkouts.setdefault(_directory_key(state.project_id), []).append(state)
+        if state.directory_key != _directory_key(paths.project_id):
+            checkouts.setdefault(state.directory_key, []).append(state)
     return [tuple(states) for states in checkouts.values()]
 
 
@@ -120,10 +116,7 @@ def merge_journals(journals: Iterable[Journal]) -> Iterator[JournalEntry]:
 def _list_other_states(paths: Paths) -> Iterator[Checkout]:
     for state in sorted(paths.state.parent.iterdir()) if paths.state.parent.is_dir() else ():
         if state.name != paths.project_id and (state / "journal.jsonl").is_file():
-            try:
-                record = read_record(state / _RECORD_FILE_NAME, CheckoutRecord)
-            except PreconditionError:
-                record = None
+            record = read_valid_record(state / _RECORD_FILE_NAME, CheckoutRecord)
             yield Checkout(state.name, state, Path(record.root) if record else None)
 
 

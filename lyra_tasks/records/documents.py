@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,7 @@ METRICS_FILE_NAME = "metrics.json"
 
 @dataclass(frozen=True)
 class ReportDocuments:
-    """The documents of a bundle; a run has only `tests`, `metrics` and `logs`.
-
-    Attributes:
-        logs: Lines of each service, `TIME STREAM TEXT`.
-        previous: Images of the previous version, for comparison.
-        sboms: By image.
-    """
+    """The documents of a bundle; a run has only `tests`, `metrics` and `logs`: lines `TIME STREAM TEXT` by service."""
 
     tests: Mapping[str, Any]
     metrics: Mapping[str, Any]
@@ -67,8 +61,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def read_service_logs(directory: Path) -> dict[str, tuple[str, ...]]:
     """Read the log lines by service, or by GROUP/SERVICE for a group of checks."""
-    paths = list_service_logs(directory)
-    return {path.relative_to(directory).with_suffix("").as_posix(): tuple(_read_lines(path)) for path in paths}
+    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in list_service_logs(directory)}
+    return {
+        path.relative_to(directory).with_suffix("").as_posix(): tuple(text.split("\n")[:-1])
+        for path, text in texts.items()
+    }
 
 
 def _read_validated(path: Path, record_type: type[Record]) -> dict[str, Any]:
@@ -76,7 +73,3 @@ def _read_validated(path: Path, record_type: type[Record]) -> dict[str, Any]:
     if record is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     return record.model_dump(mode="json", by_alias=True)
-
-
-def _read_lines(path: Path) -> Iterable[str]:
-    return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]

@@ -7,7 +7,6 @@ services, tests and rules. Changing any of them makes another set, without evide
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -15,9 +14,8 @@ from typing import Literal
 from pydantic import Field
 
 from lyra_tasks.digests import json_sha256
-from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import copy_directory
-from lyra_tasks.records.record import Record, read_record, write_record
+from lyra_tasks.records.record import Record, read_record, read_valid_record, write_record
 
 _EVIDENCE_FILE_NAME = "evidence.json"
 LOGS_DIRECTORY, CHECKS_DIRECTORY = "logs", "checks"
@@ -130,15 +128,9 @@ class EvidenceStore:
 
     def latest(self) -> Evidence | None:
         """Return the latest evidence for any set, ignoring files of older schemas."""
-        results = []
-        for path in self._directory.glob(f"*/{_EVIDENCE_FILE_NAME}"):
-            with suppress(PreconditionError):
-                results.append(read_record(path, Evidence))
-        return max(
-            (evidence for evidence in results if evidence),
-            key=lambda evidence: (evidence.started_at, evidence.run),
-            default=None,
-        )
+        paths = self._directory.glob(f"*/{_EVIDENCE_FILE_NAME}")
+        results = [evidence for path in paths if (evidence := read_valid_record(path, Evidence))]
+        return max(results, key=lambda evidence: (evidence.started_at, evidence.run), default=None)
 
     def write(self, evidence: Evidence, run_directory: Path) -> None:
         """Store evidence, with its files copied from the run's directory."""

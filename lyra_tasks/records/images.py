@@ -7,10 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lyra_tasks.errors import PreconditionError
-from lyra_tasks.records.record import Record, read_record, write_record
-
-Digest = str
+from lyra_tasks.records.record import Record, read_record, read_valid_record, write_record
 
 
 class ImageRecord(Record):
@@ -20,10 +17,10 @@ class ImageRecord(Record):
     image: str
     reference: str
     engine: str = Field(description="id of the engine")
-    image_id: Digest = Field(description="id of the image in that engine")
-    config_digest: Digest
-    manifest_digest: Digest | None = Field(description="None on a classic image store")
-    diff_ids: list[Digest]
+    image_id: str = Field(description="id of the image in that engine")
+    config_digest: str
+    manifest_digest: str | None = Field(description="None on a classic image store")
+    diff_ids: list[str]
     platform: str
     size: int
     commit: str
@@ -83,10 +80,7 @@ class ScanStore:
 
     def read(self, image: str, config_digest: str, query_digest: str) -> ImageScan | None:
         """Return the scan of this image for this query, or None."""
-        try:
-            scan = read_record(self._path(image), ImageScan)
-        except PreconditionError:
-            return None
+        scan = read_valid_record(self._path(image), ImageScan)
         is_current = scan is not None and (scan.config_digest, scan.query_digest) == (config_digest, query_digest)
         return scan if is_current else None
 

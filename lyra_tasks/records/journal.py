@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,20 +62,15 @@ class Journal:
                 repairs.append(("repaired", {"bytes": torn_length}))
             if (last_written := self._read_head()[0]) > seq:
                 repairs.append((_ENTRIES_MISSING, {"first": seq + 1, "last": last_written}))
-            events = [*repairs, *events]
-            entries = []
-            for event, data in events:
-                seq += 1
-                entry = _seal_entry(seq, run, event, data, prev)
-                prev = entry.hash
-                entries.append(entry)
+            entries: list[JournalEntry] = []
+            for number, (event, data) in enumerate([*repairs, *events], start=seq + 1):
+                entries.append(_seal_entry(number, run, event, data, entries[-1].hash if entries else prev))
             remaining = b"".join(_encode_line(entry) for entry in entries)
             while remaining:
                 # a nearly full disk may accept a part and fail only at the next call
                 remaining = remaining[os.write(descriptor, remaining) :]
             sync_to_disk(descriptor, os.fdatasync)
-            if entries:
-                self._write_head(entries[-1])
+            self._write_head(entries[-1])
         return entries[len(repairs) :]
 
     def entries(self, start: int = 0) -> Iterator[JournalEntry]:
@@ -197,7 +192,7 @@ def get_current_user() -> str:
 
 def _seal_entry(seq: int, run: str, event: str, data: dict[str, Any], prev: str) -> JournalEntry:
     entry = JournalEntry(seq, datetime.now(UTC).isoformat(timespec="milliseconds"), run, event, data, prev)
-    return JournalEntry(entry.seq, entry.at, run, event, data, prev, _hash_entry(entry))
+    return replace(entry, hash=_hash_entry(entry))
 
 
 def _hash_entry(entry: JournalEntry) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,11 +29,7 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def read_record(path: Path, record_type: type[RecordT]) -> RecordT | None:
-    """Read a record; None if the file does not exist.
-
-    Raises:
-        PreconditionError: The file is not a valid record of this type.
-    """
+    """Read a record; None if the file does not exist, PreconditionError if it is not a valid record of this type."""
     try:
         return record_type.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -44,3 +41,10 @@ def read_record(path: Path, record_type: type[RecordT]) -> RecordT | None:
             f"{path}: not a valid {record_type.__name__} ({location}: {problem['type']})",
             hint="Delete it (it was edited, or written by another version) and rerun the command that wrote it",
         ) from error
+
+
+def read_valid_record(path: Path, record_type: type[RecordT]) -> RecordT | None:
+    """Read a record that can be made again; None if the file does not exist or is not valid."""
+    with suppress(PreconditionError):
+        return read_record(path, record_type)
+    return None

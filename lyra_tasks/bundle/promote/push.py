@@ -16,8 +16,7 @@ from lyra_tasks.bundle.format.manifest import Bundle, BundledImage
 from lyra_tasks.bundle.verify.bundle import verify_bundle
 from lyra_tasks.digests import canonical_json, sha256_digest
 from lyra_tasks.errors import BundleError, ImmutableError, UsageError
-from lyra_tasks.images.archive.write import blob_name
-from lyra_tasks.images.oci import INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE
+from lyra_tasks.images.oci import INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, blob_name
 from lyra_tasks.registry.client import Repository, open_repository
 
 _DESTINATION_PATTERN = re.compile(r"oci://([A-Za-z0-9.\[\]:-]+)((?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)/?")
@@ -53,11 +52,8 @@ def parse_destination(text: str) -> Destination:
 def push_bundle(bundle: Bundle, destination: Destination, moving_tags: Collection[str]) -> tuple[PushedTag, ...]:
     """Verify the bundle and push its images; blobs that the registry has are not uploaded again.
 
-    Besides the version's own tag only `moving_tags` are pushed, since a newer version may own the others by now.
-
-    Raises:
-        BundleError: the bundle was changed; nothing is uploaded.
-        ImmutableError: the version exists with another digest; that image is not changed.
+    Besides the version's own tag only `moving_tags` are pushed, since a newer version may own the others by now. Raises
+    ImmutableError if the registry has the version with another digest; that image is not changed.
     """
     verify_bundle(bundle.directory)
     images = sorted(bundle.manifest.images, key=lambda image: image.name)

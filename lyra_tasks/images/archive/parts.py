@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, cast
 
 from lyra_tasks.digests import hex_part
@@ -26,12 +25,7 @@ def part_name(name: str, number: int) -> str:
 
 
 class PartsWriter:
-    """A new file at `path`, or parts of it of at most `split` bytes next to it.
-
-    Raises:
-        NoSpaceError: The disk is full.
-        UsageError: There would be more than `MAX_PARTS` parts.
-    """
+    """A new file at `path`, or at most `MAX_PARTS` parts of it, of at most `split` bytes, next to it."""
 
     def __init__(self, path: Path, split: int | None) -> None:
         self._path = path
@@ -39,7 +33,8 @@ class PartsWriter:
         self._file: BinaryIO | None = None
         self._remaining = 0
         self._count = 0
-        self._digester = DigestWriter(self)
+        self.digester = DigestWriter(self)
+        """The writer to use, which hashes and passes on to `write`."""
 
     @property
     def parts(self) -> int:
@@ -49,24 +44,17 @@ class PartsWriter:
     @property
     def sha256(self) -> str:
         """Return the hexadecimal digest of everything that was written."""
-        return hex_part(self._digester.digest)
+        return hex_part(self.digester.digest)
 
     @property
     def size(self) -> int:
         """Return the number of bytes that were written."""
-        return self._digester.size
-
-    @property
-    def digester(self) -> DigestWriter:
-        """Return the writer to use, which hashes and passes on to `write`."""
-        return self._digester
+        return self.digester.size
 
     def __enter__(self) -> PartsWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._count and kind is None:
             self._open_next_part()
         if self._file:
@@ -124,7 +112,11 @@ class _PartsReader(io.RawIOBase):
         if self._position >= self._starts[-1]:
             return 0
         number = bisect_right(self._starts, self._position) - 1
-        file = self._open_part(number)
+        if self._file is None or number != self._number:
+            if self._file:
+                self._file.close()
+            self._file, self._number = self._parts[number].open("rb"), number
+        file = self._file
         file.seek(self._position - self._starts[number])
         data = file.read(min(len(buffer), self._starts[number + 1] - self._position))
         buffer[: len(data)] = data
@@ -135,13 +127,6 @@ class _PartsReader(io.RawIOBase):
         if self._file:
             self._file.close()
         super().close()
-
-    def _open_part(self, number: int) -> BinaryIO:
-        if self._file is None or number != self._number:
-            if self._file:
-                self._file.close()
-            self._file, self._number = self._parts[number].open("rb"), number
-        return self._file
 
 
 @contextmanager

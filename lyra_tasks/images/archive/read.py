@@ -11,8 +11,10 @@ from typing import BinaryIO
 from lyra_tasks.digests import sha256_digest
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.parts import PartsWriter
-from lyra_tasks.images.archive.write import DOCKER_MANIFEST_FILE, INDEX_FILE, LAYOUT_FILE, blob_name
 from lyra_tasks.images.oci import (
+    DOCKER_MANIFEST_FILE,
+    INDEX_FILE,
+    LAYOUT_FILE,
     MAX_DOCUMENT_BYTES,
     NAME_ANNOTATION,
     TAG_ANNOTATION,
@@ -22,6 +24,7 @@ from lyra_tasks.images.oci import (
     ImageManifest,
     LayoutDocument,
     SavedImage,
+    blob_name,
     parse_document,
 )
 from lyra_tasks.images.stream.tar import BLOCK_BYTES, SECTOR_BYTES, padding_size, parse_tar_header
@@ -51,11 +54,7 @@ class ArchivedImage:
 
 
 def read_archive_members(file: BinaryIO, where: str) -> dict[str, Member]:
-    """Return the members of an archive by name.
-
-    Raises:
-        BundleError: A member is not a regular file of an image layout, or the archive is damaged.
-    """
+    """Return the members of an archive by name; all must be regular files of an image layout."""
     end = file.seek(0, 2)
     members: dict[str, Member] = {}
     offset = file.seek(0)
@@ -83,8 +82,7 @@ def read_archived_image(
 ) -> ArchivedImage:
     """Return the image that `index.json` and `manifest.json` both describe, in an archive without `omitted_layers`.
 
-    Raises:
-        BundleError: A member is missing or not referenced, a size or digest is wrong, or the two documents disagree.
+    A member that is missing or not referenced, a wrong size or digest, and a contradiction are a BundleError.
     """
     reader = _DocumentReader(file, members, where)
     parse_document(reader.read_document(LAYOUT_FILE), LayoutDocument, f"{where}: {LAYOUT_FILE}")
@@ -96,9 +94,9 @@ def read_archived_image(
     config = parse_document(
         reader.read_blob(manifest.config), ImageConfig, f"{where}: {blob_name(manifest.config.digest)}"
     )
-    for layer in manifest.layers:
-        if layer.digest not in omitted_layers:
-            reader.find_member(layer)
+    included_layers = [layer for layer in manifest.layers if layer.digest not in omitted_layers]
+    for layer in included_layers:
+        reader.find_member(layer)
     if len(config.rootfs.diff_ids) != len(manifest.layers):
         raise BundleError(f"{where}: the config names {len(config.rootfs.diff_ids)} layers, not {len(manifest.layers)}")
     names = tuple(
@@ -107,18 +105,8 @@ def read_archived_image(
         if entry.annotations and NAME_ANNOTATION in entry.annotations
     )
     _compare_docker_manifest(reader, manifest, names)
-    used_names = {
-        LAYOUT_FILE,
-        INDEX_FILE,
-        DOCKER_MANIFEST_FILE,
-        *map(blob_name, (descriptor.digest, manifest.config.digest)),
-    }
-    extra = sorted(
-        members.keys()
-        - used_names
-        - {blob_name(layer.digest) for layer in manifest.layers if layer.digest not in omitted_layers}
-    )
-    if extra:
+    used_blobs = {blob_name(blob.digest) for blob in (descriptor, manifest.config, *included_layers)}
+    if extra := sorted(members.keys() - used_blobs - {LAYOUT_FILE, INDEX_FILE, DOCKER_MANIFEST_FILE}):
         raise BundleError(f"{where}: {extra[0]} is not referenced")
     annotations = {
         key: value
@@ -148,30 +136,30 @@ class _DocumentReader:
         self._members = members
 
     def read_document(self, name: str) -> bytes:
-        member = self._members.get(name)
-        if member is None:
-            raise BundleError(f"{self.where}: {name} is missing")
+        member = self._find(name)
         if member.size > MAX_DOCUMENT_BYTES:
             raise BundleError(f"{self.where}: {name} is larger than {MAX_DOCUMENT_BYTES} bytes")
         self._file.seek(member.offset)
         return _read_exactly(self._file, member.size, self.where)
 
-    def find_member(self, descriptor: Descriptor) -> Member:
+    def find_member(self, descriptor: Descriptor) -> str:
+        """Return the name of a blob, which must have the size of its descriptor."""
         name = blob_name(descriptor.digest)
-        member = self._members.get(name)
-        if member is None:
-            raise BundleError(f"{self.where}: {name} is missing")
-        if member.size != descriptor.size:
-            raise BundleError(f"{self.where}: {name} has {member.size} bytes instead of {descriptor.size}")
-        return member
+        if (size := self._find(name).size) != descriptor.size:
+            raise BundleError(f"{self.where}: {name} has {size} bytes instead of {descriptor.size}")
+        return name
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
-        self.find_member(descriptor)
-        name = blob_name(descriptor.digest)
+        name = self.find_member(descriptor)
         data = self.read_document(name)
         if sha256_digest(data) != descriptor.digest:
             raise BundleError(f"{self.where}: {name} does not have the digest in its name")
         return data
+
+    def _find(self, name: str) -> Member:
+        if name not in self._members:
+            raise BundleError(f"{self.where}: {name} is missing")
+        return self._members[name]
 
 
 def _read_exactly(file: BinaryIO, size: int, where: str) -> bytes:
@@ -193,11 +181,7 @@ def read_blocks(file: BinaryIO, offset: int, size: int, where: str) -> Iterator[
 
 
 def copy_without_layers(archive: Path, target: PartsWriter, omitted_layers: Collection[str]) -> None:
-    """Copy an archive without some layers, otherwise byte for byte and in the same order.
-
-    Raises:
-        BundleError: The archive is damaged, or lacks one of the layers.
-    """
+    """Copy an archive without some layers, which it must have, otherwise byte for byte and in the same order."""
     with archive.open("rb") as source:
         members = read_archive_members(source, str(archive))
         excluded_members = {blob_name(digest) for digest in omitted_layers}

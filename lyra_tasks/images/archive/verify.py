@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -12,11 +12,16 @@ from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.parts import open_parts
 from lyra_tasks.images.archive.read import ArchivedImage, Member, read_archive_members, read_archived_image, read_blocks
-from lyra_tasks.images.archive.write import blob_name
-from lyra_tasks.images.oci import ImageIdentity
-from lyra_tasks.images.stream.codec import DigestWriter, detect_codec, measure_unpacked
+from lyra_tasks.images.oci import ImageIdentity, blob_name
+from lyra_tasks.images.stream.codec import (
+    DigestWriter,
+    detect_codec,
+    measure_unpacked,
+    read_file_blocks,
+    tee_blocks,
+    write_blocks,
+)
 from lyra_tasks.images.stream.pipeline import PipelineStep
-from lyra_tasks.images.stream.tar import BLOCK_BYTES
 
 _MAX_EXPANSION_RATIO = 2000
 _MAX_PARALLEL_LAYERS = 2
@@ -47,16 +52,9 @@ def verify_archive(
 ) -> VerifiedArchive:
     """Read all of an archive, with bounded memory, and return its content.
 
-    Args:
-        path: The archive, as written by `write_archive`.
-        expected: The image that it must contain.
-        unpack: Whether layers are unpacked and compared with their diff ids, or the digests of those layers. A layer
-            may unpack to its size in `expected`, or to 2000 times its own size.
-        omitted_layers: Layers that the archive must not contain.
-        parts: The parts of an archive that is not a single file.
-
-    Raises:
-        BundleError: Anything is damaged, missing, added or contradictory.
+    `unpack` is whether layers are unpacked and compared with their diff ids, or the digests of those layers. A layer
+    may unpack to its size in `expected`, or to 2000 times its own size. Anything damaged, missing, added or
+    contradictory is a BundleError. `parts` are those of an archive that is not a single file.
     """
     sources = list(parts) or [path]
     for source in sources:
@@ -125,7 +123,7 @@ def _verify_layer(
     """Hash a blob while another thread unpacks and hashes its content, up to `limit` bytes, unless that is None."""
     blob = DigestWriter()
     with open_parts(sources) as file:
-        blocks = _digest_blocks(read_blocks(file, member.offset, member.size, place), blob)
+        blocks = tee_blocks(read_blocks(file, member.offset, member.size, place), blob.write)
         if limit is None:
             for _ in blocks:
                 pass
@@ -142,15 +140,6 @@ def _verify_layer(
         raise BundleError(f"{place}: does not have the digest in its name")
 
 
-def _digest_blocks(blocks: Iterator[bytes], target: DigestWriter) -> Iterator[bytes]:
-    for block in blocks:
-        target.write(block)
-        yield block
-
-
 def _digest_parts(parts: Sequence[Path]) -> DigestWriter:
-    target = DigestWriter()
     with open_parts(parts) as file:
-        while block := file.read(BLOCK_BYTES):
-            target.write(block)
-    return target
+        return write_blocks(read_file_blocks(file), DigestWriter())

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lyra_tasks.digests import canonical_json, hex_part
-from lyra_tasks.images.oci import INDEX_MEDIA_TYPE, NAME_ANNOTATION, TAG_ANNOTATION, ImageManifest, parse_document
+from lyra_tasks.digests import canonical_json
+from lyra_tasks.images.oci import (
+    DOCKER_MANIFEST_FILE,
+    INDEX_FILE,
+    INDEX_MEDIA_TYPE,
+    LAYOUT_FILE,
+    NAME_ANNOTATION,
+    TAG_ANNOTATION,
+    ImageManifest,
+    blob_name,
+    parse_document,
+)
 from lyra_tasks.images.stream.layers import translate_disk_full
 from lyra_tasks.images.stream.pack import PackedImage
 from lyra_tasks.images.stream.tar import BLOCK_BYTES, SECTOR_BYTES, format_tar_header, padding_size
 from lyra_tasks.references import familiar_reference, normalize_reference, reference_tag
-
-LAYOUT_FILE = "oci-layout"
-INDEX_FILE = "index.json"
-DOCKER_MANIFEST_FILE = "manifest.json"
-BLOBS_PREFIX = "blobs/sha256/"
-
-
-def blob_name(digest: str) -> str:
-    """Return the name of the archive member with the blob of this digest."""
-    return BLOBS_PREFIX + hex_part(digest)
 
 
 def write_archive(
@@ -31,9 +32,6 @@ def write_archive(
 
     The file is not synced, so that the caller can do that while reading it back. `annotations` go into the OCI index;
     `epoch` (seconds since 1970) is the time of every member. An incomplete file is removed.
-
-    Raises:
-        NoSpaceError: The disk is full.
     """
     members = _build_members(image, sorted({normalize_reference(name) for name in references}), annotations)
     with translate_disk_full(path.parent), path.open("xb") as target:
@@ -89,6 +87,5 @@ def _write_member(target: BinaryIO, name: str, contents: bytes | Path, epoch: in
         size = contents.stat().st_size
         target.write(format_tar_header(name, size, epoch))
         with contents.open("rb") as source:
-            while block := source.read(BLOCK_BYTES):
-                target.write(block)
+            shutil.copyfileobj(source, target, BLOCK_BYTES)
     target.write(bytes(padding_size(size)))

@@ -16,12 +16,19 @@ from typing import Any, Protocol, TypeVar
 from lyra_tasks.images.oci import Layer
 from lyra_tasks.images.scan.elf import count_architectures
 from lyra_tasks.images.scan.secrets import SecretMatch, SecretMatcher
-from lyra_tasks.images.stream.codec import DigestWriter, decompress_blocks, detect_codec
+from lyra_tasks.images.stream.codec import DigestWriter, decompress_blocks, detect_codec, tee_blocks
 from lyra_tasks.images.stream.docker_save import IncomingLayer, read_docker_save
 from lyra_tasks.images.stream.pack import ImageRequest, select_images
-from lyra_tasks.images.stream.packages import OPAQUE, REMOVED, LayerPackages, PackageReader, is_hidden, parse_whiteout
+from lyra_tasks.images.stream.packages import (
+    LayerPackages,
+    PackageReader,
+    drop_hidden,
+    is_whiteout,
+    normalize_path,
+    read_layer_members,
+)
 from lyra_tasks.images.stream.pipeline import Block
-from lyra_tasks.images.stream.tar import SECTOR_BYTES, BlockReader, Readable, TarHeader, read_tar_members
+from lyra_tasks.images.stream.tar import Readable, TarHeader
 
 K = TypeVar("K", bound=Hashable)
 
@@ -51,8 +58,6 @@ class ScannedLayer:
     programs_by_architecture: dict[str, int] = field(default_factory=dict)
     secret_matches: list[tuple[str, SecretMatch]] = field(default_factory=list)
     file_hashes: set[int] = field(default_factory=set)
-    removed: set[str] = field(default_factory=set)
-    opaque: set[str] = field(default_factory=set)
     watcher: Watcher | None = None
 
 
@@ -76,9 +81,6 @@ def scan_images(
     """Scan the requested images in the stream of a `docker save`, in one pass.
 
     `directories` are absolute paths whose owners are recorded; `create_watcher` is called for each layer.
-
-    Raises:
-        BundleError: The stream is damaged or lacks a requested image.
     """
     layers: dict[str, ScannedLayer] = {}
     watched_directories = frozenset(directory.strip("/") for directory in directories)
@@ -114,12 +116,11 @@ def scan_layer(
     """Scan one layer, compressed or not, and return it with its uncompressed size."""
     first = next(blocks, b"")
     digester = DigestWriter()
-    unpacked = _digest_blocks(decompress_blocks(chain([first], blocks), detect_codec(first), where), digester)
+    unpacked = tee_blocks(decompress_blocks(chain([first], blocks), detect_codec(first), where), digester.write)
     packages = PackageReader()
     layer = ScannedLayer("", packages.layer, watcher=watcher)
-    end = bytes(2 * SECTOR_BYTES)
-    for header, contents in read_tar_members(BlockReader(chain(unpacked, [end])), where):
-        path = header.name.removeprefix("./").strip("/")
+    for header, contents in read_layer_members(unpacked, where):
+        path = normalize_path(header.name)
         _record_entry(layer, path, header, directories)
         matches = matcher.search(f"{path}\0{header.target}".encode())
         stream = matcher.search_stream(contents, matches) if matcher else contents
@@ -143,8 +144,8 @@ def find_setuid_files(layers: Iterable[ScannedLayer]) -> dict[str, tuple[int, in
     for number, layer in enumerate(layers):
         setuid_files = {
             path: value
-            for path, value in setuid_files.items()
-            if not is_hidden(path, layer.removed, layer.opaque) and hash(path) not in layer.file_hashes
+            for path, value in drop_hidden(setuid_files, layer.packages).items()
+            if hash(path) not in layer.file_hashes
         }
         setuid_files |= {path: (number, mode) for path, mode in layer.setuid_files.items()}
     return setuid_files
@@ -159,28 +160,17 @@ def find_directory_owners(layers: Iterable[ScannedLayer]) -> dict[str, str]:
     """Return the owners of the watched directories in the final image: absolute path -> `UID:GID`."""
     owners: dict[str, str] = {}
     for layer in layers:
-        owners = {
-            path: owner for path, owner in owners.items() if not is_hidden(path, layer.removed, layer.opaque)
-        } | layer.directory_owners
+        owners = drop_hidden(owners, layer.packages) | layer.directory_owners
     return {f"/{path}": owner for path, owner in owners.items()}
 
 
 def _record_entry(layer: ScannedLayer, path: str, header: TarHeader, directories: frozenset[str]) -> None:
-    kind, hidden_path = parse_whiteout(path)
-    if kind == OPAQUE:
-        layer.opaque.add(hidden_path)
-    elif kind == REMOVED:
-        layer.removed.add(hidden_path)
-    elif header.kind == "directory":
+    if is_whiteout(path):
+        return
+    if header.kind == "directory":
         if path in directories:
             layer.directory_owners[path] = f"{header.uid}:{header.gid}"
     else:
         layer.file_hashes.add(hash(path))
         if header.kind in {"file", "link"} and header.mode & _SETUID_SETGID:
             layer.setuid_files[path] = header.mode
-
-
-def _digest_blocks(blocks: Iterable[Block], target: DigestWriter) -> Iterator[Block]:
-    for block in blocks:
-        target.write(block)
-        yield block

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
@@ -51,7 +52,11 @@ class SecretMatcher:
                     patterns.setdefault(pattern, SecretMatch(name, form))
         self._matches = list(patterns.values())
         self._longest_pattern = max(map(len, patterns), default=0)
-        self._automaton = _build_automaton(list(patterns)) if patterns else None
+        self._automaton: BytesAhoCorasick | None = None
+        if patterns:
+            from ahocorasick_rs import BytesAhoCorasick
+
+            self._automaton = BytesAhoCorasick(list(patterns))
 
     def __bool__(self) -> bool:
         return self._automaton is not None
@@ -80,12 +85,10 @@ def split_secret(value: str) -> tuple[str, ...]:
     Certificates are left out with their comments: they are public, and programs ship the same ones.
     """
     whole = _PUBLIC_CERTIFICATES.sub("", value).strip()
-    candidates = [whole]
-    candidates += _CREDENTIAL.findall(whole)
+    candidates = [whole, *_CREDENTIAL.findall(whole)]
     if "\n" in whole:
         words = (word for line in whole.splitlines() for word in _SEPARATORS.split(line))
-        secret_words = [word for word in words if _looks_secret(word)]
-        candidates += secret_words[:_MAX_PARTS]
+        candidates += islice(filter(_looks_secret, words), _MAX_PARTS)
     return tuple(dict.fromkeys(part for part in candidates if len(_bytes(part)) >= MIN_SECRET_LENGTH))
 
 
@@ -95,7 +98,6 @@ def encode_secrets(values: Iterable[str]) -> tuple[str, ...]:
         pattern.decode(errors="replace")
         for value in values
         for part in split_secret(value)
-        if len(_bytes(part)) >= MIN_SECRET_LENGTH
         for pattern, _ in encode_secret(part)
     }
     return tuple(sorted(encoded, key=len, reverse=True))
@@ -134,9 +136,3 @@ def _looks_secret(word: str) -> bool:
     if len(word) < _MIN_WORD_LENGTH or "://" in word or word.startswith(("--", "//")):
         return False
     return any(character.isdigit() for character in word) and any(character.isalpha() for character in word)
-
-
-def _build_automaton(patterns: list[bytes]) -> BytesAhoCorasick:
-    from ahocorasick_rs import BytesAhoCorasick
-
-    return BytesAhoCorasick(patterns)

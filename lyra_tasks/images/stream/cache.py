@@ -88,13 +88,10 @@ class LayerCache:
         `send` adds the missing blobs while the others are verified. If some of them are damaged, they are removed and
         `send` is called again.
         """
-        linked = [
-            entry for entry in self._engine_layers() if self._link_unverified(entry, spool / hex_part(entry.digest))
-        ]
+        targets = {entry: spool / hex_part(entry.digest) for entry in self._engine_layers()}
+        linked = [entry for entry, target in targets.items() if self._link_unverified(entry, target)]
         with ThreadPoolExecutor(1) as pool:
-            verification = pool.submit(
-                lambda: [entry for entry in linked if self._verify(entry, spool / hex_part(entry.digest))]
-            )
+            verification = pool.submit(lambda: [entry for entry in linked if self._verify(entry, targets[entry])])
             send()
             verified = verification.result()
         if len(verified) < len(linked):
@@ -117,14 +114,7 @@ class LayerCache:
 
     def remember(self, layer: Layer, start: Block = b"", compression: Compression | None = None) -> None:
         """Note a layer for `save_pending`, with `compression` if it was compressed here."""
-        entry = CachedLayer(
-            media_type=layer.media_type,
-            digest=layer.digest,
-            size=layer.size,
-            diff_id=layer.diff_id,
-            unpacked_size=layer.unpacked_size,
-            start_digest=sha256_digest(start) if start else "",
-        )
+        entry = CachedLayer(**vars(layer), start_digest=sha256_digest(start) if start else "")
         self._pending.append((entry, compression))
 
     def discard_pending(self) -> None:

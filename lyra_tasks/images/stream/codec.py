@@ -6,11 +6,12 @@ import hashlib
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, Protocol
+from functools import partial
+from typing import Any, BinaryIO, Literal, Protocol
 
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.stream.pipeline import Block, PipelineStep
-from lyra_tasks.images.stream.tar import BlockReader
+from lyra_tasks.images.stream.tar import BLOCK_BYTES, BlockReader
 
 Compression = Literal["gzip", "zstd"]
 Codec = Literal["none", "gzip", "zstd"]
@@ -103,11 +104,23 @@ def compress_blocks(blocks: Iterable[Block], compression: Compression, target: D
             encoder.raw.write(piece)  # not through the buffer, which would copy the bytes
 
 
+def read_file_blocks(file: BinaryIO) -> Iterator[Block]:
+    """Yield the rest of a file in blocks."""
+    return iter(partial(file.read, BLOCK_BYTES), b"")
+
+
 def write_blocks(blocks: Iterable[Block], target: DigestWriter) -> DigestWriter:
     """Write all blocks to `target` and return it."""
     for block in blocks:
         target.write(block)
     return target
+
+
+def tee_blocks(blocks: Iterable[Block], put: Callable[[Block], object]) -> Iterator[Block]:
+    """Pass on the blocks, each after `put` got it."""
+    for block in blocks:
+        put(block)
+        yield block
 
 
 def measure_unpacked(
@@ -123,7 +136,7 @@ def measure_unpacked(
     `decompress_blocks`.
     """
     with PipelineStep(lambda pieces: write_blocks(pieces, DigestWriter())) as hasher:
-        pieces = _tee(decompress_blocks(blocks, codec, where, limit), hasher)
+        pieces = tee_blocks(decompress_blocks(blocks, codec, where, limit), hasher.put)
         if inspect:
             inspect(pieces)
         for _ in pieces:
@@ -131,17 +144,10 @@ def measure_unpacked(
         return hasher.finish()
 
 
-def _tee(pieces: Iterable[Block], step: PipelineStep[DigestWriter]) -> Iterator[Block]:
-    for piece in pieces:
-        step.put(piece)
-        yield piece
-
-
 def decompress_blocks(blocks: Iterable[Block], codec: Codec, where: str, limit: int | None = None) -> Iterator[Block]:
     """Decompress blocks to pieces of at most 1 MiB.
 
-    Raises:
-        BundleError: They are damaged, incomplete, or larger than `limit` bytes; the message names `where`.
+    If they are damaged, incomplete, or larger than `limit` bytes, raises a BundleError that names `where`.
     """
     pieces = blocks if codec == "none" else _decode(blocks, codec, where)
     total = 0
@@ -182,10 +188,10 @@ def _create_decoder(codec: Codec) -> Decoder:
     if codec == "zstd":
         zstd = _import_zstd()
         decoder: Decoder = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _MAX_WINDOW_LOG})
-        return decoder
-    isal = _import_isal("igzip_lib")
-    gzip: Decoder = isal.IgzipDecompressor(flag=isal.DECOMP_GZIP)
-    return gzip
+    else:
+        isal = _import_isal("igzip_lib")
+        decoder = isal.IgzipDecompressor(flag=isal.DECOMP_GZIP)
+    return decoder
 
 
 def _import_isal(module: str) -> Any:

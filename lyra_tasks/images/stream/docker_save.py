@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from lyra_tasks.errors import BundleError
-from lyra_tasks.images.oci import MAX_DOCUMENT_BYTES, Layer
+from lyra_tasks.images.oci import BLOBS_PREFIX, MAX_DOCUMENT_BYTES, Layer
 from lyra_tasks.images.stream.pipeline import Block
 from lyra_tasks.images.stream.tar import Readable, TarHeader, read_tar_members
 
@@ -38,17 +38,17 @@ class SaveContents:
 
     def document(self, path: str) -> bytes:
         """Return the document at `path`, or raise BundleError."""
-        document = self.documents.get(self._resolve_links(path))
-        if document is None:
+        target = self._resolve_links(path)
+        if target not in self.documents:
             raise BundleError(f"{SAVE_LABEL}: {path} is missing")
-        return document
+        return self.documents[target]
 
     def layer(self, path: str) -> Layer:
         """Return the layer at `path`, or raise BundleError."""
-        layer = self.layers.get(self._resolve_links(path))
-        if layer is None:
+        target = self._resolve_links(path)
+        if target not in self.layers:
             raise BundleError(f"{SAVE_LABEL}: the layer {path} is missing")
-        return layer
+        return self.layers[target]
 
     def __contains__(self, path: str) -> bool:
         return path in self.documents or path in self.layers or path in self.links
@@ -65,9 +65,6 @@ def read_docker_save(stream: Readable, store_layer: Callable[[Iterator[Block], I
     """Read a `docker save` in any layout, in one pass and with bounded memory.
 
     `store_layer` gets the bytes of each layer, compressed or not, and returns the layer.
-
-    Raises:
-        BundleError: The stream is damaged, ends early, or has members that no engine writes.
     """
     save = SaveContents()
     remaining_bytes = _MAX_DOCUMENTS_BYTES
@@ -96,7 +93,7 @@ def read_docker_save(stream: Readable, store_layer: Callable[[Iterator[Block], I
 
 def _digest_in_path(path: str) -> str:
     """Return the digest in the name of a blob, or ""."""
-    digest = path.removeprefix("blobs/sha256/")
+    digest = path.removeprefix(BLOBS_PREFIX)
     return f"sha256:{digest}" if digest != path else ""
 
 

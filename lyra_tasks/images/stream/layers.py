@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import BundleError, disk_full_error, is_disk_full
@@ -26,11 +25,11 @@ from lyra_tasks.images.stream.codec import (
     decompress_blocks,
     detect_codec,
     measure_unpacked,
+    read_file_blocks,
     write_blocks,
 )
 from lyra_tasks.images.stream.packages import LayerPackages, read_layer_packages
 from lyra_tasks.images.stream.pipeline import Block, PipelineStep
-from lyra_tasks.images.stream.tar import BLOCK_BYTES
 
 _MEDIA_TYPES: dict[Codec, str] = {
     "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
@@ -72,12 +71,8 @@ def spool_layer(
     """Read one layer into the spool, as a file named by its digest, with bounded memory.
 
     A gzip layer, and a zstd layer if that is the compression, is kept byte for byte; any other is compressed. The cache
-    saves work for a layer of `size` bytes and for a blob with `claimed_digest`.
-
-    Raises:
-        BundleError: The data is damaged; the message names `where`.
-        NoSpaceError: The disk is full.
-        CacheMissError: The layer must be read again without the cache.
+    saves work for a layer of `size` bytes and for a blob with `claimed_digest`; after a CacheMissError, the layer must
+    be read again without it. If the data is damaged, raises a BundleError that names `where`.
     """
     cache, directory = spool.cache, spool.directory
     first = next(blocks, b"")
@@ -86,22 +81,18 @@ def spool_layer(
         return SpooledLayer(_use_cached(chain([first], blocks), directory, cache, cached_layer), is_unverified=False)
     is_kept = codec in {"gzip", spool.compression}
     verified_layer = cache.find_unpacked(claimed_digest) if cache and is_kept else None
-    recompress = partial(_recompress, codec=codec, compression=spool.compression, where=where)
-    write_blob = _write_blob if is_kept else recompress
-    inspector = _PackageReader(where) if spool.read_packages else None
-    measure_content: Callable[[Iterator[Block]], DigestWriter | _ClaimedContent] = partial(
-        measure_unpacked, codec=codec, where=where, inspect=inspector
-    )
+    measure_content = partial(_measure_content, codec=codec, spool=spool, where=where)
     if claimed_digest and codec == "none" and spool.verified_later:
-        measure_content = partial(_trust_claim, claim=_ClaimedContent(claimed_digest, size), inspector=inspector)
+        measure_content = partial(_trust_claim, digest=claimed_digest, size=size, spool=spool, where=where)
     with translate_disk_full(directory), tempfile.NamedTemporaryFile(dir=directory, delete=False) as file:
+        write_blob = partial(write_blocks, target=DigestWriter(file))
+        if not is_kept:
+            write_blob = partial(_recompress, file=file, codec=codec, compression=spool.compression, where=where)
         try:
             if verified_layer:
-                blob, content = _write_blob(chain([first], blocks), file=file), None
+                blob, content = write_blob(chain([first], blocks)), None
             else:
-                blob, content = _write_and_measure(
-                    chain([first], blocks), partial(write_blob, file=file), measure_content
-                )
+                blob, content = _write_and_measure(chain([first], blocks), write_blob, measure_content)
             file.flush()
             os.fchmod(file.fileno(), 0o644)
             Path(file.name).replace(blob_path(directory, blob.digest))
@@ -112,70 +103,52 @@ def spool_layer(
         return SpooledLayer(verified_layer, is_unverified=False)
     if content is None:  # the blob does not have the digest in its name
         with blob_path(directory, blob.digest).open("rb") as file:
-            content = measure_content(_read_blocks(file))
+            content = measure_content(read_file_blocks(file))
     layer = _create_layer(codec if is_kept else spool.compression, blob, content)
     if cache:
         cache.remember(layer, *(() if is_kept else (first, spool.compression)))
-    return SpooledLayer(layer, is_unverified=not is_kept, packages=inspector.packages if inspector else None)
+    return SpooledLayer(layer, is_unverified=not is_kept, packages=content.packages)
 
 
 def adopt_layer(digest: str, spool: Spool, where: str) -> SpooledLayer:
-    """Use a blob that is already in the spool, named by its digest, as a layer; otherwise like `spool_layer`.
-
-    Raises:
-        BundleError: The blob does not have this digest.
-    """
-    cache = spool.cache
+    """Use a blob that is already in the spool, named by its digest, as a layer; otherwise like `spool_layer`."""
     with translate_disk_full(spool.directory), blob_path(spool.directory, digest).open("rb") as file:
         codec = detect_codec(file.peek(4))
         if codec not in {"gzip", spool.compression}:
-            return spool_layer(_read_blocks(file), spool, where, claimed_digest=digest)
-        inspector = _PackageReader(where) if spool.read_packages else None
-        blob, content = _write_and_measure(
-            _read_blocks(file), _hash_blocks, partial(measure_unpacked, codec=codec, where=where, inspect=inspector)
-        )
+            return spool_layer(read_file_blocks(file), spool, where, claimed_digest=digest)
+        measure_content = partial(_measure_content, codec=codec, spool=spool, where=where)
+        hash_blob = partial(write_blocks, target=DigestWriter())
+        blob, content = _write_and_measure(read_file_blocks(file), hash_blob, measure_content)
     if blob.digest != digest:
         raise BundleError(f"{where}: does not have the digest in its name")
     layer = _create_layer(codec, blob, content)
-    if cache:
-        cache.remember(layer)
-    return SpooledLayer(layer, is_unverified=False, packages=inspector.packages if inspector else None)
+    if spool.cache:
+        spool.cache.remember(layer)
+    return SpooledLayer(layer, is_unverified=False, packages=content.packages)
 
 
 @dataclass(frozen=True)
-class _ClaimedContent:
-    """The digest and size that a layer is assumed to have; like a `DigestWriter` of its content."""
+class _Content:
+    """The uncompressed content of a layer, with its packages if the spool asks for them."""
 
     digest: str
     size: int
+    packages: LayerPackages | None
 
 
-class _PackageReader:
-    """Reads the packages of a layer while it is unpacked."""
-
-    def __init__(self, where: str) -> None:
-        self.packages: LayerPackages | None = None
-        self._where = where
-
-    def __call__(self, pieces: Iterator[Block]) -> None:
-        self.packages = read_layer_packages(pieces, self._where)
+def _measure_content(blocks: Iterator[Block], codec: Codec, spool: Spool, where: str) -> _Content:
+    packages: list[LayerPackages] = []
+    inspect = (lambda pieces: packages.append(read_layer_packages(pieces, where))) if spool.read_packages else None
+    content = measure_unpacked(blocks, codec, where, inspect=inspect)
+    return _Content(content.digest, content.size, packages[0] if packages else None)
 
 
-def _trust_claim(blocks: Iterator[Block], claim: _ClaimedContent, inspector: _PackageReader | None) -> _ClaimedContent:
-    """Return the claim without measuring the blocks."""
-    if inspector:
-        inspector(blocks)
-    for _ in blocks:
-        pass
-    return claim
+def _trust_claim(blocks: Iterator[Block], digest: str, size: int, spool: Spool, where: str) -> _Content:
+    return _Content(digest, size, read_layer_packages(blocks, where) if spool.read_packages else None)
 
 
-def _create_layer(codec: Codec, blob: DigestWriter, content: DigestWriter | _ClaimedContent) -> Layer:
+def _create_layer(codec: Codec, blob: DigestWriter, content: _Content) -> Layer:
     return Layer(_MEDIA_TYPES[codec], blob.digest, blob.size, content.digest, content.size)
-
-
-def _read_blocks(file: BinaryIO) -> Iterator[Block]:
-    return iter(partial(file.read, BLOCK_BYTES), b"")
 
 
 def _use_cached(blocks: Iterator[Block], directory: Path, cache: LayerCache, cached_layer: CachedLayer) -> Layer:
@@ -191,8 +164,8 @@ def _use_cached(blocks: Iterator[Block], directory: Path, cache: LayerCache, cac
 def _write_and_measure(
     blocks: Iterator[Block],
     write_blob: Callable[[Iterator[Block]], DigestWriter],
-    measure_content: Callable[[Iterator[Block]], DigestWriter | _ClaimedContent],
-) -> tuple[DigestWriter, DigestWriter | _ClaimedContent]:
+    measure_content: Callable[[Iterator[Block]], _Content],
+) -> tuple[DigestWriter, _Content]:
     """Write the blob and measure its content at the same time."""
     with PipelineStep(write_blob) as writer, PipelineStep(measure_content) as measurer:
         for block in blocks:
@@ -217,16 +190,8 @@ def translate_disk_full(directory: Path) -> Iterator[None]:
         raise disk_full_error(directory) from error
 
 
-def _hash_blocks(blocks: Iterator[Block]) -> DigestWriter:
-    return write_blocks(blocks, DigestWriter())
-
-
-def _write_blob(blocks: Iterator[Block], *, file: Writable) -> DigestWriter:
-    return write_blocks(blocks, DigestWriter(file))
-
-
 def _recompress(
-    blocks: Iterator[Block], *, file: Writable, codec: Codec, compression: Compression, where: str
+    blocks: Iterator[Block], file: Writable, codec: Codec, compression: Compression, where: str
 ) -> DigestWriter:
     target = DigestWriter(file)
     compress_blocks(decompress_blocks(blocks, codec, where), compression, target)

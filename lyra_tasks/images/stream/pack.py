@@ -11,7 +11,10 @@ from lyra_tasks.digests import canonical_json, hex_part, sha256_digest
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.oci import (
     CONFIG_MEDIA_TYPE,
+    DOCKER_MANIFEST_FILE,
+    INDEX_FILE,
     INDEX_MEDIA_TYPES,
+    LAYOUT_FILE,
     MANIFEST_MEDIA_TYPE,
     MAX_DOCUMENT_BYTES,
     NAME_ANNOTATION,
@@ -23,6 +26,7 @@ from lyra_tasks.images.oci import (
     Layer,
     LayoutDocument,
     SavedImage,
+    blob_name,
     parse_document,
 )
 from lyra_tasks.images.stream.cache import LayerCache
@@ -37,7 +41,6 @@ from lyra_tasks.references import normalize_reference
 K = TypeVar("K", bound=Hashable)
 
 _MAX_NESTING = 4
-_SAVE_MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,8 @@ def pack_saved_images(
     """Read a `docker save` in one pass and return the requested images, their layers compressed in `spool`.
 
     Compressed blobs are kept. If all layers of an image are, so is its manifest, and with it the digest by which the
-    engine knows the image. `spool` must exist and then belongs to the caller. See `Spool` for the options.
-
-    Raises:
-        BundleError: The stream is damaged, does not contain a requested image, or has other layers than its config.
-        CacheMissError: The stream must be read again without the cache.
+    engine knows the image. `spool` must exist and then belongs to the caller. See `Spool` for the options. After a
+    CacheMissError, the stream must be read again without the cache.
     """
     spool_settings = Spool(spool, compression, cache, read_packages, verified_later)
     spooled: list[SpooledLayer] = []
@@ -133,11 +133,11 @@ def pack_spooled_images(
     for key, digest in manifest_digests.items():
         manifest = parse_document(_read_document(spool, digest), ImageManifest, digest)
         documents = (digest, manifest.config.digest)
-        save = SaveContents({_blob_member(document): _read_document(spool, document) for document in documents})
+        save = SaveContents({blob_name(document): _read_document(spool, document) for document in documents})
         for layer_digest in (layer.digest for layer in manifest.layers):
             if layer_digest not in spooled:
                 spooled[layer_digest] = adopt_layer(layer_digest, spool_settings, layer_digest)
-            save.layers[_blob_member(layer_digest)] = spooled[layer_digest].layer
+            save.layers[blob_name(layer_digest)] = spooled[layer_digest].layer
         (image,) = _images_of(save, Descriptor(mediaType=manifest.media_type, digest=digest, size=0), set(), 0)
         images[key] = _require_layers(image)
     return {key: _create_packed_image(image, spool, spooled.values()) for key, image in images.items()}
@@ -154,13 +154,9 @@ def _read_document(spool: Path, digest: str) -> bytes:
 
 
 def select_images(save: SaveContents, requests: Mapping[K, ImageRequest]) -> dict[K, ExtractedImage]:
-    """Return the requested images of a save.
-
-    Raises:
-        BundleError: An image is missing, or has other layers than its config.
-    """
-    candidates = list(_layout_images(save)) if "index.json" in save else []
-    if not candidates or _SAVE_MANIFEST in save:
+    """Return the requested images of a save; BundleError if one is missing, or has other layers than its config."""
+    candidates = list(_layout_images(save)) if INDEX_FILE in save else []
+    if not candidates or DOCKER_MANIFEST_FILE in save:
         # Of several images without names, the classic store of Engine 25 and newer lists only the last in the index.
         candidates += _legacy_images(save, excluded={image.config_digest for image in candidates})
     images = {key: _select_image(candidates, request) for key, request in requests.items()}
@@ -174,10 +170,12 @@ def _require_layers(image: ExtractedImage) -> ExtractedImage:
 
 
 def _legacy_images(save: SaveContents, excluded: Set[str]) -> Iterator[ExtractedImage]:
-    for entry in parse_document(save.document(_SAVE_MANIFEST), list[SavedImage], f"{SAVE_LABEL}: {_SAVE_MANIFEST}"):
+    for entry in parse_document(
+        save.document(DOCKER_MANIFEST_FILE), list[SavedImage], f"{SAVE_LABEL}: {DOCKER_MANIFEST_FILE}"
+    ):
         config = save.document(entry.config)
         digest = sha256_digest(config)
-        if entry.config not in {f"{hex_part(digest)}.json", _blob_member(digest)}:
+        if entry.config not in {f"{hex_part(digest)}.json", blob_name(digest)}:
             raise BundleError(f"{SAVE_LABEL}: {entry.config} does not have the digest in its name")
         if digest in excluded:
             continue
@@ -187,8 +185,8 @@ def _legacy_images(save: SaveContents, excluded: Set[str]) -> Iterator[Extracted
 
 
 def _layout_images(save: SaveContents) -> Iterator[ExtractedImage]:
-    parse_document(save.document("oci-layout"), LayoutDocument, f"{SAVE_LABEL}: oci-layout")
-    index = parse_document(save.document("index.json"), ImageIndex, f"{SAVE_LABEL}: index.json")
+    parse_document(save.document(LAYOUT_FILE), LayoutDocument, f"{SAVE_LABEL}: {LAYOUT_FILE}")
+    index = parse_document(save.document(INDEX_FILE), ImageIndex, f"{SAVE_LABEL}: {INDEX_FILE}")
     for descriptor in index.manifests:
         name = (descriptor.annotations or {}).get(NAME_ANNOTATION)
         yield from _images_of(save, descriptor, {normalize_reference(name)} if name else set(), 0)
@@ -196,8 +194,9 @@ def _layout_images(save: SaveContents) -> Iterator[ExtractedImage]:
 
 def _images_of(save: SaveContents, descriptor: Descriptor, keys: set[str], depth: int) -> Iterator[ExtractedImage]:
     """Yield the images of a descriptor; a save has the blobs of only one platform of an index."""
-    path = _blob_member(descriptor.digest)
-    if path not in save or depth > _MAX_NESTING or _is_attestation(descriptor):
+    path = blob_name(descriptor.digest)
+    is_attestation = "vnd.docker.reference.type" in (descriptor.annotations or {})
+    if path not in save or depth > _MAX_NESTING or is_attestation:
         return
     data = _read_verified(save, descriptor)
     keys = keys | {descriptor.digest}
@@ -207,7 +206,7 @@ def _images_of(save: SaveContents, descriptor: Descriptor, keys: set[str], depth
         return
     manifest = parse_document(data, ImageManifest, f"{SAVE_LABEL}: {path}")
     config = _read_verified(save, manifest.config)
-    layers = tuple(save.layer(_blob_member(layer.digest)) for layer in manifest.layers)
+    layers = tuple(save.layer(blob_name(layer.digest)) for layer in manifest.layers)
     is_original = [layer.digest for layer in layers] == [layer.digest for layer in manifest.layers]
     if is_original:
         layers = tuple(
@@ -217,16 +216,8 @@ def _images_of(save: SaveContents, descriptor: Descriptor, keys: set[str], depth
     yield ExtractedImage(frozenset({*keys, digest}), config, digest, layers, data if is_original else None)
 
 
-def _is_attestation(descriptor: Descriptor) -> bool:
-    return "vnd.docker.reference.type" in (descriptor.annotations or {})
-
-
-def _blob_member(digest: str) -> str:
-    return f"blobs/sha256/{hex_part(digest)}"
-
-
 def _read_verified(save: SaveContents, descriptor: Descriptor) -> bytes:
-    path = _blob_member(descriptor.digest)
+    path = blob_name(descriptor.digest)
     data = save.document(path)
     if sha256_digest(data) != descriptor.digest:
         raise BundleError(f"{SAVE_LABEL}: {path} does not have the digest in its name")

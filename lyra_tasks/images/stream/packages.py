@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, TypeVar
 
 from pydantic import Field
 
@@ -20,12 +20,13 @@ from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.images.stream.pipeline import Block
 from lyra_tasks.images.stream.tar import SECTOR_BYTES, BlockReader, TarHeader, read_tar_members
-from lyra_tasks.records.record import Record, read_record, write_record
+from lyra_tasks.records.record import Record, read_valid_record, write_record
+
+T = TypeVar("T")
 
 _MAX_RECORD_BYTES = 16 * 1024**2
 _WHITEOUT_PREFIX = ".wh."
 _OPAQUE_WHITEOUT = ".wh..wh..opq"
-REMOVED, OPAQUE = "removed", "opaque"
 # a quick filter: most paths do not match
 _RELEVANT_PATH = re.compile(r"node_modules|-info|^var|^(usr/)?lib/apk/|os-release$")
 _OS_RELEASE_PATHS = ("etc/os-release", "usr/lib/os-release")
@@ -164,14 +165,14 @@ class PackageReader:
 
     def add_member(self, header: TarHeader, contents: Iterator[Block]) -> None:
         """Record what one member says; its contents are read only if they record packages."""
-        layer, path = self.layer, _normalize_path(header.name)
-        kind, hidden_path = parse_whiteout(path)
-        if kind == OPAQUE:
-            layer.opaque.append(hidden_path)
-        elif kind == REMOVED:
-            layer.removed.append(hidden_path)
+        layer, path = self.layer, normalize_path(header.name)
+        directory, _, name = path.rpartition("/")
+        if name == _OPAQUE_WHITEOUT:
+            layer.opaque.append(directory)
+        elif is_whiteout(path):
+            layer.removed.append(f"{directory}/{name.removeprefix(_WHITEOUT_PREFIX)}".lstrip("/"))
         elif header.kind == "link" and _find_parser(path):
-            layer.packages[path] = layer.packages.get(_normalize_path(header.target), [])
+            layer.packages[path] = layer.packages.get(normalize_path(header.target), [])
         elif header.kind != "directory":
             _record_entry(layer, path, header, contents)
 
@@ -179,28 +180,24 @@ class PackageReader:
 def read_layer_packages(blocks: Iterable[Block], where: str) -> LayerPackages:
     """Return the packages of an uncompressed layer; BundleError naming `where` if it is damaged."""
     reader = PackageReader()
-    end = bytes(2 * SECTOR_BYTES)  # some programs leave the end out, and engines accept that
-    for header, contents in read_tar_members(BlockReader(chain(blocks, [end])), where):
+    for header, contents in read_layer_members(blocks, where):
         reader.add_member(header, contents)
     return reader.layer
 
 
-def parse_whiteout(path: str) -> tuple[str, str]:
-    """Return `REMOVED` and a path, `OPAQUE` and a directory, or empty strings if the entry is not a whiteout."""
-    directory, _, name = path.rpartition("/")
-    if name == _OPAQUE_WHITEOUT:
-        return OPAQUE, directory
-    if name.startswith(_WHITEOUT_PREFIX):
-        return REMOVED, f"{directory}/{name.removeprefix(_WHITEOUT_PREFIX)}".lstrip("/")
-    return "", ""
+def read_layer_members(blocks: Iterable[Block], where: str) -> Iterator[tuple[TarHeader, Iterator[Block]]]:
+    """Yield the members of an uncompressed layer; some programs leave the end out, and engines accept that."""
+    return read_tar_members(BlockReader(chain(blocks, [bytes(2 * SECTOR_BYTES)])), where)
+
+
+def is_whiteout(path: str) -> bool:
+    """Return whether an entry stands for what its layer removes."""
+    return path.rpartition("/")[2].startswith(_WHITEOUT_PREFIX)
 
 
 def load_layer_packages(cache: Path, diff_id: str) -> LayerPackages | None:
     """Return the cached packages of a layer, or None if there are none or they are damaged."""
-    try:
-        return read_record(_cache_path(cache, diff_id), LayerPackages)
-    except PreconditionError:
-        return None
+    return read_valid_record(_cache_path(cache, diff_id), LayerPackages)
 
 
 def save_layer_packages(cache: Path, diff_id: str, layer: LayerPackages) -> None:
@@ -218,11 +215,8 @@ def merge_layer_packages(layers: Iterable[LayerPackages]) -> ImagePackages:
     packages: dict[str, list[Package]] = {}
     os_releases: dict[str, OsRelease] = {}
     for layer in layers:
-        removed, opaque = set(layer.removed), set(layer.opaque)
-        packages = {path: records for path, records in packages.items() if not is_hidden(path, removed, opaque)}
-        os_releases = {path: release for path, release in os_releases.items() if not is_hidden(path, removed, opaque)}
-        packages |= layer.packages
-        os_releases |= layer.os_releases
+        packages = drop_hidden(packages, layer) | layer.packages
+        os_releases = drop_hidden(os_releases, layer) | layer.os_releases
     return ImagePackages(
         packages=dict(sorted(packages.items())),
         os_release=next((os_releases[path] for path in _OS_RELEASE_PATHS if path in os_releases), None),
@@ -251,15 +245,21 @@ def _find_parser(path: str) -> Callable[[bytes], list[Package]] | None:
     return next((parse for pattern, parse in _PARSERS if pattern.fullmatch(path)), None)
 
 
-def is_hidden(path: str, removed: Set[str], opaque: Set[str]) -> bool:
-    """Return whether an upper layer hides `path` by the paths that it removes and by its opaque directories."""
+def drop_hidden(entries: Mapping[str, T], layer: LayerPackages) -> dict[str, T]:
+    """Return the entries of lower layers by path, without those that `layer` hides."""
+    removed, opaque = set(layer.removed), set(layer.opaque)
+    return {path: value for path, value in entries.items() if not _is_hidden(path, removed, opaque)}
+
+
+def _is_hidden(path: str, removed: Set[str], opaque: Set[str]) -> bool:
     if not (removed or opaque):
         return False
     parents = ["", *(path[: match.start()] for match in re.finditer("/", path))]
     return path in removed or any(parent in removed or parent in opaque for parent in parents)
 
 
-def _normalize_path(name: str) -> str:
+def normalize_path(name: str) -> str:
+    """Return the path of a member without `./` and slashes around it."""
     return name.removeprefix("./").strip("/")
 
 

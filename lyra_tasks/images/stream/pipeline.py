@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from queue import Queue
-from types import TracebackType
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -29,9 +28,7 @@ class PipelineStep(Generic[T]):
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def put(self, block: Block) -> None:

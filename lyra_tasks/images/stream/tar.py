@@ -44,11 +44,7 @@ class TarHeader:
 
 
 def parse_tar_header(sector: bytes, where: str) -> TarHeader | None:
-    """Parse the header in one sector of 512 bytes; None for the zeros at the end of an archive.
-
-    Raises:
-        BundleError: The sector is not a valid header.
-    """
+    """Parse the header in one sector of 512 bytes; None for the zeros at the end, BundleError if it is not valid."""
     if sector == bytes(SECTOR_BYTES):
         return None
     if sum(sector) - sum(sector[148:156]) + 8 * ord(" ") != _parse_number(sector[148:156], where):
