@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ _BREAKING_FOOTER_PATTERN = re.compile(r"^BREAKING[ -]CHANGE: +(?P<description>\S
 _HEADINGS = {"feat": "Features", "fix": "Fixes", "perf": "Performance", "revert": "Reverts"}
 _OTHER_HEADING = "Other changes"
 
+# path of commit pages, by the forge named in the host name
 _COMMIT_PATHS = {
     "github": "commit",
     "gitlab": "-/commit",
@@ -23,17 +23,11 @@ _COMMIT_PATHS = {
     "forgejo": "commit",
     "bitbucket": "commits",
 }
-"""Path of commit pages, by the forge named in the host name."""
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit and the parts of its message.
-
-    Attributes:
-        type: Lower-case type (`feat`, `fix`, ...); empty if the message does not follow the convention.
-        breaking_change: Description of the breaking change, or empty.
-    """
+    """A commit and the parts of its message; `type` is empty if the message does not follow the convention."""
 
     id: str
     type: str
@@ -77,24 +71,14 @@ def list_commits_since(root: Path, tag: str) -> tuple[Commit, ...]:
         "-c", "i18n.logOutputEncoding=UTF-8",
         "log", "-z", "--no-merges", "--format=tformat:%H%n%B", revision_range, *path_limit,
     )  # fmt: skip
-    entries = (entry.partition("\n") for entry in output.split("\0") if entry)
-    return tuple(parse_commit(commit_id, _replace_undecodable(message)) for commit_id, _, message in entries)
-
-
-def _replace_undecodable(message: str) -> str:
-    """Replace bytes that are not valid UTF-8."""
-    return message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    valid_output = output.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    entries = (entry.partition("\n") for entry in valid_output.split("\0") if entry)
+    return tuple(parse_commit(commit_id, message) for commit_id, _, message in entries)
 
 
 @dataclass(frozen=True)
 class VersionChanges:
-    """The commits between two versions, newest first.
-
-    Attributes:
-        date: Date of the version's commit, as ISO 8601.
-        previous: The previous version; empty for the first one.
-        source_url: URL of the repository, or empty.
-    """
+    """The commits between two versions, newest first; `date` is that of the version's commit, as ISO 8601."""
 
     version: str
     date: str
@@ -117,17 +101,13 @@ def render_changelog_section(changes: VersionChanges) -> str:
 def render_changes(changes: VersionChanges) -> str:
     """Render the changes grouped by type, breaking changes first."""
     link = commit_url_prefix(changes.source_url)
-    parts = []
-    breaking_lines = [
-        _render_commit(commit, commit.breaking_change, link) for commit in changes.commits if commit.breaking_change
-    ]
-    if breaking_lines:
-        parts.append(_render_list("Breaking changes", breaking_lines))
-    for heading in (*_HEADINGS.values(), _OTHER_HEADING):
-        commits = [commit for commit in changes.commits if _HEADINGS.get(commit.type, _OTHER_HEADING) == heading]
-        if commits:
-            parts.append(_render_list(heading, [_render_commit(commit, commit.subject, link) for commit in commits]))
-    return "\n".join(parts) or "No changes.\n"
+    lines: dict[str, list[str]] = {heading: [] for heading in ("Breaking changes", *_HEADINGS.values(), _OTHER_HEADING)}
+    for commit in changes.commits:
+        if commit.breaking_change:
+            lines["Breaking changes"].append(_render_commit(commit, commit.breaking_change, link))
+        lines[_HEADINGS.get(commit.type, _OTHER_HEADING)].append(_render_commit(commit, commit.subject, link))
+    sections = ["\n".join((f"### {heading}", "", *items)) + "\n" for heading, items in lines.items() if items]
+    return "\n".join(sections) or "No changes.\n"
 
 
 def add_changelog_section(existing: str, changes: VersionChanges) -> str:
@@ -156,10 +136,6 @@ def commit_url_prefix(source_url: str) -> str:
     port = f":{port_number}" if port_number and parts.scheme != "ssh" else ""
     scheme = "https" if parts.scheme == "ssh" else parts.scheme
     return f"{scheme}://{host}{port}{path}/{_COMMIT_PATHS[forge]}/"
-
-
-def _render_list(heading: str, lines: Sequence[str]) -> str:
-    return "\n".join((f"### {heading}", "", *lines)) + "\n"
 
 
 def _render_commit(commit: Commit, text: str, link: str) -> str:

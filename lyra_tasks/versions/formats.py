@@ -23,10 +23,11 @@ _PEP440_CONVERTIBLE = re.compile(
 
 @dataclass(frozen=True)
 class Tag:
-    """A git tag and the full id of its commit."""
+    """A git tag, the full id of its commit, and its date as ISO 8601."""
 
     name: str
     commit: str
+    date: str = ""
 
 
 def parse_tag(name: str, pattern: str = DEFAULT_TAG_PATTERN) -> semver.Version | None:
@@ -47,11 +48,7 @@ def find_highest_tag(tags: Iterable[Tag], pattern: str = DEFAULT_TAG_PATTERN) ->
 
 
 def version_to_image_tag(version: str) -> str:
-    """Return the version as an image tag, with `_` (not allowed in versions) for `+` (not allowed in tags).
-
-    Raises:
-        PreconditionError: The tag is too long.
-    """
+    """Return the version as an image tag, with `_` (not allowed in versions) for `+` (not allowed in tags)."""
     tag = version.replace("+", "_")
     if len(tag) > MAX_IMAGE_TAG_LENGTH:
         raise PreconditionError(
@@ -62,11 +59,7 @@ def version_to_image_tag(version: str) -> str:
 
 
 def version_from_image_tag(tag: str) -> str:
-    """Return the version of an image tag.
-
-    Raises:
-        UsageError: The tag is not the image tag of a version.
-    """
+    """Return the version of an image tag, or raise UsageError."""
     version = tag.replace("_", "+")
     if not (tag.isascii() and "+" not in tag and semver.Version.is_valid(version) and len(tag) <= MAX_IMAGE_TAG_LENGTH):
         raise UsageError(f"{tag!r} is not the image tag of a version", hint="For example 1.4.0 or 1.4.0-dev.2_g1a2b3c4")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SHORT_ID_LENGTH = 7
 """Fixed, because git's own choice grows with the clone and would change the version."""
 
+_TAG_FORMAT = "%(refname:strip=2)%00%(objectname)%00%(*objectname)%00%(creatordate:iso-strict)"
 _INITIAL = "(initial)"
 _DETACHED = "(detached)"
 _SUBMODULE = "160000 "
@@ -34,17 +35,11 @@ _REPOSITORY_VARIABLES = {
 
 @dataclass(frozen=True)
 class GitFacts:
-    """The state of a checkout.
+    """The state of a checkout with the working tree `top`.
 
-    Attributes:
-        top: Root of the working tree.
-        commit_time: Unix time of the commit.
-        branch: Empty on a detached HEAD.
-        changed_paths: Changed and untracked paths, relative to `top`; ignored files are left out.
-        dirty_hash: Eight hexadecimal digits of a hash of the changed files; empty for a clean tree.
-        tags: All tags reachable from HEAD.
-        distance: Number of commits since the highest version tag, or of all commits without one.
-        remote_url: URL without credentials, or empty.
+    `branch` is empty on a detached HEAD. `changed_paths` are changed and untracked paths, relative to `top`, without
+    ignored ones; `dirty_hash` are eight digits of a hash of them. `tags` are all tags reachable from HEAD, `distance`
+    the number of commits since the highest version tag, or of all commits. `remote_url` is without credentials.
     """
 
     top: Path
@@ -79,22 +74,13 @@ class GitFacts:
 
 
 def collect_git_facts(root: Path, tag_pattern: str = DEFAULT_TAG_PATTERN, *, outputs: Sequence[str] = ()) -> GitFacts:
-    """Collect the state of the checkout at `root`.
-
-    Args:
-        root: Directory of the project.
-        tag_pattern: Pattern of the version tags.
-        outputs: Paths below `root` that Lyra writes; changes there do not make the tree dirty.
-
-    Raises:
-        PreconditionError: Git is not installed, or there is no repository or commit.
-    """
+    """Collect the state of the checkout at `root`; changes in `outputs`, which Lyra writes, do not make it dirty."""
     shallow, _, toplevel = run_git(root, "rev-parse", "--is-shallow-repository", "--show-toplevel").partition("\n")
     top = Path(toplevel.removesuffix("\n"))
     commit, branch, changed_paths = _read_status(root, [path for path in outputs if _is_below(root / path, top)])
     if commit == _INITIAL:
         raise PreconditionError(f"The git repository at {top} has no commits", hint="Run `git add . && git commit`")
-    tags = _list_tags(root)
+    tags = list_tags(root, reachable=True)
     version_tag = _find_version_tag(tags, commit, tag_pattern)
     revision_range = f"{version_tag[0].commit}..HEAD" if version_tag else "HEAD"
     return GitFacts(
@@ -112,11 +98,7 @@ def collect_git_facts(root: Path, tag_pattern: str = DEFAULT_TAG_PATTERN, *, out
 
 
 def run_git(root: Path, *arguments: str, stdin: str = "") -> str:
-    """Run a git command in `root` and return its output.
-
-    Raises:
-        PreconditionError: The command failed; the details are git's own messages.
-    """
+    """Run a git command in `root` and return its output; if it fails, raise a PreconditionError with its messages."""
     # inside a git hook, GIT_DIR and the like point at another repository than the one at `root`
     environment = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
     environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
@@ -203,13 +185,12 @@ def _is_below(path: Path, top: Path) -> bool:
     return Path(os.path.normpath(path.absolute())).is_relative_to(top)
 
 
-def _list_tags(root: Path) -> tuple[Tag, ...]:
-    """Return the tags reachable from HEAD, annotated ones peeled to their commit."""
-    fields = "%(refname:strip=2)%00%(objectname)%00%(*objectname)"
-    lines = run_git(root, "for-each-ref", "--merged=HEAD", f"--format={fields}", "refs/tags").split("\n")
-    return tuple(
-        Tag(name, peeled_id or object_id) for name, object_id, peeled_id in (line.split("\0") for line in lines if line)
-    )
+def list_tags(root: Path, *, reachable: bool) -> tuple[Tag, ...]:
+    """Return all tags or those reachable from HEAD, annotated ones peeled to their commit."""
+    options = ("--merged=HEAD",) if reachable else ()
+    lines = run_git(root, "for-each-ref", *options, f"--format={_TAG_FORMAT}", "refs/tags").split("\n")
+    fields = (line.split("\0") for line in lines if line)
+    return tuple(Tag(name, peeled_id or object_id, date) for name, object_id, peeled_id, date in fields)
 
 
 def _find_version_tag(tags: Sequence[Tag], commit: str, pattern: str) -> tuple[Tag, semver.Version] | None:
@@ -225,9 +206,6 @@ def hash_changed_files(top: Path, changed_paths: Iterable[str]) -> str:
     """Return a SHA-256 of names, types and content of the changed paths below `top`.
 
     Directories among them (submodules, nested repositories) count with all their files.
-
-    Raises:
-        PreconditionError: A file cannot be read.
     """
     hasher = hashlib.sha256()
     try:

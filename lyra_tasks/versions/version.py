@@ -9,20 +9,16 @@ from pathlib import Path
 from semver import Version
 
 from lyra_tasks.versions.formats import DEFAULT_TAG_PATTERN, parse_tag, version_to_image_tag
-from lyra_tasks.versions.git import GitFacts, run_git
+from lyra_tasks.versions.git import GitFacts, list_tags
 
 FIRST_VERSION = "0.1.0"
-_REF_FORMAT = "%(refname:strip=2)%00%(objectname)%00%(*objectname)%00%(creatordate:iso-strict)"
 
 
 @dataclass(frozen=True)
 class CheckoutVersion:
     """A semantic version and the reason for it.
 
-    Attributes:
-        is_release: The tree is clean and its commit has the version's tag (pre-releases included).
-        is_snapshot: The tree is dirty.
-        image_tag: The version as an image tag, with `_` for `+`.
+    A release is a clean tree whose commit has the version's tag (pre-releases included), a snapshot a dirty tree.
     """
 
     semver: str
@@ -33,11 +29,7 @@ class CheckoutVersion:
 
 
 def compute_version(facts: GitFacts, tag_pattern: str = DEFAULT_TAG_PATTERN) -> CheckoutVersion:
-    """Compute the version of a checkout; `facts` must have been collected with the same tag pattern.
-
-    Raises:
-        PreconditionError: The version is too long for an image tag.
-    """
+    """Compute the version of a checkout; `facts` must have been collected with the same tag pattern."""
     version_tag = facts.find_version_tag(tag_pattern)
     if version_tag is not None and version_tag[0].commit == facts.commit and not facts.is_dirty:
         return _make_version(str(version_tag[1]), f"on tag {version_tag[0].name}", is_release=True)
@@ -77,13 +69,11 @@ class Release:
 
 def list_releases(root: Path, pattern: str, *, reachable: bool = False) -> tuple[Release, ...]:
     """Return the tagged versions of the repository, highest first; with `reachable` only those reachable from HEAD."""
-    options = ("--merged=HEAD",) if reachable else ()
-    lines = run_git(root, "for-each-ref", *options, f"--format={_REF_FORMAT}", "refs/tags").split("\n")
-    releases = []
-    for name, object_id, peeled_id, date in (line.split("\0") for line in lines if line):
-        version = parse_tag(name, pattern)
-        if version is not None:
-            releases.append(Release(name, peeled_id or object_id, date, version))
+    releases = [
+        Release(tag.name, tag.commit, tag.date, version)
+        for tag in list_tags(root, reachable=reachable)
+        if (version := parse_tag(tag.name, pattern)) is not None
+    ]
     return tuple(sorted(releases, key=lambda release: (release.version, release.tag), reverse=True))
 
 
