@@ -42,8 +42,10 @@ def dockerfile_path(root: Path, image: Image) -> Path:
 def compute_input_hashes(root: Path, image: Image, commit: str) -> dict[str, str]:
     """Return the platform-independent inputs of an image by kind: `context`, `dockerfile`, `args`, ..."""
     dockerfile = dockerfile_path(root, image)
+    cache_name = sha256_hex(f"{image.context}\0{image.dockerfile}".encode())[:16]
+    file_hashes = FileHashCache(root / ".lyra" / "hashes" / f"{cache_name}.json")
     return {
-        "context": hash_context(root / image.context, dockerfile, open_file_hash_cache(root, image)),
+        "context": _hash_context(root / image.context, dockerfile, file_hashes),
         "dockerfile": sha256_hex(dockerfile.read_bytes()),
         "args": hash_mapping(image.args),
         "target": image.target,
@@ -56,16 +58,10 @@ def list_changed_inputs(recorded: Mapping[str, str], current: Mapping[str, str])
     return tuple(sorted(key for key in {*recorded, *current} if recorded.get(key) != current.get(key)))
 
 
-def open_file_hash_cache(root: Path, image: Image) -> FileHashCache:
-    """Open the hash cache of an image's context, below `.lyra/` of the project."""
-    key = sha256_hex(f"{image.context}\0{image.dockerfile}".encode())[:16]
-    return FileHashCache(root / ".lyra" / "hashes" / f"{key}.json")
-
-
-def hash_context(context: Path, dockerfile: Path, file_hashes: FileHashCache) -> str:
+def _hash_context(context: Path, dockerfile: Path, file_hashes: FileHashCache) -> str:
     """Return a hash of the context as the builder sees it: names, types, executable bits and content."""
     hasher = hashlib.sha256()
-    for name, path, status in sorted(iterate_context_files(context, dockerfile), key=lambda entry: entry[:2]):
+    for name, path, status in sorted(_iterate_context_files(context, dockerfile), key=lambda entry: entry[:2]):
         mode = status.st_mode
         if stat.S_ISLNK(mode):
             kind, content = "link", os.fsencode(path.readlink())
@@ -79,9 +75,10 @@ def hash_context(context: Path, dockerfile: Path, file_hashes: FileHashCache) ->
     return hasher.hexdigest()
 
 
-def iterate_context_files(context: Path, dockerfile: Path) -> Iterator[tuple[str, Path, os.stat_result]]:
+def _iterate_context_files(context: Path, dockerfile: Path) -> Iterator[tuple[str, Path, os.stat_result]]:
     """Yield name, path and status of each file in a build context that `.dockerignore` does not exclude."""
     ignore_matcher = read_ignore_patterns(context, dockerfile)
+    has_exceptions = any(pattern.startswith("!") for pattern in ignore_matcher.patterns)
     pending = [""]
     while pending:
         directory = pending.pop()
@@ -90,31 +87,20 @@ def iterate_context_files(context: Path, dockerfile: Path) -> Iterator[tuple[str
                 name = f"{directory}{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
                     # a later `!pattern` may include a path below an ignored directory again
-                    if not ignore_matcher.matches(name) or any(
-                        pattern.startswith("!") for pattern in ignore_matcher.patterns
-                    ):
+                    if has_exceptions or not ignore_matcher.matches(name):
                         pending.append(f"{name}/")
                 elif not ignore_matcher.matches(name):
                     yield name, Path(entry.path), entry.stat(follow_symlinks=False)
 
 
 def read_ignore_patterns(context: Path, dockerfile: Path) -> PatternMatcher:
-    """Read `<Dockerfile>.dockerignore` or, if it does not exist, `.dockerignore` of the context.
-
-    Raises:
-        ConfigurationError: The file is not valid UTF-8, or a pattern is invalid.
-    """
+    """Read `<Dockerfile>.dockerignore` or, if it does not exist, `.dockerignore` of the context."""
     from e2b_dockerfile_utils import PatternMatcher
 
-    for candidate in (dockerfile.with_name(f"{dockerfile.name}.dockerignore"), context / ".dockerignore"):
-        if candidate.is_file():
-            return _parse_ignore_file(candidate)
-    return PatternMatcher([])
-
-
-def _parse_ignore_file(file: Path) -> PatternMatcher:
-    from e2b_dockerfile_utils import PatternMatcher
-
+    candidates = (dockerfile.with_name(f"{dockerfile.name}.dockerignore"), context / ".dockerignore")
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
+        return PatternMatcher([])
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

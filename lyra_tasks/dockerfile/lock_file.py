@@ -50,11 +50,9 @@ class LockedArchive(_LockModel):
 
 
 class LockedRootfs(_LockModel):
-    """A root file system: its specification and the hash of the resulting tar archive.
+    """A root file system: its specification, the hash of the resulting tar archive, and what it was built from.
 
-    Attributes:
-        resolved: `name=version` of every package.
-        tools: Versions of the programs that built it.
+    `resolved` has `name=version` of every package, `tools` the versions of the programs that built it.
     """
 
     source: Literal["rootfs"] = "rootfs"
@@ -88,11 +86,7 @@ class LockFile(_LockModel):
 
 
 def read_lock_file(path: Path) -> LockFile:
-    """Read a lock file; a missing file is empty.
-
-    Raises:
-        ConfigurationError: The file cannot be read or is invalid; the details list every problem.
-    """
+    """Read a lock file; a missing file is empty, an invalid one a ConfigurationError with all its problems."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +19,7 @@ _SINGLE_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 class ImageUse:
     """A reference to an image in a FROM, a `COPY --from=` or a `RUN --mount=...,from=`.
 
-    Attributes:
-        argument: The global ARG, if the FROM is exactly `${NAME}` or `$NAME`.
-        platform: The value of `--platform`; empty for the target platform.
+    `argument` is the global ARG, if the FROM is exactly `${NAME}` or `$NAME`; `platform` the value of `--platform`.
     """
 
     reference: str
@@ -50,11 +47,8 @@ class Assignment:
 class Stage:
     """A build stage; variables in its instructions are not expanded.
 
-    Attributes:
-        sources: Images or stages of `COPY --from=` and `RUN --mount=...,from=`.
-        arguments: ARGs with their defaults (None: no default).
-        healthcheck: The HEALTHCHECK: `NONE`, or `CMD` and its arguments.
-        copied_paths: Paths that COPY and ADD take from the build context.
+    `sources` are the images or stages of `COPY --from=` and `RUN --mount=...,from=`, `arguments` the ARGs with their
+    defaults, `copied_paths` what COPY and ADD take from the build context. `healthcheck` is `NONE`, or `CMD` and words.
     """
 
     name: str
@@ -71,11 +65,6 @@ class Stage:
     healthcheck: tuple[str, ...] = ()
     copied_paths: tuple[str, ...] = ()
 
-    @property
-    def environment(self) -> tuple[str, ...]:
-        """Return the names of the ENV variables."""
-        return tuple(assignment.name for assignment in self.assignments)
-
 
 @dataclass(frozen=True)
 class Dockerfile:
@@ -89,11 +78,7 @@ class Dockerfile:
 
 
 def read_dockerfile(path: Path) -> Dockerfile:
-    """Read a Dockerfile.
-
-    Raises:
-        ConfigurationError: The file cannot be read, or BuildKit would not accept it.
-    """
+    """Read a Dockerfile; ConfigurationError if BuildKit would not accept it."""
     from e2b_dockerfile_utils import DockerfileSyntaxError, parse_dockerfile_ast
 
     try:
@@ -108,39 +93,21 @@ def read_dockerfile(path: Path) -> Dockerfile:
     except DockerfileSyntaxError as error:
         location = f"{path}:{error.line}" if error.line else str(path)
         raise dockerfile_error(location, str(error).partition(": ")[2]) from error
-    first_from = next(
-        (index for index, instruction in enumerate(ast.instructions) if instruction.name == "FROM"),
-        len(ast.instructions),
-    )
-    arguments = tuple(_parse_global_arguments(ast.instructions[:first_from], path))
-    stages = tuple(_parse_stages(ast.instructions[first_from:], path))
+    arguments: list[tuple[str, str | None]] = []
+    stages: list[Stage] = []
+    for instruction in ast.instructions:
+        if instruction.name == "FROM":
+            stages.append(_begin_stage(instruction, path))
+        elif stages:
+            stages[-1] = _add_instruction(stages[-1], instruction, path)
+        elif instruction.name == "ARG":
+            arguments += map(_parse_argument, instruction.args)
+        else:
+            location = f"{path}:{instruction.start_line}"
+            raise dockerfile_error(location, f"{instruction.name} is not allowed before the first FROM")
     if not stages:
         raise ConfigurationError(f"{path} has no FROM instruction", hint="Add at least one stage")
-    return Dockerfile(path, arguments, stages, ast.escape_token, tuple(text.splitlines()))
-
-
-def _parse_global_arguments(
-    instructions: Sequence[DockerfileInstruction], path: Path
-) -> Iterator[tuple[str, str | None]]:
-    for instruction in instructions:
-        if instruction.name != "ARG":
-            raise dockerfile_error(
-                f"{path}:{instruction.start_line}", f"{instruction.name} is not allowed before the first FROM"
-            )
-        yield from map(_parse_argument, instruction.args)
-
-
-def _parse_stages(instructions: Sequence[DockerfileInstruction], path: Path) -> Iterator[Stage]:
-    stage: Stage | None = None
-    for instruction in instructions:
-        if instruction.name == "FROM":
-            if stage is not None:
-                yield stage
-            stage = _begin_stage(instruction, path)
-        elif stage is not None:
-            stage = _add_instruction(stage, instruction, path)
-    if stage is not None:
-        yield stage
+    return Dockerfile(path, tuple(arguments), tuple(stages), ast.escape_token, tuple(text.splitlines()))
 
 
 def _begin_stage(instruction: DockerfileInstruction, path: Path) -> Stage:
@@ -159,17 +126,16 @@ def _add_instruction(stage: Stage, instruction: DockerfileInstruction, path: Pat
     arguments = tuple(instruction.args)
     stage = replace(stage, instructions=(*stage.instructions, instruction.name))
     match instruction.name:
-        case "COPY" | "RUN":
-            names = [name for flag in instruction.flags if (name := _parse_source(instruction.name, flag))]
+        case "COPY" | "RUN" | "ADD":
+            names = filter(None, (_parse_source(instruction.name, flag) for flag in instruction.flags))
             sources = tuple(ImageUse(name, path, instruction.start_line) for name in names)
+            copied_paths = () if instruction.name == "RUN" else _list_copied_paths(instruction)
             return replace(
                 stage,
                 sources=stage.sources + sources,
                 has_run=stage.has_run or instruction.name == "RUN",
-                copied_paths=stage.copied_paths + _list_copied_paths(instruction),
+                copied_paths=stage.copied_paths + copied_paths,
             )
-        case "ADD":
-            return replace(stage, copied_paths=stage.copied_paths + _list_copied_paths(instruction))
         case "ENV":
             line = instruction.start_line
             assignments = tuple(Assignment(*pair, line) for pair in zip(arguments[::3], arguments[1::3], strict=True))
@@ -198,7 +164,7 @@ def _parse_argument(assignment: str) -> tuple[str, str | None]:
 
 def _list_copied_paths(instruction: DockerfileInstruction) -> tuple[str, ...]:
     """Return the paths from the build context; other stages, URLs and here-documents are left out."""
-    if instruction.name == "RUN" or any(flag.startswith("--from=") for flag in instruction.flags):
+    if any(flag.startswith("--from=") for flag in instruction.flags):
         return ()
     return tuple(
         argument
@@ -210,9 +176,9 @@ def _list_copied_paths(instruction: DockerfileInstruction) -> tuple[str, ...]:
 def _parse_source(instruction: str, flag: str) -> str:
     """Return the stage or image named by a flag of COPY or RUN, or an empty string."""
     name, _, value = flag.partition("=")
-    if instruction == "COPY":
-        return value if name == "--from" else ""
-    if name != "--mount":
+    if (instruction, name) == ("COPY", "--from"):
+        return value
+    if (instruction, name) != ("RUN", "--mount"):
         return ""
     fields = dict(field.partition("=")[::2] for field in value.split(","))
     return fields.get("from", "")

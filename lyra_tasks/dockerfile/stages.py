@@ -28,15 +28,9 @@ class CheckStage:
 def list_base_images(
     dockerfile: Dockerfile, target: str = "", args: Mapping[str, str] | None = None
 ) -> tuple[ImageUse, ...]:
-    """Return the images needed to build `target` (default: the last stage), in the order of the file.
+    """Return the images needed to build `target` (a name or index, default: the last stage), in the file's order.
 
-    Args:
-        dockerfile: The parsed Dockerfile.
-        target: Name or index of a stage.
-        args: Values that override the defaults of global ARGs.
-
-    Raises:
-        ConfigurationError: The target is unknown, or a FROM is empty after expansion.
+    `args` override the defaults of global ARGs. An unknown target or an empty FROM is a ConfigurationError.
     """
     _, uses = _collect_stages(dockerfile, target, args or {})
     uses_by_key = {(use.line, use.reference, use.platform): use for use in uses if use.reference != "scratch"}
@@ -101,11 +95,7 @@ def _stage_platform(dockerfile: Dockerfile, bases: Sequence[ImageUse], index: in
 def resolve_stage_chain(
     dockerfile: Dockerfile, target: str = "", args: Mapping[str, str] | None = None
 ) -> tuple[tuple[Stage, ...], str]:
-    """Return the stages `target` (default: the last stage) is based on, itself last, and the base of the first.
-
-    Raises:
-        ConfigurationError: The target is unknown, or a FROM is empty after expansion.
-    """
+    """Return the stages `target` (default: the last stage) is based on, itself last, and the base of the first."""
     arguments = _global_arguments(dockerfile, args or {})
     index: int | None = _find_target(dockerfile, target)
     chain: list[Stage] = []
@@ -184,12 +174,7 @@ class DeclaredVariable:
 
 @dataclass(frozen=True)
 class DeclaredImage:
-    """The image configuration that a Dockerfile declares, without what the base image adds.
-
-    Attributes:
-        base: The reference of the FROM.
-        healthcheck: The command of the HEALTHCHECK.
-    """
+    """The image configuration that a Dockerfile declares, without what the image in its FROM adds."""
 
     base: str
     user: str
@@ -203,11 +188,7 @@ class DeclaredImage:
 def resolve_declared_image(
     dockerfile: Dockerfile, target: str = "", args: Mapping[str, str] | None = None
 ) -> DeclaredImage:
-    """Return the image configuration declared for `target` (default: the last stage).
-
-    Raises:
-        ConfigurationError: The target is unknown.
-    """
+    """Return the image configuration declared for `target` (default: the last stage)."""
     chain, base = resolve_stage_chain(dockerfile, target, args)
     user = workdir = ""
     environment: dict[str, DeclaredVariable] = {}

@@ -118,7 +118,7 @@ EXPOSE 80 53/udp
 USER 10001:10001
 """
     (stage,) = parse(tmp_path, text).stages
-    assert stage.environment == ("A", "B", "OLD")
+    assert [assignment.name for assignment in stage.assignments] == ["A", "B", "OLD"]
     assert stage.volumes == ("/data", "/more", "/a", "/b")
     assert stage.ports == ("80", "53/udp")
     assert stage.user == "10001:10001"
