@@ -12,12 +12,7 @@ from lyra_tasks.config.models import Builder
 from lyra_tasks.config.platforms import Variant, list_variants
 from lyra_tasks.dockerfile.input_hashes import dockerfile_path, read_ignore_patterns
 from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, read_lock_file, write_lock_file
-from lyra_tasks.engine.bases.inputs import (
-    add_stage_uses,
-    collect_base_requests,
-    find_base_uses,
-    hash_current_inputs,
-)
+from lyra_tasks.engine.bases.inputs import add_stage_uses, collect_base_requests, find_base_uses, hash_current_inputs
 from lyra_tasks.engine.bases.materials import collect_materials, find_base_arguments, load_missing_bases
 from lyra_tasks.engine.bases.resolve import BaseResolution, resolve_bases
 from lyra_tasks.engine.buildx.bake import require_buildx
@@ -31,7 +26,7 @@ from lyra_tasks.rules.services import check_capacity
 from lyra_tasks.suggest import select_known
 from lyra_tasks.versions.git import find_missing_submodules
 
-LOCAL_CACHE = "type=local"
+_LOCAL_CACHE = "type=local"
 
 
 def select_builds(work: Workspace, images: Sequence[str], platforms: Sequence[str] = ()) -> tuple[Variant, ...]:
@@ -142,32 +137,26 @@ def prepare_bases(
 
 def resolve_caches(builder: Builder, builds: Sequence[Variant], root: Path) -> dict[str, dict[str, list[str]]]:
     """Return `cache-from` and `cache-to` by variant key, without reading local caches that do not exist."""
-    return {
-        build.key: {
-            "cache-from": [entry for entry in _expand_entries(builder.cache_from, build, root) if _is_readable(entry)],
-            "cache-to": _expand_entries(builder.cache_to, build, root),
+    caches = {}
+    for build in builds:
+        sources = [_expand_entry(entry, build, root) for entry in builder.cache_from]
+        caches[build.key] = {
+            "cache-from": [entry for entry in sources if _is_readable(entry)],
+            "cache-to": [_expand_entry(entry, build, root) for entry in builder.cache_to],
         }
-        for build in builds
-    }
+    return caches
 
 
-def _expand_entries(entries: Sequence[str], build: Variant, root: Path) -> list[str]:
-    name = build.key.replace("@", "-").replace("/", "-")
-    return [_resolve_entry(entry.replace("{image}", name), root) for entry in entries]
-
-
-def _resolve_entry(entry: str, root: Path) -> str:
-    """Return a cache entry with local directories relative to the project."""
-    if LOCAL_CACHE not in entry.split(","):
-        return entry
-    return ",".join(_resolve_field(field, root) for field in entry.split(","))
-
-
-def _resolve_field(field: str, root: Path) -> str:
-    key, _, value = field.partition("=")
-    return f"{key}={root / value}" if key in {"src", "dest"} else field
+def _expand_entry(entry: str, build: Variant, root: Path) -> str:
+    """Return a cache entry for one image, with local directories relative to the project."""
+    fields = entry.replace("{image}", build.key.replace("@", "-").replace("/", "-")).split(",")
+    if _LOCAL_CACHE in fields:
+        pairs = [(field, *field.partition("=")) for field in fields]
+        fields = [f"{key}={root / value}" if key in {"src", "dest"} else field for field, key, _, value in pairs]
+    return ",".join(fields)
 
 
 def _is_readable(entry: str) -> bool:
-    sources = [field.removeprefix("src=") for field in entry.split(",") if field.startswith("src=")]
-    return LOCAL_CACHE not in entry.split(",") or all(Path(source, "index.json").is_file() for source in sources)
+    fields = entry.split(",")
+    sources = [field.removeprefix("src=") for field in fields if field.startswith("src=")]
+    return _LOCAL_CACHE not in fields or all(Path(source, "index.json").is_file() for source in sources)

@@ -13,22 +13,10 @@ from lyra_tasks.engine.buildx.builder import Builder
 
 
 @dataclass(frozen=True)
-class BuildFlags:
-    """Docker's own build options."""
-
-    no_cache: bool = False
-    pull: bool = False
-
-
-@dataclass(frozen=True)
 class BuildFacts:
-    """The facts a build is planned from.
+    """The facts a build is planned from; `inputs` and `caches` are by variant key (`config.platforms`).
 
-    Attributes:
-        inputs: Hashes by variant key (`config.platforms`).
-        builder: The named builder, if one is configured.
-        archive_directory: Where a builder writes images that it does not load into the engine, or empty.
-        caches: Cache options by variant key.
+    A builder that does not load images into the engine writes them to `archive_directory`.
     """
 
     materials: BuildMaterials
@@ -47,13 +35,9 @@ class BuildFacts:
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """An image to build for one platform.
+    """An image to build for one platform; `archive` is a file to load into the engine after the build, or empty.
 
-    Attributes:
-        key: Key of the variant (`config.platforms`).
-        target: Name of its target in the bake definition.
-        bases: FROM reference -> pinned digest.
-        archive: File to load into the engine after the build, or empty.
+    `key` is that of the variant, `target` a name in the bake definition; `bases` are pinned digests by FROM reference.
     """
 
     key: str
@@ -79,18 +63,23 @@ class BuildPlan:
 
 
 def plan_build(
-    config: Configuration, facts: BuildFacts, builds: Sequence[Variant], flags: BuildFlags = BuildFlags()
+    config: Configuration,
+    facts: BuildFacts,
+    builds: Sequence[Variant],
+    *,
+    no_cache: bool = False,
+    pull: bool = False,
 ) -> BuildPlan:
     """Plan one parallel build with a target for each image and platform."""
+    options = {name: True for name, is_set in (("no-cache", no_cache), ("pull", pull)) if is_set}
     base_build = create_base_targets(facts.materials, [build.key for build in builds])
     targets: dict[str, Any] = dict(base_build.targets)
     images = []
     for build in builds:
         target = _target_name(build)
         reference = _image_reference(config, build, facts.image_tag)
-        targets[target] = _bake_target(config, build, reference, facts, flags)
-        base_digests = {name: base.digest for name, base in facts.materials.bases[build.key].items()}
         archive = f"{facts.archive_directory}/{target}.tar" if facts.archive_directory else ""
+        targets[target] = _bake_target(config, build, reference, archive, facts) | options
         images.append(
             PlannedImage(
                 key=build.key,
@@ -99,7 +88,7 @@ def plan_build(
                 reference=reference,
                 platform=build.platform,
                 inputs=facts.inputs[build.key],
-                bases=base_digests,
+                bases={name: base.digest for name, base in facts.materials.bases[build.key].items()},
                 archive=archive,
             )
         )
@@ -115,34 +104,29 @@ def _image_reference(config: Configuration, build: Variant, tag: str) -> str:
 
 
 def _bake_target(
-    config: Configuration, build: Variant, reference: str, facts: BuildFacts, flags: BuildFlags
+    config: Configuration, build: Variant, reference: str, archive: str, facts: BuildFacts
 ) -> dict[str, Any]:
     image = config.images[build.image]
     target: dict[str, Any] = {
         **bake_target_inputs(config, build.key, facts.materials),
-        "labels": make_oci_labels(config, build, facts),
+        "labels": _make_oci_labels(config, build, facts),
         "tags": [reference],
         "platforms": [build.platform],
-        "output": [_bake_output(build, facts)],
+        "output": [_bake_output(archive, facts.image_store)],
     }
     if image.target:
         target["target"] = image.target
-    target |= {key: list(entries) for key, entries in facts.caches.get(build.key, {}).items() if entries}
-    if flags.no_cache:
-        target["no-cache"] = True
-    if flags.pull:
-        target["pull"] = True
-    return target
+    return target | {key: list(entries) for key, entries in facts.caches.get(build.key, {}).items() if entries}
 
 
-def _bake_output(build: Variant, facts: BuildFacts) -> str:
-    if facts.archive_directory:
-        return f"type=docker,oci-mediatypes=true,dest={facts.archive_directory}/{_target_name(build)}.tar"
+def _bake_output(archive: str, image_store: str) -> str:
+    if archive:
+        return f"type=docker,oci-mediatypes=true,dest={archive}"
     # with the containerd store, type=docker would load the image a second time
-    return "type=image,oci-mediatypes=true" if facts.image_store == "containerd" else "type=docker"
+    return "type=image,oci-mediatypes=true" if image_store == "containerd" else "type=docker"
 
 
-def make_oci_labels(config: Configuration, build: Variant, facts: BuildFacts) -> dict[str, str]:
+def _make_oci_labels(config: Configuration, build: Variant, facts: BuildFacts) -> dict[str, str]:
     """Return the OCI labels, without the version, so that tagging a tested commit changes no byte."""
     prefix = "org.opencontainers.image"
     values = {

@@ -63,12 +63,7 @@ def _dump_definition(plan: BuildPlan) -> str:
 def run_build(
     plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, directory: Path
 ) -> tuple[BuildResult, ...]:
-    """Build all images in parallel; definition, log and Buildx's metadata stay in `directory`.
-
-    Raises:
-        BuildError: A build failed; the details are the last lines of the log.
-        CheckFailedError: An image does not fit on Proxima.
-    """
+    """Build all images in parallel; definition, log and Buildx's metadata stay in `directory`."""
     definition = directory / "bake.json"
     definition.write_text(escape_bake_definition(_dump_definition(plan)))
     (directory / LOGS_DIRECTORY).mkdir(exist_ok=True)
@@ -91,8 +86,11 @@ def run_build(
     finally:
         # an argument may have the value of a secret; the file that stays must not contain it
         definition.write_text(render_bake_definition(plan))
-    for image in plan.images:
-        _load_archive(engine, image)
+    for archive in (Path(image.archive) for image in plan.images if image.archive):
+        try:
+            load_image_archive(engine, archive)
+        finally:
+            archive.unlink(missing_ok=True)
     record_image = partial(_record_image, plan, metadata=metadata, engine=engine, run_id=owner.run, store=store)
     with ThreadPoolExecutor(_MAX_RECORD_WORKERS) as pool:
         results = tuple(pool.map(record_image, plan.images))
@@ -143,15 +141,6 @@ def _record_image(
     return BuildResult(image.key, record, previous is None or previous.config_digest != record.config_digest)
 
 
-def _load_archive(engine: Engine, image: PlannedImage) -> None:
-    """Load the archive of a remote builder into the engine."""
-    if image.archive:
-        try:
-            load_image_archive(engine, Path(image.archive))
-        finally:
-            Path(image.archive).unlink(missing_ok=True)
-
-
 def build_dev_images(work: Workspace) -> dict[str, ImageRecord]:
     """Build the stale images of a profile and return the records of all its images by name.
 
@@ -171,7 +160,7 @@ def build_dev_images(work: Workspace) -> dict[str, ImageRecord]:
         # a new commit alone must not replace images and containers
         build_facts = replace(
             build_facts,
-            image_tag=_dev_image_tag(work),
+            image_tag=f"dev-{work.paths.project_id.rpartition('-')[2]}",
             commit="",
             source_date_epoch=0,
             inputs=_without_commit(build_facts.inputs),
@@ -185,10 +174,6 @@ def build_dev_images(work: Workspace) -> dict[str, ImageRecord]:
         )
     records = {variant.image: store.read(variant.image, variant.platform) for variant in variants.values()}
     return {name: record for name, record in records.items() if record is not None}
-
-
-def _dev_image_tag(work: Workspace) -> str:
-    return f"dev-{work.paths.project_id.rpartition('-')[2]}"
 
 
 def _without_commit(inputs: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:

@@ -14,21 +14,16 @@ def print_build_plan(plan: BuildPlan) -> None:
     """Print the bake definition of a dry run."""
     text = render_bake_definition(plan)
     if console.is_json_mode():
-        return console.print_json(json.loads(text))
-    console.print(text.rstrip())
-    return None
+        console.print_json(json.loads(text))
+    else:
+        console.print_verbatim(text.rstrip())
 
 
 def print_build_results(results: tuple[BuildResult, ...]) -> None:
     """Print reference, digest and size of each image, and whether it changed."""
     if console.is_json_mode():
-        return console.print_json(
-            {
-                "images": {
-                    result.key: result.record.model_dump(mode="json") | {"new": result.is_new} for result in results
-                }
-            }
-        )
+        images = {result.key: result.record.model_dump(mode="json") | {"new": result.is_new} for result in results}
+        return console.print_json({"images": images})
     for result in results:
         record = result.record
         state = console.style("new", "green") if result.is_new else "unchanged"

@@ -29,14 +29,14 @@ def build(
 ) -> None:
     """Build all images for all configured platforms."""
     from lyra_tasks.builds.facts import collect_build_facts, select_builds
-    from lyra_tasks.builds.plan import BuildFlags, plan_build
+    from lyra_tasks.builds.plan import plan_build
     from lyra_tasks.builds.run import run_build
     from lyra_tasks.builds.show import print_build_plan, print_build_results
 
     work = workspace()
     selection = select_builds(work, image or (), platform or ())
     build_facts = collect_build_facts(work, selection, dry_run=is_dry_run(c))
-    build_plan = plan_build(work.config, build_facts, selection, BuildFlags(no_cache, pull))
+    build_plan = plan_build(work.config, build_facts, selection, no_cache=no_cache, pull=pull)
     if is_dry_run(c):
         return print_build_plan(build_plan)
     print_build_results(

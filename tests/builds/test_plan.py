@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lyra_tasks.builds.plan import BuildFacts, BuildFlags, BuildPlan, plan_build
+from lyra_tasks.builds.plan import BuildFacts, BuildPlan, plan_build
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.platforms import list_variants
 from lyra_tasks.dockerfile.lock_file import LockedImage, LockedRootfs
@@ -34,7 +34,7 @@ BASES = {"web": {"python:3": ROOTFS}, "db": {"python:3": ROOTFS, "alpine:3": REG
 
 def plan(
     image: dict[str, Any] | None = None,
-    flags: BuildFlags | None = None,
+    flags: dict[str, bool] | None = None,
     arguments: dict[str, dict[str, str]] | None = None,
     images: dict[str, dict[str, Any]] | None = None,
     platforms: list[str] | None = None,
@@ -57,7 +57,7 @@ def plan(
         "source_url": "https://example.org/shop", "image_store": "containerd",
         "inputs": {"web": {"context": "1"}, "db": {"context": "2"}},
     }  # fmt: skip
-    return plan_build(config, BuildFacts(**{**defaults, **facts}), list_variants(config), flags or BuildFlags())
+    return plan_build(config, BuildFacts(**{**defaults, **facts}), list_variants(config), **(flags or {}))
 
 
 def target(build_plan: BuildPlan, name: str = "image-web") -> dict[str, Any]:
@@ -134,7 +134,7 @@ def test_output_fits_the_image_store() -> None:
 
 def test_flags_and_keys_reach_the_definition() -> None:
     image = {"dockerfile": "Dockerfile.web", "target": "runtime", "args": {"A": "1"}, "secrets": {"npm": "secrets/npm"}}
-    web = target(plan(image, BuildFlags(no_cache=True, pull=True)))
+    web = target(plan(image, {"no_cache": True, "pull": True}))
     assert web["context"] == "/project/web"
     assert web["dockerfile"] == "/project/web/Dockerfile.web"
     assert (web["target"], web["args"]) == ("runtime", {"A": "1"})
