@@ -52,12 +52,10 @@ def load_config(start: Path | None = None, *, rules: Mapping[str, bool] | None =
     `rules` maps the id of each rule to whether it permits deviations; None skips the check of deviations. Raises
     ConfigurationError if there is no configuration, or with all problems of an invalid one in `details`.
     """
-    return _require_valid(load_partial_config(start, rules=rules))
-
-
-def load_config_file(file: Path) -> LoadedConfig:
-    """Read and validate this file, without a search."""
-    return _require_valid(_load_path(file, None))
+    loaded = load_partial_config(start, rules=rules)
+    if loaded.error is not None:
+        raise loaded.error
+    return loaded
 
 
 def load_partial_config(start: Path | None = None, *, rules: Mapping[str, bool] | None = None) -> LoadedConfig:
@@ -65,16 +63,11 @@ def load_partial_config(start: Path | None = None, *, rules: Mapping[str, bool] 
 
     Raises ConfigurationError if the file cannot be read, or its project or engine is not valid.
     """
-    return _load_path(find_config(start), rules)
+    return load_config_file(find_config(start), rules)
 
 
-def _require_valid(loaded: LoadedConfig) -> LoadedConfig:
-    if loaded.error is not None:
-        raise loaded.error
-    return loaded
-
-
-def _load_path(file: Path, rules: Mapping[str, bool] | None) -> LoadedConfig:
+def load_config_file(file: Path, rules: Mapping[str, bool] | None = None) -> LoadedConfig:
+    """Load the valid part of this file, as `load_partial_config` does."""
     name, text = display_path(file), read_config(file)
     document = _parse_toml(text, name)
     lines = find_positions(text)

@@ -12,13 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from lyra_tasks.config.service_models import ConfigFile as ConfigFile
-from lyra_tasks.config.service_models import Dev as Dev
 from lyra_tasks.config.service_models import EnvironmentVariable as EnvironmentVariable
 from lyra_tasks.config.service_models import Healthcheck as Healthcheck
 from lyra_tasks.config.service_models import Limits as Limits
 from lyra_tasks.config.service_models import SecretFile as SecretFile
 from lyra_tasks.config.service_models import Service as Service
-from lyra_tasks.config.service_models import Volume as Volume
 from lyra_tasks.config.values import Command as Command
 from lyra_tasks.config.values import (  # fmt: skip
     Duration,

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.validation.pydantic_errors import find_model
+from lyra_tasks.config.values import Table
 from lyra_tasks.units import format_duration, format_size, parse_duration, parse_size
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -35,8 +36,9 @@ class ConfigKey(NamedTuple):
 def build_json_schema() -> dict[str, Any]:
     """Return the JSON Schema of `.lyra.toml`, with sizes and durations as users write them."""
     document: dict[str, Any] = _simplify_definition(Configuration.model_json_schema(), Configuration)
+    models = {model.__name__: model for model in Table.__subclasses__()}
     for name, definition in document["$defs"].items():
-        document["$defs"][name] = _simplify_definition(definition, _MODELS[name])
+        document["$defs"][name] = _simplify_definition(definition, models[name])
     return {"$schema": SCHEMA_DIALECT, **document, "title": ".lyra.toml of lyra-tasks"}
 
 
@@ -65,12 +67,11 @@ def _field_descriptions(model: type[BaseModel]) -> Mapping[str, str]:
     It is parsed from the source here, since all commands load the models, but few show descriptions.
     """
     descriptions: dict[str, str] = {}
-    for cls in reversed([cls for cls in model.__mro__ if cls.__module__.startswith("lyra_tasks.")]):
-        (definition,) = ast.parse(inspect.getsource(cls)).body
-        for field, text in pairwise(definition.body if isinstance(definition, ast.ClassDef) else ()):
-            match field, text:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(description))):
-                    descriptions[name] = " ".join(description.split())
+    (definition,) = ast.parse(inspect.getsource(model)).body
+    for field, text in pairwise(definition.body if isinstance(definition, ast.ClassDef) else ()):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(description))):
+                descriptions[name] = " ".join(description.split())
     return descriptions
 
 
@@ -103,17 +104,6 @@ def uses_parser(annotation: Any, parser: object) -> bool:
     return get_origin(annotation) in (Union, types.UnionType, dict) and any(
         uses_parser(argument, parser) for argument in arguments
     )
-
-
-def _all_models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    yield model
-    for field in model.model_fields.values():
-        inner, _ = find_model(field.annotation)
-        if inner is not None:
-            yield from _all_models(inner)
-
-
-_MODELS: Mapping[str, type[BaseModel]] = {model.__name__: model for model in _all_models(Configuration)}
 
 
 def _simplify_definition(definition: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:

@@ -81,7 +81,6 @@ def plan_init(project: ProjectFiles) -> InitPlan:
 
 
 def _draft_services(project: ProjectFiles) -> tuple[list[DraftImage], list[DraftService], list[str], list[str]]:
-    """Return images, services, notes, and TODOs of the whole project."""
     notes = [f"{path} was not read" for path in project.other_compose_files]
     if project.compose is not None:
         images, services, compose_notes = draft_from_compose(project.compose, project)
@@ -138,7 +137,6 @@ def _ignore_files(project: ProjectFiles, images: Sequence[DraftImage]) -> Iterat
 
 
 def _is_copied(directory: str, image: DraftImage, project: ProjectFiles) -> bool:
-    """Return whether the Dockerfile copies from this directory."""
     dockerfile = project.dockerfiles.get(image.dockerfile_path)
     stages = dockerfile.stages if dockerfile else ()
     return any(path.strip("/").partition("/")[0] == directory for stage in stages for path in stage.copied_paths)

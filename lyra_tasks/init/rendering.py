@@ -125,7 +125,6 @@ def _render_variable(name: str, variable: DraftVariable) -> list[str]:
 
 
 def _render_keys(keys: Iterable[tuple[str, Any, str]]) -> list[str]:
-    """Render keys that have a value, given with the comment behind it."""
     return [f"{key} = {toml_value(value)}{comment}" for key, value, comment in keys if value]
 
 

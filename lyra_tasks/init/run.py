@@ -88,7 +88,8 @@ def _link_into_place(path: Path, candidate: Path) -> None:
 
 def _check_loadable(candidate: Path) -> None:
     try:
-        load_config_file(candidate)
+        if error := load_config_file(candidate).error:
+            raise error
     except ConfigurationError as error:
         details = error.details or (error.message,)
         raise ConfigurationError(

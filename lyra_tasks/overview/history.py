@@ -50,7 +50,7 @@ def summarize_runs(entries: Iterable[JournalEntry]) -> tuple[RunSummary, ...]:
     entries_by_run: dict[str, list[JournalEntry]] = {}
     for entry in entries:
         entries_by_run.setdefault(entry.run, []).append(entry)
-    return tuple(_summarize_run(run, run_entries) for run, run_entries in entries_by_run.items())
+    return tuple(_summarize_run(run_entries) for run_entries in entries_by_run.values())
 
 
 def entries_of_run(entries: Iterable[JournalEntry], run_prefix: str) -> tuple[JournalEntry, ...]:
@@ -85,11 +85,10 @@ def parse_task_result(entry: JournalEntry) -> TaskResult:
     )
 
 
-def _summarize_run(run_id: str, entries: Sequence[JournalEntry]) -> RunSummary:
-    start_entry = next((entry for entry in entries if entry.event == "run"), None)
-    data: dict[str, Any] = start_entry.data if start_entry else {}
+def _summarize_run(entries: Sequence[JournalEntry]) -> RunSummary:
+    data: Mapping[str, Any] = next((entry.data for entry in entries if entry.event == "run"), {})
     return RunSummary(
-        id=run_id,
+        id=entries[0].run,
         started_at=entries[0].at,
         user=str(data.get("user", "")),
         command=tuple(str(argument) for argument in data.get("command", [])),

@@ -256,15 +256,12 @@ def _lab_lines(status: Status) -> Iterator[tuple[str, str]]:
     for lab in status.labs:
         yield "lab", f"{lab.kind}, run {lab.run}"
         for service in lab.services:
-            yield "", _service_line(service)
-
-
-def _service_line(service: LabService) -> str:
-    ports = "".join(f", {name} at {address}" for name, address in sorted(service.ports.items()))
-    if service.memory is None:
-        return f"  {service.name}: {service.state}{ports}"
-    memory = f"{console.format_bytes(service.memory)} of {console.format_bytes(service.memory_limit)}"
-    return f"  {service.name}: {service.state}{ports}, {memory}, {service.cpu:.2f} of {service.cpu_limit:g} CPUs"
+            ports = "".join(f", {name} at {address}" for name, address in sorted(service.ports.items()))
+            usage = ""
+            if service.memory is not None:
+                memory = f"{console.format_bytes(service.memory)} of {console.format_bytes(service.memory_limit)}"
+                usage = f", {memory}, {service.cpu:.2f} of {service.cpu_limit:g} CPUs"
+            yield "", f"  {service.name}: {service.state}{ports}{usage}"
 
 
 def _run_lines(status: Status) -> Iterator[tuple[str, str]]:

@@ -120,7 +120,6 @@ def _check_changelog(work: Workspace, changelog: str) -> str:
 
 
 def _git_error_message(root: Path, *arguments: str) -> str:
-    """Return the error message of a git command, or an empty string."""
     try:
         run_git(root, *arguments)
     except PreconditionError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -13,7 +13,6 @@ from lyra_tasks.release.facts import ReleaseFacts
 from lyra_tasks.release.next_version import Decision, ReleaseRequest
 from lyra_tasks.versions.changelog import VersionChanges, render_changes
 from lyra_tasks.versions.formats import MAX_IMAGE_TAG_LENGTH
-from lyra_tasks.versions.version import Release
 
 _MAX_SHOWN_PATHS = 5
 
@@ -97,18 +96,12 @@ def _is_final_of(version: Version, prerelease: Version) -> bool:
 def _check_precedence(facts: ReleaseFacts) -> Iterator[str]:
     version = facts.decision.version
     line_releases = [release for release in facts.releases if release.version.to_tuple()[:2] == version.to_tuple()[:2]]
-    for scope, release in (
-        (f"the line {version.major}.{version.minor}", _find_not_lower(version, line_releases)),
-        ("this history", _find_not_lower(version, facts.reachable_releases)),
-    ):
-        if release is not None:
-            yield f"version: {version} is not higher than {release.version}, the highest of {scope}; raise it"
+    line = f"the line {version.major}.{version.minor}"
+    for scope, releases in ((line, line_releases), ("this history", facts.reachable_releases)):
+        highest = max((release.version for release in releases), default=None)
+        if highest is not None and highest >= version:
+            yield f"version: {version} is not higher than {highest}, the highest of {scope}; raise it"
             return
-
-
-def _find_not_lower(version: Version, releases: Sequence[Release]) -> Release | None:
-    highest = max(releases, key=lambda release: release.version, default=None)
-    return highest if highest is not None and highest.version >= version else None
 
 
 def _check_version_format(facts: ReleaseFacts) -> Iterator[str]:

@@ -102,7 +102,6 @@ def _header_location(parsed: dict[str, Any], array_lengths: dict[Location, int])
 
 
 def _split_statements(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the statements, comments and empty lines of a TOML text with their first line."""
     start = depth = 0
     line = first = 1
     for token in _TOKEN.finditer(text):

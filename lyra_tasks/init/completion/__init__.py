@@ -101,7 +101,6 @@ def _filter_by_prefix(candidates: Iterable[str], prefix: str) -> list[str]:
 
 
 def _list_values(command: CommandSpec, option: str, directory: Path) -> list[str]:
-    """Return the possible values of an option or positional argument."""
     if option in _FIXED_VALUES:
         return list(_FIXED_VALUES[option])
     source = _SOURCES_BY_COMMAND.get((command.name, option)) or _SOURCES_BY_OPTION.get(option)
