@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -166,7 +167,9 @@ def collect_explain_facts(work: Workspace) -> ExplainFacts:
     states = compare_images(work.images, engine, hash_current_inputs(work))
     records = {state.name: state.record for state in states if state.record is not None}
     key = build_set_key(work, records, _third_party_images(work, engine))
-    evidence, previous = _read_evidence(work, key), work.evidence.latest()
+    evidence, previous = None, work.evidence.latest()
+    with suppress(PreconditionError):
+        evidence = work.evidence.read(key)
     if engine is None and evidence is None and previous is not None:
         # Only an engine knows the current third-party images
         is_same = (previous.set.images, previous.set.effective_hash) == (key.images, key.effective_hash)
@@ -194,13 +197,6 @@ def _third_party_images(work: Workspace, engine: Engine | None) -> dict[str, str
             image = inspect_image(engine, service.external) if engine else None
             image_ids[name] = str(image["Id"]) if image else "not in the engine"
     return image_ids
-
-
-def _read_evidence(work: Workspace, key: SetKey) -> Evidence | None:
-    try:
-        return work.evidence.read(key)
-    except PreconditionError:
-        return None
 
 
 def _is_promoted(work: Workspace, digest: str) -> bool:
