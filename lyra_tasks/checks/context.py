@@ -1,4 +1,4 @@
-"""What checks and test runs work with: the context of checks, options, the planned run, its outcome."""
+"""What test runs work with: options, the planned run, its outcome."""
 
 from __future__ import annotations
 
@@ -11,32 +11,11 @@ from lyra_tasks.checks.groups import PlannedGroup
 from lyra_tasks.checks.stages import PlannedStage
 from lyra_tasks.config.models import Test
 from lyra_tasks.engine.bases.resolve import ResolvedBase
-from lyra_tasks.engine.client.connect import Engine
-from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError
 from lyra_tasks.lab.admission import Capacity
 from lyra_tasks.records.evidence import CHECKS_DIRECTORY, Evidence, SetKey
 from lyra_tasks.rules.deviations import RuleReport
-
-
-@dataclass(frozen=True)
-class CheckContext:
-    """What checks are run with: the engine, the directories of project and run, planned stages by check.
-
-    `result_directories` maps the names of checks to directories below `checks/` in the run's directory.
-    """
-
-    engine: Engine
-    owner: Owner
-    root: Path
-    run_directory: Path
-    stages: Mapping[str, PlannedStage]
-    result_directories: Mapping[str, str]
-
-    def directory_for(self, group: PlannedGroup, test: Test) -> Path:
-        """Return the directory for the result files of a check."""
-        return self.run_directory / CHECKS_DIRECTORY / group.label / self.result_directories[test.name]
 
 
 def assign_result_directories(tests: Iterable[Test]) -> dict[str, str]:
@@ -63,12 +42,14 @@ class TestOptions:
 class TestRun:
     """A planned test run; a partial one leaves out checks, and records no evidence.
 
-    The groups of a batch run in parallel. `bases` are the base images of stages that are checks.
+    The groups of a batch run in parallel. `stages` and `result_directories` go by the name of the check, `bases` are
+    the base images of the stages.
     """
 
     work: Workspace
     batches: tuple[tuple[PlannedGroup, ...], ...]
-    context: CheckContext
+    stages: Mapping[str, PlannedStage]
+    result_directories: Mapping[str, str]
     bases: tuple[ResolvedBase, ...]
     set_key: SetKey
     capacity: Capacity
@@ -76,6 +57,10 @@ class TestRun:
     rule_report: RuleReport
     is_partial: bool
     options: TestOptions
+
+    def result_directory(self, group: PlannedGroup, test: Test) -> Path:
+        """Return the directory for the result files of a check."""
+        return self.work.run_directory / CHECKS_DIRECTORY / group.label / self.result_directories[test.name]
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,18 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lyra_tasks.checks.commands import build_address_variables, find_command_problem, run_host_command
+from lyra_tasks.checks.commands import build_address_variables, check_command
 from lyra_tasks.checks.kinds import check_service, evaluate_check
 from lyra_tasks.checks.results import print_check_result
 from lyra_tasks.config.models import Configuration, Test
-from lyra_tasks.config.services import to_argv
 from lyra_tasks.engine.objects.containers import DeployedService
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.facts import resolve_test_environment
-from lyra_tasks.lab.plan import expand_secret_values
 from lyra_tasks.lab.service import CheckTarget
 from lyra_tasks.records.evidence import CheckResult
-from lyra_tasks.redaction import redact
+from lyra_tasks.rules.secrets import expand_secret_values
 
-SUPPORTED_KINDS = frozenset({"http", "exec", "tcp", "log", "run"})
+_SUPPORTED_KINDS = frozenset({"http", "exec", "tcp", "log", "run"})
 _READY_TIMEOUT_S = 30.0
 _POLL_INTERVAL_S = 0.5
 
@@ -40,31 +38,30 @@ def check_deployed_services(
     Checks of other services and of unsupported kinds are left out. `${NAME}` in a check stands for a value in
     `environments`; values of secrets are redacted from all messages.
     """
+    configured = {name: config.services[name] for name in services if name in config.services}
     secret_values = expand_secret_values(
         environments[name][key]
-        for name in services
-        if name in config.services
-        for key, variable in config.services[name].environment.items()
+        for name, service in configured.items()
+        for key, variable in service.environment.items()
         if variable.secret
     )
     targets = {
         name: CheckTarget(
             name,
-            config.services[name],
+            service,
             environments[name],
             secret_values,
-            service.engine,
-            service.id,
-            service.ports,
-            service.log,
+            services[name].engine,
+            services[name].id,
+            services[name].ports,
+            services[name].log,
             Cancellation(),
         )
-        for name, service in services.items()
-        if name in config.services
+        for name, service in configured.items()
     }
     results = []
     for test in config.tests:
-        if test.kind in SUPPORTED_KINDS and (test.service is None or test.service in targets):
+        if test.kind in _SUPPORTED_KINDS and (test.service is None or test.service in targets):
             result = _run_check(test, targets, root, secret_values)
             print_check_result(result)
             results.append(result)
@@ -74,28 +71,14 @@ def check_deployed_services(
 def _run_check(test: Test, targets: Mapping[str, CheckTarget], root: Path, secret_values: Sequence[str]) -> CheckResult:
     started = time.monotonic()
     while True:
-        outcome, problem = evaluate_check(lambda: _find_problem(test, targets, root, secret_values))
-        if outcome != "error" or time.monotonic() - started > _READY_TIMEOUT_S:
-            return CheckResult(
-                name=test.name,
-                kind=test.kind,
-                group=test.group,
-                service=test.service or "",
-                outcome=outcome,
-                message=redact(problem, secret_values),
-                seconds=round(time.monotonic() - started, 3),
-            )
+        result = evaluate_check(test, lambda: _find_problem(test, targets, root, secret_values), secret_values)
+        seconds = time.monotonic() - started
+        if result.outcome != "error" or seconds > _READY_TIMEOUT_S:
+            return result.model_copy(update={"seconds": round(seconds, 3)})
         time.sleep(_POLL_INTERVAL_S)
 
 
 def _find_problem(test: Test, targets: Mapping[str, CheckTarget], root: Path, secret_values: Sequence[str]) -> str:
     if test.service is not None:
         return check_service(targets[test.service], test)
-    completed = run_host_command(
-        to_argv(test.run or []),
-        root,
-        build_address_variables(targets.values()),
-        timeout=test.effective_timeout,
-        cancellation=Cancellation(),
-    )
-    return find_command_problem(completed.redact(secret_values), test)
+    return check_command(test, root, build_address_variables(targets.values()), secret_values, Cancellation())

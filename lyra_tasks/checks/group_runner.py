@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lyra_tasks import console
 from lyra_tasks.checks.commands import build_address_variables
-from lyra_tasks.checks.context import CheckContext, TestOptions, TestOutcome, TestRun
+from lyra_tasks.checks.context import TestOutcome, TestRun
 from lyra_tasks.checks.groups import PlannedGroup, qualified_name
 from lyra_tasks.checks.kinds import run_check
 from lyra_tasks.checks.results import merge_container_results, print_check_result, summarize_usage, write_results
@@ -26,14 +26,9 @@ from lyra_tasks.lab.admission import Capacity, Reservation, reserve_capacity
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.lab import Lab
 from lyra_tasks.lab.run_files import merge_logs, remove_mounted_files, write_mounted_files
-from lyra_tasks.records.evidence import (
-    LOGS_DIRECTORY,
-    CheckResult,
-    Evidence,
-    RuleResult,
-    ServiceUsage,
-    create_service_event,
-)
+from lyra_tasks.lab.service import RunningService
+from lyra_tasks.records.evidence import CheckResult, Evidence, ServiceEvent, create_service_event
+from lyra_tasks.rules.finding import RuleCheck
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
@@ -48,8 +43,7 @@ class _GroupRun:
 
     group: PlannedGroup
     lab: Lab
-    context: CheckContext
-    options: TestOptions
+    test_run: TestRun
     checks: list[CheckResult] = field(default_factory=list)
     error: CheckFailedError | None = None
 
@@ -69,7 +63,7 @@ class _GroupRun:
             self._record_service_failure(error)
         finally:
             mark_created(self.group.name)  # also if creating the lab failed
-            if self.options.keep_running and not cancellation.is_cancelled:
+            if self.test_run.options.keep_running and not cancellation.is_cancelled:
                 self.lab.detach()
             else:
                 self.lab.tear_down()
@@ -77,17 +71,11 @@ class _GroupRun:
 
     def _record_service_failure(self, error: CheckFailedError) -> None:
         self.error = error
+        name, group = "the services run", self.group.name
         self.checks.append(
-            CheckResult(
-                name="the services run",
-                kind="lab",
-                service="",
-                outcome="failed",
-                message=error.message,
-                group=self.group.name,
-            )
+            CheckResult(name=name, kind="lab", service="", outcome="failed", message=error.message, group=group)
         )
-        if self.options.fail_fast:
+        if self.test_run.options.fail_fast:
             self.lab.cancellation.stop_starting.set()
 
     def _finish_logs(self) -> None:
@@ -99,7 +87,7 @@ class _GroupRun:
     def _run_checks(self) -> None:
         """Run the checks in their order; CheckFailedError if a service exits in the meantime."""
         cancellation, tests = self.lab.cancellation, self.group.tests
-        rounds = self.options.repeat
+        rounds = self.test_run.options.repeat
         for number, test in itertools.product(range(1, rounds + 1), tests):
             if cancellation.stop_starting.is_set():
                 return
@@ -117,17 +105,17 @@ class _GroupRun:
             self.checks.append(result)
             if error := self._find_service_failure(result):
                 raise error
-            if self.options.fail_fast and result.outcome != "passed":
+            if self.test_run.options.fail_fast and result.outcome != "passed":
                 cancellation.stop_starting.set()
 
     def _run_with_retries(self, test: Test) -> CheckResult:
         """Run a check, up to `retry` more times while it fails; the result says how many attempts it took."""
-        result = run_check(self.lab, self.group, test, self.context)
+        result = run_check(self.lab, self.group, test, self.test_run)
         for number in range(1, test.retry + 1):
             if result.outcome == "passed" or self.lab.cancellation.stop_starting.is_set():
                 break
             time.sleep(_RETRY_INTERVAL_S)
-            result = run_check(self.lab, self.group, test, self.context)
+            result = run_check(self.lab, self.group, test, self.test_run)
             if result.outcome == "passed":
                 result = result.model_copy(update={"message": f"passed at attempt {number + 1}"})
         return result
@@ -146,91 +134,68 @@ def run_groups(test_run: TestRun) -> TestOutcome:
 
     A service that is not ready or exits fails its group.
     """
-    context, options = test_run.context, test_run.options
-    engine, owner, run_directory = context.engine, context.owner, context.run_directory
-    (run_directory / LOGS_DIRECTORY).mkdir(exist_ok=True)
+    work, keep_running = test_run.work, test_run.options.keep_running
+    engine, owner, run_directory = work.engine, work.owner, work.run_directory
     started, started_at = time.monotonic(), datetime.now(UTC)
     cancellation = Cancellation()
     group_runs: list[_GroupRun] = []
-    with nullcontext() if options.keep_running else hold_lifeline(engine, owner, test_run.work.paths.state):
+    with nullcontext() if keep_running else hold_lifeline(engine, owner, work.paths.state):
         try:
             for groups in test_run.batches:
                 if cancellation.stop_starting.is_set():
                     break
                 batch = [
-                    _GroupRun(
-                        group,
-                        Lab(group.lab, engine, owner, run_directory, cancellation=cancellation),
-                        context,
-                        options,
-                    )
+                    _GroupRun(group, Lab(group.lab, engine, owner, run_directory, cancellation=cancellation), test_run)
                     for group in groups
                 ]
                 with _reserve_capacity(groups, engine, test_run.capacity) as mark_created:
                     _run_concurrently(batch, mark_created)
                 group_runs += batch
         finally:
-            if not options.keep_running:
+            if not keep_running:
                 remove_mounted_files(run_directory)
-    services = {
-        qualified_name(group_run.group.name, name): service
-        for group_run in group_runs
-        for name, service in group_run.lab.services.items()
-    }
-    rule_checks = [rule_check for group_run in group_runs for rule_check in group_run.lab.rule_checks]
-    evidence = _build_evidence(
-        test_run,
-        started_at,
-        seconds=round(time.monotonic() - started, 3),
-        checks=[check for group_run in group_runs for check in group_run.checks],
-        rules=merge_container_results(test_run.rule_report.results, rule_checks),
-        usage={name: summarize_usage(service) for name, service in services.items()},
-    )
-    events = [
-        event.model_copy(
-            update={"service": qualified_name(group_run.group.name, event.service) if event.service else ""}
-        )
-        for group_run in group_runs
-        for event in group_run.lab.events
-    ]
-    write_results(run_directory, evidence, services, events)
+    evidence = _record_results(test_run, group_runs, started_at, time.monotonic() - started)
     error = next((group_run.error for group_run in group_runs if group_run.error is not None), None)
-    running_services = group_runs[0].lab.services if options.keep_running and not error else {}
+    running_services = group_runs[0].lab.services if keep_running and not error else {}
     targets = [service.check_target() for service in running_services.values()]
     return TestOutcome(test_run, evidence, build_address_variables(targets), error)
 
 
 def record_refused_run(test_run: TestRun) -> Evidence:
     """Write the results of a run that is refused because of rule violations: nothing is started."""
-    run_directory = test_run.context.run_directory
-    (run_directory / LOGS_DIRECTORY).mkdir(parents=True, exist_ok=True)
-    evidence = _build_evidence(test_run, datetime.now(UTC), rules=test_run.rule_report.results)
-    write_results(run_directory, evidence, {}, [])
-    return evidence
+    return _record_results(test_run, [], datetime.now(UTC), seconds=0.0)
 
 
-def _build_evidence(
-    test_run: TestRun,
-    started_at: datetime,
-    *,
-    rules: Sequence[RuleResult],
-    seconds: float = 0.0,
-    checks: Sequence[CheckResult] = (),
-    usage: Mapping[str, ServiceUsage] | None = None,
+def _record_results(
+    test_run: TestRun, group_runs: Sequence[_GroupRun], started_at: datetime, seconds: float
 ) -> Evidence:
-    facts = test_run.context.engine.facts
-    return Evidence(
+    services: dict[str, RunningService] = {}
+    events: list[ServiceEvent] = []
+    checks: list[CheckResult] = []
+    rule_checks: list[RuleCheck] = []
+    for group_run in group_runs:
+        lab, group = group_run.lab, group_run.group.name
+        services |= {qualified_name(group, name): service for name, service in lab.services.items()}
+        for event in lab.events:
+            service_name = qualified_name(group, event.service) if event.service else ""
+            events.append(event.model_copy(update={"service": service_name}))
+        checks += group_run.checks
+        rule_checks += lab.rule_checks
+    work, facts = test_run.work, test_run.work.engine.facts
+    evidence = Evidence(
         set=test_run.set_key,
         part_hashes=dict(test_run.part_hashes),
         passed=bool(checks) and all(check.outcome == "passed" for check in checks),
-        run=test_run.context.owner.run,
+        run=work.run,
         started_at=started_at.isoformat(timespec="seconds"),
-        seconds=seconds,
+        seconds=round(seconds, 3),
         engine={"version": facts.version, "store": facts.store, "platform": facts.platform},
-        checks=list(checks),
-        rules=list(rules),
-        usage=dict(usage or {}),
+        checks=checks,
+        rules=merge_container_results(test_run.rule_report.results, rule_checks),
+        usage={name: summarize_usage(service) for name, service in services.items()},
     )
+    write_results(work.run_directory, evidence, services, events)
+    return evidence
 
 
 def _reserve_capacity(

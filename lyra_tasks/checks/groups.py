@@ -71,10 +71,8 @@ class PlatformRun:
 def plan_platform_runs(config: Configuration, runnable: Sequence[str], engine: str) -> tuple[PlatformRun, ...]:
     """Plan which builds run on which platform; `runnable` lists the platforms of the engine, its own (`engine`) first.
 
-    An image that is not built for a platform runs there as its first runnable build.
-
-    Raises:
-        PreconditionError: The image of a service cannot run at all.
+    An image that is not built for a platform runs there as its first runnable build. Raises PreconditionError if the
+    image of a service cannot run at all.
     """
     by_image: dict[str, list[Variant]] = {}
     for variant in list_variants(config):

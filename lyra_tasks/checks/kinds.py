@@ -7,16 +7,16 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lyra_tasks import console
-from lyra_tasks.checks.commands import check_command, check_structure
-from lyra_tasks.checks.context import CheckContext
+from lyra_tasks.checks.commands import build_lab_variables, check_command, check_structure
+from lyra_tasks.checks.context import TestRun
 from lyra_tasks.checks.groups import PlannedGroup
-from lyra_tasks.checks.stages import build_stage
+from lyra_tasks.checks.stages import check_stage
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.services import to_argv
 from lyra_tasks.engine.client.monitoring import wait_until
@@ -30,67 +30,48 @@ if TYPE_CHECKING:
     from lyra_tasks.lab.lab import Lab
 
 T = TypeVar("T")
-Outcome = Literal["passed", "failed", "error"]
 
 _MAX_EXCERPT_CHARS = 400
 _MAX_RESPONSE_BYTES = 1024**2
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-def run_check(lab: Lab, group: PlannedGroup, test: Test, context: CheckContext) -> CheckResult:
+def run_check(lab: Lab, group: PlannedGroup, test: Test, test_run: TestRun) -> CheckResult:
     """Run one check; a check that fails or cannot be run is a result, not an exception."""
+    return evaluate_check(test, partial(_find_problem, lab, group, test, test_run), lab.plan.secret_values)
+
+
+def evaluate_check(test: Test, find_problem: Callable[[], str], secret_values: Iterable[str]) -> CheckResult:
+    """Return the result of a check whose problem, or an empty string, `find_problem` returns."""
     started = time.monotonic()
-    outcome, problem = evaluate_check(lambda: _find_problem(lab, group, test, context))
+    outcome: Literal["passed", "failed", "error"]
+    try:
+        problem = find_problem()
+        outcome = "failed" if problem else "passed"
+    except (LyraError, OSError, http.client.HTTPException) as error:
+        problem = f"could not be run: {error or type(error).__name__}"
+        outcome = "error"
     return CheckResult(
         name=test.name,
         kind=test.kind,
+        group=test.group,
         service=test.service or "",
         outcome=outcome,
-        message=_redact_all(lab, console.sanitize(problem)),
+        message=console.sanitize(redact(problem, secret_values)),
         seconds=round(time.monotonic() - started, 3),
     )
 
 
-def evaluate_check(find_problem: Callable[[], str]) -> tuple[Outcome, str]:
-    """Return the outcome of a check and the problem that `find_problem` returned, or why it could not be run."""
-    try:
-        problem = find_problem()
-    except (LyraError, OSError, http.client.HTTPException) as error:
-        return "error", f"could not be run: {error or type(error).__name__}"
-    return "failed" if problem else "passed", problem
-
-
-def _find_problem(lab: Lab, group: PlannedGroup, test: Test, context: CheckContext) -> str:
+def _find_problem(lab: Lab, group: PlannedGroup, test: Test, test_run: TestRun) -> str:
     if test.service is not None and test.kind in _SERVICE_CHECKS:
         return check_service(lab.services[test.service].check_target(), test)
+    root, directory = test_run.work.root, test_run.result_directory(group, test)
     if test.kind == "stage":
-        return _check_stage(lab, group, test, context)
+        return check_stage(lab, test_run.stages[test.name], directory, test.effective_timeout)
     if test.kind == "structure":
-        return _check_structure(lab, group, test, context)
-    return check_command(lab, test, context.root, context.directory_for(group, test))
-
-
-def _check_stage(lab: Lab, group: PlannedGroup, test: Test, context: CheckContext) -> str:
-    on_cancel = partial(lab.cancellation.on_cancel, timeout=test.effective_timeout)
-    planned, directory = context.stages[test.name], context.directory_for(group, test)
-    started = time.monotonic()
-    problem = build_stage(planned, engine=context.engine, owner=context.owner, directory=directory, on_cancel=on_cancel)
-    lab.cancellation.raise_if_cancelled()
-    if problem and time.monotonic() - started >= test.effective_timeout:
-        return f"the stage was not built within {test.effective_timeout:g} s; {problem}"
-    return problem
-
-
-def _check_structure(lab: Lab, group: PlannedGroup, test: Test, context: CheckContext) -> str:
-    return check_structure(
-        group.images[test.image or ""],
-        context.root / (test.structure or ""),
-        host=context.engine.host,
-        platform=group.platform,
-        directory=context.directory_for(group, test),
-        timeout=test.effective_timeout,
-        cancellation=lab.cancellation,
-    )
+        image, config_file = group.images[test.image or ""], root / (test.structure or "")
+        return check_structure(lab, image, group.platform, config_file, directory, test.effective_timeout)
+    return check_command(test, root, build_lab_variables(lab), lab.plan.secret_values, lab.cancellation, directory)
 
 
 def _check_http(target: CheckTarget, test: Test) -> str:
@@ -209,9 +190,3 @@ def _shorten(target: CheckTarget, text: str) -> str:
     """Return the beginning of a text; secrets are redacted first, since a truncated one would not be recognised."""
     text = console.sanitize(redact(text.strip(), target.secret_values))
     return text if len(text) <= _MAX_EXCERPT_CHARS else f"{text[:_MAX_EXCERPT_CHARS]}…"
-
-
-def _redact_all(lab: Lab, text: str) -> str:
-    for service in lab.services.values():
-        text = redact(text, service.planned.secret_values)
-    return text

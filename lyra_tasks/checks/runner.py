@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from lyra_tasks import console
 from lyra_tasks.checks.commands import find_structure_command
-from lyra_tasks.checks.context import CheckContext, TestOptions, TestOutcome, TestRun, assign_result_directories
+from lyra_tasks.checks.context import TestOptions, TestOutcome, TestRun, assign_result_directories
 from lyra_tasks.checks.group_runner import record_refused_run, run_groups
 from lyra_tasks.checks.groups import (
     PlannedGroup,
@@ -33,7 +33,7 @@ from lyra_tasks.errors import CheckFailedError, UsageError
 from lyra_tasks.lab.admission import compute_lab_capacity, list_reservations
 from lyra_tasks.lab.facts import collect_lab_facts
 from lyra_tasks.lab.plan import LabFacts, plan_empty_lab, plan_lab
-from lyra_tasks.records.evidence import Evidence
+from lyra_tasks.records.evidence import LOGS_DIRECTORY, Evidence
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.rules.deviations import assess_checks
 from lyra_tasks.rules.freshness import build_set_key, compare_images, hash_effective_parts, require_current_images
@@ -46,9 +46,6 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
     """Plan a test run.
 
     A dry run does not probe which platforms the engine can run: it assumes all of them.
-
-    Raises:
-        StaleError: An image is not up to date.
     """
     config = work.config
     tests = _select_tests(config.tests, only)  # before the engine is contacted or started
@@ -78,10 +75,13 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
     free_cpus = capacity.cpus - sum(reservation.cpus for reservation in reservations)
     free_memory = capacity.memory - sum(reservation.memory for reservation in reservations)
     planned_stages, bases = _plan_stages(work, platform_runs[0], tests)
+    if any(test.kind == "structure" for test in tests):
+        find_structure_command()
     return TestRun(
         work=work,
         batches=batch_parallel(groups, free_cpus, free_memory),
-        context=_build_check_context(work, tests, planned_stages),
+        stages=planned_stages,
+        result_directories=assign_result_directories(tests),
         bases=bases,
         set_key=build_set_key(work, records, third_party_images),
         capacity=capacity,
@@ -104,10 +104,10 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
 def run_tests(test_run: TestRun) -> TestOutcome:
     """Run the tests and record the evidence for `promote`; the caller looks at checks that failed.
 
-    Raises:
-        CheckFailedError: A rule is violated (then nothing is started), or a service was not ready or exited.
+    Raises CheckFailedError if a rule is violated (then nothing is started), or a service was not ready or exited.
     """
     work = test_run.work
+    (work.run_directory / LOGS_DIRECTORY).mkdir(exist_ok=True)
     if test_run.rule_report.failed:
         _record_result(test_run, record_refused_run(test_run))
         test_run.rule_report.raise_if_failed()
@@ -144,15 +144,12 @@ def _plan_platform_runs(work: Workspace, *, is_dry_run: bool) -> tuple[PlatformR
     engine_platform = work.engine.facts.platform
     platforms = list(dict.fromkeys(variant.platform for variant in list_variants(work.config)))
     if not is_dry_run:
-        return plan_platform_runs(
-            work.config, list_runnable_platforms(work.engine, work.owner, platforms), engine_platform
-        )
+        runnable = list_runnable_platforms(work.engine, work.owner, platforms)
+        return plan_platform_runs(work.config, runnable, engine_platform)
     foreign = [platform for platform in platforms if not is_native_platform(platform, engine_platform)]
     if foreign:
         console.info(f"A real run first probes whether the engine can run {' and '.join(foreign)}")
-    return plan_platform_runs(
-        work.config, [*(platform for platform in platforms if platform not in foreign), *foreign], engine_platform
-    )
+    return plan_platform_runs(work.config, sorted(platforms, key=foreign.__contains__), engine_platform)
 
 
 def _tested_builds(work: Workspace, platform_runs: Sequence[PlatformRun]) -> frozenset[str]:
@@ -219,18 +216,3 @@ def _plan_stages(
     if planned_stages:
         require_buildx(work.engine)
     return planned_stages, tuple(all_bases)
-
-
-def _build_check_context(
-    work: Workspace, tests: Sequence[Test], planned_stages: Mapping[str, PlannedStage]
-) -> CheckContext:
-    if any(test.kind == "structure" for test in tests):
-        find_structure_command()
-    return CheckContext(
-        engine=work.engine,
-        owner=work.owner,
-        root=work.root,
-        run_directory=work.run_directory,
-        stages=planned_stages,
-        result_directories=assign_result_directories(tests),
-    )

@@ -13,11 +13,7 @@ from lyra_tasks.files import display_path
 
 
 def print_test_plan(test_run: TestRun) -> None:
-    """Print what a test run would start and check.
-
-    Raises:
-        CheckFailedError: The run would be refused because of a rule violation.
-    """
+    """Print what a test run would start and check; raise CheckFailedError if a rule violation would refuse it."""
     test_run.rule_report.raise_if_failed()
     groups = [group for batch in test_run.batches for group in batch]
     tests = [test.name for group in groups for test in group.tests]
@@ -59,11 +55,7 @@ def _print_group(group: PlannedGroup) -> None:
 
 
 def print_test_result(test_outcome: TestOutcome) -> None:
-    """Print the summary of a test run.
-
-    Raises:
-        CheckFailedError: A check failed.
-    """
+    """Print the summary of a test run; raise CheckFailedError if a check failed."""
     evidence, test_run = test_outcome.evidence, test_outcome.test_run
     run_directory = test_run.work.run_directory
     failed = [check for check in evidence.checks if check.outcome != "passed"]

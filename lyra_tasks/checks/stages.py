@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +26,11 @@ from lyra_tasks.engine.bases.materials import (
 )
 from lyra_tasks.engine.buildx.bake import bake_targets, escape_bake_definition, format_destination
 from lyra_tasks.engine.buildx.docker_cli import CancelHook
-from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.errors import BuildError
 from lyra_tasks.files import walk_directory
 
 if TYPE_CHECKING:
-    from lyra_tasks.engine.client.connect import Engine
+    from lyra_tasks.lab.lab import Lab
 
 STAGE_LOG = "build.log"
 RESULTS_DIRECTORY = "results"
@@ -50,7 +51,7 @@ class PlannedStage:
     secret_paths: tuple[str, ...]
     epoch: int
     export_directory: Path | None
-    secret_values: tuple[str, ...] = field(default=(), repr=False)
+    secret_values: tuple[str, ...] = field(repr=False)
 
 
 def plan_stage(
@@ -62,7 +63,7 @@ def plan_stage(
     *,
     scratch_directory: Path,
     epoch: int,
-    secret_values: tuple[str, ...] = (),
+    secret_values: tuple[str, ...],
 ) -> PlannedStage:
     """Plan the build of a check's stage for the platform of `build`; it creates no image."""
     bases = create_base_targets(materials, [build.key])
@@ -79,15 +80,17 @@ def plan_stage(
     return PlannedStage(definition, bases.prerequisites, secrets, epoch, export_directory, secret_values)
 
 
-def build_stage(
-    stage: PlannedStage,
-    *,
-    engine: Engine,
-    owner: Owner,
-    directory: Path,
-    on_cancel: CancelHook,
-) -> str:
+def check_stage(lab: Lab, stage: PlannedStage, directory: Path, timeout: float) -> str:
     """Build a stage; return the problem, or an empty string. Its log and its results are written to `directory`."""
+    started = time.monotonic()
+    problem = _build_stage(lab, stage, directory, partial(lab.cancellation.on_cancel, timeout=timeout))
+    lab.cancellation.raise_if_cancelled()
+    if problem and time.monotonic() - started >= timeout:
+        return f"the stage was not built within {timeout:g} s; {problem}"
+    return problem
+
+
+def _build_stage(lab: Lab, stage: PlannedStage, directory: Path, on_cancel: CancelHook) -> str:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     definition, metadata = directory / "bake.json", directory / "metadata.json"
@@ -95,7 +98,7 @@ def build_stage(
 
     def run_bake(targets: tuple[str, ...]) -> None:
         bake_targets(
-            engine,
+            lab.engine,
             definition,
             metadata=metadata,
             log=directory / STAGE_LOG,
@@ -107,11 +110,13 @@ def build_stage(
         )
 
     try:
-        build_prerequisites(engine, owner, stage.bases, run_bake)
+        build_prerequisites(lab.engine, lab.owner, stage.bases, run_bake)
         run_bake((_STAGE_TARGET,))
         return _copy_results(stage.export_directory, directory / RESULTS_DIRECTORY) if stage.export_directory else ""
     except BuildError as error:
-        return "\n".join((error.message, *_error_lines(error.details)))
+        # without BuildKit's summary around the output of the failed step
+        output = (line for line in error.details if line.strip() and not line.startswith("ERROR: "))
+        return "\n".join((error.message, *output))
     finally:
         for path in (definition, metadata):
             path.unlink(missing_ok=True)
@@ -145,8 +150,3 @@ def _list_files(root: Path) -> Iterator[tuple[str, Path]]:
         for name in sorted((*names, *links)):
             path = directory / name
             yield path.relative_to(root).as_posix(), path
-
-
-def _error_lines(lines: Sequence[str]) -> list[str]:
-    """Return the output of the failed step, without BuildKit's summary around it."""
-    return [line for line in lines if line.strip() and not line.startswith("ERROR: ")]

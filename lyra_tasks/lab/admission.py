@@ -66,10 +66,6 @@ def reserve_capacity(
 
     Yields a function to call with each of the `lab_names` as soon as its containers exist; the last call, or the end of
     the block, releases the lock.
-
-    Raises:
-        OvercommitError: The request does not fit.
-        LockedError: Another admission takes too long.
     """
     pending, mutex = set(lab_names), threading.Lock()
     with ExitStack() as lock_stack:
@@ -116,15 +112,14 @@ def require_capacity(requested: Collection[Reservation], reserved: Collection[Re
             f"{console.format_bytes(memory)} of memory requested, {console.format_bytes(capacity.memory)} available"
         )
     if shortages:
-        rows = [
-            f"{reservation.name:<40} {reservation.cpus:>6g} CPUs {console.format_bytes(reservation.memory):>10}"
-            for reservation in reservations
-        ]
         raise OvercommitError(
             f"Not enough {' and '.join(shortages)} on this host: {'; '.join(shortages.values())}",
-            hint="Lower [services.*.limits], stop another environment, or raise [resources] host_share "
-            "(LYRA_HOST_SHARE)",
-            details=tuple(rows),
+            hint="Lower [services.*.limits], stop another environment, "
+            "or raise [resources] host_share (LYRA_HOST_SHARE)",
+            details=tuple(
+                f"{reservation.name:<40} {reservation.cpus:>6g} CPUs {console.format_bytes(reservation.memory):>10}"
+                for reservation in reservations
+            ),
         )
 
 
@@ -149,8 +144,7 @@ def require_enforced_limits(service: RunningService) -> None:
         if host_options.get(key) != requested[key]
     ]
     is_running = planned.must_be_ready or read_container_state(service.engine, service.id).running
-    sample = service.stats.sample_now() if is_running else None
-    if sample is not None:
+    if is_running and (sample := service.stats.sample_now()):
         for resource, actual, expected in (
             ("memory", sample.memory_limit, requested["Memory"]),
             ("pids", sample.pids_limit, requested["PidsLimit"]),

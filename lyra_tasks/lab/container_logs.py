@@ -14,12 +14,11 @@ from lyra_tasks.engine.objects.volumes import read_lines_below
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import LyraError
 from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT
-from lyra_tasks.lab.plan import expand_secret_values
 from lyra_tasks.lab.run_files import merge_logs
 from lyra_tasks.records.dev import DevLab
 from lyra_tasks.records.evidence import LOGS_DIRECTORY
 from lyra_tasks.redaction import redact
-from lyra_tasks.rules.secrets import redacted_values
+from lyra_tasks.rules.secrets import expand_secret_values, redacted_values
 
 
 class LogLine(NamedTuple):
@@ -33,7 +32,7 @@ class LogLine(NamedTuple):
 def read_container_logs(work: Workspace, lab: DevLab, names: Sequence[str]) -> list[LogLine]:
     """Return the log lines of some services, one service after the other."""
     secrets = _collect_secrets(work, lab)
-    return [line for name in names for line in _read_log(work, lab, name, secrets, ("out", "err"))]
+    return [line for name in names for line in _read_log(work, lab, name, secrets)]
 
 
 def follow_container_logs(work: Workspace, lab: DevLab, names: Sequence[str]) -> Iterator[LogLine]:
@@ -43,8 +42,8 @@ def follow_container_logs(work: Workspace, lab: DevLab, names: Sequence[str]) ->
 
     def forward_lines(name: str) -> None:
         try:
-            for timestamp, text in read_log_lines(work.engine, lab.services[name].id, follow=True):
-                queue.put(_redacted_line(name, timestamp, text, secrets))
+            for line in _read_log(work, lab, name, secrets, follow=True):
+                queue.put(line)
             queue.put(None)
         except LyraError as error:
             queue.put(error)
@@ -68,24 +67,27 @@ def save_lab_logs(work: Workspace, lab: DevLab) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     secrets = _collect_secrets(work, lab)
     for name in lab.services:
-        entries = [
-            (line, stream) for stream in ("out", "err") for line in _read_log(work, lab, name, secrets, (stream,))
+        lines = [
+            f"{line.timestamp} {stream} {line.text}\n"
+            for stream in ("out", "err")
+            for line in _read_log(work, lab, name, secrets, streams=(stream,))
         ]
-        entries.sort(key=lambda entry: entry[0].timestamp)
-        text = "".join(f"{line.timestamp} {stream} {line.text}\n" for line, stream in entries)
-        (directory / f"{name}.log").write_text(text, encoding="utf-8")
+        lines.sort(key=lambda line: line.partition(" ")[0])
+        (directory / f"{name}.log").write_text("".join(lines), encoding="utf-8")
     merge_logs(directory, lab.services)
 
 
 def _read_log(
-    work: Workspace, lab: DevLab, name: str, secrets: Sequence[str], streams: Sequence[str]
+    work: Workspace,
+    lab: DevLab,
+    name: str,
+    secrets: Sequence[str],
+    *,
+    follow: bool = False,
+    streams: Sequence[str] = ("out", "err"),
 ) -> Iterator[LogLine]:
-    for timestamp, text in read_log_lines(work.engine, lab.services[name].id, streams=streams):
-        yield _redacted_line(name, timestamp, text, secrets)
-
-
-def _redacted_line(name: str, timestamp: str, text: str, secrets: Sequence[str]) -> LogLine:
-    return LogLine(timestamp, name, console.sanitize(redact(text, secrets)))
+    for timestamp, text in read_log_lines(work.engine, lab.services[name].id, follow=follow, streams=streams):
+        yield LogLine(timestamp, name, console.sanitize(redact(text, secrets)))
 
 
 def _collect_secrets(work: Workspace, lab: DevLab) -> tuple[str, ...]:

@@ -28,9 +28,6 @@ def collect_lab_facts(
 
     `files_directory` is for configs and secrets on engines that cannot mount single files of a volume (default: in the
     run's directory).
-
-    Raises:
-        ConfigurationError: A required value is missing.
     """
     engine = work.engine
     supports_subpaths = engine.facts.api >= _SUBPATH_API_VERSION
@@ -95,8 +92,7 @@ def _collect_service_facts(
 def resolve_test_environment(name: str, service: Service) -> dict[str, str]:
     """Return the environment of a service in tests: test value, default, or a random value for a secret.
 
-    Raises:
-        ConfigurationError: A required variable has no value.
+    Raises ConfigurationError if a required variable has no value.
     """
     values = {}
     missing = []

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,7 @@ class Lab:
             self._verify_isolation,
             before_start,
             self._start_services,
-            self._verify_all_limits,
+            partial(self._for_all_services, require_enforced_limits),  # R10
         )
         for step in steps:
             self.cancellation.raise_if_cancelled()
@@ -126,12 +127,11 @@ class Lab:
             require_limits(name, warnings)
             for network in planned.networks:
                 connect_to_network(self.engine, network, container_id, [name])
-            log_follower = LogFollower(self.engine, container_id, logs_directory / f"{name}.log", planned.secret_values)
-            log_follower.path.touch()
-            stats_sampler = StatsSampler(self.engine, container_id)
-            self.services[name] = RunningService(
-                planned, self.engine, container_id, log_follower, stats_sampler, self.cancellation
-            )
+            path = logs_directory / f"{name}.log"
+            path.touch()
+            log = LogFollower(self.engine, container_id, path, self.plan.secret_values)
+            stats = StatsSampler(self.engine, container_id)
+            self.services[name] = RunningService(planned, self.engine, container_id, log, stats, self.cancellation)
 
     def _verify_isolation(self) -> None:
         """Check, before anything is started, that the containers as the engine reports them follow the rules."""
@@ -164,21 +164,18 @@ class Lab:
                     for dependency in self.services[name].planned.service.depends_on
                     if dependency in futures
                 ]
-                futures[name] = pool.submit(self._start_after_dependencies, dependencies, futures, name)
+                futures[name] = pool.submit(self._start_service, name, dependencies, futures)
         for future in futures.values():
             future.result()
 
-    def _start_after_dependencies(
-        self, dependencies: Sequence[Future[None]], futures: Mapping[str, Future[None]], name: str
+    def _start_service(
+        self, name: str, dependencies: Sequence[Future[None]], futures: Mapping[str, Future[None]]
     ) -> None:
         for future in dependencies:
             future.result()
         for future in list(futures.values()):
             if future.done():
                 future.result()
-        self._start_service(name)
-
-    def _start_service(self, name: str) -> None:
         self.cancellation.raise_if_cancelled()
         service = self.services[name]
         service.log.start()
@@ -192,18 +189,14 @@ class Lab:
             return
         try:
             with console.progress(f"{name}: starting"):
-                wait_until_ready(self.engine, service)
+                wait_until_ready(service)
         except CheckFailedError:
             state = read_container_state(self.engine, service.id)
             if not state.running:
-                self.record_exit(name, state)
+                self._record_exit(name, state)
             raise
         self.events.append(create_service_event("ready", name, seconds=time.monotonic() - started))
         console.info(f"{name}: ready after {time.monotonic() - started:.1f} s")
-
-    def _verify_all_limits(self) -> None:
-        """Check that the kernel enforces all limits (R10)."""
-        self._for_all_services(require_enforced_limits)
 
     def _for_all_services(self, action: Callable[[RunningService], None]) -> None:
         """Run `action` for all long-running services in parallel, since each call waits for the engine."""
@@ -217,7 +210,7 @@ class Lab:
             if not service.planned.service.oneshot:
                 state = read_container_state(self.engine, service.id)
                 if not state.running:
-                    self.record_exit(service.planned.name, state)
+                    self._record_exit(service.planned.name, state)
                     return exit_error(service, state)
                 if state.started_at != service.started_at:
                     self._adopt_restart(service, state)
@@ -239,12 +232,11 @@ class Lab:
         service.log.resume(datetime.fromisoformat(state.started_at).timestamp())
         service.stats.start()
         self.events.append(create_service_event("started", service.planned.name))
-        wait_until_ready(self.engine, service)
+        wait_until_ready(service)
         self.events.append(create_service_event("ready", service.planned.name))
         console.info(f"{service.planned.name}: restarted and ready")
 
-    def record_exit(self, name: str, state: ContainerState) -> None:
-        """Record that a service has exited, and how."""
+    def _record_exit(self, name: str, state: ContainerState) -> None:
         outcome = "out of memory" if state.oom_killed else f"exit code {state.exit_code}"
         self.events.append(create_service_event("ended", name, outcome=outcome))
 
@@ -258,11 +250,7 @@ class Lab:
         kill_containers(self.engine, [service.id for service in list(self.services.values())])
 
     def tear_down(self) -> None:
-        """Stop and remove everything in this lab; can be called at any point and repeatedly.
-
-        Raises:
-            LeftoverError: The engine did not remove some objects.
-        """
+        """Stop and remove everything in this lab; can be called at any point and repeatedly."""
         with console.progress("removing the environment"):
             try:
                 self.kill()
@@ -274,11 +262,7 @@ class Lab:
 
 
 def remove_run(engine: Engine, owner: Owner, prefix: str = "") -> None:
-    """Remove all objects of a run whose names begin with `prefix`.
-
-    Raises:
-        LeftoverError: The engine did not remove some objects.
-    """
+    """Remove all objects of a run whose names begin with `prefix`; raise LeftoverError if some remain."""
     failures: dict[OwnedObject, str] = {}
     for attempt in range(_MAX_REMOVE_ATTEMPTS):
         owned_objects = list_owned_objects(engine, owner.journal.entries(), run=owner.run)

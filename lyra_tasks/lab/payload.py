@@ -41,7 +41,10 @@ def build_container_payload(
         "AttachStderr": True,
         "HostConfig": {
             **build_hardening_options(service),
-            **build_limit_options(service, memory),
+            "Memory": memory,
+            "MemorySwap": memory,  # memory plus swap: an equal value means no swap
+            "NanoCpus": round(service.limits.cpus * _NANO),
+            "PidsLimit": service.limits.pids,
             "Mounts": _build_mounts(prefix, name, service, effective, files_directory),
             "NetworkMode": network,
             "Dns": [] if service.egress else ["127.0.0.1"],
@@ -76,16 +79,6 @@ def build_hardening_options(service: Service) -> dict[str, Any]:
             {"Name": "nofile", "Soft": 1024, "Hard": 1024},
             {"Name": "core", "Soft": 0, "Hard": 0},
         ],
-    }
-
-
-def build_limit_options(service: Service, memory: int) -> dict[str, Any]:
-    """Return the limits; `MemorySwap` is memory plus swap, so an equal value means no swap."""
-    return {
-        "Memory": memory,
-        "MemorySwap": memory,
-        "NanoCpus": round(service.limits.cpus * _NANO),
-        "PidsLimit": service.limits.pids,
     }
 
 

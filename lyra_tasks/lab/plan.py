@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,8 +10,8 @@ from lyra_tasks.config.models import Configuration, Service
 from lyra_tasks.config.services import effective_service, start_order
 from lyra_tasks.engine.objects.containers import ContainerFile
 from lyra_tasks.engine.objects.ownership import LABEL_SERVICE
-from lyra_tasks.images.scan.secrets import encode_secrets
 from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT, build_container_payload
+from lyra_tasks.rules.secrets import expand_secret_values
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,6 @@ class PlannedService:
     secret_files: tuple[ContainerFile, ...]
     service: Service
     environment: Mapping[str, str]
-    has_healthcheck: bool
-    secret_values: tuple[str, ...]
     cpus: float
     memory: int
     must_be_ready: bool = True
@@ -67,8 +65,8 @@ class PlannedService:
 class LabPlan:
     """A planned lab.
 
-    The names of all its objects begin with `prefix`. `logs_path` is relative to the run's directory, and
-    `holder_host_config` overrides settings in the holder's `HostConfig`.
+    The names of all its objects begin with `prefix`. `logs_path` is relative to the run's directory. `secret_values`
+    are to be redacted from all logs and messages. `holder_host_config` overrides settings in the holder's `HostConfig`.
     """
 
     run: str
@@ -80,6 +78,7 @@ class LabPlan:
     holder_mounts: Mapping[str, str]
     waves: tuple[tuple[str, ...], ...]
     services: Mapping[str, PlannedService]
+    secret_values: tuple[str, ...] = field(default=(), repr=False)
     holder_host_config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -96,14 +95,11 @@ class LabPlan:
 def plan_lab(config: Configuration, facts: LabFacts, group: str = "", number: int = 0) -> LabPlan:
     """Plan the lab of all services; a run has one lab per group of checks, each with its own number."""
     prefix = _object_prefix(facts.run, number)
-    logs_path = f"logs/{group}" if group else "logs"
     facts = replace(facts, files_directory=f"{facts.files_directory}/{number}") if number else facts
     inner_network, edge_network, egress_network = f"{prefix}-inner", f"{prefix}-edge", f"{prefix}-out"
     networks: dict[str, dict[str, Any]] = {inner_network: {"Internal": True}}
     volumes: dict[str, dict[str, str]] = {}
-    holder_mounts: dict[str, str] = {}
     services = {}
-    secret_values = _collect_secret_values(config, facts)
     for name, service in config.services.items():
         service_networks = [inner_network]
         # at most one bridge besides the inner network: of two, the engine would pick the default route by their names
@@ -114,13 +110,19 @@ def plan_lab(config: Configuration, facts: LabFacts, group: str = "", number: in
             # without masquerading, published ports answer, but the container cannot reach out
             networks[edge_network] = {"Options": {"com.docker.network.bridge.enable_ip_masquerade": "false"}}
             service_networks.append(edge_network)
-        service_volumes = _plan_volumes(prefix, name, service, facts.services[name], facts.supports_subpaths)
-        volumes |= service_volumes
-        holder_mounts |= {volume: f"{HOLDER_MOUNT_ROOT}/{volume}" for volume in service_volumes}
-        services[name] = _plan_service(prefix, name, service, facts, tuple(service_networks), secret_values)
-    waves = tuple(tuple(wave) for wave in start_order(config.services))
+        volumes |= _plan_volumes(prefix, name, service, facts.services[name], facts.supports_subpaths)
+        services[name] = _plan_service(prefix, name, service, facts, tuple(service_networks))
     return LabPlan(
-        facts.run, f"{prefix}-", logs_path, networks, volumes, f"{prefix}-holder", holder_mounts, waves, services
+        run=facts.run,
+        prefix=f"{prefix}-",
+        logs_path=f"logs/{group}" if group else "logs",
+        networks=networks,
+        volumes=volumes,
+        holder=f"{prefix}-holder",
+        holder_mounts={volume: f"{HOLDER_MOUNT_ROOT}/{volume}" for volume in volumes},
+        waves=tuple(tuple(wave) for wave in start_order(config.services)),
+        services=services,
+        secret_values=_collect_secret_values(config, facts),
     )
 
 
@@ -149,7 +151,7 @@ def _plan_volumes(
 
 
 def _plan_service(
-    prefix: str, name: str, service: Service, facts: LabFacts, networks: tuple[str, ...], secret_values: tuple[str, ...]
+    prefix: str, name: str, service: Service, facts: LabFacts, networks: tuple[str, ...]
 ) -> PlannedService:
     service_facts = facts.services[name]
     effective = effective_service(service, service_facts.image_config)
@@ -177,8 +179,6 @@ def _plan_service(
         ),
         service=service,
         environment=service_facts.environment,
-        has_healthcheck=bool(payload.get("Healthcheck")),
-        secret_values=secret_values,
         cpus=service.limits.cpus,
         memory=memory,
     )
@@ -192,17 +192,6 @@ def _collect_secret_values(config: Configuration, facts: LabFacts) -> tuple[str,
         values += [service_facts.environment[key] for key, variable in service.environment.items() if variable.secret]
         values += [content.decode(errors="replace").strip() for content in service_facts.secrets.values()]
     return expand_secret_values(values)
-
-
-def expand_secret_values(values: Iterable[str]) -> tuple[str, ...]:
-    """Return all forms of some secrets to redact from logs, longest first.
-
-    Logs are redacted line by line, so each line of a multi-line secret counts.
-    """
-    lines = [*values]
-    lines += [line.strip() for value in lines for line in value.splitlines()]
-    patterns = {*(value for value in lines if len(value) >= 4), *encode_secrets(lines)}
-    return tuple(sorted(patterns, key=len, reverse=True))
 
 
 def _parse_numeric_ids(user: str) -> tuple[int, int]:

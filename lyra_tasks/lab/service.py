@@ -45,8 +45,7 @@ class CheckTarget:
     def address(self, port: int | str) -> tuple[str, int]:
         """Return the host and port at which a container port, given by number or name, can be reached from here.
 
-        Raises:
-            PreconditionError: The port is not published, because the container had already exited.
+        Raises PreconditionError if the container had already exited, so that the port is not published.
         """
         published_port = self.ports.get(self.service.resolve_port(port) or 0)
         if published_port is None:
@@ -78,7 +77,7 @@ class RunningService:
             self.planned.name,
             self.planned.service,
             self.planned.environment,
-            self.planned.secret_values,
+            self.log.redacted_values,
             self.engine,
             self.id,
             self.ports,
@@ -87,17 +86,16 @@ class RunningService:
         )
 
 
-def wait_until_ready(engine: Engine, service: RunningService) -> None:
+def wait_until_ready(service: RunningService) -> None:
     """Wait until the service is healthy or, if it is a one-shot, has exited with 0.
 
-    Raises:
-        CheckFailedError: The container exited, or was not ready within the timeout of its health check.
+    Raises CheckFailedError if it exits otherwise, or is not ready within the timeout of its health check.
     """
     timeout = _ready_timeout(service)
     started = time.monotonic()
     while True:
         service.cancellation.raise_if_cancelled()
-        state = read_container_state(engine, service.id)
+        state = read_container_state(service.engine, service.id)
         if not state.running:
             if service.planned.service.oneshot and state.exit_code == 0:
                 return
@@ -106,11 +104,11 @@ def wait_until_ready(engine: Engine, service: RunningService) -> None:
             return
         waited = time.monotonic() - started
         if waited >= timeout:
-            reason = f": {redact(state.health_log, service.planned.secret_values)}" if state.health_log else ""
+            reason = f": {redact(state.health_log, service.log.redacted_values)}" if state.health_log else ""
             raise CheckFailedError(
                 f"{service.planned.name} was not ready within {timeout:g} s{reason}",
                 hint=f"See the whole log: {service.log.path}",
-                details=read_log_tail(service),
+                details=_read_log_tail(service),
             )
         shortest, longest = _POLL_INTERVAL_RANGE_S
         time.sleep(min(longest, max(shortest, waited / 10)))
@@ -129,7 +127,7 @@ def exit_error(service: RunningService, state: ContainerState) -> CheckFailedErr
     else:
         message = f"{name} exited with code {state.exit_code}" + (f": {state.error}" if state.error else "")
         hint = f"See the whole log: {service.log.path}"
-    return CheckFailedError(message, hint=hint, details=read_log_tail(service))
+    return CheckFailedError(message, hint=hint, details=_read_log_tail(service))
 
 
 def _await_oom_report(service: RunningService, state: ContainerState) -> ContainerState:
@@ -141,8 +139,7 @@ def _await_oom_report(service: RunningService, state: ContainerState) -> Contain
     return state
 
 
-def read_log_tail(service: RunningService) -> tuple[str, ...]:
-    """Return the last lines of the service's log."""
+def _read_log_tail(service: RunningService) -> tuple[str, ...]:
     return tuple(service.log.lines()[-_LOG_TAIL_LINES:])
 
 
@@ -150,11 +147,7 @@ def read_log_tail(service: RunningService) -> tuple[str, ...]:
 def open_http_response(
     address: tuple[str, int], method: str, path: str, timeout: float, **options: Any
 ) -> Iterator[http.client.HTTPResponse]:
-    """Send one HTTP request over a new connection and yield the response.
-
-    Raises:
-        OSError, HTTPException: There was no response.
-    """
+    """Send one HTTP request over a new connection and yield the response; OSError or HTTPException if there is none."""
     connection = http.client.HTTPConnection(*address, timeout=timeout)
     try:
         connection.request(method, path, body=options.get("body"), headers=options.get("headers") or {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lyra_tasks.config.models import Configuration
@@ -33,6 +33,17 @@ def read_declared_secrets(config: Configuration, root: Path) -> dict[str, str]:
 def redacted_values(config: Configuration, root: Path) -> tuple[str, ...]:
     """Return every declared secret in every encoding, to redact from logs, journals and messages."""
     return encode_secrets(read_declared_secrets(config, root).values())
+
+
+def expand_secret_values(values: Iterable[str]) -> tuple[str, ...]:
+    """Return all forms of some secrets to redact from logs, longest first.
+
+    Logs are redacted line by line, so each line of a multi-line secret counts.
+    """
+    lines = [*values]
+    lines += [line.strip() for value in lines for line in value.splitlines()]
+    patterns = {*(value for value in lines if len(value) >= 4), *encode_secrets(lines)}
+    return tuple(sorted(patterns, key=len, reverse=True))
 
 
 def fingerprint_secrets(secrets: Mapping[str, str], salt: str) -> str:
