@@ -253,6 +253,11 @@ CASES: list[tuple[str, str, str]] = [
         '9: services.web.volumes.data.path: must be a normalized path; write "/data"',
     ),
     (
+        "path with two slashes at the beginning",
+        SERVICE + '[services.web.volumes.data]\npath = "//data"\n',
+        '9: services.web.volumes.data.path: must be a normalized path; write "/data"',
+    ),
+    (
         "memory below the minimum",
         SERVICE + '[services.web.limits]\nmemory = "5m"\n',
         '9: services.web.limits.memory: must be at least "6m", the least Docker can enforce',

@@ -181,7 +181,7 @@ def _check_container_paths(service_location: Location, service: Service) -> Iter
     taken_paths: dict[str, tuple[Location, bool]] = {}
     for key, path, is_file in mounts:
         location = (*service_location, *key)
-        normalized = posixpath.normpath(path)
+        normalized = "/" + posixpath.normpath(path).lstrip("/")  # normpath keeps two slashes at the beginning
         if normalized != path:
             yield Problem(location, f"must be a normalized path; write {quote_text(normalized)}")
         if normalized in taken_paths:

@@ -128,9 +128,8 @@ def _format_message(location: Location, details: list[ErrorDetails], document: M
     if kind == "extra_forbidden":
         return _describe_unknown_key(location)
     if kind == "literal_error":
-        allowed = " or ".join(
-            quote_text(choice.strip("'")) for choice in context["expected"].replace(" or ", ", ").split(", ")
-        )
+        choices = context["expected"].replace(" or ", ", ").split(", ")
+        allowed = " or ".join(quote_text(choice.strip("'")) for choice in choices)
         return f"must be {allowed}, found {describe_value(location, value)}"
     if kind in _BOUNDS:
         bound, phrase = _BOUNDS[kind]
