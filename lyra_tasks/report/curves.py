@@ -42,7 +42,6 @@ class Curve:
     points: tuple[tuple[float, float], ...]
     peak: tuple[float, float] | None
     limit_y: float
-    limit: str
     rows: tuple[Tick, ...]
     columns: tuple[Tick, ...]
     marks: tuple[Mark, ...]
@@ -68,19 +67,17 @@ def draw_curve(
 
     points = tuple(to_point(at, value) for at, value in _downsample(samples))
     floor = HEIGHT - BOTTOM
+    peak_text = f"{format_value(peak[1])} peak" if peak else "no samples"
     line = " ".join(f"{'L' if number else 'M'}{x} {y}" for number, (x, y) in enumerate(points))
     area = f"M{points[0][0]} {floor} {line.replace('M', 'L')} L{points[-1][0]} {floor} Z" if len(points) > 1 else ""
     return Curve(
         name=name,
-        summary=f"{format_value(peak[1])} peak, limit {format_value(limit)}"
-        if peak
-        else f"no samples, limit {format_value(limit)}",
+        summary=f"{peak_text}, limit {format_value(limit)}",
         line=line if len(points) > 1 else "",
         area=area,
         points=points if len(points) <= 3 else (),
         peak=to_point(*peak) if peak else None,
         limit_y=to_point(0, limit)[1],
-        limit=format_value(limit),
         rows=tuple(Tick(to_point(0, part * limit)[1], format_value(part * limit)) for part in (0, 0.5, 1)),
         columns=tuple(Tick(to_point(at, 0)[0], _format_time(at)) for at in _tick_times(seconds)),
         marks=_merge_marks([(to_point(at, 0)[0], number, is_error) for at, number, is_error in marks]),
@@ -109,9 +106,9 @@ def _merge_marks(marks: Sequence[tuple[float, int, bool]]) -> tuple[Mark, ...]:
             groups[-1].append(mark)
         else:
             groups.append([mark])
-    return tuple(Mark(group[0][0], _number_range(group), any(is_error for *_, is_error in group)) for group in groups)
-
-
-def _number_range(group: Sequence[tuple[float, int, bool]]) -> str:
-    numbers = sorted(number for _, number, _ in group)
-    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"  # noqa: RUF001
+    merged = []
+    for group in groups:
+        numbers = sorted(number for _, number, _ in group)
+        label = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"  # noqa: RUF001
+        merged.append(Mark(group[0][0], label, any(is_error for *_, is_error in group)))
+    return tuple(merged)

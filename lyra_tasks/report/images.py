@@ -45,10 +45,7 @@ def measure_images(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> 
     """Return the images of a bundle; a layer is known if any image of the previous version has it."""
     previous_images = {image["name"]: image for image in previous.get("images", ())}
     known = _layer_digests(previous)
-    totals = [
-        sum(layer["size"] for layer in image["layers"]) for image in [*manifest["images"], *previous_images.values()]
-    ]
-    widest = max(totals, default=0) or 1
+    widest = max(map(_layers_size, [*manifest["images"], *previous_images.values()]), default=0) or 1
     builds = variant_keys([(image["name"], image["platform"]) for image in manifest["images"]])
     return tuple(
         _measure_image(build, image, previous_images.get(build), known, widest, is_compared=bool(previous_images))
@@ -65,6 +62,10 @@ def count_new_bytes(manifest: Mapping[str, Any], previous: Mapping[str, Any]) ->
 
 def _layer_digests(previous: Mapping[str, Any]) -> set[str]:
     return {layer["digest"] for image in previous.get("images", ()) for layer in image["layers"]}
+
+
+def _layers_size(image: Mapping[str, Any]) -> int:
+    return sum(layer["size"] for layer in image["layers"])
 
 
 def _measure_image(
@@ -93,7 +94,7 @@ def _measure_image(
         )
         start += width
     new_size = sum(layer["size"] for layer in image["layers"] if layer["digest"] not in known)
-    previous_size = sum(layer["size"] for layer in previous["layers"]) if previous else 0
+    previous_size = _layers_size(previous) if previous else 0
     return ImageSizes(
         name=build,
         reference=image["references"][0],
@@ -117,7 +118,7 @@ def _measure_image(
 def _describe_change(image: Mapping[str, Any], previous: Mapping[str, Any] | None) -> str:
     if previous is None:
         return "new image"
-    difference = sum(layer["size"] for layer in image["layers"]) - sum(layer["size"] for layer in previous["layers"])
+    difference = _layers_size(image) - _layers_size(previous)
     if not difference:
         return "same size as before"
     return f"{console.format_bytes(abs(difference))} {'larger' if difference > 0 else 'smaller'} than before"

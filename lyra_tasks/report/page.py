@@ -82,22 +82,19 @@ def _sanitize(value: object) -> object:
 
 
 def _list_packages(sbom: Mapping[str, Any]) -> list[dict[str, str]]:
-    packages = [
-        {
-            "name": str(component.get("name", "")),
-            "version": str(component.get("version", "")),
-            "kind": _package_kind(str(component.get("purl", ""))),
-            "license": ", ".join(_license_name(entry) for entry in component.get("licenses", ())),
-        }
-        for component in sbom.get("components", ())
-        if component.get("type") in {"library", "application", "framework"}
-    ]
+    packages = []
+    for component in sbom.get("components", ()):
+        if component.get("type") in {"library", "application", "framework"}:
+            kind = str(component.get("purl", "")).removeprefix("pkg:").partition("/")[0]
+            packages.append(
+                {
+                    "name": str(component.get("name", "")),
+                    "version": str(component.get("version", "")),
+                    "kind": _PACKAGE_KINDS.get(kind, kind),
+                    "license": ", ".join(_license_name(entry) for entry in component.get("licenses", ())),
+                }
+            )
     return sorted(packages, key=lambda package: (package["kind"], package["name"], package["version"]))
-
-
-def _package_kind(purl: str) -> str:
-    kind = purl.removeprefix("pkg:").partition("/")[0]
-    return _PACKAGE_KINDS.get(kind, kind)
 
 
 def _license_name(entry: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from lyra_tasks import console
 from lyra_tasks.records.documents import ReportDocuments
@@ -17,40 +17,33 @@ _FIRST_LINE_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class TimelineEvent:
-    """An event at `seconds` since the first start; `number` is its mark on the curves."""
+    """An event at `seconds` since the first start."""
 
-    number: int
-    seconds: float
-    description: str
-    outcome: str
-    log_line: str
-
-
-@dataclass(frozen=True)
-class ServiceTimeline:
-    """A service during a run: peak usage and limits, two curves, events."""
-
-    name: str
-    memory: str
-    cpu: str
-    pids: str
-    memory_fraction: float
-    cpu_fraction: float
-    pids_fraction: float
-    oom_killed: bool
-    exit_code: int | None
-    samples: int
-    curves: tuple[Curve, ...]
-    events: tuple[TimelineEvent, ...]
-
-
-@dataclass(frozen=True)
-class _Instant:
     seconds: float
     description: str
     outcome: str
     is_error: bool
     log_line: str
+
+
+class Meter(NamedTuple):
+    """A peak usage and its limit."""
+
+    text: str
+    fraction: float
+
+
+@dataclass(frozen=True)
+class ServiceTimeline:
+    """A service during a run: peak usage, two curves, events."""
+
+    name: str
+    memory: Meter
+    cpu: Meter
+    pids: Meter
+    oom_killed: bool
+    curves: tuple[Curve, ...]
+    events: tuple[TimelineEvent, ...]
 
 
 def build_timelines(documents: ReportDocuments) -> tuple[ServiceTimeline, ...]:
@@ -62,71 +55,54 @@ def build_timelines(documents: ReportDocuments) -> tuple[ServiceTimeline, ...]:
     if not times:
         return ()
     begin, end = _to_seconds(min(times)), _to_seconds(max(times))
-    return tuple(
-        _build_timeline(
-            name,
-            usage,
-            [(_to_seconds(sample["at"]) - begin, sample) for sample in samples_by_service.get(name, ())],
-            [(_to_seconds(event["at"]) - begin, event) for event in events if event["service"] == name],
-            _parse_log(documents.logs.get(name, ()), begin),
-            end - begin,
+    timelines = []
+    for name, usage in sorted(documents.tests["usage"].items()):
+        samples = [(_to_seconds(sample["at"]) - begin, sample) for sample in samples_by_service.get(name, ())]
+        lines = _parse_log(documents.logs.get(name, ()), begin)
+        timeline_events = _find_peaks(usage, samples, lines)
+        for event in events:
+            if event["service"] == name:
+                timeline_events.append(_describe_event(_to_seconds(event["at"]) - begin, event, lines))
+        timeline_events.sort(key=lambda event: event.seconds)
+        marks = [(event.seconds, number, event.is_error) for number, event in enumerate(timeline_events, start=1)]
+        memory = [(at, float(sample["memory"])) for at, sample in samples]
+        memory_peak, memory_limit = usage["memory_peak"], usage["memory_limit"]
+        memory_text = f"{console.format_bytes(memory_peak)} of {console.format_bytes(memory_limit)}"
+        cpu = [(at, float(sample["cpu"])) for at, sample in samples]
+        cpu_peak, cpu_limit = usage["cpu_peak"], usage["cpu_limit"]
+        pids_peak, pids_limit = usage["pids_peak"], usage["pids_limit"]
+        timelines.append(
+            ServiceTimeline(
+                name=name,
+                memory=Meter(memory_text, _fraction(memory_peak, memory_limit)),
+                cpu=Meter(f"{cpu_peak:.2f} of {cpu_limit:g}", _fraction(cpu_peak, cpu_limit)),
+                pids=Meter(f"{pids_peak} of {pids_limit}", _fraction(pids_peak, pids_limit)),
+                oom_killed=bool(usage["oom_killed"]),
+                curves=(
+                    draw_curve("CPU", cpu, float(cpu_limit), marks, end - begin, lambda value: f"{value:.3g}"),
+                    draw_curve("Memory", memory, float(memory_limit), marks, end - begin, _format_memory),
+                ),
+                events=tuple(timeline_events),
+            )
         )
-        for name, usage in sorted(documents.tests["usage"].items())
-    )
+    return tuple(timelines)
 
 
-def _build_timeline(
-    name: str,
-    usage: Mapping[str, Any],
-    samples: Sequence[tuple[float, Mapping[str, Any]]],
-    events: Sequence[tuple[float, Mapping[str, Any]]],
-    lines: Sequence[tuple[float, str]],
-    seconds: float,
-) -> ServiceTimeline:
-    instants = sorted(
-        [*(_describe_event(at, event, lines) for at, event in events), *_find_peaks(usage, samples, lines)],
-        key=lambda instant: instant.seconds,
-    )
-    marks = [(instant.seconds, number, instant.is_error) for number, instant in enumerate(instants, start=1)]
-    memory = [(at, float(sample["memory"])) for at, sample in samples]
-    cpu = [(at, float(sample["cpu"])) for at, sample in samples]
-    return ServiceTimeline(
-        name=name,
-        memory=f"{console.format_bytes(usage['memory_peak'])} of {console.format_bytes(usage['memory_limit'])}",
-        cpu=f"{usage['cpu_peak']:.2f} of {usage['cpu_limit']:g}",
-        pids=f"{usage['pids_peak']} of {usage['pids_limit']}",
-        memory_fraction=_fraction(usage["memory_peak"], usage["memory_limit"]),
-        cpu_fraction=_fraction(usage["cpu_peak"], usage["cpu_limit"]),
-        pids_fraction=_fraction(usage["pids_peak"], usage["pids_limit"]),
-        oom_killed=bool(usage["oom_killed"]),
-        exit_code=usage["exit_code"],
-        samples=len(samples),
-        curves=(
-            draw_curve("CPU", cpu, float(usage["cpu_limit"]), marks, seconds, lambda value: f"{value:.3g}"),
-            draw_curve("Memory", memory, float(usage["memory_limit"]), marks, seconds, _format_memory),
-        ),
-        events=tuple(
-            TimelineEvent(number, round(instant.seconds, 3), instant.description, instant.outcome, instant.log_line)
-            for number, instant in enumerate(instants, start=1)
-        ),
-    )
-
-
-def _describe_event(at: float, event: Mapping[str, Any], lines: Sequence[tuple[float, str]]) -> _Instant:
+def _describe_event(at: float, event: Mapping[str, Any], lines: Sequence[tuple[float, str]]) -> TimelineEvent:
     kind, outcome = event["kind"], event["outcome"]
     if kind == "check":
         line = _first_line(lines, at - event["seconds"], at + _LOG_DELAY_S)
-        return _Instant(at, f"check: {event['name']}", outcome, outcome != "passed", line)
+        return TimelineEvent(at, f"check: {event['name']}", outcome, outcome != "passed", line)
     if kind == "started":
-        return _Instant(at, "started", "", False, _first_line(lines, at, at + _FIRST_LINE_TIMEOUT_S))
+        return TimelineEvent(at, "started", "", False, _first_line(lines, at, at + _FIRST_LINE_TIMEOUT_S))
     if kind == "ready":
-        return _Instant(at, f"ready after {event['seconds']:.1f} s", "", False, _last_line(lines, at))
-    return _Instant(at, f"exited: {outcome}", "", True, _last_line(lines, at))
+        return TimelineEvent(at, f"ready after {event['seconds']:.1f} s", "", False, _last_line(lines, at))
+    return TimelineEvent(at, f"exited: {outcome}", "", True, _last_line(lines, at))
 
 
 def _find_peaks(
     usage: Mapping[str, Any], samples: Sequence[tuple[float, Mapping[str, Any]]], lines: Sequence[tuple[float, str]]
-) -> list[_Instant]:
+) -> list[TimelineEvent]:
     peaks = []
     for key, resource in (("cpu", "CPU"), ("memory", "memory")):
         peak = max(samples, key=lambda sample: sample[1][key], default=None)
@@ -134,7 +110,7 @@ def _find_peaks(
             at, values = peak
             value = console.format_bytes(values[key]) if key == "memory" else f"{values[key]:.2f}"
             is_error = key == "memory" and bool(usage["oom_killed"])
-            peaks.append(_Instant(at, f"{resource} peak, {value}", "", is_error, _last_line(lines, at)))
+            peaks.append(TimelineEvent(at, f"{resource} peak, {value}", "", is_error, _last_line(lines, at)))
     return peaks
 
 
