@@ -135,7 +135,7 @@ def test_exec_without_command_service_or_program_fails(lab: Project) -> None:
     assert "dev.exec -- ls" in lab.lyra("dev.exec").err
     unknown = lab.lyra("dev.exec", "--service", "nobody", "--", "ls")
     assert unknown.code == 2
-    assert "it has: side, web" in unknown.err
+    assert "known: side, web" in unknown.err
     missing = lab.lyra("dev.exec", "--", "no-such-program")
     assert missing.code in {126, 127}
 

@@ -34,7 +34,7 @@ def only_checks(tiny: Project, *tests: str) -> None:
     [
         ("echo giving up >&2; exit 9", ("web exited with code 9", "giving up", "web.log")),
         ("exec no-such-program", ("web exited with code 127", "no-such-program: not found")),
-        ("dd if=/dev/zero of=/dev/null bs=64M", ("out of memory", "exit code 137", "16m", "[services.web.limits]")),
+        ("dd if=/dev/zero of=/dev/null bs=64M", ("out of memory", "exit code 137", "16 MiB", "[services.web.limits]")),
         ("echo still warming up; sleep 60", ("web was not ready within 2.5 s", "still warming up")),
     ],
 )

@@ -230,7 +230,7 @@ def test_killed_engine_fails_only_its_own_run(
             assert any("the secret is in place" in line for line in running.stdout)
         os.kill(by_tls.box.pid, signal.SIGKILL)
         out, err = first.communicate(timeout=60)
-        refused(Outcome(first.returncode, out, err), 3, "the engine")
+        refused(Outcome(first.returncode, out, err), 3, "The engine")
         out, err = second.communicate(timeout=60)
         assert second.returncode == 0, out + err
     assert becomes(lambda: sandbox.find_sandbox(by_tls.box.state) is None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -57,15 +57,26 @@ def remove_in_order(
     order = plan_removal(objects, engine_objects)
     result = RemovalResult()
 
-    def submit(pool: Executor, items: list[OwnedObject]) -> list[Future[None]]:
-        return [pool.submit(_remove_unless_failed, engine, item, result) for item in items]
+    def remove(item: OwnedObject) -> None:
+        if result.error is not None:
+            return
+        try:
+            reason = _remove(engine, item)
+        except LyraError as error:
+            result.error = result.error or error
+            return
+        if reason is None:
+            result.removed.append(item)
+        else:
+            result.failed[item] = reason
 
     with ThreadPoolExecutor(_MAX_PARALLEL_NETWORKS) as network_pool, ThreadPoolExecutor(_MAX_WORKERS) as pool:
-        _wait(submit(pool, order.attached_containers))
-        networks = submit(network_pool, order.networks)
-        _wait(submit(pool, order.detached_containers))
-        _wait(submit(pool, order.others))
-        _wait(networks)
+        attached, detached = pool.map(remove, order.attached_containers), pool.map(remove, order.detached_containers)
+        list(attached)
+        networks = network_pool.map(remove, order.networks)
+        list(detached)
+        list(pool.map(remove, order.others))
+        list(networks)
     return result
 
 
@@ -83,25 +94,6 @@ def plan_removal(objects: Iterable[OwnedObject], engine_objects: Iterable[Engine
         else:
             order.attached_containers.append(item)
     return order
-
-
-def _wait(futures: Iterable[Future[None]]) -> None:
-    for future in futures:
-        future.result()
-
-
-def _remove_unless_failed(engine: Engine, item: OwnedObject, result: RemovalResult) -> None:
-    if result.error is not None:
-        return
-    try:
-        reason = _remove(engine, item)
-    except LyraError as error:
-        result.error = result.error or error
-        return
-    if reason is None:
-        result.removed.append(item)
-    else:
-        result.failed[item] = reason
 
 
 def _remove(engine: Engine, item: OwnedObject) -> str | None:
