@@ -28,10 +28,7 @@ class CheckStage:
 def list_base_images(
     dockerfile: Dockerfile, target: str = "", args: Mapping[str, str] | None = None
 ) -> tuple[ImageUse, ...]:
-    """Return the images needed to build `target` (a name or index, default: the last stage), in the file's order.
-
-    `args` override the defaults of global ARGs. An unknown target or an empty FROM is a ConfigurationError.
-    """
+    """Return the images needed to build `target` (a name or index, default: the last stage), in the file's order."""
     _, uses = _collect_stages(dockerfile, target, args or {})
     uses_by_key = {(use.line, use.reference, use.platform): use for use in uses if use.reference != "scratch"}
     return tuple(uses_by_key[key] for key in sorted(uses_by_key))
@@ -139,13 +136,12 @@ def _expand(word: str, variables: Mapping[str, str], escape: str, location: str)
 def _find_target(dockerfile: Dockerfile, target: str) -> int:
     if not target:
         return len(dockerfile.stages) - 1
-    index = _find_stage(dockerfile.stages, target)
-    if index is None and target.isdecimal() and int(target) < len(dockerfile.stages):
-        index = int(target)
-    if index is None:
-        names = ", ".join(stage.name for stage in dockerfile.stages if stage.name) or "(none is named)"
-        raise ConfigurationError(f"{dockerfile.path} has no stage {target!r}", hint=f"Choose one of: {names}")
-    return index
+    if (index := _find_stage(dockerfile.stages, target)) is not None:
+        return index
+    if target.isdecimal() and int(target) < len(dockerfile.stages):
+        return int(target)
+    names = ", ".join(stage.name for stage in dockerfile.stages if stage.name) or "(none is named)"
+    raise ConfigurationError(f"{dockerfile.path} has no stage {target!r}", hint=f"Choose one of: {names}")
 
 
 def _find_stage(stages: Sequence[Stage], name: str) -> int | None:

@@ -51,10 +51,7 @@ class Checkout:
 
     @property
     def unmounted_reason(self) -> str:
-        """Return why a missing checkout may be on an unmounted disk, or an empty string.
-
-        An empty mount point, a path below /media or /mnt, or an fstab entry counts.
-        """
+        """Return why a missing checkout may be on an unmounted disk, or an empty string."""
         if self.root is None:
             return ""
         try:

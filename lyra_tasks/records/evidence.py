@@ -147,10 +147,7 @@ class EvidenceStore:
 
 
 class Measurement(Record):
-    """A usage sample of a container; memory in bytes, CPU in cores since the previous sample.
-
-    `at` is UTC in ISO 8601 with milliseconds.
-    """
+    """A usage sample of a container `at` a time in UTC; memory in bytes, CPU in cores since the previous sample."""
 
     at: str
     memory: int

@@ -58,10 +58,7 @@ def parse_commit(commit_id: str, message: str) -> Commit:
 
 
 def list_commits_since(root: Path, tag: str) -> tuple[Commit, ...]:
-    """Return the commits since `tag` (all commits if it is empty), newest first, without merges.
-
-    For a project in a subdirectory of its repository, only commits that touch the subdirectory.
-    """
+    """Return the commits of the project since `tag` (all if it is empty), newest first, without merges."""
     revision_range = f"refs/tags/{tag}..HEAD" if tag else "HEAD"
     # at the top of a repository a path limit would only hide empty commits
     path_limit = ("--", ".") if run_git(root, "rev-parse", "--show-prefix").strip() else ()

@@ -203,10 +203,7 @@ def _get_remote_url(root: Path) -> str:
 
 
 def hash_changed_files(top: Path, changed_paths: Iterable[str]) -> str:
-    """Return a SHA-256 of names, types and content of the changed paths below `top`.
-
-    Directories among them (submodules, nested repositories) count with all their files.
-    """
+    """Return a SHA-256 of names, types and content of the changed paths below `top`, with all files in directories."""
     hasher = hashlib.sha256()
     try:
         for path in sorted(changed_paths):

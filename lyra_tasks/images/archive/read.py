@@ -80,10 +80,7 @@ def read_archive_members(file: BinaryIO, where: str) -> dict[str, Member]:
 def read_archived_image(
     file: BinaryIO, members: Mapping[str, Member], where: str, omitted_layers: Collection[str] = ()
 ) -> ArchivedImage:
-    """Return the image that `index.json` and `manifest.json` both describe, in an archive without `omitted_layers`.
-
-    A member that is missing or not referenced, a wrong size or digest, and a contradiction are a BundleError.
-    """
+    """Return the image that `index.json` and `manifest.json` both describe, in an archive without `omitted_layers`."""
     reader = _DocumentReader(file, members, where)
     parse_document(reader.read_document(LAYOUT_FILE), LayoutDocument, f"{where}: {LAYOUT_FILE}")
     index = parse_document(reader.read_document(INDEX_FILE), ImageIndex, f"{where}: {INDEX_FILE}")

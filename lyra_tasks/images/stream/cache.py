@@ -76,9 +76,8 @@ class LayerCache:
     def find_compressed(self, start: Block, size: int, compression: Compression) -> CachedLayer | None:
         """Return the blob of an expected layer with this first block and size, if it was compressed before."""
         first = sha256_digest(start)
-        for diff_id in self.expected_diff_ids if self.is_trusted else ():
-            entry = self._read_entry(self._content_entry_path(diff_id, _ENCODINGS[compression]))
-            if entry and (entry.diff_id, entry.unpacked_size, entry.start_digest) == (diff_id, size, first):
+        for entry in self._expected_layers(_ENCODINGS[compression]):
+            if (entry.unpacked_size, entry.start_digest) == (size, first):
                 return entry if self._blob_path(entry.digest).is_file() else None
         return None
 
@@ -88,7 +87,7 @@ class LayerCache:
         `send` adds the missing blobs while the others are verified. If some of them are damaged, they are removed and
         `send` is called again.
         """
-        targets = {entry: spool / hex_part(entry.digest) for entry in self._engine_layers()}
+        targets = {entry: spool / hex_part(entry.digest) for entry in self._expected_layers(_ENGINE_ENCODING)}
         linked = [entry for entry, target in targets.items() if self._link_unverified(entry, target)]
         with ThreadPoolExecutor(1) as pool:
             verification = pool.submit(lambda: [entry for entry in linked if self._verify(entry, targets[entry])])
@@ -132,9 +131,9 @@ class LayerCache:
                     write_record(self._unpacked_entry_path(entry.digest), entry)
             self._prune()
 
-    def _engine_layers(self) -> Iterator[CachedLayer]:
+    def _expected_layers(self, encoding: str) -> Iterator[CachedLayer]:
         for diff_id in self.expected_diff_ids if self.is_trusted else ():
-            entry = self._read_entry(self._content_entry_path(diff_id, _ENGINE_ENCODING))
+            entry = self._read_entry(self._content_entry_path(diff_id, encoding))
             if entry and entry.diff_id == diff_id:
                 yield entry
 

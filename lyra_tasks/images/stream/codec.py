@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from importlib import import_module
 from typing import Any, BinaryIO, Literal, Protocol
 
 from lyra_tasks.errors import BundleError
@@ -96,7 +96,7 @@ def compress_blocks(blocks: Iterable[Block], compression: Compression, target: D
             target.write(encoder.compress(block))
         target.write(encoder.flush())
         return
-    with _import_isal("igzip_threaded").open(
+    with import_module("isal.igzip_threaded").open(
         target, "wb", compresslevel=_GZIP_LEVEL, threads=_THREADS, block_size=_OUTPUT_BYTES
     ) as encoder:
         pieces = BlockReader(blocks)
@@ -145,10 +145,7 @@ def measure_unpacked(
 
 
 def decompress_blocks(blocks: Iterable[Block], codec: Codec, where: str, limit: int | None = None) -> Iterator[Block]:
-    """Decompress blocks to pieces of at most 1 MiB.
-
-    If they are damaged, incomplete, or larger than `limit` bytes, raises a BundleError that names `where`.
-    """
+    """Decompress to pieces of at most 1 MiB; BundleError naming `where` if damaged, incomplete or over `limit`."""
     pieces = blocks if codec == "none" else _decode(blocks, codec, where)
     total = 0
     for piece in pieces:
@@ -160,7 +157,7 @@ def decompress_blocks(blocks: Iterable[Block], codec: Codec, where: str, limit: 
 
 def _decode(blocks: Iterable[Block], codec: Codec, where: str) -> Iterator[bytes]:
     decoder: Decoder | None = None
-    error: type[Exception] = _import_zstd().ZstdError if codec == "zstd" else _import_isal("igzip_lib").error
+    error: type[Exception] = _import_zstd().ZstdError if codec == "zstd" else import_module("isal.igzip_lib").error
     try:
         for pending in _slices(blocks):
             while pending or (decoder and not decoder.needs_input):
@@ -189,13 +186,9 @@ def _create_decoder(codec: Codec) -> Decoder:
         zstd = _import_zstd()
         decoder: Decoder = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _MAX_WINDOW_LOG})
     else:
-        isal = _import_isal("igzip_lib")
+        isal = import_module("isal.igzip_lib")
         decoder = isal.IgzipDecompressor(flag=isal.DECOMP_GZIP)
     return decoder
-
-
-def _import_isal(module: str) -> Any:
-    return importlib.import_module(f"isal.{module}")
 
 
 def _import_zstd() -> Any:

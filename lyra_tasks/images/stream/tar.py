@@ -28,10 +28,7 @@ _KINDS: dict[bytes, Literal["file", "directory", "link", "symlink"]] = {
 
 @dataclass(frozen=True)
 class TarHeader:
-    """The header of a member; `kind` is `other` for devices, pipes and extensions of the format.
-
-    `mode` has only the permission bits, including setuid and setgid.
-    """
+    """The header of a member; `kind` is `other` for devices, pipes and extensions, `mode` has the permission bits."""
 
     name: str
     size: int
