@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from lyra_tasks.cleanup.plan import CleanupFacts, GoneCheckout, GoneFacts
+from lyra_tasks.cleanup.plan import CleanupFacts
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine, connect_existing_engine
 from lyra_tasks.engine.objects.disk_usage import owns_builder, read_disk_usage, request_disk_usage
@@ -37,11 +37,11 @@ def collect_cleanup_facts(work: Workspace) -> tuple[CleanupFacts, Engine | None]
     engine_objects = list_objects(engine) if engine is not None else ()
     ownership = load_ownership_index(work.paths, engine.facts.id) if engine is not None else OwnershipIndex()
     others = [_project_journals(names) for names in list_other_checkouts(work.paths) if not names[0].is_missing]
-    facts = _collect_facts(
-        engine, engine_objects, ownership, tuple(journals), work.find_other_active_runs(), other_checkouts=others
-    )
+    facts = _collect_facts(work, engine, engine_objects, ownership, tuple(journals), other_checkouts=others)
     return replace(
         facts,
+        root=work.root,
+        project_id=work.paths.project_id,
         has_recent_build=any(started_within(intent.run, _RECENT_S) for intent in ownership.image_intents.values()),
         temporary_files=tuple(find_temporary_files(work.paths, work.bundles)),
         # Wait for it now: during the removal the engine would count what is left, or fail on what is not.
@@ -56,22 +56,42 @@ def collect_cleanup_facts(work: Workspace) -> tuple[CleanupFacts, Engine | None]
     ), engine
 
 
-def collect_gone_facts(work: Workspace) -> tuple[GoneFacts, Engine | None]:
+def collect_gone_facts(work: Workspace) -> tuple[list[CleanupFacts], Engine | None]:
     """Collect what missing checkouts left in the engine of `work` and in their own, and return it with that engine."""
     engine = connect_existing_engine(work.config, work.paths)
     engine_objects = list_objects(engine) if engine is not None else ()
     checkouts = list_other_checkouts(work.paths)
     existing = [(work.paths.project_id, list(_own_journals(work).values()))]
     existing += [_project_journals(names) for names in checkouts if not names[0].is_missing]
-    return GoneFacts(
-        checkouts=tuple(
-            _collect_gone_checkout(names, engine, engine_objects, existing)
-            for names in checkouts
-            if names[0].is_missing
-        ),
-        engine_objects=engine_objects,
-        disk_usage=read_disk_usage(engine) if engine is not None else None,
-    ), engine
+    disk_usage = read_disk_usage(engine) if engine is not None else None
+    gone_facts = []
+    for names in checkouts:
+        if not names[0].is_missing:
+            continue
+        project_id, journals = _project_journals(names)
+        ownership, states = OwnershipIndex(), tuple(checkout.state for checkout in names)
+        if engine is not None:
+            ownership = build_ownership_index(merge_journals(journals), engine.facts.id)
+        facts = _collect_facts(work, engine, engine_objects, ownership, states, other_checkouts=existing)
+        sockets = {f"unix://{box.socket}" for state in states if (box := sandbox.find_sandbox(state)) is not None}
+        gone_facts.append(
+            replace(
+                facts,
+                root=names[-1].root or Path(),
+                project_id=project_id,
+                disk_usage=disk_usage,
+                unmounted_reason=names[-1].unmounted_reason,
+                is_engine_in_use=engine is not None and engine.cli_environment.get("DOCKER_HOST") in sockets,
+                other_engines=tuple(sorted(_find_other_engines(names, engine, engine_objects))),
+            )
+        )
+    return gone_facts, engine
+
+
+def find_live_runs(work: Workspace, states: Iterable[Path]) -> dict[str, int]:
+    """Return the active runs of a checkout in other processes, with their process ids."""
+    runs = chain.from_iterable(active_runs(run_locks_directory(state)).items() for state in states)
+    return {run: pid for run, pid in runs if run not in work.active_runs}
 
 
 @contextmanager
@@ -86,7 +106,7 @@ def restore_engine_state(work: Workspace) -> Iterator[None]:
         yield
     finally:
         for state in _find_running_sandboxes(states):
-            if state not in running_before and not work.find_other_active_runs():
+            if state not in running_before and not find_live_runs(work, states):
                 sandbox.require_clean_stop(sandbox.shut_down_sandbox(state))
 
 
@@ -112,11 +132,11 @@ def remove_temporary_files(files: Iterable[Path]) -> None:
 
 
 def _collect_facts(
+    work: Workspace,
     engine: Engine | None,
     engine_objects: tuple[EngineObject, ...],
     ownership: OwnershipIndex,
     states: tuple[Path, ...],
-    live_runs: Mapping[str, int],
     *,
     other_checkouts: Sequence[tuple[str, list[Journal]]],
 ) -> CleanupFacts:
@@ -126,37 +146,13 @@ def _collect_facts(
         engine_objects=engine_objects,
         owned=tuple(item for candidate in engine_objects if (item := ownership.match(candidate)) is not None),
         ownership=ownership,
-        live_runs=live_runs,
+        live_runs=find_live_runs(work, states),
         crashed_runs=frozenset(chain.from_iterable(list_crashed_runs(state) for state in states)),
         has_unfinished_build=bool(ownership.image_intents),
         shared_images=shared,
         running_sandboxes=tuple(_find_running_sandboxes(states)),
         states=states,
         sandboxes_with_data=tuple(state for state in states if sandbox.has_sandbox_data(state)),
-    )
-
-
-def _collect_gone_checkout(
-    names: tuple[Checkout, ...],
-    engine: Engine | None,
-    engine_objects: tuple[EngineObject, ...],
-    existing: Sequence[tuple[str, list[Journal]]],
-) -> GoneCheckout:
-    """Collect what one missing checkout left; `names` are its states, one per name that its project had."""
-    project_id, journals = _project_journals(names)
-    ownership = (
-        build_ownership_index(merge_journals(journals), engine.facts.id) if engine is not None else OwnershipIndex()
-    )
-    states = tuple(checkout.state for checkout in names)
-    live_runs = dict(chain.from_iterable(active_runs(run_locks_directory(state)).items() for state in states))
-    facts = _collect_facts(engine, engine_objects, ownership, states, live_runs, other_checkouts=existing)
-    return GoneCheckout(
-        root=names[-1].root or Path(),
-        project_id=project_id,
-        unmounted_reason=names[-1].unmounted_reason,
-        facts=facts,
-        is_engine_in_use=engine is not None and any(_is_engine_of(engine, state) for state in facts.running_sandboxes),
-        other_engines=tuple(sorted(_find_other_engines(names, engine, engine_objects))),
     )
 
 
@@ -193,11 +189,6 @@ def _find_shared_images(
             other_ownership = build_ownership_index(merge_journals(journals), engine.facts.id)
             shared |= {images[image]: project_id for image in candidates if other_ownership.match(image) is not None}
     return shared
-
-
-def _is_engine_of(engine: Engine, state: Path) -> bool:
-    box = sandbox.find_sandbox(state)
-    return box is not None and engine.cli_environment.get("DOCKER_HOST") == f"unix://{box.socket}"
 
 
 def _find_other_engines(

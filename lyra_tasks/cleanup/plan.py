@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,21 +13,26 @@ from lyra_tasks.engine.objects.inventory import CONTAINER, IMAGE, KINDS, NETWORK
 from lyra_tasks.engine.objects.ownership import OwnedObject, OwnershipIndex
 from lyra_tasks.errors import LockedError
 
-Level = Literal["objects", "cache", "all"]
+Level = Literal["objects", "cache", "all", "gone"]
 
-_WAIT_HINT = "Wait until it has finished, or stop it, then run `clean` again"
+WAIT_HINT = "Wait until it has finished, or stop it, then run `clean` again"
 
 
 @dataclass(frozen=True)
 class CleanupFacts:
-    """What a cleanup may remove.
+    """What a cleanup of the checkout at `root` may remove.
 
     `owned` are the `engine_objects` that are ours by `ownership`. `live_runs` are active runs of other processes with
     their pids, `crashed_runs` were killed. `shared_images` were also created by another checkout, named by its project
     id. `states` are the checkout's state directories, one per name that the project had; the `*_sandboxes*` fields are
     those whose engine runs, was started by a command, or has data.
+
+    Of a missing checkout, `unmounted_reason` says why it may be on an unmounted disk, and `is_engine_in_use` that this
+    project uses its sandbox engine; `other_engines` are named in its journal, but cannot be searched from here.
     """
 
+    root: Path = Path()
+    project_id: str = ""
     engine_objects: tuple[EngineObject, ...] = ()
     owned: tuple[OwnedObject, ...] = ()
     ownership: OwnershipIndex = field(default_factory=OwnershipIndex)
@@ -43,6 +48,9 @@ class CleanupFacts:
     auto_started_sandboxes: tuple[Path, ...] = ()
     states: tuple[Path, ...] = ()
     sandboxes_with_data: tuple[Path, ...] = ()
+    unmounted_reason: str = ""
+    is_engine_in_use: bool = False
+    other_engines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,19 @@ class CleanupPlan:
         return self.level == "all"
 
     @property
+    def kept_reason(self) -> str:
+        """Why the state directories of a missing checkout are kept, or ''."""
+        if self.facts.is_engine_in_use:
+            return "this project uses its sandbox engine"
+        engines = ", ".join(self.facts.other_engines)
+        return f"it may have objects in engines that cannot be searched from here: {engines}" if engines else ""
+
+    @property
+    def deletes_states(self) -> bool:
+        """Whether the state directories of a missing checkout are deleted."""
+        return self.level == "gone" and not self.kept_reason
+
+    @property
     def is_complete(self) -> bool:
         """Whether no object journaled so far can be in the engine, or still appear there, after this cleanup."""
         facts = self.facts
@@ -88,8 +109,8 @@ class CleanupPlan:
         return reasons | {item: foreign_use(user) for item, user in self.used_by_others.items()}
 
     @property
-    def summary(self) -> str:
-        """What is removed, in one line."""
+    def parts(self) -> list[str]:
+        """What is removed, in words."""
         counts = Counter(item.kind for item in self.objects)
         parts = [f"{counts[kind]} {kind}(s)" for kind in KINDS if counts[kind]]
         if self.temporary_files:
@@ -97,10 +118,12 @@ class CleanupPlan:
         if self.prune_cache:
             parts.append("the build cache")
         if self.stop_sandboxes:
-            parts.append("the sandbox engine")
+            parts.append("its sandbox engine with its data" if self.level == "gone" else "the sandbox engine")
         if self.removes_state:
             parts.append(".lyra/ and the sandbox engine's data" if self.purge_sandboxes else ".lyra/")
-        return ", ".join(parts) or "nothing"
+        if self.deletes_states:
+            parts.append("its journal, records and evidence")
+        return parts
 
 
 def foreign_use(user: str) -> str:
@@ -111,14 +134,17 @@ def foreign_use(user: str) -> str:
 def plan_cleanup(facts: CleanupFacts, level: Level) -> CleanupPlan:
     """Plan the cleanup of one checkout; bundles, journal, records and sources are always kept.
 
-    Objects of active runs are kept, and with them all images, since such a run may need any of them.
-
-    Raises:
-        LockedError: everything shall be removed, but a run is active.
+    Objects of active runs are kept, and with them all images, since such a run may need any of them. Raises LockedError
+    if everything shall be removed, but a run is active.
     """
     if level == "all" and facts.live_runs:
-        raise LockedError(f"{describe_active_runs(facts.live_runs)}: `--all` would break it", hint=_WAIT_HINT)
-    sandboxes = facts.running_sandboxes if level == "all" else facts.auto_started_sandboxes
+        raise LockedError(f"{describe_active_runs(facts.live_runs)}: `--all` would break it", hint=WAIT_HINT)
+    stop_sandboxes, purge_sandboxes = facts.auto_started_sandboxes, tuple[Path, ...]()
+    if level == "all":
+        stop_sandboxes, purge_sandboxes = facts.running_sandboxes, facts.sandboxes_with_data
+    elif level == "gone" and not facts.is_engine_in_use:
+        stop_sandboxes = tuple(dict.fromkeys([*facts.running_sandboxes, *facts.sandboxes_with_data]))
+        purge_sandboxes = stop_sandboxes
     live_objects = {
         item for item in facts.owned if facts.live_runs and (item.run in facts.live_runs or item.kind == IMAGE)
     }
@@ -133,33 +159,22 @@ def plan_cleanup(facts: CleanupFacts, level: Level) -> CleanupPlan:
         shared_images=tuple(item for item in facts.owned if item in shared_images),
         used_by_others=used_by_others,
         temporary_files=() if facts.live_runs else facts.temporary_files,
-        prune_cache=level != "objects" and facts.owns_builder and not facts.live_runs,
-        stop_sandboxes=() if facts.live_runs else sandboxes,
-        purge_sandboxes=facts.sandboxes_with_data if level == "all" else (),
+        prune_cache=level in {"cache", "all"} and facts.owns_builder and not facts.live_runs,
+        stop_sandboxes=() if facts.live_runs else stop_sandboxes,
+        purge_sandboxes=purge_sandboxes,
     )
 
 
-def require_no_active_runs(plan: CleanupPlan) -> None:
-    """Check, after the cleanup, that nothing was kept for an active run.
+def plan_gone_cleanup(checkouts: Iterable[CleanupFacts]) -> list[CleanupPlan]:
+    """Plan the cleanup of all missing checkouts but those with an active run."""
+    return [plan_cleanup(facts, "gone") for facts in checkouts if not facts.live_runs]
 
-    Raises:
-        LockedError: objects were kept.
-    """
+
+def require_no_active_runs(plan: CleanupPlan) -> None:
+    """Raise LockedError, after the cleanup, if objects were kept for an active run."""
     if plan.live_objects:
         kept = f"{len(plan.live_objects)} object(s) kept for it, everything else removed"
-        raise LockedError(f"{describe_active_runs(plan.facts.live_runs)}: {kept}", hint=_WAIT_HINT)
-
-
-def require_no_new_runs(facts: CleanupFacts, live_runs: Mapping[str, int]) -> None:
-    """Check that no run has started since the facts were collected.
-
-    Raises:
-        LockedError: a run has started; the plan would remove its objects.
-    """
-    if new_runs := {run: pid for run, pid in live_runs.items() if run not in facts.live_runs}:
-        raise LockedError(
-            f"{describe_active_runs(new_runs)}: it started after this cleanup was planned", hint=_WAIT_HINT
-        )
+        raise LockedError(f"{describe_active_runs(plan.facts.live_runs)}: {kept}", hint=WAIT_HINT)
 
 
 def describe_active_runs(live_runs: Mapping[str, int]) -> str:
@@ -192,91 +207,3 @@ def _find_used_by_others(
         if user is not None:
             used_by_others[item] = user
     return used_by_others
-
-
-@dataclass(frozen=True)
-class GoneCheckout:
-    """A checkout whose directory `root` is missing.
-
-    `unmounted_reason` says why it may be on an unmounted disk, or is empty. `is_engine_in_use` says that this project
-    uses its sandbox engine; `other_engines` are named in its journal, but cannot be searched from here.
-    """
-
-    root: Path
-    project_id: str
-    unmounted_reason: str
-    facts: CleanupFacts
-    is_engine_in_use: bool = False
-    other_engines: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class GoneFacts:
-    """All missing checkouts, and the objects in this project's engine."""
-
-    checkouts: tuple[GoneCheckout, ...]
-    engine_objects: tuple[EngineObject, ...] = ()
-    disk_usage: DiskUsage | None = None
-
-
-@dataclass(frozen=True)
-class CheckoutCleanup:
-    """The cleanup of one missing checkout; its state directories are deleted unless `kept_reason` says why not."""
-
-    checkout: GoneCheckout
-    plan: CleanupPlan
-    kept_reason: str
-
-    @property
-    def ended_sandboxes(self) -> tuple[Path, ...]:
-        """State directories whose engine is stopped and its data deleted."""
-        if self.checkout.is_engine_in_use:
-            return ()
-        facts = self.checkout.facts
-        return tuple(dict.fromkeys([*facts.running_sandboxes, *facts.sandboxes_with_data]))
-
-    @property
-    def parts(self) -> Iterator[str]:
-        """What is removed, in words."""
-        if self.plan.objects:
-            yield self.plan.summary
-        if self.ended_sandboxes:
-            yield "its sandbox engine with its data"
-        if not self.kept_reason:
-            yield "its journal, records and evidence"
-
-
-@dataclass(frozen=True)
-class GonePlan:
-    """The cleanups of missing checkouts; those in `live_checkouts` are skipped for the given reason."""
-
-    facts: GoneFacts
-    cleanups: tuple[CheckoutCleanup, ...]
-    live_checkouts: tuple[tuple[GoneCheckout, str], ...]
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to do."""
-        return not any(tuple(cleanup.parts) for cleanup in self.cleanups)
-
-
-def plan_gone_cleanup(facts: GoneFacts) -> GonePlan:
-    """Plan the cleanup of all missing checkouts; those with an active run are skipped."""
-    idle = [checkout for checkout in facts.checkouts if not checkout.facts.live_runs]
-    live = [checkout for checkout in facts.checkouts if checkout.facts.live_runs]
-    return GonePlan(
-        facts=facts,
-        cleanups=tuple(
-            CheckoutCleanup(checkout, plan_cleanup(checkout.facts, "objects"), _kept_reason(checkout))
-            for checkout in idle
-        ),
-        live_checkouts=tuple((checkout, describe_active_runs(checkout.facts.live_runs)) for checkout in live),
-    )
-
-
-def _kept_reason(checkout: GoneCheckout) -> str:
-    if checkout.is_engine_in_use:
-        return "this project uses its sandbox engine"
-    if checkout.other_engines:
-        return f"it may have objects in engines that cannot be searched from here: {', '.join(checkout.other_engines)}"
-    return ""

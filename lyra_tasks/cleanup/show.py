@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from lyra_tasks import console
-from lyra_tasks.cleanup.plan import CleanupPlan, GonePlan
+from lyra_tasks.cleanup.plan import CleanupFacts, CleanupPlan, describe_active_runs
 from lyra_tasks.errors import UsageError
-from lyra_tasks.records.cleanup import CleanupReport, HostSnapshot
+from lyra_tasks.records.cleanup import CleanupReport
 
 _LEVEL_DESCRIPTIONS = {
     "objects": "containers, networks, volumes and image references of this project",
@@ -20,29 +20,21 @@ _CONFIRM_HINT = "Pass --yes to skip the confirmation"
 
 
 def confirm_cleanup(plan: CleanupPlan, *, yes: bool) -> None:
-    """Ask before `--all`.
-
-    Raises:
-        UsageError: the user does not agree, or nobody can answer.
-    """
-    if plan.removes_state and not yes and not console.confirm(f"Remove {plan.summary}?"):
+    """Ask before `--all`; raise UsageError if the user does not agree, or nobody can answer."""
+    if plan.removes_state and not yes and not console.confirm(f"Remove {_summarize(plan)}?"):
         raise UsageError("`clean --all` was not confirmed", hint=_CONFIRM_HINT)
 
 
-def confirm_gone_cleanup(plan: GonePlan, *, yes: bool) -> None:
-    """List what is removed, and ask: it cannot be restored.
-
-    Raises:
-        UsageError: the user does not agree, or nobody can answer.
-    """
-    _print_gone_checkouts(plan, console.info)
+def confirm_gone_cleanup(plans: Sequence[CleanupPlan], checkouts: Sequence[CleanupFacts], *, yes: bool) -> None:
+    """List what is removed, and ask: it cannot be restored; raise UsageError without agreement."""
+    _print_gone_checkouts(plans, checkouts, console.info)
     if not yes and not console.confirm("Remove all of this permanently?"):
         raise UsageError("`clean --gone` was not confirmed", hint=_CONFIRM_HINT)
 
 
 def announce_cleanup(plan: CleanupPlan) -> None:
     """Print what is about to be removed and what is kept."""
-    console.info(f"clean: {_LEVEL_DESCRIPTIONS[plan.level]}: {plan.summary}")
+    console.info(f"clean: {_LEVEL_DESCRIPTIONS[plan.level]}: {_summarize(plan)}")
     _print_notes(plan)
 
 
@@ -63,7 +55,7 @@ def print_cleanup_plan(plan: CleanupPlan) -> None:
                 "cache_size": disk_usage.cache_size if disk_usage else 0,
             }
         )
-    console.print(f"would remove {plan.summary}")
+    console.print(f"would remove {_summarize(plan)}")
     for item in plan.objects:
         console.print(f"  {item.kind} {item.name}")
     for path in plan.temporary_files:
@@ -75,26 +67,26 @@ def print_cleanup_plan(plan: CleanupPlan) -> None:
     return None
 
 
-def print_gone_plan(plan: GonePlan) -> None:
+def print_gone_plan(plans: Sequence[CleanupPlan], checkouts: Sequence[CleanupFacts]) -> None:
     """Print what would be removed of missing checkouts."""
     if not console.is_json_mode():
-        return _print_gone_checkouts(plan, console.print)
+        return _print_gone_checkouts(plans, checkouts, console.print)
     return console.print_json(
         {
             "level": "gone",
             "checkouts": [
                 {
-                    "root": str(cleanup.checkout.root),
-                    "unmounted_reason": cleanup.checkout.unmounted_reason,
-                    "objects": [asdict(item) for item in cleanup.plan.objects],
-                    "kept": {item.name: reason for item, reason in cleanup.plan.kept_objects.items()},
-                    "stop_sandbox": bool(cleanup.ended_sandboxes),
-                    "states": [] if cleanup.kept_reason else [str(state) for state in cleanup.checkout.facts.states],
-                    "kept_reason": cleanup.kept_reason,
+                    "root": str(plan.facts.root),
+                    "unmounted_reason": plan.facts.unmounted_reason,
+                    "objects": [asdict(item) for item in plan.objects],
+                    "kept": {item.name: reason for item, reason in plan.kept_objects.items()},
+                    "stop_sandbox": bool(plan.stop_sandboxes),
+                    "states": [str(state) for state in plan.facts.states] if plan.deletes_states else [],
+                    "kept_reason": plan.kept_reason,
                 }
-                for cleanup in plan.cleanups
+                for plan in plans
             ],
-            "live": {str(checkout.root): reason for checkout, reason in plan.live_checkouts},
+            "live": {str(facts.root): describe_active_runs(facts.live_runs) for facts in checkouts if facts.live_runs},
         }
     )
 
@@ -114,19 +106,18 @@ def print_cleanup_report(report: CleanupReport, file: Path | None) -> None:
         if report.sandbox_stopped:
             console.print("stopped the sandbox engine")
         if report.engine is not None:
-            console.print(f"engine disk usage: {_describe_disk_usage(report.before, report.after)}")
+            layers, cache = (
+                f"{console.format_bytes(before)} -> {console.format_bytes(after)}"
+                for before, after in (
+                    (report.before.layers_size, report.after.layers_size),
+                    (report.before.cache_size, report.after.cache_size),
+                )
+            )
+            console.print(f"engine disk usage: image layers {layers}, build cache {cache}")
     leftovers = len(report.leftovers) + (0 if report.level == "gone" else len(report.kept))
     result = "nothing is left" if report.clean else f"{leftovers} object(s) left"
     location = f"report: {file}" if file else "report not saved: disk full"
     return console.print(f"clean: {removed} removed; {result}; {location}")
-
-
-def _describe_disk_usage(before: HostSnapshot, after: HostSnapshot) -> str:
-    rows = (
-        ("image layers", before.layers_size, after.layers_size),
-        ("build cache", before.cache_size, after.cache_size),
-    )
-    return ", ".join(f"{name} {console.format_bytes(old)} -> {console.format_bytes(new)}" for name, old, new in rows)
 
 
 def _print_notes(plan: CleanupPlan) -> None:
@@ -138,18 +129,25 @@ def _print_notes(plan: CleanupPlan) -> None:
         console.info("build cache kept: the engine's builder is not Lyra's; `docker builder prune` empties it")
 
 
-def _print_gone_checkouts(plan: GonePlan, print_line: Callable[[str], None]) -> None:
-    if not plan.cleanups and not plan.live_checkouts:
+def _summarize(plan: CleanupPlan) -> str:
+    return ", ".join(plan.parts) or "nothing"
+
+
+def _print_gone_checkouts(
+    plans: Sequence[CleanupPlan], checkouts: Sequence[CleanupFacts], print_line: Callable[[str], None]
+) -> None:
+    if not checkouts:
         print_line("no leftovers of missing checkouts")
-    for cleanup in plan.cleanups:
-        print_line(f"{cleanup.checkout.root} is missing; leftovers: {', '.join(cleanup.parts) or 'none to remove'}")
-        if cleanup.checkout.unmounted_reason:
-            print_line(f"  it may be on an unmounted disk: {cleanup.checkout.unmounted_reason}")
-        if cleanup.kept_reason:
-            print_line(f"  its journal is kept: {cleanup.kept_reason}")
-        for item in cleanup.plan.objects:
+    for plan in plans:
+        print_line(f"{plan.facts.root} is missing; leftovers: {', '.join(plan.parts) or 'none to remove'}")
+        if plan.facts.unmounted_reason:
+            print_line(f"  it may be on an unmounted disk: {plan.facts.unmounted_reason}")
+        if plan.kept_reason:
+            print_line(f"  its journal is kept: {plan.kept_reason}")
+        for item in plan.objects:
             print_line(f"  {item.kind} {item.name}")
-        for item, reason in cleanup.plan.kept_objects.items():
+        for item, reason in plan.kept_objects.items():
             print_line(f"  kept {item.kind} {item.name}: {reason}")
-    for checkout, reason in plan.live_checkouts:
-        print_line(f"{checkout.root} is missing; skipped: {reason}")
+    for facts in checkouts:
+        if facts.live_runs:
+            print_line(f"{facts.root} is missing; skipped: {describe_active_runs(facts.live_runs)}")

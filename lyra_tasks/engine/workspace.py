@@ -16,9 +16,9 @@ from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine, connect_engine
 from lyra_tasks.engine.objects.lifeline import remove_orphans
 from lyra_tasks.engine.objects.ownership import Owner
-from lyra_tasks.locks import RunLocks, active_runs, new_run_id, run_locks_directory
+from lyra_tasks.locks import RunLocks, new_run_id
 from lyra_tasks.paths import Paths, project_paths
-from lyra_tasks.records.checkouts import list_former_states, record_checkout
+from lyra_tasks.records.checkouts import record_checkout
 from lyra_tasks.records.evidence import EvidenceStore
 from lyra_tasks.records.images import ImageStore
 from lyra_tasks.records.journal import Journal, JournalEntry
@@ -126,14 +126,6 @@ class Workspace:
         for owned_object, reason in cleanup.failed.items():
             console.warn(f"Cannot remove the {owned_object.kind} {owned_object.name} of a killed run: {reason}")
         return engine
-
-    def find_other_active_runs(self) -> dict[str, int]:
-        """Return the active runs of this checkout in other processes, with their process ids."""
-        former = (run_locks_directory(checkout.state) for checkout in list_former_states(self.paths))
-        runs = {
-            run: pid for directory in (self.paths.run_locks, *former) for run, pid in active_runs(directory).items()
-        }
-        return {run: pid for run, pid in runs.items() if run not in self.active_runs}
 
     @property
     def bundles(self) -> Path:

@@ -119,47 +119,34 @@ def clean(
     json: bool = False,
 ) -> None:
     """Remove all Docker objects of this project; keeps bundles and the journal."""
-    from lyra_tasks.cleanup.facts import collect_cleanup_facts, restore_engine_state
-    from lyra_tasks.cleanup.plan import plan_cleanup, require_no_active_runs
+    from lyra_tasks.cleanup import facts, plan, show
     from lyra_tasks.cleanup.report import require_clean
     from lyra_tasks.cleanup.run import run_cleanup, save_report
-    from lyra_tasks.cleanup.show import announce_cleanup, confirm_cleanup, print_cleanup_plan, print_cleanup_report
     from lyra_tasks.records.dev import DevStore
 
-    if gone:
-        return _clean_deleted_checkouts(c, has_other_options=all or cache)
-    work = workspace(allow_invalid=True)
-    with restore_engine_state(work):
-        cleanup_facts, engine = collect_cleanup_facts(work)
-        cleanup_plan = plan_cleanup(cleanup_facts, "all" if all else "cache" if cache else "objects")
-        if is_dry_run(c):
-            return print_cleanup_plan(cleanup_plan)
-        confirm_cleanup(cleanup_plan, yes=is_confirmed())
-        announce_cleanup(cleanup_plan)
-        if engine is not None and not cleanup_facts.live_runs and DevStore(work.paths.state).exists:
-            prepare_dev_cleanup(work)
-        report = run_cleanup(cleanup_plan, work, engine)
-        print_cleanup_report(report, save_report(report, work, removes_state=cleanup_plan.removes_state))
-        require_clean(report)
-        return require_no_active_runs(cleanup_plan)
-
-
-def _clean_deleted_checkouts(c: Any, *, has_other_options: bool) -> None:
-    from lyra_tasks.cleanup.facts import collect_gone_facts, restore_engine_state
-    from lyra_tasks.cleanup.plan import plan_gone_cleanup
-    from lyra_tasks.cleanup.report import require_clean
-    from lyra_tasks.cleanup.run import run_gone_cleanup, save_report
-    from lyra_tasks.cleanup.show import confirm_gone_cleanup, print_cleanup_report, print_gone_plan
-
-    if has_other_options:
+    if gone and (all or cache):
         raise UsageError("`clean --gone` cleans other checkouts only", hint="Clean this one with a separate `clean`")
     work = workspace(allow_invalid=True)
-    with restore_engine_state(work):
-        checkout_facts, engine = collect_gone_facts(work)
-        cleanup_plan = plan_gone_cleanup(checkout_facts)
-        if is_dry_run(c) or cleanup_plan.is_empty:
-            return print_gone_plan(cleanup_plan)
-        confirm_gone_cleanup(cleanup_plan, yes=is_confirmed())
-        report = run_gone_cleanup(cleanup_plan, work, engine)
-        print_cleanup_report(report, save_report(report, work))
-        return require_clean(report)
+    with facts.restore_engine_state(work):
+        if gone:
+            checkouts, engine = facts.collect_gone_facts(work)
+            plans = plan.plan_gone_cleanup(checkouts)
+            if is_dry_run(c) or not any(checkout_plan.parts for checkout_plan in plans):
+                return show.print_gone_plan(plans, checkouts)
+            show.confirm_gone_cleanup(plans, checkouts, yes=is_confirmed())
+        else:
+            own_facts, engine = facts.collect_cleanup_facts(work)
+            own_plan = plan.plan_cleanup(own_facts, "all" if all else "cache" if cache else "objects")
+            if is_dry_run(c):
+                return show.print_cleanup_plan(own_plan)
+            show.confirm_cleanup(own_plan, yes=is_confirmed())
+            show.announce_cleanup(own_plan)
+            if engine is not None and not own_facts.live_runs and DevStore(work.paths.state).exists:
+                prepare_dev_cleanup(work)
+            plans = [own_plan]
+        report = run_cleanup(plans, work, engine)
+        show.print_cleanup_report(report, save_report(report, work))
+        require_clean(report)
+        for checkout_plan in plans:
+            plan.require_no_active_runs(checkout_plan)
+    return None

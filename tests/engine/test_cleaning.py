@@ -164,7 +164,7 @@ def test_run_started_during_confirmation_stops_clean(own: Project, monkeypatch: 
     handle = start_run(work.paths.run_locks, "20260101t000000-abcdef")
     try:
         with pytest.raises(LockedError, match="started after this cleanup was planned"):
-            run.run_cleanup(cleanup_plan, work, engine)
+            run.run_cleanup([cleanup_plan], work, engine)
     finally:
         finish_run(work.paths.run_locks, "20260101t000000-abcdef", handle)
     assert api(own).images() and (own.root / ".lyra").is_dir()

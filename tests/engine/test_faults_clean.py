@@ -140,7 +140,7 @@ def clean(work: Workspace) -> None:
     """Run `clean` in this process."""
     cleanup_facts, engine = facts.collect_cleanup_facts(work)
     cleanup_plan = plan.plan_cleanup(cleanup_facts, "objects")
-    require_clean(cleaning.run_cleanup(cleanup_plan, work, engine))
+    require_clean(cleaning.run_cleanup([cleanup_plan], work, engine))
 
 
 def test_hanging_engine_is_reported_and_next_clean_continues(
@@ -159,7 +159,7 @@ def test_hanging_engine_is_reported_and_next_clean_continues(
     with frail.frozen():
         started_at = time.monotonic()
         with pytest.raises(EngineUnavailableError, match="The engine stopped responding while removing"):
-            cleaning.run_cleanup(plan.plan_cleanup(cleanup_facts, "objects"), working, engine)
+            cleaning.run_cleanup([plan.plan_cleanup(cleanup_facts, "objects")], working, engine)
         assert time.monotonic() - started_at < 15
     monkeypatch.setattr(cleaning, "_ENGINE_TIMEOUT_S", 60)
     clean(working)

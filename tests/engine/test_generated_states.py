@@ -38,7 +38,7 @@ def clean(work: Workspace, *, has_leftovers: bool = False, locked: bool = False)
     """Clean a checkout and check the outcome."""
     cleanup_facts, engine = facts.collect_cleanup_facts(work)
     cleanup_plan = plan.plan_cleanup(cleanup_facts, "objects")
-    cleanup_report = run.run_cleanup(cleanup_plan, work, engine)
+    cleanup_report = run.run_cleanup([cleanup_plan], work, engine)
     if has_leftovers:
         with pytest.raises(LeftoverError):
             report.require_clean(cleanup_report)
