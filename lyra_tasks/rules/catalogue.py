@@ -280,11 +280,7 @@ def deviations_allowed() -> dict[str, bool]:
 
 
 def find_rule(name: str) -> Rule:
-    """Return the rule with this id.
-
-    Raises:
-        UsageError: no rule has it.
-    """
+    """Return the rule with this id; raise UsageError if no rule has it."""
     if name not in RULES_BY_ID:
         hint = did_you_mean(name, RULES_BY_ID, "Run `rules.list` to list all rules")
         raise UsageError(f"Unknown rule {name!r}", hint=hint)

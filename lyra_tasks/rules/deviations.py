@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -13,6 +13,8 @@ from lyra_tasks.errors import CheckFailedError
 from lyra_tasks.records.evidence import RuleResult
 from lyra_tasks.rules.catalogue import RULES_BY_ID
 from lyra_tasks.rules.finding import RuleCheck
+
+DeviationState = Literal["used", "unused", "expired", "unknown"]
 
 EXPIRY_WARNING_DAYS = 30
 
@@ -49,7 +51,7 @@ class DeviationStatus:
     """The state of a deviation: `unknown` until its rule was checked; `days_left` is negative after its expiry."""
 
     deviation: Deviation
-    state: Literal["used", "unused", "expired", "unknown"]
+    state: DeviationState
     days_left: int
 
     @property
@@ -64,10 +66,20 @@ def assess_checks(config: Configuration, checks: Iterable[RuleCheck], today: dat
     Without a deviation, a violation fails if the rule is an error, and warns otherwise; with only an expired one, it
     fails. A deviation counts as unused only if its rule was checked.
     """
-    all_checks = list(checks)
     used: list[Deviation] = []
-    results = [result for check in all_checks for result in _assess_check(config, check, today, used)]
-    checked_rules = {check.rule for check in all_checks if not check.skip_reason}
+    results: list[RuleResult] = []
+    checked_rules: set[str] = set()
+    for check in checks:
+        if check.skip_reason:
+            skipped = RuleResult(rule=check.rule, scope=check.scope, outcome="skipped", message=check.skip_reason)
+            results.append(skipped)
+            continue
+        checked_rules.add(check.rule)
+        if not check.messages:
+            results.append(RuleResult(rule=check.rule, scope=check.scope, outcome="passed"))
+        for message in check.messages:
+            violation = RuleResult(rule=check.rule, scope=check.scope, outcome="failed", message=message)
+            results.append(_apply_deviations(config, violation, today, used))
     unused = tuple(
         deviation for deviation in config.deviations if deviation.rule in checked_rules and deviation not in used
     )
@@ -88,40 +100,29 @@ def reassess_results(config: Configuration, results: Sequence[RuleResult], today
     return RuleReport(reassessed, tuple(used))
 
 
-def enforce_rules(config: Configuration, checks: Iterable[RuleCheck], today: datetime.date) -> tuple[Deviation, ...]:
-    """Return the deviations that the checks need.
-
-    Raises:
-        CheckFailedError: a deviation is missing or has expired.
-    """
-    report = assess_checks(config, checks, today)
-    report.raise_if_failed()
-    return report.used_deviations
+def enforce_rules(config: Configuration, checks: Iterable[RuleCheck], today: datetime.date) -> None:
+    """Raise CheckFailedError if a deviation that the checks need is missing or has expired."""
+    assess_checks(config, checks, today).raise_if_failed()
 
 
 def deviation_statuses(
     config: Configuration, results: Sequence[RuleResult], today: datetime.date
 ) -> tuple[DeviationStatus, ...]:
     """Return the state of every deviation, by the results of the last test."""
-    return tuple(_deviation_status(deviation, results, today) for deviation in config.deviations)
+    statuses = []
+    for deviation in config.deviations:
+        days_left = (deviation.expires - today).days
+        checked = [result for result in results if result.rule == deviation.rule and result.outcome != "skipped"]
+        needing = [item for item in checked if item.outcome != "passed" and covers(deviation, item.rule, item.scope)]
+        state: DeviationState = "used" if needing else "unused" if checked else "unknown"
+        statuses.append(DeviationStatus(deviation, "expired" if days_left < 0 else state, days_left))
+    return tuple(statuses)
 
 
 def covers(deviation: Deviation, rule: str, scope: str) -> bool:
     """Return whether a deviation covers a rule in a scope; `images.web` covers the image for all its platforms."""
     image_scope = scope.partition("@")[0]
     return deviation.rule == rule and any(fnmatchcase(candidate, deviation.scope) for candidate in (scope, image_scope))
-
-
-def _assess_check(
-    config: Configuration, check: RuleCheck, today: datetime.date, used: list[Deviation]
-) -> Iterator[RuleResult]:
-    if check.skip_reason:
-        yield RuleResult(rule=check.rule, scope=check.scope, outcome="skipped", message=check.skip_reason)
-    elif not check.messages:
-        yield RuleResult(rule=check.rule, scope=check.scope, outcome="passed")
-    for message in check.messages:
-        violation = RuleResult(rule=check.rule, scope=check.scope, outcome="failed", message=message)
-        yield _apply_deviations(config, violation, today, used)
 
 
 def _apply_deviations(
@@ -148,12 +149,3 @@ def _apply_deviations(
     else:
         outcome = "failed"
     return RuleResult(rule=rule.id, scope=violation.scope, outcome=outcome, message=message)
-
-
-def _deviation_status(deviation: Deviation, results: Sequence[RuleResult], today: datetime.date) -> DeviationStatus:
-    days_left = (deviation.expires - today).days
-    if days_left < 0:
-        return DeviationStatus(deviation, "expired", days_left)
-    checked = [result for result in results if result.rule == deviation.rule and result.outcome != "skipped"]
-    is_needed = any(result.outcome != "passed" and covers(deviation, result.rule, result.scope) for result in checked)
-    return DeviationStatus(deviation, "used" if is_needed else "unused" if checked else "unknown", days_left)

@@ -14,14 +14,13 @@ from lyra_tasks.engine.bases.inputs import hash_current_inputs, hash_stage_input
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import StaleError
-from lyra_tasks.records.evidence import Evidence, EvidenceStore, RuleResult, SetKey
+from lyra_tasks.records.evidence import Evidence, RuleResult, SetKey
 from lyra_tasks.records.images import ImageRecord, ImageStore
 from lyra_tasks.rules.catalogue import SOURCE_COMMITTED, TESTS_FRESH, TESTS_PASSED, rule_set_version
 from lyra_tasks.versions.git import GitFacts
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
-
 
 _MAX_LISTED_FILES = 5
 
@@ -55,11 +54,7 @@ def compare_images(
 
 
 def require_current_images(states: Sequence[ImageState]) -> dict[str, ImageRecord]:
-    """Return the records by build.
-
-    Raises:
-        StaleError: with every image that is not current, and the reason.
-    """
+    """Return the records by build; raise StaleError with every image that is not current, and the reason."""
     stale = tuple(f"{state.name} {state.problem}" for state in states if state.problem)
     if stale:
         raise StaleError("; ".join(stale), hint="Run `build` first")
@@ -103,21 +98,6 @@ def hash_effective_parts(work: Workspace, records: Mapping[str, ImageRecord]) ->
     return dict(sorted(parts.items()))
 
 
-def require_passed_evidence(store: EvidenceStore, key: SetKey) -> Evidence:
-    """Return the evidence of a set.
-
-    Raises:
-        StaleError: the set was not tested, or its test failed.
-    """
-    evidence = store.read(key)
-    if evidence is None:
-        raise StaleError("These images, services and tests have not been tested", hint="Run `test` first")
-    if not evidence.passed:
-        failed = ", ".join(list_failures(evidence))
-        raise StaleError(f"The last test run failed: {failed}", hint="Fix it, then run `build test`")
-    return evidence
-
-
 def list_failures(evidence: Evidence) -> tuple[str, ...]:
     """Return the failed checks and violated rules."""
     checks = [check.title for check in evidence.checks if check.outcome != "passed"]
@@ -138,11 +118,7 @@ class TestedSet:
 
 
 def require_tested_set(work: Workspace) -> TestedSet:
-    """Return the tested set of the checkout.
-
-    Raises:
-        StaleError: it is stale or untested.
-    """
+    """Return the tested set of the checkout; raise StaleError if it is stale or untested, or its test failed."""
     config = work.config
     records = require_current_images(compare_images(work.images, work.engine, hash_current_inputs(work)))
     services = {name: _inspect_service_image(work, name, service, records) for name, service in config.services.items()}
@@ -150,7 +126,12 @@ def require_tested_set(work: Workspace) -> TestedSet:
         name: services[name]["Id"] for name, service in config.services.items() if service.external is not None
     }
     key = build_set_key(work, records, externals)
-    evidence = require_passed_evidence(work.evidence, key)
+    evidence = work.evidence.read(key)
+    if evidence is None:
+        raise StaleError("These images, services and tests have not been tested", hint="Run `test` first")
+    if not evidence.passed:
+        failed = ", ".join(list_failures(evidence))
+        raise StaleError(f"The last test run failed: {failed}", hint="Fix it, then run `build test`")
     return TestedSet(key, evidence, records, {name: image["Config"] for name, image in services.items()})
 
 
@@ -170,17 +151,14 @@ def _inspect_service_image(
 
 def check_promotion(git: GitFacts) -> tuple[RuleResult, ...]:
     """Check the rules of a promotion; `require_tested_set` has already enforced those about the test."""
+    committed = RuleResult(rule=SOURCE_COMMITTED, scope="source", outcome="passed")
+    if git.is_dirty:
+        names = ", ".join(git.changed_paths[:_MAX_LISTED_FILES])
+        more = len(git.changed_paths) - _MAX_LISTED_FILES
+        message = f"not committed: {names}{f' and {more} more' if more > 0 else ''}"
+        committed = RuleResult(rule=SOURCE_COMMITTED, scope="source", outcome="warning", message=message)
     return (
-        _check_committed(git),
+        committed,
         RuleResult(rule=TESTS_FRESH, scope="project", outcome="passed"),
         RuleResult(rule=TESTS_PASSED, scope="project", outcome="passed"),
     )
-
-
-def _check_committed(git: GitFacts) -> RuleResult:
-    if not git.is_dirty:
-        return RuleResult(rule=SOURCE_COMMITTED, scope="source", outcome="passed")
-    names = ", ".join(git.changed_paths[:_MAX_LISTED_FILES])
-    more = len(git.changed_paths) - _MAX_LISTED_FILES
-    message = f"not committed: {names}{f' and {more} more' if more > 0 else ''}"
-    return RuleResult(rule=SOURCE_COMMITTED, scope="source", outcome="warning", message=message)

@@ -40,33 +40,25 @@ _HADOLINT_TIMEOUT_S = 30.0
 _HADOLINT_LEVELS = {"error", "warning"}
 
 
-def check_image_record(name: str, record: ImageRecord, proxima: Proxima) -> Iterator[RuleCheck]:
-    """Check what Proxima can run (R3), by the record of a build."""
-    yield check_image_size(name, record, proxima)
-    yield check_image_platform(name, record, proxima)
-
-
-def check_image_size(name: str, record: ImageRecord, proxima: Proxima) -> RuleCheck:
-    """Check the image size against Proxima's limit."""
-    limit = proxima.max_image_size
-    is_too_large = limit is not None and record.size > limit
-    sizes = console.format_bytes(record.size), console.format_bytes(limit or 0)
-    message = f"image size {sizes[0]} exceeds proxima.max_image_size {sizes[1]}"
-    return RuleCheck(IMAGE_SIZE, f"images.{name}", (message,) if is_too_large else ())
-
-
-def check_image_platform(name: str, record: ImageRecord, proxima: Proxima, scan: ImageScan | None = None) -> RuleCheck:
-    """Check whether Proxima runs the image's platform and, with a scan, its programs.
+def check_image_record(
+    name: str, record: ImageRecord, proxima: Proxima, scan: ImageScan | None = None
+) -> Iterator[RuleCheck]:
+    """Check whether Proxima takes an image of this size, and runs its platform and, with a scan, its programs (R3).
 
     A builder labels an image with the requested platform, whatever its base and its files are for.
     """
+    messages = []
+    if proxima.max_image_size is not None and record.size > proxima.max_image_size:
+        size, limit = console.format_bytes(record.size), console.format_bytes(proxima.max_image_size)
+        messages.append(f"image size {size} exceeds proxima.max_image_size {limit}")
+    yield RuleCheck(IMAGE_SIZE, f"images.{name}", tuple(messages))
     messages = []
     if record.platform not in proxima.platforms:
         messages.append(f"platform {record.platform} is not in proxima.platforms")
     if scan is not None and not can_run_programs(record.platform, scan.programs_by_architecture):
         architectures = ", ".join(sorted(scan.programs_by_architecture))
         messages.append(f"labelled as {record.platform}, but all its programs are for {architectures}")
-    return RuleCheck(IMAGE_PLATFORM, f"images.{name}", tuple(messages))
+    yield RuleCheck(IMAGE_PLATFORM, f"images.{name}", tuple(messages))
 
 
 def check_tested_platform(name: str, record: ImageRecord, tested_builds: Collection[str], engine: str) -> RuleCheck:
@@ -146,20 +138,11 @@ def count_base_layers(config: Mapping[str, Any], instructions: Sequence[str]) ->
     return sum(not entry.get("empty_layer", False) for entry in history[: len(history) - len(own_history)])
 
 
-def find_hadolint() -> str | None:
-    """Return the hadolint program: next to this Python, where the extra `lint` installs it, or on PATH."""
-    installed = Path(sys.executable).with_name("hadolint")
-    return str(installed) if installed.is_file() else shutil.which("hadolint")
-
-
 def check_dockerfile(name: str, dockerfile: Path, root: Path) -> RuleCheck:
-    """Check a Dockerfile with hadolint, configured by `.hadolint.yaml` in `root`.
-
-    Raises:
-        PreconditionError: hadolint is installed, but failed.
-    """
+    """Check a Dockerfile with hadolint, configured by `.hadolint.yaml` in `root`."""
     scope = f"images.{name}"
-    program = find_hadolint()
+    installed = Path(sys.executable).with_name("hadolint")  # by the extra `lint`
+    program = str(installed) if installed.is_file() else shutil.which("hadolint")
     if program is None:
         return RuleCheck(DOCKERFILE_LINT, scope, skip_reason="hadolint is not installed")
     relative_path = dockerfile.relative_to(root) if dockerfile.is_relative_to(root) else dockerfile

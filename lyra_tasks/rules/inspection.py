@@ -18,8 +18,7 @@ from lyra_tasks.rules.images import (
     check_base_locked,
     check_dockerfile,
     check_health_check,
-    check_image_platform,
-    check_image_size,
+    check_image_record,
     check_labels,
     check_scan,
     check_tested_platform,
@@ -42,20 +41,17 @@ def check_rules(
     """
     scans = scan_project_images(work, records)
     checks = [check_capacity(work.config)]
-    built_configs = {key: _read_image_config(work, record) for key, record in records.items()}
+    images = {key: inspect_image(work.engine, record.image_id) for key, record in records.items()}
+    built_configs = {key: (image or {}).get("Config") or {} for key, image in images.items()}
     builds = list_variants(work.config)
     for build in builds:
         checks += _check_image(work, build, records[build.key], built_configs[build.key], scans[build.key])
     for name, service in work.config.services.items():
         service_builds = [build for build in builds if build.image == service.image]
-        configs = {
-            build.key: built_configs[build.key] if len(service_builds) > 1 else image_configs[name]
-            for build in service_builds
-        }
-        by_platform = {
-            build.platform: _check_service_build(work, name, build, configs[build.key], scans[build.key])
-            for build in service_builds
-        }
+        by_platform = {}
+        for build in service_builds:
+            config = built_configs[build.key] if len(service_builds) > 1 else image_configs[name]
+            by_platform[build.platform] = _check_service_build(work, name, build, config, scans[build.key])
         checks += merge_platforms(by_platform or {"": check_service_settings(name, service, image_configs[name])})
     promoted = {service.image for service in work.config.services.values() if service.is_promoted}
     engine = work.engine.facts.platform
@@ -65,11 +61,6 @@ def check_rules(
         if build.image in promoted
     ]
     return checks
-
-
-def _read_image_config(work: Workspace, record: ImageRecord) -> Mapping[str, Any]:
-    image = inspect_image(work.engine, record.image_id) or {}
-    return image.get("Config") or {}
 
 
 def _check_image(
@@ -82,8 +73,7 @@ def _check_image(
         yield check_dockerfile(build.image, dockerfile_path(work.root, work.config.images[build.image]), work.root)
     froms = [build_context_name(reference, build.platform) for reference in find_base_uses(work, (build,))[key]]
     yield check_base_locked(key, record, froms, read_locked_digests(work, build))
-    yield check_image_size(key, record, work.config.proxima)
-    yield check_image_platform(key, record, work.config.proxima, scan)
+    yield from check_image_record(key, record, work.config.proxima, scan)
     yield check_labels(key, image_config)
     yield from check_scan(key, scan)
 

@@ -69,7 +69,7 @@ def scan_project_images(work: Workspace, records: Mapping[str, ImageRecord]) -> 
     return {name: scan for name, scan in scans.items() if scan is not None}
 
 
-def list_volume_directories(work: Workspace, image: str) -> tuple[str, ...]:
+def _list_volume_directories(work: Workspace, image: str) -> tuple[str, ...]:
     """Return the directories of all volumes of the services that run an image."""
     services = [service for service in work.config.services.values() if service.image == image]
     return tuple(sorted({volume.path for service in services for volume in service.volumes.values()}))
@@ -81,7 +81,7 @@ def _scan_key(work: Workspace, build: Variant, secrets: str) -> str:
         "rules": rule_set_version(),
         "secrets": secrets,
         "tokens": has_detect_secrets(),
-        "directories": list_volume_directories(work, build.image),
+        "directories": _list_volume_directories(work, build.image),
         "instructions": [stage.instructions for stage in stages],
         "environment": [[assignment.name for assignment in stage.assignments] for stage in stages],
     }
@@ -93,14 +93,10 @@ def _scan_unread_images(
 ) -> Iterator[tuple[str, ImageScan]]:
     requests = {name: ImageRequest(record.image_id, record.platform) for name, record in records.items()}
     builds = variants_by_key(work.config)
-    directories = {directory for name in records for directory in list_volume_directories(work, builds[name].image)}
+    directories = {directory for name in records for directory in _list_volume_directories(work, builds[name].image)}
     with ExitStack() as stack:
-
-        def open_sampler() -> TextSampler:
-            return stack.enter_context(closing(TextSampler()))
-
         with open_save_stream(work.engine, sorted({record.image_id for record in records.values()})) as stream:
-            watcher = open_sampler if has_detect_secrets() else None
+            watcher = (lambda: stack.enter_context(closing(TextSampler()))) if has_detect_secrets() else None
             images = scan_images(stream, requests, matcher=matcher, directories=directories, create_watcher=watcher)
         for name, image in images.items():
             for layer in image.layers:
@@ -124,7 +120,12 @@ def _summarize_scan(image: ScannedImage, stages: tuple[Stage, ...], matcher: Sec
         volume_owners=find_directory_owners(image.layers),
         programs_by_architecture=count_programs(image.layers),
         secrets=_find_secrets(image, matcher),
-        secret_like_names=[name for name, value in variables.items() if _has_secret_name(name, value)],
+        secret_like_names=[
+            name
+            for name, value in variables.items()
+            # A path is not the secret itself.
+            if value and not value.startswith("/") and SECRET_NAME_PATTERN.search(name.partition(" ")[2])
+        ],
         tokens=_find_tokens(image, base_layer_count, variables) if has_detect_secrets() else None,
     )
 
@@ -188,11 +189,6 @@ def _build_arguments(step: str) -> list[tuple[str, str]]:
         return _ARGUMENT_VALUE.findall(step)
     run = _RUN_WITH_ARGUMENTS.match(step)
     return _ARGUMENT_VALUE.findall(step[run.end() :])[: int(run[1])] if run else []
-
-
-def _has_secret_name(name: str, value: str) -> bool:
-    """Return whether a variable has a secret's name and a value; a path is not the secret itself."""
-    return bool(value and not value.startswith("/") and SECRET_NAME_PATTERN.search(name.partition(" ")[2]))
 
 
 def _find_tokens(image: ScannedImage, base_layer_count: int, variables: Mapping[str, str]) -> list[str]:

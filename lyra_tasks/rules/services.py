@@ -94,7 +94,14 @@ def check_documentation(
     `own_variables` are those that the project itself sets. If other services depend on one without `ports`, its ports
     are for them only.
     """
-    messages = list(_missing_documentation(service, image_config, own_variables))
+    messages = []
+    image_variables = {str(pair).partition("=")[0] for pair in image_config.get("Env") or []}
+    for variable in sorted(image_variables & set(own_variables) - IMAGE_BASELINE_VARIABLES - set(service.environment)):
+        messages.append(f"the image's ENV {variable} is not in environment")
+    declared_paths = {volume.path for volume in service.volumes.values()} | set(service.tmpfs)
+    for path in image_config.get("Volumes") or {}:
+        if path.rstrip("/") not in declared_paths:
+            messages.append(f"the image's VOLUME {path} is neither in volumes nor in tmpfs")
     if service.ports or not has_dependents:
         documented = {docker_port(port) for port in service.ports.values()}
         for port in map(str, image_config.get("ExposedPorts") or {}):
@@ -159,15 +166,3 @@ def _host_access(host_config: Mapping[str, Any]) -> Iterator[str]:
 
 def _capability_names(names: Any) -> list[str]:
     return [str(name).removeprefix("CAP_") for name in names or []]
-
-
-def _missing_documentation(
-    service: Service, image_config: Mapping[str, Any], own_variables: Iterable[str]
-) -> Iterator[str]:
-    image_variables = {str(pair).partition("=")[0] for pair in image_config.get("Env") or []}
-    for variable in sorted(image_variables & set(own_variables) - IMAGE_BASELINE_VARIABLES - set(service.environment)):
-        yield f"the image's ENV {variable} is not in environment"
-    declared_paths = {volume.path for volume in service.volumes.values()} | set(service.tmpfs)
-    for path in image_config.get("Volumes") or {}:
-        if path.rstrip("/") not in declared_paths:
-            yield f"the image's VOLUME {path} is neither in volumes nor in tmpfs"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.rules.catalogue import RULES, Rule, find_rule, rule_set_version
@@ -16,20 +15,16 @@ from lyra_tasks.rules.catalogue import RULES, Rule, find_rule, rule_set_version
 def print_rules() -> None:
     """Print the whole catalogue."""
     if console.is_json_mode():
-        return console.print_json({"rule_set": rule_set_version(), "rules": [_rule_document(rule) for rule in RULES]})
+        return console.print_json({"rule_set": rule_set_version(), "rules": [asdict(rule) for rule in RULES]})
     rows = [(rule.id, rule.severity, rule.runbook, rule.requirement) for rule in RULES]
     return console.print_table(("rule", "severity", "runbook", "requirement"), rows)
 
 
 def print_rule(name: str) -> None:
-    """Print one rule.
-
-    Raises:
-        UsageError: no rule has this id.
-    """
+    """Print one rule."""
     rule = find_rule(name)
     if console.is_json_mode():
-        return console.print_json(_rule_document(rule))
+        return console.print_json(asdict(rule))
     console.print(f"{console.style(rule.id, 'bold')} ({rule.severity}, {rule.runbook})")
     lines = {
         "requirement": rule.requirement,
@@ -43,10 +38,6 @@ def print_rule(name: str) -> None:
         if text:
             console.print(f"  {key:<13}{text}")
     return None
-
-
-def _rule_document(rule: Rule) -> dict[str, Any]:
-    return asdict(rule) | {"checked_by": list(rule.checked_by), "references": list(rule.references)}
 
 
 _PAGE_HEAD = """# Rules
@@ -79,7 +70,8 @@ configuration error (2).
 def render_rules_page() -> str:
     """Return the page as Markdown."""
     rows = [
-        f"| [`{rule.id}`](#{_anchor(rule.id)}) | {rule.severity} | {rule.runbook} | {', '.join(rule.checked_by)} |"
+        f"| [`{rule.id}`](#{rule.id.replace('.', '')}) | {rule.severity} | {rule.runbook} "
+        f"| {', '.join(rule.checked_by)} |"
         for rule in RULES
     ]
     table = "\n".join(["| rule | severity | runbook | checked by |", "|---|---|---|---|", *rows])
@@ -93,11 +85,6 @@ def _render_rule(rule: Rule) -> str:
     if not rule.allows_deviation:
         paragraphs.append("Deviations are not allowed.")
     return "".join(f"{paragraph}\n\n" for paragraph in paragraphs).removesuffix("\n")
-
-
-def _anchor(name: str) -> str:
-    """Return the anchor that Markdown renderers give a heading."""
-    return name.replace(".", "")
 
 
 if __name__ == "__main__":
