@@ -7,13 +7,14 @@ import os
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lyra_tasks.develop.source import hash_link_target, read_file_record
 from lyra_tasks.develop.sync import FileContent, SourceSync, content_of, find_git_ignored, read_local_content
 from lyra_tasks.engine.objects.volumes import open_tar
 from lyra_tasks.errors import PreconditionError, UsageError
-from lyra_tasks.records.dev import UploadedFiles
+from lyra_tasks.records.dev import UploadedFile, UploadedFiles
 
 _MAX_DETAILS = 20
 
@@ -21,29 +22,27 @@ _MAX_DETAILS = 20
 def copy_out(sync: SourceSync, path: str) -> tuple[str, ...]:
     """Copy a file or directory from the volume to the checkout and return the files that were written.
 
-    Raises:
-        PreconditionError: a file was changed in the checkout since its upload, or cannot be copied; nothing is written.
+    Nothing is written if a file was changed in the checkout since its upload, or cannot be copied.
     """
     requested = _requested_path(sync, path)
     scratch = sync.root / ".lyra"
     scratch.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="back-", dir=scratch) as directory:
         contents = _extract_files(sync, requested, Path(directory))
-        newer_files = [name for name in contents if _is_newer_locally(sync, name, contents[name])]
-        if newer_files:
-            raise PreconditionError(
-                f"Nothing copied: {len(newer_files)} file(s) also changed in the checkout since the last sync",
-                hint="Commit or move your version, or upload it with `dev.sync`",
-                details=tuple(newer_files[:_MAX_DETAILS]),
-            )
-        changed_files = [name for name in contents if read_local_content(sync, name) != contents[name]]
-        if conflicts := [reason for name in changed_files if (reason := _conflict_reason(sync.context, name))]:
-            raise PreconditionError(
-                f"Nothing copied: {len(conflicts)} file(s) conflict with paths in the checkout",
-                hint="Move the conflicting paths away",
-                details=tuple(conflicts[:_MAX_DETAILS]),
-            )
         uploaded = dict(sync.store.read_uploads(sync.service).files)
+        local = {name: read_local_content(sync, name) for name in contents}
+        newer_files = [name for name in contents if _is_newer_locally(sync, name, local, contents, uploaded)]
+        _require_none(
+            newer_files,
+            "also changed in the checkout since the last sync",
+            hint="Commit or move your version, or upload it with `dev.sync`",
+        )
+        changed_files = [name for name in contents if local[name] != contents[name]]
+        _require_none(
+            [reason for name in changed_files if (reason := _conflict_reason(sync.context, name))],
+            "conflict with paths in the checkout",
+            hint="Move the conflicting paths away",
+        )
         for name in contents:
             if name in changed_files:
                 (sync.context / name).parent.mkdir(parents=True, exist_ok=True)
@@ -51,6 +50,12 @@ def copy_out(sync: SourceSync, path: str) -> tuple[str, ...]:
             uploaded[name] = read_file_record(sync.context / name, (sync.context / name).lstat())
     sync.store.write_uploads(sync.service, UploadedFiles(files=uploaded))
     return tuple(changed_files)
+
+
+def _require_none(details: Sequence[str], problem: str, *, hint: str) -> None:
+    if details:
+        message = f"Nothing copied: {len(details)} file(s) {problem}"
+        raise PreconditionError(message, hint=hint, details=tuple(details[:_MAX_DETAILS]))
 
 
 def _requested_path(sync: SourceSync, path: str) -> str:
@@ -103,13 +108,18 @@ def _extract_entry(archive: tarfile.TarFile, entry: tarfile.TarInfo, directory: 
     return FileContent("file", digest)
 
 
-def _is_newer_locally(sync: SourceSync, name: str, content: FileContent) -> bool:
+def _is_newer_locally(
+    sync: SourceSync,
+    name: str,
+    local: Mapping[str, FileContent | None],
+    contents: Mapping[str, FileContent],
+    uploads: Mapping[str, UploadedFile],
+) -> bool:
     """Return whether the checkout's file is neither the one uploaded last nor the one in the container."""
-    uploaded = sync.store.read_uploads(sync.service).files.get(name)
-    local = read_local_content(sync, name)
-    if local is None:
+    uploaded = uploads.get(name)
+    if local[name] is None:
         return uploaded is not None or (sync.context / name).is_dir()
-    return local != content and (uploaded is None or local != content_of(uploaded))
+    return local[name] != contents[name] and (uploaded is None or local[name] != content_of(uploaded))
 
 
 def _conflict_reason(context: Path, name: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from lyra_tasks.config.services import profile_hash
 from lyra_tasks.develop.plan import (
@@ -78,20 +78,14 @@ class CreateResult:
 
 
 def lock_dev_lab(work: Workspace) -> AbstractContextManager[int]:
-    """Hold the development lab's lock.
-
-    Raises:
-        LockedError: another process holds it.
-    """
+    """Hold the development lab's lock; raise LockedError if another process holds it."""
     return file_lock(work.paths.state / "dev.lock", resource="the development environment")
 
 
 def plan_create(work: Workspace, records: Mapping[str, ImageRecord]) -> CreatePlan:
     """Plan the changes that bring the development lab to the profile in `work`.
 
-    Raises:
-        CheckFailedError: a rule is violated without a deviation.
-        PreconditionError: the existing lab is on another engine.
+    Raises CheckFailedError if a rule is violated without a deviation.
     """
     store = DevStore(work.paths.state)
     previous_lab = store.read()
@@ -104,11 +98,19 @@ def plan_create(work: Workspace, records: Mapping[str, ImageRecord]) -> CreatePl
     facts = collect_lab_facts(work, records, run=run, files_directory=store.mounts_directory)
     for name, service in work.config.services.items():
         relaxed_rules = {READ_ONLY, EGRESS} if service.dev is not None else set()
-        checks = list(check_service_settings(name, service, facts.services[name].image_config))
-        checks = [check for check in checks if check.rule not in relaxed_rules]
-        enforce_rules(work.config, checks, datetime.date.today())
+        checks = check_service_settings(name, service, facts.services[name].image_config)
+        applied_checks = [check for check in checks if check.rule not in relaxed_rules]
+        enforce_rules(work.config, applied_checks, datetime.date.today())
     plan = plan_dev_lab(work.config, facts)
-    containers = _find_existing_containers(work, run)
+    with translate_errors("looking for the development lab"):
+        listed = work.engine.api.containers(all=True, filters={"label": f"{LABEL_RUN}={run}"})
+    containers = {
+        container["Labels"][LABEL_SERVICE]: ExistingContainer(
+            container["Id"], container["State"] == "running", container["Labels"].get(LABEL_PLAN, "")
+        )
+        for container in listed
+        if LABEL_SERVICE in container["Labels"]
+    }
     lab_objects = tuple(list_owned_objects(work.engine, work.journal.entries(), run=run))
     return CreatePlan(work, plan, diff_services(plan, containers), containers, lab_objects, is_new=not containers)
 
@@ -116,8 +118,7 @@ def plan_create(work: Workspace, records: Mapping[str, ImageRecord]) -> CreatePl
 def create_dev_lab(create_plan: CreatePlan, *, yes: bool) -> CreateResult:
     """Run a planned `create`; if a new lab fails to start, remove all of it.
 
-    Raises:
-        PreconditionError: a service with edits that exist only in its container would be removed, and `yes` is not set.
+    Unless `yes` is set, it refuses to remove a service with edits that exist only in its container.
     """
     started = time.monotonic()
     work, plan, changes = create_plan.work, create_plan.plan, create_plan.changes
@@ -159,19 +160,14 @@ def create_dev_lab(create_plan: CreatePlan, *, yes: bool) -> CreateResult:
                 remove_run(engine, owner)
                 store.delete()
             raise
-    _wait_until_stable(lab.services.values())
+    if not all(_has_known_state(service) for service in lab.services.values()):
+        time.sleep(_STABLE_AFTER_S)
     failures = [failure for service in lab.services.values() if (failure := _startup_failure(service))]
     seconds = round(time.monotonic() - started, 3)
     return CreateResult(work, record, plan, changes, tuple(uploads), tuple(failures), seconds)
 
 
-def _wait_until_stable(services: Iterable[RunningService]) -> None:
-    """Give services without a known state a moment to fail."""
-    if not all(_is_healthy(service) for service in services):
-        time.sleep(_STABLE_AFTER_S)
-
-
-def _is_healthy(service: RunningService) -> bool:
+def _has_known_state(service: RunningService) -> bool:
     """Return whether the lab waited for the service and a check reported its state.
 
     Services in development are not waited for: they need not work yet.
@@ -184,29 +180,13 @@ def _is_healthy(service: RunningService) -> bool:
 
 
 def require_dev_lab(work: Workspace) -> DevLab:
-    """Return the development lab of this checkout.
-
-    Raises:
-        PreconditionError: it does not exist, or is on another engine.
-    """
+    """Return the development lab of this checkout; raise PreconditionError if it is not on this engine."""
     lab = DevStore(work.paths.state).read()
     if lab is None:
         raise PreconditionError("No development environment", hint="Run `create` first")
     if lab.engine != work.engine.facts.id:
         raise PreconditionError("The development environment is on another engine", hint="Switch back to that engine")
     return lab
-
-
-def _find_existing_containers(work: Workspace, run: str) -> dict[str, ExistingContainer]:
-    with translate_errors("looking for the development lab"):
-        containers = work.engine.api.containers(all=True, filters={"label": f"{LABEL_RUN}={run}"})
-    return {
-        container["Labels"][LABEL_SERVICE]: ExistingContainer(
-            container["Id"], container["State"] == "running", container["Labels"].get(LABEL_PLAN, "")
-        )
-        for container in containers
-        if LABEL_SERVICE in container["Labels"]
-    }
 
 
 def _refuse_losing_edits(plan: CreatePlan, store: DevStore) -> None:
@@ -275,30 +255,26 @@ def _upload_sources(plan: CreatePlan, lab: Lab, store: DevStore, uploads: list[U
 
 
 def _build_record(create_plan: CreatePlan, lab: Lab) -> DevLab:
-    work, plan = create_plan.work, create_plan.plan
-    ids = {name: container.id for name, container in create_plan.containers.items()} | {
-        name: service.id for name, service in lab.services.items()
-    }
+    work, plan, engine = create_plan.work, create_plan.plan, create_plan.work.engine
+    services = {}
+    for name, planned in plan.lab.services.items():
+        id = lab.services[name].id if name in lab.services else create_plan.containers[name].id
+        published_ports, ports = read_container_state(engine, id).ports, planned.service.ports
+        source = plan.sources.get(name)
+        uid, gid = resolve_user_ids(engine, id, read_container_user(engine, id)) if source is not None else (0, 0)
+        services[name] = DevService(
+            id=id,
+            ports={key: published_ports[port] for key, port in ports.items() if port in published_ports},
+            source=source and DevSource(**asdict(source), uid=uid, gid=gid),
+            is_developed=planned.service.dev is not None,
+            secret_variables=[key for key, variable in planned.service.environment.items() if variable.secret],
+        )
     return DevLab(
         run=plan.lab.run,
-        engine=work.engine.facts.id,
+        engine=engine.facts.id,
         config=profile_hash(work.config),
         holder=lab.holder,
-        services={name: _build_service_record(create_plan, name, ids[name]) for name in plan.lab.services},
-    )
-
-
-def _build_service_record(plan: CreatePlan, name: str, container: str) -> DevService:
-    engine, service = plan.work.engine, plan.plan.lab.services[name].service
-    published_ports = read_container_state(engine, container).ports
-    source = plan.plan.sources.get(name)
-    uid, gid = (0, 0) if source is None else resolve_user_ids(engine, container, read_container_user(engine, container))
-    return DevService(
-        id=container,
-        ports={key: published_ports[port] for key, port in service.ports.items() if port in published_ports},
-        source=source and DevSource(volume=source.volume, path=source.path, context=source.context, uid=uid, gid=gid),
-        is_developed=service.dev is not None,
-        secret_variables=[key for key, variable in service.environment.items() if variable.secret],
+        services=services,
     )
 
 

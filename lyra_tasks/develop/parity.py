@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from lyra_tasks import console
-from lyra_tasks.config.models import Configuration, Service
+from lyra_tasks.config.models import Service
 from lyra_tasks.config.platforms import image_platforms, is_native_platform, list_variants, native_platform
 from lyra_tasks.develop.lab import CreateResult
 from lyra_tasks.engine.bases.inputs import find_base_uses
-from lyra_tasks.engine.client.connect import EngineFacts, parse_version_numbers
+from lyra_tasks.engine.client.connect import parse_version_numbers
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
 
@@ -28,39 +27,27 @@ class ParityGap:
 
 def find_parity_gaps(work: Workspace, result: CreateResult) -> list[ParityGap]:
     """Return the differences; `work` has the configuration as it is tested and promoted."""
-    lab = result.plan.lab
-    gaps = list(compare_engine(work.config, result.work.engine.facts))
-    gaps += compare_capacity(work.config, lab.cpus, lab.memory)
-    for name, planned in lab.services.items():
-        gaps += compare_service(name, work.config.services[name], planned.service)
-    gaps += _compare_images(work, result)
-    return gaps
-
-
-def compare_engine(config: Configuration, facts: EngineFacts) -> Iterator[ParityGap]:
-    """Compare platform and engine version."""
-    if not any(is_native_platform(platform, facts.platform) for platform in config.proxima.platforms):
-        supported = ", ".join(config.proxima.platforms)
-        yield ParityGap("platform", facts.platform, supported, "emulated images are slower and may behave differently")
-    if parse_version_numbers(facts.version)[:2] != config.proxima.engine_version[:2]:
+    config, facts, lab, proxima = work.config, result.work.engine.facts, result.plan.lab, work.config.proxima
+    gaps = []
+    if not any(is_native_platform(platform, facts.platform) for platform in proxima.platforms):
+        consequence = "emulated images are slower and may behave differently"
+        gaps.append(ParityGap("platform", facts.platform, ", ".join(proxima.platforms), consequence))
+    if parse_version_numbers(facts.version)[:2] != proxima.engine_version[:2]:
         consequence = "features of the newer engine fail on Proxima"
-        if parse_version_numbers(facts.version) < config.proxima.engine_version:
+        if parse_version_numbers(facts.version) < proxima.engine_version:
             consequence = "the bundle cannot be rehearsed on this older engine"
-        yield ParityGap("engine", facts.version, f"{config.proxima.min_engine} or newer", consequence)
+        gaps.append(ParityGap("engine", facts.version, f"{proxima.min_engine} or newer", consequence))
+    if proxima.cpus is not None and lab.cpus > proxima.cpus:
+        gaps.append(ParityGap("CPUs", f"{lab.cpus:g}", f"{proxima.cpus:g}", "services may be slower on Proxima"))
+    if proxima.memory is not None and lab.memory > proxima.memory:
+        local, available = console.format_bytes(lab.memory), console.format_bytes(proxima.memory)
+        gaps.append(ParityGap("memory", local, available, "services may run out of memory on Proxima"))
+    for name, planned in lab.services.items():
+        gaps += _compare_service(name, config.services[name], planned.service)
+    return [*gaps, *_compare_images(work, result)]
 
 
-def compare_capacity(config: Configuration, cpus: float, memory: int) -> Iterator[ParityGap]:
-    """Compare the lab's limits with Proxima's capacity."""
-    proxima = config.proxima
-    if proxima.cpus is not None and cpus > proxima.cpus:
-        yield ParityGap("CPUs", f"{cpus:g}", f"{proxima.cpus:g}", "services may be slower on Proxima")
-    if proxima.memory is not None and memory > proxima.memory:
-        local, available = console.format_bytes(memory), console.format_bytes(proxima.memory)
-        yield ParityGap("memory", local, available, "services may run out of memory on Proxima")
-
-
-def compare_service(name: str, promoted: Service, dev_service: Service) -> Iterator[ParityGap]:
-    """Compare a service with its development variant."""
+def _compare_service(name: str, promoted: Service, dev_service: Service) -> Iterator[ParityGap]:
     if dev_service.egress and not promoted.egress:
         yield ParityGap(f"{name}, network", "egress", "no egress", "downloads at run time fail on Proxima")
     if promoted.read_only and not dev_service.read_only:
@@ -74,13 +61,6 @@ def compare_service(name: str, promoted: Service, dev_service: Service) -> Itera
     ):
         if local != on_proxima:
             yield ParityGap(f"{name}, {subject}", local, on_proxima, "Proxima enforces the test's limits")
-
-
-def compare_users(name: str, dev_config: Mapping[str, Any], promoted_config: Mapping[str, Any]) -> Iterator[ParityGap]:
-    """Compare the users of the development image and the promoted image."""
-    dev_user, promoted_user = str(dev_config.get("User") or "root"), str(promoted_config.get("User") or "root")
-    if dev_user != promoted_user:
-        yield ParityGap(f"{name}, user", dev_user, promoted_user, "the users may access different files")
 
 
 def _compare_images(work: Workspace, result: CreateResult) -> Iterator[ParityGap]:
@@ -102,7 +82,10 @@ def _compare_images(work: Workspace, result: CreateResult) -> Iterator[ParityGap
         promoted_image = inspect_image(engine, record.image_id) if record is not None else None
         if promoted_image is not None and not service.user:
             dev_image = inspect_image(engine, str(result.plan.lab.services[name].payload["Image"]))
-            yield from compare_users(name, dev_image["Config"] if dev_image else {}, promoted_image["Config"])
+            dev_user = str((dev_image["Config"] if dev_image else {}).get("User") or "root")
+            promoted_user = str(promoted_image["Config"].get("User") or "root")
+            if dev_user != promoted_user:
+                yield ParityGap(f"{name}, user", dev_user, promoted_user, "the users may access different files")
 
 
 def _base_references(work: Workspace, image: str, engine: str) -> set[str]:

@@ -71,7 +71,7 @@ def plan_dev_lab(profile: Configuration, facts: LabFacts) -> DevLabPlan:
         service = planned_service.service
         if service.dev is not None and service.image is not None:
             volume = f"lyra-{facts.run}-{name}-source"
-            path = resolve_source_path(name, service, facts.services[name].image_config)
+            path = _resolve_source_path(name, service, facts.services[name].image_config)
             sources[name] = PlannedSource(volume, path, profile.images[service.image].context)
             volumes[volume] = {}
             holder_mounts[volume] = f"{HOLDER_MOUNT_ROOT}/{volume}"
@@ -89,12 +89,8 @@ def plan_dev_lab(profile: Configuration, facts: LabFacts) -> DevLabPlan:
     return DevLabPlan(lab, sources, hashes)
 
 
-def resolve_source_path(name: str, service: Service, image_config: Mapping[str, Any]) -> str:
-    """Return the mount path of a service's source: as configured, else the working directory.
-
-    Raises:
-        ConfigurationError: neither is set.
-    """
+def _resolve_source_path(name: str, service: Service, image_config: Mapping[str, Any]) -> str:
+    """Return the mount path of a service's source: as configured, else the working directory."""
     dev = service.dev
     path = (dev.source if dev else None) or service.working_dir or str(image_config.get("WorkingDir") or "")
     if path in {"", "/"}:
@@ -145,15 +141,11 @@ def _with_source_mount(planned_service: PlannedService, source: PlannedSource | 
     if dev is not None and dev.command is not None:
         payload |= {"Healthcheck": {"Test": ["NONE"]}, "Entrypoint": [""]}
     payload["HostConfig"] = host
-    digest = _hash_payload(planned_service, payload)
-    payload["Labels"] = {**payload["Labels"], LABEL_PLAN: digest}
-    return replace(planned_service, payload=payload, must_be_ready=dev is None), digest
-
-
-def _hash_payload(planned_service: PlannedService, payload: Mapping[str, Any]) -> str:
-    """Hash everything that requires a new container; secrets are random on each run and do not count."""
+    # Everything that requires a new container counts; secrets are random on each run.
     secret_names = {name for name, variable in planned_service.service.environment.items() if variable.secret}
     environment = {name: value for name, value in planned_service.environment.items() if name not in secret_names}
     files = {file.name: hashlib.sha256(file.content).hexdigest() for file in planned_service.config_files}
     document = {**payload, "Env": environment, "Networks": list(planned_service.networks), "Files": files}
-    return hashlib.sha256(canonical_json(document).encode()).hexdigest()
+    digest = hashlib.sha256(canonical_json(document).encode()).hexdigest()
+    payload["Labels"] = {**payload["Labels"], LABEL_PLAN: digest}
+    return replace(planned_service, payload=payload, must_be_ready=dev is None), digest

@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 from lyra_tasks import console
 from lyra_tasks.develop.lab import CreateResult
-from lyra_tasks.develop.parity import ParityGap, find_parity_gaps
+from lyra_tasks.develop.parity import find_parity_gaps
 from lyra_tasks.develop.stop import StopPlan
-from lyra_tasks.develop.sync import ContainerEdits, SourceSync, UploadResult
+from lyra_tasks.develop.sync import UploadResult
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, PreconditionError
 from lyra_tasks.files import display_path
@@ -37,40 +37,45 @@ def print_create_plan(profile: Workspace) -> None:
 def print_create_result(result: CreateResult, work: Workspace) -> None:
     """Print the changes, the services with their addresses, the differences from Proxima and the next commands.
 
-    Raises:
-        CheckFailedError: a service exited right after its start.
+    Raises CheckFailedError if a service exited right after its start.
     """
     gaps = find_parity_gaps(work, result)
     if console.is_json_mode():
-        console.print_json(_result_document(result, gaps))
+        console.print_json(
+            {
+                "run": result.lab.run,
+                "kept": list(result.changes.keep),
+                "replaced": list(result.changes.replace),
+                "created": list(result.changes.create),
+                "removed": list(result.changes.remove),
+                "services": {name: service.model_dump(mode="json") for name, service in result.lab.services.items()},
+                "uploads": [
+                    asdict(upload) | {"uploaded": len(upload.uploaded), "deleted": len(upload.deleted)}
+                    for upload in result.uploads
+                ],
+                "parity_gaps": [asdict(gap) for gap in gaps],
+                "seconds": result.seconds,
+            }
+        )
     else:
         _print_changes(result)
         _print_services(result)
-        _print_parity_gaps(gaps)
-        _print_usage_hint(result)
+        if gaps:
+            console.print("differences from Proxima:")
+        for gap in gaps:
+            console.print(f"  {gap.subject}: {gap.local} here, {gap.proxima} on Proxima: {gap.consequence}")
+        dev_services = [name for name, service in result.lab.services.items() if service.is_developed]
+        option = f" --service {dev_services[0]}" if len(dev_services) > 1 else ""
+        console.print(
+            f"ready after {result.seconds:.1f} s; next: `dev.shell{option}`, `dev.exec{option} -- COMMAND`, "
+            "`dev.sync` to upload changes, `dev.stop`"
+        )
     if result.failures:
         raise CheckFailedError(
             "; ".join(failure.message for failure in result.failures),
             hint="Fix the source, then run `create` again; the other services keep running",
             details=result.failures[0].details,
         )
-
-
-def _result_document(result: CreateResult, gaps: Sequence[ParityGap]) -> dict[str, object]:
-    return {
-        "run": result.lab.run,
-        "kept": list(result.changes.keep),
-        "replaced": list(result.changes.replace),
-        "created": list(result.changes.create),
-        "removed": list(result.changes.remove),
-        "services": {name: service.model_dump(mode="json") for name, service in result.lab.services.items()},
-        "uploads": [
-            asdict(upload) | {"uploaded": len(upload.uploaded), "deleted": len(upload.deleted)}
-            for upload in result.uploads
-        ],
-        "parity_gaps": [asdict(gap) for gap in gaps],
-        "seconds": result.seconds,
-    }
 
 
 def _print_changes(result: CreateResult) -> None:
@@ -91,31 +96,14 @@ def _print_services(result: CreateResult) -> None:
     rows = []
     for name, service in result.lab.services.items():
         planned = result.plan.lab.services[name]
-        schemes = {key: "http" if isinstance(port, int) else "udp" for key, port in planned.service.ports.items()}
-        urls = [
-            f"{schemes[key]}://{join_host_port(result.work.engine.host_address, port)}"
-            for key, port in service.ports.items()
-        ]
+        urls = []
+        for key, port in service.ports.items():
+            scheme = "http" if isinstance(planned.service.ports[key], int) else "udp"
+            urls.append(f"{scheme}://{join_host_port(result.work.engine.host_address, port)}")
         memory = console.format_bytes(planned.memory)
         limits = f"{planned.cpus:g} CPUs, {memory}, {planned.service.limits.pids} processes"
         rows.append((name, " ".join(urls) or "-", limits, service.source.path if service.source else "-"))
     console.print_table(("service", "address", "limits", "source"), rows)
-
-
-def _print_parity_gaps(gaps: Sequence[ParityGap]) -> None:
-    if gaps:
-        console.print("differences from Proxima:")
-        for gap in gaps:
-            console.print(f"  {gap.subject}: {gap.local} here, {gap.proxima} on Proxima: {gap.consequence}")
-
-
-def _print_usage_hint(result: CreateResult) -> None:
-    dev_services = [name for name, service in result.lab.services.items() if service.is_developed]
-    option = f" --service {dev_services[0]}" if len(dev_services) > 1 else ""
-    console.print(
-        f"ready after {result.seconds:.1f} s; next: `dev.shell{option}`, `dev.exec{option} -- COMMAND`, "
-        "`dev.sync` to upload changes, `dev.stop`"
-    )
 
 
 def print_upload(result: UploadResult) -> None:
@@ -150,17 +138,6 @@ def print_copied_files(files: Sequence[str]) -> None:
     return None
 
 
-def print_watch_started(syncs: Sequence[SourceSync]) -> None:
-    """Print which directories are watched."""
-    directories = ", ".join(display_path(sync.context) for sync in syncs)
-    console.print(f"watching {directories}; Ctrl-C stops watching, the services keep running")
-
-
-def print_watch_ended() -> None:
-    """Print that the watch has ended."""
-    console.print("stopped watching; the services keep running")
-
-
 def print_nothing_to_stop() -> None:
     """Print that no development environment exists."""
     if console.is_json_mode():
@@ -183,20 +160,18 @@ def warn_about_edits(plan: StopPlan) -> None:
         console.warn(f"Cannot read the source volume of {name}: {reason}")
     for name, edits in plan.edits.items():
         console.warn(f"{name} has edits that exist only in the container; copy them out with `dev.sync --back PATH`:")
-        for line in _describe_edits(edits):
+        lines = [f"{change} {path}" for change, paths in asdict(edits).items() for path in paths]
+        if len(lines) > _MAX_EDITS:
+            lines[_MAX_EDITS:] = [f"and {len(lines) - _MAX_EDITS} more"]
+        for line in lines:
             console.warn(f"  {line}")
 
 
 def confirm_losing_edits(plan: StopPlan, *, yes: bool) -> None:
-    """Ask before edits are lost.
-
-    Raises:
-        PreconditionError: the user does not agree.
-    """
+    """Ask before edits are lost; raise PreconditionError if the user does not agree."""
     warn_about_edits(plan)
-    if not (plan.edits or plan.unreadable) or yes:
-        return
-    if not console.confirm("Remove the development environment and these edits?"):
+    is_asked = bool(plan.edits or plan.unreadable) and not yes
+    if is_asked and not console.confirm("Remove the development environment and these edits?"):
         raise PreconditionError(
             "Not stopped: the development environment has edits that exist only in its containers",
             hint="Copy them out with `dev.sync --back PATH`, or pass --yes",
@@ -209,10 +184,3 @@ def print_stop_result(work: Workspace, plan: StopPlan) -> None:
     if console.is_json_mode():
         return console.print_json({"stopped": plan.lab.run, "logs": str(directory / "logs")})
     return console.print(f"development environment removed; logs: {display_path(directory)}")
-
-
-def _describe_edits(edits: ContainerEdits) -> list[str]:
-    lines = [f"changed {name}" for name in edits.changed]
-    lines += [f"added {name}" for name in edits.added]
-    lines += [f"removed {name}" for name in edits.removed]
-    return lines if len(lines) <= _MAX_EDITS else [*lines[:_MAX_EDITS], f"and {len(lines) - _MAX_EDITS} more"]

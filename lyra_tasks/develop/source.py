@@ -35,16 +35,9 @@ class SourceChanges:
     delete: tuple[str, ...]
     empty_directories: tuple[str, ...] = ()
 
-    def __bool__(self) -> bool:
-        return bool(self.upload or self.delete)
-
 
 def list_local_files(context: Path, excluded: Path) -> LocalFiles:
-    """Return the files below `context` that git tracks or does not ignore, except those below `excluded`.
-
-    Raises:
-        PreconditionError: `context` is not in a git repository.
-    """
+    """Return the files below `context` that git tracks or does not ignore, except those below `excluded`."""
     output = run_git(context, "ls-files", "-z", "--cached", "--recurse-submodules")
     output += run_git(context, "ls-files", "-z", "--others", "--exclude-standard")
     files: dict[str, os.stat_result] = {}
@@ -97,7 +90,11 @@ def write_source_archive(
             for parent in reversed(list(iter_parents(name))):
                 if parent not in directories:
                     directories.add(parent)
-                    archive.addfile(_directory_entry(context, parent, uid, gid))
+                    entry = tarfile.TarInfo(parent)
+                    entry.type, entry.uid, entry.gid, entry.mode = tarfile.DIRTYPE, uid, gid, 0o755
+                    with suppress(OSError):
+                        entry.mode = stat.S_IMODE((context / parent).stat().st_mode) | stat.S_IRWXU
+                    archive.addfile(entry)
             with suppress(FileNotFoundError, NotADirectoryError):
                 files[name] = _add_file(archive, context, name, uid, gid)
     return files
@@ -152,17 +149,7 @@ def _add_file(archive: tarfile.TarFile, context: Path, name: str, uid: int, gid:
         entry.size, entry.mode, entry.mtime = status.st_size, stat.S_IMODE(status.st_mode), status.st_mtime_ns // 10**9
         content = _HashingReader(file, status.st_size)
         archive.addfile(entry, content)  # type: ignore[arg-type]
-    return _build_record("file", content.digest, status)
-
-
-def _directory_entry(context: Path, name: str, uid: int, gid: int) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
-    entry.type, entry.uid, entry.gid = tarfile.DIRTYPE, uid, gid
-    try:
-        entry.mode = stat.S_IMODE((context / name).stat().st_mode) | stat.S_IRWXU
-    except OSError:
-        entry.mode = 0o755
-    return entry
+    return _build_record("file", content.hash.hexdigest(), status)
 
 
 def _build_record(kind: Literal["file", "link"], digest: str, status: os.stat_result) -> UploadedFile:
@@ -179,16 +166,11 @@ class _HashingReader:
     def __init__(self, file: IO[bytes], size: int) -> None:
         self._file = file
         self._remaining = size
-        self._hash = hashlib.sha256()
+        self.hash = hashlib.sha256()
 
     def read(self, size: int) -> bytes:
         length = min(size, self._remaining)
         data = self._file.read(length).ljust(length, b"\0")
         self._remaining -= length
-        self._hash.update(data)
+        self.hash.update(data)
         return data
-
-    @property
-    def digest(self) -> str:
-        """Digest of the bytes read so far."""
-        return self._hash.hexdigest()

@@ -56,11 +56,7 @@ def stop_and_save_logs(work: Workspace, plan: StopPlan) -> None:
 
 
 def stop_dev_lab(work: Workspace, plan: StopPlan) -> None:
-    """Save the lab's logs and remove all of it.
-
-    Raises:
-        LeftoverError: the engine did not remove everything.
-    """
+    """Save the lab's logs and remove all of it."""
     stop_and_save_logs(work, plan)
     remove_run(work.engine, Owner(work.journal, plan.lab.run, work.paths.project_id))
     DevStore(work.paths.state).delete()

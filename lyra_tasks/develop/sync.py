@@ -29,8 +29,6 @@ from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT
 from lyra_tasks.records.dev import DevLab, DevSource, DevStore, UploadedFile, UploadedFiles
 
 if TYPE_CHECKING:
-    from watchfiles import Change
-
     from lyra_tasks.engine.client.connect import Engine
     from lyra_tasks.engine.workspace import Workspace
 
@@ -95,11 +93,7 @@ class FileContent(NamedTuple):
 
 
 def find_source_syncs(work: Workspace, lab: DevLab, services: Sequence[str] = ()) -> dict[str, SourceSync]:
-    """Return the syncs of `services` (default: all services with a source volume).
-
-    Raises:
-        PreconditionError: a service has no source volume.
-    """
+    """Return the syncs of `services` (default: all with a source volume); raise PreconditionError if one has none."""
     store, excluded = DevStore(work.paths.state), work.root / work.config.promotion.directory
     syncs = {
         name: SourceSync(work.engine, store, name, lab.holder, service.source, work.root, excluded)
@@ -122,14 +116,14 @@ def upload_changes(sync: SourceSync) -> UploadResult:
     uid, gid = sync.source.uid, sync.source.gid
     removed_paths = [f"{sync.holder_path}/{name}" for name in (*changes.delete, *changes.empty_directories)]
     remove_paths(sync.engine, sync.holder, removed_paths, uid, gid)
-    uploaded = {name: file for name, file in previous.items() if name in local.files}
     new_files: dict[str, UploadedFile] = {}
     if changes.upload:
         with tempfile.TemporaryFile() as tar:
             new_files = write_source_archive(sync.context, changes.upload, tar, uid, gid)
             tar.seek(0)
             put_tar(sync.engine, sync.holder, sync.holder_path, tar)
-    if changes:
+    if changes.upload or changes.delete:
+        uploaded = {name: file for name, file in previous.items() if name in local.files}
         sync.store.write_uploads(sync.service, UploadedFiles(files=uploaded | new_files))
     size = sum(file.size for file in new_files.values())
     seconds = round(time.monotonic() - started, 3)
@@ -142,12 +136,11 @@ def find_container_edits(sync: SourceSync) -> ContainerEdits:
     previous = sync.store.read_uploads(sync.service).files
     changed = [name for name, file in previous.items() if name in contents and content_of(file) != contents[name]]
     added = [name for name in contents if name not in previous]
-    removed = [name for name in previous if name not in contents and (sync.context / name).exists()]
     ignored = find_git_ignored(sync.context, added)
     return ContainerEdits(
         changed=tuple(name for name in changed if read_local_content(sync, name) != contents[name]),
         added=tuple(name for name in added if name not in ignored and read_local_content(sync, name) != contents[name]),
-        removed=tuple(removed),
+        removed=tuple(name for name in previous if name not in contents and (sync.context / name).exists()),
     )
 
 
@@ -207,7 +200,7 @@ def watch_sources(syncs: Sequence[SourceSync], on_upload: Callable[[UploadResult
     directories = {sync.context for sync in syncs}
     batches = watch(
         *directories,
-        watch_filter=_is_watched,
+        watch_filter=lambda _change, path: not _IGNORED_DIRECTORIES & set(Path(path).parts),
         debounce=_DEBOUNCE_MS,
         step=_QUIET_MS,
         raise_interrupt=True,
@@ -224,7 +217,3 @@ def watch_sources(syncs: Sequence[SourceSync], on_upload: Callable[[UploadResult
                 if result.uploaded or result.deleted:
                     on_upload(result)
         has_started = True
-
-
-def _is_watched(_change: Change, path: str) -> bool:
-    return not _IGNORED_DIRECTORIES & set(Path(path).parts)

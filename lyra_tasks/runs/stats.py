@@ -28,11 +28,7 @@ class RunUsage:
 
 
 def measure_usage(work: Workspace, run: str) -> RunUsage:
-    """Return the usage of `run` (default: of the development lab, else of the last run with logs).
-
-    Raises:
-        PreconditionError: the run has no measurements.
-    """
+    """Return the usage of `run` (default: of the development lab, else of the last run with logs)."""
     lab = DevStore(work.paths.state).read()
     run = run or (lab.run if lab else "") or find_last_logged_run(work.paths.runs)
     evidence = read_record(work.paths.runs / run / "tests.json", Evidence) if run else None

@@ -19,8 +19,9 @@ def config_show(c: Any, json: bool = False) -> None:
     rows = list_settings(workspace().loaded)
     if console.is_json_mode():
         return console.print_json([{"key": row.key, "value": row.value, "from": row.origin} for row in rows])
+    values = [row.value if isinstance(row.value, str) else dumps(row.value, ensure_ascii=False) for row in rows]
     return console.print_table(
-        ("key", "from", "value"), [(row.key, row.origin, _format_value(row.value)) for row in rows]
+        ("key", "from", "value"), [(row.key, row.origin, value) for row, value in zip(rows, values, strict=True)]
     )
 
 
@@ -30,10 +31,6 @@ def config_schema(c: Any) -> None:
     from lyra_tasks.config.schema import build_json_schema
 
     console.print_json(build_json_schema())
-
-
-def _format_value(value: object) -> str:
-    return value if isinstance(value, str) else dumps(value, ensure_ascii=False)
 
 
 @task("init")

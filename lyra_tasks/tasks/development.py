@@ -52,11 +52,9 @@ def dev_shell(c: Any, service: str = "") -> None:
     from lyra_tasks.engine.client.terminal import attach_terminal
 
     work, lab, service_name = _select_service(service)
-    _exit_with(
-        attach_terminal(
-            work.engine, lab.services[service_name].id, _SHELL_COMMAND, directory=_source_directory(lab, service_name)
-        )
-    )
+    container = lab.services[service_name]
+    directory = container.source.path if container.source else ""
+    _exit_with(attach_terminal(work.engine, container.id, _SHELL_COMMAND, directory=directory))
 
 
 @task("exec", service=_SERVICE_HELP)
@@ -71,15 +69,11 @@ def dev_exec(c: Any, service: str = "") -> None:
     if not command:
         raise UsageError("No command given", hint="Write it after two dashes: dev.exec -- ls -l")
     work, lab, service_name = _select_service(service)
+    container = lab.services[service_name]
+    directory = container.source.path if container.source else ""
     pass_input = not sys.stdin.isatty()
     try:
-        exit_code = exec_with_stdio(
-            work.engine,
-            lab.services[service_name].id,
-            command,
-            directory=_source_directory(lab, service_name),
-            pass_input=pass_input,
-        )
+        exit_code = exec_with_stdio(work.engine, container.id, command, directory=directory, pass_input=pass_input)
     except KeyboardInterrupt as error:
         console.info("Interrupted; the command may still run in the container (Ctrl-C reaches it only in `dev.shell`)")
         raise Exit(code=InterruptedRunError.exit_code) from error
@@ -174,22 +168,19 @@ def _select_service(service: str) -> tuple[Workspace, DevLab, str]:
     return work, lab, select_service(is_developed, service)
 
 
-def _source_directory(lab: DevLab, service_name: str) -> str:
-    source = lab.services[service_name].source
-    return source.path if source else ""
-
-
 def _watch_source(work: Workspace, lab: DevLab, service: str) -> None:
-    from lyra_tasks.develop.show import print_upload, print_watch_ended, print_watch_started
+    from lyra_tasks.develop.show import print_upload
     from lyra_tasks.develop.sync import find_source_syncs, watch_sources
+    from lyra_tasks.files import display_path
 
-    source_syncs = find_source_syncs(work, lab, (service,) if service else ())
-    print_watch_started(list(source_syncs.values()))
+    source_syncs = list(find_source_syncs(work, lab, (service,) if service else ()).values())
+    directories = ", ".join(display_path(sync.context) for sync in source_syncs)
+    console.print(f"watching {directories}; Ctrl-C stops watching, the services keep running")
     work.mark_finished()
     try:
-        watch_sources(list(source_syncs.values()), print_upload)
+        watch_sources(source_syncs, print_upload)
     except KeyboardInterrupt:
-        print_watch_ended()
+        console.print("stopped watching; the services keep running")
 
 
 def _exit_with(exit_code: int) -> None:

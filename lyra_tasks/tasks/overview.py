@@ -37,26 +37,17 @@ def _print_current_status() -> None:
 )
 def history(c: Any, run: str = "", object: str = "", check: bool = False, json: bool = False) -> None:
     """Show who ran what with which result, from the journal."""
-    from lyra_tasks.overview.history import (
-        entries_about,
-        entries_of_run,
-        print_entries,
-        print_journal_check,
-        print_runs,
-        summarize_runs,
-    )
+    from lyra_tasks.overview import history as past
 
     work = workspace()
-    journal = work.journal
-    # Without this run itself
-    earlier_entries = [] if check else [entry for entry in journal.entries() if entry.run != work.run]
     if check:
-        return print_journal_check(journal)
+        return past.print_journal_check(work.journal)
+    earlier_entries = [entry for entry in work.journal.entries() if entry.run != work.run]
     if run:
-        return print_entries(entries_of_run(earlier_entries, run))
+        return past.print_entries(past.entries_of_run(earlier_entries, run))
     if object:
-        return print_entries(entries_about(earlier_entries, object))
-    return print_runs(summarize_runs(earlier_entries))
+        return past.print_entries(past.entries_about(earlier_entries, object))
+    return past.print_runs(past.summarize_runs(earlier_entries))
 
 
 @task()

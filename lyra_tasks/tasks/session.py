@@ -63,16 +63,14 @@ def record_task_result(name: str, started_at: float, exit_code: int, message: st
         work.journal.append(work.run, "task", task=name, exit_code=exit_code, message=message, seconds=seconds)
 
 
-@cache
-def _loaded_config() -> LoadedConfig:
-    return _load_config()
-
-
 def _load_config() -> LoadedConfig:
     from lyra_tasks.config.load import load_partial_config
     from lyra_tasks.rules.catalogue import deviations_allowed
 
     return load_partial_config(rules=deviations_allowed())
+
+
+_loaded_config = cache(_load_config)
 
 
 @cache
@@ -87,10 +85,15 @@ def _opened_workspace() -> Workspace:
     global _is_open
     from lyra_tasks.engine.workspace import open_workspace
     from lyra_tasks.records.journal import get_current_user
+    from lyra_tasks.redaction import redact
+    from lyra_tasks.rules.secrets import redacted_values
 
     work = open_workspace(_loaded_config())
     _warn_about_todos(work)
-    work.journal.append(work.run, "run", user=get_current_user(), command=_redacted_command_line(work))
+    # None of Lyra's options takes a secret, but a command of `dev.exec` might.
+    secret_values = redacted_values(work.config, work.root)
+    command = [redact(argument, secret_values) for argument in sys.argv[1:]]
+    work.journal.append(work.run, "run", user=get_current_user(), command=command)
     _is_open = True
     return work
 
@@ -104,12 +107,3 @@ def _warn_about_todos(work: Workspace) -> None:
         return
     for todo in list_todos(work.loaded.file.read_text(encoding="utf-8")):
         console.warn(f"{display_path(work.loaded.file)}:{todo.line}: TODO: {todo.text}")
-
-
-def _redacted_command_line(work: Workspace) -> list[str]:
-    """Return the arguments as typed; none of Lyra's options takes a secret, but a command of `dev.exec` might."""
-    from lyra_tasks.redaction import redact
-    from lyra_tasks.rules.secrets import redacted_values
-
-    secret_values = redacted_values(work.config, work.root)
-    return [redact(argument, secret_values) for argument in sys.argv[1:]]
