@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from lyra_tasks.console.live import Activity as Activity
-from lyra_tasks.console.live import LiveDisplay
+from lyra_tasks.console.terminal import LiveDisplay, wrap_table
 from lyra_tasks.console.text import (
     apply_style,
     display_width,
-    escape_unencodable,
     sanitize_styled,
     supports_colour,
     supports_control_codes,
+    wrap_lines,
 )
 from lyra_tasks.console.text import format_bytes as format_bytes
 from lyra_tasks.console.text import sanitize as sanitize
 from lyra_tasks.console.text import terminal_width as terminal_width
 
+_COLUMN_GAP = "  "
+
 _json_mode = False
 _quiet = False
+_command_span: re.Pattern[str] | None = None
+_program = ""
 _live_display = LiveDisplay()
 
 
@@ -43,7 +47,19 @@ def set_quiet_mode(enabled: bool) -> None:
     """Print only warnings, errors and the JSON document."""
     global _quiet
     _quiet = enabled
-    _live_display.is_quiet = enabled
+
+
+def set_program(program: str, tasks: Iterable[str]) -> None:
+    """Put the name of the program before the commands in messages: code spans that begin with one of `tasks`."""
+    global _command_span, _program
+    # `promote = true` is a key, and only other programs have short options: `test -f FILE`
+    _command_span = re.compile(rf"`(?=(?:{'|'.join(map(re.escape, tasks))})(?: (?!=|-\w)[^`\n]*)?`)")
+    _program = program
+
+
+def name_program(text: str) -> str:
+    """Return a text with the name of the program in its commands, so that they can be pasted."""
+    return _command_span.sub(f"`{_program} ", text) if _command_span else text
 
 
 def style(text: str, *names: str, stream: Any = None) -> str:
@@ -54,29 +70,38 @@ def style(text: str, *names: str, stream: Any = None) -> str:
 def print(text: str = "") -> None:
     """Print a line for people: to stdout, or to stderr in JSON mode."""
     if not _quiet:
-        _write_line(sanitize_styled(text), _stream())
+        _write_line(name_program(sanitize_styled(text)), _stream())
+
+
+def print_verbatim(text: str) -> None:
+    """Print files, scripts, logs and the like, as `print`, but as they are: nothing is wrapped or added."""
+    if not _quiet:
+        _write_line(sanitize_styled(text), _stream(), wrap=False)
 
 
 def info(text: str) -> None:
     """Print a line about progress to stderr."""
     if not _quiet:
-        _write_line(style(sanitize_styled(text), "dim", stream=sys.stderr), sys.stderr)
+        _write_line(style(name_program(sanitize_styled(text)), "dim", stream=sys.stderr), sys.stderr)
 
 
 def print_raw(line: str, current_step: str = "") -> None:
     """Print a line of another program's progress to stderr, or show its step in the progress line."""
     if not _quiet and not _live_display.update(current_step):
-        _write_line(sanitize(line), sys.stderr)
+        _write_line(sanitize(line), sys.stderr, wrap=False)
 
 
-def progress(text: str, detail: str = "") -> AbstractContextManager[Activity]:
-    """Show a progress line with the elapsed time on a terminal until the block ends."""
+def progress(text: str, detail: str = "") -> AbstractContextManager[Callable[[int], None]]:
+    """Show a live line with the elapsed time on a terminal until the block ends; yield a function that adds bytes."""
+    if _quiet or not supports_control_codes(sys.stderr):
+        return nullcontext(lambda _count: None)
     return _live_display.activity(text, detail)
 
 
 def warn(text: str) -> None:
     """Print a warning to stderr."""
-    _write_line(f"{style('warning:', 'yellow', stream=sys.stderr)} {sanitize_styled(text)}", sys.stderr)
+    head = style("warning:", "yellow", stream=sys.stderr)
+    _write_line(name_program(f"{head} {sanitize_styled(text)}"), sys.stderr)
 
 
 def error(message: str, hint: str = "", details: Iterable[str] = ()) -> None:
@@ -85,25 +110,32 @@ def error(message: str, hint: str = "", details: Iterable[str] = ()) -> None:
     lines += [f"  {sanitize_styled(line)}" for line in details]
     if hint:
         lines.append(f"{style('hint:', 'cyan', stream=sys.stderr)} {sanitize_styled(hint)}")
-    _write_line("\n".join(lines), sys.stderr)
+    _write_line(name_program("\n".join(lines)), sys.stderr)
 
 
 def print_json(value: Any) -> None:
     """Print a JSON document to stdout, in ASCII where the encoding of stdout requires it."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
-    if escape_unencodable(text, sys.stdout) != text:
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
         text = json.dumps(value, indent=2, sort_keys=True)
-    _write_line(text, sys.stdout)
+    _write_line(text, sys.stdout, wrap=False)
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows in columns as wide as their widest cell; nothing is truncated."""
-    lines = [list(header), *[list(row) for row in rows]]
-    widths = [max(display_width(line[index]) for line in lines) for index in range(len(header))]
-    for line_number, line in enumerate(lines):
-        cells = [cell + " " * (cell_width - display_width(cell)) for cell, cell_width in zip(line, widths, strict=True)]
-        text = "  ".join(cells).rstrip()
-        print(style(text, "dim") if line_number == 0 else text)
+    lines = [[sanitize(cell) for cell in line] for line in (header, *rows)]
+    widths = [max(map(display_width, column)) for column in zip(*lines, strict=True)]
+    if supports_control_codes(_stream()) and sum(widths) + len(_COLUMN_GAP) * (len(widths) - 1) > terminal_width(
+        _stream()
+    ):
+        return print_verbatim(wrap_table(lines[0], lines[1:], _stream()))
+    for number, line in enumerate(lines):
+        cells = [cell + " " * (width - display_width(cell)) for cell, width in zip(line, widths, strict=True)]
+        text = _COLUMN_GAP.join(cells).rstrip()
+        print_verbatim(text if number else style(text, "dim"))
+    return None
 
 
 def refresh(render: Callable[[], None], interval_s: float) -> None:
@@ -122,16 +154,20 @@ def confirm(question: str) -> bool:
     """Ask a yes/no question; return False if stdin is not a terminal."""
     if not sys.stdin.isatty():
         return False
-    with _live_display.hidden():
-        sys.stderr.write(escape_unencodable(f"{question} [y/N] ", sys.stderr))
-        sys.stderr.flush()
-        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def _write_line(text: str, stream: Any) -> None:
-    with _live_display.hidden():
-        stream.write(escape_unencodable(text, stream) + "\n")
-        stream.flush()
+def _write_line(text: str, stream: Any, *, wrap: bool = True) -> None:
+    if stream.errors != "backslashreplace":  # for characters that the encoding lacks, and names that are not UTF-8
+        stream.reconfigure(errors="backslashreplace")
+    if supports_control_codes(stream):
+        text = wrap_lines(text, terminal_width(stream)) if wrap else text
+        if _live_display.print_above(text):
+            return
+    stream.write(f"{text}\n")
+    stream.flush()
 
 
 def _stream() -> Any:

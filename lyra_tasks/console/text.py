@@ -1,16 +1,19 @@
-"""Text for a terminal: sanitize, colour, measure and truncate."""
+"""Text for a terminal: sanitize, colour, measure and wrap."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
+import textwrap
 import unicodedata
 from typing import Any
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_CONTROL_OR_STYLE = re.compile(r"\x1b\[[0-9;]*m|" + _CONTROL.pattern)
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+_CONTROL_OR_STYLE = re.compile(f"{_STYLE.pattern}|{_CONTROL.pattern}")
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_COLUMNS = re.compile(r" *(?:.{,38}  (?=\S))?")  # before the last column of a line
 _DEFAULT_WIDTH = 80
 
 
@@ -22,12 +25,6 @@ def sanitize(text: str) -> str:
 def sanitize_styled(text: str) -> str:
     """Replace control characters, except the colours and styles that this package writes."""
     return _CONTROL_OR_STYLE.sub(lambda match: match[0] if len(match[0]) > 1 else "�", text)
-
-
-def escape_unencodable(text: str, stream: Any) -> str:
-    """Escape characters that the encoding of `stream` lacks, and bytes of file names that are not UTF-8."""
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def supports_colour(stream: Any) -> bool:
@@ -54,20 +51,17 @@ def terminal_width(stream: Any = None) -> int:
 
 
 def display_width(text: str) -> int:
-    """Return the columns that a text takes on a terminal; East Asian characters take two."""
-    return sum(_character_width(character) for character in text)
+    """Return the columns that a text takes on a terminal; East Asian characters take two, styles none."""
+    plain = _STYLE.sub("", text)
+    return len(plain) if plain.isascii() else sum(map(_character_width, plain))
 
 
-def truncate(text: str, max_width: int) -> str:
-    """Shorten a text to `max_width` columns, with an ellipsis where something is missing."""
-    if display_width(text) <= max_width:
-        return text
-    prefix = ""
-    for character in text:
-        if display_width(prefix) + _character_width(character) > max_width - 1:
-            break
-        prefix += character
-    return f"{prefix}…"
+def wrap_lines(text: str, width: int) -> str:
+    """Break lines between words; the rest of a line begins below its last column.
+
+    A word that is wider than the terminal, such as a path, stays whole, so that it can be copied.
+    """
+    return "\n".join(line if display_width(line) <= width else _wrap_line(line, width) for line in text.split("\n"))
 
 
 def format_bytes(byte_count: float) -> str:
@@ -83,3 +77,10 @@ def _character_width(character: str) -> int:
     if unicodedata.combining(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
+
+
+def _wrap_line(line: str, width: int) -> str:
+    plain, codes = _STYLE.sub("", line), iter(_STYLE.findall(line))
+    indent = " " * (len(plain) - len(_COLUMNS.sub("", plain, count=1)))
+    wrapper = textwrap.TextWrapper(width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return re.sub("\0", lambda _: next(codes), wrapper.fill(_STYLE.sub("\0", line)))

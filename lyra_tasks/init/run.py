@@ -110,7 +110,7 @@ def print_init_plan(plan: InitPlan) -> None:
         console.info(f"{path} already exists and would be kept")
     for file in plan.files:
         console.print(console.style(f"# {file.path}" + (" (appended)" if file.appended_lines else ""), "bold"))
-        console.print("\n".join(file.appended_lines) if file.appended_lines else file.text)
+        console.print_verbatim("\n".join(file.appended_lines) if file.appended_lines else file.text)
     _print_todos(plan)
     return None
 
@@ -129,7 +129,7 @@ def print_init_result(plan: InitPlan, paths: tuple[str, ...]) -> None:
     if TASKS_FILE in plan.existing:
         console.print(f"{TASKS_FILE} already exists and was kept; {_COLLECTION_HINT}")
     _print_todos(plan)
-    console.print("next: build test promote")
+    console.print("next: `build test promote`")
     return None
 
 

@@ -23,9 +23,9 @@ def print_release_plan(plan: ReleasePlan) -> None:
     )
     for commit in decision.decisive_commits:
         mark = "!" if commit.breaking_change else ""
-        console.print(f"  {commit.short_id} {commit.type}{mark}: {commit.summary}")
+        console.print_verbatim(f"  {commit.short_id} {commit.type}{mark}: {commit.summary}")
     console.print()
-    console.print(render_changes(plan.changes))
+    console.print_verbatim(render_changes(plan.changes))
 
 
 def print_release_dry_run(plan: ReleasePlan) -> None:

@@ -82,7 +82,7 @@ def print_log_lines(lines: Iterable[LogLine], source: LogSource) -> None:
     width = max((len(name) for name in source.services), default=0)
     for line in lines:
         name = f"{line.service.ljust(width)} | " if has_several_services else ""
-        console.print(f"{line.timestamp[:23].rstrip('Z')} {name}{line.text}")
+        console.print_verbatim(f"{line.timestamp[:23].rstrip('Z')} {name}{line.text}")
 
 
 def _follow_files(work: Workspace, source: LogSource, start: str) -> Iterator[LogLine]:
