@@ -15,9 +15,9 @@ def closest_match(name: str, known: Iterable[str]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """Return the hint `did you mean …?`, or `otherwise` if no known name is similar."""
+    """Return the hint `Did you mean …?`, or `otherwise` if no known name is similar."""
     match = closest_match(name, known)
-    return f"did you mean {match}?" if match else otherwise
+    return f"Did you mean {match}?" if match else otherwise
 
 
 def select_known(names: Sequence[str], known: Sequence[str], kind: str) -> tuple[str, ...]:
@@ -28,6 +28,6 @@ def select_known(names: Sequence[str], known: Sequence[str], kind: str) -> tuple
     """
     for name in names:
         if name not in known:
-            hint = did_you_mean(name, known, f"known: {', '.join(known) or 'none'}")
+            hint = did_you_mean(name, known, f"Known: {', '.join(known) or 'none'}")
             raise UsageError(f"Unknown {kind} {name!r}", hint=hint)
     return tuple(name for name in known if not names or name in names)

@@ -127,7 +127,7 @@ def cache() -> Path:
 
 @pytest.fixture(scope="session")
 def box(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sandbox.Sandbox]:
-    """Run the sandbox engine of the session: the default one, or that of `LYRA_TEST_ENGINE`."""
+    """Run the private engine of the session: the default one, or that of `LYRA_TEST_ENGINE`."""
     state = tmp_path_factory.mktemp("engine")
     kind = engines.chosen()
     yield sandbox.launch_sandbox(state, cache=cache, suite=kind.suite, store=kind.store)

@@ -39,7 +39,7 @@ def complete_image(image: DraftImage, project: ProjectFiles) -> DeclaredImage | 
     try:
         return resolve_declared_image(dockerfile, image.target, image.args)
     except ConfigurationError as error:
-        image.todos.append(f"{error.message.replace(str(dockerfile.path), image.dockerfile_path)}; {error.hint}")
+        image.todos.append(f"{error.message.replace(str(dockerfile.path), image.dockerfile_path)}. {error.hint}")
         return None
 
 

@@ -220,5 +220,5 @@ def print_explanation(explanation: Explanation) -> None:
     if explanation.manual_step:
         console.print(f"first: {explanation.manual_step}")
     if explanation.command:
-        console.print(f"next: {explanation.command}")
+        console.print(f"next: `{explanation.command}`")
     return None

@@ -174,7 +174,7 @@ def status_lines(status: Status, width: int) -> list[str]:
     column = max(_LABEL_WIDTH, *(len(label) + 2 for label, _ in rows))
     for label, text in rows:
         style = ("bold",) if label == "next" else ("dim",)
-        folded = textwrap.wrap(text, max(width - column, 30), break_on_hyphens=False) or [""]
+        folded = textwrap.wrap(console.name_program(text), max(width - column, 30), break_on_hyphens=False) or [""]
         for number, part in enumerate(folded):
             head = console.style(label.ljust(column), *style) if label and number == 0 else " " * column
             lines.append((head + part if text else "").rstrip())

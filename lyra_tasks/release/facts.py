@@ -86,9 +86,9 @@ def _check_tests(work: Workspace) -> str:
         tested = require_tested_set(work)
         reassess_results(work.config, tested.evidence.rules, datetime.date.today()).raise_if_failed()
     except PreconditionError as error:
-        return f"{error.message}; {error.hint}"
+        return f"{error.message}. {error.hint}"
     except CheckFailedError as error:
-        return f"{'; '.join((error.message, *error.details))}; {error.hint}"
+        return f"{'; '.join((error.message, *error.details))}. {error.hint}"
     return ""
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from types import ModuleType
 from typing import Any
 
 from invoke.collection import Collection
 
 from lyra_tasks.tasks import bundle, configuration, development, engine, lifecycle, overview, release
+from lyra_tasks.tasks.task import LyraTask
 
 
 def create_collection(*project_tasks: Any) -> Collection:
@@ -46,4 +48,5 @@ def create_collection(*project_tasks: Any) -> Collection:
             root.add_collection(item)
         else:
             root.add_task(item)
+    LyraTask.command_names = tuple(chain.from_iterable((name, *aliases) for name, aliases in root.task_names.items()))
     return root

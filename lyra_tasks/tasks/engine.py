@@ -12,35 +12,35 @@ from lyra_tasks.tasks.task import task
 
 @task("up")
 def engine_up(c: Any, dry_run: bool = False) -> None:
-    """Start this project's sandbox engine (Debian or Ubuntu, as root)."""
+    """Start this project's private engine (Debian or Ubuntu, as root)."""
     from lyra_tasks.engine.client.connect import start_sandbox
     from lyra_tasks.engine.workspace import SANDBOX_STARTED
 
     work = workspace()
     if is_dry_run(c):
-        return console.print(f"Would start a sandbox engine from {work.config.engine.suite} packages")
+        return console.print(f"Would start a private engine from {work.config.engine.suite} packages")
     sandbox = start_sandbox(work.config, work.paths)
     work.journal.append(work.run, SANDBOX_STARTED, by="user")
-    console.print(f"The sandbox engine runs; published ports are at {sandbox.address}. For the docker command:")
+    console.print(f"The private engine runs; published ports are at {sandbox.address}. For the docker command:")
     for name, value in sandbox.environment().items():
-        console.print(f"  export {name}='{value}'")
+        console.print_verbatim(f"  export {name}='{value}'")
     return None
 
 
 @task("down")
 def engine_down(c: Any, dry_run: bool = False) -> None:
-    """Stop the sandbox engine; its images stay on disk until `clean --all`."""
+    """Stop the private engine; its images stay on disk until `clean --all`."""
     from lyra_tasks.engine.sandbox import find_sandbox, require_clean_stop, shut_down_sandbox
 
     work = workspace(allow_invalid=True)
     if is_dry_run(c):
         return console.print(
-            "Would stop the sandbox engine" if find_sandbox(work.paths.state) else "No sandbox engine to stop"
+            "Would stop the private engine" if find_sandbox(work.paths.state) else "No private engine to stop"
         )
     report = shut_down_sandbox(work.paths.state)
     work.journal.append(work.run, "sandbox-stopped", was_running=report.was_running)
     require_clean_stop(report)
-    return console.print("Stopped the sandbox engine" if report.was_running else "The sandbox engine was not running")
+    return console.print("Stopped the private engine" if report.was_running else "The private engine was not running")
 
 
 @task("status")
@@ -53,9 +53,9 @@ def engine_status(c: Any, json: bool = False) -> None:
     work = workspace(allow_invalid=True)
     engine = connect_running_engine(work.config, work.paths)
     if engine is None:
-        return _print_engine_status({}, "No engine runs; a sandbox engine is started when needed")
+        return _print_engine_status({}, "No engine runs; a private engine is started when needed")
     facts = engine.facts
-    kind = "sandbox engine" if facts.sandboxed else "engine"
+    kind = "private engine" if facts.sandboxed else "engine"
     line = f"{kind} {facts.version}, {facts.store} image store, {facts.cpus} CPUs, {console.format_bytes(facts.memory)}"
     return _print_engine_status(asdict(facts) | {"host_address": engine.host_address}, line)
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.errors import UsageError
 
 _WORKFLOW_TASKS = {"build", "test", "release", "promote", "verify", "clean"}
+
+
+def program_name() -> str:
+    """Return the name that the program was called by: `./inv`, `lyra`, or `invoke` for Invoke's own program."""
+    program = Path(sys.argv[0])
+    if program.stem in {"invoke", "inv"} or program.parent.name == "invoke":  # the latter is `python -m invoke`
+        return "invoke"
+    return "./inv" if "LYRA_INV_HOME" in os.environ else "lyra"
 
 
 def command_line_options() -> frozenset[str]:
@@ -54,7 +63,7 @@ def print_next_command(finished: str, next_task: str, purpose: str) -> None:
     """Suggest the command after a finished task, unless the line continues or `--only` was used."""
     is_last = [argument for argument in sys.argv[1:] if argument in _WORKFLOW_TASKS][-1:] == [finished]
     if is_last and "--only" not in command_line_options() and not console.is_json_mode():
-        console.print(f"next: {console.style(next_task, 'bold')} {purpose}")
+        console.print(f"next: {console.style(f'`{next_task}`', 'bold')} {purpose}")
 
 
 def parse_count(text: str, option: str) -> int:

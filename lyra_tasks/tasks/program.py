@@ -18,6 +18,7 @@ import lyra_tasks
 from lyra_tasks import console
 from lyra_tasks.errors import ConfigurationError, InterruptedRunError, PreconditionError, UsageError, from_os_error
 from lyra_tasks.suggest import did_you_mean
+from lyra_tasks.tasks.options import program_name
 from lyra_tasks.version import __version__
 
 _EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE  # what a shell reports
@@ -56,8 +57,7 @@ class LyraProgram(Program):
         except ParseError as error:
             quoted = str(error).split("'")
             suggestion = did_you_mean(quoted[1], self.collection.task_names) if len(quoted) > 2 else ""
-            program = "./inv" if "LYRA_INV_HOME" in os.environ else "lyra"
-            hint = f"Run `{program} --list` for all tasks and `{program} --help TASK` for options"
+            hint = f"Run `{self.binary} --list` for all tasks and `{self.binary} --help TASK` for options"
             raise Exit(f"{error}\nhint: {suggestion}{' ' if suggestion else ''}{hint}", code=2) from error
 
     def parse_cleanup(self) -> None:
@@ -88,7 +88,7 @@ class LyraProgram(Program):
 def main() -> None:
     """Run `lyra`: with the tasks of a `tasks.py` in this directory or above, or else with Lyra's own."""
     namespace = None if _is_below(_working_directory(), "tasks.py") else Collection.from_module(lyra_tasks)
-    _run_program(LyraProgram(version=__version__, name="Lyra", binary="lyra", namespace=namespace))
+    _run_program(LyraProgram(version=__version__, name="Lyra", binary=program_name(), namespace=namespace))
 
 
 def inv() -> None:
@@ -147,7 +147,7 @@ def _print_completion_script(shells: list[str]) -> None:
     from lyra_tasks.init.completion import completion_script
 
     try:
-        console.print(completion_script(shells[0] if shells else ""))
+        console.print_verbatim(completion_script(shells[0] if shells else ""))
     except UsageError as error:
         raise Exit(f"{error.message}\nhint: {error.hint}", code=2) from error
 
@@ -164,7 +164,7 @@ def _print_completions(collection: Any, core_context: Any) -> None:
         commands |= dict.fromkeys(context.aliases, commands[name])
     core_options = _command_spec("", core_context.args.values(), ())
     for candidate in complete_command_line(typed_arguments, commands, core_options, Path.cwd()):
-        console.print(candidate)
+        console.print_verbatim(candidate)
 
 
 def _command_spec(name: str, arguments: Iterable[Any], positional: Iterable[Any]) -> Any:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
@@ -16,7 +16,7 @@ from invoke.tasks import task as invoke_task
 
 from lyra_tasks import console
 from lyra_tasks.errors import InterruptedRunError, LyraError, from_os_error
-from lyra_tasks.tasks.options import command_line_options, is_followed_by_path
+from lyra_tasks.tasks.options import command_line_options, is_followed_by_path, program_name
 
 _SHARED_HELP = {
     "dry_run": "Print the plan without changing anything (applies to all tasks given)",
@@ -29,6 +29,8 @@ _HELP_OPTIONS = frozenset({"--help", "-h"})
 
 class LyraTask(Task):  # type: ignore[type-arg]
     """An Invoke task that reports a LyraError as message and hint, and exits with its exit code."""
+
+    command_names: ClassVar[tuple[str, ...]] = ()
 
     def arg_opts(self, name: str, default: str, taken_names: set[str]) -> dict[str, Any]:
         """Give only three options a short form; Invoke would take the first letter that is free."""
@@ -61,6 +63,7 @@ class LyraTask(Task):  # type: ignore[type-arg]
 
         console.set_json_mode("--json" in command_line_options())
         console.set_quiet_mode("--quiet" in command_line_options())
+        console.set_program(program_name(), self.command_names)
         kwargs.pop("quiet", None)
         signal.signal(signal.SIGTERM, _raise_interrupt)
         started_at = time.monotonic()

@@ -79,7 +79,7 @@ def alternative_names() -> str:
 
 
 def launch_with_tls(state: Path, cache: Path, keys: Path, **options: Any) -> sandbox.Sandbox:
-    """Start a sandbox engine that also listens on its own address, for clients of the authority in `keys`."""
+    """Start a private engine that also listens on its own address, for clients of the authority in `keys`."""
     create_daemon_config = start.create_daemon_config
 
     def create_tls_config(plan: start.SandboxPlan) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The levels of `clean`, its report, and `doctor`, in a project with its own sandbox engine."""
+"""The levels of `clean`, its report, and `doctor`, in a project with its own private engine."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from tests.faults import no_traceback, refused
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path) -> Iterator[Project]:
-    """The tiny project with its own sandbox engine."""
+    """The tiny project with its own private engine."""
     project = tiny_project(tmp_path_factory.mktemp("own"), busybox, cache, None)
     project.replace(
         ".lyra.toml", "[images.web]", '[engine]\nsandbox = "always"\n\n[resources]\ncache = "1m"\n\n[images.web]'
     )
     (project.root / "app" / "www" / "big").write_bytes(bytes(range(256)) * 12_000)
-    project.commit("a sandbox engine")
+    project.commit("a private engine")
     yield project
     sandbox.shut_down_sandbox(state_of(project), purge=True)
 
@@ -48,7 +48,7 @@ def state_of(project: Project) -> Path:
 def api(project: Project) -> docker.APIClient:
     """Return a client of the project's engine."""
     box = sandbox.find_sandbox(state_of(project))
-    assert box is not None, "the sandbox engine is not running"
+    assert box is not None, "the private engine is not running"
     return docker.APIClient(base_url=f"unix://{box.socket}", timeout=30)
 
 
@@ -82,7 +82,7 @@ def test_dry_run_lists_each_level(own: Project) -> None:
     assert "engine disk usage: image layers" in objects
     assert "the build cache" not in objects.splitlines()[0]
     assert "the build cache" in cache.splitlines()[0]
-    assert ".lyra/ and the sandbox engine's data" in everything.splitlines()[0]
+    assert ".lyra/ and the private engine's data" in everything.splitlines()[0]
     document = json.loads(own.lyra("clean", "--dry-run", "--json").out)
     assert {item["kind"] for item in document["objects"]} == {"image"}
     assert api(own).images(), "nothing was removed"
@@ -107,7 +107,7 @@ def test_clean_reports_state_before_and_after(own: Project) -> None:
     assert any(name.startswith("tiny/web:") for name in report.before.images)
     assert not any(name.startswith("tiny") for name in report.after.images)
     assert {item.kind for item in report.removed} == {"image"}
-    assert report.before.interfaces and report.before.processes, "the sandbox engine is in the report"
+    assert report.before.interfaces and report.before.processes, "the private engine is in the report"
     assert report.before.interfaces == report.after.interfaces, (
         "an engine started by engine.up is only stopped by engine.down or --all"
     )
@@ -273,7 +273,7 @@ def test_undeletable_work_directory_is_reported(own: Project) -> None:
 
 @pytest.fixture
 def find_traces(own: Project) -> Callable[[], tuple[str, ...]]:
-    """Finds processes, mounts and links of the sandbox engine independently of Lyra."""
+    """Finds processes, mounts and links of the private engine independently of Lyra."""
     name = SandboxPaths(state_of(own)).name
 
     def find() -> tuple[str, ...]:

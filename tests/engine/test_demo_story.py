@@ -97,7 +97,7 @@ def test_second_run_is_cached(story: Story) -> None:
 
 def test_clean_stops_empty_engine_and_keeps_bundle(story: Story) -> None:
     assert story.cleaned.code == 0, story.cleaned.text
-    assert "stopped the sandbox engine" in story.cleaned.out
+    assert "stopped the private engine" in story.cleaned.out
     assert sandbox.find_sandbox(story.state) is None
     assert story.project.lyra("verify").code == 0
     up = story.project.lyra("engine.up")
@@ -123,8 +123,8 @@ def test_manually_started_engine_is_used_and_kept(story: Story) -> None:
     assert (document["sandboxed"], document["store"]) == (True, "containerd")
     assert "No Docker engine is running" not in story.project.lyra("clean").err
     assert sandbox.find_sandbox(story.state) is not None, "a manually started engine keeps running"
-    assert "Stopped the sandbox engine" in story.project.lyra("engine.down").out
-    assert "The sandbox engine was not running" in story.project.lyra("engine.down").out
+    assert "Stopped the private engine" in story.project.lyra("engine.down").out
+    assert "The private engine was not running" in story.project.lyra("engine.down").out
 
 
 def test_clean_all_keeps_only_source_journal_and_bundles(story: Story) -> None:

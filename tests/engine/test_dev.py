@@ -135,7 +135,7 @@ def test_exec_without_command_service_or_program_fails(lab: Project) -> None:
     assert "dev.exec -- ls" in lab.lyra("dev.exec").err
     unknown = lab.lyra("dev.exec", "--service", "nobody", "--", "ls")
     assert unknown.code == 2
-    assert "known: side, web" in unknown.err
+    assert "Known: side, web" in unknown.err
     missing = lab.lyra("dev.exec", "--", "no-such-program")
     assert missing.code in {126, 127}
 
@@ -298,7 +298,7 @@ def test_logs_and_stats_of_test_and_lab(tmp_path: Path, busybox: Path, cache: Pa
     project = make_project(tmp_path, busybox, cache, box)
     with contextlib.ExitStack() as after:
         after.callback(project.lyra, "clean")
-        assert "Run `test` or `create` first" in project.lyra("logs").err
+        assert "Run `lyra test` or `lyra create` first" in project.lyra("logs").err
         assert project.lyra("build", "test").code == 0
         past = project.lyra("logs", "--since", "10m").out
         assert "web  | " in past

@@ -53,7 +53,7 @@ def test_failed_step_shows_its_last_lines_and_the_log(tiny: Project, engine: Eng
     tiny.replace("app/Dockerfile", "USER", step)
     result = tiny.lyra("build")
     refused(result, 4, "exit code: 7", "the-reason", "build failed")
-    log = re.search(r"hint: the whole log is in (\S+)", result.err)
+    log = re.search(r"hint: The whole log is in (\S+)", result.err)
     assert log
     path = Path(tiny.root, log[1])
     assert "first" in path.read_text()

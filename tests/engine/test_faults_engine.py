@@ -95,7 +95,7 @@ def test_missing_buildx_is_reported(plain: Project, box: sandbox.Sandbox, tmp_pa
 
 def test_missing_docker_cli_is_reported(plain: Project, tmp_path: Path) -> None:
     result = plain.lyra("build", PATH=path_with(tmp_path / "bin"))
-    refused(result, 3, "Docker CLI not found", "install the Docker CLI")
+    refused(result, 3, "Docker CLI not found", "Install the Docker CLI")
 
 
 @pytest.fixture
@@ -170,8 +170,8 @@ def test_unknown_commands_and_options_are_usage_errors(lonely: Project) -> None:
 
 
 def test_unknown_image_suggests_known_ones(tiny: Project) -> None:
-    refused(tiny.lyra("build", "--image", "wep"), 2, "Unknown image 'wep'", "did you mean web?")
-    refused(tiny.lyra("build", "-i", "zzzzz"), 2, "Unknown image 'zzzzz'", "known: web")
+    refused(tiny.lyra("build", "--image", "wep"), 2, "Unknown image 'wep'", "Did you mean web?")
+    refused(tiny.lyra("build", "-i", "zzzzz"), 2, "Unknown image 'zzzzz'", "Known: web")
     nowhere = f"unix://{tiny.root}/nothing.sock"  # names are checked without an engine
     unknown = tiny.lyra("test", "--only", "zzzzz", DOCKER_HOST=nowhere)
     refused(unknown, 2, "Unknown test 'zzzzz'", "the page is there")

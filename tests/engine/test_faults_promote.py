@@ -70,7 +70,7 @@ def test_changed_input_is_named_by_test_and_promote(
     try:
         for task in ("test", "promote"):
             result = based.lyra(task)
-            refused(result, 3, "web was built before its", name, "Run `build` first")
+            refused(result, 3, "web was built before its", name, "Run `lyra build` first")
     finally:
         path.write_text(before)
     assert based.bundles() == []
@@ -83,16 +83,16 @@ def test_new_commit_or_missing_image_is_named(tiny: Project) -> None:
     refused(tiny.lyra("promote"), 3, "web was built before its commit changed")
     tiny.git("reset", "--quiet", "--hard", "HEAD~1")
     tiny.clean()
-    refused(tiny.lyra("promote"), 3, "web is no longer in the engine", "Run `build` first")
+    refused(tiny.lyra("promote"), 3, "web is no longer in the engine", "Run `lyra build` first")
 
 
 def test_promote_refuses_untested_set(tiny: Project) -> None:
-    refused(tiny.lyra("promote"), 3, "web has not been built", "Run `build` first")
+    refused(tiny.lyra("promote"), 3, "web has not been built", "Run `lyra build` first")
     assert tiny.lyra("build").code == 0
-    refused(tiny.lyra("promote"), 3, "have not been tested", "Run `test` first")
+    refused(tiny.lyra("promote"), 3, "have not been tested", "Run `lyra test` first")
     assert tiny.lyra("test").code == 0
     tiny.replace(".lyra.toml", 'body = "Good morning"', 'body = "Good"')
-    refused(tiny.lyra("promote"), 3, "have not been tested", "Run `test` first")
+    refused(tiny.lyra("promote"), 3, "have not been tested", "Run `lyra test` first")
     tiny.replace(".lyra.toml", 'body = "Good"', 'body = "Good morning"')
     assert tiny.lyra("promote").code == 0, "exactly the tested set"
 

@@ -81,8 +81,8 @@ def test_clean_gone_lists_and_requires_confirmation(pair: Pair, engine: Engine) 
         "",
     )
     assert list(checkout["kept"]) == [pair.shared], "the existing checkout created it, too"
-    refused(pair.here.lyra("clean", "--gone"), 2, "`clean --gone` was not confirmed")
-    refused(pair.here.lyra("clean", "--gone", "--all", "--yes"), 2, "`clean --gone` cleans other checkouts")
+    refused(pair.here.lyra("clean", "--gone"), 2, "`lyra clean --gone` was not confirmed")
+    refused(pair.here.lyra("clean", "--gone", "--all", "--yes"), 2, "`lyra clean --gone` cleans other checkouts")
     assert sorted(ours(engine)) == before and pair.state.is_dir()
 
 
@@ -153,10 +153,10 @@ def test_clean_gone_removes_private_engine(pair: Pair) -> None:
     assert box is not None
     try:
         doctor = pair.here.lyra("doctor").text
-        assert f"{root} was deleted, leftovers: sandbox engine" in " ".join(doctor.split())
+        assert f"{root} was deleted, leftovers: private engine" in " ".join(doctor.split())
         cleaned = pair.here.lyra("clean", "--gone", "--yes")
         assert cleaned.code == 0, cleaned.text
-        assert "its sandbox engine with its data" in cleaned.text
+        assert "its private engine with its data" in cleaned.text
         assert sandbox.find_sandbox(state) is None and not state.exists() and not box.socket.exists()
     finally:
         sandbox.shut_down_sandbox(state, purge=True)

@@ -169,7 +169,7 @@ SAMPLES = [
         ("storefront answers /",),
         messages=(
             "Dockerfile: its `# syntax` line needs a registry for each build; delete it if none is available",
-            "hint: delete the `# syntax=` line, so that the engine's own frontend reads the Dockerfile",
+            "hint: Delete the `# syntax=` line, so that the engine's own frontend reads the Dockerfile",
         ),
         fixes=(("# syntax=docker/dockerfile:1\n", ""),),
     ),

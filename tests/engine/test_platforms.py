@@ -146,7 +146,7 @@ def test_services_run_on_every_runnable_platform(story: Story) -> None:
 def test_untested_platform_needs_deviation_for_promotion(story: Story) -> None:
     message = f"images.web@{FOREIGN}: not tested: the engine runs {OWN} and cannot run {FOREIGN}"
     assert f"warning: {message} (rule test.platform)" in story.refused[0].text
-    refused(story.refused[0], 5, message, "[[deviations]]", "run `test promote`")
+    refused(story.refused[0], 5, message, "[[deviations]]", "run `lyra test promote`")
     refused(story.refused[1], 3, message)
     rules = [result for result in story.document(layout.RULES_FILE)["results"] if result["rule"] == "test.platform"]
     outcomes = {result["scope"]: result["outcome"] for result in rules}
@@ -262,7 +262,7 @@ def test_foreign_build_step_without_emulation_is_explained(story: Story) -> None
     finally:
         dockerfile.write_text(original)
     unknown = story.project.lyra("build", "--platform", "linux/arm")
-    refused(unknown, 2, "Unknown platform 'linux/arm'", "did you mean linux/arm64?")
+    refused(unknown, 2, "Unknown platform 'linux/arm'", "Did you mean linux/arm64?")
     assert no_traceback(unknown.text)
 
 

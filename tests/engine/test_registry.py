@@ -85,7 +85,7 @@ def test_registry_base_is_pinned_until_update(project: Project, inner: str, box:
     assert moved.code == 0, moved.text
     second = locked_digest(project)
     assert second != first
-    refused(project.lyra("test"), 3, "its bases changed", "Run `build` first")
+    refused(project.lyra("test"), 3, "its bases changed", "Run `lyra build` first")
     assert project.lyra("build").code == 0
     assert recorded_digest(project) == second
 

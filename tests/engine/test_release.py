@@ -37,10 +37,10 @@ def test_release_requires_a_test_of_its_commit(tiny: Project) -> None:
     tiny.commit("feat: untested")
     refused = tiny.lyra("release")
     assert refused.code == 3
-    assert "  tests: web was built before its commit changed; Run `build` first" in refused.err.splitlines()
+    assert "  tests: web was built before its commit changed. Run `lyra build` first" in refused.err.splitlines()
     assert tiny.lyra("build").code == 0
     refused = tiny.lyra("release")
-    assert "  tests: These images, services and tests have not been tested; Run `test` first" in (
+    assert "  tests: These images, services and tests have not been tested. Run `lyra test` first" in (
         refused.err.splitlines()
     )
     assert tiny.git("tag", "--list") == ""

@@ -309,7 +309,7 @@ def test_changed_rule_set_makes_evidence_stale(good: CheckedRun, project: Projec
         assert project.lyra("promote").code == 3
         result = project.lyra("explain")
         assert f"the rules changed from 1-other to {before}" in result.out, result.text
-        assert "next: test promote" in result.out
+        assert "next: `lyra test promote`" in result.out
     finally:
         (directory / "evidence.json").write_text(text)
         directory.rename(evidence.parent)

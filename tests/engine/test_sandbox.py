@@ -1,4 +1,4 @@
-"""The sandbox engine: it starts, runs containers within limits, and leaves nothing behind."""
+"""The private engine: it starts, runs containers within limits, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.engine.sandboxes import CACHE, IMAGE, client_of, host_state, import_b
 
 MEBIBYTE = 1024**2
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a sandbox engine needs root")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a private engine needs root")
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from tests.engine.sandboxes import (
     website,
 )
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a sandbox engine needs root")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a private engine needs root")
 OUTSIDE = "192.0.2.1"  # reserved for documentation
 TWELVE = "for n in $(/bin/busybox seq 12); do"
 

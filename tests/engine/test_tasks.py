@@ -60,7 +60,7 @@ def test_changed_source_makes_image_stale(tiny: Project) -> None:
     result = tiny.lyra("test")
     assert result.code == 3
     assert "web was built before its context changed" in result.err
-    assert "hint: Run `build` first" in result.err
+    assert "hint: Run `lyra build` first" in result.err
 
 
 def test_failing_check_exits_5_and_names_logs(tiny: Project, engine: Engine) -> None:

@@ -39,7 +39,7 @@ def test_init_prints_files_todos_and_next_command(project: Path) -> None:
         in result.stdout
     )
     assert ".lyra.toml:9: TODO: description" in result.stdout
-    assert result.stdout.endswith("next: build test promote\n")
+    assert result.stdout.endswith("next: `lyra build test promote`\n")
     task_list = lyra(project, "--list")  # uses the tasks.py that it wrote
     assert "promote" in task_list.stdout
 

@@ -57,7 +57,7 @@ STATUS = Status(
     branch="main",
     commit="1a2b3c4",
     dirty=True,
-    engine="sandbox engine 26.1.5, containerd image store",
+    engine="private engine 26.1.5, containerd image store",
     has_engine=True,
     images=(IMAGE, replace(IMAGE, name="counter", problem="was built before its context changed")),
     test=None,

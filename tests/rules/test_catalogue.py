@@ -63,4 +63,4 @@ def test_rules_are_listed_and_explained(lonely: Project) -> None:
     assert json.loads(lonely.lyra("rules.explain", "image.setuid", "--json").out)["allows_deviation"] is True
     wrong = lonely.lyra("rules.explain", "image.setui")
     assert wrong.code == 2
-    assert "did you mean image.setuid?" in wrong.err
+    assert "Did you mean image.setuid?" in wrong.err

@@ -1,4 +1,4 @@
-"""Planning a sandbox engine."""
+"""Planning a private engine."""
 
 from __future__ import annotations
 

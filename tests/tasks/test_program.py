@@ -39,7 +39,7 @@ def test_version_is_the_package_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("builds",), "No idea what 'builds' is!\nhint: did you mean build? Run `lyra --list` for all tasks"),
+        (("builds",), "No idea what 'builds' is!\nhint: Did you mean build? Run `lyra --list` for all tasks"),
         (("zzzzz",), "No idea what 'zzzzz' is!\nhint: Run `lyra --list` for all tasks"),
         (("build", "--quick"), "No idea what '--quick' is!"),
         (("--nonsense",), "No idea what '--nonsense' is!"),
@@ -56,7 +56,21 @@ def test_missing_configuration_suggests_init(tmp_path: Path) -> None:
     result = run(tmp_path, *LYRA, "build")
     assert result.returncode == 2
     assert f"error: No .lyra.toml in {tmp_path}" in result.stderr
-    assert "hint: `init` writes a .lyra.toml" in result.stderr
+    assert "hint: `lyra init` writes a .lyra.toml" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "environment", "name"),
+    [(LYRA, {}, "lyra"), (LYRA, {"LYRA_INV_HOME": "."}, "./inv"), (INVOKE, {"LYRA_INV_HOME": "."}, "invoke")],
+)
+def test_hint_names_program_as_it_was_called(
+    tmp_path: Path, program: list[str], environment: dict[str, str], name: str
+) -> None:
+    (tmp_path / "tasks.py").write_text("from lyra_tasks import namespace\n")
+    result = run(tmp_path, *program, "build", **environment)
+    assert (
+        f"hint: `{name} init` writes a .lyra.toml from what is here; `{name} config.schema` describes" in result.stderr
+    )
 
 
 def test_invalid_home_is_reported(tmp_path: Path) -> None:
