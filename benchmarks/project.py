@@ -1,4 +1,4 @@
-"""Benchmark projects, each in its own directory and with its own sandbox engine."""
+"""Benchmark projects, each in its own directory and with its own private engine."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Project:
 
 @contextmanager
 def start_engine(directory: Path, store: sandbox.StoreKind) -> Iterator[sandbox.Sandbox]:
-    """Run a sandbox engine with this image store while the block runs."""
+    """Run a private engine with this image store while the block runs."""
     try:
         yield sandbox.launch_sandbox(directory / "engine", cache=CACHE, store=store)
     finally:

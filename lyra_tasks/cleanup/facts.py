@@ -1,4 +1,4 @@
-"""Collect what `clean` may remove: objects in the engine, sandbox engines and temporary files."""
+"""Collect what `clean` may remove: objects in the engine, private engines and temporary files."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def find_live_runs(work: Workspace, states: Iterable[Path]) -> dict[str, int]:
 
 @contextmanager
 def restore_engine_state(work: Workspace) -> Iterator[None]:
-    """Stop sandbox engines at the end of the block that were started in it.
+    """Stop private engines at the end of the block that were started in it.
 
     A cleanup stops them anyway; a dry run, a declined confirmation and an error do not.
     """
@@ -213,7 +213,7 @@ def _find_other_engines(
 
 
 def _find_unrenamed_files(directory: Path) -> Iterator[Path]:
-    """Yield temporary files in a directory and its subdirectories, except a sandbox engine's data."""
+    """Yield temporary files in a directory and its subdirectories, except a private engine's data."""
     for pattern in ("*", "*/*"):
         for path in directory.glob(pattern):
             if _TEMPORARY_NAME.fullmatch(path.name) and path.parent.name != "sandbox" and path.is_file():

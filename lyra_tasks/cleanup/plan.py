@@ -28,7 +28,7 @@ class CleanupFacts:
     those whose engine runs, was started by a command, or has data.
 
     Of a missing checkout, `unmounted_reason` says why it may be on an unmounted disk, and `is_engine_in_use` that this
-    project uses its sandbox engine; `other_engines` are named in its journal, but cannot be searched from here.
+    project uses its private engine; `other_engines` are named in its journal, but cannot be searched from here.
     """
 
     root: Path = Path()
@@ -73,14 +73,14 @@ class CleanupPlan:
 
     @property
     def removes_state(self) -> bool:
-        """Whether `.lyra/` and the sandbox engine's data are removed."""
+        """Whether `.lyra/` and the private engine's data are removed."""
         return self.level == "all"
 
     @property
     def kept_reason(self) -> str:
         """Why the state directories of a missing checkout are kept, or ''."""
         if self.facts.is_engine_in_use:
-            return "this project uses its sandbox engine"
+            return "this project uses its private engine"
         engines = ", ".join(self.facts.other_engines)
         return f"it may have objects in engines that cannot be searched from here: {engines}" if engines else ""
 
@@ -118,9 +118,9 @@ class CleanupPlan:
         if self.prune_cache:
             parts.append("the build cache")
         if self.stop_sandboxes:
-            parts.append("its sandbox engine with its data" if self.level == "gone" else "the sandbox engine")
+            parts.append("its private engine with its data" if self.level == "gone" else "the private engine")
         if self.removes_state:
-            parts.append(".lyra/ and the sandbox engine's data" if self.purge_sandboxes else ".lyra/")
+            parts.append(".lyra/ and the private engine's data" if self.purge_sandboxes else ".lyra/")
         if self.deletes_states:
             parts.append("its journal, records and evidence")
         return parts

@@ -52,7 +52,7 @@ _RETRY_INTERVAL_S = 0.25  # times the number of the scan: the engine may be busy
 
 
 def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | None) -> CleanupReport:
-    """Remove what the plans, all of one level, list and what appears meanwhile, then stop sandbox engines.
+    """Remove what the plans, all of one level, list and what appears meanwhile, then stop private engines.
 
     What could not be removed is in the report; the next `clean` continues where this one was interrupted. A missing
     checkout that exists again is skipped. Raises LockedError if a run has started since the plans were made.
@@ -135,7 +135,7 @@ def save_report(report: CleanupReport, work: Workspace) -> Path | None:
 
 
 def end_sandbox(state: Path, *, purge: bool) -> list[Leftover]:
-    """Stop the sandbox engine of a state directory and return what is left of it."""
+    """Stop the private engine of a state directory and return what is left of it."""
     paths = sandbox.shut_down_sandbox(state, purge=purge).leftovers
     data = [path for path in paths if Path(path).is_relative_to(state.resolve())]
     return [

@@ -104,7 +104,7 @@ def print_cleanup_report(report: CleanupReport, file: Path | None) -> None:
         removed += f" and {len({deleted_state.root for deleted_state in report.deleted_states})} checkout(s)"
     else:
         if report.sandbox_stopped:
-            console.print("stopped the sandbox engine")
+            console.print("stopped the private engine")
         if report.engine is not None:
             layers, cache = (
                 f"{console.format_bytes(before)} -> {console.format_bytes(after)}"

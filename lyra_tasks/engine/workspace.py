@@ -114,7 +114,7 @@ class Workspace:
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine, connected on first use; a sandbox engine is started if necessary."""
+        """The engine, connected on first use; a private engine is started if necessary."""
         running_sandbox = sandbox.find_sandbox(self.paths.state)
         engine = connect_engine(self.config, self.paths)
         if engine.facts.sandboxed and running_sandbox is None:
@@ -134,7 +134,7 @@ class Workspace:
 
 
 def was_auto_started(entries: Iterable[JournalEntry]) -> bool:
-    """Return whether the sandbox engine was last started on demand, not by `engine.up`."""
+    """Return whether the private engine was last started on demand, not by `engine.up`."""
     return [entry.data.get("by") for entry in entries if entry.event == SANDBOX_STARTED][-1:] == ["lyra"]
 
 

@@ -40,7 +40,7 @@ class Disk:
 
 @dataclass(frozen=True)
 class SandboxFacts:
-    """The state of the sandbox engine: the configured mode, and why none can be started."""
+    """The state of the private engine: the configured mode, and why none can be started."""
 
     mode: str
     is_running: bool = False
@@ -108,12 +108,12 @@ def _diagnose_fact(subject: str, fact: str | LyraError) -> Diagnosis:
 def _check_engine(facts: DoctorFacts) -> Iterator[Diagnosis]:
     engine = facts.engine
     if engine is None:
-        yield Diagnosis("engine", "ok", "none runs; a sandbox engine is started when needed")
+        yield Diagnosis("engine", "ok", "none runs; a private engine is started when needed")
         return
     if isinstance(engine, LyraError):
         yield _diagnose_fact("engine", engine)
         return
-    kind = "sandbox engine" if engine.sandboxed else "engine"
+    kind = "private engine" if engine.sandboxed else "engine"
     resources = f"{engine.cpus} CPUs, {console.format_bytes(engine.memory)}"
     yield Diagnosis("engine", "ok", f"{kind} {engine.version}, {engine.platform}, {resources}")
     api = ".".join(map(str, engine.api))
@@ -152,14 +152,14 @@ def _check_buildx(facts: DoctorFacts) -> Iterator[Diagnosis]:
 def _check_sandbox(facts: DoctorFacts) -> Diagnosis:
     sandbox = facts.sandbox
     if sandbox.has_crashed:
-        return Diagnosis("sandbox", "warning", "the sandbox engine crashed", "Run `engine.down`")
+        return Diagnosis("sandbox", "warning", "the private engine crashed", "Run `engine.down`")
     if sandbox.is_running:
         return Diagnosis("sandbox", "ok", "running")
     if sandbox.mode == "never":
         return Diagnosis("sandbox", "ok", "not used")
     if sandbox.obstacle:
         is_needed = sandbox.mode == "always" or isinstance(facts.engine, LyraError) or facts.engine is None
-        message = f"cannot start a sandbox engine: {sandbox.obstacle}"
+        message = f"cannot start a private engine: {sandbox.obstacle}"
         fix = "Start Docker and name it in [engine] context, or run as root on Debian or Ubuntu"
         return Diagnosis("sandbox", "error" if is_needed else "warning", message, fix)
     return Diagnosis("sandbox", "ok", "started when needed")

@@ -114,7 +114,7 @@ def _add_engine_facts(facts: DoctorFacts, engine: Engine, paths: Paths) -> Docto
         theirs = [engine_object for engine_object in objects if their_ownership.match(engine_object) is not None]
         names = [f"{engine_object.kind} {engine_object.name}" for engine_object in theirs]
         if any(has_sandbox_data(state.state) for state in states):
-            names.append("sandbox engine")
+            names.append("private engine")
         if names:
             orphans[str(states[0].root)] = tuple(names)
     versions = _catch_error(lambda: read_component_versions(engine))

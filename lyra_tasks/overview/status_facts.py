@@ -99,7 +99,7 @@ def _find_engine(work: Workspace) -> tuple[Engine | None, str]:
         return None, f"{error.message}; the following is based on files alone"
     if engine is None:
         return None, "none runs (started when needed); the following is based on files alone"
-    kind = "sandbox engine" if engine.facts.sandboxed else "Docker Engine"
+    kind = "private engine" if engine.facts.sandboxed else "Docker Engine"
     return engine, f"{kind} {engine.facts.version}, {engine.facts.store} image store"
 
 

@@ -105,8 +105,8 @@ def _prepare_push(to: str) -> Any:
 
 
 @task(
-    cache="Also prune the build cache of the sandbox engine",
-    all="Also remove .lyra/, build cache and sandbox engine data (asks first)",
+    cache="Also prune the build cache of the private engine",
+    all="Also remove .lyra/, build cache and private engine data (asks first)",
     gone="Remove leftovers of deleted checkouts instead (asks first)",
 )
 def clean(

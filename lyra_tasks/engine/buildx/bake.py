@@ -150,18 +150,18 @@ def _parse_step(line: str) -> str:
 
 def _build_error(tail: Sequence[str], log: Path) -> BuildError | NoSpaceError:
     cause = _error_line(tail)
-    log_hint = f"the whole log is in {log}"
+    log_hint = f"The whole log is in {log}"
     if any(_NO_SPACE in line for line in tail):
-        return NoSpaceError(f"build failed: {cause}", hint=f"free some space there; {log_hint}", details=tuple(tail))
+        return NoSpaceError(f"build failed: {cause}", hint=f"Free some space there. {log_hint}", details=tuple(tail))
     if any(_EXEC_FORMAT_ERROR in line for line in tail):
         return BuildError(
             f"a step runs a program for another platform, which the engine cannot execute: {cause}",
-            hint="cross-compile in a stage `FROM --platform=$BUILDPLATFORM …` and COPY from it, or set up emulation "
-            f"(binfmt_misc) on the engine's machine; {log_hint}",
+            hint="Cross-compile in a stage `FROM --platform=$BUILDPLATFORM …` and COPY from it, or set up emulation "
+            f"(binfmt_misc) on the engine's machine. {log_hint}",
             details=tuple(tail),
         )
     if "failed to resolve" in cause and "docker/dockerfile" in cause:
-        log_hint = f"delete the `# syntax=` line, so that the engine's own frontend reads the Dockerfile; {log_hint}"
+        log_hint = f"Delete the `# syntax=` line, so that the engine's own frontend reads the Dockerfile. {log_hint}"
     return BuildError(f"build failed: {cause}", hint=log_hint, details=tuple(tail))
 
 
@@ -204,12 +204,12 @@ def read_buildx_version(engine: Engine) -> str:
     except DockerException as error:
         raise PreconditionError(
             "Docker Buildx not found",
-            hint="install Docker's buildx plugin (package docker-buildx or docker-buildx-plugin)",
+            hint="Install Docker's buildx plugin (package docker-buildx or docker-buildx-plugin)",
         ) from error
     except TimeoutError as error:
         raise PreconditionError(
             f"`docker buildx version` did not answer within {_VERSION_TIMEOUT_S:g} s",
-            hint="reinstall the buildx plugin",
+            hint="Reinstall the buildx plugin",
         ) from error
     # "github.com/docker/buildx v0.19.3 …"; Debian writes it without the v
     fields = version.split()
@@ -220,5 +220,5 @@ def select_target_metadata(document: Mapping[str, Any], target: str) -> Mapping[
     """Return Buildx's metadata of one target; BuildError if there is none."""
     metadata = document.get(target)
     if not isinstance(metadata, dict) or "containerimage.digest" not in metadata:
-        raise BuildError(f"Buildx reported no digest for {target}", hint="update the buildx plugin to 0.10 or newer")
+        raise BuildError(f"Buildx reported no digest for {target}", hint="Update the buildx plugin to 0.10 or newer")
     return metadata

@@ -43,7 +43,7 @@ def find_builder(engine: Engine, name: str) -> Builder:
         PreconditionError: It does not exist, does not answer, or cannot hand its results over.
     """
     driver, endpoint = _call(
-        engine, _inspect(name), f"Unknown builder {name!r}", "run `docker buildx ls` to see the existing ones"
+        engine, _inspect(name), f"Unknown builder {name!r}", "Run `docker buildx ls` to see the existing ones"
     )
     if driver != "docker":
         return Builder(name, driver, is_separate=True)
@@ -53,14 +53,14 @@ def find_builder(engine: Engine, name: str) -> Builder:
         engine,
         lambda docker: ((info := docker.system.info()).id or "", str(info.driver_status)),
         f"The engine of builder {name!r} does not answer",
-        f"run `docker --context {endpoint} info` to see why",
+        f"Run `docker --context {endpoint} info` to see why",
         context=context,
     )
     is_separate = engine_id != engine.facts.id
     if is_separate and "io.containerd.snapshotter" not in storage:
         raise PreconditionError(
             f"Builder {name!r} is another engine with the classic image store, which cannot export images",
-            hint="switch that engine to the containerd image store, or create a builder with another driver",
+            hint="Switch that engine to the containerd image store, or create a builder with another driver",
         )
     return Builder(name, driver, is_separate, context=endpoint if is_separate else "")
 
@@ -95,7 +95,7 @@ def _call(
     except TimeoutError as error:
         raise PreconditionError(
             f"{message}: no answer within {_BUILDER_TIMEOUT_S:g} s",
-            hint="check that its machine runs and can be reached from here, or remove [builder] name",
+            hint="Check that its machine runs and can be reached from here, or remove [builder] name",
         ) from error
 
 

@@ -78,7 +78,7 @@ def call_docker_cli(
     """
     program = shutil.which(engine.cli)
     if program is None:
-        raise PreconditionError("Docker CLI not found", hint="install the Docker CLI and its buildx plugin")
+        raise PreconditionError("Docker CLI not found", hint="Install the Docker CLI and its buildx plugin")
     with tempfile.TemporaryDirectory(prefix="lyra-docker-") as name, ThreadPoolExecutor(1) as executor:
         control = Path(name)
         _write_environment(control / "environment", environment)

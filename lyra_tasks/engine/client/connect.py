@@ -87,10 +87,10 @@ def import_docker_sdk() -> None:
 
 
 def connect_engine(config: Configuration, paths: Paths) -> Engine:
-    """Connect to the configured context, `DOCKER_HOST`, the current context or the sandbox engine, in this order.
+    """Connect to the configured context, `DOCKER_HOST`, the current context or the private engine, in this order.
 
-    With `[engine] sandbox = "auto"` the sandbox engine is started if no other engine responds, with `"always"` no other
-    engine is used. A sandbox engine that was started by hand is used whenever no other one responds.
+    With `[engine] sandbox = "auto"` the private engine is started if no other engine responds, with `"always"` no other
+    engine is used. A private engine that was started by hand is used whenever no other one responds.
 
     Raises:
         EngineUnavailableError: No usable engine.
@@ -122,10 +122,10 @@ def connect_existing_engine(config: Configuration, paths: Paths) -> Engine | Non
 
 
 def connect_running_engine(config: Configuration, paths: Paths) -> Engine | None:
-    """Connect to a running engine, or return None if the sandbox engine would have to be started.
+    """Connect to a running engine, or return None if the private engine would have to be started.
 
     Raises:
-        EngineUnavailableError: No engine is running and the configuration forbids the sandbox engine.
+        EngineUnavailableError: No engine is running and the configuration forbids the private engine.
     """
     if config.engine.sandbox == "never":
         return connect_engine(config, paths)
@@ -141,7 +141,7 @@ def connect_running_engine(config: Configuration, paths: Paths) -> Engine | None
 
 
 def start_sandbox(config: Configuration, paths: Paths) -> sandbox.Sandbox:
-    """Start the project's sandbox engine unless it is running, and return it."""
+    """Start the project's private engine unless it is running, and return it."""
     with console.progress("starting the private engine"):
         return sandbox.launch_sandbox(paths.state, cache=paths.cache, suite=config.engine.suite)
 
@@ -197,14 +197,14 @@ def _connect_system_engine(context: str) -> Engine:
 
 
 def connect_sandbox(running_sandbox: sandbox.Sandbox, *, is_own: bool = True) -> Engine:
-    """Connect to a running sandbox engine; if it is not this project's own, its build cache is left alone."""
+    """Connect to a running private engine; if it is not this project's own, its build cache is left alone."""
     from docker.errors import DockerException
 
     try:
         client, stream_api, facts = _open_clients(f"unix://{running_sandbox.socket}", sandboxed=is_own)
     except (DockerException, OSError) as error:
         raise EngineUnavailableError(
-            f"The sandbox engine is running but does not respond{_error_text(error)}",
+            f"The private engine is running but does not respond{_error_text(error)}",
             hint="Restart it with `engine.down engine.up`",
         ) from error
     address, docker_command = running_sandbox.address, str(running_sandbox.docker)

@@ -43,17 +43,17 @@ def exec_with_stdio(engine: Engine, container: str, command: Sequence[str], *, d
 def attach_terminal(engine: Engine, container: str, command: Sequence[str], *, directory: str) -> int:
     """Run `command` in a container with this process's terminal, by `docker exec`; return its exit code."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise PreconditionError("`dev.shell` needs a terminal", hint="run single commands by `dev.exec -- COMMAND`")
+        raise PreconditionError("`dev.shell` needs a terminal", hint="Run single commands by `dev.exec -- COMMAND`")
     docker = [engine.cli, "exec", "--interactive", "--tty", "--env", f"TERM={os.environ.get('TERM', 'xterm')}"]
     docker += ["--workdir", directory] if directory else []
     environment = {**os.environ, **engine.cli_environment}
     try:
         code = subprocess.run([*docker, container, *command], env=environment, check=False).returncode
     except FileNotFoundError as error:
-        raise PreconditionError("Docker CLI not found", hint="install the Docker CLI") from error
+        raise PreconditionError("Docker CLI not found", hint="Install the Docker CLI") from error
     if code in _CANNOT_START_CODES and _lacks_command(engine, container, command[0]):
         raise PreconditionError(
-            f"The container has no {command[0]}", hint="build the image's dev_target from a base with a shell"
+            f"The container has no {command[0]}", hint="Build the image's dev_target from a base with a shell"
         )
     return code
 

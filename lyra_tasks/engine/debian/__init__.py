@@ -1,1 +1,1 @@
-"""Debian packages for bases and the sandbox engine. Imports only the base modules."""
+"""Debian packages for bases and the private engine. Imports only the base modules."""

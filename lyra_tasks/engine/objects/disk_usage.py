@@ -71,7 +71,7 @@ def _cache_size(document: dict[str, Any]) -> int:
 
 
 def owns_builder(engine: Engine) -> bool:
-    """Return whether the builder belongs to our own sandbox engine and serves nobody else."""
+    """Return whether the builder belongs to our own private engine and serves nobody else."""
     return engine.facts.sandboxed
 
 

@@ -76,7 +76,7 @@ def _find_sandbox_processes(names: list[str]) -> Iterator[tuple[int, str]]:
     for tree in list_cgroup_trees():
         for name in names:
             for pid in list_cgroup_processes(tree.path / name):
-                yield pid, f"of the sandbox engine {name}"
+                yield pid, f"of the private engine {name}"
 
 
 def _is_below(point: str, directories: list[Path]) -> bool:

@@ -1,4 +1,4 @@
-"""The files of a sandbox engine, its record, and whether it is running."""
+"""The files of a private engine, its record, and whether it is running."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class SandboxRecord(BaseModel):
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A running sandbox engine. Its published ports are reachable at `address`, from this machine only."""
+    """A running private engine. Its published ports are reachable at `address`, from this machine only."""
 
     state: Path
     name: str
@@ -140,7 +140,7 @@ def read_sandbox_record(paths: SandboxPaths) -> SandboxRecord | None:
         return None
     except (OSError, ValidationError) as error:
         raise PreconditionError(
-            f"Cannot read the record of the sandbox engine: {paths.record}",
+            f"Cannot read the record of the private engine: {paths.record}",
             hint=f"Stop the processes of {paths.name}, delete the file and retry",
         ) from error
 

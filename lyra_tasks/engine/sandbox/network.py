@@ -61,13 +61,13 @@ def create_uplink(engine: Path, pid: int, owner: str) -> Uplink:
         for result in (creation, *(_run_ip(engine, *step) for step in steps)):
             if result.returncode:
                 raise EngineUnavailableError(
-                    "Cannot create the network link of the sandbox engine",
+                    "Cannot create the network link of the private engine",
                     hint="Use a kernel with veth interfaces, and an account that may create them",
                     details=tuple(result.stderr.splitlines()[-3:]),
                 )
         return Uplink(link=link, gateway=gateway, address=address)
     raise EngineUnavailableError(
-        "No subnet is left for another sandbox engine", hint="Run `engine.down` in another project"
+        "No subnet is left for another private engine", hint="Run `engine.down` in another project"
     )
 
 

@@ -1,4 +1,4 @@
-"""The programs of a sandbox engine: Debian packages that are unpacked into the cache, once per suite."""
+"""The programs of a private engine: Debian packages that are unpacked into the cache, once per suite."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _create_debian_recipe(suite: str) -> EngineRecipe:
         "sid": ("docker.io/sid", "containerd/sid", "tini-static/sid", "docker-cli/sid", *sid_plugins),
     }
     if suite not in programs:
-        raise UsageError(f"Unknown suite {suite!r} for the sandbox engine", hint=f"Choose {', '.join(programs)}")
+        raise UsageError(f"Unknown suite {suite!r} for the private engine", hint=f"Choose {', '.join(programs)}")
     tools = (f"{name}/{TOOLS_SUITE}" for name in (*TOOLS, *LIBRARIES, "libbpf1", "libelf1", "libglib2.0-0"))
     packages = (*programs[suite], *tools)
     return EngineRecipe(
@@ -122,7 +122,7 @@ def fetch_engine(cache: Path, suite: str, progress: Callable[[str], None]) -> Pa
     missing = [tool for tool in ("apt-get", "dpkg", "unshare") if shutil.which(tool) is None]
     if missing:
         raise EngineUnavailableError(
-            f"Cannot install a sandbox engine from Debian packages: {', '.join(missing)} not found",
+            f"Cannot install a private engine from Debian packages: {', '.join(missing)} not found",
             hint=NO_ENGINE_HINT,
         )
     with file_lock(final.with_suffix(".lock"), resource=f"the download of the {suite} engine", timeout=_LOCK_TIMEOUT_S):

@@ -1,4 +1,4 @@
-"""Start a sandbox engine: plan it, create namespaces with a waiting first process, and then let the daemon run."""
+"""Start a private engine: plan it, create namespaces with a waiting first process, and then let the daemon run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _LOCK_TIMEOUT_S = 1200.0  # another start may be downloading
 
 @dataclass(frozen=True)
 class SandboxPlan:
-    """A planned sandbox engine; `memory` is in bytes."""
+    """A planned private engine; `memory` is in bytes."""
 
     paths: SandboxPaths
     engine: Path
@@ -72,16 +72,16 @@ def launch_sandbox(
     cpus: float | None = None,
     progress: Callable[[str], None] = console.info,
 ) -> Sandbox:
-    """Return the sandbox engine of a state directory and start it if needed; a failed start leaves nothing.
+    """Return the private engine of a state directory and start it if needed; a failed start leaves nothing.
 
     `memory` (in bytes) and `cpus` limit everything in it. `store` defaults to the suite's preferred one.
     """
     if os.geteuid() != 0:
-        raise EngineUnavailableError("A sandbox engine needs root", hint=NO_ENGINE_HINT)
+        raise EngineUnavailableError("A private engine needs root", hint=NO_ENGINE_HINT)
     suite = resolve_suite(suite)
     selected_store = _select_store(suite, store)
     paths = SandboxPaths(state)
-    with file_lock(paths.lock, resource="the sandbox engine", timeout=_LOCK_TIMEOUT_S):
+    with file_lock(paths.lock, resource="the private engine", timeout=_LOCK_TIMEOUT_S):
         record = read_sandbox_record(paths)
         if record is not None and is_sandbox_process_alive(record):
             return _use_running(paths, record, suite, selected_store)
@@ -145,7 +145,7 @@ def _select_store(suite: str, store: StoreKind | None) -> StoreKind:
 def _use_running(paths: SandboxPaths, record: SandboxRecord, suite: str, store: StoreKind) -> Sandbox:
     if (record.suite, record.store) != (suite, store):
         raise PreconditionError(
-            f"The sandbox engine is already running with {record.suite} and the {record.store} store",
+            f"The private engine is already running with {record.suite} and the {record.store} store",
             hint="Run `engine.down` first",
         )
     _wait_until_ready(paths, record)
@@ -224,7 +224,7 @@ def _wait_until_ready(paths: SandboxPaths, record: SandboxRecord) -> None:
 def _start_error(paths: SandboxPaths, reason: str) -> EngineUnavailableError:
     lines = paths.log.read_text(errors="replace").splitlines()[-15:] if paths.log.exists() else []
     return EngineUnavailableError(
-        f"The sandbox engine did not start: {reason}",
+        f"The private engine did not start: {reason}",
         hint=f"Check {paths.log} and that the kernel has namespaces, overlay and nf_tables. {NO_ENGINE_HINT}",
         details=tuple(lines),
     )

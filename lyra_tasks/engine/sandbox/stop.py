@@ -1,4 +1,4 @@
-"""Stop a sandbox engine and remove all of it, also after a crash or a failed start."""
+"""Stop a private engine and remove all of it, also after a crash or a failed start."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def shut_down_sandbox(state: Path, *, purge: bool = False) -> StopReport:
     paths = SandboxPaths(state)
     if not paths.state.is_dir():
         return StopReport(was_running=False, was_killed=False, was_purged=False)
-    with file_lock(paths.lock, resource="the sandbox engine", timeout=_LOCK_TIMEOUT_S):
+    with file_lock(paths.lock, resource="the private engine", timeout=_LOCK_TIMEOUT_S):
         report = clear_sandbox(paths)
         was_purged, leftovers = purge and paths.directory.exists(), report.leftovers
         if was_purged:
@@ -61,7 +61,7 @@ def clear_sandbox(paths: SandboxPaths) -> StopReport:
     if record is not None:
         was_running = is_sandbox_process_alive(record)
         if was_running and os.geteuid() != 0:
-            raise EngineUnavailableError("The sandbox engine runs as root", hint="Run this command as root")
+            raise EngineUnavailableError("The private engine runs as root", hint="Run this command as root")
         was_killed = was_running and _end_processes(paths, record)
         remove_uplink(paths.engine, record.link, paths.name)
     leftovers = [str(path) for path in remove_cgroup(paths.name)]
@@ -106,7 +106,7 @@ def require_clean_stop(report: StopReport) -> None:
     """Raise LeftoverError if something of a stopped sandbox could not be removed."""
     if report.leftovers:
         raise LeftoverError(
-            f"Cannot remove {len(report.leftovers)} leftover(s) of the sandbox engine",
+            f"Cannot remove {len(report.leftovers)} leftover(s) of the private engine",
             hint="Remove them by hand",
             details=report.leftovers,
         )
