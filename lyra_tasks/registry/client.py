@@ -56,11 +56,7 @@ class Repository:
         return sha256_digest(response.content) if response.status_code == 200 else ""
 
     def put_manifest(self, reference: str, content: bytes, media_type: str) -> None:
-        """Upload a manifest or index under a tag or its digest.
-
-        Raises:
-            PreconditionError: The registry stored it with another digest.
-        """
+        """Upload a manifest or index under a tag or its digest, which the registry must confirm."""
         headers = {"Content-Type": media_type}
         response = self._request("PUT", f"manifests/{reference}", allowed=(201,), data=content, headers=headers)
         digest = sha256_digest(content)
@@ -90,11 +86,7 @@ class Repository:
 
 
 def open_repository(host: str, name: str) -> Repository:
-    """Open a repository for writing.
-
-    Raises:
-        PreconditionError: The registry does not respond or denies access.
-    """
+    """Open a repository for writing."""
     import requests
 
     session = requests.Session()
@@ -137,13 +129,10 @@ def _authenticate(session: Session, host: str, name: str, challenge: str) -> Non
     query = {"service": parameters.get("service", ""), "scope": f"repository:{name}:pull,push"}
     with _translate_errors(host):
         response = session.get(parameters["realm"], params=query, auth=basic, timeout=_TIMEOUTS_S)
-    if response.status_code != 200:
-        raise _rejection_error(host, name, response)
-    with _translate_errors(host):
-        token_response = response.json()
-    token = (
-        token_response.get("token") or token_response.get("access_token") if isinstance(token_response, dict) else None
-    )
+        if response.status_code != 200:
+            raise _rejection_error(host, name, response)
+        document = response.json()
+    token = document.get("token") or document.get("access_token") if isinstance(document, dict) else None
     if not token:
         raise PreconditionError(f"The token server of {host} returned no token", hint=f"Run `docker login {host}`")
     session.headers["Authorization"] = f"Bearer {token}"

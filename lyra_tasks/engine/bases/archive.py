@@ -38,11 +38,7 @@ class ArchivedImage:
 
 
 def read_archived_image(path: Path, platform: str) -> ArchivedImage:
-    """Read the image of a `docker save` or OCI archive.
-
-    Raises:
-        ConfigurationError: It is not such an archive, has several images, or is for another platform.
-    """
+    """Read the only image of a `docker save` or OCI archive, which must be for this platform."""
     try:
         with tarfile.open(path) as archive:
             return _read_image(path, archive, platform)
@@ -73,16 +69,16 @@ def write_archive_as(image: ArchivedImage, reference: str, out: IO[bytes]) -> No
 def _read_image(path: Path, archive: tarfile.TarFile, platform: str) -> ArchivedImage:
     members = {member.name.removeprefix("./"): member for member in archive}
 
-    def load_json(name: str) -> Any:
-        member = members[name]
-        stream = archive.extractfile(member)
-        if stream is None or member.size > _MAX_DOCUMENT_BYTES:
+    def read(name: str) -> bytes:
+        stream = archive.extractfile(members[name])
+        if stream is None or members[name].size > _MAX_DOCUMENT_BYTES:
             raise ValueError(name)
-        return json.loads(stream.read())
+        return stream.read()
 
-    descriptor = None
-    if "index.json" in members:
-        descriptor = _only_image(path, load_json("index.json"))
+    def load_json(name: str) -> Any:
+        return json.loads(read(name))
+
+    descriptor = _only_image(path, load_json("index.json")) if "index.json" in members else None
     if "manifest.json" in members:
         entry = _require_single(path, load_json("manifest.json"))
         config, layers = entry["Config"], tuple(entry["Layers"])
@@ -102,10 +98,9 @@ def _read_image(path: Path, archive: tarfile.TarFile, platform: str) -> Archived
             f"{path} is for {image_platform(image)}, not for {platform}",
             hint="Add an archive for each platform and write {platform} in the name, as in base-{platform}.tar",
         )
-    stream = archive.extractfile(members[config])
     return ArchivedImage(
         path=path,
-        digest=sha256_digest(stream.read() if stream else b""),
+        digest=sha256_digest(read(config)),
         diff_ids=tuple(image_config["rootfs"]["diff_ids"]),
         config_member=config,
         layer_members=layers,

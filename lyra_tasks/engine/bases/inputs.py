@@ -21,7 +21,6 @@ from lyra_tasks.config.platforms import (
 from lyra_tasks.dockerfile.input_hashes import compute_input_hashes, dockerfile_path, hash_mapping
 from lyra_tasks.dockerfile.lock_file import (
     LOCK_FILE_NAME,
-    LockedBase,
     LockedRootfs,
     LockFile,
     base_key,
@@ -82,9 +81,10 @@ def add_stage_uses(work: Workspace, uses: Mapping[str, tuple[ImageUse, ...]]) ->
     extended = dict(uses)
     builds = variants_by_key(work.config)
     for test in work.config.tests:
-        for key in [key for key in extended if test.stage is not None and builds[key].image == test.image]:
-            stage_uses = find_stage_uses(work, builds[key], test.stage or "")
-            extended[key] = tuple(dict.fromkeys((*extended[key], *stage_uses)))
+        for key, image_uses in extended.items():
+            if test.stage is not None and builds[key].image == test.image:
+                stage_uses = find_stage_uses(work, builds[key], test.stage)
+                extended[key] = tuple(dict.fromkeys((*image_uses, *stage_uses)))
     return extended
 
 
@@ -102,9 +102,8 @@ def hash_stage_inputs(
 
     A stage can change while the image stays the same to the byte, so its bases are hashed on their own.
     """
-    bases = _pinned_digests(
-        work, read_lock_file(work.root / LOCK_FILE_NAME), build, find_stage_uses(work, build, stage)
-    )
+    lock = read_lock_file(work.root / LOCK_FILE_NAME)
+    bases = _pinned_digests(work, lock, build, find_stage_uses(work, build, stage))
     return {**{kind: image_hashes[kind] for kind in ("args", "context", "dockerfile")}, "bases": bases}
 
 
@@ -128,7 +127,7 @@ def hash_current_inputs(work: Workspace, lock: LockFile | None = None) -> dict[s
 def read_locked_digests(work: Workspace, build: Variant) -> dict[str, str]:
     """Return the locked digest of each base of a build; an unlocked base has a text that matches no digest."""
     lock = read_lock_file(work.root / LOCK_FILE_NAME)
-    return dict(_pinned_digests(work, lock, build, find_base_uses(work, (build,))[build.key]))
+    return _pinned_digests(work, lock, build, find_base_uses(work, (build,))[build.key])
 
 
 def collect_from_arguments(work: Workspace, build: Variant) -> dict[str, str]:
@@ -136,14 +135,10 @@ def collect_from_arguments(work: Workspace, build: Variant) -> dict[str, str]:
     return {**platform_build_args(work.build_platform, build.platform), **work.config.images[build.image].args}
 
 
-def _pinned_digests(work: Workspace, lock: LockFile, build: Variant, uses: Iterable[ImageUse]) -> Mapping[str, str]:
-    return {
-        build_context_name(use, build.platform): _pin_digest(lock.bases.get(lock_key(work.config, build.image, use)))
-        for use in uses
-    }
-
-
-def _pin_digest(pin: LockedBase | None) -> str:
-    if pin is None:
-        return _UNLOCKED
-    return pin.sha256 if isinstance(pin, LockedRootfs) else pin.digest
+def _pinned_digests(work: Workspace, lock: LockFile, build: Variant, uses: Iterable[ImageUse]) -> dict[str, str]:
+    digests = {}
+    for use in uses:
+        pin = lock.bases.get(lock_key(work.config, build.image, use))
+        digest = pin.sha256 if isinstance(pin, LockedRootfs) else pin.digest if pin else _UNLOCKED
+        digests[build_context_name(use, build.platform)] = digest
+    return digests

@@ -59,11 +59,7 @@ def collect_materials(
     *,
     separate_builder: bool = False,
 ) -> BuildMaterials:
-    """Collect the materials of the builds in `uses`, for the engine's own builder or a separate one.
-
-    Raises:
-        PreconditionError: The engine cannot take one of the bases.
-    """
+    """Collect the materials of the builds in `uses`, for the engine's own builder or a separate one."""
     arguments = find_base_arguments(work, uses, separate_builder=separate_builder)
     return BuildMaterials(str(work.root), group_bases_by_build(work.config, uses, bases), arguments)
 
@@ -87,12 +83,37 @@ def find_base_arguments(
 ) -> dict[str, dict[str, str]] | None:
     """Map each build's global ARGs to the names of its bases; None if the engine takes bases as named contexts.
 
-    Raises:
-        PreconditionError: The engine cannot take one of the bases.
+    Raises PreconditionError if the engine cannot take one of the bases either way.
     """
     facts = work.engine.facts
-    has_named_contexts = separate_builder or facts.release >= _NAMED_CONTEXTS_SINCE
-    return None if has_named_contexts else _map_base_arguments(work.config, uses, facts.version)
+    if separate_builder or facts.release >= _NAMED_CONTEXTS_SINCE:
+        return None
+    without_argument: list[str] = []
+    ambiguous: list[str] = []
+    for bases in uses.values():
+        for base in bases:
+            location = f"{base.location}: {base.reference}"
+            if not base.argument:
+                without_argument.append(location)
+            elif any(other.argument == base.argument and other.platform != base.platform for other in bases):
+                ambiguous.append(location)
+    if without_argument:
+        raise PreconditionError(
+            f"Docker Engine {facts.version} can only replace a base that is named by a build argument",
+            hint="Write `ARG BASE=…` and `FROM ${BASE}`, or build with Docker Engine 23.0 or newer",
+            details=tuple(without_argument),
+        )
+    if ambiguous:
+        raise PreconditionError(
+            f"Docker Engine {facts.version} cannot use one build argument for a base on two platforms",
+            hint="Use a second argument for the stage on $BUILDPLATFORM, or Docker Engine 23.0 or newer",
+            details=tuple(dict.fromkeys(ambiguous)),
+        )
+    variants = variants_by_key(work.config)
+    return {
+        build: {base.argument: build_context_name(base, variants[build].platform) for base in bases}
+        for build, bases in uses.items()
+    }
 
 
 def resolve_locked_bases(work: Workspace, uses: Mapping[str, Sequence[ImageUse]]) -> dict[str, ResolvedBase]:
@@ -134,13 +155,14 @@ def create_base_targets(materials: BuildMaterials, builds: Iterable[str]) -> Bas
 
 def bake_target_inputs(config: Configuration, build: str, materials: BuildMaterials) -> dict[str, Any]:
     """Return the fields that every bake target of an image or one of its stages has."""
-    image = config.images[image_from_key(build)]
+    image, bases = config.images[image_from_key(build)], materials.bases[build]
+    arguments = materials.arguments[build] if materials.arguments is not None else {}
     context = f"{materials.root}/{image.context}"
     return {
         "context": context,
         "dockerfile": f"{context}/{image.dockerfile}",
-        "args": {**image.args, **_argument_values(build, materials)},
-        "contexts": _named_contexts(build, materials),
+        "args": {**image.args, **{argument: bases[name].reference for argument, name in arguments.items()}},
+        "contexts": _named_contexts(bases) if materials.arguments is None else {},
         "secret": [f"id={key},src={materials.root}/{path}" for key, path in sorted(image.secrets.items())],
     }
 
@@ -171,10 +193,8 @@ def inspect_built_image(engine: Engine, reference: str) -> dict[str, Any]:
 
 def read_secret_lines(paths: Iterable[str]) -> tuple[str, ...]:
     """Return the lines of secret files that must be redacted in build logs."""
-    values = []
-    for path in paths:
-        values += [line.strip() for line in Path(path).read_text(errors="replace").splitlines()]
-    return tuple(value for value in values if len(value) >= 4)
+    lines = (line.strip() for path in paths for line in Path(path).read_text(errors="replace").splitlines())
+    return tuple(line for line in lines if len(line) >= 4)
 
 
 def list_secret_paths(config: Configuration, root: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -182,53 +202,15 @@ def list_secret_paths(config: Configuration, root: str, names: Iterable[str]) ->
     return tuple(f"{root}/{path}" for name in names for path in config.images[name].secrets.values())
 
 
-def _named_contexts(build: str, materials: BuildMaterials) -> dict[str, str]:
+def _named_contexts(bases: Mapping[str, ResolvedBase]) -> dict[str, str]:
     """Return the named contexts of a build: `NAME`, or `NAME::PLATFORM` for a base used on two platforms."""
-    bases = materials.bases[build] if materials.arguments is None else {}
     references = {name: name.removesuffix(f"@{base.platform}") for name, base in bases.items()}
-    reference_counts = Counter(references.values())
-    return {
-        references[name]
-        if reference_counts[references[name]] == 1
-        else f"{references[name]}::{base.platform}": base.context
-        for name, base in bases.items()
-    }
-
-
-def _argument_values(build: str, materials: BuildMaterials) -> dict[str, str]:
-    arguments = materials.arguments[build] if materials.arguments is not None else {}
-    return {argument: materials.bases[build][name].reference for argument, name in arguments.items()}
-
-
-def _map_base_arguments(
-    config: Configuration, uses: Mapping[str, Sequence[ImageUse]], version: str
-) -> dict[str, dict[str, str]]:
-    without_argument = tuple(
-        f"{base.location}: {base.reference}" for bases in uses.values() for base in bases if not base.argument
-    )
-    if without_argument:
-        raise PreconditionError(
-            f"Docker Engine {version} can only replace a base that is named by a build argument",
-            hint="Write `ARG BASE=…` and `FROM ${BASE}`, or build with Docker Engine 23.0 or newer",
-            details=without_argument,
-        )
-    ambiguous = tuple(
-        f"{base.location}: {base.reference}"
-        for bases in uses.values()
-        for base in bases
-        if len({other.platform for other in bases if other.argument == base.argument}) > 1
-    )
-    if ambiguous:
-        raise PreconditionError(
-            f"Docker Engine {version} cannot use one build argument for a base on two platforms",
-            hint="Use a second argument for the stage on $BUILDPLATFORM, or Docker Engine 23.0 or newer",
-            details=tuple(dict.fromkeys(ambiguous)),
-        )
-    variants = variants_by_key(config)
-    return {
-        build: {base.argument: build_context_name(base, variants[build].platform) for base in bases}
-        for build, bases in uses.items()
-    }
+    counts = Counter(references.values())
+    contexts = {}
+    for name, base in bases.items():
+        reference = references[name]
+        contexts[reference if counts[reference] == 1 else f"{reference}::{base.platform}"] = base.context
+    return contexts
 
 
 def install_bases(installs: Iterable[BaseInstall], client: docker.DockerClient, *, scratch: Path) -> dict[str, str]:
@@ -237,7 +219,7 @@ def install_bases(installs: Iterable[BaseInstall], client: docker.DockerClient, 
     for install in installs:
         with translate_errors(f"loading base {install.tag}"):
             if install.archive:
-                _load_archive(install.tag, install.archive, client, scratch)
+                _load_archive(install.tag, install.archive, client.api, scratch)
             else:
                 repository, _, tag = install.tag.rpartition(":")
                 client.api.tag(install.image_id, repository, tag)
@@ -245,8 +227,7 @@ def install_bases(installs: Iterable[BaseInstall], client: docker.DockerClient, 
     return ids
 
 
-def _load_archive(tag: str, archive: ArchivedImage, client: docker.DockerClient, scratch: Path) -> None:
-    api: Any = client.api
+def _load_archive(tag: str, archive: ArchivedImage, api: Any, scratch: Path) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=scratch) as copy:
         write_archive_as(archive, tag, copy)

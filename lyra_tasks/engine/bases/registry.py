@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.digests import sha256_digest
@@ -36,18 +34,20 @@ class RegistryLookup:
         host = registry_host(reference)
         if host in self._unreachable:
             return "", self._unreachable[host]
+        api: Any = self._client.api
+        previous_timeout, api.timeout = api.timeout, LOOKUP_TIMEOUT_S
         try:
-            with _short_timeout(self._client) as api:
-                response = api.inspect_distribution(reference)
-            return str(response["Descriptor"]["digest"]), ""
+            return str(api.inspect_distribution(reference)["Descriptor"]["digest"]), ""
         except APIError as error:
-            reason = _shorten_reason(str(error.explanation or "unknown reason"))
+            reason = strip_url_credentials(str(error.explanation or "unknown reason").splitlines()[0])[:300]
             if error.status_code is not None and error.status_code >= 500:
                 self._unreachable[host] = reason
             return "", reason
         except (DockerException, RequestException) as error:
             self._unreachable[host] = f"no answer within {LOOKUP_TIMEOUT_S} s ({type(error).__name__})"
             return "", self._unreachable[host]
+        finally:
+            api.timeout = previous_timeout
 
 
 def find_local_image(client: docker.DockerClient, reference: str) -> dict[str, Any] | None:
@@ -93,17 +93,3 @@ def is_for_platform(image: dict[str, Any], platform: str) -> bool:
     """Return whether an inspected image is for `platform`; a missing variant matches any."""
     pairs = zip(platform.split("/"), image_platform(image).split("/"), strict=False)
     return all(expected == actual for expected, actual in pairs)
-
-
-@contextmanager
-def _short_timeout(client: docker.DockerClient) -> Iterator[Any]:
-    api: Any = client.api
-    previous_timeout, api.timeout = api.timeout, LOOKUP_TIMEOUT_S
-    try:
-        yield api
-    finally:
-        api.timeout = previous_timeout
-
-
-def _shorten_reason(reason: str) -> str:
-    return strip_url_credentials(reason.splitlines()[0])[:300]

@@ -6,7 +6,7 @@ Nothing here changes the engine. `plan_base_installs` lists what `install_bases`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from lyra_tasks.engine.bases.registry import (
     is_for_platform,
 )
 from lyra_tasks.engine.bases.rootfs import ROOTFS_TAR, BuiltRootfs, build_rootfs
+from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.debian.mirror import to_debian_architecture, to_docker_platform
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.references import pin_reference, strip_tag
@@ -100,13 +101,8 @@ def resolve_bases(
     """Resolve bases as the lock file pins them.
 
     A base without a usable pin, or every base with `update`, is pinned again to the first available
-    of its image, archive and rootfs.
-
-    Raises:
-        PreconditionError: A base is not available from any source.
+    of its image, archive and rootfs. Raises PreconditionError if none is available.
     """
-    from lyra_tasks.engine.client.errors import translate_errors
-
     resolver = _BaseResolver(client, RegistryLookup(client), root, cache)
     pins, bases = dict(lock.bases), {}
     with translate_errors("resolving base images"):
@@ -167,7 +163,11 @@ class _BaseResolver:
             failures.append(f"{base.archive} does not exist")
         if base.rootfs:
             return self._build_rootfs(request, base.rootfs).pin
-        raise _no_source_error(request, failures)
+        raise PreconditionError(
+            f"Base {request.key} is not available",
+            hint=f"Load it with `docker load`, or add an `archive` or a `rootfs` to [bases.{_slug(request.name)}]",
+            details=(*request.locations, *failures),
+        )
 
     def resolve_pin(self, request: BaseRequest, pin: LockedBase) -> ResolvedBase:
         """Return how a build gets a pinned base, or raise PreconditionError if it is not available."""
@@ -188,11 +188,10 @@ class _BaseResolver:
         return ResolvedBase(request.key, pin, f"docker-image://{reference}", platform=request.platform)
 
     def _from_engine(self, request: BaseRequest, pin: LockedImage) -> ResolvedBase:
-        for name in (pin.reference, _base_tag(request.key, pin.digest)):
-            image = find_local_image(self.client, name)
+        current = find_local_image(self.client, pin.reference)
+        for image in (current, find_local_image(self.client, _base_tag(request.key, pin.digest))):
             if image and content_digest(image) == pin.digest:
                 return self._use_image(request, pin, image)
-        current = find_local_image(self.client, pin.reference)
         digest = content_digest(current)[7:19] if current else "no image"
         raise _missing_pin_error(request, pin, f"the engine has {digest} as {pin.reference}")
 
@@ -209,8 +208,8 @@ class _BaseResolver:
         if image.digest != pin.digest:
             raise _missing_pin_error(request, pin, f"{pin.path} contains {image.digest[7:19]}")
         tag = _base_tag(request.key, pin.digest)
-        loaded_image = find_local_image(self.client, tag)
-        is_loaded = loaded_image is not None and image_diff_ids(loaded_image) == image.diff_ids
+        loaded = find_local_image(self.client, tag)
+        is_loaded = loaded is not None and image_diff_ids(loaded) == image.diff_ids
         install = None if is_loaded else BaseInstall(tag, archive=image)
         return ResolvedBase(request.key, pin, f"docker-image://{tag}", install=install, platform=request.platform)
 
@@ -255,14 +254,6 @@ def _base_tag(key: str, digest: str) -> str:
 def _slug(key: str) -> str:
     """Return a key as part of a repository name."""
     return re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-") or "base"
-
-
-def _no_source_error(request: BaseRequest, failures: Sequence[str]) -> PreconditionError:
-    return PreconditionError(
-        f"Base {request.key} is not available",
-        hint=f"Load it with `docker load`, or add an `archive` or a `rootfs` to [bases.{_slug(request.name)}]",
-        details=(*request.locations, *failures),
-    )
 
 
 def _missing_pin_error(request: BaseRequest, pin: LockedImage | LockedArchive, reason: str) -> PreconditionError:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from urllib.parse import unquote
 
 from lyra_tasks import console
 from lyra_tasks.config.models import Rootfs
@@ -30,7 +29,7 @@ from lyra_tasks.engine.debian.mirror import (
     run_debian_tool,
     to_docker_platform,
 )
-from lyra_tasks.engine.debian.packages import KEYRINGS, AptWorkspace, unpack_debs
+from lyra_tasks.engine.debian.packages import AptWorkspace, find_keyring, parse_deb_name, unpack_debs
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import sync_to_disk, write_file
 from lyra_tasks.locks import file_lock
@@ -89,9 +88,6 @@ def build_rootfs(
 
     With `pin`, it is exactly the pinned one, and the network is not used if it is cached. `architecture` defaults to
     the machine's own. `locations` name the FROM instructions in messages.
-
-    Raises:
-        PreconditionError: The mirror now has other packages than `pin`, or this machine cannot build it.
     """
     if pin and (cached := _find_cached(cache, pin.sha256)):
         return cached
@@ -128,25 +124,27 @@ def _build_or_reuse(spec: Rootfs, cache: Path, pin: LockedRootfs | None, archite
     if state_path.exists() and (cached := _find_cached(cache, state_path.read_text())):
         return cached
     console.info(f"building a {spec.suite} root file system for {architecture} with {', '.join(spec.packages)}")
-    built = _build(spec, cache / "rootfs", tools, {"mmdebstrap": version}, epoch, architecture)
+    built = _build(spec, cache / "rootfs", tools, version, epoch, architecture)
     state_path.parent.mkdir(exist_ok=True)
     state_path.write_text(built.pin.sha256)
     return built
 
 
-def _build(
-    spec: Rootfs, directory: Path, tools: Path, versions: dict[str, str], epoch: int, architecture: str
-) -> BuiltRootfs:
+def _build(spec: Rootfs, directory: Path, tools: Path, version: str, epoch: int, architecture: str) -> BuiltRootfs:
     # A killed run may have left the directory, but no mounts: those are in its own namespace.
     staging = directory / "staging"
     shutil.rmtree(staging, ignore_errors=True)
     (staging / "context").mkdir(parents=True)
     (staging / "tmp").mkdir()
     staging.chmod(0o755)
-    tar, packages = staging / "context" / ROOTFS_TAR, staging / "packages"
+    tar = staging / "context" / ROOTFS_TAR
     try:
-        _run_mmdebstrap(spec, staging, tools, tar, packages, epoch, architecture)
-        _add_dev_directory(tar, epoch)
+        _run_mmdebstrap(spec, staging, tools, epoch, architecture)
+        # An empty /dev, since an engine would otherwise add one itself.
+        with tarfile.open(tar, "a") as archive:
+            entry = tarfile.TarInfo("./dev")
+            entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, epoch
+            archive.addfile(entry)
         pin = LockedRootfs(
             suite=spec.suite,
             variant=spec.variant,
@@ -154,17 +152,15 @@ def _build(
             architecture=architecture,
             sha256=file_sha256(tar),
             source_date_epoch=epoch,
-            resolved=tuple(_package_versions(packages.read_text().splitlines())),
-            tools=versions,
+            resolved=tuple(_package_versions((staging / "packages").read_text().splitlines())),
+            tools={"mmdebstrap": version},
         )
-        return _move_to_cache(staging, directory / pin.sha256, pin)
+        return _move_to_cache(staging / "context", directory / pin.sha256, pin)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _run_mmdebstrap(
-    spec: Rootfs, staging: Path, tools: Path, tar: Path, packages: Path, epoch: int, architecture: str
-) -> None:
+def _run_mmdebstrap(spec: Rootfs, staging: Path, tools: Path, epoch: int, architecture: str) -> None:
     apt_conf = staging / "apt.conf"
     # mmdebstrap does not read the machine's proxy settings.
     apt_conf.write_text('Acquire::Check-Valid-Until "false";\nAcquire::Languages "none";\n' + read_proxy_settings())
@@ -172,7 +168,9 @@ def _run_mmdebstrap(
     include = {*spec.packages, *(_SCRIPT_DEPENDENCIES if spec.variant == "custom" else ())}
     merged_usr_hooks = tools / "usr/share/mmdebstrap/hooks/merged-usr"
     last_hook = "extract" if is_extract else "customize"
-    listing = f"{_LIST_EXTRACTED if is_extract else _LIST_INSTALLED} >'{packages}'"
+    listing = f"{_LIST_EXTRACTED if is_extract else _LIST_INSTALLED} >'{staging / 'packages'}'"
+    keyring = find_keyring()
+    source_options = f"[signed-by={keyring}] " if keyring else ""
     command = [
         *(_OWN_NAMESPACES if is_root else ()),
         "perl",
@@ -188,40 +186,25 @@ def _run_mmdebstrap(
         f"--{last_hook}-hook={_STRIP}",
         "--skip=output/dev",
         spec.suite,
-        str(tar),
-        _apt_source(spec.suite),
+        str(staging / "context" / ROOTFS_TAR),
+        f"deb {source_options}{find_mirror()} {spec.suite} main",
     ]
-    variables = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(staging / "tmp")}
-    variables["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    variables = {
+        "SOURCE_DATE_EPOCH": str(epoch),
+        "TMPDIR": str(staging / "tmp"),
+        "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
+    }
     modules = [*tools.glob("usr/share/perl/5.*"), *tools.glob("usr/lib/*/perl/5.*")]
     if modules:
         variables["PERL5LIB"] = ":".join(map(str, modules))
     result = run_debian_tool(command, variables=variables)
     if result.returncode:
-        errors = [
-            strip_url_credentials(line)[:300]
-            for line in result.stderr.splitlines()
-            if line.startswith(("E:", "dpkg: error"))
-        ]
+        errors = [line for line in result.stderr.splitlines() if line.startswith(("E:", "dpkg: error"))]
         raise PreconditionError(
             f"Cannot build a {spec.suite} root file system from {', '.join(spec.packages)}",
             hint="Check the package names, and that the mirror has the suite",
-            details=tuple(errors[-5:]),
+            details=tuple(strip_url_credentials(line)[:300] for line in errors[-5:]),
         )
-
-
-def _add_dev_directory(tar: Path, epoch: int) -> None:
-    """Add an empty /dev, since an engine would otherwise add one itself."""
-    with tarfile.open(tar, "a") as archive:
-        entry = tarfile.TarInfo("./dev")
-        entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, epoch
-        archive.addfile(entry)
-
-
-def _apt_source(suite: str) -> str:
-    keyring = next((path for path in KEYRINGS if path.exists()), None)
-    options = f"[signed-by={keyring}] " if keyring else ""
-    return f"deb {options}{find_mirror()} {suite} main"
 
 
 def _fetch_mmdebstrap(workspace: AptWorkspace, directory: Path) -> tuple[Path, str]:
@@ -266,20 +249,19 @@ def _package_versions(lines: Iterable[str]) -> Iterable[str]:
     """Yield `name=version` from the output of `dpkg-query` or from package file names."""
     for line in lines:
         if line.endswith(".deb"):
-            name, version, _ = line.split("_", 2)
-            yield f"{name}={unquote(version)}"
+            yield "=".join(parse_deb_name(line))
         elif "=" in line:
             yield line
 
 
-def _move_to_cache(staging: Path, directory: Path, pin: LockedRootfs) -> BuiltRootfs:
+def _move_to_cache(context: Path, directory: Path, pin: LockedRootfs) -> BuiltRootfs:
     """Move a finished root file system into the cache; its description is written first, in case of a crash."""
     write_file(directory.with_suffix(f".{_PIN_FILE}"), (pin.model_dump_json(indent=2) + "\n").encode())
     if not directory.exists():
-        with (staging / "context" / ROOTFS_TAR).open("rb") as tar:
+        with (context / ROOTFS_TAR).open("rb") as tar:
             sync_to_disk(tar.fileno())
             os.fchmod(tar.fileno(), 0o444)
-        (staging / "context").rename(directory)
+        context.rename(directory)
     return BuiltRootfs(directory, pin)
 
 
@@ -296,9 +278,9 @@ def _list_changes(old: LockedRootfs, new: LockedRootfs) -> tuple[str, ...]:
     """List the packages and tools whose versions differ, at most 20."""
     old_versions = dict(entry.split("=", 1) for entry in old.resolved) | old.tools
     new_versions = dict(entry.split("=", 1) for entry in new.resolved) | new.tools
-    names = sorted(
-        name for name in old_versions.keys() | new_versions.keys() if old_versions.get(name) != new_versions.get(name)
-    )
-    return tuple(
-        f"{name}: {old_versions.get(name, 'absent')} -> {new_versions.get(name, 'absent')}" for name in names[:20]
-    )
+    changes = [
+        f"{name}: {old_versions.get(name, 'absent')} -> {new_versions.get(name, 'absent')}"
+        for name in sorted(old_versions.keys() | new_versions.keys())
+        if old_versions.get(name) != new_versions.get(name)
+    ]
+    return tuple(changes[:20])

@@ -6,6 +6,7 @@ A remote engine is used only if the configuration names its context (R4).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,9 +92,6 @@ def connect_engine(config: Configuration, paths: Paths) -> Engine:
 
     With `[engine] sandbox = "auto"` the private engine is started if no other engine responds, with `"always"` no other
     engine is used. A private engine that was started by hand is used whenever no other one responds.
-
-    Raises:
-        EngineUnavailableError: No usable engine.
     """
     mode = config.engine.sandbox
     if mode != "always":
@@ -122,11 +120,7 @@ def connect_existing_engine(config: Configuration, paths: Paths) -> Engine | Non
 
 
 def connect_running_engine(config: Configuration, paths: Paths) -> Engine | None:
-    """Connect to a running engine, or return None if the private engine would have to be started.
-
-    Raises:
-        EngineUnavailableError: No engine is running and the configuration forbids the private engine.
-    """
+    """Connect to a running engine, or return None if the private engine would have to be started."""
     if config.engine.sandbox == "never":
         return connect_engine(config, paths)
     if config.engine.sandbox == "auto":
@@ -156,15 +150,8 @@ class RemoteEngineError(UnsupportedEngineError):
 
 def parse_version_numbers(text: str) -> tuple[int, ...]:
     """Return the leading dotted numbers of a version."""
-    numbers: list[int] = []
-    for part in text.split("."):
-        digits = "".join(character for character in part[:6] if character.isdigit())
-        if not part[:1].isdigit():
-            break
-        numbers.append(int(digits))
-        if not part.isdigit():
-            break
-    return tuple(numbers)
+    match = re.match(r"[0-9]{1,6}(\.[0-9]{1,6})*", text)
+    return tuple(map(int, match[0].split("."))) if match else ()
 
 
 def _connect_system_engine(context: str) -> Engine:
@@ -225,7 +212,12 @@ def _read_engine_facts(client: docker.DockerClient, *, sandboxed: bool) -> Engin
     info: dict[str, Any] = client.info()
     version, api = str(info["ServerVersion"]), str(client.api.api_version)
     status = {str(key): str(value) for key, value in info.get("DriverStatus") or []}
-    _require_api(version, api)
+    if parse_version_numbers(api) < MIN_API_VERSION:
+        minimum = ".".join(map(str, MIN_API_VERSION))
+        raise UnsupportedEngineError(
+            f"Docker Engine {version} is not supported: API {api}, at least {minimum} required",
+            hint='Use Docker Engine 20.10 or newer, or add [engine] context = "NAME" to .lyra.toml',
+        )
     return EngineFacts(
         id=info["ID"],
         version=version,
@@ -236,15 +228,6 @@ def _read_engine_facts(client: docker.DockerClient, *, sandboxed: bool) -> Engin
         platform=f"{info['OSType']}/{docker_architecture(info['Architecture'])}",
         sandboxed=sandboxed,
     )
-
-
-def _require_api(version: str, api: str) -> None:
-    if parse_version_numbers(api) < MIN_API_VERSION:
-        minimum = ".".join(map(str, MIN_API_VERSION))
-        raise UnsupportedEngineError(
-            f"Docker Engine {version} is not supported: API {api}, at least {minimum} required",
-            hint='Use Docker Engine 20.10 or newer, or add [engine] context = "NAME" to .lyra.toml',
-        )
 
 
 def read_component_versions(engine: Engine) -> dict[str, str]:

@@ -5,29 +5,25 @@ The SDK's own reader fails without a `config.json` and ignores `DOCKER_CONFIG`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lyra_tasks.digests import sha256_hex
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 
-DEFAULT_CONTEXT = "default"
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
 
 def read_context_endpoint(name: str) -> str:
-    """Return the endpoint of a context (`unix://…`, `ssh://…`), by default of the current one.
-
-    Raises:
-        EngineUnavailableError: The context does not exist or cannot be read.
-    """
-    context = name or os.environ.get("DOCKER_CONTEXT") or _current_context()
-    if context == DEFAULT_CONTEXT:
+    """Return the endpoint of a context (`unix://…`, `ssh://…`), by default of the current one."""
+    context = name or os.environ.get("DOCKER_CONTEXT")
+    context = context or _read_json_object(docker_config_directory() / "config.json").get("currentContext")
+    if not context or context == "default":
         return DEFAULT_SOCKET
-    context_id = hashlib.sha256(context.encode()).hexdigest()
+    context_id = sha256_hex(str(context).encode())
     metadata = _read_json_object(docker_config_directory() / "contexts" / "meta" / context_id / "meta.json")
     docker = (metadata.get("Endpoints") or {}).get("docker")
     if docker is None:
@@ -35,10 +31,6 @@ def read_context_endpoint(name: str) -> str:
             f"Unknown Docker context {context!r}", hint="Run `docker context ls` to list all contexts"
         )
     return str(docker.get("Host") or DEFAULT_SOCKET)
-
-
-def _current_context() -> str:
-    return str(_read_json_object(docker_config_directory() / "config.json").get("currentContext") or DEFAULT_CONTEXT)
 
 
 def docker_config_directory() -> Path:

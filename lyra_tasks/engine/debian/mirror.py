@@ -16,6 +16,7 @@ from lyra_tasks.redaction import strip_url_credentials
 
 APT_DIRECTORY = Path("/etc/apt")
 # Debian's architectures and Docker's platforms, where the names differ.
+_ONE_LINE_SOURCE = re.compile(r"(?m)^[ \t]*deb[ \t]+(?:\[[^\]]*\][ \t]+)?(\S+)[ \t]+(\S+)[ \t]+([^#\n]*)")
 _PLATFORMS = {"i386": "linux/386", "armhf": "linux/arm/v7", "armel": "linux/arm/v5", "ppc64el": "linux/ppc64le"}
 
 
@@ -70,7 +71,9 @@ def find_mirror() -> str:
         if target == codename and component == "main" and "-" not in suite:
             return uri
     # A fresh container image has no package lists, and then apt knows no index targets.
-    uri = find_mirror_in_sources(_read_sources(), codename)
+    lists = APT_DIRECTORY / "sources.list.d"
+    files = [APT_DIRECTORY / "sources.list", *sorted(lists.glob("*.list")), *sorted(lists.glob("*.sources"))]
+    uri = find_mirror_in_sources((path.read_text(errors="replace") for path in files if path.is_file()), codename)
     if not uri:
         raise PreconditionError(
             f"apt's sources name no mirror for {codename}", hint="Add one to /etc/apt/sources.list.d"
@@ -81,15 +84,11 @@ def find_mirror() -> str:
 def find_mirror_in_sources(texts: Iterable[str], codename: str) -> str:
     """Return the first URI with `codename`'s `main` in one-line or deb822 sources, or ""."""
     for text in texts:
-        for uri, suites, components in (*_parse_one_line_sources(text), *_parse_deb822_sources(text)):
+        one_line_sources = (match.group(1, 2, 3) for match in _ONE_LINE_SOURCE.finditer(text))
+        for uri, suites, components in (*one_line_sources, *_parse_deb822_sources(text)):
             if uri and codename in suites.split() and "main" in components.split():
-                return uri
+                return str(uri)
     return ""
-
-
-def _parse_one_line_sources(text: str) -> Iterator[tuple[str, str, str]]:
-    for match in re.finditer(r"(?m)^[ \t]*deb[ \t]+(?:\[[^\]]*\][ \t]+)?(\S+)[ \t]+(\S+)[ \t]+([^#\n]*)", text):
-        yield match[1], match[2], match[3]
 
 
 def _parse_deb822_sources(text: str) -> Iterator[tuple[str, str, str]]:
@@ -100,12 +99,6 @@ def _parse_deb822_sources(text: str) -> Iterator[tuple[str, str, str]]:
             and "deb" in fields.get("types", "").split()
         ):
             yield fields.get("uris", "").split(" ")[0], fields.get("suites", ""), fields.get("components", "")
-
-
-def _read_sources() -> list[str]:
-    files = [APT_DIRECTORY / "sources.list", *sorted((APT_DIRECTORY / "sources.list.d").glob("*.list"))]
-    files += sorted((APT_DIRECTORY / "sources.list.d").glob("*.sources"))
-    return [path.read_text(errors="replace") for path in files if path.is_file()]
 
 
 def _read_os_release() -> dict[str, str]:

@@ -53,7 +53,7 @@ _LOCK_TIMEOUT_S = 900.0  # a slow connection may take minutes for the packages o
 
 @dataclass(frozen=True)
 class Deb:
-    """A downloaded package whose file has the `sha256` of the signed index."""
+    """A package as the signed index describes it, and the path of its file once it is downloaded."""
 
     name: str
     version: str
@@ -61,19 +61,9 @@ class Deb:
     path: Path
     size: int
 
-
-@dataclass(frozen=True)
-class _IndexEntry:
-    """A package in the index: its file name, size in bytes and sha256."""
-
-    file: str
-    size: int
-    sha256: str
-
-    @property
-    def deb_name(self) -> tuple[str, str]:
-        name, version, _ = self.file.split("_", 2)
-        return name, unquote(version)
+    def is_intact(self) -> bool:
+        """Return whether the file exists and is the one of the index."""
+        return self.path.is_file() and file_sha256(self.path) == self.sha256
 
 
 class AptWorkspace:
@@ -94,11 +84,7 @@ class AptWorkspace:
         return find_mirror()
 
     def update(self) -> None:
-        """Download the signed indexes of the suites.
-
-        Raises:
-            PreconditionError: The mirror is not reachable, or does not have a suite.
-        """
+        """Download the signed indexes of the suites."""
         require_debian()
         with self._lock():
             for directory in ("lists/partial", "cache/archives/partial"):
@@ -116,38 +102,39 @@ class AptWorkspace:
         """Download packages into a directory and verify them against the index; intact files are not downloaded again.
 
         A package is `name/suite`, or `name` for the newest. Call `update` first.
-
-        Raises:
-            PreconditionError: A suite does not have a package, or the mirror is not reachable.
         """
         directory = directory.absolute()
         directory.mkdir(parents=True, exist_ok=True)
         with self._lock():
-            entries = self._read_index_entries(packages)
-            missing = [entry for entry in entries if not _is_intact(directory / entry.file, entry.sha256)]
+            debs = self._read_index(packages, directory)
+            missing = [deb for deb in debs if not deb.is_intact()]
             if missing:
-                total = console.format_bytes(sum(entry.size for entry in missing))
+                total = console.format_bytes(sum(deb.size for deb in missing))
                 progress(f"downloading {len(missing)} packages, {total}, from {strip_url_credentials(self.mirror_url)}")
-                for entry in missing:
-                    (directory / entry.file).unlink(missing_ok=True)
+                for deb in missing:
+                    deb.path.unlink(missing_ok=True)
                 result = self._run_apt("download", *packages, directory=directory)
                 if result.returncode:
                     raise _apt_error("Cannot download the packages", self.mirror_url, result.stderr)
-        return [_verify_download(entry, directory) for entry in entries]
+        for deb in missing:
+            if not deb.is_intact():
+                raise PreconditionError(
+                    f"Package {deb.path.name} does not match the signed index", hint=f"Delete {deb.path} and retry"
+                )
+        return debs
 
-    def _read_index_entries(self, packages: Sequence[str]) -> list[_IndexEntry]:
+    def _read_index(self, packages: Sequence[str], directory: Path) -> list[Deb]:
         # In another directory: apt omits what exists in the working directory.
         result = self._run_apt("--print-uris", "download", *packages, directory=self.root)
         if result.returncode:
             raise _apt_error("A package is not in the index", self.mirror_url, result.stderr)
         matches = re.findall(r"(?m)^'[^']+' (\S+) (\d+) SHA256:([0-9a-f]{64})$", result.stdout)
-        entries = [_IndexEntry(file, int(size), sha256) for file, size, sha256 in matches]
-        if len(entries) != len(set(packages)):
+        if len(matches) != len(set(packages)):
             raise PreconditionError("The package index has packages without SHA256", hint="Use another mirror")
-        return entries
+        return [Deb(*parse_deb_name(file), sha256, directory / file, int(size)) for file, size, sha256 in matches]
 
     def _sources_stanza(self) -> str:
-        keyring = next((path for path in KEYRINGS if path.exists()), None)
+        keyring = find_keyring()
         lines = [
             "Types: deb",
             f"URIs: {self.mirror_url}",
@@ -193,18 +180,15 @@ def unpack_debs(debs: Iterable[Deb], directory: Path) -> None:
             )
 
 
-def _is_intact(path: Path, sha256: str) -> bool:
-    return path.is_file() and file_sha256(path) == sha256
+def parse_deb_name(file: str) -> tuple[str, str]:
+    """Return name and version of a package from its file name."""
+    name, version, _ = file.split("_", 2)
+    return name, unquote(version)
 
 
-def _verify_download(entry: _IndexEntry, directory: Path) -> Deb:
-    path = directory / entry.file
-    if not _is_intact(path, entry.sha256):
-        raise PreconditionError(
-            f"Package {entry.file} does not match the signed index", hint=f"Delete {path} and retry"
-        )
-    name, version = entry.deb_name
-    return Deb(name=name, version=version, sha256=entry.sha256, path=path, size=entry.size)
+def find_keyring() -> Path | None:
+    """Return the file with the keys of the machine's distribution."""
+    return next((path for path in KEYRINGS if path.exists()), None)
 
 
 def _apt_error(message: str, mirror_url: str, output: str) -> PreconditionError:

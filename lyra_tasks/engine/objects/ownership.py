@@ -11,10 +11,10 @@ import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.objects.inventory import IMAGE, LABEL_NONCE, EngineObject, list_labelled_objects, list_objects
+from lyra_tasks.engine.objects.inventory import IMAGE, LABEL_NONCE, EngineObject, list_labelled_objects
 from lyra_tasks.records.checkouts import list_former_states, merge_journals
 from lyra_tasks.records.journal import Journal, JournalEntry
 
@@ -96,43 +96,37 @@ def build_ownership_index(entries: Iterable[JournalEntry], engine: str) -> Owner
         if "kind" not in data or data.get("engine", engine) != engine:
             continue
         with suppress(KeyError, TypeError):  # a damaged entry claims nothing; `history --check` reports it
-            _apply_entry(index, entry, (data["kind"], data["name"]))
+            apply_entry = _apply_image_entry if data["kind"] == IMAGE else _apply_labelled_entry
+            apply_entry(index, entry)
     return index
 
 
-def _apply_entry(index: OwnershipIndex, entry: JournalEntry, key: tuple[str, str]) -> None:
-    kind, name = key
+def _apply_image_entry(index: OwnershipIndex, entry: JournalEntry) -> None:
+    name = entry.data["name"]
     if entry.event == "intent":
-        _apply_intent(index, entry, key)
-    elif entry.event == "created":
-        object_id = entry.data["id"]
-        index.image_intents.pop(name, None)
-        if kind == IMAGE:
-            index.images[name] = (object_id, entry.run)
-            index.runs_by_image_id[object_id] = entry.run
-        else:
-            index.ids[key] = object_id
-    elif entry.event in {"removed", "disowned"}:
-        _release(index, key, entry.data["id"])
-
-
-def _apply_intent(index: OwnershipIndex, entry: JournalEntry, key: tuple[str, str]) -> None:
-    if key[0] == IMAGE:
         is_private = bool(entry.data.get("private", "previous_id" not in entry.data))
-        index.image_intents.setdefault(key[1], _ImageIntent(entry.run, entry.data.get("previous_id", ""), is_private))
-    else:
-        index.nonces[key] = (entry.data["nonce"], entry.run)
-        index.ids.pop(key, None)
-
-
-def _release(index: OwnershipIndex, key: tuple[str, str], object_id: str) -> None:
-    kind, name = key
-    if kind == IMAGE:
+        index.image_intents.setdefault(name, _ImageIntent(entry.run, entry.data.get("previous_id", ""), is_private))
+    elif entry.event == "created":
+        image_id = entry.data["id"]
+        index.image_intents.pop(name, None)
+        index.images[name] = (image_id, entry.run)
+        index.runs_by_image_id[image_id] = entry.run
+    elif entry.event in {"removed", "disowned"}:
+        image_id = entry.data["id"]
         index.image_intents.pop(name, None)
         index.images.pop(name, None)
-        if name == object_id:
-            index.runs_by_image_id.pop(object_id, None)
-    elif index.ids.get(key, object_id) == object_id:
+        if name == image_id:
+            index.runs_by_image_id.pop(image_id, None)
+
+
+def _apply_labelled_entry(index: OwnershipIndex, entry: JournalEntry) -> None:
+    key = entry.data["kind"], entry.data["name"]
+    if entry.event == "intent":
+        index.nonces[key] = (entry.data["nonce"], entry.run)
+        index.ids.pop(key, None)
+    elif entry.event == "created":
+        index.ids[key] = entry.data["id"]
+    elif entry.event in {"removed", "disowned"} and index.ids.get(key, entry.data["id"]) == entry.data["id"]:
         index.nonces.pop(key, None)
         index.ids.pop(key, None)
 
@@ -148,9 +142,7 @@ class Owner:
     def record_intent(self, kind: str, names: Iterable[str]) -> dict[str, dict[str, str]]:
         """Record the intent to create objects and return the labels that each of them must have, by name."""
         nonces = {name: secrets.token_hex(8) for name in names}
-        self.journal.extend(
-            self.run, [("intent", {"kind": kind, "name": name, "nonce": nonce}) for name, nonce in nonces.items()]
-        )
+        self._record("intent", [{"kind": kind, "name": name, "nonce": nonce} for name, nonce in nonces.items()])
         return {
             name: {LABEL_RUN: self.run, LABEL_PROJECT: self.project_id, LABEL_NONCE: nonce}
             for name, nonce in nonces.items()
@@ -167,39 +159,35 @@ class Owner:
             images = engine.api.images(filters={"reference": names}) if names else []
         ids = {tag: image["Id"] for image in images for tag in image.get("RepoTags") or []}
         common = {"kind": IMAGE, "engine": engine.facts.id, "private": private}
-        self.journal.extend(
-            self.run, [("intent", {**common, "name": name, "previous_id": ids.get(name, "")}) for name in names]
-        )
+        self._record("intent", [{**common, "name": name, "previous_id": ids.get(name, "")} for name in names])
 
     def record_created(self, kind: str, ids: dict[str, str]) -> None:
         """Record the ids of created objects, by name."""
-        self._record_ids({"kind": kind}, ids)
+        self._record("created", [{"kind": kind, "name": name, "id": object_id} for name, object_id in ids.items()])
 
     def record_created_images(self, engine: Engine, ids: dict[str, str]) -> None:
         """Record the ids of built images, by reference; they are ours in this engine only."""
-        self._record_ids({"kind": IMAGE, "engine": engine.facts.id}, ids)
-
-    def _record_ids(self, common: dict[str, str], ids: dict[str, str]) -> None:
-        records = [{**common, "name": name, "id": object_id} for name, object_id in ids.items()]
-        self.journal.extend(self.run, [("created", record) for record in records])
+        common = {"kind": IMAGE, "engine": engine.facts.id}
+        self._record("created", [{**common, "name": name, "id": image_id} for name, image_id in ids.items()])
 
     def record_removed(self, engine: Engine, objects: Iterable[OwnedObject]) -> None:
         """Record that objects were removed."""
-        self._record("removed", engine, objects)
+        self._record("removed", [_describe(engine, item) for item in objects])
 
     def record_disowned(self, engine: Engine, objects: Iterable[OwnedObject]) -> None:
         """Record that objects are left to another checkout that created them, too."""
-        self._record("disowned", engine, objects)
+        self._record("disowned", [_describe(engine, item) for item in objects])
 
     def record_cleared(self, engine: Engine, journal_bytes: int) -> None:
         """Record that no object claimed in the first `journal_bytes` of the journal still exists in this engine."""
         self.journal.append(self.run, _CLEARED_EVENT, engine=engine.facts.id, journal_bytes=journal_bytes)
 
-    def _record(self, event: str, engine: Engine, objects: Iterable[OwnedObject]) -> None:
-        common = {"engine": engine.facts.id}
-        records = [{**common, "kind": item.kind, "name": item.name, "id": item.id} for item in objects]
-        if records:
-            self.journal.extend(self.run, [(event, record) for record in records])
+    def _record(self, event: str, records: Iterable[dict[str, Any]]) -> None:
+        self.journal.extend(self.run, [(event, record) for record in records])
+
+
+def _describe(engine: Engine, item: OwnedObject) -> dict[str, str]:
+    return {"engine": engine.facts.id, "kind": item.kind, "name": item.name, "id": item.id}
 
 
 def load_ownership_index(paths: Paths, engine: str) -> OwnershipIndex:
@@ -221,9 +209,8 @@ def _read_cleared_offset(journal: Journal, engine: str) -> int:
     return 0
 
 
-def list_owned_objects(engine: Engine, entries: Iterable[JournalEntry], *, run: str | None = None) -> list[OwnedObject]:
-    """Return our objects in an engine; with `run`, only those of one run and without images."""
+def list_owned_objects(engine: Engine, entries: Iterable[JournalEntry], *, run: str) -> list[OwnedObject]:
+    """Return the containers, networks and volumes of one run in an engine."""
     index = build_ownership_index(entries, engine.facts.id)
-    engine_objects = list_objects(engine) if run is None else list_labelled_objects(engine)
-    matches = [match for engine_object in engine_objects if (match := index.match(engine_object)) is not None]
-    return [match for match in matches if run is None or match.run == run]
+    matches = [index.match(engine_object) for engine_object in list_labelled_objects(engine)]
+    return [match for match in matches if match is not None and match.run == run]

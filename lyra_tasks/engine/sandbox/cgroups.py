@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +31,17 @@ class CgroupTree:
     controllers: frozenset[str]
 
 
+def list_mounts(table: str | None = None) -> Iterator[tuple[Path, str, str]]:
+    """Yield mount point, type and options of each entry of a mount table, by default of this process."""
+    for line in (MOUNTS_FILE.read_text() if table is None else table).splitlines():
+        _, mount_point, fs_type, options, *_ = line.split(" ")
+        yield Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), mount_point)), fs_type, options
+
+
 def list_cgroup_trees(mounts: str | None = None) -> list[CgroupTree]:
     """List the control group trees in a mount table, by default in this machine's."""
     cgroup_trees = []
-    for line in (MOUNTS_FILE.read_text() if mounts is None else mounts).splitlines():
-        _, mount_point, fs_type, options, *_ = line.split(" ")
-        path = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), mount_point))
+    for path, fs_type, options in list_mounts(mounts):
         if fs_type == "cgroup":
             cgroup_trees.append(CgroupTree(path, 1, frozenset(options.split(","))))
         elif fs_type == "cgroup2":
