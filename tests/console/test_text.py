@@ -1,4 +1,4 @@
-"""Colours are used on terminals that support them, unless NO_COLOR is set."""
+"""Colours are used on terminals that support them, unless NO_COLOR is set; lines are wrapped between words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pty
 
 import pytest
 
-from lyra_tasks.console.text import supports_colour
+from lyra_tasks.console.text import apply_style, supports_colour, wrap_lines
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,18 @@ def test_file_does_not_support_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     with open(os.devnull, "w") as file:
         assert not supports_colour(file)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("short", "short"),
+        ("some words that do not fit", "some words that do\nnot fit"),
+        ("  an indented line of words", "  an indented line\n  of words"),
+        ("ok    a diagnosis of words", "ok    a diagnosis\n      of words"),
+        ("see /a/path/that/is/long/file here", "see\n/a/path/that/is/long/file\nhere"),
+        (apply_style("ok", "green") + "  words that do not fit", "\x1b[32mok\x1b[0m  words that\n    do not fit"),
+    ],
+)
+def test_wrapped_line_is_broken_between_words(line: str, expected: str) -> None:
+    assert wrap_lines(line, 18) == expected
