@@ -43,7 +43,7 @@ SEED = int(os.environ.get("LYRA_TEST_SEED", str(random.randrange(10**6))))
 
 # An audit hook sees every call that opens, creates, renames or removes something, and can make it fail.
 FAULTY = """\
-import errno, os, signal, sys
+import atexit, errno, os, signal, sys
 PLACE, AT, HOW = os.environ["FAULT_PLACE"], int(os.environ["FAULT_AT"]), os.environ["FAULT_HOW"]
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.chmod", "os.listdir", "os.scandir"}
 count = 0
@@ -64,13 +64,11 @@ def fsync(handle):
         count_and_fail("fsync")
     sync(handle)
 os.fsync = fsync
-leave = os._exit
-def counted(code):
+def write_count():
     if HOW == "count":
         with open(os.environ["FAULT_COUNT"], "w") as file:
             file.write(str(count))
-    leave(code)
-os._exit = counted
+atexit.register(write_count)
 """
 
 
