@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.measure import Measurement, Row, create_row, measure_in_turn
 from benchmarks.project import Project, create_project, start_engine
 from lyra_tasks.bundle.format import layout
-from lyra_tasks.bundle.format.index import BundleEntry, read_index
+from lyra_tasks.bundle.format.index import BundleEntry, build_index, read_index
 from lyra_tasks.bundle.format.manifest import encode_document
 from lyra_tasks.engine.sandbox import Sandbox
 from lyra_tasks.records.journal import Journal
@@ -138,9 +138,10 @@ def _add_bundles(project: Project, count: int) -> None:
     """Add bundles: copies of the real one with other versions."""
     (parent,) = (project.root / "promotion").iterdir()
     index = read_index(parent, parent.name)
-    real = index.versions[-1]
-    for number in range(len(index.versions), count):
+    entries = list(index.versions)
+    real = entries[-1]
+    for number in range(len(entries), count):
         version = f"0.0.{number}"
         shutil.copytree(parent / real.version, parent / version)
-        index = index.with_entry(BundleEntry(**{**real.model_dump(), "version": version, "is_snapshot": False}))
-    (parent / layout.INDEX_FILE).write_bytes(encode_document(index))
+        entries.append(BundleEntry(**{**real.model_dump(), "version": version, "is_snapshot": False}))
+    (parent / layout.INDEX_FILE).write_bytes(encode_document(build_index(index.project, entries)))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.bundle.format.documents import BundleDocuments
+from lyra_tasks.bundle.format.manifest import BundledImage
 from lyra_tasks.errors import UsageError
 from lyra_tasks.units import format_size
 
+SECTIONS = (
+    "proxima", "images", "layers", "packages", "services", "environment", "secrets", "volumes", "ports", "configs",
+    "limits", "tests", "sizes", "deviations",
+)  # fmt: skip
 _LONG_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
+_Key = tuple[str, str]  # section and name
 
 
 @dataclass(frozen=True)
@@ -48,19 +54,20 @@ def compare_bundles(before: BundleDocuments, after: BundleDocuments) -> BundleDi
             hint="Compare two versions of one project",
         )
     multi_platform_images = _multi_platform_images(before) | _multi_platform_images(after)
-    before, after = (replace(documents, multi_platform_images=multi_platform_images) for documents in (before, after))
+    entries_before, entries_after = (
+        dict(_list_entries(replace(documents, multi_platform_images=multi_platform_images)))
+        for documents in (before, after)
+    )
     changes = [
-        change
-        for section, list_entries in _SECTIONS.items()
-        for change in _changes(section, dict(list_entries(before)), dict(list_entries(after)))
+        Change(*key, entries_before.get(key), entries_after.get(key))
+        for key in sorted(entries_before.keys() | entries_after.keys(), key=_position)
+        if entries_before.get(key) != entries_after.get(key)
     ]
     return BundleDiff(before_manifest.version, after_manifest.version, tuple(_merge_package_changes(changes)))
 
 
-def _changes(section: str, before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Change]:
-    for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name):
-            yield Change(section, name, before.get(name), after.get(name))
+def _position(key: _Key) -> tuple[int, str]:
+    return SECTIONS.index(key[0]), key[1]
 
 
 def _multi_platform_images(documents: BundleDocuments) -> frozenset[str]:
@@ -70,113 +77,69 @@ def _multi_platform_images(documents: BundleDocuments) -> frozenset[str]:
     )
 
 
-def _images(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
+def _list_entries(documents: BundleDocuments) -> Iterator[tuple[_Key, str]]:
+    """Yield what is compared, by section and name."""
+    proxima = documents.manifest.proxima
+    yield ("proxima", "engine"), f"{proxima.min_engine} or newer"
+    yield ("proxima", "platforms"), ", ".join(proxima.platforms)
     for build_name, image in documents.images_by_build.items():
-        yield build_name, image.config_digest
-        yield f"{build_name}: platform", image.platform
-        yield from ((f"{build_name}: base {name}", digest) for name, digest in image.bases.items())
-
-
-def _layers(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
-    for build_name, image in documents.images_by_build.items():
-        for layer in image.identity.layers:
-            yield f"{build_name}: {layer.diff_id}", console.format_bytes(layer.size)
-
-
-def _packages(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
+        yield from _list_image(build_name, image)
     for build_name, packages in documents.packages_by_build().items():
-        yield from ((f"{build_name}: {name}", ", ".join(versions)) for name, versions in packages.items())
-
-
-def _environment(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
+        for name, versions in packages.items():
+            yield ("packages", f"{build_name}: {name}"), ", ".join(versions)
     for service, description in documents.services.items():
-        for variable in description["environment"]:
-            attributes = [attribute for attribute in ("required", "secret") if variable[attribute]]
-            attributes += [f"default {variable['default']!r}"] if variable["default"] is not None else []
-            attributes += [f"pattern {variable['pattern']!r}"] if variable["pattern"] else []
-            yield f"{service}: {variable['name']}", ", ".join(attributes) or "optional"
-
-
-def _named_entries(
-    key: str, describe: Callable[[dict[str, Any]], str]
-) -> Callable[[BundleDocuments], Iterator[tuple[str, str]]]:
-    def list_entries(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
-        for service, description in documents.services.items():
-            yield from ((f"{service}: {entry['name']}", describe(entry)) for entry in description[key])
-
-    return list_entries
-
-
-def _configs(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
-    for service, description in documents.services.items():
+        yield from _list_service(service, description)
         for config in description["configs"]:
-            yield f"{service}: {config['name']}", f"{config['path']}, {documents.config_digests[config['file']]}"
+            text = f"{config['path']}, {documents.config_digests[config['file']]}"
+            yield ("configs", f"{service}: {config['name']}"), text
+    for section, texts in (("tests", documents.tests), ("deviations", documents.deviations)):
+        yield from (((section, name), text) for name, text in texts.items())
 
 
-def _limits(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
-    for service, description in documents.services.items():
-        limits = description["limits"]
-        yield f"{service}: cpus", f"{limits['cpus']:g}"
-        yield f"{service}: memory", format_size(limits["memory"])
-        yield f"{service}: pids", str(limits["pids"])
-        yield from ((f"{service}: tmpfs {path}", format_size(size)) for path, size in limits["tmpfs"].items())
+def _list_image(build_name: str, image: BundledImage) -> Iterator[tuple[_Key, str]]:
+    yield ("images", build_name), image.config_digest
+    yield ("images", f"{build_name}: platform"), image.platform
+    for name, digest in image.bases.items():
+        yield ("images", f"{build_name}: base {name}"), digest
+    for layer in image.identity.layers:
+        yield ("layers", f"{build_name}: {layer.diff_id}"), console.format_bytes(layer.size)
+    yield ("sizes", build_name), console.format_bytes(image.size)
 
 
-def _services(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
-    for service, description in documents.services.items():
-        yield service, description["image"].rpartition(":")[0]
-        yield f"{service}: user", description["user"] or "root"
-        yield f"{service}: egress", "yes" if description["egress"] else "no"
-        yield f"{service}: health check", "yes" if description["healthcheck"] else "no"
-        yield f"{service}: depends on", ", ".join(sorted(description["depends_on"])) or "nothing"
+def _list_service(service: str, description: Mapping[str, Any]) -> Iterator[tuple[_Key, str]]:
+    yield ("services", service), description["image"].rpartition(":")[0]
+    yield ("services", f"{service}: user"), description["user"] or "root"
+    yield ("services", f"{service}: egress"), "yes" if description["egress"] else "no"
+    yield ("services", f"{service}: health check"), "yes" if description["healthcheck"] else "no"
+    yield ("services", f"{service}: depends on"), ", ".join(sorted(description["depends_on"])) or "nothing"
+    for variable in description["environment"]:
+        attributes = [attribute for attribute in ("required", "secret") if variable[attribute]]
+        attributes += [f"default {variable['default']!r}"] if variable["default"] is not None else []
+        attributes += [f"pattern {variable['pattern']!r}"] if variable["pattern"] else []
+        yield ("environment", f"{service}: {variable['name']}"), ", ".join(attributes) or "optional"
+    for secret in description["secrets"]:
+        yield ("secrets", f"{service}: {secret['name']}"), secret["path"]
+    for volume in description["volumes"]:
+        text = f"{volume['path']}, {format_size(volume['size'])}, owner {volume['owner']}"
+        yield ("volumes", f"{service}: {volume['name']}"), text
+    for port in description["ports"]:
+        protocol = "/udp" if port.get("protocol") == "udp" else ""
+        yield ("ports", f"{service}: {port['name']}"), f"{port['port']}{protocol}"
+    limits = description["limits"]
+    yield ("limits", f"{service}: cpus"), f"{limits['cpus']:g}"
+    yield ("limits", f"{service}: memory"), format_size(limits["memory"])
+    yield ("limits", f"{service}: pids"), str(limits["pids"])
+    for path, size in limits["tmpfs"].items():
+        yield ("limits", f"{service}: tmpfs {path}"), format_size(size)
 
 
-def _proxima(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
-    yield "engine", f"{documents.manifest.proxima.min_engine} or newer"
-    yield "platforms", ", ".join(documents.manifest.proxima.platforms)
-
-
-def _sizes(documents: BundleDocuments) -> Iterator[tuple[str, str]]:
-    yield from (
-        (build_name, console.format_bytes(image.size)) for build_name, image in documents.images_by_build.items()
-    )
-
-
-_SECTIONS: dict[str, Callable[[BundleDocuments], Iterator[tuple[str, str]]]] = {
-    "proxima": _proxima,
-    "images": _images,
-    "layers": _layers,
-    "packages": _packages,
-    "services": _services,
-    "environment": _environment,
-    "secrets": _named_entries("secrets", lambda entry: entry["path"]),
-    "volumes": _named_entries(
-        "volumes", lambda entry: f"{entry['path']}, {format_size(entry['size'])}, owner {entry['owner']}"
-    ),
-    "ports": _named_entries(
-        "ports", lambda entry: f"{entry['port']}/udp" if entry.get("protocol") == "udp" else str(entry["port"])
-    ),
-    "configs": _configs,
-    "limits": _limits,
-    "tests": lambda documents: iter(documents.tests.items()),
-    "sizes": _sizes,
-    "deviations": lambda documents: iter(documents.deviations.items()),
-}
-SECTIONS = tuple(_SECTIONS)
-
-
-def _merge_package_changes(changes: list[Change]) -> Iterator[Change]:
+def _merge_package_changes(changes: Sequence[Change]) -> Iterator[Change]:
     """Merge equal package changes in several images into one: `counter, web: deb openssl`."""
-    images_by_change: dict[tuple[str, str | None, str | None], list[str]] = {}
+    images_by_change: dict[Change, list[str]] = {}
     for change in changes:
-        if change.section == "packages":
-            image, _, name = change.name.partition(": ")
-            images_by_change.setdefault((name, change.before, change.after), []).append(image)
-    for change in changes:
-        if change.section != "packages":
-            yield change
-            continue
-        image, _, name = change.name.partition(": ")
-        image_names = images_by_change[name, change.before, change.after]
-        if image == image_names[0]:
-            yield Change(change.section, f"{', '.join(image_names)}: {name}", change.before, change.after)
+        image, _, package = change.name.partition(": ")
+        key = replace(change, name=package) if change.section == "packages" else change
+        images_by_change.setdefault(key, []).append(image)
+    for change, images in images_by_change.items():
+        is_package = change.section == "packages"
+        yield replace(change, name=f"{', '.join(images)}: {change.name}") if is_package else change

@@ -7,7 +7,8 @@ from typing import Any
 
 from lyra_tasks.bundle.content.services import PromotedService
 from lyra_tasks.config.deployment import can_be_compose_default, compose_object_name, config_path
-from lyra_tasks.config.models import ConfigFile, Healthcheck, SecretFile
+from lyra_tasks.config.models import Command, ConfigFile, Healthcheck, SecretFile
+from lyra_tasks.config.services import to_argv
 
 _HEAD = """\
 # Written by lyra-tasks. PROMOTION.md explains the variables. Copy .env.example to .env and fill it in.
@@ -65,7 +66,6 @@ def _service(
     service: PromotedService, services_by_name: dict[str, PromotedService], platform: str | None
 ) -> dict[str, Any]:
     config, effective = service.config, service.effective
-    networks = ["inner", *(["out"] if config.egress else ["edge"] if config.ports else [])]
     definition: dict[str, Any] = {
         "image": service.reference,
         "platform": platform,
@@ -77,7 +77,7 @@ def _service(
         "stop_signal": config.stop_signal,
         "environment": _environment(service),
         "ports": [f"{_published_port(service, name)}:{port}" for name, port in config.ports.items()],
-        "networks": networks,
+        "networks": ["inner", *(["out"] if config.egress else ["edge"] if config.ports else [])],
         "depends_on": {
             other: {"condition": _startup_condition(services_by_name[other])}
             for other in config.depends_on
@@ -89,8 +89,6 @@ def _service(
         "configs": _file_mounts(service, config.configs),
         "secrets": _file_mounts(service, config.secrets),
         "healthcheck": _healthcheck(config.healthcheck),
-    }
-    hardening = {
         "read_only": config.read_only,
         "init": True,
         "restart": "no" if config.oneshot else "unless-stopped",
@@ -109,7 +107,7 @@ def _service(
         ],
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
     }
-    return {key: value for key, value in (definition | hardening).items() if value not in (None, "", [], {})}
+    return {key: value for key, value in definition.items() if value not in (None, "", [], {})}
 
 
 def _published_port(service: PromotedService, port: str) -> str:
@@ -158,9 +156,9 @@ def _healthcheck(check: Healthcheck | None) -> dict[str, Any] | None:
     """Return an `exec` check; `http` and `tcp` checks need a client outside the container."""
     if check is None or check.exec is None:
         return None
-    command = check.exec
+    command = ["CMD", *check.exec] if isinstance(check.exec, list) else ["CMD-SHELL", check.exec]
     healthcheck = {
-        "test": ["CMD", *_escape_all(command)] if isinstance(command, list) else ["CMD-SHELL", _escape(command)],
+        "test": [_escape(argument) for argument in command],
         "interval": f"{check.interval:g}s",
         "timeout": f"{check.timeout:g}s",
         "retries": check.retries,
@@ -170,14 +168,8 @@ def _healthcheck(check: Healthcheck | None) -> dict[str, Any] | None:
     return healthcheck
 
 
-def _exec_form(command: list[str] | str | None) -> list[str] | None:
-    if command is None:
-        return None
-    return _escape_all(command if isinstance(command, list) else ["/bin/sh", "-c", command])
-
-
-def _escape_all(arguments: list[str]) -> list[str]:
-    return [_escape(argument) for argument in arguments]
+def _exec_form(command: Command | None) -> list[str] | None:
+    return [_escape(argument) for argument in to_argv(command)] if command is not None else None
 
 
 def _escape(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lyra_tasks.bundle.content.services import PromotedService
 from lyra_tasks.config.deployment import can_be_compose_default, config_path
+from lyra_tasks.config.models import EnvironmentVariable
 from lyra_tasks.config.services import IMAGE_BASELINE_VARIABLES
 from lyra_tasks.ports import port_number, port_protocol
 
@@ -29,7 +30,14 @@ def build_environment_document(project: str, services: Sequence[PromotedService]
 
 def list_variables(service: PromotedService) -> list[dict[str, Any]]:
     """Return the environment variables of a service: configured ones first, then those of the image."""
-    variables: list[dict[str, Any]] = [
+    variables = service.config.environment
+    image_values = dict(str(pair).partition("=")[::2] for pair in service.image_config.get("Env") or [])
+    image_variables = {
+        name: EnvironmentVariable.model_construct(default=value)
+        for name, value in image_values.items()
+        if name not in variables and name not in IMAGE_BASELINE_VARIABLES
+    }
+    return [
         {
             "name": name,
             "type": "string",
@@ -38,20 +46,10 @@ def list_variables(service: PromotedService) -> list[dict[str, Any]]:
             "default": None if variable.secret else variable.default,
             "pattern": variable.pattern or None,
             "description": variable.description,
-            "from": "configuration",
+            "from": "configuration" if name in variables else "image",
         }
-        for name, variable in service.config.environment.items()
+        for name, variable in (variables | image_variables).items()
     ]
-    for pair in service.image_config.get("Env") or []:
-        name, _, value = str(pair).partition("=")
-        if name not in service.config.environment and name not in IMAGE_BASELINE_VARIABLES:
-            variables.append(
-                {
-                    "name": name, "type": "string", "required": False, "secret": False, "default": value,
-                    "pattern": None, "description": "", "from": "image",
-                }
-            )  # fmt: skip
-    return variables
 
 
 def render_env_example(services: Sequence[PromotedService]) -> str:
@@ -60,29 +58,24 @@ def render_env_example(services: Sequence[PromotedService]) -> str:
     A variable of several services is listed once, and required if one of them requires it.
     """
     lines = ["# Written by lyra-tasks. Copy to .env beside compose.yaml and fill in the variables without a value."]
-    variables_by_name: dict[str, dict[str, Any]] = {}
+    unlisted_variables: dict[str, dict[str, Any]] = {}
     for variable in (variable for service in services for variable in list_variables(service)):
-        existing = variables_by_name.get(variable["name"])
+        existing = unlisted_variables.get(variable["name"])
         if variable["from"] != "image" and (existing is None or (variable["required"] and not existing["required"])):
-            variables_by_name[variable["name"]] = variable
-    listed_names: set[str] = set()
+            unlisted_variables[variable["name"]] = variable
     for service in services:
         lines += ["", f"# {service.name}"]
         for name in service.config.environment:
-            if name not in listed_names:
-                listed_names.add(name)
-                lines += _render_variable(variables_by_name[name])
+            if name in unlisted_variables:
+                lines += _render_variable(unlisted_variables.pop(name))
         for key, secret in service.config.secrets.items():
-            lines.append(
-                f"# path of a file that user {service.effective.user or '0'} can read: {secret.description or key}"
-            )
+            user = service.effective.user or "0"
+            lines.append(f"# path of a file that user {user} can read: {secret.description or key}")
             lines.append(f"{service.secret_variable(key)}=")
         for key, port in service.config.ports.items():
-            lines.append(f"# where port {port} ({key}) is published")
             address = service.publish_addresses[key]
-            lines.append(
-                f"#{service.publish_variable(key)}={address}" if address else f"{service.publish_variable(key)}="
-            )
+            lines.append(f"# where port {port} ({key}) is published")
+            lines.append(f"{'#' if address else ''}{service.publish_variable(key)}={address}")
     return "\n".join(lines) + "\n"
 
 

@@ -32,17 +32,9 @@ def render_promotion_page(
     diff: BundleDiff | None,
 ) -> str:
     """Return the page as Markdown; `signer` is empty if the bundle is not signed."""
-    parts = [
-        _head(manifest),
-        _changes(diff),
-        _load_steps(signer, manifest),
-        _images(manifest),
-        *(_service(service) for service in services),
-        _tests(evidence, rules),
-        _rules(rules),
-        _deviations(deviations),
-    ]
-    return "\n".join(parts)
+    head = (_head(manifest), _changes(diff), _load_steps(signer, manifest), _images(manifest))
+    results = (_tests(evidence, rules), _rules(rules), _deviations(deviations))
+    return "\n".join((*head, *(_service(service) for service in services), *results))
 
 
 def _head(manifest: Manifest) -> str:
@@ -63,7 +55,7 @@ def _changes(diff: BundleDiff | None) -> str:
     if not diff.changes:
         return f"{head}No visible changes. The commits are in `{CHANGES_FILE}`.\n"
     rows = [
-        (change.section, shorten_digests(change.name), shorten_digests(change.before), shorten_digests(change.after))
+        tuple(shorten_digests(text) for text in (change.section, change.name, change.before, change.after))
         for change in _limit_package_changes(diff.changes)
     ]
     omitted_count = len(diff.changes) - len(rows)
@@ -257,6 +249,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _default(variable: Mapping[str, Any]) -> str:
-    if variable["secret"]:
-        return "(secret)"
-    return f"`{variable['default']}`" if variable["default"] else ""
+    default = f"`{variable['default']}`" if variable["default"] else ""
+    return "(secret)" if variable["secret"] else default

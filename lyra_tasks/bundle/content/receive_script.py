@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 
 from lyra_tasks.bundle.format.manifest import BundledImage, Manifest
-from lyra_tasks.bundle.format.pack import PackedArchive, PackManifest, RequiredImage
+from lyra_tasks.bundle.format.pack import PackedArchive, PackManifest
 
 _BEGIN = "# >>> written by promote\n"
 _END = "# <<< written by promote\n"
@@ -18,10 +18,6 @@ def render_receive_script(manifest: Manifest, pack: PackManifest | None = None) 
     script = resources.files("lyra_tasks.bundle").joinpath("receive.sh").read_text(encoding="utf-8")
     head, _, rest = script.partition(_BEGIN)
     _, _, tail = rest.partition(_END)
-    return f"{head}{_BEGIN}{_render_variables(manifest, pack)}{_END}{tail}"
-
-
-def _render_variables(manifest: Manifest, pack: PackManifest | None) -> str:
     archives_by_file = {archive.file: archive for archive in pack.images} if pack else {}
     values = {
         "project": manifest.project,
@@ -31,7 +27,8 @@ def _render_variables(manifest: Manifest, pack: PackManifest | None) -> str:
         "since": (pack.since if pack else None) or "",
         "images": "\n".join(["", *_image_lines(manifest.images, archives_by_file), ""]),
     }
-    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+    variables = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+    return f"{head}{_BEGIN}{variables}{_END}{tail}"
 
 
 def _image_lines(images: Sequence[BundledImage], archives_by_file: Mapping[str, PackedArchive]) -> Iterator[str]:
@@ -49,11 +46,9 @@ def _image_lines(images: Sequence[BundledImage], archives_by_file: Mapping[str, 
             unpacked_sizes[layer_key] for layer_key in unpacked_sizes.keys() - counted_layers
         )
         counted_layers |= unpacked_sizes.keys()
-        yield _format_image(image, required_bytes, archive.required_image if archive else None)
-
-
-def _format_image(image: BundledImage, required_bytes: int, required_image: RequiredImage | None) -> str:
-    required = required_image
-    required_ids = (required.reference, required.config_digest, required.manifest_digest) if required else ("-",) * 3
-    own_ids = (image.config_digest, image.manifest_digest)
-    return " ".join((image.file, image.platform, str(required_bytes), *required_ids, *own_ids, *image.references))
+        required = archive.required_image if archive else None
+        required_ids = (
+            (required.reference, required.config_digest, required.manifest_digest) if required else ("-",) * 3
+        )
+        own_ids = (image.config_digest, image.manifest_digest)
+        yield " ".join((image.file, image.platform, str(required_bytes), *required_ids, *own_ids, *image.references))

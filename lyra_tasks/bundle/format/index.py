@@ -7,6 +7,7 @@ promotion of any version repairs the index.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,16 +58,6 @@ class BundleIndex(Document):
             raise ValueError("duplicate version")
         return self
 
-    def with_entry(self, entry: BundleEntry) -> BundleIndex:
-        """Return the index with `entry`, which replaces an entry of the same version."""
-        entries = [*self.without_versions(entry.version).versions, entry]
-        return BundleIndex(project=self.project, versions=sorted(entries, key=_precedence, reverse=True))
-
-    def without_versions(self, *versions: str) -> BundleIndex:
-        """Return the index without these versions."""
-        kept_entries = [entry for entry in self.versions if entry.version not in versions]
-        return BundleIndex(project=self.project, versions=kept_entries)
-
 
 @dataclass(frozen=True)
 class BundleStore:
@@ -104,6 +95,11 @@ class BundleStore:
         return self.directory / versions[0].version
 
 
+def build_index(project: str, entries: Iterable[BundleEntry]) -> BundleIndex:
+    """Return the index of these versions, newest first."""
+    return BundleIndex(project=project, versions=sorted(entries, key=_precedence, reverse=True))
+
+
 def read_index(directory: Path, project: str) -> BundleIndex:
     """Read the index in the directory of a project's bundles; it is empty before the first promotion."""
     path = directory / INDEX_FILE
@@ -120,10 +116,11 @@ def register_version(store: BundleStore, manifest: Manifest, keep_snapshots: int
     directory = store.directory
     for leftover in directory.glob(f".{INDEX_FILE}.*"):  # temporary file of a killed promotion
         leftover.unlink()
-    index = _sync_with_disk(store).with_entry(_build_entry(manifest))
+    entries = _entries_on_disk(store) | {manifest.version: _build_entry(manifest)}
+    index = build_index(store.index.project, entries.values())
     snapshots = [entry.version for entry in index.versions if entry.is_snapshot and entry.version != manifest.version]
     expired_snapshots = tuple(snapshots[keep_snapshots - 1 :] if manifest.is_snapshot else ())
-    index = index.without_versions(*expired_snapshots)
+    index = build_index(index.project, (entries[version] for version in entries.keys() - set(expired_snapshots)))
     if index != store.index:
         write_document(directory / INDEX_FILE, index)
     for version in expired_snapshots:
@@ -134,21 +131,17 @@ def register_version(store: BundleStore, manifest: Manifest, keep_snapshots: int
     return expired_snapshots
 
 
-def _sync_with_disk(store: BundleStore) -> BundleIndex:
-    index = store.index
-    for entry in index.versions:
-        if not (store.directory / entry.version).is_dir():
-            index = index.without_versions(entry.version)
-    listed_versions = {entry.version for entry in index.versions}
-    for directory in sorted(store.directory.iterdir()):
-        if directory.is_dir() and not directory.name.startswith(".") and directory.name not in listed_versions:
+def _entries_on_disk(store: BundleStore) -> dict[str, BundleEntry]:
+    entries = {entry.version: entry for entry in store.index.versions if (store.directory / entry.version).is_dir()}
+    for directory in store.directory.iterdir():
+        if directory.is_dir() and not directory.name.startswith(".") and directory.name not in entries:
             try:
                 manifest = open_bundle(directory).manifest
             except BundleError:
                 continue  # not ours
-            if (manifest.project, manifest.version) == (index.project, directory.name):
-                index = index.with_entry(_build_entry(manifest))
-    return index
+            if (manifest.project, manifest.version) == (store.index.project, directory.name):
+                entries[manifest.version] = _build_entry(manifest)
+    return entries
 
 
 def _build_entry(manifest: Manifest) -> BundleEntry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from lyra_tasks.bundle.format.checksums import read_checksums
@@ -99,13 +100,12 @@ def plan_pack(facts: PackFacts) -> PackPlan:
 
 def _plan_delta(image: BundledImage, baseline_images: Sequence[BundledImage]) -> PlannedDelta:
     candidates = [candidate for candidate in baseline_images if candidate.platform == image.platform]
-    shared_counts = {candidate.name: _count_shared_layers(image, candidate) for candidate in candidates}
     best = max(
         candidates,
-        key=lambda candidate: (shared_counts.get(candidate.name, 0), candidate.name == image.name),
+        key=lambda candidate: (_count_shared_layers(image, candidate), candidate.name == image.name),
         default=None,
     )
-    count = shared_counts.get(best.name, 0) if best else 0
+    count = _count_shared_layers(image, best) if best else 0
     shared_layers = image.layers[:count]
     # A layer may occur twice but is one blob, which is packed if it also occurs above.
     digests_above = {layer.digest for layer in image.layers[count:]}
@@ -124,12 +124,8 @@ def _plan_delta(image: BundledImage, baseline_images: Sequence[BundledImage]) ->
 def _count_shared_layers(image: BundledImage, baseline: BundledImage) -> int:
     """Count the lowest layers that are equal in content and compression."""
     pairs = zip(image.identity.layers, baseline.identity.layers, strict=False)
-    count = 0
-    for layer, baseline_layer in pairs:
-        if (layer.diff_id, layer.digest) != (baseline_layer.diff_id, baseline_layer.digest):
-            break
-        count += 1
-    return count
+    matches = ((layer.diff_id, layer.digest) == (other.diff_id, other.digest) for layer, other in pairs)
+    return sum(takewhile(bool, matches))
 
 
 def _open_promoted(directory: Path) -> Bundle:

@@ -66,10 +66,17 @@ def render_documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dic
     project = plan.config.project.name
     deviations = [deviation.model_dump(mode="json") for deviation in plan.facts.deviations]
     rules = [result.model_dump(mode="json") for result in plan.facts.rules]
+    # Services of images for several platforms run on that of the node.
+    platforms = {
+        service: image.record.platform
+        for image in plan.images
+        if image.build_name == image.name
+        for service in image.services
+    }
     texts = {
         layout.RECEIVE_SCRIPT: render_receive_script(manifest),
         layout.CHANGES_FILE: render_changelog_page(plan.facts.changes, project),
-        layout.COMPOSE_FILE: render_compose_file(project, plan.services, _fixed_platforms(plan)),
+        layout.COMPOSE_FILE: render_compose_file(project, plan.services, platforms),
         layout.ENV_EXAMPLE_FILE: render_env_example(plan.services),
         layout.ENVIRONMENT_FILE: format_json(build_environment_document(project, plan.services)),
         layout.PROVENANCE_FILE: format_json(build_provenance(plan, manifest.images)),
@@ -85,24 +92,12 @@ def render_documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dic
     return {name: text.encode() for name, text in texts.items()} | files
 
 
-def _fixed_platforms(plan: PromotionPlan) -> dict[str, str]:
-    """Return the platforms of images with a single one, by service; all others run on that of the node."""
-    return {
-        service: image.record.platform
-        for image in plan.images
-        if image.build_name == image.name
-        for service in image.services
-    }
-
-
 def render_operator_page(plan: PromotionPlan, manifest: Manifest, diff: BundleDiff | None) -> bytes:
     """Return `PROMOTION.md`, which needs the differences from the previous version."""
-    sign = plan.config.promotion.sign
-    facts = plan.facts
+    facts, sign = plan.facts, plan.config.promotion.sign
     signer = sign.identity if sign else ""
-    return render_promotion_page(
-        manifest, plan.services, facts.evidence, facts.rules, facts.deviations, signer, diff
-    ).encode()
+    page = render_promotion_page(manifest, plan.services, facts.evidence, facts.rules, facts.deviations, signer, diff)
+    return page.encode()
 
 
 def archive_annotations(plan: PromotionPlan) -> dict[str, str]:
@@ -124,14 +119,19 @@ def commit_time(plan: PromotionPlan) -> str:
 
 def build_provenance(plan: PromotionPlan, images: Sequence[BundledImage]) -> dict[str, Any]:
     """Return the SLSA provenance: commit, bases and build parameters, without values of build arguments."""
+    source = _source(plan.facts.source)
+    location = {key: f"{uri}@{plan.facts.commit}" for key, uri in source.items()}
+    commit = {"name": "source", **location, "digest": {"gitCommit": plan.facts.commit}}
+    pinned_digests = {base for image in plan.images for base in image.record.bases.items()}
+    bases = [{"name": name, "digest": {"sha256": hex_part(digest)}} for name, digest in sorted(pinned_digests)]
     definition = {
         "buildType": BUILD_TYPE,
         "externalParameters": {
-            "source": {**_source(plan.facts.source), "uncommittedChanges": plan.facts.dirty},
+            "source": {**source, "uncommittedChanges": plan.facts.dirty},
             "images": {image.build_name: _build_parameters(plan, image) for image in plan.images},
         },
         "internalParameters": {"runs": {image.build_name: image.record.run for image in plan.images}},
-        "resolvedDependencies": [_commit(plan), *_bases(plan)],
+        "resolvedDependencies": [commit, *bases],
     }
     details = {
         "builder": {"id": BUILDER_ID, "version": {"lyra-tasks": __version__}},
@@ -185,14 +185,3 @@ def _source(remote: str) -> dict[str, str]:
         return {"uri": f"git+{remote}"}
     host, colon, path = remote.partition(":")
     return {"uri": f"git+ssh://{host}/{path.lstrip('/')}"} if colon and host and "/" not in host else {}
-
-
-def _commit(plan: PromotionPlan) -> dict[str, Any]:
-    location = {key: f"{uri}@{plan.facts.commit}" for key, uri in _source(plan.facts.source).items()}
-    return {"name": "source", **location, "digest": {"gitCommit": plan.facts.commit}}
-
-
-def _bases(plan: PromotionPlan) -> list[dict[str, Any]]:
-    """Return all base images with the reference in FROM and the pinned digest."""
-    bases = {(name, digest) for image in plan.images for name, digest in image.record.bases.items()}
-    return [{"name": name, "digest": {"sha256": hex_part(digest)}} for name, digest in sorted(bases)]

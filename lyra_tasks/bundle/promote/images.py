@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,34 +30,30 @@ def pack_images(
 ) -> Iterator[dict[str, PackedImage]]:
     """Yield the tested images by build name; their layers exist on disk while the block runs.
 
-    Buildx inherits the file descriptor `lock`, so that it holds the lock even if this process is killed.
-
-    Raises:
-        BundleError: the engine returned another image than the tested one.
+    Buildx inherits the file descriptor `lock`, so that it holds the lock even if this process is killed. Raises
+    BundleError if the engine returns another image than the tested one.
     """
     export_directory = Path(tempfile.mkdtemp(dir=stage.parent, prefix=f"{STAGING_PREFIX}export-"))
     spool = stage / "spool"
     try:
         spool.mkdir()
-        packed_images = _export_images(plan, work, export_directory, cache, lock) or _save_images(
-            plan, work, spool, cache
-        )
-        _require_tested(plan, packed_images)
+        packed_images = _export_images(plan, work, export_directory, cache, lock)
+        try:
+            packed_images = packed_images or _save_images(plan, work, spool, cache)
+        except CacheMissError:  # a damaged entry, or one of a similar layer
+            cache.distrust()
+            packed_images = _save_images(plan, work, spool, cache)
+        for image in plan.images:
+            digest, tested_digest = packed_images[image.build_name].identity.config_digest, image.record.config_digest
+            if digest != tested_digest:
+                raise BundleError(
+                    f"{image.build_name}: the engine returned {digest}, tested was {tested_digest}",
+                    hint="Run `build test`",
+                )
         yield packed_images
         shutil.rmtree(spool)
     finally:
         shutil.rmtree(export_directory, ignore_errors=True)
-
-
-def _require_tested(plan: PromotionPlan, packed_images: Mapping[str, PackedImage]) -> None:
-    for image in plan.images:
-        identity = packed_images[image.build_name].identity
-        tested_digest = image.record.config_digest
-        if identity.config_digest != tested_digest:
-            raise BundleError(
-                f"{image.build_name}: the engine returned {identity.config_digest}, tested was {tested_digest}",
-                hint="Run `build test`",
-            )
 
 
 def _export_images(
@@ -90,14 +86,6 @@ def _export_images(
 
 def _save_images(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache) -> dict[str, PackedImage]:
     """Save all images in one stream, in which shared layers occur once."""
-    try:
-        return _pack_save_stream(plan, work, spool, cache)
-    except CacheMissError:  # a damaged entry, or one of a similar layer
-        cache.distrust()
-        return _pack_save_stream(plan, work, spool, cache)
-
-
-def _pack_save_stream(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache) -> dict[str, PackedImage]:
     engine_ids = [image.record.image_id for image in plan.images]
     requested_images = {
         image.build_name: ImageRequest(image.record.image_id, image.record.platform) for image in plan.images

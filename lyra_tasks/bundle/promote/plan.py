@@ -132,14 +132,15 @@ def collect_promotion_facts(work: Workspace) -> PromotionFacts:
     tested_set = require_tested_set(work)
     rule_report = reassess_results(config, tested_set.evidence.rules, datetime.date.today())
     rule_report.raise_if_failed()
+    source = config.project.source or _public_remote(work.git.remote_url)
     return PromotionFacts(
         version=work.version,
         moving_tags=_moving_tags(work),
         commit=work.git.commit,
         dirty=work.git.is_dirty,
-        source=config.project.source or _public_remote(work.git.remote_url),
+        source=source,
         epoch=work.git.commit_time,
-        changes=_collect_changes(work),
+        changes=_collect_changes(work, source),
         set_key=tested_set.key,
         evidence=tested_set.evidence,
         evidence_directory=work.evidence.directory(tested_set.key.digest),
@@ -159,7 +160,7 @@ def _moving_tags(work: Workspace) -> tuple[str, ...]:
     return list_floating_tags(Version.parse(work.version.semver), tagged_versions)
 
 
-def _collect_changes(work: Workspace) -> VersionChanges:
+def _collect_changes(work: Workspace, source: str) -> VersionChanges:
     """Collect the commits since the previous release."""
     reachable_releases = list_releases(work.root, work.config.release.tag, reachable=True)
     previous = find_previous_release(Version.parse(work.version.semver), reachable_releases)
@@ -168,7 +169,7 @@ def _collect_changes(work: Workspace) -> VersionChanges:
         date=work.git.commit_date,
         previous=str(previous.version) if previous else "",
         commits=list_commits_since(work.root, previous.tag if previous else ""),
-        source_url=work.config.project.source or _public_remote(work.git.remote_url),
+        source_url=source,
     )
 
 

@@ -23,14 +23,7 @@ from lyra_tasks.bundle.format.documents import (
     read_report_documents,
 )
 from lyra_tasks.bundle.format.index import BundleStore, register_version
-from lyra_tasks.bundle.format.manifest import (
-    Bundle,
-    BundledImage,
-    ImageLayer,
-    Manifest,
-    open_bundle,
-    write_document,
-)
+from lyra_tasks.bundle.format.manifest import Bundle, BundledImage, ImageLayer, Manifest, open_bundle, write_document
 from lyra_tasks.bundle.format.signature import find_signing_key, sign_checksums
 from lyra_tasks.bundle.format.staging import (
     publish_directory,
@@ -61,7 +54,6 @@ from lyra_tasks.rules.catalogue import SOURCE_COMMITTED
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
 
-_LOCK_FILE = ".lock"
 _LOCK_TIMEOUT_S = 600.0
 _PROMOTION_EVENTS = {"promoting", "promoted", "packed"}
 
@@ -72,7 +64,7 @@ class PromotionResult:
 
     bundle: Bundle
     is_new: bool
-    removed_snapshots: tuple[str, ...] = ()
+    removed_snapshots: tuple[str, ...]
 
 
 def create_bundle(
@@ -86,7 +78,7 @@ def create_bundle(
     directory, config = plan.facts.bundles_directory, plan.config.promotion
     directory.mkdir(parents=True, exist_ok=True)
     work.mark_active(work.run)
-    with file_lock(directory / _LOCK_FILE, resource="the promotion directory", timeout=_LOCK_TIMEOUT_S) as lock:
+    with file_lock(directory / ".lock", resource="the promotion directory", timeout=_LOCK_TIMEOUT_S) as lock:
         store = BundleStore(directory)
         store.index  # noqa: B018  # read under the lock, so that an edited index is reported before any work
         if plan.directory.exists():
@@ -188,10 +180,7 @@ def _write_documents(
 def _write_image(plan: PromotionPlan, image: PromotedImage, packed_image: PackedImage, stage: Path) -> BundledImage:
     """Write an archive and read it back; layers that were compressed just now are also unpacked again."""
     path = stage / image.file
-    with (
-        console.progress(f"{image.build_name}: writing and verifying the archive"),
-        ThreadPoolExecutor(1) as pool,
-    ):
+    with console.progress(f"{image.build_name}: writing and verifying the archive"), ThreadPoolExecutor(1) as pool:
         write_archive(path, packed_image, image.references, archive_annotations(plan), plan.facts.epoch)
         sync_future = pool.submit(sync_file, path)
         contents = verify_archive(path, expected=packed_image.identity, unpack=packed_image.unverified)
