@@ -14,6 +14,7 @@ from lyra_tasks.engine.client.connect import connect_running_engine
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
+from lyra_tasks.overview.progress import REMAINING_TASKS, Progress, assess_progress
 from lyra_tasks.records.evidence import Evidence, SetKey
 from lyra_tasks.rules.deviations import DeviationStatus, RuleReport, deviation_statuses, reassess_results
 from lyra_tasks.rules.freshness import ImageState, build_set_key, compare_images, hash_effective_parts, list_failures
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 ItemState = Literal["current", "missing", "stale", "failed", "refused", "notice"]
 
 _COLOURS = {"current": "green", "stale": "yellow", "missing": "yellow", "failed": "red", "refused": "red"}
+
+_MANUAL_STEPS: Mapping[Progress, str] = {
+    "failed": "fix the failing checks",
+    "refused": "comply with the rule, or add or renew its [[deviations]] entry",
+}
 
 
 @dataclass(frozen=True)
@@ -76,10 +82,10 @@ def explain_checkout(facts: ExplainFacts) -> Explanation:
     items += [*_test_items(facts, is_stale), *_rule_items(facts), *_deviation_items(facts)]
     if not facts.is_engine_running:
         items.append(ExplainedItem("engine", "notice", "none answers; images were only compared with their files"))
-    command, manual_step = _next_command(facts, is_stale)
-    if not command and not manual_step:
+    progress = _assess(facts, is_stale)
+    if progress == "promoted":
         items.append(ExplainedItem(f"bundle {facts.version}", "current", "promoted"))
-    return Explanation(tuple(items), command, manual_step)
+    return Explanation(tuple(items), REMAINING_TASKS[progress], _MANUAL_STEPS.get(progress, ""))
 
 
 def describe_changes(previous: Evidence, key: SetKey, parts: Mapping[str, str]) -> tuple[str, ...]:
@@ -140,16 +146,15 @@ def _deviation_items(facts: ExplainFacts) -> list[ExplainedItem]:
     return items
 
 
-def _next_command(facts: ExplainFacts, is_stale: bool) -> tuple[str, str]:
-    if is_stale:
-        return "build test promote", ""
-    if facts.evidence is None:
-        return "test promote", ""
-    if facts.rule_report.failed:
-        return "build test promote", "comply with the rule, or add or renew its [[deviations]] entry"
-    if list_failures(facts.evidence):
-        return "build test promote", "fix the failing checks"
-    return ("", "") if facts.is_promoted else ("promote", "")
+def _assess(facts: ExplainFacts, is_stale: bool) -> Progress:
+    evidence = facts.evidence
+    return assess_progress(
+        is_stale=is_stale,
+        is_tested=evidence is not None,
+        has_failures=evidence is not None and bool(list_failures(evidence)),
+        is_refused=bool(facts.rule_report.failed),
+        is_promoted=facts.is_promoted,
+    )
 
 
 def summarize_items(items: Sequence[ExplainedItem]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.overview.history import TaskResult
+from lyra_tasks.overview.progress import REMAINING_TASKS, Progress, assess_progress
 from lyra_tasks.rules.deviations import DeviationStatus
 
 _LABEL_WIDTH = 11
@@ -122,26 +123,33 @@ def suggest_next_step(
 ) -> tuple[str, str]:
     """Return the command to run next and its reason; the command is empty if something must be done by hand."""
     expired = next((status.deviation for status in deviations if status.state == "expired"), None)
-    stale_images = [image for image in images if image.problem]
     if not images:
         return "", "no images configured: add an [images.NAME] table"
     if expired is not None:
         return "", f"the deviation from {expired.rule} for {expired.scope} has expired: comply, or renew it"
     if leftovers:
         return "clean", "a killed run has left objects behind"
-    if stale_images:
-        return "build", f"{stale_images[0].name} {stale_images[0].problem}"
-    if test is None:
-        return "test", "this set is not tested"
-    if not test.passed:
-        return "", f"fix the failing checks ({', '.join(test.failed) or 'no check was run'}), then run `build test`"
-    if test.promotion_refusal and not promoted_version:
-        return "", f"`promote` would refuse {test.promotion_refusal}: add a deviation, then run `test promote`"
-    if not promoted_version:
-        return "promote", "this set passed, and is not in a bundle"
-    if dirty:
-        return "", f"these files are promoted as {promoted_version}; commit them before a release"
-    return "", f"this commit is promoted as {promoted_version}"
+    stale = next((f"{image.name} {image.problem}" for image in images if image.problem), "")
+    failures = ", ".join(test.failed) or "no check was run" if test and not test.passed else ""
+    refusal = test.promotion_refusal if test and test.passed else ""
+    progress = assess_progress(
+        is_stale=bool(stale),
+        is_tested=test is not None,
+        has_failures=bool(failures),
+        is_refused=bool(refusal),
+        is_promoted=bool(promoted_version) and not failures,
+    )
+    promoted = f"these files are promoted as {promoted_version}; commit them before a release"
+    reasons: dict[Progress, str] = {
+        "stale": stale,
+        "untested": "this set is not tested",
+        "failed": f"fix the failing checks ({failures}), then run `build test`",
+        "refused": f"`promote` would refuse {refusal}: add a deviation, then run `test promote`",
+        "tested": "this set passed, and is not in a bundle",
+        "promoted": promoted if dirty else f"this commit is promoted as {promoted_version}",
+    }
+    by_hand = progress in {"failed", "refused"}
+    return "" if by_hand else REMAINING_TASKS[progress].partition(" ")[0], reasons[progress]
 
 
 def print_status(status: Status) -> None:
