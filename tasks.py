@@ -27,7 +27,7 @@ _STATIC_CHECKS = (
 _TEST_OPTIONS = "--numprocesses auto --maxprocesses 4 --dist loadfile"
 
 
-@task(help={"only": "Run only tests whose names contain NAME", "fast": "Skip the tests that need an engine or are slow"})
+@task(help={"only": "Run only tests whose names contain NAME", "fast": "Skip tests that need an engine or are slow"})
 def check(c: Any, only: str = "", fast: bool = False) -> None:
     """Check format, lint, types, spelling, imports and documentation, and run the tests."""
     selection = f' -k "{only}"' if only else ""

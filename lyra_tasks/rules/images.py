@@ -67,10 +67,10 @@ def check_tested_platform(name: str, record: ImageRecord, tested_builds: Collect
     return RuleCheck(TEST_PLATFORM, f"images.{name}", () if name in tested_builds else (message,))
 
 
-def check_base_locked(name: str, record: ImageRecord, froms: Iterable[str], pins: Mapping[str, str]) -> RuleCheck:
+def check_base_locked(name: str, record: ImageRecord, references: Iterable[str], pins: Mapping[str, str]) -> RuleCheck:
     """Check whether every FROM was built from its pinned digest; `pins` are by the reference in FROM."""
     messages = []
-    for reference in froms:
+    for reference in references:
         digest = record.bases.get(reference, "")
         if not digest.startswith("sha256:"):
             messages.append(f"FROM {reference} was not built from a digest")

@@ -71,8 +71,10 @@ def _check_image(
         # The configuration loader has already refused violations of this rule.
         yield RuleCheck(CONTEXT_LEAVES_OUT, f"images.{build.image}")
         yield check_dockerfile(build.image, dockerfile_path(work.root, work.config.images[build.image]), work.root)
-    froms = [build_context_name(reference, build.platform) for reference in find_base_uses(work, (build,))[key]]
-    yield check_base_locked(key, record, froms, read_locked_digests(work, build))
+    base_references = [
+        build_context_name(reference, build.platform) for reference in find_base_uses(work, (build,))[key]
+    ]
+    yield check_base_locked(key, record, base_references, read_locked_digests(work, build))
     yield from check_image_record(key, record, work.config.proxima, scan)
     yield check_labels(key, image_config)
     yield from check_scan(key, scan)

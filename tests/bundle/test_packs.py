@@ -241,7 +241,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
         (member("evidence/hard", tarfile.LNKTYPE, "../x"), "'evidence/hard' is not a regular file"),
         (member("evidence/device", tarfile.BLKTYPE), "'evidence/device' is not a regular file"),
         (member("evidence/pipe", tarfile.FIFOTYPE), "'evidence/pipe' is not a regular file"),
-        (member("evidence/folder", tarfile.DIRTYPE), "'evidence/folder' is not a regular file"),
+        (member("evidence/directory", tarfile.DIRTYPE), "'evidence/directory' is not a regular file"),
         (member("SHA256SUMS"), "duplicate file SHA256SUMS"),
     ],
 )

@@ -47,8 +47,8 @@ ENV API_TOKEN=abcdef UNDOCUMENTED=1
 LABEL note="{quote(SECRET, safe="")}"
 COPY --chown=65534:65534 data /data
 ADD bad /bad
-RUN ["/bin/busybox", "chmod", "4755", "/bad/tool", "/bad/removed", "/bad/mended"]
-RUN ["/bin/busybox", "chmod", "0755", "/bad/mended"]
+RUN ["/bin/busybox", "chmod", "4755", "/bad/tool", "/bad/removed", "/bad/fixed"]
+RUN ["/bin/busybox", "chmod", "0755", "/bad/fixed"]
 RUN ["/bin/busybox", "rm", "/bad/removed", "/bad/deleted"]
 EXPOSE 9999
 VOLUME ["/undocumented"]
@@ -171,7 +171,7 @@ def project(make_tiny: Callable[[], Project], engine: Engine, busybox: Path) -> 
     (app / "foreign" / "program").chmod(0o755)
     bad = app / "bad"
     bad.mkdir()
-    for name in ("tool", "removed", "mended"):
+    for name in ("tool", "removed", "fixed"):
         (bad / name).write_text("#!/bin/sh\n")
     (bad / "deleted").write_text(f"password = {SECRET}\n")
     (bad / "encoded").write_bytes(base64.b64encode(b"x" + SECRET.encode() + b"yz"))

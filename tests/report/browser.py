@@ -33,16 +33,16 @@ AXE = "axe-playwright-python==0.1.8"  # carries axe-core 4.12.1 as axe.min.js; n
 
 def chromium(cache: Path) -> list[str]:
     """The words to start the browser by; it is downloaded and unpacked into the cache if it is not there."""
-    folder = cache / "tests" / "chromium"
-    with file_lock(folder / "lock", resource="the browser", timeout=600):
-        done = folder / "stamp"
+    directory = cache / "tests" / "chromium"
+    with file_lock(directory / "lock", resource="the browser", timeout=600):
+        done = directory / "stamp"
         if not done.exists() or done.read_text() != PACKAGES:
-            unpacked(folder / "root", cache, *PACKAGES.split(), suite="bookworm")
+            unpacked(directory / "root", cache, *PACKAGES.split(), suite="bookworm")
             done.write_text(PACKAGES)
-    root = folder / "root"
-    fonts = folder / "fonts.conf"
+    root = directory / "root"
+    fonts = directory / "fonts.conf"
     fonts.write_text(
-        f"<fontconfig><dir>{root}/usr/share/fonts</dir><cachedir>{folder}/fonts-cache</cachedir></fontconfig>"
+        f"<fontconfig><dir>{root}/usr/share/fonts</dir><cachedir>{directory}/fonts-cache</cachedir></fontconfig>"
     )
     libraries = sorted({str(path.parent) for path in root.glob("**/*.so*")})
     environment = (f"LD_LIBRARY_PATH={':'.join(libraries)}", f"FONTCONFIG_FILE={fonts}")
@@ -51,11 +51,11 @@ def chromium(cache: Path) -> list[str]:
 
 def axe(cache: Path) -> str:
     """The source of axe-core, which looks for what keeps people from reading a page."""
-    folder = cache / "tests" / "axe"
-    if not list(folder.glob("*.whl")):
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), AXE]
+    directory = cache / "tests" / "axe"
+    if not list(directory.glob("*.whl")):
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(directory), AXE]
         subprocess.run(command, check=True)
-    (wheel,) = folder.glob("*.whl")
+    (wheel,) = directory.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         return archive.read("axe_playwright_python/axe.min.js").decode()
 

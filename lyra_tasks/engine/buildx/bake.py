@@ -174,7 +174,7 @@ def _error_line(tail: Sequence[str]) -> str:
 
 
 def require_buildx(engine: Engine) -> None:
-    """Raise PreconditionError if the `docker` command or its Buildx plugin is missing. Neither is run if it is there."""
+    """Raise PreconditionError if the `docker` command or its Buildx plugin is missing. Neither is run."""
     if shutil.which(engine.cli) and any(
         os.access(directory / _PLUGIN, os.X_OK) for directory in _plugin_directories(engine)
     ):

@@ -43,7 +43,7 @@ def find_builder(engine: Engine, name: str) -> Builder:
         PreconditionError: It does not exist, does not answer, or cannot hand its results over.
     """
     driver, endpoint = _call(
-        engine, _inspect(name), f"Unknown builder {name!r}", "Run `docker buildx ls` to see the existing ones"
+        engine, name, _inspect(name), f"Unknown builder {name!r}", "Run `docker buildx ls` to see the existing ones"
     )
     if driver != "docker":
         return Builder(name, driver, is_separate=True)
@@ -51,6 +51,7 @@ def find_builder(engine: Engine, name: str) -> Builder:
     context = "" if endpoint == "default" else endpoint
     engine_id, storage = _call(
         engine,
+        name,
         lambda docker: ((info := docker.system.info()).id or "", str(info.driver_status)),
         f"The engine of builder {name!r} does not answer",
         f"Run `docker --context {endpoint} info` to see why",
@@ -81,7 +82,13 @@ def _inspect(name: str) -> Callable[[DockerClient], tuple[str, str]]:
 
 
 def _call(
-    engine: Engine, call: Callable[[DockerClient], ResultT], message: str, hint: str, *, context: str = ""
+    engine: Engine,
+    name: str,
+    call: Callable[[DockerClient], ResultT],
+    message: str,
+    hint: str,
+    *,
+    context: str = "",
 ) -> ResultT:
     from python_on_whales.exceptions import DockerException
 
@@ -94,7 +101,7 @@ def _call(
         raise PreconditionError(message, hint=hint) from error
     except TimeoutError as error:
         raise PreconditionError(
-            f"{message}: no answer within {_BUILDER_TIMEOUT_S:g} s",
+            f"Builder {name!r} did not answer within {_BUILDER_TIMEOUT_S:g} s",
             hint="Check that its machine runs and can be reached from here, or remove [builder] name",
         ) from error
 

@@ -1,4 +1,4 @@
-"""Images out of a containerd store, blob by blob: what a folder holds already, the engine does not send again."""
+"""Export images from a containerd store blob by blob, without those that the directory already holds."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
 BLOBS_PATH = Path("blobs", "sha256")
-"""Where an image layout keeps its blobs, each named by its digest."""
+"""The directory of blobs in an OCI image layout; each is named by its digest."""
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """An image to export: its reference, what the engine calls it, and its platform."""
+    """An image to export."""
 
     reference: str
     engine_id: str
@@ -28,9 +28,9 @@ class ExportRequest:
 
 
 def can_export(engine: Engine, images: Sequence[ExportRequest]) -> bool:
-    """Whether the engine has a store of blobs, and every reference there still names its image.
+    """Return whether the engine has a containerd store in which every reference still names its image.
 
-    A reference that the engine did not hold, BuildKit would ask a registry for.
+    BuildKit would ask a registry for any other reference.
     """
     if engine.facts.store != "containerd":
         return False
@@ -43,12 +43,11 @@ def can_export(engine: Engine, images: Sequence[ExportRequest]) -> bool:
 def export_layout(
     engine: Engine, images: Sequence[ExportRequest], layout: Path, directory: Path, lock_handle: int
 ) -> None:
-    """Make the OCI image layout `layout` hold all images; blobs that lie in it are believed, and not sent.
+    """Export images into the OCI image layout `layout`; blobs that exist there are trusted and not sent.
 
-    BuildKit's exporter for folders asks first which blobs are there. An image that is nothing but `FROM` another one
-    has that one's config and manifest, to the byte, if BuildKit made it; the caller compares digests. Definition and
-    log go to `folder`; the lock with the handle `lock` stays held while anything may be written there. BuildError where
-    this engine or its Buildx cannot do it.
+    BuildKit asks its exporter first which blobs exist. An image that consists of `FROM` another one has the same config
+    and manifest, byte for byte, if BuildKit made it; the caller compares digests. `directory` gets definition and log,
+    and the lock is held while anything may be written there. Raises BuildError if the engine or Buildx cannot do it.
     """
     empty_context = directory / "context"
     empty_context.mkdir(parents=True, exist_ok=True)
@@ -66,7 +65,7 @@ def export_layout(
 
 
 def _bake_definition(images: Sequence[ExportRequest], layout: Path, context: Path) -> dict[str, Any]:
-    """A bake definition that builds nothing."""
+    """Return a bake definition that only exports."""
     targets = {
         f"image-{number}": {
             "context": str(context),

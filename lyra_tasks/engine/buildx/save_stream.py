@@ -1,7 +1,7 @@
-"""The stream of a `docker save`, read as a file is read.
+"""Read the stream of a `docker save`.
 
-Asked for in HTTP/1.0, where an answer is simply what follows its head: in HTTP/1.1 the engine cuts it into pieces of
-32 KiB, and putting 20,000 of these together again costs more than to hash what is in them.
+It is requested in HTTP/1.0, where the body simply follows the headers. In HTTP/1.1 the engine sends chunks of 32 KiB,
+and joining 20,000 of them costs more than hashing their content.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _BLOCK_BYTES = 1 << 20
 
 
 class SaveStream:
-    """What the engine saves, as it comes; `counted` is told how many bytes came."""
+    """The body of a save, readable like a file; `on_read` gets the size of each block."""
 
     def __init__(self, response: HTTPResponse, on_read: Callable[[int], object] | None) -> None:
         self._response = response
         self._on_read = on_read
 
     def read(self, size: int) -> bytes:
-        """The next `size` bytes; IncompleteRead if the engine ends before."""
+        """Read exactly `size` bytes; raise IncompleteRead if the stream ends before."""
         block = self._response.read(size)
         if len(block) < size:
             raise IncompleteRead(block, size - len(block))
@@ -39,7 +39,7 @@ class SaveStream:
         return block
 
     def skip(self, size: int) -> int:
-        """Go `size` bytes on, or to the end; how many there were."""
+        """Skip `size` bytes, or fewer at the end of the stream; return how many."""
         remaining = size
         while remaining and (block := self._response.read(min(remaining, _BLOCK_BYTES))):
             remaining -= len(block)
@@ -50,7 +50,7 @@ class SaveStream:
 def open_save_stream(
     engine: Engine, images: Sequence[str], on_read: Callable[[int], object] | None = None
 ) -> Iterator[SaveStream]:
-    """The stream of a `docker save` of several images at once; layers that they share come once."""
+    """Save several images at once; the stream has each shared layer once."""
     query = urlencode({"names": list(images)}, doseq=True)
     with translate_errors("saving images"), closing(_UnixHTTPConnection(urlsplit(engine.host).path)) as connection:
         connection.request("GET", f"/v{engine.stream_api.api_version}/images/get?{query}")
@@ -81,4 +81,4 @@ def _require_ok(response: HTTPResponse) -> None:
         message = response.read().decode(errors="replace")
         with suppress(ValueError, KeyError, TypeError):
             message = str(json.loads(message)["message"])
-        raise APIError("the engine refused a save", explanation=message)
+        raise APIError("The engine refused to save the images", explanation=message)

@@ -7,11 +7,11 @@ import pino from "pino";
 import { linkServer } from "../src/server.js";
 import { Store } from "../src/store.js";
 
-let folder, server, address;
+let directory, server, address;
 
 before(async () => {
-  folder = await mkdtemp(join(tmpdir(), "links-"));
-  const store = await Store.open(join(folder, "links.json"));
+  directory = await mkdtemp(join(tmpdir(), "links-"));
+  const store = await Store.open(join(directory, "links.json"));
   server = linkServer({ store, token: "open", log: pino({ level: "silent" }) });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   address = `http://127.0.0.1:${server.address().port}`;
@@ -20,7 +20,7 @@ before(async () => {
 after(async () => {
   server.closeAllConnections();
   server.close();
-  await rm(folder, { recursive: true });
+  await rm(directory, { recursive: true });
 });
 
 const make = (body, token = "open") =>
@@ -32,7 +32,7 @@ test("a link without a name gets one, and is on disk", async () => {
   assert.equal(answer.status, 201);
   assert.match(name, /^[A-Za-z0-9_-]{8}$/);
   assert.equal((await (await fetch(`${address}/links/${name}`)).json()).target, "http://there.example/");
-  assert.ok(name in JSON.parse(await readFile(join(folder, "links.json"), "utf8")));
+  assert.ok(name in JSON.parse(await readFile(join(directory, "links.json"), "utf8")));
 });
 
 test("what is no link is refused", async () => {
