@@ -32,12 +32,7 @@ class LogSource:
 
 
 def find_log_source(work: Workspace, run: str, services: Sequence[str]) -> LogSource:
-    """Return the logs of `run` (default: of the development lab, else of the last run with logs).
-
-    Raises:
-        PreconditionError: the run has no logs.
-        UsageError: a service has no log.
-    """
+    """Return the logs of `run` (default: of the development lab, else of the last run with logs)."""
     runs = work.paths.runs
     lab = DevStore(work.paths.state).read()
     if lab is not None and run in {"", lab.run}:

@@ -52,12 +52,15 @@ def engine_status(c: Any, json: bool = False) -> None:
 
     work = workspace(allow_invalid=True)
     engine = connect_running_engine(work.config, work.paths)
-    if engine is None:
-        return _print_engine_status({}, "No engine runs; a private engine is started when needed")
-    facts = engine.facts
-    kind = "private engine" if facts.sandboxed else "engine"
-    line = f"{kind} {facts.version}, {facts.store} image store, {facts.cpus} CPUs, {console.format_bytes(facts.memory)}"
-    return _print_engine_status(asdict(facts) | {"host_address": engine.host_address}, line)
+    document, line = {}, "No engine runs; a private engine is started when needed"
+    if engine is not None:
+        facts, memory = engine.facts, console.format_bytes(engine.facts.memory)
+        document = asdict(facts) | {"host_address": engine.host_address}
+        kind = "private engine" if facts.sandboxed else "engine"
+        line = f"{kind} {facts.version}, {facts.store} image store, {facts.cpus} CPUs, {memory}"
+    if console.is_json_mode():
+        return console.print_json(document)
+    return console.print(line)
 
 
 @task("build")
@@ -77,10 +80,3 @@ def _resolve_bases(c: Any, *, update: bool) -> None:
     from lyra_tasks.builds.show import print_bases
 
     print_bases(prepare_bases(workspace(), update=update, dry_run=is_dry_run(c)))
-
-
-def _print_engine_status(engine_document: dict[str, Any], line: str) -> None:
-    if console.is_json_mode():
-        console.print_json(engine_document)
-    else:
-        console.print(line)
