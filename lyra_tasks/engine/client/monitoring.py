@@ -104,7 +104,8 @@ class LogFollower:
         self._received_bytes += len(line) + 1
         if self._received_bytes > self.max_bytes:
             line = f"lyra: log truncated after {console.format_bytes(self.max_bytes)}".encode()
-        file.write(self._format_line(stream_name, line))
+        text = redact(line.decode(errors="replace").rstrip("\r"), self.redacted_values)
+        file.write(f"{_utc_timestamp()} {stream_name} {console.sanitize(text)}\n")
 
     def _split_partial_line(self, line: bytes) -> tuple[bytes, bytes]:
         """Split an overlong line so that the remainder contains any secret that is not complete yet."""
@@ -112,10 +113,6 @@ class LogFollower:
             line = line.replace(value.encode(), b"***")
         end = len(line) - max((len(value.encode()) for value in self.redacted_values), default=0)
         return line[:end], line[end:]
-
-    def _format_line(self, stream_name: str, line: bytes) -> str:
-        text = redact(line.decode(errors="replace").rstrip("\r"), self.redacted_values)
-        return f"{_utc_timestamp()} {stream_name} {console.sanitize(text)}\n"
 
 
 def _demultiplex(chunks: Iterable[bytes], name: str) -> Iterator[tuple[bytes | None, bytes | None]]:

@@ -83,7 +83,8 @@ class Tunnel:
         atexit.register(self.close)
         self._command = ["docker", "--context", context, "system", "dial-stdio"]
         if parts.scheme == "ssh":
-            login, host = _login_command(parts), parts.hostname or ""
+            options = (argument for key, value in _SSH_OPTIONS.items() for argument in ("-o", f"{key}={value}"))
+            login, host = [*_ssh_command(parts), *options], parts.hostname or ""
             host_option = f"--host unix://{parts.path} " if parts.path.strip("/") else ""
             if self._try_ssh_forwarding(login, host, parts.path.rstrip("/")):
                 return
@@ -112,16 +113,10 @@ class Tunnel:
         """Forward the remote engine's socket with ssh, which needs only one login; return whether that works."""
         if not path:
             inspect_command = [*login, "--", host, "docker context inspect --format '{{.Endpoints.docker.Host}}'"]
-            with self._error_log.open("ab") as errors:
-                endpoint = subprocess.run(
-                    inspect_command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    text=True,
-                    check=False,
-                ).stdout
-            scheme, _, path = endpoint.strip().partition("://")
+            result = run_captured(inspect_command)
+            with self._error_log.open("a", errors="replace") as errors:
+                errors.write(result.stderr)
+            scheme, _, path = result.stdout.strip().partition("://")
             if scheme != "unix":
                 return False
         # the login lasts as long as `cat` can read from this process, so it never outlives it
@@ -176,14 +171,8 @@ def _ssh_command(parts: SplitResult) -> list[str]:
     return ["ssh", *user, *port]
 
 
-def _login_command(parts: SplitResult) -> list[str]:
-    options = (argument for key, value in _SSH_OPTIONS.items() for argument in ("-o", f"{key}={value}"))
-    return [*_ssh_command(parts), *options]
-
-
 def _resolve_ssh_alias(parts: SplitResult) -> str:
     """Return the host name behind an alias of the user's ssh configuration."""
-    command = [*_ssh_command(parts), "-G", "--", parts.hostname or ""]
-    result = run_captured(command)
+    result = run_captured([*_ssh_command(parts), "-G", "--", parts.hostname or ""])
     settings = dict(line.partition(" ")[::2] for line in result.stdout.splitlines())
     return settings.get("hostname") or parts.hostname or ""

@@ -31,21 +31,20 @@ def read_disk_usage(engine: Engine) -> DiskUsage | None:
 
     None if the disk is too full to compute it, which must not prevent a cleanup.
     """
-    document: dict[str, Any] = {}
     for attempts_left in reversed(range(_MAX_ATTEMPTS)):
         try:
             with translate_errors("reading the disk usage"):
                 document = _query_disk_usage(engine, "image", "build-cache")
-            break
+            layers = document.get("LayersSize") or (document.get("ImageUsage") or {}).get("TotalSize") or 0
+            return DiskUsage(int(layers), _cache_size(document))
         except NoSpaceError:
-            return None
+            break
         except PreconditionError as error:
             # Engine 28 fails if a snapshot is removed while it computes the usage
             if not attempts_left or "not found" not in error.message:
                 raise
             time.sleep(_RETRY_INTERVAL_S)
-    layers = document.get("LayersSize") or (document.get("ImageUsage") or {}).get("TotalSize") or 0
-    return DiskUsage(int(layers), _cache_size(document))
+    return None
 
 
 def request_disk_usage(engine: Engine) -> Callable[[], DiskUsage | None]:

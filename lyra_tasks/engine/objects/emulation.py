@@ -34,11 +34,11 @@ def _probe_platforms(engine: Engine, owner: Owner, probes: dict[str, str]) -> se
     image = ensure_holder_image(engine, owner)
     names = {platform: f"lyra-{owner.run}-runs-{platform_slug(platform)}" for platform in probes}
     payloads = {names[platform]: _probe_payload(image, path) for platform, path in probes.items()}
-    containers = create_containers(engine, owner, payloads)
+    ids = {name: container_id for name, (container_id, _) in create_containers(engine, owner, payloads).items()}
     try:
-        return {platform for platform in probes if _runs_successfully(engine, containers[names[platform]][0])}
+        return {platform for platform in probes if _runs_successfully(engine, ids[names[platform]])}
     finally:
-        owned_objects = [OwnedObject(CONTAINER, name, containers[name][0], owner.run) for name in names.values()]
+        owned_objects = [OwnedObject(CONTAINER, name, container_id, owner.run) for name, container_id in ids.items()]
         removed, _ = remove_objects(engine, owned_objects)
         owner.record_removed(engine, removed)
 

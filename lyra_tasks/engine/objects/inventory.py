@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 CONTAINER, NETWORK, VOLUME, IMAGE = "container", "network", "volume", "image"
 KINDS = (CONTAINER, NETWORK, VOLUME, IMAGE)
 
+_PREDEFINED_NETWORKS = {"bridge", "host", "none"}
 LABEL_NONCE = "dev.lyra.nonce"
 LABEL_TITLE = "org.opencontainers.image.title"
 
@@ -38,30 +39,24 @@ class EngineObject:
 @translate_errors("listing the engine's objects")
 def list_objects(engine: Engine) -> tuple[EngineObject, ...]:
     """Return all objects of the engine except its predefined networks."""
-    api = engine.api
     with ThreadPoolExecutor(1) as pool:
         images = pool.submit(_image_objects, engine)  # slower than everything else together
-        volumes = api.volumes()["Volumes"] or []
-        networks = [network for network in api.networks() if network["Name"] not in {"bridge", "host", "none"}]
-        containers = api.containers(all=True)
-    return (
-        *map(_container_object, containers),
-        *map(_network_object, networks),
-        *map(_volume_object, volumes),
-        *images.result(),
-    )
+        others = _list_other_objects(engine, {})
+    return (*others, *images.result())
 
 
 @translate_errors("listing labelled objects")
 def list_labelled_objects(engine: Engine) -> tuple[EngineObject, ...]:
     """Return the containers, networks and volumes with a nonce label."""
-    api, filters = engine.api, {"label": LABEL_NONCE}
+    return _list_other_objects(engine, {"label": LABEL_NONCE})
+
+
+def _list_other_objects(engine: Engine, filters: dict[str, str]) -> tuple[EngineObject, ...]:
+    api = engine.api
     volumes = api.volumes(filters=filters)["Volumes"] or []
-    return (
-        *map(_container_object, api.containers(all=True, filters=filters)),
-        *map(_network_object, api.networks(filters=filters)),
-        *map(_volume_object, volumes),
-    )
+    networks = [network for network in api.networks(filters=filters) if network["Name"] not in _PREDEFINED_NETWORKS]
+    containers = api.containers(all=True, filters=filters)
+    return (*map(_container_object, containers), *map(_network_object, networks), *map(_volume_object, volumes))
 
 
 def _container_object(container: dict[str, Any]) -> EngineObject:

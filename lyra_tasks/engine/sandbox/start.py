@@ -34,7 +34,6 @@ from lyra_tasks.engine.sandbox.network import (
     BRIDGE_ADDRESS,
     POOL_PREFIX_LENGTH,
     RESOLVER_ADDRESS,
-    Uplink,
     create_uplink,
     list_blocked_networks,
 )
@@ -84,7 +83,13 @@ def launch_sandbox(
     with file_lock(paths.lock, resource="the private engine", timeout=_LOCK_TIMEOUT_S):
         record = read_sandbox_record(paths)
         if record is not None and is_sandbox_process_alive(record):
-            return _use_running(paths, record, suite, selected_store)
+            if (record.suite, record.store) != (suite, selected_store):
+                raise PreconditionError(
+                    f"The private engine is already running with {record.suite} and the {record.store} store",
+                    hint="Run `engine.down` first",
+                )
+            _wait_until_ready(paths, record)
+            return to_sandbox(paths, record)
         clear_sandbox(paths)
         engine = fetch_engine(cache, suite, progress)
         return run_sandbox_plan(SandboxPlan(paths, engine, suite, selected_store, memory, cpus))
@@ -104,7 +109,20 @@ def run_sandbox_plan(plan: SandboxPlan) -> Sandbox:
         first, second = _wait_for_pids(paths, gate)
         add_to_cgroup(paths.name, [first, second])
         uplink = create_uplink(paths.engine, first, paths.name)
-        record = _create_record(plan, first, uplink)
+        start_ticks = read_start_ticks(first)
+        if start_ticks is None:
+            raise _start_error(paths, "its first process exited")
+        record = SandboxRecord(
+            suite=plan.suite,
+            store=plan.store,
+            pid=first,
+            start_ticks=start_ticks,
+            boot_id=read_boot_id(),
+            link=uplink.link,
+            address=uplink.address,
+            memory=plan.memory,
+            cpus=plan.cpus,
+        )
         write_sandbox_record(paths, record)
         os.write(gate, f"{uplink.gateway} {uplink.address}\n".encode())
         _wait_until_ready(paths, record)
@@ -142,23 +160,14 @@ def _select_store(suite: str, store: StoreKind | None) -> StoreKind:
     return store or stores[0]
 
 
-def _use_running(paths: SandboxPaths, record: SandboxRecord, suite: str, store: StoreKind) -> Sandbox:
-    if (record.suite, record.store) != (suite, store):
-        raise PreconditionError(
-            f"The private engine is already running with {record.suite} and the {record.store} store",
-            hint="Run `engine.down` first",
-        )
-    _wait_until_ready(paths, record)
-    return to_sandbox(paths, record)
-
-
 def _prepare_directories(plan: SandboxPlan) -> None:
     paths = plan.paths
+    plugins = paths.config / "cli-plugins"
     paths.data(plan.suite, plan.store).mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(paths.config / "cli-plugins", ignore_errors=True)
-    (paths.config / "cli-plugins").mkdir(parents=True)
+    shutil.rmtree(plugins, ignore_errors=True)
+    plugins.mkdir(parents=True)
     for plugin in PLUGINS:
-        (paths.config / "cli-plugins" / plugin).symlink_to(plan.engine / "cli-plugins" / plugin)
+        (plugins / plugin).symlink_to(plan.engine / "cli-plugins" / plugin)
     (paths.directory / "daemon.json").write_text(json.dumps(create_daemon_config(plan), indent=2) + "\n")
     (paths.runtime / "inner").mkdir(parents=True, mode=0o700)
     paths.runtime.chmod(0o700)
@@ -192,23 +201,6 @@ def _wait_for_pids(paths: SandboxPaths, gate: int) -> tuple[int, int]:
             raise _start_error(paths, "its namespaces could not be created")
     first, second = map(int, pids.read_text().split())
     return first, second
-
-
-def _create_record(plan: SandboxPlan, pid: int, uplink: Uplink) -> SandboxRecord:
-    start_ticks = read_start_ticks(pid)
-    if start_ticks is None:
-        raise _start_error(plan.paths, "its first process exited")
-    return SandboxRecord(
-        suite=plan.suite,
-        store=plan.store,
-        pid=pid,
-        start_ticks=start_ticks,
-        boot_id=read_boot_id(),
-        link=uplink.link,
-        address=uplink.address,
-        memory=plan.memory,
-        cpus=plan.cpus,
-    )
 
 
 def _wait_until_ready(paths: SandboxPaths, record: SandboxRecord) -> None:
