@@ -1,4 +1,4 @@
-"""What test runs work with: options, the planned run, its outcome."""
+"""Models of a test run: options, plan and outcome."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ WAIT_HINT = "Wait until it has finished, or stop it, then run `clean` again"
 
 @dataclass(frozen=True)
 class CleanupFacts:
-    """What a cleanup of the checkout at `root` may remove.
+    """Facts for planning the cleanup of the checkout at `root`.
 
     `owned` are the `engine_objects` that are ours by `ownership`. `live_runs` are active runs of other processes with
     their pids, `crashed_runs` were killed. `shared_images` were also created by another checkout, named by its project
@@ -55,7 +55,7 @@ class CleanupFacts:
 
 @dataclass(frozen=True)
 class CleanupPlan:
-    """What is removed, and what is kept although it is ours.
+    """A cleanup: objects to remove, and own objects that are kept.
 
     Objects `used_by_others` are used by the named container, which is not ours: removing them would fail or break it.
     """
@@ -110,7 +110,7 @@ class CleanupPlan:
 
     @property
     def parts(self) -> list[str]:
-        """What is removed, in words."""
+        """Describe the scope of the cleanup."""
         counts = Counter(item.kind for item in self.objects)
         parts = [f"{counts[kind]} {kind}(s)" for kind in KINDS if counts[kind]]
         if self.temporary_files:

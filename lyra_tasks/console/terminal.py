@@ -1,4 +1,4 @@
-"""What Rich draws on a terminal: live lines and wrapped tables. It takes 60 ms to import, so nothing else needs it."""
+"""Draw live lines and wrapped tables with rich, which takes 60 ms to import: for terminals only."""
 
 from __future__ import annotations
 

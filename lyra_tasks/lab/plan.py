@@ -16,7 +16,7 @@ from lyra_tasks.rules.secrets import expand_secret_values
 
 @dataclass(frozen=True)
 class ServiceFacts:
-    """What planning a service depends on: its image, the image's configuration, the values to use."""
+    """Facts for planning a service: its image, the image's configuration, the values to use."""
 
     image_id: str
     image_config: Mapping[str, Any]
@@ -27,7 +27,7 @@ class ServiceFacts:
 
 @dataclass(frozen=True)
 class LabFacts:
-    """What planning a lab depends on.
+    """Facts for planning a lab.
 
     `secret_values` are declared secrets to redact from logs, including those that no service gets.
     """

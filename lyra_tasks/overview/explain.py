@@ -63,7 +63,7 @@ class ExplainedItem:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was found, the command to run next, and what to do by hand before it."""
+    """The state of each part, the command to run next, and a manual step before it."""
 
     items: tuple[ExplainedItem, ...]
     command: str

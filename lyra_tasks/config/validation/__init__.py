@@ -1,1 +1,1 @@
-"""What is checked in a configuration and how problems are reported. May import config.models and the base modules."""
+"""Checks of a configuration, and its problems as messages; imports `config.models` and the base modules."""

@@ -1,4 +1,4 @@
-"""What images are built from: the base images their Dockerfiles name, and the hashes of all inputs.
+"""Find the inputs of images: the base images their Dockerfiles name, and the hashes of all files.
 
 Mappings by build have the keys of `config.platforms`, one for each image and platform.
 """
