@@ -31,7 +31,7 @@ def run_captured(
     )
 
 
-def signal_session(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Send a signal to all processes of the session that `process` leads (`start_new_session=True`)."""
+def signal_session(leader: int, number: signal.Signals) -> None:
+    """Send a signal to all processes of the session that the process `leader` has started."""
     with suppress(ProcessLookupError, PermissionError):  # PermissionError: every process belongs to another user
-        os.killpg(process.pid, number)
+        os.killpg(leader, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 _DEFAULT_REGISTRY = "docker.io/"
 _OFFICIAL_NAMESPACE = "library/"
@@ -46,3 +47,8 @@ def strip_tag(reference: str) -> str:
 
 def _is_host(part: str) -> bool:
     return part == "localhost" or "." in part or ":" in part
+
+
+def is_attestation(annotations: Mapping[str, str] | None, platform_os: str = "") -> bool:
+    """Return whether a descriptor with these annotations and platform is no image, but BuildKit's attestation of one."""
+    return "vnd.docker.reference.type" in (annotations or {}) or platform_os == "unknown"

@@ -77,7 +77,7 @@ def run_host_command(
     ):
 
         def kill() -> None:
-            signal_session(child, signal.SIGKILL)
+            signal_session(child.pid, signal.SIGKILL)
 
         try:
             with cancellation.on_cancel(kill, timeout=timeout) as timed_out:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lyra_tasks.config.models import Configuration, Service
-from lyra_tasks.digests import canonical_json
+from lyra_tasks.digests import json_sha256, sha256_hex
 from lyra_tasks.engine.objects.inventory import NETWORK, VOLUME
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT
@@ -77,7 +76,7 @@ def plan_dev_lab(profile: Configuration, facts: LabFacts) -> DevLabPlan:
             holder_mounts[volume] = f"{HOLDER_MOUNT_ROOT}/{volume}"
         services[name], hashes[name] = _with_source_mount(planned_service, sources.get(name))
     # A holder is never changed: other volumes mean another holder, which mounts them before the old one is removed.
-    holder = f"{lab.holder}-{hashlib.sha256(canonical_json(holder_mounts).encode()).hexdigest()[:8]}"
+    holder = f"{lab.holder}-{json_sha256(holder_mounts)[:8]}"
     lab = replace(
         lab,
         volumes=volumes,
@@ -144,8 +143,8 @@ def _with_source_mount(planned_service: PlannedService, source: PlannedSource | 
     # Everything that requires a new container counts; secrets are random on each run.
     secret_names = {name for name, variable in planned_service.service.environment.items() if variable.secret}
     environment = {name: value for name, value in planned_service.environment.items() if name not in secret_names}
-    files = {file.name: hashlib.sha256(file.content).hexdigest() for file in planned_service.config_files}
+    files = {file.name: sha256_hex(file.content) for file in planned_service.config_files}
     document = {**payload, "Env": environment, "Networks": list(planned_service.networks), "Files": files}
-    digest = hashlib.sha256(canonical_json(document).encode()).hexdigest()
+    digest = json_sha256(document)
     payload["Labels"] = {**payload["Labels"], LABEL_PLAN: digest}
     return replace(planned_service, payload=payload, must_be_ready=dev is None), digest

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from lyra_tasks.digests import file_sha256, sha256_hex
 from lyra_tasks.records.dev import UploadedFile
 from lyra_tasks.versions.git import run_git
 
@@ -110,14 +111,12 @@ def read_file_record(path: Path, status: os.stat_result) -> UploadedFile:
     """Return the record that an upload of this file or symlink would leave now."""
     if stat.S_ISLNK(status.st_mode):
         return _build_record("link", hash_link_target(os.fsencode(path.readlink())), status)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return _build_record("file", digest, status)
+    return _build_record("file", file_sha256(path), status)
 
 
 def hash_link_target(target: bytes) -> str:
     """Return the digest that stands for the content of a symlink."""
-    return hashlib.sha256(target).hexdigest()
+    return sha256_hex(target)
 
 
 def _differs(path: Path, status: os.stat_result, previous: UploadedFile | None) -> bool:

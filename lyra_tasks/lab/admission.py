@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks import console
+from lyra_tasks.digests import sha256_hex
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.objects.containers import find_host_config, read_container_state, read_host_config
 from lyra_tasks.engine.objects.inventory import LABEL_NONCE
@@ -49,7 +49,7 @@ class Capacity:
 def compute_lab_capacity(work: Workspace) -> Capacity:
     """Return the part of the engine's host that `host_share` leaves to labs."""
     share, facts = work.config.resources.host_share, work.engine.facts
-    name = hashlib.sha256(facts.id.encode()).hexdigest()[:16]
+    name = sha256_hex(facts.id.encode())[:16]
     return Capacity(facts.cpus * share, int(facts.memory * share), work.paths.cache / "admission" / f"{name}.lock")
 
 

@@ -17,6 +17,7 @@ from typing import IO, Any
 from lyra_tasks.digests import sha256_digest
 from lyra_tasks.engine.bases.registry import image_platform, is_for_platform
 from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.references import is_attestation
 
 _INDEX_FILES = {"manifest.json", "index.json", "repositories"}
 _MAX_DOCUMENT_BYTES = 16 * 1024**2
@@ -110,8 +111,12 @@ def _read_image(path: Path, archive: tarfile.TarFile, platform: str) -> Archived
 
 def _only_image(path: Path, index: Mapping[str, Any]) -> dict[str, Any]:
     """Return the descriptor of the only image of an index, which may have attestations beside it."""
-    descriptors = index["manifests"]
-    return _require_single(path, [one for one in descriptors if (one.get("platform") or {}).get("os") != "unknown"])
+    images = [
+        descriptor
+        for descriptor in index["manifests"]
+        if not is_attestation(descriptor.get("annotations"), (descriptor.get("platform") or {}).get("os", ""))
+    ]
+    return _require_single(path, images)
 
 
 def _blob_member(digest: str) -> str:

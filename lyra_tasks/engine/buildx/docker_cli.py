@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.processes import signal_session
 
 if TYPE_CHECKING:
     from python_on_whales import DockerClient
@@ -149,5 +150,4 @@ def _end_session(control: Path, future: Future[Any]) -> None:
 def _signal_session(session: int, number: signal.Signals, future: Future[Any]) -> None:
     """Signal every process of the session; its number is its own until its first process has been waited for."""
     if not future.done():
-        with suppress(ProcessLookupError):
-            os.killpg(session, number)
+        signal_session(session, number)

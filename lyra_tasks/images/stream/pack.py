@@ -36,7 +36,7 @@ from lyra_tasks.images.stream.layers import Spool, SpooledLayer, adopt_layer, bl
 from lyra_tasks.images.stream.packages import LayerPackages
 from lyra_tasks.images.stream.pipeline import Block
 from lyra_tasks.images.stream.tar import Readable
-from lyra_tasks.references import normalize_reference
+from lyra_tasks.references import is_attestation, normalize_reference
 
 K = TypeVar("K", bound=Hashable)
 
@@ -195,8 +195,7 @@ def _layout_images(save: SaveContents) -> Iterator[ExtractedImage]:
 def _images_of(save: SaveContents, descriptor: Descriptor, keys: set[str], depth: int) -> Iterator[ExtractedImage]:
     """Yield the images of a descriptor; a save has the blobs of only one platform of an index."""
     path = blob_name(descriptor.digest)
-    is_attestation = "vnd.docker.reference.type" in (descriptor.annotations or {})
-    if path not in save or depth > _MAX_NESTING or is_attestation:
+    if path not in save or depth > _MAX_NESTING or is_attestation(descriptor.annotations):
         return
     data = _read_verified(save, descriptor)
     keys = keys | {descriptor.digest}
