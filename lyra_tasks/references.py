@@ -50,5 +50,5 @@ def _is_host(part: str) -> bool:
 
 
 def is_attestation(annotations: Mapping[str, str] | None, platform_os: str = "") -> bool:
-    """Return whether a descriptor with these annotations and platform is no image, but BuildKit's attestation of one."""
+    """Return whether a descriptor with these annotations and platform is an attestation, not an image."""
     return "vnd.docker.reference.type" in (annotations or {}) or platform_os == "unknown"

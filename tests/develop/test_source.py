@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.develop.source import diff_source, list_local_files, write_source_archive
+from lyra_tasks.develop.source import SourceChanges, diff_source, list_local_files, write_source_archive
 from lyra_tasks.records.dev import UploadedFile
 
 
@@ -69,7 +69,7 @@ def test_invalid_file_name_is_reported_and_skipped(tree: Path) -> None:
 def test_touched_file_is_not_a_change(tree: Path) -> None:
     previous = upload(tree)
     os.utime(tree / "tracked", (1, 1))
-    assert not diff_source(tree, list_local_files(tree, tree / "bundles").files, previous)
+    assert diff_source(tree, list_local_files(tree, tree / "bundles").files, previous) == SourceChanges((), ())
 
 
 @pytest.mark.parametrize("change", ["content", "mode", "link"])
