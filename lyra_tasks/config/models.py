@@ -221,6 +221,8 @@ class Promotion(Table):
     """number of versions to keep that are not releases"""
     compression: Literal["gzip", "zstd"] | None = None
     """compression of layers; default: `gzip` if `proxima.min_engine` is below 23.0, else `zstd`"""
+    sbom: Literal["layers", "syft"] = "layers"
+    """source of package lists: the package records in the `layers`, or the program `syft`"""
 
 
 class Release(Table):

@@ -142,6 +142,7 @@ retry = 2
 directory = "promotion"
 keep_snapshots = 3
 compression = "gzip"
+sbom = "syft"
 sign = { key = "release.key", identity = "ada" }
 
 [release]

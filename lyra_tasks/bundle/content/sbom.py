@@ -82,10 +82,12 @@ def format_purl(package: Package, release: OsRelease | None) -> str:
     return f"pkg:{package.kind}/{quote(vendor, safe='')}/{quote(package.name.lower(), safe='')}@{version}{query}"
 
 
-def run_syft(archive: Path, manifest: Manifest, image: BundledImage) -> dict[str, Any] | None:
-    """Return the SBOM of syft made reproducible, or None if syft is not on PATH."""
+def run_syft(archive: Path, manifest: Manifest, image: BundledImage) -> dict[str, Any]:
+    """Return the SBOM of syft, made reproducible."""
     if not shutil.which(_SYFT):
-        return None
+        raise PreconditionError(
+            'syft not found, but [promotion] sbom = "syft"', hint="Install syft, or remove that key"
+        )
     command = [_SYFT, "scan", f"oci-archive:{archive}", "--quiet", "--output", "cyclonedx-json@1.5"]
     try:
         result = subprocess.run(
@@ -102,7 +104,7 @@ def run_syft(archive: Path, manifest: Manifest, image: BundledImage) -> dict[str
         stderr = getattr(error, "stderr", None) or b""
         raise PreconditionError(
             f"{_SYFT} cannot list the packages of {image.name}",
-            hint="Fix the installation or remove it from PATH; Lyra then lists the packages itself",
+            hint="Fix the installation, or remove [promotion] sbom; Lyra then lists the packages itself",
             details=tuple(stderr.decode(errors="replace").splitlines()[-5:]),
         ) from error
     return document

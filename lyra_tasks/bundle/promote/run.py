@@ -150,7 +150,10 @@ def _write_images(plan: PromotionPlan, work: Workspace, stage: Path, lock: int) 
         cache.save_pending(spool, {layer.digest for image in images for layer in image.layers})
     manifest = build_manifest(plan, images)
     for (build_name, image), image_packages in zip(manifest.images_by_build.items(), packages, strict=True):
-        document = run_syft(stage / image.file, manifest, image) or build_sbom(manifest, image, image_packages)
+        if work.config.promotion.sbom == "syft":
+            document = run_syft(stage / image.file, manifest, image)
+        else:
+            document = build_sbom(manifest, image, image_packages)
         write_json(stage / layout.sbom_file(build_name), document)
     return manifest
 
