@@ -21,8 +21,10 @@ _STATIC_CHECKS = (
     "mypy",
     "codespell --dictionary - --dictionary .ci/dialect.txt",
     "lint-imports",
-    "mkdocs build --quiet",
+    "mkdocs build",  # not --quiet, which would hide the warnings from its strict mode
 )
+# of the tests without an engine: measuring the others would take minutes more
+_COVERAGE_OPTIONS = "--cov --cov-report=term:skip-covered"
 # tests of one file share what they build; more than four workers would wait for the disk
 _TEST_OPTIONS = "--numprocesses auto --maxprocesses 4 --dist loadfile"
 
@@ -30,10 +32,14 @@ _TEST_OPTIONS = "--numprocesses auto --maxprocesses 4 --dist loadfile"
 @task(help={"only": "Run only tests whose names contain NAME", "fast": "Skip tests that need an engine or are slow"})
 def check(c: Any, only: str = "", fast: bool = False) -> None:
     """Check format, lint, types, spelling, imports and documentation, and run the tests."""
-    selection = f' -k "{only}"' if only else ""
-    selection += ' --ignore=tests/engine -m "not slow"' if fast else " --cov --cov-report=term:skip-covered"
+    if only:
+        test_runs = [f'-k "{only}"' + (" --ignore=tests/engine" if fast else "")]
+    elif fast:
+        test_runs = ['--ignore=tests/engine -m "not slow"']
+    else:
+        test_runs = [f"--ignore=tests/engine {_COVERAGE_OPTIONS}", "tests/engine"]
     with c.cd(str(_HERE)):
-        for command in (*_STATIC_CHECKS, f"pytest {_TEST_OPTIONS}{selection}"):
+        for command in (*_STATIC_CHECKS, *(f"pytest {_TEST_OPTIONS} {options}" for options in test_runs)):
             c.run(f'"{_BIN}"/{command}', echo=True, echo_format=f"== {command}", pty=False, in_stream=False)
 
 
