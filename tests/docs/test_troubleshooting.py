@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,11 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs" / "troubleshooting.md"
 QUOTED = [" ".join(text.split()) for text in re.findall(r"^\*\*`([^`]+)`\*\*", PAGE.read_text(), re.MULTILINE)]
+
+
+@cache
+def all_templates() -> tuple[str, ...]:
+    return tuple(templates())
 
 
 def templates() -> Iterator[str]:
