@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,6 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs" / "troubleshooting.md"
 QUOTED = [" ".join(text.split()) for text in re.findall(r"^\*\*`([^`]+)`\*\*", PAGE.read_text(), re.MULTILINE)]
-
-
-@cache
-def all_templates() -> tuple[str, ...]:
-    return tuple(templates())
 
 
 def templates() -> Iterator[str]:
@@ -36,7 +30,7 @@ TEMPLATES = list(templates())
 def occurs(quoted: str) -> bool:
     """Return whether a template contains the quoted pieces in this order, or matches with values inserted."""
     pieces = [re.escape(piece) for piece in quoted.split("…")]
-    pattern = re.compile("(?:.|\n)*?".join(pieces))
+    pattern = re.compile(".*?".join(pieces), re.DOTALL)
     return any(pattern.search(template) or _matches_filled_in(template, quoted) for template in TEMPLATES)
 
 
@@ -44,7 +38,7 @@ def _matches_filled_in(template: str, quoted: str) -> bool:
     """Return whether the page quotes the template with values inserted."""
     pieces = template.split("…")
     is_long_enough = sum(map(len, pieces)) >= len(quoted) / 2
-    return is_long_enough and re.fullmatch("(?:.|\n)*?".join(map(re.escape, pieces)), quoted) is not None
+    return is_long_enough and re.fullmatch(".*?".join(map(re.escape, pieces)), quoted, re.DOTALL) is not None
 
 
 def test_page_explains_many_distinct_errors() -> None:
