@@ -56,7 +56,7 @@ def _measure_row(sample: Project, running: int, create_objects: Callable[[int], 
 
     measurements = measure_in_turn(ROUNDS, clean=ours, docker=theirs)
     name = f"clean, {CONTAINERS} containers ({running} running), {VOLUMES} volumes, {NETWORKS} networks"
-    return create_row(name, measurements["clean"], "docker rm -f, volume rm, network rm", measurements["docker"], 0.7)
+    return create_row(name, measurements["clean"], "docker rm -f, volume rm, network rm", measurements["docker"], 0.8)
 
 
 @contextmanager

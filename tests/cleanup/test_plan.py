@@ -140,14 +140,17 @@ def test_higher_level_removes_more() -> None:
 
 def test_removal_order_starts_with_attached_containers() -> None:
     states = ("running", "restarting", "created", "exited")
-    engine_objects = [EngineObject(CONTAINER, state, state, state=state) for state in states]
+    uses = {"running": frozenset({(NETWORK, "n")})}
+    engine_objects = [
+        EngineObject(CONTAINER, state, state, uses=uses.get(state, frozenset()), state=state) for state in states
+    ]
     owned = {name: OwnedObject(CONTAINER, name, name, "r1") for name in (*states, "unknown")}
     network, volume = OwnedObject(NETWORK, "n", "7", "r1"), OwnedObject(VOLUME, "v", "v", "r1")
 
     order = plan_removal([network, *owned.values(), volume], engine_objects)
 
-    assert order.attached_containers == [owned["running"], owned["restarting"], owned["unknown"]]
-    assert order.networks == [network]
+    assert order.attached_containers == [owned["running"], owned["unknown"], owned["restarting"]]
+    assert order.networks == [(network, [owned["running"], owned["unknown"]])], "an unknown container may use it"
     assert order.detached_containers == [owned["created"], owned["exited"]], "they are attached to no network"
     assert order.others == [volume], "containers must be removed before the volumes that they use"
 
@@ -156,5 +159,5 @@ def test_removal_order_without_states_assumes_attached_containers() -> None:
     containers = [OwnedObject(CONTAINER, f"c{number}", f"c{number}", "r1") for number in range(5)]
     network, web = OwnedObject(NETWORK, "n", "7", "r1"), OwnedObject(IMAGE, "tiny/web:1", "i1", "r1")
     order = plan_removal([web, network, *containers], ())
-    assert (order.attached_containers, order.networks, order.others) == (containers, [network], [web])
+    assert (order.attached_containers, order.networks, order.others) == (containers, [(network, containers)], [web])
     assert not order.detached_containers

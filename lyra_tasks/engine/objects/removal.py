@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +15,7 @@ from lyra_tasks.errors import LyraError
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
-_MAX_WORKERS = 16
+_WORKERS_PER_PROCESSOR = 4
 _MAX_PARALLEL_NETWORKS = 2  # an engine removes networks one after the other; a second keeps that line moving
 _DETACHED_STATES = frozenset({"created", "exited"})
 
@@ -30,10 +30,10 @@ class RemovalResult:
 
 
 class RemovalOrder(NamedTuple):
-    """Objects in the order of removal: attached containers, then networks beside other containers, then the rest."""
+    """Objects in the order of removal; each network comes with the containers that must be removed before it."""
 
     attached_containers: list[OwnedObject]
-    networks: list[OwnedObject]
+    networks: list[tuple[OwnedObject, list[OwnedObject]]]
     detached_containers: list[OwnedObject]
     others: list[OwnedObject]
 
@@ -70,29 +70,49 @@ def remove_in_order(
         else:
             result.failed[item] = reason
 
-    with ThreadPoolExecutor(_MAX_PARALLEL_NETWORKS) as network_pool, ThreadPoolExecutor(_MAX_WORKERS) as pool:
-        attached, detached = pool.map(remove, order.attached_containers), pool.map(remove, order.detached_containers)
-        list(attached)
-        networks = network_pool.map(remove, order.networks)
-        list(detached)
-        list(pool.map(remove, order.others))
-        list(networks)
+    processors = max(engine.facts.cpus, 2)
+    with (
+        ThreadPoolExecutor(_MAX_PARALLEL_NETWORKS) as network_pool,
+        ThreadPoolExecutor(_WORKERS_PER_PROCESSOR * processors) as attached_pool,
+        ThreadPoolExecutor(processors) as pool,  # more would keep the networks waiting for a processor
+    ):
+        attached = {item: attached_pool.submit(remove, item) for item in order.attached_containers}
+
+        def remove_network(network: OwnedObject, users: list[OwnedObject]) -> None:
+            wait([attached[user] for user in users])
+            remove(network)
+
+        networks = [network_pool.submit(remove_network, *entry) for entry in order.networks]
+        detached = [pool.submit(remove, item) for item in order.detached_containers]
+        wait([*attached.values(), *detached])
+        others = [pool.submit(remove, item) for item in order.others]
+        for future in (*attached.values(), *detached, *networks, *others):
+            future.result()
     return result
 
 
 def plan_removal(objects: Iterable[OwnedObject], engine_objects: Iterable[EngineObject]) -> RemovalOrder:
-    """Sort objects by when they can go: a container of unknown state counts as attached to its networks."""
-    states = {container.id: container.state for container in engine_objects if container.kind == CONTAINER}
+    """Sort objects by when they can go: a container of unknown state counts as attached to every network."""
+    containers = {item.id: item for item in engine_objects if item.kind == CONTAINER}
     order = RemovalOrder([], [], [], [])
+    attached, networks = [], []
     for item in objects:
+        container = containers.get(item.id)
         if item.kind == NETWORK:
-            order.networks.append(item)
+            networks.append(item)
         elif item.kind != CONTAINER:
             order.others.append(item)
-        elif states.get(item.id) in _DETACHED_STATES:
+        elif container is not None and container.state in _DETACHED_STATES:
             order.detached_containers.append(item)
         else:
-            order.attached_containers.append(item)
+            attached.append(item)
+    for network in networks:
+        use = (NETWORK, network.name)
+        users = [item for item in attached if item.id not in containers or use in containers[item.id].uses]
+        order.networks.append((network, users))
+    # network by network, so that the first of them is free soon
+    by_network = [user for _, users in order.networks for user in users]
+    order.attached_containers.extend(dict.fromkeys([*by_network, *attached]))
     return order
 
 
