@@ -48,7 +48,8 @@ class LiveDisplay:
         """Show `step`, if not empty, in the last live line; return False if there is none."""
         with self._lock:
             if self._progress and step:
-                self._progress.update(self._progress.task_ids[-1], detail=sanitize(step))
+                # at once: a step may be over before the next regular refresh
+                self._progress.update(self._progress.task_ids[-1], detail=sanitize(step), refresh=True)
             return self._progress is not None
 
     def print_above(self, text: str) -> bool:
