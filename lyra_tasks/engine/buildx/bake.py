@@ -16,6 +16,7 @@ from lyra_tasks import console
 from lyra_tasks.engine.buildx.builder import Builder, builder_environment
 from lyra_tasks.engine.buildx.docker_cli import CancelHook, call_docker_cli
 from lyra_tasks.engine.client.contexts import docker_config_directory
+from lyra_tasks.engine.client.errors import EXEC_FORMAT_ERROR
 from lyra_tasks.errors import BuildError, NoSpaceError, PreconditionError
 from lyra_tasks.redaction import redact
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _TAIL_LINES = 25
 _NO_SPACE = "no space left on device"
-_EXEC_FORMAT_ERROR = "exec format error"
 _VERSION_TIMEOUT_S = 60.0
 _PLUGIN = "docker-buildx"
 _PLUGIN_ROOTS = ("/usr/local/lib/docker", "/usr/local/libexec/docker", "/usr/lib/docker", "/usr/libexec/docker")
@@ -153,7 +153,7 @@ def _build_error(tail: Sequence[str], log: Path) -> BuildError | NoSpaceError:
     log_hint = f"The whole log is in {log}"
     if any(_NO_SPACE in line for line in tail):
         return NoSpaceError(f"build failed: {cause}", hint=f"Free some space there. {log_hint}", details=tuple(tail))
-    if any(_EXEC_FORMAT_ERROR in line for line in tail):
+    if any(EXEC_FORMAT_ERROR in line for line in tail):
         return BuildError(
             f"a step runs a program for another platform, which the engine cannot execute: {cause}",
             hint="Cross-compile in a stage `FROM --platform=$BUILDPLATFORM …` and COPY from it, or set up emulation "

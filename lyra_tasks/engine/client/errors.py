@@ -8,6 +8,9 @@ from http.client import HTTPException
 
 from lyra_tasks.errors import EngineUnavailableError, LyraError, NoSpaceError, PreconditionError
 
+EXEC_FORMAT_ERROR = "exec format error"
+"""The kernel's words, in answers of the engine and of BuildKit, for a program of another platform."""
+
 
 @contextmanager
 def translate_errors(action: str) -> Iterator[None]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.config.platforms import is_native_platform, platform_slug
-from lyra_tasks.engine.client.errors import translate_errors
+from lyra_tasks.engine.client.errors import EXEC_FORMAT_ERROR, translate_errors
 from lyra_tasks.engine.objects.containers import create_containers
 from lyra_tasks.engine.objects.holder import ensure_holder_image, probe_path
 from lyra_tasks.engine.objects.inventory import CONTAINER
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
 _PROBE_TIMEOUT_S = 30
-_EXEC_FORMAT_ERROR = "exec format error"
 
 
 def list_runnable_platforms(engine: Engine, owner: Owner, platforms: Iterable[str]) -> tuple[str, ...]:
@@ -61,7 +60,7 @@ def _runs_successfully(engine: Engine, container: str) -> bool:
         try:
             engine.api.start(container)
         except APIError as error:
-            if _EXEC_FORMAT_ERROR in str(error.explanation):
+            if EXEC_FORMAT_ERROR in str(error.explanation):
                 return False
             raise
         return int(engine.api.wait(container, timeout=_PROBE_TIMEOUT_S)["StatusCode"]) == 0
