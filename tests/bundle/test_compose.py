@@ -13,8 +13,12 @@ import pytest
 import yaml
 
 from lyra_tasks.bundle.content.compose import build_compose_document, render_compose_file
-from lyra_tasks.bundle.content.environment import build_environment_document, render_env_example
-from lyra_tasks.bundle.content.services import PromotedService, select_promoted_services
+from lyra_tasks.bundle.content.environment import (
+    PromotedService,
+    build_environment_document,
+    render_env_example,
+    select_promoted_services,
+)
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine.sandbox import Sandbox
 

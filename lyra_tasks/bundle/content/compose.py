@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lyra_tasks.bundle.content.services import PromotedService
-from lyra_tasks.config.deployment import can_be_compose_default, compose_object_name, config_path
+from lyra_tasks.bundle.content.environment import PromotedService
+from lyra_tasks.config.deployment import (
+    can_be_compose_default,
+    compose_object_name,
+    config_path,
+    publish_variable,
+    secret_variable,
+)
 from lyra_tasks.config.models import Command, ConfigFile, Healthcheck, SecretFile
 from lyra_tasks.config.services import to_argv
 
@@ -53,7 +59,7 @@ def build_compose_document(
         },
         "secrets": {
             compose_object_name(service.name, key): {
-                "file": _required_variable(service.secret_variable(key), f"path of the file with {key}")
+                "file": _required_variable(secret_variable(service.name, key), f"path of the file with {key}")
             }
             for service in services
             for key in service.config.secrets
@@ -111,7 +117,7 @@ def _service(
 
 
 def _published_port(service: PromotedService, port: str) -> str:
-    variable, address = service.publish_variable(port), service.publish_addresses[port]
+    variable, address = publish_variable(service.name, port), service.publish_addresses[port]
     if address:
         return f"${{{variable}:-{address}}}"
     return _required_variable(variable, f"where {service.name} publishes its port {port}")

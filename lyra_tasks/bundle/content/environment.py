@@ -1,4 +1,4 @@
-"""`deploy/environment.json` and `deploy/.env.example`: what the services need to run.
+"""`deploy/environment.json` and `deploy/.env.example`: what the promoted services need to run.
 
 Variables that only the image sets are listed, too.
 """
@@ -6,23 +6,63 @@ Variables that only the image sets are listed, too.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from lyra_tasks.bundle.content.services import PromotedService
-from lyra_tasks.config.deployment import can_be_compose_default, config_path
-from lyra_tasks.config.models import EnvironmentVariable
-from lyra_tasks.config.services import IMAGE_BASELINE_VARIABLES
-from lyra_tasks.ports import port_number, port_protocol
+from lyra_tasks.config.deployment import can_be_compose_default, config_path, publish_variable, secret_variable
+from lyra_tasks.config.models import Configuration, EnvironmentVariable, Service
+from lyra_tasks.config.services import IMAGE_BASELINE_VARIABLES, EffectiveService, effective_service
+from lyra_tasks.ports import ContainerPort, port_number, port_protocol
 
-ENVIRONMENT_SCHEMA = "lyra.environment/1"
 _UNQUOTED_VALUE = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
+
+
+@dataclass(frozen=True)
+class PromotedService:
+    """A promoted service with the configuration of its image; `reference` is the image that it runs.
+
+    `publish_addresses` are the default addresses by port name: the same port on the loopback interface, or empty if
+    another service has it.
+    """
+
+    name: str
+    config: Service
+    reference: str
+    image_config: Mapping[str, Any]
+    publish_addresses: Mapping[str, str]
+
+    @property
+    def effective(self) -> EffectiveService:
+        """Return the service merged with its image."""
+        return effective_service(self.config, self.image_config)
+
+
+def select_promoted_services(
+    config: Configuration, references: Mapping[str, str], image_configs: Mapping[str, Mapping[str, Any]]
+) -> tuple[PromotedService, ...]:
+    """Return the promoted services; `references` are by image, `image_configs` by service."""
+    port_owners: dict[ContainerPort, str] = {}
+    return tuple(
+        PromotedService(
+            name,
+            service,
+            references[str(service.image)],
+            image_configs[name],
+            {
+                key: f"127.0.0.1:{port_number(port)}" if port_owners.setdefault(port, name) == name else ""
+                for key, port in service.ports.items()
+            },
+        )
+        for name, service in config.services.items()
+        if service.is_promoted
+    )
 
 
 def build_environment_document(project: str, services: Sequence[PromotedService]) -> dict[str, Any]:
     """Return the content of `deploy/environment.json`, without values of secrets."""
     return {
-        "schema": ENVIRONMENT_SCHEMA,
+        "schema": "lyra.environment/1",
         "project": project,
         "services": {service.name: _service(service) for service in services},
     }
@@ -71,11 +111,11 @@ def render_env_example(services: Sequence[PromotedService]) -> str:
         for key, secret in service.config.secrets.items():
             user = service.effective.user or "0"
             lines.append(f"# path of a file that user {user} can read: {secret.description or key}")
-            lines.append(f"{service.secret_variable(key)}=")
+            lines.append(f"{secret_variable(service.name, key)}=")
         for key, port in service.config.ports.items():
             address = service.publish_addresses[key]
             lines.append(f"# where port {port} ({key}) is published")
-            lines.append(f"{'#' if address else ''}{service.publish_variable(key)}={address}")
+            lines.append(f"{'#' if address else ''}{publish_variable(service.name, key)}={address}")
     return "\n".join(lines) + "\n"
 
 
@@ -105,7 +145,7 @@ def _service(service: PromotedService) -> dict[str, Any]:
         "environment": list_variables(service),
         "secrets": [
             {"name": key, "path": secret.path, "description": secret.description,
-             "variable": service.secret_variable(key)}
+             "variable": secret_variable(service.name, key)}
             for key, secret in config.secrets.items()
         ],
         "volumes": [
@@ -115,7 +155,7 @@ def _service(service: PromotedService) -> dict[str, Any]:
         ],
         "ports": [
             {"name": key, "port": port_number(port), "protocol": port_protocol(port),
-             "variable": service.publish_variable(key)}
+             "variable": publish_variable(service.name, key)}
             for key, port in config.ports.items()
         ],
         "configs": [

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lyra_tasks import console
-from lyra_tasks.bundle.content.environment import list_variables
-from lyra_tasks.bundle.content.services import PromotedService
+from lyra_tasks.bundle.content.environment import PromotedService, list_variables
 from lyra_tasks.bundle.diff import BundleDiff, Change, shorten_digests
 from lyra_tasks.bundle.format.layout import CHANGES_FILE, CHECKSUMS_FILE, RECEIVE_SCRIPT, RULES_FILE, SIGNATURE_FILE
 from lyra_tasks.bundle.format.manifest import Manifest
 from lyra_tasks.bundle.format.signature import SIGNATURE_NAMESPACE
-from lyra_tasks.config.deployment import config_path
+from lyra_tasks.config.deployment import config_path, publish_variable, secret_variable
 from lyra_tasks.config.models import Deviation
 from lyra_tasks.records.evidence import Evidence, RuleResult
 from lyra_tasks.rules.catalogue import TEST_PLATFORM
@@ -150,7 +149,7 @@ def _service(service: PromotedService) -> str:
         (
             ("secret file", "set by", "description"),
             [
-                (f"`{secret.path}`", f"`{service.secret_variable(key)}`", secret.description)
+                (f"`{secret.path}`", f"`{secret_variable(service.name, key)}`", secret.description)
                 for key, secret in config.secrets.items()
             ],
         ),
@@ -165,7 +164,7 @@ def _service(service: PromotedService) -> str:
         ),
         (
             ("port", "name", "address set by"),
-            [(str(port), key, f"`{service.publish_variable(key)}`") for key, port in config.ports.items()],
+            [(str(port), key, f"`{publish_variable(service.name, key)}`") for key, port in config.ports.items()],
         ),
         (
             ("config", "file in the bundle", "description"),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from semver import Version
 
-from lyra_tasks.bundle.content.services import PromotedService, select_promoted_services
+from lyra_tasks.bundle.content.environment import PromotedService, select_promoted_services
 from lyra_tasks.bundle.format.layout import image_file
 from lyra_tasks.config.models import Configuration, Deviation
 from lyra_tasks.config.platforms import list_variants
