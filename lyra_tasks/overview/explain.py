@@ -14,7 +14,6 @@ from lyra_tasks.engine.client.connect import connect_running_engine
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
-from lyra_tasks.overview.progress import REMAINING_TASKS, Progress, assess_progress
 from lyra_tasks.records.evidence import Evidence, SetKey
 from lyra_tasks.rules.deviations import DeviationStatus, RuleReport, deviation_statuses, reassess_results
 from lyra_tasks.rules.freshness import ImageState, build_set_key, compare_images, hash_effective_parts, list_failures
@@ -23,9 +22,19 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
 ItemState = Literal["current", "missing", "stale", "failed", "refused", "notice"]
+Progress = Literal["stale", "untested", "failed", "refused", "tested", "promoted"]
+"""How far a checkout is from a promotion: the one decision of `status` and `explain`."""
 
+REMAINING_TASKS: Mapping[Progress, str] = {
+    "stale": "build test promote",
+    "untested": "test promote",
+    "failed": "build test promote",
+    "refused": "build test promote",
+    "tested": "promote",
+    "promoted": "",
+}
+"""The tasks to run; before those of `failed` and `refused`, something must be done by hand."""
 _COLOURS = {"current": "green", "stale": "yellow", "missing": "yellow", "failed": "red", "refused": "red"}
-
 _MANUAL_STEPS: Mapping[Progress, str] = {
     "failed": "fix the failing checks",
     "refused": "comply with the rule, or add or renew its [[deviations]] entry",
@@ -70,6 +79,21 @@ class Explanation:
     manual_step: str = ""
 
 
+def assess_progress(
+    *, is_stale: bool, is_tested: bool, has_failures: bool, is_refused: bool, is_promoted: bool
+) -> Progress:
+    """Return the first thing that is missing for a promotion of the images as they are."""
+    if is_stale:
+        return "stale"
+    if not is_tested:
+        return "untested"
+    if is_promoted:
+        return "promoted"
+    if is_refused:
+        return "refused"
+    return "failed" if has_failures else "tested"
+
+
 def explain_checkout(facts: ExplainFacts) -> Explanation:
     """Explain the state of the checkout, and what to do."""
     is_stale = any(image.problem for image in facts.images)
@@ -82,7 +106,13 @@ def explain_checkout(facts: ExplainFacts) -> Explanation:
     items += [*_test_items(facts, is_stale), *_rule_items(facts), *_deviation_items(facts)]
     if not facts.is_engine_running:
         items.append(ExplainedItem("engine", "notice", "none answers; images were only compared with their files"))
-    progress = _assess(facts, is_stale)
+    progress = assess_progress(
+        is_stale=is_stale,
+        is_tested=facts.evidence is not None,
+        has_failures=facts.evidence is not None and bool(list_failures(facts.evidence)),
+        is_refused=bool(facts.rule_report.failed),
+        is_promoted=facts.is_promoted,
+    )
     if progress == "promoted":
         items.append(ExplainedItem(f"bundle {facts.version}", "current", "promoted"))
     return Explanation(tuple(items), REMAINING_TASKS[progress], _MANUAL_STEPS.get(progress, ""))
@@ -146,17 +176,6 @@ def _deviation_items(facts: ExplainFacts) -> list[ExplainedItem]:
     return items
 
 
-def _assess(facts: ExplainFacts, is_stale: bool) -> Progress:
-    evidence = facts.evidence
-    return assess_progress(
-        is_stale=is_stale,
-        is_tested=evidence is not None,
-        has_failures=evidence is not None and bool(list_failures(evidence)),
-        is_refused=bool(facts.rule_report.failed),
-        is_promoted=facts.is_promoted,
-    )
-
-
 def summarize_items(items: Sequence[ExplainedItem]) -> str:
     """Return the number of items in each blocking state."""
     counts = {state: sum(item.state == state for item in items) for state in ("refused", "failed", "stale", "missing")}
@@ -171,7 +190,7 @@ def collect_explain_facts(work: Workspace) -> ExplainFacts:
         engine = None
     states = compare_images(work.images, engine, hash_current_inputs(work))
     records = {state.name: state.record for state in states if state.record is not None}
-    key = build_set_key(work, records, _third_party_images(work, engine))
+    key = build_set_key(work, records, find_third_party_images(work, engine))
     evidence, previous = None, work.evidence.latest()
     with suppress(PreconditionError):
         evidence = work.evidence.read(key)
@@ -195,21 +214,20 @@ def collect_explain_facts(work: Workspace) -> ExplainFacts:
     )
 
 
-def _third_party_images(work: Workspace, engine: Engine | None) -> dict[str, str]:
+def find_third_party_images(work: Workspace, engine: Engine | None) -> dict[str, str]:
+    """Return the ids of third-party images by service; '' if an image is not in the engine."""
     image_ids = {}
     for name, service in work.config.services.items():
         if service.external is not None:
             image = inspect_image(engine, service.external) if engine else None
-            image_ids[name] = str(image["Id"]) if image else "not in the engine"
+            image_ids[name] = str(image["Id"]) if image else ""
     return image_ids
 
 
 def _is_promoted(work: Workspace, digest: str) -> bool:
     version = work.version.semver
-    was_promoted = any(
-        entry.event == "promoted" and (entry.data.get("version"), entry.data.get("set")) == (version, digest)
-        for entry in work.journal.entries()
-    )
+    promotions = (entry.data for _, entry in work.journal.find_backwards("promoted"))
+    was_promoted = any((data.get("version"), data.get("set")) == (version, digest) for data in promotions)
     return was_promoted and (work.bundles / version).is_dir()
 
 

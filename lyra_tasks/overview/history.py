@@ -47,10 +47,29 @@ class RunSummary:
 
 def summarize_runs(entries: Iterable[JournalEntry]) -> tuple[RunSummary, ...]:
     """Return all runs of the journal, oldest first."""
+    return tuple(summarize_run(run_entries) for run_entries in group_by_run(entries).values())
+
+
+def group_by_run(entries: Iterable[JournalEntry]) -> dict[str, list[JournalEntry]]:
+    """Return the entries of each run, oldest run first."""
     entries_by_run: dict[str, list[JournalEntry]] = {}
     for entry in entries:
         entries_by_run.setdefault(entry.run, []).append(entry)
-    return tuple(_summarize_run(run_entries) for run_entries in entries_by_run.values())
+    return entries_by_run
+
+
+def summarize_run(entries: Sequence[JournalEntry]) -> RunSummary:
+    """Return the summary of the run of these entries."""
+    data: Mapping[str, Any] = next((entry.data for entry in entries if entry.event == "run"), {})
+    return RunSummary(
+        id=entries[0].run,
+        started_at=entries[0].at,
+        user=str(data.get("user", "")),
+        command=tuple(str(argument) for argument in data.get("command", [])),
+        tasks=tuple(_parse_task_result(entry) for entry in entries if entry.event == "task"),
+        created=sum(entry.event == "created" for entry in entries),
+        removed=sum(entry.event == "removed" for entry in entries),
+    )
 
 
 def entries_of_run(entries: Iterable[JournalEntry], run_prefix: str) -> tuple[JournalEntry, ...]:
@@ -75,26 +94,12 @@ def entries_about(entries: Iterable[JournalEntry], query: str) -> tuple[JournalE
     return matches
 
 
-def parse_task_result(entry: JournalEntry) -> TaskResult:
-    """Return the result in a `task` entry."""
+def _parse_task_result(entry: JournalEntry) -> TaskResult:
     return TaskResult(
         task=str(entry.data.get("task", "")),
         exit_code=int(entry.data.get("exit_code", 1)),
         message=str(entry.data.get("message", "")),
         seconds=float(entry.data.get("seconds", 0.0)),
-    )
-
-
-def _summarize_run(entries: Sequence[JournalEntry]) -> RunSummary:
-    data: Mapping[str, Any] = next((entry.data for entry in entries if entry.event == "run"), {})
-    return RunSummary(
-        id=entries[0].run,
-        started_at=entries[0].at,
-        user=str(data.get("user", "")),
-        command=tuple(str(argument) for argument in data.get("command", [])),
-        tasks=tuple(parse_task_result(entry) for entry in entries if entry.event == "task"),
-        created=sum(entry.event == "created" for entry in entries),
-        removed=sum(entry.event == "removed" for entry in entries),
     )
 
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lyra_tasks import console
+from lyra_tasks.overview.explain import REMAINING_TASKS, Progress, assess_progress
 from lyra_tasks.overview.history import TaskResult
-from lyra_tasks.overview.progress import REMAINING_TASKS, Progress, assess_progress
 from lyra_tasks.rules.deviations import DeviationStatus
 
 _LABEL_WIDTH = 11

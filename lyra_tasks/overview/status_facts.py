@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from lyra_tasks.engine.bases.inputs import hash_current_inputs
 from lyra_tasks.engine.client.connect import connect_running_engine
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.objects.containers import inspect_image
+from lyra_tasks.engine.client.monitoring import parse_stats_sample
 from lyra_tasks.engine.objects.lifeline import run_lock_path
 from lyra_tasks.engine.objects.ownership import LABEL_PROJECT, LABEL_RUN, LABEL_SERVICE
 from lyra_tasks.errors import EngineUnavailableError, LyraError
 from lyra_tasks.locks import is_locked
-from lyra_tasks.overview.history import TaskResult, parse_task_result
+from lyra_tasks.overview.explain import find_third_party_images
+from lyra_tasks.overview.history import group_by_run, summarize_run
 from lyra_tasks.overview.status import (
     BundleRow,
     ImageRow,
@@ -118,14 +119,10 @@ def _current_set_key(work: Workspace, engine: Engine | None, states: Sequence[Im
     records: dict[str, ImageRecord] = {state.name: state.record for state in states if state.record}
     if any(state.problem for state in states):
         return None, "not all images are current"
-    third_party_images: dict[str, str] = {}
-    for name, service in work.config.services.items():
-        if service.external is None:
-            continue
-        image = inspect_image(engine, service.external) if engine else None
-        if image is None:
-            return None, f"the image of {name}, {service.external}, is not in the engine"
-        third_party_images[name] = str(image["Id"])
+    third_party_images = find_third_party_images(work, engine)
+    for name, image_id in third_party_images.items():
+        if not image_id:
+            return None, f"the image of {name}, {work.config.services[name].external}, is not in the engine"
     with suppress(OSError, LyraError):
         return build_set_key(work, records, third_party_images), ""
     return None, "cannot read a configuration file of a service"
@@ -169,11 +166,11 @@ def _labs_and_leftovers(work: Workspace, engine: Engine) -> tuple[tuple[LabRow, 
             leftovers.append(engine_object["Name"])
     services = [container for container in in_labs if LABEL_SERVICE in container["Labels"]]
     with ThreadPoolExecutor(max(len(services), 1)) as pool:
-        rows = pool.map(lambda container: _lab_service(work, engine, container), services)
-    services_by_run: dict[str, list[LabService]] = {run: [] for run in kind_by_run}
-    for container, row in zip(services, rows, strict=True):
-        services_by_run[container["Labels"][LABEL_RUN]].append(row)
-    labs = tuple(LabRow(run, kind, tuple(services_by_run[run])) for run, kind in sorted(kind_by_run.items()))
+        rows = list(pool.map(lambda item: (item["Labels"][LABEL_RUN], _lab_service(work, engine, item)), services))
+    labs = tuple(
+        LabRow(run, kind, tuple(service for service_run, service in rows if service_run == run))
+        for run, kind in sorted(kind_by_run.items())
+    )
     return labs, tuple(sorted(leftovers))
 
 
@@ -195,36 +192,21 @@ def _lab_service(work: Workspace, engine: Engine, container: Mapping[str, Any]) 
 
 def _resource_usage(engine: Engine, container_id: str) -> tuple[int | None, int, float | None]:
     """Return memory, its limit and CPUs, from two samples; the engine's own second sample takes a second or two."""
-    samples: list[tuple[float, Mapping[str, Any]]] = []
     with translate_errors("measuring a container"):
-        for pause in (0.0, _SAMPLE_INTERVAL_S):
-            time.sleep(pause)
-            samples.append((time.monotonic(), engine.api.stats(container_id, stream=False, one_shot=True)))
-    (start, first), (end, last) = samples
-    memory = last.get("memory_stats") or {}
-    if "usage" not in memory:
-        return None, 0, None
-    cpu_ns = last["cpu_stats"]["cpu_usage"]["total_usage"] - first["cpu_stats"]["cpu_usage"]["total_usage"]
-    return int(memory["usage"]), int(memory.get("limit", 0)), round(cpu_ns / 1e9 / (end - start), 3)
+        previous = engine.api.stats(container_id, stream=False, one_shot=True)
+        time.sleep(_SAMPLE_INTERVAL_S)
+        current = engine.api.stats(container_id, stream=False, one_shot=True)
+    sample = parse_stats_sample({**current, "precpu_stats": previous.get("cpu_stats")})
+    return (sample.memory, sample.memory_limit, sample.cpu) if sample is not None else (None, 0, None)
 
 
 def _recent_runs(entries: Sequence[JournalEntry]) -> tuple[RunRow, ...]:
     """Return the last runs that changed something or failed, newest first."""
-    commands: dict[str, JournalEntry] = {}
-    tasks_by_run: dict[str, list[TaskResult]] = {}
-    effective_runs: set[str] = set()
-    for entry in entries:
-        if entry.event == "run":
-            commands[entry.run] = entry
-        elif entry.event == "task":
-            result = parse_task_result(entry)
-            tasks_by_run.setdefault(entry.run, []).append(result)
-            if result.exit_code:
-                effective_runs.add(entry.run)
-        else:
-            effective_runs.add(entry.run)
-    newest_runs = [run for run in reversed(commands) if run in effective_runs][:_MAX_RUNS]
-    return tuple(
-        RunRow(run, commands[run].at, " ".join(commands[run].data["command"]), tuple(tasks_by_run.get(run, ())))
-        for run in newest_runs
-    )
+    rows = []
+    for run_entries in reversed(group_by_run(entries).values()):
+        run = summarize_run(run_entries)
+        has_changed = any(entry.event not in {"run", "task"} for entry in run_entries)
+        has_failed = any(task.exit_code for task in run.tasks)
+        if run.command and (has_changed or has_failed):
+            rows.append(RunRow(run.id, run.started_at, " ".join(run.command), run.tasks))
+    return tuple(rows[:_MAX_RUNS])

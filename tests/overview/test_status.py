@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import resource
-import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,7 +29,7 @@ from lyra_tasks.overview.status import (
 )
 from lyra_tasks.records.journal import JOURNAL_SCHEMA, Journal, JournalEntry
 from lyra_tasks.rules.deviations import DeviationStatus
-from tests.conftest import PROJECTS, Project, repository
+from tests.conftest import Project
 
 NO_ENGINE = "unix:///nowhere.sock"
 TODAY = datetime.date(2026, 11, 24)
@@ -149,13 +148,6 @@ def test_recent_entries_are_whole_lines(tmp_path: Path) -> None:
     with journal.path.open("ab") as file:
         file.write(b'{"torn')
     assert journal.read_recent(2000)[-1] == entries[-1]
-
-
-@pytest.fixture
-def lonely(tmp_path: Path, cache: Path) -> Project:
-    """Return the tiny project without an engine; it is never built."""
-    shutil.copytree(PROJECTS / "tiny", tmp_path / "project")
-    return repository(tmp_path / "project", tmp_path, cache, None)
 
 
 def test_status_time_does_not_grow_with_history(lonely: Project) -> None:
