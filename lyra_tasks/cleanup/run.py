@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lyra_tasks.cleanup.facts import find_live_runs, find_temporary_files, remove_temporary_files
-from lyra_tasks.cleanup.plan import WAIT_HINT, CleanupPlan, describe_active_runs
-from lyra_tasks.cleanup.report import (
-    delete_directory,
-    describe_leftover,
-    find_removed_by_others,
-    path_leftovers,
-    take_snapshot,
-)
+from lyra_tasks.cleanup.plan import WAIT_HINT, CleanupPlan, describe_active_runs, foreign_use
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
-from lyra_tasks.engine.objects.disk_usage import prune_build_cache, read_disk_usage
-from lyra_tasks.engine.objects.host_footprint import collect_host_footprint, find_reapers
-from lyra_tasks.engine.objects.inventory import EngineObject, list_objects
+from lyra_tasks.engine.objects.disk_usage import DiskUsage, prune_build_cache, read_disk_usage
+from lyra_tasks.engine.objects.host_footprint import HostFootprint, collect_host_footprint, find_reapers
+from lyra_tasks.engine.objects.inventory import CONTAINER, IMAGE, NETWORK, VOLUME, EngineObject, list_objects
 from lyra_tasks.engine.objects.lifeline import forget_crashed_runs
 from lyra_tasks.engine.objects.ownership import OwnedObject, Owner
 from lyra_tasks.engine.objects.removal import remove_in_order
-from lyra_tasks.errors import LockedError, NoSpaceError, is_disk_full
+from lyra_tasks.engine.workspace import Workspace
+from lyra_tasks.errors import LeftoverError, LockedError, NoSpaceError, is_disk_full
 from lyra_tasks.locks import file_lock
 from lyra_tasks.records.checkouts import is_directory_missing
 from lyra_tasks.records.cleanup import (
     CLEANUP_FILE_NAME,
     CleanupReport,
     DeletedState,
+    HostSnapshot,
     KeptObject,
     Leftover,
     RecordedObject,
@@ -41,14 +36,17 @@ from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.journal import Journal
 from lyra_tasks.records.record import write_record
 
-if TYPE_CHECKING:
-    from lyra_tasks.engine.workspace import Workspace
-
 _ENGINE_TIMEOUT_S = 60  # an engine that has not removed a container by then hangs
 _REAPER_TIMEOUT_S = 5.0  # by then, reapers of killed runs have seen that nothing is left to remove
 _REAPER_POLL_INTERVAL_S = 0.05
 _MAX_SCANS = 8
 _RETRY_INTERVAL_S = 0.25  # times the number of the scan: the engine may be busy with the same object
+_REMOVE_COMMANDS = {
+    CONTAINER: "docker rm --force --volumes",
+    NETWORK: "docker network rm",
+    VOLUME: "docker volume rm",
+    IMAGE: "docker rmi",
+}
 
 
 def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | None) -> CleanupReport:
@@ -66,7 +64,7 @@ def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | 
         plans = [plan for plan in plans if level != "gone" or is_directory_missing(plan.facts.root)]
         _require_no_new_runs(plans, work)  # the confirmation may have taken long
         footprint = collect_host_footprint(states, work.paths.work)
-        before = take_snapshot(facts.engine_objects, facts.disk_usage, footprint, facts.temporary_files)
+        before = _take_snapshot(facts.engine_objects, facts.disk_usage, footprint, facts.temporary_files)
         if engine is not None:
             engine.api.timeout = _ENGINE_TIMEOUT_S
             for plan in plans:
@@ -89,7 +87,7 @@ def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | 
         if engine is not None and plans[0].is_complete and not leftovers and facts.ownership.journal_bytes:
             work.owner.record_cleared(engine, facts.ownership.journal_bytes)
         if not facts.live_runs:
-            leftovers += path_leftovers("file", temporary_files)
+            leftovers += _path_leftovers("file", temporary_files)
     footprint = collect_host_footprint([state for state in states if state.is_dir()], work.paths.work)
     return CleanupReport(
         run=work.run,
@@ -98,7 +96,7 @@ def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | 
         seconds=round(time.monotonic() - started, 3),
         engine={"id": engine.facts.id, "version": engine.facts.version} if engine is not None else None,
         before=before,
-        after=take_snapshot(engine_objects, disk_usage, footprint, temporary_files),
+        after=_take_snapshot(engine_objects, disk_usage, footprint, temporary_files),
         removed=[RecordedObject(kind=item.kind, name=item.name, id=item.id, run=item.run) for item in removed],
         kept=[
             KeptObject(kind=item.kind, name=item.name, id=item.id, run=item.run, reason=reason)
@@ -107,7 +105,7 @@ def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | 
             if item not in plan.used_by_others
         ],
         leftovers=leftovers,
-        removed_by_others=find_removed_by_others(facts.engine_objects, engine_objects, removed),
+        removed_by_others=_find_removed_by_others(facts.engine_objects, engine_objects, removed),
         sandbox_stopped=any(plan.stop_sandboxes for plan in plans),
         deleted_states=deleted_states,
         clean=not leftovers and not any(plan.live_objects for plan in plans),
@@ -134,12 +132,22 @@ def save_report(report: CleanupReport, work: Workspace) -> Path | None:
     return None
 
 
+def require_clean(report: CleanupReport) -> None:
+    """Raise LeftoverError, with each leftover and the command that removes it, if a cleanup left anything."""
+    if report.leftovers:
+        raise LeftoverError(
+            f"{len(report.leftovers)} leftover(s) of this project could not be removed",
+            hint="Remove them with the listed commands, then run `clean` again",
+            details=tuple(f"{item.kind} {item.name}: {item.reason}; {item.fix}" for item in report.leftovers),
+        )
+
+
 def end_sandbox(state: Path, *, purge: bool) -> list[Leftover]:
     """Stop the private engine of a state directory and return what is left of it."""
     paths = sandbox.shut_down_sandbox(state, purge=purge).leftovers
     data = [path for path in paths if Path(path).is_relative_to(state.resolve())]
     return [
-        *path_leftovers("directory", data),
+        *_path_leftovers("directory", data),
         *(
             Leftover(kind="control group", name=path, reason="in use by the kernel", fix=f"rmdir {path}")
             for path in paths
@@ -184,7 +192,7 @@ def _sweep_objects(
     owner.record_disowned(engine, plan.shared_images)
     leftovers = {*plan.used_by_others, *pending} & set(owned)
     return engine_objects, [
-        describe_leftover(item, plan.used_by_others.get(item), reasons.get(item, ""))
+        _describe_leftover(item, plan.used_by_others.get(item), reasons.get(item, ""))
         for item in sorted(leftovers, key=lambda item: (item.kind, item.name))
     ]
 
@@ -200,7 +208,7 @@ def _remove_host_state(plan: CleanupPlan, work: Workspace) -> list[Leftover]:
     for state in dict.fromkeys([*plan.stop_sandboxes, *plan.purge_sandboxes]):
         leftovers += end_sandbox(state, purge=state in plan.purge_sandboxes)
     if plan.removes_state:
-        leftovers += delete_directory(work.paths.work)
+        leftovers += _delete_directory(work.paths.work)
     return leftovers + _wait_for_reapers(plan)
 
 
@@ -208,7 +216,7 @@ def _delete_states(plan: CleanupPlan, deleted_states: list[DeletedState]) -> lis
     """Delete the state directories of a missing checkout and return what is left of them."""
     leftovers = []
     for state in plan.facts.states:
-        state_leftovers = delete_directory(state)
+        state_leftovers = _delete_directory(state)
         leftovers += state_leftovers
         if not state_leftovers:
             deleted_states.append(DeletedState(root=str(plan.facts.root), state=str(state)))
@@ -233,3 +241,55 @@ def _wait_for_reapers(plan: CleanupPlan) -> list[Leftover]:
             return [Leftover(kind="process", name=str(pid), reason=reason, fix=f"kill {pid}") for pid in pids]
         time.sleep(_REAPER_POLL_INTERVAL_S)
     return []
+
+
+def _take_snapshot(
+    engine_objects: Iterable[EngineObject],
+    disk_usage: DiskUsage | None,
+    footprint: HostFootprint,
+    temporary_files: Iterable[Path],
+) -> HostSnapshot:
+    """Return the record of what exists at one moment."""
+    by_kind: dict[str, dict[str, str]] = {CONTAINER: {}, NETWORK: {}, VOLUME: {}, IMAGE: {}}
+    for item in engine_objects:
+        by_kind[item.kind] |= {item.name: item.id} if item.kind == IMAGE else {item.id: item.name}
+    return HostSnapshot(
+        containers=by_kind[CONTAINER],
+        networks=by_kind[NETWORK],
+        volumes=sorted(by_kind[VOLUME]),
+        images=by_kind[IMAGE],
+        layers_size=disk_usage.layers_size if disk_usage else 0,
+        cache_size=disk_usage.cache_size if disk_usage else 0,
+        builders=list(footprint.builders),
+        temporary_files=[str(path) for path in temporary_files],
+        processes=footprint.processes,
+        mounts=list(footprint.mounts),
+        interfaces=list(footprint.interfaces),
+    )
+
+
+def _find_removed_by_others(
+    before: Iterable[EngineObject], after: Iterable[EngineObject], removed: Iterable[OwnedObject]
+) -> list[str]:
+    """Return the objects, by kind and name, that somebody else removed meanwhile."""
+    present = {(item.kind, item.name) for item in after} | {(item.kind, item.name) for item in removed}
+    return sorted(f"{kind} {name}" for kind, name in {(item.kind, item.name) for item in before} - present)
+
+
+def _describe_leftover(item: OwnedObject, user: str | None, reason: str) -> Leftover:
+    """Return the record of an object that is left; `user` is the container of somebody else that uses it."""
+    command = f"{_REMOVE_COMMANDS[item.kind]} {item.id if item.kind == CONTAINER else item.name}"
+    if user is None:
+        return Leftover(kind=item.kind, name=item.name, reason=reason or "the engine still lists it", fix=command)
+    return Leftover(kind=item.kind, name=item.name, reason=foreign_use(user), fix=f"stop {user}, then {command}")
+
+
+def _path_leftovers(kind: str, paths: Iterable[str | Path]) -> list[Leftover]:
+    """Return the records of files or directories that still exist."""
+    return [Leftover(kind=kind, name=str(path), reason="still exists", fix=f"rm -r {path}") for path in paths]
+
+
+def _delete_directory(directory: Path) -> list[Leftover]:
+    """Delete a directory and return what is left of it."""
+    shutil.rmtree(directory, ignore_errors=True)
+    return _path_leftovers("directory", [directory]) if directory.exists() else []

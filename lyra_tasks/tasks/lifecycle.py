@@ -120,8 +120,7 @@ def clean(
 ) -> None:
     """Remove all Docker objects of this project; keeps bundles and the journal."""
     from lyra_tasks.cleanup import facts, plan, show
-    from lyra_tasks.cleanup.report import require_clean
-    from lyra_tasks.cleanup.run import run_cleanup, save_report
+    from lyra_tasks.cleanup.run import require_clean, run_cleanup, save_report
     from lyra_tasks.records.dev import DevStore
 
     if gone and (all or cache):
