@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lyra_tasks.bundle.promote.run import PromotionResult
     from lyra_tasks.bundle.rehearse.plan import RehearsalPlan
     from lyra_tasks.bundle.rehearse.run import RehearsalResult
-    from lyra_tasks.bundle.verify.bundle import VerifyReport
+    from lyra_tasks.bundle.verify import VerifyReport
 
 
 def print_promotion_plan(plan: PromotionPlan) -> None:

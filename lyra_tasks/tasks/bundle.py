@@ -26,7 +26,7 @@ def verify(
     from lyra_tasks.bundle.format.index import BundleStore
     from lyra_tasks.bundle.format.signature import parse_trust_options
     from lyra_tasks.bundle.show import print_verify_report
-    from lyra_tasks.bundle.verify.detect import verify_path
+    from lyra_tasks.bundle.verify import verify_path
 
     trust = parse_trust_options(allowed_signers, signer, revoked)
     bundle = Path(path) if path else BundleStore(workspace().bundles).find_newest()

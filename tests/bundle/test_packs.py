@@ -31,8 +31,7 @@ from lyra_tasks.bundle.format.manifest import (
 )
 from lyra_tasks.bundle.pack.plan import PackFacts, collect_pack_facts, plan_pack
 from lyra_tasks.bundle.pack.run import fill_pack
-from lyra_tasks.bundle.verify.detect import verify_path
-from lyra_tasks.bundle.verify.pack import verify_pack
+from lyra_tasks.bundle.verify import verify_pack, verify_path
 from lyra_tasks.errors import BundleError, UsageError
 from tests.bundle.test_receive_script import DIGESTS, MANIFEST
 from tests.bundle.test_verify import made as made  # a fixture

@@ -24,7 +24,7 @@ from lyra_tasks.bundle.format.manifest import (
     write_document,
 )
 from lyra_tasks.bundle.format.signature import sign_checksums
-from lyra_tasks.bundle.verify.bundle import verify_bundle
+from lyra_tasks.bundle.verify import verify_bundle
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.verify import verify_archive
 from lyra_tasks.images.archive.write import write_archive
@@ -219,7 +219,7 @@ def test_bundle_removed_during_verify_is_reported(bundle: Path, monkeypatch: pyt
         path.rename(path.with_name("aside"))
         return files
 
-    monkeypatch.setattr("lyra_tasks.bundle.verify.bundle.list_bundle_files", list_and_remove)
+    monkeypatch.setattr("lyra_tasks.bundle.verify.list_bundle_files", list_and_remove)
     refused(bundle, "removed while being read")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.bundle.verify.bundle import verify_bundle
+from lyra_tasks.bundle.verify import verify_bundle
 from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.errors import BundleError
 from tests.conftest import Project

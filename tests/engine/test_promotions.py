@@ -22,7 +22,7 @@ from lyra_tasks.bundle.format.index import BundleStore, register_version
 from lyra_tasks.bundle.format.manifest import open_bundle
 from lyra_tasks.bundle.promote.plan import collect_promotion_facts, plan_promotion
 from lyra_tasks.bundle.promote.run import create_bundle
-from lyra_tasks.bundle.verify.bundle import verify_bundle
+from lyra_tasks.bundle.verify import verify_bundle
 from lyra_tasks.config.load import load_config
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine

@@ -26,8 +26,7 @@ from lyra_tasks.bundle.format.pack import (
 from lyra_tasks.bundle.format.signature import find_signing_key, sign_checksums
 from lyra_tasks.bundle.format.staging import publish_directory, require_free_space, staging_directory
 from lyra_tasks.bundle.pack.plan import PackPlan, PlannedDelta
-from lyra_tasks.bundle.verify.bundle import verify_bundle
-from lyra_tasks.bundle.verify.pack import verify_pack
+from lyra_tasks.bundle.verify import verify_bundle, verify_pack
 from lyra_tasks.errors import ImmutableError, PreconditionError
 from lyra_tasks.files import write_file
 from lyra_tasks.images.archive.parts import PartsWriter

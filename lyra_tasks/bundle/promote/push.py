@@ -13,7 +13,7 @@ from typing import IO
 
 from lyra_tasks import console
 from lyra_tasks.bundle.format.manifest import Bundle, BundledImage
-from lyra_tasks.bundle.verify.bundle import verify_bundle
+from lyra_tasks.bundle.verify import verify_bundle
 from lyra_tasks.digests import canonical_json, sha256_digest
 from lyra_tasks.errors import BundleError, ImmutableError, UsageError
 from lyra_tasks.images.oci import INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, blob_name

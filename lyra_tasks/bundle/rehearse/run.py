@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from lyra_tasks import console
 from lyra_tasks.bundle.format.layout import IMAGES_DIRECTORY, RECEIVE_SCRIPT
 from lyra_tasks.bundle.rehearse.plan import RehearsalPlan, remove_compose_variables, render_env_file
-from lyra_tasks.bundle.verify.bundle import verify_bundle
+from lyra_tasks.bundle.verify import verify_bundle
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import connect_sandbox
 from lyra_tasks.engine.objects.containers import DeployedService, list_compose_services
