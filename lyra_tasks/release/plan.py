@@ -12,7 +12,7 @@ from lyra_tasks.config.models import Configuration
 from lyra_tasks.release.facts import ReleaseFacts
 from lyra_tasks.release.next_version import Decision, ReleaseRequest
 from lyra_tasks.versions.changelog import VersionChanges, render_changes
-from lyra_tasks.versions.formats import MAX_IMAGE_TAG_LENGTH
+from lyra_tasks.versions.version import MAX_IMAGE_TAG_LENGTH
 
 _MAX_SHOWN_PATHS = 5
 

@@ -9,9 +9,8 @@ from typing import Any
 from lyra_tasks import console
 from lyra_tasks.release.plan import ReleasePlan
 from lyra_tasks.versions.changelog import render_changes
-from lyra_tasks.versions.formats import version_to_file_name, version_to_pep440
 from lyra_tasks.versions.git import GitFacts
-from lyra_tasks.versions.version import CheckoutVersion, Release
+from lyra_tasks.versions.version import CheckoutVersion, Release, version_to_file_name, version_to_pep440
 
 
 def print_release_plan(plan: ReleasePlan) -> None:

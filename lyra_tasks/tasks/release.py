@@ -49,7 +49,7 @@ def release(
 def release_version(c: Any, image_tag: str = "", json: bool = False) -> None:
     """Show the version of the checkout and its reason."""
     from lyra_tasks.release.show import print_bare_version, print_version
-    from lyra_tasks.versions.formats import version_from_image_tag
+    from lyra_tasks.versions.version import version_from_image_tag
 
     if image_tag:
         return print_bare_version(version_from_image_tag(image_tag))

@@ -90,11 +90,6 @@ def render_changelog_page(changes: VersionChanges, project: str) -> str:
     return f"# {project} {changes.version}: changes{since}\n\n{changes.date}\n\n{render_changes(changes)}"
 
 
-def render_changelog_section(changes: VersionChanges) -> str:
-    """Render the changes as a section of a project's changelog."""
-    return f"## {changes.version} ({changes.date})\n\n{render_changes(changes)}"
-
-
 def render_changes(changes: VersionChanges) -> str:
     """Render the changes grouped by type, breaking changes first."""
     link = commit_url_prefix(changes.source_url)
@@ -111,7 +106,7 @@ def add_changelog_section(existing: str, changes: VersionChanges) -> str:
     """Insert a section into a project's changelog, below its introduction and above older sections."""
     header, marker, older_sections = f"\n{existing}".partition("\n## ")
     header = header.removeprefix("\n").rstrip("\n") or "# Changelog"
-    section = render_changelog_section(changes).rstrip("\n")
+    section = f"## {changes.version} ({changes.date})\n\n{render_changes(changes)}".rstrip("\n")
     parts = (header, section, f"{marker}{older_sections}".strip("\n"))
     return "\n\n".join(part for part in parts if part) + "\n"
 

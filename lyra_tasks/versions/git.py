@@ -1,4 +1,4 @@
-"""Call git and read the state of a checkout from it."""
+"""Call git and read the state of a checkout from it, with its version tags."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
+
+from semver import Version
 
 from lyra_tasks.digests import file_sha256
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.redaction import strip_url_credentials
-from lyra_tasks.versions.formats import DEFAULT_TAG_PATTERN, Tag, find_highest_tag
 
-if TYPE_CHECKING:
-    import semver
-
+DEFAULT_TAG_PATTERN = "v{version}"
 SHORT_ID_LENGTH = 7
 """Fixed, because git's own choice grows with the clone and would change the version."""
 
@@ -31,6 +29,15 @@ _SUBMODULE = "160000 "
 _REPOSITORY_VARIABLES = {
     "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A git tag, the full id of its commit, and its date as ISO 8601."""
+
+    name: str
+    commit: str
+    date: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,10 +75,6 @@ class GitFacts:
         """Return whether the working tree differs from the commit."""
         return bool(self.changed_paths)
 
-    def find_version_tag(self, pattern: str = DEFAULT_TAG_PATTERN) -> tuple[Tag, semver.Version] | None:
-        """Return the highest version tag of this commit, or else the highest reachable one."""
-        return _find_version_tag(self.tags, self.commit, pattern)
-
 
 def collect_git_facts(root: Path, tag_pattern: str = DEFAULT_TAG_PATTERN, *, outputs: Sequence[str] = ()) -> GitFacts:
     """Collect the state of the checkout at `root`; changes in `outputs`, which Lyra writes, do not make it dirty."""
@@ -81,7 +84,7 @@ def collect_git_facts(root: Path, tag_pattern: str = DEFAULT_TAG_PATTERN, *, out
     if commit == _INITIAL:
         raise PreconditionError(f"The git repository at {top} has no commits", hint="Run `git add . && git commit`")
     tags = list_tags(root, reachable=True)
-    version_tag = _find_version_tag(tags, commit, tag_pattern)
+    version_tag = find_version_tag(tags, commit, tag_pattern)
     revision_range = f"{version_tag[0].commit}..HEAD" if version_tag else "HEAD"
     return GitFacts(
         top=top,
@@ -193,8 +196,21 @@ def list_tags(root: Path, *, reachable: bool) -> tuple[Tag, ...]:
     return tuple(Tag(name, peeled_id or object_id, date) for name, object_id, peeled_id, date in fields)
 
 
-def _find_version_tag(tags: Sequence[Tag], commit: str, pattern: str) -> tuple[Tag, semver.Version] | None:
-    return find_highest_tag((tag for tag in tags if tag.commit == commit), pattern) or find_highest_tag(tags, pattern)
+def parse_tag(name: str, pattern: str = DEFAULT_TAG_PATTERN) -> Version | None:
+    """Return the version in a tag's name, or None if the tag is not a version tag."""
+    prefix, _, suffix = pattern.partition("{version}")
+    if not (name.startswith(prefix) and name.endswith(suffix) and len(name) > len(prefix) + len(suffix)):
+        return None
+    text = name[len(prefix) : len(name) - len(suffix)]
+    # git allows any letters and digits in tags, semantic versions only ASCII
+    return Version.parse(text) if text.isascii() and Version.is_valid(text) else None
+
+
+def find_version_tag(tags: Iterable[Tag], commit: str, pattern: str) -> tuple[Tag, Version] | None:
+    """Return the highest version tag of this commit, or else the highest one of all, with its version."""
+    candidates = [(tag, version) for tag in tags if (version := parse_tag(tag.name, pattern)) is not None]
+    # build metadata has no precedence; comparing names as well keeps the result stable
+    return max(candidates, key=lambda pair: (pair[0].commit == commit, pair[1], pair[0].name), default=None)
 
 
 def _get_remote_url(root: Path) -> str:

@@ -1,17 +1,26 @@
-"""The version of a checkout, computed from git tags, and the releases of its repository."""
+"""The version of a checkout, computed from git tags, in all its notations, and the releases of its repository."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from semver import Version
 
-from lyra_tasks.versions.formats import DEFAULT_TAG_PATTERN, parse_tag, version_to_image_tag
-from lyra_tasks.versions.git import GitFacts, list_tags
+from lyra_tasks.errors import PreconditionError, UsageError
+from lyra_tasks.versions.git import DEFAULT_TAG_PATTERN, GitFacts, find_version_tag, list_tags, parse_tag
 
 FIRST_VERSION = "0.1.0"
+MAX_IMAGE_TAG_LENGTH = 128
+
+_PEP440_PHASES = {"alpha": "a", "beta": "b", "rc": "rc"}
+_PEP440_CONVERTIBLE = re.compile(
+    r"(?P<core>\d+\.\d+\.\d+)"
+    r"(?:-(?:(?P<phase>alpha|beta|rc)\.(?P<number>\d+)(?:\.dev\.(?P<dev_after>\d+))?|dev\.(?P<dev>\d+)))?"
+    r"(?:\+(?P<build>[0-9a-z]+(?:\.[0-9a-z]+)*))?"
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class CheckoutVersion:
 
 def compute_version(facts: GitFacts, tag_pattern: str = DEFAULT_TAG_PATTERN) -> CheckoutVersion:
     """Compute the version of a checkout; `facts` must have been collected with the same tag pattern."""
-    version_tag = facts.find_version_tag(tag_pattern)
+    version_tag = find_version_tag(facts.tags, facts.commit, tag_pattern)
     if version_tag is not None and version_tag[0].commit == facts.commit and not facts.is_dirty:
         return _make_version(str(version_tag[1]), f"on tag {version_tag[0].name}", is_release=True)
     base = _development_base(version_tag[1]) if version_tag else f"{FIRST_VERSION}-dev"
@@ -103,3 +112,48 @@ def list_floating_tags(version: Version, tagged_versions: Iterable[Version]) -> 
         "latest": finals,
     }
     return tuple(tag for tag, line in line_by_tag.items() if version >= max(line, default=version))
+
+
+def version_to_image_tag(version: str) -> str:
+    """Return the version as an image tag, with `_` (not allowed in versions) for `+` (not allowed in tags)."""
+    tag = version.replace("+", "_")
+    if len(tag) > MAX_IMAGE_TAG_LENGTH:
+        raise PreconditionError(
+            f"Version {version} has {len(tag)} characters; image tags are limited to {MAX_IMAGE_TAG_LENGTH}",
+            hint="Use a shorter pre-release in the git tag",
+        )
+    return tag
+
+
+def version_from_image_tag(tag: str) -> str:
+    """Return the version of an image tag, or raise UsageError."""
+    version = tag.replace("_", "+")
+    if not (tag.isascii() and "+" not in tag and Version.is_valid(version) and len(tag) <= MAX_IMAGE_TAG_LENGTH):
+        raise UsageError(f"{tag!r} is not the image tag of a version", hint="For example 1.4.0 or 1.4.0-dev.2_g1a2b3c4")
+    return version
+
+
+def version_to_file_name(version: str) -> str:
+    """Return the version for use in file names, unique also on case-insensitive file systems.
+
+    `1.0.0-RC.1+b` becomes `1.0.0-_r_c.1__b`. A version that fits into an image tag has at most 255 characters here.
+    """
+    return re.sub(r"[A-Z+]", lambda match: "__" if match[0] == "+" else f"_{match[0].lower()}", version)
+
+
+def version_to_pep440(version: str) -> str | None:
+    """Return the version in PEP 440 notation with the same ordering, or None if there is no equivalent.
+
+    PEP 440 orders development releases before their pre-release: `1.4.0-rc.1.dev.2` becomes `1.4.0rc2.dev2`.
+    """
+    match = _PEP440_CONVERTIBLE.fullmatch(version)
+    if match is None:
+        return None
+    converted = match["core"]
+    if match["dev_after"] is not None:
+        converted += f"{_PEP440_PHASES[match['phase']]}{int(match['number']) + 1}.dev{match['dev_after']}"
+    elif match["phase"] is not None:
+        converted += f"{_PEP440_PHASES[match['phase']]}{match['number']}"
+    elif match["dev"] is not None:
+        converted += f".dev{match['dev']}"
+    return f"{converted}+{match['build']}" if match["build"] is not None else converted
