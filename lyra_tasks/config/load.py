@@ -1,18 +1,18 @@
-"""Load a `Configuration` from its file and report all problems at once."""
+"""Find `.lyra.toml`, load a `Configuration` from it, and report all problems at once."""
 
 from __future__ import annotations
 
 import copy
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lyra_tasks.config.discovery import find_config, read_config
 from lyra_tasks.config.validation.positions import Location, Positions, find_duplicate, find_positions
 from lyra_tasks.config.validation.problems import Problem, format_location, problems_to_error, to_error, toml_type_name
 from lyra_tasks.errors import ConfigurationError
@@ -21,6 +21,8 @@ from lyra_tasks.files import display_path
 if TYPE_CHECKING:
     from lyra_tasks.config.models import Configuration
 
+CONFIG_FILE_NAME = ".lyra.toml"
+MAX_CONFIG_BYTES = 1024**2
 SCHEMA_VERSION = 1
 _OVERRIDE_VARIABLES: Mapping[tuple[str, str], str] = {
     ("resources", "host_share"): "LYRA_HOST_SHARE",
@@ -28,6 +30,7 @@ _OVERRIDE_VARIABLES: Mapping[tuple[str, str], str] = {
 }
 _IDENTITY_KEYS = frozenset({"schema", "project", "engine"})
 _TOML_ERROR = re.compile(r"(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
+_TODO = re.compile(r"\s*#\s*TODO:\s*(.+)")
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,70 @@ def load_config_file(file: Path, rules: Mapping[str, bool] | None = None) -> Loa
     if error is not None and any(problem.location[0] in _IDENTITY_KEYS for problem in problems):
         raise error
     return LoadedConfig(config, root / file.name, root, lines, overrides, error)
+
+
+def find_config(start: Path | None = None) -> Path:
+    """Return the file that `LYRA_CONFIG` names, or the nearest `.lyra.toml` upwards from `start` (default: cwd)."""
+    if override := os.environ.get("LYRA_CONFIG"):
+        file = _working_directory() / override
+        if not os.path.lexists(file):
+            raise ConfigurationError(
+                f"LYRA_CONFIG names {display_path(file)}, which does not exist", hint="Correct or unset LYRA_CONFIG"
+            )
+        return file
+    directory = _working_directory() if start is None else start.absolute()
+    for candidate in (directory, *directory.parents):
+        if os.path.lexists(candidate / CONFIG_FILE_NAME):
+            return candidate / CONFIG_FILE_NAME
+    raise ConfigurationError(
+        f"No {CONFIG_FILE_NAME} in {directory} or a directory above it",
+        hint=f"`init` writes a {CONFIG_FILE_NAME} from what is here; `config.schema` describes every key",
+    )
+
+
+def read_config(file: Path) -> str:
+    """Return the text of a configuration file: a regular UTF-8 file without a BOM, of at most `MAX_CONFIG_BYTES`."""
+    data = _read_bytes(file)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise _unreadable(file, "UTF-16, not UTF-8", "Save it as UTF-8")
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise _unreadable(file, "begins with a byte order mark", "Save it as UTF-8 without a BOM")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _unreadable(file, f"not valid UTF-8 (line {line})", "Save it as UTF-8") from error
+
+
+def _read_bytes(file: Path) -> bytes:
+    try:
+        # Opening a FIFO without a writer would block without O_NONBLOCK
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _unreadable(file, "not a regular file", "Replace it by a TOML file")
+            with os.fdopen(descriptor, "rb", closefd=False) as stream:
+                data = stream.read(MAX_CONFIG_BYTES + 1)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _unreadable(file, str(error.strerror), "Check its permissions") from error
+    if len(data) > MAX_CONFIG_BYTES:
+        raise _unreadable(file, "larger than 1 MiB", "Remove what is not configuration")
+    return data
+
+
+def _unreadable(file: Path, reason: str, hint: str) -> ConfigurationError:
+    return ConfigurationError(f"Cannot read {display_path(file)}: {reason}", hint=hint)
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            "The working directory no longer exists", hint="Change to the project's directory"
+        ) from error
 
 
 def _parse_toml(text: str, name: str) -> dict[str, Any]:
@@ -153,3 +220,16 @@ def _check_schema(document: Mapping[str, Any], name: str, lines: Positions) -> N
     else:
         return
     raise problems_to_error([Problem(("schema",), message)], file=name, lines=lines, overrides={})
+
+
+class Todo(NamedTuple):
+    """A line `# TODO: …`, numbered from 1."""
+
+    line: int
+    text: str
+
+
+def list_todos(text: str) -> tuple[Todo, ...]:
+    """Return the TODO comments of a configuration file's text."""
+    matches = ((number, _TODO.fullmatch(line.rstrip())) for number, line in enumerate(text.splitlines(), 1))
+    return tuple(Todo(number, match[1]) for number, match in matches if match)

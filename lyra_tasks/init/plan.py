@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lyra_tasks.config.discovery import CONFIG_FILE_NAME, Todo, list_todos
+from lyra_tasks.config.load import CONFIG_FILE_NAME, Todo, list_todos
 from lyra_tasks.config.validation.paths import excludes_directory
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.init.compose_import import draft_from_compose

@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lyra_tasks import console
-from lyra_tasks.config.discovery import CONFIG_FILE_NAME
-from lyra_tasks.config.load import load_config_file
+from lyra_tasks.config.load import CONFIG_FILE_NAME, load_config_file
 from lyra_tasks.errors import ConfigurationError, LyraError, PreconditionError
 from lyra_tasks.files import display_path, sync_directory, write_file
 from lyra_tasks.init.plan import InitPlan

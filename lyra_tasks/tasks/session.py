@@ -100,7 +100,7 @@ def _opened_workspace() -> Workspace:
 
 def _warn_about_todos(work: Workspace) -> None:
     """Warn about what `init` left open in the configuration, before a task that relies on it."""
-    from lyra_tasks.config.discovery import list_todos
+    from lyra_tasks.config.load import list_todos
     from lyra_tasks.files import display_path
 
     if {"build", "test", "promote", "release"}.isdisjoint(sys.argv[1:]):

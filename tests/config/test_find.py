@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lyra_tasks.config.discovery import MAX_CONFIG_BYTES
-from lyra_tasks.config.load import load_config
+from lyra_tasks.config.load import MAX_CONFIG_BYTES, load_config
 from lyra_tasks.errors import ConfigurationError
-
-Project = Callable[[str], Path]
-VALID = 'schema = 1\n[project]\nname = "guestbook"\n'
+from tests.config.conftest import MINIMAL, Project
 
 
 def test_nearest_file_upwards_is_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = project(VALID)
+    root = project(MINIMAL)
     subdirectory = root / "web" / "src"
     subdirectory.mkdir()
     (root.parent / ".lyra.toml").write_text("this one is further away")
@@ -36,7 +32,7 @@ def test_problems_name_file_relative_to_working_directory(project: Project, monk
 
 
 def test_search_begins_at_start_directory(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = project(VALID)
+    root = project(MINIMAL)
     monkeypatch.chdir(tmp_path)
     assert load_config(root / "web").root == root
 
@@ -45,14 +41,14 @@ def test_lyra_config_names_file(project: Project, tmp_path: Path, monkeypatch: p
     project("not read")
     other = tmp_path / "other"
     other.mkdir()
-    (other / "second.toml").write_text(VALID)
+    (other / "second.toml").write_text(MINIMAL)
     monkeypatch.setenv("LYRA_CONFIG", "../other/second.toml")
     loaded = load_config()
     assert (loaded.file, loaded.root) == (other / "second.toml", other)
 
 
 def test_lyra_config_with_missing_file_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    project(VALID)
+    project(MINIMAL)
     monkeypatch.setenv("LYRA_CONFIG", "missing.toml")
     with pytest.raises(ConfigurationError, match=r"^LYRA_CONFIG names missing\.toml, which does not exist$"):
         load_config()
@@ -77,8 +73,8 @@ def test_deleted_working_directory_is_reported(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (VALID.encode("utf-16"), "Cannot read .lyra.toml: UTF-16, not UTF-8"),
-        (b"\xef\xbb\xbf" + VALID.encode(), "Cannot read .lyra.toml: begins with a byte order mark"),
+        (MINIMAL.encode("utf-16"), "Cannot read .lyra.toml: UTF-16, not UTF-8"),
+        (b"\xef\xbb\xbf" + MINIMAL.encode(), "Cannot read .lyra.toml: begins with a byte order mark"),
         (b"schema = 1\n# caf\xe9\n", "Cannot read .lyra.toml: not valid UTF-8 (line 2)"),
         (b"#" * (MAX_CONFIG_BYTES + 1), "Cannot read .lyra.toml: larger than 1 MiB"),
     ],
@@ -93,7 +89,7 @@ def test_file_without_plain_text_is_refused(project: Project, content: bytes, me
 
 def test_file_of_maximum_size_is_read_quickly(project: Project) -> None:
     filler = "# a comment, 'with' \"quotes\" and [brackets]\n"
-    text = VALID + "description = '''" + "x'\n" * 10_000 + "'''\n"
+    text = MINIMAL + "description = '''" + "x'\n" * 10_000 + "'''\n"
     project(text + filler * ((MAX_CONFIG_BYTES - len(text)) // len(filler)))
     with pytest.raises(ConfigurationError) as caught:
         load_config()

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.config.discovery import list_todos
-from lyra_tasks.config.load import LoadedConfig, load_config
+from lyra_tasks.config.load import LoadedConfig, list_todos, load_config
 from lyra_tasks.dockerfile.input_hashes import dockerfile_path
 from lyra_tasks.dockerfile.parse import read_dockerfile
 from lyra_tasks.dockerfile.stages import list_base_images, resolve_declared_image

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.config.discovery import find_config
+from lyra_tasks.config.load import find_config
 from lyra_tasks.errors import ConfigurationError, UsageError
 
 SHELLS = ("bash", "fish", "zsh")
