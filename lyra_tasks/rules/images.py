@@ -15,7 +15,7 @@ from lyra_tasks.config.models import Proxima, Service
 from lyra_tasks.config.services import image_healthcheck
 from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.images.scan.elf import can_run_programs
+from lyra_tasks.images.scan.layers import can_run_programs
 from lyra_tasks.records.images import ImageRecord, ImageScan
 from lyra_tasks.rules.catalogue import (
     BASE_LOCKED,

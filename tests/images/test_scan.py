@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.images.scan.elf import can_run_programs
 from lyra_tasks.images.scan.layers import (
     ScannedLayer,
+    can_run_programs,
     count_programs,
     find_directory_owners,
     find_setuid_files,

@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from lyra_tasks.images.oci import Layer
-from lyra_tasks.images.scan.elf import count_architectures
 from lyra_tasks.images.scan.secrets import SecretMatch, SecretMatcher
 from lyra_tasks.images.stream.codec import DigestWriter, decompress_blocks, detect_codec, tee_blocks
 from lyra_tasks.images.stream.docker_save import IncomingLayer, read_docker_save
@@ -34,6 +33,21 @@ K = TypeVar("K", bound=Hashable)
 
 _SETUID_SETGID = 0o6000
 _EXECUTE_BITS = 0o111
+_ELF_HEADER_BYTES: Final = 20
+# ELF's e_machine, with the byte order where that matters -> architecture as in platforms
+_ELF_MACHINES: Final = {
+    3: "386",
+    8: "mips",
+    40: "arm",
+    62: "amd64",
+    183: "arm64",
+    243: "riscv64",
+    258: "loong64",
+    (21, "little"): "ppc64le",
+    (21, "big"): "ppc64",
+    (22, "big"): "s390x",
+}
+_COMPATIBLE_ARCHITECTURES: Final = {"amd64": frozenset({"386"})}
 
 
 class Watcher(Protocol):
@@ -127,7 +141,7 @@ def scan_layer(
         if watcher is not None and header.kind == "file":
             stream = watcher.watch(path, stream)
         if header.kind == "file" and header.mode & _EXECUTE_BITS:
-            stream = count_architectures(stream, layer.programs_by_architecture)
+            stream = _count_architectures(stream, layer.programs_by_architecture)
         packages.add_member(header, stream)
         for _ in stream:
             pass
@@ -156,6 +170,12 @@ def count_programs(layers: Iterable[ScannedLayer]) -> dict[str, int]:
     return dict(sum((Counter(layer.programs_by_architecture) for layer in layers), Counter[str]()))
 
 
+def can_run_programs(platform: str, counts: dict[str, int]) -> bool:
+    """Return whether a machine of `platform` can run any of the counted programs, or there are none."""
+    machine = platform.split("/")[1]
+    return not counts or not {machine, *_COMPATIBLE_ARCHITECTURES.get(machine, ())}.isdisjoint(counts)
+
+
 def find_directory_owners(layers: Iterable[ScannedLayer]) -> dict[str, str]:
     """Return the owners of the watched directories in the final image: absolute path -> `UID:GID`."""
     owners: dict[str, str] = {}
@@ -174,3 +194,23 @@ def _record_entry(layer: ScannedLayer, path: str, header: TarHeader, directories
         layer.file_hashes.add(hash(path))
         if header.kind in {"file", "link"} and header.mode & _SETUID_SETGID:
             layer.setuid_files[path] = header.mode
+
+
+def _detect_architecture(start: Block) -> str:
+    """Return the architecture (as in platforms) of the program that begins with these bytes, or an empty string."""
+    if len(start) < _ELF_HEADER_BYTES or bytes(start[:4]) != b"\x7fELF":
+        return ""
+    order: Literal["little", "big"] = "big" if start[5] == 2 else "little"  # EI_DATA
+    machine = int.from_bytes(start[18:20], order)
+    return _ELF_MACHINES.get(machine) or _ELF_MACHINES.get((machine, order)) or f"ELF machine {machine}"
+
+
+def _count_architectures(blocks: Iterator[Block], counts: dict[str, int]) -> Iterator[Block]:
+    """Pass on the blocks of one file; if it is a program, count its architecture in `counts`."""
+    start = b""
+    for block in blocks:
+        if len(start) < _ELF_HEADER_BYTES:
+            start += bytes(block[: _ELF_HEADER_BYTES - len(start)])
+        yield block
+    if name := _detect_architecture(start):
+        counts[name] = counts.get(name, 0) + 1
