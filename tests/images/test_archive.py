@@ -64,7 +64,7 @@ def test_archive_verifies_as_same_image(compression: Compression, tmp_path: Path
         contents = verify_archive(path, expected=packed.identity, unpack=unpack)
         assert contents.config_digest == sha256(SAMPLE.config)
         assert contents.manifest_digest == packed.identity.manifest_digest
-        assert contents.diff_ids == packed.identity.diff_ids
+        assert tuple(contents.config.rootfs.diff_ids) == packed.identity.diff_ids
         assert contents.references == ("docker.io/shop/web:1.0", "docker.io/shop/web:latest")
         assert contents.annotations == {"org.opencontainers.image.version": "1.0"}
         assert contents.size == path.stat().st_size
@@ -108,7 +108,7 @@ def test_archive_stores_repeated_layer_once(tmp_path: Path) -> None:
     )
     write_archive(tmp_path / "web.tar", packed[0], REFERENCES, {}, EPOCH)
     assert len(members_of(tmp_path / "web.tar")) == 7
-    assert len(verify_archive(tmp_path / "web.tar").layer_digests) == 3
+    assert len(verify_archive(tmp_path / "web.tar").manifest.layers) == 3
 
 
 def test_archive_of_different_image_lists_differences(archive: Path, tmp_path: Path) -> None:

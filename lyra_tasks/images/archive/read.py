@@ -52,6 +52,16 @@ class ArchivedImage:
     references: tuple[str, ...]
     annotations: dict[str, str]
 
+    @property
+    def config_digest(self) -> str:
+        """Return the digest of the image's config."""
+        return self.manifest.config.digest
+
+    @property
+    def platform(self) -> str:
+        """Return the platform as `os/arch[/variant]`."""
+        return self.config.platform
+
 
 def read_archive_members(file: BinaryIO, where: str) -> dict[str, Member]:
     """Return the members of an archive by name; all must be regular files of an image layout."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -28,16 +28,9 @@ _MAX_PARALLEL_LAYERS = 2
 
 
 @dataclass(frozen=True)
-class VerifiedArchive:
-    """The content of a verified archive; `size` (bytes) and `sha256` (hex) are those of the file itself."""
+class VerifiedArchive(ArchivedImage):
+    """The image of a verified archive; `size` (bytes) and `sha256` (hex) are those of the file itself."""
 
-    config_digest: str
-    manifest_digest: str
-    platform: str
-    diff_ids: tuple[str, ...]
-    layer_digests: tuple[str, ...]
-    references: tuple[str, ...]
-    annotations: dict[str, str] = field(hash=False)
     sha256: str
     size: int
 
@@ -84,24 +77,15 @@ def verify_archive(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return VerifiedArchive(
-        config_digest=image.manifest.config.digest,
-        manifest_digest=image.manifest_digest,
-        platform=image.config.platform,
-        diff_ids=tuple(image.config.rootfs.diff_ids),
-        layer_digests=tuple(layer.digest for layer in image.manifest.layers),
-        references=image.references,
-        annotations=image.annotations,
-        sha256=hex_part(archive_digest.result().digest),
-        size=archive_digest.result().size,
-    )
+    blob = archive_digest.result()
+    return VerifiedArchive(**vars(image), sha256=hex_part(blob.digest), size=blob.size)
 
 
 def _compare_identity(image: ArchivedImage, expected: ImageIdentity, path: Path) -> None:
     comparisons = {
-        "config digest": (image.manifest.config.digest, expected.config_digest),
+        "config digest": (image.config_digest, expected.config_digest),
         "manifest digest": (image.manifest_digest, expected.manifest_digest),
-        "platform": (image.config.platform, expected.platform),
+        "platform": (image.platform, expected.platform),
         "diff ids": (image.config.rootfs.diff_ids, list(expected.diff_ids)),
         "layers": (
             [(layer.digest, layer.size) for layer in image.manifest.layers],
