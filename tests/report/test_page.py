@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from lyra_tasks.records.documents import ReportDocuments
-from lyra_tasks.report.curves import WIDTH, draw_curve
 from lyra_tasks.report.images import count_new_bytes, measure_images
 from lyra_tasks.report.page import render_report
-from lyra_tasks.report.timeline import build_timelines
+from lyra_tasks.report.timeline import WIDTH, build_timelines, draw_curve
 from tests.report import samples
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e\x1b[2J&amp;"
