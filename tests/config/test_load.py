@@ -1,11 +1,10 @@
-"""Test a configuration with every key, its effective values, and the descriptions of patterns."""
+"""Test a configuration with every key, its effective values, the keys that variables override, and all patterns."""
 
 from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,8 +16,7 @@ from lyra_tasks.config.validation.positions import Location
 from lyra_tasks.config.validation.pydantic_errors import PATTERN_DESCRIPTIONS, known_keys
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.units import DURATION_PATTERN, SIZE_PATTERN
-
-Project = Callable[[str], Path]
+from tests.config.conftest import MINIMAL, Project
 
 EVERY_KEY = """\
 schema = 1
@@ -287,3 +285,43 @@ def test_invalid_project_or_engine_is_always_refused(project: Project, key: str)
     project(EVERY_KEY.replace(f"{key} = ", f"{key}x = ", 1))
     with pytest.raises(ConfigurationError):
         load_partial_config()
+
+
+def test_environment_overrides_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project(MINIMAL + "[resources]\nhost_share = 0.5\n")
+    monkeypatch.setenv("LYRA_HOST_SHARE", "0.25")
+    loaded = load_config()
+    assert loaded.config.resources.host_share == 0.25
+    assert loaded.overrides == {("resources", "host_share"): "LYRA_HOST_SHARE"}
+
+
+def test_empty_variable_overrides_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project(MINIMAL)
+    monkeypatch.setenv("LYRA_HOST_SHARE", "")
+    assert load_config().config.resources.host_share == 0.75
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("2", "must be at most 1, found 2.0"),
+        ("half", "must be a number, found a string"),
+        ("nan", "must be a finite number"),
+    ],
+)
+def test_invalid_override_names_variable(
+    project: Project, monkeypatch: pytest.MonkeyPatch, value: str, message: str
+) -> None:
+    project(MINIMAL)
+    monkeypatch.setenv("LYRA_HOST_SHARE", value)
+    with pytest.raises(ConfigurationError) as caught:
+        load_config()
+    assert caught.value.details == (f"LYRA_HOST_SHARE: {message}",)
+
+
+def test_builder_is_overridden_by_environment(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project(MINIMAL)
+    monkeypatch.setenv("LYRA_BUILDER", "other")
+    loaded = load_config()
+    assert loaded.config.builder.name == "other"
+    assert loaded.overrides == {("builder", "name"): "LYRA_BUILDER"}

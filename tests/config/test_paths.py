@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,15 @@ import pytest
 from lyra_tasks.config.load import load_config
 from lyra_tasks.config.validation.paths import excludes_directory
 from lyra_tasks.errors import ConfigurationError
+from tests.config.conftest import MINIMAL, Project
 
-Project = Callable[[str], Path]
-HEAD = 'schema = 1\n[project]\nname = "guestbook"\n'
-ROOT_CONTEXT = HEAD + '[images.web]\ncontext = "."\n'
+ROOT_CONTEXT = MINIMAL + '[images.web]\ncontext = "."\n'
 
 
-def problems(run: Callable[[], object] = load_config) -> tuple[str, ...]:
+def problems() -> tuple[str, ...]:
     """Return the problems without the file name."""
     with pytest.raises(ConfigurationError) as caught:
-        run()
+        load_config()
     return tuple(detail.removeprefix(".lyra.toml:") for detail in caught.value.details)
 
 
@@ -28,11 +26,11 @@ def test_link_out_of_project_is_refused(project: Project, tmp_path: Path, key: s
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "Dockerfile").write_text("FROM scratch\n")
-    text = HEAD + '[images.web]\ncontext = "web"\n'
+    text = MINIMAL + '[images.web]\ncontext = "web"\n'
     root = project(text)
     if key == "context":
         (root / "web" / "link").symlink_to(outside)
-        project(HEAD + '[images.web]\ncontext = "web/link"\n')
+        project(MINIMAL + '[images.web]\ncontext = "web/link"\n')
         expected = "5: images.web.context"
     elif key == "dockerfile":
         (root / "web" / "link").symlink_to(outside / "Dockerfile")
@@ -50,19 +48,19 @@ def test_link_out_of_project_is_refused(project: Project, tmp_path: Path, key: s
 
 
 def test_link_inside_project_is_followed(project: Project) -> None:
-    root = project(HEAD + '[images.web]\ncontext = "link"\n')
+    root = project(MINIMAL + '[images.web]\ncontext = "link"\n')
     (root / "link").symlink_to("web")
     assert load_config().config.images["web"].context == "link"
 
 
 def test_dockerfile_may_be_outside_context(project: Project) -> None:
-    root = project(HEAD + '[images.web]\ncontext = "web"\ndockerfile = "../web.Dockerfile"\n')
+    root = project(MINIMAL + '[images.web]\ncontext = "web"\ndockerfile = "../web.Dockerfile"\n')
     (root / "web.Dockerfile").write_text("FROM scratch\n")
     assert load_config().config.images["web"].dockerfile == "../web.Dockerfile"
 
 
 def test_missing_archive_with_other_source_is_valid(project: Project) -> None:
-    project(HEAD + '[bases.b]\narchive = "b.tar"\nimage = "debian:12"\n')
+    project(MINIMAL + '[bases.b]\narchive = "b.tar"\nimage = "debian:12"\n')
     assert load_config().config.bases["b"].archive == "b.tar"
 
 
@@ -87,12 +85,12 @@ def test_ignore_file_of_dockerfile_takes_precedence(project: Project) -> None:
 
 
 def test_context_inside_lyras_directories_is_refused(project: Project) -> None:
-    project(HEAD + '[images.web]\ncontext = "web"\n[promotion]\ndirectory = "."\n')
+    project(MINIMAL + '[images.web]\ncontext = "web"\n[promotion]\ndirectory = "."\n')
     assert problems() == ('5: images.web.context: is inside ".", where Lyra writes; move it',)
 
 
 def test_configured_promotion_directory_is_checked(project: Project) -> None:
-    project(HEAD + '[images.web]\ncontext = "web"\n[promotion]\ndirectory = "web/out"\n')
+    project(MINIMAL + '[images.web]\ncontext = "web"\n[promotion]\ndirectory = "web/out"\n')
     (problem,) = problems()
     assert problem.endswith('includes "web/out", where Lyra writes; add a line out to ".dockerignore"')
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 from lyra_tasks.config.load import load_config
 from lyra_tasks.errors import ConfigurationError
+from tests.config.conftest import MINIMAL, Project
 
-Project = Callable[[str], Path]
-
-# Each text follows these three lines.
-HEAD = 'schema = 1\n[project]\nname = "guestbook"\n'
 IMAGE = '[images.web]\ncontext = "web"\n'
 SERVICE = IMAGE + '[services.web]\nimage = "web"\n'
 
-
-# id, text after HEAD, the detail after ".lyra.toml:"
+# id, text after the three lines of MINIMAL, the detail after ".lyra.toml:"
 CASES: list[tuple[str, str, str]] = [
     ("unknown key", "[proxima]\ncpu = 2\n", '5: proxima.cpu: unknown key; did you mean "cpus"?'),
     ("unknown table", "[service.web]\n", '4: service: unknown table; did you mean "services"?'),
@@ -473,7 +466,7 @@ CASES: list[tuple[str, str, str]] = [
 
 @pytest.mark.parametrize(("text", "detail"), [pytest.param(text, detail, id=name) for name, text, detail in CASES])
 def test_problem_names_line_key_and_allowed_values(project: Project, text: str, detail: str) -> None:
-    project(HEAD + text)
+    project(MINIMAL + text)
     with pytest.raises(ConfigurationError) as caught:
         load_config()
     assert caught.value.details == (f".lyra.toml:{detail}",)
@@ -484,7 +477,7 @@ def test_problem_names_line_key_and_allowed_values(project: Project, text: str, 
 
 def test_all_problems_are_listed_in_file_order(project: Project) -> None:
     project(
-        HEAD
+        MINIMAL
         + '[proxima]\ncpus = "4"\nmemory = "lots"\n'
         + '[services.web]\nimage = "wep"\nlimitz = 1\n[services.web.volumes.data]\nowner = "me"\n'
         + '[[tests]]\nservice = "web"\nhtp = "GET /"\n[[tests]]\nname = "t"\nservice = "db"\nlog = "x"\n'
@@ -507,7 +500,7 @@ def test_all_problems_are_listed_in_file_order(project: Project) -> None:
 
 def test_one_mistake_is_reported_once(project: Project) -> None:
     project(
-        HEAD
+        MINIMAL
         + '[images.web]\ncontext = 5\n[services.web]\nimage = "web"\nports = { http = "80" }\n'
         + '[[tests]]\nname = "t"\nservice = "web"\nhttp = "GET /"\n'
     )
@@ -551,7 +544,7 @@ def test_invalid_document_is_refused(project: Project, text: str, details: tuple
 
 def test_problems_never_show_test_values_and_secrets(project: Project) -> None:
     project(
-        HEAD
+        MINIMAL
         + SERVICE
         + '[services.web.environment.A]\ntest_value = "hunter2\\u0007"\n[services.web.secrets.k]\npath = "hunter2"\n'
     )

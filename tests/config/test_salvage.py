@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -14,8 +12,7 @@ from lyra_tasks.config.load import load_config
 from lyra_tasks.config.validation.positions import Location
 from lyra_tasks.config.validation.pydantic_errors import known_keys
 from lyra_tasks.errors import ConfigurationError
-
-Project = Callable[[str], Path]
+from tests.config.conftest import Project
 
 VALUES = st.one_of(
     st.sampled_from(["", "web", "/data", "GET /", "64m", "1s", "10:10", "linux/amd64", "[", "\u001b[2J", "../x"]),
