@@ -365,6 +365,15 @@ def pause_tagging(shop: Project, directory: Path) -> None:
     hook(shop.root / ".git", "reference-transaction", f'if [ "$1" = prepared ]; then {wait}; fi')
 
 
+def second_checkout(shop: Project, directory: Path) -> Project:
+    """Create another checkout of shop, which has a lock of its own but the same tags."""
+    shop.replace(".lyra.toml", "[release]\n", '[release]\nbranches = ["*"]\n')
+    shop.commit()
+    other = Project(directory / "other", shop.environment)
+    shop.git("worktree", "add", "--quiet", "--detach", str(other.root))
+    return other
+
+
 def test_concurrent_release_of_a_checkout_is_refused(shop: Project, tmp_path: Path) -> None:
     pause_tagging(shop, tmp_path)
     first = shop.start("release", "--bump", "minor")
@@ -379,11 +388,8 @@ def test_concurrent_release_of_a_checkout_is_refused(shop: Project, tmp_path: Pa
 
 
 def test_two_checkouts_cannot_create_the_same_version(shop: Project, tmp_path: Path) -> None:
-    """Another checkout has its own lock but the same tags, so git lets only one of them win."""
-    shop.replace(".lyra.toml", "[release]\n", '[release]\nbranches = ["*"]\n')
-    shop.commit()
-    other = Project(tmp_path / "other", shop.environment)
-    shop.git("worktree", "add", "--quiet", "--detach", str(other.root))
+    """Git lets only one of them create the tag."""
+    other = second_checkout(shop, tmp_path)
     pause_tagging(shop, tmp_path)
     first = shop.start("release")
     wait_for(tmp_path / "tagging")
@@ -398,10 +404,7 @@ def test_two_checkouts_cannot_create_the_same_version(shop: Project, tmp_path: P
 
 
 def test_failed_release_keeps_an_equal_tag_of_another(shop: Project, tmp_path: Path) -> None:
-    shop.replace(".lyra.toml", "[release]\n", '[release]\nbranches = ["*"]\n')
-    shop.commit()
-    other = Project(tmp_path / "other", shop.environment)
-    shop.git("worktree", "add", "--quiet", "--detach", str(other.root))
+    other = second_checkout(shop, tmp_path)
     signer = tmp_path / "signer"
     signer.write_text(
         f"#!/bin/sh\ntouch {tmp_path}/signing; until [ -e {tmp_path}/go ]; do sleep 0.05; done\n"
