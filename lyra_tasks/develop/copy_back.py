@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tarfile
@@ -10,8 +9,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lyra_tasks.develop.source import hash_link_target, read_file_record
+from lyra_tasks.develop.source import read_file_record
 from lyra_tasks.develop.sync import FileContent, SourceSync, content_of, find_git_ignored, read_local_content
+from lyra_tasks.digests import file_sha256, sha256_hex
 from lyra_tasks.engine.objects.volumes import open_tar
 from lyra_tasks.errors import PreconditionError, UsageError
 from lyra_tasks.records.dev import UploadedFile, UploadedFiles
@@ -94,16 +94,15 @@ def _extract_entry(archive: tarfile.TarFile, entry: tarfile.TarInfo, directory: 
     target.parent.mkdir(parents=True, exist_ok=True)
     if entry.issym():
         target.symlink_to(entry.linkname)
-        return FileContent("link", hash_link_target(os.fsencode(entry.linkname)))
+        return FileContent("link", sha256_hex(os.fsencode(entry.linkname)))
     content = archive.extractfile(entry) if entry.isfile() else None
     if content is None:
         raise PreconditionError(
             f"{name}: not a regular file or symlink", hint="Copy it to a regular file in the container first"
         )
-    with target.open("w+b") as file:
+    with target.open("wb") as file:
         shutil.copyfileobj(content, file)
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(target)
     target.chmod(entry.mode & 0o777)
     return FileContent("file", digest)
 

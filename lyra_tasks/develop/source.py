@@ -110,13 +110,8 @@ def iter_parents(name: str) -> Iterator[str]:
 def read_file_record(path: Path, status: os.stat_result) -> UploadedFile:
     """Return the record that an upload of this file or symlink would leave now."""
     if stat.S_ISLNK(status.st_mode):
-        return _build_record("link", hash_link_target(os.fsencode(path.readlink())), status)
+        return _build_record("link", sha256_hex(os.fsencode(path.readlink())), status)
     return _build_record("file", file_sha256(path), status)
-
-
-def hash_link_target(target: bytes) -> str:
-    """Return the digest that stands for the content of a symlink."""
-    return sha256_hex(target)
 
 
 def _differs(path: Path, status: os.stat_result, previous: UploadedFile | None) -> bool:
@@ -142,7 +137,7 @@ def _add_file(archive: tarfile.TarFile, context: Path, name: str, uid: int, gid:
         entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, os.fsdecode(target), 0o777
         entry.mtime = status.st_mtime_ns // 10**9
         archive.addfile(entry)
-        return _build_record("link", hash_link_target(target), status)
+        return _build_record("link", sha256_hex(target), status)
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         entry.size, entry.mode, entry.mtime = status.st_size, stat.S_IMODE(status.st_mode), status.st_mtime_ns // 10**9

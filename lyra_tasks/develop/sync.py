@@ -16,13 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lyra_tasks.develop.source import (
-    diff_source,
-    hash_link_target,
-    list_local_files,
-    read_file_record,
-    write_source_archive,
-)
+from lyra_tasks.develop.source import diff_source, list_local_files, read_file_record, write_source_archive
+from lyra_tasks.digests import sha256_hex
 from lyra_tasks.engine.objects.volumes import open_tar, put_tar, remove_paths
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT
@@ -167,7 +162,7 @@ def _read_volume_contents(sync: SourceSync) -> dict[str, FileContent]:
         for entry in archive or ():
             name = os.path.normpath(entry.name)
             if entry.issym():
-                contents[name] = FileContent("link", hash_link_target(os.fsencode(entry.linkname)))
+                contents[name] = FileContent("link", sha256_hex(os.fsencode(entry.linkname)))
             elif entry.islnk():
                 contents[name] = contents[os.path.normpath(entry.linkname)]
             elif archive is not None and (file := archive.extractfile(entry)) is not None:
