@@ -92,8 +92,8 @@ def active_runs(directory: Path) -> dict[str, int]:
                 continue
             # A shared lock, so that two processes that look at once do not take each other for the run
             if not _try_lock(fd, fcntl.LOCK_SH):
-                content = os.pread(fd, 32, 0).decode(errors="replace").strip()
-                process_ids[path.name] = int(content) if content.isdecimal() else 0
+                pid = _read_pid(fd)
+                process_ids[path.name] = int(pid) if pid.isdecimal() else 0
             elif _try_lock(fd, fcntl.LOCK_EX) and _still_exists(fd):
                 path.unlink(missing_ok=True)
     return process_ids
@@ -133,6 +133,10 @@ def _try_lock(fd: int, operation: int) -> bool:
     return True
 
 
+def _read_pid(fd: int) -> str:
+    return os.pread(fd, 32, 0).decode(errors="replace").strip()
+
+
 def _still_exists(fd: int) -> bool:
     """Return whether the file still has a name; if not, the name may belong to another run by now."""
     return os.fstat(fd).st_nlink > 0
@@ -151,18 +155,11 @@ def file_lock(path: Path, *, resource: str, timeout: float = 0.0) -> Iterator[in
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= deadline:
-                    holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
-                    raise LockedError(
-                        f"{resource[:1].upper()}{resource[1:]} is in use by another process (pid {holder})",
-                        hint="Wait until it has finished",
-                    ) from error
-                time.sleep(0.05)
+        while not _try_lock(fd, fcntl.LOCK_EX):
+            if time.monotonic() >= deadline:
+                message = f"{resource[:1].upper()}{resource[1:]} is in use by another process"
+                raise LockedError(f"{message} (pid {_read_pid(fd) or 'unknown'})", hint="Wait until it has finished")
+            time.sleep(0.05)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield fd
