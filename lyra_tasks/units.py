@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 
-SIZE_PATTERN = r"^\s*[0-9]+(\.[0-9]+)?\s*([bB]|[kKmMgGtT]([iI]?[bB])?)?\s*$"
-"""Every text that `parse_size` accepts, for the JSON Schema."""
+SIZE_PATTERN = r"^\s*([0-9]+(?:\.[0-9]+)?)\s*([bB]|[kKmMgGtT](?:[iI]?[bB])?)?\s*$"
+"""Every text that `parse_size` accepts, for the JSON Schema, too: number and unit."""
 DURATION_PATTERN = r"^\s*([0-9.]+h)?([0-9.]+m)?([0-9.]+s)?([0-9.]+ms)?\s*$"
 """Every text that `parse_duration` accepts, and a few more, for the JSON Schema."""
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(b|k|kb|kib|m|mb|mib|g|gb|gib|t|tb|tib)?", re.IGNORECASE)
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _POWERS = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _MAX_SIZE_BYTES = 1024**6
@@ -22,7 +21,7 @@ def parse_size(value: object) -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         number = value
-    elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+    elif isinstance(value, str) and (match := re.fullmatch(SIZE_PATTERN, value)):
         # `min` first: int() of an infinite float would raise OverflowError
         number = int(min(float(match[1]) * 1024 ** _POWERS[(match[2] or "").lower()[:1]], _MAX_SIZE_BYTES + 1))
     else:
