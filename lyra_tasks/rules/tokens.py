@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
-from lyra_tasks.images.stream.pipeline import Block
+from lyra_tasks.images.stream.tar import Block
 
 _MAX_FILE_BYTES = 128 * 1024
 _MAX_SAMPLE_BYTES = 16 * 1024**2

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lyra_tasks.images.stream.pipeline import Block, PipelineStep
+from lyra_tasks.images.stream.codec import PipelineStep
+from lyra_tasks.images.stream.tar import Block
 
 
 def test_step_consumes_blocks_in_order_and_returns_result() -> None:

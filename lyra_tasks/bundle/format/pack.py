@@ -26,10 +26,10 @@ from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.parts import MAX_PARTS, PartsWriter, open_parts, part_name
 from lyra_tasks.images.oci import MAX_DOCUMENT_BYTES, Digest
 from lyra_tasks.images.stream.codec import DigestWriter, decompress_blocks
-from lyra_tasks.images.stream.pipeline import Block
 from lyra_tasks.images.stream.tar import (
     BLOCK_BYTES,
     SECTOR_BYTES,
+    Block,
     BlockReader,
     format_tar_header,
     padding_size,

@@ -15,13 +15,13 @@ from lyra_tasks.images.archive.read import ArchivedImage, Member, read_archive_m
 from lyra_tasks.images.oci import ImageIdentity, blob_name
 from lyra_tasks.images.stream.codec import (
     DigestWriter,
+    PipelineStep,
     detect_codec,
     measure_unpacked,
     read_file_blocks,
     tee_blocks,
     write_blocks,
 )
-from lyra_tasks.images.stream.pipeline import PipelineStep
 
 _MAX_EXPANSION_RATIO = 2000
 _MAX_PARALLEL_LAYERS = 2

@@ -26,8 +26,7 @@ from lyra_tasks.images.stream.packages import (
     normalize_path,
     read_layer_members,
 )
-from lyra_tasks.images.stream.pipeline import Block
-from lyra_tasks.images.stream.tar import Readable, TarHeader
+from lyra_tasks.images.stream.tar import Block, Readable, TarHeader
 
 K = TypeVar("K", bound=Hashable)
 

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
-from lyra_tasks.images.stream.pipeline import Block
+from lyra_tasks.images.stream.tar import Block
 
 if TYPE_CHECKING:
     from ahocorasick_rs import BytesAhoCorasick

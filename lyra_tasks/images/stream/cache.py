@@ -22,7 +22,7 @@ from lyra_tasks.digests import canonical_json, file_sha256, hex_part, sha256_dig
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.images.oci import Digest, Layer
 from lyra_tasks.images.stream.codec import Compression
-from lyra_tasks.images.stream.pipeline import Block
+from lyra_tasks.images.stream.tar import Block
 from lyra_tasks.records.record import Record, read_record, write_record
 
 _ENCODINGS: dict[Compression, str] = {"gzip": "gzip-2", "zstd": "zstd-3"}  # codec and level

@@ -1,18 +1,23 @@
-"""Compress and decompress layers as streams, gzip with isal and zstd with libzstd, always to the same bytes."""
+"""Compress and decompress layers as streams, gzip with isal and zstd with libzstd, always to the same bytes.
+
+Hashing, compressing and reading run at the same time, as pipeline steps in threads.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib import import_module
-from typing import Any, BinaryIO, Literal, Protocol
+from queue import Queue
+from typing import Any, BinaryIO, Generic, Literal, Protocol, TypeVar
 
 from lyra_tasks.errors import BundleError
-from lyra_tasks.images.stream.pipeline import Block, PipelineStep
-from lyra_tasks.images.stream.tar import BLOCK_BYTES, BlockReader
+from lyra_tasks.images.stream.tar import BLOCK_BYTES, Block, BlockReader
 
+T = TypeVar("T")
 Compression = Literal["gzip", "zstd"]
 Codec = Literal["none", "gzip", "zstd"]
 
@@ -23,6 +28,7 @@ _THREADS = 2
 _INPUT_BYTES = 64 * 1024
 _OUTPUT_BYTES = 1024**2
 _MAX_WINDOW_LOG = 25
+_QUEUE_LENGTH = 3
 
 _MAGIC: dict[bytes, Codec] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -73,6 +79,57 @@ class DigestWriter:
 
     def close(self) -> None:
         """Do nothing: the file is closed where it was opened."""
+
+
+class PipelineStep(Generic[T]):
+    """Runs `consume` in a thread on the blocks given to `put`; leaving the context ends the thread."""
+
+    def __init__(self, consume: Callable[[Iterator[Block]], T]) -> None:
+        self._consume = consume
+        self._queue: Queue[Block | None] = Queue(_QUEUE_LENGTH)
+        self._result: list[T] = []
+        self._error: BaseException | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> PipelineStep[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def put(self, block: Block) -> None:
+        """Hand over a block, which must not be changed afterwards; an error of the thread is raised here."""
+        if self._error:
+            raise self._error
+        self._queue.put(block)
+
+    def finish(self) -> T:
+        """Return the result of `consume` after the last block; an error of the thread is raised here."""
+        self._close()
+        if self._error:
+            raise self._error
+        return self._result[0]
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+            self._thread.join()
+
+    def _blocks(self) -> Iterator[Block]:
+        while (block := self._queue.get()) is not None:
+            yield block
+
+    def _run(self) -> None:
+        blocks = self._blocks()
+        try:
+            self._result.append(self._consume(blocks))
+        except BaseException as error:
+            self._error = error
+        for _ in blocks:  # a full queue would block the other side forever
+            pass
 
 
 def detect_codec(start: Block) -> Codec:

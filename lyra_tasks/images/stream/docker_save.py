@@ -9,8 +9,7 @@ from itertools import chain
 
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.oci import BLOBS_PREFIX, MAX_DOCUMENT_BYTES, Layer
-from lyra_tasks.images.stream.pipeline import Block
-from lyra_tasks.images.stream.tar import Readable, TarHeader, read_tar_members
+from lyra_tasks.images.stream.tar import Block, Readable, TarHeader, read_tar_members
 
 SAVE_LABEL = "the engine's save"
 

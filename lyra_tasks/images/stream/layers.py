@@ -20,6 +20,7 @@ from lyra_tasks.images.stream.codec import (
     Codec,
     Compression,
     DigestWriter,
+    PipelineStep,
     Writable,
     compress_blocks,
     decompress_blocks,
@@ -29,7 +30,7 @@ from lyra_tasks.images.stream.codec import (
     write_blocks,
 )
 from lyra_tasks.images.stream.packages import LayerPackages, read_layer_packages
-from lyra_tasks.images.stream.pipeline import Block, PipelineStep
+from lyra_tasks.images.stream.tar import Block
 
 _MEDIA_TYPES: dict[Codec, str] = {
     "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",

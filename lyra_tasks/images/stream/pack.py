@@ -34,8 +34,7 @@ from lyra_tasks.images.stream.codec import Compression
 from lyra_tasks.images.stream.docker_save import SAVE_LABEL, IncomingLayer, SaveContents, read_docker_save
 from lyra_tasks.images.stream.layers import Spool, SpooledLayer, adopt_layer, blob_path, spool_layer
 from lyra_tasks.images.stream.packages import LayerPackages
-from lyra_tasks.images.stream.pipeline import Block
-from lyra_tasks.images.stream.tar import Readable
+from lyra_tasks.images.stream.tar import Block, Readable
 from lyra_tasks.references import is_attestation, normalize_reference
 
 K = TypeVar("K", bound=Hashable)

@@ -18,8 +18,7 @@ from pydantic import Field
 
 from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.images.stream.pipeline import Block
-from lyra_tasks.images.stream.tar import SECTOR_BYTES, BlockReader, TarHeader, read_tar_members
+from lyra_tasks.images.stream.tar import SECTOR_BYTES, Block, BlockReader, TarHeader, read_tar_members
 from lyra_tasks.records.record import Record, read_valid_record, write_record
 
 T = TypeVar("T")

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from lyra_tasks.errors import BundleError
-from lyra_tasks.images.stream.pipeline import Block
+
+Block = bytes | bytearray
 
 SECTOR_BYTES = 512
 BLOCK_BYTES = 1024**2
