@@ -6,8 +6,10 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from lyra_tasks.console.terminal import LiveDisplay, wrap_table
@@ -25,41 +27,59 @@ from lyra_tasks.console.text import terminal_width as terminal_width
 
 _COLUMN_GAP = "  "
 
-_json_mode = False
-_quiet = False
-_command_span: re.Pattern[str] | None = None
-_program = ""
+
+@dataclass(frozen=True)
+class _Mode:
+    """How the running task prints; `commands` are the program's names of the commands that messages mention."""
+
+    json: bool = False
+    quiet: bool = False
+    program: str = ""
+    commands: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def command_span(self) -> re.Pattern[str]:
+        """The beginning of a code span that is a command: its program's name is missing."""
+        # `promote = true` is a key, and only other programs have short options: `test -f FILE`
+        names = "|".join(map(re.escape, sorted(self.commands, key=len, reverse=True)))
+        return re.compile(rf"`((?:{names})(?= |`)(?: (?!=|-\w)[^`\n]*)?)`")
+
+
+_mode = _Mode()
 _live_display = LiveDisplay()
 
 
-def set_json_mode(enabled: bool) -> None:
-    """Reserve stdout for one JSON document; everything else goes to stderr."""
-    global _json_mode
-    _json_mode = enabled
+@contextmanager
+def output_of_task(*, json_mode: bool, quiet: bool, program: str, commands: Mapping[str, str]) -> Iterator[None]:
+    """Print as one task demands until the block ends.
+
+    Args:
+        json_mode: Reserve stdout for one JSON document; everything else goes to stderr.
+        quiet: Print only warnings, errors and the JSON document.
+        program: The name that is put before the commands in messages, in code spans.
+        commands: The name that the program has for each command.
+    """
+    global _mode
+    previous_mode, _mode = _mode, _Mode(json_mode, quiet, program, commands)
+    try:
+        yield
+    finally:
+        _mode = previous_mode
 
 
 def is_json_mode() -> bool:
     """Return whether stdout is reserved for one JSON document."""
-    return _json_mode
-
-
-def set_quiet_mode(enabled: bool) -> None:
-    """Print only warnings, errors and the JSON document."""
-    global _quiet
-    _quiet = enabled
-
-
-def set_program(program: str, tasks: Iterable[str]) -> None:
-    """Put the name of the program before the commands in messages: code spans that begin with one of `tasks`."""
-    global _command_span, _program
-    # `promote = true` is a key, and only other programs have short options: `test -f FILE`
-    _command_span = re.compile(rf"`(?=(?:{'|'.join(map(re.escape, tasks))})(?: (?!=|-\w)[^`\n]*)?`)")
-    _program = program
+    return _mode.json
 
 
 def name_program(text: str) -> str:
     """Return a text with the name of the program in its commands, so that they can be pasted."""
-    return _command_span.sub(f"`{_program} ", text) if _command_span else text
+    return _mode.command_span.sub(_name_commands, text) if _mode.commands else text
+
+
+def _name_commands(span: re.Match[str]) -> str:
+    words = [_mode.commands.get(word, word) for word in span[1].split(" ")]
+    return f"`{_mode.program} {' '.join(words)}`"
 
 
 def style(text: str, *names: str, stream: Any = None) -> str:
@@ -69,31 +89,31 @@ def style(text: str, *names: str, stream: Any = None) -> str:
 
 def print(text: str = "") -> None:
     """Print a line for people: to stdout, or to stderr in JSON mode."""
-    if not _quiet:
+    if not _mode.quiet:
         _write_line(name_program(sanitize_styled(text)), _stream())
 
 
 def print_verbatim(text: str) -> None:
     """Print files, scripts, logs and the like, as `print`, but as they are: nothing is wrapped or added."""
-    if not _quiet:
+    if not _mode.quiet:
         _write_line(sanitize_styled(text), _stream(), wrap=False)
 
 
 def info(text: str) -> None:
     """Print a line about progress to stderr."""
-    if not _quiet:
+    if not _mode.quiet:
         _write_line(style(name_program(sanitize_styled(text)), "dim", stream=sys.stderr), sys.stderr)
 
 
 def print_raw(line: str, current_step: str = "") -> None:
     """Print a line of another program's progress to stderr, or show its step in the progress line."""
-    if not _quiet and not _live_display.update(current_step):
+    if not _mode.quiet and not _live_display.update(current_step):
         _write_line(sanitize(line), sys.stderr, wrap=False)
 
 
 def progress(text: str, detail: str = "") -> AbstractContextManager[Callable[[int], None]]:
     """Show a live line with the elapsed time on a terminal until the block ends; yield a function that adds bytes."""
-    if _quiet or not supports_control_codes(sys.stderr):
+    if _mode.quiet or not supports_control_codes(sys.stderr):
         return nullcontext(lambda _count: None)
     return _live_display.activity(text, detail)
 
@@ -106,11 +126,16 @@ def warn(text: str) -> None:
 
 def error(message: str, hint: str = "", details: Iterable[str] = ()) -> None:
     """Print an error to stderr: message, details and hint."""
+    _write_line(format_error(message, hint, details), sys.stderr)
+
+
+def format_error(message: str, hint: str = "", details: Iterable[str] = ()) -> str:
+    """Return the text that `error` prints."""
     lines = [f"{style('error:', 'red', 'bold', stream=sys.stderr)} {sanitize_styled(message)}"]
     lines += [f"  {sanitize_styled(line)}" for line in details]
     if hint:
         lines.append(f"{style('hint:', 'cyan', stream=sys.stderr)} {sanitize_styled(hint)}")
-    _write_line(name_program("\n".join(lines)), sys.stderr)
+    return name_program("\n".join(lines))
 
 
 def print_json(value: Any) -> None:
@@ -171,4 +196,4 @@ def _write_line(text: str, stream: Any, *, wrap: bool = True) -> None:
 
 
 def _stream() -> Any:
-    return sys.stderr if _json_mode else sys.stdout
+    return sys.stderr if _mode.json else sys.stdout

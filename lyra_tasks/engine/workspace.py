@@ -19,7 +19,7 @@ from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.locks import RunLocks, new_run_id
 from lyra_tasks.paths import Paths, project_paths
 from lyra_tasks.records.checkouts import record_checkout
-from lyra_tasks.records.evidence import EvidenceStore
+from lyra_tasks.records.evidence_store import EvidenceStore
 from lyra_tasks.records.images import ImageStore
 from lyra_tasks.records.journal import Journal, JournalEntry
 from lyra_tasks.versions.git import GitFacts, collect_git_facts
@@ -91,7 +91,7 @@ class Workspace:
     @cached_property
     def evidence(self) -> EvidenceStore:
         """The results of test runs."""
-        return EvidenceStore(self.paths.state)
+        return EvidenceStore(self.paths.state, self.journal)
 
     @cached_property
     def git(self) -> GitFacts:
@@ -138,10 +138,24 @@ def was_auto_started(entries: Iterable[JournalEntry]) -> bool:
     return [entry.data.get("by") for entry in entries if entry.event == SANDBOX_STARTED][-1:] == ["lyra"]
 
 
-def open_workspace(loaded: LoadedConfig) -> Workspace:
-    """Start a new run in the checkout of a configuration."""
+def open_workspace(
+    loaded: LoadedConfig, previous: Workspace | None = None, *, continues_run: bool = False
+) -> Workspace:
+    """Start a run in the checkout of a configuration, or continue that of `previous`; its engine is used again."""
     paths = project_paths(loaded.root, loaded.config.project.name)
-    record_checkout(paths)
-    active_runs = RunLocks(paths.run_locks)
-    atexit.register(active_runs.release)
-    return Workspace(loaded, paths, new_run_id(), active_runs)
+    if previous is None or previous.paths != paths:
+        record_checkout(paths)
+        active_runs = RunLocks(paths.run_locks)
+        atexit.register(active_runs.release)
+        return Workspace(loaded, paths, new_run_id(), active_runs)
+    work = Workspace(loaded, paths, previous.run if continues_run else new_run_id(), previous.active_runs)
+    engine = vars(previous).get("engine")
+    if isinstance(engine, Engine) and _is_usable(engine, work, previous):
+        vars(work)["engine"] = engine
+    return work
+
+
+def _is_usable(engine: Engine, work: Workspace, previous: Workspace) -> bool:
+    """Return whether a connection is still that of the configuration; a private engine may have been stopped."""
+    is_same = work.config.engine == previous.config.engine and work.config.resources == previous.config.resources
+    return is_same and not (engine.facts.sandboxed and sandbox.find_sandbox(work.paths.state) is None)

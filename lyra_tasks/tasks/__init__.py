@@ -1,1 +1,51 @@
-"""The command line: Invoke tasks that collect, plan, run and print. Imports every other package, lazily."""
+"""The tasks, to compose in an own `tasks.py` or to call from Python, and the error that a failing call raises.
+
+Each is called with an Invoke context, does what its parameters say, and returns what its `--json` prints as a frozen
+result of `lyra_tasks.results`. Here, and only here, Invoke is known; everything else is imported when a task runs.
+"""
+
+from lyra_tasks.tasks.bundle import bundle_list, bundle_pack, bundle_rehearse, diff, verify
+from lyra_tasks.tasks.configuration import config_schema, config_show, init, rules_explain, rules_list
+from lyra_tasks.tasks.development import create, dev_exec, dev_shell, dev_stop, dev_sync
+from lyra_tasks.tasks.engine import bases_build, bases_update, engine_down, engine_status, engine_up
+from lyra_tasks.tasks.lifecycle import build, clean, promote, test
+from lyra_tasks.tasks.overview import doctor, explain, history, logs, stats, status
+from lyra_tasks.tasks.releases import release, release_list, release_version
+from lyra_tasks.tasks.task import TaskError
+
+__all__ = [
+    "TaskError",
+    "bases_build",
+    "bases_update",
+    "build",
+    "bundle_list",
+    "bundle_pack",
+    "bundle_rehearse",
+    "clean",
+    "config_schema",
+    "config_show",
+    "create",
+    "dev_exec",
+    "dev_shell",
+    "dev_stop",
+    "dev_sync",
+    "diff",
+    "doctor",
+    "engine_down",
+    "engine_status",
+    "engine_up",
+    "explain",
+    "history",
+    "init",
+    "logs",
+    "promote",
+    "release",
+    "release_list",
+    "release_version",
+    "rules_explain",
+    "rules_list",
+    "stats",
+    "status",
+    "test",
+    "verify",
+]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from invoke.context import Context
+
 from lyra_tasks import console
-from lyra_tasks.tasks.options import is_dry_run
 from lyra_tasks.tasks.session import workspace
 from lyra_tasks.tasks.task import task
 
 
 @task(
+    "verify",
     positional=("path",),
     path="A bundle, pack, part of a pack or archive; default: the newest bundle",
     allowed_signers="Trust only the signers in FILE (ssh-keygen's format); rejects unsigned bundles",
@@ -18,7 +20,13 @@ from lyra_tasks.tasks.task import task
     revoked="Reject the keys in this list or KRL",
 )
 def verify(
-    c: Any, path: str = "", allowed_signers: str = "", signer: str = "", revoked: str = "", json: bool = False
+    c: Context,
+    path: str = "",
+    allowed_signers: str = "",
+    signer: str = "",
+    revoked: str = "",
+    json: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Verify every byte of a bundle or pack. Exits with 6 if anything differs."""
     from pathlib import Path
@@ -36,11 +44,12 @@ def verify(
 
 
 @task(
+    "diff",
     positional=("before", "after"),
     before="A version of this project, or the directory of a bundle",
     after="Another version or directory",
 )
-def diff(c: Any, before: str, after: str, json: bool = False) -> None:
+def diff(c: Context, before: str, after: str, json: bool = False, quiet: bool = False) -> None:
     """Compare two bundles: images, packages, settings, tests, deviations and sizes."""
     from lyra_tasks.bundle.diff import compare_bundles
     from lyra_tasks.bundle.format.documents import read_bundle_documents
@@ -53,8 +62,8 @@ def diff(c: Any, before: str, after: str, json: bool = False) -> None:
     print_diff(compare_bundles(*(read_bundle_documents(bundle) for bundle in bundles)))
 
 
-@task("list")
-def bundle_list(c: Any, json: bool = False) -> None:
+@task("bundle.list")
+def bundle_list(c: Context, json: bool = False, quiet: bool = False) -> None:
     """List the bundles of this project, newest first."""
     from lyra_tasks.bundle.format.index import BundleStore
     from lyra_tasks.bundle.show import print_bundles
@@ -63,7 +72,7 @@ def bundle_list(c: Any, json: bool = False) -> None:
 
 
 @task(
-    "pack",
+    "bundle.pack",
     positional=("version",),
     version="The version to pack; `bundle.list` shows all",
     to="Create the pack in this directory, for example on a USB disk",
@@ -71,7 +80,14 @@ def bundle_list(c: Any, json: bool = False) -> None:
     split="Split files larger than SIZE, for example 2g, into numbered parts",
 )
 def bundle_pack(
-    c: Any, version: str, to: str = "", since: str = "", split: str = "", dry_run: bool = False, json: bool = False
+    c: Context,
+    version: str,
+    to: str = "",
+    since: str = "",
+    split: str = "",
+    dry_run: bool = False,
+    json: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Pack a bundle for transport: complete, or the difference to an older one."""
     from lyra_tasks.bundle.format.index import BundleStore
@@ -82,13 +98,13 @@ def bundle_pack(
     work = workspace()
     store = BundleStore(work.bundles)
     pack_plan = plan_pack(collect_pack_facts(store, version, to=to, since=since, split=split))
-    if is_dry_run(c):
+    if dry_run:
         return print_pack_plan(pack_plan)
     return print_pack(create_pack(pack_plan, work))
 
 
-@task("rehearse", positional=("version",), version="The version to rehearse; `bundle.list` shows all")
-def bundle_rehearse(c: Any, version: str, dry_run: bool = False, json: bool = False) -> None:
+@task("bundle.rehearse", positional=("version",), version="The version to rehearse; `bundle.list` shows all")
+def bundle_rehearse(c: Context, version: str, dry_run: bool = False, json: bool = False, quiet: bool = False) -> None:
     """Install and check a bundle on a temporary engine like Proxima's."""
     from lyra_tasks.bundle.rehearse.plan import collect_rehearsal_facts, plan_rehearsal
     from lyra_tasks.bundle.rehearse.run import run_rehearsal
@@ -98,7 +114,7 @@ def bundle_rehearse(c: Any, version: str, dry_run: bool = False, json: bool = Fa
     work = workspace()
     config, root = work.config, work.root
     rehearsal_plan = plan_rehearsal(config, collect_rehearsal_facts(work, version), collect_test_values(config))
-    if is_dry_run(c):
+    if dry_run:
         return print_rehearsal_plan(rehearsal_plan)
 
     def check_services(services: Any) -> Any:

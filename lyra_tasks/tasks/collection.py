@@ -1,52 +1,130 @@
-"""All tasks, as Invoke collections."""
+"""All tasks, as Invoke collections, with the project's own beside them."""
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from invoke.collection import Collection
+from invoke.exceptions import Exit
+from invoke.tasks import Task
 
-from lyra_tasks.tasks import bundle, configuration, development, engine, lifecycle, overview, release
+from lyra_tasks.errors import UsageError
+from lyra_tasks.suggest import select_known
+from lyra_tasks.tasks import bundle, configuration, development, engine, lifecycle, overview, releases
 from lyra_tasks.tasks.task import LyraTask
 
+ALL_TASKS: tuple[LyraTask[..., Any], ...] = (
+    configuration.init,
+    overview.doctor,
+    overview.status,
+    lifecycle.build,
+    lifecycle.test,
+    lifecycle.promote,
+    lifecycle.clean,
+    bundle.verify,
+    bundle.diff,
+    development.create,
+    overview.logs,
+    overview.stats,
+    overview.explain,
+    overview.history,
+    development.dev_shell,
+    development.dev_exec,
+    development.dev_sync,
+    development.dev_stop,
+    engine.engine_up,
+    engine.engine_down,
+    engine.engine_status,
+    engine.bases_build,
+    engine.bases_update,
+    configuration.rules_list,
+    configuration.rules_explain,
+    configuration.config_show,
+    configuration.config_schema,
+    bundle.bundle_list,
+    bundle.bundle_pack,
+    bundle.bundle_rehearse,
+    releases.release_version,
+    releases.release_list,
+    releases.release,
+)
 
-def create_collection(*project_tasks: Any) -> Collection:
-    """Return Lyra's tasks, with further tasks, collections or modules of the project beside them."""
-    root = Collection(
-        configuration.init,
-        overview.doctor,
-        overview.status,
-        lifecycle.build,
-        lifecycle.test,
-        lifecycle.promote,
-        lifecycle.clean,
-        bundle.verify,
-        bundle.diff,
-        development.create,
-        overview.logs,
-        overview.stats,
-        overview.explain,
-        overview.history,
-    )
-    root.add_collection(
-        Collection("dev", development.dev_shell, development.dev_exec, development.dev_sync, development.dev_stop)
-    )
-    root.add_collection(Collection("engine", engine.engine_up, engine.engine_down, engine.engine_status))
-    root.add_collection(Collection("bases", engine.bases_build, engine.bases_update))
-    root.add_collection(Collection("rules", configuration.rules_list, configuration.rules_explain))
-    root.add_collection(Collection("config", configuration.config_show, configuration.config_schema))
-    root.add_collection(Collection("bundle", bundle.bundle_list, bundle.bundle_pack, bundle.bundle_rehearse))
-    release_collection = Collection("release", release.release_version, release.release_list)
-    release_collection.add_task(release.release, default=True)
-    root.add_collection(release_collection)
-    for item in project_tasks:
-        if isinstance(item, ModuleType):
-            root.add_collection(Collection.from_module(item))
-        elif isinstance(item, Collection):
-            root.add_collection(item)
-        else:
-            root.add_task(item)
-    LyraTask.command_names = tuple(chain.from_iterable((name, *aliases) for name, aliases in root.task_names.items()))
+
+def create_collection(
+    own_items: Sequence[Any] = (),
+    *,
+    only: Iterable[str] = (),
+    replace: Iterable[str] = (),
+    config: Path | None = None,
+) -> Collection:
+    """Return Lyra's tasks, with further tasks, collections or modules of the project beside them.
+
+    Args:
+        own_items: Tasks, collections or modules of the project.
+        only: Include only these tasks and collections of Lyra's; default: all.
+        replace: Leave these out, because an own task or collection has the name.
+        config: The configuration file that all of Lyra's tasks are about; default: the one of the working directory.
+
+    Raises:
+        Exit: A name is not known, or an own item has the name of one of Lyra's and `replace` does not list it.
+    """
+    try:
+        root = _lyra_collection(_select(only, default=True), _select(replace, default=False), config)
+        for item in own_items:
+            _add_own_item(root, item)
+    except UsageError as error:  # raised while Invoke imports `tasks.py`, which shows no other error well
+        raise Exit(f"error: tasks.py: {error.message}\nhint: {error.hint}", code=error.exit_code) from error
     return root
+
+
+def _select(names: Iterable[str], *, default: bool) -> frozenset[str]:
+    """Return the commands that are named, by themselves or by their collection."""
+    names = (names,) if isinstance(names, str) else tuple(names)
+    commands = [task.command for task in ALL_TASKS]
+    if not names:
+        return frozenset(commands if default else ())
+    known = list(dict.fromkeys([*commands, *(command.partition(".")[0] for command in commands)]))
+    selected = select_known(names, known, "task")
+    return frozenset(command for command in commands if command in selected or command.partition(".")[0] in selected)
+
+
+def _lyra_collection(included: frozenset[str], excluded: frozenset[str], config: Path | None) -> Collection:
+    root = Collection()
+    collections: dict[str, Collection] = {}
+    for task in ALL_TASKS:
+        if task.command not in included - excluded:
+            continue
+        bound_task = task if config is None else task.bind(config)
+        name, _, subtask = task.command.partition(".")
+        if name == "release" or subtask:  # `release` is a collection whose default task has its name
+            collections.setdefault(name, Collection(name)).add_task(bound_task, default=not subtask)
+        else:
+            root.add_task(bound_task)
+    for collection in collections.values():
+        root.add_collection(collection)
+    return root
+
+
+def _add_own_item(root: Collection, item: Any) -> None:
+    if isinstance(item, ModuleType):
+        item = Collection.from_module(item)
+    is_collection = isinstance(item, Collection)
+    if not is_collection and not isinstance(item, Task):
+        raise UsageError(
+            f"{item!r} is not a task, a collection or a module", hint="Decorate a function with invoke's `@task`"
+        )
+    if not item.name:
+        raise UsageError("A collection without a name cannot be added", hint='Give it one: Collection("name", ...)')
+    taken = {*root.task_names, *root.collections}
+    for name in {item.name, *getattr(item, "aliases", ())} & taken:
+        raise UsageError(
+            f"`{name}` is the name of one of Lyra's tasks",
+            hint=f'Rename yours, or replace Lyra\'s: lyra_tasks.collection(..., replace=["{name}"])',
+        )
+    if is_collection:
+        root.add_collection(item)
+    else:
+        root.add_task(item)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from json import dumps
-from typing import Any
+
+from invoke.context import Context
 
 from lyra_tasks import console
-from lyra_tasks.tasks.options import is_dry_run
 from lyra_tasks.tasks.session import workspace
 from lyra_tasks.tasks.task import task
 
 
-@task("show")
-def config_show(c: Any, json: bool = False) -> None:
+@task("config.show")
+def config_show(c: Context, json: bool = False, quiet: bool = False) -> None:
     """Show the effective configuration and the origin of each value."""
     from lyra_tasks.config.show import list_settings
 
@@ -25,8 +25,8 @@ def config_show(c: Any, json: bool = False) -> None:
     )
 
 
-@task("schema")
-def config_schema(c: Any) -> None:
+@task("config.schema")
+def config_schema(c: Context, quiet: bool = False) -> None:
     """Print the JSON Schema of .lyra.toml, for completion in editors."""
     from lyra_tasks.config.schema import build_json_schema
 
@@ -34,7 +34,7 @@ def config_schema(c: Any) -> None:
 
 
 @task("init")
-def init(c: Any, dry_run: bool = False, json: bool = False) -> None:
+def init(c: Context, dry_run: bool = False, json: bool = False, quiet: bool = False) -> None:
     """Write .lyra.toml and tasks.py from Dockerfiles and a Compose file."""
     from pathlib import Path
 
@@ -44,21 +44,21 @@ def init(c: Any, dry_run: bool = False, json: bool = False) -> None:
 
     root = Path.cwd()
     init_plan = plan_init(inspect_project(root))
-    if is_dry_run(c):
+    if dry_run:
         return print_init_plan(init_plan)
     return print_init_result(init_plan, write_init_files(init_plan, root))
 
 
-@task("list")
-def rules_list(c: Any, json: bool = False) -> None:
+@task("rules.list")
+def rules_list(c: Context, json: bool = False, quiet: bool = False) -> None:
     """List all rules with requirement, severity and rule of the runbook."""
     from lyra_tasks.rules.show import print_rules
 
     print_rules()
 
 
-@task("explain", positional=("rule",), rule="The id of a rule; `rules.list` shows all")
-def rules_explain(c: Any, rule: str, json: bool = False) -> None:
+@task("rules.explain", positional=("rule",), rule="The id of a rule; `rules.list` shows all")
+def rules_explain(c: Context, rule: str, json: bool = False, quiet: bool = False) -> None:
     """Explain a rule: reason, how to comply, who else requires it."""
     from lyra_tasks.rules.show import print_rule
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from invoke.exceptions import Exit
+from invoke.context import Context
 
 from lyra_tasks import console
-from lyra_tasks.tasks.options import arguments_after_dashes, is_confirmed, is_dry_run
-from lyra_tasks.tasks.session import workspace
-from lyra_tasks.tasks.task import task
+from lyra_tasks.errors import InterruptedRunError
+from lyra_tasks.tasks.session import arguments_after_dashes, workspace
+from lyra_tasks.tasks.task import CommandExitError, task
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
@@ -21,12 +22,19 @@ _SHELL_COMMAND = ["/bin/sh", "-c", "if command -v bash >/dev/null 2>&1; then exe
 
 
 @task(
+    "create",
     iterable=("service",),
     service="Create only this service and its dependencies (repeatable)",
     watch="Sync source changes until Ctrl-C",
 )
 def create(
-    c: Any, service: Any = None, watch: bool = False, dry_run: bool = False, yes: bool = False, json: bool = False
+    c: Context,
+    service: str | Sequence[str] | None = None,
+    watch: bool = False,
+    dry_run: bool = False,
+    yes: bool = False,
+    json: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Start or update the development environment."""
     from lyra_tasks.builds.run import build_dev_images
@@ -34,60 +42,67 @@ def create(
     from lyra_tasks.develop.show import print_create_plan, print_create_result
 
     work = workspace()
-    development_work = _development_workspace(work, tuple(service or ()), connect=not is_dry_run(c))
-    if is_dry_run(c):
+    development_work = _development_workspace(work, tuple(service or ()), connect=not dry_run)
+    if dry_run:
         return print_create_plan(development_work)
     with lock_dev_lab(work):
         lab_plan = plan_create(development_work, build_dev_images(development_work))
-        lab_result = create_dev_lab(lab_plan, yes=is_confirmed())
+        lab_result = create_dev_lab(lab_plan, yes=yes)
     print_create_result(lab_result, work)
     if watch:
         _watch_source(work, lab_result.lab, "")
     return None
 
 
-@task("shell", service=_SERVICE_HELP)
-def dev_shell(c: Any, service: str = "") -> None:
+@task("dev.shell", service=_SERVICE_HELP)
+def dev_shell(c: Context, service: str = "", quiet: bool = False) -> None:
     """Open a shell in a service of the development environment."""
     from lyra_tasks.engine.client.terminal import attach_terminal
 
     work, lab, service_name = _select_service(service)
     container = lab.services[service_name]
     directory = container.source.path if container.source else ""
-    _exit_with(attach_terminal(work.engine, container.id, _SHELL_COMMAND, directory=directory))
+    _require_success("The shell", attach_terminal(work.engine, container.id, _SHELL_COMMAND, directory=directory))
 
 
-@task("exec", service=_SERVICE_HELP)
-def dev_exec(c: Any, service: str = "") -> None:
+@task("dev.exec", python_only=("command",), service=_SERVICE_HELP)
+def dev_exec(c: Context, service: str = "", command: Sequence[str] | None = None, quiet: bool = False) -> None:
     """Run the command after `--` in a service of the development environment."""
     import sys
 
     from lyra_tasks.engine.client.terminal import exec_with_stdio
-    from lyra_tasks.errors import InterruptedRunError, UsageError
+    from lyra_tasks.errors import UsageError
 
-    command = arguments_after_dashes()
-    if not command:
+    arguments = list(command or arguments_after_dashes())
+    if not arguments:
         raise UsageError("No command given", hint="Write it after two dashes: dev.exec -- ls -l")
     work, lab, service_name = _select_service(service)
     container = lab.services[service_name]
     directory = container.source.path if container.source else ""
     pass_input = not sys.stdin.isatty()
     try:
-        exit_code = exec_with_stdio(work.engine, container.id, command, directory=directory, pass_input=pass_input)
+        exit_code = exec_with_stdio(work.engine, container.id, arguments, directory=directory, pass_input=pass_input)
     except KeyboardInterrupt as error:
         console.info("Interrupted; the command may still run in the container (Ctrl-C reaches it only in `dev.shell`)")
-        raise Exit(code=InterruptedRunError.exit_code) from error
-    _exit_with(exit_code)
+        raise CommandExitError("Interrupted", InterruptedRunError.exit_code) from error
+    _require_success(arguments[0], exit_code)
 
 
 @task(
-    "sync",
+    "dev.sync",
     iterable=("back",),
     service="Sync only the source of this service",
     watch="Sync later changes too, until Ctrl-C",
     back="Copy PATH from the container instead, unless newer here (repeatable)",
 )
-def dev_sync(c: Any, service: str = "", watch: bool = False, back: Any = None, json: bool = False) -> None:
+def dev_sync(
+    c: Context,
+    service: str = "",
+    watch: bool = False,
+    back: str | Sequence[str] | None = None,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
     """Upload changed sources to the development environment, or copy files back."""
     from lyra_tasks.develop.copy_back import copy_out
     from lyra_tasks.develop.lab import require_dev_lab
@@ -106,8 +121,8 @@ def dev_sync(c: Any, service: str = "", watch: bool = False, back: Any = None, j
     return print_uploads([upload_changes(source_sync) for source_sync in source_syncs.values()])
 
 
-@task("stop")
-def dev_stop(c: Any, yes: bool = False, dry_run: bool = False, json: bool = False) -> None:
+@task("dev.stop")
+def dev_stop(c: Context, yes: bool = False, dry_run: bool = False, json: bool = False, quiet: bool = False) -> None:
     """Remove the development environment; keeps its logs, asks if edits are lost."""
     from lyra_tasks.develop.lab import lock_dev_lab
     from lyra_tasks.develop.show import confirm_losing_edits, print_nothing_to_stop, print_stop_plan, print_stop_result
@@ -118,9 +133,9 @@ def dev_stop(c: Any, yes: bool = False, dry_run: bool = False, json: bool = Fals
         stop_plan = plan_stop(work)
         if stop_plan is None:
             return print_nothing_to_stop()
-        if is_dry_run(c):
+        if dry_run:
             return print_stop_plan(stop_plan)
-        confirm_losing_edits(stop_plan, yes=is_confirmed())
+        confirm_losing_edits(stop_plan, yes=yes)
         stop_dev_lab(work, stop_plan)
         return print_stop_result(work, stop_plan)
 
@@ -183,6 +198,6 @@ def _watch_source(work: Workspace, lab: DevLab, service: str) -> None:
         console.print("stopped watching; the services keep running")
 
 
-def _exit_with(exit_code: int) -> None:
+def _require_success(command: str, exit_code: int) -> None:
     if exit_code:
-        raise Exit(code=exit_code)
+        raise CommandExitError(f"{command} exited with {exit_code}", exit_code)

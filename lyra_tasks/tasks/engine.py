@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from invoke.context import Context
 
 from lyra_tasks import console
-from lyra_tasks.tasks.options import is_dry_run
 from lyra_tasks.tasks.session import workspace
 from lyra_tasks.tasks.task import task
 
 
-@task("up")
-def engine_up(c: Any, dry_run: bool = False) -> None:
+@task("engine.up")
+def engine_up(c: Context, dry_run: bool = False, quiet: bool = False) -> None:
     """Start this project's private engine (Debian or Ubuntu, as root)."""
     from lyra_tasks.engine.client.connect import start_sandbox
     from lyra_tasks.engine.workspace import SANDBOX_STARTED
 
     work = workspace()
-    if is_dry_run(c):
+    if dry_run:
         return console.print(f"Would start a private engine from {work.config.engine.suite} packages")
     sandbox = start_sandbox(work.config, work.paths)
     work.journal.append(work.run, SANDBOX_STARTED, by="user")
@@ -27,13 +26,13 @@ def engine_up(c: Any, dry_run: bool = False) -> None:
     return None
 
 
-@task("down")
-def engine_down(c: Any, dry_run: bool = False) -> None:
+@task("engine.down")
+def engine_down(c: Context, dry_run: bool = False, quiet: bool = False) -> None:
     """Stop the private engine; its images stay on disk until `clean --all`."""
     from lyra_tasks.engine.sandbox import find_sandbox, require_clean_stop, shut_down_sandbox
 
     work = workspace(allow_invalid=True)
-    if is_dry_run(c):
+    if dry_run:
         return console.print(
             "Would stop the private engine" if find_sandbox(work.paths.state) else "No private engine to stop"
         )
@@ -43,8 +42,8 @@ def engine_down(c: Any, dry_run: bool = False) -> None:
     return console.print("Stopped the private engine" if report.was_running else "The private engine was not running")
 
 
-@task("status")
-def engine_status(c: Any, json: bool = False) -> None:
+@task("engine.status")
+def engine_status(c: Context, json: bool = False, quiet: bool = False) -> None:
     """Show which engine is used."""
     from dataclasses import asdict
 
@@ -63,20 +62,20 @@ def engine_status(c: Any, json: bool = False) -> None:
     return console.print(line)
 
 
-@task("build")
-def bases_build(c: Any, dry_run: bool = False) -> None:
+@task("bases.build")
+def bases_build(c: Context, dry_run: bool = False, quiet: bool = False) -> None:
     """Resolve and lock all base images, and build the local ones."""
-    _resolve_bases(c, update=False)
+    _resolve_bases(update=False, dry_run=dry_run)
 
 
-@task("update")
-def bases_update(c: Any, dry_run: bool = False) -> None:
+@task("bases.update")
+def bases_update(c: Context, dry_run: bool = False, quiet: bool = False) -> None:
     """Resolve all base images again and update the lock file."""
-    _resolve_bases(c, update=True)
+    _resolve_bases(update=True, dry_run=dry_run)
 
 
-def _resolve_bases(c: Any, *, update: bool) -> None:
+def _resolve_bases(*, update: bool, dry_run: bool) -> None:
     from lyra_tasks.builds.facts import prepare_bases
     from lyra_tasks.builds.show import print_bases
 
-    print_bases(prepare_bases(workspace(), update=update, dry_run=is_dry_run(c)))
+    print_bases(prepare_bases(workspace(), update=update, dry_run=dry_run))

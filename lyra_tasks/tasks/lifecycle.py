@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from invoke.context import Context
 
 from lyra_tasks.errors import UsageError
 from lyra_tasks.tasks.development import prepare_dev_cleanup
-from lyra_tasks.tasks.options import is_confirmed, is_dry_run, parse_count, print_next_command
-from lyra_tasks.tasks.session import workspace
+from lyra_tasks.tasks.session import remember_source, require_same_source, suggest_next_command, workspace
 from lyra_tasks.tasks.task import task
 
 
 @task(
+    "build",
     iterable=("image", "platform"),
     image="Build only this image (repeatable)",
     platform="Build only this platform, for example linux/arm64 (repeatable)",
@@ -19,13 +22,14 @@ from lyra_tasks.tasks.task import task
     pull="Check for newer base images; locked bases are not changed",
 )
 def build(
-    c: Any,
-    image: Any = None,
-    platform: Any = None,
+    c: Context,
+    image: str | Sequence[str] | None = None,
+    platform: str | Sequence[str] | None = None,
     no_cache: bool = False,
     pull: bool = False,
     dry_run: bool = False,
     json: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Build all images for all configured platforms."""
     from lyra_tasks.builds.facts import collect_build_facts, select_builds
@@ -35,17 +39,20 @@ def build(
 
     work = workspace()
     selection = select_builds(work, image or (), platform or ())
-    build_facts = collect_build_facts(work, selection, dry_run=is_dry_run(c))
+    build_facts = collect_build_facts(work, selection, dry_run=dry_run)
     build_plan = plan_build(work.config, build_facts, selection, no_cache=no_cache, pull=pull)
-    if is_dry_run(c):
+    if dry_run:
         return print_build_plan(build_plan)
-    print_build_results(
-        run_build(build_plan, engine=work.engine, owner=work.owner, store=work.images, directory=work.run_directory)
+    results = run_build(
+        build_plan, engine=work.engine, owner=work.owner, store=work.images, directory=work.run_directory
     )
-    return print_next_command("build", "test", "to test them")
+    remember_source()
+    print_build_results(results)
+    return suggest_next_command("test", "to test them")
 
 
 @task(
+    "test",
     iterable=("only",),
     only="Run only this check or group (repeatable); the result cannot be promoted",
     fail_fast="Stop at the first check that fails",
@@ -53,13 +60,14 @@ def build(
     keep_running="Keep services running until `clean`",
 )
 def test(
-    c: Any,
-    only: Any = None,
+    c: Context,
+    only: str | Sequence[str] | None = None,
     fail_fast: bool = False,
-    repeat: str = "1",
+    repeat: int = 1,
     keep_running: bool = False,
     dry_run: bool = False,
     json: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Start the services in isolated containers and run the checks.
 
@@ -70,17 +78,19 @@ def test(
     from lyra_tasks.checks.show import print_test_plan, print_test_result
     from lyra_tasks.report.page import write_report_at_end
 
-    options = TestOptions(fail_fast, parse_count(repeat, "--repeat"), keep_running)
-    test_run = plan_test_run(workspace(), tuple(only or ()), options, is_dry_run=is_dry_run(c))
-    if is_dry_run(c):
+    options = TestOptions(fail_fast, repeat, keep_running)
+    test_run = plan_test_run(workspace(), tuple(only or ()), options, is_dry_run=dry_run)
+    if dry_run:
         return print_test_plan(test_run)
     with write_report_at_end(workspace().run_directory):
-        print_test_result(run_tests(test_run))
-    return print_next_command("test", "promote", "to create a bundle of these images")
+        results = run_tests(test_run)
+        remember_source()
+        print_test_result(results)
+    return suggest_next_command("promote", "to create a bundle of these images")
 
 
-@task(to="Also push the images to oci://HOST[:PORT][/PATH]")
-def promote(c: Any, to: str = "", dry_run: bool = False, json: bool = False) -> None:
+@task("promote", to="Also push the images to oci://HOST[:PORT][/PATH]")
+def promote(c: Context, to: str = "", dry_run: bool = False, json: bool = False, quiet: bool = False) -> None:
     """Create a versioned bundle from the tested images."""
     from lyra_tasks.bundle.promote.plan import collect_promotion_facts, plan_promotion
     from lyra_tasks.bundle.promote.run import create_bundle
@@ -88,9 +98,10 @@ def promote(c: Any, to: str = "", dry_run: bool = False, json: bool = False) -> 
     from lyra_tasks.report.page import preload_template, render_report
 
     work = workspace()
+    require_same_source()
     push = _prepare_push(to) if to else None
     promotion = plan_promotion(work.config, collect_promotion_facts(work))
-    if is_dry_run(c):
+    if dry_run:
         return print_promotion_plan(promotion)
     preload_template()
     result = create_bundle(promotion, work, render_report)
@@ -105,18 +116,20 @@ def _prepare_push(to: str) -> Any:
 
 
 @task(
+    "clean",
     cache="Also prune the build cache of the private engine",
     all="Also remove .lyra/, build cache and private engine data (asks first)",
     gone="Remove leftovers of deleted checkouts instead (asks first)",
 )
 def clean(
-    c: Any,
+    c: Context,
     cache: bool = False,
     all: bool = False,
     gone: bool = False,
     yes: bool = False,
     dry_run: bool = False,
     json: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Remove all Docker objects of this project; keeps bundles and the journal."""
     from lyra_tasks.cleanup import facts, plan, show
@@ -130,15 +143,15 @@ def clean(
         if gone:
             checkouts, engine = facts.collect_gone_facts(work)
             plans = plan.plan_gone_cleanup(checkouts)
-            if is_dry_run(c) or not any(checkout_plan.parts for checkout_plan in plans):
+            if dry_run or not any(checkout_plan.parts for checkout_plan in plans):
                 return show.print_gone_plan(plans, checkouts)
-            show.confirm_gone_cleanup(plans, checkouts, yes=is_confirmed())
+            show.confirm_gone_cleanup(plans, checkouts, yes=yes)
         else:
             own_facts, engine = facts.collect_cleanup_facts(work)
             own_plan = plan.plan_cleanup(own_facts, "all" if all else "cache" if cache else "objects")
-            if is_dry_run(c):
+            if dry_run:
                 return show.print_cleanup_plan(own_plan)
-            show.confirm_cleanup(own_plan, yes=is_confirmed())
+            show.confirm_cleanup(own_plan, yes=yes)
             show.announce_cleanup(own_plan)
             if engine is not None and not own_facts.live_runs and DevStore(work.paths.state).exists:
                 prepare_dev_cleanup(work)

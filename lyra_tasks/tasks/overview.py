@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+
+from invoke.context import Context
 
 from lyra_tasks import console
 from lyra_tasks.tasks.session import read_only_workspace, workspace
@@ -12,8 +14,8 @@ _REFRESH_INTERVAL_S = 2.0
 _RUN_HELP = "The run; default: the development environment, else the last run"
 
 
-@task(watch="Refresh every two seconds until Ctrl-C")
-def status(c: Any, watch: bool = False, json: bool = False) -> None:
+@task("status", watch="Refresh every two seconds until Ctrl-C")
+def status(c: Context, watch: bool = False, json: bool = False, quiet: bool = False) -> None:
     """Show images, tests, bundles and services, and suggest the next command."""
     if watch:
         return console.refresh(_print_current_status, _REFRESH_INTERVAL_S)
@@ -31,11 +33,14 @@ def _print_current_status() -> None:
 
 
 @task(
+    "history",
     run="Show all entries of a run, by its id or the beginning of it",
     object="Show all entries about a Docker object, version or digest",
     check="Verify the hash chain of the journal. Exits with 5 if it was edited",
 )
-def history(c: Any, run: str = "", object: str = "", check: bool = False, json: bool = False) -> None:
+def history(
+    c: Context, run: str = "", object: str = "", check: bool = False, json: bool = False, quiet: bool = False
+) -> None:
     """Show who ran what with which result, from the journal."""
     from lyra_tasks.overview import history as past
 
@@ -50,8 +55,8 @@ def history(c: Any, run: str = "", object: str = "", check: bool = False, json: 
     return past.print_runs(past.summarize_runs(earlier_entries))
 
 
-@task()
-def explain(c: Any, json: bool = False) -> None:
+@task("explain")
+def explain(c: Context, json: bool = False, quiet: bool = False) -> None:
     """Explain what is stale, which change caused it and what to run."""
     from lyra_tasks.overview.explain import collect_explain_facts, explain_checkout, print_explanation
 
@@ -59,7 +64,7 @@ def explain(c: Any, json: bool = False) -> None:
 
 
 @task("doctor")
-def doctor(c: Any, json: bool = False) -> None:
+def doctor(c: Context, json: bool = False, quiet: bool = False) -> None:
     """Check this machine and the configuration; show a fix for each problem."""
     from lyra_tasks.overview.doctor import diagnose, print_diagnoses, require_no_errors
     from lyra_tasks.overview.doctor_facts import collect_doctor_facts
@@ -70,13 +75,21 @@ def doctor(c: Any, json: bool = False) -> None:
 
 
 @task(
+    "logs",
     iterable=("service",),
     service="Show only this service (repeatable)",
     follow="Follow the output",
     since="Show only the output of the last DURATION, for example 10m",
     run=_RUN_HELP,
 )
-def logs(c: Any, service: Any = None, follow: bool = False, since: str = "", run: str = "") -> None:
+def logs(
+    c: Context,
+    service: str | Sequence[str] | None = None,
+    follow: bool = False,
+    since: str = "",
+    run: str = "",
+    quiet: bool = False,
+) -> None:
     """Show container logs in time order, with secrets redacted."""
     from lyra_tasks.runs.logs import find_log_source, follow_logs, print_log_lines, read_logs
 
@@ -86,8 +99,8 @@ def logs(c: Any, service: Any = None, follow: bool = False, since: str = "", run
     print_log_lines(lines, source)
 
 
-@task(run=_RUN_HELP)
-def stats(c: Any, run: str = "", json: bool = False) -> None:
+@task("stats", run=_RUN_HELP)
+def stats(c: Context, run: str = "", json: bool = False, quiet: bool = False) -> None:
     """Show memory, CPUs and processes with their limits: current, or peaks of a run."""
     from lyra_tasks.runs.stats import measure_usage, print_usage
 

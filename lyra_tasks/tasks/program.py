@@ -17,11 +17,12 @@ from invoke.program import Program
 import lyra_tasks
 from lyra_tasks import console
 from lyra_tasks.errors import ConfigurationError, InterruptedRunError, PreconditionError, UsageError, from_os_error
+from lyra_tasks.files import display_path
 from lyra_tasks.suggest import did_you_mean
-from lyra_tasks.tasks.options import program_name
 from lyra_tasks.version import __version__
 
 _EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE  # what a shell reports
+_PACKAGE_NAME = b"lyra_tasks"
 _GC_THRESHOLD = 50_000  # objects; imports allocate many, none of which is garbage
 
 
@@ -86,9 +87,15 @@ class LyraProgram(Program):
 
 
 def main() -> None:
-    """Run `lyra`: with the tasks of a `tasks.py` in this directory or above, or else with Lyra's own."""
-    namespace = None if _is_below(_working_directory(), "tasks.py") else Collection.from_module(lyra_tasks)
-    _run_program(LyraProgram(version=__version__, name="Lyra", binary=program_name(), namespace=namespace))
+    """Run `lyra`: with the nearest `tasks.py` or `tasks/` that uses this package, or else with Lyra's own tasks."""
+    module = _find_tasks_module(_working_directory())
+    namespace = None
+    if module is None or not _uses_lyra(module):
+        namespace = Collection.from_module(lyra_tasks)
+        if module is not None and "--complete" not in sys.argv:
+            console.info(f"note: {display_path(module)} does not use lyra_tasks; these are Lyra's own tasks")
+    binary = "./inv" if "LYRA_INV_HOME" in os.environ else "lyra"
+    _run_program(LyraProgram(version=__version__, name="Lyra", binary=binary, namespace=namespace))
 
 
 def inv() -> None:
@@ -104,6 +111,22 @@ def inv() -> None:
 
 def _is_below(directory: Path, filename: str) -> bool:
     return any((parent / filename).is_file() for parent in (directory, *directory.parents))
+
+
+def _find_tasks_module(directory: Path) -> Path | None:
+    """Return the `tasks.py`, or the `tasks/` package, that Invoke would load from `directory`."""
+    for parent in (directory, *directory.parents):
+        if (parent / "tasks.py").is_file():
+            return parent / "tasks.py"
+        if (parent / "tasks" / "__init__.py").is_file():
+            return parent / "tasks"
+    return None
+
+
+def _uses_lyra(module: Path) -> bool:
+    """Return whether a module or package names `lyra_tasks`; others are not imported, whatever they would do."""
+    files = [module] if module.is_file() else sorted(module.rglob("*.py"))
+    return any(_PACKAGE_NAME in file.read_bytes() for file in files if file.is_file())
 
 
 def _working_directory() -> Path:

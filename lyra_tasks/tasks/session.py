@@ -1,109 +1,273 @@
-"""The workspace that all tasks of one command line share, and their results in the journal."""
+"""The workspaces of this process: what lasts from task to task, and what each task reads anew."""
 
 from __future__ import annotations
 
+import os
 import shutil
-import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks import console
-from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.errors import StaleError, UsageError
 
 if TYPE_CHECKING:
+    from invoke.context import Context
+
     from lyra_tasks.config.load import LoadedConfig
     from lyra_tasks.engine.workspace import Workspace
+    from lyra_tasks.tasks.line import Line
 
-_is_open = False
+_TASKS_THAT_NEED_VALUES = frozenset({"build", "test", "promote", "release"})
+_WORKFLOW_COMMANDS = frozenset({"build", "test", "release", "promote", "verify", "clean"})
+_UNKNOWN_PATH = "the output"
+
+
+@dataclass
+class TaskCall:
+    """One call of a task: where it looks for the configuration, and the workspace once it has one."""
+
+    command: str
+    context: Context
+    config: Path | None
+    lines: tuple[Line, ...]
+    started_at: float = field(default_factory=time.monotonic)
+    workspace: Workspace | None = None
+
+    @property
+    def directory(self) -> Path:
+        """The working directory of the call, with that of `with c.cd(…)`; relative paths are relative to it."""
+        directory = Path(os.curdir)
+        for name in self.context.command_cwds:
+            directory /= Path(name).expanduser()
+        return directory
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """What `build` and `test` of a line have seen; `changed_paths` are without the files that Lyra writes."""
+
+    commit: str
+    changed_paths: frozenset[str]
+    config_digest: str
+
+
+@dataclass
+class _ProjectRun:
+    """What lasts from task to task of one project: the run, its engine, and the source that was built or tested."""
+
+    workspace: Workspace
+    commands: set[str]
+    source: SourceState | None = None
+
+
+def _working_directory() -> Path | None:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:  # deleted meanwhile, which is reported where it matters
+        return None
+
+
+_START_DIRECTORY = _working_directory()
+_call: ContextVar[TaskCall] = ContextVar("call")
+_runs: dict[tuple[Path, str], _ProjectRun] = {}
+_runs_lock = threading.Lock()
+
+
+@contextmanager
+def open_call(call: TaskCall) -> Iterator[TaskCall]:
+    """Make `call` the one that `workspace` and `call_directory` are about, until the block ends."""
+    token = _call.set(call)
+    try:
+        yield call
+    finally:
+        _call.reset(token)
+
+
+def call_directory() -> Path:
+    """Return the directory that paths given to the running task are relative to."""
+    return _call.get().directory
+
+
+def arguments_after_dashes() -> tuple[str, ...]:
+    """Return what stands after `--` on the line of the running task, each argument as the shell passed it."""
+    call = _call.get()
+    return call.lines[0].arguments_after_dashes if call.lines else ()
 
 
 def workspace(*, allow_invalid: bool = False) -> Workspace:
-    """Return the workspace of this process; the first call opens it and records the run in the journal.
+    """Return the workspace of the running task, which reads git and the configuration anew.
 
+    The run is recorded in the journal by its first task; it and the engine connection last.
     `allow_invalid` is for tasks that only stop or show things: they use what is valid of the configuration.
     """
-    loaded = _loaded_config()
-    if loaded.error is not None:
-        if not allow_invalid:
-            raise loaded.error
-        _warn_about(loaded.error)
-    return _opened_workspace()
+    call = _call.get()
+    if call.workspace is None:
+        loaded = _load_config(call)
+        if loaded.error is not None:
+            if not allow_invalid:
+                raise loaded.error
+            _warn_about(loaded.error.message, loaded.error.details)
+        with _runs_lock:
+            call.workspace = _join_run(call, loaded)
+        if call.command in _TASKS_THAT_NEED_VALUES:
+            _warn_about_todos(loaded.file)
+    return call.workspace
 
 
 def read_only_workspace() -> Workspace:
     """Return a workspace whose run is not recorded in the journal, for tasks that only look.
 
-    It is read again each time, unless an earlier task on the line has opened one.
+    If an earlier task has begun a run in the project, it is that one.
     """
-    if _is_open:
-        return _opened_workspace()
     from lyra_tasks.engine.workspace import open_workspace
 
-    loaded = _load_config()
+    loaded = _load_config(_call.get())
+    if _project_key(loaded) in _runs:
+        return workspace(allow_invalid=True)
     if loaded.error is not None:
-        _warn_about(loaded.error)
+        _warn_about(loaded.error.message, loaded.error.details)
     return open_workspace(loaded)
 
 
-def disk_with_least_space() -> str:
+def remember_source() -> None:
+    """Remember HEAD, its changes and the configuration, which the running task has built or tested."""
+    work = workspace()
+    _runs[_project_key(work.loaded)].source = _read_source(work)
+
+
+def require_same_source() -> None:
+    """Raise StaleError if an earlier task of the run has built or tested another HEAD, index or configuration."""
+    work = workspace()
+    earlier, current = _runs[_project_key(work.loaded)].source, _read_source(work)
+    if earlier is None or earlier == current:
+        return
+    if earlier.commit != current.commit:
+        change = f"HEAD is {current.commit[:12]} now, was {earlier.commit[:12]}"
+    elif earlier.config_digest != current.config_digest:
+        change = f"{work.loaded.file.name} has changed"
+    else:
+        change = f"changed meanwhile: {', '.join(sorted(earlier.changed_paths ^ current.changed_paths))}"
+    raise StaleError(
+        f"What was built and tested before `{_call.get().command}` is not what is here: {change}",
+        hint="Run `build test` again, after the task that changes it",
+    )
+
+
+def suggest_next_command(next_command: str, purpose: str) -> None:
+    """Suggest the command after the running task, unless the line continues or is `--only` a part of it."""
+    call = _call.get()
+    if console.is_json_mode() or not call.lines:
+        return
+    commands = [getattr(entry.task, "command", "") for entry in call.lines[0].tasks]
+    is_last = [command for command in commands if command in _WORKFLOW_COMMANDS][-1:] == [call.command]
+    if is_last and not any(entry.options.get("only") for entry in call.lines[0].tasks):
+        console.print(f"next: {console.style(f'`{next_command}`', 'bold')} {purpose}")
+
+
+def disk_with_least_space(call: TaskCall) -> str:
     """Return the directory that a run writes to whose disk has the least space left."""
-    if not _is_open:
-        return "the output"
-    paths = _opened_workspace().paths
+    if call.workspace is None:
+        return _UNKNOWN_PATH
+    paths = call.workspace.paths
     directories = [directory for directory in (paths.root, paths.work, paths.state, paths.cache) if directory.is_dir()]
     return str(min(directories, key=lambda path: shutil.disk_usage(path).free))
 
 
-def record_task_result(name: str, started_at: float, exit_code: int, message: str) -> None:
-    """Record a task's result in the journal, if a workspace was opened; `started_at` is monotonic."""
-    if _is_open:
-        work = _opened_workspace()
-        seconds = round(time.monotonic() - started_at, 3)
-        work.journal.append(work.run, "task", task=name, exit_code=exit_code, message=message, seconds=seconds)
+def record_task_result(call: TaskCall, exit_code: int, message: str) -> None:
+    """Record the result of a task in the journal, if it has opened a workspace."""
+    if call.workspace is not None:
+        work = call.workspace
+        seconds = round(time.monotonic() - call.started_at, 3)
+        work.journal.append(work.run, "task", task=call.command, exit_code=exit_code, message=message, seconds=seconds)
 
 
-def _load_config() -> LoadedConfig:
-    from lyra_tasks.config.load import load_partial_config
+def _load_config(call: TaskCall) -> LoadedConfig:
+    from lyra_tasks.config.load import find_config, load_config_file
     from lyra_tasks.rules.catalogue import deviations_allowed
 
-    return load_partial_config(rules=deviations_allowed())
+    if call.config is None and not os.environ.get("LYRA_CONFIG"):
+        _require_near_collection(call)
+    file = call.config or find_config(call.directory if call.context.command_cwds else None)
+    return load_config_file(file, deviations_allowed())
 
 
-_loaded_config = cache(_load_config)
+def _require_near_collection(call: TaskCall) -> None:
+    """Raise UsageError if `-r` loaded the tasks of another project than that of the working directory.
+
+    Whoever changes the directory in Python, or by `with c.cd(…)`, has said which project is meant.
+    """
+    location = call.lines[-1].collection.loaded_from if call.lines else None
+    directory = _working_directory()
+    if location is None or directory is None or call.context.command_cwds or directory != _START_DIRECTORY:
+        return
+    if not directory.is_relative_to(Path(location).resolve()):
+        raise UsageError(
+            f"These tasks were loaded from {location}, which the working directory {directory} is not in",
+            hint=f"Change to it: `cd {location}`",
+        )
 
 
-@cache
-def _warn_about(error: ConfigurationError) -> None:
-    console.warn(f"{error.message}; continuing with its valid parts")
-    for line in error.details:
-        console.info(f"  {line}")
-
-
-@cache
-def _opened_workspace() -> Workspace:
-    global _is_open
+def _join_run(call: TaskCall, loaded: LoadedConfig) -> Workspace:
+    """Return a workspace in the project's run of this process; a task that the run had before begins a new run."""
     from lyra_tasks.engine.workspace import open_workspace
+
+    project_run = _runs.get(_project_key(loaded))
+    if project_run is not None and call.command not in project_run.commands:
+        work = open_workspace(loaded, project_run.workspace, continues_run=True)
+        project_run.workspace = work
+        project_run.commands.add(call.command)
+        return work
+    work = open_workspace(loaded, project_run.workspace if project_run else None)
+    _runs[_project_key(loaded)] = _ProjectRun(work, {call.command}, project_run.source if project_run else None)
+    _record_run(call, work)
+    return work
+
+
+def _record_run(call: TaskCall, work: Workspace) -> None:
     from lyra_tasks.records.journal import get_current_user
     from lyra_tasks.redaction import redact
     from lyra_tasks.rules.secrets import redacted_values
 
-    work = open_workspace(_loaded_config())
-    _warn_about_todos(work)
     # None of Lyra's options takes a secret, but a command of `dev.exec` might.
     secret_values = redacted_values(work.config, work.root)
-    command = [redact(argument, secret_values) for argument in sys.argv[1:]]
-    work.journal.append(work.run, "run", user=get_current_user(), command=command)
-    _is_open = True
-    return work
+    typed = call.lines[-1].arguments if call.lines else (call.command,)
+    work.journal.append(
+        work.run, "run", user=get_current_user(), command=[redact(argument, secret_values) for argument in typed]
+    )
 
 
-def _warn_about_todos(work: Workspace) -> None:
+def _project_key(loaded: LoadedConfig) -> tuple[Path, str]:
+    return loaded.file, loaded.config.project.name
+
+
+def _read_source(work: Workspace) -> SourceState:
+    from lyra_tasks.digests import sha256_hex
+    from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME
+
+    lock_file = os.path.relpath(work.root / LOCK_FILE_NAME, work.git.top)
+    paths = frozenset(work.git.changed_paths) - {lock_file}
+    return SourceState(work.git.commit, paths, sha256_hex(work.loaded.file.read_bytes()))
+
+
+@cache
+def _warn_about(message: str, details: tuple[str, ...]) -> None:
+    console.warn(f"{message}; continuing with its valid parts")
+    for line in details:
+        console.info(f"  {line}")
+
+
+@cache
+def _warn_about_todos(file: Path) -> None:
     """Warn about what `init` left open in the configuration, before a task that relies on it."""
     from lyra_tasks.config.load import list_todos
     from lyra_tasks.files import display_path
 
-    if {"build", "test", "promote", "release"}.isdisjoint(sys.argv[1:]):
-        return
-    for todo in list_todos(work.loaded.file.read_text(encoding="utf-8")):
-        console.warn(f"{display_path(work.loaded.file)}:{todo.line}: TODO: {todo.text}")
+    for todo in list_todos(file.read_text(encoding="utf-8")):
+        console.warn(f"{display_path(file)}:{todo.line}: TODO: {todo.text}")

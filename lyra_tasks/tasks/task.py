@@ -1,120 +1,289 @@
-"""The Task class and decorator of all Lyra tasks: shared options, and the one place where errors are reported."""
+"""The Task class and decorator of all Lyra tasks: what their parameters mean, and how their errors are reported."""
 
 from __future__ import annotations
 
+import copy
+import inspect
 import signal
-import time
-from collections.abc import Callable
-from contextlib import suppress
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
+from invoke.context import Context
 from invoke.exceptions import Exit
-from invoke.parser.argument import Argument
 from invoke.tasks import Task
-from invoke.tasks import task as invoke_task
 
 from lyra_tasks import console
-from lyra_tasks.errors import InterruptedRunError, LyraError, from_os_error
-from lyra_tasks.tasks.options import command_line_options, is_followed_by_path, program_name
+from lyra_tasks.errors import InterruptedRunError, LyraError, UsageError, from_os_error
+from lyra_tasks.tasks.line import (
+    Line,
+    find_lines,
+    find_parsed_arguments,
+    is_followed_by_path,
+    is_run_by_invoke,
+    name_program,
+)
+from lyra_tasks.tasks.session import TaskCall, disk_with_least_space, open_call, record_task_result
+from lyra_tasks.tasks.shadowing import require_own_modules
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _SHARED_HELP = {
     "dry_run": "Print the plan without changing anything (applies to all tasks given)",
     "json": "Print one JSON document per task to stdout; messages go to stderr",
     "yes": "Do not ask for confirmation",
+    "quiet": "Print only warnings and errors",
 }
-_QUIET_HELP = "Print only warnings and errors"
 _HELP_OPTIONS = frozenset({"--help", "-h"})
+_SHORT_OPTIONS = frozenset({"image", "service", "follow"})
+_MAX_COUNT = 1000
 
 
-class LyraTask(Task):  # type: ignore[type-arg]
-    """An Invoke task that reports a LyraError as message and hint, and exits with its exit code."""
+class TaskError(Exit):
+    """A task that other Python code called has failed.
 
-    command_names: ClassVar[tuple[str, ...]] = ()
+    Attributes:
+        message: What happened.
+        hint: What to do; may be empty.
+        details: Further lines, such as the end of a log.
+        code: The documented exit code. The program ends with it, and prints the error, if nobody catches it.
+    """
+
+    def __init__(self, error: LyraError) -> None:
+        super().__init__(_Message(error), error.exit_code)
+        self.hint = error.hint
+        self.details = error.details
+
+
+class CommandExitError(LyraError):
+    """A command in a container has ended with its own exit code, which it has explained itself."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class _Message(str):
+    """The message of an error; printed, as Invoke does at the end of a program, it has details and hint as well."""
+
+    _text: str
+
+    def __new__(cls, error: LyraError) -> _Message:
+        """Keep what `console.error` would show."""
+        text = super().__new__(cls, error.message)
+        text._text = console.format_error(error.message, error.hint, error.details)
+        return text
+
+    def __str__(self) -> str:
+        return self._text
+
+
+class LyraTask(Task, Generic[P, R]):  # type: ignore[type-arg]
+    """An Invoke task that does what its parameters say, wherever it is called from.
+
+    `command` is its name in Lyra's own collection, `config` a configuration that it is bound to. Parameters in
+    `python_only` are no options of the command line.
+    """
+
+    command: str = ""
+    config: Path | None = None
+    python_only: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the configuration, too: Invoke runs equal tasks of a line once."""
+        return super().__eq__(other) and isinstance(other, LyraTask) and self.config == other.config
+
+    __hash__ = Task.__hash__
+
+    def bind(self, config: Path) -> LyraTask[P, R]:
+        """Return this task for the project of one configuration file."""
+        bound = copy.copy(self)
+        bound.config = config
+        return bound
 
     def arg_opts(self, name: str, default: str, taken_names: set[str]) -> dict[str, Any]:
-        """Give only three options a short form; Invoke would take the first letter that is free."""
+        """Give only three options a short form; Invoke would take the first letter that is free.
+
+        A help text stays for the next time that the arguments are listed.
+        """
+        help_texts = dict(self.help)
         options: dict[str, Any] = super().arg_opts(name, default, taken_names)
-        if name in {"image", "service", "follow"}:
+        self.help = help_texts
+        if name in _SHORT_OPTIONS:
             options["names"] = [name, name[0]]
         return options
 
-    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Any]:
-        """Return the task's arguments, with `--quiet` and stricter rules than Invoke's.
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Any]:  # noqa: ARG002
+        """Return the task's arguments, with stricter rules than Invoke's.
 
-        A repeatable option requires a value, which Invoke would silently treat as not given. A positional argument with
-        a default is positional only before a path, since Invoke would take the next task of the line for its value.
-        With `--help` nothing is positional.
+        A repeatable option requires a value, which Invoke would silently treat as not given. A number is checked by
+        the task, since Invoke ends in a traceback. A positional argument with a default is positional only before a
+        path, since Invoke would take the next task of the line for its value. With `--help` nothing is positional.
         """
-        arguments: list[Any] = super().get_arguments(ignore_unknown_help)
+        arguments = [
+            argument
+            for argument in super().get_arguments(ignore_unknown_help=True)
+            if argument.name not in self.python_only
+        ]
         for argument in arguments:
             if argument.kind is list:
                 argument.raw_value = None
-            if argument.positional and _HELP_OPTIONS & command_line_options():
+            if argument.kind is int:
+                argument.kind = str
+            if argument.positional and not _HELP_OPTIONS.isdisjoint(find_parsed_arguments()):
                 argument.positional = False
             if argument.positional and argument.default is not None:
-                argument.positional = is_followed_by_path(self.name)
+                argument.positional = is_followed_by_path(self)
                 argument.default = None if argument.positional else argument.default
-        return [*arguments, Argument(name="quiet", kind=bool, default=False, help=_QUIET_HELP)]
+        return arguments
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the task, journal its result and report its errors."""
-        from lyra_tasks.tasks.session import disk_with_least_space, record_task_result
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the task, journal its result and report its errors.
 
-        console.set_json_mode("--json" in command_line_options())
-        console.set_quiet_mode("--quiet" in command_line_options())
-        console.set_program(program_name(), self.command_names)
-        kwargs.pop("quiet", None)
-        signal.signal(signal.SIGTERM, _raise_interrupt)
-        started_at = time.monotonic()
+        Returns:
+            The value that `--json` prints, as a frozen result.
+
+        Raises:
+            TaskError: The task failed and Python code has called it; on a command line the error is shown instead.
+        """
+        lines = find_lines()
+        arguments = inspect.signature(self.body).bind(*args, **kwargs)
+        arguments.apply_defaults()
+        options = self._shared_options(arguments.arguments, lines)
+        arguments.arguments.update({name: value for name, value in options.items() if name in arguments.arguments})
+        with (
+            console.output_of_task(
+                json_mode=options["json"],
+                quiet=options["quiet"],
+                program=name_program(lines),
+                commands=self._list_commands(lines),
+            ),
+            _sigterm_as_interrupt(),
+            open_call(TaskCall(self.command, cast("Context", args[0]), self.config, lines)) as call,
+        ):
+            return self._run(call, arguments, is_on_line=is_run_by_invoke(sys._getframe(1)))
+
+    def _run(self, call: TaskCall, arguments: inspect.BoundArguments, *, is_on_line: bool) -> R:
         try:
-            result = super().__call__(*args, **kwargs)
+            self._convert_values(arguments.arguments)
+            require_own_modules()
+            result = super().__call__(*arguments.args, **arguments.kwargs)
         except LyraError as error:
-            raise _report_error(self.name, started_at, error) from error
+            raise _report_error(call, error, is_on_line=is_on_line) from error
         except OSError as error:
-            known_error = from_os_error(error, disk_with_least_space())
+            known_error = from_os_error(error, disk_with_least_space(call))
             if known_error is None:
                 raise
-            raise _report_error(self.name, started_at, known_error) from error
+            raise _report_error(call, known_error, is_on_line=is_on_line) from error
         except KeyboardInterrupt as error:
-            record_task_result(self.name, started_at, InterruptedRunError.exit_code, "interrupted")
+            record_task_result(call, InterruptedRunError.exit_code, "interrupted")
+            if not call.lines:
+                raise
             console.error("Interrupted; everything this run created was removed")
             raise Exit(code=InterruptedRunError.exit_code) from error
-        record_task_result(self.name, started_at, 0, "")
-        return result
+        record_task_result(call, 0, "")
+        return cast("R", result)
+
+    def _shared_options(self, values: Mapping[str, Any], lines: Sequence[Line]) -> dict[str, bool]:
+        """Return the options that hold for all Lyra tasks of a line: as given to this one, or to another on the line.
+
+        `build --dry-run test` must not test. Options of the same name that belong to other tasks do not count.
+        """
+        given = [entry.options for line in lines for entry in line.tasks if isinstance(entry.task, LyraTask)]
+        options = {name: any(bool(source.get(name)) for source in (values, *given)) for name in _SHARED_HELP}
+        context = next(iter(values.values()))
+        options["dry_run"] |= isinstance(context, Context) and bool(context.config.run.dry)
+        return options
+
+    def _convert_values(self, values: dict[str, Any]) -> None:
+        """Convert the values that the command line has as text, or that Python code may give as one text."""
+        for name in self.iterable:
+            values[name] = (values[name],) if isinstance(values[name], str) else tuple(values[name] or ())
+        for name, parameter in inspect.signature(self.body).parameters.items():
+            if type(parameter.default) is int:
+                values[name] = _parse_count(values[name], f"--{name.replace('_', '-')}")
+
+    def _list_commands(self, lines: Sequence[Line]) -> dict[str, str]:
+        """Return the name of each Lyra task in the program's collection, by the name that messages use."""
+        names = dict(zip(_COMMANDS, _COMMANDS, strict=True))
+        for name, aliases in lines[0].collection.task_names.items() if lines else ():
+            task = lines[0].collection[name]
+            if isinstance(task, LyraTask) and task.config == self.config:
+                names[task.command] = min((name, *aliases), key=len)
+        return names
+
+
+_COMMANDS: list[str] = []
+
+
+class _Declare(Protocol):
+    def __call__(self, body: Callable[P, R]) -> LyraTask[P, R]: ...
 
 
 def task(
-    name: str = "", *, iterable: tuple[str, ...] = (), positional: tuple[str, ...] = (), **help: str
-) -> Callable[[Callable[..., None]], Any]:
-    """Declare a task; keyword arguments are the help texts of its options.
+    command: str,
+    *,
+    iterable: tuple[str, ...] = (),
+    positional: tuple[str, ...] = (),
+    python_only: tuple[str, ...] = (),
+    **help_texts: str,
+) -> _Declare:
+    """Declare the task of a command; keyword arguments are the help texts of its options.
 
     An option in `positional` may be given by its value alone, or omitted if it has a default.
     """
 
-    def declare(body: Callable[..., None]) -> Any:
-        options = body.__code__.co_varnames[: body.__code__.co_argcount]
-        help_texts = {key.replace("_", "-"): text for key, text in {**_SHARED_HELP, **help}.items() if key in options}
-        return invoke_task(
+    def declare(body: Callable[P, R]) -> LyraTask[P, R]:
+        options = inspect.signature(body).parameters
+        texts = {key.replace("_", "-"): text for key, text in {**_SHARED_HELP, **help_texts}.items() if key in options}
+        lyra_task: LyraTask[P, R] = LyraTask(
             body,
-            name=name or None,
-            klass=LyraTask,
-            help=help_texts,
+            name=command.rpartition(".")[2],
+            help=texts,
             iterable=list(iterable),
             positional=list(positional),
             auto_shortflags=False,
         )
+        lyra_task.command, lyra_task.python_only = command, python_only
+        _COMMANDS.append(command)
+        return lyra_task
 
     return declare
 
 
-def _report_error(name: str, started_at: float, error: LyraError) -> Exit:
-    from lyra_tasks.tasks.session import record_task_result
+def _parse_count(value: int | str, option: str) -> int:
+    text = str(value)
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:5]) <= _MAX_COUNT:
+        raise UsageError(f"{option} takes a number from 1 to {_MAX_COUNT}, not {value!r}", hint=f"Write {option} 5")
+    return int(text)
 
-    console.error(error.message, error.hint, error.details)
-    with suppress(OSError):  # a full disk does not take the journal entry either, and was just reported
-        record_task_result(name, started_at, error.exit_code, error.message)
+
+def _report_error(call: TaskCall, error: LyraError, *, is_on_line: bool) -> Exit:
+    with suppress(OSError):  # a full disk does not take the journal entry either
+        record_task_result(call, error.exit_code, error.message)
+    if not is_on_line:
+        return TaskError(error)
+    if not isinstance(error, CommandExitError):
+        console.error(error.message, error.hint, error.details)
     return Exit(code=error.exit_code)
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM clean up as Ctrl-C does, until the block ends; only the main thread can set handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous_handler = signal.signal(signal.SIGTERM, _raise_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous_handler or signal.SIG_DFL)
 
 
 def _raise_interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -15,7 +15,12 @@ from contextlib import suppress
 import pyte
 import pytest
 
-SETUP = "from lyra_tasks import console\nconsole.set_program('./inv', ['build', 'promote', 'test'])\n"
+SETUP = """
+from lyra_tasks import console
+names = {"build": "build", "promote": "lyra.promote", "test": "test"}
+task = console.output_of_task(json_mode=False, quiet=False, program="./inv", commands=names)
+task.__enter__()
+"""
 DIGEST = f"sha256:{'0123456789abcdef' * 2}"
 
 
@@ -80,7 +85,7 @@ with console.progress('[red]packing[/red]') as add_bytes:
 
 def test_commands_in_messages_name_the_program_but_not_keys_and_foreign_text() -> None:
     code = (
-        "console.error('`build` is stale', 'Run `build test`; `promote = true`', ['`test -f x` failed, `docker ps`'])\n"
+        "console.error('`build` is stale', 'Run `build test promote`; `promote = true`', ['`test -f x` failed, `docker ps`'])\n"
         "console.print_verbatim('`build`')\n"
         "console.print_json('`build`')\n"
     )
@@ -88,7 +93,7 @@ def test_commands_in_messages_name_the_program_but_not_keys_and_foreign_text() -
     assert screen == [
         "error: `./inv build` is stale",
         "  `test -f x` failed, `docker ps`",
-        "hint: Run `./inv build test`; `promote = true`",
+        "hint: Run `./inv build test lyra.promote`; `promote = true`",
         "`build`",
         '"`build`"',
     ]

@@ -15,7 +15,7 @@ def project_task(c: object) -> None:
 
 
 def test_every_lyra_task_has_quiet_option() -> None:
-    collection: Collection = create_collection(project_task)
+    collection: Collection = create_collection([project_task])
     tasks = [collection[name] for name in collection.task_names]
     assert len(tasks) > 20
     for item in tasks:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from invoke.context import Context
 
 from lyra_tasks import console
-from lyra_tasks.tasks.options import is_dry_run
-from lyra_tasks.tasks.session import workspace
+from lyra_tasks.tasks.session import require_same_source, workspace
 from lyra_tasks.tasks.task import task
 
 
 @task(
+    "release",
     bump="major, minor, patch or auto (default: auto, from the commit messages)",
     pre="Create a pre-release: --pre rc gives 1.4.0-rc.1, then 1.4.0-rc.2",
     version="Use this version, for example 1.4.0",
@@ -18,7 +18,7 @@ from lyra_tasks.tasks.task import task
     changelog="Also write the changes to FILE",
 )
 def release(
-    c: Any,
+    c: Context,
     bump: str = "",
     pre: str = "",
     version: str = "",
@@ -26,6 +26,7 @@ def release(
     changelog: str = "",
     dry_run: bool = False,
     json: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Tag the tested commit as the next version."""
     from lyra_tasks.release.facts import collect_release_facts
@@ -35,9 +36,10 @@ def release(
     from lyra_tasks.release.show import print_release_dry_run, print_release_plan, print_release_result
 
     work = workspace()
+    require_same_source()
     request = parse_release_request(work.root, bump=bump, pre=pre, version=version, push=push, changelog=changelog)
     release_plan = plan_release(work.config, collect_release_facts(work, request), request)
-    if is_dry_run(c):
+    if dry_run:
         print_release_dry_run(release_plan)
         return require_releasable(release_plan)
     if not console.is_json_mode():
@@ -45,8 +47,8 @@ def release(
     return print_release_result(release_plan, create_release(release_plan, work))
 
 
-@task("version", image_tag="Show the version that this image tag stands for instead")
-def release_version(c: Any, image_tag: str = "", json: bool = False) -> None:
+@task("release.version", image_tag="Show the version that this image tag stands for instead")
+def release_version(c: Context, image_tag: str = "", json: bool = False, quiet: bool = False) -> None:
     """Show the version of the checkout and its reason."""
     from lyra_tasks.release.show import print_bare_version, print_version
     from lyra_tasks.versions.version import version_from_image_tag
@@ -57,8 +59,8 @@ def release_version(c: Any, image_tag: str = "", json: bool = False) -> None:
     return print_version(work.version, work.git)
 
 
-@task("list")
-def release_list(c: Any, json: bool = False) -> None:
+@task("release.list")
+def release_list(c: Context, json: bool = False, quiet: bool = False) -> None:
     """List tagged versions, highest first, with date, commit and bundle."""
     from lyra_tasks.bundle.format.index import read_index
     from lyra_tasks.files import display_path
