@@ -58,8 +58,10 @@ def test_schema_accepts_all_configurations_of_repository(path: Path) -> None:
         (("projekt",), {}),
         (("services", "web", "port"), {"http": 8000}),
         (("services", "web", "limits", "memory"), "128 megabytes"),
+        (("services", "web", "limits", "memory"), "\u0666\u0664m"),  # 64 in Arabic digits
         (("services", "web", "limits", "cpu"), 1),
         (("services", "web", "healthcheck"), {"tcp": "http", "interval": "soon"}),
+        (("services", "web", "healthcheck"), {"tcp": "http", "interval": "\u0665s"}),
         (("services", "Web"), {"image": "web"}),
         (("services", "web", "environment", "A-B"), {"default": "x"}),
         (("services", "web", "ports"), {"http": 70000}),
