@@ -20,7 +20,6 @@ from lyra_tasks.images.stream.docker_save import IncomingLayer, read_docker_save
 from lyra_tasks.images.stream.pack import ImageRequest, select_images
 from lyra_tasks.images.stream.packages import (
     LayerPackages,
-    PackageReader,
     drop_hidden,
     is_whiteout,
     normalize_path,
@@ -130,8 +129,7 @@ def scan_layer(
     first = next(blocks, b"")
     digester = DigestWriter()
     unpacked = tee_blocks(decompress_blocks(chain([first], blocks), detect_codec(first), where), digester.write)
-    packages = PackageReader()
-    layer = ScannedLayer("", packages.layer, watcher=watcher)
+    layer = ScannedLayer("", LayerPackages.empty(), watcher=watcher)
     for header, contents in read_layer_members(unpacked, where):
         path = normalize_path(header.name)
         _record_entry(layer, path, header, directories)
@@ -141,7 +139,7 @@ def scan_layer(
             stream = watcher.watch(path, stream)
         if header.kind == "file" and header.mode & _EXECUTE_BITS:
             stream = _count_architectures(stream, layer.programs_by_architecture)
-        packages.add_member(header, stream)
+        layer.packages.add_member(header, stream)
         for _ in stream:
             pass
         layer.secret_matches += [

@@ -148,6 +148,24 @@ class LayerPackages(Record):
     opaque: list[str]
     os_releases: dict[str, OsRelease]
 
+    @classmethod
+    def empty(cls) -> LayerPackages:
+        """Return a layer of which no member has been added yet."""
+        return cls(packages={}, removed=[], opaque=[], os_releases={})
+
+    def add_member(self, header: TarHeader, contents: Iterator[Block]) -> None:
+        """Record what one member says; its contents are read only if they record packages."""
+        path = normalize_path(header.name)
+        directory, _, name = path.rpartition("/")
+        if name == _OPAQUE_WHITEOUT:
+            self.opaque.append(directory)
+        elif is_whiteout(path):
+            self.removed.append(f"{directory}/{name.removeprefix(_WHITEOUT_PREFIX)}".lstrip("/"))
+        elif header.kind == "link" and _find_parser(path):
+            self.packages[path] = self.packages.get(normalize_path(header.target), [])
+        elif header.kind != "directory":
+            _record_entry(self, path, header, contents)
+
 
 class ImagePackages(Record):
     """The packages of an image by the path of their record, and its `os-release`."""
@@ -156,32 +174,12 @@ class ImagePackages(Record):
     os_release: OsRelease | None
 
 
-class PackageReader:
-    """Collects the packages of one layer in `layer`, member by member."""
-
-    def __init__(self) -> None:
-        self.layer = LayerPackages(packages={}, removed=[], opaque=[], os_releases={})
-
-    def add_member(self, header: TarHeader, contents: Iterator[Block]) -> None:
-        """Record what one member says; its contents are read only if they record packages."""
-        layer, path = self.layer, normalize_path(header.name)
-        directory, _, name = path.rpartition("/")
-        if name == _OPAQUE_WHITEOUT:
-            layer.opaque.append(directory)
-        elif is_whiteout(path):
-            layer.removed.append(f"{directory}/{name.removeprefix(_WHITEOUT_PREFIX)}".lstrip("/"))
-        elif header.kind == "link" and _find_parser(path):
-            layer.packages[path] = layer.packages.get(normalize_path(header.target), [])
-        elif header.kind != "directory":
-            _record_entry(layer, path, header, contents)
-
-
 def read_layer_packages(blocks: Iterable[Block], where: str) -> LayerPackages:
     """Return the packages of an uncompressed layer; BundleError naming `where` if it is damaged."""
-    reader = PackageReader()
+    layer = LayerPackages.empty()
     for header, contents in read_layer_members(blocks, where):
-        reader.add_member(header, contents)
-    return reader.layer
+        layer.add_member(header, contents)
+    return layer
 
 
 def read_layer_members(blocks: Iterable[Block], where: str) -> Iterator[tuple[TarHeader, Iterator[Block]]]:
