@@ -171,8 +171,7 @@ def _apply_overrides(document: dict[str, Any]) -> Mapping[Location, str]:
     overrides: dict[Location, str] = {}
     for (table, key), variable in _OVERRIDE_VARIABLES.items():
         value = os.environ.get(variable)
-        section = document.setdefault(table, {}) if value else None
-        if isinstance(section, dict) and value:
+        if value and isinstance(section := document.setdefault(table, {}), dict):
             section[key] = value
             with suppress(ValueError):
                 section[key] = float(value) if key == "host_share" else value
