@@ -210,14 +210,14 @@ def print_rehearsal_plan(plan: RehearsalPlan) -> None:
                 "min_engine": manifest.proxima.min_engine,
                 "memory": facts.memory,
                 "cpus": facts.cpus,
-                "env_variables": sorted(plan.env_values),
+                "env_variables": plan.env_variables,
             }
         )
     console.print(
         f"would receive {manifest.version} on a throwaway engine of {plan.suite} "
         f"(Proxima: {manifest.proxima.min_engine} or newer), start it and run the checks"
     )
-    return console.print(f"would set {', '.join(sorted(plan.env_values)) or 'no variables'}")
+    return console.print(f"would set {', '.join(plan.env_variables) or 'no variables'}")
 
 
 def print_rehearsal(result: RehearsalResult) -> None:

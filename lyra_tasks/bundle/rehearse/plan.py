@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from lyra_tasks.bundle.content.environment import quote_env_value
@@ -43,16 +44,22 @@ class RehearsalFacts:
 class RehearsalPlan:
     """A planned rehearsal.
 
-    `env_values` fill in `.env`; `{address}` and `{secrets}` in them are replaced when known. `secret_files` are owners
-    by variable. `service_values` are the values of the services' variables, which the checks use.
+    `env_values`, `ports` and `secret_files` (their owners) are by variable of `.env`. `service_values` are the values
+    of the services' variables, which the checks use.
     """
 
     facts: RehearsalFacts
     suite: str
     project: str
     env_values: Mapping[str, str]
+    ports: Mapping[str, int]
     secret_files: Mapping[str, str]
     service_values: Mapping[str, Mapping[str, str]]
+
+    @property
+    def env_variables(self) -> list[str]:
+        """Return the names of all variables that fill in `.env`."""
+        return sorted({*self.env_values, *self.ports, *self.secret_files})
 
 
 def collect_rehearsal_facts(work: Workspace, version: str) -> RehearsalFacts:
@@ -93,34 +100,30 @@ def plan_rehearsal(
         name: {key: env_values.get(key, value) if name in services else value for key, value in service_values.items()}
         for name, service_values in values.items()
     }
-    secret_files = {}
-    number = _FIRST_PORT
-    for name, service in services.items():
-        for key in service.secrets:
-            variable = secret_variable(name, key)
-            env_values[variable] = f"{{secrets}}/{variable}"
-            secret_files[variable] = facts.users.get(name, "")
-        for port in service.ports:
-            env_values[publish_variable(name, port)] = f"{{address}}:{number}"
-            number += 1
+    publish_variables = [publish_variable(name, port) for name, service in services.items() for port in service.ports]
     return RehearsalPlan(
         facts=facts,
         suite=find_suite_for_version(parse_version_numbers(facts.bundle.manifest.proxima.min_engine)),
         project=config.project.name.replace(".", "-"),
         env_values=env_values,
-        secret_files=secret_files,
+        ports=dict(zip(publish_variables, count(_FIRST_PORT), strict=False)),
+        secret_files={
+            secret_variable(name, key): facts.users.get(name, "")
+            for name, service in services.items()
+            for key in service.secrets
+        },
         service_values=values_by_service,
     )
 
 
 def render_env_file(plan: RehearsalPlan, address: str, secrets_directory: Path) -> str:
     """Return the content of `.env`."""
-    lines = []
-    for key, value in sorted(plan.env_values.items()):
-        if key in plan.secret_files or key.endswith("_PUBLISH"):
-            value = value.replace("{address}", address).replace("{secrets}", str(secrets_directory))
-        lines.append(f"{key}={quote_env_value(value)}\n")
-    return "".join(lines)
+    values = {
+        **plan.env_values,
+        **{variable: f"{address}:{port}" for variable, port in plan.ports.items()},
+        **{variable: str(secrets_directory / variable) for variable in plan.secret_files},
+    }
+    return "".join(f"{variable}={quote_env_value(values[variable])}\n" for variable in plan.env_variables)
 
 
 def remove_compose_variables(plan: RehearsalPlan, environment: Mapping[str, str]) -> dict[str, str]:

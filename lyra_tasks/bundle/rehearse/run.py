@@ -7,9 +7,9 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,6 @@ from lyra_tasks.records.evidence import CheckResult
 from lyra_tasks.redaction import redact
 
 if TYPE_CHECKING:
-    from lyra_tasks.engine.sandbox import Sandbox
     from lyra_tasks.engine.workspace import Workspace
 
 RunChecks = Callable[[Mapping[str, DeployedService]], Sequence[CheckResult]]
@@ -62,7 +61,7 @@ def run_rehearsal(plan: RehearsalPlan, work: Workspace, run_checks: RunChecks) -
         _remove_sandbox(state)  # of a killed rehearsal
         try:
             state.mkdir(parents=True)
-            result = _ReceiverNode(plan, work, state, run_checks).run_steps()
+            result = _rehearse(plan, work, state, run_checks)
         finally:
             _remove_sandbox(state)
     work.journal.append(
@@ -78,110 +77,100 @@ def _remove_sandbox(state: Path) -> None:
         shutil.rmtree(state)
 
 
-@dataclass
-class _ReceiverNode:
-    """The node that receives the bundle: the steps of a rehearsal and their state."""
-
-    plan: RehearsalPlan
-    work: Workspace
-    state: Path
-    run_checks: RunChecks
-    results: Sequence[CheckResult] = ()
-    services: Mapping[str, DeployedService] = field(default_factory=dict)
-    sandbox: Sandbox = field(init=False)
-
-    @property
-    def directory(self) -> Path:
-        return self.state / self.plan.facts.bundle.directory.name
-
-    def run_steps(self) -> RehearsalResult:
-        seconds = {}
-        for name, step in (
-            ("copy", self.copy_bundle),
-            ("engine", self.start_engine),
-            ("receive", self.receive),
-            ("configure", self.configure),
-            ("start", self.start_services),
-            ("check", self.check_services),
-        ):
-            started = time.monotonic()
-            step()
-            seconds[name] = round(time.monotonic() - started, 3)
-        engine = connect_sandbox(self.sandbox, is_own=False).facts
-        return RehearsalResult(
-            version=self.plan.facts.bundle.manifest.version,
-            engine=engine.version,
-            store=engine.store,
-            services=tuple(sorted(self.services)),
-            checks=tuple(self.results),
-            seconds=seconds,
+def _rehearse(plan: RehearsalPlan, work: Workspace, state: Path, run_checks: RunChecks) -> RehearsalResult:
+    """Run all steps on a new engine; the bundle, the engine and the secrets are below `state`."""
+    facts, manifest = plan.facts, plan.facts.bundle.manifest
+    directory, secrets_directory = state / facts.bundle.directory.name, state / "secrets"
+    seconds: dict[str, float] = {}
+    with _measure("copy", seconds):  # as to a medium; archives are hard-linked, since nothing changes them
+        shutil.copytree(facts.bundle.directory, directory, copy_function=_link_or_copy)
+    with _measure("engine", seconds):
+        node = sandbox.launch_sandbox(
+            state, cache=work.paths.cache, suite=plan.suite, memory=facts.memory, cpus=facts.cpus
         )
-
-    def copy_bundle(self) -> None:
-        """Copy the bundle as to a medium; archives are hard-linked, since nothing changes them."""
-        shutil.copytree(self.plan.facts.bundle.directory, self.directory, copy_function=_link_or_copy)
-
-    def start_engine(self) -> None:
-        facts = self.plan.facts
-        self.sandbox = sandbox.launch_sandbox(
-            self.state, cache=self.work.paths.cache, suite=self.plan.suite, memory=facts.memory, cpus=facts.cpus
-        )
-
-    def receive(self) -> None:
-        console.info(f"Receiving the bundle on a throwaway engine of {self.plan.suite}")
-        result = self._run_command(["sh", str(self.directory / RECEIVE_SCRIPT)], self.state, _RECEIVE_TIMEOUT_S)
-        if result.returncode:
-            error_class = BundleError if result.returncode in {6, 60} else PreconditionError
-            raise error_class(
-                f"{RECEIVE_SCRIPT} failed with exit code {result.returncode}",
-                hint=f"An operator would see the same; `{RECEIVE_SCRIPT} --help` explains the exit codes",
-                details=_output_tail(result),
-            )
-
-    def configure(self) -> None:
-        """Write `.env` with the values of the tests, and secret files for the users who read them."""
-        secrets_directory = self.state / "secrets"
-        secrets_directory.mkdir(mode=0o711)
-        for variable, user in self.plan.secret_files.items():
-            file = secrets_directory / variable
-            file.write_text(secrets.token_hex(32))
-            owner, _, group = user.partition(":")
-            file.chmod(0o400 if owner.isdigit() else 0o444)
-            if owner.isdigit():
-                os.chown(file, int(owner), int(group) if group.isdigit() else int(owner))
-        env = self.directory / "deploy" / ".env"
-        env.write_text(render_env_file(self.plan, self.sandbox.address, secrets_directory))
-        env.chmod(0o600)
-
-    def start_services(self) -> None:
-        command = ["docker", "compose", "up", "--detach", "--wait", "--wait-timeout", str(_START_TIMEOUT_S)]
-        result = self._run_command(command, self.directory / "deploy", _START_TIMEOUT_S + 60)
-        if result.returncode:
-            log = self._run_command(["docker", "compose", "logs", "--tail", "15"], self.directory / "deploy", 60)
-            raise CheckFailedError(
-                "The services do not start on an engine like Proxima's",
-                hint="See the logs above, and compare with `test` on the engine of this machine",
-                details=(*_output_tail(result), *self._redact(log.stdout).splitlines()),
-            )
-        self.services = list_compose_services(connect_sandbox(self.sandbox, is_own=False), self.plan.project)
-
-    def check_services(self) -> None:
-        if self.plan.facts.commit != self.plan.facts.bundle.manifest.source.commit:
+    environment = remove_compose_variables(plan, os.environ) | node.environment()
+    with _measure("receive", seconds):
+        console.info(f"Receiving the bundle on a throwaway engine of {plan.suite}")
+        _receive(directory, environment)
+    with _measure("configure", seconds):
+        _write_secrets(plan, secrets_directory)
+        env_file = directory / "deploy" / ".env"
+        env_file.write_text(render_env_file(plan, node.address, secrets_directory))
+        env_file.chmod(0o600)
+    with _measure("start", seconds):
+        _start_services(plan, directory / "deploy", environment, secrets_directory)
+        engine = connect_sandbox(node, is_own=False)
+        services = list_compose_services(engine, plan.project)
+    with _measure("check", seconds):
+        if facts.commit != manifest.source.commit:
             console.warn("The checks are those of the current commit, not those of the bundle's commit")
-        self.results = self.run_checks(self.services)
+        checks = tuple(run_checks(services))
+    return RehearsalResult(
+        version=manifest.version,
+        engine=engine.facts.version,
+        store=engine.facts.store,
+        services=tuple(sorted(services)),
+        checks=checks,
+        seconds=seconds,
+    )
 
-    def _run_command(self, command: list[str], directory: Path, timeout: float) -> subprocess.CompletedProcess[str]:
-        environment = remove_compose_variables(self.plan, os.environ) | self.sandbox.environment()
-        try:
-            return run_captured(command, environment=environment, directory=directory, timeout=timeout)
-        except subprocess.TimeoutExpired as error:
-            raise PreconditionError(
-                f"`{command[0]}` timed out after {timeout:.0f} s", hint="Retry when this machine is less busy"
-            ) from error
 
-    def _redact(self, text: str) -> str:
-        values = [value for values in self.plan.service_values.values() for value in values.values() if len(value) >= 8]
-        return redact(text, [*values, *(file.read_text() for file in (self.state / "secrets").iterdir())])
+@contextmanager
+def _measure(step: str, seconds: dict[str, float]) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    seconds[step] = round(time.monotonic() - started, 3)
+
+
+def _receive(bundle: Path, environment: Mapping[str, str]) -> None:
+    result = _run_command(["sh", str(bundle / RECEIVE_SCRIPT)], environment, bundle.parent, _RECEIVE_TIMEOUT_S)
+    if result.returncode:
+        error_class = BundleError if result.returncode in {6, 60} else PreconditionError
+        raise error_class(
+            f"{RECEIVE_SCRIPT} failed with exit code {result.returncode}",
+            hint=f"An operator would see the same; `{RECEIVE_SCRIPT} --help` explains the exit codes",
+            details=_output_tail(result),
+        )
+
+
+def _write_secrets(plan: RehearsalPlan, directory: Path) -> None:
+    """Write random secrets for the users who read them."""
+    directory.mkdir(mode=0o711)
+    for variable, user in plan.secret_files.items():
+        file = directory / variable
+        file.write_text(secrets.token_hex(32))
+        owner, _, group = user.partition(":")
+        file.chmod(0o400 if owner.isdigit() else 0o444)
+        if owner.isdigit():
+            os.chown(file, int(owner), int(group) if group.isdigit() else int(owner))
+
+
+def _start_services(
+    plan: RehearsalPlan, directory: Path, environment: Mapping[str, str], secrets_directory: Path
+) -> None:
+    command = ["docker", "compose", "up", "--detach", "--wait", "--wait-timeout", str(_START_TIMEOUT_S)]
+    result = _run_command(command, environment, directory, _START_TIMEOUT_S + 60)
+    if not result.returncode:
+        return
+    log = _run_command(["docker", "compose", "logs", "--tail", "15"], environment, directory, 60)
+    values = [value for values in plan.service_values.values() for value in values.values() if len(value) >= 8]
+    log_text = redact(log.stdout, [*values, *(file.read_text() for file in secrets_directory.iterdir())])
+    raise CheckFailedError(
+        "The services do not start on an engine like Proxima's",
+        hint="See the logs above, and compare with `test` on the engine of this machine",
+        details=(*_output_tail(result), *log_text.splitlines()),
+    )
+
+
+def _run_command(
+    command: list[str], environment: Mapping[str, str], directory: Path, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    try:
+        return run_captured(command, environment=environment, directory=directory, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise PreconditionError(
+            f"`{command[0]}` timed out after {timeout:.0f} s", hint="Retry when this machine is less busy"
+        ) from error
 
 
 def _link_or_copy(source: str, target: str) -> None:
