@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.bundle.format.documents import BundleDocuments
 from lyra_tasks.bundle.format.manifest import BundledImage
+from lyra_tasks.config.platforms import variant_key
 from lyra_tasks.errors import UsageError
 from lyra_tasks.units import format_size
 
@@ -30,6 +31,11 @@ class Change:
     before: str | None
     after: str | None
 
+    @property
+    def row(self) -> tuple[str, ...]:
+        """Return the fields for a table, with shortened digests, and a dash for None."""
+        return tuple("-" if text is None else _LONG_DIGEST.sub(r"\1", text) for text in astuple(self))
+
 
 @dataclass(frozen=True)
 class BundleDiff:
@@ -40,11 +46,6 @@ class BundleDiff:
     changes: tuple[Change, ...]
 
 
-def shorten_digests(text: str | None) -> str:
-    """Return a value for people, with shortened digests, or a dash for None."""
-    return _LONG_DIGEST.sub(r"\1", text) if text is not None else "-"
-
-
 def compare_bundles(before: BundleDocuments, after: BundleDocuments) -> BundleDiff:
     """Compare two versions of a project; raise UsageError for different projects."""
     before_manifest, after_manifest = before.manifest, after.manifest
@@ -53,40 +54,41 @@ def compare_bundles(before: BundleDocuments, after: BundleDocuments) -> BundleDi
             f"{before_manifest.project} and {after_manifest.project} are different projects",
             hint="Compare two versions of one project",
         )
-    multi_platform_images = _multi_platform_images(before) | _multi_platform_images(after)
+    multi_platform_images = {
+        image.name
+        for manifest in (before_manifest, after_manifest)
+        for build_name, image in manifest.images_by_build.items()
+        if build_name != image.name
+    }
     entries_before, entries_after = (
-        dict(_list_entries(replace(documents, multi_platform_images=multi_platform_images)))
-        for documents in (before, after)
+        dict(_list_entries(documents, multi_platform_images)) for documents in (before, after)
     )
+    keys = sorted(entries_before.keys() | entries_after.keys(), key=lambda key: (SECTIONS.index(key[0]), key[1]))
     changes = [
         Change(*key, entries_before.get(key), entries_after.get(key))
-        for key in sorted(entries_before.keys() | entries_after.keys(), key=_position)
+        for key in keys
         if entries_before.get(key) != entries_after.get(key)
     ]
     return BundleDiff(before_manifest.version, after_manifest.version, tuple(_merge_package_changes(changes)))
 
 
-def _position(key: _Key) -> tuple[int, str]:
-    return SECTIONS.index(key[0]), key[1]
+def _list_entries(documents: BundleDocuments, multi_platform_images: Set[str]) -> Iterator[tuple[_Key, str]]:
+    """Yield what is compared, by section and name.
 
-
-def _multi_platform_images(documents: BundleDocuments) -> frozenset[str]:
-    """Return the images that exist for several platforms."""
-    return frozenset(
-        image.name for build_name, image in documents.manifest.images_by_build.items() if build_name != image.name
-    )
-
-
-def _list_entries(documents: BundleDocuments) -> Iterator[tuple[_Key, str]]:
-    """Yield what is compared, by section and name."""
-    proxima = documents.manifest.proxima
+    Images with several platforms in one of the versions are named with their platform in both.
+    """
+    images, proxima = documents.manifest.images_by_build, documents.manifest.proxima
+    names = {
+        build_name: variant_key(image.name, image.platform) if image.name in multi_platform_images else build_name
+        for build_name, image in images.items()
+    }
     yield ("proxima", "engine"), f"{proxima.min_engine} or newer"
     yield ("proxima", "platforms"), ", ".join(proxima.platforms)
-    for build_name, image in documents.images_by_build.items():
-        yield from _list_image(build_name, image)
-    for build_name, packages in documents.packages_by_build().items():
-        for name, versions in packages.items():
-            yield ("packages", f"{build_name}: {name}"), ", ".join(versions)
+    for build_name, image in images.items():
+        yield from _list_image(names[build_name], image)
+    for build_name, packages in documents.packages.items():
+        for package, versions in packages.items():
+            yield ("packages", f"{names.get(build_name, build_name)}: {package}"), ", ".join(versions)
     for service, description in documents.services.items():
         yield from _list_service(service, description)
         for config in description["configs"]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lyra_tasks import console
-from lyra_tasks.bundle.diff import SECTIONS, BundleDiff, shorten_digests
+from lyra_tasks.bundle.diff import SECTIONS, BundleDiff
 from lyra_tasks.bundle.format.index import BundleIndex
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, REPORT_FILE, SUMMARY_FILE
 from lyra_tasks.errors import CheckFailedError
@@ -120,13 +120,7 @@ def print_diff(diff: BundleDiff) -> None:
     if not diff.changes:
         return console.print(f"{diff.before} and {diff.after}: no differences")
     console.print(f"{diff.before} → {diff.after}")
-    return console.print_table(
-        ("section", "name", "before", "after"),
-        [
-            (change.section, *(shorten_digests(text) for text in (change.name, change.before, change.after)))
-            for change in diff.changes
-        ],
-    )
+    return console.print_table(("section", "name", "before", "after"), [change.row for change in diff.changes])
 
 
 def print_bundles(index: BundleIndex) -> None:

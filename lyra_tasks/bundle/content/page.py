@@ -8,7 +8,7 @@ from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.bundle.content.environment import PromotedService, list_variables
-from lyra_tasks.bundle.diff import BundleDiff, Change, shorten_digests
+from lyra_tasks.bundle.diff import BundleDiff
 from lyra_tasks.bundle.format.layout import CHANGES_FILE, CHECKSUMS_FILE, RECEIVE_SCRIPT, RULES_FILE, SIGNATURE_FILE
 from lyra_tasks.bundle.format.manifest import Manifest
 from lyra_tasks.bundle.format.signature import SIGNATURE_NAMESPACE
@@ -53,27 +53,15 @@ def _changes(diff: BundleDiff | None) -> str:
     head = f"## What changed since {diff.before}\n\n"
     if not diff.changes:
         return f"{head}No visible changes. The commits are in `{CHANGES_FILE}`.\n"
-    rows = [
-        tuple(shorten_digests(text) for text in (change.section, change.name, change.before, change.after))
-        for change in _limit_package_changes(diff.changes)
-    ]
-    omitted_count = len(diff.changes) - len(rows)
+    package_changes = [change for change in diff.changes if change.section in {"packages", "layers"}]
+    omitted_changes = set(package_changes[_MAX_PACKAGE_CHANGES:])
+    rows = [change.row for change in diff.changes if change not in omitted_changes]
+    omitted_count = len(omitted_changes)
     more = f"\n{omitted_count} more changes of packages and layers are not shown here.\n" if omitted_count else ""
     return (
         f"{head}{_table(('section', 'name', 'before', 'after'), rows)}{more}\n"
         f"The commits are in `{CHANGES_FILE}`. To go back, load the older bundle with `--allow-older`.\n"
     )
-
-
-def _limit_package_changes(changes: Sequence[Change]) -> Iterable[Change]:
-    """Yield all changes, but only some of packages and layers; `diff` shows the others."""
-    remaining = _MAX_PACKAGE_CHANGES
-    for change in changes:
-        if change.section in {"packages", "layers"}:
-            remaining -= 1
-            if remaining < 0:
-                continue
-        yield change
 
 
 def _load_steps(signer: str, manifest: Manifest) -> str:

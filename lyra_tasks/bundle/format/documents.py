@@ -9,8 +9,7 @@ from typing import Any
 
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.index import BundleStore
-from lyra_tasks.bundle.format.manifest import Bundle, BundledImage, Manifest, open_bundle, read_small_file
-from lyra_tasks.config.platforms import variant_key
+from lyra_tasks.bundle.format.manifest import Bundle, Manifest, open_bundle, read_small_file
 from lyra_tasks.digests import file_sha256
 from lyra_tasks.errors import BundleError, is_disk_full
 from lyra_tasks.images.oci import parse_document
@@ -23,16 +22,10 @@ from lyra_tasks.records.documents import (
 )
 from lyra_tasks.records.evidence import check_title
 
-PREVIOUS_SCHEMA = "lyra.previous/1"
-
 
 @dataclass(frozen=True)
 class BundleDocuments:
-    """The documents of one version: package versions by build and package, config digests by path.
-
-    `multi_platform_images` are named with their platform even if it is their only one, because the version that this
-    one is compared with has several.
-    """
+    """The documents of one version: package versions by build and package, config digests by path."""
 
     manifest: Manifest
     services: Mapping[str, Mapping[str, Any]]
@@ -40,20 +33,6 @@ class BundleDocuments:
     tests: Mapping[str, str]
     deviations: Mapping[str, str]
     config_digests: Mapping[str, str]
-    multi_platform_images: frozenset[str] = frozenset()
-
-    @property
-    def images_by_build(self) -> dict[str, BundledImage]:
-        """Return the images by build name, as it is in both versions."""
-        return {
-            variant_key(image.name, image.platform) if image.name in self.multi_platform_images else build_name: image
-            for build_name, image in self.manifest.images_by_build.items()
-        }
-
-    def packages_by_build(self) -> dict[str, Mapping[str, tuple[str, ...]]]:
-        """Return the packages by the same build names."""
-        names = dict(zip(self.manifest.images_by_build, self.images_by_build, strict=True))
-        return {names.get(build_name, build_name): packages for build_name, packages in self.packages.items()}
 
 
 def read_bundle_documents(bundle: Bundle) -> BundleDocuments:
@@ -100,7 +79,7 @@ def read_previous_bundle(store: BundleStore, version: str) -> BundleDocuments | 
 def previous_document(previous: BundleDocuments | None) -> dict[str, Any]:
     """Return the content of `previous.json`: the layers of the previous version, which the report compares with."""
     return {
-        "schema": PREVIOUS_SCHEMA,
+        "schema": "lyra.previous/1",
         "version": previous.manifest.version if previous else "",
         "images": [
             {"name": build_name, "layers": [{"digest": layer.digest, "size": layer.size} for layer in image.layers]}
