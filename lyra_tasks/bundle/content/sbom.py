@@ -14,7 +14,7 @@ from urllib.parse import quote
 from lyra_tasks.bundle.format.manifest import BundledImage, Manifest
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.images.oci import Layer
-from lyra_tasks.images.stream.codec import decompress_blocks, detect_codec
+from lyra_tasks.images.stream.codec import decompress_blocks, detect_codec, read_file_blocks
 from lyra_tasks.images.stream.layers import blob_path
 from lyra_tasks.images.stream.pack import PackedImage
 from lyra_tasks.images.stream.packages import (
@@ -28,7 +28,6 @@ from lyra_tasks.images.stream.packages import (
     read_layer_packages,
     save_layer_packages,
 )
-from lyra_tasks.images.stream.tar import BLOCK_BYTES
 from lyra_tasks.version import __version__
 
 _SYFT = "syft"
@@ -113,19 +112,16 @@ def run_syft(archive: Path, manifest: Manifest, image: BundledImage) -> dict[str
 def _collect_layer_packages(layer: Layer, image: PackedImage, cache: Path) -> LayerPackages:
     packages = load_layer_packages(cache, layer.diff_id)
     if packages is None:
-        packages = image.packages.get(layer.diff_id) or _read_layer_packages(
-            blob_path(image.spool, layer.digest), layer
-        )
+        packages = image.packages.get(layer.diff_id) or _read_layer_packages(layer, image.spool)
         save_layer_packages(cache, layer.diff_id, packages)
     return packages
 
 
-def _read_layer_packages(blob: Path, layer: Layer) -> LayerPackages:
-    with blob.open("rb") as file:
-        codec = detect_codec(file.read(4))
-        file.seek(0)
-        blocks = iter(lambda: file.read(BLOCK_BYTES), b"")
-        return read_layer_packages(decompress_blocks(blocks, codec, layer.digest, layer.unpacked_size), layer.digest)
+def _read_layer_packages(layer: Layer, spool: Path) -> LayerPackages:
+    with blob_path(spool, layer.digest).open("rb") as file:
+        codec = detect_codec(file.peek(4))
+        blocks = decompress_blocks(read_file_blocks(file), codec, layer.digest, layer.unpacked_size)
+        return read_layer_packages(blocks, layer.digest)
 
 
 def _operating_system(release: OsRelease) -> dict[str, Any]:
@@ -141,18 +137,14 @@ def _components(
     for package in locations_by_package:
         packages_by_url.setdefault(format_purl(package, release), []).append(package)
     for url, packages in packages_by_url.items():
+        package = max(packages, key=lambda package: bool(package.license))
         locations = sorted({location for package in packages for location in locations_by_package[package]})
-        yield _component(url, max(packages, key=lambda package: bool(package.license)), locations)
-
-
-def _component(url: str, package: Package, locations: Sequence[str]) -> dict[str, Any]:
-    licenses = {"licenses": [{"license": {"name": package.license}}]} if package.license else {}
-    return {
-        "type": "library",
-        "bom-ref": url,
-        "name": package.name,
-        "version": package.version,
-        "purl": url,
-        **licenses,
-        "evidence": {"occurrences": [{"location": f"/{location}"} for location in locations]},
-    }
+        yield {
+            "type": "library",
+            "bom-ref": url,
+            "name": package.name,
+            "version": package.version,
+            "purl": url,
+            **({"licenses": [{"license": {"name": package.license}}]} if package.license else {}),
+            "evidence": {"occurrences": [{"location": f"/{location}"} for location in locations]},
+        }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -22,12 +21,18 @@ from lyra_tasks.bundle.format.manifest import (
     read_small_file,
 )
 from lyra_tasks.config.models import Name
+from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.parts import MAX_PARTS, PartsWriter, open_parts, part_name
 from lyra_tasks.images.oci import MAX_DOCUMENT_BYTES, Digest
-from lyra_tasks.images.stream.codec import DigestWriter, decompress_blocks
+from lyra_tasks.images.stream.codec import (
+    DigestWriter,
+    decompress_blocks,
+    read_file_blocks,
+    tee_blocks,
+    write_blocks,
+)
 from lyra_tasks.images.stream.tar import (
-    BLOCK_BYTES,
     SECTOR_BYTES,
     Block,
     BlockReader,
@@ -131,7 +136,8 @@ def read_document_archive(
     documents = ArchivedDocuments({}, {})
     digester = DigestWriter()
     with open_parts(parts) as file:
-        blocks = decompress_blocks(_hashed_blocks(file, digester), "gzip", where, expected.unpacked_size)
+        compressed = tee_blocks(read_file_blocks(file), digester.write)
+        blocks = decompress_blocks(compressed, "gzip", where, expected.unpacked_size)
         for header, contents in read_tar_members(BlockReader(blocks), where):
             if header.kind != "file":
                 raise BundleError(f"{where}: {header.name!r} is not a regular file")
@@ -142,7 +148,7 @@ def read_document_archive(
             if header.name in required_names and header.size <= MAX_DOCUMENT_BYTES:
                 documents.contents[header.name] = b"".join(contents)
                 contents = iter([bytearray(documents.contents[header.name])])
-            documents.digests[header.name] = _hash_blocks(contents)
+            documents.digests[header.name] = hex_part(write_blocks(contents, DigestWriter()).digest)
     if (digester.digest, digester.size) != (f"sha256:{expected.sha256}", expected.size):
         raise BundleError(f"{where}: digest or size differs from {PACK_FILE}")
     if missing := sorted(set(required_names) - documents.contents.keys()):
@@ -150,25 +156,11 @@ def read_document_archive(
     return documents
 
 
-def _tar_blocks(files: Mapping[str, Path], epoch: int) -> Iterator[bytes]:
+def _tar_blocks(files: Mapping[str, Path], epoch: int) -> Iterator[Block]:
     for name in sorted(files):
         size = files[name].stat().st_size
         yield format_tar_header(name, size, epoch)
         with files[name].open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                yield block
+            yield from read_file_blocks(file)
         yield bytes(padding_size(size))
     yield bytes(2 * SECTOR_BYTES)
-
-
-def _hashed_blocks(file: BinaryIO, target: DigestWriter) -> Iterator[bytes]:
-    while block := file.read(BLOCK_BYTES):
-        target.write(block)
-        yield block
-
-
-def _hash_blocks(contents: Iterable[Block]) -> str:
-    digest = hashlib.sha256()
-    for block in contents:
-        digest.update(block)
-    return digest.hexdigest()
