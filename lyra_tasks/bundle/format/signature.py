@@ -128,7 +128,6 @@ def _run_ssh_keygen(bundle: Path, action: str, *arguments: str) -> subprocess.Co
 
 
 def _output_lines(result: subprocess.CompletedProcess[bytes]) -> tuple[str, ...]:
-    text = (result.stderr + b"\n" + (b"" if result.stdout.startswith(b"-----") else result.stdout)).decode(
-        errors="replace"
-    )
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+    is_signature = result.stdout.startswith(b"-----")
+    output = result.stderr if is_signature else result.stderr + b"\n" + result.stdout
+    return tuple(line.strip() for line in output.decode(errors="replace").splitlines() if line.strip())

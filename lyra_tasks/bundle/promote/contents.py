@@ -29,12 +29,6 @@ from lyra_tasks.rules.catalogue import rule_set_version
 from lyra_tasks.version import __version__
 from lyra_tasks.versions.changelog import render_changelog_page
 
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PROVENANCE_PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-TEST_RESULT_PREDICATE_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
-BUILD_TYPE = "urn:lyra:buildx-bake:1"
-BUILDER_ID = "urn:lyra:local-docker-engine"
-
 
 def build_manifest(plan: PromotionPlan, images: Sequence[BundledImage]) -> Manifest:
     """Return the manifest of the planned bundle."""
@@ -125,7 +119,7 @@ def build_provenance(plan: PromotionPlan, images: Sequence[BundledImage]) -> dic
     pinned_digests = {base for image in plan.images for base in image.record.bases.items()}
     bases = [{"name": name, "digest": {"sha256": hex_part(digest)}} for name, digest in sorted(pinned_digests)]
     definition = {
-        "buildType": BUILD_TYPE,
+        "buildType": "urn:lyra:buildx-bake:1",
         "externalParameters": {
             "source": {**source, "uncommittedChanges": plan.facts.dirty},
             "images": {image.build_name: _build_parameters(plan, image) for image in plan.images},
@@ -134,10 +128,11 @@ def build_provenance(plan: PromotionPlan, images: Sequence[BundledImage]) -> dic
         "resolvedDependencies": [commit, *bases],
     }
     details = {
-        "builder": {"id": BUILDER_ID, "version": {"lyra-tasks": __version__}},
+        "builder": {"id": "urn:lyra:local-docker-engine", "version": {"lyra-tasks": __version__}},
         "metadata": {"finishedOn": max(image.record.built_at for image in plan.images)},
     }
-    return _build_statement(images, PROVENANCE_PREDICATE_TYPE, {"buildDefinition": definition, "runDetails": details})
+    predicate = {"buildDefinition": definition, "runDetails": details}
+    return _build_statement(images, "https://slsa.dev/provenance/v1", predicate)
 
 
 def build_test_result(plan: PromotionPlan, images: Sequence[BundledImage]) -> dict[str, Any]:
@@ -150,7 +145,7 @@ def build_test_result(plan: PromotionPlan, images: Sequence[BundledImage]) -> di
         "passedTests": [check.title for check in evidence.checks if check.outcome == "passed"],
         "failedTests": [check.title for check in evidence.checks if check.outcome != "passed"],
     }
-    return _build_statement(images, TEST_RESULT_PREDICATE_TYPE, predicate)
+    return _build_statement(images, "https://in-toto.io/attestation/test-result/v0.1", predicate)
 
 
 def _build_statement(images: Sequence[BundledImage], predicate_type: str, predicate: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +155,7 @@ def _build_statement(images: Sequence[BundledImage], predicate_type: str, predic
         {"name": image.references[0], "digest": {"sha256": hex_part(image.manifest_digest)}} for image in images
     ]
     return {
-        "_type": STATEMENT_TYPE,
+        "_type": "https://in-toto.io/Statement/v1",
         "subject": archive_subjects + image_subjects,
         "predicateType": predicate_type,
         "predicate": predicate,

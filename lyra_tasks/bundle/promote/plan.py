@@ -24,7 +24,7 @@ from lyra_tasks.rules.freshness import check_promotion, require_tested_set
 from lyra_tasks.versions.changelog import VersionChanges, list_commits_since
 from lyra_tasks.versions.version import CheckoutVersion, find_previous_release, list_floating_tags, list_releases
 
-_MIN_ZSTD_ENGINE = (23, 0)
+_MIN_ZSTD_ENGINE = (23, 0)  # the oldest that loads zstd layers, measured on 20.10, 26.1 and 28.5
 
 
 @dataclass(frozen=True)
@@ -111,19 +111,15 @@ def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPla
         for variant in list_variants(config, sorted(services_by_image))
     )
     references = {image.name: image.references[0] for image in images}
+    supports_zstd = parse_version_numbers(config.proxima.min_engine) >= _MIN_ZSTD_ENGINE
     return PromotionPlan(
         config=config,
         facts=facts,
         directory=facts.bundles_directory / version,
         images=images,
         services=select_promoted_services(config, references, facts.image_configs),
-        compression=config.promotion.compression or choose_compression(config.proxima.min_engine),
+        compression=config.promotion.compression or ("zstd" if supports_zstd else "gzip"),
     )
-
-
-def choose_compression(min_engine: str) -> Literal["gzip", "zstd"]:
-    """Return the best compression that the oldest engine on Proxima loads, measured on 20.10, 26.1 and 28.5."""
-    return "zstd" if parse_version_numbers(min_engine) >= _MIN_ZSTD_ENGINE else "gzip"
 
 
 def collect_promotion_facts(work: Workspace) -> PromotionFacts:

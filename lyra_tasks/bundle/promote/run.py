@@ -201,12 +201,7 @@ def _write_image(plan: PromotionPlan, image: PromotedImage, packed_image: Packed
         config_digest=identity.config_digest,
         manifest_digest=identity.manifest_digest,
         diff_ids=list(identity.diff_ids),
-        layers=[
-            ImageLayer(
-                media_type=layer.media_type, digest=layer.digest, size=layer.size, unpacked_size=layer.unpacked_size
-            )
-            for layer in identity.layers
-        ],
+        layers=[ImageLayer.model_validate(layer, from_attributes=True) for layer in identity.layers],
         bases=dict(image.record.bases),
     )
 
