@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lyra_tasks.bundle.format.checksums import format_checksums, list_bundle_files, parse_checksums, write_checksums
+from lyra_tasks.bundle.format import layout
+from lyra_tasks.bundle.format.checksums import (
+    format_checksums,
+    list_bundle_files,
+    parse_checksums,
+    require_valid_name,
+    write_checksums,
+)
 from lyra_tasks.errors import BundleError
 
 DIGESTS = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -79,6 +86,13 @@ def test_parse_refuses_invalid_lines(text: str) -> None:
 def test_format_refuses_invalid_names(name: str) -> None:
     with pytest.raises(BundleError, match="Invalid file name in a bundle"):
         format_checksums({name: A})
+
+
+def test_all_file_names_are_valid_in_checksums() -> None:
+    names = [value for key, value in vars(layout).items() if key.isupper() and isinstance(value, str)]
+    assert len(set(names)) == len(names)
+    for name in set(names) - layout.NOT_IN_CHECKSUMS:
+        require_valid_name(name)
 
 
 def test_sha256sum_accepts_checksums(tmp_path: Path) -> None:

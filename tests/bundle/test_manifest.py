@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.index import BundleEntry, BundleIndex, build_index, read_index
 from lyra_tasks.bundle.format.manifest import (
+    BundledImage,
     Manifest,
     decode_document,
     encode_document,
@@ -111,6 +114,15 @@ def test_decode_refuses_non_canonical_form() -> None:
     for other in (data[:-1], data + b"\n", json.dumps(DOCUMENT).encode(), data.replace(b"{", b'{"run": "twice",', 1)):
         with pytest.raises(BundleError, match="here"):
             decode_document(other, Manifest, "here")
+
+
+@pytest.mark.parametrize("version", ["1.2.0", "1.2.1-dev.3+gabcdef0", "1.2.0-rc.1+gabc.dirty.0123abcd"])
+@pytest.mark.parametrize("platform", ["linux/amd64", "linux/arm/v7"])
+def test_archive_name_matches_the_manifest_pattern(version: str, platform: str) -> None:
+    name = layout.image_file("web", version, platform)
+    assert name == f"images/web-{version}-{platform.replace('/', '-')}.tar"
+    pattern = next(item.pattern for item in BundledImage.model_fields["file"].metadata if hasattr(item, "pattern"))
+    assert re.fullmatch(pattern, name)
 
 
 def test_encode_refuses_invalid_manifest() -> None:

@@ -13,22 +13,14 @@ import pytest
 
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.checksums import list_bundle_files, write_checksums
-from lyra_tasks.bundle.format.manifest import (
-    BundledImage,
-    BundledService,
-    BundleSource,
-    ImageLayer,
-    Manifest,
-    Requirements,
-    TestSummary,
-    write_document,
-)
+from lyra_tasks.bundle.format.manifest import BundledImage, BundledService, ImageLayer, Manifest, write_document
 from lyra_tasks.bundle.format.signature import sign_checksums
 from lyra_tasks.bundle.verify import verify_bundle
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.verify import verify_archive
 from lyra_tasks.images.archive.write import write_archive
 from lyra_tasks.images.stream.pack import ImageRequest, pack_saved_images
+from tests.bundle.test_receive_script import MANIFEST
 from tests.conftest import Project
 from tests.images.saves import SampleImage, layer, legacy, sha256, stream, tar
 
@@ -69,24 +61,10 @@ def write_image(bundle: Path, name: str, spool: Path) -> BundledImage:
     )
 
 
-def write_manifest(bundle: Path, images: list[BundledImage]) -> Manifest:
-    manifest = Manifest(
-        project="shop",
-        description="",
-        version="1.0.0",
-        is_snapshot=False,
-        created="2026-11-23T21:15:04Z",
-        source=BundleSource(url="", commit="c" * 40, dirty=False),
-        proxima=Requirements(platforms=["linux/amd64"], min_engine="20.10"),
-        run="20261123t211504-3f9a1c",
-        set_digest=sha256(b"set"),
-        images=images,
-        services=[BundledService(name=image.name, image=image.name) for image in images],
-        tests=TestSummary(passed=1, failed=0),
-        deviations=0,
-    )
+def write_manifest(bundle: Path, images: list[BundledImage]) -> None:
+    services = [BundledService(name=image.name, image=image.name) for image in images]
+    manifest = MANIFEST.model_copy(update={"version": "1.0.0", "images": images, "services": services})
     write_document(bundle / layout.MANIFEST_FILE, manifest)
-    return manifest
 
 
 @pytest.fixture(scope="module")

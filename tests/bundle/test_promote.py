@@ -1,4 +1,4 @@
-"""`promote --to`: destinations and damaged bundles."""
+"""The source that `promote` names, and `promote --to`: destinations and damaged bundles."""
 
 from __future__ import annotations
 
@@ -7,10 +7,28 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.bundle.format.manifest import open_bundle
+from lyra_tasks.bundle.promote.contents import _source
 from lyra_tasks.bundle.promote.push import Destination, parse_destination, push_bundle
 from lyra_tasks.errors import BundleError, UsageError
 from tests.bundle.test_verify import bundle as bundle  # a fixture
 from tests.bundle.test_verify import made as made  # and what it copies
+
+
+@pytest.mark.parametrize(
+    ("remote", "uri"),
+    [
+        ("https://code.example.org/ada/shop.git", "git+https://code.example.org/ada/shop.git"),
+        ("ssh://git@code.example.org:2222/ada/shop", "git+ssh://git@code.example.org:2222/ada/shop"),
+        ("git@code.example.org:ada/shop.git", "git+ssh://git@code.example.org/ada/shop.git"),
+        ("code.example.org:/srv/shop.git", "git+ssh://code.example.org/srv/shop.git"),
+        ("code.example.org/ada/shop", None),
+        ("/srv/git/shop:old", None),
+        ("shop", None),
+        ("", None),
+    ],
+)
+def test_provenance_names_reachable_source_only(remote: str, uri: str | None) -> None:
+    assert _source(remote).get("uri") == uri
 
 
 @pytest.mark.parametrize(
