@@ -19,8 +19,8 @@ from lyra_tasks.checks.groups import PlannedGroup
 from lyra_tasks.checks.stages import check_stage
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.services import to_argv
+from lyra_tasks.engine.client.exec import exec_command
 from lyra_tasks.engine.client.monitoring import wait_until
-from lyra_tasks.engine.objects.containers import exec_command
 from lyra_tasks.errors import LyraError
 from lyra_tasks.lab.service import CheckTarget, accepts_tcp_connection, open_http_response
 from lyra_tasks.records.evidence import CheckResult

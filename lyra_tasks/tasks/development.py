@@ -57,7 +57,7 @@ def create(
 @task("dev.shell", service=_SERVICE_HELP)
 def dev_shell(c: Context, service: str = "", quiet: bool = False) -> None:
     """Open a shell in a service of the development environment."""
-    from lyra_tasks.engine.client.terminal import attach_terminal
+    from lyra_tasks.engine.client.exec import attach_terminal
 
     work, lab, service_name = _select_service(service)
     container = lab.services[service_name]
@@ -70,7 +70,7 @@ def dev_exec(c: Context, service: str = "", command: Sequence[str] | None = None
     """Run the command after `--` in a service of the development environment."""
     import sys
 
-    from lyra_tasks.engine.client.terminal import exec_with_stdio
+    from lyra_tasks.engine.client.exec import exec_with_stdio
     from lyra_tasks.errors import UsageError
 
     arguments = list(command or arguments_after_dashes())

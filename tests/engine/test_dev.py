@@ -18,7 +18,7 @@ import pytest
 
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
-from lyra_tasks.engine.client.exec_stream import STDOUT, ExecStream, split_frames
+from lyra_tasks.engine.client.exec import STDOUT, ExecStream, split_frames
 from lyra_tasks.locks import file_lock
 from tests.conftest import PROJECTS, Outcome, Project, repository
 from tests.faults import becomes, labs, refused

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lyra_tasks.engine.client.connect import Engine
-from lyra_tasks.engine.objects import containers
+from lyra_tasks.engine.client.exec import exec_command
 from tests.conftest import Project
 from tests.faults import labs, refused
 
@@ -180,7 +180,7 @@ def test_exec_output_sent_with_response_head_is_kept(
         engine.api.start(container)
         monkeypatch.setattr(http.client.HTTPResponse, "begin", delayed_begin)
         command = ["/bin/sh", "-c", "echo quick; echo failed >&2; exit 3"]
-        code, output = containers.exec_command(engine, container, command)
+        code, output = exec_command(engine, container, command)
         assert (code, sorted(output.split())) == (3, ["failed", "quick"])
     finally:
         monkeypatch.undo()

@@ -6,13 +6,12 @@ import io
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.client.exec_stream import ExecStream, split_frames, wait_for_exit_code
 from lyra_tasks.engine.client.monitoring import wait_until
 from lyra_tasks.engine.objects.inventory import CONTAINER, NETWORK, VOLUME
 from lyra_tasks.engine.objects.ownership import Owner
@@ -222,16 +221,6 @@ def create_tar(files: Iterable[ContainerFile]) -> bytes:
             entry.size, entry.uid, entry.gid, entry.mode = len(file.content), file.uid, file.gid, file.mode
             archive.addfile(entry, io.BytesIO(file.content))
     return buffer.getvalue()
-
-
-def exec_command(engine: Engine, container: str, command: Sequence[str], *, user: str = "") -> tuple[int, str]:
-    """Run a command in a container; return its exit code and its output, both streams combined."""
-    with translate_errors("running a command in a container"):
-        exec_id = engine.api.exec_create(container, list(command), stdout=True, stderr=True, user=user)["Id"]
-        with closing(ExecStream(engine.stream_api, exec_id)) as stream:
-            output = b"".join(data for _, data in split_frames(stream.chunks()))
-        code = wait_for_exit_code(engine, exec_id)
-    return code, output.decode(errors="replace")
 
 
 @dataclass(frozen=True)

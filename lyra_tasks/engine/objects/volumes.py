@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.objects.containers import exec_command
+from lyra_tasks.engine.client.exec import exec_command
 from lyra_tasks.engine.objects.holder import REMOVE_PATH
 from lyra_tasks.errors import PreconditionError
 

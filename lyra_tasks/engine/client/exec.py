@@ -1,26 +1,44 @@
-"""Commands in running containers with this process's own input and output: plain streams, or a real terminal."""
+"""Run commands in running containers: captured, with this process's own input and output, or in a real terminal.
+
+The engine turns the HTTP connection into a plain stream. The SDK reads it from the bare socket and loses bytes that
+arrived together with the response header, and so does not see a short output on a busy machine.
+"""
 
 from __future__ import annotations
 
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.client.exec_stream import STDERR, STDOUT, ExecStream, split_frames, wait_for_exit_code
 from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
+STDOUT, STDERR = 1, 2
 _CHUNK_BYTES = 1 << 16
+_FRAME_HEADER = struct.Struct(">BxxxL")
+_EXIT_STATUS_TIMEOUT_S = 5.0
 _CANNOT_START_CODES = (126, 127)
+
+
+def exec_command(engine: Engine, container: str, command: Sequence[str], *, user: str = "") -> tuple[int, str]:
+    """Run a command in a container; return its exit code and its output, both streams combined."""
+    with translate_errors("running a command in a container"):
+        exec_id = engine.api.exec_create(container, list(command), stdout=True, stderr=True, user=user)["Id"]
+        with closing(ExecStream(engine.stream_api, exec_id)) as stream:
+            output = b"".join(data for _, data in split_frames(stream.chunks()))
+        code = _wait_for_exit_code(engine, exec_id)
+    return code, output.decode(errors="replace")
 
 
 def exec_with_stdio(engine: Engine, container: str, command: Sequence[str], *, directory: str, pass_input: bool) -> int:
@@ -37,7 +55,7 @@ def exec_with_stdio(engine: Engine, container: str, command: Sequence[str], *, d
         for kind, chunk in split_frames(stream.chunks()):
             _write(STDERR if kind == STDERR else STDOUT, chunk)
     with translate_errors("reading the exit code of a command"):
-        return wait_for_exit_code(engine, exec_id)
+        return _wait_for_exit_code(engine, exec_id)
 
 
 def attach_terminal(engine: Engine, container: str, command: Sequence[str], *, directory: str) -> int:
@@ -60,10 +78,55 @@ def attach_terminal(engine: Engine, container: str, command: Sequence[str], *, d
 
 def _lacks_command(engine: Engine, container: str, program: str) -> bool:
     """Tell a program that cannot be started from a shell whose last command could not."""
-    with translate_errors("running a command in a container"):
-        exec_id = engine.api.exec_create(container, [program, "-c", ":"])["Id"]
-        engine.api.exec_start(exec_id)
-        return wait_for_exit_code(engine, exec_id) in _CANNOT_START_CODES
+    code, _ = exec_command(engine, container, [program, "-c", ":"])
+    return code in _CANNOT_START_CODES
+
+
+class ExecStream:
+    """The connection to a command in a container; starts it. `stream_api` is a client without a timeout."""
+
+    def __init__(self, stream_api: Any, exec_id: str) -> None:
+        connection: Any = stream_api.exec_start(exec_id, socket=True)
+        self._response: Any = connection._response
+        self._reader: Any = self._response.raw._fp.fp
+        self.socket: Any = getattr(connection, "_sock", connection)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield output as it arrives."""
+        while data := self._reader.read1(_CHUNK_BYTES):
+            yield data
+
+    def close(self) -> None:
+        """Close the connection and discard further output."""
+        self.socket.close()
+        self._response.close()
+
+
+def split_frames(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Split the output of a command without a terminal into (STDOUT or STDERR, data) pairs."""
+    buffer = b""
+    for chunk in chunks:
+        buffer += chunk
+        while len(buffer) >= _FRAME_HEADER.size:
+            stream, length = _FRAME_HEADER.unpack(buffer[: _FRAME_HEADER.size])
+            if len(buffer) < _FRAME_HEADER.size + length:
+                break
+            yield stream, buffer[_FRAME_HEADER.size : _FRAME_HEADER.size + length]
+            buffer = buffer[_FRAME_HEADER.size + length :]
+
+
+def _wait_for_exit_code(engine: Engine, exec_id: str) -> int:
+    """Return the exit code of a command whose output has ended.
+
+    The engine records it a moment later, and a command may go on after closing its output.
+    """
+    pause, deadline = 0.01, time.monotonic() + _EXIT_STATUS_TIMEOUT_S
+    while (status := engine.api.exec_inspect(exec_id))["ExitCode"] is None or status["Running"]:
+        if not status["Running"] and time.monotonic() > deadline:
+            raise PreconditionError("The engine did not report an exit status", hint="Retry the command")
+        time.sleep(pause)
+        pause = min(2 * pause, 0.5)
+    return int(status["ExitCode"])
 
 
 @contextmanager

@@ -15,9 +15,8 @@ import docker
 import pytest
 
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.client import terminal
 from lyra_tasks.engine.client.connect import Engine
-from lyra_tasks.engine.objects.containers import exec_command
+from lyra_tasks.engine.client.exec import exec_command, exec_with_stdio
 from tests.engine.sandboxes import IMAGE, client_of, import_busybox
 
 
@@ -95,5 +94,5 @@ def test_exit_code_is_awaited_after_output_ends(
     pending += early
     assert exec_command(engine, sleeper, command) == (3, "done\n")
     pending += early
-    assert terminal.exec_with_stdio(engine, sleeper, command, directory="", pass_input=False) == 3
+    assert exec_with_stdio(engine, sleeper, command, directory="", pass_input=False) == 3
     assert capfd.readouterr().out == "done\n"
