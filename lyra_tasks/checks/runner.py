@@ -27,7 +27,7 @@ from lyra_tasks.engine.bases.inputs import collect_from_arguments, find_stage_us
 from lyra_tasks.engine.bases.materials import collect_materials, load_missing_bases, resolve_locked_bases
 from lyra_tasks.engine.bases.resolve import ResolvedBase
 from lyra_tasks.engine.buildx.bake import require_buildx
-from lyra_tasks.engine.objects.emulation import list_runnable_platforms
+from lyra_tasks.engine.objects.holder import list_runnable_platforms
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, UsageError
 from lyra_tasks.lab.admission import compute_lab_capacity, list_reservations

@@ -1,20 +1,25 @@
-"""Provide the image of the holder, the container that mounts all volumes of a lab as the first and exits as the last.
+"""Provide the image of the holder, and find out with it which platforms an engine can run.
 
-A tmpfs volume lives only while a container mounts it. The image consists of static programs of a few bytes that are
-generated here, so nothing has to be pulled and the project's images need neither `sleep` nor `rm`. It also contains a
-probe per architecture that just exits: an engine that runs it can run that architecture.
+The holder is the container that mounts all volumes of a lab as the first and exits as the last, since a tmpfs volume
+lives only while a container mounts it. The image consists of static programs of a few bytes that are generated here, so
+nothing has to be pulled and the project's images need neither `sleep` nor `rm`. It also contains a probe per
+architecture that just exits: an engine that runs it can run that architecture.
 """
 
 from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.objects.containers import ContainerFile, create_tar, inspect_image
-from lyra_tasks.engine.objects.ownership import Owner
+from lyra_tasks.config.platforms import is_native_platform, platform_slug
+from lyra_tasks.engine.client.errors import EXEC_FORMAT_ERROR, translate_errors
+from lyra_tasks.engine.objects.containers import ContainerFile, create_containers, create_tar, inspect_image
+from lyra_tasks.engine.objects.inventory import CONTAINER
+from lyra_tasks.engine.objects.ownership import OwnedObject, Owner
+from lyra_tasks.engine.objects.removal import remove_objects
 from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 
 HOLD_PATH, REMOVE_PATH = "/hold", "/remove"
 _PROBE_DIRECTORY = "/runs"
+_PROBE_TIMEOUT_S = 30
 _IMAGE_VERSION = "3"
 _IMPORT_LOCK = threading.Lock()
 _LOAD_ADDRESS = 0x400000
@@ -73,11 +79,6 @@ def ensure_holder_image(engine: Engine, owner: Owner) -> str:
         return _import_image(engine, owner, reference)
 
 
-def probe_path(architecture: str) -> str:
-    """Return the path of an architecture's probe in the holder's image, empty if there is none."""
-    return f"{_PROBE_DIRECTORY}/{architecture}" if architecture in _MACHINES else ""
-
-
 def build_holder_program(architecture: str, path: str = HOLD_PATH) -> bytes:
     """Build the static ELF program at `path` of the holder's image."""
     if (path, architecture) not in _HOLDER_CODE:
@@ -85,6 +86,16 @@ def build_holder_program(architecture: str, path: str = HOLD_PATH) -> bytes:
             f"Unsupported engine architecture {architecture!r}", hint="Use an amd64 or arm64 engine"
         )
     return _build_elf(_MACHINES[architecture], _HOLDER_CODE[path, architecture])
+
+
+def list_runnable_platforms(engine: Engine, owner: Owner, platforms: Iterable[str]) -> tuple[str, ...]:
+    """Return the platforms that the engine's containers can run, native ones first."""
+    requested = list(dict.fromkeys(platforms))
+    native = [platform for platform in requested if is_native_platform(platform, engine.facts.platform)]
+    foreign = [platform for platform in requested if platform not in native and platform.startswith("linux/")]
+    probes = {platform: name for platform in foreign if (name := platform.split("/")[1]) in _MACHINES}
+    runnable = _probe_platforms(engine, owner, probes) if probes else set()
+    return (*native, *(platform for platform in foreign if platform in runnable))
 
 
 def _import_image(engine: Engine, owner: Owner, reference: str) -> str:
@@ -106,7 +117,9 @@ def _import_image(engine: Engine, owner: Owner, reference: str) -> str:
 
 def _build_root_archive(architecture: str) -> bytes:
     programs = {path: build_holder_program(architecture, path) for path in (HOLD_PATH, REMOVE_PATH)}
-    programs |= {probe_path(name): _build_elf(machine, machine.exit_code) for name, machine in _MACHINES.items()}
+    programs |= {
+        f"{_PROBE_DIRECTORY}/{name}": _build_elf(machine, machine.exit_code) for name, machine in _MACHINES.items()
+    }
     return create_tar(ContainerFile(path.lstrip("/"), content, mode=0o755) for path, content in programs.items())
 
 
@@ -127,3 +140,40 @@ def _build_elf(machine: _Machine, hex_code: str) -> bytes:
     else:
         segment = struct.pack(f"{order}IIIIIIII", 1, 0, _LOAD_ADDRESS, _LOAD_ADDRESS, total, total, 5, 0x1000)
     return header + segment + code
+
+
+def _probe_platforms(engine: Engine, owner: Owner, probes: dict[str, str]) -> set[str]:
+    image = ensure_holder_image(engine, owner)
+    names = {platform: f"lyra-{owner.run}-runs-{platform_slug(platform)}" for platform in probes}
+    payloads = {names[platform]: _probe_payload(image, architecture) for platform, architecture in probes.items()}
+    ids = {name: container_id for name, (container_id, _) in create_containers(engine, owner, payloads).items()}
+    try:
+        return {platform for platform in probes if _runs_successfully(engine, ids[names[platform]])}
+    finally:
+        owned_objects = [OwnedObject(CONTAINER, name, container_id, owner.run) for name, container_id in ids.items()]
+        removed, _ = remove_objects(engine, owned_objects)
+        owner.record_removed(engine, removed)
+
+
+def _probe_payload(image: str, architecture: str) -> dict[str, Any]:
+    return {
+        "Image": image,
+        "Entrypoint": [f"{_PROBE_DIRECTORY}/{architecture}"],
+        "HostConfig": {
+            "NetworkMode": "none", "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"], "ReadonlyRootfs": True,
+            "Memory": 32 * 1024**2, "MemorySwap": 32 * 1024**2, "PidsLimit": 16,
+        },
+    }  # fmt: skip
+
+
+def _runs_successfully(engine: Engine, container: str) -> bool:
+    from docker.errors import APIError
+
+    with translate_errors("running a probe container"):
+        try:
+            engine.api.start(container)
+        except APIError as error:
+            if EXEC_FORMAT_ERROR in str(error.explanation):
+                return False
+            raise
+        return int(engine.api.wait(container, timeout=_PROBE_TIMEOUT_S)["StatusCode"]) == 0
