@@ -24,13 +24,13 @@ from lyra_tasks.engine.objects.containers import read_container_state, read_cont
 from lyra_tasks.engine.objects.inventory import CONTAINER
 from lyra_tasks.engine.objects.lifeline import hold_lifeline
 from lyra_tasks.engine.objects.ownership import LABEL_RUN, LABEL_SERVICE, OwnedObject, Owner, list_owned_objects
-from lyra_tasks.engine.objects.removal import remove_objects
+from lyra_tasks.engine.objects.removal import remove_objects, remove_run
 from lyra_tasks.engine.objects.volumes import resolve_user_ids, set_volume_owner
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, PreconditionError
 from lyra_tasks.lab.admission import Reservation, compute_lab_capacity, reserve_capacity
 from lyra_tasks.lab.facts import collect_lab_facts
-from lyra_tasks.lab.lab import Lab, remove_run
+from lyra_tasks.lab.lab import Lab
 from lyra_tasks.lab.run_files import write_mounted_files
 from lyra_tasks.lab.service import RunningService, exit_error
 from lyra_tasks.locks import file_lock
@@ -234,8 +234,7 @@ def _remove_unplanned(plan: CreatePlan, owner: Owner) -> None:
 
 
 def _remove_objects(plan: CreatePlan, owner: Owner, items: Sequence[OwnedObject]) -> None:
-    removed, failed = remove_objects(plan.work.engine, items)
-    owner.record_removed(plan.work.engine, removed)
+    failed = remove_objects(plan.work.engine, owner, items).failed
     if failed:
         item, reason = next(iter(failed.items()))
         raise PreconditionError(f"Cannot remove {item.kind} {item.name}: {reason}", hint="Run `dev.stop`")

@@ -27,9 +27,9 @@ from lyra_tasks.engine.objects.containers import (
     wait_for_container_exit,
 )
 from lyra_tasks.engine.objects.holder import ensure_holder_image
-from lyra_tasks.engine.objects.ownership import OwnedObject, Owner, list_owned_objects
-from lyra_tasks.engine.objects.removal import remove_objects
-from lyra_tasks.errors import CheckFailedError, LeftoverError
+from lyra_tasks.engine.objects.ownership import Owner
+from lyra_tasks.engine.objects.removal import remove_run
+from lyra_tasks.errors import CheckFailedError
 from lyra_tasks.lab.admission import require_enforced_limits, require_limits
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.plan import LabPlan
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 _HOLDER_NANO_CPUS = 200_000_000
 _HOLDER_MEMORY_BYTES = 16 * 1024**2
 _EXIT_STATUS_TIMEOUT_S = 10.0
-_MAX_REMOVE_ATTEMPTS = 3
-_RETRY_INTERVAL_S = 0.25
 
 
 @dataclass
@@ -259,23 +257,3 @@ class Lab:
                     service.final_state = read_container_state(self.engine, service.id)
             finally:
                 remove_run(self.engine, self.owner, self.plan.prefix)
-
-
-def remove_run(engine: Engine, owner: Owner, prefix: str = "") -> None:
-    """Remove all objects of a run whose names begin with `prefix`; raise LeftoverError if some remain."""
-    failures: dict[OwnedObject, str] = {}
-    for attempt in range(_MAX_REMOVE_ATTEMPTS):
-        owned_objects = list_owned_objects(engine, owner.journal.entries(), run=owner.run)
-        matches = [candidate for candidate in owned_objects if candidate.name.startswith(prefix)]
-        if not matches:
-            return
-        # another process, such as `clean`, may be removing the same object right now
-        time.sleep(_RETRY_INTERVAL_S * attempt)
-        removed, failures = remove_objects(engine, matches)
-        owner.record_removed(engine, removed)
-    if failures:
-        raise LeftoverError(
-            f"Cannot remove {len(failures)} object(s) of this run",
-            hint="Run `clean`",
-            details=tuple(f"{item.kind} {item.name}: {reason}" for item, reason in failures.items()),
-        )

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 
 from lyra_tasks.engine.client.connect import Engine
-from lyra_tasks.engine.objects import containers
+from lyra_tasks.engine.objects import containers, removal
 from lyra_tasks.engine.objects.holder import HOLD_PATH, ensure_holder_image
 from lyra_tasks.engine.objects.inventory import CONTAINER, LABEL_NONCE, NETWORK, list_objects
-from lyra_tasks.engine.objects.ownership import OwnedObject, Owner
-from lyra_tasks.engine.objects.removal import remove_in_order, remove_objects
-from lyra_tasks.errors import LeftoverError, OvercommitError
-from lyra_tasks.lab import lab as lab_module
+from lyra_tasks.engine.objects.ownership import OwnedObject, Owner, list_owned_objects
+from lyra_tasks.engine.objects.removal import RemovalResult, remove_in_order, remove_objects, remove_run
+from lyra_tasks.errors import EngineUnavailableError, LeftoverError, OvercommitError
 from lyra_tasks.lab.admission import Capacity, Reservation, list_reservations, reserve_capacity
 from lyra_tasks.locks import new_run_id
 from lyra_tasks.records.journal import Journal
@@ -49,7 +48,7 @@ def test_lab_removed_during_admission_reserves_nothing(
     (reservation,) = list_reservations(engine)
     assert (reservation.cpus, reservation.memory) == (0.1, 16 << 20)
     listing = engine.api.containers(filters={"label": LABEL_NONCE})
-    lab_module.remove_run(engine, lab)
+    remove_run(engine, lab)
     monkeypatch.setattr(engine.api, "containers", lambda **_: listing)
     assert list_reservations(engine) == ()
 
@@ -89,21 +88,32 @@ def test_only_what_stays_after_the_last_try_is_left_over(
     stranger = engine.client.containers.run(image, [HOLD_PATH], network=network, detach=True)
     tries: list[int] = []
 
-    def remove(engine: Engine, objects: Sequence[OwnedObject]) -> Any:
+    def remove(engine: Engine, owner: Owner, objects: Sequence[OwnedObject]) -> RemovalResult:
         tries.append(len(objects))
         if stranger_leaves and len(tries) == 3:
             stranger.remove(force=True)
-        return remove_objects(engine, objects)
+        return remove_objects(engine, owner, objects)
 
-    monkeypatch.setattr(lab_module, "remove_objects", remove)
+    monkeypatch.setattr(removal, "remove_objects", remove)
     if stranger_leaves:
-        lab_module.remove_run(engine, lab)
+        remove_run(engine, lab)
     else:
         with pytest.raises(LeftoverError, match="1 object") as raised:
-            lab_module.remove_run(engine, lab)
+            remove_run(engine, lab)
         assert network in raised.value.details[0]
         stranger.remove(force=True)
     assert tries == [2, 1, 1]
+
+
+def test_removals_before_an_error_are_recorded(lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose_connection(_network: str) -> None:
+        raise ConnectionError
+
+    own_objects = list_owned_objects(engine, lab.journal.entries(), run=lab.run)
+    monkeypatch.setattr(engine.api, "remove_network", lose_connection)
+    with pytest.raises(EngineUnavailableError):
+        remove_objects(engine, lab, own_objects)
+    assert [entry.data["kind"] for entry in lab.journal.entries() if entry.event == "removed"] == [CONTAINER]
 
 
 def test_stuck_container_does_not_delay_others(lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

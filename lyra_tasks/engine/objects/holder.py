@@ -150,9 +150,7 @@ def _probe_platforms(engine: Engine, owner: Owner, probes: dict[str, str]) -> se
     try:
         return {platform for platform in probes if _runs_successfully(engine, ids[names[platform]])}
     finally:
-        owned_objects = [OwnedObject(CONTAINER, name, container_id, owner.run) for name, container_id in ids.items()]
-        removed, _ = remove_objects(engine, owned_objects)
-        owner.record_removed(engine, removed)
+        remove_objects(engine, owner, [OwnedObject(CONTAINER, name, id, owner.run) for name, id in ids.items()])
 
 
 def _probe_payload(image: str, architecture: str) -> dict[str, Any]:

@@ -81,10 +81,10 @@ def remove_run_orphans(engine: Engine, owner: Owner, path: Path) -> RemovalResul
     idle_scans = 0
     while idle_scans < 2:
         owned_objects = list_owned_objects(engine, owner.journal.entries(), run=owner.run)
-        removed, cleanup.failed = remove_objects(engine, owned_objects)
-        owner.record_removed(engine, removed)
-        cleanup.removed += removed
-        idle_scans = 0 if removed else idle_scans + 1
+        result = remove_objects(engine, owner, owned_objects)
+        cleanup.removed += result.removed
+        cleanup.failed = result.failed
+        idle_scans = 0 if result.removed else idle_scans + 1
         if idle_scans < 2:
             time.sleep(_SCAN_INTERVAL_S)
     if not cleanup.failed:

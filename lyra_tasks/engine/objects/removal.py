@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -9,14 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.objects.inventory import CONTAINER, IMAGE, NETWORK, VOLUME, EngineObject
-from lyra_tasks.engine.objects.ownership import OwnedObject
-from lyra_tasks.errors import LyraError
+from lyra_tasks.engine.objects.ownership import OwnedObject, Owner, list_owned_objects
+from lyra_tasks.errors import LeftoverError, LyraError
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
 _WORKERS_PER_PROCESSOR = 4
 _MAX_PARALLEL_NETWORKS = 2  # an engine removes networks one after the other; a second keeps that line moving
+_MAX_RUN_ATTEMPTS = 3
+_RETRY_INTERVAL_S = 0.25
 _DETACHED_STATES = frozenset({"created", "exited"})
 
 
@@ -38,12 +41,32 @@ class RemovalOrder(NamedTuple):
     others: list[OwnedObject]
 
 
-def remove_objects(engine: Engine, objects: Iterable[OwnedObject]) -> tuple[list[OwnedObject], dict[OwnedObject, str]]:
-    """Remove `objects`; return the removed ones, and the others with the engine's reason."""
+def remove_objects(engine: Engine, owner: Owner, objects: Iterable[OwnedObject]) -> RemovalResult:
+    """Remove `objects` and record in the journal which ones are gone, also if an error ends the removal early."""
     result = remove_in_order(engine, objects)
+    owner.record_removed(engine, result.removed)
     if result.error is not None:
         raise result.error
-    return result.removed, result.failed
+    return result
+
+
+def remove_run(engine: Engine, owner: Owner, prefix: str = "") -> None:
+    """Remove all objects of a run whose names begin with `prefix`; raise LeftoverError if some remain."""
+    failures: dict[OwnedObject, str] = {}
+    for attempt in range(_MAX_RUN_ATTEMPTS):
+        owned_objects = list_owned_objects(engine, owner.journal.entries(), run=owner.run)
+        matches = [candidate for candidate in owned_objects if candidate.name.startswith(prefix)]
+        if not matches:
+            return
+        # another process, such as `clean`, may be removing the same object right now
+        time.sleep(_RETRY_INTERVAL_S * attempt)
+        failures = remove_objects(engine, owner, matches).failed
+    if failures:
+        raise LeftoverError(
+            f"Cannot remove {len(failures)} object(s) of this run",
+            hint="Run `clean`",
+            details=tuple(f"{item.kind} {item.name}: {reason}" for item, reason in failures.items()),
+        )
 
 
 def remove_in_order(
