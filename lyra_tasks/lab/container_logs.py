@@ -1,9 +1,10 @@
-"""Read, follow and save the logs of a development lab's containers, with secrets redacted."""
+"""Read, follow, save and merge the logs of a lab's containers, with secrets redacted."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from queue import Queue
 from typing import NamedTuple
 
@@ -14,9 +15,8 @@ from lyra_tasks.engine.objects.volumes import read_lines_below
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import LyraError
 from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT
-from lyra_tasks.lab.run_files import merge_logs
 from lyra_tasks.records.dev import DevLab
-from lyra_tasks.records.evidence import LOGS_DIRECTORY
+from lyra_tasks.records.evidence import LOGS_DIRECTORY, MERGED_LOG
 from lyra_tasks.redaction import redact
 from lyra_tasks.rules.secrets import expand_secret_values, redacted_values
 
@@ -75,6 +75,22 @@ def save_lab_logs(work: Workspace, lab: DevLab) -> None:
         lines.sort(key=lambda line: line.partition(" ")[0])
         (directory / f"{name}.log").write_text("".join(lines), encoding="utf-8")
     merge_logs(directory, lab.services)
+
+
+def merge_logs(logs_directory: Path, services: Iterable[str]) -> None:
+    """Merge the logs of all services into one, in the order of their timestamps, with the service's name per line."""
+    lines = []
+    for name in services:
+        path = logs_directory / f"{name}.log"
+        if path.exists():
+            # only "\n" ends a line: `splitlines` would split at other characters, too
+            for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+                timestamp, _, text = line.partition(" ")
+                lines.append((timestamp, f"{timestamp} {name} {text}"))
+    if lines:
+        lines.sort(key=lambda line: line[0])
+        merged = "\n".join(text for _, text in lines) + "\n"
+        (logs_directory / MERGED_LOG).write_text(merged, encoding="utf-8")
 
 
 def _read_log(

@@ -13,10 +13,10 @@ from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.lab.plan import LabFacts, ServiceFacts
-from lyra_tasks.lab.run_files import MOUNTS_DIRECTORY
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.rules.secrets import redacted_values
 
+MOUNTS_DIRECTORY = "mounts"
 _SUBPATH_API_VERSION = (1, 45)
 _START_INTERVAL_API_VERSION = (1, 44)
 

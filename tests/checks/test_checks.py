@@ -19,7 +19,7 @@ from lyra_tasks.checks.kinds import check_service
 from lyra_tasks.config.models import Service, Test
 from lyra_tasks.engine.client.monitoring import LogFollower
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.lab.run_files import merge_logs
+from lyra_tasks.lab.container_logs import merge_logs
 from lyra_tasks.lab.service import CheckTarget
 
 
