@@ -31,8 +31,8 @@ from lyra_tasks.engine.objects.holder import list_runnable_platforms
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, UsageError
 from lyra_tasks.lab.admission import compute_lab_capacity, list_reservations
-from lyra_tasks.lab.facts import collect_lab_facts
-from lyra_tasks.lab.plan import LabFacts, plan_empty_lab, plan_lab
+from lyra_tasks.lab.facts import LabFacts, collect_lab_facts
+from lyra_tasks.lab.plan import plan_empty_lab, plan_lab
 from lyra_tasks.records.evidence import LOGS_DIRECTORY, Evidence
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.rules.deviations import assess_checks

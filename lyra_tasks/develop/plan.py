@@ -10,8 +10,9 @@ from lyra_tasks.config.models import Configuration, Service
 from lyra_tasks.digests import json_sha256, sha256_hex
 from lyra_tasks.engine.objects.inventory import NETWORK, VOLUME
 from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.lab.facts import LabFacts
 from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT
-from lyra_tasks.lab.plan import LabFacts, LabPlan, PlannedService, plan_lab
+from lyra_tasks.lab.plan import LabPlan, PlannedService, plan_lab
 
 LABEL_PLAN = "dev.lyra.plan"
 # Source volumes are chowned through the holder, which needs a writable root for it.

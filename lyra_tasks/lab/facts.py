@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,39 @@ from lyra_tasks.config.services import image_healthcheck
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import ConfigurationError, PreconditionError
-from lyra_tasks.lab.plan import LabFacts, ServiceFacts
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.rules.secrets import redacted_values
 
 MOUNTS_DIRECTORY = "mounts"
 _SUBPATH_API_VERSION = (1, 45)
 _START_INTERVAL_API_VERSION = (1, 44)
+
+
+@dataclass(frozen=True)
+class ServiceFacts:
+    """Facts for planning a service: its image, the image's configuration, the values to use."""
+
+    image_id: str
+    image_config: Mapping[str, Any]
+    environment: Mapping[str, str]
+    secrets: Mapping[str, bytes]
+    configs: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class LabFacts:
+    """Facts for planning a lab.
+
+    `secret_values` are declared secrets to redact from logs, including those that no service gets.
+    """
+
+    run: str
+    publish_on: str
+    supports_subpaths: bool
+    supports_start_interval: bool
+    files_directory: str
+    services: Mapping[str, ServiceFacts]
+    secret_values: tuple[str, ...] = ()
 
 
 def collect_lab_facts(

@@ -7,6 +7,7 @@ from typing import Any
 
 from lyra_tasks.config.models import Service
 from lyra_tasks.config.services import EffectiveService, image_healthcheck, to_argv
+from lyra_tasks.lab.facts import LabFacts
 from lyra_tasks.ports import docker_port
 
 HOLDER_MOUNT_ROOT = "/held"
@@ -14,29 +15,16 @@ _NANO = 1_000_000_000
 
 
 def build_container_payload(
-    prefix: str,
-    name: str,
-    service: Service,
-    image_id: str,
-    effective: EffectiveService,
-    *,
-    memory: int,
-    environment: Mapping[str, str],
-    image_config: Mapping[str, Any],
-    network: str,
-    publish_on: str,
-    files_directory: str | None,
-    supports_start_interval: bool,
+    prefix: str, name: str, service: Service, facts: LabFacts, effective: EffectiveService, *, memory: int, network: str
 ) -> dict[str, Any]:
-    """Return the payload of `POST /containers/create` for one service.
-
-    `files_directory` is the host directory that configs and secrets are bind mounted from, or None for volumes.
-    """
+    """Return the payload of `POST /containers/create` for one service."""
+    service_facts = facts.services[name]
+    files_directory = None if facts.supports_subpaths else f"{facts.files_directory}/{name}"
     ports = sorted(docker_port(port) for port in service.ports.values())
     payload: dict[str, Any] = {
-        "Image": image_id,
+        "Image": service_facts.image_id,
         "Hostname": name,
-        "Env": [f"{key}={value}" for key, value in sorted(environment.items())],
+        "Env": [f"{key}={value}" for key, value in sorted(service_facts.environment.items())],
         "AttachStdout": True,
         "AttachStderr": True,
         "HostConfig": {
@@ -48,7 +36,7 @@ def build_container_payload(
             "Mounts": _build_mounts(prefix, name, service, effective, files_directory),
             "NetworkMode": network,
             "Dns": [] if service.egress else ["127.0.0.1"],
-            "PortBindings": {port: [{"HostIp": publish_on, "HostPort": ""}] for port in ports},
+            "PortBindings": {port: [{"HostIp": facts.publish_on, "HostPort": ""}] for port in ports},
         },
         "ExposedPorts": {port: {} for port in ports},
         "NetworkingConfig": {"EndpointsConfig": {network: {"Aliases": [name]}}},
@@ -59,7 +47,7 @@ def build_container_payload(
         "StopSignal": service.stop_signal,
         "Cmd": to_argv(service.command) if service.command is not None else None,
         "Entrypoint": to_argv(service.entrypoint) if service.entrypoint is not None else None,
-        "Healthcheck": _build_healthcheck(service, image_config, supports_start_interval),
+        "Healthcheck": _build_healthcheck(service, service_facts.image_config, facts.supports_start_interval),
     }
     return payload | {key: value for key, value in optional.items() if value}
 
@@ -85,6 +73,7 @@ def build_hardening_options(service: Service) -> dict[str, Any]:
 def _build_mounts(
     prefix: str, name: str, service: Service, effective: EffectiveService, files_directory: str | None
 ) -> list[dict[str, Any]]:
+    """Return the mounts; configs and secrets are bind mounted from `files_directory`, or None for volumes."""
     mounts: list[dict[str, Any]] = [
         {"Type": "tmpfs", "Target": path, "TmpfsOptions": {"SizeBytes": size, "Mode": 0o1777}}
         for path, size in sorted(effective.tmpfs.items())

@@ -10,35 +10,9 @@ from lyra_tasks.config.models import Configuration, Service
 from lyra_tasks.config.services import effective_service, start_order
 from lyra_tasks.engine.objects.containers import ContainerFile
 from lyra_tasks.engine.objects.ownership import LABEL_SERVICE
+from lyra_tasks.lab.facts import LabFacts, ServiceFacts
 from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT, build_container_payload
 from lyra_tasks.rules.secrets import expand_secret_values
-
-
-@dataclass(frozen=True)
-class ServiceFacts:
-    """Facts for planning a service: its image, the image's configuration, the values to use."""
-
-    image_id: str
-    image_config: Mapping[str, Any]
-    environment: Mapping[str, str]
-    secrets: Mapping[str, bytes]
-    configs: Mapping[str, bytes]
-
-
-@dataclass(frozen=True)
-class LabFacts:
-    """Facts for planning a lab.
-
-    `secret_values` are declared secrets to redact from logs, including those that no service gets.
-    """
-
-    run: str
-    publish_on: str
-    supports_subpaths: bool
-    supports_start_interval: bool
-    files_directory: str
-    services: Mapping[str, ServiceFacts]
-    secret_values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,16 +131,7 @@ def _plan_service(
     effective = effective_service(service, service_facts.image_config)
     memory = effective.memory + sum(volume.size for volume in service.volumes.values())
     uid, gid = _parse_numeric_ids(effective.user)
-    payload = build_container_payload(
-        prefix, name, service, service_facts.image_id, effective,
-        memory=memory,
-        environment=service_facts.environment,
-        image_config=service_facts.image_config,
-        network=networks[0],
-        publish_on=facts.publish_on,
-        files_directory=None if facts.supports_subpaths else f"{facts.files_directory}/{name}",
-        supports_start_interval=facts.supports_start_interval,
-    )  # fmt: skip
+    payload = build_container_payload(prefix, name, service, facts, effective, memory=memory, network=networks[0])
     return PlannedService(
         name=name,
         container=f"{prefix}-{name}",

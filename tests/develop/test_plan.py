@@ -11,7 +11,7 @@ from lyra_tasks.config.services import development_profile, select_service
 from lyra_tasks.develop.plan import DevLabPlan, ExistingContainer, diff_services, plan_dev_lab, plan_remaining_lab
 from lyra_tasks.engine.objects.volumes import parse_user_ids
 from lyra_tasks.errors import ConfigurationError, PreconditionError, UsageError
-from lyra_tasks.lab.plan import LabFacts, ServiceFacts
+from lyra_tasks.lab.facts import LabFacts, ServiceFacts
 
 DOCUMENT: dict[str, Any] = {
     "schema": 1,

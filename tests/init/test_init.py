@@ -21,8 +21,8 @@ from lyra_tasks.init.drafts import SHARED_TEST_VALUE, DraftService, make_name, r
 from lyra_tasks.init.plan import InitPlan, PlannedFile, plan_init
 from lyra_tasks.init.project_files import inspect_project
 from lyra_tasks.init.run import write_init_files
-from lyra_tasks.lab.facts import resolve_test_environment
-from lyra_tasks.lab.plan import LabFacts, LabPlan, ServiceFacts, plan_lab
+from lyra_tasks.lab.facts import LabFacts, ServiceFacts, resolve_test_environment
+from lyra_tasks.lab.plan import LabPlan, plan_lab
 from lyra_tasks.rules.deviations import enforce_rules
 from lyra_tasks.rules.services import check_service_settings
 from tests.conftest import PROJECTS

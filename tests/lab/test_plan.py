@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lyra_tasks.config.models import Configuration
-from lyra_tasks.lab.plan import LabFacts, LabPlan, ServiceFacts, plan_lab
+from lyra_tasks.lab.facts import LabFacts, ServiceFacts
+from lyra_tasks.lab.plan import LabPlan, plan_lab
 
 IMAGE: dict[str, Any] = {"User": "10001:10001", "Env": ["PATH=/bin"]}
 
