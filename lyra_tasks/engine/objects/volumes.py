@@ -129,22 +129,13 @@ class _ChunkReader(io.RawIOBase):
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._buffer = b""
+        self._remainder = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int = -1) -> bytes:
-        parts = [self._buffer]
-        length = len(self._buffer)
-        while size < 0 or length < size:
-            chunk: Any = next(self._chunks, None)
-            if chunk is None:
-                break
-            parts.append(chunk)
-            length += len(chunk)
-        data = b"".join(parts)
-        if size < 0:
-            size = len(data)
-        self._buffer = data[size:]
-        return data[:size]
+    def readinto(self, buffer: Any) -> int:
+        self._remainder = self._remainder or memoryview(next(self._chunks, b""))
+        size = min(len(buffer), len(self._remainder))
+        buffer[:size], self._remainder = self._remainder[:size], self._remainder[size:]
+        return size
