@@ -68,7 +68,7 @@ def collect_lab_facts(
     }
     return LabFacts(
         run=run or work.run,
-        publish_on=engine.publish_address,
+        publish_on=engine.host_address,
         supports_subpaths=supports_subpaths,
         supports_start_interval=engine.facts.api >= _START_INTERVAL_API_VERSION,
         files_directory=str(files_directory or work.run_directory / MOUNTS_DIRECTORY),

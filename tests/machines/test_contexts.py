@@ -35,7 +35,7 @@ def local_engine(environment: dict[str, str], cli: str = "docker") -> Engine:
     """Return an engine object without a connection."""
     facts = EngineFacts("id", "26.1", (1, 45), "classic", 2, 1 << 30, "linux/amd64", sandboxed=False)
     client = docker.DockerClient("unix:///run/near.sock", version="1.41")
-    return Engine(client, None, facts, "", "", cli, environment)
+    return Engine(client, None, facts, "", cli, environment)
 
 
 def write_context(directory: Path, name: str, host: str) -> None:

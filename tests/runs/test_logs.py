@@ -24,7 +24,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     workspace = open_workspace(load_config(tmp_path))
     client = docker.DockerClient(f"unix://{tmp_path}/gone.sock", version="1.41")
     facts = EngineFacts("id", "26.1", (1, 41), "classic", 2, 1 << 30, "linux/amd64", sandboxed=False)
-    vars(workspace)["engine"] = Engine(client, client.api, facts, "", "", "docker", {})
+    vars(workspace)["engine"] = Engine(client, client.api, facts, "", "docker", {})
     return workspace
 
 

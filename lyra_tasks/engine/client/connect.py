@@ -56,14 +56,13 @@ class EngineFacts:
 class Engine:
     """A connection to an engine, with the path and the environment of the `docker` command for it.
 
-    `stream_api` is a low-level client without a timeout. Published ports are bound to `publish_address` on the engine's
-    host and are reached at `host_address`. A remote engine cannot mount files of this machine.
+    `stream_api` is a low-level client without a timeout. Published ports are bound to `host_address` and reached there.
+    A remote engine cannot mount files of this machine.
     """
 
     client: docker.DockerClient
     stream_api: Any
     facts: EngineFacts
-    publish_address: str
     host_address: str
     cli: str
     cli_environment: Mapping[str, str]
@@ -180,7 +179,7 @@ def _connect_system_engine(context: str) -> Engine:
     docker_command = shutil.which("docker") or "docker"
     # an inherited DOCKER_HOST would take precedence over the context
     environment = {"DOCKER_CONTEXT": context, "DOCKER_HOST": ""} if context else {"DOCKER_HOST": host}
-    return Engine(client, stream_api, facts, address, address, docker_command, environment, is_remote)
+    return Engine(client, stream_api, facts, address, docker_command, environment, is_remote)
 
 
 def connect_sandbox(running_sandbox: sandbox.Sandbox, *, is_own: bool = True) -> Engine:
@@ -195,7 +194,7 @@ def connect_sandbox(running_sandbox: sandbox.Sandbox, *, is_own: bool = True) ->
             hint="Restart it with `engine.down engine.up`",
         ) from error
     address, docker_command = running_sandbox.address, str(running_sandbox.docker)
-    return Engine(client, stream_api, facts, address, address, docker_command, running_sandbox.environment())
+    return Engine(client, stream_api, facts, address, docker_command, running_sandbox.environment())
 
 
 def _open_clients(base_url: str, *, sandboxed: bool) -> tuple[docker.DockerClient, Any, EngineFacts]:
