@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks import console
-from lyra_tasks.engine.client.monitoring import LogFollower, StatsSampler
+from lyra_tasks.engine.client.monitoring import LogFollower, StatsSampler, wait_until
 from lyra_tasks.engine.objects.containers import (
     ContainerFile,
     ContainerState,
@@ -27,9 +27,8 @@ from lyra_tasks.engine.objects.containers import (
     read_container_state,
     read_host_config,
     start_container,
-    wait_for_container_exit,
 )
-from lyra_tasks.engine.objects.holder import ensure_holder_image
+from lyra_tasks.engine.objects.holder import HOLD_PATH, ensure_holder_image
 from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.engine.objects.removal import remove_run
 from lyra_tasks.errors import CheckFailedError
@@ -106,7 +105,7 @@ class Lab:
         ]
         payload = {
             "Image": ensure_holder_image(self.engine, self.owner),
-            "Cmd": ["/hold"],
+            "Cmd": [HOLD_PATH],
             "HostConfig": {
                 "Mounts": mounts, "NetworkMode": "none", "ReadonlyRootfs": True, "CapDrop": ["ALL"],
                 "SecurityOpt": ["no-new-privileges:true"], "Memory": _HOLDER_MEMORY_BYTES,
@@ -226,7 +225,7 @@ class Lab:
     def _wait_for_exit(self, service: RunningService) -> None:
         sample = service.stats.sample_now()  # the kernel knows a moment before the engine
         if sample is None or not sample.pids:
-            wait_for_container_exit(self.engine, service.id, _EXIT_STATUS_TIMEOUT_S)
+            wait_until(lambda: not read_container_state(self.engine, service.id).running, _EXIT_STATUS_TIMEOUT_S, 0.02)
 
     def _adopt_restart(self, service: RunningService, state: ContainerState) -> None:
         """Follow a service that a check has restarted; it keeps its volumes but gets new ports."""

@@ -1,4 +1,4 @@
-"""Admission of labs by their CPUs and memory."""
+"""Admission of labs by their CPUs and memory, and limits that the engine does not enforce."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.errors import OvercommitError
-from lyra_tasks.lab.admission import Capacity, Reservation, require_capacity
+from lyra_tasks.errors import OvercommitError, PreconditionError
+from lyra_tasks.lab.admission import Capacity, Reservation, require_capacity, require_limits
 
 GIB = 1024**3
 
@@ -40,3 +40,22 @@ def test_capacity_excess_cpus_lists_all_reservations() -> None:
 def test_capacity_excess_memory_is_refused_despite_free_cpus() -> None:
     with pytest.raises(OvercommitError, match=r"3\.0 GiB of memory requested, 2\.0 GiB available"):
         require_capacity((Reservation("web", 0.1, 3 * GIB),), (), capacity(8.0, 2 * GIB))
+
+
+@pytest.mark.parametrize(
+    "warning",
+    [
+        "Your kernel does not support swap limit capabilities or the cgroup is not mounted.",
+        "Your kernel does not support pids limit capabilities or the cgroup is not mounted. PIDs limit discarded.",
+    ],
+)
+def test_limits_dropped_by_engine_are_refused(warning: str) -> None:
+    with pytest.raises(PreconditionError, match="does not enforce the limits of web") as caught:
+        require_limits("web", ["something else", warning])
+    assert warning in caught.value.message
+    assert "something else" not in caught.value.message
+    assert "controllers" in caught.value.hint
+
+
+def test_limits_ignore_other_engine_warnings() -> None:
+    require_limits("web", ["Published ports"])

@@ -15,8 +15,8 @@ from lyra_tasks.processes import run_captured
 from lyra_tasks.redaction import strip_url_credentials
 
 APT_DIRECTORY = Path("/etc/apt")
-# Debian's architectures and Docker's platforms, where the names differ.
 _ONE_LINE_SOURCE = re.compile(r"(?m)^[ \t]*deb[ \t]+(?:\[[^\]]*\][ \t]+)?(\S+)[ \t]+(\S+)[ \t]+([^#\n]*)")
+# Debian's architectures and Docker's platforms, where the names differ.
 _PLATFORMS = {"i386": "linux/386", "armhf": "linux/arm/v7", "armel": "linux/arm/v5", "ppc64el": "linux/ppc64le"}
 
 

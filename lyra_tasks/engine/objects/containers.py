@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.client.monitoring import wait_until
 from lyra_tasks.engine.objects.inventory import CONTAINER, NETWORK, VOLUME
 from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.errors import PreconditionError
@@ -190,11 +189,6 @@ def load_image_archive(engine: Engine, archive: Path) -> None:
         for line in engine.stream_api.load_image(stream):
             if error := line.get("error"):
                 raise PreconditionError(f"Cannot load {archive.name}: {error}")
-
-
-def wait_for_container_exit(engine: Engine, container: str, timeout: float) -> None:
-    """Wait until the engine reports that a container has exited."""
-    wait_until(lambda: not read_container_state(engine, container).running, timeout, 0.02)
 
 
 def kill_containers(engine: Engine, containers: Iterable[str]) -> None:

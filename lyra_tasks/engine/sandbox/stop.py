@@ -8,7 +8,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lyra_tasks.engine.sandbox.cgroups import kill_container_processes, remove_cgroup
@@ -51,7 +51,7 @@ def shut_down_sandbox(state: Path, *, purge: bool = False) -> StopReport:
         if was_purged:
             shutil.rmtree(paths.directory, ignore_errors=True)
             leftovers += (str(paths.directory),) if paths.directory.exists() else ()
-    return StopReport(report.was_running, report.was_killed, was_purged, leftovers)
+    return replace(report, was_purged=was_purged, leftovers=leftovers)
 
 
 def clear_sandbox(paths: SandboxPaths) -> StopReport:
