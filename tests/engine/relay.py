@@ -1,9 +1,10 @@
-"""A relay to an engine that counts the bytes of its responses or breaks off in the middle of them."""
+"""A relay to an engine that counts the bytes of its responses, delays them or breaks off in the middle of them."""
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,8 +27,13 @@ class Relay:
 
 
 @contextmanager
-def relayed(engine: Path, directory: Path, max_bytes: int | None = None) -> Iterator[Relay]:
-    """Run a relay to an engine's socket, with its own socket in `directory`; it breaks off after `max_bytes`."""
+def relayed(
+    engine: Path, directory: Path, max_bytes: int | None = None, response_delay_s: float = 0.0
+) -> Iterator[Relay]:
+    """Run a relay to an engine's socket, with its own socket in `directory`; it breaks off after `max_bytes`.
+
+    What the engine sends within `response_delay_s`, such as a header and the output after it, arrives together.
+    """
     path = directory / "relay.sock"
     relay = Relay(f"unix://{path}")
 
@@ -42,9 +48,14 @@ def relayed(engine: Path, directory: Path, max_bytes: int | None = None) -> Iter
             threading.Thread(target=forward, args=(client, upstream, False), daemon=True).start()
             threading.Thread(target=forward, args=(upstream, client, True), daemon=True).start()
 
+    def receive(source: socket.socket, is_response: bool) -> bytes:
+        if is_response:
+            time.sleep(response_delay_s)
+        return source.recv(1 << 16)
+
     def forward(source: socket.socket, target: socket.socket, is_response: bool) -> None:
         with suppress(OSError):
-            while data := source.recv(1 << 16):
+            while data := receive(source, is_response):
                 if is_response:
                     with relay.lock:
                         relay.received += len(data)

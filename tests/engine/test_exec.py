@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,50 +13,8 @@ import pytest
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.engine.client.exec import exec_command, exec_with_stdio
+from tests.engine.relay import relayed
 from tests.engine.sandboxes import IMAGE, client_of, import_busybox
-
-
-@contextmanager
-def slow_relay(box: sandbox.Sandbox, directory: Path) -> Iterator[str]:
-    """Relay to the engine with slow responses, so that a response header and the output after it arrive together."""
-    path = directory / "slow.sock"
-
-    def forward_response(engine: socket.socket, client: socket.socket) -> None:
-        with suppress(OSError):
-            time.sleep(0.5)
-            while data := engine.recv(1 << 16):
-                client.sendall(data)
-                time.sleep(0.5)
-            client.shutdown(socket.SHUT_WR)
-
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
-        server.listen()
-        opened: list[socket.socket] = []
-
-        def serve() -> None:
-            with suppress(OSError):
-                while True:
-                    client, _ = server.accept()
-                    engine = socket.socket(socket.AF_UNIX)
-                    opened.extend((client, engine))
-                    engine.connect(str(box.socket))
-                    threading.Thread(target=forward_response, args=(engine, client), daemon=True).start()
-                    threading.Thread(target=forward_request, args=(client, engine), daemon=True).start()
-
-        threading.Thread(target=serve, daemon=True).start()
-        try:
-            yield f"unix://{path}"
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            for connection in opened:
-                connection.close()
-
-
-def forward_request(client: socket.socket, engine: socket.socket) -> None:
-    with suppress(OSError):
-        while data := client.recv(1 << 16):
-            engine.sendall(data)
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +30,8 @@ def sleeper(box: sandbox.Sandbox, busybox: Path) -> Iterator[str]:
 def test_output_sent_with_response_header_is_kept(
     engine: Engine, box: sandbox.Sandbox, sleeper: str, tmp_path: Path
 ) -> None:
-    with slow_relay(box, tmp_path) as address:
-        client = docker.DockerClient(base_url=address)
+    with relayed(box.socket, tmp_path, response_delay_s=0.5) as relay:
+        client = docker.DockerClient(base_url=relay.address)
         slow = replace(engine, client=client, stream_api=client.api)
         assert exec_command(slow, sleeper, ["/bin/busybox", "echo", "hello"]) == (0, "hello\n")
         client.close()
