@@ -50,3 +50,9 @@ def test_exit_code_is_awaited_after_output_ends(
     pending += early
     assert exec_with_stdio(engine, sleeper, command, directory="", pass_input=False) == 3
     assert capfd.readouterr().out == "done\n"
+
+
+def test_missing_program_has_its_own_exit_codes(engine: Engine, sleeper: str) -> None:
+    code, _ = exec_command(engine, sleeper, ["/nowhere", "-c", ":"])
+    assert code in {126, 127}
+    assert exec_command(engine, sleeper, ["/bin/busybox", "sh", "-c", "exit 9"]) == (9, "")
