@@ -157,8 +157,16 @@ def find_structure_command() -> list[str]:
     )
 
 
-def check_structure(lab: Lab, image: str, platform: str, config_file: Path, directory: Path, timeout: float) -> str:
-    """Check an image with container-structure-test; return the problem, or an empty string.
+def check_structure(
+    lab: Lab,
+    image: str,
+    platform: str,
+    config_file: Path,
+    working_directory: Path,
+    directory: Path,
+    timeout: float,
+) -> str:
+    """Check an image with container-structure-test in `working_directory`; return the problem, or an empty string.
 
     The program's JUnit report and its output are written to `directory`.
     """
@@ -171,7 +179,7 @@ def check_structure(lab: Lab, image: str, platform: str, config_file: Path, dire
     ]  # fmt: skip
     completed = run_host_command(
         command,
-        config_file.parent,
+        working_directory,
         {"DOCKER_HOST": lab.engine.host},
         timeout=timeout,
         cancellation=lab.cancellation,

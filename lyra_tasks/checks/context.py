@@ -17,6 +17,8 @@ from lyra_tasks.lab.admission import Capacity
 from lyra_tasks.records.evidence import CHECKS_DIRECTORY, Evidence, SetKey
 from lyra_tasks.rules.deviations import RuleReport
 
+_INPUTS_DIRECTORY = "inputs"
+
 
 def assign_result_directories(tests: Iterable[Test]) -> dict[str, str]:
     """Assign a unique directory name, derived from its own name, to each check that has result files."""
@@ -43,7 +45,7 @@ class TestRun:
     """A planned test run; a partial one leaves out checks, and records no evidence.
 
     The groups of a batch run in parallel. `stages` and `result_directories` go by the name of the check, `bases` are
-    the base images of the stages.
+    the base images of the stages, `inputs` the files that were hashed into the set, by path.
     """
 
     work: Workspace
@@ -54,6 +56,7 @@ class TestRun:
     set_key: SetKey
     capacity: Capacity
     part_hashes: Mapping[str, str]
+    inputs: Mapping[str, bytes]
     rule_report: RuleReport
     is_partial: bool
     options: TestOptions
@@ -61,6 +64,13 @@ class TestRun:
     def result_directory(self, group: PlannedGroup, test: Test) -> Path:
         """Return the directory for the result files of a check."""
         return self.work.run_directory / CHECKS_DIRECTORY / group.label / self.result_directories[test.name]
+
+    def write_input(self, path: str) -> Path:
+        """Write a file that was hashed into the set to the run's directory, for a program that reads it by path."""
+        target = self.work.run_directory / _INPUTS_DIRECTORY / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(self.inputs[path])
+        return target
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,11 @@ def _find_problem(lab: Lab, group: PlannedGroup, test: Test, test_run: TestRun) 
     if test.kind == "stage":
         return check_stage(lab, test_run.stages[test.name], directory, test.effective_timeout)
     if test.kind == "structure":
-        image, config_file = group.images[test.image or ""], root / (test.structure or "")
-        return check_structure(lab, image, group.platform, config_file, directory, test.effective_timeout)
+        image, path = group.images[test.image or ""], test.structure or ""
+        program_directory = (root / path).parent
+        return check_structure(
+            lab, image, group.platform, test_run.write_input(path), program_directory, directory, test.effective_timeout
+        )
     return check_command(test, root, build_lab_variables(lab), lab.plan.secret_values, lab.cancellation, directory)
 
 

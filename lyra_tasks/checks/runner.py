@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.checks.commands import find_structure_command
@@ -34,9 +35,16 @@ from lyra_tasks.lab.admission import compute_lab_capacity, list_reservations
 from lyra_tasks.lab.facts import LabFacts, collect_lab_facts
 from lyra_tasks.lab.plan import plan_empty_lab, plan_lab
 from lyra_tasks.records.evidence import LOGS_DIRECTORY, Evidence
+from lyra_tasks.records.evidence_store import TESTED_EVENT
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.rules.deviations import assess_checks
-from lyra_tasks.rules.freshness import build_set_key, compare_images, hash_effective_parts, require_current_images
+from lyra_tasks.rules.freshness import (
+    build_set_key,
+    compare_images,
+    hash_effective_parts,
+    read_input_files,
+    require_current_images,
+)
 from lyra_tasks.rules.inspection import check_rules
 from lyra_tasks.rules.secrets import redacted_values
 from lyra_tasks.suggest import select_known
@@ -54,8 +62,10 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
     is_partial = bool(only)
     if options.keep_running and len(platform_runs) > 1:
         platform_runs, is_partial = platform_runs[:1], True
+    inputs = read_input_files(work)
+    part_hashes = hash_effective_parts(work, records, inputs)
     lab_facts = [
-        collect_lab_facts(work, {name: records[build.key] for name, build in platform_run.builds.items()})
+        collect_lab_facts(work, {name: records[build.key] for name, build in platform_run.builds.items()}, files=inputs)
         for platform_run in platform_runs
     ]
     service_facts = lab_facts[0].services
@@ -83,9 +93,10 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
         stages=planned_stages,
         result_directories=assign_result_directories(tests),
         bases=bases,
-        set_key=build_set_key(work, records, third_party_images),
+        set_key=build_set_key(work, records, third_party_images, part_hashes),
         capacity=capacity,
-        part_hashes=hash_effective_parts(work, records),
+        part_hashes=part_hashes,
+        inputs=inputs,
         rule_report=assess_checks(
             config,
             check_rules(
@@ -123,14 +134,18 @@ def run_tests(test_run: TestRun) -> TestOutcome:
 
 def _record_result(test_run: TestRun, evidence: Evidence) -> None:
     work = test_run.work
-    if not test_run.is_partial:
-        work.evidence.write(evidence, work.run_directory)
-    work.journal.append(
-        work.run, "tested", set=test_run.set_key.digest, passed=evidence.passed, partial=test_run.is_partial,
-        checks={check.title: check.outcome for check in evidence.checks},
-        deviations=[deviation.model_dump(mode="json") for deviation in test_run.rule_report.used_deviations],
-        rules={f"{rule.rule} {rule.scope}": rule.outcome for rule in evidence.rules if rule.outcome != "passed"},
-    )  # fmt: skip
+    entry: dict[str, Any] = {
+        "set": test_run.set_key.digest,
+        "passed": evidence.passed,
+        "partial": test_run.is_partial,
+        "checks": {check.title: check.outcome for check in evidence.checks},
+        "deviations": [deviation.model_dump(mode="json") for deviation in test_run.rule_report.used_deviations],
+        "rules": {f"{rule.rule} {rule.scope}": rule.outcome for rule in evidence.rules if rule.outcome != "passed"},
+    }
+    if test_run.is_partial:
+        work.journal.append(work.run, TESTED_EVENT, **entry)
+    else:
+        work.evidence.record(evidence, work.run_directory, test_run.inputs.values(), **entry)
 
 
 def _select_tests(tests: Sequence[Test], only: Sequence[str]) -> list[Test]:

@@ -49,12 +49,17 @@ class LabFacts:
 
 
 def collect_lab_facts(
-    work: Workspace, records: Mapping[str, ImageRecord], *, run: str = "", files_directory: Path | None = None
+    work: Workspace,
+    records: Mapping[str, ImageRecord],
+    *,
+    run: str = "",
+    files_directory: Path | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> LabFacts:
     """Collect what `plan_lab` needs for the lab of `run` (default: this run).
 
     `files_directory` is for configs and secrets on engines that cannot mount single files of a volume (default: in the
-    run's directory).
+    run's directory). `files` are the project's config files by path, if they have been read already.
     """
     engine = work.engine
     supports_subpaths = engine.facts.api >= _SUBPATH_API_VERSION
@@ -63,7 +68,7 @@ def collect_lab_facts(
     images = {name: _resolve_image_id(service, records) for name, service in work.config.services.items()}
     image_documents = {image: inspect_image(engine, image) for image in set(images.values())}
     services = {
-        name: _collect_service_facts(work, name, service, images[name], image_documents[images[name]])
+        name: _collect_service_facts(work, name, service, images[name], image_documents[images[name]], files or {})
         for name, service in work.config.services.items()
     }
     return LabFacts(
@@ -96,7 +101,12 @@ def _resolve_image_id(service: Service, records: Mapping[str, ImageRecord]) -> s
 
 
 def _collect_service_facts(
-    work: Workspace, name: str, service: Service, image: str, image_document: Mapping[str, Any] | None
+    work: Workspace,
+    name: str,
+    service: Service,
+    image: str,
+    image_document: Mapping[str, Any] | None,
+    files: Mapping[str, bytes],
 ) -> ServiceFacts:
     if image_document is None:
         raise PreconditionError(
@@ -112,7 +122,10 @@ def _collect_service_facts(
             key: (secret.test_value if secret.test_value is not None else secrets.token_hex(32)).encode()
             for key, secret in service.secrets.items()
         },
-        configs={key: (work.root / file.source).read_bytes() for key, file in service.configs.items()},
+        configs={
+            key: files[file.source] if file.source in files else (work.root / file.source).read_bytes()
+            for key, file in service.configs.items()
+        },
     )
 
 

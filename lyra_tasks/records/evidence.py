@@ -6,7 +6,6 @@ services, tests and rules. Changing any of them makes another set, without evide
 
 from __future__ import annotations
 
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -14,10 +13,8 @@ from typing import Literal
 from pydantic import Field
 
 from lyra_tasks.digests import json_sha256
-from lyra_tasks.files import copy_directory
-from lyra_tasks.records.record import Record, read_record, read_valid_record, write_record
+from lyra_tasks.records.record import Record
 
-_EVIDENCE_FILE_NAME = "evidence.json"
 LOGS_DIRECTORY, CHECKS_DIRECTORY = "logs", "checks"
 EVIDENCE_FILES = ("tests.json", "tests.xml", "metrics.json")
 EVIDENCE_DIRECTORIES = (LOGS_DIRECTORY, CHECKS_DIRECTORY)
@@ -110,40 +107,6 @@ class Evidence(Record):
     checks: list[CheckResult]
     rules: list[RuleResult]
     usage: dict[str, ServiceUsage] = Field(description="by service, or by GROUP/SERVICE for a group of checks")
-
-
-class EvidenceStore:
-    """The evidence of a checkout, one directory for each tested set."""
-
-    def __init__(self, state: Path) -> None:
-        self._directory = state / "evidence"
-
-    def directory(self, digest: str) -> Path:
-        """Return the directory of a set: evidence.json, tests.json, tests.xml, metrics.json, logs/, checks/."""
-        return self._directory / digest
-
-    def read(self, key: SetKey) -> Evidence | None:
-        """Return the latest evidence for a set, or None."""
-        return read_record(self.directory(key.digest) / _EVIDENCE_FILE_NAME, Evidence)
-
-    def latest(self) -> Evidence | None:
-        """Return the latest evidence for any set, ignoring files of older schemas."""
-        paths = self._directory.glob(f"*/{_EVIDENCE_FILE_NAME}")
-        results = [evidence for path in paths if (evidence := read_valid_record(path, Evidence))]
-        return max(results, key=lambda evidence: (evidence.started_at, evidence.run), default=None)
-
-    def write(self, evidence: Evidence, run_directory: Path) -> None:
-        """Store evidence, with its files copied from the run's directory."""
-        directory = self.directory(evidence.set.digest)
-        directory.mkdir(parents=True, exist_ok=True)
-        # so that an interruption does not leave old evidence beside new files
-        (directory / _EVIDENCE_FILE_NAME).unlink(missing_ok=True)
-        for name in EVIDENCE_FILES:
-            shutil.copyfile(run_directory / name, directory / name)
-        for name in EVIDENCE_DIRECTORIES:
-            shutil.rmtree(directory / name, ignore_errors=True)
-            copy_directory(run_directory / name, directory / name)
-        write_record(directory / _EVIDENCE_FILE_NAME, evidence)
 
 
 class Measurement(Record):

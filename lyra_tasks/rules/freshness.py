@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.config.models import Service
 from lyra_tasks.config.platforms import image_from_key, image_platforms, list_variants, native_platform
-from lyra_tasks.digests import file_sha256, json_sha256
+from lyra_tasks.digests import json_sha256, sha256_hex
 from lyra_tasks.dockerfile.input_hashes import list_changed_inputs
 from lyra_tasks.engine.bases.inputs import hash_current_inputs, hash_stage_inputs
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import StaleError
 from lyra_tasks.records.evidence import Evidence, RuleResult, SetKey
+from lyra_tasks.records.evidence_store import INPUT_PREFIX, RecordedTest
 from lyra_tasks.records.images import ImageRecord, ImageStore
 from lyra_tasks.rules.catalogue import SOURCE_COMMITTED, TESTS_FRESH, TESTS_PASSED, rule_set_version
 from lyra_tasks.versions.git import GitFacts
@@ -61,21 +62,39 @@ def require_current_images(states: Sequence[ImageState]) -> dict[str, ImageRecor
     return {state.name: state.record for state in states if state.record is not None}
 
 
-def build_set_key(work: Workspace, records: Mapping[str, ImageRecord], externals: Mapping[str, str]) -> SetKey:
-    """Return the key of a tested set: image digests, test doubles, and a hash of everything else that counts."""
+def build_set_key(
+    work: Workspace,
+    records: Mapping[str, ImageRecord],
+    externals: Mapping[str, str],
+    parts: Mapping[str, str] | None = None,
+) -> SetKey:
+    """Return the key of a tested set: image digests, test doubles, and a hash of everything else that counts.
+
+    `parts` are the hashes of the latter, by default those of the checkout as it is now.
+    """
     return SetKey(
         images={key: record.config_digest for key, record in sorted(records.items())},
         test_doubles=dict(sorted(externals.items())),
-        effective_hash=json_sha256(hash_effective_parts(work, records)),
+        effective_hash=json_sha256(dict(parts if parts is not None else hash_effective_parts(work, records))),
     )
 
 
-def hash_effective_parts(work: Workspace, records: Mapping[str, ImageRecord]) -> dict[str, str]:
+def read_input_files(work: Workspace) -> dict[str, bytes]:
+    """Return the content of the configs of services and of the files of `structure` checks, by their paths."""
+    paths = {file.source for service in work.config.services.values() for file in service.configs.values()}
+    paths |= {test.structure for test in work.config.tests if test.structure is not None}
+    return {path: (work.root / path).read_bytes() for path in sorted(paths)}
+
+
+def hash_effective_parts(
+    work: Workspace, records: Mapping[str, ImageRecord], files: Mapping[str, bytes] | None = None
+) -> dict[str, str]:
     """Return hashes, by name (`services.web.limits`, `tests.NAME`), of all that a test result depends on but images.
 
-    Tests include the files that they name, and the inputs of their stages that are in no image.
+    Tests include the files that they name, and the inputs of their stages that are in no image. `files` are the content
+    of `read_input_files`, if that has been read already.
     """
-    config, root = work.config, work.root
+    config = work.config
     parts = {
         f"services.{name}.{key}": json_sha256(value)
         for name, service in config.services.items()
@@ -92,9 +111,8 @@ def hash_effective_parts(work: Workspace, records: Mapping[str, ImageRecord]) ->
             test_builds = [build for build in builds if build.image == test.image]
             inputs = [hash_stage_inputs(work, build, test.stage, records[build.key].inputs) for build in test_builds]
             parts[f"stage of tests.{test.name}"] = json_sha256(inputs)
-    sources = {file.source for service in config.services.values() for file in service.configs.values()}
-    sources |= {test.structure for test in config.tests if test.structure is not None}
-    parts |= {f"file {path}": file_sha256(root / path) for path in sources}
+    files = read_input_files(work) if files is None else files
+    parts |= {f"{INPUT_PREFIX}{path}": sha256_hex(content) for path, content in files.items()}
     return dict(sorted(parts.items()))
 
 
@@ -112,13 +130,21 @@ class TestedSet:
     __test__ = False
 
     key: SetKey
-    evidence: Evidence
+    recorded: RecordedTest
     records: Mapping[str, ImageRecord]
     image_configs: Mapping[str, Mapping[str, Any]]
 
+    @property
+    def evidence(self) -> Evidence:
+        """Return the evidence of its newest test run."""
+        return self.recorded.evidence
+
 
 def require_tested_set(work: Workspace) -> TestedSet:
-    """Return the tested set of the checkout; raise StaleError if it is stale or untested, or its test failed."""
+    """Return the tested set of the checkout.
+
+    Raises StaleError if it is stale or untested, if its test failed, or if evidence and journal disagree.
+    """
     config = work.config
     records = require_current_images(compare_images(work.images, work.engine, hash_current_inputs(work)))
     services = {name: _inspect_service_image(work, name, service, records) for name, service in config.services.items()}
@@ -126,13 +152,13 @@ def require_tested_set(work: Workspace) -> TestedSet:
         name: services[name]["Id"] for name, service in config.services.items() if service.external is not None
     }
     key = build_set_key(work, records, externals)
-    evidence = work.evidence.read(key)
-    if evidence is None:
+    recorded = work.evidence.find_recorded_test(key)
+    if recorded is None:
         raise StaleError("These images, services and tests have not been tested", hint="Run `test` first")
-    if not evidence.passed:
-        failed = ", ".join(list_failures(evidence))
+    if not recorded.evidence.passed:
+        failed = ", ".join(list_failures(recorded.evidence))
         raise StaleError(f"The last test run failed: {failed}", hint="Fix it, then run `build test`")
-    return TestedSet(key, evidence, records, {name: image["Config"] for name, image in services.items()})
+    return TestedSet(key, recorded, records, {name: image["Config"] for name, image in services.items()})
 
 
 def _inspect_service_image(

@@ -1,0 +1,286 @@
+"""Store the evidence of test runs: an immutable directory for each run, and a pointer from each set to its newest."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from lyra_tasks.digests import file_sha256, hex_part, json_sha256, sha256_digest, sha256_hex
+from lyra_tasks.errors import StaleError
+from lyra_tasks.files import STAGING_PREFIX, display_path, format_json, walk_directory
+from lyra_tasks.locks import file_lock
+from lyra_tasks.records.evidence import EVIDENCE_DIRECTORIES, EVIDENCE_FILES, Evidence, SetKey
+from lyra_tasks.records.journal import Journal, JournalEntry
+from lyra_tasks.records.record import Record, read_record, read_valid_record, write_record
+
+TESTED_EVENT = "tested"
+"""The event by which the journal names the digests of a run's evidence."""
+INPUT_PREFIX = "file "
+"""Prefix of the names of hashed files in `Evidence.part_hashes`."""
+_EVIDENCE_FILE_NAME = "evidence.json"
+_INPUTS_DIRECTORY, _SETS_DIRECTORY = "inputs", "sets"
+_IMMUTABLE_MODE = 0o400
+_MAX_RUNS = 50
+_LOCK_TIMEOUT_S = 60.0
+_BLOCK_BYTES = 1 << 20
+_RERUN_HINT = "Run `test` again"
+
+
+class SetPointer(Record):
+    """The newest test run of a set, by the name of its directory."""
+
+    schema_: Literal["lyra.tested-set/1"] = Field(default="lyra.tested-set/1", alias="schema")
+    directory: str
+
+
+@dataclass(frozen=True)
+class RecordedTest:
+    """A test run whose evidence, files and journal entry agree; `digests` are by file name in its directory."""
+
+    directory: Path
+    evidence: Evidence
+    digests: Mapping[str, str]
+
+    def copy_file(self, name: str, target: Path) -> None:
+        """Copy a file of the evidence; raise StaleError if it is not the one that was recorded."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _name_missing_file(name, self.directory / name):
+            digest = _copy_hashed(self.directory / name, target, mode=0o644)
+        _require_digest(name, digest, self.digests[name])
+
+    def read_input(self, path: str) -> bytes:
+        """Return the bytes of a project file as they were tested; raise StaleError if they are not stored."""
+        digest = self.evidence.part_hashes[f"{INPUT_PREFIX}{path}"]
+        stored = self.directory / _INPUTS_DIRECTORY / digest
+        with _name_missing_file(path, stored):
+            content = stored.read_bytes()
+        _require_digest(path, sha256_hex(content), digest)
+        return content
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other processes from removing the evidence during the block."""
+        with _lock_directory(self.directory, fcntl.LOCK_SH):
+            yield
+
+
+class EvidenceStore:
+    """The evidence of a checkout, whose journal names the digests of every run."""
+
+    def __init__(self, state: Path, journal: Journal) -> None:
+        self._directory = state / "evidence"
+        self._journal = journal
+
+    def directory(self, digest: str) -> Path:
+        """Return the directory of the newest test run of a set."""
+        pointer = read_record(self._directory / _SETS_DIRECTORY / f"{digest}.json", SetPointer)
+        return self._directory / (pointer.directory if pointer else digest)
+
+    def read(self, key: SetKey) -> Evidence | None:
+        """Return the latest evidence for a set, or None."""
+        directory = self._find_directory(key)
+        return read_record(directory / _EVIDENCE_FILE_NAME, Evidence) if directory else None
+
+    def latest(self) -> Evidence | None:
+        """Return the latest evidence for any set, ignoring files of older schemas."""
+        paths = self._directory.glob(f"*/{_EVIDENCE_FILE_NAME}")
+        results = [evidence for path in paths if (evidence := read_valid_record(path, Evidence))]
+        return max(results, key=lambda evidence: (evidence.started_at, evidence.run), default=None)
+
+    def find_recorded_test(self, key: SetKey) -> RecordedTest | None:
+        """Return the newest test run of a set, or None.
+
+        Raises StaleError, with the name of the file, if evidence, its files and the journal do not agree.
+        """
+        directory = self._find_directory(key)
+        if directory is None:
+            return None
+        path = directory / _EVIDENCE_FILE_NAME
+        evidence = read_record(path, Evidence)
+        if evidence is None:
+            raise _disagreement(path, "missing")
+        entry = self._find_entry(key)
+        if entry is None:
+            raise _disagreement(path, "the journal has no entry about it")
+        digests = {name: hex_part(str(digest)) for name, digest in dict(entry.data.get("files", {})).items()}
+        recorded = RecordedTest(directory, evidence, digests)
+        if problem := _find_entry_difference(evidence, entry, key, file_sha256(path)):
+            raise _disagreement(path, problem)
+        _require_recorded_files(recorded)
+        for name in evidence.part_hashes:
+            if name.startswith(INPUT_PREFIX):
+                recorded.read_input(name.removeprefix(INPUT_PREFIX))
+        return recorded
+
+    def record(self, evidence: Evidence, run_directory: Path, inputs: Iterable[bytes], **data: Any) -> None:
+        """Store the evidence of a complete test run, journal it with `data`, and make it the newest of its set.
+
+        Its files are copied from the run's directory; `inputs` are the bytes of the files that the set was hashed with.
+        The oldest runs are removed, unless a promotion uses them.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with file_lock(self._directory / ".lock", resource="the evidence of this checkout", timeout=_LOCK_TIMEOUT_S):
+            directory, digest, files = self._store(evidence, run_directory, inputs)
+            self._journal.append(evidence.run, TESTED_EVENT, **data, evidence=digest, files=files)
+            write_record(self._pointer_path(evidence.set), SetPointer(directory=directory.name))
+            self._remove_oldest(directory)
+
+    def _store(
+        self, evidence: Evidence, run_directory: Path, inputs: Iterable[bytes]
+    ) -> tuple[Path, str, dict[str, str]]:
+        """Create the directory of a run; return it with the digest of the evidence and those of its files by name."""
+        stage = Path(tempfile.mkdtemp(dir=self._directory, prefix=STAGING_PREFIX))
+        try:
+            names = [*EVIDENCE_FILES, *_list_files(run_directory, EVIDENCE_DIRECTORIES)]
+            for name in names:
+                (stage / name).parent.mkdir(parents=True, exist_ok=True)
+            files = {name: f"sha256:{_copy_hashed(run_directory / name, stage / name)}" for name in names}
+            (stage / _INPUTS_DIRECTORY).mkdir()
+            for content in inputs:
+                _write_immutable(stage / _INPUTS_DIRECTORY / sha256_hex(content), content)
+            document = format_json(evidence.model_dump(mode="json", by_alias=True)).encode()
+            _write_immutable(stage / _EVIDENCE_FILE_NAME, document)
+            number, directory = 1, self._directory / evidence.run
+            while directory.exists():  # several tests of one command line
+                number, directory = number + 1, self._directory / f"{evidence.run}.{number + 1}"
+            stage.rename(directory)  # not synced: after a power failure, the digests in the journal do not match
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+        return directory, sha256_digest(document), files
+
+    def _remove_oldest(self, newest: Path) -> None:
+        """Remove the oldest runs, and pointers to removed runs. The caller holds the lock."""
+        for leftover in self._directory.glob(f"{STAGING_PREFIX}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        runs = [path for path in self._directory.iterdir() if path.is_dir() and path.name != _SETS_DIRECTORY]
+        runs.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in runs[_MAX_RUNS:]:
+            if path != newest:
+                with suppress(BlockingIOError), _lock_directory(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    shutil.rmtree(path, ignore_errors=True)
+        for path in (self._directory / _SETS_DIRECTORY).glob("*.json"):
+            pointer = read_valid_record(path, SetPointer)
+            if pointer is None or not (self._directory / pointer.directory).is_dir():
+                path.unlink()
+
+    def _find_directory(self, key: SetKey) -> Path | None:
+        pointer = read_record(self._pointer_path(key), SetPointer)
+        return self._directory / pointer.directory if pointer else None
+
+    def _pointer_path(self, key: SetKey) -> Path:
+        return self._directory / _SETS_DIRECTORY / f"{key.digest}.json"
+
+    def _find_entry(self, key: SetKey) -> JournalEntry | None:
+        """Return the journal's newest entry about a complete test run of a set."""
+        for _, entry in self._journal.find_backwards(TESTED_EVENT):
+            if entry.data.get("set") == key.digest and not entry.data.get("partial"):
+                return entry
+        return None
+
+
+def _find_entry_difference(evidence: Evidence, entry: JournalEntry, key: SetKey, digest: str) -> str:
+    """Return how evidence differs from the journal's newest entry about its set, or an empty string."""
+    if evidence.run != entry.run:
+        return f"of run {evidence.run}, but the journal's newest test of this set is run {entry.run}"
+    if evidence.passed != entry.data.get("passed"):
+        results = ["passed" if passed else "failed" for passed in (evidence.passed, entry.data.get("passed"))]
+        return f"says {results[0]}, but the journal says {results[1]}"
+    if entry.data.get("evidence") != f"sha256:{digest}":
+        return "changed since the test: its digest is not the one in the journal"
+    if evidence.set != key or (evidence.part_hashes and json_sha256(evidence.part_hashes) != key.effective_hash):
+        return "of another set"
+    if entry.data.get("checks") != {check.title: check.outcome for check in evidence.checks}:
+        return "has other results of checks than the journal"
+    return ""
+
+
+def _require_recorded_files(recorded: RecordedTest) -> None:
+    """Raise StaleError if a file of the evidence is missing, changed or extra."""
+    directory = recorded.directory
+    for name, digest in recorded.digests.items():
+        with _name_missing_file(name, directory / name):
+            _require_digest(name, file_sha256(directory / name), digest)
+    for name in {*EVIDENCE_FILES, *_list_files(directory, EVIDENCE_DIRECTORIES)} - recorded.digests.keys():
+        raise _disagreement(directory / name, "the journal does not name it")
+
+
+def _list_files(directory: Path, subdirectories: Iterable[str]) -> list[str]:
+    """Return the names of the files in some subdirectories, which need not exist."""
+    return sorted(
+        (path / name).relative_to(directory).as_posix()
+        for subdirectory in subdirectories
+        if (directory / subdirectory).exists()
+        for path, _, names in walk_directory(directory / subdirectory)
+        for name in names
+    )
+
+
+def _copy_hashed(source: Path, target: Path, mode: int = _IMMUTABLE_MODE) -> str:
+    """Copy a file and return the SHA-256 of the bytes that were copied."""
+    digest = hashlib.sha256()
+    try:
+        with source.open("rb") as reader, target.open("xb") as writer:
+            while block := reader.read(_BLOCK_BYTES):
+                digest.update(block)
+                writer.write(block)
+            with suppress(PermissionError):  # FAT has no modes
+                os.fchmod(writer.fileno(), mode)
+    except OSError as error:
+        error.filename = error.filename or str(target)
+        raise
+    return digest.hexdigest()
+
+
+def _write_immutable(path: Path, content: bytes) -> None:
+    """Write a file that its owner can only read; two files with the same content share it."""
+    with suppress(FileExistsError), path.open("xb") as file:
+        file.write(content)
+        os.fchmod(file.fileno(), _IMMUTABLE_MODE)
+
+
+@contextmanager
+def _name_missing_file(name: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        if error.filename != str(path):
+            raise
+        raise _disagreement(path, f"missing ({name} as it was tested)") from error
+
+
+def _require_digest(name: str, digest: str, recorded_digest: str) -> None:
+    if digest != recorded_digest:
+        raise StaleError(
+            f"{name}: its stored copy is not what was tested (sha256 {digest[:12]}, tested {recorded_digest[:12]})",
+            hint=_RERUN_HINT,
+        )
+
+
+def _disagreement(path: Path, problem: str) -> StaleError:
+    return StaleError(f"Evidence disagrees: {display_path(path)}: {problem}", hint=_RERUN_HINT)
+
+
+@contextmanager
+def _lock_directory(directory: Path, operation: int) -> Iterator[None]:
+    """Hold a lock on a directory; without effect on file systems that cannot lock one."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, operation)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(fd)
