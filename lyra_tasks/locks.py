@@ -1,4 +1,4 @@
-"""Run ids, and locks that the operating system releases: of active runs, and of shared files."""
+"""Run ids, and locks that the operating system releases: of active runs, of tasks, and of shared files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from lyra_tasks import console
 from lyra_tasks.errors import LockedError
+from lyra_tasks.processes import list_ancestors
 
 _START_TIME_FORMAT = "%Y%m%dt%H%M%S"  # the first half of a run id
+_TASKS_THAT_RUN_ALONE = frozenset({"clean", "engine.down"})
+_TASKS_THAT_BUILD = frozenset({"build", "bases.build", "bases.update"})
+_POLL_INTERVAL_S = 0.05
+_SILENT_WAIT_S = 0.5
 
 
 def new_run_id() -> str:
@@ -63,6 +70,7 @@ class RunLocks:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._fds: dict[str, int] = {}
+        self._tasks = 0
         self._lock = threading.Lock()
 
     def __contains__(self, run: str) -> bool:
@@ -74,6 +82,21 @@ class RunLocks:
             for run in runs:
                 if run not in self._fds:
                     self._fds[run] = start_run(self._directory, run)
+
+    @contextmanager
+    def acquired_for_task(self, run: str) -> Iterator[None]:
+        """Mark a run as active during a task; all runs are finished when the last task of this process ends."""
+        self.acquire(run)
+        with self._lock:
+            self._tasks += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._tasks -= 1
+                is_last = not self._tasks
+            if is_last:
+                self.release()
 
     def release(self) -> None:
         """Mark all runs as finished."""
@@ -159,9 +182,86 @@ def file_lock(path: Path, *, resource: str, timeout: float = 0.0) -> Iterator[in
             if time.monotonic() >= deadline:
                 message = f"{resource[:1].upper()}{resource[1:]} is in use by another process"
                 raise LockedError(f"{message} (pid {_read_pid(fd) or 'unknown'})", hint="Wait until it has finished")
-            time.sleep(0.05)
+            time.sleep(_POLL_INTERVAL_S)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield fd
     finally:
         os.close(fd)
+
+
+def runs_alone(task: str) -> bool:
+    """Return whether no other task of the checkout may run at the same time as `task`."""
+    return task in _TASKS_THAT_RUN_ALONE
+
+
+@contextmanager
+def hold_task(state: Path, task: str, run: str) -> Iterator[None]:
+    """Keep tasks that exclude `task` out of the checkout of a state directory during the block.
+
+    Waits until those of other processes have ended, and says after half a second for which ones. `clean` and
+    `engine.down` run alone, builds one after the other, everything else at the same time.
+    """
+    with ExitStack() as held:
+        is_shared = not runs_alone(task)
+        held.enter_context(_wait_for_lock(state, "tasks.lock", is_shared=is_shared, blockers=None))
+        if task in _TASKS_THAT_BUILD:
+            held.enter_context(_wait_for_lock(state, "builds.lock", is_shared=False, blockers=_TASKS_THAT_BUILD))
+        directory = _task_directory(state)
+        name = f"{run}~{task}~{threading.get_ident()}"
+        held.callback(finish_run, directory, name, start_run(directory, name))
+        yield
+
+
+@dataclass(frozen=True)
+class RunningTask:
+    """A task that holds a checkout."""
+
+    task: str
+    run: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"`{self.task}` (run {self.run}, pid {self.pid})"
+
+
+def list_running_tasks(state: Path) -> list[RunningTask]:
+    """Return the tasks that hold a checkout, those of this process included."""
+    pids = active_runs(_task_directory(state))
+    return [RunningTask(task, run, pid) for name, pid in pids.items() for run, task, _ in [name.split("~")]]
+
+
+def _task_directory(state: Path) -> Path:
+    return state / "tasks"
+
+
+@contextmanager
+def _wait_for_lock(state: Path, name: str, *, is_shared: bool, blockers: Collection[str] | None) -> Iterator[None]:
+    """Hold a lock file; while waiting, name the running tasks that are among the `blockers`, by default all."""
+    state.mkdir(parents=True, exist_ok=True)
+    fd = os.open(state / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    announced, silent_until = "", time.monotonic() + _SILENT_WAIT_S
+    try:
+        while not _try_lock(fd, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX):
+            if time.monotonic() >= silent_until:
+                holders = [item for item in list_running_tasks(state) if blockers is None or item.task in blockers]
+                _refuse_waiting_for_parent(holders)
+                names = " and ".join(map(str, holders)) or "another task of this project"
+                if names != announced:
+                    announced = names
+                    console.info(f"Waiting for {names} …")
+            time.sleep(_POLL_INTERVAL_S)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _refuse_waiting_for_parent(holders: Sequence[RunningTask]) -> None:
+    """Raise LockedError if a task waits for this process, which would then wait for it in turn."""
+    ancestors = set(list_ancestors(os.getpid()))
+    for holder in holders:
+        if holder.pid in ancestors:
+            raise LockedError(
+                f"This command was started by {holder}, and cannot run before it has ended",
+                hint="Run it afterwards, as another task or command of its own",
+            )

@@ -35,3 +35,15 @@ def signal_session(leader: int, number: signal.Signals) -> None:
     """Send a signal to all processes of the session that the process `leader` has started."""
     with suppress(ProcessLookupError, PermissionError):  # PermissionError: every process belongs to another user
         os.killpg(leader, number)
+
+
+def list_ancestors(pid: int) -> list[int]:
+    """Return the processes that a process descends from, its parent first; none where there is no `/proc`."""
+    ancestors: list[int] = []
+    with suppress(OSError):
+        while pid > 1:
+            # the second field is the command name in parentheses, which may contain blanks and parentheses
+            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            pid = int(fields[1])
+            ancestors.append(pid)
+    return ancestors
