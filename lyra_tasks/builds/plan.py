@@ -8,6 +8,7 @@ from typing import Any
 
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.platforms import Variant, platform_slug
+from lyra_tasks.dockerfile.input_hashes import ImageInputs
 from lyra_tasks.engine.bases.materials import BuildMaterials, bake_target_inputs, create_base_targets, list_secret_paths
 from lyra_tasks.engine.buildx.builder import Builder
 
@@ -27,7 +28,7 @@ class BuildFacts:
     source_date_epoch: int
     source_url: str
     image_store: str
-    inputs: Mapping[str, Mapping[str, str]]
+    inputs: Mapping[str, ImageInputs]
     builder: Builder | None = None
     archive_directory: str = ""
     caches: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
@@ -45,7 +46,7 @@ class PlannedImage:
     target: str
     reference: str
     platform: str
-    inputs: Mapping[str, str]
+    inputs: ImageInputs
     bases: Mapping[str, str]
     archive: str = ""
 

@@ -15,6 +15,7 @@ from lyra_tasks import console
 from lyra_tasks.builds.facts import collect_build_facts
 from lyra_tasks.builds.plan import BuildPlan, PlannedImage, plan_build
 from lyra_tasks.config.platforms import variants_by_key
+from lyra_tasks.dockerfile.input_hashes import ImageInputs
 from lyra_tasks.engine.bases.inputs import hash_current_inputs
 from lyra_tasks.engine.bases.materials import build_prerequisites, inspect_built_image, read_secret_lines
 from lyra_tasks.engine.buildx.bake import bake_targets, escape_bake_definition, select_target_metadata
@@ -135,9 +136,10 @@ def _record_image(
         built_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         inputs=dict(image.inputs),
         bases=dict(image.bases),
+        definition="",
     )
     previous = store.read(image.name, image.platform)
-    store.write(record)
+    store.write(record, image.inputs.source.digests)
     return BuildResult(image.key, record, previous is None or previous.config_digest != record.config_digest)
 
 
@@ -176,5 +178,8 @@ def build_dev_images(work: Workspace) -> dict[str, ImageRecord]:
     return {name: record for name, record in records.items() if record is not None}
 
 
-def _without_commit(inputs: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    return {name: {kind: value for kind, value in kinds.items() if kind != "commit"} for name, kinds in inputs.items()}
+def _without_commit(inputs: Mapping[str, ImageInputs]) -> dict[str, ImageInputs]:
+    return {
+        name: replace(kinds, hashes={kind: value for kind, value in kinds.items() if kind != "commit"})
+        for name, kinds in inputs.items()
+    }

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from lyra_tasks.records.record import Record, read_record, read_valid_record, write_record
+from lyra_tasks.records.record import Record, has_other_schema, read_record, read_valid_record, write_record
 
 
 class ImageRecord(Record):
     """A built image, identified by its digests; the reference is only a label."""
 
-    schema_: Literal["lyra.image/1"] = Field(default="lyra.image/1", alias="schema")
+    schema_: Literal["lyra.image/2"] = Field(default="lyra.image/2", alias="schema")
     image: str
     reference: str
     engine: str = Field(description="id of the engine")
@@ -30,21 +31,49 @@ class ImageRecord(Record):
     built_at: str
     inputs: dict[str, str] = Field(description="hash of context, Dockerfile, args, target, bases")
     bases: dict[str, str] = Field(description="FROM reference -> pinned digest")
+    definition: str = Field(default="", description="hash of all that the builder was told; empty: build it always")
+
+
+class ContextFiles(Record):
+    """The digest of each path of a build context; a directory ends with a slash."""
+
+    schema_: Literal["lyra.context-files/1"] = Field(default="lyra.context-files/1", alias="schema")
+    files: dict[str, str]
 
 
 class ImageStore:
-    """The image records of a checkout."""
+    """The image records of a checkout, and the files that the images were built from."""
 
     def __init__(self, state: Path) -> None:
         self._directory = state / "images"
 
     def read(self, image: str, platform: str) -> ImageRecord | None:
-        """Return the record of the latest build of `image` for `platform`, or None."""
-        return read_record(self._path(image, platform), ImageRecord)
+        """Return the record of the latest build of `image` for `platform`, or None; one of an older format is none."""
+        path = self._path(image, platform)
+        return None if has_other_schema(path, ImageRecord) else read_record(path, ImageRecord)
 
-    def write(self, record: ImageRecord) -> None:
-        """Store the record of the latest build of its image and platform."""
+    def write(self, record: ImageRecord, files: Mapping[str, str]) -> None:
+        """Store the record of the latest build of its image and platform, with the digests of its context's paths."""
+        files_path = self._files_path(record.inputs["context"])
+        if not files_path.exists():
+            write_record(files_path, ContextFiles(files=dict(files)))
         write_record(self._path(record.image, record.platform), record)
+
+    def read_files(self, context: str) -> Mapping[str, str] | None:
+        """Return the paths of the context with this hash and their digests; None if they are not known any more."""
+        record = read_valid_record(self._files_path(context), ContextFiles)
+        return record.files if record is not None else None
+
+    def remove_unused_files(self) -> None:
+        """Remove the lists of files of contexts that no record names."""
+        records = [read_valid_record(path, ImageRecord) for path in self._directory.glob("*.json")]
+        used = {self._files_path(record.inputs["context"]) for record in records if record is not None}
+        for path in self._directory.glob("contexts/*.json"):
+            if path not in used:
+                path.unlink(missing_ok=True)
+
+    def _files_path(self, context: str) -> Path:
+        return self._directory / "contexts" / f"{context}.json"
 
     def _path(self, image: str, platform: str) -> Path:
         return self._directory / f"{image}@{platform.replace('/', '-')}.json"

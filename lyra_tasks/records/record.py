@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -41,6 +42,16 @@ def read_record(path: Path, record_type: type[RecordT]) -> RecordT | None:
             f"{path}: not a valid {record_type.__name__} ({location}: {problem['type']})",
             hint="Delete it (it was edited, or written by another version) and rerun the command that wrote it",
         ) from error
+
+
+def has_other_schema(path: Path, record_type: type[Record]) -> bool:
+    """Return whether a file is a document of another version of this type, which an update left."""
+    try:
+        schema = json.loads(path.read_bytes())["schema"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
+    current = str(record_type.model_fields["schema_"].default)
+    return isinstance(schema, str) and schema != current and schema.partition("/")[0] == current.partition("/")[0]
 
 
 def read_valid_record(path: Path, record_type: type[RecordT]) -> RecordT | None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from lyra_tasks.config.models import Service
 from lyra_tasks.config.platforms import image_from_key, image_platforms, list_variants, native_platform
 from lyra_tasks.digests import json_sha256, sha256_hex
-from lyra_tasks.dockerfile.input_hashes import list_changed_inputs
+from lyra_tasks.dockerfile.context import format_names, list_changes
+from lyra_tasks.dockerfile.input_hashes import ImageInputs, list_changed_inputs
 from lyra_tasks.engine.bases.inputs import hash_current_inputs, hash_stage_inputs
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
@@ -36,22 +37,30 @@ class ImageState:
 
 
 def compare_images(
-    store: ImageStore, engine: Engine | None, inputs: Mapping[str, Mapping[str, str]]
+    store: ImageStore, engine: Engine | None, inputs: Mapping[str, ImageInputs]
 ) -> tuple[ImageState, ...]:
-    """Compare the builds in `inputs` (current input hashes) with their records and, if given, with the engine."""
+    """Compare the builds in `inputs` (as they are now) with their records and, if given, with the engine."""
     states = []
     for key, current in inputs.items():
         record = store.read(image_from_key(key), current["platform"])
         if record is None:
             problem = "has not been built"
         elif changes := list_changed_inputs(record.inputs, current):
-            problem = f"was built before its {' and '.join(changes)} changed"
+            problem = f"was built before its {' and '.join(changes)} changed{_name_files(store, record, current)}"
         elif engine is not None and inspect_image(engine, record.image_id) is None:
             problem = "is no longer in the engine"
         else:
             problem = ""
         states.append(ImageState(key, record, problem))
     return tuple(states)
+
+
+def _name_files(store: ImageStore, record: ImageRecord, current: ImageInputs) -> str:
+    """Return the files of the context that changed since a build, for the end of a message."""
+    if record.inputs["context"] == current["context"]:
+        return ""
+    files = store.read_files(record.inputs["context"])
+    return f": {format_names(list_changes(files, current.source.digests))}" if files is not None else ""
 
 
 def require_current_images(states: Sequence[ImageState]) -> dict[str, ImageRecord]:

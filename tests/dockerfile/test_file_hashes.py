@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import pytest
 
-from lyra_tasks.dockerfile.input_hashes import MIN_CACHED_FILE_BYTES, FileHashCache
+from lyra_tasks.dockerfile import file_hashes
+from lyra_tasks.dockerfile.file_hashes import MIN_CACHED_FILE_BYTES, ContentHash, FileHashCache
 
 CONTENT = bytes(MIN_CACHED_FILE_BYTES)
 OTHER = b"x" + CONTENT[1:]
@@ -36,13 +38,13 @@ def cache_file(tmp_path: Path) -> Path:
 def read_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Record the names of files that are read and hashed."""
     names: list[str] = []
-    real = hashlib.file_digest
+    real = file_hashes._hash_open_file
 
-    def wrapped(file: Any, digest: str) -> object:
-        names.append(Path(file.name).name)
-        return real(file, digest)
+    def wrapped(file: IO[bytes], size: int) -> ContentHash:
+        names.append(os.readlink(f"/proc/self/fd/{file.fileno()}").rpartition("/")[2])
+        return real(file, size)
 
-    monkeypatch.setattr(hashlib, "file_digest", wrapped)
+    monkeypatch.setattr(file_hashes, "_hash_open_file", wrapped)
     return names
 
 
@@ -55,8 +57,8 @@ def an_hour_later(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def hash_file(path: Path, cache_file: Path) -> str:
     cache = FileHashCache(cache_file)
-    digest = cache.digest(path, path.stat().st_size).hex()
-    cache.save()
+    digest = cache.hash_file(str(path), path.lstat()).sha256
+    cache.save([str(path)])
     return digest
 
 
@@ -100,7 +102,7 @@ def test_just_changed_file_is_not_cached(large: Path, cache_file: Path, read_nam
     assert read_names == ["large"] * 2
 
 
-def test_small_files_are_not_cached(
+def test_small_files_are_not_cached_on_disk(
     tmp_path: Path, large: Path, cache_file: Path, read_names: list[str], an_hour_later: None
 ) -> None:
     small = tmp_path / "small"
@@ -111,12 +113,31 @@ def test_small_files_are_not_cached(
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_small_file_is_read_once_in_a_process(
+    tmp_path: Path, cache_file: Path, read_names: list[str], an_hour_later: None
+) -> None:
+    small, cache = tmp_path / "small", FileHashCache(cache_file)
+    for content in (b"x", b"y"):
+        small.write_bytes(content)
+        for _ in range(2):
+            assert cache.hash_file(str(small), small.lstat()).sha256 == hashlib.sha256(content).hexdigest()
+        time.sleep(0.02)
+    assert read_names == ["small"] * 2
+
+
+def test_file_is_hashed_as_git_does(tmp_path: Path, large: Path, cache_file: Path) -> None:
+    for path in (large, tmp_path / "small"):
+        path.write_bytes(OTHER if path == large else b"x")
+        expected = subprocess.run(["git", "hash-object", path], capture_output=True, text=True, check=True).stdout
+        assert FileHashCache(cache_file).hash_file(str(path), path.lstat()).git_id == expected.strip()
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda text: text[:-10],
         lambda text: "[]",
-        lambda text: text.replace("file-hashes/1", "file-hashes/2"),
+        lambda text: text.replace("file-hashes/2", "file-hashes/1"),
         lambda text: json.dumps(json.loads(text) | {"more": 1}),
         lambda text: text.replace('"files": {', '"files": {"x": 1,'),
         lambda text: text.replace(hashlib.sha256(CONTENT).hexdigest(), "none"),

@@ -18,7 +18,7 @@ from lyra_tasks.config.platforms import (
     platform_build_args,
     variants_by_key,
 )
-from lyra_tasks.dockerfile.input_hashes import compute_input_hashes, dockerfile_path, hash_mapping
+from lyra_tasks.dockerfile.input_hashes import ImageInputs, compute_input_hashes, dockerfile_path, hash_mapping
 from lyra_tasks.dockerfile.lock_file import (
     LOCK_FILE_NAME,
     LockedRootfs,
@@ -107,19 +107,22 @@ def hash_stage_inputs(
     return {**{kind: image_hashes[kind] for kind in ("args", "context", "dockerfile")}, "bases": bases}
 
 
-def hash_current_inputs(work: Workspace, lock: LockFile | None = None) -> dict[str, dict[str, str]]:
-    """Return the input hashes of every build, from the files and the lock file alone."""
+def hash_current_inputs(work: Workspace, lock: LockFile | None = None) -> dict[str, ImageInputs]:
+    """Return the inputs of every build, from the files and the lock file alone."""
     lock = lock or read_lock_file(work.root / LOCK_FILE_NAME)
     image_hashes = {
         name: compute_input_hashes(work.root, image, work.git.commit) for name, image in work.config.images.items()
     }
     uses = find_base_uses(work, list_variants(work.config))
     return {
-        build.key: {
-            **image_hashes[build.image],
-            "bases": hash_mapping(_pinned_digests(work, lock, build, uses[build.key])),
-            "platform": build.platform,
-        }
+        build.key: replace(
+            image_hashes[build.image],
+            hashes={
+                **image_hashes[build.image],
+                "bases": hash_mapping(_pinned_digests(work, lock, build, uses[build.key])),
+                "platform": build.platform,
+            },
+        )
         for build in list_variants(work.config)
     }
 
