@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -32,13 +32,14 @@ SANDBOX_STARTED = "sandbox-started"
 class Workspace:
     """One run in one checkout, shared by all tasks of a command line.
 
-    Copies with another configuration share `active_runs`.
+    Copies with another configuration share `active_runs`. `generated_files`, which the run has written, count as clean.
     """
 
     loaded: LoadedConfig
     paths: Paths
     run: str
     active_runs: RunLocks
+    generated_files: set[str] = field(default_factory=set)
 
     @property
     def config(self) -> Configuration:
@@ -104,12 +105,13 @@ class Workspace:
         return compute_version(self.git, self.config.release.tag)
 
     def refresh_git(self, *generated_files: str) -> None:
-        """Read the state of git again; `generated_files` are files written by Lyra that count as clean."""
+        """Read the state of git again; `generated_files` have been written by the run."""
+        self.generated_files.update(generated_files)
         vars(self).pop("version", None)
-        vars(self)["git"] = self._read_git_facts(*generated_files)
+        vars(self)["git"] = self._read_git_facts()
 
-    def _read_git_facts(self, *generated_files: str) -> GitFacts:
-        outputs = (self.config.promotion.directory, ".lyra", *generated_files)
+    def _read_git_facts(self) -> GitFacts:
+        outputs = (self.config.promotion.directory, ".lyra", *sorted(self.generated_files))
         return collect_git_facts(self.root, self.config.release.tag, outputs=outputs)
 
     @cached_property
@@ -148,7 +150,8 @@ def open_workspace(
         active_runs = RunLocks(paths.run_locks)
         atexit.register(active_runs.release)
         return Workspace(loaded, paths, new_run_id(), active_runs)
-    work = Workspace(loaded, paths, previous.run if continues_run else new_run_id(), previous.active_runs)
+    run = previous.run if continues_run else new_run_id()
+    work = Workspace(loaded, paths, run, previous.active_runs, previous.generated_files)
     engine = vars(previous).get("engine")
     if isinstance(engine, Engine) and _is_usable(engine, work, previous):
         vars(work)["engine"] = engine

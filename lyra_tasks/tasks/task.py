@@ -56,7 +56,7 @@ class TaskError(Exit):
 
     def __init__(self, error: LyraError) -> None:
         super().__init__(_Message(error), error.exit_code)
-        self.hint = error.hint
+        self.hint = console.name_program(error.hint)
         self.details = error.details
 
 

@@ -1,0 +1,212 @@
+"""Tasks as parts of other tasks: parameters count, and each task looks anew."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lyra_tasks.engine.client.connect import Engine
+from tests.conftest import Outcome, Project, ours
+
+OWN_TASKS = """
+from pathlib import Path
+from invoke import call, task
+import lyra_tasks
+from lyra_tasks.tasks import TaskError, build, clean, promote, release, test
+
+@task
+def tidy(c):
+    clean(c, dry_run=True)
+
+@task(pre=[call(build, dry_run=True, json=True)])
+def planned(c):
+    pass
+
+@task
+def own(c, dry_run=False, json=False):
+    print("own", dry_run, clean(c).removed)
+
+@task(post=[call(clean, yes=True, quiet=True)])
+def last(c):
+    pass
+
+@task
+def bump(c):
+    Path("app/VERSION").write_text("2")
+    c.run("git add . && git commit --quiet --message bump", in_stream=False)
+
+@task
+def stage(c):
+    Path("note.txt").write_text("not committed")
+
+@task(pre=[build, test, release, promote])
+def ship(c):
+    pass
+
+@task
+def careful(c):
+    try:
+        promote(c)
+    except TaskError as error:
+        print("caught", error.code, repr(error.message), repr(error.hint))
+
+@task
+def careless(c):
+    promote(c)
+
+namespace = lyra_tasks.collection(tidy, planned, own, last, bump, stage, ship, careful, careless)
+"""
+
+
+@pytest.fixture(scope="module")
+def composed(make_tiny: Callable[[], Project]) -> Iterator[Project]:
+    """Return the tiny project with tasks of its own, built."""
+    project = make_tiny()
+    (project.root / "tasks.py").write_text(OWN_TASKS)
+    project.commit("tasks")
+    yield project
+    project.clean()
+
+
+@pytest.fixture
+def built(composed: Project) -> Project:
+    """Return the project of this module after a build."""
+    outcome = composed.lyra("build")
+    assert outcome.code == 0, outcome.text
+    return composed
+
+
+def invoke(project: Project, *arguments: str, **more: str) -> Outcome:
+    """Run Invoke's own program in the project."""
+    return run(project, "-m", "invoke", *arguments, **more)
+
+
+def run(project: Project, *arguments: str, **more: str) -> Outcome:
+    """Run Python in the project."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=project.root,
+        env={**project.environment, **more},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def python(project: Project, code: str, *arguments: str) -> Outcome:
+    """Run a program of the user, with the arguments of its own."""
+    (project.root.parent / "deploy.py").write_text(f"import sys\nsys.path.insert(0, {str(project.root)!r})\n{code}")
+    return run(project, str(project.root.parent / "deploy.py"), *arguments)
+
+
+def test_dry_run_as_parameter_removes_nothing(built: Project, engine: Engine) -> None:
+    before = ours(engine)
+    outcome = invoke(built, "tidy")
+    assert outcome.code == 0, outcome.text
+    assert "remove" in outcome.text
+    assert before
+    assert ours(engine) == before
+
+
+def test_parameters_of_call_count(composed: Project, engine: Engine) -> None:
+    composed.clean()
+    outcome = invoke(composed, "planned")
+    assert outcome.code == 0, outcome.text
+    assert "target" in json.loads(outcome.out)
+    assert not ours(engine)
+    assert composed.lyra("build").code == 0
+    outcome = invoke(composed, "last")
+    assert (outcome.code, outcome.out) == (0, ""), outcome.text
+    assert not ours(engine)
+
+
+def test_dry_run_in_own_program_removes_nothing(built: Project, engine: Engine) -> None:
+    program = "from invoke import Program\nimport tasks\nProgram(namespace=tasks.namespace)"
+    outcome = python(built, f'{program}.run("shipit clean --dry-run", exit=False)')
+    assert outcome.code == 0, outcome.text
+    assert ours(engine)
+    # the options of a line end with it, even if the program lives on
+    later = 'program.run("shipit clean --dry-run", exit=False)\ntasks.clean(Context())'
+    outcome = python(
+        built, f"from invoke import Context\n{program.replace('Program(n', 'program = Program(n')}\n{later}"
+    )
+    assert outcome.code == 0, outcome.text
+    assert not ours(engine)
+
+
+def test_options_of_own_task_do_not_hold_for_lyra(built: Project, engine: Engine) -> None:
+    outcome = invoke(built, "own", "--dry-run", "--json")
+    assert outcome.code == 0, outcome.text
+    assert "own True" in outcome.out
+    assert not ours(engine)
+
+
+def test_option_of_lyra_task_holds_for_whole_line(built: Project, engine: Engine) -> None:
+    for line in (("build", "--dry-run", "own"), ("own", "build", "--dry-run"), ("--dry", "own")):
+        outcome = invoke(built, *line)
+        assert outcome.code == 0, outcome.text
+        assert "own False" in outcome.out
+        assert ours(engine), line
+
+
+def test_arguments_of_other_program_do_not_hold(composed: Project, engine: Engine) -> None:
+    composed.clean()
+    outcome = python(
+        composed, "from invoke import Context\nimport tasks\ntasks.build(Context())", "--dry-run", "--json"
+    )
+    assert outcome.code == 0, outcome.text
+    assert ours(engine)
+
+
+def test_commit_between_build_and_release_is_refused(composed: Project) -> None:
+    for line in (
+        ("build", "bump", "test", "release"),
+        ("build", "test", "bump", "release"),
+        ("build", "test", "bump", "promote"),
+    ):
+        (composed.root / "app" / "VERSION").write_text(line[1])
+        composed.commit()
+        outcome = invoke(composed, *line)
+        assert outcome.code == 3, outcome.text
+        assert "was built before its" in outcome.err or "HEAD is" in outcome.err
+        assert composed.git("tag", "--list") == ""
+
+
+def test_new_build_after_commit_is_promoted_with_the_file(composed: Project) -> None:
+    (composed.root / "app" / "VERSION").write_text("1")
+    composed.commit()
+    outcome = invoke(composed, "--no-dedupe", "build", "bump", "build", "test", "promote", "--json")
+    assert outcome.code == 0, outcome.text
+    commit = composed.git("rev-parse", "HEAD").strip()
+    manifest = json.loads(
+        max(composed.bundles(), key=lambda path: path.stat().st_mtime).joinpath("manifest.json").read_text()
+    )
+    assert commit in json.dumps(manifest)
+
+
+def test_uncommitted_file_after_test_is_refused(composed: Project) -> None:
+    outcome = invoke(composed, "build", "test", "stage", "promote")
+    (composed.root / "note.txt").unlink()
+    assert outcome.code == 3, outcome.text
+    assert "note.txt" in outcome.err
+
+
+def test_error_in_python_carries_message_hint_and_code(composed: Project) -> None:
+    (composed.root / "app" / "VERSION").write_text("3")
+    outcome = invoke(composed, "careful")
+    assert outcome.code == 0, outcome.text
+    assert outcome.out.startswith("caught 3 '")
+    assert "invoke build" in outcome.out
+    assert outcome.err == ""
+    outcome = invoke(composed, "careless")
+    assert outcome.code == 3, outcome.text
+    assert outcome.err.startswith("error: ")
+    assert "\nhint: Run `invoke build" in outcome.err
+    assert "Traceback" not in outcome.err
+    composed.git("checkout", "--", ".")

@@ -1,0 +1,204 @@
+"""Tasks of a project beside Lyra's: one rule each for names, directories and programs, without an engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Outcome, Project, repository
+
+CONFIG = 'schema = 1\n[project]\nname = "{name}"\n'
+OWN = "from invoke import Collection, task\nimport lyra_tasks\nfrom lyra_tasks import tasks as lyra\n"
+
+
+@pytest.fixture
+def alpha(tmp_path: Path) -> Project:
+    """Return a project without images, beside another one called beta."""
+    for name in ("alpha", "beta"):
+        root = tmp_path / name
+        root.mkdir()
+        (root / ".lyra.toml").write_text(CONFIG.format(name=name))
+        (root / "tasks.py").write_text("from lyra_tasks import namespace\n")
+        project = repository(root, tmp_path, tmp_path / "cache" / "lyra", None)
+        project.git("tag", f"v{len(name)}.0.0")
+    return Project(tmp_path / "alpha", project.environment)
+
+
+def run(project: Project, *arguments: str, cwd: Path | None = None) -> Outcome:
+    """Run Python in the project."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(
+        command, cwd=cwd or project.root, env=project.environment, capture_output=True, text=True, check=False
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def invoke(project: Project, *arguments: str, cwd: Path | None = None) -> Outcome:
+    """Run Invoke's own program in the project."""
+    return run(project, "-m", "invoke", *arguments, cwd=cwd)
+
+
+def lyra(project: Project, *arguments: str, cwd: Path | None = None) -> Outcome:
+    """Run `lyra` in the project."""
+    return run(project, "-c", "from lyra_tasks.tasks.program import main; main()", *arguments, cwd=cwd)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "os.chdir('../beta')",
+        "os.environ['LYRA_CONFIG'] = '../beta/.lyra.toml'",
+        "context.command_cwds.append('../beta')",
+    ],
+)
+def test_each_call_finds_its_project(alpha: Project, change: str) -> None:
+    code = (
+        "import os\nfrom invoke import Context\nfrom lyra_tasks.tasks import release_version\n"
+        f"context = Context()\nrelease_version(context)\n{change}\nrelease_version(context)\n"
+    )
+    outcome = run(alpha, "-c", code)
+    assert outcome.code == 0, outcome.text
+    versions = [line for line in outcome.out.splitlines() if line.startswith(("4.", "5."))]
+    assert [version[0] for version in versions] == ["5", "4"], outcome.out
+
+
+def test_directory_of_context_holds_for_paths_of_user(alpha: Project) -> None:
+    (alpha.root.parent / "beta" / "bundle").mkdir()
+    code = (
+        "from invoke import Context\nfrom lyra_tasks.tasks import TaskError, verify\ncontext = Context()\n"
+        "try:\n    with context.cd('../beta'):\n        verify(context, 'bundle')\n"
+        "except TaskError as error:\n    print(error.code, error.message)\n"
+    )
+    outcome = run(alpha, "-c", code)
+    assert outcome.out.startswith("6 "), outcome.text
+
+
+def test_tasks_loaded_from_elsewhere_are_refused(alpha: Project) -> None:
+    outcome = invoke(alpha, "-r", "../beta", "history")
+    assert outcome.code == 2, outcome.text
+    assert "These tasks were loaded from" in outcome.err
+    assert "hint: Change to it: `cd " in outcome.err
+    (alpha.root / "below").mkdir()
+    assert invoke(alpha, "history", cwd=alpha.root / "below").code == 0
+
+
+def test_each_project_of_repository_has_its_collection(alpha: Project) -> None:
+    top = alpha.root.parent
+    (top / "tasks.py").write_text(
+        "from invoke import Collection\nimport lyra_tasks\nnamespace = Collection()\n"
+        "for name in ('alpha', 'beta'):\n"
+        "    namespace.add_collection(lyra_tasks.collection(config=f'{name}/.lyra.toml'), name)\n"
+    )
+    outcome = invoke(alpha, "alpha.release.version", "beta.release.version", cwd=top)
+    assert outcome.code == 0, outcome.text
+    assert [line[0] for line in outcome.out.splitlines() if line.startswith(("4.", "5."))] == ["5", "4"], outcome.out
+    outcome = invoke(alpha, "beta.bundle.pack", "1.0.0", cwd=top)
+    assert "`invoke beta.bundle.pack VERSION" in outcome.err
+
+
+def test_hints_name_commands_as_the_program_has_them(alpha: Project) -> None:
+    (alpha.root / "tasks.py").write_text(
+        "from invoke import Collection\nimport lyra_tasks\nnamespace = Collection()\n"
+        "namespace.add_collection(lyra_tasks.collection(), 'containers')\n"
+    )
+    outcome = invoke(alpha, "containers.bundle.pack", "1.0.0")
+    assert outcome.code != 0
+    assert "`invoke containers.bundle.pack VERSION" in outcome.err
+    outcome = run(
+        alpha,
+        "-c",
+        "import sys; sys.path.insert(0, '.')\nfrom invoke import Program\nimport tasks\n"
+        "Program(name='ship', binary='shipit', namespace=tasks.namespace).run('shipit containers.bundle.pack 1.0.0')",
+    )
+    assert "`shipit containers.bundle.pack VERSION" in outcome.err, outcome.text
+    outcome = invoke(alpha, "containers.verify", "./nothing")
+    assert "nothing" in outcome.err, outcome.text
+
+
+@pytest.mark.parametrize(
+    ("definition", "arguments"),
+    [
+        ("@task\ndef build(c): print('own')", "build"),
+        ("@task\ndef release(c): print('own')", "release"),
+        ("dev = Collection('dev')", "dev"),
+        ("@task(aliases=['clean'])\ndef tidy(c): print('own')", "tidy"),
+    ],
+)
+def test_own_task_replaces_lyras_only_if_told(alpha: Project, definition: str, arguments: str) -> None:
+    tasks = alpha.root / "tasks.py"
+    tasks.write_text(f"{OWN}{definition}\nnamespace = lyra_tasks.collection({arguments})\n")
+    outcome = invoke(alpha, "--list")
+    assert outcome.code == 2, outcome.text
+    assert outcome.err.startswith("error: tasks.py: `")
+    assert outcome.err.count("\n") == 2
+    replaced = "clean" if arguments == "tidy" else arguments
+    tasks.write_text(f"{OWN}{definition}\nnamespace = lyra_tasks.collection({arguments}, replace=['{replaced}'])\n")
+    outcome = invoke(alpha, "--list")
+    assert outcome.code == 0, outcome.text
+    if arguments == "build":
+        assert invoke(alpha, "build").out == "own\n"
+
+
+def test_collection_includes_only_what_is_named(alpha: Project) -> None:
+    (alpha.root / "tasks.py").write_text(f"{OWN}namespace = lyra_tasks.collection(only=['history', 'release'])\n")
+    outcome = invoke(alpha, "--list")
+    names = [line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ") and line[2] != " "]
+    assert names == ["history", "release.list", "release.release", "release.version"]
+    (alpha.root / "tasks.py").write_text(f"{OWN}namespace = lyra_tasks.collection(only=['histroy'])\n")
+    outcome = invoke(alpha, "--list")
+    assert (outcome.code, outcome.err) == (
+        2,
+        "error: tasks.py: Unknown task 'histroy'\nhint: Did you mean history?\n",
+    )
+
+
+@pytest.mark.parametrize("module", ["tasks.py", "tasks/__init__.py"])
+def test_lyra_takes_only_tasks_that_use_it(alpha: Project, module: str, tmp_path: Path) -> None:
+    (alpha.root / "tasks.py").unlink()
+    file = alpha.root / module
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("from celery import Celery\nraise SystemExit('imported')\n")
+    outcome = lyra(alpha, "history")
+    assert outcome.code == 0, outcome.text
+    assert "does not use lyra_tasks; these are Lyra's own tasks" in outcome.err
+    file.write_text(f"{OWN}@task\ndef own(c): print('own task')\nnamespace = lyra_tasks.collection(own)\n")
+    assert "own task" in lyra(alpha, "own").out
+
+
+def test_module_that_hides_a_package_is_named(alpha: Project) -> None:
+    (alpha.root / "docker.py").write_text("print('mine')\n")
+    outcome = invoke(alpha, "status")
+    assert outcome.code == 3, outcome.text
+    assert "docker.py hides the package docker" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_sigterm_handler_of_process_stays(alpha: Project) -> None:
+    code = (
+        "import signal, threading\nfrom invoke import Context\nfrom lyra_tasks.tasks import release_version\n"
+        "def own(*_): pass\nsignal.signal(signal.SIGTERM, own)\nrelease_version(Context())\n"
+        "assert signal.getsignal(signal.SIGTERM) is own\n"
+        "thread = threading.Thread(target=release_version, args=(Context(),)); thread.start(); thread.join()\n"
+    )
+    outcome = run(alpha, "-W", "error", "-c", code)
+    assert outcome.code == 0, outcome.text
+    assert outcome.out.count("5.0.0") >= 2
+    assert outcome.err == ""
+
+
+def test_one_value_is_a_list_of_one(alpha: Project) -> None:
+    code = (
+        "from invoke import Context\nfrom lyra_tasks.tasks import TaskError, build, test\n"
+        "for call in (lambda: build(Context(), image='web'), lambda: test(Context(), only='page', repeat=2),\n"
+        "             lambda: test(Context(), repeat=0)):\n"
+        "    try:\n        call()\n    except TaskError as error:\n        print(error.message)\n"
+    )
+    outcome = run(alpha, "-c", code)
+    assert outcome.code == 0, outcome.text
+    assert "No images configured" in outcome.out
+    assert "--repeat takes a number from 1 to 1000, not 0" in outcome.out
+    outcome = invoke(alpha, "test", "--repeat", "many")
+    assert (outcome.code, "--repeat takes a number" in outcome.err) == (2, True), outcome.text
