@@ -19,8 +19,10 @@ from lyra_tasks.checks.groups import (
     plan_platform_runs,
 )
 from lyra_tasks.checks.stages import PlannedStage, plan_stage
+from lyra_tasks.config.deployment import config_path
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.platforms import is_native_platform, list_variants
+from lyra_tasks.digests import sha256_digest
 from lyra_tasks.dockerfile.input_hashes import dockerfile_path
 from lyra_tasks.dockerfile.parse import read_dockerfile
 from lyra_tasks.dockerfile.stages import resolve_check_stage
@@ -141,6 +143,11 @@ def _record_result(test_run: TestRun, evidence: Evidence) -> None:
         "checks": {check.title: check.outcome for check in evidence.checks},
         "deviations": [deviation.model_dump(mode="json") for deviation in test_run.rule_report.used_deviations],
         "rules": {f"{rule.rule} {rule.scope}": rule.outcome for rule in evidence.rules if rule.outcome != "passed"},
+        "configs": {
+            config_path(name, key, file.source): sha256_digest(test_run.inputs[file.source])
+            for name, service in work.config.services.items()
+            for key, file in service.configs.items()
+        },
     }
     if test_run.is_partial:
         work.journal.append(work.run, TESTED_EVENT, **entry)

@@ -81,11 +81,6 @@ class EvidenceStore:
         self._directory = state / "evidence"
         self._journal = journal
 
-    def directory(self, digest: str) -> Path:
-        """Return the directory of the newest test run of a set."""
-        pointer = read_record(self._directory / _SETS_DIRECTORY / f"{digest}.json", SetPointer)
-        return self._directory / (pointer.directory if pointer else digest)
-
     def read(self, key: SetKey) -> Evidence | None:
         """Return the latest evidence for a set, or None."""
         directory = self._find_directory(key)
@@ -207,11 +202,12 @@ def _find_entry_difference(evidence: Evidence, entry: JournalEntry, key: SetKey,
 def _require_recorded_files(recorded: RecordedTest) -> None:
     """Raise StaleError if a file of the evidence is missing, changed or extra."""
     directory = recorded.directory
+    names = {name for name in EVIDENCE_FILES if (directory / name).is_file()}
+    names.update(_list_files(directory, EVIDENCE_DIRECTORIES))
+    for name in sorted(names ^ recorded.digests.keys()):
+        raise _disagreement(directory / name, "the journal does not name it" if name in names else "missing")
     for name, digest in recorded.digests.items():
-        with _name_missing_file(name, directory / name):
-            _require_digest(name, file_sha256(directory / name), digest)
-    for name in {*EVIDENCE_FILES, *_list_files(directory, EVIDENCE_DIRECTORIES)} - recorded.digests.keys():
-        raise _disagreement(directory / name, "the journal does not name it")
+        _require_digest(name, file_sha256(directory / name), digest)
 
 
 def _list_files(directory: Path, subdirectories: Iterable[str]) -> list[str]:

@@ -23,6 +23,7 @@ COMPOSE_FILE = "deploy/compose.yaml"
 ENV_EXAMPLE_FILE = "deploy/.env.example"
 ENVIRONMENT_FILE = "deploy/environment.json"
 
+EVIDENCE_DIRECTORY = "evidence"
 TESTS_XML_FILE = "evidence/tests.xml"
 TESTS_JSON_FILE = "evidence/tests.json"
 METRICS_FILE = "evidence/metrics.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from lyra_tasks.bundle.content.compose import render_compose_file
@@ -55,8 +54,8 @@ def build_manifest(plan: PromotionPlan, images: Sequence[BundledImage]) -> Manif
     )
 
 
-def render_documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dict[str, bytes]:
-    """Return the content of all rendered files by name, except `PROMOTION.md`."""
+def render_documents(plan: PromotionPlan, manifest: Manifest) -> dict[str, bytes]:
+    """Return the content of all rendered files by name, except `PROMOTION.md`; configs are as they were tested."""
     project = plan.config.project.name
     deviations = [deviation.model_dump(mode="json") for deviation in plan.facts.deviations]
     rules = [result.model_dump(mode="json") for result in plan.facts.rules]
@@ -79,7 +78,7 @@ def render_documents(plan: PromotionPlan, manifest: Manifest, root: Path) -> dic
         layout.DEVIATIONS_FILE: format_json({"schema": "lyra.deviations/1", "deviations": deviations}),
     }
     files = {
-        f"deploy/{config_path(service.name, key, file.source)}": (root / file.source).read_bytes()
+        f"deploy/{config_path(service.name, key, file.source)}": plan.facts.recorded.read_input(file.source)
         for service in plan.services
         for key, file in service.config.configs.items()
     }

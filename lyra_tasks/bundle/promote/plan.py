@@ -18,6 +18,7 @@ from lyra_tasks.engine.client.connect import parse_version_numbers
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.records.evidence import Evidence, RuleResult, SetKey
+from lyra_tasks.records.evidence_store import RecordedTest
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.rules.deviations import reassess_results
 from lyra_tasks.rules.freshness import check_promotion, require_tested_set
@@ -31,8 +32,9 @@ _MIN_ZSTD_ENGINE = (23, 0)  # the oldest that loads zstd layers, measured on 20.
 class PromotionFacts:
     """The facts of a promotion.
 
-    `records` are by build name, `image_configs` by service. `epoch` is the commit time. `moving_tags` are image tags
-    besides the version's own, such as `latest`.
+    `records` are by build name, `image_configs` by service. `recorded` is the test run that was judged: every byte that
+    the test used comes from it. `epoch` is the commit time. `moving_tags` are image tags besides the version's own,
+    such as `latest`.
     """
 
     version: CheckoutVersion
@@ -43,13 +45,17 @@ class PromotionFacts:
     epoch: int
     changes: VersionChanges
     set_key: SetKey
-    evidence: Evidence
-    evidence_directory: Path
+    recorded: RecordedTest
     records: Mapping[str, ImageRecord]
     image_configs: Mapping[str, Mapping[str, Any]]
     rules: tuple[RuleResult, ...]
     deviations: tuple[Deviation, ...]
     bundles_directory: Path
+
+    @property
+    def evidence(self) -> Evidence:
+        """Return the evidence of the test run."""
+        return self.recorded.evidence
 
 
 @dataclass(frozen=True)
@@ -138,8 +144,7 @@ def collect_promotion_facts(work: Workspace) -> PromotionFacts:
         epoch=work.git.commit_time,
         changes=_collect_changes(work, source),
         set_key=tested_set.key,
-        evidence=tested_set.evidence,
-        evidence_directory=work.evidence.directory(tested_set.key.digest),
+        recorded=tested_set.recorded,
         records=tested_set.records,
         image_configs=tested_set.image_configs,
         rules=(*rule_report.results, *check_promotion(work.git)),

@@ -40,14 +40,13 @@ from lyra_tasks.bundle.promote.contents import (
 from lyra_tasks.bundle.promote.images import pack_images
 from lyra_tasks.bundle.promote.plan import PromotedImage, PromotionPlan
 from lyra_tasks.errors import ImmutableError
-from lyra_tasks.files import copy_directory, sync_file, write_file, write_json
+from lyra_tasks.files import sync_file, write_file, write_json
 from lyra_tasks.images.archive.verify import verify_archive
 from lyra_tasks.images.archive.write import write_archive
 from lyra_tasks.images.stream.cache import LayerCache
 from lyra_tasks.images.stream.pack import PackedImage
 from lyra_tasks.locks import file_lock
 from lyra_tasks.records.documents import ReportDocuments
-from lyra_tasks.records.evidence import CHECKS_DIRECTORY, LOGS_DIRECTORY
 from lyra_tasks.records.journal import JournalEntry
 from lyra_tasks.rules.catalogue import SOURCE_COMMITTED
 
@@ -78,7 +77,10 @@ def create_bundle(
     directory, config = plan.facts.bundles_directory, plan.config.promotion
     directory.mkdir(parents=True, exist_ok=True)
     work.mark_active(work.run)
-    with file_lock(directory / ".lock", resource="the promotion directory", timeout=_LOCK_TIMEOUT_S) as lock:
+    with (
+        plan.facts.recorded.hold(),
+        file_lock(directory / ".lock", resource="the promotion directory", timeout=_LOCK_TIMEOUT_S) as lock,
+    ):
         store = BundleStore(directory)
         store.index  # noqa: B018  # read under the lock, so that an edited index is reported before any work
         if plan.directory.exists():
@@ -168,7 +170,7 @@ def _write_documents(
     """Write all other files; the report and the checksums are last, since they depend on the others."""
     stage, manifest = bundle.directory, bundle.manifest
     write_document(stage / layout.MANIFEST_FILE, manifest)
-    for name, content in render_documents(plan, manifest, work.root).items():
+    for name, content in render_documents(plan, manifest).items():
         write_file(stage / name, content, mode=0o755 if name == layout.RECEIVE_SCRIPT else 0o644)
     _copy_evidence(plan, work, stage)
     diff = compare_bundles(previous, read_bundle_documents(bundle)) if previous else None
@@ -207,11 +209,8 @@ def _write_image(plan: PromotionPlan, image: PromotedImage, packed_image: Packed
 
 
 def _copy_evidence(plan: PromotionPlan, work: Workspace, stage: Path) -> None:
-    source = plan.facts.evidence_directory
-    for name in (layout.TESTS_XML_FILE, layout.TESTS_JSON_FILE, layout.METRICS_FILE):
-        shutil.copyfile(source / Path(name).name, stage / name)
-    for directory, name in ((LOGS_DIRECTORY, layout.LOGS_DIRECTORY), (CHECKS_DIRECTORY, layout.CHECKS_DIRECTORY)):
-        copy_directory(source / directory, stage / name)
+    for name in plan.facts.recorded.digests:
+        plan.facts.recorded.copy_file(name, stage / layout.EVIDENCE_DIRECTORY / name)
     # Without the promotion itself, so that promoting the set again creates the same bytes.
     runs = {plan.facts.evidence.run, *(image.record.run for image in plan.images)}
     entries = [entry for entry in work.journal.entries() if entry.run in runs and not _is_promotion_entry(entry)]
