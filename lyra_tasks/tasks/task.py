@@ -54,10 +54,14 @@ class TaskError(Exit):
         code: The documented exit code. The program ends with it, and prints the error, if nobody catches it.
     """
 
-    def __init__(self, error: LyraError) -> None:
-        super().__init__(_Message(error), error.exit_code)
-        self.hint = console.name_program(error.hint)
-        self.details = error.details
+    code: int
+    hint: str
+    details: tuple[str, ...]
+
+    def __init__(self, message: str, *, hint: str = "", details: tuple[str, ...] = (), code: int = 1) -> None:
+        super().__init__(_Message(message, hint, details), code)
+        self.hint = console.name_program(hint)
+        self.details = details
 
 
 class CommandExitError(LyraError):
@@ -73,10 +77,10 @@ class _Message(str):
 
     _text: str
 
-    def __new__(cls, error: LyraError) -> _Message:
+    def __new__(cls, message: str, hint: str, details: tuple[str, ...]) -> _Message:
         """Keep what `console.error` would show."""
-        text = super().__new__(cls, error.message)
-        text._text = console.format_error(error.message, error.hint, error.details)
+        text = super().__new__(cls, message)
+        text._text = console.format_error(message, hint, details)
         return text
 
     def __str__(self) -> str:
@@ -267,7 +271,7 @@ def _report_error(call: TaskCall, error: LyraError, *, is_on_line: bool) -> Exit
     with suppress(OSError):  # a full disk does not take the journal entry either
         record_task_result(call, error.exit_code, error.message)
     if not is_on_line:
-        return TaskError(error)
+        return TaskError(error.message, hint=error.hint, details=error.details, code=error.exit_code)
     if not isinstance(error, CommandExitError):
         console.error(error.message, error.hint, error.details)
     return Exit(code=error.exit_code)

@@ -210,3 +210,63 @@ def test_error_in_python_carries_message_hint_and_code(composed: Project) -> Non
     assert "\nhint: Run `invoke build" in outcome.err
     assert "Traceback" not in outcome.err
     composed.git("checkout", "--", ".")
+
+
+SHAPES = {
+    "package with collections": (
+        {
+            "tasks/__init__.py": (
+                "from invoke import Collection\nimport lyra_tasks\nfrom . import docs, web\n"
+                "namespace = Collection(docs, web)\n"
+                "namespace.add_collection(lyra_tasks.collection(), 'containers')\n"
+            ),
+            "tasks/docs.py": "from invoke import task\n\n@task\ndef build(c):\n    print('docs built')\n",
+            "tasks/web.py": (
+                "from invoke import task\nfrom lyra_tasks.tasks import build, test\n\n"
+                "@task(pre=[build, test])\ndef check(c):\n    print('web checked')\n"
+            ),
+        },
+        ["-m", "invoke", "docs.build", "web.check", "containers.promote", "containers.clean"],
+    ),
+    "module with chains": (
+        {
+            "tasks.py": (
+                "from invoke import call, task\nimport lyra_tasks\n"
+                "from lyra_tasks.tasks import build, clean, promote, test\n\n"
+                "@task\ndef lint(c):\n    c.run('true')\n\n"
+                "@task(pre=[lint, build])\ndef verified(c):\n    test(c)\n\n"
+                "@task(pre=[verified, promote], post=[call(clean, yes=True)])\n"
+                "def publish(c):\n    print('published')\n\n"
+                "namespace = lyra_tasks.collection(lint, verified, publish)\n"
+            )
+        },
+        ["-m", "invoke", "publish"],
+    ),
+    "program of its own": (
+        {
+            "shipit.py": (
+                "from invoke import Argument, Program\nimport lyra_tasks\n\n"
+                "class Shipit(Program):\n"
+                "    def core_args(self):\n"
+                "        return [*super().core_args(), Argument(names=('region',), default='eu')]\n\n"
+                "Shipit(version='1.0', namespace=lyra_tasks.collection()).run()\n"
+            )
+        },
+        ["shipit.py", "--region", "us", "build", "test", "promote", "clean"],
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shape_of_tasks_goes_through(make_tiny: Callable[[], Project], engine: Engine, shape: str) -> None:
+    project = make_tiny()
+    files, command = SHAPES[shape]
+    for name, text in files.items():
+        (project.root / name).parent.mkdir(exist_ok=True)
+        (project.root / name).write_text(text)
+    project.commit("tasks")
+    before = ours(engine)
+    outcome = run(project, *command)
+    assert outcome.code == 0, outcome.text
+    assert len(project.bundles()) == 1
+    assert ours(engine) == before
