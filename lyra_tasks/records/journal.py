@@ -1,7 +1,11 @@
 """The journal of a checkout: append-only JSON lines, each with the hash of the previous one.
 
-An intent is written before its effect, so that everything a crash leaves behind is known by name. A head file next to
-the journal holds number and hash of the last entry, so that entries missing at the end are detected, too.
+An intent is written before its effect, so that everything a crash leaves behind is known by name. An entry counts only
+in the one spelling that Lyra writes, so its hash covers every byte of its line. A head file next to the journal holds
+number and hash of the last entry, so that entries missing at the end are detected, too.
+
+A chain without a key shows damage and careless edits: whoever may write both files can compute all hashes anew. What
+was promoted by then is compared with the entries in the bundles (`overview/journal_check.py`).
 """
 
 from __future__ import annotations
@@ -10,19 +14,30 @@ import fcntl
 import getpass
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lyra_tasks.digests import canonical_json, sha256_hex
-from lyra_tasks.files import sync_to_disk
+from lyra_tasks.files import sync_directory, sync_to_disk
 
 JOURNAL_SCHEMA = "lyra.journal/1"
 _INITIAL_HASH = "0" * 64
 _ENTRIES_MISSING = "entries-missing"
+_HEAD_LOST = "head-lost"
+_HEAD_FORMAT = re.compile(rb"([0-9]{20}) ([0-9a-f]{64})\n")
+
+
+class _Head(NamedTuple):
+    """Number and hash of the last entry known to be written; `problem` says why they are unknown."""
+
+    seq: int
+    hash: str
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,17 +66,23 @@ class Journal:
     def extend(self, run: str, events: Sequence[tuple[str, dict[str, Any]]]) -> list[JournalEntry]:
         """Append several events with one disk sync and return their entries.
 
-        A torn last line is removed first; that, and entries missing at the end, are recorded as well.
+        A torn last line is removed first; that, a lost head file and entries missing at the end are recorded as well.
         """
         if not events:
             return []
         with self._open_locked() as descriptor:
             seq, prev, torn_length = _read_last_line(descriptor)
+            head = self._read_head()
+            if head.problem == "missing" and not seq and not torn_length:
+                # Before the first entry, so that a journal without a head is never taken for a new one.
+                head = self._create_head()
             repairs: list[tuple[str, dict[str, Any]]] = []
             if torn_length:
                 repairs.append(("repaired", {"bytes": torn_length}))
-            if (last_written := self._read_head()[0]) > seq:
-                repairs.append((_ENTRIES_MISSING, {"first": seq + 1, "last": last_written}))
+            if head.problem:
+                repairs.append((_HEAD_LOST, {"state": head.problem}))
+            if head.seq > seq:
+                repairs.append((_ENTRIES_MISSING, {"first": seq + 1, "last": head.seq}))
             entries: list[JournalEntry] = []
             for number, (event, data) in enumerate([*repairs, *events], start=seq + 1):
                 entries.append(_seal_entry(number, run, event, data, entries[-1].hash if entries else prev))
@@ -70,12 +91,12 @@ class Journal:
                 # a nearly full disk may accept a part and fail only at the next call
                 remaining = remaining[os.write(descriptor, remaining) :]
             sync_to_disk(descriptor, os.fdatasync)
-            self._write_head(entries[-1])
+            self._write_head(entries[-1].seq, entries[-1].hash)
         return entries[len(repairs) :]
 
     def entries(self, start: int = 0) -> Iterator[JournalEntry]:
         """Yield the readable entries from a byte offset on, oldest first."""
-        for _, entry in self._parse_lines(start):
+        for _, _, entry in self._parse_lines(start):
             if entry is not None:
                 yield entry
 
@@ -116,25 +137,26 @@ class Journal:
         problems = []
         prev, seq, lines = _INITIAL_HASH, 0, 0
         head = self._read_head()  # read first, since other processes may be writing
-        for number, entry in self._parse_lines():
+        for number, line, entry in self._parse_lines():
             lines = number
             if entry is None:
                 problems.append(f"line {number}: not a journal entry")
                 continue
             if entry.hash != _hash_entry(entry):
                 problems.append(f"line {number}: edited (its hash does not match)")
+            elif line + b"\n" != _encode_line(entry):
+                problems.append(f"line {number}: edited (repeated keys, spaces or another spelling)")
             elif entry.prev != prev or entry.seq != seq + 1:
                 problems.append(f"line {number}: does not follow the previous line (removed or reordered lines)")
-            if entry.event == _ENTRIES_MISSING:
-                first, last = entry.data.get("first"), entry.data.get("last")
-                problems.append(
-                    f"line {number}: the entries {first} to {last} before it were missing when it was written"
-                )
-            if entry.seq == head[0] and entry.hash != head[1]:
+            if loss := _describe_recorded_loss(entry):
+                problems.append(f"line {number}: {loss}")
+            if entry.seq == head.seq and entry.hash != head.hash:
                 problems.append(f"line {number}: differs from the last entry written there")
             prev, seq = entry.hash, entry.seq
-        if seq < head[0] and not problems:
-            problems.append(f"after line {lines}: the entries {seq + 1} to {head[0]} are missing")
+        if seq < head.seq and not problems:
+            problems.append(f"after line {lines}: the entries {seq + 1} to {head.seq} are missing")
+        if head.problem == "damaged" or (head.problem and lines):
+            problems.append(f"{self.head_file}: {head.problem}, so entries may be missing after line {lines}")
         return problems
 
     @property
@@ -142,23 +164,33 @@ class Journal:
         """Return the path of the head file."""
         return self.path.with_suffix(".head")
 
-    def _write_head(self, entry: JournalEntry) -> None:
+    def _create_head(self) -> _Head:
+        """Write the head of an empty journal, durably: a later one only overwrites it."""
+        self._write_head(0, _INITIAL_HASH, sync=True)
+        sync_directory(self.path.parent)
+        return _Head(0, _INITIAL_HASH)
+
+    def _write_head(self, seq: int, digest: str, *, sync: bool = False) -> None:
         """Write the head file, after the entry itself; a head left behind by a crash is valid."""
+        data = f"{seq:020d} {digest}\n".encode()
         descriptor = os.open(self.head_file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.pwrite(descriptor, f"{entry.seq:020d} {entry.hash}\n".encode(), 0)
+            os.pwrite(descriptor, data, 0)
+            os.ftruncate(descriptor, len(data))
+            if sync:
+                sync_to_disk(descriptor)
         finally:
             os.close(descriptor)
 
-    def _read_head(self) -> tuple[int, str]:
-        """Return number and hash of the last entry known to be written, or `(0, "")`."""
+    def _read_head(self) -> _Head:
         try:
-            number, _, digest = self.head_file.read_text().strip().partition(" ")
-        except (FileNotFoundError, UnicodeDecodeError):
-            return 0, ""
-        return (int(number), digest) if number.isdecimal() and digest else (0, "")
+            with self.head_file.open("rb") as file:
+                match = _HEAD_FORMAT.fullmatch(file.read(128))
+        except FileNotFoundError:
+            return _Head(0, "", "missing")
+        return _Head(int(match[1]), match[2].decode()) if match else _Head(0, "", "damaged")
 
-    def _parse_lines(self, start: int = 0) -> Iterator[tuple[int, JournalEntry | None]]:
+    def _parse_lines(self, start: int = 0) -> Iterator[tuple[int, bytes, JournalEntry | None]]:
         try:
             with self.path.open("rb") as file:
                 file.seek(start)
@@ -166,7 +198,7 @@ class Journal:
         except FileNotFoundError:
             return
         for number, line in enumerate(lines[:-1], start=1):
-            yield number, _parse_line(line)
+            yield number, line, _parse_line(line)
 
     @contextmanager
     def _open_locked(self) -> Iterator[int]:
@@ -176,7 +208,7 @@ class Journal:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield descriptor
         except OSError as error:
-            error.filename = str(self.path)
+            error.filename = error.filename or str(self.path)
             raise
         finally:
             os.close(descriptor)
@@ -200,6 +232,17 @@ def _hash_entry(entry: JournalEntry) -> str:
     return sha256_hex(_encode(body))
 
 
+def _describe_recorded_loss(entry: JournalEntry) -> str:
+    """Return what was missing when an entry about a loss was written, or "" for other entries."""
+    if entry.event == _ENTRIES_MISSING:
+        first, last = entry.data.get("first"), entry.data.get("last")
+        return f"the entries {first} to {last} before it were missing when it was written"
+    if entry.event == _HEAD_LOST:
+        state = entry.data.get("state")
+        return f"the head file was {state} when it was written, so entries before it may be missing"
+    return ""
+
+
 def _encode(value: object) -> bytes:
     """Encode as canonical JSON; bytes of a command line that are not UTF-8 become JSON escapes."""
     return canonical_json(value).encode("utf-8", "backslashreplace")
@@ -219,9 +262,7 @@ def _parse_line(line: bytes) -> JournalEntry | None:
         return None
     strings = (entry.at, entry.run, entry.event, entry.prev, entry.hash)
     is_valid = (
-        isinstance(entry.seq, int)
-        and isinstance(entry.data, dict)
-        and all(isinstance(string, str) for string in strings)
+        type(entry.seq) is int and isinstance(entry.data, dict) and all(isinstance(string, str) for string in strings)
     )
     return entry if is_valid else None
 

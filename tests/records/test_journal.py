@@ -61,9 +61,10 @@ def test_torn_last_line_is_repaired_and_recorded(tmp_path: Path, lines: int, las
     start = content.rstrip(b"\n").rfind(b"\n") + 1
     journal = Journal(tmp_path / "torn.jsonl")
     step = 1 if len(content) < 5000 else 97
+    head = f"{lines - 1:020d} {[*original.entries()][-1].prev}\n"
     for cut in {start, *range(start + 1, len(content), step), len(content) - 1}:
         journal.path.write_bytes(content[:cut])
-        journal.head_file.unlink(missing_ok=True)
+        journal.head_file.write_text(head)
         journal.append("r2", "created", name="after")
         events = [(entry.event, entry.data.get("name")) for entry in journal.entries()]
         assert events[: lines - 1] == [("created", f"thing-{number}") for number in range(lines - 1)]
@@ -107,15 +108,47 @@ def write_garbage(lines: list[str]) -> list[str]:
     return [lines[0], "nonsense", *lines[2:]]
 
 
+def repeat_key(lines: list[str]) -> list[str]:
+    return [lines[0], lines[1].replace("{", '{"run":"another",', 1), *lines[2:]]
+
+
+def repeat_inner_key(lines: list[str]) -> list[str]:
+    return [lines[0], lines[1].replace('{"name"', '{"name":"another","name"'), *lines[2:]]
+
+
+def add_space(lines: list[str]) -> list[str]:
+    return [lines[0], lines[1].replace(",", ", ", 1), *lines[2:]]
+
+
+def add_carriage_return(lines: list[str]) -> list[str]:
+    return [lines[0], lines[1] + "\r", *lines[2:]]
+
+
+def escape_letter(lines: list[str]) -> list[str]:
+    return [lines[0], lines[1].replace("thing-1", "\\u0074hing-1"), *lines[2:]]
+
+
+def reorder_keys(lines: list[str]) -> list[str]:
+    return [lines[0], json.dumps(dict(reversed(json.loads(lines[1]).items())), separators=(",", ":")), *lines[2:]]
+
+
+def spell_number(lines: list[str]) -> list[str]:
+    return [lines[0], lines[1].replace('"seq":2', '"seq":2.0'), *lines[2:]]
+
+
 @pytest.mark.parametrize(
-    "change", [edit_entry, remove_entry, reorder_entries, write_garbage, change_type, empty_data, nest_deeply]
+    "change",
+    [
+        *(edit_entry, remove_entry, reorder_entries, write_garbage, change_type, empty_data, nest_deeply, repeat_key),
+        *(repeat_inner_key, add_space, add_carriage_return, escape_letter, reorder_keys, spell_number),
+    ],
 )
 def test_changed_entry_is_reported(tmp_path: Path, change: object) -> None:
     journal = create_journal(tmp_path / "journal.jsonl")
     lines = journal.path.read_text().splitlines()
     journal.path.write_text("\n".join(change(lines)) + "\n")  # type: ignore[operator]
     assert lines != change(lines)  # type: ignore[operator]
-    assert any("line 2" in problem for problem in journal.find_problems())
+    assert any(problem.startswith("line 2:") for problem in journal.find_problems())
 
 
 def test_file_system_without_sync_accepts_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,10 +206,49 @@ def test_crash_before_the_head_is_written_is_valid(tmp_path: Path) -> None:
     journal.append("r1", "created", name="thing-2")
     journal.head_file.write_bytes(head)
     assert journal.find_problems() == []
-    journal.head_file.unlink()
-    assert journal.find_problems() == []
     journal.append("r1", "created", name="thing-3")
     assert journal.find_problems() == []
+
+
+def test_crash_within_the_first_append_is_valid(tmp_path: Path) -> None:
+    journal = create_journal(tmp_path / "journal.jsonl", 1)
+    line = journal.path.read_bytes()
+    for written in (b"", line[:30], line):
+        journal.path.write_bytes(b"")
+        journal.head_file.unlink()
+        with pytest.raises(OSError, match="stop"), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fdatasync", _stop)
+            journal.append("r1", "created", name="thing-0")
+        journal.path.write_bytes(written)
+        assert journal.find_problems() == []
+
+
+def _stop(_descriptor: int) -> None:
+    raise OSError(errno.EIO, "stop")
+
+
+DAMAGED_HEADS = [
+    None, b"", b"9" * 5000, b"9" * 5000 + b" " + b"a" * 64 + b"\n", b"garbage", b"\xff" * 86, b"5 abc\n", b"0" * 86,
+    "\N{SUPERSCRIPT TWO}".encode() * 20 + b" " + b"a" * 64 + b"\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("head", DAMAGED_HEADS)
+def test_missing_or_damaged_head_is_reported_ever_after(tmp_path: Path, head: bytes | None) -> None:
+    journal = create_journal(tmp_path / "journal.jsonl")
+    lines = journal.path.read_text().splitlines(keepends=True)
+    journal.path.write_text("".join(lines[:3]))
+    if head is None:
+        journal.head_file.unlink()
+    else:
+        journal.head_file.write_bytes(head)
+    state = "missing" if head is None else "damaged"
+    assert journal.find_problems() == [f"{journal.head_file}: {state}, so entries may be missing after line 3"]
+    journal.append("r2", "created", name="after")
+    assert [entry.event for entry in journal.entries()][-2:] == ["head-lost", "created"]
+    assert journal.find_problems() == [
+        f"line 4: the head file was {state} when it was written, so entries before it may be missing"
+    ]
 
 
 def _write(job: tuple[str, int]) -> None:
