@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from lyra_tasks.bundle.contradictions import COMPARED_DOCUMENTS, find_bundle_contradictions, find_contradictions
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.checksums import hash_files, list_bundle_files, parse_checksums, read_checksums
 from lyra_tasks.bundle.format.manifest import (
@@ -32,6 +33,8 @@ from lyra_tasks.errors import BundleError, UsageError
 from lyra_tasks.images.archive.verify import verify_archive
 from lyra_tasks.images.oci import ImageIdentity
 from lyra_tasks.references import normalize_reference
+
+_CONTRADICTION_HINT = "Do not use it: its documents contradict each other. Get it again from where it was promoted"
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,9 @@ def verify_bundle(directory: Path) -> VerifyReport:
         problems |= differences | dict(_find_bad_archives(images, files, sums))
     _raise_if_invalid(directory, problems)
     assert manifest  # noqa: S101  # an unreadable manifest is a problem
+    with report_removed_bundle(directory):
+        contradictions = find_bundle_contradictions(directory, manifest, sums)
+    _raise_if_invalid(directory, contradictions, hint=_CONTRADICTION_HINT)
     return VerifyReport(
         kind="bundle",
         path=directory,
@@ -104,13 +110,15 @@ def verify_pack(directory: Path) -> VerifyReport:
     files, problems = _compare_with_checksums(directory, sums)
     _raise_if_invalid(directory, problems, hint="Copy these files again, and only these")
     pack = read_pack_manifest(directory)
-    required_names = (layout.CHECKSUMS_FILE, layout.MANIFEST_FILE)
+    required_names = (layout.CHECKSUMS_FILE, layout.MANIFEST_FILE, *COMPARED_DOCUMENTS)
     where = str(directory / layout.DOCUMENTS_FILE)
     documents = read_document_archive(_part_paths(directory, pack.documents), pack.documents, where, required_names)
     manifest = decode_document(documents.contents[layout.MANIFEST_FILE], Manifest, f"{where}: {layout.MANIFEST_FILE}")
     bundle_sums = parse_checksums(documents.contents[layout.CHECKSUMS_FILE], f"{where}: {layout.CHECKSUMS_FILE}")
     _raise_if_invalid(directory, dict(_find_contradictions(directory, pack, manifest, sums)))
     _raise_if_invalid(directory, dict(_find_content_differences(documents, manifest, sums, bundle_sums)))
+    contradictions = find_contradictions(manifest, bundle_sums, documents.contents)
+    _raise_if_invalid(directory, contradictions, hint=_CONTRADICTION_HINT)
     return VerifyReport(
         kind="pack",
         path=directory,

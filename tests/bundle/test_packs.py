@@ -295,7 +295,6 @@ def test_verify_checks_a_single_archive(made: Path, pack: Path, tmp_path: Path) 
 def test_pack_refuses_invalid_options_before_writing(made: Path, tmp_path: Path) -> None:
     bundles = tmp_path / "shop"
     shutil.copytree(made, bundles / "1.0.0")
-    (bundles / "1.0.0/deploy/configs").mkdir()
     (bundles / "1.0.0/deploy/configs/geo.db").write_bytes(bytes(70_000))
     manifest = open_bundle(made).manifest
     entry = {key: getattr(manifest, key) for key in ("version", "created", "set_digest", "is_snapshot")}

@@ -13,13 +13,21 @@ import pytest
 
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.checksums import list_bundle_files, write_checksums
-from lyra_tasks.bundle.format.manifest import BundledImage, BundledService, ImageLayer, Manifest, write_document
+from lyra_tasks.bundle.format.manifest import (
+    BundledImage,
+    BundledService,
+    ImageLayer,
+    Manifest,
+    TestSummary,
+    write_document,
+)
 from lyra_tasks.bundle.format.signature import sign_checksums
 from lyra_tasks.bundle.verify import verify_bundle
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.verify import verify_archive
 from lyra_tasks.images.archive.write import write_archive
 from lyra_tasks.images.stream.pack import ImageRequest, pack_saved_images
+from tests.bundle.evidence import set_key, write_evidence
 from tests.bundle.test_receive_script import MANIFEST
 from tests.conftest import Project
 from tests.images.saves import SampleImage, layer, legacy, sha256, stream, tar
@@ -34,7 +42,7 @@ TEXTS = (
     layout.SUMMARY_FILE,
     layout.COMPOSE_FILE,
     layout.ENV_EXAMPLE_FILE,
-    layout.TESTS_JSON_FILE,
+    layout.CHANGES_FILE,
     layout.RECEIVE_SCRIPT,
 )
 
@@ -61,10 +69,19 @@ def write_image(bundle: Path, name: str, spool: Path) -> BundledImage:
     )
 
 
-def write_manifest(bundle: Path, images: list[BundledImage]) -> None:
+def write_manifest(bundle: Path, images: list[BundledImage]) -> Manifest:
     services = [BundledService(name=image.name, image=image.name) for image in images]
-    manifest = MANIFEST.model_copy(update={"version": "1.0.0", "images": images, "services": services})
+    changes = {
+        "version": "1.0.0",
+        "images": images,
+        "services": services,
+        "set_digest": f"sha256:{set_key(images).digest}",
+        "tests": TestSummary(passed=2, failed=0),
+        "deviations": 1,
+    }
+    manifest = MANIFEST.model_copy(update=changes)
     write_document(bundle / layout.MANIFEST_FILE, manifest)
+    return manifest
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +93,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         directory.mkdir(parents=True)
     for name in TEXTS:
         (bundle / name).write_text(f"this is {name}\n")
-    write_manifest(bundle, [write_image(bundle, name, spool) for name in IMAGES])
+    write_evidence(bundle, write_manifest(bundle, [write_image(bundle, name, spool) for name in IMAGES]))
     write_checksums(bundle)
     return bundle
 
@@ -88,7 +105,7 @@ def bundle(made: Path, tmp_path: Path) -> Path:
 
 
 ARCHIVES = tuple(layout.image_file(name, "1.0.0", "linux/amd64") for name in IMAGES)
-SUMMED = (*TEXTS, layout.MANIFEST_FILE, *ARCHIVES)
+SUMMED = (*TEXTS, layout.TESTS_JSON_FILE, layout.MANIFEST_FILE, *ARCHIVES)
 FILES = (*SUMMED, layout.CHECKSUMS_FILE)
 
 
@@ -103,7 +120,9 @@ def refused(bundle: Path, *names: str) -> None:
 
 def test_intact_bundle_is_verified(bundle: Path) -> None:
     report = verify_bundle(bundle)
-    assert report.file_sizes == {name: (bundle / name).stat().st_size for name in SUMMED}
+    files = {path.relative_to(bundle).as_posix(): path for path in bundle.rglob("*") if path.is_file()}
+    assert report.file_sizes == {name: files[name].stat().st_size for name in files if name != layout.CHECKSUMS_FILE}
+    assert set(SUMMED) <= report.file_sizes.keys()
     assert (report.project, report.version) == ("shop", "1.0.0")
     assert {name: image.config_digest for name, image in report.images.items()} == {
         name: sha256(sample.config) for name, sample in IMAGES.items()
@@ -148,7 +167,7 @@ def test_link_or_pipe_instead_of_file_is_detected(name: str, bundle: Path, tmp_p
     refused(bundle, name)
 
 
-@pytest.mark.parametrize("name", ["extra", "images/extra.tar", "deploy/configs/x", ".hidden", "evidence/logs/web.log"])
+@pytest.mark.parametrize("name", ["extra", "images/extra.tar", "deploy/configs/x", ".hidden", "evidence/logs/db.log"])
 def test_extra_file_is_detected(name: str, bundle: Path) -> None:
     (bundle / name).parent.mkdir(parents=True, exist_ok=True)
     (bundle / name).write_bytes(b"")

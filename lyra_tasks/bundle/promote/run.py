@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from lyra_tasks import console
 from lyra_tasks.bundle.content.sbom import build_sbom, collect_image_packages, run_syft
+from lyra_tasks.bundle.contradictions import find_bundle_contradictions
 from lyra_tasks.bundle.diff import compare_bundles
 from lyra_tasks.bundle.format import layout
-from lyra_tasks.bundle.format.checksums import write_checksums
+from lyra_tasks.bundle.format.checksums import read_checksums, write_checksums
 from lyra_tasks.bundle.format.documents import (
     BundleDocuments,
     previous_document,
@@ -39,7 +40,7 @@ from lyra_tasks.bundle.promote.contents import (
 )
 from lyra_tasks.bundle.promote.images import pack_images
 from lyra_tasks.bundle.promote.plan import PromotedImage, PromotionPlan
-from lyra_tasks.errors import ImmutableError
+from lyra_tasks.errors import BundleError, ImmutableError
 from lyra_tasks.files import sync_file, write_file, write_json
 from lyra_tasks.images.archive.verify import verify_archive
 from lyra_tasks.images.archive.write import write_archive
@@ -178,6 +179,10 @@ def _write_documents(
     write_json(stage / layout.PREVIOUS_FILE, previous_document(previous))
     write_file(stage / layout.REPORT_FILE, render_report(read_report_documents(bundle)).encode())
     write_checksums(stage, {image.file: image.sha256 for image in manifest.images})
+    problems = find_bundle_contradictions(stage, manifest, read_checksums(stage))
+    if problems:
+        details = tuple(f"{name}: {problem}" for name, problem in sorted(problems.items()))
+        raise BundleError("What was tested contradicts itself", hint="Run `build test` again", details=details)
     if plan.config.promotion.sign:
         sign_checksums(stage, find_signing_key(plan.config.promotion.sign, work.root))
 
