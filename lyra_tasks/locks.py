@@ -180,8 +180,8 @@ def file_lock(path: Path, *, resource: str, timeout: float = 0.0) -> Iterator[in
         deadline = time.monotonic() + timeout
         while not _try_lock(fd, fcntl.LOCK_EX):
             if time.monotonic() >= deadline:
-                message = f"{resource[:1].upper()}{resource[1:]} is in use by another process"
-                raise LockedError(f"{message} (pid {_read_pid(fd) or 'unknown'})", hint="Wait until it has finished")
+                name, pid = resource[:1].upper() + resource[1:], _read_pid(fd) or "unknown"
+                raise LockedError(f"{name} is in use by another process (pid {pid})", hint="Wait until it has finished")
             time.sleep(_POLL_INTERVAL_S)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)

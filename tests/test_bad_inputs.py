@@ -109,7 +109,7 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
     (53, "a removed image or container",
      (f"{PROMOTE}new_commit_or_missing_image_is_named",
       f"{CLEAN}container_removed_by_others_fails_test_run")),
-    (54, "limits that the kernel does not support", ("lab/test_limits.py::test_limits_dropped_by_engine_are_refused",)),
+    (54, "limits that the kernel does not support", ("lab/test_admission.py::test_limits_dropped_by_engine_are_refused",)),
     # the file system
     (55, "a missing or read-only directory",
      (f"{TASK}unusable_state_directory_is_reported",
@@ -165,6 +165,7 @@ ERRORS: dict[type[LyraError], tuple[int, str]] = {
     errors.BundleError: (6, f"{PROMOTE}verify_command_names_bad_files"),
     errors.ImmutableError: (6, f"{PROMOTE}promote_refuses_version_with_other_content"),
     errors.LeftoverError: (7, "engine/test_cleaning.py::test_leftover_is_reported_with_fix"),
+    CommandExitError: (1, "engine/test_dev.py::test_exec_passes_input_outputs_quotes_and_exit_code"),
     errors.InterruptedRunError: (130, f"{ENGINE}interrupted_build_leaves_nothing"),
 }
 

@@ -18,6 +18,7 @@ import lyra_tasks
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES.remove(REPOSITORY / "docs" / "composing.md")  # all of it is run, with the tasks that it defines
 COMMANDS, README = REPOSITORY / "docs" / "commands.md", REPOSITORY / "README.md"
 EVERYWHERE = {"--dry-run", "--json", "--quiet", "--yes"}
 """Documented once, for all tasks."""
