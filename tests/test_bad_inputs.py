@@ -15,6 +15,7 @@ import pytest
 from lyra_tasks import errors
 from lyra_tasks.engine.client.connect import RemoteEngineError, UnsupportedEngineError
 from lyra_tasks.errors import LyraError
+from lyra_tasks.tasks.task import CommandExitError
 
 REPOSITORY = Path(__file__).parents[1]
 NOT_APPLICABLE = "not applicable: "
@@ -109,7 +110,8 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
     (53, "a removed image or container",
      (f"{PROMOTE}new_commit_or_missing_image_is_named",
       f"{CLEAN}container_removed_by_others_fails_test_run")),
-    (54, "limits that the kernel does not support", ("lab/test_admission.py::test_limits_dropped_by_engine_are_refused",)),
+    (54, "limits that the kernel does not support",
+     ("lab/test_admission.py::test_limits_dropped_by_engine_are_refused",)),
     # the file system
     (55, "a missing or read-only directory",
      (f"{TASK}unusable_state_directory_is_reported",
