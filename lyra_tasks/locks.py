@@ -190,6 +190,33 @@ def file_lock(path: Path, *, resource: str, timeout: float = 0.0) -> Iterator[in
         os.close(fd)
 
 
+@contextmanager
+def directory_lock(directory: Path, *, is_shared: bool = False, purpose: str = "") -> Iterator[bool]:
+    """Hold a lock on a directory, which leaves no file behind, and yield whether it is held.
+
+    With a `purpose` it waits for other processes, and says so after half a second; without one it is tried once. It is
+    always held on file systems that cannot lock a directory.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        is_held, silent_until = False, time.monotonic() + _SILENT_WAIT_S
+        while not (is_held := _try_directory_lock(fd, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX)) and purpose:
+            if silent_until and time.monotonic() >= silent_until:
+                silent_until = 0.0
+                console.info(f"Waiting for another process that uses {directory} for {purpose} …")
+            time.sleep(_POLL_INTERVAL_S)
+        yield is_held
+    finally:
+        os.close(fd)
+
+
+def _try_directory_lock(fd: int, operation: int) -> bool:
+    try:
+        return _try_lock(fd, operation)
+    except OSError:  # NFS locks only files that are open for writing
+        return True
+
+
 def runs_alone(task: str) -> bool:
     """Return whether no other task of the checkout may run at the same time as `task`."""
     return task in _TASKS_THAT_RUN_ALONE

@@ -19,6 +19,7 @@ from lyra_tasks.errors import PreconditionError
 from lyra_tasks.locks import (
     RunLocks,
     active_runs,
+    directory_lock,
     finish_run,
     hold_task,
     list_running_tasks,
@@ -294,3 +295,20 @@ def test_runs_are_active_until_the_last_task_ends(tmp_path: Path) -> None:
             pass
         assert set(active_runs(tmp_path)) == {"r1", "r2"}
     assert active_runs(tmp_path) == {}
+
+
+def test_directory_lock_is_tried_or_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def wait() -> bool:
+        with directory_lock(tmp_path, purpose="packing") as is_held:
+            return is_held
+
+    with ThreadPoolExecutor(1) as pool:
+        with directory_lock(tmp_path, is_shared=True) as first, directory_lock(tmp_path, is_shared=True) as second:
+            with directory_lock(tmp_path) as third:
+                assert (first, second, third) == (True, True, False)
+            waiting = pool.submit(wait)
+            time.sleep(0.8)
+            assert not waiting.done()
+        assert waiting.result(timeout=10)
+    assert capsys.readouterr().err == f"Waiting for another process that uses {tmp_path} for packing …\n"
+    assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -18,7 +17,7 @@ from pydantic import Field
 from lyra_tasks.digests import file_sha256, hex_part, json_sha256, sha256_digest, sha256_hex
 from lyra_tasks.errors import StaleError
 from lyra_tasks.files import STAGING_PREFIX, display_path, format_json, walk_directory
-from lyra_tasks.locks import file_lock
+from lyra_tasks.locks import directory_lock, file_lock
 from lyra_tasks.records.evidence import EVIDENCE_DIRECTORIES, EVIDENCE_FILES, Evidence, SetKey
 from lyra_tasks.records.journal import Journal, JournalEntry
 from lyra_tasks.records.record import Record, read_record, read_valid_record, write_record
@@ -70,7 +69,7 @@ class RecordedTest:
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Keep other processes from removing the evidence during the block."""
-        with _lock_directory(self.directory, fcntl.LOCK_SH):
+        with directory_lock(self.directory, is_shared=True, purpose="cleaning up"):
             yield
 
 
@@ -161,8 +160,9 @@ class EvidenceStore:
         runs.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
         for path in runs[_MAX_RUNS:]:
             if path != newest:
-                with suppress(BlockingIOError), _lock_directory(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                    shutil.rmtree(path, ignore_errors=True)
+                with directory_lock(path) as is_unused:
+                    if is_unused:
+                        shutil.rmtree(path, ignore_errors=True)
         for path in (self._directory / _SETS_DIRECTORY).glob("*.json"):
             pointer = read_valid_record(path, SetPointer)
             if pointer is None or not (self._directory / pointer.directory).is_dir():
@@ -264,19 +264,3 @@ def _require_digest(name: str, digest: str, recorded_digest: str) -> None:
 
 def _disagreement(path: Path, problem: str) -> StaleError:
     return StaleError(f"Evidence disagrees: {display_path(path)}: {problem}", hint=_RERUN_HINT)
-
-
-@contextmanager
-def _lock_directory(directory: Path, operation: int) -> Iterator[None]:
-    """Hold a lock on a directory; without effect on file systems that cannot lock one."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(fd, operation)
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass
-        yield
-    finally:
-        os.close(fd)

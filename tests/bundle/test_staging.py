@@ -32,3 +32,16 @@ def test_world_writable_directory_warns(
     warning = capsys.readouterr().err
     assert (f"{directory}: mode drwxrwxrwx" in warning and f"chmod o-w {directory}" in warning) is warns
     assert bool(warning) is warns
+
+
+def test_staging_of_another_process_is_no_leftover(tmp_path: Path) -> None:
+    with staging_directory(tmp_path / "1.0.0", "bundle.pack", stale_pattern="1.0.0*") as first:
+        (first / "file").write_text("first")
+        with staging_directory(tmp_path / "1.0.0", "bundle.pack", stale_pattern="1.0.0*") as second:
+            assert second != first
+            (second / "file").write_text("second")
+            publish_directory(second, tmp_path / "1.0.0")
+        assert (tmp_path / "1.0.0" / "file").read_text() == "second"
+        publish_directory(first, tmp_path / "1.0.0")
+    assert (tmp_path / "1.0.0" / "file").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["1.0.0"]

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.errors import NoSpaceError, is_disk_full
 from lyra_tasks.files import STAGING_PREFIX, sync_directory, sync_file, walk_directory
+from lyra_tasks.locks import directory_lock
 
 
 @contextmanager
 def staging_directory(target: Path, command: str, *, stale_pattern: str = "*") -> Iterator[Path]:
     """Yield a new directory beside `target`, which is removed afterwards unless it was published.
 
-    Removes leftovers that match `stale_pattern`; the caller holds the lock over them. If the disk is full, the hint of
-    the error names `command`.
+    It is locked, and its name is its own, so that no other process takes it for a leftover. Removes leftovers that
+    match `stale_pattern`. If the disk is full, the hint of the error names `command`.
     """
     parent = target.parent
-    stage = parent / f"{STAGING_PREFIX}{target.name}"
+    stage = parent / f"{STAGING_PREFIX}{target.name}.{secrets.token_hex(4)}"
     remove_stale_staging(parent, stale_pattern)
     try:
         stage.mkdir()
-        yield stage
+        with directory_lock(stage):
+            yield stage
     except OSError as error:
         if is_disk_full(error):
             raise NoSpaceError(
@@ -38,9 +41,11 @@ def staging_directory(target: Path, command: str, *, stale_pattern: str = "*") -
 
 
 def remove_stale_staging(parent: Path, name_pattern: str = "*") -> None:
-    """Remove matching leftovers as far as possible."""
+    """Remove matching leftovers as far as possible, except directories that another process is filling."""
     for leftover in parent.glob(f"{STAGING_PREFIX}{name_pattern}"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        with suppress(FileNotFoundError, NotADirectoryError), directory_lock(leftover) as is_unused:
+            if is_unused:
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def require_free_space(directory: Path, required_bytes: int, purpose: str) -> None:

@@ -32,7 +32,7 @@ from lyra_tasks.files import write_file
 from lyra_tasks.images.archive.parts import PartsWriter
 from lyra_tasks.images.archive.read import copy_without_layers
 from lyra_tasks.images.stream.tar import SECTOR_BYTES
-from lyra_tasks.locks import file_lock
+from lyra_tasks.locks import directory_lock
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
@@ -58,7 +58,7 @@ def create_pack(plan: PackPlan, work: Workspace) -> PackResult:
         hint = "Remove it or choose another directory"
         raise ImmutableError(f"{directory} already exists and is not a pack", hint=hint)
     key = _find_key(plan, work)
-    with file_lock(work.paths.state / "pack.lock", resource="packing"):
+    with directory_lock(directory.parent, purpose="packing"):
         verify_bundle(bundle.directory)
         require_free_space(plan.facts.target_directory, plan.required_bytes, directory.name)
         with staging_directory(directory, "bundle.pack", stale_pattern=f"{directory.name}*") as stage:
