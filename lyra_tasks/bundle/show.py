@@ -1,59 +1,82 @@
-"""Print what `promote`, `verify`, `diff` and `bundle.*` did or would do."""
+"""Show what `promote`, `verify`, `diff` and `bundle.*` did or would do."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from lyra_tasks import console
 from lyra_tasks.bundle.diff import SECTIONS, BundleDiff
 from lyra_tasks.bundle.format.index import BundleIndex
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, REPORT_FILE, SUMMARY_FILE
+from lyra_tasks.bundle.format.manifest import Manifest
+from lyra_tasks.bundle.format.pack import PackManifest
 from lyra_tasks.errors import CheckFailedError
 from lyra_tasks.files import display_path
+from lyra_tasks.results.bundle import (
+    BundleComparison,
+    BundleFile,
+    ChangedValue,
+    PackPreview,
+    PlannedArchive,
+    Rehearsal,
+    RehearsalPreview,
+    Verification,
+)
+from lyra_tasks.results.lifecycle import PromotionPreview, PushedTag
 
 if TYPE_CHECKING:
     from lyra_tasks.bundle.pack.plan import PackPlan
     from lyra_tasks.bundle.pack.run import PackResult
     from lyra_tasks.bundle.promote.plan import PromotionPlan
-    from lyra_tasks.bundle.promote.push import PushedTag
     from lyra_tasks.bundle.promote.run import PromotionResult
     from lyra_tasks.bundle.rehearse.plan import RehearsalPlan
-    from lyra_tasks.bundle.rehearse.run import RehearsalResult
     from lyra_tasks.bundle.verify import VerifyReport
 
 
-def print_promotion_plan(plan: PromotionPlan) -> None:
-    """Print what a promotion would create."""
-    if console.is_json_mode():
-        return console.print_json(
-            {
-                "version": plan.version,
-                "directory": str(plan.directory),
-                "compression": plan.compression,
-                "images": {image.build_name: image.record.config_digest for image in plan.images},
-            }
-        )
+class PromotedBundle(Manifest):
+    """The manifest of a bundle that `promote` has created, its directory, and what was pushed."""
+
+    directory: str
+    is_new: bool = Field(description="false if the version was promoted before with the same digests")
+    pushed: tuple[PushedTag, ...]
+
+
+class PackedBundle(PackManifest):
+    """The description of a pack that `bundle.pack` has created, its directory, files and size in bytes."""
+
+    directory: str
+    size: int
+    files: tuple[BundleFile, ...]
+
+
+def show_promotion_plan(plan: PromotionPlan) -> PromotionPreview:
+    """Show what a promotion would create."""
+    digests = {image.build_name: image.record.config_digest for image in plan.images}
+    preview = PromotionPreview(plan.version, str(plan.directory), plan.compression, digests)
+    if console.print_result(preview):
+        return preview
     console.print(f"would promote {plan.version} to {display_path(plan.directory)}:")
     for image in plan.images:
         console.print(f"  {image.file}  {image.record.config_digest[:19]}  for {', '.join(image.services)}")
-    return None
+    return preview
 
 
-def print_promotion(result: PromotionResult, pushed_tags: Sequence[PushedTag] = ()) -> None:
-    """Print the bundle, what was pushed, and the next step."""
+def show_promotion(result: PromotionResult, pushed_tags: Sequence[PushedTag] = ()) -> PromotedBundle:
+    """Show the bundle, what was pushed, and the next step."""
     directory, manifest = result.bundle.directory, result.bundle.manifest
-    if console.is_json_mode():
-        pushed = [asdict(tag) for tag in pushed_tags]
-        return console.print_json(
-            {"directory": str(directory), "is_new": result.is_new, "pushed": pushed}
-            | manifest.model_dump(mode="json", by_alias=True)
-        )
+    promoted = PromotedBundle(
+        **dict(manifest), directory=str(directory), is_new=result.is_new, pushed=tuple(pushed_tags)
+    )
+    if console.print_result(promoted):
+        return promoted
     for tag in pushed_tags:
         console.print(f"pushed {tag.reference}  {tag.digest[:19]}")
     if not result.is_new:
-        return console.print(f"{manifest.version} is already promoted with the same digests: {display_path(directory)}")
+        console.print(f"{manifest.version} is already promoted with the same digests: {display_path(directory)}")
+        return promoted
     console.print(f"promoted {console.style(manifest.version, 'green')} to {display_path(directory)}:")
     for image in manifest.images:
         console.print(f"  {image.file}  {console.format_bytes(image.size)}  {image.config_digest[:19]}")
@@ -64,24 +87,23 @@ def print_promotion(result: PromotionResult, pushed_tags: Sequence[PushedTag] = 
     console.print(f"next: `verify`, copy the directory to Proxima and follow its {SUMMARY_FILE}")
     if manifest.is_snapshot:
         console.info("This is a snapshot; only a clean tree on a version tag makes a release")
-    return None
+    return promoted
 
 
-def print_verify_report(report: VerifyReport) -> None:
-    """Print what was verified."""
-    if console.is_json_mode():
-        return console.print_json(
-            {
-                "path": str(report.path),
-                "kind": report.kind,
-                "project": report.project or None,
-                "version": report.version or None,
-                "since": report.since or None,
-                "files": [{"name": name, "size": size} for name, size in report.file_sizes.items()],
-                "images": {name: identity.config_digest for name, identity in report.images.items()},
-                "signer": report.signer or None,
-            }
-        )
+def show_verification(report: VerifyReport) -> Verification:
+    """Show what was verified."""
+    verification = Verification(
+        path=str(report.path),
+        kind=report.kind,
+        project=report.project or None,
+        version=report.version or None,
+        since=report.since or None,
+        files=tuple(BundleFile(name, size) for name, size in report.file_sizes.items()),
+        images={name: identity.config_digest for name, identity in report.images.items()},
+        signer=report.signer or None,
+    )
+    if console.print_result(verification):
+        return verification
     count = len(report.file_sizes)
     size = console.format_bytes(sum(report.file_sizes.values()))
     signature_note = f", signed by {report.signer}" if report.signer else ""
@@ -92,7 +114,7 @@ def print_verify_report(report: VerifyReport) -> None:
         console.info("Verify the directory of its bundle to see whether this image was promoted")
     if report.has_signature and not report.signer:
         console.info("Signature not checked; add --allowed-signers FILE --signer NAME")
-    return None
+    return verification
 
 
 def _subject(report: VerifyReport) -> str:
@@ -105,63 +127,56 @@ def _subject(report: VerifyReport) -> str:
     }[report.kind]
 
 
-def print_diff(diff: BundleDiff) -> None:
-    """Print the differences between two versions."""
-    if console.is_json_mode():
-        changes = {
-            section: [
-                {"name": change.name, "before": change.before, "after": change.after}
-                for change in diff.changes
-                if change.section == section
-            ]
-            for section in SECTIONS
-        }
-        return console.print_json({"before": diff.before, "after": diff.after, "changes": changes})
-    if not diff.changes:
-        return console.print(f"{diff.before} and {diff.after}: no differences")
-    console.print(f"{diff.before} → {diff.after}")
-    return console.print_table(("section", "name", "before", "after"), [change.row for change in diff.changes])
+def show_diff(diff: BundleDiff) -> BundleComparison:
+    """Show the differences between two versions."""
+    changes: dict[str, tuple[ChangedValue, ...]] = dict.fromkeys(SECTIONS, ())
+    for change in diff.changes:
+        changes[change.section] += (ChangedValue(change.name, change.before, change.after),)
+    comparison = BundleComparison(diff.before, diff.after, changes)
+    if console.print_result(comparison):
+        return comparison
+    if diff.changes:
+        console.print(f"{diff.before} → {diff.after}")
+        console.print_table(("section", "name", "before", "after"), [change.row for change in diff.changes])
+    else:
+        console.print(f"{diff.before} and {diff.after}: no differences")
+    return comparison
 
 
-def print_bundles(index: BundleIndex) -> None:
-    """Print the bundles of a project, newest first."""
-    if console.is_json_mode():
-        return console.print_json(index.model_dump(mode="json", by_alias=True))
+def show_bundles(index: BundleIndex) -> BundleIndex:
+    """Show the bundles of a project, newest first."""
+    if console.print_result(index):
+        return index
     if not index.versions:
-        return console.print("no bundles yet; run `build test promote`")
-    return console.print_table(
+        console.print("no bundles yet; run `build test promote`")
+        return index
+    console.print_table(
         ("version", "date", "commit", "kind"),
         [
             (entry.version, entry.created, entry.commit[:7], "snapshot" if entry.is_snapshot else "release")
             for entry in index.versions
         ],
     )
+    return index
 
 
-def print_pack_plan(plan: PackPlan) -> None:
-    """Print what a pack would contain, and the space that it needs."""
+def show_pack_plan(plan: PackPlan) -> PackPreview:
+    """Show what a pack would contain, and the space that it needs."""
     facts, version = plan.facts, plan.facts.bundle.manifest.version
-    if console.is_json_mode():
-        return console.print_json(
-            {
-                "directory": str(plan.directory),
-                "version": version,
-                "since": facts.baseline.version if facts.baseline else None,
-                "max_part_bytes": facts.max_part_bytes,
-                "required_bytes": plan.required_bytes,
-                "free_bytes": facts.free_bytes,
-                "images": [
-                    {
-                        "image": delta.image.name,
-                        "file": delta.image.file,
-                        "size": delta.size,
-                        "omitted_layers": list(delta.omitted_layers),
-                        "required_image": delta.required_image and delta.required_image.model_dump(mode="json"),
-                    }
-                    for delta in plan.deltas
-                ],
-            }
-        )
+    preview = PackPreview(
+        directory=str(plan.directory),
+        version=version,
+        since=facts.baseline.version if facts.baseline else None,
+        max_part_bytes=facts.max_part_bytes,
+        required_bytes=plan.required_bytes,
+        free_bytes=facts.free_bytes,
+        images=tuple(
+            PlannedArchive(delta.image.name, delta.image.file, delta.size, delta.omitted_layers, delta.required_image)
+            for delta in plan.deltas
+        ),
+    )
+    if console.print_result(preview):
+        return preview
     console.print(f"would pack {version} to {display_path(plan.directory)}:")
     for delta in plan.deltas:
         size, full_size = console.format_bytes(delta.size), console.format_bytes(delta.image.size)
@@ -169,68 +184,58 @@ def print_pack_plan(plan: PackPlan) -> None:
         if delta.required_image:
             console.print(f"    without {len(delta.omitted_layers)} layer(s) of {delta.required_image.reference}")
     required, free = console.format_bytes(plan.required_bytes), console.format_bytes(facts.free_bytes)
-    return console.print(f"at most {required} needed, {free} free")
+    console.print(f"at most {required} needed, {free} free")
+    return preview
 
 
-def print_pack(result: PackResult) -> None:
-    """Print the pack, and the images that the receiver needs."""
-    manifest = result.manifest
-    if console.is_json_mode():
-        files = [{"name": name, "size": size} for name, size in result.file_sizes.items()]
-        return console.print_json(
-            {"directory": str(result.directory), "size": result.size, "files": files}
-            | manifest.model_dump(mode="json", by_alias=True)
-        )
-    console.print(
-        f"packed {console.style(manifest.version, 'green')} to {display_path(result.directory)}: "
-        f"{len(result.file_sizes)} files, {console.format_bytes(result.size)}"
+def show_pack(result: PackResult) -> PackedBundle:
+    """Show the pack, and the images that the receiver needs."""
+    pack = PackedBundle(
+        **dict(result.manifest),
+        directory=str(result.directory),
+        size=result.size,
+        files=tuple(BundleFile(name, size) for name, size in result.file_sizes.items()),
     )
-    for archive in manifest.images:
+    if console.print_result(pack):
+        return pack
+    console.print(
+        f"packed {console.style(pack.version, 'green')} to {display_path(result.directory)}: "
+        f"{len(pack.files)} files, {console.format_bytes(pack.size)}"
+    )
+    for archive in pack.images:
         parts = f" in {archive.parts} parts" if archive.parts else ""
         console.print(f"  {archive.file}  {console.format_bytes(archive.size)}{parts}")
-    for name in sorted({archive.required_image.reference for archive in manifest.images if archive.required_image}):
+    for name in sorted({archive.required_image.reference for archive in pack.images if archive.required_image}):
         console.print(f"the receiver must have {name}; receive.sh checks that before it loads anything")
-    return console.print("next: copy all files to one directory on Proxima and run `sh receive.sh` there")
+    console.print("next: copy all files to one directory on Proxima and run `sh receive.sh` there")
+    return pack
 
 
-def print_rehearsal_plan(plan: RehearsalPlan) -> None:
-    """Print what would be rehearsed, without values of variables."""
+def show_rehearsal_plan(plan: RehearsalPlan) -> RehearsalPreview:
+    """Show what would be rehearsed, without values of variables."""
     facts, manifest = plan.facts, plan.facts.bundle.manifest
-    if console.is_json_mode():
-        return console.print_json(
-            {
-                "version": manifest.version,
-                "suite": plan.suite,
-                "min_engine": manifest.proxima.min_engine,
-                "memory": facts.memory,
-                "cpus": facts.cpus,
-                "env_variables": plan.env_variables,
-            }
-        )
-    console.print(
-        f"would receive {manifest.version} on a throwaway engine of {plan.suite} "
-        f"(Proxima: {manifest.proxima.min_engine} or newer), start it and run the checks"
+    preview = RehearsalPreview(
+        version=manifest.version,
+        suite=plan.suite,
+        min_engine=manifest.proxima.min_engine,
+        memory=facts.memory,
+        cpus=facts.cpus,
+        env_variables=tuple(plan.env_variables),
     )
-    return console.print(f"would set {', '.join(plan.env_variables) or 'no variables'}")
+    if not console.print_result(preview):
+        console.print(
+            f"would receive {preview.version} on a throwaway engine of {preview.suite} "
+            f"(Proxima: {preview.min_engine} or newer), start it and run the checks"
+        )
+        console.print(f"would set {', '.join(preview.env_variables) or 'no variables'}")
+    return preview
 
 
-def print_rehearsal(result: RehearsalResult) -> None:
-    """Print the result; raise CheckFailedError if a check failed or none could be run."""
+def show_rehearsal(result: Rehearsal) -> Rehearsal:
+    """Show the result; raise CheckFailedError if a check failed or none could be run."""
     failed = tuple(check.title for check in result.checks if check.outcome != "passed")
     count = len(result.checks)
-    if console.is_json_mode():
-        console.print_json(
-            {
-                "version": result.version,
-                "engine": result.engine,
-                "store": result.store,
-                "services": list(result.services),
-                "passed": result.passed,
-                "checks": [check.model_dump(mode="json") for check in result.checks],
-                "seconds": dict(result.seconds),
-            }
-        )
-    else:
+    if not console.print_result(result):
         steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
         console.print(
             f"{result.version} on Docker Engine {result.engine} ({result.store} image store): "
@@ -246,3 +251,4 @@ def print_rehearsal(result: RehearsalResult) -> None:
             hint="Do not deploy this version; what passed here fails there",
             details=failed,
         )
+    return result

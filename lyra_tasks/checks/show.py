@@ -1,4 +1,4 @@
-"""Print the plan and the result of a test run."""
+"""Show the plan and the results of a test run."""
 
 from __future__ import annotations
 
@@ -7,42 +7,46 @@ from collections import Counter
 from lyra_tasks import console
 from lyra_tasks.checks.context import TestOutcome, TestRun
 from lyra_tasks.checks.groups import PlannedGroup
-from lyra_tasks.checks.results import build_results_document
 from lyra_tasks.errors import CheckFailedError
 from lyra_tasks.files import display_path
+from lyra_tasks.records.evidence import TestsDocument
+from lyra_tasks.results.lifecycle import ServiceReservation, TestGroup, TestPreview
 
 
-def print_test_plan(test_run: TestRun) -> None:
-    """Print what a test run would start and check; raise CheckFailedError if a rule violation would refuse it."""
+class TestResults(TestsDocument):
+    """The results of `test`, and the directory of its run with the report, logs and metrics."""
+
+    __test__ = False
+
+    directory: str
+
+
+def show_test_plan(test_run: TestRun) -> TestPreview:
+    """Show what a test run would start and check; raise CheckFailedError if a rule violation would refuse it."""
     test_run.rule_report.raise_if_failed()
-    groups = [group for batch in test_run.batches for group in batch]
-    tests = [test.name for group in groups for test in group.tests]
-    if console.is_json_mode():
-        return console.print_json(
-            {
-                "batches": [[_describe_group(group) for group in batch] for batch in test_run.batches],
-                "checks": tests,
-                "set": test_run.set_key.digest,
-            }
-        )
+    batches = tuple(tuple(map(_preview_group, batch)) for batch in test_run.batches)
+    checks = tuple(name for batch in batches for group in batch for name in group.checks)
+    preview = TestPreview(batches, checks, test_run.set_key.digest)
+    if console.print_result(preview):
+        return preview
     for number, batch in enumerate(test_run.batches, start=1):
         if len(test_run.batches) > 1:
             console.print(f"batch {number}:")
         for group in batch:
             _print_group(group)
-    return None
+    return preview
 
 
-def _describe_group(group: PlannedGroup) -> dict[str, object]:
+def _preview_group(group: PlannedGroup) -> TestGroup:
     plan = group.lab
-    return {
-        "group": group.name,
-        "services": {name: {"cpus": service.cpus, "memory": service.memory} for name, service in plan.services.items()},
-        "waves": [list(wave) for wave in plan.waves],
-        "networks": sorted(plan.networks),
-        "volumes": sorted(plan.volumes),
-        "checks": [test.name for test in group.tests],
-    }
+    return TestGroup(
+        group=group.name,
+        services={name: ServiceReservation(service.cpus, service.memory) for name, service in plan.services.items()},
+        waves=tuple(tuple(wave) for wave in plan.waves),
+        networks=tuple(sorted(plan.networks)),
+        volumes=tuple(sorted(plan.volumes)),
+        checks=tuple(test.name for test in group.tests),
+    )
 
 
 def _print_group(group: PlannedGroup) -> None:
@@ -54,14 +58,14 @@ def _print_group(group: PlannedGroup) -> None:
     console.print(f"and run {len(group.tests)} check(s): {', '.join(test.name for test in group.tests)}")
 
 
-def print_test_result(test_outcome: TestOutcome) -> None:
-    """Print the summary of a test run; raise CheckFailedError if a check failed."""
+def show_test_results(test_outcome: TestOutcome) -> TestResults:
+    """Show the summary of a test run; raise CheckFailedError if a check failed."""
     evidence, test_run = test_outcome.evidence, test_outcome.test_run
     run_directory = test_run.work.run_directory
     failed = [check for check in evidence.checks if check.outcome != "passed"]
-    if console.is_json_mode():
-        console.print_json(build_results_document(evidence) | {"directory": str(run_directory)})
-    else:
+    document = {name: value for name, value in evidence if name in TestsDocument.model_fields}
+    results = TestResults(**document, directory=str(run_directory))
+    if not console.print_result(results):
         console.print_table(
             ("service", "peak memory", "peak CPU", "peak processes"),
             [
@@ -85,6 +89,7 @@ def print_test_result(test_outcome: TestOutcome) -> None:
             f"{len(failed)} of {len(evidence.checks)} check(s) failed: {', '.join(check.title for check in failed)}",
             hint=f"See the logs and metrics in {display_path(run_directory)}",
         )
+    return results
 
 
 def _print_rules(test_outcome: TestOutcome) -> None:

@@ -1,15 +1,15 @@
-"""Print cleanup plans and reports, and ask for confirmation."""
+"""Show cleanup plans and reports, and ask for confirmation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.cleanup.plan import CleanupFacts, CleanupPlan, describe_active_runs
 from lyra_tasks.errors import UsageError
 from lyra_tasks.records.cleanup import CleanupReport
+from lyra_tasks.results.lifecycle import CleanupPreview, GoneCheckout, GoneCleanupPreview
 
 _LEVEL_DESCRIPTIONS = {
     "objects": "containers, networks, volumes and image references of this project",
@@ -38,23 +38,22 @@ def announce_cleanup(plan: CleanupPlan) -> None:
     _print_notes(plan)
 
 
-def print_cleanup_plan(plan: CleanupPlan) -> None:
-    """Print what would be removed."""
+def show_cleanup_plan(plan: CleanupPlan) -> CleanupPreview:
+    """Show what would be removed."""
     disk_usage = plan.facts.disk_usage
-    if console.is_json_mode():
-        return console.print_json(
-            {
-                "level": plan.level,
-                "objects": [asdict(item) for item in plan.objects],
-                "kept": {item.name: reason for item, reason in plan.kept_objects.items()},
-                "temporary_files": [str(path) for path in plan.temporary_files],
-                "prune_cache": plan.prune_cache,
-                "stop_sandbox": bool(plan.stop_sandboxes),
-                "removes_state": plan.removes_state,
-                "layers_size": disk_usage.layers_size if disk_usage else 0,
-                "cache_size": disk_usage.cache_size if disk_usage else 0,
-            }
-        )
+    preview = CleanupPreview(
+        level=plan.level,
+        objects=plan.objects,
+        kept=_list_kept(plan),
+        temporary_files=tuple(map(str, plan.temporary_files)),
+        prune_cache=plan.prune_cache,
+        stop_sandbox=bool(plan.stop_sandboxes),
+        removes_state=plan.removes_state,
+        layers_size=disk_usage.layers_size if disk_usage else 0,
+        cache_size=disk_usage.cache_size if disk_usage else 0,
+    )
+    if console.print_result(preview):
+        return preview
     console.print(f"would remove {_summarize(plan)}")
     for item in plan.objects:
         console.print(f"  {item.kind} {item.name}")
@@ -64,37 +63,39 @@ def print_cleanup_plan(plan: CleanupPlan) -> None:
         layers, cache = console.format_bytes(disk_usage.layers_size), console.format_bytes(disk_usage.cache_size)
         console.print(f"engine disk usage: image layers {layers}, build cache {cache}")
     _print_notes(plan)
-    return None
+    return preview
 
 
-def print_gone_plan(plans: Sequence[CleanupPlan], checkouts: Sequence[CleanupFacts]) -> None:
-    """Print what would be removed of missing checkouts."""
-    if not console.is_json_mode():
-        return _print_gone_checkouts(plans, checkouts, console.print)
-    return console.print_json(
-        {
-            "level": "gone",
-            "checkouts": [
-                {
-                    "root": str(plan.facts.root),
-                    "unmounted_reason": plan.facts.unmounted_reason,
-                    "objects": [asdict(item) for item in plan.objects],
-                    "kept": {item.name: reason for item, reason in plan.kept_objects.items()},
-                    "stop_sandbox": bool(plan.stop_sandboxes),
-                    "states": [str(state) for state in plan.facts.states] if plan.deletes_states else [],
-                    "kept_reason": plan.kept_reason,
-                }
-                for plan in plans
-            ],
-            "live": {str(facts.root): describe_active_runs(facts.live_runs) for facts in checkouts if facts.live_runs},
-        }
+def show_gone_plan(plans: Sequence[CleanupPlan], checkouts: Sequence[CleanupFacts]) -> GoneCleanupPreview:
+    """Show what would be removed of missing checkouts."""
+    preview = GoneCleanupPreview(
+        checkouts=tuple(
+            GoneCheckout(
+                root=str(plan.facts.root),
+                unmounted_reason=plan.facts.unmounted_reason,
+                objects=plan.objects,
+                kept=_list_kept(plan),
+                stop_sandbox=bool(plan.stop_sandboxes),
+                states=tuple(map(str, plan.facts.states)) if plan.deletes_states else (),
+                kept_reason=plan.kept_reason,
+            )
+            for plan in plans
+        ),
+        live={str(facts.root): describe_active_runs(facts.live_runs) for facts in checkouts if facts.live_runs},
     )
+    if not console.print_result(preview):
+        _print_gone_checkouts(plans, checkouts, console.print)
+    return preview
 
 
-def print_cleanup_report(report: CleanupReport, file: Path | None) -> None:
-    """Print what was removed, the engine's disk usage, and where the report was saved."""
-    if console.is_json_mode():
-        return console.print_json(report.model_dump(mode="json", by_alias=True))
+def _list_kept(plan: CleanupPlan) -> dict[str, str]:
+    return {item.name: reason for item, reason in plan.kept_objects.items()}
+
+
+def show_cleanup_report(report: CleanupReport, file: Path | None) -> CleanupReport:
+    """Show what was removed, the engine's disk usage, and where the report was saved."""
+    if console.print_result(report):
+        return report
     for item in report.removed:
         console.print(f"removed {item.kind} {item.name}")
     for deleted_state in report.deleted_states:
@@ -117,7 +118,8 @@ def print_cleanup_report(report: CleanupReport, file: Path | None) -> None:
     leftovers = len(report.leftovers) + (0 if report.level == "gone" else len(report.kept))
     result = "nothing is left" if report.clean else f"{leftovers} object(s) left"
     location = f"report: {file}" if file else "report not saved: disk full"
-    return console.print(f"clean: {removed} removed; {result}; {location}")
+    console.print(f"clean: {removed} removed; {result}; {location}")
+    return report
 
 
 def _print_notes(plan: CleanupPlan) -> None:

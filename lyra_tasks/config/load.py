@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.config.validation.positions import Location, Positions, find_duplicate, find_positions
 from lyra_tasks.config.validation.problems import Problem, format_location, problems_to_error, to_error, toml_type_name
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.files import display_path
+from lyra_tasks.results.configuration import Todo
 
 if TYPE_CHECKING:
     from lyra_tasks.config.models import Configuration
@@ -219,13 +220,6 @@ def _check_schema(document: Mapping[str, Any], name: str, lines: Positions) -> N
     else:
         return
     raise problems_to_error([Problem(("schema",), message)], file=name, lines=lines, overrides={})
-
-
-class Todo(NamedTuple):
-    """A line `# TODO: …`, numbered from 1."""
-
-    line: int
-    text: str
 
 
 def list_todos(text: str) -> tuple[Todo, ...]:

@@ -1,39 +1,50 @@
-"""List the effective values of the configuration with their origin."""
+"""List and show the effective values of the configuration with their origin."""
 
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel
 
+from lyra_tasks import console
 from lyra_tasks.config.load import LoadedConfig
 from lyra_tasks.config.schema import full_annotation, uses_parser
 from lyra_tasks.config.validation.positions import Location, line_of
 from lyra_tasks.config.validation.problems import format_location, is_secret_location
 from lyra_tasks.files import display_path
+from lyra_tasks.results.configuration import Setting
 from lyra_tasks.units import format_size, parse_size
 
 HIDDEN_VALUE = "(hidden)"
 _SIGNING_KEY_LOCATION: Location = ("promotion", "sign", "key")  # a path, not the key itself
 
 
-class Setting(NamedTuple):
-    """An effective value as plain JSON; `origin` is `FILE:LINE`, `default` or `env NAME`."""
+def show_settings(loaded: LoadedConfig) -> tuple[Setting, ...]:
+    """Show all keys that have a value, in the order of the documentation."""
+    settings = list_settings(loaded)
+    if not console.print_result(settings):
+        rows = [
+            (
+                row.key,
+                row.origin,
+                row.value if isinstance(row.value, str) else json.dumps(row.value, ensure_ascii=False),
+            )
+            for row in settings
+        ]
+        console.print_table(("key", "from", "value"), rows)
+    return settings
 
-    key: str
-    value: Any
-    origin: str
 
-
-def list_settings(loaded: LoadedConfig) -> list[Setting]:
+def list_settings(loaded: LoadedConfig) -> tuple[Setting, ...]:
     """Return all keys that have a value, in the order of the documentation, with possible secrets hidden."""
     file = display_path(loaded.file)
-    return [
+    return tuple(
         Setting(format_location(location), value, _find_origin(location, loaded, file))
         for location, value in _leaf_values((), loaded.config, None)
-    ]
+    )
 
 
 def _find_origin(location: Location, loaded: LoadedConfig, file: str) -> str:

@@ -1,4 +1,4 @@
-"""All output: results to stdout, messages to stderr, colour only on a terminal. Imports nothing of Lyra's."""
+"""All output: results to stdout, messages to stderr, colour only on a terminal. Imports only results of Lyra's."""
 
 from __future__ import annotations
 
@@ -148,6 +148,15 @@ def print_json(value: Any) -> None:
     _write_line(text, sys.stdout, wrap=False)
 
 
+def print_result(result: object) -> bool:
+    """Print the JSON document of a task's result in JSON mode; return whether it was printed."""
+    from lyra_tasks.results import to_document
+
+    if _mode.json:
+        print_json(to_document(result))
+    return _mode.json
+
+
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows in columns as wide as their widest cell; nothing is truncated."""
     lines = [[sanitize(cell) for cell in line] for line in (header, *rows)]
@@ -163,7 +172,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     return None
 
 
-def refresh(render: Callable[[], None], interval_s: float) -> None:
+def refresh(render: Callable[[], object], interval_s: float) -> None:
     """Render again and again until Ctrl-C; on a terminal, clear the screen before."""
     try:
         while True:

@@ -18,7 +18,7 @@ from lyra_tasks.develop.plan import (
     plan_dev_lab,
     plan_remaining_lab,
 )
-from lyra_tasks.develop.sync import UploadResult, find_container_edits, find_source_syncs, upload_changes
+from lyra_tasks.develop.sync import find_container_edits, find_source_syncs, upload_changes
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.objects.containers import read_container_state, read_container_user
 from lyra_tasks.engine.objects.inventory import CONTAINER
@@ -36,6 +36,7 @@ from lyra_tasks.locks import file_lock
 from lyra_tasks.records.dev import DevLab, DevService, DevSource, DevStore
 from lyra_tasks.records.evidence import LOGS_DIRECTORY
 from lyra_tasks.records.images import ImageRecord
+from lyra_tasks.results.development import Upload
 from lyra_tasks.rules.catalogue import EGRESS, READ_ONLY
 from lyra_tasks.rules.deviations import enforce_rules
 from lyra_tasks.rules.services import check_service_settings
@@ -71,7 +72,7 @@ class CreateResult:
     lab: DevLab
     plan: DevLabPlan
     changes: ServiceChanges
-    uploads: tuple[UploadResult, ...]
+    uploads: tuple[Upload, ...]
     failures: tuple[CheckFailedError, ...]
     seconds: float
 
@@ -126,7 +127,7 @@ def create_dev_lab(create_plan: CreatePlan, *, yes: bool) -> CreateResult:
     work.mark_active(work.run, plan.lab.run)
     if not yes:
         _refuse_losing_edits(create_plan, store)
-    uploads: list[UploadResult] = []
+    uploads: list[Upload] = []
     with (
         _admit_new_containers(create_plan) as release_admission,
         hold_lifeline(engine, owner, work.paths.state) if create_plan.is_new else nullcontext(),
@@ -239,7 +240,7 @@ def _remove_objects(plan: CreatePlan, owner: Owner, items: Sequence[OwnedObject]
         raise PreconditionError(f"Cannot remove {item.kind} {item.name}: {reason}", hint="Run `dev.stop`")
 
 
-def _upload_sources(plan: CreatePlan, lab: Lab, store: DevStore, uploads: list[UploadResult]) -> None:
+def _upload_sources(plan: CreatePlan, lab: Lab, store: DevStore, uploads: list[Upload]) -> None:
     """Upload the source into every volume; a new volume is first handed to its service's user."""
     record = _build_record(plan, lab)
     new_volumes = set(lab.plan.volumes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from lyra_tasks import console
 from lyra_tasks.config.models import Service
@@ -13,16 +12,7 @@ from lyra_tasks.engine.bases.inputs import find_base_uses
 from lyra_tasks.engine.client.connect import parse_version_numbers
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class ParityGap:
-    """A difference between the lab and Proxima, and what it can cause."""
-
-    subject: str
-    local: str
-    proxima: str
-    consequence: str
+from lyra_tasks.results.development import ParityGap
 
 
 def find_parity_gaps(work: Workspace, result: CreateResult) -> list[ParityGap]:

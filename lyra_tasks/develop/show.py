@@ -1,29 +1,37 @@
-"""Print plans and results of `create` and `dev.*`, and ask for confirmation."""
+"""Show plans and results of `create` and `dev.*`, and ask for confirmation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 
 from lyra_tasks import console
 from lyra_tasks.develop.lab import CreateResult
 from lyra_tasks.develop.parity import find_parity_gaps
 from lyra_tasks.develop.stop import StopPlan
-from lyra_tasks.develop.sync import UploadResult
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, PreconditionError
 from lyra_tasks.files import display_path
 from lyra_tasks.ports import join_host_port
+from lyra_tasks.results.development import (
+    CopiedFiles,
+    CreatePreview,
+    DevEnvironment,
+    StoppedEnvironment,
+    StopPreview,
+    Upload,
+    UploadSummary,
+)
 
 _MAX_EDITS = 10
 
 
-def print_create_plan(profile: Workspace) -> None:
-    """Print what `create` would build and start."""
+def show_create_plan(profile: Workspace) -> CreatePreview:
+    """Show what `create` would build and start."""
     config = profile.config
-    if console.is_json_mode():
-        services = {name: service.model_dump(mode="json") for name, service in config.services.items()}
-        return console.print_json({"images": sorted(config.images), "services": services})
+    services = {name: service.model_dump(mode="json") for name, service in config.services.items()}
+    preview = CreatePreview(tuple(sorted(config.images)), services)
+    if console.print_result(preview):
+        return preview
     for name, image in config.images.items():
         target = f" ({image.target})" if image.target else ""
         console.print(f"would build {config.project.name}/{name} for development{target}")
@@ -31,38 +39,31 @@ def print_create_plan(profile: Workspace) -> None:
         purpose = "for development" if service.dev is not None else "as in a test"
         limits = f"{service.limits.cpus:g} CPUs, {console.format_bytes(service.limits.memory)}"
         console.print(f"would start {name} {purpose}, with {limits}")
-    return None
+    return preview
 
 
-def print_create_result(result: CreateResult, work: Workspace) -> None:
-    """Print the changes, the services with their addresses, the differences from Proxima and the next commands.
+def show_create_result(result: CreateResult, work: Workspace) -> DevEnvironment:
+    """Show the changes, the services with their addresses, the differences from Proxima and the next commands.
 
     Raises CheckFailedError if a service exited right after its start.
     """
-    gaps = find_parity_gaps(work, result)
-    if console.is_json_mode():
-        console.print_json(
-            {
-                "run": result.lab.run,
-                "kept": list(result.changes.keep),
-                "replaced": list(result.changes.replace),
-                "created": list(result.changes.create),
-                "removed": list(result.changes.remove),
-                "services": {name: service.model_dump(mode="json") for name, service in result.lab.services.items()},
-                "uploads": [
-                    asdict(upload) | {"uploaded": len(upload.uploaded), "deleted": len(upload.deleted)}
-                    for upload in result.uploads
-                ],
-                "parity_gaps": [asdict(gap) for gap in gaps],
-                "seconds": result.seconds,
-            }
-        )
-    else:
+    environment = DevEnvironment(
+        run=result.lab.run,
+        kept=result.changes.keep,
+        replaced=result.changes.replace,
+        created=result.changes.create,
+        removed=result.changes.remove,
+        services=result.lab.services,
+        uploads=tuple(map(_summarize_upload, result.uploads)),
+        parity_gaps=tuple(find_parity_gaps(work, result)),
+        seconds=result.seconds,
+    )
+    if not console.print_result(environment):
         _print_changes(result)
         _print_services(result)
-        if gaps:
+        if environment.parity_gaps:
             console.print("differences from Proxima:")
-        for gap in gaps:
+        for gap in environment.parity_gaps:
             console.print(f"  {gap.subject}: {gap.local} here, {gap.proxima} on Proxima: {gap.consequence}")
         dev_services = [name for name, service in result.lab.services.items() if service.is_developed]
         option = f" --service {dev_services[0]}" if len(dev_services) > 1 else ""
@@ -76,6 +77,11 @@ def print_create_result(result: CreateResult, work: Workspace) -> None:
             hint="Fix the source, then run `create` again; the other services keep running",
             details=result.failures[0].details,
         )
+    return environment
+
+
+def _summarize_upload(upload: Upload) -> UploadSummary:
+    return UploadSummary(**vars(upload) | {"uploaded": len(upload.uploaded), "deleted": len(upload.deleted)})
 
 
 def _print_changes(result: CreateResult) -> None:
@@ -106,7 +112,7 @@ def _print_services(result: CreateResult) -> None:
     console.print_table(("service", "address", "limits", "source"), rows)
 
 
-def print_upload(result: UploadResult) -> None:
+def print_upload(result: Upload) -> None:
     """Print one line about a sync."""
     for name in result.invalid_names:
         console.warn(f"Skipped {name!r}: file name is not valid UTF-8")
@@ -116,42 +122,44 @@ def print_upload(result: UploadResult) -> None:
     )
 
 
-def print_uploads(results: Sequence[UploadResult]) -> None:
-    """Print the result of `dev.sync`."""
-    if console.is_json_mode():
-        return console.print_json([asdict(result) for result in results])
+def show_uploads(results: tuple[Upload, ...]) -> tuple[Upload, ...]:
+    """Show the result of `dev.sync`."""
+    if console.print_result(results):
+        return results
     if not results:
         console.print("no service has a source volume: add [services.NAME.dev]")
     for result in results:
         print_upload(result)
-    return None
+    return results
 
 
-def print_copied_files(files: Sequence[str]) -> None:
-    """Print the result of `dev.sync --back`."""
-    if console.is_json_mode():
-        return console.print_json({"copied": list(files)})
+def show_copied_files(files: tuple[str, ...]) -> CopiedFiles:
+    """Show the result of `dev.sync --back`."""
+    result = CopiedFiles(files)
+    if console.print_result(result):
+        return result
     for file in files:
         console.print(f"copied {file}")
     if not files:
         console.print("nothing to copy: the checkout has the same files")
-    return None
+    return result
 
 
-def print_nothing_to_stop() -> None:
-    """Print that no development environment exists."""
-    if console.is_json_mode():
-        return console.print_json({"stopped": None})
-    return console.print("no development environment")
+def show_nothing_to_stop() -> StoppedEnvironment:
+    """Show that no development environment exists."""
+    stopped = StoppedEnvironment(None, None)
+    if not console.print_result(stopped):
+        console.print("no development environment")
+    return stopped
 
 
-def print_stop_plan(plan: StopPlan) -> None:
-    """Print what `dev.stop` would remove."""
-    if console.is_json_mode():
-        edits = {name: asdict(service_edits) for name, service_edits in plan.edits.items()}
-        return console.print_json({"services": sorted(plan.lab.services), "edits": edits})
-    console.print(f"would remove the development environment: {', '.join(plan.lab.services)}")
-    return warn_about_edits(plan)
+def show_stop_plan(plan: StopPlan) -> StopPreview:
+    """Show what `dev.stop` would remove."""
+    preview = StopPreview(tuple(sorted(plan.lab.services)), plan.edits)
+    if not console.print_result(preview):
+        console.print(f"would remove the development environment: {', '.join(plan.lab.services)}")
+        warn_about_edits(plan)
+    return preview
 
 
 def warn_about_edits(plan: StopPlan) -> None:
@@ -178,9 +186,10 @@ def confirm_losing_edits(plan: StopPlan, *, yes: bool) -> None:
         )
 
 
-def print_stop_result(work: Workspace, plan: StopPlan) -> None:
-    """Print the result of `dev.stop`."""
+def show_stop_result(work: Workspace, plan: StopPlan) -> StoppedEnvironment:
+    """Show the result of `dev.stop`."""
     directory = work.paths.runs / plan.lab.run
-    if console.is_json_mode():
-        return console.print_json({"stopped": plan.lab.run, "logs": str(directory / "logs")})
-    return console.print(f"development environment removed; logs: {display_path(directory)}")
+    stopped = StoppedEnvironment(plan.lab.run, str(directory / "logs"))
+    if not console.print_result(stopped):
+        console.print(f"development environment removed; logs: {display_path(directory)}")
+    return stopped

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lyra_tasks.develop.sync import ContainerEdits, find_container_edits, find_source_syncs
+from lyra_tasks.develop.sync import find_container_edits, find_source_syncs
 from lyra_tasks.engine.objects.containers import kill_containers
 from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.engine.objects.removal import remove_run
@@ -13,6 +13,7 @@ from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import LyraError
 from lyra_tasks.lab.container_logs import save_lab_logs
 from lyra_tasks.records.dev import DevLab, DevStore
+from lyra_tasks.results.development import ContainerEdits
 
 
 @dataclass(frozen=True)

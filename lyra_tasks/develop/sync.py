@@ -22,6 +22,7 @@ from lyra_tasks.engine.objects.volumes import open_tar, put_tar, remove_paths
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT
 from lyra_tasks.records.dev import DevLab, DevSource, DevStore, UploadedFile, UploadedFiles
+from lyra_tasks.results.development import ContainerEdits, Upload
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
@@ -56,30 +57,6 @@ class SourceSync:
         return f"{HOLDER_MOUNT_ROOT}/{self.source.volume}"
 
 
-@dataclass(frozen=True)
-class UploadResult:
-    """Files uploaded and deleted by one sync; `size` in bytes."""
-
-    service: str
-    uploaded: tuple[str, ...]
-    deleted: tuple[str, ...]
-    invalid_names: tuple[str, ...]
-    size: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class ContainerEdits:
-    """Files changed, added or removed in a container since their upload."""
-
-    changed: tuple[str, ...] = ()
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.changed or self.added or self.removed)
-
-
 class FileContent(NamedTuple):
     """The kind of a path (`file` or `link`) and the digest of its content or target."""
 
@@ -102,7 +79,7 @@ def find_source_syncs(work: Workspace, lab: DevLab, services: Sequence[str] = ()
     return {name: sync for name, sync in syncs.items() if not services or name in services}
 
 
-def upload_changes(sync: SourceSync) -> UploadResult:
+def upload_changes(sync: SourceSync) -> Upload:
     """Bring the volume to the state of the checkout: delete removed files, upload the others as one tar."""
     started = time.monotonic()
     local = list_local_files(sync.context, sync.excluded)
@@ -122,7 +99,7 @@ def upload_changes(sync: SourceSync) -> UploadResult:
         sync.store.write_uploads(sync.service, UploadedFiles(files=uploaded | new_files))
     size = sum(file.size for file in new_files.values())
     seconds = round(time.monotonic() - started, 3)
-    return UploadResult(sync.service, changes.upload, changes.delete, local.invalid_names, size, seconds)
+    return Upload(sync.service, changes.upload, changes.delete, local.invalid_names, size, seconds)
 
 
 def find_container_edits(sync: SourceSync) -> ContainerEdits:
@@ -185,7 +162,7 @@ def find_git_ignored(context: Path, names: list[str]) -> set[str]:
     return set(result.stdout.decode(errors="surrogateescape").split("\0"))
 
 
-def watch_sources(syncs: Sequence[SourceSync], on_upload: Callable[[UploadResult], None]) -> None:
+def watch_sources(syncs: Sequence[SourceSync], on_upload: Callable[[Upload], None]) -> None:
     """Upload every change until the user interrupts; call `on_upload` after each sync that changed something.
 
     The whole checkout is compared each time, so that a lost event does no harm.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lyra_tasks.config.load import CONFIG_FILE_NAME, Todo, list_todos
+from lyra_tasks.config.load import CONFIG_FILE_NAME, list_todos
 from lyra_tasks.config.validation.paths import excludes_directory
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.init.compose_import import draft_from_compose
@@ -15,6 +15,7 @@ from lyra_tasks.init.drafts import DraftImage, DraftService, make_name
 from lyra_tasks.init.project_files import TASKS_FILE, ProjectFiles
 from lyra_tasks.init.rendering import render_configuration
 from lyra_tasks.init.service_defaults import complete_image, complete_service
+from lyra_tasks.results.configuration import Todo
 
 # They change without the source: an image whose context includes one is stale after each run or commit
 _GENERATED_DIRECTORIES = (".git", ".lyra", "promotion")

@@ -1,11 +1,10 @@
-"""Write the planned files without overwriting any, and print the plan and the result."""
+"""Write the planned files without overwriting any, and show the plan and the result."""
 
 from __future__ import annotations
 
 import os
 import stat
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 from lyra_tasks import console
@@ -14,6 +13,7 @@ from lyra_tasks.errors import ConfigurationError, LyraError, PreconditionError
 from lyra_tasks.files import display_path, sync_directory, write_file
 from lyra_tasks.init.plan import InitPlan
 from lyra_tasks.init.project_files import TASKS_FILE
+from lyra_tasks.results.configuration import InitFile, InitResult
 
 
 def write_init_files(plan: InitPlan, root: Path) -> tuple[str, ...]:
@@ -101,27 +101,29 @@ def _check_loadable(candidate: Path) -> None:
 _COLLECTION_HINT = "add the tasks with `from lyra_tasks import namespace` or `namespace = lyra_tasks.collection(mine)`"
 
 
-def print_init_plan(plan: InitPlan) -> None:
-    """Print the files that would be written."""
-    if console.is_json_mode():
-        return console.print_json(_to_json(plan, ()))
+def show_init_plan(plan: InitPlan) -> InitResult:
+    """Show the files that would be written."""
+    result = _build_result(plan, ())
+    if console.print_result(result):
+        return result
     for path in plan.existing:
         console.info(f"{path} already exists and would be kept")
     for file in plan.files:
         console.print(console.style(f"# {file.path}" + (" (appended)" if file.appended_lines else ""), "bold"))
         console.print_verbatim("\n".join(file.appended_lines) if file.appended_lines else file.text)
     _print_todos(plan)
-    return None
+    return result
 
 
-def print_init_result(plan: InitPlan, paths: tuple[str, ...]) -> None:
-    """Print the files that were written, the TODOs and the next command."""
-    if console.is_json_mode():
-        return console.print_json(_to_json(plan, paths))
+def show_init_result(plan: InitPlan, paths: tuple[str, ...]) -> InitResult:
+    """Show the files that were written, the TODOs and the next command."""
+    result = _build_result(plan, paths)
+    if console.print_result(result):
+        return result
     if plan.has_configuration:
         console.print(f"{CONFIG_FILE_NAME} already exists; nothing was written")
         console.print("compare it with the output of `init --dry-run`, or move it away and run `init` again")
-        return None
+        return result
     appended = {file.path: file.appended_lines for file in plan.files}
     for path in paths:
         console.print(f"wrote {path}" + (f", with {' and '.join(appended[path])} in it" if appended[path] else ""))
@@ -129,7 +131,7 @@ def print_init_result(plan: InitPlan, paths: tuple[str, ...]) -> None:
         console.print(f"{TASKS_FILE} already exists and was kept; {_COLLECTION_HINT}")
     _print_todos(plan)
     console.print("next: `build test promote`")
-    return None
+    return result
 
 
 def _print_todos(plan: InitPlan) -> None:
@@ -139,9 +141,6 @@ def _print_todos(plan: InitPlan) -> None:
         console.print(f"{CONFIG_FILE_NAME}:{todo.line}: TODO: {todo.text}")
 
 
-def _to_json(plan: InitPlan, paths: tuple[str, ...]) -> dict[str, object]:
-    return {
-        **asdict(plan),
-        "files": [asdict(file) | {"written": file.path in paths} for file in plan.files],
-        "todos": [todo._asdict() for todo in plan.todos],
-    }
+def _build_result(plan: InitPlan, paths: tuple[str, ...]) -> InitResult:
+    files = (InitFile(file.path, file.text, file.appended_lines, file.path in paths) for file in plan.files)
+    return InitResult(tuple(files), plan.existing, plan.todos, plan.notes)

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field
 
 from lyra_tasks import console
 from lyra_tasks.engine.client.connect import MIN_API_VERSION, EngineFacts, parse_version_numbers
 from lyra_tasks.errors import LyraError, PreconditionError
-
-DiagnosisState = Literal["ok", "warning", "error"]
+from lyra_tasks.results.overview import Diagnosis
 
 _MIN_BUILDX = (0, 10)
 _MIN_FREE_BYTES, _LOW_FREE_BYTES = 1024**3, 5 * 1024**3
 _MAX_CLOCK_SKEW_S = 5.0
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """The result of one check, with a fix unless the state is ok."""
-
-    subject: str
-    state: DiagnosisState
-    message: str
-    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -210,17 +198,17 @@ def _check_journal(facts: DoctorFacts) -> Iterator[Diagnosis]:
         yield Diagnosis("journal", "warning", message, "Do not rely on its history; it was edited")
 
 
-def print_diagnoses(diagnoses: tuple[Diagnosis, ...]) -> None:
-    """Print a line for each diagnosis, and below it the fix."""
-    if console.is_json_mode():
-        return console.print_json([asdict(diagnosis) for diagnosis in diagnoses])
+def show_diagnoses(diagnoses: tuple[Diagnosis, ...]) -> tuple[Diagnosis, ...]:
+    """Show a line for each diagnosis, and below it the fix."""
+    if console.print_result(diagnoses):
+        return diagnoses
     width = max(len(diagnosis.subject) for diagnosis in diagnoses)
     for diagnosis in diagnoses:
         state = console.style(diagnosis.state.ljust(7), _COLOURS[diagnosis.state])
         console.print(f"{state}  {diagnosis.subject.ljust(width)}  {diagnosis.message}")
         if diagnosis.fix:
             console.print(f"{' ' * (width + 11)}fix: {diagnosis.fix}")
-    return None
+    return diagnoses
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lyra_tasks import console
@@ -15,13 +15,13 @@ from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 from lyra_tasks.records.evidence import Evidence, SetKey
+from lyra_tasks.results.overview import ExplainedItem, Explanation, ItemState
 from lyra_tasks.rules.deviations import DeviationStatus, RuleReport, deviation_statuses, reassess_results
 from lyra_tasks.rules.freshness import ImageState, build_set_key, compare_images, hash_effective_parts, list_failures
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
-ItemState = Literal["current", "missing", "stale", "failed", "refused", "notice"]
 Progress = Literal["stale", "untested", "failed", "refused", "tested", "promoted"]
 """How far a checkout is from a promotion: the one decision of `status` and `explain`."""
 
@@ -59,24 +59,6 @@ class ExplainFacts:
     version: str
     is_promoted: bool
     is_engine_running: bool
-
-
-@dataclass(frozen=True)
-class ExplainedItem:
-    """One line of an explanation."""
-
-    subject: str
-    state: ItemState
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """The state of each part, the command to run next, and a manual step before it."""
-
-    items: tuple[ExplainedItem, ...]
-    command: str
-    manual_step: str = ""
 
 
 def assess_progress(
@@ -231,10 +213,10 @@ def _is_promoted(work: Workspace, digest: str) -> bool:
     return was_promoted and (work.bundles / version).is_dir()
 
 
-def print_explanation(explanation: Explanation) -> None:
-    """Print a line for each item, a summary, and the command to run."""
-    if console.is_json_mode():
-        return console.print_json({"schema": "lyra.explain/1", **asdict(explanation)})
+def show_explanation(explanation: Explanation) -> Explanation:
+    """Show a line for each item, a summary, and the command to run."""
+    if console.print_result(explanation):
+        return explanation
     width = max((len(item.subject) for item in explanation.items), default=0)
     for item in explanation.items:
         state = console.style(f"{item.state:<8}", _COLOURS.get(item.state, "dim"))
@@ -244,4 +226,4 @@ def print_explanation(explanation: Explanation) -> None:
         console.print(f"first: {explanation.manual_step}")
     if explanation.command:
         console.print(f"next: `{explanation.command}`")
-    return None
+    return explanation

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from lyra_tasks import console
@@ -12,37 +11,10 @@ from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import CheckFailedError, UsageError
 from lyra_tasks.files import display_path
 from lyra_tasks.records.journal import Journal, JournalEntry
+from lyra_tasks.results.overview import JournalCheck, RunSummary, TaskResult
 
 _MIN_ID_LENGTH = 6
 _IDENTITY_KEYS = {"kind", "name", "id"}
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """The result of one task of a run; `message` is its error."""
-
-    task: str
-    exit_code: int
-    message: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """One command line, the results of its tasks, and how many objects it created and removed."""
-
-    id: str
-    started_at: str
-    user: str
-    command: tuple[str, ...]
-    tasks: tuple[TaskResult, ...]
-    created: int
-    removed: int
-
-    @property
-    def exit_code(self) -> int | None:
-        """The exit code of the last task, or None if none has finished."""
-        return self.tasks[-1].exit_code if self.tasks else None
 
 
 def summarize_runs(entries: Iterable[JournalEntry]) -> tuple[RunSummary, ...]:
@@ -61,14 +33,16 @@ def group_by_run(entries: Iterable[JournalEntry]) -> dict[str, list[JournalEntry
 def summarize_run(entries: Sequence[JournalEntry]) -> RunSummary:
     """Return the summary of the run of these entries."""
     data: Mapping[str, Any] = next((entry.data for entry in entries if entry.event == "run"), {})
+    tasks = tuple(_parse_task_result(entry) for entry in entries if entry.event == "task")
     return RunSummary(
         id=entries[0].run,
         started_at=entries[0].at,
         user=str(data.get("user", "")),
         command=tuple(str(argument) for argument in data.get("command", [])),
-        tasks=tuple(_parse_task_result(entry) for entry in entries if entry.event == "task"),
+        tasks=tasks,
         created=sum(entry.event == "created" for entry in entries),
         removed=sum(entry.event == "removed" for entry in entries),
+        exit_code=tasks[-1].exit_code if tasks else None,
     )
 
 
@@ -120,41 +94,42 @@ def _matches(query: str, value: str) -> bool:
     return query == value or (is_id and hex_part(value).startswith(prefix))
 
 
-def print_runs(runs: Sequence[RunSummary]) -> None:
-    """Print a line for each run, oldest first."""
-    if console.is_json_mode():
-        return console.print_json([asdict(run) | {"exit_code": run.exit_code} for run in runs])
+def show_runs(runs: tuple[RunSummary, ...]) -> tuple[RunSummary, ...]:
+    """Show a line for each run, oldest first."""
+    if console.print_result(runs):
+        return runs
     if not runs:
-        return console.print("No runs yet")
+        console.print("No runs yet")
+        return runs
     rows = [
         (run.id, run.user, _format_result(run), f"{run.created}/{run.removed}", shlex.join(run.command) or "?")
         for run in runs
     ]
-    return console.print_table(("run", "user", "result", "created/removed", "command"), rows)
+    console.print_table(("run", "user", "result", "created/removed", "command"), rows)
+    return runs
 
 
-def print_entries(entries: Sequence[JournalEntry]) -> None:
-    """Print a line for each entry, oldest first."""
-    if console.is_json_mode():
-        return console.print_json([asdict(entry) for entry in entries])
-    rows = [(entry.at[:23].replace("T", " "), entry.run, entry.event, _format_data(entry.data)) for entry in entries]
-    return console.print_table(("time (UTC)", "run", "event", "data"), rows)
+def show_entries(entries: tuple[JournalEntry, ...]) -> tuple[JournalEntry, ...]:
+    """Show a line for each entry, oldest first."""
+    if not console.print_result(entries):
+        rows = [(item.at[:23].replace("T", " "), item.run, item.event, _format_data(item.data)) for item in entries]
+        console.print_table(("time (UTC)", "run", "event", "data"), rows)
+    return entries
 
 
-def print_journal_check(journal: Journal) -> None:
+def show_journal_check(journal: Journal) -> JournalCheck:
     """Verify the hash chain of the journal; raise CheckFailedError with all problems."""
-    problems = journal.find_problems()
-    count = sum(1 for _ in journal.entries())
-    if console.is_json_mode():
-        console.print_json({"journal": str(journal.path), "entries": count, "problems": problems})
-    if problems:
+    check = JournalCheck(str(journal.path), sum(1 for _ in journal.entries()), tuple(journal.find_problems()))
+    is_printed = console.print_result(check)
+    if check.problems:
         raise CheckFailedError(
-            f"The journal was edited or damaged: {len(problems)} problem(s)",
+            f"The journal was edited or damaged: {len(check.problems)} problem(s)",
             hint=f"Compare {display_path(journal.path)} with a copy, or with the journal in a bundle",
-            details=tuple(problems),
+            details=check.problems,
         )
-    if not console.is_json_mode():
-        console.print(f"{count} entries, all unchanged and in order")
+    if not is_printed:
+        console.print(f"{check.entries} entries, all unchanged and in order")
+    return check
 
 
 def _format_result(run: RunSummary) -> str:

@@ -1,83 +1,17 @@
-"""The status of a checkout as a value and on one screen, and the command to run next."""
+"""The status of a checkout on one screen, and the command to run next."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from lyra_tasks import console
 from lyra_tasks.overview.explain import REMAINING_TASKS, Progress, assess_progress
-from lyra_tasks.overview.history import TaskResult
-from lyra_tasks.rules.deviations import DeviationStatus
+from lyra_tasks.results.overview import DeviationRow, ImageRow, Status, TestStatus
 
 _LABEL_WIDTH = 11
 _MAX_LEFTOVERS = 6
-
-
-@dataclass(frozen=True)
-class ImageRow:
-    """An image and its last build, if any; `problem` says why it is not current."""
-
-    name: str
-    version: str
-    commit: str
-    dirty: bool
-    built_at: str
-    size: int
-    digest: str
-    problem: str
-
-
-@dataclass(frozen=True)
-class TestStatus:
-    """The last test result of the current set; `rule_outcomes` counts rule results.
-
-    `promotion_refusal` lists rules by which `promote` would refuse a passed set.
-    """
-
-    passed: bool
-    run: str
-    started_at: str
-    check_count: int
-    failed: tuple[str, ...]
-    rule_outcomes: dict[str, int]
-    promotion_refusal: str = ""
-
-    __test__ = False
-
-
-@dataclass(frozen=True)
-class LabService:
-    """A container of a lab: the engine's state of it, addresses by port name, current usage (None unless running)."""
-
-    name: str
-    state: str
-    ports: dict[str, str]
-    memory: int | None
-    memory_limit: int
-    cpu: float | None
-    cpu_limit: float
-
-
-@dataclass(frozen=True)
-class LabRow:
-    """A running lab: `kind` is `development`, `test` while its process is active, or `kept running`."""
-
-    run: str
-    kind: str
-    services: tuple[LabService, ...]
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """A run of the journal: its command line, and the results of its tasks."""
-
-    run: str
-    started_at: str
-    command: str
-    tasks: tuple[TaskResult, ...]
 
 
 @dataclass(frozen=True)
@@ -88,41 +22,17 @@ class BundleRow:
     set_digest: str
 
 
-@dataclass(frozen=True)
-class Status:
-    """Everything that `status` shows; `unknown_reason` says why there is no test status."""
-
-    project: str
-    version: str
-    branch: str
-    commit: str
-    dirty: bool
-    engine: str
-    has_engine: bool
-    images: tuple[ImageRow, ...]
-    test: TestStatus | None
-    unknown_reason: str
-    promoted_version: str
-    newest_version: str
-    deviations: tuple[DeviationStatus, ...]
-    labs: tuple[LabRow, ...]
-    leftovers: tuple[str, ...]
-    runs: tuple[RunRow, ...]
-    next_command: str
-    next_reason: str
-
-
 def suggest_next_step(
     images: Sequence[ImageRow],
     test: TestStatus | None,
     promoted_version: str,
-    deviations: Sequence[DeviationStatus],
+    deviations: Sequence[DeviationRow],
     leftovers: Sequence[str],
     *,
     dirty: bool,
 ) -> tuple[str, str]:
     """Return the command to run next and its reason; the command is empty if something must be done by hand."""
-    expired = next((status.deviation for status in deviations if status.state == "expired"), None)
+    expired = next((deviation for deviation in deviations if deviation.state == "expired"), None)
     if not images:
         return "", "no images configured: add an [images.NAME] table"
     if expired is not None:
@@ -152,27 +62,12 @@ def suggest_next_step(
     return "" if by_hand else REMAINING_TASKS[progress].partition(" ")[0], reasons[progress]
 
 
-def print_status(status: Status) -> None:
-    """Print the status on one screen, or as JSON."""
-    if console.is_json_mode():
-        return console.print_json(status_document(status))
-    for line in status_lines(status, console.terminal_width()):
-        console.print(line)
-    return None
-
-
-def status_document(status: Status) -> dict[str, Any]:
-    """Return the status as a JSON document."""
-    document = asdict(status)
-    document["deviations"] = [
-        {
-            **deviation.deviation.model_dump(mode="json", include={"rule", "scope", "owner", "expires"}),
-            "days_left": deviation.days_left,
-            "expires_soon": deviation.expires_soon,
-        }
-        for deviation in status.deviations
-    ]
-    return {"schema": "lyra.status/1", **document}
+def show_status(status: Status) -> Status:
+    """Show the status on one screen."""
+    if not console.print_result(status):
+        for line in status_lines(status, console.terminal_width()):
+            console.print(line)
+    return status
 
 
 def status_lines(status: Status, width: int) -> list[str]:
@@ -250,12 +145,12 @@ def _rule_lines(status: Status) -> Iterator[tuple[str, str]]:
     rules = status.test.rule_outcomes if status.test else {}
     if rules:
         yield "rules", ", ".join(f"{count} {outcome}" for outcome, count in sorted(rules.items()))
-    for deviation_status in status.deviations:
-        deviation, days_left = deviation_status.deviation, deviation_status.days_left
-        if deviation_status.state == "expired":
+    for deviation in status.deviations:
+        if deviation.state == "expired":
             end = f"expired on {deviation.expires}: violations fail"
         else:
-            soon = f", in {days_left} day{'' if days_left == 1 else 's'}" if deviation_status.expires_soon else ""
+            days = f"{deviation.days_left} day{'' if deviation.days_left == 1 else 's'}"
+            soon = f", in {days}" if deviation.expires_soon else ""
             end = f"until {deviation.expires}{soon}"
         yield "deviation", f"{deviation.rule} for {deviation.scope} ({deviation.owner}) {end}"
 

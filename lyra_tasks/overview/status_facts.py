@@ -20,22 +20,14 @@ from lyra_tasks.errors import EngineUnavailableError, LyraError
 from lyra_tasks.locks import is_locked
 from lyra_tasks.overview.explain import find_third_party_images
 from lyra_tasks.overview.history import group_by_run, summarize_run
-from lyra_tasks.overview.status import (
-    BundleRow,
-    ImageRow,
-    LabRow,
-    LabService,
-    RunRow,
-    Status,
-    TestStatus,
-    suggest_next_step,
-)
+from lyra_tasks.overview.status import BundleRow, suggest_next_step
 from lyra_tasks.ports import join_host_port, parse_port
 from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.evidence import Evidence, SetKey
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.records.journal import JournalEntry
-from lyra_tasks.rules.deviations import deviation_statuses, reassess_results
+from lyra_tasks.results.overview import DeviationRow, ImageRow, LabRow, LabService, RunRow, Status, TestStatus
+from lyra_tasks.rules.deviations import DeviationStatus, deviation_statuses, reassess_results
 from lyra_tasks.rules.freshness import ImageState, build_set_key, compare_images, list_failures
 
 if TYPE_CHECKING:
@@ -66,7 +58,8 @@ def _status_of(work: Workspace, bundles: Sequence[BundleRow], engine: Engine | N
     digest = f"sha256:{key.digest}" if key else ""
     promoted_version = next((bundle.version for bundle in bundles if bundle.set_digest == digest), "")
     results = evidence.rules if evidence else ()
-    deviations = deviation_statuses(work.config, results, datetime.date.today())
+    statuses = deviation_statuses(work.config, results, datetime.date.today())
+    deviations = [_deviation_row(status) for status in statuses]
     labs, leftovers = _labs_and_leftovers(work, engine) if engine else ((), ())
     next_command, next_reason = suggest_next_step(
         images, test, promoted_version, deviations, leftovers, dirty=work.git.is_dirty
@@ -84,7 +77,7 @@ def _status_of(work: Workspace, bundles: Sequence[BundleRow], engine: Engine | N
         unknown_reason=unknown_reason,
         promoted_version=promoted_version,
         newest_version=bundles[0].version if bundles else "",
-        deviations=tuple(sorted(deviations, key=lambda status: status.days_left)),
+        deviations=tuple(sorted(deviations, key=lambda row: row.days_left)),
         labs=labs,
         leftovers=leftovers,
         runs=_recent_runs(work.journal.read_recent()),
@@ -102,6 +95,19 @@ def _find_engine(work: Workspace) -> tuple[Engine | None, str]:
         return None, "none runs (started when needed); the following is based on files alone"
     kind = "private engine" if engine.facts.sandboxed else "Docker Engine"
     return engine, f"{kind} {engine.facts.version}, {engine.facts.store} image store"
+
+
+def _deviation_row(status: DeviationStatus) -> DeviationRow:
+    deviation = status.deviation
+    return DeviationRow(
+        rule=deviation.rule,
+        scope=deviation.scope,
+        owner=deviation.owner,
+        expires=deviation.expires.isoformat(),
+        state=status.state,
+        days_left=status.days_left,
+        expires_soon=status.expires_soon,
+    )
 
 
 def _image_row(state: ImageState) -> ImageRow:

@@ -93,12 +93,13 @@ class ServiceUsage(Record):
     samples: int
 
 
-class Evidence(Record):
-    """The result of a test run; `part_hashes` are the hashes behind `set.effective_hash`, to name what changed."""
+class TestsDocument(Record):
+    """The content of `tests.json`: what a test run found, without what only matters in its checkout."""
+
+    __test__ = False
 
     schema_: Literal["lyra.evidence/2"] = Field(default="lyra.evidence/2", alias="schema")
     set: SetKey
-    part_hashes: dict[str, str] = Field(default_factory=dict)
     passed: bool
     run: str
     started_at: str
@@ -107,6 +108,12 @@ class Evidence(Record):
     checks: list[CheckResult]
     rules: list[RuleResult]
     usage: dict[str, ServiceUsage] = Field(description="by service, or by GROUP/SERVICE for a group of checks")
+
+
+class Evidence(TestsDocument):
+    """The result of a test run; `part_hashes` are the hashes behind `set.effective_hash`, to name what changed."""
+
+    part_hashes: dict[str, str] = Field(default_factory=dict)
 
 
 class Measurement(Record):

@@ -1,13 +1,20 @@
-"""Print the output of `release`, `release.version` and `release.list`."""
+"""Show the results of `release`, `release.version` and `release.list`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.release.plan import ReleasePlan
+from lyra_tasks.results.releases import (
+    BareVersion,
+    CreatedRelease,
+    DecisiveCommit,
+    PlannedRelease,
+    ReleaseEntry,
+    ReleasePreview,
+    VersionDetails,
+)
 from lyra_tasks.versions.changelog import render_changes
 from lyra_tasks.versions.git import GitFacts
 from lyra_tasks.versions.version import CheckoutVersion, Release, version_to_file_name, version_to_pep440
@@ -27,71 +34,78 @@ def print_release_plan(plan: ReleasePlan) -> None:
     console.print_verbatim(render_changes(plan.changes))
 
 
-def print_release_dry_run(plan: ReleasePlan) -> None:
-    """Print the plan of a dry run."""
-    if console.is_json_mode():
-        return console.print_json({**_plan_document(plan), "problems": list(plan.problems)})
-    print_release_plan(plan)
-    return console.print("Dry run: no tag created")
+def show_release_plan(plan: ReleasePlan) -> ReleasePreview:
+    """Show the plan of a dry run."""
+    preview = ReleasePreview(**vars(_describe_plan(plan)), problems=plan.problems)
+    if not console.print_result(preview):
+        print_release_plan(plan)
+        console.print("Dry run: no tag created")
+    return preview
 
 
-def print_release_result(plan: ReleasePlan, tag_id: str) -> None:
-    """Print the created tag and the suggested next command."""
-    if console.is_json_mode():
-        return console.print_json({**_plan_document(plan), "tag_id": tag_id, "pushed_to": plan.remote})
+def show_release_result(plan: ReleasePlan, tag_id: str) -> CreatedRelease:
+    """Show the created tag and the suggested next command."""
+    created = CreatedRelease(**vars(_describe_plan(plan)), tag_id=tag_id, pushed_to=plan.remote)
+    if console.print_result(created):
+        return created
     push_note = f" and pushed it to {plan.remote}" if plan.remote else ""
     console.print(f"Tagged {plan.commit[:7]} as {console.style(plan.tag, 'green')}{push_note}")
     if plan.changelog:
         console.print(f"Added a section to {plan.changelog}: commit it with the next version")
-    return console.print("Next: `promote`" if plan.remote else f"Next: `promote`, and `git push REMOTE {plan.tag}`")
+    console.print("Next: `promote`" if plan.remote else f"Next: `promote`, and `git push REMOTE {plan.tag}`")
+    return created
 
 
-def print_version(version: CheckoutVersion, git_facts: GitFacts) -> None:
-    """Print the version of the checkout and its reason."""
+def _describe_plan(plan: ReleasePlan) -> PlannedRelease:
+    decision = plan.decision
+    return PlannedRelease(
+        version=plan.version,
+        tag=plan.tag,
+        commit=plan.commit,
+        previous=str(decision.previous.version) if decision.previous else None,
+        reason=decision.reason,
+        decisive_commits=tuple(
+            DecisiveCommit(commit.id, commit.type, commit.summary) for commit in decision.decisive_commits
+        ),
+        changelog=render_changes(plan.changes),
+    )
+
+
+def show_version(version: CheckoutVersion, git_facts: GitFacts) -> VersionDetails:
+    """Show the version of the checkout and its reason."""
     if git_facts.is_shallow:
         console.warn("The clone is shallow, so the version may be wrong: run `git fetch --unshallow --tags`")
-    if console.is_json_mode():
-        formats = {"file_name": version_to_file_name(version.semver), "pep440": version_to_pep440(version.semver)}
-        return console.print_json(
-            {**asdict(version), **formats, "commit": git_facts.commit, "shallow": git_facts.is_shallow}
-        )
-    return console.print(f"{version.semver}  ({version.reason})")
+    details = VersionDetails(
+        **vars(version),
+        file_name=version_to_file_name(version.semver),
+        pep440=version_to_pep440(version.semver),
+        commit=git_facts.commit,
+        shallow=git_facts.is_shallow,
+    )
+    if not console.print_result(details):
+        console.print(f"{version.semver}  ({version.reason})")
+    return details
 
 
-def print_bare_version(version: str) -> None:
-    """Print a version without a reason."""
-    return console.print_json({"semver": version}) if console.is_json_mode() else console.print(version)
+def show_bare_version(version: str) -> BareVersion:
+    """Show a version without a reason."""
+    result = BareVersion(version)
+    if not console.print_result(result):
+        console.print(version)
+    return result
 
 
-def print_releases(releases: Sequence[Release], bundles: Mapping[str, str]) -> None:
-    """Print the tagged versions, highest first; `bundles` maps versions to bundle directories."""
-    rows = [
-        {"version": str(release.version), "tag": release.tag, "date": release.date, "commit": release.commit,
-         "bundle": bundles.get(str(release.version))}
-        for release in releases
-    ]  # fmt: skip
-    if console.is_json_mode():
-        return console.print_json(rows)
-    if not rows:
-        return console.print("No releases yet; create the first with `build test release promote`")
-    table_rows = [
-        (str(row["version"]), str(row["date"]), str(row["commit"])[:7], row["bundle"] or "never promoted")
-        for row in rows
-    ]
-    return console.print_table(("version", "tagged", "commit", "bundle"), table_rows)
-
-
-def _plan_document(plan: ReleasePlan) -> dict[str, Any]:
-    decision = plan.decision
-    return {
-        "version": plan.version,
-        "tag": plan.tag,
-        "commit": plan.commit,
-        "previous": str(decision.previous.version) if decision.previous else None,
-        "reason": decision.reason,
-        "decisive_commits": [
-            {"commit": commit.id, "type": commit.type, "subject": commit.summary}
-            for commit in decision.decisive_commits
-        ],
-        "changelog": render_changes(plan.changes),
-    }
+def show_releases(releases: Sequence[Release], bundles: Mapping[str, str]) -> tuple[ReleaseEntry, ...]:
+    """Show the tagged versions, highest first; `bundles` maps versions to bundle directories."""
+    entries = tuple(
+        ReleaseEntry(version, release.tag, release.date, release.commit, bundles.get(version))
+        for version, release in ((str(release.version), release) for release in releases)
+    )
+    if console.print_result(entries):
+        return entries
+    if entries:
+        rows = [(entry.version, entry.date, entry.commit[:7], entry.bundle or "never promoted") for entry in entries]
+        console.print_table(("version", "tagged", "commit", "bundle"), rows)
+    else:
+        console.print("No releases yet; create the first with `build test release promote`")
+    return entries

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.errors import UsageError
+from lyra_tasks.results.configuration import Rule
 from lyra_tasks.suggest import did_you_mean
-
-Severity = Literal["error", "warning"]
 
 CONTEXT_LEAVES_OUT = "context.leaves-out"
 DOCKERFILE_LINT = "dockerfile.lint"
@@ -38,26 +34,6 @@ SOURCE_COMMITTED = "source.committed"
 TESTS_FRESH = "tests.fresh"
 TESTS_PASSED = "tests.passed"
 TEST_PLATFORM = "test.platform"
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A rule; `checked_by` are the commands that check it, `references` are equivalent rules of other tools.
-
-    An error fails the command unless a deviation gives a reason; a warning is reported and recorded. A rule
-    `enforced_on_promotion` is an error of `promote` and `release` only, and a warning of `test`.
-    """
-
-    id: str
-    requirement: str
-    rationale: str
-    fix: str
-    severity: Severity
-    runbook: str
-    checked_by: tuple[str, ...]
-    references: tuple[str, ...] = ()
-    allows_deviation: bool = True
-    enforced_on_promotion: bool = False
 
 
 RULES_REVISION = 2

@@ -1,4 +1,4 @@
-"""Print the rule catalogue, or render it as `docs/rules.md`.
+"""Show the rule catalogue, or render it as `docs/rules.md`.
 
 `python -m lyra_tasks.rules.show > docs/rules.md` updates the page.
 """
@@ -6,25 +6,26 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 
 from lyra_tasks import console
-from lyra_tasks.rules.catalogue import RULES, Rule, find_rule, rule_set_version
+from lyra_tasks.results.configuration import Rule, RuleCatalogue
+from lyra_tasks.rules.catalogue import RULES, find_rule, rule_set_version
 
 
-def print_rules() -> None:
-    """Print the whole catalogue."""
-    if console.is_json_mode():
-        return console.print_json({"rule_set": rule_set_version(), "rules": [asdict(rule) for rule in RULES]})
-    rows = [(rule.id, rule.severity, rule.runbook, rule.requirement) for rule in RULES]
-    return console.print_table(("rule", "severity", "runbook", "requirement"), rows)
+def show_rules() -> RuleCatalogue:
+    """Show the whole catalogue."""
+    catalogue = RuleCatalogue(rule_set_version(), RULES)
+    if not console.print_result(catalogue):
+        rows = [(rule.id, rule.severity, rule.runbook, rule.requirement) for rule in RULES]
+        console.print_table(("rule", "severity", "runbook", "requirement"), rows)
+    return catalogue
 
 
-def print_rule(name: str) -> None:
-    """Print one rule."""
+def show_rule(name: str) -> Rule:
+    """Show one rule."""
     rule = find_rule(name)
-    if console.is_json_mode():
-        return console.print_json(asdict(rule))
+    if console.print_result(rule):
+        return rule
     console.print(f"{console.style(rule.id, 'bold')} ({rule.severity}, {rule.runbook})")
     lines = {
         "requirement": rule.requirement,
@@ -37,7 +38,7 @@ def print_rule(name: str) -> None:
     for key, text in lines.items():
         if text:
             console.print(f"  {key:<13}{text}")
-    return None
+    return rule
 
 
 _PAGE_HEAD = """# Rules

@@ -1,10 +1,8 @@
-"""Measure and print the resource usage of containers: peaks of a finished run, or a sample of running containers."""
+"""Measure and show the resource usage of containers: peaks of a finished run, or a sample of running containers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from lyra_tasks import console
 from lyra_tasks.engine.client.errors import translate_errors
@@ -15,16 +13,8 @@ from lyra_tasks.errors import PreconditionError
 from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.evidence import Evidence, ServiceUsage
 from lyra_tasks.records.record import read_record
+from lyra_tasks.results.overview import RunUsage
 from lyra_tasks.runs.logs import find_last_logged_run
-
-
-@dataclass(frozen=True)
-class RunUsage:
-    """Peak usage of the services of a run, or current usage if `is_live`."""
-
-    run: str
-    is_live: bool
-    services: Mapping[str, ServiceUsage]
 
 
 def measure_usage(work: Workspace, run: str) -> RunUsage:
@@ -33,14 +23,14 @@ def measure_usage(work: Workspace, run: str) -> RunUsage:
     run = run or (lab.run if lab else "") or find_last_logged_run(work.paths.runs)
     evidence = read_record(work.paths.runs / run / "tests.json", Evidence) if run else None
     if evidence is not None:
-        return RunUsage(run, is_live=False, services=evidence.usage)
+        return RunUsage(run, live=False, services=evidence.usage)
     services = _measure_containers(work, run) if run else {}
     if not services:
         raise PreconditionError(
             f"No measurements of run {run}" if run else "No measurements of any run",
             hint="Run `test`, or `create` and `stats` while it runs",
         )
-    return RunUsage(run, is_live=True, services=services)
+    return RunUsage(run, live=True, services=services)
 
 
 def _measure_containers(work: Workspace, run: str) -> dict[str, ServiceUsage]:
@@ -72,12 +62,11 @@ def _measure_container(work: Workspace, container_id: str) -> ServiceUsage | Non
     )
 
 
-def print_usage(usage: RunUsage) -> None:
-    """Print a table of the usage and the limits."""
-    if console.is_json_mode():
-        services = {name: use.model_dump(mode="json") for name, use in usage.services.items()}
-        return console.print_json({"run": usage.run, "live": usage.is_live, "services": services})
-    console.print(f"run {usage.run}, {'current' if usage.is_live else 'peak'} usage:")
+def show_usage(usage: RunUsage) -> RunUsage:
+    """Show a table of the usage and the limits."""
+    if console.print_result(usage):
+        return usage
+    console.print(f"run {usage.run}, {'current' if usage.live else 'peak'} usage:")
     rows = [
         (
             name,
@@ -87,4 +76,5 @@ def print_usage(usage: RunUsage) -> None:
         )
         for name, use in usage.services.items()
     ]
-    return console.print_table(("service", "memory", "CPUs", "processes"), rows)
+    console.print_table(("service", "memory", "CPUs", "processes"), rows)
+    return usage

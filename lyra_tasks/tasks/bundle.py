@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
 from lyra_tasks import console
 from lyra_tasks.tasks.session import workspace
 from lyra_tasks.tasks.task import task
+
+if TYPE_CHECKING:
+    from lyra_tasks.results import (
+        BundleComparison,
+        BundleIndex,
+        PackedBundle,
+        PackPreview,
+        Rehearsal,
+        RehearsalPreview,
+        Verification,
+    )
 
 
 @task(
@@ -27,20 +38,20 @@ def verify(
     revoked: str = "",
     json: bool = False,
     quiet: bool = False,
-) -> None:
+) -> Verification:
     """Verify every byte of a bundle or pack. Exits with 6 if anything differs."""
     from pathlib import Path
 
     from lyra_tasks.bundle.format.index import BundleStore
     from lyra_tasks.bundle.format.signature import parse_trust_options
-    from lyra_tasks.bundle.show import print_verify_report
+    from lyra_tasks.bundle.show import show_verification
     from lyra_tasks.bundle.verify import verify_path
 
     trust = parse_trust_options(allowed_signers, signer, revoked)
     bundle = Path(path) if path else BundleStore(workspace().bundles).find_newest()
     with console.progress(f"verifying {bundle.name}"):
         report = verify_path(bundle, trust)
-    print_verify_report(report)
+    return show_verification(report)
 
 
 @task(
@@ -49,26 +60,26 @@ def verify(
     before="A version of this project, or the directory of a bundle",
     after="Another version or directory",
 )
-def diff(c: Context, before: str, after: str, json: bool = False, quiet: bool = False) -> None:
+def diff(c: Context, before: str, after: str, json: bool = False, quiet: bool = False) -> BundleComparison:
     """Compare two bundles: images, packages, settings, tests, deviations and sizes."""
     from lyra_tasks.bundle.diff import compare_bundles
     from lyra_tasks.bundle.format.documents import read_bundle_documents
     from lyra_tasks.bundle.format.index import BundleStore
     from lyra_tasks.bundle.format.manifest import open_bundle
-    from lyra_tasks.bundle.show import print_diff
+    from lyra_tasks.bundle.show import show_diff
 
     store = BundleStore(workspace().bundles)
     bundles = [open_bundle(store.resolve(name)) for name in (before, after)]
-    print_diff(compare_bundles(*(read_bundle_documents(bundle) for bundle in bundles)))
+    return show_diff(compare_bundles(*(read_bundle_documents(bundle) for bundle in bundles)))
 
 
 @task("bundle.list")
-def bundle_list(c: Context, json: bool = False, quiet: bool = False) -> None:
+def bundle_list(c: Context, json: bool = False, quiet: bool = False) -> BundleIndex:
     """List the bundles of this project, newest first."""
     from lyra_tasks.bundle.format.index import BundleStore
-    from lyra_tasks.bundle.show import print_bundles
+    from lyra_tasks.bundle.show import show_bundles
 
-    print_bundles(BundleStore(workspace().bundles).index)
+    return show_bundles(BundleStore(workspace().bundles).index)
 
 
 @task(
@@ -88,36 +99,38 @@ def bundle_pack(
     dry_run: bool = False,
     json: bool = False,
     quiet: bool = False,
-) -> None:
+) -> PackedBundle | PackPreview:
     """Pack a bundle for transport: complete, or the difference to an older one."""
     from lyra_tasks.bundle.format.index import BundleStore
     from lyra_tasks.bundle.pack.plan import collect_pack_facts, plan_pack
     from lyra_tasks.bundle.pack.run import create_pack
-    from lyra_tasks.bundle.show import print_pack, print_pack_plan
+    from lyra_tasks.bundle.show import show_pack, show_pack_plan
 
     work = workspace()
     store = BundleStore(work.bundles)
     pack_plan = plan_pack(collect_pack_facts(store, version, to=to, since=since, split=split))
     if dry_run:
-        return print_pack_plan(pack_plan)
-    return print_pack(create_pack(pack_plan, work))
+        return show_pack_plan(pack_plan)
+    return show_pack(create_pack(pack_plan, work))
 
 
 @task("bundle.rehearse", positional=("version",), version="The version to rehearse; `bundle.list` shows all")
-def bundle_rehearse(c: Context, version: str, dry_run: bool = False, json: bool = False, quiet: bool = False) -> None:
+def bundle_rehearse(
+    c: Context, version: str, dry_run: bool = False, json: bool = False, quiet: bool = False
+) -> Rehearsal | RehearsalPreview:
     """Install and check a bundle on a temporary engine like Proxima's."""
     from lyra_tasks.bundle.rehearse.plan import collect_rehearsal_facts, plan_rehearsal
     from lyra_tasks.bundle.rehearse.run import run_rehearsal
-    from lyra_tasks.bundle.show import print_rehearsal, print_rehearsal_plan
+    from lyra_tasks.bundle.show import show_rehearsal, show_rehearsal_plan
     from lyra_tasks.checks.deployed import check_deployed_services, collect_test_values
 
     work = workspace()
     config, root = work.config, work.root
     rehearsal_plan = plan_rehearsal(config, collect_rehearsal_facts(work, version), collect_test_values(config))
     if dry_run:
-        return print_rehearsal_plan(rehearsal_plan)
+        return show_rehearsal_plan(rehearsal_plan)
 
     def check_services(services: Any) -> Any:
         return check_deployed_services(services, config, rehearsal_plan.service_values, root)
 
-    return print_rehearsal(run_rehearsal(rehearsal_plan, work, check_services))
+    return show_rehearsal(run_rehearsal(rehearsal_plan, work, check_services))

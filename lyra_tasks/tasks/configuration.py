@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from json import dumps
+from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
@@ -10,56 +10,57 @@ from lyra_tasks import console
 from lyra_tasks.tasks.session import workspace
 from lyra_tasks.tasks.task import task
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lyra_tasks.results import InitResult, JsonValue, Rule, RuleCatalogue, Setting
+
 
 @task("config.show")
-def config_show(c: Context, json: bool = False, quiet: bool = False) -> None:
+def config_show(c: Context, json: bool = False, quiet: bool = False) -> tuple[Setting, ...]:
     """Show the effective configuration and the origin of each value."""
-    from lyra_tasks.config.show import list_settings
+    from lyra_tasks.config.show import show_settings
 
-    rows = list_settings(workspace().loaded)
-    if console.is_json_mode():
-        return console.print_json([{"key": row.key, "value": row.value, "from": row.origin} for row in rows])
-    values = [row.value if isinstance(row.value, str) else dumps(row.value, ensure_ascii=False) for row in rows]
-    return console.print_table(
-        ("key", "from", "value"), [(row.key, row.origin, value) for row, value in zip(rows, values, strict=True)]
-    )
+    return show_settings(workspace().loaded)
 
 
 @task("config.schema")
-def config_schema(c: Context, quiet: bool = False) -> None:
+def config_schema(c: Context, quiet: bool = False) -> Mapping[str, JsonValue]:
     """Print the JSON Schema of .lyra.toml, for completion in editors."""
     from lyra_tasks.config.schema import build_json_schema
 
-    console.print_json(build_json_schema())
+    schema = build_json_schema()
+    console.print_json(schema)
+    return schema
 
 
 @task("init")
-def init(c: Context, dry_run: bool = False, json: bool = False, quiet: bool = False) -> None:
+def init(c: Context, dry_run: bool = False, json: bool = False, quiet: bool = False) -> InitResult:
     """Write .lyra.toml and tasks.py from Dockerfiles and a Compose file."""
     from pathlib import Path
 
     from lyra_tasks.init.plan import plan_init
     from lyra_tasks.init.project_files import inspect_project
-    from lyra_tasks.init.run import print_init_plan, print_init_result, write_init_files
+    from lyra_tasks.init.run import show_init_plan, show_init_result, write_init_files
 
     root = Path.cwd()
     init_plan = plan_init(inspect_project(root))
     if dry_run:
-        return print_init_plan(init_plan)
-    return print_init_result(init_plan, write_init_files(init_plan, root))
+        return show_init_plan(init_plan)
+    return show_init_result(init_plan, write_init_files(init_plan, root))
 
 
 @task("rules.list")
-def rules_list(c: Context, json: bool = False, quiet: bool = False) -> None:
+def rules_list(c: Context, json: bool = False, quiet: bool = False) -> RuleCatalogue:
     """List all rules with requirement, severity and rule of the runbook."""
-    from lyra_tasks.rules.show import print_rules
+    from lyra_tasks.rules.show import show_rules
 
-    print_rules()
+    return show_rules()
 
 
 @task("rules.explain", positional=("rule",), rule="The id of a rule; `rules.list` shows all")
-def rules_explain(c: Context, rule: str, json: bool = False, quiet: bool = False) -> None:
+def rules_explain(c: Context, rule: str, json: bool = False, quiet: bool = False) -> Rule:
     """Explain a rule: reason, how to comply, who else requires it."""
-    from lyra_tasks.rules.show import print_rule
+    from lyra_tasks.rules.show import show_rule
 
-    print_rule(rule)
+    return show_rule(rule)

@@ -16,6 +16,14 @@ from lyra_tasks.tasks.task import CommandExitError, task
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
     from lyra_tasks.records.dev import DevLab
+    from lyra_tasks.results import (
+        CopiedFiles,
+        CreatePreview,
+        DevEnvironment,
+        StoppedEnvironment,
+        StopPreview,
+        Upload,
+    )
 
 _SERVICE_HELP = "The service; may be omitted if only one has a dev table"
 _SHELL_COMMAND = ["/bin/sh", "-c", "if command -v bash >/dev/null 2>&1; then exec bash; else exec /bin/sh; fi"]
@@ -35,23 +43,23 @@ def create(
     yes: bool = False,
     json: bool = False,
     quiet: bool = False,
-) -> None:
+) -> DevEnvironment | CreatePreview:
     """Start or update the development environment."""
     from lyra_tasks.builds.run import build_dev_images
     from lyra_tasks.develop.lab import create_dev_lab, lock_dev_lab, plan_create
-    from lyra_tasks.develop.show import print_create_plan, print_create_result
+    from lyra_tasks.develop.show import show_create_plan, show_create_result
 
     work = workspace()
     development_work = _development_workspace(work, tuple(service or ()), connect=not dry_run)
     if dry_run:
-        return print_create_plan(development_work)
+        return show_create_plan(development_work)
     with lock_dev_lab(work):
         lab_plan = plan_create(development_work, build_dev_images(development_work))
         lab_result = create_dev_lab(lab_plan, yes=yes)
-    print_create_result(lab_result, work)
+    environment = show_create_result(lab_result, work)
     if watch:
         _watch_source(work, lab_result.lab, "")
-    return None
+    return environment
 
 
 @task("dev.shell", service=_SERVICE_HELP)
@@ -102,11 +110,11 @@ def dev_sync(
     back: str | Sequence[str] | None = None,
     json: bool = False,
     quiet: bool = False,
-) -> None:
+) -> tuple[Upload, ...] | CopiedFiles | None:
     """Upload changed sources to the development environment, or copy files back."""
     from lyra_tasks.develop.copy_back import copy_out
     from lyra_tasks.develop.lab import require_dev_lab
-    from lyra_tasks.develop.show import print_copied_files, print_uploads
+    from lyra_tasks.develop.show import show_copied_files, show_uploads
     from lyra_tasks.develop.sync import find_source_syncs, upload_changes
 
     work = workspace()
@@ -114,30 +122,33 @@ def dev_sync(
     if back:
         work, lab, service_name = _select_service(service)
         source_sync = find_source_syncs(work, lab, (service_name,))[service_name]
-        return print_copied_files([file for requested_path in back for file in copy_out(source_sync, requested_path)])
+        return show_copied_files(tuple(file for requested in back for file in copy_out(source_sync, requested)))
     if watch:
-        return _watch_source(work, lab, service)
+        _watch_source(work, lab, service)
+        return None
     source_syncs = find_source_syncs(work, lab, (service,) if service else ())
-    return print_uploads([upload_changes(source_sync) for source_sync in source_syncs.values()])
+    return show_uploads(tuple(upload_changes(source_sync) for source_sync in source_syncs.values()))
 
 
 @task("dev.stop")
-def dev_stop(c: Context, yes: bool = False, dry_run: bool = False, json: bool = False, quiet: bool = False) -> None:
+def dev_stop(
+    c: Context, yes: bool = False, dry_run: bool = False, json: bool = False, quiet: bool = False
+) -> StoppedEnvironment | StopPreview:
     """Remove the development environment; keeps its logs, asks if edits are lost."""
     from lyra_tasks.develop.lab import lock_dev_lab
-    from lyra_tasks.develop.show import confirm_losing_edits, print_nothing_to_stop, print_stop_plan, print_stop_result
+    from lyra_tasks.develop.show import confirm_losing_edits, show_nothing_to_stop, show_stop_plan, show_stop_result
     from lyra_tasks.develop.stop import plan_stop, stop_dev_lab
 
     work = workspace(allow_invalid=True)
     with lock_dev_lab(work):
         stop_plan = plan_stop(work)
         if stop_plan is None:
-            return print_nothing_to_stop()
+            return show_nothing_to_stop()
         if dry_run:
-            return print_stop_plan(stop_plan)
+            return show_stop_plan(stop_plan)
         confirm_losing_edits(stop_plan, yes=yes)
         stop_dev_lab(work, stop_plan)
-        return print_stop_result(work, stop_plan)
+        return show_stop_result(work, stop_plan)
 
 
 def prepare_dev_cleanup(work: Workspace) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
@@ -11,6 +11,19 @@ from lyra_tasks.errors import UsageError
 from lyra_tasks.tasks.development import prepare_dev_cleanup
 from lyra_tasks.tasks.session import remember_source, require_same_source, suggest_next_command, workspace
 from lyra_tasks.tasks.task import task
+
+if TYPE_CHECKING:
+    from lyra_tasks.results import (
+        BakeDefinition,
+        BuiltImages,
+        CleanupPreview,
+        CleanupReport,
+        GoneCleanupPreview,
+        PromotedBundle,
+        PromotionPreview,
+        TestPreview,
+        TestResults,
+    )
 
 
 @task(
@@ -30,25 +43,26 @@ def build(
     dry_run: bool = False,
     json: bool = False,
     quiet: bool = False,
-) -> None:
+) -> BuiltImages | BakeDefinition:
     """Build all images for all configured platforms."""
     from lyra_tasks.builds.facts import collect_build_facts, select_builds
     from lyra_tasks.builds.plan import plan_build
     from lyra_tasks.builds.run import run_build
-    from lyra_tasks.builds.show import print_build_plan, print_build_results
+    from lyra_tasks.builds.show import show_build_plan, show_build_results
 
     work = workspace()
     selection = select_builds(work, image or (), platform or ())
     build_facts = collect_build_facts(work, selection, dry_run=dry_run)
     build_plan = plan_build(work.config, build_facts, selection, no_cache=no_cache, pull=pull)
     if dry_run:
-        return print_build_plan(build_plan)
+        return show_build_plan(build_plan)
     results = run_build(
         build_plan, engine=work.engine, owner=work.owner, store=work.images, directory=work.run_directory
     )
     remember_source()
-    print_build_results(results)
-    return suggest_next_command("test", "to test them")
+    built = show_build_results(results)
+    suggest_next_command("test", "to test them")
+    return built
 
 
 @task(
@@ -68,33 +82,36 @@ def test(
     dry_run: bool = False,
     json: bool = False,
     quiet: bool = False,
-) -> None:
+) -> TestResults | TestPreview:
     """Start the services in isolated containers and run the checks.
 
     Exits with 5 if a check or a rule fails.
     """
     from lyra_tasks.checks.context import TestOptions
     from lyra_tasks.checks.runner import plan_test_run, run_tests
-    from lyra_tasks.checks.show import print_test_plan, print_test_result
+    from lyra_tasks.checks.show import show_test_plan, show_test_results
     from lyra_tasks.report.page import write_report_at_end
 
     options = TestOptions(fail_fast, repeat, keep_running)
     test_run = plan_test_run(workspace(), tuple(only or ()), options, is_dry_run=dry_run)
     if dry_run:
-        return print_test_plan(test_run)
+        return show_test_plan(test_run)
     with write_report_at_end(workspace().run_directory):
-        results = run_tests(test_run)
+        outcome = run_tests(test_run)
         remember_source()
-        print_test_result(results)
-    return suggest_next_command("promote", "to create a bundle of these images")
+        results = show_test_results(outcome)
+    suggest_next_command("promote", "to create a bundle of these images")
+    return results
 
 
 @task("promote", to="Also push the images to oci://HOST[:PORT][/PATH]")
-def promote(c: Context, to: str = "", dry_run: bool = False, json: bool = False, quiet: bool = False) -> None:
+def promote(
+    c: Context, to: str = "", dry_run: bool = False, json: bool = False, quiet: bool = False
+) -> PromotedBundle | PromotionPreview:
     """Create a versioned bundle from the tested images."""
     from lyra_tasks.bundle.promote.plan import collect_promotion_facts, plan_promotion
     from lyra_tasks.bundle.promote.run import create_bundle
-    from lyra_tasks.bundle.show import print_promotion, print_promotion_plan
+    from lyra_tasks.bundle.show import show_promotion, show_promotion_plan
     from lyra_tasks.report.page import preload_template, render_report
 
     work = workspace()
@@ -102,10 +119,10 @@ def promote(c: Context, to: str = "", dry_run: bool = False, json: bool = False,
     push = _prepare_push(to) if to else None
     promotion = plan_promotion(work.config, collect_promotion_facts(work))
     if dry_run:
-        return print_promotion_plan(promotion)
+        return show_promotion_plan(promotion)
     preload_template()
     result = create_bundle(promotion, work, render_report)
-    return print_promotion(result, push(result.bundle, promotion.facts.moving_tags) if push else ())
+    return show_promotion(result, push(result.bundle, promotion.facts.moving_tags) if push else ())
 
 
 def _prepare_push(to: str) -> Any:
@@ -130,7 +147,7 @@ def clean(
     dry_run: bool = False,
     json: bool = False,
     quiet: bool = False,
-) -> None:
+) -> CleanupReport | CleanupPreview | GoneCleanupPreview:
     """Remove all Docker objects of this project; keeps bundles and the journal."""
     from lyra_tasks.cleanup import facts, plan, show
     from lyra_tasks.cleanup.run import require_clean, run_cleanup, save_report
@@ -144,21 +161,21 @@ def clean(
             checkouts, engine = facts.collect_gone_facts(work)
             plans = plan.plan_gone_cleanup(checkouts)
             if dry_run or not any(checkout_plan.parts for checkout_plan in plans):
-                return show.print_gone_plan(plans, checkouts)
+                return show.show_gone_plan(plans, checkouts)
             show.confirm_gone_cleanup(plans, checkouts, yes=yes)
         else:
             own_facts, engine = facts.collect_cleanup_facts(work)
             own_plan = plan.plan_cleanup(own_facts, "all" if all else "cache" if cache else "objects")
             if dry_run:
-                return show.print_cleanup_plan(own_plan)
+                return show.show_cleanup_plan(own_plan)
             show.confirm_cleanup(own_plan, yes=yes)
             show.announce_cleanup(own_plan)
             if engine is not None and not own_facts.live_runs and DevStore(work.paths.state).exists:
                 prepare_dev_cleanup(work)
             plans = [own_plan]
         report = run_cleanup(plans, work, engine)
-        show.print_cleanup_report(report, save_report(report, work))
+        show.show_cleanup_report(report, save_report(report, work))
         require_clean(report)
         for checkout_plan in plans:
             plan.require_no_active_runs(checkout_plan)
-    return None
+    return report

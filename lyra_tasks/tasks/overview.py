@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
@@ -10,26 +11,30 @@ from lyra_tasks import console
 from lyra_tasks.tasks.session import read_only_workspace, workspace
 from lyra_tasks.tasks.task import task
 
+if TYPE_CHECKING:
+    from lyra_tasks.results import Diagnosis, Explanation, JournalCheck, JournalEntry, RunSummary, RunUsage, Status
+
 _REFRESH_INTERVAL_S = 2.0
 _RUN_HELP = "The run; default: the development environment, else the last run"
 
 
 @task("status", watch="Refresh every two seconds until Ctrl-C")
-def status(c: Context, watch: bool = False, json: bool = False, quiet: bool = False) -> None:
+def status(c: Context, watch: bool = False, json: bool = False, quiet: bool = False) -> Status | None:
     """Show images, tests, bundles and services, and suggest the next command."""
     if watch:
-        return console.refresh(_print_current_status, _REFRESH_INTERVAL_S)
-    return _print_current_status()
+        console.refresh(_show_current_status, _REFRESH_INTERVAL_S)
+        return None
+    return _show_current_status()
 
 
-def _print_current_status() -> None:
+def _show_current_status() -> Status:
     from lyra_tasks.bundle.format.index import read_index
-    from lyra_tasks.overview.status import BundleRow, print_status
+    from lyra_tasks.overview.status import BundleRow, show_status
     from lyra_tasks.overview.status_facts import collect_status
 
     work = read_only_workspace()
     index = read_index(work.bundles, work.config.project.name)
-    print_status(collect_status(work, [BundleRow(entry.version, entry.set_digest) for entry in index.versions]))
+    return show_status(collect_status(work, [BundleRow(entry.version, entry.set_digest) for entry in index.versions]))
 
 
 @task(
@@ -40,38 +45,38 @@ def _print_current_status() -> None:
 )
 def history(
     c: Context, run: str = "", object: str = "", check: bool = False, json: bool = False, quiet: bool = False
-) -> None:
+) -> tuple[RunSummary, ...] | tuple[JournalEntry, ...] | JournalCheck:
     """Show who ran what with which result, from the journal."""
     from lyra_tasks.overview import history as past
 
     work = workspace()
     if check:
-        return past.print_journal_check(work.journal)
+        return past.show_journal_check(work.journal)
     earlier_entries = [entry for entry in work.journal.entries() if entry.run != work.run]
     if run:
-        return past.print_entries(past.entries_of_run(earlier_entries, run))
+        return past.show_entries(past.entries_of_run(earlier_entries, run))
     if object:
-        return past.print_entries(past.entries_about(earlier_entries, object))
-    return past.print_runs(past.summarize_runs(earlier_entries))
+        return past.show_entries(past.entries_about(earlier_entries, object))
+    return past.show_runs(past.summarize_runs(earlier_entries))
 
 
 @task("explain")
-def explain(c: Context, json: bool = False, quiet: bool = False) -> None:
+def explain(c: Context, json: bool = False, quiet: bool = False) -> Explanation:
     """Explain what is stale, which change caused it and what to run."""
-    from lyra_tasks.overview.explain import collect_explain_facts, explain_checkout, print_explanation
+    from lyra_tasks.overview.explain import collect_explain_facts, explain_checkout, show_explanation
 
-    print_explanation(explain_checkout(collect_explain_facts(workspace())))
+    return show_explanation(explain_checkout(collect_explain_facts(workspace())))
 
 
 @task("doctor")
-def doctor(c: Context, json: bool = False, quiet: bool = False) -> None:
+def doctor(c: Context, json: bool = False, quiet: bool = False) -> tuple[Diagnosis, ...]:
     """Check this machine and the configuration; show a fix for each problem."""
-    from lyra_tasks.overview.doctor import diagnose, print_diagnoses, require_no_errors
+    from lyra_tasks.overview.doctor import diagnose, require_no_errors, show_diagnoses
     from lyra_tasks.overview.doctor_facts import collect_doctor_facts
 
-    diagnoses = diagnose(collect_doctor_facts())
-    print_diagnoses(diagnoses)
+    diagnoses = show_diagnoses(diagnose(collect_doctor_facts()))
     require_no_errors(diagnoses)
+    return diagnoses
 
 
 @task(
@@ -100,8 +105,8 @@ def logs(
 
 
 @task("stats", run=_RUN_HELP)
-def stats(c: Context, run: str = "", json: bool = False, quiet: bool = False) -> None:
+def stats(c: Context, run: str = "", json: bool = False, quiet: bool = False) -> RunUsage:
     """Show memory, CPUs and processes with their limits: current, or peaks of a run."""
-    from lyra_tasks.runs.stats import measure_usage, print_usage
+    from lyra_tasks.runs.stats import measure_usage, show_usage
 
-    print_usage(measure_usage(workspace(allow_invalid=True), run))
+    return show_usage(measure_usage(workspace(allow_invalid=True), run))

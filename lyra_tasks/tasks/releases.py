@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from invoke.context import Context
 
 from lyra_tasks import console
 from lyra_tasks.tasks.session import require_same_source, workspace
 from lyra_tasks.tasks.task import task
+
+if TYPE_CHECKING:
+    from lyra_tasks.results import BareVersion, CreatedRelease, ReleaseEntry, ReleasePreview, VersionDetails
 
 
 @task(
@@ -27,47 +32,50 @@ def release(
     dry_run: bool = False,
     json: bool = False,
     quiet: bool = False,
-) -> None:
+) -> CreatedRelease | ReleasePreview:
     """Tag the tested commit as the next version."""
     from lyra_tasks.release.facts import collect_release_facts
     from lyra_tasks.release.next_version import parse_release_request
     from lyra_tasks.release.plan import plan_release
     from lyra_tasks.release.run import create_release, require_releasable
-    from lyra_tasks.release.show import print_release_dry_run, print_release_plan, print_release_result
+    from lyra_tasks.release.show import print_release_plan, show_release_plan, show_release_result
 
     work = workspace()
     require_same_source()
     request = parse_release_request(work.root, bump=bump, pre=pre, version=version, push=push, changelog=changelog)
     release_plan = plan_release(work.config, collect_release_facts(work, request), request)
     if dry_run:
-        print_release_dry_run(release_plan)
-        return require_releasable(release_plan)
+        preview = show_release_plan(release_plan)
+        require_releasable(release_plan)
+        return preview
     if not console.is_json_mode():
         print_release_plan(release_plan)
-    return print_release_result(release_plan, create_release(release_plan, work))
+    return show_release_result(release_plan, create_release(release_plan, work))
 
 
 @task("release.version", image_tag="Show the version that this image tag stands for instead")
-def release_version(c: Context, image_tag: str = "", json: bool = False, quiet: bool = False) -> None:
+def release_version(
+    c: Context, image_tag: str = "", json: bool = False, quiet: bool = False
+) -> VersionDetails | BareVersion:
     """Show the version of the checkout and its reason."""
-    from lyra_tasks.release.show import print_bare_version, print_version
+    from lyra_tasks.release.show import show_bare_version, show_version
     from lyra_tasks.versions.version import version_from_image_tag
 
     if image_tag:
-        return print_bare_version(version_from_image_tag(image_tag))
+        return show_bare_version(version_from_image_tag(image_tag))
     work = workspace()
-    return print_version(work.version, work.git)
+    return show_version(work.version, work.git)
 
 
 @task("release.list")
-def release_list(c: Context, json: bool = False, quiet: bool = False) -> None:
+def release_list(c: Context, json: bool = False, quiet: bool = False) -> tuple[ReleaseEntry, ...]:
     """List tagged versions, highest first, with date, commit and bundle."""
     from lyra_tasks.bundle.format.index import read_index
     from lyra_tasks.files import display_path
-    from lyra_tasks.release.show import print_releases
+    from lyra_tasks.release.show import show_releases
     from lyra_tasks.versions.version import list_releases
 
     work = workspace()
     index = read_index(work.bundles, work.config.project.name)
     bundles = {bundle.version: str(display_path(work.bundles / bundle.version)) for bundle in index.versions}
-    print_releases(list_releases(work.root, work.config.release.tag), bundles)
+    return show_releases(list_releases(work.root, work.config.release.tag), bundles)

@@ -15,6 +15,7 @@ from lyra_tasks.config.show import HIDDEN_VALUE, list_settings
 from lyra_tasks.config.validation.positions import Location
 from lyra_tasks.config.validation.pydantic_errors import PATTERN_DESCRIPTIONS, known_keys
 from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.results import to_document
 from lyra_tasks.units import DURATION_PATTERN, SIZE_PATTERN
 from tests.config.conftest import MINIMAL, Project
 
@@ -260,7 +261,7 @@ def test_effective_values_have_origin(project: Project, monkeypatch: pytest.Monk
 def test_effective_values_hide_secrets(project: Project) -> None:
     project(EVERY_KEY)
     settings = list_settings(load_config())
-    text = json.dumps(settings)
+    text = json.dumps(to_document(settings))
     assert "hunter2" not in text
     hidden = [setting.key for setting in settings if setting.value == HIDDEN_VALUE]
     assert hidden == [

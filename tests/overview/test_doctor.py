@@ -8,7 +8,6 @@ import pytest
 from lyra_tasks.engine.client.connect import EngineFacts
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 from lyra_tasks.overview.doctor import (
-    Diagnosis,
     Disk,
     DoctorFacts,
     SandboxFacts,
@@ -17,6 +16,7 @@ from lyra_tasks.overview.doctor import (
     require_no_errors,
 )
 from lyra_tasks.overview.doctor_facts import collect_doctor_facts
+from lyra_tasks.results.overview import Diagnosis
 
 ENGINE = EngineFacts("id", "28.5.1", (1, 51), "containerd", 4, 8 * 10**9, "linux/amd64", sandboxed=False)
 HEALTHY = DoctorFacts(

@@ -13,22 +13,21 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.config.models import Deviation
 from lyra_tasks.digests import canonical_json
-from lyra_tasks.overview.history import TaskResult
-from lyra_tasks.overview.status import (
+from lyra_tasks.overview.status import status_lines, suggest_next_step
+from lyra_tasks.records.journal import JOURNAL_SCHEMA, Journal, JournalEntry
+from lyra_tasks.results import to_document
+from lyra_tasks.results.overview import (
+    DeviationRow,
+    DeviationState,
     ImageRow,
     LabRow,
     LabService,
     RunRow,
     Status,
+    TaskResult,
     TestStatus,
-    status_document,
-    status_lines,
-    suggest_next_step,
 )
-from lyra_tasks.records.journal import JOURNAL_SCHEMA, Journal, JournalEntry
-from lyra_tasks.rules.deviations import DeviationStatus
 from tests.conftest import Project
 
 NO_ENGINE = "unix:///nowhere.sock"
@@ -39,15 +38,15 @@ IMAGE = ImageRow(
 PASSED = TestStatus(True, "20261124t054210-95fc5c", "2026-11-24T05:42:23+00:00", 15, (), {"passed": 12, "deviation": 1})
 
 
-def deviation_status(rule: str, scope: str, owner: str, expires: datetime.date) -> DeviationStatus:
-    deviation = Deviation(rule=rule, scope=scope, reason="r", owner=owner, expires=expires)
+def deviation_row(rule: str, scope: str, owner: str, expires: datetime.date) -> DeviationRow:
     days_left = (expires - TODAY).days
-    return DeviationStatus(deviation, "expired" if days_left < 0 else "used", days_left)
+    state: DeviationState = "expired" if days_left < 0 else "used"
+    return DeviationRow(rule, scope, owner, expires.isoformat(), state, days_left, expires_soon=0 <= days_left <= 30)
 
 
 DEVIATIONS = (
-    deviation_status("container.non-root", "services.old", "bob", datetime.date(2026, 11, 25)),
-    deviation_status("container.egress", "services.web", "ada", datetime.date(2027, 3, 31)),
+    deviation_row("container.non-root", "services.old", "bob", datetime.date(2026, 11, 25)),
+    deviation_row("container.egress", "services.web", "ada", datetime.date(2027, 3, 31)),
 )
 RUN_TASKS = (TaskResult("build", 0, "", 3.0), TaskResult("test", 5, "1 of 1 checks failed", 2.0))
 STATUS = Status(
@@ -103,11 +102,11 @@ def test_status_screen_is_complete_and_fits(width: int) -> None:
 
 
 def test_status_json_is_complete() -> None:
-    document = json.loads(json.dumps(status_document(STATUS)))
+    document = json.loads(json.dumps(to_document(STATUS)))
     assert document["schema"] == "lyra.status/1"
     assert document["deviations"][0] == {
         "rule": "container.non-root", "scope": "services.old", "owner": "bob", "expires": "2026-11-25",
-        "days_left": 1, "expires_soon": True,
+        "state": "used", "days_left": 1, "expires_soon": True,
     }  # fmt: skip
     assert document["runs"][0]["tasks"][1] == {
         "task": "test", "exit_code": 5, "message": "1 of 1 checks failed", "seconds": 2.0
@@ -125,7 +124,7 @@ def test_status_json_is_complete() -> None:
         ({"test": replace(PASSED, promotion_refusal="images.web@linux/arm64 (rule test.platform)")}, ""),
         ({"promoted_version": "1.0.0"}, ""),
         ({"leftovers": ("lyra-x",)}, "clean"),
-        ({"deviations": (deviation_status("r", "s", "o", datetime.date(2026, 11, 23)),)}, ""),
+        ({"deviations": (deviation_row("r", "s", "o", datetime.date(2026, 11, 23)),)}, ""),
     ],
 )
 def test_next_step_is_first_missing_one(changes: dict[str, object], command: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.errors import CheckFailedError
 from lyra_tasks.records.images import ImageRecord
-from lyra_tasks.rules.catalogue import RULES, Rule
+from lyra_tasks.results.configuration import Rule
+from lyra_tasks.rules.catalogue import RULES
 from lyra_tasks.rules.deviations import assess_checks, enforce_rules, reassess_results
 from lyra_tasks.rules.finding import RuleCheck, merge_platforms
 from lyra_tasks.rules.images import check_image_record, check_tested_platform

@@ -18,6 +18,7 @@ from lyra_tasks.digests import canonical_json, sha256_digest
 from lyra_tasks.errors import BundleError, ImmutableError, UsageError
 from lyra_tasks.images.oci import INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, blob_name
 from lyra_tasks.registry.client import Repository, open_repository
+from lyra_tasks.results.lifecycle import PushedTag
 
 _DESTINATION_PATTERN = re.compile(r"oci://([A-Za-z0-9.\[\]:-]+)((?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)/?")
 
@@ -28,15 +29,6 @@ class Destination:
 
     host: str
     path: str
-
-
-@dataclass(frozen=True)
-class PushedTag:
-    """A pushed reference and its digest."""
-
-    reference: str
-    digest: str
-    uploaded_bytes: int
 
 
 def parse_destination(text: str) -> Destination:

@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from lyra_tasks.locks import file_lock
 from lyra_tasks.processes import run_captured
 from lyra_tasks.records.evidence import CheckResult
 from lyra_tasks.redaction import redact
+from lyra_tasks.results.bundle import Rehearsal
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
@@ -36,24 +36,7 @@ _START_TIMEOUT_S = 300
 _OUTPUT_TAIL_LINES = 15
 
 
-@dataclass(frozen=True)
-class RehearsalResult:
-    """The result of a rehearsal; `seconds` are by step."""
-
-    version: str
-    engine: str
-    store: str
-    services: tuple[str, ...]
-    checks: tuple[CheckResult, ...]
-    seconds: Mapping[str, float]
-
-    @property
-    def passed(self) -> bool:
-        """Return whether there were checks and all of them passed."""
-        return bool(self.checks) and all(check.outcome == "passed" for check in self.checks)
-
-
-def run_rehearsal(plan: RehearsalPlan, work: Workspace, run_checks: RunChecks) -> RehearsalResult:
+def run_rehearsal(plan: RehearsalPlan, work: Workspace, run_checks: RunChecks) -> Rehearsal:
     """Run the rehearsal, and remove the engine with everything on it in any case."""
     verify_bundle(plan.facts.bundle.directory)
     state = work.paths.state / "rehearsal"
@@ -77,7 +60,7 @@ def _remove_sandbox(state: Path) -> None:
         shutil.rmtree(state)
 
 
-def _rehearse(plan: RehearsalPlan, work: Workspace, state: Path, run_checks: RunChecks) -> RehearsalResult:
+def _rehearse(plan: RehearsalPlan, work: Workspace, state: Path, run_checks: RunChecks) -> Rehearsal:
     """Run all steps on a new engine; the bundle, the engine and the secrets are below `state`."""
     facts, manifest = plan.facts, plan.facts.bundle.manifest
     directory, secrets_directory = state / facts.bundle.directory.name, state / "secrets"
@@ -105,11 +88,12 @@ def _rehearse(plan: RehearsalPlan, work: Workspace, state: Path, run_checks: Run
         if facts.commit != manifest.source.commit:
             console.warn("The checks are those of the current commit, not those of the bundle's commit")
         checks = tuple(run_checks(services))
-    return RehearsalResult(
+    return Rehearsal(
         version=manifest.version,
         engine=engine.facts.version,
         store=engine.facts.store,
         services=tuple(sorted(services)),
+        passed=bool(checks) and all(check.outcome == "passed" for check in checks),
         checks=checks,
         seconds=seconds,
     )

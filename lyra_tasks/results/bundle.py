@@ -1,0 +1,104 @@
+"""Results of `verify`, `diff` and `bundle.*`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from lyra_tasks.bundle.format.pack import RequiredImage
+    from lyra_tasks.records.evidence import CheckResult
+
+
+@dataclass(frozen=True)
+class BundleFile:
+    """A file of a bundle or pack, and its size in bytes."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` has found intact; `images` are config digests by image.
+
+    `project` and `version` are None for a single archive, `since` unless it is a pack that omits the layers of this
+    version, and `signer` if no trusted keys were given.
+    """
+
+    path: str
+    kind: Literal["bundle", "pack", "part", "archive"]
+    project: str | None
+    version: str | None
+    since: str | None
+    files: tuple[BundleFile, ...]
+    images: Mapping[str, str]
+    signer: str | None
+
+
+@dataclass(frozen=True)
+class ChangedValue:
+    """A difference; `before` is None for something new, `after` for something removed."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True)
+class BundleComparison:
+    """The two versions that `diff` has compared, and the changes by section."""
+
+    before: str
+    after: str
+    changes: Mapping[str, tuple[ChangedValue, ...]]
+
+
+@dataclass(frozen=True)
+class PlannedArchive:
+    """An archive of a pack, at most `size` bytes, without the `omitted_layers`, which `required_image` has."""
+
+    image: str
+    file: str
+    size: int
+    omitted_layers: tuple[str, ...]
+    required_image: RequiredImage | None
+
+
+@dataclass(frozen=True)
+class PackPreview:
+    """What `bundle.pack --dry-run` would create, the space that it needs, and the space that there is."""
+
+    directory: str
+    version: str
+    since: str | None
+    max_part_bytes: int | None
+    required_bytes: int
+    free_bytes: int
+    images: tuple[PlannedArchive, ...]
+
+
+@dataclass(frozen=True)
+class RehearsalPreview:
+    """What `bundle.rehearse --dry-run` would start: an engine of `suite` with `cpus` and `memory` (bytes)."""
+
+    version: str
+    suite: str
+    min_engine: str
+    memory: int
+    cpus: float
+    env_variables: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What `bundle.rehearse` has found on an engine like Proxima's; `seconds` are by step."""
+
+    version: str
+    engine: str
+    store: str
+    services: tuple[str, ...]
+    passed: bool
+    checks: tuple[CheckResult, ...]
+    seconds: Mapping[str, float]

@@ -1,0 +1,73 @@
+"""Results of `engine.*` and `bases.*`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """The engine that is used: `memory` is in bytes, `store` is `classic` or `containerd`.
+
+    `sandboxed` is whether it is the private engine. Published ports are reached at `host_address`.
+    """
+
+    id: str
+    version: str
+    api: tuple[int, ...]
+    store: str
+    cpus: int
+    memory: int
+    platform: str
+    sandboxed: bool
+    host_address: str
+
+
+@dataclass(frozen=True)
+class NoEngine:
+    """No engine runs; the document is an empty object."""
+
+
+@dataclass(frozen=True)
+class EngineStartPreview:
+    """The Debian or Ubuntu release whose packages `engine.up --dry-run` would start an engine from."""
+
+    suite: str
+
+
+@dataclass(frozen=True)
+class StartedEngine:
+    """The private engine: the address of published ports, and the variables for the docker command."""
+
+    address: str
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class EngineStopPreview:
+    """Whether there is a private engine that `engine.down --dry-run` would stop."""
+
+    is_running: bool
+
+
+@dataclass(frozen=True)
+class StoppedEngine:
+    """Whether there was a private engine to stop."""
+
+    was_running: bool
+
+
+@dataclass(frozen=True)
+class PinnedBase:
+    """The source of a base image, and the digest that it is locked to."""
+
+    source: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class PinnedBases:
+    """The resolved bases, by the key of the lock file."""
+
+    bases: Mapping[str, PinnedBase]
