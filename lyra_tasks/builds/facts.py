@@ -69,8 +69,9 @@ def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: 
         from lyra_tasks.builds.base_layouts import export_local_bases
 
         resolved_bases = export_local_bases(engine, resolved_bases, work.run_directory / "bases")
+    inputs = hash_current_inputs(work, resolution.lock)
     return BuildFacts(
-        materials=collect_materials(work, uses, resolved_bases, separate_builder=is_remote),
+        materials=collect_materials(work, uses, resolved_bases, separate_builder=is_remote, inputs=inputs),
         version=work.version.semver,
         image_tag=work.version.image_tag,
         commit=work.git.commit,
@@ -78,7 +79,7 @@ def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: 
         source_date_epoch=work.git.commit_time,
         source_url=work.git.remote_url,
         image_store=engine.facts.store,
-        inputs=hash_current_inputs(work, resolution.lock),
+        inputs=inputs,
         builder=builder,
         archive_directory=str(work.run_directory) if is_remote else "",
         caches=resolve_caches(work.config.builder, builds, work.root),

@@ -18,12 +18,13 @@ from lyra_tasks.config.platforms import variants_by_key
 from lyra_tasks.dockerfile.input_hashes import ImageInputs
 from lyra_tasks.engine.bases.inputs import hash_current_inputs
 from lyra_tasks.engine.bases.materials import build_prerequisites, inspect_built_image, read_secret_lines
-from lyra_tasks.engine.buildx.bake import bake_targets, escape_bake_definition, select_target_metadata
+from lyra_tasks.engine.buildx.bake import bake_targets, select_target_metadata
+from lyra_tasks.engine.buildx.contexts import escape_bake_definition
 from lyra_tasks.engine.objects.containers import load_image_archive
 from lyra_tasks.engine.objects.disk_usage import prune_build_cache
 from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.engine.workspace import Workspace
-from lyra_tasks.errors import BuildError
+from lyra_tasks.errors import BuildError, StaleError
 from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.evidence import BUILD_LOG, LOGS_DIRECTORY
 from lyra_tasks.records.images import ImageRecord, ImageStore
@@ -32,6 +33,7 @@ from lyra_tasks.rules.deviations import enforce_rules
 from lyra_tasks.rules.freshness import compare_images
 from lyra_tasks.rules.images import check_image_record
 from lyra_tasks.rules.secrets import redacted_values
+from lyra_tasks.versions.git import SHORT_ID_LENGTH, read_head
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
@@ -76,6 +78,7 @@ def run_build(
         epoch=plan.facts.source_date_epoch,
         redacted_values=(*read_secret_lines(plan.secrets), *_redacted_values(plan)),
         builder=plan.facts.builder,
+        sources=plan.facts.materials.sources,
     )
     bases_metadata = directory / "bake-bases-metadata.json"
     try:
@@ -84,6 +87,7 @@ def run_build(
         )
         owner.record_image_intents(engine, [image.reference for image in plan.images])
         metadata = run_bake(metadata=directory / "bake-metadata.json")
+        _require_same_commit(plan)
     finally:
         # an argument may have the value of a secret; the file that stays must not contain it
         definition.write_text(render_bake_definition(plan))
@@ -102,6 +106,16 @@ def run_build(
     ]
     enforce_rules(plan.config, checks, datetime.date.today())
     return results
+
+
+def _require_same_commit(plan: BuildPlan) -> None:
+    """Raise StaleError if HEAD moved during the build; images of the development environment name no commit."""
+    commit = plan.facts.commit
+    if commit and (head := read_head(Path(plan.facts.materials.root))) != commit:
+        raise StaleError(
+            f"HEAD moved from {commit[:SHORT_ID_LENGTH]} to {head[:SHORT_ID_LENGTH]} during the build",
+            hint="Run `build` again",
+        )
 
 
 def _record_image(

@@ -21,7 +21,7 @@ from lyra_tasks.config.models import Test
 from lyra_tasks.config.services import to_argv
 from lyra_tasks.engine.client.exec import exec_command
 from lyra_tasks.engine.client.monitoring import wait_until
-from lyra_tasks.errors import LyraError
+from lyra_tasks.errors import LyraError, StaleError
 from lyra_tasks.lab.service import CheckTarget, accepts_tcp_connection, open_http_response
 from lyra_tasks.records.evidence import CheckResult
 from lyra_tasks.redaction import redact
@@ -48,6 +48,8 @@ def evaluate_check(test: Test, find_problem: Callable[[], str], secret_values: I
     try:
         problem = find_problem()
         outcome = "failed" if problem else "passed"
+    except StaleError:  # the files changed under the check: its result would say nothing about them
+        raise
     except (LyraError, OSError, http.client.HTTPException) as error:
         problem = f"could not be run: {error or type(error).__name__}"
         outcome = "error"

@@ -24,7 +24,8 @@ from lyra_tasks.engine.bases.materials import (
     list_secret_paths,
     read_secret_lines,
 )
-from lyra_tasks.engine.buildx.bake import bake_targets, escape_bake_definition, format_destination
+from lyra_tasks.engine.buildx.bake import bake_targets, format_destination
+from lyra_tasks.engine.buildx.contexts import BuildSources, escape_bake_definition
 from lyra_tasks.engine.buildx.docker_cli import CancelHook
 from lyra_tasks.errors import BuildError
 from lyra_tasks.files import walk_directory
@@ -52,6 +53,7 @@ class PlannedStage:
     epoch: int
     export_directory: Path | None
     secret_values: tuple[str, ...] = field(repr=False)
+    sources: BuildSources | None = None
 
 
 def plan_stage(
@@ -77,7 +79,9 @@ def plan_stage(
     }
     definition = {"target": {**bases.targets, _STAGE_TARGET: target}}
     secrets = list_secret_paths(config, materials.root, [build.image])
-    return PlannedStage(definition, bases.prerequisites, secrets, epoch, export_directory, secret_values)
+    return PlannedStage(
+        definition, bases.prerequisites, secrets, epoch, export_directory, secret_values, materials.sources
+    )
 
 
 def check_stage(lab: Lab, stage: PlannedStage, directory: Path, timeout: float) -> str:
@@ -107,6 +111,7 @@ def _build_stage(lab: Lab, stage: PlannedStage, directory: Path, on_cancel: Canc
             targets=targets,
             cancel_hook=on_cancel,
             quiet=True,
+            sources=stage.sources,
         )
 
     try:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,17 +20,15 @@ if TYPE_CHECKING:
     from e2b_dockerfile_utils import PatternMatcher
 
 _NO_CONTENT = ContentHash("", "")
-_CAPABILITY_ATTRIBUTE = "security.capability"
-_USER_ATTRIBUTE_PREFIX = "user."
 
 
 @dataclass(frozen=True, slots=True)
 class ContextEntry:
     """A path of a build context.
 
-    `digest` covers all that the builder sees of it. `attributes` is a hash of the extended attributes that a builder
-    copies, or empty. `stamp` changes with every change, even one that is undone; that of a directory is its time of
-    change and what the ignore file excludes of it.
+    `digest` covers all that the builder sees of it, which is neither owner nor extended attributes. `stamp` changes
+    with every change, even one that is undone; that of a directory is its time of change and what the ignore file
+    excludes of it.
     """
 
     digest: str
@@ -39,7 +36,6 @@ class ContextEntry:
     size: int
     mtime_ns: int
     content: ContentHash
-    attributes: str
     stamp: str
 
 
@@ -52,7 +48,7 @@ class ContextSnapshot:
     """
 
     context: Path
-    dockerfile: Path
+    dockerfile: Path | None
     entries: Mapping[str, ContextEntry]
     build_files: Mapping[str, ContextEntry]
     root_stamp: str
@@ -70,6 +66,11 @@ class ContextSnapshot:
         """The digest of each path of the context; directories end with a slash."""
         return dict(sorted((display_name(name, entry), entry.digest) for name, entry in self.entries.items()))
 
+    @property
+    def dockerfile_digest(self) -> str:
+        """The SHA-256 of the Dockerfile."""
+        return self.build_files[os.path.relpath(self.dockerfile or "", self.context)].content.sha256
+
     @cached_property
     def stamp(self) -> str:
         """The hash of all stamps: equal ones mean that nothing happened in between."""
@@ -84,7 +85,11 @@ def display_name(name: str, entry: ContextEntry) -> str:
 
 
 def scan_context(
-    context: Path, dockerfile: Path, ignore_file: Path | None, matcher: PatternMatcher, file_hashes: FileHashCache
+    context: Path,
+    dockerfile: Path | None,
+    ignore_file: Path | None,
+    matcher: PatternMatcher,
+    file_hashes: FileHashCache,
 ) -> ContextSnapshot:
     """Hash what a builder gets of the directory `context`, without what the ignore file excludes.
 
@@ -102,7 +107,7 @@ def scan_context(
         raise StaleError(
             f"{display_path(Path(error.filename))} disappeared while it was read", hint="Rerun the command"
         ) from error
-    paths = [*(f"{context}/{name}" for name in scanner.entries), os.path.realpath(dockerfile)]
+    paths = [f"{context}/{name}" for name in scanner.entries]
     file_hashes.save(paths)
     return ContextSnapshot(context, dockerfile, scanner.entries, build_files, root_stamp)
 
@@ -115,7 +120,7 @@ def read_entry(path: str, status: os.stat_result, file_hashes: FileHashCache) ->
     elif stat.S_ISREG(mode):
         content = file_hashes.hash_file(path, status)
     device = str(status.st_rdev) if stat.S_ISBLK(mode) or stat.S_ISCHR(mode) else ""
-    return _create_entry(path, status, content, format_stamp(status), device)
+    return _create_entry(status, content, format_stamp(status), device)
 
 
 def list_changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
@@ -164,25 +169,9 @@ def _has_passing_files(old_stamp: str, new_stamp: str) -> bool:
     return old_time != new_time and old_excluded == new_excluded
 
 
-def _create_entry(
-    path: str, status: os.stat_result, content: ContentHash, stamp: str, device: str = ""
-) -> ContextEntry:
-    mode, attributes = status.st_mode, _hash_attributes(path)
-    digest = sha256_hex(f"{mode:o} {content.sha256} {attributes} {device}".encode())
-    return ContextEntry(digest, mode, status.st_size, status.st_mtime_ns, content, attributes, stamp)
-
-
-def _hash_attributes(path: str) -> str:
-    """Return a hash of the extended attributes that BuildKit copies into an image, or ''."""
-    names: list[str] = []
-    with suppress(OSError):
-        names = os.listxattr(path, follow_symlinks=False)
-    values = [
-        (name, os.getxattr(path, name, follow_symlinks=False))
-        for name in sorted(names)
-        if name == _CAPABILITY_ATTRIBUTE or name.startswith(_USER_ATTRIBUTE_PREFIX)
-    ]
-    return sha256_hex(repr(values).encode()) if values else ""
+def _create_entry(status: os.stat_result, content: ContentHash, stamp: str, device: str = "") -> ContextEntry:
+    digest = sha256_hex(f"{status.st_mode:o} {content.sha256} {device}".encode())
+    return ContextEntry(digest, status.st_mode, status.st_size, status.st_mtime_ns, content, stamp)
 
 
 class _Scanner:
@@ -213,7 +202,7 @@ class _Scanner:
                     entry_status = entry.stat(follow_symlinks=False)
                     is_used, stamp = self._scan_directory(path, entry_status)
                     if is_used or not is_excluded:
-                        self.entries[path] = _create_entry(entry.path, entry_status, _NO_CONTENT, stamp)
+                        self.entries[path] = _create_entry(entry_status, _NO_CONTENT, stamp)
                         has_entries = True
                         continue
             elif not is_excluded:

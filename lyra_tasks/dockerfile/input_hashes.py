@@ -46,12 +46,21 @@ class ImageInputs(Mapping[str, str]):
 
 def scan_image(root: Path, image: Image) -> ContextSnapshot:
     """Hash what the builder gets for an image."""
-    dockerfile = dockerfile_path(root, image)
     context = Path(os.path.normpath(root / image.context))
-    cache_name = sha256_hex(f"{image.context}\0{image.dockerfile}".encode())[:16]
-    file_hashes = open_file_hashes(root / ".lyra" / "hashes" / f"{cache_name}.json")
+    return scan_directory(context, dockerfile_path(root, image), root / ".lyra" / "hashes")
+
+
+def scan_directory(context: Path, dockerfile: Path | None, cache: Path | None = None) -> ContextSnapshot:
+    """Hash what the builder gets of a context; the hashes of large files are kept in the directory `cache`."""
+    name = sha256_hex(f"{context}\0{dockerfile}".encode("utf-8", "surrogateescape"))[:16]
+    file_hashes = open_file_hashes((cache or Path("/nonexistent/none")) / f"{name}.json")
     ignore_file, matcher = find_ignore_file(context, dockerfile), read_ignore_patterns(context, dockerfile)
     return scan_context(context, dockerfile, ignore_file, matcher, file_hashes)
+
+
+def scan_again(snapshot: ContextSnapshot, cache: Path | None = None) -> ContextSnapshot:
+    """Hash the context of a snapshot as it is now."""
+    return scan_directory(snapshot.context, snapshot.dockerfile, cache)
 
 
 def compute_input_hashes(root: Path, image: Image, commit: str) -> ImageInputs:
@@ -59,7 +68,7 @@ def compute_input_hashes(root: Path, image: Image, commit: str) -> ImageInputs:
     source = scan_image(root, image)
     hashes = {
         "context": source.digest,
-        "dockerfile": source.build_files[os.path.relpath(source.dockerfile, source.context)].content.sha256,
+        "dockerfile": source.dockerfile_digest,
         "args": hash_mapping(image.args),
         "target": image.target,
         "commit": commit,
@@ -72,13 +81,15 @@ def list_changed_inputs(recorded: Mapping[str, str], current: Mapping[str, str])
     return tuple(sorted(key for key in {*recorded, *current} if recorded.get(key) != current.get(key)))
 
 
-def find_ignore_file(context: Path, dockerfile: Path) -> Path | None:
+def find_ignore_file(context: Path, dockerfile: Path | None) -> Path | None:
     """Return `<Dockerfile>.dockerignore` or, if it does not exist, `.dockerignore` of the context; None without."""
-    candidates = (dockerfile.with_name(f"{dockerfile.name}.dockerignore"), context / ".dockerignore")
+    candidates = [context / ".dockerignore"]
+    if dockerfile is not None:
+        candidates.insert(0, dockerfile.with_name(f"{dockerfile.name}.dockerignore"))
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def read_ignore_patterns(context: Path, dockerfile: Path) -> PatternMatcher:
+def read_ignore_patterns(context: Path, dockerfile: Path | None) -> PatternMatcher:
     """Read the ignore file of an image."""
     from e2b_dockerfile_utils import PatternMatcher
 

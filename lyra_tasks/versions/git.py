@@ -125,6 +125,11 @@ def run_git(root: Path, *arguments: str, stdin: str = "") -> str:
     return result.stdout
 
 
+def read_head(root: Path) -> str:
+    """Return the id of the checked out commit."""
+    return run_git(root, "rev-parse", "--verify", "HEAD").strip()
+
+
 def find_default_remote(root: Path) -> str:
     """Return `origin` if it exists, or else the first remote; empty without remotes."""
     names = run_git(root, "remote").split()

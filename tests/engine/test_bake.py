@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.engine.buildx.bake import bake_targets, escape_bake_definition
+from lyra_tasks.engine.buildx.bake import bake_targets
+from lyra_tasks.engine.buildx.contexts import escape_bake_definition
 from lyra_tasks.engine.client.connect import Engine
 
 VALUE = """${upper("a")} %{if true}b%{endif} $${c} $$${d} %%{e} ${ %{ $ % 100%"""

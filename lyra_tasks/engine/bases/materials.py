@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.platforms import image_from_key, variants_by_key
+from lyra_tasks.dockerfile.input_hashes import ImageInputs, scan_image
 from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, build_context_name, lock_key, read_lock_file
 from lyra_tasks.dockerfile.parse import ImageUse
 from lyra_tasks.engine.bases.archive import ArchivedImage, write_archive_as
 from lyra_tasks.engine.bases.inputs import collect_base_requests
 from lyra_tasks.engine.bases.registry import find_local_image, image_diff_ids
 from lyra_tasks.engine.bases.resolve import BaseInstall, ResolvedBase, plan_base_installs, resolve_bases
+from lyra_tasks.engine.buildx.contexts import BuildSources, context_key
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.objects.ownership import Owner
@@ -36,12 +38,13 @@ class BuildMaterials:
     """The project's directory and the bases by build (as in `config.platforms`) and name.
 
     `arguments` is None if bases are passed as named contexts. For an engine that only takes build arguments, it maps
-    each build's global ARGs to the names of its bases.
+    each build's global ARGs to the names of its bases. `sources` are the contexts as they were hashed.
     """
 
     root: str
     bases: Mapping[str, Mapping[str, ResolvedBase]]
     arguments: Mapping[str, Mapping[str, str]] | None = None
+    sources: BuildSources | None = None
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,25 @@ def collect_materials(
     bases: Mapping[str, ResolvedBase],
     *,
     separate_builder: bool = False,
+    inputs: Mapping[str, ImageInputs] | None = None,
 ) -> BuildMaterials:
-    """Collect the materials of the builds in `uses`, for the engine's own builder or a separate one."""
+    """Collect the materials of the builds in `uses`, for the engine's own builder or a separate one.
+
+    `inputs` are those that the builds were planned for; by default the contexts are hashed as they are now.
+    """
     arguments = find_base_arguments(work, uses, separate_builder=separate_builder)
-    return BuildMaterials(str(work.root), group_bases_by_build(work.config, uses, bases), arguments)
+    sources = _collect_sources(work, uses, inputs)
+    return BuildMaterials(str(work.root), group_bases_by_build(work.config, uses, bases), arguments, sources)
+
+
+def _collect_sources(work: Workspace, builds: Iterable[str], inputs: Mapping[str, ImageInputs] | None) -> BuildSources:
+    snapshots = {}
+    for build in builds:
+        image = work.config.images[image_from_key(build)]
+        key = context_key(str(work.root), image)
+        if key not in snapshots:
+            snapshots[key] = inputs[build].source if inputs is not None else scan_image(work.root, image)
+    return BuildSources(work.paths.state, work.paths.project_id, work.paths.work / "hashes", snapshots)
 
 
 def group_bases_by_build(
@@ -157,10 +175,10 @@ def bake_target_inputs(config: Configuration, build: str, materials: BuildMateri
     """Return the fields that every bake target of an image or one of its stages has."""
     image, bases = config.images[image_from_key(build)], materials.bases[build]
     arguments = materials.arguments[build] if materials.arguments is not None else {}
-    context = f"{materials.root}/{image.context}"
+    context, dockerfile = context_key(materials.root, image)
     return {
         "context": context,
-        "dockerfile": f"{context}/{image.dockerfile}",
+        "dockerfile": dockerfile,
         "args": {**image.args, **{argument: bases[name].reference for argument, name in arguments.items()}},
         "contexts": _named_contexts(bases) if materials.arguments is None else {},
         "secret": [f"id={key},src={materials.root}/{path}" for key, path in sorted(image.secrets.items())],

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from lyra_tasks import console
 from lyra_tasks.engine.buildx.builder import Builder, builder_environment
+from lyra_tasks.engine.buildx.contexts import BuildSources, name_contexts
 from lyra_tasks.engine.buildx.docker_cli import CancelHook, call_docker_cli
 from lyra_tasks.engine.client.contexts import docker_config_directory
 from lyra_tasks.engine.client.errors import EXEC_FORMAT_ERROR
@@ -40,11 +41,6 @@ BUILDX_ENVIRONMENT = {
 }
 
 
-def escape_bake_definition(definition: str) -> str:
-    """Return a bake definition in JSON in which `${` and `%{` are plain text, not the beginning of an expression."""
-    return definition.replace("${", "$${").replace("%{", "%%{")
-
-
 def format_destination(path: Path) -> str:
     """Return the `dest` field of an output. Buildx parses it as CSV, and a path may hold a comma."""
     return '"dest={}"'.format(str(path).replace('"', '""'))
@@ -63,6 +59,7 @@ def bake_targets(
     cancel_hook: CancelHook = lambda _: nullcontext(),
     quiet: bool = False,
     lock_handles: tuple[int, ...] = (),
+    sources: BuildSources | None = None,
 ) -> dict[str, Any]:
     """Build targets in parallel and return Buildx's metadata by target.
 
@@ -78,10 +75,12 @@ def bake_targets(
         cancel_hook: Gets a function that ends the build, and is entered while it runs.
         quiet: Whether progress is only logged.
         lock_handles: Handles of locks that stay held until Buildx has ended, even if this process is killed.
+        sources: The build contexts as they were hashed; without them, the contexts are hashed and sent anew.
 
     Raises:
         BuildError: The build failed; its details are the last lines of the log.
         NoSpaceError: The engine's disk is full.
+        StaleError: A build context changed during the build.
     """
     environment = {**os.environ, **BUILDX_ENVIRONMENT}
     environment |= engine.cli_environment if builder is None else builder_environment(engine)
@@ -90,6 +89,7 @@ def bake_targets(
         environment[_EPOCH_VARIABLE] = str(epoch)
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     with (
+        name_contexts(definition, _identify_builder(engine, builder), sources) as named_definition,
         log.open("a", encoding="utf-8", buffering=1) as log_file,
         nullcontext() if quiet else console.progress(f"building {', '.join(targets) or 'the images'}"),
     ):
@@ -99,7 +99,7 @@ def bake_targets(
 
             lines = docker.buildx.bake(
                 targets=list(targets),
-                files=[definition],
+                files=[named_definition],
                 builder=_select_builder(engine, builder),
                 progress="plain",
                 metadata_file=metadata,
@@ -121,8 +121,8 @@ def bake_targets(
             lock_handles=lock_handles,
             cancel_hook=cancel_hook,
         )
-    if not has_succeeded:
-        raise _build_error(tail, log)
+        if not has_succeeded:
+            raise _build_error(tail, log)
     result: dict[str, Any] = json.loads(metadata.read_text())
     return result
 
@@ -132,6 +132,12 @@ def _select_builder(engine: Engine, builder: Builder | None) -> str | None:
     if builder is None or not builder.is_separate:
         return engine.cli_environment.get("DOCKER_CONTEXT") or "default"
     return None if builder.context else builder.name
+
+
+def _identify_builder(engine: Engine, builder: Builder | None) -> str:
+    if builder is None or not builder.is_separate:
+        return engine.facts.id
+    return f"{builder.name} {builder.driver} {builder.context}"
 
 
 def _forward_line(line: str, redacted_values: Sequence[str], log: IO[str], tail: deque[str], *, quiet: bool) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lyra_tasks.engine.buildx.bake import bake_targets, escape_bake_definition, format_destination
+from lyra_tasks.engine.buildx.bake import bake_targets, format_destination
+from lyra_tasks.engine.buildx.contexts import escape_bake_definition
 from lyra_tasks.engine.objects.containers import inspect_image
 
 if TYPE_CHECKING:

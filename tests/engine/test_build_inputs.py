@@ -1,0 +1,153 @@
+"""Tests that a record names only what its image was built from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.engine import sandbox
+from lyra_tasks.engine.buildx.bake import bake_targets
+from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.objects.disk_usage import prune_build_cache, read_disk_usage
+from tests.conftest import Outcome, Project, tiny_project
+from tests.faults import becomes, refused
+
+PAGE = "app/www/index.html"
+SLOW = 'RUN ["/bin/busybox", "sleep", "3"]\n'
+
+
+def build_meanwhile(project: Project, change: Callable[[], object]) -> Outcome:
+    """Build, and make a change once the builder runs."""
+    process = project.start("build")
+    assert becomes(lambda: "RUN" in running_log(project), 60)
+    change()
+    out, err = process.communicate(timeout=60)
+    return Outcome(process.returncode, out, err)
+
+
+def running_log(project: Project) -> str:
+    """Return the build log of the newest run."""
+    logs = sorted(project.root.glob(".lyra/runs/*/logs/_build.log"))
+    return logs[-1].read_text() if logs else ""
+
+
+@pytest.fixture
+def slow(tiny: Project) -> Project:
+    """Return a project whose build takes some seconds and is never cached."""
+    tiny.replace("app/Dockerfile", "USER", f"ARG NONCE={os.urandom(4).hex()}\n{SLOW}USER")
+    tiny.commit()
+    return tiny
+
+
+def undo(page: Path) -> None:
+    """Change a file and restore it, its time included."""
+    status, text = page.stat(), page.read_text()
+    page.write_text(f"{text} and more")
+    page.write_text(text)
+    os.utime(page, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [lambda page: page.write_text("other"), undo])
+def test_file_that_changes_during_a_build_is_named(slow: Project, change: Callable[[Path], object]) -> None:
+    refused(
+        build_meanwhile(slow, lambda: change(slow.root / PAGE)),
+        3,
+        f"{PAGE} changed during the build",
+        "Run `lyra build` again",
+    )
+    refused(slow.lyra("test"), 3, "web has not been built")
+    slow.git("checkout", "--quiet", "--", "app")
+    assert slow.lyra("build").code == 0
+    assert slow.lyra("test").code == 0
+
+
+def test_commit_during_a_build_is_named(slow: Project) -> None:
+    refused(build_meanwhile(slow, slow.commit), 3, "HEAD moved from", "Run `lyra build` again")
+    refused(slow.lyra("promote"), 3, "web has not been built")
+
+
+def test_stage_sees_the_files_that_were_tested(slow: Project) -> None:
+    slow.replace("app/Dockerfile", "FROM scratch\n", "FROM scratch AS base\n")
+    with (slow.root / "app/Dockerfile").open("a") as file:
+        file.write(
+            f"FROM base AS lint\nCOPY bin /bin\nCOPY www /www\n{SLOW}FROM base\n"
+            + (slow.root / "app/Dockerfile").read_text().partition("\n")[2]
+        )
+    with (slow.root / ".lyra.toml").open("a") as file:
+        file.write('[[tests]]\nname = "lint"\nimage = "web"\nstage = "lint"\n')
+    slow.commit()
+    assert slow.lyra("build").code == 0
+    process = slow.start("test")
+    log = "checks/lint/build.log"
+    assert becomes(lambda: any("RUN" in path.read_text() for path in slow.root.glob(f".lyra/runs/*/{log}")), 60)
+    text = (slow.root / PAGE).read_text()
+    (slow.root / PAGE).write_text("other")
+    out, err = process.communicate(timeout=60)
+    refused(Outcome(process.returncode, out, err), 3, f"{PAGE} changed during the build")
+    (slow.root / PAGE).write_text(text)
+    refused(slow.lyra("promote"), 3, "have not been tested")
+
+
+def test_killed_build_does_not_mislead_the_next(slow: Project) -> None:
+    """The builder received another content than was hashed, and nobody could record it."""
+    page = slow.root / PAGE
+    text, status = page.read_text(), page.stat()
+    process = slow.start("build")
+    assert becomes(lambda: "RUN" in running_log(slow), 60)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    page.write_text(text.swapcase())
+    os.utime(page, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert slow.lyra("build").code == 0
+    outcome = slow.lyra("test", "--only", "the page is there")
+    assert outcome.code == 5, "the page has other letters"
+
+
+def test_projects_with_the_same_names_never_share_files(
+    tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox, engine: Engine
+) -> None:
+    contents = {}
+    for name in ("one", "two"):
+        project = tiny_project(tmp_path / name, busybox, cache, box)
+        page = project.root / PAGE
+        page.write_text(f"project {name}")
+        os.utime(page, (1, 1))
+        outcome = project.lyra("build", "--json")
+        assert outcome.code == 0, outcome.text
+        image = json.loads(outcome.out)["images"]["web"]["reference"]
+        container = engine.api.create_container(image, ["none"])["Id"]
+        contents[name] = b"".join(engine.api.get_archive(container, "/www/index.html")[0])
+        engine.api.remove_container(container)
+        project.clean()
+    assert [f"project {name}".encode() in content for name, content in contents.items()] == [True, True]
+
+
+def test_old_copies_count_into_the_budget_of_the_cache(engine: Engine, tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    target = {"context": str(context), "dockerfile-inline": "FROM scratch\nCOPY . /\n", "output": ["type=cacheonly"]}
+    (tmp_path / "bake.json").write_text(json.dumps({"target": {"default": target}}))
+    size = 4 * 1024**2
+
+    def cache_size() -> int:
+        usage = read_disk_usage(engine)
+        assert usage is not None
+        return usage.cache_size
+
+    for _ in range(4):
+        (context / "data").write_bytes(os.urandom(size))
+        bake_targets(
+            engine, tmp_path / "bake.json", metadata=tmp_path / "metadata.json", log=tmp_path / "log", epoch=None,
+            quiet=True,
+        )  # fmt: skip
+    assert cache_size() > 4 * size, "each build left a copy of its context"
+    prune_build_cache(replace(engine, facts=replace(engine.facts, sandboxed=True)), 2 * size)
+    assert cache_size() <= 2 * size
+    shutil.rmtree(context)
