@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.context import Context
 
 from lyra_tasks import console
-from lyra_tasks.tasks.session import workspace
+from lyra_tasks.tasks.session import user_path, workspace
 from lyra_tasks.tasks.task import task
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def verify(
     from lyra_tasks.bundle.show import show_verification
     from lyra_tasks.bundle.verify import verify_path
 
-    trust = parse_trust_options(allowed_signers, signer, revoked)
-    bundle = Path(path) if path else BundleStore(workspace().bundles).find_newest()
+    trust = parse_trust_options(user_path(allowed_signers), signer, user_path(revoked))
+    bundle = Path(user_path(path)) if path else BundleStore(workspace().bundles).find_newest()
     with console.progress(f"verifying {bundle.name}"):
         report = verify_path(bundle, trust)
     return show_verification(report)
@@ -69,7 +69,7 @@ def diff(c: Context, before: str, after: str, json: bool = False, quiet: bool = 
     from lyra_tasks.bundle.show import show_diff
 
     store = BundleStore(workspace().bundles)
-    bundles = [open_bundle(store.resolve(name)) for name in (before, after)]
+    bundles = [open_bundle(store.resolve(user_path(name) if "/" in name else name)) for name in (before, after)]
     return show_diff(compare_bundles(*(read_bundle_documents(bundle) for bundle in bundles)))
 
 
@@ -108,7 +108,7 @@ def bundle_pack(
 
     work = workspace()
     store = BundleStore(work.bundles)
-    pack_plan = plan_pack(collect_pack_facts(store, version, to=to, since=since, split=split))
+    pack_plan = plan_pack(collect_pack_facts(store, version, to=user_path(to), since=since, split=split))
     if dry_run:
         return show_pack_plan(pack_plan)
     return show_pack(create_pack(pack_plan, work))

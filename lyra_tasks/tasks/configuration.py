@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 
 from lyra_tasks import console
-from lyra_tasks.tasks.session import workspace
+from lyra_tasks.tasks.session import call_directory, workspace
 from lyra_tasks.tasks.task import task
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def init(c: Context, dry_run: bool = False, json: bool = False, quiet: bool = Fa
     from lyra_tasks.init.project_files import inspect_project
     from lyra_tasks.init.run import show_init_plan, show_init_result, write_init_files
 
-    root = Path.cwd()
+    root = Path.cwd() / call_directory()
     init_plan = plan_init(inspect_project(root))
     if dry_run:
         return show_init_plan(init_plan)

@@ -74,6 +74,17 @@ def test_directory_of_context_holds_for_paths_of_user(alpha: Project) -> None:
     )
     outcome = run(alpha, "-c", code)
     assert outcome.out.startswith("6 "), outcome.text
+    assert "beta/bundle" in outcome.out, outcome.text
+    new = alpha.root.parent / "new"
+    new.mkdir()
+    (new / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    code = "from invoke import Context\nfrom lyra_tasks.tasks import init\ncontext = Context()\n"
+    code += "with context.cd('../new'):\n"
+    for arguments, written in (("dry_run=True", {"Dockerfile"}), ("", {"Dockerfile", ".lyra.toml", "tasks.py"})):
+        outcome = run(alpha, "-c", f"{code}    init(context, {arguments})")
+        assert outcome.code == 0, outcome.text
+        assert written <= {path.name for path in new.iterdir()}
+        assert (new / ".lyra.toml").exists() == (len(written) > 1)
 
 
 def test_tasks_loaded_from_elsewhere_are_refused(alpha: Project) -> None:
