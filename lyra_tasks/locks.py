@@ -70,7 +70,7 @@ class RunLocks:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._fds: dict[str, int] = {}
-        self._tasks = 0
+        self._holds: list[ExitStack] = []
         self._lock = threading.Lock()
 
     def __contains__(self, run: str) -> bool:
@@ -84,26 +84,34 @@ class RunLocks:
                     self._fds[run] = start_run(self._directory, run)
 
     @contextmanager
-    def acquired_for_task(self, run: str) -> Iterator[None]:
-        """Mark a run as active during a task; all runs are finished when the last task of this process ends."""
-        self.acquire(run)
-        with self._lock:
-            self._tasks += 1
-        try:
-            yield
-        finally:
+    def running_task(self, task: str, run: str, *, is_between: bool = False) -> Iterator[None]:
+        """Hold the checkout for a task, as `hold_task` does, and mark its run as active.
+
+        When the last task of this process ends, all its runs are finished.
+        """
+        with ExitStack() as hold:
+            hold.enter_context(hold_task(self._directory.parent, task, run, is_between=is_between))
             with self._lock:
-                self._tasks -= 1
-                is_last = not self._tasks
-            if is_last:
-                self.release()
+                self._holds.append(hold)
+            if not runs_alone(task):
+                self.acquire(run)
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._holds = [other for other in self._holds if other is not hold]
+                    is_last = not self._holds
+                if is_last:
+                    self.release()
 
     def release(self) -> None:
-        """Mark all runs as finished."""
+        """Mark all runs as finished, and let go of the checkout."""
         with self._lock:
             while self._fds:
                 run, fd = self._fds.popitem()
                 finish_run(self._directory, run, fd)
+            while self._holds:
+                self._holds.pop().close()
 
 
 def active_runs(directory: Path) -> dict[str, int]:
@@ -223,19 +231,20 @@ def runs_alone(task: str) -> bool:
 
 
 @contextmanager
-def hold_task(state: Path, task: str, run: str) -> Iterator[None]:
+def hold_task(state: Path, task: str, run: str, *, is_between: bool = False) -> Iterator[None]:
     """Keep tasks that exclude `task` out of the checkout of a state directory during the block.
 
     Waits until those of other processes have ended, and says after half a second for which ones. `clean` and
-    `engine.down` run alone, builds one after the other, everything else at the same time.
+    `engine.down` run alone, builds one after the other, everything else at the same time. Between two tasks of a
+    command line, only those that run alone are kept out.
     """
     with ExitStack() as held:
         is_shared = not runs_alone(task)
         held.enter_context(_wait_for_lock(state, "tasks.lock", is_shared=is_shared, blockers=None))
-        if task in _TASKS_THAT_BUILD:
+        if task in _TASKS_THAT_BUILD and not is_between:
             held.enter_context(_wait_for_lock(state, "builds.lock", is_shared=False, blockers=_TASKS_THAT_BUILD))
         directory = _task_directory(state)
-        name = f"{run}~{task}~{threading.get_ident()}"
+        name = f"{run}~{task}~{threading.get_ident()}{'-between' if is_between else ''}"
         held.callback(finish_run, directory, name, start_run(directory, name))
         yield
 

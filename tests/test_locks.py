@@ -288,13 +288,29 @@ def test_task_does_not_wait_for_its_own_parent(tmp_path: Path) -> None:
 
 
 def test_runs_are_active_until_the_last_task_ends(tmp_path: Path) -> None:
-    locks = RunLocks(tmp_path)
-    with locks.acquired_for_task("r1"), locks.acquired_for_task("r1"):
+    locks = RunLocks(tmp_path / "live")
+    with locks.running_task("build", "r1"), locks.running_task("build", "r1", is_between=True):
         locks.acquire("r2")
-        with locks.acquired_for_task("r1"):
+        with locks.running_task("test", "r1"):
+            assert [item.task for item in list_running_tasks(tmp_path)] == ["build", "build", "test"]
+        assert set(active_runs(tmp_path / "live")) == {"r1", "r2"}
+    assert active_runs(tmp_path / "live") == {}
+    with locks.running_task("clean", "r3"):
+        assert active_runs(tmp_path / "live") == {}, "its own run is nothing to protect"
+
+
+def test_released_task_no_longer_holds_the_checkout(tmp_path: Path) -> None:
+    def clean() -> None:
+        with hold_task(tmp_path, "clean", "r2"):
             pass
-        assert set(active_runs(tmp_path)) == {"r1", "r2"}
-    assert active_runs(tmp_path) == {}
+
+    locks = RunLocks(tmp_path / "live")
+    with locks.running_task("create", "r1"), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(clean)
+        time.sleep(0.2)
+        assert not waiting.done()
+        locks.release()  # it only watches from now on
+        waiting.result(timeout=10)
 
 
 def test_directory_lock_is_tried_or_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from lyra_tasks.tasks.line import Line
 
 _TASKS_THAT_NEED_VALUES = frozenset({"build", "test", "promote", "release"})
+_TASKS_THAT_HOLD_THE_CHECKOUT = frozenset(
+    {
+        *("build", "test", "promote", "clean", "create", "dev.sync", "dev.restart", "dev.stop"),
+        *("engine.up", "engine.down", "bases.build", "bases.update", "lock.update"),
+    }
+)
 _WORKFLOW_COMMANDS = frozenset({"build", "test", "release", "promote", "verify", "clean"})
 _UNKNOWN_PATH = "the output"
 
@@ -37,8 +43,16 @@ class TaskCall:
     context: Context
     config: Path | None
     lines: tuple[Line, ...]
+    is_dry_run: bool = False
     started_at: float = field(default_factory=time.monotonic)
     workspace: Workspace | None = None
+    hold: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def is_followed_by_task(self) -> bool:
+        """Whether the next task on the command line is one of Lyra's."""
+        commands = [getattr(entry.task, "command", "") for entry in self.lines[0].tasks] if self.lines else []
+        return self.command in commands[:-1] and bool(commands[commands.index(self.command) + 1])
 
     @property
     def directory(self) -> Path:
@@ -65,6 +79,7 @@ class _ProjectRun:
     workspace: Workspace
     commands: set[str]
     source: SourceState | None = None
+    hold: ExitStack = field(default_factory=ExitStack)
 
 
 def _working_directory() -> Path | None:
@@ -86,7 +101,9 @@ def open_call(call: TaskCall) -> Iterator[TaskCall]:
     token = _call.set(call)
     try:
         yield call
+        _keep_checkout_for_next_task(call)
     finally:
+        call.hold.close()
         _call.reset(token)
 
 
@@ -116,6 +133,8 @@ def workspace(*, allow_invalid: bool = False) -> Workspace:
             _warn_about(loaded.error.message, loaded.error.details)
         with _runs_lock:
             call.workspace = _join_run(call, loaded)
+        if call.command in _TASKS_THAT_HOLD_THE_CHECKOUT and not call.is_dry_run:
+            _hold_checkout(call, call.workspace)
         if call.command in _TASKS_THAT_NEED_VALUES:
             _warn_about_todos(loaded.file)
     return call.workspace
@@ -186,6 +205,31 @@ def record_task_result(call: TaskCall, exit_code: int, message: str) -> None:
         work = call.workspace
         seconds = round(time.monotonic() - call.started_at, 3)
         work.journal.append(work.run, "task", task=call.command, exit_code=exit_code, message=message, seconds=seconds)
+
+
+def _hold_checkout(call: TaskCall, work: Workspace) -> None:
+    """Keep tasks of other processes out that exclude this one; wait for those that are running."""
+    from lyra_tasks.locks import runs_alone
+
+    between = _runs[_project_key(work.loaded)].hold
+    if runs_alone(call.command):
+        between.close()
+    call.hold.enter_context(work.active_runs.running_task(call.command, work.run))
+    between.close()
+
+
+def _keep_checkout_for_next_task(call: TaskCall) -> None:
+    """Hold the checkout until the next task of the line does, so that no `clean` comes between the two."""
+    from lyra_tasks.locks import runs_alone
+
+    work = call.workspace
+    if work is None or call.is_dry_run or runs_alone(call.command):
+        return
+    between = _runs[_project_key(work.loaded)].hold
+    if not call.is_followed_by_task:
+        between.close()
+    elif call.command in _TASKS_THAT_HOLD_THE_CHECKOUT:
+        between.enter_context(work.active_runs.running_task(call.command, work.run, is_between=True))
 
 
 def _load_config(call: TaskCall) -> LoadedConfig:

@@ -168,7 +168,9 @@ class LyraTask(Task, Generic[P, R]):  # type: ignore[type-arg]
                 commands=self._list_commands(lines),
             ),
             _sigterm_as_interrupt(),
-            open_call(TaskCall(self.command, cast("Context", args[0]), self.config, lines)) as call,
+            open_call(
+                TaskCall(self.command, cast("Context", args[0]), self.config, lines, is_dry_run=options["dry_run"])
+            ) as call,
         ):
             return self._run(call, arguments, is_on_line=is_run_by_invoke(sys._getframe(1)))
 
