@@ -22,7 +22,8 @@ from lyra_tasks.config.services import to_argv
 from lyra_tasks.engine.client.exec import exec_command
 from lyra_tasks.engine.client.monitoring import wait_until
 from lyra_tasks.errors import LyraError, StaleError
-from lyra_tasks.lab.service import CheckTarget, accepts_tcp_connection, open_http_response
+from lyra_tasks.lab.http_client import accepts_tcp_connection, open_http_response
+from lyra_tasks.lab.service import CheckTarget
 from lyra_tasks.records.evidence import CheckResult
 from lyra_tasks.redaction import redact
 
@@ -33,6 +34,7 @@ T = TypeVar("T")
 
 _MAX_EXCERPT_CHARS = 400
 _MAX_RESPONSE_BYTES = 1024**2
+_MIN_CONNECT_TIMEOUT_S = 0.05
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -84,9 +86,8 @@ def _check_http(target: CheckTarget, test: Test) -> str:
     address = target.http_address()
     headers = {key: _expand_variables(target, value) for key, value in test.headers.items()}
     body = _expand_variables(target, test.send).encode() if test.send is not None else None
-    deadline = time.monotonic() + test.timeout
     with open_http_response(address, method, path, test.timeout, body=body, headers=headers) as response:
-        text = _read_prefix(response, deadline).decode(errors="replace")
+        text = _read_prefix(response).decode(errors="replace")
         if response.status != test.status:
             return f"status {response.status}, expected {test.status}; the response begins: {_shorten(target, text)}"
     if test.body is not None and test.body not in text:
@@ -100,16 +101,14 @@ def _check_http(target: CheckTarget, test: Test) -> str:
     return ""
 
 
-def _read_prefix(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """Return the first part of a body; TimeoutError if it is not complete by the deadline."""
-    data = b""
+def _read_prefix(response: http.client.HTTPResponse) -> bytes:
+    """Return the first part of a body."""
+    data = bytearray()
     while len(data) < _MAX_RESPONSE_BYTES and (chunk := response.read1(_MAX_RESPONSE_BYTES - len(data))):
         data += chunk
-        if time.monotonic() > deadline:
-            raise TimeoutError("timed out")
     if response.length and len(data) < _MAX_RESPONSE_BYTES:
-        raise http.client.IncompleteRead(data, response.length)
-    return data
+        raise http.client.IncompleteRead(bytes(data), response.length)
+    return bytes(data)
 
 
 def _check_exec(target: CheckTarget, test: Test) -> str:
@@ -146,8 +145,11 @@ def _call_with_timeout(timeout: float, call: Callable[[], T]) -> T:
 def _check_tcp(target: CheckTarget, test: Test) -> str:
     address = target.address(test.tcp or 0)
 
+    deadline = time.monotonic() + test.timeout
+
     def is_open() -> bool:
-        return target.cancellation.is_cancelled or accepts_tcp_connection(address, test.timeout)
+        seconds_left = max(_MIN_CONNECT_TIMEOUT_S, deadline - time.monotonic())
+        return target.cancellation.is_cancelled or accepts_tcp_connection(address, seconds_left)
 
     if wait_until(is_open, test.timeout):
         return ""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import http.client
-import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lyra_tasks.config.service_models import Service
 from lyra_tasks.engine.client.monitoring import LogFollower, StatsSampler
 from lyra_tasks.engine.objects.containers import ContainerState, read_container_state
 from lyra_tasks.errors import CheckFailedError, PreconditionError
 from lyra_tasks.lab.cancellation import Cancellation
+from lyra_tasks.lab.http_client import accepts_tcp_connection, open_http_response
 from lyra_tasks.lab.plan import PlannedService
 from lyra_tasks.ports import ContainerPort
 from lyra_tasks.redaction import redact
@@ -26,6 +25,7 @@ _POLL_INTERVAL_RANGE_S = (0.03, 0.25)
 _LOG_TAIL_LINES = 15
 _IMAGE_HEALTHCHECK_TIMEOUT_S = 60.0
 _OOM_REPORT_TIMEOUT_S = 1.0
+_MIN_PROBE_TIMEOUT_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def wait_until_ready(service: RunningService) -> None:
     """
     timeout = _ready_timeout(service)
     started = time.monotonic()
+    deadline = started + timeout
     while True:
         service.cancellation.raise_if_cancelled()
         state = read_container_state(service.engine, service.id)
@@ -100,7 +101,7 @@ def wait_until_ready(service: RunningService) -> None:
             if service.planned.service.oneshot and state.exit_code == 0:
                 return
             raise exit_error(service, state)
-        if _is_ready(service, state):
+        if _is_ready(service, state, deadline):
             return
         waited = time.monotonic() - started
         if waited >= timeout:
@@ -143,48 +144,22 @@ def _read_log_tail(service: RunningService) -> tuple[str, ...]:
     return tuple(service.log.lines()[-_LOG_TAIL_LINES:])
 
 
-@contextmanager
-def open_http_response(
-    address: tuple[str, int], method: str, path: str, timeout: float, **options: Any
-) -> Iterator[http.client.HTTPResponse]:
-    """Send one HTTP request over a new connection and yield the response; OSError or HTTPException if there is none."""
-    connection = http.client.HTTPConnection(*address, timeout=timeout)
-    try:
-        connection.request(method, path, body=options.get("body"), headers=options.get("headers") or {})
-        yield connection.getresponse()
-    finally:
-        connection.close()
-
-
-def accepts_tcp_connection(address: tuple[str, int], timeout: float) -> bool:
-    """Return whether a TCP connection is accepted and stays open.
-
-    For a port that nothing listens on, the engine's own proxy accepts the connection and closes it at once.
-    """
-    try:
-        with socket.create_connection(address, timeout=timeout) as connection:
-            connection.settimeout(0.2)
-            try:
-                return connection.recv(1) != b""
-            except TimeoutError:
-                return True
-    except OSError:
-        return False
-
-
-def _is_ready(service: RunningService, state: ContainerState) -> bool:
+def _is_ready(service: RunningService, state: ContainerState, deadline: float) -> bool:
     target, healthcheck = service.check_target(), service.planned.service.healthcheck
+    probe_timeout = max(_MIN_PROBE_TIMEOUT_S, deadline - time.monotonic())
+    if healthcheck is not None:
+        probe_timeout = min(healthcheck.timeout, probe_timeout)
     if service.planned.service.oneshot:
         return False
     if healthcheck is not None and healthcheck.http is not None:
         method, _, path = healthcheck.http.partition(" ")
         try:
-            with open_http_response(target.http_address(), method, path, healthcheck.timeout) as response:
+            with open_http_response(target.http_address(), method, path, probe_timeout) as response:
                 return 200 <= response.status < 400
         except (OSError, http.client.HTTPException):
             return False
     if healthcheck is not None and healthcheck.tcp is not None:
-        return accepts_tcp_connection(target.address(healthcheck.tcp), healthcheck.timeout)
+        return accepts_tcp_connection(target.address(healthcheck.tcp), probe_timeout)
     return state.health in {"", "healthy"}
 
 
