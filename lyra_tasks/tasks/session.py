@@ -112,6 +112,12 @@ def call_directory() -> Path:
     return _call.get().directory
 
 
+def user_path(text: str) -> str:
+    """Return a path that was given to the running task, which is relative to the directory of the call."""
+    call = _call.get()
+    return str(call.directory / Path(text).expanduser()) if text and call.context.command_cwds else text
+
+
 def arguments_after_dashes() -> tuple[str, ...]:
     """Return what stands after `--` on the line of the running task, each argument as the shell passed it."""
     call = _call.get()
