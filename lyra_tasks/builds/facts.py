@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from lyra_tasks import console
 from lyra_tasks.builds.plan import BuildFacts
 from lyra_tasks.config.models import Builder
 from lyra_tasks.config.platforms import Variant, list_variants
@@ -21,8 +22,10 @@ from lyra_tasks.engine.buildx.docker_cli import preload_docker_cli
 from lyra_tasks.engine.client.connect import import_docker_sdk
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import ConfigurationError, PreconditionError, UsageError
+from lyra_tasks.rules.catalogue import SOURCE_COMMITTED
 from lyra_tasks.rules.deviations import enforce_rules
 from lyra_tasks.rules.services import check_capacity
+from lyra_tasks.rules.source import describe_uncommitted
 from lyra_tasks.suggest import select_known
 from lyra_tasks.versions.git import find_missing_submodules
 
@@ -57,6 +60,8 @@ def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: 
         executor.submit(import_docker_sdk)  # while git runs
         preload_docker_cli()
         _require_submodules(work, image_names)
+    if work.git.uncommitted_inputs and not work.git.accepts_uncommitted:
+        console.warn(f"{describe_uncommitted(work.git)} (rule {SOURCE_COMMITTED}): this is a snapshot")
     engine = work.engine
     require_buildx(engine)
     uses = find_base_uses(work, builds)

@@ -16,6 +16,7 @@ from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine, connect_engine
 from lyra_tasks.engine.objects.lifeline import remove_orphans
 from lyra_tasks.engine.objects.ownership import Owner
+from lyra_tasks.engine.source import add_source_changes
 from lyra_tasks.locks import RunLocks, new_run_id
 from lyra_tasks.paths import Paths, project_paths
 from lyra_tasks.records.checkouts import record_checkout
@@ -112,7 +113,8 @@ class Workspace:
 
     def _read_git_facts(self) -> GitFacts:
         outputs = (self.config.promotion.directory, ".lyra", *sorted(self.generated_files))
-        return collect_git_facts(self.root, self.config.release.tag, outputs=outputs)
+        facts = collect_git_facts(self.root, self.config.release.tag, outputs=outputs)
+        return add_source_changes(facts, self.config, self.root, self.loaded.file, outputs)
 
     @cached_property
     def engine(self) -> Engine:

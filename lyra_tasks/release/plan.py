@@ -11,6 +11,7 @@ from semver import Version
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.release.facts import ReleaseFacts
 from lyra_tasks.release.next_version import Decision, ReleaseRequest
+from lyra_tasks.rules.source import describe_uncommitted
 from lyra_tasks.versions.changelog import VersionChanges, render_changes
 from lyra_tasks.versions.version import MAX_IMAGE_TAG_LENGTH
 
@@ -74,6 +75,8 @@ def _check_checkout(config: Configuration, facts: ReleaseFacts) -> Iterator[str]
     if changed:
         more = f" and {len(changed) - _MAX_SHOWN_PATHS} more" if len(changed) > _MAX_SHOWN_PATHS else ""
         yield f"tree: not committed: {', '.join(changed[:_MAX_SHOWN_PATHS])}{more}; commit or ignore them"
+    if facts.git.uncommitted_inputs and not facts.git.accepts_uncommitted:
+        yield f"tree: {describe_uncommitted(facts.git)}; commit them, exclude them in .dockerignore, or add a deviation"
     if facts.unfinished_operation:
         operation = facts.unfinished_operation
         yield f"tree: unfinished {operation}; run `git {operation} --continue` or `git {operation} --abort`"

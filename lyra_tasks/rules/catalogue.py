@@ -212,9 +212,9 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         SOURCE_COMMITTED,
-        requirement="Everything that a bundle is made from is committed.",
+        requirement="Everything that a bundle is made from is in HEAD, byte by byte.",
         rationale="A commit can be checked out again, a working tree cannot: its bundle is a snapshot, not a release.",
-        fix="Commit, then run `build test promote` again.",
+        fix="Commit, or exclude ignored files in `.dockerignore`; or add a deviation with the scope `source` for them.",
         severity="warning", runbook="R11", checked_by=("promote",),
     ),
     Rule(

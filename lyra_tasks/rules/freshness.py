@@ -15,16 +15,13 @@ from lyra_tasks.engine.bases.inputs import hash_current_inputs, hash_stage_input
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import StaleError
-from lyra_tasks.records.evidence import Evidence, RuleResult, SetKey
+from lyra_tasks.records.evidence import Evidence, SetKey
 from lyra_tasks.records.evidence_store import INPUT_PREFIX, RecordedTest
 from lyra_tasks.records.images import ImageRecord, ImageStore
-from lyra_tasks.rules.catalogue import SOURCE_COMMITTED, TESTS_FRESH, TESTS_PASSED, rule_set_version
-from lyra_tasks.versions.git import GitFacts
+from lyra_tasks.rules.catalogue import rule_set_version
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
-
-_MAX_LISTED_FILES = 5
 
 
 @dataclass(frozen=True)
@@ -182,18 +179,3 @@ def _inspect_service_image(
     if details is None:
         raise StaleError(f"services.{name}: image {image} is no longer in the engine", hint="Run `build test` first")
     return details
-
-
-def check_promotion(git: GitFacts) -> tuple[RuleResult, ...]:
-    """Check the rules of a promotion; `require_tested_set` has already enforced those about the test."""
-    committed = RuleResult(rule=SOURCE_COMMITTED, scope="source", outcome="passed")
-    if git.is_dirty:
-        names = ", ".join(git.changed_paths[:_MAX_LISTED_FILES])
-        more = len(git.changed_paths) - _MAX_LISTED_FILES
-        message = f"not committed: {names}{f' and {more} more' if more > 0 else ''}"
-        committed = RuleResult(rule=SOURCE_COMMITTED, scope="source", outcome="warning", message=message)
-    return (
-        committed,
-        RuleResult(rule=TESTS_FRESH, scope="project", outcome="passed"),
-        RuleResult(rule=TESTS_PASSED, scope="project", outcome="passed"),
-    )

@@ -27,7 +27,9 @@ _INITIAL = "(initial)"
 _DETACHED = "(detached)"
 _SUBMODULE = "160000 "
 _REPOSITORY_VARIABLES = {
-    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX",
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_SHALLOW_FILE", "GIT_REPLACE_REF_BASE",
+    "GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS",
 }  # fmt: skip
 
 
@@ -47,6 +49,8 @@ class GitFacts:
     `branch` is empty on a detached HEAD. `changed_paths` are changed and untracked paths, relative to `top`, without
     ignored ones; `dirty_hash` are eight digits of a hash of them. `tags` are all tags reachable from HEAD, `distance`
     the number of commits since the highest version tag, or of all commits. `remote_url` is without credentials.
+    `uncommitted_inputs` are what images contain and git does not commit, such as ignored files; they make the tree
+    dirty unless `accepts_uncommitted`, by a deviation.
     """
 
     top: Path
@@ -59,6 +63,8 @@ class GitFacts:
     tags: tuple[Tag, ...]
     distance: int
     remote_url: str
+    uncommitted_inputs: tuple[str, ...] = ()
+    accepts_uncommitted: bool = False
 
     @property
     def short_commit(self) -> str:
@@ -73,7 +79,7 @@ class GitFacts:
     @property
     def is_dirty(self) -> bool:
         """Return whether the working tree differs from the commit."""
-        return bool(self.changed_paths)
+        return bool(self.changed_paths) or bool(self.uncommitted_inputs and not self.accepts_uncommitted)
 
 
 def collect_git_facts(root: Path, tag_pattern: str = DEFAULT_TAG_PATTERN, *, outputs: Sequence[str] = ()) -> GitFacts:
@@ -100,11 +106,15 @@ def collect_git_facts(root: Path, tag_pattern: str = DEFAULT_TAG_PATTERN, *, out
     )
 
 
-def run_git(root: Path, *arguments: str, stdin: str = "") -> str:
-    """Run a git command in `root` and return its output; if it fails, raise a PreconditionError with its messages."""
+def run_git(root: Path, *arguments: str, stdin: str = "", allowed_exit_codes: Sequence[int] = (0,)) -> str:
+    """Run a git command in `root` and return its output; if it fails, raise a PreconditionError with its messages.
+
+    Commits are those that were made, not what replacements and grafts of this clone say instead.
+    """
     # inside a git hook, GIT_DIR and the like point at another repository than the one at `root`
     environment = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
     environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    environment |= {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": os.devnull}
     try:
         result = subprocess.run(
             ["git", *arguments],
@@ -120,7 +130,7 @@ def run_git(root: Path, *arguments: str, stdin: str = "") -> str:
         if not root.is_dir():
             raise PreconditionError(f"{root} is not a directory", hint="Change to the project directory") from error
         raise PreconditionError("git is not installed or not on PATH", hint="Install git") from error
-    if result.returncode:
+    if result.returncode not in allowed_exit_codes:
         raise _git_error(root, arguments, result.stderr)
     return result.stdout
 

@@ -258,11 +258,11 @@ def test_changelog_in_a_build_context_is_refused(shop: Project) -> None:
     with (shop.root / ".lyra.toml").open("a") as file:
         file.write('[images.web]\ncontext = "."\n[services.web]\nimage = "web"\n')
     (shop.root / "Dockerfile").write_text("FROM scratch\n")
-    (shop.root / ".dockerignore").write_text(".lyra\npromotion\n")
+    (shop.root / ".dockerignore").write_text(".git\n.lyra\npromotion\n")
     shop.commit()
     (problem,) = refused(shop.lyra("release", "--changelog", "NEWS.md"))
     assert problem == "changelog: NEWS.md is in the build context of web; add it to .dockerignore"
-    (shop.root / ".dockerignore").write_text(".lyra\npromotion\n*.md\n")
+    (shop.root / ".dockerignore").write_text(".git\n.lyra\npromotion\n*.md\n")
     shop.commit()
     assert shop.lyra("release", "--changelog", "NEWS.md").code == 0
 

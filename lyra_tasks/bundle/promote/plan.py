@@ -21,7 +21,8 @@ from lyra_tasks.records.evidence import Evidence, RuleResult, SetKey
 from lyra_tasks.records.evidence_store import RecordedTest
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.rules.deviations import reassess_results
-from lyra_tasks.rules.freshness import check_promotion, require_tested_set
+from lyra_tasks.rules.freshness import require_tested_set
+from lyra_tasks.rules.source import check_promotion
 from lyra_tasks.versions.changelog import VersionChanges, list_commits_since
 from lyra_tasks.versions.version import CheckoutVersion, find_previous_release, list_floating_tags, list_releases
 
@@ -134,6 +135,8 @@ def collect_promotion_facts(work: Workspace) -> PromotionFacts:
     tested_set = require_tested_set(work)
     rule_report = reassess_results(config, tested_set.evidence.rules, datetime.date.today())
     rule_report.raise_if_failed()
+    source_report = check_promotion(config, work.git, datetime.date.today())
+    source_report.raise_if_failed()
     source = config.project.source or _public_remote(work.git.remote_url)
     return PromotionFacts(
         version=work.version,
@@ -147,8 +150,8 @@ def collect_promotion_facts(work: Workspace) -> PromotionFacts:
         recorded=tested_set.recorded,
         records=tested_set.records,
         image_configs=tested_set.image_configs,
-        rules=(*rule_report.results, *check_promotion(work.git)),
-        deviations=rule_report.used_deviations,
+        rules=(*rule_report.results, *source_report.results),
+        deviations=(*rule_report.used_deviations, *source_report.used_deviations),
         bundles_directory=work.bundles,
     )
 
