@@ -12,27 +12,32 @@ from pathlib import Path
 
 from lyra_tasks.cleanup.plan import CleanupFacts
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.client.connect import Engine, connect_existing_engine
+from lyra_tasks.engine.client.connect import Engine, UnsupportedEngineError, connect_existing_engine
 from lyra_tasks.engine.objects.disk_usage import owns_builder, read_disk_usage, request_disk_usage
 from lyra_tasks.engine.objects.inventory import IMAGE, EngineObject, list_objects
+from lyra_tasks.engine.objects.known_engines import UnaskedEngine, count_claims, find_unasked_engines
 from lyra_tasks.engine.objects.lifeline import list_crashed_runs
 from lyra_tasks.engine.objects.ownership import OwnedObject, OwnershipIndex, build_ownership_index, load_ownership_index
 from lyra_tasks.engine.workspace import Workspace, was_auto_started
+from lyra_tasks.errors import EngineUnavailableError
 from lyra_tasks.files import STAGING_PREFIX
 from lyra_tasks.locks import active_runs, run_locks_directory, started_within
 from lyra_tasks.paths import Paths
 from lyra_tasks.records.checkouts import Checkout, list_former_states, list_other_checkouts, merge_journals
-from lyra_tasks.records.journal import Journal
+from lyra_tasks.records.journal import Journal, JournalEntry
 
 _RECENT_S = 3600  # so long, an engine may go on with a build whose client is gone
 _TEMPORARY_NAME = re.compile(r"\..+\.[a-z0-9_]{8}")  # what files.write_file has not renamed yet
 
 
 def collect_cleanup_facts(work: Workspace) -> tuple[CleanupFacts, Engine | None]:
-    """Collect what this checkout left, and return it with its engine, or None if no engine can hold anything of it."""
+    """Collect what this checkout left, and return it with its engine, or None if no engine can hold anything of it.
+
+    Raises EngineUnavailableError if no engine can be asked, but one holds something of the checkout by its journal.
+    """
     journals = _own_journals(work)
     running_before = set(_find_running_sandboxes(journals))
-    engine = connect_existing_engine(work.config, work.paths)
+    engine, unasked_engines = _connect_holding_engine(work)
     finish_disk_usage = request_disk_usage(engine) if engine is not None else None
     engine_objects = list_objects(engine) if engine is not None else ()
     ownership = load_ownership_index(work.paths, engine.facts.id) if engine is not None else OwnershipIndex()
@@ -47,6 +52,7 @@ def collect_cleanup_facts(work: Workspace) -> tuple[CleanupFacts, Engine | None]
         # Wait for it now: during the removal the engine would count what is left, or fail on what is not.
         disk_usage=finish_disk_usage() if finish_disk_usage is not None else None,
         owns_builder=engine is not None and owns_builder(engine),
+        unasked_engines=unasked_engines,
         auto_started_sandboxes=tuple(
             state
             for state in facts.running_sandboxes
@@ -82,7 +88,7 @@ def collect_gone_facts(work: Workspace) -> tuple[list[CleanupFacts], Engine | No
                 disk_usage=disk_usage,
                 unmounted_reason=names[-1].unmounted_reason,
                 is_engine_in_use=engine is not None and engine.cli_environment.get("DOCKER_HOST") in sockets,
-                other_engines=tuple(sorted(_find_other_engines(names, engine, engine_objects))),
+                other_engines=tuple(sorted(set(_find_other_engines(names, engine, engine_objects)))),
             )
         )
     return gone_facts, engine
@@ -129,6 +135,26 @@ def remove_temporary_files(files: Iterable[Path]) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _connect_holding_engine(work: Workspace) -> tuple[Engine | None, tuple[UnaskedEngine, ...]]:
+    """Connect to the engine that may hold objects, and return it with those that hold some and cannot be asked."""
+    try:
+        engine = connect_existing_engine(work.config, work.paths)
+    except UnsupportedEngineError:
+        raise
+    except EngineUnavailableError as error:
+        if unasked_engines := find_unasked_engines(work.paths, None):
+            raise _unasked_error(error.message, unasked_engines, error.hint) from error
+        raise
+    unasked_engines = find_unasked_engines(work.paths, engine)
+    if engine is None and unasked_engines:
+        raise _unasked_error("No engine can be asked for the objects of this project", unasked_engines, "")
+    return engine, unasked_engines
+
+
+def _unasked_error(message: str, engines: Sequence[UnaskedEngine], hint: str) -> EngineUnavailableError:
+    return EngineUnavailableError(message, hint=hint or engines[0].fix, details=tuple(map(str, engines)))
 
 
 def _collect_facts(
@@ -198,18 +224,19 @@ def _find_other_engines(
     own_ids = [sandbox.read_engine_ids(item.state) for item in names if sandbox.has_sandbox_data(item.state)]
     if not all(own_ids):
         return  # sandboxes of old versions did not record their engine's id: it may be any of those
-    entries = list(merge_journals(checkout.journal for checkout in names))
+    journals = [checkout.journal for checkout in names]
     known_ids = set(chain.from_iterable(own_ids)) | ({engine.facts.id} if engine is not None else set())
-    # Only images are journaled with their engine; other objects may be in any, unless their removal was journaled.
-    entries_without_engine = (
-        replace(entry, data={**entry.data, "engine": ""}) for entry in entries if entry.data.get("kind") != IMAGE
-    )
+    yield from count_claims(journals, known_ids)
+    # Old journals name the engine of images only: other objects may be in any, unless their removal was journaled.
+    entries = list(merge_journals(journals))
     present = {(item.kind, item.name) for item in engine_objects}
-    missing = build_ownership_index(entries_without_engine, "").nonces.keys() - present
-    for engine_id in {str(entry.data["engine"]) for entry in entries if entry.data.get("engine")} - known_ids:
-        ownership = build_ownership_index(entries, engine_id)
-        if ownership.images or ownership.image_intents or missing:
-            yield engine_id
+    unplaced_entries = (entry for entry in entries if not entry.data.get("engine") or entry.event == "removed")
+    if build_ownership_index((_forget_engine(entry) for entry in unplaced_entries), "").nonces.keys() - present:
+        yield from {str(entry.data["engine"]) for entry in entries if entry.data.get("engine")} - known_ids
+
+
+def _forget_engine(entry: JournalEntry) -> JournalEntry:
+    return replace(entry, data={**entry.data, "engine": ""})
 
 
 def _find_unrenamed_files(directory: Path) -> Iterator[Path]:

@@ -10,8 +10,10 @@ from typing import Literal
 
 from lyra_tasks.engine.objects.disk_usage import DiskUsage
 from lyra_tasks.engine.objects.inventory import CONTAINER, IMAGE, KINDS, NETWORK, EngineObject
+from lyra_tasks.engine.objects.known_engines import UnaskedEngine
 from lyra_tasks.engine.objects.ownership import OwnedObject, OwnershipIndex
 from lyra_tasks.errors import LockedError
+from lyra_tasks.records.cleanup import UnaskedEngineRecord
 
 Level = Literal["objects", "cache", "all", "gone"]
 
@@ -25,7 +27,7 @@ class CleanupFacts:
     `owned` are the `engine_objects` that are ours by `ownership`. `live_runs` are active runs of other processes with
     their pids, `crashed_runs` were killed. `shared_images` were also created by another checkout, named by its project
     id. `states` are the checkout's state directories, one per name that the project had; the `*_sandboxes*` fields are
-    those whose engine runs, was started by a command, or has data.
+    those whose engine runs, was started by a command, or has data. `unasked_engines` hold objects by the journal.
 
     Of a missing checkout, `unmounted_reason` says why it may be on an unmounted disk, and `is_engine_in_use` that this
     project uses its private engine; `other_engines` are named in its journal, but cannot be searched from here.
@@ -48,6 +50,7 @@ class CleanupFacts:
     auto_started_sandboxes: tuple[Path, ...] = ()
     states: tuple[Path, ...] = ()
     sandboxes_with_data: tuple[Path, ...] = ()
+    unasked_engines: tuple[UnaskedEngine, ...] = ()
     unmounted_reason: str = ""
     is_engine_in_use: bool = False
     other_engines: tuple[str, ...] = ()
@@ -90,6 +93,11 @@ class CleanupPlan:
         return self.level == "gone" and not self.kept_reason
 
     @property
+    def unasked_engines(self) -> tuple[UnaskedEngine, ...]:
+        """Engines that may hold objects after this cleanup, since neither they are asked nor their data removed."""
+        return tuple(item for item in self.facts.unasked_engines if item.private_state not in self.purge_sandboxes)
+
+    @property
     def is_complete(self) -> bool:
         """Whether no object journaled so far can be in the engine, or still appear there, after this cleanup."""
         facts = self.facts
@@ -124,6 +132,16 @@ class CleanupPlan:
         if self.deletes_states:
             parts.append("its journal, records and evidence")
         return parts
+
+
+def record_unasked_engines(plan: CleanupPlan) -> list[UnaskedEngineRecord]:
+    """Return the records of the engines that a cleanup does not ask."""
+    return [
+        UnaskedEngineRecord(
+            engine=item.id, endpoint=item.endpoint, reason=item.reason, objects=item.object_count, fix=item.fix
+        )
+        for item in plan.unasked_engines
+    ]
 
 
 def foreign_use(user: str) -> str:

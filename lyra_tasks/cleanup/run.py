@@ -10,7 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lyra_tasks.cleanup.facts import find_live_runs, find_temporary_files, remove_temporary_files
-from lyra_tasks.cleanup.plan import WAIT_HINT, CleanupPlan, describe_active_runs, foreign_use
+from lyra_tasks.cleanup.plan import (
+    WAIT_HINT,
+    CleanupPlan,
+    describe_active_runs,
+    foreign_use,
+    record_unasked_engines,
+)
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.engine.objects.disk_usage import DiskUsage, prune_build_cache, read_disk_usage
@@ -20,7 +26,7 @@ from lyra_tasks.engine.objects.lifeline import forget_crashed_runs
 from lyra_tasks.engine.objects.ownership import OwnedObject, Owner
 from lyra_tasks.engine.objects.removal import remove_in_order
 from lyra_tasks.engine.workspace import Workspace
-from lyra_tasks.errors import LeftoverError, LockedError, NoSpaceError, is_disk_full
+from lyra_tasks.errors import EngineUnavailableError, LeftoverError, LockedError, NoSpaceError, is_disk_full
 from lyra_tasks.locks import file_lock
 from lyra_tasks.records.checkouts import is_directory_missing
 from lyra_tasks.records.cleanup import (
@@ -58,6 +64,7 @@ def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | 
     started, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     level, facts = plans[0].level, plans[0].facts
     states = [state for plan in plans for state in plan.facts.states]
+    unasked_engines = [record for plan in plans for record in record_unasked_engines(plan)]
     removed, leftovers, deleted_states = list[OwnedObject](), list[Leftover](), list[DeletedState]()
     engine_objects, disk_usage, temporary_files = facts.engine_objects, None, list[Path]()
     with file_lock(work.paths.cache / "gone.lock", resource="`clean --gone`") if level == "gone" else nullcontext():
@@ -85,7 +92,7 @@ def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | 
     if level != "gone":
         temporary_files = find_temporary_files(work.paths, work.bundles)
         if engine is not None and plans[0].is_complete and not leftovers and facts.ownership.journal_bytes:
-            work.owner.record_cleared(engine, facts.ownership.journal_bytes)
+            work.owner.record_cleared(engine.facts.id, facts.ownership.journal_bytes)
         if not facts.live_runs:
             leftovers += _path_leftovers("file", temporary_files)
     footprint = collect_host_footprint([state for state in states if state.is_dir()], work.paths.work)
@@ -105,10 +112,11 @@ def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | 
             if item not in plan.used_by_others
         ],
         leftovers=leftovers,
+        not_asked=unasked_engines,
         removed_by_others=_find_removed_by_others(facts.engine_objects, engine_objects, removed),
         sandbox_stopped=any(plan.stop_sandboxes for plan in plans),
         deleted_states=deleted_states,
-        clean=not leftovers and not any(plan.live_objects for plan in plans),
+        clean=not leftovers and not unasked_engines and not any(plan.live_objects for plan in plans),
     )
 
 
@@ -133,12 +141,29 @@ def save_report(report: CleanupReport, work: Workspace) -> Path | None:
 
 
 def require_clean(report: CleanupReport) -> None:
-    """Raise LeftoverError, with each leftover and the command that removes it, if a cleanup left anything."""
+    """Raise LeftoverError, with each leftover and the command that removes it, if a cleanup left anything.
+
+    Raises EngineUnavailableError if nothing is left where it looked, but an engine that may hold objects was not asked.
+    """
+    unasked = tuple(
+        f"engine {item.engine} ({item.endpoint}): {item.reason}; {item.objects} object(s) of this project stand in the "
+        f"journal for it; {item.fix}"
+        for item in report.not_asked
+    )
     if report.leftovers:
         raise LeftoverError(
             f"{len(report.leftovers)} leftover(s) of this project could not be removed",
             hint="Remove them with the listed commands, then run `clean` again",
-            details=tuple(f"{item.kind} {item.name}: {item.reason}; {item.fix}" for item in report.leftovers),
+            details=(
+                *(f"{item.kind} {item.name}: {item.reason}; {item.fix}" for item in report.leftovers),
+                *unasked,
+            ),
+        )
+    if unasked:
+        raise EngineUnavailableError(
+            f"{len(unasked)} engine(s) that hold objects of this project could not be asked",
+            hint=report.not_asked[0].fix,
+            details=unasked,
         )
 
 
@@ -202,7 +227,8 @@ def _remove_host_state(plan: CleanupPlan, work: Workspace) -> list[Leftover]:
     leftovers = []
     remove_temporary_files(plan.temporary_files)
     if not plan.facts.live_runs:
-        for state in plan.facts.states:
+        # Their containers may be in an engine that was not asked.
+        for state in plan.facts.states if not plan.unasked_engines else ():
             DevStore(state).delete()
             forget_crashed_runs(state, plan.facts.crashed_runs)
     for state in dict.fromkeys([*plan.stop_sandboxes, *plan.purge_sandboxes]):

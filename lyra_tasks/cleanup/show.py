@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lyra_tasks import console
-from lyra_tasks.cleanup.plan import CleanupFacts, CleanupPlan, describe_active_runs
+from lyra_tasks.cleanup.plan import CleanupFacts, CleanupPlan, describe_active_runs, record_unasked_engines
 from lyra_tasks.errors import UsageError
 from lyra_tasks.records.cleanup import CleanupReport
 from lyra_tasks.results.lifecycle import CleanupPreview, GoneCheckout, GoneCleanupPreview
@@ -51,6 +51,7 @@ def show_cleanup_plan(plan: CleanupPlan) -> CleanupPreview:
         removes_state=plan.removes_state,
         layers_size=disk_usage.layers_size if disk_usage else 0,
         cache_size=disk_usage.cache_size if disk_usage else 0,
+        not_asked=tuple(record_unasked_engines(plan)),
     )
     if console.print_result(preview):
         return preview
@@ -117,6 +118,8 @@ def show_cleanup_report(report: CleanupReport, file: Path | None) -> CleanupRepo
             console.print(f"engine disk usage: image layers {layers}, build cache {cache}")
     leftovers = len(report.leftovers) + (0 if report.level == "gone" else len(report.kept))
     result = "nothing is left" if report.clean else f"{leftovers} object(s) left"
+    if report.not_asked:
+        result += f" where it looked, {len(report.not_asked)} engine(s) not asked"
     location = f"report: {file}" if file else "report not saved: disk full"
     console.print(f"clean: {removed} removed; {result}; {location}")
     return report
@@ -127,6 +130,8 @@ def _print_notes(plan: CleanupPlan) -> None:
         console.info(f"left by killed runs: {', '.join(item.name for item in plan.crashed_objects)}")
     for item, reason in plan.kept_objects.items():
         console.info(f"kept {item.kind} {item.name}: {reason}")
+    for engine in plan.unasked_engines:
+        console.info(f"not asked: {engine}")
     if plan.level != "objects" and not plan.prune_cache and plan.facts.disk_usage and not plan.facts.live_runs:
         console.info("build cache kept: the engine's builder is not Lyra's; `docker builder prune` empties it")
 

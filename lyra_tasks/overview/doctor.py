@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lyra_tasks import console
 from lyra_tasks.engine.client.connect import MIN_API_VERSION, EngineFacts, parse_version_numbers
+from lyra_tasks.engine.objects.known_engines import UnaskedEngine
 from lyra_tasks.errors import LyraError, PreconditionError
 from lyra_tasks.results.overview import Diagnosis
 
@@ -41,7 +42,8 @@ class DoctorFacts:
     """Everything that is diagnosed; a LyraError stands for a fact that could not be collected.
 
     `components` are the versions of the engine's parts. Times are seconds since 1970. `leftovers` are the objects of
-    crashed runs, `orphans` those of deleted checkouts, `active_runs` the process ids of runs.
+    crashed runs, `orphans` those of deleted checkouts, `unasked_engines` hold objects by the journal,
+    `active_runs` are the process ids of runs.
     """
 
     config: str | LyraError
@@ -57,6 +59,7 @@ class DoctorFacts:
     crashed_runs: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
     orphans: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unasked_engines: tuple[UnaskedEngine, ...] = ()
     active_runs: Mapping[str, int] = field(default_factory=dict)
     lock_error: LyraError | None = None
     journal_problems: tuple[str, ...] = ()
@@ -183,7 +186,9 @@ def _check_leftovers(facts: DoctorFacts) -> Iterator[Diagnosis]:
         message = f"{root} was deleted, leftovers: {', '.join(leftovers)}"
         fix = f"Run `clean --gone`, or restore {root} and run `clean` there"
         yield Diagnosis("leftovers", "warning", message, fix)
-    if not facts.crashed_runs and not facts.orphans:
+    for engine in facts.unasked_engines:
+        yield Diagnosis("leftovers", "warning", f"not asked: {engine}", engine.fix)
+    if not facts.crashed_runs and not facts.orphans and not facts.unasked_engines:
         yield Diagnosis("leftovers", "ok", "none")
 
 

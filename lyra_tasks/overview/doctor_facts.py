@@ -16,6 +16,7 @@ from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, read_lock_file
 from lyra_tasks.engine.buildx.bake import read_buildx_version
 from lyra_tasks.engine.client.connect import Engine, connect_running_engine, read_component_versions, read_engine_time
 from lyra_tasks.engine.objects.inventory import list_objects
+from lyra_tasks.engine.objects.known_engines import find_unasked_engines
 from lyra_tasks.engine.objects.lifeline import list_crashed_runs
 from lyra_tasks.engine.objects.ownership import build_ownership_index, load_ownership_index
 from lyra_tasks.engine.sandbox import find_sandbox, has_sandbox_data, has_sandbox_record
@@ -47,6 +48,7 @@ def collect_doctor_facts() -> DoctorFacts:
         now=time.time(),
         sandbox=_sandbox_facts(config, paths),
         crashed_runs=tuple(list_crashed_runs(paths.state)),
+        unasked_engines=find_unasked_engines(paths, engine if isinstance(engine, Engine) else None),
         active_runs=active_runs(paths.run_locks),
         lock_error=lock if isinstance(lock, LyraError) else None,
         journal_problems=tuple(Journal(paths.journal).find_problems()),

@@ -89,6 +89,8 @@ def _status_rows(status: Status) -> Iterator[tuple[str, str]]:
     changes = ", uncommitted changes" if status.dirty else ""
     yield status.project, f"{status.version}, {status.branch or 'no branch'} at {status.commit}{changes}"
     yield "engine", status.engine
+    for engine in status.not_asked:
+        yield "not asked", engine
     yield "", ""
     yield from _image_lines(status)
     yield "", ""

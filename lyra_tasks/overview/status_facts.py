@@ -14,6 +14,7 @@ from lyra_tasks.engine.bases.inputs import hash_current_inputs
 from lyra_tasks.engine.client.connect import connect_running_engine
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.client.monitoring import parse_stats_sample
+from lyra_tasks.engine.objects.known_engines import find_unasked_engines
 from lyra_tasks.engine.objects.lifeline import run_lock_path
 from lyra_tasks.engine.objects.ownership import LABEL_PROJECT, LABEL_RUN, LABEL_SERVICE
 from lyra_tasks.errors import EngineUnavailableError, LyraError
@@ -83,6 +84,7 @@ def _status_of(work: Workspace, bundles: Sequence[BundleRow], engine: Engine | N
         runs=_recent_runs(work.journal.read_recent()),
         next_command=next_command,
         next_reason=next_reason,
+        not_asked=tuple(map(str, find_unasked_engines(work.paths, engine))),
     )
 
 

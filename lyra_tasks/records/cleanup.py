@@ -35,6 +35,16 @@ class Leftover(Record):
     fix: str
 
 
+class UnaskedEngineRecord(Record):
+    """An engine that may still hold objects of the project, since it could not be asked, with the fix."""
+
+    engine: str
+    endpoint: str
+    reason: str
+    objects: int = Field(description="that stand in the journal for it")
+    fix: str
+
+
 class DeletedState(Record):
     """A state directory that was deleted because its checkout (`root`) is missing."""
 
@@ -72,6 +82,7 @@ class CleanupReport(Record):
     removed: list[RecordedObject]
     kept: list[KeptObject]
     leftovers: list[Leftover]
+    not_asked: list[UnaskedEngineRecord] = Field(default=[], description="engines that may hold objects")
     removed_by_others: list[str] = Field(description="objects not created by Lyra that vanished in the meantime")
     sandbox_stopped: bool
     deleted_states: list[DeletedState] = Field(default=[], description="of missing checkouts")

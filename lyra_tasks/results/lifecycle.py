@@ -11,7 +11,7 @@ from lyra_tasks.results.documents import JsonValue
 if TYPE_CHECKING:
     from lyra_tasks.builds.show import BuiltImage
     from lyra_tasks.engine.objects.ownership import OwnedObject
-    from lyra_tasks.records.cleanup import RecordedObject
+    from lyra_tasks.records.cleanup import RecordedObject, UnaskedEngineRecord
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,11 @@ class BakeDefinition:
 
     group: Mapping[str, Mapping[str, JsonValue]]
     target: Mapping[str, Mapping[str, JsonValue]]
+
+    @property
+    def images(self) -> Mapping[str, BuiltImage]:
+        """Return no images: a dry run builds none. It is not in the document."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,7 @@ class PushedTag:
 
 @dataclass(frozen=True)
 class CleanupPreview:
-    """What `clean --dry-run` would remove, and what it would keep for which reason; sizes in bytes.
-
-    `removed` is empty, so that `clean(c).removed` is what was removed in any case.
-    """
+    """What `clean --dry-run` would remove, and what it would keep for which reason; sizes in bytes."""
 
     level: Literal["objects", "cache", "all", "gone"]
     objects: tuple[OwnedObject, ...]
@@ -97,7 +99,12 @@ class CleanupPreview:
     removes_state: bool
     layers_size: int
     cache_size: int
-    removed: tuple[RecordedObject, ...] = ()
+    not_asked: tuple[UnaskedEngineRecord, ...] = ()
+
+    @property
+    def removed(self) -> tuple[RecordedObject, ...]:
+        """Return no objects: a dry run removes none. It is not in the document."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -115,12 +122,13 @@ class GoneCheckout:
 
 @dataclass(frozen=True)
 class GoneCleanupPreview:
-    """What `clean --gone` would remove; `live` names the active runs of the checkouts that are skipped.
-
-    `removed` is empty, so that `clean(c).removed` is what was removed in any case.
-    """
+    """What `clean --gone` would remove; `live` names the active runs of the checkouts that are skipped."""
 
     checkouts: tuple[GoneCheckout, ...]
     live: Mapping[str, str]
     level: Literal["gone"] = "gone"
-    removed: tuple[RecordedObject, ...] = ()
+
+    @property
+    def removed(self) -> tuple[RecordedObject, ...]:
+        """Return no objects: a dry run removes none. It is not in the document."""
+        return ()

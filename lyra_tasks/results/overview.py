@@ -173,7 +173,10 @@ class RunRow:
 
 @dataclass(frozen=True)
 class Status:
-    """Everything that `status` shows; `unknown_reason` says why there is no test status."""
+    """Everything that `status` shows; `unknown_reason` says why there is no test status.
+
+    `not_asked` are other engines that hold objects by the journal.
+    """
 
     project: str
     version: str
@@ -193,4 +196,5 @@ class Status:
     runs: tuple[RunRow, ...]
     next_command: str
     next_reason: str
+    not_asked: tuple[str, ...] = ()
     schema: str = "lyra.status/1"

@@ -9,6 +9,7 @@ import pytest
 
 from lyra_tasks.cleanup.plan import CleanupFacts, plan_cleanup, require_no_active_runs
 from lyra_tasks.engine.objects.inventory import CONTAINER, IMAGE, NETWORK, VOLUME, EngineObject
+from lyra_tasks.engine.objects.known_engines import count_claims
 from lyra_tasks.engine.objects.ownership import (
     OwnedObject,
     Owner,
@@ -104,11 +105,16 @@ def paths(tmp_path: Path) -> Paths:
     return Paths(tmp_path, tmp_path / ".lyra", tmp_path / "state" / "web-123456", tmp_path / "cache", "web-123456")
 
 
+def record_old_intent(owner: Owner, name: str) -> None:
+    """Record a volume as journals did that named the engine of images only."""
+    owner.journal.append(owner.run, "intent", kind=VOLUME, name=name, nonce="n1")
+
+
 @pytest.fixture
 def owner(paths: Paths) -> Owner:
     """The owner of a run with a volume that has vanished without a journal entry."""
     owner = Owner(Journal(paths.journal), "r1", paths.project_id)
-    owner.record_intent(VOLUME, ["before"])
+    record_old_intent(owner, "before")
     return owner
 
 
@@ -118,9 +124,9 @@ def volumes(paths: Paths, engine: str) -> set[str]:
 
 def test_cleared_objects_are_not_owned(paths: Paths, owner: Owner) -> None:
     journal_bytes = load_ownership_index(paths, "engine-1").journal_bytes
-    owner.record_intent(VOLUME, ["meanwhile"])
+    record_old_intent(owner, "meanwhile")
     owner.journal.append("r2", "cleared", engine="engine-1", journal_bytes=journal_bytes)
-    owner.record_intent(VOLUME, ["after"])
+    record_old_intent(owner, "after")
     assert volumes(paths, "engine-1") == {"meanwhile", "after"}
     assert volumes(paths, "engine-2") == {"before", "meanwhile", "after"}, "it was not cleared there"
     owner.journal.append(
@@ -138,10 +144,23 @@ def test_impossible_cleared_event_is_ignored(paths: Paths, owner: Owner, journal
 def test_renamed_project_reads_all_its_journals(paths: Paths, owner: Owner) -> None:
     renamed = replace(paths, state=paths.state.parent / "shop-123456", project_id="shop-123456")
     new_owner = Owner(Journal(renamed.journal), "r2", renamed.project_id)
-    new_owner.record_intent(VOLUME, ["now"])
+    record_old_intent(new_owner, "now")
     new_owner.journal.append("r2", "cleared", engine="engine-1", journal_bytes=new_owner.journal.size)
     assert volumes(renamed, "engine-1") == {"before", "now"}
     assert load_ownership_index(renamed, "engine-1").journal_bytes == 0, "so that no cleanup clears it"
+
+
+def test_claims_are_counted_by_engine_until_removed_or_cleared(owner: Owner) -> None:
+    journal = owner.journal
+    for engine, name in (("e1", "a"), ("e1", "b"), ("e2", "a"), ("e3", "a")):
+        journal.append("r1", "intent", kind=VOLUME, name=name, nonce="n1", engine=engine)
+        journal.append("r1", "created", kind=VOLUME, name=name, id=name, engine=engine)
+    journal.append("r1", "intent", kind=IMAGE, name="t:1", previous_id="", engine="e2")
+    journal.append("r1", "created", kind=IMAGE, name="t:2", id="i2", engine="e2")
+    assert count_claims([journal], set()) == {"e1": 2, "e2": 3, "e3": 1}, "the volume of an old journal has no engine"
+    journal.append("r2", "removed", kind=VOLUME, name="a", id="a", engine="e1")
+    journal.append("r2", "cleared", engine="e3", journal_bytes=journal.size)
+    assert count_claims([journal], {"e2"}) == {"e1": 1}
 
 
 OWNED = (

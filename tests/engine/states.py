@@ -151,9 +151,9 @@ def container_in_network(state: State) -> None:
 def crashed_between_intent_and_record(state: State) -> None:
     """Create a labelled volume whose id was never recorded."""
     name = state.name("half")
-    labels = state.a.owner.record_intent(VOLUME, [name])[name]
+    labels = state.a.owner.record_intent(state.engine, VOLUME, [name])[name]
     state.engine.api.create_volume(name, labels=labels)
-    state.a.owner.record_intent(CONTAINER, [state.name("never")])
+    state.a.owner.record_intent(state.engine, CONTAINER, [state.name("never")])
     state.mine.add((VOLUME, name))
 
 

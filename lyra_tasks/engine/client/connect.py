@@ -9,13 +9,14 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks import console
 from lyra_tasks.config.platforms import docker_architecture
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.client.contexts import read_context_endpoint
+from lyra_tasks.engine.client.contexts import DEFAULT_SOCKET, read_context_endpoint
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.client.tunnel import is_remote_endpoint, open_tunnel, resolve_engine_address
 from lyra_tasks.errors import EngineUnavailableError
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT_S = 20
 _REQUEST_TIMEOUT_S = 120
 _STREAM_TIMEOUT_S = 10**7
+_PROBE_TIMEOUT_S = 5
+_CONNECTION_REASONS = {
+    "Permission denied": "permission denied",
+    "timed out": "no response",
+    "No such file": "no such socket",
+    "FileNotFound": "no such socket",
+    "refused": "connection refused",
+}
+_ABSENCE_REASONS = frozenset({"no such socket", "connection refused"})
 MIN_API_VERSION = (1, 41)  # Engine 20.10, the oldest version supported on Proxima
 
 
@@ -76,6 +86,14 @@ class Engine:
         return open_tunnel(host, context).url if self.is_remote else host
 
     @property
+    def endpoint(self) -> str:
+        """How the engine is reached, for messages and the journal: its address, or the context of a remote one."""
+        context = self.cli_environment.get("DOCKER_CONTEXT", "")
+        return (
+            f"the Docker context {context}" if context else strip_url_credentials(self.cli_environment["DOCKER_HOST"])
+        )
+
+    @property
     def api(self) -> Any:
         """The SDK's low-level client, one method per API call; partly untyped."""
         return self.client.api
@@ -89,18 +107,18 @@ def import_docker_sdk() -> None:
 def connect_engine(config: Configuration, paths: Paths) -> Engine:
     """Connect to the configured context, `DOCKER_HOST`, the current context or the private engine, in this order.
 
-    With `[engine] sandbox = "auto"` the private engine is started if no other engine responds, with `"always"` no other
-    engine is used. A private engine that was started by hand is used whenever no other one responds.
+    With `[engine] sandbox = "auto"` the private engine is started if no engine is configured and none is there, with
+    `"always"` no other engine is used. A private engine that was started by hand is used where no other one is there.
     """
     mode = config.engine.sandbox
     if mode != "always":
         try:
             return _connect_system_engine(config.engine.context)
-        except EngineUnavailableError as error:
+        except NoEngineError:
             running = sandbox.find_sandbox(paths.state)
             if running is not None:
                 return connect_sandbox(running)
-            if mode == "never" or config.engine.context or isinstance(error, UnsupportedEngineError):
+            if mode == "never":
                 raise
             console.info("No Docker engine is running; starting this project's private engine")
     return connect_sandbox(start_sandbox(config, paths))
@@ -125,9 +143,7 @@ def connect_running_engine(config: Configuration, paths: Paths) -> Engine | None
     if config.engine.sandbox == "auto":
         try:
             return _connect_system_engine(config.engine.context)
-        except UnsupportedEngineError:
-            raise
-        except EngineUnavailableError:
+        except NoEngineError:
             pass
     running = sandbox.find_sandbox(paths.state)
     return connect_sandbox(running) if running else None
@@ -137,6 +153,14 @@ def start_sandbox(config: Configuration, paths: Paths) -> sandbox.Sandbox:
     """Start the project's private engine unless it is running, and return it."""
     with console.progress("starting the private engine"):
         return sandbox.launch_sandbox(paths.state, cache=paths.cache, suite=config.engine.suite)
+
+
+class NoEngineError(EngineUnavailableError):
+    """Nothing selects an engine, and none is at Docker's default address: a private one may take its place.
+
+    Any other obstacle (permission, unknown context, an address that does not answer) is for the user to remove, since
+    that engine may hold objects of the project.
+    """
 
 
 class UnsupportedEngineError(EngineUnavailableError):
@@ -156,8 +180,8 @@ def parse_version_numbers(text: str) -> tuple[int, ...]:
 def _connect_system_engine(context: str) -> Engine:
     from docker.errors import DockerException
 
-    host = os.environ.get("DOCKER_HOST", "") if not context else ""
-    host = host or read_context_endpoint(context)
+    configured_host = os.environ.get("DOCKER_HOST", "") if not context else ""
+    host = configured_host or read_context_endpoint(context)
     is_remote, tunnel = is_remote_endpoint(host), None
     try:
         if not context and is_remote:
@@ -171,8 +195,10 @@ def _connect_system_engine(context: str) -> Engine:
         tunnel = open_tunnel(host, context) if is_remote else None
         client, stream_api, facts = _open_clients(tunnel.url if tunnel else host, sandboxed=False)
     except (DockerException, OSError, ValueError) as error:
-        raise EngineUnavailableError(
-            f"Cannot connect to a Docker engine at {strip_url_credentials(host)}{_error_text(error)}",
+        reason = describe_connection_error(error)
+        is_none_there = not (context or configured_host) and host == DEFAULT_SOCKET and reason in _ABSENCE_REASONS
+        raise (NoEngineError if is_none_there else EngineUnavailableError)(
+            f"Cannot connect to a Docker engine at {strip_url_credentials(host)}{f': {reason}' if reason else ''}",
             hint=_connection_hint(error, host),
             details=tunnel.last_errors() if tunnel else (),
         ) from error
@@ -189,8 +215,9 @@ def connect_sandbox(running_sandbox: sandbox.Sandbox, *, is_own: bool = True) ->
     try:
         client, stream_api, facts = _open_clients(f"unix://{running_sandbox.socket}", sandboxed=is_own)
     except (DockerException, OSError) as error:
+        reason = describe_connection_error(error)
         raise EngineUnavailableError(
-            f"The private engine is running but does not respond{_error_text(error)}",
+            f"The private engine is running but does not respond{f': {reason}' if reason else ''}",
             hint="Restart it with `engine.down engine.up`",
         ) from error
     address, docker_command = running_sandbox.address, str(running_sandbox.docker)
@@ -242,15 +269,25 @@ def read_engine_time(engine: Engine) -> str:
         return str(engine.api.info().get("SystemTime", ""))
 
 
-def _error_text(error: Exception) -> str:
+def read_engine_id(host: str) -> str:
+    """Return the id of the engine at an address of this machine; raise EngineUnavailableError with just the reason."""
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        with closing(docker.APIClient(base_url=host, version="auto", timeout=_PROBE_TIMEOUT_S)) as client:
+            return str(client.info()["ID"])
+    except (DockerException, OSError, ValueError, LookupError, TypeError) as error:
+        raise EngineUnavailableError(describe_connection_error(error) or "no valid answer") from error
+
+
+def describe_connection_error(error: Exception) -> str:
+    """Return why a connection failed, such as `permission denied`, or "" if its text does not tell."""
     text = str(error)
-    if "Permission denied" in text:
-        return ": permission denied"
-    if "timed out" in text:
-        return ": no response"
-    if "No such file" in text or "FileNotFound" in text:
-        return ": no such socket"
-    return ": connection refused" if "refused" in text else ""
+    for cause, reason in _CONNECTION_REASONS.items():
+        if cause in text:
+            return reason
+    return ""
 
 
 def _connection_hint(error: Exception, host: str) -> str:

@@ -55,7 +55,7 @@ class ContainerState:
 
 def create_networks(engine: Engine, owner: Owner, networks: Mapping[str, Mapping[str, Any]]) -> None:
     """Create bridge networks by name; the values are fields of the API (`Internal`, `Options`)."""
-    labels = owner.record_intent(NETWORK, networks)
+    labels = owner.record_intent(engine, NETWORK, networks)
     ids = {}
     for name, fields in networks.items():
         with translate_errors(f"creating the network {name}"):
@@ -68,23 +68,23 @@ def create_networks(engine: Engine, owner: Owner, networks: Mapping[str, Mapping
                 labels=labels[name],
             )
         ids[name] = str(network["Id"])
-    owner.record_created(NETWORK, ids)
+    owner.record_created(engine, NETWORK, ids)
 
 
 def create_volumes(engine: Engine, owner: Owner, volumes: Mapping[str, Mapping[str, str]]) -> None:
     """Create local volumes by name; the values are driver options."""
-    labels = owner.record_intent(VOLUME, volumes)
+    labels = owner.record_intent(engine, VOLUME, volumes)
     for name, options in volumes.items():
         with translate_errors(f"creating the volume {name}"):
             engine.api.create_volume(name, driver="local", driver_opts=dict(options), labels=labels[name])
-    owner.record_created(VOLUME, {name: name for name in volumes})
+    owner.record_created(engine, VOLUME, {name: name for name in volumes})
 
 
 def create_containers(
     engine: Engine, owner: Owner, payloads: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, tuple[str, list[str]]]:
     """Create containers by name from payloads of the API; return their ids and the engine's warnings."""
-    labels = owner.record_intent(CONTAINER, payloads)
+    labels = owner.record_intent(engine, CONTAINER, payloads)
 
     def create(name: str) -> tuple[str, list[str]]:
         payload = payloads[name]
@@ -95,7 +95,7 @@ def create_containers(
 
     with ThreadPoolExecutor(_MAX_PARALLEL_CREATES) as pool:
         created = dict(zip(payloads, pool.map(create, payloads), strict=True))
-    owner.record_created(CONTAINER, {name: container_id for name, (container_id, _) in created.items()})
+    owner.record_created(engine, CONTAINER, {name: container_id for name, (container_id, _) in created.items()})
     return created
 
 

@@ -17,6 +17,7 @@ from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.objects.inventory import IMAGE, LABEL_NONCE, EngineObject, list_labelled_objects
 from lyra_tasks.records.checkouts import list_former_states, merge_journals
 from lyra_tasks.records.journal import Journal, JournalEntry
+from lyra_tasks.redaction import strip_url_credentials
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 LABEL_RUN = "dev.lyra.run"
 LABEL_PROJECT = "dev.lyra.project"
 LABEL_SERVICE = "dev.lyra.service"
+ENGINE_EVENT = "engine"
 _CLEARED_EVENT = "cleared"
 
 
@@ -138,11 +140,13 @@ class Owner:
     journal: Journal
     run: str
     project_id: str
+    _recorded_engines: set[str] = field(default_factory=set, compare=False, repr=False)
 
-    def record_intent(self, kind: str, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    def record_intent(self, engine: Engine, kind: str, names: Iterable[str]) -> dict[str, dict[str, str]]:
         """Record the intent to create objects and return the labels that each of them must have, by name."""
         nonces = {name: secrets.token_hex(8) for name in names}
-        self._record("intent", [{"kind": kind, "name": name, "nonce": nonce} for name, nonce in nonces.items()])
+        common = {"kind": kind, "engine": engine.facts.id}
+        self._record_intents(engine, [{**common, "name": name, "nonce": nonce} for name, nonce in nonces.items()])
         return {
             name: {LABEL_RUN: self.run, LABEL_PROJECT: self.project_id, LABEL_NONCE: nonce}
             for name, nonce in nonces.items()
@@ -159,16 +163,16 @@ class Owner:
             images = engine.api.images(filters={"reference": names}) if names else []
         ids = {tag: image["Id"] for image in images for tag in image.get("RepoTags") or []}
         common = {"kind": IMAGE, "engine": engine.facts.id, "private": private}
-        self._record("intent", [{**common, "name": name, "previous_id": ids.get(name, "")} for name in names])
+        self._record_intents(engine, [{**common, "name": name, "previous_id": ids.get(name, "")} for name in names])
 
-    def record_created(self, kind: str, ids: dict[str, str]) -> None:
-        """Record the ids of created objects, by name."""
-        self._record("created", [{"kind": kind, "name": name, "id": object_id} for name, object_id in ids.items()])
+    def record_created(self, engine: Engine, kind: str, ids: dict[str, str]) -> None:
+        """Record the ids of created objects, by name; they are ours in this engine only."""
+        common = {"kind": kind, "engine": engine.facts.id}
+        self._record("created", [{**common, "name": name, "id": object_id} for name, object_id in ids.items()])
 
     def record_created_images(self, engine: Engine, ids: dict[str, str]) -> None:
-        """Record the ids of built images, by reference; they are ours in this engine only."""
-        common = {"kind": IMAGE, "engine": engine.facts.id}
-        self._record("created", [{**common, "name": name, "id": image_id} for name, image_id in ids.items()])
+        """Record the ids of built images, by reference."""
+        self.record_created(engine, IMAGE, ids)
 
     def record_removed(self, engine: Engine, objects: Iterable[OwnedObject]) -> None:
         """Record that objects were removed."""
@@ -178,12 +182,32 @@ class Owner:
         """Record that objects are left to another checkout that created them, too."""
         self._record("disowned", [_describe(engine, item) for item in objects])
 
-    def record_cleared(self, engine: Engine, journal_bytes: int) -> None:
+    def record_cleared(self, engine_id: str, journal_bytes: int) -> None:
         """Record that no object claimed in the first `journal_bytes` of the journal still exists in this engine."""
-        self.journal.append(self.run, _CLEARED_EVENT, engine=engine.facts.id, journal_bytes=journal_bytes)
+        self.journal.append(self.run, _CLEARED_EVENT, engine=engine_id, journal_bytes=journal_bytes)
+
+    def _record_intents(self, engine: Engine, records: list[dict[str, Any]]) -> None:
+        """Record intents; those of a run that are the first in an engine come after how that engine is reached."""
+        events = [("intent", record) for record in records]
+        if events and engine.facts.id not in self._recorded_engines:
+            events.insert(0, (ENGINE_EVENT, _describe_engine(engine, self.project_id)))
+            self._recorded_engines.add(engine.facts.id)
+        self.journal.extend(self.run, events)
 
     def _record(self, event: str, records: Iterable[dict[str, Any]]) -> None:
         self.journal.extend(self.run, [(event, record) for record in records])
+
+
+def _describe_engine(engine: Engine, project_id: str) -> dict[str, Any]:
+    """Return what finds an engine again, also where the configuration, shell or user is another one by then."""
+    return {
+        "engine": engine.facts.id,
+        "version": engine.facts.version,
+        "context": engine.cli_environment.get("DOCKER_CONTEXT", ""),
+        "host": strip_url_credentials(engine.cli_environment.get("DOCKER_HOST", "")),
+        "private": engine.facts.sandboxed,
+        "checkout": project_id,
+    }
 
 
 def _describe(engine: Engine, item: OwnedObject) -> dict[str, str]:
@@ -196,11 +220,11 @@ def load_ownership_index(paths: Paths, engine: str) -> OwnershipIndex:
     journal_bytes = journal.size
     if former:  # removals of their objects are recorded in the present journal
         return build_ownership_index(merge_journals([*former, journal]), engine)
-    index = build_ownership_index(journal.entries(_read_cleared_offset(journal, engine)), engine)
+    index = build_ownership_index(journal.entries(read_cleared_offset(journal, engine)), engine)
     return replace(index, journal_bytes=journal_bytes)
 
 
-def _read_cleared_offset(journal: Journal, engine: str) -> int:
+def read_cleared_offset(journal: Journal, engine: str) -> int:
     """Return how many bytes of a journal a complete cleanup has settled for this engine."""
     for position, entry in journal.find_backwards(_CLEARED_EVENT):
         offset = entry.data.get("journal_bytes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lyra_tasks.engine.sandbox.layout import (
     Sandbox,
     StoreKind,
+    count_data_directories,
     find_sandbox,
     find_sandbox_at,
     has_sandbox_data,
@@ -19,6 +20,7 @@ __all__ = [
     "Sandbox",
     "StopReport",
     "StoreKind",
+    "count_data_directories",
     "find_sandbox",
     "find_sandbox_at",
     "has_sandbox_data",

@@ -112,6 +112,11 @@ def read_engine_ids(state: Path) -> set[str]:
     return {path.read_text().strip() for path in (SandboxPaths(state).directory / "data").glob("*/engine-id")}
 
 
+def count_data_directories(state: Path) -> int:
+    """Return how many engines, running or not, have data here: one of each suite and store."""
+    return sum(path.is_dir() for path in (SandboxPaths(state).directory / "data").glob("*"))
+
+
 def run_in_sandbox_network(sandbox: Sandbox, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a program of this machine in the network namespace of a sandbox and capture its output."""
     return run_captured(["nsenter", f"--net=/proc/{sandbox.pid}/ns/net", "--", *command])
