@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.builds.plan import BuildFacts
 from lyra_tasks.config.models import Builder
-from lyra_tasks.config.platforms import Variant, list_variants
-from lyra_tasks.dockerfile.input_hashes import dockerfile_path, read_ignore_patterns
+from lyra_tasks.config.platforms import Variant, image_from_key, list_variants
+from lyra_tasks.dockerfile.context import ContextSnapshot, format_names, list_touched
+from lyra_tasks.dockerfile.input_hashes import ImageInputs, dockerfile_path, read_ignore_patterns, scan_image
 from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, read_lock_file, write_lock_file
 from lyra_tasks.engine.bases.inputs import add_stage_uses, collect_base_requests, find_base_uses, hash_current_inputs
 from lyra_tasks.engine.bases.materials import collect_materials, find_base_arguments, load_missing_bases
@@ -21,7 +23,8 @@ from lyra_tasks.engine.buildx.builder import find_builder
 from lyra_tasks.engine.buildx.docker_cli import preload_docker_cli
 from lyra_tasks.engine.client.connect import import_docker_sdk
 from lyra_tasks.engine.workspace import Workspace
-from lyra_tasks.errors import ConfigurationError, PreconditionError, UsageError
+from lyra_tasks.errors import ConfigurationError, PreconditionError, StaleError, UsageError
+from lyra_tasks.files import display_path
 from lyra_tasks.rules.catalogue import SOURCE_COMMITTED
 from lyra_tasks.rules.deviations import enforce_rules
 from lyra_tasks.rules.services import check_capacity
@@ -56,10 +59,12 @@ def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: 
     image_names = tuple(dict.fromkeys(build.image for build in builds))
     enforce_rules(work.config, [check_capacity(work.config)], datetime.date.today())
     _require_secrets(work, image_names)
+    snapshots = {name: scan_image(work.root, image) for name, image in work.config.images.items()}
     with ThreadPoolExecutor(1) as executor:
         executor.submit(import_docker_sdk)  # while git runs
-        preload_docker_cli()
         _require_submodules(work, image_names)
+    if not _seem_unchanged(work, builds):
+        preload_docker_cli()
     if work.git.uncommitted_inputs and not work.git.accepts_uncommitted:
         console.warn(f"{describe_uncommitted(work.git)} (rule {SOURCE_COMMITTED}): this is a snapshot")
     engine = work.engine
@@ -75,6 +80,7 @@ def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: 
 
         resolved_bases = export_local_bases(engine, resolved_bases, work.run_directory / "bases")
     inputs = hash_current_inputs(work, resolution.lock)
+    _require_unchanged(snapshots, inputs)
     return BuildFacts(
         materials=collect_materials(work, uses, resolved_bases, separate_builder=is_remote, inputs=inputs),
         version=work.version.semver,
@@ -88,7 +94,37 @@ def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: 
         builder=builder,
         archive_directory=str(work.run_directory) if is_remote else "",
         caches=resolve_caches(work.config.builder, builds, work.root),
+        always_built=frozenset(
+            build.key
+            for build in builds
+            if work.config.builder.cache_to
+            or reads_remote_files(dockerfile_path(work.root, work.config.images[build.image]))
+        ),
     )
+
+
+def _seem_unchanged(work: Workspace, builds: Sequence[Variant]) -> bool:
+    """Return whether all images were built from this commit and these changes, before anything is hashed."""
+    records = [work.images.read(build.image, build.platform) for build in builds]
+    return all(
+        record is not None and (record.commit, record.version) == (work.git.commit, work.version.semver)
+        for record in records
+    )
+
+
+def _require_unchanged(snapshots: Mapping[str, ContextSnapshot], inputs: Mapping[str, ImageInputs]) -> None:
+    """Raise StaleError if a context changed since before git was asked, which may have called it clean."""
+    for build, current in inputs.items():
+        snapshot = snapshots[image_from_key(build)]
+        if names := list_touched(snapshot, current.source):
+            paths = [display_path(snapshot.context / name) for name in names]
+            raise StaleError(f"{format_names(paths)} changed during the build", hint="Run `build` again")
+
+
+def reads_remote_files(dockerfile: Path) -> bool:
+    """Return whether an ADD of a Dockerfile may read something that is not in the context."""
+    instructions = re.sub(r"[\\`][ \t]*\r?\n", " ", dockerfile.read_text(errors="replace"))
+    return re.search(r"(?im)^\s*(ONBUILD\s+)?ADD\s.*(://|git@|\$)", instructions) is not None
 
 
 def _require_secrets(work: Workspace, image_names: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.platforms import Variant, platform_slug
+from lyra_tasks.digests import canonical_json, sha256_hex
 from lyra_tasks.dockerfile.input_hashes import ImageInputs
 from lyra_tasks.engine.bases.materials import BuildMaterials, bake_target_inputs, create_base_targets, list_secret_paths
 from lyra_tasks.engine.buildx.builder import Builder
@@ -17,7 +18,8 @@ from lyra_tasks.engine.buildx.builder import Builder
 class BuildFacts:
     """The facts a build is planned from; `inputs` and `caches` are by variant key (`config.platforms`).
 
-    A builder that does not load images into the engine writes them to `archive_directory`.
+    A builder that does not load images into the engine writes them to `archive_directory`. Builds in `always_built`
+    use something that may change elsewhere, or write a cache.
     """
 
     materials: BuildMaterials
@@ -32,6 +34,7 @@ class BuildFacts:
     builder: Builder | None = None
     archive_directory: str = ""
     caches: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    always_built: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class PlannedImage:
     """An image to build for one platform; `archive` is a file to load into the engine after the build, or empty.
 
     `key` is that of the variant, `target` a name in the bake definition; `bases` are pinned digests by FROM reference.
+    `definition` is a hash of all that the builder is told, or empty if the image must be built in any case.
     """
 
     key: str
@@ -49,6 +53,7 @@ class PlannedImage:
     inputs: ImageInputs
     bases: Mapping[str, str]
     archive: str = ""
+    definition: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,9 @@ def plan_build(
         target = _target_name(build)
         reference = _image_reference(config, build, facts.image_tag)
         archive = f"{facts.archive_directory}/{target}.tar" if facts.archive_directory else ""
-        targets[target] = _bake_target(config, build, reference, archive, facts) | options
+        bake_target = _bake_target(config, build, reference, archive, facts)
+        targets[target] = bake_target | options
+        must_build = bool(options) or build.key in facts.always_built
         images.append(
             PlannedImage(
                 key=build.key,
@@ -91,11 +98,25 @@ def plan_build(
                 inputs=facts.inputs[build.key],
                 bases={name: base.digest for name, base in facts.materials.bases[build.key].items()},
                 archive=archive,
+                definition="" if must_build else _hash_definition(build, bake_target, facts),
             )
         )
     definition = {"group": {"default": {"targets": [image.target for image in images]}}, "target": targets}
     secrets = list_secret_paths(config, facts.materials.root, dict.fromkeys(build.image for build in builds))
     return BuildPlan(config, definition, tuple(images), facts, secrets, base_build.prerequisites)
+
+
+def _hash_definition(build: Variant, bake_target: Mapping[str, Any], facts: BuildFacts) -> str:
+    """Return a hash of a target, its bases and its builder; the directory of the run counts for nothing."""
+    builder = facts.builder
+    definition = {
+        "target": bake_target,
+        "bases": create_base_targets(facts.materials, [build.key]).targets,
+        "epoch": facts.source_date_epoch,
+        "builder": [builder.name, builder.driver, builder.context] if builder is not None else [],
+    }
+    text = canonical_json(definition)
+    return sha256_hex((text.replace(facts.archive_directory, "") if facts.archive_directory else text).encode())
 
 
 def _image_reference(config: Configuration, build: Variant, tag: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,7 @@ from lyra_tasks.engine.bases.inputs import hash_current_inputs
 from lyra_tasks.engine.bases.materials import build_prerequisites, inspect_built_image, read_secret_lines
 from lyra_tasks.engine.buildx.bake import bake_targets, select_target_metadata
 from lyra_tasks.engine.buildx.contexts import escape_bake_definition
-from lyra_tasks.engine.objects.containers import load_image_archive
+from lyra_tasks.engine.objects.containers import inspect_image, load_image_archive
 from lyra_tasks.engine.objects.disk_usage import prune_build_cache
 from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.engine.workspace import Workspace
@@ -38,7 +38,7 @@ from lyra_tasks.versions.git import SHORT_ID_LENGTH, read_head
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
-_MAX_RECORD_WORKERS = 4  # each waits for the engine and the disk
+_MAX_WORKERS = 4  # each waits for the engine and the disk
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,38 @@ def _dump_definition(plan: BuildPlan) -> str:
 def run_build(
     plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, directory: Path
 ) -> tuple[BuildResult, ...]:
-    """Build all images in parallel; definition, log and Buildx's metadata stay in `directory`."""
+    """Build in parallel all images that are not current; definition, log and Buildx's metadata stay in `directory`."""
+    with ThreadPoolExecutor(_MAX_WORKERS) as pool:
+        current = [result for result in pool.map(partial(_find_current, plan, engine, store), plan.images) if result]
+    by_key = {result.key: result for result in current}
+    images = [image for image in plan.images if image.key not in by_key]
+    if images:
+        by_key |= _build_images(plan, images, engine=engine, owner=owner, store=store, directory=directory)
+    results = tuple(by_key[image.key] for image in plan.images)
+    checks = [
+        check for result in results for check in check_image_record(result.key, result.record, plan.config.proxima)
+    ]
+    enforce_rules(plan.config, checks, datetime.date.today())
+    return results
+
+
+def _find_current(plan: BuildPlan, engine: Engine, store: ImageStore, image: PlannedImage) -> BuildResult | None:
+    """Return the recorded result of an image if a build of it would change nothing, else None."""
+    record = store.read(image.name, image.platform) if image.definition else None
+    if record is None or record.inputs != dict(image.inputs):
+        return None
+    recorded = (record.definition, record.reference, record.engine, record.version, record.dirty)
+    if recorded != (image.definition, image.reference, engine.facts.id, plan.facts.version, plan.facts.is_dirty):
+        return None
+    engine_image = inspect_image(engine, image.reference)
+    is_same = engine_image is not None and engine_image["Id"] == record.image_id
+    return BuildResult(image.key, record, is_new=False) if is_same else None
+
+
+def _build_images(
+    plan: BuildPlan, images: Sequence[PlannedImage], *, engine: Engine, owner: Owner, store: ImageStore, directory: Path
+) -> dict[str, BuildResult]:
+    """Build images and return the results by key."""
     definition = directory / "bake.json"
     definition.write_text(escape_bake_definition(_dump_definition(plan)))
     (directory / LOGS_DIRECTORY).mkdir(exist_ok=True)
@@ -85,26 +116,26 @@ def run_build(
         build_prerequisites(
             engine, owner, plan.base_targets, lambda targets: run_bake(metadata=bases_metadata, targets=targets)
         )
-        owner.record_image_intents(engine, [image.reference for image in plan.images])
-        metadata = run_bake(metadata=directory / "bake-metadata.json")
+        owner.record_image_intents(engine, [image.reference for image in images])
+        targets = tuple(image.target for image in images)
+        metadata = run_bake(metadata=directory / "bake-metadata.json", targets=targets)
         _require_same_commit(plan)
     finally:
         # an argument may have the value of a secret; the file that stays must not contain it
         definition.write_text(render_bake_definition(plan))
-    for archive in (Path(image.archive) for image in plan.images if image.archive):
+    for archive in (Path(image.archive) for image in images if image.archive):
         try:
             load_image_archive(engine, archive)
         finally:
             archive.unlink(missing_ok=True)
     record_image = partial(_record_image, plan, metadata=metadata, engine=engine, run_id=owner.run, store=store)
-    with ThreadPoolExecutor(_MAX_RECORD_WORKERS) as pool:
-        results = tuple(pool.map(record_image, plan.images))
-    owner.record_created_images(engine, {result.record.reference: result.record.image_id for result in results})
+    with ThreadPoolExecutor(_MAX_WORKERS) as pool:
+        results = {result.key: result for result in pool.map(record_image, images)}
+    owner.record_created_images(
+        engine, {result.record.reference: result.record.image_id for result in results.values()}
+    )
+    store.remove_unused_files()
     prune_build_cache(engine, plan.config.resources.cache)
-    checks = [
-        check for result in results for check in check_image_record(result.key, result.record, plan.config.proxima)
-    ]
-    enforce_rules(plan.config, checks, datetime.date.today())
     return results
 
 
@@ -150,7 +181,7 @@ def _record_image(
         built_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         inputs=dict(image.inputs),
         bases=dict(image.bases),
-        definition="",
+        definition=image.definition,
     )
     previous = store.read(image.name, image.platform)
     store.write(record, image.inputs.source.digests)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from lyra_tasks.builds.facts import reads_remote_files
 from lyra_tasks.builds.plan import BuildFacts, BuildPlan, plan_build
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.platforms import list_variants
@@ -170,3 +174,48 @@ def test_remote_builder_writes_archives_and_uses_caches() -> None:
     assert target(build_plan)["cache-from"] == ["x"]
     assert "cache-from" not in target(build_plan, "image-db")
     assert [image.archive for image in build_plan.images] == ["/run/image-web.tar", "/run/image-db.tar"]
+
+
+def test_definition_covers_all_that_the_builder_is_told() -> None:
+    def definition(image: dict[str, Any] | None = None, **facts: Any) -> str:
+        return plan(image, **facts).images[0].definition
+
+    same = definition()
+    assert same == definition()
+    variations = [
+        definition({"args": {"A": "1"}}), definition({"target": "test"}), definition({"secrets": {"npm": "npm"}}),
+        definition(commit="c0ffe1"), definition(image_tag="1.2.4"), definition(source_date_epoch=8),
+        definition(image_store="classic"), definition(source_url="https://example.org/other"),
+        definition(archive_directory="/run/1"), definition(caches={"web": {"cache-from": ["x"]}}),
+        definition(builder=Builder("far", "remote", is_separate=True)),
+        definition(materials=BuildMaterials("/project", {**BASES, "web": {"python:3": REGISTRY_BASE}})),
+        definition(materials=BuildMaterials("/elsewhere", BASES)),
+        definition(
+            materials=BuildMaterials("/project", {**BASES, "web": {"python:3": replace(ROOTFS, bake_target={})}})
+        ),
+    ]  # fmt: skip
+    assert len({same, *variations}) == len(variations) + 1
+    assert definition(archive_directory="/run/1") == definition(archive_directory="/run/2")
+
+
+def test_image_that_must_be_built_has_no_definition() -> None:
+    assert plan(always_built=frozenset({"web"})).images[0].definition == ""
+    assert plan(flags={"no_cache": True}).images[0].definition == ""
+    assert plan(flags={"pull": True}).images[1].definition == ""
+
+
+@pytest.mark.parametrize(
+    ("instruction", "is_remote"),
+    [
+        ("ADD https://example.org/x /x", True),
+        ("add --checksum=sha256:0 \\\n  http://example.org/x /x", True),
+        ("ONBUILD ADD git@example.org:x.git /x", True),
+        ("ADD $SOURCE /x", True),
+        ("ADD x.tar /", False),
+        ("COPY http:/x /", False),
+        ("RUN wget https://example.org/x", False),
+    ],
+)
+def test_add_of_something_remote_is_found(tmp_path: Path, instruction: str, is_remote: bool) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM scratch\n{instruction}\n")
+    assert reads_remote_files(tmp_path / "Dockerfile") == is_remote

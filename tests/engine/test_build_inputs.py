@@ -151,3 +151,43 @@ def test_old_copies_count_into_the_budget_of_the_cache(engine: Engine, tmp_path:
     prune_build_cache(replace(engine, facts=replace(engine.facts, sandboxed=True)), 2 * size)
     assert cache_size() <= 2 * size
     shutil.rmtree(context)
+
+
+def built_runs(project: Project) -> int:
+    """Return the number of runs that called the builder."""
+    return len(list(project.root.glob(".lyra/runs/*/bake-metadata.json")))
+
+
+def test_current_image_is_not_built_again(tiny: Project, engine: Engine) -> None:
+    def build(*options: str) -> str:
+        """Build, and return what is said about the image, and whether the builder was called."""
+        before = built_runs(tiny)
+        outcome = tiny.lyra("build", *options)
+        assert outcome.code == 0, outcome.text
+        state = outcome.out.splitlines()[0].split()[-1]
+        return f"{state}, {'built' if built_runs(tiny) > before else 'not built'}"
+
+    assert build() == "new, built"
+    assert build() == "unchanged, not built"
+    for options in (("--no-cache",), ("--pull",)):
+        assert build(*options).endswith(", built")
+        assert build() == "unchanged, built", "the record of such a build says nothing about the next one"
+        assert build() == "unchanged, not built"
+    tiny.git("tag", "v1.0.0")
+    assert build() == "unchanged, built", "the reference has another version"
+    assert build() == "unchanged, not built"
+    config = tiny.root / ".lyra.toml"
+    for table, change in (
+        ("description", "as small as it gets"),
+        ('context = "app"', 'context = "app"\nargs = { A = "1" }'),
+    ):
+        text = config.read_text()
+        config.write_text(text.replace(table, f"{change}") if table != "description" else text.replace(change, "tiny"))
+        tiny.commit()
+        assert build() == "new, built"
+        assert build() == "unchanged, not built"
+    reference = tiny.lyra("build").out.split()[0]
+    engine.api.remove_image(reference)
+    assert build() == "unchanged, built", "the engine has lost the reference"
+    engine.api.tag(engine.api.images(all=True)[0]["Id"], *reference.rsplit(":", 1))
+    assert build().endswith(("unchanged, built", "unchanged, not built"))
