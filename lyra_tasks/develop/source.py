@@ -1,6 +1,7 @@
 """The source of a service in the checkout: tracked and untracked files that git does not ignore, and their changes.
 
-A file with the size, mode and mtime of its last upload counts as unchanged; others are compared by content.
+A file to which nothing happened since its last upload, by all that its `stat` says, counts as unchanged; others are
+compared by content.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import hashlib
 import os
 import stat
 import tarfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from lyra_tasks.digests import file_sha256, sha256_hex
+from lyra_tasks.dockerfile.file_hashes import format_stamp, is_settled
 from lyra_tasks.records.dev import UploadedFile
 from lyra_tasks.versions.git import run_git
 
@@ -117,9 +120,8 @@ def read_file_record(path: Path, status: os.stat_result) -> UploadedFile:
 def _differs(path: Path, status: os.stat_result, previous: UploadedFile | None) -> bool:
     if previous is None:
         return True
-    metadata = (status.st_size, status.st_mtime_ns, stat.S_IMODE(status.st_mode))
-    if (previous.size, previous.mtime_ns, previous.mode) == metadata:
-        return stat.S_ISLNK(status.st_mode) != (previous.kind == "link")
+    if previous.stamp == format_stamp(status):
+        return False
     try:
         current = read_file_record(path, status)
     except OSError:
@@ -148,7 +150,8 @@ def _add_file(archive: tarfile.TarFile, context: Path, name: str, uid: int, gid:
 
 def _build_record(kind: Literal["file", "link"], digest: str, status: os.stat_result) -> UploadedFile:
     mode = stat.S_IMODE(status.st_mode)
-    return UploadedFile(kind=kind, size=status.st_size, mtime_ns=status.st_mtime_ns, mode=mode, digest=digest)
+    stamp = format_stamp(status) if is_settled(status, time.time_ns()) else ""
+    return UploadedFile(kind=kind, size=status.st_size, stamp=stamp, mode=mode, digest=digest)
 
 
 class _HashingReader:

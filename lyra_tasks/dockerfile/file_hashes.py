@@ -43,6 +43,11 @@ def format_stamp(status: os.stat_result) -> str:
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino} {status.st_dev}"
 
 
+def is_settled(status: os.stat_result, now_ns: int) -> bool:
+    """Return whether a file changed so long ago that another change will have another time."""
+    return status.st_ctime_ns < now_ns - _MIN_FILE_AGE_NS
+
+
 def hash_content(data: bytes) -> ContentHash:
     """Return the hashes of a file with this content."""
     return ContentHash(hashlib.sha256(data).hexdigest(), _git_hasher(len(data), data).hexdigest())
@@ -75,7 +80,7 @@ class FileHashCache:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
             content_hash = _hash_open_file(file, status.st_size)
             is_unchanged = format_stamp(os.fstat(file.fileno())) == stamp
-        if is_unchanged and status.st_ctime_ns < started - _MIN_FILE_AGE_NS:
+        if is_unchanged and is_settled(status, started):
             self._hashes[path] = (stamp, content_hash)
         return content_hash
 

@@ -8,15 +8,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from lyra_tasks.records.record import Record, read_record, write_record
+from lyra_tasks.records.record import Record, has_other_schema, read_record, write_record
 
 
 class UploadedFile(Record):
-    """An uploaded file or symbolic link, with size and time of the checkout's copy and a digest of its content."""
+    """An uploaded file or symbolic link: a digest of its content, and a stamp that every change of the file changes.
+
+    The stamp is empty if the file had changed just before the upload.
+    """
 
     kind: Literal["file", "link"]
     size: int
-    mtime_ns: int
+    stamp: str
     mode: int
     digest: str
 
@@ -24,7 +27,7 @@ class UploadedFile(Record):
 class UploadedFiles(Record):
     """The files uploaded to the source volume of a service, by path below the image's context."""
 
-    schema_: Literal["lyra.dev-source/1"] = Field(default="lyra.dev-source/1", alias="schema")
+    schema_: Literal["lyra.dev-source/2"] = Field(default="lyra.dev-source/2", alias="schema")
     files: dict[str, UploadedFile] = Field(default_factory=dict)
 
 
@@ -91,8 +94,10 @@ class DevStore:
         write_record(self._file, lab)
 
     def read_uploads(self, service: str) -> UploadedFiles:
-        """Return the files uploaded to the volume of a service."""
-        return read_record(self._sources / f"{service}.json", UploadedFiles) or UploadedFiles()
+        """Return the files uploaded to the volume of a service; none if they were recorded in an older format."""
+        path = self._sources / f"{service}.json"
+        record = None if has_other_schema(path, UploadedFiles) else read_record(path, UploadedFiles)
+        return record or UploadedFiles()
 
     def write_uploads(self, service: str, uploads: UploadedFiles) -> None:
         """Record the files uploaded to the volume of a service."""

@@ -72,11 +72,14 @@ def test_touched_file_is_not_a_change(tree: Path) -> None:
     assert diff_source(tree, list_local_files(tree, tree / "bundles").files, previous) == SourceChanges((), ())
 
 
-@pytest.mark.parametrize("change", ["content", "mode", "link"])
+@pytest.mark.parametrize("change", ["content", "content of the same time", "mode", "link"])
 def test_changed_file_is_uploaded_again(tree: Path, change: str) -> None:
     previous = upload(tree)
-    if change == "content":
+    if change.startswith("content"):
+        status = (tree / "tracked").stat()
         (tree / "tracked").write_text("TRACKED")
+        if change.endswith("time"):
+            os.utime(tree / "tracked", ns=(status.st_atime_ns, status.st_mtime_ns))
     elif change == "mode":
         (tree / "tracked").chmod(0o755)
     else:

@@ -19,6 +19,7 @@ from pathlib import Path
 from lyra_tasks import console
 from lyra_tasks.config.models import Rootfs
 from lyra_tasks.digests import file_sha256, sha256_hex
+from lyra_tasks.dockerfile.file_hashes import open_file_hashes
 from lyra_tasks.dockerfile.lock_file import LockedRootfs
 from lyra_tasks.engine.debian.mirror import (
     find_mirror,
@@ -271,7 +272,15 @@ def _find_cached(cache: Path, sha256: str) -> BuiltRootfs | None:
         pin = LockedRootfs.model_validate_json(directory.with_suffix(f".{_PIN_FILE}").read_text())
     except (FileNotFoundError, ValueError):
         return None  # missing or damaged: it is built again
-    return BuiltRootfs(directory, pin) if (directory / ROOTFS_TAR).is_file() else None
+    tar = directory / ROOTFS_TAR
+    if not tar.is_file():
+        return None
+    file_hashes = open_file_hashes(cache / "rootfs" / "hashes" / f"{sha256}.json")
+    if file_hashes.hash_file(str(tar), tar.lstat()).sha256 != sha256:
+        shutil.rmtree(directory)  # damaged: it is built again
+        return None
+    file_hashes.save([str(tar)])
+    return BuiltRootfs(directory, pin)
 
 
 def _list_changes(old: LockedRootfs, new: LockedRootfs) -> tuple[str, ...]:
