@@ -31,7 +31,7 @@ _TEST_OPTIONS = "--numprocesses auto --maxprocesses 4 --dist loadfile"
 
 @task(help={"only": "Run only tests whose names contain NAME", "fast": "Skip tests that need an engine or are slow"})
 def check(c: Any, only: str = "", fast: bool = False) -> None:
-    """Check format, lint, types, spelling, imports and documentation, and run the tests."""
+    """Check format, lint, types, spelling and docs; run the tests."""
     if only:
         test_runs = [f'-k "{only}"' + (" --ignore=tests/engine" if fast else "")]
     elif fast:
@@ -48,7 +48,7 @@ def check(c: Any, only: str = "", fast: bool = False) -> None:
     help={"engine": "Test only this engine (repeatable)", "path": "Run only the tests in PATH (repeatable)"},
 )
 def matrix(c: Any, engine: Any = None, path: Any = None) -> None:
-    """Run the engine tests on every supported engine and show a table; takes an hour."""
+    """Run the engine tests on every engine; takes an hour."""
     command = [sys.executable, "-m", "tests.engines", *(f"--engine={name}" for name in engine or ()), *(path or ())]
     raise Exit(code=subprocess.run(command, cwd=_HERE, check=False).returncode)
 
@@ -62,7 +62,7 @@ def matrix(c: Any, engine: Any = None, path: Any = None) -> None:
     },
 )
 def bench(c: Any, only: Any = None, json: str = "", markdown: str = "") -> None:
-    """Measure Lyra against the plain tools, side by side; exits with 1 if a goal is missed."""
+    """Measure Lyra against the plain tools, side by side."""
     command = [sys.executable, str(_HERE / "benchmarks" / "run.py"), *(f"--only={row}" for row in only or ())]
     command += [f"--{name}={file}" for name, file in (("json", json), ("markdown", markdown)) if file]
     raise Exit(code=subprocess.run(command, check=False).returncode)

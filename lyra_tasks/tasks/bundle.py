@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @task(
     "verify",
     positional=("path",),
-    path="A bundle, pack, part of a pack or archive; default: the newest bundle",
+    path="A version, bundle, pack, part of a pack or archive; default: the newest",
     allowed_signers="Trust only the signers in FILE (ssh-keygen's format); rejects unsigned bundles",
     signer="Require the signature of this principal in FILE",
     revoked="Reject the keys in this list or KRL",
@@ -39,19 +40,30 @@ def verify(
     json: bool = False,
     quiet: bool = False,
 ) -> Verification:
-    """Verify every byte of a bundle or pack. Exits with 6 if anything differs."""
-    from pathlib import Path
+    """Verify every byte of a bundle or pack.
 
-    from lyra_tasks.bundle.format.index import BundleStore
+    Exits with 6 if anything differs.
+    """
     from lyra_tasks.bundle.format.signature import parse_trust_options
     from lyra_tasks.bundle.show import show_verification
     from lyra_tasks.bundle.verify import verify_path
 
     trust = parse_trust_options(user_path(allowed_signers), signer, user_path(revoked))
-    bundle = Path(user_path(path)) if path else BundleStore(workspace().bundles).find_newest()
+    bundle = _find_bundle(path)
     with console.progress(f"verifying {bundle.name}"):
         report = verify_path(bundle, trust)
     return show_verification(report)
+
+
+def _find_bundle(name: str) -> Path:
+    """Return what is at a path, or else the bundle of a version; without a name, the newest one."""
+    from lyra_tasks.bundle.format.index import BundleStore
+
+    path = Path(user_path(name))
+    if name and ("/" in name or path.is_symlink() or path.exists()):
+        return path
+    store = BundleStore(workspace().bundles)
+    return store.find(name) if name else store.find_newest()
 
 
 @task(
@@ -61,7 +73,10 @@ def verify(
     after="Another version or directory",
 )
 def diff(c: Context, before: str, after: str, json: bool = False, quiet: bool = False) -> BundleComparison:
-    """Compare two bundles: images, packages, settings, tests, deviations and sizes."""
+    """Compare two bundles.
+
+    Shows images, packages, settings, tests, deviations and sizes.
+    """
     from lyra_tasks.bundle.diff import compare_bundles
     from lyra_tasks.bundle.format.documents import read_bundle_documents
     from lyra_tasks.bundle.format.index import BundleStore
@@ -100,7 +115,7 @@ def bundle_pack(
     json: bool = False,
     quiet: bool = False,
 ) -> PackedBundle | PackPreview:
-    """Pack a bundle for transport: complete, or the difference to an older one."""
+    """Pack a bundle for transport, whole or as a difference."""
     from lyra_tasks.bundle.format.index import BundleStore
     from lyra_tasks.bundle.pack.plan import collect_pack_facts, plan_pack
     from lyra_tasks.bundle.pack.run import create_pack
@@ -118,7 +133,7 @@ def bundle_pack(
 def bundle_rehearse(
     c: Context, version: str, dry_run: bool = False, json: bool = False, quiet: bool = False
 ) -> Rehearsal | RehearsalPreview:
-    """Install and check a bundle on a temporary engine like Proxima's."""
+    """Receive and check a bundle on a throwaway engine."""
     from lyra_tasks.bundle.rehearse.plan import collect_rehearsal_facts, plan_rehearsal
     from lyra_tasks.bundle.rehearse.run import run_rehearsal
     from lyra_tasks.bundle.show import show_rehearsal, show_rehearsal_plan

@@ -16,41 +16,45 @@ from lyra_tasks.suggest import select_known
 from lyra_tasks.tasks import bundle, configuration, development, engine, lifecycle, overview, releases
 from lyra_tasks.tasks.task import LyraTask
 
-ALL_TASKS: tuple[LyraTask[..., Any], ...] = (
-    configuration.init,
-    overview.doctor,
-    overview.status,
-    lifecycle.build,
-    lifecycle.test,
-    lifecycle.promote,
-    lifecycle.clean,
-    bundle.verify,
-    bundle.diff,
-    development.create,
-    overview.logs,
-    overview.stats,
-    overview.explain,
-    overview.history,
-    development.dev_shell,
-    development.dev_exec,
-    development.dev_sync,
-    development.dev_stop,
-    engine.engine_up,
-    engine.engine_down,
-    engine.engine_status,
-    engine.bases_build,
-    engine.bases_update,
-    configuration.rules_list,
-    configuration.rules_explain,
-    configuration.config_show,
-    configuration.config_schema,
-    bundle.bundle_list,
-    bundle.bundle_pack,
-    bundle.bundle_rehearse,
-    releases.release_version,
-    releases.release_list,
-    releases.release,
-)
+TASK_GROUPS: dict[str, tuple[LyraTask[..., Any], ...]] = {
+    "Start": (configuration.init, overview.doctor, overview.status, overview.explain),
+    "Develop": (
+        development.create,
+        development.dev_shell,
+        development.dev_exec,
+        development.dev_sync,
+        development.dev_stop,
+    ),
+    "Build and test": (lifecycle.build, lifecycle.test, overview.logs, overview.stats),
+    "Release and promote": (
+        releases.release,
+        releases.release_version,
+        releases.release_list,
+        lifecycle.promote,
+        bundle.verify,
+        bundle.diff,
+        bundle.bundle_list,
+        bundle.bundle_pack,
+        bundle.bundle_rehearse,
+    ),
+    "Clean up": (lifecycle.clean, overview.history),
+    "Look up": (
+        configuration.config_show,
+        configuration.config_schema,
+        configuration.rules_list,
+        configuration.rules_explain,
+    ),
+    "Engine and bases": (
+        engine.engine_up,
+        engine.engine_down,
+        engine.engine_status,
+        engine.bases_build,
+        engine.bases_update,
+    ),
+}
+"""All tasks, in the order of work."""
+
+ALL_TASKS = tuple(task for group in TASK_GROUPS.values() for task in group)
 
 
 def create_collection(

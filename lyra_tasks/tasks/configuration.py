@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @task("config.show")
 def config_show(c: Context, json: bool = False, quiet: bool = False) -> tuple[Setting, ...]:
-    """Show the effective configuration and the origin of each value."""
+    """Show the effective configuration and its origins."""
     from lyra_tasks.config.show import show_settings
 
     return show_settings(workspace().loaded)
@@ -26,7 +26,7 @@ def config_show(c: Context, json: bool = False, quiet: bool = False) -> tuple[Se
 
 @task("config.schema")
 def config_schema(c: Context, quiet: bool = False) -> Mapping[str, JsonValue]:
-    """Print the JSON Schema of .lyra.toml, for completion in editors."""
+    """Print the JSON Schema of .lyra.toml, for editors."""
     from lyra_tasks.config.schema import build_json_schema
 
     schema = build_json_schema()
@@ -36,7 +36,7 @@ def config_schema(c: Context, quiet: bool = False) -> Mapping[str, JsonValue]:
 
 @task("init")
 def init(c: Context, dry_run: bool = False, json: bool = False, quiet: bool = False) -> InitResult:
-    """Write .lyra.toml and tasks.py from Dockerfiles and a Compose file."""
+    """Write .lyra.toml and tasks.py for the project that is here."""
     from pathlib import Path
 
     from lyra_tasks.init.plan import plan_init
@@ -52,7 +52,7 @@ def init(c: Context, dry_run: bool = False, json: bool = False, quiet: bool = Fa
 
 @task("rules.list")
 def rules_list(c: Context, json: bool = False, quiet: bool = False) -> RuleCatalogue:
-    """List all rules with requirement, severity and rule of the runbook."""
+    """List all rules with severity and rule of the runbook."""
     from lyra_tasks.rules.show import show_rules
 
     return show_rules()
@@ -60,7 +60,7 @@ def rules_list(c: Context, json: bool = False, quiet: bool = False) -> RuleCatal
 
 @task("rules.explain", positional=("rule",), rule="The id of a rule; `rules.list` shows all")
 def rules_explain(c: Context, rule: str, json: bool = False, quiet: bool = False) -> Rule:
-    """Explain a rule: reason, how to comply, who else requires it."""
+    """Explain a rule: its reason and how to comply."""
     from lyra_tasks.rules.show import show_rule
 
     return show_rule(rule)

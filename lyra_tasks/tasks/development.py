@@ -75,7 +75,7 @@ def dev_shell(c: Context, service: str = "", quiet: bool = False) -> None:
 
 @task("dev.exec", python_only=("command",), service=_SERVICE_HELP)
 def dev_exec(c: Context, service: str = "", command: Sequence[str] | None = None, quiet: bool = False) -> None:
-    """Run the command after `--` in a service of the development environment."""
+    """Run the command after `--` in a development service."""
     import sys
 
     from lyra_tasks.engine.client.exec import exec_with_stdio
@@ -111,7 +111,7 @@ def dev_sync(
     json: bool = False,
     quiet: bool = False,
 ) -> tuple[Upload, ...] | CopiedFiles | None:
-    """Upload changed sources to the development environment, or copy files back."""
+    """Upload changed sources, or copy files back."""
     from lyra_tasks.develop.copy_back import copy_out
     from lyra_tasks.develop.lab import require_dev_lab
     from lyra_tasks.develop.show import show_copied_files, show_uploads
@@ -134,7 +134,10 @@ def dev_sync(
 def dev_stop(
     c: Context, yes: bool = False, dry_run: bool = False, json: bool = False, quiet: bool = False
 ) -> StoppedEnvironment | StopPreview:
-    """Remove the development environment; keeps its logs, asks if edits are lost."""
+    """Remove the development environment.
+
+    Keeps its logs, and asks if edits are lost.
+    """
     from lyra_tasks.develop.lab import lock_dev_lab
     from lyra_tasks.develop.show import confirm_losing_edits, show_nothing_to_stop, show_stop_plan, show_stop_result
     from lyra_tasks.develop.stop import plan_stop, stop_dev_lab

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 def engine_up(
     c: Context, dry_run: bool = False, json: bool = False, quiet: bool = False
 ) -> StartedEngine | EngineStartPreview:
-    """Start this project's private engine (Debian or Ubuntu, as root)."""
+    """Start this project's private engine.
+
+    Needs root and the packages of Debian or Ubuntu.
+    """
     from lyra_tasks.engine.client.connect import start_sandbox
     from lyra_tasks.engine.show import show_start_plan, show_started_engine
     from lyra_tasks.engine.workspace import SANDBOX_STARTED
@@ -42,7 +45,10 @@ def engine_up(
 def engine_down(
     c: Context, dry_run: bool = False, json: bool = False, quiet: bool = False
 ) -> StoppedEngine | EngineStopPreview:
-    """Stop the private engine; its images stay on disk until `clean --all`."""
+    """Stop the private engine.
+
+    Its images stay on disk until `clean --all`.
+    """
     from lyra_tasks.engine.sandbox import find_sandbox, require_clean_stop, shut_down_sandbox
     from lyra_tasks.engine.show import show_stop_plan, show_stopped_engine
 

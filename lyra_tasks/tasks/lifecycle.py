@@ -83,7 +83,7 @@ def test(
     json: bool = False,
     quiet: bool = False,
 ) -> TestResults | TestPreview:
-    """Start the services in isolated containers and run the checks.
+    """Start the services in isolated containers; run the checks.
 
     Exits with 5 if a check or a rule fails.
     """
@@ -148,7 +148,10 @@ def clean(
     json: bool = False,
     quiet: bool = False,
 ) -> CleanupReport | CleanupPreview | GoneCleanupPreview:
-    """Remove all Docker objects of this project; keeps bundles and the journal."""
+    """Remove everything of this project from the engine.
+
+    Bundles and the journal stay.
+    """
     from lyra_tasks.cleanup import facts, plan, show
     from lyra_tasks.cleanup.run import require_clean, run_cleanup, save_report
     from lyra_tasks.records.dev import DevStore

@@ -7,6 +7,7 @@ run the task, found on the call stack. A task without them was called by Python 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from invoke.executor import Executor
 from invoke.parser.context import ParserContext
 from invoke.program import Program
 
+_VERSION = re.compile(r"v?\d+\.\d+\.\d+")
 _LYRA = "lyra"
 _LYRA_PROGRAMS = ("./inv", _LYRA)
 
@@ -71,13 +73,25 @@ def find_parsed_arguments() -> tuple[str, ...]:
 
 
 def is_followed_by_path(task: Any) -> bool:
-    """Return whether a path follows the name of `task` among the arguments that Invoke is parsing."""
+    """Return whether a path or a version follows the name of `task` among the arguments that Invoke is parsing."""
     program = _find_program(sys._getframe(1))
     if program is None:
         return False
     names = set(find_names(program.collection, task))
     followers = [after for before, after in pairwise(program.argv[1:]) if before in names]
-    return any(not name.startswith("-") and (os.sep in name or name in {os.curdir, os.pardir}) for name in followers)
+    return any(_is_path_or_version(name) for name in followers if name not in program.collection.task_names)
+
+
+def _is_path_or_version(text: str) -> bool:
+    if text.startswith("-"):
+        return False
+    return os.sep in text or text in {os.curdir, os.pardir} or bool(_VERSION.match(text)) or Path(text).exists()
+
+
+def list_short_names(collection: Collection) -> Iterator[str]:
+    """Yield one name for each task of `collection`: a default task has that of its collection."""
+    for name, aliases in collection.task_names.items():
+        yield min((name, *aliases), key=len)
 
 
 def find_names(collection: Collection, task: Any) -> Iterator[str]:

@@ -20,7 +20,7 @@ _RUN_HELP = "The run; default: the development environment, else the last run"
 
 @task("status", watch="Refresh every two seconds until Ctrl-C")
 def status(c: Context, watch: bool = False, json: bool = False, quiet: bool = False) -> Status | None:
-    """Show images, tests, bundles and services, and suggest the next command."""
+    """Show images, tests, bundles and the next command."""
     if watch:
         console.refresh(_show_current_status, _REFRESH_INTERVAL_S)
         return None
@@ -62,7 +62,7 @@ def history(
 
 @task("explain")
 def explain(c: Context, json: bool = False, quiet: bool = False) -> Explanation:
-    """Explain what is stale, which change caused it and what to run."""
+    """Explain what is stale, why, and what to run."""
     from lyra_tasks.overview.explain import collect_explain_facts, explain_checkout, show_explanation
 
     return show_explanation(explain_checkout(collect_explain_facts(workspace())))
@@ -70,7 +70,7 @@ def explain(c: Context, json: bool = False, quiet: bool = False) -> Explanation:
 
 @task("doctor")
 def doctor(c: Context, json: bool = False, quiet: bool = False) -> tuple[Diagnosis, ...]:
-    """Check this machine and the configuration; show a fix for each problem."""
+    """Check this machine and the configuration; suggest fixes."""
     from lyra_tasks.overview.doctor import diagnose, require_no_errors, show_diagnoses
     from lyra_tasks.overview.doctor_facts import collect_doctor_facts
 
@@ -106,7 +106,7 @@ def logs(
 
 @task("stats", run=_RUN_HELP)
 def stats(c: Context, run: str = "", json: bool = False, quiet: bool = False) -> RunUsage:
-    """Show memory, CPUs and processes with their limits: current, or peaks of a run."""
+    """Show memory, CPUs and processes with their limits."""
     from lyra_tasks.runs.stats import measure_usage, show_usage
 
     return show_usage(measure_usage(workspace(allow_invalid=True), run))

@@ -19,9 +19,11 @@ from lyra_tasks import console
 from lyra_tasks.errors import ConfigurationError, InterruptedRunError, PreconditionError, UsageError, from_os_error
 from lyra_tasks.files import display_path
 from lyra_tasks.suggest import did_you_mean
+from lyra_tasks.tasks.line import list_short_names
 from lyra_tasks.version import __version__
 
 _EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE  # what a shell reports
+_OWN_TASKS = "This project"
 _PACKAGE_NAME = b"lyra_tasks"
 _GC_THRESHOLD = 50_000  # objects; imports allocate many, none of which is garbage
 
@@ -67,6 +69,40 @@ class LyraProgram(Program):
             _print_completions(self.collection, self.initial_context)
             raise Exit
         super().parse_cleanup()
+
+    def list_flat(self) -> None:
+        """List all tasks in groups, in the order of work; those of the project come last."""
+        from lyra_tasks.tasks.collection import TASK_GROUPS
+
+        if self.list_root or self.list_depth:
+            return super().list_flat()
+        names = {name: self.collection[name] for name in list_short_names(self.collection)}
+        width = max(map(len, names))
+        commands = {task.command: title for title, tasks in TASK_GROUPS.items() for task in tasks}
+        for title in (*TASK_GROUPS, _OWN_TASKS):
+            group = [
+                name for name, task in names.items() if commands.get(getattr(task, "command", ""), _OWN_TASKS) == title
+            ]
+            if group:
+                console.print_verbatim(f"{console.style(title, 'bold')}\n")
+            for name in group:
+                summary = (names[name].__doc__ or "").strip().partition("\n")[0]
+                console.print(f"  {name:<{width}}  {summary}".rstrip())
+            if group:
+                console.print("")
+        return None
+
+    def no_tasks_given(self) -> None:
+        """Show the status of the project, or how to start one."""
+        if "status" not in self.collection.task_names:
+            return super().no_tasks_given()
+        if not _is_below(_working_directory(), ".lyra.toml") and "LYRA_CONFIG" not in os.environ:
+            console.print(
+                f"No project here. Start one with `{self.binary} init`; `{self.binary} --list` shows all tasks."
+            )
+            raise Exit
+        self.tasks = self._make_parser().parse_argv(["status"])[1:]
+        return None
 
     def print_columns(self, pairs: Any) -> None:
         """Print names and texts, also on a terminal narrower than the names."""

@@ -69,7 +69,7 @@ def release_version(
 
 @task("release.list")
 def release_list(c: Context, json: bool = False, quiet: bool = False) -> tuple[ReleaseEntry, ...]:
-    """List tagged versions, highest first, with date, commit and bundle."""
+    """List tagged versions with date, commit and bundle."""
     from lyra_tasks.bundle.format.index import read_index
     from lyra_tasks.files import display_path
     from lyra_tasks.release.show import show_releases

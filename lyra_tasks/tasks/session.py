@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,8 @@ _TASKS_THAT_HOLD_THE_CHECKOUT = frozenset(
         *("engine.up", "engine.down", "bases.build", "bases.update", "lock.update"),
     }
 )
+_DRY_RUNS_THAT_START_AN_ENGINE = frozenset({"build", "bases.build", "bases.update", "lock.update", "clean"})
+"""The first ones may need it to resolve bases; `clean` stops it again."""
 _WORKFLOW_COMMANDS = frozenset({"build", "test", "release", "promote", "verify", "clean"})
 _UNKNOWN_PATH = "the output"
 
@@ -139,6 +141,8 @@ def workspace(*, allow_invalid: bool = False) -> Workspace:
             _warn_about(loaded.error.message, loaded.error.details)
         with _runs_lock:
             call.workspace = _join_run(call, loaded)
+        if call.is_dry_run and call.command not in _DRY_RUNS_THAT_START_AN_ENGINE:
+            call.workspace = replace(call.workspace, starts_engine=False)
         if call.command in _TASKS_THAT_HOLD_THE_CHECKOUT and not call.is_dry_run:
             _hold_checkout(call, call.workspace)
         if call.command in _TASKS_THAT_NEED_VALUES:

@@ -25,6 +25,7 @@ from lyra_tasks.tasks.line import (
     find_parsed_arguments,
     is_followed_by_path,
     is_run_by_invoke,
+    list_short_names,
     name_program,
 )
 from lyra_tasks.tasks.session import TaskCall, disk_with_least_space, open_call, record_task_result
@@ -217,10 +218,10 @@ class LyraTask(Task, Generic[P, R]):  # type: ignore[type-arg]
     def _list_commands(self, lines: Sequence[Line]) -> dict[str, str]:
         """Return the name of each Lyra task in the program's collection, by the name that messages use."""
         names = dict(zip(_COMMANDS, _COMMANDS, strict=True))
-        for name, aliases in lines[0].collection.task_names.items() if lines else ():
+        for name in list_short_names(lines[0].collection) if lines else ():
             task = lines[0].collection[name]
             if isinstance(task, LyraTask) and task.config == self.config:
-                names[task.command] = min((name, *aliases), key=len)
+                names[task.command] = name
         return names
 
 

@@ -213,3 +213,34 @@ def test_one_value_is_a_list_of_one(alpha: Project) -> None:
     assert "--repeat takes a number from 1 to 1000, not 0" in outcome.out
     outcome = invoke(alpha, "test", "--repeat", "many")
     assert (outcome.code, "--repeat takes a number" in outcome.err) == (2, True), outcome.text
+
+
+def test_program_alone_shows_status_or_how_to_start(alpha: Project, tmp_path: Path) -> None:
+    assert lyra(alpha).out.startswith("alpha      5.0.0, main at ")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    outcome = lyra(alpha, cwd=empty)
+    assert (outcome.code, outcome.out) == (
+        0,
+        "No project here. Start one with `lyra init`; `lyra --list` shows all tasks.\n",
+    )
+
+
+def test_list_is_grouped_in_the_order_of_work(alpha: Project) -> None:
+    (alpha.root / "tasks.py").write_text(
+        f"{OWN}@task\ndef own(c):\n    'Do it.'\nnamespace = lyra_tasks.collection(own)\n"
+    )
+    lines = lyra(alpha, "--list").out.splitlines()
+    titles = [line for line in lines if line and not line.startswith(" ")]
+    assert titles[0] == "Start"
+    assert titles[-1] == "This project"
+    assert lines[-2].split() == ["own", "Do", "it."]
+    assert max(map(len, lines)) <= 79
+
+
+@pytest.mark.parametrize("name", ["1.2.3", "bundle"])
+def test_verify_takes_a_version_or_what_is_there(alpha: Project, name: str) -> None:
+    (alpha.root / "bundle").mkdir()
+    outcome = invoke(alpha, "verify", name)
+    assert ("No bundle with version '1.2.3'" if name == "1.2.3" else "not a promotion bundle") in outcome.err
+    assert outcome.code == (2 if name == "1.2.3" else 6), outcome.text
