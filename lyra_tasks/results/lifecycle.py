@@ -11,7 +11,7 @@ from lyra_tasks.results.documents import JsonValue
 if TYPE_CHECKING:
     from lyra_tasks.builds.show import BuiltImage
     from lyra_tasks.engine.objects.ownership import OwnedObject
-    from lyra_tasks.records.cleanup import RecordedObject
+    from lyra_tasks.records.cleanup import RecordedObject, UnaskedEngineRecord
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class CleanupPreview:
     removes_state: bool
     layers_size: int
     cache_size: int
+    not_asked: tuple[UnaskedEngineRecord, ...] = ()
 
     @property
     def removed(self) -> tuple[RecordedObject, ...]:
