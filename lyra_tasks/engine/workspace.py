@@ -13,10 +13,11 @@ from lyra_tasks.config.load import LoadedConfig
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.platforms import host_platform
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.client.connect import Engine, connect_engine
+from lyra_tasks.engine.client.connect import Engine, connect_engine, connect_running_engine
 from lyra_tasks.engine.objects.lifeline import remove_orphans
 from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.engine.source import add_source_changes
+from lyra_tasks.errors import EngineUnavailableError
 from lyra_tasks.locks import RunLocks, new_run_id
 from lyra_tasks.paths import Paths, project_paths
 from lyra_tasks.records.checkouts import record_checkout
@@ -34,6 +35,7 @@ class Workspace:
     """One run in one checkout, shared by all tasks of a command line.
 
     Copies with another configuration share `active_runs`. `generated_files`, which the run has written, count as clean.
+    Without `starts_engine` the run is a dry one, which uses an engine only if one is running.
     """
 
     loaded: LoadedConfig
@@ -41,6 +43,7 @@ class Workspace:
     run: str
     active_runs: RunLocks
     generated_files: set[str] = field(default_factory=set)
+    starts_engine: bool = True
 
     @property
     def config(self) -> Configuration:
@@ -118,7 +121,9 @@ class Workspace:
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine, connected on first use; a private engine is started if necessary."""
+        """The engine, connected on first use; a private engine is started if necessary, except by dry runs."""
+        if not self.starts_engine:
+            return self._require_running_engine()
         running_sandbox = sandbox.find_sandbox(self.paths.state)
         engine = connect_engine(self.config, self.paths)
         if engine.facts.sandboxed and running_sandbox is None:
@@ -129,6 +134,15 @@ class Workspace:
             console.info(f"Removed leftovers of a killed run: {names}")
         for owned_object, reason in cleanup.failed.items():
             console.warn(f"Cannot remove the {owned_object.kind} {owned_object.name} of a killed run: {reason}")
+        return engine
+
+    def _require_running_engine(self) -> Engine:
+        engine = connect_running_engine(self.config, self.paths)
+        if engine is None:
+            raise EngineUnavailableError(
+                "No engine is running, and a dry run starts none",
+                hint="Run `engine.up` first, or leave out --dry-run",
+            )
         return engine
 
     @property

@@ -12,7 +12,7 @@ from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, PreconditionError
 from lyra_tasks.release.next_version import Decision, ReleaseRequest, decide_version, find_last_release
 from lyra_tasks.rules.deviations import reassess_results
-from lyra_tasks.rules.freshness import require_tested_set
+from lyra_tasks.rules.freshness import require_passed_evidence
 from lyra_tasks.versions.changelog import Commit, list_commits_since
 from lyra_tasks.versions.git import GitFacts, find_default_remote, run_git
 from lyra_tasks.versions.version import Release, list_releases
@@ -47,7 +47,7 @@ class ReleaseFacts:
 
 
 def collect_release_facts(work: Workspace, request: ReleaseRequest) -> ReleaseFacts:
-    """Collect the facts of a checkout; needs the engine if `release.require_tests` is set."""
+    """Collect the facts of a checkout; needs the engine if `release.require_tests` is set, except in a dry run."""
     root, release = work.root, work.config.release
     reachable = list_releases(root, release.tag, reachable=True)
     last_release = find_last_release(reachable)
@@ -83,8 +83,8 @@ def _find_unfinished_operation(root: Path) -> str:
 
 def _check_tests(work: Workspace) -> str:
     try:
-        tested = require_tested_set(work)
-        reassess_results(work.config, tested.evidence.rules, datetime.date.today()).raise_if_failed()
+        evidence = require_passed_evidence(work)
+        reassess_results(work.config, evidence.rules, datetime.date.today()).raise_if_failed()
     except PreconditionError as error:
         return f"{error.message}. {error.hint}"
     except CheckFailedError as error:

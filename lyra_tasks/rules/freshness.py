@@ -14,7 +14,7 @@ from lyra_tasks.dockerfile.input_hashes import ImageInputs, list_changed_inputs
 from lyra_tasks.engine.bases.inputs import hash_current_inputs, hash_stage_inputs
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
-from lyra_tasks.errors import StaleError
+from lyra_tasks.errors import EngineUnavailableError, StaleError
 from lyra_tasks.records.evidence import Evidence, SetKey
 from lyra_tasks.records.evidence_store import INPUT_PREFIX, RecordedTest
 from lyra_tasks.records.images import ImageRecord, ImageStore
@@ -158,13 +158,32 @@ def require_tested_set(work: Workspace) -> TestedSet:
         name: services[name]["Id"] for name, service in config.services.items() if service.external is not None
     }
     key = build_set_key(work, records, externals)
+    recorded = _require_passed_test(work, key)
+    return TestedSet(key, recorded, records, {name: image["Config"] for name, image in services.items()})
+
+
+def require_passed_evidence(work: Workspace) -> Evidence:
+    """Return the evidence of the tested set, as `require_tested_set` does.
+
+    Where no engine may be started, files and records decide; only third-party images need an engine.
+    """
+    try:
+        return require_tested_set(work).evidence
+    except EngineUnavailableError:
+        if work.starts_engine or any(service.external is not None for service in work.config.services.values()):
+            raise
+    records = require_current_images(compare_images(work.images, None, hash_current_inputs(work)))
+    return _require_passed_test(work, build_set_key(work, records, {})).evidence
+
+
+def _require_passed_test(work: Workspace, key: SetKey) -> RecordedTest:
     recorded = work.evidence.find_recorded_test(key)
     if recorded is None:
         raise StaleError("These images, services and tests have not been tested", hint="Run `test` first")
     if not recorded.evidence.passed:
         failed = ", ".join(list_failures(recorded.evidence))
         raise StaleError(f"The last test run failed: {failed}", hint="Fix it, then run `build test`")
-    return TestedSet(key, recorded, records, {name: image["Config"] for name, image in services.items()})
+    return recorded
 
 
 def _inspect_service_image(

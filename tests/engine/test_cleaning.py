@@ -88,6 +88,21 @@ def test_dry_run_lists_each_level(own: Project) -> None:
     assert api(own).images(), "nothing was removed"
 
 
+def test_dry_run_starts_no_engine(own: Project) -> None:
+    tested = own.lyra("build", "test")
+    assert tested.code == 0, tested.text
+    assert own.lyra("engine.down").code == 0
+    release = own.lyra("release", "--version", "9.0.0", "--dry-run")
+    assert release.code == 0, release.text
+    for command in ("test", "promote"):
+        refused(own.lyra(command, "--dry-run"), 3, "No engine is running, and a dry run starts none")
+    (own.root / "app" / "www" / "later").touch()
+    stale = own.lyra("release", "--version", "9.0.0", "--dry-run")
+    (own.root / "app" / "www" / "later").unlink()
+    refused(stale, 3, "web was built before its context changed")
+    assert sandbox.find_sandbox(state_of(own)) is None
+
+
 def test_clean_stops_engine_that_it_started(own: Project) -> None:
     assert own.lyra("engine.down").code == 0
     for arguments in (("clean", "--dry-run"), ("clean", "--all"), ("clean", "--gone", "--dry-run")):

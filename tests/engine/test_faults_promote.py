@@ -186,17 +186,16 @@ def test_full_disk_leaves_bundles_unchanged(tiny: Project, mounted: Callable[[Pa
     (first,) = tiny.bundles()
     before = contents(promotion)
     size = sum(len(data) for data in contents(first / "images").values())
+    (tiny.root / "app/motd.txt").write_text("Good morning\n" + "a long text\n" * 400_000)
     tiny.commit("next")
     tiny.git("tag", "v1.1.0")
     assert tiny.lyra("build", "test").code == 0
-    newest = max(tiny.state.glob("*/evidence/*/logs/web.log"), key=lambda path: path.stat().st_mtime)
-    newest.write_text(newest.read_text() + "a long log\n" * 400_000)
-    for free, stage in ((size // 2, "spool"), (size + size // 2, "archive"), (2 * size + 200_000, "evidence")):
+    for free, stage in ((size // 2, "spool"), (size + size // 2, "archive"), (2 * size + 200_000, "configs")):
         filler = fill(promotion, free)
         result = tiny.lyra("promote")
         refused(result, 3, "no space left", str(promotion), "1.1.0", "Free some space")
         filler.unlink()
-        assert (", verified" in result.text) == (stage == "evidence"), f"not the {stage}"
+        assert (", verified" in result.text) == (stage == "configs"), f"not the {stage}"
         assert contents(promotion) == before
         assert not list(promotion.glob("*/.staging*"))
     assert tiny.lyra("promote", "verify").code == 0
