@@ -23,7 +23,7 @@ from lyra_tasks.config.deployment import config_path
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.platforms import is_native_platform, list_variants
 from lyra_tasks.digests import sha256_digest
-from lyra_tasks.dockerfile.input_hashes import dockerfile_path
+from lyra_tasks.dockerfile.input_hashes import ImageInputs, dockerfile_path
 from lyra_tasks.dockerfile.parse import read_dockerfile
 from lyra_tasks.dockerfile.stages import resolve_check_stage
 from lyra_tasks.engine.bases.inputs import collect_from_arguments, find_stage_uses, hash_current_inputs
@@ -59,7 +59,8 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
     """
     config = work.config
     tests = _select_tests(config.tests, only)  # before the engine is contacted or started
-    records = require_current_images(compare_images(work.images, work.engine, hash_current_inputs(work)))
+    current_inputs = hash_current_inputs(work)
+    records = require_current_images(compare_images(work.images, work.engine, current_inputs))
     platform_runs = _plan_platform_runs(work, is_dry_run=is_dry_run)
     is_partial = bool(only)
     if options.keep_running and len(platform_runs) > 1:
@@ -86,7 +87,7 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
     reservations = list_reservations(work.engine)
     free_cpus = capacity.cpus - sum(reservation.cpus for reservation in reservations)
     free_memory = capacity.memory - sum(reservation.memory for reservation in reservations)
-    planned_stages, bases = _plan_stages(work, platform_runs[0], tests)
+    planned_stages, bases = _plan_stages(work, platform_runs[0], tests, current_inputs)
     if any(test.kind == "structure" for test in tests):
         find_structure_command()
     return TestRun(
@@ -211,7 +212,7 @@ def _plan_groups(
 
 
 def _plan_stages(
-    work: Workspace, platform_run: PlatformRun, tests: Sequence[Test]
+    work: Workspace, platform_run: PlatformRun, tests: Sequence[Test], inputs: Mapping[str, ImageInputs]
 ) -> tuple[dict[str, PlannedStage], tuple[ResolvedBase, ...]]:
     """Plan the stages that are checks, by the name of the check, and return them with their base images."""
     planned_stages: dict[str, PlannedStage] = {}
@@ -231,7 +232,7 @@ def _plan_stages(
             collect_from_arguments(work, build),
         )
         planned_stages[test.name] = plan_stage(
-            work.config, build, test, stage, collect_materials(work, uses, bases),
+            work.config, build, test, stage, collect_materials(work, uses, bases, inputs=inputs),
             scratch_directory=work.run_directory / f".exported-{len(planned_stages)}", epoch=work.git.commit_time,
             secret_values=redacted_values(work.config, work.root),
         )  # fmt: skip
