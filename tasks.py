@@ -1,4 +1,4 @@
-"""This repository's own tasks: Lyra's, together with `check`, `matrix` and `bench`."""
+"""This repository's own tasks: Lyra's, together with `check`, `fuzz`, `matrix` and `bench`."""
 
 from __future__ import annotations
 
@@ -43,6 +43,13 @@ def check(c: Any, only: str = "", fast: bool = False) -> None:
             c.run(f'"{_BIN}"/{command}', echo=True, echo_format=f"== {command}", pty=False, in_stream=False)
 
 
+@task(help={"examples": "Damage N documents for each reader", "only": "Run only readers whose names contain NAME"})
+def fuzz(c: Any, examples: int = 2500, only: str = "") -> None:
+    """Read damaged documents with every reader: each must end with its documented error."""
+    command = [sys.executable, "-m", "tests.fuzz.run", f"--examples={examples}", f"--only={only}"]
+    raise Exit(code=subprocess.run(command, cwd=_HERE, check=False).returncode)
+
+
 @task(
     iterable=["engine", "path"],
     help={"engine": "Test only this engine (repeatable)", "path": "Run only the tests in PATH (repeatable)"},
@@ -68,4 +75,4 @@ def bench(c: Any, only: Any = None, json: str = "", markdown: str = "") -> None:
     raise Exit(code=subprocess.run(command, check=False).returncode)
 
 
-namespace: Collection = lyra_tasks.collection(check, matrix, bench)
+namespace: Collection = lyra_tasks.collection(check, fuzz, matrix, bench)

@@ -33,7 +33,7 @@ def canonical_json(value: Any) -> str:
 
 def json_sha256(value: Any) -> str:
     """Return the SHA-256 of the canonical JSON of `value` in hex."""
-    return sha256_hex(canonical_json(value).encode())
+    return sha256_hex(canonical_json(value).encode("utf-8", "backslashreplace"))
 
 
 def hex_part(digest: str) -> str:

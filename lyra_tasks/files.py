@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from lyra_tasks.errors import disk_full_error, is_disk_full
 
 STAGING_PREFIX = ".staging-"
 """Prefix of the name of a directory that is still incomplete."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NEEDS_ESCAPE = re.compile(r"[\ud800-\udfff]|\\x[89a-f][0-9a-f]")
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -40,9 +43,29 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     sync_directory(path.parent)
 
 
+def escape_name(name: str) -> str:
+    r"""Return a file name as text: bytes that are not UTF-8 become `\xHH`.
+
+    No two names become the same text: where a name has such a byte, or looks as if it had, its backslashes are doubled.
+    """
+    if not _NEEDS_ESCAPE.search(name):
+        return name
+    return escape_surrogates(name.replace("\\", "\\\\"))
+
+
+def escape_surrogates(text: str) -> str:
+    r"""Return a text in which bytes that were not UTF-8 became `\xHH`, so that it can be written to a file."""
+    return _SURROGATE.sub(lambda match: _format_surrogate(ord(match[0])), text)
+
+
+def _format_surrogate(code: int) -> str:
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
 def format_json(value: Any) -> str:
     """Return `value` as a JSON document that people read: indented, sorted keys, with a final newline."""
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return _SURROGATE.sub(lambda match: f"\\{_format_surrogate(ord(match[0]))}", text)
 
 
 def write_json(path: Path, value: Any) -> None:

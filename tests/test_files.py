@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from lyra_tasks import files
 
@@ -70,3 +73,21 @@ def test_unreadable_directory_raises(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for call in (lambda: list(files.walk_directory(top)), lambda: files.copy_directory(top, tmp_path / "copy")):
         with pytest.raises(OSError, match="No space left"):
             call()
+
+
+@given(st.lists(st.binary(min_size=1, max_size=8).filter(lambda name: b"\0" not in name), unique=True, max_size=20))
+@example([b"caf\xe9", rb"caf\xe9", rb"caf\\xe9", b"caf\\\xe9", "café".encode()])
+def test_escaped_names_are_text_and_stay_different(names: list[bytes]) -> None:
+    escaped = [files.escape_name(os.fsdecode(name)) for name in names]
+    assert len({text.encode() for text in escaped}) == len(names)
+
+
+@given(st.dictionaries(st.text(), st.text() | st.characters(categories=["Cs"])))
+def test_every_text_can_be_written_as_json(document: dict[str, str]) -> None:
+    text = files.format_json(document)
+    text.encode()
+    assert json.loads(text).keys() == document.keys()
+
+
+def test_bytes_of_a_name_are_escaped_in_json() -> None:
+    assert json.loads(files.format_json({"name": os.fsdecode(b"caf\xe9")})) == {"name": "caf\\xe9"}

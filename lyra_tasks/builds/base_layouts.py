@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lyra_tasks.documents import translate_failures
 from lyra_tasks.engine.bases.resolve import BASE_REPOSITORY, ResolvedBase
 from lyra_tasks.engine.buildx.save_stream import open_save_stream
 from lyra_tasks.errors import BuildError
@@ -39,10 +40,10 @@ def _write_layout(engine: Engine, base: ResolvedBase, directory: Path) -> Resolv
     archive = directory / "image.tar"
     write_archive(archive, image, [tag], {}, 0)
     shutil.rmtree(directory / "spool")
-    try:
-        with tarfile.open(archive) as archive_file:
-            archive_file.extractall(directory, filter="data")
-    except (tarfile.TarError, OSError) as error:
-        raise BuildError(f"Cannot write base {base.key} to {directory}: {error}") from error
+    with (
+        translate_failures(lambda problem: BuildError(f"Cannot write base {base.key} to {directory}: {problem}")),
+        tarfile.open(archive) as archive_file,
+    ):
+        archive_file.extractall(directory, filter="data")
     archive.unlink()
     return replace(base, context=f"oci-layout://{directory}@{image.identity.manifest_digest}", install=None)

@@ -10,6 +10,7 @@ from typing import Any
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.manifest import Manifest, read_small_file
 from lyra_tasks.digests import hex_part, json_sha256
+from lyra_tasks.documents import translate_failures
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.oci import parse_document
 from lyra_tasks.records.evidence import check_title
@@ -43,9 +44,10 @@ def find_contradictions(manifest: Manifest, sums: Mapping[str, str], contents: M
         return {name: problem}
     for name, compare in _COMPARISONS.items():
         try:
-            texts = list(compare(documents))
-        except (KeyError, TypeError, ValueError, AttributeError, ET.ParseError):
-            texts = ["not a valid document"]
+            with translate_failures(lambda problem: BundleError(f"not a valid document: {problem}")):
+                texts = list(compare(documents))
+        except BundleError as error:
+            texts = [error.message]
         if texts:
             problems[name] = "; ".join(texts)
     return problems

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import astuple, dataclass, replace
-from typing import Any
 
 from lyra_tasks import console
-from lyra_tasks.bundle.format.documents import BundleDocuments
+from lyra_tasks.bundle.format.documents import BundleDocuments, DescribedService
 from lyra_tasks.bundle.format.manifest import BundledImage
 from lyra_tasks.config.platforms import variant_key
 from lyra_tasks.errors import UsageError
@@ -91,9 +90,9 @@ def _list_entries(documents: BundleDocuments, multi_platform_images: Set[str]) -
             yield ("packages", f"{names.get(build_name, build_name)}: {package}"), ", ".join(versions)
     for service, description in documents.services.items():
         yield from _list_service(service, description)
-        for config in description["configs"]:
-            text = f"{config['path']}, {documents.config_digests[config['file']]}"
-            yield ("configs", f"{service}: {config['name']}"), text
+        for config in description.configs:
+            text = f"{config.path}, {documents.config_digests[config.file]}"
+            yield ("configs", f"{service}: {config.name}"), text
     for section, texts in (("tests", documents.tests), ("deviations", documents.deviations)):
         yield from (((section, name), text) for name, text in texts.items())
 
@@ -108,30 +107,31 @@ def _list_image(build_name: str, image: BundledImage) -> Iterator[tuple[_Key, st
     yield ("sizes", build_name), console.format_bytes(image.size)
 
 
-def _list_service(service: str, description: Mapping[str, Any]) -> Iterator[tuple[_Key, str]]:
-    yield ("services", service), description["image"].rpartition(":")[0]
-    yield ("services", f"{service}: user"), description["user"] or "root"
-    yield ("services", f"{service}: egress"), "yes" if description["egress"] else "no"
-    yield ("services", f"{service}: health check"), "yes" if description["healthcheck"] else "no"
-    yield ("services", f"{service}: depends on"), ", ".join(sorted(description["depends_on"])) or "nothing"
-    for variable in description["environment"]:
-        attributes = [attribute for attribute in ("required", "secret") if variable[attribute]]
-        attributes += [f"default {variable['default']!r}"] if variable["default"] is not None else []
-        attributes += [f"pattern {variable['pattern']!r}"] if variable["pattern"] else []
-        yield ("environment", f"{service}: {variable['name']}"), ", ".join(attributes) or "optional"
-    for secret in description["secrets"]:
-        yield ("secrets", f"{service}: {secret['name']}"), secret["path"]
-    for volume in description["volumes"]:
-        text = f"{volume['path']}, {format_size(volume['size'])}, owner {volume['owner']}"
-        yield ("volumes", f"{service}: {volume['name']}"), text
-    for port in description["ports"]:
-        protocol = "/udp" if port.get("protocol") == "udp" else ""
-        yield ("ports", f"{service}: {port['name']}"), f"{port['port']}{protocol}"
-    limits = description["limits"]
-    yield ("limits", f"{service}: cpus"), f"{limits['cpus']:g}"
-    yield ("limits", f"{service}: memory"), format_size(limits["memory"])
-    yield ("limits", f"{service}: pids"), str(limits["pids"])
-    for path, size in limits["tmpfs"].items():
+def _list_service(service: str, description: DescribedService) -> Iterator[tuple[_Key, str]]:
+    yield ("services", service), description.image.rpartition(":")[0]
+    yield ("services", f"{service}: user"), description.user or "root"
+    yield ("services", f"{service}: egress"), "yes" if description.egress else "no"
+    yield ("services", f"{service}: health check"), "yes" if description.healthcheck else "no"
+    yield ("services", f"{service}: depends on"), ", ".join(sorted(description.depends_on)) or "nothing"
+    for variable in description.environment:
+        flags = (("required", variable.required), ("secret", variable.secret))
+        attributes = [name for name, is_set in flags if is_set]
+        attributes += [f"default {variable.default!r}"] if variable.default is not None else []
+        attributes += [f"pattern {variable.pattern!r}"] if variable.pattern else []
+        yield ("environment", f"{service}: {variable.name}"), ", ".join(attributes) or "optional"
+    for secret in description.secrets:
+        yield ("secrets", f"{service}: {secret.name}"), secret.path
+    for volume in description.volumes:
+        text = f"{volume.path}, {format_size(volume.size)}, owner {volume.owner}"
+        yield ("volumes", f"{service}: {volume.name}"), text
+    for port in description.ports:
+        protocol = "/udp" if port.protocol == "udp" else ""
+        yield ("ports", f"{service}: {port.name}"), f"{port.port}{protocol}"
+    limits = description.limits
+    yield ("limits", f"{service}: cpus"), f"{limits.cpus:g}"
+    yield ("limits", f"{service}: memory"), format_size(limits.memory)
+    yield ("limits", f"{service}: pids"), str(limits.pids)
+    for path, size in limits.tmpfs.items():
         yield ("limits", f"{service}: tmpfs {path}"), format_size(size)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from lyra_tasks.config.deployment import env_name
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.services import to_argv
+from lyra_tasks.documents import read_document, translate_failures
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.service import CheckTarget
@@ -195,10 +196,9 @@ def check_structure(
 
 def _read_failures(report: Path) -> list[str]:
     """Return `name: message` of every failed case in a JUnit report."""
-    try:
-        cases = ET.fromstring(report.read_bytes()).iter("testcase")  # noqa: S314 - written by our own program
-    except ET.ParseError as error:
-        raise PreconditionError(f"Cannot read {report}: not valid XML") from error
+    with translate_failures(lambda problem: PreconditionError(f"Cannot read {report}: not valid XML: {problem}")):
+        root = ET.fromstring(read_document(report))  # noqa: S314 - written by our own program
+    cases = root.iter("testcase")
     return [
         f"{case.get('name')}: {' '.join((case.findtext('failure') or '').split())}"
         for case in cases

@@ -19,6 +19,7 @@ from lyra_tasks.checks.groups import PlannedGroup
 from lyra_tasks.checks.stages import check_stage
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.services import to_argv
+from lyra_tasks.documents import DocumentError, parse_foreign_json
 from lyra_tasks.engine.client.exec import exec_command
 from lyra_tasks.engine.client.monitoring import wait_until
 from lyra_tasks.errors import LyraError, StaleError
@@ -94,8 +95,8 @@ def _check_http(target: CheckTarget, test: Test) -> str:
         return f"the body does not contain {test.body!r}; it begins: {_shorten(target, text)}"
     if test.json_ is not None:
         try:
-            document = json.loads(text)
-        except ValueError:
+            document = parse_foreign_json(text)
+        except DocumentError:
             return f"the body is not JSON; it begins: {_shorten(target, text)}"
         return _first_difference(target, document, test.json_, "$")
     return ""

@@ -5,18 +5,23 @@ from __future__ import annotations
 import copy
 import os
 import re
-import stat
-import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lyra_tasks.config.validation.positions import Location, Positions, find_duplicate, find_positions
+from lyra_tasks.config.validation.positions import (
+    Location,
+    Positions,
+    find_deep_statement,
+    find_duplicate,
+    find_positions,
+)
 from lyra_tasks.config.validation.problems import Problem, format_location, problems_to_error, to_error, toml_type_name
+from lyra_tasks.documents import DocumentError, describe_failure, parse_toml, read_document
 from lyra_tasks.errors import ConfigurationError
-from lyra_tasks.files import display_path
+from lyra_tasks.files import display_path, escape_surrogates
 from lyra_tasks.results.configuration import Todo
 
 if TYPE_CHECKING:
@@ -77,6 +82,10 @@ def load_config_file(file: Path, rules: Mapping[str, bool] | None = None) -> Loa
     lines = find_positions(text)
     overrides = _apply_overrides(document)
     root = file.parent.resolve()
+    if (printable := escape_surrogates(str(root))) != str(root):
+        raise ConfigurationError(
+            f"The path of the project is not valid UTF-8: {printable}", hint="Rename the directory"
+        )
     _check_schema(document, name, lines)
     config, problems = _validate(document, root, rules)
     error = problems_to_error(problems, file=name, lines=lines, overrides=overrides) if problems else None
@@ -120,20 +129,11 @@ def read_config(file: Path) -> str:
 
 def _read_bytes(file: Path) -> bytes:
     try:
-        # Opening a FIFO without a writer would block without O_NONBLOCK
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _unreadable(file, "not a regular file", "Replace it by a TOML file")
-            with os.fdopen(descriptor, "rb", closefd=False) as stream:
-                data = stream.read(MAX_CONFIG_BYTES + 1)
-        finally:
-            os.close(descriptor)
+        return read_document(file, MAX_CONFIG_BYTES)
     except OSError as error:
-        raise _unreadable(file, str(error.strerror), "Check its permissions") from error
-    if len(data) > MAX_CONFIG_BYTES:
-        raise _unreadable(file, "larger than 1 MiB", "Remove what is not configuration")
-    return data
+        raise _unreadable(file, describe_failure(error), "Check its permissions") from error
+    except DocumentError as error:
+        raise _unreadable(file, str(error), "Replace it by a TOML file, of at most 1 MiB") from error
 
 
 def _unreadable(file: Path, reason: str, hint: str) -> ConfigurationError:
@@ -151,9 +151,9 @@ def _working_directory() -> Path:
 
 def _parse_toml(text: str, name: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except RecursionError as error:
-        raise to_error(name, (f"{name}:1: nested too deeply",)) from error
+        return parse_toml(text)
+    except DocumentError as error:
+        raise to_error(name, (f"{name}:{error.line or find_deep_statement(text)}: {error}",)) from error
     except ValueError as error:
         duplicate = find_duplicate(text)
         if duplicate is not None:

@@ -90,12 +90,16 @@ class Builder(Table):
     `NAME-linux-arm64`"""
 
 
+Suite = Annotated[str, StringConstraints(pattern=r"^[a-z]+$")]
+PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
+
+
 class Rootfs(Table):
     """A root file system of Debian packages."""
 
-    suite: Annotated[str, StringConstraints(pattern=r"^[a-z]+$")]
+    suite: Suite
     """Debian suite, for example `"bookworm"`"""
-    packages: list[Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]] = Field(min_length=1)
+    packages: list[PackageName] = Field(min_length=1)
     """packages to install, with their dependencies"""
     variant: Literal["extract", "custom", "essential", "minbase"] = "custom"
     """variant of mmdebstrap; `extract` only unpacks packages and keeps no package database"""
@@ -151,7 +155,7 @@ class Test(Table):
     retry: int = Field(default=0, ge=0, strict=True)
     """number of retries after a failure"""
     http: Line | None = None
-    """request such as `"GET /path"` to the port `http`, or to the only port"""
+    """request such as `"GET /path"` to the port `http`, or to the only port; the path is percent-encoded as UTF-8"""
     status: int = Field(default=200, ge=100, le=599, strict=True)
     """for `http`: expected status"""
     body: Text | None = None
@@ -159,7 +163,7 @@ class Test(Table):
     json_: Any = Field(default=None, alias="json")
     """for `http`: part of the JSON response, as a TOML value"""
     headers: dict[Line, Line] = {}
-    """for `http`: request headers; `${NAME}` is a variable of the service"""
+    """for `http`: request headers, sent as UTF-8; `${NAME}` is a variable of the service"""
     send: Text | None = None
     """for `http`: request body; `${NAME}` is a variable of the service"""
     exec: Command | None = None

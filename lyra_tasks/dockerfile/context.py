@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.dockerfile.file_hashes import ContentHash, FileHashCache, format_stamp, hash_content
 from lyra_tasks.errors import StaleError
-from lyra_tasks.files import display_path
+from lyra_tasks.files import display_path, escape_name, escape_surrogates
 
 if TYPE_CHECKING:
     from e2b_dockerfile_utils import PatternMatcher
@@ -81,7 +81,7 @@ class ContextSnapshot:
 def display_name(name: str, entry: ContextEntry) -> str:
     """Return the name of a path as messages and records have it: printable, a directory with a slash at its end."""
     slash = "/" if stat.S_ISDIR(entry.mode) else ""
-    return os.fsencode(name).decode(errors="backslashreplace") + slash
+    return escape_name(name) + slash
 
 
 def scan_context(
@@ -152,7 +152,7 @@ def list_touched(before: ContextSnapshot, after: ContextSnapshot) -> tuple[str, 
 
 def format_names(names: Iterable[str], limit: int = 5) -> str:
     """Return at most `limit` names as a list for a message, and how many more there are."""
-    listed = list(names)
+    listed = [escape_surrogates(name) for name in names]
     more = len(listed) - limit
     return ", ".join(listed[:limit]) + (f" and {more} more" if more > 0 else "")
 

@@ -17,7 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from lyra_tasks.errors import LyraError
+from lyra_tasks.documents import parse_foreign_json, read_document, translate_failures
+from lyra_tasks.errors import LyraError, PreconditionError
 from lyra_tasks.files import write_file
 
 MIN_CACHED_FILE_BYTES = 256 * 1024
@@ -114,14 +115,15 @@ def _git_hasher(size: int, data: bytes = b"") -> Any:
 def _read_cache(cache_file: Path) -> dict[str, tuple[str, ContentHash]]:
     """Return the cached entries, or none of a damaged file."""
     try:
-        document: Any = json.loads(cache_file.read_bytes())
-        if document.keys() != {"schema", "files"} or document["schema"] != _SCHEMA:
-            return {}
-        files = {
-            str(name): (str(stamp), ContentHash(str(sha256), str(git_id)))
-            for name, (stamp, (sha256, git_id)) in document["files"].items()
-        }
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        with translate_failures(PreconditionError):
+            document = parse_foreign_json(read_document(cache_file))  # names need not be UTF-8
+            if document.keys() != {"schema", "files"} or document["schema"] != _SCHEMA:
+                return {}
+            files = {
+                str(name): (str(stamp), ContentHash(str(sha256), str(git_id)))
+                for name, (stamp, (sha256, git_id)) in document["files"].items()
+            }
+    except PreconditionError:
         return {}
     is_valid = all(
         _STAMP_PATTERN.fullmatch(stamp) and _SHA256_PATTERN.fullmatch(sha256) and _GIT_ID_PATTERN.fullmatch(git_id)

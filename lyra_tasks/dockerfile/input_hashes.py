@@ -12,11 +12,14 @@ from lyra_tasks.config.models import Image
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.dockerfile.context import ContextSnapshot, scan_context
 from lyra_tasks.dockerfile.file_hashes import open_file_hashes
+from lyra_tasks.documents import read_document, translate_failures
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.files import display_path
 
 if TYPE_CHECKING:
     from e2b_dockerfile_utils import PatternMatcher
+
+_MAX_IGNORE_FILE_BYTES = 1024**2
 
 
 def dockerfile_path(root: Path, image: Image) -> Path:
@@ -96,12 +99,10 @@ def read_ignore_patterns(context: Path, dockerfile: Path | None) -> PatternMatch
     file = find_ignore_file(context, dockerfile)
     if file is None:
         return PatternMatcher([])
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f"Cannot read {display_path(file)}: not valid UTF-8", hint="Save it as UTF-8"
-        ) from error
+    with translate_failures(
+        lambda problem: ConfigurationError(f"Cannot read {display_path(file)}: {problem}", hint="Save it as UTF-8")
+    ):
+        lines = read_document(file, _MAX_IGNORE_FILE_BYTES).decode("utf-8-sig").splitlines()
     patterns = []
     for number, line in enumerate(lines, 1):
         if line.strip() and not line.startswith("#"):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from lyra_tasks.config.models import Configuration, Rootfs
+from lyra_tasks.config.models import Configuration, PackageName, Rootfs, Suite
 from lyra_tasks.config.platforms import variant_key
 from lyra_tasks.dockerfile.parse import ImageUse
+from lyra_tasks.documents import parse_toml, read_document, shorten, translate_failures
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.files import write_file
 
@@ -21,7 +23,19 @@ _REPAIR_HINT = "Restore it from git, or delete it and run `bases.update`"
 
 Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-SortedStrings = Annotated[tuple[str, ...], AfterValidator(lambda value: tuple(sorted(set(value))))]
+
+
+def _sort(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(set(values)))
+
+
+def _require_any(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise ValueError("must not be empty")
+    return values
+
+
+SortedStrings = Annotated[tuple[str, ...], AfterValidator(_sort)]
 
 
 class _LockModel(BaseModel):
@@ -56,9 +70,9 @@ class LockedRootfs(_LockModel):
     """
 
     source: Literal["rootfs"] = "rootfs"
-    suite: str
+    suite: Suite
     variant: Literal["extract", "custom", "essential", "minbase"]
-    packages: SortedStrings
+    packages: Annotated[tuple[PackageName, ...], AfterValidator(_sort), AfterValidator(_require_any)]
     architecture: str
     sha256: Sha256Hex
     source_date_epoch: int = Field(ge=0)
@@ -87,14 +101,14 @@ class LockFile(_LockModel):
 
 def read_lock_file(path: Path) -> LockFile:
     """Read a lock file; a missing file is empty, an invalid one a ConfigurationError with all its problems."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return LockFile()
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"Cannot read {path}: not valid TOML: {error}", hint=_REPAIR_HINT) from error
-    except OSError as error:
-        raise ConfigurationError(f"Cannot read {path}: {error.strerror}", hint="Check its permissions") from error
+    with translate_failures(lambda problem: ConfigurationError(f"Cannot read {path}: {problem}", hint=_REPAIR_HINT)):
+        data = read_document(path)
+    with translate_failures(
+        lambda problem: ConfigurationError(f"Cannot read {path}: not valid TOML: {problem}", hint=_REPAIR_HINT)
+    ):
+        document = parse_toml(data.decode())
     schema = document.get("schema")
     if isinstance(schema, int) and schema > LOCK_SCHEMA:
         raise ConfigurationError(f"Cannot read {path}: schema {schema} is newer than {LOCK_SCHEMA}", hint="Update lyra")
@@ -102,7 +116,8 @@ def read_lock_file(path: Path) -> LockFile:
         return LockFile.model_validate(document)
     except ValidationError as error:
         problems = tuple(
-            f"{path}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)
+            f"{path}: {shorten('.'.join(map(str, item['loc'])))}: {shorten(item['msg'])}"
+            for item in error.errors(include_url=False)
         )
         raise ConfigurationError(f"{path} is not a valid lock file", hint=_REPAIR_HINT, details=problems) from error
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lyra_tasks.documents import read_document, shorten, translate_failures
 from lyra_tasks.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from e2b_dockerfile_utils import DockerfileInstruction
 
+_MAX_DOCKERFILE_BYTES = 1024**2
 _SINGLE_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 
 
@@ -79,17 +82,21 @@ class Dockerfile:
 
 def read_dockerfile(path: Path) -> Dockerfile:
     """Read a Dockerfile; ConfigurationError if BuildKit would not accept it."""
+    with translate_failures(
+        lambda problem: ConfigurationError(
+            f"Cannot read {path}: {problem}", hint="Check `context` and `dockerfile` of the image, and save it as UTF-8"
+        )
+    ):
+        text = read_document(path, _MAX_DOCKERFILE_BYTES).decode()
+    with translate_failures(partial(dockerfile_error, str(path))):
+        return _parse_dockerfile(path, text)
+
+
+def _parse_dockerfile(path: Path, text: str) -> Dockerfile:
     from e2b_dockerfile_utils import DockerfileSyntaxError, parse_dockerfile_ast
 
     try:
-        text = path.read_text(encoding="utf-8")
         ast = parse_dockerfile_ast(text)
-    except OSError as error:
-        raise ConfigurationError(
-            f"Cannot read {path}: {error.strerror}", hint="Check `context` and `dockerfile` of the image"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"Cannot read {path}: not valid UTF-8", hint="Save it as UTF-8") from error
     except DockerfileSyntaxError as error:
         location = f"{path}:{error.line}" if error.line else str(path)
         raise dockerfile_error(location, str(error).partition(": ")[2]) from error
@@ -186,4 +193,4 @@ def _parse_source(instruction: str, flag: str) -> str:
 
 def dockerfile_error(location: str, problem: str) -> ConfigurationError:
     """Return the error for a problem at `FILE:LINE`."""
-    return ConfigurationError(f"{location}: {problem}", hint="Fix the Dockerfile")
+    return ConfigurationError(f"{location}: {shorten(problem)}", hint="Fix the Dockerfile")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from lyra_tasks.digests import hex_part
+from lyra_tasks.documents import parse_json, translate_failures
 from lyra_tasks.errors import BundleError
 
 INDEX_MEDIA_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -99,27 +98,8 @@ class LayoutDocument(_Document):
 
 def parse_document(data: bytes, model: type[T], where: str) -> T:
     """Parse JSON as a `model`; BundleError naming `where` if it is invalid, has duplicate keys or does not fit."""
-    try:
-        value = json.loads(data.decode(), object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
-        return TypeAdapter(model).validate_python(value)
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise BundleError(f"{where}: {place or 'document'}: {problem['msg']}") from None
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where}: not valid JSON: {error}") from error
-
-
-def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        ((repeated, _),) = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"duplicate key {repeated!r}")
-    return value
-
-
-def _reject_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
+    with translate_failures(lambda problem: BundleError(f"{where}: {problem}")):
+        return TypeAdapter(model).validate_python(parse_json(data))
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lyra_tasks.documents import DocumentError, parse_yaml, read_document, translate_failures
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.init.drafts import SHARED_TEST_VALUE
 from lyra_tasks.redaction import is_secret_name
 
+_MAX_COMPOSE_BYTES = 1024**2
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<braced>(?:[^{}]|\$\{[^{}]*\})*)\}|(?P<bare>[A-Za-z_][A-Za-z0-9_]*))")
 _BRACED_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:?[-?+])(.*))?", re.DOTALL)
 
@@ -43,23 +45,18 @@ def read_compose_file(path: Path, name: str) -> ComposeFile:
     Raises:
         ConfigurationError: It is not valid YAML, or cannot be read.
     """
-    import yaml
-
+    with translate_failures(
+        lambda problem: ConfigurationError(
+            f"Cannot read {name}: {problem}", hint="Save it as UTF-8 text, or move it away"
+        )
+    ):
+        text = read_document(path, _MAX_COMPOSE_BYTES).decode("utf-8-sig")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        document = yaml.safe_load(text)
-        comments = dict(_find_comments(yaml.compose(text, Loader=yaml.SafeLoader), text.splitlines()))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        location = f"{name}:{mark.line + 1}" if mark else name
-        problem = getattr(error, "problem", "") or "not readable"
-        raise ConfigurationError(f"{location}: not valid YAML: {problem}", hint="Correct the compose file") from error
-    except RecursionError as error:
-        raise ConfigurationError(f"{name}: recursive or nested too deeply", hint="Correct the compose file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"Cannot read {name} as UTF-8 text", hint="Check its permissions and encoding, or move it away"
-        ) from error
+        document, tree = parse_yaml(text)
+    except DocumentError as error:
+        location = f"{name}:{error.line}" if error.line else name
+        raise ConfigurationError(f"{location}: {error}", hint="Correct the compose file") from error
+    comments = dict(_find_comments(tree, text.splitlines()))
     if not isinstance(document, dict):
         document = {}
     return ComposeFile(
@@ -121,7 +118,9 @@ def _find_comments(tree: Any, lines: list[str]) -> Iterator[tuple[tuple[str, str
 
     for service, node in _items(_child(tree, "services")):
         for name, key, value in _variables(_child(node, "environment")):
-            trailing = lines[value.end_mark.line][value.end_mark.column :].strip()
+            # a block of text at the end of the file ends behind its last line
+            last_line = lines[value.end_mark.line] if value.end_mark.line < len(lines) else ""
+            trailing = last_line[value.end_mark.column :].strip()
             above = find_comment_above(lines, key.start_mark.line + 1)
             text = trailing.lstrip("# ") if trailing.startswith("#") else above
             if text:

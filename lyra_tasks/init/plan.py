@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from lyra_tasks.config.load import CONFIG_FILE_NAME, list_todos
 from lyra_tasks.config.validation.paths import excludes_directory
-from lyra_tasks.errors import PreconditionError
+from lyra_tasks.documents import translate_failures
+from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.init.compose_import import draft_from_compose
 from lyra_tasks.init.dockerfile_import import draft_from_dockerfiles
 from lyra_tasks.init.drafts import DraftImage, DraftService, make_name
@@ -117,6 +119,10 @@ def _describe_origin(project: ProjectFiles) -> str:
     return " and ".join(filter(None, (project.compose.path if project.compose else "", dockerfiles)))
 
 
+def _ignore_file_error(file: str, problem: str) -> ConfigurationError:
+    return ConfigurationError(f"Cannot read {file}: {problem}", hint="Fix or remove the line")
+
+
 def _ignore_files(project: ProjectFiles, images: Sequence[DraftImage]) -> Iterator[PlannedFile]:
     """Yield the lines that exclude generated files from contexts, and bundles from git."""
     lines_by_file: dict[str, list[str]] = {}
@@ -125,11 +131,12 @@ def _ignore_files(project: ProjectFiles, images: Sequence[DraftImage]) -> Iterat
             specific_file = f"{image.dockerfile_path}.dockerignore"
             file = specific_file if specific_file in project.files else ".dockerignore"
             text = project.texts.get(file, "")
-            lines_by_file[file] = [
-                directory
-                for directory in _GENERATED_DIRECTORIES
-                if not excludes_directory(text, directory) and not _is_copied(directory, image, project)
-            ]
+            with translate_failures(partial(_ignore_file_error, file)):
+                lines_by_file[file] = [
+                    directory
+                    for directory in _GENERATED_DIRECTORIES
+                    if not excludes_directory(text, directory) and not _is_copied(directory, image, project)
+                ]
     if project.is_in_git and "promotion/" not in project.texts.get(".gitignore", "").splitlines():
         lines_by_file[".gitignore"] = ["promotion/"]
     for path, lines in lines_by_file.items():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.digests import hex_part
-from lyra_tasks.errors import CheckFailedError, UsageError
+from lyra_tasks.documents import translate_failures
+from lyra_tasks.errors import CheckFailedError, PreconditionError, UsageError
 from lyra_tasks.files import display_path
 from lyra_tasks.records.journal import Journal, JournalEntry
 from lyra_tasks.results.overview import JournalCheck, RunSummary, TaskResult
@@ -31,7 +33,16 @@ def group_by_run(entries: Iterable[JournalEntry]) -> dict[str, list[JournalEntry
 
 
 def summarize_run(entries: Sequence[JournalEntry]) -> RunSummary:
-    """Return the summary of the run of these entries."""
+    """Return the summary of the run of these entries; PreconditionError if the data of one is damaged."""
+    with translate_failures(partial(_damaged_entry_error, entries[0].run)):
+        return _summarize(entries)
+
+
+def _damaged_entry_error(run: str, problem: str) -> PreconditionError:
+    return PreconditionError(f"The journal entries of run {run} are damaged: {problem}", hint="Run `history --check`")
+
+
+def _summarize(entries: Sequence[JournalEntry]) -> RunSummary:
     data: Mapping[str, Any] = next((entry.data for entry in entries if entry.event == "run"), {})
     tasks = tuple(_parse_task_result(entry) for entry in entries if entry.event == "task")
     return RunSummary(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lyra_tasks.documents import parse_json_object, read_document, translate_failures
+from lyra_tasks.errors import PreconditionError
 from lyra_tasks.records.evidence import LOGS_DIRECTORY, Evidence, Metrics, list_service_logs
 from lyra_tasks.records.record import Record, read_record
 
@@ -55,8 +56,8 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object."""
-    document: dict[str, Any] = json.loads(path.read_bytes())
-    return document
+    with translate_failures(lambda problem: PreconditionError(f"{path}: {problem}", hint="Restore it, or delete it")):
+        return parse_json_object(read_document(path))
 
 
 def read_service_logs(directory: Path) -> dict[str, tuple[str, ...]]:

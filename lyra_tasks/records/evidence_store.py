@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lyra_tasks.digests import file_sha256, hex_part, json_sha256, sha256_digest, sha256_hex
+from lyra_tasks.documents import translate_failures
 from lyra_tasks.errors import StaleError
 from lyra_tasks.files import STAGING_PREFIX, display_path, format_json, walk_directory
 from lyra_tasks.locks import directory_lock, file_lock
@@ -106,7 +107,8 @@ class EvidenceStore:
         entry = self._find_entry(key)
         if entry is None:
             raise _disagreement(path, "the journal has no entry about it")
-        digests = {name: hex_part(str(digest)) for name, digest in dict(entry.data.get("files", {})).items()}
+        with translate_failures(lambda problem: _disagreement(path, f"the journal's entry is damaged: {problem}")):
+            digests = {name: hex_part(str(digest)) for name, digest in dict(entry.data.get("files", {})).items()}
         recorded = RecordedTest(directory, evidence, digests)
         if problem := _find_entry_difference(evidence, entry, key, file_sha256(path)):
             raise _disagreement(path, problem)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import fcntl
 import getpass
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -23,12 +22,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lyra_tasks.digests import canonical_json, sha256_hex
+from lyra_tasks.documents import parse_foreign_json, translate_failures
+from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import sync_directory, sync_to_disk
 
 JOURNAL_SCHEMA = "lyra.journal/1"
 _INITIAL_HASH = "0" * 64
 _ENTRIES_MISSING = "entries-missing"
 _HEAD_LOST = "head-lost"
+_MAX_SEQ = 10**18
 _HEAD_FORMAT = re.compile(rb"([0-9]{20}) ([0-9a-f]{64})\n")
 
 
@@ -254,17 +256,16 @@ def _encode_line(entry: JournalEntry) -> bytes:
 
 def _parse_line(line: bytes) -> JournalEntry | None:
     try:
-        document = json.loads(line)
-        if document.pop("schema") != JOURNAL_SCHEMA:
-            return None
-        entry = JournalEntry(**document)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        with translate_failures(PreconditionError):
+            document = parse_foreign_json(line)  # names of the command line need not be UTF-8
+            if document.pop("schema") != JOURNAL_SCHEMA:
+                return None
+            entry = JournalEntry(**document)
+    except PreconditionError:
         return None
     strings = (entry.at, entry.run, entry.event, entry.prev, entry.hash)
-    is_valid = (
-        type(entry.seq) is int and isinstance(entry.data, dict) and all(isinstance(string, str) for string in strings)
-    )
-    return entry if is_valid else None
+    has_valid_types = isinstance(entry.data, dict) and all(isinstance(string, str) for string in strings)
+    return entry if has_valid_types and type(entry.seq) is int and 0 <= entry.seq <= _MAX_SEQ else None
 
 
 def _read_last_line(descriptor: int) -> tuple[int, str, int]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from lyra_tasks.documents import DocumentError, parse_json_object, read_document, translate_failures
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import write_json
+
+_MAX_RECORD_BYTES = 256 * 1024**2  # an entry per file of a large source tree
+_HINT = "Delete it (it was edited, or written by another version) and rerun the command that wrote it"
 
 RecordT = TypeVar("RecordT", bound="Record")
 
@@ -32,23 +35,22 @@ def write_record(path: Path, record: Record) -> None:
 def read_record(path: Path, record_type: type[RecordT]) -> RecordT | None:
     """Read a record; None if the file does not exist, PreconditionError if it is not a valid record of this type."""
     try:
-        return record_type.model_validate_json(path.read_bytes())
+        data = read_document(path, _MAX_RECORD_BYTES)
     except FileNotFoundError:
         return None
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        location = ".".join(str(part) for part in problem["loc"]) or "document"
-        raise PreconditionError(
-            f"{path}: not a valid {record_type.__name__} ({location}: {problem['type']})",
-            hint="Delete it (it was edited, or written by another version) and rerun the command that wrote it",
-        ) from error
+    except DocumentError as error:
+        raise PreconditionError(f"{path}: {error}", hint=_HINT) from error
+    with translate_failures(
+        lambda problem: PreconditionError(f"{path}: not a valid {record_type.__name__} ({problem})", hint=_HINT)
+    ):
+        return record_type.model_validate_json(data)
 
 
 def has_other_schema(path: Path, record_type: type[Record]) -> bool:
     """Return whether a file is a document of another version of this type, which an update left."""
     try:
-        schema = json.loads(path.read_bytes())["schema"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        schema = parse_json_object(read_document(path)).get("schema")
+    except (OSError, DocumentError):
         return False
     current = str(record_type.model_fields["schema_"].default)
     return isinstance(schema, str) and schema != current and schema.partition("/")[0] == current.partition("/")[0]

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from lyra_tasks.digests import sha256_digest
+from lyra_tasks.documents import parse_foreign_json, shorten, translate_failures
 from lyra_tasks.engine.client.contexts import find_registry_credentials
 from lyra_tasks.errors import PreconditionError
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from requests import Response, Session
 
 _TIMEOUTS_S = (10, 600)  # to connect, and between two bytes: a registry may process a large blob for minutes
+_MAX_TOKEN_BYTES = 1024**2
+_TOKEN = re.compile(r"[!-~]+")
 _CHALLENGE_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -125,15 +128,20 @@ def _authenticate(session: Session, host: str, name: str, challenge: str) -> Non
         return
     parameters = dict(_CHALLENGE_PARAMETER.findall(challenge))
     if "realm" not in parameters:
-        raise PreconditionError(f"Unknown authentication scheme of {host}: {challenge.split(' ')[0]}")
+        raise PreconditionError(f"Unknown authentication scheme of {host}: {shorten(challenge.partition(' ')[0])}")
     query = {"service": parameters.get("service", ""), "scope": f"repository:{name}:pull,push"}
     with _translate_errors(host):
         response = session.get(parameters["realm"], params=query, auth=basic, timeout=_TIMEOUTS_S)
-        if response.status_code != 200:
-            raise _rejection_error(host, name, response)
-        document = response.json()
+    if response.status_code != 200:
+        raise _rejection_error(host, name, response)
+    with translate_failures(
+        lambda problem: PreconditionError(
+            f"The token server of {host} sent no token: {problem}", hint=f"Run `docker login {host}`"
+        )
+    ):
+        document = parse_foreign_json(response.content, max_bytes=_MAX_TOKEN_BYTES)
     token = document.get("token") or document.get("access_token") if isinstance(document, dict) else None
-    if not token:
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
         raise PreconditionError(f"The token server of {host} returned no token", hint=f"Run `docker login {host}`")
     session.headers["Authorization"] = f"Bearer {token}"
 
@@ -141,10 +149,11 @@ def _authenticate(session: Session, host: str, name: str, challenge: str) -> Non
 @contextmanager
 def _translate_errors(host: str) -> Iterator[None]:
     from requests.exceptions import RequestException
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
-    except RequestException as error:
+    except (RequestException, HTTPError, UnicodeError) as error:
         raise PreconditionError(
             f"Registry {host} does not respond ({type(error).__name__})",
             hint="Check that it is running and reachable; plain HTTP is only used on this machine",
@@ -154,4 +163,5 @@ def _translate_errors(host: str) -> Iterator[None]:
 def _rejection_error(host: str, name: str, response: Response) -> PreconditionError:
     if response.status_code in {401, 403}:
         return PreconditionError(f"Access to {name} denied by {host}", hint=f"Run `docker login {host}`")
-    return PreconditionError(f"Request for {name} rejected by {host}: {response.status_code} {response.reason}")
+    status = f"{response.status_code} {shorten(response.reason)}"
+    return PreconditionError(f"Request for {name} rejected by {host}: {status}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from lyra_tasks import console
 from lyra_tasks.config.models import Proxima, Service
 from lyra_tasks.config.services import image_healthcheck
 from lyra_tasks.digests import hex_part
+from lyra_tasks.documents import parse_foreign_json, translate_failures
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.images.scan.layers import can_run_programs
 from lyra_tasks.records.images import ImageRecord, ImageScan
@@ -147,23 +147,24 @@ def check_dockerfile(name: str, dockerfile: Path, root: Path) -> RuleCheck:
         return RuleCheck(DOCKERFILE_LINT, scope, skip_reason="hadolint is not installed")
     relative_path = dockerfile.relative_to(root) if dockerfile.is_relative_to(root) else dockerfile
     command = [program, "--no-fail", "--format", "json", str(dockerfile)]
-    try:
-        result = subprocess.run(
-            command, cwd=root, capture_output=True, check=True, timeout=_HADOLINT_TIMEOUT_S, stdin=subprocess.DEVNULL
+    details: tuple[str, ...] = ()
+    with translate_failures(
+        lambda problem: PreconditionError(
+            f"Cannot lint {relative_path}: hadolint failed: {problem}",
+            hint="Fix the installation or remove it from PATH",
+            details=details,
         )
-        findings = json.loads(result.stdout or b"[]")
+    ):
+        result = subprocess.run(
+            command, cwd=root, capture_output=True, check=False, timeout=_HADOLINT_TIMEOUT_S, stdin=subprocess.DEVNULL
+        )
+        details = tuple(result.stderr.decode(errors="replace").splitlines()[-5:])
+        result.check_returncode()
         messages = tuple(
             f"{relative_path}:{finding['line']}: {finding['code']}: {finding['message']}"
-            for finding in findings
+            for finding in parse_foreign_json(result.stdout or b"[]")
             if finding["level"] in _HADOLINT_LEVELS
         )
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
-        lines = (getattr(error, "stderr", None) or b"").decode(errors="replace").splitlines()
-        raise PreconditionError(
-            f"Cannot lint {relative_path}: hadolint failed",
-            hint="Fix the installation or remove it from PATH",
-            details=tuple(lines[-5:]),
-        ) from error
     return RuleCheck(DOCKERFILE_LINT, scope, messages)
 
 

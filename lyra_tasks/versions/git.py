@@ -15,7 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 from semver import Version
 
 from lyra_tasks.digests import file_sha256
+from lyra_tasks.documents import translate_failures
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.files import escape_surrogates
 from lyra_tasks.redaction import strip_url_credentials
 
 DEFAULT_TAG_PATTERN = "v{version}"
@@ -23,6 +25,7 @@ SHORT_ID_LENGTH = 7
 """Fixed, because git's own choice grows with the clone and would change the version."""
 
 _TAG_FORMAT = "%(refname:strip=2)%00%(objectname)%00%(*objectname)%00%(creatordate:iso-strict)"
+_MAX_VERSION_CHARS = 255
 _INITIAL = "(initial)"
 _DETACHED = "(detached)"
 _SUBMODULE = "160000 "
@@ -186,16 +189,22 @@ def _read_status(root: Path, outputs: Sequence[str]) -> tuple[str, str, tuple[st
         "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames",
         "--ignore-submodules=none", "--", ":/", *(f":(exclude,literal){path}" for path in outputs),
     )  # fmt: skip
+    return parse_status(output)
+
+
+def parse_status(output: str) -> tuple[str, str, tuple[str, ...]]:
+    """Return commit, branch and changed paths of the output of `git status --porcelain=v2 --branch -z`."""
     headers: dict[str, str] = {}
     changed_paths: list[str] = []
-    for entry in output.split("\0"):
-        if entry.startswith("# "):
-            _, key, value = entry.split(" ", 2)
-            headers[key] = value
-        elif entry:
-            field_count = {"1": 8, "u": 10, "?": 1}[entry[0]]
-            changed_paths.append(entry.split(" ", field_count)[field_count])
-    return headers["branch.oid"], headers["branch.head"], tuple(sorted(changed_paths))
+    with translate_failures(lambda problem: PreconditionError(f"Cannot read what `git status` prints: {problem}")):
+        for entry in output.split("\0"):
+            if entry.startswith("# "):
+                _, key, value = entry.split(" ", 2)
+                headers[key] = value
+            elif entry:
+                field_count = {"1": 8, "u": 10, "?": 1}[entry[0]]
+                changed_paths.append(entry.split(" ", field_count)[field_count])
+        return headers["branch.oid"], escape_surrogates(headers["branch.head"]), tuple(sorted(changed_paths))
 
 
 def _is_below(path: Path, top: Path) -> bool:
@@ -218,7 +227,9 @@ def parse_tag(name: str, pattern: str = DEFAULT_TAG_PATTERN) -> Version | None:
         return None
     text = name[len(prefix) : len(name) - len(suffix)]
     # git allows any letters and digits in tags, semantic versions only ASCII
-    return Version.parse(text) if text.isascii() and Version.is_valid(text) else None
+    if not text.isascii() or len(text) > _MAX_VERSION_CHARS or not Version.is_valid(text):
+        return None
+    return Version.parse(text)
 
 
 def find_version_tag(tags: Iterable[Tag], commit: str, pattern: str) -> tuple[Tag, Version] | None:
@@ -230,7 +241,7 @@ def find_version_tag(tags: Iterable[Tag], commit: str, pattern: str) -> tuple[Ta
 
 def _get_remote_url(root: Path) -> str:
     name = find_default_remote(root)
-    return clean_remote_url(run_git(root, "remote", "get-url", name).strip()) if name else ""
+    return escape_surrogates(clean_remote_url(run_git(root, "remote", "get-url", name).strip())) if name else ""
 
 
 def hash_changed_files(top: Path, changed_paths: Iterable[str]) -> str:

@@ -11,9 +11,15 @@ import pytest
 
 from lyra_tasks.bundle.diff import SECTIONS, Change, compare_bundles
 from lyra_tasks.bundle.format import layout
-from lyra_tasks.bundle.format.documents import BundleDocuments, read_bundle_documents
+from lyra_tasks.bundle.format.documents import (
+    BundleDocuments,
+    DescribedService,
+    read_bundle_documents,
+    read_previous_bundle,
+)
+from lyra_tasks.bundle.format.index import BundleStore, register_version
 from lyra_tasks.bundle.format.manifest import open_bundle, write_document
-from lyra_tasks.errors import UsageError
+from lyra_tasks.errors import BundleError, UsageError
 from tests.bundle.test_receive_script import DIGESTS, MANIFEST
 
 SERVICE: dict[str, Any] = {
@@ -31,7 +37,7 @@ SERVICE: dict[str, Any] = {
 }
 FIRST = BundleDocuments(
     manifest=MANIFEST,
-    services={"web": SERVICE},
+    services={"web": DescribedService.model_validate(SERVICE)},
     packages={"web": {"deb openssl": ("3.0",)}, "counter": {"deb openssl": ("3.0",)}},
     tests={"it works": "passed"},
     deviations={},
@@ -41,7 +47,7 @@ FIRST = BundleDocuments(
 
 def second(**service: Any) -> BundleDocuments:
     manifest = MANIFEST.model_copy(update={"version": "1.3.0"})
-    return replace(FIRST, manifest=manifest, services={"web": SERVICE | service})
+    return replace(FIRST, manifest=manifest, services={"web": DescribedService.model_validate(SERVICE | service)})
 
 
 def test_new_version_alone_is_no_difference() -> None:
@@ -124,6 +130,63 @@ def test_diff_refuses_different_projects() -> None:
         compare_bundles(FIRST, other)
 
 
+def write_documents(directory: Path, documents: dict[str, Any], version: str = MANIFEST.version) -> None:
+    for name, document in documents.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(json.dumps(document))
+    manifest = MANIFEST.model_copy(update={"images": [], "version": version})
+    write_document(directory / layout.MANIFEST_FILE, manifest)
+
+
+def described(service: object) -> dict[str, Any]:
+    return {
+        layout.ENVIRONMENT_FILE: {"services": {"web": service}},
+        layout.TESTS_JSON_FILE: {"checks": []},
+        layout.DEVIATIONS_FILE: {"deviations": []},
+    }
+
+
+def without(key: str) -> dict[str, Any]:
+    return {name: value for name, value in SERVICE.items() if name != key} | {"configs": []}
+
+
+@pytest.mark.parametrize(
+    ("service", "key"),
+    [(without(key), f"services.web.{key}") for key in SERVICE if key != "configs"]
+    + [
+        (without("") | {"limits": {}}, "services.web.limits.cpus"),
+        (without("") | {"image": 5}, "services.web.image"),
+        (without("") | {"ports": {"http": 80}}, "services.web.ports"),
+        (None, "services.web"),
+        ([], "services.web"),
+    ],
+)
+def test_incomplete_environment_is_a_damaged_bundle(tmp_path: Path, service: object, key: str) -> None:
+    write_documents(tmp_path, described(service))
+    with pytest.raises(BundleError, match=rf"environment\.json: {key}") as caught:
+        read_bundle_documents(open_bundle(tmp_path))
+    assert caught.value.exit_code == 6
+
+
+def test_damaged_older_version_is_skipped_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = BundleStore(tmp_path / MANIFEST.project)
+    for version, service in (("1.0.0", without("")), ("1.1.0", without("limits")), ("1.2.0", "web")):
+        write_documents(store.directory / version, described(service), version)
+        register_version(store, open_bundle(store.directory / version).manifest, keep_snapshots=5)
+        store = BundleStore(store.directory)
+    previous = read_previous_bundle(store, "1.3.0")
+    assert previous is not None and previous.manifest.version == "1.0.0"
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    assert [version for version in ("1.2.0", "1.1.0") if version in " ".join(warnings)] == ["1.2.0", "1.1.0"]
+
+
+def test_config_outside_of_the_bundle_is_not_read(tmp_path: Path) -> None:
+    config = {"name": "site", "path": "/etc/site", "file": "../../../etc/passwd"}
+    write_documents(tmp_path, described(SERVICE | {"configs": [config]}))
+    with pytest.raises(BundleError, match="Invalid file name"):
+        read_bundle_documents(open_bundle(tmp_path))
+
+
 def test_check_in_two_groups_counts_twice(tmp_path: Path) -> None:
     checks = [{"name": "the services run", "group": group, "outcome": "passed"} for group in ("", "left", "right")]
     documents = {
@@ -131,10 +194,7 @@ def test_check_in_two_groups_counts_twice(tmp_path: Path) -> None:
         layout.TESTS_JSON_FILE: {"checks": checks},
         layout.DEVIATIONS_FILE: {"deviations": []},
     }
-    for name, document in documents.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(json.dumps(document))
-    write_document(tmp_path / layout.MANIFEST_FILE, MANIFEST.model_copy(update={"images": []}))
+    write_documents(tmp_path, documents)
     assert list(read_bundle_documents(open_bundle(tmp_path)).tests) == [
         "the services run",
         "left: the services run",

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from lyra_tasks.checks.commands import _read_failures, build_address_variables
-from lyra_tasks.checks.kinds import check_service
+from lyra_tasks.checks.kinds import check_service, evaluate_check
 from lyra_tasks.config.models import Service, Test
 from lyra_tasks.engine.client.monitoring import LogFollower
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.lab.container_logs import merge_logs
 from lyra_tasks.lab.service import CheckTarget
+from lyra_tasks.records.evidence import CheckResult
 
 
 @contextmanager
@@ -109,3 +110,63 @@ def test_log_endless_output_is_truncated_with_notice(tmp_path: Path) -> None:
     *lines, last = follower.text().split("\n")
     assert lines == ["all over again"] * (1000 // len("all over again\n"))
     assert last == "lyra: log truncated after 1000 B"
+
+
+@contextmanager
+def answering_server(answer: bytes, requests: list[bytes]) -> Iterator[tuple[str, int]]:
+    """Start a web server that keeps what one client sends and answers with these bytes."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def serve() -> None:
+            with suppress(OSError):
+                client, _ = server.accept()
+                with client:
+                    requests.append(client.recv(1 << 16))
+                    client.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()
+
+
+def run_http_check(answer: bytes, requests: list[bytes], **keys: Any) -> CheckResult:
+    test = Test.model_validate({"name": "page", "service": "web", "http": "GET /"} | keys)
+    with answering_server(answer, requests) as address:
+        target: Any = SimpleNamespace(http_address=lambda: address, secret_values=(), environment={})
+        return evaluate_check(test, lambda: check_service(target, test), ())
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b"{" * 5000, b"1" * 5000, b"[[1, 2", b"\xff"], ids=lambda body: body[:4]
+)
+def test_http_unreadable_json_fails_check(body: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    result = run_http_check(answer, [], json={"status": "ok"})
+    assert (result.outcome, result.message.partition(";")[0]) == ("failed", "the body is not JSON")
+
+
+def test_http_request_is_sent_as_other_clients_do() -> None:
+    requests: list[bytes] = []
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    result = run_http_check(answer, requests, http="GET /grüße?q=100%25&x=[1]#é", headers={"X-Name": "☃ ü"})
+    assert result.outcome == "passed"
+    assert requests[0].startswith(b"GET /gr%C3%BC%C3%9Fe?q=100%25&x=[1]#%C3%A9 HTTP/1.1\r\n")
+    assert "X-Name: ☃ ü\r\n".encode() in requests[0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\0" * 100,
+        b"HTTP/1.1 " + b"9" * 5000,
+        b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200,
+        b"HTTP/1.1 200 OK\r\n\xff",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx",
+    ],
+    ids=lambda answer: answer[:12] + answer[-5:],
+)
+def test_http_invalid_answer_is_a_result(answer: bytes) -> None:
+    assert run_http_check(answer, [], body="hello").outcome in {"error", "failed"}

@@ -460,6 +460,16 @@ CASES: list[tuple[str, str, str]] = [
         "[proxima]\ncpus = 1 2\n",
         "5:10: not valid TOML: Expected newline or end of document after a statement",
     ),
+    ("dotted key of many parts", f"\nx{'.x' * 1500} = 1\n", "5: nested too deeply"),
+    ("many brackets", f"[proxima]\ncpus = {'[' * 5000}\n", "5: nested too deeply"),
+    ("number of many digits", f"[proxima]\ncpus = {'1' * 5000}\n", "6:1: not valid TOML: a value is out of range"),
+    (
+        "name of a header",
+        SERVICE + 'ports = { http = 80 }\n[[tests]]\nname = "x"\nservice = "web"\nhttp = "GET /"\n'
+        'headers = { "Accept Language" = "de" }\n',
+        '13: tests[0].headers."Accept Language": "Accept Language" is not the name of a header; write one such as '
+        "Accept-Language",
+    ),
     ("invalid date", "[x]\ny = 2027-02-30\n", "5:5: not valid TOML: Invalid date or datetime"),
 ]
 

@@ -39,6 +39,15 @@ LOCK = LockFile(
         "built": ROOTFS,
     }
 )
+ROOTFS_KEYS = f"""source = "rootfs"
+suite = "bookworm"
+variant = "custom"
+architecture = "amd64"
+sha256 = "{HASH}"
+source_date_epoch = 1
+resolved = []
+tools = {{}}
+"""
 
 
 def test_missing_lock_file_is_empty(tmp_path: Path) -> None:
@@ -118,6 +127,16 @@ def test_lock_file_is_kept_if_the_writer_corrupts_it(tmp_path: Path) -> None:
             f'schema = 1\n[bases.x]\nsource = "image"\nreference = "a"\ndigest = "sha256:{HASH}"\nkey = 1\n',
             "bases.x.image.key: Extra inputs are not permitted",
         ),
+        (
+            f'schema = 1\n[bases.x]\n{ROOTFS_KEYS}packages = ["a"]\n',
+            "bases.x.rootfs.packages.0: String should match pattern",
+        ),
+        (
+            f"schema = 1\n[bases.x]\n{ROOTFS_KEYS}packages = []\n",
+            "bases.x.rootfs.packages: Value error, must not be empty",
+        ),
+        (f"schema = {'1' * 5000}\n", "not valid TOML: a value is out of range"),
+        (f"a{'.a' * 1500} = 1\n", "not valid TOML: nested too deeply"),
     ],
 )
 def test_invalid_lock_file_is_refused_with_the_reason(tmp_path: Path, text: str, problem: str) -> None:

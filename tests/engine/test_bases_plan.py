@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,19 @@ def test_content_digest_covers_layers_and_settings() -> None:
     assert content_digest(image) != content_digest(image | {"Config": {"Env": ["A=2"]}})
     assert content_digest(image) != content_digest(image | {"RootFS": {"Layers": ["sha256:b"]}})
     assert content_digest(image) != content_digest(image | {"Architecture": "arm64"})
+
+
+def test_archive_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "base.tar"
+    config = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": [f"sha256:{'0' * 64}"]}})
+    entry = json.dumps([{"Config": "c.json", "RepoTags": None, "Layers": ["layer.tar"]}])
+    content = tar([("c.json", config.encode()), ("manifest.json", entry.encode()), ("layer.tar", b"x" * 2000)])
+    path.write_bytes(content)
+    assert read_archived_image(path, "linux/amd64").layer_members == ("layer.tar",)
+    with tarfile.open(path) as archive:
+        end = max(member.offset_data + member.size for member in archive)
+    for size in (*range(0, end, 100), end - 1):
+        path.write_bytes(content[:size])
+        with pytest.raises(ConfigurationError, match=r"base\.tar is not an image archive") as caught:
+            read_archived_image(path, "linux/amd64")
+        assert caught.value.hint

@@ -63,7 +63,7 @@ def plan_sample_lab(loaded: LoadedConfig) -> LabPlan:
         )
         for name, service in loaded.config.services.items()
     }
-    return plan_lab(loaded.config, LabFacts("run", "127.0.0.1", True, True, "/files", services))
+    return plan_lab(loaded.config, LabFacts("run", "127.0.0.1", True, "/files", services))
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -320,7 +320,7 @@ def test_invalid_compose_values_become_todos(tmp_path: Path) -> None:
         assert text in messages
 
 
-@pytest.mark.parametrize("text", ["services: {web: &w {environment: &e {A: 1, <<: *e}}}", "[" * 3000])
+@pytest.mark.parametrize("text", ["services: &s {web: {environment: [*s]}}", "[" * 3000])
 def test_recursive_compose_file_is_rejected(tmp_path: Path, text: str) -> None:
     (tmp_path / "compose.yaml").write_text(text)
     with pytest.raises(ConfigurationError, match=r"^compose\.yaml: recursive or nested too deeply"):
@@ -439,3 +439,47 @@ def test_any_compose_file_gives_a_valid_configuration(tmp_path: Path, text: str)
     (tmp_path / "compose.yaml").write_text(text)
     init_project(tmp_path)
     load_config(tmp_path)
+
+
+SERVICE_HEAD = "services:\n  web:\n    image: redis:7\n    environment:\n"
+
+
+def write_compose_project(root: Path, text: str) -> None:
+    (root / ".git").mkdir()
+    (root / "Dockerfile").write_text("FROM scratch\n")
+    (root / "compose.yaml").write_text(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["      A: |\n        x\n", "      A: |\n        x", "      A: >-\n        x\n\n\n", "      [A=1]",
+     "      - A=1\n\n", "      A: >+\n\n\n", "      A:\n"],
+)  # fmt: skip
+def test_last_value_of_compose_file_may_be_a_block(tmp_path: Path, text: str) -> None:
+    write_compose_project(tmp_path, SERVICE_HEAD + text)
+    init_project(tmp_path)
+    assert load_config(tmp_path).config.services["web"].external == "redis:7"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (SERVICE_HEAD + '      A: "\\ud800"', "compose.yaml:5: a character is not valid Unicode"),
+        (SERVICE_HEAD + "      A: !!timestamp abc", "compose.yaml:5: not a valid value of timestamp"),
+        (SERVICE_HEAD + "      A: 2026-99-01", "compose.yaml:5: not a valid value of timestamp"),
+        (SERVICE_HEAD + "      A: !!python/name:os.system x", "compose.yaml:5: not valid YAML"),
+        (SERVICE_HEAD + "      A: " + "[" * 5000, "compose.yaml: recursive or nested too deeply"),
+        (SERVICE_HEAD + "      A: &a [*a]", "compose.yaml: recursive or nested too deeply"),
+        (f"services:\n  web:\n    ports:\n    - {'1' * 5000}\n", "compose.yaml:4: not a valid value of int"),
+        (f"services:\n  web:\n    build:\n      target: {'1' * 5000}\n", "compose.yaml:4: not a valid value of int"),
+        (SERVICE_HEAD + "# " + "x" * 1024**2, "Cannot read compose.yaml: larger than 1 MiB"),
+    ],
+    ids=range(9),
+)  # fmt: skip
+def test_unreadable_compose_file_is_named_with_line(tmp_path: Path, text: str, problem: str) -> None:
+    write_compose_project(tmp_path, text)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ConfigurationError, match=problem) as caught:
+        init_project(tmp_path)
+    assert caught.value.hint
+    assert sorted(tmp_path.iterdir()) == before

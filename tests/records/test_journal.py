@@ -301,3 +301,23 @@ def test_missing_journal_has_no_entries(tmp_path: Path) -> None:
     assert journal.size == 0
     assert not list(journal.find_backwards("cleared"))
     assert not list(journal.entries())
+
+
+@pytest.mark.parametrize("digits", [5000, 4000, 19])
+def test_damaged_head_never_stops_a_command(tmp_path: Path, digits: int) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append("run", "first")
+    journal.head_file.write_text(f"{'9' * digits} {'0' * 64}\n")
+    journal.append("run", "second")
+    assert [entry.event for entry in journal.entries()] == ["first", "head-lost", "second"]
+
+
+@pytest.mark.parametrize("seq", ["9" * 5000, "9" * 4000, "-1", "1e999", "true"])
+def test_entry_with_impossible_number_is_no_entry(tmp_path: Path, seq: str) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append("run", "first")
+    line = journal.path.read_text().replace('"seq":1', f'"seq":{seq}')
+    journal.path.write_text(line)
+    journal.append("run", "second")
+    assert [entry.event for entry in journal.entries()][-1] == "second"
+    assert "line 1: not a journal entry" in journal.find_problems()

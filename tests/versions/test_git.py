@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.versions.git import clean_remote_url, collect_git_facts, find_missing_submodules
+from lyra_tasks.versions.git import clean_remote_url, collect_git_facts, find_missing_submodules, parse_status
 from lyra_tasks.versions.version import compute_version
 
 TIME = 1_700_000_000
@@ -253,3 +253,19 @@ def test_git_failure_shows_its_messages(repo: Path) -> None:
     with pytest.raises(PreconditionError, match="git status failed") as raised:
         collect_git_facts(repo)
     assert any("index file" in line for line in raised.value.details)
+
+
+def test_names_that_are_not_utf8_are_changes(repo: Path) -> None:
+    (repo / os.fsdecode(b"notes-caf\351.txt")).write_text("later")
+    run(repo, "checkout", "-q", "-b", os.fsdecode(b"caf\351"))
+    run(repo, "remote", "add", "origin", os.fsdecode(b"https://code.example.org/caf\351.git"))
+    facts = collect_git_facts(repo)
+    assert facts.changed_paths == (os.fsdecode(b"notes-caf\351.txt"),)
+    assert (facts.branch, facts.remote_url) == ("caf\\xe9", "https://code.example.org/caf\\xe9.git")
+    assert len(facts.dirty_hash) == 8
+
+
+@pytest.mark.parametrize("output", ["", "# branch.oid", "2 rename", "1 M.", "# a b\0x"])
+def test_unknown_status_of_git_is_refused(output: str) -> None:
+    with pytest.raises(PreconditionError, match="Cannot read what `git status` prints"):
+        parse_status(output)

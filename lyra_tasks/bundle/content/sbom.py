@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import uuid
@@ -12,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lyra_tasks.bundle.format.manifest import BundledImage, Manifest
+from lyra_tasks.documents import parse_json_object, translate_failures
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.images.oci import Layer
 from lyra_tasks.images.stream.codec import decompress_blocks, detect_codec, read_file_blocks
@@ -32,6 +32,7 @@ from lyra_tasks.version import __version__
 
 _SYFT = "syft"
 _SYFT_TIMEOUT_S = 600.0
+_MAX_SYFT_BYTES = 256 * 1024**2
 
 
 def collect_image_packages(image: PackedImage, cache: Path) -> ImagePackages:
@@ -88,24 +89,26 @@ def run_syft(archive: Path, manifest: Manifest, image: BundledImage) -> dict[str
             'syft not found, but [promotion] sbom = "syft"', hint="Install syft, or remove that key"
         )
     command = [_SYFT, "scan", f"oci-archive:{archive}", "--quiet", "--output", "cyclonedx-json@1.5"]
-    try:
-        result = subprocess.run(
-            command, capture_output=True, check=True, timeout=_SYFT_TIMEOUT_S, stdin=subprocess.DEVNULL
+    details: tuple[str, ...] = ()
+    with translate_failures(
+        lambda problem: PreconditionError(
+            f"{_SYFT} cannot list the packages of {image.name}: {problem}",
+            hint="Fix the installation, or remove [promotion] sbom; Lyra then lists the packages itself",
+            details=details,
         )
-        document: dict[str, Any] = json.loads(result.stdout)
+    ):
+        result = subprocess.run(
+            command, capture_output=True, check=False, timeout=_SYFT_TIMEOUT_S, stdin=subprocess.DEVNULL
+        )
+        details = tuple(result.stderr.decode(errors="replace").splitlines()[-5:])
+        result.check_returncode()
+        document = parse_json_object(result.stdout, max_bytes=_MAX_SYFT_BYTES)
         own_sbom = build_sbom(manifest, image, ImagePackages(packages={}, os_release=None))
         document["serialNumber"] = own_sbom["serialNumber"]
         document["metadata"]["timestamp"] = manifest.created
         component = document["metadata"].get("component", {})
         bom_ref = {key: component[key] for key in ("bom-ref",) if key in component}
         document["metadata"]["component"] = own_sbom["metadata"]["component"] | bom_ref
-    except (subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
-        stderr = getattr(error, "stderr", None) or b""
-        raise PreconditionError(
-            f"{_SYFT} cannot list the packages of {image.name}",
-            hint="Fix the installation, or remove [promotion] sbom; Lyra then lists the packages itself",
-            details=tuple(stderr.decode(errors="replace").splitlines()[-5:]),
-        ) from error
     return document
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, NOT_IN_CHECKSUMS
 from lyra_tasks.bundle.format.manifest import read_small_file
 from lyra_tasks.digests import file_sha256
+from lyra_tasks.documents import translate_failures
 from lyra_tasks.errors import BundleError
 from lyra_tasks.files import walk_directory, write_file
 
@@ -23,10 +24,8 @@ _MAX_DEPTH = 100
 
 def parse_checksums(data: bytes, where: str) -> dict[str, str]:
     """Return hexadecimal digests by file name; raise BundleError unless the text is what `format_checksums` writes."""
-    try:
+    with translate_failures(lambda problem: BundleError(f"{where}: {problem}")):
         text = data.decode()
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{where}: not valid UTF-8") from error
     sums: dict[str, str] = {}
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         match = _LINE_PATTERN.fullmatch(line)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ConfigDict
+
+from lyra_tasks import console
 from lyra_tasks.bundle.format import layout
+from lyra_tasks.bundle.format.checksums import require_valid_name
 from lyra_tasks.bundle.format.index import BundleStore
-from lyra_tasks.bundle.format.manifest import Bundle, Manifest, open_bundle, read_small_file
+from lyra_tasks.bundle.format.manifest import Bundle, Count, Manifest, open_bundle, read_small_file
 from lyra_tasks.digests import file_sha256
-from lyra_tasks.errors import BundleError, is_disk_full
+from lyra_tasks.documents import translate_failures
+from lyra_tasks.errors import BundleError
 from lyra_tasks.images.oci import parse_document
 from lyra_tasks.records.documents import (
     ReportDocuments,
@@ -22,13 +27,121 @@ from lyra_tasks.records.documents import (
 )
 from lyra_tasks.records.evidence import check_title
 
+PartT = TypeVar("PartT", bound="_Part")
+
+
+class _Part(BaseModel):
+    """A part of a document: what is read of it, validated; newer versions may write more."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, defer_build=True)
+
+
+class DescribedVariable(_Part):
+    """An environment variable of a service."""
+
+    name: str
+    required: bool
+    secret: bool
+    default: str | None
+    pattern: str | None
+
+
+class DescribedFile(_Part):
+    """A secret of a service."""
+
+    name: str
+    path: str
+
+
+class DescribedConfig(DescribedFile):
+    """A config of a service; `file` is its name below `deploy/`."""
+
+    file: str
+
+
+class DescribedVolume(DescribedFile):
+    """A volume of a service; `size` in bytes."""
+
+    size: Count
+    owner: str
+
+
+class DescribedPort(_Part):
+    """A port of a service."""
+
+    name: str
+    port: int
+    protocol: str = "tcp"
+
+
+class DescribedLimits(_Part):
+    """The limits of a service; sizes in bytes, those of tmpfs by path."""
+
+    cpus: float
+    memory: Count
+    pids: Count
+    tmpfs: dict[str, Count]
+
+
+class DescribedService(_Part):
+    """A service of `environment.json`."""
+
+    image: str
+    user: str
+    environment: list[DescribedVariable]
+    secrets: list[DescribedFile]
+    volumes: list[DescribedVolume]
+    ports: list[DescribedPort]
+    configs: list[DescribedConfig]
+    limits: DescribedLimits
+    depends_on: list[str]
+    egress: bool
+    healthcheck: bool
+
+
+class _Environment(_Part):
+    services: dict[str, DescribedService]
+
+
+class _Check(_Part):
+    name: str
+    outcome: str
+    group: str = ""
+
+
+class _Tests(_Part):
+    checks: list[_Check]
+
+
+class _Deviation(_Part):
+    rule: str
+    scope: str
+    reason: str
+    owner: str
+    expires: str
+
+
+class _Deviations(_Part):
+    deviations: list[_Deviation]
+
+
+class _Component(_Part):
+    type: str = ""
+    name: str = ""
+    version: str = ""
+    purl: str = ""
+
+
+class _Sbom(_Part):
+    components: list[_Component] = []
+
 
 @dataclass(frozen=True)
 class BundleDocuments:
     """The documents of one version: package versions by build and package, config digests by path."""
 
     manifest: Manifest
-    services: Mapping[str, Mapping[str, Any]]
+    services: Mapping[str, DescribedService]
     packages: Mapping[str, Mapping[str, tuple[str, ...]]]
     tests: Mapping[str, str]
     deviations: Mapping[str, str]
@@ -38,41 +151,34 @@ class BundleDocuments:
 def read_bundle_documents(bundle: Bundle) -> BundleDocuments:
     """Read the documents of a bundle; raise BundleError naming the one that is damaged or missing."""
     directory, manifest = bundle.directory, bundle.manifest
-    try:
-        services = _read_document(directory, layout.ENVIRONMENT_FILE)["services"]
-        checks = _read_document(directory, layout.TESTS_JSON_FILE)["checks"]
-        deviations = _read_document(directory, layout.DEVIATIONS_FILE)["deviations"]
-        config_files = [config["file"] for service in services.values() for config in service["configs"]]
-        return BundleDocuments(
-            manifest=manifest,
-            services=services,
-            packages={build_name: _read_packages(directory, build_name) for build_name in manifest.images_by_build},
-            tests={check_title(check["name"], check.get("group", "")): check["outcome"] for check in checks},
-            deviations={
-                f"{rule['rule']} on {rule['scope']}": f"{rule['reason']} ({rule['owner']}, until {rule['expires']})"
-                for rule in deviations
-            },
-            config_digests={name: f"sha256:{file_sha256(directory / 'deploy' / name)}" for name in config_files},
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{directory}: invalid document ({error})") from error
-    except OSError as error:
-        if is_disk_full(error):
-            raise
-        raise BundleError(f"{error.filename}: {error.strerror}", hint="Run `verify` to see what is missing") from error
+    services = _read_part(directory, layout.ENVIRONMENT_FILE, _Environment).services
+    checks = _read_part(directory, layout.TESTS_JSON_FILE, _Tests).checks
+    deviations = _read_part(directory, layout.DEVIATIONS_FILE, _Deviations).deviations
+    config_files = [config.file for service in services.values() for config in service.configs]
+    return BundleDocuments(
+        manifest=manifest,
+        services=services,
+        packages={build_name: _read_packages(directory, build_name) for build_name in manifest.images_by_build},
+        tests={check_title(check.name, check.group): check.outcome for check in checks},
+        deviations={
+            f"{rule.rule} on {rule.scope}": f"{rule.reason} ({rule.owner}, until {rule.expires})" for rule in deviations
+        },
+        config_digests={name: f"sha256:{_hash_config(directory, name)}" for name in config_files},
+    )
 
 
 def read_previous_bundle(store: BundleStore, version: str) -> BundleDocuments | None:
-    """Read the highest readable version below `version`, or return None."""
+    """Read the highest readable version below `version`, or return None; warn about each damaged one above it."""
     from semver import Version
 
     current = Version.parse(version)
     for entry in store.index.versions:
         if Version.parse(entry.version) < current and entry.version != version:
+            directory = store.directory / entry.version
             try:
-                return read_bundle_documents(open_bundle(store.directory / entry.version))
-            except BundleError:
-                continue
+                return read_bundle_documents(open_bundle(directory))
+            except BundleError as error:
+                console.warn(f"Not compared with {entry.version}, which is damaged: {error.message}")
     return None
 
 
@@ -110,12 +216,22 @@ def read_report_documents(bundle: Bundle) -> ReportDocuments:
 def _read_packages(directory: Path, build_name: str) -> dict[str, tuple[str, ...]]:
     """Read package versions from an SBOM; a package's name includes its kind: `deb openssl`."""
     versions_by_package: dict[str, set[str]] = {}
-    for component in _read_document(directory, layout.sbom_file(build_name)).get("components", []):
-        kind = str(component.get("purl", "")).removeprefix("pkg:").partition("/")[0]
-        if component.get("type") == "library" and kind:
-            versions_by_package.setdefault(f"{kind} {component['name']}", set()).add(str(component.get("version", "")))
+    for component in _read_part(directory, layout.sbom_file(build_name), _Sbom).components:
+        kind = component.purl.removeprefix("pkg:").partition("/")[0]
+        if component.type == "library" and kind:
+            versions_by_package.setdefault(f"{kind} {component.name}", set()).add(component.version)
     return {name: tuple(sorted(versions)) for name, versions in versions_by_package.items()}
 
 
-def _read_document(directory: Path, name: str) -> dict[str, Any]:
-    return parse_document(read_small_file(directory / name), dict[str, Any], str(directory / name))
+def _hash_config(directory: Path, name: str) -> str:
+    """Return the SHA-256 of a config, which must be a file below `deploy/`."""
+    require_valid_name(name)
+    path = directory / "deploy" / name
+    with translate_failures(
+        lambda problem: BundleError(f"{path}: {problem}", hint="Run `verify` to see what is missing")
+    ):
+        return file_sha256(path)
+
+
+def _read_part(directory: Path, name: str, model: type[PartT]) -> PartT:
+    return parse_document(read_small_file(directory / name), model, str(directory / name))

@@ -14,6 +14,7 @@ from lyra_tasks.bundle.format.layout import MANIFEST_FILE
 from lyra_tasks.config.models import Name, Platform
 from lyra_tasks.config.platforms import variant_keys
 from lyra_tasks.config.values import UdpPort
+from lyra_tasks.documents import DocumentError, read_document
 from lyra_tasks.errors import BundleError
 from lyra_tasks.files import format_json, write_file
 from lyra_tasks.images.oci import Digest, ImageIdentity, Layer, parse_document
@@ -21,18 +22,20 @@ from lyra_tasks.images.oci import Digest, ImageIdentity, Layer, parse_document
 Version = Annotated[
     str,
     StringConstraints(
-        pattern=r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$"
+        pattern=r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$",
+        max_length=255,
     ),
 ]
 Timestamp = Annotated[
-    str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$", max_length=25)
+    str,
+    StringConstraints(
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-][0-9]{2}:[0-9]{2})$", max_length=25
+    ),
 ]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ArchiveName = Annotated[str, StringConstraints(pattern=r"^images/[A-Za-z0-9][A-Za-z0-9._+-]*\.tar$")]
 Count = Annotated[int, Field(ge=0)]
-
-_MAX_DOCUMENT_BYTES = 16 * 1024**2
 
 D = TypeVar("D", bound="Document")
 
@@ -202,11 +205,14 @@ def open_bundle(directory: Path) -> Bundle:
 
 def read_small_file(path: Path) -> bytes:
     """Return the content of a descriptive file; raise BundleError for a link or an implausible size."""
-    if path.is_symlink() or not path.is_file():
+    if path.is_symlink():
         raise BundleError(f"{path}: not a regular file")
-    if path.stat().st_size > _MAX_DOCUMENT_BYTES:
-        raise BundleError(f"{path}: larger than {_MAX_DOCUMENT_BYTES // 1024**2} MiB")
-    return path.read_bytes()
+    try:
+        return read_document(path)
+    except FileNotFoundError as error:
+        raise BundleError(f"{path}: missing") from error
+    except DocumentError as error:
+        raise BundleError(f"{path}: {error}") from error
 
 
 @contextmanager

@@ -97,7 +97,8 @@ def _signature_error(message: str, bundle: Path, reasons: tuple[str, ...]) -> Bu
     """Return an error that also names the key in the signature, so that its owner can be found."""
     result = _run_ssh_keygen(bundle, "check-novalidate", "-s", str(bundle / SIGNATURE_FILE))
     match = re.search(rb"with (\S+) key (SHA256:\S+)", result.stdout)
-    signer = (f"signed with the {match[1].decode()} key {match[2].decode()}",) if match else ()
+    kind, key = (part.decode(errors="replace") for part in match.groups()) if match else ("", "")
+    signer = (f"signed with the {kind} key {key}",) if match else ()
     return BundleError(
         message, hint="Do not use the bundle; ask its author over another channel", details=(*reasons, *signer)
     )

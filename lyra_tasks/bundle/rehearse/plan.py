@@ -16,6 +16,7 @@ from lyra_tasks.bundle.format.layout import ENV_EXAMPLE_FILE
 from lyra_tasks.bundle.format.manifest import Bundle, open_bundle
 from lyra_tasks.config.deployment import can_be_compose_default, publish_variable, secret_variable
 from lyra_tasks.config.models import Configuration, EnvironmentVariable
+from lyra_tasks.documents import read_document, translate_failures
 from lyra_tasks.engine.client.connect import parse_version_numbers
 from lyra_tasks.engine.sandbox.packages import find_suite_for_version
 from lyra_tasks.engine.workspace import Workspace
@@ -75,12 +76,18 @@ def collect_rehearsal_facts(work: Workspace, version: str) -> RehearsalFacts:
     memory, cpus = int(host_memory * host_share), (os.cpu_count() or 1) * host_share
     return RehearsalFacts(
         bundle=bundle,
-        env_example=example.read_text(),
-        users={name: service["user"] for name, service in documents.services.items()},
+        env_example=read_example(example),
+        users={name: service.user for name, service in documents.services.items()},
         commit=work.git.commit,
         memory=min(memory, proxima.memory or memory),
         cpus=min(cpus, proxima.cpus or cpus),
     )
+
+
+def read_example(path: Path) -> str:
+    """Return the text of `.env.example`; raise BundleError if it is damaged."""
+    with translate_failures(lambda problem: BundleError(f"{path}: {problem}")):
+        return read_document(path).decode()
 
 
 def plan_rehearsal(

@@ -138,7 +138,8 @@ def _start_services(
         return
     log = _run_command(["docker", "compose", "logs", "--tail", "15"], environment, directory, 60)
     values = [value for values in plan.service_values.values() for value in values.values() if len(value) >= 8]
-    log_text = redact(log.stdout, [*values, *(file.read_text() for file in secrets_directory.iterdir())])
+    secrets = [file.read_text(errors="replace") for file in secrets_directory.iterdir()]
+    log_text = redact(log.stdout, [*values, *secrets])
     raise CheckFailedError(
         "The services do not start on an engine like Proxima's",
         hint="See the logs above, and compare with `test` on the engine of this machine",

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lyra_tasks.documents import DocumentError, parse_toml
+
 Location = tuple[str | int, ...]
 Positions = Mapping[Location, int]
 
@@ -73,6 +75,18 @@ def find_duplicate(text: str) -> Duplicate | None:
     except ValueError:
         return None
     return None
+
+
+def find_deep_statement(text: str) -> int:
+    """Return the line of the first statement of a TOML text that is nested too deeply, or 1."""
+    for line, chunk in _split_statements(text):
+        try:
+            parse_toml(chunk)
+        except DocumentError:
+            return line
+        except ValueError:
+            break
+    return 1
 
 
 def _parse_statements(text: str) -> Iterator[_Statement]:

@@ -20,6 +20,7 @@ from lyra_tasks.config.validation.problems import (
 )
 
 _HTTP_REQUEST = re.compile(r"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) /\S*")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _TARGET_KEYS = dict.fromkeys(("http", "exec", "tcp", "log"), "service") | dict.fromkeys(("stage", "structure"), "image")
 _KEYS_BY_KIND = {"http": ("status", "body", "json", "headers", "send"), "exec": ("exit_code", "output")}
 
@@ -38,6 +39,10 @@ def check_tests(config: Configuration, document: Mapping[str, Any]) -> Iterator[
             ports_location: Location = ("services", test.service, "ports")
             yield from _check_addresses(location, test, config.services[test.service], ports_location)
         yield from check_regex((*location, "log"), test.log or "")
+        for name in test.headers:
+            if not _HEADER_NAME.fullmatch(name):
+                message = f"{quote_text(name)} is not the name of a header; write one such as Accept-Language"
+                yield Problem((*location, "headers", name), message)
         for value_location, value in walk_values(location, {"json": test.json_}):
             is_date = isinstance(value, datetime.date | datetime.time)
             if is_date or (isinstance(value, float) and not math.isfinite(value)):

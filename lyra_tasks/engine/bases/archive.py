@@ -9,18 +9,21 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from lyra_tasks.digests import sha256_digest
+from lyra_tasks.documents import DocumentError, parse_foreign_json, quote_value, translate_failures
 from lyra_tasks.engine.bases.registry import image_platform, is_for_platform
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.references import is_attestation
 
 _INDEX_FILES = {"manifest.json", "index.json", "repositories"}
 _MAX_DOCUMENT_BYTES = 16 * 1024**2
+_MAX_MEMBERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -40,21 +43,20 @@ class ArchivedImage:
 
 def read_archived_image(path: Path, platform: str) -> ArchivedImage:
     """Read the only image of a `docker save` or OCI archive, which must be for this platform."""
-    try:
-        with tarfile.open(path) as archive:
-            return _read_image(path, archive, platform)
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{path} does not exist", hint="Create the archive or change `archive`") from error
-    except (tarfile.TarError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(
-            f"{path} is not an image archive", hint="Create it with `docker save IMAGE -o FILE`"
-        ) from error
+    if not path.exists():
+        raise ConfigurationError(f"{path} does not exist", hint="Create the archive or change `archive`")
+    with _translate_damage(path), tarfile.open(path) as archive:
+        return _read_image(path, archive, platform)
 
 
 def write_archive_as(image: ArchivedImage, reference: str, out: IO[bytes]) -> None:
     """Write a copy of the archive to `out` that has only the name `reference` and loads in every engine."""
     manifest = [{"Config": image.config_member, "RepoTags": [reference], "Layers": list(image.layer_members)}]
-    with tarfile.open(image.path) as source, tarfile.open(fileobj=out, mode="w") as copy:
+    with (
+        _translate_damage(image.path),
+        tarfile.open(image.path) as source,
+        tarfile.open(fileobj=out, mode="w") as copy,
+    ):
         for member in source:
             if member.name.removeprefix("./") in _INDEX_FILES:
                 continue
@@ -67,17 +69,32 @@ def write_archive_as(image: ArchivedImage, reference: str, out: IO[bytes]) -> No
             _add_json(copy, "index.json", {"schemaVersion": 2, "manifests": [descriptor]})
 
 
+@contextmanager
+def _translate_damage(path: Path) -> Iterator[None]:
+    with translate_failures(
+        lambda problem: ConfigurationError(
+            f"{path} is not an image archive: {problem}", hint="Create it with `docker save IMAGE -o FILE`"
+        )
+    ):
+        yield
+
+
 def _read_image(path: Path, archive: tarfile.TarFile, platform: str) -> ArchivedImage:
-    members = {member.name.removeprefix("./"): member for member in archive}
+    members: dict[str, tarfile.TarInfo] = {}
+    for member in archive:
+        if len(members) >= _MAX_MEMBERS:
+            raise DocumentError(f"more than {_MAX_MEMBERS} members")
+        members[member.name.removeprefix("./")] = member
+    _require_complete(path, archive, members.values())
 
     def read(name: str) -> bytes:
         stream = archive.extractfile(members[name])
         if stream is None or members[name].size > _MAX_DOCUMENT_BYTES:
-            raise ValueError(name)
+            raise DocumentError(f"{quote_value(name)} is not a small file")
         return stream.read()
 
     def load_json(name: str) -> Any:
-        return json.loads(read(name))
+        return parse_foreign_json(read(name))
 
     descriptor = _only_image(path, load_json("index.json")) if "index.json" in members else None
     if "manifest.json" in members:
@@ -85,7 +102,7 @@ def _read_image(path: Path, archive: tarfile.TarFile, platform: str) -> Archived
         config, layers = entry["Config"], tuple(entry["Layers"])
     else:
         if descriptor is None:
-            raise ValueError("neither manifest.json nor index.json")
+            raise DocumentError("it has neither manifest.json nor index.json")
         manifest = load_json(_blob_member(descriptor["digest"]))
         if "manifests" in manifest:
             descriptor = _only_image(path, manifest)
@@ -99,14 +116,26 @@ def _read_image(path: Path, archive: tarfile.TarFile, platform: str) -> Archived
             f"{path} is for {image_platform(image)}, not for {platform}",
             hint="Add an archive for each platform and write {platform} in the name, as in base-{platform}.tar",
         )
+    diff_ids = tuple(image_config["rootfs"]["diff_ids"])
+    if not all(isinstance(text, str) for text in (*diff_ids, *layers)):
+        raise DocumentError("a layer has no name")
+    if missing := [name for name in layers if name.removeprefix("./") not in members]:
+        raise DocumentError(f"the layer {quote_value(missing[0])} is missing")
     return ArchivedImage(
         path=path,
         digest=sha256_digest(read(config)),
-        diff_ids=tuple(image_config["rootfs"]["diff_ids"]),
+        diff_ids=diff_ids,
         config_member=config,
         layer_members=layers,
         descriptor=descriptor,
     )
+
+
+def _require_complete(path: Path, archive: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> None:
+    """Raise DocumentError if an uncompressed archive ends within its last member, which `tarfile` does not notice."""
+    end = max((member.offset_data + member.size for member in members if member.isfile()), default=0)
+    if isinstance(archive.fileobj, io.BufferedReader) and path.stat().st_size < end:
+        raise DocumentError("it ends too early")
 
 
 def _only_image(path: Path, index: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from lyra_tasks.config.models import Rootfs
 from lyra_tasks.digests import file_sha256, sha256_hex
 from lyra_tasks.dockerfile.file_hashes import open_file_hashes
 from lyra_tasks.dockerfile.lock_file import LockedRootfs
+from lyra_tasks.documents import read_document, translate_failures
 from lyra_tasks.engine.debian.mirror import (
     find_mirror,
     host_architecture,
@@ -242,8 +243,9 @@ def _read_release_file(workspace: AptWorkspace, suite: str) -> bytes:
 def _parse_release_date(release: bytes) -> int:
     """Return when the index was signed, in seconds since 1970: no file of its packages is newer."""
     match = re.search(r"(?m)^Date:(.*)$", release.decode(errors="replace"))
-    date = parsedate_to_datetime(match[1].strip()) if match else datetime(2020, 1, 1, tzinfo=UTC)
-    return int(date.timestamp())
+    with translate_failures(lambda problem: PreconditionError(f"The mirror's index has no valid date: {problem}")):
+        date = parsedate_to_datetime(match[1].strip()) if match else datetime(2020, 1, 1, tzinfo=UTC)
+        return max(int(date.timestamp()), 0)
 
 
 def _package_versions(lines: Iterable[str]) -> Iterable[str]:
@@ -269,8 +271,9 @@ def _move_to_cache(context: Path, directory: Path, pin: LockedRootfs) -> BuiltRo
 def _find_cached(cache: Path, sha256: str) -> BuiltRootfs | None:
     directory = cache / "rootfs" / sha256
     try:
-        pin = LockedRootfs.model_validate_json(directory.with_suffix(f".{_PIN_FILE}").read_text())
-    except (FileNotFoundError, ValueError):
+        with translate_failures(PreconditionError):
+            pin = LockedRootfs.model_validate_json(read_document(directory.with_suffix(f".{_PIN_FILE}")))
+    except PreconditionError:
         return None  # missing or damaged: it is built again
     tar = directory / ROOTFS_TAR
     if not tar.is_file():

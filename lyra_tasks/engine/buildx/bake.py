@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from lyra_tasks import console
+from lyra_tasks.documents import parse_json_object, read_document, translate_failures
 from lyra_tasks.engine.buildx.builder import Builder, builder_environment
 from lyra_tasks.engine.buildx.contexts import BuildSources, name_contexts
 from lyra_tasks.engine.buildx.docker_cli import CancelHook, call_docker_cli
@@ -123,8 +123,8 @@ def bake_targets(
         )
         if not has_succeeded:
             raise _build_error(tail, log)
-    result: dict[str, Any] = json.loads(metadata.read_text())
-    return result
+    with translate_failures(lambda problem: BuildError(f"Cannot read {metadata}, which Buildx wrote: {problem}")):
+        return parse_json_object(read_document(metadata))
 
 
 def _select_builder(engine: Engine, builder: Builder | None) -> str | None:

@@ -6,7 +6,6 @@ and joining 20,000 of them costs more than hashing their content.
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -14,12 +13,15 @@ from http.client import HTTPConnection, HTTPResponse, IncompleteRead
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
+from lyra_tasks.documents import parse_foreign_json, translate_failures
 from lyra_tasks.engine.client.errors import translate_errors
+from lyra_tasks.errors import PreconditionError
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
 _BLOCK_BYTES = 1 << 20
+_MAX_MESSAGE_BYTES = 1 << 16
 
 
 class SaveStream:
@@ -78,7 +80,7 @@ def _require_ok(response: HTTPResponse) -> None:
     from docker.errors import APIError
 
     if response.status != 200:
-        message = response.read().decode(errors="replace")
-        with suppress(ValueError, KeyError, TypeError):
-            message = str(json.loads(message)["message"])
+        message = response.read(_MAX_MESSAGE_BYTES).decode(errors="replace")
+        with suppress(PreconditionError), translate_failures(PreconditionError):
+            message = str(parse_foreign_json(message)["message"])
         raise APIError("The engine refused to save the images", explanation=message)

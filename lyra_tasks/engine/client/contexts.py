@@ -5,13 +5,13 @@ The SDK's own reader fails without a `config.json` and ignores `DOCKER_CONFIG`.
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lyra_tasks.digests import sha256_hex
+from lyra_tasks.documents import parse_foreign_json, read_document, shorten, translate_failures
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
@@ -23,12 +23,13 @@ def read_context_endpoint(name: str) -> str:
     context = context or _read_json_object(docker_config_directory() / "config.json").get("currentContext")
     if not context or context == "default":
         return DEFAULT_SOCKET
-    context_id = sha256_hex(str(context).encode())
+    context_id = sha256_hex(str(context).encode("utf-8", "surrogatepass"))
     metadata = _read_json_object(docker_config_directory() / "contexts" / "meta" / context_id / "meta.json")
-    docker = (metadata.get("Endpoints") or {}).get("docker")
-    if docker is None:
+    endpoints = metadata.get("Endpoints")
+    docker = endpoints.get("docker") if isinstance(endpoints, dict) else None
+    if not isinstance(docker, dict):
         raise EngineUnavailableError(
-            f"Unknown Docker context {context!r}", hint="Run `docker context ls` to list all contexts"
+            f"Unknown Docker context {shorten(str(context))!r}", hint="Run `docker context ls` to list all contexts"
         )
     return str(docker.get("Host") or DEFAULT_SOCKET)
 
@@ -42,26 +43,24 @@ def docker_config_directory() -> Path:
 
 
 def _read_json_object(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return {}
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
-        raise EngineUnavailableError(f"Cannot read {path}: {reason}", hint="Check `docker context ls`") from error
+    with translate_failures(
+        lambda problem: EngineUnavailableError(f"Cannot read {path}: {problem}", hint="Check `docker context ls`")
+    ):
+        document = parse_foreign_json(read_document(path))
     return document if isinstance(document, dict) else {}
 
 
 def find_registry_credentials(host: str) -> tuple[str, str]:
     """Return user and password of a registry as `docker login` stored them, or empty strings."""
     from docker.auth import load_config
-    from docker.errors import DockerException
 
-    try:
-        credentials = load_config().resolve_authconfig(host) or {}
-    except DockerException as error:
-        raise PreconditionError(
+    with translate_failures(
+        lambda _: PreconditionError(  # a helper may print the password
             f"The credential helper for {host} failed", hint=f"Check that `docker login {host}` works"
-        ) from error
+        )
+    ):
+        credentials = load_config().resolve_authconfig(host) or {}
     get = {str(key).lower(): str(value) for key, value in credentials.items() if value}.get
     return get("username", ""), get("password", "")

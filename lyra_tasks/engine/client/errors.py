@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
+from tarfile import TarError
 
+from lyra_tasks.documents import describe_failure
 from lyra_tasks.errors import EngineUnavailableError, LyraError, NoSpaceError, PreconditionError
 
 EXEC_FORMAT_ERROR = "exec format error"
 """The kernel's words, in answers of the engine and of BuildKit, for a program of another platform."""
 
+_UNREADABLE = (
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RecursionError, TarError, TypeError,
+    ValueError,
+)  # fmt: skip
+
 
 @contextmanager
 def translate_errors(action: str) -> Iterator[None]:
-    """Raise exceptions of the SDK as LyraError; `action` is a gerund phrase such as "starting a container"."""
+    """Raise exceptions of the SDK, and failures to read what the engine answered, as LyraError.
+
+    `action` is a gerund phrase such as "starting a container".
+    """
     from docker.errors import APIError, DockerException
     from requests.exceptions import RequestException
     from urllib3.exceptions import HTTPError
@@ -26,6 +36,11 @@ def translate_errors(action: str) -> Iterator[None]:
     except (DockerException, RequestException, HTTPError, HTTPException, ConnectionError) as error:
         raise EngineUnavailableError(
             f"The engine stopped responding while {action}", hint="Check that it is running and retry"
+        ) from error
+    except _UNREADABLE as error:
+        raise PreconditionError(
+            f"{action[:1].upper()}{action[1:]} failed: cannot read the engine's answer: {describe_failure(error)}",
+            hint="Check that it is a Docker engine and retry",
         ) from error
 
 

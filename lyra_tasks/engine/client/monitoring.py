@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lyra_tasks import console
+from lyra_tasks.documents import translate_failures
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.errors import LyraError
+from lyra_tasks.errors import LyraError, PreconditionError
 from lyra_tasks.redaction import redact
 
 if TYPE_CHECKING:
@@ -177,16 +178,23 @@ class StatsSampler:
         The stream sends its first sample only after a second or two.
         """
         with translate_errors("reading the stats of a container"):
-            sample = parse_stats_sample(self.engine.api.stats(self.container, stream=False, one_shot=True))
+            sample = _read_sample(self.engine.api.stats(self.container, stream=False, one_shot=True))
         if sample is not None:
             self.samples.append(sample)
         return sample
 
     def _follow(self) -> None:
         for raw in _iterate_until_error(lambda: self.engine.stream_api.stats(self.container, decode=True, stream=True)):
-            sample = parse_stats_sample(raw)
+            sample = _read_sample(raw)
             if sample is not None:
                 self.samples.append(sample)
+
+
+def _read_sample(document: Any) -> StatsSample | None:
+    """Return a sample, or None if the engine's document has none."""
+    with suppress(PreconditionError), translate_failures(PreconditionError):
+        return parse_stats_sample(document)
+    return None
 
 
 def parse_stats_sample(document: dict[str, Any]) -> StatsSample | None:

@@ -182,7 +182,7 @@ def unpack_debs(debs: Iterable[Deb], directory: Path) -> None:
 
 def parse_deb_name(file: str) -> tuple[str, str]:
     """Return name and version of a package from its file name."""
-    name, version, _ = file.split("_", 2)
+    name, version, *_ = [*file.split("_", 2), "", ""]
     return name, unquote(version)
 
 

@@ -113,7 +113,11 @@ def start_container(engine: Engine, container: str, name: str) -> None:
 
 def read_container_state(engine: Engine, container: str) -> ContainerState:
     """Return the present state of a container."""
-    document = _inspect_container(engine, container)
+    with translate_errors("inspecting a container"):
+        return _parse_state(_inspect_container(engine, container))
+
+
+def _parse_state(document: Mapping[str, Any]) -> ContainerState:
     status = document["State"]
     health = status.get("Health") or {}
     outputs = [str(entry.get("Output", "")).strip() for entry in health.get("Log") or []]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
+from lyra_tasks.documents import translate_failures
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.client.exec import exec_command
 from lyra_tasks.engine.objects.holder import REMOVE_PATH
@@ -75,6 +76,15 @@ def resolve_user_ids(engine: Engine, container: str, user: str) -> tuple[int, in
 
 def parse_user_ids(user: str, read_text: Callable[[str], str]) -> tuple[int, int]:
     """Return user and group id of `USER[:GROUP]`; `read_text` returns a file of the image, empty if it is missing."""
+    with translate_failures(
+        lambda problem: PreconditionError(
+            f"The image has no valid user {user!r}: {problem}", hint="Use a numeric user id"
+        )
+    ):
+        return _parse_user_ids(user, read_text)
+
+
+def _parse_user_ids(user: str, read_text: Callable[[str], str]) -> tuple[int, int]:
     name, _, group = user.partition(":")
     name = name or "0"
     user_fields = next(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -13,7 +12,8 @@ from ipaddress import IPv4Interface, IPv4Network, collapse_addresses
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.errors import EngineUnavailableError
+from lyra_tasks.documents import parse_foreign_json, translate_failures
+from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 from lyra_tasks.processes import run_captured
 
 # All sandboxes use the same addresses, each in its own network namespace; they are not routed outside.
@@ -129,8 +129,9 @@ def _has_resolver() -> bool:
 
 def _query_ip(engine: Path, *arguments: str) -> list[dict[str, Any]]:
     """Return what `ip` prints about IPv4; nothing if it fails."""
-    entries: list[dict[str, Any]] = json.loads(_run_ip(engine, "-json", "-4", *arguments).stdout or "[]")
-    return entries
+    output = _run_ip(engine, "-json", "-4", *arguments).stdout or "[]"
+    with translate_failures(lambda problem: PreconditionError(f"Cannot read what `ip` prints: {problem}")):
+        return [dict(entry) for entry in parse_foreign_json(output)]
 
 
 def _run_ip(engine: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

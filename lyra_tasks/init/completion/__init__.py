@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.config.load import find_config
+from lyra_tasks.config.load import find_config, read_config
+from lyra_tasks.documents import parse_toml, translate_failures
 from lyra_tasks.errors import ConfigurationError, UsageError
 
 SHELLS = ("bash", "fish", "zsh")
@@ -106,11 +107,10 @@ def _list_values(command: CommandSpec, option: str, directory: Path) -> list[str
     source = _SOURCES_BY_COMMAND.get((command.name, option)) or _SOURCES_BY_OPTION.get(option)
     if source is None:
         return []
-    try:
+    with suppress(ConfigurationError), translate_failures(ConfigurationError):  # the next command reports it
         file = find_config(directory)
-        return source(tomllib.loads(file.read_text(encoding="utf-8")), file.parent)
-    except (ConfigurationError, OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
-        return []  # the next command reports an invalid file
+        return source(parse_toml(read_config(file)), file.parent)
+    return []
 
 
 def _table_names(table: str) -> Callable[[Mapping[str, Any], Path], list[str]]:
