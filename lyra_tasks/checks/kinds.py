@@ -24,7 +24,7 @@ from lyra_tasks.engine.client.exec import exec_command
 from lyra_tasks.engine.client.monitoring import wait_until
 from lyra_tasks.errors import LyraError, StaleError
 from lyra_tasks.lab.http_client import accepts_tcp_connection, open_http_response
-from lyra_tasks.lab.service import CheckTarget
+from lyra_tasks.lab.service import LOCAL_LISTENER_HINT, CheckTarget
 from lyra_tasks.records.evidence import CheckResult
 from lyra_tasks.redaction import redact
 
@@ -154,7 +154,7 @@ def _check_tcp(target: CheckTarget, test: Test) -> str:
 
     if wait_until(is_open, test.timeout):
         return ""
-    return f"nothing listens on port {test.tcp} within {test.timeout:g} s"
+    return f"nothing listens on port {test.tcp} within {test.timeout:g} s, {LOCAL_LISTENER_HINT}"
 
 
 def _check_log(target: CheckTarget, test: Test) -> str:

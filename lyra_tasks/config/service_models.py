@@ -10,15 +10,22 @@ from lyra_tasks.config.values import (  # fmt: skip
     Command,
     ContainerPath,
     Duration,
+    GroupName,
+    HostName,
+    IpAddress,
     Line,
     Name,
     Owner,
     Port,
     ProjectPath,
     Size,
+    SysctlName,
+    SysctlValue,
     Table,
     Text,
     UdpPort,
+    UlimitName,
+    UlimitValue,
     VariableName,
 )
 
@@ -36,6 +43,15 @@ class Limits(Table):
     """size of volumes and `/tmp` together"""
 
 
+class Ulimit(Table):
+    """A resource limit of each process; `-1` is no limit."""
+
+    soft: UlimitValue
+    """limit that a process may raise itself"""
+    hard: UlimitValue
+    """limit up to which it may"""
+
+
 class Healthcheck(Table):
     """A health check of exactly one kind: `exec`, `http` or `tcp`."""
 
@@ -46,7 +62,7 @@ class Healthcheck(Table):
     tcp: Port | Name | None = None
     """name or number of a port that accepts connections; tried from outside, not part of the bundle"""
     interval: Duration = 1.0
-    """time between two probes"""
+    """time between two probes; environments also probe more often until the service is ready"""
     timeout: Duration = 5.0
     """time limit of a probe"""
     retries: int = Field(default=30, ge=1, strict=True)
@@ -158,6 +174,27 @@ class Service(Table):
     """capabilities to keep; needs a deviation (`container.capabilities`)"""
     stop_signal: Line = ""
     """default: the image's"""
+    stop_grace_period: Duration = 10.0
+    """time from this signal to SIGKILL"""
+    start_timeout: Duration | None = None
+    """time in which the service must be ready or, if it is a one-shot, done; default: as long as its health check takes
+    to fail, `1m` for a one-shot; not part of the bundle"""
+    init: bool = True
+    """run the command under an init process, which forwards signals and reaps zombies"""
+    hostname: HostName | None = None
+    """default: the service's name"""
+    aliases: list[HostName] = []
+    """further names for other services to reach it"""
+    extra_hosts: dict[HostName, IpAddress] = {}
+    """name = IP address in `/etc/hosts`"""
+    ulimits: dict[UlimitName, UlimitValue | Ulimit] = {}
+    """name = limit, or `{ soft, hard }`; default: `nofile = 1024` and `core = 0`"""
+    shm_size: Size = 64 * 1024**2
+    """size of `/dev/shm`, whose content counts as memory of the processes"""
+    sysctls: dict[SysctlName, SysctlValue] = {}
+    """kernel parameters of the container's own namespaces"""
+    group_add: list[GroupName] = []
+    """further groups of the user, by name or number"""
     healthcheck: Healthcheck | None = None
     """health check that decides when the service is ready; default: the image's"""
     environment: dict[VariableName, EnvironmentVariable] = {}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lyra_tasks.config.containers import UserIds, parse_user_numbers
 from lyra_tasks.config.models import Command, Configuration, Proxima, Service
 from lyra_tasks.config.platforms import image_platforms, native_platform
 from lyra_tasks.digests import sha256_hex
@@ -23,17 +24,26 @@ IMAGE_BASELINE_VARIABLES = frozenset({"PATH", "HOME", "HOSTNAME", "LANG", "LC_AL
 class EffectiveService:
     """Settings that depend on both service and image (sizes in bytes).
 
-    `tmpfs` has `/tmp`, the service's own entries, and every VOLUME of the image that no volume covers.
+    `tmpfs` has `/tmp`, the service's own entries, and every VOLUME of the image that no volume covers; they belong to
+    `user_ids`, which is None if the user has a name that could not be resolved.
     """
 
     user: str
+    user_ids: UserIds | None
     tmpfs: Mapping[str, int]
     memory: int
     has_healthcheck: bool
 
 
-def effective_service(service: Service, image_config: Mapping[str, Any]) -> EffectiveService:
-    """Merge a service with its image's configuration.
+def effective_user(service: Service, image_config: Mapping[str, Any]) -> str:
+    """Return the user of the container, `USER[:GROUP]`, empty for root."""
+    return service.user or str(image_config.get("User") or "")
+
+
+def effective_service(
+    service: Service, image_config: Mapping[str, Any], user_ids: UserIds | None = None
+) -> EffectiveService:
+    """Merge a service with its image's configuration; `user_ids` are those of a user with a name.
 
     `/tmp` gets what the volumes leave of `limits.disk`, at least 1 MiB. `memory` includes the size of every tmpfs.
     """
@@ -43,8 +53,10 @@ def effective_service(service: Service, image_config: Mapping[str, Any]) -> Effe
     for path in image_config.get("Volumes") or {}:
         if path.rstrip("/") not in covered_paths:
             tmpfs.setdefault(path.rstrip("/"), service.limits.disk)
+    user = effective_user(service, image_config)
     return EffectiveService(
-        user=service.user or str(image_config.get("User") or ""),
+        user=user,
+        user_ids=user_ids or parse_user_numbers(user),
         tmpfs=tmpfs,
         memory=service.limits.memory + sum(tmpfs.values()),
         has_healthcheck=bool(image_healthcheck(image_config)) or service.healthcheck is not None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated
 
@@ -11,6 +12,11 @@ from lyra_tasks.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, par
 
 # The JSON Schema describes what users write, for editors to complete and validate
 _SIZE_SCHEMA = {"anyOf": [{"type": "string", "pattern": SIZE_PATTERN}, {"type": "integer", "exclusiveMinimum": 0}]}
+# What an engine accepts (https://docs.docker.com/reference/cli/docker/container/run/#ulimit)
+_ULIMIT_NAMES = (
+    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
+    "rttime", "sigpending", "stack",
+)  # fmt: skip
 _DURATION_SCHEMA = {
     "anyOf": [{"type": "string", "pattern": DURATION_PATTERN}, {"type": "number", "exclusiveMinimum": 0}]
 }
@@ -36,6 +42,14 @@ def _require_not_blank(value: str) -> str:
     return value
 
 
+def _require_ip_address(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError("is not an IP address; the host itself cannot be reached") from None
+    return value
+
+
 Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_SIZE_SCHEMA)]
 Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
 Text = Annotated[str, AfterValidator(_reject_control_characters)]
@@ -48,6 +62,17 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ContainerPath = Annotated[str, StringConstraints(pattern=r"^/[^:\x00-\x1f]*[^/:\x00-\x1f]$")]
 ProjectPath = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$")]
+HOST_NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
+HostName = Annotated[str, StringConstraints(pattern=HOST_NAME_PATTERN)]
+GROUP_NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}$"
+GroupName = Annotated[str, StringConstraints(pattern=GROUP_NAME_PATTERN)]
+SYSCTL_NAME_PATTERN = r"^[a-z0-9_]+([./][A-Za-z0-9_-]+)+$"
+SysctlName = Annotated[str, StringConstraints(pattern=SYSCTL_NAME_PATTERN)]
+SysctlValue = Annotated[int, Field(strict=True)] | NonBlankLine
+ULIMIT_NAME_PATTERN = f"^({'|'.join(_ULIMIT_NAMES)})$"
+UlimitName = Annotated[str, StringConstraints(pattern=ULIMIT_NAME_PATTERN)]
+UlimitValue = Annotated[int, Field(ge=-1, strict=True)]
+IpAddress = Annotated[str, AfterValidator(_require_ip_address)]
 Owner = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,7}:[0-9]{1,7}$")]
 Platform = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+/[a-z0-9_]+(/v[0-9]+)?$")]
 Group = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9_-]{0,30})?$")]

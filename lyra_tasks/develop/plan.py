@@ -135,9 +135,11 @@ def _with_source_mount(planned_service: PlannedService, source: PlannedSource | 
     host = dict(payload["HostConfig"])
     dev = planned_service.service.dev
     if source is not None:
-        options = {"NoCopy": True}
-        mount = {"Type": "volume", "Source": source.volume, "Target": source.path, "VolumeOptions": options}
+        mount = {
+            "Type": "volume", "Source": source.volume, "Target": source.path, "VolumeOptions": {"NoCopy": True},
+        }  # fmt: skip
         host["Mounts"] = [*(other for other in host["Mounts"] if other["Target"] != source.path), mount]
+        host["Tmpfs"] = {path: options for path, options in host["Tmpfs"].items() if path != source.path}
     if dev is not None and dev.command is not None:
         payload |= {"Healthcheck": {"Test": ["NONE"]}, "Entrypoint": [""]}
     payload["HostConfig"] = host

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lyra_tasks.config.containers import UserIds
 from lyra_tasks.config.models import Service
-from lyra_tasks.config.services import image_healthcheck
+from lyra_tasks.config.services import effective_user, image_healthcheck
 from lyra_tasks.engine.objects.containers import inspect_image
+from lyra_tasks.engine.objects.users import resolve_image_user
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.records.images import ImageRecord
@@ -18,18 +20,18 @@ from lyra_tasks.rules.secrets import redacted_values
 
 MOUNTS_DIRECTORY = "mounts"
 _SUBPATH_API_VERSION = (1, 45)
-_START_INTERVAL_API_VERSION = (1, 44)
 
 
 @dataclass(frozen=True)
 class ServiceFacts:
-    """Facts for planning a service: its image, the image's configuration, the values to use."""
+    """Facts for planning a service: its image, the image's configuration, the values to use, the ids of its user."""
 
     image_id: str
     image_config: Mapping[str, Any]
     environment: Mapping[str, str]
     secrets: Mapping[str, bytes]
     configs: Mapping[str, bytes]
+    user_ids: UserIds | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,6 @@ class LabFacts:
     run: str
     publish_on: str
     supports_subpaths: bool
-    supports_start_interval: bool
     files_directory: str
     services: Mapping[str, ServiceFacts]
     secret_values: tuple[str, ...] = ()
@@ -75,7 +76,6 @@ def collect_lab_facts(
         run=run or work.run,
         publish_on=engine.host_address,
         supports_subpaths=supports_subpaths,
-        supports_start_interval=engine.facts.api >= _START_INTERVAL_API_VERSION,
         files_directory=str(files_directory or work.run_directory / MOUNTS_DIRECTORY),
         services=services,
         secret_values=redacted_values(work.config, work.root),
@@ -126,6 +126,9 @@ def _collect_service_facts(
             key: files[file.source] if file.source in files else (work.root / file.source).read_bytes()
             for key, file in service.configs.items()
         },
+        user_ids=resolve_image_user(
+            work.engine, work.owner, str(image_document["Id"]), effective_user(service, config), work.paths.cache
+        ),
     )
 
 

@@ -36,7 +36,8 @@ from lyra_tasks.lab.admission import require_enforced_limits, require_limits
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.facts import MOUNTS_DIRECTORY
 from lyra_tasks.lab.plan import LabPlan
-from lyra_tasks.lab.service import RunningService, exit_error, wait_until_ready
+from lyra_tasks.lab.readiness import require_healthy, wait_until_ready
+from lyra_tasks.lab.service import RunningService, exit_error
 from lyra_tasks.records.evidence import ServiceEvent, create_service_event
 from lyra_tasks.rules.finding import RuleCheck
 from lyra_tasks.rules.services import check_container
@@ -127,7 +128,7 @@ class Lab:
             container_id, warnings = created[planned.container]
             require_limits(name, warnings)
             for network in planned.networks:
-                connect_to_network(self.engine, network, container_id, [name])
+                connect_to_network(self.engine, network, container_id, [name, *planned.service.aliases])
             path = logs_directory / f"{name}.log"
             path.touch()
             log = LogFollower(self.engine, container_id, path, self.plan.secret_values)
@@ -218,9 +219,19 @@ class Lab:
         return None
 
     def find_final_failure(self) -> CheckFailedError | None:
-        """Do the same after the last check: wait for exits that the engine has not noticed yet."""
+        """Do the same after the last check: wait for exits that the engine has not noticed yet, and ask for health."""
         self._for_all_services(self._wait_for_exit)
-        return self.find_failure()
+        failure = self.find_failure()
+        if failure is None:
+            try:
+                self._for_all_services(self._require_health)
+            except CheckFailedError as error:
+                return error
+        return failure
+
+    def _require_health(self, service: RunningService) -> None:
+        if service.planned.must_be_ready:
+            require_healthy(service, read_container_state(self.engine, service.id))
 
     def _wait_for_exit(self, service: RunningService) -> None:
         sample = service.stats.sample_now()  # the kernel knows a moment before the engine

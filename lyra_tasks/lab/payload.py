@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from lyra_tasks.config.containers import (
+    LOG_DRIVER,
+    LOG_OPTIONS,
+    format_tmpfs_options,
+    resolve_dns,
+    resolve_hostname,
+    resolve_ulimits,
+    stop_timeout_seconds,
+)
 from lyra_tasks.config.models import Service
-from lyra_tasks.config.services import EffectiveService, image_healthcheck, to_argv
+from lyra_tasks.config.services import EffectiveService, to_argv
 from lyra_tasks.lab.facts import LabFacts
 from lyra_tasks.ports import docker_port
 
@@ -23,7 +31,8 @@ def build_container_payload(
     ports = sorted(docker_port(port) for port in service.ports.values())
     payload: dict[str, Any] = {
         "Image": service_facts.image_id,
-        "Hostname": name,
+        "Hostname": resolve_hostname(name, service),
+        "StopTimeout": stop_timeout_seconds(service),
         "Env": [f"{key}={value}" for key, value in sorted(service_facts.environment.items())],
         "AttachStdout": True,
         "AttachStderr": True,
@@ -33,13 +42,19 @@ def build_container_payload(
             "MemorySwap": memory,  # memory plus swap: an equal value means no swap
             "NanoCpus": round(service.limits.cpus * _NANO),
             "PidsLimit": service.limits.pids,
-            "Mounts": _build_mounts(prefix, name, service, effective, files_directory),
+            "Mounts": _build_mounts(prefix, name, service, files_directory),
+            "Tmpfs": {
+                path: format_tmpfs_options(size, effective.user_ids) for path, size in sorted(effective.tmpfs.items())
+            },
             "NetworkMode": network,
-            "Dns": [] if service.egress else ["127.0.0.1"],
+            "Dns": resolve_dns(service),
+            "ExtraHosts": [f"{host}:{address}" for host, address in sorted(service.extra_hosts.items())],
+            "GroupAdd": list(service.group_add),
+            "Sysctls": {key: str(value) for key, value in sorted(service.sysctls.items())},
             "PortBindings": {port: [{"HostIp": facts.publish_on, "HostPort": ""}] for port in ports},
         },
         "ExposedPorts": {port: {} for port in ports},
-        "NetworkingConfig": {"EndpointsConfig": {network: {"Aliases": [name]}}},
+        "NetworkingConfig": {"EndpointsConfig": {network: {"Aliases": [name, *service.aliases]}}},
     }
     optional = {
         "User": service.user,
@@ -47,7 +62,7 @@ def build_container_payload(
         "StopSignal": service.stop_signal,
         "Cmd": to_argv(service.command) if service.command is not None else None,
         "Entrypoint": to_argv(service.entrypoint) if service.entrypoint is not None else None,
-        "Healthcheck": _build_healthcheck(service, service_facts.image_config, facts.supports_start_interval),
+        "Healthcheck": _build_healthcheck(service),
     }
     return payload | {key: value for key, value in optional.items() if value}
 
@@ -59,27 +74,23 @@ def build_hardening_options(service: Service) -> dict[str, Any]:
         "CapDrop": ["ALL"],
         "CapAdd": list(service.cap_add),
         "SecurityOpt": ["no-new-privileges:true"],
-        "Init": True,
+        "Init": service.init,
         "IpcMode": "private",
         "RestartPolicy": {"Name": "no"},
-        "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "1"}},
+        "ShmSize": service.shm_size,
+        "LogConfig": {"Type": LOG_DRIVER, "Config": dict(LOG_OPTIONS)},
         "Ulimits": [
-            {"Name": "nofile", "Soft": 1024, "Hard": 1024},
-            {"Name": "core", "Soft": 0, "Hard": 0},
+            {"Name": name, "Soft": soft, "Hard": hard} for name, (soft, hard) in resolve_ulimits(service).items()
         ],
     }
 
 
-def _build_mounts(
-    prefix: str, name: str, service: Service, effective: EffectiveService, files_directory: str | None
-) -> list[dict[str, Any]]:
+def _build_mounts(prefix: str, name: str, service: Service, files_directory: str | None) -> list[dict[str, Any]]:
     """Return the mounts; configs and secrets are bind mounted from `files_directory`, or None for volumes."""
     mounts: list[dict[str, Any]] = [
-        {"Type": "tmpfs", "Target": path, "TmpfsOptions": {"SizeBytes": size, "Mode": 0o1777}}
-        for path, size in sorted(effective.tmpfs.items())
+        {"Type": "volume", "Source": f"{prefix}-{name}-data-{key}", "Target": volume.path}
+        for key, volume in service.volumes.items()
     ]
-    for key, volume in service.volumes.items():
-        mounts.append({"Type": "volume", "Source": f"{prefix}-{name}-data-{key}", "Target": volume.path})
     for kind, files in (("configs", service.configs), ("secrets", service.secrets)):
         for key, file in files.items():
             mount = {"Target": file.path, "ReadOnly": True}
@@ -93,27 +104,19 @@ def _build_mounts(
     return mounts
 
 
-def _build_healthcheck(
-    service: Service, image_config: Mapping[str, Any], supports_start_interval: bool
-) -> dict[str, Any] | None:
-    """Return the configured `exec` health check or that of the image, or None if there is neither.
+def _build_healthcheck(service: Service) -> dict[str, Any] | None:
+    """Return the configured `exec` health check with its own timing, as in the bundle's compose file.
 
-    The intervals are shorter than configured, so that a lab starts quickly; the bundle has the configured ones.
+    Without one, the engine runs the image's HEALTHCHECK with the timing of the image.
     """
     configured = service.healthcheck
-    if configured is not None and configured.exec is not None:
-        command = configured.exec
-        test = ["CMD", *command] if isinstance(command, list) else ["CMD-SHELL", command]
-    else:
-        test = image_healthcheck(image_config)
-    if not test or (configured is not None and configured.exec is None):
+    if configured is None or configured.exec is None:
         return None
-    check: dict[str, Any] = {
-        "Test": test,
-        "Interval": _NANO // 2,
-        "Timeout": round((configured.timeout if configured else 5.0) * _NANO),
-        "Retries": configured.retries if configured else 30,
+    command = configured.exec
+    return {
+        "Test": ["CMD", *command] if isinstance(command, list) else ["CMD-SHELL", command],
+        "Interval": round(configured.interval * _NANO),
+        "Timeout": round(configured.timeout * _NANO),
+        "Retries": configured.retries,
+        "StartPeriod": round((configured.start_period or 0.0) * _NANO),
     }
-    if supports_start_interval:
-        check |= {"StartPeriod": 60 * _NANO, "StartInterval": _NANO // 5, "Interval": _NANO}
-    return check

@@ -128,9 +128,9 @@ def _plan_service(
     prefix: str, name: str, service: Service, facts: LabFacts, networks: tuple[str, ...]
 ) -> PlannedService:
     service_facts = facts.services[name]
-    effective = effective_service(service, service_facts.image_config)
+    effective = effective_service(service, service_facts.image_config, service_facts.user_ids)
     memory = effective.memory + sum(volume.size for volume in service.volumes.values())
-    uid, gid = _parse_numeric_ids(effective.user)
+    uid, gid = effective.user_ids or (0, 0)
     payload = build_container_payload(prefix, name, service, facts, effective, memory=memory, network=networks[0])
     return PlannedService(
         name=name,
@@ -157,11 +157,3 @@ def _collect_secret_values(config: Configuration, facts: LabFacts) -> tuple[str,
         values += [service_facts.environment[key] for key, variable in service.environment.items() if variable.secret]
         values += [content.decode(errors="replace").strip() for content in service_facts.secrets.values()]
     return expand_secret_values(values)
-
-
-def _parse_numeric_ids(user: str) -> tuple[int, int]:
-    """Return the user and group id in `10001:10001` or `10001`, or (0, 0) for a name, which only the image can map."""
-    user_id, _, group_id = user.partition(":")
-    if not user_id.isdigit():
-        return 0, 0
-    return int(user_id), int(group_id) if group_id.isdigit() else int(user_id)

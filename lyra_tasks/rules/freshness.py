@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lyra_tasks.config.containers import UserIds
 from lyra_tasks.config.models import Service
 from lyra_tasks.config.platforms import image_from_key, image_platforms, list_variants, native_platform
+from lyra_tasks.config.services import effective_user
 from lyra_tasks.digests import json_sha256, sha256_hex
 from lyra_tasks.dockerfile.context import format_names, list_changes
 from lyra_tasks.dockerfile.input_hashes import ImageInputs, list_changed_inputs
 from lyra_tasks.engine.bases.inputs import hash_current_inputs, hash_stage_inputs
 from lyra_tasks.engine.objects.containers import inspect_image
+from lyra_tasks.engine.objects.users import resolve_image_user
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import EngineUnavailableError, StaleError
 from lyra_tasks.records.evidence import Evidence, SetKey
@@ -131,7 +134,10 @@ def list_failures(evidence: Evidence) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class TestedSet:
-    """A set that passed its test; `records` by build, `image_configs` by service, for the engine's own platform."""
+    """A set that passed its test.
+
+    `records` are by build; `image_configs` and `user_ids` by service, for the engine's own platform.
+    """
 
     __test__ = False
 
@@ -139,6 +145,7 @@ class TestedSet:
     recorded: RecordedTest
     records: Mapping[str, ImageRecord]
     image_configs: Mapping[str, Mapping[str, Any]]
+    user_ids: Mapping[str, UserIds | None]
 
     @property
     def evidence(self) -> Evidence:
@@ -159,7 +166,18 @@ def require_tested_set(work: Workspace) -> TestedSet:
     }
     key = build_set_key(work, records, externals)
     recorded = _require_passed_test(work, key)
-    return TestedSet(key, recorded, records, {name: image["Config"] for name, image in services.items()})
+    image_configs = {name: image["Config"] for name, image in services.items()}
+    user_ids = {
+        name: resolve_image_user(
+            work.engine,
+            work.owner,
+            services[name]["Id"],
+            effective_user(service, image_configs[name]),
+            work.paths.cache,
+        )
+        for name, service in config.services.items()
+    }
+    return TestedSet(key, recorded, records, image_configs, user_ids)
 
 
 def require_passed_evidence(work: Workspace) -> Evidence:

@@ -50,7 +50,7 @@ def test_service_is_hardened_as_in_the_lab() -> None:
     assert (definition["cap_drop"], definition["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
     assert (definition["cpus"], definition["pids_limit"]) == (0.5, 32)
     assert definition["mem_limit"] == definition["memswap_limit"] == (64 + 8) * 1024**2
-    assert definition["tmpfs"] == [f"/tmp:rw,noexec,nosuid,nodev,size={8 * 1024**2},mode=1777"]
+    assert definition["tmpfs"] == [f"/tmp:rw,noexec,nosuid,nodev,size={8 * 1024**2},uid=10001,gid=10001"]
     assert (definition["image"], definition["pull_policy"]) == ("shop/web:1.0.0", "never")
 
 

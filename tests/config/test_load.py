@@ -71,6 +71,16 @@ tmpfs = { "/run" = "1m" }
 egress = false
 cap_add = ["NET_BIND_SERVICE"]
 stop_signal = "SIGINT"
+stop_grace_period = "30s"
+start_timeout = "2m"
+init = false
+hostname = "front"
+aliases = ["www"]
+extra_hosts = { "db.example" = "10.0.0.5", v6 = "fd00::5" }
+ulimits = { nofile = 4096, nproc = { soft = 64, hard = -1 } }
+shm_size = "16m"
+sysctls = { "net.core.somaxconn" = 1024, "kernel.sem" = "250 32000 100 128" }
+group_add = ["video", "44"]
 healthcheck = { http = "GET /health", interval = "500ms", timeout = 2, retries = 3, start_period = "1m30s" }
 dev = { command = "serve --reload", egress = false, read_only = true, source = "/srv", limits = { cpus = 1 } }
 

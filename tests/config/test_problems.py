@@ -460,6 +460,65 @@ CASES: list[tuple[str, str, str]] = [
         "[proxima]\ncpus = 1 2\n",
         "5:10: not valid TOML: Expected newline or end of document after a statement",
     ),
+    (
+        "unknown resource limit",
+        SERVICE + "ulimits = { files = 1 }\n",
+        '8: services.web.ulimits.files: "files" is not a resource limit; allowed: core, cpu, data, fsize, locks, memlock, '
+        "msgqueue, nice, nofile, nproc, rss, rtprio, rttime, sigpending, stack",
+    ),
+    (
+        "resource limit below none",
+        SERVICE + "ulimits = { nofile = -2 }\n",
+        "8: services.web.ulimits.nofile: must be at least -1, found -2",
+    ),
+    (
+        "soft limit alone",
+        SERVICE + "ulimits = { nofile = { soft = 1 } }\n",
+        "8: services.web.ulimits.nofile.hard: missing; it is required",
+    ),
+    (
+        "soft limit above hard limit",
+        SERVICE + "ulimits = { nofile = { soft = 2, hard = 1 } }\n",
+        "8: services.web.ulimits.nofile.soft: must be at most hard, which is 1",
+    ),
+    (
+        "kernel parameter without quotes",
+        SERVICE + "sysctls = { net.core.somaxconn = 1 }\n",
+        '8: services.web.sysctls.net: "net" is not a kernel parameter; allowed: its name in quotes, such as '
+        '"net.core.somaxconn"',
+    ),
+    (
+        "kernel parameter of the host",
+        SERVICE + 'sysctls = { "vm.swappiness" = 1 }\n',
+        '8: services.web.sysctls."vm.swappiness": belongs to the whole host, not to a container; allowed: net.*, '
+        "fs.mqueue.*, kernel.msg*, sem, shm*",
+    ),
+    (
+        "shared memory above memory",
+        SERVICE + 'shm_size = "1g"\n',
+        '8: services.web.shm_size: must not be more than limits.memory, which it is part of: "256m"',
+    ),
+    (
+        "address of a further host",
+        SERVICE + 'extra_hosts = { db = "host-gateway" }\n',
+        '8: services.web.extra_hosts.db: "host-gateway" is not an IP address; the host itself cannot be reached',
+    ),
+    (
+        "host name",
+        SERVICE + 'hostname = "-web"\n',
+        '8: services.web.hostname: "-web" is not a host name; allowed: letters, digits, ".", "_" and "-", beginning and '
+        "ending with a letter or digit, at most 63 characters",
+    ),
+    (
+        "alias of another service",
+        SERVICE + 'aliases = ["db"]\n[services.db]\nexternal = "redis:7"\n',
+        '8: services.web.aliases[0]: "db" is the name of another service',
+    ),
+    (
+        "grace period",
+        SERVICE + 'stop_grace_period = "soon"\n',
+        '8: services.web.stop_grace_period: "soon" is not a duration; write for example "30s", "1m30s" or "500ms"',
+    ),
     ("dotted key of many parts", f"\nx{'.x' * 1500} = 1\n", "5: nested too deeply"),
     ("many brackets", f"[proxima]\ncpus = {'[' * 5000}\n", "5: nested too deeply"),
     ("number of many digits", f"[proxima]\ncpus = {'1' * 5000}\n", "6:1: not valid TOML: a value is out of range"),

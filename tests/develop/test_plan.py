@@ -48,7 +48,7 @@ def plan_lab(base: Configuration, *, token: str = "secret", image: str = "sha256
         name: ServiceFacts(image, IMAGE, environment[name], {"key": token.encode()} if name == "web" else {}, {})
         for name in profile.services
     }
-    return plan_dev_lab(profile, LabFacts("run", "127.0.0.1", True, True, "/files", services))
+    return plan_dev_lab(profile, LabFacts("run", "127.0.0.1", True, "/files", services))
 
 
 def test_profile_has_dependencies_and_dev_target() -> None:
@@ -85,7 +85,7 @@ def test_source_path_is_required_without_workdir() -> None:
     environment = {"TOKEN": "secret"}
     bare["web"] = ServiceFacts("sha256:1", {"User": "1"}, environment, {}, {})
     with pytest.raises(ConfigurationError, match="source is not set"):
-        plan_dev_lab(profile, LabFacts("run", "127.0.0.1", True, True, "/files", bare))
+        plan_dev_lab(profile, LabFacts("run", "127.0.0.1", True, "/files", bare))
 
 
 def existing(lab: DevLabPlan, *, running: bool = True) -> dict[str, ExistingContainer]:

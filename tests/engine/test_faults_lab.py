@@ -48,11 +48,24 @@ def test_service_that_never_gets_ready_explains_why(
     assert labs(engine) == []
 
 
+def test_service_that_listens_on_loopback_only_is_explained(tiny: Project, engine: Engine) -> None:
+    health = 'healthcheck = { http = "GET /", retries = 2, interval = "500ms", timeout = "1s" }'
+    serve(tiny, "exec busybox httpd -f -p 127.0.0.1:8080 -h /www", health)
+    refused(tiny.lyra("build", "test"), 5, "web was not ready within 2 s", "127.0.0.1", "listen on 0.0.0.0")
+    assert labs(engine) == []
+
+
+def test_killed_service_names_who_killed_it(tiny: Project, engine: Engine) -> None:
+    only_checks(tiny, 'name = "kills"\nrun = \'docker kill "$LYRA_WEB_CONTAINER"\'\ntimeout = "60s"')
+    refused(tiny.lyra("build", "test"), 5, "web was killed (exit code 137): a request to the engine")
+    assert labs(engine) == []
+
+
 def test_health_check_output_is_shown_redacted(tiny: Project, engine: Engine) -> None:
     command = "'echo the door is stuck for $TOKEN; exit 1'"
     health = f"healthcheck = {{ exec = {command}, retries = 3, interval = '500ms', timeout = '1s' }}"
     tiny.replace(".lyra.toml", HEALTH, health)
-    refused(tiny.lyra("build", "test"), 5, "web was not ready within 2.5 s", "the door is stuck for ***")
+    refused(tiny.lyra("build", "test"), 5, "web is unhealthy", "3 times", "the door is stuck for ***")
     assert labs(engine) == []
 
 
@@ -84,7 +97,7 @@ _FAILING = {
     "exit code": ('exec = "echo no; exit 3"', "exit code 3, expected 0; it printed: no"),
     "output": ('exec = "echo this"\noutput = "that"', "the output does not contain 'that'; it is: this"),
     "exec timeout": ('exec = "sleep 30"\ntimeout = "500ms"', "the command did not end within 0.5 s"),
-    "tcp": ('tcp = "deaf"\ntimeout = "1s"', "nothing listens on port deaf within 1 s"),
+    "tcp": ('tcp = "deaf"\ntimeout = "1s"', "nothing listens on port deaf within 1 s, or only on 127.0.0.1"),
     "log": ('log = "never said"\ntimeout = "500ms"', "no line matches 'never said' within 0.5 s"),
     "env secret": ('exec = "echo $TOKEN; exit 1"', "it printed: ***"),
     "file secret": ('exec = "cat /run/secrets/key; exit 1"', "it printed: ***"),

@@ -33,7 +33,6 @@ def make_plan(
         "run": "r1",
         "publish_on": "127.0.0.1",
         "supports_subpaths": True,
-        "supports_start_interval": True,
         "files_directory": "/f",
     }
     return plan_lab(config, LabFacts(**{**defaults, **facts}, services=details), group, number)
@@ -55,7 +54,8 @@ def test_container_is_hardened_and_limited_by_default() -> None:
     assert config["RestartPolicy"] == {"Name": "no"}
     assert (config["NanoCpus"], config["PidsLimit"]) == (500_000_000, 32)
     assert config["Memory"] == config["MemorySwap"] == (64 + 8) * 1024**2
-    assert config["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "1"}
+    assert config["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}
+    assert config["Tmpfs"] == {"/tmp": f"rw,noexec,nosuid,nodev,size={8 * 1024**2},uid=10001,gid=10001"}
     assert config["Dns"] == ["127.0.0.1"]
     assert "Privileged" not in config
     assert not {"Binds", "Devices", "PidMode", "UsernsMode", "UTSMode"} & set(config)
@@ -69,7 +69,7 @@ def test_mounts_never_come_from_host() -> None:
         "secrets": {"key": {"path": "/run/secrets/key"}},
     }
     result = make_plan({"web": service})
-    assert {mount["Type"] for mount in host_config(result)["Mounts"]} == {"tmpfs", "volume"}
+    assert {mount["Type"] for mount in host_config(result)["Mounts"]} == {"volume"}
     assert all("/held/" in target for target in result.holder_mounts.values())
     assert set(result.holder_mounts) == set(result.volumes)
 
@@ -96,15 +96,16 @@ def test_data_volume_has_size_and_owner_and_counts_as_memory() -> None:
 def test_image_volume_is_replaced_by_sized_tmpfs() -> None:
     image: dict[str, Any] = IMAGE | {"Volumes": {"/var/lib/thing/": {}, "/data": {}}}
     service = {"image": "web", "limits": {"disk": "8m"}, "volumes": {"data": {"path": "/data", "size": "4m"}}}
-    mounts = {mount["Target"]: mount for mount in host_config(make_plan({"web": service}, image))["Mounts"]}
-    assert mounts["/var/lib/thing"]["TmpfsOptions"]["SizeBytes"] == 8 * 1024**2
-    assert mounts["/data"]["Type"] == "volume"
+    config = host_config(make_plan({"web": service}, image))
+    assert f"size={8 * 1024**2}," in config["Tmpfs"]["/var/lib/thing"]
+    assert [mount["Target"] for mount in config["Mounts"]] == ["/data"]
 
 
 def test_volume_at_tmp_replaces_tmpfs() -> None:
     service = {"image": "web", "volumes": {"scratch": {"path": "/tmp", "size": "4m"}}}
-    targets = [(mount["Target"], mount["Type"]) for mount in host_config(make_plan({"web": service}))["Mounts"]]
-    assert [kind for target, kind in targets if target == "/tmp"] == ["volume"]
+    config = host_config(make_plan({"web": service}))
+    assert [(mount["Target"], mount["Type"]) for mount in config["Mounts"]] == [("/tmp", "volume")]
+    assert config["Tmpfs"] == {}
 
 
 def test_networks_only_published_services_join_edge() -> None:
@@ -160,15 +161,53 @@ def test_secrets_are_redacted_and_private_to_service() -> None:
     [
         ({"exec": ["/check"]}, {}, ["CMD", "/check"]),
         ({"exec": "a | b"}, {}, ["CMD-SHELL", "a | b"]),
-        (None, {"Healthcheck": {"Test": ["CMD", "/own"]}}, ["CMD", "/own"]),
+        (None, {"Healthcheck": {"Test": ["CMD", "/own"]}}, None),
         (None, {"Healthcheck": {"Test": ["NONE"]}}, None),
         ({"tcp": 80}, {"Healthcheck": {"Test": ["CMD", "/own"]}}, None),
         (None, {}, None),
     ],
 )
-def test_healthcheck_configured_command_overrides_image(
+def test_health_check_of_image_is_left_to_engine(
     check: dict[str, Any] | None, image: dict[str, Any], test: list[str] | None
 ) -> None:
     service = {"image": "web", **({"healthcheck": check} if check else {})}
     payload = make_plan({"web": service}, IMAGE | image).services["web"].payload
     assert (payload.get("Healthcheck") or {}).get("Test") == test
+
+
+def test_configured_health_check_has_its_own_timing() -> None:
+    check = {"exec": ["/check"], "interval": "7s", "timeout": "3s", "retries": 4, "start_period": "1m"}
+    payload = make_plan({"web": {"image": "web", "healthcheck": check}}).services["web"].payload
+    seconds = 1_000_000_000
+    assert payload["Healthcheck"] == {
+        "Test": ["CMD", "/check"],
+        "Interval": 7 * seconds,
+        "Timeout": 3 * seconds,
+        "Retries": 4,
+        "StartPeriod": 60 * seconds,
+    }
+
+
+@pytest.mark.parametrize(
+    ("user", "ids", "owner"),
+    [
+        ("", None, "uid=0,gid=0"),
+        ("7", None, "uid=7,gid=0"),
+        ("7:8", None, "uid=7,gid=8"),
+        ("keeper", (7, 8), "uid=7,gid=8"),
+        ("keeper", None, ""),
+    ],
+)
+def test_tmpfs_belongs_to_user(user: str, ids: tuple[int, int] | None, owner: str) -> None:
+    config = Configuration.model_validate(
+        {
+            "schema": 1,
+            "project": {"name": "shop"},
+            "images": {"web": {"context": "."}},
+            "services": {"web": {"image": "web"}},
+        }
+    )
+    details = {"web": ServiceFacts("sha256:1", {"User": user}, {}, {}, {}, ids)}
+    plan = plan_lab(config, LabFacts("r1", "127.0.0.1", True, "/f", details))
+    _, _, written = host_config(plan)["Tmpfs"]["/tmp"].partition(f"size={64 * 1024**2}")
+    assert written.strip(",") == owner

@@ -6,6 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lyra_tasks.bundle.content.environment import PromotedService
+from lyra_tasks.bundle.content.yaml_text import render_yaml
+from lyra_tasks.config.containers import (
+    LOG_DRIVER,
+    LOG_OPTIONS,
+    format_tmpfs_options,
+    resolve_dns,
+    resolve_hostname,
+    resolve_ulimits,
+)
 from lyra_tasks.config.deployment import (
     can_be_compose_default,
     compose_object_name,
@@ -13,7 +22,7 @@ from lyra_tasks.config.deployment import (
     publish_variable,
     secret_variable,
 )
-from lyra_tasks.config.models import Command, ConfigFile, Healthcheck, SecretFile
+from lyra_tasks.config.models import Command, ConfigFile, Healthcheck, SecretFile, Service
 from lyra_tasks.config.services import to_argv
 
 _HEAD = """\
@@ -23,11 +32,7 @@ _HEAD = """\
 
 def render_compose_file(project: str, services: Sequence[PromotedService], platforms: Mapping[str, str]) -> str:
     """Return the Compose file as YAML; `platforms` are by service."""
-    import yaml
-
-    return _HEAD + yaml.safe_dump(
-        build_compose_document(project, services, platforms), sort_keys=False, default_flow_style=False, width=100
-    )
+    return _HEAD + render_yaml(build_compose_document(project, services, platforms))
 
 
 def build_compose_document(
@@ -81,9 +86,13 @@ def _service(
         "user": config.user,
         "working_dir": _escape(config.working_dir),
         "stop_signal": config.stop_signal,
+        "stop_grace_period": _duration(config.stop_grace_period),
+        "hostname": resolve_hostname(service.name, config),
         "environment": _environment(service),
         "ports": [f"{_published_port(service, name)}:{port}" for name, port in config.ports.items()],
-        "networks": ["inner", *(["out"] if config.egress else ["edge"] if config.ports else [])],
+        "networks": _networks(config),
+        "dns": resolve_dns(config),
+        "extra_hosts": dict(sorted(config.extra_hosts.items())),
         "depends_on": {
             other: {"condition": _startup_condition(services_by_name[other])}
             for other in config.depends_on
@@ -96,24 +105,32 @@ def _service(
         "secrets": _file_mounts(service, config.secrets),
         "healthcheck": _healthcheck(config.healthcheck),
         "read_only": config.read_only,
-        "init": True,
+        "init": config.init,
         "restart": "no" if config.oneshot else "unless-stopped",
         "cap_drop": ["ALL"],
         "cap_add": list(config.cap_add),
+        "group_add": list(config.group_add),
         "security_opt": ["no-new-privileges:true"],
         "ipc": "private",
         "cpus": config.limits.cpus,
         "mem_limit": effective.memory,
         "memswap_limit": effective.memory,
         "pids_limit": config.limits.pids,
-        "ulimits": {"nofile": {"soft": 1024, "hard": 1024}, "core": 0},
+        "shm_size": config.shm_size,
+        "sysctls": {key: _escape(str(value)) for key, value in sorted(config.sysctls.items())},
+        "ulimits": {name: {"soft": soft, "hard": hard} for name, (soft, hard) in resolve_ulimits(config).items()},
         "tmpfs": [
-            f"{_escape(path)}:rw,noexec,nosuid,nodev,size={size},mode=1777"
+            f"{_escape(path)}:{format_tmpfs_options(size, effective.user_ids)}"
             for path, size in sorted(effective.tmpfs.items())
         ],
-        "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
+        "logging": {"driver": LOG_DRIVER, "options": dict(LOG_OPTIONS)},
     }
     return {key: value for key, value in definition.items() if value not in (None, "", [], {})}
+
+
+def _networks(config: Service) -> list[str] | dict[str, dict[str, list[str]]]:
+    names = ["inner", *(["out"] if config.egress else ["edge"] if config.ports else [])]
+    return {name: {"aliases": list(config.aliases)} for name in names} if config.aliases else names
 
 
 def _published_port(service: PromotedService, port: str) -> str:
@@ -165,13 +182,17 @@ def _healthcheck(check: Healthcheck | None) -> dict[str, Any] | None:
     command = ["CMD", *check.exec] if isinstance(check.exec, list) else ["CMD-SHELL", check.exec]
     healthcheck = {
         "test": [_escape(argument) for argument in command],
-        "interval": f"{check.interval:g}s",
-        "timeout": f"{check.timeout:g}s",
+        "interval": _duration(check.interval),
+        "timeout": _duration(check.timeout),
         "retries": check.retries,
     }
     if check.start_period is not None:
-        healthcheck["start_period"] = f"{check.start_period:g}s"
+        healthcheck["start_period"] = _duration(check.start_period)
     return healthcheck
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:g}s"
 
 
 def _exec_form(command: Command | None) -> list[str] | None:

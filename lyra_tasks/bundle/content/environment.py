@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lyra_tasks.config.containers import UserIds
 from lyra_tasks.config.deployment import can_be_compose_default, config_path, publish_variable, secret_variable
 from lyra_tasks.config.models import Configuration, EnvironmentVariable, Service
 from lyra_tasks.config.services import IMAGE_BASELINE_VARIABLES, EffectiveService, effective_service
@@ -22,6 +23,7 @@ _UNQUOTED_VALUE = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
 class PromotedService:
     """A promoted service with the configuration of its image; `reference` is the image that it runs.
 
+    `user_ids` are those of a user with a name.
     `publish_addresses` are the default addresses by port name: the same port on the loopback interface, or empty if
     another service has it.
     """
@@ -31,17 +33,21 @@ class PromotedService:
     reference: str
     image_config: Mapping[str, Any]
     publish_addresses: Mapping[str, str]
+    user_ids: UserIds | None = None
 
     @property
     def effective(self) -> EffectiveService:
         """Return the service merged with its image."""
-        return effective_service(self.config, self.image_config)
+        return effective_service(self.config, self.image_config, self.user_ids)
 
 
 def select_promoted_services(
-    config: Configuration, references: Mapping[str, str], image_configs: Mapping[str, Mapping[str, Any]]
+    config: Configuration,
+    references: Mapping[str, str],
+    image_configs: Mapping[str, Mapping[str, Any]],
+    user_ids: Mapping[str, UserIds | None] | None = None,
 ) -> tuple[PromotedService, ...]:
-    """Return the promoted services; `references` are by image, `image_configs` by service."""
+    """Return the promoted services; `references` are by image, `image_configs` and `user_ids` by service."""
     port_owners: dict[ContainerPort, str] = {}
     return tuple(
         PromotedService(
@@ -53,6 +59,7 @@ def select_promoted_services(
                 key: f"127.0.0.1:{port_number(port)}" if port_owners.setdefault(port, name) == name else ""
                 for key, port in service.ports.items()
             },
+            (user_ids or {}).get(name),
         )
         for name, service in config.services.items()
         if service.is_promoted

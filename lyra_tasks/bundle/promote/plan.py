@@ -12,6 +12,7 @@ from semver import Version
 
 from lyra_tasks.bundle.content.environment import PromotedService, select_promoted_services
 from lyra_tasks.bundle.format.layout import image_file
+from lyra_tasks.config.containers import UserIds
 from lyra_tasks.config.models import Configuration, Deviation
 from lyra_tasks.config.platforms import list_variants
 from lyra_tasks.engine.client.connect import parse_version_numbers
@@ -33,9 +34,9 @@ _MIN_ZSTD_ENGINE = (23, 0)  # the oldest that loads zstd layers, measured on 20.
 class PromotionFacts:
     """The facts of a promotion.
 
-    `records` are by build name, `image_configs` by service. `recorded` is the test run that was judged: every byte that
-    the test used comes from it. `epoch` is the commit time. `moving_tags` are image tags besides the version's own,
-    such as `latest`.
+    `records` are by build name, `image_configs` and `user_ids` by service. `recorded` is the test run that was
+    judged: every byte that the test used comes from it. `epoch` is the commit time. `moving_tags` are image tags
+    besides the version's own, such as `latest`.
     """
 
     version: CheckoutVersion
@@ -49,6 +50,7 @@ class PromotionFacts:
     recorded: RecordedTest
     records: Mapping[str, ImageRecord]
     image_configs: Mapping[str, Mapping[str, Any]]
+    user_ids: Mapping[str, UserIds | None]
     rules: tuple[RuleResult, ...]
     deviations: tuple[Deviation, ...]
     bundles_directory: Path
@@ -124,7 +126,7 @@ def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPla
         facts=facts,
         directory=facts.bundles_directory / version,
         images=images,
-        services=select_promoted_services(config, references, facts.image_configs),
+        services=select_promoted_services(config, references, facts.image_configs, facts.user_ids),
         compression=config.promotion.compression or ("zstd" if supports_zstd else "gzip"),
     )
 
@@ -150,6 +152,7 @@ def collect_promotion_facts(work: Workspace) -> PromotionFacts:
         recorded=tested_set.recorded,
         records=tested_set.records,
         image_configs=tested_set.image_configs,
+        user_ids=tested_set.user_ids,
         rules=(*rule_report.results, *source_report.results),
         deviations=(*rule_report.used_deviations, *source_report.used_deviations),
         bundles_directory=work.bundles,

@@ -18,6 +18,7 @@ from lyra_tasks.config.deployment import (
 )
 from lyra_tasks.config.models import Configuration, Service
 from lyra_tasks.config.platforms import image_platforms, list_variants
+from lyra_tasks.config.validation.containers import check_container_options
 from lyra_tasks.config.validation.paths import check_paths
 from lyra_tasks.config.validation.positions import Location
 from lyra_tasks.config.validation.problems import Problem, check_name, check_regex, format_location, quote_text
@@ -43,6 +44,7 @@ def check_consistency(config: Configuration, document: Mapping[str, Any], root: 
         yield from _check_container_paths(location, service)
         yield from _check_environment(location, service)
         yield from check_healthcheck(location, service)
+        yield from check_container_options(location, service, config.services.keys() - {name})
         if service.limits.memory < MIN_MEMORY_BYTES:
             message = f'must be at least "{format_size(MIN_MEMORY_BYTES)}", the least Docker can enforce'
             yield Problem((*location, "limits", "memory"), message)

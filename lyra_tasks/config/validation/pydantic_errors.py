@@ -13,7 +13,13 @@ from pydantic_core import ErrorDetails
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.validation.positions import Location
 from lyra_tasks.config.validation.problems import Problem, describe_value, quote_text, toml_type_name
-from lyra_tasks.config.values import UDP_PATTERN
+from lyra_tasks.config.values import (  # fmt: skip
+    GROUP_NAME_PATTERN,
+    HOST_NAME_PATTERN,
+    SYSCTL_NAME_PATTERN,
+    UDP_PATTERN,
+    ULIMIT_NAME_PATTERN,
+)
 from lyra_tasks.suggest import closest_match
 
 _EXPECTED_TYPES = {
@@ -52,6 +58,16 @@ PATTERN_DESCRIPTIONS = {
     r"^[a-z0-9][a-z0-9+.-]+$": ("the name of a Debian package", 'lower-case letters, digits, "+", "." and "-"'),
     r"^([a-z0-9][a-z0-9_-]{0,30})?$": ("a group", 'lower-case letters, digits, "-" and "_", at most 31'),
     UDP_PATTERN: ("a port", 'a number from 1 to 65535, or one with "/udp", such as "53/udp"'),
+    HOST_NAME_PATTERN: (
+        "a host name",
+        'letters, digits, ".", "_" and "-", beginning and ending with a letter or digit, at most 63 characters',
+    ),
+    GROUP_NAME_PATTERN: ("a group", 'the name or number of a group, such as "video" or "44"'),
+    SYSCTL_NAME_PATTERN: ("a kernel parameter", 'its name in quotes, such as "net.core.somaxconn"'),
+    ULIMIT_NAME_PATTERN: (
+        "a resource limit",
+        ULIMIT_NAME_PATTERN.removeprefix("^(").removesuffix(")$").replace("|", ", "),
+    ),
     r"^[A-Z_]+$": ("a capability", 'capital letters and "_", such as "NET_BIND_SERVICE"'),
 }
 """Name and description of the allowed values, for each pattern of the models."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -146,6 +147,14 @@ def read_log_lines(
 def _split_timestamp(line: bytes) -> tuple[str, str]:
     timestamp, _, text = line.rstrip(b"\r").decode(errors="replace").partition(" ")
     return timestamp, text
+
+
+def was_kill_requested(engine: Engine, container: str, finished_at: str) -> bool:
+    """Return whether somebody asked the engine to kill or stop a container that exited at `finished_at` (RFC 3339)."""
+    until = math.ceil(datetime.fromisoformat(finished_at).timestamp())
+    filters = {"container": container, "event": "kill"}
+    with translate_errors("reading the events of a container"):
+        return any(True for _ in engine.api.events(since=0, until=until, filters=filters, decode=True))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
 _MAX_PARALLEL_CREATES = 8
+_NANO = 1_000_000_000
+# What the engine takes for values that a HEALTHCHECK leaves out (https://docs.docker.com/reference/dockerfile/#healthcheck)
+_DEFAULT_PROBE_S = 30 * _NANO
+_DEFAULT_PROBE_RETRIES = 3
 _COMPOSE_PROJECT_LABEL = "com.docker.compose.project"
 _COMPOSE_SERVICE_LABEL = "com.docker.compose.service"
 
@@ -40,7 +44,7 @@ class ContainerFile:
 class ContainerState:
     """The state of a container; `health` is empty without a health check, `ports` maps to ports of the engine's host.
 
-    A different `started_at` means that the container was restarted.
+    A different `started_at` means that the container was restarted. Times are in RFC 3339.
     """
 
     running: bool
@@ -51,6 +55,18 @@ class ContainerState:
     ports: Mapping[ContainerPort, int]
     health_log: str
     started_at: str
+    finished_at: str = ""
+
+
+@dataclass(frozen=True)
+class HealthProbe:
+    """The health check of a container as the engine runs it; times in seconds."""
+
+    command: tuple[str, ...]
+    interval: float
+    timeout: float
+    retries: int
+    start_period: float
 
 
 def create_networks(engine: Engine, owner: Owner, networks: Mapping[str, Mapping[str, Any]]) -> None:
@@ -135,6 +151,28 @@ def _parse_state(document: Mapping[str, Any]) -> ContainerState:
         ports=ports,
         health_log=outputs[-1] if outputs else "",
         started_at=str(status["StartedAt"]),
+        finished_at=str(status["FinishedAt"]),
+    )
+
+
+def read_health_probe(engine: Engine, container: str) -> HealthProbe | None:
+    """Return the health check of a container, its own or that of its image; None if there is none."""
+    with translate_errors("inspecting a container"):
+        return _parse_probe(_inspect_container(engine, container)["Config"])
+
+
+def _parse_probe(config: Mapping[str, Any]) -> HealthProbe | None:
+    check = config.get("Healthcheck") or {}
+    kind, *arguments = check.get("Test") or ["NONE"]
+    if kind == "NONE" or not arguments:
+        return None
+    shell = config.get("Shell") or ["/bin/sh", "-c"]
+    return HealthProbe(
+        command=tuple(arguments) if kind == "CMD" else (*shell, arguments[0]),
+        interval=(check.get("Interval") or _DEFAULT_PROBE_S) / _NANO,
+        timeout=(check.get("Timeout") or _DEFAULT_PROBE_S) / _NANO,
+        retries=check.get("Retries") or _DEFAULT_PROBE_RETRIES,
+        start_period=(check.get("StartPeriod") or 0) / _NANO,
     )
 
 

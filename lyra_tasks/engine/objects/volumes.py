@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _MAX_ARGUMENT_BYTES = 64 * 1024
 
 
+class UnknownUserError(PreconditionError):
+    """An image does not know the name of its user or group."""
+
+
 def put_tar(engine: Engine, container: str, directory: str, tar: IO[bytes]) -> None:
     """Extract a tar stream in a directory of a container, with the owners and modes of its entries."""
     with translate_errors("copying files to a volume"):
@@ -91,7 +95,7 @@ def _parse_user_ids(user: str, read_text: Callable[[str], str]) -> tuple[int, in
         (fields for fields in _split_fields(read_text("/etc/passwd")) if name in (fields[0], fields[2])), None
     )
     if user_fields is None and not name.isdigit():
-        raise PreconditionError(f"The image has no user {name!r}", hint="Use a numeric user id")
+        raise UnknownUserError(f"The image has no user {name!r}", hint="Use a numeric user id")
     uid = int(user_fields[2]) if user_fields else int(name)
     if not group:
         return uid, int(user_fields[3]) if user_fields else 0
@@ -100,7 +104,7 @@ def _parse_user_ids(user: str, read_text: Callable[[str], str]) -> tuple[int, in
     for fields in _split_fields(read_text("/etc/group")):
         if fields[0] == group:
             return uid, int(fields[2])
-    raise PreconditionError(f"The image has no group {group!r}", hint="Use a numeric group id")
+    raise UnknownUserError(f"The image has no group {group!r}", hint="Use a numeric group id")
 
 
 def _split_fields(text: str) -> list[list[str]]:
