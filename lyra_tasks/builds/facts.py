@@ -27,6 +27,7 @@ from lyra_tasks.errors import ConfigurationError, PreconditionError, StaleError,
 from lyra_tasks.files import display_path
 from lyra_tasks.rules.catalogue import SOURCE_COMMITTED
 from lyra_tasks.rules.deviations import enforce_rules
+from lyra_tasks.rules.engine_support import check_engine_settings
 from lyra_tasks.rules.services import check_capacity
 from lyra_tasks.rules.source import describe_uncommitted
 from lyra_tasks.suggest import select_known
@@ -57,7 +58,8 @@ def select_builds(work: Workspace, images: Sequence[str], platforms: Sequence[st
 def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: bool = False) -> BuildFacts:
     """Collect the facts of `builds`; bases are resolved and, unless `dry_run` is set, locked and loaded."""
     image_names = tuple(dict.fromkeys(build.image for build in builds))
-    enforce_rules(work.config, [check_capacity(work.config)], datetime.date.today())
+    settings_checks = [check_capacity(work.config), check_engine_settings(work.config)]
+    enforce_rules(work.config, settings_checks, datetime.date.today())
     _require_secrets(work, image_names)
     snapshots = {name: scan_image(work.root, image) for name, image in work.config.images.items()}
     with ThreadPoolExecutor(1) as executor:

@@ -30,6 +30,7 @@ READ_ONLY = "container.read-only-root"
 DOCS_COMPLETE = "docs.complete"
 DOCS_DESCRIBED = "docs.described"
 PROXIMA_CAPACITY = "proxima.capacity"
+PROXIMA_ENGINE = "proxima.engine"
 SOURCE_COMMITTED = "source.committed"
 TESTS_FRESH = "tests.fresh"
 TESTS_PASSED = "tests.passed"
@@ -209,6 +210,15 @@ RULES: tuple[Rule, ...] = (
         rationale="A test must not promise resources that Proxima does not have.",
         fix="Lower the limits, or correct `[proxima]`.",
         severity="error", runbook="R3, R10", checked_by=("build", "test"),
+    ),
+    Rule(
+        PROXIMA_ENGINE,
+        requirement="The oldest engine of Proxima, `proxima.min_engine`, can load and run the bundle.",
+        rationale="What an older engine cannot load, or silently leaves out, would show only on Proxima: zstd layers "
+        "(23.0), platforms in a compose file (20.10), `HEALTHCHECK --start-interval` (25.0), more than 125 layers.",
+        fix="Raise `proxima.min_engine` if Proxima has a newer one. Or leave `promotion.compression` out, merge RUN "
+        "and COPY instructions, drop `--start-interval`.",
+        severity="error", runbook="R3", checked_by=("build", "test"),
     ),
     Rule(
         SOURCE_COMMITTED,

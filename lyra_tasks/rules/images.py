@@ -31,6 +31,7 @@ from lyra_tasks.rules.catalogue import (
     TEST_PLATFORM,
     VOLUME_OWNER,
 )
+from lyra_tasks.rules.engine_support import check_layer_count
 from lyra_tasks.rules.finding import RuleCheck
 
 _LABEL_PREFIX = "org.opencontainers.image."
@@ -43,7 +44,9 @@ _HADOLINT_LEVELS = {"error", "warning"}
 def check_image_record(
     name: str, record: ImageRecord, proxima: Proxima, scan: ImageScan | None = None
 ) -> Iterator[RuleCheck]:
-    """Check whether Proxima takes an image of this size, and runs its platform and, with a scan, its programs (R3).
+    """Check whether Proxima takes an image of this size and depth, and runs its platform and its programs (R3).
+
+    Programs are checked with a scan only.
 
     A builder labels an image with the requested platform, whatever its base and its files are for.
     """
@@ -59,6 +62,7 @@ def check_image_record(
         architectures = ", ".join(sorted(scan.programs_by_architecture))
         messages.append(f"labelled as {record.platform}, but all its programs are for {architectures}")
     yield RuleCheck(IMAGE_PLATFORM, f"images.{name}", tuple(messages))
+    yield check_layer_count(name, record)
 
 
 def check_tested_platform(name: str, record: ImageRecord, tested_builds: Collection[str], engine: str) -> RuleCheck:

@@ -13,6 +13,7 @@ from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.records.images import ImageRecord, ImageScan
 from lyra_tasks.rules.catalogue import CONTEXT_LEAVES_OUT
+from lyra_tasks.rules.engine_support import check_engine_health_check, check_engine_settings
 from lyra_tasks.rules.finding import RuleCheck, merge_platforms
 from lyra_tasks.rules.images import (
     check_base_locked,
@@ -40,7 +41,7 @@ def check_rules(
     lab runs.
     """
     scans = scan_project_images(work, records)
-    checks = [check_capacity(work.config)]
+    checks = [check_capacity(work.config), check_engine_settings(work.config)]
     images = {key: inspect_image(work.engine, record.image_id) for key, record in records.items()}
     built_configs = {key: (image or {}).get("Config") or {} for key, image in images.items()}
     builds = list_variants(work.config)
@@ -88,6 +89,7 @@ def _check_service_build(
     if not service.is_promoted:
         return
     yield check_health_check(name, service, image_config)
+    yield check_engine_health_check(name, service, image_config, work.config.proxima)
     yield check_volume_owners(name, service, scan)
     stages = read_project_stages(work, build)
     own_variables = {assignment.name for stage in stages for assignment in stage.assignments}
