@@ -102,10 +102,14 @@ def quote_value(value: object) -> str:
 def read_document(path: Path, max_bytes: int = MAX_DOCUMENT_BYTES) -> bytes:
     """Return the content of a regular file; DocumentError if it is none or larger than `max_bytes`, or OSError."""
     # opening a FIFO without a writer would block without O_NONBLOCK
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise DocumentError("not a regular file")
-        data = file.read(max_bytes + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+    finally:
+        os.close(descriptor)
     require_size(data, max_bytes)
     return data
 
@@ -152,7 +156,7 @@ def _decode(data: bytes | str, max_bytes: int) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise DocumentError("not valid UTF-8", data.count(b"\n", 0, error.start) + 1) from error
+        raise DocumentError("not valid JSON: not valid UTF-8", data.count(b"\n", 0, error.start) + 1) from error
 
 
 def _parse_json(text: str, decoder: json.JSONDecoder, max_depth: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 SIZE_PATTERN = r"^\s*([0-9]+(?:\.[0-9]+)?)\s*([bB]|[kKmMgGtT](?:[iI]?[bB])?)?\s*$"
@@ -13,6 +14,7 @@ _DURATION = re.compile(
 )
 _POWERS = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _MAX_SIZE_BYTES = 1024**6
+_MAX_DURATION_S = 86400
 
 
 def parse_size(value: object) -> int:
@@ -58,12 +60,12 @@ def parse_duration(value: object) -> float:
         ValueError: The value is no duration, not positive, or longer than a day.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = float(value) if abs(value) <= _MAX_DURATION_S else math.inf
     elif isinstance(value, str) and value.strip() and (match := _DURATION.fullmatch(value.strip())):
         hours, minutes, whole, milli = (float(part or 0) for part in match.groups())
         seconds = hours * 3600 + minutes * 60 + whole + milli / 1000
     else:
         raise ValueError('is not a duration; write for example "30s", "1m30s" or "500ms"')
-    if not 0 < seconds <= 86400:
+    if not 0 < seconds <= _MAX_DURATION_S:
         raise ValueError('must be more than zero and at most a day, for example "30s"')
     return seconds

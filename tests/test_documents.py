@@ -40,7 +40,7 @@ def nested(levels: int) -> str:
         ("[NaN]", "not valid JSON: NaN is not a JSON number"),
         ('["\\ud800"]', "a character is not valid Unicode"),
         ('{"a": 1,\n}', "not valid JSON: Expecting property name enclosed in double quotes"),
-        (b"\xff\xfe", "not valid UTF-8"),
+        (b"\xff\xfe", "not valid JSON: not valid UTF-8"),
         (" " * 101, "larger than 100 bytes"),
     ],
     ids=range(10),

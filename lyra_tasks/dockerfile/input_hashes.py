@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from lyra_tasks.config.models import Image
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.dockerfile.context import ContextSnapshot, scan_context
 from lyra_tasks.dockerfile.file_hashes import open_file_hashes
-from lyra_tasks.documents import read_document, translate_failures
+from lyra_tasks.documents import read_document, shorten, translate_failures
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.files import display_path
 
@@ -103,6 +104,13 @@ def read_ignore_patterns(context: Path, dockerfile: Path | None) -> PatternMatch
         lambda problem: ConfigurationError(f"Cannot read {display_path(file)}: {problem}", hint="Save it as UTF-8")
     ):
         lines = read_document(file, _MAX_IGNORE_FILE_BYTES).decode("utf-8-sig").splitlines()
+    with warnings.catch_warnings(action="ignore"):  # of `re`, about patterns such as `[[a]`
+        return _parse_ignore_lines(file, lines)
+
+
+def _parse_ignore_lines(file: Path, lines: Sequence[str]) -> PatternMatcher:
+    from e2b_dockerfile_utils import PatternMatcher
+
     patterns = []
     for number, line in enumerate(lines, 1):
         if line.strip() and not line.startswith("#"):
@@ -111,7 +119,7 @@ def read_ignore_patterns(context: Path, dockerfile: Path | None) -> PatternMatch
                 PatternMatcher(patterns[-1:])
             except ValueError as error:
                 raise ConfigurationError(
-                    f"{display_path(file)}:{number}: invalid pattern: {str(error).rpartition(': ')[2]}",
+                    f"{display_path(file)}:{number}: invalid pattern: {shorten(str(error).rpartition(': ')[2])}",
                     hint="Fix or remove the line",
                 ) from error
     return PatternMatcher(patterns)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.config.load import CONFIG_FILE_NAME, load_config_file
-from lyra_tasks.errors import ConfigurationError, LyraError, PreconditionError
+from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.files import display_path, sync_directory, write_file
 from lyra_tasks.init.plan import InitPlan
 from lyra_tasks.init.project_files import TASKS_FILE
@@ -33,7 +33,7 @@ def write_init_files(plan: InitPlan, root: Path) -> tuple[str, ...]:
             else:
                 _write_new(root / file.path, file.text)
                 originals[root / file.path] = None
-    except (LyraError, OSError):
+    except BaseException:
         for path, content in originals.items():
             if content is None:
                 path.unlink(missing_ok=True)

@@ -519,6 +519,21 @@ CASES: list[tuple[str, str, str]] = [
         SERVICE + 'stop_grace_period = "soon"\n',
         '8: services.web.stop_grace_period: "soon" is not a duration; write for example "30s", "1m30s" or "500ms"',
     ),
+    (
+        "duration of many digits",
+        f'{SERVICE}[services.web.healthcheck]
+exec = "true"
+interval = 1{"0" * 400}
+',
+        f'10: services.web.healthcheck.interval: 1{"0" * 59} must be more than zero and at most a day, for example "30s"',
+    ),
+    (
+        "endless key",
+        f"[proxima]
+{'x' * 5000} = 1
+",
+        f'5: proxima."{"x" * 59}…": unknown key; known: platforms, min_engine, cpus, memory, max_image_size',
+    ),
     ("dotted key of many parts", f"\nx{'.x' * 1500} = 1\n", "5: nested too deeply"),
     ("many brackets", f"[proxima]\ncpus = {'[' * 5000}\n", "5: nested too deeply"),
     ("number of many digits", f"[proxima]\ncpus = {'1' * 5000}\n", "6:1: not valid TOML: a value is out of range"),

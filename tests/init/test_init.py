@@ -483,3 +483,15 @@ def test_unreadable_compose_file_is_named_with_line(tmp_path: Path, text: str, p
         init_project(tmp_path)
     assert caught.value.hint
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_interrupted_init_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    write_compose_project(tmp_path, SERVICE_HEAD + "      A: b\n")
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr("lyra_tasks.init.run._check_loadable", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        init_project(tmp_path)
+    assert sorted(tmp_path.iterdir()) == before

@@ -11,7 +11,7 @@ from pathlib import Path
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, NOT_IN_CHECKSUMS
 from lyra_tasks.bundle.format.manifest import read_small_file
 from lyra_tasks.digests import file_sha256
-from lyra_tasks.documents import translate_failures
+from lyra_tasks.documents import shorten, translate_failures
 from lyra_tasks.errors import BundleError
 from lyra_tasks.files import walk_directory, write_file
 
@@ -62,7 +62,7 @@ def require_valid_name(name: str) -> None:
         or any(part in {"", ".", ".."} for part in name.split("/"))
         or name in NOT_IN_CHECKSUMS
     ):
-        raise BundleError(f"Invalid file name in a bundle: {name!r}", hint="Rename the file")
+        raise BundleError(f"Invalid file name in a bundle: {shorten(name)!r}", hint="Rename the file")
 
 
 def list_bundle_files(bundle: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
