@@ -521,17 +521,12 @@ CASES: list[tuple[str, str, str]] = [
     ),
     (
         "duration of many digits",
-        f'{SERVICE}[services.web.healthcheck]
-exec = "true"
-interval = 1{"0" * 400}
-',
+        f'{SERVICE}[services.web.healthcheck]\nexec = "true"\ninterval = 1{"0" * 400}\n',
         f'10: services.web.healthcheck.interval: 1{"0" * 59} must be more than zero and at most a day, for example "30s"',
     ),
     (
         "endless key",
-        f"[proxima]
-{'x' * 5000} = 1
-",
+        f"[proxima]\n{'x' * 5000} = 1\n",
         f'5: proxima."{"x" * 59}…": unknown key; known: platforms, min_engine, cpus, memory, max_image_size',
     ),
     ("dotted key of many parts", f"\nx{'.x' * 1500} = 1\n", "5: nested too deeply"),
