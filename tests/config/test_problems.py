@@ -522,7 +522,8 @@ CASES: list[tuple[str, str, str]] = [
     (
         "duration of many digits",
         f'{SERVICE}[services.web.healthcheck]\nexec = "true"\ninterval = 1{"0" * 400}\n',
-        f'10: services.web.healthcheck.interval: 1{"0" * 59} must be more than zero and at most a day, for example "30s"',
+        f"10: services.web.healthcheck.interval: 1{'0' * 59} must be more than zero and at most a day, for example "
+        '"30s"',
     ),
     (
         "endless key",
