@@ -33,4 +33,4 @@ def test_secret_names_are_recognized(name: str, expected: bool) -> None:
 
 
 def test_redact_replaces_all_values() -> None:
-    assert redact("token abc and key xyz and abc", ["abc", "xyz"]) == "token *** and key *** and ***"
+    assert redact("token abcd and key xyz1 and abcd", ["abcd", "xyz1"]) == "token *** and key *** and ***"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lyra_tasks import console
 from lyra_tasks.config.deployment import env_name
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.services import to_argv
@@ -24,7 +25,7 @@ from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.service import CheckTarget
 from lyra_tasks.ports import join_host_port
 from lyra_tasks.processes import signal_session
-from lyra_tasks.redaction import redact
+from lyra_tasks.redaction import create_redactor
 
 if TYPE_CHECKING:
     from lyra_tasks.lab.lab import Lab
@@ -87,8 +88,8 @@ def run_host_command(
             kill()  # also what it left in the background
         cancellation.raise_if_cancelled()
         output_file.seek(0)
-        output = output_file.read().decode(errors="replace")
-    return CompletedCommand(None if timed_out.is_set() else child.returncode, redact(output, secret_values))
+        output = create_redactor(tuple(secret_values)).redact_bytes(output_file.read()).decode(errors="replace")
+    return CompletedCommand(None if timed_out.is_set() else child.returncode, console.sanitize(output))
 
 
 def check_command(
@@ -184,7 +185,10 @@ def check_structure(
         {"DOCKER_HOST": lab.engine.host},
         timeout=timeout,
         cancellation=lab.cancellation,
+        secret_values=lab.plan.secret_values,
     )
+    if report.is_file():
+        report.write_bytes(create_redactor(lab.plan.secret_values).redact_bytes(report.read_bytes()))
     (directory / STRUCTURE_LOG).write_text(completed.output, encoding="utf-8")
     if completed.exit_code is None:
         return f"{_STRUCTURE_PROGRAM} did not end within {timeout:g} s; its last lines: {completed.tail}"

@@ -16,11 +16,13 @@ from lyra_tasks.console.terminal import LiveDisplay, wrap_table
 from lyra_tasks.console.text import (
     apply_style,
     display_width,
+    escape_in_json,
     sanitize_styled,
     supports_colour,
     supports_control_codes,
     wrap_lines,
 )
+from lyra_tasks.console.text import escape as escape
 from lyra_tasks.console.text import format_bytes as format_bytes
 from lyra_tasks.console.text import sanitize as sanitize
 from lyra_tasks.console.text import terminal_width as terminal_width
@@ -102,7 +104,7 @@ def print_verbatim(text: str) -> None:
 def info(text: str) -> None:
     """Print a line about progress to stderr."""
     if not _mode.quiet:
-        _write_line(style(name_program(sanitize_styled(text)), "dim", stream=sys.stderr), sys.stderr)
+        _write_line(style(name_program(sanitize(text)), "dim", stream=sys.stderr), sys.stderr)
 
 
 def print_raw(line: str, current_step: str = "") -> None:
@@ -121,7 +123,7 @@ def progress(text: str, detail: str = "") -> AbstractContextManager[Callable[[in
 def warn(text: str) -> None:
     """Print a warning to stderr."""
     head = style("warning:", "yellow", stream=sys.stderr)
-    _write_line(name_program(f"{head} {sanitize_styled(text)}"), sys.stderr)
+    _write_line(name_program(f"{head} {sanitize(text)}"), sys.stderr)
 
 
 def error(message: str, hint: str = "", details: Iterable[str] = ()) -> None:
@@ -131,16 +133,16 @@ def error(message: str, hint: str = "", details: Iterable[str] = ()) -> None:
 
 def format_error(message: str, hint: str = "", details: Iterable[str] = ()) -> str:
     """Return the text that `error` prints."""
-    lines = [f"{style('error:', 'red', 'bold', stream=sys.stderr)} {sanitize_styled(message)}"]
-    lines += [f"  {sanitize_styled(line)}" for line in details]
+    lines = [f"{style('error:', 'red', 'bold', stream=sys.stderr)} {sanitize(message)}"]
+    lines += [f"  {sanitize(line)}" for line in details]
     if hint:
-        lines.append(f"{style('hint:', 'cyan', stream=sys.stderr)} {sanitize_styled(hint)}")
+        lines.append(f"{style('hint:', 'cyan', stream=sys.stderr)} {sanitize(hint)}")
     return name_program("\n".join(lines))
 
 
 def print_json(value: Any) -> None:
     """Print a JSON document to stdout, in ASCII where the encoding of stdout requires it."""
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    text = escape_in_json(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
     try:
         text.encode(sys.stdout.encoding)
     except UnicodeEncodeError:
@@ -159,7 +161,7 @@ def print_result(result: object) -> bool:
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows in columns as wide as their widest cell; nothing is truncated."""
-    lines = [[sanitize(cell) for cell in line] for line in (header, *rows)]
+    lines = [[escape(cell) for cell in line] for line in (header, *rows)]
     widths = [max(map(display_width, column)) for column in zip(*lines, strict=True)]
     if supports_control_codes(_stream()) and sum(widths) + len(_COLUMN_GAP) * (len(widths) - 1) > terminal_width(
         _stream()
@@ -188,7 +190,7 @@ def confirm(question: str) -> bool:
     """Ask a yes/no question; return False if stdin is not a terminal."""
     if not sys.stdin.isatty():
         return False
-    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.write(f"{sanitize(question)} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 

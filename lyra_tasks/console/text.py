@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -9,22 +10,50 @@ import textwrap
 import unicodedata
 from typing import Any
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_STYLE = re.compile(r"\x1b\[[0-9;]*m")
-_CONTROL_OR_STYLE = re.compile(f"{_STYLE.pattern}|{_CONTROL.pattern}")
+# Control characters, also those of the upper half; text direction; what is invisible, but in names; line separators;
+# surrogates, as in names that are not UTF-8; what is no character. None of them is printable for `str.isprintable`.
+_UNSAFE_CHARACTERS = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    "\ud800-\udfff\ufdd0-\ufdef\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f"
+) + "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(1, 17))
+_UNSAFE = re.compile(f"[{_UNSAFE_CHARACTERS}]")
+_UNSAFE_OR_BREAK = re.compile(f"[\t\n{_UNSAFE_CHARACTERS}]")
+_NAMED_ESCAPES = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_STYLE = re.compile(r"\x1b\[[0-9;:]*m")
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_OWN_CODE = f"(?:{'|'.join(_STYLES.values())})"
+_UNSAFE_OR_STYLE = re.compile(rf"\x1b\[(?:0|{_OWN_CODE}(?:;{_OWN_CODE})*)m|{_UNSAFE.pattern}")
 _COLUMNS = re.compile(r" *(?:.{,38}  (?=\S))?")  # before the last column of a line
 _DEFAULT_WIDTH = 80
 
 
+def escape(value: object) -> str:
+    """Return a value of others as one line to put into a message: unsafe characters become visible escapes.
+
+    File names, keys of documents, answers of services and output of programs may contain line breaks, terminal codes
+    and characters that are invisible or change the direction of text.
+    """
+    text = str(value)
+    return text if text.isprintable() else _UNSAFE_OR_BREAK.sub(_escape_character, text)
+
+
 def sanitize(text: str) -> str:
-    """Replace control characters (NUL, terminal escapes in other programs' output) so that they have no effect."""
-    return _CONTROL.sub("�", text)
+    """Return lines of others, such as a log, without colours and with unsafe characters as visible escapes."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return _UNSAFE.sub(_escape_character, _STYLE.sub("", text))
 
 
 def sanitize_styled(text: str) -> str:
-    """Replace control characters, except the colours and styles that this package writes."""
-    return _CONTROL_OR_STYLE.sub(lambda match: match[0] if len(match[0]) > 1 else "�", text)
+    """Return lines with unsafe characters as visible escapes, except the styles that this package writes."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return _UNSAFE_OR_STYLE.sub(lambda match: match[0] if len(match[0]) > 1 else _escape_character(match), text)
+
+
+def escape_in_json(document: str) -> str:
+    """Return a JSON document with unsafe characters as JSON escapes."""
+    return _UNSAFE.sub(lambda match: json.dumps(match[0])[1:-1], document.replace("\x7f", "\\u007f"))
 
 
 def supports_colour(stream: Any) -> bool:
@@ -71,6 +100,12 @@ def format_bytes(byte_count: float) -> str:
             return f"{byte_count:.0f} {unit}" if unit == "B" else f"{byte_count:.1f} {unit}"
         byte_count /= 1024
     return f"{byte_count:.1f} GiB"
+
+
+def _escape_character(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    numeric = f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"
+    return _NAMED_ESCAPES.get(match[0], numeric)
 
 
 def _character_width(character: str) -> int:

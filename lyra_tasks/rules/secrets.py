@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lyra_tasks.config.models import Configuration
-from lyra_tasks.images.scan.secrets import encode_secrets
+from lyra_tasks.images.scan.secrets import split_secret
+from lyra_tasks.redaction import MIN_REDACTED_LENGTH
 
 _SCRYPT_N, _SCRYPT_R = 2**14, 8  # cost and block size
 
@@ -31,19 +32,26 @@ def read_declared_secrets(config: Configuration, root: Path) -> dict[str, str]:
 
 
 def redacted_values(config: Configuration, root: Path) -> tuple[str, ...]:
-    """Return every declared secret in every encoding, to redact from logs, journals and messages."""
-    return encode_secrets(read_declared_secrets(config, root).values())
+    """Return every declared secret and its parts, to redact in all spellings from logs, journals and messages."""
+    return expand_secret_values(read_declared_secrets(config, root).values())
 
 
 def expand_secret_values(values: Iterable[str]) -> tuple[str, ...]:
-    """Return all forms of some secrets to redact from logs, longest first.
+    """Return some secrets and their parts to redact, without those that are too short.
 
     Logs are redacted line by line, so each line of a multi-line secret counts.
     """
-    lines = [*values]
-    lines += [line.strip() for value in lines for line in value.splitlines()]
-    patterns = {*(value for value in lines if len(value) >= 4), *encode_secrets(lines)}
-    return tuple(sorted(patterns, key=len, reverse=True))
+    parts: dict[str, None] = {}
+    for value in values:
+        lines = [line.strip() for line in value.splitlines()]
+        parts |= dict.fromkeys((value.strip(), *(line for line in lines if _is_secret_line(line))))
+        parts |= dict.fromkeys(split_secret(value))
+    return tuple(part for part in parts if len(part) >= MIN_REDACTED_LENGTH)
+
+
+def _is_secret_line(line: str) -> bool:
+    """Return whether a line may identify a file: not the frame of a key, nor punctuation alone."""
+    return not line.startswith("-----") and any(map(str.isalnum, line))
 
 
 def fingerprint_secrets(secrets: Mapping[str, str], salt: str) -> str:

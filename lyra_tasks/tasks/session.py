@@ -212,7 +212,11 @@ def disk_with_least_space(call: TaskCall) -> str:
 def record_task_result(call: TaskCall, exit_code: int, message: str) -> None:
     """Record the result of a task in the journal, if it has opened a workspace."""
     if call.workspace is not None:
+        from lyra_tasks.redaction import redact
+        from lyra_tasks.rules.secrets import redacted_values
+
         work = call.workspace
+        message = redact(message, redacted_values(work.config, work.root))
         seconds = round(time.monotonic() - call.started_at, 3)
         work.journal.append(work.run, "task", task=call.command, exit_code=exit_code, message=message, seconds=seconds)
 

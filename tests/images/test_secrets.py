@@ -8,10 +8,10 @@ import re
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lyra_tasks.images.scan.secrets import MIN_SECRET_LENGTH, SecretMatch, SecretMatcher, encode_secrets, split_secret
+from lyra_tasks.images.scan.secrets import MIN_SECRET_LENGTH, SecretMatch, SecretMatcher, split_secret
 
 SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FFF), min_size=MIN_SECRET_LENGTH, max_size=60)
 
@@ -25,6 +25,7 @@ def find_forms(secret: str, data: bytes, size: int = 1 << 20) -> set[str]:
 
 
 @given(SECRETS, st.binary(max_size=40), st.binary(max_size=40))
+@settings(deadline=None)
 def test_secret_matches_in_every_form_and_offset(secret: str, before: bytes, after: bytes) -> None:
     data = secret.encode()
     assert "verbatim" in find_forms(secret, before + data + after)
@@ -37,6 +38,7 @@ def test_secret_matches_in_every_form_and_offset(secret: str, before: bytes, aft
 
 
 @given(st.binary(min_size=MIN_SECRET_LENGTH, max_size=60).map(lambda data: b"\xff" + data + b"\x80"), st.binary())
+@settings(deadline=None)
 def test_binary_secret_matches(secret: bytes, around: bytes) -> None:
     value = secret.decode(errors="surrogateescape")
     assert find_forms(value, around + secret + around) >= {"verbatim"}
@@ -71,7 +73,6 @@ def test_binary_secret_is_matched_and_redacted() -> None:
     assert find_forms(secret, b"before" + store + b"after") == {"verbatim"}
     assert find_forms(secret, quote(store, safe="").encode()) == {"URL-encoded"}
     assert find_forms(secret, base64.b64encode(store)) == {"base64"}
-    assert any(form in base64.b64encode(store).decode() for form in encode_secrets([secret]))
 
 
 def test_split_secret_ignores_certificates_but_not_keys() -> None:

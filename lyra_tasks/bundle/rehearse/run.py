@@ -138,12 +138,12 @@ def _start_services(
         return
     log = _run_command(["docker", "compose", "logs", "--tail", "15"], environment, directory, 60)
     values = [value for values in plan.service_values.values() for value in values.values() if len(value) >= 8]
-    secrets = [file.read_text(errors="replace") for file in secrets_directory.iterdir()]
-    log_text = redact(log.stdout, [*values, *secrets])
+    values += [file.read_text(errors="replace") for file in secrets_directory.iterdir()]
+    output = (*_output_tail(result), *log.stdout.splitlines())
     raise CheckFailedError(
         "The services do not start on an engine like Proxima's",
         hint="See the logs above, and compare with `test` on the engine of this machine",
-        details=(*_output_tail(result), *log_text.splitlines()),
+        details=tuple(redact("\n".join(output), values).split("\n")),
     )
 
 

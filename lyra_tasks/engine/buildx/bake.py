@@ -141,7 +141,7 @@ def _identify_builder(engine: Engine, builder: Builder | None) -> str:
 
 
 def _forward_line(line: str, redacted_values: Sequence[str], log: IO[str], tail: deque[str], *, quiet: bool) -> None:
-    line = redact(line.rstrip("\n"), redacted_values)
+    line = console.sanitize(redact(line.rstrip("\n"), redacted_values))
     log.write(line + "\n")
     tail.append(line)
     if line and not quiet:

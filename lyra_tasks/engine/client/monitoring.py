@@ -16,7 +16,7 @@ from lyra_tasks import console
 from lyra_tasks.documents import translate_failures
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.errors import LyraError, PreconditionError
-from lyra_tasks.redaction import redact
+from lyra_tasks.redaction import create_redactor
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
@@ -89,31 +89,34 @@ class LogFollower:
             for out, err in _iterate_until_error(lambda: stream):
                 for stream_name, chunk in (("out", out), ("err", err)):
                     if chunk:
-                        *complete, partial_lines[stream_name] = (partial_lines[stream_name] + chunk).split(b"\n")
-                        for line in complete:
-                            self._write_line(file, stream_name, line)
-                        if len(partial_lines[stream_name]) > _MAX_LINE_BYTES:
-                            prefix, partial_lines[stream_name] = self._split_partial_line(partial_lines[stream_name])
-                            self._write_line(file, stream_name, prefix)
+                        complete, newline, rest = (partial_lines[stream_name] + chunk).rpartition(b"\n")
+                        if newline:
+                            self._write_lines(file, stream_name, complete)
+                        if len(rest) > _MAX_LINE_BYTES:
+                            prefix, rest = self._split_partial_line(rest)
+                            self._write_lines(file, stream_name, prefix)
+                        partial_lines[stream_name] = rest
             for stream_name, line in partial_lines.items():
                 if line:
-                    self._write_line(file, stream_name, line)
+                    self._write_lines(file, stream_name, line)
 
-    def _write_line(self, file: TextIO, stream_name: str, line: bytes) -> None:
-        """Write a line, or a notice in its place once the size limit is reached."""
-        if self._received_bytes > self.max_bytes:
-            return
-        self._received_bytes += len(line) + 1
-        if self._received_bytes > self.max_bytes:
-            line = f"lyra: log truncated after {console.format_bytes(self.max_bytes)}".encode()
-        text = redact(line.decode(errors="replace").rstrip("\r"), self.redacted_values)
-        file.write(f"{_utc_timestamp()} {stream_name} {console.sanitize(text)}\n")
+    def _write_lines(self, file: TextIO, stream_name: str, data: bytes) -> None:
+        """Write lines, or a notice in their place once the size limit is reached."""
+        text = create_redactor(self.redacted_values).redact_bytes(data).decode(errors="replace")
+        prefix = f"{_utc_timestamp()} {stream_name} "
+        for line in console.sanitize(text.replace("\r\n", "\n").removesuffix("\r")).split("\n"):
+            if self._received_bytes > self.max_bytes:
+                return
+            self._received_bytes += len(line) + 1
+            if self._received_bytes > self.max_bytes:
+                line = f"lyra: log truncated after {console.format_bytes(self.max_bytes)}"
+            file.write(f"{prefix}{line}\n")
 
     def _split_partial_line(self, line: bytes) -> tuple[bytes, bytes]:
         """Split an overlong line so that the remainder contains any secret that is not complete yet."""
-        for value in self.redacted_values:
-            line = line.replace(value.encode(), b"***")
-        end = len(line) - max((len(value.encode()) for value in self.redacted_values), default=0)
+        redactor = create_redactor(self.redacted_values)
+        line = redactor.redact_bytes(line)
+        end = max(0, len(line) - redactor.max_spelling_bytes)
         return line[:end], line[end:]
 
 

@@ -1,9 +1,8 @@
-"""Recognize secrets by their name and keep their values out of what is printed or stored."""
+"""Recognize variables and URLs that hold secrets."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 SECRET_NAME_PATTERN = re.compile(
     r"TOKEN|PASSWORD|PASSWD|SECRET|KEYS?(?![A-Z])|(?<![A-Z])PASS(?:PHRASE)?(?![A-Z])|_PWD(?![A-Z])", re.IGNORECASE
@@ -18,10 +17,3 @@ def is_secret_name(name: str) -> bool:
 def strip_url_credentials(text: str) -> str:
     """Remove user and password from the URLs in a text; a password may itself contain an `@`."""
     return re.sub(r"//[^/\s]*@", "//", text)
-
-
-def redact(text: str, values: Iterable[str]) -> str:
-    """Replace each of the secret values in a text by `***`."""
-    for value in values:
-        text = text.replace(value, "***")
-    return text
