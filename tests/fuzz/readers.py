@@ -40,10 +40,10 @@ from lyra_tasks.engine.bases.archive import read_archived_image, write_archive_a
 from lyra_tasks.engine.bases.rootfs import _parse_release_date
 from lyra_tasks.engine.client.contexts import read_context_endpoint
 from lyra_tasks.engine.client.monitoring import _read_sample
-from lyra_tasks.engine.objects.containers import read_container_state
+from lyra_tasks.engine.objects.containers import read_container_state, read_health_probe
 from lyra_tasks.engine.objects.ownership import build_ownership_index
 from lyra_tasks.engine.objects.volumes import parse_user_ids
-from lyra_tasks.errors import LyraError, UsageError
+from lyra_tasks.errors import LyraError, PreconditionError, UsageError
 from lyra_tasks.files import write_json
 from lyra_tasks.images.archive.verify import verify_archive
 from lyra_tasks.images.scan.layers import scan_layer
@@ -467,7 +467,9 @@ def read_stats(document: Any, directory: Path) -> None:
 def read_container(document: Any, directory: Path) -> None:
     """Read what the engine says about a container."""
     engine: Any = SimpleNamespace(api=SimpleNamespace(inspect_container=lambda _: document))
-    read_container_state(engine, "x")
+    with contextlib.suppress(PreconditionError):
+        read_container_state(engine, "x")
+    read_health_probe(engine, "x")
 
 
 class AnsweringServer:
@@ -535,6 +537,7 @@ CONTAINER = {
     "State": {"Running": True, "ExitCode": 0, "OOMKilled": False, "Error": "", "StartedAt": "x", "FinishedAt": "y",
               "Health": {"Status": "healthy", "Log": [{"Output": "ok"}]}},
     "NetworkSettings": {"Ports": {"80/tcp": [{"HostPort": "8000"}], "53/udp": None}},
+    "Config": {"Healthcheck": {"Test": ["CMD", "x"], "Interval": 1, "Timeout": 2, "Retries": 3, "StartPeriod": 4}},
 }  # fmt: skip
 CONTEXT = {"currentContext": "x", "Endpoints": {"docker": {"Host": "unix:///x"}}, "auths": {"r": {"auth": "YTpi"}}}
 STATUS = b"# branch.oid abc\x00# branch.head main\x001 .M N... 100644 100644 100644 a b file name\x00? caf\xe9\x00"
