@@ -50,6 +50,21 @@ def test_build_and_clean_at_once_both_succeed(tiny: Project, engine: Engine) -> 
         assert status.code in {0, 3}, status.text
 
 
+def test_clean_and_engine_down_wait_for_live_build(tiny: Project, engine: Engine) -> None:
+    with (tiny.root / "app/Dockerfile").open("a") as file:
+        file.write('\nRUN ["/bin/busybox", "sleep", "3"]\n')
+    build = tiny.start("build")
+    assert becomes(lambda: any(tiny.root.glob(".lyra/runs/*/bake.json")), 30)
+    others = [tiny.start("clean"), tiny.start("engine.down")]
+    code, text = finish(build)
+    assert code == 0, text
+    for process in others:
+        code, text = finish(process)
+        assert code == 0, text
+        assert f"pid {build.pid}) …" in text, text
+    assert not any("tiny/web" in name for name in ours(engine))
+
+
 def test_line_of_tasks_is_not_interrupted_by_clean(tiny: Project) -> None:
     line = tiny.start("build", "test", "promote")
     assert becomes(lambda: any(tiny.state.glob("*/tasks/*~build~*")), 30)
