@@ -53,6 +53,7 @@ def collect_cleanup_facts(work: Workspace) -> tuple[CleanupFacts, Engine | None]
         disk_usage=finish_disk_usage() if finish_disk_usage is not None else None,
         owns_builder=engine is not None and owns_builder(engine),
         unasked_engines=unasked_engines,
+        stray_sandboxes=tuple(state for state in journals if sandbox.find_stray_sandbox(state) is not None),
         auto_started_sandboxes=tuple(
             state
             for state in facts.running_sandboxes

@@ -27,7 +27,8 @@ class CleanupFacts:
     `owned` are the `engine_objects` that are ours by `ownership`. `live_runs` are active runs of other processes with
     their pids, `crashed_runs` were killed. `shared_images` were also created by another checkout, named by its project
     id. `states` are the checkout's state directories, one per name that the project had; the `*_sandboxes*` fields are
-    those whose engine runs, was started by a command, or has data. `unasked_engines` hold objects by the journal.
+    those whose engine runs, was started by a command, runs without its record, or has data. `unasked_engines` hold
+    objects by the journal.
 
     Of a missing checkout, `unmounted_reason` says why it may be on an unmounted disk, and `is_engine_in_use` that this
     project uses its private engine; `other_engines` are named in its journal, but cannot be searched from here.
@@ -48,6 +49,7 @@ class CleanupFacts:
     owns_builder: bool = False
     running_sandboxes: tuple[Path, ...] = ()
     auto_started_sandboxes: tuple[Path, ...] = ()
+    stray_sandboxes: tuple[Path, ...] = ()
     states: tuple[Path, ...] = ()
     sandboxes_with_data: tuple[Path, ...] = ()
     unasked_engines: tuple[UnaskedEngine, ...] = ()
@@ -178,7 +180,7 @@ def plan_cleanup(facts: CleanupFacts, level: Level) -> CleanupPlan:
         used_by_others=used_by_others,
         temporary_files=() if facts.live_runs else facts.temporary_files,
         prune_cache=level in {"cache", "all"} and facts.owns_builder and not facts.live_runs,
-        stop_sandboxes=() if facts.live_runs else stop_sandboxes,
+        stop_sandboxes=() if facts.live_runs else tuple(dict.fromkeys([*stop_sandboxes, *facts.stray_sandboxes])),
         purge_sandboxes=purge_sandboxes,
     )
 

@@ -15,17 +15,21 @@ from lyra_tasks.engine.sandbox.layout import (
 )
 from lyra_tasks.engine.sandbox.start import launch_sandbox
 from lyra_tasks.engine.sandbox.stop import StopReport, require_clean_stop, shut_down_sandbox
+from lyra_tasks.engine.sandbox.stray import StraySandbox, find_stray_sandbox, list_stray_sandboxes
 
 __all__ = [
     "Sandbox",
     "StopReport",
     "StoreKind",
+    "StraySandbox",
     "count_data_directories",
     "find_sandbox",
     "find_sandbox_at",
+    "find_stray_sandbox",
     "has_sandbox_data",
     "has_sandbox_record",
     "launch_sandbox",
+    "list_stray_sandboxes",
     "read_engine_ids",
     "require_clean_stop",
     "run_in_sandbox_network",

@@ -35,7 +35,12 @@ def list_mounts(table: str | None = None) -> Iterator[tuple[Path, str, str]]:
     """Yield mount point, type and options of each entry of a mount table, by default of this process."""
     for line in (MOUNTS_FILE.read_text() if table is None else table).splitlines():
         _, mount_point, fs_type, options, *_ = line.split(" ")
-        yield Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), mount_point)), fs_type, options
+        yield Path(unescape_mount_path(mount_point)), fs_type, options
+
+
+def unescape_mount_path(text: str) -> str:
+    """Return a path of a mount table, which writes blanks and the like as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
 def list_cgroup_trees(mounts: str | None = None) -> list[CgroupTree]:
@@ -112,6 +117,15 @@ def kill_container_processes(name: str) -> None:
                 for pid in _read_processes(directory):
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+
+
+def kill_remaining_processes(name: str) -> bool:
+    """Kill all processes that are left in the group; return whether there were any."""
+    pids = {pid for tree in list_cgroup_trees() for pid in list_cgroup_processes(tree.path / name)}
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(pids)
 
 
 def list_cgroup_processes(group: Path) -> list[int]:

@@ -37,6 +37,7 @@ class SandboxPaths:
         self.socket = self.runtime / "docker.sock"
         self.engine = self.runtime / "engine"  # a link that PATH takes even if the cache's path has a colon
         self.owner = self.runtime / "state"  # a link by which the socket leads to its owner
+        self.marker = self.runtime / "sandbox.json"  # the record again, where it is not lost with the state directory
 
     def data(self, suite: str, store: StoreKind) -> Path:
         """Return the data directory; engines of other suites and stores could not read it."""
@@ -137,6 +138,14 @@ def to_sandbox(paths: SandboxPaths, record: SandboxRecord) -> Sandbox:
     )
 
 
+def read_marker(paths: SandboxPaths) -> SandboxRecord | None:
+    """Return the record in the runtime directory; None if it has none, or one of an older version."""
+    try:
+        return SandboxRecord.model_validate_json(paths.marker.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
 def read_sandbox_record(paths: SandboxPaths) -> SandboxRecord | None:
     """Return the record of a sandbox, running or not; None if it has none."""
     try:
@@ -161,8 +170,9 @@ def answers_ping(path: Path, timeout_s: float) -> bool:
 
 
 def write_sandbox_record(paths: SandboxPaths, record: SandboxRecord) -> None:
-    """Replace the record atomically and durably."""
-    write_file(paths.record, (record.model_dump_json(indent=2) + "\n").encode(), mode=0o600)
+    """Replace the record and its copy in the runtime directory atomically and durably."""
+    for path in (paths.record, paths.marker):
+        write_file(path, (record.model_dump_json(indent=2) + "\n").encode(), mode=0o600)
 
 
 def is_sandbox_process_alive(record: SandboxRecord) -> bool:

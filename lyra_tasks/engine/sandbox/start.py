@@ -39,6 +39,7 @@ from lyra_tasks.engine.sandbox.network import (
 )
 from lyra_tasks.engine.sandbox.packages import NO_ENGINE_HINT, PLUGINS, fetch_engine, resolve_suite, select_recipe
 from lyra_tasks.engine.sandbox.stop import clear_sandbox
+from lyra_tasks.engine.sandbox.stray import require_no_stray_sandbox
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError, UsageError
 from lyra_tasks.locks import file_lock
 
@@ -90,6 +91,7 @@ def launch_sandbox(
                 )
             _wait_until_ready(paths, record)
             return to_sandbox(paths, record)
+        require_no_stray_sandbox(state)
         clear_sandbox(paths)
         engine = fetch_engine(cache, suite, progress)
         return run_sandbox_plan(SandboxPlan(paths, engine, suite, selected_store, memory, cpus))

@@ -11,15 +11,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lyra_tasks.engine.sandbox.cgroups import kill_container_processes, remove_cgroup
+from lyra_tasks.engine.sandbox.cgroups import kill_container_processes, kill_remaining_processes, remove_cgroup
 from lyra_tasks.engine.sandbox.layout import (
     SandboxPaths,
-    SandboxRecord,
     is_sandbox_process_alive,
+    read_marker,
     read_parent_pid,
     read_sandbox_record,
+    read_start_ticks,
 )
 from lyra_tasks.engine.sandbox.network import remove_uplink
+from lyra_tasks.engine.sandbox.stray import find_stray_sandbox
 from lyra_tasks.errors import EngineUnavailableError, LeftoverError
 from lyra_tasks.locks import file_lock
 
@@ -43,7 +45,7 @@ def shut_down_sandbox(state: Path, *, purge: bool = False) -> StopReport:
     `purge` also deletes its images and volumes.
     """
     paths = SandboxPaths(state)
-    if not paths.state.is_dir():
+    if not paths.state.is_dir() and find_stray_sandbox(state) is None:
         return StopReport(was_running=False, was_killed=False, was_purged=False)
     with file_lock(paths.lock, resource="the private engine", timeout=_LOCK_TIMEOUT_S):
         report = clear_sandbox(paths)
@@ -56,26 +58,29 @@ def shut_down_sandbox(state: Path, *, purge: bool = False) -> StopReport:
 
 def clear_sandbox(paths: SandboxPaths) -> StopReport:
     """Stop the processes and remove what is outside the state directory. The caller holds the sandbox's lock."""
-    record = read_sandbox_record(paths)
-    was_running = was_killed = False
-    if record is not None:
-        was_running = is_sandbox_process_alive(record)
-        if was_running and os.geteuid() != 0:
-            raise EngineUnavailableError("The private engine runs as root", hint="Run this command as root")
-        was_killed = was_running and _end_processes(paths, record)
-        remove_uplink(paths.engine, record.link, paths.name)
+    records = [record for record in (read_sandbox_record(paths), read_marker(paths)) if record is not None]
+    pid = next((record.pid for record in records if is_sandbox_process_alive(record)), None)
+    if pid is None and (stray := find_stray_sandbox(paths.state)):
+        pid = stray.pid
+    if pid is not None and os.geteuid() != 0:
+        raise EngineUnavailableError(
+            f"The private engine (pid {pid}) runs as root", hint="Run this command as root, for example with `sudo -E`"
+        )
+    was_killed = pid is not None and _end_processes(paths, pid)
+    for link in {record.link for record in records}:
+        remove_uplink(paths.engine, link, paths.name)
     leftovers = [str(path) for path in remove_cgroup(paths.name)]
     if paths.runtime.exists():
         shutil.rmtree(paths.runtime)
     paths.record.unlink(missing_ok=True)
-    return StopReport(was_running, was_killed, was_purged=False, leftovers=tuple(leftovers))
+    return StopReport(pid is not None, was_killed, was_purged=False, leftovers=tuple(leftovers))
 
 
-def _end_processes(paths: SandboxPaths, record: SandboxRecord) -> bool:
-    """Stop the first process and with it all others; return whether it had to be killed."""
-    parent = read_parent_pid(record.pid)
-    with _open_pidfd(record.pid) as process, _open_pidfd(parent) as launcher:
-        if process is None or not is_sandbox_process_alive(record):
+def _end_processes(paths: SandboxPaths, pid: int) -> bool:
+    """Stop the first process and with it all others; return whether any had to be killed."""
+    start_ticks, parent = read_start_ticks(pid), read_parent_pid(pid)
+    with _open_pidfd(pid) as process, _open_pidfd(parent) as launcher:
+        if process is None or start_ticks is None or read_start_ticks(pid) != start_ticks:
             return False
         kill_container_processes(paths.name)
         _send_signal(process, signal.SIGTERM)
@@ -85,7 +90,7 @@ def _end_processes(paths: SandboxPaths, record: SandboxRecord) -> bool:
             _wait_for_exit(process)
         if launcher is not None:
             _wait_for_exit(launcher)
-    return was_killed
+    return kill_remaining_processes(paths.name) or was_killed
 
 
 @contextmanager
