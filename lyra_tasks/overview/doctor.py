@@ -29,12 +29,17 @@ class Disk:
 
 @dataclass(frozen=True)
 class SandboxFacts:
-    """The state of the private engine: the configured mode, and why none can be started."""
+    """The state of the private engine: the configured mode, and why none can be started.
+
+    `stray` describes an engine that runs without its state directory, `other_strays` those of other projects by pid.
+    """
 
     mode: str
     is_running: bool = False
     has_crashed: bool = False
     obstacle: str = ""
+    stray: str = ""
+    other_strays: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class DoctorFacts:
 
     `components` are the versions of the engine's parts. Times are seconds since 1970. `leftovers` are the objects of
     crashed runs, `orphans` those of deleted checkouts, `unasked_engines` hold objects by the journal,
-    `active_runs` are the process ids of runs.
+    `active_runs` are the process ids of runs, `ignored_variables` those that have no effect in Lyra.
     """
 
     config: str | LyraError
@@ -61,6 +66,7 @@ class DoctorFacts:
     orphans: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unasked_engines: tuple[UnaskedEngine, ...] = ()
     active_runs: Mapping[str, int] = field(default_factory=dict)
+    ignored_variables: tuple[str, ...] = ()
     lock_error: LyraError | None = None
     journal_problems: tuple[str, ...] = ()
 
@@ -74,11 +80,13 @@ def diagnose(facts: DoctorFacts) -> tuple[Diagnosis, ...]:
         *_check_vulnerabilities(facts),
         *_check_buildx(facts),
         _check_sandbox(facts),
+        *_check_other_sandboxes(facts),
         *map(_check_disk, facts.disks),
         _check_clock(facts),
         *_check_leftovers(facts),
         _check_locks(facts),
         *_check_journal(facts),
+        *_check_environment(facts),
     )
 
 
@@ -142,6 +150,8 @@ def _check_buildx(facts: DoctorFacts) -> Iterator[Diagnosis]:
 
 def _check_sandbox(facts: DoctorFacts) -> Diagnosis:
     sandbox = facts.sandbox
+    if sandbox.stray:
+        return Diagnosis("sandbox", "error", sandbox.stray, "Run `clean`, which ends it and keeps its data")
     if sandbox.has_crashed:
         return Diagnosis("sandbox", "warning", "the private engine crashed", "Run `engine.down`")
     if sandbox.is_running:
@@ -154,6 +164,11 @@ def _check_sandbox(facts: DoctorFacts) -> Diagnosis:
         fix = "Start Docker and name it in [engine] context, or run as root on Debian or Ubuntu"
         return Diagnosis("sandbox", "error" if is_needed else "warning", message, fix)
     return Diagnosis("sandbox", "ok", "started when needed")
+
+
+def _check_other_sandboxes(facts: DoctorFacts) -> Iterator[Diagnosis]:
+    for pid, description in facts.sandbox.other_strays.items():
+        yield Diagnosis("sandbox", "warning", description, f"Run `clean` in its checkout, or, as root, `kill {pid}`")
 
 
 def _check_disk(disk: Disk) -> Diagnosis:
@@ -214,6 +229,13 @@ def show_diagnoses(diagnoses: tuple[Diagnosis, ...]) -> tuple[Diagnosis, ...]:
         if diagnosis.fix:
             console.print(f"{' ' * (width + 11)}fix: {diagnosis.fix}")
     return diagnoses
+
+
+def _check_environment(facts: DoctorFacts) -> Iterator[Diagnosis]:
+    if facts.ignored_variables:
+        names = " ".join(facts.ignored_variables)
+        message = f"ignored, also for the programs that Lyra starts: {', '.join(facts.ignored_variables)}"
+        yield Diagnosis("environment", "warning", message, f"Run `unset {names}` if they are not for other programs")
 
 
 @dataclass(frozen=True)

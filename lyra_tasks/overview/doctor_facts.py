@@ -19,12 +19,19 @@ from lyra_tasks.engine.objects.inventory import list_objects
 from lyra_tasks.engine.objects.known_engines import find_unasked_engines
 from lyra_tasks.engine.objects.lifeline import list_crashed_runs
 from lyra_tasks.engine.objects.ownership import build_ownership_index, load_ownership_index
-from lyra_tasks.engine.sandbox import find_sandbox, has_sandbox_data, has_sandbox_record
+from lyra_tasks.engine.sandbox import (
+    find_sandbox,
+    find_stray_sandbox,
+    has_sandbox_data,
+    has_sandbox_record,
+    list_stray_sandboxes,
+)
 from lyra_tasks.errors import LyraError, PreconditionError
 from lyra_tasks.files import display_path
 from lyra_tasks.locks import active_runs
 from lyra_tasks.overview.doctor import Disk, DoctorFacts, SandboxFacts
 from lyra_tasks.paths import Paths, project_paths
+from lyra_tasks.processes import list_ignored_variables
 from lyra_tasks.records.checkouts import list_other_checkouts, merge_journals
 from lyra_tasks.records.journal import Journal
 from lyra_tasks.versions.git import collect_git_facts
@@ -50,6 +57,7 @@ def collect_doctor_facts() -> DoctorFacts:
         crashed_runs=tuple(list_crashed_runs(paths.state)),
         unasked_engines=find_unasked_engines(paths, engine if isinstance(engine, Engine) else None),
         active_runs=active_runs(paths.run_locks),
+        ignored_variables=tuple(list_ignored_variables()),
         lock_error=lock if isinstance(lock, LyraError) else None,
         journal_problems=tuple(Journal(paths.journal).find_problems()),
     )
@@ -90,7 +98,7 @@ def _writable_disks(paths: Paths) -> list[Disk]:
 
 def _sandbox_facts(config: Configuration, paths: Paths) -> SandboxFacts:
     try:
-        is_running = find_sandbox(paths.state) is not None
+        is_running, stray = find_sandbox(paths.state) is not None, find_stray_sandbox(paths.state)
     except LyraError as error:
         return SandboxFacts(config.engine.sandbox, has_crashed=True, obstacle=error.message)
     missing_tools = [tool for tool in ("apt-get", "dpkg", "unshare") if shutil.which(tool) is None]
@@ -98,6 +106,10 @@ def _sandbox_facts(config: Configuration, paths: Paths) -> SandboxFacts:
     return SandboxFacts(
         config.engine.sandbox,
         is_running=is_running,
+        stray=stray.description if stray is not None else "",
+        other_strays={
+            other.pid: other.description for other in list_stray_sandboxes() if other.state != paths.state.resolve()
+        },
         has_crashed=not is_running and has_sandbox_record(paths.state),
         obstacle=obstacle,
     )

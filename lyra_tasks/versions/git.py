@@ -18,6 +18,7 @@ from lyra_tasks.digests import file_sha256
 from lyra_tasks.documents import translate_failures
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import escape_surrogates
+from lyra_tasks.processes import create_environment
 from lyra_tasks.redaction import strip_url_credentials
 
 DEFAULT_TAG_PATTERN = "v{version}"
@@ -115,8 +116,8 @@ def run_git(root: Path, *arguments: str, stdin: str = "", allowed_exit_codes: Se
     Commits are those that were made, not what replacements and grafts of this clone say instead.
     """
     # inside a git hook, GIT_DIR and the like point at another repository than the one at `root`
-    environment = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
-    environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    settings = {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    environment = create_environment(settings, remove=_REPOSITORY_VARIABLES)
     environment |= {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": os.devnull}
     try:
         result = subprocess.run(

@@ -5,7 +5,6 @@ The trusted keys always come from outside the bundle; the checksums extend the s
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, SIGNATURE_FILE
 from lyra_tasks.config.models import Sign
 from lyra_tasks.errors import BundleError, PreconditionError, UsageError
 from lyra_tasks.files import write_file
+from lyra_tasks.processes import create_environment
 
 SIGNATURE_NAMESPACE = "lyra-promotion"
 _SSH_KEYGEN_TIMEOUT_S = 60.0  # a hardware key waits for a touch
@@ -106,12 +106,12 @@ def _signature_error(message: str, bundle: Path, reasons: tuple[str, ...]) -> Bu
 
 def _run_ssh_keygen(bundle: Path, action: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """Run `ssh-keygen -Y` on the checksums, in a session without a terminal, so that it fails instead of prompting."""
-    environment = {key: value for key, value in os.environ.items() if key not in {"DISPLAY", "SSH_ASKPASS"}}
+    environment = create_environment({"SSH_ASKPASS_REQUIRE": "never"}, remove={"DISPLAY", "SSH_ASKPASS"})
     try:
         return subprocess.run(
             ["ssh-keygen", "-Y", action, "-n", SIGNATURE_NAMESPACE, *arguments],
             input=(bundle / CHECKSUMS_FILE).read_bytes(),
-            env=environment | {"SSH_ASKPASS_REQUIRE": "never"},
+            env=environment,
             capture_output=True,
             check=False,
             timeout=_SSH_KEYGEN_TIMEOUT_S,

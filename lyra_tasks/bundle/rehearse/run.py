@@ -21,7 +21,7 @@ from lyra_tasks.engine.client.connect import connect_sandbox
 from lyra_tasks.engine.objects.containers import DeployedService, list_compose_services
 from lyra_tasks.errors import BundleError, CheckFailedError, PreconditionError
 from lyra_tasks.locks import file_lock
-from lyra_tasks.processes import run_captured
+from lyra_tasks.processes import create_environment, run_captured
 from lyra_tasks.records.evidence import CheckResult
 from lyra_tasks.redaction import redact
 from lyra_tasks.results.bundle import Rehearsal
@@ -71,7 +71,7 @@ def _rehearse(plan: RehearsalPlan, work: Workspace, state: Path, run_checks: Run
         node = sandbox.launch_sandbox(
             state, cache=work.paths.cache, suite=plan.suite, memory=facts.memory, cpus=facts.cpus
         )
-    environment = remove_compose_variables(plan, os.environ) | node.environment()
+    environment = remove_compose_variables(plan, create_environment()) | node.environment()
     with _measure("receive", seconds):
         console.info(f"Receiving the bundle on a throwaway engine of {plan.suite}")
         _receive(directory, environment)

@@ -19,6 +19,7 @@ from lyra_tasks.engine.buildx.docker_cli import CancelHook, call_docker_cli
 from lyra_tasks.engine.client.contexts import docker_config_directory
 from lyra_tasks.engine.client.errors import EXEC_FORMAT_ERROR
 from lyra_tasks.errors import BuildError, NoSpaceError, PreconditionError
+from lyra_tasks.processes import create_environment
 from lyra_tasks.redaction import redact
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def bake_targets(
         NoSpaceError: The engine's disk is full.
         StaleError: A build context changed during the build.
     """
-    environment = {**os.environ, **BUILDX_ENVIRONMENT}
+    environment = create_environment(BUILDX_ENVIRONMENT)
     environment |= engine.cli_environment if builder is None else builder_environment(engine)
     environment.pop(_EPOCH_VARIABLE, None)
     if epoch is not None:
@@ -202,7 +203,7 @@ def read_buildx_version(engine: Engine) -> str:
     """
     from python_on_whales.exceptions import DockerException
 
-    environment = {**os.environ, **engine.cli_environment}
+    environment = create_environment(engine.cli_environment)
     try:
         version = call_docker_cli(
             engine, lambda docker: docker.buildx.version(), environment=environment, timeout=_VERSION_TIMEOUT_S

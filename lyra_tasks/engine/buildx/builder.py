@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lyra_tasks.engine.buildx.docker_cli import call_docker_cli
 from lyra_tasks.engine.client.contexts import docker_config_directory
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.processes import create_environment
 
 if TYPE_CHECKING:
     from python_on_whales import DockerClient
@@ -92,7 +93,7 @@ def _call(
 ) -> ResultT:
     from python_on_whales.exceptions import DockerException
 
-    environment = {**os.environ, **builder_environment(engine)}
+    environment = create_environment(builder_environment(engine))
     try:
         return call_docker_cli(engine, call, environment=environment, context=context, timeout=_BUILDER_TIMEOUT_S)
     except DockerException as error:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.processes import create_environment
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
@@ -64,7 +65,7 @@ def attach_terminal(engine: Engine, container: str, command: Sequence[str], *, d
         raise PreconditionError("`dev.shell` needs a terminal", hint="Run single commands by `dev.exec -- COMMAND`")
     docker = [engine.cli, "exec", "--interactive", "--tty", "--env", f"TERM={os.environ.get('TERM', 'xterm')}"]
     docker += ["--workdir", directory] if directory else []
-    environment = {**os.environ, **engine.cli_environment}
+    environment = create_environment(engine.cli_environment)
     try:
         code = subprocess.run([*docker, container, *command], env=environment, check=False).returncode
     except FileNotFoundError as error:

@@ -23,7 +23,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from lyra_tasks.engine.sandbox.layout import answers_ping
 from lyra_tasks.errors import EngineUnavailableError
-from lyra_tasks.processes import run_captured
+from lyra_tasks.processes import create_environment, run_captured
 
 _LOCAL_SCHEMES = ("", "unix", "npipe", "http+unix")
 _SSH_OPTIONS = {
@@ -134,7 +134,14 @@ class Tunnel:
     def _start(self, command: Sequence[str], stdin: int, stdout: int) -> subprocess.Popen[bytes]:
         """Start a child in its own session, so that Ctrl-C does not cut the connection that cleanup needs."""
         with self._error_log.open("ab") as errors:
-            child = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=errors, start_new_session=True)
+            child = subprocess.Popen(
+                command,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=errors,
+                env=create_environment(),
+                start_new_session=True,
+            )
         self._children = [process for process in self._children if process.poll() is None] + [child]
         return child
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from lyra_tasks.engine.objects.ownership import Owner, list_owned_objects
 from lyra_tasks.engine.objects.removal import RemovalResult, remove_objects
 from lyra_tasks.locks import lock_if_finished, start_run
+from lyra_tasks.processes import create_environment
 from lyra_tasks.records.journal import Journal
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _start_reaper(engine: Engine, owner: Owner, path: Path) -> None:
     """Start the reaper in its own session, out of reach of Ctrl-C and of a closed terminal."""
     reaper = subprocess.Popen(
         [sys.executable, "-m", REAPER_MODULE, str(owner.journal.path), owner.project_id, str(path)],
-        env={**os.environ, **engine.cli_environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=create_environment({**engine.cli_environment, "PYTHONPATH": os.pathsep.join(sys.path)}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,7 @@ from typing import Any
 
 from lyra_tasks.documents import parse_foreign_json, translate_failures
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
-from lyra_tasks.processes import run_captured
+from lyra_tasks.processes import create_environment, run_captured
 
 # All sandboxes use the same addresses, each in its own network namespace; they are not routed outside.
 BRIDGE_ADDRESS = IPv4Interface("10.215.0.1/24")
@@ -135,5 +134,5 @@ def _query_ip(engine: Path, *arguments: str) -> list[dict[str, Any]]:
 
 
 def _run_ip(engine: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(engine / "lib"), "LC_ALL": "C.UTF-8"}
+    environment = create_environment({"LD_LIBRARY_PATH": str(engine / "lib"), "LC_ALL": "C.UTF-8"})
     return run_captured([engine / "bin" / "ip", *arguments], environment=environment)
