@@ -139,5 +139,5 @@ def display_path(path: Path) -> str:
     try:
         relative = os.path.relpath(path)
     except FileNotFoundError:
-        return str(path)
-    return min(relative, str(path), key=len)
+        return console.escape(path)
+    return console.escape(min(relative, str(path), key=len))

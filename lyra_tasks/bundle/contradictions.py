@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lyra_tasks import console
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.manifest import Manifest, read_small_file
 from lyra_tasks.digests import hex_part, json_sha256
@@ -121,7 +122,8 @@ def _compare_junit(documents: _Documents) -> Iterator[str]:
         else:
             yield f"the suite {name!r} is not of run {documents.manifest.run}"
     if sorted(checks) != sorted(
-        (check.get("group", ""), check["service"], check["name"], check["outcome"]) for check in tests["checks"]
+        (check.get("group", ""), check["service"], console.sanitize(check["name"]), check["outcome"])
+        for check in tests["checks"]
     ):
         yield f"has other results of checks than {layout.TESTS_JSON_FILE}"
     expected_rules = [
@@ -141,7 +143,7 @@ def _read_case(case: ET.Element) -> tuple[str, str]:
     """Return name and outcome of a JUnit case."""
     outcomes = {"failure": "failed", "error": "error", "skipped": "skipped"}
     outcome = next((outcome for tag, outcome in outcomes.items() if case.find(tag) is not None), "passed")
-    return case.attrib["name"], outcome
+    return console.sanitize(case.attrib["name"]), outcome
 
 
 def _compare_rules(documents: _Documents) -> Iterator[str]:

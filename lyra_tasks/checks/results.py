@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lyra_tasks import console
+from lyra_tasks.console.markup import sanitize_xml
 from lyra_tasks.files import format_json
 from lyra_tasks.lab.service import RunningService
 from lyra_tasks.records.evidence import (
@@ -102,7 +103,7 @@ def build_junit(evidence: Evidence) -> ET.Element:
                 ET.SubElement(properties, "property", {"name": f"{service}.{key}", "value": str(value)})
         suite.extend(group_cases)
     ET.SubElement(root, "testsuite", {"name": "rules", **_count_outcomes(rules, 0.0)}).extend(rules)
-    return root
+    return sanitize_xml(root)
 
 
 def _count_outcomes(cases: Sequence[ET.Element], seconds: float) -> dict[str, str]:

@@ -133,11 +133,16 @@ def error(message: str, hint: str = "", details: Iterable[str] = ()) -> None:
 
 def format_error(message: str, hint: str = "", details: Iterable[str] = ()) -> str:
     """Return the text that `error` prints."""
-    lines = [f"{style('error:', 'red', 'bold', stream=sys.stderr)} {sanitize(message)}"]
-    lines += [f"  {sanitize(line)}" for line in details]
+    lines = [f"{style('error:', 'red', 'bold', stream=sys.stderr)} {_indent(message)}"]
+    lines += [f"  {_indent(line)}" for line in details]
     if hint:
-        lines.append(f"{style('hint:', 'cyan', stream=sys.stderr)} {sanitize(hint)}")
+        lines.append(f"{style('hint:', 'cyan', stream=sys.stderr)} {_indent(hint)}")
     return name_program("\n".join(lines))
+
+
+def _indent(text: str) -> str:
+    """Return lines of which only the first can look like one of Lyra's own."""
+    return sanitize(text).replace("\n", "\n  ")
 
 
 def print_json(value: Any) -> None:

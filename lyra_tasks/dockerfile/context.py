@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lyra_tasks import console
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.dockerfile.file_hashes import ContentHash, FileHashCache, format_stamp, hash_content
 from lyra_tasks.errors import StaleError
@@ -152,7 +153,7 @@ def list_touched(before: ContextSnapshot, after: ContextSnapshot) -> tuple[str, 
 
 def format_names(names: Iterable[str], limit: int = 5) -> str:
     """Return at most `limit` names as a list for a message, and how many more there are."""
-    listed = [escape_surrogates(name) for name in names]
+    listed = [console.escape(escape_surrogates(name)) for name in names]
     more = len(listed) - limit
     return ", ".join(listed[:limit]) + (f" and {more} more" if more > 0 else "")
 

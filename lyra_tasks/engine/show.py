@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ def show_started_engine(sandbox: Sandbox) -> StartedEngine:
     if not console.print_result(started):
         console.print(f"The private engine runs; published ports are at {started.address}. For the docker command:")
         for name, value in started.environment.items():
-            console.print_verbatim(f"  export {name}='{value}'")
+            console.print_verbatim(f"  export {name}={shlex.quote(value)}")
     return started
 
 

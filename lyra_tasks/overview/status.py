@@ -87,7 +87,10 @@ def status_lines(status: Status, width: int) -> list[str]:
 def _status_rows(status: Status) -> Iterator[tuple[str, str]]:
     """Yield label and text of every row; both are empty for an empty line."""
     changes = ", uncommitted changes" if status.dirty else ""
-    yield status.project, f"{status.version}, {status.branch or 'no branch'} at {status.commit}{changes}"
+    yield (
+        status.project,
+        f"{status.version}, {console.escape(status.branch) or 'no branch'} at {status.commit}{changes}",
+    )
     yield "engine", status.engine
     for engine in status.not_asked:
         yield "not asked", engine

@@ -8,7 +8,9 @@ from fnmatch import fnmatchcase
 
 from semver import Version
 
+from lyra_tasks import console
 from lyra_tasks.config.models import Configuration
+from lyra_tasks.dockerfile.context import format_names
 from lyra_tasks.release.facts import ReleaseFacts
 from lyra_tasks.release.next_version import Decision, ReleaseRequest
 from lyra_tasks.rules.source import describe_uncommitted
@@ -73,8 +75,7 @@ def _check_checkout(config: Configuration, facts: ReleaseFacts) -> Iterator[str]
     """Check the tree, the branch, and that the commit has no version yet, except pre-releases of the same one."""
     changed = facts.git.changed_paths
     if changed:
-        more = f" and {len(changed) - _MAX_SHOWN_PATHS} more" if len(changed) > _MAX_SHOWN_PATHS else ""
-        yield f"tree: not committed: {', '.join(changed[:_MAX_SHOWN_PATHS])}{more}; commit or ignore them"
+        yield f"tree: not committed: {format_names(changed, _MAX_SHOWN_PATHS)}; commit or ignore them"
     if facts.git.uncommitted_inputs and not facts.git.accepts_uncommitted:
         yield f"tree: {describe_uncommitted(facts.git)}; commit them, exclude them in .dockerignore, or add a deviation"
     if facts.unfinished_operation:
@@ -84,7 +85,7 @@ def _check_checkout(config: Configuration, facts: ReleaseFacts) -> Iterator[str]
         yield "tree: the clone is shallow, tags and commits may be missing; run `git fetch --unshallow --tags`"
     allowed = config.release.branches
     if not any(fnmatchcase(facts.git.branch, pattern) for pattern in allowed):
-        where = f"on {facts.git.branch}" if facts.git.branch else "HEAD is detached"
+        where = f"on {console.escape(facts.git.branch)}" if facts.git.branch else "HEAD is detached"
         yield f"branch: {where}; release.branches allows {', '.join(allowed) or 'none'}"
     tagged_versions = [release.version for release in facts.releases if release.commit == facts.git.commit]
     if not all(_is_final_of(facts.decision.version, version) for version in tagged_versions):

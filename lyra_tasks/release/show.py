@@ -29,7 +29,7 @@ def print_release_plan(plan: ReleasePlan) -> None:
     )
     for commit in decision.decisive_commits:
         mark = "!" if commit.breaking_change else ""
-        console.print_verbatim(f"  {commit.short_id} {commit.type}{mark}: {commit.summary}")
+        console.print_verbatim(f"  {commit.short_id} {commit.type}{mark}: {console.escape(commit.summary)}")
     console.print()
     console.print_verbatim(render_changes(plan.changes))
 

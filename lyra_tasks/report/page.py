@@ -25,8 +25,6 @@ REPORT_NAME = "report.html"
 
 _DIRECTORY = Path(__file__).parent
 _PACKAGE_KINDS = {"deb": "Debian", "apk": "Alpine", "pypi": "Python", "npm": "npm", "rpm": "RPM", "golang": "Go"}
-# Invisible and text direction characters can make a name look like another.
-_INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 
 
 def render_report(documents: ReportDocuments) -> str:
@@ -75,9 +73,9 @@ def _load_template() -> Template:
 
 
 def _sanitize(value: object) -> object:
-    """Replace control and invisible characters of a text."""
+    """Make control and invisible characters of a text visible escapes: they can make a name look like another."""
     if isinstance(value, str) and not hasattr(value, "__html__"):
-        return _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", console.sanitize(value))
+        return console.sanitize(value)
     return value
 
 

@@ -94,14 +94,21 @@ def check_labels(name: str, config: Mapping[str, Any]) -> RuleCheck:
 def check_scan(name: str, scan: ImageScan) -> Iterator[RuleCheck]:
     """Check the result of an image scan: secrets, secret names, setuid programs, tokens."""
     scope = f"images.{name}"
-    secrets = tuple(f"contains secret {match.secret} ({match.encoding}) in {match.location}" for match in scan.secrets)
+    secrets = tuple(
+        f"contains secret {match.secret} ({match.encoding}) in {console.escape(match.location)}"
+        for match in scan.secrets
+    )
     yield RuleCheck(IMAGE_SECRETS, scope, secrets)
-    secret_names = tuple(f"{name} is named like a secret and has a value" for name in scan.secret_like_names)
+    secret_names = tuple(
+        f"{console.escape(name)} is named like a secret and has a value" for name in scan.secret_like_names
+    )
     yield RuleCheck(SECRET_NAMES, scope, secret_names)
-    setuid_files = tuple(f"/{path} has mode {mode}" for path, mode in sorted(scan.setuid_programs.items()))
+    setuid_files = tuple(
+        f"/{console.escape(path)} has mode {mode}" for path, mode in sorted(scan.setuid_programs.items())
+    )
     yield RuleCheck(SETUID, scope, setuid_files)
     skip_reason = "detect-secrets is not installed" if scan.tokens is None else ""
-    yield RuleCheck(IMAGE_TOKENS, scope, tuple(scan.tokens or ()), skip_reason)
+    yield RuleCheck(IMAGE_TOKENS, scope, tuple(map(console.escape, scan.tokens or ())), skip_reason)
 
 
 def check_volume_owners(name: str, service: Service, scan: ImageScan) -> RuleCheck:
@@ -117,7 +124,10 @@ def check_volume_owners(name: str, service: Service, scan: ImageScan) -> RuleChe
         if owner is None:
             messages.append(f"volume {key}: the image has no directory {volume.path}")
         elif owner != _normalize_owner(volume.owner):
-            messages.append(f"volume {key}: owner of {volume.path} is {owner} in the image, declared: {volume.owner}")
+            messages.append(
+                f"volume {key}: owner of {volume.path} is {console.escape(owner)} in the image, "
+                f"declared: {volume.owner}"
+            )
     return RuleCheck(VOLUME_OWNER, f"services.{name}", tuple(messages))
 
 
@@ -165,7 +175,7 @@ def check_dockerfile(name: str, dockerfile: Path, root: Path) -> RuleCheck:
         details = tuple(result.stderr.decode(errors="replace").splitlines()[-5:])
         result.check_returncode()
         messages = tuple(
-            f"{relative_path}:{finding['line']}: {finding['code']}: {finding['message']}"
+            console.escape(f"{relative_path}:{finding['line']}: {finding['code']}: {finding['message']}")
             for finding in parse_foreign_json(result.stdout or b"[]")
             if finding["level"] in _HADOLINT_LEVELS
         )

@@ -97,16 +97,16 @@ def check_documentation(
     messages = []
     image_variables = {str(pair).partition("=")[0] for pair in image_config.get("Env") or []}
     for variable in sorted(image_variables & set(own_variables) - IMAGE_BASELINE_VARIABLES - set(service.environment)):
-        messages.append(f"the image's ENV {variable} is not in environment")
+        messages.append(f"the image's ENV {console.escape(variable)} is not in environment")
     declared_paths = {volume.path for volume in service.volumes.values()} | set(service.tmpfs)
     for path in image_config.get("Volumes") or {}:
         if path.rstrip("/") not in declared_paths:
-            messages.append(f"the image's VOLUME {path} is neither in volumes nor in tmpfs")
+            messages.append(f"the image's VOLUME {console.escape(path)} is neither in volumes nor in tmpfs")
     if service.ports or not has_dependents:
         documented = {docker_port(port) for port in service.ports.values()}
         for port in map(str, image_config.get("ExposedPorts") or {}):
             if (port if "/" in port else f"{port}/tcp") not in documented:
-                messages.append(f"the image's EXPOSE {port} is not in ports")
+                messages.append(f"the image's EXPOSE {console.escape(port)} is not in ports")
     return RuleCheck(DOCS_COMPLETE, f"services.{name}", tuple(messages))
 
 

@@ -182,7 +182,8 @@ def require_same_source() -> None:
     elif earlier.config_digest != current.config_digest:
         change = f"{work.loaded.file.name} has changed"
     else:
-        change = f"changed meanwhile: {', '.join(sorted(earlier.changed_paths ^ current.changed_paths))}"
+        paths = earlier.changed_paths ^ current.changed_paths
+        change = f"changed meanwhile: {', '.join(map(console.escape, sorted(paths)))}"
     raise StaleError(
         f"What was built and tested before `{_call.get().command}` is not what is here: {change}",
         hint="Run `build test` again, after the task that changes it",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+from lyra_tasks.console.markup import escape_markdown
 from lyra_tasks.versions.git import SHORT_ID_LENGTH, run_git
 
 _HEADER_PATTERN = re.compile(r"(?P<type>[A-Za-z]+)(?:\((?P<scope>[^()]+)\))?(?P<bang>!)?: +(?P<subject>\S.*)")
@@ -86,8 +87,9 @@ class VersionChanges:
 
 def render_changelog_page(changes: VersionChanges, project: str) -> str:
     """Render the changes as a page of their own."""
-    since = f" since {changes.previous}" if changes.previous else ""
-    return f"# {project} {changes.version}: changes{since}\n\n{changes.date}\n\n{render_changes(changes)}"
+    since = f" since {escape_markdown(changes.previous)}" if changes.previous else ""
+    title = f"{escape_markdown(project)} {escape_markdown(changes.version)}"
+    return f"# {title}: changes{since}\n\n{changes.date}\n\n{render_changes(changes)}"
 
 
 def render_changes(changes: VersionChanges) -> str:
@@ -127,10 +129,10 @@ def commit_url_prefix(source_url: str) -> str:
     # an SSH port says nothing about the web server's
     port = f":{port_number}" if port_number and parts.scheme != "ssh" else ""
     scheme = "https" if parts.scheme == "ssh" else parts.scheme
-    return f"{scheme}://{host}{port}{path}/{_COMMIT_PATHS[forge]}/"
+    return f"{scheme}://{host}{port}{quote(path, safe='/%~@:')}/{_COMMIT_PATHS[forge]}/"
 
 
 def _render_commit(commit: Commit, text: str, link: str) -> str:
-    scope = f"**{commit.scope}:** " if commit.scope else ""
+    scope = f"**{escape_markdown(commit.scope)}:** " if commit.scope else ""
     reference = f"[{commit.short_id}]({link}{commit.id})" if link else commit.short_id
-    return f"- {scope}{text} ({reference})"
+    return f"- {scope}{escape_markdown(text)} ({reference})"

@@ -14,6 +14,7 @@ from lyra_tasks.bundle.format.manifest import Manifest
 from lyra_tasks.bundle.format.signature import SIGNATURE_NAMESPACE
 from lyra_tasks.config.deployment import config_path, publish_variable, secret_variable
 from lyra_tasks.config.models import Deviation
+from lyra_tasks.console.markup import escape_markdown, escape_markdown_lines, format_code
 from lyra_tasks.records.evidence import Evidence, RuleResult
 from lyra_tasks.rules.catalogue import TEST_PLATFORM
 from lyra_tasks.units import format_size
@@ -37,10 +38,10 @@ def render_promotion_page(
 
 
 def _head(manifest: Manifest) -> str:
-    source = f" of {manifest.source.url}" if manifest.source.url else ""
+    source = f" of {escape_markdown(manifest.source.url)}" if manifest.source.url else ""
     dirty = ", with uncommitted changes: not for production" if manifest.source.dirty else ""
     return (
-        f"# {manifest.project} {manifest.version}\n\n{manifest.description}\n\n"
+        f"# {escape_markdown(manifest.project)} {manifest.version}\n\n{escape_markdown_lines(manifest.description)}\n\n"
         f"Built from commit `{manifest.source.commit}`{source} of {manifest.created}{dirty}. "
         f"Needs Docker Engine {manifest.proxima.min_engine} or newer on "
         f"{', '.join(manifest.platforms)}.\n"
@@ -50,12 +51,12 @@ def _head(manifest: Manifest) -> str:
 def _changes(diff: BundleDiff | None) -> str:
     if diff is None:
         return f"## What changed\n\nNo earlier bundle to compare with. The commits are in `{CHANGES_FILE}`.\n"
-    head = f"## What changed since {diff.before}\n\n"
+    head = f"## What changed since {escape_markdown(diff.before)}\n\n"
     if not diff.changes:
         return f"{head}No visible changes. The commits are in `{CHANGES_FILE}`.\n"
     package_changes = [change for change in diff.changes if change.section in {"packages", "layers"}]
     omitted_changes = set(package_changes[_MAX_PACKAGE_CHANGES:])
-    rows = [change.row for change in diff.changes if change not in omitted_changes]
+    rows = [tuple(map(escape_markdown, change.row)) for change in diff.changes if change not in omitted_changes]
     omitted_count = len(omitted_changes)
     more = f"\n{omitted_count} more changes of packages and layers are not shown here.\n" if omitted_count else ""
     return (
@@ -90,15 +91,16 @@ def _trust(signer: str) -> str:
     if not signer:
         return "Not signed: the checksums detect corruption, not tampering.\n"
     name = shlex.quote(signer)
-    return f"""The bundle is signed by `{signer}`. The file ALLOWED_SIGNERS, in the format of `ssh-keygen`, must come
-from elsewhere, never with the bundle. Before the script itself can be trusted, run
+    receive = f"sh {RECEIVE_SCRIPT} --allowed-signers ALLOWED_SIGNERS --signer {name}"
+    return f"""The bundle is signed by {format_code(signer)}. The file ALLOWED_SIGNERS, in the format of `ssh-keygen`,
+must come from elsewhere, never with the bundle. Before the script itself can be trusted, run
 
 ```
 ssh-keygen -Y verify -f ALLOWED_SIGNERS -I {name} -n {SIGNATURE_NAMESPACE} -s {SIGNATURE_FILE} < {CHECKSUMS_FILE}
 sha256sum --check --quiet {CHECKSUMS_FILE}
 ```
 
-by hand. After that, `sh {RECEIVE_SCRIPT} --allowed-signers ALLOWED_SIGNERS --signer {name}` verifies the signature.
+by hand. After that, {format_code(receive)} verifies the signature.
 """
 
 
@@ -119,8 +121,8 @@ def _images(manifest: Manifest) -> str:
 def _service(service: PromotedService) -> str:
     config, effective = service.config, service.effective
     limits = (
-        f"Runs as user `{effective.user or 'root'}` with {config.limits.cpus:g} CPUs, {format_size(effective.memory)} "
-        f"of memory (including tmpfs), {config.limits.pids} processes"
+        f"Runs as user {format_code(effective.user or 'root')} with {config.limits.cpus:g} CPUs, "
+        f"{format_size(effective.memory)} of memory (including tmpfs), {config.limits.pids} processes"
         f"{', a read-only root file system' if config.read_only else ''}"
         f"{', outgoing network access' if config.egress else ''}. {_health(service)}"
     )
@@ -129,24 +131,27 @@ def _service(service: PromotedService) -> str:
         (
             ("variable", "required", "default", "description"),
             [
-                (f"`{variable['name']}`", "yes" if variable["required"] else "no", _default(variable),
-                 variable["description"] or f"set by the {variable['from']}")
+                (format_code(variable["name"]), "yes" if variable["required"] else "no", _default(variable),
+                 escape_markdown(variable["description"]) or f"set by the {variable['from']}")
                 for variable in list_variables(service)
             ],
         ),
         (
             ("secret file", "set by", "description"),
             [
-                (f"`{secret.path}`", f"`{secret_variable(service.name, key)}`", secret.description)
+                (format_code(secret.path), f"`{secret_variable(service.name, key)}`",
+                 escape_markdown(secret.description))
                 for key, secret in config.secrets.items()
             ],
         ),
         (
             ("volume", "size", "owner", "back up", "description"),
             [
-                (f"`{volume.path}`", format_size(volume.size), volume.owner,
-                 f"`docker compose cp {shlex.quote(f'{service.name}:{volume.path}')} - > {service.name}-{key}.tar`",
-                 volume.description)
+                (format_code(volume.path), format_size(volume.size), volume.owner,
+                 format_code(
+                     f"docker compose cp {shlex.quote(f'{service.name}:{volume.path}')} - > {service.name}-{key}.tar"
+                 ),
+                 escape_markdown(volume.description))
                 for key, volume in config.volumes.items()
             ],
         ),
@@ -157,7 +162,8 @@ def _service(service: PromotedService) -> str:
         (
             ("config", "file in the bundle", "description"),
             [
-                (f"`{file.path}`", f"`deploy/{config_path(service.name, key, file.source)}`", file.description)
+                (format_code(file.path), format_code(f"deploy/{config_path(service.name, key, file.source)}"),
+                 escape_markdown(file.description))
                 for key, file in config.configs.items()
             ],
         ),
@@ -173,17 +179,21 @@ def _health(service: PromotedService) -> str:
         return "Runs once and must exit with 0."
     if check is not None and check.exec is not None:
         command = check.exec if isinstance(check.exec, str) else " ".join(check.exec)
-        return f"Health check: `{command}` every {check.interval:g} s."
+        return f"Health check: {format_code(command)} every {check.interval:g} s."
     if check is not None:
-        target = f"`{check.http}`" if check.http else f"a connection to port {check.tcp}"
+        target = format_code(check.http) if check.http else f"a connection to port {check.tcp}"
         return f"The tests waited for {target}; nothing checks that here."
     return "Health check: that of the image." if service.effective.has_healthcheck else "No health check."
 
 
 def _tests(evidence: Evidence, rules: Sequence[RuleResult]) -> str:
-    rows = [(check.outcome, check.title, check.service, f"{check.seconds:.2f} s") for check in evidence.checks]
+    rows = [
+        (check.outcome, escape_markdown(check.title), check.service, f"{check.seconds:.2f} s")
+        for check in evidence.checks
+    ]
     peaks = [
-        (name, f"{console.format_bytes(usage.memory_peak)} of {console.format_bytes(usage.memory_limit)}",
+        (escape_markdown(name),
+         f"{console.format_bytes(usage.memory_peak)} of {console.format_bytes(usage.memory_limit)}",
          f"{usage.cpu_peak:.2f} of {usage.cpu_limit:g}", f"{usage.pids_peak} of {usage.pids_limit}")
         for name, usage in sorted(evidence.usage.items())
     ]  # fmt: skip
@@ -211,7 +221,7 @@ def _rules(rules: Sequence[RuleResult]) -> str:
     """Count passed rules and list all others."""
     passed_count = len({(result.rule, result.scope) for result in rules if result.outcome == "passed"})
     rows = [
-        (result.outcome, f"`{result.rule}`", result.scope, result.message)
+        (result.outcome, f"`{result.rule}`", result.scope, escape_markdown(result.message))
         for result in rules
         if result.outcome != "passed"
     ]
@@ -223,7 +233,13 @@ def _deviations(deviations: Sequence[Deviation]) -> str:
     if not deviations:
         return "## Deviations\n\nNone.\n"
     rows = [
-        (deviation.rule, deviation.scope, deviation.reason, deviation.owner, str(deviation.expires))
+        (
+            deviation.rule,
+            deviation.scope,
+            escape_markdown(deviation.reason),
+            escape_markdown(deviation.owner),
+            str(deviation.expires),
+        )
         for deviation in deviations
     ]
     return "## Deviations\n\n" + _table(("rule", "scope", "reason", "owner", "expires"), rows)
@@ -236,5 +252,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _default(variable: Mapping[str, Any]) -> str:
-    default = f"`{variable['default']}`" if variable["default"] else ""
+    default = format_code(variable["default"]) if variable["default"] else ""
     return "(secret)" if variable["secret"] else default
