@@ -10,6 +10,12 @@ from lyra_tasks.config.models import Configuration
 from lyra_tasks.images.scan.secrets import split_secret
 from lyra_tasks.redaction import MIN_REDACTED_LENGTH
 
+_COMMON_WORDS = {
+    "admin", "changeme", "database", "debug", "default", "demo", "development", "dummy", "error", "example",
+    "false", "guest", "hello", "info", "local", "localhost", "mysql", "none", "null", "password", "postgres",
+    "production", "public", "redis", "root", "secret", "server", "service", "test", "testing", "token",
+    "true", "user", "value", "warning",
+}  # fmt: skip
 _SCRYPT_N, _SCRYPT_R = 2**14, 8  # cost and block size
 
 
@@ -34,6 +40,22 @@ def read_declared_secrets(config: Configuration, root: Path) -> dict[str, str]:
 def redacted_values(config: Configuration, root: Path) -> tuple[str, ...]:
     """Return every declared secret and its parts, to redact in all spellings from logs, journals and messages."""
     return expand_secret_values(read_declared_secrets(config, root).values())
+
+
+def describe_weak_secrets(config: Configuration, root: Path) -> list[str]:
+    """Return a warning for each declared secret that is not redacted, or whose redaction makes logs unreadable."""
+    words = _COMMON_WORDS | {config.project.name.lower(), *map(str.lower, (*config.services, *config.images))}
+    warnings = []
+    for name, value in read_declared_secrets(config, root).items():
+        text = value.strip()
+        if text and len(text) < MIN_REDACTED_LENGTH:
+            problem = f"shorter than {MIN_REDACTED_LENGTH} characters, and not redacted from logs"
+        elif text.lower() in words:
+            problem = "a common word, which is redacted wherever it occurs"
+        else:
+            continue
+        warnings.append(f"The value of {name} is {problem}; use a random one")
+    return warnings
 
 
 def expand_secret_values(values: Iterable[str]) -> tuple[str, ...]:

@@ -147,6 +147,7 @@ def workspace(*, allow_invalid: bool = False) -> Workspace:
             _hold_checkout(call, call.workspace)
         if call.command in _TASKS_THAT_NEED_VALUES:
             _warn_about_todos(loaded.file)
+            _warn_about_secrets(call.workspace)
     return call.workspace
 
 
@@ -320,6 +321,18 @@ def _warn_about(message: str, details: tuple[str, ...]) -> None:
     console.warn(f"{message}; continuing with its valid parts")
     for line in details:
         console.info(f"  {line}")
+
+
+def _warn_about_secrets(work: Workspace) -> None:
+    from lyra_tasks.rules.secrets import describe_weak_secrets
+
+    for warning in describe_weak_secrets(work.config, work.root):
+        _warn_once(warning)
+
+
+@cache
+def _warn_once(text: str) -> None:
+    console.warn(text)
 
 
 @cache
