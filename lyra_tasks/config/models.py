@@ -52,7 +52,7 @@ class Proxima(Table):
 
     platforms: list[Platform] = Field(default=["linux/amd64"], min_length=1)
     """platforms that images are built for; see [platforms](#platforms)"""
-    min_engine: Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+)?$")] = "20.10"
+    min_engine: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,5}\.[0-9]{1,5}(\.[0-9]{1,5})?$")] = "20.10"
     """oldest engine that must load the bundle"""
     cpus: float | None = Field(default=None, gt=0)
     """limit of CPUs for all promoted services together"""

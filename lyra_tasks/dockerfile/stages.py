@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,6 +12,7 @@ from lyra_tasks.dockerfile.parse import Dockerfile, ImageUse, Stage, dockerfile_
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.ports import ContainerPort, parse_port
 
+_STAGE_NUMBER = re.compile(r"[0-9]{1,9}")
 # BuildKit sets these without an ARG; the caller passes the ones it knows
 _PLATFORM_ARGUMENTS = {
     f"{side}{part}" for side in ("TARGET", "BUILD") for part in ("PLATFORM", "OS", "ARCH", "VARIANT")
@@ -138,7 +140,7 @@ def _find_target(dockerfile: Dockerfile, target: str) -> int:
         return len(dockerfile.stages) - 1
     if (index := _find_stage(dockerfile.stages, target)) is not None:
         return index
-    if target.isdecimal() and int(target) < len(dockerfile.stages):
+    if _STAGE_NUMBER.fullmatch(target) and int(target) < len(dockerfile.stages):
         return int(target)
     names = ", ".join(stage.name for stage in dockerfile.stages if stage.name) or "(none is named)"
     raise ConfigurationError(f"{dockerfile.path} has no stage {target!r}", hint=f"Choose one of: {names}")

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from lyra_tasks.config.values import require_single_line
+from lyra_tasks.documents import shorten
 from lyra_tasks.init.compose_file import ComposeFile, get_list, get_table, interpolate
 from lyra_tasks.init.compose_settings import (
     add_environment,
@@ -44,6 +45,7 @@ _UNSUPPORTED_KEYS = {
     "gpus": "GPUs",
 }
 _SECRET_OPTION = re.compile(r"--?[A-Za-z-]*(?:pass|passwd|password|token|secret|api-?key)", re.IGNORECASE)
+_PORT = re.compile(r"[0-9]{1,9}")
 _HEALTHCHECK_DURATIONS = ("interval", "timeout", "start_period")
 
 
@@ -254,10 +256,9 @@ def _parse_ports(draft: DraftService, raw: Mapping[str, Any], values: Mapping[st
         else:
             text, _, protocol = interpolate(str(entry), values).text.partition("/")
             text = text.rpartition(":")[2]
-        if protocol not in {"", "tcp", "udp"} or not text.isdigit():
-            draft.todos.append(
-                f"the port {text or entry}/{protocol or 'tcp'} is not supported: list single TCP or UDP ports"
-            )
+        if protocol not in {"", "tcp", "udp"} or not _PORT.fullmatch(text):
+            port = f"{shorten(text or str(entry))}/{shorten(protocol) or 'tcp'}"
+            draft.todos.append(f"the port {port} is not supported: list single TCP or UDP ports")
         elif 0 < int(text) < 65536:
             yield parse_port(f"{text}/{protocol}")
 

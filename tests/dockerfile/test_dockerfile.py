@@ -129,6 +129,8 @@ def test_unknown_target_lists_the_stages(tmp_path: Path) -> None:
         base_references(parse(tmp_path, MULTI), "runtim")
     assert raised.value.message == f"{tmp_path}/Dockerfile has no stage 'runtim'"
     assert raised.value.hint == "Choose one of: Tools, build, unused, empty, runtime"
+    with pytest.raises(ConfigurationError, match="has no stage"):
+        base_references(parse(tmp_path, MULTI), "9" * 5000)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.checksums import read_checksums
 from lyra_tasks.bundle.format.documents import read_bundle_documents
 from lyra_tasks.bundle.format.index import BundleEntry, build_index, read_index
-from lyra_tasks.bundle.format.manifest import open_bundle, write_document
+from lyra_tasks.bundle.format.manifest import encode_document, open_bundle, write_document
 from lyra_tasks.checks.commands import _read_failures
 from lyra_tasks.checks.kinds import check_service, evaluate_check
 from lyra_tasks.config.load import load_config
@@ -44,7 +44,7 @@ from lyra_tasks.engine.objects.containers import read_container_state, read_heal
 from lyra_tasks.engine.objects.ownership import build_ownership_index
 from lyra_tasks.engine.objects.volumes import parse_user_ids
 from lyra_tasks.errors import LyraError, PreconditionError, UsageError
-from lyra_tasks.files import write_json
+from lyra_tasks.files import format_json
 from lyra_tasks.images.archive.verify import verify_archive
 from lyra_tasks.images.scan.layers import scan_layer
 from lyra_tasks.images.scan.secrets import SecretMatcher
@@ -311,7 +311,7 @@ def use_journal(journal: Journal, directory: Path) -> None:
     entries = list(journal.entries())
     build_ownership_index(entries, "e")
     write(directory / "evidence" / "sets" / f"{KEY.digest}.json", b'{"schema": "lyra.tested-set/1", "directory": "r"}')
-    write_json(directory / "evidence" / "r" / "evidence.json", EVIDENCE)
+    write(directory / "evidence" / "r" / "evidence.json", format_json(EVIDENCE).encode())
     with contextlib.suppress(LyraError):
         EvidenceStore(directory, journal).find_recorded_test(KEY)
     with contextlib.suppress(UsageError):
@@ -357,9 +357,10 @@ def bundle_reader(name: str) -> Callable[[bytes, Path], None]:
 
     def read(data: bytes, directory: Path) -> None:
         write_evidence(directory, MANIFEST.model_copy(update={"images": []}))
-        write_document(directory / layout.MANIFEST_FILE, MANIFEST.model_copy(update={"images": []}))
+        # without the fsync of the product's own functions
+        write(directory / layout.MANIFEST_FILE, encode_document(MANIFEST.model_copy(update={"images": []})))
         for file, document in described(SERVICE | {"configs": []}).items():
-            write_json(directory / file, document)
+            write(directory / file, format_json(document).encode())
         write(directory / name, data)
         documents = read_bundle_documents(open_bundle(directory))
         with contextlib.suppress(UsageError):

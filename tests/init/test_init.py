@@ -461,6 +461,13 @@ def test_last_value_of_compose_file_may_be_a_block(tmp_path: Path, text: str) ->
     assert load_config(tmp_path).config.services["web"].external == "redis:7"
 
 
+@pytest.mark.parametrize("port", [f'"{"9" * 5000}"', f"{{ target: {'9' * 4000} }}", "²", "0", "65536"])
+def test_impossible_port_is_skipped(tmp_path: Path, port: str) -> None:
+    write_compose_project(tmp_path, f"services:\n  web:\n    image: redis:7\n    ports:\n    - {port}\n")
+    init_project(tmp_path)
+    assert load_config(tmp_path).config.services["web"].ports in ({}, {"redis": 6379})
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

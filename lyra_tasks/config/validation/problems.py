@@ -16,8 +16,8 @@ from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.redaction import SECRET_NAME_PATTERN
 
 _SECRET_KEY_PATTERN = re.compile(f"{SECRET_NAME_PATTERN.pattern}|AUTHORIZATION|COOKIE", re.IGNORECASE)
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _MAX_QUOTED_LENGTH = 60
-_BARE_KEY = re.compile(f"[A-Za-z0-9_-]{{1,{_MAX_QUOTED_LENGTH}}}")
 
 
 @dataclass(frozen=True)

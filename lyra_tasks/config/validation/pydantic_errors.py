@@ -53,7 +53,7 @@ PATTERN_DESCRIPTIONS = {
     r"^[^\x00-\x1f]+$": ("a path in the project", "a path without control characters, such as dockerfiles/web"),
     r"^[0-9]{1,7}:[0-9]{1,7}$": ("an owner", '"UID:GID" in numbers, such as "10001:10001"'),
     r"^[a-z0-9]+/[a-z0-9_]+(/v[0-9]+)?$": ("a platform", '"OS/ARCHITECTURE", such as "linux/amd64"'),
-    r"^[0-9]+\.[0-9]+(\.[0-9]+)?$": ("an engine version", 'numbers, such as "20.10"'),
+    r"^[0-9]{1,5}\.[0-9]{1,5}(\.[0-9]{1,5})?$": ("an engine version", 'numbers, such as "20.10"'),
     r"^[a-z]+$": ("a suite", 'lower-case letters, such as "bookworm"'),
     r"^[a-z0-9][a-z0-9+.-]+$": ("the name of a Debian package", 'lower-case letters, digits, "+", "." and "-"'),
     r"^([a-z0-9][a-z0-9_-]{0,30})?$": ("a group", 'lower-case letters, digits, "-" and "_", at most 31'),
