@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks import errors
-from lyra_tasks.engine.client.connect import RemoteEngineError, UnsupportedEngineError
+from lyra_tasks.engine.client.connect import NoEngineError, RemoteEngineError, UnsupportedEngineError
+from lyra_tasks.engine.objects.volumes import UnknownUserError
 from lyra_tasks.errors import LyraError
 from lyra_tasks.tasks.task import CommandExitError
 
@@ -150,6 +151,8 @@ ERRORS: dict[type[LyraError], tuple[int, str]] = {
     errors.UsageError: (2, f"{ENGINE}unknown_image_suggests_known_ones"),
     errors.PreconditionError: (3, f"{ENGINE}missing_docker_cli_is_reported"),
     errors.EngineUnavailableError: (3, f"{ENGINE}every_command_without_engine_lists_choices"),
+    NoEngineError: (3, f"{ENGINE}every_command_without_engine_lists_choices"),
+    UnknownUserError: (3, "develop/test_plan.py::test_unknown_user_is_an_error"),
     UnsupportedEngineError: (3, f"{CLEAN}unsupported_engine_is_refused_by_every_command"),
     RemoteEngineError: (3, f"{ENGINE}remote_engine_is_refused_without_connecting"),
     errors.StaleError: (3, f"{PROMOTE}changed_input_is_named_by_test_and_promote"),
