@@ -104,13 +104,15 @@ class LogFollower:
         """Write lines, or a notice in their place once the size limit is reached."""
         text = create_redactor(self.redacted_values).redact_bytes(data).decode(errors="replace")
         prefix = f"{_utc_timestamp()} {stream_name} "
+        lines = []
         for line in console.sanitize(text.replace("\r\n", "\n").removesuffix("\r")).split("\n"):
             if self._received_bytes > self.max_bytes:
-                return
+                break
             self._received_bytes += len(line) + 1
             if self._received_bytes > self.max_bytes:
                 line = f"lyra: log truncated after {console.format_bytes(self.max_bytes)}"
-            file.write(f"{prefix}{line}\n")
+            lines.append(f"{prefix}{line}\n")
+        file.write("".join(lines))
 
     def _split_partial_line(self, line: bytes) -> tuple[bytes, bytes]:
         """Split an overlong line so that the remainder contains any secret that is not complete yet."""
