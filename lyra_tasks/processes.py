@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from lyra_tasks.redaction import create_redactor
+
+MAX_OUTPUT_BYTES = 2 * 1024**2
 _CLIENT_PREFIXES = ("DOCKER_", "BUILDX_", "BUILDKIT_", "COMPOSE_")
 _OWN_VARIABLES = frozenset({"DOCKER_HOST", "DOCKER_CONTEXT", "BUILDX_CONFIG"})
 """Lyra reads them itself, and passes on what it makes of them to the programs that are meant."""
@@ -74,3 +77,45 @@ def list_ancestors(pid: int) -> list[int]:
             pid = int(fields[1])
             ancestors.append(pid)
     return ancestors
+
+
+class BoundedOutput:
+    """The beginning and the end of a program's output, within a limit of memory, and how much was dropped between."""
+
+    def __init__(self, max_bytes: int = MAX_OUTPUT_BYTES) -> None:
+        self._max_bytes = max_bytes // 2
+        self._head, self._tail = bytearray(), bytearray()
+        self.dropped_bytes = 0
+
+    def write(self, data: bytes) -> None:
+        """Add output; from the middle of more than the limit, the oldest is dropped."""
+        free = max(0, self._max_bytes - len(self._head))
+        self._head += data[:free]
+        self._tail += data[free:]
+        if len(self._tail) > 2 * self._max_bytes:  # not at each call, since it moves the rest
+            self._drop()
+
+    def text(self, secret_values: Iterable[str] = ()) -> str:
+        """Return the output; only one that was too long is redacted, since parts of a secret are not recognised."""
+        self._drop()
+        if self.dropped_bytes:
+            return self.redacted_text(secret_values)
+        return (self._head + self._tail).decode(errors="replace")
+
+    def redacted_text(self, secret_values: Iterable[str]) -> str:
+        """Return the output with secrets redacted; a notice stands for what was dropped."""
+        self._drop()
+        redactor = create_redactor(tuple(secret_values))
+        if not self.dropped_bytes:
+            return redactor.redact_bytes(bytes(self._head + self._tail)).decode(errors="replace")
+        margin = redactor.max_spelling_bytes
+        head = redactor.redact_bytes(bytes(self._head))
+        head, tail = head[: len(head) - margin], redactor.redact_bytes(bytes(self._tail))[margin:]
+        notice = f"\n[lyra: {self.dropped_bytes + 2 * margin} bytes left out]\n".encode()
+        return (head + notice + tail).decode(errors="replace")
+
+    def _drop(self) -> None:
+        excess = len(self._tail) - self._max_bytes
+        if excess > 0:
+            del self._tail[:excess]
+            self.dropped_bytes += excess

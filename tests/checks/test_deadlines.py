@@ -128,5 +128,5 @@ def test_http_check_encodes_path_and_header() -> None:
         address = server.getsockname()
         with open_http_response(address, "GET", "/grüße?a=%20&b=ж", 5, headers={"X-Name": "ж"}) as response:
             assert response.status == 204
-    assert received[0].startswith("GET /gr%C3%BC%C3%9Fe?a=%20&b=%D0%B6 HTTP/1.1".encode())
+    assert received[0].startswith(b"GET /gr%C3%BC%C3%9Fe?a=%20&b=%D0%B6 HTTP/1.1")
     assert "X-Name: ж\r\n".encode() in received[0]

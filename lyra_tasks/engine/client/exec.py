@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.processes import create_environment
+from lyra_tasks.processes import BoundedOutput, create_environment
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
@@ -32,14 +32,29 @@ _EXIT_STATUS_TIMEOUT_S = 5.0
 _CANNOT_START_CODES = (126, 127)
 
 
-def exec_command(engine: Engine, container: str, command: Sequence[str], *, user: str = "") -> tuple[int, str]:
-    """Run a command in a container; return its exit code and its output, both streams combined."""
+def exec_command(
+    engine: Engine,
+    container: str,
+    command: Sequence[str],
+    *,
+    user: str = "",
+    timeout: float | None = None,
+    secret_values: Iterable[str] = (),
+) -> tuple[int, str]:
+    """Run a command in a container; return its exit code and its output, both streams combined.
+
+    Of a long output only the beginning and the end are kept, without parts of `secret_values`. After `timeout` seconds
+    it raises TimeoutError: the engine cannot end a command, which so ends with its container.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    output = BoundedOutput()
     with translate_errors("running a command in a container"):
         exec_id = engine.api.exec_create(container, list(command), stdout=True, stderr=True, user=user)["Id"]
-        with closing(ExecStream(engine.stream_api, exec_id)) as stream:
-            output = b"".join(data for _, data in split_frames(stream.chunks()))
-        code = _wait_for_exit_code(engine, exec_id)
-    return code, output.decode(errors="replace")
+        with closing(ExecStream(engine.stream_api, exec_id, deadline)) as stream:
+            for _, data in split_frames(stream.chunks()):
+                output.write(data)
+        code = _wait_for_exit_code(engine, exec_id, deadline)
+    return code, output.text(secret_values)
 
 
 def exec_with_stdio(engine: Engine, container: str, command: Sequence[str], *, directory: str, pass_input: bool) -> int:
@@ -84,18 +99,28 @@ def _lacks_command(engine: Engine, container: str, program: str) -> bool:
 
 
 class ExecStream:
-    """The connection to a command in a container; starts it. `stream_api` is a client without a timeout."""
+    """The connection to a command in a container; starts it.
 
-    def __init__(self, stream_api: Any, exec_id: str) -> None:
+    `stream_api` is a client without a timeout. Reading raises TimeoutError at the `deadline`, a monotonic time.
+    """
+
+    def __init__(self, stream_api: Any, exec_id: str, deadline: float | None = None) -> None:
         connection: Any = stream_api.exec_start(exec_id, socket=True)
+        self._deadline = deadline
         self._response: Any = connection._response
         self._reader: Any = self._response.raw._fp.fp
         self.socket: Any = getattr(connection, "_sock", connection)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield output as it arrives."""
+        self._limit_wait()
         while data := self._reader.read1(_CHUNK_BYTES):
             yield data
+            self._limit_wait()
+
+    def _limit_wait(self) -> None:
+        if self._deadline is not None:
+            self.socket.settimeout(_seconds_until(self._deadline))
 
     def close(self) -> None:
         """Close the connection and discard further output."""
@@ -104,27 +129,34 @@ class ExecStream:
 
 
 def split_frames(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Split the output of a command without a terminal into (STDOUT or STDERR, data) pairs."""
-    buffer = b""
+    """Split the output of a command without a terminal into (STDOUT or STDERR, data) pairs, however it arrives."""
+    header, stream, missing = b"", STDOUT, 0
     for chunk in chunks:
-        buffer += chunk
-        while len(buffer) >= _FRAME_HEADER.size:
-            stream, length = _FRAME_HEADER.unpack(buffer[: _FRAME_HEADER.size])
-            if len(buffer) < _FRAME_HEADER.size + length:
-                break
-            yield stream, buffer[_FRAME_HEADER.size : _FRAME_HEADER.size + length]
-            buffer = buffer[_FRAME_HEADER.size + length :]
+        position = 0
+        while position < len(chunk):
+            if missing:
+                data = chunk[position : position + missing]
+                position, missing = position + len(data), missing - len(data)
+                yield stream, data
+                continue
+            part = chunk[position : position + _FRAME_HEADER.size - len(header)]
+            position, header = position + len(part), header + part
+            if len(header) == _FRAME_HEADER.size:
+                stream, missing = _FRAME_HEADER.unpack(header)
+                header = b""
 
 
-def _wait_for_exit_code(engine: Engine, exec_id: str) -> int:
-    """Return the exit code of a command whose output has ended.
+def _wait_for_exit_code(engine: Engine, exec_id: str, deadline: float | None = None) -> int:
+    """Return the exit code of a command whose output has ended; raise TimeoutError at the `deadline`.
 
     The engine records it a moment later, and a command may go on after closing its output.
     """
-    pause, deadline = 0.01, time.monotonic() + _EXIT_STATUS_TIMEOUT_S
+    pause, report_deadline = 0.01, time.monotonic() + _EXIT_STATUS_TIMEOUT_S
     while (status := engine.api.exec_inspect(exec_id))["ExitCode"] is None or status["Running"]:
-        if not status["Running"] and time.monotonic() > deadline:
+        if not status["Running"] and time.monotonic() > report_deadline:
             raise PreconditionError("The engine did not report an exit status", hint="Retry the command")
+        if deadline is not None:
+            pause = min(pause, _seconds_until(deadline))
         time.sleep(pause)
         pause = min(2 * pause, 0.5)
     return int(status["ExitCode"])
@@ -159,6 +191,13 @@ def _forward_input(stream: ExecStream, wake: int) -> None:
                 stream.socket.shutdown(socket.SHUT_WR)
                 return
             stream.socket.sendall(data)
+
+
+def _seconds_until(deadline: float) -> float:
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError("timed out")
+    return seconds
 
 
 def _write(descriptor: int, data: bytes) -> None:
