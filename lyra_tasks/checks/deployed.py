@@ -54,7 +54,7 @@ def check_deployed_services(
             services[name].engine,
             services[name].id,
             services[name].ports,
-            services[name].log,
+            services[name].open_log,
             Cancellation(),
         )
         for name, service in configured.items()

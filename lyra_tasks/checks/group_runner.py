@@ -24,10 +24,10 @@ from lyra_tasks.engine.objects.lifeline import hold_lifeline
 from lyra_tasks.errors import CheckFailedError
 from lyra_tasks.lab.admission import Capacity, Reservation, reserve_capacity
 from lyra_tasks.lab.cancellation import Cancellation
-from lyra_tasks.lab.container_logs import merge_logs
 from lyra_tasks.lab.lab import Lab, remove_mounted_files, write_mounted_files
 from lyra_tasks.lab.service import RunningService
 from lyra_tasks.records.evidence import CheckResult, Evidence, ServiceEvent, create_service_event
+from lyra_tasks.records.service_logs import merge_logs
 from lyra_tasks.rules.finding import RuleCheck
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import re
 import threading
@@ -165,10 +166,12 @@ def _check_tcp(target: CheckTarget, test: Test) -> str:
 
 
 def _check_log(target: CheckTarget, test: Test) -> str:
-    pattern = re.compile(str(test.log))
+    pattern, read_lines = re.compile(str(test.log)), target.open_log()
+    deadline = time.monotonic() + test.timeout
 
     def has_match() -> bool:
-        return target.cancellation.is_cancelled or pattern.search(target.read_log()) is not None
+        lines = itertools.takewhile(lambda _: time.monotonic() < deadline, read_lines())
+        return target.cancellation.is_cancelled or any(map(pattern.search, lines))
 
     if wait_until(has_match, test.timeout):
         return ""

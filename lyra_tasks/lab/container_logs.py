@@ -1,10 +1,11 @@
-"""Read, follow, save and merge the logs of a lab's containers, with secrets redacted."""
+"""Read, follow and save the logs of a lab's containers, with secrets redacted."""
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from functools import partial
 from queue import Queue
 from typing import NamedTuple
 
@@ -16,9 +17,11 @@ from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import LyraError
 from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT
 from lyra_tasks.records.dev import DevLab
-from lyra_tasks.records.evidence import LOGS_DIRECTORY, MERGED_LOG
-from lyra_tasks.redaction import redact
+from lyra_tasks.records.evidence import LOGS_DIRECTORY
+from lyra_tasks.records.service_logs import merge_logs, write_log
 from lyra_tasks.rules.secrets import expand_secret_values, redacted_values
+
+_MAX_QUEUED_LINES = 1000
 
 
 class LogLine(NamedTuple):
@@ -29,16 +32,21 @@ class LogLine(NamedTuple):
     text: str
 
 
-def read_container_logs(work: Workspace, lab: DevLab, names: Sequence[str]) -> list[LogLine]:
-    """Return the log lines of some services, one service after the other."""
+def read_container_logs(work: Workspace, lab: DevLab, names: Sequence[str]) -> Iterator[LogLine]:
+    """Yield the log lines of some services by time."""
     secrets = _collect_secrets(work, lab)
-    return [line for name in names for line in _read_log(work, lab, name, secrets)]
+    return merge_lines(_read_log(work, lab, name, secrets) for name in names)
+
+
+def merge_lines(logs: Iterable[Iterator[LogLine]]) -> Iterator[LogLine]:
+    """Yield the lines of several logs by time, without holding them."""
+    return heapq.merge(*logs, key=lambda line: line.timestamp)
 
 
 def follow_container_logs(work: Workspace, lab: DevLab, names: Sequence[str]) -> Iterator[LogLine]:
     """Yield the log lines of some services as they are written, until all their containers have exited."""
     secrets = _collect_secrets(work, lab)
-    queue: Queue[LogLine | LyraError | None] = Queue()
+    queue: Queue[LogLine | LyraError | None] = Queue(_MAX_QUEUED_LINES)  # a slow terminal slows the service down
 
     def forward_lines(name: str) -> None:
         try:
@@ -67,30 +75,16 @@ def save_lab_logs(work: Workspace, lab: DevLab) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     secrets = _collect_secrets(work, lab)
     for name in lab.services:
-        lines = [
-            f"{line.timestamp} {stream} {line.text}\n"
+        streams = [
+            map(partial(_format_line, stream), _read_log(work, lab, name, secrets, streams=(stream,)))
             for stream in ("out", "err")
-            for line in _read_log(work, lab, name, secrets, streams=(stream,))
         ]
-        lines.sort(key=lambda line: line.partition(" ")[0])
-        (directory / f"{name}.log").write_text("".join(lines), encoding="utf-8")
+        write_log(directory / f"{name}.log", heapq.merge(*streams, key=lambda line: line.partition(" ")[0]))
     merge_logs(directory, lab.services)
 
 
-def merge_logs(logs_directory: Path, services: Iterable[str]) -> None:
-    """Merge the logs of all services into one, in the order of their timestamps, with the service's name per line."""
-    lines = []
-    for name in services:
-        path = logs_directory / f"{name}.log"
-        if path.exists():
-            # only "\n" ends a line: `splitlines` would split at other characters, too
-            for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
-                timestamp, _, text = line.partition(" ")
-                lines.append((timestamp, f"{timestamp} {name} {text}"))
-    if lines:
-        lines.sort(key=lambda line: line[0])
-        merged = "\n".join(text for _, text in lines) + "\n"
-        (logs_directory / MERGED_LOG).write_text(merged, encoding="utf-8")
+def _format_line(stream: str, line: LogLine) -> str:
+    return f"{line.timestamp} {stream} {line.text}"
 
 
 def _read_log(
@@ -102,8 +96,11 @@ def _read_log(
     follow: bool = False,
     streams: Sequence[str] = ("out", "err"),
 ) -> Iterator[LogLine]:
-    for timestamp, text in read_log_lines(work.engine, lab.services[name].id, follow=follow, streams=streams):
-        yield LogLine(timestamp, name, console.sanitize(redact(text, secrets)))
+    container = lab.services[name].id
+    for timestamp, text in read_log_lines(
+        work.engine, container, redacted_values=secrets, follow=follow, streams=streams
+    ):
+        yield LogLine(timestamp, name, console.sanitize(text))
 
 
 def _collect_secrets(work: Workspace, lab: DevLab) -> tuple[str, ...]:

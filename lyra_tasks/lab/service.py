@@ -14,6 +14,7 @@ from lyra_tasks.errors import CheckFailedError, PreconditionError
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.plan import PlannedService
 from lyra_tasks.ports import ContainerPort
+from lyra_tasks.records.service_logs import LogReader
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
@@ -35,7 +36,7 @@ class CheckTarget:
     engine: Engine
     container_id: str
     ports: Mapping[ContainerPort, int]
-    read_log: Callable[[], str]
+    open_log: Callable[[], LogReader]
     cancellation: Cancellation
 
     def address(self, port: int | str) -> tuple[str, int]:
@@ -77,7 +78,7 @@ class RunningService:
             self.engine,
             self.id,
             self.ports,
-            self.log.text,
+            self.log.open_reader,
             self.cancellation,
         )
 
@@ -121,4 +122,4 @@ def _describe_kill(service: RunningService, state: ContainerState) -> str:
 
 def read_log_tail(service: RunningService) -> tuple[str, ...]:
     """Return the last lines of the service's log."""
-    return tuple(service.log.lines()[-_LOG_TAIL_LINES:])
+    return tuple(service.log.last_lines(_LOG_TAIL_LINES))

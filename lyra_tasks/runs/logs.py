@@ -12,9 +12,10 @@ from lyra_tasks import console
 from lyra_tasks.engine.objects.lifeline import run_lock_path
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import PreconditionError, UsageError
-from lyra_tasks.lab.container_logs import LogLine, follow_container_logs, read_container_logs
+from lyra_tasks.lab.container_logs import LogLine, follow_container_logs, merge_lines, read_container_logs
 from lyra_tasks.records.dev import DevLab, DevStore
 from lyra_tasks.records.evidence import LOGS_DIRECTORY, list_service_logs
+from lyra_tasks.records.service_logs import LogFileReader, LogReader
 from lyra_tasks.units import parse_duration
 
 _POLL_INTERVAL_S = 0.2
@@ -51,14 +52,14 @@ def find_last_logged_run(runs: Path) -> str:
     return max(_list_logged_runs(runs), default="")
 
 
-def read_logs(work: Workspace, source: LogSource, since: str) -> list[LogLine]:
-    """Return all lines by time; `since` is a duration such as `10m`, or ''."""
+def read_logs(work: Workspace, source: LogSource, since: str) -> Iterator[LogLine]:
+    """Yield all lines by time; `since` is a duration such as `10m`, or ''."""
     start = _start_timestamp(since)
     if source.lab is not None:
         lines = read_container_logs(work, source.lab, source.services)
     else:
-        lines = [line for name in source.services for line in _read_log_file(source.directory, name)]
-    return _sort_lines(lines, start)
+        lines = merge_lines(_read_log_file(name, reader) for name, reader in _open_readers(source).items())
+    return (line for line in lines if line.timestamp >= start)
 
 
 def follow_logs(work: Workspace, source: LogSource, since: str) -> Iterator[LogLine]:
@@ -83,34 +84,25 @@ def print_log_lines(lines: Iterable[LogLine], source: LogSource) -> None:
 def _follow_files(work: Workspace, source: LogSource, start: str) -> Iterator[LogLine]:
     """Yield new lines of the log files of another process's test run, until its lock is released."""
     lock = run_lock_path(work.paths.state, source.run)
-    line_counts = dict.fromkeys(source.services, 0)
+    readers = _open_readers(source)
     while True:
         is_running = lock.exists()
-        new_lines = []
-        for name in source.services:
-            lines = _read_log_file(source.directory, name)
-            new_lines += lines[line_counts[name] :]
-            line_counts[name] = len(lines)
-        yield from _sort_lines(new_lines, start)
+        lines = merge_lines(_read_log_file(name, reader) for name, reader in readers.items())
+        yield from (line for line in lines if line.timestamp >= start)
         if not is_running:
             return
         time.sleep(_POLL_INTERVAL_S)
 
 
-def _sort_lines(lines: Iterable[LogLine], start: str) -> list[LogLine]:
-    return sorted((line for line in lines if line.timestamp >= start), key=lambda line: line.timestamp)
+def _open_readers(source: LogSource) -> dict[str, LogReader]:
+    return {name: LogFileReader(source.directory / f"{name}.log") for name in source.services}
 
 
-def _read_log_file(directory: Path, name: str) -> list[LogLine]:
-    """Return the complete lines of a service's log file."""
-    path = directory / f"{name}.log"
-    if not path.exists():
-        return []
-    lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+def _read_log_file(name: str, read_lines: LogReader) -> Iterator[LogLine]:
+    """Yield the new complete lines of a service's log file."""
+    for line in read_lines():
         timestamp, _, rest = line.partition(" ")
-        lines.append(LogLine(timestamp, name, rest.partition(" ")[2]))
-    return lines
+        yield LogLine(timestamp, name, rest.partition(" ")[2])
 
 
 def _start_timestamp(since: str) -> str:

@@ -6,6 +6,7 @@ import http.client
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,9 +20,10 @@ from lyra_tasks.checks.kinds import check_service, evaluate_check
 from lyra_tasks.config.models import Service, Test
 from lyra_tasks.engine.client.monitoring import LogFollower
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.lab.container_logs import merge_logs
+from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.service import CheckTarget
 from lyra_tasks.records.evidence import CheckResult
+from lyra_tasks.records.service_logs import merge_logs, read_last_lines
 
 
 @contextmanager
@@ -84,7 +86,7 @@ def test_log_lines_end_only_at_newlines(tmp_path: Path) -> None:
     path = tmp_path / "web.log"
     path.write_text(f"{line}\n2026-11-24T12:00:01.000Z err begun", encoding="utf-8")
     nothing: Any = None
-    assert LogFollower(nothing, "id", path).lines() == [line, "2026-11-24T12:00:01.000Z err begun"]
+    assert LogFollower(nothing, "id", path).last_lines(5) == [line, "2026-11-24T12:00:01.000Z err begun"]
     path.write_text(f"{line}\n", encoding="utf-8")
     merge_logs(tmp_path, ["web"])
     assert (tmp_path / "_all.log").read_text(encoding="utf-8") == line.replace("Z out", "Z web out") + "\n"
@@ -98,18 +100,20 @@ def test_log_without_newlines_is_split_and_redacted(tmp_path: Path) -> None:
     printed = (b"." * (size - 8) + secret.encode() + b"." * size + secret.encode()[:9]) + secret.encode()[9:] + b"."
     chunks = [printed[start : start + 65536] for start in range(0, len(printed), 65536)]
     follower._follow((chunk, None) for chunk in chunks)
-    lines = [line.split(" ", 2)[2] for line in follower.lines()]
+    lines = list(follower.open_reader()())
     assert len(lines) > 1 and max(map(len, lines)) <= size + 65536
     assert "".join(lines) == printed.decode().replace(secret, "***")
 
 
-def test_log_endless_output_is_truncated_with_notice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", [b"all over again\n", b"\n", b"\xff\xff\n", b"\x1b\x07\n", b"x" * 997])
+def test_log_endless_output_is_truncated_with_notice(line: bytes, tmp_path: Path) -> None:
     nothing: Any = None
-    follower = LogFollower(nothing, "id", tmp_path / "web.log", max_bytes=1000)
-    follower._follow((None, b"all over again\n" * 100) for _ in range(100))
-    *lines, last = follower.text().split("\n")
-    assert lines == ["all over again"] * (1000 // len("all over again\n"))
-    assert last == "lyra: log truncated after 1000 B"
+    path = tmp_path / "web.log"
+    follower = LogFollower(nothing, "id", path, max_bytes=100_000)
+    follower._follow((None, line * 100) for _ in range(1000))
+    *_, last = follower.open_reader()()
+    assert last == "lyra: log truncated after 97.7 KiB"
+    assert path.stat().st_size < 100_200
 
 
 @contextmanager
@@ -170,3 +174,52 @@ def test_http_request_is_sent_as_other_clients_do() -> None:
 )
 def test_http_invalid_answer_is_a_result(answer: bytes) -> None:
     assert run_http_check(answer, [], body="hello").outcome in {"error", "failed"}
+
+
+def test_growing_log_is_read_where_the_reader_left_off(tmp_path: Path) -> None:
+    nothing: Any = None
+    path = tmp_path / "web.log"
+    read_lines = LogFollower(nothing, "id", path).open_reader()
+    assert list(read_lines()) == []
+    with path.open("w", buffering=1) as file:
+        file.write("T out one\nT err two words\nT out thr")
+        file.flush()
+        assert list(read_lines()) == ["one", "two words"]
+        file.write("ee\n")
+        assert list(read_lines()) == ["three"]
+        assert list(read_lines()) == []
+
+
+def test_last_lines_of_huge_log_are_read_from_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "web.log"
+    path.write_text("".join(f"T out {number:1000}\n" for number in range(2000)))
+    assert [line.split()[-1] for line in read_last_lines(path, 3)] == ["1997", "1998", "1999"]
+    path.write_text("T out one\n")
+    assert read_last_lines(path, 3) == ["T out one"]
+
+
+def test_logs_are_merged_in_little_memory(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        with (tmp_path / f"{name}.log").open("w") as file:
+            file.writelines(
+                f"2026-01-01T00:{number // 60000:02}:{number % 60000 / 1000:06.3f}Z out \n" for number in range(100_000)
+            )
+    tracemalloc.start()
+    try:
+        merge_logs(tmp_path, ["a", "b", "c", "missing"])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    lines = (tmp_path / "_all.log").read_text().splitlines()
+    assert len(lines) == 300_000 and lines == sorted(lines)
+    assert peak < 2 << 20
+
+
+def test_log_check_matches_lines_of_any_age() -> None:
+    def check(pattern: str, lines: list[str]) -> str:
+        test = Test.model_validate({"name": "log", "service": "web", "log": pattern, "timeout": "300ms"})
+        target: Any = SimpleNamespace(open_log=lambda: lambda: iter(lines), cancellation=Cancellation())
+        return check_service(target, test)
+
+    assert check("^ready$", ["starting", "ready", "GET /"]) == ""
+    assert check("starting.*ready", ["starting", "ready"]) == "no line matches 'starting.*ready' within 0.3 s"

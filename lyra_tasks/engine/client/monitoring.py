@@ -16,13 +16,19 @@ from lyra_tasks import console
 from lyra_tasks.documents import translate_failures
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.errors import LyraError, PreconditionError
-from lyra_tasks.redaction import create_redactor
+from lyra_tasks.records.service_logs import (
+    MAX_LOG_BYTES,
+    LogFileReader,
+    LogReader,
+    read_last_lines,
+    truncation_notice,
+)
+from lyra_tasks.redaction import create_redactor, redact
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
 _MAX_LINE_BYTES = 1 << 20  # longer lines are split
-_MAX_LOG_BYTES = 64 << 20  # a service that prints without end must not fill the disk
 
 
 @dataclass
@@ -37,8 +43,8 @@ class LogFollower:
     path: Path
     redacted_values: tuple[str, ...] = ()
     error: OSError | None = None
-    max_bytes: int = _MAX_LOG_BYTES
-    _received_bytes: int = 0
+    max_bytes: int = MAX_LOG_BYTES
+    _kept_bytes: int = 0
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self) -> None:
@@ -61,15 +67,14 @@ class LogFollower:
         for thread in self._threads:
             thread.join(timeout)
 
-    def text(self) -> str:
-        """Return the output so far, without time stamps."""
-        return "\n".join(line.split(" ", 2)[-1] for line in self.lines())
+    def open_reader(self) -> LogReader:
+        """Return a reader of the output, without time stamps."""
+        read_lines = LogFileReader(self.path)
+        return lambda: (line.split(" ", 2)[-1] for line in read_lines())
 
-    def lines(self) -> list[str]:
-        """Return the lines of the file."""
-        # str.splitlines would also split at other characters than newlines
-        *complete, partial = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
-        return [*complete, partial] if partial else complete
+    def last_lines(self, count: int) -> list[str]:
+        """Return the last lines of the file."""
+        return read_last_lines(self.path, count)
 
     def _start_thread(self, stream: Any) -> None:
         thread = threading.Thread(target=self._follow, args=(stream,), daemon=True)
@@ -88,12 +93,12 @@ class LogFollower:
         with self.path.open("a", encoding="utf-8", buffering=1) as file:
             for out, err in _iterate_until_error(lambda: stream):
                 for stream_name, chunk in (("out", out), ("err", err)):
-                    if chunk:
+                    if chunk and self._kept_bytes <= self.max_bytes:
                         complete, newline, rest = (partial_lines[stream_name] + chunk).rpartition(b"\n")
                         if newline:
                             self._write_lines(file, stream_name, complete)
                         if len(rest) > _MAX_LINE_BYTES:
-                            prefix, rest = self._split_partial_line(rest)
+                            prefix, rest = _split_partial_line(rest, self.redacted_values)
                             self._write_lines(file, stream_name, prefix)
                         partial_lines[stream_name] = rest
             for stream_name, line in partial_lines.items():
@@ -106,20 +111,22 @@ class LogFollower:
         prefix = f"{_utc_timestamp()} {stream_name} "
         lines = []
         for line in console.sanitize(text.replace("\r\n", "\n").removesuffix("\r")).split("\n"):
-            if self._received_bytes > self.max_bytes:
+            if self._kept_bytes > self.max_bytes:
                 break
-            self._received_bytes += len(line) + 1
-            if self._received_bytes > self.max_bytes:
-                line = f"lyra: log truncated after {console.format_bytes(self.max_bytes)}"
-            lines.append(f"{prefix}{line}\n")
+            kept_line = f"{prefix}{line}\n"
+            self._kept_bytes += len(kept_line.encode())
+            if self._kept_bytes > self.max_bytes:
+                kept_line = f"{prefix}{truncation_notice(self.max_bytes)}\n"
+            lines.append(kept_line)
         file.write("".join(lines))
 
-    def _split_partial_line(self, line: bytes) -> tuple[bytes, bytes]:
-        """Split an overlong line so that the remainder contains any secret that is not complete yet."""
-        redactor = create_redactor(self.redacted_values)
-        line = redactor.redact_bytes(line)
-        end = max(0, len(line) - redactor.max_spelling_bytes)
-        return line[:end], line[end:]
+
+def _split_partial_line(line: bytes, redacted_values: Sequence[str]) -> tuple[bytes, bytes]:
+    """Split an overlong line so that the remainder contains any secret that is not complete yet."""
+    redactor = create_redactor(tuple(redacted_values))
+    line = redactor.redact_bytes(line)
+    end = max(0, len(line) - redactor.max_spelling_bytes)
+    return line[:end], line[end:]
 
 
 def _demultiplex(chunks: Iterable[bytes], name: str) -> Iterator[tuple[bytes | None, bytes | None]]:
@@ -128,12 +135,25 @@ def _demultiplex(chunks: Iterable[bytes], name: str) -> Iterator[tuple[bytes | N
 
 
 def read_log_lines(
-    engine: Engine, container: str, *, follow: bool = False, streams: Sequence[str] = ("out", "err")
+    engine: Engine,
+    container: str,
+    *,
+    redacted_values: Sequence[str] = (),
+    follow: bool = False,
+    streams: Sequence[str] = ("out", "err"),
 ) -> Iterator[tuple[str, str]]:
-    """Yield time stamp and text of each log line, with `follow` until the container exits; nothing if it is gone."""
+    """Yield time stamp and text of each log line, with `follow` until the container exits; nothing if it is gone.
+
+    Secrets are redacted. A very long line is split: the rest has the time stamp of its beginning.
+    """
     from docker.errors import NotFound
 
     partial = b""
+
+    def parse(line: bytes) -> tuple[str, str]:
+        timestamp, _, text = line.rstrip(b"\r").decode(errors="replace").partition(" ")
+        return timestamp, redact(text, redacted_values)
+
     with translate_errors("reading a container's log"):
         try:
             chunks = engine.stream_api.logs(
@@ -141,17 +161,16 @@ def read_log_lines(
             )
             for chunk in chunks:
                 *complete, partial = (partial + chunk).split(b"\n")
-                for line in complete:
-                    yield _split_timestamp(line)
+                yield from map(parse, complete)
+                if len(partial) > _MAX_LINE_BYTES:
+                    begin, rest = _split_partial_line(partial, redacted_values)
+                    timestamp, text = parse(begin)
+                    yield timestamp, text
+                    partial = timestamp.encode() + b" " + rest
         except NotFound:
             return
     if partial:
-        yield _split_timestamp(partial)
-
-
-def _split_timestamp(line: bytes) -> tuple[str, str]:
-    timestamp, _, text = line.rstrip(b"\r").decode(errors="replace").partition(" ")
-    return timestamp, text
+        yield parse(partial)
 
 
 def was_kill_requested(engine: Engine, container: str, finished_at: str) -> bool:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.client.errors import translate_errors
+from lyra_tasks.engine.client.monitoring import read_log_lines
 from lyra_tasks.engine.objects.inventory import CONTAINER, NETWORK, VOLUME
 from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.ports import ContainerPort, parse_port
+from lyra_tasks.records.service_logs import LogReader
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
@@ -268,11 +270,9 @@ class DeployedService:
     engine: Engine
     ports: Mapping[ContainerPort, int]
 
-    def log(self) -> str:
-        """Return the whole output of the container."""
-        with translate_errors("reading a container's log"):
-            output: bytes = self.engine.api.logs(self.id)
-        return output.decode(errors="replace")
+    def open_log(self) -> LogReader:
+        """Return a reader of the container's output, which begins anew at each call."""
+        return lambda: (text for _, text in read_log_lines(self.engine, self.id))
 
 
 def list_compose_services(engine: Engine, project: str) -> dict[str, DeployedService]:
