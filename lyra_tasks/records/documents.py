@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from lyra_tasks.documents import parse_json_object, read_document, translate_fai
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.records.evidence import LOGS_DIRECTORY, Evidence, Metrics, list_service_logs
 from lyra_tasks.records.record import Record, read_record
+from lyra_tasks.records.service_logs import LogFile
 
 TESTS_FILE_NAME = "tests.json"
 METRICS_FILE_NAME = "metrics.json"
@@ -24,7 +25,7 @@ class ReportDocuments:
 
     tests: Mapping[str, Any]
     metrics: Mapping[str, Any]
-    logs: Mapping[str, tuple[str, ...]]
+    logs: Mapping[str, Iterable[str]]
     manifest: Mapping[str, Any] = field(default_factory=dict)
     previous: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -60,12 +61,10 @@ def read_json_object(path: Path) -> dict[str, Any]:
         return parse_json_object(read_document(path))
 
 
-def read_service_logs(directory: Path) -> dict[str, tuple[str, ...]]:
-    """Read the log lines by service, or by GROUP/SERVICE for a group of checks."""
-    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in list_service_logs(directory)}
+def read_service_logs(directory: Path) -> dict[str, LogFile]:
+    """Return the log lines by service, or by GROUP/SERVICE for a group of checks; they are read where they are used."""
     return {
-        path.relative_to(directory).with_suffix("").as_posix(): tuple(text.split("\n")[:-1])
-        for path, text in texts.items()
+        path.relative_to(directory).with_suffix("").as_posix(): LogFile(path) for path in list_service_logs(directory)
     }
 
 

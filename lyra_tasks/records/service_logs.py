@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from lyra_tasks.console import format_bytes
@@ -14,6 +15,17 @@ MAX_LOG_BYTES = 64 << 20
 LogReader = Callable[[], Iterator[str]]
 """Yields lines, at each call at least those that earlier calls have not yielded."""
 _MAX_TAIL_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """The complete lines of a log, which are read anew at each iteration."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the lines without their ends."""
+        return LogFileReader(self.path)()
 
 
 class LogFileReader:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ _HEADROOM = 1.05
 _STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
 _LOG_DELAY_S = 0.02  # until then, the engine has delivered the log line that a check caused
 _FIRST_LINE_TIMEOUT_S = 5.0
+_TIME_PRECISION_S = 0.001
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,14 @@ class TimelineEvent:
     description: str
     outcome: str
     is_error: bool
-    log_line: str
+    log_line: str = ""
+
+
+class LineQuery(NamedTuple):
+    """The last log line until a time or, with `since`, the first one in between; in seconds since the first start."""
+
+    until: float
+    since: float | None = None
 
 
 class Meter(NamedTuple):
@@ -97,12 +105,13 @@ def build_timelines(documents: ReportDocuments) -> tuple[ServiceTimeline, ...]:
     timelines = []
     for name, usage in sorted(documents.tests["usage"].items()):
         samples = [(_to_seconds(sample["at"]) - begin, sample) for sample in samples_by_service.get(name, ())]
-        lines = _parse_log(documents.logs.get(name, ()), begin)
-        timeline_events = _find_peaks(usage, samples, lines)
-        for event in events:
-            if event["service"] == name:
-                timeline_events.append(_describe_event(_to_seconds(event["at"]) - begin, event, lines))
-        timeline_events.sort(key=lambda event: event.seconds)
+        described = _find_peaks(usage, samples)
+        described += [
+            _describe_event(_to_seconds(event["at"]) - begin, event) for event in events if event["service"] == name
+        ]
+        described.sort(key=lambda item: item[0].seconds)
+        lines = find_lines(_parse_log(documents.logs.get(name, ()), begin), [query for _, query in described])
+        timeline_events = [replace(event, log_line=line) for (event, _), line in zip(described, lines, strict=True)]
         marks = [(event.seconds, number, event.is_error) for number, event in enumerate(timeline_events, start=1)]
         cpu, memory = ([(at, float(sample[key])) for at, sample in samples] for key in ("cpu", "memory"))
         timelines.append(
@@ -129,21 +138,23 @@ def _create_meter(
     return Meter(f"{format_peak(peak)} of {format_limit(limit)}", min(peak / limit, 1.0) if limit else 0.0)
 
 
-def _describe_event(at: float, event: Mapping[str, Any], lines: Sequence[tuple[float, str]]) -> TimelineEvent:
+def _describe_event(at: float, event: Mapping[str, Any]) -> tuple[TimelineEvent, LineQuery]:
     kind, outcome = event["kind"], event["outcome"]
     if kind == "check":
-        line = _first_line(lines, at - event["seconds"], at + _LOG_DELAY_S)
-        return TimelineEvent(at, f"check: {event['name']}", outcome, outcome != "passed", line)
+        text = f"check: {event['name']}"
+        return TimelineEvent(at, text, outcome, outcome != "passed"), LineQuery(
+            at + _LOG_DELAY_S, at - event["seconds"]
+        )
     if kind == "started":
-        return TimelineEvent(at, "started", "", False, _first_line(lines, at, at + _FIRST_LINE_TIMEOUT_S))
+        return TimelineEvent(at, "started", "", False), LineQuery(at + _FIRST_LINE_TIMEOUT_S, at)
     if kind == "ready":
-        return TimelineEvent(at, f"ready after {event['seconds']:.1f} s", "", False, _last_line(lines, at))
-    return TimelineEvent(at, f"exited: {outcome}", "", True, _last_line(lines, at))
+        return TimelineEvent(at, f"ready after {event['seconds']:.1f} s", "", False), LineQuery(at)
+    return TimelineEvent(at, f"exited: {outcome}", "", True), LineQuery(at)
 
 
 def _find_peaks(
-    usage: Mapping[str, Any], samples: Sequence[tuple[float, Mapping[str, Any]]], lines: Sequence[tuple[float, str]]
-) -> list[TimelineEvent]:
+    usage: Mapping[str, Any], samples: Sequence[tuple[float, Mapping[str, Any]]]
+) -> list[tuple[TimelineEvent, LineQuery]]:
     peaks = []
     for key, resource in (("cpu", "CPU"), ("memory", "memory")):
         peak = max(samples, key=lambda sample: sample[1][key], default=None)
@@ -151,27 +162,39 @@ def _find_peaks(
             at, values = peak
             value = console.format_bytes(values[key]) if key == "memory" else f"{values[key]:.2f}"
             is_error = key == "memory" and bool(usage["oom_killed"])
-            peaks.append(TimelineEvent(at, f"{resource} peak, {value}", "", is_error, _last_line(lines, at)))
+            peaks.append((TimelineEvent(at, f"{resource} peak, {value}", "", is_error), LineQuery(at)))
     return peaks
 
 
-def _parse_log(log: Sequence[str], begin: float) -> list[tuple[float, str]]:
-    lines = []
+def _parse_log(log: Iterable[str], begin: float) -> Iterator[tuple[float, str]]:
     for line in log:
         at, _, rest = line.partition(" ")
         try:
-            lines.append((_to_seconds(at) - begin, rest.partition(" ")[2]))
+            yield _to_seconds(at) - begin, rest.partition(" ")[2]
         except ValueError:
             continue
-    return lines
 
 
-def _first_line(lines: Sequence[tuple[float, str]], since: float, until: float) -> str:
-    return next((text for at, text in lines if since - 0.001 <= at <= until), "")
-
-
-def _last_line(lines: Sequence[tuple[float, str]], until: float) -> str:
-    return next((text for at, text in reversed(lines) if at <= until + 0.001), "")
+def find_lines(lines: Iterable[tuple[float, str]], queries: Sequence[LineQuery]) -> list[str]:
+    """Return the line that each query finds, or ''; the lines, in the order of their times, are read only once."""
+    found = [""] * len(queries)
+    first = [(query.since - _TIME_PRECISION_S, index) for index, query in enumerate(queries) if query.since is not None]
+    last = [(query.until + _TIME_PRECISION_S, index) for index, query in enumerate(queries) if query.since is None]
+    first.sort(reverse=True)
+    last.sort(reverse=True)
+    previous = ""
+    for at, text in lines:
+        while last and last[-1][0] < at:
+            found[last.pop()[1]] = previous
+        while first and first[-1][0] <= at:
+            index = first.pop()[1]
+            found[index] = text if at <= queries[index].until else ""
+        previous = text
+        if not first and not last:
+            break
+    for _, index in last:
+        found[index] = previous
+    return found
 
 
 def _format_memory(value: float) -> str:

@@ -1,0 +1,74 @@
+"""Whatever a service prints, each command takes a bounded amount of memory, and a log a bounded size."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+
+import pytest
+
+from tests.conftest import Project
+
+MAX_MEMORY_BYTES = 125_000_000
+FLOODS = {
+    "empty lines": "/bin/busybox yes ''",
+    "one endless line": "/bin/busybox cat /dev/zero | /bin/busybox tr '\\\\000' x",
+    "binary": "/bin/busybox cat /dev/urandom",
+}
+
+
+def measure(project: Project, *arguments: str, seconds: float | None = None) -> tuple[int, int, str]:
+    """Run the program, for `seconds` at most; return its exit code, peak memory in bytes and errors."""
+    errors = project.root / "errors.txt"
+    with errors.open("wb") as file:
+        process = subprocess.Popen(
+            project.command(*arguments),
+            cwd=project.root,
+            env=project.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+        )
+    if seconds is not None:
+        time.sleep(seconds)
+        process.terminate()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_maxrss * 1024, errors.read_text()
+
+
+@pytest.fixture(params=FLOODS)
+def flooding(tiny: Project, request: pytest.FixtureRequest) -> Project:
+    """A project whose service floods its log, as fast as half a core allows, and serves a page."""
+    server = "/bin/busybox httpd -f -p 8080 -h /www"
+    script = f"{server} & {FLOODS[request.param]}"
+    tiny.replace(
+        ".lyra.toml", 'image = "web"\n', f'image = "web"\ncommand = ["/bin/busybox", "sh", "-c", "{script}"]\n'
+    )
+    tiny.replace(".lyra.toml", "cpus = 0.2", "cpus = 0.5")
+    with (tiny.root / ".lyra.toml").open("a") as file:
+        file.write('\n[[tests]]\nname = "some seconds"\nrun = "sleep 8"\n')
+        file.write('\n[[tests]]\nname = "a line"\nservice = "web"\nlog = "never printed"\ntimeout = "3s"\n')
+    assert tiny.lyra("build").code == 0
+    return tiny
+
+
+def test_commands_take_little_memory_while_a_service_floods(flooding: Project) -> None:
+    code, memory, errors = measure(flooding, "test")
+    assert (code, memory < MAX_MEMORY_BYTES) == (5, True), (memory, errors)
+    logs = [path for path in flooding.root.glob(".lyra/runs/*/logs/*.log") if path.name != "_all.log"]
+    assert logs and all(path.stat().st_size <= (64 << 20) + 200 for path in logs)
+    code, memory, errors = measure(flooding, "logs")
+    assert (code, memory < MAX_MEMORY_BYTES) == (0, True), (memory, errors)
+
+
+def test_development_commands_take_little_memory_while_a_service_floods(flooding: Project) -> None:
+    assert flooding.lyra("create").code == 0
+    for arguments, seconds in (
+        (("logs",), None),
+        (("logs", "--follow"), 6.0),
+        (("stats",), None),
+        (("dev.stop",), None),
+    ):
+        code, memory, errors = measure(flooding, *arguments, seconds=seconds)
+        assert (code, memory < MAX_MEMORY_BYTES) == (130 if seconds else 0, True), (arguments, memory, errors)
