@@ -34,6 +34,7 @@ from lyra_tasks.engine.objects.removal import remove_run
 from lyra_tasks.errors import CheckFailedError
 from lyra_tasks.lab.admission import require_enforced_limits, require_limits
 from lyra_tasks.lab.cancellation import Cancellation
+from lyra_tasks.lab.disk import DiskWatch, WatchedRoot, list_writable_roots, start_guard
 from lyra_tasks.lab.facts import MOUNTS_DIRECTORY
 from lyra_tasks.lab.plan import LabPlan
 from lyra_tasks.lab.readiness import require_healthy, wait_until_ready
@@ -65,6 +66,7 @@ class Lab:
     cancellation: Cancellation = field(default_factory=Cancellation)
     events: list[ServiceEvent] = field(default_factory=list)
     rule_checks: list[RuleCheck] = field(default_factory=list)
+    disk_watch: DiskWatch | None = None
 
     def create_and_start(self, before_start: Callable[[], None] = lambda: None) -> None:
         """Create everything, call `before_start`, start the services and wait until they are ready."""
@@ -73,6 +75,7 @@ class Lab:
             self._create_containers,
             self._verify_isolation,
             before_start,
+            self._watch_disks,
             self._start_services,
             partial(self._for_all_services, require_enforced_limits),  # R10
         )
@@ -155,6 +158,13 @@ class Lab:
                 ),
             )
 
+    def _watch_disks(self) -> None:
+        def end_service(root: WatchedRoot, written_bytes: int) -> None:
+            self.services[root.service].disk_error = root.error(written_bytes)
+
+        self.disk_watch = DiskWatch(self.engine, list_writable_roots(self.services), end_service)
+        self.disk_watch.start()
+
     def _start_services(self) -> None:
         """Start each service as soon as its dependencies are ready; the first failure stops the others."""
         names = [name for wave in self.plan.waves for name in wave]
@@ -220,6 +230,8 @@ class Lab:
 
     def find_final_failure(self) -> CheckFailedError | None:
         """Do the same after the last check: wait for exits that the engine has not noticed yet, and ask for health."""
+        if self.disk_watch is not None:
+            self.disk_watch.measure()
         self._for_all_services(self._wait_for_exit)
         failure = self.find_failure()
         if failure is None:
@@ -253,7 +265,10 @@ class Lab:
         self.events.append(create_service_event("ended", name, outcome=outcome))
 
     def detach(self) -> None:
-        """Record the state of the services and leave them running until `clean`."""
+        """Record the state of the services and leave them running until `clean`; a process watches their disk use."""
+        if self.disk_watch is not None:
+            self.disk_watch.stop()
+        start_guard(self.engine, self.owner.journal, self.owner.run, self.services)
         for service in self.services.values():
             service.final_state = read_container_state(self.engine, service.id)
 
@@ -264,6 +279,8 @@ class Lab:
     def tear_down(self) -> None:
         """Stop and remove everything in this lab; can be called at any point and repeatedly."""
         with console.progress("removing the environment"):
+            if self.disk_watch is not None:
+                self.disk_watch.stop()
             try:
                 self.kill()
                 for service in self.services.values():

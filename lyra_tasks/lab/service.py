@@ -67,6 +67,7 @@ class RunningService:
     ports: Mapping[ContainerPort, int] = field(default_factory=dict)
     started_at: str = ""
     final_state: ContainerState | None = None
+    disk_error: CheckFailedError | None = None
 
     def check_target(self) -> CheckTarget:
         """Return the service as the target of checks, with its current ports."""
@@ -86,6 +87,8 @@ class RunningService:
 def exit_error(service: RunningService, state: ContainerState) -> CheckFailedError:
     """Return the error for a container that exited: exit code, whether it ran out of memory, the end of its log."""
     service.log.finish(2.0)
+    if service.disk_error is not None:
+        return service.disk_error
     state = _await_oom_report(service, state)
     name = service.planned.name
     if state.oom_killed or state.exit_code == _KILLED_EXIT_CODE:

@@ -18,6 +18,7 @@ from lyra_tasks.engine.objects.known_engines import find_unasked_engines
 from lyra_tasks.engine.objects.lifeline import run_lock_path
 from lyra_tasks.engine.objects.ownership import LABEL_PROJECT, LABEL_RUN, LABEL_SERVICE
 from lyra_tasks.errors import EngineUnavailableError, LyraError
+from lyra_tasks.lab.disk import DISK_EXCEEDED_EVENT, describe_excess
 from lyra_tasks.locks import is_locked
 from lyra_tasks.overview.explain import find_third_party_images
 from lyra_tasks.overview.history import group_by_run, summarize_run
@@ -173,8 +174,15 @@ def _labs_and_leftovers(work: Workspace, engine: Engine) -> tuple[tuple[LabRow, 
         if run not in kind_by_run and not is_locked(run_lock_path(work.paths.state, run)):
             leftovers.append(engine_object["Name"])
     services = [container for container in in_labs if LABEL_SERVICE in container["Labels"]]
+    ended = {
+        str(entry.data["id"]): describe_excess(int(entry.data["written"]), int(entry.data["limit"]))
+        for entry in work.journal.read_recent()
+        if entry.event == DISK_EXCEEDED_EVENT
+    }
     with ThreadPoolExecutor(max(len(services), 1)) as pool:
-        rows = list(pool.map(lambda item: (item["Labels"][LABEL_RUN], _lab_service(work, engine, item)), services))
+        rows = list(
+            pool.map(lambda item: (item["Labels"][LABEL_RUN], _lab_service(work, engine, item, ended)), services)
+        )
     labs = tuple(
         LabRow(run, kind, tuple(service for service_run, service in rows if service_run == run))
         for run, kind in sorted(kind_by_run.items())
@@ -182,7 +190,7 @@ def _labs_and_leftovers(work: Workspace, engine: Engine) -> tuple[tuple[LabRow, 
     return labs, tuple(sorted(leftovers))
 
 
-def _lab_service(work: Workspace, engine: Engine, container: Mapping[str, Any]) -> LabService:
+def _lab_service(work: Workspace, engine: Engine, container: Mapping[str, Any], ended: Mapping[str, str]) -> LabService:
     name = container["Labels"][LABEL_SERVICE]
     service = work.config.services.get(name)
     port_names = {port: key for key, port in service.ports.items()} if service else {}
@@ -195,7 +203,8 @@ def _lab_service(work: Workspace, engine: Engine, container: Mapping[str, Any]) 
     is_running = container["State"] == "running"
     memory, limit, cpu = _resource_usage(engine, container["Id"]) if is_running else (None, 0, None)
     cpu_limit = service.limits.cpus if service else 0.0
-    return LabService(name, container["State"], ports, memory, limit, cpu, cpu_limit)
+    state = ": ".join(filter(None, (container["State"], ended.get(container["Id"]))))
+    return LabService(name, state, ports, memory, limit, cpu, cpu_limit)
 
 
 def _resource_usage(engine: Engine, container_id: str) -> tuple[int | None, int, float | None]:

@@ -244,6 +244,14 @@ def kill_containers(engine: Engine, containers: Iterable[str]) -> None:
             engine.api.kill(container)
 
 
+def wait_for_exit(engine: Engine, container: str) -> None:
+    """Wait until a container has exited or is gone."""
+    from docker.errors import NotFound
+
+    with translate_errors("waiting for a container"), suppress(NotFound):
+        engine.stream_api.wait(container)
+
+
 def put_files(engine: Engine, container: str, directory: str, files: Iterable[ContainerFile]) -> None:
     """Copy files into a directory of a container."""
     with translate_errors("copying files to a container"):

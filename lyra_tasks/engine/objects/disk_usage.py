@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,17 @@ def read_disk_usage(engine: Engine) -> DiskUsage | None:
             if not attempts_left or "not found" not in error.message:
                 raise
             time.sleep(_RETRY_INTERVAL_S)
+    return None
+
+
+def read_written_bytes(engine: Engine, container: str) -> int | None:
+    """Return the size of what a container has written to its root file system, or None if it is gone."""
+    from docker.errors import NotFound
+
+    api = engine.api
+    with translate_errors("measuring a container"), suppress(NotFound):
+        document = api._result(api._get(api._url("/containers/{0}/json", container), params={"size": 1}), json=True)
+        return int(document.get("SizeRw") or 0)
     return None
 
 

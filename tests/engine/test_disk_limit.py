@@ -1,0 +1,74 @@
+"""A service with a writable root that writes more than its disk limit is ended, with the reason."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.client.exec import exec_command
+from tests.conftest import Project
+from tests.faults import becomes, processes_with
+
+DEVIATION = """
+[[deviations]]
+rule = "container.read-only-root"
+scope = "services.web"
+reason = "it writes beside its program"
+owner = "ada"
+expires = 2999-01-01
+"""
+CHECK = """
+[[tests]]
+name = "fills the root"
+service = "web"
+exec = "dd if=/dev/zero of=/scratch/big bs=1M count=20; sleep 20"
+timeout = "30s"
+"""
+GUARD = "lyra_tasks.lab.disk"
+
+
+@pytest.fixture
+def writable(tiny: Project) -> Project:
+    """The tiny project with a writable root and a directory there for its user."""
+    tiny.replace(".lyra.toml", 'image = "web"\n', 'image = "web"\nread_only = false\n')
+    tiny.replace("app/Dockerfile", "USER 65534", "COPY --chown=65534:65534 data /scratch\nUSER 65534")
+    with (tiny.root / ".lyra.toml").open("a") as file:
+        file.write(DEVIATION)
+    assert tiny.lyra("build").code == 0
+    return tiny
+
+
+def test_test_environment_is_ended_over_the_disk_limit(writable: Project) -> None:
+    with (writable.root / ".lyra.toml").open("a") as file:
+        file.write(CHECK)
+    result = writable.lyra("test")
+    assert result.code == 5
+    assert "web was ended: it wrote 20.0 MiB to its root file system, its disk limit is 8.0 MiB" in result.text
+    assert "Raise [services.web.limits] disk, or let it write to a volume or to /tmp" in result.text
+
+
+def test_test_environment_below_the_disk_limit_passes(writable: Project) -> None:
+    with (writable.root / ".lyra.toml").open("a") as file:
+        file.write(CHECK.replace("count=20; sleep 20", "count=4"))
+    assert writable.lyra("test").code == 0
+
+
+def test_development_environment_is_ended_over_the_disk_limit(writable: Project, engine: Engine) -> None:
+    assert writable.lyra("create").code == 0
+    assert becomes(lambda: len(processes_with(GUARD)) == 1)
+    (path,) = writable.state.glob("*/dev/dev.json")
+    container = json.loads(path.read_text())["services"]["web"]["id"]
+    exec_command(engine, container, ["dd", "if=/dev/zero", "of=/scratch/big", "bs=1M", "count=20"])
+    reason = "it wrote 20.0 MiB to its root file system, its disk limit is 8.0 MiB"
+    assert becomes(lambda: reason in writable.lyra("status").out, 20)
+    assert "disk-exceeded" in writable.lyra("history", "--object", container).out
+    assert becomes(lambda: not processes_with(GUARD))
+
+
+def test_guard_ends_with_its_environment(writable: Project) -> None:
+    assert writable.lyra("create").code == 0
+    assert becomes(lambda: len(processes_with(GUARD)) == 1)
+    assert writable.lyra("dev.stop", "--yes").code == 0
+    assert becomes(lambda: not processes_with(GUARD))
