@@ -25,6 +25,7 @@ from lyra_tasks.engine.objects.disk_usage import prune_build_cache
 from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import BuildError, StaleError
+from lyra_tasks.lab.admission import count_parallel_builds, list_reservations
 from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.evidence import BUILD_LOG, LOGS_DIRECTORY
 from lyra_tasks.records.images import ImageRecord, ImageStore
@@ -118,7 +119,14 @@ def _build_images(
         )
         owner.record_image_intents(engine, [image.reference for image in images])
         targets = tuple(image.target for image in images)
-        metadata = run_bake(metadata=directory / "bake-metadata.json", targets=targets)
+        capacity = engine.facts.cpus * plan.config.resources.host_share
+        parallel = count_parallel_builds(capacity, list_reservations(engine))
+        if parallel < len(targets):
+            console.info(f"Building {parallel} of {len(targets)} images at once, as many as host_share leaves CPUs")
+        metadata: dict[str, Any] = {}
+        for start in range(0, len(targets), parallel):
+            batch = targets[start : start + parallel]
+            metadata |= run_bake(metadata=directory / "bake-metadata.json", targets=batch)
         _require_same_commit(plan)
     finally:
         # an argument may have the value of a secret; the file that stays must not contain it

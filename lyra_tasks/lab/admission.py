@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lyra_tasks.lab.service import RunningService
 
 _LOCK_TIMEOUT_S = 120.0
+_ROUNDING_ERROR = 1e-9
 _CONTROLLERS_HINT = "Use an engine whose kernel has the memory, cpu and pids controllers"
 _COUNTED_STATES = ["created", "running", "paused", "restarting"]
 
@@ -99,13 +101,21 @@ def list_reservations(engine: Engine, *, excluding: Collection[str] = ()) -> tup
     return tuple(reservations)
 
 
+def count_parallel_builds(capacity_cpus: float, reserved: Collection[Reservation]) -> int:
+    """Return how many images may be built at once: one for each CPU, or part of one, that environments leave.
+
+    The engine limits neither CPUs nor memory of the steps of a build, and runs the stages of one image in parallel.
+    """
+    return max(1, math.ceil(capacity_cpus - sum(reservation.cpus for reservation in reserved) - _ROUNDING_ERROR))
+
+
 def require_capacity(requested: Collection[Reservation], reserved: Collection[Reservation], capacity: Capacity) -> None:
     """Raise OvercommitError, with a table of all reservations, if they exceed the capacity."""
     reservations = [*reserved, *requested]
     cpus = sum(reservation.cpus for reservation in reservations)
     memory = sum(reservation.memory for reservation in reservations)
     shortages = {}
-    if cpus > capacity.cpus + 1e-9:
+    if cpus > capacity.cpus + _ROUNDING_ERROR:
         shortages["CPUs"] = f"{cpus:g} CPUs requested, {capacity.cpus:g} available"
     if memory > capacity.memory:
         shortages["memory"] = (

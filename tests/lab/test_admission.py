@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.errors import OvercommitError, PreconditionError
-from lyra_tasks.lab.admission import Capacity, Reservation, require_capacity, require_limits
+from lyra_tasks.lab.admission import Capacity, Reservation, count_parallel_builds, require_capacity, require_limits
 
 GIB = 1024**3
 
@@ -59,3 +59,12 @@ def test_limits_dropped_by_engine_are_refused(warning: str) -> None:
 
 def test_limits_ignore_other_engine_warnings() -> None:
     require_limits("web", ["Published ports"])
+
+
+@pytest.mark.parametrize(
+    ("cpus", "reserved", "expected"),
+    [(1.5, [], 2), (1.5, [0.5], 1), (1.5, [1.0, 0.5], 1), (1.5, [4.0], 1), (6.0, [0.1, 0.2, 2.7], 3), (0.2, [], 1)],
+)
+def test_parallel_builds_follow_what_environments_leave(cpus: float, reserved: list[float], expected: int) -> None:
+    reservations = [Reservation("lab", share, 1) for share in reserved]
+    assert count_parallel_builds(cpus, reservations) == expected
