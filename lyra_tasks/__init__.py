@@ -7,15 +7,15 @@ their results in `lyra_tasks.results`. Nothing else is a promise.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lyra_tasks.version import __version__
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # importing the package takes next to no time, as the program does before it handles Ctrl-C
+    from collections.abc import Iterable
+    from pathlib import Path
     from types import ModuleType
+    from typing import Any
 
     from invoke.collection import Collection
     from invoke.tasks import Task
@@ -43,6 +43,9 @@ def collection(
     Raises:
         invoke.exceptions.Exit: A name is unknown, or taken by one of Lyra's tasks; has message and exit code 2.
     """
+    import sys
+    from pathlib import Path
+
     from lyra_tasks.tasks.collection import create_collection
 
     directory = Path(str(sys._getframe(1).f_globals.get("__file__", ""))).parent

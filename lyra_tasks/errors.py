@@ -107,7 +107,7 @@ def disk_full_error(path: object) -> NoSpaceError:
 
 
 def from_os_error(error: OSError, path: str) -> PreconditionError | None:
-    """Convert an OSError (disk full, permission, read-only, path conflict) to a PreconditionError, or return None.
+    """Convert an OSError (disk full, permission, path conflict, descriptor, …) to a PreconditionError, or return None.
 
     `path` is used where the error does not name a file.
     """
@@ -116,6 +116,10 @@ def from_os_error(error: OSError, path: str) -> PreconditionError | None:
         return disk_full_error(path)
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return PreconditionError(f"{path}: {error.strerror}", hint="Make it writable, or give it to its user")
+    if error.errno == errno.EBADF:
+        return PreconditionError(f"Cannot write {path}: it is closed", hint="Redirect it, for example to a file")
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return PreconditionError("Too many open files", hint="Raise the limit, for example with `ulimit -n 1024`")
     if error.errno in _PATH_CONFLICT_ERRNOS:
         return PreconditionError(
             f"{path}: {error.strerror}", hint="Move the existing file, or choose another directory"

@@ -65,7 +65,7 @@ class Project:
         """Return the command line of the program."""
         # Warnings are errors, except sockets that the Docker SDK does not close
         warning_options = ("-W", "error", "-W", "ignore:unclosed <socket:ResourceWarning")
-        return [sys.executable, *warning_options, "-m", "lyra_tasks.tasks.program", *arguments]
+        return [sys.executable, *warning_options, "-m", "lyra_tasks", *arguments]
 
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """Start the program without waiting for it."""

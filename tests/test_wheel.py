@@ -58,7 +58,7 @@ def test_wheel_has_exactly_the_package_files(unpacked: Path) -> None:
 
 def test_program_works_from_wheel_alone(unpacked: Path, tmp_path: Path) -> None:
     (entry,) = unpacked.glob("*.dist-info/entry_points.txt")
-    assert "lyra = lyra_tasks.tasks.program:main" in entry.read_text()
+    assert "lyra = lyra_tasks.__main__:main" in entry.read_text()
     (tmp_path / "Dockerfile").write_text("FROM scratch\nUSER 1:1\nEXPOSE 80\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LYRA_")}
     environment |= {"PYTHONPATH": str(unpacked), "XDG_STATE_HOME": str(tmp_path / "state")}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from lyra_tasks.console.streams import replace_closed_streams, require_open_stdout
 from lyra_tasks.console.terminal import LiveDisplay, wrap_table
 from lyra_tasks.console.text import (
     apply_style,
@@ -62,6 +63,7 @@ def output_of_task(*, json_mode: bool, quiet: bool, program: str, commands: Mapp
         commands: The name that the program has for each command.
     """
     global _mode
+    replace_closed_streams()
     previous_mode, _mode = _mode, _Mode(json_mode, quiet, program, commands)
     try:
         yield
@@ -146,7 +148,8 @@ def _indent(text: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a JSON document to stdout, in ASCII where the encoding of stdout requires it."""
+    """Print a JSON document to stdout, in ASCII where the encoding of stdout requires it; OSError if it is closed."""
+    require_open_stdout()
     text = escape_in_json(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
     try:
         text.encode(sys.stdout.encoding)

@@ -126,7 +126,9 @@ def _check_engine(facts: DoctorFacts) -> Iterator[Diagnosis]:
         yield Diagnosis("API", "ok", api)
     yield Diagnosis("store", "ok", f"{engine.store} image store")
     yield Diagnosis(
-        "builds", "ok", "fewer images at once while environments run; the engine does not limit CPUs and memory of steps"
+        "builds",
+        "ok",
+        "fewer images at once while environments run; the engine does not limit CPUs and memory of steps",
     )
 
 

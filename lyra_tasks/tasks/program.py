@@ -16,6 +16,7 @@ from invoke.program import Program
 
 import lyra_tasks
 from lyra_tasks import console
+from lyra_tasks.console.streams import replace_closed_streams
 from lyra_tasks.errors import ConfigurationError, InterruptedRunError, PreconditionError, UsageError, from_os_error
 from lyra_tasks.files import display_path
 from lyra_tasks.suggest import did_you_mean
@@ -119,11 +120,13 @@ class LyraProgram(Program):
         try:
             super().execute()
         except KeyboardInterrupt as error:
+            console.error("Interrupted")
             raise Exit(code=InterruptedRunError.exit_code) from error
 
 
 def main() -> None:
     """Run `lyra`: with the nearest `tasks.py` or `tasks/` that uses this package, or else with Lyra's own tasks."""
+    replace_closed_streams()
     module = _find_tasks_module(_working_directory())
     namespace = None
     if module is None or not _uses_lyra(module):
@@ -182,7 +185,13 @@ def _run_program(program: Program) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
     except KeyboardInterrupt:
+        console.error("Interrupted")
         sys.exit(InterruptedRunError.exit_code)
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Invoke exits with 1 while it looks for tasks
+            console.error("Interrupted")
+            error.code = InterruptedRunError.exit_code
+        raise
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         _discard_output()
         sys.exit(_EXIT_BROKEN_PIPE)

@@ -168,7 +168,7 @@ class LyraTask(Task, Generic[P, R]):  # type: ignore[type-arg]
                 program=name_program(lines),
                 commands=self._list_commands(lines),
             ),
-            _sigterm_as_interrupt(),
+            _signals_as_interrupt(),
             open_call(
                 TaskCall(self.command, cast("Context", args[0]), self.config, lines, is_dry_run=options["dry_run"])
             ) as call,
@@ -281,16 +281,23 @@ def _report_error(call: TaskCall, error: LyraError, *, is_on_line: bool) -> Exit
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM clean up as Ctrl-C does, until the block ends; only the main thread can set handlers."""
+def _signals_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP clean up as Ctrl-C does, until the block ends; only the main thread can set handlers.
+
+    A signal that is ignored stays so, such as SIGHUP by `nohup`.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous_handler = signal.signal(signal.SIGTERM, _raise_interrupt)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    changed = [number for number, handler in handlers.items() if handler is not signal.SIG_IGN]
+    for number in changed:
+        signal.signal(number, _raise_interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous_handler or signal.SIG_DFL)
+        for number in changed:
+            signal.signal(number, handlers[number] or signal.SIG_DFL)
 
 
 def _raise_interrupt(_number: int, _frame: FrameType | None) -> None:
