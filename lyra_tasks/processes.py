@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from lyra_tasks.redaction import create_redactor
 
+T = TypeVar("T")
 MAX_OUTPUT_BYTES = 2 * 1024**2
 _CLIENT_PREFIXES = ("DOCKER_", "BUILDX_", "BUILDKIT_", "COMPOSE_")
 _OWN_VARIABLES = frozenset({"DOCKER_HOST", "DOCKER_CONTEXT", "BUILDX_CONFIG"})
@@ -59,6 +63,20 @@ def run_captured(
         errors="replace",
         check=False,
     )
+
+
+def call_with_timeout(timeout: float, call: Callable[[], T]) -> T:
+    """Return the result of `call`, or raise TimeoutError without waiting for its thread any longer."""
+    done: Future[T] = Future()
+
+    def run_call() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run_call, daemon=True).start()
+    return done.result(timeout)
 
 
 def signal_session(leader: int, number: signal.Signals) -> None:

@@ -55,11 +55,10 @@ sys.exit(7 if "fail" in sys.argv else 0)
 
 def make_project(root: Path) -> Path:
     """Create a project with `inv` and a program that prints how it was called."""
-    package = root / "lyra_tasks" / "tasks"
+    package = root / "lyra_tasks"
     package.mkdir(parents=True)
-    (root / "lyra_tasks" / "__init__.py").touch()
     (package / "__init__.py").touch()
-    (package / "program.py").write_text(PROGRAM)
+    (package / "__main__.py").write_text(PROGRAM)
     (root / "pyproject.toml").write_text(PYPROJECT)
     (root / "backend.py").write_text(BACKEND)
     shutil.copy(INV, root / "inv")

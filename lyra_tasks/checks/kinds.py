@@ -6,10 +6,8 @@ import http.client
 import itertools
 import json
 import re
-import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -26,6 +24,7 @@ from lyra_tasks.engine.client.monitoring import wait_until
 from lyra_tasks.errors import LyraError, StaleError
 from lyra_tasks.lab.http_client import accepts_tcp_connection, open_http_response
 from lyra_tasks.lab.service import LOCAL_LISTENER_HINT, CheckTarget
+from lyra_tasks.processes import call_with_timeout
 from lyra_tasks.records.evidence import CheckResult
 from lyra_tasks.redaction import redact
 
@@ -115,7 +114,7 @@ def _read_prefix(response: http.client.HTTPResponse) -> bytes:
 
 def _check_exec(target: CheckTarget, test: Test) -> str:
     try:
-        code, output = _call_with_timeout(
+        code, output = call_with_timeout(
             test.timeout,
             lambda: exec_command(
                 target.engine,
@@ -132,23 +131,6 @@ def _check_exec(target: CheckTarget, test: Test) -> str:
     if test.output is not None and test.output not in output:
         return f"the output does not contain {test.output!r}; it is: {_shorten(target, output)}"
     return ""
-
-
-def _call_with_timeout(timeout: float, call: Callable[[], T]) -> T:
-    """Return the result of `call`, or raise TimeoutError without waiting for its thread any longer.
-
-    A command that hangs ends with its container, which may outlive the checks.
-    """
-    done: Future[T] = Future()
-
-    def run_call() -> None:
-        try:
-            done.set_result(call())
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=run_call, daemon=True).start()
-    return done.result(timeout)
 
 
 def _check_tcp(target: CheckTarget, test: Test) -> str:

@@ -104,8 +104,10 @@ class _EarlyProbe:
 
     def _run(self, command: Sequence[str]) -> None:
         try:
-            self._exit_code, _ = exec_command(self._service.engine, self._service.id, command)
-        except LyraError:
+            self._exit_code, _ = exec_command(
+                self._service.engine, self._service.id, command, timeout=self._probe.timeout
+            )
+        except (LyraError, TimeoutError):
             self._exit_code = None  # the container has exited, or has no such program: the engine will say so
         self._seconds = time.monotonic() - self._started
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
@@ -18,11 +18,13 @@ from lyra_tasks.digests import sha256_digest
 from lyra_tasks.documents import parse_foreign_json, shorten, translate_failures
 from lyra_tasks.engine.client.contexts import find_registry_credentials
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.processes import call_with_timeout
 
 if TYPE_CHECKING:
     from requests import Response, Session
 
 _TIMEOUTS_S = (10, 600)  # to connect, and between two bytes: a registry may process a large blob for minutes
+_EXCHANGE_TIMEOUT_S = 120.0
 _MAX_TOKEN_BYTES = 1024**2
 _TOKEN = re.compile(r"[!-~]+")
 _CHALLENGE_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
@@ -84,8 +86,12 @@ class Repository:
         body = options.get("data", b"")
         if not isinstance(body, bytes):
             body.seek(0)
-        with _translate_errors(self.host):
+
+        def send() -> Response:
             return self.session.request(method, url, timeout=_TIMEOUTS_S, allow_redirects=method != "PUT", **options)
+
+        with _translate_errors(self.host):
+            return _exchange(self.host, send) if isinstance(body, bytes) else send()
 
 
 def open_repository(host: str, name: str) -> Repository:
@@ -96,7 +102,7 @@ def open_repository(host: str, name: str) -> Repository:
     # The proxies and .netrc of the environment are not for a registry on this machine.
     session.trust_env = not is_loopback(host)
     with _translate_errors(host):
-        response = session.get(_api_url(host), timeout=_TIMEOUTS_S)
+        response = _exchange(host, lambda: session.get(_api_url(host), timeout=_TIMEOUTS_S))
     if response.status_code == 401:
         _authenticate(session, host, name, response.headers.get("WWW-Authenticate", ""))
     elif response.status_code != 200:
@@ -131,7 +137,8 @@ def _authenticate(session: Session, host: str, name: str, challenge: str) -> Non
         raise PreconditionError(f"Unknown authentication scheme of {host}: {shorten(challenge.partition(' ')[0])}")
     query = {"service": parameters.get("service", ""), "scope": f"repository:{name}:pull,push"}
     with _translate_errors(host):
-        response = session.get(parameters["realm"], params=query, auth=basic, timeout=_TIMEOUTS_S)
+        realm = parameters["realm"]
+        response = _exchange(host, lambda: session.get(realm, params=query, auth=basic, timeout=_TIMEOUTS_S))
     if response.status_code != 200:
         raise _rejection_error(host, name, response)
     with translate_failures(
@@ -144,6 +151,16 @@ def _authenticate(session: Session, host: str, name: str, challenge: str) -> Non
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
         raise PreconditionError(f"The token server of {host} returned no token", hint=f"Run `docker login {host}`")
     session.headers["Authorization"] = f"Bearer {token}"
+
+
+def _exchange(host: str, send: Callable[[], Response]) -> Response:
+    """Return the response to a small request, which must be complete in time however slowly it arrives."""
+    try:
+        return call_with_timeout(_EXCHANGE_TIMEOUT_S, send)
+    except TimeoutError as error:
+        raise PreconditionError(
+            f"Registry {host} did not answer within {_EXCHANGE_TIMEOUT_S:g} s", hint="Check that it works, and retry"
+        ) from error
 
 
 @contextmanager

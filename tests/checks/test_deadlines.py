@@ -14,8 +14,10 @@ import pytest
 
 from lyra_tasks.checks.kinds import check_service
 from lyra_tasks.config.models import Test
+from lyra_tasks.errors import PreconditionError
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.http_client import open_http_response
+from lyra_tasks.registry import client as registry
 
 TRICKLES = {
     "the status line": (b"", b"H"),
@@ -130,3 +132,12 @@ def test_http_check_encodes_path_and_header() -> None:
             assert response.status == 204
     assert received[0].startswith(b"GET /gr%C3%BC%C3%9Fe?a=%20&b=%D0%B6 HTTP/1.1")
     assert "X-Name: ж\r\n".encode() in received[0]
+
+
+def test_registry_request_ends_in_time_while_registry_trickles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_EXCHANGE_TIMEOUT_S", 0.4)
+    with trickling_server(*TRICKLES["a header"]) as (host, port):
+        started = time.monotonic()
+        with pytest.raises(PreconditionError, match=r"did not answer within 0\.4 s"):
+            registry.open_repository(f"{host}:{port}", "team/app")
+    assert time.monotonic() - started < 2
