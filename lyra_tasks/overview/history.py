@@ -10,10 +10,9 @@ from typing import Any
 from lyra_tasks import console
 from lyra_tasks.digests import hex_part
 from lyra_tasks.documents import translate_failures
-from lyra_tasks.errors import CheckFailedError, PreconditionError, UsageError
-from lyra_tasks.files import display_path
-from lyra_tasks.records.journal import Journal, JournalEntry
-from lyra_tasks.results.overview import JournalCheck, RunSummary, TaskResult
+from lyra_tasks.errors import PreconditionError, UsageError
+from lyra_tasks.records.journal import JournalEntry
+from lyra_tasks.results.overview import RunSummary, TaskResult
 
 _MIN_ID_LENGTH = 6
 _IDENTITY_KEYS = {"kind", "name", "id"}
@@ -126,21 +125,6 @@ def show_entries(entries: tuple[JournalEntry, ...]) -> tuple[JournalEntry, ...]:
         rows = [(item.at[:23].replace("T", " "), item.run, item.event, _format_data(item.data)) for item in entries]
         console.print_table(("time (UTC)", "run", "event", "data"), rows)
     return entries
-
-
-def show_journal_check(journal: Journal) -> JournalCheck:
-    """Verify the hash chain of the journal; raise CheckFailedError with all problems."""
-    check = JournalCheck(str(journal.path), sum(1 for _ in journal.entries()), tuple(journal.find_problems()))
-    is_printed = console.print_result(check)
-    if check.problems:
-        raise CheckFailedError(
-            f"The journal was edited or damaged: {len(check.problems)} problem(s)",
-            hint=f"Compare {display_path(journal.path)} with a copy, or with the journal in a bundle",
-            details=check.problems,
-        )
-    if not is_printed:
-        console.print(f"{check.entries} entries, all unchanged and in order")
-    return check
 
 
 def _format_result(run: RunSummary) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -43,11 +43,16 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class JournalCheck:
-    """The file of the journal, the number of its entries, and what is wrong with their hash chain."""
+    """The file of the journal, the number of its entries, and what is wrong with their hash chain.
+
+    `compared` are bundles that hold entries of it, `not_compared` others with the reason.
+    """
 
     journal: str
     entries: int
     problems: tuple[str, ...]
+    compared: tuple[str, ...] = ()
+    not_compared: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

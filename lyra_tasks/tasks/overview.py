@@ -51,7 +51,9 @@ def history(
 
     work = workspace()
     if check:
-        return past.show_journal_check(work.journal)
+        from lyra_tasks.overview.journal_check import show_journal_check
+
+        return show_journal_check(work.journal, work.bundles, work.paths.project_id)
     earlier_entries = [entry for entry in work.journal.entries() if entry.run != work.run]
     if run:
         return past.show_entries(past.entries_of_run(earlier_entries, run))

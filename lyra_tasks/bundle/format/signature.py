@@ -18,6 +18,7 @@ from lyra_tasks.files import write_file
 from lyra_tasks.processes import create_environment
 
 SIGNATURE_NAMESPACE = "lyra-promotion"
+_SIGNING_KEY = re.compile(rb"with (\S+) key (SHA256:\S+)")
 _SSH_KEYGEN_TIMEOUT_S = 60.0  # a hardware key waits for a touch
 
 
@@ -93,12 +94,17 @@ def verify_signature(bundle: Path, trust: Trust) -> None:
         raise _signature_error(f"{bundle}: refused, signed by {trust.signer} with a revoked key", bundle, (reason,))
 
 
+def identify_signing_key(bundle: Path) -> str:
+    """Return type and fingerprint of the key whose signature of the checksums is valid, whoever's it is, or ""."""
+    result = _run_ssh_keygen(bundle, "check-novalidate", "-s", str(bundle / SIGNATURE_FILE))
+    match = _SIGNING_KEY.search(result.stdout)
+    return f"{match[1].decode(errors='replace')} key {match[2].decode(errors='replace')}" if match else ""
+
+
 def _signature_error(message: str, bundle: Path, reasons: tuple[str, ...]) -> BundleError:
     """Return an error that also names the key in the signature, so that its owner can be found."""
-    result = _run_ssh_keygen(bundle, "check-novalidate", "-s", str(bundle / SIGNATURE_FILE))
-    match = re.search(rb"with (\S+) key (SHA256:\S+)", result.stdout)
-    kind, key = (part.decode(errors="replace") for part in match.groups()) if match else ("", "")
-    signer = (f"signed with the {kind} key {key}",) if match else ()
+    key = identify_signing_key(bundle)
+    signer = (f"signed with the {key}",) if key else ()
     return BundleError(
         message, hint="Do not use the bundle; ask its author over another channel", details=(*reasons, *signer)
     )
