@@ -116,7 +116,7 @@ def ours(engine: Engine) -> list[str]:
     names += [network["Name"] for network in api.networks()]
     names += [volume["Name"] for volume in api.volumes()["Volumes"] or []]
     names += [tag for image in api.images() for tag in image.get("RepoTags") or []]
-    return [name.lstrip("/") for name in names if "lyra-" in name or "tiny" in name]
+    return sorted(name.lstrip("/") for name in names if "lyra-" in name or "tiny" in name)
 
 
 @pytest.fixture(scope="session")

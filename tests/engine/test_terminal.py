@@ -30,13 +30,13 @@ def test_narrow_terminal_shows_progress_and_result(project: Project) -> None:
     output = in_terminal(project, "build", "test", "promote", columns=80)
     assert output.code == 0, output.raw
     live = live_lines(output)
-    for activity in ("building the images", "web: starting", "check 2 of 4", "removing the environment", "packing web"):
+    for activity in ("building web", "web: starting", "check 2 of 4", "removing the environment", "packing web"):
         assert any(activity in line for line in live), activity
     assert any("1 passed" in line for line in live)
     assert any(re.search(r"\[[^\]]*\d/\d\] ", line) for line in live), "the step of the Dockerfile"
     assert max(len(line) + 2 for line in live) <= 80, "a line that wraps cannot be redrawn"
     screen = "\n".join(output.screen)
-    for erased in ("building the images", "check 2 of 4", "⠋", "#1 "):
+    for erased in ("building web", "check 2 of 4", "⠋", "#1 "):
         assert erased not in screen
     for text in ("ok   the page is there", "4 of 4 checks passed", "report.html", "promoted", "next: `lyra verify`"):
         assert text in screen

@@ -92,7 +92,7 @@ def bake_targets(
     with (
         name_contexts(definition, _identify_builder(engine, builder), sources) as named_definition,
         log.open("a", encoding="utf-8", buffering=1) as log_file,
-        nullcontext() if quiet else console.progress(f"building {', '.join(targets) or 'the images'}"),
+        nullcontext() if quiet else console.progress(f"building {_name_targets(targets)}"),
     ):
 
         def bake(docker: DockerClient) -> bool:
@@ -126,6 +126,10 @@ def bake_targets(
             raise _build_error(tail, log)
     with translate_failures(lambda problem: BuildError(f"Cannot read {metadata}, which Buildx wrote: {problem}")):
         return parse_json_object(read_document(metadata))
+
+
+def _name_targets(targets: Sequence[str]) -> str:
+    return ", ".join(target.removeprefix("image-") for target in targets) or "the images"
 
 
 def _select_builder(engine: Engine, builder: Builder | None) -> str | None:
