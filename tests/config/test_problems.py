@@ -78,7 +78,7 @@ CASES: list[tuple[str, str, str]] = [
     (
         "long name",
         f'[images.{"a" * 300}]\ncontext = "web"\n',
-        f'4: images.{"a" * 300}: "{"a" * 59}…" is not a valid name; allowed: lower-case letters, digits, ".", "_" and'
+        f'4: images."{"a" * 59}…": "{"a" * 59}…" is not a valid name; allowed: lower-case letters, digits, ".", "_" and'
         ' "-", beginning with a letter or digit, at most 63 characters',
     ),
     ("infinite number", "[proxima]\ncpus = inf\n", "5: proxima.cpus: must be a finite number"),
