@@ -102,7 +102,8 @@ class LyraProgram(Program):
                 f"No project here. Start one with `{self.binary} init`; `{self.binary} --list` shows all tasks."
             )
             raise Exit
-        self.tasks = self._make_parser().parse_argv(["status"])[1:]
+        self.tasks = self._make_parser().parse_argv(["status"])
+        self.tasks.pop(0)  # the core options
         return None
 
     def print_columns(self, pairs: Any) -> None:

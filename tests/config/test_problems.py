@@ -463,8 +463,8 @@ CASES: list[tuple[str, str, str]] = [
     (
         "unknown resource limit",
         SERVICE + "ulimits = { files = 1 }\n",
-        '8: services.web.ulimits.files: "files" is not a resource limit; allowed: core, cpu, data, fsize, locks, memlock, '
-        "msgqueue, nice, nofile, nproc, rss, rtprio, rttime, sigpending, stack",
+        '8: services.web.ulimits.files: "files" is not a resource limit; allowed: core, cpu, data, fsize, locks, '
+        "memlock, msgqueue, nice, nofile, nproc, rss, rtprio, rttime, sigpending, stack",
     ),
     (
         "resource limit below none",
@@ -506,8 +506,8 @@ CASES: list[tuple[str, str, str]] = [
     (
         "host name",
         SERVICE + 'hostname = "-web"\n',
-        '8: services.web.hostname: "-web" is not a host name; allowed: letters, digits, ".", "_" and "-", beginning and '
-        "ending with a letter or digit, at most 63 characters",
+        '8: services.web.hostname: "-web" is not a host name; allowed: letters, digits, ".", "_" and "-", beginning '
+        "and ending with a letter or digit, at most 63 characters",
     ),
     (
         "alias of another service",

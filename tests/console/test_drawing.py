@@ -85,7 +85,8 @@ with console.progress('[red]packing[/red]') as add_bytes:
 
 def test_commands_in_messages_name_the_program_but_not_keys_and_foreign_text() -> None:
     code = (
-        "console.error('`build` is stale', 'Run `build test promote`; `promote = true`', ['`test -f x` failed, `docker ps`'])\n"
+        "details = ['`test -f x` failed, `docker ps`']\n"
+        "console.error('`build` is stale', 'Run `build test promote`; `promote = true`', details)\n"
         "console.print_verbatim('`build`')\n"
         "console.print_json('`build`')\n"
     )

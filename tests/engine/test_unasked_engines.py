@@ -119,7 +119,8 @@ def test_private_engine_beside_another_one_is_named_until_its_data_are_removed(
         (engine_id,) = sandbox.read_engine_ids(state)
         project.replace(".lyra.toml", '"always"', '"never"')
         elsewhere = f"unix://{box.socket}"
-        refused(project.lyra("clean", DOCKER_HOST=elsewhere), 3, engine_id, "private engine", "no such socket", "engine.up")
+        outcome = project.lyra("clean", DOCKER_HOST=elsewhere)
+        refused(outcome, 3, engine_id, "private engine", "no such socket", "engine.up")
         everything = project.lyra("clean", "--all", "--yes", DOCKER_HOST=elsewhere)
         assert everything.code == 0, everything.text
         assert project.lyra("clean", DOCKER_HOST=elsewhere).code == 0

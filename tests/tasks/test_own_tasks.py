@@ -158,11 +158,11 @@ def test_collection_includes_only_what_is_named(alpha: Project) -> None:
     outcome = invoke(alpha, "--list")
     names = [line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ") and line[2] != " "]
     assert names == ["history", "release.list", "release.release", "release.version"]
-    (alpha.root / "tasks.py").write_text(f"{OWN}namespace = lyra_tasks.collection(only=['histroy'])\n")
+    (alpha.root / "tasks.py").write_text(f"{OWN}namespace = lyra_tasks.collection(only=['hist'])\n")
     outcome = invoke(alpha, "--list")
     assert (outcome.code, outcome.err) == (
         2,
-        "error: tasks.py: Unknown task 'histroy'\nhint: Did you mean history?\n",
+        "error: tasks.py: Unknown task 'hist'\nhint: Did you mean history?\n",
     )
 
 
