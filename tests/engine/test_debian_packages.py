@@ -101,3 +101,69 @@ def test_missing_apt_is_reported_with_choices(tmp_path: Path) -> None:
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
     )
     assert "apt-get, dpkg not found" in result.stderr
+
+
+INSECURE = """\
+Acquire::AllowInsecureRepositories "true";
+Acquire::AllowWeakRepositories "true";
+APT::Get::AllowUnauthenticated "true";
+Acquire::Check-Valid-Until "false";
+Acquire::https::Proxy "http://proxy.example:3128";
+Acquire::https::CaInfo "/etc/ssl/own.pem";
+APT::Update::Pre-Invoke { "touch HOOKED"; };
+"""
+
+
+@pytest.fixture
+def insecure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let apt's own settings allow anything, and run a hook."""
+    path = tmp_path / "insecure.conf"
+    path.write_text(INSECURE.replace("HOOKED", str(tmp_path / "hooked")))
+    monkeypatch.setenv("APT_CONFIG", str(path))
+    return path
+
+
+def test_unsigned_repository_is_refused_whatever_the_machine_allows(
+    tmp_path: Path, insecure: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = tmp_path / "mirror" / "dists" / "trixie" / "main" / f"binary-{mirror.host_architecture()}"
+    index.mkdir(parents=True)
+    (index / "Packages").write_text("")
+    name = f"{index.parent.name}/{index.name}/Packages"
+    (index.parents[1] / "Release").write_text(
+        f"Codename: trixie\nDate: Mon, 01 Jan 2024 00:00:00 UTC\nComponents: main\n"
+        f"SHA256:\n {file_sha256(index / 'Packages')} 0 {name}\n"
+    )
+    monkeypatch.setattr("lyra_tasks.engine.debian.packages.find_mirror", lambda: f"file://{tmp_path}/mirror")
+    monkeypatch.setattr("lyra_tasks.engine.debian.mirror.find_security_mirror", lambda: "")
+    with pytest.raises(PreconditionError, match="Cannot read the package index of trixie") as caught:
+        AptWorkspace(tmp_path / "apt", ("trixie",)).update()
+    assert any("is not signed" in line for line in caught.value.details), caught.value.details
+    assert insecure.exists() and not (tmp_path / "hooked").exists()
+
+
+def test_own_settings_replace_those_of_the_machine_but_reach_the_mirror_alike(
+    tmp_path: Path, insecure: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = AptWorkspace(tmp_path / "apt", (host_codename(),))
+    monkeypatch.setattr("lyra_tasks.engine.debian.packages.find_mirror", lambda: "http://127.0.0.1:9/debian")
+    with pytest.raises(PreconditionError, match="not reachable"):
+        workspace.update()
+    dump = mirror.run_debian_tool(["apt-config", "dump"], variables={"APT_CONFIG": str(workspace.root / "apt.conf")})
+    settings = dict(line.rstrip(";").split(" ", 1) for line in dump.stdout.splitlines())
+    assert settings["Acquire::AllowInsecureRepositories"] == '"false"'
+    assert settings["Acquire::Check-Valid-Until"] == '"true"'
+    assert settings["APT::Get::AllowUnauthenticated"] == '"false"'
+    assert settings["Acquire::https::Proxy"] == '"http://proxy.example:3128"'
+    assert settings["Acquire::https::CaInfo"] == '"/etc/ssl/own.pem"'
+    assert not any("Pre-Invoke" in name and value != '""' for name, value in settings.items())
+    assert insecure.exists()
+
+
+def test_security_suite_is_read(workspace: AptWorkspace) -> None:
+    assert list((workspace.root / "lists").glob(f"*_dists_{host_codename()}-security_InRelease"))
+
+
+def test_suites_without_security_updates_are_known() -> None:
+    suites = ("bookworm", "sid", "trixie", "noble-updates")
+    assert mirror.list_security_suites(suites) == ("bookworm-security", "trixie-security")

@@ -23,15 +23,16 @@ from lyra_tasks.dockerfile.file_hashes import open_file_hashes
 from lyra_tasks.dockerfile.lock_file import LockedRootfs
 from lyra_tasks.documents import read_document, translate_failures
 from lyra_tasks.engine.debian.mirror import (
-    find_mirror,
     host_architecture,
     host_codename,
     is_ubuntu,
-    read_proxy_settings,
+    list_security_suites,
+    read_access_settings,
     run_debian_tool,
     to_docker_platform,
 )
-from lyra_tasks.engine.debian.packages import AptWorkspace, find_keyring, parse_deb_name, unpack_debs
+from lyra_tasks.engine.debian.packages import AptWorkspace, list_one_line_sources, parse_deb_name, unpack_debs
+from lyra_tasks.engine.debian.unpacked import claim_directory, is_protected, protect_tree
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import sync_to_disk, write_file
 from lyra_tasks.locks import file_lock
@@ -116,7 +117,8 @@ def _build_or_reuse(spec: Rootfs, cache: Path, pin: LockedRootfs | None, archite
     components = ("main", "universe") if is_ubuntu() else ("main",)
     workspace = AptWorkspace(cache / "apt", [host_codename(), spec.suite], components=components)
     workspace.update()
-    release = _read_release_file(workspace, spec.suite)
+    suites = (spec.suite, *list_security_suites([spec.suite]))
+    release = b"".join(_read_release_file(workspace, suite) for suite in suites)
     epoch = pin.source_date_epoch if pin else _parse_release_date(release)
     tools, version = _fetch_mmdebstrap(workspace, cache / "rootfs")
     recipe = [spec.suite, spec.variant, sorted(set(spec.packages)), epoch, version, sha256_hex(release)]
@@ -164,15 +166,13 @@ def _build(spec: Rootfs, directory: Path, tools: Path, version: str, epoch: int,
 
 def _run_mmdebstrap(spec: Rootfs, staging: Path, tools: Path, epoch: int, architecture: str) -> None:
     apt_conf = staging / "apt.conf"
-    # mmdebstrap does not read the machine's proxy settings.
-    apt_conf.write_text('Acquire::Check-Valid-Until "false";\nAcquire::Languages "none";\n' + read_proxy_settings())
+    # mmdebstrap does not read the machine's settings.
+    apt_conf.write_text('Acquire::Languages "none";\n' + read_access_settings())
     is_root, is_extract = os.geteuid() == 0, spec.variant == "extract"
     include = {*spec.packages, *(_SCRIPT_DEPENDENCIES if spec.variant == "custom" else ())}
     merged_usr_hooks = tools / "usr/share/mmdebstrap/hooks/merged-usr"
     last_hook = "extract" if is_extract else "customize"
     listing = f"{_LIST_EXTRACTED if is_extract else _LIST_INSTALLED} >'{staging / 'packages'}'"
-    keyring = find_keyring()
-    source_options = f"[signed-by={keyring}] " if keyring else ""
     command = [
         *(_OWN_NAMESPACES if is_root else ()),
         "perl",
@@ -189,7 +189,7 @@ def _run_mmdebstrap(spec: Rootfs, staging: Path, tools: Path, epoch: int, archit
         "--skip=output/dev",
         spec.suite,
         str(staging / "context" / ROOTFS_TAR),
-        f"deb {source_options}{find_mirror()} {spec.suite} main",
+        *list_one_line_sources(spec.suite),
     ]
     variables = {
         "SOURCE_DATE_EPOCH": str(epoch),
@@ -211,14 +211,17 @@ def _run_mmdebstrap(spec: Rootfs, staging: Path, tools: Path, epoch: int, archit
 
 def _fetch_mmdebstrap(workspace: AptWorkspace, directory: Path) -> tuple[Path, str]:
     """Download and unpack mmdebstrap; return its directory and version."""
+    claim_directory(directory)
     names = ["mmdebstrap", *_missing_perl_packages()]
     debs = workspace.download([f"{name}/{host_codename()}" for name in names], directory / "debs")
     version = next(deb.version for deb in debs if deb.name == "mmdebstrap")
     tools = directory / f"mmdebstrap-{version}"
-    if not tools.exists():
+    if not is_protected(tools):
+        shutil.rmtree(tools, ignore_errors=True)
         staging = directory / "staging-tools"
         shutil.rmtree(staging, ignore_errors=True)
         unpack_debs(debs, staging)
+        protect_tree(staging)
         staging.rename(tools)
     return tools, version
 
@@ -241,11 +244,11 @@ def _read_release_file(workspace: AptWorkspace, suite: str) -> bytes:
 
 
 def _parse_release_date(release: bytes) -> int:
-    """Return when the index was signed, in seconds since 1970: no file of its packages is newer."""
-    match = re.search(r"(?m)^Date:(.*)$", release.decode(errors="replace"))
+    """Return when the last of the indexes was signed, in seconds since 1970: no file of their packages is newer."""
+    texts = re.findall(r"(?m)^Date:(.*)$", release.decode(errors="replace"))
     with translate_failures(lambda problem: PreconditionError(f"The mirror's index has no valid date: {problem}")):
-        date = parsedate_to_datetime(match[1].strip()) if match else datetime(2020, 1, 1, tzinfo=UTC)
-        return max(int(date.timestamp()), 0)
+        dates = [parsedate_to_datetime(text.strip()) for text in texts] or [datetime(2020, 1, 1, tzinfo=UTC)]
+        return max(0, *(int(date.timestamp()) for date in dates))
 
 
 def _package_versions(lines: Iterable[str]) -> Iterable[str]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
+from lyra_tasks import console
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.processes import run_captured
+from lyra_tasks.processes import create_environment, run_captured
 from lyra_tasks.redaction import strip_url_credentials
 
 APT_DIRECTORY = Path("/etc/apt")
+_ROLLING_SUITES = frozenset({"sid", "unstable", "experimental", "testing"})
+_CERTIFICATE_SETTINGS = ("::cainfo", "::capath", "::sslcert", "::sslkey")
 _ONE_LINE_SOURCE = re.compile(r"(?m)^[ \t]*deb[ \t]+(?:\[[^\]]*\][ \t]+)?(\S+)[ \t]+(\S+)[ \t]+([^#\n]*)")
 # Debian's architectures and Docker's platforms, where the names differ.
 _PLATFORMS = {"i386": "linux/386", "armhf": "linux/arm/v7", "armel": "linux/arm/v5", "ppc64el": "linux/ppc64le"}
@@ -65,20 +68,47 @@ def find_mirror() -> str:
     """Return the URI from which the machine's apt gets its own release, or raise PreconditionError."""
     require_debian()
     codename = host_codename()
-    fields = "$(CODENAME)|$(SUITE)|$(COMPONENT)|$(REPO_URI)"
-    for line in _read_output(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"]).splitlines():
-        target, suite, component, uri = line.split("|", 3)
-        if target == codename and component == "main" and "-" not in suite:
-            return uri
-    # A fresh container image has no package lists, and then apt knows no index targets.
-    lists = APT_DIRECTORY / "sources.list.d"
-    files = [APT_DIRECTORY / "sources.list", *sorted(lists.glob("*.list")), *sorted(lists.glob("*.sources"))]
-    uri = find_mirror_in_sources((path.read_text(errors="replace") for path in files if path.is_file()), codename)
-    if not uri:
+    if not (uri := _find_suite_uri(codename)):
         raise PreconditionError(
             f"apt's sources name no mirror for {codename}", hint="Add one to /etc/apt/sources.list.d"
         )
     return uri
+
+
+@cache
+def find_security_mirror() -> str:
+    """Return the URI from which the machine's apt gets security updates; warn and return "" if there is none."""
+    require_debian()
+    uri = _find_suite_uri(f"{host_codename()}-security")
+    if not uri:
+        console.warn("apt's sources name no security suite: packages of engines and bases come without its fixes")
+    return uri
+
+
+def is_rolling(suite: str) -> bool:
+    """Return whether a suite is always in development, without security updates of its own."""
+    return suite in _ROLLING_SUITES
+
+
+def list_security_suites(suites: Iterable[str]) -> tuple[str, ...]:
+    """Return the security suites of suites; rolling ones and suites of updates have none, and all without a mirror."""
+    if not find_security_mirror():
+        return ()
+    return tuple(f"{suite}-security" for suite in suites if not is_rolling(suite) and "-" not in suite)
+
+
+def _find_suite_uri(wanted_suite: str) -> str:
+    """Return the URI from which apt gets the `main` of a suite, or ""."""
+    fields = "$(CODENAME)|$(SUITE)|$(RELEASE)|$(COMPONENT)|$(REPO_URI)"
+    for line in _read_output(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"]).splitlines():
+        codename, suite, release, component, uri = line.split("|", 4)
+        is_same = wanted_suite == codename and ("-" not in suite or wanted_suite.endswith("-security"))
+        if component == "main" and (is_same or wanted_suite == release):
+            return uri
+    # A fresh container image has no package lists, and then apt knows no index targets.
+    lists = APT_DIRECTORY / "sources.list.d"
+    files = [APT_DIRECTORY / "sources.list", *sorted(lists.glob("*.list")), *sorted(lists.glob("*.sources"))]
+    return find_mirror_in_sources((path.read_text(errors="replace") for path in files if path.is_file()), wanted_suite)
 
 
 def find_mirror_in_sources(texts: Iterable[str], codename: str) -> str:
@@ -119,15 +149,16 @@ def _read_output(command: list[str]) -> str:
     return result.stdout
 
 
-def read_proxy_settings() -> str:
-    """Return the proxy settings of the machine's apt, as lines for an apt.conf."""
+def read_access_settings() -> str:
+    """Return how the machine's apt reaches mirrors (proxies, certificates), as lines for an apt.conf."""
     result = run_debian_tool(["apt-config", "dump", "Acquire"])
-    return "".join(f"{line}\n" for line in result.stdout.splitlines() if "proxy" in line.partition(" ")[0].lower())
+    names = ((line, line.partition(" ")[0].lower()) for line in result.stdout.splitlines())
+    return "".join(f"{line}\n" for line, name in names if "proxy" in name or name.endswith(_CERTIFICATE_SETTINGS))
 
 
 def run_debian_tool(
     command: list[str], *, directory: Path | None = None, variables: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run apt, dpkg or a program that calls them, with English messages and without questions."""
-    environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", **(variables or {})}
+    environment = create_environment({"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", **(variables or {})})
     return run_captured(command, environment=environment, directory=directory)

@@ -13,7 +13,17 @@ from urllib.parse import unquote
 
 from lyra_tasks import console
 from lyra_tasks.digests import file_sha256
-from lyra_tasks.engine.debian.mirror import find_mirror, host_architecture, require_debian, run_debian_tool
+from lyra_tasks.engine.debian.mirror import (
+    find_mirror,
+    find_security_mirror,
+    host_architecture,
+    is_rolling,
+    list_security_suites,
+    read_access_settings,
+    require_debian,
+    run_debian_tool,
+)
+from lyra_tasks.engine.debian.unpacked import claim_directory
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.locks import file_lock
 from lyra_tasks.redaction import strip_url_credentials
@@ -23,18 +33,21 @@ KEYRINGS = tuple(
     for name in ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp", "ubuntu-archive-keyring.gpg")
 )
 
-# The machine's configuration is read because of its proxy settings, but its hooks must not run for our lists.
+# Read instead of the machine's configuration, whose hooks and exceptions are not for packages that root runs.
 _APT_CONF = """\
-#clear APT::Update::Pre-Invoke;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-#clear DPkg;
+Dir::Etc::main "/dev/null";
+Dir::Etc::parts "/dev/null";
+APT::Get::AllowUnauthenticated "false";
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
+Acquire::AllowDowngradeToInsecureRepositories "false";
+// The index of a mirror that is no longer updated is still signed, but hides what was fixed since.
+Acquire::Check-Valid-Until "true";
+Acquire::Check-Date "true";
 Acquire::Languages "none";
 Acquire::GzipIndexes "true";
 Acquire::Retries "2";
 Acquire::http::Timeout "20";
-// The index of a mirror that is no longer updated is still signed, but expires after some days.
-Acquire::Check-Valid-Until "false";
 // The unprivileged user that apt would switch to may not write below our directories.
 APT::Sandbox::User "root";
 // Engines and root file systems of several suites share one workspace.
@@ -48,6 +61,8 @@ _UNREACHABLE = re.compile(
     r"|network is unreachable|no route to host",
     re.IGNORECASE,
 )
+_ROLLING_VALIDITY_S = 60 * 24 * 3600
+_EXPIRED = re.compile(r"is expired|no longer valid|not valid yet", re.IGNORECASE)
 _LOCK_TIMEOUT_S = 900.0  # a slow connection may take minutes for the packages of an engine
 
 
@@ -69,14 +84,14 @@ class Deb:
 class AptWorkspace:
     """An apt with lists, cache and sources below `root`, for some suites and components of the machine's mirror.
 
-    Several processes may share a root, since every call locks it.
+    Each suite comes with its security suite, if the machine's apt knows a mirror for those. Several processes may share
+    a root, since every call locks it.
     """
 
     def __init__(self, root: Path, suites: Sequence[str], *, components: Sequence[str] = ("main",)) -> None:
         self.root = root.absolute()
         self.suites = tuple(sorted(set(suites)))
         self.components = tuple(components)
-        self._sources = self.root / f"{'-'.join((*self.suites, *self.components))}.sources"
 
     @cached_property
     def mirror_url(self) -> str:
@@ -84,13 +99,14 @@ class AptWorkspace:
         return find_mirror()
 
     def update(self) -> None:
-        """Download the signed indexes of the suites."""
+        """Download the signed indexes of the suites and their security suites."""
         require_debian()
+        # Apt believes the indexes that it has once verified.
+        claim_directory(self.root, keep=False)
         with self._lock():
             for directory in ("lists/partial", "cache/archives/partial"):
                 (self.root / directory).mkdir(parents=True, exist_ok=True)
-            (self.root / "apt.conf").write_text(_APT_CONF)
-            self._sources.write_text(self._sources_stanza())
+            (self.root / "apt.conf").write_text(_APT_CONF + read_access_settings())
             result = self._run_apt("update")
         if result.returncode:
             suites = " and ".join(self.suites)
@@ -101,21 +117,26 @@ class AptWorkspace:
     ) -> list[Deb]:
         """Download packages into a directory and verify them against the index; intact files are not downloaded again.
 
-        A package is `name/suite`, or `name` for the newest. Call `update` first.
+        A package is `name/suite`, fixes of its security suite included, or `name` for the newest. Call `update` first.
         """
         directory = directory.absolute()
         directory.mkdir(parents=True, exist_ok=True)
         with self._lock():
-            debs = self._read_index(packages, directory)
+            debs_by_suite = {
+                suite: self._read_index(names, directory, suite) for suite, names in _group_by_suite(packages).items()
+            }
+            debs = [deb for suite_debs in debs_by_suite.values() for deb in suite_debs]
             missing = [deb for deb in debs if not deb.is_intact()]
             if missing:
                 total = console.format_bytes(sum(deb.size for deb in missing))
                 progress(f"downloading {len(missing)} packages, {total}, from {strip_url_credentials(self.mirror_url)}")
                 for deb in missing:
                     deb.path.unlink(missing_ok=True)
-                result = self._run_apt("download", *packages, directory=directory)
-                if result.returncode:
-                    raise _apt_error("Cannot download the packages", self.mirror_url, result.stderr)
+                for suite, suite_debs in debs_by_suite.items():
+                    names = [deb.name for deb in suite_debs if deb in missing]
+                    result = self._run_apt("download", *names, directory=directory, suite=suite) if names else None
+                    if result is not None and result.returncode:
+                        raise _apt_error("Cannot download the packages", self.mirror_url, result.stderr)
         for deb in missing:
             if not deb.is_intact():
                 raise PreconditionError(
@@ -123,31 +144,47 @@ class AptWorkspace:
                 )
         return debs
 
-    def _read_index(self, packages: Sequence[str], directory: Path) -> list[Deb]:
+    def _read_index(self, names: Sequence[str], directory: Path, suite: str) -> list[Deb]:
+        if suite and suite not in self.suites:
+            raise PreconditionError(
+                "A package is not in the index",
+                hint=f"Choose {' or '.join(self.suites)}",
+                details=(f"the suite {suite} was not read",),
+            )
         # In another directory: apt omits what exists in the working directory.
-        result = self._run_apt("--print-uris", "download", *packages, directory=self.root)
+        result = self._run_apt("--print-uris", "download", *names, directory=self.root, suite=suite)
         if result.returncode:
             raise _apt_error("A package is not in the index", self.mirror_url, result.stderr)
         matches = re.findall(r"(?m)^'[^']+' (\S+) (\d+) SHA256:([0-9a-f]{64})$", result.stdout)
-        if len(matches) != len(set(packages)):
+        if len(matches) != len(set(names)):
             raise PreconditionError("The package index has packages without SHA256", hint="Use another mirror")
         return [Deb(*parse_deb_name(file), sha256, directory / file, int(size)) for file, size, sha256 in matches]
 
-    def _sources_stanza(self) -> str:
+    def _write_sources(self, suite: str) -> Path:
+        """Write the sources of one suite, or of all if it is empty, with their security suites."""
+        suites = (suite,) if suite else self.suites
         keyring = find_keyring()
-        lines = [
-            "Types: deb",
-            f"URIs: {self.mirror_url}",
-            f"Suites: {' '.join(self.suites)}",
-            f"Components: {' '.join(self.components)}",
-            f"Architectures: {host_architecture()}",
-            *([f"Signed-By: {keyring}"] if keyring else []),
-        ]
-        return "\n".join(lines) + "\n"
+        common = [f"Components: {' '.join(self.components)}", f"Architectures: {host_architecture()}"]
+        common += [f"Signed-By: {keyring}"] if keyring else []
+        stable, rolling = ([name for name in suites if is_rolling(name) == state] for state in (False, True))
+        stanzas = [["Types: deb", f"URIs: {self.mirror_url}", f"Suites: {' '.join(stable)}", *common]] if stable else []
+        if rolling:
+            # Their indexes expire after a week, which mirrors that are updated now and then miss.
+            source = ["Types: deb", f"URIs: {self.mirror_url}", f"Suites: {' '.join(rolling)}", *common]
+            stanzas.append([*source, f"Valid-Until-Min: {_ROLLING_VALIDITY_S}"])
+        if security_suites := list_security_suites(suites):
+            url = find_security_mirror()
+            stanzas.append(["Types: deb", f"URIs: {url}", f"Suites: {' '.join(security_suites)}", *common])
+        path = self.root / f"{'-'.join((*suites, *self.components))}.sources"
+        path.write_text("\n".join(line for stanza in stanzas for line in (*stanza, "")))
+        return path
 
-    def _run_apt(self, *arguments: str, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def _run_apt(
+        self, *arguments: str, directory: Path | None = None, suite: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        sources = self._write_sources(suite)
         settings = {
-            "Dir::Etc::sourcelist": self._sources,
+            "Dir::Etc::sourcelist": sources,
             "Dir::Etc::sourceparts": "/dev/null",
             "Dir::Etc::preferences": "/dev/null",
             "Dir::Etc::preferencesparts": "/dev/null",
@@ -156,15 +193,24 @@ class AptWorkspace:
             "Dir::State::status": "/dev/null",
             "Dir::Cache": self.root / "cache",
             # Container images turn this cache off to stay small, but without it every call parses all lists.
-            "Dir::Cache::pkgcache": f"{self._sources.stem}.bin",
+            "Dir::Cache::pkgcache": f"{sources.stem}.bin",
             "Dir::Cache::srcpkgcache": "",
         }
         options = [argument for key, value in settings.items() for argument in ("-o", f"{key}={value}")]
-        command = ["apt-get", "-qq", "-c", str(self.root / "apt.conf"), *options, *arguments]
-        return run_debian_tool(command, directory=directory)
+        command = ["apt-get", "-qq", *options, *arguments]
+        return run_debian_tool(command, directory=directory, variables={"APT_CONFIG": str(self.root / "apt.conf")})
 
     def _lock(self) -> AbstractContextManager[int]:
         return file_lock(self.root / "lock", resource="the package workspace", timeout=_LOCK_TIMEOUT_S)
+
+
+def _group_by_suite(packages: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names of packages by the suite that they shall come from, `""` for any."""
+    groups: dict[str, list[str]] = {}
+    for package in packages:
+        name, _, suite = package.partition("/")
+        groups.setdefault(suite, []).append(name)
+    return groups
 
 
 def unpack_debs(debs: Iterable[Deb], directory: Path) -> None:
@@ -191,12 +237,26 @@ def find_keyring() -> Path | None:
     return next((path for path in KEYRINGS if path.exists()), None)
 
 
+def list_one_line_sources(suite: str) -> list[str]:
+    """Return a suite and its security suite as lines for a sources.list."""
+    keyring = find_keyring()
+    options = f"[signed-by={keyring}] " if keyring else ""
+    security = [f"deb {options}{find_security_mirror()} {name} main" for name in list_security_suites([suite])]
+    return [f"deb {options}{find_mirror()} {suite} main", *security]
+
+
 def _apt_error(message: str, mirror_url: str, output: str) -> PreconditionError:
     lines = tuple(strip_url_credentials(line) for line in output.splitlines() if line.startswith(("E:", "W:")))[-5:]
     if _UNREACHABLE.search(output):
         return PreconditionError(
             f"Package mirror {strip_url_credentials(mirror_url)} is not reachable",
             hint="Check the network, or use another mirror in apt's sources",
+            details=lines,
+        )
+    if _EXPIRED.search(output):
+        return PreconditionError(
+            f"The package indexes of {strip_url_credentials(mirror_url)} have expired, or the clock is wrong",
+            hint="Use a mirror that is updated in apt's sources, and check the clock",
             details=lines,
         )
     return PreconditionError(message, hint="Check apt's messages, and that the mirror has it", details=lines)

@@ -14,8 +14,16 @@ from pydantic import BaseModel, ConfigDict
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.engine.debian.mirror import host_codename, is_ubuntu
 from lyra_tasks.engine.debian.packages import AptWorkspace, unpack_debs
+from lyra_tasks.engine.debian.unpacked import (
+    claim_directory,
+    hash_tree,
+    is_own_directory,
+    is_unchanged,
+    protect_tree,
+)
 from lyra_tasks.engine.sandbox.layout import StoreKind
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError, UsageError
+from lyra_tasks.files import write_file
 from lyra_tasks.locks import file_lock
 
 # Programs that need C libraries come from the oldest supported Debian, so that they run on all newer ones; the engine
@@ -37,6 +45,7 @@ NO_ENGINE_HINT = (
 )
 _ENGINE_VERSIONS = {"bookworm": (20, 10), "trixie": (26, 1)}  # ascending
 _NEWEST_SUITE = "sid"
+_CONTENTS_FILE = "contents.json"
 _LOCK_TIMEOUT_S = 1200.0  # another run may be downloading
 
 
@@ -51,13 +60,14 @@ class EngineRecipe:
 
 
 class EngineContents(BaseModel):
-    """The content of `contents.json`: sha256 by file name of an unpacked engine's packages."""
+    """The content of `contents.json`: sha256 of an unpacked engine's packages, and of all their files, by name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     suite: str
     packages: dict[str, str]
+    files: dict[str, str]
 
 
 def resolve_suite(suite: str) -> str:
@@ -111,13 +121,14 @@ def fetch_engine(cache: Path, suite: str, progress: Callable[[str], None]) -> Pa
     """Return the directory with the engine of `suite`; download (about 90 MiB) and unpack (400 MiB) it if needed.
 
     It contains `root` (the packages), `bin` (for the daemon's PATH), `cli` (only the docker command), `lib`, `xtables`,
-    `cli-plugins` and `contents.json`.
+    `cli-plugins` and `contents.json`. It is replaced if it was changed, or if others could change it.
     """
     recipe = select_recipe(suite, ubuntu=is_ubuntu())
-    # An older Lyra may have unpacked other packages.
-    list_digest = sha256_hex(" ".join(recipe.packages).encode())
-    final = cache.absolute() / "engines" / f"{suite}-{list_digest[:8]}"
-    if final.is_dir():
+    # An older Lyra may have unpacked other packages, or knew less of them.
+    version = EngineContents.model_fields["schema_version"].default
+    digest = sha256_hex(" ".join((*recipe.packages, f"contents-{version}")).encode())
+    final = cache.absolute() / "engines" / f"{suite}-{digest[:8]}"
+    if _is_intact(cache, final):
         return final
     missing = [tool for tool in ("apt-get", "dpkg", "unshare") if shutil.which(tool) is None]
     if missing:
@@ -126,20 +137,40 @@ def fetch_engine(cache: Path, suite: str, progress: Callable[[str], None]) -> Pa
             hint=NO_ENGINE_HINT,
         )
     with file_lock(final.with_suffix(".lock"), resource=f"the download of the {suite} engine", timeout=_LOCK_TIMEOUT_S):
-        if final.is_dir():
+        if _is_intact(cache, final):
             return final
-        staging = final.with_suffix(".new")
-        shutil.rmtree(staging, ignore_errors=True)
+        staging, changed = final.with_suffix(".new"), final.with_suffix(".changed")
+        for directory in (staging, changed):
+            shutil.rmtree(directory, ignore_errors=True)
+        if final.exists():
+            progress(f"The unpacked {suite} engine was changed, or others could change it: unpacking it again")
+            final.rename(changed)  # an engine may be running from it
+        for directory in (cache, final.parent):
+            claim_directory(directory)
         workspace = AptWorkspace(cache / "apt", recipe.suites, components=recipe.components)
         workspace.update()
         debs = workspace.download(recipe.packages, staging / "debs", progress)
         unpack_debs(debs, staging / "root")
         shutil.rmtree(staging / "debs")
         _link_programs(staging)
-        contents = EngineContents(suite=suite, packages={deb.path.name: deb.sha256 for deb in debs})
-        (staging / "contents.json").write_text(contents.model_dump_json(indent=2) + "\n")
+        protect_tree(staging)
+        packages = {deb.path.name: deb.sha256 for deb in debs}
+        contents = EngineContents(suite=suite, packages=packages, files=hash_tree(staging))
+        write_file(staging / _CONTENTS_FILE, (contents.model_dump_json(indent=2) + "\n").encode())
         staging.rename(final)
     return final
+
+
+def _is_intact(cache: Path, directory: Path) -> bool:
+    """Return whether an unpacked engine is what was verified, and nobody else could change it."""
+    for parent in (cache, directory.parent):
+        if parent.is_dir() and not is_own_directory(parent):
+            return False
+    try:
+        contents = EngineContents.model_validate_json((directory / _CONTENTS_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return is_unchanged(directory, contents.files, directory / _CONTENTS_FILE)
 
 
 def _link_programs(directory: Path) -> None:
