@@ -8,8 +8,9 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,32 @@ from lyra_tasks.errors import disk_full_error, is_disk_full
 
 STAGING_PREFIX = ".staging-"
 """Prefix of the name of a directory that is still incomplete."""
+_umask_lock = threading.Lock()
+_umask_users = 0
+_original_umask = 0
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NEEDS_ESCAPE = re.compile(r"[\ud800-\udfff]|\\x[89a-f][0-9a-f]")
+
+
+@contextmanager
+def standard_umask() -> Iterator[None]:
+    """Give what is created in the block the usual modes (0755, 0644), whatever umask the user has.
+
+    Bundles, logs and records are read by others than their writer, and never written by them. The umask is that of the
+    whole process: blocks in several threads share it until the last one ends.
+    """
+    global _umask_users, _original_umask
+    with _umask_lock:
+        if not _umask_users:
+            _original_umask = os.umask(0o022)
+        _umask_users += 1
+    try:
+        yield
+    finally:
+        with _umask_lock:
+            _umask_users -= 1
+            if not _umask_users:
+                os.umask(_original_umask)
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:

@@ -91,3 +91,21 @@ def test_every_text_can_be_written_as_json(document: dict[str, str]) -> None:
 
 def test_bytes_of_a_name_are_escaped_in_json() -> None:
     assert json.loads(files.format_json({"name": os.fsdecode(b"caf\xe9")})) == {"name": "caf\\xe9"}
+
+
+def test_umask_is_restored_after_the_last_block() -> None:
+    previous = os.umask(0o077)
+    try:
+        with files.standard_umask():
+            with files.standard_umask():
+                assert _current_umask() == 0o022
+            assert _current_umask() == 0o022
+        assert _current_umask() == 0o077
+    finally:
+        os.umask(previous)
+
+
+def _current_umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value

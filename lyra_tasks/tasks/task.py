@@ -19,6 +19,7 @@ from invoke.tasks import Task
 
 from lyra_tasks import console
 from lyra_tasks.errors import InterruptedRunError, LyraError, UsageError, from_os_error
+from lyra_tasks.files import standard_umask
 from lyra_tasks.tasks.line import (
     Line,
     find_lines,
@@ -179,7 +180,8 @@ class LyraTask(Task, Generic[P, R]):  # type: ignore[type-arg]
         try:
             self._convert_values(arguments.arguments)
             require_own_modules()
-            result = super().__call__(*arguments.args, **arguments.kwargs)
+            with standard_umask():
+                result = super().__call__(*arguments.args, **arguments.kwargs)
         except LyraError as error:
             raise _report_error(call, error, is_on_line=is_on_line) from error
         except OSError as error:
