@@ -6,9 +6,11 @@ begun, and with KeyboardInterrupt, which cleans up, once a task may run.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -36,10 +38,32 @@ def _run(run_program: Callable[[], None]) -> None:
     try:
         _handle_signals(_raise_interrupt)
         run_program()
+    except SystemExit as error:
+        _exit_with_daemon_threads(error)
+        raise
     except KeyboardInterrupt:  # a second one, while the first was handled
         _exit_at_once()
     finally:
         _handle_signals(_exit_at_once)
+
+
+def _exit_with_daemon_threads(error: SystemExit) -> None:
+    """Exit now if threads are left that nobody waits for, such as those that read from an engine.
+
+    While it finalizes, Python ends them in the middle of native code, which may abort the process
+    (https://github.com/python/cpython/issues/87135).
+    """
+    threads = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+    if not any(thread.daemon for thread in threads) or not isinstance(error.code, int | None):
+        return
+    _handle_signals(_exit_at_once)
+    for thread in threads:
+        if not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(error.code or 0)
 
 
 def _handle_signals(handler: Callable[..., None]) -> None:

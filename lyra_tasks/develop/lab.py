@@ -29,7 +29,6 @@ from lyra_tasks.engine.objects.volumes import resolve_user_ids, set_volume_owner
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, PreconditionError
 from lyra_tasks.lab.admission import Reservation, compute_lab_capacity, reserve_capacity
-from lyra_tasks.lab.disk import start_guard
 from lyra_tasks.lab.facts import collect_lab_facts
 from lyra_tasks.lab.lab import Lab, write_mounted_files
 from lyra_tasks.lab.service import RunningService, exit_error
@@ -163,10 +162,8 @@ def create_dev_lab(create_plan: CreatePlan, *, yes: bool) -> CreateResult:
             raise
     if not all(_has_known_state(service) for service in lab.services.values()):
         time.sleep(_STABLE_AFTER_S)
-    if lab.disk_watch is not None:
-        lab.disk_watch.stop()
-    start_guard(engine, work.journal, plan.lab.run, lab.services)
     failures = [failure for service in lab.services.values() if (failure := _startup_failure(service))]
+    lab.leave()
     seconds = round(time.monotonic() - started, 3)
     return CreateResult(work, record, plan, changes, tuple(uploads), tuple(failures), seconds)
 

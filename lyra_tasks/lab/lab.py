@@ -265,12 +265,18 @@ class Lab:
         self.events.append(create_service_event("ended", name, outcome=outcome))
 
     def detach(self) -> None:
-        """Record the state of the services and leave them running until `clean`; a process watches their disk use."""
-        if self.disk_watch is not None:
-            self.disk_watch.stop()
-        start_guard(self.engine, self.owner.journal, self.owner.run, self.services)
+        """Record the state of the services and leave them running until `clean`."""
         for service in self.services.values():
             service.final_state = read_container_state(self.engine, service.id)
+        self.leave()
+
+    def leave(self) -> None:
+        """Stop watching and following the services, which keep running; a process of its own watches their disk use."""
+        if self.disk_watch is not None:
+            self.disk_watch.stop()
+        for service in self.services.values():
+            service.log.stop()
+        start_guard(self.engine, self.owner.journal, self.owner.run, self.services)
 
     def kill(self) -> None:
         """Kill all containers, so that nothing waits for them any longer."""

@@ -62,7 +62,7 @@ def test_development_environment_is_ended_over_the_disk_limit(writable: Project,
     container = json.loads(path.read_text())["services"]["web"]["id"]
     exec_command(engine, container, ["dd", "if=/dev/zero", "of=/scratch/big", "bs=1M", "count=20"])
     reason = "it wrote 20.0 MiB to its root file system, its disk limit is 8.0 MiB"
-    assert becomes(lambda: reason in writable.lyra("status").out, 20)
+    assert becomes(lambda: reason in " ".join(writable.lyra("status").out.split()), 20)
     assert "disk-exceeded" in writable.lyra("history", "--object", container).out
     assert becomes(lambda: not processes_with(GUARD))
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
 _MAX_LINE_BYTES = 1 << 20  # longer lines are split
+_STOP_TIMEOUT_S = 0.02  # enough for a thread that is busy with output
 
 
 @dataclass
@@ -46,6 +47,7 @@ class LogFollower:
     max_bytes: int = MAX_LOG_BYTES
     _kept_bytes: int = 0
     _threads: list[threading.Thread] = field(default_factory=list)
+    _stopped: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
         """Attach to a container; call this before it is started, or the first bytes may be lost."""
@@ -66,6 +68,12 @@ class LogFollower:
         """Wait until the container's last line has been written."""
         for thread in self._threads:
             thread.join(timeout)
+
+    def stop(self) -> None:
+        """Stop following; a thread that waits for output ends with the next one."""
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join(_STOP_TIMEOUT_S)
 
     def open_reader(self) -> LogReader:
         """Return a reader of the output, without time stamps."""
@@ -92,6 +100,8 @@ class LogFollower:
         partial_lines = {"out": b"", "err": b""}
         with self.path.open("a", encoding="utf-8", buffering=1) as file:
             for out, err in _iterate_until_error(lambda: stream):
+                if self._stopped.is_set():
+                    return
                 for stream_name, chunk in (("out", out), ("err", err)):
                     if chunk and self._kept_bytes <= self.max_bytes:
                         complete, newline, rest = (partial_lines[stream_name] + chunk).rpartition(b"\n")
