@@ -82,7 +82,7 @@ def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: 
 
         resolved_bases = export_local_bases(engine, resolved_bases, work.run_directory / "bases")
     inputs = hash_current_inputs(work, resolution.lock)
-    _require_unchanged(snapshots, inputs)
+    _require_unchanged(snapshots, inputs, work.root / LOCK_FILE_NAME)
     return BuildFacts(
         materials=collect_materials(work, uses, resolved_bases, separate_builder=is_remote, inputs=inputs),
         version=work.version.semver,
@@ -114,12 +114,17 @@ def _seem_unchanged(work: Workspace, builds: Sequence[Variant]) -> bool:
     )
 
 
-def _require_unchanged(snapshots: Mapping[str, ContextSnapshot], inputs: Mapping[str, ImageInputs]) -> None:
-    """Raise StaleError if a context changed since before git was asked, which may have called it clean."""
+def _require_unchanged(
+    snapshots: Mapping[str, ContextSnapshot], inputs: Mapping[str, ImageInputs], lock_file: Path
+) -> None:
+    """Raise StaleError if a context changed since before git was asked, which may have called it clean.
+
+    The lock file may be in a context, and has been written meanwhile.
+    """
     for build, current in inputs.items():
         snapshot = snapshots[image_from_key(build)]
-        if names := list_touched(snapshot, current.source):
-            paths = [display_path(snapshot.context / name) for name in names]
+        touched = (snapshot.context / name for name in list_touched(snapshot, current.source))
+        if paths := [display_path(path) for path in touched if path.resolve() != lock_file]:
             raise StaleError(f"{format_names(paths)} changed during the build", hint="Run `build` again")
 
 

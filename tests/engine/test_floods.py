@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import time
+import sys
 
 import pytest
 
@@ -18,23 +17,31 @@ FLOODS = {
 }
 
 
+MEASURE = """
+import os, subprocess, sys, time
+seconds, *command = sys.argv[1:]
+process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+if seconds:
+    time.sleep(float(seconds))
+    process.terminate()
+_, status, usage = os.wait4(process.pid, 0)
+print(os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024)
+"""
+"""A small process: the peak of a child counts from its fork, when it has the memory of its parent."""
+
+
 def measure(project: Project, *arguments: str, seconds: float | None = None) -> tuple[int, int, str]:
     """Run the program, for `seconds` at most; return its exit code, peak memory in bytes and errors."""
-    errors = project.root / "errors.txt"
-    with errors.open("wb") as file:
-        process = subprocess.Popen(
-            project.command(*arguments),
-            cwd=project.root,
-            env=project.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=file,
-        )
-    if seconds is not None:
-        time.sleep(seconds)
-        process.terminate()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss * 1024, errors.read_text()
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", MEASURE, str(seconds or ""), *project.command(*arguments)],
+        cwd=project.root,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    code, memory = map(int, done.stdout.split())
+    return code, memory, done.stderr
 
 
 @pytest.fixture(params=FLOODS)
