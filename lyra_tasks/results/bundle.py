@@ -80,6 +80,33 @@ class PackPreview:
 
 
 @dataclass(frozen=True)
+class DependentPack:
+    """A pack of a newer version, for which the receiver must have the one that it was made since."""
+
+    version: str
+    directory: str
+
+
+@dataclass(frozen=True)
+class RemovePreview:
+    """What `bundle.remove --dry-run` would remove: a directory of `size` bytes, the entry in the index, or both."""
+
+    version: str
+    is_snapshot: bool
+    set_digest: str
+    directory: str
+    has_directory: bool
+    is_listed: bool
+    size: int
+    packs: tuple[DependentPack, ...]
+
+
+@dataclass(frozen=True)
+class RemovedBundle(RemovePreview):
+    """What `bundle.remove` has removed; `has_directory` and `is_listed` say what there was before."""
+
+
+@dataclass(frozen=True)
 class RehearsalPreview:
     """What `bundle.rehearse --dry-run` would start: an engine of `suite` with `cpus` and `memory` (bytes)."""
 

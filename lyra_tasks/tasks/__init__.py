@@ -4,7 +4,7 @@ Each is called with an Invoke context, does what its parameters say, and returns
 result of `lyra_tasks.results`. Here, and only here, Invoke is known; everything else is imported when a task runs.
 """
 
-from lyra_tasks.tasks.bundle import bundle_list, bundle_pack, bundle_rehearse, diff, verify
+from lyra_tasks.tasks.bundle import bundle_list, bundle_pack, bundle_rehearse, bundle_remove, diff, verify
 from lyra_tasks.tasks.configuration import config_schema, config_show, init, rules_explain, rules_list
 from lyra_tasks.tasks.development import create, dev_exec, dev_shell, dev_stop, dev_sync
 from lyra_tasks.tasks.engine import bases_build, bases_update, engine_down, engine_status, engine_up
@@ -21,6 +21,7 @@ __all__ = [
     "bundle_list",
     "bundle_pack",
     "bundle_rehearse",
+    "bundle_remove",
     "clean",
     "config_schema",
     "config_show",

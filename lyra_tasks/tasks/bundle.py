@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         PackPreview,
         Rehearsal,
         RehearsalPreview,
+        RemovedBundle,
+        RemovePreview,
         Verification,
     )
 
@@ -127,6 +129,24 @@ def bundle_pack(
     if dry_run:
         return show_pack_plan(pack_plan)
     return show_pack(create_pack(pack_plan, work))
+
+
+@task("bundle.remove", positional=("version",), version="The version to remove; `bundle.list` shows all")
+def bundle_remove(
+    c: Context, version: str, yes: bool = False, dry_run: bool = False, json: bool = False, quiet: bool = False
+) -> RemovedBundle | RemovePreview:
+    """Remove a bundle, a snapshot or a release (asks first)."""
+    from lyra_tasks.bundle import removal
+    from lyra_tasks.bundle.format.index import BundleStore
+
+    work = workspace()
+    removal_plan = removal.plan_removal(BundleStore(work.bundles), version, work.journal)
+    if dry_run:
+        return removal.show_removal_plan(removal_plan)
+    removal.print_removal_notes(removal_plan)
+    removal.confirm_removal(removal_plan, yes=yes)
+    removal.remove_bundle(removal_plan, work)
+    return removal.show_removal(removal_plan)
 
 
 @task("bundle.rehearse", positional=("version",), version="The version to rehearse; `bundle.list` shows all")

@@ -36,6 +36,7 @@ TASK_GROUPS: dict[str, tuple[LyraTask[..., Any], ...]] = {
         bundle.bundle_list,
         bundle.bundle_pack,
         bundle.bundle_rehearse,
+        bundle.bundle_remove,
     ),
     "Clean up": (lifecycle.clean, overview.history),
     "Look up": (

@@ -6,8 +6,10 @@ promotion of any version repairs the index.
 
 from __future__ import annotations
 
+import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,8 +31,11 @@ from lyra_tasks.bundle.format.manifest import (
 )
 from lyra_tasks.config.models import Name
 from lyra_tasks.errors import BundleError, UsageError
-from lyra_tasks.files import STAGING_PREFIX
+from lyra_tasks.files import STAGING_PREFIX, sync_directory
 from lyra_tasks.images.oci import Digest
+from lyra_tasks.locks import file_lock
+
+_LOCK_TIMEOUT_S = 600.0
 
 
 class BundleEntry(Document):
@@ -95,6 +100,13 @@ class BundleStore:
         return self.directory / versions[0].version
 
 
+@contextmanager
+def lock_bundles(directory: Path) -> Iterator[int]:
+    """Keep other processes from changing the bundles in `directory`; yield the lock's file descriptor."""
+    with file_lock(directory / ".lock", resource="the promotion directory", timeout=_LOCK_TIMEOUT_S) as lock:
+        yield lock
+
+
 def build_index(project: str, entries: Iterable[BundleEntry]) -> BundleIndex:
     """Return the index of these versions, newest first."""
     return BundleIndex(project=project, versions=sorted(entries, key=_precedence, reverse=True))
@@ -116,7 +128,7 @@ def register_version(store: BundleStore, manifest: Manifest, keep_snapshots: int
     directory = store.directory
     for leftover in directory.glob(f".{INDEX_FILE}.*"):  # temporary file of a killed promotion
         leftover.unlink()
-    entries = _entries_on_disk(store) | {manifest.version: _build_entry(manifest)}
+    entries = _entries_on_disk(store) | {manifest.version: build_entry(manifest)}
     index = build_index(store.index.project, entries.values())
     snapshots = [entry.version for entry in index.versions if entry.is_snapshot and entry.version != manifest.version]
     expired_snapshots = tuple(snapshots[keep_snapshots - 1 :] if manifest.is_snapshot else ())
@@ -124,11 +136,23 @@ def register_version(store: BundleStore, manifest: Manifest, keep_snapshots: int
     if index != store.index:
         write_document(directory / INDEX_FILE, index)
     for version in expired_snapshots:
-        # Renamed first, so that nobody ever sees a version in part.
-        removal_directory = directory / f"{STAGING_PREFIX}{version}.old"
-        (directory / version).rename(removal_directory)
-        shutil.rmtree(removal_directory, ignore_errors=True)
+        shutil.rmtree(hide_version(directory / version), ignore_errors=True)
     return expired_snapshots
+
+
+def unregister_version(store: BundleStore, version: str) -> None:
+    """Write the index without a version, unless it is not listed; the caller holds the lock of the store."""
+    entries = [entry for entry in store.index.versions if entry.version != version]
+    if len(entries) < len(store.index.versions):
+        write_document(store.directory / INDEX_FILE, build_index(store.index.project, entries))
+
+
+def hide_version(directory: Path) -> Path:
+    """Rename the directory of a version, so that nobody ever sees it in part, and return its new path."""
+    hidden_directory = directory.with_name(f"{STAGING_PREFIX}{directory.name}.{secrets.token_hex(4)}")
+    directory.rename(hidden_directory)
+    sync_directory(directory.parent)
+    return hidden_directory
 
 
 def _entries_on_disk(store: BundleStore) -> dict[str, BundleEntry]:
@@ -140,11 +164,12 @@ def _entries_on_disk(store: BundleStore) -> dict[str, BundleEntry]:
             except BundleError:
                 continue  # not ours
             if (manifest.project, manifest.version) == (store.index.project, directory.name):
-                entries[manifest.version] = _build_entry(manifest)
+                entries[manifest.version] = build_entry(manifest)
     return entries
 
 
-def _build_entry(manifest: Manifest) -> BundleEntry:
+def build_entry(manifest: Manifest) -> BundleEntry:
+    """Return the entry of a bundle in the index."""
     return BundleEntry(
         version=manifest.version,
         created=manifest.created,

@@ -23,7 +23,7 @@ from lyra_tasks.bundle.format.documents import (
     read_previous_bundle,
     read_report_documents,
 )
-from lyra_tasks.bundle.format.index import BundleStore, register_version
+from lyra_tasks.bundle.format.index import BundleStore, lock_bundles, register_version
 from lyra_tasks.bundle.format.manifest import Bundle, BundledImage, ImageLayer, Manifest, open_bundle, write_document
 from lyra_tasks.bundle.format.signature import find_signing_key, sign_checksums
 from lyra_tasks.bundle.format.staging import (
@@ -46,7 +46,6 @@ from lyra_tasks.images.archive.verify import verify_archive
 from lyra_tasks.images.archive.write import write_archive
 from lyra_tasks.images.stream.cache import LayerCache
 from lyra_tasks.images.stream.pack import PackedImage
-from lyra_tasks.locks import file_lock
 from lyra_tasks.records.documents import ReportDocuments
 from lyra_tasks.records.journal import JournalEntry
 from lyra_tasks.rules.catalogue import SOURCE_COMMITTED
@@ -54,7 +53,6 @@ from lyra_tasks.rules.catalogue import SOURCE_COMMITTED
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
 
-_LOCK_TIMEOUT_S = 600.0
 _PROMOTION_EVENTS = {"promoting", "promoted", "packed"}
 
 
@@ -78,10 +76,7 @@ def create_bundle(
     directory, config = plan.facts.bundles_directory, plan.config.promotion
     directory.mkdir(parents=True, exist_ok=True)
     work.mark_active(work.run)
-    with (
-        plan.facts.recorded.hold(),
-        file_lock(directory / ".lock", resource="the promotion directory", timeout=_LOCK_TIMEOUT_S) as lock,
-    ):
+    with plan.facts.recorded.hold(), lock_bundles(directory) as lock:
         store = BundleStore(directory)
         store.index  # noqa: B018  # read under the lock, so that an edited index is reported before any work
         if plan.directory.exists():

@@ -161,6 +161,7 @@ _SOURCES_BY_COMMAND: Mapping[tuple[str, str], _Source] = {
     ("bundle.pack", "version"): _bundle_versions,
     ("bundle.pack", "since"): _bundle_versions,
     ("bundle.rehearse", "version"): _bundle_versions,
+    ("bundle.remove", "version"): _bundle_versions,
     ("diff", "before"): _bundle_versions,
     ("diff", "after"): _bundle_versions,
 }
