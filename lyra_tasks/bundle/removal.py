@@ -14,12 +14,13 @@ from lyra_tasks.bundle.format.index import (
     build_entry,
     hide_version,
     lock_bundles,
+    measure_directory,
     unregister_version,
 )
 from lyra_tasks.bundle.format.layout import INDEX_FILE
 from lyra_tasks.bundle.format.manifest import open_bundle
 from lyra_tasks.errors import BundleError, LeftoverError, PreconditionError, UsageError
-from lyra_tasks.files import display_path, walk_directory
+from lyra_tasks.files import display_path
 from lyra_tasks.results.bundle import DependentPack, RemovedBundle, RemovePreview
 
 if TYPE_CHECKING:
@@ -61,13 +62,6 @@ def plan_removal(store: BundleStore, version: str, journal: Journal) -> RemovalP
         is_listed=entry is not None,
         packs=_find_dependent_packs(journal, version),
     )
-
-
-def measure_directory(directory: Path) -> int:
-    """Return the size of all files in a directory in bytes; 0 if it does not exist."""
-    if not directory.is_dir():
-        return 0
-    return sum((parent / name).lstat().st_size for parent, _, names in walk_directory(directory) for name in names)
 
 
 def _find_entry(store: BundleStore, version: str) -> BundleEntry | None:

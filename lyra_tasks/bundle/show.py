@@ -9,7 +9,6 @@ from pydantic import Field
 
 from lyra_tasks import console
 from lyra_tasks.bundle.diff import SECTIONS, BundleDiff
-from lyra_tasks.bundle.format.index import BundleIndex
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, REPORT_FILE, SUMMARY_FILE
 from lyra_tasks.bundle.format.manifest import Manifest
 from lyra_tasks.bundle.format.pack import PackManifest
@@ -141,23 +140,6 @@ def show_diff(diff: BundleDiff) -> BundleComparison:
     else:
         console.print(f"{diff.before} and {diff.after}: no differences")
     return comparison
-
-
-def show_bundles(index: BundleIndex) -> BundleIndex:
-    """Show the bundles of a project, newest first."""
-    if console.print_result(index):
-        return index
-    if not index.versions:
-        console.print("no bundles yet; run `build test promote`")
-        return index
-    console.print_table(
-        ("version", "date", "commit", "kind"),
-        [
-            (entry.version, entry.created, entry.commit[:7], "snapshot" if entry.is_snapshot else "release")
-            for entry in index.versions
-        ],
-    )
-    return index
 
 
 def show_pack_plan(plan: PackPlan) -> PackPreview:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from lyra_tasks import console
+from lyra_tasks.files import display_path
 from lyra_tasks.release.plan import ReleasePlan
+from lyra_tasks.results.bundle import ListedBundle
 from lyra_tasks.results.releases import (
     BareVersion,
     CreatedRelease,
@@ -95,17 +98,38 @@ def show_bare_version(version: str) -> BareVersion:
     return result
 
 
-def show_releases(releases: Sequence[Release], bundles: Mapping[str, str]) -> tuple[ReleaseEntry, ...]:
-    """Show the tagged versions, highest first; `bundles` maps versions to bundle directories."""
-    entries = tuple(
-        ReleaseEntry(version, release.tag, release.date, release.commit, bundles.get(version))
-        for version, release in ((str(release.version), release) for release in releases)
-    )
+def show_releases(releases: Sequence[Release], bundles: Mapping[str, ListedBundle]) -> tuple[ReleaseEntry, ...]:
+    """Show the tagged versions, highest first, with their bundles by version."""
+    entries = tuple(_describe_release(release, bundles.get(str(release.version))) for release in releases)
     if console.print_result(entries):
         return entries
     if entries:
-        rows = [(entry.version, entry.date, entry.commit[:7], entry.bundle or "never promoted") for entry in entries]
-        console.print_table(("version", "tagged", "commit", "bundle"), rows)
+        rows = [_format_row(entry, bundles.get(entry.version)) for entry in entries]
+        console.print_table(("version", "tagged", "commit", "size", "signed", "checks", "bundle"), rows)
     else:
         console.print("No releases yet; create the first with `build test release promote`")
     return entries
+
+
+def _describe_release(release: Release, bundle: ListedBundle | None) -> ReleaseEntry:
+    return ReleaseEntry(
+        version=str(release.version),
+        tag=release.tag,
+        date=release.date,
+        commit=release.commit,
+        bundle=str(display_path(Path(bundle.directory))) if bundle else None,
+        size=bundle.size if bundle else None,
+        is_signed=bundle.is_signed if bundle else None,
+        passed=bundle.passed if bundle else None,
+        failed=bundle.failed if bundle else None,
+    )
+
+
+def _format_row(entry: ReleaseEntry, bundle: ListedBundle | None) -> tuple[str, ...]:
+    head = (entry.version, entry.date, entry.commit[:7])
+    if bundle is None:
+        return (*head, "", "", "", "never promoted")
+    if bundle.state == "missing":
+        return (*head, "", "", "", f"{entry.bundle} (missing)")
+    signed = "yes" if bundle.is_signed else "no"
+    return (*head, console.format_bytes(bundle.size), signed, bundle.checks_summary, str(entry.bundle))

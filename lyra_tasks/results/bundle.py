@@ -19,6 +19,44 @@ class BundleFile:
     size: int
 
 
+BundleState = Literal["present", "missing", "damaged"]
+
+
+@dataclass(frozen=True)
+class ListedBundle:
+    """A bundle in the index, and the size of its directory in bytes.
+
+    `passed` and `failed` are numbers of checks, None if the directory is missing or damaged.
+    """
+
+    version: str
+    created: str
+    commit: str
+    set_digest: str
+    is_snapshot: bool
+    directory: str
+    state: BundleState
+    size: int
+    is_signed: bool
+    passed: int | None
+    failed: int | None
+
+    @property
+    def checks_summary(self) -> str:
+        """Return how many checks passed and failed before the promotion; empty if the bundle does not say."""
+        if self.passed is None:
+            return ""
+        return f"{self.passed} passed" + (f", {self.failed} failed" if self.failed else "")
+
+
+@dataclass(frozen=True)
+class BundleList:
+    """What `bundle.list` shows: the bundles of a project, newest first."""
+
+    project: str
+    versions: tuple[ListedBundle, ...]
+
+
 @dataclass(frozen=True)
 class Verification:
     """What `verify` has found intact; `images` are config digests by image.

@@ -69,10 +69,14 @@ class BareVersion:
 
 @dataclass(frozen=True)
 class ReleaseEntry:
-    """A tagged version, and the directory of its bundle if it was promoted."""
+    """A tagged version, and its bundle if it was promoted: directory, size in bytes, signature and checks."""
 
     version: str
     tag: str
     date: str
     commit: str
     bundle: str | None
+    size: int | None
+    is_signed: bool | None
+    passed: int | None
+    failed: int | None

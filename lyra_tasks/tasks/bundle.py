@@ -14,7 +14,7 @@ from lyra_tasks.tasks.task import task
 if TYPE_CHECKING:
     from lyra_tasks.results import (
         BundleComparison,
-        BundleIndex,
+        BundleList,
         PackedBundle,
         PackPreview,
         Rehearsal,
@@ -91,12 +91,12 @@ def diff(c: Context, before: str, after: str, json: bool = False, quiet: bool = 
 
 
 @task("bundle.list")
-def bundle_list(c: Context, json: bool = False, quiet: bool = False) -> BundleIndex:
+def bundle_list(c: Context, json: bool = False, quiet: bool = False) -> BundleList:
     """List the bundles of this project, newest first."""
     from lyra_tasks.bundle.format.index import BundleStore
-    from lyra_tasks.bundle.show import show_bundles
+    from lyra_tasks.bundle.listing import list_bundles, show_bundles
 
-    return show_bundles(BundleStore(workspace().bundles).index)
+    return show_bundles(list_bundles(BundleStore(workspace().bundles)))
 
 
 @task(

@@ -70,12 +70,11 @@ def release_version(
 @task("release.list")
 def release_list(c: Context, json: bool = False, quiet: bool = False) -> tuple[ReleaseEntry, ...]:
     """List tagged versions with date, commit and bundle."""
-    from lyra_tasks.bundle.format.index import read_index
-    from lyra_tasks.files import display_path
+    from lyra_tasks.bundle.format.index import BundleStore
+    from lyra_tasks.bundle.listing import list_bundles
     from lyra_tasks.release.show import show_releases
     from lyra_tasks.versions.version import list_releases
 
     work = workspace()
-    index = read_index(work.bundles, work.config.project.name)
-    bundles = {bundle.version: str(display_path(work.bundles / bundle.version)) for bundle in index.versions}
+    bundles = {bundle.version: bundle for bundle in list_bundles(BundleStore(work.bundles)).versions}
     return show_releases(list_releases(work.root, work.config.release.tag), bundles)

@@ -31,7 +31,7 @@ from lyra_tasks.bundle.format.manifest import (
 )
 from lyra_tasks.config.models import Name
 from lyra_tasks.errors import BundleError, UsageError
-from lyra_tasks.files import STAGING_PREFIX, sync_directory
+from lyra_tasks.files import STAGING_PREFIX, sync_directory, walk_directory
 from lyra_tasks.images.oci import Digest
 from lyra_tasks.locks import file_lock
 
@@ -105,6 +105,13 @@ def lock_bundles(directory: Path) -> Iterator[int]:
     """Keep other processes from changing the bundles in `directory`; yield the lock's file descriptor."""
     with file_lock(directory / ".lock", resource="the promotion directory", timeout=_LOCK_TIMEOUT_S) as lock:
         yield lock
+
+
+def measure_directory(directory: Path) -> int:
+    """Return the size of all files in a directory in bytes; 0 if it does not exist."""
+    if not directory.is_dir():
+        return 0
+    return sum((parent / name).lstat().st_size for parent, _, names in walk_directory(directory) for name in names)
 
 
 def build_index(project: str, entries: Iterable[BundleEntry]) -> BundleIndex:
