@@ -14,7 +14,7 @@ from lyra_tasks.release.next_version import Decision, ReleaseRequest, decide_ver
 from lyra_tasks.rules.deviations import reassess_results
 from lyra_tasks.rules.freshness import require_passed_evidence
 from lyra_tasks.versions.changelog import Commit, list_commits_since
-from lyra_tasks.versions.git import GitFacts, find_default_remote, run_git
+from lyra_tasks.versions.git import GitFacts, clean_remote_url, find_default_remote, run_git
 from lyra_tasks.versions.version import Release, list_releases
 
 _OPERATION_FILES = {
@@ -70,6 +70,7 @@ def collect_release_facts(work: Workspace, request: ReleaseRequest) -> ReleaseFa
             "tests": _check_tests(work) if release.require_tests else "",
             "tagger": _git_error_message(root, "var", "GIT_COMMITTER_IDENT"),
             "push": _check_push(root, remote, tag) if request.push else "",
+            "upstream": _check_upstream(root, work.git.branch, remote) if request.push else "",
             "changelog": _check_changelog(work, request.changelog) if request.changelog else "",
         },
     )
@@ -105,6 +106,34 @@ def _check_push(root: Path, remote: str, tag: str) -> str:
     except PreconditionError as error:
         return "; ".join((f"cannot query the remote {remote}", *error.details[:1]))
     return f"the remote {remote} already has the tag {tag}" if remote_tag else ""
+
+
+def _check_upstream(root: Path, branch: str, push_remote: str) -> str:
+    """Return a problem if the branch, as its remote has it now, contains commits that HEAD lacks.
+
+    The tag would be pushed, but the branch could not. Nothing is fetched.
+    """
+    fields = "%(upstream:remotename)%00%(upstream:remoteref)"
+    output = run_git(root, "for-each-ref", f"--format={fields}", f"refs/heads/{branch}") if branch else ""
+    remote, _, reference = output.strip("\n").partition("\0")
+    if not remote or remote == "." or not reference:
+        return ""
+    name = f"{clean_remote_url(remote)} {reference.removeprefix('refs/heads/')}"
+    try:
+        commit = run_git(root, "ls-remote", remote, reference).partition("\t")[0]
+    except PreconditionError as error:
+        is_reported = remote == push_remote
+        return "" if is_reported else "; ".join((f"cannot query {name}", *error.details[:1]))
+    if not commit:
+        return ""  # new, or deleted there
+    if _git_error_message(root, "cat-file", "-e", f"{commit}^{{commit}}"):
+        relation = "is behind, or has diverged from,"
+    else:
+        ahead, behind = run_git(root, "rev-list", "--left-right", "--count", f"HEAD...{commit}").split()
+        if behind == "0":
+            return ""
+        relation = "has diverged from" if ahead != "0" else "is behind"
+    return f"{branch} {relation} {name} at {commit[:7]}; run `git pull`, then `build test`"
 
 
 def _check_changelog(work: Workspace, changelog: str) -> str:

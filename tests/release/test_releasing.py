@@ -325,6 +325,40 @@ def test_remote_problems_are_reported_before_tagging(shop: Project, remote: Proj
     assert problem.startswith("push: cannot query the remote origin; ")
 
 
+def test_push_is_refused_if_upstream_has_other_commits(shop: Project, remote: Project, tmp_path: Path) -> None:
+    shop.git("push", "--quiet", "--set-upstream", "origin", "main")
+    other = Project(tmp_path / "other", shop.environment)
+    subprocess.run(["git", "clone", "--quiet", remote.root, other.root], check=True)
+    other.git("config", "user.name", "Bob")
+    other.git("config", "user.email", "bob@example.org")
+    other.commit("fix: theirs")
+    other.git("push", "--quiet")
+    theirs = other.git("rev-parse", "--short=7", "HEAD").strip()
+    advice = f"origin main at {theirs}; run `git pull`, then `lyra build test`"
+
+    (problem,) = refused(shop.lyra("release", "--push"))
+    assert problem == f"upstream: main is behind, or has diverged from, {advice}", "their commit is unknown here"
+    shop.git("fetch", "--quiet")
+    (problem,) = refused(shop.lyra("release", "--push"))
+    assert problem == f"upstream: main is behind {advice}"
+    shop.commit("fix: ours")
+    (shop.root / "new").write_text("x")
+    problems = refused(shop.lyra("release", "--push", "--dry-run"))
+    assert problems == [
+        "tree: not committed: new; commit or ignore them",
+        f"upstream: main has diverged from {advice}",
+    ]
+    (shop.root / "new").unlink()
+    assert tags(shop) == tags(remote) == []
+
+    shop.git("rebase", "--quiet", "origin/main")
+    assert shop.lyra("release", "--push").code == 0, "only ahead"
+    assert tags(remote) == ["v0.1.0"]
+    shop.commit("fix: more")
+    remote.git("update-ref", "-d", "refs/heads/main")
+    assert shop.lyra("release", "--push").code == 0, "the branch is not at the remote"
+
+
 def test_refused_push_deletes_the_tag(shop: Project, remote: Project) -> None:
     (shop.root / "NEWS.md").write_text("# News\n")
     shop.commit()
