@@ -192,7 +192,8 @@ def _record_image(
         definition=image.definition,
     )
     previous = store.read(image.name, image.platform)
-    store.write(record, image.inputs.source.digests)
+    values = _redacted_values(plan)
+    store.write(record, {redact(path, values): digest for path, digest in image.inputs.source.digests.items()})
     return BuildResult(image.key, record, previous is None or previous.config_digest != record.config_digest)
 
 

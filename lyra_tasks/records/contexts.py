@@ -21,7 +21,9 @@ class SentContext(Record):
 
     generation: str = Field(description="the end of the name under which the builder keeps its copy")
     pending: dict[str, str] = Field(description="build that has not ended, or was killed -> stamp of its snapshot")
-    files: dict[str, dict[str, str]] = Field(description="path -> size and time of change -> digest of the content")
+    files: dict[str, dict[str, str]] = Field(
+        description="hash of the path -> size and time of change -> digest of the content"
+    )
 
 
 class SentContexts(Record):

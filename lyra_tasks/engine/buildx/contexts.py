@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lyra_tasks.config.models import Image
+from lyra_tasks.digests import sha256_hex
 from lyra_tasks.dockerfile.context import (
     ContextSnapshot,
     display_name,
@@ -180,4 +181,5 @@ def _list_files(snapshot: ContextSnapshot) -> dict[str, dict[str, str]]:
             files[name] = {f"{entry.size} {entry.mtime_ns}": entry.content.sha256}
         elif stat.S_ISDIR(entry.mode):
             files[name] = {"directory": f"{entry.mode:o}"}
-    return files
+    # only compared: a name may hold what must not be recorded
+    return {sha256_hex(name.encode("utf-8", "surrogateescape"))[:32]: versions for name, versions in files.items()}
