@@ -13,6 +13,7 @@ from lyra_tasks.errors import CheckFailedError, PreconditionError
 from lyra_tasks.release.next_version import Decision, ReleaseRequest, decide_version, find_last_release
 from lyra_tasks.rules.deviations import reassess_results
 from lyra_tasks.rules.freshness import require_passed_evidence
+from lyra_tasks.rules.secrets import redacted_values
 from lyra_tasks.versions.changelog import Commit, list_commits_since
 from lyra_tasks.versions.git import GitFacts, clean_remote_url, find_default_remote, run_git
 from lyra_tasks.versions.version import Release, list_releases
@@ -33,6 +34,7 @@ class ReleaseFacts:
     `releases` are all tagged versions, highest first, `reachable_releases` those reachable from HEAD, `commits` those
     since the previous version. `unfinished_operation` is a git operation in progress, such as `merge`, or empty.
     `problems` has a subject and a text for whatever prevents the release; the text is empty if all is well.
+    `redacted_values` must not be shown, not even as the name of a file.
     """
 
     git: GitFacts
@@ -44,6 +46,7 @@ class ReleaseFacts:
     remote_name: str
     unfinished_operation: str
     problems: Mapping[str, str]
+    redacted_values: tuple[str, ...] = ()
 
 
 def collect_release_facts(work: Workspace, request: ReleaseRequest) -> ReleaseFacts:
@@ -73,6 +76,7 @@ def collect_release_facts(work: Workspace, request: ReleaseRequest) -> ReleaseFa
             "upstream": _check_upstream(root, work.git.branch, remote) if request.push else "",
             "changelog": _check_changelog(work, request.changelog) if request.changelog else "",
         },
+        redacted_values=redacted_values(work.config, work.root),
     )
 
 

@@ -11,6 +11,7 @@ from semver import Version
 from lyra_tasks import console
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.dockerfile.context import format_names
+from lyra_tasks.redaction import redact
 from lyra_tasks.release.facts import ReleaseFacts
 from lyra_tasks.release.next_version import Decision, ReleaseRequest
 from lyra_tasks.rules.source import describe_uncommitted
@@ -46,6 +47,12 @@ class ReleasePlan:
 def plan_release(config: Configuration, facts: ReleaseFacts, request: ReleaseRequest) -> ReleasePlan:
     """Plan a release, with its problems listed in the plan."""
     decision = facts.decision
+    problems = (
+        *_check_checkout(config, facts),
+        *_check_precedence(facts),
+        *_check_version_format(facts),
+        *(f"{subject}: {problem}" for subject, problem in facts.problems.items() if problem),
+    )
     changes = VersionChanges(
         version=str(decision.version),
         date=facts.git.commit_date,
@@ -62,12 +69,7 @@ def plan_release(config: Configuration, facts: ReleaseFacts, request: ReleaseReq
         remote=facts.remote_name if request.push else "",
         changelog=request.changelog,
         existing_tags=frozenset(release.tag for release in facts.releases),
-        problems=(
-            *_check_checkout(config, facts),
-            *_check_precedence(facts),
-            *_check_version_format(facts),
-            *(f"{subject}: {problem}" for subject, problem in facts.problems.items() if problem),
-        ),
+        problems=tuple(redact(problem, facts.redacted_values) for problem in problems),
     )
 
 

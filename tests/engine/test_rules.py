@@ -296,23 +296,23 @@ def test_image_is_scanned_again_only_for_other_secrets(good: CheckedRun, project
 
 
 def test_changed_rule_set_makes_evidence_stale(good: CheckedRun, project: Project) -> None:
-    (evidence,) = [
-        path for path in project.state.glob("*/evidence/*/evidence.json") if json.loads(path.read_text())["passed"]
-    ]
+    (state,) = project.state.glob("*/evidence")
+    passed = [path for path in state.glob("*/evidence.json") if json.loads(path.read_text())["passed"]]
+    evidence = max(passed, key=lambda path: path.parent.name)
     result = project.lyra("explain")
     assert "nothing blocks a promotion" in result.out, result.text
     text = evidence.read_text()
     before = json.loads(text)["part_hashes"]["rules"]
-    directory = evidence.parent.rename(evidence.parent.with_name("0" * 64))
+    pointers = (state / "sets").rename(state.parent / "sets-aside")
     try:
-        (directory / "evidence.json").write_text(text.replace(before, "1-other"))
+        evidence.write_text(text.replace(before, "1-other"))
         assert project.lyra("promote").code == 3
         result = project.lyra("explain")
         assert f"the rules changed from 1-other to {before}" in result.out, result.text
         assert "next: `lyra test promote`" in result.out
     finally:
-        (directory / "evidence.json").write_text(text)
-        directory.rename(evidence.parent)
+        evidence.write_text(text)
+        pointers.rename(state / "sets")
 
 
 _LIMITS = {"Memory": 16 << 20, "MemorySwap": 16 << 20, "NanoCpus": 100_000_000, "PidsLimit": 8}
