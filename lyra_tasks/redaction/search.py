@@ -22,10 +22,10 @@ from lyra_tasks.redaction.spellings import (
 if TYPE_CHECKING:
     from ahocorasick_rs import BytesAhoCorasick
 
-_MAX_DFA_BYTES = 1 << 16  # of needles; twice as fast, and takes about 250 times as much memory
+_MAX_DFA_BYTES = 1 << 16  # of fragments; twice as fast, and takes about 250 times as much memory
 _MIN_PREFIX_BYTES = 256  # of an encoded value that is cut off
-# With few needles, the automaton skips to bytes that are rare in text, which takes three times as long in binary data.
-# These needles begin with bytes that no text contains, and make it read on.
+# With few fragments, the automaton skips to bytes that are rare in text, which is three times as slow in binary data.
+# These fragments begin with bytes that no text contains, and make it read on.
 _PREFILTER_STOPPERS = tuple(bytes([byte]) * 16 for byte in range(0xF5, 0xF9))
 
 
@@ -49,7 +49,7 @@ class _Escapes:
 
     def __init__(self, value: str, *, ignore_case: bool) -> None:
         anchor = find_anchor(value)
-        self.needles = list_starts(value) if anchor is None else (anchor[0].lower().encode(),)
+        self.fragments = list_starts(value) if anchor is None else (anchor[0].lower().encode(),)
         self._data = encode_text(value)
         self._ignore_case = ignore_case
         middle = anchor.end() if anchor else 0
@@ -62,13 +62,13 @@ class _Escapes:
         return re.compile(head.pattern + rb"\Z", head.flags), tail
 
     def match(self, data: bytes, start: int, end: int) -> Span | None:
-        """Return where the value is around the needle from `start` to `end`."""
+        """Return where the value is around the fragment from `start` to `end`."""
         head, tail = self._patterns
         begin = max(0, start - self._margin_before)
         if self._head:
             match = head.search(data, begin, end) if self._margin_before else head.match(data, start, end)
             rest = tail.match(data, end) if match else None
-        else:  # the needle is somewhere in the first character
+        else:  # the fragment is somewhere in the first character
             match = rest = tail.search(data, begin, end + max_escaped_bytes(self._tail))
         if not match or not rest:
             return None
@@ -86,10 +86,10 @@ class SpellingSearch:
         targets: dict[bytes, list[tuple[int, _Escapes | Encoding]]] = {}
         for number, value in enumerate(values):
             escapes = _Escapes(value, ignore_case=ignore_case)
-            for needle in escapes.needles:
-                targets.setdefault(needle, []).append((number, escapes))
-            for encoding in filter(lambda encoding: encoding.needle, list_encodings(value)):
-                targets.setdefault(encoding.needle, []).append((number, encoding))
+            for fragment in escapes.fragments:
+                targets.setdefault(fragment, []).append((number, escapes))
+            for encoding in filter(lambda encoding: encoding.fragment, list_encodings(value)):
+                targets.setdefault(encoding.fragment, []).append((number, encoding))
         self.max_spelling_bytes = max(map(max_spelling_bytes, values), default=0)
         self._targets = [*targets.values(), *([] for _ in _PREFILTER_STOPPERS)]
         self._automaton = _build_automaton(list(targets)) if targets else None
@@ -98,8 +98,8 @@ class SpellingSearch:
         """Yield all matches in `data`, which may overlap, in no order."""
         if self._automaton is None:
             return
-        for needle, start, end in self._automaton.find_matches_as_indexes(data.lower(), overlapping=True):
-            for number, target in self._targets[needle]:
+        for fragment, start, end in self._automaton.find_matches_as_indexes(data.lower(), overlapping=True):
+            for number, target in self._targets[fragment]:
                 if isinstance(target, Encoding):
                     found = _match_encoding(target, data, start, end)
                 else:
@@ -108,15 +108,15 @@ class SpellingSearch:
                     yield Match(number, found)
 
 
-def _build_automaton(needles: list[bytes]) -> BytesAhoCorasick:
+def _build_automaton(fragments: list[bytes]) -> BytesAhoCorasick:
     from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-    implementation = Implementation.DFA if sum(map(len, needles)) <= _MAX_DFA_BYTES else None
-    return BytesAhoCorasick([*needles, *_PREFILTER_STOPPERS], implementation=implementation)
+    implementation = Implementation.DFA if sum(map(len, fragments)) <= _MAX_DFA_BYTES else None
+    return BytesAhoCorasick([*fragments, *_PREFILTER_STOPPERS], implementation=implementation)
 
 
 def _match_encoding(encoding: Encoding, data: bytes, start: int, end: int) -> Span | None:
-    """Return where an encoded value is whose needle is found from `start` to `end`; a long one may be cut off."""
+    """Return where an encoded value is whose fragment is found from `start` to `end`; a long one may be cut off."""
     text, following = encoding.text, data[start : start + len(encoding.text)]
     if not encoding.case_sensitive:
         text, following = text.lower(), following.lower()

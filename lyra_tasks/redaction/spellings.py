@@ -38,12 +38,12 @@ _SEMICOLON = rb"(?:;|\\+u003b|\\+x3b|%(?:25)*3b)"
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoded value: `text` begins with `needle`, which is looked for in lower-cased data.
+    """An encoded value: `text` begins with `fragment`, which is looked for in lower-cased data.
 
     `partial_before` and `partial_after` count the adjacent characters that encode a part of the value, too.
     """
 
-    needle: bytes
+    fragment: bytes
     text: bytes
     form: str
     case_sensitive: bool = False
