@@ -26,7 +26,7 @@ PROBLEM = "config/test_problems.py::test_problem_names_line_key_and_allowed_valu
 PLAIN = "config/test_find.py::test_file_without_plain_text_is_refused"
 PATHS = "config/test_paths.py::test_"
 GIT = "versions/test_git.py::test_"
-RELEASING = "release/test_releasing.py::test_"
+RELEASING = "releases/test_releasing.py::test_"
 LAB = "engine/test_faults_lab.py::test_"
 PROMOTE = "engine/test_faults_promote.py::test_"
 ENGINE = "engine/test_faults_engine.py::test_"
@@ -81,7 +81,7 @@ INPUTS: list[tuple[int, str, tuple[str, ...]]] = [
     (34, "a missing submodule", ("builds/test_facts.py::test_uninitialized_submodule_is_refused",)),
     # the command line
     (35, "an unknown task", ("tasks/test_program.py::test_usage_error_exits_with_2",)),
-    (36, "an invalid version", ("release/test_decide.py::test_invalid_options_are_usage_errors[1.0/..]",
+    (36, "an invalid version", ("releases/test_decide.py::test_invalid_options_are_usage_errors[1.0/..]",
                                     )),
     (37, "an existing version", (f"{RELEASING}all_release_problems_are_reported_at_once",)),
     (38, "one version, another digest", (f"{PROMOTE}promote_refuses_version_with_other_content",)),

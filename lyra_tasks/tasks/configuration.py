@@ -39,9 +39,9 @@ def init(c: Context, dry_run: bool = False, json: bool = False, quiet: bool = Fa
     """Write .lyra.toml and tasks.py for the project that is here."""
     from pathlib import Path
 
-    from lyra_tasks.init.plan import plan_init
-    from lyra_tasks.init.project_files import inspect_project
-    from lyra_tasks.init.run import show_init_plan, show_init_result, write_init_files
+    from lyra_tasks.scaffold.plan import plan_init
+    from lyra_tasks.scaffold.project_files import inspect_project
+    from lyra_tasks.scaffold.run import show_init_plan, show_init_result, write_init_files
 
     root = Path.cwd() / call_directory()
     init_plan = plan_init(inspect_project(root))

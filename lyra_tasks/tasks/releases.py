@@ -34,11 +34,11 @@ def release(
     quiet: bool = False,
 ) -> CreatedRelease | ReleasePreview:
     """Tag the tested commit as the next version."""
-    from lyra_tasks.release.facts import collect_release_facts
-    from lyra_tasks.release.next_version import parse_release_request
-    from lyra_tasks.release.plan import plan_release
-    from lyra_tasks.release.run import create_release, require_releasable
-    from lyra_tasks.release.show import print_release_plan, show_release_plan, show_release_result
+    from lyra_tasks.releases.facts import collect_release_facts
+    from lyra_tasks.releases.next_version import parse_release_request
+    from lyra_tasks.releases.plan import plan_release
+    from lyra_tasks.releases.run import create_release, require_releasable
+    from lyra_tasks.releases.show import print_release_plan, show_release_plan, show_release_result
 
     work = workspace()
     require_same_source()
@@ -58,7 +58,7 @@ def release_version(
     c: Context, image_tag: str = "", json: bool = False, quiet: bool = False
 ) -> VersionDetails | BareVersion:
     """Show the version of the checkout and its reason."""
-    from lyra_tasks.release.show import show_bare_version, show_version
+    from lyra_tasks.releases.show import show_bare_version, show_version
     from lyra_tasks.versions.version import version_from_image_tag
 
     if image_tag:
@@ -72,7 +72,7 @@ def release_list(c: Context, json: bool = False, quiet: bool = False) -> tuple[R
     """List tagged versions with date, commit and bundle."""
     from lyra_tasks.bundle.format.index import BundleStore
     from lyra_tasks.bundle.listing import list_bundles
-    from lyra_tasks.release.show import show_releases
+    from lyra_tasks.releases.show import show_releases
     from lyra_tasks.versions.version import list_releases
 
     work = workspace()

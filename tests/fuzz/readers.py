@@ -56,9 +56,6 @@ from lyra_tasks.images.stream.packages import (
     parse_os_release,
     parse_python_metadata,
 )
-from lyra_tasks.init.plan import plan_init
-from lyra_tasks.init.project_files import inspect_project
-from lyra_tasks.init.run import write_init_files
 from lyra_tasks.lab.http_client import open_http_response
 from lyra_tasks.overview.history import entries_about, summarize_runs
 from lyra_tasks.records.dev import UploadedFiles
@@ -68,6 +65,9 @@ from lyra_tasks.records.evidence_store import EvidenceStore
 from lyra_tasks.records.journal import Journal
 from lyra_tasks.records.record import has_other_schema, read_record
 from lyra_tasks.registry.client import open_repository
+from lyra_tasks.scaffold.plan import plan_init
+from lyra_tasks.scaffold.project_files import inspect_project
+from lyra_tasks.scaffold.run import write_init_files
 from lyra_tasks.versions.changelog import commit_url_prefix, parse_commit
 from lyra_tasks.versions.git import clean_remote_url, parse_status, parse_tag
 from tests.bundle.evidence import write_evidence

@@ -244,3 +244,12 @@ def test_verify_takes_a_version_or_what_is_there(alpha: Project, name: str) -> N
     outcome = invoke(alpha, "verify", name)
     assert ("No bundle with version '1.2.3'" if name == "1.2.3" else "not a promotion bundle") in outcome.err
     assert outcome.code == (2 if name == "1.2.3" else 6), outcome.text
+
+
+def test_no_task_is_imported_from_another_place() -> None:
+    for name in ("build", "test", "release", "promote", "clean", "init", "create", "verify", "status", "doctor"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"from lyra_tasks import {name}"], capture_output=True, text=True, check=False
+        )
+        assert "cannot import name" in done.stderr, name
+        subprocess.run([sys.executable, "-c", f"from lyra_tasks.tasks import {name}"], check=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from semver import Version
 
 from lyra_tasks.errors import UsageError
-from lyra_tasks.release.next_version import Decision, ReleaseRequest, decide_version, parse_release_request
+from lyra_tasks.releases.next_version import Decision, ReleaseRequest, decide_version, parse_release_request
 from lyra_tasks.versions.changelog import parse_commit
 from lyra_tasks.versions.version import Release
 

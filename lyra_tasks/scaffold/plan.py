@@ -11,13 +11,13 @@ from lyra_tasks.config.load import CONFIG_FILE_NAME, list_todos
 from lyra_tasks.config.validation.paths import excludes_directory
 from lyra_tasks.documents import translate_failures
 from lyra_tasks.errors import ConfigurationError, PreconditionError
-from lyra_tasks.init.compose_import import draft_from_compose
-from lyra_tasks.init.dockerfile_import import draft_from_dockerfiles
-from lyra_tasks.init.drafts import DraftImage, DraftService, make_name
-from lyra_tasks.init.project_files import TASKS_FILE, ProjectFiles
-from lyra_tasks.init.rendering import render_configuration
-from lyra_tasks.init.service_defaults import complete_image, complete_service
 from lyra_tasks.results.configuration import Todo
+from lyra_tasks.scaffold.compose_import import draft_from_compose
+from lyra_tasks.scaffold.dockerfile_import import draft_from_dockerfiles
+from lyra_tasks.scaffold.drafts import DraftImage, DraftService, make_name
+from lyra_tasks.scaffold.project_files import TASKS_FILE, ProjectFiles
+from lyra_tasks.scaffold.rendering import render_configuration
+from lyra_tasks.scaffold.service_defaults import complete_image, complete_service
 
 # They change without the source: an image whose context includes one is stale after each run or commit
 _GENERATED_DIRECTORIES = (".git", ".lyra", "promotion")

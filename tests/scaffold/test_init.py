@@ -17,14 +17,14 @@ from lyra_tasks.dockerfile.input_hashes import dockerfile_path
 from lyra_tasks.dockerfile.parse import read_dockerfile
 from lyra_tasks.dockerfile.stages import list_base_images, resolve_declared_image
 from lyra_tasks.errors import ConfigurationError, PreconditionError
-from lyra_tasks.init.drafts import SHARED_TEST_VALUE, DraftService, make_name, replace_passwords, set_variable
-from lyra_tasks.init.plan import InitPlan, PlannedFile, plan_init
-from lyra_tasks.init.project_files import inspect_project
-from lyra_tasks.init.run import write_init_files
 from lyra_tasks.lab.facts import LabFacts, ServiceFacts, resolve_test_environment
 from lyra_tasks.lab.plan import LabPlan, plan_lab
 from lyra_tasks.rules.deviations import enforce_rules
 from lyra_tasks.rules.services import check_service_settings
+from lyra_tasks.scaffold.drafts import SHARED_TEST_VALUE, DraftService, make_name, replace_passwords, set_variable
+from lyra_tasks.scaffold.plan import InitPlan, PlannedFile, plan_init
+from lyra_tasks.scaffold.project_files import inspect_project
+from lyra_tasks.scaffold.run import write_init_files
 from tests.conftest import PROJECTS
 
 SAMPLES = sorted(path.name for path in (PROJECTS / "init").iterdir())
@@ -498,7 +498,7 @@ def test_interrupted_init_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
     write_compose_project(tmp_path, SERVICE_HEAD + "      A: b\n")
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr("lyra_tasks.init.run._check_loadable", interrupt)
+    monkeypatch.setattr("lyra_tasks.scaffold.run._check_loadable", interrupt)
     with pytest.raises(KeyboardInterrupt):
         init_project(tmp_path)
     assert sorted(tmp_path.iterdir()) == before

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lyra_tasks.init.drafts import DraftImage, DraftService, DraftVariable
+from lyra_tasks.scaffold.drafts import DraftImage, DraftService, DraftVariable
 
 _WIDTH = 120
 

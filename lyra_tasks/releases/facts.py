@@ -10,7 +10,7 @@ from pathlib import Path
 from lyra_tasks.dockerfile.input_hashes import dockerfile_path, read_ignore_patterns
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, PreconditionError
-from lyra_tasks.release.next_version import Decision, ReleaseRequest, decide_version, find_last_release
+from lyra_tasks.releases.next_version import Decision, ReleaseRequest, decide_version, find_last_release
 from lyra_tasks.rules.deviations import reassess_results
 from lyra_tasks.rules.freshness import require_passed_evidence
 from lyra_tasks.rules.secrets import redacted_values

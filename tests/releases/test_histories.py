@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from semver import Version
 
-from lyra_tasks.release.next_version import ReleaseRequest, decide_version, find_last_release
+from lyra_tasks.releases.next_version import ReleaseRequest, decide_version, find_last_release
 from lyra_tasks.versions.changelog import list_commits_since
 from lyra_tasks.versions.git import DEFAULT_TAG_PATTERN, collect_git_facts
 from lyra_tasks.versions.version import compute_version, find_previous_release, list_releases

@@ -12,7 +12,7 @@ from lyra_tasks import console
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import write_file
 from lyra_tasks.locks import file_lock
-from lyra_tasks.release.plan import ReleasePlan
+from lyra_tasks.releases.plan import ReleasePlan
 from lyra_tasks.versions.changelog import add_changelog_section
 from lyra_tasks.versions.git import run_git
 from lyra_tasks.versions.version import list_releases

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.files import display_path
-from lyra_tasks.release.plan import ReleasePlan
+from lyra_tasks.releases.plan import ReleasePlan
 from lyra_tasks.results.bundle import ListedBundle
 from lyra_tasks.results.releases import (
     BareVersion,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lyra_tasks.dockerfile.parse import Dockerfile, read_dockerfile
 from lyra_tasks.errors import ConfigurationError, PreconditionError
-from lyra_tasks.init.compose_file import ComposeFile, read_compose_file
+from lyra_tasks.scaffold.compose_file import ComposeFile, read_compose_file
 
 TASKS_FILE = "tasks.py"
 _COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")

@@ -11,9 +11,9 @@ from lyra_tasks import console
 from lyra_tasks.config.load import CONFIG_FILE_NAME, load_config_file
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.files import display_path, sync_directory, write_file
-from lyra_tasks.init.plan import InitPlan
-from lyra_tasks.init.project_files import TASKS_FILE
 from lyra_tasks.results.configuration import InitFile, InitResult
+from lyra_tasks.scaffold.plan import InitPlan
+from lyra_tasks.scaffold.project_files import TASKS_FILE
 
 
 def write_init_files(plan: InitPlan, root: Path) -> tuple[str, ...]:

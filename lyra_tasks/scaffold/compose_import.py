@@ -11,8 +11,9 @@ from typing import Any
 
 from lyra_tasks.config.values import require_single_line
 from lyra_tasks.documents import shorten
-from lyra_tasks.init.compose_file import ComposeFile, get_list, get_table, interpolate
-from lyra_tasks.init.compose_settings import (
+from lyra_tasks.ports import ContainerPort, parse_port
+from lyra_tasks.scaffold.compose_file import ComposeFile, get_list, get_table, interpolate
+from lyra_tasks.scaffold.compose_settings import (
     add_environment,
     add_files,
     add_volumes,
@@ -20,7 +21,7 @@ from lyra_tasks.init.compose_settings import (
     format_scalar,
     split_assignment,
 )
-from lyra_tasks.init.drafts import (  # fmt: skip
+from lyra_tasks.scaffold.drafts import (  # fmt: skip
     SHARED_TEST_VALUE,
     DraftImage,
     DraftService,
@@ -28,9 +29,8 @@ from lyra_tasks.init.drafts import (  # fmt: skip
     replace_passwords,
     unique_name,
 )
-from lyra_tasks.init.project_files import ProjectFiles, parse_env_file
-from lyra_tasks.init.service_defaults import name_ports
-from lyra_tasks.ports import ContainerPort, parse_port
+from lyra_tasks.scaffold.project_files import ProjectFiles, parse_env_file
+from lyra_tasks.scaffold.service_defaults import name_ports
 from lyra_tasks.units import parse_duration
 
 _DEVELOPMENT_TARGETS = {"dev", "develop", "development", "local"}

@@ -12,8 +12,8 @@ from lyra_tasks import console
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.dockerfile.context import format_names
 from lyra_tasks.redaction import redact
-from lyra_tasks.release.facts import ReleaseFacts
-from lyra_tasks.release.next_version import Decision, ReleaseRequest
+from lyra_tasks.releases.facts import ReleaseFacts
+from lyra_tasks.releases.next_version import Decision, ReleaseRequest
 from lyra_tasks.rules.source import describe_uncommitted
 from lyra_tasks.versions.changelog import VersionChanges, render_changes
 from lyra_tasks.versions.version import MAX_IMAGE_TAG_LENGTH

@@ -10,11 +10,11 @@ from lyra_tasks.config.services import IMAGE_BASELINE_VARIABLES
 from lyra_tasks.dockerfile.parse import Dockerfile
 from lyra_tasks.dockerfile.stages import DeclaredImage, resolve_declared_image
 from lyra_tasks.errors import ConfigurationError
-from lyra_tasks.init.dockerfile_import import choose_stages
-from lyra_tasks.init.drafts import TMP, DraftImage, DraftService, set_variable, unique_name
-from lyra_tasks.init.project_files import ProjectFiles
 from lyra_tasks.ports import ContainerPort, port_number
 from lyra_tasks.redaction import is_secret_name
+from lyra_tasks.scaffold.dockerfile_import import choose_stages
+from lyra_tasks.scaffold.drafts import TMP, DraftImage, DraftService, set_variable, unique_name
+from lyra_tasks.scaffold.project_files import ProjectFiles
 from lyra_tasks.units import format_size, parse_size
 
 _DEFAULT_USER = "10001:10001"

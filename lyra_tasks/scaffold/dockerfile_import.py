@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from lyra_tasks.dockerfile.parse import Dockerfile
-from lyra_tasks.init.drafts import DraftImage, DraftService, make_name, unique_name
-from lyra_tasks.init.project_files import ProjectFiles
+from lyra_tasks.scaffold.drafts import DraftImage, DraftService, make_name, unique_name
+from lyra_tasks.scaffold.project_files import ProjectFiles
 
 _DEVELOPMENT_NAMES = {"dev", "develop", "development", "local", "debug"}
 _TEST_NAMES = {"test", "tests", "ci", "lint", "e2e"}

@@ -10,8 +10,8 @@ from typing import Any
 
 from lyra_tasks.documents import DocumentError, parse_yaml, read_document, translate_failures
 from lyra_tasks.errors import ConfigurationError
-from lyra_tasks.init.drafts import SHARED_TEST_VALUE
 from lyra_tasks.redaction import is_secret_name
+from lyra_tasks.scaffold.drafts import SHARED_TEST_VALUE
 
 _MAX_COMPOSE_BYTES = 1024**2
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<braced>(?:[^{}]|\$\{[^{}]*\})*)\}|(?P<bare>[A-Za-z_][A-Za-z0-9_]*))")

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from lyra_tasks.config.models import Limits
 from lyra_tasks.config.validation.consistency import MIN_MEMORY_BYTES
-from lyra_tasks.init.compose_file import ComposeFile, get_list, get_table, interpolate
-from lyra_tasks.init.drafts import SHARED_TEST_VALUE, TMP, DraftService, DraftVariable, set_variable, unique_name
-from lyra_tasks.init.project_files import ProjectFiles, parse_env_file
+from lyra_tasks.scaffold.compose_file import ComposeFile, get_list, get_table, interpolate
+from lyra_tasks.scaffold.drafts import SHARED_TEST_VALUE, TMP, DraftService, DraftVariable, set_variable, unique_name
+from lyra_tasks.scaffold.project_files import ProjectFiles, parse_env_file
 from lyra_tasks.units import parse_size
 
 _EXAMPLE_SUFFIXES = (".example", ".sample", ".dist", ".template")  # of the template of an env file
