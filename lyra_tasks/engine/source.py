@@ -37,8 +37,7 @@ def add_source_changes(
         )
     snapshots = [scan_image(root, image) for image in config.images.values()]
     files = dict(_list_files(snapshots, _list_other_files(config, root, config_file), root, top))
-    directories = [_name_below(snapshot.context, top) for snapshot in snapshots]
-    tree = read_tree(top, facts.commit, sorted({*directories, *files}) if "." not in directories else ())
+    tree = read_tree(top, facts.commit)
     differences = compare_with_tree(top, tree, files, _list_directories(snapshots, top), facts.changed_paths)
     generated = [_name_below(root / output, top) for output in outputs]
     changed = {

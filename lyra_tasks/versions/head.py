@@ -52,9 +52,9 @@ class HeadDifferences:
     uncommitted: tuple[str, ...]
 
 
-def read_tree(top: Path, commit: str, paths: Iterable[str] = ()) -> dict[str, TreeEntry]:
-    """Return what a commit holds of `paths` (default: all), with the commits of submodules that are checked out."""
-    output = run_git(top, "ls-tree", "-r", "-z", "--full-tree", commit, "--", *(path for path in paths if path != "."))
+def read_tree(top: Path, commit: str) -> dict[str, TreeEntry]:
+    """Return what a commit holds, with the commits of submodules that are checked out."""
+    output = run_git(top, "ls-tree", "-r", "-z", "--full-tree", commit)
     entries: dict[str, TreeEntry] = {}
     for line in output.split("\0"):
         if not line:

@@ -65,6 +65,8 @@ _OWN_NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--m
 _LIST_INSTALLED = 'dpkg-query --admindir="$1/var/lib/dpkg" --show --showformat="\\${Package}=\\${Version}\\n"'
 _LIST_EXTRACTED = 'ls "$1/var/cache/apt/archives"'
 
+_UNREADABLE_SECURITY_SUITE = re.compile(r"^E: Failed to fetch \S*/dists/[\w.-]+-security/", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class BuiltRootfs:
@@ -189,8 +191,8 @@ def _run_mmdebstrap(spec: Rootfs, staging: Path, tools: Path, epoch: int, archit
         "--skip=output/dev",
         spec.suite,
         str(staging / "context" / ROOTFS_TAR),
-        *list_one_line_sources(spec.suite),
     ]
+    sources = list_one_line_sources(spec.suite)
     variables = {
         "SOURCE_DATE_EPOCH": str(epoch),
         "TMPDIR": str(staging / "tmp"),
@@ -199,7 +201,10 @@ def _run_mmdebstrap(spec: Rootfs, staging: Path, tools: Path, epoch: int, archit
     modules = [*tools.glob("usr/share/perl/5.*"), *tools.glob("usr/lib/*/perl/5.*")]
     if modules:
         variables["PERL5LIB"] = ":".join(map(str, modules))
-    result = run_debian_tool(command, variables=variables)
+    result = run_debian_tool([*command, *sources], variables=variables)
+    if result.returncode and _UNREADABLE_SECURITY_SUITE.search(result.stderr):
+        console.warn(f"The index of {spec.suite}-security for {architecture} cannot be read: packages come without it")
+        result = run_debian_tool([*command, sources[0]], variables=variables)
     if result.returncode:
         errors = [line for line in result.stderr.splitlines() if line.startswith(("E:", "dpkg: error"))]
         raise PreconditionError(
