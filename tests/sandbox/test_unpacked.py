@@ -29,7 +29,7 @@ def unpack(directory: Path) -> tuple[dict[str, str], Path]:
     (directory / "root" / "sbin").mkdir(parents=True)
     (directory / "root" / "sbin" / "ip").write_text("the real one")
     (directory / "root" / "sbin" / "ip").chmod(0o755)
-    (directory / "bin" / "ip").symlink_to("../root/sbin/ip")
+    (directory / "bin" / "ip").symlink_to(Path("..", "root", "sbin", "ip"))
     (directory / "xtables").symlink_to("root/sbin")
     protect_tree(directory)
     contents, list_file = hash_tree(directory), directory / "contents.json"
