@@ -50,14 +50,25 @@ def list_keys(model: type[BaseModel] = Configuration, table: str = "") -> Iterat
         inner, many = find_model(field.annotation)
         if inner is not None:
             path = f"{table}.{key}" if table else key
-            is_array = get_origin(field.annotation) is list
+            is_array = _is_array_of_tables(field.annotation)
             placeholder = _PLACEHOLDERS.get(key, "X") if many and not is_array else ""
             nested.append((inner, f"[[{path}]]" if is_array else f"{path}.{placeholder}" if placeholder else path))
-        if inner is None or (table and not many):
+        if inner is None or (table and (not many or _is_union(field.annotation))):
             description = _field_descriptions(model).get(name, "")
             yield ConfigKey(table, key, field.is_required(), _format_default(field), description)
     for inner, path in nested:
         yield from list_keys(inner, path)
+
+
+def _is_array_of_tables(annotation: Any) -> bool:
+    """Return whether tables of this annotation are in a list, if only as one of several forms."""
+    if _is_union(annotation) or get_origin(annotation) is Annotated:
+        return any(_is_array_of_tables(argument) for argument in get_args(annotation))
+    return get_origin(annotation) is list and find_model(annotation)[0] is not None
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, types.UnionType)
 
 
 @cache
@@ -101,7 +112,7 @@ def uses_parser(annotation: Any, parser: object) -> bool:
         return uses_parser(inner, parser) or any(
             isinstance(validator, BeforeValidator) and validator.func is parser for validator in metadata
         )
-    return get_origin(annotation) in (Union, types.UnionType, dict) and any(
+    return (_is_union(annotation) or get_origin(annotation) is dict) and any(
         uses_parser(argument, parser) for argument in arguments
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -123,6 +123,27 @@ class Volume(Table):
     """`UID:GID` of its root directory, as in the image"""
 
 
+class ChangeRule(Table):
+    """What the development environment does when certain files change, while `create --watch` or `dev.sync --watch` runs.
+
+    Of the rules of a service, each applies whose `paths` match a changed file. If files of several rules change at once,
+    changed files are copied first, then the service is rebuilt or else restarted once, and then commands run, each once,
+    in the order of the rules.
+    """
+
+    paths: Annotated[list[ProjectPath], Field(min_length=1)]
+    """files, directories with all that is in them, or patterns as in `.dockerignore`, relative to the project"""
+    ignore: list[ProjectPath] = []
+    """patterns of files among them that do not count, relative to the project"""
+    action: Literal["sync", "restart", "rebuild"] | Annotated[list[Line], Field(min_length=1)]
+    """`"sync"`: only copy the files, which the source volume and `target` get anyway; `"restart"`: restart the container,
+    which keeps its files, ports and volumes; `"rebuild"`: build the image and replace the container, which keeps its ports
+    and the source volume; a list: run this command in the container"""
+    target: ContainerPath | None = None
+    """path in the container, outside of the source volume, that changed files are copied to; it stands for the part of
+    `paths` before the first wildcard"""
+
+
 class Dev(Table):
     """Settings of the service in the development environment; default: as in a test."""
 
@@ -137,6 +158,16 @@ class Dev(Table):
     source: ContainerPath | None = None
     """mount point of the source volume, which contains git's files below the image's context, not those of the image;
     default: `working_dir`, or the image's"""
+    sync: bool = True
+    """mount a source volume; `false`: the service uses the files of its image, and `on_change` copies what changes"""
+    on_change: (
+        Literal["restart", "rebuild"]
+        | Annotated[list[Line], Field(min_length=1)]
+        | Annotated[list[ChangeRule], Field(min_length=1)]
+        | None
+    ) = None
+    """what to do when a file of the source changes: `"restart"`, `"rebuild"`, a command as a list of its arguments, or
+    tables for certain files; default: only sync"""
 
 
 class Service(Table):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -105,6 +105,8 @@ def find_model(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
     arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return find_model(arguments[0])
     if get_origin(annotation) in (list, dict):
         return find_model(arguments[-1])[0], True
     if get_origin(annotation) in (Union, types.UnionType):
