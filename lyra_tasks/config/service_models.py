@@ -124,11 +124,10 @@ class Volume(Table):
 
 
 class ChangeRule(Table):
-    """What the development environment does when certain files change, while `create --watch` or `dev.sync --watch` runs.
+    """What the development environment does when certain files change and `create --watch` or `dev.sync --watch` runs.
 
-    Of the rules of a service, each applies whose `paths` match a changed file. If files of several rules change at once,
-    changed files are copied first, then the service is rebuilt or else restarted once, and then commands run, each once,
-    in the order of the rules.
+    Each rule applies whose `paths` match a changed file. If files of several rules change at once, files are copied
+    first, then the service is rebuilt or else restarted once, and then commands run, in the order of the rules.
     """
 
     paths: Annotated[list[ProjectPath], Field(min_length=1)]
@@ -136,9 +135,9 @@ class ChangeRule(Table):
     ignore: list[ProjectPath] = []
     """patterns of files among them that do not count, relative to the project"""
     action: Literal["sync", "restart", "rebuild"] | Annotated[list[Line], Field(min_length=1)]
-    """`"sync"`: only copy the files, which the source volume and `target` get anyway; `"restart"`: restart the container,
-    which keeps its files, ports and volumes; `"rebuild"`: build the image and replace the container, which keeps its ports
-    and the source volume; a list: run this command in the container"""
+    """`"sync"`: only copy the files, as every rule does; `"restart"`: restart the container, which keeps its files, ports
+    and volumes; `"rebuild"`: build the image and replace the container, which keeps its ports and its source volume; a
+    list: run this command in the container"""
     target: ContainerPath | None = None
     """path in the container, outside of the source volume, that changed files are copied to; it stands for the part of
     `paths` before the first wildcard"""
