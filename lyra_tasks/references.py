@@ -24,11 +24,6 @@ def familiar_reference(reference: str) -> str:
     return normalize_reference(reference).removeprefix(_DEFAULT_REGISTRY).removeprefix(_OFFICIAL_NAMESPACE)
 
 
-def reference_tag(reference: str) -> str:
-    """Return the tag of a reference, by default `latest`."""
-    return normalize_reference(reference).rpartition(":")[2]
-
-
 def registry_host(reference: str) -> str:
     """Return the registry of a reference as Docker reads it: `docker.io` unless the first part looks like a host."""
     first, slash, _ = reference.partition("/")

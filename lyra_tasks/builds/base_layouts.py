@@ -13,7 +13,7 @@ from lyra_tasks.documents import translate_failures
 from lyra_tasks.engine.bases.resolve import BASE_REPOSITORY, ResolvedBase
 from lyra_tasks.engine.buildx.save_stream import open_save_stream
 from lyra_tasks.errors import BuildError
-from lyra_tasks.images.archive.write import write_archive
+from lyra_tasks.images.archive.write import ArchiveEntry, write_archive
 from lyra_tasks.images.stream.pack import ImageRequest, pack_saved_images
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _write_layout(engine: Engine, base: ResolvedBase, directory: Path) -> Resolv
     with open_save_stream(engine, [tag]) as stream:
         image = pack_saved_images(stream, {tag: ImageRequest(tag)}, directory / "spool", "gzip")[tag]
     archive = directory / "image.tar"
-    write_archive(archive, image, [tag], {}, 0)
+    write_archive(archive, [ArchiveEntry(image, [tag])], 0)
     shutil.rmtree(directory / "spool")
     with (
         translate_failures(lambda problem: BuildError(f"Cannot write base {base.key} to {directory}: {problem}")),

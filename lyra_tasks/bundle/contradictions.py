@@ -240,7 +240,7 @@ def _compare_test_result(documents: _Documents) -> Iterator[str]:
 
 def _compare_subjects(statement: Mapping[str, Any], manifest: Manifest) -> Iterator[str]:
     subjects = {(subject["name"], subject["digest"]["sha256"]) for subject in statement["subject"]}
-    expected = {(image.file, image.sha256) for image in manifest.images}
+    expected = {(archive.file, archive.sha256) for archive in manifest.archives}
     expected |= {(image.references[0], hex_part(image.manifest_digest)) for image in manifest.images}
     if subjects != expected:
         yield f"about other images than in {layout.MANIFEST_FILE}"

@@ -85,6 +85,8 @@ def _list_entries(documents: BundleDocuments, multi_platform_images: Set[str]) -
     yield ("proxima", "platforms"), ", ".join(proxima.platforms)
     for build_name, image in images.items():
         yield from _list_image(names[build_name], image)
+    for archive in documents.manifest.archives:
+        yield ("sizes", f"archive for {archive.platform}"), console.format_bytes(archive.size)
     for build_name, packages in documents.packages.items():
         for package, versions in packages.items():
             yield ("packages", f"{names.get(build_name, build_name)}: {package}"), ", ".join(versions)
@@ -93,6 +95,8 @@ def _list_entries(documents: BundleDocuments, multi_platform_images: Set[str]) -
         for config in description.configs:
             text = f"{config.path}, {documents.config_digests[config.file]}"
             yield ("configs", f"{service}: {config.name}"), text
+    for double in documents.manifest.test_doubles:
+        yield ("services", f"{double.service}: test double"), double.reference
     for section, texts in (("tests", documents.tests), ("deviations", documents.deviations)):
         yield from (((section, name), text) for name, text in texts.items())
 
@@ -102,9 +106,11 @@ def _list_image(build_name: str, image: BundledImage) -> Iterator[tuple[_Key, st
     yield ("images", f"{build_name}: platform"), image.platform
     for name, digest in image.bases.items():
         yield ("images", f"{build_name}: base {name}"), digest
+    if image.origin:
+        yield ("images", f"{build_name}: origin"), f"{image.origin.reference}, {image.origin.digest}"
     for layer in image.identity.layers:
         yield ("layers", f"{build_name}: {layer.diff_id}"), console.format_bytes(layer.size)
-    yield ("sizes", build_name), console.format_bytes(image.size)
+    yield ("sizes", build_name), console.format_bytes(sum(image.layer_sizes.values()))
 
 
 def _list_service(service: str, description: DescribedService) -> Iterator[tuple[_Key, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from lyra_tasks import console
 from lyra_tasks.bundle.format.index import BundleEntry, BundleStore, measure_directory
 from lyra_tasks.bundle.format.layout import SIGNATURE_FILE
-from lyra_tasks.bundle.format.manifest import open_bundle
+from lyra_tasks.bundle.format.manifest import OtherFormatError, open_bundle
 from lyra_tasks.errors import BundleError
 from lyra_tasks.files import display_path
 from lyra_tasks.results.bundle import BundleList, BundleState, ListedBundle
@@ -26,6 +26,8 @@ def _describe_bundle(store: BundleStore, entry: BundleEntry) -> ListedBundle:
     try:
         size, is_signed = measure_directory(directory), (directory / SIGNATURE_FILE).is_file()
         tests = open_bundle(directory).manifest.tests
+    except OtherFormatError:
+        state = "other-format"
     except (BundleError, FileNotFoundError):  # a removal may come in between
         state = "damaged" if directory.is_dir() else "missing"
     return ListedBundle(
@@ -53,8 +55,12 @@ def show_bundles(bundles: BundleList) -> BundleList:
     header = ("version", "date", "commit", "kind", "size", "signed", "checks", "directory")
     console.print_table(header, [_format_row(bundle) for bundle in bundles.versions])
     for bundle in bundles.versions:
-        if bundle.state != "present":
-            directory = display_path(Path(bundle.directory))
+        directory = display_path(Path(bundle.directory))
+        if bundle.state == "other-format":
+            console.info(
+                f"{directory} was written by another version of lyra-tasks: its own receive.sh verifies and loads it"
+            )
+        elif bundle.state != "present":
             console.warn(f"{directory} is {bundle.state}; restore it, or run `bundle.remove {bundle.version}`")
     return bundles
 
@@ -68,5 +74,6 @@ def _format_row(bundle: ListedBundle) -> tuple[str, ...]:
         console.format_bytes(bundle.size) if bundle.state != "missing" else "",
         ("yes" if bundle.is_signed else "no") if bundle.state != "missing" else "",
         bundle.checks_summary,
-        str(display_path(Path(bundle.directory))) + ("" if bundle.state == "present" else f" ({bundle.state})"),
+        str(display_path(Path(bundle.directory)))
+        + ("" if bundle.state == "present" else f" ({bundle.state.replace('-', ' ')})"),
     )

@@ -16,17 +16,23 @@ platforms='linux/amd64'
 min_engine='20.10'
 # The version whose layers a pack omits, or nothing.
 since=''
-# Per image and platform: archive, platform, bytes needed on the engine's disk, the image whose layers are omitted
-# (reference, config digest, manifest digest; or - - -), config digest, manifest digest, references.
+# Per platform: platform, archive with all images for it, bytes of the archive.
+archives='
+linux/amd64 images/example-0.0.0-linux-amd64.tar 0
+'
+# Per platform and image whose layers a pack omits: platform, reference, config digest, manifest digest.
+required='
+'
+# Per platform and image: platform, bytes of its unpacked layers, config digest, manifest digest, references.
 images='
-images/web-0.0.0-linux-amd64.tar linux/amd64 0 - - - sha256:0 sha256:1 example/web:0.0.0
+linux/amd64 0 sha256:0 sha256:1 example/web:0.0.0
 '
 # <<< written by promote
 
 newline='
 '
 allowed_signers='' signer='' revoked='' allow_older=no
-container='' has_env_file=no loaded='' is_new=no needed=0
+container='' has_env_file=no is_new=no missing=no needed=0
 
 usage() {
     cat <<'END'
@@ -297,27 +303,25 @@ are_loaded() { # CONFIG MANIFEST REFERENCE...: are all loaded? Floating tags may
 
 # ------------------------------------------------------------------------------------------------------------ loading
 
-each_image() { # COMMAND: call it with the fields of each image for the engine's platform, except the platform
-    while read -r archive platform line; do
-        [ -n "$archive" ] || continue
+each_line() { # COMMAND TABLE: call it with the fields of each line for the engine's platform, except the platform
+    while read -r platform line; do
+        [ -n "$platform" ] || continue
         is_own_platform "$platform" || continue
         # shellcheck disable=SC2086  # fields are arguments
-        "$1" "$archive" $line || return
+        "$1" $line || return
     done <<END
-$images
+$2
 END
 }
 
-plan_image() { # ARCHIVE BYTES REQUIRED CONFIG MANIFEST CONFIG MANIFEST REFERENCE...: must it be loaded, and can it be?
-    archive=$1 bytes=$2 required=$3 required_config=$4 required_manifest=$5
-    shift 5
-    first=$3
-    [ "$allow_older" = yes ] || require_not_older "${first%:*}"
+plan_image() { # BYTES CONFIG MANIFEST REFERENCE...: must it be loaded?
+    bytes=$1
+    shift
+    [ "$allow_older" = yes ] || require_not_older "${3%:*}"
     if are_loaded "$@"; then
-        loaded="$loaded $archive "
+        info "$3 is already loaded"
     else
-        needed=$((needed + bytes))
-        [ "$required" = - ] || has_required_image || fail_incomplete "${first%:*}"
+        missing=yes needed=$((needed + bytes))
     fi
 }
 
@@ -328,25 +332,25 @@ check_env_file() { # accept the one of an operator, which can only exist if the 
     info "Ignoring your deploy/.env, which is not part of the bundle"
 }
 
-has_required_image() { # some stores load a layer without those below it, but cannot run the image
-    for id in "$required_config" "$required_manifest"; do
-        ! is_complete "$id" || return 0
-    done
-    return 1
+require_image() { # REFERENCE CONFIG MANIFEST: a store may load a layer without those below it, but cannot run it
+    is_complete "$2" || is_complete "$3" || fail_incomplete "$1"
 }
 
-fail_incomplete() { # REPOSITORY: say what to copy
+fail_incomplete() { # REFERENCE: say what to copy
     versions=''
-    for tag in $(docker image ls --format '{{.Tag}}' "$1" </dev/null); do
+    for tag in $(docker image ls --format '{{.Tag}}' "${1%:*}" </dev/null); do
         ! is_version "$tag" || versions="$versions $tag"
     done
-    fail 31 incomplete "this pack omits layers of $required, but the engine does not have that image." \
+    fail 31 incomplete "this pack omits layers of $1, but the engine does not have that image." \
         "Nothing was loaded. Copy all of $version (bundle.pack without --since)," \
         "or a pack since a loaded version:${versions:- none}"
 }
 
+add_archive() { # ARCHIVE BYTES: the engine stores it while it loads it
+    needed=$((needed + $2))
+}
+
 check_space() {
-    [ "$needed" -gt 0 ] || return 0
     root=$(docker info --format '{{.DockerRootDir}}' 2>/dev/null </dev/null) || root=''
     free=$(free_kib "$root")
     if [ -z "$free" ]; then
@@ -367,24 +371,27 @@ free_kib() { # DIRECTORY: print nothing if it does not exist
     done | tail -n 1
 }
 
-load_image() { # ARCHIVE BYTES REQUIRED CONFIG MANIFEST CONFIG MANIFEST REFERENCE...
-    archive=$1
-    shift 5
-    case $loaded in
-    *" $archive "*)
-        info "$3 is already loaded"
-        return
-        ;;
-    esac
-    info "Loading $archive"
-    if answer=$(read_archive "$archive" | docker load --quiet 2>&1) && are_loaded "$@"; then
-        info "$3 is loaded and verified"
-        return
-    fi
+load_archive() { # ARCHIVE BYTES
+    info "Loading $1"
+    answer=$(read_archive "$1" | docker load --quiet 2>&1) && return
     case $answer in
-    *'no space left'*) fail 30 no-space "$archive: $answer" ;;
-    *) fail 3 engine "cannot load $archive: $answer" ;;
+    *'no space left'*) fail 30 no-space "$1: $answer" ;;
+    *) fail 3 engine "cannot load $1: $answer" ;;
     esac
+}
+
+verify_image() { # BYTES CONFIG MANIFEST REFERENCE...
+    shift
+    are_loaded "$@" || fail 3 engine "$3 is not complete after loading: ${answer:-no output}"
+    info "$3 is loaded and verified"
+}
+
+load_images() { # all of them, since one archive has them all
+    each_line require_image "$required"
+    each_line add_archive "$archives"
+    check_space
+    each_line load_archive "$archives"
+    each_line verify_image "$images"
 }
 
 read_archive() { # ARCHIVE: print its bytes, from one file or from its parts in order
@@ -427,10 +434,9 @@ main() {
     verify_signature
     verify_files
     check_engine
-    each_image plan_image
+    each_line plan_image "$images"
     check_env_file
-    check_space
-    each_image load_image
+    [ "$missing" = no ] || load_images
     print_next_steps
 }
 

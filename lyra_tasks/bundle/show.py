@@ -58,8 +58,12 @@ def show_promotion_plan(plan: PromotionPlan) -> PromotionPreview:
     if console.print_result(preview):
         return preview
     console.print(f"would promote {plan.version} to {display_path(plan.directory)}:")
-    for image in plan.images:
-        console.print(f"  {image.file}  {image.record.config_digest[:19]}  for {', '.join(image.services)}")
+    for file, images in plan.images_by_archive.items():
+        console.print(f"  {file}")
+        for image in images:
+            console.print(
+                f"    {image.references[0]}  {image.record.config_digest[:19]}  for {', '.join(image.services)}"
+            )
     return preview
 
 
@@ -77,8 +81,12 @@ def show_promotion(result: PromotionResult, pushed_tags: Sequence[PushedTag] = (
         console.print(f"{manifest.version} is already promoted with the same digests: {display_path(directory)}")
         return promoted
     console.print(f"promoted {console.style(manifest.version, 'green')} to {display_path(directory)}:")
-    for image in manifest.images:
-        console.print(f"  {image.file}  {console.format_bytes(image.size)}  {image.config_digest[:19]}")
+    for archive in manifest.archives:
+        console.print(f"  {archive.file}  {console.format_bytes(archive.size)}")
+        for image in manifest.images_for(archive.platform):
+            console.print(f"    {image.references[0]}  {image.config_digest[:19]}")
+    for double in manifest.test_doubles:
+        console.print(f"  not included: {double.service} ({double.reference}), which only tests run")
     console.print(f"  {SUMMARY_FILE}, deploy/, evidence/ of {manifest.tests.passed} passed checks, {CHECKSUMS_FILE}")
     console.print(f"  {REPORT_FILE}: everything on one page, for a browser")
     for version in result.removed_snapshots:
@@ -152,8 +160,10 @@ def show_pack_plan(plan: PackPlan) -> PackPreview:
         max_part_bytes=facts.max_part_bytes,
         required_bytes=plan.required_bytes,
         free_bytes=facts.free_bytes,
-        images=tuple(
-            PlannedArchive(delta.image.name, delta.image.file, delta.size, delta.omitted_layers, delta.required_image)
+        archives=tuple(
+            PlannedArchive(
+                delta.archive.platform, delta.archive.file, delta.size, delta.omitted_layers, delta.required_images
+            )
             for delta in plan.deltas
         ),
     )
@@ -161,10 +171,11 @@ def show_pack_plan(plan: PackPlan) -> PackPreview:
         return preview
     console.print(f"would pack {version} to {display_path(plan.directory)}:")
     for delta in plan.deltas:
-        size, full_size = console.format_bytes(delta.size), console.format_bytes(delta.image.size)
-        console.print(f"  {delta.image.file}  {size} of {full_size}")
-        if delta.required_image:
-            console.print(f"    without {len(delta.omitted_layers)} layer(s) of {delta.required_image.reference}")
+        size, full_size = console.format_bytes(delta.size), console.format_bytes(delta.archive.size)
+        console.print(f"  {delta.archive.file}  {size} of {full_size}")
+        if delta.omitted_layers:
+            references = ", ".join(image.reference for image in delta.required_images)
+            console.print(f"    without {len(delta.omitted_layers)} layer(s) of {references}")
     required, free = console.format_bytes(plan.required_bytes), console.format_bytes(facts.free_bytes)
     console.print(f"at most {required} needed, {free} free")
     return preview
@@ -184,10 +195,10 @@ def show_pack(result: PackResult) -> PackedBundle:
         f"packed {console.style(pack.version, 'green')} to {display_path(result.directory)}: "
         f"{len(pack.files)} files, {console.format_bytes(pack.size)}"
     )
-    for archive in pack.images:
+    for archive in pack.archives:
         parts = f" in {archive.parts} parts" if archive.parts else ""
         console.print(f"  {archive.file}  {console.format_bytes(archive.size)}{parts}")
-    for name in sorted({archive.required_image.reference for archive in pack.images if archive.required_image}):
+    for name in sorted({image.reference for archive in pack.archives for image in archive.required_images}):
         console.print(f"the receiver must have {name}; receive.sh checks that before it loads anything")
     console.print("next: copy all files to one directory on Proxima and run `sh receive.sh` there")
     return pack

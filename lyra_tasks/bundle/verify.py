@@ -1,8 +1,8 @@
-"""Verify every byte of a bundle, a pack, a part of one or the archive of one image."""
+"""Verify every byte of a bundle, a pack, a part of one, or an archive."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,9 @@ from lyra_tasks.bundle.contradictions import COMPARED_DOCUMENTS, find_bundle_con
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.checksums import hash_files, list_bundle_files, parse_checksums, read_checksums
 from lyra_tasks.bundle.format.manifest import (
-    BundledImage,
+    BundledArchive,
     Manifest,
+    OtherFormatError,
     decode_document,
     open_bundle,
     report_removed_bundle,
@@ -30,9 +31,8 @@ from lyra_tasks.bundle.format.pack import (
 from lyra_tasks.bundle.format.signature import Trust, verify_signature
 from lyra_tasks.digests import file_sha256
 from lyra_tasks.errors import BundleError, UsageError
-from lyra_tasks.images.archive.verify import verify_archive
+from lyra_tasks.images.archive.verify import ExpectedImage, verify_archive
 from lyra_tasks.images.oci import ImageIdentity
-from lyra_tasks.references import normalize_reference
 
 _CONTRADICTION_HINT = "Do not use it: its documents contradict each other. Get it again from where it was promoted"
 
@@ -81,24 +81,17 @@ def verify_bundle(directory: Path) -> VerifyReport:
     _require_checksums(directory)
     with report_removed_bundle(directory):
         manifest, problems = _try_read_manifest(directory)
-        images = {image.file: image for image in manifest.images} if manifest else {}
+        archives = manifest.archives_by_file if manifest else {}
         sums = read_checksums(directory)
-        files, differences = _compare_with_checksums(directory, sums, hashed_later=images)
-        problems |= dict.fromkeys(images.keys() - files.keys(), "missing")
-        problems |= differences | dict(_find_bad_archives(images, files, sums))
+        files, differences = _compare_with_checksums(directory, sums, hashed_later=archives)
+        problems |= dict.fromkeys(archives.keys() - files.keys(), "missing")
+        problems |= differences | dict(_find_bad_archives(manifest, files, sums))
     _raise_if_invalid(directory, problems)
     assert manifest  # noqa: S101  # an unreadable manifest is a problem
     with report_removed_bundle(directory):
         contradictions = find_bundle_contradictions(directory, manifest, sums)
     _raise_if_invalid(directory, contradictions, hint=_CONTRADICTION_HINT)
-    return VerifyReport(
-        kind="bundle",
-        path=directory,
-        file_sizes={name: files[name].stat().st_size for name in sorted(sums)},
-        images={build_name: image.identity for build_name, image in manifest.images_by_build.items()},
-        project=manifest.project,
-        version=manifest.version,
-    )
+    return _build_report("bundle", directory, manifest, {name: files[name] for name in sums})
 
 
 def verify_pack(directory: Path) -> VerifyReport:
@@ -119,14 +112,20 @@ def verify_pack(directory: Path) -> VerifyReport:
     _raise_if_invalid(directory, dict(_find_content_differences(documents, manifest, sums, bundle_sums)))
     contradictions = find_contradictions(manifest, bundle_sums, documents.contents)
     _raise_if_invalid(directory, contradictions, hint=_CONTRADICTION_HINT)
+    report = _build_report("pack", directory, manifest, {name: files[name] for name in sums})
+    return replace(report, since=pack.since or "")
+
+
+def _build_report(
+    kind: Literal["bundle", "pack"], directory: Path, manifest: Manifest, files: Mapping[str, Path]
+) -> VerifyReport:
     return VerifyReport(
-        kind="pack",
+        kind=kind,
         path=directory,
-        file_sizes={name: files[name].stat().st_size for name in sorted(sums)},
+        file_sizes={name: path.stat().st_size for name, path in sorted(files.items())},
         images={build_name: image.identity for build_name, image in manifest.images_by_build.items()},
-        project=pack.project,
-        version=pack.version,
-        since=pack.since or "",
+        project=manifest.project,
+        version=manifest.version,
     )
 
 
@@ -155,8 +154,12 @@ def _verify_part(path: Path, directory: Path) -> VerifyReport:
 def _verify_archive(path: Path) -> VerifyReport:
     """Verify that an archive is intact; unpacks every layer. Only its bundle can say whether it is the right one."""
     contents = verify_archive(path)
-    identity = ImageIdentity(contents.config_digest, contents.manifest_digest, contents.platform, ())
-    return VerifyReport("archive", path, {path.name: contents.size}, dict.fromkeys(contents.references, identity))
+    images = {
+        reference: ImageIdentity(image.config_digest, image.manifest_digest, image.platform, ())
+        for image in contents.images
+        for reference in image.references
+    }
+    return VerifyReport("archive", path, {path.name: contents.size}, images)
 
 
 def _is_pack(path: Path) -> bool:
@@ -204,41 +207,44 @@ def _compare_with_checksums(
 
 
 def _find_archive_problem(
-    path: Path, image: BundledImage, digest: str = "", packed: PackedArchive | None = None, parts: Sequence[Path] = ()
+    path: Path, manifest: Manifest, archive: BundledArchive, digest: str = "", packed: PackedArchive | None = None
 ) -> str:
-    """Return what is wrong with an archive, which is read once: structure, image and its own digest."""
+    """Return what is wrong with an archive, which is read once: structure, images and its own digest."""
     omitted_layers = packed.omitted_layers if packed else ()
+    parts = _part_paths(path.parents[1], packed) if packed else ()
+    expected = [ExpectedImage(image.identity, image.references) for image in manifest.images_for(archive.platform)]
     try:
-        contents = verify_archive(
-            path, expected=image.identity, unpack=False, omitted_layers=omitted_layers, parts=parts
-        )
+        contents = verify_archive(path, expected=expected, unpack=False, omitted_layers=omitted_layers, parts=parts)
     except BundleError as error:
         return "; ".join((error.message.removeprefix(f"{path}: "), *error.details))
     if digest and contents.sha256 != digest:
         return "changed"
     if packed and (contents.sha256, contents.size) != (packed.sha256, packed.size):
         return f"digest or size differs from {layout.PACK_FILE}"
-    if not omitted_layers and (contents.sha256, contents.size) != (image.sha256, image.size):
+    if not omitted_layers and (contents.sha256, contents.size) != (archive.sha256, archive.size):
         return f"digest or size differs from {layout.MANIFEST_FILE}"
-    if contents.references != tuple(sorted({normalize_reference(reference) for reference in image.references})):
-        return f"has the references {', '.join(contents.references)}"
     return ""
 
 
 def _find_bad_archives(
-    images: Mapping[str, BundledImage], files: Mapping[str, Path], sums: Mapping[str, str]
+    manifest: Manifest | None, files: Mapping[str, Path], sums: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the archives of a bundle, unless its manifest is unreadable."""
+    if manifest is None:
+        return
     for name in sorted(sums.keys() & files.keys()):
-        if name in images:
-            if problem := _find_archive_problem(files[name], images[name], sums[name]):
+        if archive := manifest.archives_by_file.get(name):
+            if problem := _find_archive_problem(files[name], manifest, archive, sums[name]):
                 yield name, problem
-        elif images and name.startswith(f"{layout.IMAGES_DIRECTORY}/"):
-            yield name, f"not an image of {layout.MANIFEST_FILE}"
+        elif name.startswith(f"{layout.IMAGES_DIRECTORY}/"):
+            yield name, f"not an archive of {layout.MANIFEST_FILE}"
 
 
 def _try_read_manifest(directory: Path) -> tuple[Manifest | None, dict[str, str]]:
     try:
         return open_bundle(directory).manifest, {}
+    except OtherFormatError:
+        raise
     except BundleError as error:
         return None, {layout.MANIFEST_FILE: error.message.removeprefix(f"{directory / layout.MANIFEST_FILE}: ")}
 
@@ -249,21 +255,18 @@ def _find_contradictions(
     """Yield where `pack.json` and `manifest.json` disagree although all checksums match."""
     if (pack.project, pack.version, pack.set_digest) != (manifest.project, manifest.version, manifest.set_digest):
         yield layout.PACK_FILE, "describes another bundle"
-    packed_images = sorted((archive.file, archive.image) for archive in pack.images)
-    if packed_images != sorted((image.file, image.name) for image in manifest.images):
-        yield layout.PACK_FILE, f"images differ from {layout.MANIFEST_FILE}"
+    packed_archives = sorted((archive.file, archive.platform) for archive in pack.archives)
+    if packed_archives != sorted((archive.file, archive.platform) for archive in manifest.archives):
+        yield layout.PACK_FILE, f"archives differ from {layout.MANIFEST_FILE}"
         return
-    archives_by_file = {archive.file: archive for archive in pack.images}
-    for image in manifest.images:
-        archive = archives_by_file[image.file]
-        layer_digests = {layer.digest for layer in image.layers}
-        if archive.omitted_layers and (pack.since is None or not layer_digests.issuperset(archive.omitted_layers)):
-            yield image.file, "omits layers that are not in an older version"
-        elif problem := _find_archive_problem(
-            directory / image.file, image, packed=archive, parts=_part_paths(directory, archive)
-        ):
-            yield image.file, problem
-    expected_files = {name for file in (*pack.images, pack.documents) for name in file.part_names}
+    for packed in pack.archives:
+        archive = manifest.archives_by_file[packed.file]
+        layer_digests = {layer.digest for image in manifest.images_for(archive.platform) for layer in image.layers}
+        if packed.omitted_layers and (pack.since is None or not layer_digests.issuperset(packed.omitted_layers)):
+            yield archive.file, "omits layers that are not in an older version"
+        elif problem := _find_archive_problem(directory / archive.file, manifest, archive, packed=packed):
+            yield archive.file, problem
+    expected_files = {name for file in (*pack.archives, pack.documents) for name in file.part_names}
     for name in sorted(sums.keys() - expected_files - {layout.PACK_FILE, layout.RECEIVE_SCRIPT}):
         if not is_operator_file(name):
             yield name, f"extra: not in {layout.PACK_FILE}"
@@ -275,7 +278,7 @@ def _find_content_differences(
     """Yield where pack and omitted layers together differ from the checksums of the bundle."""
     actual_sums = {name: digest for name, digest in documents.digests.items() if name not in layout.NOT_IN_CHECKSUMS}
     actual_sums |= {name: digest for name, digest in sums.items() if is_operator_file(name)}
-    actual_sums |= {image.file: image.sha256 for image in manifest.images}
+    actual_sums |= {archive.file: archive.sha256 for archive in manifest.archives}
     actual_sums[layout.RECEIVE_SCRIPT] = bundle_sums.get(layout.RECEIVE_SCRIPT, "")  # A pack has its own script.
     for name in sorted(actual_sums.keys() | bundle_sums.keys()):
         if actual_sums.get(name) != bundle_sums.get(name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
@@ -24,6 +25,8 @@ INDEX_FILE = "index.json"
 DOCKER_MANIFEST_FILE = "manifest.json"
 BLOBS_PREFIX = "blobs/sha256/"
 
+_IMPLIED_VARIANT = re.compile(r"(?<=/arm64)/v8$|(?<=/amd64)/v1$")
+
 MAX_DOCUMENT_BYTES = 4 * 1024**2
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -33,6 +36,11 @@ T = TypeVar("T")
 def blob_name(digest: str) -> str:
     """Return the name of the file with the blob of this digest, in an archive or layout."""
     return BLOBS_PREFIX + hex_part(digest)
+
+
+def normalize_platform(platform: str) -> str:
+    """Return a platform as engines name it: `linux/arm64/v8`, which some images state, is `linux/arm64`."""
+    return _IMPLIED_VARIANT.sub("", platform)
 
 
 class _Document(BaseModel):
@@ -78,8 +86,9 @@ class ImageConfig(_Document):
 
     @property
     def platform(self) -> str:
-        """Return the platform as `os/arch[/variant]`."""
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+        """Return the platform as `os/arch[/variant]`, without a variant that its architecture has anyway."""
+        platform = "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+        return normalize_platform(platform)
 
 
 class SavedImage(_Document):

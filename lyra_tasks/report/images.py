@@ -46,9 +46,18 @@ def measure_images(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> 
     previous_images = {image["name"]: image for image in previous.get("images", ())}
     known = _layer_digests(previous)
     widest = max(map(_layers_size, [*manifest["images"], *previous_images.values()]), default=0) or 1
+    archives = {archive["platform"]: archive for archive in manifest["archives"]}
     builds = variant_keys([(image["name"], image["platform"]) for image in manifest["images"]])
     return tuple(
-        _measure_image(build, image, previous_images.get(build), known, widest, is_compared=bool(previous_images))
+        _measure_image(
+            build,
+            image,
+            archives[image["platform"]],
+            previous_images.get(build),
+            known,
+            widest,
+            is_compared=bool(previous_images),
+        )
         for build, image in zip(builds, manifest["images"], strict=True)
     )
 
@@ -71,6 +80,7 @@ def _layers_size(image: Mapping[str, Any]) -> int:
 def _measure_image(
     build: str,
     image: Mapping[str, Any],
+    archive: Mapping[str, Any],
     previous: Mapping[str, Any] | None,
     known: set[str],
     widest: int,
@@ -100,19 +110,24 @@ def _measure_image(
         reference=image["references"][0],
         platform=image["platform"],
         services=", ".join(image["services"]),
-        size=console.format_bytes(image["size"]),
+        size=console.format_bytes(_layers_size(image)),
         change=_describe_change(image, previous) if is_compared else "",
         new_bytes=f"{console.format_bytes(new_size)} in new layers" if new_size else "no new layer",
         previous_width=round(previous_size / widest * 100, 2),
         layers=tuple(rows),
         identity={
-            "archive": image["file"],
-            "archive sha256": image["sha256"],
+            "archive": archive["file"],
+            "archive sha256": archive["sha256"],
             "config digest": image["config_digest"],
             "manifest digest": image["manifest_digest"],
+            **_describe_origin(image.get("origin")),
             **{f"base {name}": digest for name, digest in sorted(image["bases"].items())},
         },
     )
+
+
+def _describe_origin(origin: Mapping[str, Any] | None) -> dict[str, str]:
+    return {"origin": origin["reference"], "origin digest": origin["digest"]} if origin else {}
 
 
 def _describe_change(image: Mapping[str, Any], previous: Mapping[str, Any] | None) -> str:

@@ -19,14 +19,15 @@ class BundleFile:
     size: int
 
 
-BundleState = Literal["present", "missing", "damaged"]
+BundleState = Literal["present", "missing", "damaged", "other-format"]
 
 
 @dataclass(frozen=True)
 class ListedBundle:
     """A bundle in the index, and the size of its directory in bytes.
 
-    `passed` and `failed` are numbers of checks, None if the directory is missing or damaged.
+    `passed` and `failed` are numbers of checks, None unless the bundle is present; one in another format was written by
+    an earlier or a newer version of this program.
     """
 
     version: str
@@ -95,13 +96,13 @@ class BundleComparison:
 
 @dataclass(frozen=True)
 class PlannedArchive:
-    """An archive of a pack, at most `size` bytes, without the `omitted_layers`, which `required_image` has."""
+    """An archive of a pack, at most `size` bytes, without the `omitted_layers`, which the `required_images` have."""
 
-    image: str
+    platform: str
     file: str
     size: int
     omitted_layers: tuple[str, ...]
-    required_image: RequiredImage | None
+    required_images: tuple[RequiredImage, ...]
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class PackPreview:
     max_part_bytes: int | None
     required_bytes: int
     free_bytes: int
-    images: tuple[PlannedArchive, ...]
+    archives: tuple[PlannedArchive, ...]
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def write_evidence(bundle: Path, manifest: Manifest) -> None:
         {"event": "tested", "run": manifest.run, "data": tested},
     ]
     (bundle / layout.JOURNAL_FILE).write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
-    subjects = [{"name": image.file, "digest": {"sha256": image.sha256}} for image in manifest.images]
+    subjects = [{"name": archive.file, "digest": {"sha256": archive.sha256}} for archive in manifest.archives]
     subjects += [
         {"name": image.references[0], "digest": {"sha256": hex_part(image.manifest_digest)}}
         for image in manifest.images

@@ -20,7 +20,7 @@ from lyra_tasks.bundle.format.documents import (
 from lyra_tasks.bundle.format.index import BundleStore, register_version
 from lyra_tasks.bundle.format.manifest import open_bundle, write_document
 from lyra_tasks.errors import BundleError, UsageError
-from tests.bundle.test_receive_script import DIGESTS, MANIFEST
+from tests.bundle.test_receive_script import DIGESTS, MANIFEST, with_images
 
 SERVICE: dict[str, Any] = {
     "image": "shop/web:1.0.0",
@@ -57,8 +57,8 @@ def test_new_version_alone_is_no_difference() -> None:
 
 def test_added_platform_is_an_added_image() -> None:
     (image,) = MANIFEST.images
-    arm = image.model_copy(update={"platform": "linux/arm64", "file": "images/arm.tar"})
-    both = MANIFEST.model_copy(update={"images": [image, arm]})
+    arm = image.model_copy(update={"platform": "linux/arm64"})
+    both = with_images(image, arm)
     packages = {f"web@{platform}": FIRST.packages["web"] for platform in ("linux/amd64", "linux/arm64")}
     later = replace(FIRST, manifest=both, packages={"counter": FIRST.packages["counter"], **packages})
     for diff, is_new in ((compare_bundles(FIRST, later), True), (compare_bundles(later, FIRST), False)):
@@ -97,12 +97,11 @@ def test_diff_reports_changes_of_a_service(
 def test_diff_reports_changes_outside_services() -> None:
     (image,) = MANIFEST.images
     layer = image.layers[0].model_copy(update={"size": 1200})
-    changed = image.model_copy(
-        update={"config_digest": DIGESTS[1], "size": 2000, "diff_ids": [DIGESTS[0]], "layers": [layer]}
-    )
+    changed = image.model_copy(update={"config_digest": DIGESTS[1], "diff_ids": [DIGESTS[0]], "layers": [layer]})
+    larger = MANIFEST.archives[0].model_copy(update={"size": 2000})
     after = replace(
         second(),
-        manifest=MANIFEST.model_copy(update={"version": "1.3.0", "images": [changed]}),
+        manifest=MANIFEST.model_copy(update={"version": "1.3.0", "images": [changed], "archives": [larger]}),
         packages={"web": {"deb openssl": ("3.1",)}, "counter": {"deb openssl": ("3.1",)}},
         tests={"it works": "failed", "it is new": "passed"},
         deviations={"a.rule on services.web": "because (ada, until 2027-01-01)"},
@@ -119,7 +118,8 @@ def test_diff_reports_changes_outside_services() -> None:
         Change("configs", "web: site", f"/etc/site, {DIGESTS[0]}", f"/etc/site, {DIGESTS[1]}"),
         Change("tests", "it works", "passed", "failed"),
         Change("tests", "it is new", None, "passed"),
-        Change("sizes", "web", "1000 B", "2.0 KiB"),
+        Change("sizes", "web", "900 B", "1.2 KiB"),
+        Change("sizes", "archive for linux/amd64", "1000 B", "2.0 KiB"),
         Change("deviations", "a.rule on services.web", None, "because (ada, until 2027-01-01)"),
     }
 
@@ -134,7 +134,7 @@ def write_documents(directory: Path, documents: dict[str, Any], version: str = M
     for name, document in documents.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(json.dumps(document))
-    manifest = MANIFEST.model_copy(update={"images": [], "version": version})
+    manifest = MANIFEST.model_copy(update={"images": [], "archives": [], "version": version})
     write_document(directory / layout.MANIFEST_FILE, manifest)
 
 

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.index import BundleEntry, BundleIndex, build_index, read_index
 from lyra_tasks.bundle.format.manifest import (
-    BundledImage,
+    BundledArchive,
     Manifest,
+    OtherFormatError,
     decode_document,
     encode_document,
     open_bundle,
@@ -27,7 +28,7 @@ from lyra_tasks.errors import BundleError
 DIGEST = "sha256:" + "1" * 64
 LAYER = {"media_type": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": DIGEST, "size": 3, "unpacked_size": 9}
 DOCUMENT: dict[str, Any] = {
-    "schema": "lyra.promotion/1",
+    "schema": "lyra.promotion/2",
     "project": "shop",
     "description": "ein Lädchen",
     "version": "1.2.0",
@@ -37,15 +38,21 @@ DOCUMENT: dict[str, Any] = {
     "proxima": {"platforms": ["linux/amd64"], "min_engine": "20.10"},
     "run": "20261123t211504-3f9a1c",
     "set_digest": DIGEST,
+    "archives": [
+        {
+            "platform": "linux/amd64",
+            "file": "images/shop-1.2.0-linux-amd64.tar",
+            "sha256": "2" * 64,
+            "size": 10240,
+        }
+    ],
     "images": [
         {
             "name": "web",
             "services": ["web"],
             "references": ["shop/web:1.2.0"],
-            "file": "images/web-1.2.0-linux-amd64.tar",
-            "sha256": "2" * 64,
-            "size": 10240,
             "platform": "linux/amd64",
+            "origin": None,
             "config_digest": DIGEST,
             "manifest_digest": DIGEST,
             "diff_ids": [DIGEST],
@@ -54,6 +61,7 @@ DOCUMENT: dict[str, Any] = {
         }
     ],
     "services": [{"name": "web", "image": "web", "ports": {"http": 8000}}],
+    "test_doubles": [],
     "tests": {"passed": 4, "failed": 0},
     "deviations": 0,
 }
@@ -78,7 +86,8 @@ def test_manifest_is_written_sorted_and_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("schema", "lyra.promotion/2"),
+        ("schema", "lyra.promotion/x"),
+        ("schema", 2),
         ("project", "../x"),
         ("version", "1.0/.."),
         ("version", "v1.0.0"),
@@ -87,11 +96,18 @@ def test_manifest_is_written_sorted_and_read_back(tmp_path: Path) -> None:
         ("source", {"url": "", "commit": "HEAD", "dirty": False}),
         ("tests", {"passed": "4", "failed": 0}),
         ("tests", {"passed": 4, "failed": -1}),
-        ("images", [DOCUMENT["images"][0] | {"file": "images/../../x.tar"}]),
-        ("images", [DOCUMENT["images"][0] | {"file": "/x.tar"}]),
+        ("archives", [DOCUMENT["archives"][0] | {"file": "images/../../x.tar"}]),
+        ("archives", [DOCUMENT["archives"][0] | {"file": "/x.tar"}]),
+        ("archives", []),
+        ("archives", [DOCUMENT["archives"][0], DOCUMENT["archives"][0] | {"file": "images/other.tar"}]),
+        ("archives", [DOCUMENT["archives"][0], DOCUMENT["archives"][0] | {"platform": "linux/arm64"}]),
+        ("images", []),
+        ("images", [DOCUMENT["images"][0] | {"references": []}]),
+        ("images", [DOCUMENT["images"][0] | {"origin": {"reference": "web:1"}}]),
+        ("test_doubles", [{"service": "db"}]),
         ("images", [DOCUMENT["images"][0] | {"diff_ids": []}]),
         ("images", [DOCUMENT["images"][0], DOCUMENT["images"][0] | {"name": "other"}]),
-        ("images", [DOCUMENT["images"][0], DOCUMENT["images"][0] | {"file": "images/other.tar"}]),
+        ("images", [DOCUMENT["images"][0], DOCUMENT["images"][0] | {"references": ["shop/other:1"]}]),
         ("surprise", 1),
     ],
 )
@@ -103,10 +119,20 @@ def test_decode_refuses_invalid_manifest(key: str, value: Any) -> None:
 
 def test_build_name_has_platform_if_there_are_several() -> None:
     (image,) = document().images
-    arm = image.model_copy(update={"platform": "linux/arm64", "file": "images/arm.tar"})
+    arm = image.model_copy(update={"platform": "linux/arm64"})
     assert list(document().images_by_build) == [image.name]
     both = document().model_copy(update={"images": [image, arm]})
     assert both.images_by_build == {f"{image.name}@linux/amd64": image, f"{image.name}@linux/arm64": arm}
+
+
+@pytest.mark.parametrize(("number", "age"), [(1, "an earlier"), (3, "a newer"), (10, "a newer")])
+def test_decode_names_format_of_another_version(number: int, age: str) -> None:
+    data = json.dumps({"schema": f"lyra.promotion/{number}", "anything": 1}).encode()
+    with pytest.raises(
+        OtherFormatError, match=rf"here: written by {age} version of lyra-tasks \(lyra.promotion/"
+    ) as error:
+        decode_document(data, Manifest, "here")
+    assert error.value.exit_code == 6
 
 
 def test_decode_refuses_non_canonical_form() -> None:
@@ -119,9 +145,9 @@ def test_decode_refuses_non_canonical_form() -> None:
 @pytest.mark.parametrize("version", ["1.2.0", "1.2.1-dev.3+gabcdef0", "1.2.0-rc.1+gabc.dirty.0123abcd"])
 @pytest.mark.parametrize("platform", ["linux/amd64", "linux/arm/v7"])
 def test_archive_name_matches_the_manifest_pattern(version: str, platform: str) -> None:
-    name = layout.image_file("web", version, platform)
-    assert name == f"images/web-{version}-{platform.replace('/', '-')}.tar"
-    pattern = next(item.pattern for item in BundledImage.model_fields["file"].metadata if hasattr(item, "pattern"))
+    name = layout.archive_file("shop", version, platform)
+    assert name == f"images/shop-{version}-{platform.replace('/', '-')}.tar"
+    pattern = next(item.pattern for item in BundledArchive.model_fields["file"].metadata if hasattr(item, "pattern"))
     assert re.fullmatch(pattern, name)
 
 

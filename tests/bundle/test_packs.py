@@ -29,11 +29,11 @@ from lyra_tasks.bundle.format.manifest import (
     open_bundle,
     write_document,
 )
-from lyra_tasks.bundle.pack.plan import PackFacts, collect_pack_facts, plan_pack
+from lyra_tasks.bundle.pack.plan import PackFacts, PlannedDelta, collect_pack_facts, plan_pack
 from lyra_tasks.bundle.pack.run import fill_pack
 from lyra_tasks.bundle.verify import verify_pack, verify_path
 from lyra_tasks.errors import BundleError, UsageError
-from tests.bundle.test_receive_script import DIGESTS, MANIFEST
+from tests.bundle.test_receive_script import DIGESTS, MANIFEST, with_images
 from tests.bundle.test_verify import made as made  # a fixture
 
 LAYERS = tuple(
@@ -50,15 +50,21 @@ def image_of(name: str, *numbers: int) -> BundledImage:
             "references": [f"shop/{name}:1"],
             "layers": [LAYERS[number - 1] for number in numbers],
             "diff_ids": [f"sha256:{100 + number:064x}" for number in numbers],
-            "size": 100_000,
         }
     )
 
 
+def sized(*images: BundledImage) -> Manifest:
+    """Return the manifest with these images; each archive has 100,000 bytes."""
+    manifest = with_images(*images)
+    archives = [archive.model_copy(update={"size": 100_000}) for archive in manifest.archives]
+    return manifest.model_copy(update={"archives": archives})
+
+
 def facts(new: list[BundledImage], old: list[BundledImage] | None) -> PackFacts:
-    baseline = MANIFEST.model_copy(update={"version": "1.0.0", "images": old or []})
+    baseline = sized(*(old or [])).model_copy(update={"version": "1.0.0"})
     return PackFacts(
-        bundle=Bundle(Path("/bundle"), MANIFEST.model_copy(update={"images": new})),
+        bundle=Bundle(Path("/bundle"), sized(*new)),
         baseline=baseline if old is not None else None,
         target_directory=Path("/to"),
         max_part_bytes=None,
@@ -69,9 +75,17 @@ def facts(new: list[BundledImage], old: list[BundledImage] | None) -> PackFacts:
 
 def without(new: BundledImage, *old: BundledImage) -> list[int]:
     (delta,) = plan_pack(facts([new], list(old))).deltas
-    assert (delta.required_image is None) == (not delta.omitted_layers)
+    return omitted(delta)
+
+
+def omitted(delta: PlannedDelta) -> list[int]:
+    assert bool(delta.required_images) == bool(delta.omitted_layers)
     assert delta.size == 100_000 - sum(1000 * int(digest[-2:], 16) for digest in delta.omitted_layers)
     return [int(digest[-2:], 16) for digest in delta.omitted_layers]
+
+
+def required(delta: PlannedDelta) -> list[str]:
+    return [image.reference for image in delta.required_images]
 
 
 def test_pack_omits_only_the_lowest_layers() -> None:
@@ -90,23 +104,30 @@ def test_pack_keeps_layers_compressed_differently() -> None:
 
 def test_required_image_shares_most_layers() -> None:
     (delta,) = plan_pack(facts([image_of("new", 1, 2, 3)], [image_of("web", 1), image_of("counter", 1, 2)])).deltas
-    assert delta.required_image is not None
-    assert delta.required_image.reference == "shop/counter:1"
+    assert required(delta) == ["shop/counter:1"]
     (delta,) = plan_pack(facts([image_of("web", 1, 3)], [image_of("counter", 1, 2), image_of("web", 1, 4)])).deltas
-    assert delta.required_image is not None
-    assert delta.required_image.reference == "shop/web:1", "an image of the same name comes first"
+    assert required(delta) == ["shop/web:1"], "an image of the same name comes first"
     foreign = image_of("web", 1).model_copy(update={"platform": "linux/arm64"})
     assert without(image_of("web", 1), foreign) == []
 
 
 def test_pack_omits_layers_per_platform() -> None:
     def both(*numbers: int) -> list[BundledImage]:
-        arm = {"platform": "linux/arm64", "file": "images/web-arm64.tar"}
+        arm = {"platform": "linux/arm64"}
         return [image_of("web", *numbers), image_of("web", *reversed(numbers)).model_copy(update=arm)]
 
     deltas = plan_pack(facts(both(1, 2, 3), both(1, 2))).deltas
-    assert [[int(digest[-2:], 16) for digest in delta.omitted_layers] for delta in deltas] == [[1, 2], []]
-    assert deltas[1].required_image is None
+    assert [omitted(delta) for delta in deltas] == [[1, 2], []]
+
+
+def test_pack_keeps_layer_that_any_image_has_above() -> None:
+    old = [image_of("web", 1, 2), image_of("counter", 1, 3)]
+    (delta,) = plan_pack(facts([image_of("web", 1, 2, 4), image_of("counter", 1, 3)], old)).deltas
+    assert (omitted(delta), required(delta)) == ([1, 2, 3], ["shop/web:1", "shop/counter:1"])
+    (delta,) = plan_pack(facts([image_of("web", 1, 2, 4), image_of("counter", 1, 4, 2)], old)).deltas
+    assert (omitted(delta), required(delta)) == ([1], ["shop/web:1", "shop/counter:1"])
+    (delta,) = plan_pack(facts([image_of("web", 1, 2), image_of("new", 4)], old)).deltas
+    assert (omitted(delta), required(delta)) == ([1, 2], ["shop/web:1"])
 
 
 def test_pack_without_baseline_omits_nothing() -> None:
@@ -138,6 +159,7 @@ def pack(made: Path, tmp_path: Path) -> Path:
     """Create a pack in parts, since a version with one of the two images."""
     manifest = open_bundle(made).manifest
     baseline = manifest.model_copy(update={"version": "0.9.0", "images": manifest.images[:1]})
+    assert manifest.images[0].name == "web"
     return create(made, tmp_path, split=8192, since=baseline)
 
 
@@ -145,7 +167,7 @@ def test_pack_verification_checks_every_byte(pack: Path) -> None:
     report = verify_path(pack)
     assert (report.kind, report.version, report.since) == ("pack", "1.0.0", "0.9.0")
     names = sorted(path.relative_to(pack).as_posix() for path in pack.rglob("*") if path.is_file())
-    assert [name for name in names if name.endswith(".tar")] == ["images/web-1.0.0-linux-amd64.tar"]
+    assert [name for name in names if name.endswith(".tar")] == []
     assert len([name for name in names if ".tar.0" in name]) > 2
     for name in names:
         whole = (pack / name).read_bytes()
@@ -186,17 +208,18 @@ def rewrite(pack: Path, change: Callable[[dict[str, Any]], object]) -> str:
         (lambda pack: pack.update(set_digest=DIGESTS[0]), "pack.json: describes another bundle"),
         (lambda pack: pack.update(since=None), "omits layers that are not in an older version"),
         (lambda pack: pack.update(more=1), "more"),
-        (lambda pack: pack["images"].pop(), "pack.json: images differ from manifest.json"),
-        (lambda pack: pack["images"].append(pack["images"][0]), "pack.json: images differ from manifest.json"),
-        (lambda pack: pack["images"][0].update(required_image=None), "required image must be given together"),
-        (lambda pack: pack["images"][0].update(omitted_layers=[DIGESTS[0]]), "layers that are not in an older version"),
-        (lambda pack: pack["images"][0].update(file="../out.tar"), "images.0.file"),
-        (lambda pack: pack["images"][0].update(file="/out.tar"), "images.0.file"),
-        (lambda pack: pack["images"][0].update(size=10**30), "not valid JSON: a number is out of range"),
-        (lambda pack: pack["images"][0].update(size=10**18), "digest or size differs from pack.json"),
-        (lambda pack: pack["images"][1].update(parts=1), "images/counter-1.0.0-linux-amd64.tar"),
-        (lambda pack: pack["images"][1].update(parts=10**6), "images.1.parts"),
-        (lambda pack: pack["images"][1].update(parts=900), ".tar.0"),
+        (lambda pack: pack["archives"].pop(), "pack.json: archives differ from manifest.json"),
+        (lambda pack: pack["archives"].append(pack["archives"][0]), "pack.json: archives differ from manifest.json"),
+        (lambda pack: pack["archives"][0].update(platform="linux/arm64"), "pack.json: archives differ from"),
+        (lambda pack: pack["archives"][0].update(required_images=[]), "required images must be given together"),
+        (lambda pack: pack["archives"][0].update(omitted_layers=[DIGESTS[0]]), "layers that are not in"),
+        (lambda pack: pack["archives"][0].update(file="../out.tar"), "archives.0.file"),
+        (lambda pack: pack["archives"][0].update(file="/out.tar"), "archives.0.file"),
+        (lambda pack: pack["archives"][0].update(size=10**30), "not valid JSON: a number is out of range"),
+        (lambda pack: pack["archives"][0].update(size=10**18), "digest or size differs from pack.json"),
+        (lambda pack: pack["archives"][0].update(parts=1), "images/shop-1.0.0-linux-amd64.tar"),
+        (lambda pack: pack["archives"][0].update(parts=10**6), "archives.0.parts"),
+        (lambda pack: pack["archives"][0].update(parts=900), ".tar.0"),
         (lambda pack: pack["documents"].update(file="../documents.tar.gz"), "documents.file"),
         (lambda pack: pack["documents"].update(unpacked_size=1000), "unpacks to more than the 1000 bytes"),
         (lambda pack: pack["documents"].update(size=1), "documents.tar.gz: digest or size differs from pack.json"),
@@ -289,8 +312,9 @@ def test_verify_checks_a_single_archive(made: Path, pack: Path, tmp_path: Path) 
     data[9000] ^= 1
     Path(archive).write_bytes(data)
     assert "alone.tar: blobs/sha256/" in refusal(Path(archive))
-    delta = shutil.copy(pack / "images/web-1.0.0-linux-amd64.tar", tmp_path / "delta.tar")
-    assert "is missing" in refusal(Path(delta))
+    delta = tmp_path / "delta.tar"
+    delta.write_bytes(b"".join(part.read_bytes() for part in sorted((pack / layout.IMAGES_DIRECTORY).iterdir())))
+    assert "is missing" in refusal(delta)
 
 
 def test_pack_refuses_invalid_options_before_writing(made: Path, tmp_path: Path) -> None:
@@ -319,9 +343,9 @@ def test_pack_is_independent_of_the_part_size(made: Path, tmp_path: Path) -> Non
     for number, split in enumerate((None, 70_000, 5000)):
         pack = create(made, tmp_path / str(number), split=split, since=None)
         assert verify_pack(pack).version == "1.0.0"
-        for image in open_bundle(made).manifest.images:
-            parts = sorted((pack / layout.IMAGES_DIRECTORY).glob(f"{Path(image.file).name}*"))
-            assert b"".join(part.read_bytes() for part in parts) == (made / image.file).read_bytes()
+        for file in open_bundle(made).manifest.archives_by_file:
+            parts = sorted((pack / layout.IMAGES_DIRECTORY).glob(f"{Path(file).name}*"))
+            assert b"".join(part.read_bytes() for part in parts) == (made / file).read_bytes()
 
 
 def test_verify_of_a_part_also_checks_pack_json(pack: Path) -> None:

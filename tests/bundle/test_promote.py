@@ -57,7 +57,7 @@ def test_invalid_destination_is_a_usage_error(text: str) -> None:
 
 def test_push_refuses_damaged_bundle(bundle: Path) -> None:
     opened = open_bundle(bundle)
-    archive = bundle / opened.manifest.images[0].file
+    archive = bundle / opened.manifest.archives[0].file
     content = archive.read_bytes()
     # A registry would accept this change of the image manifest, since nothing refers to it by digest.
     other = content.replace(b"vnd.oci.image.manifest.v1+json", b"vnd.oci.image.manifest.v2+json")

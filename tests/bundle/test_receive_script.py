@@ -17,6 +17,7 @@ from lyra_tasks.bundle.content.receive_script import render_receive_script
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.checksums import write_checksums
 from lyra_tasks.bundle.format.manifest import (
+    BundledArchive,
     BundledImage,
     BundleSource,
     ImageLayer,
@@ -38,15 +39,21 @@ MANIFEST = Manifest(
     proxima=Requirements(platforms=["linux/amd64"], min_engine="20.10"),
     run="20261123t211504-3f9a1c",
     set_digest=DIGESTS[3],
+    archives=[
+        BundledArchive(
+            platform="linux/amd64",
+            file="images/shop-1.2.0-rc.1+g1a2b3c4-linux-amd64.tar",
+            sha256="0" * 64,
+            size=1000,
+        )
+    ],
     images=[
         BundledImage(
             name="web",
             services=["web"],
             references=["shop/web:1.2.0-rc.1_g1a2b3c4", "shop/web:latest"],
-            file="images/web-1.2.0-rc.1+g1a2b3c4-linux-amd64.tar",
-            sha256="0" * 64,
-            size=1000,
             platform="linux/amd64",
+            origin=None,
             config_digest=DIGESTS[0],
             manifest_digest=DIGESTS[1],
             diff_ids=[DIGESTS[2]],
@@ -54,10 +61,22 @@ MANIFEST = Manifest(
         )
     ],
     services=[],
+    test_doubles=[],
     tests=TestSummary(passed=1, failed=0),
     deviations=0,
 )
 SCRIPT = render_receive_script(MANIFEST)
+
+
+def with_images(*images: BundledImage, manifest: Manifest = MANIFEST) -> Manifest:
+    """Return the manifest with these images, and an archive for each of their platforms."""
+    archives = [
+        BundledArchive(platform=platform, file=layout.archive_file("shop", "1", platform), sha256="0" * 64, size=1000)
+        for platform in sorted({image.platform for image in images})
+    ]
+    return manifest.model_copy(update={"images": list(images), "archives": archives})
+
+
 FUNCTIONS = SCRIPT.removesuffix('main "$@"\n')
 
 ORDERED = (
@@ -93,39 +112,39 @@ def test_shellcheck_accepts_template_and_script(tmp_path: Path) -> None:
 
 def test_script_contains_values_of_the_bundle() -> None:
     assert "\nversion=1.2.0-rc.1+g1a2b3c4\n" in SCRIPT
-    fields = "images/web-1.2.0-rc.1+g1a2b3c4-linux-amd64.tar linux/amd64 4000 - - -"
-    assert f"\n{fields} {DIGESTS[0]} {DIGESTS[1]} shop/web:1.2.0-rc.1_g1a2b3c4 shop/web:latest\n" in SCRIPT
-    assert "example/web" not in SCRIPT
+    assert "\nlinux/amd64 images/shop-1.2.0-rc.1+g1a2b3c4-linux-amd64.tar 1000\n" in SCRIPT
+    fields = f"linux/amd64 3000 {DIGESTS[0]} {DIGESTS[1]}"
+    assert f"\n{fields} shop/web:1.2.0-rc.1_g1a2b3c4 shop/web:latest\n" in SCRIPT
+    assert "images/example" not in SCRIPT and "example/web" not in SCRIPT
 
 
 def test_shared_layer_needs_space_once() -> None:
     (image,) = MANIFEST.images
     own = ImageLayer(media_type="x", digest=DIGESTS[3], size=90, unpacked_size=300)
     twice = {"layers": [*image.layers, own, own], "diff_ids": [DIGESTS[2]] * 3}
-    door = image.model_copy(update={"name": "door", "file": "images/door.tar", **twice})
-    arm = image.model_copy(update={"platform": "linux/arm64", "file": "images/web-arm64.tar"})
-    script = render_receive_script(MANIFEST.model_copy(update={"images": [image, door, arm]}))
-    lines = [line.split() for line in script.splitlines() if line.startswith("images/")]
-    assert [(name, int(needed)) for name, _, needed, *_ in lines] == [
-        (image.file, 1000 + 3000), ("images/door.tar", 1000 + 300), ("images/web-arm64.tar", 1000 + 3000)
+    door = image.model_copy(update={"name": "door", "references": ["shop/door:1"], **twice})
+    arm = image.model_copy(update={"platform": "linux/arm64"})
+    script = render_receive_script(with_images(image, door, arm))
+    lines = [line.split() for line in script.splitlines() if " sha256:" in line]
+    assert [(platform, int(needed), reference) for platform, needed, _, _, reference, *_ in lines] == [
+        ("linux/amd64", 3000, image.references[0]), ("linux/amd64", 300, "shop/door:1"),
+        ("linux/arm64", 3000, image.references[0]),
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("system", ["linux/amd64", "linux/arm64"])
 def test_script_selects_images_of_the_nodes_platform(shell: list[str], system: str) -> None:
     (image,) = MANIFEST.images
-    arm = {"platform": "linux/arm64/v8", "file": image.file.replace("amd64", "arm64")}
-    single = {"name": "door", "file": "images/door-1.2.0-linux-amd64.tar"}
-    both = [image, image.model_copy(update=arm)]
-    script = render_receive_script(MANIFEST.model_copy(update={"images": both}))
+    both = [image, image.model_copy(update={"platform": "linux/arm64/v8"})]
+    manifest = with_images(*both)
+    script = render_receive_script(manifest)
     assert "platforms='linux/amd64 linux/arm64/v8'\n" in script
     functions = script.removesuffix('main "$@"\n')
-    result = subprocess.run(
-        [*shell, "-c", f"{functions}\nsystem={system}; each_image echo"], capture_output=True, text=True, check=True
-    )
-    expected = [image for image in both if image.platform.startswith(system)]
-    assert [line.split()[:2] for line in result.stdout.splitlines()] == [[image.file, "4000"] for image in expected]
-    incomplete = MANIFEST.model_copy(update={"images": [*both, image.model_copy(update=single)]})
+    line = f'system={system}; each_line echo "$archives"; each_line echo "$images"'
+    result = subprocess.run([*shell, "-c", f"{functions}\n{line}"], capture_output=True, text=True, check=True)
+    (archive,) = [archive.file for archive in manifest.archives if archive.platform.startswith(system)]
+    assert [line.split()[:2] for line in result.stdout.splitlines()] == [[archive, "1000"], ["3000", DIGESTS[0]]]
+    incomplete = with_images(*both, image.model_copy(update={"name": "door"}))
     assert "platforms=linux/amd64\n" in render_receive_script(incomplete), "only platforms that all images exist for"
 
 

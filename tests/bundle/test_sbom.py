@@ -30,13 +30,13 @@ def install_syft(directory: Path, text: str) -> None:
 
 def test_missing_syft_is_reported(directory: Path) -> None:
     with pytest.raises(PreconditionError, match="syft not found"):
-        run_syft(directory / "web.tar", MANIFEST, MANIFEST.images[0])
+        run_syft(directory / "web", MANIFEST, MANIFEST.images[0])
 
 
 def test_syft_sbom_is_made_reproducible(directory: Path) -> None:
     install_syft(directory, f"cat <<END\n{ANSWER}\nEND")
-    document = run_syft(directory / "web.tar", MANIFEST, MANIFEST.images[0])
-    assert document["components"] == [{"name": f"oci-archive:{directory}/web.tar"}]
+    document = run_syft(directory / "web", MANIFEST, MANIFEST.images[0])
+    assert document["components"] == [{"name": f"oci-dir:{directory}/web"}]
     assert document["metadata"]["timestamp"] == MANIFEST.created
     assert document["serialNumber"] != "urn:uuid:random"
     component = document["metadata"]["component"]
@@ -47,7 +47,7 @@ def test_syft_sbom_is_made_reproducible(directory: Path) -> None:
 def test_syft_failure_is_reported(directory: Path, text: str) -> None:
     install_syft(directory, text)
     with pytest.raises(PreconditionError, match="syft cannot list the packages of web"):
-        run_syft(directory / "web.tar", MANIFEST, MANIFEST.images[0])
+        run_syft(directory / "web", MANIFEST, MANIFEST.images[0])
 
 
 def test_package_with_several_spellings_is_one_component() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 from dataclasses import asdict
@@ -14,6 +15,7 @@ import pytest
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.checksums import list_bundle_files, write_checksums
 from lyra_tasks.bundle.format.manifest import (
+    BundledArchive,
     BundledImage,
     BundledService,
     ImageLayer,
@@ -24,8 +26,8 @@ from lyra_tasks.bundle.format.manifest import (
 from lyra_tasks.bundle.format.signature import sign_checksums
 from lyra_tasks.bundle.verify import verify_bundle
 from lyra_tasks.errors import BundleError
-from lyra_tasks.images.archive.verify import verify_archive
-from lyra_tasks.images.archive.write import write_archive
+from lyra_tasks.images.archive.verify import ExpectedImage, verify_archive
+from lyra_tasks.images.archive.write import ArchiveEntry, write_archive
 from lyra_tasks.images.stream.pack import ImageRequest, pack_saved_images
 from tests.bundle.evidence import set_key, write_evidence
 from tests.bundle.test_receive_script import MANIFEST
@@ -34,10 +36,12 @@ from tests.images.saves import SampleImage, layer, legacy, sha256, stream, tar
 
 pytestmark = pytest.mark.slow
 
+BASE = layer({"base": random.Random("base").randbytes(20_000)})
 IMAGES = {
-    name: SampleImage(f"shop/{name}:1.0.0", (layer({name: random.Random(name).randbytes(20_000)}),))
+    name: SampleImage(f"shop/{name}:1.0.0", (BASE, layer({name: random.Random(name).randbytes(20_000)})))
     for name in ("web", "counter")
 }
+ARCHIVE = layout.archive_file("shop", "1.0.0", "linux/amd64")
 TEXTS = (
     layout.SUMMARY_FILE,
     layout.COMPOSE_FILE,
@@ -47,32 +51,42 @@ TEXTS = (
 )
 
 
-def write_image(bundle: Path, name: str, spool: Path) -> BundledImage:
-    sample = IMAGES[name]
-    packed = pack_saved_images(stream(tar(legacy(sample))), {0: ImageRequest(sample.reference)}, spool, "gzip")[0]
-    file = layout.image_file(name, "1.0.0", "linux/amd64")
-    write_archive(bundle / file, packed, [sample.reference], {}, 0)
-    contents = verify_archive(bundle / file, expected=packed.identity)
-    layers = [asdict(layer) for layer in packed.identity.layers]
-    return BundledImage(
-        name=name,
-        services=[name],
-        references=[sample.reference],
-        file=file,
-        sha256=contents.sha256,
-        size=contents.size,
-        platform=contents.platform,
-        config_digest=contents.config_digest,
-        manifest_digest=contents.manifest_digest,
-        diff_ids=[layer.pop("diff_id") for layer in layers],
-        layers=[ImageLayer(**layer) for layer in layers],
+def write_images(bundle: Path, spool: Path) -> tuple[list[BundledArchive], list[BundledImage]]:
+    """Write the archive of all sample images."""
+    packed = [
+        pack_saved_images(stream(tar(legacy(sample))), {0: ImageRequest(sample.reference)}, spool, "gzip")[0]
+        for sample in IMAGES.values()
+    ]
+    entries = [ArchiveEntry(image, [f"shop/{name}:1.0.0"]) for name, image in zip(IMAGES, packed, strict=True)]
+    write_archive(bundle / ARCHIVE, entries, 0)
+    contents = verify_archive(
+        bundle / ARCHIVE, expected=[ExpectedImage(entry.image.identity, entry.references) for entry in entries]
     )
+    archive = BundledArchive(platform="linux/amd64", file=ARCHIVE, sha256=contents.sha256, size=contents.size)
+    images = []
+    for name, image in zip(IMAGES, packed, strict=True):
+        layers = [asdict(layer) for layer in image.identity.layers]
+        images.append(
+            BundledImage(
+                name=name,
+                services=[name],
+                references=[f"shop/{name}:1.0.0"],
+                platform="linux/amd64",
+                origin=None,
+                config_digest=image.identity.config_digest,
+                manifest_digest=image.identity.manifest_digest,
+                diff_ids=[layer.pop("diff_id") for layer in layers],
+                layers=[ImageLayer(**layer) for layer in layers],
+            )
+        )
+    return [archive], images
 
 
-def write_manifest(bundle: Path, images: list[BundledImage]) -> Manifest:
+def write_manifest(bundle: Path, archives: list[BundledArchive], images: list[BundledImage]) -> Manifest:
     services = [BundledService(name=image.name, image=image.name) for image in images]
     changes = {
         "version": "1.0.0",
+        "archives": archives,
         "images": images,
         "services": services,
         "set_digest": f"sha256:{set_key(images).digest}",
@@ -93,7 +107,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         directory.mkdir(parents=True)
     for name in TEXTS:
         (bundle / name).write_text(f"this is {name}\n")
-    write_evidence(bundle, write_manifest(bundle, [write_image(bundle, name, spool) for name in IMAGES]))
+    write_evidence(bundle, write_manifest(bundle, *write_images(bundle, spool)))
     write_checksums(bundle)
     return bundle
 
@@ -104,8 +118,7 @@ def bundle(made: Path, tmp_path: Path) -> Path:
     return shutil.copytree(made, tmp_path / "1.0.0")
 
 
-ARCHIVES = tuple(layout.image_file(name, "1.0.0", "linux/amd64") for name in IMAGES)
-SUMMED = (*TEXTS, layout.TESTS_JSON_FILE, layout.MANIFEST_FILE, *ARCHIVES)
+SUMMED = (*TEXTS, layout.TESTS_JSON_FILE, layout.MANIFEST_FILE, ARCHIVE)
 FILES = (*SUMMED, layout.CHECKSUMS_FILE)
 
 
@@ -190,7 +203,9 @@ def test_extra_link_is_detected(target: str, bundle: Path) -> None:
     refused(bundle, "deploy/link: neither a file nor a directory")
 
 
-@pytest.mark.parametrize(("first", "second"), [TEXTS[:2], ARCHIVES, (layout.MANIFEST_FILE, layout.SUMMARY_FILE)])
+@pytest.mark.parametrize(
+    ("first", "second"), [TEXTS[:2], (ARCHIVE, TEXTS[0]), (layout.MANIFEST_FILE, layout.SUMMARY_FILE)]
+)
 def test_swapped_files_are_both_detected(first: str, second: str, bundle: Path) -> None:
     (bundle / first).rename(bundle / "aside")
     (bundle / second).rename(bundle / first)
@@ -199,14 +214,14 @@ def test_swapped_files_are_both_detected(first: str, second: str, bundle: Path) 
 
 
 def test_all_problems_are_reported_at_once(bundle: Path) -> None:
-    (bundle / ARCHIVES[0]).write_bytes(b"")
+    (bundle / ARCHIVE).write_bytes(b"")
     (bundle / layout.COMPOSE_FILE).write_text("changed")
     (bundle / layout.SUMMARY_FILE).unlink()
     (bundle / "extra").write_text("x")
     with pytest.raises(BundleError) as error:
         verify_bundle(bundle)
     assert [line.partition(":")[0] for line in error.value.details] == sorted(
-        [ARCHIVES[0], layout.COMPOSE_FILE, layout.SUMMARY_FILE, "extra"]
+        [ARCHIVE, layout.COMPOSE_FILE, layout.SUMMARY_FILE, "extra"]
     )
 
 
@@ -226,20 +241,23 @@ def test_signature_is_no_extra_file(bundle: Path) -> None:
 
 
 def _rewrite_manifest(bundle: Path, **changes: object) -> None:
+    """Change the description of the archive or of the first image."""
     manifest = Manifest.model_validate_json((bundle / layout.MANIFEST_FILE).read_bytes())
-    first = manifest.images[0].model_copy(update=changes)
-    write_manifest(bundle, [first, *manifest.images[1:]])
+    fields = BundledArchive.model_fields.keys() - {"platform"}
+    archive = manifest.archives[0].model_copy(update={key: changes[key] for key in changes.keys() & fields})
+    image = manifest.images[0].model_copy(update={key: changes[key] for key in changes.keys() - fields})
+    write_manifest(bundle, [archive], [image, *manifest.images[1:]])
     write_checksums(bundle)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "problem"),
     [
-        ("config_digest", sha256(b""), "config digest"),
-        ("manifest_digest", sha256(b""), "manifest digest"),
-        ("diff_ids", [sha256(b"")], "diff ids"),
-        ("platform", "linux/arm64", "platform"),
-        ("references", ["shop/web:latest"], "has the references"),
+        ("config_digest", sha256(b""), "shop/web:1.0.0: config digest"),
+        ("manifest_digest", sha256(b""), "shop/web:1.0.0: manifest digest"),
+        ("diff_ids", [sha256(b""), sha256(b"x")], "shop/web:1.0.0: diff ids"),
+        ("references", ["shop/web:latest"], "shop/web:latest: missing"),
+        ("references", ["shop/web:1.0.0", "shop/web:latest"], "has the references docker.io/shop/web:1.0.0"),
         ("sha256", "0" * 64, "digest or size differs from manifest.json"),
         ("size", 1, "digest or size differs from manifest.json"),
         ("file", "images/other.tar", "missing"),
@@ -250,14 +268,31 @@ def test_manifest_of_other_image_is_detected(key: str, value: object, problem: s
     refused(bundle, "images/", problem)
 
 
-def test_archive_without_image_is_detected(bundle: Path) -> None:
-    shutil.copy(bundle / ARCHIVES[0], bundle / "images/second.tar")
+def test_manifest_with_fewer_images_is_detected(bundle: Path) -> None:
+    manifest = Manifest.model_validate_json((bundle / layout.MANIFEST_FILE).read_bytes())
+    write_manifest(bundle, manifest.archives, manifest.images[:1])
     write_checksums(bundle)
-    refused(bundle, "images/second.tar: not an image of manifest.json")
+    refused(bundle, f"{manifest.images[1].manifest_digest}: has the references docker.io/shop/counter:1.0.0")
+
+
+def test_manifest_of_another_version_is_named(bundle: Path) -> None:
+    for number, age in ((1, "an earlier"), (3, "a newer")):
+        text = (bundle / layout.MANIFEST_FILE).read_text()
+        (bundle / layout.MANIFEST_FILE).write_text(re.sub("lyra.promotion/[0-9]", f"lyra.promotion/{number}", text))
+        write_checksums(bundle)
+        with pytest.raises(BundleError, match=f"manifest.json: written by {age} version of lyra-tasks") as error:
+            verify_bundle(bundle)
+        assert error.value.exit_code == 6
+
+
+def test_archive_without_image_is_detected(bundle: Path) -> None:
+    shutil.copy(bundle / ARCHIVE, bundle / "images/second.tar")
+    write_checksums(bundle)
+    refused(bundle, "images/second.tar: not an archive of manifest.json")
 
 
 def test_layer_with_wrong_digest_is_detected(bundle: Path) -> None:
-    archive = bundle / ARCHIVES[0]
+    archive = bundle / ARCHIVE
     data = bytearray(archive.read_bytes())
     data[9000] ^= 1
     archive.write_bytes(data)

@@ -342,7 +342,7 @@ def read_upload_record(data: bytes, directory: Path) -> None:
 
 def read_run(data: bytes, directory: Path) -> None:
     """Read the documents of a run whose measurements are damaged."""
-    write_evidence(directory, MANIFEST.model_copy(update={"images": []}))
+    write_evidence(directory, MANIFEST.model_copy(update={"images": [], "archives": []}))
     write(directory / layout.METRICS_FILE, data)
     read_run_documents(directory / layout.EVIDENCE_DIRECTORY)
 
@@ -356,9 +356,12 @@ def bundle_reader(name: str) -> Callable[[bytes, Path], None]:
     """Return a reader of a bundle in which the document `name` is damaged."""
 
     def read(data: bytes, directory: Path) -> None:
-        write_evidence(directory, MANIFEST.model_copy(update={"images": []}))
+        write_evidence(directory, MANIFEST.model_copy(update={"images": [], "archives": []}))
         # without the fsync of the product's own functions
-        write(directory / layout.MANIFEST_FILE, encode_document(MANIFEST.model_copy(update={"images": []})))
+        write(
+            directory / layout.MANIFEST_FILE,
+            encode_document(MANIFEST.model_copy(update={"images": [], "archives": []})),
+        )
         for file, document in described(SERVICE | {"configs": []}).items():
             write(directory / file, format_json(document).encode())
         write(directory / name, data)
@@ -373,7 +376,7 @@ def contradiction_reader(name: str) -> Callable[[bytes, Path], None]:
     """Return a reader that compares the documents of a bundle, of which `name` is damaged."""
 
     def read(data: bytes, directory: Path) -> None:
-        manifest = MANIFEST.model_copy(update={"images": []})
+        manifest = MANIFEST.model_copy(update={"images": [], "archives": []})
         write_evidence(directory, manifest)
         write(directory / name, data)
         find_bundle_contradictions(directory, manifest, {})
@@ -626,7 +629,7 @@ def _damaged_document(data: bytes) -> st.SearchStrategy[bytes]:
 def _write_bundle_documents() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        write_evidence(directory, MANIFEST.model_copy(update={"images": []}))
+        write_evidence(directory, MANIFEST.model_copy(update={"images": [], "archives": []}))
         write_document(directory / layout.MANIFEST_FILE, MANIFEST)
         return {file: (directory / file).read_bytes() for file in (*COMPARED_DOCUMENTS, layout.MANIFEST_FILE)}
 

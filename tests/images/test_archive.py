@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lyra_tasks.errors import BundleError
-from lyra_tasks.images.archive.verify import verify_archive
-from lyra_tasks.images.archive.write import write_archive
+from lyra_tasks.images.archive.verify import ExpectedImage, verify_archive
+from lyra_tasks.images.archive.write import ArchiveEntry, write_archive, write_layout
 from lyra_tasks.images.stream.codec import Compression
 from lyra_tasks.images.stream.pack import ImageRequest, PackedImage, pack_saved_images
 from lyra_tasks.images.stream.tar import format_tar_header, padding_size
@@ -36,10 +36,18 @@ def image(spool: Path, compression: Compression = "gzip") -> PackedImage:
     return pack_saved_images(stream(tar(legacy(SAMPLE))), {0: ImageRequest("shop/web:1.0")}, spool, compression)[0]
 
 
+def entry(packed: PackedImage, references: Sequence[str] = REFERENCES) -> ArchiveEntry:
+    return ArchiveEntry(packed, references, {"org.opencontainers.image.version": "1.0"})
+
+
+def expect(packed: PackedImage, references: Sequence[str] = REFERENCES) -> list[ExpectedImage]:
+    return [ExpectedImage(packed.identity, references)]
+
+
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     path = tmp_path / "web.tar"
-    write_archive(path, image(tmp_path / "spool"), REFERENCES, {"org.opencontainers.image.version": "1.0"}, EPOCH)
+    write_archive(path, [entry(image(tmp_path / "spool"))], EPOCH)
     return path
 
 
@@ -59,14 +67,18 @@ def rewrite(path: Path, members: Members) -> None:
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 def test_archive_verifies_as_same_image(compression: Compression, tmp_path: Path) -> None:
     packed, path = image(tmp_path / "spool", compression), tmp_path / "web.tar"
-    write_archive(path, packed, REFERENCES, {"org.opencontainers.image.version": "1.0"}, EPOCH)
+    write_archive(path, [entry(packed)], EPOCH)
     for unpack in (True, False):
-        contents = verify_archive(path, expected=packed.identity, unpack=unpack)
-        assert contents.config_digest == sha256(SAMPLE.config)
-        assert contents.manifest_digest == packed.identity.manifest_digest
-        assert tuple(contents.config.rootfs.diff_ids) == packed.identity.diff_ids
-        assert contents.references == ("docker.io/shop/web:1.0", "docker.io/shop/web:latest")
-        assert contents.annotations == {"org.opencontainers.image.version": "1.0"}
+        contents = verify_archive(path, expected=expect(packed), unpack=unpack)
+        (archived,) = contents.images
+        assert archived.config_digest == sha256(SAMPLE.config)
+        assert archived.manifest_digest == packed.identity.manifest_digest
+        assert tuple(archived.config.rootfs.diff_ids) == packed.identity.diff_ids
+        assert archived.references == ("docker.io/shop/web:1.0", "docker.io/shop/web:latest")
+        assert archived.annotations["docker.io/shop/web:1.0"] == {
+            "org.opencontainers.image.version": "1.0",
+            "org.opencontainers.image.ref.name": "shop/web:1.0",
+        }
         assert contents.size == path.stat().st_size
         assert f"sha256:{contents.sha256}" == sha256(path.read_bytes())
 
@@ -75,15 +87,15 @@ def test_archive_of_compressed_image_keeps_manifest(tmp_path: Path) -> None:
     (tmp_path / "spool").mkdir()
     save = stream(tar(layout(SAMPLE, compressed=True)))
     packed = pack_saved_images(save, {0: ImageRequest(SAMPLE.reference)}, tmp_path / "spool", "gzip")[0]
-    write_archive(tmp_path / "web.tar", packed, REFERENCES, {}, EPOCH)
-    contents = verify_archive(tmp_path / "web.tar", expected=packed.identity)
-    assert contents.manifest_digest == sha256(packed.manifest)
+    write_archive(tmp_path / "web.tar", [entry(packed)], EPOCH)
+    (archived,) = verify_archive(tmp_path / "web.tar", expected=expect(packed)).images
+    assert archived.manifest_digest == sha256(packed.manifest)
 
 
 def test_archive_is_reproducible_and_sorted(archive: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.tar"
     backwards = tuple(reversed(REFERENCES))
-    write_archive(again, image(tmp_path / "other"), backwards, {"org.opencontainers.image.version": "1.0"}, EPOCH)
+    write_archive(again, [entry(image(tmp_path / "other"), backwards)], EPOCH)
     assert again.read_bytes() == archive.read_bytes()
     with tarfile.open(archive) as file:
         entries = file.getmembers()
@@ -96,7 +108,7 @@ def test_archive_is_reproducible_and_sorted(archive: Path, tmp_path: Path) -> No
 def test_archive_never_overwrites_file(archive: Path, tmp_path: Path) -> None:
     original = archive.read_bytes()
     with pytest.raises(FileExistsError):
-        write_archive(archive, image(tmp_path / "spool"), REFERENCES, {}, EPOCH)
+        write_archive(archive, [entry(image(tmp_path / "spool"))], EPOCH)
     assert archive.read_bytes() == original
 
 
@@ -106,16 +118,126 @@ def test_archive_stores_repeated_layer_once(tmp_path: Path) -> None:
     packed = pack_saved_images(
         stream(tar(layout(twice, compressed=False))), {0: ImageRequest(twice.reference)}, tmp_path / "spool", "gzip"
     )
-    write_archive(tmp_path / "web.tar", packed[0], REFERENCES, {}, EPOCH)
+    write_archive(tmp_path / "web.tar", [entry(packed[0])], EPOCH)
     assert len(members_of(tmp_path / "web.tar")) == 7
-    assert len(verify_archive(tmp_path / "web.tar").manifest.layers) == 3
+    (archived,) = verify_archive(tmp_path / "web.tar").images
+    assert len(archived.manifest.layers) == 3
+
+
+def pack_both(spool: Path, compression: Compression = "gzip") -> list[PackedImage]:
+    """Pack the sample and an image that shares its base."""
+    spool.mkdir()
+    samples = (SAMPLE, SampleImage("shop/counter:1.0", (SAMPLE.layers[0], layer({"counter": b"c" * 5000}))))
+    return [
+        pack_saved_images(stream(tar(legacy(sample))), {0: ImageRequest(sample.reference)}, spool, compression)[0]
+        for sample in samples
+    ]
+
+
+COUNTER = ("shop/counter:1.0",)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_archive_of_several_images_has_each_layer_once(compression: Compression, tmp_path: Path) -> None:
+    web, counter = pack_both(tmp_path / "spool", compression)
+    entries = [entry(web), entry(counter, COUNTER)]
+    path, backwards = tmp_path / "shop.tar", tmp_path / "backwards.tar"
+    write_archive(path, entries, EPOCH)
+    write_archive(backwards, list(reversed(entries)), EPOCH)
+    assert path.read_bytes() == backwards.read_bytes()
+    assert len(members_of(path)) == 3 + 3 + 4, "documents, layers, configs and manifests"
+    expected = [*expect(web), *expect(counter, COUNTER)]
+    contents = verify_archive(path, expected=expected)
+    assert {image.config_digest for image in contents.images} == {
+        web.identity.config_digest, counter.identity.config_digest
+    }  # fmt: skip
+    index = json.loads(members_of(path)["index.json"])["manifests"]
+    names = [descriptor["annotations"]["org.opencontainers.image.ref.name"] for descriptor in index]
+    assert sorted(names) == ["shop/counter:1.0", "shop/web:1.0", "shop/web:latest"], "programs select images by it"
+
+
+def test_shared_layer_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    web, counter = pack_both(tmp_path / "spool")
+    write_archive(tmp_path / "shop.tar", [entry(web), entry(counter, COUNTER)], EPOCH)
+    digests: list[str] = []
+
+    def verify_layer(*arguments: object) -> None:
+        digests.append(str(arguments[2]))
+
+    monkeypatch.setattr("lyra_tasks.images.archive.verify._verify_layer", verify_layer)
+    verify_archive(tmp_path / "shop.tar")
+    layers = {item.digest for image in (web, counter) for item in image.identity.layers}
+    assert (sorted(digests), len(digests)) == (sorted(layers), 3)
+
+
+def test_identical_images_are_one_with_all_names(tmp_path: Path) -> None:
+    packed, path = image(tmp_path / "spool"), tmp_path / "shop.tar"
+    entries = [
+        ArchiveEntry(packed, [f"shop/{name}:1.0"], {"lyra.origin.reference": name}) for name in ("cache", "queue")
+    ]
+    write_archive(path, entries, EPOCH)
+    (listed,) = json.loads(members_of(path)["manifest.json"])
+    assert listed["RepoTags"] == ["shop/cache:1.0", "shop/queue:1.0"]
+    (archived,) = verify_archive(
+        path, expected=[ExpectedImage(packed.identity, entry.references) for entry in entries]
+    ).images
+    origins = {name: annotations["lyra.origin.reference"] for name, annotations in archived.annotations.items()}
+    assert origins == {"docker.io/shop/cache:1.0": "cache", "docker.io/shop/queue:1.0": "queue"}
+
+
+def test_layout_of_one_image_has_no_name(tmp_path: Path) -> None:
+    packed, directory = image(tmp_path / "spool"), tmp_path / "layout"
+    write_layout(directory, packed)
+    (descriptor,) = json.loads((directory / "index.json").read_text())["manifests"]
+    assert (descriptor["digest"], descriptor["annotations"]) == (packed.identity.manifest_digest, {})
+    for digest in (packed.identity.manifest_digest, *(item.digest for item in packed.identity.layers)):
+        blob_file = directory / "blobs/sha256" / digest.removeprefix("sha256:")
+        assert sha256(blob_file.read_bytes()) == digest
+
+
+def test_archive_that_other_programs_misread_is_refused(tmp_path: Path) -> None:
+    web, counter = pack_both(tmp_path / "spool")
+    path = tmp_path / "shop.tar"
+    write_archive(path, [entry(web), entry(counter, COUNTER)], EPOCH)
+    members = members_of(path)
+    _edit("index.json", b'ref.name":"shop/counter:1.0"', b'ref.name":"1.0"')(members)
+    rewrite(path, members)
+    with pytest.raises(BundleError, match="contains other images than expected") as error:
+        verify_archive(path, expected=[*expect(web), *expect(counter, COUNTER)])
+    assert error.value.details == ("shop/counter:1.0: org.opencontainers.image.ref.name is 1.0",)
+
+
+def test_archive_with_one_image_less_or_more_is_refused(tmp_path: Path) -> None:
+    web, counter = pack_both(tmp_path / "spool")
+    path = tmp_path / "shop.tar"
+    write_archive(path, [entry(web)], EPOCH)
+    with pytest.raises(BundleError, match="other images") as error:
+        verify_archive(path, expected=[*expect(web), *expect(counter, COUNTER)])
+    assert error.value.details == ("shop/counter:1.0: missing",)
+    path.unlink()
+    write_archive(path, [entry(web), entry(counter, COUNTER)], EPOCH)
+    with pytest.raises(BundleError, match="other images") as error:
+        verify_archive(path, expected=expect(web))
+    (detail,) = error.value.details
+    assert detail == f"{counter.identity.manifest_digest}: has the references docker.io/shop/counter:1.0"
+
+
+def test_two_images_with_one_name_are_refused(tmp_path: Path) -> None:
+    web, counter = pack_both(tmp_path / "spool")
+    path = tmp_path / "shop.tar"
+    write_archive(path, [entry(web), entry(counter, REFERENCES)], EPOCH)
+    with pytest.raises(BundleError, match=r"index\.json: lists docker\.io/shop/web:1\.0 twice"):
+        verify_archive(path)
 
 
 def test_archive_of_different_image_lists_differences(archive: Path, tmp_path: Path) -> None:
     identity = image(tmp_path / "spool").identity
-    with pytest.raises(BundleError, match="a different image") as error:
-        verify_archive(archive, expected=replace(identity, config_digest=sha256(b""), platform="linux/arm64"))
-    assert [detail.partition(":")[0] for detail in error.value.details] == ["config digest", "platform"]
+    other = ExpectedImage(replace(identity, config_digest=sha256(b""), platform="linux/arm64"), REFERENCES)
+    with pytest.raises(BundleError, match="other images than expected") as error:
+        verify_archive(archive, expected=[other])
+    assert [detail.split(": ")[:2] for detail in error.value.details] == [
+        ["shop/web:1.0", "config digest"], ["shop/web:1.0", "platform"]
+    ]  # fmt: skip
 
 
 def _edit(name: str, old: bytes, new: bytes) -> Change:
@@ -150,10 +272,10 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "a layer with different content": (lambda m: m.update({_largest(m): bytes(len(m[_largest(m)]))}), "unpacks to"),
     "a truncated layer": (lambda m: m.update({_largest(m): m[_largest(m)][:-1]}), "bytes instead of"),
     "a duplicate key": (_edit("index.json", b'"schemaVersion"', b'"manifests":[],"schemaVersion"'), "duplicate key"),
-    "a wrong size": (_edit("index.json", b'"size":', b'"size":1'), "must list exactly one image"),
+    "a wrong size": (_edit("index.json", b'"size":', b'"size":1'), "describes sha256:[0-9a-f]+ in two ways"),
     "a negative size": (_edit("index.json", b'"size":', b'"size":-'), "size"),
     "a digest that is a path": (_edit("index.json", b"sha256:", b"sha256:../"), "digest"),
-    "an empty index": (lambda m: m.update({"index.json": b'{"manifests":[]}'}), "must list exactly one image"),
+    "an empty index": (lambda m: m.update({"index.json": b'{"manifests":[]}'}), "lists no image"),
     "JSON that is not UTF-8": (
         lambda m: m.update({"index.json": '{"manifests":[]}'.encode("utf-16")}),
         "not valid JSON",
@@ -161,7 +283,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "not JSON": (lambda m: m.update({"index.json": b"{"}), "not valid JSON"),
     "deeply nested JSON": (lambda m: m.update({"index.json": b"[" * 100_000}), "not valid JSON"),
     "names in one document only": (_edit("manifest.json", b"shop/web:1.0", b"shop/web:2.0"), "different image names"),
-    "layers in a different order": (_swap_layers, "a different image"),
+    "layers in a different order": (_swap_layers, "describes different images"),
     "a document that is too large": (lambda m: m.update({"index.json": b" " * 5_000_000}), "larger than"),
 }
 
@@ -179,7 +301,7 @@ def test_archive_damage_is_refused_with_its_name(what: str, archive: Path) -> No
 
 def test_archive_member_order_does_not_matter(archive: Path) -> None:
     rewrite(archive, dict(reversed(members_of(archive).items())))
-    assert verify_archive(archive).references
+    assert verify_archive(archive).images[0].references
 
 
 def test_archive_with_links_devices_or_duplicates_is_refused(archive: Path) -> None:
@@ -202,8 +324,8 @@ def test_archive_member_past_end_of_file_is_refused(archive: Path) -> None:
 
 
 def test_archive_with_too_many_members_is_refused(archive: Path) -> None:
-    rewrite(archive, {f"blobs/sha256/{number:064x}": b"" for number in range(2000)})
-    with pytest.raises(BundleError, match="more than 1024 members"):
+    rewrite(archive, {f"blobs/sha256/{number:064x}": b"" for number in range(20_001)})
+    with pytest.raises(BundleError, match="more than 20000 members"):
         verify_archive(archive)
 
 
@@ -211,7 +333,7 @@ def test_layer_unpacking_beyond_limit_is_refused(archive: Path, tmp_path: Path) 
     identity = image(tmp_path / "spool").identity
     small = replace(identity, layers=tuple(replace(layer, unpacked_size=1000) for layer in identity.layers))
     with pytest.raises(BundleError, match="unpacks to more than the 1000 bytes"):
-        verify_archive(archive, expected=small)
+        verify_archive(archive, expected=[ExpectedImage(small, REFERENCES)])
 
 
 def test_layer_with_wrong_diff_id_is_refused_when_unpacked(tmp_path: Path) -> None:
@@ -222,8 +344,9 @@ def test_layer_with_wrong_diff_id_is_refused_when_unpacked(tmp_path: Path) -> No
     manifest = json.dumps(document).encode()
     identity = replace(packed.identity, config_digest=sha256(wrong_config), manifest_digest=sha256(manifest))
     wrong = PackedImage(identity, wrong_config, manifest, packed.spool, unverified=frozenset())
-    write_archive(tmp_path / "web.tar", wrong, REFERENCES, {}, EPOCH)
-    assert verify_archive(tmp_path / "web.tar", unpack=False).config_digest == sha256(wrong_config)
+    write_archive(tmp_path / "web.tar", [entry(wrong)], EPOCH)
+    (archived,) = verify_archive(tmp_path / "web.tar", unpack=False).images
+    assert archived.config_digest == sha256(wrong_config)
     with pytest.raises(BundleError, match="but the config says"):
         verify_archive(tmp_path / "web.tar")
 
@@ -251,7 +374,7 @@ def test_random_damage_is_refused_or_harmless(
         assert str(damaged) in error.message
     else:
         assert not cut
-        assert contents.config_digest == sha256(SAMPLE.config)
+        assert [archived.config_digest for archived in contents.images] == [sha256(SAMPLE.config)]
 
 
 @settings(deadline=None)
@@ -276,9 +399,9 @@ def test_layer_verified_later_is_refused_when_read_back(tmp_path: Path) -> None:
         packed = pack_saved_images(
             stream(tar(variant)), {0: ImageRequest(image.reference)}, spool, "gzip", verified_later=True
         )[0]
-        write_archive(tmp_path / f"{number}.tar", packed, REFERENCES, {}, EPOCH)
+        write_archive(tmp_path / f"{number}.tar", [entry(packed)], EPOCH)
         if variant is members:
             with pytest.raises(BundleError, match=f"but the config says {sha256(original)}"):
-                verify_archive(tmp_path / f"{number}.tar", expected=packed.identity, unpack=packed.unverified)
+                verify_archive(tmp_path / f"{number}.tar", expected=expect(packed), unpack=packed.unverified)
         else:
-            verify_archive(tmp_path / f"{number}.tar", expected=packed.identity, unpack=packed.unverified)
+            verify_archive(tmp_path / f"{number}.tar", expected=expect(packed), unpack=packed.unverified)

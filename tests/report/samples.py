@@ -140,7 +140,16 @@ def bundle(*, passed: bool = True) -> ReportDocuments:
             "source": {"url": "https://git.example.org/shop.git", "commit": "c" * 40, "dirty": True},
             "proxima": {"platforms": ["linux/amd64"], "min_engine": "20.10"},
             "set_digest": DIGEST,
+            "archives": [
+                {
+                    "platform": "linux/amd64",
+                    "file": "images/shop-1.3.0-linux-amd64.tar",
+                    "sha256": "3" * 64,
+                    "size": 97 * MEGABYTE,
+                }
+            ],
             "images": images,
+            "test_doubles": [],
         },
         previous={"schema": "lyra.previous/1", "version": "1.2.0", "images": [_image("web", 1, [31, 9])]},
         environment={"services": {"web": _service(), "worker": _service()}},
@@ -180,10 +189,8 @@ def _image(name: str, first: int, sizes: list[int]) -> dict[str, Any]:
         "name": name,
         "services": [name],
         "references": [f"shop/{name}:1.3.0"],
-        "file": f"images/{name}-1.3.0-linux-amd64.tar",
-        "sha256": "3" * 64,
-        "size": sum(sizes) * MEGABYTE,
         "platform": "linux/amd64",
+        "origin": None,
         "config_digest": DIGEST,
         "manifest_digest": DIGEST,
         "layers": layers,

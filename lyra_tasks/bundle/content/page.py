@@ -105,14 +105,27 @@ by hand. After that, {format_code(receive)} verifies the signature.
 
 
 def _images(manifest: Manifest) -> str:
+    archives = "".join(
+        f"`{archive.file}` ({console.format_bytes(archive.size)}) has all images for {archive.platform}.\n"
+        for archive in manifest.archives
+    )
     rows = [
-        (image.references[0], image.platform, console.format_bytes(image.size), f"`{image.config_digest}`",
-         f"`{image.manifest_digest}`")
+        (image.references[0], image.platform, console.format_bytes(sum(image.layer_sizes.values())),
+         f"`{image.config_digest}`", f"`{image.manifest_digest}`")
         for image in manifest.images
     ]  # fmt: skip
+    origins = [
+        (image.references[0], escape_markdown(image.origin.reference), f"`{image.origin.digest}`",
+         escape_markdown(image.origin.source))
+        for image in manifest.images
+        if image.origin
+    ]  # fmt: skip
+    doubles = [(double.service, escape_markdown(double.reference)) for double in manifest.test_doubles]
     return (
-        "## Images\n\n"
-        + _table(("image", "platform", "archive", "config digest", "manifest digest"), rows)
+        f"## Images\n\n{archives}Images that share a layer share its bytes there, and in the engine.\n\n"
+        + _table(("image", "platform", "compressed", "config digest", "manifest digest"), rows)
+        + (f"\nThird-party images:\n\n{_table(('image', 'origin', 'digest', 'source'), origins)}" if origins else "")
+        + (f"\nNot included, since only tests run it:\n\n{_table(('service', 'image'), doubles)}" if doubles else "")
         + "\n`docker image inspect --format '{{.Id}}' IMAGE` gives the config digest on a classic image store, and the "
         "manifest digest on a containerd image store.\n"
     )

@@ -82,13 +82,13 @@ def format_purl(package: Package, release: OsRelease | None) -> str:
     return f"pkg:{package.kind}/{quote(vendor, safe='')}/{quote(package.name.lower(), safe='')}@{version}{query}"
 
 
-def run_syft(archive: Path, manifest: Manifest, image: BundledImage) -> dict[str, Any]:
-    """Return the SBOM of syft, made reproducible."""
+def run_syft(layout: Path, manifest: Manifest, image: BundledImage) -> dict[str, Any]:
+    """Return what syft lists for an OCI image layout with this image alone, made reproducible."""
     if not shutil.which(_SYFT):
         raise PreconditionError(
             'syft not found, but [promotion] sbom = "syft"', hint="Install syft, or remove that key"
         )
-    command = [_SYFT, "scan", f"oci-archive:{archive}", "--quiet", "--output", "cyclonedx-json@1.5"]
+    command = [_SYFT, "scan", f"oci-dir:{layout}", "--quiet", "--output", "cyclonedx-json@1.5"]
     details: tuple[str, ...] = ()
     with translate_failures(
         lambda problem: PreconditionError(

@@ -13,7 +13,7 @@ from lyra_tasks import console
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.checksums import require_valid_name
 from lyra_tasks.bundle.format.index import BundleStore
-from lyra_tasks.bundle.format.manifest import Bundle, Count, Manifest, open_bundle, read_small_file
+from lyra_tasks.bundle.format.manifest import Bundle, Count, Manifest, OtherFormatError, open_bundle, read_small_file
 from lyra_tasks.digests import file_sha256
 from lyra_tasks.documents import translate_failures
 from lyra_tasks.errors import BundleError
@@ -177,6 +177,8 @@ def read_previous_bundle(store: BundleStore, version: str) -> BundleDocuments | 
             directory = store.directory / entry.version
             try:
                 return read_bundle_documents(open_bundle(directory))
+            except OtherFormatError as error:
+                console.info(f"Not compared with {entry.version}: {error.message}")
             except BundleError as error:
                 console.warn(f"Not compared with {entry.version}, which is damaged: {error.message}")
     return None

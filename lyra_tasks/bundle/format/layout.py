@@ -48,6 +48,6 @@ def sbom_file(build: str) -> str:
     return f"evidence/sbom-{build.replace('/', '-')}.cdx.json"
 
 
-def image_file(image: str, version: str, platform: str) -> str:
-    """Return the archive of an image: `images/web-1.2.0-linux-amd64.tar`."""
-    return f"{IMAGES_DIRECTORY}/{image}-{version}-{platform.replace('/', '-')}.tar"
+def archive_file(project: str, version: str, platform: str) -> str:
+    """Return the archive of all images for a platform: `images/shop-1.2.0-linux-amd64.tar`."""
+    return f"{IMAGES_DIRECTORY}/{project}-{version}-{platform.replace('/', '-')}.tar"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -70,16 +71,31 @@ class ImageLayer(Document):
     unpacked_size: Count
 
 
-class BundledImage(Document):
-    """The archive of an image for one platform, with all its references and digests."""
+class BundledArchive(Document):
+    """The archive with all images for one platform."""
 
-    name: Name
-    services: list[Name]
-    references: list[str]
+    platform: Platform
     file: ArchiveName
     sha256: Sha256
     size: Count
+
+
+class ImageOrigin(Document):
+    """Where a third-party image comes from: its reference there, the digest it is locked to, and the kind of source."""
+
+    reference: str
+    digest: str
+    source: str
+
+
+class BundledImage(Document):
+    """An image for one platform, with all its references and digests; `origin` is None for own images."""
+
+    name: Name
+    services: list[Name]
+    references: list[str] = Field(min_length=1)
     platform: Platform
+    origin: ImageOrigin | None
     config_digest: Digest
     manifest_digest: Digest
     diff_ids: list[Digest]
@@ -101,6 +117,11 @@ class BundledImage(Document):
         )
         return ImageIdentity(self.config_digest, self.manifest_digest, self.platform, layers)
 
+    @property
+    def layer_sizes(self) -> dict[str, int]:
+        """Return the compressed sizes of the layers in bytes by digest; a layer may occur twice."""
+        return {layer.digest: layer.size for layer in self.layers}
+
 
 class BundledService(Document):
     """A promoted service; `image` names one of the images."""
@@ -108,6 +129,15 @@ class BundledService(Document):
     name: Name
     image: str
     ports: dict[Name, int | UdpPort] = {}
+
+
+class TestDouble(Document):
+    """A service that only tests run, and the image that it runs there; it is not in the bundle."""
+
+    __test__ = False
+
+    service: Name
+    reference: str
 
 
 class TestSummary(Document):
@@ -122,7 +152,7 @@ class TestSummary(Document):
 class Manifest(Document):
     """The content of `manifest.json`."""
 
-    schema_: Literal["lyra.promotion/1"] = Field(default="lyra.promotion/1", alias="schema")
+    schema_: Literal["lyra.promotion/2"] = Field(default="lyra.promotion/2", alias="schema")
     project: Name
     description: str
     version: Version
@@ -132,8 +162,10 @@ class Manifest(Document):
     proxima: Requirements
     run: str
     set_digest: Digest
+    archives: list[BundledArchive]
     images: list[BundledImage]
     services: list[BundledService]
+    test_doubles: list[TestDouble]
     tests: TestSummary
     deviations: Count
 
@@ -144,6 +176,11 @@ class Manifest(Document):
         return dict(zip(build_names, self.images, strict=True))
 
     @property
+    def archives_by_file(self) -> dict[str, BundledArchive]:
+        """Return the archives by file name."""
+        return {archive.file: archive for archive in self.archives}
+
+    @property
     def platforms(self) -> list[str]:
         """Return the platforms that every image exists for; nodes of other platforms are refused."""
         platforms_by_image: dict[str, set[str]] = {}
@@ -151,13 +188,30 @@ class Manifest(Document):
             platforms_by_image.setdefault(image.name, set()).add(image.platform)
         return sorted(set.intersection(*platforms_by_image.values())) if platforms_by_image else []
 
+    def images_for(self, platform: str) -> list[BundledImage]:
+        """Return the images for a platform, which are those of its archive."""
+        return [image for image in self.images if image.platform == platform]
+
+    def archive_for(self, platform: str) -> BundledArchive:
+        """Return the archive with the images for a platform."""
+        return next(archive for archive in self.archives if archive.platform == platform)
+
     @model_validator(mode="after")
-    def _one_archive_per_image(self) -> Manifest:
-        files = [image.file for image in self.images]
-        if len(set(files)) != len(files):
-            raise ValueError("two images share an archive")
+    def _one_archive_per_platform(self) -> Manifest:
+        platforms = [archive.platform for archive in self.archives]
+        if len(set(platforms)) != len(platforms) or set(platforms) != {image.platform for image in self.images}:
+            raise ValueError("expected one archive for each platform of the images")
+        if len(self.archives_by_file) != len(self.archives):
+            raise ValueError("two platforms share an archive")
+        return self
+
+    @model_validator(mode="after")
+    def _unique_images(self) -> Manifest:
         if len(self.images_by_build) != len(self.images):
             raise ValueError("duplicate image for one platform")
+        references = [(image.platform, reference) for image in self.images for reference in image.references]
+        if len(set(references)) != len(references):
+            raise ValueError("two images for one platform share a reference")
         return self
 
 
@@ -171,12 +225,36 @@ def encode_document(document: Document) -> bytes:
     return format_json(value).encode()
 
 
+class OtherFormatError(BundleError):
+    """A document has the format of an earlier or a newer version of this program."""
+
+
 def decode_document(data: bytes, document_type: type[D], where: str) -> D:
-    """Parse a document; raise BundleError naming `where` and the key if it is invalid or not canonical."""
+    """Parse a document; raise BundleError naming `where` and the key if it is invalid or not canonical.
+
+    Raises OtherFormatError for a document that another version of this program has written.
+    """
+    _require_own_format(data, document_type, where)
     document = parse_document(data, document_type, where)
     if encode_document(document) != data:
         raise BundleError(f"{where}: not in canonical form")
     return document
+
+
+def _require_own_format(data: bytes, document_type: type[Document], where: str) -> None:
+    name, _, number = str(document_type.model_fields["schema_"].default).partition("/")
+    schema = parse_document(data, dict[str, Any], where).get("schema")
+    match = re.fullmatch(rf"{re.escape(name)}/([0-9]{{1,4}})", schema) if isinstance(schema, str) else None
+    if match is None or match[1] == number:
+        return
+    if int(match[1]) < int(number):
+        raise OtherFormatError(
+            f"{where}: written by an earlier version of lyra-tasks ({schema})",
+            hint="Its own receive.sh still verifies and loads it; for everything else, promote a new version",
+        )
+    raise OtherFormatError(
+        f"{where}: written by a newer version of lyra-tasks ({schema})", hint="Install that version, then retry"
+    )
 
 
 def write_document(path: Path, document: Document) -> None:

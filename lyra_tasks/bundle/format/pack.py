@@ -20,7 +20,7 @@ from lyra_tasks.bundle.format.manifest import (
     decode_document,
     read_small_file,
 )
-from lyra_tasks.config.models import Name
+from lyra_tasks.config.models import Name, Platform
 from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.parts import MAX_PARTS, PartsWriter, open_parts, part_name
@@ -67,17 +67,17 @@ class PackedFile(Document):
 
 
 class PackedArchive(PackedFile):
-    """The archive of an image without the `omitted_layers`, which `required_image` has."""
+    """The archive for a platform without the `omitted_layers`, which the `required_images` have."""
 
     file: ArchiveName
-    image: Name
+    platform: Platform
     omitted_layers: list[Digest]
-    required_image: RequiredImage | None
+    required_images: list[RequiredImage]
 
     @model_validator(mode="after")
-    def _require_image_for_omitted_layers(self) -> PackedArchive:
-        if bool(self.omitted_layers) != (self.required_image is not None):
-            raise ValueError("omitted layers and required image must be given together")
+    def _require_images_for_omitted_layers(self) -> PackedArchive:
+        if bool(self.omitted_layers) != bool(self.required_images):
+            raise ValueError("omitted layers and required images must be given together")
         return self
 
 
@@ -91,12 +91,12 @@ class PackedDocuments(PackedFile):
 class PackManifest(Document):
     """The content of `pack.json`; layers of version `since` are omitted."""
 
-    schema_: Literal["lyra.pack/1"] = Field(default="lyra.pack/1", alias="schema")
+    schema_: Literal["lyra.pack/2"] = Field(default="lyra.pack/2", alias="schema")
     project: Name
     version: Version
     since: Version | None
     set_digest: Digest
-    images: list[PackedArchive]
+    archives: list[PackedArchive]
     documents: PackedDocuments
 
 

@@ -8,10 +8,18 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+from lyra_tasks import console
 from lyra_tasks.bundle.format.checksums import read_checksums
 from lyra_tasks.bundle.format.index import BundleStore
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, IMAGES_DIRECTORY, MANIFEST_FILE
-from lyra_tasks.bundle.format.manifest import Bundle, BundledImage, Manifest, open_bundle
+from lyra_tasks.bundle.format.manifest import (
+    Bundle,
+    BundledArchive,
+    BundledImage,
+    Manifest,
+    OtherFormatError,
+    open_bundle,
+)
 from lyra_tasks.bundle.format.pack import RequiredImage, is_operator_file
 from lyra_tasks.digests import file_sha256
 from lyra_tasks.errors import BundleError, UsageError
@@ -34,11 +42,11 @@ class PackFacts:
 
 @dataclass(frozen=True)
 class PlannedDelta:
-    """An archive without its lowest layers, which `required_image` has; `size` is that of the rest, in bytes."""
+    """An archive without layers that `required_images` have; `size` is that of the rest, in bytes."""
 
-    image: BundledImage
+    archive: BundledArchive
     omitted_layers: tuple[str, ...]
-    required_image: RequiredImage | None
+    required_images: tuple[RequiredImage, ...]
     size: int
 
 
@@ -77,7 +85,7 @@ def collect_pack_facts(store: BundleStore, version: str, *, to: str, since: str,
             raise UsageError(f"--split {split}: {name} is larger and cannot be split", hint="Use a larger --split")
     return PackFacts(
         bundle=_open_promoted(directory),
-        baseline=_open_promoted(store.find(since)).manifest if since else None,
+        baseline=_read_baseline(store.find(since)) if since else None,
         target_directory=target,
         max_part_bytes=max_part_bytes,
         documents_size=sum(document_sizes.values()),
@@ -94,31 +102,40 @@ def plan_pack(facts: PackFacts) -> PackPlan:
     if baseline and baseline.version == manifest.version:
         raise UsageError(f"--since {baseline.version}: same version", hint="Name the version that the receiver has")
     name = f"{manifest.project}-{manifest.version}" + (f"-since-{baseline.version}" if baseline else "")
-    deltas = tuple(_plan_delta(image, baseline.images if baseline else ()) for image in manifest.images)
+    deltas = tuple(_plan_delta(manifest, archive, baseline) for archive in manifest.archives)
     return PackPlan(facts, facts.target_directory / name, deltas)
 
 
-def _plan_delta(image: BundledImage, baseline_images: Sequence[BundledImage]) -> PlannedDelta:
-    candidates = [candidate for candidate in baseline_images if candidate.platform == image.platform]
-    best = max(
-        candidates,
-        key=lambda candidate: (_count_shared_layers(image, candidate), candidate.name == image.name),
-        default=None,
-    )
-    count = _count_shared_layers(image, best) if best else 0
-    shared_layers = image.layers[:count]
-    # A layer may occur twice but is one blob, which is packed if it also occurs above.
-    digests_above = {layer.digest for layer in image.layers[count:]}
-    omitted_layers = tuple(dict.fromkeys(layer.digest for layer in shared_layers if layer.digest not in digests_above))
-    size = image.size - sum(
-        {layer.digest: layer.size for layer in shared_layers if layer.digest in omitted_layers}.values()
-    )
-    if best is None or not omitted_layers:
-        return PlannedDelta(image, (), None, image.size)
-    required_image = RequiredImage(
-        reference=best.references[0], config_digest=best.config_digest, manifest_digest=best.manifest_digest
-    )
-    return PlannedDelta(image, omitted_layers, required_image, size)
+def _plan_delta(manifest: Manifest, archive: BundledArchive, baseline: Manifest | None) -> PlannedDelta:
+    """Plan an archive without the layers that only occur where an image of the baseline has them, too."""
+    images = manifest.images_for(archive.platform)
+    candidates = baseline.images_for(archive.platform) if baseline else []
+    shared_layers: dict[str, int] = {}
+    packed_layers: set[str] = set()
+    bases = []
+    for image in images:
+        base, count = _find_base(image, candidates)
+        bases.append((base, {layer.digest for layer in image.layers[:count]}))
+        shared_layers |= {layer.digest: layer.size for layer in image.layers[:count]}
+        # A layer may occur several times but is one blob, which is packed if it also occurs above.
+        packed_layers |= {layer.digest for layer in image.layers[count:]}
+    omitted_layers = {digest: size for digest, size in shared_layers.items() if digest not in packed_layers}
+    required_images = {
+        RequiredImage(
+            reference=base.references[0], config_digest=base.config_digest, manifest_digest=base.manifest_digest
+        ): None
+        for base, digests in bases
+        if base and digests & omitted_layers.keys()
+    }
+    size = archive.size - sum(omitted_layers.values())
+    return PlannedDelta(archive, tuple(omitted_layers), tuple(required_images), size)
+
+
+def _find_base(image: BundledImage, candidates: Sequence[BundledImage]) -> tuple[BundledImage | None, int]:
+    """Return the image that shares most of the lowest layers, and their number; one of the same name comes first."""
+    counts = [(_count_shared_layers(image, candidate), candidate) for candidate in candidates]
+    count, base = max(counts, key=lambda item: (item[0], item[1].name == image.name), default=(0, None))
+    return base, count
 
 
 def _count_shared_layers(image: BundledImage, baseline: BundledImage) -> int:
@@ -126,6 +143,15 @@ def _count_shared_layers(image: BundledImage, baseline: BundledImage) -> int:
     pairs = zip(image.identity.layers, baseline.identity.layers, strict=False)
     matches = ((layer.diff_id, layer.digest) == (other.diff_id, other.digest) for layer, other in pairs)
     return sum(takewhile(bool, matches))
+
+
+def _read_baseline(directory: Path) -> Manifest | None:
+    """Return the manifest of the older version, or None with a warning if it has another format."""
+    try:
+        return _open_promoted(directory).manifest
+    except OtherFormatError as error:
+        console.warn(f"The pack will be complete, since no layers can be compared: {error.message}")
+        return None
 
 
 def _open_promoted(directory: Path) -> Bundle:

@@ -86,7 +86,7 @@ def fill_pack(plan: PackPlan, stage: Path) -> PackManifest:
         shutil.copyfile(files[name], stage / name)
         with suppress(PermissionError):  # FAT has no modes.
             (stage / name).chmod(0o644)  # Containers read their configs from here, as other users.
-    other_names = {image.file for image in manifest.images} | {RECEIVE_SCRIPT}
+    other_names = {*manifest.archives_by_file, RECEIVE_SCRIPT}
     archived_files = {
         name: path for name, path in files.items() if not is_operator_file(name) and name not in other_names
     }
@@ -96,7 +96,7 @@ def fill_pack(plan: PackPlan, stage: Path) -> PackManifest:
         version=manifest.version,
         since=baseline.version if baseline else None,
         set_digest=manifest.set_digest,
-        images=[_write_delta(plan, delta, stage) for delta in plan.deltas],
+        archives=[_write_delta(plan, delta, stage) for delta in plan.deltas],
         documents=_write_documents(plan, archived_files, stage),
     )
     write_document(stage / PACK_FILE, pack_manifest)
@@ -105,16 +105,17 @@ def fill_pack(plan: PackPlan, stage: Path) -> PackManifest:
 
 
 def _write_delta(plan: PackPlan, delta: PlannedDelta, stage: Path) -> PackedArchive:
-    with PartsWriter(stage / delta.image.file, _part_limit(plan, delta.size)) as target:
-        copy_without_layers(plan.facts.bundle.directory / delta.image.file, target, delta.omitted_layers)
+    file = delta.archive.file
+    with PartsWriter(stage / file, _part_limit(plan, delta.size)) as target:
+        copy_without_layers(plan.facts.bundle.directory / file, target, delta.omitted_layers)
     return PackedArchive(
-        image=delta.image.name,
-        file=delta.image.file,
+        platform=delta.archive.platform,
+        file=file,
         sha256=target.sha256,
         size=target.size,
         parts=target.parts,
         omitted_layers=list(delta.omitted_layers),
-        required_image=delta.required_image,
+        required_images=list(delta.required_images),
     )
 
 

@@ -13,11 +13,13 @@ from lyra_tasks.bundle.content.receive_script import render_receive_script
 from lyra_tasks.bundle.diff import BundleDiff
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.manifest import (
+    BundledArchive,
     BundledImage,
     BundledService,
     BundleSource,
     Manifest,
     Requirements,
+    TestDouble,
     TestSummary,
 )
 from lyra_tasks.bundle.promote.plan import PromotedImage, PromotionPlan
@@ -29,7 +31,7 @@ from lyra_tasks.version import __version__
 from lyra_tasks.versions.changelog import render_changelog_page
 
 
-def build_manifest(plan: PromotionPlan, images: Sequence[BundledImage]) -> Manifest:
+def build_manifest(plan: PromotionPlan, archives: Sequence[BundledArchive], images: Sequence[BundledImage]) -> Manifest:
     """Return the manifest of the planned bundle."""
     config, facts = plan.config, plan.facts
     checks = facts.evidence.checks
@@ -44,10 +46,16 @@ def build_manifest(plan: PromotionPlan, images: Sequence[BundledImage]) -> Manif
         proxima=Requirements(platforms=list(config.proxima.platforms), min_engine=config.proxima.min_engine),
         run=facts.evidence.run,
         set_digest=f"sha256:{facts.set_key.digest}",
+        archives=list(archives),
         images=list(images),
         services=[
             BundledService(name=service.name, image=str(service.config.image), ports=dict(service.config.ports))
             for service in plan.services
+        ],
+        test_doubles=[
+            TestDouble(service=name, reference=str(service.image or vars(service).get("external")))
+            for name, service in config.services.items()
+            if not service.is_promoted
         ],
         tests=TestSummary(passed=passed, failed=len(checks) - passed),
         deviations=len(facts.deviations),
@@ -72,8 +80,8 @@ def render_documents(plan: PromotionPlan, manifest: Manifest) -> dict[str, bytes
         layout.COMPOSE_FILE: render_compose_file(project, plan.services, platforms),
         layout.ENV_EXAMPLE_FILE: render_env_example(plan.services),
         layout.ENVIRONMENT_FILE: format_json(build_environment_document(project, plan.services)),
-        layout.PROVENANCE_FILE: format_json(build_provenance(plan, manifest.images)),
-        layout.TEST_RESULT_FILE: format_json(build_test_result(plan, manifest.images)),
+        layout.PROVENANCE_FILE: format_json(build_provenance(plan, manifest)),
+        layout.TEST_RESULT_FILE: format_json(build_test_result(plan, manifest)),
         layout.RULES_FILE: format_json({"schema": "lyra.rules/1", "rule_set": rule_set_version(), "results": rules}),
         layout.DEVIATIONS_FILE: format_json({"schema": "lyra.deviations/1", "deviations": deviations}),
     }
@@ -93,8 +101,10 @@ def render_operator_page(plan: PromotionPlan, manifest: Manifest, diff: BundleDi
     return page.encode()
 
 
-def archive_annotations(plan: PromotionPlan) -> dict[str, str]:
-    """Return the annotations of the archives; only they and the references contain the version."""
+def archive_annotations(plan: PromotionPlan, image: PromotedImage) -> dict[str, str]:
+    """Return the annotations of an image in the archive; only they and the references contain the version."""
+    if image.origin:
+        return {"lyra.origin.reference": image.origin.reference, "lyra.origin.digest": image.origin.digest}
     prefix = "org.opencontainers.image"
     annotations = {
         f"{prefix}.version": plan.version,
@@ -110,7 +120,7 @@ def commit_time(plan: PromotionPlan) -> str:
     return datetime.fromtimestamp(plan.facts.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def build_provenance(plan: PromotionPlan, images: Sequence[BundledImage]) -> dict[str, Any]:
+def build_provenance(plan: PromotionPlan, manifest: Manifest) -> dict[str, Any]:
     """Return the SLSA provenance: commit, bases and build parameters, without values of build arguments."""
     source = _source(plan.facts.source)
     location = {key: f"{uri}@{plan.facts.commit}" for key, uri in source.items()}
@@ -131,10 +141,10 @@ def build_provenance(plan: PromotionPlan, images: Sequence[BundledImage]) -> dic
         "metadata": {"finishedOn": max(image.record.built_at for image in plan.images)},
     }
     predicate = {"buildDefinition": definition, "runDetails": details}
-    return _build_statement(images, "https://slsa.dev/provenance/v1", predicate)
+    return _build_statement(manifest, "https://slsa.dev/provenance/v1", predicate)
 
 
-def build_test_result(plan: PromotionPlan, images: Sequence[BundledImage]) -> dict[str, Any]:
+def build_test_result(plan: PromotionPlan, manifest: Manifest) -> dict[str, Any]:
     """Return the in-toto test result: the checks and the digest of the configuration."""
     evidence = plan.facts.evidence
     effective = {"name": "services, tests and rules in force", "digest": {"sha256": plan.facts.set_key.effective_hash}}
@@ -144,14 +154,15 @@ def build_test_result(plan: PromotionPlan, images: Sequence[BundledImage]) -> di
         "passedTests": [check.title for check in evidence.checks if check.outcome == "passed"],
         "failedTests": [check.title for check in evidence.checks if check.outcome != "passed"],
     }
-    return _build_statement(images, "https://in-toto.io/attestation/test-result/v0.1", predicate)
+    return _build_statement(manifest, "https://in-toto.io/attestation/test-result/v0.1", predicate)
 
 
-def _build_statement(images: Sequence[BundledImage], predicate_type: str, predicate: dict[str, Any]) -> dict[str, Any]:
+def _build_statement(manifest: Manifest, predicate_type: str, predicate: dict[str, Any]) -> dict[str, Any]:
     """Return an in-toto statement about the archives and the images in them."""
-    archive_subjects = [{"name": image.file, "digest": {"sha256": image.sha256}} for image in images]
+    archive_subjects = [{"name": archive.file, "digest": {"sha256": archive.sha256}} for archive in manifest.archives]
     image_subjects = [
-        {"name": image.references[0], "digest": {"sha256": hex_part(image.manifest_digest)}} for image in images
+        {"name": image.references[0], "digest": {"sha256": hex_part(image.manifest_digest)}}
+        for image in manifest.images
     ]
     return {
         "_type": "https://in-toto.io/Statement/v1",

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from semver import Version
 
 from lyra_tasks.bundle.content.environment import PromotedService, select_promoted_services
-from lyra_tasks.bundle.format.layout import image_file
+from lyra_tasks.bundle.format.layout import archive_file
+from lyra_tasks.bundle.format.manifest import ImageOrigin
 from lyra_tasks.config.containers import UserIds
 from lyra_tasks.config.models import Configuration, Deviation
 from lyra_tasks.config.platforms import list_variants
@@ -65,15 +66,16 @@ class PromotionFacts:
 class PromotedImage:
     """An image to promote, for one platform.
 
-    The first reference has the full version; the references are the same on all platforms.
+    The first reference has the full version; the references are the same on all platforms. `origin` is None for own
+    images.
     """
 
     build_name: str
     name: str
     record: ImageRecord
     references: tuple[str, ...]
-    file: str
     services: tuple[str, ...]
+    origin: ImageOrigin | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,15 @@ class PromotionPlan:
         """Return the version of the bundle."""
         return self.facts.version.semver
 
+    @property
+    def images_by_archive(self) -> dict[str, list[PromotedImage]]:
+        """Return the images by the archive of their platform."""
+        archives: dict[str, list[PromotedImage]] = {}
+        for image in self.images:
+            file = archive_file(self.config.project.name, self.version, image.record.platform)
+            archives.setdefault(file, []).append(image)
+        return dict(sorted(archives.items()))
+
 
 def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPlan:
     """Plan the bundle of a tested set with the images of all promoted services."""
@@ -99,7 +110,7 @@ def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPla
     services_by_image: dict[str, list[str]] = {}
     for name, service in config.services.items():
         if service.is_promoted:
-            services_by_image.setdefault(str(service.image), []).append(name)
+            services_by_image.setdefault(config.image_name(name), []).append(name)
     if not services_by_image:
         raise ConfigurationError(
             "Nothing to promote: no service runs an image of this project",
@@ -114,7 +125,6 @@ def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPla
             references=tuple(
                 f"{project}/{variant.image}:{tag}" for tag in (facts.version.image_tag, *facts.moving_tags)
             ),
-            file=image_file(variant.image, version, variant.platform),
             services=tuple(services_by_image[variant.image]),
         )
         for variant in list_variants(config, sorted(services_by_image))

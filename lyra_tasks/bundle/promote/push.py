@@ -52,23 +52,28 @@ def push_bundle(bundle: Bundle, destination: Destination, moving_tags: Collectio
     return tuple(
         tag
         for _, platform_images in groupby(images, key=lambda image: image.name)
-        for tag in _push_image(bundle.directory, list(platform_images), destination, moving_tags)
+        for tag in _push_image(bundle, list(platform_images), destination, moving_tags)
     )
 
 
 def _push_image(
-    directory: Path, images: Sequence[BundledImage], destination: Destination, moving_tags: Collection[str]
+    bundle: Bundle, images: Sequence[BundledImage], destination: Destination, moving_tags: Collection[str]
 ) -> list[PushedTag]:
     """Push an image for all its platforms, as an index if there are several."""
     name, _, version_tag = images[0].references[0].rpartition(":")
     name = f"{destination.path}/{name}".strip("/")
     target = open_repository(destination.host, name)
     with target.session:
-        manifests = {image.manifest_digest: _read_blob(directory, image, image.manifest_digest) for image in images}
+        paths = {
+            image.platform: bundle.directory / bundle.manifest.archive_for(image.platform).file for image in images
+        }
+        manifests = {
+            image.manifest_digest: _read_blob(paths[image.platform], image.manifest_digest) for image in images
+        }
         root, media_type = _root_manifest(images, manifests)
         _require_unchanged_tag(target, version_tag, sha256_digest(root))
         uploaded_bytes = sum(
-            _upload_blobs(target, directory, image, manifests[image.manifest_digest]) for image in images
+            _upload_blobs(target, paths[image.platform], manifests[image.manifest_digest]) for image in images
         )
         if len(images) > 1:
             for digest, content in manifests.items():
@@ -109,11 +114,11 @@ def _require_unchanged_tag(target: Repository, tag: str, digest: str) -> None:
         )
 
 
-def _upload_blobs(target: Repository, directory: Path, image: BundledImage, manifest: bytes) -> int:
+def _upload_blobs(target: Repository, archive_path: Path, manifest: bytes) -> int:
     """Upload the blobs that the registry lacks and return their total size."""
     document = json.loads(manifest)
     uploaded_bytes = 0
-    with tarfile.open(directory / image.file) as archive:
+    with tarfile.open(archive_path) as archive:
         for blob in (document["config"], *document["layers"]):
             if not target.has_blob(blob["digest"]):
                 target.put_blob(blob["digest"], _open_blob(archive, blob["digest"]))
@@ -121,8 +126,8 @@ def _upload_blobs(target: Repository, directory: Path, image: BundledImage, mani
     return uploaded_bytes
 
 
-def _read_blob(directory: Path, image: BundledImage, digest: str) -> bytes:
-    with tarfile.open(directory / image.file) as archive:
+def _read_blob(archive_path: Path, digest: str) -> bytes:
+    with tarfile.open(archive_path) as archive:
         return _open_blob(archive, digest).read()
 
 

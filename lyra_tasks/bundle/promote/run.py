@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lyra_tasks import console
 from lyra_tasks.bundle.content.sbom import build_sbom, collect_image_packages, run_syft
 from lyra_tasks.bundle.contradictions import find_bundle_contradictions
 from lyra_tasks.bundle.diff import compare_bundles
 from lyra_tasks.bundle.format import layout
-from lyra_tasks.bundle.format.checksums import read_checksums, write_checksums
+from lyra_tasks.bundle.format.checksums import write_checksums
 from lyra_tasks.bundle.format.documents import (
     BundleDocuments,
     previous_document,
@@ -24,7 +25,16 @@ from lyra_tasks.bundle.format.documents import (
     read_report_documents,
 )
 from lyra_tasks.bundle.format.index import BundleStore, lock_bundles, register_version
-from lyra_tasks.bundle.format.manifest import Bundle, BundledImage, ImageLayer, Manifest, open_bundle, write_document
+from lyra_tasks.bundle.format.manifest import (
+    Bundle,
+    BundledArchive,
+    BundledImage,
+    ImageLayer,
+    Manifest,
+    OtherFormatError,
+    open_bundle,
+    write_document,
+)
 from lyra_tasks.bundle.format.signature import find_signing_key, sign_checksums
 from lyra_tasks.bundle.format.staging import (
     publish_directory,
@@ -42,8 +52,8 @@ from lyra_tasks.bundle.promote.images import pack_images
 from lyra_tasks.bundle.promote.plan import PromotedImage, PromotionPlan
 from lyra_tasks.errors import BundleError, ImmutableError
 from lyra_tasks.files import sync_file, write_file, write_json
-from lyra_tasks.images.archive.verify import verify_archive
-from lyra_tasks.images.archive.write import write_archive
+from lyra_tasks.images.archive.verify import ExpectedImage, verify_archive
+from lyra_tasks.images.archive.write import ArchiveEntry, write_archive, write_layout
 from lyra_tasks.images.stream.cache import LayerCache
 from lyra_tasks.images.stream.pack import PackedImage
 from lyra_tasks.records.documents import ReportDocuments
@@ -115,7 +125,13 @@ def _report_disk_space(plan: PromotionPlan) -> None:
 
 
 def _require_same_content(plan: PromotionPlan) -> Bundle:
-    existing = open_bundle(plan.directory)
+    try:
+        existing = open_bundle(plan.directory)
+    except OtherFormatError as error:
+        raise ImmutableError(
+            f"{plan.version} is already promoted: {error.message}",
+            hint=f"Tag the next version, or remove that one: `bundle.remove {plan.version}`",
+        ) from error
     manifest = existing.manifest
     promoted_digests = {name: image.config_digest for name, image in manifest.images_by_build.items()}
     current_digests = {image.build_name: image.record.config_digest for image in plan.images}
@@ -133,7 +149,7 @@ def _require_same_content(plan: PromotionPlan) -> Bundle:
 
 
 def _write_images(plan: PromotionPlan, work: Workspace, stage: Path, lock: int) -> Manifest:
-    """Write the archive and the SBOM of each image, and return the manifest."""
+    """Write the archive for each platform and the SBOM of each image, and return the manifest."""
     expected = {diff_id for image in plan.images for diff_id in image.record.diff_ids}
     cache = LayerCache(work.paths.cache / "layers", work.config.resources.cache, expected)
     (stage / layout.IMAGES_DIRECTORY).mkdir()
@@ -142,17 +158,21 @@ def _write_images(plan: PromotionPlan, work: Workspace, stage: Path, lock: int) 
             pool.submit(collect_image_packages, packed_images[image.build_name], work.paths.cache)
             for image in plan.images
         ]
-        images = [_write_image(plan, image, packed_images[image.build_name], stage) for image in plan.images]
+        archives = [
+            _write_archive(plan, [(image, packed_images[image.build_name]) for image in images], stage / file)
+            for file, images in plan.images_by_archive.items()
+        ]
+        images = [_describe_image(image, packed_images[image.build_name]) for image in plan.images]
         packages = [future.result() for future in futures]
         spool = packed_images[plan.images[0].build_name].spool
         cache.save_pending(spool, {layer.digest for image in images for layer in image.layers})
-    manifest = build_manifest(plan, images)
-    for (build_name, image), image_packages in zip(manifest.images_by_build.items(), packages, strict=True):
-        if work.config.promotion.sbom == "syft":
-            document = run_syft(stage / image.file, manifest, image)
-        else:
-            document = build_sbom(manifest, image, image_packages)
-        write_json(stage / layout.sbom_file(build_name), document)
+        manifest = build_manifest(plan, archives, images)
+        for (build_name, image), image_packages in zip(manifest.images_by_build.items(), packages, strict=True):
+            if work.config.promotion.sbom == "syft":
+                document = _run_syft(packed_images[build_name], manifest, image, stage)
+            else:
+                document = build_sbom(manifest, image, image_packages)
+            write_json(stage / layout.sbom_file(build_name), document)
     return manifest
 
 
@@ -173,8 +193,8 @@ def _write_documents(
     write_file(stage / layout.SUMMARY_FILE, render_operator_page(plan, manifest, diff))
     write_json(stage / layout.PREVIOUS_FILE, previous_document(previous))
     write_file(stage / layout.REPORT_FILE, render_report(read_report_documents(bundle)).encode())
-    write_checksums(stage, {image.file: image.sha256 for image in manifest.images})
-    problems = find_bundle_contradictions(stage, manifest, read_checksums(stage))
+    sums = write_checksums(stage, {archive.file: archive.sha256 for archive in manifest.archives})
+    problems = find_bundle_contradictions(stage, manifest, sums)
     if problems:
         details = tuple(f"{name}: {problem}" for name, problem in sorted(problems.items()))
         raise BundleError("What was tested contradicts itself", hint="Run `build test` again", details=details)
@@ -182,24 +202,40 @@ def _write_documents(
         sign_checksums(stage, find_signing_key(plan.config.promotion.sign, work.root))
 
 
-def _write_image(plan: PromotionPlan, image: PromotedImage, packed_image: PackedImage, stage: Path) -> BundledImage:
+def _write_archive(
+    plan: PromotionPlan, images: Sequence[tuple[PromotedImage, PackedImage]], path: Path
+) -> BundledArchive:
     """Write an archive and read it back; layers that were compressed just now are also unpacked again."""
-    path = stage / image.file
-    with console.progress(f"{image.build_name}: writing and verifying the archive"), ThreadPoolExecutor(1) as pool:
-        write_archive(path, packed_image, image.references, archive_annotations(plan), plan.facts.epoch)
+    entries = [
+        ArchiveEntry(packed_image, image.references, archive_annotations(plan, image)) for image, packed_image in images
+    ]
+    expected = [ExpectedImage(entry.image.identity, entry.references) for entry in entries]
+    unverified = {digest for entry in entries for digest in entry.image.unverified}
+    file, platform = f"{layout.IMAGES_DIRECTORY}/{path.name}", images[0][1].identity.platform
+    with console.progress(f"{path.name}: writing and verifying the archive"), ThreadPoolExecutor(1) as pool:
+        write_archive(path, entries, plan.facts.epoch)
         sync_future = pool.submit(sync_file, path)
-        contents = verify_archive(path, expected=packed_image.identity, unpack=packed_image.unverified)
+        contents = verify_archive(path, expected=expected, unpack=unverified)
         sync_future.result()
+    console.info(f"{file}: {console.format_bytes(contents.size)}, verified")
+    return BundledArchive(platform=platform, file=file, sha256=contents.sha256, size=contents.size)
+
+
+def _run_syft(packed_image: PackedImage, manifest: Manifest, image: BundledImage, stage: Path) -> Mapping[str, Any]:
+    """Run syft on a copy of one image, since it reads no archive of several."""
+    with tempfile.TemporaryDirectory(dir=stage) as directory:
+        write_layout(Path(directory), packed_image)
+        return run_syft(Path(directory), manifest, image)
+
+
+def _describe_image(image: PromotedImage, packed_image: PackedImage) -> BundledImage:
     identity = packed_image.identity
-    console.info(f"{image.build_name}: {console.format_bytes(contents.size)}, verified")
     return BundledImage(
         name=image.name,
         services=list(image.services),
         references=list(image.references),
-        file=image.file,
-        sha256=contents.sha256,
-        size=contents.size,
         platform=identity.platform,
+        origin=image.origin,
         config_digest=identity.config_digest,
         manifest_digest=identity.manifest_digest,
         diff_ids=list(identity.diff_ids),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from lyra_tasks.console import escape
 from lyra_tasks.digests import sha256_digest
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.parts import PartsWriter
@@ -17,7 +18,6 @@ from lyra_tasks.images.oci import (
     LAYOUT_FILE,
     MAX_DOCUMENT_BYTES,
     NAME_ANNOTATION,
-    TAG_ANNOTATION,
     Descriptor,
     ImageConfig,
     ImageIndex,
@@ -31,7 +31,7 @@ from lyra_tasks.images.stream.tar import BLOCK_BYTES, SECTOR_BYTES, padding_size
 from lyra_tasks.references import normalize_reference
 
 _MEMBER_NAME = re.compile(r"oci-layout|index\.json|manifest\.json|blobs/sha256/[0-9a-f]{64}")
-_MAX_MEMBERS = 1024
+_MAX_MEMBERS = 20_000
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,20 @@ class Member:
 
 @dataclass(frozen=True)
 class ArchivedImage:
-    """The image of an archive as its documents describe it; its layers have not been read."""
+    """An image of an archive as its documents describe it; its layers have not been read.
+
+    `annotations` are those in the index, by reference.
+    """
 
     manifest_digest: str
     manifest: ImageManifest
     config: ImageConfig
-    references: tuple[str, ...]
-    annotations: dict[str, str]
+    annotations: Mapping[str, Mapping[str, str]]
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Return the names of the image in their full form, sorted."""
+        return tuple(sorted(self.annotations))
 
     @property
     def config_digest(self) -> str:
@@ -87,51 +94,84 @@ def read_archive_members(file: BinaryIO, where: str) -> dict[str, Member]:
     return members
 
 
-def read_archived_image(
+def read_archived_images(
     file: BinaryIO, members: Mapping[str, Member], where: str, omitted_layers: Collection[str] = ()
-) -> ArchivedImage:
-    """Return the image that `index.json` and `manifest.json` both describe, in an archive without `omitted_layers`."""
+) -> tuple[ArchivedImage, ...]:
+    """Return the images that `index.json` and `manifest.json` both describe, in an archive without `omitted_layers`."""
     reader = _DocumentReader(file, members, where)
     parse_document(reader.read_document(LAYOUT_FILE), LayoutDocument, f"{where}: {LAYOUT_FILE}")
     index = parse_document(reader.read_document(INDEX_FILE), ImageIndex, f"{where}: {INDEX_FILE}")
-    if len({(entry.digest, entry.size, entry.media_type) for entry in index.manifests}) != 1:
-        raise BundleError(f"{where}: {INDEX_FILE} must list exactly one image, under any number of names")
-    descriptor = index.manifests[0]
+    descriptors_by_digest = _group_descriptors(index, f"{where}: {INDEX_FILE}")
+    images = tuple(_read_image(reader, descriptors) for descriptors in descriptors_by_digest.values())
+    _compare_docker_manifest(reader, images)
+    used_blobs = {blob_name(digest) for digest in descriptors_by_digest}
+    for image in images:
+        included_layers = [layer for layer in image.manifest.layers if layer.digest not in omitted_layers]
+        used_blobs |= {reader.find_member(blob) for blob in (image.manifest.config, *included_layers)}
+    if extra := sorted(members.keys() - used_blobs - {LAYOUT_FILE, INDEX_FILE, DOCKER_MANIFEST_FILE}):
+        raise BundleError(f"{where}: {extra[0]} is not referenced")
+    return images
+
+
+def _group_descriptors(index: ImageIndex, where: str) -> dict[str, list[Descriptor]]:
+    """Return the descriptors by digest; an image has one per name, and no two images have the same name."""
+    descriptors_by_digest: dict[str, list[Descriptor]] = {}
+    names: set[str] = set()
+    for descriptor in index.manifests:
+        group = descriptors_by_digest.setdefault(descriptor.digest, [])
+        if group and (group[0].size, group[0].media_type) != (descriptor.size, descriptor.media_type):
+            raise BundleError(f"{where}: describes {descriptor.digest} in two ways")
+        name = _full_name(descriptor)
+        if name in names or (group and not name):
+            raise BundleError(f"{where}: lists {escape(name or descriptor.digest)} twice")
+        names |= {name} - {""}
+        group.append(descriptor)
+    if not descriptors_by_digest:
+        raise BundleError(f"{where}: lists no image")
+    return descriptors_by_digest
+
+
+def _full_name(descriptor: Descriptor) -> str:
+    """Return the name of an image in its full form, or nothing."""
+    name = (descriptor.annotations or {}).get(NAME_ANNOTATION)
+    return normalize_reference(name) if name else ""
+
+
+def _read_image(reader: _DocumentReader, descriptors: Sequence[Descriptor]) -> ArchivedImage:
+    """Read the manifest and the config of an image, which must fit each other."""
+    where, descriptor = reader.where, descriptors[0]
     manifest = parse_document(reader.read_blob(descriptor), ImageManifest, f"{where}: {blob_name(descriptor.digest)}")
     config = parse_document(
         reader.read_blob(manifest.config), ImageConfig, f"{where}: {blob_name(manifest.config.digest)}"
     )
-    included_layers = [layer for layer in manifest.layers if layer.digest not in omitted_layers]
-    for layer in included_layers:
-        reader.find_member(layer)
     if len(config.rootfs.diff_ids) != len(manifest.layers):
         raise BundleError(f"{where}: the config names {len(config.rootfs.diff_ids)} layers, not {len(manifest.layers)}")
-    names = tuple(
-        normalize_reference(entry.annotations[NAME_ANNOTATION])
-        for entry in index.manifests
-        if entry.annotations and NAME_ANNOTATION in entry.annotations
-    )
-    _compare_docker_manifest(reader, manifest, names)
-    used_blobs = {blob_name(blob.digest) for blob in (descriptor, manifest.config, *included_layers)}
-    if extra := sorted(members.keys() - used_blobs - {LAYOUT_FILE, INDEX_FILE, DOCKER_MANIFEST_FILE}):
-        raise BundleError(f"{where}: {extra[0]} is not referenced")
     annotations = {
-        key: value
-        for key, value in (descriptor.annotations or {}).items()
-        if key not in {NAME_ANNOTATION, TAG_ANNOTATION}
+        name: {key: value for key, value in (entry.annotations or {}).items() if key != NAME_ANNOTATION}
+        for entry in descriptors
+        if (name := _full_name(entry))
     }
-    return ArchivedImage(descriptor.digest, manifest, config, tuple(sorted(names)), annotations)
+    return ArchivedImage(descriptor.digest, manifest, config, annotations)
 
 
-def _compare_docker_manifest(reader: _DocumentReader, manifest: ImageManifest, names: tuple[str, ...]) -> None:
-    """Require that the classic store reads the same image with `docker load` as the containerd store."""
+def _compare_docker_manifest(reader: _DocumentReader, images: Sequence[ArchivedImage]) -> None:
+    """Require that the classic store reads the same images with `docker load` as the containerd store."""
     where = f"{reader.where}: {DOCKER_MANIFEST_FILE}"
     entries = parse_document(reader.read_document(DOCKER_MANIFEST_FILE), list[SavedImage], where)
-    layers = [blob_name(layer.digest) for layer in manifest.layers]
-    if [(entry.config, entry.layers) for entry in entries] != [(blob_name(manifest.config.digest), layers)]:
-        raise BundleError(f"{where}: describes a different image than {INDEX_FILE}")
-    if sorted(map(normalize_reference, entries[0].repo_tags or ())) != sorted(names):
+    listed = [(entry.config, entry.layers, _sorted_names(entry.repo_tags or ())) for entry in entries]
+    expected = [
+        (blob_name(image.config_digest), [blob_name(layer.digest) for layer in image.manifest.layers],
+         list(image.references))
+        for image in images
+    ]  # fmt: skip
+    if sorted(entry[:2] for entry in listed) != sorted(entry[:2] for entry in expected):
+        raise BundleError(f"{where}: describes different images than {INDEX_FILE}")
+    if sorted(listed) != sorted(expected):
         raise BundleError(f"{where}: has different image names than {INDEX_FILE}")
+
+
+def _sorted_names(references: Sequence[str]) -> list[str]:
+    return sorted(map(normalize_reference, references))
 
 
 class _DocumentReader:

@@ -140,7 +140,7 @@ class LayerCache:
     def _link_unverified(self, entry: CachedLayer, target: Path) -> bool:
         """Link a blob to `target` without verification; return False if it does not exist."""
         try:
-            _link_or_copy(self._blob_path(entry.digest), target)
+            link_or_copy(self._blob_path(entry.digest), target)
         except FileNotFoundError:
             return False
         return True
@@ -160,7 +160,7 @@ class LayerCache:
         blob = self._blob_path(digest)
         blob.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=blob.parent, prefix=".") as directory:
-            _link_or_copy(source, Path(directory, "blob"))
+            link_or_copy(source, Path(directory, "blob"))
             Path(directory, "blob").replace(blob)
 
     def _prune(self) -> None:
@@ -190,7 +190,7 @@ class LayerCache:
         return self.directory / "unpacked" / f"{hex_part(digest)}.json"
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """Link a file that is never changed, or copy it where links are not possible."""
     try:
         target.hardlink_to(source)

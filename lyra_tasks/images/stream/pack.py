@@ -27,6 +27,7 @@ from lyra_tasks.images.oci import (
     LayoutDocument,
     SavedImage,
     blob_name,
+    normalize_platform,
     parse_document,
 )
 from lyra_tasks.images.stream.cache import LayerCache
@@ -227,7 +228,7 @@ def _select_image(candidates: list[ExtractedImage], request: ImageRequest) -> Ex
     key = digest if separator or digest.startswith("sha256:") else normalize_reference(name or digest)
     images = {image.config_digest: image for image in candidates if key in image.keys}
     platforms = {digest: _parse_config(image).platform for digest, image in images.items()}
-    matches = [image for digest, image in images.items() if request.platform in ("", platforms[digest])]
+    matches = [image for digest, image in images.items() if normalize_platform(request.platform) in ("", platforms[digest])]
     if not matches:
         platform_note = f" for {request.platform}" if request.platform else ""
         others = f", only for {', '.join(sorted(set(platforms.values())))}" if platforms else ""
