@@ -228,7 +228,8 @@ def _select_image(candidates: list[ExtractedImage], request: ImageRequest) -> Ex
     key = digest if separator or digest.startswith("sha256:") else normalize_reference(name or digest)
     images = {image.config_digest: image for image in candidates if key in image.keys}
     platforms = {digest: _parse_config(image).platform for digest, image in images.items()}
-    matches = [image for digest, image in images.items() if normalize_platform(request.platform) in ("", platforms[digest])]
+    required = normalize_platform(request.platform)
+    matches = [image for digest, image in images.items() if required in ("", platforms[digest])]
     if not matches:
         platform_note = f" for {request.platform}" if request.platform else ""
         others = f", only for {', '.join(sorted(set(platforms.values())))}" if platforms else ""
