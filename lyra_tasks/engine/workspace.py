@@ -18,12 +18,13 @@ from lyra_tasks.engine.objects.lifeline import remove_orphans
 from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.engine.source import add_source_changes
 from lyra_tasks.errors import EngineUnavailableError
-from lyra_tasks.locks import RunLocks, new_run_id
+from lyra_tasks.locks import new_run_id
 from lyra_tasks.paths import Paths, project_paths
 from lyra_tasks.records.checkouts import record_checkout
 from lyra_tasks.records.evidence_store import EvidenceStore
 from lyra_tasks.records.images import ImageStore
 from lyra_tasks.records.journal import Journal, JournalEntry
+from lyra_tasks.task_locks import RunLocks
 from lyra_tasks.versions.git import GitFacts, collect_git_facts
 from lyra_tasks.versions.version import CheckoutVersion, compute_version
 

@@ -37,12 +37,17 @@ class LineTask:
 
 @dataclass(frozen=True)
 class Line:
-    """A command line while it runs; `arguments` are without the program, `collection` is that of the program."""
+    """A command line while it runs; `arguments` are without the program, `collection` is that of the program.
+
+    `running` is the task that Invoke runs, `following` the one after it, or None.
+    """
 
     program: str
     arguments: tuple[str, ...]
     tasks: tuple[LineTask, ...]
     collection: Collection
+    running: Any = None
+    following: Any = None
 
     @property
     def arguments_after_dashes(self) -> tuple[str, ...]:
@@ -121,18 +126,28 @@ def called_name(program: Program | None) -> str:
 def _lines_on_stack(frame: FrameType | None) -> Iterator[Line]:
     while frame is not None:
         if is_run_by_invoke(frame):
-            yield _read_line(frame.f_locals["self"], frame.f_locals.get("tasks", ()), _find_program(frame))
+            yield _read_line(frame)
         frame = frame.f_back
 
 
-def _read_line(executor: Executor, given: tuple[Any, ...], program: Program | None) -> Line:
-    collection = executor.collection
+def _read_line(frame: FrameType) -> Line:
+    collection, program = frame.f_locals["self"].collection, _find_program(frame)
     entries = []
-    for item in given:
+    for item in frame.f_locals.get("tasks", ()):
         name, options = (item, {}) if isinstance(item, str) else _read_entry(item)
         entries.append(LineTask(name, collection[name], options))
     typed = tuple(program.argv[1:]) if program else tuple(entry.name for entry in entries)
-    return Line(called_name(program), typed, tuple(entries), collection)
+    return Line(called_name(program), typed, tuple(entries), collection, *_find_running_tasks(frame))
+
+
+def _find_running_tasks(frame: FrameType) -> tuple[Any, Any]:
+    """Return the task that Invoke runs in this frame, and the one after it; a line may have the same task twice."""
+    calls, running = frame.f_locals.get("calls", ()), frame.f_locals.get("call")
+    position = next((number for number, call in enumerate(calls) if call is running), None)
+    if position is None:
+        return None, None
+    following = calls[position + 1 : position + 2]
+    return calls[position].task, following[0].task if following else None
 
 
 def _read_entry(item: Any) -> tuple[str, Mapping[str, Any]]:

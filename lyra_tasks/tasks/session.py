@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks import console
 from lyra_tasks.errors import StaleError, UsageError
+from lyra_tasks.tasks.source_state import SourceState, describe_source_change, read_source_state
+from lyra_tasks.tasks.warnings import warn_about_invalid_config, warn_about_secrets, warn_about_todos
 
 if TYPE_CHECKING:
     from invoke.context import Context
@@ -52,9 +53,10 @@ class TaskCall:
 
     @property
     def is_followed_by_task(self) -> bool:
-        """Whether the next task on the command line is one of Lyra's."""
-        commands = [getattr(entry.task, "command", "") for entry in self.lines[0].tasks] if self.lines else []
-        return self.command in commands[:-1] and bool(commands[commands.index(self.command) + 1])
+        """Whether the command line runs this task, and after it another one of Lyra's."""
+        if not self.lines or getattr(self.lines[0].running, "command", "") != self.command:
+            return False
+        return bool(getattr(self.lines[0].following, "command", ""))
 
     @property
     def directory(self) -> Path:
@@ -63,15 +65,6 @@ class TaskCall:
         for name in self.context.command_cwds:
             directory /= Path(name).expanduser()
         return directory
-
-
-@dataclass(frozen=True)
-class SourceState:
-    """What `build` and `test` of a line have seen; `changed_paths` are without the files that Lyra writes."""
-
-    commit: str
-    changed_paths: frozenset[str]
-    config_digest: str
 
 
 @dataclass
@@ -138,7 +131,7 @@ def workspace(*, allow_invalid: bool = False) -> Workspace:
         if loaded.error is not None:
             if not allow_invalid:
                 raise loaded.error
-            _warn_about(loaded.error.message, loaded.error.details)
+            warn_about_invalid_config(loaded.error.message, loaded.error.details)
         with _runs_lock:
             call.workspace = _join_run(call, loaded)
         if call.is_dry_run and call.command not in _DRY_RUNS_THAT_START_AN_ENGINE:
@@ -146,8 +139,8 @@ def workspace(*, allow_invalid: bool = False) -> Workspace:
         if call.command in _TASKS_THAT_HOLD_THE_CHECKOUT and not call.is_dry_run:
             _hold_checkout(call, call.workspace)
         if call.command in _TASKS_THAT_NEED_VALUES:
-            _warn_about_todos(loaded.file)
-            _warn_about_secrets(call.workspace)
+            warn_about_todos(loaded.file)
+            warn_about_secrets(call.workspace)
     return call.workspace
 
 
@@ -162,29 +155,23 @@ def read_only_workspace() -> Workspace:
     if _project_key(loaded) in _runs:
         return workspace(allow_invalid=True)
     if loaded.error is not None:
-        _warn_about(loaded.error.message, loaded.error.details)
+        warn_about_invalid_config(loaded.error.message, loaded.error.details)
     return open_workspace(loaded)
 
 
 def remember_source() -> None:
     """Remember HEAD, its changes and the configuration, which the running task has built or tested."""
     work = workspace()
-    _runs[_project_key(work.loaded)].source = _read_source(work)
+    _runs[_project_key(work.loaded)].source = read_source_state(work)
 
 
 def require_same_source() -> None:
     """Raise StaleError if an earlier task of the run has built or tested another HEAD, index or configuration."""
     work = workspace()
-    earlier, current = _runs[_project_key(work.loaded)].source, _read_source(work)
+    earlier, current = _runs[_project_key(work.loaded)].source, read_source_state(work)
     if earlier is None or earlier == current:
         return
-    if earlier.commit != current.commit:
-        change = f"HEAD is {current.commit[:12]} now, was {earlier.commit[:12]}"
-    elif earlier.config_digest != current.config_digest:
-        change = f"{work.loaded.file.name} has changed"
-    else:
-        paths = earlier.changed_paths ^ current.changed_paths
-        change = f"changed meanwhile: {', '.join(map(console.escape, sorted(paths)))}"
+    change = describe_source_change(earlier, current, work.loaded.file.name)
     raise StaleError(
         f"What was built and tested before `{_call.get().command}` is not what is here: {change}",
         hint="Run `build test` again, after the task that changes it",
@@ -225,7 +212,7 @@ def record_task_result(call: TaskCall, exit_code: int, message: str) -> None:
 
 def _hold_checkout(call: TaskCall, work: Workspace) -> None:
     """Keep tasks of other processes out that exclude this one; wait for those that are running."""
-    from lyra_tasks.locks import runs_alone
+    from lyra_tasks.task_locks import runs_alone
 
     between = _runs[_project_key(work.loaded)].hold
     if runs_alone(call.command):
@@ -236,7 +223,7 @@ def _hold_checkout(call: TaskCall, work: Workspace) -> None:
 
 def _keep_checkout_for_next_task(call: TaskCall) -> None:
     """Hold the checkout until the next task of the line does, so that no `clean` comes between the two."""
-    from lyra_tasks.locks import runs_alone
+    from lyra_tasks.task_locks import runs_alone
 
     work = call.workspace
     if work is None or call.is_dry_run or runs_alone(call.command):
@@ -305,41 +292,3 @@ def _record_run(call: TaskCall, work: Workspace) -> None:
 
 def _project_key(loaded: LoadedConfig) -> tuple[Path, str]:
     return loaded.file, loaded.config.project.name
-
-
-def _read_source(work: Workspace) -> SourceState:
-    from lyra_tasks.digests import sha256_hex
-    from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME
-
-    lock_file = os.path.relpath(work.root / LOCK_FILE_NAME, work.git.top)
-    paths = frozenset(work.git.changed_paths) - {lock_file}
-    return SourceState(work.git.commit, paths, sha256_hex(work.loaded.file.read_bytes()))
-
-
-@cache
-def _warn_about(message: str, details: tuple[str, ...]) -> None:
-    console.warn(f"{message}; continuing with its valid parts")
-    for line in details:
-        console.info(f"  {line}")
-
-
-def _warn_about_secrets(work: Workspace) -> None:
-    from lyra_tasks.rules.secrets import describe_weak_secrets
-
-    for warning in describe_weak_secrets(work.config, work.root):
-        _warn_once(warning)
-
-
-@cache
-def _warn_once(text: str) -> None:
-    console.warn(text)
-
-
-@cache
-def _warn_about_todos(file: Path) -> None:
-    """Warn about what `init` left open in the configuration, before a task that relies on it."""
-    from lyra_tasks.config.load import list_todos
-    from lyra_tasks.files import display_path
-
-    for todo in list_todos(file.read_text(encoding="utf-8")):
-        console.warn(f"{display_path(file)}:{todo.line}: TODO: {todo.text}")

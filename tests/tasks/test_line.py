@@ -1,0 +1,56 @@
+"""The command line that a task belongs to, with the task that runs and the one after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from invoke.collection import Collection
+from invoke.config import Config
+from invoke.context import Context
+from invoke.executor import Executor
+from invoke.tasks import Task
+
+from lyra_tasks.tasks.line import find_lines
+from lyra_tasks.tasks.session import TaskCall
+
+Calls = list[tuple[str, dict[str, Any]]]
+
+
+def record_lines(names: Calls, call: Callable[[str, Context], None]) -> None:
+    """Run a line of the tasks `build` and `test`, which take the option `image`, and an own task `ci`."""
+
+    def body(name: str) -> Callable[..., None]:
+        def run(c: Context, image: str = "") -> None:
+            call(name, c)
+
+        return run
+
+    collection = Collection()
+    for name in ("build", "test", "ci"):
+        task: Any = Task(body(name), name=name)
+        task.command = name if name != "ci" else ""
+        collection.add_task(task)
+    Executor(collection, Config()).execute(*names)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ([("build", {}), ("test", {})], [True, False]),
+        ([("build", {"image": "a"}), ("test", {}), ("build", {"image": "b"})], [True, True, False]),
+        ([("build", {"image": "a"}), ("build", {"image": "b"}), ("ci", {})], [True, False, False]),
+        ([("ci", {}), ("build", {})], [False, False]),
+        ([("build", {}), ("build", {})], [False]),  # Invoke runs equal calls once
+    ],
+)
+def test_task_knows_whether_another_one_follows(names: Calls, expected: list[bool]) -> None:
+    followed = []
+
+    def call(name: str, c: Context) -> None:
+        followed.append(TaskCall("build" if name == "ci" else name, c, Path(), find_lines()).is_followed_by_task)
+
+    record_lines(names, call)
+    assert followed == expected
