@@ -8,10 +8,10 @@ from __future__ import annotations
 import datetime
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.dockerfile.context import ContextEntry, ContextSnapshot, read_entry
@@ -37,7 +37,8 @@ def add_source_changes(
         )
     snapshots = [scan_image(root, image) for image in config.images.values()]
     files = dict(_list_files(snapshots, _list_other_files(config, root, config_file), root, top))
-    tree = read_tree(top, facts.commit)
+    contexts = {_name_below(snapshot.context.resolve(), top) for snapshot in snapshots}
+    tree = read_tree(top, facts.commit, contexts | {name for name in files if not _is_below(name, contexts)})
     differences = compare_with_tree(top, tree, files, _list_directories(snapshots, top), facts.changed_paths)
     generated = [_name_below(root / output, top) for output in outputs]
     changed = {
@@ -120,6 +121,10 @@ def _list_missing(
             path = name if prefix == "." else name.removeprefix(f"{prefix}/")
             if name not in files and not matcher.matches(path):
                 yield name
+
+
+def _is_below(name: str, directories: Collection[str]) -> bool:
+    return "." in directories or any(parent in directories for parent in map(str, PurePosixPath(name).parents))
 
 
 def _name_below(path: Path, top: Path) -> str:

@@ -17,6 +17,8 @@ _SUBMODULE_MODE = "160000"
 _LINK_MODE, _PROGRAM_MODE, _FILE_MODE = "120000", "100755", "100644"
 _SHA256_ID_LENGTH = 64
 _GIT_DIRECTORY = ".git"
+_ALL = "."
+_MAX_PATHS = 1000  # on a command line
 _SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 _LFS_VERSION = "version https://git-lfs.github.com/spec/"
 _LFS_OID_PREFIX = "oid sha256:"
@@ -52,9 +54,17 @@ class HeadDifferences:
     uncommitted: tuple[str, ...]
 
 
-def read_tree(top: Path, commit: str) -> dict[str, TreeEntry]:
-    """Return what a commit holds, with the commits of submodules that are checked out."""
-    output = run_git(top, "ls-tree", "-r", "-z", "--full-tree", commit)
+def read_tree(top: Path, commit: str, paths: Iterable[str]) -> dict[str, TreeEntry]:
+    """Return what a commit holds at and below `paths`, with the commits of submodules that are checked out.
+
+    A large repository may have a hundred thousand files beside those that images are made from.
+    """
+    names = {name for name in paths if name != ".." and not name.startswith("../")}
+    if not names:
+        return {}
+    listed = {_find_submodule(top, name) or name for name in names}
+    limits = () if _ALL in names or len(listed) > _MAX_PATHS else sorted(listed)
+    output = run_git(top, "--literal-pathspecs", "ls-tree", "-r", "-z", "--full-tree", commit, "--", *limits)
     entries: dict[str, TreeEntry] = {}
     for line in output.split("\0"):
         if not line:
@@ -64,12 +74,27 @@ def read_tree(top: Path, commit: str) -> dict[str, TreeEntry]:
         entries[path] = TreeEntry(mode, object_id)
         if mode == _SUBMODULE_MODE and (top / path / _GIT_DIRECTORY).exists():
             with suppress(PreconditionError):  # another commit is checked out, and this one was never fetched
-                submodule = read_tree(top / path, object_id)
+                submodule = read_tree(top / path, object_id, _select_below(path, names))
                 del entries[path]
                 entries |= {f"{path}/{name}": entry for name, entry in submodule.items()}
                 if (top / path / _GIT_DIRECTORY).is_file():
                     entries[f"{path}/{_GIT_DIRECTORY}"] = TreeEntry(mode, object_id)
     return entries
+
+
+def _find_submodule(top: Path, name: str) -> str:
+    """Return the directory above a path that has a repository of its own, which git does not look into, or ''."""
+    return next((parent for parent in _list_parents(name) if (top / parent / _GIT_DIRECTORY).exists()), "")
+
+
+def _select_below(submodule: str, names: Iterable[str]) -> set[str]:
+    """Return what `names` select of a submodule."""
+    above = {_ALL, submodule, *_list_parents(submodule)}
+    return {
+        _ALL if name in above else name.removeprefix(f"{submodule}/")
+        for name in names
+        if name in above or name.startswith(f"{submodule}/")
+    }
 
 
 def compare_with_tree(

@@ -10,6 +10,7 @@ import pytest
 
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.versions.git import clean_remote_url, collect_git_facts, find_missing_submodules, parse_status
+from lyra_tasks.versions.head import read_tree
 from lyra_tasks.versions.version import compute_version
 
 TIME = 1_700_000_000
@@ -269,3 +270,39 @@ def test_names_that_are_not_utf8_are_changes(repo: Path) -> None:
 def test_unknown_status_of_git_is_refused(output: str) -> None:
     with pytest.raises(PreconditionError, match="Cannot read what `git status` prints"):
         parse_status(output)
+
+
+ALL_FILES = {
+    *("file", ".gitignore", ".gitmodules", "app/a", "app/[x]/b", "docs/c"),
+    *("lib/file", "lib/in/d", "lib/.git"),
+}
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["."], ALL_FILES),
+        ([".", "lib/in"], ALL_FILES),
+        (["app"], {"app/a", "app/[x]/b"}),
+        (["app/[x]", "file"], {"app/[x]/b", "file"}),
+        (["app/*", ":(top)docs", "missing"], set()),
+        (["lib"], {"lib/file", "lib/in/d", "lib/.git"}),
+        (["lib/in", "docs"], {"lib/in/d", "lib/.git", "docs/c"}),
+        (["../outside", ".."], set()),
+        ([], set()),
+        ([*(f"x{number}" for number in range(1000)), "app/a", "lib/file"], None),
+    ],
+)  # fmt: skip
+def test_tree_of_a_commit_has_what_was_asked_for(
+    repo: Path, tmp_path: Path, paths: list[str], expected: set[str] | None
+) -> None:
+    lib = commit_new(tmp_path / "lib")
+    (lib / "in").mkdir()
+    commit(lib, "in/d", "d")
+    for directory in ("app/[x]", "docs"):
+        (repo / directory).mkdir(parents=True)
+    run(repo, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(lib), "lib")
+    for name in ("app/a", "app/[x]/b", "docs/c"):
+        commit(repo, name, name)
+    tree = read_tree(repo, "HEAD", paths)
+    assert set(tree) == expected if expected is not None else {"app/a", "lib/file"} <= set(tree)
