@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class EngineStatus:
-    """The engine that is used: `memory` is in bytes, `store` is `classic` or `containerd`.
+class EngineProperties:
+    """An engine: `memory` is in bytes, `store` is `classic` or `containerd`.
 
-    `sandboxed` is whether it is the private engine. Published ports are reached at `host_address`.
+    `sandboxed` is whether it is the private engine.
     """
 
     id: str
@@ -21,6 +21,12 @@ class EngineStatus:
     memory: int
     platform: str
     sandboxed: bool
+
+
+@dataclass(frozen=True)
+class EngineStatus(EngineProperties):
+    """The engine that is used; published ports are reached at `host_address`."""
+
     host_address: str
 
 

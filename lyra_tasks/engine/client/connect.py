@@ -21,6 +21,7 @@ from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.client.tunnel import is_remote_endpoint, open_tunnel, resolve_engine_address
 from lyra_tasks.errors import EngineUnavailableError
 from lyra_tasks.redaction import strip_url_credentials
+from lyra_tasks.results.engine import EngineProperties
 
 if TYPE_CHECKING:
     import docker
@@ -44,17 +45,8 @@ MIN_API_VERSION = (1, 41)  # Engine 20.10, the oldest version supported on Proxi
 
 
 @dataclass(frozen=True)
-class EngineFacts:
-    """Properties of an engine: memory in bytes, `store` is `classic` or `containerd`."""
-
-    id: str
-    version: str
-    api: tuple[int, ...]
-    store: str
-    cpus: int
-    memory: int
-    platform: str
-    sandboxed: bool
+class EngineFacts(EngineProperties):
+    """Properties of an engine."""
 
     @property
     def release(self) -> tuple[int, ...]:
