@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,45 +15,30 @@ from lyra_tasks.cleanup.plan import (
     WAIT_HINT,
     CleanupPlan,
     describe_active_runs,
-    foreign_use,
     record_unasked_engines,
 )
+from lyra_tasks.cleanup.report import describe_leftover, find_removed_by_others, list_path_leftovers, take_snapshot
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
-from lyra_tasks.engine.objects.disk_usage import DiskUsage, prune_build_cache, read_disk_usage
-from lyra_tasks.engine.objects.host_footprint import HostFootprint, collect_host_footprint, find_reapers
-from lyra_tasks.engine.objects.inventory import CONTAINER, IMAGE, NETWORK, VOLUME, EngineObject, list_objects
+from lyra_tasks.engine.objects.disk_usage import prune_build_cache, read_disk_usage
+from lyra_tasks.engine.objects.host_footprint import collect_host_footprint, find_reapers
+from lyra_tasks.engine.objects.inventory import EngineObject, list_objects
 from lyra_tasks.engine.objects.lifeline import forget_crashed_runs
 from lyra_tasks.engine.objects.ownership import OwnedObject, Owner
 from lyra_tasks.engine.objects.removal import remove_in_order
 from lyra_tasks.engine.workspace import Workspace
-from lyra_tasks.errors import EngineUnavailableError, LeftoverError, LockedError, NoSpaceError, is_disk_full
+from lyra_tasks.errors import LockedError
 from lyra_tasks.locks import file_lock
 from lyra_tasks.records.checkouts import is_directory_missing
-from lyra_tasks.records.cleanup import (
-    CLEANUP_FILE_NAME,
-    CleanupReport,
-    DeletedState,
-    HostSnapshot,
-    KeptObject,
-    Leftover,
-    RecordedObject,
-)
+from lyra_tasks.records.cleanup import CleanupReport, DeletedState, KeptObject, Leftover, RecordedObject
 from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.journal import Journal
-from lyra_tasks.records.record import write_record
 
 _ENGINE_TIMEOUT_S = 60  # an engine that has not removed a container by then hangs
 _REAPER_TIMEOUT_S = 5.0  # by then, reapers of killed runs have seen that nothing is left to remove
 _REAPER_POLL_INTERVAL_S = 0.05
 _MAX_SCANS = 8
 _RETRY_INTERVAL_S = 0.25  # times the number of the scan: the engine may be busy with the same object
-_REMOVE_COMMANDS = {
-    CONTAINER: "docker rm --force --volumes",
-    NETWORK: "docker network rm",
-    VOLUME: "docker volume rm",
-    IMAGE: "docker rmi",
-}
 
 
 def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | None) -> CleanupReport:
@@ -71,7 +57,7 @@ def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | 
         plans = [plan for plan in plans if level != "gone" or is_directory_missing(plan.facts.root)]
         _require_no_new_runs(plans, work)  # the confirmation may have taken long
         footprint = collect_host_footprint(states, work.paths.work)
-        before = _take_snapshot(facts.engine_objects, facts.disk_usage, footprint, facts.temporary_files)
+        before = take_snapshot(facts.engine_objects, facts.disk_usage, footprint, facts.temporary_files)
         if engine is not None:
             engine.api.timeout = _ENGINE_TIMEOUT_S
             for plan in plans:
@@ -94,7 +80,7 @@ def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | 
         if engine is not None and plans[0].is_complete and not leftovers and facts.ownership.journal_bytes:
             work.owner.record_cleared(engine.facts.id, facts.ownership.journal_bytes)
         if not facts.live_runs:
-            leftovers += _path_leftovers("file", temporary_files)
+            leftovers += list_path_leftovers("file", temporary_files)
     footprint = collect_host_footprint([state for state in states if state.is_dir()], work.paths.work)
     return CleanupReport(
         run=work.run,
@@ -103,7 +89,7 @@ def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | 
         seconds=round(time.monotonic() - started, 3),
         engine={"id": engine.facts.id, "version": engine.facts.version} if engine is not None else None,
         before=before,
-        after=_take_snapshot(engine_objects, disk_usage, footprint, temporary_files),
+        after=take_snapshot(engine_objects, disk_usage, footprint, temporary_files),
         removed=[RecordedObject(kind=item.kind, name=item.name, id=item.id, run=item.run) for item in removed],
         kept=[
             KeptObject(kind=item.kind, name=item.name, id=item.id, run=item.run, reason=reason)
@@ -113,58 +99,11 @@ def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | 
         ],
         leftovers=leftovers,
         not_asked=unasked_engines,
-        removed_by_others=_find_removed_by_others(facts.engine_objects, engine_objects, removed),
+        removed_by_others=find_removed_by_others(facts.engine_objects, engine_objects, removed),
         sandbox_stopped=any(plan.stop_sandboxes for plan in plans),
         deleted_states=deleted_states,
         clean=not leftovers and not unasked_engines and not any(plan.live_objects for plan in plans),
     )
-
-
-def save_report(report: CleanupReport, work: Workspace) -> Path | None:
-    """Save the report in the run directory, or in the state directory if `.lyra/` is removed or its disk is full.
-
-    Returns None if both disks are full: a cleanup for want of space must not fail for want of space.
-    """
-    directories: list[Callable[[], Path]] = [lambda: work.run_directory, lambda: work.paths.state]
-    for get_directory in directories[1:] if report.level == "all" else directories:
-        try:
-            file = get_directory() / CLEANUP_FILE_NAME
-            write_record(file, report)
-        except NoSpaceError:
-            continue
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-        else:
-            return file
-    return None
-
-
-def require_clean(report: CleanupReport) -> None:
-    """Raise LeftoverError, with each leftover and the command that removes it, if a cleanup left anything.
-
-    Raises EngineUnavailableError if nothing is left where it looked, but an engine that may hold objects was not asked.
-    """
-    unasked = tuple(
-        f"engine {item.engine} ({item.endpoint}): {item.reason}; {item.objects} object(s) of this project stand in the "
-        f"journal for it; {item.fix}"
-        for item in report.not_asked
-    )
-    if report.leftovers:
-        raise LeftoverError(
-            f"{len(report.leftovers)} leftover(s) of this project could not be removed",
-            hint="Remove them with the listed commands, then run `clean` again",
-            details=(
-                *(f"{item.kind} {item.name}: {item.reason}; {item.fix}" for item in report.leftovers),
-                *unasked,
-            ),
-        )
-    if unasked:
-        raise EngineUnavailableError(
-            f"{len(unasked)} engine(s) that hold objects of this project could not be asked",
-            hint=report.not_asked[0].fix,
-            details=unasked,
-        )
 
 
 def end_sandbox(state: Path, *, purge: bool) -> list[Leftover]:
@@ -172,9 +111,9 @@ def end_sandbox(state: Path, *, purge: bool) -> list[Leftover]:
     paths = sandbox.shut_down_sandbox(state, purge=purge).leftovers
     data = [path for path in paths if Path(path).is_relative_to(state.resolve())]
     return [
-        *_path_leftovers("directory", data),
+        *list_path_leftovers("directory", data),
         *(
-            Leftover(kind="control group", name=path, reason="in use by the kernel", fix=f"rmdir {path}")
+            Leftover(kind="control group", name=path, reason="in use by the kernel", fix=f"rmdir {shlex.quote(path)}")
             for path in paths
             if path not in data
         ),
@@ -217,7 +156,7 @@ def _sweep_objects(
     owner.record_disowned(engine, plan.shared_images)
     leftovers = {*plan.used_by_others, *pending} & set(owned)
     return engine_objects, [
-        _describe_leftover(item, plan.used_by_others.get(item), reasons.get(item, ""))
+        describe_leftover(item, plan.used_by_others.get(item), reasons.get(item, ""))
         for item in sorted(leftovers, key=lambda item: (item.kind, item.name))
     ]
 
@@ -269,53 +208,7 @@ def _wait_for_reapers(plan: CleanupPlan) -> list[Leftover]:
     return []
 
 
-def _take_snapshot(
-    engine_objects: Iterable[EngineObject],
-    disk_usage: DiskUsage | None,
-    footprint: HostFootprint,
-    temporary_files: Iterable[Path],
-) -> HostSnapshot:
-    """Return the record of what exists at one moment."""
-    by_kind: dict[str, dict[str, str]] = {CONTAINER: {}, NETWORK: {}, VOLUME: {}, IMAGE: {}}
-    for item in engine_objects:
-        by_kind[item.kind] |= {item.name: item.id} if item.kind == IMAGE else {item.id: item.name}
-    return HostSnapshot(
-        containers=by_kind[CONTAINER],
-        networks=by_kind[NETWORK],
-        volumes=sorted(by_kind[VOLUME]),
-        images=by_kind[IMAGE],
-        layers_size=disk_usage.layers_size if disk_usage else 0,
-        cache_size=disk_usage.cache_size if disk_usage else 0,
-        builders=list(footprint.builders),
-        temporary_files=[str(path) for path in temporary_files],
-        processes=footprint.processes,
-        mounts=list(footprint.mounts),
-        interfaces=list(footprint.interfaces),
-    )
-
-
-def _find_removed_by_others(
-    before: Iterable[EngineObject], after: Iterable[EngineObject], removed: Iterable[OwnedObject]
-) -> list[str]:
-    """Return the objects, by kind and name, that somebody else removed meanwhile."""
-    present = {(item.kind, item.name) for item in after} | {(item.kind, item.name) for item in removed}
-    return sorted(f"{kind} {name}" for kind, name in {(item.kind, item.name) for item in before} - present)
-
-
-def _describe_leftover(item: OwnedObject, user: str | None, reason: str) -> Leftover:
-    """Return the record of an object that is left; `user` is the container of somebody else that uses it."""
-    command = f"{_REMOVE_COMMANDS[item.kind]} {item.id if item.kind == CONTAINER else item.name}"
-    if user is None:
-        return Leftover(kind=item.kind, name=item.name, reason=reason or "the engine still lists it", fix=command)
-    return Leftover(kind=item.kind, name=item.name, reason=foreign_use(user), fix=f"stop {user}, then {command}")
-
-
-def _path_leftovers(kind: str, paths: Iterable[str | Path]) -> list[Leftover]:
-    """Return the records of files or directories that still exist."""
-    return [Leftover(kind=kind, name=str(path), reason="still exists", fix=f"rm -r {path}") for path in paths]
-
-
 def _delete_directory(directory: Path) -> list[Leftover]:
     """Delete a directory and return what is left of it."""
     shutil.rmtree(directory, ignore_errors=True)
-    return _path_leftovers("directory", [directory]) if directory.exists() else []
+    return list_path_leftovers("directory", [directory]) if directory.exists() else []

@@ -23,7 +23,7 @@ import pytest
 
 from lyra_tasks.cleanup import facts, plan
 from lyra_tasks.cleanup import run as cleaning
-from lyra_tasks.cleanup.run import require_clean
+from lyra_tasks.cleanup.report import require_clean
 from lyra_tasks.config.load import load_config
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client import connect

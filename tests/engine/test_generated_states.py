@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.cleanup import facts, plan, run
+from lyra_tasks.cleanup import facts, plan, report, run
 from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.engine.objects.inventory import IMAGE, list_objects
 from lyra_tasks.engine.workspace import Workspace
@@ -41,9 +41,9 @@ def clean(work: Workspace, *, has_leftovers: bool = False, locked: bool = False)
     cleanup_report = run.run_cleanup([cleanup_plan], work, engine)
     if has_leftovers:
         with pytest.raises(LeftoverError):
-            run.require_clean(cleanup_report)
+            report.require_clean(cleanup_report)
     else:
-        run.require_clean(cleanup_report)
+        report.require_clean(cleanup_report)
     if locked:
         with pytest.raises(LockedError):
             plan.require_no_active_runs(cleanup_plan)
