@@ -14,6 +14,15 @@ def closest_match(name: str, known: Iterable[str]) -> str:
     return next(iter(get_close_matches(name, list(known), 1)), "")
 
 
+def is_misspelling(name: str, known: str) -> bool:
+    """Return whether one typing mistake turns `known` into `name`: a character more, less, other, or swapped."""
+    shorter = min(len(name), len(known))
+    start = next((index for index in range(shorter) if name[index] != known[index]), shorter)
+    end = next((index for index in range(shorter - start) if name[-1 - index] != known[-1 - index]), shorter - start)
+    written, meant = name[start : len(name) - end], known[start : len(known) - end]
+    return 1 <= max(len(written), len(meant)) <= 2 and (max(len(written), len(meant)) == 1 or written == meant[::-1])
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """Return the hint `Did you mean …?`, or `otherwise` if no known name is similar."""
     match = closest_match(name, known)

@@ -42,7 +42,7 @@ def select_builds(work: Workspace, images: Sequence[str], platforms: Sequence[st
     if not config.images:
         raise ConfigurationError("No images configured", hint="Add an [images.NAME] table to .lyra.toml")
     names = select_known(images, list(config.images), "image")
-    known_platforms = list(dict.fromkeys(variant.platform for variant in list_variants(config)))
+    known_platforms = list(dict.fromkeys(variant.platform for variant in list_variants(config, config.images)))
     selected_platforms = select_known(
         [platform for argument in platforms for platform in argument.split(",")], known_platforms, "platform"
     )
@@ -172,7 +172,7 @@ def prepare_bases(
     """
     path = work.root / LOCK_FILE_NAME
     client = work.engine.client  # connect first, since the platforms depend on the engine
-    uses = add_stage_uses(work, find_base_uses(work, builds or list_variants(work.config)))
+    uses = add_stage_uses(work, find_base_uses(work, builds or list_variants(work.config, work.config.images)))
     base_requests = collect_base_requests(work.config, uses)
     resolution = resolve_bases(
         base_requests, read_lock_file(path), client=client, root=work.root, cache=work.paths.cache, update=update

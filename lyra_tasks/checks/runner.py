@@ -76,7 +76,7 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
     for platform_run, facts in zip(platform_runs, lab_facts, strict=True):
         groups += _plan_groups(work, platform_run, records, facts, tests, existing_count=len(groups))
     third_party_images = {
-        name: service_facts[name].image_id for name, service in config.services.items() if service.external is not None
+        name: service_facts[name].image_id for name in config.services if not config.is_own_image(name)
     }
     capacity = compute_lab_capacity(work)
     if options.keep_running and len(groups) > 1:
@@ -165,7 +165,7 @@ def _select_tests(tests: Sequence[Test], only: Sequence[str]) -> list[Test]:
 def _plan_platform_runs(work: Workspace, *, is_dry_run: bool) -> tuple[PlatformRun, ...]:
     """Plan which platforms to run; the engine is probed only if there are images for other platforms."""
     engine_platform = work.engine.facts.platform
-    platforms = list(dict.fromkeys(variant.platform for variant in list_variants(work.config)))
+    platforms = list(dict.fromkeys(variant.platform for variant in list_variants(work.config, work.config.images)))
     if not is_dry_run:
         runnable = list_runnable_platforms(work.engine, work.owner, platforms)
         return plan_platform_runs(work.config, runnable, engine_platform)

@@ -32,6 +32,7 @@ from lyra_tasks.config.values import (  # fmt: skip
 )
 from lyra_tasks.config.values import Name as Name
 from lyra_tasks.config.values import Platform as Platform
+from lyra_tasks.config.values import Reference as Reference
 
 
 class Project(Table):
@@ -106,7 +107,7 @@ class Rootfs(Table):
 
 
 class Base(Table):
-    """A source of base images: image, archive and rootfs are tried in this order, and the result is locked."""
+    """A source of an image: image, archive and rootfs are tried in this order, and the result is locked."""
 
     image: Line = ""
     """reference of an image in the engine or its registry; `{platform}` becomes `linux-arm64`, for example"""
@@ -131,7 +132,7 @@ class Image(Table):
     """build arguments; must not contain secrets"""
     secrets: dict[Name, ProjectPath] = {}
     """build secrets: id = file in the project"""
-    bases: dict[Line, Name] = {}
+    bases: dict[Line, Reference] = {}
     """name in FROM = name in `[bases]`"""
     platforms: list[Platform] = []
     """subset of `proxima.platforms`; default: all of them"""
@@ -280,8 +281,9 @@ class Configuration(Table):
     """Docker engine"""
     builder: Builder = Builder()
     """Buildx builder"""
-    bases: dict[Name, Base] = {}
-    """sources of base images: image, archive and rootfs are tried in this order, and the result is locked"""
+    bases: dict[Reference, Base] = {}
+    """sources of base images and third-party images, by reference or name: image, archive and rootfs are tried in this
+    order, and the result is locked; see [third-party images](#third-party-images)"""
     images: dict[Name, Image] = {}
     """images of the project"""
     services: dict[Name, Service] = {}
@@ -296,3 +298,16 @@ class Configuration(Table):
     """resources of this machine that Lyra may use"""
     deviations: list[Deviation] = []
     """documented exceptions from rules"""
+
+    @property
+    def third_party_images(self) -> dict[str, str]:
+        """Return the references of third-party images by service, those of test doubles too."""
+        return {name: service.image for name, service in self.services.items() if not self.is_own_image(name)}
+
+    def is_own_image(self, service: str) -> bool:
+        """Return whether a service runs an image of the project."""
+        return self.services[service].image in self.images
+
+    def image_name(self, service: str) -> str:
+        """Return the name in `[images]`, or the name of the service itself for a third-party image."""
+        return self.services[service].image if self.is_own_image(service) else service

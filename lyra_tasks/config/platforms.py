@@ -1,7 +1,7 @@
-"""Platforms of images, and the variants that are built of each image.
+"""Platforms of images, and the variants of each image.
 
 The key of a variant is the image's name, or `web@linux/arm64` if the image has several platforms. It is used in
-records, evidence, scopes of rules and the lock file.
+records, evidence, scopes of rules and the lock file. A third-party image has the name of its service.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ class Variant:
 
 
 def image_platforms(config: Configuration, image: str) -> tuple[str, ...]:
-    """Return the platforms of an image, in the order of the configuration."""
-    return tuple(config.images[image].platforms or config.proxima.platforms)
+    """Return the platforms of an own or third-party image, in the order of the configuration."""
+    if image in config.images:
+        return tuple(config.images[image].platforms or config.proxima.platforms)
+    platform = config.services[image].platform
+    return (platform,) if platform is not None else tuple(config.proxima.platforms)
 
 
 def list_variants(config: Configuration, images: Iterable[str] | None = None) -> tuple[Variant, ...]:
-    """Return the variants of the images (default: all)."""
-    image_names = config.images if images is None else images
+    """Return the variants of the images; by default of all, own ones first."""
+    image_names = [*config.images, *config.third_party_images] if images is None else images
     builds = [(image, platform) for image in image_names for platform in image_platforms(config, image)]
     return tuple(Variant(*build, key) for build, key in zip(builds, variant_keys(builds), strict=True))
 

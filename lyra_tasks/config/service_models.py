@@ -16,8 +16,10 @@ from lyra_tasks.config.values import (  # fmt: skip
     Line,
     Name,
     Owner,
+    Platform,
     Port,
     ProjectPath,
+    Reference,
     Size,
     SysctlName,
     SysctlValue,
@@ -172,10 +174,11 @@ class Dev(Table):
 class Service(Table):
     """A container of the project."""
 
-    image: Name | None = None
-    """name in `[images]`; this or `external` is required"""
-    external: Line | None = None
-    """reference of a third-party image such as `"redis:7"`, for tests only; never part of a bundle"""
+    image: Reference
+    """name in `[images]`, or the reference of a third-party image such as `"redis:7"`; see
+    [third-party images](#third-party-images)"""
+    platform: Platform | None = None
+    """for a third-party image: its only platform; default: `proxima.platforms`"""
     command: Command | None = None
     """default: the image's; a string is run by `/bin/sh -c`"""
     entrypoint: Command | None = None
@@ -190,8 +193,8 @@ class Service(Table):
     """services that must be ready first"""
     oneshot: bool = False
     """exits with 0 before its dependents start"""
-    promote: bool | None = None
-    """part of the bundle; default: `true` for own images; `false`: for tests only"""
+    promote: bool = True
+    """part of the bundle; `false`: a test double, which takes part in tests and is never part of a bundle"""
     limits: Limits = Limits()
     """limits of the container"""
     read_only: bool = True
@@ -241,7 +244,7 @@ class Service(Table):
     @property
     def is_promoted(self) -> bool:
         """Return whether the service is part of the bundle; test doubles never are."""
-        return self.external is None and self.promote is not False
+        return self.promote
 
     @property
     def http_port(self) -> int | None:

@@ -75,6 +75,16 @@ UlimitValue = Annotated[int, Field(ge=-1, strict=True)]
 IpAddress = Annotated[str, AfterValidator(_require_ip_address)]
 Owner = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,7}:[0-9]{1,7}$")]
 Platform = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+/[a-z0-9_]+(/v[0-9]+)?$")]
+# https://pkg.go.dev/github.com/distribution/reference, with the only digests that engines use
+_REFERENCE_HOST = (
+    r"([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])(:[0-9]+)?"
+)
+_REFERENCE_PART = r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"
+REFERENCE_PATTERN = (
+    f"^({_REFERENCE_HOST}/)?{_REFERENCE_PART}(/{_REFERENCE_PART})*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$"
+)
+Reference = Annotated[str, StringConstraints(pattern=REFERENCE_PATTERN)]
 Group = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9_-]{0,30})?$")]
 Command = list[Line] | Line
 

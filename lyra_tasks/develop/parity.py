@@ -58,8 +58,8 @@ def _compare_images(work: Workspace, result: CreateResult) -> Iterator[ParityGap
     engine = result.work.engine  # `work` itself may not be connected
     for name in result.plan.lab.services:
         service = work.config.services[name]
-        image = work.config.images.get(service.image or "")
-        if image is None or not image.dev_target or service.image is None:
+        image = work.config.images.get(service.image)
+        if image is None or not image.dev_target:
             continue
         dev_bases, promoted_bases = (
             _base_references(workspace, service.image, engine.facts.platform) for workspace in (result.work, work)

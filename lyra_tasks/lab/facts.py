@@ -66,7 +66,10 @@ def collect_lab_facts(
     supports_subpaths = engine.facts.api >= _SUBPATH_API_VERSION
     if engine.is_remote and not supports_subpaths:
         _refuse_mounted_files(work.config.services, engine.facts.version)
-    images = {name: _resolve_image_id(service, records) for name, service in work.config.services.items()}
+    images = {
+        name: records[service.image].image_id if work.config.is_own_image(name) else service.image
+        for name, service in work.config.services.items()
+    }
     image_documents = {image: inspect_image(engine, image) for image in set(images.values())}
     services = {
         name: _collect_service_facts(work, name, service, images[name], image_documents[images[name]], files or {})
@@ -93,11 +96,6 @@ def _refuse_mounted_files(services: Mapping[str, Service], version: str) -> None
             hint="Use Docker Engine 26.0 or newer there, or an engine on this machine",
             details=tuple(services_with_files),
         )
-
-
-def _resolve_image_id(service: Service, records: Mapping[str, ImageRecord]) -> str:
-    """Return the recorded id of an own image, or the configured reference of a third-party one."""
-    return records[service.image].image_id if service.image is not None else str(service.external)
 
 
 def _collect_service_facts(

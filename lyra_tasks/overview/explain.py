@@ -199,10 +199,9 @@ def collect_explain_facts(work: Workspace) -> ExplainFacts:
 def find_third_party_images(work: Workspace, engine: Engine | None) -> dict[str, str]:
     """Return the ids of third-party images by service; '' if an image is not in the engine."""
     image_ids = {}
-    for name, service in work.config.services.items():
-        if service.external is not None:
-            image = inspect_image(engine, service.external) if engine else None
-            image_ids[name] = str(image["Id"]) if image else ""
+    for name, reference in work.config.third_party_images.items():
+        image = inspect_image(engine, reference) if engine else None
+        image_ids[name] = str(image["Id"]) if image else ""
     return image_ids
 
 

@@ -131,7 +131,7 @@ def _current_set_key(work: Workspace, engine: Engine | None, states: Sequence[Im
     third_party_images = find_third_party_images(work, engine)
     for name, image_id in third_party_images.items():
         if not image_id:
-            return None, f"the image of {name}, {work.config.services[name].external}, is not in the engine"
+            return None, f"the image of {name}, {work.config.services[name].image}, is not in the engine"
     with suppress(OSError, LyraError):
         return build_set_key(work, records, third_party_images), ""
     return None, "cannot read a configuration file of a service"

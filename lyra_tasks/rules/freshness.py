@@ -161,9 +161,7 @@ def require_tested_set(work: Workspace) -> TestedSet:
     config = work.config
     records = require_current_images(compare_images(work.images, work.engine, hash_current_inputs(work)))
     services = {name: _inspect_service_image(work, name, service, records) for name, service in config.services.items()}
-    externals = {
-        name: services[name]["Id"] for name, service in config.services.items() if service.external is not None
-    }
+    externals = {name: services[name]["Id"] for name in config.third_party_images}
     key = build_set_key(work, records, externals)
     recorded = _require_passed_test(work, key)
     image_configs = {name: image["Config"] for name, image in services.items()}
@@ -188,7 +186,7 @@ def require_passed_evidence(work: Workspace) -> Evidence:
     try:
         return require_tested_set(work).evidence
     except EngineUnavailableError:
-        if work.starts_engine or any(service.external is not None for service in work.config.services.values()):
+        if work.starts_engine or work.config.third_party_images:
             raise
     records = require_current_images(compare_images(work.images, None, hash_current_inputs(work)))
     return _require_passed_test(work, build_set_key(work, records, {})).evidence
@@ -207,8 +205,8 @@ def _require_passed_test(work: Workspace, key: SetKey) -> RecordedTest:
 def _inspect_service_image(
     work: Workspace, name: str, service: Service, records: Mapping[str, ImageRecord]
 ) -> dict[str, Any]:
-    image = str(service.external)
-    if service.image is not None:
+    image = service.image
+    if work.config.is_own_image(name):
         platform = native_platform(image_platforms(work.config, service.image), work.engine.facts.platform)
         (build,) = (build for build in list_variants(work.config, [service.image]) if build.platform == platform)
         image = records[build.key].image_id

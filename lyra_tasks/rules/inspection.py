@@ -44,7 +44,7 @@ def check_rules(
     checks = [check_capacity(work.config), check_engine_settings(work.config)]
     images = {key: inspect_image(work.engine, record.image_id) for key, record in records.items()}
     built_configs = {key: (image or {}).get("Config") or {} for key, image in images.items()}
-    builds = list_variants(work.config)
+    builds = list_variants(work.config, work.config.images)
     for build in builds:
         checks += _check_image(work, build, records[build.key], built_configs[build.key], scans[build.key])
     for name, service in work.config.services.items():

@@ -86,10 +86,7 @@ def _render_service(service: DraftService) -> list[str]:
     table_name = f"services.{service.name}"
     if not (service.image or service.external):
         return ["", *_render_todos([f"{service.name} has no valid image", *service.todos])]
-    keys = (
-        ("image", service.image, ""),
-        ("external", service.external, " # for tests only, not part of the bundle"),
-    )
+    keys = (("image", service.image or service.external, ""),)
     optional_keys = (
         ("ports", service.ports, ""),
         ("depends_on", service.depends_on, " # ready first"),

@@ -182,7 +182,7 @@ def _development_workspace(work: Workspace, requested: tuple[str, ...], *, conne
     from lyra_tasks.suggest import select_known
 
     names = select_known(requested, list(work.config.services), "service")
-    is_multi_platform = len(list_variants(work.config)) > len(work.config.images)
+    is_multi_platform = len(list_variants(work.config, work.config.images)) > len(work.config.images)
     platform = work.engine.facts.platform if is_multi_platform and connect else work.build_platform
     return replace(work, loaded=replace(work.loaded, config=development_profile(work.config, names, platform)))
 

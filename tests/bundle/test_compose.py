@@ -146,7 +146,7 @@ def test_health_check_of_the_image_counts() -> None:
 def test_compose_file_omits_test_doubles() -> None:
     tables = {
         "web": {"image": "web", "depends_on": ["redis", "fake"]},
-        "redis": {"external": "redis:7"},
+        "redis": {"image": "redis:7", "promote": False},
         "fake": {"image": "web", "promote": False},
     }
     document = compose(tables)

@@ -33,7 +33,7 @@ def test_shared_variable_has_one_value_for_all_services() -> None:
     tables = {
         "web": {"image": "web", "environment": secret},
         "api": {"image": "web", "environment": secret | {"LEVEL": {"required": True, "test_value": "all"}}},
-        "double": {"external": "redis:7", "environment": {"TOKEN": {"test_value": "its own"}}},
+        "double": {"image": "redis:7", "promote": False, "environment": {"TOKEN": {"test_value": "its own"}}},
     }
     values = {
         "web": {"TOKEN": "random-1", "LEVEL": "info", "PLACE": "here"},

@@ -18,7 +18,7 @@ def configuration(**images: list[str]) -> Configuration:
             "project": {"name": "shop"},
             "proxima": {"platforms": [OWN, SECOND, FOREIGN]},
             "images": {name: {"context": ".", "platforms": platforms} for name, platforms in images.items()},
-            "services": {name: {"image": name} for name in images} | {"redis": {"external": "redis:7"}},
+            "services": {name: {"image": name} for name in images} | {"redis": {"image": "redis:7"}},
         }
     )
 

@@ -110,7 +110,8 @@ source = "web/site.toml"
 description = "title and theme"
 
 [services.counter]
-external = "redis:7"
+image = "redis:7"
+platform = "linux/amd64"
 ports = { redis = 6379 }
 healthcheck = { tcp = "redis" }
 
@@ -265,7 +266,7 @@ def test_effective_values_have_origin(project: Project, monkeypatch: pytest.Monk
     assert settings["resources.host_share"] == (0.25, "env LYRA_HOST_SHARE")
     assert settings["tests[0].json"] == ({"a": [1, {"b": 2}]}, f".lyra.toml:{line_with('json')}")
     assert settings["deviations[0].expires"] == ("2027-03-31", f".lyra.toml:{line_with('expires')}")
-    assert "services.web.external" not in settings
+    assert "services.web.platform" not in settings
 
 
 def test_effective_values_hide_secrets(project: Project) -> None:

@@ -11,6 +11,8 @@ from tests.config.conftest import MINIMAL, Project
 IMAGE = '[images.web]\ncontext = "web"\n'
 SERVICE = IMAGE + '[services.web]\nimage = "web"\n'
 
+EXTERNAL_IS_IMAGE = "5: services.web.external: `external` is now `image`; rename it"
+
 # id, text after the three lines of MINIMAL, the detail after ".lyra.toml:"
 CASES: list[tuple[str, str, str]] = [
     ("unknown key", "[proxima]\ncpu = 2\n", '5: proxima.cpu: unknown key; did you mean "cpus"?'),
@@ -120,13 +122,13 @@ CASES: list[tuple[str, str, str]] = [
     ("missing key", "[images.web]\n", "4: images.web.context: missing; it is required"),
     (
         "terminal escape in a value",
-        '[services.web]\nexternal = "redis\\u001b[2J"\n',
-        '5: services.web.external: "redis\\u001b[2J" contains control characters; write plain text',
+        'description = "redis\\u001b[2J"\n',
+        '4: project.description: "redis\\u001b[2J" contains control characters; write plain text',
     ),
     (
         "newline in a value",
-        '[services.web]\nexternal = "a\\nb"\n',
-        '5: services.web.external: "a\\nb" must be a single line',
+        'description = "a\\nb"\n',
+        '4: project.description: "a\\nb" must be a single line',
     ),
     (
         "relative container path",
@@ -134,20 +136,61 @@ CASES: list[tuple[str, str, str]] = [
         '9: services.web.volumes.data.path: "data" is not a path in a container; allowed: an absolute path without ":",'
         ' not ending in "/", such as "/data"',
     ),
+    ("old key of a third-party image", '[services.web]\nexternal = "redis:7"\n', EXTERNAL_IS_IMAGE),
+    ("both keys of an image", SERVICE + 'external = "redis:7"\n', EXTERNAL_IS_IMAGE.replace("5:", "8:", 1)),
+    ("no image", "[services.web]\n", "4: services.web.image: missing; it is required"),
     (
-        "image and external",
-        SERVICE + 'external = "redis:7"\n',
-        "6: services.web: must have exactly one of image and external, found both",
+        "no image reference",
+        '[services.web]\nimage = "Redis"\n',
+        '5: services.web.image: "Redis" is not an image reference; allowed: a name in lower case, with a registry, a '
+        'tag and a digest if needed, such as "redis:7"',
     ),
     (
-        "neither image nor external",
-        "[services.web]\n",
-        "4: services.web: must have exactly one of image and external, found neither",
+        "id of an image",
+        f'[services.web]\nimage = "sha256:{"0" * 64}"\n',
+        "5: services.web.image: is the id of an image, which only one engine knows; write its reference",
     ),
     (
-        "unknown image",
-        '[services.web]\nimage = "wep"\n',
-        '5: services.web.image: "wep" is not defined in [images]; the table is empty',
+        "endless reference",
+        f'[services.web]\nimage = "{"a" * 256}"\n',
+        "5: services.web.image: is longer than an engine takes, 255 characters without the tag",
+    ),
+    *(
+        (
+            f"{written} for an own image",
+            SERVICE + f'[services.b]\nimage = "{written}"\n',
+            f'9: services.b.image: "{written}" is not defined in [images]; did you mean "web"? A third-party image of '
+            f'this name is written "{full_reference}"',
+        )
+        for written, full_reference in (
+            ("wbe", "docker.io/library/wbe:latest"),
+            ("webb", "docker.io/library/webb:latest"),
+            ("wep:1", "docker.io/library/wep:1"),
+            ("web:latest", "docker.io/library/web:latest"),
+            ("guestbook/web", "docker.io/guestbook/web:latest"),
+        )
+    ),
+    (
+        "own image with the name of a third-party image's service",
+        IMAGE + '[services.b]\nimage = "web"\n[services.web]\nimage = "redis:7"\n',
+        '8: services.web: runs the third-party image "redis:7", and [images.web] has the same name: rename one, since '
+        "a third-party image has the name of its service",
+    ),
+    (
+        "platform of an own image",
+        SERVICE + 'platform = "linux/amd64"\n',
+        "8: services.web.platform: is for third-party images; set platforms in [images.web]",
+    ),
+    (
+        "platform of a third-party image outside of proxima",
+        '[services.web]\nimage = "redis:7"\nplatform = "linux/arm64"\n',
+        '6: services.web.platform: Proxima does not run "linux/arm64"; proxima.platforms has linux/amd64',
+    ),
+    (
+        "name of a service that is no name of an image",
+        '[services.web-]\nimage = "redis:7"\n',
+        '4: services.web-: "web-" is not valid in an image reference; allowed: single ".", "_" or "-" between letters'
+        " and digits",
     ),
     (
         "unknown dependency",
@@ -161,8 +204,8 @@ CASES: list[tuple[str, str, str]] = [
     ),
     (
         "cycle",
-        '[services.a]\nexternal = "x"\ndepends_on = ["b"]\n[services.b]\nexternal = "x"\ndepends_on = ["c"]\n'
-        '[services.c]\nexternal = "x"\ndepends_on = ["a"]\n',
+        '[services.a]\nimage = "x"\ndepends_on = ["b"]\n[services.b]\nimage = "x"\ndepends_on = ["c"]\n'
+        '[services.c]\nimage = "x"\ndepends_on = ["a"]\n',
         "6: services.a.depends_on: dependency cycle a -> b -> c -> a; remove one of these dependencies",
     ),
     (
@@ -511,7 +554,7 @@ CASES: list[tuple[str, str, str]] = [
     ),
     (
         "alias of another service",
-        SERVICE + 'aliases = ["db"]\n[services.db]\nexternal = "redis:7"\n',
+        SERVICE + 'aliases = ["db"]\n[services.db]\nimage = "redis:7"\n',
         '8: services.web.aliases[0]: "db" is the name of another service',
     ),
     (

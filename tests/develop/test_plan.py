@@ -29,7 +29,7 @@ DOCUMENT: dict[str, Any] = {
             "environment": {"TOKEN": {"secret": True}, "NAME": {"default": "a"}},
             "dev": {"command": ["serve"], "limits": {"memory": "128m"}},
         },
-        "db": {"external": "redis:7", "volumes": {"data": {"path": "/data"}}},
+        "db": {"image": "redis:7", "volumes": {"data": {"path": "/data"}}},
         "alone": {"image": "other"},
     },
 }

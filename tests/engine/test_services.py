@@ -33,7 +33,8 @@ promote = false
 LIMITS
 
 [services.double]
-external = "foreign/double:1"
+image = "foreign/double:1"
+promote = false
 command = ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/www"]
 user = "65534:65534"
 LIMITS

@@ -117,7 +117,7 @@ def test_compose_services_are_converted(tmp_path: Path) -> None:
     assert descriptions["TITLE"] == "head of the page"  # the comment after it in the compose file
     assert web.dev is not None
     assert web.dev.source == "/app"  # mounted there by Compose, so `create` does the same
-    assert (redis.external, redis.user, redis.command) == ("redis:7", "999:999", ["redis-server", "--save", ""])
+    assert (redis.image, redis.user, redis.command) == ("redis:7", "999:999", ["redis-server", "--save", ""])
     assert redis.healthcheck is not None
     assert (redis.healthcheck.exec, redis.healthcheck.retries) == (["redis-cli", "ping"], 5)
     assert [(volume.path, volume.owner) for volume in redis.volumes.values()] == [("/data", "999:999")]
@@ -306,7 +306,7 @@ def test_invalid_compose_values_become_todos(tmp_path: Path) -> None:
     services = load_config(tmp_path).config.services
     assert services.keys() == {"web-app", "web-app-2"}
     assert services["web-app"].depends_on == ["web-app-2"]
-    assert services["web-app-2"].external == "example.org:5000/r"
+    assert services["web-app-2"].image == "example.org:5000/r"
     assert services["web-app-2"].environment["GREETING"].default == "hello"
     assert {file.path for file in services["web-app-2"].configs.values()} == {"/etc/a.conf", "/etc/b.conf"}
     assert {volume.path for volume in services["web-app-2"].volumes.values()} == {"/x", "/y"}
@@ -458,7 +458,7 @@ def write_compose_project(root: Path, text: str) -> None:
 def test_last_value_of_compose_file_may_be_a_block(tmp_path: Path, text: str) -> None:
     write_compose_project(tmp_path, SERVICE_HEAD + text)
     init_project(tmp_path)
-    assert load_config(tmp_path).config.services["web"].external == "redis:7"
+    assert load_config(tmp_path).config.services["web"].image == "redis:7"
 
 
 @pytest.mark.parametrize("port", [f'"{"9" * 5000}"', f"{{ target: {'9' * 4000} }}", "²", "0", "65536"])

@@ -28,7 +28,7 @@ context = "."
 [services.web]
 image = "web"
 [services.worker]
-external = "redis:7"
+image = "redis:7"
 [[tests]]
 name = "the page is there"
 service = "web"

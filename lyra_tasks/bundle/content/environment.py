@@ -53,7 +53,7 @@ def select_promoted_services(
         PromotedService(
             name,
             service,
-            references[str(service.image)],
+            references[config.image_name(name)],
             image_configs[name],
             {
                 key: f"127.0.0.1:{port_number(port)}" if port_owners.setdefault(port, name) == name else ""

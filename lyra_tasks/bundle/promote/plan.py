@@ -110,7 +110,7 @@ def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPla
     services_by_image: dict[str, list[str]] = {}
     for name, service in config.services.items():
         if service.is_promoted:
-            services_by_image.setdefault(str(service.image), []).append(name)
+            services_by_image.setdefault(config.image_name(name), []).append(name)
     if not services_by_image:
         raise ConfigurationError(
             "Nothing to promote: no service runs an image of this project",

@@ -19,6 +19,7 @@ from lyra_tasks.config.deployment import (
 from lyra_tasks.config.models import Configuration, Service
 from lyra_tasks.config.platforms import image_platforms, list_variants
 from lyra_tasks.config.validation.containers import check_container_options
+from lyra_tasks.config.validation.images import check_image
 from lyra_tasks.config.validation.paths import check_paths
 from lyra_tasks.config.validation.positions import Location
 from lyra_tasks.config.validation.problems import Problem, check_name, check_regex, format_location, quote_text
@@ -39,7 +40,8 @@ def check_consistency(config: Configuration, document: Mapping[str, Any], root: 
     yield from _check_bases(config, document)
     for name, service in config.services.items():
         location: Location = ("services", name)
-        yield from _check_references(location, service, document)
+        yield from check_image(location, service, config.project.name, document)
+        yield from _check_dependencies(location, service, document)
         yield from _check_ports(location, service)
         yield from _check_container_paths(location, service)
         yield from _check_environment(location, service)
@@ -77,7 +79,7 @@ def check_deviations(config: Configuration, rules: Mapping[str, bool]) -> Iterat
 def _check_caches(config: Configuration) -> Iterator[Problem]:
     for entry in config.builder.cache_to:
         is_per_image = "type=inline" in entry.split(",") or "{image}" in entry
-        if not is_per_image and len(list_variants(config)) > 1:
+        if not is_per_image and len(list_variants(config, config.images)) > 1:
             message = f"each image would overwrite the cache of the last one; add {{image}} to {quote_text(entry)}"
             yield Problem(("builder", "cache_to"), message)
 
@@ -86,6 +88,11 @@ def _check_platforms(config: Configuration) -> Iterator[Problem]:
     """Check that Proxima runs all platforms, that none is listed twice, and that promoted images share one."""
     platform_lists: list[tuple[Location, Sequence[str]]] = [(("proxima", "platforms"), config.proxima.platforms)]
     platform_lists += [(("images", name, "platforms"), image.platforms) for name, image in config.images.items()]
+    platform_lists += [
+        (("services", name, "platform"), [service.platform])
+        for name, service in config.services.items()
+        if service.platform is not None and service.is_promoted
+    ]
     for location, platforms in platform_lists:
         for platform in platforms:
             if platform not in config.proxima.platforms:
@@ -101,10 +108,12 @@ def _check_platforms(config: Configuration) -> Iterator[Problem]:
             message = f"engines do not tell {quote_text(other)} and {quote_text(platform)} apart; keep one"
             yield Problem(("proxima", "platforms"), message)
     common = set(config.proxima.platforms)
-    for name in dict.fromkeys(str(service.image) for service in config.services.values() if service.is_promoted):
-        if name in config.images and not (common := common & set(image_platforms(config, name))):
+    promoted = [name for name, service in config.services.items() if service.is_promoted]
+    for name in dict.fromkeys(config.image_name(service) for service in promoted):
+        if not (common := common & set(image_platforms(config, name))):
             message = "has no platform in common with the other promoted images, but one node runs all of them"
-            yield Problem(("images", name, "platforms"), message)
+            own_location, service_location = ("images", name, "platforms"), ("services", name, "platform")
+            yield Problem(own_location if name in config.images else service_location, message)
             return
 
 
@@ -112,6 +121,7 @@ def _check_names(config: Configuration) -> Iterator[Problem]:
     """Check names that become part of an image reference, which has stricter rules."""
     names: list[tuple[Location, str]] = [(("project", "name"), config.project.name)]
     names += [(("images", name), name) for name in config.images]
+    names += [(("services", name), name) for name in config.third_party_images]
     for location, name in names:
         if not _REPOSITORY_NAME.fullmatch(name):
             allowed = 'single ".", "_" or "-" between letters and digits'
@@ -131,16 +141,7 @@ def _check_bases(config: Configuration, document: Mapping[str, Any]) -> Iterator
                 yield Problem(("images", name, "args", argument), message)
 
 
-def _check_references(location: Location, service: Service, document: Mapping[str, Any]) -> Iterator[Problem]:
-    if (service.image is None) == (service.external is None):
-        sources = "neither" if service.image is None else "both"
-        yield Problem(location, f"must have exactly one of image and external, found {sources}")
-    if service.image is not None:
-        yield from check_name((*location, "image"), service.image, "images", document)
-    if service.external is not None and not re.fullmatch(r"[^\s-]\S*", service.external):
-        yield Problem((*location, "external"), 'must be an image reference, such as "redis:7"')
-    if service.external is not None and service.dev is not None and service.dev.source is not None:
-        yield Problem((*location, "dev", "source"), "a third-party image has no source here; remove it")
+def _check_dependencies(location: Location, service: Service, document: Mapping[str, Any]) -> Iterator[Problem]:
     for name in service.depends_on:
         yield from check_name((*location, "depends_on"), name, "services", document)
 

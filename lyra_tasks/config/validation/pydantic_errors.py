@@ -16,6 +16,7 @@ from lyra_tasks.config.validation.problems import Problem, describe_value, quote
 from lyra_tasks.config.values import (  # fmt: skip
     GROUP_NAME_PATTERN,
     HOST_NAME_PATTERN,
+    REFERENCE_PATTERN,
     SYSCTL_NAME_PATTERN,
     UDP_PATTERN,
     ULIMIT_NAME_PATTERN,
@@ -58,6 +59,10 @@ PATTERN_DESCRIPTIONS = {
     r"^[a-z0-9][a-z0-9+.-]+$": ("the name of a Debian package", 'lower-case letters, digits, "+", "." and "-"'),
     r"^([a-z0-9][a-z0-9_-]{0,30})?$": ("a group", 'lower-case letters, digits, "-" and "_", at most 31'),
     UDP_PATTERN: ("a port", 'a number from 1 to 65535, or one with "/udp", such as "53/udp"'),
+    REFERENCE_PATTERN: (
+        "an image reference",
+        'a name in lower case, with a registry, a tag and a digest if needed, such as "redis:7"',
+    ),
     HOST_NAME_PATTERN: (
         "a host name",
         'letters, digits, ".", "_" and "-", beginning and ending with a letter or digit, at most 63 characters',
@@ -71,6 +76,7 @@ PATTERN_DESCRIPTIONS = {
     r"^[A-Z_]+$": ("a capability", 'capital letters and "_", such as "NET_BIND_SERVICE"'),
 }
 """Name and description of the allowed values, for each pattern of the models."""
+_RENAMED_SERVICE_KEYS = {"external": "image"}
 
 
 def convert_validation_error(error: ValidationError, document: Mapping[str, Any]) -> list[Problem]:
@@ -78,6 +84,10 @@ def convert_validation_error(error: ValidationError, document: Mapping[str, Any]
     details_by_location: dict[Location, list[ErrorDetails]] = defaultdict(list)
     for detail in error.errors(include_url=False):
         details_by_location[_locate(detail, document)].append(detail)
+    renamed = {(*location[:-1], _find_new_name(location)) for location in details_by_location}
+    details_by_location = {
+        location: details for location, details in details_by_location.items() if location not in renamed
+    }
     # A list with an invalid item is reported for the item only, even if its key also accepts a string
     parents = {location[:end] for location in details_by_location for end in range(len(location))}
     return [
@@ -163,7 +173,15 @@ def _format_message(location: Location, details: list[ErrorDetails], document: M
     return f"{describe_value(location, value)} {context.get('error', 'is not valid here')}"
 
 
+def _find_new_name(location: Location) -> str:
+    """Return the present name of a key that had the name at this location before, or an empty text."""
+    is_service_key = len(location) == 3 and location[0] == "services"
+    return _RENAMED_SERVICE_KEYS.get(str(location[-1]), "") if is_service_key else ""
+
+
 def _describe_unknown_key(location: Location) -> str:
+    if new_name := _find_new_name(location):
+        return f"`{location[-1]}` is now `{new_name}`; rename it"
     known = known_keys(location[:-1])
     prefix = "unknown table" if len(location) == 1 else "unknown key"
     suggestion = closest_match(str(location[-1]).lower().replace("-", "_"), known)
@@ -183,7 +201,9 @@ def drop_invalid(document: dict[str, Any], problems: Iterable[Problem]) -> None:
             test.pop(key, None)
             document["tests"][index] = {"name": f"test {index}", **test}
         elif isinstance(table, dict):
-            table.pop(key, None)
+            value = table.pop(key, None)
+            if new_name := _find_new_name(location):
+                table.setdefault(new_name, value)
     document.setdefault("schema", 1)
     document.setdefault("project", {}).setdefault("name", "unknown")
 

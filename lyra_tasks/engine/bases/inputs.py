@@ -113,7 +113,7 @@ def hash_current_inputs(work: Workspace, lock: LockFile | None = None) -> dict[s
     image_hashes = {
         name: compute_input_hashes(work.root, image, work.git.commit) for name, image in work.config.images.items()
     }
-    uses = find_base_uses(work, list_variants(work.config))
+    uses = find_base_uses(work, list_variants(work.config, work.config.images))
     return {
         build.key: replace(
             image_hashes[build.image],
@@ -123,7 +123,7 @@ def hash_current_inputs(work: Workspace, lock: LockFile | None = None) -> dict[s
                 "platform": build.platform,
             },
         )
-        for build in list_variants(work.config)
+        for build in list_variants(work.config, work.config.images)
     }
 
 
