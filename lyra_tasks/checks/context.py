@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lyra_tasks.checks.groups import PlannedGroup
-from lyra_tasks.checks.stages import PlannedStage
+from lyra_tasks.checks.stages.plan import PlannedStage
 from lyra_tasks.config.models import Test
 from lyra_tasks.engine.bases.resolve import ResolvedBase
 from lyra_tasks.engine.workspace import Workspace

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from lyra_tasks import console
 from lyra_tasks.checks.commands import build_address_variables
 from lyra_tasks.checks.context import TestOutcome, TestRun
 from lyra_tasks.checks.groups import PlannedGroup, qualified_name
-from lyra_tasks.checks.kinds import run_check
+from lyra_tasks.checks.kinds import run_check, run_stage_checks
 from lyra_tasks.checks.results import merge_container_results, print_check_result, summarize_usage, write_results
 from lyra_tasks.config.models import Test
 from lyra_tasks.engine.objects.lifeline import hold_lifeline
@@ -26,15 +26,23 @@ from lyra_tasks.lab.admission import Capacity, Reservation, reserve_capacity
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.lab import Lab, remove_mounted_files, write_mounted_files
 from lyra_tasks.lab.service import RunningService
-from lyra_tasks.records.evidence import CheckResult, Evidence, ServiceEvent, create_service_event
-from lyra_tasks.records.service_logs import merge_logs
+from lyra_tasks.records.evidence import (
+    CheckDetail,
+    CheckResult,
+    Evidence,
+    ServiceEvent,
+    create_check_detail,
+    create_service_event,
+)
+from lyra_tasks.records.service_logs import merge_logs, read_last_lines
 from lyra_tasks.rules.finding import RuleCheck
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
 _RETRY_INTERVAL_S = 0.5
-_EXIT_REPORT_DELAY_S = 0.3
+_FAILURE_REPORT_DELAY_S = 0.3  # the engine reports an exit, and log lines, a moment after a check has failed
+_MAX_LOG_LINES = 15
 
 
 @dataclass
@@ -45,6 +53,7 @@ class _GroupRun:
     lab: Lab
     test_run: TestRun
     checks: list[CheckResult] = field(default_factory=list)
+    stage_results: dict[str, CheckResult | None] = field(default_factory=dict)
     error: CheckFailedError | None = None
 
     def run(self, mark_created: Callable[[str], None]) -> None:
@@ -93,40 +102,66 @@ class _GroupRun:
                 return
             passed = sum(check.outcome == "passed" for check in self.checks)
             position = f"{len(self.checks) + 1} of {len(tests) * rounds}"
+            log_positions = {name: service.log.path.stat().st_size for name, service in self.lab.services.items()}
             with console.progress(f"{self.group.name or 'check'} {position}: {test.name}", f"{passed} passed"):
                 result = self._run_with_retries(test)
             cancellation.raise_if_cancelled()
+            if result is None:
+                continue
+            if result.outcome != "passed" and not test.is_image_check:
+                time.sleep(_FAILURE_REPORT_DELAY_S)
+                result = result.model_copy(update={"details": [*result.details, *self._read_logs(test, log_positions)]})
             name = f"{result.name} (round {number})" if rounds > 1 else result.name
             result = result.model_copy(update={"name": name, "group": self.group.name})
             self.lab.events.append(
                 create_service_event("check", result.service, name=name, outcome=result.outcome, seconds=result.seconds)
             )
-            print_check_result(result)
+            print_check_result(result, self.lab.run_directory)
             self.checks.append(result)
-            if error := self._find_service_failure(result):
+            if error := self.lab.find_failure():
                 raise error
             if self.test_run.options.fail_fast and result.outcome != "passed":
                 cancellation.stop_starting.set()
 
-    def _run_with_retries(self, test: Test) -> CheckResult:
-        """Run a check, up to `retry` more times while it fails; the result says how many attempts it took."""
-        result = run_check(self.lab, self.group, test, self.test_run)
+    def _run_with_retries(self, test: Test) -> CheckResult | None:
+        """Run a check, up to `retry` more times while it fails; the result says how many attempts it took.
+
+        Return None for a stage that was cancelled since another one failed.
+        """
+        result = self._take_stage_result(test) if test.kind == "stage" else self._run_once(test)
         for number in range(1, test.retry + 1):
-            if result.outcome == "passed" or self.lab.cancellation.stop_starting.is_set():
+            if result is None or result.outcome == "passed" or self.lab.cancellation.stop_starting.is_set():
                 break
             time.sleep(_RETRY_INTERVAL_S)
-            result = run_check(self.lab, self.group, test, self.test_run)
+            result = self._run_once(test)
             if result.outcome == "passed":
                 result = result.model_copy(update={"message": f"passed at attempt {number + 1}"})
         return result
 
-    def _find_service_failure(self, result: CheckResult) -> CheckFailedError | None:
-        """Return the error of a service that exited; the engine reports it a moment after the check has failed."""
-        error = self.lab.find_failure()
-        if error is None and result.outcome != "passed":
-            time.sleep(_EXIT_REPORT_DELAY_S)
-            error = self.lab.find_failure()
-        return error
+    def _run_once(self, test: Test) -> CheckResult:
+        if test.kind == "stage":
+            return run_stage_checks(self.lab, self.group, [test], self.test_run)[test.name]
+        return run_check(self.lab, self.group, test, self.test_run)
+
+    def _take_stage_result(self, test: Test) -> CheckResult | None:
+        """Return the result of a stage; the first one of a round builds all of them."""
+        if test.name not in self.stage_results:
+            tests = [test for test in self.group.tests if test.kind == "stage"]
+            results = run_stage_checks(self.lab, self.group, tests, self.test_run)
+            self.stage_results = {test.name: results.get(test.name) for test in tests}
+        return self.stage_results.pop(test.name)
+
+    def _read_logs(self, test: Test, positions: Mapping[str, int]) -> list[CheckDetail]:
+        """Return what the service of a check, or each service, has logged since the check began."""
+        details = []
+        for name in [test.service] if test.service else self.lab.services:
+            path = self.lab.services[name].log.path
+            lines = read_last_lines(path, _MAX_LOG_LINES, since=positions[name])
+            if lines:
+                file = path.relative_to(self.lab.run_directory).as_posix()
+                texts = (line.split(" ", 2)[-1] for line in lines)
+                details.append(create_check_detail(f"{name} logged since the check began", texts, file))
+        return details
 
 
 def run_groups(test_run: TestRun) -> TestOutcome:

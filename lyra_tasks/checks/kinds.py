@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -15,7 +15,7 @@ from lyra_tasks import console
 from lyra_tasks.checks.commands import build_lab_variables, check_command, check_structure
 from lyra_tasks.checks.context import TestRun
 from lyra_tasks.checks.groups import PlannedGroup
-from lyra_tasks.checks.stages import check_stage
+from lyra_tasks.checks.stages.run import StageBuild, StageOutcome, build_stages
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.services import to_argv
 from lyra_tasks.documents import DocumentError, parse_foreign_json
@@ -40,8 +40,40 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def run_check(lab: Lab, group: PlannedGroup, test: Test, test_run: TestRun) -> CheckResult:
-    """Run one check; a check that fails or cannot be run is a result, not an exception."""
+    """Run one check; a check that fails or cannot be run is a result, not an exception.
+
+    Stages are built together, by `build_stages`.
+    """
     return evaluate_check(test, partial(_find_problem, lab, group, test, test_run), lab.plan.secret_values)
+
+
+def run_stage_checks(lab: Lab, group: PlannedGroup, tests: Sequence[Test], test_run: TestRun) -> dict[str, CheckResult]:
+    """Build the stages of some checks in one parallel bake, and return the results by name.
+
+    With fail-fast, a check that was cancelled since another one failed has no result.
+    """
+    builds = [
+        StageBuild(
+            test.name, test_run.stages[test.name], test_run.result_directory(group, test), test.effective_timeout
+        )
+        for test in tests
+    ]
+    outcomes = build_stages(lab, builds, stops_at_failure=test_run.options.fail_fast)
+    return {
+        test.name: _create_stage_result(test, outcomes[test.name], lab.plan.secret_values)
+        for test in tests
+        if test.name in outcomes
+    }
+
+
+def _create_stage_result(test: Test, outcome: StageOutcome, secret_values: Iterable[str]) -> CheckResult:
+    def find_problem() -> str:
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.problem
+
+    result = evaluate_check(test, find_problem, secret_values)
+    return result.model_copy(update={"seconds": outcome.seconds, "details": list(outcome.details)})
 
 
 def evaluate_check(test: Test, find_problem: Callable[[], str], secret_values: Iterable[str]) -> CheckResult:
@@ -71,8 +103,6 @@ def _find_problem(lab: Lab, group: PlannedGroup, test: Test, test_run: TestRun) 
     if test.service is not None and test.kind in _SERVICE_CHECKS:
         return check_service(lab.services[test.service].check_target(), test)
     root, directory = test_run.work.root, test_run.result_directory(group, test)
-    if test.kind == "stage":
-        return check_stage(lab, test_run.stages[test.name], directory, test.effective_timeout)
     if test.kind == "structure":
         image, path = group.images[test.image or ""], test.structure or ""
         program_directory = (root / path).parent

@@ -10,9 +10,10 @@ from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.console.markup import sanitize_xml
-from lyra_tasks.files import format_json
+from lyra_tasks.files import display_path, format_json
 from lyra_tasks.lab.service import RunningService
 from lyra_tasks.records.evidence import (
+    CheckDetail,
     CheckResult,
     Evidence,
     Measurement,
@@ -120,7 +121,8 @@ def _build_check_case(check: CheckResult) -> ET.Element:
     case = ET.Element("testcase", {"name": check.name, "classname": check.service, "time": f"{check.seconds:.3f}"})
     if check.outcome != "passed":
         kind = "failure" if check.outcome == "failed" else "error"
-        ET.SubElement(case, kind, {"message": check.message}).text = check.message
+        text = "\n".join([check.message, *format_details(check.details)])
+        ET.SubElement(case, kind, {"message": check.message}).text = text
     return case
 
 
@@ -136,9 +138,24 @@ def _build_rule_case(result: RuleResult) -> ET.Element:
     return case
 
 
-def print_check_result(result: CheckResult) -> None:
-    """Print the result of a check as soon as it has been run."""
+def print_check_result(result: CheckResult, run_directory: Path | None = None) -> None:
+    """Print the result of a check as soon as it has been run; its files are named if they are in `run_directory`."""
     mark = console.style("ok  ", "green") if result.outcome == "passed" else console.style("FAIL", "red", "bold")
     lines = [f"{mark} {result.title} ({result.seconds:.2f} s)"]
+    lines += [f"     {line}" for line in result.message.splitlines()]
     # in one call, so that the lines of parallel groups do not mix
-    console.print("\n".join([*lines, *(f"     {line}" for line in result.message.splitlines())]))
+    if result.details:
+        directory = f"{display_path(run_directory)}/" if run_directory is not None else ""
+        lines += [f"     {line}" for line in format_details(result.details, directory)]
+        console.print_verbatim("\n".join(lines))
+    else:
+        console.print("\n".join(lines))
+
+
+def format_details(details: Sequence[CheckDetail], directory: str = "") -> list[str]:
+    """Return the lines that explain a result, each block below its title; `directory` is put before their files."""
+    lines = []
+    for detail in details:
+        lines.append(f"{detail.title}{f' ({directory}{detail.file})' if detail.file else ''}:")
+        lines += [f"  {line}" for line in detail.lines]
+    return lines

@@ -18,7 +18,7 @@ from lyra_tasks.checks.groups import (
     group_tests,
     plan_platform_runs,
 )
-from lyra_tasks.checks.stages import PlannedStage, plan_stage
+from lyra_tasks.checks.stages.plan import PlannedStage, plan_stage
 from lyra_tasks.config.deployment import config_path
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.platforms import is_native_platform, list_variants

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from lyra_tasks import console
 from lyra_tasks.checks.context import TestOutcome, TestRun
 from lyra_tasks.checks.groups import PlannedGroup
 from lyra_tasks.errors import CheckFailedError
 from lyra_tasks.files import display_path
-from lyra_tasks.records.evidence import TestsDocument
+from lyra_tasks.records.evidence import ServiceUsage, TestsDocument
 from lyra_tasks.results.lifecycle import ServiceReservation, TestGroup, TestPreview
 
 
@@ -66,14 +67,8 @@ def show_test_results(test_outcome: TestOutcome) -> TestResults:
     document = {name: value for name, value in evidence if name in TestsDocument.model_fields}
     results = TestResults(**document, directory=str(run_directory))
     if not console.print_result(results):
-        console.print_table(
-            ("service", "peak memory", "peak CPU", "peak processes"),
-            [
-                (name, f"{console.format_bytes(usage.memory_peak)} of {console.format_bytes(usage.memory_limit)}",
-                 f"{usage.cpu_peak:.2f} of {usage.cpu_limit:g}", f"{usage.pids_peak} of {usage.pids_limit}")
-                for name, usage in evidence.usage.items()
-            ],
-        )  # fmt: skip
+        if evidence.usage:
+            _print_usage(evidence.usage)
         _print_rules(test_outcome)
         summary = f"{len(evidence.checks) - len(failed)} of {len(evidence.checks)} checks passed"
         console.print(f"{summary} in {evidence.seconds:.1f} s")
@@ -90,6 +85,17 @@ def show_test_results(test_outcome: TestOutcome) -> TestResults:
             hint=f"See the logs and metrics in {display_path(run_directory)}",
         )
     return results
+
+
+def _print_usage(usage_by_service: Mapping[str, ServiceUsage]) -> None:
+    console.print_table(
+        ("service", "peak memory", "peak CPU", "peak processes"),
+        [
+            (name, f"{console.format_bytes(usage.memory_peak)} of {console.format_bytes(usage.memory_limit)}",
+             f"{usage.cpu_peak:.2f} of {usage.cpu_limit:g}", f"{usage.pids_peak} of {usage.pids_limit}")
+            for name, usage in usage_by_service.items()
+        ],
+    )  # fmt: skip
 
 
 def _print_rules(test_outcome: TestOutcome) -> None:

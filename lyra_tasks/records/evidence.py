@@ -6,6 +6,7 @@ services, tests and rules. Changing any of them makes another set, without evide
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,7 @@ EVIDENCE_DIRECTORIES = (LOGS_DIRECTORY, CHECKS_DIRECTORY)
 """Logs of services and files fetched by checks; a run may lack either."""
 MERGED_LOG, BUILD_LOG = "_all.log", "_build.log"
 """Names that no service can have."""
+_MAX_LINE_CHARS = 1000
 
 
 ServiceEventKind = Literal["started", "ready", "check", "ended"]
@@ -44,6 +46,20 @@ def list_service_logs(directory: Path) -> list[Path]:
     return [path for path in sorted(directory.rglob("*.log")) if path.name not in {MERGED_LOG, BUILD_LOG}]
 
 
+class CheckDetail(Record):
+    """Lines that explain a result, such as the end of a log; `file`, below the run's directory, has all of it."""
+
+    title: str
+    lines: list[str]
+    file: str = ""
+
+
+def create_check_detail(title: str, lines: Iterable[str], file: str = "") -> CheckDetail:
+    """Return lines as a detail, of which very long ones lose their end."""
+    shortened = (line if len(line) <= _MAX_LINE_CHARS else f"{line[:_MAX_LINE_CHARS]}…" for line in lines)
+    return CheckDetail(title=title, lines=list(shortened), file=file)
+
+
 class CheckResult(Record):
     """The result of a check; `error` means that it could not be run."""
 
@@ -54,6 +70,7 @@ class CheckResult(Record):
     message: str = ""
     seconds: float = 0.0
     group: str = ""
+    details: list[CheckDetail] = Field(default_factory=list, description="what happened around a failure")
 
     @property
     def title(self) -> str:

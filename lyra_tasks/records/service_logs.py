@@ -48,13 +48,13 @@ class LogFileReader:
                 yield line[:-1].decode(errors="replace")
 
 
-def read_last_lines(path: Path, count: int) -> list[str]:
-    """Return at most `count` lines from the last 256 KiB of a log."""
+def read_last_lines(path: Path, count: int, since: int = 0) -> list[str]:
+    """Return at most `count` lines from the last 256 KiB of a log, and from the position `since` on."""
     with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _MAX_TAIL_BYTES))
+        start = max(since, file.seek(0, 2) - _MAX_TAIL_BYTES)
+        file.seek(start)
         lines = file.read().decode(errors="replace").removesuffix("\n").split("\n")
-    if size > _MAX_TAIL_BYTES and len(lines) > 1:
+    if start > since and len(lines) > 1:
         del lines[0]  # its beginning is missing
     return [line for line in lines if line][-count:]
 

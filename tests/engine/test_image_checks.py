@@ -34,7 +34,7 @@ FROM scratch AS results
 COPY --from=unit /results /
 
 FROM base AS broken
-RUN ["/bin/sh", "-c", "echo the third test is wrong; exit 3"]
+RUN ["/bin/sh", "-c", "for i in $(/bin/busybox seq 40); do echo test $i; done; echo the third test is wrong; exit 3"]
 
 FROM base AS slow
 RUN ["/bin/sh", "-c", "sleep 47"]
@@ -179,8 +179,36 @@ def test_failed_image_checks_explain_why(bundle: Path, project: Project, engine:
     messages = ("the third test is wrong", "not built within 2 s", "'link': not a regular file", "nobody home: ")
     refused(result, 5, "4 of 4 check(s) failed", *messages)
     document: dict[str, Any] = json.loads((newest(project) / "tests.json").read_text())
-    assert {check["name"]: check["outcome"] for check in document["checks"]} == dict.fromkeys(BAD, "failed")
+    checks = {check["name"]: check for check in document["checks"]}
+    assert {name: check["outcome"] for name, check in checks.items()} == dict.fromkeys(BAD, "failed")
+    (detail,) = checks["broken"]["details"]
+    assert detail["lines"] == [*(f"test {number}" for number in range(12, 41)), "the third test is wrong"]
+    assert "the whole" not in checks["broken"]["message"] and "exit code: 3" in checks["broken"]["message"]
+    assert f"{newest(project).relative_to(project.root)}/checks/broken/build.log" in result.text
+    assert "the third test is wrong" in (newest(project) / detail["file"]).read_text()
     assert labs(engine) == []
+
+
+def test_stages_are_built_in_parallel(bundle: Path, project: Project) -> None:
+    config, dockerfile = project.root / ".lyra.toml", project.root / "app" / "Dockerfile"
+    original = config.read_text()
+    sleeps = {
+        name: f'FROM base AS {name}\nRUN ["/bin/sh", "-c", "sleep 2; echo {name}"]\n\n' for name in ("one", "two")
+    }
+    dockerfile.write_text(
+        DOCKERFILE.replace("FROM scratch AS results", "".join(sleeps.values()) + "FROM scratch AS results")
+    )
+    config.write_text(original + entries({name: f'stage = "{name}"' for name in sleeps}))
+    assert project.lyra("build").code == 0
+    result = project.lyra("test", "--only", "one", "--only", "two")
+    config.write_text(original)
+    dockerfile.write_text(DOCKERFILE)
+    assert result.code == 0, result.text
+    document = json.loads((newest(project) / "tests.json").read_text())
+    assert document["seconds"] < sum(check["seconds"] for check in document["checks"])
+    logs = {name: (newest(project) / "checks" / name / "build.log").read_text() for name in sleeps}
+    assert [name in logs[name] for name in sleeps] == [True, True]
+    assert "RUN" in logs["one"] and "[two" not in logs["one"] and "[one" not in logs["two"]
 
 
 def test_second_ctrl_c_still_removes_everything(bundle: Path, project: Project, engine: Engine) -> None:
@@ -207,7 +235,7 @@ def test_second_ctrl_c_still_removes_everything(bundle: Path, project: Project, 
 
 
 def all_logs(project: Project) -> str:
-    return "".join(path.read_text() for path in project.root.glob(".lyra/runs/*/checks/slow/build.log"))
+    return "".join(path.read_text() for path in project.root.glob(".lyra/runs/*/.bake-*/build.log"))
 
 
 def test_unknown_stage_and_unlocked_base_are_named(bundle: Path, project: Project) -> None:
