@@ -14,7 +14,7 @@ import pytest
 from lyra_tasks.digests import file_sha256
 from lyra_tasks.engine.debian import mirror
 from lyra_tasks.engine.debian.mirror import find_mirror, host_codename
-from lyra_tasks.engine.debian.packages import AptWorkspace, unpack_debs
+from lyra_tasks.engine.debian.packages import AptWorkspace, find_missing_security_suites, unpack_debs
 from lyra_tasks.errors import PreconditionError
 
 CACHE = Path(os.environ.get("LYRA_TEST_CACHE") or Path.home() / ".cache" / "lyra")
@@ -167,3 +167,38 @@ def test_security_suite_is_read(workspace: AptWorkspace) -> None:
 def test_suites_without_security_updates_are_known() -> None:
     suites = ("bookworm", "sid", "trixie", "noble-updates")
     assert mirror.list_security_suites(suites) == ("bookworm-security", "trixie-security")
+
+
+FETCH = "E: Failed to fetch http://mirror.test/debian-security/dists/trixie-security/"
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    [
+        (f"{FETCH}InRelease  404  Not Found [IP: 127.0.0.1 80]", {"trixie-security"}),
+        (f"{FETCH}main/binary-arm64/Packages  404  Not Found", {"trixie-security"}),
+        (f"{FETCH}InRelease  Could not connect to mirror.test:80 (127.0.0.1)", {"trixie-security"}),
+        ("E: The repository 'file:/m trixie-security Release' does not have a Release file.", {"trixie-security"}),
+        (f"{FETCH}main/binary-amd64/Packages.xz  Hash Sum mismatch", set()),
+        (f"{FETCH}main/binary-amd64/Packages.xz  File has unexpected size (1 != 2).", set()),
+        (f"{FETCH}InRelease  Clearsigned file isn't valid, got 'NOSPLIT'", set()),
+        ("E: The repository 'file:/m trixie-security InRelease' is not signed.", set()),
+        (f"E: Release file for {FETCH[19:]}InRelease is expired (invalid since 3d).", set()),
+        (FETCH.replace("-security/", "/") + "InRelease  404  Not Found", set()),
+    ],
+)
+def test_missing_security_index_is_told_from_a_damaged_one(line: str, missing: set[str]) -> None:
+    assert find_missing_security_suites(f"W: x\n{line}\nE: Some index files failed to download.") == missing
+
+
+def test_engine_packages_come_without_a_missing_security_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lyra_tasks.engine.debian.mirror.find_security_mirror", lambda: "http://127.0.0.1:9/security")
+    monkeypatch.setattr("lyra_tasks.engine.debian.packages.find_security_mirror", lambda: "http://127.0.0.1:9/security")
+    workspace = AptWorkspace(tmp_path / "apt", (host_codename(),))
+    workspace.update()
+    assert workspace.security_suites == ()
+    assert f"does not send the index of {host_codename()}-security" in capsys.readouterr().err
+    (deb,) = workspace.download([f"netbase/{host_codename()}"], tmp_path / "debs", silent)
+    assert deb.is_intact()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.config.models import Rootfs
-from lyra_tasks.engine.bases.rootfs import BuiltRootfs, build_rootfs
+from lyra_tasks.engine.bases.rootfs import build_rootfs
+from lyra_tasks.engine.bases.rootfs_cache import BuiltRootfs
 from lyra_tasks.engine.debian.mirror import find_mirror
 from lyra_tasks.errors import PreconditionError
 

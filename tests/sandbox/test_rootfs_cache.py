@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.dockerfile.lock_file import LockedRootfs
-from lyra_tasks.engine.bases.rootfs import ROOTFS_TAR, BuiltRootfs, _find_cached
+from lyra_tasks.engine.bases.rootfs_cache import ROOTFS_TAR, BuiltRootfs, find_kept_rootfs
 
 
 @pytest.mark.parametrize("description", ["", "{", '{"suite": "bookworm"}', None])
@@ -18,7 +18,7 @@ def test_rootfs_with_damaged_description_is_rebuilt(tmp_path: Path, description:
     (directory / ROOTFS_TAR).touch()
     if description is not None:
         (tmp_path / "rootfs" / "a1b2.facts.json").write_text(description)
-    assert _find_cached(tmp_path, "a1b2") is None
+    assert find_kept_rootfs(tmp_path, "a1b2") is None
 
 
 def test_rootfs_with_other_content_than_its_name_is_rebuilt(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_rootfs_with_other_content_than_its_name_is_rebuilt(tmp_path: Path) -> N
     directory.mkdir(parents=True)
     (tmp_path / "rootfs" / f"{digest}.facts.json").write_text(pin.model_dump_json())
     (directory / ROOTFS_TAR).write_bytes(content)
-    assert _find_cached(tmp_path, digest) == BuiltRootfs(directory, pin)
+    assert find_kept_rootfs(tmp_path, digest) == BuiltRootfs(directory, pin)
     (directory / ROOTFS_TAR).write_bytes(content.swapcase())
-    assert _find_cached(tmp_path, digest) is None
+    assert find_kept_rootfs(tmp_path, digest) is None
     assert not directory.exists()

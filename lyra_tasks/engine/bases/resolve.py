@@ -24,7 +24,8 @@ from lyra_tasks.engine.bases.registry import (
     image_platform,
     is_for_platform,
 )
-from lyra_tasks.engine.bases.rootfs import ROOTFS_TAR, BuiltRootfs, build_rootfs
+from lyra_tasks.engine.bases.rootfs import build_rootfs
+from lyra_tasks.engine.bases.rootfs_cache import ROOTFS_TAR, BuiltRootfs
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.debian.mirror import to_debian_architecture, to_docker_platform
 from lyra_tasks.errors import PreconditionError

@@ -11,7 +11,6 @@ import re
 import shutil
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -19,9 +18,9 @@ from pathlib import Path
 from lyra_tasks import console
 from lyra_tasks.config.models import Rootfs
 from lyra_tasks.digests import file_sha256, sha256_hex
-from lyra_tasks.dockerfile.file_hashes import open_file_hashes
 from lyra_tasks.dockerfile.lock_file import LockedRootfs
-from lyra_tasks.documents import read_document, translate_failures
+from lyra_tasks.documents import translate_failures
+from lyra_tasks.engine.bases.rootfs_cache import ROOTFS_TAR, BuiltRootfs, find_kept_rootfs, keep_rootfs
 from lyra_tasks.engine.debian.mirror import (
     host_architecture,
     host_codename,
@@ -31,15 +30,18 @@ from lyra_tasks.engine.debian.mirror import (
     run_debian_tool,
     to_docker_platform,
 )
-from lyra_tasks.engine.debian.packages import AptWorkspace, list_one_line_sources, parse_deb_name, unpack_debs
+from lyra_tasks.engine.debian.packages import (
+    AptWorkspace,
+    list_one_line_sources,
+    parse_deb_name,
+    run_with_security_suites,
+    unpack_debs,
+)
 from lyra_tasks.engine.debian.unpacked import claim_directory, is_protected, protect_tree
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.files import sync_to_disk, write_file
 from lyra_tasks.locks import file_lock
 from lyra_tasks.redaction import strip_url_credentials
 
-ROOTFS_TAR = "rootfs.tar"
-_PIN_FILE = "facts.json"
 _LOCK_TIMEOUT_S = 900.0  # another run may be building the same root file system
 
 # Programs that maintainer scripts call: with them `custom` can configure any package, and a Dockerfile can RUN.
@@ -65,21 +67,6 @@ _OWN_NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--m
 _LIST_INSTALLED = 'dpkg-query --admindir="$1/var/lib/dpkg" --show --showformat="\\${Package}=\\${Version}\\n"'
 _LIST_EXTRACTED = 'ls "$1/var/cache/apt/archives"'
 
-_UNREADABLE_SECURITY_SUITE = re.compile(r"^E: Failed to fetch \S*/dists/[\w.-]+-security/", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class BuiltRootfs:
-    """A root file system in the cache: `context` is a build context directory with `rootfs.tar`."""
-
-    context: Path
-    pin: LockedRootfs
-
-    @property
-    def tar(self) -> Path:
-        """Return the path of the tar archive."""
-        return self.context / ROOTFS_TAR
-
 
 def build_rootfs(
     spec: Rootfs,
@@ -94,7 +81,7 @@ def build_rootfs(
     With `pin`, it is exactly the pinned one, and the network is not used if it is cached. `architecture` defaults to
     the machine's own. `locations` name the FROM instructions in messages.
     """
-    if pin and (cached := _find_cached(cache, pin.sha256)):
+    if pin and (cached := find_kept_rootfs(cache, pin.sha256)):
         return cached
     architecture = architecture or (pin.architecture if pin else host_architecture())
     if spec.variant != "extract" and architecture != host_architecture():
@@ -119,24 +106,32 @@ def _build_or_reuse(spec: Rootfs, cache: Path, pin: LockedRootfs | None, archite
     components = ("main", "universe") if is_ubuntu() else ("main",)
     workspace = AptWorkspace(cache / "apt", [host_codename(), spec.suite], components=components)
     workspace.update()
-    suites = (spec.suite, *list_security_suites([spec.suite]))
-    release = b"".join(_read_release_file(workspace, suite) for suite in suites)
+    security_suites = tuple(name for name in list_security_suites([spec.suite]) if name in workspace.security_suites)
+    release = b"".join(_read_release_file(workspace, suite) for suite in (spec.suite, *security_suites))
     epoch = pin.source_date_epoch if pin else _parse_release_date(release)
     tools, version = _fetch_mmdebstrap(workspace, cache / "rootfs")
     recipe = [spec.suite, spec.variant, sorted(set(spec.packages)), epoch, version, sha256_hex(release)]
     recipe += [] if architecture == host_architecture() else [architecture]
     state = sha256_hex(json.dumps(recipe).encode())
     state_path = cache / "rootfs" / "states" / state
-    if state_path.exists() and (cached := _find_cached(cache, state_path.read_text())):
+    if state_path.exists() and (cached := find_kept_rootfs(cache, state_path.read_text())):
         return cached
     console.info(f"building a {spec.suite} root file system for {architecture} with {', '.join(spec.packages)}")
-    built = _build(spec, cache / "rootfs", tools, version, epoch, architecture)
+    built = _build(spec, cache / "rootfs", tools, version, epoch, architecture, security_suites)
     state_path.parent.mkdir(exist_ok=True)
     state_path.write_text(built.pin.sha256)
     return built
 
 
-def _build(spec: Rootfs, directory: Path, tools: Path, version: str, epoch: int, architecture: str) -> BuiltRootfs:
+def _build(
+    spec: Rootfs,
+    directory: Path,
+    tools: Path,
+    version: str,
+    epoch: int,
+    architecture: str,
+    security_suites: tuple[str, ...],
+) -> BuiltRootfs:
     # A killed run may have left the directory, but no mounts: those are in its own namespace.
     staging = directory / "staging"
     shutil.rmtree(staging, ignore_errors=True)
@@ -145,7 +140,7 @@ def _build(spec: Rootfs, directory: Path, tools: Path, version: str, epoch: int,
     staging.chmod(0o755)
     tar = staging / "context" / ROOTFS_TAR
     try:
-        _run_mmdebstrap(spec, staging, tools, epoch, architecture)
+        _run_mmdebstrap(spec, staging, tools, epoch, architecture, security_suites)
         # An empty /dev, since an engine would otherwise add one itself.
         with tarfile.open(tar, "a") as archive:
             entry = tarfile.TarInfo("./dev")
@@ -161,12 +156,14 @@ def _build(spec: Rootfs, directory: Path, tools: Path, version: str, epoch: int,
             resolved=tuple(_package_versions((staging / "packages").read_text().splitlines())),
             tools={"mmdebstrap": version},
         )
-        return _move_to_cache(staging / "context", directory / pin.sha256, pin)
+        return keep_rootfs(staging / "context", directory / pin.sha256, pin)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _run_mmdebstrap(spec: Rootfs, staging: Path, tools: Path, epoch: int, architecture: str) -> None:
+def _run_mmdebstrap(
+    spec: Rootfs, staging: Path, tools: Path, epoch: int, architecture: str, security_suites: tuple[str, ...]
+) -> None:
     apt_conf = staging / "apt.conf"
     # mmdebstrap does not read the machine's settings.
     apt_conf.write_text('Acquire::Languages "none";\n' + read_access_settings())
@@ -192,7 +189,6 @@ def _run_mmdebstrap(spec: Rootfs, staging: Path, tools: Path, epoch: int, archit
         spec.suite,
         str(staging / "context" / ROOTFS_TAR),
     ]
-    sources = list_one_line_sources(spec.suite)
     variables = {
         "SOURCE_DATE_EPOCH": str(epoch),
         "TMPDIR": str(staging / "tmp"),
@@ -201,10 +197,10 @@ def _run_mmdebstrap(spec: Rootfs, staging: Path, tools: Path, epoch: int, archit
     modules = [*tools.glob("usr/share/perl/5.*"), *tools.glob("usr/lib/*/perl/5.*")]
     if modules:
         variables["PERL5LIB"] = ":".join(map(str, modules))
-    result = run_debian_tool([*command, *sources], variables=variables)
-    if result.returncode and _UNREADABLE_SECURITY_SUITE.search(result.stderr):
-        console.warn(f"The index of {spec.suite}-security for {architecture} cannot be read: packages come without it")
-        result = run_debian_tool([*command, sources[0]], variables=variables)
+    result, _ = run_with_security_suites(  # a mirror may not have them for every architecture
+        lambda suites: run_debian_tool([*command, *list_one_line_sources(spec.suite, suites)], variables=variables),
+        security_suites,
+    )
     if result.returncode:
         errors = [line for line in result.stderr.splitlines() if line.startswith(("E:", "dpkg: error"))]
         raise PreconditionError(
@@ -263,35 +259,6 @@ def _package_versions(lines: Iterable[str]) -> Iterable[str]:
             yield "=".join(parse_deb_name(line))
         elif "=" in line:
             yield line
-
-
-def _move_to_cache(context: Path, directory: Path, pin: LockedRootfs) -> BuiltRootfs:
-    """Move a finished root file system into the cache; its description is written first, in case of a crash."""
-    write_file(directory.with_suffix(f".{_PIN_FILE}"), (pin.model_dump_json(indent=2) + "\n").encode())
-    if not directory.exists():
-        with (context / ROOTFS_TAR).open("rb") as tar:
-            sync_to_disk(tar.fileno())
-            os.fchmod(tar.fileno(), 0o444)
-        context.rename(directory)
-    return BuiltRootfs(directory, pin)
-
-
-def _find_cached(cache: Path, sha256: str) -> BuiltRootfs | None:
-    directory = cache / "rootfs" / sha256
-    try:
-        with translate_failures(PreconditionError):
-            pin = LockedRootfs.model_validate_json(read_document(directory.with_suffix(f".{_PIN_FILE}")))
-    except PreconditionError:
-        return None  # missing or damaged: it is built again
-    tar = directory / ROOTFS_TAR
-    if not tar.is_file():
-        return None
-    file_hashes = open_file_hashes(cache / "rootfs" / "hashes" / f"{sha256}.json")
-    if file_hashes.hash_file(str(tar), tar.lstat()).sha256 != sha256:
-        shutil.rmtree(directory)  # damaged: it is built again
-        return None
-    file_hashes.save([str(tar)])
-    return BuiltRootfs(directory, pin)
 
 
 def _list_changes(old: LockedRootfs, new: LockedRootfs) -> tuple[str, ...]:

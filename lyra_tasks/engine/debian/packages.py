@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,6 +63,11 @@ _UNREACHABLE = re.compile(
 )
 _ROLLING_VALIDITY_S = 60 * 24 * 3600
 _EXPIRED = re.compile(r"is expired|no longer valid|not valid yet", re.IGNORECASE)
+_MISSING_SECURITY_SUITE = (
+    re.compile(r"(?m)^E: Failed to fetch \S*/dists/(?P<suite>[\w.-]+-security)/.*"),
+    re.compile(r"(?m)^E: The repository '\S+ (?P<suite>[\w.-]+-security) Release' does not have a Release file"),
+)
+_DAMAGED = re.compile(r"mismatch|unexpected size|signature|NOSPLIT|clearsigned", re.IGNORECASE)
 _LOCK_TIMEOUT_S = 900.0  # a slow connection may take minutes for the packages of an engine
 
 
@@ -98,8 +103,13 @@ class AptWorkspace:
         """Return the URL of the mirror."""
         return find_mirror()
 
+    @cached_property
+    def security_suites(self) -> tuple[str, ...]:
+        """The security suites that packages come from; `update` leaves out those that cannot be read."""
+        return list_security_suites(self.suites)
+
     def update(self) -> None:
-        """Download the signed indexes of the suites and their security suites."""
+        """Download the signed indexes of the suites and their security suites; warn if one of the latter is missing."""
         require_debian()
         # Apt believes the indexes that it has once verified.
         claim_directory(self.root, keep=False)
@@ -107,7 +117,9 @@ class AptWorkspace:
             for directory in ("lists/partial", "cache/archives/partial"):
                 (self.root / directory).mkdir(parents=True, exist_ok=True)
             (self.root / "apt.conf").write_text(_APT_CONF + read_access_settings())
-            result = self._run_apt("update")
+            result, self.security_suites = run_with_security_suites(
+                lambda suites: self._run_apt("update", security_suites=suites), self.security_suites
+            )
         if result.returncode:
             suites = " and ".join(self.suites)
             raise _apt_error(f"Cannot read the package index of {suites}", self.mirror_url, result.stderr)
@@ -160,8 +172,8 @@ class AptWorkspace:
             raise PreconditionError("The package index has packages without SHA256", hint="Use another mirror")
         return [Deb(*parse_deb_name(file), sha256, directory / file, int(size)) for file, size, sha256 in matches]
 
-    def _write_sources(self, suite: str) -> Path:
-        """Write the sources of one suite, or of all if it is empty, with their security suites."""
+    def _write_sources(self, suite: str, security_suites: Collection[str]) -> Path:
+        """Write the sources of one suite, or of all if it is empty, with those of their security suites to use."""
         suites = (suite,) if suite else self.suites
         keyring = find_keyring()
         common = [f"Components: {' '.join(self.components)}", f"Architectures: {host_architecture()}"]
@@ -172,17 +184,20 @@ class AptWorkspace:
             # Their indexes expire after a week, which mirrors that are updated now and then miss.
             source = ["Types: deb", f"URIs: {self.mirror_url}", f"Suites: {' '.join(rolling)}", *common]
             stanzas.append([*source, f"Valid-Until-Min: {_ROLLING_VALIDITY_S}"])
-        if security_suites := list_security_suites(suites):
-            url = find_security_mirror()
-            stanzas.append(["Types: deb", f"URIs: {url}", f"Suites: {' '.join(security_suites)}", *common])
+        if used := [name for name in list_security_suites(suites) if name in security_suites]:
+            stanzas.append(["Types: deb", f"URIs: {find_security_mirror()}", f"Suites: {' '.join(used)}", *common])
         path = self.root / f"{'-'.join((*suites, *self.components))}.sources"
         path.write_text("\n".join(line for stanza in stanzas for line in (*stanza, "")))
         return path
 
     def _run_apt(
-        self, *arguments: str, directory: Path | None = None, suite: str = ""
+        self,
+        *arguments: str,
+        directory: Path | None = None,
+        suite: str = "",
+        security_suites: Collection[str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        sources = self._write_sources(suite)
+        sources = self._write_sources(suite, self.security_suites if security_suites is None else security_suites)
         settings = {
             "Dir::Etc::sourcelist": sources,
             "Dir::Etc::sourceparts": "/dev/null",
@@ -237,12 +252,35 @@ def find_keyring() -> Path | None:
     return next((path for path in KEYRINGS if path.exists()), None)
 
 
-def list_one_line_sources(suite: str) -> list[str]:
-    """Return a suite and its security suite as lines for a sources.list."""
+def list_one_line_sources(suite: str, security_suites: Iterable[str]) -> list[str]:
+    """Return a suite and security suites as lines for a sources.list."""
     keyring = find_keyring()
     options = f"[signed-by={keyring}] " if keyring else ""
-    security = [f"deb {options}{find_security_mirror()} {name} main" for name in list_security_suites([suite])]
+    security = [f"deb {options}{find_security_mirror()} {name} main" for name in security_suites]
     return [f"deb {options}{find_mirror()} {suite} main", *security]
+
+
+def run_with_security_suites(
+    run: Callable[[tuple[str, ...]], subprocess.CompletedProcess[str]], security_suites: tuple[str, ...]
+) -> tuple[subprocess.CompletedProcess[str], tuple[str, ...]]:
+    """Run apt with security suites, and again without those that the mirror does not have or cannot send.
+
+    Return the result and the suites that are left. An index that is there, but expired or not signed, stays an error.
+    """
+    result = run(security_suites)
+    missing = find_missing_security_suites(result.stderr) & set(security_suites) if result.returncode else set()
+    if not missing:
+        return result, security_suites
+    names = " and ".join(sorted(missing))
+    console.warn(f"The security mirror does not send the index of {names}: packages come without its fixes")
+    remaining = tuple(name for name in security_suites if name not in missing)
+    return run(remaining), remaining
+
+
+def find_missing_security_suites(apt_output: str) -> set[str]:
+    """Return the security suites whose index apt could not fetch; a damaged one is not missing."""
+    matches = [match for pattern in _MISSING_SECURITY_SUITE for match in pattern.finditer(apt_output)]
+    return {match["suite"] for match in matches if not _DAMAGED.search(match[0])}
 
 
 def _apt_error(message: str, mirror_url: str, output: str) -> PreconditionError:
