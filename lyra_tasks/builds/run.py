@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lyra_tasks import console
 from lyra_tasks.builds.facts import collect_build_facts
 from lyra_tasks.builds.plan import BuildPlan, PlannedImage, plan_build
+from lyra_tasks.builds.slots import find_slots_directory, hold_build_slots
 from lyra_tasks.config.platforms import variants_by_key
 from lyra_tasks.dockerfile.input_hashes import ImageInputs
 from lyra_tasks.engine.bases.inputs import hash_current_inputs
@@ -65,15 +67,18 @@ def _dump_definition(plan: BuildPlan) -> str:
 
 
 def run_build(
-    plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, directory: Path
+    plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, directory: Path, slots: Path
 ) -> tuple[BuildResult, ...]:
-    """Build in parallel all images that are not current; definition, log and Buildx's metadata stay in `directory`."""
+    """Build all images that are not current, as many at once as the `slots` of the engine allow.
+
+    Definition, log and Buildx's metadata stay in `directory`.
+    """
     with ThreadPoolExecutor(_MAX_WORKERS) as pool:
         current = [result for result in pool.map(partial(_find_current, plan, engine, store), plan.images) if result]
     by_key = {result.key: result for result in current}
     images = [image for image in plan.images if image.key not in by_key]
     if images:
-        by_key |= _build_images(plan, images, engine=engine, owner=owner, store=store, directory=directory)
+        by_key |= _build_images(plan, images, engine=engine, owner=owner, store=store, directory=directory, slots=slots)
     results = tuple(by_key[image.key] for image in plan.images)
     checks = [
         check for result in results for check in check_image_record(result.key, result.record, plan.config.proxima)
@@ -96,7 +101,14 @@ def _find_current(plan: BuildPlan, engine: Engine, store: ImageStore, image: Pla
 
 
 def _build_images(
-    plan: BuildPlan, images: Sequence[PlannedImage], *, engine: Engine, owner: Owner, store: ImageStore, directory: Path
+    plan: BuildPlan,
+    images: Sequence[PlannedImage],
+    *,
+    engine: Engine,
+    owner: Owner,
+    store: ImageStore,
+    directory: Path,
+    slots: Path,
 ) -> dict[str, BuildResult]:
     """Build images and return the results by key."""
     definition = directory / "bake.json"
@@ -113,20 +125,27 @@ def _build_images(
         sources=plan.facts.materials.sources,
     )
     bases_metadata = directory / "bake-bases-metadata.json"
+    targets = tuple(image.target for image in images)
+    capacity = engine.facts.cpus * plan.config.resources.host_share
+    holder = f"{plan.config.project.name} (pid {os.getpid()})"
     try:
-        build_prerequisites(
-            engine, owner, plan.base_targets, lambda targets: run_bake(metadata=bases_metadata, targets=targets)
-        )
-        owner.record_image_intents(engine, [image.reference for image in images])
-        targets = tuple(image.target for image in images)
-        capacity = engine.facts.cpus * plan.config.resources.host_share
-        parallel = count_parallel_builds(capacity, list_reservations(engine))
-        if parallel < len(targets):
-            console.info(f"Building {parallel} of {len(targets)} images at once, as many as host_share leaves CPUs")
-        metadata: dict[str, Any] = {}
-        for start in range(0, len(targets), parallel):
-            batch = targets[start : start + parallel]
-            metadata |= run_bake(metadata=directory / "bake-metadata.json", targets=batch)
+        available = count_parallel_builds(capacity, list_reservations(engine))
+        with hold_build_slots(slots, available, len(targets), holder) as handles:
+            build_prerequisites(
+                engine,
+                owner,
+                plan.base_targets,
+                lambda targets: run_bake(metadata=bases_metadata, targets=targets, lock_handles=handles),
+            )
+            owner.record_image_intents(engine, [image.reference for image in images])
+            parallel = len(handles)
+            if parallel < len(targets):
+                console.info(f"Building {parallel} of {len(targets)} images at once, as many as host_share leaves CPUs")
+            metadata: dict[str, Any] = {}
+            for start in range(0, len(targets), parallel):
+                batch = targets[start : start + parallel]
+                file = directory / "bake-metadata.json"
+                metadata |= run_bake(metadata=file, targets=batch, lock_handles=handles)
         _require_same_commit(plan)
     finally:
         # an argument may have the value of a secret; the file that stays must not contain it
@@ -227,6 +246,7 @@ def build_dev_images(work: Workspace) -> dict[str, ImageRecord]:
             owner=work.owner,
             store=store,
             directory=work.run_directory,
+            slots=find_slots_directory(work),
         )
     records = {variant.image: store.read(variant.image, variant.platform) for variant in variants.values()}
     return {name: record for name, record in records.items() if record is not None}

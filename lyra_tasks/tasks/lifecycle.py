@@ -49,6 +49,7 @@ def build(
     from lyra_tasks.builds.plan import plan_build
     from lyra_tasks.builds.run import run_build
     from lyra_tasks.builds.show import show_build_plan, show_build_results
+    from lyra_tasks.builds.slots import find_slots_directory
 
     work = workspace()
     selection = select_builds(work, image or (), platform or ())
@@ -57,7 +58,12 @@ def build(
     if dry_run:
         return show_build_plan(build_plan)
     results = run_build(
-        build_plan, engine=work.engine, owner=work.owner, store=work.images, directory=work.run_directory
+        build_plan,
+        engine=work.engine,
+        owner=work.owner,
+        store=work.images,
+        directory=work.run_directory,
+        slots=find_slots_directory(work),
     )
     remember_source()
     built = show_build_results(results)
@@ -153,7 +159,8 @@ def clean(
     Bundles and the journal stay.
     """
     from lyra_tasks.cleanup import facts, plan, show
-    from lyra_tasks.cleanup.run import require_clean, run_cleanup, save_report
+    from lyra_tasks.cleanup.report import require_clean, save_report
+    from lyra_tasks.cleanup.run import run_cleanup
     from lyra_tasks.records.dev import DevStore
 
     if gone and (all or cache):
