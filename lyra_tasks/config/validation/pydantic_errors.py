@@ -84,7 +84,7 @@ def convert_validation_error(error: ValidationError, document: Mapping[str, Any]
     details_by_location: dict[Location, list[ErrorDetails]] = defaultdict(list)
     for detail in error.errors(include_url=False):
         details_by_location[_locate(detail, document)].append(detail)
-    renamed = {(*location[:-1], _find_new_name(location)) for location in details_by_location}
+    renamed = {(*location[:-1], name) for location in details_by_location if (name := _find_new_name(location))}
     details_by_location = {
         location: details for location, details in details_by_location.items() if location not in renamed
     }
