@@ -602,7 +602,7 @@ def test_all_problems_are_listed_in_file_order(project: Project) -> None:
     project(
         MINIMAL
         + '[proxima]\ncpus = "4"\nmemory = "lots"\n'
-        + '[services.web]\nimage = "wep"\nlimitz = 1\n[services.web.volumes.data]\nowner = "me"\n'
+        + '[services.web]\nimage = "Wep"\nlimitz = 1\n[services.web.volumes.data]\nowner = "me"\n'
         + '[[tests]]\nservice = "web"\nhtp = "GET /"\n[[tests]]\nname = "t"\nservice = "db"\nlog = "x"\n'
     )
     with pytest.raises(ConfigurationError) as caught:
