@@ -126,7 +126,7 @@ KNOWN_IMAGES: tuple[KnownImage, ...] = (
         tmpfs=("/run/mysqld",),
         healthcheck=("healthcheck.sh", "--connect", "--innodb_initialized"),
         memory="512m",
-        size="512m",
+        size="256m",
     ),
     KnownImage(
         # docker-library/mysql: 8.4/Dockerfile.oracle
