@@ -49,16 +49,14 @@ def add_source_changes(
     changed_paths = tuple(sorted({*facts.changed_paths, *changed}))
     accepts_uncommitted = has_source_deviation(config, datetime.date.today())
     hashed_paths = {*changed_paths, *(() if accepts_uncommitted else differences.uncommitted)}
+    dirty_paths = {path.rstrip("/") for path in hashed_paths if not path.endswith(".git/")}
+    known_hashes = {name: file.sha256 for name, file in files.items()}
     return replace(
         facts,
         changed_paths=changed_paths,
         uncommitted_inputs=differences.uncommitted,
         accepts_uncommitted=accepts_uncommitted,
-        dirty_hash=hash_changed_files(top, {path.rstrip("/") for path in hashed_paths if not path.endswith(".git/")})[
-            :8
-        ]
-        if hashed_paths
-        else "",
+        dirty_hash=hash_changed_files(top, dirty_paths, known_hashes)[:8] if hashed_paths else "",
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -245,13 +245,18 @@ def _get_remote_url(root: Path) -> str:
     return escape_surrogates(clean_remote_url(run_git(root, "remote", "get-url", name).strip())) if name else ""
 
 
-def hash_changed_files(top: Path, changed_paths: Iterable[str]) -> str:
-    """Return a SHA-256 of names, types and content of the changed paths below `top`, with all files in directories."""
+def hash_changed_files(top: Path, changed_paths: Iterable[str], known_hashes: Mapping[str, str] | None = None) -> str:
+    """Return a SHA-256 of names, types and content of the changed paths below `top`, with all files in directories.
+
+    `known_hashes` holds the SHA-256 of files that have been read already, by their path below `top`.
+    """
+    known_hashes = known_hashes or {}
     hasher = hashlib.sha256()
     try:
         for path in sorted(changed_paths):
             for file in _list_files(top / path):
-                hasher.update(os.fsencode(file.relative_to(top)) + b"\0" + _read_file_state(file) + b"\0")
+                name = str(file.relative_to(top))
+                hasher.update(os.fsencode(name) + b"\0" + _read_file_state(file, known_hashes.get(name)) + b"\0")
     except OSError as error:
         raise PreconditionError(
             f"Cannot read {error.filename}: {error.strerror}", hint="Commit it, ignore it or change its permissions"
@@ -270,7 +275,7 @@ def _list_files(path: Path) -> list[Path]:
     return sorted(files)
 
 
-def _read_file_state(file: Path) -> bytes:
+def _read_file_state(file: Path, known_hash: str | None) -> bytes:
     """Return type and content of a path: deleted, link target, or executable bit and digest."""
     try:
         mode = file.lstat().st_mode
@@ -280,4 +285,4 @@ def _read_file_state(file: Path) -> bytes:
         return b"link " + os.fsencode(file.readlink())
     if not stat.S_ISREG(mode):
         return b"special"
-    return f"{'x' if mode & stat.S_IXUSR else '-'} {file_sha256(file)}".encode()
+    return f"{'x' if mode & stat.S_IXUSR else '-'} {known_hash or file_sha256(file)}".encode()

@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from lyra_tasks.digests import file_sha256
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.versions.git import clean_remote_url, collect_git_facts, find_missing_submodules, parse_status
+from lyra_tasks.versions.git import (
+    clean_remote_url,
+    collect_git_facts,
+    find_missing_submodules,
+    hash_changed_files,
+    parse_status,
+)
 from lyra_tasks.versions.head import read_tree
 from lyra_tasks.versions.version import compute_version
 
@@ -51,6 +58,14 @@ def commit(directory: Path, name: str, text: str) -> Path:
     run(directory, "add", "-A")
     run(directory, "commit", "-q", "-m", f"write {name}")
     return directory
+
+
+def test_known_hash_spares_reading_the_file_again(repo: Path) -> None:
+    known_hashes = {"file": file_sha256(repo / "file")}
+    expected = hash_changed_files(repo, ["file"])
+    (repo / "file").write_text("not read\n")
+    assert hash_changed_files(repo, ["file"], known_hashes) == expected
+    assert hash_changed_files(repo, ["file"]) != expected
 
 
 def test_clean_checkout_is_its_commit(repo: Path) -> None:
