@@ -9,7 +9,7 @@ from pathlib import Path
 from lyra_tasks.checks.commands import build_address_variables, check_command
 from lyra_tasks.checks.kinds import check_service, evaluate_check
 from lyra_tasks.checks.results import print_check_result
-from lyra_tasks.config.models import Configuration, Test
+from lyra_tasks.config.models import Configuration, Service, Test
 from lyra_tasks.engine.objects.containers import DeployedService
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.facts import resolve_test_environment
@@ -18,7 +18,7 @@ from lyra_tasks.records.evidence import CheckResult
 from lyra_tasks.rules.secrets import expand_secret_values
 
 _SUPPORTED_KINDS = frozenset({"http", "exec", "tcp", "log", "run"})
-_READY_TIMEOUT_S = 30.0
+_MIN_READY_TIMEOUT_S = 30.0
 _POLL_INTERVAL_S = 0.5
 
 
@@ -68,12 +68,23 @@ def check_deployed_services(
     return results
 
 
+def ready_timeout(service: Service) -> float:
+    """Return the seconds in which a running service must answer; its `http` or `tcp` health check is not shipped."""
+    check = service.healthcheck
+    patience = 0.0
+    if check is not None and (check.http is not None or check.tcp is not None):
+        patience = (check.start_period or 0.0) + check.retries * check.interval + check.timeout
+    return max(_MIN_READY_TIMEOUT_S, service.start_timeout or patience)
+
+
 def _run_check(test: Test, targets: Mapping[str, CheckTarget], root: Path, secret_values: Sequence[str]) -> CheckResult:
     started = time.monotonic()
+    waited_for = [targets[test.service]] if test.service is not None else list(targets.values())
+    timeout = max((ready_timeout(target.service) for target in waited_for), default=_MIN_READY_TIMEOUT_S)
     while True:
         result = evaluate_check(test, lambda: _find_problem(test, targets, root, secret_values), secret_values)
         seconds = time.monotonic() - started
-        if result.outcome != "error" or seconds > _READY_TIMEOUT_S:
+        if result.outcome != "error" or seconds > timeout:
             return result.model_copy(update={"seconds": round(seconds, 3)})
         time.sleep(_POLL_INTERVAL_S)
 

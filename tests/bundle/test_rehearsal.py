@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lyra_tasks.bundle.content.environment import render_env_example
 from lyra_tasks.bundle.format.manifest import Bundle
 from lyra_tasks.bundle.rehearse.plan import (
     RehearsalFacts,
     RehearsalPlan,
+    compute_start_timeout,
     plan_rehearsal,
     remove_compose_variables,
     render_env_file,
 )
-from lyra_tasks.config.models import Configuration
+from lyra_tasks.checks.deployed import ready_timeout
+from lyra_tasks.config.models import Configuration, Service
 from tests.bundle.test_compose import services
 from tests.bundle.test_receive_script import MANIFEST
 
@@ -63,6 +67,29 @@ def test_ports_and_secret_files_are_assigned() -> None:
         "WEB_HTTP_PUBLISH=10.0.0.1:20000",
         'WEB_KEY_FILE="/it\'s here/WEB_KEY_FILE"',
     ]
+
+
+def test_start_takes_as_long_as_the_services_may() -> None:
+    web, job, api = {"image": "web"}, {"image": "web", "oneshot": True, "start_timeout": "1h"}, {"image": "web"}
+    plan = plan_for({"web": web, "job": job, "api": api | {"start_timeout": "5s"}}, {"web": {}, "job": {}, "api": {}})
+    assert compute_start_timeout(plan, {}) == 300 + 3600 + 5
+    assert compute_start_timeout(plan, {"web": 900.0, "api": 60.0}) == 300 + 3600 + 900 + 60
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({}, 30),
+        ({"start_timeout": "10m"}, 600),
+        ({"start_timeout": "5s"}, 30),
+        ({"healthcheck": {"tcp": 80, "interval": "10s", "retries": 6, "timeout": "5s", "start_period": "2m"}}, 185),
+        ({"healthcheck": {"tcp": 80, "start_period": "2m"}, "start_timeout": "45s"}, 45),
+        ({"healthcheck": {"exec": "true", "start_period": "2m"}}, 30),
+    ],
+)
+def test_checks_wait_as_long_as_the_service_may_take(table: dict[str, Any], expected: float) -> None:
+    service = Service.model_validate({"image": "web", "ports": {"http": 80}, **table})
+    assert ready_timeout(service) == expected
 
 
 def test_shell_variables_do_not_override_env_file() -> None:

@@ -23,6 +23,7 @@ from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import BundleError
 
 _FIRST_PORT = 20000
+_START_MARGIN_S = 300.0  # to create everything, and for services without a health check
 _ENV_LINE = re.compile(r"(?m)^#?(\w+)=(.*)$")
 
 
@@ -46,7 +47,7 @@ class RehearsalPlan:
     """A planned rehearsal.
 
     `env_values`, `ports` and `secret_files` (their owners) are by variable of `.env`. `service_values` are the values
-    of the services' variables, which the checks use.
+    of the services' variables, which the checks use. `start_timeouts`, in seconds, are what `.lyra.toml` sets.
     """
 
     facts: RehearsalFacts
@@ -56,6 +57,7 @@ class RehearsalPlan:
     ports: Mapping[str, int]
     secret_files: Mapping[str, str]
     service_values: Mapping[str, Mapping[str, str]]
+    start_timeouts: Mapping[str, float]
 
     @property
     def env_variables(self) -> list[str]:
@@ -120,7 +122,18 @@ def plan_rehearsal(
             for key in service.secrets
         },
         service_values=values_by_service,
+        start_timeouts={name: service.start_timeout for name, service in services.items() if service.start_timeout},
     )
+
+
+def compute_start_timeout(plan: RehearsalPlan, patience: Mapping[str, float]) -> float:
+    """Return the seconds in which all services must be healthy or have failed, if they start one after the other.
+
+    `patience` are the seconds, by service, in which the engine judges the health check of the received container.
+    """
+    names = patience.keys() | plan.start_timeouts.keys()
+    waits = (max(patience.get(name, 0.0), plan.start_timeouts.get(name, 0.0)) for name in names)
+    return _START_MARGIN_S + sum(waits)
 
 
 def render_env_file(plan: RehearsalPlan, address: str, secrets_directory: Path) -> str:

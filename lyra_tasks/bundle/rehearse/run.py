@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
@@ -14,11 +15,16 @@ from typing import TYPE_CHECKING
 
 from lyra_tasks import console
 from lyra_tasks.bundle.format.layout import IMAGES_DIRECTORY, RECEIVE_SCRIPT
-from lyra_tasks.bundle.rehearse.plan import RehearsalPlan, remove_compose_variables, render_env_file
+from lyra_tasks.bundle.rehearse.plan import (
+    RehearsalPlan,
+    compute_start_timeout,
+    remove_compose_variables,
+    render_env_file,
+)
 from lyra_tasks.bundle.verify import verify_bundle
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import connect_sandbox
-from lyra_tasks.engine.objects.containers import DeployedService, list_compose_services
+from lyra_tasks.engine.objects.containers import DeployedService, list_compose_services, read_health_probe
 from lyra_tasks.errors import BundleError, CheckFailedError, PreconditionError
 from lyra_tasks.locks import file_lock
 from lyra_tasks.processes import create_environment, run_captured
@@ -27,12 +33,14 @@ from lyra_tasks.redaction import redact
 from lyra_tasks.results.bundle import Rehearsal
 
 if TYPE_CHECKING:
+    from lyra_tasks.engine.client.connect import Engine
     from lyra_tasks.engine.workspace import Workspace
 
 RunChecks = Callable[[Mapping[str, DeployedService]], Sequence[CheckResult]]
 
 _RECEIVE_TIMEOUT_S = 1800.0
-_START_TIMEOUT_S = 300
+_COMPOSE_TIMEOUT_S = 300.0
+_COMPOSE_END_TIMEOUT_S = 60.0  # Compose ends by itself when its own time is over
 _OUTPUT_TAIL_LINES = 15
 
 
@@ -81,8 +89,8 @@ def _rehearse(plan: RehearsalPlan, work: Workspace, state: Path, run_checks: Run
         env_file.write_text(render_env_file(plan, node.address, secrets_directory))
         env_file.chmod(0o600)
     with _measure("start", seconds):
-        _start_services(plan, directory / "deploy", environment, secrets_directory)
         engine = connect_sandbox(node, is_own=False)
+        _start_services(plan, engine, directory / "deploy", environment, secrets_directory)
         services = list_compose_services(engine, plan.project)
     with _measure("check", seconds):
         if facts.commit != manifest.source.commit:
@@ -130,13 +138,18 @@ def _write_secrets(plan: RehearsalPlan, directory: Path) -> None:
 
 
 def _start_services(
-    plan: RehearsalPlan, directory: Path, environment: Mapping[str, str], secrets_directory: Path
+    plan: RehearsalPlan, engine: Engine, directory: Path, environment: Mapping[str, str], secrets_directory: Path
 ) -> None:
-    command = ["docker", "compose", "up", "--detach", "--wait", "--wait-timeout", str(_START_TIMEOUT_S)]
-    result = _run_command(command, environment, directory, _START_TIMEOUT_S + 60)
+    """Create the containers, then start them, with as much time as their health checks take to fail."""
+    command = ["docker", "compose", "up", "--no-start"]
+    result = _run_command(command, environment, directory, _COMPOSE_TIMEOUT_S)
+    if not result.returncode:
+        timeout = math.ceil(compute_start_timeout(plan, _read_patience(plan, engine)))
+        command = ["docker", "compose", "up", "--detach", "--wait", "--wait-timeout", str(timeout)]
+        result = _run_command(command, environment, directory, timeout + _COMPOSE_END_TIMEOUT_S)
     if not result.returncode:
         return
-    log = _run_command(["docker", "compose", "logs", "--tail", "15"], environment, directory, 60)
+    log = _run_command(["docker", "compose", "logs", "--tail", "15"], environment, directory, _COMPOSE_END_TIMEOUT_S)
     values = [value for values in plan.service_values.values() for value in values.values() if len(value) >= 8]
     values += [file.read_text(errors="replace") for file in secrets_directory.iterdir()]
     output = (*_output_tail(result), *log.stdout.splitlines())
@@ -145,6 +158,13 @@ def _start_services(
         hint="See the logs above, and compare with `test` on the engine of this machine",
         details=tuple(redact("\n".join(output), values).split("\n")),
     )
+
+
+def _read_patience(plan: RehearsalPlan, engine: Engine) -> dict[str, float]:
+    """Return the seconds that the health checks, from the bundle's Compose file or its images, take to fail."""
+    services = list_compose_services(engine, plan.project)
+    probes = {name: read_health_probe(engine, service.id) for name, service in services.items()}
+    return {name: probe.patience for name, probe in probes.items() if probe is not None}
 
 
 def _run_command(

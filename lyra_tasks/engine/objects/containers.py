@@ -70,6 +70,11 @@ class HealthProbe:
     retries: int
     start_period: float
 
+    @property
+    def patience(self) -> float:
+        """The time until the engine has judged a container that is never healthy."""
+        return self.start_period + (self.retries + 1) * (self.interval + self.timeout)
+
 
 def create_networks(engine: Engine, owner: Owner, networks: Mapping[str, Mapping[str, Any]]) -> None:
     """Create bridge networks by name; the values are fields of the API (`Internal`, `Options`)."""
