@@ -18,6 +18,7 @@ import pytest
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import Project, repository
+from tests.engine import machines
 from tests.engine.trees import RandomTree, describe_differences, read_image_nodes
 
 EDITS = int(os.environ.get("LYRA_TEST_EDITS", "25"))
@@ -25,8 +26,26 @@ SEED = int(os.environ.get("LYRA_TEST_SEED", "1"))
 IMAGES = ("a", "b", "c", "d", "e")
 
 
+@pytest.fixture(params=["engine", "remote builder"])
+def builder_variables(
+    request: pytest.FixtureRequest, tmp_path: Path, engine: Engine, box: sandbox.Sandbox
+) -> Iterator[dict[str, str]]:
+    """Return the variables that make the engine itself build, or a builder that is reached over the network."""
+    if request.param == "engine":
+        yield {}
+        return
+    if engine.facts.store != "containerd":
+        pytest.skip("classic image stores cannot export images from a builder")
+    client = {**box.environment(), "BUILDX_CONFIG": str(tmp_path / "buildx")}
+    with machines.serve_buildkit(box) as address:
+        machines.run_buildx(client, box, "create", "--name", "far", "--driver", "remote", address)
+        yield {"BUILDX_CONFIG": client["BUILDX_CONFIG"], "LYRA_BUILDER": "far"}
+
+
 @pytest.fixture
-def trees(tmp_path: Path, cache: Path, box: sandbox.Sandbox) -> Iterator[tuple[Project, dict[str, RandomTree]]]:
+def trees(
+    tmp_path: Path, cache: Path, box: sandbox.Sandbox, builder_variables: dict[str, str]
+) -> Iterator[tuple[Project, dict[str, RandomTree]]]:
     """Create a project whose images copy a random tree each."""
     generator = random.Random(SEED)
     root = tmp_path / "project"
@@ -36,6 +55,7 @@ def trees(tmp_path: Path, cache: Path, box: sandbox.Sandbox) -> Iterator[tuple[P
     tables = "".join(f'[images.{name}]\ncontext = "{name}"\n' for name in IMAGES)
     (root / ".lyra.toml").write_text(f'schema = 1\n[project]\nname = "tiny"\n{tables}')
     project = repository(root, tmp_path, cache, box)
+    project.environment.update(builder_variables)
     yield project, trees
     project.clean()
 
