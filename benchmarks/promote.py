@@ -95,7 +95,7 @@ def _measure_pack(store: str, sample: Project) -> Row:
     with tempfile.TemporaryDirectory(prefix="lyra-bench-") as medium:
         pack = json.loads(sample.output("bundle.pack", new, "--since", old, "--to", medium, "--json"))
     (image,) = json.loads((sample.root / "promotion/sample" / new / "manifest.json").read_text())["images"]
-    omitted = pack["images"][0]["omitted_layers"]
+    omitted = pack["archives"][0]["omitted_layers"]
     layers = sum(layer["size"] for layer in image["layers"] if layer["digest"] not in omitted)
     name = f"pack since the previous version, {store} store"
     return Row(name, "changed layers and 64 KiB", pack["size"], layers + MAX_OVERHEAD_BYTES, 1.0, unit="B")

@@ -76,10 +76,11 @@ def read(bundle: Path, name: str) -> Any:
 
 
 def subjects(bundle: Path) -> list[dict[str, Any]]:
-    (image,) = read(bundle, layout.MANIFEST_FILE)["images"]
+    manifest = read(bundle, layout.MANIFEST_FILE)
+    (image,), (archive,) = manifest["images"], manifest["archives"]
     digest = image["manifest_digest"].removeprefix("sha256:")
-    archive = {"name": image["file"], "digest": {"sha256": image["sha256"]}}
-    return [archive, {"name": "tiny/web:1.0.0", "digest": {"sha256": digest}}]
+    subject = {"name": archive["file"], "digest": {"sha256": archive["sha256"]}}
+    return [subject, {"name": "tiny/web:1.0.0", "digest": {"sha256": digest}}]
 
 
 def test_provenance_names_commit_and_parameters(bundle: Path, project: Project) -> None:

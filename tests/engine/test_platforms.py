@@ -159,10 +159,11 @@ def test_untested_platform_needs_deviation_for_promotion(story: Story) -> None:
 
 
 def test_bundle_has_archive_and_sbom_per_platform(story: Story) -> None:
+    archives = {archive["platform"]: archive["file"] for archive in story.document(layout.MANIFEST_FILE)["archives"]}
+    assert archives == {platform: f"images/several-1.1.0-{with_hyphens(platform)}.tar" for platform in PLATFORMS}
     for platform, image in story.images().items():
-        assert image["file"] == f"images/web-1.1.0-{with_hyphens(platform)}.tar"
         assert image["references"][0] == "several/web:1.1.0"
-        with tarfile.open(story.bundles[1] / image["file"]) as archive:
+        with tarfile.open(story.bundles[1] / archives[platform]) as archive:
             index = json.load(archive.extractfile("index.json") or pytest.fail("no index"))
         assert {
             f"{manifest['platform']['os']}/{manifest['platform']['architecture']}" for manifest in index["manifests"]
@@ -190,7 +191,7 @@ def test_bundle_commands_cover_all_platforms(story: Story) -> None:
 
 def test_node_loads_only_images_of_its_platform(story: Story, node: sandbox.Sandbox, tmp_path: Path) -> None:
     loaded = succeed(receive(story.bundles[1], node))
-    assert f"Loading images/web-1.1.0-{with_hyphens(OWN)}.tar" in loaded.out
+    assert f"Loading images/several-1.1.0-{with_hyphens(OWN)}.tar" in loaded.out
     assert loaded.out.count("Loading images/") == 1
     image_ids = set(docker(node, "image", "ls", "--all", "--quiet", "--no-trunc").split())
     assert image_ids == {story.images()[OWN]["config_digest"]}
@@ -200,7 +201,8 @@ def test_node_loads_only_images_of_its_platform(story: Story, node: sandbox.Sand
     succeed(story.project.lyra("bundle.pack", "1.1.0", "--to", str(medium), "--since", "1.0.0", "--split", "64k"))
     pack = medium / "several-1.1.0-since-1.0.0"
     succeed(story.project.lyra("verify", str(pack)))
-    assert all(image["omitted_layers"] for image in json.loads((pack / layout.PACK_FILE).read_bytes())["images"])
+    archives = json.loads((pack / layout.PACK_FILE).read_bytes())["archives"]
+    assert (len(archives), all(archive["omitted_layers"] for archive in archives)) == (len(PLATFORMS), True)
     docker(node, "image", "rm", "--force", *image_ids)
     assert receive(pack, node).code == 31, "the layers of 1.0.0 are missing"
     succeed(receive(story.bundles[0], node))
@@ -223,7 +225,7 @@ def test_node_of_missing_platform_is_refused(story: Story, node: sandbox.Sandbox
     (copy / layout.CHECKSUMS_FILE).write_text("\n".join(entries) + "\n")
     outcome = receive(copy, node)
     assert (outcome.code, "runs linux/amd64, but the images are for" in outcome.err) == (3, True), outcome.text
-    missing = copy / f"images/web-1.1.0-{with_hyphens(FOREIGN)}.tar"
+    missing = copy / f"images/several-1.1.0-{with_hyphens(FOREIGN)}.tar"
     missing.unlink()
     assert receive(copy, node).code == 6
 

@@ -136,6 +136,12 @@ def image_of(bundle: Path) -> dict[str, Any]:
     return image
 
 
+def archive_of(bundle: Path) -> str:
+    """Return the name of the only archive."""
+    (archive,) = json.loads((bundle / layout.MANIFEST_FILE).read_text())["archives"]
+    return str(archive["file"])
+
+
 def refused(outcome: Outcome, code: int, kind: str, *texts: str) -> None:
     assert outcome.code == code, outcome.text
     assert outcome.err.startswith(f"receive.sh: {kind}: "), outcome.err
@@ -197,11 +203,11 @@ def test_receive_verifies_signature(node: Node, bundles: list[Path], signers: st
 
 def test_receive_never_loads_damaged_archive(node: Node, bundles: list[Path]) -> None:
     bundle = node.copy(bundles[0])
-    archive = bundle / image_of(bundle)["file"]
+    archive = bundle / archive_of(bundle)
     data = bytearray(archive.read_bytes())
     data[len(data) // 2] ^= 1
     archive.write_bytes(data)
-    refused(node.receive(bundle), 6, "corrupt", f"\n  {image_of(bundle)['file']}: changed")
+    refused(node.receive(bundle), 6, "corrupt", f"\n  {archive_of(bundle)}: changed")
     assert node.tags() == []
 
 
@@ -234,7 +240,7 @@ def test_receive_refuses_version_with_other_content(node: Node, bundles: list[Pa
 
 def test_receive_reports_missing_layer(node: Node, bundles: list[Path]) -> None:
     bundle = node.copy(bundles[0])
-    archive = bundle / image_of(bundle)["file"]
+    archive = bundle / archive_of(bundle)
     blob = f"blobs/sha256/{image_of(bundle)['layers'][0]['digest'].removeprefix('sha256:')}"
     with tarfile.open(archive) as source, tarfile.open(bundle / "target.tar", "w") as target:
         for member in source:
@@ -265,10 +271,10 @@ def test_receive_reports_unreachable_engine(node: Node, bundles: list[Path]) -> 
 
 def test_receive_refuses_small_disk(node: Node, bundles: list[Path]) -> None:
     bundle = node.copy(bundles[0])
-    file = image_of(bundle)["file"]
-    (line,) = [line for line in (bundle / layout.RECEIVE_SCRIPT).read_text().splitlines() if line.startswith(file)]
-    rewrite(bundle, line, " ".join([file, "linux/amd64", str(10**15), *line.split()[3:]]))
-    refused(inside(node, bundle), 30, "no-space", "KiB free", str(10**15 // 1024))
+    line = f"linux/amd64 {archive_of(bundle)} "
+    size = (bundle / archive_of(bundle)).stat().st_size
+    rewrite(bundle, f"{line}{size}\n", f"{line}{10**15}\n")
+    refused(inside(node, bundle), 30, "no-space", "KiB free", str(10**15 // 1024)[:6])
     assert node.tags() == []
     rewrite(bundle, str(10**15), "1")
     result = inside(node, bundle)
@@ -292,7 +298,7 @@ def test_pack_is_received_where_baseline_is_loaded(
     node: Node, project: Project, bundles: list[Path], signers: str
 ) -> None:
     pack = create_pack(project, node, "1.10.0", "--since", "1.9.0")
-    archive = image_of(bundles[1])["file"]
+    archive = archive_of(bundles[1])
     assert (pack / archive).stat().st_size < (bundles[1] / archive).stat().st_size / 10
     trust = ("--allowed-signers", signers, "--signer", ADA)
     refused(node.receive(pack, *trust), 31, "incomplete", "layers of tiny/web:1.9.0", "Nothing was loaded", "1.10.0")
@@ -322,7 +328,7 @@ def test_damaged_part_is_named_and_replaced_alone(node: Node, project: Project, 
     parts = sorted((pack / layout.IMAGES_DIRECTORY).iterdir())
     assert len(parts) > 3
     assert max(path.stat().st_size for path in pack.rglob("*")) == 64 * 1024
-    assert b"".join(part.read_bytes() for part in parts) == (bundles[0] / image_of(bundles[0])["file"]).read_bytes()
+    assert b"".join(part.read_bytes() for part in parts) == (bundles[0] / archive_of(bundles[0])).read_bytes()
     content = parts[2].read_bytes()
     parts[2].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     refused(node.receive(pack), 6, "corrupt", f"only these again\n  images/{parts[2].name}: changed\n")
@@ -367,7 +373,7 @@ def test_pack_errors_are_reported_and_leave_nothing(project: Project, bundles: l
     for options in (("--split", "64k"), ()):  # The second replaces the first with all its parts.
         assert project.lyra(*command, *options).code == 0
     assert [path.name for path in (tmp_path / "tiny-1.9.0" / layout.IMAGES_DIRECTORY).iterdir()] == [
-        Path(image_of(bundles[0])["file"]).name
+        Path(archive_of(bundles[0])).name
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["tiny-1.9.0"]
 

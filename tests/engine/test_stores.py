@@ -52,7 +52,8 @@ class Bundled:
     @property
     def archive(self) -> Path:
         (bundle,) = self.project.bundles()
-        return bundle / str(self.image["file"])
+        (archive,) = (bundle / "images").iterdir()
+        return archive
 
 
 def files_of(bundled: Bundled) -> list[tuple[str, int, int, int, str]]:
