@@ -19,7 +19,6 @@ from lyra_tasks import console
 from lyra_tasks.console.streams import replace_closed_streams
 from lyra_tasks.errors import ConfigurationError, InterruptedRunError, PreconditionError, UsageError, from_os_error
 from lyra_tasks.files import display_path
-from lyra_tasks.suggest import did_you_mean
 from lyra_tasks.tasks.line import list_short_names
 from lyra_tasks.version import __version__
 
@@ -52,17 +51,20 @@ class LyraProgram(Program):
         try:
             super().parse_core(argv)
         except ParseError as error:
-            raise Exit(str(error), code=2) from error
+            raise self._usage_exit(error, ()) from error
 
     def parse_tasks(self) -> None:
-        """Exit with 2 on a usage error, with the nearest task as a hint."""
+        """Exit with 2 on a usage error, with a hint."""
         try:
             super().parse_tasks()
         except ParseError as error:
-            quoted = str(error).split("'")
-            suggestion = did_you_mean(quoted[1], self.collection.task_names) if len(quoted) > 2 else ""
-            hint = f"Run `{self.binary} --list` for all tasks and `{self.binary} --help TASK` for options"
-            raise Exit(f"{error}\nhint: {suggestion}{' ' if suggestion else ''}{hint}", code=2) from error
+            raise self._usage_exit(error, tuple(list_short_names(self.collection))) from error
+
+    def _usage_exit(self, error: ParseError, tasks: tuple[str, ...]) -> Exit:
+        from lyra_tasks.tasks.usage import explain_parse_error
+
+        usage_error = explain_parse_error(error, self.binary, tasks, tuple(self.initial_context.flags))
+        return Exit(console.format_error(usage_error.message, usage_error.hint), code=UsageError.exit_code)
 
     def parse_cleanup(self) -> None:
         """Print completions, with the values that options take."""
@@ -218,7 +220,7 @@ def _print_completion_script(shells: list[str]) -> None:
     try:
         console.print_verbatim(completion_script(shells[0] if shells else ""))
     except UsageError as error:
-        raise Exit(f"{error.message}\nhint: {error.hint}", code=2) from error
+        raise Exit(console.format_error(error.message, error.hint), code=UsageError.exit_code) from error
 
 
 def _print_completions(collection: Any, core_context: Any) -> None:

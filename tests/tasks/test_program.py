@@ -39,10 +39,22 @@ def test_version_is_the_package_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("builds",), "No idea what 'builds' is!\nhint: Did you mean build? Run `lyra --list` for all tasks"),
-        (("zzzzz",), "No idea what 'zzzzz' is!\nhint: Run `lyra --list` for all tasks"),
-        (("build", "--quick"), "No idea what '--quick' is!"),
-        (("--nonsense",), "No idea what '--nonsense' is!"),
+        (("builds",), "error: Unknown task 'builds'\nhint: Did you mean `lyra build`?\n"),
+        (("zzzzz",), "error: Unknown task 'zzzzz'\nhint: Run `lyra --list` for all tasks\n"),
+        (
+            ("status", "zzzzz"),
+            "hint: Run `lyra --list` for all tasks; `lyra --help status` shows what `status` takes\n",
+        ),
+        (("dev",), "error: `dev` is a group of tasks\nhint: Run one of them: `lyra dev.shell`, `lyra dev.exec`, "),
+        (("dev.snyc",), "error: Unknown task 'dev.snyc'\nhint: Did you mean `lyra dev.sync`?\n"),
+        (("dev.xyzzy",), "error: Unknown task 'dev.xyzzy'\nhint: The tasks of dev are `lyra dev.shell`, "),
+        (("diff",), "error: `diff` needs BEFORE and AFTER\nhint: Write `lyra diff BEFORE AFTER`; "),
+        (("diff", "1.0.0"), "error: `diff` needs AFTER\nhint: Write `lyra diff BEFORE AFTER`; "),
+        (("build", "--imgae", "web"), "error: Unknown option '--imgae' of `build`\nhint: Did you mean --image? "),
+        (("build", "--quick"), "error: Unknown option '--quick' of `build`\nhint: "),
+        (("build", "--image"), "error: Option --image needs a value\nhint: Run `lyra --help build` for its options\n"),
+        (("--lsit",), "error: Unknown option '--lsit'\nhint: Did you mean --list? "),
+        (("--nonsense",), "error: Unknown option '--nonsense'\nhint: "),
     ],
 )
 def test_usage_error_exits_with_2(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
