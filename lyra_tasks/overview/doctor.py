@@ -46,9 +46,10 @@ class SandboxFacts:
 class DoctorFacts:
     """Everything that is diagnosed; a LyraError stands for a fact that could not be collected.
 
-    `components` are the versions of the engine's parts. Times are seconds since 1970. `leftovers` are the objects of
-    crashed runs, `orphans` those of deleted checkouts, `unasked_engines` hold objects by the journal,
-    `active_runs` are the process ids of runs, `ignored_variables` those that have no effect in Lyra.
+    `components` are the versions of the engine's parts. Times are seconds since 1970; without a commit `commit_time`
+    is 0, without an engine `engine_skew_s` is None. `leftovers` are the objects of crashed runs, `orphans` those of
+    deleted checkouts, `unasked_engines` hold objects by the journal, `active_runs` are the process ids of runs,
+    `ignored_variables` those that have no effect in Lyra.
     """
 
     config: str | LyraError
@@ -59,7 +60,7 @@ class DoctorFacts:
     git: str | LyraError = ""
     commit_time: int = 0
     now: float = 0.0
-    engine_time: float | None = None
+    engine_skew_s: float | None = None
     sandbox: SandboxFacts = SandboxFacts("never")
     crashed_runs: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
@@ -189,13 +190,14 @@ def _check_disk(disk: Disk) -> Diagnosis:
 
 def _check_clock(facts: DoctorFacts) -> Diagnosis:
     fix = "Synchronize this machine's clock (NTP); versions, evidence and signatures contain its time"
-    ahead = facts.commit_time - facts.now
-    skew = 0.0 if facts.engine_time is None else facts.engine_time - facts.now
+    ahead, skew = facts.commit_time - facts.now, facts.engine_skew_s
     if ahead > 1:
         return Diagnosis("clock", "warning", f"the last commit is {ahead:.0f} s in the future", fix)
-    if abs(skew) > _MAX_CLOCK_SKEW_S:
+    if skew is not None and abs(skew) > _MAX_CLOCK_SKEW_S:
         return Diagnosis("clock", "warning", f"the engine's clock differs by {skew:+.0f} s", fix)
-    return Diagnosis("clock", "ok", "later than the last commit, in sync with the engine")
+    comparisons = ["later than the last commit"] if facts.commit_time else []
+    comparisons += ["in sync with the engine"] if skew is not None else []
+    return Diagnosis("clock", "ok", ", ".join(comparisons) or "not compared: no commit, and no engine is running")
 
 
 def _check_leftovers(facts: DoctorFacts) -> Iterator[Diagnosis]:

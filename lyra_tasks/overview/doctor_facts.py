@@ -136,17 +136,24 @@ def _add_engine_facts(facts: DoctorFacts, engine: Engine, paths: Paths) -> Docto
         facts,
         components={} if isinstance(versions, LyraError) else versions,
         buildx=_catch_error(lambda: read_buildx_version(engine)),
-        engine_time=_parse_timestamp(_catch_error(lambda: read_engine_time(engine))),
+        engine_skew_s=_measure_skew(engine),
         leftovers=tuple(owned.name for owned in own_objects if owned.run in facts.crashed_runs),
         orphans=orphans,
     )
 
 
-def _parse_timestamp(text: str | LyraError) -> float | None:
+def _measure_skew(engine: Engine) -> float | None:
+    """Return by how much the engine's clock is ahead, at least: its answer is from a moment between two of ours."""
+    before = time.time()
+    answer = _catch_error(lambda: read_engine_time(engine))
+    after = time.time()
     try:
-        return None if isinstance(text, LyraError) else datetime.fromisoformat(text).timestamp()
+        engine_time = None if isinstance(answer, LyraError) else datetime.fromisoformat(answer).timestamp()
     except ValueError:
         return None
+    if engine_time is None:
+        return None
+    return min(engine_time - before, 0.0) or max(engine_time - after, 0.0)
 
 
 def _add_git_facts(facts: DoctorFacts, root: Path, config: Configuration) -> DoctorFacts:
