@@ -30,12 +30,12 @@ def show_start_plan(suite: str) -> EngineStartPreview:
 
 
 def show_started_engine(sandbox: Sandbox) -> StartedEngine:
-    """Show the address of the private engine, and the variables for the docker command."""
+    """Show the address of the private engine, and print the variables for the docker command for a shell to eval."""
     started = StartedEngine(sandbox.address, sandbox.environment())
     if not console.print_result(started):
-        console.print(f"The private engine runs; published ports are at {started.address}. For the docker command:")
+        console.info(f"The private engine runs; published ports are at {started.address}. For the docker command:")
         for name, value in started.environment.items():
-            console.print_verbatim(f"  export {name}={shlex.quote(value)}")
+            console.print_verbatim(f"export {name}={shlex.quote(value)}")
     return started
 
 
