@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from lyra_tasks import console
@@ -14,13 +15,42 @@ from lyra_tasks.errors import PreconditionError, UsageError
 from lyra_tasks.records.journal import JournalEntry
 from lyra_tasks.results.overview import RunSummary, TaskResult
 
+VIEWING_TASKS = frozenset(
+    {
+        *("status", "explain", "doctor", "history", "logs", "stats", "verify", "diff", "bundle.list", "engine.status"),
+        *(
+            "release.version",
+            "release.list",
+            "config.show",
+            "config.schema",
+            "lock.show",
+            "rules.list",
+            "rules.explain",
+        ),
+    }
+)
+"""Tasks that only show something: they create nothing, and end quietly when they are interrupted."""
+_MAX_RUNS = 20
 _MIN_ID_LENGTH = 6
 _IDENTITY_KEYS = {"kind", "name", "id"}
 
 
 def summarize_runs(entries: Iterable[JournalEntry]) -> tuple[RunSummary, ...]:
-    """Return all runs of the journal, oldest first."""
-    return tuple(summarize_run(run_entries) for run_entries in group_by_run(entries).values())
+    """Return all runs of the journal, newest first."""
+    return tuple(summarize_run(run_entries) for run_entries in reversed(group_by_run(entries).values()))
+
+
+def select_runs(runs: Iterable[RunSummary], *, show_all: bool) -> tuple[RunSummary, ...]:
+    """Return all runs, or only the last ones of those that did more than show something."""
+    if show_all:
+        return tuple(runs)
+    return tuple(islice((run for run in runs if not _only_shows(run)), _MAX_RUNS))
+
+
+def _only_shows(run: RunSummary) -> bool:
+    return (
+        bool(run.tasks) and not run.created + run.removed and VIEWING_TASKS.issuperset(task.task for task in run.tasks)
+    )
 
 
 def group_by_run(entries: Iterable[JournalEntry]) -> dict[str, list[JournalEntry]]:
@@ -104,18 +134,28 @@ def _matches(query: str, value: str) -> bool:
     return query == value or (is_id and hex_part(value).startswith(prefix))
 
 
-def show_runs(runs: tuple[RunSummary, ...]) -> tuple[RunSummary, ...]:
-    """Show a line for each run, oldest first."""
+def show_runs(runs: tuple[RunSummary, ...], count: int) -> tuple[RunSummary, ...]:
+    """Show a line for each run, newest first, and how many of the `count` runs are not shown."""
     if console.print_result(runs):
         return runs
     if not runs:
-        console.print("No runs yet")
+        console.print("No runs yet" if not count else "No runs yet, except of tasks that only show something")
         return runs
     rows = [
-        (run.id, run.user, _format_result(run), f"{run.created}/{run.removed}", shlex.join(run.command) or "?")
+        (
+            run.started_at[:16].replace("T", " "),
+            f"{sum(task.seconds for task in run.tasks):.1f} s",
+            run.id,
+            run.user,
+            _format_result(run),
+            f"{run.created}/{run.removed}",
+            shlex.join(run.command) or "?",
+        )
         for run in runs
     ]
-    console.print_table(("run", "user", "result", "created/removed", "command"), rows)
+    console.print_table(("time (UTC)", "took", "run", "user", "result", "created/removed", "command"), rows)
+    if count > len(runs):
+        console.print(f"{count - len(runs)} more, also those that only show something: `history --all`")
     return runs
 
 

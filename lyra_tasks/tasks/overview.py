@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lyra_tasks.results import Diagnosis, Explanation, JournalCheck, JournalEntry, RunSummary, RunUsage, Status
 
 _REFRESH_INTERVAL_S = 2.0
+_STATS_PAUSE_S = 0.5  # a measurement itself takes one to two seconds
 _RUN_HELP = "The run; default: the development environment, else the last run"
 
 
@@ -39,14 +40,21 @@ def _show_current_status() -> Status:
 
 @task(
     "history",
+    all="Show all runs, also those that only show something; default: the last 20",
     run="Show all entries of a run, by its id or the beginning of it",
     object="Show all entries about a Docker object, version or digest",
     check="Verify the hash chain of the journal. Exits with 5 if it was edited",
 )
 def history(
-    c: Context, run: str = "", object: str = "", check: bool = False, json: bool = False, quiet: bool = False
+    c: Context,
+    all: bool = False,
+    run: str = "",
+    object: str = "",
+    check: bool = False,
+    json: bool = False,
+    quiet: bool = False,
 ) -> tuple[RunSummary, ...] | tuple[JournalEntry, ...] | JournalCheck:
-    """Show who ran what with which result, from the journal."""
+    """Show who ran what with which result, newest first."""
     from lyra_tasks.overview import history as past
 
     work = workspace()
@@ -59,7 +67,8 @@ def history(
         return past.show_entries(past.entries_of_run(earlier_entries, run))
     if object:
         return past.show_entries(past.entries_about(earlier_entries, object))
-    return past.show_runs(past.summarize_runs(earlier_entries))
+    runs = past.summarize_runs(earlier_entries)
+    return past.show_runs(past.select_runs(runs, show_all=all), len(runs))
 
 
 @task("explain")
@@ -106,9 +115,13 @@ def logs(
     print_log_lines(lines, source)
 
 
-@task("stats", run=_RUN_HELP)
-def stats(c: Context, run: str = "", json: bool = False, quiet: bool = False) -> RunUsage:
+@task("stats", run=_RUN_HELP, follow="Measure again and again until Ctrl-C")
+def stats(c: Context, run: str = "", follow: bool = False, json: bool = False, quiet: bool = False) -> RunUsage | None:
     """Show memory, CPUs and processes with their limits."""
     from lyra_tasks.runs.stats import measure_usage, show_usage
 
-    return show_usage(measure_usage(workspace(allow_invalid=True), run))
+    work = workspace(allow_invalid=True)
+    if follow:
+        console.refresh(lambda: show_usage(measure_usage(work, run)), _STATS_PAUSE_S)
+        return None
+    return show_usage(measure_usage(work, run))

@@ -193,7 +193,8 @@ class LyraTask(Task, Generic[P, R]):  # type: ignore[type-arg]
             record_task_result(call, InterruptedRunError.exit_code, "interrupted")
             if not call.lines:
                 raise
-            console.error("Interrupted; everything this run created was removed")
+            if not _only_shows(self.command):
+                console.error("Interrupted; everything this run created was removed")
             raise Exit(code=InterruptedRunError.exit_code) from error
         record_task_result(call, 0, "")
         return cast("R", result)
@@ -263,6 +264,12 @@ def task(
         return lyra_task
 
     return declare
+
+
+def _only_shows(command: str) -> bool:
+    from lyra_tasks.overview.history import VIEWING_TASKS
+
+    return command in VIEWING_TASKS
 
 
 def _parse_count(value: int | str, option: str) -> int:
