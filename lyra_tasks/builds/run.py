@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -216,10 +216,11 @@ def _record_image(
     return BuildResult(image.key, record, previous is None or previous.config_digest != record.config_digest)
 
 
-def build_dev_images(work: Workspace) -> dict[str, ImageRecord]:
+def build_dev_images(work: Workspace, only: Collection[str] | None = None) -> dict[str, ImageRecord]:
     """Build the stale images of a profile and return the records of all its images by name.
 
-    Their tag `dev-CHECKOUT` keeps two checkouts apart, and their records are separate from those that are tested.
+    Of a running environment, `only` are the images to build; others stay as they are. Their tag `dev-CHECKOUT` keeps
+    two checkouts apart, and their records are separate from those that are tested.
     """
     store = ImageStore(DevStore(work.paths.state).images_directory)
     variants = variants_by_key(work.config)
@@ -227,6 +228,7 @@ def build_dev_images(work: Workspace) -> dict[str, ImageRecord]:
         return {}
     engine = work.engine
     states = compare_images(store, engine, _without_commit(hash_current_inputs(work)))
+    states = tuple(state for state in states if only is None or variants[state.name].image in only)
     stale = [variants[state.name] for state in states if state.problem]
     for state in states:
         console.info(f"image {state.name}: {state.problem or 'unchanged'}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -30,6 +32,8 @@ from lyra_tasks.config.values import (  # fmt: skip
     UlimitValue,
     VariableName,
 )
+
+_WILDCARD_PARTS = re.compile(r"(?:^|/)[^/]*[*?\[\\].*", re.DOTALL)
 
 
 class Limits(Table):
@@ -143,6 +147,16 @@ class ChangeRule(Table):
     target: ContainerPath | None = None
     """path in the container, outside of the source volume, that changed files are copied to; it stands for the part of
     `paths` before the first wildcard"""
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Return the part of each path before the first wildcard, which is a file or directory; `.` is the project."""
+        return tuple(dict.fromkeys(fixed_part(path) for path in self.paths if not path.startswith("!")))
+
+
+def fixed_part(pattern: str) -> str:
+    """Return the part of a pattern before the first wildcard, `.` if there is none."""
+    return posixpath.normpath(_WILDCARD_PARTS.sub("", pattern.lstrip("/")) or ".")
 
 
 class Dev(Table):

@@ -18,6 +18,7 @@ from lyra_tasks.develop.plan import (
     plan_dev_lab,
     plan_remaining_lab,
 )
+from lyra_tasks.develop.ports import choose_ports, probe_ports
 from lyra_tasks.develop.sync import find_container_edits, find_source_syncs, upload_changes
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.objects.containers import read_container_state, read_container_user
@@ -101,7 +102,10 @@ def plan_create(work: Workspace, records: Mapping[str, ImageRecord]) -> CreatePl
         checks = check_service_settings(name, service, facts.services[name].image_config)
         applied_checks = [check for check in checks if check.rule not in relaxed_rules]
         enforce_rules(work.config, applied_checks, datetime.date.today())
-    plan = plan_dev_lab(work.config, facts)
+    previous_ports = {name: service.ports for name, service in previous_lab.services.items()} if previous_lab else {}
+    is_free = probe_ports(work.engine, run)
+    ports = choose_ports(work.config.services, previous_ports, is_free, work.paths.project_id)
+    plan = plan_dev_lab(work.config, facts, ports)
     with translate_errors("looking for the development lab"):
         listed = work.engine.api.containers(all=True, filters={"label": f"{LABEL_RUN}={run}"})
     containers = {

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lyra_tasks.config.models import Configuration, Service
+from lyra_tasks.develop.ports import PublishedPorts
 from lyra_tasks.digests import json_sha256, sha256_hex
 from lyra_tasks.engine.objects.inventory import NETWORK, VOLUME
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.lab.facts import LabFacts
 from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT
 from lyra_tasks.lab.plan import LabPlan, PlannedService, plan_lab
+from lyra_tasks.ports import ContainerPort, docker_port
 
 LABEL_PLAN = "dev.lyra.plan"
 # Source volumes are chowned through the holder, which needs a writable root for it.
@@ -61,21 +63,23 @@ class ServiceChanges:
         return (*self.replace, *self.create)
 
 
-def plan_dev_lab(profile: Configuration, facts: LabFacts) -> DevLabPlan:
-    """Plan the lab of all services of a development profile."""
+def plan_dev_lab(profile: Configuration, facts: LabFacts, ports: PublishedPorts | None = None) -> DevLabPlan:
+    """Plan the lab of all services of a development profile; without `ports`, the engine picks them at each start."""
     lab = plan_lab(profile, facts)
     volumes, holder_mounts = dict(lab.volumes), dict(lab.holder_mounts)
     sources: dict[str, PlannedSource] = {}
     services, hashes = {}, {}
     for name, planned_service in lab.services.items():
         service = planned_service.service
-        if service.dev is not None and service.image is not None:
+        if service.dev is not None and service.dev.sync and service.image in profile.images:
             volume = f"lyra-{facts.run}-{name}-source"
             path = _resolve_source_path(name, service, facts.services[name].image_config)
             sources[name] = PlannedSource(volume, path, profile.images[service.image].context)
             volumes[volume] = {}
             holder_mounts[volume] = f"{HOLDER_MOUNT_ROOT}/{volume}"
-        services[name], hashes[name] = _with_source_mount(planned_service, sources.get(name))
+        services[name], hashes[name] = _adapt_to_development(
+            planned_service, sources.get(name), (ports or {}).get(name, {})
+        )
     # A holder is never changed: other volumes mean another holder, which mounts them before the old one is removed.
     holder = f"{lab.holder}-{json_sha256(holder_mounts)[:8]}"
     lab = replace(
@@ -129,8 +133,10 @@ def plan_remaining_lab(lab: LabPlan, changes: ServiceChanges, existing: Collecti
     )
 
 
-def _with_source_mount(planned_service: PlannedService, source: PlannedSource | None) -> tuple[PlannedService, str]:
-    """Return the container with its source volume and a label with the hash of its configuration, and that hash."""
+def _adapt_to_development(
+    planned_service: PlannedService, source: PlannedSource | None, ports: Mapping[ContainerPort, int]
+) -> tuple[PlannedService, str]:
+    """Return the container with its source volume and published ports, labelled with the hash of its configuration."""
     payload = dict(planned_service.payload)
     host = dict(payload["HostConfig"])
     dev = planned_service.service.dev
@@ -140,6 +146,11 @@ def _with_source_mount(planned_service: PlannedService, source: PlannedSource | 
         }  # fmt: skip
         host["Mounts"] = [*(other for other in host["Mounts"] if other["Target"] != source.path), mount]
         host["Tmpfs"] = {path: options for path, options in host["Tmpfs"].items() if path != source.path}
+    if ports:
+        host["PortBindings"] = {
+            docker_port(port): [{**host["PortBindings"][docker_port(port)][0], "HostPort": str(published)}]
+            for port, published in ports.items()
+        }
     if dev is not None and dev.command is not None:
         payload |= {"Healthcheck": {"Test": ["NONE"]}, "Entrypoint": [""]}
     payload["HostConfig"] = host

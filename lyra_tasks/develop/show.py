@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from lyra_tasks import console
 from lyra_tasks.develop.lab import CreateResult
+from lyra_tasks.develop.live_logs import LiveLogs
 from lyra_tasks.develop.parity import find_parity_gaps
 from lyra_tasks.develop.stop import StopPlan
+from lyra_tasks.develop.watch import SourceWatch, WatchListener
+from lyra_tasks.dockerfile.context import format_names
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, PreconditionError
 from lyra_tasks.files import display_path
 from lyra_tasks.ports import join_host_port
+from lyra_tasks.records.dev import DevLab
 from lyra_tasks.results.development import (
     CopiedFiles,
     CreatePreview,
     DevEnvironment,
+    RestartedService,
     StoppedEnvironment,
     StopPreview,
     Upload,
@@ -23,6 +29,7 @@ from lyra_tasks.results.development import (
 )
 
 _MAX_EDITS = 10
+_MAX_NAMES = 3
 
 
 def show_create_plan(profile: Workspace) -> CreatePreview:
@@ -42,8 +49,10 @@ def show_create_plan(profile: Workspace) -> CreatePreview:
     return preview
 
 
-def show_create_result(result: CreateResult, work: Workspace) -> DevEnvironment:
+def show_create_result(result: CreateResult, work: Workspace, *, is_watched: bool) -> DevEnvironment:
     """Show the changes, the services with their addresses, the differences from Proxima and the next commands.
+
+    If the source `is_watched` afterwards, an error of a service is shown, and does not end the command.
 
     Raises CheckFailedError if a service exited right after its start.
     """
@@ -67,16 +76,17 @@ def show_create_result(result: CreateResult, work: Workspace) -> DevEnvironment:
             console.print(f"  {gap.subject}: {gap.local} here, {gap.proxima} on Proxima: {gap.consequence}")
         dev_services = [name for name, service in result.lab.services.items() if service.is_developed]
         option = f" --service {dev_services[0]}" if len(dev_services) > 1 else ""
-        console.print(
-            f"ready after {result.seconds:.1f} s; next: `dev.shell{option}`, `dev.exec{option} -- COMMAND`, "
-            "`dev.sync` to upload changes, `dev.stop`"
-        )
+        next_commands = f"`dev.shell{option}`, `dev.exec{option} -- COMMAND`, `dev.sync` to upload changes, `dev.stop`"
+        console.print(f"ready after {result.seconds:.1f} s" + ("" if is_watched else f"; next: {next_commands}"))
     if result.failures:
-        raise CheckFailedError(
+        error = CheckFailedError(
             "; ".join(failure.message for failure in result.failures),
             hint="Fix the source, then run `create` again; the other services keep running",
             details=result.failures[0].details,
         )
+        if not is_watched:
+            raise error
+        console.error(error.message, "Fix the source, which is watched")
     return environment
 
 
@@ -113,13 +123,48 @@ def _print_services(result: CreateResult) -> None:
 
 
 def print_upload(result: Upload) -> None:
-    """Print one line about a sync."""
+    """Print one line about a sync, with the names of the first files."""
     for name in result.invalid_names:
         console.warn(f"Skipped {name!r}: file name is not valid UTF-8")
-    console.print(
-        f"{result.service}: {len(result.uploaded)} file(s) uploaded ({console.format_bytes(result.size)}), "
-        f"{len(result.deleted)} removed, in {result.seconds:.2f} s"
+    changes = [f"uploaded {format_names(result.uploaded, _MAX_NAMES)} ({console.format_bytes(result.size)})"]
+    changes = changes if result.uploaded else []
+    if result.deleted:
+        changes.append(f"removed {format_names(result.deleted, _MAX_NAMES)}")
+    console.print(f"{result.service}: {', '.join(changes) or 'no changes'} in {result.seconds:.2f} s")
+
+
+def print_reaction(action: str, services: Sequence[str], seconds: float) -> None:
+    """Print one line about what a change has led to."""
+    console.print(f"{', '.join(services)}: {action} in {seconds:.2f} s")
+
+
+def show_watch_start(watch: SourceWatch) -> None:
+    """Show what is watched."""
+    directories = ", ".join(display_path(directory) for directory in sorted(watch.directories))
+    console.print(f"watching {directories}; Ctrl-C stops watching, the services keep running")
+
+
+def create_listener(logs: LiveLogs | None) -> WatchListener:
+    """Return what prints the events of a watch; the logs of containers that it replaces are followed, too."""
+
+    def follow_replaced(lab: DevLab) -> None:
+        if logs is not None:
+            logs.follow(lab, "")
+
+    return WatchListener(
+        uploaded=print_upload,
+        reacted=print_reaction,
+        failed=lambda error: console.error(error.message, error.hint, error.details),
+        replaced=follow_replaced,
     )
+
+
+def show_restarted_services(results: tuple[RestartedService, ...]) -> tuple[RestartedService, ...]:
+    """Show the result of `dev.restart`."""
+    if not console.print_result(results):
+        for result in results:
+            print_reaction("restarted", [result.service], result.seconds)
+    return results
 
 
 def show_uploads(results: tuple[Upload, ...]) -> tuple[Upload, ...]:

@@ -1,4 +1,4 @@
-"""Sync source volumes with the checkout: upload changes, find edits that exist only in a container, watch.
+"""Sync source volumes with the checkout: upload changes, find edits that exist only in a container.
 
 A file changed on both sides gets the checkout's content: the checkout is what persists.
 """
@@ -11,7 +11,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,11 +27,6 @@ from lyra_tasks.results.development import ContainerEdits, Upload
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
     from lyra_tasks.engine.workspace import Workspace
-
-_DEBOUNCE_MS = 400  # at most so long is a burst of changes collected before it is uploaded
-_QUIET_MS = 50  # so long without a change ends a burst
-_INITIAL_TIMEOUT_MS = 250  # after so long, changes from before the watch are looked for
-_IGNORED_DIRECTORIES = {".git", ".lyra"}
 
 
 @dataclass(frozen=True)
@@ -160,32 +155,3 @@ def find_git_ignored(context: Path, names: list[str]) -> set[str]:
         check=False,
     )
     return set(result.stdout.decode(errors="surrogateescape").split("\0"))
-
-
-def watch_sources(syncs: Sequence[SourceSync], on_upload: Callable[[Upload], None]) -> None:
-    """Upload every change until the user interrupts; call `on_upload` after each sync that changed something.
-
-    The whole checkout is compared each time, so that a lost event does no harm.
-    """
-    from watchfiles import watch
-
-    directories = {sync.context for sync in syncs}
-    batches = watch(
-        *directories,
-        watch_filter=lambda _change, path: not _IGNORED_DIRECTORIES & set(Path(path).parts),
-        debounce=_DEBOUNCE_MS,
-        step=_QUIET_MS,
-        raise_interrupt=True,
-        rust_timeout=_INITIAL_TIMEOUT_MS,
-        yield_on_timeout=True,
-    )
-    has_started = False
-    for batch in batches:
-        paths = [Path(path) for _, path in batch]
-        for sync in syncs:
-            # Changes from before the watch bring no event.
-            if not has_started or any(path.is_relative_to(sync.context) for path in paths):
-                result = upload_changes(sync)
-                if result.uploaded or result.deleted:
-                    on_upload(result)
-        has_started = True

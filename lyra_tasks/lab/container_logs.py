@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from lyra_tasks import console
 from lyra_tasks.engine.client.monitoring import read_log_lines
-from lyra_tasks.engine.objects.containers import read_environment_values
+from lyra_tasks.engine.objects.containers import read_environment_values, wait_for_restart
 from lyra_tasks.engine.objects.volumes import read_lines_below
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import LyraError
@@ -22,6 +22,7 @@ from lyra_tasks.records.service_logs import merge_logs, write_log
 from lyra_tasks.rules.secrets import expand_secret_values, redacted_values
 
 _MAX_QUEUED_LINES = 1000
+_RESTART_TIMEOUT_S = 3.0
 
 
 class LogLine(NamedTuple):
@@ -43,15 +44,39 @@ def merge_lines(logs: Iterable[Iterator[LogLine]]) -> Iterator[LogLine]:
     return heapq.merge(*logs, key=lambda line: line.timestamp)
 
 
-def follow_container_logs(work: Workspace, lab: DevLab, names: Sequence[str]) -> Iterator[LogLine]:
-    """Yield the log lines of some services as they are written, until all their containers have exited."""
+def read_last_container_lines(work: Workspace, lab: DevLab, name: str, count: int) -> tuple[str, ...]:
+    """Return the last log lines of a service."""
     secrets = _collect_secrets(work, lab)
+    return tuple(line.text for line in _read_log(work, lab, name, secrets, last=count))
+
+
+def follow_container_logs(
+    work: Workspace,
+    lab: DevLab,
+    names: Sequence[str],
+    *,
+    after: str = "",
+    restart_timeout_s: float = _RESTART_TIMEOUT_S,
+) -> Iterator[LogLine]:
+    """Yield the log lines of some services by time, then as they are written, until all their containers have exited.
+
+    One that is started again within a time is followed on. With `after`, lines up to this time are left out.
+    """
+    secrets = _collect_secrets(work, lab)
+    last_timestamps = dict.fromkeys(names, after)
+    for line in merge_lines(_read_log(work, lab, name, secrets, after=after) for name in names):
+        last_timestamps[line.service] = line.timestamp
+        yield line
     queue: Queue[LogLine | LyraError | None] = Queue(_MAX_QUEUED_LINES)  # a slow terminal slows the service down
 
     def forward_lines(name: str) -> None:
         try:
-            for line in _read_log(work, lab, name, secrets, follow=True):
-                queue.put(line)
+            is_started, last = True, last_timestamps[name]
+            while is_started:
+                for line in _read_log(work, lab, name, secrets, follow=True, after=last):
+                    last = line.timestamp
+                    queue.put(line)
+                is_started = wait_for_restart(work.engine, lab.services[name].id, restart_timeout_s)
             queue.put(None)
         except LyraError as error:
             queue.put(error)
@@ -95,10 +120,12 @@ def _read_log(
     *,
     follow: bool = False,
     streams: Sequence[str] = ("out", "err"),
+    after: str = "",
+    last: int | None = None,
 ) -> Iterator[LogLine]:
     container = lab.services[name].id
     for timestamp, text in read_log_lines(
-        work.engine, container, redacted_values=secrets, follow=follow, streams=streams
+        work.engine, container, redacted_values=secrets, follow=follow, streams=streams, after=after, last=last
     ):
         yield LogLine(timestamp, name, console.sanitize(text))
 

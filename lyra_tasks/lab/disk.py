@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks import console
-from lyra_tasks.engine.objects.containers import kill_containers, wait_for_exit
+from lyra_tasks.engine.objects.containers import kill_containers, wait_for_exit, wait_for_restart
 from lyra_tasks.engine.objects.disk_usage import read_written_bytes
 from lyra_tasks.errors import CheckFailedError, LyraError
 from lyra_tasks.processes import create_environment
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 DISK_EXCEEDED_EVENT = "disk-exceeded"
 _INTERVAL_S = 2.0
+_RESTART_TIMEOUT_S = 5.0
 _MAX_LOAD = 0.05  # of the time that measuring may take, since the engine walks through all files
 _GUARD_MODULE = "lyra_tasks.lab.disk"
 
@@ -103,9 +104,8 @@ class DiskWatch:
             pause = max(_INTERVAL_S, (time.monotonic() - started) / _MAX_LOAD)
 
 
-def start_guard(engine: Engine, journal: Journal, run: str, services: Mapping[str, RunningService]) -> None:
+def start_guard(engine: Engine, journal: Journal, run: str, roots: tuple[WatchedRoot, ...]) -> None:
     """Start a process that watches services which keep running when this one ends, and ends with them."""
-    roots = list_writable_roots(services)
     if not roots:
         return
     arguments = [f"{root.service}={root.container}={root.limit}" for root in roots]
@@ -122,7 +122,7 @@ def start_guard(engine: Engine, journal: Journal, run: str, services: Mapping[st
 
 
 def guard_roots(journal: Journal, run: str, roots: tuple[WatchedRoot, ...]) -> None:
-    """Watch roots until none of the containers runs any more; record each that is ended."""
+    """Watch roots until none of the containers runs any more, or is restarted; record each that is ended."""
     from lyra_tasks.engine.client.connect import reconnect_engine
 
     def record(root: WatchedRoot, written_bytes: int) -> None:
@@ -140,6 +140,8 @@ def guard_roots(journal: Journal, run: str, roots: tuple[WatchedRoot, ...]) -> N
     watch.start()
     for root in roots:
         wait_for_exit(engine, root.container)
+        while wait_for_restart(engine, root.container, _RESTART_TIMEOUT_S):
+            wait_for_exit(engine, root.container)
     watch.stop()
 
 

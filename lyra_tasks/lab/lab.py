@@ -276,7 +276,7 @@ class Lab:
             self.disk_watch.stop()
         for service in self.services.values():
             service.log.stop()
-        start_guard(self.engine, self.owner.journal, self.owner.run, self.services)
+        start_guard(self.engine, self.owner.journal, self.owner.run, list_writable_roots(self.services))
 
     def kill(self) -> None:
         """Kill all containers, so that nothing waits for them any longer."""

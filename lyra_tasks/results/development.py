@@ -70,6 +70,14 @@ class DevEnvironment:
 
 
 @dataclass(frozen=True)
+class RestartedService:
+    """A service that `dev.restart` has restarted, and how long that took."""
+
+    service: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class CopiedFiles:
     """The files that `dev.sync --back` has copied into the checkout."""
 

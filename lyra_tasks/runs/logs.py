@@ -66,8 +66,7 @@ def follow_logs(work: Workspace, source: LogSource, since: str) -> Iterator[LogL
     """Yield lines as they are written, until the run has ended."""
     start = _start_timestamp(since)
     if source.lab is not None:
-        lines = follow_container_logs(work, source.lab, source.services)
-        yield from (line for line in lines if line.timestamp >= start)
+        yield from follow_container_logs(work, source.lab, source.services, after=start)
     else:
         yield from _follow_files(work, source, start)
 

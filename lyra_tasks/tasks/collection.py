@@ -23,6 +23,7 @@ TASK_GROUPS: dict[str, tuple[LyraTask[..., Any], ...]] = {
         development.dev_shell,
         development.dev_exec,
         development.dev_sync,
+        development.dev_restart,
         development.dev_stop,
     ),
     "Build and test": (lifecycle.build, lifecycle.test, overview.logs, overview.stats),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         CopiedFiles,
         CreatePreview,
         DevEnvironment,
+        RestartedService,
         StoppedEnvironment,
         StopPreview,
         Upload,
@@ -33,7 +34,7 @@ _SHELL_COMMAND = ["/bin/sh", "-c", "if command -v bash >/dev/null 2>&1; then exe
     "create",
     iterable=("service",),
     service="Create only this service and its dependencies (repeatable)",
-    watch="Sync source changes until Ctrl-C",
+    watch="Sync changes and show logs until Ctrl-C, as [services.S.dev] on_change says",
 )
 def create(
     c: Context,
@@ -48,17 +49,18 @@ def create(
     from lyra_tasks.builds.run import build_dev_images
     from lyra_tasks.develop.lab import create_dev_lab, lock_dev_lab, plan_create
     from lyra_tasks.develop.show import show_create_plan, show_create_result
+    from lyra_tasks.engine.client.monitoring import utc_timestamp
 
-    work = workspace()
+    work, started_at = workspace(), utc_timestamp()
     development_work = _development_workspace(work, tuple(service or ()), connect=not dry_run)
     if dry_run:
         return show_create_plan(development_work)
     with lock_dev_lab(work):
         lab_plan = plan_create(development_work, build_dev_images(development_work))
         lab_result = create_dev_lab(lab_plan, yes=yes)
-    environment = show_create_result(lab_result, work)
+    environment = show_create_result(lab_result, work, is_watched=watch)
     if watch:
-        _watch_source(work, lab_result.lab, "")
+        _watch_source(development_work, lab_result.lab, "", logs_after=started_at)
     return environment
 
 
@@ -124,10 +126,32 @@ def dev_sync(
         source_sync = find_source_syncs(work, lab, (service_name,))[service_name]
         return show_copied_files(tuple(file for requested in back for file in copy_out(source_sync, requested)))
     if watch:
-        _watch_source(work, lab, service)
+        _watch_source(_development_workspace(work, tuple(lab.services), connect=True), lab, service)
         return None
     source_syncs = find_source_syncs(work, lab, (service,) if service else ())
     return show_uploads(tuple(upload_changes(source_sync) for source_sync in source_syncs.values()))
+
+
+@task(
+    "dev.restart",
+    iterable=("service",),
+    service="Restart only this service (repeatable); default: those with a dev table",
+)
+def dev_restart(
+    c: Context, service: str | Sequence[str] | None = None, json: bool = False, quiet: bool = False
+) -> tuple[RestartedService, ...]:
+    """Restart services; they keep their files and ports."""
+    from lyra_tasks.develop.lab import lock_dev_lab, require_dev_lab
+    from lyra_tasks.develop.restart import restart_services
+    from lyra_tasks.develop.show import show_restarted_services
+    from lyra_tasks.suggest import select_known
+
+    work = workspace()
+    lab = require_dev_lab(work)
+    developed = [name for name, lab_service in lab.services.items() if lab_service.is_developed]
+    names = select_known(tuple(service or developed), list(lab.services), "service")
+    with lock_dev_lab(work):
+        return show_restarted_services(restart_services(work, lab, names))
 
 
 @task("dev.stop")
@@ -197,19 +221,30 @@ def _select_service(service: str) -> tuple[Workspace, DevLab, str]:
     return work, lab, select_service(is_developed, service)
 
 
-def _watch_source(work: Workspace, lab: DevLab, service: str) -> None:
-    from lyra_tasks.develop.show import print_upload
-    from lyra_tasks.develop.sync import find_source_syncs, watch_sources
-    from lyra_tasks.files import display_path
+def _watch_source(work: Workspace, lab: DevLab, service: str, *, logs_after: str = "") -> None:
+    """Watch the source of services, in a workspace with the development profile, until Ctrl-C.
 
-    source_syncs = list(find_source_syncs(work, lab, (service,) if service else ()).values())
-    directories = ", ".join(display_path(sync.context) for sync in source_syncs)
-    console.print(f"watching {directories}; Ctrl-C stops watching, the services keep running")
+    With `logs_after`, a time, also print the logs from then on.
+    """
+    from lyra_tasks.develop.live_logs import LiveLogs
+    from lyra_tasks.develop.show import create_listener, show_watch_start
+    from lyra_tasks.develop.watch import EnvironmentGoneError, SourceWatch
+
+    logs = LiveLogs(work) if logs_after else None
+    watch = SourceWatch(work, lab, service, create_listener(logs))
+    show_watch_start(watch)
     work.mark_finished()
+    if logs is not None:
+        logs.follow(lab, logs_after)
     try:
-        watch_sources(source_syncs, print_upload)
+        watch.run()
     except KeyboardInterrupt:
-        console.print("stopped watching; the services keep running")
+        console.print("\nstopped watching; the services keep running")
+    except EnvironmentGoneError as error:
+        console.print(f"stopped watching: {error.message}")
+    finally:
+        if logs is not None:
+            logs.stop()
 
 
 def _require_success(command: str, exit_code: int) -> None:

@@ -45,6 +45,43 @@ CASES: list[tuple[str, str, str]] = [
         "8: services.web.command[1]: must be a string, found an integer",
     ),
     (
+        "unknown action on a change",
+        SERVICE + '[services.web.dev]\non_change = "reload"\n',
+        '9: services.web.dev.on_change: must be "restart" or "rebuild", found "reload"',
+    ),
+    (
+        "rule for changes without an action",
+        SERVICE + '[[services.web.dev.on_change]]\npaths = ["web"]\n',
+        "8: services.web.dev.on_change[0].action: missing; it is required",
+    ),
+    (
+        "misspelt key of a rule for changes",
+        SERVICE + '[[services.web.dev.on_change]]\npaths = ["web"]\nignroe = []\naction = "restart"\n',
+        '10: services.web.dev.on_change[0].ignroe: unknown key; did you mean "ignore"?',
+    ),
+    (
+        "invalid pattern",
+        SERVICE + '[services.web.dev]\non_change = [{ paths = ["web/[a"], action = "restart" }]\n',
+        '9: services.web.dev.on_change[0].paths[0]: "web/[a" is not a pattern: syntax error in pattern',
+    ),
+    (
+        "watched file outside the project",
+        SERVICE + '[services.web.dev]\non_change = [{ paths = ["../other"], action = "restart" }]\n',
+        '9: services.web.dev.on_change[0].paths[0]: "../other" is outside the project; '
+        "use a path below the directory of .lyra.toml",
+    ),
+    (
+        "sync without source volume and target",
+        SERVICE + '[services.web.dev]\nsync = false\non_change = [{ paths = ["web"], action = "sync" }]\n',
+        '10: services.web.dev.on_change[0].action: "sync" needs a target with sync = false; '
+        "add a path in the container",
+    ),
+    (
+        "source without source volume",
+        SERVICE + '[services.web.dev]\nsync = false\nsource = "/app"\n',
+        "10: services.web.dev.source: has no effect with sync = false; remove one of the two",
+    ),
+    (
         "neither string nor list",
         SERVICE + "command = 5\n",
         "8: services.web.command: must be a list or a string, found an integer",

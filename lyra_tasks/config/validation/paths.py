@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from lyra_tasks.config.models import Configuration, Image
 from lyra_tasks.config.platforms import expand_platform
+from lyra_tasks.config.service_models import ChangeRule, Dev, fixed_part
 from lyra_tasks.config.validation.positions import Location
 from lyra_tasks.config.validation.problems import Problem, quote_text
 
@@ -29,9 +30,55 @@ def check_paths(config: Configuration, root: Path) -> Iterator[Problem]:
     for name, service in config.services.items():
         for key, file in service.configs.items():
             yield from _check_file(("services", name, "configs", key, "source"), file.source, root)
+        if service.dev is not None:
+            yield from _check_on_change(
+                ("services", name, "dev"), service.dev, root, has_own_image=service.image in config.images
+            )
     for index, test in enumerate(config.tests):
         if test.structure is not None:
             yield from _check_file(("tests", index, "structure"), test.structure, root)
+
+
+def _check_on_change(location: Location, dev: Dev, root: Path, *, has_own_image: bool) -> Iterator[Problem]:
+    """Check that rules are about files of the project, and that each can do something."""
+    if not dev.sync and dev.source is not None:
+        yield Problem((*location, "source"), "has no effect with sync = false; remove one of the two")
+    if isinstance(dev.on_change, str) or any(isinstance(item, str) for item in dev.on_change or ()):
+        if not has_own_image:
+            message = "needs paths, since the service has no image of its own; write a table with paths and action"
+            yield Problem((*location, "on_change"), message)
+        return
+    for index, rule in enumerate(dev.on_change or ()):
+        if isinstance(rule, ChangeRule):
+            rule_location: Location = (*location, "on_change", index)
+            yield from _check_patterns(rule_location, rule, root)
+            if rule.action == "sync" and rule.target is None and not dev.sync:
+                yield Problem(
+                    (*rule_location, "action"), '"sync" needs a target with sync = false; add a path in the container'
+                )
+            if rule.action == "rebuild" and not has_own_image:
+                yield Problem((*rule_location, "action"), '"rebuild" needs an image of the project; write "restart"')
+
+
+def _check_patterns(location: Location, rule: ChangeRule, root: Path) -> Iterator[Problem]:
+    for key, patterns in (("paths", rule.paths), ("ignore", rule.ignore)):
+        for number, pattern in enumerate(patterns):
+            pattern_location: Location = (*location, key, number)
+            if error := _pattern_error(pattern):
+                yield Problem(pattern_location, f"{quote_text(pattern)} is not a pattern: {error}")
+            elif _resolve_inside(root, fixed_part(pattern.removeprefix("!"))) is None:
+                yield _outside_project(pattern_location, pattern)
+
+
+def _pattern_error(pattern: str) -> str:
+    """Return what is wrong with a pattern as in `.dockerignore`, or an empty text."""
+    from e2b_dockerfile_utils import PatternMatcher
+
+    try:
+        PatternMatcher([pattern])
+    except ValueError as error:
+        return str(error).rpartition(": ")[2]
+    return ""
 
 
 def _check_image(location: Location, image: Image, promotion_directory: str, root: Path) -> Iterator[Problem]:

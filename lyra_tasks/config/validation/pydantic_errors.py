@@ -93,8 +93,15 @@ def convert_validation_error(error: ValidationError, document: Mapping[str, Any]
     return [
         Problem(location, _format_message(location, details, document))
         for location, details in details_by_location.items()
-        if location not in parents or any(detail["type"] not in _EXPECTED_TYPES for detail in details)
+        if location not in parents or not all(map(_is_other_form, details))
     ]
+
+
+def _is_other_form(detail: ErrorDetails) -> bool:
+    """Return whether the value has another form than one of those that its key accepts."""
+    return detail["type"] in _EXPECTED_TYPES or (
+        detail["type"] == "literal_error" and isinstance(detail["input"], list | dict)
+    )
 
 
 def known_keys(location: Location) -> list[str]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
 _MAX_LINE_BYTES = 1 << 20  # longer lines are split
+_TIMESTAMP_MARGIN_S = 0.001  # the engine's time stamps have nanoseconds, which a float loses
 _STOP_TIMEOUT_S = 0.02  # enough for a thread that is busy with output
 
 
@@ -118,7 +119,7 @@ class LogFollower:
     def _write_lines(self, file: TextIO, stream_name: str, data: bytes) -> None:
         """Write lines, or a notice in their place once the size limit is reached."""
         text = create_redactor(self.redacted_values).redact_bytes(data).decode(errors="replace")
-        prefix = f"{_utc_timestamp()} {stream_name} "
+        prefix = f"{utc_timestamp()} {stream_name} "
         lines = []
         for line in console.sanitize(text.replace("\r\n", "\n").removesuffix("\r")).split("\n"):
             if self._kept_bytes > self.max_bytes:
@@ -151,10 +152,13 @@ def read_log_lines(
     redacted_values: Sequence[str] = (),
     follow: bool = False,
     streams: Sequence[str] = ("out", "err"),
+    after: str = "",
+    last: int | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Yield time stamp and text of each log line, with `follow` until the container exits; nothing if it is gone.
 
-    Secrets are redacted. A very long line is split: the rest has the time stamp of its beginning.
+    `after` is the time stamp of a line that has been read; of all lines, `last` selects the last ones. Secrets are
+    redacted. A very long line is split: the rest has the time stamp of its beginning.
     """
     from docker.errors import NotFound
 
@@ -167,11 +171,13 @@ def read_log_lines(
     with translate_errors("reading a container's log"):
         try:
             chunks = engine.stream_api.logs(
-                container, stream=True, follow=follow, timestamps=True, stdout="out" in streams, stderr="err" in streams
-            )
+                container, stream=True, follow=follow, timestamps=True,
+                stdout="out" in streams, stderr="err" in streams,
+                since=_seconds_before(after) if after else None, tail="all" if last is None else last,
+            )  # fmt: skip
             for chunk in chunks:
                 *complete, partial = (partial + chunk).split(b"\n")
-                yield from map(parse, complete)
+                yield from (line for line in map(parse, complete) if line[0] > after)
                 if len(partial) > _MAX_LINE_BYTES:
                     begin, rest = _split_partial_line(partial, redacted_values)
                     timestamp, text = parse(begin)
@@ -179,8 +185,13 @@ def read_log_lines(
                     partial = timestamp.encode() + b" " + rest
         except NotFound:
             return
-    if partial:
-        yield parse(partial)
+    if partial and (line := parse(partial))[0] > after:
+        yield line
+
+
+def _seconds_before(timestamp: str) -> float:
+    """Return a time stamp of the engine in seconds since 1970, or a moment before it."""
+    return datetime.fromisoformat(timestamp).timestamp() - _TIMESTAMP_MARGIN_S
 
 
 def was_kill_requested(engine: Engine, container: str, finished_at: str) -> bool:
@@ -252,7 +263,7 @@ def parse_stats_sample(document: dict[str, Any]) -> StatsSample | None:
     cores = cpu_time / system_time * cpu.get("online_cpus", 1) if has_previous else 0.0
     pids = document.get("pids_stats") or {}
     return StatsSample(
-        at=_utc_timestamp(),
+        at=utc_timestamp(),
         memory=int(memory["usage"]),
         memory_limit=int(memory.get("limit", 0)),
         cpu=round(cores, 3),
@@ -277,5 +288,6 @@ def wait_until(condition: Callable[[], bool], timeout: float, interval: float = 
     return True
 
 
-def _utc_timestamp() -> str:
+def utc_timestamp() -> str:
+    """Return the current time as log lines have it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

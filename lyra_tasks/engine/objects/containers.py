@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
 _MAX_PARALLEL_CREATES = 8
+_RESTART_POLL_INTERVAL_S = 0.2
 _NANO = 1_000_000_000
 # What the engine takes for values that a HEALTHCHECK leaves out (https://docs.docker.com/reference/dockerfile/#healthcheck)
 _DEFAULT_PROBE_S = 30 * _NANO
@@ -140,6 +142,12 @@ def read_container_state(engine: Engine, container: str) -> ContainerState:
         return _parse_state(_inspect_container(engine, container))
 
 
+def is_running(engine: Engine, container: str) -> bool:
+    """Return whether a container runs; one that no longer exists does not."""
+    document = _find_container(engine, container)
+    return document is not None and bool(document["State"]["Running"])
+
+
 def _parse_state(document: Mapping[str, Any]) -> ContainerState:
     status = document["State"]
     health = status.get("Health") or {}
@@ -240,6 +248,12 @@ def load_image_archive(engine: Engine, archive: Path) -> None:
                 raise PreconditionError(f"Cannot load {archive.name}: {error}")
 
 
+def restart_container(engine: Engine, container: str, name: str, stop_timeout_s: int) -> None:
+    """Stop a container, by SIGKILL after a time, and start it again; one that has exited is started."""
+    with translate_errors(f"restarting {name}"):
+        engine.api.restart(container, timeout=stop_timeout_s)
+
+
 def kill_containers(engine: Engine, containers: Iterable[str]) -> None:
     """Kill containers; those that have already exited are ignored."""
     from docker.errors import APIError
@@ -255,6 +269,16 @@ def wait_for_exit(engine: Engine, container: str) -> None:
 
     with translate_errors("waiting for a container"), suppress(NotFound):
         engine.stream_api.wait(container)
+
+
+def wait_for_restart(engine: Engine, container: str, timeout_s: float) -> bool:
+    """Return whether a container that has exited runs again within this time; one that no longer exists does not."""
+    deadline = time.monotonic() + timeout_s
+    while (document := _find_container(engine, container)) is not None and time.monotonic() < deadline:
+        if document["State"]["Running"]:
+            return True
+        time.sleep(_RESTART_POLL_INTERVAL_S)
+    return False
 
 
 def put_files(engine: Engine, container: str, directory: str, files: Iterable[ContainerFile]) -> None:
