@@ -53,7 +53,7 @@ def build_manifest(plan: PromotionPlan, archives: Sequence[BundledArchive], imag
             for service in plan.services
         ],
         test_doubles=[
-            TestDouble(service=name, reference=str(service.image or vars(service).get("external")))
+            TestDouble(service=name, reference=service.image)
             for name, service in config.services.items()
             if not service.is_promoted
         ],
@@ -126,6 +126,7 @@ def build_provenance(plan: PromotionPlan, manifest: Manifest) -> dict[str, Any]:
     location = {key: f"{uri}@{plan.facts.commit}" for key, uri in source.items()}
     commit = {"name": "source", **location, "digest": {"gitCommit": plan.facts.commit}}
     pinned_digests = {base for image in plan.images for base in image.record.bases.items()}
+    pinned_digests |= {(image.origin.reference, image.origin.digest) for image in plan.images if image.origin}
     bases = [{"name": name, "digest": {"sha256": hex_part(digest)}} for name, digest in sorted(pinned_digests)]
     definition = {
         "buildType": "urn:lyra:buildx-bake:1",
@@ -173,6 +174,8 @@ def _build_statement(manifest: Manifest, predicate_type: str, predicate: dict[st
 
 
 def _build_parameters(plan: PromotionPlan, image: PromotedImage) -> dict[str, Any]:
+    if image.origin:
+        return {**image.origin.model_dump(mode="json"), "platform": image.record.platform}
     config = plan.config.images[image.name]
     return {
         "context": config.context,
