@@ -13,7 +13,7 @@ import re
 import stat
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -195,10 +195,10 @@ def require_short_keys(text: str, max_depth: int = MAX_DEPTH) -> None:
             raise DocumentError("nested too deeply", number)
 
 
-def parse_yaml(text: str, *, max_depth: int = MAX_DEPTH) -> tuple[Any, Any]:
+def parse_yaml(text: str, *, max_depth: int = MAX_DEPTH, ignored_tags: Iterable[str] = ()) -> tuple[Any, Any]:
     """Return the value of a YAML document, and its tree of nodes; raise DocumentError with the line.
 
-    Aliases may repeat a value, but not without limit.
+    Aliases may repeat a value, but not without limit. A value with one of `ignored_tags` is read as if it had none.
     """
     import yaml
 
@@ -215,6 +215,13 @@ def parse_yaml(text: str, *, max_depth: int = MAX_DEPTH) -> tuple[Any, Any]:
                 raise DocumentError("a character is not valid Unicode", line)
             return value
 
+        def construct_untagged(self, node: Any) -> Any:
+            if isinstance(node, yaml.MappingNode):
+                return self.construct_mapping(node, deep=True)
+            return self.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else node.value
+
+    for tag in ignored_tags:
+        Loader.add_constructor(tag, Loader.construct_untagged)
     try:
         loader = Loader(text)
         tree = loader.get_single_node()
@@ -289,3 +296,14 @@ _STRICT_DECODER = json.JSONDecoder(
     parse_constant=_reject_constant,
 )
 _LENIENT_DECODER = json.JSONDecoder()
+
+
+def find_comment_above(lines: Sequence[str], line_number: int) -> str:
+    """Return the comment directly above a line (counted from 1) of a document with `#` comments, as one line."""
+    comment_lines: list[str] = []
+    for line in reversed(lines[: line_number - 1]):
+        text = line.strip()
+        if not text.startswith("#") or "=" in text.split(" ")[0] or text.lower().startswith(("# syntax", "# escape")):
+            break
+        comment_lines.insert(0, text.lstrip("# ").rstrip())
+    return " ".join(text for text in comment_lines if text)

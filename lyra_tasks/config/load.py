@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,14 @@ from lyra_tasks.config.validation.positions import (
     find_positions,
 )
 from lyra_tasks.config.validation.problems import Problem, format_location, problems_to_error, to_error, toml_type_name
+from lyra_tasks.digests import json_sha256, sha256_hex
 from lyra_tasks.documents import DocumentError, describe_failure, parse_toml, read_document
-from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.errors import ConfigurationError, LyraError
 from lyra_tasks.files import display_path, escape_surrogates
 from lyra_tasks.results.configuration import Todo
 
 if TYPE_CHECKING:
+    from lyra_tasks.compose.project import ComposeProject, ComposeSettings
     from lyra_tasks.config.models import Configuration
 
 CONFIG_FILE_NAME = ".lyra.toml"
@@ -44,7 +46,8 @@ class LoadedConfig:
     """A configuration and its origin.
 
     `root` is the directory of `file`, both absolute. `key_lines` has the line of every key in the file, `overrides`
-    the environment variable of every key that is set by one. `error` has the problems of a partial configuration.
+    the environment variable of every key that is set by one. `compose` is the Compose project, which the file
+    overrides. `error` has the problems of a partial configuration.
     """
 
     config: Configuration
@@ -52,7 +55,19 @@ class LoadedConfig:
     root: Path
     key_lines: Positions
     overrides: Mapping[Location, str]
-    error: ConfigurationError | None = None
+    error: LyraError | None = None
+    compose: ComposeProject | None = None
+
+    @property
+    def input_files(self) -> tuple[Path, ...]:
+        """Return the files that the configuration comes from and images and bundle are made from."""
+        return (self.file, *(self.compose.inputs if self.compose is not None else ()))
+
+    @property
+    def digest(self) -> str:
+        """Return a hash of the file, and of the tables that come from Compose."""
+        compose = json_sha256(self.compose.document) if self.compose is not None else ""
+        return sha256_hex(self.file.read_bytes() + compose.encode())
 
 
 def load_config(start: Path | None = None, *, rules: Mapping[str, bool] | None = None) -> LoadedConfig:
@@ -87,11 +102,89 @@ def load_config_file(file: Path, rules: Mapping[str, bool] | None = None) -> Loa
             f"The path of the project is not valid UTF-8: {printable}", hint="Rename the directory"
         )
     _check_schema(document, name, lines)
-    config, problems = _validate(document, root, rules)
-    error = problems_to_error(problems, file=name, lines=lines, overrides=overrides) if problems else None
-    if error is not None and any(problem.location[0] in _IDENTITY_KEYS for problem in problems):
-        raise error
-    return LoadedConfig(config, root / file.name, root, lines, overrides, error)
+    compose, compose_error = _read_compose(document, root)
+    merged = merge_compose(compose, document) if compose is not None else document
+    config, problems = _validate(merged, root, rules)
+    places = compose.places if compose is not None else {}
+    if compose is not None:
+        problems = [*_list_refusals(compose, document), *problems]
+    error: LyraError | None = None
+    if problems:
+        error = problems_to_error(problems, file=name, lines=lines, overrides=overrides, places=places)
+        if any(problem.location[0] in _IDENTITY_KEYS for problem in problems):
+            raise compose_error or error
+    return LoadedConfig(config, root / file.name, root, lines, overrides, compose_error or error, compose)
+
+
+def _read_compose(document: Mapping[str, Any], root: Path) -> tuple[ComposeProject | None, LyraError | None]:
+    """Return the Compose project, or the error that prevents reading it; neither if there is none."""
+    from lyra_tasks.compose.cache import read_cached_project
+
+    try:
+        return read_cached_project(root, _compose_settings(document)), None
+    except LyraError as error:
+        return None, error
+
+
+def _compose_settings(document: Mapping[str, Any]) -> ComposeSettings:
+    """Return the table `[compose]`, as far as it is valid; its problems are found with all others."""
+    from lyra_tasks.compose.project import ComposeSettings
+
+    table = document.get("compose")
+    table = table if isinstance(table, dict) else {}
+    values = {
+        key: tuple(value)
+        for key in ("files", "profiles", "ignore")
+        if isinstance(value := table.get(key), list) and all(isinstance(item, str) for item in value)
+    }
+    services = document.get("services")
+    plain_names = {
+        name
+        for service in (services.values() if isinstance(services, dict) else ())
+        for name, variable in (_table(service, "environment")).items()
+        if isinstance(variable, dict) and variable.get("secret") is False
+    }
+    return ComposeSettings(
+        values.get("files"), values.get("profiles"), values.get("ignore", ()), frozenset(plain_names)
+    )
+
+
+def merge_compose(compose: ComposeProject, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tables of a Compose project with those of `.lyra.toml` over them, which win key by key."""
+    merged = _merge(copy.deepcopy(dict(compose.document)), document)
+    for name, service in _table(document, "services").items():
+        check = _table(service, "healthcheck")
+        kinds = {"exec", "http", "tcp", "disable"}
+        if kinds & check.keys():  # another kind takes the place of that of the Compose file
+            written = _table(_table(merged["services"], name), "healthcheck")
+            for kind in kinds - check.keys():
+                written.pop(kind, None)
+    if compose.name:
+        project = merged.setdefault("project", {})
+        if isinstance(project, dict):
+            project.setdefault("name", compose.name)
+    return merged
+
+
+def _merge(base: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in override.items():
+        below = base.get(key)
+        base[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return base
+
+
+def _table(document: object, key: str) -> dict[str, Any]:
+    value = document.get(key) if isinstance(document, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _list_refusals(compose: ComposeProject, document: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what cannot be done with the Compose project, unless `.lyra.toml` says it differently."""
+    from lyra_tasks.config.validation.pydantic_errors import value_at
+
+    for finding in compose.findings:
+        if finding.is_refused and not (finding.override and value_at(finding.override, document) is not None):
+            yield Problem(finding.location, finding.message)
 
 
 def find_config(start: Path | None = None) -> Path:

@@ -68,6 +68,18 @@ class Proxima(Table):
         return tuple(int(part) for part in self.min_engine.split("."))
 
 
+class Compose(Table):
+    """The Compose project, read anew by every command; `.lyra.toml` overrides it by service and key."""
+
+    files: list[NonBlankLine] | None = None
+    """Compose files, the strongest last; `[]`: none; default: those that `docker compose` takes here, from
+    `COMPOSE_FILE` too"""
+    profiles: list[NonBlankLine] | None = None
+    """active profiles; default: `COMPOSE_PROFILES`, also from `.env`"""
+    ignore: list[NonBlankLine] = []
+    """services that take no part"""
+
+
 class Engine(Table):
     """The Docker engine."""
 
@@ -277,6 +289,8 @@ class Configuration(Table):
     """name and metadata"""
     proxima: Proxima = Proxima()
     """capabilities of the production node"""
+    compose: Compose = Compose()
+    """Compose project that images and services come from; see [Compose](from-compose.md)"""
     engine: Engine = Engine()
     """Docker engine"""
     builder: Builder = Builder()

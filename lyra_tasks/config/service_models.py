@@ -59,7 +59,7 @@ class Ulimit(Table):
 
 
 class Healthcheck(Table):
-    """A health check of exactly one kind: `exec`, `http` or `tcp`."""
+    """A health check of one kind: `exec`, `http` or `tcp`; without a kind, that of the image with another timing."""
 
     exec: Command | None = None
     """command in the container; part of the bundle's compose file"""
@@ -75,6 +75,18 @@ class Healthcheck(Table):
     """number of failed probes until the service is unhealthy"""
     start_period: Duration | None = None
     """time after the start in which failures do not count; default: none"""
+    disable: bool = False
+    """no health check, not even that of the image"""
+
+    @property
+    def is_polled(self) -> bool:
+        """Return whether it is sent from outside of the container."""
+        return self.http is not None or self.tcp is not None
+
+    @property
+    def has_kind(self) -> bool:
+        """Return whether it takes the place of the image's health check."""
+        return self.exec is not None or self.is_polled
 
 
 class EnvironmentVariable(Table):
@@ -242,6 +254,9 @@ class Service(Table):
     """kernel parameters of the container's own namespaces"""
     group_add: list[GroupName] = []
     """further groups of the user, by name or number"""
+    host_access: list[Line] = []
+    """what the Compose file asks of the host, and no container gets; needs a deviation (`container.host-access`), or
+    `[]` if the service does without"""
     healthcheck: Healthcheck | None = None
     """health check that decides when the service is ready; default: the image's"""
     environment: dict[VariableName, EnvironmentVariable] = {}

@@ -59,8 +59,15 @@ def effective_service(
         user_ids=user_ids or parse_user_numbers(user),
         tmpfs=tmpfs,
         memory=service.limits.memory + sum(tmpfs.values()),
-        has_healthcheck=bool(image_healthcheck(image_config)) or service.healthcheck is not None,
+        has_healthcheck=_has_healthcheck(service, image_config),
     )
+
+
+def _has_healthcheck(service: Service, image_config: Mapping[str, Any]) -> bool:
+    check = service.healthcheck
+    if check is not None and (check.disable or check.has_kind):
+        return not check.disable
+    return bool(image_healthcheck(image_config))
 
 
 def image_healthcheck(image_config: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lyra_tasks import console
+from lyra_tasks.compose.sources import Place
 from lyra_tasks.config.load import LoadedConfig
 from lyra_tasks.config.schema import full_annotation, uses_parser
 from lyra_tasks.config.validation.positions import Location, line_of
@@ -19,6 +20,7 @@ from lyra_tasks.results.configuration import Setting
 from lyra_tasks.units import format_size, parse_size
 
 HIDDEN_VALUE = "(hidden)"
+_IMAGE_DEFAULTS: frozenset[Location] = frozenset((key,) for key in ("user", "working_dir", "stop_signal"))
 _SIGNING_KEY_LOCATION: Location = ("promotion", "sign", "key")  # a path, not the key itself
 
 
@@ -50,7 +52,26 @@ def list_settings(loaded: LoadedConfig) -> tuple[Setting, ...]:
 def _find_origin(location: Location, loaded: LoadedConfig, file: str) -> str:
     if location in loaded.overrides:
         return f"env {loaded.overrides[location]}"
-    return f"{file}:{line_of(location, loaded.key_lines)}" if location in loaded.key_lines else "default"
+    if location in loaded.key_lines:
+        return f"{file}:{line_of(location, loaded.key_lines)}"
+    place = _find_compose_place(location, loaded)
+    if place is not None:
+        return str(place)
+    is_from_image = location[0] == "services" and location[2:] in _IMAGE_DEFAULTS
+    return "image" if is_from_image else "default"
+
+
+def _find_compose_place(location: Location, loaded: LoadedConfig) -> Place | None:
+    """Return where the Compose project has a value, by the nearest table that has a place."""
+    if loaded.compose is None:
+        return None
+    document: Any = loaded.compose.document
+    for part in location:
+        if not isinstance(document, dict) or part not in document:
+            return None
+        document = document[part]
+    places = loaded.compose.places
+    return next((places[location[:end]] for end in range(len(location), 0, -1) if location[:end] in places), None)
 
 
 def _leaf_values(location: Location, value: Any, annotation: Any) -> Iterator[tuple[Location, Any]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from lyra_tasks.dockerfile.parse import Dockerfile, ImageUse, Stage, dockerfile_error
+from lyra_tasks.documents import find_comment_above
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.ports import ContainerPort, parse_port
 
@@ -216,17 +217,6 @@ def resolve_declared_image(
         tuple(dict.fromkeys(ports)),
         healthcheck[1:] if healthcheck[:1] == ("CMD",) else (),
     )
-
-
-def find_comment_above(lines: Sequence[str], line_number: int) -> str:
-    """Return the comment directly above a line (counted from 1), joined to one line."""
-    comment_lines: list[str] = []
-    for line in reversed(lines[: line_number - 1]):
-        text = line.strip()
-        if not text.startswith("#") or "=" in text.split(" ")[0] or text.lower().startswith(("# syntax", "# escape")):
-            break
-        comment_lines.insert(0, text.lstrip("# ").rstrip())
-    return " ".join(text for text in comment_lines if text)
 
 
 def _stage_variables(

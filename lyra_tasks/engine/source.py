@@ -27,16 +27,17 @@ SOURCE_SCOPE = "source"
 
 
 def add_source_changes(
-    facts: GitFacts, config: Configuration, root: Path, config_file: Path, outputs: Iterable[str]
+    facts: GitFacts, config: Configuration, root: Path, config_files: Iterable[Path], outputs: Iterable[str]
 ) -> GitFacts:
     """Return the facts of a checkout with all that images and bundle take from it and HEAD does not hold."""
     top, root = facts.top.resolve(), root.resolve()
     if not root.is_relative_to(top):
         raise PreconditionError(
-            f"git takes {top} for the working tree of {root}", hint=f"Run `git -C {root} config --unset core.worktree`"
+            f"git takes {top} for the working tree of {root}",
+            hint=f"Run `git -C {quote_path(root)} config --unset core.worktree`",
         )
     snapshots = [scan_image(root, image) for image in config.images.values()]
-    files = dict(_list_files(snapshots, _list_other_files(config, root, config_file), root, top))
+    files = dict(_list_files(snapshots, _list_other_files(config, root, config_files), root, top))
     contexts = {_name_below(snapshot.context.resolve(), top) for snapshot in snapshots}
     tree = read_tree(top, facts.commit, contexts | {name for name in files if not _is_below(name, contexts)})
     differences = compare_with_tree(top, tree, files, _list_directories(snapshots, top), facts.changed_paths)
@@ -68,9 +69,9 @@ def has_source_deviation(config: Configuration, today: datetime.date) -> bool:
     )
 
 
-def _list_other_files(config: Configuration, root: Path, config_file: Path) -> set[Path]:
+def _list_other_files(config: Configuration, root: Path, config_files: Iterable[Path]) -> set[Path]:
     """Return the files beside the build contexts that images and bundle are made from."""
-    paths = {config_file, root / LOCK_FILE_NAME}
+    paths = {*config_files, root / LOCK_FILE_NAME}
     paths |= {root / file.source for service in config.services.values() for file in service.configs.values()}
     paths |= {root / test.structure for test in config.tests if test.structure is not None}
     return {path for path in paths if path.exists()}

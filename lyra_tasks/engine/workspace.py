@@ -118,7 +118,7 @@ class Workspace:
     def _read_git_facts(self) -> GitFacts:
         outputs = (self.config.promotion.directory, ".lyra", *sorted(self.generated_files))
         facts = collect_git_facts(self.root, self.config.release.tag, outputs=outputs)
-        return add_source_changes(facts, self.config, self.root, self.loaded.file, outputs)
+        return add_source_changes(facts, self.config, self.root, self.loaded.input_files, outputs)
 
     @cached_property
     def engine(self) -> Engine:

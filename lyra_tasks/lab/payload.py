@@ -13,7 +13,7 @@ from lyra_tasks.config.containers import (
     resolve_ulimits,
     stop_timeout_seconds,
 )
-from lyra_tasks.config.models import Service
+from lyra_tasks.config.models import Healthcheck, Service
 from lyra_tasks.config.services import EffectiveService, to_argv
 from lyra_tasks.lab.facts import LabFacts
 from lyra_tasks.ports import docker_port
@@ -110,9 +110,13 @@ def _build_healthcheck(service: Service) -> dict[str, Any] | None:
     Without one, the engine runs the image's HEALTHCHECK with the timing of the image.
     """
     configured = service.healthcheck
-    if configured is None or configured.exec is None:
+    if configured is None or configured.is_polled:
         return None
+    if configured.disable:
+        return {"Test": ["NONE"]}
     command = configured.exec
+    if command is None:
+        return _build_timing(configured)
     return {
         "Test": ["CMD", *command] if isinstance(command, list) else ["CMD-SHELL", command],
         "Interval": round(configured.interval * _NANO),
@@ -120,3 +124,14 @@ def _build_healthcheck(service: Service) -> dict[str, Any] | None:
         "Retries": configured.retries,
         "StartPeriod": round((configured.start_period or 0.0) * _NANO),
     }
+
+
+def _build_timing(check: Healthcheck) -> dict[str, Any] | None:
+    """Return the timing that is set; the engine takes the test and the rest from the image."""
+    durations = {"Interval": check.interval, "Timeout": check.timeout, "StartPeriod": check.start_period or 0.0}
+    timing = {
+        key: round(seconds * _NANO)
+        for key, seconds in durations.items()
+        if {"Interval": "interval", "Timeout": "timeout", "StartPeriod": "start_period"}[key] in check.model_fields_set
+    }
+    return timing | ({"Retries": check.retries} if "retries" in check.model_fields_set else {}) or None

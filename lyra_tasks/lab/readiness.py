@@ -114,7 +114,7 @@ class _EarlyProbe:
 
 def _is_judged_by_engine(service: RunningService) -> bool:
     healthcheck = service.planned.service.healthcheck
-    return not service.planned.service.oneshot and (healthcheck is None or healthcheck.exec is not None)
+    return not service.planned.service.oneshot and (healthcheck is None or not healthcheck.is_polled)
 
 
 def _is_ready(service: RunningService, state: ContainerState, early_probe: _EarlyProbe | None, deadline: float) -> bool:
@@ -142,7 +142,7 @@ def _ready_timeout(service: RunningService, probe: HealthProbe | None) -> float:
         return settings.start_timeout
     if settings.oneshot:
         return _ONESHOT_TIMEOUT_S
-    if settings.healthcheck is not None and settings.healthcheck.exec is None:
+    if settings.healthcheck is not None and settings.healthcheck.is_polled:
         check = settings.healthcheck
         return (check.start_period or 0.0) + check.retries * check.interval + check.timeout
     if probe is None:
@@ -156,7 +156,7 @@ def _timeout_error(service: RunningService, state: ContainerState, timeout: floa
         message = f"{name} did not end within {timeout:g} s"
     else:
         reason = _format_reason(service, state)
-        if settings.healthcheck is not None and settings.healthcheck.exec is None:
+        if settings.healthcheck is not None and settings.healthcheck.is_polled:
             reason = f": nothing answers its health check at the port, {LOCAL_LISTENER_HINT}"
         message = f"{name} was not ready within {timeout:g} s{reason}"
     return CheckFailedError(

@@ -21,6 +21,7 @@ IMAGE_TOKENS = "image.tokens"
 VOLUME_OWNER = "image.volume-owner"
 CAPABILITIES = "container.capabilities"
 EGRESS = "container.egress"
+HOST_ACCESS = "container.host-access"
 HOST_MOUNTS = "container.host-mounts"
 CONTAINER_LIMITS = "container.limits"
 NON_ROOT = "container.non-root"
@@ -141,6 +142,13 @@ RULES: tuple[Rule, ...] = (
         rationale="A container without egress can neither leak data nor download code.",
         fix="Remove `egress`.",
         severity="error", runbook="R4", checked_by=("test",),
+    ),
+    Rule(
+        HOST_ACCESS,
+        requirement="The Compose file asks for nothing of the host: no privileges, devices, namespaces or paths.",
+        rationale="No container gets them here, so that the service must do without what its Compose file gives it.",
+        fix="Remove the keys, or write `host_access = []` in its table if it does without. A deviation says why not.",
+        severity="error", runbook="R4", checked_by=("test",), references=("OWASP Docker rule 1, 3",),
     ),
     Rule(
         HOST_MOUNTS,

@@ -42,7 +42,8 @@ def check_engine_health_check(
     name: str, service: Service, image_config: Mapping[str, Any], proxima: Proxima
 ) -> RuleCheck:
     """Check whether the oldest engine of Proxima probes as the image's HEALTHCHECK asks."""
-    is_replaced = service.healthcheck is not None and service.healthcheck.exec is not None
+    check = service.healthcheck
+    is_replaced = check is not None and (check.exec is not None or check.disable)
     start_interval = (image_config.get("Healthcheck") or {}).get("StartInterval")
     has_problem = start_interval and not is_replaced and proxima.engine_version < _MIN_START_INTERVAL_ENGINE
     message = _needs("HEALTHCHECK --start-interval", _MIN_START_INTERVAL_ENGINE, proxima)

@@ -16,7 +16,7 @@ from lyra_tasks.digests import hex_part
 from lyra_tasks.documents import parse_foreign_json, translate_failures
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.images.scan.layers import can_run_programs
-from lyra_tasks.records.images import ImageRecord, ImageScan
+from lyra_tasks.records.images import ImageOrigin, ImageRecord, ImageScan
 from lyra_tasks.rules.catalogue import (
     BASE_LOCKED,
     DOCKERFILE_LINT,
@@ -83,6 +83,12 @@ def check_base_locked(name: str, record: ImageRecord, references: Iterable[str],
     return RuleCheck(BASE_LOCKED, f"images.{name}", tuple(messages))
 
 
+def check_origin_locked(name: str, origin: ImageOrigin, locked: str) -> RuleCheck:
+    """Check whether a third-party image is the one that the lock file pins by the digest `locked`."""
+    message = f"{origin.reference} is not the image that is locked"
+    return RuleCheck(BASE_LOCKED, f"images.{name}", () if origin.digest == locked else (message,))
+
+
 def check_labels(name: str, config: Mapping[str, Any]) -> RuleCheck:
     """Check the required OCI labels."""
     labels = config.get("Labels") or {}
@@ -91,8 +97,11 @@ def check_labels(name: str, config: Mapping[str, Any]) -> RuleCheck:
     return RuleCheck(IMAGE_LABELS, f"images.{name}", (message,) if missing else ())
 
 
-def check_scan(name: str, scan: ImageScan) -> Iterator[RuleCheck]:
-    """Check the result of an image scan: secrets, secret names, setuid programs, tokens."""
+def check_scan(name: str, scan: ImageScan, origin: ImageOrigin | None = None) -> Iterator[RuleCheck]:
+    """Check the result of an image scan: secrets, secret names, setuid programs, tokens.
+
+    What a third-party image itself contains is noted: the project cannot change it.
+    """
     scope = f"images.{name}"
     secrets = tuple(
         f"contains secret {match.secret} ({match.encoding}) in {console.escape(match.location)}"
@@ -106,6 +115,12 @@ def check_scan(name: str, scan: ImageScan) -> Iterator[RuleCheck]:
     setuid_files = tuple(
         f"/{console.escape(path)} has mode {mode}" for path, mode in sorted(scan.setuid_programs.items())
     )
+    if origin is not None:
+        note = (
+            f"set by the vendor, and disarmed by no-new-privileges: {'; '.join(setuid_files)}" if setuid_files else ""
+        )
+        yield RuleCheck(SETUID, scope, skip_reason=note)
+        return
     yield RuleCheck(SETUID, scope, setuid_files)
     skip_reason = "detect-secrets is not installed" if scan.tokens is None else ""
     yield RuleCheck(IMAGE_TOKENS, scope, tuple(map(console.escape, scan.tokens or ())), skip_reason)
@@ -133,8 +148,10 @@ def check_volume_owners(name: str, service: Service, scan: ImageScan) -> RuleChe
 
 def check_health_check(name: str, service: Service, image_config: Mapping[str, Any]) -> RuleCheck:
     """Check whether the service has a health check on Proxima; one-shot services need none."""
-    has_exec_check = service.healthcheck is not None and service.healthcheck.exec is not None
-    has_health_check = has_exec_check or bool(image_healthcheck(image_config)) or service.oneshot
+    check = service.healthcheck
+    has_exec_check = check is not None and check.exec is not None
+    is_disabled = check is not None and check.disable
+    has_health_check = has_exec_check or service.oneshot or (bool(image_healthcheck(image_config)) and not is_disabled)
     message = "no health check on Proxima: the image has no HEALTHCHECK, and healthcheck.exec is not set"
     return RuleCheck(HEALTHCHECK, f"services.{name}", () if has_health_check else (message,))
 

@@ -15,6 +15,7 @@ from lyra_tasks.rules.catalogue import (
     DOCS_COMPLETE,
     DOCS_DESCRIBED,
     EGRESS,
+    HOST_ACCESS,
     HOST_MOUNTS,
     NO_NEW_PRIVILEGES,
     NON_ROOT,
@@ -35,6 +36,7 @@ def check_service_settings(name: str, service: Service, image_config: Mapping[st
         EGRESS: "egress is allowed" if service.egress else "",
         CAPABILITIES: f"keeps the capabilities {', '.join(service.cap_add)}" if service.cap_add else "",
         NON_ROOT: "runs as root" if runs_as_root(service, image_config) else "",
+        HOST_ACCESS: f"runs without {console.escape('; '.join(service.host_access))}" if service.host_access else "",
     }
     for rule, message in relaxations.items():
         yield RuleCheck(rule, f"services.{name}", (message,) if message else ())
@@ -87,12 +89,18 @@ def check_capacity(config: Configuration) -> RuleCheck:
 
 
 def check_documentation(
-    name: str, service: Service, image_config: Mapping[str, Any], own_variables: Iterable[str], *, has_dependents: bool
+    name: str,
+    service: Service,
+    image_config: Mapping[str, Any],
+    own_variables: Iterable[str],
+    *,
+    has_dependents: bool,
+    is_own: bool = True,
 ) -> RuleCheck:
     """Check whether the image's variables, volumes and ports are in the service's tables.
 
     `own_variables` are those that the project itself sets. If other services depend on one without `ports`, its ports
-    are for them only.
+    are for them only. Ports that a third-party image merely could listen on need no documentation.
     """
     messages = []
     image_variables = {str(pair).partition("=")[0] for pair in image_config.get("Env") or []}
@@ -102,7 +110,7 @@ def check_documentation(
     for path in image_config.get("Volumes") or {}:
         if path.rstrip("/") not in declared_paths:
             messages.append(f"the image's VOLUME {console.escape(path)} is neither in volumes nor in tmpfs")
-    if service.ports or not has_dependents:
+    if is_own and (service.ports or not has_dependents):
         documented = {docker_port(port) for port in service.ports.values()}
         for port in map(str, image_config.get("ExposedPorts") or {}):
             if (port if "/" in port else f"{port}/tcp") not in documented:

@@ -23,12 +23,11 @@ class SourceState:
 
 def read_source_state(work: Workspace) -> SourceState:
     """Return the state of a checkout's source."""
-    from lyra_tasks.digests import sha256_hex
     from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME
 
     lock_file = os.path.relpath(work.root / LOCK_FILE_NAME, work.git.top)
     paths = frozenset(work.git.changed_paths) - {lock_file}
-    return SourceState(work.git.commit, paths, sha256_hex(work.loaded.file.read_bytes()))
+    return SourceState(work.git.commit, paths, work.loaded.digest)
 
 
 def describe_source_change(earlier: SourceState, current: SourceState, config_name: str) -> str:

@@ -35,6 +35,11 @@ cpus = 4
 memory = "8g"
 max_image_size = "400m"
 
+[compose]
+files = []
+profiles = ["web"]
+ignore = ["mailpit"]
+
 [engine]
 context = "default"
 sandbox = "auto"
@@ -81,6 +86,7 @@ ulimits = { nofile = 4096, nproc = { soft = 64, hard = -1 } }
 shm_size = "16m"
 sysctls = { "net.core.somaxconn" = 1024, "kernel.sem" = "250 32000 100 128" }
 group_add = ["video", "44"]
+host_access = ["/dev/video0"]
 healthcheck = { http = "GET /health", interval = "500ms", timeout = 2, retries = 3, start_period = "1m30s" }
 dev = { command = "serve --reload", egress = false, read_only = true, source = "/srv", limits = { cpus = 1 } }
 

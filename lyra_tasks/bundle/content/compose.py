@@ -170,15 +170,21 @@ def _startup_condition(other: PromotedService) -> str:
     if other.config.oneshot:
         return "service_completed_successfully"
     check = other.config.healthcheck
-    if check is not None and check.exec is None:
+    if check is not None and check.is_polled:
         return "service_started"
     return "service_healthy" if other.effective.has_healthcheck else "service_started"
 
 
 def _healthcheck(check: Healthcheck | None) -> dict[str, Any] | None:
     """Return an `exec` check; `http` and `tcp` checks need a client outside the container."""
-    if check is None or check.exec is None:
+    if check is None or check.is_polled:
         return None
+    if check.disable:
+        return {"disable": True}
+    if check.exec is None:
+        durations = {key: getattr(check, key) for key in ("interval", "timeout", "start_period")}
+        written = {key: _duration(value) for key, value in durations.items() if key in check.model_fields_set and value}
+        return written | ({"retries": check.retries} if "retries" in check.model_fields_set else {})
     command = ["CMD", *check.exec] if isinstance(check.exec, list) else ["CMD-SHELL", check.exec]
     healthcheck = {
         "test": [_escape(argument) for argument in command],

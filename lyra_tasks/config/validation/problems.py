@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lyra_tasks.config.validation.positions import Location, Positions, line_of
+from lyra_tasks.config.validation.positions import Location, Positions
 from lyra_tasks.console import sanitize
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.redaction import SECRET_NAME_PATTERN
@@ -30,20 +30,41 @@ class Problem:
 
 
 def problems_to_error(
-    problems: Iterable[Problem], *, file: str, lines: Positions, overrides: Mapping[Location, str]
+    problems: Iterable[Problem],
+    *,
+    file: str,
+    lines: Positions,
+    overrides: Mapping[Location, str],
+    places: Mapping[Location, tuple[str, int]] | None = None,
 ) -> ConfigurationError:
-    """Return one error with all problems in the order of the file; overridden keys are named by their variable."""
+    """Return one error with all problems in the order of the files; overridden keys are named by their variable.
+
+    `places` has file and line of the values from other files.
+    """
+    located = {problem: find_place(problem.location, file, lines, places or {}) for problem in problems}
     ordered = sorted(
-        dict.fromkeys(problems),
-        key=lambda problem: (line_of(problem.location, lines), format_location(problem.location)),
+        located, key=lambda problem: (located[problem][0] != file, *located[problem], format_location(problem.location))
     )
     details = tuple(
         f"{overrides[problem.location]}: {problem.message}"
         if problem.location in overrides
-        else f"{file}:{line_of(problem.location, lines)}: {format_location(problem.location)}: {problem.message}"
+        else f"{located[problem][0]}:{located[problem][1]}: {format_location(problem.location)}: {problem.message}"
         for problem in ordered
     )
-    return to_error(file, details)
+    files = dict.fromkeys(located[problem][0] for problem in ordered if problem.location not in overrides)
+    return to_error(" and ".join(files) or file, details)
+
+
+def find_place(
+    location: Location, file: str, lines: Positions, places: Mapping[Location, tuple[str, int]]
+) -> tuple[str, int]:
+    """Return file and line of a value, or of the nearest enclosing table; `lines` are those of `file`."""
+    for end in range(len(location), 0, -1):
+        if location[:end] in lines:
+            return file, lines[location[:end]]
+        if location[:end] in places:
+            return places[location[:end]]
+    return file, 1
 
 
 def to_error(file: str, details: tuple[str, ...]) -> ConfigurationError:

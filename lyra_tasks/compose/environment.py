@@ -1,0 +1,127 @@
+"""Translate the variables of a service: what has a value here, and what the operator on Proxima sets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lyra_tasks.compose.draft import ServiceDraft
+from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE, replace_passwords
+from lyra_tasks.compose.variables import interpolate
+from lyra_tasks.redaction import is_secret_name
+
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NAME = re.compile(r"[^=\s\x00-\x1f\x7f]+")
+
+
+@dataclass(frozen=True)
+class VariableSources:
+    """What is known of a service's variables besides their values.
+
+    `texts` are those of the Compose file before interpolation, None for a variable that is passed through.
+    `file_values` and `file_comments` are from env files or their examples, `example_comments` from that of `.env`.
+    """
+
+    texts: Mapping[str, str | None]
+    file_values: Mapping[str, str] = field(default_factory=dict)
+    file_comments: Mapping[str, str] = field(default_factory=dict)
+    example_comments: Mapping[str, str] = field(default_factory=dict)
+
+
+def add_environment(service: ServiceDraft, sources: VariableSources) -> None:
+    """Add each variable of a service, with its default for Proxima and, if it is another, its value in tests."""
+    for name, value in service.raw_table("environment").items():
+        if not _NAME.fullmatch(name):
+            service.note(f"{name!r} is not the name of a variable", "environment")
+            continue
+        if name in sources.texts:
+            comment = service.draft.sources.find_comment(("services", service.compose_name, "environment", name))
+            variable = _translate_text(name, sources.texts[name], value, service.draft.plain_names)
+            if not comment:
+                names = interpolate(sources.texts[name] or f"${{{name}}}", {}).names
+                comment = " ".join(filter(None, (sources.example_comments.get(used, "") for used in names)))
+        else:
+            comment = sources.file_comments.get(name, "")
+            variable = _translate_value(
+                name, sources.file_values.get(name, str(value or "")), service.draft.plain_names
+            )
+            if value is not None and variable.get("default") not in (None, str(value)):
+                variable["test_value"] = str(value)
+        if comment or name in VARIABLE_DESCRIPTIONS:
+            variable["description"] = " ".join((comment or VARIABLE_DESCRIPTIONS[name]).split())
+        texts = [str(variable[key]) for key in ("default", "test_value") if key in variable]
+        if any(_CONTROL_CHARACTER.search(text) for text in texts):
+            service.note(f"{name} has several lines: mount a file in configs instead", "environment", name)
+            continue
+        service.put_entry("environment", name, variable, "environment", name)
+
+
+def _translate_text(name: str, text: str | None, value: object, plain_names: frozenset[str]) -> dict[str, Any]:
+    """Return a variable of the Compose file; `text` is as it stands there, `value` what it is in tests."""
+    interpolation = interpolate(text if text is not None else f"${{{name}}}", {})
+    test_value = str(value) if value is not None else ""
+    is_plain = name in plain_names
+    secret_names = {name, *interpolation.names} if interpolation.names else {name}
+    is_secret = not is_plain and any(is_secret_name(each) and each not in plain_names for each in secret_names)
+    if not interpolation.unresolved and not is_secret:
+        variable = _translate_value(name, interpolation.text, plain_names)
+        if variable.get("default") not in (None, test_value):
+            variable["test_value"] = replace_passwords(test_value)[0]
+        return variable
+    replaced, _ = (test_value, False) if is_plain else replace_passwords(test_value)
+    if is_secret and (not interpolation.text and not interpolation.unresolved and not test_value):
+        return {"default": "", "secret": False}  # an empty literal is no secret
+    if is_secret and not interpolation.unresolved and is_secret_name(name) and name not in plain_names:
+        replaced = SHARED_TEST_VALUE
+    elif is_secret and not interpolation.unresolved:
+        replaced = _replace_defaults(text or "", plain_names)
+    elif is_secret and not replaced:
+        replaced = SHARED_TEST_VALUE
+    variable = {"required": True, "test_value": replaced}
+    return {**variable, "secret": True} if is_secret or replaced != test_value else variable
+
+
+def _replace_defaults(text: str, plain_names: frozenset[str]) -> str:
+    """Return a text with the stand-in for each secret variable in it, whatever default it has."""
+    names = interpolate(text, {}).names
+    values = {name: SHARED_TEST_VALUE for name in names if is_secret_name(name) and name not in plain_names}
+    return replace_passwords(interpolate(text, values).text)[0]
+
+
+def _translate_value(name: str, value: str, plain_names: frozenset[str]) -> dict[str, Any]:
+    """Return a variable whose value is written down: its default, unless it is a secret."""
+    if name in plain_names:
+        return {"default": value}
+    if is_secret_name(name) and value:
+        return {"secret": True, "required": True, "test_value": SHARED_TEST_VALUE}
+    replaced, has_password = replace_passwords(value)
+    if has_password:
+        return {"secret": True, "required": True, "test_value": replaced}
+    return {"default": value}
+
+
+VARIABLE_DESCRIPTIONS = {
+    "PYTHONUNBUFFERED": "log without buffering",
+    "PYTHONDONTWRITEBYTECODE": "do not write .pyc files",
+    "PYTHONPATH": "search path of modules",
+    "PIP_NO_CACHE_DIR": "do not cache packages of pip",
+    "NODE_ENV": "environment that Node.js libraries assume",
+    "PORT": "port to listen on",
+    "HOST": "address to listen on",
+    "TZ": "time zone",
+    "LOG_LEVEL": "log level",
+    "DEBUG": "debug mode",
+    "DATABASE_URL": "URL of the database, with user and password",
+    "REDIS_URL": "URL of Redis",
+    "SECRET_KEY": "key that signs data for clients",
+    "POSTGRES_USER": "user of the database",
+    "POSTGRES_PASSWORD": "password of the database's user",
+    "POSTGRES_DB": "name of the database",
+    "MYSQL_ROOT_PASSWORD": "password of the database's root user",
+    "MYSQL_DATABASE": "name of the database",
+    "MYSQL_USER": "user of the database",
+    "MYSQL_PASSWORD": "password of the database's user",
+}
+"""Descriptions of variables with a well-known name."""

@@ -1,0 +1,35 @@
+"""Stand-ins for secrets: tests need values, and those that somebody really uses must not be in any record."""
+
+from __future__ import annotations
+
+import re
+
+SHARED_TEST_VALUE = "only-for-tests-0123456789abcdef"
+"""Test value of the secrets of a Compose project, the same for all, since several services may share one."""
+_PASSWORD_PATTERNS = (
+    re.compile(r"((?<=://)[^/\s:@]*:)[^/\s@]+(?=@)"),  # postgres://shop:PASSWORD@db/shop
+    re.compile(r"(^[\w.-]+:)[^/\s@]+(?=@(?:tcp|unix)?\()"),  # shop:PASSWORD@tcp(db:3306)/shop
+    re.compile(r"(\b(?:password|passwd|pwd)\s*=\s*)(?:'[^']*'|[^;&\s]+)", re.IGNORECASE),  # Server=db;Password=PASSWORD
+)
+"""Passwords in addresses, with the text before the password as a group."""
+_SECRET_OPTION = re.compile(r"--?[A-Za-z-]*(?:pass|passwd|password|token|secret|api-?key)", re.IGNORECASE)
+
+
+def replace_passwords(value: str) -> tuple[str, bool]:
+    """Replace the password in an address by the test value, and return whether there was one."""
+    replaced = value
+    for pattern in _PASSWORD_PATTERNS:
+        replaced = pattern.sub(lambda match: f"{match[1]}{SHARED_TEST_VALUE}", replaced)
+    return replaced, any(pattern.search(value) for pattern in _PASSWORD_PATTERNS)
+
+
+def replace_secret_arguments(arguments: list[str]) -> tuple[list[str], bool]:
+    """Replace secrets in a command, which is visible in the bundle and in process lists; return whether one was."""
+    replaced = [replace_passwords(argument)[0] for argument in arguments]
+    for index, argument in enumerate(arguments):
+        option, equals, _ = argument.partition("=")
+        if _SECRET_OPTION.fullmatch(option) and equals:
+            replaced[index] = f"{option}={SHARED_TEST_VALUE}"
+        elif _SECRET_OPTION.fullmatch(argument) and index + 1 < len(arguments):
+            replaced[index + 1] = SHARED_TEST_VALUE
+    return replaced, any(SHARED_TEST_VALUE in argument for argument in replaced)

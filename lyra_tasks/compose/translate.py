@@ -1,0 +1,136 @@
+"""Translate what `docker compose config` says of a project into tables of `.lyra.toml`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lyra_tasks.compose.draft import Draft, ServiceDraft
+from lyra_tasks.compose.environment import VariableSources, add_environment
+from lyra_tasks.compose.images import ImageTable
+from lyra_tasks.compose.mounts import add_files, add_mounts
+from lyra_tasks.compose.names import name_services
+from lyra_tasks.compose.restrictions import check_resources, check_service
+from lyra_tasks.compose.services import (
+    add_healthcheck,
+    add_limits,
+    add_names,
+    add_plain_keys,
+    add_ports,
+    add_watch,
+)
+from lyra_tasks.compose.sources import Location, SourceFiles, relative_name
+
+
+def translate_project(
+    document: Mapping[str, Any],
+    sources: SourceFiles,
+    root: Path,
+    variables: Mapping[str, VariableSources],
+    *,
+    ignored: Iterable[str] = (),
+    plain_names: frozenset[str] = frozenset(),
+) -> Draft:
+    """Return the tables for the services of a project, except those `ignored`.
+
+    `variables` has what is known of the variables of each service, `plain_names` those that are no secrets whatever
+    their name.
+    """
+    draft = Draft(root, sources, plain_names)
+    all_services = document.get("services") or {}
+    order = [name for name in sources.layers if name in all_services]
+    order += [name for name in all_services if name not in order]
+    left_out = set(ignored) | {name for name in order if _replicas(all_services[name]) == 0}
+    names = name_services(name for name in order if name not in left_out)
+    services = {name: ServiceDraft(draft, names[name], name, all_services[name]) for name in names}
+    for name in set(order) - set(ignored) - set(names):
+        draft.note(("services", name), "has no replicas, and is left out")
+    contexts = _add_images(services, ImageTable(draft, document))
+    link_aliases = _find_link_aliases(services)
+    oneshots = {
+        other
+        for service in services.values()
+        for other, options in service.raw_table("depends_on").items()
+        if (options or {}).get("condition") == "service_completed_successfully"
+    }
+    for name, service in services.items():
+        draft.origins["services", service.name] = ("services", name)
+        add_plain_keys(service)
+        dependencies = [names[other] for other in service.raw_table("depends_on") if other in names]
+        if dependencies:
+            service.put("depends_on", dependencies)
+        if name in oneshots:
+            service.put("oneshot", True, "image")
+        add_ports(service)
+        add_limits(service)
+        add_environment(service, variables.get(name, VariableSources({})))
+        add_healthcheck(service)
+        add_names(service, link_aliases.get(name, ()), set(names.values()))
+        add_mounts(service, contexts.get(name))
+        add_files(service, document)
+        add_watch(service, _project_paths(service, root))
+        check_service(service)
+        if contexts.get(name) is not None:
+            service.table.pop("platform", None)  # that of its image
+        draft.services[service.name] = service.table
+    check_resources(draft, _used_resources(document, services))
+    _note_shared_volumes(services)
+    return draft
+
+
+def _replicas(raw: Mapping[str, Any]) -> int | None:
+    replicas = (raw.get("deploy") or {}).get("replicas", raw.get("scale"))
+    return replicas if isinstance(replicas, int) else None
+
+
+def _add_images(services: Mapping[str, ServiceDraft], images: ImageTable) -> dict[str, str | None]:
+    contexts = {name: images.add_build(service) for name, service in services.items() if service.raw.get("build")}
+    for name, service in services.items():
+        if name not in contexts:
+            images.add_reference(service)
+    return contexts
+
+
+def _find_link_aliases(services: Mapping[str, ServiceDraft]) -> dict[str, list[tuple[str, Location]]]:
+    aliases: dict[str, list[tuple[str, Location]]] = {}
+    for name, service in services.items():
+        for index, link in enumerate(service.raw_list("links")):
+            target, _, alias = str(link).partition(":")
+            if alias and target in services:
+                aliases.setdefault(target, []).append((alias, ("services", name, "links", index)))
+    return aliases
+
+
+def _project_paths(service: ServiceDraft, root: Path) -> dict[str, str]:
+    """Return the watched paths of a service that are in the project, by what Compose calls them."""
+    paths = [str(entry.get("path")) for entry in service.raw_table("develop").get("watch") or []]
+    relative = {path: relative_name(path, root) for path in paths}
+    return {path: name for path, name in relative.items() if not name.startswith("..")}
+
+
+def _used_resources(document: Mapping[str, Any], services: Mapping[str, ServiceDraft]) -> dict[str, dict[str, Any]]:
+    used: dict[str, set[str]] = {"networks": set(), "volumes": set(), "secrets": set(), "configs": set()}
+    for service in services.values():
+        used["networks"] |= service.raw_table("networks").keys()
+        used["volumes"] |= {str(mount.get("source")) for mount in service.raw_list("volumes")}
+        for key in ("secrets", "configs"):
+            used[key] |= {str(entry.get("source")) for entry in service.raw_list(key)}
+    return {
+        key: {name: value for name, value in (document.get(key) or {}).items() if name in names}
+        for key, names in used.items()
+    }
+
+
+def _note_shared_volumes(services: Mapping[str, ServiceDraft]) -> None:
+    """Say of each volume that several services share that each of them has its own here."""
+    users: dict[str, list[tuple[ServiceDraft, int]]] = {}
+    for service in services.values():
+        for index, mount in enumerate(service.raw_list("volumes")):
+            if mount.get("type") == "volume" and mount.get("source"):
+                users.setdefault(str(mount["source"]), []).append((service, index))
+    for volume, mounts in users.items():
+        names = list(dict.fromkeys(service.name for service, _ in mounts))
+        if len(names) > 1:
+            service, index = mounts[0]
+            service.note(f"{volume} is shared by {', '.join(names)}: each of them has its own", "volumes", index)
