@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import errno
 
+from lyra_tasks.console.text import escape, sanitize
+
 
 class LyraError(Exception):
-    """A foreseen error: `message` says what happened, `hint` what to do, `details` are further lines (a log's end)."""
+    """A foreseen error: `message` says what happened, `hint` what to do, `details` are further lines (a log's end).
+
+    File names, answers and values of others may stand in all of them: the message is one line, and what a terminal
+    would obey is a visible escape, wherever the error is shown or recorded.
+    """
 
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str = "", details: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.details = details
+        self.message = escape(message)
+        self.hint = sanitize(hint)
+        self.details = tuple(map(sanitize, details))
+        super().__init__(self.message)
 
 
 class ConfigurationError(LyraError):

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 import threading
@@ -157,6 +158,11 @@ def sync_directory(directory: Path) -> None:
         sync_to_disk(fd)
     finally:
         os.close(fd)
+
+
+def quote_path(path: Path) -> str:
+    """Return a path for a command that is pasted into a shell, as `display_path` names it."""
+    return shlex.quote(display_path(path))
 
 
 def display_path(path: Path) -> str:

@@ -20,7 +20,7 @@ from lyra_tasks.bundle.format.index import (
 from lyra_tasks.bundle.format.layout import INDEX_FILE
 from lyra_tasks.bundle.format.manifest import open_bundle
 from lyra_tasks.errors import BundleError, LeftoverError, PreconditionError, UsageError
-from lyra_tasks.files import display_path
+from lyra_tasks.files import display_path, quote_path
 from lyra_tasks.results.bundle import DependentPack, RemovedBundle, RemovePreview
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def plan_removal(store: BundleStore, version: str, journal: Journal) -> RemovalP
     if directory.is_symlink():
         raise BundleError(
             f"{display_path(directory)} is a symbolic link",
-            hint=f"Remove the link first: `rm {display_path(directory)}`",
+            hint=f"Remove the link first: `rm {quote_path(directory)}`",
         )
     return RemovalPlan(
         entry=entry or _read_unlisted_entry(store, directory),
@@ -70,7 +70,7 @@ def _find_entry(store: BundleStore, version: str) -> BundleEntry | None:
 
 def _read_unlisted_entry(store: BundleStore, directory: Path) -> BundleEntry:
     """Return the entry of a bundle that is not in the index; raise BundleError unless it is one of this project."""
-    hint = f"Look at it, then remove it yourself: `rm -r {display_path(directory)}`"
+    hint = f"Look at it, then remove it yourself: `rm -r {quote_path(directory)}`"
     try:
         manifest = open_bundle(directory).manifest
     except BundleError as error:
@@ -135,7 +135,7 @@ def _delete_directory(directory: Path, version: str) -> None:
     except OSError as error:
         raise LeftoverError(
             f"{version} is not a bundle any more, but its files remain: {error.strerror}",
-            hint=f"Remove them: `rm -r {display_path(directory)}`",
+            hint=f"Remove them: `rm -r {quote_path(directory)}`",
         ) from error
 
 

@@ -31,6 +31,7 @@ from lyra_tasks.bundle.format.pack import (
 from lyra_tasks.bundle.format.signature import Trust, verify_signature
 from lyra_tasks.digests import file_sha256
 from lyra_tasks.errors import BundleError, UsageError
+from lyra_tasks.files import quote_path
 from lyra_tasks.images.archive.verify import ExpectedImage, verify_archive
 from lyra_tasks.images.oci import ImageIdentity
 
@@ -134,7 +135,9 @@ def _verify_part(path: Path, directory: Path) -> VerifyReport:
     name = path.absolute().relative_to(directory).as_posix()
     sums = read_checksums(directory)
     if name not in sums:
-        raise BundleError(f"{path}: not in {layout.CHECKSUMS_FILE} of the pack", hint=f"Run `verify {directory}`")
+        raise BundleError(
+            f"{path}: not in {layout.CHECKSUMS_FILE} of the pack", hint=f"Run `verify {quote_path(directory)}`"
+        )
     for file_name in dict.fromkeys((name, layout.PACK_FILE)):
         file = directory / file_name
         if file.is_symlink() or not file.is_file() or file_sha256(file) != sums.get(file_name):

@@ -59,7 +59,7 @@ def show_cleanup_plan(plan: CleanupPlan) -> CleanupPreview:
     for item in plan.objects:
         console.print(f"  {item.kind} {item.name}")
     for path in plan.temporary_files:
-        console.print(f"  file {path}")
+        console.print(f"  file {console.escape(path)}")
     if disk_usage is not None:
         layers, cache = console.format_bytes(disk_usage.layers_size), console.format_bytes(disk_usage.cache_size)
         console.print(f"engine disk usage: image layers {layers}, build cache {cache}")

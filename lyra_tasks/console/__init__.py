@@ -29,6 +29,7 @@ from lyra_tasks.console.text import sanitize as sanitize
 from lyra_tasks.console.text import terminal_width as terminal_width
 
 _COLUMN_GAP = "  "
+_UNINDENTED = re.compile(r"\n(?! )")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def style(text: str, *names: str, stream: Any = None) -> str:
 def print(text: str = "") -> None:
     """Print a line for people: to stdout, or to stderr in JSON mode."""
     if not _mode.quiet:
-        _write_line(name_program(sanitize_styled(text)), _stream())
+        _write_line(name_program(_keep_below(sanitize_styled(text))), _stream())
 
 
 def print_verbatim(text: str) -> None:
@@ -106,7 +107,7 @@ def print_verbatim(text: str) -> None:
 def info(text: str) -> None:
     """Print a line about progress to stderr."""
     if not _mode.quiet:
-        _write_line(style(name_program(sanitize(text)), "dim", stream=sys.stderr), sys.stderr)
+        _write_line(style(name_program(_keep_below(sanitize(text))), "dim", stream=sys.stderr), sys.stderr)
 
 
 def print_raw(line: str, current_step: str = "") -> None:
@@ -125,7 +126,7 @@ def progress(text: str, detail: str = "") -> AbstractContextManager[Callable[[in
 def warn(text: str) -> None:
     """Print a warning to stderr."""
     head = style("warning:", "yellow", stream=sys.stderr)
-    _write_line(name_program(f"{head} {sanitize(text)}"), sys.stderr)
+    _write_line(name_program(f"{head} {_keep_below(sanitize(text))}"), sys.stderr)
 
 
 def error(message: str, hint: str = "", details: Iterable[str] = ()) -> None:
@@ -140,6 +141,11 @@ def format_error(message: str, hint: str = "", details: Iterable[str] = ()) -> s
     if hint:
         lines.append(f"{style('hint:', 'cyan', stream=sys.stderr)} {_indent(hint)}")
     return name_program("\n".join(lines))
+
+
+def _keep_below(text: str) -> str:
+    """Return lines of which none but the first begins in the first column: a value in it cannot pose as a message."""
+    return _UNINDENTED.sub("\n  ", text) if "\n" in text else text
 
 
 def _indent(text: str) -> str:

@@ -184,7 +184,7 @@ def show_copied_files(files: tuple[str, ...]) -> CopiedFiles:
     if console.print_result(result):
         return result
     for file in files:
-        console.print(f"copied {file}")
+        console.print(f"copied {console.escape(file)}")
     if not files:
         console.print("nothing to copy: the checkout has the same files")
     return result

@@ -19,6 +19,7 @@ from lyra_tasks.dockerfile.file_hashes import open_file_hashes
 from lyra_tasks.dockerfile.input_hashes import read_ignore_patterns, scan_image
 from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.files import quote_path
 from lyra_tasks.versions.git import GitFacts, hash_changed_files
 from lyra_tasks.versions.head import LocalFile, TreeEntry, compare_with_tree, read_tree
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,13 +144,15 @@ def _authenticate(session: Session, host: str, name: str, challenge: str) -> Non
         raise _rejection_error(host, name, response)
     with translate_failures(
         lambda problem: PreconditionError(
-            f"The token server of {host} sent no token: {problem}", hint=f"Run `docker login {host}`"
+            f"The token server of {host} sent no token: {problem}", hint=f"Run `docker login {shlex.quote(host)}`"
         )
     ):
         document = parse_foreign_json(response.content, max_bytes=_MAX_TOKEN_BYTES)
     token = document.get("token") or document.get("access_token") if isinstance(document, dict) else None
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-        raise PreconditionError(f"The token server of {host} returned no token", hint=f"Run `docker login {host}`")
+        raise PreconditionError(
+            f"The token server of {host} returned no token", hint=f"Run `docker login {shlex.quote(host)}`"
+        )
     session.headers["Authorization"] = f"Bearer {token}"
 
 
@@ -179,6 +182,6 @@ def _translate_errors(host: str) -> Iterator[None]:
 
 def _rejection_error(host: str, name: str, response: Response) -> PreconditionError:
     if response.status_code in {401, 403}:
-        return PreconditionError(f"Access to {name} denied by {host}", hint=f"Run `docker login {host}`")
+        return PreconditionError(f"Access to {name} denied by {host}", hint=f"Run `docker login {shlex.quote(host)}`")
     status = f"{response.status_code} {shorten(response.reason)}"
     return PreconditionError(f"Request for {name} rejected by {host}: {status}")

@@ -17,7 +17,7 @@ from semver import Version
 from lyra_tasks.digests import file_sha256
 from lyra_tasks.documents import translate_failures
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.files import escape_surrogates
+from lyra_tasks.files import escape_surrogates, quote_path
 from lyra_tasks.processes import create_environment
 from lyra_tasks.redaction import strip_url_credentials
 
@@ -175,7 +175,10 @@ def clean_remote_url(url: str) -> str:
 def _git_error(root: Path, arguments: Sequence[str], stderr: str) -> PreconditionError:
     lines = tuple(strip_url_credentials(line.strip()) for line in stderr.splitlines() if line.strip())
     if "dubious ownership" in stderr:
-        hint = next((line for line in lines if line.startswith("git config")), f"Run `sudo chown -R $(id -un) {root}`")
+        hint = next(
+            (line for line in lines if line.startswith("git config")),
+            f"Run `sudo chown -R $(id -un) {quote_path(root)}`",
+        )
         return PreconditionError(f"git refuses {root}: it belongs to another user", hint=hint, details=lines)
     if "not a git repository" in stderr:
         return PreconditionError(f"{root} is not in a git repository", hint="Run `git init && git add . && git commit`")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
 import sys
 import unicodedata
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 
 from lyra_tasks import console
 from lyra_tasks.console.markup import escape_markdown, escape_markdown_lines, format_code, sanitize_xml
 from lyra_tasks.console.text import apply_style
-from lyra_tasks.files import format_json
+from lyra_tasks.errors import LyraError
+from lyra_tasks.files import format_json, quote_path
 
 CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))]
 INVISIBLE = [
@@ -110,3 +113,25 @@ def test_json_file_is_valid_utf8_whatever_the_text() -> None:
     text = HOSTILE.replace("\ud800", "").replace("\udcff", "")
     assert json.loads(format_json({"name": text}).encode()) == {"name": text}
     assert json.loads(format_json({"name": HOSTILE}).encode()).keys() == {"name"}
+
+
+def test_error_is_safe_wherever_it_is_shown() -> None:
+    error = LyraError(f"bad {SPOOF}{HOSTILE}", hint=f"run\n{HOSTILE}", details=(HOSTILE, "two\nlines"))
+    assert is_safe(error.message) and is_safe(str(error)) and "\\n" in error.message
+    assert all(is_safe(text.replace("\n", "").replace("\t", "")) for text in (error.hint, *error.details))
+    assert error.hint.startswith("run\n") and error.details[1] == "two\nlines"
+
+
+def test_value_in_a_line_cannot_pose_as_another_message(capsys: pytest.CaptureFixture[str]) -> None:
+    for function in (console.print, console.info, console.warn):
+        function("copied a\nhint: paste this\n  own line\nerror: no")
+    captured = capsys.readouterr()
+    lines = (captured.out + captured.err).splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == ["copied a", "copied a", "warning: copied a"]
+
+
+def test_pasted_path_is_one_word_of_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("plain", "with space", "$(touch pwned)", "it's", "`id`", "a;b", "-rf\n\u202e"):
+        words = shlex.split(f"rm {quote_path(tmp_path / 'below' / name)}")
+        assert words == ["rm", console.escape(f"below/{name}")]

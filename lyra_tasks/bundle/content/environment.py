@@ -14,6 +14,7 @@ from lyra_tasks.config.containers import UserIds
 from lyra_tasks.config.deployment import can_be_compose_default, config_path, publish_variable, secret_variable
 from lyra_tasks.config.models import Configuration, EnvironmentVariable, Service
 from lyra_tasks.config.services import IMAGE_BASELINE_VARIABLES, EffectiveService, effective_service
+from lyra_tasks.console import escape
 from lyra_tasks.ports import ContainerPort, port_number, port_protocol
 
 _UNQUOTED_VALUE = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
@@ -117,7 +118,7 @@ def render_env_example(services: Sequence[PromotedService]) -> str:
                 lines += _render_variable(unlisted_variables.pop(name))
         for key, secret in service.config.secrets.items():
             user = service.effective.user or "0"
-            lines.append(f"# path of a file that user {user} can read: {secret.description or key}")
+            lines.append(f"# path of a file that user {escape(user)} can read: {escape(secret.description or key)}")
             lines.append(f"{secret_variable(service.name, key)}=")
         for key, port in service.config.ports.items():
             address = service.publish_addresses[key]
@@ -139,7 +140,7 @@ def _render_variable(variable: dict[str, Any]) -> list[str]:
     name, default = variable["name"], variable["default"] or ""
     prefix = "" if variable["required"] or not can_be_compose_default(default) else "#"
     return [
-        f"# {variable['description'] or name}",
+        f"# {escape(variable['description'] or name)}",
         f"{prefix}{name}={'' if variable['required'] else quote_env_value(default)}",
     ]
 

@@ -90,7 +90,7 @@ load an older version without `--allow-older`. Exit code 0 means that everything
 def _trust(signer: str) -> str:
     if not signer:
         return "Not signed: the checksums detect corruption, not tampering.\n"
-    name = shlex.quote(signer)
+    name = shlex.quote(console.escape(signer))
     receive = f"sh {RECEIVE_SCRIPT} --allowed-signers ALLOWED_SIGNERS --signer {name}"
     return f"""The bundle is signed by {format_code(signer)}. The file ALLOWED_SIGNERS, in the format of `ssh-keygen`,
 must come from elsewhere, never with the bundle. Before the script itself can be trusted, run
@@ -212,7 +212,8 @@ def _tests(evidence: Evidence, rules: Sequence[RuleResult]) -> str:
     ]  # fmt: skip
     engine = evidence.engine
     return (
-        f"## Tests\n\nRun `{evidence.run}` on Docker Engine {engine['version']} ({engine['store']} image store), "
+        f"## Tests\n\nRun `{evidence.run}` on Docker Engine {escape_markdown(engine['version'])} "
+        f"({escape_markdown(engine['store'])} image store), "
         f"{evidence.started_at}. This bundle contains exactly the tested images{_untested_note(rules)}.\n\n"
         + _table(("result", "check", "service", "time"), rows)
         + "\n"
@@ -223,7 +224,7 @@ def _tests(evidence: Evidence, rules: Sequence[RuleResult]) -> str:
 def _untested_note(rules: Sequence[RuleResult]) -> str:
     """Return a remark on images that were not run by any test."""
     untested_images = [
-        f"`{result.scope.removeprefix('images.')}`"
+        format_code(result.scope.removeprefix("images."))
         for result in rules
         if result.rule == TEST_PLATFORM and result.outcome != "passed"
     ]
@@ -234,7 +235,7 @@ def _rules(rules: Sequence[RuleResult]) -> str:
     """Count passed rules and list all others."""
     passed_count = len({(result.rule, result.scope) for result in rules if result.outcome == "passed"})
     rows = [
-        (result.outcome, f"`{result.rule}`", result.scope, escape_markdown(result.message))
+        (result.outcome, f"`{result.rule}`", escape_markdown(result.scope), escape_markdown(result.message))
         for result in rules
         if result.outcome != "passed"
     ]
@@ -248,7 +249,7 @@ def _deviations(deviations: Sequence[Deviation]) -> str:
     rows = [
         (
             deviation.rule,
-            deviation.scope,
+            escape_markdown(deviation.scope),
             escape_markdown(deviation.reason),
             escape_markdown(deviation.owner),
             str(deviation.expires),

@@ -14,7 +14,7 @@ from lyra_tasks.bundle.format.checksums import list_bundle_files
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, SIGNATURE_FILE
 from lyra_tasks.config.models import Sign
 from lyra_tasks.errors import BundleError, PreconditionError, UsageError
-from lyra_tasks.files import write_file
+from lyra_tasks.files import quote_path, write_file
 from lyra_tasks.processes import create_environment
 
 SIGNATURE_NAMESPACE = "lyra-promotion"
@@ -66,7 +66,7 @@ def sign_checksums(bundle: Path, key: Path) -> None:
         needs_passphrase = any("passphrase" in line for line in output)
         raise PreconditionError(
             f"{key}: {'needs a passphrase and is not in ssh-agent' if needs_passphrase else 'ssh-keygen cannot sign'}",
-            hint=f"Run `ssh-add {key}`" if needs_passphrase else "See the output of ssh-keygen",
+            hint=f"Run `ssh-add {quote_path(key)}`" if needs_passphrase else "See the output of ssh-keygen",
             details=output,
         )
     write_file(bundle / SIGNATURE_FILE, result.stdout)

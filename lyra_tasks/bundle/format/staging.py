@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.errors import NoSpaceError, is_disk_full
-from lyra_tasks.files import STAGING_PREFIX, sync_directory, sync_file, walk_directory
+from lyra_tasks.files import STAGING_PREFIX, quote_path, sync_directory, sync_file, walk_directory
 from lyra_tasks.locks import directory_lock
 
 
@@ -64,7 +64,8 @@ def warn_if_world_writable(directory: Path) -> None:
     mode = directory.stat().st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         console.warn(
-            f"{directory}: mode {stat.filemode(mode)} lets every user change the bundles; run `chmod o-w {directory}`"
+            f"{directory}: mode {stat.filemode(mode)} lets every user change the bundles; "
+            f"run `chmod o-w {quote_path(directory)}`"
         )
 
 

@@ -6,6 +6,7 @@ A builder that is not the engine itself neither sees the engine's images nor put
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -55,7 +56,7 @@ def find_builder(engine: Engine, name: str) -> Builder:
         name,
         lambda docker: ((info := docker.system.info()).id or "", str(info.driver_status)),
         f"The engine of builder {name!r} does not answer",
-        f"Run `docker --context {endpoint} info` to see why",
+        f"Run `docker --context {shlex.quote(endpoint)} info` to see why",
         context=context,
     )
     is_separate = engine_id != engine.facts.id

@@ -6,6 +6,7 @@ The SDK's own reader fails without a `config.json` and ignores `DOCKER_CONFIG`.
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def find_registry_credentials(host: str) -> tuple[str, str]:
 
     with translate_failures(
         lambda _: PreconditionError(  # a helper may print the password
-            f"The credential helper for {host} failed", hint=f"Check that `docker login {host}` works"
+            f"The credential helper for {host} failed", hint=f"Check that `docker login {shlex.quote(host)}` works"
         )
     ):
         credentials = load_config().resolve_authconfig(host) or {}
