@@ -17,7 +17,7 @@ from lyra_tasks.locks import POLL_INTERVAL_S, SILENT_WAIT_S, active_runs, finish
 from lyra_tasks.processes import list_ancestors
 
 _TASKS_THAT_RUN_ALONE = frozenset({"clean", "engine.down"})
-_TASKS_THAT_BUILD = frozenset({"build", "bases.build", "bases.update"})
+_TASKS_THAT_BUILD = frozenset({"build", "lock.update"})
 
 
 class RunLocks:

@@ -85,7 +85,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], OtherTask]]:
         ("promote", "clean", True),
         ("clean", "clean", True),
         ("build", "build", True),
-        ("bases.update", "build", True),
+        ("lock.update", "build", True),
         ("build", "test", False),
         ("test", "build", False),
         ("test", "test", False),

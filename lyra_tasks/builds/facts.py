@@ -18,6 +18,7 @@ from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, read_lock_file, writ
 from lyra_tasks.engine.bases.inputs import add_stage_uses, collect_base_requests, find_base_uses, hash_current_inputs
 from lyra_tasks.engine.bases.materials import collect_materials, find_base_arguments, load_missing_bases
 from lyra_tasks.engine.bases.resolve import BaseResolution, resolve_bases
+from lyra_tasks.engine.bases.third_party import warn_about_unused_bases
 from lyra_tasks.engine.buildx.bake import require_buildx
 from lyra_tasks.engine.buildx.builder import find_builder
 from lyra_tasks.engine.buildx.docker_cli import preload_docker_cli
@@ -36,13 +37,19 @@ from lyra_tasks.versions.git import find_missing_submodules
 _LOCAL_CACHE = "type=local"
 
 
-def select_builds(work: Workspace, images: Sequence[str], platforms: Sequence[str] = ()) -> tuple[Variant, ...]:
-    """Return the variants to build: the selected ones, or all; a platform may be a comma-separated list."""
+def select_builds(
+    work: Workspace, images: Sequence[str], platforms: Sequence[str] = ()
+) -> tuple[tuple[Variant, ...], tuple[Variant, ...]]:
+    """Return the variants to build and those to fetch: the selected ones, or all.
+
+    A platform may be a comma-separated list.
+    """
     config = work.config
-    if not config.images:
+    known_names = [*config.images, *config.third_party_images]
+    if not known_names:
         raise ConfigurationError("No images configured", hint="Add an [images.NAME] table to .lyra.toml")
-    names = select_known(images, list(config.images), "image")
-    known_platforms = list(dict.fromkeys(variant.platform for variant in list_variants(config, config.images)))
+    names = select_known(images, known_names, "image")
+    known_platforms = list(dict.fromkeys(variant.platform for variant in list_variants(config)))
     selected_platforms = select_known(
         [platform for argument in platforms for platform in argument.split(",")], known_platforms, "platform"
     )
@@ -52,7 +59,8 @@ def select_builds(work: Workspace, images: Sequence[str], platforms: Sequence[st
             f"Cannot build {' and '.join(names)} for {' or '.join(selected_platforms)}: not configured",
             hint="Change `images.NAME.platforms` or `proxima.platforms`",
         )
-    return builds
+    own = tuple(variant for variant in builds if variant.image in config.images)
+    return own, tuple(variant for variant in builds if variant not in own)
 
 
 def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: bool = False) -> BuildFacts:
@@ -163,9 +171,7 @@ def _require_submodules(work: Workspace, image_names: Sequence[str]) -> None:
                 )
 
 
-def prepare_bases(
-    work: Workspace, builds: Sequence[Variant] = (), *, update: bool = False, dry_run: bool = False
-) -> BaseResolution:
+def prepare_bases(work: Workspace, builds: Sequence[Variant] = (), *, dry_run: bool = False) -> BaseResolution:
     """Resolve the bases of `builds` (default: all), update the lock file and load missing bases.
 
     Bases of check stages are included, because `test` uses the lock file without changing it.
@@ -173,9 +179,10 @@ def prepare_bases(
     path = work.root / LOCK_FILE_NAME
     client = work.engine.client  # connect first, since the platforms depend on the engine
     uses = add_stage_uses(work, find_base_uses(work, builds or list_variants(work.config, work.config.images)))
+    warn_about_unused_bases(work)
     base_requests = collect_base_requests(work.config, uses)
     resolution = resolve_bases(
-        base_requests, read_lock_file(path), client=client, root=work.root, cache=work.paths.cache, update=update
+        base_requests, read_lock_file(path), client=client, root=work.root, cache=work.paths.cache
     )
     if not dry_run:
         if resolution.lock.bases or path.exists():

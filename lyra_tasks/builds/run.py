@@ -16,10 +16,11 @@ from lyra_tasks import console
 from lyra_tasks.builds.facts import collect_build_facts
 from lyra_tasks.builds.plan import BuildPlan, PlannedImage, plan_build
 from lyra_tasks.builds.slots import find_slots_directory, hold_build_slots
-from lyra_tasks.config.platforms import variants_by_key
+from lyra_tasks.config.platforms import Variant, list_variants
 from lyra_tasks.dockerfile.input_hashes import ImageInputs
 from lyra_tasks.engine.bases.inputs import hash_current_inputs
 from lyra_tasks.engine.bases.materials import build_prerequisites, inspect_built_image, read_secret_lines
+from lyra_tasks.engine.bases.third_party import prepare_third_party_images
 from lyra_tasks.engine.buildx.bake import bake_targets, select_target_metadata
 from lyra_tasks.engine.buildx.contexts import escape_bake_definition
 from lyra_tasks.engine.objects.containers import inspect_image, load_image_archive
@@ -216,16 +217,34 @@ def _record_image(
     return BuildResult(image.key, record, previous is None or previous.config_digest != record.config_digest)
 
 
+def fetch_images(work: Workspace, variants: Sequence[Variant]) -> tuple[BuildResult, ...]:
+    """Lock and fetch the third-party images that the engine lacks, and return the results of all."""
+    if not variants:
+        return ()  # without an engine
+    previous = {variant.key: work.images.read(variant.image, variant.platform) for variant in variants}
+    records = prepare_third_party_images(work, variants)
+    checks = [
+        check for key, record in records.items() for check in check_image_record(key, record, work.config.proxima)
+    ]
+    enforce_rules(work.config, checks, datetime.date.today())
+    return tuple(
+        BuildResult(key, record, is_new=(old := previous[key]) is None or old.config_digest != record.config_digest)
+        for key, record in records.items()
+    )
+
+
 def build_dev_images(work: Workspace, only: Collection[str] | None = None) -> dict[str, ImageRecord]:
     """Build the stale images of a profile and return the records of all its images by name.
 
     Of a running environment, `only` are the images to build; others stay as they are. Their tag `dev-CHECKOUT` keeps
     two checkouts apart, and their records are separate from those that are tested.
+    Third-party images are the tested ones.
     """
     store = ImageStore(DevStore(work.paths.state).images_directory)
-    variants = variants_by_key(work.config)
+    fetched = {record.image: record for record in prepare_third_party_images(work).values()}
     if not work.config.images:
-        return {}
+        return fetched
+    variants = {variant.key: variant for variant in list_variants(work.config, work.config.images)}
     engine = work.engine
     states = compare_images(store, engine, _without_commit(hash_current_inputs(work)))
     states = tuple(state for state in states if only is None or variants[state.name].image in only)
@@ -251,7 +270,7 @@ def build_dev_images(work: Workspace, only: Collection[str] | None = None) -> di
             slots=find_slots_directory(work),
         )
     records = {variant.image: store.read(variant.image, variant.platform) for variant in variants.values()}
-    return {name: record for name, record in records.items() if record is not None}
+    return fetched | {name: record for name, record in records.items() if record is not None}
 
 
 def _without_commit(inputs: Mapping[str, ImageInputs]) -> dict[str, ImageInputs]:

@@ -1,17 +1,18 @@
-"""Show the results of `build` and `bases.*`."""
+"""Show the results of `build`."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from pydantic import Field
 
 from lyra_tasks import console
 from lyra_tasks.builds.plan import BuildPlan
 from lyra_tasks.builds.run import BuildResult, render_bake_definition
-from lyra_tasks.engine.bases.resolve import BaseResolution
+from lyra_tasks.config.platforms import Variant
+from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.records.images import ImageRecord
-from lyra_tasks.results.engine import PinnedBase, PinnedBases
 from lyra_tasks.results.lifecycle import BakeDefinition, BuiltImages
 
 
@@ -19,6 +20,16 @@ class BuiltImage(ImageRecord):
     """The record of an image that `build` has built."""
 
     new: bool = Field(description="whether it differs from the previous build")
+
+
+def show_fetch_plan(work: Workspace, variants: Sequence[Variant]) -> BakeDefinition:
+    """Show the third-party images of a dry run that builds nothing."""
+    definition = BakeDefinition(group={}, target={})
+    if not console.print_result(definition):
+        console.print("nothing to build; a real run fetches what the engine lacks of:")
+        for variant in variants:
+            console.print(f"{variant.key}  {work.config.services[variant.image].image}")
+    return definition
 
 
 def show_build_plan(plan: BuildPlan) -> BakeDefinition:
@@ -39,14 +50,3 @@ def show_build_results(results: tuple[BuildResult, ...]) -> BuiltImages:
             size = console.format_bytes(image.size)
             console.print(f"{image.reference}  {image.config_digest[:19]}  {size}  {state}")
     return built
-
-
-def show_bases(resolution: BaseResolution) -> PinnedBases:
-    """Show the source and pinned digest of each base."""
-    bases = PinnedBases(
-        {key: PinnedBase(base.pin.source, base.digest) for key, base in sorted(resolution.bases.items())}
-    )
-    if not console.print_result(bases):
-        rows = [(key, base.source, base.digest[:19]) for key, base in bases.bases.items()]
-        console.print_table(("base", "source", "digest"), rows)
-    return bases

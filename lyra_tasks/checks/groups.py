@@ -75,14 +75,14 @@ def plan_platform_runs(config: Configuration, runnable: Sequence[str], engine: s
     image of a service cannot run at all.
     """
     by_image: dict[str, list[Variant]] = {}
-    for variant in list_variants(config, config.images):
+    for variant in list_variants(config):
         by_image.setdefault(variant.image, []).append(variant)
-    used = {service.image for service in config.services.values() if service.image in config.images}
+    used = {config.image_name(name) for name in config.services}
     preferred = {name: _runnable_variant(runnable, builds) for name, builds in by_image.items()}
     unrunnable = tuple(
-        f"services.{name}: its image is for {' and '.join(build.platform for build in by_image[service.image])}"
-        for name, service in config.services.items()
-        if service.image in config.images and preferred[service.image] is None
+        f"services.{name}: its image is for {' and '.join(build.platform for build in by_image[image])}"
+        for name in config.services
+        if preferred[image := config.image_name(name)] is None
     )
     if unrunnable:
         raise PreconditionError(
@@ -106,7 +106,7 @@ def plan_platform_runs(config: Configuration, runnable: Sequence[str], engine: s
 
 def collect_tested_builds(config: Configuration, platform_runs: Sequence[PlatformRun]) -> frozenset[str]:
     """Return the keys of the builds that a service runs in one of the labs."""
-    used = {service.image for service in config.services.values() if service.image in config.images}
+    used = {config.image_name(name) for name in config.services}
     return frozenset(platform_run.builds[name].key for platform_run in platform_runs for name in used)
 
 

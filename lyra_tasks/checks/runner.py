@@ -29,6 +29,7 @@ from lyra_tasks.dockerfile.stages import resolve_check_stage
 from lyra_tasks.engine.bases.inputs import collect_from_arguments, find_stage_uses, hash_current_inputs
 from lyra_tasks.engine.bases.materials import collect_materials, load_missing_bases, resolve_locked_bases
 from lyra_tasks.engine.bases.resolve import ResolvedBase
+from lyra_tasks.engine.bases.third_party import prepare_third_party_images
 from lyra_tasks.engine.buildx.bake import require_buildx
 from lyra_tasks.engine.objects.holder import list_runnable_platforms
 from lyra_tasks.engine.workspace import Workspace
@@ -42,6 +43,7 @@ from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.rules.deviations import assess_checks
 from lyra_tasks.rules.freshness import (
     build_set_key,
+    compare_fetched_images,
     compare_images,
     hash_effective_parts,
     read_input_files,
@@ -61,6 +63,9 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
     tests = _select_tests(config.tests, only)  # before the engine is contacted or started
     current_inputs = hash_current_inputs(work)
     records = require_current_images(compare_images(work.images, work.engine, current_inputs))
+    if not is_dry_run:
+        prepare_third_party_images(work)
+    records |= require_current_images(compare_fetched_images(work, work.engine))
     platform_runs = _plan_platform_runs(work, is_dry_run=is_dry_run)
     is_partial = bool(only)
     if options.keep_running and len(platform_runs) > 1:
@@ -75,9 +80,6 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
     groups: list[PlannedGroup] = []
     for platform_run, facts in zip(platform_runs, lab_facts, strict=True):
         groups += _plan_groups(work, platform_run, records, facts, tests, existing_count=len(groups))
-    third_party_images = {
-        name: service_facts[name].image_id for name in config.services if not config.is_own_image(name)
-    }
     capacity = compute_lab_capacity(work)
     if options.keep_running and len(groups) > 1:
         raise UsageError(
@@ -96,7 +98,7 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
         stages=planned_stages,
         result_directories=assign_result_directories(tests),
         bases=bases,
-        set_key=build_set_key(work, records, third_party_images, part_hashes),
+        set_key=build_set_key(work, records, part_hashes),
         capacity=capacity,
         part_hashes=part_hashes,
         inputs=inputs,
@@ -165,7 +167,7 @@ def _select_tests(tests: Sequence[Test], only: Sequence[str]) -> list[Test]:
 def _plan_platform_runs(work: Workspace, *, is_dry_run: bool) -> tuple[PlatformRun, ...]:
     """Plan which platforms to run; the engine is probed only if there are images for other platforms."""
     engine_platform = work.engine.facts.platform
-    platforms = list(dict.fromkeys(variant.platform for variant in list_variants(work.config, work.config.images)))
+    platforms = list(dict.fromkeys(variant.platform for variant in list_variants(work.config)))
     if not is_dry_run:
         runnable = list_runnable_platforms(work.engine, work.owner, platforms)
         return plan_platform_runs(work.config, runnable, engine_platform)

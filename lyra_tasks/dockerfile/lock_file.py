@@ -1,4 +1,4 @@
-"""The lock file `.lyra.lock.toml`: the digests that all bases were resolved to."""
+"""The lock file `.lyra.lock.toml`: the digests that all bases and third-party images were resolved to."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from lyra_tasks.dockerfile.parse import ImageUse
 from lyra_tasks.documents import parse_toml, read_document, shorten, translate_failures
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.files import write_file
+from lyra_tasks.references import familiar_reference, normalize_reference, strip_tag
 
 LOCK_FILE_NAME = ".lyra.lock.toml"
 LOCK_SCHEMA = 1
-_HEADER = "# Written by lyra; commit it. `bases.update` changes it.\n\n"
-_REPAIR_HINT = "Restore it from git, or delete it and run `bases.update`"
+_HEADER = "# Written by lyra; commit it. `lock.update` changes it.\n\n"
+_REPAIR_HINT = "Restore it from git, or delete it and run `lock.update`"
 
 Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -92,8 +93,13 @@ class LockedRootfs(_LockModel):
 LockedBase = Annotated[LockedImage | LockedArchive | LockedRootfs, Field(discriminator="source")]
 
 
+def pin_digest(pin: LockedBase) -> str:
+    """Return the digest that a base is locked to, as `sha256:…`."""
+    return f"sha256:{pin.sha256}" if isinstance(pin, LockedRootfs) else pin.digest
+
+
 class LockFile(_LockModel):
-    """All bases by key: the reference in FROM, or the name in `[bases]`."""
+    """All bases and third-party images by key: the reference in FROM or `image`, or the name in `[bases]`."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     bases: dict[str, LockedBase] = {}
@@ -155,17 +161,39 @@ def _sort_keys(value: Any) -> Any:
 
 def base_key(config: Configuration, image: str, reference: str) -> str:
     """Return the key of a FROM: a name in `[bases]`, or the reference itself."""
-    if key := config.images[image].bases.get(reference):
-        return key
+    return config.images[image].bases.get(reference) or find_base(config, reference)
+
+
+def find_base(config: Configuration, reference: str) -> str:
+    """Return the name in `[bases]` that a reference has, or the reference itself.
+
+    A base has the reference as its name or its `image`. A base without `image` may also have the name of the
+    repository, in full or its last part: `redis` for `redis:7`.
+    """
     if reference in config.bases:
         return reference
-    return next((name for name, base in config.bases.items() if base.image == reference), reference)
+    full_reference = normalize_reference(reference)
+    for name, base in config.bases.items():
+        if full_reference in {normalize_reference(name), normalize_reference(base.image or name)}:
+            return name
+    repository = strip_tag(familiar_reference(reference))
+    short_names = {repository, repository.rpartition("/")[2]}
+    return next((name for name, base in config.bases.items() if not base.image and name in short_names), reference)
 
 
 def lock_key(config: Configuration, image: str, use: ImageUse) -> str:
-    """Return the key in the lock file, with `@PLATFORM` for all platforms except Proxima's first."""
-    key = base_key(config, image, use.reference)
-    return key if use.platform == config.proxima.platforms[0] else variant_key(key, use.platform)
+    """Return the key of a FROM in the lock file."""
+    return platform_lock_key(config, base_key(config, image, use.reference), use.platform)
+
+
+def third_party_lock_key(config: Configuration, service: str, platform: str) -> str:
+    """Return the key of a service's third-party image in the lock file."""
+    return platform_lock_key(config, find_base(config, config.services[service].image), platform)
+
+
+def platform_lock_key(config: Configuration, name: str, platform: str) -> str:
+    """Return the key of a base in the lock file, with `@PLATFORM` for all platforms except Proxima's first."""
+    return name if platform == config.proxima.platforms[0] else variant_key(name, platform)
 
 
 def build_context_name(use: ImageUse, platform: str) -> str:

@@ -66,10 +66,7 @@ def collect_lab_facts(
     supports_subpaths = engine.facts.api >= _SUBPATH_API_VERSION
     if engine.is_remote and not supports_subpaths:
         _refuse_mounted_files(work.config.services, engine.facts.version)
-    images = {
-        name: records[service.image].image_id if work.config.is_own_image(name) else service.image
-        for name, service in work.config.services.items()
-    }
+    images = {name: records[work.config.image_name(name)].image_id for name in work.config.services}
     image_documents = {image: inspect_image(engine, image) for image in set(images.values())}
     services = {
         name: _collect_service_facts(work, name, service, images[name], image_documents[images[name]], files or {})
@@ -108,8 +105,7 @@ def _collect_service_facts(
 ) -> ServiceFacts:
     if image_document is None:
         raise PreconditionError(
-            f"services.{name}: image {image} not found on the engine",
-            hint=f"Run `docker pull {image}`, or load it with `docker load`",
+            f"services.{name}: image {image} is no longer in the engine", hint="Run `build test` again"
         )
     config = image_document["Config"]
     return ServiceFacts(

@@ -6,21 +6,16 @@ import datetime
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lyra_tasks import console
-from lyra_tasks.engine.bases.inputs import hash_current_inputs
 from lyra_tasks.engine.client.connect import connect_running_engine
-from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 from lyra_tasks.records.evidence import Evidence, SetKey
 from lyra_tasks.results.overview import ExplainedItem, Explanation, ItemState
 from lyra_tasks.rules.deviations import DeviationStatus, RuleReport, deviation_statuses, reassess_results
-from lyra_tasks.rules.freshness import ImageState, build_set_key, compare_images, hash_effective_parts, list_failures
-
-if TYPE_CHECKING:
-    from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.rules.freshness import ImageState, build_set_key, compare_set, hash_effective_parts, list_failures
 
 Progress = Literal["stale", "untested", "failed", "refused", "tested", "promoted"]
 """How far a checkout is from a promotion: the one decision of `status` and `explain`."""
@@ -106,7 +101,7 @@ def describe_changes(previous: Evidence, key: SetKey, parts: Mapping[str, str]) 
         f"{label} {name} {_change(old, new, name)}"
         for label, old, new in (
             ("image", previous.set.images, key.images),
-            ("the third-party image of service", previous.set.test_doubles, key.test_doubles),
+            ("the test double", previous.set.test_doubles, key.test_doubles),
         )
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name)
@@ -170,16 +165,12 @@ def collect_explain_facts(work: Workspace) -> ExplainFacts:
         engine = connect_running_engine(work.config, work.paths)
     except EngineUnavailableError:
         engine = None
-    states = compare_images(work.images, engine, hash_current_inputs(work))
+    states = compare_set(work, engine)
     records = {state.name: state.record for state in states if state.record is not None}
-    key = build_set_key(work, records, find_third_party_images(work, engine))
+    key = build_set_key(work, records)
     evidence, previous = None, work.evidence.latest()
     with suppress(PreconditionError):
         evidence = work.evidence.read(key)
-    if engine is None and evidence is None and previous is not None:
-        # Only an engine knows the current third-party images
-        is_same = (previous.set.images, previous.set.effective_hash) == (key.images, key.effective_hash)
-        evidence = previous if is_same else None
     today = datetime.date.today()
     latest = evidence or previous
     return ExplainFacts(
@@ -194,15 +185,6 @@ def collect_explain_facts(work: Workspace) -> ExplainFacts:
         is_promoted=_is_promoted(work, (evidence.set if evidence else key).digest),
         is_engine_running=engine is not None,
     )
-
-
-def find_third_party_images(work: Workspace, engine: Engine | None) -> dict[str, str]:
-    """Return the ids of third-party images by service; '' if an image is not in the engine."""
-    image_ids = {}
-    for name, reference in work.config.third_party_images.items():
-        image = inspect_image(engine, reference) if engine else None
-        image_ids[name] = str(image["Id"]) if image else ""
-    return image_ids
 
 
 def _is_promoted(work: Workspace, digest: str) -> bool:

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from lyra_tasks.engine.bases.inputs import hash_current_inputs
 from lyra_tasks.engine.client.connect import connect_running_engine
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.client.monitoring import parse_stats_sample
@@ -20,7 +19,6 @@ from lyra_tasks.engine.objects.ownership import LABEL_PROJECT, LABEL_RUN, LABEL_
 from lyra_tasks.errors import EngineUnavailableError, LyraError
 from lyra_tasks.lab.disk import DISK_EXCEEDED_EVENT, describe_excess
 from lyra_tasks.locks import is_locked
-from lyra_tasks.overview.explain import find_third_party_images
 from lyra_tasks.overview.history import group_by_run, summarize_run
 from lyra_tasks.overview.status import BundleRow, suggest_next_step
 from lyra_tasks.ports import join_host_port, parse_port
@@ -30,7 +28,7 @@ from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.records.journal import JournalEntry
 from lyra_tasks.results.overview import DeviationRow, ImageRow, LabRow, LabService, RunRow, Status, TestStatus
 from lyra_tasks.rules.deviations import DeviationStatus, deviation_statuses, reassess_results
-from lyra_tasks.rules.freshness import ImageState, build_set_key, compare_images, list_failures
+from lyra_tasks.rules.freshness import ImageState, build_set_key, compare_set, list_failures
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
@@ -52,9 +50,9 @@ def collect_status(work: Workspace, bundles: Sequence[BundleRow]) -> Status:
 
 
 def _status_of(work: Workspace, bundles: Sequence[BundleRow], engine: Engine | None, engine_text: str) -> Status:
-    states = compare_images(work.images, engine, hash_current_inputs(work))
+    states = compare_set(work, engine)
     images = tuple(_image_row(state) for state in states)
-    key, unknown_reason = _current_set_key(work, engine, states)
+    key, unknown_reason = _current_set_key(work, states)
     evidence = work.evidence.read(key) if key else None
     test = _test_status(work, evidence) if evidence else None
     digest = f"sha256:{key.digest}" if key else ""
@@ -123,17 +121,13 @@ def _image_row(state: ImageState) -> ImageRow:
     )
 
 
-def _current_set_key(work: Workspace, engine: Engine | None, states: Sequence[ImageState]) -> tuple[SetKey | None, str]:
+def _current_set_key(work: Workspace, states: Sequence[ImageState]) -> tuple[SetKey | None, str]:
     """Return the key of the current set of images, or None and the reason why it is unknown."""
     records: dict[str, ImageRecord] = {state.name: state.record for state in states if state.record}
     if any(state.problem for state in states):
         return None, "not all images are current"
-    third_party_images = find_third_party_images(work, engine)
-    for name, image_id in third_party_images.items():
-        if not image_id:
-            return None, f"the image of {name}, {work.config.services[name].image}, is not in the engine"
     with suppress(OSError, LyraError):
-        return build_set_key(work, records, third_party_images), ""
+        return build_set_key(work, records), ""
     return None, "cannot read a configuration file of a service"
 
 

@@ -11,8 +11,17 @@ from pydantic import Field
 from lyra_tasks.records.record import Record, has_other_schema, read_record, read_valid_record, write_record
 
 
+class ImageOrigin(Record):
+    """Where a third-party image comes from: its reference as configured, and the digest that it is locked to."""
+
+    reference: str
+    digest: str
+    source: Literal["image", "archive", "rootfs"]
+    local: bool = Field(default=False, description="whether the digest is that of an image without a registry")
+
+
 class ImageRecord(Record):
-    """A built image, identified by its digests; the reference is only a label."""
+    """A built or fetched image, identified by its digests; the reference is only a label."""
 
     schema_: Literal["lyra.image/2"] = Field(default="lyra.image/2", alias="schema")
     image: str
@@ -29,9 +38,10 @@ class ImageRecord(Record):
     version: str
     run: str
     built_at: str
-    inputs: dict[str, str] = Field(description="hash of context, Dockerfile, args, target, bases")
+    inputs: dict[str, str] = Field(description="hash of context, Dockerfile, args, target, bases; empty if fetched")
     bases: dict[str, str] = Field(description="FROM reference -> pinned digest")
     definition: str = Field(default="", description="hash of all that the builder was told; empty: build it always")
+    origin: ImageOrigin | None = Field(default=None, description="None for an own image")
 
 
 class ContextFiles(Record):
@@ -52,11 +62,12 @@ class ImageStore:
         path = self._path(image, platform)
         return None if has_other_schema(path, ImageRecord) else read_record(path, ImageRecord)
 
-    def write(self, record: ImageRecord, files: Mapping[str, str]) -> None:
-        """Store the record of the latest build of its image and platform, with the digests of its context's paths."""
-        files_path = self._files_path(record.inputs["context"])
-        if not files_path.exists():
-            write_record(files_path, ContextFiles(files=dict(files)))
+    def write(self, record: ImageRecord, files: Mapping[str, str] | None = None) -> None:
+        """Store the latest record of an image and platform, for a build with the digests of its context's paths."""
+        if files is not None:
+            files_path = self._files_path(record.inputs["context"])
+            if not files_path.exists():
+                write_record(files_path, ContextFiles(files=dict(files)))
         write_record(self._path(record.image, record.platform), record)
 
     def read_files(self, context: str) -> Mapping[str, str] | None:
@@ -67,7 +78,8 @@ class ImageStore:
     def remove_unused_files(self) -> None:
         """Remove the lists of files of contexts that no record names."""
         records = [read_valid_record(path, ImageRecord) for path in self._directory.glob("*.json")]
-        used = {self._files_path(record.inputs["context"]) for record in records if record is not None}
+        contexts = (record.inputs.get("context") for record in records if record is not None)
+        used = {self._files_path(context) for context in contexts if context is not None}
         for path in self._directory.glob("contexts/*.json"):
             if path not in used:
                 path.unlink(missing_ok=True)
@@ -93,7 +105,9 @@ class ImageScan(Record):
     schema_: Literal["lyra.image-scan/1"] = Field(default="lyra.image-scan/1", alias="schema")
     config_digest: str
     query_digest: str
-    setuid_programs: dict[str, str] = Field(description="setuid and setgid programs in the project's layers -> mode")
+    setuid_programs: dict[str, str] = Field(
+        description="setuid and setgid programs in the project's layers, or in a third-party image -> mode"
+    )
     volume_owners: dict[str, str] = Field(description="directory of a volume -> UID:GID")
     programs_by_architecture: dict[str, int] = Field(description="architecture -> number of programs")
     secrets: list[SecretFinding]

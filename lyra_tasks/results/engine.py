@@ -65,15 +65,19 @@ class StoppedEngine:
 
 
 @dataclass(frozen=True)
-class PinnedBase:
-    """The source of a base image, and the digest that it is locked to."""
+class LockedImageEntry:
+    """The source of a base image or third-party image, the digest that it is locked to, and where it is named.
+
+    `source` and `digest` are empty for an image that is not locked yet, and `used_by` for one that nothing uses.
+    """
 
     source: str
     digest: str
+    used_by: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class PinnedBases:
-    """The resolved bases, by the key of the lock file."""
+class LockedImages:
+    """The content of the lock file, by its keys."""
 
-    bases: Mapping[str, PinnedBase]
+    images: Mapping[str, LockedImageEntry]

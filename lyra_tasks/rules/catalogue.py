@@ -60,7 +60,7 @@ RULES: tuple[Rule, ...] = (
         BASE_LOCKED,
         requirement="Every FROM was built from a digest pinned in `.lyra.lock.toml`.",
         rationale="A tag can point to another image tomorrow: the tested image could not be rebuilt.",
-        fix="Build again; `bases.update` moves the pins.",
+        fix="Build again; `lock.update` moves the pins.",
         severity="error", runbook="R8", checked_by=("test",),
         references=("hadolint DL3006, DL3007, DL3026", "CIS-DI-0002"),
     ),

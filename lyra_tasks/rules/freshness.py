@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.config.containers import UserIds
-from lyra_tasks.config.models import Service
 from lyra_tasks.config.platforms import image_from_key, image_platforms, list_variants, native_platform
 from lyra_tasks.config.services import effective_user
 from lyra_tasks.digests import json_sha256, sha256_hex
 from lyra_tasks.dockerfile.context import format_names, list_changes
 from lyra_tasks.dockerfile.input_hashes import ImageInputs, list_changed_inputs
 from lyra_tasks.engine.bases.inputs import hash_current_inputs, hash_stage_inputs
+from lyra_tasks.engine.bases.third_party import compare_third_party_images
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.objects.users import resolve_image_user
 from lyra_tasks.engine.workspace import Workspace
@@ -29,11 +29,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageState:
-    """The record of a build; `problem` says how it differs from its files, or is empty."""
+    """The record of an image; `problem` says how it differs from its files or the lock file, or is empty."""
 
     name: str
     record: ImageRecord | None
     problem: str
+    is_own: bool = True
+
+
+def compare_set(work: Workspace, engine: Engine | None) -> tuple[ImageState, ...]:
+    """Compare all own images with their files, and all third-party images with the lock file."""
+    own = compare_images(work.images, engine, hash_current_inputs(work))
+    return (*own, *compare_fetched_images(work, engine))
+
+
+def compare_fetched_images(work: Workspace, engine: Engine | None) -> tuple[ImageState, ...]:
+    """Compare all third-party images with configuration, lock file and, if given, the engine."""
+    states = compare_third_party_images(work, engine)
+    return tuple(ImageState(state.variant.key, state.record, state.problem, is_own=False) for state in states)
 
 
 def compare_images(
@@ -65,25 +78,26 @@ def _name_files(store: ImageStore, record: ImageRecord, current: ImageInputs) ->
 
 def require_current_images(states: Sequence[ImageState]) -> dict[str, ImageRecord]:
     """Return the records by build; raise StaleError with every image that is not current, and the reason."""
-    stale = tuple(f"{state.name} {state.problem}" for state in states if state.problem)
+    stale = [state for state in states if state.problem]
     if stale:
-        raise StaleError("; ".join(stale), hint="Run `build` first")
+        command = "build" if any(state.is_own for state in stale) else "test"
+        problems = "; ".join(f"{state.name} {state.problem}" for state in stale)
+        raise StaleError(problems, hint=f"Run `{command}` first")
     return {state.name: state.record for state in states if state.record is not None}
 
 
 def build_set_key(
-    work: Workspace,
-    records: Mapping[str, ImageRecord],
-    externals: Mapping[str, str],
-    parts: Mapping[str, str] | None = None,
+    work: Workspace, records: Mapping[str, ImageRecord], parts: Mapping[str, str] | None = None
 ) -> SetKey:
-    """Return the key of a tested set: image digests, test doubles, and a hash of everything else that counts.
+    """Return the key of a tested set: digests of images and test doubles, and a hash of everything else that counts.
 
     `parts` are the hashes of the latter, by default those of the checkout as it is now.
     """
+    digests = {key: record.config_digest for key, record in sorted(records.items())}
+    doubles = {name for name in work.config.third_party_images if not work.config.services[name].is_promoted}
     return SetKey(
-        images={key: record.config_digest for key, record in sorted(records.items())},
-        test_doubles=dict(sorted(externals.items())),
+        images={key: digest for key, digest in digests.items() if image_from_key(key) not in doubles},
+        test_doubles={key: digest for key, digest in digests.items() if image_from_key(key) in doubles},
         effective_hash=json_sha256(dict(parts if parts is not None else hash_effective_parts(work, records))),
     )
 
@@ -159,10 +173,9 @@ def require_tested_set(work: Workspace) -> TestedSet:
     Raises StaleError if it is stale or untested, if its test failed, or if evidence and journal disagree.
     """
     config = work.config
-    records = require_current_images(compare_images(work.images, work.engine, hash_current_inputs(work)))
-    services = {name: _inspect_service_image(work, name, service, records) for name, service in config.services.items()}
-    externals = {name: services[name]["Id"] for name in config.third_party_images}
-    key = build_set_key(work, records, externals)
+    records = require_current_images(compare_set(work, work.engine))
+    services = {name: _inspect_service_image(work, name, records) for name in config.services}
+    key = build_set_key(work, records)
     recorded = _require_passed_test(work, key)
     image_configs = {name: image["Config"] for name, image in services.items()}
     user_ids = {
@@ -181,15 +194,14 @@ def require_tested_set(work: Workspace) -> TestedSet:
 def require_passed_evidence(work: Workspace) -> Evidence:
     """Return the evidence of the tested set, as `require_tested_set` does.
 
-    Where no engine may be started, files and records decide; only third-party images need an engine.
+    Where no engine may be started, files and records decide.
     """
     try:
         return require_tested_set(work).evidence
     except EngineUnavailableError:
-        if work.starts_engine or work.config.third_party_images:
+        if work.starts_engine:
             raise
-    records = require_current_images(compare_images(work.images, None, hash_current_inputs(work)))
-    return _require_passed_test(work, build_set_key(work, records, {})).evidence
+    return _require_passed_test(work, build_set_key(work, require_current_images(compare_set(work, None)))).evidence
 
 
 def _require_passed_test(work: Workspace, key: SetKey) -> RecordedTest:
@@ -202,15 +214,11 @@ def _require_passed_test(work: Workspace, key: SetKey) -> RecordedTest:
     return recorded
 
 
-def _inspect_service_image(
-    work: Workspace, name: str, service: Service, records: Mapping[str, ImageRecord]
-) -> dict[str, Any]:
-    image = service.image
-    if work.config.is_own_image(name):
-        platform = native_platform(image_platforms(work.config, service.image), work.engine.facts.platform)
-        (build,) = (build for build in list_variants(work.config, [service.image]) if build.platform == platform)
-        image = records[build.key].image_id
-    details = inspect_image(work.engine, image)
+def _inspect_service_image(work: Workspace, name: str, records: Mapping[str, ImageRecord]) -> dict[str, Any]:
+    image = work.config.image_name(name)
+    platform = native_platform(image_platforms(work.config, image), work.engine.facts.platform)
+    (variant,) = (variant for variant in list_variants(work.config, [image]) if variant.platform == platform)
+    details = inspect_image(work.engine, records[variant.key].image_id)
     if details is None:
         raise StaleError(f"services.{name}: image {image} is no longer in the engine", hint="Run `build test` first")
     return details

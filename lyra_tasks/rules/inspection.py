@@ -9,6 +9,7 @@ from lyra_tasks.config.platforms import Variant, image_platforms, list_variants
 from lyra_tasks.dockerfile.input_hashes import dockerfile_path
 from lyra_tasks.dockerfile.lock_file import build_context_name
 from lyra_tasks.engine.bases.inputs import find_base_uses, read_locked_digests
+from lyra_tasks.engine.bases.third_party import read_locked_origin
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.records.images import ImageRecord, ImageScan
@@ -21,6 +22,7 @@ from lyra_tasks.rules.images import (
     check_health_check,
     check_image_record,
     check_labels,
+    check_origin_locked,
     check_scan,
     check_tested_platform,
     check_volume_owners,
@@ -44,17 +46,17 @@ def check_rules(
     checks = [check_capacity(work.config), check_engine_settings(work.config)]
     images = {key: inspect_image(work.engine, record.image_id) for key, record in records.items()}
     built_configs = {key: (image or {}).get("Config") or {} for key, image in images.items()}
-    builds = list_variants(work.config, work.config.images)
+    builds = list_variants(work.config)
     for build in builds:
         checks += _check_image(work, build, records[build.key], built_configs[build.key], scans[build.key])
-    for name, service in work.config.services.items():
-        service_builds = [build for build in builds if build.image == service.image]
+    for name in work.config.services:
+        service_builds = [build for build in builds if build.image == work.config.image_name(name)]
         by_platform = {}
         for build in service_builds:
             config = built_configs[build.key] if len(service_builds) > 1 else image_configs[name]
             by_platform[build.platform] = _check_service_build(work, name, build, config, scans[build.key])
-        checks += merge_platforms(by_platform or {"": check_service_settings(name, service, image_configs[name])})
-    promoted = {service.image for service in work.config.services.values() if service.is_promoted}
+        checks += merge_platforms(by_platform)
+    promoted = {work.config.image_name(name) for name, service in work.config.services.items() if service.is_promoted}
     engine = work.engine.facts.platform
     checks += [
         check_tested_platform(build.key, records[build.key], tested_builds, engine)
@@ -68,6 +70,11 @@ def _check_image(
     work: Workspace, build: Variant, record: ImageRecord, image_config: Mapping[str, Any], scan: ImageScan
 ) -> Iterator[RuleCheck]:
     key = build.key
+    if record.origin is not None:
+        yield check_origin_locked(key, record.origin, read_locked_origin(work, build))
+        yield from check_image_record(key, record, work.config.proxima, scan)
+        yield from check_scan(key, scan, record.origin)
+        return
     if build.platform == image_platforms(work.config, build.image)[0]:
         # The configuration loader has already refused violations of this rule.
         yield RuleCheck(CONTEXT_LEAVES_OUT, f"images.{build.image}")
@@ -91,8 +98,9 @@ def _check_service_build(
     yield check_health_check(name, service, image_config)
     yield check_engine_health_check(name, service, image_config, work.config.proxima)
     yield check_volume_owners(name, service, scan)
-    stages = read_project_stages(work, build)
+    is_own = work.config.is_own_image(name)
+    stages = read_project_stages(work, build) if is_own else ()
     own_variables = {assignment.name for stage in stages for assignment in stage.assignments}
     has_dependents = any(name in other.depends_on for other in work.config.services.values())
-    yield check_documentation(name, service, image_config, own_variables, has_dependents=has_dependents)
+    yield check_documentation(name, service, image_config, own_variables, has_dependents=has_dependents, is_own=is_own)
     yield check_descriptions(name, service)

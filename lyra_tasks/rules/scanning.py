@@ -71,12 +71,13 @@ def scan_project_images(work: Workspace, records: Mapping[str, ImageRecord]) -> 
 
 def _list_volume_directories(work: Workspace, image: str) -> tuple[str, ...]:
     """Return the directories of all volumes of the services that run an image."""
-    services = [service for service in work.config.services.values() if service.image == image]
+    config = work.config
+    services = [service for name, service in config.services.items() if config.image_name(name) == image]
     return tuple(sorted({volume.path for service in services for volume in service.volumes.values()}))
 
 
 def _scan_key(work: Workspace, build: Variant, secrets: str) -> str:
-    stages = read_project_stages(work, build)
+    stages = _list_own_stages(work, build)
     inputs = {
         "rules": rule_set_version(),
         "secrets": secrets,
@@ -102,12 +103,20 @@ def _scan_unread_images(
             for layer in image.layers:
                 if load_layer_packages(work.paths.cache, layer.diff_id) is None:
                     save_layer_packages(work.paths.cache, layer.diff_id, layer.packages)
-            yield name, _summarize_scan(image, read_project_stages(work, builds[name]), matcher, scan_keys[name])
+            stages = _list_own_stages(work, builds[name])
+            is_own = records[name].origin is None
+            yield name, _summarize_scan(image, stages, matcher, scan_keys[name], is_own=is_own)
 
 
-def _summarize_scan(image: ScannedImage, stages: tuple[Stage, ...], matcher: SecretMatcher, scan_key: str) -> ImageScan:
+def _list_own_stages(work: Workspace, build: Variant) -> tuple[Stage, ...]:
+    return read_project_stages(work, build) if build.image in work.config.images else ()
+
+
+def _summarize_scan(
+    image: ScannedImage, stages: tuple[Stage, ...], matcher: SecretMatcher, scan_key: str, *, is_own: bool
+) -> ImageScan:
     instructions = [instruction for stage in stages for instruction in stage.instructions]
-    base_layer_count = count_base_layers(image.config, instructions)
+    base_layer_count = count_base_layers(image.config, instructions) if is_own else 0
     setuid_files = find_setuid_files(image.layers)
     names = {assignment.name for stage in stages for assignment in stage.assignments}
     variables = _own_variables(image.config, names, len(instructions))
@@ -126,7 +135,7 @@ def _summarize_scan(image: ScannedImage, stages: tuple[Stage, ...], matcher: Sec
             # A path is not the secret itself.
             if value and not value.startswith("/") and SECRET_NAME_PATTERN.search(name.partition(" ")[2])
         ],
-        tokens=_find_tokens(image, base_layer_count, variables) if has_detect_secrets() else None,
+        tokens=_find_tokens(image, base_layer_count, variables) if is_own and has_detect_secrets() else None,
     )
 
 

@@ -7,7 +7,7 @@ result of `lyra_tasks.results`. Here, and only here, Invoke is known; everything
 from lyra_tasks.tasks.bundle import bundle_list, bundle_pack, bundle_rehearse, bundle_remove, diff, verify
 from lyra_tasks.tasks.configuration import config_schema, config_show, init, rules_explain, rules_list
 from lyra_tasks.tasks.development import create, dev_exec, dev_restart, dev_shell, dev_stop, dev_sync
-from lyra_tasks.tasks.engine import bases_build, bases_update, engine_down, engine_status, engine_up
+from lyra_tasks.tasks.engine import engine_down, engine_status, engine_up, lock_show, lock_update
 from lyra_tasks.tasks.lifecycle import build, clean, promote, test
 from lyra_tasks.tasks.overview import doctor, explain, history, logs, stats, status
 from lyra_tasks.tasks.releases import release, release_list, release_version
@@ -15,8 +15,6 @@ from lyra_tasks.tasks.task import TaskError
 
 __all__ = [
     "TaskError",
-    "bases_build",
-    "bases_update",
     "build",
     "bundle_list",
     "bundle_pack",
@@ -39,6 +37,8 @@ __all__ = [
     "explain",
     "history",
     "init",
+    "lock_show",
+    "lock_update",
     "logs",
     "promote",
     "release",

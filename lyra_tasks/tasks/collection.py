@@ -46,12 +46,12 @@ TASK_GROUPS: dict[str, tuple[LyraTask[..., Any], ...]] = {
         configuration.rules_list,
         configuration.rules_explain,
     ),
-    "Engine and bases": (
+    "Engine and lock file": (
         engine.engine_up,
         engine.engine_down,
         engine.engine_status,
-        engine.bases_build,
-        engine.bases_update,
+        engine.lock_show,
+        engine.lock_update,
     ),
 }
 """All tasks, in the order of work."""

@@ -1,4 +1,4 @@
-"""Tasks for the engine and the base images: `engine.*` and `bases.*`."""
+"""Tasks for the engine and the lock file: `engine.*` and `lock.*`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
         EngineStartPreview,
         EngineStatus,
         EngineStopPreview,
+        LockedImages,
         NoEngine,
-        PinnedBases,
         StartedEngine,
         StoppedEngine,
     )
@@ -71,20 +71,19 @@ def engine_status(c: Context, json: bool = False, quiet: bool = False) -> Engine
     return show_engine_status(connect_running_engine(work.config, work.paths))
 
 
-@task("bases.build")
-def bases_build(c: Context, dry_run: bool = False, json: bool = False, quiet: bool = False) -> PinnedBases:
-    """Resolve and lock all base images, and build the local ones."""
-    return _resolve_bases(update=False, dry_run=dry_run)
+@task("lock.show")
+def lock_show(c: Context, json: bool = False, quiet: bool = False) -> LockedImages:
+    """Show what base images and third-party images are locked to."""
+    from lyra_tasks.builds.lock import list_locked_images, show_locked_images
+
+    return show_locked_images(list_locked_images(workspace()))
 
 
-@task("bases.update")
-def bases_update(c: Context, dry_run: bool = False, json: bool = False, quiet: bool = False) -> PinnedBases:
-    """Resolve all base images again and update the lock file."""
-    return _resolve_bases(update=True, dry_run=dry_run)
+@task("lock.update", positional=("name",), name="A key of the lock file, reference or service; default: everything")
+def lock_update(
+    c: Context, name: str = "", dry_run: bool = False, json: bool = False, quiet: bool = False
+) -> LockedImages:
+    """Resolve images again and update the lock file."""
+    from lyra_tasks.builds.lock import show_locked_images, update_lock
 
-
-def _resolve_bases(*, update: bool, dry_run: bool) -> PinnedBases:
-    from lyra_tasks.builds.facts import prepare_bases
-    from lyra_tasks.builds.show import show_bases
-
-    return show_bases(prepare_bases(workspace(), update=update, dry_run=dry_run))
+    return show_locked_images(update_lock(workspace(), name, dry_run=dry_run))

@@ -44,27 +44,35 @@ def build(
     json: bool = False,
     quiet: bool = False,
 ) -> BuiltImages | BakeDefinition:
-    """Build all images for all configured platforms."""
+    """Build all images for all configured platforms.
+
+    Third-party images are locked and fetched.
+    """
     from lyra_tasks.builds.facts import collect_build_facts, select_builds
     from lyra_tasks.builds.plan import plan_build
-    from lyra_tasks.builds.run import run_build
-    from lyra_tasks.builds.show import show_build_plan, show_build_results
+    from lyra_tasks.builds.run import fetch_images, run_build
+    from lyra_tasks.builds.show import show_build_plan, show_build_results, show_fetch_plan
     from lyra_tasks.builds.slots import find_slots_directory
 
     work = workspace()
-    selection = select_builds(work, image or (), platform or ())
-    build_facts = collect_build_facts(work, selection, dry_run=dry_run)
-    build_plan = plan_build(work.config, build_facts, selection, no_cache=no_cache, pull=pull)
-    if dry_run:
-        return show_build_plan(build_plan)
-    results = run_build(
-        build_plan,
-        engine=work.engine,
-        owner=work.owner,
-        store=work.images,
-        directory=work.run_directory,
-        slots=find_slots_directory(work),
-    )
+    own, third_party = select_builds(work, image or (), platform or ())
+    if dry_run and not own:
+        return show_fetch_plan(work, third_party)
+    results = fetch_images(work, third_party) if not dry_run else ()
+    if own:
+        build_facts = collect_build_facts(work, own, dry_run=dry_run)
+        build_plan = plan_build(work.config, build_facts, own, no_cache=no_cache, pull=pull)
+        if dry_run:
+            return show_build_plan(build_plan)
+        built_images = run_build(
+            build_plan,
+            engine=work.engine,
+            owner=work.owner,
+            store=work.images,
+            directory=work.run_directory,
+            slots=find_slots_directory(work),
+        )
+        results = (*built_images, *results)
     remember_source()
     built = show_build_results(results)
     suggest_next_command("test", "to test them")

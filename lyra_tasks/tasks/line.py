@@ -77,14 +77,18 @@ def find_parsed_arguments() -> tuple[str, ...]:
     return () if program is None else tuple(program.argv[1:])
 
 
-def is_followed_by_path(task: Any) -> bool:
-    """Return whether a path or a version follows the name of `task` among the arguments that Invoke is parsing."""
+def is_followed_by_value(task: Any, argument: str) -> bool:
+    """Return whether a value of its optional `argument` follows the name of `task` on the line that Invoke is parsing.
+
+    A name may be anything but a task and an option; other values are paths and versions.
+    """
     program = _find_program(sys._getframe(1))
     if program is None:
         return False
     names = set(find_names(program.collection, task))
     followers = [after for before, after in pairwise(program.argv[1:]) if before in names]
-    return any(_is_path_or_version(name) for name in followers if name not in program.collection.task_names)
+    values = [value for value in followers if value not in program.collection.task_names]
+    return any(_is_path_or_version(value) or (argument == "name" and value[:1] != "-") for value in values)
 
 
 def _is_path_or_version(text: str) -> bool:

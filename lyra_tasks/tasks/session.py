@@ -29,10 +29,10 @@ _TASKS_THAT_NEED_VALUES = frozenset({"build", "test", "promote", "release"})
 _TASKS_THAT_HOLD_THE_CHECKOUT = frozenset(
     {
         *("build", "test", "promote", "clean", "create", "dev.sync", "dev.restart", "dev.stop"),
-        *("engine.up", "engine.down", "bases.build", "bases.update", "lock.update"),
+        *("engine.up", "engine.down", "lock.update"),
     }
 )
-_DRY_RUNS_THAT_START_AN_ENGINE = frozenset({"build", "bases.build", "bases.update", "lock.update", "clean"})
+_DRY_RUNS_THAT_START_AN_ENGINE = frozenset({"build", "lock.update", "clean"})
 """The first ones may need it to resolve bases; `clean` stops it again."""
 _WORKFLOW_COMMANDS = frozenset({"build", "test", "release", "promote", "verify", "clean"})
 _UNKNOWN_PATH = "the output"

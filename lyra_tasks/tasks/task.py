@@ -24,7 +24,7 @@ from lyra_tasks.tasks.line import (
     Line,
     find_lines,
     find_parsed_arguments,
-    is_followed_by_path,
+    is_followed_by_value,
     is_run_by_invoke,
     list_short_names,
     name_program,
@@ -144,7 +144,7 @@ class LyraTask(Task, Generic[P, R]):  # type: ignore[type-arg]
             if argument.positional and not _HELP_OPTIONS.isdisjoint(find_parsed_arguments()):
                 argument.positional = False
             if argument.positional and argument.default is not None:
-                argument.positional = is_followed_by_path(self)
+                argument.positional = is_followed_by_value(self, str(argument.name))
                 argument.default = None if argument.positional else argument.default
         return arguments
 

@@ -18,7 +18,7 @@ def configuration(**images: list[str]) -> Configuration:
             "project": {"name": "shop"},
             "proxima": {"platforms": [OWN, SECOND, FOREIGN]},
             "images": {name: {"context": ".", "platforms": platforms} for name, platforms in images.items()},
-            "services": {name: {"image": name} for name in images} | {"redis": {"image": "redis:7"}},
+            "services": {name: {"image": name} for name in images} | {"redis": {"image": "redis:7", "platform": OWN}},
         }
     )
 
@@ -32,21 +32,25 @@ def summarize(platform_runs: tuple[PlatformRun, ...]) -> list[tuple[str, str, di
 def test_platform_runs_start_with_own_platform() -> None:
     config = configuration(web=[], db=[])
     assert summarize(plan_platform_runs(config, (OWN, SECOND), OWN)) == [
-        (OWN, "", {"web": OWN, "db": OWN}),
-        (SECOND, "@linux-386", {"web": SECOND, "db": SECOND}),
+        (OWN, "", {"web": OWN, "db": OWN, "redis": OWN}),
+        (SECOND, "@linux-386", {"web": SECOND, "db": SECOND, "redis": OWN}),
     ]
-    assert summarize(plan_platform_runs(config, (OWN,), OWN)) == [(OWN, "", {"web": OWN, "db": OWN})]
-    assert collect_tested_builds(config, plan_platform_runs(config, (OWN,), OWN)) == {f"web@{OWN}", f"db@{OWN}"}
+    assert summarize(plan_platform_runs(config, (OWN,), OWN)) == [(OWN, "", {"web": OWN, "db": OWN, "redis": OWN})]
+    assert collect_tested_builds(config, plan_platform_runs(config, (OWN,), OWN)) == {
+        f"web@{OWN}",
+        f"db@{OWN}",
+        "redis",
+    }
 
 
 def test_platform_run_uses_other_build_of_missing_image() -> None:
     config = configuration(web=[], db=[SECOND])
     platform_runs = plan_platform_runs(config, (OWN, SECOND), OWN)
     assert summarize(platform_runs) == [
-        (OWN, "", {"web": OWN, "db": SECOND}),
-        (SECOND, "@linux-386", {"web": SECOND, "db": SECOND}),
+        (OWN, "", {"web": OWN, "db": SECOND, "redis": OWN}),
+        (SECOND, "@linux-386", {"web": SECOND, "db": SECOND, "redis": OWN}),
     ]
-    assert collect_tested_builds(config, platform_runs) == {f"web@{OWN}", f"web@{SECOND}", "db"}
+    assert collect_tested_builds(config, platform_runs) == {f"web@{OWN}", f"web@{SECOND}", "db", "redis"}
 
 
 def test_platform_run_without_new_builds_is_skipped() -> None:

@@ -72,7 +72,7 @@ def test_unchanged_lock_file_is_not_rewritten(tmp_path: Path) -> None:
 def test_equal_lock_files_have_equal_bytes() -> None:
     reversed_lock = LockFile(bases=dict(reversed(LOCK.bases.items())))
     assert render_lock_file(reversed_lock) == render_lock_file(LOCK)
-    assert render_lock_file(LOCK).startswith("# Written by lyra; commit it. `bases.update` changes it.\n\nschema = 1\n")
+    assert render_lock_file(LOCK).startswith("# Written by lyra; commit it. `lock.update` changes it.\n\nschema = 1\n")
     assert render_lock_file(LOCK).index("[bases.built]") < render_lock_file(LOCK).index("[bases.own]")
 
 

@@ -172,7 +172,12 @@ class Workshop:
         self.config = Configuration.model_validate(document)
         requests = collect_base_requests(self.config, self.uses())
         return resolve_bases(
-            requests, lock or LockFile(), client=self.client, root=self.root, cache=self.cache, update=update
+            requests,
+            lock or LockFile(),
+            client=self.client,
+            root=self.root,
+            cache=self.cache,
+            moved=[request.key for request in requests] if update else (),
         )
 
     def uses(self) -> dict[str, Any]:
@@ -293,7 +298,7 @@ def test_changed_local_image_is_refused_until_update(workshop: Workshop) -> None
     with pytest.raises(PreconditionError) as caught:
         workshop.resolve(f"FROM {reference}\n", lock=lock)
     assert lock.bases[reference].digest[7:19] in caught.value.message  # type: ignore[union-attr]
-    assert "bases.update" in caught.value.hint
+    assert "lock.update" in caught.value.hint
     assert caught.value.details == (f"{workshop.root}/Dockerfile:1: {reference}",)
     moved = workshop.resolve(f"FROM {reference}\n", lock=lock, update=True).lock
     assert moved.bases[reference] != lock.bases[reference]

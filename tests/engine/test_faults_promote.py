@@ -38,7 +38,7 @@ def based(make_tiny: Callable[[], Project], engine: Engine) -> Iterator[Project]
     more = f'{CONTEXT}target = "one"\nargs = {{ WORD = "a" }}\nbases = {{ starter = "starter" }}\n'
     project.replace(".lyra.toml", CONTEXT, f'{more}\n[bases.starter]\narchive = "base.tar"\n')
     project.commit()
-    result = project.lyra("bases.build")
+    result = project.lyra("lock.update")
     assert result.code == 0, result.text
     project.commit()
     result = project.lyra("build", "test")

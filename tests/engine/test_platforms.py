@@ -68,7 +68,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, cache: Path, box: sandbox.Sa
     directory = tmp_path_factory.mktemp("platforms")
     shutil.copytree(PROJECTS / "platforms", directory / "project")
     project = repository(directory / "project", directory, cache, box)
-    succeed(project.lyra("bases.build"))
+    succeed(project.lyra("lock.update"))
     project.commit("pin the bases")
     refused_outcomes = project.lyra("build", "test", "promote"), project.lyra("release", "--dry-run")
     with (project.root / ".lyra.toml").open("a") as file:

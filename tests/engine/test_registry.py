@@ -81,7 +81,7 @@ def test_registry_base_is_pinned_until_update(project: Project, inner: str, box:
     assert again.code == 0, again.text
     assert (locked_digest(project), recorded_digest(project)) == (first, first)
 
-    moved = project.lyra("bases.update")
+    moved = project.lyra("lock.update")
     assert moved.code == 0, moved.text
     second = locked_digest(project)
     assert second != first

@@ -102,7 +102,7 @@ def stable(value: Any) -> Any:
         ("doctor", {}, ("doctor",)),
         ("stats", {}, ("stats",)),
         ("engine_status", {}, ("engine.status",)),
-        ("bases_build", {}, ("bases.build",)),
+        ("lock_show", {}, ("lock.show",)),
         ("clean", {"dry_run": True}, ("clean", "--dry-run")),
     ],
 )

@@ -104,7 +104,7 @@ def test_unavailable_locked_rootfs_is_precondition_error(small: BuiltRootfs, roo
         build_rootfs(SMALL, cache=roots, pin=unavailable)
     assert "Locked bookworm root file system 000000000000 is not available" in caught.value.message
     assert small.pin.sha256[:12] in caught.value.message
-    assert "bases.update" in caught.value.hint
+    assert "lock.update" in caught.value.hint
     assert caught.value.details[0].startswith("busybox-static: 1:0.1 -> 1:1.")
 
 

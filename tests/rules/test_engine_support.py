@@ -77,6 +77,7 @@ def test_number_of_layers_is_limited(layers: int, is_violated: bool) -> None:
             "inputs": {},
             "bases": {},
             "platform": "linux/amd64",
+            "origin": None,
         }
     )
     checks = {check.rule: check for check in check_image_record("web", record, configure("20.10").proxima)}

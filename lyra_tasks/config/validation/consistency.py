@@ -110,8 +110,8 @@ def _check_platforms(config: Configuration) -> Iterator[Problem]:
     common = set(config.proxima.platforms)
     promoted = [name for name, service in config.services.items() if service.is_promoted]
     for name in dict.fromkeys(config.image_name(service) for service in promoted):
-        platforms = set(image_platforms(config, name)) & set(config.proxima.platforms)
-        if platforms and not (common := common & platforms):
+        known_platforms = set(image_platforms(config, name)) & set(config.proxima.platforms)
+        if known_platforms and not (common := common & known_platforms):
             message = "has no platform in common with the other promoted images, but one node runs all of them"
             own_location, service_location = ("images", name, "platforms"), ("services", name, "platform")
             yield Problem(own_location if name in config.images else service_location, message)

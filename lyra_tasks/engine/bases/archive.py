@@ -19,7 +19,8 @@ from lyra_tasks.digests import sha256_digest
 from lyra_tasks.documents import DocumentError, parse_foreign_json, quote_value, translate_failures
 from lyra_tasks.engine.bases.registry import image_platform, is_for_platform
 from lyra_tasks.errors import ConfigurationError
-from lyra_tasks.references import is_attestation
+from lyra_tasks.images.oci import NAME_ANNOTATION, TAG_ANNOTATION
+from lyra_tasks.references import is_attestation, normalize_reference
 
 _INDEX_FILES = {"manifest.json", "index.json", "repositories"}
 _MAX_DOCUMENT_BYTES = 16 * 1024**2
@@ -64,7 +65,8 @@ def write_archive_as(image: ArchivedImage, reference: str, out: IO[bytes]) -> No
         _add_json(copy, "manifest.json", manifest)
         if image.descriptor is not None:
             tag = reference.rpartition(":")[2]
-            names = {"io.containerd.image.name": reference, "org.opencontainers.image.ref.name": tag}
+            # an image with a short name could never be removed
+            names = {NAME_ANNOTATION: normalize_reference(reference), TAG_ANNOTATION: tag}
             descriptor = {**image.descriptor, "annotations": names}
             _add_json(copy, "index.json", {"schemaVersion": 2, "manifests": [descriptor]})
 

@@ -23,13 +23,15 @@ from lyra_tasks.dockerfile.lock_file import (
     LOCK_FILE_NAME,
     LockedRootfs,
     LockFile,
-    base_key,
     build_context_name,
     lock_key,
     read_lock_file,
+    third_party_lock_key,
 )
 from lyra_tasks.dockerfile.parse import ImageUse, read_dockerfile
 from lyra_tasks.dockerfile.stages import list_base_images
+from lyra_tasks.errors import ConfigurationError
+from lyra_tasks.references import familiar_reference, normalize_reference
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
@@ -39,7 +41,7 @@ _UNLOCKED = "not locked"
 
 @dataclass(frozen=True)
 class BaseRequest:
-    """A base that builds use on one platform: its key in the lock file, its sources, and where it is named."""
+    """A base or third-party image for one platform: its key in the lock file, its sources, and where it is named."""
 
     key: str
     base: Base
@@ -48,22 +50,89 @@ class BaseRequest:
 
     @property
     def name(self) -> str:
-        """Return the name in `[bases]`, or the reference in FROM."""
+        """Return the name in `[bases]`, or the reference in FROM or `image`."""
         return self.key.removesuffix(f"@{self.platform}")
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Return the references that it is named by in FROM or `image`."""
+        return tuple(location.rpartition(": ")[2] for location in self.locations)
+
+    @property
+    def is_configured(self) -> bool:
+        """Return whether `[bases]` has a table for it."""
+        return self.base != Base(image=self.name)
 
 
 def collect_base_requests(config: Configuration, uses: Mapping[str, Sequence[ImageUse]]) -> tuple[BaseRequest, ...]:
     """List the bases of all builds in `uses`, each once, sorted by key."""
-    requests: dict[str, BaseRequest] = {}
-    for build, image_uses in uses.items():
-        image = image_from_key(build)
-        for use in image_uses:
-            key = lock_key(config, image, use)
-            base = config.bases.get(base_key(config, image, use.reference)) or Base(image=use.reference)
-            request = requests.get(key) or BaseRequest(key, _expand_base(base, use.platform), (), use.platform)
-            locations = dict.fromkeys((*request.locations, f"{use.location}: {use.reference}"))
-            requests[key] = replace(request, locations=tuple(locations))
-    return tuple(requests[key] for key in sorted(requests))
+    return merge_requests(
+        _create_request(
+            config,
+            lock_key(config, image_from_key(build), use),
+            Base(image=use.reference),
+            use.platform,
+            f"{use.location}: {use.reference}",
+        )
+        for build, image_uses in uses.items()
+        for use in image_uses
+    )
+
+
+def create_third_party_request(config: Configuration, variant: Variant) -> BaseRequest:
+    """Return the request for a third-party image, whose variant has the name of its service."""
+    reference = config.services[variant.image].image
+    key = third_party_lock_key(config, variant.image, variant.platform)
+    location = f"services.{variant.image}.image: {reference}"
+    return _create_request(config, key, Base(image=reference), variant.platform, location)
+
+
+def merge_requests(requests: Iterable[BaseRequest]) -> tuple[BaseRequest, ...]:
+    """Return the requests with each key once, sorted by key, with all locations."""
+    merged: dict[str, BaseRequest] = {}
+    for request in requests:
+        locations = merged[request.key].locations if request.key in merged else ()
+        merged[request.key] = replace(request, locations=tuple(dict.fromkeys((*locations, *request.locations))))
+    return tuple(merged[key] for key in sorted(merged))
+
+
+def list_requests(work: Workspace) -> tuple[BaseRequest, ...]:
+    """Return the requests for all bases, those of checks included, and for all third-party images.
+
+    Raises ConfigurationError if the short name of a table in `[bases]` is that of several references.
+    """
+    config = work.config
+    uses = add_stage_uses(work, find_base_uses(work, list_variants(config, config.images)))
+    variants = list_variants(config, config.third_party_images)
+    third_party = [create_third_party_request(config, variant) for variant in variants]
+    requests = merge_requests([*collect_base_requests(config, uses), *third_party])
+    references_by_name: dict[str, set[str]] = {}
+    for request in requests:
+        references = {normalize_reference(reference) for reference in request.references}
+        references_by_name.setdefault(request.name, set()).update(references)
+    mapped = {name for image in config.images.values() for name in image.bases.values()}
+    for name, references in references_by_name.items():
+        if name in config.bases and not config.bases[name].image and name not in mapped and len(references) > 1:
+            familiar = sorted(map(familiar_reference, references))
+            raise ConfigurationError(
+                f"[bases.{name}] may be any of {', '.join(familiar)}",
+                hint=f'Name the table after one of them: [bases."{familiar[0]}"]',
+                details=tuple(
+                    location for request in requests if request.name == name for location in request.locations
+                ),
+            )
+    return requests
+
+
+def find_unused_bases(config: Configuration, requests: Iterable[BaseRequest]) -> tuple[str, ...]:
+    """Return the names in `[bases]` that none of all `requests` of a project uses."""
+    used = {request.name for request in requests}
+    return tuple(name for name in config.bases if name not in used)
+
+
+def _create_request(config: Configuration, key: str, default: Base, platform: str, location: str) -> BaseRequest:
+    base = config.bases.get(key.removesuffix(f"@{platform}"), default)
+    return BaseRequest(key, _expand_base(base, platform), (location,), platform)
 
 
 def _expand_base(base: Base, platform: str) -> Base:
@@ -142,6 +211,6 @@ def _pinned_digests(work: Workspace, lock: LockFile, build: Variant, uses: Itera
     digests = {}
     for use in uses:
         pin = lock.bases.get(lock_key(work.config, build.image, use))
-        digest = pin.sha256 if isinstance(pin, LockedRootfs) else pin.digest if pin else _UNLOCKED
+        digest = (pin.sha256 if isinstance(pin, LockedRootfs) else pin.digest) if pin else _UNLOCKED
         digests[build_context_name(use, build.platform)] = digest
     return digests

@@ -6,14 +6,21 @@ Nothing here changes the engine. `plan_base_installs` lists what `install_bases`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.config.models import Rootfs
 from lyra_tasks.digests import file_sha256, hex_part
-from lyra_tasks.dockerfile.lock_file import LockedArchive, LockedBase, LockedImage, LockedRootfs, LockFile
+from lyra_tasks.dockerfile.lock_file import (
+    LockedArchive,
+    LockedBase,
+    LockedImage,
+    LockedRootfs,
+    LockFile,
+    pin_digest,
+)
 from lyra_tasks.engine.bases.archive import ArchivedImage, read_archived_image
 from lyra_tasks.engine.bases.inputs import BaseRequest
 from lyra_tasks.engine.bases.registry import (
@@ -26,6 +33,7 @@ from lyra_tasks.engine.bases.registry import (
 )
 from lyra_tasks.engine.bases.rootfs import build_rootfs
 from lyra_tasks.engine.bases.rootfs_cache import ROOTFS_TAR, BuiltRootfs
+from lyra_tasks.engine.bases.sources import suggest_sources
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.debian.mirror import to_debian_architecture, to_docker_platform
 from lyra_tasks.errors import PreconditionError
@@ -74,7 +82,7 @@ class ResolvedBase:
     @property
     def digest(self) -> str:
         """Return the digest in the lock file, as `sha256:…`."""
-        return f"sha256:{self.pin.sha256}" if isinstance(self.pin, LockedRootfs) else self.pin.digest
+        return pin_digest(self.pin)
 
     @property
     def reference(self) -> str:
@@ -97,23 +105,38 @@ def resolve_bases(
     client: docker.DockerClient,
     root: Path,
     cache: Path,
-    update: bool = False,
+    moved: Container[str] = (),
 ) -> BaseResolution:
-    """Resolve bases as the lock file pins them.
-
-    A base without a usable pin, or every base with `update`, is pinned again to the first available
-    of its image, archive and rootfs. Raises PreconditionError if none is available.
-    """
+    """Resolve bases as the lock file pins them, those in `moved` anew, as `lock_images` does."""
     resolver = _BaseResolver(client, RegistryLookup(client), root, cache)
     pins, bases = dict(lock.bases), {}
     with translate_errors("resolving base images"):
         for request in requests:
-            pin = lock.bases.get(request.key)
-            if pin is None or update or not _is_configured_source(request, pin):
-                pin = _pin_of_first_platform(request, pins) or resolver.create_pin(request)
-            bases[request.key] = resolver.resolve_pin(request, pin)
-            pins[request.key] = pin
+            pins[request.key] = resolver.select_pin(request, pins, moved)
+            bases[request.key] = resolver.resolve_pin(request, pins[request.key])
     return BaseResolution(LockFile(bases=pins), bases)
+
+
+def lock_images(
+    requests: Iterable[BaseRequest],
+    lock: LockFile,
+    *,
+    client: docker.DockerClient,
+    root: Path,
+    cache: Path,
+    moved: Container[str] = (),
+) -> LockFile:
+    """Return the lock file with a pin for each request.
+
+    An image without a usable pin, or with its key in `moved`, is pinned to the first available of its image, archive
+    and rootfs. Raises PreconditionError if none is available.
+    """
+    resolver = _BaseResolver(client, RegistryLookup(client), root, cache)
+    pins = dict(lock.bases)
+    with translate_errors("resolving images"):
+        for request in requests:
+            pins[request.key] = resolver.select_pin(request, pins, moved)
+    return LockFile(bases=pins)
 
 
 def plan_base_installs(bases: Iterable[ResolvedBase]) -> tuple[BaseInstall, ...]:
@@ -129,7 +152,8 @@ def _pin_of_first_platform(request: BaseRequest, pins: Mapping[str, LockedBase])
     return pin if is_same else None
 
 
-def _is_configured_source(request: BaseRequest, pin: LockedBase) -> bool:
+def is_configured_source(request: BaseRequest, pin: LockedBase) -> bool:
+    """Return whether a pin is for one of the sources in the configuration."""
     base = request.base
     if isinstance(pin, LockedRootfs):
         is_same_architecture = pin.architecture == to_debian_architecture(request.platform)
@@ -143,6 +167,13 @@ class _BaseResolver:
     registry: RegistryLookup
     root: Path
     cache: Path
+
+    def select_pin(self, request: BaseRequest, pins: Mapping[str, LockedBase], moved: Container[str]) -> LockedBase:
+        """Return the pin of a request, or a new one."""
+        pin = pins.get(request.key)
+        if pin is not None and request.key not in moved and is_configured_source(request, pin):
+            return pin
+        return _pin_of_first_platform(request, pins) or self.create_pin(request)
 
     def create_pin(self, request: BaseRequest) -> LockedBase:
         """Pin a base to its first available source."""
@@ -165,8 +196,8 @@ class _BaseResolver:
         if base.rootfs:
             return self._build_rootfs(request, base.rootfs).pin
         raise PreconditionError(
-            f"Base {request.key} is not available",
-            hint=f"Load it with `docker load`, or add an `archive` or a `rootfs` to [bases.{_slug(request.name)}]",
+            f"Image {request.key} is not available",
+            hint=suggest_sources(request),
             details=(*request.locations, *failures),
         )
 
@@ -185,7 +216,7 @@ class _BaseResolver:
             return self._use_image(request, pin, image)
         digest, reason = self.registry.find_digest(reference)
         if not digest:
-            raise _missing_pin_error(request, pin, f"not available from the registry: {reason}")
+            raise missing_pin_error(request, pin, f"not available from the registry: {reason}")
         return ResolvedBase(request.key, pin, f"docker-image://{reference}", platform=request.platform)
 
     def _from_engine(self, request: BaseRequest, pin: LockedImage) -> ResolvedBase:
@@ -194,7 +225,7 @@ class _BaseResolver:
             if image and content_digest(image) == pin.digest:
                 return self._use_image(request, pin, image)
         digest = content_digest(current)[7:19] if current else "no image"
-        raise _missing_pin_error(request, pin, f"the engine has {digest} as {pin.reference}")
+        raise missing_pin_error(request, pin, f"the engine has {digest} as {pin.reference}")
 
     def _use_image(self, request: BaseRequest, pin: LockedImage, image: dict[str, Any]) -> ResolvedBase:
         tag = _base_tag(request.key, pin.digest)
@@ -204,10 +235,10 @@ class _BaseResolver:
     def _from_archive(self, request: BaseRequest, pin: LockedArchive) -> ResolvedBase:
         path = self.root / pin.path
         if not path.exists():
-            raise _missing_pin_error(request, pin, f"{pin.path} does not exist")
+            raise missing_pin_error(request, pin, f"{pin.path} does not exist")
         image = read_archived_image(path, request.platform)
         if image.digest != pin.digest:
-            raise _missing_pin_error(request, pin, f"{pin.path} contains {image.digest[7:19]}")
+            raise missing_pin_error(request, pin, f"{pin.path} contains {image.digest[7:19]}")
         tag = _base_tag(request.key, pin.digest)
         loaded = find_local_image(self.client, tag)
         is_loaded = loaded is not None and image_diff_ids(loaded) == image.diff_ids
@@ -257,9 +288,10 @@ def _slug(key: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-") or "base"
 
 
-def _missing_pin_error(request: BaseRequest, pin: LockedImage | LockedArchive, reason: str) -> PreconditionError:
+def missing_pin_error(request: BaseRequest, pin: LockedImage | LockedArchive, reason: str) -> PreconditionError:
+    """Return the error for an image that is not available as it is locked."""
     return PreconditionError(
-        f"Locked base {request.key} ({pin.digest[7:19]}) is not available: {reason}",
-        hint="Restore the image, archive or registry, or run `bases.update` to change the lock file",
+        f"Locked image {request.key} ({pin.digest[7:19]}) is not available: {reason}",
+        hint=f"Restore it, or run `lock.update {request.name}` to lock what is there now. {suggest_sources(request)}",
         details=request.locations,
     )

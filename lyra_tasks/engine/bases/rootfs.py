@@ -96,7 +96,7 @@ def build_rootfs(
         raise PreconditionError(
             f"Locked {spec.suite} root file system {pin.sha256[:12]} is not available: "
             f"the mirror now has {built.pin.sha256[:12]}",
-            hint="Run `bases.update` to use the new one, or copy the old one from the cache of another machine",
+            hint="Run `lock.update` to use the new one, or copy the old one from the cache of another machine",
             details=_list_changes(pin, built.pin),
         )
     return built

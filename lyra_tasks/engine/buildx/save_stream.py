@@ -6,6 +6,7 @@ and joining 20,000 of them costs more than hashing their content.
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
 _BLOCK_BYTES = 1 << 20
+_PLATFORM_API_VERSION = (1, 48)
 _MAX_MESSAGE_BYTES = 1 << 16
 
 
@@ -50,15 +52,24 @@ class SaveStream:
 
 @contextmanager
 def open_save_stream(
-    engine: Engine, images: Sequence[str], on_read: Callable[[int], object] | None = None
+    engine: Engine, images: Sequence[str], on_read: Callable[[int], object] | None = None, *, platform: str = ""
 ) -> Iterator[SaveStream]:
-    """Save several images at once; the stream has each shared layer once."""
+    """Save several images at once; the stream has each shared layer once.
+
+    `platform` selects one of an index, if the engine can do that; others save what they have.
+    """
     query = urlencode({"names": list(images)}, doseq=True)
+    if platform and engine.facts.api >= _PLATFORM_API_VERSION:
+        query += f"&{urlencode({'platform': json.dumps(_describe_platform(platform))})}"
     with translate_errors("saving images"), closing(_UnixHTTPConnection(urlsplit(engine.host).path)) as connection:
         connection.request("GET", f"/v{engine.stream_api.api_version}/images/get?{query}")
         with connection.getresponse() as response:
             _require_ok(response)
             yield SaveStream(response, on_read)
+
+
+def _describe_platform(platform: str) -> dict[str, str]:
+    return dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))
 
 
 class _UnixHTTPConnection(HTTPConnection):

@@ -74,6 +74,24 @@ class PackedImage:
 
 
 @dataclass(frozen=True)
+class ImageDocuments:
+    """The manifest and the config of an image."""
+
+    manifest: bytes
+    config: bytes
+
+    @property
+    def manifest_digest(self) -> str:
+        """Return the digest of the manifest."""
+        return sha256_digest(self.manifest)
+
+    @property
+    def config_digest(self) -> str:
+        """Return the digest of the config."""
+        return sha256_digest(self.config)
+
+
+@dataclass(frozen=True)
 class ExtractedImage:
     """An image of a save; `keys` are its names and digests, `manifest` is None in the legacy layout."""
 
@@ -151,6 +169,20 @@ def _read_document(spool: Path, digest: str) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise BundleError(f"{digest} is missing") from error
+
+
+def read_image_documents(stream: Readable, request: ImageRequest) -> ImageDocuments:
+    """Return manifest and config of an image in a `docker save`, without reading its layers; BundleError if missing."""
+
+    def skip_layer(blocks: Iterator[Block], layer: IncomingLayer) -> Layer:
+        for _ in blocks:
+            pass
+        return Layer("", layer.claimed_digest, layer.size, "", layer.size)
+
+    image = _select_image(list(_layout_images(read_docker_save(stream, skip_layer))), request)
+    if image.manifest is None:
+        raise BundleError(f"{SAVE_LABEL}: the layers of {request.reference} are not those of its manifest")
+    return ImageDocuments(image.manifest, image.config)
 
 
 def select_images(save: SaveContents, requests: Mapping[K, ImageRequest]) -> dict[K, ExtractedImage]:

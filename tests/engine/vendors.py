@@ -1,0 +1,68 @@
+"""Images of a vendor: built in the engine of a test, and saved, pushed or removed as the test wants."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lyra_tasks.engine import sandbox
+from lyra_tasks.processes import run_captured
+
+DOCKERFILE = """\
+FROM scratch
+COPY bin /bin
+COPY index.html /www/index.html
+RUN ["/bin/busybox", "mkdir", "/data"]
+RUN ["/bin/busybox", "chown", "65534:65534", "/data"]
+RUN ["/bin/busybox", "chmod", "4755", "/bin/busybox"]
+ENV VENDOR_VERSION=1 VENDOR_SETTING=of-the-vendor
+EXPOSE 8080 9999
+VOLUME /data
+USER 65534:65534
+CMD ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/www"]
+"""
+SERVICE = """
+[services.cache]
+image = "vendor/cache:1"
+ports = { http = 8080 }
+limits = { cpus = 0.1, memory = "16m", pids = 16, disk = "8m" }
+healthcheck = { exec = "/bin/busybox wget -q -O - http://127.0.0.1:8080/" }
+
+[services.cache.volumes.data]
+path = "/data"
+description = "what is cached"
+size = "4m"
+owner = "65534:65534"
+
+[[tests]]
+name = "the cache answers"
+service = "cache"
+http = "GET /"
+body = "cached"
+"""
+
+
+def docker(box: sandbox.Sandbox, *arguments: str, directory: Path | None = None) -> str:
+    """Run the docker command on the engine of a test and return its output."""
+    result = run_captured([box.docker, *arguments], environment=box.environment(), directory=directory)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def build_vendor_image(
+    box: sandbox.Sandbox, busybox: Path, directory: Path, reference: str = "vendor/cache:1", text: str = "cached"
+) -> str:
+    """Build the vendor's image, with a page of this text, and return its id."""
+    shutil.rmtree(directory, ignore_errors=True)
+    shutil.copytree(busybox, directory / "bin", symlinks=True)
+    (directory / "index.html").write_text(f"{text}\n")
+    (directory / "Dockerfile").write_text(DOCKERFILE)
+    options = ("--quiet", "--provenance=false", "--tag", reference)
+    return docker(box, "buildx", "build", *options, ".", directory=directory).strip()
+
+
+def save_image(box: sandbox.Sandbox, reference: str, archive: Path) -> None:
+    """Save an image in an archive and remove it from the engine."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    docker(box, "save", "--output", str(archive), reference)
+    docker(box, "image", "rm", reference)
