@@ -18,7 +18,7 @@ from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, read_lock_file, writ
 from lyra_tasks.engine.bases.inputs import add_stage_uses, collect_base_requests, find_base_uses, hash_current_inputs
 from lyra_tasks.engine.bases.materials import collect_materials, find_base_arguments, load_missing_bases
 from lyra_tasks.engine.bases.resolve import BaseResolution, resolve_bases
-from lyra_tasks.engine.bases.third_party import warn_about_unused_bases
+from lyra_tasks.images.third_party.prepare import warn_about_unused_bases
 from lyra_tasks.engine.buildx.bake import require_buildx
 from lyra_tasks.engine.buildx.builder import find_builder
 from lyra_tasks.engine.buildx.docker_cli import preload_docker_cli

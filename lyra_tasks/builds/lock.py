@@ -8,9 +8,9 @@ from lyra_tasks import console
 from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, LockFile, pin_digest, read_lock_file, write_lock_file
 from lyra_tasks.engine.bases.inputs import BaseRequest, list_requests
 from lyra_tasks.engine.bases.resolve import lock_images
-from lyra_tasks.engine.bases.third_party import warn_about_unused_bases
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import UsageError
+from lyra_tasks.images.third_party.prepare import warn_about_unused_bases
 from lyra_tasks.results.engine import LockedImageEntry, LockedImages
 from lyra_tasks.suggest import did_you_mean
 

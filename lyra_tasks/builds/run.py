@@ -20,7 +20,6 @@ from lyra_tasks.config.platforms import Variant, list_variants
 from lyra_tasks.dockerfile.input_hashes import ImageInputs
 from lyra_tasks.engine.bases.inputs import hash_current_inputs
 from lyra_tasks.engine.bases.materials import build_prerequisites, inspect_built_image, read_secret_lines
-from lyra_tasks.engine.bases.third_party import prepare_third_party_images
 from lyra_tasks.engine.buildx.bake import bake_targets, select_target_metadata
 from lyra_tasks.engine.buildx.contexts import escape_bake_definition
 from lyra_tasks.engine.objects.containers import inspect_image, load_image_archive
@@ -28,6 +27,7 @@ from lyra_tasks.engine.objects.disk_usage import prune_build_cache
 from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import BuildError, StaleError
+from lyra_tasks.images.third_party.prepare import prepare_third_party_images
 from lyra_tasks.lab.admission import count_parallel_builds, list_reservations
 from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.evidence import BUILD_LOG, LOGS_DIRECTORY

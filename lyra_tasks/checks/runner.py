@@ -29,11 +29,11 @@ from lyra_tasks.dockerfile.stages import resolve_check_stage
 from lyra_tasks.engine.bases.inputs import collect_from_arguments, find_stage_uses, hash_current_inputs
 from lyra_tasks.engine.bases.materials import collect_materials, load_missing_bases, resolve_locked_bases
 from lyra_tasks.engine.bases.resolve import ResolvedBase
-from lyra_tasks.engine.bases.third_party import prepare_third_party_images
 from lyra_tasks.engine.buildx.bake import require_buildx
 from lyra_tasks.engine.objects.holder import list_runnable_platforms
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, UsageError
+from lyra_tasks.images.third_party.prepare import prepare_third_party_images
 from lyra_tasks.lab.admission import compute_lab_capacity, list_reservations
 from lyra_tasks.lab.facts import LabFacts, collect_lab_facts
 from lyra_tasks.lab.plan import plan_empty_lab, plan_lab

@@ -1,1 +1,1 @@
-"""Images as bytes: `docker save` streams, archives, scans; may import config, records and the base modules."""
+"""Images as bytes: `docker save` streams, archives, scans, third-party images; may import the engine."""

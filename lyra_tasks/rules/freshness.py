@@ -13,11 +13,11 @@ from lyra_tasks.digests import json_sha256, sha256_hex
 from lyra_tasks.dockerfile.context import format_names, list_changes
 from lyra_tasks.dockerfile.input_hashes import ImageInputs, list_changed_inputs
 from lyra_tasks.engine.bases.inputs import hash_current_inputs, hash_stage_inputs
-from lyra_tasks.engine.bases.third_party import compare_third_party_images
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.objects.users import resolve_image_user
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import EngineUnavailableError, StaleError
+from lyra_tasks.images.third_party.prepare import compare_third_party_images
 from lyra_tasks.records.evidence import Evidence, SetKey
 from lyra_tasks.records.evidence_store import INPUT_PREFIX, RecordedTest
 from lyra_tasks.records.images import ImageRecord, ImageStore

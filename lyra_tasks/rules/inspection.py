@@ -9,9 +9,9 @@ from lyra_tasks.config.platforms import Variant, image_platforms, list_variants
 from lyra_tasks.dockerfile.input_hashes import dockerfile_path
 from lyra_tasks.dockerfile.lock_file import build_context_name
 from lyra_tasks.engine.bases.inputs import find_base_uses, read_locked_digests
-from lyra_tasks.engine.bases.third_party import read_locked_origin
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
+from lyra_tasks.images.third_party.prepare import read_locked_origin
 from lyra_tasks.records.images import ImageRecord, ImageScan
 from lyra_tasks.rules.catalogue import CONTEXT_LEAVES_OUT
 from lyra_tasks.rules.engine_support import check_engine_health_check, check_engine_settings

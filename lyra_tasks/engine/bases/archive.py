@@ -19,7 +19,6 @@ from lyra_tasks.digests import sha256_digest
 from lyra_tasks.documents import DocumentError, parse_foreign_json, quote_value, translate_failures
 from lyra_tasks.engine.bases.registry import image_platform, is_for_platform
 from lyra_tasks.errors import ConfigurationError
-from lyra_tasks.images.oci import NAME_ANNOTATION, TAG_ANNOTATION
 from lyra_tasks.references import is_attestation, normalize_reference
 
 _INDEX_FILES = {"manifest.json", "index.json", "repositories"}
@@ -66,7 +65,10 @@ def write_archive_as(image: ArchivedImage, reference: str, out: IO[bytes]) -> No
         if image.descriptor is not None:
             tag = reference.rpartition(":")[2]
             # an image with a short name could never be removed
-            names = {NAME_ANNOTATION: normalize_reference(reference), TAG_ANNOTATION: tag}
+            names = {
+                "io.containerd.image.name": normalize_reference(reference),
+                "org.opencontainers.image.ref.name": tag,
+            }
             descriptor = {**image.descriptor, "annotations": names}
             _add_json(copy, "index.json", {"schemaVersion": 2, "manifests": [descriptor]})
 

@@ -26,7 +26,6 @@ from lyra_tasks.dockerfile.lock_file import (
     third_party_lock_key,
     write_lock_file,
 )
-from lyra_tasks.engine.bases.fetch import fetch_image
 from lyra_tasks.engine.bases.inputs import (
     BaseRequest,
     create_third_party_request,
@@ -39,6 +38,7 @@ from lyra_tasks.engine.bases.resolve import is_configured_source, lock_images
 from lyra_tasks.engine.bases.sources import name_table
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.images.third_party.fetch import fetch_image
 from lyra_tasks.records.images import ImageOrigin, ImageRecord
 
 if TYPE_CHECKING:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lyra_tasks import console
 from lyra_tasks.digests import hex_part, sha256_digest
-from lyra_tasks.dockerfile.lock_file import LockedArchive, LockedBase, LockedImage, LockedRootfs
+from lyra_tasks.dockerfile.lock_file import LockedArchive, LockedBase, LockedRootfs
 from lyra_tasks.engine.bases.archive import read_archived_image
 from lyra_tasks.engine.bases.inputs import BaseRequest
 from lyra_tasks.engine.bases.materials import inspect_built_image, install_bases
-from lyra_tasks.engine.bases.registry import content_digest, find_local_image, image_platform, is_for_platform
+from lyra_tasks.engine.bases.pull import find_or_pull, missing_platform_error
+from lyra_tasks.engine.bases.registry import find_local_image
 from lyra_tasks.engine.bases.resolve import BaseInstall, create_rootfs_target, missing_pin_error
 from lyra_tasks.engine.bases.rootfs import build_rootfs
 from lyra_tasks.engine.buildx.bake import bake_targets, require_buildx, select_target_metadata
@@ -24,8 +22,6 @@ from lyra_tasks.engine.buildx.contexts import escape_bake_definition
 from lyra_tasks.engine.buildx.save_stream import open_save_stream
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.debian.mirror import to_debian_architecture
-from lyra_tasks.engine.objects.inventory import IMAGE
-from lyra_tasks.engine.objects.ownership import OwnedObject
 from lyra_tasks.errors import BundleError, PreconditionError
 from lyra_tasks.images.oci import (
     BLOBS_PREFIX,
@@ -37,14 +33,10 @@ from lyra_tasks.images.oci import (
 )
 from lyra_tasks.images.stream.pack import ImageRequest, read_image_documents
 from lyra_tasks.records.evidence import BUILD_LOG, LOGS_DIRECTORY
-from lyra_tasks.redaction import strip_url_credentials
-from lyra_tasks.references import familiar_reference, normalize_reference, strip_tag
+from lyra_tasks.references import normalize_reference
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
-
-_MAX_REASON_LENGTH = 300
-_NO_PLATFORM = re.compile(r"no match for platform|no matching manifest|does not match the specified platform")
 
 
 def fetch_image(work: Workspace, request: BaseRequest, pin: LockedBase, reference: str) -> str:
@@ -58,7 +50,7 @@ def fetch_image(work: Workspace, request: BaseRequest, pin: LockedBase, referenc
     elif isinstance(pin, LockedRootfs):
         config_digest = _build_rootfs(work, request, pin, reference)
     else:
-        with _find_or_pull(work, request, pin, reference) as source:
+        with find_or_pull(work, request, pin, reference) as source:
             config_digest = _tag_platform(work, request, source, reference)
     image_id = str(inspect_built_image(work.engine, reference)["Id"])
     work.owner.record_created_images(work.engine, {reference: image_id})
@@ -107,85 +99,6 @@ def _build_rootfs(work: Workspace, request: BaseRequest, pin: LockedRootfs, refe
     return str(digest) if digest and is_containerd else image_id
 
 
-@contextmanager
-def _find_or_pull(work: Workspace, request: BaseRequest, pin: LockedImage, reference: str) -> Iterator[str]:
-    """Yield a name of the image in the engine. If it had to be pulled, that name is removed again at the end."""
-    client = work.engine.client
-    if pin.local:
-        for name in (pin.reference, reference):
-            image = find_local_image(client, name)
-            if image is not None and content_digest(image) == pin.digest:
-                yield name
-                return
-        raise missing_pin_error(request, pin, f"the engine does not have this {pin.reference}")
-    name = familiar_reference(f"{strip_tag(pin.reference)}@{pin.digest}")
-    image = find_local_image(client, name)
-    if image is not None and is_for_platform(image, request.platform):
-        yield name
-        return
-    is_new = image is None
-    if is_new:
-        work.owner.record_image_intents(work.engine, [name], private=True)
-    try:
-        _pull(work, request, pin, name)
-        yield name
-    finally:
-        if is_new:
-            _remove_pulled_name(work, name)
-
-
-def _pull(work: Workspace, request: BaseRequest, pin: LockedImage, name: str) -> None:
-    from docker.errors import APIError, DockerException
-    from requests.exceptions import RequestException
-
-    repository, _, digest = name.partition("@")
-    api: Any = work.engine.stream_api
-    reason = ""
-    with console.progress(f"pulling {request.name} for {request.platform}"):
-        try:
-            lines = api.pull(repository, tag=digest, platform=request.platform, stream=True, decode=True)
-            reason = next((str(line["error"]) for line in lines if "error" in line), "")
-        except APIError as error:
-            reason = str(error.explanation or error)
-        except (DockerException, RequestException) as error:
-            reason = str(error)
-    if not reason and work.engine.facts.store == "containerd":
-        return  # which of several platforms is inspected is up to the engine
-    image = find_local_image(work.engine.client, name)
-    if image is not None and is_for_platform(image, request.platform):
-        return
-    if image is not None or _NO_PLATFORM.search(reason):
-        raise _missing_platform_error(request, f"only for {image_platform(image)}" if image is not None else reason)
-    first_line = strip_url_credentials((reason or "unknown reason").splitlines()[0])[:_MAX_REASON_LENGTH]
-    raise missing_pin_error(request, pin, f"not available from the registry: {console.escape(first_line)}")
-
-
-def _missing_platform_error(request: BaseRequest, reason: str) -> PreconditionError:
-    service = request.locations[0].split(".")[1]
-    return PreconditionError(
-        f"{request.name} is not available for {request.platform}: {console.escape(reason)[:_MAX_REASON_LENGTH]}",
-        hint=f"Set `platform` in [services.{service}] or change `proxima.platforms`, or name another image in [bases]",
-        details=request.locations,
-    )
-
-
-def _remove_pulled_name(work: Workspace, name: str) -> None:
-    """Remove the name that an image was pulled by, which nobody had before; the project's own reference keeps it."""
-    from docker.errors import APIError, ImageNotFound
-
-    image = find_local_image(work.engine.client, name)
-    with translate_errors(f"removing {name}"):
-        try:
-            work.engine.api.remove_image(name)
-        except ImageNotFound:
-            pass
-        except APIError as error:
-            console.warn(f"Cannot remove {name}, which was pulled: {error.explanation}")
-            return
-    image_id = str(image["Id"]) if image is not None else name
-    work.owner.record_removed(work.engine, [OwnedObject(IMAGE, name, image_id, work.run)])
-
-
 def _tag_platform(work: Workspace, request: BaseRequest, name: str, reference: str) -> str:
     """Tag the image of one platform, which may be a part of the index `name`; return its config digest."""
     client = work.engine.client
@@ -203,7 +116,7 @@ def _tag_platform(work: Workspace, request: BaseRequest, name: str, reference: s
         ):
             documents = read_image_documents(stream, ImageRequest(name, request.platform))
     except BundleError as error:
-        raise _missing_platform_error(request, error.message) from error
+        raise missing_platform_error(request, error.message) from error
     if documents.manifest_digest == image["Id"]:
         client.api.tag(image["Id"], repository, tag)
     else:
