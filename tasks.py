@@ -19,6 +19,7 @@ _STATIC_CHECKS = (
     "ruff format --check .",
     "ruff check .",
     "mypy",
+    "mypy --platform darwin --cache-dir .mypy_cache/darwin --package lyra_tasks",
     "codespell --dictionary - --dictionary .ci/dialect.txt",
     "lint-imports",
     "mkdocs build",  # not --quiet, which would hide the warnings from its strict mode

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -124,13 +124,12 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def sync_to_disk(fd: int, sync_function: Callable[[int], None] | None = None) -> None:
-    """Flush a file or directory to disk; warn once about a file system that cannot.
-
-    `sync_function` is `os.fdatasync` where a file's times do not matter, by default `os.fsync`.
-    """
+def sync_to_disk(fd: int, *, times_matter: bool = True) -> None:
+    """Flush a file or directory to disk, by a cheaper call if its times do not matter; warn once where that fails."""
+    # macOS has no fdatasync
+    sync_function = os.fsync if times_matter else getattr(os, "fdatasync", os.fsync)
     try:
-        (sync_function or os.fsync)(fd)
+        sync_function(fd)
     except OSError as error:
         if error.errno not in {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
             raise

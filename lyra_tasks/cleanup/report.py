@@ -93,6 +93,7 @@ def take_snapshot(
         processes=footprint.processes,
         mounts=list(footprint.mounts),
         interfaces=list(footprint.interfaces),
+        not_seen=list(footprint.not_seen),
     )
 
 

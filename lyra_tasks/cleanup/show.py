@@ -120,6 +120,8 @@ def show_cleanup_report(report: CleanupReport, file: Path | None) -> CleanupRepo
     result = "nothing is left" if report.clean else f"{leftovers} object(s) left"
     if report.not_asked:
         result += f" where it looked, {len(report.not_asked)} engine(s) not asked"
+    if report.after.not_seen:
+        console.print(f"not visible on this system: {', '.join(report.after.not_seen)}")
     location = f"report: {file}" if file else "report not saved: disk full"
     console.print(f"clean: {removed} removed; {result}; {location}")
     return report

@@ -66,6 +66,7 @@ class HostSnapshot(Record):
     processes: dict[int, str] = Field(default={})
     mounts: list[str] = Field(default=[])
     interfaces: list[str] = Field(default=[])
+    not_seen: list[str] = Field(default=[], description="kinds that this system does not show")
 
 
 class CleanupReport(Record):

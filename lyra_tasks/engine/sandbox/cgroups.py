@@ -32,8 +32,13 @@ class CgroupTree:
 
 
 def list_mounts(table: str | None = None) -> Iterator[tuple[Path, str, str]]:
-    """Yield mount point, type and options of each entry of a mount table, by default of this process."""
-    for line in (MOUNTS_FILE.read_text() if table is None else table).splitlines():
+    """Yield mount point, type and options of each entry of a mount table, by default of this process.
+
+    Systems other than Linux have no such table.
+    """
+    if table is None:
+        table = MOUNTS_FILE.read_text() if MOUNTS_FILE.exists() else ""
+    for line in table.splitlines():
         _, mount_point, fs_type, options, *_ = line.split(" ")
         yield Path(unescape_mount_path(mount_point)), fs_type, options
 

@@ -181,8 +181,8 @@ def is_sandbox_process_alive(record: SandboxRecord) -> bool:
 
 
 def read_boot_id() -> str:
-    """Return the kernel's id of this boot."""
-    return BOOT_ID_FILE.read_text().strip()
+    """Return the kernel's id of this boot, "" on systems other than Linux."""
+    return BOOT_ID_FILE.read_text().strip() if BOOT_ID_FILE.exists() else ""
 
 
 def read_start_ticks(pid: int) -> int | None:

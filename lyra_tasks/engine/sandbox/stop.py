@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -96,15 +97,19 @@ def _end_processes(paths: SandboxPaths, pid: int) -> bool:
 @contextmanager
 def _open_pidfd(pid: int | None) -> Iterator[int | None]:
     """Open a descriptor of a process, which unlike its id is never reused; None if the process does not exist."""
-    handle = None
-    if pid is not None:
-        with suppress(ProcessLookupError):
-            handle = os.pidfd_open(pid)
+    handle = _find_process(pid) if pid is not None else None
     try:
         yield handle
     finally:
         if handle is not None:
             os.close(handle)
+
+
+def _find_process(pid: int) -> int | None:
+    if sys.platform == "linux":
+        with suppress(ProcessLookupError):
+            return os.pidfd_open(pid)
+    return None
 
 
 def require_clean_stop(report: StopReport) -> None:
@@ -118,8 +123,9 @@ def require_clean_stop(report: StopReport) -> None:
 
 
 def _send_signal(handle: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        signal.pidfd_send_signal(handle, number)
+    if sys.platform == "linux":
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, number)
 
 
 def _wait_for_exit(handle: int) -> bool:
