@@ -27,6 +27,7 @@ from lyra_tasks.lab.payload import build_hardening_options
 from lyra_tasks.report.page import render_report
 from tests.conftest import Project
 from tests.engine.clones import clone
+from tests.engines import ENGINES
 from tests.packages import unpacked
 
 SUITES = {"containerd": "trixie", "classic": "bookworm"}
@@ -280,6 +281,24 @@ def test_engine_loads_the_promoted_images_only(proxima: Proxima) -> None:
     assert sorted(names) == sorted(
         reference for image in images(proxima.directory) for reference in image["references"]
     )
+
+
+def test_newest_engine_loads_all_images_from_one_archive(bundle: Path, cache: Path, tmp_path: Path) -> None:
+    box = sandbox.launch_sandbox(tmp_path / "state", cache=cache, suite=ENGINES["newest"].suite)
+    try:
+        environment = {**os.environ, **box.environment()}
+        received = subprocess.run(
+            ["sh", bundle / "receive.sh"], env=environment, capture_output=True, text=True, check=False
+        )
+        assert received.returncode == 0, received.stderr
+        assert received.stdout.count("Loading images/") == 1
+        digest = "manifest_digest" if box.store == "containerd" else "config_digest"
+        for image in images(bundle):
+            command = ["docker", "image", "inspect", "--format", "{{.Id}}", image["references"][0]]
+            loaded = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+            assert loaded.strip() == image[digest]
+    finally:
+        sandbox.shut_down_sandbox(tmp_path / "state", purge=True)
 
 
 def test_deployed_services_respond(proxima: Proxima) -> None:

@@ -113,8 +113,8 @@ def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPla
             services_by_image.setdefault(config.image_name(name), []).append(name)
     if not services_by_image:
         raise ConfigurationError(
-            "Nothing to promote: no service runs an image of this project",
-            hint="Give a service an `image`, or set `promote = true` on one",
+            "Nothing to promote: no service is to run on Proxima",
+            hint="Add a [services.NAME] table, or remove `promote = false` from one",
         )
     version = facts.version.semver
     images = tuple(
@@ -126,6 +126,7 @@ def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPla
                 f"{project}/{variant.image}:{tag}" for tag in (facts.version.image_tag, *facts.moving_tags)
             ),
             services=tuple(services_by_image[variant.image]),
+            origin=_describe_origin(facts.records[variant.key]),
         )
         for variant in list_variants(config, sorted(services_by_image))
     )
@@ -139,6 +140,11 @@ def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPla
         services=select_promoted_services(config, references, facts.image_configs, facts.user_ids),
         compression=config.promotion.compression or ("zstd" if supports_zstd else "gzip"),
     )
+
+
+def _describe_origin(record: ImageRecord) -> ImageOrigin | None:
+    origin = record.origin
+    return origin and ImageOrigin(reference=origin.reference, digest=origin.digest, source=origin.source)
 
 
 def collect_promotion_facts(work: Workspace) -> PromotionFacts:

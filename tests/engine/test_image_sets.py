@@ -1,0 +1,189 @@
+"""Two images on one base: one archive, each layer once, also in a pack, on the oldest and on the newest engine."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lyra_tasks.bundle.format import layout
+from lyra_tasks.engine import sandbox
+from tests.conftest import Outcome, Project
+from tests.engines import ENGINES
+
+DOCKERFILE = """\
+FROM scratch AS base
+COPY bin /bin
+USER 65534:65534
+
+FROM base AS web
+COPY www /www
+COPY --chown=65534:65534 data /data
+EXPOSE 8080
+CMD ["/bin/busybox", "httpd", "-f", "-v", "-p", "8080", "-h", "/www"]
+
+FROM base AS greeter
+COPY motd.txt /motd.txt
+CMD ["/bin/busybox", "cat", "/motd.txt"]
+"""
+GREETER = """
+[images.greeter]
+context = "app"
+target = "greeter"
+
+[services.greeter]
+image = "greeter"
+oneshot = true
+limits = { cpus = 0.2, memory = "16m", pids = 16 }
+
+[[tests]]
+name = "the greeter greets"
+service = "greeter"
+log = "Good"
+"""
+MAX_OVERHEAD_BYTES = 64 * 1024
+
+
+@pytest.fixture(scope="module")
+def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
+    """Create the tiny project with a second image on the same base."""
+    project = make_tiny()
+    (project.root / "app/Dockerfile").write_text(DOCKERFILE)
+    project.replace(".lyra.toml", 'context = "app"\n', 'context = "app"\ntarget = "web"\n')
+    with (project.root / ".lyra.toml").open("a") as file:
+        file.write(GREETER)
+    yield project
+    project.clean()
+
+
+@pytest.fixture(scope="module")
+def bundles(project: Project) -> tuple[Path, Path]:
+    """Promote two releases; only the greeter changes."""
+    for version, text in (("1.0.0", "Good morning\n"), ("1.1.0", "Good evening\n")):
+        (project.root / "app/motd.txt").write_text(text)
+        project.replace(".lyra.toml", 'body = "Good morning"', 'body = "Good"') if version == "1.0.0" else None
+        project.commit(version)
+        project.git("tag", f"v{version}")
+        result = project.lyra("build", "test", "promote")
+        assert result.code == 0, result.text
+    old, new = project.bundles()
+    return old, new
+
+
+def read_manifest(bundle: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((bundle / layout.MANIFEST_FILE).read_text())
+    return manifest
+
+
+def archive_of(bundle: Path) -> Path:
+    (archive,) = read_manifest(bundle)["archives"]
+    return bundle / str(archive["file"])
+
+
+def docker(box: sandbox.Sandbox, *arguments: str) -> bytes:
+    """Run docker with an engine."""
+    result = subprocess.run(
+        ["docker", *arguments], env={**os.environ, **box.environment()}, capture_output=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def receive(box: sandbox.Sandbox, directory: Path) -> Outcome:
+    command, environment = ["sh", str(directory / layout.RECEIVE_SCRIPT)], {**os.environ, **box.environment()}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return Outcome(result.returncode, result.stdout, result.stderr)
+
+
+def test_archive_has_shared_layer_once(bundles: tuple[Path, Path]) -> None:
+    images = read_manifest(bundles[0])["images"]
+    layers = [layer["digest"] for image in images for layer in image["layers"]]
+    assert len(set(layers)) == len(layers) - 1, "the layer with the programs is shared"
+    with tarfile.open(archive_of(bundles[0])) as archive:
+        names = archive.getnames()
+    assert (len(names), len(set(names))) == (3 + 2 * len(images) + len(set(layers)),) * 2
+
+
+def test_archive_is_no_larger_than_one_save_of_both(bundles: tuple[Path, Path], box: sandbox.Sandbox) -> None:
+    """Compare with the layers of the save compressed alike."""
+    manifest = read_manifest(bundles[0])
+    compression, digest = "gzip", "manifest_digest" if box.store == "containerd" else "config_digest"
+    assert {layer["media_type"].rpartition("+")[2] for image in manifest["images"] for layer in image["layers"]} == {
+        compression
+    }
+    saved = docker(box, "save", *(image[digest] for image in manifest["images"]))
+    with tarfile.open(fileobj=io.BytesIO(saved)) as archive:
+        entries = json.loads(archive.extractfile("manifest.json").read())  # type: ignore[union-attr]
+        layers = sorted({layer for entry in entries for layer in entry["Layers"]})
+        blobs = [archive.extractfile(layer).read() for layer in layers]  # type: ignore[union-attr]
+    compressed = sum(len(blob if blob.startswith(b"\x1f\x8b") else gzip.compress(blob, 2)) for blob in blobs)
+    with tarfile.open(archive_of(bundles[0])) as archive:
+        size = sum(member.size for member in archive if member.name.startswith("blobs/"))
+    assert size <= 1.02 * compressed + 2 * len(manifest["images"]) * 2048, "with configs and manifests"
+
+
+def test_same_set_promotes_to_same_bytes(project: Project, bundles: tuple[Path, Path]) -> None:
+    new = bundles[1]
+    before = {path.relative_to(new): path.read_bytes() for path in new.rglob("*") if path.is_file()}
+    shutil.rmtree(new)
+    result = project.lyra("promote")
+    assert result.code == 0, result.text
+    after = {path.relative_to(new): path.read_bytes() for path in new.rglob("*") if path.is_file()}
+    assert [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)] == []
+
+
+@pytest.mark.parametrize("engine_name", ["20.10", "newest"])
+def test_node_loads_bundle_then_pack(
+    engine_name: str, project: Project, bundles: tuple[Path, Path], cache: Path, tmp_path: Path
+) -> None:
+    kind = ENGINES[engine_name]
+    medium = tmp_path / "medium"
+    medium.mkdir()
+    packed = project.lyra("bundle.pack", "1.1.0", "--since", "1.0.0", "--to", str(medium), "--json")
+    assert packed.code == 0, packed.text
+    (pack,) = medium.iterdir()
+    old, new = ({layer["digest"]: layer["size"] for layer in list_layers(bundle)} for bundle in bundles)
+    changed = sum(size for digest, size in new.items() if digest not in old)
+    assert json.loads(packed.out)["size"] <= changed + MAX_OVERHEAD_BYTES
+    (archive,) = json.loads((pack / layout.PACK_FILE).read_text())["archives"]
+    assert set(archive["omitted_layers"]) == new.keys() & old.keys()
+    assert [image["reference"] for image in archive["required_images"]] == ["tiny/greeter:1.0.0", "tiny/web:1.0.0"]
+
+    box = sandbox.launch_sandbox(tmp_path / "state", cache=cache, suite=kind.suite, store=kind.store)
+    try:
+        refused = receive(box, pack)
+        assert (refused.code, "Nothing was loaded" in refused.err) == (31, True), refused.text
+        first = receive(box, bundles[0])
+        assert (first.code, first.out.count("Loading images/")) == (0, 1), first.text
+        second = receive(box, pack)
+        assert second.code == 0, second.text
+        for name in ("greeter", "web"):
+            assert f"tiny/{name}:1.1.0 is loaded and verified" in second.out
+        digest = "manifest_digest" if box.store == "containerd" else "config_digest"
+        for image in read_manifest(bundles[1])["images"]:
+            inspected = docker(box, "image", "inspect", "--format", "{{.Id}}", image["references"][0])
+            assert inspected.decode().strip() == image[digest]
+        greeting = docker(box, "run", "--rm", "--network", "none", "tiny/greeter:1.1.0")
+        assert greeting == b"Good evening\n"
+        again = receive(box, pack)
+        assert (again.code, again.out.count("is already loaded"), "Loading" in again.out) == (0, 2, False), again.text
+        docker(box, "image", "rm", "tiny/web:1.1.0")
+        repaired = receive(box, bundles[1])
+        assert (repaired.code, repaired.out.count("Loading images/")) == (0, 1), repaired.text
+        assert "tiny/greeter:1.1.0 is already loaded" in repaired.out
+        assert "tiny/web:1.1.0 is loaded and verified" in repaired.out
+    finally:
+        sandbox.shut_down_sandbox(tmp_path / "state", purge=True)
+
+
+def list_layers(bundle: Path) -> list[dict[str, Any]]:
+    return [layer for image in read_manifest(bundle)["images"] for layer in image["layers"]]
