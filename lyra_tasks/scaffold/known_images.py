@@ -23,10 +23,10 @@ _NEWEST = 10**6
 class KnownImage:
     """Facts about the images of some repositories, or about their versions before a major one.
 
-    `user` is the one that the server runs as, `alpine_user` that of Alpine variants; `sets_user` says that the image
-    sets it itself. `volumes` hold data, `tmpfs` anything else that is written with a read-only root file system; an
-    entry of `tmpfs_for` is needed if something is mounted below its key. The server does not start with a mount at one
-    of `misplaced`. `version` finds the major version in a tag.
+    `user` is the one that the server runs as, `alpine_user` that of Alpine variants, which may also need another health
+    check; `sets_user` says that the image sets the user itself. `volumes` hold data, `tmpfs` anything else that is
+    written with a read-only root file system; an entry of `tmpfs_for` is needed if something is mounted below its key.
+    The server does not start with a mount at one of `misplaced`. `version` finds the major version in a tag.
     """
 
     repositories: tuple[str, ...]
@@ -39,6 +39,7 @@ class KnownImage:
     tmpfs_for: Mapping[str, str] = field(default_factory=dict)
     misplaced: tuple[str, ...] = ()
     healthcheck: str | tuple[str, ...] = ()
+    alpine_healthcheck: str | tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     memory: str = "256m"
     size: str = "64m"
@@ -60,7 +61,8 @@ def find_known_image(reference: str) -> KnownImage | None:
         if repository in image.repositories:
             major = re.search(image.version, tag)
             if (int(major[1]) if major else _NEWEST - 1) < image.before:
-                return image
+                is_alpine = "alpine" in tag and image.alpine_healthcheck
+                return replace(image, healthcheck=image.alpine_healthcheck) if is_alpine else image
     return None
 
 
@@ -106,6 +108,17 @@ _POSTGRES = replace(
     volumes=("/var/lib/postgresql",),
     misplaced=("/var/lib/postgresql/data",),
     before=_NEWEST,
+)
+_MONGO = KnownImage(
+    # docker-library/mongo: 8.0/Dockerfile
+    repositories=("mongo",),
+    ports=(27017,),
+    user="999:999",
+    volumes=("/data/db",),
+    tmpfs=("/data/configdb",),
+    healthcheck=("mongosh", "--quiet", "--eval", "db.adminCommand('ping')"),
+    memory="512m",
+    size="512m",
 )
 
 KNOWN_IMAGES: tuple[KnownImage, ...] = (
@@ -164,18 +177,12 @@ KNOWN_IMAGES: tuple[KnownImage, ...] = (
         ports=(11211,),
         user="11211:11211",
         sets_user=True,
+        # The images have no client
+        healthcheck=("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/11211"),
+        alpine_healthcheck=("nc", "-z", "127.0.0.1", "11211"),
     ),
-    KnownImage(
-        # docker-library/mongo: 8.0/Dockerfile
-        repositories=("mongo",),
-        ports=(27017,),
-        user="999:999",
-        volumes=("/data/db",),
-        tmpfs=("/data/configdb",),
-        healthcheck=("mongosh", "--quiet", "--eval", "db.adminCommand('ping')"),
-        memory="512m",
-        size="512m",
-    ),
+    replace(_MONGO, healthcheck=("mongo", "--quiet", "--eval", "db.adminCommand('ping')"), before=6),
+    _MONGO,
     KnownImage(
         # docker-library/rabbitmq: 4.1/ubuntu/Dockerfile, 4.1/alpine/Dockerfile, 4.1/ubuntu/management/Dockerfile
         repositories=("rabbitmq",),

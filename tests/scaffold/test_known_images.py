@@ -55,6 +55,15 @@ def test_version_of_postgres_decides_where_data_is(reference: str, volumes: tupl
     assert image.volumes == volumes
 
 
+def test_health_check_uses_programs_of_the_image() -> None:
+    checks = {}
+    for reference in ("memcached:1.6", "memcached:1.6-alpine", "mongo:4.4", "mongo:8", "mongo"):
+        image = find_known_image(reference)
+        assert image is not None
+        checks[reference] = image.healthcheck[0]
+    assert list(checks.values()) == ["bash", "nc", "mongo", "mongosh", "mongosh"]
+
+
 def test_entries_are_consistent() -> None:
     for image in KNOWN_IMAGES:
         assert image.repositories

@@ -1,6 +1,5 @@
 #!/bin/sh
-# Start the server as the user redis; options alone are options of the server. Protected mode is off, as in the
-# official image, where it is compiled out.
+# Start the server as the user redis; options alone are options of the server.
 set -e
 if [ "${1#-}" != "$1" ] || [ "${1%.conf}" != "$1" ]; then
 	set -- redis-server "$@"
@@ -8,9 +7,6 @@ fi
 if [ "$1" = redis-server ] && [ "$(id -u)" = 0 ]; then
 	find . \! -user redis -exec chown redis '{}' +
 	exec setpriv --reuid=redis --regid=redis --clear-groups "$0" "$@"
-fi
-if [ "$1" = redis-server ]; then
-	set -- "$@" --protected-mode no
 fi
 [ "$(umask)" != 0022 ] || umask 0077
 exec "$@"
