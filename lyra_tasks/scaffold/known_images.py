@@ -17,6 +17,7 @@ _MIRROR_NAMES = frozenset(
 )
 """Names of namespaces in a registry that mirrors Docker Hub."""
 _NEWEST = 10**6
+_ANY = _NEWEST + 1
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class KnownImage:
     capabilities: tuple[str, ...] = ()
     memory: str = "256m"
     size: str = "64m"
-    version: str = r"v?(\d+)"
-    before: int = _NEWEST
+    version: str = r"^v?(\d+)"
+    before: int = _ANY
 
 
 def find_known_image(reference: str) -> KnownImage | None:
@@ -60,7 +61,7 @@ def find_known_image(reference: str) -> KnownImage | None:
     for image in KNOWN_IMAGES:
         if repository in image.repositories:
             major = re.search(image.version, tag)
-            if (int(major[1]) if major else _NEWEST - 1) < image.before:
+            if min(int(major[1]) if major else _NEWEST, _NEWEST) < image.before:
                 is_alpine = "alpine" in tag and image.alpine_healthcheck
                 return replace(image, healthcheck=image.alpine_healthcheck) if is_alpine else image
     return None
@@ -107,7 +108,7 @@ _POSTGRES = replace(
     _UNTIL_POSTGRES_17,
     volumes=("/var/lib/postgresql",),
     misplaced=("/var/lib/postgresql/data",),
-    before=_NEWEST,
+    before=_ANY,
 )
 _MONGO = KnownImage(
     # docker-library/mongo: 8.0/Dockerfile

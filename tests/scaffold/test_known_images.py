@@ -45,6 +45,7 @@ BEFORE, SINCE = ("/var/lib/postgresql/data",), ("/var/lib/postgresql",)
         ("pgvector/pgvector:pg16", BEFORE), ("timescale/timescaledb:2.17.2-pg16", BEFORE),
         ("timescale/timescaledb:latest-pg17", BEFORE),
         ("postgres", SINCE), ("postgres:latest", SINCE), ("postgres:alpine", SINCE), ("postgres:bookworm", SINCE),
+        ("postgres:alpine3.22", SINCE), ("postgres:20260101", SINCE), ("postgres:v16", BEFORE),
         ("postgres:18", SINCE), ("postgres:18.1-alpine", SINCE), ("postgres:19beta1", SINCE),
         ("pgvector/pgvector:0.8.1-pg18-trixie", SINCE), ("postgres@sha256:" + "0" * 64, SINCE),
     ],
