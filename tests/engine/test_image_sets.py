@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.engine import sandbox
 from tests.conftest import Outcome, Project
+from tests.engine.vendors import SERVICE, build_vendor_image
 from tests.engines import ENGINES
 
 DOCKERFILE = """\
@@ -181,6 +183,97 @@ def test_node_loads_bundle_then_pack(
         assert (repaired.code, repaired.out.count("Loading images/")) == (0, 1), repaired.text
         assert "tiny/greeter:1.1.0 is already loaded" in repaired.out
         assert "tiny/web:1.1.0 is loaded and verified" in repaired.out
+    finally:
+        sandbox.shut_down_sandbox(tmp_path / "state", purge=True)
+
+
+@pytest.fixture(scope="module")
+def vendor(box: sandbox.Sandbox, busybox: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    build_vendor_image(box, busybox, tmp_path_factory.mktemp("vendor") / "files")
+    yield
+    docker(box, "image", "rm", "vendor/cache:1")
+
+
+@pytest.fixture(scope="module")
+def mixed(make_tiny: Callable[[], Project], vendor: None) -> Iterator[Project]:
+    """Promote the tiny project with two services of a vendor's image, and one that only tests run."""
+    project = make_tiny()
+    queue = SERVICE.replace("services.cache", "services.queue").replace('"cache"', '"queue"')
+    queue = queue.replace("the cache answers", "the queue answers")
+    double = '\n[services.double]\nimage = "vendor/cache:1"\npromote = false\n'
+    with (project.root / ".lyra.toml").open("a") as file:
+        file.write(SERVICE + queue + double)
+    project.commit("services of a vendor")
+    result = project.lyra("build", "test", "promote")
+    assert result.code == 0, result.text
+    assert "not included: double (vendor/cache:1), which only tests run" in result.out
+    yield project
+    project.clean()
+
+
+@pytest.fixture(scope="module")
+def mixed_bundle(mixed: Project) -> Path:
+    (bundle,) = mixed.bundles()
+    return bundle
+
+
+def test_third_party_image_travels_under_the_projects_name(mixed_bundle: Path) -> None:
+    manifest = read_manifest(mixed_bundle)
+    tag = manifest["version"].replace("+", "_")
+    images = {image["name"]: image for image in manifest["images"]}
+    assert {name: image["references"][0] for name, image in images.items()} == {
+        name: f"tiny/{name}:{tag}" for name in ("cache", "queue", "web")
+    }
+    origin = images["cache"]["origin"]
+    assert (images["web"]["origin"], origin["reference"]) == (None, "vendor/cache:1")
+    assert images["queue"]["origin"] == origin
+    assert manifest["test_doubles"] == [{"service": "double", "reference": "vendor/cache:1"}]
+    with tarfile.open(archive_of(mixed_bundle)) as archive:
+        index = json.loads(archive.extractfile("index.json").read())  # type: ignore[union-attr]
+        saved = json.loads(archive.extractfile("manifest.json").read())  # type: ignore[union-attr]
+    annotations = {
+        entry["annotations"]["org.opencontainers.image.ref.name"]: entry["annotations"] for entry in index["manifests"]
+    }
+    for name in ("cache", "queue"):
+        assert annotations[f"tiny/{name}:{tag}"]["lyra.origin.reference"] == "vendor/cache:1"
+        assert annotations[f"tiny/{name}:{tag}"]["lyra.origin.digest"] == origin["digest"]
+        assert "org.opencontainers.image.source" not in annotations[f"tiny/{name}:{tag}"], "that of the project"
+    assert "lyra.origin.reference" not in annotations[f"tiny/web:{tag}"]
+    assert sorted(names for entry in saved for names in entry["RepoTags"]) == sorted(annotations)
+    assert len(saved) == 2, "cache and queue are one image"
+
+
+def test_documents_name_origin_and_test_double(mixed_bundle: Path) -> None:
+    manifest = read_manifest(mixed_bundle)
+    digest = next(image["origin"]["digest"] for image in manifest["images"] if image["name"] == "cache")
+    page = (mixed_bundle / layout.SUMMARY_FILE).read_text()
+    assert "vendor/cache:1" in page and digest in page
+    assert "Not included, since only tests run it:" in page
+    compose = yaml.safe_load((mixed_bundle / layout.COMPOSE_FILE).read_text())["services"]
+    tag = manifest["version"].replace("+", "_")
+    assert {name: service["image"] for name, service in compose.items()} == {
+        name: f"tiny/{name}:{tag}" for name in ("cache", "queue", "web")
+    }
+    definition = json.loads((mixed_bundle / layout.PROVENANCE_FILE).read_text())["predicate"]["buildDefinition"]
+    assert {"name": "vendor/cache:1", "digest": {"sha256": digest[7:]}} in definition["resolvedDependencies"]
+    assert definition["externalParameters"]["images"]["cache"]["reference"] == "vendor/cache:1"
+    packages = json.loads((mixed_bundle / layout.sbom_file("cache")).read_text())
+    assert packages["metadata"]["component"]["name"] == "tiny/cache"
+    assert digest in (mixed_bundle / layout.REPORT_FILE).read_text()
+
+
+@pytest.mark.parametrize("engine_name", ["20.10", "newest"])
+def test_node_loads_third_party_images(
+    engine_name: str, mixed: Project, mixed_bundle: Path, cache: Path, tmp_path: Path
+) -> None:
+    kind = ENGINES[engine_name]
+    assert mixed.lyra("verify", str(mixed_bundle)).code == 0
+    box = sandbox.launch_sandbox(tmp_path / "state", cache=cache, suite=kind.suite, store=kind.store)
+    try:
+        received = receive(box, mixed_bundle)
+        assert (received.code, received.out.count("is loaded and verified")) == (0, 3), received.text
+        names = docker(box, "image", "ls", "--format", "{{.Repository}}").decode().split()
+        assert sorted(names) == ["tiny/cache", "tiny/queue", "tiny/web"], "no name of the vendor"
     finally:
         sandbox.shut_down_sandbox(tmp_path / "state", purge=True)
 
