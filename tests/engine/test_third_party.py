@@ -13,10 +13,30 @@ import pytest
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import Project
+from tests.engine.registries import serving
 from tests.engine.vendors import SERVICE, build_vendor_image, docker, save_image
+from tests.faults import refused
 
 REFERENCE = "vendor/cache:1"
 ARCHIVE = '\n[bases.cache]\narchive = "vendor/cache.tar"\n'
+ROOTFS = """
+[bases.busybox]
+rootfs = { suite = "trixie", packages = ["busybox-static"], variant = "extract" }
+
+[services.cache]
+image = "busybox:1"
+user = "65534:65534"
+command = ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/bin"]
+ports = { http = 8080 }
+limits = { cpus = 0.1, memory = "16m", pids = 16, disk = "8m" }
+healthcheck = { exec = ["/bin/busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/busybox"] }
+
+[[tests]]
+name = "it is busybox"
+service = "cache"
+exec = ["/bin/busybox", "true"]
+"""
+ONLY_THIRD_PARTY = 'schema = 1\n\n[project]\nname = "tiny"\ndescription = "A cache"\n'
 
 
 def add_service(project: Project, text: str = SERVICE) -> None:
@@ -24,6 +44,19 @@ def add_service(project: Project, text: str = SERVICE) -> None:
     with (project.root / ".lyra.toml").open("a") as file:
         file.write(text)
     project.commit("a service of a vendor")
+
+
+def remove_own_image(project: Project, text: str = SERVICE) -> None:
+    """Make the vendor's service the only one of the project."""
+    (project.root / ".lyra.toml").write_text(ONLY_THIRD_PARTY + text)
+    project.commit("only a vendor's service")
+
+
+def succeed(project: Project, *arguments: str) -> str:
+    """Run the program, which must succeed, and return what it printed."""
+    outcome = project.lyra(*arguments)
+    assert outcome.code == 0, outcome.text
+    return outcome.text
 
 
 def read_lock(project: Project) -> dict[str, Any]:
@@ -39,43 +72,171 @@ def read_record(project: Project, name: str = "cache") -> dict[str, Any]:
     return record
 
 
-def list_tags(engine: Engine) -> list[str]:
-    """Return the tags of all images in the engine."""
-    return [tag for image in engine.api.images() for tag in image.get("RepoTags") or []]
+def list_names(engine: Engine) -> list[str]:
+    """Return the tags and digests that name the images in the engine."""
+    images = engine.api.images()
+    return [name for image in images for key in ("RepoTags", "RepoDigests") for name in image.get(key) or []]
 
 
 @pytest.fixture
 def vendor(box: sandbox.Sandbox, busybox: Path, tmp_path: Path, engine: Engine) -> Iterator[str]:
     """Yield the id of the vendor's image, which is in the engine."""
     yield build_vendor_image(box, busybox, tmp_path / "vendor")
-    if REFERENCE in list_tags(engine):
+    if REFERENCE in list_names(engine):
         docker(box, "image", "rm", REFERENCE)
 
 
 def test_archive_is_locked_tested_and_cleaned(tiny: Project, vendor: str, box: sandbox.Sandbox, engine: Engine) -> None:
     save_image(box, REFERENCE, tiny.root / "vendor" / "cache.tar")
     add_service(tiny, ARCHIVE + SERVICE)
-    outcome = tiny.lyra("build", "test")
-    assert outcome.code == 0, outcome.text
-    assert read_lock(tiny)["cache"]["path"] == "vendor/cache.tar"
-    record = read_record(tiny)
-    assert record["origin"] == {
-        "reference": REFERENCE,
-        "digest": read_lock(tiny)["cache"]["digest"],
-        "source": "archive",
-        "local": False,
-    }
-    assert record["config_digest"] == record["origin"]["digest"], "the bytes of the vendor"
-    assert REFERENCE not in list_tags(engine)
-    assert record["reference"] in list_tags(engine)
+    succeed(tiny, "build", "test")
+    pin, record = read_lock(tiny)["cache"], read_record(tiny)
+    assert pin["path"] == "vendor/cache.tar"
+    origin = {"reference": REFERENCE, "digest": pin["digest"], "source": "archive", "local": False}
+    assert record["origin"] == origin
+    assert record["config_digest"] == pin["digest"], "the bytes of the vendor"
+    assert REFERENCE not in list_names(engine)
+    assert record["reference"] in list_names(engine)
+    shown = json.loads(succeed(tiny, "lock.show", "--json"))
+    assert shown["images"]["cache"]["used_by"] == [f"services.cache.image: {REFERENCE}"]
     tiny.clean()
-    assert record["reference"] not in list_tags(engine)
+    assert record["reference"] not in list_names(engine)
 
 
-def test_image_in_the_engine_keeps_its_tag(tiny: Project, vendor: str, engine: Engine) -> None:
+@pytest.mark.usefixtures("vendor")
+def test_image_in_the_engine_keeps_its_tag(tiny: Project, engine: Engine) -> None:
     add_service(tiny)
-    outcome = tiny.lyra("build", "test")
-    assert outcome.code == 0, outcome.text
+    succeed(tiny, "build", "test", "promote")
     assert read_lock(tiny)[REFERENCE]["local"] is True
+    (bundle,) = tiny.bundles()
+    images = json.loads((bundle / "manifest.json").read_text())["images"]
+    cache = next(image for image in images if image["name"] == "cache")
+    assert cache["config_digest"] == read_record(tiny)["config_digest"]
+    assert cache["origin"]["reference"] == REFERENCE
+    assert cache["references"][0].startswith("tiny/cache:")
+    succeed(tiny, "verify")
     tiny.clean()
-    assert REFERENCE in list_tags(engine), "the tag of the vendor was there before"
+    assert REFERENCE in list_names(engine), "the tag of the vendor was there before"
+
+
+@pytest.mark.usefixtures("vendor")
+def test_vendors_setuid_programs_and_ports_are_accepted(tiny: Project) -> None:
+    add_service(tiny)
+    succeed(tiny, "build", "test")
+    (evidence,) = tiny.root.glob(".lyra/runs/*/tests.json")
+    rules = {
+        rule["rule"]: (rule["outcome"], rule["message"])
+        for rule in json.loads(evidence.read_text())["rules"]
+        if rule["scope"] in {"images.cache", "services.cache"}
+    }
+    assert rules["image.setuid"][0] == "skipped"
+    assert "/bin/busybox has mode 4755" in rules["image.setuid"][1]
+    assert rules["docs.complete"] == ("passed", "")
+    assert rules["image.secrets"] == ("passed", "")
+
+
+@pytest.mark.usefixtures("vendor")
+def test_project_without_own_image_needs_no_build(tiny: Project) -> None:
+    remove_own_image(tiny)
+    assert "cache" in succeed(tiny, "build", "--dry-run")
+    assert not (tiny.root / ".lyra.lock.toml").exists()
+    succeed(tiny, "test", "promote")
+    assert len(tiny.bundles()) == 1
+    assert "unchanged" in succeed(tiny, "build")
+
+
+@pytest.mark.usefixtures("vendor")
+def test_double_is_tested_and_not_promoted(tiny: Project) -> None:
+    double = SERVICE.replace("[services.cache]", "[services.cache]\npromote = false", 1)
+    add_service(tiny, double)
+    succeed(tiny, "build", "test", "promote")
+    (bundle,) = tiny.bundles()
+    assert [image["name"] for image in json.loads((bundle / "manifest.json").read_text())["images"]] == ["web"]
+    assert "cache" in (bundle / "PROMOTION.md").read_text()
+
+
+def test_hint_for_a_missing_image_ends_the_error(tiny: Project, vendor: str, box: sandbox.Sandbox) -> None:
+    remove_own_image(tiny)
+    save_image(box, REFERENCE, tiny.root / "cache-1.tar")
+    outcome = tiny.lyra("test")
+    refused(outcome, 3, f"Image {REFERENCE} is not available", f"services.cache.image: {REFERENCE}")
+    lines = [line.strip() for line in outcome.err.splitlines()]
+    table = lines.index(f'[bases."{REFERENCE}"]')
+    with (tiny.root / ".lyra.toml").open("a") as file:
+        file.write("\n".join(["", *lines[table : table + 2], ""]))
+    succeed(tiny, "test")
+    assert read_lock(tiny)[REFERENCE]["source"] == "archive"
+
+
+def test_lock_wins_until_it_is_moved(
+    tiny: Project, vendor: str, box: sandbox.Sandbox, busybox: Path, tmp_path: Path
+) -> None:
+    remove_own_image(tiny)
+    succeed(tiny, "test")
+    first = read_record(tiny)["config_digest"]
+    build_vendor_image(box, busybox, tmp_path / "vendor", text="cached anew")
+    succeed(tiny, "test")
+    assert read_record(tiny)["config_digest"] == first, "the locked one is still there"
+    succeed(tiny, "lock.update", "cache")
+    refused(tiny.lyra("promote"), 3, "was fetched before its lock changed", "Run `lyra test` first")
+    assert "was fetched before its lock changed" in succeed(tiny, "explain")
+    succeed(tiny, "test")
+    assert read_record(tiny)["config_digest"] != first
+    tiny.clean()
+    docker(box, "image", "rm", REFERENCE)
+    build_vendor_image(box, busybox, tmp_path / "vendor", text="cached once more")
+    refused(tiny.lyra("test"), 3, f"Locked image {REFERENCE}", f"lock.update {REFERENCE}")
+
+
+def test_registry_image_is_pulled_by_digest(
+    tiny: Project, vendor: str, box: sandbox.Sandbox, engine: Engine, tmp_path: Path, cache: Path
+) -> None:
+    remove_own_image(tiny)
+    with serving(tmp_path, cache, box=box) as host:
+        reference = f"{host}/team/cache:1"
+        docker(box, "tag", REFERENCE, reference)
+        docker(box, "push", "--quiet", reference)
+        docker(box, "image", "rm", reference, REFERENCE)
+        tiny.replace(".lyra.toml", REFERENCE, reference)
+        tiny.commit("from a registry")
+        succeed(tiny, "test", "promote")
+        pin = read_lock(tiny)[reference]
+        assert (pin["source"], pin["local"]) == ("image", False)
+        names = [name for name in list_names(engine) if host in name]
+        assert names == [], "the name that it was pulled by is gone"
+        tiny.clean()
+        succeed(tiny, "test")
+        assert read_lock(tiny)[reference] == pin
+
+
+def test_debian_packages_are_a_source(tiny: Project, engine: Engine) -> None:
+    remove_own_image(tiny, ROOTFS)
+    succeed(tiny, "test", "promote")
+    assert read_record(tiny)["origin"]["source"] == "rootfs"
+    tiny.clean()
+    assert not [name for name in list_names(engine) if name.startswith("tiny/")]
+
+
+def test_image_without_a_platform_is_refused(tiny: Project, vendor: str, box: sandbox.Sandbox) -> None:
+    save_image(box, REFERENCE, tiny.root / "vendor" / "cache.tar")
+    proxima = '\n[proxima]\nplatforms = ["linux/amd64", "linux/arm64"]\n'
+    remove_own_image(tiny, proxima + ARCHIVE + SERVICE)
+    refused(tiny.lyra("test"), 2, "is for linux/amd64, not for linux/arm64")
+    tiny.replace(".lyra.toml", 'image = "vendor/cache:1"\n', 'image = "vendor/cache:1"\nplatform = "linux/amd64"\n')
+    tiny.commit("one platform")
+    succeed(tiny, "test")
+
+
+@pytest.mark.usefixtures("vendor")
+def test_unused_table_in_bases_is_a_warning(tiny: Project) -> None:
+    remove_own_image(tiny, '\n[bases.cash]\narchive = "cash.tar"\nimage = "cash:1"\n' + SERVICE)
+    assert "[bases.cash] is not used" in succeed(tiny, "test")
+
+
+@pytest.mark.usefixtures("vendor")
+def test_development_environment_uses_the_tested_image(tiny: Project, engine: Engine) -> None:
+    remove_own_image(tiny)
+    succeed(tiny, "create")
+    image_id = read_record(tiny)["image_id"]
+    images = [container["ImageID"] for container in engine.api.containers() if "cache" in container["Names"][0]]
+    assert images == [image_id]
