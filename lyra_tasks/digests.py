@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 _PREFIX = "sha256:"
+_BLOCK_BYTES = 1 << 20
 
 
 def sha256_hex(data: bytes | bytearray) -> str:
@@ -20,10 +22,16 @@ def sha256_digest(data: bytes | bytearray) -> str:
     return _PREFIX + sha256_hex(data)
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hex."""
+def file_sha256(path: Path, on_read: Callable[[int], object] | None = None) -> str:
+    """Return the SHA-256 of a file in hex; `on_read` gets the size of each block that was read."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if on_read is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            on_read(len(block))
+    return digest.hexdigest()
 
 
 def canonical_json(value: Any) -> str:

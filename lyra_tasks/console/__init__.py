@@ -116,11 +116,16 @@ def print_raw(line: str, current_step: str = "") -> None:
         _write_line(sanitize(line), sys.stderr, wrap=False)
 
 
-def progress(text: str, detail: str = "") -> AbstractContextManager[Callable[[int], None]]:
-    """Show a live line with the elapsed time on a terminal until the block ends; yield a function that adds bytes."""
+def progress(text: str, detail: str = "") -> AbstractContextManager[None]:
+    """Show a live line with the elapsed time, and the bytes that are counted, on a terminal until the block ends."""
     if _mode.quiet or not supports_control_codes(sys.stderr):
-        return nullcontext(lambda _count: None)
+        return nullcontext()
     return _live_display.activity(text, detail)
+
+
+def count_bytes(count: int) -> None:
+    """Add bytes that were read, written or received to what the live line shows, if there is one."""
+    _live_display.count_bytes(count)
 
 
 def warn(text: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,28 @@ from lyra_tasks.console.text import format_bytes, sanitize, supports_colour, ter
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
+
+_MIN_RATE_S = 0.5  # before, the rate is a guess
+
+
+class _ByteCount:
+    """A number of bytes, and how fast they come."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._started_at = time.monotonic()
+
+    def add(self, count: int) -> None:
+        """Add some bytes; the time before the first ones does not count."""
+        if not self._total:
+            self._started_at = time.monotonic()
+        self._total += count
+
+    def __str__(self) -> str:
+        seconds = time.monotonic() - self._started_at
+        rate = f", {format_bytes(self._total / seconds)}/s" if seconds > _MIN_RATE_S else ""
+        return format_bytes(self._total) + rate
 
 
 class LiveDisplay:
@@ -21,28 +43,34 @@ class LiveDisplay:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._progress: Progress | None = None
+        self._byte_counts: dict[TaskID, _ByteCount] = {}
 
     @contextmanager
-    def activity(self, text: str, detail: str = "") -> Iterator[Callable[[int], None]]:
-        """Show a live line with the elapsed time until the block ends; yield a function that counts bytes in it."""
+    def activity(self, text: str, detail: str = "") -> Iterator[None]:
+        """Show a live line with the elapsed time until the block ends."""
         with self._lock:
             progress = self._progress = self._progress or _start_progress()
             task = progress.add_task(sanitize(text), total=None, detail=sanitize(detail))
-        total = 0
-
-        def add_bytes(count: int) -> None:
-            nonlocal total
-            total += count
-            progress.update(task, detail=format_bytes(total))
-
+            self._byte_counts[task] = _ByteCount()
         try:
-            yield add_bytes
+            yield
         finally:
             with self._lock:
                 progress.remove_task(task)
+                del self._byte_counts[task]
                 if not progress.task_ids:
                     progress.stop()
                     self._progress = None
+
+    def count_bytes(self, count: int) -> None:
+        """Add to the bytes that the last live line shows, if there is one."""
+        if self._progress is None:
+            return
+        with self._lock:
+            if self._progress is not None:
+                task, byte_count = next(reversed(self._byte_counts.items()))
+                byte_count.add(count)
+                self._progress.update(task, detail=str(byte_count))
 
     def update(self, step: str) -> bool:
         """Show `step`, if not empty, in the last live line; return False if there is none."""

@@ -96,6 +96,7 @@ def _scan_unread_images(
     builds = variants_by_key(work.config)
     directories = {directory for name in records for directory in _list_volume_directories(work, builds[name].image)}
     with ExitStack() as stack:
+        stack.enter_context(console.progress(f"reading {', '.join(records)}"))
         with open_save_stream(work.engine, sorted({record.image_id for record in records.values()})) as stream:
             watcher = (lambda: stack.enter_context(closing(TextSampler()))) if has_detect_secrets() else None
             images = scan_images(stream, requests, matcher=matcher, directories=directories, create_watcher=watcher)

@@ -25,9 +25,12 @@ def image(box: sandbox.Sandbox, busybox: Path) -> Iterator[None]:
     client_of(box).images.remove(IMAGE, force=True)
 
 
-def test_save_stream_counts_bytes_and_is_read_to_the_end(engine: Engine, tmp_path: Path) -> None:
+def test_save_stream_counts_bytes_and_is_read_to_the_end(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counts: list[int] = []
-    with open_save_stream(engine, [IMAGE], counts.append) as stream:
+    monkeypatch.setattr("lyra_tasks.console.count_bytes", counts.append)
+    with open_save_stream(engine, [IMAGE]) as stream:
         packed = pack_saved_images(stream, {0: ImageRequest(IMAGE)}, tmp_path, "gzip")[0]
         assert stream.skip(1) == 0
     (layer,) = packed.identity.layers

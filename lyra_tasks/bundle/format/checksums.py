@@ -6,10 +6,12 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, NOT_IN_CHECKSUMS
 from lyra_tasks.bundle.format.manifest import read_small_file
+from lyra_tasks.console import count_bytes
 from lyra_tasks.digests import file_sha256
 from lyra_tasks.documents import shorten, translate_failures
 from lyra_tasks.errors import BundleError
@@ -87,9 +89,9 @@ def list_bundle_files(bundle: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
 
 
 def hash_files(files: Iterable[Path]) -> list[str]:
-    """Return the hexadecimal SHA-256 digests of these files, in order."""
+    """Return the hexadecimal SHA-256 digests of these files, in order; a live line shows how many bytes were read."""
     with ThreadPoolExecutor(_HASH_THREADS) as pool:
-        return list(pool.map(file_sha256, files))
+        return list(pool.map(partial(file_sha256, on_read=count_bytes), files))
 
 
 def write_checksums(bundle: Path, known_digests: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -91,8 +91,8 @@ def _save_images(plan: PromotionPlan, work: Workspace, spool: Path, cache: Layer
         image.build_name: ImageRequest(image.record.image_id, image.record.platform) for image in plan.images
     }
     with (
-        console.progress(f"packing {', '.join(requested_images)}") as add_bytes,
-        open_save_stream(work.engine, engine_ids, add_bytes) as stream,
+        console.progress(f"packing {', '.join(requested_images)}"),
+        open_save_stream(work.engine, engine_ids) as stream,
     ):
         scan = _needs_package_scan(plan, work)
         return pack_saved_images(

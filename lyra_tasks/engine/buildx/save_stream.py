@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse, IncompleteRead
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
+from lyra_tasks import console
 from lyra_tasks.documents import parse_foreign_json, translate_failures
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.errors import PreconditionError
@@ -27,19 +28,17 @@ _MAX_MESSAGE_BYTES = 1 << 16
 
 
 class SaveStream:
-    """The body of a save, readable like a file; `on_read` gets the size of each block."""
+    """The body of a save, readable like a file; a live line shows how many bytes were read."""
 
-    def __init__(self, response: HTTPResponse, on_read: Callable[[int], object] | None) -> None:
+    def __init__(self, response: HTTPResponse) -> None:
         self._response = response
-        self._on_read = on_read
 
     def read(self, size: int) -> bytes:
         """Read exactly `size` bytes; raise IncompleteRead if the stream ends before."""
         block = self._response.read(size)
         if len(block) < size:
             raise IncompleteRead(block, size - len(block))
-        if self._on_read:
-            self._on_read(size)
+        console.count_bytes(size)
         return block
 
     def skip(self, size: int) -> int:
@@ -47,13 +46,12 @@ class SaveStream:
         remaining = size
         while remaining and (block := self._response.read(min(remaining, _BLOCK_BYTES))):
             remaining -= len(block)
+            console.count_bytes(len(block))
         return size - remaining
 
 
 @contextmanager
-def open_save_stream(
-    engine: Engine, images: Sequence[str], on_read: Callable[[int], object] | None = None, *, platform: str = ""
-) -> Iterator[SaveStream]:
+def open_save_stream(engine: Engine, images: Sequence[str], *, platform: str = "") -> Iterator[SaveStream]:
     """Save several images at once; the stream has each shared layer once.
 
     `platform` selects one of an index, if the engine can do that; others save what they have.
@@ -65,7 +63,7 @@ def open_save_stream(
         connection.request("GET", f"/v{engine.stream_api.api_version}/images/get?{query}")
         with connection.getresponse() as response:
             _require_ok(response)
-            yield SaveStream(response, on_read)
+            yield SaveStream(response)
 
 
 def _describe_platform(platform: str) -> dict[str, str]:

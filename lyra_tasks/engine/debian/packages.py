@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -140,8 +141,9 @@ class AptWorkspace:
             debs = [deb for suite_debs in debs_by_suite.values() for deb in suite_debs]
             missing = [deb for deb in debs if not deb.is_intact()]
             if missing:
-                total = console.format_bytes(sum(deb.size for deb in missing))
-                progress(f"downloading {len(missing)} packages, {total}, from {strip_url_credentials(self.mirror_url)}")
+                total, started = sum(deb.size for deb in missing), time.monotonic()
+                size = console.format_bytes(total)
+                progress(f"downloading {len(missing)} packages, {size}, from {strip_url_credentials(self.mirror_url)}")
                 for deb in missing:
                     deb.path.unlink(missing_ok=True)
                 for suite, suite_debs in debs_by_suite.items():
@@ -149,6 +151,8 @@ class AptWorkspace:
                     result = self._run_apt("download", *names, directory=directory, suite=suite) if names else None
                     if result is not None and result.returncode:
                         raise _apt_error("Cannot download the packages", self.mirror_url, result.stderr)
+                seconds = time.monotonic() - started
+                progress(f"downloaded {size} in {seconds:.1f} s, {console.format_bytes(total / seconds)}/s")
         for deb in missing:
             if not deb.is_intact():
                 raise PreconditionError(

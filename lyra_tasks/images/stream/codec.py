@@ -14,6 +14,7 @@ from importlib import import_module
 from queue import Queue
 from typing import Any, BinaryIO, Generic, Literal, Protocol, TypeVar
 
+from lyra_tasks.console import count_bytes
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.stream.tar import BLOCK_BYTES, Block, BlockReader
 
@@ -162,8 +163,10 @@ def compress_blocks(blocks: Iterable[Block], compression: Compression, target: D
 
 
 def read_file_blocks(file: BinaryIO) -> Iterator[Block]:
-    """Yield the rest of a file in blocks."""
-    return iter(partial(file.read, BLOCK_BYTES), b"")
+    """Yield the rest of a file in blocks; a live line shows how many bytes were read."""
+    for block in iter(partial(file.read, BLOCK_BYTES), b""):
+        count_bytes(len(block))
+        yield block
 
 
 def write_blocks(blocks: Iterable[Block], target: DigestWriter) -> DigestWriter:

@@ -111,8 +111,8 @@ def _tag_platform(work: Workspace, request: BaseRequest, name: str, reference: s
         return str(image["Id"])
     try:
         with (
-            console.progress(f"reading {request.name}") as add_bytes,
-            open_save_stream(work.engine, [name], add_bytes, platform=request.platform) as stream,
+            console.progress(f"reading {request.name}"),
+            open_save_stream(work.engine, [name], platform=request.platform) as stream,
         ):
             documents = read_image_documents(stream, ImageRequest(name, request.platform))
     except BundleError as error:
