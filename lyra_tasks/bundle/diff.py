@@ -11,7 +11,6 @@ from lyra_tasks.bundle.format.documents import BundleDocuments, DescribedService
 from lyra_tasks.bundle.format.manifest import BundledImage
 from lyra_tasks.config.platforms import variant_key
 from lyra_tasks.errors import UsageError
-from lyra_tasks.units import format_size
 
 SECTIONS = (
     "proxima", "images", "layers", "packages", "services", "environment", "secrets", "volumes", "ports", "configs",
@@ -128,17 +127,17 @@ def _list_service(service: str, description: DescribedService) -> Iterator[tuple
     for secret in description.secrets:
         yield ("secrets", f"{service}: {secret.name}"), secret.path
     for volume in description.volumes:
-        text = f"{volume.path}, {format_size(volume.size)}, owner {volume.owner}"
+        text = f"{volume.path}, {console.format_bytes(volume.size)}, owner {volume.owner}"
         yield ("volumes", f"{service}: {volume.name}"), text
     for port in description.ports:
         protocol = "/udp" if port.protocol == "udp" else ""
         yield ("ports", f"{service}: {port.name}"), f"{port.port}{protocol}"
     limits = description.limits
     yield ("limits", f"{service}: cpus"), f"{limits.cpus:g}"
-    yield ("limits", f"{service}: memory"), format_size(limits.memory)
+    yield ("limits", f"{service}: memory + tmpfs"), console.format_bytes(limits.memory)
     yield ("limits", f"{service}: pids"), str(limits.pids)
     for path, size in limits.tmpfs.items():
-        yield ("limits", f"{service}: tmpfs {path}"), format_size(size)
+        yield ("limits", f"{service}: tmpfs {path}"), console.format_bytes(size)
 
 
 def _merge_package_changes(changes: Sequence[Change]) -> Iterator[Change]:

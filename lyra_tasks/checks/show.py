@@ -89,7 +89,7 @@ def show_test_results(test_outcome: TestOutcome) -> TestResults:
 
 def _print_usage(usage_by_service: Mapping[str, ServiceUsage]) -> None:
     console.print_table(
-        ("service", "peak memory", "peak CPU", "peak processes"),
+        ("service", "peak memory + files", "peak CPU", "peak processes"),
         [
             (name, f"{console.format_bytes(usage.memory_peak)} of {console.format_bytes(usage.memory_limit)}",
              f"{usage.cpu_peak:.2f} of {usage.cpu_limit:g}", f"{usage.pids_peak} of {usage.pids_limit}")

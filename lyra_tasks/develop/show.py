@@ -44,7 +44,7 @@ def show_create_plan(profile: Workspace) -> CreatePreview:
         console.print(f"would build {config.project.name}/{name} for development{target}")
     for name, service in config.services.items():
         purpose = "for development" if service.dev is not None else "as in a test"
-        limits = f"{service.limits.cpus:g} CPUs, {console.format_bytes(service.limits.memory)}"
+        limits = f"{service.limits.cpus:g} CPUs, {console.format_bytes(service.limits.memory)} of memory"
         console.print(f"would start {name} {purpose}, with {limits}")
     return preview
 
@@ -116,10 +116,11 @@ def _print_services(result: CreateResult) -> None:
         for key, port in service.ports.items():
             scheme = "http" if isinstance(planned.service.ports[key], int) else "udp"
             urls.append(f"{scheme}://{join_host_port(result.work.engine.host_address, port)}")
-        memory = console.format_bytes(planned.memory)
-        limits = f"{planned.cpus:g} CPUs, {memory}, {planned.service.limits.pids} processes"
-        rows.append((name, " ".join(urls) or "-", limits, service.source.path if service.source else "-"))
-    console.print_table(("service", "address", "limits", "source"), rows)
+        own_memory = planned.service.limits.memory
+        memory = f"{console.format_bytes(own_memory)} + {console.format_bytes(planned.memory - own_memory)}"
+        limits = (f"{planned.cpus:g}", memory, f"{planned.service.limits.pids}")
+        rows.append((name, " ".join(urls) or "-", *limits, service.source.path if service.source else "-"))
+    console.print_table(("service", "address", "CPUs", "memory + files", "processes", "source"), rows)
 
 
 def print_upload(result: Upload) -> None:

@@ -76,5 +76,5 @@ def show_usage(usage: RunUsage) -> RunUsage:
         )
         for name, use in usage.services.items()
     ]
-    console.print_table(("service", "memory", "CPUs", "processes"), rows)
+    console.print_table(("service", "memory + files", "CPUs", "processes"), rows)
     return usage

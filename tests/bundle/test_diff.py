@@ -80,12 +80,15 @@ def test_added_platform_is_an_added_image() -> None:
         (
             "volumes",
             {"volumes": [SERVICE["volumes"][0] | {"size": 2 * 1024**2}]},
-            "web: data", "/data, 1m, owner 1:1", "/data, 2m, owner 1:1",
+            "web: data", "/data, 1.0 MiB, owner 1:1", "/data, 2.0 MiB, owner 1:1",
         ),
         ("ports", {"ports": [{"name": "http", "port": 81}]}, "web: http", "80", "81"),
         ("ports", {"ports": [{"name": "http", "port": 80, "protocol": "udp"}]}, "web: http", "80", "80/udp"),
-        ("limits", {"limits": SERVICE["limits"] | {"memory": 2 * 1024**2}}, "web: memory", "1m", "2m"),
-        ("limits", {"limits": SERVICE["limits"] | {"tmpfs": {}}}, "web: tmpfs /tmp", "1k", None),
+        (
+            "limits", {"limits": SERVICE["limits"] | {"memory": 2 * 1024**2}},
+            "web: memory + tmpfs", "1.0 MiB", "2.0 MiB",
+        ),
+        ("limits", {"limits": SERVICE["limits"] | {"tmpfs": {}}}, "web: tmpfs /tmp", "1.0 KiB", None),
     ],
 )  # fmt: skip
 def test_diff_reports_changes_of_a_service(

@@ -17,7 +17,6 @@ from lyra_tasks.config.models import Deviation
 from lyra_tasks.console.markup import escape_markdown, escape_markdown_lines, format_code
 from lyra_tasks.records.evidence import Evidence, RuleResult
 from lyra_tasks.rules.catalogue import TEST_PLATFORM
-from lyra_tasks.units import format_size
 
 _MAX_PACKAGE_CHANGES = 30
 
@@ -135,7 +134,8 @@ def _service(service: PromotedService) -> str:
     config, effective = service.config, service.effective
     limits = (
         f"Runs as user {format_code(effective.user or 'root')} with {config.limits.cpus:g} CPUs, "
-        f"{format_size(effective.memory)} of memory (including tmpfs), {config.limits.pids} processes"
+        f"{console.format_bytes(config.limits.memory)} of memory and "
+        f"{console.format_bytes(effective.memory - config.limits.memory)} for tmpfs, {config.limits.pids} processes"
         f"{', a read-only root file system' if config.read_only else ''}"
         f"{', outgoing network access' if config.egress else ''}. {_health(service)}"
     )
@@ -160,7 +160,7 @@ def _service(service: PromotedService) -> str:
         (
             ("volume", "size", "owner", "back up", "description"),
             [
-                (format_code(volume.path), format_size(volume.size), volume.owner,
+                (format_code(volume.path), console.format_bytes(volume.size), volume.owner,
                  format_code(
                      f"docker compose cp {shlex.quote(f'{service.name}:{volume.path}')} - > {service.name}-{key}.tar"
                  ),
