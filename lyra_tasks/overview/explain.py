@@ -87,7 +87,7 @@ def explain_checkout(facts: ExplainFacts) -> Explanation:
         is_stale=is_stale,
         is_tested=facts.evidence is not None,
         has_failures=facts.evidence is not None and bool(list_failures(facts.evidence)),
-        is_refused=bool(facts.rule_report.failed),
+        is_refused=bool(facts.rule_report.failed) or any(item.state == "expired" for item in facts.deviation_statuses),
         is_promoted=facts.is_promoted,
     )
     if progress == "promoted":

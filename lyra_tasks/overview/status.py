@@ -32,34 +32,35 @@ def suggest_next_step(
     dirty: bool,
 ) -> tuple[str, str]:
     """Return the command to run next and its reason; the command is empty if something must be done by hand."""
-    expired = next((deviation for deviation in deviations if deviation.state == "expired"), None)
     if not images:
         return "", "no images configured: add an [images.NAME] table"
-    if expired is not None:
-        return "", f"the deviation from {expired.rule} for {expired.scope} has expired: comply, or renew it"
     if leftovers:
         return "clean", "a killed run has left objects behind"
     stale = next((f"{image.name} {image.problem}" for image in images if image.problem), "")
     failures = ", ".join(test.failed) or "no check was run" if test and not test.passed else ""
-    refusal = test.promotion_refusal if test and test.passed else ""
+    refusals = [
+        f"{item.scope} (the deviation from {item.rule} has expired)" for item in deviations if item.state == "expired"
+    ]
+    refusals += [test.promotion_refusal] if test and test.passed and test.promotion_refusal else []
     progress = assess_progress(
         is_stale=bool(stale),
         is_tested=test is not None,
         has_failures=bool(failures),
-        is_refused=bool(refusal),
+        is_refused=bool(refusals),
         is_promoted=bool(promoted_version) and not failures,
     )
     promoted = f"these files are promoted as {promoted_version}; commit them before a release"
     reasons: dict[Progress, str] = {
         "stale": stale,
         "untested": "this set is not tested",
-        "failed": f"fix the failing checks ({failures}), then run `build test`",
-        "refused": f"`promote` would refuse {refusal}: add a deviation, then run `test promote`",
+        "failed": f"fix the failing checks ({failures}), then run `{REMAINING_TASKS['failed']}`",
+        "refused": f"`promote` would refuse {'; '.join(refusals)}: comply, or add or renew a deviation, then run "
+        f"`{REMAINING_TASKS['refused']}`",
         "tested": "this set passed, and is not in a bundle",
         "promoted": promoted if dirty else f"this commit is promoted as {promoted_version}",
     }
     by_hand = progress in {"failed", "refused"}
-    return "" if by_hand else REMAINING_TASKS[progress].partition(" ")[0], reasons[progress]
+    return "" if by_hand else REMAINING_TASKS[progress], reasons[progress]
 
 
 def show_status(status: Status) -> Status:
@@ -168,7 +169,7 @@ def _lab_lines(status: Status) -> Iterator[tuple[str, str]]:
             usage = ""
             if service.memory is not None:
                 memory = f"{console.format_bytes(service.memory)} of {console.format_bytes(service.memory_limit)}"
-                usage = f", {memory}, {service.cpu:.2f} of {service.cpu_limit:g} CPUs"
+                usage = f", {memory} for memory and files, {service.cpu:.2f} of {service.cpu_limit:g} CPUs"
             yield "", f"  {service.name}: {service.state}{ports}{usage}"
 
 

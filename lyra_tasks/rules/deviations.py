@@ -48,7 +48,10 @@ class RuleReport:
 
 @dataclass(frozen=True)
 class DeviationStatus:
-    """The state of a deviation: `unknown` until its rule was checked; `days_left` is negative after its expiry."""
+    """The state of a deviation: `unknown` until its rule was checked; `days_left` is negative after its expiry.
+
+    It is `expired` unless no check needs it any more: then it is `unused`, whatever its date.
+    """
 
     deviation: Deviation
     state: DeviationState
@@ -115,7 +118,9 @@ def deviation_statuses(
         checked = [result for result in results if result.rule == deviation.rule and result.outcome != "skipped"]
         needing = [item for item in checked if item.outcome != "passed" and covers(deviation, item.rule, item.scope)]
         state: DeviationState = "used" if needing else "unused" if checked else "unknown"
-        statuses.append(DeviationStatus(deviation, "expired" if days_left < 0 else state, days_left))
+        if days_left < 0 and state != "unused":
+            state = "expired"
+        statuses.append(DeviationStatus(deviation, state, days_left))
     return tuple(statuses)
 
 

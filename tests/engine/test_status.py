@@ -31,7 +31,7 @@ def status(project: Project) -> dict[str, Any]:
 def test_status_follows_project_to_bundle_and_back(project: Project, engine: Engine) -> None:
     initial = status(project)
     assert [image["problem"] for image in initial["images"]] == ["has not been built"]
-    assert (initial["next_command"], initial["has_engine"], initial["runs"]) == ("build", True, [])
+    assert (initial["next_command"], initial["has_engine"], initial["runs"]) == ("build test promote", True, [])
     journal = next(project.state.glob("*")) / "journal.jsonl"
     assert not journal.exists(), "status must not write to the journal"
 

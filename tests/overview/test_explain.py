@@ -110,7 +110,14 @@ def test_explain_refuses_expired_deviation() -> None:
 
 @pytest.mark.parametrize(
     ("outcome", "days", "state"),
-    [("passed", 10, "unused"), ("deviation", 10, "used"), ("deviation", -1, "expired"), ("skipped", 10, "unknown")],
+    [
+        ("passed", 10, "unused"),
+        ("deviation", 10, "used"),
+        ("deviation", -1, "expired"),
+        ("skipped", -1, "expired"),
+        ("passed", -1, "unused"),
+        ("skipped", 10, "unknown"),
+    ],
 )
 def test_deviation_status_by_date_and_results(outcome: str, days: int, state: str) -> None:
     expires = TODAY + datetime.timedelta(days=days)

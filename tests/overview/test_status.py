@@ -75,7 +75,7 @@ STATUS = Status(
     ),
     leftovers=tuple(f"lyra-20261124t050000-{number}" for number in range(8)),
     runs=(RunRow("r", "2026-11-24T05:42:10.000+00:00", "build test", RUN_TASKS),),
-    next_command="build",
+    next_command="build test promote",
     next_reason="counter was built before its context changed",
 )
 
@@ -92,10 +92,10 @@ def test_status_screen_is_complete_and_fits(width: int) -> None:
         "container.non-root for services.old (bob) until 2026-11-25, in 1 day",
         "container.egress for services.web (ada) until 2027-03-31",
         "development, run 20261124t060000-123abc",
-        "web: running, http at 127.0.0.1:32768, 11.4 MiB of 122.1 MiB, 0.02 of 0.5 CPUs",
+        "web: running, http at 127.0.0.1:32768, 11.4 MiB of 122.1 MiB for memory and files, 0.02 of 0.5 CPUs",
         "and 2 more",
         "build test: test failed with 5",
-        "next `build`: counter was built before its context changed",
+        "next `build test promote`: counter was built before its context changed",
     ):
         assert expected in text
     assert len(screen) < (40 if width == 80 else 25), "one screen"
@@ -118,8 +118,8 @@ def test_status_json_is_complete() -> None:
     [
         ({}, "promote"),
         ({"images": ()}, ""),
-        ({"images": (IMAGE, STATUS.images[1])}, "build"),
-        ({"test": None}, "test"),
+        ({"images": (IMAGE, STATUS.images[1])}, "build test promote"),
+        ({"test": None}, "test promote"),
         ({"test": replace(PASSED, passed=False, failed=("front page greets",))}, ""),
         ({"test": replace(PASSED, promotion_refusal="images.web@linux/arm64 (rule test.platform)")}, ""),
         ({"promoted_version": "1.0.0"}, ""),
@@ -163,7 +163,7 @@ def test_status_time_does_not_grow_with_history(lonely: Project) -> None:
     assert [run["run"] for run in document["runs"]] == [f"run-{number}" for number in range(999, 994, -1)]
     assert document["newest_version"] == "1.99.0"
     assert not document["has_engine"]
-    assert document["next_command"] == "build"
+    assert document["next_command"] == "build test promote"
     assert _seconds(lonely) < 1.5 * initial_seconds
 
 
