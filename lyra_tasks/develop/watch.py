@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lyra_tasks.builds.run import build_dev_images
 from lyra_tasks.develop.changes import ChangeTracker, FileChanges
 from lyra_tasks.develop.copies import copy_into_container
 from lyra_tasks.develop.lab import create_dev_lab, lock_dev_lab, plan_create
@@ -18,6 +17,7 @@ from lyra_tasks.engine.client.exec import exec_command
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, LyraError
 from lyra_tasks.records.dev import DevLab, DevStore
+from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.results.development import Upload
 
 _DEBOUNCE_MS = 400  # at most so long is a burst of changes collected before it is uploaded
@@ -32,7 +32,7 @@ class EnvironmentGoneError(LyraError):
 
 @dataclass(frozen=True)
 class WatchListener:
-    """What is called with what happens: a sync, an action on services and how long it took, an error."""
+    """What is called with what happens: a sync, an action on services and its seconds, an error, new containers."""
 
     uploaded: Callable[[Upload], None]
     reacted: Callable[[str, Sequence[str], float], None]
@@ -42,12 +42,16 @@ class WatchListener:
 
 @dataclass
 class SourceWatch:
-    """A watch over the source of a service, or of all if it is empty; `work` has the development profile."""
+    """A watch over the source of a service, or of all if it is empty; `work` has the development profile.
+
+    `build_images` builds those of the given images that are stale, and returns the records of all.
+    """
 
     work: Workspace
     lab: DevLab
     service: str
     listener: WatchListener
+    build_images: Callable[[Workspace, Collection[str]], Mapping[str, ImageRecord]]
 
     def __post_init__(self) -> None:
         """Remember the files as they are, so that only later changes count."""
@@ -136,7 +140,7 @@ class SourceWatch:
         used = {self.work.config.services[name].image for name in names}
         images = [name for name in self.work.config.images if name in used]
         with lock_dev_lab(self.work):
-            create_plan = plan_create(self.work, build_dev_images(self.work, images))
+            create_plan = plan_create(self.work, self.build_images(self.work, images))
             result = create_dev_lab(create_plan, yes=True)
         self.lab = result.lab
         self.listener.replaced(self.lab)

@@ -226,12 +226,13 @@ def _watch_source(work: Workspace, lab: DevLab, service: str, *, logs_after: str
 
     With `logs_after`, a time, also print the logs from then on.
     """
+    from lyra_tasks.builds.run import build_dev_images
     from lyra_tasks.develop.live_logs import LiveLogs
     from lyra_tasks.develop.show import create_listener, show_watch_start
     from lyra_tasks.develop.watch import EnvironmentGoneError, SourceWatch
 
     logs = LiveLogs(work) if logs_after else None
-    watch = SourceWatch(work, lab, service, create_listener(logs))
+    watch = SourceWatch(work, lab, service, create_listener(logs), build_dev_images)
     show_watch_start(watch)
     work.mark_finished()
     if logs is not None:

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -188,6 +188,26 @@ def test_restart_by_hand_keeps_ports_and_reports_exit(project: Project, box: san
     assert "side: restarted in" in both.out
     assert "web: restarted in" in both.out
     refused(project.lyra("dev.restart", "-s", "wbe"), 2, "Unknown service 'wbe'", "Did you mean web?")
+
+
+def test_followed_logs_are_by_time_and_end_quietly(project: Project, box: sandbox.Sandbox) -> None:
+    assert project.lyra("create").code == 0
+    (path,) = project.state.glob("*/dev/dev.json")
+    side = json.loads(path.read_text())["services"]["side"]["ports"]["http"]
+    for _ in range(2):
+        with suppress(OSError), urllib.request.urlopen(f"http://{box.address}:{side}/", timeout=2) as response:
+            response.read()
+        assert project.lyra("dev.restart").code == 0
+    following = Watch(project.start("logs", "-f"))
+    assert becomes(lambda: sum(" web  | started with" in line for line in following.lines) >= 2, 20), following.lines
+    assert any(" side | " in line for line in following.lines)
+    assert following.lines == sorted(following.lines), "the lines of all services by time"
+    seen = len(following.lines)
+    assert project.lyra("dev.restart").code == 0
+    assert becomes(lambda: any("started with" in line for line in following.lines[seen:])), "a restart is followed"
+    following.stop()
+    assert following.process.returncode == 130
+    assert not any("nterrupted" in line for line in following.lines)
 
 
 def test_failing_service_is_reported_and_starts_again(project: Project, box: sandbox.Sandbox) -> None:
