@@ -1,19 +1,22 @@
-"""Run ids, and locks that the operating system releases: of active runs, and of shared files and directories."""
+"""Run ids, and locks that the operating system releases: of active runs, of shared files, of private directories."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.errors import LockedError
 
 _START_TIME_FORMAT = "%Y%m%dt%H%M%S"  # the first half of a run id
+_PRIVATE_PREFIX = "lyra-private-"
 POLL_INTERVAL_S = 0.05
 SILENT_WAIT_S = 0.5
 
@@ -166,3 +169,45 @@ def _try_directory_lock(fd: int, operation: int) -> bool:
         return try_lock(fd, operation)
     except OSError:  # NFS locks only files that are open for writing
         return True
+
+
+def create_private_directory(purpose: str) -> tuple[Path, int]:
+    """Create a temporary directory for this process alone; return it with the descriptor that marks it as used.
+
+    Directories of killed processes are removed.
+    """
+    remove_stale_directories()
+    directory = Path(tempfile.mkdtemp(prefix=f"{_PRIVATE_PREFIX}{purpose}-{os.getpid()}-"))
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _try_directory_lock(fd, fcntl.LOCK_SH)
+    return directory, fd
+
+
+def remove_private_directory(directory: Path, fd: int) -> None:
+    """Remove a directory that `create_private_directory` has created."""
+    shutil.rmtree(directory, ignore_errors=True)
+    os.close(fd)
+
+
+@contextmanager
+def private_directory(purpose: str) -> Iterator[Path]:
+    """Create a temporary directory for this process alone, and remove it at the end of the block."""
+    directory, fd = create_private_directory(purpose)
+    try:
+        yield directory
+    finally:
+        remove_private_directory(directory, fd)
+
+
+def remove_stale_directories() -> None:
+    """Remove the private directories of killed processes of this user.
+
+    A container may have the same temporary directory, but other process ids: there, only the lock says who lives.
+    """
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PRIVATE_PREFIX}*-*-*"):
+        pid = directory.name.split("-")[-2]
+        if Path("/proc", pid).exists() or not Path("/proc/self").exists():
+            continue
+        with suppress(OSError), directory_lock(directory) as is_free:
+            if is_free and not directory.is_symlink() and directory.stat().st_uid == os.geteuid():
+                shutil.rmtree(directory, ignore_errors=True)

@@ -28,7 +28,7 @@ from lyra_tasks.engine.objects.ownership import OwnedObject, Owner
 from lyra_tasks.engine.objects.removal import remove_in_order
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import LockedError
-from lyra_tasks.locks import file_lock
+from lyra_tasks.locks import file_lock, remove_stale_directories
 from lyra_tasks.records.checkouts import is_directory_missing
 from lyra_tasks.records.cleanup import CleanupReport, DeletedState, KeptObject, Leftover, RecordedObject
 from lyra_tasks.records.dev import DevStore
@@ -165,6 +165,7 @@ def _remove_host_state(plan: CleanupPlan, work: Workspace) -> list[Leftover]:
     """Remove what is ours outside the engine and return what is left of it."""
     leftovers = []
     remove_temporary_files(plan.temporary_files)
+    remove_stale_directories()
     if not plan.facts.live_runs:
         # Their containers may be in an engine that was not asked.
         for state in plan.facts.states if not plan.unasked_engines else ():

@@ -108,7 +108,7 @@ def test_all_commands_work_on_remote_engine(machine: Machine, on: Callable[[Mach
     project.clean()
     assert machine.list_objects() == ""
     assert project.lyra("verify").code == 0
-    assert becomes(lambda: processes_with("lyra-engine-") == []), "a tunnel outlives its process"
+    assert becomes(lambda: processes_with("lyra-private-engine-") == []), "a tunnel outlives its process"
 
 
 def test_reaper_cleans_remote_engine(machine: Machine, on: Callable[[Machine], Project]) -> None:

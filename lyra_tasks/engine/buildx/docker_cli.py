@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.locks import private_directory
 from lyra_tasks.processes import signal_session
 
 if TYPE_CHECKING:
@@ -80,15 +80,15 @@ def call_docker_cli(
     program = shutil.which(engine.cli)
     if program is None:
         raise PreconditionError("Docker CLI not found", hint="Install the Docker CLI and its buildx plugin")
-    with tempfile.TemporaryDirectory(prefix="lyra-docker-") as name, ThreadPoolExecutor(1) as executor:
-        control = Path(name)
+    with private_directory("docker") as control, ThreadPoolExecutor(1) as executor:
         _write_environment(control / "environment", environment)
+        (control / "parent").write_text(str(os.getpid()))
         command = [
             sys.executable,
             "-I",
             "-S",
             str(_LAUNCHER),
-            name,
+            str(control),
             *(["--merge-output"] if merge_output else []),
             program,
         ]
@@ -115,17 +115,21 @@ def _lifetime(fifo: Path, lock_handles: tuple[int, ...]) -> Iterator[None]:
     It can be given the handles, unlike the children of python-on-whales.
     """
     os.mkfifo(fifo, 0o600)
-    writer = os.open(fifo, os.O_RDWR | os.O_CLOEXEC)
+    # opened here, since a process that opens a FIFO waits for its other end, which a killed one never opens
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    writer = os.open(fifo, os.O_WRONLY | os.O_CLOEXEC)
+    os.set_blocking(reader, True)
     holder = None
     try:
         if lock_handles:
             holder = subprocess.Popen(
-                ["cat", str(fifo)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                pass_fds=lock_handles, start_new_session=True,
+                ["cat"], stdin=reader, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=lock_handles,
+                start_new_session=True,
             )  # fmt: skip
         yield
     finally:
         os.close(writer)
+        os.close(reader)
         if holder is not None:
             with suppress(subprocess.TimeoutExpired):
                 holder.wait(_START_TIMEOUT_S)

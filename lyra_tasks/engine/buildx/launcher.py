@@ -4,8 +4,10 @@
 
 CONTROL is a directory. `environment` in it holds the program's whole environment, so that no value stands in an
 argument list. `lifetime` is a FIFO, open for writing as long as anything of the session lives. `pid` is written here.
+Nothing is started if the process whose number is in `parent`, which started this one and reads the FIFO, was killed.
 """
 
+import errno
 import os
 import sys
 
@@ -14,9 +16,19 @@ def main() -> None:
     """Become the program."""
     control, *command = sys.argv[1:]
     os.setsid()
-    os.set_inheritable(os.open(os.path.join(control, "lifetime"), os.O_WRONLY), True)
-    with open(os.path.join(control, "environment"), "rb") as file:
-        environment = dict(entry.split(b"=", 1) for entry in file.read().split(b"\0") if entry)
+    try:
+        lifetime = os.open(os.path.join(control, "lifetime"), os.O_WRONLY | os.O_NONBLOCK)
+        with open(os.path.join(control, "parent")) as file:
+            parent = int(file.read())
+        with open(os.path.join(control, "environment"), "rb") as file:
+            environment = dict(entry.split(b"=", 1) for entry in file.read().split(b"\0") if entry)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENOENT):
+            sys.exit(1)
+        raise
+    if os.getppid() != parent:
+        sys.exit(1)
+    os.set_inheritable(lifetime, True)
     with open(os.path.join(control, "pid.new"), "w") as file:
         file.write(str(os.getpid()))
     os.rename(os.path.join(control, "pid.new"), os.path.join(control, "pid"))
