@@ -73,19 +73,20 @@ def assess_progress(
 
 def explain_checkout(facts: ExplainFacts) -> Explanation:
     """Explain the state of the checkout, and what to do."""
-    is_stale = any(image.problem for image in facts.images)
+    is_stale = any(image.problem for image in facts.images if image.is_own)
+    is_unfetched = any(image.problem for image in facts.images if not image.is_own)
     items = [
         ExplainedItem(f"image {image.name}", "stale" if image.record else "missing", f"it {image.problem}")
         if image.problem
         else ExplainedItem(f"image {image.name}", "current")
         for image in facts.images
     ]
-    items += [*_test_items(facts, is_stale), *_rule_items(facts), *_deviation_items(facts)]
+    items += [*_test_items(facts, is_stale or is_unfetched), *_rule_items(facts), *_deviation_items(facts)]
     if not facts.is_engine_running:
         items.append(ExplainedItem("engine", "notice", "none answers; images were only compared with their files"))
     progress = assess_progress(
         is_stale=is_stale,
-        is_tested=facts.evidence is not None,
+        is_tested=facts.evidence is not None and not is_unfetched,
         has_failures=facts.evidence is not None and bool(list_failures(facts.evidence)),
         is_refused=bool(facts.rule_report.failed) or any(item.state == "expired" for item in facts.deviation_statuses),
         is_promoted=facts.is_promoted,

@@ -33,10 +33,11 @@ def suggest_next_step(
 ) -> tuple[str, str]:
     """Return the command to run next and its reason; the command is empty if something must be done by hand."""
     if not images:
-        return "", "no images configured: add an [images.NAME] table"
+        return "", "no images configured: add an [images.NAME] or a [services.NAME] table"
     if leftovers:
         return "clean", "a killed run has left objects behind"
-    stale = next((f"{image.name} {image.problem}" for image in images if image.problem), "")
+    stale = next((f"{image.name} {image.problem}" for image in images if image.problem and not image.origin), "")
+    unfetched = next((f"{image.name} {image.problem}" for image in images if image.problem and image.origin), "")
     failures = ", ".join(test.failed) or "no check was run" if test and not test.passed else ""
     refusals = [
         f"{item.scope} (the deviation from {item.rule} has expired)" for item in deviations if item.state == "expired"
@@ -44,7 +45,7 @@ def suggest_next_step(
     refusals += [test.promotion_refusal] if test and test.passed and test.promotion_refusal else []
     progress = assess_progress(
         is_stale=bool(stale),
-        is_tested=test is not None,
+        is_tested=test is not None and not unfetched,
         has_failures=bool(failures),
         is_refused=bool(refusals),
         is_promoted=bool(promoted_version) and not failures,
@@ -52,7 +53,7 @@ def suggest_next_step(
     promoted = f"these files are promoted as {promoted_version}; commit them before a release"
     reasons: dict[Progress, str] = {
         "stale": stale,
-        "untested": "this set is not tested",
+        "untested": unfetched or "this set is not tested",
         "failed": f"fix the failing checks ({failures}), then run `{REMAINING_TASKS['failed']}`",
         "refused": f"`promote` would refuse {'; '.join(refusals)}: comply, or add or renew a deviation, then run "
         f"`{REMAINING_TASKS['refused']}`",
@@ -112,22 +113,24 @@ def _status_rows(status: Status) -> Iterator[tuple[str, str]]:
 
 
 def _image_lines(status: Status) -> Iterator[tuple[str, str]]:
-    widest = max((len(image.version) for image in status.images), default=0)
+    widest = max((len(image.version or image.origin) for image in status.images), default=0)
     for image in status.images:
-        if not image.version:
-            yield image.name, image.problem
+        if not image.digest:
+            yield image.name, f"{image.origin}  {image.problem}".strip()
             continue
-        state = f"stale: {image.problem}" if image.problem else _image_state(status)
+        state = f"stale: {image.problem}" if image.problem else _image_state(status, image)
         commit = "" if image.commit in image.version else f"{image.commit}  "
-        built = f"{image.version.ljust(widest)}  {commit}{console.format_bytes(image.size):>8}"
+        version = console.escape(image.version or image.origin).ljust(widest)
+        built = f"{version}  {commit}{console.format_bytes(image.size):>8}"
         yield image.name, f"{built}  {state}"
 
 
-def _image_state(status: Status) -> str:
+def _image_state(status: Status, image: ImageRow) -> str:
+    step = "fetched" if image.origin else "built"
     if status.test is None:
-        return "built, " + ("test unknown" if status.unknown_reason else "not tested")
+        return f"{step}, " + ("test unknown" if status.unknown_reason else "not tested")
     if not status.test.passed:
-        return "built, test failed"
+        return f"{step}, test failed"
     return "tested, promoted" if status.promoted_version else "tested, not promoted"
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from lyra_tasks.config.platforms import image_from_key
 from lyra_tasks.engine.client.connect import connect_running_engine
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.client.monitoring import parse_stats_sample
@@ -51,7 +52,7 @@ def collect_status(work: Workspace, bundles: Sequence[BundleRow]) -> Status:
 
 def _status_of(work: Workspace, bundles: Sequence[BundleRow], engine: Engine | None, engine_text: str) -> Status:
     states = compare_set(work, engine)
-    images = tuple(_image_row(state) for state in states)
+    images = tuple(_image_row(state, work.config.third_party_images) for state in states)
     key, unknown_reason = _current_set_key(work, states)
     evidence = work.evidence.read(key) if key else None
     test = _test_status(work, evidence) if evidence else None
@@ -111,13 +112,13 @@ def _deviation_row(status: DeviationStatus) -> DeviationRow:
     )
 
 
-def _image_row(state: ImageState) -> ImageRow:
-    record = state.record
+def _image_row(state: ImageState, references: Mapping[str, str]) -> ImageRow:
+    record, origin = state.record, references.get(image_from_key(state.name), "")
     if record is None:
-        return ImageRow(state.name, "", "", False, "", 0, "", state.problem)
+        return ImageRow(state.name, "", "", False, "", 0, "", state.problem, origin)
     commit, digest = record.commit[:7], record.config_digest
     return ImageRow(
-        state.name, record.version, commit, record.dirty, record.built_at, record.size, digest, state.problem
+        state.name, record.version, commit, record.dirty, record.built_at, record.size, digest, state.problem, origin
     )
 
 

@@ -95,7 +95,10 @@ class RunUsage:
 
 @dataclass(frozen=True)
 class ImageRow:
-    """An image and its last build, if any, with its size in bytes; `problem` says why it is not current."""
+    """An image and its last build or fetch, if any, with its size in bytes; `problem` says why it is not current.
+
+    `origin` is the reference of a third-party image, which has no version and no commit, and empty for an own one.
+    """
 
     name: str
     version: str
@@ -105,6 +108,7 @@ class ImageRow:
     size: int
     digest: str
     problem: str
+    origin: str = ""
 
 
 @dataclass(frozen=True)

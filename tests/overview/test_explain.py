@@ -59,6 +59,13 @@ def test_explain_names_stale_image_and_change() -> None:
     assert explain_checkout(stale).command == "build test promote"
 
 
+def test_explain_fetches_third_party_images_by_test() -> None:
+    cache = ImageState("cache", record(), "was fetched before its lock changed", is_own=False)
+    explanation = explain_checkout(facts(images=(*facts().images, cache)))
+    assert "image cache stale: it was fetched before its lock changed" in explained_lines(facts(images=(cache,)))
+    assert explanation.command == "test promote"
+
+
 @pytest.mark.parametrize(
     ("key", "parts", "change"),
     [
@@ -69,7 +76,7 @@ def test_explain_names_stale_image_and_change() -> None:
         ({}, {"file site.toml": "z"}, "file site.toml changed since run r1"),
         ({"images": {"web": "sha256:9"}}, {}, "image web changed since run r1"),
         ({"images": {"web": "sha256:1", "new": "sha256:3"}}, {}, "image new is new since run r1"),
-        ({"test_doubles": {"db": "sha256:9"}}, {}, "the third-party image of service db changed since run r1"),
+        ({"test_doubles": {"db": "sha256:9"}}, {}, "the test double db changed since run r1"),
     ],
 )
 def test_explain_lists_every_change_since_test(key: dict[str, Any], parts: dict[str, str | None], change: str) -> None:
