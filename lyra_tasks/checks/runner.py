@@ -65,7 +65,7 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
     records = require_current_images(compare_images(work.images, work.engine, current_inputs))
     if not is_dry_run:
         prepare_third_party_images(work)
-    records |= require_current_images(compare_fetched_images(work, work.engine))
+    records |= require_current_images(compare_fetched_images(work, work.engine), fetching_command="build")
     platform_runs = _plan_platform_runs(work, is_dry_run=is_dry_run)
     is_partial = bool(only)
     if options.keep_running and len(platform_runs) > 1:

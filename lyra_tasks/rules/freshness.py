@@ -56,6 +56,8 @@ def compare_images(
     states = []
     for key, current in inputs.items():
         record = store.read(image_from_key(key), current["platform"])
+        if record is not None and record.origin is not None:
+            record = None  # of a third-party image that had this name
         if record is None:
             problem = "has not been built"
         elif changes := list_changed_inputs(record.inputs, current):
@@ -76,11 +78,14 @@ def _name_files(store: ImageStore, record: ImageRecord, current: ImageInputs) ->
     return f": {format_names(list_changes(files, current.source.digests))}" if files is not None else ""
 
 
-def require_current_images(states: Sequence[ImageState]) -> dict[str, ImageRecord]:
-    """Return the records by build; raise StaleError with every image that is not current, and the reason."""
+def require_current_images(states: Sequence[ImageState], *, fetching_command: str = "test") -> dict[str, ImageRecord]:
+    """Return the records by build; raise StaleError with every image that is not current, and the reason.
+
+    The hint names `fetching_command` if only third-party images are not.
+    """
     stale = [state for state in states if state.problem]
     if stale:
-        command = "build" if any(state.is_own for state in stale) else "test"
+        command = "build" if any(state.is_own for state in stale) else fetching_command
         problems = "; ".join(f"{state.name} {state.problem}" for state in stale)
         raise StaleError(problems, hint=f"Run `{command}` first")
     return {state.name: state.record for state in states if state.record is not None}

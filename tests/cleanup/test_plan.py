@@ -95,6 +95,24 @@ def test_image_of_unfinished_build_is_owned_by_label_or_private_name() -> None:
     assert holder.match(EngineObject(IMAGE, "tiny-1/holder:2", "i1")) is not None
 
 
+def test_image_of_interrupted_pull_is_owned_by_its_digest() -> None:
+    name = "vendor/cache@sha256:1"
+    pulled = EngineObject(IMAGE, "i1", "i1", digests=frozenset({name}))
+    index = index_journal(image("intent", name, previous_id="", private=True))
+    assert index.match(pulled) == OwnedObject(IMAGE, "i1", "i1", "r1")
+    assert index.match(EngineObject(IMAGE, "i2", "i2", digests=frozenset({"other@sha256:1"}))) is None
+    settled = index_journal(image("intent", name, previous_id="", private=True), image("removed", name, id="i1"))
+    assert settled.match(pulled) is None, "somebody else has pulled it since"
+
+
+def test_third_party_image_without_our_reference_is_not_owned() -> None:
+    reference = "tiny/cache:locked-1"
+    index = index_journal(image("created", reference, id="i1", foreign=True))
+    assert index.match(EngineObject(IMAGE, reference, "i1")) is not None
+    assert index.match(EngineObject(IMAGE, "vendor/cache:1", "i1")) is None
+    assert index.match(EngineObject(IMAGE, "i1", "i1")) is None
+
+
 def test_holder_image_of_old_journal_is_owned() -> None:
     index = index_journal(("r1", "intent", {"kind": IMAGE, "name": "tiny-1/holder:2"}))
     assert index.match(EngineObject(IMAGE, "tiny-1/holder:2", "i1")) is not None

@@ -153,7 +153,7 @@ def load_missing_bases(work: Workspace, bases: Iterable[ResolvedBase]) -> None:
         return
     work.owner.record_image_intents(work.engine, [install.tag for install in installs], private=True)
     image_ids = install_bases(installs, work.engine.client, scratch=work.paths.cache)
-    work.owner.record_created_images(work.engine, image_ids)
+    work.owner.record_created_images(work.engine, image_ids, foreign=True)
 
 
 def create_base_targets(materials: BuildMaterials, builds: Iterable[str]) -> BaseTargets:

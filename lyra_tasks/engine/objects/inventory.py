@@ -24,7 +24,7 @@ class EngineObject:
     """An object in the engine; an image counts once per reference, or by its id if it has none.
 
     `uses` are the networks, volumes and images that a container uses, as (kind, name), for images (kind, id).
-    `state` is a container's state (`running`, `exited`, …).
+    `state` is a container's state (`running`, `exited`, …). `digests` name an image without a tag in its registries.
     """
 
     kind: str
@@ -34,6 +34,7 @@ class EngineObject:
     title: str = ""
     uses: frozenset[tuple[str, str]] = field(default=frozenset())
     state: str = ""
+    digests: frozenset[str] = frozenset()
 
 
 @translate_errors("listing the engine's objects")
@@ -82,7 +83,10 @@ def _image_objects(engine: Engine) -> list[EngineObject]:
     for image in engine.api.images(all=False):
         title = _label_value(image, LABEL_TITLE)
         references = [tag for tag in image.get("RepoTags") or [] if tag != "<none>:<none>"]
-        objects += [EngineObject(IMAGE, name, image["Id"], title=title) for name in references or [image["Id"]]]
+        objects += [EngineObject(IMAGE, name, image["Id"], title=title) for name in references]
+        if not references:
+            digests = frozenset(name for name in image.get("RepoDigests") or [] if name != "<none>@<none>")
+            objects.append(EngineObject(IMAGE, image["Id"], image["Id"], title=title, digests=digests))
     return objects
 
 

@@ -78,7 +78,10 @@ class OwnershipIndex:
 
     def _run_by_image(self, engine_object: EngineObject) -> str | None:
         if engine_object.name == engine_object.id:
-            return self.runs_by_image_id.get(engine_object.id)
+            # a pull was interrupted: its image has no other name than the digest, which nobody had before
+            pulls = (self.image_intents.get(digest) for digest in engine_object.digests)
+            pulled = next((intent.run for intent in pulls if intent is not None), None)
+            return self.runs_by_image_id.get(engine_object.id, pulled)
         image_id, run = self.images.get(engine_object.name, ("", ""))
         if image_id == engine_object.id:
             return run
@@ -112,7 +115,8 @@ def _apply_image_entry(index: OwnershipIndex, entry: JournalEntry) -> None:
         image_id = entry.data["id"]
         index.image_intents.pop(name, None)
         index.images[name] = (image_id, entry.run)
-        index.runs_by_image_id[image_id] = entry.run
+        if not entry.data.get("foreign"):
+            index.runs_by_image_id[image_id] = entry.run
     elif entry.event in {"removed", "disowned"}:
         image_id = entry.data["id"]
         index.image_intents.pop(name, None)
@@ -170,9 +174,13 @@ class Owner:
         common = {"kind": kind, "engine": engine.facts.id}
         self._record("created", [{**common, "name": name, "id": object_id} for name, object_id in ids.items()])
 
-    def record_created_images(self, engine: Engine, ids: dict[str, str]) -> None:
-        """Record the ids of built images, by reference."""
-        self.record_created(engine, IMAGE, ids)
+    def record_created_images(self, engine: Engine, ids: dict[str, str], *, foreign: bool = False) -> None:
+        """Record the ids of built images, by reference.
+
+        An image is `foreign` if others may have it, too: only the reference is ours, not the image once it has none.
+        """
+        common = {"kind": IMAGE, "engine": engine.facts.id, **({"foreign": True} if foreign else {})}
+        self._record("created", [{**common, "name": name, "id": image_id} for name, image_id in ids.items()])
 
     def record_removed(self, engine: Engine, objects: Iterable[OwnedObject]) -> None:
         """Record that objects were removed."""

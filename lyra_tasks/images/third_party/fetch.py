@@ -53,7 +53,7 @@ def fetch_image(work: Workspace, request: BaseRequest, pin: LockedBase, referenc
         with find_or_pull(work, request, pin, reference) as source:
             config_digest = _tag_platform(work, request, source, reference)
     image_id = str(inspect_built_image(work.engine, reference)["Id"])
-    work.owner.record_created_images(work.engine, {reference: image_id})
+    work.owner.record_created_images(work.engine, {reference: image_id}, foreign=True)
     return config_digest
 
 
