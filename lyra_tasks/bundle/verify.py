@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from lyra_tasks.bundle.contradictions import COMPARED_DOCUMENTS, find_bundle_contradictions, find_contradictions
+from lyra_tasks.bundle.compared import COMPARED_DOCUMENTS
+from lyra_tasks.bundle.contradictions import find_bundle_contradictions, find_contradictions
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.checksums import hash_files, list_bundle_files, parse_checksums, read_checksums
 from lyra_tasks.bundle.format.manifest import (
@@ -17,6 +18,7 @@ from lyra_tasks.bundle.format.manifest import (
     OtherFormatError,
     decode_document,
     open_bundle,
+    read_small_file,
     report_removed_bundle,
 )
 from lyra_tasks.bundle.format.pack import (
@@ -104,14 +106,16 @@ def verify_pack(directory: Path) -> VerifyReport:
     files, problems = _compare_with_checksums(directory, sums)
     _raise_if_invalid(directory, problems, hint="Copy these files again, and only these")
     pack = read_pack_manifest(directory)
-    required_names = (layout.CHECKSUMS_FILE, layout.MANIFEST_FILE, *COMPARED_DOCUMENTS)
+    operator_names = {name for name in COMPARED_DOCUMENTS if is_operator_file(name)}
+    required_names = (layout.CHECKSUMS_FILE, layout.MANIFEST_FILE, *(set(COMPARED_DOCUMENTS) - operator_names))
     where = str(directory / layout.DOCUMENTS_FILE)
     documents = read_document_archive(_part_paths(directory, pack.documents), pack.documents, where, required_names)
     manifest = decode_document(documents.contents[layout.MANIFEST_FILE], Manifest, f"{where}: {layout.MANIFEST_FILE}")
     bundle_sums = parse_checksums(documents.contents[layout.CHECKSUMS_FILE], f"{where}: {layout.CHECKSUMS_FILE}")
     _raise_if_invalid(directory, dict(_find_contradictions(directory, pack, manifest, sums)))
     _raise_if_invalid(directory, dict(_find_content_differences(documents, manifest, sums, bundle_sums)))
-    contradictions = find_contradictions(manifest, bundle_sums, documents.contents)
+    operator_files = {name: read_small_file(directory / name) for name in operator_names & files.keys()}
+    contradictions = find_contradictions(manifest, bundle_sums, documents.contents | operator_files)
     _raise_if_invalid(directory, contradictions, hint=_CONTRADICTION_HINT)
     report = _build_report("pack", directory, manifest, {name: files[name] for name in sums})
     return replace(report, since=pack.since or "")

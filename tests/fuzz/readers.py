@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from lyra_tasks.bundle.contradictions import COMPARED_DOCUMENTS, find_bundle_contradictions
+from lyra_tasks.bundle.compared import COMPARED_DOCUMENTS
+from lyra_tasks.bundle.contradictions import find_bundle_contradictions
 from lyra_tasks.bundle.diff import compare_bundles
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.checksums import read_checksums

@@ -25,6 +25,12 @@ from lyra_tasks.config.deployment import (
 from lyra_tasks.config.models import Command, ConfigFile, Healthcheck, SecretFile, Service
 from lyra_tasks.config.services import to_argv
 
+NETWORKS: Mapping[str, Mapping[str, Any]] = {
+    "inner": {"internal": True},
+    "edge": {"driver_opts": {"com.docker.network.bridge.enable_ip_masquerade": "false"}},
+    "out": {},
+}
+"""Services talk on the first one, publish ports on the second, and reach other networks through the third."""
 _HEAD = """\
 # Written by lyra-tasks. PROMOTION.md explains the variables. Copy .env.example to .env and fill it in.
 """
@@ -45,12 +51,12 @@ def build_compose_document(
         "services": {
             service.name: _service(service, services_by_name, platforms.get(service.name)) for service in services
         },
-        "networks": {"inner": {"internal": True}},
+        "networks": {"inner": NETWORKS["inner"]},
     }
     if any(service.config.ports and not service.config.egress for service in services):
-        document["networks"]["edge"] = {"driver_opts": {"com.docker.network.bridge.enable_ip_masquerade": "false"}}
+        document["networks"]["edge"] = NETWORKS["edge"]
     if any(service.config.egress for service in services):
-        document["networks"]["out"] = {}
+        document["networks"]["out"] = NETWORKS["out"]
     parts: dict[str, dict[str, Any]] = {
         "volumes": {
             compose_object_name(service.name, key): {} for service in services for key in service.config.volumes
@@ -64,7 +70,7 @@ def build_compose_document(
         },
         "secrets": {
             compose_object_name(service.name, key): {
-                "file": _required_variable(secret_variable(service.name, key), f"path of the file with {key}")
+                "file": format_required_variable(secret_variable(service.name, key), f"path of the file with {key}")
             }
             for service in services
             for key in service.config.secrets
@@ -73,11 +79,23 @@ def build_compose_document(
     return document | {key: value for key, value in parts.items() if value}
 
 
+def list_service_keys() -> frozenset[str]:
+    """Return the keys that a service may have in the Compose file."""
+    return frozenset(_define_service(PromotedService("web", Service(image="web"), "web", {}, {}), {}, None))
+
+
 def _service(
     service: PromotedService, services_by_name: dict[str, PromotedService], platform: str | None
 ) -> dict[str, Any]:
+    definition = _define_service(service, services_by_name, platform)
+    return {key: value for key, value in definition.items() if value not in (None, "", [], {})}
+
+
+def _define_service(
+    service: PromotedService, services_by_name: dict[str, PromotedService], platform: str | None
+) -> dict[str, Any]:
     config, effective = service.config, service.effective
-    definition: dict[str, Any] = {
+    return {
         "image": service.reference,
         "platform": platform,
         "pull_policy": "never",
@@ -125,7 +143,6 @@ def _service(
         ],
         "logging": {"driver": LOG_DRIVER, "options": dict(LOG_OPTIONS)},
     }
-    return {key: value for key, value in definition.items() if value not in (None, "", [], {})}
 
 
 def _networks(config: Service) -> list[str] | dict[str, dict[str, list[str]]]:
@@ -137,7 +154,7 @@ def _published_port(service: PromotedService, port: str) -> str:
     variable, address = publish_variable(service.name, port), service.publish_addresses[port]
     if address:
         return f"${{{variable}:-{address}}}"
-    return _required_variable(variable, f"where {service.name} publishes its port {port}")
+    return format_required_variable(variable, f"where {service.name} publishes its port {port}")
 
 
 def _file_mounts(
@@ -156,13 +173,14 @@ def _environment(service: PromotedService) -> dict[str, str]:
         elif variable.default is not None:
             values[name] = f"${{{name}-{_escape(variable.default)}}}"
         elif variable.secret or variable.required:
-            values[name] = _required_variable(name, variable.description or "required")
+            values[name] = format_required_variable(name, variable.description or "required")
         else:
             values[name] = f"${{{name}-}}"
     return values
 
 
-def _required_variable(name: str, message: str) -> str:
+def format_required_variable(name: str, message: str) -> str:
+    """Return a variable without which Compose stops with the message."""
     return f"${{{name}:?{_escape(message).replace('}', ')')}}}"
 
 

@@ -96,11 +96,16 @@ def hash_files(files: Iterable[Path]) -> list[str]:
 
 def write_checksums(bundle: Path, known_digests: Mapping[str, str] | None = None) -> dict[str, str]:
     """Write `SHA256SUMS` durably and return the digests by name; files in `known_digests` are not hashed again."""
+    sums = hash_bundle(bundle, known_digests or {})
+    write_file(bundle / CHECKSUMS_FILE, format_checksums(sums))
+    return sums
+
+
+def hash_bundle(bundle: Path, known_digests: Mapping[str, str]) -> dict[str, str]:
+    """Return the digests of all files by name, except checksums; files in `known_digests` are not hashed again."""
     files, irregular = list_bundle_files(bundle)
     if irregular:
         raise BundleError(f"{bundle}: contains irregular files", details=irregular)
-    sums = {name: digest for name, digest in (known_digests or {}).items() if name in files}
+    sums = {name: digest for name, digest in known_digests.items() if name in files}
     unhashed = sorted(files.keys() - sums.keys() - NOT_IN_CHECKSUMS)
-    sums |= zip(unhashed, hash_files(files[name] for name in unhashed), strict=True)
-    write_file(bundle / CHECKSUMS_FILE, format_checksums(sums))
-    return sums
+    return sums | dict(zip(unhashed, hash_files(files[name] for name in unhashed), strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -120,8 +120,13 @@ def commit_time(plan: PromotionPlan) -> str:
     return datetime.fromtimestamp(plan.facts.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def build_provenance(plan: PromotionPlan, manifest: Manifest) -> dict[str, Any]:
-    """Return the SLSA provenance: commit, bases and build parameters, without values of build arguments."""
+def build_provenance(
+    plan: PromotionPlan, manifest: Manifest, document_digests: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the SLSA provenance: commit, bases and build parameters, without values of build arguments.
+
+    The other documents of the bundle, with `document_digests` by name, are its by-products.
+    """
     source = _source(plan.facts.source)
     location = {key: f"{uri}@{plan.facts.commit}" for key, uri in source.items()}
     commit = {"name": "source", **location, "digest": {"gitCommit": plan.facts.commit}}
@@ -140,6 +145,9 @@ def build_provenance(plan: PromotionPlan, manifest: Manifest) -> dict[str, Any]:
     details = {
         "builder": {"id": "urn:lyra:local-docker-engine", "version": {"lyra-tasks": __version__}},
         "metadata": {"finishedOn": max(image.record.built_at for image in plan.images)},
+        "byproducts": [
+            {"name": name, "digest": {"sha256": digest}} for name, digest in sorted((document_digests or {}).items())
+        ],
     }
     predicate = {"buildDefinition": definition, "runDetails": details}
     return _build_statement(manifest, "https://slsa.dev/provenance/v1", predicate)

@@ -16,7 +16,7 @@ from lyra_tasks.bundle.content.sbom import build_sbom, collect_image_packages, r
 from lyra_tasks.bundle.contradictions import find_bundle_contradictions
 from lyra_tasks.bundle.diff import compare_bundles
 from lyra_tasks.bundle.format import layout
-from lyra_tasks.bundle.format.checksums import write_checksums
+from lyra_tasks.bundle.format.checksums import hash_bundle, write_checksums
 from lyra_tasks.bundle.format.documents import (
     BundleDocuments,
     previous_document,
@@ -45,6 +45,7 @@ from lyra_tasks.bundle.format.staging import (
 from lyra_tasks.bundle.promote.contents import (
     archive_annotations,
     build_manifest,
+    build_provenance,
     render_documents,
     render_operator_page,
 )
@@ -183,7 +184,7 @@ def _write_documents(
     bundle: Bundle,
     render_report: Callable[[ReportDocuments], str],
 ) -> None:
-    """Write all other files; the report and the checksums are last, since they depend on the others."""
+    """Write all other files; the report, the provenance and the checksums are last: they depend on the others."""
     stage, manifest = bundle.directory, bundle.manifest
     write_document(stage / layout.MANIFEST_FILE, manifest)
     for name, content in render_documents(plan, manifest).items():
@@ -193,13 +194,24 @@ def _write_documents(
     write_file(stage / layout.SUMMARY_FILE, render_operator_page(plan, manifest, diff))
     write_json(stage / layout.PREVIOUS_FILE, previous_document(previous))
     write_file(stage / layout.REPORT_FILE, render_report(read_report_documents(bundle)).encode())
-    sums = write_checksums(stage, {archive.file: archive.sha256 for archive in manifest.archives})
+    sums = _write_digests(plan, bundle)
     problems = find_bundle_contradictions(stage, manifest, sums)
     if problems:
         details = tuple(f"{name}: {problem}" for name, problem in sorted(problems.items()))
         raise BundleError("What was tested contradicts itself", hint="Run `build test` again", details=details)
     if plan.config.promotion.sign:
         sign_checksums(stage, find_signing_key(plan.config.promotion.sign, work.root))
+
+
+def _write_digests(plan: PromotionPlan, bundle: Bundle) -> dict[str, str]:
+    """Write the digests of all documents into the provenance, then the checksums, and return those."""
+    stage, manifest = bundle.directory, bundle.manifest
+    archives = {archive.file: archive.sha256 for archive in manifest.archives}
+    digests = hash_bundle(stage, archives)
+    del digests[layout.PROVENANCE_FILE]
+    documents = {name: digest for name, digest in digests.items() if name not in archives}
+    write_json(stage / layout.PROVENANCE_FILE, build_provenance(plan, manifest, documents))
+    return write_checksums(stage, digests)
 
 
 def _write_archive(
