@@ -13,7 +13,10 @@ def normalize_reference(reference: str) -> str:
     """Return the full form of a reference: `app` becomes `docker.io/library/app:latest`."""
     first, slash, _ = reference.partition("/")
     if not (slash and _is_host(first)):
-        reference = f"{_DEFAULT_REGISTRY}{'' if slash else _OFFICIAL_NAMESPACE}{reference}"
+        reference = f"{_DEFAULT_REGISTRY}{reference}"
+    name = reference.removeprefix(_DEFAULT_REGISTRY)
+    if name != reference and "/" not in name:
+        reference = f"{_DEFAULT_REGISTRY}{_OFFICIAL_NAMESPACE}{name}"
     if ":" not in reference.rpartition("/")[2]:
         reference += ":latest"
     return reference

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lyra_tasks.config.models import Configuration
+from lyra_tasks.config.models import Configuration, Service
 from lyra_tasks.config.platforms import (
     expand_platform,
     host_platform,
@@ -55,3 +55,23 @@ def test_build_args_have_parts_of_both_platforms() -> None:
     )
     assert arguments["TARGETVARIANT"] == "v7"
     assert expand_platform("bases/python-{platform}.tar", "linux/arm/v7") == "bases/python-linux-arm-v7.tar"
+
+
+def test_third_party_image_has_the_name_of_its_service() -> None:
+    services = {
+        "front": {"image": "web"},
+        "cache": {"image": "redis:7"},
+        "queue": {"image": "redis:7", "platform": "linux/arm/v7", "promote": False},
+    }
+    config = configuration(web=["linux/amd64"]).model_copy(
+        update={"services": {name: Service.model_validate(table) for name, table in services.items()}}
+    )
+    assert config.third_party_images == {"cache": "redis:7", "queue": "redis:7"}
+    assert [config.image_name(name) for name in services] == ["web", "cache", "queue"]
+    assert [variant.key for variant in list_variants(config)] == [
+        "web",
+        "cache@linux/amd64",
+        "cache@linux/arm/v7",
+        "queue",
+    ]
+    assert [variant.key for variant in list_variants(config, ["queue"])] == ["queue"]

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import tarfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lyra_tasks.config.models import Configuration
-from lyra_tasks.dockerfile.lock_file import LockedImage, base_key
+from lyra_tasks.config.models import Base, Configuration, Service
+from lyra_tasks.config.platforms import list_variants
+from lyra_tasks.dockerfile.lock_file import LockedImage, base_key, find_base
 from lyra_tasks.dockerfile.parse import ImageUse
 from lyra_tasks.engine.bases.archive import read_archived_image
-from lyra_tasks.engine.bases.inputs import collect_base_requests
+from lyra_tasks.engine.bases.inputs import (
+    collect_base_requests,
+    create_third_party_request,
+    find_unused_bases,
+    merge_requests,
+)
 from lyra_tasks.engine.bases.materials import group_bases_by_build
 from lyra_tasks.engine.bases.registry import content_digest, is_for_platform
 from lyra_tasks.engine.bases.resolve import BASE_REPOSITORY, BaseInstall, ResolvedBase, plan_base_installs
+from lyra_tasks.engine.bases.sources import suggest_sources
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.references import pin_reference, registry_host
 from tests.images.saves import tar
@@ -46,6 +54,70 @@ def test_base_key_is_found_by_image_name_or_reference() -> None:
     assert base_key(CONFIG, "job", "busybox") == "busybox"
     assert base_key(CONFIG, "job", "python:3.12-slim") == "python"
     assert base_key(CONFIG, "job", "python:3.13") == "python:3.13"
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [
+        ("python:3.12-slim", "python"),
+        ("docker.io/library/python:3.12-slim", "python"),
+        ("python:3.13", "python:3.13"),
+        ("redis", "redis:latest"),
+        ("docker.io/redis:latest", "redis:latest"),
+        ("redis:7", "redis:7"),
+        ("busybox:1.36", "busybox"),
+        ("quay.io/tools/busybox:1", "busybox"),
+        ("ghcr.io/owner/app:1", "ghcr.io/owner/app"),
+        ("other/busyboxes:1", "other/busyboxes:1"),
+    ],
+)
+def test_base_is_named_by_reference_or_repository(reference: str, name: str) -> None:
+    names = {"redis:latest": {"rootfs": {"suite": "trixie", "packages": ["redis-server"]}}}
+    names |= {"ghcr.io/owner/app": {"archive": "app.tar"}}
+    bases = CONFIG.model_dump()["bases"] | names
+    assert (
+        find_base(Configuration.model_validate({**CONFIG.model_dump(by_alias=True), "bases": bases}), reference) == name
+    )
+
+
+def test_third_party_image_shares_the_pin_of_a_from() -> None:
+    services = {"cache": {"image": "redis:7"}, "queue": {"image": "redis:7", "platform": "linux/arm64"}}
+    config = CONFIG.model_copy(
+        update={"services": {name: Service.model_validate(table) for name, table in services.items()}}
+    )
+    variants = list_variants(config, services)
+    requests = merge_requests(
+        [
+            *collect_base_requests(config, {"web": [use("redis:7")]}),
+            *(create_third_party_request(config, variant) for variant in variants),
+        ]
+    )
+    assert [(request.key, request.platform) for request in requests] == [
+        ("redis:7", "linux/amd64"),
+        ("redis:7@linux/arm64", "linux/arm64"),
+    ]
+    assert requests[0].locations == ("web/Dockerfile:1: redis:7", "services.cache.image: redis:7")
+    assert set(requests[0].references) == {"redis:7"}
+    assert find_unused_bases(config, requests) == ("python", "own", "busybox")
+
+
+@pytest.mark.parametrize(
+    ("base", "lines"),
+    [
+        (None, ('[bases."redis:7"]', 'archive = "redis-7.tar"', 'packages = ["redis-server"]')),
+        ({"rootfs": {"suite": "trixie", "packages": ["redis"]}}, ('add a source to [bases."redis:7"]', "archive = ")),
+    ],
+)
+def test_hint_has_lines_of_toml(base: dict[str, Any] | None, lines: tuple[str, ...]) -> None:
+    bases = {"redis:7": Base.model_validate(base)} if base else {}
+    config = CONFIG.model_copy(
+        update={"bases": bases, "services": {"cache": Service.model_validate({"image": "redis:7"})}}
+    )
+    hint = suggest_sources(create_third_party_request(config, list_variants(config, ["cache"])[0]))
+    for line in lines:
+        assert line in hint
+    table = hint.partition("\n")[2]
+    assert tomllib.loads(table)
 
 
 def test_base_request_lists_all_locations() -> None:

@@ -164,7 +164,7 @@ def test_lock_removed_during_cleanup_is_no_error(
 class Killed(Owner):
     """A run that is killed before it can record the images that it created."""
 
-    def record_created_images(self, engine: Engine, ids: dict[str, str]) -> None:
+    def record_created_images(self, engine: Engine, ids: dict[str, str], *, foreign: bool = False) -> None:
         raise KeyboardInterrupt
 
 
