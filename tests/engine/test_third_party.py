@@ -14,7 +14,7 @@ from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import Project
 from tests.engine.registries import serving
-from tests.engine.vendors import SERVICE, build_vendor_image, docker, save_image
+from tests.engine.vendors import SERVICE, build_vendor_image, docker, push_index, save_image
 from tests.faults import refused
 
 REFERENCE = "vendor/cache:1"
@@ -225,6 +225,30 @@ def test_image_without_a_platform_is_refused(tiny: Project, vendor: str, box: sa
     tiny.replace(".lyra.toml", 'image = "vendor/cache:1"\n', 'image = "vendor/cache:1"\nplatform = "linux/amd64"\n')
     tiny.commit("one platform")
     succeed(tiny, "test")
+
+
+def test_each_platform_of_an_index_is_fetched(
+    tiny: Project, box: sandbox.Sandbox, engine: Engine, busybox: Path, tmp_path: Path, cache: Path
+) -> None:
+    if engine.facts.store != "containerd":
+        pytest.skip("the builder of a classic store builds for one platform")
+    proxima = '\n[proxima]\nplatforms = ["linux/amd64", "linux/arm64"]\n'
+    with serving(tmp_path, cache, box=box) as host:
+        reference = push_index(box, busybox, tmp_path / "index", f"{host}/team/cache:1")
+        remove_own_image(tiny, proxima + SERVICE.replace(REFERENCE, reference))
+        succeed(tiny, "test")
+        records = [json.loads(path.read_text()) for path in sorted(tiny.state.glob("*/images/cache@*.json"))]
+        assert [record["platform"] for record in records] == ["linux/amd64", "linux/arm64"]
+        assert len({record["config_digest"] for record in records}) == 2
+        assert len({record["origin"]["digest"] for record in records}) == 1, "the lock has the digest of the index"
+        assert [name for name in list_names(engine) if host in name] == []
+        results = json.loads(next(tiny.root.glob(".lyra/runs/*/tests.json")).read_text())
+        outcomes = {(rule["rule"], rule["scope"]): rule["outcome"] for rule in results["rules"]}
+        assert outcomes["image.platform", "images.cache@linux/arm64"] == "passed"
+        assert outcomes["test.platform", "images.cache@linux/arm64"] == "warning"
+        tiny.replace(".lyra.toml", '"linux/arm64"]', '"linux/s390x"]')
+        tiny.commit("another platform")
+        refused(tiny.lyra("test"), 3, f"{reference} is not available for linux/s390x", "`platform`")
 
 
 @pytest.mark.usefixtures("vendor")

@@ -66,3 +66,25 @@ def save_image(box: sandbox.Sandbox, reference: str, archive: Path) -> None:
     archive.parent.mkdir(parents=True, exist_ok=True)
     docker(box, "save", "--output", str(archive), reference)
     docker(box, "image", "rm", reference)
+
+
+def push_index(box: sandbox.Sandbox, busybox: Path, directory: Path, reference: str) -> str:
+    """Push an image for amd64 and arm64, which has no program for the latter; return its reference."""
+    shutil.rmtree(directory, ignore_errors=True)
+    shutil.copytree(busybox, directory / "amd64" / "bin", symlinks=True)
+    (directory / "amd64" / "www").mkdir()
+    (directory / "amd64" / "www" / "index.html").write_text("cached\n")
+    (directory / "arm64").mkdir()
+    (directory / "arm64" / "readme").write_text("no program\n")
+    (directory / "data").mkdir()
+    dockerfile = DOCKERFILE.replace(
+        "COPY bin /bin\nCOPY index.html /www/index.html\n", "ARG TARGETARCH\nCOPY $TARGETARCH /\n"
+    )
+    lines = [line for line in dockerfile.splitlines() if not line.startswith("RUN")]
+    lines.insert(3, "COPY --chown=65534:65534 data /data")
+    (directory / "Dockerfile").write_text("\n".join(lines) + "\n")
+    options = ("--quiet", "--provenance=false", "--platform", "linux/amd64,linux/arm64", "--tag", reference, "--push")
+    docker(box, "buildx", "build", *options, ".", directory=directory)
+    if reference in docker(box, "images", "--format", "{{.Repository}}:{{.Tag}}"):
+        docker(box, "image", "rm", reference)
+    return reference
