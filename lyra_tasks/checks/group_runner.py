@@ -24,7 +24,8 @@ from lyra_tasks.engine.objects.lifeline import hold_lifeline
 from lyra_tasks.errors import CheckFailedError
 from lyra_tasks.lab.admission import Capacity, Reservation, reserve_capacity
 from lyra_tasks.lab.cancellation import Cancellation
-from lyra_tasks.lab.lab import Lab, remove_mounted_files, write_mounted_files
+from lyra_tasks.lab.lab import Lab
+from lyra_tasks.lab.mounted_files import remove_mounted_files, write_mounted_files
 from lyra_tasks.lab.service import RunningService
 from lyra_tasks.records.evidence import (
     CheckDetail,

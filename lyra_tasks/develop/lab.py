@@ -31,7 +31,8 @@ from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, PreconditionError
 from lyra_tasks.lab.admission import Reservation, compute_lab_capacity, reserve_capacity
 from lyra_tasks.lab.facts import collect_lab_facts
-from lyra_tasks.lab.lab import Lab, write_mounted_files
+from lyra_tasks.lab.lab import Lab
+from lyra_tasks.lab.mounted_files import write_mounted_files
 from lyra_tasks.lab.service import RunningService, exit_error
 from lyra_tasks.locks import file_lock
 from lyra_tasks.records.dev import DevLab, DevService, DevSource, DevStore

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +14,6 @@ from typing import TYPE_CHECKING
 from lyra_tasks import console
 from lyra_tasks.engine.client.monitoring import LogFollower, StatsSampler, wait_until
 from lyra_tasks.engine.objects.containers import (
-    ContainerFile,
     ContainerState,
     connect_to_network,
     create_containers,
@@ -35,7 +32,6 @@ from lyra_tasks.errors import CheckFailedError
 from lyra_tasks.lab.admission import require_enforced_limits, require_limits
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.disk import DiskWatch, WatchedRoot, list_writable_roots, start_guard
-from lyra_tasks.lab.facts import MOUNTS_DIRECTORY
 from lyra_tasks.lab.plan import LabPlan
 from lyra_tasks.lab.readiness import require_healthy, wait_until_ready
 from lyra_tasks.lab.service import RunningService, exit_error
@@ -294,37 +290,3 @@ class Lab:
                     service.final_state = read_container_state(self.engine, service.id)
             finally:
                 remove_run(self.engine, self.owner, self.plan.prefix)
-
-
-def write_mounted_files(plan: LabPlan) -> None:
-    """Write configs and secrets as files to bind mount, for engines that cannot mount single files of a volume.
-
-    No other user of this machine can enter their directory.
-    """
-    for service in plan.services.values():
-        for mount in service.payload["HostConfig"]["Mounts"]:
-            if mount["Type"] != "bind":
-                continue
-            source = Path(mount["Source"])
-            kind, key = source.parts[-2:]
-            files = service.config_files if kind == "configs" else service.secret_files
-            source.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_mounted_file(source, next(file for file in files if file.name == key))
-
-
-def _write_mounted_file(path: Path, file: ContainerFile) -> None:
-    path.unlink(missing_ok=True)  # the file of an earlier `create` is read-only
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(file.content)
-    mode = file.mode
-    if file.uid:
-        try:
-            os.chown(path, file.uid, file.gid)
-        except PermissionError:
-            mode = 0o444  # only root can change the owner, and the container's user must be able to read the file
-    path.chmod(mode)
-
-
-def remove_mounted_files(run_directory: Path) -> None:
-    """Remove the files that `write_mounted_files` wrote."""
-    shutil.rmtree(run_directory / MOUNTS_DIRECTORY, ignore_errors=True)

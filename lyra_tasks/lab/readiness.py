@@ -147,7 +147,7 @@ def _ready_timeout(service: RunningService, probe: HealthProbe | None) -> float:
         return (check.start_period or 0.0) + check.retries * check.interval + check.timeout
     if probe is None:
         return _ENGINE_DELAY_S
-    return probe.start_period + (probe.retries + 1) * (probe.interval + probe.timeout) + _ENGINE_DELAY_S
+    return probe.patience + _ENGINE_DELAY_S
 
 
 def _timeout_error(service: RunningService, state: ContainerState, timeout: float) -> CheckFailedError:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lyra_tasks.engine.objects.containers import ContainerFile
-from lyra_tasks.lab.lab import write_mounted_files
+from lyra_tasks.lab.mounted_files import write_mounted_files
 
 
 def test_mounted_secret_is_private_without_root_and_rewritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
