@@ -15,10 +15,10 @@ from lyra_tasks.compose.probes import ProjectProbes
 from lyra_tasks.compose.project import (
     COMPOSE_VARIABLES,
     ComposeProject,
-    ComposeSettings,
     find_compose_files,
     read_project,
 )
+from lyra_tasks.compose.reader import ComposeSettings
 from lyra_tasks.compose.sources import Place
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.documents import parse_foreign_json, read_document, translate_failures

@@ -69,6 +69,9 @@ class ImageTable:
                 service.refuse(f"{key} is not built; {fix}", "build", key, override="image")
                 return None
         context = relative_name(context, root)
+        if context.startswith(".."):
+            service.refuse(f"the context {context} is outside of the project", "build", "context", override="image")
+            return None
         table: dict[str, Any] = {"context": context}
         dockerfile = str(build.get("dockerfile") or "Dockerfile")
         if dockerfile.startswith("/"):

@@ -179,3 +179,8 @@ def treatment_of(path: str) -> str:
             if parent in rows[treatment]:
                 return treatment
     return ""
+
+
+def parent_of(path: str) -> str:
+    """Return the key of the table that a key is in."""
+    return path.removesuffix(".[]").rpartition(".")[0].removesuffix(".[]")

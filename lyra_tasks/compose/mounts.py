@@ -130,6 +130,8 @@ def _add_volume(service: ServiceDraft, source: str, target: str, path: Location)
     if user:
         volume["owner"] = f"{user[1]}:{user[2] or user[1]}"
     service.put_entry("volumes", name, volume, *path)
+    if user:
+        service.add_origin(("volumes", name, "owner"), ("user",))
 
 
 def _add_tmpfs(service: ServiceDraft, target: str, size: object, path: Location) -> None:
@@ -169,6 +171,8 @@ def add_files(service: ServiceDraft, document: Mapping[str, Any]) -> None:
             kind = next((key for key in ("content", "environment", "external") if definition.get(key)), "external")
             location: Location = ("configs", name, kind)
             service.refuse_at(location, "a config must be a file: write it to one, and name that as `file`")
+        elif source.startswith(".."):
+            service.refuse_at(("configs", name, "file"), f"{source} is outside of the project; copy it into it")
         else:
             _add_config(service, name, target, source, path)
     for index, entry in enumerate(service.raw_list("secrets")):

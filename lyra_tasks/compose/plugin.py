@@ -27,6 +27,10 @@ _INSTALL_HINT = (
 )
 
 
+class ComposeRefusalError(Exception):
+    """Compose refuses a project, with its own message."""
+
+
 @dataclass(frozen=True)
 class ComposePlugin:
     """The `docker` command, and the directory of settings whose `cli-plugins` has Compose."""
@@ -67,7 +71,7 @@ def ask_config(plugin: ComposePlugin, question: ConfigQuestion, *, is_interpolat
     """Return what `docker compose config` says of a project, with or without values for its variables.
 
     Raises:
-        ConfigurationError: Compose refuses the project; the message is its own.
+        ComposeRefusalError: Compose refuses the project; the message is its own.
     """
     from python_on_whales.exceptions import DockerException
     from python_on_whales.utils import run
@@ -82,7 +86,7 @@ def ask_config(plugin: ComposePlugin, question: ConfigQuestion, *, is_interpolat
                 str(run([*client.compose.docker_compose_cmd, "config", *options, "--format", "json"]))
             )
     except DockerException as error:
-        raise ConfigurationError(_describe_refusal(error), hint="Correct the Compose file") from error
+        raise ComposeRefusalError(_describe_refusal(error)) from error
     with translate_failures(lambda problem: ConfigurationError(f"Cannot read what Compose says: {problem}")):
         value = parse_foreign_json(json.dumps(document))
         if not isinstance(value, dict):
@@ -113,7 +117,7 @@ def _environment(plugin: ComposePlugin) -> Sequence[str]:
 
 def _describe_refusal(error: Any) -> str:
     lines = [line for line in str(error.stderr or "").splitlines() if line.strip() and "level=warning" not in line]
-    return f"Docker Compose refuses the project: {shorten(' '.join(lines)) or 'without a reason'}"
+    return shorten(" ".join(lines)) or "without a reason"
 
 
 def _has_plugin(settings: Path) -> bool:

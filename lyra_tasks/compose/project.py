@@ -3,60 +3,30 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.compose.draft import Draft, Finding
-from lyra_tasks.compose.environment import VariableSources
-from lyra_tasks.compose.plugin import ComposePlugin, ConfigQuestion, ask_config, find_plugin
+from lyra_tasks.compose.draft import Finding
+from lyra_tasks.compose.plugin import ComposeRefusalError, find_plugin
 from lyra_tasks.compose.probes import ProjectProbes
+from lyra_tasks.compose.reader import DEFAULT_FILES, OVERRIDE_FILES, ComposeSettings, ProjectInputs, ProjectReader
 from lyra_tasks.compose.sources import Location, Place, SourceFiles
-from lyra_tasks.compose.translate import translate_project
-from lyra_tasks.compose.variables import (
-    EnvFileVariable,
-    find_example,
-    list_example_candidates,
-    list_required,
-    read_env_file,
-    replace_secrets,
-    write_env_file,
-)
+from lyra_tasks.compose.variables import EnvFileVariable, find_example, read_env_file, replace_secrets
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.files import display_path
 
-DEFAULT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
-OVERRIDE_FILES = (
-    "compose.override.yml",
-    "compose.override.yaml",
-    "docker-compose.override.yml",
-    "docker-compose.override.yaml",
-)
 COMPOSE_VARIABLES = ("COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME")
-_GENERATED_VALUES = ("1", "2")
-
-
-@dataclass(frozen=True)
-class ComposeSettings:
-    """The table `[compose]`; None means what Compose itself would take.
-
-    `plain_names` are the variables that `.lyra.toml` says are no secrets.
-    """
-
-    files: tuple[str, ...] | None = None
-    profiles: tuple[str, ...] | None = None
-    ignore: tuple[str, ...] = ()
-    plain_names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class ComposeProject:
     """A Compose project as tables of `.lyra.toml`.
 
-    `places` has where each value and each finding stands, `inputs` the files that images and bundle are made from,
-    `read` all files that were read or looked for.
+    `name` is empty unless it is given: Compose would take that of the directory. `places` has where each value and each
+    finding stands, `inputs` the files that images and bundle are made from, `read` all that were read or looked for.
     """
 
     name: str
@@ -71,21 +41,6 @@ class ComposeProject:
     def notes(self) -> tuple[Finding, ...]:
         """Return what is not carried."""
         return tuple(finding for finding in self.findings if not finding.is_refused)
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """Where a project's files are, and the values of its variables without and with `.env`."""
-
-    root: Path
-    files: tuple[Path, ...]
-    directory: Path
-    profiles: tuple[str, ...]
-    project_name: str
-    examples: Mapping[str, EnvFileVariable]
-    values: Mapping[str, str]
-    example_values: Mapping[str, str]
-    dotenv_files: tuple[Path, ...]
 
 
 def find_compose_files(root: Path, settings: ComposeSettings) -> tuple[Path, ...]:
@@ -133,8 +88,11 @@ def read_project(root: Path, files: tuple[Path, ...], settings: ComposeSettings)
     sources = SourceFiles(files, inputs.directory, inputs.values)
     _require_inside(root, sources)
     plugin = find_plugin()
-    reader = _ProjectReader(inputs, sources, settings, plugin)
-    draft = reader.translate(inputs.values, use_examples=False)
+    try:
+        reader = ProjectReader(inputs, sources, settings, plugin)
+        draft = reader.translate(inputs.values, use_examples=False)
+    except ComposeRefusalError as refusal:
+        raise _locate_refusal(str(refusal), sources) from refusal
     findings = list(draft.findings)
     findings += reader.check_profiles(draft)
     findings += reader.check_open_variables(draft)
@@ -152,7 +110,20 @@ def read_project(root: Path, files: tuple[Path, ...], settings: ComposeSettings)
     )
 
 
-def _collect_inputs(root: Path, files: tuple[Path, ...], settings: ComposeSettings) -> _Inputs:
+def _locate_refusal(message: str, sources: SourceFiles) -> ConfigurationError:
+    """Return the error for a refusal of Compose, with the place of what it names."""
+    dotted = re.search(r"\b(?:services|networks|volumes|secrets|configs)(?:\.[\w-]+)+", message)
+    service = re.search(r"""service "?([\w.-]+)"?""", message)
+    location: Location = ()
+    if dotted is not None:
+        location = tuple(int(part) if part.isdecimal() else part for part in dotted[0].split("."))
+    elif service is not None:
+        location = ("services", service[1])
+    place = f"{sources.find_place(location)}: " if location else ""
+    return ConfigurationError(f"{place}Docker Compose refuses the project: {message}", hint="Correct the Compose file")
+
+
+def _collect_inputs(root: Path, files: tuple[Path, ...], settings: ComposeSettings) -> ProjectInputs:
     directory = files[0].parent
     dotenv_files = tuple(dict.fromkeys((directory / ".env", root / ".env")))
     dotenv: dict[str, EnvFileVariable] = {}
@@ -167,7 +138,7 @@ def _collect_inputs(root: Path, files: tuple[Path, ...], settings: ComposeSettin
     home = {"HOME": str(Path.home()), "PWD": str(directory)}
     example_values = {name: variable.value for name, variable in examples.items() if variable.value}
     values = {**home, **example_values, **{name: variable.value for name, variable in dotenv.items()}}
-    return _Inputs(
+    return ProjectInputs(
         root=root,
         files=files,
         directory=directory,
@@ -188,200 +159,3 @@ def _require_inside(root: Path, sources: SourceFiles) -> None:
             raise ConfigurationError(
                 f"{display_path(path)} is outside of the repository {display_path(top)}", hint="Copy it into it"
             )
-
-
-class _ProjectReader:
-    """Asks Compose about one project, with several sets of values."""
-
-    def __init__(self, inputs: _Inputs, sources: SourceFiles, settings: ComposeSettings, plugin: ComposePlugin) -> None:
-        self._inputs = inputs
-        self._sources = sources
-        self._settings = settings
-        self._plugin = plugin
-        self._env_files = sources.service_env_files()
-        self._raw = ask_config(plugin, self._question(), is_interpolated=False)
-        self._unresolved, self._required = list_required(sources.scalars(), inputs.values)
-        self.project_name = str(self._raw.get("name") or "")
-
-    def _question(self, *env_files: Path, overrides: tuple[Path, ...] = ()) -> ConfigQuestion:
-        return ConfigQuestion(
-            files=(*self._inputs.files, *overrides),
-            directory=self._inputs.directory,
-            project_name=self._inputs.project_name,
-            profiles=self._inputs.profiles,
-            env_files=env_files or (Path(os.devnull),),
-        )
-
-    def translate(
-        self, values: Mapping[str, str], *, use_examples: bool, generated: str = _GENERATED_VALUES[0]
-    ) -> Draft:
-        """Return the project with these values of its variables; required ones without a value get `generated`.
-
-        `use_examples`: read the example of an env file even where the file itself exists.
-        """
-        missing = self._required if generated == _GENERATED_VALUES[0] else self._unresolved
-        all_values = {**values, **dict.fromkeys(missing, generated)}
-        with tempfile.TemporaryDirectory(prefix="lyra-compose-") as name:
-            env_file = Path(name) / "env"
-            write_env_file(env_file, all_values)
-            override = self._write_env_file_override(Path(name) / "override.yaml", use_examples=use_examples)
-            document = ask_config(self._plugin, self._question(env_file, overrides=override))
-        return translate_project(
-            document,
-            self._sources,
-            self._inputs.root,
-            self._variable_sources(document),
-            ignored=self._settings.ignore,
-            plain_names=self._settings.plain_names,
-        )
-
-    def _write_env_file_override(self, path: Path, *, use_examples: bool) -> tuple[Path, ...]:
-        """Write a Compose file that puts examples in the place of env files; missing ones are left out."""
-        import json
-
-        services: dict[str, str] = {}
-        for name, entries in self._env_files.items():
-            if name not in (self._raw.get("services") or {}):
-                continue
-            chosen = [self._choose_env_file(file, use_examples=use_examples) for file, _ in entries]
-            if chosen != [file for file, _ in entries]:
-                paths = [{"path": str(file)} for file in chosen if file is not None]
-                services[name] = f"{{env_file: !override {json.dumps(paths)}}}"
-        if not services:
-            return ()
-        lines = [f"  {json.dumps(name)}: {text}" for name, text in services.items()]
-        path.write_text("\n".join(["services:", *lines, ""]), encoding="utf-8")
-        return (path,)
-
-    @staticmethod
-    def _choose_env_file(file: Path, *, use_examples: bool) -> Path | None:
-        if os.path.lexists(file) and file.exists() and not file.is_file():
-            raise ConfigurationError(f"{display_path(file)} is not a regular file", hint="Replace it by a file")
-        example = find_example(file)
-        if file.is_file() and not (use_examples and example):
-            return file
-        return example
-
-    def _variable_sources(self, document: Mapping[str, Any]) -> dict[str, VariableSources]:
-        comments = {name: variable.comment for name, variable in self._inputs.examples.items()}
-        return {
-            name: self._sources_of(name, service.get("environment") or {}, comments)
-            for name, service in (document.get("services") or {}).items()
-        }
-
-    def _sources_of(self, name: str, values: Mapping[str, Any], comments: Mapping[str, str]) -> VariableSources:
-        raw = ((self._raw.get("services") or {}).get(name) or {}).get("environment") or {}
-        if isinstance(raw, list):
-            raw = {item.partition("=")[0]: item.partition("=")[2] if "=" in item else None for item in map(str, raw)}
-        texts = {
-            key: None
-            if text is None
-            else str(text)
-            if "$" in str(text)
-            else str(values.get(key) or "").replace("$", "$$")
-            for key, text in raw.items()
-        }
-        file_values: dict[str, str] = {}
-        file_comments: dict[str, str] = {}
-        for file, _ in self._env_files.get(name, []):
-            example = find_example(file)
-            for path in (file, example):
-                for key, variable in read_env_file(path, self._inputs.values).items() if path is not None else ():
-                    if path == example:
-                        file_values[key] = variable.value
-                    file_comments[key] = variable.comment or file_comments.get(key, "")
-        return VariableSources(texts, file_values, file_comments, comments)
-
-    def check_profiles(self, draft: Draft) -> Iterator[Finding]:
-        """Yield what only a profile starts; refuse a project of which nothing is left."""
-        active = self._raw.get("services") or {}
-        left_out = [name for name in self._sources.layers if name not in active and name not in self._settings.ignore]
-        profiles: dict[str, None] = {}
-        for name in left_out:
-            definition = self._sources.layers[name][-1].file.table("services").get(name)
-            names = [str(profile) for profile in (definition or {}).get("profiles") or []]
-            profiles |= dict.fromkeys(names)
-            yield Finding(("services", name), f"only the profile {' or '.join(names)} starts it")
-        if left_out and not draft.services:
-            text = ", ".join(f'"{name}"' for name in profiles)
-            message = f"no service is started without a profile; add `profiles = [{text}]` to [compose]"
-            yield Finding(("services",), message, ("compose", "profiles"), is_refused=True)
-        for name in self._settings.ignore:
-            if name not in self._sources.layers:
-                yield Finding(
-                    ("services",), f"[compose] ignore names {name!r}, which is no service", (), is_refused=True
-                )
-
-    def check_open_variables(self, draft: Draft) -> Iterator[Finding]:
-        """Yield the values that depend on a variable without a value, apart from those of the environment."""
-        if not self._unresolved:
-            return
-        try:
-            other = self.translate(self._inputs.values, use_examples=False, generated=_GENERATED_VALUES[1])
-        except ConfigurationError:
-            return
-        texts = dict.fromkeys(self._unresolved)
-        for location in compare_documents(draft.document, other.document):
-            origin = _find_origin(location, draft)
-            names = [name for name in texts if name in self._required] or list(texts)
-            message = f"depends on a variable without a value ({', '.join(names)}); set it in .env or .env.example"
-            is_refused = any(name in self._required for name in names)
-            yield Finding(origin, message, location, is_refused, str(origin[1]) if len(origin) > 1 else "")
-
-    def private_files(self, draft: Draft) -> Iterator[Path]:
-        """Yield the env files that images and bundle are made from: examples, and `.env` where it decides."""
-        for path in self._inputs.dotenv_files:
-            example = find_example(path)
-            if example is not None:
-                yield example
-        with_private = [path for path in self._inputs.dotenv_files if path.is_file()]
-        replaced = []
-        for entries in self._env_files.values():
-            for file, _ in entries:
-                example = find_example(file)
-                if example is not None:
-                    yield example
-                    replaced.append(file)
-                elif file.is_file():
-                    yield file
-        if with_private or any(file.is_file() for file in replaced):
-            try:
-                public = self.translate(self._inputs.example_values, use_examples=True)
-                differs = any(compare_documents(draft.document, public.document))
-            except ConfigurationError:
-                differs = True
-            if differs:
-                yield from with_private
-                yield from (file for file in replaced if file.is_file())
-
-    def list_read(self) -> Iterator[Path]:
-        """Yield every file that was read or looked for."""
-        yield from self._sources.read
-        yield from (self._inputs.root / name for name in (*DEFAULT_FILES, *OVERRIDE_FILES))
-        for path in (*self._inputs.dotenv_files, *self._sources.env_files, *self._all_env_files()):
-            yield path
-            yield from list_example_candidates(path)
-
-    def _all_env_files(self) -> Iterable[Path]:
-        return (file for entries in self._env_files.values() for file, _ in entries)
-
-
-def compare_documents(first: Any, second: Any, location: Location = ()) -> Iterator[Location]:
-    """Yield the locations at which two documents differ, apart from values for tests and variables for Proxima."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        for key in dict.fromkeys((*first, *second)):
-            if location[2:3] == ("environment",) and key == "test_value":
-                continue
-            if key not in first or key not in second:
-                yield (*location, key)
-            else:
-                yield from compare_documents(first[key], second[key], (*location, key))
-    elif first != second:
-        yield location
-
-
-def _find_origin(location: Location, draft: Draft) -> Location:
-    return next(
-        (draft.origins[location[:end]] for end in range(len(location), 0, -1) if location[:end] in draft.origins),
-        ("services",),
-    )

@@ -18,6 +18,7 @@ _MAX_EXPOSED_PORTS = 64
 _DURATIONS = ("interval", "timeout", "start_period")
 _PLAIN_KEYS = ("user", "working_dir", "stop_signal", "platform", "hostname", "init", "read_only")
 _SYSTEM_MEMORY = 256 * 1024**2
+_MIN_MEMORY = 6 * 1024**2
 
 
 def add_plain_keys(service: ServiceDraft) -> None:
@@ -104,7 +105,9 @@ def add_limits(service: ServiceDraft) -> None:
         if number <= 0:
             service.note("every container has limits: the default takes the place of none", *path)
         elif key == "memory":
-            service.put_entry("limits", key, format_size(int(number)), *path)
+            if number < _MIN_MEMORY:
+                service.note(f"the least that Docker can enforce is {format_size(_MIN_MEMORY)}", *path)
+            service.put_entry("limits", key, format_size(max(int(number), _MIN_MEMORY)), *path)
         else:
             service.put_entry("limits", key, int(number) if key == "pids" else number, *path)
     if size := service.raw.get("shm_size"):

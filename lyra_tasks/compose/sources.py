@@ -169,6 +169,14 @@ class SourceFiles:
                     return _read_comment(file.lines, *pair) if end == len(location) else ""
         return ""
 
+    def find_texts(self, location: Location) -> list[str]:
+        """Return the texts in the strongest value of a location, or of the table that it would be in."""
+        for end in range(len(location), 0, -1):
+            for file, path in self._candidates(location[:end]):
+                if (pair := file.nodes.get(path)) is not None:
+                    return [str(node.value) for node in _walk_tree(pair[1]) if node.id == "scalar"]
+        return []
+
     def _find_node(self, location: Location) -> tuple[YamlFile, Any]:
         for end in range(len(location), 0, -1):
             for file, path in self._candidates(location[:end]):
@@ -238,6 +246,16 @@ def _pairs(node: Any) -> Iterable[tuple[Any, Any]]:
     for key, value in node.value:
         if key.value != "<<":
             yield key, value
+
+
+def _walk_tree(node: Any) -> Iterator[Any]:
+    yield node
+    if node.id == "mapping":
+        for _, value in node.value:
+            yield from _walk_tree(value)
+    elif node.id == "sequence":
+        for item in node.value:
+            yield from _walk_tree(item)
 
 
 def _walk_scalars(value: object) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 
 
@@ -45,6 +46,11 @@ def can_be_compose_default(text: str) -> bool:
     return True
 
 
+def is_settable_name(name: str) -> bool:
+    """Return whether a variable can be set in `.env`; Docker takes other names, too, such as `discovery.type`."""
+    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
+
+
 def env_name(name: str) -> str:
     """Return a name as part of an environment variable: `WEB_1` for `web-1`."""
-    return name.upper().replace("-", "_").replace(".", "_")
+    return re.sub(r"[^A-Z0-9_]", "_", name.upper())

@@ -12,6 +12,7 @@ from lyra_tasks.config.values import (  # fmt: skip
     Command,
     ContainerPath,
     Duration,
+    EnvironmentName,
     GroupName,
     HostName,
     IpAddress,
@@ -30,7 +31,6 @@ from lyra_tasks.config.values import (  # fmt: skip
     UdpPort,
     UlimitName,
     UlimitValue,
-    VariableName,
 )
 
 _WILDCARD_PARTS = re.compile(r"(?:^|/)[^/]*[*?\[\\].*", re.DOTALL)
@@ -259,7 +259,7 @@ class Service(Table):
     `[]` if the service does without"""
     healthcheck: Healthcheck | None = None
     """health check that decides when the service is ready; default: the image's"""
-    environment: dict[VariableName, EnvironmentVariable] = {}
+    environment: dict[EnvironmentName, EnvironmentVariable] = {}
     """all variables that the service reads or its image sets"""
     secrets: dict[Name, SecretFile] = {}
     """files with secrets"""

@@ -43,10 +43,19 @@ def show_settings(loaded: LoadedConfig) -> tuple[Setting, ...]:
 def list_settings(loaded: LoadedConfig) -> tuple[Setting, ...]:
     """Return all keys that have a value, in the order of the documentation, with possible secrets hidden."""
     file = display_path(loaded.file)
-    return tuple(
+    settings = tuple(
         Setting(format_location(location), value, _find_origin(location, loaded, file))
         for location, value in _leaf_values((), loaded.config, None)
     )
+    return settings + tuple(_list_notes(loaded))
+
+
+def _list_notes(loaded: LoadedConfig) -> Iterator[Setting]:
+    """Yield the keys of the Compose project that are not carried, with the reason in place of their value."""
+    if loaded.compose is not None:
+        for note in loaded.compose.notes:
+            place = str(loaded.compose.places.get(note.location, loaded.compose.inputs[0].name))
+            yield Setting(format_location(note.location), f"(not carried: {note.message})", place)
 
 
 def _find_origin(location: Location, loaded: LoadedConfig, file: str) -> str:

@@ -59,6 +59,8 @@ Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 UDP_PATTERN = r"^([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])/udp$"
 UdpPort = Annotated[str, StringConstraints(pattern=UDP_PATTERN)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+ENVIRONMENT_NAME_PATTERN = r"^[^=\s\x00-\x1f\x7f]+$"
+EnvironmentName = Annotated[str, StringConstraints(pattern=ENVIRONMENT_NAME_PATTERN)]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ContainerPath = Annotated[str, StringConstraints(pattern=r"^/[^:\x00-\x1f]*[^/:\x00-\x1f]$")]
 ProjectPath = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$")]
@@ -86,7 +88,7 @@ REFERENCE_PATTERN = (
 )
 Reference = Annotated[str, StringConstraints(pattern=REFERENCE_PATTERN)]
 Group = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9_-]{0,30})?$")]
-Command = list[Line] | Line
+Command = list[Text] | Text
 
 
 class Table(BaseModel):

@@ -43,7 +43,7 @@ class InitResult:
 
 @dataclass(frozen=True)
 class Setting:
-    """An effective value of the configuration; `origin` is `FILE:LINE`, `default` or `env NAME`."""
+    """An effective value of the configuration; `origin` is `FILE:LINE`, `image`, `default` or `env NAME`."""
 
     key: str
     value: JsonValue

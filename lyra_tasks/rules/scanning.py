@@ -27,7 +27,7 @@ from lyra_tasks.images.scan.secrets import SecretMatcher
 from lyra_tasks.images.stream.pack import ImageRequest
 from lyra_tasks.images.stream.packages import load_layer_packages, save_layer_packages
 from lyra_tasks.records.images import ImageRecord, ImageScan, ScanStore, SecretFinding
-from lyra_tasks.redaction import SECRET_NAME_PATTERN
+from lyra_tasks.redaction import is_secret_name
 from lyra_tasks.rules.catalogue import rule_set_version
 from lyra_tasks.rules.images import count_base_layers
 from lyra_tasks.rules.secrets import fingerprint_secrets, read_declared_secrets
@@ -134,7 +134,7 @@ def _summarize_scan(
             name
             for name, value in variables.items()
             # A path is not the secret itself.
-            if value and not value.startswith("/") and SECRET_NAME_PATTERN.search(name.partition(" ")[2])
+            if value and not value.startswith("/") and is_secret_name(name.partition(" ")[2])
         ],
         tokens=_find_tokens(image, base_layer_count, variables) if is_own and has_detect_secrets() else None,
     )

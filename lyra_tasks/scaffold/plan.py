@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from lyra_tasks.compose.names import make_image_name
 from lyra_tasks.config.load import CONFIG_FILE_NAME, list_todos
 from lyra_tasks.config.validation.paths import excludes_directory
+from lyra_tasks.dockerfile.stages import list_base_images
 from lyra_tasks.documents import translate_failures
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.results.configuration import Todo
 from lyra_tasks.scaffold.compose_import import draft_from_compose
-from lyra_tasks.scaffold.dockerfile_import import draft_from_dockerfiles
-from lyra_tasks.scaffold.drafts import DraftImage, DraftService, make_name
+from lyra_tasks.scaffold.dockerfile_import import declare_image, draft_from_dockerfiles
+from lyra_tasks.scaffold.drafts import Draft, DraftTable, dockerfile_path
 from lyra_tasks.scaffold.project_files import TASKS_FILE, ProjectFiles
 from lyra_tasks.scaffold.rendering import render_configuration
-from lyra_tasks.scaffold.service_defaults import complete_image, complete_service
+from lyra_tasks.scaffold.service_defaults import complete_service
 
 # They change without the source: an image whose context includes one is stale after each run or commit
 _GENERATED_DIRECTORIES = (".git", ".lyra", "promotion")
@@ -55,6 +58,7 @@ class InitPlan:
     existing: tuple[str, ...]
     todos: tuple[Todo, ...]
     notes: tuple[str, ...]
+    is_in_git: bool = True
 
     @property
     def has_configuration(self) -> bool:
@@ -63,72 +67,96 @@ class InitPlan:
 
 
 def plan_init(project: ProjectFiles) -> InitPlan:
-    """Plan the files for a project; raise PreconditionError if it has no Dockerfile and no compose file."""
+    """Plan the files for a project; raise PreconditionError if it has no Dockerfile and no Compose file."""
     if project.compose is None and not project.dockerfiles and not project.dockerfile_errors:
-        raise PreconditionError(
-            "No Dockerfile and no compose file in this directory or below",
-            hint="Run `init` in the directory of the project, or write a Dockerfile first",
-        )
-    images, services, notes, project_todos = _draft_services(project)
-    text = render_configuration(
-        make_name(project.directory_name), images, services, project_todos, _describe_origin(project)
-    )
+        hint = "Run `init` in the directory of the project, or write a Dockerfile first"
+        if project.other_compose_files:
+            hint = f"Name the Compose file: `init --compose {project.other_compose_files[0]}`"
+        raise PreconditionError("No Dockerfile and no Compose file in this directory or below", hint=hint)
+    draft = _draft_project(project)
+    name = draft.project_name or make_image_name(project.directory_name)
+    text = render_configuration(name, draft, _describe_origin(project))
     files = [PlannedFile(CONFIG_FILE_NAME, text), PlannedFile(TASKS_FILE, _TASKS_TEMPLATE)]
     existing = tuple(file.path for file in files if file.path in project.files)
+    images = tuple(draft.images.values())
     return InitPlan(
         files=(*(file for file in files if file.path not in existing), *_ignore_files(project, images)),
         existing=existing,
         todos=list_todos(text),
-        notes=tuple(notes),
+        notes=tuple(draft.notes),
+        is_in_git=project.is_in_git,
     )
 
 
-def _draft_services(project: ProjectFiles) -> tuple[list[DraftImage], list[DraftService], list[str], list[str]]:
-    notes = [f"{path} was not read" for path in project.other_compose_files]
+def _draft_project(project: ProjectFiles) -> Draft:
     if project.compose is not None:
-        images, services, compose_notes = draft_from_compose(project.compose, project)
-        notes += compose_notes
-        built_paths = {image.dockerfile_path for image in images}
-        unused_paths = [path for path in project.dockerfiles if path not in built_paths]
-        notes += [f"no service of {project.compose.path} builds {path}" for path in unused_paths]
+        draft = draft_from_compose(project.compose, project)
     else:
-        images, services, dockerfile_notes = draft_from_dockerfiles(project)
-        notes += dockerfile_notes
-    notes += [
+        draft = draft_from_dockerfiles(project)
+    draft.notes += [f"{path} was not read" for path in project.other_compose_files]
+    draft.notes += [
         f"{path}: its `# syntax` line needs a registry for each build; delete it if none is available"
         for path, dockerfile in project.dockerfiles.items()
         if re.match(r"#\s*syntax\s*=", "".join(dockerfile.lines[:1]))
     ]
-    images_by_name = {image.name: image for image in images}
-    image_configs = {image.name: complete_image(image, project) for image in images}
-    runnable = [service for service in services if service.image or service.external]
-    for service in runnable:
-        image = images_by_name.get(service.image)
-        dockerfile = project.dockerfiles.get(image.dockerfile_path) if image else None
-        complete_service(service, image_configs.get(service.image), dockerfile, project)
-    names = {service.name for service in runnable}
-    for service in services:
-        service.depends_on = [name for name in dict.fromkeys(service.depends_on) if name in names]
-        notes += service.notes
-    return images, services, notes, [f"{error}: skipped" for error in project.dockerfile_errors.values()]
+    draft.todos += [f"{error}: skipped" for error in project.dockerfile_errors.values()]
+    declared = {name: declare_image(image, project) for name, image in draft.images.items()}
+    for name, service in draft.services.items():
+        image_name = str(service.get("image"))
+        image = draft.images.get(image_name)
+        dockerfile = project.dockerfiles.get(dockerfile_path(image)) if image is not None else None
+        complete_service(draft, name, declared.get(image_name), dockerfile, project)
+    draft.foreign_images = _list_foreign_images(draft, project)
+    if todo := _describe_missing_comments(draft, project):
+        draft.todos.append(todo)
+    return draft
+
+
+def _list_foreign_images(draft: Draft, project: ProjectFiles) -> dict[str, list[str]]:
+    """Return the references of base images and third-party images, with the images and services that use them."""
+    users: dict[str, list[str]] = {}
+    for name, image in draft.images.items():
+        dockerfile = project.dockerfiles.get(dockerfile_path(image))
+        with suppress(ConfigurationError):
+            target, args = str(image.get("target") or ""), image.entries("args")
+            for use in list_base_images(dockerfile, target, args) if dockerfile is not None else ():
+                users.setdefault(use.reference, []).append(name)
+    for name, service in draft.services.items():
+        if service.get("image") not in draft.images:
+            users.setdefault(str(service.get("image")), []).append(name)
+    return {reference: list(dict.fromkeys(names)) for reference, names in users.items()}
+
+
+def _describe_missing_comments(draft: Draft, project: ProjectFiles) -> str:
+    """Return how many variables of the Compose project nothing describes, and where to do it."""
+    names = {
+        name: sum(not entry.get("description") for entry in (service.given.get("environment") or {}).values())
+        for name, service in draft.services.items()
+    }
+    missing = {name: count for name, count in names.items() if count}
+    if project.compose is None or not missing:
+        return ""
+    counts = ", ".join(f"{name} {count}" for name, count in missing.items())
+    return f"a comment above each variable in {project.compose.files[0]} is its description in the bundle ({counts})"
 
 
 def _describe_origin(project: ProjectFiles) -> str:
     count = len(project.dockerfiles)
     dockerfiles = f"{count} Dockerfile{'s' if count > 1 else ''}" if count else ""
-    return " and ".join(filter(None, (project.compose.path if project.compose else "", dockerfiles)))
+    compose = ", ".join(project.compose.files) if project.compose else ""
+    return " and ".join(filter(None, (compose, dockerfiles)))
 
 
 def _ignore_file_error(file: str, problem: str) -> ConfigurationError:
     return ConfigurationError(f"Cannot read {file}: {problem}", hint="Fix or remove the line")
 
 
-def _ignore_files(project: ProjectFiles, images: Sequence[DraftImage]) -> Iterator[PlannedFile]:
+def _ignore_files(project: ProjectFiles, images: Sequence[DraftTable]) -> Iterator[PlannedFile]:
     """Yield the lines that exclude generated files from contexts, and bundles from git."""
     lines_by_file: dict[str, list[str]] = {}
     for image in images:
-        if image.context == ".":
-            specific_file = f"{image.dockerfile_path}.dockerignore"
+        if image.get("context") == ".":
+            specific_file = f"{dockerfile_path(image)}.dockerignore"
             file = specific_file if specific_file in project.files else ".dockerignore"
             text = project.texts.get(file, "")
             with translate_failures(partial(_ignore_file_error, file)):
@@ -144,7 +172,7 @@ def _ignore_files(project: ProjectFiles, images: Sequence[DraftImage]) -> Iterat
             yield PlannedFile(path, "".join(f"{line}\n" for line in lines), tuple(lines))
 
 
-def _is_copied(directory: str, image: DraftImage, project: ProjectFiles) -> bool:
-    dockerfile = project.dockerfiles.get(image.dockerfile_path)
+def _is_copied(directory: str, image: DraftTable, project: ProjectFiles) -> bool:
+    dockerfile = project.dockerfiles.get(dockerfile_path(image))
     stages = dockerfile.stages if dockerfile else ()
     return any(path.strip("/").partition("/")[0] == directory for stage in stages for path in stage.copied_paths)

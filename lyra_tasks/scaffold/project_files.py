@@ -1,20 +1,23 @@
-"""Collect the files of a project: Dockerfiles, a compose file, env files and ignore files."""
+"""Collect the files of a project: Dockerfiles, a Compose project, and ignore files."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lyra_tasks.compose.draft import Finding
+from lyra_tasks.compose.project import ComposeProject, find_compose_files, read_project
+from lyra_tasks.compose.reader import ComposeSettings
 from lyra_tasks.dockerfile.parse import Dockerfile, read_dockerfile
 from lyra_tasks.errors import ConfigurationError, PreconditionError
-from lyra_tasks.scaffold.compose_file import ComposeFile, read_compose_file
 
 TASKS_FILE = "tasks.py"
-_COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 _DOCKERFILE_NAME = re.compile(r"(?:Dockerfile|Containerfile)(?:[._-][A-Za-z0-9._-]+)?|[A-Za-z0-9_-]+\.[Dd]ockerfile")
+_COMPOSE_NAME = re.compile(r"(?:.*/)?(?:docker-)?compose[^/]*\.ya?ml")
 _IGNORED_DIRECTORIES = {
     "node_modules", "venv", "__pycache__", "site-packages", "vendor", "promotion", "target", "dist", "build",
 }  # fmt: skip
@@ -23,11 +26,19 @@ _MAX_TEXT_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
+class ComposeFiles:
+    """The Compose project at hand: its files, the settings that it was read with, and what it says."""
+
+    files: tuple[str, ...]
+    settings: ComposeSettings
+    project: ComposeProject
+
+
+@dataclass(frozen=True)
 class ProjectFiles:
     """The files of a project, with paths relative to the working directory.
 
-    `dockerfile_errors` has the messages of Dockerfiles that cannot be parsed, `texts` the text of env files and
-    ignore files.
+    `dockerfile_errors` has the messages of Dockerfiles that cannot be parsed, `texts` the text of ignore files.
     """
 
     directory_name: str
@@ -36,13 +47,13 @@ class ProjectFiles:
     directories: frozenset[str]
     dockerfiles: Mapping[str, Dockerfile]
     dockerfile_errors: Mapping[str, str] = field(default_factory=dict)
-    compose: ComposeFile | None = None
+    compose: ComposeFiles | None = None
     other_compose_files: tuple[str, ...] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
 
 
-def inspect_project(root: Path) -> ProjectFiles:
-    """Collect the files of the project at `root`."""
+def inspect_project(root: Path, compose_files: Sequence[str] = ()) -> ProjectFiles:
+    """Collect the files of the project at `root`; `compose_files` are those to read instead of Compose's own choice."""
     files, directories = _list_tree(root)
     dockerfiles: dict[str, Dockerfile] = {}
     errors: dict[str, str] = {}
@@ -51,8 +62,8 @@ def inspect_project(root: Path) -> ProjectFiles:
             dockerfiles[name] = read_dockerfile(root / name)
         except ConfigurationError as error:
             errors[name] = error.message.replace(f"{root}/", "")
-    compose_files = [name for name in sorted(files) if re.fullmatch(r"(?:.*/)?(?:docker-)?compose[^/]*\.ya?ml", name)]
-    compose_file = next((name for name in _COMPOSE_FILES if name in files), "")
+    compose = _read_compose(root.resolve(), ComposeSettings(files=tuple(compose_files) or None))
+    read = {os.path.relpath(path, root.resolve()) for path in compose.project.read} if compose else set()
     return ProjectFiles(
         directory_name=root.resolve().name,
         is_in_git=any((directory / ".git").exists() for directory in (root, *root.parents)),
@@ -60,14 +71,60 @@ def inspect_project(root: Path) -> ProjectFiles:
         directories=frozenset(directories),
         dockerfiles=dockerfiles,
         dockerfile_errors=errors,
-        compose=read_compose_file(root / compose_file, compose_file) if compose_file else None,
-        other_compose_files=tuple(name for name in compose_files if name != compose_file),
+        compose=compose,
+        other_compose_files=tuple(sorted(name for name in files if _COMPOSE_NAME.fullmatch(name) and name not in read)),
         texts={
             name: text
             for name in sorted(files)
-            if _is_text_file(name) and (text := _read_text(root / name)) is not None
+            if name.endswith((".gitignore", ".dockerignore")) and (text := _read_text(root / name)) is not None
         },
     )
+
+
+def _read_compose(root: Path, settings: ComposeSettings) -> ComposeFiles | None:
+    """Read the Compose project, without services that cannot run; with all profiles if nothing starts without one."""
+    files = find_compose_files(root, settings)
+    if not files:
+        return None
+    project = read_project(root, files, settings)
+    if not project.document and (profiles := [finding for finding in project.findings if finding.override[:1]]):
+        names = re.findall(r'"([^"]+)"', profiles[0].message)
+        settings = replace(settings, profiles=tuple(names))
+        project = read_project(root, files, settings)
+    impossible = {
+        finding.service for finding in project.findings if finding.is_refused and not _is_draftable(finding, project)
+    }
+    if impossible - {""}:
+        settings = replace(settings, ignore=tuple(sorted(impossible - {""})))
+        refusals = [finding for finding in project.findings if finding.is_refused and finding.service]
+        places = project.places
+        project = read_project(root, files, settings)
+        project = replace(project, findings=(*refusals, *project.findings), places={**places, **project.places})
+        if not project.document:
+            raise _impossible_error(root, files, refusals, project)
+    return ComposeFiles(tuple(os.path.relpath(file, root) for file in files), settings, project)
+
+
+def _impossible_error(
+    root: Path, files: Sequence[Path], refusals: Sequence[Finding], project: ComposeProject
+) -> ConfigurationError:
+    details = tuple(f"{project.places[finding.location]}: {finding.message}" for finding in refusals)
+    hint = "Change what the Compose file says there"
+    top = next((parent for parent in root.parents if (parent / ".git").exists()), None)
+    if top is not None and any(" is outside of the project" in finding.message for finding in refusals):
+        names = " ".join(f"--compose {shlex.quote(os.path.relpath(file, top))}" for file in files)
+        hint = (
+            f"Run it at the top of the repository: `cd {shlex.quote(os.path.relpath(top, root))} && lyra init {names}`"
+        )
+    return ConfigurationError("None of the services can run here", hint=hint, details=details)
+
+
+def _is_draftable(finding: Finding, project: ComposeProject) -> bool:
+    """Return whether `init` can write a value that settles a refusal."""
+    value: object = project.document
+    for part in finding.override:
+        value = value.get(part) if isinstance(value, dict) else None
+    return bool(finding.override) and value is not None
 
 
 def _list_tree(root: Path) -> tuple[set[str], set[str]]:
@@ -99,32 +156,9 @@ def _is_dockerfile(path: str) -> bool:
     return _DOCKERFILE_NAME.fullmatch(name) is not None and not name.endswith((".dockerignore", ".md", ".j2", ".tmpl"))
 
 
-def _is_text_file(path: str) -> bool:
-    name = path.rpartition("/")[2]
-    return name == ".gitignore" or name.endswith(".dockerignore") or ".env" in name
-
-
 def _read_text(file: Path) -> str | None:
     try:
-        # `.env` may be a named pipe, which would block
         is_small_file = file.is_file() and file.stat().st_size <= _MAX_TEXT_BYTES
         return file.read_text(encoding="utf-8-sig") if is_small_file else None
     except (OSError, UnicodeDecodeError):
         return None
-
-
-def parse_env_file(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield name, value and comment above of each assignment in an env file."""
-    from lyra_tasks.dockerfile.stages import find_comment_above
-
-    lines = text.splitlines()
-    for number, line in enumerate(lines, 1):
-        match = re.fullmatch(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*", line)
-        if match is None:
-            continue
-        value = match[2]
-        if len(value) >= 2 and value[0] in "\"'" and value.find(value[0], 1) > 0:
-            value = value[1 : value.find(value[0], 1)]
-        else:
-            value = re.split(r"\s+#", value)[0]
-        yield match[1], value, find_comment_above(lines, number)

@@ -1,4 +1,4 @@
-"""Render drafts as the text of `.lyra.toml`, with comments and TODOs."""
+"""Render a draft as the text of `.lyra.toml`, with comments and TODOs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lyra_tasks.scaffold.drafts import DraftImage, DraftService, DraftVariable
+from lyra_tasks.scaffold.drafts import Draft, DraftTable
 
 _WIDTH = 120
+_TABLES = ("environment", "secrets", "configs", "volumes")
 
 
-def render_configuration(
-    name: str, images: Sequence[DraftImage], services: Sequence[DraftService], todos: Sequence[str], origin: str
-) -> str:
+def render_configuration(name: str, draft: Draft, origin: str) -> str:
     """Return the text of the configuration."""
     lines = [
         f"# Written by `lyra init` from {origin}.",
@@ -24,10 +23,12 @@ def render_configuration(
         "schema = 1",
         "",
         "[project]",
-        f"name = {toml_string(name)} # images: {name}/IMAGE, bundles: promotion/{name}/",
+        f"# The name is that of the Compose project: {name}"
+        if draft.project_name
+        else f"name = {toml_string(name)} # images: {name}/IMAGE, bundles: promotion/{name}/",
         "# TODO: description in one line, the heading of the bundle",
         'description = ""',
-        *_render_todos(todos),
+        *_render_todos(draft.todos),
         "",
         "# Capabilities of the production node, which limit every build and test.",
         "[proxima]",
@@ -40,17 +41,34 @@ def render_configuration(
         "[engine]",
         'sandbox = "auto" # a private engine if no other responds (Debian or Ubuntu, root; installs nothing)',
     ]
-    for image in images:
-        lines += ["", *_render_image(image)]
-    for service in services:
-        lines += ["", f"# {f' {service.name}':->{_WIDTH - 2}}", *_render_service(service)]
-    checks = [(service.name, check) for service in services for check in service.checks]
-    if checks:
+    if draft.compose:
+        lines += ["", "[compose]", *(f"{key} = {toml_value(value)}" for key, value in draft.compose.items())]
+    lines += ["", *(f"# {line}".rstrip() for line in draft.tables_to_paste)] if draft.tables_to_paste else []
+    for image_name, image in draft.images.items():
+        lines += _render_image(image_name, image)
+    for service_name, service in draft.services.items():
+        lines += _render_service(service_name, service)
+    lines += _render_foreign_images(draft.foreign_images)
+    if draft.checks:
         lines += ["", f"# {' tests':->{_WIDTH - 2}}"]
-    for service_name, check in checks:
-        lines += ["", "[[tests]]", f"name = {toml_string(check['name'])}", f"service = {toml_string(service_name)}"]
-        lines += [f"{key} = {toml_value(value)}" for key, value in check.items() if key != "name"]
+    for check in draft.checks:
+        lines += ["", "[[tests]]", *(f"{key} = {toml_value(value)}" for key, value in check.items())]
     return "\n".join(lines) + "\n"
+
+
+def _render_foreign_images(users_by_reference: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a table for each image from elsewhere, which gives it another source where no registry is reachable."""
+    if not users_by_reference:
+        return []
+    lines = [
+        "",
+        "# Without a registry, uncomment these tables: `docker save IMAGE -o FILE` where an image is, or `rootfs`.",
+    ]
+    for reference, users in users_by_reference.items():
+        archive = re.sub(r"[^a-z0-9.]+", "-", reference.rpartition("/")[2].partition("@")[0].lower())
+        table = f"# [bases.{toml_key(reference)}] # {', '.join(users)}"
+        lines += [table, f'# archive = "bases/{archive}.tar"']
+    return lines
 
 
 def toml_string(value: str) -> str:
@@ -65,69 +83,55 @@ def toml_value(value: Any) -> str:
     if isinstance(value, str):
         return toml_string(value)
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_toml_key(str(key))} = {toml_value(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{toml_key(str(key))} = {toml_value(item)}" for key, item in value.items()) + " }"
     if isinstance(value, Iterable):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
     return str(value)
 
 
-def _render_image(image: DraftImage) -> list[str]:
-    keys = (
-        ("context", image.context, ""),
-        ("dockerfile", image.dockerfile if image.dockerfile != "Dockerfile" else "", " # below the context"),
-        ("target", image.target, ""),
-        ("dev_target", image.dev_target, " # stage for `create`"),
-        ("args", image.args, ""),
-    )
-    return [f"[images.{image.name}]", *_render_todos(image.todos), *_render_keys(keys)]
+def toml_key(key: str) -> str:
+    """Return a key of a TOML table, in quotes if it needs them."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_string(key)
 
 
-def _render_service(service: DraftService) -> list[str]:
-    table_name = f"services.{service.name}"
-    if not (service.image or service.external):
-        return ["", *_render_todos([f"{service.name} has no valid image", *service.todos])]
-    keys = (("image", service.image or service.external, ""),)
-    optional_keys = (
-        ("ports", service.ports, ""),
-        ("depends_on", service.depends_on, " # ready first"),
-        ("limits", service.limits, " # disk covers volumes and /tmp"),
-        ("tmpfs", service.tmpfs, ""),
-        ("healthcheck", service.healthcheck, ""),
-        ("dev", service.dev, ""),
-    )
-    lines = ["", f"[{table_name}]", *_render_todos(service.todos), *_render_keys(keys)]
-    lines += [f"{key} = {toml_value(value)}" for key, value in service.values.items()]
-    lines += _render_keys(optional_keys)
-    if service.environment:
-        lines += ["", f"[{table_name}.environment]"]
-        for name, variable in service.environment.items():
-            lines += _render_variable(name, variable)
-    for table, entries in (("secrets", service.secrets), ("configs", service.configs), ("volumes", service.volumes)):
-        for key, entry in entries.items():
-            lines += ["", f"[{table_name}.{table}.{key}]"]
-            lines += [f"{name} = {toml_string(value)}" for name, value in entry.items()]
+def _render_image(name: str, image: DraftTable) -> list[str]:
+    if not image.written and not image.todos:
+        return []
+    return ["", f"[images.{toml_key(name)}]", *_render_todos(image.todos), *_render_keys(image, image.written)]
+
+
+def _render_service(name: str, service: DraftTable) -> list[str]:
+    if not service.written and not service.todos:
+        return []
+    table = f"services.{toml_key(name)}"
+    lines = ["", f"# {f' {name}':->{_WIDTH - 2}}"]
+    keys = [key for key in service.written if key not in _TABLES]
+    if keys or service.todos:
+        lines += ["", f"[{table}]", *_render_todos(service.todos), *_render_keys(service, keys)]
+    for key in _TABLES:
+        entries = service.written.get(key) or {}
+        if entries and key == "environment":
+            lines += ["", f"[{table}.environment]"]
+            for variable, entry in entries.items():
+                lines += _render_variable(variable, entry, service.given.get("environment") or {})
+        for entry_name, entry in entries.items() if key != "environment" else ():
+            lines += ["", f"[{table}.{key}.{toml_key(entry_name)}]"]
+            lines += [f"{entry_key} = {toml_value(value)}" for entry_key, value in entry.items()]
     return lines
 
 
-def _render_variable(name: str, variable: DraftVariable) -> list[str]:
-    table: dict[str, Any] = {
-        "default": variable.default,
-        "secret": variable.secret or None,
-        "required": variable.required or None,
-        "test_value": variable.test_value,
-        "description": variable.description or None,
-    }
-    line = f"{name} = {toml_value({key: value for key, value in table.items() if value is not None})}"
-    return [line] if variable.description else [f"# TODO: description of {name}", line]
+def _render_variable(name: str, entry: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    shown = {key: value for key, value in entry.items() if value != "" or key == "default"}
+    line = f"{toml_key(name)} = {toml_value(shown)}"
+    return [line] if entry.get("description") or name in given else [f"# TODO: description of {name}", line]
 
 
-def _render_keys(keys: Iterable[tuple[str, Any, str]]) -> list[str]:
-    return [f"{key} = {toml_value(value)}{comment}" for key, value, comment in keys if value]
+def _render_keys(table: DraftTable, keys: Iterable[str]) -> list[str]:
+    return [
+        f"{key} = {toml_value(table.written[key])}" + (f" # {table.guesses[key]}" if key in table.guesses else "")
+        for key in keys
+    ]
 
 
-def _render_todos(texts: Iterable[str]) -> list[str]:
+def _render_todos(texts: Sequence[str]) -> list[str]:
     return [f"# TODO: {' '.join(text.split())}" for text in texts]
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_string(key)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lyra_tasks import console
-from lyra_tasks.config.load import CONFIG_FILE_NAME, load_config_file
+from lyra_tasks.config.load import CONFIG_FILE_NAME, list_todos, load_config_file
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.files import display_path, sync_directory, write_file
 from lyra_tasks.results.configuration import InitFile, InitResult
@@ -61,8 +63,8 @@ def _write_new(path: Path, text: str) -> None:
     candidate = Path(name)
     try:
         write_file(candidate, text.encode())
-        if path.name == CONFIG_FILE_NAME:
-            _check_loadable(candidate)
+        if path.name == CONFIG_FILE_NAME and (problems := _list_problems(candidate)):
+            write_file(candidate, _add_todos(text, problems).encode())
         _link_into_place(path, candidate)
     except FileExistsError as error:
         raise PreconditionError(
@@ -85,19 +87,31 @@ def _link_into_place(path: Path, candidate: Path) -> None:
         candidate.rename(path)
 
 
-def _check_loadable(candidate: Path) -> None:
+def _list_problems(candidate: Path) -> tuple[str, ...]:
+    """Return what a configuration needs before it can be used."""
     try:
-        if error := load_config_file(candidate).error:
-            raise error
-    except ConfigurationError as error:
-        details = error.details or (error.message,)
-        raise ConfigurationError(
-            "The generated configuration is not valid; nothing was written",
-            hint="Print it with `init --dry-run` and write .lyra.toml by hand",
-            details=tuple(detail.replace(display_path(candidate), CONFIG_FILE_NAME) for detail in details),
-        ) from error
+        error = load_config_file(candidate).error
+    except ConfigurationError as failure:
+        error = failure
+    if error is None:
+        return ()
+    details = error.details or (error.message,)
+    return tuple(detail.replace(f"{display_path(candidate)}:", "line ") for detail in details)
 
 
+def _add_todos(text: str, problems: Sequence[str]) -> str:
+    """Return the text with a TODO for each problem at its end, where no line number changes."""
+    lines = [f"# TODO: {_PROBLEM_PREFIX}{' '.join(problem.split())}" for problem in problems]
+    return text + "\n" + "\n".join(lines) + "\n"
+
+
+def read_todos(plan: InitPlan, root: Path) -> InitPlan:
+    """Return the plan with the TODOs of the configuration as it was written."""
+    file = root / CONFIG_FILE_NAME
+    return plan if plan.has_configuration else replace(plan, todos=list_todos(file.read_text(encoding="utf-8")))
+
+
+_PROBLEM_PREFIX = "this must be settled first: "
 _COLLECTION_HINT = "add the tasks with `from lyra_tasks import namespace` or `namespace = lyra_tasks.collection(mine)`"
 
 
@@ -130,8 +144,16 @@ def show_init_result(plan: InitPlan, paths: tuple[str, ...]) -> InitResult:
     if TASKS_FILE in plan.existing:
         console.print(f"{TASKS_FILE} already exists and was kept; {_COLLECTION_HINT}")
     _print_todos(plan)
-    console.print("next: `build test promote`")
+    console.print(f"next: {_describe_next_step(plan)}")
     return result
+
+
+def _describe_next_step(plan: InitPlan) -> str:
+    if any(todo.text.startswith(_PROBLEM_PREFIX) for todo in plan.todos):
+        return f"settle what {CONFIG_FILE_NAME} says at its end; `config.show` lists what is left"
+    if not plan.is_in_git:
+        return "`git init && git add --all && git commit --message init`, then `build test promote`"
+    return "`build test promote`"
 
 
 def _print_todos(plan: InitPlan) -> None:

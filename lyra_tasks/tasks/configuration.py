@@ -11,7 +11,7 @@ from lyra_tasks.tasks.session import call_directory, workspace
 from lyra_tasks.tasks.task import task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lyra_tasks.results import InitResult, JsonValue, Rule, RuleCatalogue, Setting
 
@@ -34,20 +34,27 @@ def config_schema(c: Context, quiet: bool = False) -> Mapping[str, JsonValue]:
     return schema
 
 
-@task("init")
-def init(c: Context, dry_run: bool = False, json: bool = False, quiet: bool = False) -> InitResult:
+@task("init", iterable=("compose",), compose="Read this Compose file, wherever it is (repeatable)")
+def init(
+    c: Context,
+    compose: str | Sequence[str] | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+    quiet: bool = False,
+) -> InitResult:
     """Write .lyra.toml and tasks.py for the project that is here."""
     from pathlib import Path
 
     from lyra_tasks.scaffold.plan import plan_init
     from lyra_tasks.scaffold.project_files import inspect_project
-    from lyra_tasks.scaffold.run import show_init_plan, show_init_result, write_init_files
+    from lyra_tasks.scaffold.run import read_todos, show_init_plan, show_init_result, write_init_files
 
     root = Path.cwd() / call_directory()
-    init_plan = plan_init(inspect_project(root))
+    init_plan = plan_init(inspect_project(root, tuple(compose or ())))
     if dry_run:
         return show_init_plan(init_plan)
-    return show_init_result(init_plan, write_init_files(init_plan, root))
+    paths = write_init_files(init_plan, root)
+    return show_init_result(read_todos(init_plan, root), paths)
 
 
 @task("rules.list")

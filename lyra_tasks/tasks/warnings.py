@@ -35,9 +35,11 @@ def _warn_once(text: str) -> None:
 
 @cache
 def warn_about_todos(file: Path) -> None:
-    """Warn about what `init` left open in the configuration, before a task that relies on it."""
+    """Warn in one line about what `init` left open in the configuration, which it has told in full."""
     from lyra_tasks.config.load import list_todos
     from lyra_tasks.files import display_path
 
-    for todo in list_todos(file.read_text(encoding="utf-8")):
-        console.warn(f"{display_path(file)}:{todo.line}: TODO: {todo.text}")
+    todos = list_todos(file.read_text(encoding="utf-8"))
+    if todos:
+        more = f" (and {len(todos) - 1} more below it)" if len(todos) > 1 else ""
+        console.warn(f"{display_path(file)}:{todos[0].line}: TODO: {todos[0].text}{more}")

@@ -102,11 +102,11 @@ def test_new_file_is_noticed(write_project: WriteProject, name: str, text: str) 
 
 
 def test_problem_has_the_place_in_the_compose_file(write_project: WriteProject) -> None:
-    write_project(WEB.replace("image: redis:7", "image: redis:7\n    mem_limit: 4m"), FILES)
+    write_project(WEB.replace("image: redis:7", "image: redis:7\n    hostname: bad_!"), FILES)
     with pytest.raises(ConfigurationError) as caught:
         load_config()
     (detail,) = caught.value.details
-    assert detail.startswith("compose.yaml:11: services.cache.limits.memory: must be at least")
+    assert detail.startswith('compose.yaml:11: services.cache.hostname: "bad_!" is not a host name')
 
 
 def test_broken_compose_file_leaves_what_stops_things(write_project: WriteProject) -> None:

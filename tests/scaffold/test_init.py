@@ -5,13 +5,16 @@ from __future__ import annotations
 import datetime
 import errno
 import os
+import re
 import shutil
-import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lyra_tasks.compose.names import make_name
+from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE, replace_passwords
 from lyra_tasks.config.load import LoadedConfig, list_todos, load_config
 from lyra_tasks.dockerfile.input_hashes import dockerfile_path
 from lyra_tasks.dockerfile.parse import read_dockerfile
@@ -19,10 +22,10 @@ from lyra_tasks.dockerfile.stages import list_base_images, resolve_declared_imag
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.lab.facts import LabFacts, ServiceFacts, resolve_test_environment
 from lyra_tasks.lab.plan import LabPlan, plan_lab
+from lyra_tasks.rules.catalogue import HOST_ACCESS
 from lyra_tasks.rules.deviations import enforce_rules
 from lyra_tasks.rules.services import check_service_settings
-from lyra_tasks.scaffold.drafts import SHARED_TEST_VALUE, DraftService, make_name, replace_passwords, set_variable
-from lyra_tasks.scaffold.plan import InitPlan, PlannedFile, plan_init
+from lyra_tasks.scaffold.plan import PlannedFile, plan_init
 from lyra_tasks.scaffold.project_files import inspect_project
 from lyra_tasks.scaffold.run import write_init_files
 from tests.conftest import PROJECTS
@@ -49,7 +52,7 @@ def load_sample(name: str, parent: Path) -> LoadedConfig:
 def image_config(loaded: LoadedConfig, name: str) -> dict[str, Any]:
     """Return the configuration of a service's image, as far as the Dockerfile declares it."""
     service = loaded.config.services[name]
-    if service.image is None:
+    if not loaded.config.is_own_image(name):
         return {}
     image = loaded.config.images[service.image]
     declared = resolve_declared_image(read_dockerfile(dockerfile_path(loaded.root, image)), image.target, image.args)
@@ -72,7 +75,11 @@ def test_generated_configuration_loads_and_follows_rules(tmp_path: Path, name: s
     config = loaded.config
     assert plan_sample_lab(loaded).services.keys() == config.services.keys()
     for service_name, service in config.services.items():
-        results = check_service_settings(service_name, service, image_config(loaded, service_name))
+        results = list(check_service_settings(service_name, service, image_config(loaded, service_name)))
+        open_todos = " ".join(todos(tmp_path / name))
+        for request in service.host_access:  # somebody must say whether the service does without
+            assert request in open_todos
+            results = [result for result in results if result.rule != HOST_ACCESS]
         enforce_rules(config, results, datetime.date.today())
     for image in config.images.values():
         list_base_images(read_dockerfile(dockerfile_path(loaded.root, image)), image.target, image.args)
@@ -134,10 +141,7 @@ def test_compose_services_are_converted(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_password_in_address_is_replaced(address: str, expected: str) -> None:
-    service = DraftService("app")
-    set_variable(service, "WHERE", address, "", shared=True)
-    assert service.environment["WHERE"].secret
-    assert service.environment["WHERE"].test_value == expected.replace("TEST", SHARED_TEST_VALUE)
+    assert replace_passwords(address) == (expected.replace("TEST", SHARED_TEST_VALUE), True)
     for plain in ("http://db:5432/a@b", "a:b@c", "keyboard=password", "2026-11-24T12:00@home(1)"):
         assert replace_passwords(plain) == (plain, False)
 
@@ -151,35 +155,36 @@ def test_compose_secrets_share_one_test_value(tmp_path: Path) -> None:
         "    environment:\n      POSTGRES_PASSWORD: hunter2\n      POSTGRES_USER: shop\n    env_file: .env\n"
     )
     (tmp_path / ".env").write_text("PGADMIN_TOKEN=hunter2\nSMTP_PASS=hunter2\nMAIL_PWD=hunter2\nBYPASS_CACHE=1\n")
-    text = next(file.text for file in plan_init(inspect_project(tmp_path)).files if file.path == ".lyra.toml")
-    assert "hunter2" not in text
-    services = tomllib.loads(text)["services"]
-    address, password = (
-        services["app"]["environment"]["DATABASE_URL"], services["db"]["environment"]["POSTGRES_PASSWORD"],
-    )  # fmt: skip
-    assert password["secret"] is address["secret"] is True
-    assert address["test_value"] == f"postgres://shop:{password['test_value']}@db:5432/shop"
-    assert services["db"]["environment"]["SMTP_PASS"]["secret"] is True
-    assert services["db"]["environment"]["BYPASS_CACHE"]["default"] == "1"
-    assert services["db"]["user"] == "70:70"
+    init_project(tmp_path)
+    services = load_config(tmp_path).config.services
+    for file in (".lyra.toml", ".lyra/compose.json"):
+        assert "hunter2" not in (tmp_path / file).read_text()
+    password, address = services["db"].environment["POSTGRES_PASSWORD"], services["app"].environment["DATABASE_URL"]
+    assert password.secret is address.secret is True
+    assert address.test_value == f"postgres://shop:{password.test_value}@db:5432/shop"
+    assert services["db"].environment["SMTP_PASS"].secret is True
+    assert services["db"].environment["BYPASS_CACHE"].default == "1"
+    assert services["db"].user == "70:70"
 
 
-def test_secret_in_command_is_replaced_with_todo(tmp_path: Path) -> None:
+def test_secret_in_command_is_replaced_with_note(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(
         "services:\n"
         "  cache:\n    image: redis:7\n    command: redis-server --requirepass ${CACHE_PASSWORD}\n"
-        "    healthcheck:\n      test: redis-cli -a ${CACHE_PASSWORD:-hunter2} ping\n"
+        "    healthcheck:\n      test: redis-cli --pass ${CACHE_PASSWORD:-hunter2} ping\n"
         "    environment:\n      AUTH: Basic ${API_TOKEN:-hunter2}\n"
         "  queue:\n    image: redis:7\n    command:\n"
         "    - redis-server\n    - --requirepass\n    - hunter2\n    - --masterauth-token=hunter2\n"
     )
     (tmp_path / ".env").write_text("CACHE_PASSWORD=hunter2\n")
-    init_project(tmp_path)
-    assert "hunter2" not in (tmp_path / ".lyra.toml").read_text()
-    assert load_config(tmp_path).config.services["cache"].environment["AUTH"].secret
-    messages = " ".join(todos(tmp_path))
-    assert messages.count("its command contains a secret") == 2
-    assert messages.count("its healthcheck contains a secret") == 1
+    plan = plan_init(inspect_project(tmp_path))
+    write_init_files(plan, tmp_path)
+    auth = load_config(tmp_path).config.services["cache"].environment["AUTH"]
+    assert (auth.secret, auth.test_value) == (True, f"Basic {SHARED_TEST_VALUE}")
+    for file in (".lyra.toml", ".lyra/compose.json"):
+        assert "hunter2" not in (tmp_path / file).read_text()
+    assert sum("a secret in a command" in note for note in plan.notes) == 1  # one line for both
+    assert sum("a secret in a health check" in note for note in plan.notes) == 1
 
 
 def test_compose_profiles_oneshots_and_shared_volumes(tmp_path: Path) -> None:
@@ -190,17 +195,16 @@ def test_compose_profiles_oneshots_and_shared_volumes(tmp_path: Path) -> None:
     assert config.services["api"].command == ["sh", "-c", "exec httpd -f -p 8080 -h /www"]
     assert config.services["api"].limits.memory == 64 * 1024**2
     assert [image.context for image in config.images.values()] == ["."]  # one build, two services
-    assert "the volume books is shared with migrate, but here each service has its own" in todos(root)
-    notes = plan_init(inspect_project(root)).notes
-    assert "docker-compose.yml: skipped adminer, which only a profile starts" in notes
-    assert "docker-compose.override.yml was not read" in notes
+    notes = " ".join(plan_init(inspect_project(root)).notes)
+    assert "docker-compose.yml:13: volumes: books is shared by migrate, api: each of them has its own" in notes
+    assert "only the profile tools starts it" in notes
 
 
 def test_compose_secrets_configs_and_unsupported_mounts(tmp_path: Path) -> None:
     root = init_sample("vault", tmp_path)
     vault = load_config(root).config.services["vault"]
     assert {key: secret.path for key, secret in vault.secrets.items()} == {
-        "api-token": "/run/secrets/api_token",
+        "api_token": "/run/secrets/api_token",
         "signing": "/etc/vault/signing.key",
     }
     assert {file.path: file.source for file in vault.configs.values()} == {
@@ -287,35 +291,37 @@ def test_copied_git_directory_stays_in_context(tmp_path: Path) -> None:
     assert files[".dockerignore"].appended_lines == (".lyra", "promotion")
 
 
-def test_invalid_compose_values_become_todos(tmp_path: Path) -> None:
+def test_odd_compose_values_are_carried_or_said(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(
         "services:\n"
         "  web-app: {image: redis, mem_limit: -1, depends_on: [Web_App]}\n"
         "  Web_App:\n    image: '${REGISTRY:-example.org${PORT:-:5000}}/r'\n    user: '${UID}'\n"
-        "    volumes: ['./a/site.conf:/etc/a.conf:ro', './b/site.conf:/etc/b.conf:ro', 'd:/x', 'd:/y']\n"
+        "    volumes: ['./a/site.conf:/etc/a.conf:ro', './b/site.conf:/etc/b.conf:ro', 'files:/x', 'files:/y']\n"
         '    command: [sh, -c, "set -e\\nexec x"]\n'
         "    env_file: app.env\n"
-        "  gone: {image: 'r:${TAG}'}\n"
+        "  gone: {image: 'r:${TAG:?}'}\n"
+        "volumes: {files: {}}\n"
     )
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "site.conf").touch()
     (tmp_path / "app.env.example").write_text("GREETING=hello\n")
     (tmp_path / "app.env.production").write_text("GREETING=goodbye\n")
-    init_project(tmp_path)
+    plan = plan_init(inspect_project(tmp_path))
+    write_init_files(plan, tmp_path)
     services = load_config(tmp_path).config.services
-    assert services.keys() == {"web-app", "web-app-2"}
-    assert services["web-app"].depends_on == ["web-app-2"]
-    assert services["web-app-2"].image == "example.org:5000/r"
-    assert services["web-app-2"].environment["GREETING"].default == "hello"
-    assert {file.path for file in services["web-app-2"].configs.values()} == {"/etc/a.conf", "/etc/b.conf"}
-    assert {volume.path for volume in services["web-app-2"].volumes.values()} == {"/x", "/y"}
-    messages = "\n".join(todos(tmp_path))
+    assert services.keys() == {"web-app", "web_app", "gone"}
+    app = services["web_app"]
+    assert (services["web-app"].depends_on, app.aliases) == (["web_app"], ["Web_App"])
+    assert (app.image, app.command) == ("example.org:5000/r", ["sh", "-c", "set -e\nexec x"])
+    assert app.environment["GREETING"].default == "hello"
+    assert {file.path for file in app.configs.values()} == {"/etc/a.conf", "/etc/b.conf"}
+    assert {volume.path for volume in app.volumes.values()} == {"/x", "/y"}
+    messages = "\n".join((*todos(tmp_path), *plan.notes))
     for text in (
-        "-1 is not an enforceable limit of memory",
-        "its user is ${UID}, but UID has no value here",
-        "its command has several lines",
-        "its image is r:${TAG}, but TAG has no value here",
+        "mem_limit: every container has limits: the default takes the place of none",
+        "user: depends on a variable without a value (UID)",
+        "image depends on a variable without a value (TAG)",
     ):
         assert text in messages
 
@@ -323,7 +329,7 @@ def test_invalid_compose_values_become_todos(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["services: &s {web: {environment: [*s]}}", "[" * 3000])
 def test_recursive_compose_file_is_rejected(tmp_path: Path, text: str) -> None:
     (tmp_path / "compose.yaml").write_text(text)
-    with pytest.raises(ConfigurationError, match=r"^compose\.yaml: recursive or nested too deeply"):
+    with pytest.raises(ConfigurationError, match=r"compose\.yaml: recursive or nested too deeply"):
         inspect_project(tmp_path)
 
 
@@ -359,7 +365,9 @@ def test_init_writes_to_file_system_without_modes_and_links(tmp_path: Path, monk
 
 def test_volume_at_tmp_becomes_tmpfs(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM eclipse-temurin:21\nVOLUME /tmp\nEXPOSE 8080\n")
-    (tmp_path / "compose.yaml").write_text("services:\n  app: {build: ., volumes: ['scratch:/tmp', '/data']}\n")
+    (tmp_path / "compose.yaml").write_text(
+        "services:\n  app: {build: ., volumes: ['scratch:/tmp', '/data']}\nvolumes: {scratch: {}}\n"
+    )
     init_project(tmp_path)
     app = load_config(tmp_path).config.services["app"]
     assert [volume.path for volume in app.volumes.values()] == ["/data"]
@@ -396,46 +404,64 @@ def sample_root(tmp_path: Path) -> Path:
     return root
 
 
-def test_invalid_generated_configuration_writes_nothing(sample_root: Path) -> None:
-    before = contents(sample_root)
+def test_draft_that_is_not_valid_is_written_with_todos(sample_root: Path) -> None:
     valid_plan = plan_init(inspect_project(sample_root))
-    invalid_plan = InitPlan(
-        tuple(
-            PlannedFile(file.path, file.text.replace('context = "."', 'context = "gone"'), file.appended_lines)
-            for file in valid_plan.files
-        ),
-        valid_plan.existing, valid_plan.todos, valid_plan.notes,
-    )  # fmt: skip
-    with pytest.raises(ConfigurationError, match="nothing was written") as raised:
-        write_init_files(invalid_plan, sample_root)
-    assert [detail for detail in raised.value.details if not detail.startswith(".lyra.toml:")] == []
-    assert contents(sample_root) == before
+    files = (
+        PlannedFile(file.path, file.text.replace('context = "."', 'context = "gone"'), file.appended_lines)
+        for file in valid_plan.files
+    )
+    write_init_files(replace(valid_plan, files=tuple(files)), sample_root)
+    (problem,) = [text for text in todos(sample_root) if text.startswith("this must be settled first")]
+    assert re.search(r'line \d+: images\.storefront\.context: "gone" is not a directory', problem)
 
 
 def test_invalid_yaml_names_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text("services:\n  web: [\n")
-    with pytest.raises(ConfigurationError, match=r"^compose\.yaml:\d+: not valid YAML"):
+    with pytest.raises(ConfigurationError, match=r"compose\.yaml:\d+: not valid YAML"):
         inspect_project(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Docker Compose refuses the project: empty compose file"),
+        ("services: [a]", "Docker Compose refuses the project: services must be a mapping"),
+        (
+            "services:\n  web: null",
+            "compose.yaml:2: Docker Compose refuses the project: .*services.web must be a mapping",
+        ),
+        ("services:\n  a: {image: a}\n  web: {}", 'compose.yaml:3: Docker Compose refuses the project: service "web"'),
+        ("services:\n  web:\n    image: a\n    ports: [x]", "Docker Compose refuses the project: .*ontainerPort: x"),
+        ("services:\n  web:\n    image: a\n    volumes: [[]]", "compose.yaml:4: .*services.web.volumes.0 must be"),
+        ("services: {web: {build: ../outside}}", "None of the services can run here"),
+        (
+            "services: {a: {image: r, volumes_from: [b]}, b: {image: r, network_mode: 'container:a'}}",
+            "None of the serv",
+        ),
+    ],
+)
+def test_impossible_project_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "compose.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        init_project(tmp_path)
+    assert caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["compose.yaml"]
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", "services: {}", "services: [a]", "services: {web: null}", "services: {web: {}}",
-        "services: {web: {build: ../outside}}", "services: {web: {image: a, ports: ['1-2:3-4', x], volumes: [[]]}}",
-        "services: {web: {image: a, environment: 5, depends_on: 7, healthcheck: x, deploy: []}}",
-        "services: {Web_1: {image: 'a b', ports: [70000, 80], environment: {A-B: c, OK: \"x\\ny\"}, command: \"'\"}}",
-        "services: {a: {image: r, mem_limit: -1, cpus: 0, pids_limit: -1}, b: {image: r, mem_limit: 4m, cpus: .inf}}",
-        "services: {a: {image: r, healthcheck: {test: 5}}, b: {image: r, healthcheck: {test: [CMD]}}}",
-        "services: {a: {image: r, healthcheck: {test: x, interval: 10, start_period: 0s, retries: 0}}}",
-        "services: {Web_App: {image: r}, web-app: {image: r}, WEB.APP: {image: r}, 日本: {image: r}, 数据: {image: r}}",
-        "services: {a: {image: r, command: [sh, -c, \"set -e\\nexec x\\n\"], healthcheck: {test: \"a\\nb\"}}}",
-        "services: {a: {image: '${REG}/r', user: '${UID}:${GID}'}}",
-        "services: {a: {image: r, configs: [c]}}\nconfigs: {c: {file: ../c.conf}}",
-        "services: {a: {image: r, volumes: ['d:/x', 'd:/y', 'D:/z', 'd:/x/']}}",
+        'services: {Web_1: {image: a, ports: [80], environment: {A-B: c, OK: "x\\ny"}}}',
+        "services: {a: {image: r, mem_limit: -1, cpus: 0, pids_limit: -1}, b: {image: r, mem_limit: 4m, cpus: 0}}",
+        "services: {a: {image: r, healthcheck: {test: [CMD, a], interval: 10s, start_period: 0s, retries: 0}}}",
+        "services: {Web_App: {image: r}, web-app: {image: r}, WEB.APP: {image: r}}",
+        'services: {a: {image: r, command: [sh, -c, "set -e\\nexec x\\n"], healthcheck: {test: "a\\nb"}}}',
+        "services: {a: {image: r, user: '${UID}:${GID}'}}",
+        "services: {a: {image: r, configs: [c]}, b: {image: r}}\nconfigs: {c: {file: ../c.conf}}",
+        "services: {a: {image: r, volumes: ['da:/x', 'da:/y', 'Da:/z', 'da:/x/']}}\nvolumes: {da: {}, Da: {}}",
     ],
-)  # fmt: skip
-def test_any_compose_file_gives_a_valid_configuration(tmp_path: Path, text: str) -> None:
+)
+def test_odd_compose_file_gives_a_valid_configuration(tmp_path: Path, text: str) -> None:
     (tmp_path / "compose.yaml").write_text(text)
     init_project(tmp_path)
     load_config(tmp_path)
@@ -461,13 +487,6 @@ def test_last_value_of_compose_file_may_be_a_block(tmp_path: Path, text: str) ->
     assert load_config(tmp_path).config.services["web"].image == "redis:7"
 
 
-@pytest.mark.parametrize("port", [f'"{"9" * 5000}"', f"{{ target: {'9' * 4000} }}", "²", "0", "65536"])
-def test_impossible_port_is_skipped(tmp_path: Path, port: str) -> None:
-    write_compose_project(tmp_path, f"services:\n  web:\n    image: redis:7\n    ports:\n    - {port}\n")
-    init_project(tmp_path)
-    assert load_config(tmp_path).config.services["web"].ports in ({}, {"redis": 6379})
-
-
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -479,7 +498,7 @@ def test_impossible_port_is_skipped(tmp_path: Path, port: str) -> None:
         (SERVICE_HEAD + "      A: &a [*a]", "compose.yaml: recursive or nested too deeply"),
         (f"services:\n  web:\n    ports:\n    - {'1' * 5000}\n", "compose.yaml:4: not a valid value of int"),
         (f"services:\n  web:\n    build:\n      target: {'1' * 5000}\n", "compose.yaml:4: not a valid value of int"),
-        (SERVICE_HEAD + "# " + "x" * 1024**2, "Cannot read compose.yaml: larger than 1 MiB"),
+        (SERVICE_HEAD + "# " + "x" * 1024**2, "compose.yaml: larger than 1 MiB"),
     ],
     ids=range(9),
 )  # fmt: skip
@@ -498,7 +517,7 @@ def test_interrupted_init_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
     write_compose_project(tmp_path, SERVICE_HEAD + "      A: b\n")
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr("lyra_tasks.scaffold.run._check_loadable", interrupt)
+    monkeypatch.setattr("lyra_tasks.scaffold.run._list_problems", interrupt)
     with pytest.raises(KeyboardInterrupt):
         init_project(tmp_path)
     assert sorted(tmp_path.iterdir()) == before

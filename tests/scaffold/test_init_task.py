@@ -39,7 +39,7 @@ def test_init_prints_files_todos_and_next_command(project: Path) -> None:
         in result.stdout
     )
     assert ".lyra.toml:9: TODO: description" in result.stdout
-    assert result.stdout.endswith("next: `lyra build test promote`\n")
+    assert result.stdout.endswith("commit --message init`, then `lyra build test promote`\n")
     task_list = lyra(project, "--list")  # uses the tasks.py that it wrote
     assert "promote" in task_list.stdout
 
@@ -78,6 +78,6 @@ def test_json_has_all_files_and_todos(project: Path) -> None:
 def test_init_without_dockerfile_and_compose_exits_with_3(tmp_path: Path) -> None:
     result = lyra(tmp_path, "init")
     assert result.returncode == 3
-    assert "No Dockerfile and no compose file" in result.stderr
+    assert "No Dockerfile and no Compose file" in result.stderr
     assert "hint:" in result.stderr
     assert file_names(tmp_path) == []

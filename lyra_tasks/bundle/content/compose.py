@@ -19,6 +19,7 @@ from lyra_tasks.config.deployment import (
     can_be_compose_default,
     compose_object_name,
     config_path,
+    is_settable_name,
     publish_variable,
     secret_variable,
 )
@@ -168,7 +169,9 @@ def _file_mounts(
 def _environment(service: PromotedService) -> dict[str, str]:
     values = {}
     for name, variable in service.config.environment.items():
-        if variable.default is not None and not can_be_compose_default(variable.default):
+        if not is_settable_name(name):
+            values[name] = _escape(variable.default or "")
+        elif variable.default is not None and not can_be_compose_default(variable.default):
             values[name] = f"${{{name}?see .env.example for its default}}"
         elif variable.default is not None:
             values[name] = f"${{{name}-{_escape(variable.default)}}}"

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lyra_tasks.config.containers import UserIds
-from lyra_tasks.config.deployment import can_be_compose_default, config_path, publish_variable, secret_variable
+from lyra_tasks.config.deployment import (
+    can_be_compose_default,
+    config_path,
+    is_settable_name,
+    publish_variable,
+    secret_variable,
+)
 from lyra_tasks.config.models import Configuration, EnvironmentVariable, Service
 from lyra_tasks.config.services import IMAGE_BASELINE_VARIABLES, EffectiveService, effective_service
 from lyra_tasks.console import escape
@@ -114,7 +120,7 @@ def render_env_example(services: Sequence[PromotedService]) -> str:
     for service in services:
         lines += ["", f"# {service.name}"]
         for name in service.config.environment:
-            if name in unlisted_variables:
+            if name in unlisted_variables and is_settable_name(name):
                 lines += _render_variable(unlisted_variables.pop(name))
         for key, secret in service.config.secrets.items():
             user = service.effective.user or "0"

@@ -13,6 +13,8 @@ from lyra_tasks.config.deployment import (
     can_be_compose_default,
     compose_object_name,
     config_path,
+    env_name,
+    is_settable_name,
     publish_variable,
     secret_variable,
 )
@@ -24,7 +26,7 @@ from lyra_tasks.config.validation.paths import check_paths
 from lyra_tasks.config.validation.positions import Location
 from lyra_tasks.config.validation.problems import Problem, check_name, check_regex, format_location, quote_text
 from lyra_tasks.config.validation.tests import check_healthcheck, check_tests
-from lyra_tasks.redaction import SECRET_NAME_PATTERN, is_secret_name
+from lyra_tasks.redaction import is_secret_name
 from lyra_tasks.suggest import closest_match
 from lyra_tasks.units import format_size
 
@@ -137,7 +139,7 @@ def _check_bases(config: Configuration, document: Mapping[str, Any]) -> Iterator
         for source, base_name in image.bases.items():
             yield from check_name(("images", name, "bases", source), base_name, "bases", document)
         for argument, value in image.args.items():
-            if value and SECRET_NAME_PATTERN.search(argument):
+            if value and is_secret_name(argument):
                 message = "looks like a secret, and arguments stay in the image's history; use secrets of the image"
                 yield Problem(("images", name, "args", argument), message)
 
@@ -204,10 +206,13 @@ def _check_environment(service_location: Location, service: Service) -> Iterator
     for name, variable in service.environment.items():
         location = (*service_location, "environment", name)
         yield from check_regex((*location, "pattern"), variable.pattern)
+        if not is_settable_name(name) and (variable.required or variable.secret or variable.default is None):
+            message = f"Proxima can only set plain names such as {env_name(name)}; give it a default, and no secret"
+            yield Problem(location, message)
         if variable.secret and variable.default is not None:
             yield Problem((*location, "default"), "a secret has no default; use test_value for what tests need")
-        elif variable.default and is_secret_name(name):
-            message = "looks like a secret; set secret = true, and test_value for what tests need"
+        elif variable.default and is_secret_name(name) and "secret" not in variable.model_fields_set:
+            message = "looks like a secret; set secret = true, and test_value for what tests need, or secret = false"
             yield Problem((*location, "default"), message)
 
 

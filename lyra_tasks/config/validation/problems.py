@@ -13,9 +13,9 @@ from typing import Any
 from lyra_tasks.config.validation.positions import Location, Positions
 from lyra_tasks.console import sanitize
 from lyra_tasks.errors import ConfigurationError
-from lyra_tasks.redaction import SECRET_NAME_PATTERN
+from lyra_tasks.redaction import is_secret_name
 
-_SECRET_KEY_PATTERN = re.compile(f"{SECRET_NAME_PATTERN.pattern}|AUTHORIZATION|COOKIE", re.IGNORECASE)
+_SECRET_HEADER = re.compile("AUTHORIZATION|COOKIE", re.IGNORECASE)
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _MAX_QUOTED_LENGTH = 60
 
@@ -104,7 +104,8 @@ def describe_value(location: Location, value: object) -> str:
 def is_secret_location(location: Location) -> bool:
     """Return whether a location may contain a secret: a `test_value`, or anything with a name like a secret."""
     return any(
-        part == "test_value" or (isinstance(part, str) and _SECRET_KEY_PATTERN.search(part)) for part in location
+        part == "test_value" or (isinstance(part, str) and (is_secret_name(part) or _SECRET_HEADER.search(part)))
+        for part in location
     )
 
 

@@ -14,6 +14,7 @@ from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.validation.positions import Location
 from lyra_tasks.config.validation.problems import Problem, describe_value, quote_text, toml_type_name
 from lyra_tasks.config.values import (  # fmt: skip
+    ENVIRONMENT_NAME_PATTERN,
     GROUP_NAME_PATTERN,
     HOST_NAME_PATTERN,
     REFERENCE_PATTERN,
@@ -47,6 +48,7 @@ PATTERN_DESCRIPTIONS = {
         'lower-case letters, digits, ".", "_" and "-", beginning with a letter or digit, at most 63 characters',
     ),
     r"^[A-Za-z_][A-Za-z0-9_]*$": ("a valid variable name", 'letters, digits and "_", not beginning with a digit'),
+    ENVIRONMENT_NAME_PATTERN: ("the name of a variable", 'one or more characters without "=" and spaces'),
     r"^/[^:\x00-\x1f]*[^/:\x00-\x1f]$": (
         "a path in a container",
         'an absolute path without ":", not ending in "/", such as "/data"',

@@ -60,8 +60,7 @@ def check_healthcheck(location: Location, service: Service) -> Iterator[Problem]
     if healthcheck.disable and len(healthcheck.model_fields_set) > 1:
         yield Problem((*healthcheck_location, "disable"), "must be alone: a check that is off has no other key")
     elif len(kinds) > 1 or not (kinds or healthcheck.model_fields_set):
-        message = f"must have exactly one of exec, http and tcp, or only a timing, found {_join_kinds(kinds)}"
-        yield Problem(healthcheck_location, message)
+        yield Problem(healthcheck_location, f"must have exactly one of exec, http and tcp, found {_join_kinds(kinds)}")
     yield from _check_addresses(healthcheck_location, healthcheck, service, (*location, "ports"))
 
 
