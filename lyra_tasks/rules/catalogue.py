@@ -58,7 +58,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         BASE_LOCKED,
-        requirement="Every FROM was built from a digest pinned in `.lyra.lock.toml`.",
+        requirement="Every FROM and every third-party image is the one whose digest `.lyra.lock.toml` pins.",
         rationale="A tag can point to another image tomorrow: the tested image could not be rebuilt.",
         fix="Build again; `lock.update` moves the pins.",
         severity="error", runbook="R8", checked_by=("test",),
@@ -103,7 +103,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         SETUID,
-        requirement="The project adds no setuid or setgid program to those of its base.",
+        requirement="The project adds no setuid or setgid program to those of its base; a vendor's are noted.",
         rationale="Such a program runs with its owner's privileges, whoever starts it.",
         fix="Clear the bit in the layer that adds the file: `RUN chmod a-s FILE`.",
         severity="error", runbook="R4", checked_by=("test",), references=("CIS Docker 4.8", "Dockle CIS-DI-0008"),
@@ -126,7 +126,8 @@ RULES: tuple[Rule, ...] = (
         VOLUME_OWNER,
         requirement="The image contains the directory of each volume, with the declared owner.",
         rationale="A new volume on Proxima gets its owner from that directory; without it, the service cannot write.",
-        fix="`RUN install -d -o UID -g GID PATH` in the Dockerfile, and the same `owner` in the volume's table.",
+        fix="`RUN install -d -o UID -g GID PATH` in the Dockerfile, and the same `owner` in the volume's table. For a "
+        "third-party image, the owner and a path that it has.",
         severity="error", runbook="R6", checked_by=("test",),
     ),
     Rule(
@@ -200,7 +201,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         DOCS_COMPLETE,
-        requirement="Every variable, volume and port that the image declares is in the service's tables.",
+        requirement="Every variable, volume and port that the image declares is in the service's tables; of a third-party "
+        "image, every volume.",
         rationale="The operator on Proxima has only the bundle to go by.",
         fix="Add its table; a service that only other services use may leave out its ports.",
         severity="error", runbook="R8", checked_by=("test",),

@@ -168,6 +168,34 @@ def test_hint_for_a_missing_image_ends_the_error(tiny: Project, vendor: str, box
     assert read_lock(tiny)[REFERENCE]["source"] == "archive"
 
 
+@pytest.mark.usefixtures("named_contexts")
+def test_hint_for_a_missing_base_ends_the_error(tiny: Project) -> None:
+    (tiny.root / "app" / "Dockerfile").write_text("FROM busybox:1.36\nCOPY motd.txt /www/motd.txt\nUSER 65534\n")
+    outcome = tiny.lyra("build")
+    refused(outcome, 3, "Image busybox:1.36 is not available", "app/Dockerfile:1: busybox:1.36")
+    lines = [line.strip() for line in outcome.err.splitlines()]
+    table = lines.index('[bases."busybox:1.36"]')
+    with (tiny.root / ".lyra.toml").open("a") as file:
+        file.write("\n".join(["", *lines[table : table + 3], ""]))
+    succeed(tiny, "build")
+    assert read_lock(tiny)["busybox:1.36"]["source"] == "rootfs", "the archive is not there"
+
+
+def test_short_name_of_several_references_is_refused(lonely: Project) -> None:
+    other = SERVICE.replace("services.cache", "services.other").replace("cache:1", "cache:2")
+    remove_own_image(lonely, ARCHIVE + SERVICE.partition("[[tests]]")[0] + other.partition("[[tests]]")[0])
+    (lonely.root / "vendor").mkdir()
+    (lonely.root / "vendor" / "cache.tar").touch()
+    expected = "[bases.cache] may be any of vendor/cache:1, vendor/cache:2", '[bases."vendor/cache:1"]'
+    refused(lonely.lyra("lock.show"), 2, *expected)
+
+
+def test_lock_is_shown_without_an_engine(lonely: Project) -> None:
+    remove_own_image(lonely)
+    assert "not locked yet" in succeed(lonely, "lock.show")
+    refused(lonely.lyra("lock.update", "cash"), 3, "engine")
+
+
 def test_lock_wins_until_it_is_moved(
     tiny: Project, vendor: str, box: sandbox.Sandbox, busybox: Path, tmp_path: Path
 ) -> None:
