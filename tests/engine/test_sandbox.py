@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 from lyra_tasks.cleanup.run import end_sandbox
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.sandbox import Sandbox, cgroups, layout, network
+from lyra_tasks.engine.sandbox.start import compute_shared_limits
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError, UsageError
 from tests.engine.sandboxes import CACHE, IMAGE, client_of, host_state, import_busybox, up, website
 
@@ -83,6 +85,31 @@ def test_container_and_engine_are_limited(engine: Sandbox) -> None:
     children = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().split()
     for pid in (str(engine.pid), *children):
         assert f"/{engine.name}/daemon" in Path(f"/proc/{pid}/cgroup").read_text()
+
+
+def test_steps_of_a_build_are_within_the_limits_of_the_engine(engine: Sandbox, busybox: Path, tmp_path: Path) -> None:
+    def build(step: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "Dockerfile").write_text(f'FROM scratch\nCOPY busybox /bin/\nRUN ["/bin/busybox", {step}]\n')
+        return subprocess.run(
+            [str(engine.docker), "build", "--no-cache", "--progress=plain", str(tmp_path)],
+            env={**os.environ, **engine.environment()}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    shutil.copy(busybox / "busybox", tmp_path / "busybox")
+    greedy = build('"dd", "if=/dev/zero", "of=/dev/null", "bs=900M", "count=1"')
+    assert greedy.returncode != 0 and "137" in greedy.stderr, greedy.stderr
+    modest = build('"dd", "if=/dev/zero", "of=/dev/null", "bs=9M", "count=1"')
+    assert modest.returncode == 0, f"the engine did not survive: {modest.stderr}"
+
+
+def test_engine_takes_its_share_of_the_machine(tmp_path: Path) -> None:
+    share = sandbox.launch_sandbox(tmp_path, cache=CACHE, host_share=0.5)
+    try:
+        record = layout.read_sandbox_record(layout.SandboxPaths(tmp_path))
+        assert record is not None and share.pid == record.pid
+        assert (record.memory, record.cpus) == compute_shared_limits(0.5)
+    finally:
+        sandbox.shut_down_sandbox(tmp_path, purge=True)
 
 
 def test_published_port_answers_on_machine(engine: Sandbox) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -171,3 +172,17 @@ def test_reused_process_id_is_not_the_sandbox(tmp_path: Path) -> None:
 )
 def test_mirror_is_found_in_apt_sources(text: str, expected: str) -> None:
     assert find_mirror_in_sources([text], "bookworm") == expected
+
+
+def test_shared_limits_leave_the_engine_enough_for_itself() -> None:
+    memory, cpus = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), os.cpu_count() or 1
+    assert start.compute_shared_limits(1.0) == (memory, cpus)
+    assert start.compute_shared_limits(0.75) == (max(int(memory * 0.75), min(memory, 1 << 30)), max(cpus * 0.75, 0.5))
+    assert start.compute_shared_limits(0.000001) == (min(memory, 1 << 30), 0.5)
+
+
+def test_limit_that_the_kernel_refuses_is_left_out_only_where_it_may_be(tmp_path: Path) -> None:
+    files = {"missing/memory.max": "1"}
+    assert not cgroups._write_limits(tmp_path, files, is_required=False)
+    with pytest.raises(OSError, match="missing"):
+        cgroups._write_limits(tmp_path, files, is_required=True)

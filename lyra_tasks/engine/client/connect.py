@@ -144,7 +144,8 @@ def connect_running_engine(config: Configuration, paths: Paths) -> Engine | None
 def start_sandbox(config: Configuration, paths: Paths) -> sandbox.Sandbox:
     """Start the project's private engine unless it is running, and return it."""
     with console.progress("starting the private engine"):
-        return sandbox.launch_sandbox(paths.state, cache=paths.cache, suite=config.engine.suite)
+        share = config.resources.host_share
+        return sandbox.launch_sandbox(paths.state, cache=paths.cache, suite=config.engine.suite, host_share=share)
 
 
 class NoEngineError(EngineUnavailableError):

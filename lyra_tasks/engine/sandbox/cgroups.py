@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,18 +59,20 @@ def list_cgroup_trees(mounts: str | None = None) -> list[CgroupTree]:
     return cgroup_trees
 
 
-def create_cgroup(name: str, *, memory: int | None, cpus: float | None) -> None:
-    """Create the group with its limits (`memory` in bytes) in each tree with a memory or CPU controller."""
+def create_cgroup(name: str, *, memory: int | None, cpus: float | None, is_required: bool = True) -> bool:
+    """Create the group with its limits (`memory` in bytes) in each tree with a memory or CPU controller.
+
+    Returns whether all limits are in force; raises EngineUnavailableError if one that `is_required` is not.
+    """
     limited_trees = [tree for tree in list_cgroup_trees() if tree.controllers & {"memory", "cpu"}]
+    are_set = True
     try:
         for tree in limited_trees:
             group = tree.path / name
             group.mkdir(exist_ok=True)
             if tree.version == 2:
                 _delegate_controllers(tree.path)
-            for file, value in cgroup_limit_files(tree, memory, cpus).items():
-                if (group / file).exists() or file != "memory.memsw.limit_in_bytes":
-                    (group / file).write_text(value)
+            are_set &= _write_limits(group, cgroup_limit_files(tree, memory, cpus), is_required=is_required)
             if tree.version == 2:
                 _delegate_controllers(group)
             (group / DAEMON_LEAF).mkdir(exist_ok=True)
@@ -82,10 +84,26 @@ def create_cgroup(name: str, *, memory: int | None, cpus: float | None) -> None:
     available = {controller for tree in limited_trees for controller in tree.controllers}
     for controller, limit in (("memory", memory), ("cpu", cpus)):
         if limit is not None and controller not in available:
+            if not is_required:
+                return False
             raise EngineUnavailableError(
                 f"The kernel of this machine cannot limit {controller}",
                 hint="Remove the limit from [engine], or use another machine",
             )
+    return are_set
+
+
+def _write_limits(group: Path, files: Mapping[str, str], *, is_required: bool) -> bool:
+    """Write the limits of a group; return whether all could be set, which kernels in containers may refuse."""
+    for file, value in files.items():
+        if (group / file).exists() or file != "memory.memsw.limit_in_bytes":
+            try:
+                (group / file).write_text(value)
+            except OSError:
+                if is_required:
+                    raise
+                return False
+    return True
 
 
 def cgroup_limit_files(tree: CgroupTree, memory: int | None, cpus: float | None) -> dict[str, str]:

@@ -47,12 +47,14 @@ INIT_SCRIPT = Path(__file__).with_name("init.sh")
 _NAMESPACES = ("--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child=KILL", "--net", "--ipc", "--uts")
 _START_TIMEOUT_S = 60.0  # a first start from a slow disk
 _PING_TIMEOUT_S = 2.0
+_MIN_MEMORY_BYTES = 1 << 30
+_MIN_CPUS = 0.5
 _LOCK_TIMEOUT_S = 1200.0  # another start may be downloading
 
 
 @dataclass(frozen=True)
 class SandboxPlan:
-    """A planned private engine; `memory` is in bytes."""
+    """A planned private engine; `memory` is in bytes. It starts without limits that it cannot have, if it may."""
 
     paths: SandboxPaths
     engine: Path
@@ -60,6 +62,7 @@ class SandboxPlan:
     store: StoreKind
     memory: int | None
     cpus: float | None
+    are_limits_required: bool = True
 
 
 def launch_sandbox(
@@ -70,11 +73,13 @@ def launch_sandbox(
     store: StoreKind | None = None,
     memory: int | None = None,
     cpus: float | None = None,
+    host_share: float | None = None,
     progress: Callable[[str], None] = console.info,
 ) -> Sandbox:
     """Return the private engine of a state directory and start it if needed; a failed start leaves nothing.
 
-    `memory` (in bytes) and `cpus` limit everything in it. `store` defaults to the suite's preferred one.
+    `memory` (in bytes) and `cpus` limit everything in it, or the `host_share` of this machine, where its kernel can.
+    `store` defaults to the suite's preferred one.
     """
     if os.geteuid() != 0:
         raise EngineUnavailableError("A private engine needs root", hint=NO_ENGINE_HINT)
@@ -94,7 +99,10 @@ def launch_sandbox(
         require_no_stray_sandbox(state)
         clear_sandbox(paths)
         engine = fetch_engine(cache, suite, progress)
-        return run_sandbox_plan(SandboxPlan(paths, engine, suite, selected_store, memory, cpus))
+        if host_share is not None:
+            memory, cpus = compute_shared_limits(host_share)
+        plan = SandboxPlan(paths, engine, suite, selected_store, memory, cpus, are_limits_required=host_share is None)
+        return run_sandbox_plan(plan)
 
 
 def run_sandbox_plan(plan: SandboxPlan) -> Sandbox:
@@ -104,7 +112,9 @@ def run_sandbox_plan(plan: SandboxPlan) -> Sandbox:
     gate_reader, gate = os.pipe()
     try:
         try:
-            create_cgroup(paths.name, memory=plan.memory, cpus=plan.cpus)
+            is_limited = create_cgroup(
+                paths.name, memory=plan.memory, cpus=plan.cpus, is_required=plan.are_limits_required
+            )
             _launch_namespaces(plan, gate_reader)
         finally:
             os.close(gate_reader)
@@ -122,8 +132,8 @@ def run_sandbox_plan(plan: SandboxPlan) -> Sandbox:
             boot_id=read_boot_id(),
             link=uplink.link,
             address=uplink.address,
-            memory=plan.memory,
-            cpus=plan.cpus,
+            memory=plan.memory if is_limited else None,
+            cpus=plan.cpus if is_limited else None,
         )
         write_sandbox_record(paths, record)
         os.write(gate, f"{uplink.gateway} {uplink.address}\n".encode())
@@ -134,6 +144,13 @@ def run_sandbox_plan(plan: SandboxPlan) -> Sandbox:
         raise
     os.close(gate)
     return to_sandbox(paths, record)
+
+
+def compute_shared_limits(host_share: float) -> tuple[int, float]:
+    """Return the memory (bytes) and CPUs of this machine that an engine may take, enough for itself in any case."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cpus = float(os.cpu_count() or 1)
+    return max(int(memory * host_share), min(memory, _MIN_MEMORY_BYTES)), max(cpus * host_share, min(cpus, _MIN_CPUS))
 
 
 def create_daemon_config(plan: SandboxPlan) -> dict[str, Any]:
