@@ -32,6 +32,7 @@ class SandboxFacts:
     """The state of the private engine: the configured mode, and why none can be started.
 
     `stray` describes an engine that runs without its state directory, `other_strays` those of other projects by pid.
+    `limits` are those of the running one, empty if there are none.
     """
 
     mode: str
@@ -40,6 +41,7 @@ class SandboxFacts:
     obstacle: str = ""
     stray: str = ""
     other_strays: Mapping[int, str] = field(default_factory=dict)
+    limits: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,10 @@ def _check_engine(facts: DoctorFacts) -> Iterator[Diagnosis]:
     else:
         yield Diagnosis("API", "ok", api)
     yield Diagnosis("store", "ok", f"{engine.store} image store")
-    yield Diagnosis(
-        "builds",
-        "ok",
-        "fewer images at once while environments run; the engine does not limit CPUs and memory of steps",
-    )
+    at_once = "as many images at once, of all projects, as host_share leaves CPUs"
+    limited = f"the private engine has {facts.sandbox.limits}, with the steps of builds"
+    unlimited = "the engine does not limit CPUs and memory of their steps"
+    yield Diagnosis("builds", "ok", f"{at_once}; {limited if facts.sandbox.limits else unlimited}")
 
 
 def _check_vulnerabilities(facts: DoctorFacts) -> Iterator[Diagnosis]:

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from lyra_tasks import console
 from lyra_tasks.config.load import LoadedConfig, load_config
 from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, read_lock_file
 from lyra_tasks.engine.buildx.bake import read_buildx_version
@@ -26,6 +27,7 @@ from lyra_tasks.engine.sandbox import (
     has_sandbox_record,
     list_stray_sandboxes,
 )
+from lyra_tasks.engine.sandbox.layout import SandboxPaths, read_sandbox_record
 from lyra_tasks.errors import LyraError, PreconditionError
 from lyra_tasks.files import display_path
 from lyra_tasks.locks import active_runs
@@ -112,7 +114,15 @@ def _sandbox_facts(config: Configuration, paths: Paths) -> SandboxFacts:
         },
         has_crashed=not is_running and has_sandbox_record(paths.state),
         obstacle=obstacle,
+        limits=_describe_sandbox_limits(paths) if is_running else "",
     )
+
+
+def _describe_sandbox_limits(paths: Paths) -> str:
+    record = read_sandbox_record(SandboxPaths(paths.state))
+    if record is None or record.memory is None or record.cpus is None:
+        return ""
+    return f"{record.cpus:g} CPUs and {console.format_bytes(record.memory)}"
 
 
 def _add_engine_facts(facts: DoctorFacts, engine: Engine, paths: Paths) -> DoctorFacts:

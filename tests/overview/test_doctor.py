@@ -117,3 +117,9 @@ def test_doctor_ignores_lyras_own_files_in_git(tmp_path: Path, monkeypatch: pyte
 
 def run_git(root: Path, *arguments: str) -> None:
     subprocess.run(["git", *arguments], cwd=root, check=True)
+
+
+def test_doctor_says_what_limits_builds() -> None:
+    assert "does not limit CPUs and memory of their steps" in diagnosis_of(HEALTHY, "builds").message
+    limited = changed(sandbox=SandboxFacts("auto", is_running=True, limits="1.5 CPUs and 18.0 GiB"))
+    assert "has 1.5 CPUs and 18.0 GiB, with the steps of builds" in diagnosis_of(limited, "builds").message
