@@ -36,7 +36,8 @@ def complete_service(
     image = declared or DeclaredImage(base="", user="", workdir="")
     reference = image.base if is_own else str(service.get("image"))
     known = find_known_image(reference)
-    _add_ports(service, image, known)
+    if not _is_internal(draft, name, has_check=bool(image.healthcheck or (known and known.healthcheck)), is_own=is_own):
+        _add_ports(service, image, known)
     user = str(service.get("user") or image.user)
     if user.partition(":")[0] in {"", "0", "root"} and not _NON_ROOT_IMAGE.search(reference):
         user = _assign_user(service, known, is_own=is_own, is_alpine="alpine" in reference)
@@ -51,6 +52,17 @@ def complete_service(
     _add_environment(service, image)
     _add_limits(service, known)
     add_check(draft, name, image, dockerfile, project)
+
+
+def _is_internal(draft: Draft, name: str, *, has_check: bool, is_own: bool) -> bool:
+    """Return whether nothing but other services needs the ports: the Compose project does not publish any.
+
+    Without a health check, `tcp` on a published port tells when the service is ready.
+    """
+    service = draft.services[name]
+    has_dependents = any(name in (other.get("depends_on") or ()) for other in draft.services.values())
+    has_check = has_check or bool(service.get("healthcheck"))
+    return has_check and not service.get("ports") and (has_dependents or not is_own)
 
 
 def _add_ports(service: DraftTable, image: DeclaredImage, known: KnownImage | None) -> None:
