@@ -17,7 +17,9 @@ from lyra_tasks.redaction import create_redactor
 T = TypeVar("T")
 MAX_OUTPUT_BYTES = 2 * 1024**2
 _CLIENT_PREFIXES = ("DOCKER_", "BUILDX_", "BUILDKIT_", "COMPOSE_")
-_OWN_VARIABLES = frozenset({"DOCKER_HOST", "DOCKER_CONTEXT", "BUILDX_CONFIG"})
+_OWN_VARIABLES = frozenset(
+    {"DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_TLS", "DOCKER_CERT_PATH", "BUILDX_CONFIG"}
+)
 """Lyra reads them itself, and passes on what it makes of them to the programs that are meant."""
 _CREDENTIAL_VARIABLES = frozenset({"DOCKER_CONFIG", "DOCKER_AUTH_CONFIG"})
 

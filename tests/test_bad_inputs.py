@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks import errors
-from lyra_tasks.engine.client.connect import NoEngineError, RemoteEngineError, UnsupportedEngineError
+from lyra_tasks.engine.client.connect import NoEngineError, RemoteEngineError
+from lyra_tasks.engine.client.facts import UnsupportedEngineError
 from lyra_tasks.engine.objects.volumes import UnknownUserError
 from lyra_tasks.errors import LyraError
 from lyra_tasks.tasks.task import CommandExitError

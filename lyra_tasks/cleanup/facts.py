@@ -12,7 +12,8 @@ from pathlib import Path
 
 from lyra_tasks.cleanup.plan import CleanupFacts
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.client.connect import Engine, UnsupportedEngineError, connect_existing_engine
+from lyra_tasks.engine.client.connect import Engine, connect_existing_engine
+from lyra_tasks.engine.client.facts import UnsupportedEngineError
 from lyra_tasks.engine.objects.disk_usage import owns_builder, read_disk_usage, request_disk_usage
 from lyra_tasks.engine.objects.inventory import IMAGE, EngineObject, list_objects
 from lyra_tasks.engine.objects.known_engines import UnaskedEngine, count_claims, find_unasked_engines

@@ -36,6 +36,7 @@ SCHEMA_VERSION = 1
 _OVERRIDE_VARIABLES: Mapping[tuple[str, str], str] = {
     ("resources", "host_share"): "LYRA_HOST_SHARE",
     ("builder", "name"): "LYRA_BUILDER",
+    ("engine", "context"): "LYRA_ENGINE",
 }
 _IDENTITY_KEYS = frozenset({"schema", "project", "engine"})
 _TOML_ERROR = re.compile(r"(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)

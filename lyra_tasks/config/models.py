@@ -84,7 +84,8 @@ class Engine(Table):
     """The Docker engine."""
 
     context: Line = ""
-    """Docker context; required for a remote engine; default: the current one"""
+    """Docker context or address of the engine; required for one on another machine; default: `DOCKER_HOST` or the
+    current context"""
     sandbox: Literal["auto", "never", "always"] = "never"
     """`"auto"`: a private engine if no other responds; `"always"`: only a private engine"""
     suite: Literal["bookworm", "trixie", "sid"] = "trixie"

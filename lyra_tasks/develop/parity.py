@@ -9,7 +9,7 @@ from lyra_tasks.config.models import Service
 from lyra_tasks.config.platforms import image_platforms, is_native_platform, list_variants, native_platform
 from lyra_tasks.develop.lab import CreateResult
 from lyra_tasks.engine.bases.inputs import find_base_uses
-from lyra_tasks.engine.client.connect import parse_version_numbers
+from lyra_tasks.engine.client.facts import parse_version_numbers
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.results.development import ParityGap

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from lyra_tasks import console
 from lyra_tasks.results.engine import (
+    EngineProperties,
     EngineStartPreview,
     EngineStatus,
     EngineStopPreview,
@@ -55,9 +56,14 @@ def show_stopped_engine(*, was_running: bool) -> StoppedEngine:
     return stopped
 
 
+def _describe_engine(engine: Engine) -> EngineStatus:
+    properties = {field.name: getattr(engine.facts, field.name) for field in fields(EngineProperties)}
+    return EngineStatus(**properties, host_address=engine.host_address)
+
+
 def show_engine_status(engine: Engine | None) -> EngineStatus | NoEngine:
     """Show the engine that is used, if one runs."""
-    status = EngineStatus(**asdict(engine.facts), host_address=engine.host_address) if engine else NoEngine()
+    status = _describe_engine(engine) if engine else NoEngine()
     if console.print_result(status):
         return status
     if isinstance(status, NoEngine):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lyra_tasks import console
-from lyra_tasks.engine.client.connect import MIN_API_VERSION, EngineFacts, parse_version_numbers
+from lyra_tasks.engine.client.facts import MIN_API_VERSION, EngineFacts, parse_version_numbers
 from lyra_tasks.engine.objects.known_engines import UnaskedEngine
 from lyra_tasks.errors import LyraError, PreconditionError
 from lyra_tasks.results.overview import Diagnosis
@@ -14,6 +14,10 @@ from lyra_tasks.results.overview import Diagnosis
 _MIN_BUILDX = (0, 10)
 _MIN_FREE_BYTES, _LOW_FREE_BYTES = 1024**3, 5 * 1024**3
 _MAX_CLOCK_SKEW_S = 5.0
+_ROOTLESS_LIMITS_FIX = (
+    "Use cgroup v2 and delegate its controllers to the user: "
+    "https://docs.docker.com/engine/security/rootless/tips/#limiting-resources"
+)
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
@@ -51,7 +55,7 @@ class DoctorFacts:
     `components` are the versions of the engine's parts. Times are seconds since 1970; without a commit `commit_time`
     is 0, without an engine `engine_skew_s` is None. `leftovers` are the objects of crashed runs, `orphans` those of
     deleted checkouts, `unasked_engines` hold objects by the journal, `active_runs` are the process ids of runs,
-    `ignored_variables` those that have no effect in Lyra.
+    `ignored_variables` those that have no effect in Lyra, `credential_errors` what is wrong with credential helpers.
     """
 
     config: str | LyraError
@@ -70,6 +74,7 @@ class DoctorFacts:
     unasked_engines: tuple[UnaskedEngine, ...] = ()
     active_runs: Mapping[str, int] = field(default_factory=dict)
     ignored_variables: tuple[str, ...] = ()
+    credential_errors: tuple[LyraError, ...] = ()
     lock_error: LyraError | None = None
     journal_problems: tuple[str, ...] = ()
 
@@ -82,6 +87,7 @@ def diagnose(facts: DoctorFacts) -> tuple[Diagnosis, ...]:
         *_check_engine(facts),
         *_check_vulnerabilities(facts),
         *_check_buildx(facts),
+        *_check_credentials(facts),
         _check_sandbox(facts),
         *_check_other_sandboxes(facts),
         *map(_check_disk, facts.disks),
@@ -128,6 +134,10 @@ def _check_engine(facts: DoctorFacts) -> Iterator[Diagnosis]:
     else:
         yield Diagnosis("API", "ok", api)
     yield Diagnosis("store", "ok", f"{engine.store} image store")
+    if engine.missing_limits:
+        missing = ", ".join(engine.missing_limits)
+        fix = _ROOTLESS_LIMITS_FIX if engine.is_rootless else "Use a kernel with the memory, cpu and pids controllers"
+        yield Diagnosis("limits", "error", f"this engine cannot limit {missing}, so `test` and `create` refuse it", fix)
     at_once = "as many images at once, of all projects, as host_share leaves CPUs"
     limited = f"the private engine has {facts.sandbox.limits}, with the steps of builds"
     unlimited = "the engine does not limit CPUs and memory of their steps"
@@ -153,6 +163,11 @@ def _check_buildx(facts: DoctorFacts) -> Iterator[Diagnosis]:
         yield Diagnosis("buildx", "error", f"{buildx} is too old", "Install buildx 0.10 or newer")
     elif buildx:
         yield _diagnose_fact("buildx", buildx)
+
+
+def _check_credentials(facts: DoctorFacts) -> Iterator[Diagnosis]:
+    for error in facts.credential_errors:
+        yield Diagnosis("credentials", "warning", error.message, error.hint)
 
 
 def _check_sandbox(facts: DoctorFacts) -> Diagnosis:

@@ -16,6 +16,7 @@ from lyra_tasks.config.load import LoadedConfig, load_config
 from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, read_lock_file
 from lyra_tasks.engine.buildx.bake import read_buildx_version
 from lyra_tasks.engine.client.connect import Engine, connect_running_engine, read_component_versions, read_engine_time
+from lyra_tasks.engine.client.credentials import find_missing_helpers
 from lyra_tasks.engine.objects.inventory import list_objects
 from lyra_tasks.engine.objects.known_engines import find_unasked_engines
 from lyra_tasks.engine.objects.lifeline import list_crashed_runs
@@ -60,6 +61,7 @@ def collect_doctor_facts() -> DoctorFacts:
         unasked_engines=find_unasked_engines(paths, engine if isinstance(engine, Engine) else None),
         active_runs=active_runs(paths.run_locks),
         ignored_variables=tuple(list_ignored_variables()),
+        credential_errors=_list_credential_errors(),
         lock_error=lock if isinstance(lock, LyraError) else None,
         journal_problems=tuple(Journal(paths.journal).find_problems()),
     )
@@ -84,6 +86,11 @@ def _catch_error(function: Callable[[], T]) -> T | LyraError:
         return error
     except OSError as error:
         return PreconditionError(f"{error.filename or 'this machine'}: {error.strerror or error}")
+
+
+def _list_credential_errors() -> tuple[LyraError, ...]:
+    errors = _catch_error(find_missing_helpers)
+    return (errors,) if isinstance(errors, LyraError) else tuple(errors)
 
 
 def _writable_disks(paths: Paths) -> list[Disk]:

@@ -17,7 +17,7 @@ from urllib.parse import urljoin
 
 from lyra_tasks.digests import sha256_digest
 from lyra_tasks.documents import parse_foreign_json, shorten, translate_failures
-from lyra_tasks.engine.client.contexts import find_registry_credentials
+from lyra_tasks.engine.client.credentials import find_registry_credentials
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.processes import call_with_timeout
 

@@ -19,7 +19,7 @@ Project = Callable[[str], Path]
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Return a function that writes `.lyra.toml` of a project with one image, in the working directory."""
-    for variable in ("LYRA_CONFIG", "LYRA_HOST_SHARE", "LYRA_BUILDER"):
+    for variable in ("LYRA_CONFIG", "LYRA_HOST_SHARE", "LYRA_BUILDER", "LYRA_ENGINE"):
         monkeypatch.delenv(variable, raising=False)
     root = tmp_path / "project"
     (root / "web").mkdir(parents=True)

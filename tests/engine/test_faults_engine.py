@@ -15,6 +15,7 @@ import pytest
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import Outcome, Project, ours, tiny_project
+from tests.engine.sandboxes import gateway_of
 from tests.faults import becomes, no_traceback, processes_with, refused, run_through, unprivileged
 
 _PLUGIN_DIRECTORIES = [f"/usr/{place}/docker/cli-plugins" for place in ("local/lib", "local/libexec", "lib", "libexec")]
@@ -25,8 +26,13 @@ def test_every_command_without_engine_lists_choices(lonely: Project, command: st
     nowhere = lonely.root / "no.sock"
     result = lonely.lyra(command, DOCKER_HOST=f"unix://{nowhere}")
     refused(result, 3, f"Cannot connect to a Docker engine at unix://{nowhere}", "no such socket")
-    for choice in ("Start Docker", "[engine] context", "engine.up", 'sandbox = "auto"'):
+    for choice in ("Start that engine", "unset DOCKER_HOST", "[engine] context", "LYRA_ENGINE"):
         assert choice in result.err
+    if not Path("/var/run/docker.sock").exists():
+        result = lonely.lyra(command, DOCKER_CONFIG=str(lonely.root))
+        refused(result, 3, "Cannot connect to a Docker engine at unix:///var/run/docker.sock", "no such socket")
+        for choice in ("Start Docker", "[engine] context", "engine.up", 'sandbox = "auto"'):
+            assert choice in result.err
     assert not list(lonely.root.glob("promotion")), "nothing is started"
 
 
@@ -45,14 +51,15 @@ def test_forbidden_socket_hints_at_group(lonely: Project, tmp_path: Path) -> Non
         path.chmod(0o600)
         os.chown(path, 65534, 65534)
         result = unprivileged(lonely, "build", DOCKER_HOST=f"unix://{path}")
-    refused(result, 3, str(path), "permission denied", "Add yourself to the group that owns the socket")
+    refused(result, 3, str(path), "permission denied", "sudo usermod -aG nogroup $USER")
 
 
 @pytest.mark.parametrize("command", ["build", "test", "promote", "clean"])
-def test_remote_engine_is_refused_without_connecting(lonely: Project, command: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        refused(lonely.lyra(command, DOCKER_HOST=address), 3, "on another machine", address, "[engine] context")
+def test_remote_engine_is_refused_without_connecting(lonely: Project, box: sandbox.Sandbox, command: str) -> None:
+    with socket.create_server((gateway_of(box), 0)) as server:
+        address = f"tcp://{gateway_of(box)}:{server.getsockname()[1]}"
+        result = lonely.lyra(command, DOCKER_HOST=address)
+        refused(result, 3, "on another machine", "selected by DOCKER_HOST", f"`export LYRA_ENGINE={address}`")
         server.settimeout(0.1)
         with pytest.raises(TimeoutError):
             server.accept()
@@ -65,7 +72,7 @@ def test_unreachable_remote_engine_is_refused_at_once(lonely: Project) -> None:
 
 def test_unknown_context_is_named(lonely: Project) -> None:
     lonely.replace(".lyra.toml", "[images.web]", '[engine]\ncontext = "nowhere"\n\n[images.web]')
-    refused(lonely.lyra("build"), 3, "Unknown Docker context 'nowhere'", "docker context ls")
+    refused(lonely.lyra("build"), 3, "Unknown Docker context 'nowhere'", "docker context ls", "[engine] context")
 
 
 @pytest.fixture

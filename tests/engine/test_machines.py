@@ -130,7 +130,32 @@ def test_reaper_cleans_remote_engine(machine: Machine, on: Callable[[Machine], P
 def test_unconfigured_remote_context_is_refused(client: dict[str, str], lonely: Project) -> None:
     for name in ("by-tls", "by-ssh"):
         project = replace(lonely, environment={**lonely.environment, **client, "DOCKER_CONTEXT": name})
-        refused(project.lyra("build"), 3, "on another machine", "[engine] context")
+        refused(project.lyra("build"), 3, "on another machine", f"`export LYRA_ENGINE={name}`", "[engine] context")
+
+
+def test_engine_of_ci_service_is_used_by_environment(
+    by_tls: Machine, client: dict[str, str], lonely: Project, directory: Path, keys: Path
+) -> None:
+    """GitLab's docker:dind: an address with certificates, all of it in the environment."""
+    certificates = directory / "certificates"
+    certificates.mkdir()
+    for name, file in (("ca.pem", "ca.pem"), ("cert.pem", "client.pem"), ("key.pem", "client-key.pem")):
+        (certificates / name).symlink_to(keys / file)
+    address = f"tcp://{by_tls.box.address}:{machines.TLS_PORT}"
+    variables = {"DOCKER_HOST": address, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(certificates)}
+    project = replace(lonely, environment={**lonely.environment, **client, **variables})
+    refused(project.lyra("build"), 3, "on another machine", f"`export LYRA_ENGINE={address}`")
+    project.environment["LYRA_ENGINE"] = address
+    project.replace(".lyra.toml", *SLOW)
+    result = project.lyra("build")
+    assert result.code == 0, result.text
+    with project.start("test") as running:
+        assert running.stdout is not None
+        assert any("the secret is in place" in line for line in running.stdout)
+        running.kill()
+        running.communicate()
+    assert becomes(lambda: by_tls.docker("ps", "--all", "--quiet") == "", 30), "the reaper did not reach the engine"
+    project.clean()
 
 
 def test_unreachable_remote_engine_reports_reason(

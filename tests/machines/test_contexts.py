@@ -13,9 +13,11 @@ import pytest
 
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine.buildx import builder
-from lyra_tasks.engine.client.connect import Engine, EngineFacts, connect_engine, reconnect_engine
+from lyra_tasks.engine.client.connect import Engine, connect_engine, reconnect_engine
 from lyra_tasks.engine.client.contexts import read_context_endpoint
-from lyra_tasks.engine.client.tunnel import is_remote_endpoint, resolve_engine_address
+from lyra_tasks.engine.client.endpoint import is_remote_endpoint
+from lyra_tasks.engine.client.facts import EngineFacts
+from lyra_tasks.engine.client.tunnel import resolve_engine_address
 from lyra_tasks.engine.objects.host_footprint import list_builders
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 from lyra_tasks.paths import project_paths

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.engine.client.connect import EngineFacts
+from lyra_tasks.engine.client.facts import EngineFacts
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 from lyra_tasks.overview.doctor import (
     Disk,

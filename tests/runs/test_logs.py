@@ -8,7 +8,8 @@ import docker
 import pytest
 
 from lyra_tasks.config.load import load_config
-from lyra_tasks.engine.client.connect import Engine, EngineFacts
+from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.client.facts import EngineFacts
 from lyra_tasks.engine.workspace import Workspace, open_workspace
 from lyra_tasks.errors import EngineUnavailableError
 from lyra_tasks.lab import container_logs

@@ -16,7 +16,7 @@ from lyra_tasks.bundle.format.manifest import ImageOrigin
 from lyra_tasks.config.containers import UserIds
 from lyra_tasks.config.models import Configuration, Deviation
 from lyra_tasks.config.platforms import list_variants
-from lyra_tasks.engine.client.connect import parse_version_numbers
+from lyra_tasks.engine.client.facts import parse_version_numbers
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.records.evidence import Evidence, RuleResult, SetKey

@@ -17,7 +17,7 @@ from lyra_tasks.bundle.format.manifest import Bundle, open_bundle
 from lyra_tasks.config.deployment import can_be_compose_default, publish_variable, secret_variable
 from lyra_tasks.config.models import Configuration, EnvironmentVariable
 from lyra_tasks.documents import read_document, translate_failures
-from lyra_tasks.engine.client.connect import parse_version_numbers
+from lyra_tasks.engine.client.facts import parse_version_numbers
 from lyra_tasks.engine.sandbox.packages import find_suite_for_version
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import BundleError

@@ -12,12 +12,13 @@ from lyra_tasks.dockerfile.lock_file import LockedImage
 from lyra_tasks.engine.bases.inputs import BaseRequest
 from lyra_tasks.engine.bases.registry import content_digest, find_local_image, image_platform, is_for_platform
 from lyra_tasks.engine.bases.resolve import missing_pin_error
+from lyra_tasks.engine.client.credentials import require_credential_helper
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.objects.inventory import IMAGE
 from lyra_tasks.engine.objects.ownership import OwnedObject
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.redaction import strip_url_credentials
-from lyra_tasks.references import familiar_reference, strip_tag
+from lyra_tasks.references import familiar_reference, registry_host, strip_tag
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
@@ -61,6 +62,7 @@ def _pull(work: Workspace, request: BaseRequest, pin: LockedImage, name: str) ->
     from requests.exceptions import RequestException
 
     repository, _, digest = name.partition("@")
+    require_credential_helper(registry_host(repository))
     api: Any = work.engine.stream_api
     reason = ""
     with console.progress(f"pulling {request.name} for {request.platform}"):

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.digests import sha256_digest
+from lyra_tasks.engine.client.credentials import helper_failure, require_credential_helper
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.redaction import strip_url_credentials
 from lyra_tasks.references import registry_host
@@ -34,6 +35,7 @@ class RegistryLookup:
         host = registry_host(reference)
         if host in self._unreachable:
             return "", self._unreachable[host]
+        require_credential_helper(host)
         api: Any = self._client.api
         previous_timeout, api.timeout = api.timeout, LOOKUP_TIMEOUT_S
         try:
@@ -43,9 +45,11 @@ class RegistryLookup:
             if error.status_code is not None and error.status_code >= 500:
                 self._unreachable[host] = reason
             return "", reason
-        except (DockerException, RequestException) as error:
+        except RequestException as error:
             self._unreachable[host] = f"no answer within {LOOKUP_TIMEOUT_S} s ({type(error).__name__})"
             return "", self._unreachable[host]
+        except DockerException as error:  # of the SDK itself, from the settings or a credential helper
+            raise helper_failure(host) from error
         finally:
             api.timeout = previous_timeout
 

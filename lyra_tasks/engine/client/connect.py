@@ -1,12 +1,12 @@
 """Choose the Docker engine of a project and connect to it.
 
-A remote engine is used only if the configuration names its context (R4).
+An engine on another machine is used only if the configuration or `LYRA_ENGINE` names it.
 """
 
 from __future__ import annotations
 
 import os
-import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from contextlib import closing
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks import console
-from lyra_tasks.config.platforms import docker_architecture
 from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.client.contexts import DEFAULT_SOCKET, read_context_endpoint
+from lyra_tasks.engine.client.contexts import find_current_context, read_context_endpoint
+from lyra_tasks.engine.client.endpoint import Endpoint, describe_permission_fix, is_on_this_machine, select_endpoint
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.client.tunnel import is_remote_endpoint, open_tunnel, resolve_engine_address
+from lyra_tasks.engine.client.facts import EngineFacts, UnsupportedEngineError, read_engine_facts
+from lyra_tasks.engine.client.tunnel import open_tunnel, resolve_engine_address
 from lyra_tasks.errors import EngineUnavailableError
 from lyra_tasks.redaction import strip_url_credentials
-from lyra_tasks.results.engine import EngineProperties
 
 if TYPE_CHECKING:
     import docker
@@ -41,17 +41,7 @@ _CONNECTION_REASONS = {
     "refused": "connection refused",
 }
 _ABSENCE_REASONS = frozenset({"no such socket", "connection refused"})
-MIN_API_VERSION = (1, 41)  # Engine 20.10, the oldest version supported on Proxima
-
-
-@dataclass(frozen=True)
-class EngineFacts(EngineProperties):
-    """Properties of an engine."""
-
-    @property
-    def release(self) -> tuple[int, ...]:
-        """The version as comparable numbers: `26.1.5+dfsg1` is (26, 1, 5)."""
-        return parse_version_numbers(self.version)
+ENGINE_VARIABLE = "LYRA_ENGINE"
 
 
 @dataclass(frozen=True)
@@ -97,12 +87,13 @@ def import_docker_sdk() -> None:
 
 
 def connect_engine(config: Configuration, paths: Paths) -> Engine:
-    """Connect to the configured context, `DOCKER_HOST`, the current context or the private engine, in this order.
+    """Connect to the configured engine, `DOCKER_HOST`, the current context or the private engine, in this order.
 
     With `[engine] sandbox = "auto"` the private engine is started if no engine is configured and none is there, with
-    `"always"` no other engine is used. A private engine that was started by hand is used where no other one is there.
+    `"always"` no other engine is used, except that of `LYRA_ENGINE`. A private engine that was started by hand is used
+    where no other one is there.
     """
-    mode = config.engine.sandbox
+    mode = _sandbox_mode(config)
     if mode != "always":
         try:
             return _connect_system_engine(config.engine.context)
@@ -119,7 +110,7 @@ def connect_engine(config: Configuration, paths: Paths) -> Engine:
 def reconnect_engine() -> Engine:
     """Connect to the engine named by `Engine.cli_environment`, in a process started with that environment."""
     # the user's own DOCKER_CONTEXT is inherited as well; DOCKER_HOST takes precedence, as it does for `docker`
-    return _connect_system_engine("" if os.environ.get("DOCKER_HOST") else os.environ.get("DOCKER_CONTEXT", ""))
+    return _connect_system_engine(os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT", ""))
 
 
 def connect_existing_engine(config: Configuration, paths: Paths) -> Engine | None:
@@ -130,15 +121,20 @@ def connect_existing_engine(config: Configuration, paths: Paths) -> Engine | Non
 
 def connect_running_engine(config: Configuration, paths: Paths) -> Engine | None:
     """Connect to a running engine, or return None if the private engine would have to be started."""
-    if config.engine.sandbox == "never":
+    mode = _sandbox_mode(config)
+    if mode == "never":
         return connect_engine(config, paths)
-    if config.engine.sandbox == "auto":
+    if mode == "auto":
         try:
             return _connect_system_engine(config.engine.context)
         except NoEngineError:
             pass
     running = sandbox.find_sandbox(paths.state)
     return connect_sandbox(running) if running else None
+
+
+def _sandbox_mode(config: Configuration) -> str:
+    return "never" if os.environ.get(ENGINE_VARIABLE) else config.engine.sandbox
 
 
 def start_sandbox(config: Configuration, paths: Paths) -> sandbox.Sandbox:
@@ -156,49 +152,42 @@ class NoEngineError(EngineUnavailableError):
     """
 
 
-class UnsupportedEngineError(EngineUnavailableError):
-    """An engine that must not or cannot be used; it is never silently replaced by another one."""
-
-
 class RemoteEngineError(UnsupportedEngineError):
-    """The environment selects an engine on another machine that the configuration does not name."""
+    """The environment selects an engine on another machine that neither configuration nor `LYRA_ENGINE` names."""
 
 
-def parse_version_numbers(text: str) -> tuple[int, ...]:
-    """Return the leading dotted numbers of a version."""
-    match = re.match(r"[0-9]{1,6}(\.[0-9]{1,6})*", text)
-    return tuple(map(int, match[0].split("."))) if match else ()
-
-
-def _connect_system_engine(context: str) -> Engine:
+def _connect_system_engine(configured: str) -> Engine:
     from docker.errors import DockerException
 
-    configured_host = os.environ.get("DOCKER_HOST", "") if not context else ""
-    host = configured_host or read_context_endpoint(context)
-    is_remote, tunnel = is_remote_endpoint(host), None
+    endpoint, tunnel = select_endpoint(configured), None
     try:
-        if not context and is_remote:
-            raise RemoteEngineError(
-                f"The current Docker engine is on another machine ({host.split('@')[-1]})",
-                hint='Add [engine] context = "NAME" to .lyra.toml to use that engine, or unset DOCKER_HOST',
-            )
-        if running_sandbox := sandbox.find_sandbox_at(host):
+        if not endpoint.is_permitted and not is_on_this_machine(endpoint.host):
+            raise _remote_engine_error(endpoint)
+        if running_sandbox := sandbox.find_sandbox_at(endpoint.host):
             return connect_sandbox(running_sandbox, is_own=False)
-        address = resolve_engine_address(host)
-        tunnel = open_tunnel(host, context) if is_remote else None
-        client, stream_api, facts = _open_clients(tunnel.url if tunnel else host, sandboxed=False)
+        address = resolve_engine_address(endpoint.host)
+        tunnel = open_tunnel(endpoint.host, endpoint.context) if endpoint.is_remote else None
+        client, stream_api, facts = _open_clients(tunnel.url if tunnel else endpoint.host, sandboxed=False)
     except (DockerException, OSError, ValueError) as error:
         reason = describe_connection_error(error)
-        is_none_there = not (context or configured_host) and host == DEFAULT_SOCKET and reason in _ABSENCE_REASONS
+        is_none_there = not endpoint.is_chosen and reason in _ABSENCE_REASONS
         raise (NoEngineError if is_none_there else EngineUnavailableError)(
-            f"Cannot connect to a Docker engine at {strip_url_credentials(host)}{f': {reason}' if reason else ''}",
-            hint=_connection_hint(error, host),
+            f"Cannot connect to a Docker engine at {endpoint.address}{f': {reason}' if reason else ''}",
+            hint=_connection_hint(reason, endpoint),
             details=tunnel.last_errors() if tunnel else (),
         ) from error
     docker_command = shutil.which("docker") or "docker"
-    # an inherited DOCKER_HOST would take precedence over the context
-    environment = {"DOCKER_CONTEXT": context, "DOCKER_HOST": ""} if context else {"DOCKER_HOST": host}
-    return Engine(client, stream_api, facts, address, docker_command, environment, is_remote)
+    return Engine(client, stream_api, facts, address, docker_command, endpoint.cli_environment, endpoint.is_remote)
+
+
+def _remote_engine_error(endpoint: Endpoint) -> RemoteEngineError:
+    context, source = find_current_context()
+    name, source = (endpoint.address, "DOCKER_HOST") if os.environ.get("DOCKER_HOST") else (context, source)
+    return RemoteEngineError(
+        f"The current Docker engine is on another machine ({endpoint.address}): selected by {source}",
+        hint=f"To use it, run `export {ENGINE_VARIABLE}={shlex.quote(name)}`, or set [engine] context in .lyra.toml; "
+        "else select another one",
+    )
 
 
 def connect_sandbox(running_sandbox: sandbox.Sandbox, *, is_own: bool = True) -> Engine:
@@ -222,31 +211,9 @@ def _open_clients(base_url: str, *, sandboxed: bool) -> tuple[docker.DockerClien
 
     client = docker.DockerClient(base_url=base_url, timeout=_CONNECT_TIMEOUT_S)
     stream_api = docker.APIClient(base_url=base_url, version=client.api.api_version, timeout=_STREAM_TIMEOUT_S)
-    facts = _read_engine_facts(client, sandboxed=sandboxed)
+    facts = read_engine_facts(client, sandboxed=sandboxed)
     client.api.timeout = _REQUEST_TIMEOUT_S
     return client, stream_api, facts
-
-
-def _read_engine_facts(client: docker.DockerClient, *, sandboxed: bool) -> EngineFacts:
-    info: dict[str, Any] = client.info()
-    version, api = str(info["ServerVersion"]), str(client.api.api_version)
-    status = {str(key): str(value) for key, value in info.get("DriverStatus") or []}
-    if parse_version_numbers(api) < MIN_API_VERSION:
-        minimum = ".".join(map(str, MIN_API_VERSION))
-        raise UnsupportedEngineError(
-            f"Docker Engine {version} is not supported: API {api}, at least {minimum} required",
-            hint='Use Docker Engine 20.10 or newer, or add [engine] context = "NAME" to .lyra.toml',
-        )
-    return EngineFacts(
-        id=info["ID"],
-        version=version,
-        api=parse_version_numbers(api),
-        store="containerd" if "containerd" in status.get("driver-type", "") else "classic",
-        cpus=int(info["NCPU"]),
-        memory=int(info["MemTotal"]),
-        platform=f"{info['OSType']}/{docker_architecture(info['Architecture'])}",
-        sandboxed=sandboxed,
-    )
 
 
 def read_component_versions(engine: Engine) -> dict[str, str]:
@@ -283,11 +250,16 @@ def describe_connection_error(error: Exception) -> str:
     return ""
 
 
-def _connection_hint(error: Exception, host: str) -> str:
-    if is_remote_endpoint(host):
-        return "Check that `docker --context NAME version` works without a prompt"
-    if "Permission denied" in str(error):
-        return "Add yourself to the group that owns the socket (usually docker), or run `engine.up` as root"
+def _connection_hint(reason: str, endpoint: Endpoint) -> str:
+    if endpoint.is_remote:
+        option = f"--context {endpoint.context}" if endpoint.context else f"--host {endpoint.address}"
+        return f"Check that `docker {option} version` works without a prompt"
+    if reason == "permission denied":
+        return describe_permission_fix(endpoint.host)
+    if endpoint.is_chosen:
+        is_by_host = not endpoint.is_permitted and os.environ.get("DOCKER_HOST")
+        other = "run `unset DOCKER_HOST`" if is_by_host else "run `docker context use NAME`"
+        return f"Start that engine, or {other}, or name another one in [engine] context or {ENGINE_VARIABLE}"
     return (
         "Start Docker, or select a context ([engine] context), or start a private engine with `engine.up` "
         'or [engine] sandbox = "auto"'

@@ -13,17 +13,18 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from urllib.parse import SplitResult, urlsplit
 
+from lyra_tasks import console
+from lyra_tasks.engine.client.endpoint import Endpoint, is_on_this_machine, is_remote_endpoint
 from lyra_tasks.engine.sandbox.layout import answers_ping
 from lyra_tasks.errors import EngineUnavailableError
 from lyra_tasks.locks import create_private_directory, remove_private_directory
 from lyra_tasks.processes import create_environment, run_captured
 
-_LOCAL_SCHEMES = ("", "unix", "npipe", "http+unix")
 _SSH_OPTIONS = {
     "BatchMode": "yes",  # nobody can answer a prompt
     "ConnectTimeout": "15",
@@ -34,22 +35,18 @@ _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 2.0
 
 
-def is_remote_endpoint(host: str) -> bool:
-    """Return whether an endpoint such as `ssh://ada@builder` or `tcp://10.0.0.2:2376` is on another machine."""
-    return urlsplit(host).scheme not in _LOCAL_SCHEMES
-
-
 def resolve_engine_address(host: str) -> str:
     """Return the address of published ports of the engine at `host`: loopback for a local engine."""
-    if not is_remote_endpoint(host):
-        return "127.0.0.1"
     parts = urlsplit(host)
+    if not is_remote_endpoint(host) or (is_on_this_machine(host) and parts.hostname != "::1"):
+        return "127.0.0.1"
     name = _resolve_ssh_alias(parts) if parts.scheme == "ssh" else parts.hostname or ""
     try:
         matches = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as error:
         raise EngineUnavailableError(
-            f"Cannot resolve the engine's host name {name!r}", hint="Check `docker context inspect`"
+            f"Cannot resolve the engine's host name {console.escape(name)!r}",
+            hint="Check the address, and that the machine or the CI service of that name is running",
         ) from error
     addresses = sorted(matches, key=lambda match: match[0] != socket.AF_INET)
     return str(addresses[0][4][0])
@@ -57,27 +54,28 @@ def resolve_engine_address(host: str) -> str:
 
 @cache
 def open_tunnel(host: str, context: str) -> Tunnel:
-    """Open the tunnel to the endpoint `host` of a context, once per process."""
-    parts = urlsplit(host)
+    """Open the tunnel to the endpoint `host` of a context, or to an address, once per process."""
+    parts, endpoint = urlsplit(host), Endpoint(host, context)
     program = "ssh" if parts.scheme == "ssh" else "docker"
     if shutil.which(program) is None:
         raise EngineUnavailableError(
-            f"Cannot use the Docker context {context!r}: {program} is not installed", hint=f"Install {program}"
+            f"Cannot reach the engine at {endpoint.address}: {program} is not installed", hint=f"Install {program}"
         )
-    return Tunnel(parts, context)
+    return Tunnel(parts, endpoint.cli_environment)
 
 
 class Tunnel:
     """A Unix socket that only this user can reach, and the processes that connect it to the engine."""
 
-    def __init__(self, parts: SplitResult, context: str) -> None:
+    def __init__(self, parts: SplitResult, environment: Mapping[str, str]) -> None:
         self._directory, self._directory_lock = create_private_directory("engine")
         self._socket = self._directory / "docker.sock"
         self._error_log = self._directory / "errors"
         self._children: list[subprocess.Popen[bytes]] = []
         self._listener = socket.socket(socket.AF_UNIX)
         atexit.register(self.close)
-        self._command = ["docker", "--context", context, "system", "dial-stdio"]
+        self._environment = create_environment(environment)
+        self._command = ["docker", "system", "dial-stdio"]
         if parts.scheme == "ssh":
             options = (argument for key, value in _SSH_OPTIONS.items() for argument in ("-o", f"{key}={value}"))
             login, host = [*_ssh_command(parts), *options], parts.hostname or ""
@@ -135,7 +133,7 @@ class Tunnel:
                 stdin=stdin,
                 stdout=stdout,
                 stderr=errors,
-                env=create_environment(),
+                env=self._environment,
                 start_new_session=True,
             )
         self._children = [process for process in self._children if process.poll() is None] + [child]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import read_engine_id
 from lyra_tasks.engine.client.contexts import read_context_endpoint
-from lyra_tasks.engine.client.tunnel import is_remote_endpoint
+from lyra_tasks.engine.client.endpoint import is_on_this_machine
 from lyra_tasks.engine.objects.ownership import ENGINE_EVENT, build_ownership_index, read_cleared_offset
 from lyra_tasks.errors import EngineUnavailableError, LyraError
 from lyra_tasks.records.checkouts import list_former_states, merge_journals
@@ -126,8 +126,8 @@ def _diagnose_context(context: str) -> str:
 def _diagnose_host(host: str, engine_id: str, engine: Engine | None, start: str) -> tuple[str, str]:
     """Return why the engine with this id is not asked at an address, and the fix; `start` starts it."""
     export = f"`export DOCKER_HOST={shlex.quote(host)}`"
-    if is_remote_endpoint(host):
-        return "it is on another machine", f"Name its context in [engine] context, or run {export}, then `clean`"
+    if not is_on_this_machine(host):
+        return "it is on another machine", f"Run `export LYRA_ENGINE={shlex.quote(host)}`, then `clean`"
     try:
         present_id = read_engine_id(host)
     except LyraError as error:
