@@ -8,6 +8,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from lyra_tasks.digests import hex_part, sha256_digest
+from lyra_tasks.documents import DocumentError, read_document
+from lyra_tasks.files import write_file
 from lyra_tasks.records.record import Record, has_other_schema, read_record, read_valid_record, write_record
 
 
@@ -75,14 +78,34 @@ class ImageStore:
         record = read_valid_record(self._files_path(context), ContextFiles)
         return record.files if record is not None else None
 
+    def write_document(self, data: bytes) -> None:
+        """Keep the manifest or the config of a fetched image, which BuildKit would write differently."""
+        write_file(self._document_path(sha256_digest(data)), data)
+
+    def read_document(self, digest: str) -> bytes | None:
+        """Return the document with this digest, or None if it is missing or damaged."""
+        try:
+            data = read_document(self._document_path(digest))
+        except (OSError, DocumentError):
+            return None
+        return data if sha256_digest(data) == digest else None
+
     def remove_unused_files(self) -> None:
-        """Remove the lists of files of contexts that no record names."""
+        """Remove the lists of files of contexts, and the documents, that no record names."""
         records = [read_valid_record(path, ImageRecord) for path in self._directory.glob("*.json")]
+        digests = {digest for record in records if record for digest in (record.config_digest, record.manifest_digest)}
+        documents = {self._document_path(digest) for digest in digests if digest is not None}
+        for path in self._directory.glob("documents/*.json"):
+            if path not in documents:
+                path.unlink(missing_ok=True)
         contexts = (record.inputs.get("context") for record in records if record is not None)
         used = {self._files_path(context) for context in contexts if context is not None}
         for path in self._directory.glob("contexts/*.json"):
             if path not in used:
                 path.unlink(missing_ok=True)
+
+    def _document_path(self, digest: str) -> Path:
+        return self._directory / "documents" / f"{hex_part(digest)}.json"
 
     def _files_path(self, context: str) -> Path:
         return self._directory / "contexts" / f"{context}.json"

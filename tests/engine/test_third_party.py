@@ -89,7 +89,7 @@ def vendor(box: sandbox.Sandbox, busybox: Path, tmp_path: Path, engine: Engine) 
 def test_archive_is_locked_tested_and_cleaned(tiny: Project, vendor: str, box: sandbox.Sandbox, engine: Engine) -> None:
     save_image(box, REFERENCE, tiny.root / "vendor" / "cache.tar")
     add_service(tiny, ARCHIVE + SERVICE)
-    succeed(tiny, "build", "test")
+    assert "since BuildKit cannot export them" not in succeed(tiny, "build", "test", "promote")
     pin, record = read_lock(tiny)["cache"], read_record(tiny)
     assert pin["path"] == "vendor/cache.tar"
     origin = {"reference": REFERENCE, "digest": pin["digest"], "source": "archive", "local": False}
@@ -106,7 +106,7 @@ def test_archive_is_locked_tested_and_cleaned(tiny: Project, vendor: str, box: s
 @pytest.mark.usefixtures("vendor")
 def test_image_in_the_engine_keeps_its_tag(tiny: Project, engine: Engine) -> None:
     add_service(tiny)
-    succeed(tiny, "build", "test", "promote")
+    assert "since BuildKit cannot export them" not in succeed(tiny, "build", "test", "promote")
     assert read_lock(tiny)[REFERENCE]["local"] is True
     (bundle,) = tiny.bundles()
     images = json.loads((bundle / "manifest.json").read_text())["images"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lyra_tasks import console
 from lyra_tasks.bundle.promote.plan import PromotionPlan
+from lyra_tasks.digests import hex_part
 from lyra_tasks.engine.buildx.oci_export import BLOBS_PATH, ExportRequest, can_export, export_layout
 from lyra_tasks.engine.buildx.save_stream import open_save_stream
 from lyra_tasks.errors import BuildError, BundleError, NoSpaceError
@@ -73,6 +74,7 @@ def _export_images(
     try:
         with console.progress(f"packing {', '.join(manifest_digests)}"):
             known_layers = cache.fill_spool(blobs, export_missing)
+            _add_fetched_documents(plan, work, blobs)
             scan = _needs_package_scan(plan, work)
             return pack_spooled_images(
                 manifest_digests, blobs, plan.compression, known_layers, cache, read_packages=scan
@@ -82,6 +84,14 @@ def _export_images(
         shutil.rmtree(oci_layout, ignore_errors=True)
         console.info(f"Saving the complete images, since BuildKit cannot export them: {error.message}")
         return None
+
+
+def _add_fetched_documents(plan: PromotionPlan, work: Workspace, blobs: Path) -> None:
+    """Add manifests and configs of third-party images, for which BuildKit has written others."""
+    for record in (image.record for image in plan.images if image.record.origin is not None):
+        for digest in (record.config_digest, record.manifest_digest or ""):
+            if (document := work.images.read_document(digest)) is not None:
+                (blobs / hex_part(digest)).write_bytes(document)
 
 
 def _save_images(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache) -> dict[str, PackedImage]:

@@ -31,7 +31,7 @@ from lyra_tasks.images.oci import (
     NAME_ANNOTATION,
     TAG_ANNOTATION,
 )
-from lyra_tasks.images.stream.pack import ImageRequest, read_image_documents
+from lyra_tasks.images.stream.pack import ImageDocuments, ImageRequest, read_image_documents
 from lyra_tasks.records.evidence import BUILD_LOG, LOGS_DIRECTORY
 from lyra_tasks.references import normalize_reference
 
@@ -66,6 +66,8 @@ def _load_archive(work: Workspace, request: BaseRequest, pin: LockedArchive, ref
         raise missing_pin_error(request, pin, f"{pin.path} contains {image.digest[7:19]}")
     with console.progress(f"loading {pin.path}"):
         install_bases([BaseInstall(reference, archive=image)], work.engine.client, scratch=work.paths.cache)
+    if work.engine.facts.store == "containerd":
+        _read_documents(work, request, reference)
     return image.digest
 
 
@@ -109,14 +111,7 @@ def _tag_platform(work: Workspace, request: BaseRequest, name: str, reference: s
     if work.engine.facts.store != "containerd":
         client.api.tag(image["Id"], repository, tag)
         return str(image["Id"])
-    try:
-        with (
-            console.progress(f"reading {request.name}"),
-            open_save_stream(work.engine, [name], platform=request.platform) as stream,
-        ):
-            documents = read_image_documents(stream, ImageRequest(name, request.platform))
-    except BundleError as error:
-        raise missing_platform_error(request, error.message) from error
+    documents = _read_documents(work, request, name)
     if documents.manifest_digest == image["Id"]:
         client.api.tag(image["Id"], repository, tag)
     else:
@@ -125,6 +120,21 @@ def _tag_platform(work: Workspace, request: BaseRequest, name: str, reference: s
             for _ in work.engine.api.load_image(archive):
                 pass
     return documents.config_digest
+
+
+def _read_documents(work: Workspace, request: BaseRequest, name: str) -> ImageDocuments:
+    """Return manifest and config of an image in the engine, and keep them for the promotion."""
+    try:
+        with (
+            console.progress(f"reading {request.name}"),
+            open_save_stream(work.engine, [name], platform=request.platform) as stream,
+        ):
+            documents = read_image_documents(stream, ImageRequest(name, request.platform))
+    except BundleError as error:
+        raise missing_platform_error(request, error.message) from error
+    work.images.write_document(documents.manifest)
+    work.images.write_document(documents.config)
+    return documents
 
 
 def _archive_without_layers(reference: str, manifest: bytes, config: bytes) -> io.BytesIO:
