@@ -43,6 +43,8 @@ def show_build_plan(plan: BuildPlan) -> BakeDefinition:
 
 def show_build_results(results: tuple[BuildResult, ...]) -> BuiltImages:
     """Show reference, digest and size of each image, and whether it changed."""
+    if all(result.record.origin is not None for result in results):
+        console.info("Nothing to build: third-party images are fetched as they are")
     built = BuiltImages({result.key: BuiltImage(**dict(result.record), new=result.is_new) for result in results})
     if not console.print_result(built):
         for image in built.images.values():

@@ -142,7 +142,9 @@ def test_project_without_own_image_needs_no_build(tiny: Project) -> None:
     assert not (tiny.root / ".lyra.lock.toml").exists()
     succeed(tiny, "test", "promote")
     assert len(tiny.bundles()) == 1
-    assert "unchanged" in succeed(tiny, "build")
+    built = succeed(tiny, "build")
+    assert "Nothing to build" in built
+    assert "unchanged" in built
 
 
 @pytest.mark.usefixtures("vendor")
