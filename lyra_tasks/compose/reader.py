@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from lyra_tasks.compose.variables import (
 )
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.files import display_path
+from lyra_tasks.locks import private_directory
 
 DEFAULT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 OVERRIDE_FILES = (
@@ -98,10 +98,10 @@ class ProjectReader:
         """
         missing = self._required if generated == _GENERATED_VALUES[0] else self._unresolved
         all_values = {**values, **dict.fromkeys(missing, generated)}
-        with tempfile.TemporaryDirectory(prefix="lyra-compose-") as name:
-            env_file = Path(name) / "env"
+        with private_directory("compose") as directory:
+            env_file = directory / "env"
             write_env_file(env_file, all_values)
-            override = self._write_env_file_override(Path(name) / "override.yaml", use_examples=use_examples)
+            override = self._write_env_file_override(directory / "override.yaml", use_examples=use_examples)
             document = ask_config(self._plugin, self._question(env_file, overrides=override))
         return translate_project(
             document,
