@@ -47,6 +47,11 @@ class KnownImage:
     version: str = r"^v?(\d+)"
     before: int = _ANY
 
+    @property
+    def is_versioned(self) -> bool:
+        """Return whether these are facts about older versions only."""
+        return self.before != _ANY
+
 
 def find_known_image(reference: str) -> KnownImage | None:
     """Return what is known of the image with a reference, or None.
@@ -156,7 +161,7 @@ KNOWN_IMAGES: tuple[KnownImage, ...] = (
     ),
     KnownImage(
         # redis/docker-library-redis: debian/Dockerfile, alpine/Dockerfile. Newer ones declare no VOLUME.
-        repositories=("redis", "redis/redis-stack-server"),
+        repositories=("redis",),
         ports=(6379,),
         user="999:999",
         alpine_user="999:1000",
