@@ -199,7 +199,7 @@ def _record_image(
         image_id=engine_image["Id"],
         config_digest=config_digest,
         manifest_digest=built_digest if is_containerd else None,
-        diff_ids=list(engine_image["RootFS"]["Layers"]),
+        diff_ids=list(engine_image["RootFS"].get("Layers") or ()),
         platform=image.platform,
         size=int(engine_image["Size"]),
         commit=plan.facts.commit,

@@ -160,3 +160,13 @@ def test_partial_test_run_leaves_no_evidence(tiny: Project) -> None:
     assert result.code == 0, result.text
     assert "1 of 1 checks passed" in result.out
     assert not list(Path(tiny.state).glob("*/evidence/*"))
+
+
+def test_image_without_layers_is_built(tiny: Project) -> None:
+    tiny.replace(".lyra.toml", 'context = "app"\n', 'context = "app"\n\n[images.empty]\ncontext = "empty"\n')
+    (tiny.root / "empty").mkdir()
+    (tiny.root / "empty/Dockerfile").write_text("FROM scratch\nUSER 1:1\n")
+    result = tiny.lyra("build", "--json")
+    assert result.code == 0, result.text
+    assert {image.partition("@")[0] for image in json.loads(result.out)["images"]} == {"web", "empty"}
+    assert "empty" in tiny.lyra("status").out
