@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,14 +19,14 @@ from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, read_lock_file, writ
 from lyra_tasks.engine.bases.inputs import add_stage_uses, collect_base_requests, find_base_uses, hash_current_inputs
 from lyra_tasks.engine.bases.materials import collect_materials, find_base_arguments, load_missing_bases
 from lyra_tasks.engine.bases.resolve import BaseResolution, resolve_bases
-from lyra_tasks.images.third_party.prepare import warn_about_unused_bases
 from lyra_tasks.engine.buildx.bake import require_buildx
 from lyra_tasks.engine.buildx.builder import find_builder
 from lyra_tasks.engine.buildx.docker_cli import preload_docker_cli
 from lyra_tasks.engine.client.connect import import_docker_sdk
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import ConfigurationError, PreconditionError, StaleError, UsageError
-from lyra_tasks.files import display_path
+from lyra_tasks.files import display_path, quote_path
+from lyra_tasks.images.third_party.prepare import warn_about_unused_bases
 from lyra_tasks.rules.catalogue import SOURCE_COMMITTED
 from lyra_tasks.rules.deviations import enforce_rules
 from lyra_tasks.rules.engine_support import check_engine_settings
@@ -167,7 +168,7 @@ def _require_submodules(work: Workspace, image_names: Sequence[str]) -> None:
                 path = submodule.relative_to(work.git.top)
                 raise PreconditionError(
                     f"Submodule {path} is not initialized, but images.{name} is built from it",
-                    hint=f"Run `git -C {work.git.top} submodule update --init {path}`",
+                    hint=f"Run `git -C {quote_path(work.git.top)} submodule update --init {shlex.quote(str(path))}`",
                 )
 
 

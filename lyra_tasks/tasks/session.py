@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import threading
 import time
@@ -257,7 +258,7 @@ def _require_near_collection(call: TaskCall) -> None:
     if not directory.is_relative_to(Path(location).resolve()):
         raise UsageError(
             f"These tasks were loaded from {location}, which the working directory {directory} is not in",
-            hint=f"Change to it: `cd {location}`",
+            hint=f"Change to it: `cd {shlex.quote(location)}`",
         )
 
 
