@@ -38,7 +38,7 @@ def read_cached_project(root: Path, settings: ComposeSettings) -> ComposeProject
     """
     if settings.files == ():
         return None
-    key = _describe_settings(root, settings)
+    key = describe_settings(root, settings)
     cached = _read_cache(root, key)
     if cached is not None:
         return cached
@@ -50,7 +50,7 @@ def read_cached_project(root: Path, settings: ComposeSettings) -> ComposeProject
     return project
 
 
-def _describe_settings(root: Path, settings: ComposeSettings) -> dict[str, Any]:
+def describe_settings(root: Path, settings: ComposeSettings) -> dict[str, Any]:
     """Return everything that the result depends on besides files."""
     return {
         "schema": _SCHEMA,

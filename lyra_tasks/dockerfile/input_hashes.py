@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from e2b_dockerfile_utils import PatternMatcher
 
 _MAX_IGNORE_FILE_BYTES = 1024**2
+_OWN_FILES = ("**/.lyra.toml", "**/.lyra.lock.toml")
+_TASKS_FILE = "tasks.py"
+TASKS_FILE_HEAD = b'"""The tasks of lyra-tasks'
+"""How the `tasks.py` begins that `init` writes."""
 
 
 def dockerfile_path(root: Path, image: Image) -> Path:
@@ -93,22 +97,33 @@ def find_ignore_file(context: Path, dockerfile: Path | None) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
+def list_own_files(context: Path) -> tuple[str, ...]:
+    """Return the patterns of Lyra's own files, which are no part of a context: a renamed check changes no image."""
+    try:
+        with (context / _TASKS_FILE).open("rb") as file:
+            is_own = file.read(len(TASKS_FILE_HEAD)) == TASKS_FILE_HEAD
+    except OSError:
+        is_own = False
+    return (*_OWN_FILES, _TASKS_FILE) if is_own else _OWN_FILES
+
+
 def read_ignore_patterns(context: Path, dockerfile: Path | None) -> PatternMatcher:
-    """Read the ignore file of an image."""
+    """Read the ignore file of an image; what it excludes, and Lyra's own files, are no part of the context."""
     from e2b_dockerfile_utils import PatternMatcher
 
     file = find_ignore_file(context, dockerfile)
+    own_files = list(list_own_files(context))
     if file is None:
-        return PatternMatcher([])
+        return PatternMatcher(own_files)
     with translate_failures(
         lambda problem: ConfigurationError(f"Cannot read {display_path(file)}: {problem}", hint="Save it as UTF-8")
     ):
         lines = read_document(file, _MAX_IGNORE_FILE_BYTES).decode("utf-8-sig").splitlines()
     with warnings.catch_warnings(action="ignore"):  # of `re`, about patterns such as `[[a]`
-        return _parse_ignore_lines(file, lines)
+        return _parse_ignore_lines(file, lines, own_files)
 
 
-def _parse_ignore_lines(file: Path, lines: Sequence[str]) -> PatternMatcher:
+def _parse_ignore_lines(file: Path, lines: Sequence[str], own_files: Sequence[str]) -> PatternMatcher:
     from e2b_dockerfile_utils import PatternMatcher
 
     patterns = []
@@ -122,7 +137,7 @@ def _parse_ignore_lines(file: Path, lines: Sequence[str]) -> PatternMatcher:
                     f"{display_path(file)}:{number}: invalid pattern: {shorten(str(error).rpartition(': ')[2])}",
                     hint="Fix or remove the line",
                 ) from error
-    return PatternMatcher(patterns)
+    return PatternMatcher([*patterns, *own_files])
 
 
 def _strip_leading_slash(pattern: str) -> str:

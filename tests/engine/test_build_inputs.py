@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import signal
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -191,3 +193,22 @@ def test_current_image_is_not_built_again(tiny: Project, engine: Engine) -> None
     assert build() == "unchanged, built", "the engine has lost the reference"
     engine.api.tag(engine.api.images(all=True)[0]["Id"], *reference.rsplit(":", 1))
     assert build().endswith(("unchanged, built", "unchanged, not built"))
+
+
+def test_own_files_are_in_no_image(tiny: Project, engine: Engine) -> None:
+    dockerfile = tiny.root / "app" / "Dockerfile"
+    dockerfile.write_text(dockerfile.read_text() + "COPY . /context\n")
+    for name in (".lyra.toml", "www/.lyra.lock.toml", "own.toml"):
+        (tiny.root / "app" / name).write_text("")
+    tiny.commit()
+    outcome = tiny.lyra("build")
+    assert outcome.code == 0, outcome.text
+    container = engine.api.create_container(outcome.out.split()[0], ["none"])["Id"]
+    try:
+        chunks, _ = engine.api.get_archive(container, "/context")
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+            names = {Path(name).name for name in archive.getnames()}
+    finally:
+        engine.api.remove_container(container)
+    assert "own.toml" in names
+    assert not {".lyra.toml", ".lyra.lock.toml"} & names

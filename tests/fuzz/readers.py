@@ -29,6 +29,10 @@ from lyra_tasks.bundle.format.index import BundleEntry, build_index, read_index
 from lyra_tasks.bundle.format.manifest import encode_document, open_bundle, write_document
 from lyra_tasks.checks.commands import _read_failures
 from lyra_tasks.checks.kinds import check_service, evaluate_check
+from lyra_tasks.compose.cache import describe_settings
+from lyra_tasks.compose.reader import ComposeSettings
+from lyra_tasks.compose.sources import SourceFiles
+from lyra_tasks.compose.variables import list_required
 from lyra_tasks.config.load import load_config
 from lyra_tasks.config.models import Test
 from lyra_tasks.digests import sha256_hex
@@ -68,7 +72,6 @@ from lyra_tasks.records.record import has_other_schema, read_record
 from lyra_tasks.registry.client import open_repository
 from lyra_tasks.scaffold.plan import plan_init
 from lyra_tasks.scaffold.project_files import inspect_project
-from lyra_tasks.scaffold.run import write_init_files
 from lyra_tasks.versions.changelog import commit_url_prefix, parse_commit
 from lyra_tasks.versions.git import clean_remote_url, parse_status, parse_tag
 from tests.bundle.evidence import write_evidence
@@ -177,6 +180,12 @@ volumes: { data: {} }
 configs: { site: { file: ./site.conf } }
 secrets: { key: { file: ./key } }
 """
+COMPOSE_CACHE = {
+    "key": {}, "files": {"/nonexistent/compose.yaml": ""}, "kinds": {"/nonexistent": "missing"}, "listings": {},
+    "name": "shop", "document": {"services": {"web": {"image": "redis:7", "ports": {"http": 80}}}},
+    "places": [[["services", "web"], "/nonexistent/compose.yaml", 2]],
+    "findings": [[["services", "web", "tty"], "no terminal", [], False, "web"]], "inputs": [],
+}  # fmt: skip
 DOCKERFILE = b"""# syntax=docker/dockerfile:1
 # escape=\\
 ARG VERSION=3.12
@@ -245,17 +254,24 @@ def read_config_document(data: bytes, directory: Path) -> None:
 
 
 def read_compose(data: bytes, directory: Path) -> None:
-    """Plan and write a configuration from a compose file; nothing is left behind if that fails."""
-    (directory / ".git").mkdir()
-    write(directory / "Dockerfile", DOCKERFILE)
-    write(directory / "site.conf", b"x")
-    write(directory / "compose.yaml", data)
-    before = sorted(directory.iterdir())
-    try:
-        write_init_files(plan_init(inspect_project(directory)), directory)
-    except Exception:
-        assert sorted(directory.iterdir()) == before
-        raise
+    """Read a Compose file with all that it names, as it is done before Compose itself sees it."""
+    path = directory / "compose.yaml"
+    write(path, data)
+    sources = SourceFiles((path,), directory, {})
+    list_required(sources.scalars(), {})
+    for name in sources.service_env_files():
+        sources.find_comment(("services", name, "environment", "A"))
+        assert sources.find_place(("services", name, "image")).line
+        sources.find_texts(("services", name))
+
+
+def read_compose_cache(data: bytes, directory: Path) -> None:
+    """Read what was kept of a Compose project; a damaged file is none."""
+    with contextlib.suppress(ValueError, TypeError):
+        data = json.dumps({**json.loads(data), "key": describe_settings(directory, ComposeSettings())}).encode()
+    write(directory / ".lyra" / "compose.json", data)
+    write(directory / ".lyra.toml", b'schema = 1\n[project]\nname = "a"\n')
+    load_config(directory)
 
 
 def read_project_files(data: bytes, directory: Path) -> None:
@@ -578,6 +594,7 @@ def list_readers() -> list[Reader]:
     return [
         Reader("config", toml_documents(CONFIG), read_config_document, ".lyra.toml"),
         Reader("compose file", yaml_documents(COMPOSE), read_compose),
+        Reader("compose cache", json_documents(COMPOSE_CACHE), read_compose_cache),
         Reader("project files", damaged_bytes(b"A=b\n# c\nexport D='e f' # g\n!x/**\n[a-z]*\n"), read_project_files),
         Reader("Dockerfile", damaged_bytes(DOCKERFILE), read_docker_file, "Dockerfile"),
         Reader("ignore file", damaged_bytes(ignore_file), read_ignore_file, ".dockerignore"),

@@ -25,7 +25,7 @@ from lyra_tasks.dockerfile.context import (
     format_names,
     list_touched,
 )
-from lyra_tasks.dockerfile.input_hashes import scan_again, scan_directory
+from lyra_tasks.dockerfile.input_hashes import find_ignore_file, list_own_files, scan_again, scan_directory
 from lyra_tasks.errors import LyraError, StaleError
 from lyra_tasks.files import display_path
 from lyra_tasks.records.contexts import SentContext, SentContextStore
@@ -77,6 +77,9 @@ def name_contexts(definition: Path, builder: str, sources: BuildSources | None) 
             if Path(key[0]).is_absolute():
                 contexts.setdefault(key, _create_context(key, builder, sources))
                 target["context"] = escape_bake_definition(str(directory / contexts[key].name))
+                if key[1]:
+                    dockerfile = _copy_dockerfile(Path(key[1]), contexts[key].snapshot.context, directory)
+                    target["dockerfile"] = escape_bake_definition(str(dockerfile))
         for context in contexts.values():
             (directory / context.name).symlink_to(context.snapshot.context)
         copy = directory / definition.name
@@ -93,6 +96,22 @@ def name_contexts(definition: Path, builder: str, sources: BuildSources | None) 
             raise StaleError(f"{format_names(dict.fromkeys(names))} changed during the build", hint="Run `build` again")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _copy_dockerfile(dockerfile: Path, context: Path, directory: Path) -> Path:
+    """Copy a Dockerfile, with an ignore file beside it that also excludes Lyra's own files from the context.
+
+    The builder keeps a copy of it, too, by the name of its directory, which is that of both contents.
+    """
+    content = dockerfile.read_bytes()
+    ignore_file = find_ignore_file(context, dockerfile)
+    ignored = (ignore_file.read_bytes() if ignore_file is not None else b"") + b"\n"
+    ignored += "".join(f"{pattern}\n" for pattern in list_own_files(context)).encode()
+    copy = directory / f"lyra-{sha256_hex(content + bytes(1) + ignored)[:24]}" / dockerfile.name
+    copy.parent.mkdir(exist_ok=True)
+    copy.write_bytes(content)
+    copy.with_name(f"{copy.name}.dockerignore").write_bytes(ignored)
+    return copy
 
 
 def _unescape(text: str) -> str:
