@@ -49,6 +49,12 @@ class ComparedDocuments:
         return {check_title(check["name"], check.get("group", "")): check["outcome"] for check in checks}
 
     @property
+    def cached_runs(self) -> dict[str, str]:
+        """Return the runs that the results of checks come from, if not the run itself, by title."""
+        checks = [check for check in self.tests["checks"] if check.get("cached_from")]
+        return {check_title(check["name"], check.get("group", "")): check["cached_from"] for check in checks}
+
+    @property
     def deployment(self) -> DescribedDeployment:
         """Return what `environment.json` and the rules say of the services."""
         deviations = {(rule["rule"], rule["scope"]) for rule in self.rules if rule["outcome"] == "deviation"}

@@ -124,6 +124,8 @@ def compare_journal(documents: ComparedDocuments) -> Iterator[str]:
         yield f"says that run {run} failed"
     if tested["checks"] != documents.outcomes:
         yield f"has other results of checks than {layout.TESTS_JSON_FILE}"
+    if tested.get("cached", {}) != documents.cached_runs:
+        yield f"names other runs that results come from than {layout.TESTS_JSON_FILE}"
     prefix = f"{layout.EVIDENCE_DIRECTORY}/"
     if "files" in tested:  # not in bundles that were promoted before the journal had digests
         digests = {f"{prefix}{name}": hex_part(digest) for name, digest in tested["files"].items()}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lyra_tasks.checks.cached_results import PartKeys
 from lyra_tasks.checks.groups import PlannedGroup
 from lyra_tasks.checks.stages.plan import PlannedStage
 from lyra_tasks.config.models import Test
@@ -24,7 +25,7 @@ def assign_result_directories(tests: Iterable[Test]) -> dict[str, str]:
     """Assign a unique directory name, derived from its own name, to each check that has result files."""
     directories: dict[str, str] = {}
     for test in tests:
-        if test.is_image_check or test.kind == "run":
+        if test.is_image_check or test.is_suite or test.kind == "run":
             slug = re.sub(r"[^a-z0-9]+", "-", test.name.lower()).strip("-")[:60] or "check"
             duplicates = [name for name in directories.values() if name.rpartition("~")[0] == slug or name == slug]
             directories[test.name] = f"{slug}~{len(duplicates) + 1}" if duplicates else slug
@@ -33,11 +34,22 @@ def assign_result_directories(tests: Iterable[Test]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class TestOptions:
-    """How checks are run: whether the first failure stops them, how often, whether the services keep running."""
+    """How checks are run: whether the first failure stops them, how often, whether the services keep running.
+
+    With `fresh`, what has passed before is run again. With `failed_first`, groups that failed in the last test are the
+    first to start.
+    """
 
     fail_fast: bool = False
     repeat: int = 1
     keep_running: bool = False
+    fresh: bool = False
+    failed_first: bool = False
+
+    @property
+    def uses_cached_results(self) -> bool:
+        """Whether what has passed with the same inputs is not run again."""
+        return not self.fresh and not self.keep_running and self.repeat == 1
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ class TestRun:
     set_key: SetKey
     capacity: Capacity
     part_hashes: Mapping[str, str]
+    part_keys: PartKeys
     inputs: Mapping[str, bytes]
     rule_report: RuleReport
     is_partial: bool

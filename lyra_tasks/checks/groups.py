@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from lyra_tasks.config.models import Configuration, Test
 from lyra_tasks.config.platforms import Variant, list_variants
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.lab.plan import LabPlan
+
+if TYPE_CHECKING:
+    from lyra_tasks.checks.cached_results import CachedCheck, CachedGroup
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,8 @@ class PlannedGroup:
     """A group of checks and its lab; `name` is empty for checks without a group.
 
     For a platform other than the engine's own, the names of the groups end with `label`, such as `@linux-arm64`.
-    `images` maps the names of images to the ids of what is checked.
+    `images` maps the names of images to the ids of what is checked. Results of earlier runs are used again for
+    `cached_checks`, by name, and with `cached_group` for all checks of services.
     """
 
     name: str
@@ -25,6 +30,17 @@ class PlannedGroup:
     platform: str = ""
     label: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
+    cached_checks: Mapping[str, CachedCheck] = field(default_factory=dict)
+    cached_group: CachedGroup | None = None
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether nothing has to be run."""
+        return all(map(self.is_cached_check, self.tests))
+
+    def is_cached_check(self, test: Test) -> bool:
+        """Return whether a check of the group is not run, since its result is that of an earlier run."""
+        return test.name in self.cached_checks if test.is_image_check else self.cached_group is not None
 
 
 def group_tests(tests: Iterable[Test]) -> dict[str, tuple[Test, ...]]:

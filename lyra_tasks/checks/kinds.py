@@ -16,6 +16,9 @@ from lyra_tasks.checks.commands import build_lab_variables, check_command, check
 from lyra_tasks.checks.context import TestRun
 from lyra_tasks.checks.groups import PlannedGroup
 from lyra_tasks.checks.stages.run import StageBuild, StageOutcome, build_stages
+from lyra_tasks.checks.suites.junit_suite import run_junit
+from lyra_tasks.checks.suites.pytest_suite import run_pytest
+from lyra_tasks.checks.suites.suite import SuiteRun
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.services import to_argv
 from lyra_tasks.documents import DocumentError, parse_foreign_json
@@ -64,6 +67,22 @@ def run_stage_checks(lab: Lab, group: PlannedGroup, tests: Sequence[Test], test_
         for test in tests
         if test.name in outcomes
     }
+
+
+def run_suite_check(
+    lab: Lab, group: PlannedGroup, test: Test, test_run: TestRun, report: Callable[[CheckResult], None]
+) -> CheckResult:
+    """Run the tests of a suite, report each of them, and return the result of the suite as a whole."""
+    suite = SuiteRun(test, lab, report)
+    root, directory = test_run.work.root, test_run.result_directory(group, test)
+
+    def find_problem() -> str:
+        directory.mkdir(parents=True, exist_ok=True)
+        if test.pytest is not None:
+            return run_pytest(suite, root, directory, fail_fast=test_run.options.fail_fast)
+        return run_junit(suite, root, directory)
+
+    return suite.summarize(evaluate_check(test, find_problem, lab.plan.secret_values))
 
 
 def _create_stage_result(test: Test, outcome: StageOutcome, secret_values: Iterable[str]) -> CheckResult:

@@ -62,18 +62,26 @@ def merge_container_results(rules: Sequence[RuleResult], rule_checks: Sequence[R
     return merged + [result for scope_key, result in container_results.items() if scope_key not in known_scopes]
 
 
+def list_measurements(service: RunningService) -> list[Measurement]:
+    """Return the usage samples of one container."""
+    return [Measurement(**asdict(sample)) for sample in service.stats.samples]
+
+
+def add_container_results(rules: Sequence[RuleResult], earlier: Sequence[RuleResult]) -> list[RuleResult]:
+    """Add the rule results of containers that an earlier run has created, whose results are used again."""
+    known_scopes = {(rule.rule, rule.scope) for rule in rules}
+    return [*rules, *(rule for rule in earlier if (rule.rule, rule.scope) not in known_scopes)]
+
+
 def write_results(
-    run_directory: Path, evidence: Evidence, services: Mapping[str, RunningService], events: Sequence[ServiceEvent]
+    run_directory: Path,
+    evidence: Evidence,
+    measurements: Mapping[str, list[Measurement]],
+    events: Sequence[ServiceEvent],
 ) -> None:
-    """Write the three files into the directory of a run."""
+    """Write the three files into the directory of a run; `measurements` are by service."""
     (run_directory / "tests.json").write_text(format_json(build_results_document(evidence)), encoding="utf-8")
-    metrics = Metrics(
-        events=sorted(events, key=lambda event: event.at),
-        services={
-            name: [Measurement(**asdict(sample)) for sample in service.stats.samples]
-            for name, service in services.items()
-        },
-    )
+    metrics = Metrics(events=sorted(events, key=lambda event: event.at), services=dict(measurements))
     document = metrics.model_dump(mode="json", by_alias=True)
     (run_directory / "metrics.json").write_text(format_json(document), encoding="utf-8")
     tree = ET.ElementTree(build_junit(evidence))
@@ -83,7 +91,7 @@ def write_results(
 
 def build_results_document(evidence: Evidence) -> dict[str, Any]:
     """Return the content of `tests.json`: the evidence without the hashes, which only matter in this checkout."""
-    return evidence.model_dump(mode="json", by_alias=True, exclude={"part_hashes"})
+    return evidence.model_dump(mode="json", by_alias=True, exclude={"part_hashes", "check_keys", "group_keys"})
 
 
 def build_junit(evidence: Evidence) -> ET.Element:
@@ -119,6 +127,9 @@ def _count_outcomes(cases: Sequence[ET.Element], seconds: float) -> dict[str, st
 
 def _build_check_case(check: CheckResult) -> ET.Element:
     case = ET.Element("testcase", {"name": check.name, "classname": check.service, "time": f"{check.seconds:.3f}"})
+    if check.cached_from:
+        properties = ET.SubElement(case, "properties")
+        ET.SubElement(properties, "property", {"name": "cached_from", "value": check.cached_from})
     if check.outcome != "passed":
         kind = "failure" if check.outcome == "failed" else "error"
         text = "\n".join([check.message, *format_details(check.details)])
@@ -141,7 +152,7 @@ def _build_rule_case(result: RuleResult) -> ET.Element:
 def print_check_result(result: CheckResult, run_directory: Path | None = None) -> None:
     """Print the result of a check as soon as it has been run; its files are named if they are in `run_directory`."""
     mark = console.style("ok  ", "green") if result.outcome == "passed" else console.style("FAIL", "red", "bold")
-    lines = [f"{mark} {result.title} ({result.seconds:.2f} s)"]
+    lines = [f"{mark} {result.title} ({'cached' if result.cached_from else f'{result.seconds:.2f} s'})"]
     lines += [f"     {line}" for line in result.message.splitlines()]
     # in one call, so that the lines of parallel groups do not mix
     if result.details:

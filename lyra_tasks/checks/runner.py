@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lyra_tasks import console
+from lyra_tasks.checks.cached_results import CachedResults, find_cached_results
 from lyra_tasks.checks.commands import find_structure_command
 from lyra_tasks.checks.context import TestOptions, TestOutcome, TestRun, assign_result_directories
 from lyra_tasks.checks.group_runner import record_refused_run, run_groups
@@ -18,7 +20,9 @@ from lyra_tasks.checks.groups import (
     group_tests,
     plan_platform_runs,
 )
+from lyra_tasks.checks.part_keys import compute_part_keys
 from lyra_tasks.checks.stages.plan import PlannedStage, plan_stage
+from lyra_tasks.checks.suites.pytest_suite import require_pytest
 from lyra_tasks.config.deployment import config_path
 from lyra_tasks.config.models import Test
 from lyra_tasks.config.platforms import is_native_platform, list_variants
@@ -37,9 +41,9 @@ from lyra_tasks.images.third_party.prepare import prepare_third_party_images
 from lyra_tasks.lab.admission import compute_lab_capacity, list_reservations
 from lyra_tasks.lab.facts import LabFacts, collect_lab_facts
 from lyra_tasks.lab.plan import plan_empty_lab, plan_lab
-from lyra_tasks.records.evidence import LOGS_DIRECTORY, Evidence
-from lyra_tasks.records.evidence_store import TESTED_EVENT
+from lyra_tasks.records.evidence import LOGS_DIRECTORY, Evidence, check_title
 from lyra_tasks.records.images import ImageRecord
+from lyra_tasks.records.recorded_test import TESTED_EVENT
 from lyra_tasks.rules.deviations import assess_checks
 from lyra_tasks.rules.freshness import (
     build_set_key,
@@ -80,6 +84,15 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
     groups: list[PlannedGroup] = []
     for platform_run, facts in zip(platform_runs, lab_facts, strict=True):
         groups += _plan_groups(work, platform_run, records, facts, tests, existing_count=len(groups))
+    planned_stages, bases = _plan_stages(work, platform_runs[0], tests, current_inputs)
+    set_key = build_set_key(work, records, part_hashes)
+    part_keys = compute_part_keys(work, groups, planned_stages, set_key, part_hashes, inputs)
+    if options.uses_cached_results:
+        cached = find_cached_results(work, part_keys)
+        groups = [_use_cached_results(group, cached) for group in groups]
+    if options.failed_first and (latest := work.evidence.latest()) is not None:
+        failed_groups = {check.group for check in latest.checks if check.outcome != "passed"}
+        groups.sort(key=lambda group: group.name not in failed_groups)
     capacity = compute_lab_capacity(work)
     if options.keep_running and len(groups) > 1:
         raise UsageError(
@@ -89,18 +102,20 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
     reservations = list_reservations(work.engine)
     free_cpus = capacity.cpus - sum(reservation.cpus for reservation in reservations)
     free_memory = capacity.memory - sum(reservation.memory for reservation in reservations)
-    planned_stages, bases = _plan_stages(work, platform_runs[0], tests, current_inputs)
     if any(test.kind == "structure" for test in tests):
         find_structure_command()
+    if any(test.kind == "pytest" for test in tests):
+        require_pytest()
     return TestRun(
         work=work,
         batches=batch_parallel(groups, free_cpus, free_memory),
         stages=planned_stages,
         result_directories=assign_result_directories(tests),
         bases=bases,
-        set_key=build_set_key(work, records, part_hashes),
+        set_key=set_key,
         capacity=capacity,
         part_hashes=part_hashes,
+        part_keys=part_keys,
         inputs=inputs,
         rule_report=assess_checks(
             config,
@@ -129,7 +144,8 @@ def run_tests(test_run: TestRun) -> TestOutcome:
         test_run.rule_report.raise_if_failed()
     if not test_run.batches:
         raise CheckFailedError("No checks configured", hint="Add at least one [[tests]] entry")
-    load_missing_bases(work, test_run.bases)
+    if not all(group.is_cached for batch in test_run.batches for group in batch):
+        load_missing_bases(work, test_run.bases)
     outcome = run_groups(test_run)
     _record_result(test_run, outcome.evidence)
     if outcome.error is not None:
@@ -144,6 +160,7 @@ def _record_result(test_run: TestRun, evidence: Evidence) -> None:
         "passed": evidence.passed,
         "partial": test_run.is_partial,
         "checks": {check.title: check.outcome for check in evidence.checks},
+        "cached": evidence.cached_runs,
         "deviations": [deviation.model_dump(mode="json") for deviation in test_run.rule_report.used_deviations],
         "rules": {f"{rule.rule} {rule.scope}": rule.outcome for rule in evidence.rules if rule.outcome != "passed"},
         "configs": {
@@ -211,6 +228,15 @@ def _plan_groups(
         )
         groups.append(PlannedGroup(name, lab, tests_in_group, platform_run.platform, platform_run.label, images))
     return groups
+
+
+def _use_cached_results(group: PlannedGroup, cached: CachedResults) -> PlannedGroup:
+    """Return a group that uses results of earlier runs again; it needs no lab if no service has to run."""
+    titles = {test.name: check_title(test.name, group.name) for test in group.tests}
+    cached_checks = {name: cached.checks[title] for name, title in titles.items() if title in cached.checks}
+    cached_group = cached.groups.get(group.name)
+    lab = group.lab if cached_group is None else group.lab.without_services()
+    return replace(group, lab=lab, cached_checks=cached_checks, cached_group=cached_group)
 
 
 def _plan_stages(

@@ -56,7 +56,8 @@ def _print_group(group: PlannedGroup) -> None:
     console.print(f"{name}would start {len(plan.services)} service(s) with {resources}:")
     for number, wave in enumerate(plan.waves, start=1):
         console.print(f"  {number}. {', '.join(wave)}")
-    console.print(f"and run {len(group.tests)} check(s): {', '.join(test.name for test in group.tests)}")
+    checks = [f"{test.name} (cached)" if group.is_cached_check(test) else test.name for test in group.tests]
+    console.print(f"and run {len(group.tests)} check(s): {', '.join(checks)}")
 
 
 def show_test_results(test_outcome: TestOutcome) -> TestResults:
@@ -72,6 +73,9 @@ def show_test_results(test_outcome: TestOutcome) -> TestResults:
         _print_rules(test_outcome)
         summary = f"{len(evidence.checks) - len(failed)} of {len(evidence.checks)} checks passed"
         console.print(f"{summary} in {evidence.seconds:.1f} s")
+        if cached := evidence.cached_runs:
+            runs = ", ".join(sorted(set(cached.values())))
+            console.print(f"{len(cached)} cached, from {runs}; `test --fresh` runs all of them")
         console.print(f"report.html, logs and metrics: {display_path(run_directory)}")
         if test_outcome.addresses:
             console.print("The services keep running until `clean`:")

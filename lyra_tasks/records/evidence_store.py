@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,24 +14,27 @@ from pydantic import Field
 
 from lyra_tasks.digests import file_sha256, hex_part, json_sha256, sha256_digest, sha256_hex
 from lyra_tasks.documents import translate_failures
-from lyra_tasks.errors import StaleError
-from lyra_tasks.files import STAGING_PREFIX, display_path, format_json, walk_directory
+from lyra_tasks.files import STAGING_PREFIX, format_json, walk_directory
 from lyra_tasks.locks import directory_lock, file_lock
 from lyra_tasks.records.evidence import EVIDENCE_DIRECTORIES, EVIDENCE_FILES, Evidence, SetKey
 from lyra_tasks.records.journal import Journal, JournalEntry
 from lyra_tasks.records.record import Record, read_record, read_valid_record, write_record
+from lyra_tasks.records.recorded_test import (
+    EVIDENCE_FILE_NAME,
+    IMMUTABLE_MODE,
+    INPUT_PREFIX,
+    INPUTS_DIRECTORY,
+    TESTED_EVENT,
+    RecordedTest,
+    copy_hashed,
+    disagreement,
+    require_digest,
+)
+from lyra_tasks.records.tested_parts import TestedParts
 
-TESTED_EVENT = "tested"
-"""The event by which the journal names the digests of a run's evidence."""
-INPUT_PREFIX = "file "
-"""Prefix of the names of hashed files in `Evidence.part_hashes`."""
-_EVIDENCE_FILE_NAME = "evidence.json"
-_INPUTS_DIRECTORY, _SETS_DIRECTORY = "inputs", "sets"
-_IMMUTABLE_MODE = 0o400
+_SETS_DIRECTORY = "sets"
 _MAX_RUNS = 50
 _LOCK_TIMEOUT_S = 60.0
-_BLOCK_BYTES = 1 << 20
-_RERUN_HINT = "Run `test` again"
 
 
 class SetPointer(Record):
@@ -43,52 +44,22 @@ class SetPointer(Record):
     directory: str
 
 
-@dataclass(frozen=True)
-class RecordedTest:
-    """A test run whose evidence, files and journal entry agree; `digests` are by file name in its directory."""
-
-    directory: Path
-    evidence: Evidence
-    digests: Mapping[str, str]
-
-    def copy_file(self, name: str, target: Path) -> None:
-        """Copy a file of the evidence; raise StaleError if it is not the one that was recorded."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _name_missing_file(name, self.directory / name):
-            digest = _copy_hashed(self.directory / name, target, mode=0o644)
-        _require_digest(name, digest, self.digests[name])
-
-    def read_input(self, path: str) -> bytes:
-        """Return the bytes of a project file as they were tested; raise StaleError if they are not stored."""
-        digest = self.evidence.part_hashes[f"{INPUT_PREFIX}{path}"]
-        stored = self.directory / _INPUTS_DIRECTORY / digest
-        with _name_missing_file(path, stored):
-            content = stored.read_bytes()
-        _require_digest(path, sha256_hex(content), digest)
-        return content
-
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep other processes from removing the evidence during the block."""
-        with directory_lock(self.directory, is_shared=True, purpose="cleaning up"):
-            yield
-
-
 class EvidenceStore:
     """The evidence of a checkout, whose journal names the digests of every run."""
 
     def __init__(self, state: Path, journal: Journal) -> None:
         self._directory = state / "evidence"
         self._journal = journal
+        self.parts = TestedParts(self._directory, journal)
 
     def read(self, key: SetKey) -> Evidence | None:
         """Return the latest evidence for a set, or None."""
         directory = self._find_directory(key)
-        return read_record(directory / _EVIDENCE_FILE_NAME, Evidence) if directory else None
+        return read_record(directory / EVIDENCE_FILE_NAME, Evidence) if directory else None
 
     def latest(self) -> Evidence | None:
         """Return the latest evidence for any set, ignoring files of older schemas."""
-        paths = self._directory.glob(f"*/{_EVIDENCE_FILE_NAME}")
+        paths = self._directory.glob(f"*/{EVIDENCE_FILE_NAME}")
         results = [evidence for path in paths if (evidence := read_valid_record(path, Evidence))]
         return max(results, key=lambda evidence: (evidence.started_at, evidence.run), default=None)
 
@@ -100,18 +71,18 @@ class EvidenceStore:
         directory = self._find_directory(key)
         if directory is None:
             return None
-        path = directory / _EVIDENCE_FILE_NAME
+        path = directory / EVIDENCE_FILE_NAME
         evidence = read_record(path, Evidence)
         if evidence is None:
-            raise _disagreement(path, "missing")
+            raise disagreement(path, "missing")
         entry = self._find_entry(key)
         if entry is None:
-            raise _disagreement(path, "the journal has no entry about it")
-        with translate_failures(lambda problem: _disagreement(path, f"the journal's entry is damaged: {problem}")):
+            raise disagreement(path, "the journal has no entry about it")
+        with translate_failures(lambda problem: disagreement(path, f"the journal's entry is damaged: {problem}")):
             digests = {name: hex_part(str(digest)) for name, digest in dict(entry.data.get("files", {})).items()}
         recorded = RecordedTest(directory, evidence, digests)
         if problem := _find_entry_difference(evidence, entry, key, file_sha256(path)):
-            raise _disagreement(path, problem)
+            raise disagreement(path, problem)
         _require_recorded_files(recorded)
         for name in evidence.part_hashes:
             if name.startswith(INPUT_PREFIX):
@@ -130,6 +101,7 @@ class EvidenceStore:
             self._journal.append(evidence.run, TESTED_EVENT, **data, evidence=digest, files=files)
             write_record(self._pointer_path(evidence.set), SetPointer(directory=directory.name))
             self._remove_oldest(directory)
+            self.parts.point_to(evidence, directory)
 
     def _store(
         self, evidence: Evidence, run_directory: Path, inputs: Iterable[bytes]
@@ -140,12 +112,12 @@ class EvidenceStore:
             names = [*EVIDENCE_FILES, *_list_files(run_directory, EVIDENCE_DIRECTORIES)]
             for name in names:
                 (stage / name).parent.mkdir(parents=True, exist_ok=True)
-            files = {name: f"sha256:{_copy_hashed(run_directory / name, stage / name)}" for name in names}
-            (stage / _INPUTS_DIRECTORY).mkdir()
+            files = {name: f"sha256:{copy_hashed(run_directory / name, stage / name)}" for name in names}
+            (stage / INPUTS_DIRECTORY).mkdir()
             for content in inputs:
-                _write_immutable(stage / _INPUTS_DIRECTORY / sha256_hex(content), content)
+                _write_immutable(stage / INPUTS_DIRECTORY / sha256_hex(content), content)
             document = format_json(evidence.model_dump(mode="json", by_alias=True)).encode()
-            _write_immutable(stage / _EVIDENCE_FILE_NAME, document)
+            _write_immutable(stage / EVIDENCE_FILE_NAME, document)
             number, directory = 1, self._directory / evidence.run
             while directory.exists():  # several tests of one command line
                 number, directory = number + 1, self._directory / f"{evidence.run}.{number + 1}"
@@ -207,9 +179,9 @@ def _require_recorded_files(recorded: RecordedTest) -> None:
     names = {name for name in EVIDENCE_FILES if (directory / name).is_file()}
     names.update(_list_files(directory, EVIDENCE_DIRECTORIES))
     for name in sorted(names ^ recorded.digests.keys()):
-        raise _disagreement(directory / name, "the journal does not name it" if name in names else "missing")
+        raise disagreement(directory / name, "the journal does not name it" if name in names else "missing")
     for name, digest in recorded.digests.items():
-        _require_digest(name, file_sha256(directory / name), digest)
+        require_digest(name, file_sha256(directory / name), digest)
 
 
 def _list_files(directory: Path, subdirectories: Iterable[str]) -> list[str]:
@@ -223,46 +195,8 @@ def _list_files(directory: Path, subdirectories: Iterable[str]) -> list[str]:
     )
 
 
-def _copy_hashed(source: Path, target: Path, mode: int = _IMMUTABLE_MODE) -> str:
-    """Copy a file and return the SHA-256 of the bytes that were copied."""
-    digest = hashlib.sha256()
-    try:
-        with source.open("rb") as reader, target.open("xb") as writer:
-            while block := reader.read(_BLOCK_BYTES):
-                digest.update(block)
-                writer.write(block)
-            with suppress(PermissionError):  # FAT has no modes
-                os.fchmod(writer.fileno(), mode)
-    except OSError as error:
-        error.filename = error.filename or str(target)
-        raise
-    return digest.hexdigest()
-
-
 def _write_immutable(path: Path, content: bytes) -> None:
     """Write a file that its owner can only read; two files with the same content share it."""
     with suppress(FileExistsError), path.open("xb") as file:
         file.write(content)
-        os.fchmod(file.fileno(), _IMMUTABLE_MODE)
-
-
-@contextmanager
-def _name_missing_file(name: str, path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        if error.filename != str(path):
-            raise
-        raise _disagreement(path, f"missing ({name} as it was tested)") from error
-
-
-def _require_digest(name: str, digest: str, recorded_digest: str) -> None:
-    if digest != recorded_digest:
-        raise StaleError(
-            f"{name}: its stored copy is not what was tested (sha256 {digest[:12]}, tested {recorded_digest[:12]})",
-            hint=_RERUN_HINT,
-        )
-
-
-def _disagreement(path: Path, problem: str) -> StaleError:
-    return StaleError(f"Evidence disagrees: {display_path(path)}: {problem}", hint=_RERUN_HINT)
+        os.fchmod(file.fileno(), IMMUTABLE_MODE)

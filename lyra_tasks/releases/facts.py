@@ -94,6 +94,8 @@ def _check_tests(work: Workspace) -> str:
         return f"{error.message}. {error.hint}"
     except CheckFailedError as error:
         return f"{'; '.join((error.message, *error.details))}. {error.hint}"
+    if work.config.release.fresh_tests and (cached := evidence.cached_runs):
+        return f"{len(cached)} result(s) of run {evidence.run} are from earlier runs. Run `test --fresh`"
     return ""
 
 

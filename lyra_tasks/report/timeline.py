@@ -97,13 +97,12 @@ def build_timelines(documents: ReportDocuments) -> tuple[ServiceTimeline, ...]:
     """Return the timelines of all services that ran, by name."""
     samples_by_service = documents.metrics["services"]
     events = documents.metrics["events"]
-    times = [event["at"] for event in events]
-    times += [sample["at"] for samples in samples_by_service.values() for sample in samples]
-    if not times:
-        return ()
-    begin, end = _to_seconds(min(times)), _to_seconds(max(times))
+    periods = _find_periods(events, samples_by_service)
     timelines = []
     for name, usage in sorted(documents.tests["usage"].items()):
+        if _group_name(name) not in periods:
+            continue
+        begin, end = periods[_group_name(name)]
         samples = [(_to_seconds(sample["at"]) - begin, sample) for sample in samples_by_service.get(name, ())]
         described = _find_peaks(usage, samples)
         described += [
@@ -129,6 +128,25 @@ def build_timelines(documents: ReportDocuments) -> tuple[ServiceTimeline, ...]:
             )
         )
     return tuple(timelines)
+
+
+def _find_periods(
+    events: Iterable[Mapping[str, Any]], samples_by_service: Mapping[str, Iterable[Mapping[str, Any]]]
+) -> dict[str, tuple[float, float]]:
+    """Return the first and the last time of each group of checks: results of one may come from an earlier run."""
+    times: dict[str, list[str]] = {}
+    for event in events:
+        if event["service"]:
+            times.setdefault(_group_name(event["service"]), []).append(event["at"])
+    for name, samples in samples_by_service.items():
+        times.setdefault(_group_name(name), []).extend(sample["at"] for sample in samples)
+    return {
+        group: (_to_seconds(min(moments)), _to_seconds(max(moments))) for group, moments in times.items() if moments
+    }
+
+
+def _group_name(service: str) -> str:
+    return service.rpartition("/")[0]
 
 
 def _create_meter(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.config.containers import UserIds
 from lyra_tasks.config.platforms import image_from_key, image_platforms, list_variants, native_platform
 from lyra_tasks.config.services import effective_user
-from lyra_tasks.digests import json_sha256, sha256_hex
+from lyra_tasks.digests import file_sha256, json_sha256, sha256_hex
 from lyra_tasks.dockerfile.context import format_names, list_changes
 from lyra_tasks.dockerfile.input_hashes import ImageInputs, list_changed_inputs
 from lyra_tasks.engine.bases.inputs import hash_current_inputs, hash_stage_inputs
@@ -17,10 +19,11 @@ from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.engine.objects.users import resolve_image_user
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import EngineUnavailableError, StaleError
+from lyra_tasks.files import escape_name
 from lyra_tasks.images.third_party.prepare import compare_third_party_images
 from lyra_tasks.records.evidence import Evidence, SetKey
-from lyra_tasks.records.evidence_store import INPUT_PREFIX, RecordedTest
 from lyra_tasks.records.images import ImageRecord, ImageStore
+from lyra_tasks.records.recorded_test import INPUT_PREFIX, RecordedTest
 from lyra_tasks.rules.catalogue import rule_set_version
 
 if TYPE_CHECKING:
@@ -139,9 +142,23 @@ def hash_effective_parts(
             test_builds = [build for build in builds if build.image == test.image]
             inputs = [hash_stage_inputs(work, build, test.stage, records[build.key].inputs) for build in test_builds]
             parts[f"stage of tests.{test.name}"] = json_sha256(inputs)
+        elif test.pytest is not None:
+            parts[f"files of tests.{test.name}"] = json_sha256(_hash_test_files(work.root, test.pytest))
     files = read_input_files(work) if files is None else files
     parts |= {f"{INPUT_PREFIX}{path}": sha256_hex(content) for path, content in files.items()}
     return dict(sorted(parts.items()))
+
+
+def _hash_test_files(root: Path, path: str) -> dict[str, str]:
+    """Return the SHA-256 of the files of a suite by path, with each `conftest.py` above them."""
+    top = root / path
+    files = [top] if top.is_file() else []
+    for directory, subdirectories, names in os.walk(top):
+        subdirectories[:] = [name for name in subdirectories if name != "__pycache__" and not name.startswith(".")]
+        files += [Path(directory, name) for name in names]
+    files += [parent / "conftest.py" for parent in top.parents if parent.is_relative_to(root)]
+    existing = [file for file in files if file.is_file()]
+    return {escape_name(file.relative_to(root).as_posix()): file_sha256(file) for file in sorted(existing)}
 
 
 def list_failures(evidence: Evidence) -> tuple[str, ...]:

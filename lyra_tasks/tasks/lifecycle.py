@@ -9,7 +9,13 @@ from invoke.context import Context
 
 from lyra_tasks.errors import UsageError
 from lyra_tasks.tasks.development import prepare_dev_cleanup
-from lyra_tasks.tasks.session import remember_source, require_same_source, suggest_next_command, workspace
+from lyra_tasks.tasks.session import (
+    read_only_workspace,
+    remember_source,
+    require_same_source,
+    suggest_next_command,
+    workspace,
+)
 from lyra_tasks.tasks.task import task
 
 if TYPE_CHECKING:
@@ -86,6 +92,9 @@ def build(
     fail_fast="Stop at the first check that fails",
     repeat="Repeat all checks N times to find flaky ones",
     keep_running="Keep services running until `clean`",
+    fresh="Run again what has passed with the same inputs",
+    failed_first="Start with the groups that failed in the last test",
+    watch="Build and test again after each change, until Ctrl-C",
 )
 def test(
     c: Context,
@@ -93,10 +102,13 @@ def test(
     fail_fast: bool = False,
     repeat: int = 1,
     keep_running: bool = False,
+    fresh: bool = False,
+    failed_first: bool = False,
+    watch: bool = False,
     dry_run: bool = False,
     json: bool = False,
     quiet: bool = False,
-) -> TestResults | TestPreview:
+) -> TestResults | TestPreview | None:
     """Start the services in isolated containers; run the checks.
 
     Exits with 5 if a check or a rule fails.
@@ -106,7 +118,10 @@ def test(
     from lyra_tasks.checks.show import show_test_plan, show_test_results
     from lyra_tasks.report.page import write_report_at_end
 
-    options = TestOptions(fail_fast, repeat, keep_running)
+    if watch and not dry_run:
+        _watch_tests(tuple(only or ()), fail_fast=fail_fast, repeat=repeat, fresh=fresh, others=keep_running)
+        return None
+    options = TestOptions(fail_fast, repeat, keep_running, fresh, failed_first)
     test_run = plan_test_run(workspace(), tuple(only or ()), options, is_dry_run=dry_run)
     if dry_run:
         return show_test_plan(test_run)
@@ -116,6 +131,23 @@ def test(
         results = show_test_results(outcome)
     suggest_next_command("promote", "to create a bundle of these images")
     return results
+
+
+def _watch_tests(only: Sequence[str], *, fail_fast: bool, repeat: int, fresh: bool, others: bool) -> None:
+    from lyra_tasks import console
+    from lyra_tasks.checks.watch import watch_tests
+
+    if others or console.is_json_mode():
+        raise UsageError(
+            "`test --watch` takes neither --keep-running nor --json",
+            hint="Leave them out; the results of each round are in .lyra/runs",
+        )
+    options = [*(f"--only={name}" for name in only), f"--repeat={repeat}"]
+    options += [name for name, is_given in (("--fail-fast", fail_fast), ("--fresh", fresh)) if is_given]
+    try:
+        watch_tests(read_only_workspace(), options)
+    except KeyboardInterrupt:
+        console.print("stopped watching")
 
 
 @task("promote", to="Also push the images to oci://HOST[:PORT][/PATH]")

@@ -154,6 +154,14 @@ name = "our own suite"
 run = "make check"
 retry = 2
 
+[[tests]]
+name = "api"
+pytest = "web"
+
+[[tests]]
+name = "js"
+junit = { run = "make js", file = "js.xml" }
+
 [promotion]
 directory = "promotion"
 keep_snapshots = 3
@@ -165,6 +173,7 @@ sign = { key = "release.key", identity = "ada" }
 tag = "web/v{version}"
 branches = ["main"]
 require_tests = true
+fresh_tests = true
 
 [[tests]]
 name = "unit"
@@ -212,7 +221,8 @@ def test_configuration_with_all_keys_is_valid(project: Project) -> None:
     assert config.services["web"].healthcheck is not None
     assert config.services["web"].healthcheck.interval == 0.5
     assert config.services["web"].healthcheck.start_period == 90
-    assert [test.kind for test in config.tests] == ["http", "exec", "tcp", "log", "run", "stage", "structure"]
+    kinds = ["http", "exec", "tcp", "log", "run", "pytest", "junit", "stage", "structure"]
+    assert [test.kind for test in config.tests] == kinds
     assert config.tests[0].json_ == {"a": [1, {"b": 2}]}
     assert config.deviations[0].expires == datetime.date(2027, 3, 31)
     assert loaded.key_lines["services", "web", "environment", "ADMIN_TOKEN"] == line_with("ADMIN_TOKEN")

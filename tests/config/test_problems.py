@@ -382,12 +382,34 @@ CASES: list[tuple[str, str, str]] = [
     (
         "check without a kind",
         '[[tests]]\nname = "t"\nservice = "web"\n' + SERVICE,
-        "4: tests[0]: must have exactly one of http, exec, tcp, log, run, stage, structure, found none",
+        "4: tests[0]: must have exactly one of http, exec, tcp, log, run, pytest, junit, stage, structure, found none",
     ),
     (
         "check of two kinds",
         SERVICE + '[[tests]]\nname = "t"\nservice = "web"\nexec = "true"\nlog = "x"\n',
-        "8: tests[0]: must have exactly one of http, exec, tcp, log, run, stage, structure, found exec and log",
+        "8: tests[0]: must have exactly one of http, exec, tcp, log, run, pytest, junit, stage, structure, "
+        "found exec and log",
+    ),
+    (
+        "suite that does not exist",
+        '[[tests]]\nname = "t"\npytest = "tests/nowhere"\n',
+        '6: tests[0].pytest: "tests/nowhere" does not exist; name a directory or a file with tests',
+    ),
+    (
+        "suite outside of the project",
+        '[[tests]]\nname = "t"\npytest = "../tests"\n',
+        '6: tests[0].pytest: "../tests" is outside the project; use a path below the directory of .lyra.toml',
+    ),
+    (
+        "suite with retries",
+        '[[tests]]\nname = "t"\npytest = "."\nretry = 2\n',
+        "7: tests[0].retry: pytest checks have no retry, since each of their tests has a result of its own; "
+        "let the runner retry",
+    ),
+    (
+        "report that may be something else",
+        '[[tests]]\nname = "t"\njunit = { run = "make", file = "Makefile" }\n',
+        '6: tests[0].junit.file: "Makefile" must end with .xml; it is removed before each run',
     ),
     (
         "check without a service",

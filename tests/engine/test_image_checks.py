@@ -145,7 +145,7 @@ def test_bundle_with_check_results_verifies(bundle: Path, project: Project) -> N
 
 def test_stage_check_bypasses_build_cache(bundle: Path, project: Project) -> None:
     first = (bundle / "evidence" / "checks" / "unit-results" / "results" / "once").read_text()
-    result = project.lyra("test", "--only", "unit results")
+    result = project.lyra("test", "--fresh", "--only", "unit results")
     assert result.code == 0, result.text
     second = newest(project) / "checks" / "unit-results" / "results" / "once"
     assert len(first) == len(second.read_text()) > 30
@@ -203,6 +203,7 @@ def test_stages_are_built_in_parallel(bundle: Path, project: Project) -> None:
     result = project.lyra("test", "--only", "one", "--only", "two")
     config.write_text(original)
     dockerfile.write_text(DOCKERFILE)
+    assert project.lyra("build").code == 0
     assert result.code == 0, result.text
     document = json.loads((newest(project) / "tests.json").read_text())
     assert document["seconds"] < sum(check["seconds"] for check in document["checks"])

@@ -46,10 +46,10 @@ def run(*, passed: bool = True, seconds: int = 240) -> ReportDocuments:
         "metrics count the entry",
         "logs are kept",
     ]
-    checks = [
+    checks: list[dict[str, Any]] = [
         {
             "name": name, "kind": "http" if number else "exec", "service": "worker" if number == 2 else "web",
-            "outcome": "passed", "message": "", "seconds": 0.02 + number,
+            "outcome": "passed", "message": "", "seconds": 0.02 + number, "details": [], "cached_from": "",
         }
         for number, name in enumerate(names)
     ]  # fmt: skip

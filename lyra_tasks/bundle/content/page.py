@@ -201,7 +201,12 @@ def _health(service: PromotedService) -> str:
 
 def _tests(evidence: Evidence, rules: Sequence[RuleResult]) -> str:
     rows = [
-        (check.outcome, escape_markdown(check.title), check.service, f"{check.seconds:.2f} s")
+        (
+            check.outcome,
+            escape_markdown(check.title),
+            check.service,
+            f"in run {format_code(check.cached_from)}" if check.cached_from else f"{check.seconds:.2f} s",
+        )
         for check in evidence.checks
     ]
     peaks = [

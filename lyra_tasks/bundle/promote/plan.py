@@ -20,8 +20,8 @@ from lyra_tasks.engine.client.facts import parse_version_numbers
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.records.evidence import Evidence, RuleResult, SetKey
-from lyra_tasks.records.evidence_store import RecordedTest
 from lyra_tasks.records.images import ImageRecord
+from lyra_tasks.records.recorded_test import RecordedTest
 from lyra_tasks.rules.deviations import reassess_results
 from lyra_tasks.rules.freshness import require_tested_set
 from lyra_tasks.rules.source import check_promotion

@@ -37,6 +37,29 @@ def check_paths(config: Configuration, root: Path) -> Iterator[Problem]:
     for index, test in enumerate(config.tests):
         if test.structure is not None:
             yield from _check_file(("tests", index, "structure"), test.structure, root)
+        if test.pytest is not None:
+            yield from _check_suite(("tests", index, "pytest"), test.pytest, root)
+        if test.junit is not None:
+            yield from _check_report(("tests", index, "junit", "file"), test.junit.file, root)
+
+
+def _check_suite(location: Location, path: str, root: Path) -> Iterator[Problem]:
+    resolved = _resolve_inside(root, path)
+    if resolved is None:
+        yield _outside_project(location, path)
+    elif not _exists(resolved.exists):
+        yield Problem(location, f"{quote_text(path)} does not exist; name a directory or a file with tests")
+
+
+def _check_report(location: Location, path: str, root: Path) -> Iterator[Problem]:
+    """Yield the problems of a file that a command writes: it is removed before, and must not be something else."""
+    resolved = _resolve_inside(root, path)
+    if resolved is None:
+        yield _outside_project(location, path)
+    elif not path.endswith(".xml"):
+        yield Problem(location, f"{quote_text(path)} must end with .xml; it is removed before each run")
+    elif _exists(resolved.is_dir):
+        yield Problem(location, f"{quote_text(path)} is a directory; name the file that the command writes")
 
 
 def _check_on_change(location: Location, dev: Dev, root: Path, *, has_own_image: bool) -> Iterator[Problem]:

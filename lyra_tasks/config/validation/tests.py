@@ -74,6 +74,11 @@ def _check_kind_and_target(location: Location, test: Test, document: Mapping[str
             if kinds and special_kind not in kinds and key in written_keys:
                 yield Problem((*location, key), f"is for {special_kind} checks only, found {_join_kinds(kinds)}")
     kind = kinds[0] if kinds else ""
+    if kind in {"pytest", "junit"} and test.retry:
+        message = (
+            f"{kind} checks have no retry, since each of their tests has a result of its own; let the runner retry"
+        )
+        yield Problem((*location, "retry"), message)
     required_key = _TARGET_KEYS.get(kind)
     for key, table in (("service", "services"), ("image", "images")):
         name = getattr(test, key)

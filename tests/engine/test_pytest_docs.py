@@ -1,0 +1,29 @@
+"""Every example of docs/pytest.md, as it stands there."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from tests.conftest import REPOSITORY, Project
+
+PAGE = (REPOSITORY / "docs" / "pytest.md").read_text()
+BLOCK = re.compile(r"(?:^`(?P<file>[^`\n]+)`:\n\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def test_examples_of_page_run(tiny: Project) -> None:
+    commands = 0
+    for match in BLOCK.finditer(PAGE):
+        if match["file"]:
+            path = tiny.root / match["file"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a") as file:
+                file.write("\n" + match["text"])
+        if match["language"] == "console":
+            commands += 1
+            result = tiny.lyra(*match["text"].split()[2:], "--json")
+            assert result.code == 0, result.text
+    assert commands == 2
+    document = json.loads(result.out)
+    suites = {check["name"]: check["message"] for check in document["checks"] if check["name"] in {"api", "smoke"}}
+    assert suites == {"api": "3 passed", "smoke": "1 passed"}
