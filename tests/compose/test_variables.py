@@ -1,0 +1,137 @@
+"""Test where the values of variables come from, and what is kept of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE
+from lyra_tasks.compose.variables import interpolate, read_env_file, write_env_file
+from lyra_tasks.config.load import load_config
+from lyra_tasks.errors import ConfigurationError
+from tests.compose.conftest import WriteProject
+from tests.compose.test_reading import FILES, HEAD
+
+VALUES = {"SET": "x", "EMPTY": ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("$SET ${SET} $$SET", "x x $SET"),
+        ("${NONE:-a}${NONE-b}${EMPTY:-c}${EMPTY-d}", "abc"),
+        ("${SET:+yes}${SET+yes}${EMPTY:+no}${NONE+no}", "yesyes"),
+        ("${NONE:-${SET}:8}", "x:8"),
+        ("${NONE}${NONE:?why}", ""),
+        ("cost: 5$", "cost: 5$"),
+    ],
+)
+def test_text_is_interpolated_as_in_compose(text: str, expected: str) -> None:
+    assert interpolate(text, VALUES).text == expected
+
+
+def test_env_file_is_read_with_comments_quotes_and_references(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        "# what it is called\nA=one # remark\nexport B='$A'\nC=\"two\\nlines ${A}\"\nD=${A}/x\nE: yaml\n#F=no\nG=\n"
+        'PEM="-----BEGIN\nabc==\n-----END"\ndiscovery.type=single-node\n'
+    )
+    variables = read_env_file(tmp_path / ".env")
+    assert {name: variable.value for name, variable in variables.items()} == {
+        "A": "one", "B": "$A", "C": "two\nlines one", "D": "one/x", "E": "yaml", "G": "",
+        "PEM": "-----BEGIN\nabc==\n-----END", "discovery.type": "single-node",
+    }  # fmt: skip
+    assert variables["A"].comment == "what it is called"
+    write_env_file(tmp_path / "copy", {name: variable.value for name, variable in variables.items()})
+    assert {name: entry.value for name, entry in read_env_file(tmp_path / "copy").items()}["PEM"].endswith("END")
+    assert (tmp_path / "copy").stat().st_mode & 0o777 == 0o600
+
+
+def test_env_file_decides_only_where_more_than_a_test_depends_on_it(write_project: WriteProject) -> None:
+    compose = "services: {web: {image: 'redis:${TAG:-7}', environment: {NAME: '${NAME:-a}'}}}\n"
+    root = write_project(compose, FILES | {".env": "NAME=b\nDB_PASSWORD=hunter2hunter2\n"})
+    loaded = load_config()
+    name = loaded.config.services["web"].environment["NAME"]
+    assert (name.default, name.test_value) == ("a", "b")
+    assert root / ".env" not in loaded.input_files
+    (root / ".env").write_text("TAG=8\n")
+    loaded = load_config()
+    assert loaded.config.services["web"].image == "redis:8"
+    assert root / ".env" in loaded.input_files
+    assert root / "compose.yaml" in loaded.input_files
+
+
+def test_variables_of_the_shell_do_not_count(write_project: WriteProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAG", "of-the-shell")
+    write_project("services: {web: {image: 'redis:${TAG:-7}'}}\n", FILES)
+    assert load_config().config.services["web"].image == "redis:7"
+
+
+def test_secrets_are_kept_nowhere_and_a_written_false_is_believed(write_project: WriteProject) -> None:
+    compose = """
+        services:
+          web:
+            image: redis:7
+            environment:
+              API_TOKEN: hunter2hunter2
+              KEY_OF_MAP: ${KEY_OF_MAP:-legend}
+    """
+    override = HEAD + "[services.web.environment]\nKEY_OF_MAP = { secret = false }\n"
+    root = write_project(compose, FILES | {".lyra.toml": override})
+    environment = load_config().config.services["web"].environment
+    assert (environment["KEY_OF_MAP"].default, environment["KEY_OF_MAP"].secret) == ("legend", False)
+    assert (environment["API_TOKEN"].test_value, environment["API_TOKEN"].secret) == (SHARED_TEST_VALUE, True)
+    assert "hunter2" not in (root / ".lyra" / "compose.json").read_text()
+
+
+def test_name_that_no_env_file_can_set_keeps_its_default(write_project: WriteProject) -> None:
+    write_project(
+        "services: {es: {image: 'elasticsearch:8.15.0', environment: {discovery.type: single-node}}}\n", FILES
+    )
+    assert load_config().config.services["es"].environment["discovery.type"].default == "single-node"
+
+
+def test_pipe_is_no_env_file(write_project: WriteProject) -> None:
+    root = write_project("services: {web: {image: 'redis:7', env_file: pipe}}\n", FILES)
+    os.mkfifo(root / "pipe")
+    with pytest.raises(ConfigurationError, match="pipe is not a regular file"):
+        load_config()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "include: ['oci://example.test/x']\nservices: {web: {image: a}}\n",
+            "compose.yaml:1: a Compose file elsewhere",
+        ),
+        ("include: [../../outside.yaml]\nservices: {web: {image: a}}\n", "outside.yaml"),
+        (
+            "services: {web: {extends: {file: 'https://example.test/x', service: a}}}\n",
+            "compose.yaml:1: a Compose file",
+        ),
+    ],
+)
+def test_files_elsewhere_are_not_read(write_project: WriteProject, text: str, message: str) -> None:
+    root = write_project(text, FILES)
+    (root.parent.parent / "outside.yaml").write_text("services: {}\n")
+    with pytest.raises(ConfigurationError, match=message):
+        load_config()
+
+
+def test_contexts_above_are_built_from_the_top_of_the_repository(
+    write_project: WriteProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lyra_tasks.scaffold.project_files import inspect_project
+
+    root = write_project("", {"docker/compose.yaml": "services: {web: {build: ..}}\n", "Dockerfile": "FROM scratch\n"})
+    monkeypatch.chdir(root / "docker")
+    with pytest.raises(ConfigurationError) as caught:
+        inspect_project(root / "docker")
+    assert caught.value.hint == (
+        "Run it at the top of the repository: `cd .. && lyra init --compose docker/compose.yaml`"
+    )
+    project = inspect_project(root, ("docker/compose.yaml",))
+    assert project.compose is not None
+    assert project.compose.project.document["images"]["web"]["context"] == "."
