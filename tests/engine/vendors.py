@@ -57,7 +57,7 @@ def build_vendor_image(
     shutil.copytree(busybox, directory / "bin", symlinks=True)
     (directory / "index.html").write_text(f"{text}\n")
     (directory / "Dockerfile").write_text(DOCKERFILE)
-    options = ("--quiet", "--provenance=false", "--tag", reference)
+    options = ("--quiet", "--tag", reference)
     return docker(box, "buildx", "build", *options, ".", directory=directory).strip()
 
 

@@ -101,6 +101,11 @@ def _read_image(path: Path, archive: tarfile.TarFile, platform: str) -> Archived
         return parse_foreign_json(read(name))
 
     descriptor = _only_image(path, load_json("index.json")) if "index.json" in members else None
+    if descriptor is not None and (blob := _blob_member(descriptor["digest"])) in members:
+        nested = load_json(blob)
+        if "manifests" in nested:  # with attestations, or platforms that the archive lacks
+            present = [item for item in nested["manifests"] if _blob_member(item["digest"]) in members]
+            descriptor = _only_image(path, {"manifests": present})
     if "manifest.json" in members:
         entry = _require_single(path, load_json("manifest.json"))
         config, layers = entry["Config"], tuple(entry["Layers"])
@@ -108,9 +113,6 @@ def _read_image(path: Path, archive: tarfile.TarFile, platform: str) -> Archived
         if descriptor is None:
             raise DocumentError("it has neither manifest.json nor index.json")
         manifest = load_json(_blob_member(descriptor["digest"]))
-        if "manifests" in manifest:
-            descriptor = _only_image(path, manifest)
-            manifest = load_json(_blob_member(descriptor["digest"]))
         config = _blob_member(manifest["config"]["digest"])
         layers = tuple(_blob_member(layer["digest"]) for layer in manifest["layers"])
     image_config = load_json(config)

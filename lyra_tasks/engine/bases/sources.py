@@ -11,18 +11,21 @@ from lyra_tasks.errors import PreconditionError
 from lyra_tasks.references import strip_tag
 
 # The Debian packages of images that are often used, by the last part of the repository.
-_PACKAGES = {
+_PROGRAMS = {
     "busybox": "busybox-static",
     "debian": "base-files",
+    "node": "nodejs",
+    "python": "python3",
+}
+# Scripts of these need more than `custom` sets up.
+_SERVERS = {
     "haproxy": "haproxy",
     "httpd": "apache2",
     "mariadb": "mariadb-server",
     "memcached": "memcached",
     "mosquitto": "mosquitto",
-    "nginx": "nginx-light",
-    "node": "nodejs",
+    "nginx": "nginx",
     "postgres": "postgresql",
-    "python": "python3",
     "rabbitmq": "rabbitmq-server",
     "redis": "redis-server",
     "valkey": "valkey-server",
@@ -37,8 +40,10 @@ def suggest_sources(request: BaseRequest) -> str:
     reference = request.base.image or request.name
     archive = f"{re.sub(r'[^a-z0-9.]+', '-', reference.rpartition('/')[2].partition('@')[0].lower())}.tar"
     lines = [f"archive = {json.dumps(archive)}  # `docker save {reference} -o {archive}` where it is"]
-    if package := _PACKAGES.get(name):
+    if package := _PROGRAMS.get(name):
         lines.append(f'rootfs = {{ suite = "{_find_suite()}", packages = ["{package}"] }}')
+    elif package := _SERVERS.get(name):
+        lines.append(f'rootfs = {{ suite = "{_find_suite()}", packages = ["{package}"], variant = "minbase" }}')
     table = f"[bases.{name_table(request.name)}]"
     if request.is_configured:
         return "\n".join([f"Load it with `docker load`, or add a source to {table} in .lyra.toml:", *lines])

@@ -124,6 +124,8 @@ def prepare_third_party_images(work: Workspace, variants: Iterable[Variant] | No
 
 def warn_about_unused_bases(work: Workspace, requests: Iterable[BaseRequest] | None = None) -> None:
     """Warn about tables in `[bases]` that no FROM and no third-party image uses."""
+    if not work.config.bases:
+        return  # without reading the Dockerfiles once more
     for name in find_unused_bases(work.config, list_requests(work) if requests is None else requests):
         console.warn(
             f"[bases.{name_table(name)}] is not used: no FROM and no `image` has this name; name a table after the "
@@ -171,7 +173,7 @@ def _fetch(work: Workspace, variant: Variant, request: BaseRequest, pin: LockedB
         image_id=image["Id"],
         config_digest=fetched or image["Id"],
         manifest_digest=image["Id"] if is_containerd else None,
-        diff_ids=list(image["RootFS"]["Layers"]),
+        diff_ids=list(image["RootFS"].get("Layers") or ()),
         platform=variant.platform,
         size=int(image["Size"]),
         commit="",
