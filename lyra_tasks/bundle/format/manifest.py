@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from lyra_tasks.bundle.format.layout import MANIFEST_FILE
 from lyra_tasks.config.models import Name, Platform
 from lyra_tasks.config.platforms import variant_keys
-from lyra_tasks.config.values import UdpPort
+from lyra_tasks.config.values import Reference, UdpPort
 from lyra_tasks.documents import DocumentError, read_document
 from lyra_tasks.errors import BundleError
 from lyra_tasks.files import format_json, write_file
@@ -93,7 +93,7 @@ class BundledImage(Document):
 
     name: Name
     services: list[Name]
-    references: list[str] = Field(min_length=1)
+    references: list[Reference] = Field(min_length=1)
     platform: Platform
     origin: ImageOrigin | None
     config_digest: Digest
