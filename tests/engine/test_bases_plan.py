@@ -72,7 +72,7 @@ def test_base_key_is_found_by_image_name_or_reference() -> None:
     ],
 )
 def test_base_is_named_by_reference_or_repository(reference: str, name: str) -> None:
-    names = {"redis:latest": {"rootfs": {"suite": "trixie", "packages": ["redis-server"]}}}
+    names: dict[str, dict[str, Any]] = {"redis:latest": {"rootfs": {"suite": "trixie", "packages": ["redis-server"]}}}
     names |= {"ghcr.io/owner/app": {"archive": "app.tar"}}
     bases = CONFIG.model_dump()["bases"] | names
     assert (

@@ -144,7 +144,9 @@ def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPla
 
 def _describe_origin(record: ImageRecord) -> ImageOrigin | None:
     origin = record.origin
-    return origin and ImageOrigin(reference=origin.reference, digest=origin.digest, source=origin.source)
+    if origin is None:
+        return None
+    return ImageOrigin(reference=origin.reference, digest=origin.digest, source=origin.source)
 
 
 def collect_promotion_facts(work: Workspace) -> PromotionFacts:
