@@ -160,8 +160,9 @@ def sync_directory(directory: Path) -> None:
 
 
 def quote_path(path: Path) -> str:
-    """Return a path for a command that is pasted into a shell, as `display_path` names it."""
-    return shlex.quote(display_path(path))
+    """Return a path for a command that is pasted into a shell, as `display_path` names it, and never as an option."""
+    text = display_path(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def display_path(path: Path) -> str:

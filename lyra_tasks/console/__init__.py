@@ -209,7 +209,7 @@ def confirm(question: str) -> bool:
     """Ask a yes/no question; return False if stdin is not a terminal."""
     if not sys.stdin.isatty():
         return False
-    sys.stderr.write(f"{sanitize(question)} [y/N] ")
+    sys.stderr.write(f"{_keep_below(sanitize(question))} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 

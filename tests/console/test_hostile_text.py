@@ -135,3 +135,4 @@ def test_pasted_path_is_one_word_of_a_shell(tmp_path: Path, monkeypatch: pytest.
     for name in ("plain", "with space", "$(touch pwned)", "it's", "`id`", "a;b", "-rf\n\u202e"):
         words = shlex.split(f"rm {quote_path(tmp_path / 'below' / name)}")
         assert words == ["rm", console.escape(f"below/{name}")]
+    assert quote_path(tmp_path / "-rf") == "./-rf"
