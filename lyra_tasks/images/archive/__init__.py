@@ -1,1 +1,1 @@
-"""Image archives: writing, reading, verifying; may import images.oci, images.stream and references."""
+"""Image archives: writing, reading, verifying; may import images.oci, images.stream, console and references."""
