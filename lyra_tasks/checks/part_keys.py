@@ -92,13 +92,20 @@ def _describe_stage(work: Workspace, stage: PlannedStage) -> dict[str, Any]:
         "target": target,
         "bases": dict(stage.base_targets),
         "sources": [[snapshot.digest, snapshot.dockerfile_digest] for snapshot in snapshots],
-        "secrets": [
-            [path, stat.st_size, stat.st_mtime_ns] for path in stage.secret_paths if (stat := Path(path).stat())
-        ],
+        "secrets": [[path, *_stamp(Path(path))] for path in stage.secret_paths],
         "epoch": stage.epoch if uses_epoch else None,
         "kept": stage.export_directory is not None,
         "root": str(work.root),
     }
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """Return the size and the time of a file, which reveal nothing of a secret; nothing if it is missing."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return ()
+    return status.st_size, status.st_mtime_ns
 
 
 def _is_closed(file: bytes) -> bool:
