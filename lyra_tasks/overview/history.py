@@ -48,9 +48,9 @@ def select_runs(runs: Iterable[RunSummary], *, show_all: bool) -> tuple[RunSumma
 
 
 def _only_shows(run: RunSummary) -> bool:
-    return (
-        bool(run.tasks) and not run.created + run.removed and VIEWING_TASKS.issuperset(task.task for task in run.tasks)
-    )
+    is_dry = "--dry-run" in run.command
+    only_shows = is_dry or VIEWING_TASKS.issuperset(task.task for task in run.tasks)
+    return bool(run.tasks) and not run.created + run.removed and only_shows
 
 
 def group_by_run(entries: Iterable[JournalEntry]) -> dict[str, list[JournalEntry]]:
@@ -141,19 +141,20 @@ def show_runs(runs: tuple[RunSummary, ...], count: int) -> tuple[RunSummary, ...
     if not runs:
         console.print("No runs yet" if not count else "No runs yet, except of tasks that only show something")
         return runs
+    users = {run.user for run in runs}
     rows = [
         (
             run.started_at[:16].replace("T", " "),
             f"{sum(task.seconds for task in run.tasks):.1f} s",
-            run.id,
-            run.user,
+            *([run.user] if len(users) > 1 else []),
             _format_result(run),
-            f"{run.created}/{run.removed}",
+            run.id,
             shlex.join(run.command) or "?",
         )
         for run in runs
     ]
-    console.print_table(("time (UTC)", "took", "run", "user", "result", "created/removed", "command"), rows)
+    user = ["user"] if len(users) > 1 else []  # the same one in each line says nothing
+    console.print_table(("time (UTC)", "took", *user, "result", "run", "command"), rows)
     if count > len(runs):
         console.print(f"{count - len(runs)} more, also those that only show something: `history --all`")
     return runs
