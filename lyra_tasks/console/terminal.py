@@ -9,12 +9,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lyra_tasks.console.text import format_bytes, sanitize, supports_colour, terminal_width, wrap_lines
+from lyra_tasks.console.text import (
+    apply_style,
+    display_width,
+    format_bytes,
+    sanitize,
+    supports_colour,
+    terminal_width,
+    wrap_lines,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+_COLUMN_GAP = "  "
+_MIN_LAST_WIDTH = 16
 _MIN_RATE_S = 0.5  # before, the rate is a guess
 
 
@@ -92,10 +102,16 @@ class LiveDisplay:
 
 
 def wrap_table(header: Sequence[str], rows: Sequence[Sequence[str]], stream: Any) -> str:
-    """Return a table with cells that are wrapped between words, or lines for each row if a word would not fit."""
+    """Return a table with cells that are wrapped between words, or lines for each row if words would not fit.
+
+    In the last column, a few words may be too long, such as URLs: these stay whole.
+    """
     from rich.table import Table
     from rich.text import Text
 
+    if lines := _wrap_last_column(header, rows, terminal_width(stream)):
+        heading, _, body = "\n".join(lines).partition("\n")
+        return f"{apply_style(heading, 'dim') if supports_colour(stream) else heading}\n{body}"
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for name, *cells in zip(header, *rows, strict=True):
         words = [cell.split() for cell in (name, *cells)]
@@ -111,6 +127,23 @@ def wrap_table(header: Sequence[str], rows: Sequence[Sequence[str]], stream: Any
     with console.capture() as capture:
         console.print(table)
     return capture.get().removesuffix("\n")
+
+
+def _wrap_last_column(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return a table of which only the last column is wrapped; nothing if that leaves its words too little space."""
+    table = [header, *rows]
+    widths = [max(map(display_width, column)) for column in zip(*(row[:-1] for row in table), strict=True)]
+    last_width = width - sum(widths) - len(_COLUMN_GAP) * len(widths)
+    overlong = [row for row in rows if any(display_width(word) > last_width for word in row[-1].split())]
+    if last_width < _MIN_LAST_WIDTH or len(overlong) * 2 >= len(rows):
+        return []
+    indent = " " * (width - last_width)
+    lines = []
+    for row in table:
+        cells = [cell + " " * (width - display_width(cell)) for cell, width in zip(row[:-1], widths, strict=True)]
+        folded = wrap_lines(row[-1], last_width).replace("\n", f"\n{indent}")
+        lines.append(_COLUMN_GAP.join([*cells, folded]).rstrip())
+    return lines
 
 
 def _create_console(stream: Any, width: int | None) -> Console:

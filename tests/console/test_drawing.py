@@ -57,6 +57,19 @@ def test_table_wraps_cells_between_words() -> None:
     ]
 
 
+def test_last_column_is_wrapped_and_a_long_word_in_it_stays_whole() -> None:
+    rows = [("one", "some words that do not fit into the line of a narrow terminal"), ("two", "short"), ("3", "x" * 70)]
+    screen, _ = screen_after(f"console.print_table(('name', 'text'), {rows!r})")
+    assert screen == [
+        "name  text",
+        "one   some words that do not fit into the line of a narrow",
+        "      terminal",
+        "two   short",
+        "3     " + "x" * 54,
+        "x" * 16,
+    ]
+
+
 def test_table_wider_than_terminal_becomes_lines_that_can_be_copied() -> None:
     screen, _ = screen_after(f"console.print_table(('name', 'digest'), [('web-server-with-a-long-name', {DIGEST!r})])")
     assert screen == ["name    web-server-with-a-long-name", f"digest  {DIGEST}"]
