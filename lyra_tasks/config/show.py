@@ -28,15 +28,9 @@ def show_settings(loaded: LoadedConfig) -> tuple[Setting, ...]:
     """Show all keys that have a value, in the order of the documentation."""
     settings = list_settings(loaded)
     if not console.print_result(settings):
-        rows = [
-            (
-                row.key,
-                row.origin,
-                row.value if isinstance(row.value, str) else json.dumps(row.value, ensure_ascii=False),
-            )
-            for row in settings
-        ]
-        console.print_table(("key", "from", "value"), rows)
+        for row in settings:
+            value = row.value if isinstance(row.value, str) else json.dumps(row.value, ensure_ascii=False)
+            console.print(f"{row.key} = {console.escape(value)}  ({row.origin})")
     return settings
 
 
