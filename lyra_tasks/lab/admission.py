@@ -127,7 +127,7 @@ def require_capacity(requested: Collection[Reservation], reserved: Collection[Re
             hint="Lower [services.*.limits], stop another environment, "
             "or raise [resources] host_share (LYRA_HOST_SHARE)",
             details=tuple(
-                f"{reservation.name:<40} {reservation.cpus:>6g} CPUs {console.format_bytes(reservation.memory):>10}"
+                f"{reservation.cpus:>5g} CPUs {console.format_bytes(reservation.memory):>10}  {reservation.name}"
                 for reservation in reservations
             ),
         )
