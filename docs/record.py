@@ -1,4 +1,4 @@
-"""Record a real `build test promote` of the demo as docs/images/run.svg.
+"""Record real runs of the demo: `build test promote` as docs/images/run.svg, `create --watch` in docs/commands.md.
 
 python docs/record.py   (needs what the demo needs; run it after output has changed)
 """
@@ -9,7 +9,14 @@ import io
 import os
 import pty
 import re
+import shlex
+import shutil
+import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pyte
@@ -19,6 +26,10 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS, LINES = 112, 400
 COMMAND = ["./inv", "build", "test", "promote"]
+LYRA = [sys.executable, "-m", "lyra_tasks"]
+AUTHOR = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+LOOP_COLUMNS = 80
+LOOP_BEGIN, LOOP_END = "<!-- recorded by docs/record.py -->\n", "<!-- end of the recording -->\n"
 
 
 def run_in_terminal() -> pyte.Screen:
@@ -38,8 +49,69 @@ def run_in_terminal() -> pyte.Screen:
     return screen
 
 
+def record_loop() -> str:
+    """Return what a terminal of 80 columns shows of `create --watch` while a page is edited and the service breaks."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory) / "guestbook"
+        shutil.copytree(ROOT / "dockerfiles", root / "dockerfiles")
+        for name in (".lyra.toml", ".gitignore", ".lyra.lock.toml"):
+            if (ROOT / name).exists():
+                shutil.copy(ROOT / name, root / name)
+        for command in (["init", "--quiet"], ["add", "--all"], [*AUTHOR, "commit", "--quiet", "--message", "demo"]):
+            subprocess.run(["git", *command], cwd=root, check=True)
+        try:
+            subprocess.run([*LYRA, "create", "--quiet"], cwd=root, check=True)
+            return _watch_edits(root)
+        finally:
+            subprocess.run([*LYRA, "clean", "--all", "--yes", "--quiet"], cwd=root, check=True)
+
+
+def _watch_edits(root: Path) -> str:
+    page = root / "dockerfiles" / "web" / "guestbook" / "pages.py"
+    text = page.read_text()
+    screen = pyte.Screen(LOOP_COLUMNS, LINES)
+    stream = pyte.ByteStream(screen)
+    process, terminal = pty.fork()
+    if not process:
+        os.chdir(root)
+        script = f"stty cols {LOOP_COLUMNS} rows {LINES}; exec {shlex.join(LYRA)} create --watch"
+        os.execvp("sh", ["sh", "-c", script])  # noqa: S606
+    steps: list[tuple[str, Callable[[], object]]] = [
+        ("watching ", lambda: page.write_text(text.replace("<h1>", "<h1>Dear visitor: "))),
+        ("restarted in", lambda: page.write_text("import nothing_of_that_name")),
+        ("error: web exited", lambda: page.write_text(text)),
+        ("restarted in", lambda: os.write(terminal, b"\x03")),
+    ]
+    seen = b""
+    while steps:
+        data = os.read(terminal, 65536)
+        stream.feed(data)
+        seen += data
+        if steps[0][0].encode() in seen:
+            time.sleep(1.5)  # for what the service prints, and for readers of files with coarse times
+            steps.pop(0)[1]()
+            seen = b""
+    with suppress(OSError):  # the terminal is closed at the end
+        while data := os.read(terminal, 65536):
+            stream.feed(data)
+    os.waitpid(process, 0)
+    return "\n".join(line.rstrip() for line in screen.display).strip()
+
+
+def write_loop(recorded: str) -> None:
+    """Replace the recorded run in the page about commands."""
+    page = ROOT / "docs" / "commands.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(LOOP_BEGIN)
+    _, _, after = rest.partition(LOOP_END)
+    block = "".join(f"    {line}".rstrip() + "\n" for line in ["$ lyra create --watch", *recorded.splitlines()])
+    page.write_text(f"{before}{LOOP_BEGIN}\n{block}\n{LOOP_END}{after}", encoding="utf-8")
+
+
 def main() -> None:
-    """Write the picture."""
+    """Write the picture and the text."""
+    write_loop(record_loop())
+    if sys.argv[1:] == ["loop"]:
+        return
     screen = run_in_terminal()
     lines = [line.rstrip() for line in screen.display]
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
