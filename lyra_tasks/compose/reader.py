@@ -13,6 +13,7 @@ from lyra_tasks.compose.draft import Draft, Finding
 from lyra_tasks.compose.environment import VariableSources
 from lyra_tasks.compose.plugin import ComposePlugin, ComposeRefusalError, ConfigQuestion, ask_config
 from lyra_tasks.compose.sources import Location, SourceFiles
+from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE
 from lyra_tasks.compose.translate import translate_project
 from lyra_tasks.compose.variables import (
     EnvFileVariable,
@@ -25,6 +26,7 @@ from lyra_tasks.compose.variables import (
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.files import display_path
 from lyra_tasks.locks import private_directory
+from lyra_tasks.redaction import is_secret_name
 
 DEFAULT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 OVERRIDE_FILES = (
@@ -97,7 +99,8 @@ class ProjectReader:
         `use_examples`: read the example of an env file even where the file itself exists.
         """
         missing = self._required if generated == _GENERATED_VALUES[0] else self._unresolved
-        all_values = {**values, **dict.fromkeys(missing, generated)}
+        stand_ins = {name: SHARED_TEST_VALUE if is_secret_name(name) else generated for name in missing}
+        all_values = {**values, **stand_ins}
         with private_directory("compose") as directory:
             env_file = directory / "env"
             write_env_file(env_file, all_values)

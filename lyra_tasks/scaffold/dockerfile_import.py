@@ -34,7 +34,9 @@ def draft_from_dockerfiles(project: ProjectFiles) -> Draft:
 def draft_image(path: str, project: ProjectFiles) -> DraftTable:
     """Return the table of an image that a Dockerfile builds."""
     context, missing = _find_context(path.rpartition("/")[0] or ".", project.dockerfiles[path], project)
-    image = DraftTable(written={"context": context})
+    image = DraftTable()
+    is_own_directory = context == (path.rpartition("/")[0] or ".")
+    image.add("context", context, "" if is_own_directory else f"a guess: the nearest directory with what {path} copies")
     dockerfile = posixpath.relpath(path, context)
     if dockerfile != "Dockerfile":
         image.add("dockerfile", dockerfile)

@@ -23,7 +23,8 @@ NOT_IN_OLDER_PLUGINS = {
     "services.*.gpus", "services.*.models", "services.*.networks.*.gw_priority",
     "services.*.networks.*.interface_name", "services.*.post_start", "services.*.pre_stop", "services.*.provider",
     "services.*.pull_refresh_after", "services.*.use_api_socket", "services.*.volumes.[].bind.recursive",
-    "services.*.volumes.[].image", "services.*.label_file", "services.*.develop.watch.[].exec", "models",
+    "services.*.volumes.[].image", "services.*.volumes.[].volume.labels",
+    "services.*.label_file", "services.*.develop.watch.[].exec", "models",
     "volumes.*.external.name", *(f"services.*.devices.[].{key}" for key in ("source", "target", "permissions")),
 }  # fmt: skip
 RARE = {

@@ -62,6 +62,12 @@ def test_env_file_decides_only_where_more_than_a_test_depends_on_it(write_projec
     assert root / "compose.yaml" in loaded.input_files
 
 
+def test_required_secret_without_a_value_gets_the_stand_in(write_project: WriteProject) -> None:
+    write_project("services: {web: {image: 'redis:7', environment: {SECRET_KEY: '${SECRET_KEY:?}'}}}\n", FILES)
+    key = load_config().config.services["web"].environment["SECRET_KEY"]
+    assert (key.secret, key.required, key.test_value) == (True, True, SHARED_TEST_VALUE)
+
+
 def test_variables_of_the_shell_do_not_count(write_project: WriteProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAG", "of-the-shell")
     write_project("services: {web: {image: 'redis:${TAG:-7}'}}\n", FILES)

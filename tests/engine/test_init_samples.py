@@ -47,6 +47,8 @@ def provide(engine: Engine, busybox: Path, cache: Path) -> Iterator[Callable[...
                 tar = archive.tar.read_bytes()
                 if "node:" in reference:
                     tar = with_user("node", tar)
+                if "redis:" in reference:
+                    tar = with_directory("data", 999, tar)
             else:
                 tar = busybox_root(busybox / "busybox")
             name, tag = reference.split(":")
@@ -68,6 +70,16 @@ def with_user(name: str, tar: bytes) -> bytes:
                 users = content.read() + f"{name}:x:1000:1000::/home/{name}:/bin/sh\n".encode()
                 member.size, content = len(users), io.BytesIO(users)
             target.addfile(member, content)
+    return stream.getvalue()
+
+
+def with_directory(name: str, owner: int, tar: bytes) -> bytes:
+    """Return the root file system with an additional directory of this user."""
+    stream = io.BytesIO(tar)
+    with tarfile.open(fileobj=stream, mode="a") as target:
+        directory = tarfile.TarInfo(f"./{name}")
+        directory.type, directory.mode, directory.uid, directory.gid = tarfile.DIRTYPE, 0o755, owner, owner
+        target.addfile(directory)
     return stream.getvalue()
 
 
