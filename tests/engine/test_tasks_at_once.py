@@ -81,11 +81,12 @@ def test_clean_waits_for_test_and_ctrl_c_ends_the_wait(slow: Project, engine: En
     running = slow.start("test")
     assert becomes(lambda: any(name.endswith("-web") for name in lab_objects(engine)), 30)
     clean = slow.start("clean")
-    time.sleep(2)
+    assert clean.stderr is not None
+    line = clean.stderr.readline()
+    assert re.search(rf"Waiting for `lyra test` \(run \S+, pid {running.pid}\) …", line), line
     clean.send_signal(signal.SIGINT)
     code, text = finish(clean)
     assert code == 130, text
-    assert re.search(rf"Waiting for `lyra test` \(run \S+, pid {running.pid}\) …", text), text
     assert finish(running)[0] == 0
 
 
