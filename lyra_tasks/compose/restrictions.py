@@ -21,9 +21,10 @@ def check_service(service: ServiceDraft) -> None:
     for option in service.raw_list("security_opt"):
         if str(option) not in _HARMLESS_SECURITY_OPTIONS:
             service.ask_host(f"{option} ({HOST_ACCESS['services.*.security_opt']})", "security_opt")
+    noted: set[Location] = set()
     for path, value in _walk_keys(("services", service.compose_name), service.raw):
         pattern = _to_pattern(path)
-        if pattern in _CONDITIONAL or value in _EMPTY:
+        if pattern in _CONDITIONAL or value in _EMPTY or any(path[: len(parent)] == parent for parent in noted):
             continue
         if pattern in HOST_ACCESS:
             service.ask_host(f"{HOST_ACCESS[pattern]} ({pattern.removeprefix('services.*.')})", *path[2:])
@@ -31,6 +32,7 @@ def check_service(service: ServiceDraft) -> None:
             service.refuse(f"is not possible; {REFUSED[pattern]}, or add the service to [compose] ignore", *path[2:])
         elif pattern in NOTED and not _is_default(pattern, value):
             service.draft.note(path, NOTED[pattern])
+            noted.add(path)
 
 
 def check_resources(draft: Draft, document: Mapping[str, Any]) -> None:

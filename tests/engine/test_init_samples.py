@@ -159,6 +159,7 @@ class Sample:
     passed: tuple[str, ...]
     messages: tuple[str, ...] = ()
     fixes: tuple[tuple[str, str], ...] = ()
+    arguments: tuple[str, ...] = ()
     decisions: tuple[tuple[str, str], ...] = ()
     """what only the developer can say, in `.lyra.toml`"""
 
@@ -168,6 +169,7 @@ SAMPLES = [
     Sample("brochure", ("busybox:1.36",), ("brochure answers /",)),
     Sample("courier", ("busybox:1.36",), ("courier writes a log",)),
     Sample("guestlist", ("python:3.12-slim", "redis:7"), ("redis is healthy", "web listens on port http")),
+    Sample("larder", ("busybox:1.36",), ("larder answers /jam.txt",), arguments=("--compose", "deploy/compose.yaml")),
     Sample("ledger", ("busybox:1.36",), ("api answers /coins.txt",)),
     Sample(
         "minutes",
@@ -177,6 +179,7 @@ SAMPLES = [
         fixes=(("1500 clerk", "1500 clerk && mkdir data && chown 1500:1500 data"),),
     ),
     Sample("newsroom", ("ruby:3.3-slim",), ("newsroom listens on port http", "worker writes a log")),
+    Sample("relay", ("busybox:1.36", "redis:7"), ("relay answers /state.txt", "store is healthy")),
     Sample(
         "storefront",
         ("node:22-bookworm-slim",),
@@ -210,7 +213,7 @@ def test_init_sample_builds_and_passes_after_fixes(
 ) -> None:
     provide(*sample.bases)
     project = cloned(sample.name)
-    init_outcome = project.lyra("init")
+    init_outcome = project.lyra("init", *sample.arguments)
     assert init_outcome.code == 0, init_outcome.text
     outcome = project.lyra("build", "test")
     if sample.messages:

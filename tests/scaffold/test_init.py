@@ -34,7 +34,8 @@ SAMPLES = sorted(path.name for path in (PROJECTS / "init").iterdir())
 
 
 def init_project(root: Path) -> None:
-    write_init_files(plan_init(inspect_project(root)), root)
+    compose_files = ("deploy/compose.yaml",) if root.name == "larder" else ()
+    write_init_files(plan_init(inspect_project(root, compose_files)), root)
 
 
 def init_sample(name: str, parent: Path) -> Path:
