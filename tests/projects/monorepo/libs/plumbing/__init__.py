@@ -1,16 +1,12 @@
-"""What the services share: a web server of functions, and the queue."""
+"""What the services share: a web server of functions, and requests to others."""
 
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.request import urlopen
-
-import pika
 
 Route = Callable[[Any], Any]
 
@@ -41,15 +37,3 @@ def ask(url: str, body: Any = None) -> Any:
     data = json.dumps(body).encode() if body is not None else None
     with urlopen(url, data=data, timeout=5) as response:
         return json.load(response)
-
-
-def open_channel(name: str) -> Any:
-    """Return a channel of the queue, with the queue `name` declared."""
-    for _ in range(50):
-        try:
-            channel = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])).channel()
-            channel.queue_declare(name, durable=True)
-            return channel
-        except pika.exceptions.AMQPConnectionError:
-            time.sleep(0.2)
-    raise SystemExit("the queue does not answer")

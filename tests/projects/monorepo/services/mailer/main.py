@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plumbing import open_channel
+from plumbing.queue import open_channel
 
 channel = open_channel("orders")
 print("waiting for orders", flush=True)

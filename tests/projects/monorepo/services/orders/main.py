@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from plumbing import open_channel, serve
+from plumbing import serve
+from plumbing.queue import open_channel
 
 
 def order(body: Any) -> Any:

@@ -7,7 +7,7 @@ import json
 import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from shop import cache, connect
+from shop.store import cache, connect
 
 
 class Handler(BaseHTTPRequestHandler):

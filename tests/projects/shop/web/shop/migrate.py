@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shop import connect
+from shop.store import connect
 
 MIGRATIONS = [
     "CREATE TABLE goods (id serial PRIMARY KEY, name text NOT NULL UNIQUE)",
