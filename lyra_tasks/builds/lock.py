@@ -11,6 +11,7 @@ from lyra_tasks.engine.bases.resolve import lock_images
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import UsageError
 from lyra_tasks.images.third_party.prepare import warn_about_unused_bases
+from lyra_tasks.references import strip_tag
 from lyra_tasks.results.engine import LockedImageEntry, LockedImages
 from lyra_tasks.suggest import did_you_mean
 
@@ -25,7 +26,7 @@ def list_locked_images(work: Workspace) -> LockedImages:
 def update_lock(work: Workspace, name: str, *, dry_run: bool) -> LockedImages:
     """Resolve the images with a name again, or all; without a name, forget those that nothing uses.
 
-    A name is a key of the lock file, without its platform, a reference, or the name of a service.
+    A name is a key of the lock file, a reference with or without its tag, or the name of a service.
     """
     path = work.root / LOCK_FILE_NAME
     client = work.engine.client  # connect first, since the platforms depend on the engine
@@ -52,9 +53,9 @@ def _select_requests(requests: Sequence[BaseRequest], name: str) -> tuple[BaseRe
 
 
 def _list_names(request: BaseRequest) -> list[str]:
-    """Return the names of an image: its key, the reference that it is named by, and its services."""
+    """Return the names of an image: its keys, the references that it is named by, and its services."""
     services = [location.split(".")[1] for location in request.locations if location.startswith("services.")]
-    return [request.key, request.name, *request.references, *services]
+    return [request.key, request.name, *request.references, *map(strip_tag, request.references), *services]
 
 
 def _list_entries(lock: LockFile, requests: Iterable[BaseRequest]) -> LockedImages:

@@ -13,6 +13,7 @@ import pytest
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import Project
+from tests.engine import registries
 from tests.engine.registries import serving
 from tests.engine.vendors import SERVICE, build_vendor_image, docker, push_index, save_image
 from tests.faults import refused
@@ -207,6 +208,10 @@ def test_lock_wins_until_it_is_moved(
     build_vendor_image(box, busybox, tmp_path / "vendor", text="cached anew")
     succeed(tiny, "test")
     assert read_record(tiny)["config_digest"] == first, "the locked one is still there"
+    refused(tiny.lyra("lock.update", "cash"), 2, "Nothing named 'cash' is used here", "Did you mean cache?")
+    before = read_lock(tiny)
+    succeed(tiny, "lock.update", "vendor/cache", "--dry-run")
+    assert read_lock(tiny) == before
     succeed(tiny, "lock.update", "cache")
     refused(tiny.lyra("promote"), 3, "was fetched before its lock changed", "Run `lyra test` first")
     assert "was fetched before its lock changed" in succeed(tiny, "explain")
@@ -222,10 +227,11 @@ def test_registry_image_is_pulled_by_digest(
     tiny: Project, vendor: str, box: sandbox.Sandbox, engine: Engine, tmp_path: Path, cache: Path
 ) -> None:
     remove_own_image(tiny)
-    with serving(tmp_path, cache, box=box) as host:
+    with serving(tmp_path, cache, users=registries.ADA, box=box) as host:
         reference = f"{host}/team/cache:1"
+        tiny = registries.as_ada(tiny, tmp_path / "login", host)
         docker(box, "tag", REFERENCE, reference)
-        docker(box, "push", "--quiet", reference)
+        docker(box, "--config", str(tmp_path / "login"), "push", "--quiet", reference)
         docker(box, "image", "rm", reference, REFERENCE)
         tiny.replace(".lyra.toml", REFERENCE, reference)
         tiny.commit("from a registry")
