@@ -44,6 +44,8 @@ def suggest_sources(request: BaseRequest) -> str:
         lines.append(f'rootfs = {{ suite = "{_find_suite()}", packages = ["{package}"] }}')
     elif package := _SERVERS.get(name):
         lines.append(f'rootfs = {{ suite = "{_find_suite()}", packages = ["{package}"], variant = "minbase" }}')
+    else:
+        lines.append(f'# rootfs = {{ suite = "{_find_suite()}", packages = ["NAME"] }}  # or of Debian packages')
     table = f"[bases.{name_table(request.name)}]"
     if request.is_configured:
         return "\n".join([f"Load it with `docker load`, or add a source to {table} in .lyra.toml:", *lines])
