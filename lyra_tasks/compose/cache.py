@@ -10,16 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.compose.draft import Finding
+from lyra_tasks.compose.locate import find_compose_files
+from lyra_tasks.compose.model import COMPOSE_VARIABLES, ComposeProject, ComposeSettings, Finding, Place
 from lyra_tasks.compose.probes import ProjectProbes
-from lyra_tasks.compose.project import (
-    COMPOSE_VARIABLES,
-    ComposeProject,
-    find_compose_files,
-    read_project,
-)
-from lyra_tasks.compose.reader import ComposeSettings
-from lyra_tasks.compose.sources import Place
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.documents import parse_foreign_json, read_document, translate_failures
 from lyra_tasks.errors import LyraError, PreconditionError
@@ -45,6 +38,8 @@ def read_cached_project(root: Path, settings: ComposeSettings) -> ComposeProject
     files = find_compose_files(root, settings)
     if not files:
         return None
+    from lyra_tasks.compose.project import read_project
+
     project = read_project(root, files, settings)
     _write_cache(root, key, project)
     return project

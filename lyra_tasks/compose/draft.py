@@ -7,23 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lyra_tasks.compose.model import Finding, Location
 from lyra_tasks.compose.probes import ProjectProbes
-from lyra_tasks.compose.sources import Location, SourceFiles
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something of a Compose project that is not in the tables.
-
-    `location` is where it stands in the Compose project. `override` is the location in `.lyra.toml` that settles it,
-    or empty. `is_refused`: the project cannot be used with it, or with the `service` that it is about.
-    """
-
-    location: Location
-    message: str
-    override: Location = ()
-    is_refused: bool = False
-    service: str = ""
+from lyra_tasks.compose.sources import SourceFiles
 
 
 @dataclass

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lyra_tasks.compose.draft import ServiceDraft
+from lyra_tasks.compose.model import Location
 from lyra_tasks.compose.names import unique_name
 from lyra_tasks.compose.probes import MAX_LISTED_FILES
-from lyra_tasks.compose.sources import Location, relative_name
+from lyra_tasks.compose.sources import relative_name
 from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE
 from lyra_tasks.units import format_size, parse_size
 

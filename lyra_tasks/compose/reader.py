@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.compose.draft import Draft, Finding
+from lyra_tasks.compose.draft import Draft
 from lyra_tasks.compose.environment import VariableSources
+from lyra_tasks.compose.model import DEFAULT_FILES, OVERRIDE_FILES, ComposeSettings, Finding, Location
 from lyra_tasks.compose.plugin import ComposePlugin, ComposeRefusalError, ConfigQuestion, ask_config
-from lyra_tasks.compose.sources import Location, SourceFiles
+from lyra_tasks.compose.sources import SourceFiles
 from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE
 from lyra_tasks.compose.translate import translate_project
 from lyra_tasks.compose.variables import (
@@ -28,27 +29,7 @@ from lyra_tasks.files import display_path
 from lyra_tasks.locks import private_directory
 from lyra_tasks.redaction import is_secret_name
 
-DEFAULT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
-OVERRIDE_FILES = (
-    "compose.override.yml",
-    "compose.override.yaml",
-    "docker-compose.override.yml",
-    "docker-compose.override.yaml",
-)
 _GENERATED_VALUES = ("1", "2")
-
-
-@dataclass(frozen=True)
-class ComposeSettings:
-    """The table `[compose]`; None means what Compose itself would take.
-
-    `plain_names` are the variables that `.lyra.toml` says are no secrets.
-    """
-
-    files: tuple[str, ...] | None = None
-    profiles: tuple[str, ...] | None = None
-    ignore: tuple[str, ...] = ()
-    plain_names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

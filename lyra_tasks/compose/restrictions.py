@@ -7,7 +7,7 @@ from typing import Any
 
 from lyra_tasks.compose.draft import Draft, ServiceDraft
 from lyra_tasks.compose.keys import HOST_ACCESS, NOTED, REFUSED
-from lyra_tasks.compose.sources import Location
+from lyra_tasks.compose.model import Location
 
 _DEFAULT_NETWORK_MODES = {"", "bridge", "default"}
 _PRIVATE_MODES = {"", "private", "shareable"}

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lyra_tasks.compose.draft import ServiceDraft
+from lyra_tasks.compose.model import Location
 from lyra_tasks.compose.names import is_host_name, make_name, name_ports
-from lyra_tasks.compose.sources import Location
 from lyra_tasks.compose.stand_ins import replace_secret_arguments
 from lyra_tasks.ports import ContainerPort, parse_port
 from lyra_tasks.units import format_size, parse_duration

@@ -8,29 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from lyra_tasks.compose.model import Location, Place
 from lyra_tasks.compose.variables import interpolate
 from lyra_tasks.documents import DocumentError, find_comment_above, parse_yaml, read_document, translate_failures
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.files import display_path
 
-Location = tuple[str | int, ...]
 MAX_COMPOSE_BYTES = 1024**2
 _TAGS = ("!reset", "!override")  # of Compose
 _MAX_FILES = 100
 _REMOTE_PREFIXES = ("git@", "github.com/", "oci://", "http://", "https://", "git://", "ssh://")
-
-
-class Place(NamedTuple):
-    """A line of a file, as messages name it."""
-
-    file: str
-    line: int
-
-    def __str__(self) -> str:
-        """Return `FILE:LINE`."""
-        return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True)

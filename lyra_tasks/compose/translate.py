@@ -9,6 +9,7 @@ from typing import Any
 from lyra_tasks.compose.draft import Draft, ServiceDraft
 from lyra_tasks.compose.environment import VariableSources, add_environment
 from lyra_tasks.compose.images import ImageTable
+from lyra_tasks.compose.model import Location
 from lyra_tasks.compose.mounts import add_files, add_mounts
 from lyra_tasks.compose.names import name_services
 from lyra_tasks.compose.restrictions import check_resources, check_service
@@ -20,7 +21,7 @@ from lyra_tasks.compose.services import (
     add_ports,
     add_watch,
 )
-from lyra_tasks.compose.sources import Location, SourceFiles, relative_name
+from lyra_tasks.compose.sources import SourceFiles, relative_name
 
 
 def translate_project(

@@ -26,8 +26,7 @@ from lyra_tasks.files import display_path, escape_surrogates
 from lyra_tasks.results.configuration import Todo
 
 if TYPE_CHECKING:
-    from lyra_tasks.compose.project import ComposeProject
-    from lyra_tasks.compose.reader import ComposeSettings
+    from lyra_tasks.compose.model import ComposeProject, ComposeSettings
     from lyra_tasks.config.models import Configuration
 
 CONFIG_FILE_NAME = ".lyra.toml"
@@ -130,7 +129,7 @@ def _read_compose(document: Mapping[str, Any], root: Path) -> tuple[ComposeProje
 
 def _compose_settings(document: Mapping[str, Any]) -> ComposeSettings:
     """Return the table `[compose]`, as far as it is valid; its problems are found with all others."""
-    from lyra_tasks.compose.reader import ComposeSettings
+    from lyra_tasks.compose.model import ComposeSettings
 
     table = document.get("compose")
     table = table if isinstance(table, dict) else {}

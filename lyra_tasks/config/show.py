@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lyra_tasks import console
-from lyra_tasks.compose.sources import Place
+from lyra_tasks.compose.model import Place
 from lyra_tasks.config.load import LoadedConfig
 from lyra_tasks.config.schema import full_annotation, uses_parser
 from lyra_tasks.config.validation.positions import Location, line_of

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lyra_tasks.compose.draft import Finding
-from lyra_tasks.compose.project import ComposeProject, find_compose_files, read_project
-from lyra_tasks.compose.reader import ComposeSettings
+from lyra_tasks.compose.locate import find_compose_files
+from lyra_tasks.compose.model import ComposeProject, ComposeSettings, Finding
+from lyra_tasks.compose.project import read_project
 from lyra_tasks.dockerfile.parse import Dockerfile, read_dockerfile
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lyra_tasks.compose.model import COMPOSE_VARIABLES
 from lyra_tasks.compose.plugin import find_plugin
-from lyra_tasks.compose.project import COMPOSE_VARIABLES
 from lyra_tasks.engine.debian.mirror import host_codename, is_ubuntu
 from lyra_tasks.engine.sandbox.packages import fetch_engine
 from lyra_tasks.errors import PreconditionError

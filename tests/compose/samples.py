@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lyra_tasks.compose.model import COMPOSE_VARIABLES
 from lyra_tasks.compose.plugin import ConfigQuestion, ask_config, find_plugin
-from lyra_tasks.compose.project import COMPOSE_VARIABLES
 from tests.conftest import PROJECTS
 
 DIRECTORY = PROJECTS / "compose"

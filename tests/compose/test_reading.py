@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.compose import cache as compose_cache
 from lyra_tasks.config.load import LoadedConfig, load_config, load_partial_config
 from lyra_tasks.config.show import list_settings
 from lyra_tasks.errors import ConfigurationError, PreconditionError
@@ -73,7 +72,7 @@ def test_changed_compose_file_changes_the_next_command(
 ) -> None:
     root = write_project(WEB, FILES)
     load_config()
-    monkeypatch.setattr(compose_cache, "read_project", None)  # an unchanged project is not read again
+    monkeypatch.setattr("lyra_tasks.compose.project.read_project", None)  # an unchanged project is not read again
     assert load_config().config.services["cache"].image == "redis:7"
     monkeypatch.undo()
     monkeypatch.chdir(root)

@@ -30,7 +30,7 @@ from lyra_tasks.bundle.format.manifest import encode_document, open_bundle, writ
 from lyra_tasks.checks.commands import _read_failures
 from lyra_tasks.checks.kinds import check_service, evaluate_check
 from lyra_tasks.compose.cache import describe_settings
-from lyra_tasks.compose.reader import ComposeSettings
+from lyra_tasks.compose.model import ComposeSettings
 from lyra_tasks.compose.sources import SourceFiles
 from lyra_tasks.compose.variables import list_required
 from lyra_tasks.config.load import load_config
