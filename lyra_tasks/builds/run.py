@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from lyra_tasks import console
 from lyra_tasks.builds.facts import collect_build_facts
 from lyra_tasks.builds.plan import BuildPlan, PlannedImage, plan_build
-from lyra_tasks.builds.slots import find_slots_directory, hold_build_slots
 from lyra_tasks.config.platforms import Variant, list_variants
 from lyra_tasks.dockerfile.input_hashes import ImageInputs
 from lyra_tasks.engine.bases.inputs import hash_current_inputs
@@ -29,6 +28,7 @@ from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import BuildError, StaleError
 from lyra_tasks.images.third_party.prepare import prepare_third_party_images
 from lyra_tasks.lab.admission import count_parallel_builds, list_reservations
+from lyra_tasks.lab.build_slots import find_slots_directory, hold_build_slots
 from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.evidence import BUILD_LOG, LOGS_DIRECTORY
 from lyra_tasks.records.images import ImageRecord, ImageStore

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +26,8 @@ from lyra_tasks.documents import DocumentError, parse_foreign_json
 from lyra_tasks.engine.client.exec import exec_command
 from lyra_tasks.engine.client.monitoring import wait_until
 from lyra_tasks.errors import LyraError, StaleError
+from lyra_tasks.lab.admission import count_parallel_builds, list_reservations
+from lyra_tasks.lab.build_slots import find_slots_directory, hold_build_slots
 from lyra_tasks.lab.http_client import accepts_tcp_connection, open_http_response
 from lyra_tasks.lab.service import LOCAL_LISTENER_HINT, CheckTarget
 from lyra_tasks.processes import call_with_timeout
@@ -61,7 +64,15 @@ def run_stage_checks(lab: Lab, group: PlannedGroup, tests: Sequence[Test], test_
         )
         for test in tests
     ]
-    outcomes = build_stages(lab, builds, stops_at_failure=test_run.options.fail_fast)
+    work, reserved = test_run.work, list_reservations(lab.engine)
+    with hold_build_slots(
+        find_slots_directory(work),
+        count_parallel_builds(test_run.capacity.cpus, reserved),
+        len(builds),
+        f"{work.config.project.name} (pid {os.getpid()})",
+        lab.cancellation.raise_if_cancelled,
+    ) as lock_handles:
+        outcomes = build_stages(lab, builds, stops_at_failure=test_run.options.fail_fast, lock_handles=lock_handles)
     return {
         test.name: _create_stage_result(test, outcomes[test.name], lab.plan.secret_values)
         for test in tests

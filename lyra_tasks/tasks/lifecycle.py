@@ -58,7 +58,7 @@ def build(
     from lyra_tasks.builds.plan import plan_build
     from lyra_tasks.builds.run import fetch_images, run_build
     from lyra_tasks.builds.show import show_build_plan, show_build_results, show_fetch_plan
-    from lyra_tasks.builds.slots import find_slots_directory
+    from lyra_tasks.lab.build_slots import find_slots_directory
 
     work = workspace()
     own, third_party = select_builds(work, image or (), platform or ())

@@ -68,30 +68,33 @@ class _Bake:
     log: BuildLog = field(default_factory=lambda: BuildLog(()))
 
 
-def build_stages(lab: Lab, builds: Sequence[StageBuild], *, stops_at_failure: bool = False) -> dict[str, StageOutcome]:
+def build_stages(
+    lab: Lab, builds: Sequence[StageBuild], *, stops_at_failure: bool = False, lock_handles: tuple[int, ...] = ()
+) -> dict[str, StageOutcome]:
     """Build stages in one bake and return their outcomes by name.
 
     A failure cancels the bake, so that the stages which it does not blame are built again, each for itself: what they
-    have done comes from the build cache. With `stops_at_failure` they are not, and have no outcome.
+    have done comes from the build cache. With `stops_at_failure` they are not, and have no outcome. Locks with these
+    handles are held until the last bake has ended.
     """
     for build in builds:
         shutil.rmtree(build.directory, ignore_errors=True)
         build.directory.mkdir(parents=True)
-    bake = _run_bake(lab, builds)
+    bake = _run_bake(lab, builds, lock_handles)
     outcomes = _collect_outcomes(lab, bake)
     remaining = [build for build in builds if build.name not in outcomes]
     if remaining and not (stops_at_failure and outcomes):
         with ThreadPoolExecutor(min(len(remaining), os.cpu_count() or 1)) as pool:
-            for outcome in pool.map(partial(_build_alone, lab), remaining):
+            for outcome in pool.map(partial(_build_alone, lab, lock_handles), remaining):
                 outcomes |= outcome
     return outcomes
 
 
-def _build_alone(lab: Lab, build: StageBuild) -> dict[str, StageOutcome]:
-    return _collect_outcomes(lab, _run_bake(lab, [build]))
+def _build_alone(lab: Lab, lock_handles: tuple[int, ...], build: StageBuild) -> dict[str, StageOutcome]:
+    return _collect_outcomes(lab, _run_bake(lab, [build], lock_handles))
 
 
-def _run_bake(lab: Lab, builds: Sequence[StageBuild]) -> _Bake:
+def _run_bake(lab: Lab, builds: Sequence[StageBuild], lock_handles: tuple[int, ...]) -> _Bake:
     """Build stages until one fails or the shortest of their time limits has passed."""
     bake = _Bake({f"stage-{number}": build for number, build in enumerate(builds, start=1)})
     bake.log = BuildLog(bake.builds.keys())
@@ -100,7 +103,7 @@ def _run_bake(lab: Lab, builds: Sequence[StageBuild]) -> _Bake:
     directory.mkdir()
     started, timeout = time.monotonic(), min(build.timeout for build in builds)
     try:
-        _bake(lab, bake, directory, timeout)
+        _bake(lab, bake, directory, timeout, lock_handles)
     except StaleError:  # the files changed under the checks: their results would say nothing about them
         raise
     except LyraError as error:
@@ -114,7 +117,7 @@ def _run_bake(lab: Lab, builds: Sequence[StageBuild]) -> _Bake:
     return bake
 
 
-def _bake(lab: Lab, bake: _Bake, directory: Path, timeout: float) -> None:
+def _bake(lab: Lab, bake: _Bake, directory: Path, timeout: float, lock_handles: tuple[int, ...]) -> None:
     stages = {target: build.stage for target, build in bake.builds.items()}
     first = next(iter(stages.values()))
     base_targets = {name: base for stage in stages.values() for name, base in stage.base_targets.items()}
@@ -138,6 +141,7 @@ def _bake(lab: Lab, bake: _Bake, directory: Path, timeout: float) -> None:
             targets=names,
             cancel_hook=partial(lab.cancellation.on_cancel, timeout=timeout),
             quiet=True,
+            lock_handles=lock_handles,
             sources=replace(first.sources, snapshots=snapshots) if first.sources else None,
         )
 

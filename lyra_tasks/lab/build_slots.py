@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def hold_build_slots(directory: Path, total: int, wanted: int, holder: str) -> Iterator[tuple[int, ...]]:
+def hold_build_slots(
+    directory: Path, total: int, wanted: int, holder: str, before_wait: Callable[[], None] = lambda: None
+) -> Iterator[tuple[int, ...]]:
     """Hold at least one and at most `wanted` of `total` slots during the block, and yield their file descriptors.
 
-    Waits while others hold all of them, and says after half a second for whom. A slot is free again when its holder has
-    ended, and the children that inherited the descriptor.
+    Waits while others hold all of them, and says after half a second for whom. `before_wait` is called again and again,
+    and may raise to end the wait. A slot is free again when its holder has ended, and the children that inherited the
+    descriptor.
     """
     directory.mkdir(parents=True, exist_ok=True)
     silent_until = time.monotonic() + SILENT_WAIT_S
@@ -44,6 +47,7 @@ def hold_build_slots(directory: Path, total: int, wanted: int, holder: str) -> I
                 if silent_until and time.monotonic() >= silent_until:
                     silent_until = 0.0
                     console.info(f"Waiting for a build of {_read_holders(directory, total)} …")
+                before_wait()
                 time.sleep(POLL_INTERVAL_S)
         for handle in handles:
             os.ftruncate(handle, 0)

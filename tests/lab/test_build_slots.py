@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from lyra_tasks.builds.slots import hold_build_slots
+from lyra_tasks.lab.build_slots import hold_build_slots
 
 HOLDER = """
 import subprocess, sys
 from pathlib import Path
 
-from lyra_tasks.builds.slots import hold_build_slots
+from lyra_tasks.lab.build_slots import hold_build_slots
 with hold_build_slots(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "shop (pid 1)") as handles:
     if sys.argv[4:]:
         subprocess.Popen(sys.argv[4:], pass_fds=handles)
