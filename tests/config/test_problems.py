@@ -264,7 +264,7 @@ CASES: list[tuple[str, str, str]] = [
         "default that looks like a secret",
         SERVICE + '[services.web.environment.API_TOKEN]\ndefault = "hunter2"\n',
         "9: services.web.environment.API_TOKEN.default: looks like a secret; set secret = true, and test_value for what"
-        " tests need",
+        " tests need, or secret = false",
     ),
     (
         "build argument that looks like a secret",
