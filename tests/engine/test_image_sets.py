@@ -18,7 +18,7 @@ import yaml
 
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.engine import sandbox
-from tests.conftest import Outcome, Project
+from tests.conftest import Outcome, Project, tiny_project
 from tests.engine.vendors import SERVICE, build_vendor_image
 from tests.engines import ENGINES
 
@@ -55,14 +55,21 @@ log = "Good"
 MAX_OVERHEAD_BYTES = 64 * 1024
 
 
+def add_greeter(project: Project, text: str = "") -> None:
+    """Add a second image on the base of the first one, and more text to the configuration."""
+    (project.root / "app/Dockerfile").write_text(DOCKERFILE)
+    project.replace(".lyra.toml", 'context = "app"\n', 'context = "app"\ntarget = "web"\n')
+    project.replace(".lyra.toml", 'body = "Good morning"', 'body = "Good"')
+    with (project.root / ".lyra.toml").open("a") as file:
+        file.write(GREETER + text)
+    project.commit("a second image")
+
+
 @pytest.fixture(scope="module")
 def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
     """Create the tiny project with a second image on the same base."""
     project = make_tiny()
-    (project.root / "app/Dockerfile").write_text(DOCKERFILE)
-    project.replace(".lyra.toml", 'context = "app"\n', 'context = "app"\ntarget = "web"\n')
-    with (project.root / ".lyra.toml").open("a") as file:
-        file.write(GREETER)
+    add_greeter(project)
     yield project
     project.clean()
 
@@ -72,8 +79,8 @@ def bundles(project: Project) -> tuple[Path, Path]:
     """Promote two releases; only the greeter changes."""
     for version, text in (("1.0.0", "Good morning\n"), ("1.1.0", "Good evening\n")):
         (project.root / "app/motd.txt").write_text(text)
-        project.replace(".lyra.toml", 'body = "Good morning"', 'body = "Good"') if version == "1.0.0" else None
-        project.commit(version)
+        if version != "1.0.0":
+            project.commit(version)
         project.git("tag", f"v{version}")
         result = project.lyra("build", "test", "promote")
         assert result.code == 0, result.text
@@ -183,6 +190,34 @@ def test_node_loads_bundle_then_pack(
         assert (repaired.code, repaired.out.count("Loading images/")) == (0, 1), repaired.text
         assert "tiny/greeter:1.1.0 is already loaded" in repaired.out
         assert "tiny/web:1.1.0 is loaded and verified" in repaired.out
+    finally:
+        sandbox.shut_down_sandbox(tmp_path / "state", purge=True)
+
+
+@pytest.fixture(scope="module")
+def zstd_bundle(tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path) -> Iterator[Path]:
+    """Promote from a classic store, whose layers Lyra compresses."""
+    state, kind = tmp_path_factory.mktemp("classic"), ENGINES["26.1-classic"]
+    box = sandbox.launch_sandbox(state, cache=cache, suite=kind.suite, store=kind.store)
+    try:
+        project = tiny_project(tmp_path_factory.mktemp("zstd"), busybox, cache, box)
+        add_greeter(project, '\n[proxima]\nmin_engine = "26.1"\n')
+        result = project.lyra("build", "test", "promote")
+        assert result.code == 0, result.text
+        (bundle,) = project.bundles()
+        yield bundle
+    finally:
+        sandbox.shut_down_sandbox(state, purge=True)
+
+
+@pytest.mark.parametrize("engine_name", ["26.1-classic", "newest"])
+def test_both_stores_load_zstd_archive(engine_name: str, zstd_bundle: Path, cache: Path, tmp_path: Path) -> None:
+    assert {layer["media_type"].rpartition("+")[2] for layer in list_layers(zstd_bundle)} == {"zstd"}
+    kind = ENGINES[engine_name]
+    box = sandbox.launch_sandbox(tmp_path / "state", cache=cache, suite=kind.suite, store=kind.store)
+    try:
+        received = receive(box, zstd_bundle)
+        assert (received.code, received.out.count("is loaded and verified")) == (0, 2), received.text
     finally:
         sandbox.shut_down_sandbox(tmp_path / "state", purge=True)
 
