@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +21,7 @@ from lyra_tasks.engine.objects.known_engines import find_unasked_engines
 from lyra_tasks.engine.objects.lifeline import list_crashed_runs
 from lyra_tasks.engine.objects.ownership import build_ownership_index, load_ownership_index
 from lyra_tasks.engine.sandbox import (
+    find_obstacle,
     find_sandbox,
     find_stray_sandbox,
     has_sandbox_data,
@@ -110,8 +110,6 @@ def _sandbox_facts(config: Configuration, paths: Paths) -> SandboxFacts:
         is_running, stray = find_sandbox(paths.state) is not None, find_stray_sandbox(paths.state)
     except LyraError as error:
         return SandboxFacts(config.engine.sandbox, has_crashed=True, obstacle=error.message)
-    missing_tools = [tool for tool in ("apt-get", "dpkg", "unshare") if shutil.which(tool) is None]
-    obstacle = "not root" if os.geteuid() else f"{missing_tools[0]} not found" if missing_tools else ""
     return SandboxFacts(
         config.engine.sandbox,
         is_running=is_running,
@@ -120,7 +118,7 @@ def _sandbox_facts(config: Configuration, paths: Paths) -> SandboxFacts:
             other.pid: other.description for other in list_stray_sandboxes() if other.state != paths.state.resolve()
         },
         has_crashed=not is_running and has_sandbox_record(paths.state),
-        obstacle=obstacle,
+        obstacle=find_obstacle(),
         limits=_describe_sandbox_limits(paths) if is_running else "",
     )
 

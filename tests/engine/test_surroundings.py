@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -36,3 +39,18 @@ def test_odd_surroundings_end_in_a_documented_way(tiny: Project, name: str) -> N
     assert result.code == code, result.text
     assert message in result.err
     assert "Traceback" not in result.err
+
+
+CHROOT = """mount --rbind / /mnt && set -- chroot /mnt sh -c 'cd "$0" && exec "$@"' "$PWD" "$@\""""
+
+
+def test_private_engine_is_refused_in_chroot(lonely: Project, tmp_path: Path) -> None:
+    project = replace(lonely, environment={**lonely.environment, "DOCKER_CONFIG": str(tmp_path)})
+    up = run_in(project, CHROOT, "engine.up")
+    assert up.code == 3, up.text
+    assert "cannot run in a chroot" in up.err
+    project.replace(".lyra.toml", "[images.web]", '[engine]\nsandbox = "always"\n\n[images.web]')
+    doctor = run_in(project, CHROOT, "doctor", "--json")
+    (sandbox,) = [item for item in json.loads(doctor.out) if item["subject"] == "sandbox"]
+    assert sandbox["state"] == "error"
+    assert "this is a chroot" in sandbox["message"]

@@ -13,6 +13,7 @@ from lyra_tasks.engine.sandbox.layout import (
     read_engine_ids,
     run_in_sandbox_network,
 )
+from lyra_tasks.engine.sandbox.obstacles import find_obstacle
 from lyra_tasks.engine.sandbox.start import launch_sandbox
 from lyra_tasks.engine.sandbox.stop import StopReport, require_clean_stop, shut_down_sandbox
 from lyra_tasks.engine.sandbox.stray import StraySandbox, find_stray_sandbox, list_stray_sandboxes
@@ -23,6 +24,7 @@ __all__ = [
     "StoreKind",
     "StraySandbox",
     "count_data_directories",
+    "find_obstacle",
     "find_sandbox",
     "find_sandbox_at",
     "find_stray_sandbox",

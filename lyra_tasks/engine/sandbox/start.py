@@ -37,6 +37,7 @@ from lyra_tasks.engine.sandbox.network import (
     create_uplink,
     list_blocked_networks,
 )
+from lyra_tasks.engine.sandbox.obstacles import is_chroot
 from lyra_tasks.engine.sandbox.packages import NO_ENGINE_HINT, PLUGINS, fetch_engine, resolve_suite, select_recipe
 from lyra_tasks.engine.sandbox.stop import clear_sandbox
 from lyra_tasks.engine.sandbox.stray import require_no_stray_sandbox
@@ -98,6 +99,11 @@ def launch_sandbox(
             return to_sandbox(paths, record)
         require_no_stray_sandbox(state)
         clear_sandbox(paths)
+        if is_chroot():
+            raise EngineUnavailableError(
+                "A private engine cannot run in a chroot: commands in its containers would reach the files outside",
+                hint=f"Run this command outside of the chroot, or in a container. {NO_ENGINE_HINT}",
+            )
         engine = fetch_engine(cache, suite, progress)
         if host_share is not None:
             memory, cpus = compute_shared_limits(host_share)
