@@ -34,7 +34,7 @@ def test_capacity_excess_cpus_lists_all_reservations() -> None:
     assert caught.value.exit_code == 3
     assert "1.6 CPUs requested, 1.5 available" in caught.value.message
     assert "memory" not in caught.value.message
-    assert [line.split()[0] for line in caught.value.details] == ["shop", "this"]
+    assert [line.split()[4] for line in caught.value.details] == ["shop", "this"]
 
 
 def test_capacity_excess_memory_is_refused_despite_free_cpus() -> None:
