@@ -98,7 +98,7 @@ status = 201
 name = "the page is shown, its copy is among the uploads, its views are counted"
 service = "wiki"
 http = "GET /start"
-body = "A first page.\\n1 views, 1 uploads, wiki 2.5"
+body = "A first page.\\n1 views, 1 uploads"
 """,
     edit=("compose.yaml", "${WIKI_VERSION:-2.5}", "${WIKI_VERSION:-2.6}"),
     write=("PUT", "/garden", "Plant tulips in autumn."),
