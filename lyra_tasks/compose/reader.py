@@ -58,6 +58,7 @@ class ProjectReader:
         self._settings = settings
         self._plugin = plugin
         self._env_files = sources.service_env_files()
+        _require_regular((*sources.env_files, *sources.label_files(), *self._all_env_files()))
         self._raw = ask_config(plugin, self._question(), is_interpolated=False)
         self._unresolved, self._required = list_required(sources.scalars(), inputs.values)
         names = [str(file.value["name"]) for file in sources.order if file.value.get("name")]
@@ -114,8 +115,6 @@ class ProjectReader:
 
     @staticmethod
     def _choose_env_file(file: Path, *, use_examples: bool) -> Path | None:
-        if os.path.lexists(file) and file.exists() and not file.is_file():
-            raise ConfigurationError(f"{display_path(file)} is not a regular file", hint="Replace it by a file")
         example = find_example(file)
         if file.is_file() and not (use_examples and example):
             return file
@@ -224,6 +223,13 @@ class ProjectReader:
 
     def _all_env_files(self) -> Iterable[Path]:
         return (file for entries in self._env_files.values() for file, _ in entries)
+
+
+def _require_regular(files: Iterable[Path]) -> None:
+    """Refuse a pipe, at which Compose would wait for ever."""
+    for file in files:
+        if file.exists() and not file.is_file():
+            raise ConfigurationError(f"{display_path(file)} is not a regular file", hint="Replace it by a file")
 
 
 def compare_documents(first: Any, second: Any, location: Location = ()) -> Iterator[Location]:

@@ -142,6 +142,14 @@ class SourceFiles:
                         files.setdefault(name, []).append((path, options.get("required") is not False))
         return files
 
+    def label_files(self) -> Iterator[Path]:
+        """Yield the files from which services take labels."""
+        for layers in self.layers.values():
+            for layer in layers:
+                definition = layer.file.table("services").get(layer.service)
+                for name in _as_list(definition.get("label_file") if isinstance(definition, dict) else None):
+                    yield _normalize(self._directory_of(layer.file) / self._expand(name))
+
     def _directory_of(self, file: YamlFile) -> Path:
         return self._directories.get(file.path, file.path.parent)
 

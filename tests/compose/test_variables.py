@@ -98,8 +98,16 @@ def test_name_that_no_env_file_can_set_keeps_its_default(write_project: WritePro
     assert load_config().config.services["es"].environment["discovery.type"].default == "single-node"
 
 
-def test_pipe_is_no_env_file(write_project: WriteProject) -> None:
-    root = write_project("services: {web: {image: 'redis:7', env_file: pipe}}\n", FILES)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "services: {web: {image: 'redis:7', env_file: pipe}}\n",
+        "services: {web: {image: 'redis:7', label_file: [pipe]}}\n",
+        "include: [{path: other.yaml, env_file: pipe}]\nservices: {web: {image: 'redis:7'}}\n",
+    ],
+)
+def test_pipe_is_refused(write_project: WriteProject, text: str) -> None:
+    root = write_project(text, FILES | {"other.yaml": "services: {}\n"})
     os.mkfifo(root / "pipe")
     with pytest.raises(ConfigurationError, match="pipe is not a regular file"):
         load_config()
