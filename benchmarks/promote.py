@@ -16,6 +16,7 @@ from benchmarks.project import Project, copy_installed_files, create_project, st
 from lyra_tasks.engine.sandbox import StoreKind
 
 LAYERS = 4
+SET_IMAGES = 4
 LAYER_BYTES = 175_000_000
 ROUNDS = 5
 MAX_MEMORY_BYTES = 120 * 1024**2
@@ -33,9 +34,9 @@ def measure_promote() -> Iterator[Row]:
             )
             # A separate cache can be emptied before each first promotion.
             environment = sample.environment | {"XDG_CACHE_HOME": str(directory / "cache")}
-            yield from _measure_store(
-                "classic" if store == "graph" else store, replace(sample, environment=environment)
-            )
+            store_name = "classic" if store == "graph" else store
+            yield from _measure_store(store_name, replace(sample, environment=environment))
+            yield from _measure_set(store_name, replace(sample, environment=environment))
 
 
 def _measure_store(store: str, sample: Project) -> Iterator[Row]:
@@ -76,6 +77,48 @@ def _measure_store(store: str, sample: Project) -> Iterator[Row]:
     yield create_row(f"verify, {store} store", verify, "sha256sum --check", measurements["sums"], 1.2)
     yield Row(f"verify, {store} store", "120 MiB", verify.memory, MAX_MEMORY_BYTES, 1.0, unit="B")
     yield _measure_pack(store, sample)
+
+
+def _measure_set(store: str, sample: Project) -> Iterator[Row]:
+    """Measure the promotion of several images on the base of the sample, and the size of their archive."""
+    dockerfile = sample.root / "big" / "Dockerfile"
+    targets = [f"big{number}" for number in range(SET_IMAGES)]
+    stages = [f"FROM base AS {target}\nCOPY hold /{target}\n" for target in targets]
+    base = dockerfile.read_text().replace("FROM scratch\n", "FROM scratch AS base\n")
+    dockerfile.write_text("".join([base, *stages, "FROM base\n"]))
+    with (sample.root / ".lyra.toml").open("a") as file:
+        for target in targets:
+            file.write(f'\n[images.{target}]\ncontext = "big"\ntarget = "{target}"\n')
+            file.write(
+                f'\n[services.{target}]\nimage = "{target}"\n'
+                'limits = { cpus = 0.1, memory = "16m", pids = 8, disk = "1m" }\n'
+            )
+    _commit_change(sample, -1)
+    built = json.loads(sample.output("build", "--json"))["images"]
+    references = " ".join(image["reference"] for image in built.values())
+
+    def first() -> Measurement:
+        for path in (sample.root / "promotion", Path(sample.environment["XDG_CACHE_HOME"])):
+            shutil.rmtree(path, ignore_errors=True)
+        return sample.run("promote")
+
+    measurements = measure_in_turn(
+        ROUNDS,
+        first=first,
+        verify=lambda: sample.run("verify"),
+        save=lambda: measure_script(f"docker save {references} > /dev/null", sample.root, sample.environment),
+    )
+    name, ours = f"{SET_IMAGES + 1} images on one base, {store} store", measurements["first"]
+    yield create_row(f"promote, {name}", ours, "docker save of all > /dev/null", measurements["save"], 2.0)
+    for command in ("first", "verify"):
+        memory = measurements[command].memory
+        yield Row(f"{command}, {name}".replace("first", "promote"), "120 MiB", memory, MAX_MEMORY_BYTES, 1.0, unit="B")
+    if store == "containerd":  # which saves compressed layers
+        measure_script(f"docker save {references} > save.tar", sample.root, sample.environment)
+        saved = (sample.root / "save.tar").stat().st_size
+        (sample.root / "save.tar").unlink()
+        (archive,) = sample.root.glob("promotion/*/*/images/*.tar")
+        yield Row(f"archive, {name}", "one docker save of all", archive.stat().st_size, saved, 1.02, unit="B")
 
 
 def _commit_change(sample: Project, number: int) -> None:
