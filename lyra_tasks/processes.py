@@ -49,6 +49,7 @@ def run_captured(
     environment: Mapping[str, str] | None = None,
     directory: Path | str | None = None,
     timeout: float | None = None,
+    umask: int = -1,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program without input and return its exit code and output; only a missing program or a timeout raises.
 
@@ -59,6 +60,7 @@ def run_captured(
         cwd=directory,
         env=create_environment() if environment is None else environment,
         timeout=timeout,
+        umask=umask,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -168,10 +168,45 @@ def test_reused_process_id_is_not_the_sandbox(tmp_path: Path) -> None:
         (ONE_LINE.replace(" bookworm main", " bookworm-security main"), ""),
         (DEB822.replace("Types: deb deb-src", "Types: deb-src"), ""),
         ("", ""),
+        (
+            "Types: deb\nURIs:\n http://many.example/debian\n# a comment\n http://other.example/debian\n"
+            "Suites: bookworm\n bookworm-updates\nComponents:\n\tmain\n",
+            "http://many.example/debian",
+        ),
+        (
+            "deb https://vendor.example/apt bookworm main\ndeb http://one.example/debian bookworm main\n",
+            "http://one.example/debian",
+        ),
+        ("deb https://vendor.example/apt bookworm main\n", "https://vendor.example/apt"),
+        ("deb cdrom:[Debian GNU/Linux 12.5.0 _Bookworm_ - Official]/ bookworm main\n", ""),
+        (
+            "deb https://dl.example/chrome/deb stable main\ndeb http://one.example/debian/ stable main contrib\n",
+            "http://one.example/debian/",
+        ),
+        ("deb [signed-by=/a.gpg arch=amd64] http://one.example/debian testing main\n", "http://one.example/debian"),
+        ("Types: deb\nURIs: http://one.example/debian\nSuites: sid\nComponents: main\n", "http://one.example/debian"),
+        (
+            "Types: deb\nURIs: mirror+file:///etc/apt/mirrors/debian.list\nSuites: unstable\nComponents: main\n",
+            "mirror+file:///etc/apt/mirrors/debian.list",
+        ),
+        ("deb https://dl.example/chrome/deb stable main\n", ""),
+        ("deb http://one.example/debian testing-security main\n", ""),
     ],
 )
 def test_mirror_is_found_in_apt_sources(text: str, expected: str) -> None:
     assert find_mirror_in_sources([text], "bookworm") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("deb http://one.example/debian-security testing-security main\n", "http://one.example/debian-security"),
+        ("deb http://one.example/debian testing main\n", ""),
+        ("deb http://ports.example/ubuntu-ports forky-security main\n", "http://ports.example/ubuntu-ports"),
+    ],
+)
+def test_security_mirror_is_found_by_class(text: str, expected: str) -> None:
+    assert find_mirror_in_sources([text], "forky-security") == expected
 
 
 def test_shared_limits_leave_the_engine_enough_for_itself() -> None:

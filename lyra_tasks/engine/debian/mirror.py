@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -16,8 +18,14 @@ from lyra_tasks.processes import create_environment, run_captured
 from lyra_tasks.redaction import strip_url_credentials
 
 APT_DIRECTORY = Path("/etc/apt")
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"})
 _ROLLING_SUITES = frozenset({"sid", "unstable", "experimental", "testing"})
 _CERTIFICATE_SETTINGS = ("::cainfo", "::capath", "::sslcert", "::sslkey")
+_SUITE_CLASSES = ("stable", "testing", "unstable", "sid", "oldstable")
+_ARCHIVE_NAMES = frozenset({"debian", "debian-security", "ubuntu", "ubuntu-ports"})
+_NO_WORDS = frozenset({"no", "false", "without", "off", "disable", "0"})  # as apt reads them
+_DEB822_FIELD = re.compile(r"(?m)^([A-Za-z-]+):((?:.*)(?:\n[ \t]+.*)*)")
 _ONE_LINE_SOURCE = re.compile(r"(?m)^[ \t]*deb[ \t]+(?:\[[^\]]*\][ \t]+)?(\S+)[ \t]+(\S+)[ \t]+([^#\n]*)")
 # Debian's architectures and Docker's platforms, where the names differ.
 _PLATFORMS = {"i386": "linux/386", "armhf": "linux/arm/v7", "armel": "linux/arm/v5", "ppc64el": "linux/ppc64le"}
@@ -100,35 +108,65 @@ def list_security_suites(suites: Iterable[str]) -> tuple[str, ...]:
 def _find_suite_uri(wanted_suite: str) -> str:
     """Return the URI from which apt gets the `main` of a suite, or ""."""
     fields = "$(CODENAME)|$(SUITE)|$(RELEASE)|$(COMPONENT)|$(REPO_URI)"
-    for line in _read_output(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"]).splitlines():
+    targets = _read_output(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"])
+    matches = []
+    for line in targets.splitlines():
         codename, suite, release, component, uri = line.split("|", 4)
         is_same = wanted_suite == codename and ("-" not in suite or wanted_suite.endswith("-security"))
         if component == "main" and (is_same or wanted_suite == release):
-            return uri
+            matches.append(uri)
     # A fresh container image has no package lists, and then apt knows no index targets.
+    return _choose_archive(matches) or find_mirror_in_sources(_read_sources(), wanted_suite)
+
+
+def _read_sources() -> list[str]:
     lists = APT_DIRECTORY / "sources.list.d"
     files = [APT_DIRECTORY / "sources.list", *sorted(lists.glob("*.list")), *sorted(lists.glob("*.sources"))]
-    return find_mirror_in_sources((path.read_text(errors="replace") for path in files if path.is_file()), wanted_suite)
+    return [path.read_text(errors="replace") for path in files if path.is_file()]
 
 
-def find_mirror_in_sources(texts: Iterable[str], codename: str) -> str:
-    """Return the first URI with `codename`'s `main` in one-line or deb822 sources, or ""."""
-    for text in texts:
-        one_line_sources = (match.group(1, 2, 3) for match in _ONE_LINE_SOURCE.finditer(text))
-        for uri, suites, components in (*one_line_sources, *_parse_deb822_sources(text)):
-            if uri and codename in suites.split() and "main" in components.split():
-                return str(uri)
-    return ""
+def find_mirror_in_sources(texts: Iterable[str], wanted_suite: str) -> str:
+    """Return the URI of a suite's `main` in one-line or deb822 sources, or "".
+
+    A suite may be named by its class: a machine with `forky` in /etc/os-release follows `testing`, or `sid`.
+    """
+    sources = [source for text in texts for source in _parse_sources(text) if "main" in source.components]
+    matches = [source.uri for source in sources if wanted_suite in source.suites]
+    if not matches:
+        _, _, part = wanted_suite.partition("-")
+        classes = {f"{name}-{part}" if part else name for name in _SUITE_CLASSES}
+        # others name their suites `stable`, too, but not their archives `debian`
+        matches = [source.uri for source in sources if classes & source.suites and _is_archive(source.uri)]
+    return _choose_archive(matches)
 
 
-def _parse_deb822_sources(text: str) -> Iterator[tuple[str, str, str]]:
-    for stanza in re.split(r"\n\s*\n", text):
-        fields = {match[1].lower(): match[2].strip() for match in re.finditer(r"(?m)^([A-Za-z-]+):(.*)$", stanza)}
-        if (
-            fields.get("enabled", "yes").lower() not in {"no", "false", "0"}
-            and "deb" in fields.get("types", "").split()
-        ):
-            yield fields.get("uris", "").split(" ")[0], fields.get("suites", ""), fields.get("components", "")
+def _choose_archive(uris: list[str]) -> str:
+    """Return the first URI that looks like one of Debian's or Ubuntu's archives, else the first."""
+    return next(filter(_is_archive, uris), uris[0] if uris else "")
+
+
+def _is_archive(uri: str) -> bool:
+    return uri.rstrip("/").rpartition("/")[2].removesuffix(".list") in _ARCHIVE_NAMES
+
+
+@dataclass(frozen=True)
+class _Source:
+    uri: str
+    suites: frozenset[str]
+    components: frozenset[str]
+
+
+def _parse_sources(text: str) -> Iterator[_Source]:
+    for match in _ONE_LINE_SOURCE.finditer(text):
+        yield _Source(match[1], frozenset({match[2]}), frozenset(match[3].split()))
+    for stanza in re.split(r"\n[ \t]*(?:\n[ \t]*)+", re.sub(r"(?m)^#.*\n?", "", text)):
+        # the lines of a value that begin with a blank belong to it
+        fields = {match[1].lower(): match[2] for match in _DEB822_FIELD.finditer(stanza)}
+        is_enabled = fields.get("enabled", "yes").strip().lower() not in _NO_WORDS
+        if is_enabled and "deb" in fields.get("types", "").split():
+            suites, components = (frozenset(fields.get(key, "").split()) for key in ("suites", "components"))
+            for uri in fields.get("uris", "").split():
+                yield _Source(uri, suites, components)
 
 
 def _read_os_release() -> dict[str, str]:
@@ -162,3 +200,13 @@ def run_debian_tool(
     """Run apt, dpkg or a program that calls them, with English messages and without questions."""
     environment = create_environment({"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", **(variables or {})})
     return run_captured(command, environment=environment, directory=directory)
+
+
+def run_isolated_tool(command: list[str], variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a program whose result must not depend on the user's environment: only proxies are inherited, and no umask.
+
+    Scripts of packages behave differently with variables such as `PYTHONDONTWRITEBYTECODE`.
+    """
+    proxies = {name: value for name, value in os.environ.items() if name.lower() in _PROXY_VARIABLES}
+    fixed = {"PATH": _SYSTEM_PATH, "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    return run_captured(command, environment={**proxies, **fixed, **variables}, directory="/", umask=0o022)
