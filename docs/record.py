@@ -79,7 +79,7 @@ def _watch_edits(root: Path) -> str:
     steps: list[tuple[str, Callable[[], object]]] = [
         ("watching ", lambda: page.write_text(text.replace("<h1>", "<h1>Dear visitor: "))),
         ("restarted in", lambda: page.write_text("import nothing_of_that_name")),
-        ("error: web exited", lambda: page.write_text(text)),
+        ("web exited with code", lambda: page.write_text(text)),
         ("restarted in", lambda: os.write(terminal, b"\x03")),
     ]
     seen = b""
