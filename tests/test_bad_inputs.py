@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks import errors
+from lyra_tasks.bundle.format.manifest import OtherFormatError
+from lyra_tasks.develop.watch import EnvironmentGoneError
 from lyra_tasks.engine.client.connect import NoEngineError, RemoteEngineError
 from lyra_tasks.engine.client.facts import UnsupportedEngineError
 from lyra_tasks.engine.objects.volumes import UnknownUserError
@@ -169,8 +171,10 @@ ERRORS: dict[type[LyraError], tuple[int, str]] = {
     ),
     errors.CheckFailedError: (5, f"{LAB}run_without_checks_fails"),
     errors.BundleError: (6, f"{PROMOTE}verify_command_names_bad_files"),
+    OtherFormatError: (6, "bundle/test_other_formats.py::test_earlier_bundle_is_named_when_opened_or_verified"),
     errors.ImmutableError: (6, f"{PROMOTE}promote_refuses_version_with_other_content"),
     errors.LeftoverError: (7, "engine/test_cleaning.py::test_leftover_is_reported_with_fix"),
+    EnvironmentGoneError: (1, "engine/test_dev_watch.py::test_watch_ends_when_the_environment_is_stopped"),
     CommandExitError: (1, "engine/test_dev.py::test_exec_passes_input_outputs_quotes_and_exit_code"),
     errors.InterruptedRunError: (130, f"{ENGINE}interrupted_build_leaves_nothing"),
 }

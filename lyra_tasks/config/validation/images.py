@@ -47,6 +47,8 @@ def _check_reference(
     nearest = [name for name in own_images if name == written_name or is_misspelling(written_name, name)]
     if nearest:
         own_name = written_name if written_name in nearest else nearest[0]
-        message = f"{quote_text(reference)} is not defined in [images]; did you mean {quote_text(own_name)}?"
-        full_reference = quote_text(normalize_reference(reference))
-        yield Problem(location, f"{message} A third-party image of this name is written {full_reference}")
+        yield Problem(
+            location,
+            f"{quote_text(reference)} is not defined in [images]; did you mean {quote_text(own_name)}? "
+            f"A third-party image of this name is written {quote_text(normalize_reference(reference))}",
+        )
