@@ -82,10 +82,13 @@ def test_list_shows_earlier_bundle_with_its_size(bundles: Path) -> None:
 
 
 def test_earlier_bundle_is_not_compared_with_a_new_one(bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_bundle(bundles / "0.9.0", "0.9.0", is_earlier=True)
+    entries = [*BundleStore(bundles).index.versions, build_entry(MANIFEST.model_copy(update={"version": "0.9.0"}))]
+    write_document(bundles / layout.INDEX_FILE, build_index("shop", entries))
     assert read_previous_bundle(BundleStore(bundles), "1.0.1") is None
     message = capsys.readouterr().err
     assert "Not compared with 1.0.0: " in message and EARLIER in message
-    assert "damaged" not in message
+    assert ("damaged" not in message, message.count("Not compared")) == (True, 1)
 
 
 def test_retention_keeps_earlier_releases_and_prunes_earlier_snapshots(bundles: Path) -> None:

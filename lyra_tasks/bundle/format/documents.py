@@ -168,17 +168,22 @@ def read_bundle_documents(bundle: Bundle) -> BundleDocuments:
 
 
 def read_previous_bundle(store: BundleStore, version: str) -> BundleDocuments | None:
-    """Read the highest readable version below `version`, or return None; warn about each damaged one above it."""
+    """Read the highest readable version below `version`, or return None; warn about each damaged one above it.
+
+    Of those in another format, the highest one is named.
+    """
     from semver import Version
 
-    current = Version.parse(version)
+    current, has_other_format = Version.parse(version), False
     for entry in store.index.versions:
         if Version.parse(entry.version) < current and entry.version != version:
             directory = store.directory / entry.version
             try:
                 return read_bundle_documents(open_bundle(directory))
             except OtherFormatError as error:
-                console.info(f"Not compared with {entry.version}: {error.message}")
+                if not has_other_format:
+                    console.info(f"Not compared with {entry.version}: {error.message}")
+                has_other_format = True
             except BundleError as error:
                 console.warn(f"Not compared with {entry.version}, which is damaged: {error.message}")
     return None
