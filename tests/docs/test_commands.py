@@ -68,7 +68,8 @@ def command_lines() -> Iterator[tuple[str, str]]:
             first = command.split(" ")[0]
             if own & set(command.split(" ")):
                 continue
-            if " " in command and (first in _PROGRAMS or canonical(first)):
+            is_setting = command.split(" ")[1:2] == ["="]
+            if " " in command and not is_setting and (first in _PROGRAMS or canonical(first)):
                 yield page.name, command if first in _PROGRAMS else f"lyra {command}"
 
 
