@@ -101,6 +101,14 @@ def test_status_screen_is_complete_and_fits(width: int) -> None:
     assert len(screen) < (40 if width == 80 else 25), "one screen"
 
 
+def test_third_party_image_is_shown_by_its_reference() -> None:
+    cache = ImageRow("cache", "", "", False, "2026-11-24T05:42:22+00:00", 12_000_000, "sha256:2", "", "redis:7")
+    missing = replace(cache, name="queue", digest="", problem="has not been fetched")
+    text = " ".join(" ".join(status_lines(replace(STATUS, images=(IMAGE, cache, missing)), 200)).split())
+    assert "cache redis:7 11.4 MiB fetched, test unknown" in text
+    assert "queue redis:7 has not been fetched" in text
+
+
 def test_status_json_is_complete() -> None:
     document = json.loads(json.dumps(to_document(STATUS)))
     assert document["schema"] == "lyra.status/1"
