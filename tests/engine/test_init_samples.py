@@ -200,9 +200,12 @@ SAMPLES = [
     Sample(
         "vault",
         ("busybox:1.36",),
-        ("store listens on port http", "vault answers /motd.txt"),
+        ("store writes a log", "vault answers /motd.txt"),
         messages=("TODO: it asks the host for /var/run/docker.sock", "runs without /var/run/docker.sock"),
-        decisions=(("[services.vault]\n", "[services.vault]\nhost_access = []\n"),),
+        decisions=(
+            ("[services.store]\n", "[services.store]\nhost_access = []\n"),
+            ('log = "."', 'exec = ["test", "-d", "/data"]'),
+        ),
     ),
 ]
 
