@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,9 @@ def test_doctor_finds_nothing_wrong() -> None:
         ("git", "error", {"git": PreconditionError("git is missing", hint="install it")}),
         ("engine", "error", {"engine": EngineUnavailableError("none", hint="start it")}),
         ("API", "warning", {"engine": EngineFacts("id", "20.10.24", (1, 41), "classic", 1, 1, "linux/amd64", False)}),
+        ("limits", "error", {"engine": replace(ENGINE, is_rootless=True, missing_limits=("memory", "CPUs"))}),
+        ("limits", "error", {"engine": replace(ENGINE, missing_limits=("processes",))}),
+        ("credentials", "warning", {"credential_errors": (PreconditionError("no helper", hint="install it"),)}),
         ("buildx", "error", {"buildx": "0.9.1"}),
         ("buildx", "error", {"buildx": PreconditionError("no docker", hint="install it")}),
         ("vulnerabilities", "warning", {"components": {"runc": "1.1.15"}}),
@@ -71,6 +75,14 @@ def test_doctor_reports_problem_with_fix(subject: str, state: str, values: dict[
     diagnosis = diagnosis_of(changed(**values), subject)
     assert diagnosis.state == state
     assert bool(diagnosis.fix) == (state != "ok")
+
+
+def test_missing_limits_of_rootless_engine_have_a_fix_of_their_own() -> None:
+    diagnosis = diagnosis_of(
+        changed(engine=replace(ENGINE, is_rootless=True, missing_limits=("memory", "CPUs"))), "limits"
+    )
+    assert diagnosis.message == "this engine cannot limit memory, CPUs, so `test` and `create` refuse it"
+    assert "cgroup v2" in diagnosis.fix
 
 
 def test_doctor_error_exits_with_3_but_warning_does_not() -> None:
