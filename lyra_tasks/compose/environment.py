@@ -13,6 +13,7 @@ from lyra_tasks.compose.variables import interpolate
 from lyra_tasks.redaction import is_secret_name
 
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SWITCHES = {"yes", "no", "true", "false", "on", "off", "1", "0"}
 _NAME = re.compile(r"[^=\s\x00-\x1f\x7f]+")
 
 
@@ -70,6 +71,8 @@ def _translate_text(name: str, text: str | None, value: object, plain_names: fro
         if variable.get("default") not in (None, test_value):
             variable["test_value"] = replace_passwords(test_value)[0]
         return variable
+    if is_secret and not interpolation.names and interpolation.text.lower() in _SWITCHES:
+        return {"default": interpolation.text, "secret": False}  # such as MARIADB_RANDOM_ROOT_PASSWORD
     replaced, _ = (test_value, False) if is_plain else replace_passwords(test_value)
     if is_secret and (not interpolation.text and not interpolation.unresolved and not test_value):
         return {"default": "", "secret": False}  # an empty literal is no secret

@@ -91,6 +91,19 @@ def test_secrets_are_kept_nowhere_and_a_written_false_is_believed(write_project:
     assert "hunter2" not in (root / ".lyra" / "compose.json").read_text()
 
 
+@pytest.mark.parametrize("value", ["'yes'", "'true'", "'No'", "1", "'0'", "true", "'on'"])
+def test_switch_is_no_secret_whatever_its_name(write_project: WriteProject, value: str) -> None:
+    image = "services: {db: {image: 'mariadb:11', environment: "
+    write_project(f"{image}{{MARIADB_RANDOM_ROOT_PASSWORD: {value}}}}}}}\n", FILES)
+    variable = load_config().config.services["db"].environment["MARIADB_RANDOM_ROOT_PASSWORD"]
+    assert (variable.default, variable.secret, variable.required) == (value.strip("'"), False, False)
+
+
+def test_switch_that_proxima_may_replace_is_a_secret(write_project: WriteProject) -> None:
+    write_project("services: {db: {image: 'mariadb:11', environment: {PASSWORD: '${PASSWORD:-yes}'}}}\n", FILES)
+    assert load_config().config.services["db"].environment["PASSWORD"].secret
+
+
 def test_name_that_no_env_file_can_set_keeps_its_default(write_project: WriteProject) -> None:
     write_project(
         "services: {es: {image: 'elasticsearch:8.15.0', environment: {discovery.type: single-node}}}\n", FILES
