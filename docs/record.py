@@ -29,7 +29,7 @@ COMMAND = ["./inv", "build", "test", "promote"]
 LYRA = [sys.executable, "-m", "lyra_tasks"]
 AUTHOR = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
 LOOP_COLUMNS = 80
-LOOP_BEGIN, LOOP_END = "<!-- recorded by docs/record.py -->\n", "<!-- end of the recording -->\n"
+LOOP_BEGIN, LOOP_END = "<!-- docs/record.py replaces this -->\n", "<!-- end of the recording -->\n"
 
 
 def run_in_terminal() -> pyte.Screen:
