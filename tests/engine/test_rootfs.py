@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
+import subprocess
+import sys
 import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +19,8 @@ from lyra_tasks.engine.bases.rootfs import build_rootfs
 from lyra_tasks.engine.bases.rootfs_cache import BuiltRootfs
 from lyra_tasks.engine.debian.mirror import find_mirror
 from lyra_tasks.errors import PreconditionError
+from tests.conftest import REPOSITORY
+from tests.packages import unpacked
 
 PYTHON = Rootfs(suite="bookworm", packages=["python3", "ca-certificates"])
 SMALL = Rootfs(suite="bookworm", packages=["busybox-static"], variant="extract")
@@ -34,11 +42,94 @@ def small(roots: Path) -> BuiltRootfs:
 
 
 @pytest.mark.parametrize("spec", [PYTHON, SMALL], ids=lambda spec: str(spec.variant))
-def test_rootfs_is_reproducible(spec: Rootfs, python: BuiltRootfs, small: BuiltRootfs, tmp_path: Path) -> None:
+def test_rootfs_does_not_depend_on_the_environment(
+    spec: Rootfs, python: BuiltRootfs, small: BuiltRootfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = python if spec is PYTHON else small
-    again = build_rootfs(spec, cache=tmp_path)
+    if "PYTHONDONTWRITEBYTECODE" in os.environ:
+        monkeypatch.delenv("PYTHONDONTWRITEBYTECODE")
+    else:
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    for name, value in {
+        "HOME": "/nonexistent",
+        "TMPDIR": "/nonexistent",
+        "LC_ALL": "de_DE.UTF-8",
+        "TZ": "UTC-9",
+    }.items():
+        monkeypatch.setenv(name, value)
+    umask = os.umask(0o077)
+    try:
+        again = build_rootfs(spec, cache=tmp_path / "other cache, with a 'quote'")
+    finally:
+        os.umask(umask)
     assert again.tar.read_bytes() == first.tar.read_bytes()
     assert again.pin == first.pin
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from lyra_tasks.config.models import Rootfs
+from lyra_tasks.engine.bases.rootfs import build_rootfs
+from lyra_tasks.errors import LyraError
+try:
+    print(build_rootfs(Rootfs.model_validate_json(sys.argv[1]), cache=Path("cache").absolute()).pin.sha256)
+except LyraError as error:
+    sys.exit(f"{error.message}\\n{error.hint}")
+"""
+AS_ADA = """
+mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/ids" /etc/subuid && mount --bind "$1/ids" /etc/subgid
+[ -z "$2" ] || { mount -t tmpfs none /usr/local/sbin && cp -p "$2"/* /usr/local/sbin && chmod u+s /usr/local/sbin/*; }
+cd "$1/home" && shift 2
+exec setpriv --reuid=54321 --regid=54321 --clear-groups "$@"
+"""
+
+
+@pytest.fixture
+def build_as_user(tmp_path: Path) -> Iterator[Callable[[Path | None, str], subprocess.CompletedProcess[str]]]:
+    """Return a function that builds the small root file system as a user with a closed home.
+
+    It takes a directory with newuidmap and newgidmap, and the lines of /etc/subuid.
+    """
+    for file in ("/etc/subuid", "/etc/subgid"):
+        Path(file).touch()  # where they are mounted
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        (place / "passwd").write_text(f"{Path('/etc/passwd').read_text()}ada:x:54321:54321::{place}/home:/bin/sh\n")
+        (place / "home").mkdir(mode=0o700)
+        os.chown(place / "home", 54321, 54321)
+
+        def build(programs: Path | None, ids: str) -> subprocess.CompletedProcess[str]:
+            (place / "ids").write_text(ids)
+            command = ["unshare", "--mount", "sh", "-c", AS_ADA, "sh", str(place), str(programs or "")]
+            command += [sys.executable, "-c", BUILD, SMALL.model_dump_json()]
+            environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HOME": str(place / "home")}
+            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+        yield build
+
+
+def test_rootfs_is_the_same_for_a_user_other_than_root(
+    build_as_user: Callable[..., subprocess.CompletedProcess[str]], small: BuiltRootfs, cache: Path, tmp_path: Path
+) -> None:
+    programs = unpacked(tmp_path / "root", cache, "uidmap") / "usr" / "bin"
+    result = build_as_user(programs, "ada:200000:65536\n")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{small.pin.sha256}\n"
+
+
+def test_user_without_user_namespaces_is_told_what_to_install(
+    build_as_user: Callable[..., subprocess.CompletedProcess[str]], cache: Path, tmp_path: Path
+) -> None:
+    if shutil.which("newuidmap") is None:
+        result = build_as_user(None, "ada:200000:65536\n")
+        assert result.returncode == 1
+        assert "newuidmap is not installed\nRun `sudo apt-get install uidmap`" in result.stderr
+    programs = unpacked(tmp_path / "root", cache, "uidmap") / "usr" / "bin"
+    result = build_as_user(programs, "eve:200000:65536\n")
+    assert result.returncode == 1
+    assert "have no range for this user\nRun `sudo usermod --add-subuids" in result.stderr
 
 
 def test_rootfs_has_merged_usr_and_empty_dev(python: BuiltRootfs, small: BuiltRootfs) -> None:

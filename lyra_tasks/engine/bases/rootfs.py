@@ -9,8 +9,9 @@ import json
 import os
 import re
 import shutil
-import tarfile
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from lyra_tasks.digests import file_sha256, sha256_hex
 from lyra_tasks.dockerfile.lock_file import LockedRootfs
 from lyra_tasks.documents import translate_failures
 from lyra_tasks.engine.bases.rootfs_cache import ROOTFS_TAR, BuiltRootfs, find_kept_rootfs, keep_rootfs
+from lyra_tasks.engine.bases.rootfs_tar import PACKAGE_LIST, finish_tar
 from lyra_tasks.engine.debian.mirror import (
     host_architecture,
     host_codename,
@@ -28,8 +30,10 @@ from lyra_tasks.engine.debian.mirror import (
     list_security_suites,
     read_access_settings,
     run_debian_tool,
+    run_isolated_tool,
     to_docker_platform,
 )
+from lyra_tasks.engine.debian.namespaces import require_user_namespaces
 from lyra_tasks.engine.debian.packages import (
     AptWorkspace,
     list_one_line_sources,
@@ -42,6 +46,7 @@ from lyra_tasks.errors import PreconditionError
 from lyra_tasks.locks import file_lock
 from lyra_tasks.redaction import strip_url_credentials
 
+_LARGE_TEMPORARY_FILES = "/var/tmp"  # noqa: S108 - a directory with a random name is created in it
 _LOCK_TIMEOUT_S = 900.0  # another run may be building the same root file system
 
 # Programs that maintainer scripts call: with them `custom` can configure any package, and a Dockerfile can RUN.
@@ -136,16 +141,14 @@ def _build(
     staging = directory / "staging"
     shutil.rmtree(staging, ignore_errors=True)
     (staging / "context").mkdir(parents=True)
-    (staging / "tmp").mkdir()
     staging.chmod(0o755)
     tar = staging / "context" / ROOTFS_TAR
+    if os.geteuid() != 0:
+        require_user_namespaces()
     try:
-        _run_mmdebstrap(spec, staging, tools, epoch, architecture, security_suites)
-        # An empty /dev, since an engine would otherwise add one itself.
-        with tarfile.open(tar, "a") as archive:
-            entry = tarfile.TarInfo("./dev")
-            entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, epoch
-            archive.addfile(entry)
+        with _work_directory(staging) as work:
+            _run_mmdebstrap(spec, work, tar, tools, epoch, architecture, security_suites)
+        packages = finish_tar(tar, epoch)
         pin = LockedRootfs(
             suite=spec.suite,
             variant=spec.variant,
@@ -153,7 +156,7 @@ def _build(
             architecture=architecture,
             sha256=file_sha256(tar),
             source_date_epoch=epoch,
-            resolved=tuple(_package_versions((staging / "packages").read_text().splitlines())),
+            resolved=tuple(_package_versions(packages)),
             tools={"mmdebstrap": version},
         )
         return keep_rootfs(staging / "context", directory / pin.sha256, pin)
@@ -161,17 +164,41 @@ def _build(
         shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextmanager
+def _work_directory(staging: Path) -> Iterator[Path]:
+    """Yield a directory that other users can read; in a user namespace, mmdebstrap is one, and homes are closed."""
+    if os.geteuid() == 0:
+        work = staging / "tmp"
+        work.mkdir()
+    else:
+        place = _LARGE_TEMPORARY_FILES if os.access(_LARGE_TEMPORARY_FILES, os.W_OK) else None
+        work = Path(tempfile.mkdtemp(prefix="lyra-rootfs-", dir=place))
+    work.chmod(0o755)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def _run_mmdebstrap(
-    spec: Rootfs, staging: Path, tools: Path, epoch: int, architecture: str, security_suites: tuple[str, ...]
+    spec: Rootfs,
+    work: Path,
+    tar: Path,
+    tools: Path,
+    epoch: int,
+    architecture: str,
+    security_suites: tuple[str, ...],
 ) -> None:
-    apt_conf = staging / "apt.conf"
-    # mmdebstrap does not read the machine's settings.
-    apt_conf.write_text('Acquire::Languages "none";\n' + read_access_settings())
+    apt_conf = work / "apt.conf"
+    # mmdebstrap does not read the machine's settings. As the user _apt, where that user can reach the directory, apt
+    # would leave its number behind.
+    apt_conf.write_text('Acquire::Languages "none";\nAPT::Sandbox::User "root";\n' + read_access_settings())
     is_root, is_extract = os.geteuid() == 0, spec.variant == "extract"
     include = {*spec.packages, *(_SCRIPT_DEPENDENCIES if spec.variant == "custom" else ())}
-    merged_usr_hooks = tools / "usr/share/mmdebstrap/hooks/merged-usr"
+    merged_usr_hooks = work / "merged-usr"
+    shutil.copytree(tools / "usr/share/mmdebstrap/hooks/merged-usr", merged_usr_hooks)
     last_hook = "extract" if is_extract else "customize"
-    listing = f"{_LIST_EXTRACTED if is_extract else _LIST_INSTALLED} >'{staging / 'packages'}'"
+    listing = f'{_LIST_EXTRACTED if is_extract else _LIST_INSTALLED} >"$1/{PACKAGE_LIST}"'
     command = [
         *(_OWN_NAMESPACES if is_root else ()),
         "perl",
@@ -187,22 +214,19 @@ def _run_mmdebstrap(
         f"--{last_hook}-hook={_STRIP}",
         "--skip=output/dev",
         spec.suite,
-        str(staging / "context" / ROOTFS_TAR),
+        str(tar),
     ]
-    variables = {
-        "SOURCE_DATE_EPOCH": str(epoch),
-        "TMPDIR": str(staging / "tmp"),
-        "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
-    }
+    variables = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(work)}
     modules = [*tools.glob("usr/share/perl/5.*"), *tools.glob("usr/lib/*/perl/5.*")]
     if modules:
         variables["PERL5LIB"] = ":".join(map(str, modules))
     result, _ = run_with_security_suites(  # a mirror may not have them for every architecture
-        lambda suites: run_debian_tool([*command, *list_one_line_sources(spec.suite, suites)], variables=variables),
+        lambda suites: run_isolated_tool([*command, *list_one_line_sources(spec.suite, suites)], variables),
         security_suites,
     )
     if result.returncode:
-        errors = [line for line in result.stderr.splitlines() if line.startswith(("E:", "dpkg: error"))]
+        lines = result.stderr.splitlines()
+        errors = [line for line in lines if line.startswith(("E:", "dpkg: error"))] or lines
         raise PreconditionError(
             f"Cannot build a {spec.suite} root file system from {', '.join(spec.packages)}",
             hint="Check the package names, and that the mirror has the suite",
