@@ -22,7 +22,8 @@ def rename_images(definition: str) -> str:
     """Return a bake definition whose images have other names, since replacing ours would be a change for `build`."""
     document = json.loads(definition)
     for target in document["target"].values():
-        target["tags"] = [f"raw-{tag}" for tag in target["tags"]]
+        if "tags" in target:  # a base has none
+            target["tags"] = [f"raw-{tag}" for tag in target["tags"]]
     return json.dumps(document)
 
 

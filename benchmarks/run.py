@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import build, clean, growth, lab, listing, memory, promote  # noqa: E402
+from benchmarks import build, clean, growth, inner_loop, lab, listing, memory, promote  # noqa: E402
 from benchmarks.measure import Row  # noqa: E402
 from lyra_tasks import console  # noqa: E402
 
@@ -26,6 +26,7 @@ ROWS = {
     "list": listing.measure_list,
     "build": build.measure_build,
     "lab": lab.measure_lab,
+    "inner-loop": inner_loop.measure_inner_loop,
     "promote": promote.measure_promote,
     "clean": clean.measure_clean,
     "growth": growth.measure_growth,
