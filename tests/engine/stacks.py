@@ -217,7 +217,9 @@ class Node:
 
     def run(self, *command: str, cwd: Path) -> str:
         """Run a command with the node's engine and return its output."""
-        environment = os.environ | self.box.environment()
+        # Compose prefers the environment to `.env`, and the services have variables of these names
+        own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        environment = own | self.box.environment()
         environment["PATH"] = f"{self.box.docker.parent}:{environment['PATH']}"
         done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
