@@ -22,7 +22,7 @@ def test_uninitialized_submodule_is_refused(tmp_path: Path) -> None:
     origin.commit("with a submodule")
     clone = Project(tmp_path / "clone", origin.environment)
     subprocess.run(["git", "clone", "--quiet", origin.root, clone.root], check=True)
-    hint = f"git -C {clone.root} submodule update --init web/lib"
+    hint = "git -C . submodule update --init web/lib"
     refused(clone.lyra("build"), 3, "Submodule web/lib is not initialized", "images.web", hint)
     assert clone.git("status", "--porcelain") == ""
     (clone.root / "web" / ".dockerignore").write_text("lib\n")

@@ -87,8 +87,9 @@ def test_stage_sees_the_files_that_were_tested(slow: Project) -> None:
     slow.commit()
     assert slow.lyra("build").code == 0
     process = slow.start("test")
-    log = "checks/lint/build.log"
-    assert becomes(lambda: any("RUN" in path.read_text() for path in slow.root.glob(f".lyra/runs/*/{log}")), 60)
+    assert becomes(
+        lambda: any("RUN" in path.read_text() for path in slow.root.glob(".lyra/runs/*/.bake-*/build.log")), 60
+    )
     text = (slow.root / PAGE).read_text()
     (slow.root / PAGE).write_text("other")
     out, err = process.communicate(timeout=60)
