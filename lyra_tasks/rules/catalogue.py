@@ -201,8 +201,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         DOCS_COMPLETE,
-        requirement="Every variable, volume and port that the image declares is in the service's tables; of a third-party "
-        "image, every volume.",
+        requirement="Every variable, volume and port that the image declares is in the service's tables; "
+        "of a third-party image, every volume.",
         rationale="The operator on Proxima has only the bundle to go by.",
         fix="Add its table; a service that only other services use may leave out its ports.",
         severity="error", runbook="R8", checked_by=("test",),
