@@ -25,8 +25,8 @@ class Stack:
     """A sample project: the images in its bundle, images that others made, checks, and the edit of the next version.
 
     `write` is method, path and body of a request that adds data; `path` shows `data`, and `news` in the next version.
-    `front` is the service that is published. `files` are what each developer has and git ignores. `checks` are added to
-    what `init` writes. The project is called `name`.
+    `front` is the service that is published. `values` are what the operator sets besides passwords, `files` what each
+    developer has and git ignores. `checks` are added to what `init` writes. The project is called `name`.
     """
 
     directory: str
@@ -41,6 +41,7 @@ class Stack:
     data: str
     news: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
 
 
 SHOP = Stack(
@@ -108,6 +109,7 @@ body = "A first page.\\n1 views, 1 uploads"
 )  # fmt: skip
 MONOREPO = Stack(
     directory="monorepo",
+    values={"AMQP_URL": f"amqp://books:{PASSWORD}@queue:5672/"},
     name="books",
     images=("catalog", "gateway", "mailer", "orders", "queue"),
     third_party=("python:3.13-slim", "rabbitmq:4"),
@@ -193,7 +195,8 @@ class Node:
                 port = _PORT if name.startswith(f"{stack.front.upper()}_") else 0
                 lines.append(f"{name}={self.box.address}:{port}")
             elif re.fullmatch(r"[A-Z0-9_]+=", line):
-                lines.append(f"{name}={self._secret_file(name, int(owner[1]), int(owner[2])) if owner else PASSWORD}")
+                value = str(self._secret_file(name, int(owner[1]), int(owner[2]))) if owner else PASSWORD
+                lines.append(f"{name}={stack.values.get(name, value)}")
             else:
                 lines.append(line)
             comment = line
