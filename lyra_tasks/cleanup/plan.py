@@ -78,7 +78,7 @@ class CleanupPlan:
 
     @property
     def removes_state(self) -> bool:
-        """Whether `.lyra/` and the private engine's data are removed."""
+        """Whether `.lyra/`, evidence and the private engine's data are removed."""
         return self.level == "all"
 
     @property
@@ -130,7 +130,8 @@ class CleanupPlan:
         if self.stop_sandboxes:
             parts.append("its private engine with its data" if self.level == "gone" else "the private engine")
         if self.removes_state:
-            parts.append(".lyra/ and the private engine's data" if self.purge_sandboxes else ".lyra/")
+            parts += [".lyra/", "the evidence of test runs"]
+            parts += ["the private engine's data"] if self.purge_sandboxes else []
         if self.deletes_states:
             parts.append("its journal, records and evidence")
         return parts
@@ -152,7 +153,7 @@ def foreign_use(user: str) -> str:
 
 
 def plan_cleanup(facts: CleanupFacts, level: Level) -> CleanupPlan:
-    """Plan the cleanup of one checkout; bundles, journal, records and sources are always kept.
+    """Plan the cleanup of one checkout; bundles, journal, image records and sources are always kept.
 
     Objects of active runs are kept, and with them all images, since such a run may need any of them. Raises LockedError
     if everything shall be removed, but a run is active.

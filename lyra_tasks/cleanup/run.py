@@ -32,6 +32,7 @@ from lyra_tasks.locks import file_lock, remove_stale_directories
 from lyra_tasks.records.checkouts import is_directory_missing
 from lyra_tasks.records.cleanup import CleanupReport, DeletedState, KeptObject, Leftover, RecordedObject
 from lyra_tasks.records.dev import DevStore
+from lyra_tasks.records.evidence_store import EVIDENCE_DIRECTORY
 from lyra_tasks.records.journal import Journal
 
 _ENGINE_TIMEOUT_S = 60  # an engine that has not removed a container by then hangs
@@ -175,6 +176,8 @@ def _remove_host_state(plan: CleanupPlan, work: Workspace) -> list[Leftover]:
         leftovers += end_sandbox(state, purge=state in plan.purge_sandboxes)
     if plan.removes_state:
         leftovers += _delete_directory(work.paths.work)
+        for state in plan.facts.states:  # its images are gone, so nothing of it can be promoted any more
+            leftovers += _delete_directory(state / EVIDENCE_DIRECTORY)
     return leftovers + _wait_for_reapers(plan)
 
 

@@ -14,7 +14,7 @@ from lyra_tasks.results.lifecycle import CleanupPreview, GoneCheckout, GoneClean
 _LEVEL_DESCRIPTIONS = {
     "objects": "containers, networks, volumes and image references of this project",
     "cache": "containers, networks, volumes and image references of this project, and the build cache",
-    "all": "everything of this project except source, bundles, journal and evidence",
+    "all": "everything of this project except source, bundles, journal and image records",
 }
 _CONFIRM_HINT = "Pass --yes to skip the confirmation"
 

@@ -194,6 +194,12 @@ class Resources(Table):
     """share of CPUs and memory for all environments on the engine together"""
     keep_runs: int = Field(default=20, ge=1, strict=True)
     """number of directories to keep in `.lyra/runs/`; active runs are never removed"""
+    keep_tests: int = Field(default=50, ge=1, strict=True)
+    """number of test runs whose evidence is kept; see [what goes by itself](commands.md#what-goes-by-itself)"""
+    evidence: Size = 1024**3
+    """size limit of the evidence of test runs"""
+    keep_images: int = Field(default=3, ge=1, strict=True)
+    """number of references to keep in the engine for each image"""
     cache: Size = 5 * 1024**3
     """size limit of the cache of compressed layers, and of the private engine's build cache, which `build` and `clean`
     enforce; the build cache of other engines is never pruned"""

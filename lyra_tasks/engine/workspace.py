@@ -24,6 +24,7 @@ from lyra_tasks.records.checkouts import record_checkout
 from lyra_tasks.records.evidence_store import EvidenceStore
 from lyra_tasks.records.images import ImageStore
 from lyra_tasks.records.journal import Journal, JournalEntry
+from lyra_tasks.records.retention import EvidenceLimits
 from lyra_tasks.task_locks import RunLocks
 from lyra_tasks.versions.git import GitFacts, collect_git_facts
 from lyra_tasks.versions.version import CheckoutVersion, compute_version
@@ -97,7 +98,9 @@ class Workspace:
     @cached_property
     def evidence(self) -> EvidenceStore:
         """The results of test runs."""
-        return EvidenceStore(self.paths.state, self.journal)
+        resources = self.config.resources
+        limits = EvidenceLimits(resources.keep_tests, resources.evidence)
+        return EvidenceStore(self.paths.state, self.journal, limits, self.bundles)
 
     @cached_property
     def git(self) -> GitFacts:

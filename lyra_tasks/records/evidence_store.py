@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from lyra_tasks import console
 from lyra_tasks.digests import file_sha256, hex_part, json_sha256, sha256_digest, sha256_hex
 from lyra_tasks.documents import translate_failures
 from lyra_tasks.files import STAGING_PREFIX, format_json, walk_directory
@@ -30,10 +31,17 @@ from lyra_tasks.records.recorded_test import (
     disagreement,
     require_digest,
 )
+from lyra_tasks.records.retention import (
+    EvidenceLimits,
+    StoredRun,
+    list_promoted_sets,
+    select_expired_evidence,
+)
 from lyra_tasks.records.tested_parts import TestedParts
 
+EVIDENCE_DIRECTORY = "evidence"
+"""Its name in a state directory."""
 _SETS_DIRECTORY = "sets"
-_MAX_RUNS = 50
 _LOCK_TIMEOUT_S = 60.0
 
 
@@ -45,11 +53,18 @@ class SetPointer(Record):
 
 
 class EvidenceStore:
-    """The evidence of a checkout, whose journal names the digests of every run."""
+    """The evidence of a checkout, whose journal names the digests of every run.
 
-    def __init__(self, state: Path, journal: Journal) -> None:
-        self._directory = state / "evidence"
+    Runs beyond the limits are removed, except the newest one and those of sets with a bundle in `bundles`.
+    """
+
+    def __init__(
+        self, state: Path, journal: Journal, limits: EvidenceLimits | None = None, bundles: Path | None = None
+    ) -> None:
+        self._directory = state / EVIDENCE_DIRECTORY
         self._journal = journal
+        self._limits = limits or EvidenceLimits()
+        self._bundles = bundles
         self.parts = TestedParts(self._directory, journal)
 
     def read(self, key: SetKey) -> Evidence | None:
@@ -93,7 +108,7 @@ class EvidenceStore:
         """Store the evidence of a complete test run, journal it with `data`, and make it the newest of its set.
 
         Its files are copied from the run's directory; `inputs` are the bytes of the files that the set was hashed with.
-        The oldest runs are removed, unless a promotion uses them.
+        The oldest runs beyond the limits are removed, unless a promotion uses them.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         with file_lock(self._directory / ".lock", resource="the evidence of this checkout", timeout=_LOCK_TIMEOUT_S):
@@ -130,17 +145,32 @@ class EvidenceStore:
         """Remove the oldest runs, and pointers to removed runs. The caller holds the lock."""
         for leftover in self._directory.glob(f"{STAGING_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        runs = [path for path in self._directory.iterdir() if path.is_dir() and path.name != _SETS_DIRECTORY]
-        runs.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        for path in runs[_MAX_RUNS:]:
-            if path != newest:
-                with directory_lock(path) as is_unused:
-                    if is_unused:
-                        shutil.rmtree(path, ignore_errors=True)
+        removed = []
+        for run in select_expired_evidence(self._list_runs(), {newest.name, *self._list_promoted_runs()}, self._limits):
+            with directory_lock(self._directory / run.name) as is_unused:
+                if is_unused:
+                    shutil.rmtree(self._directory / run.name, ignore_errors=True)
+                    removed.append(run)
+        if removed:
+            size = console.format_bytes(sum(run.size for run in removed))
+            console.info(
+                f"Removed the evidence of {len(removed)} old test run(s) ({size}), by the limits of [resources]"
+            )
         for path in (self._directory / _SETS_DIRECTORY).glob("*.json"):
             pointer = read_valid_record(path, SetPointer)
             if pointer is None or not (self._directory / pointer.directory).is_dir():
                 path.unlink()
+
+    def _list_runs(self) -> list[StoredRun]:
+        paths = [path for path in self._directory.iterdir() if path.is_dir() and path.name != _SETS_DIRECTORY]
+        return [StoredRun(path.name, path.stat().st_mtime_ns, _measure_size(path)) for path in paths]
+
+    def _list_promoted_runs(self) -> Iterator[str]:
+        """Yield the newest run of each set with a bundle."""
+        for digest in list_promoted_sets(self._journal, self._bundles) if self._bundles is not None else ():
+            pointer = read_valid_record(self._directory / _SETS_DIRECTORY / f"{digest}.json", SetPointer)
+            if pointer is not None:
+                yield pointer.directory
 
     def _find_directory(self, key: SetKey) -> Path | None:
         pointer = read_record(self._pointer_path(key), SetPointer)
@@ -193,6 +223,12 @@ def _list_files(directory: Path, subdirectories: Iterable[str]) -> list[str]:
         for path, _, names in walk_directory(directory / subdirectory)
         for name in names
     )
+
+
+def _measure_size(directory: Path) -> int:
+    """Return the bytes of all files in a directory; a subdirectory that cannot be read counts for nothing."""
+    paths = (Path(path, name) for path, _, names in os.walk(directory) for name in names)
+    return sum(path.lstat().st_size for path in paths)
 
 
 def _write_immutable(path: Path, content: bytes) -> None:

@@ -181,7 +181,7 @@ def _prepare_push(to: str) -> Any:
 @task(
     "clean",
     cache="Also prune the build cache of the private engine",
-    all="Also remove .lyra/, build cache and private engine data (asks first)",
+    all="Also remove .lyra/, evidence, build cache, private engine (asks first)",
     gone="Remove leftovers of deleted checkouts instead (asks first)",
 )
 def clean(

@@ -194,6 +194,9 @@ cache_to = ["type=local,dest=.lyra/cache/{image}"]
 [resources]
 host_share = 0.5
 keep_runs = 10
+keep_tests = 40
+evidence = "2g"
+keep_images = 2
 cache = "5g"
 
 [[deviations]]

@@ -82,7 +82,7 @@ def test_dry_run_lists_each_level(own: Project) -> None:
     assert "engine disk usage: image layers" in objects
     assert "the build cache" not in objects.splitlines()[0]
     assert "the build cache" in cache.splitlines()[0]
-    assert ".lyra/ and the private engine's data" in everything.splitlines()[0]
+    assert ".lyra/, the evidence of test runs, the private engine's data" in everything.splitlines()[0]
     document = json.loads(own.lyra("clean", "--dry-run", "--json").out)
     assert {item["kind"] for item in document["objects"]} == {"image"}
     assert api(own).images(), "nothing was removed"

@@ -12,10 +12,10 @@ import pytest
 
 from lyra_tasks.digests import json_sha256, sha256_hex
 from lyra_tasks.errors import StaleError
-from lyra_tasks.records import evidence_store
 from lyra_tasks.records.evidence import EVIDENCE_FILES, CheckResult, Evidence, SetKey
 from lyra_tasks.records.evidence_store import EvidenceStore
 from lyra_tasks.records.journal import Journal
+from lyra_tasks.records.retention import EvidenceLimits
 
 CONFIG = b"Good morning\n"
 PARTS = {"file motd.txt": sha256_hex(CONFIG)}
@@ -106,8 +106,8 @@ def test_two_tests_of_one_run_do_not_overwrite_each_other(runs: Runs) -> None:
     assert recorded is not None and recorded.evidence.passed
 
 
-def test_oldest_runs_are_removed_unless_in_use(runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(evidence_store, "_MAX_RUNS", 2)
+def test_oldest_runs_are_removed_unless_in_use(runs: Runs, tmp_path: Path) -> None:
+    runs.store = EvidenceStore(runs.root / "state", runs.journal, EvidenceLimits(max_runs=2))
     results = [evidence(f"r{number}", image=f"sha256:{number}") for number in range(5)]
     for number, result in enumerate(results[:3]):
         runs.record(result)
@@ -123,6 +123,31 @@ def test_oldest_runs_are_removed_unless_in_use(runs: Runs, monkeypatch: pytest.M
     runs.record(results[4])
     assert runs.directories == {"r3", "r4"}
     assert len(list((runs.root / "state/evidence/sets").iterdir())) == 2
+
+
+def test_runs_beyond_the_size_limit_are_removed(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.store = EvidenceStore(runs.root / "state", runs.journal, EvidenceLimits(max_bytes=100_000))
+    for number in range(4):
+        runs.record(evidence(f"r{number}", image=f"sha256:{number}"), "x" * 10_000)
+    assert runs.directories == {"r2", "r3"}
+    assert "Removed the evidence of 1 old test run(s)" in capsys.readouterr().err
+    runs.record(evidence("r4", image="sha256:4"), "x" * 100_000)
+    assert runs.directories == {"r4"}
+    assert runs.journal.find_problems() == []
+
+
+def test_evidence_of_an_existing_bundle_is_kept(runs: Runs) -> None:
+    bundles = runs.root / "promotion" / "app"
+    runs.store = EvidenceStore(runs.root / "state", runs.journal, EvidenceLimits(max_runs=2), bundles)
+    results = [evidence(f"r{number}", image=f"sha256:{number}") for number in range(5)]
+    for result, version in zip(results[:2], ("1.0.0", "1.1.0"), strict=True):
+        runs.record(result)
+        runs.journal.append(result.run, "promoted", version=version, set=result.set.digest)
+    (bundles / "1.0.0").mkdir(parents=True)
+    for result in results[2:]:
+        runs.record(result)
+    assert runs.directories == {"r0", "r4"}
+    assert runs.store.find_recorded_test(results[0].set) is not None
 
 
 def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
