@@ -54,7 +54,7 @@ class PackedBundle(PackManifest):
 def show_promotion_plan(plan: PromotionPlan) -> PromotionPreview:
     """Show what a promotion would create."""
     digests = {image.build_name: image.record.config_digest for image in plan.images}
-    preview = PromotionPreview(plan.version, str(plan.directory), plan.compression, digests)
+    preview = PromotionPreview(plan.version, str(plan.directory), plan.compression, digests, plan.test_doubles)
     if console.print_result(preview):
         return preview
     console.print(f"would promote {plan.version} to {display_path(plan.directory)}:")
@@ -64,7 +64,13 @@ def show_promotion_plan(plan: PromotionPlan) -> PromotionPreview:
             console.print(
                 f"    {image.references[0]}  {image.record.config_digest[:19]}  for {', '.join(image.services)}"
             )
+    for service, reference in plan.test_doubles.items():
+        _print_test_double(service, reference)
     return preview
+
+
+def _print_test_double(service: str, reference: str) -> None:
+    console.print(f"  not included: {service} ({reference}), which only tests run")
 
 
 def show_promotion(result: PromotionResult, pushed_tags: Sequence[PushedTag] = ()) -> PromotedBundle:
@@ -86,7 +92,7 @@ def show_promotion(result: PromotionResult, pushed_tags: Sequence[PushedTag] = (
         for image in manifest.images_for(archive.platform):
             console.print(f"    {image.references[0]}  {image.config_digest[:19]}")
     for double in manifest.test_doubles:
-        console.print(f"  not included: {double.service} ({double.reference}), which only tests run")
+        _print_test_double(double.service, double.reference)
     console.print(f"  {SUMMARY_FILE}, deploy/, evidence/ of {manifest.tests.passed} passed checks, {CHECKSUMS_FILE}")
     console.print(f"  {REPORT_FILE}: everything on one page, for a browser")
     for version in result.removed_snapshots:

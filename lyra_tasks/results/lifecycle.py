@@ -69,12 +69,16 @@ class TestPreview:
 
 @dataclass(frozen=True)
 class PromotionPreview:
-    """What `promote --dry-run` would create; `images` are config digests by image."""
+    """What `promote --dry-run` would create.
+
+    `images` are config digests by image, `test_doubles` the references of what stays behind, by service.
+    """
 
     version: str
     directory: str
     compression: str
     images: Mapping[str, str]
+    test_doubles: Mapping[str, str]
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,11 @@ def test_release_may_demand_fresh_tests(project: Project) -> None:
     run_tests(project, "--fresh")
     released = project.lyra("release")
     assert released.code == 0, released.text
+    run_tests(project)
+    refused(project.lyra("promote"), 3, "are from earlier runs", "Run `lyra test --fresh`")
+    run_tests(project, "--fresh")
+    promoted = project.lyra("promote")
+    assert promoted.code == 0, promoted.text
 
 
 def test_egress_is_never_cached(project: Project) -> None:

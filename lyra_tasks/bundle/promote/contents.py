@@ -52,11 +52,7 @@ def build_manifest(plan: PromotionPlan, archives: Sequence[BundledArchive], imag
             BundledService(name=service.name, image=str(service.config.image), ports=dict(service.config.ports))
             for service in plan.services
         ],
-        test_doubles=[
-            TestDouble(service=name, reference=service.image)
-            for name, service in config.services.items()
-            if not service.is_promoted
-        ],
+        test_doubles=[TestDouble(service=name, reference=reference) for name, reference in plan.test_doubles.items()],
         tests=TestSummary(passed=passed, failed=len(checks) - passed),
         deviations=len(facts.deviations),
     )
