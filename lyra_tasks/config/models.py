@@ -184,7 +184,7 @@ class Release(Table):
     require_tests: bool = True
     """release a commit only if its images were tested together"""
     fresh_tests: bool = False
-    """release a commit only if no result of its test is cached from an earlier run: `test --fresh`"""
+    """release and promote a commit only if no result of its test is cached from an earlier run: `test --fresh`"""
 
 
 class Resources(Table):
