@@ -10,6 +10,7 @@ export LC_ALL=C
 
 # >>> written by promote
 project='example'
+compose_project='example'
 version='0.0.0'
 # Platforms that all images exist for.
 platforms='linux/amd64'
@@ -31,6 +32,7 @@ linux/amd64 0 sha256:0 sha256:1 example/web:0.0.0
 
 newline='
 '
+tab=$(printf '\t') return=$(printf '\r')
 allowed_signers='' signer='' revoked='' allow_older=no
 container='' has_env_file=no is_new=no missing=no needed=0
 
@@ -53,7 +55,7 @@ Exit codes, and the first word on stderr; 3 and 3x concern this node, 6 and 6x t
   3    engine: not running, too old, another platform or an error; or a tool is missing
   30   no-space: not enough space on the engine's disk
   31   incomplete: this node lacks layers that a pack omits; the message says what to copy
-  6    corrupt: a file is missing, changed or extra; copy the named files again
+  6    corrupt: a file is missing or changed: copy it again; or extra: move it out of the bundle
   60   refused: not signed by NAME, older than a loaded version, or loaded with other content
   130  interrupted
 END
@@ -159,7 +161,7 @@ list_files() { # DIRECTORY: print every name below it, one per line
 
 verify_files() {
     require_sums
-    listed=$newline problems=''
+    listed=$newline problems='' extras=''
     while IFS= read -r line || [ -n "$line" ]; do
         sum=${line%%  *} name=${line#*  }
         listed=$listed./$name$newline
@@ -184,12 +186,14 @@ verify_files() {
         esac
         case $name in
         ./deploy/.env) has_env_file=yes ;; # checked when it is known whether the version is loaded
-        *) problems="$problems$newline  ${name#./}: extra" ;;
+        *) extras="$extras$newline  ${name#./}: extra" ;;
         esac
     done <<END
 $present
 END
-    [ -z "$problems" ] || fail 6 corrupt "files differ from what was promoted; copy only these again$problems"
+    [ -z "$problems" ] || problems="${newline}Copy these again, and only these:$problems"
+    [ -z "$extras" ] || extras="${newline}Move these out of the bundle, or remove them:$extras"
+    [ -z "$problems$extras" ] || fail 6 corrupt "files differ from what was promoted$problems$extras"
     info "All files are intact"
 }
 
@@ -328,7 +332,8 @@ plan_image() { # BYTES CONFIG MANIFEST REFERENCE...: must it be loaded?
 check_env_file() { # accept the one of an operator, which can only exist if the version has been loaded before
     [ "$has_env_file" = yes ] || return 0
     [ "$is_new" = no ] ||
-        fail 6 corrupt "files differ from what was promoted; move this away, then retry$newline  deploy/.env: extra"
+        fail 6 corrupt "files differ from what was promoted" \
+            "${newline}Move this out of the bundle, and back when the images are loaded:$newline  deploy/.env: extra"
     info "Ignoring your deploy/.env, which is not part of the bundle"
 }
 
@@ -402,23 +407,155 @@ read_archive() { # ARCHIVE: print its bytes, from one file or from its parts in 
     fi
 }
 
-print_next_steps() {
+# ---------------------------------------------------------------------------------------------------------- what next
+
+print_next_steps() { # never change a file; an .env may contain secrets, so that values are not printed
+    find_running
     info
     info "Next, in $bundle/deploy:"
-    info "  cp .env.example .env, and fill in"
-    comment=''
-    while IFS= read -r line; do
-        case $line in
-        '#'*) comment=${line#'# '} ;;
-        *=) info "    ${line%=}: $comment" ;;
-        esac
-    done <deploy/.env.example
+    if [ -f deploy/.env ]; then
+        print_open 'your .env' deploy/.env
+    elif [ -f "$running/.env" ]; then
+        info "  cp -p $(quote "$running/.env") .env"
+        print_open 'that .env' "$running/.env"
+    else
+        info "  cp .env.example .env && chmod 600 .env"
+        print_open '.env' deploy/.env.example
+    fi
+    [ ! -f "$running/.env.example" ] || print_changes "$running/.env.example"
     info "  docker compose up --detach --wait"
     info "See PROMOTION.md for details."
     for documents in documents.tar.gz documents.tar.gz.001; do
-        # shellcheck disable=SC2016  # printed, not expanded
-        [ ! -f "$documents" ] || info 'Evidence and changes: cat documents.tar.gz* | tar -xzf -'
+        [ -f "$documents" ] || continue
+        # Beside the pack, since they include the checksums of the bundle that it was made of.
+        info "Evidence and changes, in $bundle:"
+        info "  mkdir ../$project-$version-documents"
+        info "  cat documents.tar.gz* | tar -xzf - -C ../$project-$version-documents"
     done
+}
+
+quote() { # TEXT: print it as one word for a shell
+    rest=$1 quoted=''
+    case $rest in
+    '' | *[!A-Za-z0-9_./:@%+,=-]*) ;;
+    *)
+        printf '%s\n' "$rest"
+        return
+        ;;
+    esac
+    while :; do
+        case $rest in *\'*) ;; *) break ;; esac
+        quoted=$quoted${rest%%\'*}"'\\''" rest=${rest#*\'}
+    done
+    printf "'%s'\n" "$quoted$rest"
+}
+
+find_running() { # set running to the deploy directory of another version whose containers are here, or to nothing
+    label=com.docker.compose.project
+    running=$(docker ps --all --filter "label=$label=$compose_project" \
+        --format "{{.Label \"$label.working_dir\"}}" 2>/dev/null </dev/null | head -n 1) || running=''
+    case $running in
+    /*) [ "$running" != "$bundle/deploy" ] || running='' ;;
+    *) running='' ;;
+    esac
+    running=${running:-/dev/null} # where no file exists
+}
+
+print_open() { # NAME FILE: print what .env.example leaves open and FILE does not set
+    if [ ! -r "$2" ]; then
+        info "  $2 is not readable for you; not compared with .env.example"
+        return
+    fi
+    open='' comment=''
+    while IFS= read -r line || [ -n "$line" ]; do
+        case $line in
+        '#'*) comment=${line#'# '} ;;
+        *=*)
+            variable=${line%%=*}
+            read_setting "$2" "$variable"
+            if [ -z "$setting" ]; then
+                open="$open$newline    $variable: $comment"
+            elif is_missing_file "$comment" "$setting"; then
+                open="$open$newline    $variable: the file does not exist; $comment"
+            fi
+            ;;
+        esac
+    done <deploy/.env.example
+    if [ -n "$open" ]; then
+        info "  set in $1:$open"
+    else
+        info "  every required value is set in $1"
+    fi
+}
+
+is_missing_file() { # COMMENT SETTING: does the variable name a file that does not exist? Compose starts in deploy/.
+    case $1 in 'path of a file '*) ;; *) return 1 ;; esac
+    case $2 in
+    /*) [ ! -e "$2" ] ;;
+    *'$'* | '~'*) return 1 ;; # Compose expands it
+    *) [ ! -e "deploy/$2" ] ;;
+    esac
+}
+
+read_setting() { # FILE VARIABLE: set setting to its value, without quotes; the last line counts
+    setting=''
+    while IFS= read -r entry || [ -n "$entry" ]; do
+        case $entry in *"$2"*) ;; *) continue ;; esac
+        entry=$(trim "${entry%"$return"}")
+        case $entry in 'export '*) entry=$(trim "${entry#export}") ;; esac
+        case $entry in '#'* | '') continue ;; *=*) ;; *) continue ;; esac
+        [ "$(trim "${entry%%=*}")" = "$2" ] || continue
+        setting=$(trim "${entry#*=}")
+        case $setting in
+        \"*) setting=${setting#\"} setting=${setting%%\"*} ;;
+        \'*) setting=${setting#\'} setting=${setting%%\'*} ;;
+        '#'*) setting='' ;;
+        *) setting=$(trim "${setting%% #*}") ;;
+        esac
+    done <"$1"
+}
+
+trim() { # TEXT: print it without blanks at its ends
+    text=$1
+    while :; do
+        case $text in
+        ' '* | "$tab"*) text=${text#?} ;;
+        *' ' | *"$tab") text=${text%?} ;;
+        *) break ;;
+        esac
+    done
+    printf '%s\n' "$text"
+}
+
+print_changes() { # OLDER EXAMPLE: print which variables are new, have another default, or are not used any more
+    changes=''
+    while IFS= read -r line || [ -n "$line" ]; do
+        is_assignment "$line" || continue
+        if ! older=$(find_assignment "$1" "$variable"); then
+            changes="$changes$newline    $variable: new"
+        elif [ "$older" != "$line" ]; then
+            changes="$changes$newline    $variable: was $older, is $line"
+        fi
+    done <deploy/.env.example
+    while IFS= read -r line || [ -n "$line" ]; do
+        is_assignment "$line" || continue
+        name=$variable
+        find_assignment deploy/.env.example "$name" >/dev/null || changes="$changes$newline    $name: not used any more"
+    done <"$1"
+    [ -z "$changes" ] || info "  differs from .env.example in ${1%/*}:$changes"
+}
+
+is_assignment() { # LINE: does it set a variable, or show its default in a comment? Set variable to its name.
+    variable=${1#'#'}
+    case $variable in *=*) variable=${variable%%=*} ;; *) return 1 ;; esac
+    case $variable in '' | *[!A-Za-z0-9_]*) return 1 ;; esac
+}
+
+find_assignment() { # EXAMPLE VARIABLE: print its line
+    while IFS= read -r candidate || [ -n "$candidate" ]; do
+        case $candidate in "$2="* | "#$2="*) printf '%s\n' "$candidate" && return ;; esac
+    done <"$1"
+    return 1
 }
 
 main() {

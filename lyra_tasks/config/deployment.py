@@ -6,6 +6,11 @@ import re
 from pathlib import PurePosixPath
 
 
+def compose_project(project: str) -> str:
+    """Return the name of the project in the compose file: `shop-2` for `shop.2`."""
+    return project.replace(".", "-")
+
+
 def compose_object_name(service: str, key: str) -> str:
     """Return the name of a volume, config or secret in the compose file: `web-data`."""
     return f"{service}-{key}"

@@ -88,12 +88,6 @@ ORDERED = (
 )  # fmt: skip
 
 
-@pytest.fixture(params=["dash", "busybox sh"])
-def shell(request: pytest.FixtureRequest, busybox: Path) -> list[str]:
-    """Return the command that runs a script."""
-    return [str(shutil.which("dash"))] if request.param == "dash" else [str(busybox / "busybox"), "sh"]
-
-
 def call(shell: list[str], line: str, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a line of shell with the functions of the script."""
     return subprocess.run(
@@ -300,3 +294,13 @@ def test_missing_tool_is_named(shell: list[str], bundle: Path, tmp_path: Path) -
     command = [*shell, str(bundle / layout.RECEIVE_SCRIPT)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": str(tools)})
     assert (result.returncode, result.stderr) == (3, "receive.sh: engine: docker is not installed or not on PATH\n")
+
+
+def test_extra_file_is_not_to_be_copied_again(shell: list[str], bundle: Path) -> None:
+    (bundle / "session.key").write_text("key")
+    result = call(shell, "verify_files", bundle)
+    assert "Move these out of the bundle, or remove them:\n  session.key: extra\n" in result.stderr
+    assert "Copy these again" not in result.stderr
+    (bundle / "manifest.json").unlink()
+    result = call(shell, "verify_files", bundle)
+    assert "Copy these again, and only these:\n  manifest.json: missing\nMove these" in result.stderr

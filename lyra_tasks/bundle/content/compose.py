@@ -18,6 +18,7 @@ from lyra_tasks.config.containers import (
 from lyra_tasks.config.deployment import (
     can_be_compose_default,
     compose_object_name,
+    compose_project,
     config_path,
     is_settable_name,
     publish_variable,
@@ -48,7 +49,7 @@ def build_compose_document(
     """Return the Compose file as a document; services without a platform run on the node's own."""
     services_by_name = {service.name: service for service in services}
     document: dict[str, Any] = {
-        "name": project.replace(".", "-"),
+        "name": compose_project(project),
         "services": {
             service.name: _service(service, services_by_name, platforms.get(service.name)) for service in services
         },

@@ -8,6 +8,7 @@ from importlib import resources
 
 from lyra_tasks.bundle.format.manifest import BundledImage, Manifest
 from lyra_tasks.bundle.format.pack import PackManifest
+from lyra_tasks.config.deployment import compose_project
 
 _BEGIN = "# >>> written by promote\n"
 _END = "# <<< written by promote\n"
@@ -22,6 +23,7 @@ def render_receive_script(manifest: Manifest, pack: PackManifest | None = None) 
     archives = [(archive, packed_archives.get(archive.file)) for archive in manifest.archives]
     values = {
         "project": manifest.project,
+        "compose_project": compose_project(manifest.project),
         "version": manifest.version,
         "platforms": " ".join(manifest.platforms),
         "min_engine": manifest.proxima.min_engine,
