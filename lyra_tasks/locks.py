@@ -204,10 +204,27 @@ def remove_stale_directories() -> None:
 
     A container may have the same temporary directory, but other process ids: there, only the lock says who lives.
     """
+    for directory in _find_abandoned_directories():
+        with suppress(OSError), directory_lock(directory) as is_free:
+            if is_free:
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def list_stale_directories() -> list[Path]:
+    """Return the private directories of killed processes of this user."""
+    stale = []
+    for directory in _find_abandoned_directories():
+        with suppress(OSError), directory_lock(directory) as is_free:
+            stale += [directory] if is_free else []
+    return stale
+
+
+def _find_abandoned_directories() -> Iterator[Path]:
+    """Yield the private directories of this user whose process is not one of this system any more."""
     for directory in Path(tempfile.gettempdir()).glob(f"{_PRIVATE_PREFIX}*-*-*"):
         pid = directory.name.split("-")[-2]
         if Path("/proc", pid).exists() or not Path("/proc/self").exists():
             continue
-        with suppress(OSError), directory_lock(directory) as is_free:
-            if is_free and not directory.is_symlink() and directory.stat().st_uid == os.geteuid():
-                shutil.rmtree(directory, ignore_errors=True)
+        with suppress(OSError):
+            if not directory.is_symlink() and directory.stat().st_uid == os.geteuid():
+                yield directory

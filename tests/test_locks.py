@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +20,11 @@ from lyra_tasks.locks import (
     active_runs,
     directory_lock,
     finish_run,
+    list_stale_directories,
     lock_if_finished,
     new_run_id,
+    private_directory,
+    remove_stale_directories,
     start_run,
     started_within,
 )
@@ -157,3 +161,21 @@ def test_directory_lock_is_tried_or_waited_for(tmp_path: Path, capsys: pytest.Ca
         assert waiting.result(timeout=10)
     assert capsys.readouterr().err == f"Waiting for another process that uses {tmp_path} for packing …\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_directory_of_killed_process_is_listed_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    stale = tmp_path / f"lyra-private-docker-{dead.pid}-abcdefgh"
+    (stale / "tmp" / "dockerfile1").mkdir(parents=True)
+    (tmp_path / "lyra-notes").mkdir()
+    own = tmp_path / f"lyra-private-docker-{os.getpid()}-abcdefgh"
+    own.mkdir()
+    with directory_lock(stale, is_shared=True):  # as by a process of a container
+        remove_stale_directories()
+        assert list_stale_directories() == [] and stale.is_dir()
+    assert list_stale_directories() == [stale]
+    with private_directory("docker") as directory:
+        assert {path.name for path in tmp_path.iterdir()} == {"lyra-notes", own.name, directory.name}
+    assert list_stale_directories() == []

@@ -22,7 +22,7 @@ from lyra_tasks.engine.objects.ownership import OwnedObject, OwnershipIndex, bui
 from lyra_tasks.engine.workspace import Workspace, was_auto_started
 from lyra_tasks.errors import EngineUnavailableError
 from lyra_tasks.files import STAGING_PREFIX
-from lyra_tasks.locks import active_runs, run_locks_directory, started_within
+from lyra_tasks.locks import active_runs, list_stale_directories, run_locks_directory, started_within
 from lyra_tasks.paths import Paths
 from lyra_tasks.records.checkouts import Checkout, list_former_states, list_other_checkouts, merge_journals
 from lyra_tasks.records.journal import Journal, JournalEntry
@@ -119,13 +119,17 @@ def restore_engine_state(work: Workspace) -> Iterator[None]:
 
 
 def find_temporary_files(paths: Paths, bundles: Path) -> list[Path]:
-    """Return unfinished bundles, secrets placed for old engines, and files that were not renamed into place."""
+    """Return unfinished bundles, secrets placed for old engines, and files that were not renamed into place.
+
+    The temporary directories of killed processes of this user are among them.
+    """
     return sorted(
         [
             *bundles.glob(f"{STAGING_PREFIX}*"),
             *paths.runs.glob("*/mounts"),
             *_find_unrenamed_files(paths.state),
             *_find_unrenamed_files(bundles),
+            *list_stale_directories(),
         ]
     )
 

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from lyra_tasks.checks.commands import build_lab_variables
 from lyra_tasks.checks.suites.suite import Outcome, SuiteRun, run_suite_command
 from lyra_tasks.documents import DocumentError, parse_json_object
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.locks import private_directory
 from lyra_tasks.ports import docker_port
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def run_pytest(run: SuiteRun, root: Path, directory: Path, *, fail_fast: bool) -
     # a secret of which pytest shows only the beginning and the end would not be recognised
     options += ["-o", "verbosity_assertions=2"]
     command = [sys.executable, "-m", "pytest", *options, path]
-    with tempfile.TemporaryDirectory(prefix="lyra-pytest-") as name:
-        services, events = Path(name, "services.json"), Path(name, "events.jsonl")
+    with private_directory("pytest") as control:
+        services, events = control / "services.json", control / "events.jsonl"
         services.touch(mode=0o600)
         services.write_text(json.dumps(_describe_services(run.lab)), encoding="utf-8")
         events.touch(mode=0o600)

@@ -81,7 +81,9 @@ def call_docker_cli(
     if program is None:
         raise PreconditionError("Docker CLI not found", hint="Install the Docker CLI and its buildx plugin")
     with private_directory("docker") as control, ThreadPoolExecutor(1) as executor:
-        _write_environment(control / "environment", environment)
+        scratch = control / "tmp"  # Buildx leaves a directory here for each Dockerfile that is part of a definition
+        scratch.mkdir()
+        _write_environment(control / "environment", {**environment, "TMPDIR": str(scratch)})
         (control / "parent").write_text(str(os.getpid()))
         command = [
             sys.executable,
