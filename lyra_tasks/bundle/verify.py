@@ -22,6 +22,7 @@ from lyra_tasks.bundle.format.manifest import (
     report_removed_bundle,
 )
 from lyra_tasks.bundle.format.pack import (
+    PACK_ONLY_FILES,
     ArchivedDocuments,
     PackedArchive,
     PackedFile,
@@ -274,7 +275,7 @@ def _find_contradictions(
         elif problem := _find_archive_problem(directory / archive.file, manifest, archive, packed=packed):
             yield archive.file, problem
     expected_files = {name for file in (*pack.archives, pack.documents) for name in file.part_names}
-    for name in sorted(sums.keys() - expected_files - {layout.PACK_FILE, layout.RECEIVE_SCRIPT}):
+    for name in sorted(sums.keys() - expected_files - PACK_ONLY_FILES):
         if not is_operator_file(name):
             yield name, f"extra: not in {layout.PACK_FILE}"
 
@@ -285,6 +286,8 @@ def _find_content_differences(
     """Yield where pack and omitted layers together differ from the checksums of the bundle."""
     actual_sums = {name: digest for name, digest in documents.digests.items() if name not in layout.NOT_IN_CHECKSUMS}
     actual_sums |= {name: digest for name, digest in sums.items() if is_operator_file(name)}
+    if layout.SUMMARY_FILE in sums:  # Packs of earlier versions have the page of the bundle, not one of their own.
+        actual_sums.setdefault(layout.SUMMARY_FILE, sums[layout.SUMMARY_FILE])
     actual_sums |= {archive.file: archive.sha256 for archive in manifest.archives}
     actual_sums[layout.RECEIVE_SCRIPT] = bundle_sums.get(layout.RECEIVE_SCRIPT, "")  # A pack has its own script.
     for name in sorted(actual_sums.keys() | bundle_sums.keys()):

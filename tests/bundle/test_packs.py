@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
+from lyra_tasks.bundle.content.page import describe_archive
 from lyra_tasks.bundle.format import layout
-from lyra_tasks.bundle.format.checksums import write_checksums
+from lyra_tasks.bundle.format.checksums import list_bundle_files, write_checksums
 from lyra_tasks.bundle.format.index import BundleEntry, BundleIndex, BundleStore
 from lyra_tasks.bundle.format.manifest import (
     Bundle,
@@ -29,10 +30,13 @@ from lyra_tasks.bundle.format.manifest import (
     open_bundle,
     write_document,
 )
+from lyra_tasks.bundle.format.pack import is_operator_file, write_document_archive
 from lyra_tasks.bundle.pack.plan import PackFacts, PlannedDelta, collect_pack_facts, plan_pack
 from lyra_tasks.bundle.pack.run import fill_pack
 from lyra_tasks.bundle.verify import verify_pack, verify_path
 from lyra_tasks.errors import BundleError, UsageError
+from lyra_tasks.images.archive.parts import PartsWriter
+from tests.bundle.evidence import record_documents
 from tests.bundle.test_receive_script import DIGESTS, MANIFEST, with_images
 from tests.bundle.test_verify import made as made  # a fixture
 
@@ -378,3 +382,54 @@ def test_pack_configs_are_world_readable(made: Path, tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (pack / layout.ENV_EXAMPLE_FILE).stat().st_mode & 0o777 == 0o644
+
+
+def test_page_of_a_pack_is_true_for_the_pack(made: Path, tmp_path: Path) -> None:
+    manifest = open_bundle(made).manifest
+    (archive,) = manifest.archives
+    page = f"# shop 1.0.0\n\nA shop\n\n## 1. Trust\n\nSee `{layout.CHANGES_FILE}`.\n{describe_archive(archive)}## End\n"
+    bundle = shutil.copytree(made, tmp_path / "bundle")
+    (bundle / layout.SUMMARY_FILE).write_text(page)
+    record_documents(bundle)
+    write_checksums(bundle)
+    baseline = manifest.model_copy(update={"version": "0.9.0", "images": manifest.images[:1]})
+    (tmp_path / "delta").mkdir()
+    delta = create(bundle, tmp_path / "delta", split=8192, since=baseline)
+    text = (delta / layout.SUMMARY_FILE).read_text()
+    assert text.startswith("# shop 1.0.0\n\nA shop\n\n## This is a pack\n\nIt lacks layers of version 0.9.0.")
+    required = baseline.images[0]
+    assert f"- `{required.references[0]}`: `{required.config_digest}`, `{required.manifest_digest}`\n" in text
+    assert describe_archive(archive) not in text
+    assert " parts) has layers of all images for linux/amd64, except those of 0.9.0.\n" in text
+    assert f"`{layout.CHANGES_FILE}` of the documents" in text
+    assert "tar -xzf - -C ../shop-1.0.0-documents\n" in text
+    whole = create(bundle, tmp_path, split=None, since=None)
+    text = (whole / layout.SUMMARY_FILE).read_text()
+    assert "It is complete" in text and "lacks" not in text and "parts" not in text
+    assert describe_archive(archive) in text
+    for pack in (delta, whole):
+        verify_path(pack)
+    parts = b"".join(path.read_bytes() for path in sorted(delta.glob(f"{layout.DOCUMENTS_FILE}*")))
+    with tarfile.open(fileobj=io.BytesIO(parts)) as documents:
+        member = documents.extractfile(layout.SUMMARY_FILE)
+        assert member and member.read().decode() == page, "the signed page of the bundle is in the documents"
+
+
+def test_pack_of_an_earlier_version_has_the_page_of_its_bundle(made: Path, tmp_path: Path) -> None:
+    pack = create(made, tmp_path, split=None, since=None)
+    plan = plan_pack(PackFacts(open_bundle(made), None, tmp_path, None, documents_size=0, free_bytes=0))
+    files, _ = list_bundle_files(made)
+    elsewhere = {layout.SUMMARY_FILE, layout.RECEIVE_SCRIPT, *plan.facts.bundle.manifest.archives_by_file}
+    archived = {name: path for name, path in files.items() if not is_operator_file(name) and name not in elsewhere}
+    (pack / layout.DOCUMENTS_FILE).unlink()
+    with PartsWriter(pack / layout.DOCUMENTS_FILE, None) as target:
+        unpacked_size = write_document_archive(archived, target, 0)
+    shutil.copy(made / layout.SUMMARY_FILE, pack / layout.SUMMARY_FILE)
+    document = json.loads((pack / layout.PACK_FILE).read_text())
+    document["documents"].update(sha256=target.sha256, size=target.size, unpacked_size=unpacked_size)
+    (pack / layout.PACK_FILE).write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    write_checksums(pack)
+    assert verify_path(pack).kind == "pack"
+    (pack / layout.SUMMARY_FILE).write_text("another")
+    write_checksums(pack)
+    assert f"{layout.SUMMARY_FILE}: differs from the bundle" in refusal(pack)

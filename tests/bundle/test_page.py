@@ -1,26 +1,133 @@
-"""Commands in `PROMOTION.md` can be pasted into a shell."""
+"""`PROMOTION.md` has the operator's steps in the order of work, and its commands can be pasted into a shell."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 
-from lyra_tasks.bundle.content.page import _head, _images, _service, _trust
+import pytest
+
+from lyra_tasks.bundle.content.environment import PromotedService, render_env_example
+from lyra_tasks.bundle.content.operating import render_operating_steps
+from lyra_tasks.bundle.content.page import _head, _images, _rules
+from lyra_tasks.bundle.diff import BundleDiff, Change
 from lyra_tasks.bundle.format.manifest import ImageOrigin, Requirements, TestDouble
+from lyra_tasks.records.evidence import Evidence, RuleResult, SetKey
 from tests.bundle.test_compose import services
 from tests.bundle.test_receive_script import DIGESTS, MANIFEST, with_images
 
+WEB = {
+    "image": "web",
+    "environment": {
+        "TOKEN": {"secret": True, "required": True, "description": "opens the door"},
+        "MOOD": {"required": True, "description": "how it feels"},
+        "MODE": {"default": "fast", "description": "how it works"},
+    },
+    "secrets": {"key": {"path": "/run/key", "description": "turns the lock"}},
+    "volumes": {"data": {"path": "/my $data", "description": "what is kept"}},
+    "ports": {"http": 8080, "admin": 9000},
+    "healthcheck": {"http": "GET /health?a=b&c"},
+}
+DNS = {"image": "web", "ports": {"dns": "53/udp", "http": 8080}, "environment": {"MOOD": {"required": True}}}
 
-def test_page_quotes_signer() -> None:
-    lines = [line for line in _trust("Ada o'Lovelace").splitlines() if "--signer" in line or "-I" in line]
-    by_hand, by_script = (shlex.split(line.partition("`")[2].partition("`")[0] or line) for line in lines)
+
+def steps(
+    *promoted: PromotedService, signer: str = "", diff: BundleDiff | None = None
+) -> dict[str, tuple[str, list[str]]]:
+    """Return text and commands of each step by its title."""
+    page = render_operating_steps(MANIFEST, promoted or services({"web": WEB, "dns": DNS}), signer, diff)
+    sections = re.split(r"(?m)^## \d\. ", page)[1:]
+    return {
+        section.partition("\n")[0]: (section, "\n".join(re.findall(r"(?ms)^```\n(.*?)\n```$", section)).splitlines())
+        for section in sections
+    }
+
+
+def test_steps_are_in_the_order_of_work() -> None:
+    diff = BundleDiff("1.1.0", "1.2.0", (Change("environment", "web: MOOD", None, "required"),))
+    found = steps(diff=diff)
+    assert list(found) == [
+        "Trust", "Load", "Configure", "Start", "Is it up", "Upgrade from 1.1.0", "Roll back", "Make room",
+        "Is it the right one",
+    ]  # fmt: skip
+    assert "| environment | web: MOOD | - | required |" in found["Upgrade from 1.1.0"][0]
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_commands_are_valid_shell(shell: str) -> None:
+    for _, commands in steps(signer="Ada o'Lovelace").values():
+        script = "\n".join(commands)
+        result = subprocess.run(
+            [str(shutil.which(shell)), "-n"], input=script, text=True, capture_output=True, check=False
+        )
+        assert (result.returncode, result.stderr) == (0, ""), script
+
+
+def test_signature_is_checked_by_hand_before_the_script_runs() -> None:
+    found = steps(signer="Ada o'Lovelace")
+    by_hand, by_script = (shlex.split(found[step][1][0]) for step in ("Trust", "Load"))
+    assert by_hand[:3] == ["ssh-keygen", "-Y", "verify"]
     assert by_hand[by_hand.index("-I") + 1] == by_script[by_script.index("--signer") + 1] == "Ada o'Lovelace"
+    assert by_script[:3] == ["sh", "receive.sh", "--allowed-signers"]
+    unsigned = steps()
+    assert "Not signed" in unsigned["Trust"][0]
+    assert unsigned["Load"][1] == ["sh receive.sh"]
 
 
-def test_page_quotes_volume_path() -> None:
-    (web,) = services({"web": {"image": "web", "volumes": {"data": {"path": "/my $data"}}}})
-    (command,) = re.findall("`(docker compose cp .*?)`", _service(web))
-    assert shlex.split(command)[3:] == ["web:/my $data", "-", ">", "web-data.tar"]
+def test_every_open_value_has_a_command() -> None:
+    promoted = services({"web": WEB, "dns": DNS})
+    commands = "\n".join(steps(*promoted)["Configure"][1])
+    open_names = re.findall(r"(?m)^(\w+)=$", render_env_example(promoted))
+    assert sorted(open_names) == ["DNS_HTTP_PUBLISH", "MOOD", "TOKEN", "WEB_KEY_FILE"]
+    assert sorted(re.findall(r"(\w+)=[^ ]* (?:\S+ )?>> \.env", commands)) == sorted(open_names)
+    assert commands.count("MOOD=") == 1, "services share it"
+    assert "MODE" not in commands
+    assert 'echo "TOKEN' not in commands, "a secret is typed into a prompt"
+
+
+def test_secret_file_has_owner_and_mode() -> None:
+    _, commands = steps()["Configure"]
+    assert "install -m 400 -o 10001 -g 10001 FILE /etc/shop/web-key" in commands
+    (root,) = services({"web": {**WEB, "user": "0"}})
+    assert "install -m 400 -o 0 -g 0 FILE /etc/shop/web-key" in steps(root)["Configure"][1]
+    (named,) = services({"web": {**WEB, "user": "app"}})
+    (command,) = (line for line in steps(named)["Configure"][1] if line.startswith("install"))
+    assert command.startswith("install -m 400 -o UID FILE /etc/shop/web-key") and command.endswith(" -u")
+    text = steps()["Configure"][0]
+    assert "relative paths of secret files from `deploy/`" in text and "No secret may lie in the bundle" in text
+
+
+def test_each_port_has_a_line_to_try() -> None:
+    _, commands = steps()["Is it up"]
+    address = "$(docker compose port web 8080)"
+    assert f"curl --fail --silent --show-error \"http://{address}\"'/health?a=b&c'" in commands
+    assert any(line.startswith("nc ") and "port web 9000" in line for line in commands)
+    assert any("--protocol udp dns 53" in line for line in commands)
+    assert any('"http://$(docker compose port dns 8080)/"' in line for line in commands)
+
+
+def test_backups_lie_outside_of_the_bundle_and_are_restored() -> None:
+    found = steps()
+    backup = shlex.split(next(line for line in found["Upgrade"][1] if " cp " in line and "compose" in line))
+    restore = shlex.split(next(line for line in found["Roll back"][1] if " cp " in line))
+    assert backup[3:] == ["web:/my $data/.", "-", ">", "$BACKUP/web-data.tar"]
+    assert restore[3:] == ["-", "web:/my $data", "<", "$BACKUP/web-data.tar"]
+    assert "docker volume rm shop_web-data" in found["Roll back"][1]
+    (plain,) = services({"web": {"image": "web"}})
+    assert not [line for line in steps(plain)["Roll back"][1] if " cp " in line or "volume rm" in line]
+
+
+def test_page_counts_rules_of_the_test_as_its_report_does() -> None:
+    tested = [RuleResult(rule="image.secrets", scope=scope, outcome="passed") for scope in ("a", "b")]
+    evidence = Evidence(
+        set=SetKey(images={}, test_doubles={}, effective_hash="e"), passed=True, run="r1", started_at="now", seconds=1,
+        engine={}, checks=[], rules=tested, usage={},
+    )  # fmt: skip
+    fresh = RuleResult(rule="tests.fresh", scope="project", outcome="passed")
+    assert "\n2 rule checks passed in the test, and 1 more at the promotion; " in _rules(evidence, [*tested, fresh])
+    assert "\n2 rule checks passed in the test; " in _rules(evidence, tested)
 
 
 def test_page_lists_platforms_of_all_images_only() -> None:

@@ -331,7 +331,7 @@ def test_damaged_part_is_named_and_replaced_alone(node: Node, project: Project, 
     assert b"".join(part.read_bytes() for part in parts) == (bundles[0] / archive_of(bundles[0])).read_bytes()
     content = parts[2].read_bytes()
     parts[2].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    refused(node.receive(pack), 6, "corrupt", f"only these again\n  images/{parts[2].name}: changed\n")
+    refused(node.receive(pack), 6, "corrupt", f"Copy these again, and only these:\n  images/{parts[2].name}: changed\n")
     damaged = project.lyra("verify", str(pack))
     assert (damaged.code, damaged.err.count("images/")) == (6, 1), damaged.text
     assert f"images/{parts[2].name}: changed" in damaged.err

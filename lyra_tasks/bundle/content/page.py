@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lyra_tasks import console
 from lyra_tasks.bundle.content.environment import PromotedService, list_variables
+from lyra_tasks.bundle.content.operating import render_operating_steps
 from lyra_tasks.bundle.diff import BundleDiff
-from lyra_tasks.bundle.format.layout import CHANGES_FILE, CHECKSUMS_FILE, RECEIVE_SCRIPT, RULES_FILE, SIGNATURE_FILE
-from lyra_tasks.bundle.format.manifest import Manifest
-from lyra_tasks.bundle.format.signature import SIGNATURE_NAMESPACE
+from lyra_tasks.bundle.format.layout import CHANGES_FILE, RULES_FILE
+from lyra_tasks.bundle.format.manifest import BundledArchive, Manifest
 from lyra_tasks.config.deployment import config_path, publish_variable, secret_variable
 from lyra_tasks.config.models import Deviation
-from lyra_tasks.console.markup import escape_markdown, escape_markdown_lines, format_code
+from lyra_tasks.console.markup import escape_markdown, escape_markdown_lines, format_code, format_table
 from lyra_tasks.records.evidence import Evidence, RuleResult
 from lyra_tasks.rules.catalogue import TEST_PLATFORM
 
@@ -31,8 +30,13 @@ def render_promotion_page(
     diff: BundleDiff | None,
 ) -> str:
     """Return the page as Markdown; `signer` is empty if the bundle is not signed."""
-    head = (_head(manifest), _changes(diff), _load_steps(signer, manifest), _images(manifest))
-    results = (_tests(evidence, rules), _rules(rules), _deviations(deviations))
+    head = (
+        _head(manifest),
+        _changes(diff),
+        render_operating_steps(manifest, services, signer, diff),
+        _images(manifest),
+    )
+    results = (_tests(evidence, rules), _rules(evidence, rules), _deviations(deviations))
     return "\n".join((*head, *(_service(service) for service in services), *results))
 
 
@@ -59,55 +63,18 @@ def _changes(diff: BundleDiff | None) -> str:
     omitted_count = len(omitted_changes)
     more = f"\n{omitted_count} more changes of packages and layers are not shown here.\n" if omitted_count else ""
     return (
-        f"{head}{_table(('section', 'name', 'before', 'after'), rows)}{more}\n"
-        f"The commits are in `{CHANGES_FILE}`. To go back, load the older bundle with `--allow-older`.\n"
+        f"{head}{format_table(('section', 'name', 'before', 'after'), rows)}{more}\n"
+        f"The commits are in `{CHANGES_FILE}`.\n"
     )
 
 
-def _load_steps(signer: str, manifest: Manifest) -> str:
-    platform_note = (
-        " for the engine's platform"
-        if len(manifest.images_by_build) > len({image.name for image in manifest.images})
-        else ""
-    )
-    return f"""## Check, load, start
-
-    sha256sum --check --quiet {CHECKSUMS_FILE}
-    sh {RECEIVE_SCRIPT}
-    cd deploy && cp .env.example .env    # fill in the required values
-    docker compose up --detach --wait
-
-`{RECEIVE_SCRIPT}` checks every file, the engine and the free space, loads the images{platform_note}, compares them with
-the digests below and lists the settings to fill in. It starts nothing and can be run again at any time. It refuses to
-load an older version without `--allow-older`. Exit code 0 means that everything is loaded. The codes 3 (`engine`), 30
-(`no-space`) and 31 (`incomplete`: the node lacks layers that a pack omits) are about this node, 6 (`corrupt`) and 60
-(`refused`) about the copied files, 2 about the command line. See `--help`.
-
-{_trust(signer)}"""
-
-
-def _trust(signer: str) -> str:
-    if not signer:
-        return "Not signed: the checksums detect corruption, not tampering.\n"
-    name = shlex.quote(console.escape(signer))
-    receive = f"sh {RECEIVE_SCRIPT} --allowed-signers ALLOWED_SIGNERS --signer {name}"
-    return f"""The bundle is signed by {format_code(signer)}. The file ALLOWED_SIGNERS, in the format of `ssh-keygen`,
-must come from elsewhere, never with the bundle. Before the script itself can be trusted, run
-
-```
-ssh-keygen -Y verify -f ALLOWED_SIGNERS -I {name} -n {SIGNATURE_NAMESPACE} -s {SIGNATURE_FILE} < {CHECKSUMS_FILE}
-sha256sum --check --quiet {CHECKSUMS_FILE}
-```
-
-by hand. After that, {format_code(receive)} verifies the signature.
-"""
+def describe_archive(archive: BundledArchive) -> str:
+    """Return the line on an archive, which is another one in a pack."""
+    return f"`{archive.file}` ({console.format_bytes(archive.size)}) has all images for {archive.platform}.\n"
 
 
 def _images(manifest: Manifest) -> str:
-    archives = "".join(
-        f"`{archive.file}` ({console.format_bytes(archive.size)}) has all images for {archive.platform}.\n"
-        for archive in manifest.archives
-    )
+    archives = "".join(map(describe_archive, manifest.archives))
     rows = [
         (image.references[0], image.platform, console.format_bytes(sum(image.layer_sizes.values())),
          f"`{image.config_digest}`", f"`{image.manifest_digest}`")
@@ -122,9 +89,17 @@ def _images(manifest: Manifest) -> str:
     doubles = [(double.service, escape_markdown(double.reference)) for double in manifest.test_doubles]
     return (
         f"## Images\n\n{archives}Images that share a layer share its bytes there, and in the engine.\n\n"
-        + _table(("image", "platform", "compressed", "config digest", "manifest digest"), rows)
-        + (f"\nThird-party images:\n\n{_table(('image', 'origin', 'digest', 'source'), origins)}" if origins else "")
-        + (f"\nNot included, since only tests run it:\n\n{_table(('service', 'image'), doubles)}" if doubles else "")
+        + format_table(("image", "platform", "compressed", "config digest", "manifest digest"), rows)
+        + (
+            f"\nThird-party images:\n\n{format_table(('image', 'origin', 'digest', 'source'), origins)}"
+            if origins
+            else ""
+        )
+        + (
+            f"\nNot included, since only tests run it:\n\n{format_table(('service', 'image'), doubles)}"
+            if doubles
+            else ""
+        )
         + "\n`docker image inspect --format '{{.Id}}' IMAGE` gives the config digest on a classic image store, and the "
         "manifest digest on a containerd image store.\n"
     )
@@ -158,12 +133,9 @@ def _service(service: PromotedService) -> str:
             ],
         ),
         (
-            ("volume", "size", "owner", "back up", "description"),
+            ("volume", "size", "owner", "description"),
             [
                 (format_code(volume.path), console.format_bytes(volume.size), volume.owner,
-                 format_code(
-                     f"docker compose cp {shlex.quote(f'{service.name}:{volume.path}')} - > {service.name}-{key}.tar"
-                 ),
                  escape_markdown(volume.description))
                 for key, volume in config.volumes.items()
             ],
@@ -181,7 +153,7 @@ def _service(service: PromotedService) -> str:
             ],
         ),
     )  # fmt: skip
-    parts += [_table(header, rows) for header, rows in tables if rows]
+    parts += [format_table(header, rows) for header, rows in tables if rows]
     return "\n".join(parts)
 
 
@@ -220,9 +192,9 @@ def _tests(evidence: Evidence, rules: Sequence[RuleResult]) -> str:
         f"## Tests\n\nRun `{evidence.run}` on Docker Engine {escape_markdown(engine['version'])} "
         f"({escape_markdown(engine['store'])} image store), "
         f"{evidence.started_at}. This bundle contains exactly the tested images{_untested_note(rules)}.\n\n"
-        + _table(("result", "check", "service", "time"), rows)
+        + format_table(("result", "check", "service", "time"), rows)
         + "\n"
-        + _table(("service", "peak memory", "peak CPU", "peak processes"), peaks)
+        + format_table(("service", "peak memory", "peak CPU", "peak processes"), peaks)
     )
 
 
@@ -236,16 +208,21 @@ def _untested_note(rules: Sequence[RuleResult]) -> str:
     return f", except that no test ran {' and '.join(untested_images)}" if untested_images else ""
 
 
-def _rules(rules: Sequence[RuleResult]) -> str:
-    """Count passed rules and list all others."""
-    passed_count = len({(result.rule, result.scope) for result in rules if result.outcome == "passed"})
+def _rules(evidence: Evidence, rules: Sequence[RuleResult]) -> str:
+    """Count passed rules, those of the test as its report does, and list all others."""
+    passed = [(result.rule, result.scope) for result in rules if result.outcome == "passed"]
+    tested = {(result.rule, result.scope) for result in evidence.rules}
+    passed_count = sum(check in tested for check in passed)
     rows = [
         (result.outcome, f"`{result.rule}`", escape_markdown(result.scope), escape_markdown(result.message))
         for result in rules
         if result.outcome != "passed"
     ]
-    table = _table(("outcome", "rule", "scope", "message"), rows) if rows else "All rules passed.\n"
-    return f"## Rules\n\n{passed_count} rule checks passed; all results are in `{RULES_FILE}`.\n\n{table}"
+    table = format_table(("outcome", "rule", "scope", "message"), rows) if rows else "All rules passed.\n"
+    more_count = len(passed) - passed_count
+    more = f", and {more_count} more at the promotion" if more_count else ""
+    count = f"{passed_count} rule checks passed in the test{more}"
+    return f"## Rules\n\n{count}; all results are in `{RULES_FILE}`.\n\n{table}"
 
 
 def _deviations(deviations: Sequence[Deviation]) -> str:
@@ -261,13 +238,7 @@ def _deviations(deviations: Sequence[Deviation]) -> str:
         )
         for deviation in deviations
     ]
-    return "## Deviations\n\n" + _table(("rule", "scope", "reason", "owner", "expires"), rows)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
-    return "\n".join(lines) + "\n"
+    return "## Deviations\n\n" + format_table(("rule", "scope", "reason", "owner", "expires"), rows)
 
 
 def _default(variable: Mapping[str, Any]) -> str:

@@ -10,7 +10,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from lyra_tasks.bundle.format.layout import DOCUMENTS_FILE, ENVIRONMENT_FILE, PACK_FILE, SUMMARY_FILE
+from lyra_tasks.bundle.format.layout import (
+    DOCUMENTS_FILE,
+    ENVIRONMENT_FILE,
+    PACK_FILE,
+    RECEIVE_SCRIPT,
+    SUMMARY_FILE,
+)
 from lyra_tasks.bundle.format.manifest import (
     ArchiveName,
     Count,
@@ -42,6 +48,9 @@ from lyra_tasks.images.stream.tar import (
 )
 
 _MAX_FILES = 20_000
+
+PACK_ONLY_FILES = frozenset({PACK_FILE, RECEIVE_SCRIPT, SUMMARY_FILE})
+"""Files of a pack that its bundle has with other content, or not at all."""
 
 
 class RequiredImage(Document):
@@ -107,7 +116,7 @@ def read_pack_manifest(directory: Path) -> PackManifest:
 
 def is_operator_file(name: str) -> bool:
     """Return whether a pack contains this file as it is, for an operator without tools to unpack it."""
-    return name == SUMMARY_FILE or (name.startswith("deploy/") and name != ENVIRONMENT_FILE)
+    return name.startswith("deploy/") and name != ENVIRONMENT_FILE
 
 
 def write_document_archive(files: Mapping[str, Path], target: PartsWriter, epoch: int) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from lyra_tasks import console
 from lyra_tasks.bundle.format.checksums import read_checksums
 from lyra_tasks.bundle.format.index import BundleStore
-from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, IMAGES_DIRECTORY, MANIFEST_FILE
+from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, IMAGES_DIRECTORY, MANIFEST_FILE, SUMMARY_FILE
 from lyra_tasks.bundle.format.manifest import (
     Bundle,
     BundledArchive,
@@ -81,7 +81,7 @@ def collect_pack_facts(store: BundleStore, version: str, *, to: str, since: str,
         if path.is_file() and path.relative_to(directory).parts[0] != IMAGES_DIRECTORY
     }
     for name, size in sorted(document_sizes.items()):
-        if max_part_bytes and size > max_part_bytes and is_operator_file(name):
+        if max_part_bytes and size > max_part_bytes and (is_operator_file(name) or name == SUMMARY_FILE):
             raise UsageError(f"--split {split}: {name} is larger and cannot be split", hint="Use a larger --split")
     return PackFacts(
         bundle=_open_promoted(directory),

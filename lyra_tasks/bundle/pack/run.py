@@ -12,10 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks import console
+from lyra_tasks.bundle.content.pack_page import render_pack_page
 from lyra_tasks.bundle.content.receive_script import render_receive_script
 from lyra_tasks.bundle.format.checksums import list_bundle_files, write_checksums
-from lyra_tasks.bundle.format.layout import DOCUMENTS_FILE, IMAGES_DIRECTORY, PACK_FILE, RECEIVE_SCRIPT, SIGNATURE_FILE
-from lyra_tasks.bundle.format.manifest import report_removed_bundle, write_document
+from lyra_tasks.bundle.format.layout import (
+    DOCUMENTS_FILE,
+    IMAGES_DIRECTORY,
+    PACK_FILE,
+    RECEIVE_SCRIPT,
+    SIGNATURE_FILE,
+    SUMMARY_FILE,
+)
+from lyra_tasks.bundle.format.manifest import read_small_file, report_removed_bundle, write_document
 from lyra_tasks.bundle.format.pack import (
     PackedArchive,
     PackedDocuments,
@@ -100,6 +108,8 @@ def fill_pack(plan: PackPlan, stage: Path) -> PackManifest:
         documents=_write_documents(plan, archived_files, stage),
     )
     write_document(stage / PACK_FILE, pack_manifest)
+    page = read_small_file(files[SUMMARY_FILE]).decode(errors="replace") if SUMMARY_FILE in files else ""
+    write_file(stage / SUMMARY_FILE, render_pack_page(page, manifest, pack_manifest).encode())
     write_file(stage / RECEIVE_SCRIPT, render_receive_script(manifest, pack_manifest).encode(), mode=0o755)
     return pack_manifest
 
