@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -16,8 +16,10 @@ from lyra_tasks.dockerfile.stages import resolve_stage_chain
 from lyra_tasks.engine.bases.inputs import collect_from_arguments
 from lyra_tasks.engine.buildx.save_stream import open_save_stream
 from lyra_tasks.engine.workspace import Workspace
+from lyra_tasks.images.scan.layer_cache import LayerCache
 from lyra_tasks.images.scan.layers import (
     ScannedImage,
+    ScannedLayer,
     count_programs,
     find_directory_owners,
     find_setuid_files,
@@ -63,7 +65,8 @@ def scan_project_images(work: Workspace, records: Mapping[str, ImageRecord]) -> 
     unread = {name: records[name] for name, scan in scans.items() if scan is None}
     if unread:
         console.info(f"scanning {', '.join(sorted(unread))}")
-        for name, scan in _scan_unread_images(work, unread, SecretMatcher(secrets), scan_keys):
+        layer_cache = LayerCache(work.paths.state / "scans" / "layers", _layer_query(work, secrets_fingerprint))
+        for name, scan in _scan_unread_images(work, unread, SecretMatcher(secrets), scan_keys, layer_cache):
             store.write(name, scan)
             scans[name] = scan
     return {name: scan for name, scan in scans.items() if scan is not None}
@@ -74,6 +77,16 @@ def _list_volume_directories(work: Workspace, image: str) -> tuple[str, ...]:
     config = work.config
     services = [service for name, service in config.services.items() if config.image_name(name) == image]
     return tuple(sorted({volume.path for service in services for volume in service.volumes.values()}))
+
+
+def _list_all_directories(work: Workspace) -> tuple[str, ...]:
+    images = {build.image for build in variants_by_key(work.config).values()}
+    return tuple(sorted({directory for image in images for directory in _list_volume_directories(work, image)}))
+
+
+def _layer_query(work: Workspace, secrets: str) -> str:
+    """Return a digest of what is asked about a layer below the project's own."""
+    return json_sha256({"rules": rule_set_version(), "secrets": secrets, "directories": _list_all_directories(work)})
 
 
 def _scan_key(work: Workspace, build: Variant, secrets: str) -> str:
@@ -90,23 +103,59 @@ def _scan_key(work: Workspace, build: Variant, secrets: str) -> str:
 
 
 def _scan_unread_images(
-    work: Workspace, records: Mapping[str, ImageRecord], matcher: SecretMatcher, scan_keys: Mapping[str, str]
+    work: Workspace,
+    records: Mapping[str, ImageRecord],
+    matcher: SecretMatcher,
+    scan_keys: Mapping[str, str],
+    layer_cache: LayerCache,
 ) -> Iterator[tuple[str, ImageScan]]:
-    requests = {name: ImageRequest(record.image_id, record.platform) for name, record in records.items()}
     builds = variants_by_key(work.config)
-    directories = {directory for name in records for directory in _list_volume_directories(work, builds[name].image)}
+    stages = {name: _list_own_stages(work, builds[name]) for name in records}
     with ExitStack() as stack:
         stack.enter_context(console.progress(f"reading {', '.join(records)}"))
-        with open_save_stream(work.engine, sorted({record.image_id for record in records.values()})) as stream:
-            watcher = (lambda: stack.enter_context(closing(TextSampler()))) if has_detect_secrets() else None
-            images = scan_images(stream, requests, matcher=matcher, directories=directories, create_watcher=watcher)
+        images = _read_images(work, records, matcher, stack, layer_cache.load)
+        base_layer_counts = {
+            name: _count_lower_layers(image, stages[name], records[name]) for name, image in images.items()
+        }
+        if any(layer.is_cached for name, image in images.items() for layer in image.layers[base_layer_counts[name] :]):
+            # a layer of a base has become one of the project's own, of which more is asked
+            images = _read_images(work, records, matcher, stack, lambda _: None)
         for name, image in images.items():
             for layer in image.layers:
                 if load_layer_packages(work.paths.cache, layer.diff_id) is None:
                     save_layer_packages(work.paths.cache, layer.diff_id, layer.packages)
-            stages = _list_own_stages(work, builds[name])
+            for layer in image.layers[: base_layer_counts[name]]:
+                layer_cache.save(layer)
             is_own = records[name].origin is None
-            yield name, _summarize_scan(image, stages, matcher, scan_keys[name], is_own=is_own)
+            yield name, _summarize_scan(image, stages[name], matcher, scan_keys[name], is_own=is_own)
+
+
+def _read_images(
+    work: Workspace,
+    records: Mapping[str, ImageRecord],
+    matcher: SecretMatcher,
+    stack: ExitStack,
+    load_layer: Callable[[str], ScannedLayer | None],
+) -> dict[str, ScannedImage]:
+    """Scan images in one stream; `stack` closes the samples of their texts."""
+    requests = {name: ImageRequest(record.image_id, record.platform) for name, record in records.items()}
+    watcher = (lambda: stack.enter_context(closing(TextSampler()))) if has_detect_secrets() else None
+    with open_save_stream(work.engine, sorted({record.image_id for record in records.values()})) as stream:
+        return scan_images(
+            stream,
+            requests,
+            matcher=matcher,
+            directories=_list_all_directories(work),
+            create_watcher=watcher,
+            load_layer=load_layer,
+        )
+
+
+def _count_lower_layers(image: ScannedImage, stages: tuple[Stage, ...], record: ImageRecord) -> int:
+    """Return the number of layers in which nobody looks for tokens: those of a base, or all of a third-party image."""
+    if record.origin is not None:
+        return len(image.layers)
+    return count_base_layers(image.config, [instruction for stage in stages for instruction in stage.instructions])
 
 
 def _list_own_stages(work: Workspace, build: Variant) -> tuple[Stage, ...]:

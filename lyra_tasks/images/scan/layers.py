@@ -10,9 +10,11 @@ import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import chain
 from typing import Any, Final, Literal, Protocol, TypeVar
 
+from lyra_tasks.errors import BundleError
 from lyra_tasks.images.oci import Layer
 from lyra_tasks.images.scan.secrets import SecretMatch, SecretMatcher
 from lyra_tasks.images.stream.codec import DigestWriter, decompress_blocks, detect_codec, tee_blocks
@@ -60,7 +62,8 @@ class ScannedLayer:
     """A scanned layer.
 
     `setuid_files` are setuid and setgid files with their modes, `file_hashes` the hashes of the names of everything but
-    directories, which tell what a later layer replaces.
+    directories, which tell what a later layer replaces. `blob_digest` is that of the layer as it was read, or empty if
+    the stream does not name it; `size` is that of the unpacked layer.
     """
 
     diff_id: str
@@ -71,6 +74,9 @@ class ScannedLayer:
     secret_matches: list[tuple[str, SecretMatch]] = field(default_factory=list)
     file_hashes: set[int] = field(default_factory=set)
     watcher: Watcher | None = None
+    blob_digest: str = ""
+    size: int = 0
+    is_cached: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,22 +95,36 @@ def scan_images(
     matcher: SecretMatcher,
     directories: Iterable[str],
     create_watcher: Callable[[], Watcher] | None = None,
+    load_layer: Callable[[str], ScannedLayer | None] = lambda _: None,
 ) -> dict[K, ScannedImage]:
     """Scan the requested images in the stream of a `docker save`, in one pass.
 
-    `directories` are absolute paths whose owners are recorded; `create_watcher` is called for each layer.
+    `directories` are absolute paths whose owners are recorded; `create_watcher` is called for each layer that is read.
+    A layer that `load_layer` returns for the digest of its blob is only hashed.
     """
     layers: dict[str, ScannedLayer] = {}
     watched_directories = frozenset(directory.strip("/") for directory in directories)
 
     def scan_incoming_layer(blocks: Iterator[Block], entry: IncomingLayer) -> Layer:
+        digester = DigestWriter()
+        hashed_blocks = tee_blocks(blocks, digester.write) if entry.claimed_digest else blocks
+        known_layer = load_layer(entry.claimed_digest) if entry.claimed_digest else None
+        if known_layer is not None:
+            for _ in hashed_blocks:
+                pass
+            if digester.digest != entry.claimed_digest:
+                raise BundleError(f"{entry.where} does not have the digest in its name")
+            layers[known_layer.diff_id] = known_layer
+            return Layer("", known_layer.diff_id, known_layer.size, known_layer.diff_id, known_layer.size)
         scanned_layer, size = scan_layer(
-            blocks,
+            hashed_blocks,
             entry.where,
             matcher=matcher,
             directories=watched_directories,
             watcher=create_watcher() if create_watcher else None,
         )
+        if digester.digest == entry.claimed_digest:
+            scanned_layer.blob_digest, scanned_layer.size = entry.claimed_digest, size
         layers[scanned_layer.diff_id] = scanned_layer
         return Layer("", scanned_layer.diff_id, size, scanned_layer.diff_id, size)
 
@@ -156,7 +176,7 @@ def find_setuid_files(layers: Iterable[ScannedLayer]) -> dict[str, tuple[int, in
         setuid_files = {
             path: value
             for path, value in drop_hidden(setuid_files, layer.packages).items()
-            if hash(path) not in layer.file_hashes
+            if _hash_path(path) not in layer.file_hashes
         }
         setuid_files |= {path: (number, mode) for path, mode in layer.setuid_files.items()}
     return setuid_files
@@ -188,9 +208,13 @@ def _record_entry(layer: ScannedLayer, path: str, header: TarHeader, directories
         if path in directories:
             layer.directory_owners[path] = f"{header.uid}:{header.gid}"
     else:
-        layer.file_hashes.add(hash(path))
+        layer.file_hashes.add(_hash_path(path))
         if header.kind in {"file", "link"} and header.mode & _SETUID_SETGID:
             layer.setuid_files[path] = header.mode
+
+
+def _hash_path(path: str) -> int:
+    return int.from_bytes(blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def _detect_architecture(start: Block) -> str:
