@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 
 import pytest
@@ -103,9 +104,21 @@ def test_each_port_has_a_line_to_try() -> None:
     _, commands = steps()["Is it up"]
     address = "$(docker compose port web 8080)"
     assert f"curl --fail --silent --show-error \"http://{address}\"'/health?a=b&c'" in commands
-    assert any(line.startswith("nc ") and "port web 9000" in line for line in commands)
+    assert any("/dev/tcp/" in line and "port web 9000" in line for line in commands)
     assert any("--protocol udp dns 53" in line for line in commands)
     assert any('"http://$(docker compose port dns 8080)/"' in line for line in commands)
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_line_for_a_port_without_http_connects(is_open: bool) -> None:
+    (line,) = (line for line in steps()["Is it up"][1] if "/dev/tcp/" in line)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if is_open:
+            server.listen()
+        answer = f"docker() {{ [ \"$*\" = 'compose port web 9000' ] && echo 127.0.0.1:{server.getsockname()[1]}; }}"
+        result = subprocess.run(["dash", "-c", f"{answer}\n{line}"], capture_output=True, text=True, check=False)
+    assert (result.returncode == 0) == is_open, result.stderr
 
 
 def test_backups_lie_outside_of_the_bundle_and_are_restored() -> None:

@@ -180,7 +180,7 @@ def _port_checks(service: PromotedService) -> Iterator[str]:
         elif key in {"http", "https"}:
             yield f'curl --insecure --silent --show-error --head "{key}://{address}/"    # any answer will do'
         else:
-            yield f"nc -z -w 5 $(docker compose port {service.name} {number} | tr : ' ')    # {key}"
+            yield f'bash -c ": < /dev/tcp/$(docker compose port {service.name} {number} | tr : /)"    # {key}: connects'
 
 
 def _upgrade(project: str, services: Sequence[PromotedService], diff: BundleDiff | None) -> str:
