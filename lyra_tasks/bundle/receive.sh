@@ -178,6 +178,12 @@ verify_files() {
         digest=$(sha256sum <"$name") || digest=''
         [ "${digest%% *}" = "$sum" ] || problems="$problems$newline  $name: changed"
     done <SHA256SUMS
+    case $listed in
+    *"$newline./manifest.json$newline"*)
+        [ ! -f pack.json ] || fail 6 corrupt "SHA256SUMS is that of documents.tar.gz, which was unpacked into the pack" \
+            "${newline}Copy SHA256SUMS, SHA256SUMS.sig and PROMOTION.md again, and unpack the documents elsewhere"
+        ;;
+    esac
     present=$(list_files .)
     while IFS= read -r name; do
         case $name in ./SHA256SUMS | ./SHA256SUMS.sig) continue ;; esac

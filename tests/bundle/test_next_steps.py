@@ -133,3 +133,11 @@ def test_documents_unpack_beside_the_pack(shell: list[str], bundle: Path, busybo
     documents = bundle.parent / f"shop-{MANIFEST.version}-documents"
     assert (documents / layout.CHANGES_FILE).is_file()
     assert call(shell, "verify_files", bundle).returncode == 0, "nothing that is verified has changed"
+
+
+def test_documents_in_the_pack_are_recognized(shell: list[str], bundle: Path) -> None:
+    (bundle / layout.PACK_FILE).write_text("{}")
+    result = call(shell, "verify_files", bundle)
+    assert result.returncode == 6
+    assert "SHA256SUMS is that of documents.tar.gz, which was unpacked into the pack" in result.stderr
+    assert "changed" not in result.stderr and "extra" not in result.stderr
