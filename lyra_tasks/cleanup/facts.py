@@ -36,13 +36,13 @@ def collect_cleanup_facts(work: Workspace) -> tuple[CleanupFacts, Engine | None]
 
     Raises EngineUnavailableError if no engine can be asked, but one holds something of the checkout by its journal.
     """
-    journals = _own_journals(work)
+    journals = list_own_journals(work)
     running_before = set(_find_running_sandboxes(journals))
     engine, unasked_engines = _connect_holding_engine(work)
     finish_disk_usage = request_disk_usage(engine) if engine is not None else None
     engine_objects = list_objects(engine) if engine is not None else ()
     ownership = load_ownership_index(work.paths, engine.facts.id) if engine is not None else OwnershipIndex()
-    others = [_project_journals(names) for names in list_other_checkouts(work.paths) if not names[0].is_missing]
+    others = [list_project_journals(names) for names in list_other_checkouts(work.paths) if not names[0].is_missing]
     facts = _collect_facts(work, engine, engine_objects, ownership, tuple(journals), other_checkouts=others)
     return replace(
         facts,
@@ -69,14 +69,14 @@ def collect_gone_facts(work: Workspace) -> tuple[list[CleanupFacts], Engine | No
     engine = connect_existing_engine(work.config, work.paths)
     engine_objects = list_objects(engine) if engine is not None else ()
     checkouts = list_other_checkouts(work.paths)
-    existing = [(work.paths.project_id, list(_own_journals(work).values()))]
-    existing += [_project_journals(names) for names in checkouts if not names[0].is_missing]
+    existing = [(work.paths.project_id, list(list_own_journals(work).values()))]
+    existing += [list_project_journals(names) for names in checkouts if not names[0].is_missing]
     disk_usage = read_disk_usage(engine) if engine is not None else None
     gone_facts = []
     for names in checkouts:
         if not names[0].is_missing:
             continue
-        project_id, journals = _project_journals(names)
+        project_id, journals = list_project_journals(names)
         ownership, states = OwnershipIndex(), tuple(checkout.state for checkout in names)
         if engine is not None:
             ownership = build_ownership_index(merge_journals(journals), engine.facts.id)
@@ -108,7 +108,7 @@ def restore_engine_state(work: Workspace) -> Iterator[None]:
 
     A cleanup stops them anyway; a dry run, a declined confirmation and an error do not.
     """
-    states = list(_own_journals(work))
+    states = list(list_own_journals(work))
     running_before = _find_running_sandboxes(states)
     try:
         yield
@@ -173,7 +173,7 @@ def _collect_facts(
     other_checkouts: Sequence[tuple[str, list[Journal]]],
 ) -> CleanupFacts:
     """Collect what is known alike of this and of other checkouts."""
-    shared = _find_shared_images(other_checkouts, engine, engine_objects, ownership) if engine is not None else {}
+    shared = find_shared_images(other_checkouts, engine, engine_objects, ownership) if engine is not None else {}
     return CleanupFacts(
         engine_objects=engine_objects,
         owned=tuple(item for candidate in engine_objects if (item := ownership.match(candidate)) is not None),
@@ -188,13 +188,14 @@ def _collect_facts(
     )
 
 
-def _own_journals(work: Workspace) -> dict[Path, Journal]:
+def list_own_journals(work: Workspace) -> dict[Path, Journal]:
     """Return this checkout's journals by state directory, those of former project names first."""
     former = {checkout.state: checkout.journal for checkout in list_former_states(work.paths)}
     return {**former, work.paths.state: work.journal}
 
 
-def _project_journals(names: tuple[Checkout, ...]) -> tuple[str, list[Journal]]:
+def list_project_journals(names: tuple[Checkout, ...]) -> tuple[str, list[Journal]]:
+    """Return the project id of a checkout and its journals, from its state directories."""
     return names[-1].project_id, [checkout.journal for checkout in names]
 
 
@@ -202,7 +203,7 @@ def _find_running_sandboxes(states: Iterable[Path]) -> list[Path]:
     return [state for state in states if sandbox.find_sandbox(state) is not None]
 
 
-def _find_shared_images(
+def find_shared_images(
     checkouts: Sequence[tuple[str, list[Journal]]],
     engine: Engine,
     engine_objects: Iterable[EngineObject],

@@ -65,6 +65,11 @@ class ImageStore:
         path = self._path(image, platform)
         return None if has_other_schema(path, ImageRecord) else read_record(path, ImageRecord)
 
+    def list_records(self) -> list[ImageRecord]:
+        """Return the records of all images, also of those that are not configured any more."""
+        records = (read_valid_record(path, ImageRecord) for path in sorted(self._directory.glob("*.json")))
+        return [record for record in records if record is not None]
+
     def write(self, record: ImageRecord, files: Mapping[str, str] | None = None) -> None:
         """Store the latest record of an image and platform, for a build with the digests of its context's paths."""
         if files is not None:
@@ -92,13 +97,13 @@ class ImageStore:
 
     def remove_unused_files(self) -> None:
         """Remove the lists of files of contexts, and the documents, that no record names."""
-        records = [read_valid_record(path, ImageRecord) for path in self._directory.glob("*.json")]
-        digests = {digest for record in records if record for digest in (record.config_digest, record.manifest_digest)}
+        records = self.list_records()
+        digests = {digest for record in records for digest in (record.config_digest, record.manifest_digest)}
         documents = {self._document_path(digest) for digest in digests if digest is not None}
         for path in self._directory.glob("documents/*.json"):
             if path not in documents:
                 path.unlink(missing_ok=True)
-        contexts = (record.inputs.get("context") for record in records if record is not None)
+        contexts = (record.inputs.get("context") for record in records)
         used = {self._files_path(context) for context in contexts if context is not None}
         for path in self._directory.glob("contexts/*.json"):
             if path not in used:

@@ -58,6 +58,7 @@ def build(
     from lyra_tasks.builds.plan import plan_build
     from lyra_tasks.builds.run import fetch_images, run_build
     from lyra_tasks.builds.show import show_build_plan, show_build_results, show_fetch_plan
+    from lyra_tasks.cleanup.expired_images import remove_expired_images
     from lyra_tasks.lab.build_slots import find_slots_directory
 
     work = workspace()
@@ -79,6 +80,7 @@ def build(
             slots=find_slots_directory(work),
         )
         results = (*built_images, *results)
+    remove_expired_images(work)
     remember_source()
     built = show_build_results(results)
     suggest_next_command("test", "to test them")

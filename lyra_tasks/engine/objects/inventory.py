@@ -46,6 +46,18 @@ def list_objects(engine: Engine) -> tuple[EngineObject, ...]:
     return (*others, *images.result())
 
 
+@translate_errors("listing images")
+def list_images(engine: Engine, filters: dict[str, Any]) -> tuple[EngineObject, ...]:
+    """Return the images that the engine's `filters` select; it computes the size of each image that it lists."""
+    return tuple(_image_objects(engine, filters))
+
+
+@translate_errors("listing containers")
+def list_used_image_ids(engine: Engine) -> frozenset[str]:
+    """Return the ids of the images that containers use, stopped ones and those of others too."""
+    return frozenset(str(container["ImageID"]) for container in engine.api.containers(all=True))
+
+
 @translate_errors("listing labelled objects")
 def list_labelled_objects(engine: Engine) -> tuple[EngineObject, ...]:
     """Return the containers, networks and volumes with a nonce label."""
@@ -78,9 +90,9 @@ def _volume_object(volume: dict[str, Any]) -> EngineObject:
     return EngineObject(VOLUME, volume["Name"], volume["Name"], _label_value(volume, LABEL_NONCE))
 
 
-def _image_objects(engine: Engine) -> list[EngineObject]:
+def _image_objects(engine: Engine, filters: dict[str, Any] | None = None) -> list[EngineObject]:
     objects = []
-    for image in engine.api.images(all=False):
+    for image in engine.api.images(all=False, filters=filters):
         title = _label_value(image, LABEL_TITLE)
         references = [tag for tag in image.get("RepoTags") or [] if tag != "<none>:<none>"]
         objects += [EngineObject(IMAGE, name, image["Id"], title=title) for name in references]
