@@ -258,9 +258,13 @@ def kill_containers(engine: Engine, containers: Iterable[str]) -> None:
     """Kill containers; those that have already exited are ignored."""
     from docker.errors import APIError
 
-    for container in containers:
+    def kill(container: str) -> None:
         with translate_errors("killing containers"), suppress(APIError):
             engine.api.kill(container)
+
+    identifiers = list(containers)
+    with ThreadPoolExecutor(len(identifiers) or 1) as pool:  # the engine answers once a container has ended
+        list(pool.map(kill, identifiers))
 
 
 def wait_for_exit(engine: Engine, container: str) -> None:
