@@ -90,7 +90,7 @@ def diagnose(facts: DoctorFacts) -> tuple[Diagnosis, ...]:
         *_check_credentials(facts),
         _check_sandbox(facts),
         *_check_other_sandboxes(facts),
-        *map(_check_disk, facts.disks),
+        *map(diagnose_disk, facts.disks),
         _check_clock(facts),
         *_check_leftovers(facts),
         _check_locks(facts),
@@ -193,10 +193,11 @@ def _check_other_sandboxes(facts: DoctorFacts) -> Iterator[Diagnosis]:
         yield Diagnosis("sandbox", "warning", description, f"Run `clean` in its checkout, or, as root, `kill {pid}`")
 
 
-def _check_disk(disk: Disk) -> Diagnosis:
+def diagnose_disk(disk: Disk) -> Diagnosis:
+    """Return whether a disk is full, or soon will be."""
     free_inode_ratio = disk.free_inodes / disk.total_inodes if disk.total_inodes else 1.0
     message = f"{disk.path}: {console.format_bytes(disk.free_bytes)}, {free_inode_ratio:.0%} of inodes free"
-    fix = "Free some space, for example with `clean --cache` or by deleting old bundles"
+    fix = "Run `clean`, which frees most, then `clean --cache`, and delete old bundles"
     if disk.free_bytes < _MIN_FREE_BYTES or free_inode_ratio < 0.01:
         return Diagnosis("disk", "error", message, fix)
     if disk.free_bytes < _LOW_FREE_BYTES or free_inode_ratio < 0.1:

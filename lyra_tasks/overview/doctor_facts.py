@@ -32,7 +32,7 @@ from lyra_tasks.engine.sandbox.layout import SandboxPaths, read_sandbox_record
 from lyra_tasks.errors import LyraError, PreconditionError
 from lyra_tasks.files import display_path
 from lyra_tasks.locks import active_runs
-from lyra_tasks.overview.doctor import Disk, DoctorFacts, SandboxFacts
+from lyra_tasks.overview.doctor import Disk, DoctorFacts, SandboxFacts, diagnose_disk
 from lyra_tasks.paths import Paths, project_paths
 from lyra_tasks.processes import list_ignored_variables
 from lyra_tasks.records.checkouts import list_other_checkouts, merge_journals
@@ -91,6 +91,13 @@ def _catch_error(function: Callable[[], T]) -> T | LyraError:
 def _list_credential_errors() -> tuple[LyraError, ...]:
     errors = _catch_error(find_missing_helpers)
     return (errors,) if isinstance(errors, LyraError) else tuple(errors)
+
+
+def warn_about_low_disks(paths: Paths) -> None:
+    """Warn of each disk that is full, or soon will be."""
+    for diagnosis in map(diagnose_disk, _writable_disks(paths)):
+        if diagnosis.state != "ok":
+            console.warn(f"Little space left in {diagnosis.message}. {diagnosis.fix}")
 
 
 def _writable_disks(paths: Paths) -> list[Disk]:

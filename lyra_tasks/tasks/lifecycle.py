@@ -60,6 +60,7 @@ def build(
     from lyra_tasks.builds.show import show_build_plan, show_build_results, show_fetch_plan
     from lyra_tasks.cleanup.expired_images import remove_expired_images
     from lyra_tasks.lab.build_slots import find_slots_directory
+    from lyra_tasks.overview.doctor_facts import warn_about_low_disks
 
     work = workspace()
     own, third_party = select_builds(work, image or (), platform or ())
@@ -81,6 +82,7 @@ def build(
         )
         results = (*built_images, *results)
     remove_expired_images(work)
+    warn_about_low_disks(work.paths)
     remember_source()
     built = show_build_results(results)
     suggest_next_command("test", "to test them")

@@ -8,6 +8,7 @@ import pytest
 
 from lyra_tasks.engine.client.facts import EngineFacts
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
+from lyra_tasks.overview import doctor
 from lyra_tasks.overview.doctor import (
     Disk,
     DoctorFacts,
@@ -16,7 +17,8 @@ from lyra_tasks.overview.doctor import (
     find_advisories,
     require_no_errors,
 )
-from lyra_tasks.overview.doctor_facts import collect_doctor_facts
+from lyra_tasks.overview.doctor_facts import collect_doctor_facts, warn_about_low_disks
+from lyra_tasks.paths import project_paths
 from lyra_tasks.results.overview import Diagnosis
 
 ENGINE = EngineFacts("id", "28.5.1", (1, 51), "containerd", 4, 8 * 10**9, "linux/amd64", sandboxed=False)
@@ -135,3 +137,14 @@ def test_doctor_says_what_limits_builds() -> None:
     assert "does not limit CPUs and memory of their steps" in diagnosis_of(HEALTHY, "builds").message
     limited = changed(sandbox=SandboxFacts("auto", is_running=True, limits="1.5 CPUs and 18.0 GiB"))
     assert "has 1.5 CPUs and 18.0 GiB, with the steps of builds" in diagnosis_of(limited, "builds").message
+
+
+def test_low_disk_is_announced_with_what_frees_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "_LOW_FREE_BYTES", 1 << 62)
+    monkeypatch.setattr(doctor, "_MIN_FREE_BYTES", 0)
+    warn_about_low_disks(project_paths(tmp_path, "tiny"))
+    error = capsys.readouterr().err
+    assert f"Little space left in {tmp_path}: " in error
+    assert "Run `clean`, which frees most" in error.replace("lyra clean", "clean")

@@ -48,7 +48,7 @@ def _api_error(action: str, reason: str) -> LyraError:
     failure = f"{action[:1].upper()}{action[1:]} failed"
     if "no space left" in reason.lower():
         return NoSpaceError(
-            f"{failure}: the engine's disk is full", hint="Free some space, for example with `clean --cache`"
+            f"{failure}: the engine's disk is full", hint="Run `clean`, which frees most, then `clean --cache`"
         )
     if reason.lower().startswith("no such "):
         return PreconditionError(
