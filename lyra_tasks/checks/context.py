@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lyra_tasks.checks.cached_results import PartKeys
 from lyra_tasks.checks.groups import PlannedGroup
+from lyra_tasks.checks.rule_run import RuleRun
 from lyra_tasks.checks.stages.plan import PlannedStage
 from lyra_tasks.config.models import Test
 from lyra_tasks.engine.bases.resolve import ResolvedBase
@@ -57,7 +58,7 @@ class TestRun:
     """A planned test run; a partial one leaves out checks, and records no evidence.
 
     The groups of a batch run in parallel. `stages` and `result_directories` go by the name of the check, `bases` are
-    the base images of the stages, `inputs` the files that were hashed into the set, by path.
+    the base images of the stages, `inputs` the files that were hashed into the set, by path. `rules` are being checked.
     """
 
     work: Workspace
@@ -70,9 +71,14 @@ class TestRun:
     part_hashes: Mapping[str, str]
     part_keys: PartKeys
     inputs: Mapping[str, bytes]
-    rule_report: RuleReport
+    rules: RuleRun
     is_partial: bool
     options: TestOptions
+
+    @property
+    def rule_report(self) -> RuleReport:
+        """The results of the rule checks, once they have ended."""
+        return self.rules.wait()
 
     def result_directory(self, group: PlannedGroup, test: Test) -> Path:
         """Return the directory for the result files of a check."""

@@ -6,7 +6,6 @@ import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 from lyra_tasks import console
 from lyra_tasks.checks.cached_results import RestoredGroup
@@ -46,7 +45,7 @@ class GroupRun:
         write_mounted_files(self.group.lab)
         try:
             with cancellation.on_cancel(self.lab.kill):
-                self.lab.create_and_start(partial(mark_created, self.group.name))
+                self.lab.create_and_start(lambda: self._finish_creation(mark_created))
                 self._run_checks()
                 if not cancellation.stop_starting.is_set() and (error := self.lab.find_final_failure()):
                     raise error
@@ -61,6 +60,15 @@ class GroupRun:
             else:
                 self.lab.tear_down()
             self._finish_logs()
+
+    def _finish_creation(self, mark_created: Callable[[str], None]) -> None:
+        """Let others reserve capacity; go on with services only if the rules allow the run.
+
+        Stages are built meanwhile: that starts no service, and they count only if the run is not refused.
+        """
+        mark_created(self.group.name)
+        if any(test.kind != "stage" for test in self.group.tests):
+            self.test_run.rules.require_passed(self.lab.cancellation)
 
     def _record_service_failure(self, error: CheckFailedError) -> None:
         self.error = error

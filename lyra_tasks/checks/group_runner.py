@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -37,6 +37,7 @@ def run_groups(test_run: TestRun) -> TestOutcome:
     """Run the groups of each batch in parallel, remove their labs in any case, and return the result.
 
     A service that is not ready or exits fails its group.
+    Raises RefusedRunError, before any service is started, if the rules do not allow the run.
     """
     work, keep_running = test_run.work, test_run.options.keep_running
     engine, owner, run_directory = work.engine, work.owner, work.run_directory
@@ -56,6 +57,7 @@ def run_groups(test_run: TestRun) -> TestOutcome:
                 with _reserve_capacity(groups, engine, test_run.capacity) as mark_created:
                     _run_concurrently(batch, mark_created)
                 group_runs += batch
+            test_run.rules.require_passed()
         finally:
             if not keep_running:
                 remove_mounted_files(run_directory)
@@ -149,7 +151,7 @@ def _run_concurrently(group_runs: Sequence[GroupRun], mark_created: Callable[[st
     with ThreadPoolExecutor(len(group_runs)) as pool:
         futures = [pool.submit(group_run.run, mark_created) for group_run in group_runs]
         try:
-            for future in futures:
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
         except BaseException:
             with _ignore_signals():

@@ -21,6 +21,7 @@ from lyra_tasks.checks.groups import (
     plan_platform_runs,
 )
 from lyra_tasks.checks.part_keys import compute_part_keys
+from lyra_tasks.checks.rule_run import RefusedRunError, RuleRun
 from lyra_tasks.checks.stages.plan import PlannedStage, plan_stage
 from lyra_tasks.checks.suites.pytest_suite import require_pytest
 from lyra_tasks.config.deployment import config_path
@@ -36,7 +37,7 @@ from lyra_tasks.engine.bases.resolve import ResolvedBase
 from lyra_tasks.engine.buildx.bake import require_buildx
 from lyra_tasks.engine.objects.holder import list_runnable_platforms
 from lyra_tasks.engine.workspace import Workspace
-from lyra_tasks.errors import CheckFailedError, UsageError
+from lyra_tasks.errors import CheckFailedError, LyraError, UsageError
 from lyra_tasks.images.third_party.prepare import prepare_third_party_images
 from lyra_tasks.lab.admission import compute_lab_capacity, list_reservations
 from lyra_tasks.lab.facts import LabFacts, collect_lab_facts
@@ -44,7 +45,7 @@ from lyra_tasks.lab.plan import plan_empty_lab, plan_lab
 from lyra_tasks.records.evidence import LOGS_DIRECTORY, Evidence, check_title
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.records.recorded_test import TESTED_EVENT
-from lyra_tasks.rules.deviations import assess_checks
+from lyra_tasks.rules.deviations import RuleReport, assess_checks
 from lyra_tasks.rules.freshness import (
     build_set_key,
     compare_fetched_images,
@@ -106,6 +107,12 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
         find_structure_command()
     if any(test.kind == "pytest" for test in tests):
         require_pytest()
+
+    def check_all_rules() -> RuleReport:
+        configs = {name: service.image_config for name, service in service_facts.items()}
+        checks = check_rules(work, records, configs, _tested_builds(work, platform_runs))
+        return assess_checks(config, checks, datetime.date.today())
+
     return TestRun(
         work=work,
         batches=batch_parallel(groups, free_cpus, free_memory),
@@ -117,16 +124,7 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
         part_hashes=part_hashes,
         part_keys=part_keys,
         inputs=inputs,
-        rule_report=assess_checks(
-            config,
-            check_rules(
-                work,
-                records,
-                {name: service.image_config for name, service in service_facts.items()},
-                _tested_builds(work, platform_runs),
-            ),
-            datetime.date.today(),
-        ),
+        rules=RuleRun(check_all_rules),
         is_partial=is_partial,
         options=options,
     )
@@ -135,22 +133,34 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
 def run_tests(test_run: TestRun) -> TestOutcome:
     """Run the tests and record the evidence for `promote`; the caller looks at checks that failed.
 
-    Raises CheckFailedError if a rule is violated (then nothing is started), or a service was not ready or exited.
+    Raises CheckFailedError if a rule is violated (then no service is started), or a service was not ready or exited.
     """
     work = test_run.work
     (work.run_directory / LOGS_DIRECTORY).mkdir(exist_ok=True)
-    if test_run.rule_report.failed:
-        _record_result(test_run, record_refused_run(test_run))
-        test_run.rule_report.raise_if_failed()
-    if not test_run.batches:
-        raise CheckFailedError("No checks configured", hint="Add at least one [[tests]] entry")
-    if not all(group.is_cached for batch in test_run.batches for group in batch):
-        load_missing_bases(work, test_run.bases)
-    outcome = run_groups(test_run)
+    try:
+        outcome = _run_planned_groups(test_run)
+    except (RefusedRunError, LyraError):
+        # an environment that cannot be created may be what the rules warn of: they have the better message
+        if test_run.rule_report.failed:
+            _record_result(test_run, record_refused_run(test_run))
+            test_run.rule_report.raise_if_failed()
+        raise
     _record_result(test_run, outcome.evidence)
     if outcome.error is not None:
         raise outcome.error
     return outcome
+
+
+def _run_planned_groups(test_run: TestRun) -> TestOutcome:
+    """Run the groups; first wait for the rules if there is no environment whose creation could take that time."""
+    creates_services = any(group.lab.services for batch in test_run.batches for group in batch)
+    if test_run.options.keep_running or not creates_services:
+        test_run.rules.require_passed()
+    if not test_run.batches:
+        raise CheckFailedError("No checks configured", hint="Add at least one [[tests]] entry")
+    if not all(group.is_cached for batch in test_run.batches for group in batch):
+        load_missing_bases(test_run.work, test_run.bases)
+    return run_groups(test_run)
 
 
 def _record_result(test_run: TestRun, evidence: Evidence) -> None:

@@ -173,7 +173,9 @@ def test_limits_above_proxima_capacity_fail_the_build(
     tiny: Project, engine: Engine, proxima: str, messages: tuple[str, ...]
 ) -> None:
     tiny.replace(".lyra.toml", "[images.web]", f"[proxima]\n{proxima}\n\n[images.web]")
-    refused(tiny.lyra("build", "test"), 5, "1 rule violation(s)", *messages)
+    result = tiny.lyra("build", "test")
+    refused(result, 5, "1 rule violation(s)", *messages)
+    assert "ready after" not in result.text, "no service is started"
     assert labs(engine) == []
     refused(tiny.lyra("promote"), 3)
 
