@@ -260,7 +260,7 @@ def test_clean_all_keeps_source_bundles_and_records(own: Project, find_traces: C
     cleaned = own.lyra("clean", "--all", "--yes")
     assert cleaned.code == 0, cleaned.text
     assert not (own.root / ".lyra").exists()
-    assert not (state_of(own) / "sandbox").exists()
+    assert not (state_of(own) / "sandbox").exists() and not (state_of(own) / "evidence").exists()
     assert len(own.bundles()) == 1
     assert own.git("status", "--porcelain", "--", "app", ".lyra.toml") == ""
     report = read_report(cleaned.out)

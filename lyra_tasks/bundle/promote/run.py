@@ -140,7 +140,8 @@ def _require_same_content(plan: PromotionPlan) -> Bundle:
         differences = [
             f"{name}: promoted {promoted_digests.get(name, 'nothing')}, now {current_digests.get(name, 'nothing')}"
             for name in sorted({*promoted_digests, *current_digests})
-        ]
+            if promoted_digests.get(name) != current_digests.get(name)
+        ] or ["the images are the same, but not the services, checks, configs or rules that they were tested with"]
         raise ImmutableError(
             f"{plan.version} is already promoted and the content differs",
             hint="Versions are immutable: commit the changes, or tag the next version",
