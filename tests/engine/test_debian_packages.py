@@ -48,11 +48,12 @@ def test_download_reuses_intact_files_only(workspace: AptWorkspace, tmp_path: Pa
     messages: list[str] = []
     packages = [f"netbase/{host_codename()}"]
     (deb,) = workspace.download(packages, tmp_path, messages.append)
+    assert [message.split()[0] for message in messages] == ["downloading", "downloaded"]
     assert workspace.download(packages, tmp_path, messages.append) == [deb]
-    assert len(messages) == 1
+    assert len(messages) == 2
     deb.path.write_bytes(b"damaged")
     workspace.download(packages, tmp_path, messages.append)
-    assert len(messages) == 2
+    assert len(messages) == 4
     assert file_sha256(deb.path) == deb.sha256
 
 
