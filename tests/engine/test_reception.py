@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import tarfile
 import tempfile
@@ -126,11 +127,10 @@ def proxima(
 
 
 def commands(page: Path, env_file: Path) -> str:
-    """Return the indented block of the page, where `env_file` replaces the file to be filled in."""
-    lines = [line.strip() for line in page.read_text().splitlines() if line.startswith("    ")]
-    (fill,) = [number for number, line in enumerate(lines) if "fill in" in line]
-    lines.insert(fill + 1, f"cp '{env_file}' .env")
-    return "\n".join(lines)
+    """Return the commands from trust to start, where `env_file` replaces what is to be configured."""
+    blocks = dict(re.findall(r"(?ms)^## (\d)\. .*?^```$\n(.*?)^```$", page.read_text()))
+    configure = f"cp {shlex.quote(str(env_file))} deploy/.env\ncd deploy\n"
+    return "".join((blocks["1"], blocks["2"], configure, blocks["4"]))
 
 
 def fill_in(example: str, secret: Path, publish: str) -> str:
