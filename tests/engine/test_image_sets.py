@@ -52,7 +52,8 @@ name = "the greeter greets"
 service = "greeter"
 log = "Good"
 """
-MAX_OVERHEAD_BYTES = 64 * 1024
+MAX_OVERHEAD_BYTES = 80 * 1024
+"""Of two images; the benchmark holds one of one image to 64 KiB."""
 
 
 def add_greeter(project: Project, text: str = "") -> None:
