@@ -296,7 +296,7 @@ def test_full_engine_disk_is_reported_and_clean_works(tested: Frail) -> None:
         build = tested.project.lyra("build", "--no-cache")
         refused(build, build.code, "no space left")
         assert build.code in {3, 4}
-        test = tested.project.lyra("test")
+        test = tested.project.lyra("test", "--fresh")
         refused(test, 3, "the engine's disk is full")
         cleaned = tested.project.lyra("clean")
         assert cleaned.code == 0, cleaned.text

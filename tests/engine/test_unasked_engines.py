@@ -74,7 +74,7 @@ def test_forbidden_engine_is_named_with_its_objects(built: Project, engine: Engi
     finally:
         os.chown(path, 0, 0)
     if command == "build":
-        refused(outcome, 3, "permission denied", "Add yourself to the group that owns the socket")
+        refused(outcome, 3, "permission denied", "Run `sudo usermod -aG ")
     else:
         require_named(outcome, built, engine, "permission denied")
         assert outcome.code == (0 if command == "status" else 3), outcome.text
