@@ -102,7 +102,7 @@ def test_clean_stops_empty_engine_and_keeps_bundle(story: Story) -> None:
     assert story.project.lyra("verify").code == 0
     up = story.project.lyra("engine.up")
     assert up.code == 0, up.text
-    variables = dict(re.findall(r"(?m)^  export (\w+)='?(.*?)'?$", up.out))
+    variables = dict(re.findall(r"(?m)^export (\w+)='?(.*?)'?$", up.out))
     try:
         for arguments in (("ps",), ("image", "ls"), ("volume", "ls"), ("network", "ls", "--filter", "type=custom")):
             all_option = ("--all",) if arguments[0] in ("ps", "image") else ()
