@@ -57,7 +57,7 @@ def test_status_follows_project_to_bundle_and_back(project: Project, engine: Eng
     project.replace("app/www/index.html", "It is tiny.", "It is small.")
     screen = " ".join(" ".join(in_terminal(project, "status", columns=80).screen).split())
     assert "stale: was built before its context changed" in screen
-    assert "`lyra build`: web was built before its context changed" in screen
+    assert "`lyra build test promote`: web was built before its context changed" in screen
     assert "uncommitted changes" in screen
 
 

@@ -44,7 +44,7 @@ def test_narrow_terminal_shows_progress_and_result(project: Project) -> None:
 
 
 def test_wide_terminal_without_colours_shows_progress(project: Project) -> None:
-    output = in_terminal(project, "test", columns=200, NO_COLOR="1")
+    output = in_terminal(project, "test", "--fresh", columns=200, NO_COLOR="1")
     assert output.code == 0, output.raw
     assert not COLOUR.search(output.raw)
     assert any("check 4 of 4: the volume can be written" in line for line in live_lines(output))
