@@ -14,7 +14,7 @@ from typing import Any
 from lyra_tasks.bundle.content.compose import NETWORKS, format_required_variable, list_service_keys
 from lyra_tasks.bundle.content.environment import quote_env_value
 from lyra_tasks.config.containers import LOG_DRIVER, LOG_OPTIONS, UNREACHABLE_DNS
-from lyra_tasks.config.deployment import compose_object_name
+from lyra_tasks.config.deployment import compose_object_name, compose_project
 from lyra_tasks.console import escape
 from lyra_tasks.rules.catalogue import CAPABILITIES, EGRESS, READ_ONLY
 
@@ -39,7 +39,7 @@ def compare_compose_file(compose: Mapping[str, Any], described: DescribedDeploym
     """Yield where a Compose file disagrees with the description of its services."""
     for key in sorted(compose.keys() - _TOP_LEVEL_KEYS):
         yield f"{escape(key)} is nothing that a promotion writes"
-    if compose["name"] != described.project.replace(".", "-"):
+    if compose["name"] != compose_project(described.project):
         yield "of another project"
     if compose["services"].keys() != described.services.keys():
         yield "has other services"

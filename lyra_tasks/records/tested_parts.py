@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lyra_tasks.digests import file_sha256
+from lyra_tasks.digests import file_sha256, hex_part
 from lyra_tasks.records.evidence import Evidence
 from lyra_tasks.records.journal import Journal
 from lyra_tasks.records.record import Record, read_valid_record, write_record
@@ -55,9 +55,8 @@ class TestedParts:
         for _, entry in self._journal.find_backwards(TESTED_EVENT):
             if entry.run == evidence.run and entry.data.get("evidence") == digest:
                 files = entry.data.get("files")
-                digests = {name: str(digest) for name, digest in files.items()} if isinstance(files, dict) else {}
-                hex_digests = {name: digest.removeprefix("sha256:") for name, digest in digests.items()}
-                return RecordedTest(directory, evidence, hex_digests)
+                named = files.items() if isinstance(files, dict) else ()
+                return RecordedTest(directory, evidence, {name: hex_part(str(value)) for name, value in named})
         return None
 
     def point_to(self, evidence: Evidence, directory: Path) -> None:

@@ -12,7 +12,7 @@ from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import CheckFailedError, PreconditionError
 from lyra_tasks.releases.next_version import Decision, ReleaseRequest, decide_version, find_last_release
 from lyra_tasks.rules.deviations import reassess_results
-from lyra_tasks.rules.freshness import require_passed_evidence
+from lyra_tasks.rules.freshness import require_fresh_tests, require_passed_evidence
 from lyra_tasks.rules.secrets import redacted_values
 from lyra_tasks.versions.changelog import Commit, list_commits_since
 from lyra_tasks.versions.git import GitFacts, clean_remote_url, find_default_remote, run_git
@@ -90,12 +90,11 @@ def _check_tests(work: Workspace) -> str:
     try:
         evidence = require_passed_evidence(work)
         reassess_results(work.config, evidence.rules, datetime.date.today()).raise_if_failed()
+        require_fresh_tests(work, evidence)
     except PreconditionError as error:
         return f"{error.message}. {error.hint}"
     except CheckFailedError as error:
         return f"{'; '.join((error.message, *error.details))}. {error.hint}"
-    if work.config.release.fresh_tests and (cached := evidence.cached_runs):
-        return f"{len(cached)} result(s) of run {evidence.run} are from earlier runs. Run `test --fresh`"
     return ""
 
 

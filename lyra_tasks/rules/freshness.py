@@ -226,6 +226,14 @@ def require_passed_evidence(work: Workspace) -> Evidence:
     return _require_passed_test(work, build_set_key(work, require_current_images(compare_set(work, None)))).evidence
 
 
+def require_fresh_tests(work: Workspace, evidence: Evidence) -> None:
+    """Raise StaleError for results of earlier runs, if the project does not accept them in a release."""
+    if work.config.release.fresh_tests and (cached := evidence.cached_runs):
+        raise StaleError(
+            f"{len(cached)} result(s) of run {evidence.run} are from earlier runs", hint="Run `test --fresh`"
+        )
+
+
 def _require_passed_test(work: Workspace, key: SetKey) -> RecordedTest:
     recorded = work.evidence.find_recorded_test(key)
     if recorded is None:

@@ -18,12 +18,12 @@ from lyra_tasks.config.models import Configuration, Deviation
 from lyra_tasks.config.platforms import list_variants
 from lyra_tasks.engine.client.facts import parse_version_numbers
 from lyra_tasks.engine.workspace import Workspace
-from lyra_tasks.errors import ConfigurationError, StaleError
+from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.records.evidence import Evidence, RuleResult, SetKey
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.records.recorded_test import RecordedTest
 from lyra_tasks.rules.deviations import reassess_results
-from lyra_tasks.rules.freshness import require_tested_set
+from lyra_tasks.rules.freshness import require_fresh_tests, require_tested_set
 from lyra_tasks.rules.source import check_promotion
 from lyra_tasks.versions.changelog import VersionChanges, list_commits_since
 from lyra_tasks.versions.version import CheckoutVersion, find_previous_release, list_floating_tags, list_releases
@@ -160,7 +160,8 @@ def collect_promotion_facts(work: Workspace) -> PromotionFacts:
     tested_set = require_tested_set(work)
     rule_report = reassess_results(config, tested_set.evidence.rules, datetime.date.today())
     rule_report.raise_if_failed()
-    _require_fresh_tests(work, tested_set.evidence)
+    if work.version.is_release:
+        require_fresh_tests(work, tested_set.evidence)
     source_report = check_promotion(config, work.git, datetime.date.today())
     source_report.raise_if_failed()
     source = config.project.source or _public_remote(work.git.remote_url)
@@ -181,15 +182,6 @@ def collect_promotion_facts(work: Workspace) -> PromotionFacts:
         deviations=(*rule_report.used_deviations, *source_report.used_deviations),
         bundles_directory=work.bundles,
     )
-
-
-def _require_fresh_tests(work: Workspace, evidence: Evidence) -> None:
-    """Raise StaleError for a release with results of earlier runs, if the project does not accept them."""
-    if work.version.is_release and work.config.release.fresh_tests and evidence.cached_runs:
-        raise StaleError(
-            f"{len(evidence.cached_runs)} result(s) of run {evidence.run} are from earlier runs",
-            hint="Run `test --fresh`",
-        )
 
 
 def _moving_tags(work: Workspace) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from lyra_tasks.bundle.format.documents import read_bundle_documents
 from lyra_tasks.bundle.format.index import BundleStore
 from lyra_tasks.bundle.format.layout import ENV_EXAMPLE_FILE
 from lyra_tasks.bundle.format.manifest import Bundle, open_bundle
-from lyra_tasks.config.deployment import can_be_compose_default, publish_variable, secret_variable
+from lyra_tasks.config.deployment import can_be_compose_default, compose_project, publish_variable, secret_variable
 from lyra_tasks.config.models import Configuration, EnvironmentVariable
 from lyra_tasks.documents import read_document, translate_failures
 from lyra_tasks.engine.client.facts import parse_version_numbers
@@ -113,7 +113,7 @@ def plan_rehearsal(
     return RehearsalPlan(
         facts=facts,
         suite=find_suite_for_version(parse_version_numbers(facts.bundle.manifest.proxima.min_engine)),
-        project=config.project.name.replace(".", "-"),
+        project=compose_project(config.project.name),
         env_values=env_values,
         ports=dict(zip(publish_variables, count(_FIRST_PORT), strict=False)),
         secret_files={
