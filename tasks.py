@@ -26,21 +26,23 @@ _STATIC_CHECKS = (
 )
 # of the tests without an engine: measuring the others would take minutes more
 _COVERAGE_OPTIONS = "--cov --cov-report=term:skip-covered"
-# tests of one file share what they build; more than four workers would wait for the disk
+# Tests of one file share what they build. Those with an engine mostly wait for it: four at once, on any machine.
 _TEST_OPTIONS = "--numprocesses auto --maxprocesses 4 --dist loadfile"
+_ENGINE_TEST_OPTIONS = "--numprocesses 4 --dist loadfile"
 
 
 @task(help={"only": "Run only tests whose names contain NAME", "fast": "Skip tests that need an engine or are slow"})
 def check(c: Any, only: str = "", fast: bool = False) -> None:
     """Check format, lint, types, spelling and docs; run the tests."""
     if only:
-        test_runs = [f'-k "{only}"' + (" --ignore=tests/engine" if fast else "")]
+        test_runs = [f'{_TEST_OPTIONS} -k "{only}"' + (" --ignore=tests/engine" if fast else "")]
     elif fast:
-        test_runs = ['--ignore=tests/engine -m "not slow"']
+        test_runs = [f'{_TEST_OPTIONS} --ignore=tests/engine -m "not slow"']
     else:
-        test_runs = [f"--ignore=tests/engine {_COVERAGE_OPTIONS}", "tests/engine"]
+        without_engine = f"{_TEST_OPTIONS} --ignore=tests/engine {_COVERAGE_OPTIONS}"
+        test_runs = [without_engine, f"{_ENGINE_TEST_OPTIONS} tests/engine"]
     with c.cd(str(_HERE)):
-        for command in (*_STATIC_CHECKS, *(f"pytest {_TEST_OPTIONS} {options}" for options in test_runs)):
+        for command in (*_STATIC_CHECKS, *(f"pytest {options}" for options in test_runs)):
             c.run(f'"{_BIN}"/{command}', echo=True, echo_format=f"== {command}", pty=False, in_stream=False)
 
 
