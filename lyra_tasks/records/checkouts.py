@@ -23,7 +23,7 @@ class CheckoutRecord(Record):
     """The checkout that a state directory belongs to."""
 
     schema_: Literal["lyra.checkout/1"] = Field(default="lyra.checkout/1", alias="schema")
-    root: str
+    root: str = Field(pattern=r"^/[^\x00]*$")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Checkout:
         if self.root is None:
             return ""
         try:
-            existing_parent = next(parent for parent in self.root.parents if parent.exists())
+            existing_parent = next(parent for parent in (self.root, *self.root.parents) if parent.exists())
             mount_point = next(
                 directory for directory in (existing_parent, *existing_parent.parents) if directory.is_mount()
             )

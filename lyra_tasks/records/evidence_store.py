@@ -19,7 +19,7 @@ from lyra_tasks.files import STAGING_PREFIX, format_json, walk_directory
 from lyra_tasks.locks import directory_lock, file_lock
 from lyra_tasks.records.evidence import EVIDENCE_DIRECTORIES, EVIDENCE_FILES, Evidence, SetKey
 from lyra_tasks.records.journal import Journal, JournalEntry
-from lyra_tasks.records.record import Record, read_record, read_valid_record, write_record
+from lyra_tasks.records.record import DirectoryName, Record, read_record, read_valid_record, write_record
 from lyra_tasks.records.recorded_test import (
     EVIDENCE_FILE_NAME,
     IMMUTABLE_MODE,
@@ -49,7 +49,7 @@ class SetPointer(Record):
     """The newest test run of a set, by the name of its directory."""
 
     schema_: Literal["lyra.tested-set/1"] = Field(default="lyra.tested-set/1", alias="schema")
-    directory: str
+    directory: DirectoryName
 
 
 class EvidenceStore:

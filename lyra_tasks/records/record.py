@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from lyra_tasks.documents import DocumentError, parse_json_object, read_document, translate_failures
 from lyra_tasks.errors import PreconditionError
@@ -15,6 +15,8 @@ from lyra_tasks.files import write_json
 _MAX_RECORD_BYTES = 256 * 1024**2  # an entry per file of a large source tree
 _HINT = "Delete it (it was edited, or written by another version) and rerun the command that wrote it"
 
+DirectoryName = Annotated[str, Field(pattern=r"^\w[\w.-]{0,199}$")]
+"""The name of a directory that Lyra made beside the record that names it."""
 RecordT = TypeVar("RecordT", bound="Record")
 
 

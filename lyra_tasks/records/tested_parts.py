@@ -11,7 +11,7 @@ from pydantic import Field
 from lyra_tasks.digests import file_sha256, hex_part
 from lyra_tasks.records.evidence import Evidence
 from lyra_tasks.records.journal import Journal
-from lyra_tasks.records.record import Record, read_valid_record, write_record
+from lyra_tasks.records.record import DirectoryName, Record, read_valid_record, write_record
 from lyra_tasks.records.recorded_test import EVIDENCE_FILE_NAME, TESTED_EVENT, RecordedTest
 
 _FILE_NAME = "parts.json"
@@ -21,7 +21,7 @@ class PartPointers(Record):
     """The test runs, by the names of their directories, whose results can be used again: by the key of the part."""
 
     schema_: Literal["lyra.tested-parts/1"] = Field(default="lyra.tested-parts/1", alias="schema")
-    directories: dict[str, str]
+    directories: dict[str, DirectoryName]
 
 
 class TestedParts:
@@ -45,8 +45,6 @@ class TestedParts:
         return {key: recorded for key, recorded in found.items() if recorded is not None}
 
     def _open_run(self, directory: Path) -> RecordedTest | None:
-        if directory.parent != self._directory:  # not a name
-            return None
         path = directory / EVIDENCE_FILE_NAME
         evidence = read_valid_record(path, Evidence)
         if evidence is None:

@@ -87,6 +87,7 @@ from tests.fuzz.mutations import (
     toml_documents,
     yaml_documents,
 )
+from tests.fuzz.records import PACK, RECORDS, SANDBOX, read_image_user, read_pack, read_sandbox, record_reader
 from tests.images.saves import SampleImage, layer, legacy, stream
 from tests.images.saves import layout as save_layout
 
@@ -618,6 +619,9 @@ def list_readers() -> list[Reader]:
         Reader("Docker contexts", json_documents(CONTEXT), read_docker_contexts),
         Reader("output of git", st.one_of([damaged_bytes(text) for text in git_output]), read_git_output),
         Reader("Debian index", damaged_bytes(b"Date: Sat, 10 Jun 2023 08:53:33 UTC\nA: b\n"), read_release_index),
+        Reader("pack", json_documents(PACK), read_pack, "pack.json"),
+        Reader("private engine", json_documents(SANDBOX), read_sandbox, "sandbox.json"),
+        Reader("kept ids of a user", json_documents([1, 2]), read_image_user),
         Reader("users", damaged_bytes(b"root:x:0:0::/:/bin/sh\nweb:x:5:6::/:/bin/sh\n"), read_users),
         Reader("stats", damaged_values(STATS), read_stats),
         Reader("container", damaged_values(CONTAINER), read_container),
@@ -633,6 +637,10 @@ def list_readers() -> list[Reader]:
         *(
             Reader(f"contradiction, {name}", _damaged_document(documents[name]), contradiction_reader(name))
             for name in COMPARED_DOCUMENTS
+        ),
+        *(
+            Reader(f"record, {kind.__name__}", json_documents(document), record_reader(kind))
+            for kind, document in RECORDS.items()
         ),
     ]
 

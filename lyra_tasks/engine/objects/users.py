@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks.config.containers import UserIds, parse_user_numbers
 from lyra_tasks.digests import sha256_hex
+from lyra_tasks.documents import parse_foreign_json, read_document, translate_failures
 from lyra_tasks.engine.objects.containers import create_containers
 from lyra_tasks.engine.objects.inventory import CONTAINER
 from lyra_tasks.engine.objects.ownership import OwnedObject, Owner
 from lyra_tasks.engine.objects.removal import remove_objects
 from lyra_tasks.engine.objects.volumes import UnknownUserError, resolve_user_ids
+from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import write_json
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ def resolve_image_user(engine: Engine, owner: Owner, image_id: str, user: str, c
         return numbers
     digest = sha256_hex(f"{image_id} {user}".encode())
     file = cache / "users" / f"{digest}.json"
-    with suppress(OSError, ValueError):
-        uid, gid = json.loads(file.read_bytes())
+    with suppress(OSError, PreconditionError), translate_failures(PreconditionError):
+        uid, gid = parse_foreign_json(read_document(file))
         return int(uid), int(gid)
     try:
         ids = _look_up(engine, owner, image_id, user, f"lyra-{owner.run}-user-{digest[:12]}")

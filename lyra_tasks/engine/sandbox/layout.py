@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.errors import PreconditionError
@@ -52,7 +52,7 @@ class SandboxRecord(BaseModel):
     schema_version: Literal[1] = 1
     suite: str
     store: StoreKind
-    pid: int
+    pid: int = Field(gt=0, lt=1 << 31)
     start_ticks: int
     boot_id: str
     link: str
@@ -110,7 +110,10 @@ def has_sandbox_record(state: Path) -> bool:
 
 def read_engine_ids(state: Path) -> set[str]:
     """Return the ids of the engines that have data here; engines before 23.0 do not write theirs down."""
-    return {path.read_text().strip() for path in (SandboxPaths(state).directory / "data").glob("*/engine-id")}
+    return {
+        path.read_text(errors="replace").strip()
+        for path in (SandboxPaths(state).directory / "data").glob("*/engine-id")
+    }
 
 
 def count_data_directories(state: Path) -> int:
