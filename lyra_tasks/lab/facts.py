@@ -64,8 +64,10 @@ def collect_lab_facts(
     """
     engine = work.engine
     supports_subpaths = engine.facts.api >= _SUBPATH_API_VERSION
-    if engine.is_remote and not supports_subpaths:
+    if not engine.shares_files and not supports_subpaths:
         _refuse_mounted_files(work.config.services, engine.facts.version)
+    if not engine.host_address:
+        _refuse_ports(work.config.services)
     images = {name: records[work.config.image_name(name)].image_id for name in work.config.services}
     image_documents = {image: inspect_image(engine, image) for image in set(images.values())}
     services = {
@@ -83,15 +85,26 @@ def collect_lab_facts(
 
 
 def _refuse_mounted_files(services: Mapping[str, Service], version: str) -> None:
-    """Refuse configs and secrets: without volume subpaths they are bind mounted, which a remote engine cannot do."""
+    """Refuse configs and secrets: without volume subpaths they are bind mounted, from files that the engine lacks."""
     services_with_files = [
         f"services.{name}" for name, service in services.items() if service.configs or service.secrets
     ]
     if services_with_files:
         raise PreconditionError(
-            f"Cannot mount configs and secrets: Docker Engine {version} on another machine does not support it",
-            hint="Use Docker Engine 26.0 or newer there, or an engine on this machine",
+            f"Cannot mount configs and secrets: Docker Engine {version} takes them from its own machine, not from here",
+            hint="Use Docker Engine 26.0 or newer there, or run this command there, outside of containers",
             details=tuple(services_with_files),
+        )
+
+
+def _refuse_ports(services: Mapping[str, Service]) -> None:
+    """Refuse ports where this program runs in a container of the engine, in a network without a gateway."""
+    services_with_ports = [f"services.{name}" for name, service in services.items() if service.ports]
+    if services_with_ports:
+        raise PreconditionError(
+            "Cannot reach published ports from this container: its network has no gateway",
+            hint="Run the container with `--network bridge` or `--network host`",
+            details=tuple(services_with_ports),
         )
 
 

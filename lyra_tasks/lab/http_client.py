@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import io
 import socket
@@ -66,6 +67,15 @@ def accepts_tcp_connection(address: tuple[str, int], timeout: float) -> bool:
                 return True
     except OSError:
         return False
+
+
+def is_unreachable(address: tuple[str, int], timeout: float) -> bool:
+    """Return whether nothing answers a TCP connection, not even a refusal: a firewall drops it, or it has no route."""
+    try:
+        socket.create_connection(address, timeout=timeout).close()
+    except OSError as error:
+        return isinstance(error, TimeoutError) or error.errno in {errno.EHOSTUNREACH, errno.ENETUNREACH}
+    return False
 
 
 class _Connection(http.client.HTTPConnection):

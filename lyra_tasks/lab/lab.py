@@ -33,7 +33,7 @@ from lyra_tasks.lab.admission import require_enforced_limits, require_limits
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.disk import DiskWatch, WatchedRoot, list_writable_roots, start_guard
 from lyra_tasks.lab.plan import LabPlan
-from lyra_tasks.lab.readiness import require_healthy, wait_until_ready
+from lyra_tasks.lab.readiness import require_healthy, require_reachable, wait_until_ready
 from lyra_tasks.lab.service import RunningService, exit_error
 from lyra_tasks.records.evidence import ServiceEvent, create_service_event
 from lyra_tasks.rules.finding import RuleCheck
@@ -195,6 +195,7 @@ class Lab:
         service.ports, service.started_at = state.ports, state.started_at
         if not service.planned.must_be_ready:
             return
+        require_reachable(service)
         try:
             with console.progress(f"{name}: starting"):
                 wait_until_ready(service)

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 from lyra_tasks.engine.client.exec import exec_command
 from lyra_tasks.engine.objects.containers import ContainerState, HealthProbe, read_container_state, read_health_probe
-from lyra_tasks.errors import CheckFailedError, LyraError
-from lyra_tasks.lab.http_client import accepts_tcp_connection, open_http_response
+from lyra_tasks.errors import CheckFailedError, LyraError, PreconditionError
+from lyra_tasks.lab.http_client import accepts_tcp_connection, is_unreachable, open_http_response
 from lyra_tasks.lab.service import LOCAL_LISTENER_HINT, RunningService, exit_error, read_log_tail
+from lyra_tasks.ports import join_host_port, port_protocol
 from lyra_tasks.redaction import redact
 from lyra_tasks.units import format_duration
 
@@ -24,6 +25,7 @@ _POLL_INTERVAL_RANGE_S = (0.03, 0.25)
 _MIN_PROBE_TIMEOUT_S = 0.1
 _PROBE_PAUSE_RANGE_S = (0.15, 1.0)
 _ONESHOT_TIMEOUT_S = 60.0
+_REACH_TIMEOUT_S = 5.0
 _ENGINE_DELAY_S = 10.0  # until the engine, on a busy machine, has made up its mind
 
 
@@ -51,6 +53,22 @@ def wait_until_ready(service: RunningService) -> None:
             raise _timeout_error(service, state, timeout)
         shortest, longest = _POLL_INTERVAL_RANGE_S
         time.sleep(min(longest, max(shortest, waited / 10)))
+
+
+def require_reachable(service: RunningService) -> None:
+    """Raise PreconditionError if a firewall is between this program and the ports of an engine elsewhere."""
+    engine = service.engine
+    published = next((number for port, number in service.ports.items() if port_protocol(port) == "tcp"), 0)
+    if engine.shares_files or not published or not is_unreachable((engine.host_address, published), _REACH_TIMEOUT_S):
+        return
+    fix = (
+        "Open the ports that Docker publishes (those of net.ipv4.ip_local_port_range) in the firewall of its machine"
+        if engine.is_remote
+        else "Let containers connect to their host (`sudo ufw allow in on docker0`), or start this one with "
+        "`docker run --network host`"
+    )
+    address = join_host_port(engine.host_address, published)
+    raise PreconditionError(f"{service.planned.name} cannot be reached: nothing answers at {address}", hint=fix)
 
 
 def require_healthy(service: RunningService, state: ContainerState) -> None:

@@ -53,7 +53,8 @@ class DoctorFacts:
     """Everything that is diagnosed; a LyraError stands for a fact that could not be collected.
 
     `components` are the versions of the engine's parts. Times are seconds since 1970; without a commit `commit_time`
-    is 0, without an engine `engine_skew_s` is None. `leftovers` are the objects of crashed runs, `orphans` those of
+    is 0, without an engine `engine_skew_s` is None. `host_address` is None for an engine of this machine, and empty if
+    services cannot be reached. `leftovers` are the objects of crashed runs, `orphans` those of
     deleted checkouts, `unasked_engines` hold objects by the journal, `active_runs` are the process ids of runs,
     `ignored_variables` those that have no effect in Lyra, `credential_errors` what is wrong with credential helpers.
     """
@@ -67,6 +68,7 @@ class DoctorFacts:
     commit_time: int = 0
     now: float = 0.0
     engine_skew_s: float | None = None
+    host_address: str | None = None
     sandbox: SandboxFacts = SandboxFacts("never")
     crashed_runs: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
@@ -138,6 +140,11 @@ def _check_engine(facts: DoctorFacts) -> Iterator[Diagnosis]:
         missing = ", ".join(engine.missing_limits)
         fix = _ROOTLESS_LIMITS_FIX if engine.is_rootless else "Use a kernel with the memory, cpu and pids controllers"
         yield Diagnosis("limits", "error", f"this engine cannot limit {missing}, so `test` and `create` refuse it", fix)
+    if facts.host_address:
+        yield Diagnosis("ports", "ok", f"services are reached at {facts.host_address}")
+    elif facts.host_address is not None:
+        message = "services with ports cannot be reached from this container: its network has no gateway"
+        yield Diagnosis("ports", "warning", message, "Run it with `--network bridge` or `--network host`")
     at_once = "as many images at once, of all projects, as host_share leaves CPUs"
     limited = f"the private engine has {facts.sandbox.limits}, with the steps of builds"
     unlimited = "the engine does not limit CPUs and memory of their steps"

@@ -159,6 +159,7 @@ def _add_engine_facts(facts: DoctorFacts, engine: Engine, paths: Paths) -> Docto
         components={} if isinstance(versions, LyraError) else versions,
         buildx=_catch_error(lambda: read_buildx_version(engine)),
         engine_skew_s=_measure_skew(engine),
+        host_address=None if engine.shares_files else engine.host_address,
         leftovers=tuple(owned.name for owned in own_objects if owned.run in facts.crashed_runs),
         orphans=orphans,
     )

@@ -64,6 +64,8 @@ def test_doctor_finds_nothing_wrong() -> None:
         ("disk", "warning", {"disks": (Disk("/", 50 * GB, 9, 100),)}),
         ("disk", "error", {"disks": (Disk("/", 50 * GB, 0, 100),)}),
         ("disk", "ok", {"disks": (Disk("/", 50 * GB, 0, 0),)}),
+        ("ports", "ok", {"host_address": "172.17.0.1"}),
+        ("ports", "warning", {"host_address": ""}),
         ("clock", "warning", {"now": 1000.0, "commit_time": 2000}),
         ("clock", "warning", {"engine_skew_s": -10.0}),
         ("clock", "ok", {"engine_skew_s": 3.0}),

@@ -19,6 +19,7 @@ from lyra_tasks.engine.client.contexts import find_current_context, read_context
 from lyra_tasks.engine.client.endpoint import Endpoint, describe_permission_fix, is_on_this_machine, select_endpoint
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.client.facts import EngineFacts, UnsupportedEngineError, read_engine_facts
+from lyra_tasks.engine.client.own_container import find_own_container
 from lyra_tasks.engine.client.tunnel import open_tunnel, resolve_engine_address
 from lyra_tasks.errors import EngineUnavailableError
 from lyra_tasks.redaction import strip_url_credentials
@@ -48,8 +49,8 @@ ENGINE_VARIABLE = "LYRA_ENGINE"
 class Engine:
     """A connection to an engine, with the path and the environment of the `docker` command for it.
 
-    `stream_api` is a low-level client without a timeout. Published ports are bound to `host_address` and reached there.
-    A remote engine cannot mount files of this machine.
+    `stream_api` is a low-level client without a timeout. Published ports are bound to `host_address` and reached there;
+    if it is empty, they cannot be reached. An engine that does not share files cannot mount those of this program.
     """
 
     client: docker.DockerClient
@@ -59,6 +60,7 @@ class Engine:
     cli: str
     cli_environment: Mapping[str, str]
     is_remote: bool = False
+    shares_files: bool = True
 
     @property
     def host(self) -> str:
@@ -168,6 +170,7 @@ def _connect_system_engine(configured: str) -> Engine:
         address = resolve_engine_address(endpoint.host)
         tunnel = open_tunnel(endpoint.host, endpoint.context) if endpoint.is_remote else None
         client, stream_api, facts = _open_clients(tunnel.url if tunnel else endpoint.host, sandboxed=False)
+        container = None if endpoint.is_remote else find_own_container(client)
     except (DockerException, OSError, ValueError) as error:
         reason = describe_connection_error(error)
         is_none_there = not endpoint.is_chosen and reason in _ABSENCE_REASONS
@@ -176,8 +179,16 @@ def _connect_system_engine(configured: str) -> Engine:
             hint=_connection_hint(reason, endpoint),
             details=tunnel.last_errors() if tunnel else (),
         ) from error
-    docker_command = shutil.which("docker") or "docker"
-    return Engine(client, stream_api, facts, address, docker_command, endpoint.cli_environment, endpoint.is_remote)
+    return Engine(
+        client,
+        stream_api,
+        facts,
+        host_address=container.host_address if container else address,
+        cli=shutil.which("docker") or "docker",
+        cli_environment=endpoint.cli_environment,
+        is_remote=endpoint.is_remote,
+        shares_files=not endpoint.is_remote and container is None,
+    )
 
 
 def _remote_engine_error(endpoint: Endpoint) -> RemoteEngineError:
