@@ -175,6 +175,24 @@ class Promotion(Table):
 
 
 class Release(Table):
+Severity = Literal["negligible", "unknown", "low", "medium", "high", "critical"]
+
+
+class Scan(Table):
+    """The scan for known vulnerabilities that `promote` makes, without network; see [vulnerabilities](bundle.md)."""
+
+    tool: Literal["grype", "trivy", "debian-tracker"]
+    """program that knows vulnerabilities, or `"debian-tracker"`: the data of Debian's security tracker, for Debian
+    packages only (`pip install 'lyra-tasks[debian]'`)"""
+    database: NonBlankLine
+    """directory of the program's database, relative to the project or `~`; for `debian-tracker` the file from
+    `https://security-tracker.debian.org/tracker/data/json`"""
+    fail_on: Severity | Literal["never"] = "high"
+    """lowest severity that `promote` refuses; `"unknown"` is what the source has not rated, `"never"` only reports"""
+    max_age_days: int = Field(default=7, ge=1, strict=True)
+    """age of the database from which on it counts as too old: `promote` refuses, unless `fail_on` is `"never"`"""
+
+
     """Releases and their tags."""
 
     tag: Line = "v{version}"
@@ -251,6 +269,8 @@ class Configuration(Table):
     resources: Resources = Resources()
     """resources of this machine that Lyra may use"""
     deviations: list[Deviation] = []
+    scan: Scan | None = None
+    """scan for known vulnerabilities; default: none, which every promotion says"""
     """documented exceptions from rules"""
 
     @property

@@ -31,6 +31,9 @@ class ReportDocuments:
     environment: Mapping[str, Any] = field(default_factory=dict)
     deviations: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    vulnerabilities: Mapping[str, Any] = field(default_factory=dict)
+    signer: str = ""
     sboms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 

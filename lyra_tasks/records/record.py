@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,11 +27,16 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
 
 
-def write_record(path: Path, record: Record) -> None:
-    """Replace `path` by a record, atomically and durably, after validating it as a reader would."""
+def dump_record(record: Record) -> dict[str, Any]:
+    """Return the document of a record, after validating it as a reader would."""
     document = record.model_dump(mode="json", by_alias=True)
     type(record).model_validate(document)
-    write_json(path, document)
+    return document
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Replace `path` by a record, atomically and durably, after validating it as a reader would."""
+    write_json(path, dump_record(record))
 
 
 def read_record(path: Path, record_type: type[RecordT]) -> RecordT | None:

@@ -19,6 +19,7 @@ SETUID = "image.setuid"
 IMAGE_SIZE = "image.size"
 IMAGE_TOKENS = "image.tokens"
 VOLUME_OWNER = "image.volume-owner"
+VULNERABILITIES = "image.vulnerabilities"
 CAPABILITIES = "container.capabilities"
 EGRESS = "container.egress"
 HOST_ACCESS = "container.host-access"
@@ -129,6 +130,15 @@ RULES: tuple[Rule, ...] = (
         fix="`RUN install -d -o UID -g GID PATH` in the Dockerfile, and the same `owner` in the volume's table. For a "
         "third-party image, the owner and a path that it has.",
         severity="error", runbook="R6", checked_by=("test",),
+    ),
+    Rule(
+        VULNERABILITIES,
+        requirement="No package of an image has a known vulnerability of the severity `scan.fail_on` or above, and the "
+        "scan was possible, with recent data; without `[scan]`, none is made.",
+        rationale="What is known is known to attackers, too.",
+        fix="Build with newer packages, after `lock.update` with a newer base. Or write a deviation for a while, with the scope "
+        '`images.NAME:ID`, for example `"images.web:CVE-2026-12345"`.',
+        severity="error", runbook="R4", checked_by=("promote",), references=("CIS Docker 4.4", "OWASP Docker rule 9"),
     ),
     Rule(
         CAPABILITIES,

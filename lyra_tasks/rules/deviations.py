@@ -37,7 +37,7 @@ class RuleReport:
         if not self.failed:
             return
         rule = RULES_BY_ID[self.failed[0].rule]
-        rerun = ", then run `test promote`" if rule.enforced_on_promotion else ""
+        rerun = ", then run `test promote`" if "promote" in rule.checked_by else ""
         raise CheckFailedError(
             f"{len(self.failed)} rule violation(s)",
             hint=f"Run `rules.explain {rule.id}` for the fix, or add a [[deviations]] entry with rule, scope, reason, "

@@ -27,7 +27,13 @@ from lyra_tasks.images.scan.layers import (
 )
 from lyra_tasks.images.scan.secrets import SecretMatcher
 from lyra_tasks.images.stream.pack import ImageRequest
-from lyra_tasks.images.stream.packages import load_layer_packages, save_layer_packages
+from lyra_tasks.images.stream.packages import (
+    ImagePackages,
+    LayerPackages,
+    load_layer_packages,
+    merge_layer_packages,
+    save_layer_packages,
+)
 from lyra_tasks.records.images import ImageRecord, ImageScan, ScanStore, SecretFinding
 from lyra_tasks.redaction import is_secret_name
 from lyra_tasks.rules.catalogue import rule_set_version
@@ -70,6 +76,34 @@ def scan_project_images(work: Workspace, records: Mapping[str, ImageRecord]) -> 
             store.write(name, scan)
             scans[name] = scan
     return {name: scan for name, scan in scans.items() if scan is not None}
+
+
+def read_image_packages(work: Workspace, records: Mapping[str, ImageRecord]) -> dict[str, ImagePackages]:
+    """Return the packages of images by build: those that the test has read, unless the cache was removed since."""
+    cache = work.paths.cache
+    missing = {
+        name: record
+        for name, record in records.items()
+        if any(load_layer_packages(cache, diff_id) is None for diff_id in record.diff_ids)
+    }
+    read: dict[str, LayerPackages] = {}
+    if missing:
+        requests = {name: ImageRequest(record.image_id, record.platform) for name, record in missing.items()}
+        with (
+            console.progress(f"reading {', '.join(missing)}"),
+            open_save_stream(work.engine, sorted({record.image_id for record in missing.values()})) as stream,
+        ):
+            images = scan_images(stream, requests, matcher=SecretMatcher({}), directories=())
+        read = {layer.diff_id: layer.packages for image in images.values() for layer in image.layers}
+        for diff_id, packages in read.items():
+            save_layer_packages(cache, diff_id, packages)
+    return {
+        name: merge_layer_packages(
+            read.get(diff_id) or load_layer_packages(cache, diff_id) or LayerPackages.empty()
+            for diff_id in record.diff_ids
+        )
+        for name, record in records.items()
+    }
 
 
 def _list_volume_directories(work: Workspace, image: str) -> tuple[str, ...]:

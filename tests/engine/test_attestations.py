@@ -13,8 +13,8 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from cyclonedx.validation import make_schemabased_validator
 from packageurl import PackageURL
 
-from lyra_tasks.bundle.content.sbom import format_purl
 from lyra_tasks.bundle.format import layout
+from lyra_tasks.images.package_list import format_purl
 from lyra_tasks.images.stream.packages import OsRelease, Package
 from tests.conftest import Outcome, Project
 
@@ -132,8 +132,9 @@ def test_sbom_is_complete_and_valid(bundle: Path) -> None:
     assert components[0] == {
         "type": "operating-system",
         "bom-ref": "os:debian",
-        "name": "Debian GNU/Linux 12 (bookworm)",
+        "name": "debian",
         "version": "12",
+        "description": "Debian GNU/Linux 12 (bookworm)",
     }
     root = json.loads(text)["metadata"]["component"]
     assert (root["name"], root["version"]) == ("tiny/web", "1.0.0")
@@ -169,6 +170,7 @@ def test_sbom_is_reproducible_with_and_without_cache(
     [
         (Package(kind="deb", name="g++-12", version="4:12.2.0-3~x", arch="amd64"), UBUNTU),
         (Package(kind="deb", name="libc6", version="1.0"), None),
+        (Package(kind="deb", name="a", version="1", arch="all", source="b", source_version="1:2~x+y"), UBUNTU),
         (Package(kind="apk", name="musl", version="1.2.5-r0", arch="x86_64"), ALPINE),
         (Package(kind="pypi", name="Foo_Bar.Baz", version="1!2.0+local.1"), None),
         (Package(kind="npm", name="@scope/na me", version="1.0.0-rc.1+b"), None),

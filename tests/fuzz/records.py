@@ -37,7 +37,7 @@ _HEX = "0" * 64
 _DIGEST = f"sha256:{_HEX}"
 _KEY = SetKey(images={"web": _DIGEST}, test_doubles={}, effective_hash="e" * 64)
 _PACKAGES = {
-    "schema": "lyra.layer-packages/3", "removed": ["a"], "opaque": ["b"],
+    "schema": "lyra.layer-packages/4", "removed": ["a"], "opaque": ["b"],
     "packages": {"var/lib/dpkg/status": [{"kind": "deb", "name": "dash", "version": "1", "arch": "a", "license": ""}]},
     "os_releases": {"etc/os-release": {"id": "debian", "version": "12", "name": "Debian"}},
 }  # fmt: skip

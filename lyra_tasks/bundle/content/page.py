@@ -9,13 +9,15 @@ from lyra_tasks import console
 from lyra_tasks.bundle.content.environment import PromotedService, list_variables
 from lyra_tasks.bundle.content.operating import render_operating_steps
 from lyra_tasks.bundle.diff import BundleDiff
-from lyra_tasks.bundle.format.layout import CHANGES_FILE, RULES_FILE
+from lyra_tasks.bundle.format.layout import CHANGES_FILE, RULES_FILE, VULNERABILITIES_FILE
 from lyra_tasks.bundle.format.manifest import BundledArchive, Manifest
 from lyra_tasks.config.deployment import config_path, publish_variable, secret_variable
 from lyra_tasks.config.models import Deviation
 from lyra_tasks.console.markup import escape_markdown, escape_markdown_lines, format_code, format_table
 from lyra_tasks.records.evidence import Evidence, RuleResult
 from lyra_tasks.rules.catalogue import TEST_PLATFORM
+from lyra_tasks.rules.vulnerabilities import describe_counts
+from lyra_tasks.vulnerabilities.document import VulnerabilityScan
 
 _MAX_PACKAGE_CHANGES = 30
 
@@ -28,6 +30,7 @@ def render_promotion_page(
     deviations: Sequence[Deviation],
     signer: str,
     diff: BundleDiff | None,
+    scan: VulnerabilityScan | None = None,
 ) -> str:
     """Return the page as Markdown; `signer` is empty if the bundle is not signed."""
     head = (
@@ -36,7 +39,7 @@ def render_promotion_page(
         render_operating_steps(manifest, services, signer, diff),
         _images(manifest),
     )
-    results = (_tests(evidence, rules), _rules(evidence, rules), _deviations(deviations))
+    results = (_tests(evidence, rules), _rules(evidence, rules), _vulnerabilities(scan), _deviations(deviations))
     return "\n".join((*head, *(_service(service) for service in services), *results))
 
 
@@ -228,6 +231,20 @@ def _rules(evidence: Evidence, rules: Sequence[RuleResult]) -> str:
 def _deviations(deviations: Sequence[Deviation]) -> str:
     if not deviations:
         return "## Deviations\n\nNone.\n"
+def _vulnerabilities(scan: VulnerabilityScan | None) -> str:
+    """Return what was looked up, in which data, and how much was found; the rules name what needed a deviation."""
+    lines = ["## Known vulnerabilities\n"]
+    if scan is None or scan.problem:
+        lines.append(f"{escape_markdown(scan.problem if scan else 'not scanned')}.\n")
+    if scan is not None and scan.source is not None:
+        tool = escape_markdown(f"{scan.source.tool} {scan.source.version}".strip())
+        lines.append(
+            f"{describe_counts(scan)}, by {tool} in data of {escape_markdown(scan.source.database_date)}; all are in "
+            f"`{VULNERABILITIES_FILE}`. Look the package lists in `evidence/` up again while this version runs.\n"
+        )
+    return "\n".join(lines)
+
+
     rows = [
         (
             deviation.rule,

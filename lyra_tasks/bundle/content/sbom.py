@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,15 +13,13 @@ from lyra_tasks.bundle.format.manifest import BundledImage, Manifest
 from lyra_tasks.documents import parse_json_object, translate_failures
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.images.oci import Layer
+from lyra_tasks.images.package_list import SPEC_VERSION, list_components
 from lyra_tasks.images.stream.codec import decompress_blocks, detect_codec, read_file_blocks
 from lyra_tasks.images.stream.layers import blob_path
 from lyra_tasks.images.stream.pack import PackedImage
 from lyra_tasks.images.stream.packages import (
     ImagePackages,
     LayerPackages,
-    OsRelease,
-    Package,
-    list_packages,
     load_layer_packages,
     merge_layer_packages,
     read_layer_packages,
@@ -43,10 +40,9 @@ def collect_image_packages(image: PackedImage, cache: Path) -> ImagePackages:
 def build_sbom(manifest: Manifest, image: BundledImage, packages: ImagePackages) -> dict[str, Any]:
     """Return the CycloneDX document of an image."""
     root = f"{image.references[0]}@{image.manifest_digest}"
-    system = [_operating_system(packages.os_release)] if packages.os_release and packages.os_release.name else []
     return {
         "bomFormat": "CycloneDX",
-        "specVersion": "1.5",
+        "specVersion": SPEC_VERSION,
         "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, root)}",
         "version": 1,
         "metadata": {
@@ -60,26 +56,10 @@ def build_sbom(manifest: Manifest, image: BundledImage, packages: ImagePackages)
                 "purl": f"pkg:oci/{image.name}@{quote(image.manifest_digest, safe='')}",
             },
         },
-        "components": [*system, *_components(list_packages(packages), packages.os_release)],
+        "components": list(list_components(packages)),
         # Files without a package manager are not listed.
         "compositions": [{"aggregate": "incomplete", "assemblies": [root]}],
     }
-
-
-def format_purl(package: Package, release: OsRelease | None) -> str:
-    """Return the package URL, such as `pkg:deb/debian/libc6@2.36-9?arch=amd64&distro=debian-12`."""
-    version = quote(package.version, safe=":")
-    if package.kind == "npm":
-        return f"pkg:npm/{quote(package.name, safe='/')}@{version}"
-    if package.kind == "pypi":
-        return f"pkg:pypi/{quote(package.name.lower().replace('_', '-'), safe='')}@{version}"
-    vendor = (release.id if release else "") or {"deb": "debian", "apk": "alpine"}[package.kind]
-    distro = f"{release.id}-{release.version}" if release and release.id and release.version else ""
-    qualifiers = [
-        f"{key}={quote(value, safe=':')}" for key, value in (("arch", package.arch), ("distro", distro)) if value
-    ]
-    query = f"?{'&'.join(qualifiers)}" if qualifiers else ""
-    return f"pkg:{package.kind}/{quote(vendor, safe='')}/{quote(package.name.lower(), safe='')}@{version}{query}"
 
 
 def run_syft(layout: Path, manifest: Manifest, image: BundledImage) -> dict[str, Any]:
@@ -88,7 +68,7 @@ def run_syft(layout: Path, manifest: Manifest, image: BundledImage) -> dict[str,
         raise PreconditionError(
             'syft not found, but [promotion] sbom = "syft"', hint="Install syft, or remove that key"
         )
-    command = [_SYFT, "scan", f"oci-dir:{layout}", "--quiet", "--output", "cyclonedx-json@1.5"]
+    command = [_SYFT, "scan", f"oci-dir:{layout}", "--quiet", "--output", f"cyclonedx-json@{SPEC_VERSION}"]
     details: tuple[str, ...] = ()
     with translate_failures(
         lambda problem: PreconditionError(
@@ -125,29 +105,3 @@ def _read_layer_packages(layer: Layer, spool: Path) -> LayerPackages:
         codec = detect_codec(file.peek(4))
         blocks = decompress_blocks(read_file_blocks(file), codec, layer.digest, layer.unpacked_size)
         return read_layer_packages(blocks, layer.digest)
-
-
-def _operating_system(release: OsRelease) -> dict[str, Any]:
-    version = {"version": release.version} if release.version else {}
-    return {"type": "operating-system", "bom-ref": f"os:{release.id}", "name": release.name, **version}
-
-
-def _components(
-    locations_by_package: Mapping[Package, Sequence[str]], release: OsRelease | None
-) -> Iterator[dict[str, Any]]:
-    """Yield a component per package URL; package databases may spell a name differently or omit the license."""
-    packages_by_url: dict[str, list[Package]] = {}
-    for package in locations_by_package:
-        packages_by_url.setdefault(format_purl(package, release), []).append(package)
-    for url, packages in packages_by_url.items():
-        package = max(packages, key=lambda package: bool(package.license))
-        locations = sorted({location for package in packages for location in locations_by_package[package]})
-        yield {
-            "type": "library",
-            "bom-ref": url,
-            "name": package.name,
-            "version": package.version,
-            "purl": url,
-            **({"licenses": [{"license": {"name": package.license}}]} if package.license else {}),
-            "evidence": {"occurrences": [{"location": f"/{location}"} for location in locations]},
-        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,8 @@ from lyra_tasks.records.documents import (
     read_test_results,
 )
 from lyra_tasks.records.evidence import check_title
+from lyra_tasks.records.record import dump_record, read_record
+from lyra_tasks.vulnerabilities.document import VulnerabilityScan
 
 PartT = TypeVar("PartT", bound="_Part")
 
@@ -189,20 +191,27 @@ def read_previous_bundle(store: BundleStore, version: str) -> BundleDocuments | 
     return None
 
 
-def previous_document(previous: BundleDocuments | None) -> dict[str, Any]:
-    """Return the content of `previous.json`: the layers of the previous version, which the report compares with."""
+def previous_document(previous: BundleDocuments | None, changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the content of `previous.json`: layers of the previous version, and what has changed since."""
     return {
-        "schema": "lyra.previous/1",
+        "schema": "lyra.previous/2",
         "version": previous.manifest.version if previous else "",
         "images": [
             {"name": build_name, "layers": [{"digest": layer.digest, "size": layer.size} for layer in image.layers]}
+        "changes": list(changes),
             for build_name, image in (previous.manifest.images_by_build.items() if previous else ())
         ],
     }
 
 
-def read_report_documents(bundle: Bundle) -> ReportDocuments:
-    """Read what the report of a bundle is rendered from."""
+def read_vulnerabilities(path: Path) -> dict[str, Any]:
+    """Return the result of the scan for vulnerabilities, validated; empty for a bundle that was made without."""
+    scan = read_record(path, VulnerabilityScan)
+    return dump_record(scan) if scan else {}
+
+
+def read_report_documents(bundle: Bundle, signer: str = "") -> ReportDocuments:
+    """Read what the report of a bundle is rendered from; `signer` will sign it."""
     directory = bundle.directory
     return ReportDocuments(
         tests=read_test_results(directory / layout.TESTS_JSON_FILE),
@@ -215,6 +224,9 @@ def read_report_documents(bundle: Bundle) -> ReportDocuments:
         provenance=read_json_object(directory / layout.PROVENANCE_FILE),
         sboms={
             build_name: read_json_object(directory / layout.sbom_file(build_name))
+        rules=read_json_object(directory / layout.RULES_FILE),
+        vulnerabilities=read_vulnerabilities(directory / layout.VULNERABILITIES_FILE),
+        signer=signer,
             for build_name in bundle.manifest.images_by_build
         },
     )

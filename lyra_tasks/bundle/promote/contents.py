@@ -26,6 +26,7 @@ from lyra_tasks.bundle.promote.plan import PromotedImage, PromotionPlan
 from lyra_tasks.config.deployment import config_path
 from lyra_tasks.digests import hex_part
 from lyra_tasks.files import format_json
+from lyra_tasks.records.record import dump_record
 from lyra_tasks.rules.catalogue import rule_set_version
 from lyra_tasks.version import __version__
 from lyra_tasks.versions.changelog import render_changelog_page
@@ -80,6 +81,7 @@ def render_documents(plan: PromotionPlan, manifest: Manifest) -> dict[str, bytes
         layout.TEST_RESULT_FILE: format_json(build_test_result(plan, manifest)),
         layout.RULES_FILE: format_json({"schema": "lyra.rules/1", "rule_set": rule_set_version(), "results": rules}),
         layout.DEVIATIONS_FILE: format_json({"schema": "lyra.deviations/1", "deviations": deviations}),
+        layout.VULNERABILITIES_FILE: format_json(dump_record(plan.facts.vulnerabilities)),
     }
     files = {
         f"deploy/{config_path(service.name, key, file.source)}": plan.facts.recorded.read_input(file.source)
@@ -93,7 +95,9 @@ def render_operator_page(plan: PromotionPlan, manifest: Manifest, diff: BundleDi
     """Return `PROMOTION.md`, which needs the differences from the previous version."""
     facts, sign = plan.facts, plan.config.promotion.sign
     signer = sign.identity if sign else ""
-    page = render_promotion_page(manifest, plan.services, facts.evidence, facts.rules, facts.deviations, signer, diff)
+    page = render_promotion_page(
+        manifest, plan.services, facts.evidence, facts.rules, facts.deviations, signer, diff, facts.vulnerabilities
+    )
     return page.encode()
 
 

@@ -15,18 +15,22 @@ from lyra_tasks.bundle.format.layout import archive_file
 from lyra_tasks.bundle.format.manifest import ImageOrigin
 from lyra_tasks.config.containers import UserIds
 from lyra_tasks.config.models import Configuration, Deviation
-from lyra_tasks.config.platforms import list_variants
+from lyra_tasks.config.platforms import image_from_key, list_variants
 from lyra_tasks.engine.client.facts import parse_version_numbers
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.records.evidence import Evidence, RuleResult, SetKey
 from lyra_tasks.records.images import ImageRecord
 from lyra_tasks.records.recorded_test import RecordedTest
-from lyra_tasks.rules.deviations import reassess_results
+from lyra_tasks.rules.deviations import assess_checks, reassess_results
 from lyra_tasks.rules.freshness import require_fresh_tests, require_tested_set
+from lyra_tasks.rules.scanning import read_image_packages
 from lyra_tasks.rules.source import check_promotion
+from lyra_tasks.rules.vulnerabilities import announce_scan, check_vulnerabilities
 from lyra_tasks.versions.changelog import VersionChanges, list_commits_since
 from lyra_tasks.versions.version import CheckoutVersion, find_previous_release, list_floating_tags, list_releases
+from lyra_tasks.vulnerabilities.document import VulnerabilityScan
+from lyra_tasks.vulnerabilities.scan import scan_packages
 
 _MIN_ZSTD_ENGINE = (23, 0)  # the oldest that loads zstd layers, measured on 20.10, 26.1 and 28.5
 
@@ -54,6 +58,7 @@ class PromotionFacts:
     user_ids: Mapping[str, UserIds | None]
     rules: tuple[RuleResult, ...]
     deviations: tuple[Deviation, ...]
+    vulnerabilities: VulnerabilityScan
     bundles_directory: Path
 
     @property
@@ -158,12 +163,17 @@ def collect_promotion_facts(work: Workspace) -> PromotionFacts:
     """Collect the facts; raise StaleError for a stale or untested set, CheckFailedError for an expired deviation."""
     config = work.config
     tested_set = require_tested_set(work)
-    rule_report = reassess_results(config, tested_set.evidence.rules, datetime.date.today())
+    today = datetime.date.today()
+    rule_report = reassess_results(config, tested_set.evidence.rules, today)
     rule_report.raise_if_failed()
     if work.version.is_release:
         require_fresh_tests(work, tested_set.evidence)
-    source_report = check_promotion(config, work.git, datetime.date.today())
+    source_report = check_promotion(config, work.git, today)
     source_report.raise_if_failed()
+    scan = _scan_promoted_images(work, tested_set.records, today)
+    scan_report = assess_checks(config, check_vulnerabilities(scan), today)
+    scan_report.raise_if_failed()
+    announce_scan(scan)
     source = config.project.source or _public_remote(work.git.remote_url)
     return PromotionFacts(
         version=work.version,
@@ -178,10 +188,21 @@ def collect_promotion_facts(work: Workspace) -> PromotionFacts:
         records=tested_set.records,
         image_configs=tested_set.image_configs,
         user_ids=tested_set.user_ids,
-        rules=(*rule_report.results, *source_report.results),
-        deviations=(*rule_report.used_deviations, *source_report.used_deviations),
+        rules=(*rule_report.results, *source_report.results, *scan_report.results),
+        deviations=(*rule_report.used_deviations, *source_report.used_deviations, *scan_report.used_deviations),
+        vulnerabilities=scan,
         bundles_directory=work.bundles,
     )
+
+
+def _scan_promoted_images(
+    work: Workspace, records: Mapping[str, ImageRecord], today: datetime.date
+) -> VulnerabilityScan:
+    """Look the packages of all images of the bundle up, if the project wants that."""
+    names = {work.config.image_name(name) for name, service in work.config.services.items() if service.is_promoted}
+    promoted = {key: record for key, record in records.items() if image_from_key(key) in names}
+    packages = read_image_packages(work, promoted) if work.config.scan else {}
+    return scan_packages(packages, work.config.scan, work.root, today)
 
 
 def _moving_tags(work: Workspace) -> tuple[str, ...]:

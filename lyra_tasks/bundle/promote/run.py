@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,8 +193,11 @@ def _write_documents(
     _copy_evidence(plan, work, stage)
     diff = compare_bundles(previous, read_bundle_documents(bundle)) if previous else None
     write_file(stage / layout.SUMMARY_FILE, render_operator_page(plan, manifest, diff))
-    write_json(stage / layout.PREVIOUS_FILE, previous_document(previous))
-    write_file(stage / layout.REPORT_FILE, render_report(read_report_documents(bundle)).encode())
+    changes = [asdict(change) for change in diff.changes] if diff else []
+    write_json(stage / layout.PREVIOUS_FILE, previous_document(previous, changes))
+    sign = plan.config.promotion.sign
+    documents = read_report_documents(bundle, sign.identity if sign else "")
+    write_file(stage / layout.REPORT_FILE, render_report(documents).encode())
     sums = _write_digests(plan, bundle)
     problems = find_bundle_contradictions(stage, manifest, sums)
     if problems:

@@ -40,7 +40,10 @@ Kind = Literal["deb", "apk", "pypi", "npm"]
 
 
 class Package(Record):
-    """An installed package; `arch` and `license` may be empty."""
+    """An installed package; `arch` and `license` may be empty.
+
+    `source` and `source_version` are those of the package that it was built from, if they are others.
+    """
 
     kind: Kind
     name: str
@@ -48,19 +51,32 @@ class Package(Record):
     arch: str = ""
     license: str = ""
 
+    source: str = ""
+    source_version: str = ""
+
+    @property
+    def source_name(self) -> str:
+        """Return the name of the package that it was built from, by which distributions track vulnerabilities."""
+        return self.source or self.name
+
+    @property
+    def upstream_version(self) -> str:
+        """Return the version of the package that it was built from."""
+        return self.source_version or self.version
 
 class OsRelease(Record):
-    """The content of `os-release`: `debian`, `12`, `Debian GNU/Linux 12 (bookworm)`."""
+    """The content of `os-release`: `debian`, `12`, `Debian GNU/Linux 12 (bookworm)`, `bookworm`."""
 
     id: str
     version: str
     name: str
 
+    codename: str = ""
 
 def parse_dpkg_status(data: bytes) -> list[Package]:
     """Parse Debian's `status` or a file in `status.d`, without packages of which only the configuration is left."""
     return [
-        Package(kind="deb", name=stanza["Package"], version=stanza["Version"], arch=stanza.get("Architecture", ""))
+        _describe_deb(stanza)
         for stanza in _read_stanzas(data, ": ")
         if stanza.get("Package")
         and stanza.get("Version")
@@ -69,10 +85,28 @@ def parse_dpkg_status(data: bytes) -> list[Package]:
 
 
 def parse_apk_installed(data: bytes) -> list[Package]:
+def _describe_deb(stanza: Mapping[str, str]) -> Package:
+    """Return a package of dpkg; `Source` may name a version: `openssl (3.0.17-1)`."""
+    source, _, version = stanza.get("Source", "").partition(" ")
+    return Package(
+        kind="deb",
+        name=stanza["Package"],
+        version=stanza["Version"],
+        arch=stanza.get("Architecture", ""),
+        source=source,
+        source_version=version.strip("() "),
+    )
+
+
     """Parse Alpine's `installed`."""
     return [
         Package(
-            kind="apk", name=stanza["P"], version=stanza["V"], arch=stanza.get("A", ""), license=stanza.get("L", "")
+            kind="apk",
+            name=stanza["P"],
+            version=stanza["V"],
+            arch=stanza.get("A", ""),
+            license=stanza.get("L", ""),
+            source=stanza.get("o", ""),
         )
         for stanza in _read_stanzas(data, ":")
         if stanza.get("P") and stanza.get("V")
@@ -112,7 +146,12 @@ def parse_os_release(data: bytes) -> OsRelease:
     pairs = (line.partition("=") for line in data.decode(errors="replace").splitlines())
     values = {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
     name = values.get("PRETTY_NAME") or values.get("NAME", "")
-    return OsRelease(id=values.get("ID", ""), version=values.get("VERSION_ID", ""), name=name)
+    return OsRelease(
+        id=values.get("ID", ""),
+        version=values.get("VERSION_ID", ""),
+        name=name,
+        codename=values.get("VERSION_CODENAME", ""),
+    )
 
 
 def _read_stanzas(data: bytes, separator: str) -> Iterator[dict[str, str]]:
@@ -142,7 +181,7 @@ _PARSERS: tuple[tuple[re.Pattern[str], Callable[[bytes], list[Package]]], ...] =
 class LayerPackages(Record):
     """The packages of a layer by the path of their record, its whiteouts, and its `os-release` files."""
 
-    schema_: Literal["lyra.layer-packages/3"] = Field(default="lyra.layer-packages/3", alias="schema")
+    schema_: Literal["lyra.layer-packages/4"] = Field(default="lyra.layer-packages/4", alias="schema")
     packages: dict[str, list[Package]]
     removed: list[str]
     opaque: list[str]
