@@ -94,7 +94,7 @@ def show_promotion(result: PromotionResult, pushed_tags: Sequence[PushedTag] = (
     for double in manifest.test_doubles:
         _print_test_double(double.service, double.reference)
     console.print(f"  {SUMMARY_FILE}, deploy/, evidence/ of {manifest.tests.passed} passed checks, {CHECKSUMS_FILE}")
-    console.print(f"  {REPORT_FILE}: everything on one page, for a browser")
+    console.print(f"  everything on one page: {(directory / REPORT_FILE).absolute().as_uri()}")
     for version in result.removed_snapshots:
         console.print(f"removed the old snapshot {version}")
     console.print(f"next: `verify`, copy the directory to Proxima and follow its {SUMMARY_FILE}")

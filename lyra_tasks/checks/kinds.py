@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from lyra_tasks import console
 from lyra_tasks.checks.commands import build_lab_variables, check_command, check_structure
 from lyra_tasks.checks.context import TestRun
+from lyra_tasks.checks.description import describe_check
 from lyra_tasks.checks.groups import PlannedGroup
 from lyra_tasks.checks.stages.run import StageBuild, StageOutcome, build_stages
 from lyra_tasks.checks.suites.junit_suite import run_junit
@@ -124,6 +125,7 @@ def evaluate_check(test: Test, find_problem: Callable[[], str], secret_values: I
         group=test.group,
         service=test.service or "",
         outcome=outcome,
+        asked=console.sanitize(redact(describe_check(test), secret_values)),
         message=console.sanitize(redact(problem, secret_values)),
         seconds=round(time.monotonic() - started, 3),
     )

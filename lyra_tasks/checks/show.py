@@ -76,7 +76,8 @@ def show_test_results(test_outcome: TestOutcome) -> TestResults:
         if cached := evidence.cached_runs:
             runs = ", ".join(sorted(set(cached.values())))
             console.print(f"{len(cached)} cached, from {runs}; `test --fresh` runs all of them")
-        console.print(f"report.html, logs and metrics: {display_path(run_directory)}")
+        console.print(f"logs and metrics: {display_path(run_directory)}")
+        console.print(f"everything on one page: {(run_directory / 'report.html').absolute().as_uri()}")
         if test_outcome.addresses:
             console.print("The services keep running until `clean`:")
             for name, address in test_outcome.addresses.items():

@@ -67,6 +67,7 @@ class CheckResult(Record):
     kind: str
     service: str
     outcome: Literal["passed", "failed", "error"]
+    asked: str = Field(default="", description="what was checked, as the configuration says it")
     message: str = ""
     seconds: float = 0.0
     group: str = ""

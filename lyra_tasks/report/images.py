@@ -37,6 +37,8 @@ class ImageSizes:
     change: str
     new_bytes: str
     previous_width: float
+    previous_size: str
+    layer_sizes: tuple[str, ...]
     layers: tuple[LayerRow, ...]
     identity: Mapping[str, str]
 
@@ -114,6 +116,8 @@ def _measure_image(
         change=_describe_change(image, previous) if is_compared else "",
         new_bytes=f"{console.format_bytes(new_size)} in new layers" if new_size else "no new layer",
         previous_width=round(previous_size / widest * 100, 2),
+        previous_size=console.format_bytes(previous_size),
+        layer_sizes=tuple(f"{row.size}{' new' if is_compared and not row.is_known else ''}" for row in rows),
         layers=tuple(rows),
         identity={
             "archive": archive["file"],

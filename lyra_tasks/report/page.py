@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lyra_tasks import console
 from lyra_tasks.files import write_file
 from lyra_tasks.records.documents import ReportDocuments, read_run_documents
+from lyra_tasks.report.changes import list_marks, list_removed_settings, select_changes
 from lyra_tasks.report.images import count_new_bytes, measure_images
 from lyra_tasks.report.timeline import build_timelines
 
@@ -24,20 +26,41 @@ if TYPE_CHECKING:
 REPORT_NAME = "report.html"
 
 _DIRECTORY = Path(__file__).parent
+_MAX_VULNERABILITIES = 40
+_SEVERITIES = ("critical", "high", "medium", "low", "unknown", "negligible")
+_VULNERABILITY_KEYS = ("severity", "id", "package", "version", "fixed_in")
+_IMAGE_KINDS = frozenset({"stage", "structure"})
 _PACKAGE_KINDS = {"deb": "Debian", "apk": "Alpine", "pypi": "Python", "npm": "npm", "rpm": "RPM", "golang": "Go"}
 
 
 def render_report(documents: ReportDocuments) -> str:
     """Return the report as one HTML page without scripts or requests; equal documents give equal bytes."""
     style = (_DIRECTORY / "style.css").read_text(encoding="utf-8")
-    manifest, previous = documents.manifest, documents.previous
+    manifest, previous, tests = documents.manifest, documents.previous, documents.tests
+    changes = previous.get("changes", ())
+    shown_changes, more_changes = select_changes(changes)
+    rules = documents.rules.get("results", tests["rules"])
     return _load_template().render(
         style=style,
         style_digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         of_bundle=bool(manifest),
-        tests=documents.tests,
-        failed=[check for check in documents.tests["checks"] if check["outcome"] != "passed"],
-        violations=[result for result in documents.tests["rules"] if result["outcome"] == "failed"],
+        tests=tests,
+        failed=[check for check in tests["checks"] if check["outcome"] != "passed"],
+        passed=[check for check in tests["checks"] if check["outcome"] == "passed"],
+        check_note=_describe_order(tests["checks"]),
+        rules=rules,
+        promotion_passed=_count_passed(rules) - _count_passed(tests["rules"]),
+        violations=[result for result in tests["rules"] if result["outcome"] == "failed"],
+        signer=documents.signer,
+        changes=shown_changes,
+        more_changes=more_changes,
+        change_count=len(changes),
+        changed=list_marks(changes),
+        removed=list_removed_settings(changes),
+        vulnerabilities=documents.vulnerabilities,
+        vulnerability_rows=(rows := _list_vulnerabilities(documents.vulnerabilities)),
+        severity_counts=_count_severities(rows),
+        max_vulnerabilities=_MAX_VULNERABILITIES,
         timelines=build_timelines(documents),
         manifest=manifest,
         previous=previous,
@@ -77,6 +100,45 @@ def _sanitize(value: object) -> object:
     if isinstance(value, str) and not hasattr(value, "__html__"):
         return console.sanitize(value)
     return value
+
+
+def _describe_order(checks: Sequence[Mapping[str, Any]]) -> str:
+    """Return what is true of the order and the surroundings of these checks."""
+    kinds = {check["kind"] for check in checks}
+    texts = []
+    if kinds - _IMAGE_KINDS:
+        texts.append("Checks of services ran against the running containers, one after the other in this order")
+        if any(check["group"] for check in checks):
+            texts[0] += " within each group; each group had containers of its own, and groups ran at the same time"
+    if kinds & _IMAGE_KINDS:
+        texts.append("Stages and structures are checks of images, without any service; all stages were built together")
+    failed_first = (
+        " What failed is above, and first here." if any(check["outcome"] != "passed" for check in checks) else ""
+    )
+    return ". ".join(texts) + ("." if texts else "No check was run.") + failed_first
+
+
+def _count_passed(rules: Iterable[Mapping[str, Any]]) -> int:
+    return sum(result["outcome"] == "passed" for result in rules)
+
+
+def _list_vulnerabilities(document: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the vulnerabilities of all images, the gravest first; the same one in several images is one row."""
+    images_by_row: dict[tuple[str, ...], list[str]] = {}
+    for name, image in document.get("images", {}).items():
+        for item in image["vulnerabilities"]:
+            row = tuple(item[key] for key in _VULNERABILITY_KEYS)
+            images_by_row.setdefault(row, []).append(name)
+    rows = [
+        dict(zip((*_VULNERABILITY_KEYS, "image"), (*values, ", ".join(images)), strict=True))
+        for values, images in images_by_row.items()
+    ]
+    return sorted(rows, key=lambda row: (_SEVERITIES.index(row["severity"]), row["id"], row["package"]))
+
+
+def _count_severities(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    counts = Counter(row["severity"] for row in rows)
+    return [f"{counts[severity]} {severity}" for severity in _SEVERITIES if counts[severity]]
 
 
 def _list_packages(sbom: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -11,6 +11,12 @@ from lyra_tasks.records.documents import ReportDocuments
 BEGIN = datetime(2026, 11, 23, 21, 15, 4, tzinfo=UTC)
 DIGEST = "sha256:" + "1" * 64
 MEGABYTE = 1000**2
+NOT_JUDGED = {
+    "rule": "image.vulnerabilities",
+    "scope": "images.web",
+    "outcome": "skipped",
+    "message": "1 vulnerabilities without a severity not judged",
+}
 
 
 def moment(seconds: float) -> str:
@@ -50,6 +56,7 @@ def run(*, passed: bool = True, seconds: int = 240) -> ReportDocuments:
         {
             "name": name, "kind": "http" if number else "exec", "service": "worker" if number == 2 else "web",
             "outcome": "passed", "message": "", "seconds": 0.02 + number, "details": [], "cached_from": "",
+            "asked": 'GET / answers 200, the body contains "hello"', "group": "", "directory": "",
         }
         for number, name in enumerate(names)
     ]  # fmt: skip
@@ -61,6 +68,7 @@ def run(*, passed: bool = True, seconds: int = 240) -> ReportDocuments:
         ]
     if not passed:
         checks[2] |= {"outcome": "failed", "message": "status 500, expected 200; the response begins:\n  no room"}
+        checks[2]["details"] = [{"title": "worker logged since the check began", "lines": ["no room"], "file": ""}]
         checks[3] |= {"outcome": "error", "message": "connection refused"}
         ended = {"at": moment(seconds), "kind": "ended", "service": "worker", "name": "", "seconds": 0.0}
         events.append(ended | {"outcome": "out of memory"})
@@ -151,7 +159,30 @@ def bundle(*, passed: bool = True) -> ReportDocuments:
             "images": images,
             "test_doubles": [],
         },
-        previous={"schema": "lyra.previous/1", "version": "1.2.0", "images": [_image("web", 1, [31, 9])]},
+        previous={
+            "schema": "lyra.previous/2",
+            "version": "1.2.0",
+            "images": [_image("web", 1, [31, 9])],
+            "changes": [
+                {"section": "images", "name": "web", "before": digest(7), "after": DIGEST},
+                {"section": "services", "name": "worker", "before": None, "after": "shop/worker"},
+                {"section": "environment", "name": "web: GREETING", "before": "default 'hi'", "after": "default ''"},
+                {"section": "volumes", "name": "web: old", "before": "/old", "after": None},
+                *({"section": "packages", "name": f"web: deb {n}", "before": "1", "after": "2"} for n in range(20)),
+            ],
+        },
+        rules={"results": [*tested.tests["rules"], NOT_JUDGED]},
+        vulnerabilities={
+            "schema": "lyra.vulnerabilities/1",
+            "source": {"tool": "grype", "version": "0.92.2", "database_date": "2026-11-22T06:00:00Z"},
+            "problem": "",
+            "fail_on": "high",
+            "images": {
+                name: {"vulnerabilities": _vulnerabilities(), "packages": 90, "unknown_packages": 2}
+                for name in ("web", "worker")
+            },
+        },
+        signer="releases@example.org",
         environment={"services": {"web": _service(), "worker": _service()}},
         deviations={
             "deviations": [
@@ -178,6 +209,14 @@ def bundle(*, passed: bool = True) -> ReportDocuments:
         },
         sboms={name: _sbom() for name in ("web", "worker")},
     )
+
+
+def _vulnerabilities() -> list[dict[str, str]]:
+    severities = ("low", "unknown", "critical", *("negligible" for _ in range(50)))
+    return [
+        {"id": f"CVE-2026-{number:04}", "severity": severity, "package": "libssl3", "version": "3.0.1", "fixed_in": ""}
+        for number, severity in enumerate(severities)
+    ]
 
 
 def _image(name: str, first: int, sizes: list[int]) -> dict[str, Any]:
@@ -212,10 +251,16 @@ def _service() -> dict[str, Any]:
             {"name": "PYTHON_VERSION", "required": False, "secret": False, "default": "3.12", "description": "",
              "from": "image"},
         ],
-        "secrets": [{"path": "/run/secrets/key", "variable": "WEB_KEY_FILE", "description": "signs the cookie"}],
-        "volumes": [{"path": "/data", "size": 64 * 1024**2, "owner": "10001:10001", "description": "the database"}],
+        "secrets": [
+            {"name": "key", "path": "/run/secrets/key", "variable": "WEB_KEY_FILE", "description": "signs the cookie"}
+        ],
+        "volumes": [
+            {"name": "data", "path": "/data", "size": 64 * 1024**2, "owner": "10001:10001", "description": "the file"}
+        ],
         "ports": [{"port": 8000, "name": "http", "variable": "WEB_HTTP_PUBLISH"}],
-        "configs": [{"path": "/etc/shop.toml", "file": "configs/web/site.toml", "description": "title and theme"}],
+        "configs": [
+            {"name": "site", "path": "/etc/shop.toml", "file": "configs/web/site.toml", "description": "the theme"}
+        ],
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from lyra_tasks.report.timeline import WIDTH, build_timelines, draw_curve
 from tests.report import samples
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e\x1b[2J&amp;"
-UNTOUCHED = {"schema", "at", "outcome", "passed", "started_at", "created", "type"}
+UNTOUCHED = {"schema", "at", "outcome", "passed", "started_at", "created", "type", "severity"}
 
 
 class Reader(HTMLParser):
@@ -78,6 +78,57 @@ def test_report_begins_with_result(passed: bool) -> None:
     assert ("Ran out of memory and was killed: worker" in text) is not passed
 
 
+def test_report_shows_failures_first_with_their_log_lines() -> None:
+    text = Reader(render_report(samples.run(passed=False))).text
+    failures = text[text.index("What failed") : text.index("Checks passed")]
+    for part in ('Asked of worker: GET / answers 200, the body contains "hello"', "status 500, expected 200", "no room",
+                 "connection refused", "image.setuid", "/usr/bin/su has mode 4755"):  # fmt: skip
+        assert part in failures
+    assert "What failed" not in Reader(render_report(samples.run())).text
+
+
+def test_report_says_who_signs_and_what_changed() -> None:
+    text = Reader(render_report(samples.bundle())).text
+    head = text[: text.index("Checks passed")]
+    assert "releases@example.org" in head and "cccccccccccc" in head
+    changes = head[head.index("What changed since 1.2.0") :]
+    assert "24 differences" in changes and "default 'hi'" in changes
+    assert changes.count("web: deb ") == 12 and "8 more in packages" in changes
+    first = replace(samples.bundle(), previous={"version": "", "images": []}, signer="")
+    assert "No earlier bundle to compare with" in Reader(render_report(first)).text
+    assert "nobody" in Reader(render_report(first)).text
+
+
+def test_report_marks_new_and_changed_settings() -> None:
+    text = Reader(render_report(samples.bundle())).text
+    settings = text[text.index("Marked is what is new or changed since 1.2.0") :]
+    assert "GREETING changed" in settings and "worker new" in settings
+    assert "Removed since 1.2.0: volumes web: old" in settings
+
+
+def test_report_says_each_check_and_how_checks_ran() -> None:
+    run = samples.run()
+    stage = {**run.tests["checks"][0], "name": "lint", "kind": "stage", "service": "", "group": "static"}
+    text = Reader(render_report(run)).text
+    assert text.count('GET / answers 200, the body contains "hello"') == 5
+    assert "one after the other in this order." in text and "groups" not in text
+    grouped = replace(run, tests={**run.tests, "checks": [*run.tests["checks"], stage]})
+    text = Reader(render_report(grouped)).text
+    assert "within each group" in text and "static: lint" in text and "checks of images, without any service" in text
+
+
+def test_report_lists_vulnerabilities_gravest_first() -> None:
+    text = Reader(render_report(samples.bundle())).text
+    section = text[text.rindex("Known vulnerabilities") :]
+    assert "grype 0.92.2 in data of 2026-11-22 06:00:00 UTC" in section
+    assert section.index("CVE-2026-0002") < section.index("CVE-2026-0000") < section.index("CVE-2026-0001")
+    assert "web, worker" in section and "13 more are in evidence/vulnerabilities.json" in section
+    assert "1 vulnerabilities without a severity not judged" in text
+    document: dict[str, Any] = {"source": None, "problem": "not scanned: grype is not installed", "fail_on": "high", "images": {}}
+    unscanned = Reader(render_report(replace(samples.bundle(), vulnerabilities=document))).text
+    assert unscanned.index("not scanned: grype is not installed") < unscanned.index("Checks passed")
+
+
 def test_report_of_run_without_checks_shows_failure() -> None:
     tests = samples.run().tests
     none = ReportDocuments({**tests, "checks": [], "usage": {}, "passed": False}, {"events": [], "services": {}}, {})
@@ -130,5 +181,6 @@ def test_layers_are_compared_with_previous_version() -> None:
     assert (web.change, worker.change) == ("3.8 MiB smaller than before", "new image")
     assert [layer.is_known for layer in worker.layers] == [True, False, False], "a layer is known from any image"
     assert count_new_bytes(documents.manifest, documents.previous) == (4 + 1 + 58 + 2) * samples.MEGABYTE
+    assert web.layer_sizes == ("29.6 MiB", "3.8 MiB new", "976.6 KiB new")
     (first, _) = measure_images(documents.manifest, {})
     assert first.change == ""

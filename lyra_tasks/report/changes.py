@@ -1,0 +1,44 @@
+"""What differs from the previous version: the part for a reviewer, and marks for settings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_MAX_PER_SECTION = 12
+_OMITTED_SECTION = "layers"  # the section on images shows them
+_SETTINGS = frozenset({"services", "environment", "secrets", "volumes", "ports", "configs"})
+
+Change = Mapping[str, Any]
+
+
+def select_changes(changes: Sequence[Change]) -> tuple[list[Change], dict[str, int]]:
+    """Return the changes to show, at most some of each section, and the number of the others by section."""
+    counts: Counter[str] = Counter()
+    shown: list[Change] = []
+    for change in changes:
+        section = change["section"]
+        counts[section] += 1
+        if section != _OMITTED_SECTION and counts[section] <= _MAX_PER_SECTION:
+            shown.append(change)
+    shown_counts = Counter(change["section"] for change in shown)
+    return shown, {section: count for section in counts if (count := counts[section] - shown_counts[section])}
+
+
+def list_marks(changes: Sequence[Change]) -> dict[str, str]:
+    """Return `new` or `changed` by section and name: `environment web: GREETING`."""
+    return {
+        f"{change['section']} {change['name']}": "new" if change["before"] is None else "changed"
+        for change in changes
+        if change["section"] in _SETTINGS and change["after"] is not None
+    }
+
+
+def list_removed_settings(changes: Sequence[Change]) -> list[str]:
+    """Return the settings that the previous version had: `environment web: GREETING`."""
+    return [
+        f"{change['section']} {change['name']}"
+        for change in changes
+        if change["section"] in _SETTINGS and change["after"] is None
+    ]
