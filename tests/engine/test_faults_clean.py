@@ -201,7 +201,7 @@ def test_stuck_containers_do_not_delay_others(frail: Frail, working: Workspace) 
         os.kill(pid, signal.SIGSTOP)
     try:
         with frail.project.start("clean") as running:
-            assert becomes(lambda: len(frail.containers()) == len(stuck), 8), "the others waited for these"
+            assert becomes(lambda: len(frail.containers()) == len(stuck), 15), "the others waited for these"
             for pid in shims:
                 os.kill(pid, signal.SIGCONT)
             out, err = running.communicate(timeout=60)
