@@ -174,7 +174,6 @@ class Promotion(Table):
     """source of package lists: the package records in the `layers`, or the program `syft`"""
 
 
-class Release(Table):
 Severity = Literal["negligible", "unknown", "low", "medium", "high", "critical"]
 
 
@@ -193,6 +192,7 @@ class Scan(Table):
     """age of the database from which on it counts as too old: `promote` refuses, unless `fail_on` is `"never"`"""
 
 
+class Release(Table):
     """Releases and their tags."""
 
     tag: Line = "v{version}"
@@ -264,13 +264,13 @@ class Configuration(Table):
     """checks, run in this order"""
     promotion: Promotion = Promotion()
     """promotion of bundles"""
+    scan: Scan | None = None
+    """scan for known vulnerabilities; default: none, which every promotion says"""
     release: Release = Release()
     """releases and their tags"""
     resources: Resources = Resources()
     """resources of this machine that Lyra may use"""
     deviations: list[Deviation] = []
-    scan: Scan | None = None
-    """scan for known vulnerabilities; default: none, which every promotion says"""
     """documented exceptions from rules"""
 
     @property

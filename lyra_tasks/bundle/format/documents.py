@@ -196,9 +196,9 @@ def previous_document(previous: BundleDocuments | None, changes: Sequence[Mappin
     return {
         "schema": "lyra.previous/2",
         "version": previous.manifest.version if previous else "",
+        "changes": list(changes),
         "images": [
             {"name": build_name, "layers": [{"digest": layer.digest, "size": layer.size} for layer in image.layers]}
-        "changes": list(changes),
             for build_name, image in (previous.manifest.images_by_build.items() if previous else ())
         ],
     }
@@ -222,11 +222,11 @@ def read_report_documents(bundle: Bundle, signer: str = "") -> ReportDocuments:
         environment=read_json_object(directory / layout.ENVIRONMENT_FILE),
         deviations=read_json_object(directory / layout.DEVIATIONS_FILE),
         provenance=read_json_object(directory / layout.PROVENANCE_FILE),
-        sboms={
-            build_name: read_json_object(directory / layout.sbom_file(build_name))
         rules=read_json_object(directory / layout.RULES_FILE),
         vulnerabilities=read_vulnerabilities(directory / layout.VULNERABILITIES_FILE),
         signer=signer,
+        sboms={
+            build_name: read_json_object(directory / layout.sbom_file(build_name))
             for build_name in bundle.manifest.images_by_build
         },
     )

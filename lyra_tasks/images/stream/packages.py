@@ -50,7 +50,6 @@ class Package(Record):
     version: str
     arch: str = ""
     license: str = ""
-
     source: str = ""
     source_version: str = ""
 
@@ -64,14 +63,15 @@ class Package(Record):
         """Return the version of the package that it was built from."""
         return self.source_version or self.version
 
+
 class OsRelease(Record):
     """The content of `os-release`: `debian`, `12`, `Debian GNU/Linux 12 (bookworm)`, `bookworm`."""
 
     id: str
     version: str
     name: str
-
     codename: str = ""
+
 
 def parse_dpkg_status(data: bytes) -> list[Package]:
     """Parse Debian's `status` or a file in `status.d`, without packages of which only the configuration is left."""
@@ -84,7 +84,6 @@ def parse_dpkg_status(data: bytes) -> list[Package]:
     ]
 
 
-def parse_apk_installed(data: bytes) -> list[Package]:
 def _describe_deb(stanza: Mapping[str, str]) -> Package:
     """Return a package of dpkg; `Source` may name a version: `openssl (3.0.17-1)`."""
     source, _, version = stanza.get("Source", "").partition(" ")
@@ -98,6 +97,7 @@ def _describe_deb(stanza: Mapping[str, str]) -> Package:
     )
 
 
+def parse_apk_installed(data: bytes) -> list[Package]:
     """Parse Alpine's `installed`."""
     return [
         Package(
