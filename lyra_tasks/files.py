@@ -10,6 +10,7 @@ import shlex
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -21,6 +22,7 @@ from lyra_tasks.errors import disk_full_error, is_disk_full
 
 STAGING_PREFIX = ".staging-"
 """Prefix of the name of a directory that is still incomplete."""
+_DAY_S = 24 * 3600
 _umask_lock = threading.Lock()
 _umask_users = 0
 _original_umask = 0
@@ -67,6 +69,25 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
             raise disk_full_error(path) from error
         raise
     sync_directory(path.parent)
+
+
+def measure_size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a directory; what cannot be read counts for nothing."""
+    paths = (
+        [path] if not path.is_dir() else (Path(parent, name) for parent, _, names in os.walk(path) for name in names)
+    )
+    size = 0
+    for file in paths:
+        with suppress(OSError):
+            size += file.lstat().st_size
+    return size
+
+
+def mark_used(path: Path) -> None:
+    """Note in a cached file's time of change that it was used, once a day."""
+    with suppress(OSError):
+        if time.time() - path.stat().st_mtime > _DAY_S:
+            os.utime(path)
 
 
 def escape_name(name: str) -> str:

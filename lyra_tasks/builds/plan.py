@@ -107,10 +107,10 @@ def plan_build(
 
 
 def _hash_definition(build: Variant, bake_target: Mapping[str, Any], facts: BuildFacts) -> str:
-    """Return a hash of a target, its bases and its builder; the directory of the run counts for nothing."""
+    """Return a hash of a target, its bases and its builder; its reference and the run's directory count for nothing."""
     builder = facts.builder
     definition = {
-        "target": bake_target,
+        "target": {key: value for key, value in bake_target.items() if key != "tags"},
         "bases": create_base_targets(facts.materials, [build.key]).targets,
         "epoch": facts.source_date_epoch,
         "builder": [builder.name, builder.driver, builder.context] if builder is not None else [],

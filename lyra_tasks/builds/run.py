@@ -22,7 +22,6 @@ from lyra_tasks.engine.bases.materials import build_prerequisites, inspect_built
 from lyra_tasks.engine.buildx.bake import bake_targets, select_target_metadata
 from lyra_tasks.engine.buildx.contexts import escape_bake_definition
 from lyra_tasks.engine.objects.containers import inspect_image, load_image_archive
-from lyra_tasks.engine.objects.disk_usage import prune_build_cache
 from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import BuildError, StaleError
@@ -93,12 +92,16 @@ def _find_current(plan: BuildPlan, engine: Engine, store: ImageStore, image: Pla
     record = store.read(image.name, image.platform) if image.definition else None
     if record is None or record.inputs != dict(image.inputs):
         return None
-    recorded = (record.definition, record.reference, record.engine, record.version, record.dirty)
-    if recorded != (image.definition, image.reference, engine.facts.id, plan.facts.version, plan.facts.is_dirty):
+    if (record.definition, record.engine) != (image.definition, engine.facts.id):
         return None
-    engine_image = inspect_image(engine, image.reference)
-    is_same = engine_image is not None and engine_image["Id"] == record.image_id
-    return BuildResult(image.key, record, is_new=False) if is_same else None
+    engine_image = inspect_image(engine, record.reference)
+    if engine_image is None or engine_image["Id"] != record.image_id:
+        return None
+    if (record.version, record.dirty) != (plan.facts.version, plan.facts.is_dirty):
+        # The same image of another version keeps its reference: whoever lists images sees no second one.
+        record = record.model_copy(update={"version": plan.facts.version, "dirty": plan.facts.is_dirty})
+        store.write(record)
+    return BuildResult(image.key, record, is_new=False)
 
 
 def _build_images(
@@ -163,7 +166,6 @@ def _build_images(
         engine, {result.record.reference: result.record.image_id for result in results.values()}
     )
     store.remove_unused_files()
-    prune_build_cache(engine, plan.config.resources.cache)
     return results
 
 

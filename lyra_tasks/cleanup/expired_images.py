@@ -27,13 +27,11 @@ def remove_expired_images(work: Workspace) -> tuple[OwnedObject, ...]:
     """
     engine, limit = work.engine, work.config.resources.keep_images
     ownership = load_ownership_index(work.paths, engine.facts.id)
-    candidates = _find_candidates(work, engine, ownership)
-    if not candidates or find_live_runs(work, list_own_journals(work)):
+    unused = find_expired_images(work, engine, ownership)
+    if not unused or find_live_runs(work, list_own_journals(work)):
         return ()
-    used_ids = list_used_image_ids(engine)
-    unused = [image for image in candidates if image.id not in used_ids]
     others = [list_project_journals(names) for names in list_other_checkouts(work.paths) if not names[0].is_missing]
-    shared = find_shared_images(others, engine, unused, ownership) if unused else {}
+    shared = find_shared_images(others, engine, unused, ownership)
     owned = (item for image in unused if (item := ownership.match(image)) is not None)
     removed = remove_objects(engine, work.owner, [item for item in owned if item not in shared]).removed
     if removed:
@@ -41,6 +39,13 @@ def remove_expired_images(work: Workspace) -> tuple[OwnedObject, ...]:
         more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
         console.info(f"Removed old images beyond keep_images = {limit}: {', '.join(names[:_MAX_NAMES])}{more}")
     return tuple(removed)
+
+
+def find_expired_images(work: Workspace, engine: Engine, ownership: OwnershipIndex) -> list[EngineObject]:
+    """Return the images beyond the limit that no container uses."""
+    candidates = _find_candidates(work, engine, ownership)
+    used_ids = list_used_image_ids(engine) if candidates else frozenset()
+    return [image for image in candidates if image.id not in used_ids]
 
 
 def _find_candidates(work: Workspace, engine: Engine, ownership: OwnershipIndex) -> list[EngineObject]:

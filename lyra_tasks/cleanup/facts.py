@@ -25,7 +25,8 @@ from lyra_tasks.files import STAGING_PREFIX
 from lyra_tasks.locks import active_runs, list_stale_directories, run_locks_directory, started_within
 from lyra_tasks.paths import Paths
 from lyra_tasks.records.checkouts import Checkout, list_former_states, list_other_checkouts, merge_journals
-from lyra_tasks.records.journal import Journal, JournalEntry
+from lyra_tasks.records.journal import Journal
+from lyra_tasks.records.journal_entry import JournalEntry
 
 _RECENT_S = 3600  # so long, an engine may go on with a build whose client is gone
 _TEMPORARY_NAME = re.compile(r"\..+\.[a-z0-9_]{8}")  # what files.write_file has not renamed yet

@@ -78,8 +78,8 @@ def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | 
         work.journal.append(work.run, "states-deleted", checkouts=[state.model_dump() for state in deleted_states])
     if level != "gone":
         temporary_files = find_temporary_files(work.paths, work.bundles)
-        if engine is not None and plans[0].is_complete and not leftovers and facts.ownership.journal_bytes:
-            work.owner.record_cleared(engine.facts.id, facts.ownership.journal_bytes)
+        if engine is not None and plans[0].is_complete and not leftovers and facts.ownership.last_entry:
+            work.owner.record_cleared(engine.facts.id, facts.ownership.last_entry)
         if not facts.live_runs:
             leftovers += list_path_leftovers("file", temporary_files)
     footprint = collect_host_footprint([state for state in states if state.is_dir()], work.paths.work)

@@ -38,8 +38,8 @@ def announce_cleanup(plan: CleanupPlan) -> None:
     _print_notes(plan)
 
 
-def show_cleanup_plan(plan: CleanupPlan) -> CleanupPreview:
-    """Show what would be removed."""
+def show_cleanup_plan(plan: CleanupPlan, expired: Sequence[str] = ()) -> CleanupPreview:
+    """Show what would be removed, and what would go by itself."""
     disk_usage = plan.facts.disk_usage
     preview = CleanupPreview(
         level=plan.level,
@@ -52,6 +52,7 @@ def show_cleanup_plan(plan: CleanupPlan) -> CleanupPreview:
         layers_size=disk_usage.layers_size if disk_usage else 0,
         cache_size=disk_usage.cache_size if disk_usage else 0,
         not_asked=tuple(record_unasked_engines(plan)),
+        expired=tuple(expired),
     )
     if console.print_result(preview):
         return preview
@@ -60,6 +61,8 @@ def show_cleanup_plan(plan: CleanupPlan) -> CleanupPreview:
         console.print(f"  {item.kind} {item.name}")
     for path in plan.temporary_files:
         console.print(f"  file {console.escape(path)}")
+    for line in expired:
+        console.print(f"  {console.escape(line)}")
     if disk_usage is not None:
         layers, cache = console.format_bytes(disk_usage.layers_size), console.format_bytes(disk_usage.cache_size)
         console.print(f"engine disk usage: image layers {layers}, build cache {cache}")

@@ -218,9 +218,13 @@ class Resources(Table):
     """size limit of the evidence of test runs"""
     keep_images: int = Field(default=3, ge=1, strict=True)
     """number of references to keep in the engine for each image"""
+    journal: Size = 32 * 1024**2
+    """size limit of the journal's archives, which hold its older entries compressed"""
+    keep_cached: int = Field(default=30, ge=1, strict=True)
+    """number of days that an unused item of the caches is kept"""
     cache: Size = 5 * 1024**3
-    """size limit of the cache of compressed layers, and of the private engine's build cache, which `build` and `clean`
-    enforce; the build cache of other engines is never pruned"""
+    """size limit of the cache of compressed layers, of the root file systems, and of the private engine's build cache,
+    which `build` and `clean` enforce; the build cache of other engines is never pruned"""
 
 
 class Deviation(Table):

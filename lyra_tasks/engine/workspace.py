@@ -23,8 +23,9 @@ from lyra_tasks.paths import Paths, project_paths
 from lyra_tasks.records.checkouts import record_checkout
 from lyra_tasks.records.evidence_store import EvidenceStore
 from lyra_tasks.records.images import ImageStore
-from lyra_tasks.records.journal import Journal, JournalEntry
-from lyra_tasks.records.retention import EvidenceLimits
+from lyra_tasks.records.journal import Journal
+from lyra_tasks.records.journal_entry import JournalEntry
+from lyra_tasks.records.retention import Limits
 from lyra_tasks.task_locks import RunLocks
 from lyra_tasks.versions.git import GitFacts, collect_git_facts
 from lyra_tasks.versions.version import CheckoutVersion, compute_version
@@ -99,7 +100,7 @@ class Workspace:
     def evidence(self) -> EvidenceStore:
         """The results of test runs."""
         resources = self.config.resources
-        limits = EvidenceLimits(resources.keep_tests, resources.evidence)
+        limits = Limits(resources.keep_tests, resources.evidence)
         return EvidenceStore(self.paths.state, self.journal, limits, self.bundles)
 
     @cached_property

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lyra_tasks import console
+from lyra_tasks.cleanup.storage import describe_expired
 from lyra_tasks.engine.client.facts import MIN_API_VERSION, EngineFacts, parse_version_numbers
 from lyra_tasks.engine.objects.known_engines import UnaskedEngine
 from lyra_tasks.errors import LyraError, PreconditionError
-from lyra_tasks.results.overview import Diagnosis
+from lyra_tasks.results.overview import Diagnosis, StorageRow
 
 _MIN_BUILDX = (0, 10)
 _MIN_FREE_BYTES, _LOW_FREE_BYTES = 1024**3, 5 * 1024**3
+_MAX_CURES = 3
 _MAX_CLOCK_SKEW_S = 5.0
 _ROOTLESS_LIMITS_FIX = (
     "Use cgroup v2 and delegate its controllers to the user: "
@@ -56,7 +58,8 @@ class DoctorFacts:
     is 0, without an engine `engine_skew_s` is None. `host_address` is None for an engine of this machine, and empty if
     services cannot be reached. `leftovers` are the objects of crashed runs, `orphans` those of
     deleted checkouts, `unasked_engines` hold objects by the journal, `active_runs` are the process ids of runs,
-    `ignored_variables` those that have no effect in Lyra, `credential_errors` what is wrong with credential helpers.
+    `ignored_variables` have no effect in Lyra, `credential_errors` what is wrong with credential helpers.
+    `cures` say what frees how many bytes if a disk is low.
     """
 
     config: str | LyraError
@@ -79,6 +82,8 @@ class DoctorFacts:
     credential_errors: tuple[LyraError, ...] = ()
     lock_error: LyraError | None = None
     journal_problems: tuple[str, ...] = ()
+    storage: tuple[StorageRow, ...] = ()
+    cures: tuple[tuple[str, int], ...] = ()
 
 
 def diagnose(facts: DoctorFacts) -> tuple[Diagnosis, ...]:
@@ -92,7 +97,8 @@ def diagnose(facts: DoctorFacts) -> tuple[Diagnosis, ...]:
         *_check_credentials(facts),
         _check_sandbox(facts),
         *_check_other_sandboxes(facts),
-        *map(diagnose_disk, facts.disks),
+        *(diagnose_disk(disk, facts.cures) for disk in facts.disks),
+        *_check_storage(facts),
         _check_clock(facts),
         *_check_leftovers(facts),
         _check_locks(facts),
@@ -200,16 +206,30 @@ def _check_other_sandboxes(facts: DoctorFacts) -> Iterator[Diagnosis]:
         yield Diagnosis("sandbox", "warning", description, f"Run `clean` in its checkout, or, as root, `kill {pid}`")
 
 
-def diagnose_disk(disk: Disk) -> Diagnosis:
+def is_low(disk: Disk) -> bool:
     """Return whether a disk is full, or soon will be."""
+    return diagnose_disk(disk).state != "ok"
+
+
+def diagnose_disk(disk: Disk, cures: Sequence[tuple[str, int]] = ()) -> Diagnosis:
+    """Return whether a disk is full, or soon will be; `cures` say what frees how many bytes, the most first."""
     free_inode_ratio = disk.free_inodes / disk.total_inodes if disk.total_inodes else 1.0
     message = f"{disk.path}: {console.format_bytes(disk.free_bytes)}, {free_inode_ratio:.0%} of inodes free"
-    fix = "Run `clean`, which frees most, then `clean --cache`, and delete old bundles"
+    measured = ", or ".join(f"{cure} (frees up to {console.format_bytes(size)})" for cure, size in cures[:_MAX_CURES])
+    fix = f"{measured[:1].upper()}{measured[1:]}" or "Run `clean`, then `clean --cache`, and delete old bundles"
     if disk.free_bytes < _MIN_FREE_BYTES or free_inode_ratio < 0.01:
         return Diagnosis("disk", "error", message, fix)
     if disk.free_bytes < _LOW_FREE_BYTES or free_inode_ratio < 0.1:
         return Diagnosis("disk", "warning", message, fix)
     return Diagnosis("disk", "ok", message)
+
+
+def _check_storage(facts: DoctorFacts) -> Iterator[Diagnosis]:
+    for row in facts.storage:
+        size = f", {console.format_bytes(row.size)}" if row.size else ""
+        expired = describe_expired(row)
+        goes = f"; {expired} would go, see `clean --dry-run`" if expired else ""
+        yield Diagnosis("storage", "ok", f"{row.count} {row.title}{size} (limit: {row.limit}){goes}")
 
 
 def _check_clock(facts: DoctorFacts) -> Diagnosis:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from lyra_tasks import console
+from lyra_tasks.cleanup.storage import measure_cures, measure_storage
 from lyra_tasks.config.load import LoadedConfig, load_config
 from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, read_lock_file
 from lyra_tasks.engine.buildx.bake import read_buildx_version
@@ -29,10 +30,11 @@ from lyra_tasks.engine.sandbox import (
     list_stray_sandboxes,
 )
 from lyra_tasks.engine.sandbox.layout import SandboxPaths, read_sandbox_record
+from lyra_tasks.engine.workspace import Workspace, open_workspace
 from lyra_tasks.errors import LyraError, PreconditionError
 from lyra_tasks.files import display_path
 from lyra_tasks.locks import active_runs
-from lyra_tasks.overview.doctor import Disk, DoctorFacts, SandboxFacts, diagnose_disk
+from lyra_tasks.overview.doctor import Disk, DoctorFacts, SandboxFacts, diagnose_disk, is_low
 from lyra_tasks.paths import Paths, project_paths
 from lyra_tasks.processes import list_ignored_variables
 from lyra_tasks.records.checkouts import list_other_checkouts, merge_journals
@@ -67,7 +69,19 @@ def collect_doctor_facts() -> DoctorFacts:
     )
     if isinstance(engine, Engine):
         facts = _add_engine_facts(facts, engine, paths)
+    if isinstance(loaded, LoadedConfig):
+        facts = _add_storage(facts, open_workspace(loaded), engine if isinstance(engine, Engine) else None)
     return _add_git_facts(facts, paths.root, config)
+
+
+def _add_storage(facts: DoctorFacts, work: Workspace, engine: Engine | None) -> DoctorFacts:
+    storage = _catch_error(lambda: measure_storage(work, engine, with_caches=True))
+    cures = _catch_error(lambda: measure_cures(work, engine)) if any(map(is_low, facts.disks)) else ()
+    return replace(
+        facts,
+        storage=() if isinstance(storage, LyraError) else storage,
+        cures=() if isinstance(cures, LyraError) else cures,
+    )
 
 
 def _project_or_default(loaded: LoadedConfig | LyraError) -> tuple[Configuration, Paths]:
@@ -93,10 +107,12 @@ def _list_credential_errors() -> tuple[LyraError, ...]:
     return (errors,) if isinstance(errors, LyraError) else tuple(errors)
 
 
-def warn_about_low_disks(paths: Paths) -> None:
-    """Warn of each disk that is full, or soon will be."""
-    for diagnosis in map(diagnose_disk, _writable_disks(paths)):
-        if diagnosis.state != "ok":
+def warn_about_low_disks(work: Workspace) -> None:
+    """Warn of each disk that is full, or soon will be, with what frees most."""
+    if low_disks := [disk for disk in _writable_disks(work.paths) if is_low(disk)]:
+        cures = _catch_error(lambda: measure_cures(work, connect_running_engine(work.config, work.paths)))
+        for disk in low_disks:
+            diagnosis = diagnose_disk(disk, () if isinstance(cures, LyraError) else cures)
             console.warn(f"Little space left in {diagnosis.message}. {diagnosis.fix}")
 
 

@@ -12,7 +12,7 @@ from lyra_tasks import console
 from lyra_tasks.digests import hex_part
 from lyra_tasks.documents import translate_failures
 from lyra_tasks.errors import PreconditionError, UsageError
-from lyra_tasks.records.journal import JournalEntry
+from lyra_tasks.records.journal_entry import JournalEntry
 from lyra_tasks.results.overview import RunSummary, TaskResult
 
 VIEWING_TASKS = frozenset(
@@ -134,8 +134,11 @@ def _matches(query: str, value: str) -> bool:
     return query == value or (is_id and hex_part(value).startswith(prefix))
 
 
-def show_runs(runs: tuple[RunSummary, ...], count: int) -> tuple[RunSummary, ...]:
-    """Show a line for each run, newest first, and how many of the `count` runs are not shown."""
+def show_runs(runs: tuple[RunSummary, ...], count: int, *, has_older: bool = False) -> tuple[RunSummary, ...]:
+    """Show a line for each run, newest first, and how many of the `count` runs are not shown.
+
+    `has_older` says that archives have more.
+    """
     if console.print_result(runs):
         return runs
     if not runs:
@@ -155,8 +158,9 @@ def show_runs(runs: tuple[RunSummary, ...], count: int) -> tuple[RunSummary, ...
     ]
     user = ["user"] if len(users) > 1 else []  # the same one in each line says nothing
     console.print_table(("time (UTC)", "took", *user, "result", "run", "command"), rows)
-    if count > len(runs):
-        console.print(f"{count - len(runs)} more, also those that only show something: `history --all`")
+    if count > len(runs) or has_older:
+        older = ", and older ones" if has_older else ""
+        console.print(f"{count - len(runs)} more, also those that only show something{older}: `history --all`")
     return runs
 
 

@@ -7,6 +7,7 @@ each has the hash of everything before it; in a signed one, nobody without the k
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from lyra_tasks.bundle.format.signature import identify_signing_key
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.documents import parse_json_object, translate_failures
 from lyra_tasks.engine.objects.ownership import ENGINE_EVENT
-from lyra_tasks.errors import BundleError, CheckFailedError, LyraError
+from lyra_tasks.errors import BundleError, CheckFailedError, LyraError, PreconditionError
 from lyra_tasks.files import STAGING_PREFIX, display_path
 from lyra_tasks.records.journal import Journal
 from lyra_tasks.results.overview import JournalCheck
@@ -45,9 +46,12 @@ class BundledEntries:
 
 def check_journal(journal: Journal, bundles: Path, project_id: str) -> JournalCheck:
     """Check the journal of a checkout against itself and against the bundles in a directory, signed ones first."""
-    hashes = {entry.seq: entry.hash for entry in journal.entries()}
-    runs = {entry.run for entry in journal.entries()}
-    problems, compared, not_compared = journal.find_problems(), list[str](), dict[str, str]()
+    problems, compared, not_compared = journal.find_problems(archived=True), list[str](), dict[str, str]()
+    hashes, runs, first = {}, set(), journal.first_seq
+    with suppress(PreconditionError):  # a damaged archive is among the problems
+        for entry in journal.all_entries():
+            hashes[entry.seq] = entry.hash
+            runs.add(entry.run)
     bundled = []
     for directory in _list_bundles(bundles):
         try:
@@ -62,7 +66,7 @@ def check_journal(journal: Journal, bundles: Path, project_id: str) -> JournalCh
             not_compared[entries.version] = "promoted from another checkout"
             continue
         compared.append(entries.name)
-        problems += _compare(entries, hashes)
+        problems += _compare(entries, hashes, first)
     return JournalCheck(str(journal.path), len(hashes), tuple(problems), tuple(compared), not_compared)
 
 
@@ -115,10 +119,10 @@ def _read_bundled_entries(directory: Path) -> BundledEntries:
     return BundledEntries(directory.name, key, hashes, frozenset(runs), frozenset(checkouts - {""}))
 
 
-def _compare(entries: BundledEntries, hashes: Mapping[int, str]) -> Iterator[str]:
-    """Yield how the entries of a bundle differ from those of the journal."""
+def _compare(entries: BundledEntries, hashes: Mapping[int, str], first: int) -> Iterator[str]:
+    """Yield how the entries of a bundle differ from those of the journal, whose oldest one is `first`."""
     differing = sorted(seq for seq, digest in entries.hashes.items() if hashes.get(seq, digest) != digest)
-    missing = sorted(entries.hashes.keys() - hashes.keys())
+    missing = sorted(seq for seq in entries.hashes.keys() - hashes.keys() if seq >= first)
     if differing:
         yield f"bundle {entries.name} holds other entries: {_format_numbers(differing)} were written anew since"
     if missing:

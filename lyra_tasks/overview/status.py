@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lyra_tasks import console
+from lyra_tasks.cleanup.storage import describe_expired
 from lyra_tasks.overview.explain import REMAINING_TASKS, Progress, assess_progress
 from lyra_tasks.results.overview import DeviationRow, ImageRow, Status, TestStatus
 
@@ -107,6 +108,7 @@ def _status_rows(status: Status) -> Iterator[tuple[str, str]]:
         omitted = len(status.leftovers) - _MAX_LEFTOVERS
         more = f" and {omitted} more" if omitted > 0 else ""
         yield "leftovers", f"{', '.join(status.leftovers[:_MAX_LEFTOVERS])}{more}"
+    yield from _storage_lines(status)
     yield "", ""
     yield from _run_lines(status)
     yield "next", f"`{status.next_command}`: {status.next_reason}" if status.next_command else status.next_reason
@@ -174,6 +176,15 @@ def _lab_lines(status: Status) -> Iterator[tuple[str, str]]:
                 memory = f"{console.format_bytes(service.memory)} of {console.format_bytes(service.memory_limit)}"
                 usage = f", {memory} for memory and files, {service.cpu:.2f} of {service.cpu_limit:g} CPUs"
             yield "", f"  {service.name}: {service.state}{ports}{usage}"
+
+
+def _storage_lines(status: Status) -> Iterator[tuple[str, str]]:
+    rows = [row for row in status.storage if row.count]
+    sizes = {row.title: f", {console.format_bytes(row.size)}" if row.size else "" for row in rows}
+    if rows:
+        yield "stored", "; ".join(f"{row.count} {row.title}{sizes[row.title]}" for row in rows)
+    if expired := [text for row in status.storage if (text := describe_expired(row))]:
+        yield "", f"the next `build` removes {', '.join(expired)}"
 
 
 def _run_lines(status: Status) -> Iterator[tuple[str, str]]:

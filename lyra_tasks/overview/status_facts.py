@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from lyra_tasks.cleanup.storage import measure_storage
 from lyra_tasks.config.platforms import image_from_key
 from lyra_tasks.engine.client.connect import connect_running_engine
 from lyra_tasks.engine.client.errors import translate_errors
@@ -26,7 +27,7 @@ from lyra_tasks.ports import join_host_port, parse_port
 from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.evidence import Evidence, SetKey
 from lyra_tasks.records.images import ImageRecord
-from lyra_tasks.records.journal import JournalEntry
+from lyra_tasks.records.journal_entry import JournalEntry
 from lyra_tasks.results.overview import DeviationRow, ImageRow, LabRow, LabService, RunRow, Status, TestStatus
 from lyra_tasks.rules.deviations import DeviationStatus, deviation_statuses, reassess_results
 from lyra_tasks.rules.freshness import ImageState, build_set_key, compare_set, list_failures
@@ -85,6 +86,7 @@ def _status_of(work: Workspace, bundles: Sequence[BundleRow], engine: Engine | N
         next_command=next_command,
         next_reason=next_reason,
         not_asked=tuple(map(str, find_unasked_engines(work.paths, engine))),
+        storage=measure_storage(work, engine, with_caches=False),
     )
 
 

@@ -11,7 +11,8 @@ from typing import Literal
 from pydantic import Field
 
 from lyra_tasks.paths import Paths
-from lyra_tasks.records.journal import Journal, JournalEntry
+from lyra_tasks.records.journal import Journal
+from lyra_tasks.records.journal_entry import JournalEntry
 from lyra_tasks.records.record import Record, read_valid_record, write_record
 
 _RECORD_FILE_NAME = "checkout.json"

@@ -15,10 +15,11 @@ from pydantic import Field
 from lyra_tasks import console
 from lyra_tasks.digests import file_sha256, hex_part, json_sha256, sha256_digest, sha256_hex
 from lyra_tasks.documents import translate_failures
-from lyra_tasks.files import STAGING_PREFIX, format_json, walk_directory
+from lyra_tasks.files import STAGING_PREFIX, format_json, measure_size, walk_directory
 from lyra_tasks.locks import directory_lock, file_lock
 from lyra_tasks.records.evidence import EVIDENCE_DIRECTORIES, EVIDENCE_FILES, Evidence, SetKey
-from lyra_tasks.records.journal import Journal, JournalEntry
+from lyra_tasks.records.journal import Journal
+from lyra_tasks.records.journal_entry import JournalEntry
 from lyra_tasks.records.record import DirectoryName, Record, read_record, read_valid_record, write_record
 from lyra_tasks.records.recorded_test import (
     EVIDENCE_FILE_NAME,
@@ -31,18 +32,14 @@ from lyra_tasks.records.recorded_test import (
     disagreement,
     require_digest,
 )
-from lyra_tasks.records.retention import (
-    EvidenceLimits,
-    StoredRun,
-    list_promoted_sets,
-    select_expired_evidence,
-)
+from lyra_tasks.records.retention import Limits, StoredItem, list_promoted_sets, select_expired
 from lyra_tasks.records.tested_parts import TestedParts
 
 EVIDENCE_DIRECTORY = "evidence"
 """Its name in a state directory."""
 _SETS_DIRECTORY = "sets"
 _LOCK_TIMEOUT_S = 60.0
+_DEFAULT_LIMITS = Limits(50, 1024**3)
 
 
 class SetPointer(Record):
@@ -59,11 +56,11 @@ class EvidenceStore:
     """
 
     def __init__(
-        self, state: Path, journal: Journal, limits: EvidenceLimits | None = None, bundles: Path | None = None
+        self, state: Path, journal: Journal, limits: Limits | None = None, bundles: Path | None = None
     ) -> None:
         self._directory = state / EVIDENCE_DIRECTORY
         self._journal = journal
-        self._limits = limits or EvidenceLimits()
+        self._limits = limits or _DEFAULT_LIMITS
         self._bundles = bundles
         self.parts = TestedParts(self._directory, journal)
 
@@ -146,7 +143,7 @@ class EvidenceStore:
         for leftover in self._directory.glob(f"{STAGING_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         removed = []
-        for run in select_expired_evidence(self._list_runs(), {newest.name, *self._list_promoted_runs()}, self._limits):
+        for run in self.find_expired(newest.name):
             with directory_lock(self._directory / run.name) as is_unused:
                 if is_unused:
                     shutil.rmtree(self._directory / run.name, ignore_errors=True)
@@ -161,9 +158,21 @@ class EvidenceStore:
             if pointer is None or not (self._directory / pointer.directory).is_dir():
                 path.unlink()
 
-    def _list_runs(self) -> list[StoredRun]:
-        paths = [path for path in self._directory.iterdir() if path.is_dir() and path.name != _SETS_DIRECTORY]
-        return [StoredRun(path.name, path.stat().st_mtime_ns, _measure_size(path)) for path in paths]
+    def find_expired(self, newest: str = "") -> tuple[StoredItem, ...]:
+        """Return the test runs beyond the limits; `newest` is the one that is kept in any case, by default the last."""
+        runs = self.list_runs()
+        newest = newest or max(runs, key=lambda run: run.used_ns, default=StoredItem("", 0, 0)).name
+        return select_expired(runs, {newest, *self._list_promoted_runs()}, self._limits)
+
+    def measure_size(self) -> int:
+        """Return the bytes of all evidence."""
+        return measure_size(self._directory)
+
+    def list_runs(self) -> list[StoredItem]:
+        """Return the test runs whose evidence is stored, with its sizes."""
+        found = self._directory.iterdir() if self._directory.is_dir() else ()
+        paths = [path for path in found if path.is_dir() and path.name != _SETS_DIRECTORY]
+        return [StoredItem(path.name, path.stat().st_mtime_ns, measure_size(path)) for path in paths]
 
     def _list_promoted_runs(self) -> Iterator[str]:
         """Yield the newest run of each set with a bundle."""
@@ -223,12 +232,6 @@ def _list_files(directory: Path, subdirectories: Iterable[str]) -> list[str]:
         for path, _, names in walk_directory(directory / subdirectory)
         for name in names
     )
-
-
-def _measure_size(directory: Path) -> int:
-    """Return the bytes of all files in a directory; a subdirectory that cannot be read counts for nothing."""
-    paths = (Path(path, name) for path, _, names in os.walk(directory) for name in names)
-    return sum(path.lstat().st_size for path in paths)
 
 
 def _write_immutable(path: Path, content: bytes) -> None:

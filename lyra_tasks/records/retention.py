@@ -1,7 +1,7 @@
-"""Plan what of a checkout's evidence and image references goes by itself. Pure functions: facts in, names out.
+"""Plan what of evidence, image references and caches goes by itself. Pure functions: facts in, names out.
 
-One rule for both: what something still needs is always kept. Of the rest, the newest are kept within the limits of
-`[resources]`.
+One rule for all: what something still needs is always kept. Of the rest, the newest are kept within the limits of
+`[resources]`. `cleanup/limits.py` applies it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ _PROMOTED_EVENT = "promoted"
 
 
 @dataclass(frozen=True)
-class EvidenceLimits:
-    """How much evidence of test runs a checkout keeps: a number of runs, and bytes."""
+class Limits:
+    """How much is kept: a number of items, their bytes, and none that were last used before `oldest_ns`."""
 
-    max_runs: int = 50
-    max_bytes: int = 1024**3
+    max_count: int
+    max_bytes: int
+    oldest_ns: int = 0
 
 
 @dataclass(frozen=True)
-class StoredRun:
-    """The evidence of a test run: the name of its directory, the time of its last change, and its size in bytes."""
+class StoredItem:
+    """Something that takes space, such as the evidence of a test run: its name, time of last use, and size in bytes."""
 
     name: str
-    modified_ns: int
+    used_ns: int
     size: int
 
 
@@ -46,25 +47,24 @@ class StoredReference:
         return self.name.rpartition(":")[0]
 
 
-def select_expired_evidence(
-    runs: Iterable[StoredRun], needed: Collection[str], limits: EvidenceLimits
-) -> tuple[StoredRun, ...]:
-    """Return the runs whose evidence goes, the newest first.
+def select_expired(items: Iterable[StoredItem], needed: Collection[str], limits: Limits) -> tuple[StoredItem, ...]:
+    """Return the items that go, the newest first.
 
-    Needed runs never go, but count: what they leave of the limits is for the newest of the others.
+    Needed ones never go, but count: what they leave of the limits is for the newest of the others.
     """
-    ordered = sorted(runs, key=lambda run: run.modified_ns, reverse=True)
-    needed_runs = [run for run in ordered if run.name in needed]
-    count, size = len(needed_runs), sum(run.size for run in needed_runs)
-    expired: list[StoredRun] = []
-    for run in ordered:
-        if run.name in needed:
+    ordered = sorted(items, key=lambda item: item.used_ns, reverse=True)
+    needed_items = [item for item in ordered if item.name in needed]
+    count, size = len(needed_items), sum(item.size for item in needed_items)
+    expired: list[StoredItem] = []
+    for item in ordered:
+        if item.name in needed:
             continue
         # once one goes, all older ones go: what is kept has no gaps
-        if expired or count >= limits.max_runs or size + run.size > limits.max_bytes:
-            expired.append(run)
+        is_beyond = count >= limits.max_count or size + item.size > limits.max_bytes or item.used_ns < limits.oldest_ns
+        if expired or is_beyond:
+            expired.append(item)
         else:
-            count, size = count + 1, size + run.size
+            count, size = count + 1, size + item.size
     return tuple(expired)
 
 

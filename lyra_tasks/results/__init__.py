@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lyra_tasks.records.cleanup import CleanupReport, RecordedObject
     from lyra_tasks.records.dev import DevService
     from lyra_tasks.records.evidence import CheckResult, RuleResult, ServiceUsage
-    from lyra_tasks.records.journal import JournalEntry
+    from lyra_tasks.records.journal_entry import JournalEntry
     from lyra_tasks.results.bundle import (
         BundleComparison,
         BundleFile,

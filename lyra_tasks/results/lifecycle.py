@@ -92,7 +92,10 @@ class PushedTag:
 
 @dataclass(frozen=True)
 class CleanupPreview:
-    """What `clean --dry-run` would remove, and what it would keep for which reason; sizes in bytes."""
+    """What `clean --dry-run` would remove, and what it would keep for which reason; sizes in bytes.
+
+    `expired` goes by itself, beyond the limits of `[resources]`.
+    """
 
     level: Literal["objects", "cache", "all", "gone"]
     objects: tuple[OwnedObject, ...]
@@ -104,6 +107,7 @@ class CleanupPreview:
     layers_size: int
     cache_size: int
     not_asked: tuple[UnaskedEngineRecord, ...] = ()
+    expired: tuple[str, ...] = ()
 
     @property
     def removed(self) -> tuple[RecordedObject, ...]:

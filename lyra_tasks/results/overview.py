@@ -181,6 +181,18 @@ class RunRow:
 
 
 @dataclass(frozen=True)
+class StorageRow:
+    """How much there is of something, its bytes, and its limit; `expired` is what would go by itself."""
+
+    title: str
+    count: int
+    size: int
+    limit: str
+    expired: tuple[str, ...] = ()
+    expired_size: int = 0
+
+
+@dataclass(frozen=True)
 class Status:
     """Everything that `status` shows; `unknown_reason` says why there is no test status.
 
@@ -206,4 +218,5 @@ class Status:
     next_command: str
     next_reason: str
     not_asked: tuple[str, ...] = ()
+    storage: tuple[StorageRow, ...] = ()
     schema: str = "lyra.status/1"

@@ -47,7 +47,7 @@ def create(
 ) -> DevEnvironment | CreatePreview:
     """Start or update the development environment."""
     from lyra_tasks.builds.run import build_dev_images
-    from lyra_tasks.cleanup.expired_images import remove_expired_images
+    from lyra_tasks.cleanup.limits import keep_limits
     from lyra_tasks.develop.lab import create_dev_lab, lock_dev_lab, plan_create
     from lyra_tasks.develop.show import show_create_plan, show_create_result
     from lyra_tasks.engine.client.monitoring import utc_timestamp
@@ -59,7 +59,7 @@ def create(
     with lock_dev_lab(work):
         lab_plan = plan_create(development_work, build_dev_images(development_work))
         lab_result = create_dev_lab(lab_plan, yes=yes)
-        remove_expired_images(work)
+        keep_limits(work, has_built=True)
     environment = show_create_result(lab_result, work, is_watched=watch)
     if watch:
         _watch_source(development_work, lab_result.lab, "", logs_after=started_at)

@@ -54,11 +54,13 @@ def build(
 
     Third-party images are locked and fetched.
     """
+    from lyra_tasks import console
     from lyra_tasks.builds.facts import collect_build_facts, select_builds
     from lyra_tasks.builds.plan import plan_build
     from lyra_tasks.builds.run import fetch_images, run_build
     from lyra_tasks.builds.show import show_build_plan, show_build_results, show_fetch_plan
-    from lyra_tasks.cleanup.expired_images import remove_expired_images
+    from lyra_tasks.cleanup.limits import keep_limits
+    from lyra_tasks.cleanup.storage import list_expired
     from lyra_tasks.lab.build_slots import find_slots_directory
     from lyra_tasks.overview.doctor_facts import warn_about_low_disks
 
@@ -71,6 +73,8 @@ def build(
         build_facts = collect_build_facts(work, own, dry_run=dry_run)
         build_plan = plan_build(work.config, build_facts, own, no_cache=no_cache, pull=pull)
         if dry_run:
+            for line in list_expired(work, work.engine):
+                console.info(f"would go by itself: {line}")
             return show_build_plan(build_plan)
         built_images = run_build(
             build_plan,
@@ -81,8 +85,8 @@ def build(
             slots=find_slots_directory(work),
         )
         results = (*built_images, *results)
-    remove_expired_images(work)
-    warn_about_low_disks(work.paths)
+    keep_limits(work, has_built=any(result.is_new for result in results))
+    warn_about_low_disks(work)
     remember_source()
     built = show_build_results(results)
     suggest_next_command("test", "to test them")
@@ -120,6 +124,7 @@ def test(
     from lyra_tasks.checks.context import TestOptions
     from lyra_tasks.checks.runner import plan_test_run, run_tests
     from lyra_tasks.checks.show import show_test_plan, show_test_results
+    from lyra_tasks.cleanup.limits import keep_file_limits
     from lyra_tasks.report.page import write_report_at_end
 
     if watch and not dry_run:
@@ -132,6 +137,7 @@ def test(
     with write_report_at_end(workspace().run_directory):
         outcome = run_tests(test_run)
         remember_source()
+        keep_file_limits(workspace())
         results = show_test_results(outcome)
     suggest_next_command("promote", "to create a bundle of these images")
     return results
@@ -203,8 +209,10 @@ def clean(
     Bundles and the journal stay.
     """
     from lyra_tasks.cleanup import facts, plan, show
+    from lyra_tasks.cleanup.limits import keep_file_limits
     from lyra_tasks.cleanup.report import require_clean, save_report
     from lyra_tasks.cleanup.run import run_cleanup
+    from lyra_tasks.cleanup.storage import list_expired
     from lyra_tasks.records.dev import DevStore
 
     if gone and (all or cache):
@@ -221,13 +229,14 @@ def clean(
             own_facts, engine = facts.collect_cleanup_facts(work)
             own_plan = plan.plan_cleanup(own_facts, "all" if all else "cache" if cache else "objects")
             if dry_run:
-                return show.show_cleanup_plan(own_plan)
+                return show.show_cleanup_plan(own_plan, list_expired(work, None))
             show.confirm_cleanup(own_plan, yes=yes)
             show.announce_cleanup(own_plan)
             if engine is not None and not own_facts.live_runs and DevStore(work.paths.state).exists:
                 prepare_dev_cleanup(work)
             plans = [own_plan]
         report = run_cleanup(plans, work, engine)
+        keep_file_limits(work, is_due=True)
         show.show_cleanup_report(report, save_report(report, work))
         require_clean(report)
         for checkout_plan in plans:

@@ -62,13 +62,16 @@ def history(
         from lyra_tasks.overview.journal_check import show_journal_check
 
         return show_journal_check(work.journal, work.bundles, work.paths.project_id)
-    earlier_entries = [entry for entry in work.journal.entries() if entry.run != work.run]
+    read_entries = work.journal.all_entries if all or run or object else work.journal.recent_entries
+    earlier_entries = [entry for entry in read_entries() if entry.run != work.run]
     if run:
         return past.show_entries(past.entries_of_run(earlier_entries, run))
     if object:
         return past.show_entries(past.entries_about(earlier_entries, object))
     runs = past.summarize_runs(earlier_entries)
-    return past.show_runs(past.select_runs(runs, show_all=all), len(runs))
+    return past.show_runs(
+        past.select_runs(runs, show_all=all), len(runs), has_older=not all and bool(work.journal.archives)
+    )
 
 
 @task("explain")

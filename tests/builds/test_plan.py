@@ -184,7 +184,7 @@ def test_definition_covers_all_that_the_builder_is_told() -> None:
     assert same == definition()
     variations = [
         definition({"args": {"A": "1"}}), definition({"target": "test"}), definition({"secrets": {"npm": "npm"}}),
-        definition(commit="c0ffe1"), definition(image_tag="1.2.4"), definition(source_date_epoch=8),
+        definition(commit="c0ffe1"), definition(source_date_epoch=8),
         definition(image_store="classic"), definition(source_url="https://example.org/other"),
         definition(archive_directory="/run/1"), definition(caches={"web": {"cache-from": ["x"]}}),
         definition(builder=Builder("far", "remote", is_separate=True)),
@@ -195,6 +195,7 @@ def test_definition_covers_all_that_the_builder_is_told() -> None:
         ),
     ]  # fmt: skip
     assert len({same, *variations}) == len(variations) + 1
+    assert definition(image_tag="1.2.4") == same, "an unchanged image keeps its reference"
     assert definition(archive_directory="/run/1") == definition(archive_directory="/run/2")
 
 

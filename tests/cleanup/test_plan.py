@@ -20,7 +20,8 @@ from lyra_tasks.engine.objects.ownership import (
 from lyra_tasks.engine.objects.removal import plan_removal
 from lyra_tasks.errors import LockedError
 from lyra_tasks.paths import Paths
-from lyra_tasks.records.journal import Journal, JournalEntry
+from lyra_tasks.records.journal import Journal
+from lyra_tasks.records.journal_entry import JournalEntry
 
 ENGINE = "engine-1"
 
@@ -141,31 +142,38 @@ def volumes(paths: Paths, engine: str) -> set[str]:
 
 
 def test_cleared_objects_are_not_owned(paths: Paths, owner: Owner) -> None:
-    journal_bytes = load_ownership_index(paths, "engine-1").journal_bytes
+    last_entry = load_ownership_index(paths, "engine-1").last_entry
     record_old_intent(owner, "meanwhile")
-    owner.journal.append("r2", "cleared", engine="engine-1", journal_bytes=journal_bytes)
+    owner.journal.append("r2", "cleared", engine="engine-1", last_entry=last_entry)
     record_old_intent(owner, "after")
     assert volumes(paths, "engine-1") == {"meanwhile", "after"}
     assert volumes(paths, "engine-2") == {"before", "meanwhile", "after"}, "it was not cleared there"
     owner.journal.append(
-        "r3", "cleared", engine="engine-2", journal_bytes=load_ownership_index(paths, "engine-2").journal_bytes
+        "r3", "cleared", engine="engine-2", last_entry=load_ownership_index(paths, "engine-2").last_entry
     )
     assert volumes(paths, "engine-1") == {"meanwhile", "after"}, "the newest one of this engine counts"
 
 
-@pytest.mark.parametrize("journal_bytes", [-1, 10**9, "many", None])
-def test_impossible_cleared_event_is_ignored(paths: Paths, owner: Owner, journal_bytes: object) -> None:
-    owner.journal.append("r2", "cleared", engine="engine-1", journal_bytes=journal_bytes)
+@pytest.mark.parametrize("value", [-1, 10**9, "many", None])
+@pytest.mark.parametrize("key", ["last_entry", "journal_bytes"])
+def test_impossible_cleared_event_is_ignored(paths: Paths, owner: Owner, key: str, value: object) -> None:
+    owner.journal.append("r2", "cleared", engine="engine-1", **{key: value})
     assert volumes(paths, "engine-1") == {"before"}
+
+
+def test_objects_cleared_by_an_older_version_are_not_owned(paths: Paths, owner: Owner) -> None:
+    owner.journal.append("r2", "cleared", engine="engine-1", journal_bytes=owner.journal.size)
+    record_old_intent(owner, "after")
+    assert volumes(paths, "engine-1") == {"after"}
 
 
 def test_renamed_project_reads_all_its_journals(paths: Paths, owner: Owner) -> None:
     renamed = replace(paths, state=paths.state.parent / "shop-123456", project_id="shop-123456")
     new_owner = Owner(Journal(renamed.journal), "r2", renamed.project_id)
     record_old_intent(new_owner, "now")
-    new_owner.journal.append("r2", "cleared", engine="engine-1", journal_bytes=new_owner.journal.size)
+    new_owner.journal.append("r2", "cleared", engine="engine-1", last_entry=new_owner.journal.last_seq)
     assert volumes(renamed, "engine-1") == {"before", "now"}
-    assert load_ownership_index(renamed, "engine-1").journal_bytes == 0, "so that no cleanup clears it"
+    assert load_ownership_index(renamed, "engine-1").last_entry == 0, "so that no cleanup clears it"
 
 
 def test_claims_are_counted_by_engine_until_removed_or_cleared(owner: Owner) -> None:
@@ -177,7 +185,7 @@ def test_claims_are_counted_by_engine_until_removed_or_cleared(owner: Owner) -> 
     journal.append("r1", "created", kind=IMAGE, name="t:2", id="i2", engine="e2")
     assert count_claims([journal], set()) == {"e1": 2, "e2": 3, "e3": 1}, "the volume of an old journal has no engine"
     journal.append("r2", "removed", kind=VOLUME, name="a", id="a", engine="e1")
-    journal.append("r2", "cleared", engine="e3", journal_bytes=journal.size)
+    journal.append("r2", "cleared", engine="e3", last_entry=journal.last_seq)
     assert count_claims([journal], {"e2"}) == {"e1": 1}
 
 

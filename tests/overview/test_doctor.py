@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lyra_tasks.config.load import load_config
 from lyra_tasks.engine.client.facts import EngineFacts
+from lyra_tasks.engine.workspace import open_workspace
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 from lyra_tasks.overview import doctor
 from lyra_tasks.overview.doctor import (
@@ -14,11 +16,11 @@ from lyra_tasks.overview.doctor import (
     DoctorFacts,
     SandboxFacts,
     diagnose,
+    diagnose_disk,
     find_advisories,
     require_no_errors,
 )
 from lyra_tasks.overview.doctor_facts import collect_doctor_facts, warn_about_low_disks
-from lyra_tasks.paths import project_paths
 from lyra_tasks.results.overview import Diagnosis
 
 ENGINE = EngineFacts("id", "28.5.1", (1, 51), "containerd", 4, 8 * 10**9, "linux/amd64", sandboxed=False)
@@ -146,7 +148,19 @@ def test_low_disk_is_announced_with_what_frees_most(
 ) -> None:
     monkeypatch.setattr(doctor, "_LOW_FREE_BYTES", 1 << 62)
     monkeypatch.setattr(doctor, "_MIN_FREE_BYTES", 0)
-    warn_about_low_disks(project_paths(tmp_path, "tiny"))
-    error = capsys.readouterr().err
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / ".lyra.toml").write_text('schema = 1\n[project]\nname = "tiny"\n[engine]\nsandbox = "always"\n')
+    work = open_workspace(load_config(tmp_path / ".lyra.toml"))
+    for path, size in ((work.bundles / "1.0.0" / "image", 9 << 20), (work.paths.work / "runs" / "r1" / "log", 5 << 20)):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(size))
+    warn_about_low_disks(work)
+    error = " ".join(capsys.readouterr().err.split())
     assert f"Little space left in {tmp_path}: " in error
-    assert "Run `clean`, which frees most" in error.replace("lyra clean", "clean")
+    first, second = "Remove bundles by `", "(frees up to 9.0 MiB), or run `"
+    assert first in error and second in error.split(first)[1], error
+
+
+def test_low_disk_without_a_project_has_a_fix() -> None:
+    assert diagnose_disk(Disk("/", GB // 2, 9, 10)).fix.startswith("Run `clean`")

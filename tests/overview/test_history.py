@@ -8,7 +8,8 @@ import pytest
 
 from lyra_tasks.errors import UsageError
 from lyra_tasks.overview.history import entries_about, entries_of_run, select_runs, summarize_runs
-from lyra_tasks.records.journal import Journal, JournalEntry
+from lyra_tasks.records.journal import Journal
+from lyra_tasks.records.journal_entry import JournalEntry
 from tests.conftest import Project
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4

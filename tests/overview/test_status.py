@@ -15,7 +15,8 @@ import pytest
 
 from lyra_tasks.digests import canonical_json
 from lyra_tasks.overview.status import status_lines, suggest_next_step
-from lyra_tasks.records.journal import JOURNAL_SCHEMA, Journal, JournalEntry
+from lyra_tasks.records.journal import Journal
+from lyra_tasks.records.journal_entry import JOURNAL_SCHEMA, JournalEntry
 from lyra_tasks.results import to_document
 from lyra_tasks.results.overview import (
     DeviationRow,

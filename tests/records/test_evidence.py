@@ -15,7 +15,7 @@ from lyra_tasks.errors import StaleError
 from lyra_tasks.records.evidence import EVIDENCE_FILES, CheckResult, Evidence, SetKey
 from lyra_tasks.records.evidence_store import EvidenceStore
 from lyra_tasks.records.journal import Journal
-from lyra_tasks.records.retention import EvidenceLimits
+from lyra_tasks.records.retention import Limits
 
 CONFIG = b"Good morning\n"
 PARTS = {"file motd.txt": sha256_hex(CONFIG)}
@@ -107,7 +107,7 @@ def test_two_tests_of_one_run_do_not_overwrite_each_other(runs: Runs) -> None:
 
 
 def test_oldest_runs_are_removed_unless_in_use(runs: Runs, tmp_path: Path) -> None:
-    runs.store = EvidenceStore(runs.root / "state", runs.journal, EvidenceLimits(max_runs=2))
+    runs.store = EvidenceStore(runs.root / "state", runs.journal, Limits(2, 1 << 30))
     results = [evidence(f"r{number}", image=f"sha256:{number}") for number in range(5)]
     for number, result in enumerate(results[:3]):
         runs.record(result)
@@ -126,7 +126,7 @@ def test_oldest_runs_are_removed_unless_in_use(runs: Runs, tmp_path: Path) -> No
 
 
 def test_runs_beyond_the_size_limit_are_removed(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    runs.store = EvidenceStore(runs.root / "state", runs.journal, EvidenceLimits(max_bytes=100_000))
+    runs.store = EvidenceStore(runs.root / "state", runs.journal, Limits(50, 100_000))
     for number in range(4):
         runs.record(evidence(f"r{number}", image=f"sha256:{number}"), "x" * 10_000)
     assert runs.directories == {"r2", "r3"}
@@ -138,7 +138,7 @@ def test_runs_beyond_the_size_limit_are_removed(runs: Runs, capsys: pytest.Captu
 
 def test_evidence_of_an_existing_bundle_is_kept(runs: Runs) -> None:
     bundles = runs.root / "promotion" / "app"
-    runs.store = EvidenceStore(runs.root / "state", runs.journal, EvidenceLimits(max_runs=2), bundles)
+    runs.store = EvidenceStore(runs.root / "state", runs.journal, Limits(2, 1 << 30), bundles)
     results = [evidence(f"r{number}", image=f"sha256:{number}") for number in range(5)]
     for result, version in zip(results[:2], ("1.0.0", "1.1.0"), strict=True):
         runs.record(result)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 
-from lyra_tasks.records.journal import Journal
+from lyra_tasks.files import write_file
+from lyra_tasks.records.journal import LASTING_EVENTS, Journal
+from lyra_tasks.records.journal_entry import JournalEntry
 
 
 def create_journal(path: Path, count: int = 5) -> Journal:
@@ -321,3 +325,101 @@ def test_entry_with_impossible_number_is_no_entry(tmp_path: Path, seq: str) -> N
     journal.append("run", "second")
     assert [entry.event for entry in journal.entries()][-1] == "second"
     assert "line 1: not a journal entry" in journal.find_problems()
+
+
+def fill(journal: Journal, count: int) -> None:
+    """Append entries of runs r1, r2, …"""
+    for number in range(1, count + 1):
+        journal.append(f"r{number}", "task", number=number)
+
+
+def needs_third(entry: JournalEntry) -> bool:
+    return entry.seq == 3
+
+
+def test_archived_entries_leave_the_journal_but_not_the_chain(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    fill(journal, 10)
+    before = list(journal.entries())
+    assert journal.archive(needs_third, 4) is not None
+    assert [entry.seq for entry in journal.entries()] == [3, 7, 8, 9, 10]
+    assert list(journal.recent_entries()) == before[6:]
+    assert list(journal.all_entries()) == before
+    assert [entry.seq for entry in journal.all_entries({"r2", "r8"})] == [2, 8]
+    fill(journal, 6)
+    assert journal.archive(lambda entry: False, 4) is not None
+    assert [entry.seq for entry in journal.entries()] == [13, 14, 15, 16]
+    assert [entry.seq for entry in journal.all_entries()] == list(range(1, 17))
+    assert journal.find_problems(archived=True) == []
+    assert journal.recent_count == 4
+
+
+def test_process_that_waited_for_the_lock_writes_to_the_new_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    fill(journal, 5)
+    with ThreadPoolExecutor(1) as pool, journal._open_locked():
+        waiting = pool.submit(journal.append, "late", "task")
+        time.sleep(0.2)
+        write_file(journal.path, journal.path.read_bytes())  # as `archive` does
+    assert waiting.result().seq == 6
+    assert [entry.run for entry in journal.entries()][-1] == "late"
+    assert journal.find_problems() == []
+
+
+def test_edited_journal_is_not_archived(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    fill(journal, 5)
+    data = journal.path.read_bytes().replace(b'"number":2', b'"number":7')
+    journal.path.write_bytes(data)
+    assert journal.archive(lambda entry: False, 2) is None
+    assert journal.path.read_bytes() == data
+
+
+def test_changes_of_archives_are_found(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    fill(journal, 9)
+    journal.archive(needs_third, 3)
+    (archive,) = journal.archives
+    original = archive.path.read_bytes()
+    edited = gzip.compress(gzip.decompress(original).replace(b'"number":2', b'"number":5'))
+    for data, expected in ((edited, "line 2: edited"), (b"no archive", "archive"), (original[:-9], "archive")):
+        archive.path.write_bytes(data)
+        assert any(expected in problem for problem in journal.find_problems(archived=True)), expected
+    archive.path.write_bytes(original)
+    assert journal.find_problems(archived=True) == []
+    archive.path.unlink()
+    assert journal.find_problems(), "entries before the third are missing"
+
+
+def test_entry_that_stayed_is_compared_with_the_archive(tmp_path: Path) -> None:
+    journal, other = Journal(tmp_path / "journal.jsonl"), Journal(tmp_path / "other" / "journal.jsonl")
+    fill(journal, 9)
+    fill(other, 2)
+    other.append("r3", "task", number=33)
+    journal.archive(needs_third, 3)
+    lines = journal.path.read_bytes().split(b"\n")
+    journal.path.write_bytes(b"\n".join([other.path.read_bytes().split(b"\n")[2], *lines[1:]]))
+    assert journal.find_problems(archived=True) == ["line 1: differs from the archived entry 3"]
+
+
+def test_removed_archive_is_recorded(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    for _ in range(3):
+        fill(journal, 5)
+        journal.archive(lambda entry: entry.event in LASTING_EVENTS, 2)
+    journal.remove_archive(journal.archives[0], "r9")
+    fill(journal, 6)
+    journal.archive(lambda entry: entry.event in LASTING_EVENTS, 2)
+    assert journal.find_problems(archived=True) == []
+    assert journal.first_seq == 4
+    assert next(journal.all_entries()).seq == 4
+
+
+def test_lost_journal_continues_after_its_archives(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    fill(journal, 9)
+    journal.archive(lambda entry: False, 3)
+    journal.path.unlink()
+    journal.append("r10", "task")
+    assert [entry.seq for entry in journal.recent_entries()] == [7, 8]
+    assert journal.find_problems() == ["line 1: the entries 7 to 9 before it were missing when it was written"]

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 from lyra_tasks.records.retention import (
-    EvidenceLimits,
+    Limits,
+    StoredItem,
     StoredReference,
-    StoredRun,
-    select_expired_evidence,
+    select_expired,
     select_expired_references,
 )
 
 
-def expired_evidence(sizes: list[int], needed: set[str], limits: EvidenceLimits) -> list[str]:
-    runs = [StoredRun(f"r{number}", number, size) for number, size in enumerate(sizes)]
-    return [run.name for run in select_expired_evidence(runs, needed, limits)]
+def expired_evidence(sizes: list[int], needed: set[str], limits: Limits) -> list[str]:
+    runs = [StoredItem(f"r{number}", number, size) for number, size in enumerate(sizes)]
+    return [run.name for run in select_expired(runs, needed, limits)]
 
 
 def test_evidence_within_the_limits_stays() -> None:
-    assert expired_evidence([5, 5, 5], {"r2"}, EvidenceLimits(3, 15)) == []
+    assert expired_evidence([5, 5, 5], {"r2"}, Limits(3, 15)) == []
 
 
 def test_oldest_evidence_goes_by_number() -> None:
-    assert expired_evidence([1, 1, 1, 1], {"r3"}, EvidenceLimits(2, 100)) == ["r1", "r0"]
+    assert expired_evidence([1, 1, 1, 1], {"r3"}, Limits(2, 100)) == ["r1", "r0"]
 
 
 def test_oldest_evidence_goes_by_size_without_gaps() -> None:
-    assert expired_evidence([1, 9, 5, 5], {"r3"}, EvidenceLimits(50, 12)) == ["r1", "r0"]
+    assert expired_evidence([1, 9, 5, 5], {"r3"}, Limits(50, 12)) == ["r1", "r0"]
 
 
 def test_needed_evidence_stays_and_counts() -> None:
-    assert expired_evidence([8, 1, 1, 8], {"r0", "r3"}, EvidenceLimits(50, 10)) == ["r2", "r1"]
-    assert expired_evidence([1, 1, 1, 1], {"r0", "r1", "r3"}, EvidenceLimits(2, 100)) == ["r2"]
+    assert expired_evidence([8, 1, 1, 8], {"r0", "r3"}, Limits(50, 10)) == ["r2", "r1"]
+    assert expired_evidence([1, 1, 1, 1], {"r0", "r1", "r3"}, Limits(2, 100)) == ["r2"]
 
 
 def expired_references(names: list[str], needed: set[str], limit: int) -> list[str]:

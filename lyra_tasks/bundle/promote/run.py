@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lyra_tasks import console
 from lyra_tasks.bundle.content.sbom import build_sbom, collect_image_packages, run_syft
+from lyra_tasks.bundle.content.spdx import convert_to_spdx
 from lyra_tasks.bundle.contradictions import find_bundle_contradictions
 from lyra_tasks.bundle.diff import compare_bundles
 from lyra_tasks.bundle.format import layout
@@ -58,7 +59,7 @@ from lyra_tasks.images.archive.write import ArchiveEntry, write_archive, write_l
 from lyra_tasks.images.stream.cache import LayerCache
 from lyra_tasks.images.stream.pack import PackedImage
 from lyra_tasks.records.documents import ReportDocuments
-from lyra_tasks.records.journal import JournalEntry
+from lyra_tasks.records.journal_entry import JournalEntry
 from lyra_tasks.rules.catalogue import SOURCE_COMMITTED
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def _write_images(plan: PromotionPlan, work: Workspace, stage: Path, lock: int) 
             else:
                 document = build_sbom(manifest, image, image_packages)
             write_json(stage / layout.sbom_file(build_name), document)
+            write_json(stage / layout.spdx_file(build_name), convert_to_spdx(document, image.manifest_digest))
     return manifest
 
 
@@ -265,7 +267,7 @@ def _copy_evidence(plan: PromotionPlan, work: Workspace, stage: Path) -> None:
         plan.facts.recorded.copy_file(name, stage / layout.EVIDENCE_DIRECTORY / name)
     # Without the promotion itself, so that promoting the set again creates the same bytes.
     runs = {plan.facts.evidence.run, *(image.record.run for image in plan.images)}
-    entries = [entry for entry in work.journal.entries() if entry.run in runs and not _is_promotion_entry(entry)]
+    entries = [entry for entry in work.journal.all_entries(runs) if not _is_promotion_entry(entry)]
     lines = [json.dumps(entry.__dict__, sort_keys=True) for entry in entries]
     write_file(stage / layout.JOURNAL_FILE, ("\n".join(lines) + "\n").encode())
 

@@ -11,7 +11,7 @@ from lyra_tasks.dockerfile.file_hashes import open_file_hashes
 from lyra_tasks.dockerfile.lock_file import LockedRootfs
 from lyra_tasks.documents import read_document, translate_failures
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.files import sync_to_disk, write_file
+from lyra_tasks.files import mark_used, sync_to_disk, write_file
 
 ROOTFS_TAR = "rootfs.tar"
 _PIN_FILE = "facts.json"
@@ -57,4 +57,5 @@ def find_kept_rootfs(cache: Path, sha256: str) -> BuiltRootfs | None:
         shutil.rmtree(directory)  # damaged: it is built again
         return None
     file_hashes.save([str(tar)])
+    mark_used(directory.with_suffix(f".{_PIN_FILE}"))
     return BuiltRootfs(directory, pin)

@@ -61,10 +61,8 @@ def count_claims(journals: Sequence[Journal], asked_ids: set[str]) -> dict[str, 
 
     Objects of old journals, which name the engine of images only, are not counted.
     """
-    texts = (journal.path.read_bytes() for journal in journals if journal.path.is_file())
-    engine_ids = {match.decode(errors="replace") for text in texts for match in _ENGINE_ID.findall(text)}
     counts = {}
-    for engine_id in sorted(engine_ids - asked_ids):
+    for engine_id in sorted(list_named_engines(journals) - asked_ids):
         # Removals of the objects of a former project name are recorded in the present journal.
         entries = (
             journals[0].entries(read_cleared_offset(journals[0], engine_id))
@@ -75,6 +73,12 @@ def count_claims(journals: Sequence[Journal], asked_ids: set[str]) -> dict[str, 
         if count := len(index.nonces) + len(index.images) + len(index.image_intents):
             counts[engine_id] = count
     return counts
+
+
+def list_named_engines(journals: Sequence[Journal]) -> set[str]:
+    """Return the ids of the engines that journals name."""
+    texts = (journal.path.read_bytes() for journal in journals if journal.path.is_file())
+    return {match.decode(errors="replace") for text in texts for match in _ENGINE_ID.findall(text)}
 
 
 def _read_addresses(journals: Sequence[Journal], engine_ids: set[str]) -> dict[str, tuple[Mapping[str, Any], Path]]:

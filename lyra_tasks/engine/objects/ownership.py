@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.objects.inventory import IMAGE, LABEL_NONCE, EngineObject, list_labelled_objects
 from lyra_tasks.records.checkouts import list_former_states, merge_journals
-from lyra_tasks.records.journal import Journal, JournalEntry
+from lyra_tasks.records.journal import Journal
+from lyra_tasks.records.journal_entry import JournalEntry
 from lyra_tasks.redaction import strip_url_credentials
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ class _ImageIntent:
 class OwnershipIndex:
     """The objects that a journal claims in one engine.
 
-    Keys are (kind, name), and references for images; `nonces` and `images` also hold the run. `journal_bytes` is the
-    length of the journal that was read, 0 if there are several.
+    Keys are (kind, name), and references for images; `nonces` and `images` also hold the run. `last_entry` is the
+    number of the last entry that was read, 0 if there are several journals.
     """
 
     nonces: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
@@ -62,7 +63,7 @@ class OwnershipIndex:
     images: dict[str, tuple[str, str]] = field(default_factory=dict)
     image_intents: dict[str, _ImageIntent] = field(default_factory=dict)
     runs_by_image_id: dict[str, str] = field(default_factory=dict)
-    journal_bytes: int = 0
+    last_entry: int = 0
 
     def match(self, engine_object: EngineObject) -> OwnedObject | None:
         """Return the object as ours, or None if it is not."""
@@ -190,9 +191,9 @@ class Owner:
         """Record that objects are left to another checkout that created them, too."""
         self._record("disowned", [_describe(engine, item) for item in objects])
 
-    def record_cleared(self, engine_id: str, journal_bytes: int) -> None:
-        """Record that no object claimed in the first `journal_bytes` of the journal still exists in this engine."""
-        self.journal.append(self.run, _CLEARED_EVENT, engine=engine_id, journal_bytes=journal_bytes)
+    def record_cleared(self, engine_id: str, last_entry: int) -> None:
+        """Record that no object claimed up to this entry of the journal still exists in this engine."""
+        self.journal.append(self.run, _CLEARED_EVENT, engine=engine_id, last_entry=last_entry)
 
     def _record_intents(self, engine: Engine, records: list[dict[str, Any]]) -> None:
         """Record intents; those of a run that are the first in an engine come after how that engine is reached."""
@@ -225,18 +226,23 @@ def _describe(engine: Engine, item: OwnedObject) -> dict[str, str]:
 def load_ownership_index(paths: Paths, engine: str) -> OwnershipIndex:
     """Load what a checkout claims in an engine, under all names that its project ever had."""
     former, journal = [checkout.journal for checkout in list_former_states(paths)], Journal(paths.journal)
-    journal_bytes = journal.size
+    last_entry = journal.last_seq
     if former:  # removals of their objects are recorded in the present journal
         return build_ownership_index(merge_journals([*former, journal]), engine)
     index = build_ownership_index(journal.entries(read_cleared_offset(journal, engine)), engine)
-    return replace(index, journal_bytes=journal_bytes)
+    return replace(index, last_entry=last_entry)
 
 
 def read_cleared_offset(journal: Journal, engine: str) -> int:
     """Return how many bytes of a journal a complete cleanup has settled for this engine."""
     for position, entry in journal.find_backwards(_CLEARED_EVENT):
-        offset = entry.data.get("journal_bytes")
-        if entry.data.get("engine") == engine and isinstance(offset, int) and 0 <= offset <= position:
+        last, offset = entry.data.get("last_entry"), entry.data.get("journal_bytes")
+        if entry.data.get("engine") != engine:
+            continue
+        if type(last) is int and 0 < last < entry.seq:
+            return journal.find_end(last)
+        # of older versions, which archived nothing
+        if type(offset) is int and 0 <= offset <= position and not journal.archives:
             return offset
     return 0
 

@@ -15,7 +15,7 @@ from lyra_tasks.engine.objects.ownership import OwnedObject, Owner
 from lyra_tasks.engine.objects.removal import remove_objects
 from lyra_tasks.engine.objects.volumes import UnknownUserError, resolve_user_ids
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.files import write_json
+from lyra_tasks.files import mark_used, write_json
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
@@ -33,6 +33,7 @@ def resolve_image_user(engine: Engine, owner: Owner, image_id: str, user: str, c
     file = cache / "users" / f"{digest}.json"
     with suppress(OSError, PreconditionError), translate_failures(PreconditionError):
         uid, gid = parse_foreign_json(read_document(file))
+        mark_used(file)
         return int(uid), int(gid)
     try:
         ids = _look_up(engine, owner, image_id, user, f"lyra-{owner.run}-user-{digest[:12]}")

@@ -23,7 +23,7 @@ from lyra_tasks.engine.debian.unpacked import (
 )
 from lyra_tasks.engine.sandbox.layout import StoreKind
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError, UsageError
-from lyra_tasks.files import write_file
+from lyra_tasks.files import mark_used, write_file
 from lyra_tasks.locks import file_lock
 
 # Programs that need C libraries come from the oldest supported Debian, so that they run on all newer ones; the engine
@@ -129,6 +129,7 @@ def fetch_engine(cache: Path, suite: str, progress: Callable[[str], None]) -> Pa
     digest = sha256_hex(" ".join((*recipe.packages, f"contents-{version}")).encode())
     final = cache.absolute() / "engines" / f"{suite}-{digest[:8]}"
     if _is_intact(cache, final):
+        mark_used(final.with_suffix(".lock"))
         return final
     missing = [tool for tool in ("apt-get", "dpkg", "unshare") if shutil.which(tool) is None]
     if missing:

@@ -61,6 +61,12 @@ def list_stray_sandboxes() -> Iterator[StraySandbox]:
                 yield stray
 
 
+def list_used_engine_directories() -> list[Path]:
+    """Return the directories of unpacked engines that run for any project on this machine."""
+    links = (runtime / "engine" for runtime in _RUNTIME_DIRECTORY.glob("lyra-*"))
+    return [link.readlink() for link in links if link.is_symlink()]
+
+
 def require_no_stray_sandbox(state: Path) -> None:
     """Raise EngineUnavailableError if an engine runs for a state directory that its record does not lead to."""
     if stray := find_stray_sandbox(state):

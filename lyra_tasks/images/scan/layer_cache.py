@@ -12,6 +12,7 @@ from pydantic import Field
 
 from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.files import mark_used
 from lyra_tasks.images.scan.layers import ScannedLayer
 from lyra_tasks.images.stream.packages import LayerPackages
 from lyra_tasks.records.record import Record, read_valid_record, write_record
@@ -43,7 +44,9 @@ class LayerCache:
 
     def load(self, blob_digest: str) -> ScannedLayer | None:
         """Return the scan of the layer in this blob, or None."""
-        scan = read_valid_record(self._path(blob_digest), LayerScan)
+        path = self._path(blob_digest)
+        mark_used(path)
+        scan = read_valid_record(path, LayerScan)
         if scan is None or (scan.query_digest, scan.blob_digest) != (self._query_digest, blob_digest):
             return None
         hashes = array("Q")

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.files import mark_used
 from lyra_tasks.images.stream.tar import SECTOR_BYTES, Block, BlockReader, TarHeader, read_tar_members
 from lyra_tasks.records.record import Record, read_valid_record, write_record
 
@@ -233,7 +234,9 @@ def is_whiteout(path: str) -> bool:
 
 def load_layer_packages(cache: Path, diff_id: str) -> LayerPackages | None:
     """Return the cached packages of a layer, or None if there are none or they are damaged."""
-    return read_valid_record(_cache_path(cache, diff_id), LayerPackages)
+    path = _cache_path(cache, diff_id)
+    mark_used(path)
+    return read_valid_record(path, LayerPackages)
 
 
 def save_layer_packages(cache: Path, diff_id: str, layer: LayerPackages) -> None:

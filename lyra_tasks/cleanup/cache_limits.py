@@ -1,0 +1,113 @@
+"""Remove from the caches what nothing has used for long: those of the user, and those in a checkout's state."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lyra_tasks import console
+from lyra_tasks.engine.sandbox.stray import list_used_engine_directories
+from lyra_tasks.engine.workspace import Workspace
+from lyra_tasks.files import measure_size
+from lyra_tasks.locks import is_locked
+from lyra_tasks.paths import Paths
+from lyra_tasks.records.retention import Limits, StoredItem, select_expired
+
+_DAY_NS = 24 * 3600 * 10**9
+_STAMP_FILE_NAME = "limits.stamp"
+ROOT_FILE_SYSTEMS = "root file systems"
+_ALL = 1 << 62
+
+
+@dataclass(frozen=True)
+class CacheUsage:
+    """What a part of the caches takes, its limit in bytes (0: none), and what nothing has used for long."""
+
+    title: str
+    count: int
+    size: int
+    max_bytes: int
+    expired: tuple[StoredItem, ...]
+
+
+def measure_caches(work: Workspace) -> tuple[CacheUsage, ...]:
+    """Return the usage of every part of the caches."""
+    cache, resources, now = work.paths.cache, work.config.resources, time.time_ns()
+    oldest = now - resources.keep_cached * _DAY_NS
+    used = {str(directory) for directory in list_used_engine_directories()}
+    usages = []
+    for title, items in _list_parts(work.paths):
+        # what was used today may be in use now
+        needed = {item.name for item in items if item.used_ns > now - _DAY_NS or item.name in used}
+        max_bytes = resources.cache if title == ROOT_FILE_SYSTEMS else 0
+        expired = select_expired(items, needed, Limits(_ALL, max_bytes or _ALL, oldest))
+        usages.append(CacheUsage(title, len(items), sum(item.size for item in items), max_bytes, expired))
+    layers = list((cache / "layers" / "blobs").glob("*"))  # `promote` keeps their limit
+    return (*usages, CacheUsage("compressed layers", len(layers), measure_size(cache / "layers"), resources.cache, ()))
+
+
+def remove_unused_cache(work: Workspace, *, is_due: bool = False) -> int:
+    """Remove what nothing has used for `resources.keep_cached` days, and return its size.
+
+    Unless it `is_due`, that is done once a day.
+    """
+    stamp = work.paths.cache / _STAMP_FILE_NAME
+    with suppress(OSError):
+        if not is_due and time.time_ns() - stamp.stat().st_mtime_ns < _DAY_NS:
+            return 0
+    removed = 0
+    for usage in measure_caches(work):
+        for item in usage.expired:
+            _remove(Path(item.name))
+            removed += item.size
+    if removed:
+        days = work.config.resources.keep_cached
+        console.info(f"Removed {console.format_bytes(removed)} of caches, unused for {days} days or beyond the limit")
+    with suppress(OSError):
+        work.paths.cache.mkdir(parents=True, exist_ok=True)
+        stamp.touch()
+    return removed
+
+
+def _list_parts(paths: Paths) -> Iterator[tuple[str, list[StoredItem]]]:
+    """Yield the parts of the caches with their items, whose names are paths; a companion file has the time of use."""
+    cache = paths.cache
+    engines = [path for path in _list(cache / "engines", "*") if path.is_dir()]
+    yield "engine packages", [_item(path, path.with_suffix(".lock")) for path in engines]
+    tars = _list(cache / "rootfs", "*/rootfs.tar")
+    yield ROOT_FILE_SYSTEMS, [_item(tar.parent, tar.parent.with_suffix(".facts.json")) for tar in tars]
+    yield "package lists", [_item(path, path / "lock") for path in _list(cache, "apt")]
+    scans = _list(paths.state, "scans/layers/*.json")
+    small = [*_list(cache, "packages/*.json"), *_list(cache, "users/*.json"), *scans]
+    locks = [path for path in _list(cache / "admission", "*") if path.is_dir() or not is_locked(path)]
+    yield "facts about images and engines", [_item(path, path) for path in (*small, *locks)]
+
+
+def _list(directory: Path, pattern: str) -> list[Path]:
+    return sorted(directory.glob(pattern))
+
+
+def _item(path: Path, used: Path) -> StoredItem:
+    times = []
+    for candidate in (path, used):
+        with suppress(OSError):
+            times.append(candidate.stat().st_mtime_ns)
+    return StoredItem(str(path), max(times, default=0), measure_size(path))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        # Renamed first: half a directory must not look like a whole one.
+        removed = path.with_name(f".{path.name}.{os.getpid()}.removed")
+        with suppress(OSError):
+            path.rename(removed)
+            shutil.rmtree(removed, ignore_errors=True)
+        for companion in (path.with_suffix(".facts.json"), path.parent / "hashes" / f"{path.name}.json"):
+            companion.unlink(missing_ok=True)
+    else:
+        path.unlink(missing_ok=True)
