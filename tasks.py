@@ -24,23 +24,24 @@ _STATIC_CHECKS = (
     "lint-imports",
     "mkdocs build",  # not --quiet, which would hide the warnings from its strict mode
 )
-# of the tests without an engine: measuring the others would take minutes more
+# of the quick tests: measuring the others would take minutes more
 _COVERAGE_OPTIONS = "--cov --cov-report=term:skip-covered"
-# Tests of one file share what they build. Those with an engine mostly wait for it: four at once, on any machine.
-_TEST_OPTIONS = "--numprocesses auto --maxprocesses 4 --dist loadfile"
-_ENGINE_TEST_OPTIONS = "--numprocesses 4 --dist loadfile"
+# Tests of one file share what they build.
+_ALL_TESTS = "--numprocesses auto --maxprocesses 4 --dist loadfile"
+_QUICK_TESTS = f'{_ALL_TESTS} -m "not slow"'
+# Most of them wait for an engine: four at once, on any machine.
+_SLOW_TESTS = "--numprocesses 4 --dist loadfile -m slow"
 
 
 @task(help={"only": "Run only tests whose names contain NAME", "fast": "Skip tests that need an engine or are slow"})
 def check(c: Any, only: str = "", fast: bool = False) -> None:
     """Check format, lint, types, spelling and docs; run the tests."""
     if only:
-        test_runs = [f'{_TEST_OPTIONS} -k "{only}"' + (" --ignore=tests/engine" if fast else "")]
+        test_runs = [f'{_QUICK_TESTS if fast else _ALL_TESTS} -k "{only}"']
     elif fast:
-        test_runs = [f'{_TEST_OPTIONS} --ignore=tests/engine -m "not slow"']
+        test_runs = [_QUICK_TESTS]
     else:
-        without_engine = f"{_TEST_OPTIONS} --ignore=tests/engine {_COVERAGE_OPTIONS}"
-        test_runs = [without_engine, f"{_ENGINE_TEST_OPTIONS} tests/engine"]
+        test_runs = [f"{_QUICK_TESTS} {_COVERAGE_OPTIONS}", _SLOW_TESTS]
     with c.cd(str(_HERE)):
         for command in (*_STATIC_CHECKS, *(f"pytest {options}" for options in test_runs)):
             c.run(f'"{_BIN}"/{command}', echo=True, echo_format=f"== {command}", pty=False, in_stream=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,13 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def imports(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
-    """Yield the dotted names that a module imports; with `top_level_only`, those executed when it is loaded."""
+@cache
+def imports(path: Path, *, top_level_only: bool = False) -> tuple[str, ...]:
+    """Return the dotted names that a module imports; with `top_level_only`, those executed when it is loaded."""
+    return tuple(_read_imports(path, top_level_only=top_level_only))
+
+
+def _read_imports(path: Path, *, top_level_only: bool) -> Iterator[str]:
     tree = ast.parse(path.read_text())
     for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:

@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("requirements", [["invoke==2.2.0"], ["fabric>=3.2.3"]], ids=["oldest", "fabric"])

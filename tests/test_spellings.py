@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from lyra_tasks.engine.client.monitoring import LogFollower
 from lyra_tasks.redaction import redact
 
+pytestmark = pytest.mark.slow
+
 
 def _escape_characters(text: str, characters: str, form: str) -> str:
     return "".join(form.format(ord(character)) if character in characters else character for character in text)

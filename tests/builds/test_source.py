@@ -12,6 +12,8 @@ import pytest
 from tests.conftest import Project
 from tests.faults import refused
 
+pytestmark = pytest.mark.slow
+
 PAGE = "app/www/index.html"
 
 

@@ -21,6 +21,8 @@ from lyra_tasks.units import parse_duration
 from tests.compose.samples import COMPOSE_FILES, NAMES, ask_compose, walk_keys, write_sample
 from tests.compose.test_schema import to_pattern
 
+pytestmark = pytest.mark.slow
+
 NAMED_ON_INIT = {"compose-elsewhere": ("docker/compose.yaml",)}
 LEFT_OUT = {
     "build-impossible": {"inline", "remote", "extra", "above"},

@@ -24,21 +24,26 @@ def templates() -> Iterator[str]:
                 yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
 
 
-TEMPLATES = list(templates())
+TEMPLATES = set(templates())
 
 
 def occurs(quoted: str) -> bool:
     """Return whether a template contains the quoted pieces in this order, or matches with values inserted."""
-    pieces = [re.escape(piece) for piece in quoted.split("…")]
-    pattern = re.compile(".*?".join(pieces), re.DOTALL)
-    return any(pattern.search(template) or _matches_filled_in(template, quoted) for template in TEMPLATES)
+    pieces = quoted.split("…")
+    pattern = re.compile(".*?".join(map(re.escape, pieces)), re.DOTALL)
+    return any(
+        (all(piece in template for piece in pieces) and pattern.search(template))
+        or _matches_filled_in(template, quoted)
+        for template in TEMPLATES
+    )
 
 
 def _matches_filled_in(template: str, quoted: str) -> bool:
     """Return whether the page quotes the template with values inserted."""
     pieces = template.split("…")
     is_long_enough = sum(map(len, pieces)) >= len(quoted) / 2
-    return is_long_enough and re.fullmatch(".*?".join(map(re.escape, pieces)), quoted, re.DOTALL) is not None
+    has_all = is_long_enough and all(piece in quoted for piece in pieces)
+    return has_all and re.fullmatch(".*?".join(map(re.escape, pieces)), quoted, re.DOTALL) is not None
 
 
 def test_page_explains_many_distinct_errors() -> None:

@@ -11,6 +11,15 @@ from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import ours
 from tests.engine import registries
 
+_DIRECTORY = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests in this directory as slow."""
+    for item in items:
+        if item.path.is_relative_to(_DIRECTORY):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture
 def named_contexts(engine: Engine) -> None:

@@ -23,11 +23,20 @@ _MAX_MESSAGE_CHARS = 2000
 _MAX_TRACEBACK_CHARS = 4000
 
 
-def fuzz_reader(reader: Reader, examples: int) -> int:
-    """Read so many damaged documents; return their number, or raise the exception that no reader may raise."""
+def fuzz_reader(reader: Reader, examples: int, *, is_repeatable: bool = False) -> int:
+    """Read so many damaged documents; return their number, or raise the exception that no reader may raise.
+
+    Documents are random, unless `is_repeatable`.
+    """
     count = 0
 
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=is_repeatable,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(reader.contents)
     def read(content: Any) -> None:
         nonlocal count

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from lyra_tasks.images.scan.secrets import MIN_SECRET_LENGTH, SecretMatch, SecretMatcher, split_secret
 
+pytestmark = pytest.mark.slow
+
 SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FFF), min_size=MIN_SECRET_LENGTH, max_size=60)
 
 

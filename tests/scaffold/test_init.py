@@ -30,6 +30,8 @@ from lyra_tasks.scaffold.project_files import inspect_project
 from lyra_tasks.scaffold.run import write_init_files
 from tests.conftest import PROJECTS
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = sorted(path.name for path in (PROJECTS / "init").iterdir())
 
 

@@ -10,6 +10,8 @@ from lyra_tasks.config.load import load_config
 from lyra_tasks.config.models import Service
 from tests.scaffold.test_init import init_project
 
+pytestmark = pytest.mark.slow
+
 VOLUMES = "{cache: {}, data: {}, run: {}}"
 
 

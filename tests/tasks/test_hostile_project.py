@@ -14,6 +14,8 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.console.test_hostile_text import HOSTILE, is_safe
 
+pytestmark = pytest.mark.slow
+
 DIRECTION = "\u202e\u2066\u200b"
 SPOOF = "\nhint: paste this"
 COMMANDS = (

@@ -10,6 +10,8 @@ import pytest
 
 from tests.conftest import Outcome, Project, repository
 
+pytestmark = pytest.mark.slow
+
 CONFIG = 'schema = 1\n[project]\nname = "{name}"\n'
 OWN = "from invoke import Collection, task\nimport lyra_tasks\nfrom lyra_tasks import tasks as lyra\n"
 

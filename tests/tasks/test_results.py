@@ -18,6 +18,8 @@ from lyra_tasks.tasks.collection import ALL_TASKS
 from lyra_tasks.tasks.task import LyraTask
 from tests.conftest import REPOSITORY, Outcome, Project
 
+pytestmark = pytest.mark.slow
+
 TASKS = {task.command.replace(".", "_"): task for task in ALL_TASKS}
 WITHOUT_RESULT = {"logs", "dev_shell", "dev_exec"}
 HEAD = "from invoke.context import Context\n\nfrom lyra_tasks import results, tasks\n\nc = Context()\n"
