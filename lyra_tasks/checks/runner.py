@@ -110,7 +110,8 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
 
     def check_all_rules() -> RuleReport:
         configs = {name: service.image_config for name, service in service_facts.items()}
-        checks = check_rules(work, records, configs, _tested_builds(work, platform_runs))
+        user_ids = {name: service.user_ids for name, service in service_facts.items()}
+        checks = check_rules(work, records, configs, user_ids, _tested_builds(work, platform_runs))
         return assess_checks(config, checks, datetime.date.today())
 
     return TestRun(

@@ -137,8 +137,13 @@ class Volume(Table):
     """content"""
     size: Size = 64 * 1024**2
     """maximum size; part of `limits.disk`"""
-    owner: Owner = "0:0"
-    """`UID:GID` of its root directory, as in the image"""
+    owner: Owner | None = None
+    """`UID:GID` that its directory must have in the image; default: any with which the service can write"""
+
+    @property
+    def owner_text(self) -> str:
+        """Return the owner for documents."""
+        return self.owner or "as in the image"
 
 
 class ChangeRule(Table):

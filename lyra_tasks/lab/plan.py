@@ -118,7 +118,8 @@ def _plan_volumes(
 ) -> dict[str, dict[str, str]]:
     volumes = {}
     for key, volume in service.volumes.items():
-        uid, gid = volume.owner.split(":")
+        # The engine copies content, owner and mode from the image; a directory that it does not have belongs to root
+        uid, gid = (volume.owner or "0:0").split(":")
         options = f"size={volume.size},uid={uid},gid={gid},mode=0755"
         volumes[f"{prefix}-{name}-data-{key}"] = {"type": "tmpfs", "device": "tmpfs", "o": options}
     if supports_subpaths and facts.configs:

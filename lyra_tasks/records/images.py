@@ -136,7 +136,7 @@ class ImageScan(Record):
     setuid_programs: dict[str, str] = Field(
         description="setuid and setgid programs in the project's layers, or in a third-party image -> mode"
     )
-    volume_owners: dict[str, str] = Field(description="directory of a volume -> UID:GID")
+    volume_owners: dict[str, str] = Field(description="directory of a volume -> UID:GID MODE")
     programs_by_architecture: dict[str, int] = Field(description="architecture -> number of programs")
     secrets: list[SecretFinding]
     secret_like_names: list[str] = Field(description="ENV and ARG with a value and a name like a secret's")

@@ -39,7 +39,7 @@ TESTS_PASSED = "tests.passed"
 TEST_PLATFORM = "test.platform"
 
 
-RULES_REVISION = 2
+RULES_REVISION = 3
 """Increased when a check changes its judgement, so that tested sets are tested again."""
 
 RULES: tuple[Rule, ...] = (
@@ -125,10 +125,11 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         VOLUME_OWNER,
-        requirement="The image contains the directory of each volume, with the declared owner.",
-        rationale="A new volume on Proxima gets its owner from that directory; without it, the service cannot write.",
-        fix="`RUN install -d -o UID -g GID PATH` in the Dockerfile, and the same `owner` in the volume's table. For a "
-        "third-party image, the owner and a path that it has.",
+        requirement="The image contains the directory of each volume, and its user can write there.",
+        rationale="A new volume gets content, owner and mode from that directory. Without it, it belongs to root.",
+        fix="`RUN install -d -o UID -g GID PATH` in the Dockerfile; for a third-party image, a path that it has, or an "
+        "own image that begins with `FROM` it. An `owner` in the volume's table is only compared with the image: it "
+        "is for a service that need not write there.",
         severity="error", runbook="R6", checked_by=("test",),
     ),
     Rule(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lyra_tasks import console
+from lyra_tasks.config.containers import UserIds
 from lyra_tasks.config.models import Proxima, Service
 from lyra_tasks.config.services import image_healthcheck
 from lyra_tasks.digests import hex_part
@@ -126,24 +128,38 @@ def check_scan(name: str, scan: ImageScan, origin: ImageOrigin | None = None) ->
     yield RuleCheck(IMAGE_TOKENS, scope, tuple(map(console.escape, scan.tokens or ())), skip_reason)
 
 
-def check_volume_owners(name: str, service: Service, scan: ImageScan) -> RuleCheck:
-    """Check whether each volume gets its declared owner on Proxima, where Docker takes it from the image.
+def check_volume_owners(name: str, service: Service, scan: ImageScan, user: UserIds | None) -> RuleCheck:
+    """Check whether `user` can write to each volume, or whether a volume has its declared owner.
 
-    Docker creates a directory that the image does not contain as root.
+    Docker copies content, owner and mode of the image's directory into a new volume; without one, root owns the volume.
+    `user` is None if its name could not be resolved.
     """
     messages = []
     for key, volume in service.volumes.items():
-        owner = scan.volume_owners.get(volume.path.rstrip("/"))
-        if owner is None and _normalize_owner(volume.owner) == _ROOT:
-            continue
-        if owner is None:
+        directory = scan.volume_owners.get(volume.path.rstrip("/"))
+        owner, _, mode = (directory or f"{_ROOT} 0755").partition(" ")
+        if volume.owner is None:
+            if user is None or _can_write(user, service.group_add, owner, int(mode, 8)):
+                continue
+            reason = f"belongs to {owner} in the image (mode {mode})" if directory else "is not in the image"
+            messages.append(f"volume {key}: user {user[0]}:{user[1]} cannot write: {volume.path} {reason}")
+        elif directory is None and _normalize_owner(volume.owner) != _ROOT:
             messages.append(f"volume {key}: the image has no directory {volume.path}")
         elif owner != _normalize_owner(volume.owner):
-            messages.append(
-                f"volume {key}: owner of {volume.path} is {console.escape(owner)} in the image, "
-                f"declared: {volume.owner}"
-            )
+            messages.append(f"volume {key}: owner of {volume.path} is {owner} in the image, declared: {volume.owner}")
     return RuleCheck(VOLUME_OWNER, f"services.{name}", tuple(messages))
+
+
+def _can_write(user: UserIds, more_groups: Collection[str], owner: str, mode: int) -> bool:
+    """Return whether a user can write to a directory; root may change it, and a group by name may be any."""
+    uid, gid = owner.split(":")
+    if user[0] == 0:
+        return True
+    if str(user[0]) == uid:
+        return bool(mode & stat.S_IWUSR)
+    if gid in {str(user[1]), *more_groups} or any(not group.isdecimal() for group in more_groups):
+        return bool(mode & (stat.S_IWGRP | stat.S_IWOTH))
+    return bool(mode & stat.S_IWOTH)
 
 
 def check_health_check(name: str, service: Service, image_config: Mapping[str, Any]) -> RuleCheck:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from lyra_tasks.config.containers import UserIds
 from lyra_tasks.config.platforms import Variant, image_platforms, list_variants
 from lyra_tasks.dockerfile.input_hashes import dockerfile_path
 from lyra_tasks.dockerfile.lock_file import build_context_name
@@ -35,12 +36,13 @@ def check_rules(
     work: Workspace,
     records: Mapping[str, ImageRecord],
     image_configs: Mapping[str, Mapping[str, Any]],
+    user_ids: Mapping[str, UserIds | None],
     tested_builds: Collection[str],
 ) -> list[RuleCheck]:
     """Check all rules of a built set.
 
-    `records` are by build, `image_configs` by service for the engine's own platform; `tested_builds` are those that a
-    lab runs.
+    `records` are by build, `image_configs` and `user_ids` by service for the engine's own platform; `tested_builds` are
+    those that a lab runs.
     """
     scans = scan_project_images(work, records)
     checks = [check_capacity(work.config), check_engine_settings(work.config)]
@@ -54,7 +56,9 @@ def check_rules(
         by_platform = {}
         for build in service_builds:
             config = built_configs[build.key] if len(service_builds) > 1 else image_configs[name]
-            by_platform[build.platform] = _check_service_build(work, name, build, config, scans[build.key])
+            by_platform[build.platform] = _check_service_build(
+                work, name, build, config, scans[build.key], user_ids[name]
+            )
         checks += merge_platforms(by_platform)
     promoted = {work.config.image_name(name) for name, service in work.config.services.items() if service.is_promoted}
     engine = work.engine.facts.platform
@@ -89,7 +93,12 @@ def _check_image(
 
 
 def _check_service_build(
-    work: Workspace, name: str, build: Variant, image_config: Mapping[str, Any], scan: ImageScan
+    work: Workspace,
+    name: str,
+    build: Variant,
+    image_config: Mapping[str, Any],
+    scan: ImageScan,
+    user_ids: UserIds | None,
 ) -> Iterator[RuleCheck]:
     service = work.config.services[name]
     yield from check_service_settings(name, service, image_config)
@@ -97,7 +106,7 @@ def _check_service_build(
         return
     yield check_health_check(name, service, image_config)
     yield check_engine_health_check(name, service, image_config, work.config.proxima)
-    yield check_volume_owners(name, service, scan)
+    yield check_volume_owners(name, service, scan, user_ids)
     is_own = work.config.is_own_image(name)
     stages = read_project_stages(work, build) if is_own else ()
     own_variables = {assignment.name for stage in stages for assignment in stage.assignments}

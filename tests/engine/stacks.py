@@ -85,9 +85,6 @@ WIKI = Stack(
     ),
     front="wiki",
     checks="""
-[services.wiki.volumes.uploads]
-owner = "1000:1000" # nothing is known about this image
-
 [[tests]]
 name = "a page is written"
 service = "wiki"

@@ -37,6 +37,25 @@ name = "it is busybox"
 service = "cache"
 exec = ["/bin/busybox", "true"]
 """
+LIST_VOLUMES = "/bin/busybox stat -c %u:%g:%a /data /open /nowhere; cat /open/seed"
+VOLUMES_CHECK = """
+[services.cache.volumes.open]
+path = "/open"
+description = "for everybody"
+size = "1m"
+
+[services.cache.volumes.nowhere]
+path = "/nowhere"
+description = "for nobody"
+size = "1m"
+
+[[tests]]
+name = "the volumes are as in the image"
+service = "cache"
+exec = "{command}"
+output = \"\"\"
+{output}\"\"\"
+"""
 ONLY_THIRD_PARTY = 'schema = 1\n\n[project]\nname = "tiny"\ndescription = "A cache"\n'
 
 
@@ -156,6 +175,22 @@ def test_double_is_tested_and_not_promoted(tiny: Project) -> None:
     (bundle,) = tiny.bundles()
     assert [image["name"] for image in json.loads((bundle / "manifest.json").read_text())["images"]] == ["web"]
     assert "cache" in (bundle / "PROMOTION.md").read_text()
+
+
+@pytest.mark.usefixtures("vendor")
+def test_volumes_are_as_docker_makes_them(tiny: Project, box: sandbox.Sandbox) -> None:
+    """Docker copies content, owner and mode of the image's directory into a new volume; a missing one is root's."""
+    directories = ("/data", "/open", "/nowhere")
+    options = ("--rm", "--network=none", *(f"--volume={directory}" for directory in directories))
+    by_docker = docker(box, "run", *options, REFERENCE, "sh", "-c", LIST_VOLUMES)
+    assert by_docker.split() == ["65534:65534:755", "0:0:1777", "0:0:755", "cached"]
+    check = VOLUMES_CHECK.format(command=LIST_VOLUMES, output=by_docker)
+    remove_own_image(tiny, SERVICE.partition("\n[[tests]]")[0] + check)
+    message = "volume nowhere: user 65534:65534 cannot write: /nowhere is not in the image"
+    refused(tiny.lyra("test"), 5, message)
+    tiny.replace(".lyra.toml", 'path = "/nowhere"\n', 'path = "/nowhere"\nowner = "0:0" # it need not write there\n')
+    tiny.commit("an owner")
+    succeed(tiny, "test")
 
 
 def test_hint_for_a_missing_image_ends_the_error(tiny: Project, vendor: str, box: sandbox.Sandbox) -> None:

@@ -15,6 +15,8 @@ COPY index.html /www/index.html
 RUN ["/bin/busybox", "mkdir", "/data"]
 RUN ["/bin/busybox", "chown", "65534:65534", "/data"]
 RUN ["/bin/busybox", "chmod", "4755", "/bin/busybox"]
+RUN ["/bin/busybox", "mkdir", "-m", "1777", "/open"]
+RUN ["/bin/busybox", "cp", "/www/index.html", "/open/seed"]
 ENV VENDOR_VERSION=1 VENDOR_SETTING=of-the-vendor
 EXPOSE 8080 9999
 VOLUME /data
@@ -32,7 +34,6 @@ healthcheck = { exec = "/bin/busybox wget -q -O - http://127.0.0.1:8080/" }
 path = "/data"
 description = "what is cached"
 size = "4m"
-owner = "65534:65534"
 
 [[tests]]
 name = "the cache answers"

@@ -72,8 +72,8 @@ def test_setuid_files_hidden_by_later_layer_are_dropped() -> None:
 def test_directory_owner_is_that_of_last_layer() -> None:
     first = layer(("data/", 0o755, None, 0), ("srv/deep/", 0o755, None, 7), ("other/", 0o755, None, 1))
     second = layer(("./data", 0o755, None, 10001))
-    assert find_directory_owners([first, second]) == {"/data": "10001:10001", "/srv/deep": "7:7"}
-    assert find_directory_owners([first, layer((".wh.srv", 0, b""))]) == {"/data": "0:0"}
+    assert find_directory_owners([first, second]) == {"/data": "10001:10001 0755", "/srv/deep": "7:7 0755"}
+    assert find_directory_owners([first, layer((".wh.srv", 0, b""))]) == {"/data": "0:0 0755"}
 
 
 def elf(machine: int, *, big: bool = False) -> bytes:

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from lyra_tasks.config.containers import UserIds
 from lyra_tasks.config.models import Service
 from lyra_tasks.records.evidence import Evidence
 from lyra_tasks.records.images import ImageScan, ScanStore
-from lyra_tasks.rules.images import check_base_locked, check_labels, count_base_layers
+from lyra_tasks.rules.images import check_base_locked, check_labels, check_volume_owners, count_base_layers
 from lyra_tasks.rules.secrets import fingerprint_secrets
 from lyra_tasks.rules.services import check_documentation
 from tests.rules.test_deviations import record
@@ -49,6 +50,49 @@ def test_missing_labels_are_named() -> None:
         "missing label org.opencontainers.image.source",
     )
     assert len(check_labels("web", {}).messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("directory", "user", "owner", "message"),
+    [
+        ("10001:10001 0755", (10001, 10001), None, ""),
+        ("0:0 1777", (10001, 10001), None, ""),
+        ("0:7 0775", (10001, 7), None, ""),
+        ("0:8 0770", (10001, 7), None, ""),
+        ("0:0 0755", (0, 0), None, ""),
+        ("10001:10001 0755", (0, 0), None, ""),
+        (None, (0, 0), None, ""),
+        (None, None, None, ""),
+        ("10001:10001 0555", (10001, 10001), None, "user 10001:10001 cannot write: /data belongs to 10001:10001"),
+        ("0:0 0755", (10001, 10001), None, "/data belongs to 0:0 in the image (mode 0755)"),
+        (None, (10001, 10001), None, "user 10001:10001 cannot write: /data is not in the image"),
+        (None, (10001, 10001), "10001:10001", "the image has no directory /data"),
+        ("0:0 0755", (10001, 10001), "10001:10001", "owner of /data is 0:0 in the image, declared: 10001:10001"),
+        ("0:0 0755", (10001, 10001), "0:0", ""),
+        (None, (10001, 10001), "00:0", ""),
+    ],
+)
+def test_user_can_write_to_volume_or_owner_is_declared(
+    directory: str | None, user: UserIds | None, owner: str | None, message: str
+) -> None:
+    volume = {"path": "/data"} | ({"owner": owner} if owner else {})
+    service = Service.model_validate({"image": "web", "volumes": {"data": volume}, "group_add": ["8"]})
+    owners = {"/data": directory} if directory else {}
+    messages = check_volume_owners("web", service, image_scan(owners), user).messages
+    assert [message in text for text in messages] == ([True] if message else [])
+
+
+def image_scan(volume_owners: dict[str, str]) -> ImageScan:
+    return ImageScan(
+        config_digest=DIGEST,
+        query_digest="q",
+        setuid_programs={},
+        volume_owners=volume_owners,
+        programs_by_architecture={},
+        secrets=[],
+        secret_like_names=[],
+        tokens=None,
+    )
 
 
 def history(*steps: str) -> dict[str, Any]:
@@ -94,16 +138,7 @@ def test_base_variables_need_no_documentation() -> None:
 
 def test_stored_scan_is_read_only_for_same_query(tmp_path: Any) -> None:
     store = ScanStore(tmp_path)
-    scan = ImageScan(
-        config_digest=DIGEST,
-        query_digest="q",
-        setuid_programs={},
-        volume_owners={},
-        programs_by_architecture={},
-        secrets=[],
-        secret_like_names=[],
-        tokens=None,
-    )
+    scan = image_scan({})
     assert store.read("web", DIGEST, "q") is None
     store.write("web", scan)
     assert store.read("web", DIGEST, "q") == scan

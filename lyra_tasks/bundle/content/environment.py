@@ -163,7 +163,7 @@ def _service(service: PromotedService) -> dict[str, Any]:
             for key, secret in config.secrets.items()
         ],
         "volumes": [
-            {"name": key, "path": volume.path, "size": volume.size, "owner": volume.owner,
+            {"name": key, "path": volume.path, "size": volume.size, "owner": volume.owner_text,
              "description": volume.description}
             for key, volume in config.volumes.items()
         ],

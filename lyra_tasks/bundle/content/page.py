@@ -138,7 +138,7 @@ def _service(service: PromotedService) -> str:
         (
             ("volume", "size", "owner", "description"),
             [
-                (format_code(volume.path), console.format_bytes(volume.size), volume.owner,
+                (format_code(volume.path), console.format_bytes(volume.size), volume.owner_text,
                  escape_markdown(volume.description))
                 for key, volume in config.volumes.items()
             ],

@@ -194,7 +194,7 @@ def can_run_programs(platform: str, counts: dict[str, int]) -> bool:
 
 
 def find_directory_owners(layers: Iterable[ScannedLayer]) -> dict[str, str]:
-    """Return the owners of the watched directories in the final image: absolute path -> `UID:GID`."""
+    """Return the owners of the watched directories in the final image: absolute path -> `UID:GID MODE`."""
     owners: dict[str, str] = {}
     for layer in layers:
         owners = drop_hidden(owners, layer.packages) | layer.directory_owners
@@ -206,7 +206,7 @@ def _record_entry(layer: ScannedLayer, path: str, header: TarHeader, directories
         return
     if header.kind == "directory":
         if path in directories:
-            layer.directory_owners[path] = f"{header.uid}:{header.gid}"
+            layer.directory_owners[path] = f"{header.uid}:{header.gid} {header.mode:04o}"
     else:
         layer.file_hashes.add(_hash_path(path))
         if header.kind in {"file", "link"} and header.mode & _SETUID_SETGID:
