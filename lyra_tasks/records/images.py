@@ -15,18 +15,17 @@ from lyra_tasks.records.record import Record, has_other_schema, read_record, rea
 
 
 class ImageOrigin(Record):
-    """Where a third-party image comes from: its reference as configured, and the digest that it is locked to."""
+    """Where a third-party image comes from: its reference, the digest that it is locked to, and the kind of source."""
 
     reference: str
     digest: str
     source: Literal["image", "archive", "rootfs"]
-    local: bool = Field(default=False, description="whether the digest is that of an image without a registry")
 
 
 class ImageRecord(Record):
     """A built or fetched image, identified by its digests; the reference is only a label."""
 
-    schema_: Literal["lyra.image/2"] = Field(default="lyra.image/2", alias="schema")
+    schema_: Literal["lyra.image/3"] = Field(default="lyra.image/3", alias="schema")
     image: str
     reference: str
     engine: str = Field(description="id of the engine")

@@ -14,8 +14,9 @@ from lyra_tasks.bundle.content.environment import PromotedService, render_env_ex
 from lyra_tasks.bundle.content.operating import render_operating_steps
 from lyra_tasks.bundle.content.page import _head, _images, _rules
 from lyra_tasks.bundle.diff import BundleDiff, Change
-from lyra_tasks.bundle.format.manifest import ImageOrigin, Requirements, TestDouble
+from lyra_tasks.bundle.format.manifest import Requirements, TestDouble
 from lyra_tasks.records.evidence import Evidence, RuleResult, SetKey
+from lyra_tasks.records.images import ImageOrigin
 from tests.bundle.test_compose import services
 from tests.bundle.test_receive_script import DIGESTS, MANIFEST, with_images
 
@@ -155,13 +156,13 @@ def test_page_lists_platforms_of_all_images_only() -> None:
 
 def test_page_names_archives_origins_and_test_doubles() -> None:
     (image,) = MANIFEST.images
-    origin = ImageOrigin(reference="docker.io/library/redis:7", digest=DIGESTS[3], source="registry")
+    origin = ImageOrigin(reference="docker.io/library/redis:7", digest=DIGESTS[3], source="image")
     cache = image.model_copy(update={"name": "cache", "references": ["shop/cache:1"], "origin": origin})
     double = TestDouble(service="mail", reference="mailpit:1")
     manifest = with_images(image, cache, manifest=MANIFEST.model_copy(update={"test_doubles": [double]}))
     page = _images(manifest)
     assert f"`{manifest.archives[0].file}` (1000 B) has all images for linux/amd64." in page
-    assert f"| shop/cache:1 | docker.io/library/redis:7 | `{DIGESTS[3]}` | registry |" in page
+    assert f"| shop/cache:1 | docker.io/library/redis:7 | `{DIGESTS[3]}` | image |" in page
     assert "Not included, since only tests run it:\n\n| service | image |\n|---|---|\n| mail | mailpit:1 |" in page
     own = _images(MANIFEST)
     assert "Third-party" not in own and "Not included" not in own

@@ -112,7 +112,7 @@ def test_archive_is_locked_tested_and_cleaned(tiny: Project, vendor: str, box: s
     assert "since BuildKit cannot export them" not in succeed(tiny, "build", "test", "promote")
     pin, record = read_lock(tiny)["cache"], read_record(tiny)
     assert pin["path"] == "vendor/cache.tar"
-    origin = {"reference": REFERENCE, "digest": pin["digest"], "source": "archive", "local": False}
+    origin = {"reference": REFERENCE, "digest": pin["digest"], "source": "archive"}
     assert record["origin"] == origin
     assert record["config_digest"] == pin["digest"], "the bytes of the vendor"
     assert REFERENCE not in list_names(engine)

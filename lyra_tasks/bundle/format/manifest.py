@@ -19,6 +19,7 @@ from lyra_tasks.documents import DocumentError, read_document
 from lyra_tasks.errors import BundleError
 from lyra_tasks.files import format_json, write_file
 from lyra_tasks.images.oci import Digest, ImageIdentity, Layer, parse_document
+from lyra_tasks.records.images import ImageOrigin
 
 Version = Annotated[
     str,
@@ -78,14 +79,6 @@ class BundledArchive(Document):
     file: ArchiveName
     sha256: Sha256
     size: Count
-
-
-class ImageOrigin(Document):
-    """Where a third-party image comes from: its reference there, the digest it is locked to, and the kind of source."""
-
-    reference: str
-    digest: str
-    source: str
 
 
 class BundledImage(Document):

@@ -12,7 +12,6 @@ from semver import Version
 
 from lyra_tasks.bundle.content.environment import PromotedService, select_promoted_services
 from lyra_tasks.bundle.format.layout import archive_file
-from lyra_tasks.bundle.format.manifest import ImageOrigin
 from lyra_tasks.config.containers import UserIds
 from lyra_tasks.config.models import Configuration, Deviation
 from lyra_tasks.config.platforms import image_from_key, list_variants
@@ -20,7 +19,7 @@ from lyra_tasks.engine.client.facts import parse_version_numbers
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.records.evidence import Evidence, RuleResult, SetKey
-from lyra_tasks.records.images import ImageRecord
+from lyra_tasks.records.images import ImageOrigin, ImageRecord
 from lyra_tasks.records.recorded_test import RecordedTest
 from lyra_tasks.rules.deviations import assess_checks, reassess_results
 from lyra_tasks.rules.freshness import require_fresh_tests, require_tested_set
@@ -71,8 +70,7 @@ class PromotionFacts:
 class PromotedImage:
     """An image to promote, for one platform.
 
-    The first reference has the full version; the references are the same on all platforms. `origin` is None for own
-    images.
+    The first reference has the full version; the references are the same on all platforms.
     """
 
     build_name: str
@@ -80,7 +78,11 @@ class PromotedImage:
     record: ImageRecord
     references: tuple[str, ...]
     services: tuple[str, ...]
-    origin: ImageOrigin | None = None
+
+    @property
+    def origin(self) -> ImageOrigin | None:
+        """Return where the image comes from, or None for an own image."""
+        return self.record.origin
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,6 @@ def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPla
                 f"{project}/{variant.image}:{tag}" for tag in (facts.version.image_tag, *facts.moving_tags)
             ),
             services=tuple(services_by_image[variant.image]),
-            origin=_describe_origin(facts.records[variant.key]),
         )
         for variant in list_variants(config, sorted(services_by_image))
     )
@@ -150,13 +151,6 @@ def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPla
         services=select_promoted_services(config, references, facts.image_configs, facts.user_ids),
         compression=config.promotion.compression or ("zstd" if supports_zstd else "gzip"),
     )
-
-
-def _describe_origin(record: ImageRecord) -> ImageOrigin | None:
-    origin = record.origin
-    if origin is None:
-        return None
-    return ImageOrigin(reference=origin.reference, digest=origin.digest, source=origin.source)
 
 
 def collect_promotion_facts(work: Workspace) -> PromotionFacts:

@@ -19,7 +19,6 @@ from lyra_tasks.digests import sha256_hex
 from lyra_tasks.dockerfile.lock_file import (
     LOCK_FILE_NAME,
     LockedBase,
-    LockedImage,
     LockFile,
     pin_digest,
     read_lock_file,
@@ -187,7 +186,6 @@ def _fetch(work: Workspace, variant: Variant, request: BaseRequest, pin: LockedB
             reference=work.config.services[variant.image].image,
             digest=pin_digest(pin),
             source=pin.source,
-            local=isinstance(pin, LockedImage) and pin.local,
         ),
     )
     work.images.write(record)
