@@ -39,7 +39,7 @@ def nested(levels: int) -> str:
         ("1" * 5000, "not valid JSON: a number is out of range"),
         ("[NaN]", "not valid JSON: NaN is not a JSON number"),
         ('["\\ud800"]', "a character is not valid Unicode"),
-        ('{"a": 1,\n}', "not valid JSON: Expecting property name enclosed in double quotes"),
+        ('{"a": 1,\nb}', "not valid JSON: Expecting property name enclosed in double quotes"),
         (b"\xff\xfe", "not valid JSON: not valid UTF-8"),
         (" " * 101, "larger than 100 bytes"),
     ],

@@ -42,7 +42,8 @@ def open_http_response(
     try:
         encoded_headers = {name: value.encode() for name, value in (headers or {}).items()}
         connection.request(method, quote(path, safe=_URL_CHARACTERS), body=body, headers=encoded_headers)
-        yield connection.getresponse()
+        with connection.getresponse() as response:
+            yield response
     except TimeoutError as error:
         raise TimeoutError(f"no complete response within {timeout:g} s") from error
     except (OSError, LyraError, http.client.HTTPException):

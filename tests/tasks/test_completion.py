@@ -200,7 +200,8 @@ def test_zsh_completes(project: Path, zsh: Path, typed: str, completed: str) -> 
         "ZDOTDIR": str(zsh / "home"), "TERM": "dumb", "LC_ALL": "C.UTF-8",
         "LD_LIBRARY_PATH": ":".join(str(path) for path in zsh.glob("**/lib/*-linux-gnu")),
     }  # fmt: skip
-    shell = subprocess.Popen([zsh / "bin" / "zsh", "-i"], cwd=project, env=environment, stdin=end, stdout=end,
+    program = next(zsh.glob("**/bin/zsh"))  # of trixie's package it is only in /usr
+    shell = subprocess.Popen([program, "-i"], cwd=project, env=environment, stdin=end, stdout=end,
                              stderr=end, start_new_session=True)  # fmt: skip
     os.close(end)
     try:
