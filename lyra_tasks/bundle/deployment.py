@@ -14,7 +14,8 @@ from typing import Any
 from lyra_tasks.bundle.content.compose import NETWORKS, format_required_variable, list_service_keys
 from lyra_tasks.bundle.content.environment import quote_env_value
 from lyra_tasks.config.containers import LOG_DRIVER, LOG_OPTIONS, UNREACHABLE_DNS
-from lyra_tasks.config.deployment import compose_object_name, compose_project
+from lyra_tasks.config.deployment import compose_object_name, compose_project, volume_name
+from lyra_tasks.config.models import Volume
 from lyra_tasks.console import escape
 from lyra_tasks.rules.catalogue import CAPABILITIES, EGRESS, READ_ONLY
 
@@ -59,7 +60,7 @@ def _expected_objects(described: DescribedDeployment) -> dict[str, dict[str, Any
     return {
         "networks": {name: NETWORKS[name] for name in ("inner", *sorted(networks - {"inner"}))},
         "volumes": {
-            compose_object_name(name, item["name"]): {} for name, service in services for item in service["volumes"]
+            _volume_mount(name, item).partition(":")[0]: {} for name, service in services for item in service["volumes"]
         },
         "configs": {
             compose_object_name(name, item["name"]): {"file": _escape(f"./{item['file']}")}
@@ -85,9 +86,7 @@ def _compare_service(
     expected = {
         "image": service["image"],
         "pull_policy": "never",
-        "volumes": [
-            f"{compose_object_name(name, item['name'])}:{_escape(item['path'])}" for item in service["volumes"]
-        ],
+        "volumes": [_volume_mount(name, item) for item in service["volumes"]],
         "configs": _mounts(name, service["configs"]),
         "secrets": _mounts(name, service["secrets"]),
         "cap_drop": ["ALL"],
@@ -161,9 +160,11 @@ def compare_env_example(example: str, compose_text: str, described: DescribedDep
         for service in described.services.values()
         for item in service["environment"]
     }
-    addresses = {item["variable"] for service in described.services.values() for item in service["ports"]}
+    addresses = {
+        item["variable"]: _default_address(item) for service in described.services.values() for item in service["ports"]
+    }
     for name, (_, value) in lines.items():
-        if value and value not in values and not (name in addresses and re.fullmatch(r"127\.0\.0\.1:[0-9]+", value)):
+        if value and value not in values and value != addresses.get(name):
             yield f"{name} has another default than described"
 
 
@@ -177,11 +178,23 @@ def _mounts(service: str, files: Sequence[Mapping[str, str]]) -> list[dict[str, 
 
 def _are_ports(actual: Sequence[str], ports: Sequence[Mapping[str, Any]]) -> bool:
     patterns = [
-        rf"\$\{{{re.escape(item['variable'])}(:-127\.0\.0\.1:{item['port']}|:\?[^{{}}]*)\}}:{item['port']}"
+        rf"\$\{{{re.escape(item['variable'])}(:-{re.escape(_default_address(item))}|:\?[^{{}}]*)\}}:{item['port']}"
         + ("" if item.get("protocol", "tcp") == "tcp" else f"/{item['protocol']}")
         for item in ports
     ]
     return len(actual) == len(patterns) and all(map(re.fullmatch, patterns, map(str, actual)))
+
+
+def _volume_mount(service: str, item: Mapping[str, Any]) -> str:
+    volume = Volume.model_construct(
+        path=item["path"], shared=item.get("shared"), read_only=item.get("read_only", False)
+    )
+    options = ",".join(volume.mount_options)
+    return f"{volume_name(service, item['name'], volume)}:{_escape(item['path'])}" + (f":{options}" if options else "")
+
+
+def _default_address(port: Mapping[str, Any]) -> str:
+    return str(port.get("address") or f"127.0.0.1:{port['port']}")
 
 
 def _deviates(described: DescribedDeployment, rule: str, service: str) -> bool:

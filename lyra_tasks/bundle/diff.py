@@ -128,10 +128,11 @@ def _list_service(service: str, description: DescribedService) -> Iterator[tuple
         yield ("secrets", f"{service}: {secret.name}"), secret.path
     for volume in description.volumes:
         text = f"{volume.path}, {console.format_bytes(volume.size)}, owner {volume.owner}"
+        text += f", shared as {volume.shared}" if volume.shared else ""
         yield ("volumes", f"{service}: {volume.name}"), text
     for port in description.ports:
         protocol = "/udp" if port.protocol == "udp" else ""
-        yield ("ports", f"{service}: {port.name}"), f"{port.port}{protocol}"
+        yield ("ports", f"{service}: {port.name}"), f"{port.port}{protocol}" + (f", published on {port.address}" if port.address else "")
     limits = description.limits
     yield ("limits", f"{service}: cpus"), f"{limits.cpus:g}"
     yield ("limits", f"{service}: memory + tmpfs"), console.format_bytes(limits.memory)

@@ -71,7 +71,7 @@ def _depends_on_set_alone(config: Configuration, tests: Iterable[Test]) -> bool:
 
 def _describe_set(config: Configuration, set_key: SetKey, part_hashes: Mapping[str, str]) -> dict[str, Any]:
     """Return all that a set is made of, without its checks, which the group has itself."""
-    configs = {file.source for service in config.services.values() for file in service.configs.values()}
+    configs = config.config_sources
     parts = {
         name: digest
         for name, digest in part_hashes.items()

@@ -175,7 +175,7 @@ def _record_result(test_run: TestRun, evidence: Evidence) -> None:
         "deviations": [deviation.model_dump(mode="json") for deviation in test_run.rule_report.used_deviations],
         "rules": {f"{rule.rule} {rule.scope}": rule.outcome for rule in evidence.rules if rule.outcome != "passed"},
         "configs": {
-            config_path(name, key, file.source): sha256_digest(test_run.inputs[file.source])
+            config_path(name, key, file): sha256_digest(file.read(test_run.inputs.__getitem__))
             for name, service in work.config.services.items()
             for key, file in service.configs.items()
         },

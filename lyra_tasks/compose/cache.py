@@ -65,7 +65,7 @@ def describe_settings(root: Path, settings: ComposeSettings) -> dict[str, Any]:
 @cache
 def _code_version() -> str:
     """Return a hash of this package's files, which decide what a project is read as."""
-    stats = {path.name: path.stat() for path in sorted(Path(__file__).parent.glob("*.py"))}
+    stats = {path.name: path.stat() for path in sorted(Path(__file__).parent.rglob("*.py"))}
     return sha256_hex(repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()]).encode())[:16]
 
 

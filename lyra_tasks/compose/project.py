@@ -43,7 +43,7 @@ def read_project(root: Path, files: tuple[Path, ...], settings: ComposeSettings)
         places=places,
         findings=tuple(dict.fromkeys(findings)),
         inputs=tuple(sorted(files_used)),
-        read=tuple(dict.fromkeys(reader.list_read())),
+        read=tuple(dict.fromkeys((*reader.list_read(), *draft.read_files))),
         probes=draft.probes,
     )
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.compose.draft import Draft
-from lyra_tasks.compose.environment import VariableSources
 from lyra_tasks.compose.model import DEFAULT_FILES, OVERRIDE_FILES, ComposeSettings, Finding, Location
 from lyra_tasks.compose.plugin import ComposePlugin, ComposeRefusalError, ConfigQuestion, ask_config
 from lyra_tasks.compose.sources import SourceFiles
 from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE
-from lyra_tasks.compose.translate import translate_project
+from lyra_tasks.compose.translation.draft import Draft
+from lyra_tasks.compose.translation.environment import VariableSources
+from lyra_tasks.compose.translation.project import translate_project
 from lyra_tasks.compose.variables import (
     EnvFileVariable,
     find_example,
@@ -60,7 +60,11 @@ class ProjectReader:
         self._env_files = sources.service_env_files()
         _require_regular((*sources.env_files, *sources.label_files(), *self._all_env_files()))
         self._raw = ask_config(plugin, self._question(), is_interpolated=False)
-        self._unresolved, self._required = list_required(sources.scalars(), inputs.values)
+        included = {
+            name: variable.value for path in sources.env_files for name, variable in read_env_file(path).items()
+        }
+        self._known_values = {**included, **inputs.values}
+        self._unresolved, self._required = list_required(sources.scalars(), self._known_values)
         names = [str(file.value["name"]) for file in sources.order if file.value.get("name")]
         self.project_name = str(self._raw.get("name") or "") if names or inputs.project_name else ""
 
@@ -88,6 +92,9 @@ class ProjectReader:
             write_env_file(env_file, all_values)
             override = self._write_env_file_override(directory / "override.yaml", use_examples=use_examples)
             document = ask_config(self._plugin, self._question(env_file, overrides=override))
+        for config in (document.get("configs") or {}).values():
+            if config.get("environment") in all_values:  # older versions of Compose do not say it
+                config.setdefault("content", all_values[config["environment"]])
         return translate_project(
             document,
             self._sources,
@@ -103,9 +110,13 @@ class ProjectReader:
         for name, entries in self._env_files.items():
             if name not in (self._raw.get("services") or {}):
                 continue
-            chosen = [self._choose_env_file(file, use_examples=use_examples) for file, _ in entries]
-            if chosen != [file for file, _ in entries]:
-                paths = [{"path": str(file)} for file in chosen if file is not None]
+            chosen = [(self._choose_env_file(file, use_examples=use_examples), form) for file, form in entries]
+            if chosen != entries:
+                paths = [
+                    {"path": str(file)} | ({"format": form} if form else {})
+                    for file, form in chosen
+                    if file is not None
+                ]
                 services[name] = f"{{env_file: !override {json.dumps(paths)}}}"
         if not services:
             return ()
@@ -141,10 +152,10 @@ class ProjectReader:
         }
         file_values: dict[str, str] = {}
         file_comments: dict[str, str] = {}
-        for file, _ in self._env_files.get(name, []):
+        for file, form in self._env_files.get(name, []):
             example = find_example(file)
-            for path in (file, example):
-                for key, variable in read_env_file(path, self._inputs.values).items() if path is not None else ():
+            for path in filter(None, (file, example)):
+                for key, variable in read_env_file(path, self._inputs.values, is_raw=form == "raw").items():
                     if path == example:
                         file_values[key] = variable.value
                     file_comments[key] = variable.comment or file_comments.get(key, "")
@@ -156,8 +167,8 @@ class ProjectReader:
         left_out = [name for name in self._sources.layers if name not in active and name not in self._settings.ignore]
         profiles: dict[str, None] = {}
         for name in left_out:
-            definition = self._sources.layers[name][-1].file.table("services").get(name)
-            names = [str(profile) for profile in (definition or {}).get("profiles") or []]
+            definitions = [layer.file.table("services").get(layer.service) for layer in self._sources.layers[name]]
+            names = [str(profile) for table in definitions for profile in (table or {}).get("profiles") or []]
             profiles |= dict.fromkeys(names)
             if names:
                 yield Finding(("services", name), f"only the profile {' or '.join(names)} starts it")
@@ -181,10 +192,13 @@ class ProjectReader:
             return
         for location in compare_documents(draft.document, other.document):
             origin = _find_origin(location, {**other.origins, **draft.origins})
-            names, _ = list_required(self._sources.find_texts(origin), self._inputs.values)
+            names, _ = list_required(self._sources.find_texts(origin), self._known_values)
             names = names or self._unresolved
+            is_address = location[2:3] == ("publish",)
+            if is_address:  # the number of the port itself takes its place
+                draft.services[str(location[1])].pop("publish", None)
             message = f"depends on a variable without a value ({', '.join(names)}); set it in .env or .env.example"
-            is_refused = any(name in self._required for name in names)
+            is_refused = any(name in self._required for name in names) and not is_address
             yield Finding(origin, message, location, is_refused, str(origin[1]) if len(origin) > 1 else "")
 
     def private_files(self, draft: Draft) -> Iterator[Path]:
@@ -206,6 +220,7 @@ class ProjectReader:
         if with_private or any(file.is_file() for file in replaced):
             try:
                 public = self.translate(self._inputs.example_values, use_examples=True)
+                _take_addresses(draft, public)
                 differs = any(compare_documents(draft.document, public.document))
             except ComposeRefusalError:
                 differs = True
@@ -223,6 +238,14 @@ class ProjectReader:
 
     def _all_env_files(self) -> Iterable[Path]:
         return (file for entries in self._env_files.values() for file, _ in entries)
+
+
+def _take_addresses(draft: Draft, public: Draft) -> None:
+    """Publish ports where they are without `.env`, which says where this machine has them."""
+    for name, table in draft.services.items():
+        addresses = public.services.get(name, {}).get("publish", {})
+        if "publish" in table:
+            table["publish"] = {key: addresses[key] for key in table["publish"] if key in addresses}
 
 
 def _require_regular(files: Iterable[Path]) -> None:

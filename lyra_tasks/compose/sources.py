@@ -128,9 +128,9 @@ class SourceFiles:
     def _expand(self, value: object) -> str:
         return interpolate(str(value), self._values).text
 
-    def service_env_files(self) -> dict[str, list[tuple[Path, bool]]]:
-        """Return the env files of each service, weakest first, and whether Compose insists on them."""
-        files: dict[str, list[tuple[Path, bool]]] = {}
+    def service_env_files(self) -> dict[str, list[tuple[Path, str]]]:
+        """Return the env files of each service, weakest first, with their format: `raw` has no quotes and variables."""
+        files: dict[str, list[tuple[Path, str]]] = {}
         for name, layers in self.layers.items():
             for layer in layers:
                 definition = layer.file.table("services").get(layer.service)
@@ -139,7 +139,7 @@ class SourceFiles:
                     options = entry if isinstance(entry, dict) else {"path": entry}
                     if isinstance(options.get("path"), str):
                         path = _normalize(self._directory_of(layer.file) / self._expand(options["path"]))
-                        files.setdefault(name, []).append((path, options.get("required") is not False))
+                        files.setdefault(name, []).append((path, str(options.get("format") or "")))
         return files
 
     def label_files(self) -> Iterator[Path]:

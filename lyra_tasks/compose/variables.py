@@ -100,8 +100,13 @@ class EnvFileVariable:
     comment: str
 
 
-def read_env_file(path: Path, values: Mapping[str, str] | None = None) -> dict[str, EnvFileVariable]:
-    """Return the variables of an env file, which may use `values` and each other; none of a file that is missing."""
+def read_env_file(
+    path: Path, values: Mapping[str, str] | None = None, *, is_raw: bool = False
+) -> dict[str, EnvFileVariable]:
+    """Return the variables of an env file, which may use `values` and each other; none of a file that is missing.
+
+    `is_raw`: a value is the rest of its line as it is.
+    """
     try:
         text = read_document(path, MAX_ENV_FILE_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError, DocumentError):
@@ -110,7 +115,9 @@ def read_env_file(path: Path, values: Mapping[str, str] | None = None) -> dict[s
     variables: dict[str, EnvFileVariable] = {}
     lines = text.split("\n")
     for match in _ASSIGNMENT.finditer(text):
-        if match["single"] is not None:
+        if is_raw:
+            value = match[0].partition("=")[2]
+        elif match["single"] is not None:
             value = match["single"]
         elif match["double"] is not None:
             value = interpolate(

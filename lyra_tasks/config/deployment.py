@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from lyra_tasks.config.service_models import ConfigFile, Volume
+
 
 def compose_project(project: str) -> str:
     """Return the name of the project in the compose file: `shop-2` for `shop.2`."""
@@ -26,9 +28,14 @@ def secret_variable(service: str, secret: str) -> str:
     return f"{env_name(service)}_{env_name(secret)}_FILE"
 
 
-def config_path(service: str, key: str, source: str) -> str:
+def volume_name(service: str, key: str, volume: Volume) -> str:
+    """Return the name of a volume in the compose file, which services may share."""
+    return volume.shared or compose_object_name(service, key)
+
+
+def config_path(service: str, key: str, file: ConfigFile) -> str:
     """Return the path of a config file below `deploy/`, with the suffix of its source."""
-    return f"configs/{service}/{key}{PurePosixPath(source).suffix}"
+    return f"configs/{service}/{key}{PurePosixPath(file.source or file.path).suffix}"
 
 
 def can_be_compose_default(text: str) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lyra_tasks.compose.overrides import list_refusals, merge_overrides, read_settings
 from lyra_tasks.config.validation.positions import (
     Location,
     Positions,
@@ -26,7 +27,7 @@ from lyra_tasks.files import display_path, escape_surrogates
 from lyra_tasks.results.configuration import Todo
 
 if TYPE_CHECKING:
-    from lyra_tasks.compose.model import ComposeProject, ComposeSettings
+    from lyra_tasks.compose.model import ComposeProject
     from lyra_tasks.config.models import Configuration
 
 CONFIG_FILE_NAME = ".lyra.toml"
@@ -104,11 +105,11 @@ def load_config_file(file: Path, rules: Mapping[str, bool] | None = None) -> Loa
         )
     _check_schema(document, name, lines)
     compose, compose_error = _read_compose(document, root)
-    merged = merge_compose(compose, document) if compose is not None else document
-    config, problems = _validate(merged, root, rules)
+    config, problems = _validate(document if compose is None else merge_overrides(compose, document), root, rules)
     places = compose.places if compose is not None else {}
     if compose is not None:
-        problems = [*_list_refusals(compose, document), *problems]
+        refusals = (Problem(finding.location, finding.message) for finding in list_refusals(compose, document))
+        problems = [*refusals, *problems]
     error: LyraError | None = None
     if problems:
         error = problems_to_error(problems, file=name, lines=lines, overrides=overrides, places=places)
@@ -122,70 +123,9 @@ def _read_compose(document: Mapping[str, Any], root: Path) -> tuple[ComposeProje
     from lyra_tasks.compose.cache import read_cached_project
 
     try:
-        return read_cached_project(root, _compose_settings(document)), None
+        return read_cached_project(root, read_settings(document)), None
     except LyraError as error:
         return None, error
-
-
-def _compose_settings(document: Mapping[str, Any]) -> ComposeSettings:
-    """Return the table `[compose]`, as far as it is valid; its problems are found with all others."""
-    from lyra_tasks.compose.model import ComposeSettings
-
-    table = document.get("compose")
-    table = table if isinstance(table, dict) else {}
-    values = {
-        key: tuple(value)
-        for key in ("files", "profiles", "ignore")
-        if isinstance(value := table.get(key), list) and all(isinstance(item, str) for item in value)
-    }
-    services = document.get("services")
-    plain_names = {
-        name
-        for service in (services.values() if isinstance(services, dict) else ())
-        for name, variable in (_table(service, "environment")).items()
-        if isinstance(variable, dict) and variable.get("secret") is False
-    }
-    return ComposeSettings(
-        values.get("files"), values.get("profiles"), values.get("ignore", ()), frozenset(plain_names)
-    )
-
-
-def merge_compose(compose: ComposeProject, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tables of a Compose project with those of `.lyra.toml` over them, which win key by key."""
-    merged = _merge(copy.deepcopy(dict(compose.document)), document)
-    for name, service in _table(document, "services").items():
-        check = _table(service, "healthcheck")
-        kinds = {"exec", "http", "tcp", "disable"}
-        if kinds & check.keys():  # another kind takes the place of that of the Compose file
-            written = _table(_table(merged["services"], name), "healthcheck")
-            for kind in kinds - check.keys():
-                written.pop(kind, None)
-    if compose.name:
-        project = merged.setdefault("project", {})
-        if isinstance(project, dict):
-            project.setdefault("name", compose.name)
-    return merged
-
-
-def _merge(base: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    for key, value in override.items():
-        below = base.get(key)
-        base[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return base
-
-
-def _table(document: object, key: str) -> dict[str, Any]:
-    value = document.get(key) if isinstance(document, dict) else None
-    return value if isinstance(value, dict) else {}
-
-
-def _list_refusals(compose: ComposeProject, document: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield what cannot be done with the Compose project, unless `.lyra.toml` says it differently."""
-    from lyra_tasks.config.validation.pydantic_errors import value_at
-
-    for finding in compose.findings:
-        if finding.is_refused and not (finding.override and value_at(finding.override, document) is not None):
-            yield Problem(finding.location, finding.message)
 
 
 def find_config(start: Path | None = None) -> Path:

@@ -17,6 +17,7 @@ from lyra_tasks.config.service_models import Healthcheck as Healthcheck
 from lyra_tasks.config.service_models import Limits as Limits
 from lyra_tasks.config.service_models import SecretFile as SecretFile
 from lyra_tasks.config.service_models import Service as Service
+from lyra_tasks.config.service_models import Volume as Volume
 from lyra_tasks.config.test_models import TEST_KINDS as TEST_KINDS
 from lyra_tasks.config.test_models import JunitSuite as JunitSuite
 from lyra_tasks.config.test_models import Test as Test
@@ -281,6 +282,12 @@ class Configuration(Table):
     def third_party_images(self) -> dict[str, str]:
         """Return the references of third-party images by service, those of test doubles too."""
         return {name: service.image for name, service in self.services.items() if not self.is_own_image(name)}
+
+    @property
+    def config_sources(self) -> set[str]:
+        """Return the files of the project that services have as configs."""
+        files = [file for service in self.services.values() for file in service.configs.values()]
+        return {file.source for file in files if file.source is not None}
 
     def is_own_image(self, service: str) -> bool:
         """Return whether a service runs an image of the project."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from lyra_tasks.config.values import (  # fmt: skip
     Command,
@@ -22,6 +23,7 @@ from lyra_tasks.config.values import (  # fmt: skip
     Platform,
     Port,
     ProjectPath,
+    PublishAddress,
     Reference,
     Size,
     SysctlName,
@@ -32,6 +34,7 @@ from lyra_tasks.config.values import (  # fmt: skip
     UlimitName,
     UlimitValue,
 )
+from lyra_tasks.ports import join_host_port, port_number
 
 _WILDCARD_PARTS = re.compile(r"(?:^|/)[^/]*[*?\[\\].*", re.DOTALL)
 
@@ -118,14 +121,26 @@ class SecretFile(Table):
 
 
 class ConfigFile(Table):
-    """A file of the project that is mounted read-only and is part of the bundle."""
+    """A file that is mounted read-only and is part of the bundle: `source` or `content`."""
 
     path: ContainerPath
     """where it is in the container"""
-    source: ProjectPath
+    source: ProjectPath | None = None
     """path in the project"""
+    content: Text | None = None
+    """its text, instead of a file of the project"""
     description: Line = ""
     """purpose"""
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> Self:
+        if (self.source is None) == (self.content is None):
+            raise ValueError("needs either source or content")
+        return self
+
+    def read(self, read_source: Callable[[str], bytes]) -> bytes:
+        """Return its content; `read_source` returns that of a file of the project."""
+        return self.content.encode() if self.source is None else read_source(self.source)  # type: ignore[union-attr]
 
 
 class Volume(Table):
@@ -139,6 +154,16 @@ class Volume(Table):
     """maximum size; part of `limits.disk`"""
     owner: Owner | None = None
     """`UID:GID` that its directory must have in the image; default: any with which the service can write"""
+    shared: Name | None = None
+    """name under which other services have the same volume; size and owner are those of the first one, in the order of
+    their start, that does not mount it `read_only`"""
+    read_only: bool = False
+    """the service only reads it, and a shared one does not get the files of its image"""
+
+    @property
+    def mount_options(self) -> tuple[str, ...]:
+        """Return the options of its mount, as in a Compose file."""
+        return (*(["ro"] if self.read_only else []), *(["nocopy"] if self.read_only and self.shared else []))
 
     @property
     def owner_text(self) -> str:
@@ -220,6 +245,9 @@ class Service(Table):
     """default: the image's"""
     ports: dict[Name, Port | UdpPort] = {}
     """name = port, such as `8000` or `"53/udp"`; HTTP checks use the port `http`"""
+    publish: dict[Name, Port | PublishAddress] = {}
+    """name of a port = where Proxima publishes it by default: a port on 127.0.0.1, or `"IP:PORT"`; default: the same
+    number on 127.0.0.1"""
     depends_on: list[Name] = []
     """services that must be ready first"""
     oneshot: bool = False
@@ -287,6 +315,11 @@ class Service(Table):
         if "http" in streams:
             return streams["http"]
         return next(iter(streams.values())) if len(streams) == 1 else None
+
+    def default_publish_address(self, name: str) -> str:
+        """Return where Proxima publishes a port unless `.env` says otherwise: `127.0.0.1:8080`."""
+        address = self.publish.get(name, port_number(self.ports[name]))
+        return address if isinstance(address, str) else join_host_port("127.0.0.1", address)
 
     def resolve_port(self, name_or_number: int | str) -> int | str | None:
         """Return the container port for a name or value in `ports`, or None."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from contextlib import suppress
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
+from lyra_tasks.ports import join_host_port
 from lyra_tasks.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 
 # The JSON Schema describes what users write, for editors to complete and validate
@@ -17,6 +19,7 @@ _ULIMIT_NAMES = (
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
     "rttime", "sigpending", "stack",
 )  # fmt: skip
+_MAX_PORT = 65535
 _DURATION_SCHEMA = {
     "anyOf": [{"type": "string", "pattern": DURATION_PATTERN}, {"type": "number", "exclusiveMinimum": 0}]
 }
@@ -42,6 +45,15 @@ def _require_not_blank(value: str) -> str:
     return value
 
 
+def _require_publish_address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    with suppress(ValueError):
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        if value == join_host_port(host.strip("[]"), int(port)) and 1 <= int(port) <= _MAX_PORT:
+            return value
+    raise ValueError('is not IP:PORT, such as "0.0.0.0:8080" or "[::1]:8080"')
+
+
 def _require_ip_address(value: str) -> str:
     try:
         ipaddress.ip_address(value)
@@ -55,7 +67,8 @@ Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DUR
 Text = Annotated[str, AfterValidator(_reject_control_characters)]
 Line = Annotated[str, AfterValidator(require_single_line)]
 NonBlankLine = Annotated[Line, AfterValidator(_require_not_blank)]
-Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+Port = Annotated[int, Field(ge=1, le=_MAX_PORT, strict=True)]
+PublishAddress = Annotated[str, AfterValidator(_require_publish_address)]
 UDP_PATTERN = r"^([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])/udp$"
 UdpPort = Annotated[str, StringConstraints(pattern=UDP_PATTERN)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]

@@ -73,7 +73,7 @@ def has_source_deviation(config: Configuration, today: datetime.date) -> bool:
 def _list_other_files(config: Configuration, root: Path, config_files: Iterable[Path]) -> set[Path]:
     """Return the files beside the build contexts that images and bundle are made from."""
     paths = {*config_files, root / LOCK_FILE_NAME}
-    paths |= {root / file.source for service in config.services.values() for file in service.configs.values()}
+    paths |= {root / source for source in config.config_sources}
     paths |= {root / test.structure for test in config.tests if test.structure is not None}
     return {path for path in paths if path.exists()}
 

@@ -130,7 +130,7 @@ def _collect_service_facts(
             for key, secret in service.secrets.items()
         },
         configs={
-            key: files[file.source] if file.source in files else (work.root / file.source).read_bytes()
+            key: file.read(lambda source: files[source] if source in files else (work.root / source).read_bytes())
             for key, file in service.configs.items()
         },
         user_ids=resolve_image_user(

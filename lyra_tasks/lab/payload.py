@@ -13,7 +13,7 @@ from lyra_tasks.config.containers import (
     resolve_ulimits,
     stop_timeout_seconds,
 )
-from lyra_tasks.config.models import Healthcheck, Service
+from lyra_tasks.config.models import Healthcheck, Service, Volume
 from lyra_tasks.config.services import EffectiveService, to_argv
 from lyra_tasks.lab.facts import LabFacts
 from lyra_tasks.ports import docker_port
@@ -85,10 +85,17 @@ def build_hardening_options(service: Service) -> dict[str, Any]:
     }
 
 
+def name_data_volume(prefix: str, service: str, key: str, volume: Volume) -> str:
+    """Return the name of a volume for data; one that is shared has that of no service."""
+    return f"{prefix}-{'' if volume.shared else service}-data-{volume.shared or key}"
+
+
 def _build_mounts(prefix: str, name: str, service: Service, files_directory: str | None) -> list[dict[str, Any]]:
     """Return the mounts; configs and secrets are bind mounted from `files_directory`, or None for volumes."""
     mounts: list[dict[str, Any]] = [
-        {"Type": "volume", "Source": f"{prefix}-{name}-data-{key}", "Target": volume.path}
+        {"Type": "volume", "Source": name_data_volume(prefix, name, key, volume), "Target": volume.path}
+        | ({"ReadOnly": True} if volume.read_only else {})
+        | ({"VolumeOptions": {"NoCopy": True}} if "nocopy" in volume.mount_options else {})
         for key, volume in service.volumes.items()
     ]
     for kind, files in (("configs", service.configs), ("secrets", service.secrets)):

@@ -11,7 +11,7 @@ from lyra_tasks.config.services import effective_service, start_order
 from lyra_tasks.engine.objects.containers import ContainerFile
 from lyra_tasks.engine.objects.ownership import LABEL_SERVICE
 from lyra_tasks.lab.facts import LabFacts, ServiceFacts
-from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT, build_container_payload
+from lyra_tasks.lab.payload import HOLDER_MOUNT_ROOT, build_container_payload, name_data_volume
 from lyra_tasks.rules.secrets import expand_secret_values
 
 
@@ -76,7 +76,7 @@ def plan_lab(config: Configuration, facts: LabFacts, group: str = "", number: in
     facts = replace(facts, files_directory=f"{facts.files_directory}/{number}") if number else facts
     inner_network, edge_network, egress_network = f"{prefix}-inner", f"{prefix}-edge", f"{prefix}-out"
     networks: dict[str, dict[str, Any]] = {inner_network: {"Internal": True}}
-    volumes: dict[str, dict[str, str]] = {}
+    volumes = _plan_data_volumes(prefix, config.services)
     services = {}
     for name, service in config.services.items():
         service_networks = [inner_network]
@@ -88,7 +88,7 @@ def plan_lab(config: Configuration, facts: LabFacts, group: str = "", number: in
             # without masquerading, published ports answer, but the container cannot reach out
             networks[edge_network] = {"Options": {"com.docker.network.bridge.enable_ip_masquerade": "false"}}
             service_networks.append(edge_network)
-        volumes |= _plan_volumes(prefix, name, service, facts.services[name], facts.supports_subpaths)
+        volumes |= _plan_file_volumes(prefix, name, facts.services[name], facts.supports_subpaths)
         services[name] = _plan_service(prefix, name, service, facts, tuple(service_networks))
     return LabPlan(
         run=facts.run,
@@ -113,15 +113,25 @@ def _object_prefix(run: str, number: int) -> str:
     return f"lyra-{run}.{number}" if number else f"lyra-{run}"
 
 
-def _plan_volumes(
-    prefix: str, name: str, service: Service, facts: ServiceFacts, supports_subpaths: bool
-) -> dict[str, dict[str, str]]:
-    volumes = {}
-    for key, volume in service.volumes.items():
+def _plan_data_volumes(prefix: str, services: Mapping[str, Service]) -> dict[str, dict[str, str]]:
+    """Plan the volumes for data; one that services share is as the first that writes to it has it."""
+    volumes: dict[str, dict[str, str]] = {}
+    names = [name for wave in start_order(services) for name in wave]
+    uses = [(name, key, volume) for name in names for key, volume in services[name].volumes.items()]
+    for name, key, volume in sorted(uses, key=lambda use: use[2].read_only):
         # The engine copies content, owner and mode from the image; a directory that it does not have belongs to root
         uid, gid = (volume.owner or "0:0").split(":")
         options = f"size={volume.size},uid={uid},gid={gid},mode=0755"
-        volumes[f"{prefix}-{name}-data-{key}"] = {"type": "tmpfs", "device": "tmpfs", "o": options}
+        volumes.setdefault(
+            name_data_volume(prefix, name, key, volume), {"type": "tmpfs", "device": "tmpfs", "o": options}
+        )
+    return volumes
+
+
+def _plan_file_volumes(
+    prefix: str, name: str, facts: ServiceFacts, supports_subpaths: bool
+) -> dict[str, dict[str, str]]:
+    volumes: dict[str, dict[str, str]] = {}
     if supports_subpaths and facts.configs:
         volumes[f"{prefix}-{name}-configs"] = {}
     if supports_subpaths and facts.secrets:

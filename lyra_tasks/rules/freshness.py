@@ -112,8 +112,7 @@ def build_set_key(
 
 def read_input_files(work: Workspace) -> dict[str, bytes]:
     """Return the content of the configs of services and of the files of `structure` checks, by their paths."""
-    paths = {file.source for service in work.config.services.values() for file in service.configs.values()}
-    paths |= {test.structure for test in work.config.tests if test.structure is not None}
+    paths = work.config.config_sources | {test.structure for test in work.config.tests if test.structure is not None}
     return {path: (work.root / path).read_bytes() for path in sorted(paths)}
 
 

@@ -136,10 +136,12 @@ def check_volume_owners(name: str, service: Service, scan: ImageScan, user: User
     """
     messages = []
     for key, volume in service.volumes.items():
+        if "nocopy" in volume.mount_options:
+            continue
         directory = scan.volume_owners.get(volume.path.rstrip("/"))
         owner, _, mode = (directory or f"{_ROOT} 0755").partition(" ")
         if volume.owner is None:
-            if user is None or _can_write(user, service.group_add, owner, int(mode, 8)):
+            if user is None or volume.read_only or _can_write(user, service.group_add, owner, int(mode, 8)):
                 continue
             reason = f"belongs to {owner} in the image (mode {mode})" if directory else "is not in the image"
             messages.append(f"volume {key}: user {user[0]}:{user[1]} cannot write: {volume.path} {reason}")

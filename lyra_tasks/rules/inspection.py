@@ -110,6 +110,7 @@ def _check_service_build(
     is_own = work.config.is_own_image(name)
     stages = read_project_stages(work, build) if is_own else ()
     own_variables = {assignment.name for stage in stages for assignment in stage.assignments}
-    has_dependents = any(name in other.depends_on for other in work.config.services.values())
+    others = [other for other in work.config.services.values() if other is not service]
+    has_dependents = any(name in other.depends_on or (other.image == service.image and other.ports) for other in others)
     yield check_documentation(name, service, image_config, own_variables, has_dependents=has_dependents, is_own=is_own)
     yield check_descriptions(name, service)

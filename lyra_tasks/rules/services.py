@@ -99,8 +99,9 @@ def check_documentation(
 ) -> RuleCheck:
     """Check whether the image's variables, volumes and ports are in the service's tables.
 
-    `own_variables` are those that the project itself sets. If other services depend on one without `ports`, its ports
-    are for them only. Ports that a third-party image merely could listen on need no documentation.
+    `own_variables` are those that the project itself sets. If other services depend on one without `ports`, or have the
+    ports of the same image, its ports are for them only. Ports that a third-party image merely could listen on need no
+    documentation.
     """
     messages = []
     image_variables = {str(pair).partition("=")[0] for pair in image_config.get("Env") or []}

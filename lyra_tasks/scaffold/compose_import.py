@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 from lyra_tasks.compose.model import DEFAULT_FILES, OVERRIDE_FILES, Finding, Location
-from lyra_tasks.compose.names import make_image_name, unique_name
+from lyra_tasks.compose.translation.names import make_image_name, unique_name
 from lyra_tasks.scaffold.dockerfile_import import draft_image, name_image
 from lyra_tasks.scaffold.drafts import Draft, DraftTable, dockerfile_path
 from lyra_tasks.scaffold.known_images import find_known_image

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from lyra_tasks.compose.names import make_image_name, unique_name
+from lyra_tasks.compose.translation.names import make_image_name, unique_name
 from lyra_tasks.dockerfile.parse import Dockerfile
 from lyra_tasks.dockerfile.stages import DeclaredImage, resolve_declared_image
 from lyra_tasks.errors import ConfigurationError

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from lyra_tasks.compose.names import make_image_name
+from lyra_tasks.compose.translation.names import make_image_name
 from lyra_tasks.config.load import CONFIG_FILE_NAME, list_todos
 from lyra_tasks.config.validation.paths import excludes_directory
 from lyra_tasks.dockerfile.stages import list_base_images
@@ -20,7 +21,7 @@ from lyra_tasks.scaffold.dockerfile_import import declare_image, draft_from_dock
 from lyra_tasks.scaffold.drafts import Draft, DraftTable, dockerfile_path
 from lyra_tasks.scaffold.project_files import TASKS_FILE, ProjectFiles
 from lyra_tasks.scaffold.rendering import render_configuration
-from lyra_tasks.scaffold.service_defaults import complete_service
+from lyra_tasks.scaffold.service_defaults import complete_service, describe_shortage
 
 # They change without the source: an image whose context includes one is stale after each run or commit
 _GENERATED_DIRECTORIES = (".git", ".lyra", "promotion")
@@ -107,6 +108,8 @@ def _draft_project(project: ProjectFiles) -> Draft:
         dockerfile = project.dockerfiles.get(dockerfile_path(image)) if image is not None else None
         complete_service(draft, name, declared.get(image_name), dockerfile, project)
     draft.foreign_images = _list_foreign_images(draft, project)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    draft.todos += filter(None, [describe_shortage(draft.services.values(), os.cpu_count() or 1, memory)])
     if todo := _describe_missing_comments(draft, project):
         draft.todos.append(todo)
     return draft

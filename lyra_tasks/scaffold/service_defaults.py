@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
+from collections.abc import Iterable
 
-from lyra_tasks.compose.environment import VARIABLE_DESCRIPTIONS
-from lyra_tasks.compose.names import name_ports, unique_name
+from lyra_tasks import console
+from lyra_tasks.compose.translation.environment import VARIABLE_DESCRIPTIONS
+from lyra_tasks.compose.translation.names import name_ports, unique_name
+from lyra_tasks.config.models import Resources
 from lyra_tasks.config.services import IMAGE_BASELINE_VARIABLES
 from lyra_tasks.dockerfile.parse import Dockerfile
 from lyra_tasks.dockerfile.stages import DeclaredImage
@@ -19,11 +24,15 @@ from lyra_tasks.units import format_size, parse_size
 _DEFAULT_USER = "10001:10001"
 _NON_ROOT_IMAGE = re.compile(r"nonroot|unprivileged|bitnami|chainguard")
 _KNOWN_USERS = {"node": "1000:1000", "nobody": "65534:65534", "nonroot": "65532:65532", "www-data": "33:33"}
+_ALPINE_WWW_DATA = "82:82"
 _TMP = "/tmp"  # noqa: S108
 _TMP_SIZE = "32m"
 _TMPFS_SIZE = "16m"
 _CPUS = 0.25
+_MIN_CPUS = 0.05
+_HOST_SHARE = Resources().host_share
 _DEFAULT_DISK = "64m"
+_DEFAULT_MEMORY = "256m"
 _UNKNOWN_IMAGE = KnownImage(())
 
 
@@ -42,7 +51,7 @@ def complete_service(
     if user.partition(":")[0] in {"", "0", "root"} and not _NON_ROOT_IMAGE.search(reference):
         user = _assign_user(service, known, is_own=is_own, is_alpine="alpine" in reference)
     _add_volumes(service, image, known or _UNKNOWN_IMAGE)
-    _size_volumes(service, known or _UNKNOWN_IMAGE, user, dockerfile)
+    _size_volumes(service, known or _UNKNOWN_IMAGE, _find_uid_gid(user, dockerfile, reference), user)
     if known and known.healthcheck and not service.get("healthcheck") and not image.healthcheck:
         command = known.healthcheck
         service.add("healthcheck", {"exec": command if isinstance(command, str) else list(command)})
@@ -50,19 +59,23 @@ def complete_service(
         names = ", ".join(f'"{capability}"' for capability in known.capabilities)
         service.todos.append(f"the image does not start without cap_add = [{names}], which needs a deviation")
     _add_environment(service, image)
-    _add_limits(service, known)
+    _add_limits(service, known, choose_cpus(draft.services.values()))
     add_check(draft, name, image, dockerfile, project)
 
 
 def _is_internal(draft: Draft, name: str, *, has_check: bool, is_own: bool) -> bool:
     """Return whether nothing but other services needs the ports: the Compose project does not publish any.
 
-    Without a health check, `tcp` on a published port tells when the service is ready.
+    Without a health check, `tcp` on a published port tells when the service is ready. A worker, which runs another
+    command in the image of a server, has no ports at all.
     """
     service = draft.services[name]
     has_dependents = any(name in (other.get("depends_on") or ()) for other in draft.services.values())
     has_check = has_check or bool(service.get("healthcheck"))
-    return has_check and not service.get("ports") and (has_dependents or not is_own)
+    has_command = bool(service.get("command") or service.get("entrypoint"))
+    users = [other for other in draft.services.values() if is_own and other.get("image") == service.get("image")]
+    is_worker = has_command and len(users) > 1 and not has_dependents
+    return not service.get("ports") and (is_worker or (has_check and (has_dependents or not is_own)))
 
 
 def _add_ports(service: DraftTable, image: DeclaredImage, known: KnownImage | None) -> None:
@@ -90,9 +103,10 @@ def _assign_user(service: DraftTable, known: KnownImage | None, *, is_own: bool,
     return known_user or _DEFAULT_USER
 
 
-def _size_volumes(service: DraftTable, known: KnownImage, user: str, dockerfile: Dockerfile | None) -> None:
-    owner = _find_uid_gid(user, dockerfile)
+def _size_volumes(service: DraftTable, known: KnownImage, owner: str, user: str) -> None:
     for key, volume in service.volumes().items():
+        if volume.get("read_only"):
+            continue  # whoever writes to it says so
         if "size" not in volume and known.size != "64m":
             service.add_entry("volumes", key, {"size": known.size})
         if "owner" not in volume and owner:
@@ -101,7 +115,7 @@ def _size_volumes(service: DraftTable, known: KnownImage, user: str, dockerfile:
             service.todos.append(f"owner of {volume['path']}: UID and GID of the user {user}")
 
 
-def _find_uid_gid(user: str, dockerfile: Dockerfile | None) -> str:
+def _find_uid_gid(user: str, dockerfile: Dockerfile | None, base: str) -> str:
     """Return `UID:GID` of a user, if the Dockerfile contains them or they are well known."""
     name, _, group = user.partition(":")
     if name.isdigit():
@@ -110,7 +124,7 @@ def _find_uid_gid(user: str, dockerfile: Dockerfile | None) -> str:
         match = re.search(r"\b(?:useradd|adduser)\b.*?(?:-u|--uid)[ =](\d+)", line)
         if match and re.search(rf"\b{re.escape(name)}\b", line[match.end() :]):
             return f"{match[1]}:{match[1]}"
-    return _KNOWN_USERS.get(name, "")
+    return _ALPINE_WWW_DATA if name == "www-data" and "alpine" in base else _KNOWN_USERS.get(name, "")
 
 
 def _add_volumes(service: DraftTable, image: DeclaredImage, known: KnownImage) -> None:
@@ -153,12 +167,36 @@ def _add_environment(service: DraftTable, image: DeclaredImage) -> None:
             service.add_entry("environment", name, {**entry, "description": description})
 
 
-def _add_limits(service: DraftTable, known: KnownImage | None) -> None:
+def choose_cpus(services: Iterable[DraftTable], host_cpus: int = os.cpu_count() or 1) -> float:
+    """Return the CPU limit of a service that the Compose file gives none, with which all of them fit this machine."""
+    limits: list[float | None] = [(service.given.get("limits") or {}).get("cpus") for service in services]
+    left = host_cpus * _HOST_SHARE - sum(filter(None, limits))
+    return min(_CPUS, max(_MIN_CPUS, math.floor(100 * left / max(1, limits.count(None))) / 100))
+
+
+def describe_shortage(services: Iterable[DraftTable], host_cpus: int, host_memory: int) -> str:
+    """Return what the limits of all services together are, if this machine does not give that much; else ''."""
+    cpus, memory = 0.0, 0
+    for service in services:
+        limits = service.entries("limits")
+        cpus += float(limits.get("cpus", 1))
+        memory += parse_size(limits.get("memory", _DEFAULT_MEMORY)) + parse_size(limits.get("disk", _DEFAULT_DISK))
+    if cpus <= host_cpus * _HOST_SHARE + 0.001 and memory <= host_memory * _HOST_SHARE:
+        return ""
+    machine = f"{host_cpus} CPUs, {console.format_bytes(host_memory)}"
+    return (
+        f"the limits are {cpus:g} CPUs and {console.format_bytes(memory)} together, and an environment may use "
+        f"{_HOST_SHARE:.0%} of this machine ({machine}): lower limits.cpus and limits.memory, raise [resources] "
+        "host_share, or leave out services with `ignore` in [compose]"
+    )
+
+
+def _add_limits(service: DraftTable, known: KnownImage | None, cpus: float) -> None:
     limits = service.entries("limits")
     sizes = [volume.get("size", "64m") for volume in service.volumes().values()]
     disk = sum(map(parse_size, (*sizes, *service.entries("tmpfs").values()))) + parse_size(_TMP_SIZE)
     if "cpus" not in limits:
-        service.add_entry("limits", "cpus", _CPUS)
+        service.add_entry("limits", "cpus", cpus)
     if known and known.memory != "256m" and "memory" not in limits:
         service.add_entry("limits", "memory", known.memory)
     if disk > parse_size(limits.get("disk", _DEFAULT_DISK)):

@@ -112,6 +112,43 @@ def test_ports_are_published_on_loopback_by_default() -> None:
     assert definition["ports"] == ["${WEB_DNS_PUBLISH:-127.0.0.1:53}:53/udp"]
 
 
+def test_configured_address_has_precedence() -> None:
+    tables = {
+        "web": {"image": "web", "ports": {"http": 80, "metrics": 9090}},
+        "proxy": {"image": "web", "ports": {"http": 8000}, "publish": {"http": "0.0.0.0:80"}},
+        "admin": {"image": "web", "ports": {"http": 8000}, "publish": {"http": "[::1]:8080"}},
+    }
+    published = {name: definition["ports"] for name, definition in compose(tables)["services"].items()}
+    assert published == {
+        "web": [
+            "${WEB_HTTP_PUBLISH:?where web publishes its port http}:80",
+            "${WEB_METRICS_PUBLISH:-127.0.0.1:9090}:9090",
+        ],
+        "proxy": ["${PROXY_HTTP_PUBLISH:-0.0.0.0:80}:8000"],
+        "admin": ["${ADMIN_HTTP_PUBLISH:-[::1]:8080}:8000"],
+    }
+    assert "#ADMIN_HTTP_PUBLISH=[::1]:8080" in render_env_example(services(tables)).splitlines()
+    described = build_environment_document("shop", services(tables))["services"]
+    assert described["proxy"]["ports"][0]["address"] == "0.0.0.0:80"
+    assert "address" not in described["web"]["ports"][0]
+
+
+def test_shared_volume_is_one_and_gets_files_of_its_writer() -> None:
+    tables = {
+        "web": {"image": "web", "volumes": {"static": {"path": "/www", "shared": "static", "read_only": True}}},
+        "app": {"image": "web", "volumes": {"out": {"path": "/out", "shared": "static"}, "own": {"path": "/own"}}},
+    }
+    document = compose(tables)
+    assert document["volumes"] == {"static": {}, "app-own": {}}
+    assert document["services"]["web"]["volumes"] == ["static:/www:ro,nocopy"]
+    assert document["services"]["app"]["volumes"] == ["static:/out", "app-own:/own"]
+
+
+def test_content_of_a_config_has_the_suffix_of_its_path() -> None:
+    table = {"image": "web", "configs": {"site": {"path": "/etc/site.conf", "content": "x"}}}
+    assert compose({"web": table})["configs"] == {"web-site": {"file": "./configs/web/site.conf"}}
+
+
 def test_service_with_egress_joins_the_outer_network() -> None:
     document = compose({"web": {"image": "web", "ports": {"http": 80}, "egress": True}})
     assert document["services"]["web"]["networks"] == ["inner", "out"]

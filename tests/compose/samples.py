@@ -47,11 +47,11 @@ def compose_files(name: str, root: Path) -> tuple[Path, ...]:
 def ask_compose(name: str, root: Path, profiles: tuple[str, ...]) -> dict[str, Any]:
     """Return what `docker compose config` says of a project, as somebody gets it who follows its README."""
     files = compose_files(name, root)
-    values = [path for path in (root / ".env",) if path.is_file()]
     required = root.parent / f"{name}.env"
     required.write_text("TAG=1\nMODE=1\n")
     for example in root.glob("*.example"):  # whoever starts the project copies them
         example.with_suffix("").write_text(example.read_text())
+    values = [path for path in (root / ".env",) if path.is_file()]
     return ask_config(find_plugin(), ConfigQuestion(files, files[0].parent, "", profiles, (required, *values)))
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.compose import keys
-from lyra_tasks.compose.names import make_name
 from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE
+from lyra_tasks.compose.translation import keys
+from lyra_tasks.compose.translation.names import make_name
 from lyra_tasks.config.load import LoadedConfig, load_config
 from lyra_tasks.config.models import Service
 from lyra_tasks.scaffold.plan import plan_init
@@ -26,7 +26,10 @@ pytestmark = pytest.mark.slow
 NAMED_ON_INIT = {"compose-elsewhere": ("docker/compose.yaml",)}
 LEFT_OUT = {
     "build-impossible": {"inline", "remote", "extra", "above"},
-    "inline-config": {"web"},
+    "forge": {"backup"},
+    "go-services": {"orders", "payments"},
+    "inline-config": {"theirs"},
+    "inline-monitoring": {"tailnet"},
     "other-containers": {"sidecar", "backup", "linked", "windows", "registry", "config", "hyper"},
     "swarm": {"gone"},
     "mounts": set(),
@@ -97,7 +100,7 @@ def _is_written_by_compose(pattern: str, value: Any) -> bool:
     return (pattern, value) in {
         ("services.*.ports.[].mode", "ingress"), ("services.*.volumes.[].bind.create_host_path", True),
         ("services.*.deploy.replicas", 1), ("services.*.deploy.mode", "replicated"),
-    } or pattern in {"services.*.ports.[].published", "services.*.depends_on.*.restart"}  # fmt: skip
+    } or pattern == "services.*.depends_on.*.restart"  # fmt: skip
 
 
 def _targets(service: Service) -> set[str]:
@@ -184,10 +187,24 @@ def _has_port(value: Any, service: Service, context: Context) -> bool:
     return (f"{number}/udp" if port["protocol"] == "udp" else number) in service.ports.values()
 
 
+def _is_published(value: Any, service: Service, context: Context) -> bool:
+    port = context.document["services"][context.name]["ports"][context.path[1]]
+    number = f"{port['target']}/udp" if port["protocol"] == "udp" else int(port["target"])
+    name = next(name for name, known in service.ports.items() if known == number)
+    host, _, published = service.default_publish_address(name).rpartition(":")
+    expected = str(port.get("published") or port["target"]).partition("-")[0]
+    return (published, host.strip("[]")) == (expected, port.get("host_ip") or "127.0.0.1")
+
+
 def _has_exposed(value: Any, service: Service, context: Context) -> bool:
     first, _, last = str(value).partition("/")[0].partition("-")
     known = {int(str(port).partition("/")[0]) for port in service.ports.values()}
     return set(range(int(first), int(last or first) + 1)) <= known
+
+
+def _is_missing(context: Context) -> bool:
+    """Return whether a service is left out, or of no active profile."""
+    return make_name(str(context.path[1])) not in context.loaded.config.services
 
 
 def _has_link(value: Any, service: Service, context: Context) -> bool:
@@ -213,17 +230,18 @@ COMPARISONS: dict[str, Callable[[Any, Service, Context], bool]] = {
     "networks.*": _is_alias, "networks.*.aliases": _is_alias, "networks.*.aliases.[]": _is_alias,
     "domainname": lambda v, s, _: f"{s.hostname}.{v}" in s.aliases,
     "links.[]": _has_link,
-    "extra_hosts.[]": lambda v, s, _: re.split("[=:]", str(v), maxsplit=1)[1].strip("[]") in s.extra_hosts.values(),
+    "extra_hosts.[]": lambda v, s, _: "host-gateway" in str(v)
+    or re.split("[=:]", str(v), maxsplit=1)[1].strip("[]") in s.extra_hosts.values(),
     "sysctls.net.core.somaxconn": lambda v, s, _: str(s.sysctls["net.core.somaxconn"]) == str(v),
     "ulimits.*": lambda v, s, c: isinstance(v, dict) or s.ulimits[str(c.path[1])] == v,
     "ulimits.*.soft": lambda v, s, c: s.ulimits[str(c.path[1])].soft == v,  # type: ignore[union-attr]
     "ulimits.*.hard": lambda v, s, c: s.ulimits[str(c.path[1])].hard == v,  # type: ignore[union-attr]
-    "depends_on.*": lambda v, s, c: make_name(str(c.path[1])) in s.depends_on,
-    "depends_on.*.condition": lambda v, s, c: c.loaded.config.services[make_name(str(c.path[1]))].oneshot
-    is (v == "service_completed_successfully"),
+    "depends_on.*": lambda v, s, c: make_name(str(c.path[1])) in s.depends_on or _is_missing(c),
+    "depends_on.*.condition": lambda v, s, c: _is_missing(c)
+    or c.loaded.config.services[make_name(str(c.path[1]))].oneshot is (v == "service_completed_successfully"),
     "depends_on.*.required": _is_true,
     "cpus": _is_limit("cpus"), "deploy.resources.limits.cpus": _is_limit("cpus"), "cpu_count": _is_limit("cpus"),
-    "cpu_quota": lambda v, s, c: s.limits.cpus == v / c.document["services"][c.name]["cpu_period"],
+    "cpu_quota": lambda v, s, c: s.limits.cpus == v / c.document["services"][c.name].get("cpu_period", 100_000),
     "cpu_period": _is_true,
     "mem_limit": _is_limit("memory"), "deploy.resources.limits.memory": _is_limit("memory"),
     "pids_limit": _is_limit("pids"), "deploy.resources.limits.pids": _is_limit("pids"),
@@ -231,11 +249,12 @@ COMPARISONS: dict[str, Callable[[Any, Service, Context], bool]] = {
     "healthcheck.test.[]": _has_test,
     "healthcheck.disable": lambda v, s, _: s.healthcheck is not None and s.healthcheck.disable,
     **dict.fromkeys(("ports.[]", "ports.[].target", "ports.[].protocol", "ports.[].name"), _has_port),
+    **dict.fromkeys(("ports.[].published", "ports.[].host_ip"), _is_published),
     "expose.[]": _has_exposed,
     **dict.fromkeys(
         ("volumes.[]", "volumes.[].type", "volumes.[].source", "volumes.[].target", "volumes.[].bind",
          "volumes.[].tmpfs", "volumes.[].tmpfs.size", "volumes.[].read_only"), _has_mount),
-    "tmpfs.[]": lambda v, s, _: str(v).partition(":")[0] in s.tmpfs,
+    "tmpfs.[]": lambda v, s, _: str(v).partition(":")[0] in s.tmpfs or v == "/tmp",
     **dict.fromkeys(("secrets.[]", "configs.[]"), _is_true),
     **dict.fromkeys(("secrets.[].source", "configs.[].source"), _is_true),
     "secrets.[].target": lambda v, s, _: any(str(v) in entry.path for entry in s.secrets.values()),

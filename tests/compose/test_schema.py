@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.compose import keys
 from lyra_tasks.compose.plugin import find_plugin
 from lyra_tasks.compose.sources import read_yaml_file
+from lyra_tasks.compose.translation import keys
 from tests.compose.samples import COMPOSE_FILES, NAMES, walk_keys, write_sample
 
 TABLES = (keys.CARRIED, keys.RESOLVED, keys.NOTED, keys.HOST_ACCESS, keys.REFUSED)

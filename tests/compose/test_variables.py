@@ -162,3 +162,46 @@ def test_contexts_above_are_built_from_the_top_of_the_repository(
     project = inspect_project(root, ("docker/compose.yaml",))
     assert project.compose is not None
     assert project.compose.project.document["images"]["web"]["context"] == "."
+
+
+def test_both_sides_have_the_same_password_in_tests(write_project: WriteProject) -> None:
+    compose = """
+        services:
+          web:
+            image: redis:7
+            environment: {DATABASE_URL: "postgres://app:hunter2hunter2@db/app", ADMIN_URL: "http://a:other-one@db/"}
+          db:
+            image: postgres:16
+            environment: {POSTGRES_PASSWORD: root-of-it, APP_PASSWORD: hunter2hunter2}
+            volumes: ["./init.sql:/docker-entrypoint-initdb.d/init.sql:ro"]
+    """
+    files = {"init.sql": "CREATE USER app PASSWORD 'hunter2hunter2';\n"}
+    root = write_project(compose, FILES | files)
+    loaded = load_config()
+    web, db = loaded.config.services["web"].environment, loaded.config.services["db"].environment
+    assert web["DATABASE_URL"].test_value == "postgres://app:hunter2hunter2@db/app"
+    assert (db["APP_PASSWORD"].test_value, db["APP_PASSWORD"].secret) == ("hunter2hunter2", True)
+    assert web["ADMIN_URL"].test_value == f"http://a:{SHARED_TEST_VALUE}@db/"
+    assert db["POSTGRES_PASSWORD"].test_value == SHARED_TEST_VALUE
+    (root / "init.sql").write_text("CREATE USER app;\n")  # a change of the file is noticed
+    web = load_config().config.services["web"].environment
+    assert web["DATABASE_URL"].test_value == f"postgres://app:{SHARED_TEST_VALUE}@db/app"
+
+
+def test_password_that_is_no_secret_stays_in_addresses(write_project: WriteProject) -> None:
+    compose = """
+        services:
+          web: {image: "redis:7", environment: {DATABASE_URL: "postgres://app:local@db/app"}}
+          db: {image: "postgres:16", environment: {POSTGRES_PASSWORD: local}}
+    """
+    override = HEAD + "[services.db.environment]\nPOSTGRES_PASSWORD = { secret = false }\n"
+    write_project(compose, FILES | {".lyra.toml": override})
+    services = load_config().config.services
+    assert services["db"].environment["POSTGRES_PASSWORD"].default == "local"
+    assert services["web"].environment["DATABASE_URL"].test_value == "postgres://app:local@db/app"
+
+
+def test_raw_env_file_is_read_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "raw").write_text('A=$2y$10$abc\nB="quoted"\n')
+    values = {name: variable.value for name, variable in read_env_file(tmp_path / "raw", is_raw=True).items()}
+    assert values == {"A": "$2y$10$abc", "B": '"quoted"'}

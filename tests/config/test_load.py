@@ -67,6 +67,7 @@ entrypoint = "/bin/serve"
 user = "10001:10001"
 working_dir = "/srv"
 ports = { http = 8000, admin = 8001 }
+publish = { http = "0.0.0.0:80" }
 depends_on = ["counter"]
 oneshot = false
 promote = true

@@ -315,6 +315,21 @@ CASES: list[tuple[str, str, str]] = [
         "WEB_HTTP_PUBLISH on Proxima; choose another name",
     ),
     (
+        "address of a port that does not exist",
+        SERVICE + "ports = { http = 80 }\npublish = { https = 443 }\n",
+        "9: services.web.publish.https: is not the name of a port in ports; add it there, or remove this",
+    ),
+    (
+        "address without a port",
+        SERVICE + 'ports = { http = 80 }\npublish = { http = "localhost:80" }\n',
+        '9: services.web.publish.http: "localhost:80" is not IP:PORT, such as "0.0.0.0:8080" or "[::1]:8080"',
+    ),
+    (
+        "config without an origin",
+        SERVICE + '[services.web.configs]\nsite = { path = "/x" }\n',
+        "9: services.web.configs.site: a table needs either source or content",
+    ),
+    (
         "mount below a file",
         SERVICE
         + '[services.web.secrets.key]\npath = "/run/key"\n[services.web.volumes.data]\npath = "/run/key/deep/data"\n',

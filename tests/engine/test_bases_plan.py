@@ -24,11 +24,12 @@ from lyra_tasks.engine.bases.inputs import (
 from lyra_tasks.engine.bases.materials import group_bases_by_build
 from lyra_tasks.engine.bases.registry import content_digest, is_for_platform
 from lyra_tasks.engine.bases.resolve import BASE_REPOSITORY, BaseInstall, ResolvedBase, plan_base_installs
-from lyra_tasks.engine.bases.sources import suggest_sources
+from lyra_tasks.engine.bases.sources import MissingImages, UnavailableImagesError, suggest_sources
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.references import pin_reference, registry_host
 from tests.images.saves import tar
 
+THIRD_PARTY = {"web": "nginx:1.27", "cache": "redis:7", "app": "app:1"}
 CONFIG = Configuration.model_validate(
     {
         "schema": 1,
@@ -118,6 +119,27 @@ def test_hint_has_lines_of_toml(base: dict[str, Any] | None, lines: tuple[str, .
         assert line in hint
     table = hint.partition("\n")[2]
     assert tomllib.loads(table)
+
+
+def test_all_images_that_are_missing_are_in_one_error() -> None:
+    services = {name: Service.model_validate({"image": image}) for name, image in THIRD_PARTY.items()}
+    config = CONFIG.model_copy(update={"bases": {}, "services": services})
+    requests = [create_third_party_request(config, variant) for variant in list_variants(config, THIRD_PARTY)]
+    missing = MissingImages()
+    missing.require_none()
+    for group in (requests[:2], requests[2:]):
+        inner = MissingImages()
+        for request in group:
+            with inner.collect():
+                raise UnavailableImagesError((request,), f"no {request.key}", hint="x", details=request.locations)
+        with missing.collect():
+            inner.require_none()
+    with pytest.raises(
+        UnavailableImagesError, match=r"3 images are not available: nginx:1.27, redis:7, app:1"
+    ) as error:
+        missing.require_none()
+    assert error.value.details[:2] == ("no nginx:1.27", "services.web.image: nginx:1.27")
+    assert set(tomllib.loads(error.value.hint.partition("\n")[2])["bases"]) == set(THIRD_PARTY.values())
 
 
 def test_base_request_lists_all_locations() -> None:

@@ -93,6 +93,23 @@ def test_data_volume_has_size_and_owner_and_counts_as_memory() -> None:
     assert result.memory == without_volume.memory
 
 
+def test_shared_volume_is_as_its_first_writer_has_it() -> None:
+    volumes = {
+        "reader": {"www": {"path": "/www", "shared": "static", "read_only": True, "owner": "1:1"}},
+        "late": {"out": {"path": "/out", "shared": "static", "owner": "2:2"}},
+        "first": {"out": {"path": "/out", "shared": "static", "owner": "3:3"}},
+    }
+    tables = {name: {"image": "web", "volumes": table} for name, table in volumes.items()}
+    tables["late"]["depends_on"] = ["first"]
+    result = make_plan(tables)
+    ((name, options),) = result.volumes.items()
+    assert "uid=3,gid=3" in options["o"]
+    mounts = {service: planned.payload["HostConfig"]["Mounts"] for service, planned in result.services.items()}
+    assert [mount[0]["Source"] for mount in mounts.values()] == [name] * 3
+    assert mounts["reader"][0] | {"ReadOnly": True, "VolumeOptions": {"NoCopy": True}} == mounts["reader"][0]
+    assert "VolumeOptions" not in mounts["late"][0]
+
+
 def test_image_volume_is_replaced_by_sized_tmpfs() -> None:
     image: dict[str, Any] = IMAGE | {"Volumes": {"/var/lib/thing/": {}, "/data": {}}}
     service = {"image": "web", "limits": {"disk": "8m"}, "volumes": {"data": {"path": "/data", "size": "4m"}}}

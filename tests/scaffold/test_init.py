@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.compose.names import make_name
 from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE, replace_passwords
+from lyra_tasks.compose.translation.names import make_name
 from lyra_tasks.config.load import LoadedConfig, list_todos, load_config
 from lyra_tasks.dockerfile.input_hashes import dockerfile_path
 from lyra_tasks.dockerfile.parse import read_dockerfile
@@ -198,8 +198,8 @@ def test_compose_profiles_oneshots_and_shared_volumes(tmp_path: Path) -> None:
     assert config.services["api"].command == ["sh", "-c", "exec httpd -f -p 8080 -h /www"]
     assert config.services["api"].limits.memory == 64 * 1024**2
     assert [image.context for image in config.images.values()] == ["."]  # one build, two services
+    assert [service.volumes["books"].shared for service in config.services.values()] == ["books", "books"]
     notes = " ".join(plan_init(inspect_project(root)).notes)
-    assert "docker-compose.yml:13: volumes: books is shared by migrate, api: each of them has its own" in notes
     assert "only the profile tools starts it" in notes
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from lyra_tasks.config.load import load_config
 from lyra_tasks.config.models import Service
+from lyra_tasks.scaffold.drafts import DraftTable
+from lyra_tasks.scaffold.service_defaults import choose_cpus, describe_shortage
 from tests.scaffold.test_init import init_project
 
 pytestmark = pytest.mark.slow
@@ -105,3 +107,34 @@ def test_health_check_over_tcp_needs_a_port(tmp_path: Path) -> None:
     assert service.ports == {"nats": 4222}
     assert service.healthcheck is not None
     assert service.healthcheck.tcp == "nats"
+
+
+@pytest.mark.parametrize(
+    ("limits", "cpus"),
+    [
+        ([{}] * 3, 0.25),
+        ([{}] * 12, 0.12),
+        ([{"cpus": 1.0}, {}, {}, {}, {}], 0.12),
+        ([{"cpus": 4.0}, {}], 0.05),
+    ],
+)
+def test_cpu_limits_of_a_draft_fit_two_processors(limits: list[dict[str, float]], cpus: float) -> None:
+    assert choose_cpus([DraftTable(given={"limits": table}) for table in limits], 2) == cpus
+
+
+def test_draft_says_what_the_machine_cannot_give() -> None:
+    services = [DraftTable(given={"limits": {"cpus": 0.5, "memory": "1g"}}) for _ in range(4)]
+    assert describe_shortage(services, 4, 16 * 1024**3) == ""
+    assert "2 CPUs and 4.2 GiB together" in describe_shortage(services, 2, 16 * 1024**3)
+    assert "lower limits.cpus and limits.memory" in describe_shortage(services, 4, 4 * 1024**3)
+
+
+def test_worker_in_the_image_of_a_server_has_no_ports(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nUSER 1:1\nEXPOSE 8000\n")
+    (tmp_path / "compose.yaml").write_text(
+        "services:\n  web: {build: ., ports: ['80:8000']}\n  worker: {build: ., command: [work]}\n"
+    )
+    init_project(tmp_path)
+    services = load_config(tmp_path).config.services
+    assert (services["web"].ports, services["worker"].ports) == ({"http": 8000}, {})
+    assert services["worker"].healthcheck is None

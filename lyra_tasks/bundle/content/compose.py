@@ -23,6 +23,7 @@ from lyra_tasks.config.deployment import (
     is_settable_name,
     publish_variable,
     secret_variable,
+    volume_name,
 )
 from lyra_tasks.config.models import Command, ConfigFile, Healthcheck, SecretFile, Service
 from lyra_tasks.config.services import to_argv
@@ -61,12 +62,12 @@ def build_compose_document(
         document["networks"]["out"] = NETWORKS["out"]
     parts: dict[str, dict[str, Any]] = {
         "volumes": {
-            compose_object_name(service.name, key): {} for service in services for key in service.config.volumes
+            volume_name(service.name, key, volume): {}
+            for service in services
+            for key, volume in service.config.volumes.items()
         },
         "configs": {
-            compose_object_name(service.name, key): {
-                "file": _escape(f"./{config_path(service.name, key, file.source)}")
-            }
+            compose_object_name(service.name, key): {"file": _escape(f"./{config_path(service.name, key, file)}")}
             for service in services
             for key, file in service.config.configs.items()
         },
@@ -119,7 +120,14 @@ def _define_service(
             if other in services_by_name
         },
         "volumes": [
-            f"{compose_object_name(service.name, key)}:{_escape(volume.path)}" for key, volume in config.volumes.items()
+            ":".join(
+                (
+                    volume_name(service.name, key, volume),
+                    _escape(volume.path),
+                    *filter(None, [",".join(volume.mount_options)]),
+                )
+            )
+            for key, volume in config.volumes.items()
         ],
         "configs": _file_mounts(service, config.configs),
         "secrets": _file_mounts(service, config.secrets),

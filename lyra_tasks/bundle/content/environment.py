@@ -21,8 +21,9 @@ from lyra_tasks.config.deployment import (
 from lyra_tasks.config.models import Configuration, EnvironmentVariable, Service
 from lyra_tasks.config.services import IMAGE_BASELINE_VARIABLES, EffectiveService, effective_service
 from lyra_tasks.console import escape
-from lyra_tasks.ports import ContainerPort, port_number, port_protocol
+from lyra_tasks.ports import port_number, port_protocol
 
+_WILDCARD_HOSTS = frozenset({"0.0.0.0", "[::]"})  # noqa: S104
 _UNQUOTED_VALUE = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
 
 
@@ -30,9 +31,8 @@ _UNQUOTED_VALUE = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
 class PromotedService:
     """A promoted service with the configuration of its image; `reference` is the image that it runs.
 
-    `user_ids` are those of a user with a name.
-    `publish_addresses` are the default addresses by port name: the same port on the loopback interface, or empty if
-    another service has it.
+    `user_ids` are those of a user with a name. `publish_addresses` are the default addresses by port name, empty where
+    another service has the address.
     """
 
     name: str
@@ -55,22 +55,35 @@ def select_promoted_services(
     user_ids: Mapping[str, UserIds | None] | None = None,
 ) -> tuple[PromotedService, ...]:
     """Return the promoted services; `references` are by image, `image_configs` and `user_ids` by service."""
-    port_owners: dict[ContainerPort, str] = {}
+    services = {name: service for name, service in config.services.items() if service.is_promoted}
+    addresses = _assign_addresses(services)
     return tuple(
         PromotedService(
             name,
             service,
             references[config.image_name(name)],
             image_configs[name],
-            {
-                key: f"127.0.0.1:{port_number(port)}" if port_owners.setdefault(port, name) == name else ""
-                for key, port in service.ports.items()
-            },
+            {key: addresses[name, key] for key in service.ports},
             (user_ids or {}).get(name),
         )
-        for name, service in config.services.items()
-        if service.is_promoted
+        for name, service in services.items()
     )
+
+
+def _assign_addresses(services: Mapping[str, Service]) -> dict[tuple[str, str], str]:
+    """Return where each port of each service is published by default; those that are configured have precedence."""
+    addresses: dict[tuple[str, str], str] = {}
+    ports = [(name, key) for name, service in services.items() for key in service.ports]
+    taken: list[tuple[str, str, str]] = []
+    for name, key in sorted(ports, key=lambda port: port[1] not in services[port[0]].publish):
+        address = services[name].default_publish_address(key)
+        host, _, number = address.rpartition(":")
+        protocol = port_protocol(services[name].ports[key])
+        hosts = {taken_host for taken_host, *taken_port in taken if taken_port == [number, protocol]}
+        is_free = host not in hosts and _WILDCARD_HOSTS.isdisjoint(hosts) and not (hosts and host in _WILDCARD_HOSTS)
+        addresses[name, key] = address if is_free else ""
+        taken.append((host, number, protocol))
+    return addresses
 
 
 def build_environment_document(project: str, services: Sequence[PromotedService]) -> dict[str, Any]:
@@ -165,16 +178,19 @@ def _service(service: PromotedService) -> dict[str, Any]:
         "volumes": [
             {"name": key, "path": volume.path, "size": volume.size, "owner": volume.owner_text,
              "description": volume.description}
+            | ({"shared": volume.shared} if volume.shared else {})
+            | ({"read_only": True} if volume.read_only else {})
             for key, volume in config.volumes.items()
         ],
         "ports": [
             {"name": key, "port": port_number(port), "protocol": port_protocol(port),
              "variable": publish_variable(service.name, key)}
+            | ({"address": config.default_publish_address(key)} if key in config.publish else {})
             for key, port in config.ports.items()
         ],
         "configs": [
             {"name": key, "path": file.path, "description": file.description,
-             "file": config_path(service.name, key, file.source)}
+             "file": config_path(service.name, key, file)}
             for key, file in config.configs.items()
         ],
         "limits": {

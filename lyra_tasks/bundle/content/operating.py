@@ -12,11 +12,11 @@ from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, RECEIVE_SCRIPT, SIGN
 from lyra_tasks.bundle.format.manifest import Manifest
 from lyra_tasks.bundle.format.signature import SIGNATURE_NAMESPACE
 from lyra_tasks.config.deployment import (
-    compose_object_name,
     compose_project,
     is_settable_name,
     publish_variable,
     secret_variable,
+    volume_name,
 )
 from lyra_tasks.console import escape
 from lyra_tasks.console.markup import escape_markdown, format_code, format_table
@@ -222,16 +222,21 @@ def _directories(project: str) -> str:
 
 
 def _volumes(services: Sequence[PromotedService]) -> Iterator[tuple[PromotedService, str, str]]:
+    """Yield each volume that is written to once: a service that does, its key there, and its path."""
+    names: set[str] = set()
     for service in services:
         for key, volume in service.config.volumes.items():
-            yield service, key, volume.path.rstrip("/")
+            name = volume_name(service.name, key, volume)
+            if name not in names and not volume.read_only:
+                names.add(name)
+                yield service, key, volume.path.rstrip("/")
 
 
 def _roll_back(project: str, services: Sequence[PromotedService]) -> str:
-    removals = [
-        f"docker volume rm {compose_project(project)}_{compose_object_name(service.name, key)}"
-        for service, key, _ in _volumes(services)
-    ]
+    volumes = dict.fromkeys(
+        volume_name(service.name, key, volume) for service in services for key, volume in service.config.volumes.items()
+    )
+    removals = [f"docker volume rm {compose_project(project)}_{volume}" for volume in volumes]
     restores = [
         f'docker compose cp - {shlex.quote(f"{service.name}:{escape(path)}")} < "$BACKUP"/{service.name}-{key}.tar'
         for service, key, path in _volumes(services)

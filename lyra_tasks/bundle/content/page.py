@@ -139,18 +139,21 @@ def _service(service: PromotedService) -> str:
             ("volume", "size", "owner", "description"),
             [
                 (format_code(volume.path), console.format_bytes(volume.size), volume.owner_text,
-                 escape_markdown(volume.description))
+                 escape_markdown(volume.description) + (f" (shared as {volume.shared})" if volume.shared else ""))
                 for key, volume in config.volumes.items()
             ],
         ),
         (
-            ("port", "name", "address set by"),
-            [(str(port), key, f"`{publish_variable(service.name, key)}`") for key, port in config.ports.items()],
+            ("port", "name", "address set by", "default"),
+            [
+                (str(port), key, f"`{publish_variable(service.name, key)}`", service.publish_addresses[key] or "none")
+                for key, port in config.ports.items()
+            ],
         ),
         (
             ("config", "file in the bundle", "description"),
             [
-                (format_code(file.path), format_code(f"deploy/{config_path(service.name, key, file.source)}"),
+                (format_code(file.path), format_code(f"deploy/{config_path(service.name, key, file)}"),
                  escape_markdown(file.description))
                 for key, file in config.configs.items()
             ],

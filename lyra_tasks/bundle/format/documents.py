@@ -62,18 +62,20 @@ class DescribedConfig(DescribedFile):
 
 
 class DescribedVolume(DescribedFile):
-    """A volume of a service; `size` in bytes."""
+    """A volume of a service; `size` in bytes, `shared` is the name that several services have it by."""
 
     size: Count
     owner: str
+    shared: str = ""
 
 
 class DescribedPort(_Part):
-    """A port of a service."""
+    """A port of a service; `address` is where it is published by default, if that is not 127.0.0.1 and its number."""
 
     name: str
     port: int
     protocol: str = "tcp"
+    address: str = ""
 
 
 class DescribedLimits(_Part):

@@ -84,7 +84,7 @@ def render_documents(plan: PromotionPlan, manifest: Manifest) -> dict[str, bytes
         layout.VULNERABILITIES_FILE: format_json(dump_record(plan.facts.vulnerabilities)),
     }
     files = {
-        f"deploy/{config_path(service.name, key, file.source)}": plan.facts.recorded.read_input(file.source)
+        f"deploy/{config_path(service.name, key, file)}": file.read(plan.facts.recorded.read_input)
         for service in plan.services
         for key, file in service.config.configs.items()
     }

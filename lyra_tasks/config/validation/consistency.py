@@ -17,6 +17,7 @@ from lyra_tasks.config.deployment import (
     is_settable_name,
     publish_variable,
     secret_variable,
+    volume_name,
 )
 from lyra_tasks.config.models import Configuration, Service
 from lyra_tasks.config.platforms import image_platforms, list_variants
@@ -174,6 +175,8 @@ def _check_ports(location: Location, service: Service) -> Iterator[Problem]:
         if first_name != name:
             message = f"{port} already has the name {quote_text(first_name)}; give each port one name"
             yield Problem((*location, "ports", name), message)
+    for name in service.publish.keys() - service.ports.keys():
+        yield Problem((*location, "publish", name), "is not the name of a port in ports; add it there, or remove this")
 
 
 def _check_container_paths(service_location: Location, service: Service) -> Iterator[Problem]:
@@ -243,13 +246,16 @@ def _check_env_file_defaults(services: Mapping[str, Service]) -> Iterator[Proble
 
 def _list_deployed_names(name: str, service: Service) -> Iterator[tuple[str, Location, Location]]:
     """Yield each name on Proxima, the identity of its owner, and the location; variables are shared by all services."""
-    names = [("volumes", key, f"the volume {compose_object_name(name, key)}") for key in service.volumes]
-    names += [("configs", key, f"the config {compose_object_name(name, key)}") for key in service.configs]
-    names += [("configs", key, f"the file {config_path(name, key, f.source)}") for key, f in service.configs.items()]
+    names = [("configs", key, f"the config {compose_object_name(name, key)}") for key in service.configs]
+    names += [("configs", key, f"the file {config_path(name, key, f)}") for key, f in service.configs.items()]
     names += [("secrets", key, f"the variable {secret_variable(name, key)}") for key in service.secrets]
     names += [("ports", key, f"the variable {publish_variable(name, key)}") for key in service.ports]
     for table, key, deployed_name in names:
         location: Location = ("services", name, table, key)
         yield deployed_name, location, location
+    for key, volume in service.volumes.items():
+        location = ("services", name, "volumes", key)
+        identity: Location = ("volumes", volume.shared) if volume.shared else location
+        yield f"the volume {volume_name(name, key, volume)}", identity, location
     for key in service.environment:
         yield f"the variable {key}", (key,), ("services", name, "environment", key)

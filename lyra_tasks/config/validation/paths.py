@@ -29,7 +29,8 @@ def check_paths(config: Configuration, root: Path) -> Iterator[Problem]:
                 yield from _check_file(("bases", name, "archive"), archive, root, must_exist=is_only_source)
     for name, service in config.services.items():
         for key, file in service.configs.items():
-            yield from _check_file(("services", name, "configs", key, "source"), file.source, root)
+            if file.source is not None:
+                yield from _check_file(("services", name, "configs", key, "source"), file.source, root)
         if service.dev is not None:
             yield from _check_on_change(
                 ("services", name, "dev"), service.dev, root, has_own_image=service.image in config.images

@@ -33,10 +33,9 @@ from lyra_tasks.engine.bases.registry import (
 )
 from lyra_tasks.engine.bases.rootfs import build_rootfs
 from lyra_tasks.engine.bases.rootfs_cache import ROOTFS_TAR, BuiltRootfs
-from lyra_tasks.engine.bases.sources import suggest_sources
+from lyra_tasks.engine.bases.sources import MissingImages, UnavailableImagesError, suggest_sources
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.debian.mirror import to_debian_architecture, to_docker_platform
-from lyra_tasks.errors import PreconditionError
 from lyra_tasks.references import pin_reference, strip_tag
 
 if TYPE_CHECKING:
@@ -109,11 +108,13 @@ def resolve_bases(
 ) -> BaseResolution:
     """Resolve bases as the lock file pins them, those in `moved` anew, as `lock_images` does."""
     resolver = _BaseResolver(client, RegistryLookup(client), root, cache)
-    pins, bases = dict(lock.bases), {}
+    pins, bases, missing = dict(lock.bases), {}, MissingImages()
     with translate_errors("resolving base images"):
         for request in requests:
-            pins[request.key] = resolver.select_pin(request, pins, moved)
-            bases[request.key] = resolver.resolve_pin(request, pins[request.key])
+            with missing.collect():
+                pins[request.key] = resolver.select_pin(request, pins, moved)
+                bases[request.key] = resolver.resolve_pin(request, pins[request.key])
+    missing.require_none()
     return BaseResolution(LockFile(bases=pins), bases)
 
 
@@ -129,13 +130,15 @@ def lock_images(
     """Return the lock file with a pin for each request.
 
     An image without a usable pin, or with its key in `moved`, is pinned to the first available of its image, archive
-    and rootfs. Raises PreconditionError if none is available.
+    and rootfs. Raises UnavailableImagesError with every image of which none is available.
     """
     resolver = _BaseResolver(client, RegistryLookup(client), root, cache)
-    pins = dict(lock.bases)
+    pins, missing = dict(lock.bases), MissingImages()
     with translate_errors("resolving images"):
         for request in requests:
-            pins[request.key] = resolver.select_pin(request, pins, moved)
+            with missing.collect():
+                pins[request.key] = resolver.select_pin(request, pins, moved)
+    missing.require_none()
     return LockFile(bases=pins)
 
 
@@ -195,14 +198,15 @@ class _BaseResolver:
             failures.append(f"{base.archive} does not exist")
         if base.rootfs:
             return self._build_rootfs(request, base.rootfs).pin
-        raise PreconditionError(
+        raise UnavailableImagesError(
+            (request,),
             f"Image {request.key} is not available",
             hint=suggest_sources(request),
             details=(*request.locations, *failures),
         )
 
     def resolve_pin(self, request: BaseRequest, pin: LockedBase) -> ResolvedBase:
-        """Return how a build gets a pinned base, or raise PreconditionError if it is not available."""
+        """Return how a build gets a pinned base, or raise UnavailableImagesError."""
         if isinstance(pin, LockedRootfs):
             return self._from_rootfs(request, pin)
         if isinstance(pin, LockedArchive):
@@ -288,9 +292,10 @@ def _slug(key: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-") or "base"
 
 
-def missing_pin_error(request: BaseRequest, pin: LockedImage | LockedArchive, reason: str) -> PreconditionError:
+def missing_pin_error(request: BaseRequest, pin: LockedImage | LockedArchive, reason: str) -> UnavailableImagesError:
     """Return the error for an image that is not available as it is locked."""
-    return PreconditionError(
+    return UnavailableImagesError(
+        (request,),
         f"Locked image {request.key} ({pin.digest[7:19]}) is not available: {reason}",
         hint=f"Restore it, or run `lock.update {request.name}` to lock what is there now. {suggest_sources(request)}",
         details=request.locations,

@@ -34,7 +34,7 @@ from lyra_tasks.engine.bases.inputs import (
 )
 from lyra_tasks.engine.bases.registry import image_platform, is_for_platform
 from lyra_tasks.engine.bases.resolve import is_configured_source, lock_images
-from lyra_tasks.engine.bases.sources import name_table
+from lyra_tasks.engine.bases.sources import MissingImages, name_table
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.images.third_party.fetch import fetch_image
@@ -116,8 +116,11 @@ def prepare_third_party_images(work: Workspace, variants: Iterable[Variant] | No
         warn_about_unused_bases(work)
         requests = {variant: create_third_party_request(work.config, variant) for variant in missing}
         lock = _lock_requests(work, requests.values())
+        unavailable = MissingImages()
         for variant, request in requests.items():
-            records[variant.key] = _fetch(work, variant, request, lock.bases[request.key])
+            with unavailable.collect():
+                records[variant.key] = _fetch(work, variant, request, lock.bases[request.key])
+        unavailable.require_none()
     return records
 
 

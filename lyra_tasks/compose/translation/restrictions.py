@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lyra_tasks.compose.draft import Draft, ServiceDraft
-from lyra_tasks.compose.keys import HOST_ACCESS, NOTED, REFUSED
 from lyra_tasks.compose.model import Location
+from lyra_tasks.compose.translation.draft import Draft, ServiceDraft
+from lyra_tasks.compose.translation.keys import HOST_ACCESS, NOTED, REFUSED
 
 _DEFAULT_NETWORK_MODES = {"", "bridge", "default"}
 _PRIVATE_MODES = {"", "private", "shareable"}
@@ -79,7 +79,6 @@ def _is_default(pattern: str, value: object) -> bool:
         return value == "replicated"
     return pattern in {
         "services.*.volumes.[].bind.create_host_path",  # written for every short form
-        "services.*.ports.[].published",
         "services.*.depends_on.*.restart",
     }
 

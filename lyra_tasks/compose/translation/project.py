@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.compose.draft import Draft, ServiceDraft
-from lyra_tasks.compose.environment import VariableSources, add_environment
-from lyra_tasks.compose.images import ImageTable
 from lyra_tasks.compose.model import Location
-from lyra_tasks.compose.mounts import add_files, add_mounts
-from lyra_tasks.compose.names import name_services
-from lyra_tasks.compose.restrictions import check_resources, check_service
-from lyra_tasks.compose.services import (
+from lyra_tasks.compose.sources import SourceFiles, relative_name
+from lyra_tasks.compose.translation.draft import Draft, ServiceDraft
+from lyra_tasks.compose.translation.environment import VariableSources, add_environment
+from lyra_tasks.compose.translation.images import ImageTable
+from lyra_tasks.compose.translation.mounts import add_files, add_mounts, share_volumes
+from lyra_tasks.compose.translation.names import name_services
+from lyra_tasks.compose.translation.restrictions import check_resources, check_service
+from lyra_tasks.compose.translation.services import (
     add_healthcheck,
     add_limits,
     add_names,
@@ -21,7 +23,9 @@ from lyra_tasks.compose.services import (
     add_ports,
     add_watch,
 )
-from lyra_tasks.compose.sources import SourceFiles, relative_name
+from lyra_tasks.documents import DocumentError, read_document
+
+_MAX_TEXT_BYTES = 256 * 1024
 
 
 def translate_project(
@@ -57,6 +61,10 @@ def translate_project(
     }
     for name, service in services.items():
         draft.origins["services", service.name] = ("services", name)
+        add_mounts(service, contexts.get(name))
+        add_files(service, document)
+    _collect_public_texts(draft, services.values())
+    for name, service in services.items():
         add_plain_keys(service)
         dependencies = [names[other] for other in service.raw_table("depends_on") if other in names]
         if dependencies:
@@ -68,16 +76,27 @@ def translate_project(
         add_environment(service, variables.get(name, VariableSources({})))
         add_healthcheck(service)
         add_names(service, link_aliases.get(name, ()), set(names.values()))
-        add_mounts(service, contexts.get(name))
-        add_files(service, document)
         add_watch(service, _project_paths(service, root))
         check_service(service)
         if contexts.get(name) is not None:
             service.table.pop("platform", None)  # that of its image
         draft.services[service.name] = service.table
     check_resources(draft, _used_resources(document, services))
-    _note_shared_volumes(services)
+    share_volumes(services.values())
     return draft
+
+
+def _collect_public_texts(draft: Draft, services: Iterable[ServiceDraft]) -> None:
+    """Read the files that services mount; a password in one of them is the same in tests and everywhere else."""
+    for service in services:
+        for name, value in service.raw_table("environment").items():
+            if name in draft.plain_names and value:
+                draft.public_texts[name] = str(value)
+        for config in service.table.get("configs", {}).values():
+            path = draft.root / config.get("source", "")
+            if "source" in config and path not in draft.public_texts:
+                with suppress(OSError, DocumentError):
+                    draft.public_texts[path] = read_document(path, _MAX_TEXT_BYTES).decode(errors="replace")
 
 
 def _replicas(raw: Mapping[str, Any]) -> int | None:
@@ -121,17 +140,3 @@ def _used_resources(document: Mapping[str, Any], services: Mapping[str, ServiceD
         key: {name: value for name, value in (document.get(key) or {}).items() if name in names}
         for key, names in used.items()
     }
-
-
-def _note_shared_volumes(services: Mapping[str, ServiceDraft]) -> None:
-    """Say of each volume that several services share that each of them has its own here."""
-    users: dict[str, list[tuple[ServiceDraft, int]]] = {}
-    for service in services.values():
-        for index, mount in enumerate(service.raw_list("volumes")):
-            if mount.get("type") == "volume" and mount.get("source"):
-                users.setdefault(str(mount["source"]), []).append((service, index))
-    for volume, mounts in users.items():
-        names = list(dict.fromkeys(service.name for service, _ in mounts))
-        if len(names) > 1:
-            service, index = mounts[0]
-            service.note(f"{volume} is shared by {', '.join(names)}: each of them has its own", "volumes", index)

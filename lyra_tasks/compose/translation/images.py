@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lyra_tasks.compose.draft import Draft, ServiceDraft
-from lyra_tasks.compose.names import make_image_name
 from lyra_tasks.compose.sources import relative_name
+from lyra_tasks.compose.translation.draft import Draft, ServiceDraft
+from lyra_tasks.compose.translation.names import make_image_name
 from lyra_tasks.redaction import is_secret_name
 
 _DEVELOPMENT_TARGETS = {"dev", "develop", "development", "local"}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.compose.draft import ServiceDraft
 from lyra_tasks.compose.model import Location
-from lyra_tasks.compose.names import unique_name
 from lyra_tasks.compose.probes import MAX_LISTED_FILES
 from lyra_tasks.compose.sources import relative_name
-from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE
+from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE, replace_passwords
+from lyra_tasks.compose.translation.draft import ServiceDraft
+from lyra_tasks.compose.translation.names import unique_name
+from lyra_tasks.redaction import is_secret_name
 from lyra_tasks.units import format_size, parse_size
 
 _TMP = "/tmp"  # noqa: S108
@@ -41,14 +42,11 @@ def add_mounts(service: ServiceDraft, context: str | None) -> None:
             service.note(f"{_TMP} is a tmpfs in every container, and its files are not kept", *path)
         elif kind == "volume":
             _add_volume(service, str(mount.get("source") or ""), target, path)
-            for option in ("subpath", "nocopy"):
-                if (mount.get("volume") or {}).get(option):
-                    service.note("each volume is one service's own, with the files of its image", *path, "volume")
         else:
             service.refuse(f"a mount of type {kind} is not possible; put its files into the image", *path)
     for index, text in enumerate(service.raw_list("tmpfs")):
         target, _, options = str(text).partition(":")
-        if posixpath.normpath(target) != _TMP:
+        if posixpath.normpath(target) != _TMP or _find_size(options):
             _add_tmpfs(service, posixpath.normpath(target), _find_size(options), ("tmpfs", index))
     _add_disk_limit(service)
 
@@ -126,13 +124,34 @@ def _add_volume(service: ServiceDraft, source: str, target: str, path: Location)
         return
     name = unique_name(source or target, volumes)
     comment = service.draft.sources.find_comment(("services", service.compose_name, *path))
-    volume = {"path": target, "description": comment or f"data in {target}"}
+    volume: dict[str, Any] = {"path": target, "description": comment or f"data in {target}"}
+    if service.raw["volumes"][path[1]].get("read_only"):
+        volume["read_only"] = True
     user = re.fullmatch(r"([0-9]{1,7})(?::([0-9]{1,7}))?", str(service.raw.get("user") or ""))
     if user:
         volume["owner"] = f"{user[1]}:{user[2] or user[1]}"
     service.put_entry("volumes", name, volume, *path)
     if user:
         service.add_origin(("volumes", name, "owner"), ("user",))
+
+
+def share_volumes(services: Iterable[ServiceDraft]) -> None:
+    """Give one name to the volumes that are one in the Compose project: the same volume, or the same directory."""
+    uses: dict[str, list[tuple[ServiceDraft, str]]] = {}
+    taken: set[str] = set()
+    for service in services:
+        for key in service.table.get("volumes", {}):
+            taken.add(f"{service.name}-{key}")
+            origin = service.draft.origins["services", service.name, "volumes", key]
+            source = str(service.raw["volumes"][origin[3]].get("source") or "")
+            if source:
+                uses.setdefault(source, []).append((service, key))
+    for source, mounts in uses.items():
+        if len(mounts) > 1:
+            name = unique_name(posixpath.basename(source), taken)
+            taken.add(name)
+            for service, key in mounts:
+                service.table["volumes"][key]["shared"] = name
 
 
 def _add_tmpfs(service: ServiceDraft, target: str, size: object, path: Location) -> None:
@@ -148,9 +167,12 @@ def _find_size(options: str) -> str:
 
 
 def _add_config(service: ServiceDraft, name: str, target: str, source: str, path: Location) -> None:
-    configs = service.table.setdefault("configs", {})
     entry = {"path": target, "source": source, "description": f"the file {posixpath.basename(source)}"}
-    service.put_entry("configs", unique_name(name, configs), entry, *path)
+    _add_file(service, "configs", name, entry, path)
+
+
+def _add_file(service: ServiceDraft, table: str, name: str, entry: dict[str, str], path: Location) -> None:
+    service.put_entry(table, unique_name(name, service.table.get(table, {})), entry, *path)
 
 
 def _add_disk_limit(service: ServiceDraft) -> None:
@@ -167,24 +189,44 @@ def add_files(service: ServiceDraft, document: Mapping[str, Any]) -> None:
         name, path = str(entry.get("source")), ("configs", index)
         definition = (document.get("configs") or {}).get(name) or {}
         target = _file_target(entry, name, "/")
-        source = relative_name(str(definition.get("file")), service.draft.root) if definition.get("file") else ""
-        if not source:
-            kind = next((key for key in ("content", "environment", "external") if definition.get(key)), "external")
-            location: Location = ("configs", name, kind)
-            service.refuse_at(location, "a config must be a file: write it to one, and name that as `file`")
-        elif source.startswith(".."):
-            service.refuse_at(("configs", name, "file"), f"{source} is outside of the project; copy it into it")
+        if definition.get("file"):
+            source = relative_name(str(definition["file"]), service.draft.root)
+            if source.startswith(".."):
+                service.refuse_at(("configs", name, "file"), f"{source} is outside of the project; copy it into it")
+            else:
+                _add_config(service, name, target, source, path)
+        elif definition.get("content") is not None:
+            _add_content(service, name, target, definition, path)
         else:
-            _add_config(service, name, target, source, path)
+            key = "environment" if definition.get("environment") else "external"
+            service.refuse_at(
+                ("configs", name, key), "has no content here: write it to a file, and name that as `file`"
+            )
     for index, entry in enumerate(service.raw_list("secrets")):
         name = str(entry.get("source"))
-        secrets = service.table.setdefault("secrets", {})
-        comment = service.draft.sources.find_comment(("secrets", name))
-        secret = {"path": _file_target(entry, name, "/run/secrets/"), "test_value": SHARED_TEST_VALUE}
-        secret["description"] = comment or f"the secret {name}"
-        service.put_entry("secrets", unique_name(name, secrets), secret, "secrets", index)
+        _add_secret(service, name, _file_target(entry, name, "/run/secrets/"), SHARED_TEST_VALUE, ("secrets", index))
         if any(entry.get(key) for key in ("uid", "gid", "mode")):
             service.note("a secret belongs to the service's user, who alone can read it", "secrets", index)
+
+
+def _add_content(service: ServiceDraft, name: str, target: str, definition: Mapping[str, Any], path: Location) -> None:
+    """Add a config whose content stands in the Compose file; with a password in it, the file is a secret."""
+    content, variable = str(definition["content"]), str(definition.get("environment") or "")
+    is_secret_variable = is_secret_name(variable) and variable not in service.draft.plain_names
+    replaced, has_password = replace_passwords(content)
+    if is_secret_variable or has_password or SHARED_TEST_VALUE in content:
+        service.note("it has a password in it, so that it is a secret: Proxima's operator writes the file", *path)
+        _add_secret(service, name, target, SHARED_TEST_VALUE if is_secret_variable else replaced, path)
+        return
+    comment = service.draft.sources.find_comment(("configs", name))
+    entry = {"path": target, "content": content, "description": comment or f"the config {name}"}
+    _add_file(service, "configs", name, entry, path)
+
+
+def _add_secret(service: ServiceDraft, name: str, target: str, test_value: str, path: Location) -> None:
+    comment = service.draft.sources.find_comment((str(path[0]), name))
+    entry = {"path": target, "test_value": test_value, "description": comment or f"the secret {name}"}
+    _add_file(service, "secrets", name, entry, path)
 
 
 def _file_target(entry: Mapping[str, Any], name: str, directory: str) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lyra_tasks.compose.draft import ServiceDraft
+from lyra_tasks.compose.model import Location
 from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE, replace_passwords
+from lyra_tasks.compose.translation.draft import Draft, ServiceDraft
 from lyra_tasks.compose.variables import interpolate
 from lyra_tasks.redaction import is_secret_name
 
@@ -34,50 +35,53 @@ class VariableSources:
 def add_environment(service: ServiceDraft, sources: VariableSources) -> None:
     """Add each variable of a service, with its default for Proxima and, if it is another, its value in tests."""
     for name, value in service.raw_table("environment").items():
+        path: Location = ("environment", name)
         if not _NAME.fullmatch(name):
             service.note(f"{name!r} is not the name of a variable", "environment")
             continue
         if name in sources.texts:
             comment = service.draft.sources.find_comment(("services", service.compose_name, "environment", name))
-            variable = _translate_text(name, sources.texts[name], value, service.draft.plain_names)
+            variable = _translate_text(name, sources.texts[name], value, service.draft)
             if not comment:
                 names = interpolate(sources.texts[name] or f"${{{name}}}", {}).names
                 comment = " ".join(filter(None, (sources.example_comments.get(used, "") for used in names)))
         else:
-            comment = sources.file_comments.get(name, "")
-            variable = _translate_value(
-                name, sources.file_values.get(name, str(value or "")), service.draft.plain_names
-            )
+            comment, path = sources.file_comments.get(name, ""), ("env_file",)
+            variable = _translate_value(name, sources.file_values.get(name, str(value or "")), service.draft)
             if value is not None and variable.get("default") not in (None, str(value)):
                 variable["test_value"] = str(value)
+        if variable.get("secret") and SHARED_TEST_VALUE not in (variable.get("test_value") or SHARED_TEST_VALUE):
+            service.note(f"the password in {name} stands in a mounted file, too, and is the same in tests", *path)
         if comment or name in VARIABLE_DESCRIPTIONS:
             variable["description"] = " ".join((comment or VARIABLE_DESCRIPTIONS[name]).split())
         texts = [str(variable[key]) for key in ("default", "test_value") if key in variable]
         if any(_CONTROL_CHARACTER.search(text) for text in texts):
             service.note(f"{name} has several lines: mount a file in configs instead", "environment", name)
             continue
-        service.put_entry("environment", name, variable, "environment", name)
+        service.put_entry("environment", name, variable, *path)
 
 
-def _translate_text(name: str, text: str | None, value: object, plain_names: frozenset[str]) -> dict[str, Any]:
+def _translate_text(name: str, text: str | None, value: object, draft: Draft) -> dict[str, Any]:
     """Return a variable of the Compose file; `text` is as it stands there, `value` what it is in tests."""
+    plain_names = draft.plain_names
     interpolation = interpolate(text if text is not None else f"${{{name}}}", {})
     test_value = str(value) if value is not None else ""
     is_plain = name in plain_names
     secret_names = {name, *interpolation.names} if interpolation.names else {name}
     is_secret = not is_plain and any(is_secret_name(each) and each not in plain_names for each in secret_names)
     if not interpolation.unresolved and not is_secret:
-        variable = _translate_value(name, interpolation.text, plain_names)
+        variable = _translate_value(name, interpolation.text, draft)
         if variable.get("default") not in (None, test_value):
-            variable["test_value"] = replace_passwords(test_value)[0]
+            variable["test_value"] = replace_passwords(test_value, draft.is_public)[0]
         return variable
     if is_secret and not interpolation.names and interpolation.text.lower() in _SWITCHES:
         return {"default": interpolation.text, "secret": False}  # such as MARIADB_RANDOM_ROOT_PASSWORD
-    replaced, _ = (test_value, False) if is_plain else replace_passwords(test_value)
+    replaced, _ = (test_value, False) if is_plain else replace_passwords(test_value, draft.is_public)
     if is_secret and (not interpolation.text and not interpolation.unresolved and not test_value):
         return {"default": "", "secret": False}  # an empty literal is no secret
     if is_secret and not interpolation.unresolved and is_secret_name(name) and name not in plain_names:
-        replaced = SHARED_TEST_VALUE
+        is_literal = not interpolation.names
+        replaced = test_value if is_literal and draft.is_public(test_value) else SHARED_TEST_VALUE
     elif is_secret and not interpolation.unresolved:
         replaced = _replace_defaults(text or "", plain_names)
     elif is_secret and not replaced:
@@ -93,13 +97,14 @@ def _replace_defaults(text: str, plain_names: frozenset[str]) -> str:
     return replace_passwords(interpolate(text, values).text)[0]
 
 
-def _translate_value(name: str, value: str, plain_names: frozenset[str]) -> dict[str, Any]:
+def _translate_value(name: str, value: str, draft: Draft) -> dict[str, Any]:
     """Return a variable whose value is written down: its default, unless it is a secret."""
-    if name in plain_names:
+    if name in draft.plain_names:
         return {"default": value}
     if is_secret_name(name) and value:
-        return {"secret": True, "required": True, "test_value": SHARED_TEST_VALUE}
-    replaced, has_password = replace_passwords(value)
+        test_value = value if draft.is_public(value) else SHARED_TEST_VALUE
+        return {"secret": True, "required": True, "test_value": test_value}
+    replaced, has_password = replace_passwords(value, draft.is_public)
     if has_password:
         return {"secret": True, "required": True, "test_value": replaced}
     return {"default": value}

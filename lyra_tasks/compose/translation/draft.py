@@ -11,6 +11,8 @@ from lyra_tasks.compose.model import Finding, Location
 from lyra_tasks.compose.probes import ProjectProbes
 from lyra_tasks.compose.sources import SourceFiles
 
+_MIN_PASSWORD_LENGTH = 4
+
 
 @dataclass
 class Draft:
@@ -24,6 +26,20 @@ class Draft:
     origins: dict[Location, Location] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     probes: ProjectProbes = field(default_factory=ProjectProbes)
+    public_texts: dict[Path | str, str] = field(default_factory=dict)
+    """what is no secret whatever it is called: the content of mounted files, and values of variables by their names"""
+
+    def is_public(self, password: str) -> bool:
+        """Return whether a password stands in a file that the bundle has, too, or is a value that is no secret."""
+        return any(
+            len(password) >= _MIN_PASSWORD_LENGTH and password in text if isinstance(origin, Path) else password == text
+            for origin, text in self.public_texts.items()
+        )
+
+    @property
+    def read_files(self) -> tuple[Path, ...]:
+        """Return the mounted files that were read."""
+        return tuple(origin for origin in self.public_texts if isinstance(origin, Path))
 
     @property
     def document(self) -> dict[str, Any]:

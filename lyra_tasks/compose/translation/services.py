@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lyra_tasks.compose.draft import ServiceDraft
 from lyra_tasks.compose.model import Location
-from lyra_tasks.compose.names import is_host_name, make_name, name_ports
 from lyra_tasks.compose.stand_ins import replace_secret_arguments
-from lyra_tasks.ports import ContainerPort, parse_port
+from lyra_tasks.compose.translation.draft import ServiceDraft
+from lyra_tasks.compose.translation.names import is_host_name, make_name, name_ports
+from lyra_tasks.ports import ContainerPort, join_host_port, parse_port
 from lyra_tasks.units import format_size, parse_duration
 
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -30,10 +30,12 @@ def add_plain_keys(service: ServiceDraft) -> None:
         service.put("stop_grace_period", period)
     for key in ("entrypoint", "command"):
         if isinstance(service.raw.get(key), list):
-            arguments, has_secret = replace_secret_arguments([str(argument) for argument in service.raw[key]])
+            arguments, has_secret = replace_secret_arguments(
+                [str(argument) for argument in service.raw[key]], service.draft.is_public
+            )
             service.put(key, arguments)
             if has_secret:
-                service.note("a secret in a command is visible to everyone: tests get a stand-in for it", key)
+                service.note("a secret in a command is visible to everyone, and replaced: write $$NAME in `sh -c`", key)
     for key in ("cap_add", "group_add"):
         if service.raw_list(key):
             service.put(key, [str(item).removeprefix("CAP_") for item in service.raw[key]])
@@ -43,10 +45,11 @@ def add_plain_keys(service: ServiceDraft) -> None:
 
 
 def add_ports(service: ServiceDraft) -> None:
-    """Add `ports` and `expose` under the names that Compose or their use gives them."""
+    """Add `ports` and `expose` under the names that Compose or their use gives them, and where they are published."""
     named: dict[str, ContainerPort] = {}
     unnamed: list[ContainerPort] = []
     origins: dict[ContainerPort, Location] = {}
+    addresses: dict[ContainerPort, tuple[int | str, int]] = {}
     for index, entry in enumerate(service.raw_list("ports")):
         protocol = str(entry.get("protocol") or "tcp")
         if protocol not in {"tcp", "udp"}:
@@ -54,6 +57,7 @@ def add_ports(service: ServiceDraft) -> None:
             continue
         port = parse_port(f"{entry.get('target')}/{protocol}")
         origins.setdefault(port, ("ports", index))
+        _add_address(service, entry, index, port, addresses)
         if entry.get("name"):
             named[make_name(str(entry["name"]))] = port
         else:
@@ -65,6 +69,29 @@ def add_ports(service: ServiceDraft) -> None:
     ports = {**name_ports([port for port in unnamed if port not in named.values()]), **named}
     for name, port in ports.items():
         service.put_entry("ports", name, port, *origins[port])
+        if port in addresses:
+            address, index = addresses[port]
+            service.put_entry("publish", name, address, "ports", index)
+
+
+def _add_address(
+    service: ServiceDraft,
+    entry: Mapping[str, Any],
+    index: int,
+    port: ContainerPort,
+    addresses: dict[ContainerPort, tuple[int | str, int]],
+) -> None:
+    """Add where a port is published: its host port, on the interface that Compose is told, or else on loopback."""
+    host = str(entry.get("host_ip") or "").strip("[]")
+    number = str(entry.get("published") or "").partition("-")[0]  # of a range, Compose takes one
+    if not number.isdecimal() or not int(number):
+        return
+    if port in addresses:
+        service.note("a port is published once; Proxima may publish it elsewhere", "ports", index)
+        return
+    if not host:
+        service.note("published on 127.0.0.1 unless it names an interface, as in 0.0.0.0:8080:80", "ports", index)
+    addresses[port] = (join_host_port(host, int(number)) if host not in {"", "127.0.0.1"} else int(number), index)
 
 
 def _expand_range(text: str) -> list[ContainerPort]:
@@ -132,9 +159,11 @@ def add_healthcheck(service: ServiceDraft) -> None:
         return
     check: dict[str, Any] = {}
     if test[:1] == ["CMD"] and len(test) > 1:
-        check["exec"], has_secret = replace_secret_arguments([str(argument) for argument in test[1:]])
+        check["exec"], has_secret = replace_secret_arguments(
+            [str(argument) for argument in test[1:]], service.draft.is_public
+        )
     elif test[:1] == ["CMD-SHELL"] and len(test) > 1:
-        words, has_secret = replace_secret_arguments(str(test[1]).strip().split(" "))
+        words, has_secret = replace_secret_arguments(str(test[1]).strip().split(" "), service.draft.is_public)
         check["exec"] = " ".join(words)
     else:
         has_secret = False

@@ -12,7 +12,7 @@ _RESOURCES = "limits are cpus, memory and pids; see `limits`"
 _BUILD = "not passed to the build"
 _SWARM = "an option of Swarm, which Compose itself does not use"
 _NETWORK = "all services of an environment share one network, and reach nothing outside of it"
-_VOLUME = "each service has its own volume, in the engine's usual place"
+_VOLUME = "volumes are in the engine's usual place, with the files of the image"
 _FILE = "a file belongs to the service's user, who alone can read it"
 _LOG = "logs are kept by the engine, at most 30 MiB a container"
 _LABELS = "containers have the labels of Lyra"
@@ -22,23 +22,25 @@ CARRIED = frozenset(
         "name",
         "services", "networks", "volumes", "secrets", "configs", "volumes.*.name", "networks.*.name", "secrets.*.name",
         "configs.*.name", "secrets.*.file", "configs.*.file", "secrets.*.environment",
+        "configs.*.content", "configs.*.environment",
         *(f"services.*.{key}" for key in (
-            "build", "build.context", "build.dockerfile", "build.args", "build.target", "build.platforms",
-            "build.secrets", "build.secrets.[].source", "build.secrets.[].target",
-            "cap_add", "command", "configs", "configs.[].source", "configs.[].target", "container_name", "cpu_count",
-            "cpu_period", "cpu_quota", "cpus", "depends_on", "depends_on.*.condition", "depends_on.*.required",
-            "deploy", "deploy.resources", "deploy.resources.limits", "deploy.resources.limits.cpus",
-            "deploy.resources.limits.memory", "deploy.resources.limits.pids", "develop", "develop.watch",
+            "build", "build.args", "build.context", "build.dockerfile", "build.platforms", "build.secrets",
+            "build.secrets.[].source", "build.secrets.[].target", "build.target", "cap_add", "command", "configs",
+            "configs.[].source", "configs.[].target", "container_name", "cpu_count", "cpu_period", "cpu_quota",
+            "cpus", "depends_on", "depends_on.*.condition", "depends_on.*.required", "deploy", "deploy.resources",
+            "deploy.resources.limits", "deploy.resources.limits.cpus", "deploy.resources.limits.memory",
+            "deploy.resources.limits.pids", "deploy.resources.reservations", "develop", "develop.watch",
             "develop.watch.[].action", "develop.watch.[].exec", "develop.watch.[].exec.command",
             "develop.watch.[].ignore", "develop.watch.[].path", "develop.watch.[].target", "domainname", "entrypoint",
             "environment", "expose", "extra_hosts", "group_add", "healthcheck", "healthcheck.disable",
             "healthcheck.interval", "healthcheck.retries", "healthcheck.start_period", "healthcheck.test",
-            "healthcheck.timeout", "hostname", "image", "init", "links", "mem_limit", "networks", "networks.*.aliases",
-            "pids_limit", "platform", "ports", "ports.[].name", "ports.[].protocol", "ports.[].target", "read_only",
-            "secrets", "secrets.[].source", "secrets.[].target", "shm_size", "stop_grace_period", "stop_signal",
-            "sysctls", "tmpfs", "ulimits", "ulimits.*.hard", "ulimits.*.soft", "user", "volumes", "volumes.[].bind",
-            "volumes.[].read_only", "volumes.[].source", "volumes.[].target", "volumes.[].tmpfs",
-            "volumes.[].tmpfs.size", "volumes.[].type", "volumes.[].volume", "working_dir",
+            "healthcheck.timeout", "hostname", "image", "init", "links", "mem_limit", "networks",
+            "networks.*.aliases", "pids_limit", "platform", "ports", "ports.[].host_ip", "ports.[].name",
+            "ports.[].protocol", "ports.[].published", "ports.[].target", "read_only", "secrets", "secrets.[].source",
+            "secrets.[].target", "shm_size", "stop_grace_period", "stop_signal", "sysctls", "tmpfs", "ulimits",
+            "ulimits.*.hard", "ulimits.*.soft", "user", "volumes", "volumes.[].bind", "volumes.[].read_only",
+            "volumes.[].source", "volumes.[].target", "volumes.[].tmpfs", "volumes.[].tmpfs.size", "volumes.[].type",
+            "volumes.[].volume", "working_dir",
         )),
     }
 )  # fmt: skip
@@ -72,8 +74,8 @@ NOTED: Mapping[str, str] = {
         (f"services.*.{key}" for key in (
             "blkio_config", "cgroup_parent", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime", "cpu_shares", "cpuset",
             "mem_reservation", "mem_swappiness", "memswap_limit", "oom_kill_disable", "oom_score_adj", "storage_opt",
-            "deploy.resources.reservations", "deploy.resources.reservations.cpus",
-            "deploy.resources.reservations.memory", "deploy.resources.reservations.generic_resources",
+            "deploy.resources.reservations.cpus", "deploy.resources.reservations.memory",
+            "deploy.resources.reservations.generic_resources",
         )), _RESOURCES),
     "services.*.cap_drop": "all capabilities are dropped; `cap_add` adds one",
     **dict.fromkeys(
@@ -102,8 +104,7 @@ NOTED: Mapping[str, str] = {
             "mac_address", "priority",
         )))), _NETWORK),
     **dict.fromkeys(
-        (f"services.*.ports.[].{key}" for key in ("app_protocol", "host_ip", "mode", "published")),
-        "Proxima sets where a port is published"),
+        (f"services.*.ports.[].{key}" for key in ("app_protocol", "mode")), "a port is published on the node alone"),
     **dict.fromkeys((f"services.*.{key}" for key in ("pull_policy", "pull_refresh_after")), "the lock file decides"),
     "services.*.restart": "tests never restart a service, the bundle always does (unless-stopped)",
     **dict.fromkeys((f"services.*.secrets.[].{key}" for key in ("uid", "gid", "mode")), _FILE),
@@ -159,8 +160,6 @@ REFUSED: Mapping[str, str] = {
     "services.*.volumes.[].image": "copy its files with COPY --from in a Dockerfile",
     "services.*.volumes_from": "name the volumes of the service itself",
     "models": "add the model as a service",
-    "configs.*.content": "write it to a file, and name that as `file`",
-    "configs.*.environment": "write it to a file, and name that as `file`",
     "configs.*.external": "write it to a file, and name that as `file`",
     "configs.*.external.name": "write it to a file, and name that as `file`",
 }
