@@ -26,11 +26,14 @@ from statistics import median
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.project import Project, create_project, start_engine  # noqa: E402
+from benchmarks.project import CACHE, Project, create_project  # noqa: E402
 from lyra_tasks import console  # noqa: E402
-from lyra_tasks.engine.sandbox import Sandbox  # noqa: E402
+from lyra_tasks.engine.sandbox import find_sandbox, shut_down_sandbox  # noqa: E402
 
-LIMITS = 'resources = { keep_tests = 20, evidence = "64m", keep_images = 3, cache = "64m", journal = "256k" }\n'
+SETTINGS = """\
+resources = { keep_tests = 20, evidence = "64m", keep_images = 3, cache = "64m", journal = "256k" }
+engine = { sandbox = "always" }
+"""
 MAX_REFERENCES = 4
 MAX_GROWTH = 1.15
 EDITED_BYTES = 1 << 20
@@ -60,11 +63,16 @@ class Figures:
 
 @dataclass(frozen=True)
 class Month:
-    """A project under test, its engine, and the directories that may grow."""
+    """A project with a private engine, and the directories that may grow."""
 
     project: Project
-    box: Sandbox
     directory: Path
+
+    @property
+    def state(self) -> Path:
+        """Return the state directory of the project."""
+        (state,) = (self.directory / "state" / "lyra").iterdir()
+        return state
 
     @property
     def temporary(self) -> Path:
@@ -73,10 +81,11 @@ class Month:
 
     def docker(self, *arguments: str) -> str:
         """Run the docker command and return its output."""
-        command = [str(self.box.docker), *arguments]
-        return subprocess.run(
-            command, env={**os.environ, **self.box.environment()}, check=True, capture_output=True, text=True
-        ).stdout
+        box = find_sandbox(self.state)
+        if box is None:
+            raise SystemExit("The private engine has ended")
+        command, environment = [str(box.docker), *arguments], {**os.environ, **box.environment()}
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
     def git(self, *arguments: str) -> None:
         """Run git in the project."""
@@ -98,20 +107,24 @@ class Month:
         process.wait()
 
 
-def start_month(directory: Path, box: Sandbox) -> Month:
-    """Create a project with two images, and an object of somebody else in the engine."""
-    project = create_project(directory, box, {"one": [], "two": []})
-    for name in ("tmp", "cache"):
-        (directory / name).mkdir()
+def start_month(directory: Path) -> Month:
+    """Create a project with two images and an engine, and an object of somebody else in that."""
+    project = create_project(directory, None, {"one": [], "two": []})
+    for name in ("tmp", "cache/lyra"):
+        (directory / name).mkdir(parents=True)
+    for name in ("engines", "apt"):  # the engine's packages need not be downloaded again
+        (CACHE / name).mkdir(parents=True, exist_ok=True)
+        (directory / "cache" / "lyra" / name).symlink_to(CACHE / name)
     environment = {"XDG_CACHE_HOME": str(directory / "cache"), "TMPDIR": str(directory / "tmp")}
-    month = Month(replace(project, environment={**project.environment, **environment}), box, directory)
+    month = Month(replace(project, environment={**project.environment, **environment}), directory)
     config = project.root / ".lyra.toml"
-    config.write_text(config.read_text().replace("schema = 1\n", f"schema = 1\n{LIMITS}", 1))
+    config.write_text(config.read_text().replace("schema = 1\n", f"schema = 1\n{SETTINGS}", 1))
     dockerfile = project.root / "one" / "Dockerfile"
     dockerfile.write_text(dockerfile.read_text().replace("COPY hold", "COPY page /page\nCOPY hold", 1))
     month.edit(0)
     month.git("add", "--all")
     month.git("commit", "--quiet", "--message", "feat: begin")
+    month.project.output("engine.up")
     month.docker("volume", "create", FOREIGN_VOLUME)
     return month
 
@@ -138,7 +151,7 @@ def run_round(month: Month, number: int) -> None:
 
 def take_figures(month: Month, number: int) -> Figures:
     """Count what there is, and measure the commands."""
-    project, state = month.project, month.directory / "state"
+    project, state = month.project, month.state
     project.output("build", "test")
     commands = {"status": ("status",), "doctor": ("doctor",), "history": ("history",), "build": ("build",)}
     times = {name: [_time_command(project, *arguments) for _ in range(REPEATS)] for name, arguments in commands.items()}
@@ -146,13 +159,13 @@ def take_figures(month: Month, number: int) -> Figures:
     figures = Figures(
         round=number,
         references=dict(Counter(tag.partition(":")[0] for tag in tags if tag.startswith("sample/"))),
-        evidence=sum(_size(path) for path in state.glob("lyra/*/evidence")),
-        state=_size(state),
+        evidence=_size(state / "evidence"),
+        state=_size(state, "--exclude=sandbox"),
         cache=_size(month.directory / "cache"),
-        engine=_size(month.directory / "engine"),
+        engine=_size(state / "sandbox"),
         runs=len(list((project.root / ".lyra" / "runs").iterdir())),
         temporary_entries=len(list(month.temporary.iterdir())),
-        buildx_refs=sum(path.is_file() for path in month.directory.glob("engine/sandbox/config/buildx/refs/*/*/*")),
+        buildx_refs=sum(path.is_file() for path in state.glob("sandbox/config/buildx/refs/**/*")),
         foreign_volume=FOREIGN_VOLUME in month.docker("volume", "ls", "--quiet").split(),
         cpu_seconds={},
         seconds={},
@@ -182,9 +195,10 @@ def _time_command(project: Project, *arguments: str) -> tuple[float, float]:
     return usage.ru_utime + usage.ru_stime, time.perf_counter() - started
 
 
-def _size(directory: Path) -> int:
+def _size(directory: Path, *options: str) -> int:
     """Return what a directory takes on the disk, each file once."""
-    output = subprocess.run(["du", "-s", "-B1", str(directory)], check=False, capture_output=True, text=True).stdout
+    command = ["du", "-s", "-B1", *options, str(directory)]
+    output = subprocess.run(command, check=False, capture_output=True, text=True).stdout
     return int(output.split()[0]) if output else 0
 
 
@@ -216,14 +230,18 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stops the engine as well
     interval = max(options.rounds // 3, 1)
     points: list[Figures] = []
-    with tempfile.TemporaryDirectory(prefix="lyra-month-") as name, start_engine(Path(name), "containerd") as box:
-        month = start_month(Path(name), box)
-        for number in range(options.rounds + 1):
-            if number:
-                run_round(month, number)
-            if number % interval == 0:
-                points.append(take_figures(month, number))
-                console.info(json.dumps(asdict(points[-1])))
+    with tempfile.TemporaryDirectory(prefix="lyra-month-") as name:
+        try:
+            month = start_month(Path(name))
+            for number in range(options.rounds + 1):
+                if number:
+                    run_round(month, number)
+                if number % interval == 0:
+                    points.append(take_figures(month, number))
+                    console.info(json.dumps(asdict(points[-1])))
+        finally:
+            for state in Path(name, "state", "lyra").glob("*"):
+                shut_down_sandbox(state, purge=True)
     rows = [(key, *(str(asdict(point)[key]) for point in points)) for key in asdict(points[0])]
     console.print_table(("figure", *(f"round {point.round}" for point in points)), rows)
     if options.json:

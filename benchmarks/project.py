@@ -70,8 +70,11 @@ def start_engine(directory: Path, store: sandbox.StoreKind) -> Iterator[sandbox.
         sandbox.shut_down_sandbox(directory / "engine", purge=True)
 
 
-def create_project(directory: Path, box: sandbox.Sandbox, layers: dict[str, list[Path]]) -> Project:
-    """Create a project with one image for each key of `layers`, with a layer per directory; the first is a service."""
+def create_project(directory: Path, box: sandbox.Sandbox | None, layers: dict[str, list[Path]]) -> Project:
+    """Create a project with one image for each key of `layers`, with a layer per directory; the first is a service.
+
+    Without `box`, it has to start an engine of its own.
+    """
     compileall.compile_dir(REPOSITORY / "lyra_tasks", quiet=1)  # as in an installed package
     root = directory / "project"
     root.mkdir(parents=True)
@@ -82,16 +85,36 @@ def create_project(directory: Path, box: sandbox.Sandbox, layers: dict[str, list
         _write_image(root / name, sources)
     (root / ".lyra.toml").write_text(text)
     (root / ".gitignore").write_text(".lyra/\npromotion/\n.benchmark.log\n*/layer*/\n")
-    environment = {
-        **plain_environment(), **box.environment(),
-        "XDG_STATE_HOME": str(directory / "state"), "XDG_CACHE_HOME": str(CACHE.parent), "PYTHONPATH": str(REPOSITORY),
-    }  # fmt: skip
+    return _start_repository(root, box)
+
+
+def copy_demo(directory: Path, box: sandbox.Sandbox) -> Project:
+    """Copy the project that this repository demonstrates."""
+    root = directory / "demo"
+    root.mkdir(parents=True)
+    shutil.copytree(REPOSITORY / "dockerfiles", root / "dockerfiles", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / ".lyra.toml", root)
+    (root / ".gitignore").write_text(".lyra/\npromotion/\n.benchmark.log\n")
+    return _start_repository(root, box)
+
+
+def commit_all(root: Path) -> None:
+    """Commit the files of a project."""
     for arguments in (
-        ("init", "--quiet", "--initial-branch", "main"),
         ("add", "--all"),
-        ("-c", "user.name=Ada", "-c", "user.email=ada@example.org", "commit", "--quiet", "--message", "start"),
+        ("-c", "user.name=Ada", "-c", "user.email=ada@example.org", "commit", "--quiet", "--message", "change"),
     ):
         subprocess.run(["git", *arguments], cwd=root, check=True)
+
+
+def _start_repository(root: Path, box: sandbox.Sandbox) -> Project:
+    environment = {
+        **plain_environment(), **(box.environment() if box is not None else {}),
+        "XDG_STATE_HOME": str(root.parent / "state"), "XDG_CACHE_HOME": str(CACHE.parent),
+        "PYTHONPATH": str(REPOSITORY),
+    }  # fmt: skip
+    subprocess.run(["git", "init", "--quiet", "--initial-branch", "main"], cwd=root, check=True)
+    commit_all(root)
     return Project(root, environment)
 
 

@@ -110,4 +110,5 @@ def _remove(path: Path) -> None:
         for companion in (path.with_suffix(".facts.json"), path.parent / "hashes" / f"{path.name}.json"):
             companion.unlink(missing_ok=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()

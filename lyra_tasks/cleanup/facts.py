@@ -16,9 +16,15 @@ from lyra_tasks.engine.client.connect import Engine, connect_existing_engine
 from lyra_tasks.engine.client.facts import UnsupportedEngineError
 from lyra_tasks.engine.objects.disk_usage import owns_builder, read_disk_usage, request_disk_usage
 from lyra_tasks.engine.objects.inventory import IMAGE, EngineObject, list_objects
-from lyra_tasks.engine.objects.known_engines import UnaskedEngine, count_claims, find_unasked_engines
+from lyra_tasks.engine.objects.known_engines import (
+    UnaskedEngine,
+    count_claims,
+    find_missing_checkouts,
+    find_unasked_engines,
+)
 from lyra_tasks.engine.objects.lifeline import list_crashed_runs
 from lyra_tasks.engine.objects.ownership import OwnedObject, OwnershipIndex, build_ownership_index, load_ownership_index
+from lyra_tasks.engine.sandbox.layout import SandboxPaths
 from lyra_tasks.engine.workspace import Workspace, was_auto_started
 from lyra_tasks.errors import EngineUnavailableError
 from lyra_tasks.files import STAGING_PREFIX
@@ -55,6 +61,7 @@ def collect_cleanup_facts(work: Workspace) -> tuple[CleanupFacts, Engine | None]
         disk_usage=finish_disk_usage() if finish_disk_usage is not None else None,
         owns_builder=engine is not None and owns_builder(engine),
         unasked_engines=unasked_engines,
+        missing_checkouts=find_missing_checkouts(work.paths),
         stray_sandboxes=tuple(state for state in journals if sandbox.find_stray_sandbox(state) is not None),
         auto_started_sandboxes=tuple(
             state
@@ -122,8 +129,9 @@ def restore_engine_state(work: Workspace) -> Iterator[None]:
 def find_temporary_files(paths: Paths, bundles: Path) -> list[Path]:
     """Return unfinished bundles, secrets placed for old engines, and files that were not renamed into place.
 
-    The temporary directories of killed processes of this user are among them.
+    The temporary directories of killed processes of this user are among them, and Buildx's notes of killed builds.
     """
+    build_notes = SandboxPaths(paths.state).config / "buildx" / "refs"
     return sorted(
         [
             *bundles.glob(f"{STAGING_PREFIX}*"),
@@ -131,6 +139,7 @@ def find_temporary_files(paths: Paths, bundles: Path) -> list[Path]:
             *_find_unrenamed_files(paths.state),
             *_find_unrenamed_files(bundles),
             *list_stale_directories(),
+            *(path for path in build_notes.rglob("*") if path.is_file()),
         ]
     )
 

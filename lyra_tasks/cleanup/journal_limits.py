@@ -17,6 +17,7 @@ from lyra_tasks.engine.objects.ownership import (
     read_cleared_offset,
 )
 from lyra_tasks.engine.workspace import SANDBOX_STARTED, Workspace
+from lyra_tasks.errors import NoSpaceError
 from lyra_tasks.paths import Paths
 from lyra_tasks.records.checkouts import list_former_states, merge_journals
 from lyra_tasks.records.journal import LASTING_EVENTS, Journal
@@ -34,7 +35,10 @@ def archive_old_entries(work: Workspace) -> None:
     if journal.recent_count <= MAX_ENTRIES:
         return
     tested_runs = {run.name.partition(".")[0] for run in work.evidence.list_runs()}
-    archive = journal.archive(select_needed_entries(work.paths, tested_runs, work.bundles), _KEPT_ENTRIES)
+    try:
+        archive = journal.archive(select_needed_entries(work.paths, tested_runs, work.bundles), _KEPT_ENTRIES)
+    except (NoSpaceError, OSError):
+        return  # a full disk must not make a build fail that has succeeded; the next command archives them
     if archive is None:
         return
     console.info(f"Moved the journal's entries {archive.first} to {archive.last} to {archive.path.parent}")

@@ -28,7 +28,7 @@ class CleanupFacts:
     their pids, `crashed_runs` were killed. `shared_images` were also created by another checkout, named by its project
     id. `states` are the checkout's state directories, one per name that the project had; the `*_sandboxes*` fields are
     those whose engine runs, was started by a command, runs without its record, or has data. `unasked_engines` hold
-    objects by the journal.
+    objects by the journal; `missing_checkouts` describe what checkouts of a project with this name may have left.
 
     Of a missing checkout, `unmounted_reason` says why it may be on an unmounted disk, and `is_engine_in_use` that this
     project uses its private engine; `other_engines` are named in its journal, but cannot be searched from here.
@@ -53,6 +53,7 @@ class CleanupFacts:
     states: tuple[Path, ...] = ()
     sandboxes_with_data: tuple[Path, ...] = ()
     unasked_engines: tuple[UnaskedEngine, ...] = ()
+    missing_checkouts: tuple[str, ...] = ()
     unmounted_reason: str = ""
     is_engine_in_use: bool = False
     other_engines: tuple[str, ...] = ()
@@ -98,6 +99,13 @@ class CleanupPlan:
     def unasked_engines(self) -> tuple[UnaskedEngine, ...]:
         """Engines that may hold objects after this cleanup, since neither they are asked nor their data removed."""
         return tuple(item for item in self.facts.unasked_engines if item.private_state not in self.purge_sandboxes)
+
+    @property
+    def unproven_objects(self) -> tuple[EngineObject, ...]:
+        """Objects with the checkout's label that its journal does not know: it was deleted, or the label copied."""
+        owned = {(item.kind, item.id) for item in self.facts.owned}
+        labelled = (item for item in self.facts.engine_objects if item.project == self.facts.project_id != "")
+        return tuple(item for item in labelled if (item.kind, item.id) not in owned)
 
     @property
     def is_complete(self) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.cleanup.plan import CleanupFacts, CleanupPlan, describe_active_runs, record_unasked_engines
+from lyra_tasks.cleanup.report import describe_leftover
+from lyra_tasks.engine.objects.ownership import OwnedObject
 from lyra_tasks.errors import UsageError
 from lyra_tasks.records.cleanup import CleanupReport
 from lyra_tasks.results.lifecycle import CleanupPreview, GoneCheckout, GoneCleanupPreview
@@ -137,6 +139,12 @@ def _print_notes(plan: CleanupPlan) -> None:
         console.info(f"kept {item.kind} {item.name}: {reason}")
     for engine in plan.unasked_engines:
         console.info(f"not asked: {engine}")
+    for unproven in plan.unproven_objects:
+        command = describe_leftover(OwnedObject(unproven.kind, unproven.name, unproven.id, ""), None, "").fix
+        name = f"{unproven.kind} {unproven.name}"
+        console.info(f"not removed: {name} has this checkout's label, and the journal does not know it; `{command}`")
+    for line in plan.facts.missing_checkouts:
+        console.info(line)
     if plan.level != "objects" and not plan.prune_cache and plan.facts.disk_usage and not plan.facts.live_runs:
         console.info("build cache kept: the engine's builder is not Lyra's; `docker builder prune` empties it")
 

@@ -41,6 +41,12 @@ def measure_cures(work: Workspace, engine: Engine | None) -> tuple[tuple[str, in
     return tuple(sorted(((cure, size) for cure, size in cures.items() if size), key=lambda item: -item[1]))
 
 
+def describe_caches(work: Workspace) -> str:
+    """Return what the caches of all projects take, and how to remove them."""
+    size, place = console.format_bytes(sum(usage.size for usage in measure_caches(work))), quote_path(work.paths.cache)
+    return f"The caches of all your projects take {size}; `rm -r {place}` removes them while no private engine runs"
+
+
 def describe_expired(row: StorageRow) -> str:
     """Return what of a row would go, or an empty string."""
     if not row.expired:

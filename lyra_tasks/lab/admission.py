@@ -14,8 +14,7 @@ from lyra_tasks import console
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.objects.containers import find_host_config, read_container_state, read_host_config
-from lyra_tasks.engine.objects.inventory import LABEL_NONCE
-from lyra_tasks.engine.objects.ownership import LABEL_PROJECT
+from lyra_tasks.engine.objects.inventory import LABEL_NONCE, LABEL_PROJECT
 from lyra_tasks.errors import OvercommitError, PreconditionError
 from lyra_tasks.locks import file_lock
 

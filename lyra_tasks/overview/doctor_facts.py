@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, read_lock_file
 from lyra_tasks.engine.buildx.bake import read_buildx_version
 from lyra_tasks.engine.client.connect import Engine, connect_running_engine, read_component_versions, read_engine_time
 from lyra_tasks.engine.client.credentials import find_missing_helpers
-from lyra_tasks.engine.objects.inventory import list_objects
+from lyra_tasks.engine.objects.inventory import EngineObject, list_objects
 from lyra_tasks.engine.objects.known_engines import find_unasked_engines
 from lyra_tasks.engine.objects.lifeline import list_crashed_runs
 from lyra_tasks.engine.objects.ownership import build_ownership_index, load_ownership_index
@@ -69,6 +69,8 @@ def collect_doctor_facts() -> DoctorFacts:
     )
     if isinstance(engine, Engine):
         facts = _add_engine_facts(facts, engine, paths)
+    else:
+        facts = replace(facts, orphans=_find_orphans(paths, "", ()))
     if isinstance(loaded, LoadedConfig):
         facts = _add_storage(facts, open_workspace(loaded), engine if isinstance(engine, Engine) else None)
     return _add_git_facts(facts, paths.root, config)
@@ -158,17 +160,6 @@ def _add_engine_facts(facts: DoctorFacts, engine: Engine, paths: Paths) -> Docto
     objects = () if isinstance(listed, LyraError) else listed
     ownership = load_ownership_index(paths, engine.facts.id)
     own_objects = [owned for engine_object in objects if (owned := ownership.match(engine_object)) is not None]
-    orphans: dict[str, tuple[str, ...]] = {}
-    for states in list_other_checkouts(paths):
-        if not states[0].is_missing:
-            continue
-        their_ownership = build_ownership_index(merge_journals(state.journal for state in states), engine.facts.id)
-        theirs = [engine_object for engine_object in objects if their_ownership.match(engine_object) is not None]
-        names = [f"{engine_object.kind} {engine_object.name}" for engine_object in theirs]
-        if any(has_sandbox_data(state.state) for state in states):
-            names.append("private engine")
-        if names:
-            orphans[str(states[0].root)] = tuple(names)
     versions = _catch_error(lambda: read_component_versions(engine))
     return replace(
         facts,
@@ -177,8 +168,25 @@ def _add_engine_facts(facts: DoctorFacts, engine: Engine, paths: Paths) -> Docto
         engine_skew_s=_measure_skew(engine),
         host_address=None if engine.shares_files else engine.host_address,
         leftovers=tuple(owned.name for owned in own_objects if owned.run in facts.crashed_runs),
-        orphans=orphans,
+        orphans=_find_orphans(paths, engine.facts.id, objects),
     )
+
+
+def _find_orphans(paths: Paths, engine_id: str, objects: Iterable[EngineObject]) -> dict[str, tuple[str, ...]]:
+    """Return what missing checkouts left in this engine, if there is one, and their private engines."""
+    orphans: dict[str, tuple[str, ...]] = {}
+    for states in list_other_checkouts(paths):
+        if not states[0].is_missing:
+            continue
+        ownership = build_ownership_index(merge_journals(state.journal for state in states), engine_id)
+        theirs = [engine_object for engine_object in objects if ownership.match(engine_object) is not None]
+        names = [f"{engine_object.kind} {engine_object.name}" for engine_object in theirs]
+        if any(has_sandbox_data(state.state) for state in states):
+            running = any(find_sandbox(state.state) is not None for state in states)
+            names.append("private engine, which runs" if running else "private engine")
+        if names:
+            orphans[str(states[0].root)] = tuple(names)
+    return orphans
 
 
 def _measure_skew(engine: Engine) -> float | None:

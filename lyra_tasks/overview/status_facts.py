@@ -15,9 +15,10 @@ from lyra_tasks.config.platforms import image_from_key
 from lyra_tasks.engine.client.connect import connect_running_engine
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.client.monitoring import parse_stats_sample
-from lyra_tasks.engine.objects.known_engines import find_unasked_engines
+from lyra_tasks.engine.objects.inventory import LABEL_PROJECT
+from lyra_tasks.engine.objects.known_engines import find_missing_checkouts, find_unasked_engines
 from lyra_tasks.engine.objects.lifeline import run_lock_path
-from lyra_tasks.engine.objects.ownership import LABEL_PROJECT, LABEL_RUN, LABEL_SERVICE
+from lyra_tasks.engine.objects.ownership import LABEL_RUN, LABEL_SERVICE
 from lyra_tasks.errors import EngineUnavailableError, LyraError
 from lyra_tasks.lab.disk import DISK_EXCEEDED_EVENT, describe_excess
 from lyra_tasks.locks import is_locked
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
 
 _MAX_RUNS = 5
+_REMOVED_PROBLEM = "is no longer in the engine"  # what `clean` removed is tested and promoted all the same
 _SAMPLE_INTERVAL_S = 0.2
 
 
@@ -85,7 +87,7 @@ def _status_of(work: Workspace, bundles: Sequence[BundleRow], engine: Engine | N
         runs=_recent_runs(work.journal.read_recent()),
         next_command=next_command,
         next_reason=next_reason,
-        not_asked=tuple(map(str, find_unasked_engines(work.paths, engine))),
+        not_asked=(*map(str, find_unasked_engines(work.paths, engine)), *find_missing_checkouts(work.paths)),
         storage=measure_storage(work, engine, with_caches=False),
     )
 
@@ -127,7 +129,7 @@ def _image_row(state: ImageState, references: Mapping[str, str]) -> ImageRow:
 def _current_set_key(work: Workspace, states: Sequence[ImageState]) -> tuple[SetKey | None, str]:
     """Return the key of the current set of images, or None and the reason why it is unknown."""
     records: dict[str, ImageRecord] = {state.name: state.record for state in states if state.record}
-    if any(state.problem for state in states):
+    if any(state.problem and state.problem != _REMOVED_PROBLEM for state in states):
         return None, "not all images are current"
     with suppress(OSError, LyraError):
         return build_set_key(work, records), ""

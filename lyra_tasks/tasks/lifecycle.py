@@ -213,11 +213,12 @@ def clean(
 
     Bundles and the journal stay.
     """
+    from lyra_tasks import console
     from lyra_tasks.cleanup import facts, plan, show
     from lyra_tasks.cleanup.limits import keep_file_limits
     from lyra_tasks.cleanup.report import require_clean, save_report
     from lyra_tasks.cleanup.run import run_cleanup
-    from lyra_tasks.cleanup.storage import list_expired
+    from lyra_tasks.cleanup.storage import describe_caches, list_expired
     from lyra_tasks.records.dev import DevStore
 
     if gone and (all or cache):
@@ -243,6 +244,8 @@ def clean(
         report = run_cleanup(plans, work, engine)
         keep_file_limits(work, is_due=True)
         show.show_cleanup_report(report, save_report(report, work))
+        if cache:
+            console.info(describe_caches(work))
         require_clean(report)
         for checkout_plan in plans:
             plan.require_no_active_runs(checkout_plan)

@@ -278,3 +278,14 @@ def test_removal_order_without_states_assumes_attached_containers() -> None:
     order = plan_removal([web, network, *containers], ())
     assert (order.attached_containers, order.networks, order.others) == (containers, [(network, containers)], [web])
     assert not order.detached_containers
+
+
+def test_object_with_our_label_that_the_journal_does_not_know_is_named_and_stays() -> None:
+    ours = EngineObject(CONTAINER, "known", "1", nonce="n1", project="tiny-1")
+    unknown = EngineObject(CONTAINER, "unknown", "2", nonce="n2", project="tiny-1")
+    theirs = EngineObject(VOLUME, "theirs", "3", nonce="n3", project="tiny-2")
+    owned = (OwnedObject(CONTAINER, "known", "1", "r1"),)
+    facts = CleanupFacts(project_id="tiny-1", engine_objects=(ours, unknown, theirs), owned=owned)
+    plan = plan_cleanup(facts, "objects")
+    assert plan.unproven_objects == (unknown,)
+    assert plan.objects == owned

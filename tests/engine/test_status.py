@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lyra_tasks.engine.client.connect import Engine
-from lyra_tasks.engine.objects.ownership import LABEL_PROJECT, LABEL_RUN
+from lyra_tasks.engine.objects.inventory import LABEL_PROJECT
+from lyra_tasks.engine.objects.ownership import LABEL_RUN
 from tests.conftest import Project
 from tests.engine.terminals import in_terminal
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.sandbox.layout import SandboxPaths
 from lyra_tasks.records.cleanup import CleanupReport
 from tests.conftest import Outcome, Project, ours, tiny_project
 from tests.engine.relay import relayed
@@ -136,3 +138,42 @@ def test_engine_with_nothing_of_the_project_is_not_named(
     cleaned = built.lyra("clean", DOCKER_HOST=f"unix://{other.socket}")
     assert cleaned.code == 0, cleaned.text
     assert engine.facts.id not in cleaned.text + built.lyra("status", DOCKER_HOST=f"unix://{other.socket}").text
+
+
+def test_former_private_engine_of_a_renamed_project_is_named(tmp_path: Path, busybox: Path, cache: Path) -> None:
+    project = tiny_project(tmp_path, busybox, cache, None)
+    project.replace(".lyra.toml", "[images.web]", '[engine]\nsandbox = "always"\n\n[images.web]')
+    project.commit("a private engine")
+    try:
+        assert project.lyra("build").code == 0
+        (state,) = project.state.glob("tiny-*")
+        project.replace(".lyra.toml", 'name = "tiny"', 'name = "renamed"')
+        for command in ("clean", "status", "doctor"):
+            outcome = project.lyra(command)
+            assert "this project's private engine" in outcome.text, outcome.text
+            assert f"export DOCKER_HOST=unix://{SandboxPaths(state).socket}" in outcome.text.replace("\n", "")
+        assert sandbox.find_sandbox(state) is not None, "the former engine still runs"
+    finally:
+        for state in project.state.glob("*-*"):
+            sandbox.shut_down_sandbox(state, purge=True)
+
+
+def test_moved_checkout_says_what_stayed_where_it_was(tmp_path: Path, busybox: Path, cache: Path) -> None:
+    project = tiny_project(tmp_path, busybox, cache, None)
+    project.replace(".lyra.toml", "[images.web]", '[engine]\nsandbox = "always"\n\n[images.web]')
+    project.commit("a private engine")
+    moved = replace(project, root=tmp_path / "moved")
+    try:
+        assert project.lyra("build").code == 0
+        project.root.rename(moved.root)
+        for command in ("status", "doctor", "clean"):
+            outcome = moved.lyra(command)
+            text = " ".join(outcome.text.split())
+            assert str(project.root) in text, outcome.text
+            assert "clean --gone" in text, outcome.text
+        gone = moved.lyra("clean", "--gone", "--yes")
+        assert gone.code == 0, gone.text
+        assert str(project.root) not in moved.lyra("status").text
+    finally:
+        for state in project.state.glob("*-*"):
+            sandbox.shut_down_sandbox(state, purge=True)

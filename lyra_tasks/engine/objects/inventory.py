@@ -16,6 +16,7 @@ KINDS = (CONTAINER, NETWORK, VOLUME, IMAGE)
 
 _PREDEFINED_NETWORKS = {"bridge", "host", "none"}
 LABEL_NONCE = "dev.lyra.nonce"
+LABEL_PROJECT = "dev.lyra.project"
 LABEL_TITLE = "org.opencontainers.image.title"
 
 
@@ -24,7 +25,8 @@ class EngineObject:
     """An object in the engine; an image counts once per reference, or by its id if it has none.
 
     `uses` are the networks, volumes and images that a container uses, as (kind, name), for images (kind, id).
-    `state` is a container's state (`running`, `exited`, …). `digests` name an image without a tag in its registries.
+    `state` is a container's state (`running`, `exited`, …), `project` the checkout that the label names. `digests` name
+    an image without a tag in its registries.
     """
 
     kind: str
@@ -34,6 +36,7 @@ class EngineObject:
     title: str = ""
     uses: frozenset[tuple[str, str]] = field(default=frozenset())
     state: str = ""
+    project: str = ""
     digests: frozenset[str] = frozenset()
 
 
@@ -79,15 +82,18 @@ def _container_object(container: dict[str, Any]) -> EngineObject:
     # a container has no name for a moment while it is created or removed
     name = (container.get("Names") or [container["Id"]])[0].lstrip("/")
     nonce, state = _label_value(container, LABEL_NONCE), str(container.get("State", ""))
-    return EngineObject(CONTAINER, name, container["Id"], nonce, uses=frozenset(uses), state=state)
+    project = _label_value(container, LABEL_PROJECT)
+    return EngineObject(CONTAINER, name, container["Id"], nonce, uses=frozenset(uses), state=state, project=project)
 
 
 def _network_object(network: dict[str, Any]) -> EngineObject:
-    return EngineObject(NETWORK, network["Name"], network["Id"], _label_value(network, LABEL_NONCE))
+    nonce, project = _label_value(network, LABEL_NONCE), _label_value(network, LABEL_PROJECT)
+    return EngineObject(NETWORK, network["Name"], network["Id"], nonce, project=project)
 
 
 def _volume_object(volume: dict[str, Any]) -> EngineObject:
-    return EngineObject(VOLUME, volume["Name"], volume["Name"], _label_value(volume, LABEL_NONCE))
+    nonce, project = _label_value(volume, LABEL_NONCE), _label_value(volume, LABEL_PROJECT)
+    return EngineObject(VOLUME, volume["Name"], volume["Name"], nonce, project=project)
 
 
 def _image_objects(engine: Engine, filters: dict[str, Any] | None = None) -> list[EngineObject]:

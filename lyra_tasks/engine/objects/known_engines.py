@@ -15,7 +15,7 @@ from lyra_tasks.engine.client.contexts import read_context_endpoint
 from lyra_tasks.engine.client.endpoint import is_on_this_machine
 from lyra_tasks.engine.objects.ownership import ENGINE_EVENT, build_ownership_index, read_cleared_offset
 from lyra_tasks.errors import EngineUnavailableError, LyraError
-from lyra_tasks.records.checkouts import list_former_states, merge_journals
+from lyra_tasks.records.checkouts import list_former_states, list_other_checkouts, merge_journals
 from lyra_tasks.records.journal import Journal
 
 if TYPE_CHECKING:
@@ -54,6 +54,26 @@ def find_unasked_engines(paths: Paths, engine: Engine | None) -> tuple[UnaskedEn
         if not (address.get("private") and _has_no_data(state, engine_id)):
             unasked.append(_describe_unasked(engine_id, count, address, state, engine))
     return tuple(unasked)
+
+
+def find_missing_checkouts(paths: Paths) -> tuple[str, ...]:
+    """Return a line for each moved or deleted checkout of a project with this name that may have left something.
+
+    Other projects may have the same name: nothing of them is removed without being asked for.
+    """
+    name, lines = paths.project_id.rpartition("-")[0], []
+    for states in list_other_checkouts(paths):
+        if not states[0].is_missing or not any(state.project_id.rpartition("-")[0] == name for state in states):
+            continue
+        count = sum(count_claims([state.journal for state in states], set()).values())
+        engines = ["its private engine runs" for state in states if sandbox.find_sandbox(state.state) is not None]
+        engines = engines or [
+            "its private engine has data" for state in states if sandbox.has_sandbox_data(state.state)
+        ]
+        claims = [f"{count} object(s) stand in its journal"] if count else []
+        if parts := [*claims, *engines[:1]]:
+            lines.append(f"{states[0].root} was moved or deleted: {', '.join(parts)}; `clean --gone` removes them")
+    return tuple(lines)
 
 
 def count_claims(journals: Sequence[Journal], asked_ids: set[str]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.objects.inventory import IMAGE, LABEL_NONCE, EngineObject, list_labelled_objects
+from lyra_tasks.engine.objects.inventory import IMAGE, LABEL_NONCE, LABEL_PROJECT, EngineObject, list_labelled_objects
 from lyra_tasks.records.checkouts import list_former_states, merge_journals
 from lyra_tasks.records.journal import Journal
 from lyra_tasks.records.journal_entry import JournalEntry
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lyra_tasks.paths import Paths
 
 LABEL_RUN = "dev.lyra.run"
-LABEL_PROJECT = "dev.lyra.project"
 LABEL_SERVICE = "dev.lyra.service"
 ENGINE_EVENT = "engine"
 _CLEARED_EVENT = "cleared"
