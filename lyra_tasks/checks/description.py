@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable
 
 from lyra_tasks.config.models import Test
@@ -36,7 +35,7 @@ def _describe_junit(test: Test) -> str:
 
 
 def _format_command(command: list[str] | str | None) -> str:
-    return shlex.join(command) if isinstance(command, list) else command or ""
+    return " ".join(command) if isinstance(command, list) else command or ""
 
 
 def _quote(value: object) -> str:

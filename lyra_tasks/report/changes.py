@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 _MAX_PER_SECTION = 12
 _OMITTED_SECTION = "layers"  # the section on images shows them
 _SETTINGS = frozenset({"services", "environment", "secrets", "volumes", "ports", "configs"})
+
+_LONG_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 
 Change = Mapping[str, Any]
 
@@ -21,9 +24,13 @@ def select_changes(changes: Sequence[Change]) -> tuple[list[Change], dict[str, i
         section = change["section"]
         counts[section] += 1
         if section != _OMITTED_SECTION and counts[section] <= _MAX_PER_SECTION:
-            shown.append(change)
+            shown.append({name: _shorten_digests(value) for name, value in change.items()})
     shown_counts = Counter(change["section"] for change in shown)
     return shown, {section: count for section in counts if (count := counts[section] - shown_counts[section])}
+
+
+def _shorten_digests(value: str | None) -> str | None:
+    return None if value is None else _LONG_DIGEST.sub(r"\1…", value)
 
 
 def list_marks(changes: Sequence[Change]) -> dict[str, str]:

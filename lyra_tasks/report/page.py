@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 REPORT_NAME = "report.html"
 
 _DIRECTORY = Path(__file__).parent
-_MAX_VULNERABILITIES = 40
+_MAX_VULNERABILITIES = 20
 _SEVERITIES = ("critical", "high", "medium", "low", "unknown", "negligible")
 _VULNERABILITY_KEYS = ("severity", "id", "package", "version", "fixed_in")
 _IMAGE_KINDS = frozenset({"stage", "structure"})
@@ -105,10 +105,11 @@ def _sanitize(value: object) -> object:
 def _describe_order(checks: Sequence[Mapping[str, Any]]) -> str:
     """Return what is true of the order and the surroundings of these checks."""
     kinds = {check["kind"] for check in checks}
+    groups = {check["group"] for check in checks if check["kind"] not in _IMAGE_KINDS}
     texts = []
-    if kinds - _IMAGE_KINDS:
-        texts.append("Checks of services ran against the running containers, one after the other in this order")
-        if any(check["group"] for check in checks):
+    if groups:
+        texts.append("Checks of services ran against the running containers, one after the other")
+        if len(groups) > 1:
             texts[0] += " within each group; each group had containers of its own, and groups ran at the same time"
     if kinds & _IMAGE_KINDS:
         texts.append("Stages and structures are checks of images, without any service; all stages were built together")
