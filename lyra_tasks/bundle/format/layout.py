@@ -49,6 +49,11 @@ def sbom_file(build: str) -> str:
     return f"evidence/sbom-{build.replace('/', '-')}.cdx.json"
 
 
+def spdx_file(build: str) -> str:
+    """Return the SBOM of a build in SPDX: `evidence/sbom-web.spdx.json`."""
+    return sbom_file(build).replace(".cdx.json", ".spdx.json")
+
+
 def archive_file(project: str, version: str, platform: str) -> str:
     """Return the archive of all images for a platform: `images/shop-1.2.0-linux-amd64.tar`."""
     return f"{IMAGES_DIRECTORY}/{project}-{version}-{platform.replace('/', '-')}.tar"
