@@ -179,7 +179,10 @@ Severity = Literal["negligible", "unknown", "low", "medium", "high", "critical"]
 
 
 class Scan(Table):
-    """The scan for known vulnerabilities that `promote` makes, without network; see [vulnerabilities](bundle.md)."""
+    """The scan of `promote` for known vulnerabilities, without network.
+
+    See [vulnerabilities](bundle.md#known-vulnerabilities).
+    """
 
     tool: Literal["grype", "trivy", "debian-tracker"]
     """program that knows vulnerabilities, or `"debian-tracker"`: the data of Debian's security tracker, for Debian

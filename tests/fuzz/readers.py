@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path
@@ -34,13 +35,14 @@ from lyra_tasks.compose.model import ComposeSettings
 from lyra_tasks.compose.sources import SourceFiles
 from lyra_tasks.compose.variables import list_required
 from lyra_tasks.config.load import load_config
-from lyra_tasks.config.models import Test
+from lyra_tasks.config.models import Scan, Test
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.dockerfile.file_hashes import _read_cache
 from lyra_tasks.dockerfile.input_hashes import read_ignore_patterns
 from lyra_tasks.dockerfile.lock_file import LockedRootfs, read_lock_file
 from lyra_tasks.dockerfile.parse import read_dockerfile
 from lyra_tasks.dockerfile.stages import resolve_declared_image
+from lyra_tasks.documents import translate_failures
 from lyra_tasks.engine.bases.archive import read_archived_image, write_archive_as
 from lyra_tasks.engine.bases.rootfs import _parse_release_date
 from lyra_tasks.engine.client.contexts import read_context_endpoint
@@ -68,12 +70,15 @@ from lyra_tasks.records.documents import read_run_documents
 from lyra_tasks.records.evidence import Evidence, SetKey
 from lyra_tasks.records.evidence_store import EvidenceStore
 from lyra_tasks.records.journal import Journal
-from lyra_tasks.records.record import has_other_schema, read_record
+from lyra_tasks.records.record import dump_record, has_other_schema, read_record
 from lyra_tasks.registry.client import open_repository
 from lyra_tasks.scaffold.plan import plan_init
 from lyra_tasks.scaffold.project_files import inspect_project
 from lyra_tasks.versions.changelog import commit_url_prefix, parse_commit
 from lyra_tasks.versions.git import clean_remote_url, parse_status, parse_tag
+from lyra_tasks.vulnerabilities.document import ImageVulnerabilities
+from lyra_tasks.vulnerabilities.programs import parse_grype, parse_trivy
+from lyra_tasks.vulnerabilities.scan import scan_packages
 from tests.bundle.evidence import write_evidence
 from tests.bundle.test_diff import SERVICE, described
 from tests.bundle.test_receive_script import MANIFEST
@@ -90,6 +95,7 @@ from tests.fuzz.mutations import (
 from tests.fuzz.records import PACK, RECORDS, SANDBOX, read_image_user, read_pack, read_sandbox, record_reader
 from tests.images.saves import SampleImage, layer, legacy, stream
 from tests.images.saves import layout as save_layout
+from tests.vulnerabilities import samples as scan_samples
 
 
 @dataclass(frozen=True)
@@ -447,6 +453,27 @@ def read_structure_report(data: bytes, directory: Path) -> None:
     _read_failures(write(directory / "report.xml", data))
 
 
+def read_grype(data: bytes, directory: Path) -> None:
+    """Read what grype found, as a scan does."""
+    with translate_failures(lambda problem: PreconditionError(problem, hint="")):
+        dump_record(ImageVulnerabilities(vulnerabilities=parse_grype(data).vulnerabilities, packages=1))
+
+
+def read_trivy(data: bytes, directory: Path) -> None:
+    """Read what trivy found, as a scan does."""
+    with translate_failures(lambda problem: PreconditionError(problem, hint="")):
+        dump_record(ImageVulnerabilities(vulnerabilities=parse_trivy(data), packages=1))
+
+
+def read_tracker(data: bytes, directory: Path) -> None:
+    """Look packages up in the data of Debian's security tracker; what prevents that is a part of the result."""
+    write(directory / "tracker.json", data)
+    names = ("openssl", "prototypejs", "bash", "zlib")
+    images = {"web": scan_samples.image(*(scan_samples.deb(name, "1.0-1") for name in names))}
+    table = Scan(tool="debian-tracker", database="tracker.json")
+    dump_record(scan_packages(images, table, directory, date(2026, 11, 29)))
+
+
 def read_docker_contexts(data: bytes, directory: Path) -> None:
     """Read the configuration of the docker command, and a context."""
     write(directory / "config.json", data)
@@ -615,6 +642,9 @@ def list_readers() -> list[Reader]:
         Reader("base archive", compressed(tars(saved)) | tars(oci), read_base_archive, "base.tar"),
         Reader("layer", compressed(tars(LAYER)), scan_image_layer, "layer.tar"),
         Reader("package database", damaged_bytes(DPKG) | json_documents(NPM), read_package_database),
+        Reader("answer of grype", json_documents(scan_samples.GRYPE), read_grype),
+        Reader("answer of trivy", json_documents(scan_samples.TRIVY), read_trivy),
+        Reader("Debian's security tracker", json_documents(scan_samples.TRACKER), read_tracker),
         Reader("structure report", damaged_bytes(JUNIT), read_structure_report, "report.xml"),
         Reader("Docker contexts", json_documents(CONTEXT), read_docker_contexts),
         Reader("output of git", st.one_of([damaged_bytes(text) for text in git_output]), read_git_output),
