@@ -19,6 +19,7 @@ from lyra_tasks.engine.client.connect import Engine, connect_engine
 from lyra_tasks.paths import project_paths, xdg_directory
 from tests import engines
 from tests.packages import unpacked
+from tests.reaper import reap_engines_below
 
 # A background shell ignores SIGINT, which the programs that tests interrupt would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -126,7 +127,14 @@ def cache() -> Path:
 
 
 @pytest.fixture(scope="session")
-def box(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sandbox.Sandbox]:
+def engine_reaper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """End the engines of this session if it is killed; return the id of the process that does so."""
+    with reap_engines_below(tmp_path_factory.getbasetemp()) as pid:
+        yield pid
+
+
+@pytest.fixture(scope="session")
+def box(tmp_path_factory: pytest.TempPathFactory, cache: Path, engine_reaper: int) -> Iterator[sandbox.Sandbox]:
     """Run the private engine of the session: the default one, or that of `LYRA_TEST_ENGINE`."""
     state = tmp_path_factory.mktemp("engine")
     kind = engines.chosen()
