@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def test_syft_failure_is_reported(directory: Path, text: str) -> None:
     install_syft(directory, text)
     with pytest.raises(PreconditionError, match="syft cannot list the packages of web"):
         run_syft(directory / "web", MANIFEST, MANIFEST.images[0])
+
+
+def test_temporary_files_of_syft_go_with_it(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = directory / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    install_syft(
+        directory, f'touch "$TMPDIR/stereoscope-1"; echo "$TMPDIR" >{directory}/place; cat <<END\n{ANSWER}\nEND'
+    )
+    run_syft(directory / "web", MANIFEST, MANIFEST.images[0])
+    assert (directory / "place").read_text().startswith(f"{scratch}/")
+    assert list(scratch.iterdir()) == []
 
 
 def test_spdx_document_is_valid_and_complete(tmp_path: Path) -> None:

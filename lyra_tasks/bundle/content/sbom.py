@@ -29,6 +29,8 @@ from lyra_tasks.images.stream.packages import (
     read_layer_packages,
     save_layer_packages,
 )
+from lyra_tasks.locks import private_directory
+from lyra_tasks.processes import create_environment
 from lyra_tasks.version import __version__
 
 _SYFT = "syft"
@@ -81,9 +83,15 @@ def run_syft(layout: Path, manifest: Manifest, image: BundledImage) -> dict[str,
             details=details,
         )
     ):
-        result = subprocess.run(
-            command, capture_output=True, check=False, timeout=_SYFT_TIMEOUT_S, stdin=subprocess.DEVNULL
-        )
+        with private_directory("syft") as scratch:
+            result = subprocess.run(
+                command,
+                capture_output=True,
+                check=False,
+                timeout=_SYFT_TIMEOUT_S,
+                stdin=subprocess.DEVNULL,
+                env=create_environment({"TMPDIR": str(scratch)}),
+            )
         details = tuple(result.stderr.decode(errors="replace").splitlines()[-5:])
         result.check_returncode()
         document = parse_json_object(result.stdout, max_bytes=_MAX_SYFT_BYTES)
