@@ -10,7 +10,7 @@ from lyra_tasks.checks.commands import build_address_variables, check_command
 from lyra_tasks.checks.kinds import check_service, evaluate_check
 from lyra_tasks.checks.results import print_check_result
 from lyra_tasks.config.models import Configuration, Service, Test
-from lyra_tasks.engine.objects.containers import DeployedService
+from lyra_tasks.engine.objects.compose_services import DeployedService
 from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.facts import resolve_test_environment
 from lyra_tasks.lab.service import CheckTarget

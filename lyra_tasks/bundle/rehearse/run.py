@@ -24,7 +24,8 @@ from lyra_tasks.bundle.rehearse.plan import (
 from lyra_tasks.bundle.verify import verify_bundle
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import connect_sandbox
-from lyra_tasks.engine.objects.containers import DeployedService, list_compose_services, read_health_probe
+from lyra_tasks.engine.objects.compose_services import DeployedService, list_compose_services
+from lyra_tasks.engine.objects.containers import read_health_probe
 from lyra_tasks.errors import BundleError, CheckFailedError, PreconditionError
 from lyra_tasks.locks import file_lock
 from lyra_tasks.processes import create_environment, run_captured

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.client.monitoring import read_log_lines
 from lyra_tasks.engine.objects.inventory import CONTAINER, NETWORK, VOLUME
 from lyra_tasks.engine.objects.ownership import Owner
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.ports import ContainerPort, parse_port
-from lyra_tasks.records.service_logs import LogReader
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
@@ -29,8 +27,6 @@ _NANO = 1_000_000_000
 # What the engine takes for values that a HEALTHCHECK leaves out (https://docs.docker.com/reference/dockerfile/#healthcheck)
 _DEFAULT_PROBE_S = 30 * _NANO
 _DEFAULT_PROBE_RETRIES = 3
-_COMPOSE_PROJECT_LABEL = "com.docker.compose.project"
-_COMPOSE_SERVICE_LABEL = "com.docker.compose.service"
 
 
 @dataclass(frozen=True)
@@ -300,29 +296,3 @@ def create_tar(files: Iterable[ContainerFile]) -> bytes:
             entry.size, entry.uid, entry.gid, entry.mode = len(file.content), file.uid, file.gid, file.mode
             archive.addfile(entry, io.BytesIO(file.content))
     return buffer.getvalue()
-
-
-@dataclass(frozen=True)
-class DeployedService:
-    """A container of a Compose project; `ports` maps its ports to ports of the engine's host."""
-
-    name: str
-    id: str
-    engine: Engine
-    ports: Mapping[ContainerPort, int]
-
-    def open_log(self) -> LogReader:
-        """Return a reader of the container's output, which begins anew at each call."""
-        return lambda: (text for _, text in read_log_lines(self.engine, self.id))
-
-
-def list_compose_services(engine: Engine, project: str) -> dict[str, DeployedService]:
-    """Return the containers of a Compose project by service, including exited ones."""
-    with translate_errors("listing containers"):
-        containers = engine.api.containers(all=True, filters={"label": f"{_COMPOSE_PROJECT_LABEL}={project}"})
-    services = {}
-    for container in containers:
-        name, container_id = container["Labels"][_COMPOSE_SERVICE_LABEL], container["Id"]
-        ports = read_container_state(engine, container_id).ports
-        services[name] = DeployedService(name, container_id, engine, ports)
-    return services
