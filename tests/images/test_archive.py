@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import tarfile
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lyra_tasks.errors import BundleError
+from lyra_tasks.images.archive.parts import MAX_COMPRESSED_BYTES
 from lyra_tasks.images.archive.verify import ExpectedImage, verify_archive
 from lyra_tasks.images.archive.write import ArchiveEntry, write_archive, write_layout
 from lyra_tasks.images.stream.codec import Compression
@@ -405,3 +407,15 @@ def test_layer_verified_later_is_refused_when_read_back(tmp_path: Path) -> None:
                 verify_archive(tmp_path / f"{number}.tar", expected=expect(packed), unpack=packed.unverified)
         else:
             verify_archive(tmp_path / f"{number}.tar", expected=expect(packed), unpack=packed.unverified)
+
+
+def test_archive_compressed_as_a_whole_is_verified_and_limited(archive: Path) -> None:
+    plain = archive.read_bytes()
+    archive.write_bytes(gzip.compress(plain))
+    assert verify_archive(archive).size == archive.stat().st_size < len(plain)
+    archive.write_bytes(gzip.compress(plain + bytes(MAX_COMPRESSED_BYTES)))
+    with pytest.raises(BundleError, match="unpacks to more than the 1048576 bytes"):
+        verify_archive(archive)
+    archive.write_bytes(gzip.compress(plain)[:-9])
+    with pytest.raises(BundleError, match="gzip data ends too early"):
+        verify_archive(archive)

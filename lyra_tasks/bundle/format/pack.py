@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,11 +11,20 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from lyra_tasks.bundle.format.layout import (
+    CHECKSUMS_FILE,
     DOCUMENTS_FILE,
     ENVIRONMENT_FILE,
+    JOURNAL_FILE,
+    MANIFEST_FILE,
     PACK_FILE,
+    PREVIOUS_FILE,
+    PROVENANCE_FILE,
     RECEIVE_SCRIPT,
+    REPORT_FILE,
+    RULES_FILE,
     SUMMARY_FILE,
+    TESTS_JSON_FILE,
+    TESTS_XML_FILE,
 )
 from lyra_tasks.bundle.format.manifest import (
     ArchiveName,
@@ -48,6 +57,11 @@ from lyra_tasks.images.stream.tar import (
 )
 
 _MAX_FILES = 20_000
+# gzip finds what is alike within 32 KiB: the archive begins with these, which saves a tenth of it
+_SIMILAR_FILES = (
+    TESTS_JSON_FILE, RULES_FILE, TESTS_XML_FILE, REPORT_FILE, MANIFEST_FILE, PREVIOUS_FILE, PROVENANCE_FILE,
+    CHECKSUMS_FILE, JOURNAL_FILE,
+)  # fmt: skip
 
 PACK_ONLY_FILES = frozenset({PACK_FILE, RECEIVE_SCRIPT, SUMMARY_FILE})
 """Files of a pack that its bundle has with other content, or not at all."""
@@ -121,9 +135,14 @@ def is_operator_file(name: str) -> bool:
 
 def write_document_archive(files: Mapping[str, Path], target: PartsWriter, epoch: int) -> int:
     """Write a reproducible compressed tar, dated `epoch`; return its uncompressed size in bytes."""
+    return write_compressed(_tar_blocks(files, epoch), target)
+
+
+def write_compressed(blocks: Iterable[Block], target: PartsWriter) -> int:
+    """Write small texts with gzip, as small as possible; return their uncompressed size in bytes."""
     unpacked_size = 0
-    encoder = zlib.compressobj(9, wbits=31)  # small text: size matters, speed does not
-    for block in _tar_blocks(files, epoch):
+    encoder = zlib.compressobj(9, wbits=31)
+    for block in blocks:
         unpacked_size += len(block)
         target.digester.write(encoder.compress(block))
     target.digester.write(encoder.flush())
@@ -166,7 +185,8 @@ def read_document_archive(
 
 
 def _tar_blocks(files: Mapping[str, Path], epoch: int) -> Iterator[Block]:
-    for name in sorted(files):
+    first = [name for name in _SIMILAR_FILES if name in files]
+    for name in [*first, *sorted(files.keys() - set(first))]:
         size = files[name].stat().st_size
         yield format_tar_header(name, size, epoch)
         with files[name].open("rb") as file:

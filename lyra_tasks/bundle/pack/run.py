@@ -29,6 +29,7 @@ from lyra_tasks.bundle.format.pack import (
     PackedDocuments,
     PackManifest,
     is_operator_file,
+    write_compressed,
     write_document_archive,
 )
 from lyra_tasks.bundle.format.signature import find_signing_key, sign_checksums
@@ -37,8 +38,9 @@ from lyra_tasks.bundle.pack.plan import PackPlan, PlannedDelta
 from lyra_tasks.bundle.verify import verify_bundle, verify_pack
 from lyra_tasks.errors import ImmutableError, PreconditionError
 from lyra_tasks.files import write_file
-from lyra_tasks.images.archive.parts import PartsWriter
-from lyra_tasks.images.archive.read import copy_without_layers
+from lyra_tasks.images.archive.parts import MAX_COMPRESSED_BYTES, PartsWriter
+from lyra_tasks.images.archive.read import read_without_layers
+from lyra_tasks.images.stream.codec import write_blocks
 from lyra_tasks.images.stream.tar import SECTOR_BYTES
 from lyra_tasks.locks import directory_lock
 
@@ -117,7 +119,11 @@ def fill_pack(plan: PackPlan, stage: Path) -> PackManifest:
 def _write_delta(plan: PackPlan, delta: PlannedDelta, stage: Path) -> PackedArchive:
     file = delta.archive.file
     with PartsWriter(stage / file, _part_limit(plan, delta.size)) as target:
-        copy_without_layers(plan.facts.bundle.directory / file, target, delta.omitted_layers)
+        blocks = read_without_layers(plan.facts.bundle.directory / file, delta.omitted_layers)
+        if delta.omitted_layers and delta.size <= MAX_COMPRESSED_BYTES:
+            write_compressed(blocks, target)  # engines recognize it
+        else:
+            write_blocks(blocks, target.digester)
     return PackedArchive(
         platform=delta.archive.platform,
         file=file,

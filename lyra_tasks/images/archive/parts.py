@@ -12,11 +12,13 @@ from typing import Any, BinaryIO, cast
 
 from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import UsageError
-from lyra_tasks.images.stream.codec import DigestWriter
+from lyra_tasks.images.stream.codec import DigestWriter, decompress_blocks, detect_codec, read_file_blocks
 from lyra_tasks.images.stream.layers import translate_disk_full
 from lyra_tasks.images.stream.tar import BLOCK_BYTES
 
 MAX_PARTS = 999
+MAX_COMPRESSED_BYTES = 1024**2
+"""The size of an archive that may be compressed as a whole, before that: one of little more than documents."""
 
 
 def part_name(name: str, number: int) -> str:
@@ -135,3 +137,14 @@ def open_parts(parts: Sequence[Path]) -> Iterator[BinaryIO]:
     else:
         with io.BufferedReader(_PartsReader(parts), BLOCK_BYTES) as reader:
             yield cast("BinaryIO", reader)
+
+
+@contextmanager
+def open_archive(parts: Sequence[Path], where: str) -> Iterator[BinaryIO]:
+    """Open an archive in one or more parts; one that is compressed as a whole is unpacked in memory."""
+    with open_parts(parts) as file:
+        if detect_codec(file.read(4)) == "none":
+            yield file
+        else:
+            file.seek(0)
+            yield io.BytesIO(b"".join(decompress_blocks(read_file_blocks(file), "gzip", where, MAX_COMPRESSED_BYTES)))

@@ -11,7 +11,6 @@ from typing import BinaryIO
 from lyra_tasks.console import escape
 from lyra_tasks.digests import sha256_digest
 from lyra_tasks.errors import BundleError
-from lyra_tasks.images.archive.parts import PartsWriter
 from lyra_tasks.images.oci import (
     DOCKER_MANIFEST_FILE,
     INDEX_FILE,
@@ -227,8 +226,8 @@ def read_blocks(file: BinaryIO, offset: int, size: int, where: str) -> Iterator[
         yield block
 
 
-def copy_without_layers(archive: Path, target: PartsWriter, omitted_layers: Collection[str]) -> None:
-    """Copy an archive without some layers, which it must have, otherwise byte for byte and in the same order."""
+def read_without_layers(archive: Path, omitted_layers: Collection[str]) -> Iterator[bytes]:
+    """Yield an archive without some layers, which it must have, otherwise byte for byte and in the same order."""
     with archive.open("rb") as source:
         members = read_archive_members(source, str(archive))
         excluded_members = {blob_name(digest) for digest in omitted_layers}
@@ -237,6 +236,5 @@ def copy_without_layers(archive: Path, target: PartsWriter, omitted_layers: Coll
         for name, member in members.items():
             if name not in excluded_members:
                 size = SECTOR_BYTES + member.size + padding_size(member.size)
-                for block in read_blocks(source, member.offset - SECTOR_BYTES, size, str(archive)):
-                    target.digester.write(block)
-        target.digester.write(bytes(2 * SECTOR_BYTES))
+                yield from read_blocks(source, member.offset - SECTOR_BYTES, size, str(archive))
+        yield bytes(2 * SECTOR_BYTES)

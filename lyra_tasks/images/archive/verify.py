@@ -11,7 +11,7 @@ from pathlib import Path
 from lyra_tasks.console import escape
 from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import BundleError
-from lyra_tasks.images.archive.parts import open_parts
+from lyra_tasks.images.archive.parts import open_archive, open_parts
 from lyra_tasks.images.archive.read import (
     ArchivedImage,
     Member,
@@ -71,7 +71,7 @@ def verify_archive(
     for source in sources:
         if source.is_symlink() or not source.is_file():
             raise BundleError(f"{source}: not a regular file")
-    with open_parts(sources) as file:
+    with open_archive(sources, str(path)) as file:
         members = read_archive_members(file, str(path))
         images = read_archived_images(file, members, str(path), omitted_layers)
     if expected and (problems := tuple(_compare_images(images, expected))):
@@ -151,7 +151,7 @@ def _verify_layer(
 ) -> None:
     """Hash a blob while another thread unpacks and hashes its content, up to `limit` bytes, unless that is None."""
     blob = DigestWriter()
-    with open_parts(sources) as file:
+    with open_archive(sources, place) as file:
         blocks = tee_blocks(read_blocks(file, member.offset, member.size, place), blob.write)
         if limit is None:
             for _ in blocks:
