@@ -26,6 +26,7 @@ from lyra_tasks.images.scan.layers import (
     scan_images,
 )
 from lyra_tasks.images.scan.secrets import SecretMatcher
+from lyra_tasks.images.stream.cache import LayerCache as BlobCache
 from lyra_tasks.images.stream.pack import ImageRequest
 from lyra_tasks.images.stream.packages import (
     ImagePackages,
@@ -145,6 +146,7 @@ def _scan_unread_images(
 ) -> Iterator[tuple[str, ImageScan]]:
     builds = variants_by_key(work.config)
     stages = {name: _list_own_stages(work, builds[name]) for name in records}
+    blob_cache = BlobCache(work.paths.cache / "layers", work.config.resources.cache)
     with ExitStack() as stack:
         stack.enter_context(console.progress(f"reading {', '.join(records)}"))
         images = _read_images(work, records, matcher, stack, layer_cache.load)
@@ -158,6 +160,8 @@ def _scan_unread_images(
             for layer in image.layers:
                 if load_layer_packages(work.paths.cache, layer.diff_id) is None:
                     save_layer_packages(work.paths.cache, layer.diff_id, layer.packages)
+                if layer.blob is not None:  # so that a promotion need not unpack it again
+                    blob_cache.save_unpacked(layer.blob)
             for layer in image.layers[: base_layer_counts[name]]:
                 layer_cache.save(layer)
             is_own = records[name].origin is None

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.errors import BundleError
+from lyra_tasks.images.scan.layers import scan_images
+from lyra_tasks.images.scan.secrets import SecretMatcher
 from lyra_tasks.images.stream import layers
 from lyra_tasks.images.stream.cache import CacheMissError, LayerCache
 from lyra_tasks.images.stream.codec import Compression
@@ -198,6 +200,18 @@ def test_only_uncached_layers_are_sent_and_unpacked(filled_by: str, tmp_path: Pa
     assert calls == ["measure_unpacked"]
     assert again.identity.layers[:2] == image.identity.layers
     assert again.identity.diff_ids == tuple(map(sha256, added.layers))
+
+
+def test_layers_that_a_scan_has_unpacked_are_only_hashed(tmp_path: Path, calls: list[str]) -> None:
+    cache, save = cached(tmp_path), SAVES["containerd"]
+    request = {0: ImageRequest(IMAGE.reference)}
+    scanned = scan_images(stream(tar(save), 65536), request, matcher=SecretMatcher({}), directories=[])[0]
+    for scanned_layer in scanned.layers:
+        assert scanned_layer.blob
+        cache.save_unpacked(scanned_layer.blob)
+    image, _ = exported(save, tmp_path / "first", cache)
+    assert calls == []
+    assert image.identity == packed(save, tmp_path / "second", None).identity
 
 
 def test_uncompressed_blobs_are_compressed(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from lyra_tasks.images.oci import Layer
 from lyra_tasks.images.scan.secrets import SecretMatch, SecretMatcher
 from lyra_tasks.images.stream.codec import DigestWriter, decompress_blocks, detect_codec, tee_blocks
 from lyra_tasks.images.stream.docker_save import IncomingLayer, read_docker_save
+from lyra_tasks.images.stream.layers import describe_layer
 from lyra_tasks.images.stream.pack import ImageRequest, select_images
 from lyra_tasks.images.stream.packages import (
     LayerPackages,
@@ -63,7 +64,7 @@ class ScannedLayer:
 
     `setuid_files` are setuid and setgid files with their modes, `file_hashes` the hashes of the names of everything but
     directories, which tell what a later layer replaces. `blob_digest` is that of the layer as it was read, or empty if
-    the stream does not name it; `size` is that of the unpacked layer.
+    the stream does not name it; `size` is that of the unpacked layer. `blob` is the layer if it was read compressed.
     """
 
     diff_id: str
@@ -76,6 +77,7 @@ class ScannedLayer:
     watcher: Watcher | None = None
     blob_digest: str = ""
     size: int = 0
+    blob: Layer | None = None
     is_cached: bool = False
 
 
@@ -106,7 +108,8 @@ def scan_images(
     watched_directories = frozenset(directory.strip("/") for directory in directories)
 
     def scan_incoming_layer(blocks: Iterator[Block], entry: IncomingLayer) -> Layer:
-        digester = DigestWriter()
+        digester, first = DigestWriter(), next(blocks, b"")
+        blocks, codec = chain([first], blocks), detect_codec(first)
         hashed_blocks = tee_blocks(blocks, digester.write) if entry.claimed_digest else blocks
         known_layer = load_layer(entry.claimed_digest) if entry.claimed_digest else None
         if known_layer is not None:
@@ -125,6 +128,8 @@ def scan_images(
         )
         if digester.digest == entry.claimed_digest:
             scanned_layer.blob_digest, scanned_layer.size = entry.claimed_digest, size
+            if codec != "none":
+                scanned_layer.blob = describe_layer(codec, digester, scanned_layer.diff_id, size)
         layers[scanned_layer.diff_id] = scanned_layer
         return Layer("", scanned_layer.diff_id, size, scanned_layer.diff_id, size)
 

@@ -131,6 +131,11 @@ class LayerCache:
                     write_record(self._unpacked_entry_path(entry.digest), entry)
             self._prune()
 
+    def save_unpacked(self, layer: Layer) -> None:
+        """Note that the blob of a layer was unpacked and verified elsewhere, if there is space."""
+        with suppress(OSError, PreconditionError):
+            write_record(self._unpacked_entry_path(layer.digest), CachedLayer(**vars(layer), start_digest=""))
+
     def _expected_layers(self, encoding: str) -> Iterator[CachedLayer]:
         for diff_id in self.expected_diff_ids if self.is_trusted else ():
             entry = self._read_entry(self._content_entry_path(diff_id, encoding))

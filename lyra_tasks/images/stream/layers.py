@@ -105,7 +105,7 @@ def spool_layer(
     if content is None:  # the blob does not have the digest in its name
         with blob_path(directory, blob.digest).open("rb") as file:
             content = measure_content(read_file_blocks(file))
-    layer = _create_layer(codec if is_kept else spool.compression, blob, content)
+    layer = describe_layer(codec if is_kept else spool.compression, blob, content.digest, content.size)
     if cache:
         cache.remember(layer, *(() if is_kept else (first, spool.compression)))
     return SpooledLayer(layer, is_unverified=not is_kept, packages=content.packages)
@@ -117,15 +117,20 @@ def adopt_layer(digest: str, spool: Spool, where: str) -> SpooledLayer:
         codec = detect_codec(file.peek(4))
         if codec not in {"gzip", spool.compression}:
             return spool_layer(read_file_blocks(file), spool, where, claimed_digest=digest)
-        measure_content = partial(_measure_content, codec=codec, spool=spool, where=where)
-        hash_blob = partial(write_blocks, target=DigestWriter())
-        blob, content = _write_and_measure(read_file_blocks(file), hash_blob, measure_content)
+        layer = spool.cache.find_unpacked(digest) if spool.cache and not spool.read_packages else None
+        packages = None
+        if layer:
+            blob = write_blocks(read_file_blocks(file), DigestWriter())
+        else:
+            measure_content = partial(_measure_content, codec=codec, spool=spool, where=where)
+            hash_blob = partial(write_blocks, target=DigestWriter())
+            blob, content = _write_and_measure(read_file_blocks(file), hash_blob, measure_content)
+            layer, packages = describe_layer(codec, blob, content.digest, content.size), content.packages
     if blob.digest != digest:
         raise BundleError(f"{where}: does not have the digest in its name")
-    layer = _create_layer(codec, blob, content)
     if spool.cache:
         spool.cache.remember(layer)
-    return SpooledLayer(layer, is_unverified=False, packages=content.packages)
+    return SpooledLayer(layer, is_unverified=False, packages=packages)
 
 
 @dataclass(frozen=True)
@@ -148,8 +153,9 @@ def _trust_claim(blocks: Iterator[Block], digest: str, size: int, spool: Spool, 
     return _Content(digest, size, read_layer_packages(blocks, where) if spool.read_packages else None)
 
 
-def _create_layer(codec: Codec, blob: DigestWriter, content: _Content) -> Layer:
-    return Layer(_MEDIA_TYPES[codec], blob.digest, blob.size, content.digest, content.size)
+def describe_layer(codec: Codec, blob: DigestWriter, diff_id: str, unpacked_size: int) -> Layer:
+    """Return the layer that a compressed blob is."""
+    return Layer(_MEDIA_TYPES[codec], blob.digest, blob.size, diff_id, unpacked_size)
 
 
 def _use_cached(blocks: Iterator[Block], directory: Path, cache: LayerCache, cached_layer: CachedLayer) -> Layer:
