@@ -231,9 +231,6 @@ def _rules(evidence: Evidence, rules: Sequence[RuleResult]) -> str:
     return f"## Rules\n\n{count}; all results are in `{RULES_FILE}`.\n\n{table}"
 
 
-def _deviations(deviations: Sequence[Deviation]) -> str:
-    if not deviations:
-        return "## Deviations\n\nNone.\n"
 def _vulnerabilities(scan: VulnerabilityScan | None) -> str:
     """Return what was looked up, in which data, and how much was found; the rules name what needed a deviation."""
     lines = ["## Known vulnerabilities\n"]
@@ -248,6 +245,9 @@ def _vulnerabilities(scan: VulnerabilityScan | None) -> str:
     return "\n".join(lines)
 
 
+def _deviations(deviations: Sequence[Deviation]) -> str:
+    if not deviations:
+        return "## Deviations\n\nNone.\n"
     rows = [
         (
             deviation.rule,
