@@ -76,7 +76,7 @@ def select_needed_entries(paths: Paths, tested_runs: Set[str], bundles: Path) ->
         if entry.event == SANDBOX_STARTED:
             return entry.seq == last_start
         engine = entry.data.get("engine")
-        named = claims.values() if engine is None else [claims[engine]] if engine in claims else []
+        named = list(claims.values()) if engine is None else [claims[str(engine)]] if str(engine) in claims else []
         return "kind" in entry.data and any(claim.needs(entry) for claim in named)
 
     return is_needed
@@ -93,11 +93,12 @@ class _Claims:
 
     def needs(self, entry: JournalEntry) -> bool:
         """Return whether the claims would be others without an entry about an object."""
-        name, data = str(entry.data.get("name", "")), entry.data
+        data = entry.data
+        kind, name = str(data.get("kind")), str(data.get("name"))
         if entry.seq < self.start:
             return False
-        if data["kind"] != IMAGE:
-            return any((data["kind"], name) in index.nonces for index in (self.index, self.former))
+        if kind != IMAGE:
+            return any((kind, name) in index.nonces for index in (self.index, self.former))
         if entry.event == "created":
             image_id = str(data.get("id"))
             return self.index.images.get(name) == (image_id, entry.run) or image_id in self.index.runs_by_image_id
@@ -117,5 +118,5 @@ def _collect_claims(paths: Paths, journal: Journal, former: Sequence[Journal], e
     for image_id in removed_ids - {image_id for image_id, _ in index.images.values()}:
         index.runs_by_image_id.pop(image_id, None)
     created = (entry.data for _, entry in journal.find_backwards("created"))
-    names = {str(data.get("name")) for data in created if data.get("id") in index.runs_by_image_id}
+    names = {str(data.get("name")) for data in created if str(data.get("id")) in index.runs_by_image_id}
     return _Claims(start, index, former_index, frozenset({*names, *former_index.images, *former_index.image_intents}))

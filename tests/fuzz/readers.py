@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import socket
@@ -30,6 +31,7 @@ from lyra_tasks.bundle.format.index import BundleEntry, build_index, read_index
 from lyra_tasks.bundle.format.manifest import encode_document, open_bundle, write_document
 from lyra_tasks.checks.commands import _read_failures
 from lyra_tasks.checks.kinds import check_service, evaluate_check
+from lyra_tasks.cleanup.journal_limits import select_needed_entries
 from lyra_tasks.compose.cache import describe_settings
 from lyra_tasks.compose.model import ComposeSettings
 from lyra_tasks.compose.sources import SourceFiles
@@ -65,6 +67,7 @@ from lyra_tasks.images.stream.packages import (
 )
 from lyra_tasks.lab.http_client import open_http_response
 from lyra_tasks.overview.history import entries_about, summarize_runs
+from lyra_tasks.paths import Paths
 from lyra_tasks.records.dev import UploadedFiles
 from lyra_tasks.records.documents import read_run_documents
 from lyra_tasks.records.evidence import Evidence, SetKey
@@ -309,6 +312,9 @@ def read_lock(data: bytes, directory: Path) -> None:
             base.spec  # noqa: B018
 
 
+ARCHIVE = gzip.compress(b'{"at":"","data":{},"event":"begun"}\n', mtime=0)
+
+
 def read_journal(data: bytes, directory: Path) -> None:
     """Read a damaged journal in every way, and append to it."""
     journal = Journal(directory / "journal.jsonl")
@@ -341,6 +347,23 @@ def use_journal(journal: Journal, directory: Path) -> None:
     with contextlib.suppress(UsageError):
         entries_about(entries, "sha256:0")
     summarize_runs(entries)
+    paths = Paths(directory, directory / ".lyra", directory, directory / "cache", "web-123456")
+    with contextlib.suppress(LyraError):
+        journal.archive(select_needed_entries(paths, {"r"}, directory), 1)
+    list(journal.all_entries({"r"}))
+    journal.find_problems(archived=True)
+
+
+def read_journal_archive(data: bytes, directory: Path) -> None:
+    """Read a damaged archive of a journal."""
+    journal = Journal(directory / "journal.jsonl")
+    for _ in range(3):
+        journal.append("r", "begun")
+    archive = journal.archive(lambda entry: False, 1)
+    assert archive is not None
+    archive.path.write_bytes(data)
+    journal.find_problems(archived=True)
+    list(journal.all_entries())
 
 
 def read_head(data: bytes, directory: Path) -> None:
@@ -629,6 +652,7 @@ def list_readers() -> list[Reader]:
         Reader("lock file", toml_documents(LOCK), read_lock, ".lyra.lock.toml"),
         Reader("journal", json_lines([LINE] * 2), read_journal),
         Reader("journal entries", damaged_values(EVENTS), read_journal_events),
+        Reader("journal archive", damaged_bytes(ARCHIVE), read_journal_archive),
         Reader("journal head", damaged_bytes(b"%020d %s\n" % (1, b"0" * 64)), read_head),
         Reader("evidence", json_documents(EVIDENCE), read_evidence_record, "evidence.json"),
         Reader("uploads", json_documents(UPLOADS), read_upload_record, "uploads.json"),
