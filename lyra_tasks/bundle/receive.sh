@@ -278,15 +278,26 @@ require_not_older() { # REPOSITORY: refuse if a newer version of it is loaded
 }
 
 is_version_loaded() { # CONFIG MANIFEST REFERENCE...: is the first, immutable reference loaded?
+    index=''
     id=$(docker image inspect --format '{{.Id}}' "$3" 2>/dev/null </dev/null) || {
         is_new=yes
         return 1
     }
-    is_promoted "$1" "$2" || fail 60 refused "$3 is loaded as $id, but promoted was $1 (config) or $2 (manifest)"
+    is_promoted "$1" "$2" || has_config "$1" ||
+        fail 60 refused "$3 is loaded as $id, but promoted was $1 (config) or $2 (manifest)"
+    index=$id
 }
 
 is_promoted() { # CONFIG MANIFEST: is it the ID? Classic stores use the config digest, containerd the manifest digest.
-    [ "$id" = "$1" ] || [ "$id" = "$2" ]
+    [ "$id" = "$1" ] || [ "$id" = "$2" ] || [ "$id" = "$index" ]
+}
+
+has_config() { # CONFIG: is it that of the only image? From a registry, containerd may have an index with another ID.
+    case $(docker image save "$id" 2>/dev/null </dev/null | tar -xOf - manifest.json 2>/dev/null) in
+    *'"Config"'*'"Config"'*) return 1 ;;
+    *'"Config":"'*"${1#sha256:}"*) return 0 ;;
+    *) return 1 ;;
+    esac
 }
 
 is_complete() { # REFERENCE: can a container be created? Only this detects a missing layer.

@@ -16,11 +16,15 @@ import pytest
 
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.checksums import write_checksums
+from lyra_tasks.digests import sha256_digest
 from lyra_tasks.engine import sandbox
+from lyra_tasks.images import oci
 from tests.conftest import Outcome, Project
+from tests.engine import registries
 
 ADA = "ada@example.org"
-TOOLS = ("cat", "df", "dirname", "head", "realpath", "sha256sum", "sort", "tail")
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+TOOLS = ("cat", "df", "dirname", "head", "realpath", "sha256sum", "sort", "tail", "tar")
 SIGN = f'\n[promotion]\nsign = {{ key = "../signing-key", identity = "{ADA}" }}\n'
 
 
@@ -236,6 +240,37 @@ def test_receive_refuses_version_with_other_content(node: Node, bundles: list[Pa
     refused(
         node.receive(bundles[0], "--allow-older"), 60, "refused", "tiny/web:1.9.0 is loaded as sha256:", "promoted was"
     )
+
+
+def test_image_of_an_index_from_a_registry_is_the_same(
+    node: Node, bundles: list[Path], cache: Path, tmp_path: Path
+) -> None:
+    """On a containerd store, the ID of such an image is the digest of the index."""
+    image = image_of(bundles[0])
+    assert node.receive(bundles[0]).code == 0
+    with registries.serving(tmp_path / "registry", cache, box=node.box) as host:
+        node.docker("tag", "tiny/web:1.9.0", f"{host}/web:1.9.0")
+        node.docker("push", f"{host}/web:1.9.0")
+        place = ["nsenter", f"--net=/proc/{node.box.pid}/ns/net", "--", "curl", "--fail", "--silent", "--show-error"]
+        manifest = subprocess.run(
+            [*place, "--header", f"Accept: {oci.MANIFEST_MEDIA_TYPE}, {DOCKER_MANIFEST}", f"http://{host}/v2/web/manifests/1.9.0"],
+            check=True, capture_output=True,
+        ).stdout  # fmt: skip
+        entry = {
+            "mediaType": json.loads(manifest)["mediaType"], "size": len(manifest), "digest": sha256_digest(manifest),
+            "platform": {"os": "linux", "architecture": "amd64"},
+        }  # fmt: skip
+        index = {"schemaVersion": 2, "mediaType": oci.INDEX_MEDIA_TYPE, "manifests": [entry]}
+        header = ["--header", f"Content-Type: {oci.INDEX_MEDIA_TYPE}", "--data", json.dumps(index)]
+        subprocess.run([*place, *header, "--request", "PUT", f"http://{host}/v2/web/manifests/index"], check=True)
+        node.docker("image", "rm", "--force", "tiny/web:1.9.0", f"{host}/web:1.9.0")
+        node.docker("pull", f"{host}/web:index")
+        node.docker("tag", f"{host}/web:index", "tiny/web:1.9.0")
+    identity = node.docker("image", "inspect", "--format", "{{.Id}}", "tiny/web:1.9.0").strip()
+    assert (identity == image["config_digest"]) == (node.store == "classic")
+    result = node.receive(bundles[0])
+    assert result.code == 0, result.text
+    assert "tiny/web:1.9.0 is already loaded" in result.out
 
 
 def test_receive_reports_missing_layer(node: Node, bundles: list[Path]) -> None:
