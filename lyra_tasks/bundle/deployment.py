@@ -40,7 +40,7 @@ def compare_compose_file(compose: Mapping[str, Any], described: DescribedDeploym
     """Yield where a Compose file disagrees with the description of its services."""
     for key in sorted(compose.keys() - _TOP_LEVEL_KEYS):
         yield f"{escape(key)} is nothing that a promotion writes"
-    if compose["name"] != compose_project(described.project):
+    if compose["name"] not in {compose_project(described.project), described.project.replace(".", "-")}:  # as it was
         yield "of another project"
     if compose["services"].keys() != described.services.keys():
         yield "has other services"

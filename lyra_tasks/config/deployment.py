@@ -6,11 +6,15 @@ import re
 from pathlib import PurePosixPath
 
 from lyra_tasks.config.service_models import ConfigFile, Volume
+from lyra_tasks.digests import sha256_hex
 
 
 def compose_project(project: str) -> str:
-    """Return the name of the project in the compose file: `shop-2` for `shop.2`."""
-    return project.replace(".", "-")
+    """Return the name of the project in the compose file.
+
+    Compose allows no dots. Instead, the name gets a part of its digest, so that `shop.2` never is the project `shop-2`.
+    """
+    return f"{project.replace('.', '-')}-{sha256_hex(project.encode())[:8]}" if "." in project else project
 
 
 def compose_object_name(service: str, key: str) -> str:
