@@ -212,19 +212,21 @@ def show_pack(result: PackResult) -> PackedBundle:
 
 def show_rehearsal_plan(plan: RehearsalPlan) -> RehearsalPreview:
     """Show what would be rehearsed, without values of variables."""
-    facts, manifest = plan.facts, plan.facts.bundle.manifest
+    facts, manifest = plan.facts, plan.facts.newer.bundle.manifest
     preview = RehearsalPreview(
         version=manifest.version,
-        suite=plan.suite,
+        older=facts.older.version if facts.older else None,
+        suites=plan.suites,
         min_engine=manifest.proxima.min_engine,
         memory=facts.memory,
         cpus=facts.cpus,
         env_variables=tuple(plan.env_variables),
     )
     if not console.print_result(preview):
+        journey = f"upgrade {preview.older} to it and roll back" if preview.older else "start it"
         console.print(
-            f"would receive {preview.version} on a throwaway engine of {preview.suite} "
-            f"(Proxima: {preview.min_engine} or newer), start it and run the checks"
+            f"would receive {preview.version} on a throwaway engine of {' and of '.join(preview.suites)} "
+            f"(Proxima: {preview.min_engine} or newer), {journey} and run the checks"
         )
         console.print(f"would set {', '.join(preview.env_variables) or 'no variables'}")
     return preview
@@ -232,21 +234,24 @@ def show_rehearsal_plan(plan: RehearsalPlan) -> RehearsalPreview:
 
 def show_rehearsal(result: Rehearsal) -> Rehearsal:
     """Show the result; raise CheckFailedError if a check failed or none could be run."""
-    failed = tuple(check.title for check in result.checks if check.outcome != "passed")
-    count = len(result.checks)
+    checks = [check for engine in result.engines for check in engine.checks]
+    failed = tuple(check.title for check in checks if check.outcome != "passed")
     if not console.print_result(result):
-        steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
-        console.print(
-            f"{result.version} on Docker Engine {result.engine} ({result.store} image store): "
-            f"{count - len(failed)} of {count} checks passed; {steps}"
-        )
-    if not count:
+        for engine in result.engines:
+            passed_count = sum(check.outcome == "passed" for check in engine.checks)
+            journey = f"from {result.older} and back, data kept, " if result.older else ""
+            console.print(
+                f"{result.version} on Docker Engine {engine.engine} ({engine.store} image store): {journey}"
+                f"{len(engine.steps)} steps of PROMOTION.md in {sum(step.seconds for step in engine.steps):.0f} s, "
+                f"{passed_count} of {len(engine.checks)} checks passed"
+            )
+    if not all(engine.checks for engine in result.engines):
         raise CheckFailedError(
             "No check can run against the received services", hint="Add a check of kind http, exec or tcp"
         )
     if failed:
         raise CheckFailedError(
-            f"{len(failed)} of {count} checks failed on an engine like Proxima's",
+            f"{len(failed)} of {len(checks)} checks failed on an engine like Proxima's",
             hint="Do not deploy this version; what passed here fails there",
             details=failed,
         )

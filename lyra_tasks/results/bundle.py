@@ -147,10 +147,11 @@ class RemovedBundle(RemovePreview):
 
 @dataclass(frozen=True)
 class RehearsalPreview:
-    """What `bundle.rehearse --dry-run` would start: an engine of `suite` with `cpus` and `memory` (bytes)."""
+    """What `bundle.rehearse --dry-run` would start: engines of `suites` with `cpus` and `memory` (bytes)."""
 
     version: str
-    suite: str
+    older: str | None
+    suites: tuple[str, ...]
     min_engine: str
     memory: int
     cpus: float
@@ -158,13 +159,31 @@ class RehearsalPreview:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """What `bundle.rehearse` has found on an engine like Proxima's; `seconds` are by step."""
+class RehearsedStep:
+    """A step of the page in a bundle or pack, whose commands have all succeeded."""
 
-    version: str
+    bundle: str
+    step: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RehearsedEngine:
+    """What a rehearsal has found on an engine: its version, the steps and the checks in the order of work."""
+
     engine: str
     store: str
     services: tuple[str, ...]
     passed: bool
     checks: tuple[CheckResult, ...]
-    seconds: Mapping[str, float]
+    steps: tuple[RehearsedStep, ...]
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What `bundle.rehearse` has found; `older` is the version to upgrade from and to roll back to."""
+
+    version: str
+    older: str | None
+    passed: bool
+    engines: tuple[RehearsedEngine, ...]

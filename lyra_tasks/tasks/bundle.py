@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,11 +150,29 @@ def bundle_remove(
     return removal.show_removal(removal_plan)
 
 
-@task("bundle.rehearse", positional=("version",), version="The version to rehearse; `bundle.list` shows all")
+@task(
+    "bundle.rehearse",
+    positional=("version",),
+    iterable=("write", "read"),
+    version="The version to rehearse; `bundle.list` shows all",
+    from_="Start this older version first, upgrade with a pack, roll back",
+    write="With --from: run this check on the older version first (repeatable)",
+    read="With --from: this check must pass before and after (repeatable)",
+)
 def bundle_rehearse(
-    c: Context, version: str, dry_run: bool = False, json: bool = False, quiet: bool = False
+    c: Context,
+    version: str,
+    from_: str = "",
+    write: str | Sequence[str] | None = None,
+    read: str | Sequence[str] | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+    quiet: bool = False,
 ) -> Rehearsal | RehearsalPreview:
-    """Receive and check a bundle on a throwaway engine."""
+    """Follow the page of a bundle on a throwaway engine.
+
+    Exits with 5 if a command of the page or a check fails.
+    """
     from lyra_tasks.bundle.rehearse.plan import collect_rehearsal_facts, plan_rehearsal
     from lyra_tasks.bundle.rehearse.run import run_rehearsal
     from lyra_tasks.bundle.show import show_rehearsal, show_rehearsal_plan
@@ -161,11 +180,14 @@ def bundle_rehearse(
 
     work = workspace()
     config, root = work.config, work.root
-    rehearsal_plan = plan_rehearsal(config, collect_rehearsal_facts(work, version), collect_test_values(config))
+    facts = collect_rehearsal_facts(work, version, from_)
+    values = collect_test_values(config)
+    rehearsal_plan = plan_rehearsal(config, facts, values, write=tuple(write or ()), read=tuple(read or ()))
     if dry_run:
         return show_rehearsal_plan(rehearsal_plan)
 
-    def check_services(services: Any) -> Any:
-        return check_deployed_services(services, config, rehearsal_plan.service_values, root)
+    def check_services(services: Any, tests: Any) -> Any:
+        checked = config.model_copy(update={"tests": tests})
+        return check_deployed_services(services, checked, rehearsal_plan.service_values, root)
 
     return show_rehearsal(run_rehearsal(rehearsal_plan, work, check_services))

@@ -245,7 +245,7 @@ def _command_spec(name: str, arguments: Iterable[Any], positional: Iterable[Any]
     for argument in dict.fromkeys(arguments):
         names = [str(spelling).replace("_", "-") for spelling in argument.names]
         flags = tuple(f"-{flag}" if len(flag) == 1 else f"--{flag}" for flag in names)
-        options.append(OptionSpec(str(argument.name).replace("_", "-"), flags, bool(argument.takes_value)))
+        options.append(OptionSpec(str(argument.name).strip("_").replace("_", "-"), flags, bool(argument.takes_value)))
     return CommandSpec(name, tuple(options), tuple(str(name) for name in positional))
 
 

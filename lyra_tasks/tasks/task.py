@@ -250,7 +250,8 @@ def task(
 
     def declare(body: Callable[P, R]) -> LyraTask[P, R]:
         options = inspect.signature(body).parameters
-        texts = {key.replace("_", "-"): text for key, text in {**_SHARED_HELP, **help_texts}.items() if key in options}
+        names = {key: key.strip("_").replace("_", "-") for key in options}  # `from_`, since `from` is a keyword
+        texts = {names[key]: text for key, text in {**_SHARED_HELP, **help_texts}.items() if key in options}
         lyra_task: LyraTask[P, R] = LyraTask(
             body,
             name=command.rpartition(".")[2],

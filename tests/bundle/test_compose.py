@@ -19,6 +19,7 @@ from lyra_tasks.bundle.content.environment import (
     render_env_example,
     select_promoted_services,
 )
+from lyra_tasks.bundle.content.operating import SET_VARIABLE_FUNCTIONS
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine.sandbox import Sandbox
 
@@ -278,3 +279,23 @@ def test_compose_reads_defaults_and_values_unchanged(box: Sandbox, tmp_path: Pat
     assert read(example) == HARD
     assert read(re.sub(r"(?m)^#(?=\w+=)", "", example)) == HARD, "the lines that are commented out have the same values"
     assert read("".join(f"{key}=set\n" for key in HARD)) == dict.fromkeys(HARD, "set")
+    (tmp_path / ".env").unlink()
+    script = "\n".join([*SET_VARIABLE_FUNCTIONS, *(f"ask {key}" for key in HARD)])
+    typed = "".join(f"{value}\n" for value in HARD.values())
+    subprocess.run(["sh", "-c", script], cwd=tmp_path, input=typed, text=True, stdout=subprocess.DEVNULL, check=True)
+    assert read((tmp_path / ".env").read_text()) == HARD, "typed as PROMOTION.md says"
+
+
+def test_similar_names_are_different_projects_for_compose(box: Sandbox, tmp_path: Path) -> None:
+    shop = services({"web": {"image": "web"}})
+
+    def read_name(project: str) -> str:
+        (tmp_path / "compose.yaml").write_text(render_compose_file(project, shop, {}))
+        command = [str(box.docker), "compose", "config", "--format", "json"]
+        environment = os.environ | box.environment()
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        return str(json.loads(result.stdout)["name"])
+
+    names = {name: read_name(name) for name in ("a-b", "a_b", "a.b", "a..b", "a.b-c", "a-b.c", "a.")}
+    assert (names["a-b"], names["a_b"]) == ("a-b", "a_b")
+    assert len(set(names.values())) == len(names), names

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -69,10 +70,11 @@ def test_commands_are_valid_shell(shell: str) -> None:
 
 def test_signature_is_checked_by_hand_before_the_script_runs() -> None:
     found = steps(signer="Ada o'Lovelace")
-    by_hand, by_script = (shlex.split(found[step][1][0]) for step in ("Trust", "Load"))
+    place, by_hand, by_script = (shlex.split(line) for line in (*found["Trust"][1][:2], *found["Load"][1]))
+    assert place == ["SIGNERS=/path/to/allowed_signers"]
     assert by_hand[:3] == ["ssh-keygen", "-Y", "verify"]
     assert by_hand[by_hand.index("-I") + 1] == by_script[by_script.index("--signer") + 1] == "Ada o'Lovelace"
-    assert by_script[:3] == ["sh", "receive.sh", "--allowed-signers"]
+    assert by_script[:4] == ["sh", "receive.sh", "--allowed-signers", "$SIGNERS"]
     unsigned = steps()
     assert "Not signed" in unsigned["Trust"][0]
     assert unsigned["Load"][1] == ["sh receive.sh"]
@@ -83,20 +85,34 @@ def test_every_open_value_has_a_command() -> None:
     commands = "\n".join(steps(*promoted)["Configure"][1])
     open_names = re.findall(r"(?m)^(\w+)=$", render_env_example(promoted))
     assert sorted(open_names) == ["DNS_HTTP_PUBLISH", "MOOD", "TOKEN", "WEB_KEY_FILE"]
-    assert sorted(re.findall(r"(\w+)=[^ ]* (?:\S+ )?>> \.env", commands)) == sorted(open_names)
-    assert commands.count("MOOD=") == 1, "services share it"
+    assert sorted(re.findall(r"(?m)^(?:ask|put) (\w+)", commands)) == sorted(open_names)
+    assert commands.count("ask MOOD") == 1, "services share it"
     assert "MODE" not in commands
-    assert 'echo "TOKEN' not in commands, "a secret is typed into a prompt"
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+@pytest.mark.parametrize("value", ["plain", " # $HOME 'it\\'s' \"\\a\\\\\" & ` ", "'", '"', "\\", "", "a  b"])
+def test_typed_value_is_quoted_as_compose_reads_it(shell: str, value: str, tmp_path: Path) -> None:
+    functions = [line for line in steps()["Configure"][1] if "() {" in line]
+    script = "\n".join([*functions, "ask TOKEN    # opens the door"])
+    command = [str(shutil.which(shell)), "-c", script]
+    result = subprocess.run(command, input=f"{value}\n", cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "TOKEN: ", "")
+    escaped = re.sub(r'["$\\]', r"\\\g<0>", value)
+    assert (tmp_path / ".env").read_text() == f'TOKEN="{escaped}"\n'
 
 
 def test_secret_file_has_owner_and_mode() -> None:
     _, commands = steps()["Configure"]
-    assert "install -m 400 -o 10001 -g 10001 FILE /etc/shop/web-key" in commands
+    assert "SECRETS=/etc/shop" in commands
+    assert 'install -m 400 -o 10001 -g 10001 "$FILE" "$SECRETS"/web-key' in commands
     (root,) = services({"web": {**WEB, "user": "0"}})
-    assert "install -m 400 -o 0 -g 0 FILE /etc/shop/web-key" in steps(root)["Configure"][1]
+    assert 'install -m 400 -o 0 -g 0 "$FILE" "$SECRETS"/web-key' in steps(root)["Configure"][1]
     (named,) = services({"web": {**WEB, "user": "app"}})
     (command,) = (line for line in steps(named)["Configure"][1] if line.startswith("install"))
-    assert command.startswith("install -m 400 -o UID FILE /etc/shop/web-key") and command.endswith(" -u")
+    assert command.startswith('install -m 400 -o "$(docker run ') and command.endswith(
+        ' -u)" "$FILE" "$SECRETS"/web-key'
+    )
     text = steps()["Configure"][0]
     assert "relative paths of secret files from `deploy/`" in text and "No secret may lie in the bundle" in text
 
@@ -126,8 +142,8 @@ def test_backups_lie_outside_of_the_bundle_and_are_restored() -> None:
     found = steps()
     backup = shlex.split(next(line for line in found["Upgrade"][1] if " cp " in line and "compose" in line))
     restore = shlex.split(next(line for line in found["Roll back"][1] if " cp " in line))
-    assert backup[3:] == ["web:/my $data/.", "-", ">", "$BACKUP/web-data.tar"]
-    assert restore[3:] == ["-", "web:/my $data", "<", "$BACKUP/web-data.tar"]
+    assert backup[-6:] == ["compose", "cp", "web:/my $data/.", "-", ">", "$BACKUP/web-data.tar"]
+    assert restore[-6:] == ["compose", "cp", "-", "web:/my $data", "<", "$BACKUP/web-data.tar"]
     assert "docker volume rm shop_web-data" in found["Roll back"][1]
     (plain,) = services({"web": {"image": "web"}})
     assert not [line for line in steps(plain)["Roll back"][1] if " cp " in line or "volume rm" in line]

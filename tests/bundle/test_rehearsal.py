@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 
-from lyra_tasks.bundle.content.environment import render_env_example
+from lyra_tasks.bundle.content.environment import build_environment_document, render_env_example
+from lyra_tasks.bundle.format.documents import DescribedService
 from lyra_tasks.bundle.format.manifest import Bundle
 from lyra_tasks.bundle.rehearse.plan import (
     RehearsalFacts,
     RehearsalPlan,
+    RehearsedBundle,
+    answer,
     compute_start_timeout,
     plan_rehearsal,
     remove_compose_variables,
-    render_env_file,
+    render_choices,
 )
 from lyra_tasks.checks.deployed import ready_timeout
 from lyra_tasks.config.models import Configuration, Service
@@ -27,9 +30,16 @@ def plan_for(tables: dict[str, Any], values: dict[str, dict[str, str]]) -> Rehea
     config = Configuration.model_validate(
         {"schema": 1, "project": {"name": "shop"}, "images": {"web": {"context": "."}}, "services": tables}
     )
-    bundle = Bundle(Path("/bundle"), MANIFEST)
-    facts = RehearsalFacts(bundle, render_env_example(services(tables)), {}, "c" * 40, 2**30, 1.0)
-    return plan_rehearsal(config, facts, values)
+    promoted = services(tables)
+    documents = build_environment_document("shop", promoted)["services"]
+    described = {name: DescribedService.model_validate(document) for name, document in documents.items()}
+    bundle = RehearsedBundle(Bundle(Path("/bundle"), MANIFEST), render_env_example(promoted), described)
+    return plan_rehearsal(config, RehearsalFacts(bundle, None, "c" * 40, 2**30, 1.0), values)
+
+
+def choices(plan: RehearsalPlan, present: str = "") -> str:
+    """Return what is added to `.env`."""
+    return render_choices(plan, plan.facts.newer, "10.0.0.1", present)
 
 
 def test_shared_variable_has_one_value_for_all_services() -> None:
@@ -45,7 +55,8 @@ def test_shared_variable_has_one_value_for_all_services() -> None:
         "double": {"TOKEN": "its own"},
     }
     plan = plan_for(tables, values)
-    assert render_env_file(plan, "127.0.0.1", Path("/secrets")) == "LEVEL=all\nTOKEN=random-2\n"
+    assert choices(plan) == "LEVEL=all\nTOKEN=random-2\n"
+    assert choices(plan, "LEVEL=all\n#TOKEN=\n") == "TOKEN=random-2\n", "what is there stays"
     assert (
         plan.service_values["web"]
         == plan.service_values["api"]
@@ -56,24 +67,26 @@ def test_shared_variable_has_one_value_for_all_services() -> None:
 
 def test_default_invalid_in_compose_is_filled_in() -> None:
     plan = plan_for({"web": {"image": "web", "environment": {"X": {"default": "a}b"}}}}, {"web": {"X": "a}b"}})
-    assert render_env_file(plan, "127.0.0.1", Path("/secrets")) == "X='a}b'\n"
+    assert choices(plan) == "X='a}b'\n"
 
 
 def test_ports_and_secret_files_are_assigned() -> None:
-    table = {"image": "web", "ports": {"http": 80, "dns": "53/udp"}, "secrets": {"key": {"path": "/run/key"}}}
+    secrets = {"key": {"path": "/run/key"}, "pin": {"path": "/run/pin", "test_value": "1234"}}
+    table = {"image": "web", "ports": {"http": 80, "dns": "53/udp"}, "secrets": secrets}
     plan = plan_for({"web": table}, {"web": {}})
-    assert render_env_file(plan, "10.0.0.1", Path("/it's here")).splitlines() == [
-        "WEB_DNS_PUBLISH=10.0.0.1:20001",
-        "WEB_HTTP_PUBLISH=10.0.0.1:20000",
-        'WEB_KEY_FILE="/it\'s here/WEB_KEY_FILE"',
-    ]
+    assert choices(plan).splitlines() == ["WEB_DNS_PUBLISH=10.0.0.1:20001", "WEB_HTTP_PUBLISH=10.0.0.1:20000"]
+    assert plan.secret_files["WEB_PIN_FILE"] == "1234"
+    assert len(plan.secret_files["WEB_KEY_FILE"]) == 64
+    assert answer(plan, "10.0.0.1", "WEB_HTTP_PUBLISH") == "10.0.0.1:20000"
+    assert len(answer(plan, "10.0.0.1", "ONLY_IN_THE_OLDER_VERSION")) == 32
 
 
 def test_start_takes_as_long_as_the_services_may() -> None:
     web, job, api = {"image": "web"}, {"image": "web", "oneshot": True, "start_timeout": "1h"}, {"image": "web"}
-    plan = plan_for({"web": web, "job": job, "api": api | {"start_timeout": "5s"}}, {"web": {}, "job": {}, "api": {}})
-    assert compute_start_timeout(plan, {}) == 300 + 3600 + 5
-    assert compute_start_timeout(plan, {"web": 900.0, "api": 60.0}) == 300 + 3600 + 900 + 60
+    check = {"exec": "true", "interval": "10s", "timeout": "5s", "retries": 3, "start_period": "15m"}
+    tables = {"web": web | {"healthcheck": check}, "job": job, "api": api | {"start_timeout": "5s"}}
+    plan = plan_for(tables, {"web": {}, "job": {}, "api": {}})
+    assert compute_start_timeout(plan) == 600 + (900 + 4 * 15) + 3600 + 5
 
 
 @pytest.mark.parametrize(

@@ -1,118 +1,116 @@
-"""The commands of `PROMOTION.md`, as an operator pastes them: start, upgrade, roll back, remove."""
+"""The commands of `PROMOTION.md`, as a rehearsal pastes them: start, upgrade with data, roll back, make room."""
 
 from __future__ import annotations
 
 import json
-import re
-import shutil
+import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from lyra_tasks.bundle.format import layout
-from lyra_tasks.engine import sandbox
+from lyra_tasks.bundle.format.checksums import write_checksums
+from lyra_tasks.digests import sha256_hex
 from tests.conftest import Project
-from tests.engine.stacks import Node
 
-VALUES = {"VALUE": "sesame-sesame", "FILE": "../../key"}
+WRITE, READ = "the volume can be written", "what was written is there"
+MORE = f"""
+[[tests]]
+name = "{READ}"
+service = "web"
+exec = "cat /data/file"
+output = "kept"
+
+[promotion]
+sign = {{ key = "../signing-key", identity = "Ada O'Lovelace" }}
+"""
+MOOD = 'MOOD = { required = true, test_value = "good # \\"$day\\" it\'s", description = "how it feels" }\nTOKEN = {'
+FROM = ("bundle.rehearse", "1.1.0", "--from", "1.0.0", "--write", WRITE, "--read", READ)
 
 
 @pytest.fixture(scope="module")
-def bundles(make_tiny: Callable[[], Project]) -> Iterator[list[Path]]:
-    """Promote two versions; the newer one has another page and needs another variable."""
+def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
+    """Promote two signed versions; the newer one has another page, needs another variable and has another volume."""
     project = make_tiny()
+    key = project.root.parent / "signing-key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    with (project.root / ".lyra.toml").open("a") as file:
+        file.write(MORE)
     for version in ("1.0.0", "1.1.0"):
         (project.root / "app/www/index.html").write_text(f"It is tiny. {version}\n")
         if version == "1.1.0":
-            project.replace(
-                ".lyra.toml",
-                "TOKEN = {",
-                'MOOD = { required = true, test_value = "good", description = "how it feels" }\nTOKEN = {',
-            )
+            project.replace(".lyra.toml", "TOKEN = {", MOOD)
+            project.replace("app/Dockerfile", " data /data", " data /data\nCOPY --chown=65534:65534 data /more")
+            more_volumes = '[services.web.volumes.more]\npath = "/more"\nowner = "65534:65534"\n\n[[tests]]\n'
+            project.replace(".lyra.toml", f'[[tests]]\nname = "{READ}', f'{more_volumes}name = "{READ}')
         project.commit(version)
         project.git("tag", f"v{version}")
         outcome = project.lyra("build", "test", "promote")
         assert outcome.code == 0, outcome.text
-    yield sorted(project.bundles())
+    yield project
     project.clean()
 
 
-@pytest.fixture(params=["trixie", "bookworm"])
-def node(request: pytest.FixtureRequest, cache: Path, tmp_path: Path) -> Iterator[Node]:
-    box = sandbox.launch_sandbox(tmp_path / "engine", cache=cache, suite=request.param)
-    try:
-        yield Node(box, tmp_path / "node")
-    finally:
-        sandbox.shut_down_sandbox(box.state, purge=True)
+@contextmanager
+def page_with(project: Project, old: str, new: str) -> Iterator[None]:
+    """Change the page of the newer bundle, and its digests in the provenance and the checksums."""
+    (bundle,) = (bundle for bundle in project.bundles() if bundle.name == "1.1.0")
+    page, provenance = bundle / layout.SUMMARY_FILE, bundle / layout.PROVENANCE_FILE
+    texts = {path: path.read_text() for path in (page, provenance)}
+    assert texts[page].count(old) == 1, texts[page]
+    page.write_text(texts[page].replace(old, new))
+    digests = (sha256_hex(text.encode()) for text in (texts[page], page.read_text()))
+    provenance.write_text(texts[provenance].replace(*digests))
+    write_checksums(bundle)
+    yield
+    for path, text in texts.items():
+        path.write_text(text)
+    write_checksums(bundle)
 
 
-class Operator:
-    """Someone who pastes the commands of a page, with the values that it leaves open."""
-
-    def __init__(self, node: Node, bundles: list[Path]) -> None:
-        self._node = node
-        self._old, self._new = (node.place / bundle.name for bundle in bundles)
-        for bundle in bundles:
-            shutil.copytree(bundle, node.place / bundle.name)
-        (node.place / "key").write_text("the key")
-
-    def paste(self, bundle: Path, step: str, **values: str) -> str:
-        """Run the commands of a step, such as `3. Configure`, in the directory where the page says."""
-        page = (bundle / layout.SUMMARY_FILE).read_text()
-        match = re.search(rf"(?ms)^## {re.escape(step)}\b.*?^```$\n(.*?)^```$", page)
-        assert match, step
-        lines = match[1].replace("/etc/tiny", str(self._node.place / "etc"))
-        lines = lines.replace("/var/backups/tiny", str(self._node.place / "backup"))
-        lines = lines.replace("/path/to/old", str(self._old)).replace("/path/to/new", str(self._new))
-        for name, value in (VALUES | values).items():
-            lines = re.sub(rf"(?<![$\w]){name}\b", value, lines) if name != "VALUE" else lines
-        lines = re.sub(r"^read -r VALUE", f"VALUE={VALUES['VALUE']}", lines, flags=re.M)
-        in_deploy = "In `deploy/`" in page[match.start() : match.start(1)]
-        return self._node.run("sh", "-eux", "-c", lines, cwd=bundle / "deploy" if in_deploy else bundle)
-
-    def ask(self, bundle: Path) -> tuple[str, str]:
-        """Return the page that the service serves, and what the volume has."""
-        script = "cat /www/index.html; cat /data/file"
-        output = self._node.run(
-            "docker", "compose", "exec", "-T", "web", "sh", "-c", script, cwd=bundle / "deploy"
-        ).splitlines()
-        return output[0], output[1]
-
-    def write(self, bundle: Path, text: str) -> None:
-        script = f"echo {text} > /data/file"
-        self._node.run("docker", "compose", "exec", "-T", "web", "sh", "-c", script, cwd=bundle / "deploy")
+def last_rehearsal(project: Project) -> dict[str, Any]:
+    """Return the last rehearsal in the journal."""
+    (journal,) = project.state.glob("*/journal.jsonl")
+    entries = [json.loads(line) for line in journal.read_text().splitlines()]
+    data: dict[str, Any] = [entry["data"] for entry in entries if entry["event"] == "rehearsed"][-1]
+    return data
 
 
-def test_page_leads_from_start_to_removal(node: Node, bundles: list[Path]) -> None:
-    operator = Operator(node, bundles)
-    old, new = (node.place / bundle.name for bundle in bundles)
-    for step in ("1. Trust", "2. Load", "3. Configure"):
-        operator.paste(old, step)
-    with (old / "deploy/.env").open("a") as file:
-        file.write(f"WEB_HTTP_PUBLISH={node.box.address}:8090\n")
-    for step in ("4. Start", "5. Is it up"):
-        operator.paste(old, step)
-    operator.write(old, "first")
-    assert operator.ask(old) == ("It is tiny. 1.0.0", "first")
-    for step in ("1. Trust", "2. Load"):
-        output = operator.paste(new, step)
-    assert f"cp -p {old}/deploy/.env .env\n" in output
-    assert "  set in that .env:\n    MOOD: how it feels\n" in output
-    assert "MOOD: new\n" in output and "sesame" not in output
-    shutil.copy(old / "deploy/.env", new / "deploy/.env")
-    with (new / "deploy/.env").open("a") as file:
-        file.write("MOOD=good\n")
-    assert "every required value is set" in operator.paste(new, "6. Upgrade")
-    operator.paste(new, "5. Is it up")
-    assert operator.ask(new) == ("It is tiny. 1.1.0", "first")
-    operator.write(new, "second")
-    (image,) = json.loads((new / layout.MANIFEST_FILE).read_text())["images"]
-    _, reference, digest = operator.paste(new, "9. Is it the right one").split()
-    assert reference == "tiny/web:1.1.0"
-    assert digest in {image["config_digest"], image["manifest_digest"]}
-    operator.paste(new, "7. Roll back")
-    assert operator.ask(old) == ("It is tiny. 1.0.0", "first"), "also the data"
-    operator.paste(old, "5. Is it up")
-    operator.paste(new, "8. Make room", OLDER="1.1.0")
-    assert "1.1.0" not in node.run("docker", "image", "ls", "tiny/web", cwd=old)
+def test_rehearsal_follows_both_pages_on_oldest_and_newest_engine(project: Project) -> None:
+    outcome = project.lyra(*FROM, "--json")
+    assert outcome.code == 0, outcome.text
+    result = json.loads(outcome.out)
+    oldest, newest = result["engines"]
+    assert oldest["engine"].startswith("20.10.") and int(newest["engine"].partition(".")[0]) >= 26
+    for engine in result["engines"]:
+        steps = [(step["bundle"], step["step"].partition(". ")[0]) for step in engine["steps"]]
+        pack = "tiny-1.1.0-since-1.0.0"
+        assert steps == [
+            *[("1.0.0", number) for number in "123459"],
+            *[(pack, number) for number in ("1", "2", "This is a pack", "6", "3", "6", "5", "9", "7", "8")],
+            *[("1.0.0", number) for number in "59"],
+        ]
+        titles = [check["name"] for check in engine["checks"]]
+        assert titles[:2] == [WRITE, READ] and titles[-1] == READ and titles.count(READ) == 3
+        assert {check["outcome"] for check in engine["checks"]} == {"passed"}
+    assert last_rehearsal(project)["passed"] is True
+    assert last_rehearsal(project)["older"] == "1.0.0"
+
+
+def test_failing_command_is_named_with_its_output(project: Project) -> None:
+    with page_with(project, "docker compose stop", "docker compose halt"):
+        outcome = project.lyra(*FROM)
+    assert outcome.code == 5, outcome.text
+    assert '6. Upgrade from 1.0.0: `cd "$OLD" && docker compose halt` fails with exit code' in outcome.err
+    assert "unknown docker command" in outcome.err
+    entry = last_rehearsal(project)
+    assert not entry["passed"] and "docker compose halt" in entry["problem"]
+
+
+def test_backup_that_is_not_restored_is_found(project: Project) -> None:
+    with page_with(project, "docker compose cp - web:/data <", "docker compose version <"):
+        outcome = project.lyra(*FROM)
+    assert outcome.code == 5, outcome.text
+    assert "Data lost after the roll back to 1.0.0: tiny_web-data" in outcome.err

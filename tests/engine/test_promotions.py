@@ -349,7 +349,7 @@ def test_rehearsal_runs_checks_and_leaves_nothing(tested: Project, shelf: Path) 
     (state,) = tested.state.iterdir()
     name = SandboxPaths(state / "rehearsal").name
     dry_run = tested.lyra("bundle.rehearse", "1.0.0", "--dry-run", "--json")
-    assert json.loads(dry_run.out)["suite"] == "bookworm"
+    assert json.loads(dry_run.out)["suites"] == ["bookworm"]
     assert json.loads(dry_run.out)["env_variables"] == ["TOKEN", "WEB_HTTP_PUBLISH", "WEB_KEY_FILE"]
     assert not (state / "rehearsal").exists()
     tested.replace(".lyra.toml", 'body = "Good morning"', 'body = "Good evening"')
@@ -358,7 +358,7 @@ def test_rehearsal_runs_checks_and_leaves_nothing(tested: Project, shelf: Path) 
     finally:
         tested.replace(".lyra.toml", 'body = "Good evening"', 'body = "Good morning"')
     assert failed.code == 5, failed.text
-    document = json.loads(failed.out)
+    (document,) = json.loads(failed.out)["engines"]
     assert document["engine"].startswith("20.10.")
     assert document["store"] == "classic"
     assert {check["name"]: check["outcome"] for check in document["checks"]} == {

@@ -335,7 +335,7 @@ def test_limits_and_hardening_equal_the_tested_ones(proxima: Proxima, demo: Proj
 
 def test_backup_command_of_the_page_works(proxima: Proxima) -> None:
     (command,) = re.findall(
-        r'^docker (compose cp web:\S+ -) > "\$BACKUP"/web-data\.tar$',
+        r'^.*\bdocker (compose cp web:\S+ -) > "\$BACKUP"/web-data\.tar$',
         (proxima.directory / "PROMOTION.md").read_text(),
         re.MULTILINE,
     )

@@ -84,6 +84,8 @@ def completions(project: Path, *typed: str) -> list[str]:
         (("logs", "--run", ""), ["20261123t211504-3f9a1c"]),
         (("bundle.pack", "--since", ""), [VERSION]),
         (("bundle.rehearse", "0"), [VERSION]),
+        (("bundle.rehearse", "--from", "0"), [VERSION]),
+        (("bundle.rehearse", "--write", "the p"), ["the page is there"]),
         (("diff", "0"), [VERSION]),
         (("release", "--bump", "m"), ["major", "minor"]),
         (("verify", "pro"), [f"promotion/small/{VERSION}", "promote"]),

@@ -24,6 +24,11 @@ from lyra_tasks.ports import port_number, port_protocol
 
 _SETTINGS = frozenset({"environment", "secrets", "ports"})
 """Sections of a comparison whose changes concern `.env`."""
+SET_VARIABLE_FUNCTIONS = (
+    """put() { printf '%s\\n' "$2" | sed 's/["$\\\\]/\\\\&/g; s/.*/'"$1"'="&"/' >> .env; }    # put NAME VALUE""",
+    """ask() { printf '%s: ' "$1"; IFS= read -r VALUE && put "$1" "$VALUE"; }    # no history has the value""",
+)
+"""Shell functions that set a variable in `.env`, quoted as Compose reads it."""
 
 
 def render_operating_steps(
@@ -37,8 +42,8 @@ def render_operating_steps(
             _configure(manifest.project, services),
             _start(),
             _is_it_up(services),
-            _upgrade(manifest.project, services, diff),
-            _roll_back(manifest.project, services),
+            _upgrade(manifest, services, diff),
+            _roll_back(manifest, services),
             _make_room(manifest),
             _identify(),
         )
@@ -56,11 +61,12 @@ def _trust(signer: str) -> str:
         return text + _commands(f"sha256sum -c {CHECKSUMS_FILE}")
     name = shlex.quote(escape(signer))
     return (
-        f"{head}Signed by {format_code(signer)}. The file ALLOWED_SIGNERS, in the format of `ssh-keygen`, must come "
-        f"from elsewhere, never with the bundle. Check the first signature by hand: `{RECEIVE_SCRIPT}` can be trusted "
-        "only after that.\n\n"
+        f"{head}Signed by {format_code(signer)}. SIGNERS is a file of allowed signers, in the format of "
+        "`ssh-keygen`, that comes from elsewhere, never with the bundle. Check the first signature by hand: "
+        f"`{RECEIVE_SCRIPT}` can be trusted only after that.\n\n"
         + _commands(
-            f"ssh-keygen -Y verify -f ALLOWED_SIGNERS -I {name} -n {SIGNATURE_NAMESPACE} -s {SIGNATURE_FILE} "
+            "SIGNERS=/path/to/allowed_signers",
+            f'ssh-keygen -Y verify -f "$SIGNERS" -I {name} -n {SIGNATURE_NAMESPACE} -s {SIGNATURE_FILE} '
             f"< {CHECKSUMS_FILE}",
             f"sha256sum -c {CHECKSUMS_FILE}",
         )
@@ -68,7 +74,7 @@ def _trust(signer: str) -> str:
 
 
 def _load(signer: str, manifest: Manifest) -> str:
-    options = f" --allowed-signers ALLOWED_SIGNERS --signer {shlex.quote(escape(signer))}" if signer else ""
+    options = f' --allowed-signers "$SIGNERS" --signer {shlex.quote(escape(signer))}' if signer else ""
     is_multi_platform = len(manifest.images_by_build) > len({image.name for image in manifest.images})
     platform_note = " for the engine's platform" if is_multi_platform else ""
     return (
@@ -84,30 +90,30 @@ def _load(signer: str, manifest: Manifest) -> str:
 
 
 def _configure(project: str, services: Sequence[PromotedService]) -> str:
-    settings = [line for service in services for line in _secret_file_lines(project, service)]
-    settings += [line for service in services for line in _port_lines(service)]
-    lines = [*_variable_lines(services), *settings]
-    has_secret_files = any(service.config.secrets for service in services)
-    directory = shlex.quote(f"/etc/{project}")
-    begin = [
-        "cd deploy",
-        "[ -e .env ] || cp .env.example .env    # for the first version; for a later one, see 6",
-        "chmod 600 .env",
-    ]
-    begin += [f"mkdir -p -m 711 {directory}"] if has_secret_files else []
-    secrets_note = (
-        "Replace FILE by the file that contains the secret; run as root, `install` gives it to the user of the "
-        "container, who is not root of the node. Compose counts relative paths of secret files from `deploy/`. No "
-        f"secret may lie in the bundle: `{RECEIVE_SCRIPT}` refuses files that are not in `{CHECKSUMS_FILE}`.\n\n"
-        if has_secret_files
-        else ""
-    )
-    nothing = "" if lines else "No value has to be set.\n\n"
-    return (
+    files = [line for service in services for line in _secret_file_lines(service)]
+    questions = [*_variable_lines(services), *(line for service in services for line in _port_lines(service))]
+    nothing = "" if files or questions else "No value has to be set.\n\n"
+    text = (
         f"## 3. Configure\n\n{nothing}In `.env`, the last line of a variable counts. Only `.env` may be added to the "
-        f"bundle; no backups and no secrets. {secrets_note}".rstrip()
-        + "\n\n"
-        + _commands(*begin, *lines, "docker compose config --quiet    # prints nothing if every required value is set")
+        "bundle; no backups and no secrets.\n\n"
+        + _commands(
+            "cd deploy",
+            "[ -e .env ] || cp .env.example .env    # for the first version; for a later one, see 6",
+            "chmod 600 .env",
+            *(SET_VARIABLE_FUNCTIONS if files or questions else ()),
+        )
+    )
+    if files:
+        text += (
+            "\nFILE is a file that contains the secret; run as root, `install` gives a copy to the user of the "
+            "container, who is not root of the node. Compose counts relative paths of secret files from `deploy/`. No "
+            f"secret may lie in the bundle: `{RECEIVE_SCRIPT}` refuses files that are not in `{CHECKSUMS_FILE}`.\n\n"
+            + _commands(f"SECRETS={shlex.quote(f'/etc/{project}')}", 'mkdir -p -m 711 "$SECRETS"', *files)
+        )
+    if questions:
+        text += "\nOne line at a time, since each waits for its value:\n\n" + _commands(*questions)
+    return (
+        text + "\nThis prints nothing if every required value is set:\n\n" + _commands("docker compose config --quiet")
     )
 
 
@@ -119,32 +125,24 @@ def _variable_lines(services: Sequence[PromotedService]) -> Iterator[str]:
             required.setdefault(variable["name"], variable)
     for name, variable in required.items():
         pattern = f", like {variable['pattern']}" if variable["pattern"] else ""
-        yield f"# {escape(variable['description'] or name)}{escape(pattern)}"
-        if variable["secret"]:
-            yield f'read -r VALUE && printf "{name}=\'%s\'\\n" "$VALUE" >> .env    # type the value: no history has it'
-        else:
-            yield f"echo \"{name}='VALUE'\" >> .env"
+        yield f"ask {name}    # {escape(variable['description'] or name)}{escape(pattern)}"
 
 
-def _secret_file_lines(project: str, service: PromotedService) -> Iterator[str]:
+def _secret_file_lines(service: PromotedService) -> Iterator[str]:
     ids = service.effective.user_ids if service.effective.user else (0, 0)
+    command = f"docker run --rm --network none --entrypoint id {shlex.quote(service.reference)} -u"
+    owner = f"-o {ids[0]} -g {ids[1]}" if ids else f'-o "$({command})"'
     for key, secret in service.config.secrets.items():
-        path = shlex.quote(f"/etc/{project}/{service.name}-{key}")
-        yield f"# {escape(secret.description or key)}"
-        if ids:
-            yield f"install -m 400 -o {ids[0]} -g {ids[1]} FILE {path}"
-        else:
-            command = f"docker run --rm --network none --entrypoint id {shlex.quote(service.reference)} -u"
-            yield f"install -m 400 -o UID FILE {path}    # UID: {command}"
-        yield f"echo {secret_variable(service.name, key)}={path} >> .env"
+        yield f"FILE=/path/to/{service.name}-{key}    # {escape(secret.description or key)}"
+        yield f'install -m 400 {owner} "$FILE" "$SECRETS"/{service.name}-{key}'
+        yield f'put {secret_variable(service.name, key)} "$SECRETS"/{service.name}-{key}'
 
 
 def _port_lines(service: PromotedService) -> Iterator[str]:
     for key, port in service.config.ports.items():
         if not service.publish_addresses[key]:
             variable = publish_variable(service.name, key)
-            yield f"# where {service.name} publishes its port {port}; another service has this number"
-            yield f"echo {variable}=127.0.0.1:PORT >> .env"
+            yield f"ask {variable}    # where {service.name} publishes its port {port}, such as 127.0.0.1:8081"
 
 
 def _start() -> str:
@@ -156,7 +154,7 @@ def _is_it_up(services: Sequence[PromotedService]) -> str:
     oneshot_note = f" {' and '.join(oneshot_names)} must have exited with 0." if oneshot_names else ""
     return (
         f"## 5. Is it up\n\nIn `deploy/`: all services must be running, and healthy if they have a health check."
-        f"{oneshot_note} Each line must end without an error.\n\n"
+        f"{oneshot_note} Each line must end without an error, if not at once, then when the service is ready.\n\n"
         + _commands(
             "docker compose ps --all",
             *(line for service in services for line in _port_checks(service)),
@@ -183,11 +181,12 @@ def _port_checks(service: PromotedService) -> Iterator[str]:
             yield f'bash -c ": < /dev/tcp/$(docker compose port {service.name} {number} | tr : /)"    # {key}: connects'
 
 
-def _upgrade(project: str, services: Sequence[PromotedService], diff: BundleDiff | None) -> str:
+def _upgrade(manifest: Manifest, services: Sequence[PromotedService], diff: BundleDiff | None) -> str:
     before = f" from {escape_markdown(diff.before)}" if diff else ""
     backups = [
-        f'docker compose cp {shlex.quote(f"{service.name}:{escape(path)}/.")} - > "$BACKUP"/{service.name}-{key}.tar'
-        for service, key, path in _volumes(services)
+        f"! docker volume inspect {volume} > /dev/null 2>&1 || "
+        f"docker compose cp {shlex.quote(f'{service}:{escape(path)}/.')} - > {file}"
+        for service, path, volume, file in _volumes(manifest.project, services)
     ]
     changes = [change for change in diff.changes if change.section in _SETTINGS] if diff else []
     table = format_table(
@@ -204,72 +203,70 @@ def _upgrade(project: str, services: Sequence[PromotedService], diff: BundleDiff
         f"## 6. Upgrade{before}\n\nDo 1 and 2 with this version while the other one runs. OLD and NEW are the "
         "directories `deploy` of the two, BACKUP one outside of both, all of them absolute paths.\n\n"
         + _commands(
-            _directories(project),
+            _directories(manifest),
             'mkdir -p -m 700 "$BACKUP" && cp -p "$OLD"/.env "$BACKUP"/env',
             'cd "$OLD" && docker compose stop',
             *backups,
             '[ -e "$NEW"/.env ] || cp -p "$OLD"/.env "$NEW"/.env',
-            f'cd "$NEW" && sh ../{RECEIVE_SCRIPT}    # names what is still open, new and changed; set it as in 3',
-            "docker compose up --detach --wait --remove-orphans",
+            f'cd "$NEW" && sh ../{RECEIVE_SCRIPT}    # names what is still open, new and changed',
         )
-        + ("\nSkip a volume that the older version does not have. Then do 5.\n" if backups else "\nThen do 5.\n")
+        + "\nSet what is open with the lines of 3 for it, then start, and do 5.\n\n"
+        + _commands('cd "$NEW" && docker compose up --detach --wait --remove-orphans')
         + note
     )
 
 
-def _directories(project: str) -> str:
-    return f"OLD=/path/to/old/deploy NEW=/path/to/new/deploy BACKUP=/var/backups/{shlex.quote(project)}"
+def _directories(manifest: Manifest) -> str:
+    backup = shlex.quote(f"/var/backups/{manifest.project}-before-{manifest.version}")
+    return f"OLD=/path/to/old/deploy NEW=/path/to/new/deploy BACKUP={backup}"
 
 
-def _volumes(services: Sequence[PromotedService]) -> Iterator[tuple[PromotedService, str, str]]:
-    """Yield each volume that is written to once: a service that does, its key there, and its path."""
+def _volumes(project: str, services: Sequence[PromotedService]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield each volume once: a service that writes to it, its path there, its name in the engine, and its backup."""
     names: set[str] = set()
     for service in services:
         for key, volume in service.config.volumes.items():
             name = volume_name(service.name, key, volume)
             if name not in names and not volume.read_only:
                 names.add(name)
-                yield service, key, volume.path.rstrip("/")
+                path = volume.path.rstrip("/")
+                yield service.name, path, f"{compose_project(project)}_{name}", f'"$BACKUP"/{name}.tar'
 
 
-def _roll_back(project: str, services: Sequence[PromotedService]) -> str:
-    volumes = dict.fromkeys(
-        volume_name(service.name, key, volume) for service in services for key, volume in service.config.volumes.items()
-    )
-    removals = [f"docker volume rm {compose_project(project)}_{volume}" for volume in volumes]
+def _roll_back(manifest: Manifest, services: Sequence[PromotedService]) -> str:
+    volumes = list(_volumes(manifest.project, services))
     restores = [
-        f'docker compose cp - {shlex.quote(f"{service.name}:{escape(path)}")} < "$BACKUP"/{service.name}-{key}.tar'
-        for service, key, path in _volumes(services)
+        f"[ ! -e {file} ] || docker compose cp - {shlex.quote(f'{service}:{escape(path)}')} < {file}"
+        for service, path, _, file in volumes
     ]
     data_note = (
         " What was written since the backup is lost. If the older version can read the data as it is, leave out the "
-        "lines with `volume rm` and `cp`; leave out volumes that it does not have."
+        "lines with `volume rm` and `cp`."
         if restores
         else ""
     )
-    return (
-        f"## 7. Roll back\n\nOLD, NEW and BACKUP are as in 6.{data_note}\n\n"
-        + _commands(
-            _directories(project),
-            'cd "$NEW" && docker compose down',
-            *removals,
-            'cd "$OLD"',
-            *(["docker compose up --no-start", *restores] if restores else []),
-            "docker compose up --detach --wait --remove-orphans",
-        )
-        + f"\nIf its images are not loaded any more: `sh ../{RECEIVE_SCRIPT} --allow-older` there.\n"
+    return f"## 7. Roll back\n\nOLD, NEW and BACKUP are as in 6.{data_note}\n\n" + _commands(
+        _directories(manifest),
+        'cd "$NEW" && docker compose down',
+        *(f"docker volume rm {volume}" for _, _, volume, _ in volumes),
+        f'cd "$OLD" && sh ../{RECEIVE_SCRIPT} --allow-older    # loads its images if they are gone',
+        *(["docker compose up --no-start", *restores] if restores else []),
+        "docker compose up --detach --wait --remove-orphans",
     )
 
 
 def _make_room(manifest: Manifest) -> str:
-    repositories = dict.fromkeys(image.references[0].rpartition(":")[0] for image in manifest.images)
-    removed = " ".join(shlex.quote(f"{escape(repository)}:OLDER") for repository in repositories)
     return (
         "## 8. Make room\n\nVersions that neither run nor are the one to roll back to may go, with their bundles. "
         "Never remove images of those two: a pack since a version needs the images of that version, too. Without "
         "`--force`, Docker refuses to remove what containers use; `docker image prune --all` would also remove the "
-        "version to roll back to.\n\n"
-        + _commands(f"docker image ls '{manifest.project}/*'", f"docker image rm {removed}")
+        "version to roll back to. OLDER is the tag of a version in the list.\n\n"
+        + _commands(
+            f"docker image ls '{manifest.project}/*'",
+            "OLDER=VERSION",
+            "docker image rm $(docker image ls --format '{{.Repository}}:{{.Tag}}' "
+            f'"{manifest.project}/*:$OLDER")',
+        )
     )
 
 

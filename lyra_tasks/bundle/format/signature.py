@@ -5,6 +5,7 @@ The trusted keys always come from outside the bundle; the checksums extend the s
 
 from __future__ import annotations
 
+import base64
 import re
 import subprocess
 from dataclasses import dataclass
@@ -99,6 +100,18 @@ def identify_signing_key(bundle: Path) -> str:
     result = _run_ssh_keygen(bundle, "check-novalidate", "-s", str(bundle / SIGNATURE_FILE))
     match = _SIGNING_KEY.search(result.stdout)
     return f"{match[1].decode(errors='replace')} key {match[2].decode(errors='replace')}" if match else ""
+
+
+def read_signing_key(bundle: Path) -> str:
+    """Return the public key in the signature, as `ssh-keygen` writes it: whose it is, somebody else must say.
+
+    See https://github.com/openssh/openssh-portable/blob/master/PROTOCOL.sshsig for the format.
+    """
+    lines = (bundle / SIGNATURE_FILE).read_text(errors="replace").split("-----")[2]
+    blob = base64.b64decode(lines)
+    key = blob[14 : 14 + int.from_bytes(blob[10:14])]
+    kind = key[4 : 4 + int.from_bytes(key[:4])]
+    return f"{kind.decode()} {base64.b64encode(key).decode()}"
 
 
 def _signature_error(message: str, bundle: Path, reasons: tuple[str, ...]) -> BundleError:

@@ -59,7 +59,18 @@ class PackResult:
 
 
 def create_pack(plan: PackPlan, work: Workspace) -> PackResult:
-    """Create the pack, which replaces an existing one of the same versions when it is complete.
+    """Create the pack, and record it in the journal."""
+    result = write_pack(plan, work)
+    manifest = result.manifest
+    work.journal.append(
+        work.run, "packed", version=manifest.version, since=manifest.since, set=manifest.set_digest,
+        directory=str(result.directory.resolve()),
+    )  # fmt: skip
+    return result
+
+
+def write_pack(plan: PackPlan, work: Workspace) -> PackResult:
+    """Write the pack, which replaces an existing one of the same versions when it is complete.
 
     Raises ImmutableError if something else has its name, and NoSpaceError before writing anything.
     """
@@ -79,10 +90,6 @@ def create_pack(plan: PackPlan, work: Workspace) -> PackResult:
                 sign_checksums(stage, key)
             report = verify_pack(stage)
             publish_directory(stage, directory)
-    work.journal.append(
-        work.run, "packed", version=pack_manifest.version, since=pack_manifest.since, set=pack_manifest.set_digest,
-        directory=str(directory.resolve()),
-    )  # fmt: skip
     size = sum(path.stat().st_size for path in list_bundle_files(directory)[0].values())
     return PackResult(directory, pack_manifest, report.file_sizes, size)
 

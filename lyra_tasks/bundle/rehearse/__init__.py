@@ -1,1 +1,1 @@
-"""`bundle.rehearse`: receive and start a bundle on a throwaway engine; imports `content`, `format` and `verify`."""
+"""`bundle.rehearse`: follow the page of a bundle on a throwaway engine; imports the rest but `promote`."""

@@ -1,66 +1,96 @@
-"""Run a rehearsal: start an engine, receive and start the bundle, run the checks, remove everything."""
+"""Run a rehearsal: follow the pages of the bundles on new engines, run the checks, remove everything."""
 
 from __future__ import annotations
 
-import math
 import os
-import secrets
+import re
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks import console
-from lyra_tasks.bundle.format.layout import IMAGES_DIRECTORY, RECEIVE_SCRIPT
+from lyra_tasks.bundle.format.index import BundleStore
+from lyra_tasks.bundle.format.layout import IMAGES_DIRECTORY, SIGNATURE_FILE
+from lyra_tasks.bundle.format.signature import read_signing_key
+from lyra_tasks.bundle.pack.plan import collect_pack_facts, plan_pack
+from lyra_tasks.bundle.pack.run import write_pack
+from lyra_tasks.bundle.rehearse import page
+from lyra_tasks.bundle.rehearse.data import read_marks, write_marks
+from lyra_tasks.bundle.rehearse.operator import Operator
 from lyra_tasks.bundle.rehearse.plan import (
     RehearsalPlan,
+    RehearsedBundle,
+    answer,
     compute_start_timeout,
     remove_compose_variables,
-    render_env_file,
+    render_choices,
 )
 from lyra_tasks.bundle.verify import verify_bundle
+from lyra_tasks.config.models import Test
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import connect_sandbox
-from lyra_tasks.engine.objects.compose_services import DeployedService, list_compose_services
-from lyra_tasks.engine.objects.containers import read_health_probe
-from lyra_tasks.errors import BundleError, CheckFailedError, PreconditionError
+from lyra_tasks.engine.objects.compose_services import (
+    DeployedService,
+    VolumeMount,
+    list_compose_services,
+    list_compose_volumes,
+)
+from lyra_tasks.engine.objects.containers import ContainerFile
+from lyra_tasks.errors import CheckFailedError, LyraError
 from lyra_tasks.locks import file_lock
 from lyra_tasks.processes import create_environment, run_captured
 from lyra_tasks.records.evidence import CheckResult
-from lyra_tasks.redaction import redact
-from lyra_tasks.results.bundle import Rehearsal
+from lyra_tasks.results.bundle import Rehearsal, RehearsedEngine
 
 if TYPE_CHECKING:
-    from lyra_tasks.engine.client.connect import Engine
     from lyra_tasks.engine.workspace import Workspace
 
-RunChecks = Callable[[Mapping[str, DeployedService]], Sequence[CheckResult]]
+RunChecks = Callable[[Mapping[str, DeployedService], Sequence[Test]], Sequence[CheckResult]]
 
-_RECEIVE_TIMEOUT_S = 1800.0
-_COMPOSE_TIMEOUT_S = 300.0
-_COMPOSE_END_TIMEOUT_S = 60.0  # Compose ends by itself when its own time is over
-_OUTPUT_TAIL_LINES = 15
+_BEFORE, _AFTER = ".lyra-rehearsal-before", ".lyra-rehearsal-after"
+"""Files that are written before the backup and after the upgrade."""
+_LOGS_TIMEOUT_S = 60.0
 
 
 def run_rehearsal(plan: RehearsalPlan, work: Workspace, run_checks: RunChecks) -> Rehearsal:
-    """Run the rehearsal, and remove the engine with everything on it in any case."""
-    verify_bundle(plan.facts.bundle.directory)
+    """Run the rehearsal on each engine, and remove it with everything on it in any case."""
+    facts = plan.facts
+    for rehearsed in facts.bundles:
+        verify_bundle(rehearsed.bundle.directory)
+    if facts.commit != facts.newer.bundle.manifest.source.commit:
+        console.warn("The checks are those of the current commit, not those of the bundle's commit")
     state = work.paths.state / "rehearsal"
+    engines: list[RehearsedEngine] = []
     with file_lock(work.paths.state / "rehearsal.lock", resource="the rehearsal of this checkout"):
         _remove_sandbox(state)  # of a killed rehearsal
-        try:
-            state.mkdir(parents=True)
-            result = _rehearse(plan, work, state, run_checks)
-        finally:
-            _remove_sandbox(state)
+        for suite in plan.suites:
+            try:
+                state.mkdir(parents=True)
+                engines.append(_rehearse(plan, work, state, suite, run_checks))
+            except LyraError as error:
+                _record(plan, work, engines, error.message)
+                raise
+            finally:
+                _remove_sandbox(state)
+    _record(plan, work, engines, "")
+    passed = all(engine.passed for engine in engines)
+    older = facts.older.version if facts.older else None
+    return Rehearsal(facts.newer.version, older, passed, tuple(engines))
+
+
+def _record(plan: RehearsalPlan, work: Workspace, engines: Sequence[RehearsedEngine], problem: str) -> None:
+    """Add the rehearsal to the journal; `problem` is the message of what ended it."""
+    facts = plan.facts
     work.journal.append(
-        work.run, "rehearsed", version=result.version, engine=result.engine, store=result.store,
-        passed=result.passed, checks={check.title: check.outcome for check in result.checks},
+        work.run, "rehearsed", version=facts.newer.version, older=facts.older.version if facts.older else None,
+        engines={engine.engine: engine.store for engine in engines}, problem=problem,
+        passed=not problem and all(engine.passed for engine in engines),
+        checks={check.title: check.outcome for engine in engines for check in engine.checks},
     )  # fmt: skip
-    return result
 
 
 def _remove_sandbox(state: Path) -> None:
@@ -69,114 +99,166 @@ def _remove_sandbox(state: Path) -> None:
         shutil.rmtree(state)
 
 
-def _rehearse(plan: RehearsalPlan, work: Workspace, state: Path, run_checks: RunChecks) -> Rehearsal:
-    """Run all steps on a new engine; the bundle, the engine and the secrets are below `state`."""
-    facts, manifest = plan.facts, plan.facts.bundle.manifest
-    directory, secrets_directory = state / facts.bundle.directory.name, state / "secrets"
-    seconds: dict[str, float] = {}
-    with _measure("copy", seconds):  # as to a medium; archives are hard-linked, since nothing changes them
-        shutil.copytree(facts.bundle.directory, directory, copy_function=_link_or_copy)
-    with _measure("engine", seconds):
-        node = sandbox.launch_sandbox(
-            state, cache=work.paths.cache, suite=plan.suite, memory=facts.memory, cpus=facts.cpus
-        )
-    environment = remove_compose_variables(plan, create_environment()) | node.environment()
-    with _measure("receive", seconds):
-        console.info(f"Receiving the bundle on a throwaway engine of {plan.suite}")
-        _receive(directory, environment)
-    with _measure("configure", seconds):
-        _write_secrets(plan, secrets_directory)
-        env_file = directory / "deploy" / ".env"
-        env_file.write_text(render_env_file(plan, node.address, secrets_directory))
-        env_file.chmod(0o600)
-    with _measure("start", seconds):
-        engine = connect_sandbox(node, is_own=False)
-        _start_services(plan, engine, directory / "deploy", environment, secrets_directory)
-        services = list_compose_services(engine, plan.project)
-    with _measure("check", seconds):
-        if facts.commit != manifest.source.commit:
-            console.warn("The checks are those of the current commit, not those of the bundle's commit")
-        checks = tuple(run_checks(services))
-    return Rehearsal(
-        version=manifest.version,
-        engine=engine.facts.version,
-        store=engine.facts.store,
-        services=tuple(sorted(services)),
-        passed=bool(checks) and all(check.outcome == "passed" for check in checks),
-        checks=checks,
-        seconds=seconds,
-    )
-
-
-@contextmanager
-def _measure(step: str, seconds: dict[str, float]) -> Iterator[None]:
-    started = time.monotonic()
-    yield
-    seconds[step] = round(time.monotonic() - started, 3)
-
-
-def _receive(bundle: Path, environment: Mapping[str, str]) -> None:
-    result = _run_command(["sh", str(bundle / RECEIVE_SCRIPT)], environment, bundle.parent, _RECEIVE_TIMEOUT_S)
-    if result.returncode:
-        error_class = BundleError if result.returncode in {6, 60} else PreconditionError
-        raise error_class(
-            f"{RECEIVE_SCRIPT} failed with exit code {result.returncode}",
-            hint=f"An operator would see the same; `{RECEIVE_SCRIPT} --help` explains the exit codes",
-            details=_output_tail(result),
-        )
-
-
-def _write_secrets(plan: RehearsalPlan, directory: Path) -> None:
-    """Write random secrets for the users who read them."""
-    directory.mkdir(mode=0o711)
-    for variable, user in plan.secret_files.items():
-        file = directory / variable
-        file.write_text(secrets.token_hex(32))
-        owner, _, group = user.partition(":")
-        file.chmod(0o400 if owner.isdigit() else 0o444)
-        if owner.isdigit():
-            os.chown(file, int(owner), int(group) if group.isdigit() else int(owner))
-
-
-def _start_services(
-    plan: RehearsalPlan, engine: Engine, directory: Path, environment: Mapping[str, str], secrets_directory: Path
-) -> None:
-    """Create the containers, then start them, with as much time as their health checks take to fail."""
-    command = ["docker", "compose", "up", "--no-start"]
-    result = _run_command(command, environment, directory, _COMPOSE_TIMEOUT_S)
-    if not result.returncode:
-        timeout = math.ceil(compute_start_timeout(plan, _read_patience(plan, engine)))
-        command = ["docker", "compose", "up", "--detach", "--wait", "--wait-timeout", str(timeout)]
-        result = _run_command(command, environment, directory, timeout + _COMPOSE_END_TIMEOUT_S)
-    if not result.returncode:
-        return
-    log = _run_command(["docker", "compose", "logs", "--tail", "15"], environment, directory, _COMPOSE_END_TIMEOUT_S)
-    values = [value for values in plan.service_values.values() for value in values.values() if len(value) >= 8]
-    values += [file.read_text(errors="replace") for file in secrets_directory.iterdir()]
-    output = (*_output_tail(result), *log.stdout.splitlines())
-    raise CheckFailedError(
-        "The services do not start on an engine like Proxima's",
-        hint="See the logs above, and compare with `test` on the engine of this machine",
-        details=tuple(redact("\n".join(output), values).split("\n")),
-    )
-
-
-def _read_patience(plan: RehearsalPlan, engine: Engine) -> dict[str, float]:
-    """Return the seconds that the health checks, from the bundle's Compose file or its images, take to fail."""
-    services = list_compose_services(engine, plan.project)
-    probes = {name: read_health_probe(engine, service.id) for name, service in services.items()}
-    return {name: probe.patience for name, probe in probes.items() if probe is not None}
-
-
-def _run_command(
-    command: list[str], environment: Mapping[str, str], directory: Path, timeout: float
-) -> subprocess.CompletedProcess[str]:
+def _rehearse(plan: RehearsalPlan, work: Workspace, state: Path, suite: str, run_checks: RunChecks) -> RehearsedEngine:
+    """Run all steps on a new engine; it, the bundles and the secrets are below `state`."""
+    facts = plan.facts
+    node = sandbox.launch_sandbox(state, cache=work.paths.cache, suite=suite, memory=facts.memory, cpus=facts.cpus)
+    console.info(f"Following {', '.join(bundle.version for bundle in facts.bundles)} on a throwaway engine of {suite}")
+    rehearsal = _Rehearsal(plan, work, state, node, run_checks)
     try:
-        return run_captured(command, environment=environment, directory=directory, timeout=timeout)
-    except subprocess.TimeoutExpired as error:
-        raise PreconditionError(
-            f"`{command[0]}` timed out after {timeout:.0f} s", hint="Retry when this machine is less busy"
+        checks = rehearsal.upgrade(facts.older) if facts.older else rehearsal.install(facts.newer)
+    except CheckFailedError as error:
+        raise CheckFailedError(
+            error.message,
+            hint=error.hint,
+            details=(f"on the engine of {suite}", *error.details, *rehearsal.read_logs()),
         ) from error
+    return RehearsedEngine(
+        engine=rehearsal.engine.facts.version,
+        store=rehearsal.engine.facts.store,
+        services=tuple(sorted(rehearsal.list_services())),
+        passed=bool(checks) and all(check.outcome == "passed" for check in checks),
+        checks=tuple(checks),
+        steps=tuple(rehearsal.operator.steps),
+    )
+
+
+class _Rehearsal:
+    """A node with an engine, and what is carried to it; paths on it have blanks."""
+
+    def __init__(
+        self, plan: RehearsalPlan, work: Workspace, state: Path, node: sandbox.Sandbox, run_checks: RunChecks
+    ) -> None:
+        self._plan, self._work, self._run_checks, self._address = plan, work, run_checks, node.address
+        self._place = state / "the node"
+        self._place.mkdir()
+        self._timeout = compute_start_timeout(plan)
+        self._values = {"SECRETS": str(self._place / "etc"), "BACKUP": str(self._place / "backup")}
+        self._environment = remove_compose_variables(plan, create_environment()) | node.environment()
+        secret_values = [
+            value for values in plan.service_values.values() for value in values.values() if len(value) >= 8
+        ]
+        self.operator = Operator(
+            self._environment,
+            answers=partial(answer, plan, node.address),
+            secret_files=self._find_secret_file,
+            values=self._values,
+            secret_values=(*secret_values, *plan.secret_files.values()),
+        )
+        self.engine = connect_sandbox(node, is_own=False)
+
+    def list_services(self) -> dict[str, DeployedService]:
+        """Return the containers that are there, by service."""
+        return list_compose_services(self.engine, self._plan.project)
+
+    def install(self, rehearsed: RehearsedBundle) -> Sequence[CheckResult]:
+        """Start the only bundle and run all checks."""
+        self._start(self._carry(rehearsed), rehearsed)
+        return self._check(self._plan.checks)
+
+    def upgrade(self, older: RehearsedBundle) -> Sequence[CheckResult]:
+        """Start the older bundle, upgrade with a pack, roll back, and look at the data each time."""
+        plan, newer = self._plan, self._plan.facts.newer
+        old = self._carry(older)
+        self._start(old, older)
+        checks = [*self._check(plan.writing_checks), *self._check(plan.reading_checks)]
+        marks = write_marks(self.engine, self._list_volumes(), _BEFORE)
+
+        new = self._pack(older)
+        self._values |= {"OLD": str(old / "deploy"), "NEW": str(new / "deploy")}
+        self._receive(new)
+        self.operator.follow(new, page.PACK)
+        self.operator.follow(new, page.UPGRADE, block=0)
+        self.operator.configure(new, is_new=False)
+        self._choose(new, newer)
+        self.operator.follow(new, page.UPGRADE, block=1, timeout=self._timeout)
+        self._identify(new, newer)
+        volumes = self._list_volumes()
+        self._require_marks(
+            {name: mark for name, mark in marks.items() if name in volumes}, f"after the upgrade to {newer.version}"
+        )
+        write_marks(self.engine, volumes, _AFTER)
+        checks += self._check(plan.checks)
+
+        self.operator.follow(new, page.ROLL_BACK, timeout=self._timeout)
+        self._values["OLDER"] = newer.bundle.manifest.images[0].references[0].rpartition(":")[2]
+        self.operator.follow(new, page.MAKE_ROOM)
+        self._identify(old, older)
+        self._require_marks(marks, f"after the roll back to {older.version}")
+        if late := read_marks(self.engine, self._list_volumes(), _AFTER):
+            raise CheckFailedError(f"Not restored from the backup: {', '.join(late)}")
+        return [*checks, *self._check(plan.reading_checks)]
+
+    def read_logs(self) -> list[str]:
+        """Return the last lines of the services, if there are any."""
+        command = ["docker", "compose", "--ansi=never", f"--project-name={self._plan.project}", "logs", "--tail=15"]
+        with suppress(subprocess.TimeoutExpired):
+            logs = run_captured(command, environment=self._environment, directory=self._place, timeout=_LOGS_TIMEOUT_S)
+            return self.operator.redact(logs.stdout)
+        return []
+
+    def _start(self, directory: Path, rehearsed: RehearsedBundle) -> None:
+        self._receive(directory)
+        self.operator.configure(directory, is_new=True)
+        self._choose(directory, rehearsed)
+        self.operator.follow(directory, page.START, timeout=self._timeout)
+        self._identify(directory, rehearsed)
+
+    def _receive(self, directory: Path) -> None:
+        if (directory / SIGNATURE_FILE).is_file():
+            signers = self._place / "signers"
+            signers.write_text(f"* {read_signing_key(directory)}\n")
+            self._values["SIGNERS"] = str(signers)
+        self.operator.follow(directory, page.TRUST)
+        self.operator.follow(directory, page.LOAD)
+
+    def _choose(self, directory: Path, rehearsed: RehearsedBundle) -> None:
+        """Add values to `.env` that nobody has to set: where ports are published, and what tests set."""
+        file = directory / "deploy" / ".env"
+        text = file.read_text()
+        with file.open("a") as stream:
+            stream.write(render_choices(self._plan, rehearsed, self._address, text))
+
+    def _identify(self, directory: Path, rehearsed: RehearsedBundle) -> None:
+        """Follow the steps that show whether the right version is up."""
+        self.operator.follow_until(directory, page.CHECK, self._timeout)
+        output = self.operator.follow(directory, page.IDENTIFY)
+        images = rehearsed.bundle.manifest.images
+        digests = {digest for image in images for digest in (image.config_digest, image.manifest_digest)}
+        others = set(re.findall(r"sha256:[0-9a-f]{64}", output)) - digests
+        if others:
+            raise CheckFailedError(f"Running, but not of {rehearsed.version}: {', '.join(sorted(others))}")
+
+    def _check(self, checks: Sequence[Test]) -> Sequence[CheckResult]:
+        return self._run_checks(self.list_services(), checks) if checks else ()
+
+    def _list_volumes(self) -> dict[str, VolumeMount]:
+        return list_compose_volumes(self.engine, self._plan.project)
+
+    def _require_marks(self, marks: Mapping[str, ContainerFile], when: str) -> None:
+        present = read_marks(self.engine, self._list_volumes(), _BEFORE)
+        if lost := [volume for volume, mark in marks.items() if present.get(volume) != mark]:
+            raise CheckFailedError(
+                f"Data lost {when}: {', '.join(lost)}",
+                hint="The volumes lack a file that was written before, or it has another owner or mode",
+            )
+
+    def _carry(self, rehearsed: RehearsedBundle) -> Path:
+        """Copy a bundle as to a medium; archives are hard-linked, since nothing changes them."""
+        directory = rehearsed.bundle.directory
+        shutil.copytree(directory, self._place / directory.name, copy_function=_link_or_copy)
+        return self._place / directory.name
+
+    def _pack(self, older: RehearsedBundle) -> Path:
+        store, version = BundleStore(self._work.bundles), self._plan.facts.newer.version
+        facts = collect_pack_facts(store, version, to=str(self._place), since=older.version, split="")
+        return write_pack(plan_pack(facts), self._work).directory
+
+    def _find_secret_file(self, variable: str) -> Path:
+        file = self._place / "typed" / variable
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        file.write_text(self._plan.secret_files.get(variable, ""))
+        return file
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -185,7 +267,3 @@ def _link_or_copy(source: str, target: str) -> None:
             os.link(source, target)
             return
     shutil.copy(source, target)
-
-
-def _output_tail(result: subprocess.CompletedProcess[str]) -> tuple[str, ...]:
-    return tuple((result.stdout + result.stderr).splitlines()[-_OUTPUT_TAIL_LINES:])

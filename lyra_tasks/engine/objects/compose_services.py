@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.client.monitoring import read_log_lines
@@ -33,13 +33,34 @@ class DeployedService:
         return lambda: (text for _, text in read_log_lines(self.engine, self.id))
 
 
+@dataclass(frozen=True)
+class VolumeMount:
+    """Where a container has a volume."""
+
+    container: str
+    path: str
+
+
 def list_compose_services(engine: Engine, project: str) -> dict[str, DeployedService]:
     """Return the containers of a Compose project by service, including exited ones."""
-    with translate_errors("listing containers"):
-        containers = engine.api.containers(all=True, filters={"label": f"{_COMPOSE_PROJECT_LABEL}={project}"})
     services = {}
-    for container in containers:
+    for container in _list_containers(engine, project):
         name, container_id = container["Labels"][_COMPOSE_SERVICE_LABEL], container["Id"]
         ports = read_container_state(engine, container_id).ports
         services[name] = DeployedService(name, container_id, engine, ports)
     return services
+
+
+def list_compose_volumes(engine: Engine, project: str) -> dict[str, VolumeMount]:
+    """Return the volumes of a Compose project that one of its containers may write to, by name."""
+    return {
+        mount["Name"]: VolumeMount(container["Id"], mount["Destination"])
+        for container in _list_containers(engine, project)
+        for mount in container["Mounts"]
+        if mount["Type"] == "volume" and mount["RW"] and mount["Name"].startswith(f"{project}_")
+    }
+
+
+def _list_containers(engine: Engine, project: str) -> list[dict[str, Any]]:
+    with translate_errors("listing containers"):
+        return list(engine.api.containers(all=True, filters={"label": f"{_COMPOSE_PROJECT_LABEL}={project}"}))

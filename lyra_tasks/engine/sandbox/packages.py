@@ -44,7 +44,7 @@ NO_ENGINE_HINT = (
     "Start Docker and name it in [engine] context, run this command as root, or use a machine with Debian or Ubuntu"
 )
 _ENGINE_VERSIONS = {"bookworm": (20, 10), "trixie": (26, 1)}  # ascending
-_NEWEST_SUITE = "sid"
+NEWEST_SUITE = "sid"
 _CONTENTS_FILE = "contents.json"
 _LOCK_TIMEOUT_S = 1200.0  # another run may be downloading
 
@@ -199,4 +199,4 @@ def _link(link: Path, target: Path) -> None:
 
 def find_suite_for_version(version: tuple[int, ...]) -> str:
     """Return the suite with the oldest engine that is at least `version`, or else the one with the newest engine."""
-    return next((suite for suite, newest in _ENGINE_VERSIONS.items() if newest >= version[:2]), _NEWEST_SUITE)
+    return next((suite for suite, newest in _ENGINE_VERSIONS.items() if newest >= version[:2]), NEWEST_SUITE)
