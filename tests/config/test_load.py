@@ -192,12 +192,20 @@ name = "shared"
 cache_from = ["type=registry,ref=registry.example/cache:{image}"]
 cache_to = ["type=local,dest=.lyra/cache/{image}"]
 
+[scan]
+tool = "grype"
+database = "grype-db"
+fail_on = "critical"
+max_age_days = 3
+
 [resources]
 host_share = 0.5
 keep_runs = 10
 keep_tests = 40
 evidence = "2g"
 keep_images = 2
+journal = "16m"
+keep_cached = 7
 cache = "5g"
 
 [[deviations]]
