@@ -63,6 +63,9 @@ def collect_lab_facts(
     run's directory). `files` are the project's config files by path, if they have been read already.
     """
     engine = work.engine
+    if engine.facts.missing_limits:
+        missing = ", ".join(engine.facts.missing_limits)
+        raise PreconditionError(f"This engine cannot limit {missing}", hint=engine.facts.limits_fix)
     supports_subpaths = engine.facts.api >= _SUBPATH_API_VERSION
     if not engine.shares_files and not supports_subpaths:
         _refuse_mounted_files(work.config.services, engine.facts.version)

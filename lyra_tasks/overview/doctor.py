@@ -16,10 +16,6 @@ _MIN_BUILDX = (0, 10)
 _MIN_FREE_BYTES, _LOW_FREE_BYTES = 1024**3, 5 * 1024**3
 _MAX_CURES = 3
 _MAX_CLOCK_SKEW_S = 5.0
-_ROOTLESS_LIMITS_FIX = (
-    "Use cgroup v2 and delegate its controllers to the user: "
-    "https://docs.docker.com/engine/security/rootless/tips/#limiting-resources"
-)
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
@@ -144,8 +140,8 @@ def _check_engine(facts: DoctorFacts) -> Iterator[Diagnosis]:
     yield Diagnosis("store", "ok", f"{engine.store} image store")
     if engine.missing_limits:
         missing = ", ".join(engine.missing_limits)
-        fix = _ROOTLESS_LIMITS_FIX if engine.is_rootless else "Use a kernel with the memory, cpu and pids controllers"
-        yield Diagnosis("limits", "error", f"this engine cannot limit {missing}, so `test` and `create` refuse it", fix)
+        message = f"this engine cannot limit {missing}, so `test` and `create` refuse it"
+        yield Diagnosis("limits", "error", message, engine.limits_fix)
     if facts.host_address:
         yield Diagnosis("ports", "ok", f"services are reached at {facts.host_address}")
     elif facts.host_address is not None:

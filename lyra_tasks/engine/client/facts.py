@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 MIN_API_VERSION = (1, 41)  # Engine 20.10, the oldest version supported on Proxima
 _LIMITS = {"MemoryLimit": "memory", "CpuCfsQuota": "CPUs", "PidsLimit": "processes"}
 _ROOTLESS = "name=rootless"
+_LIMITS_FIX = "Use a kernel with the memory, cpu and pids controllers"
+_ROOTLESS_LIMITS_FIX = (
+    "Use cgroup v2 and delegate its controllers to the user: "
+    "https://docs.docker.com/engine/security/rootless/tips/#limiting-resources"
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,11 @@ class EngineFacts(EngineProperties):
     def release(self) -> tuple[int, ...]:
         """The version as comparable numbers: `26.1.5+dfsg1` is (26, 1, 5)."""
         return parse_version_numbers(self.version)
+
+    @property
+    def limits_fix(self) -> str:
+        """What lets the engine enforce the limits that are missing."""
+        return _ROOTLESS_LIMITS_FIX if self.is_rootless else _LIMITS_FIX
 
 
 class UnsupportedEngineError(EngineUnavailableError):
