@@ -5,15 +5,20 @@ from __future__ import annotations
 import copy
 import io
 import json
+import sys
 import tarfile
 import tomllib
 from collections.abc import Callable
 from typing import Any
 
 import yaml
-from backports import zstd
 from hypothesis import strategies as st
 from isal import igzip
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 

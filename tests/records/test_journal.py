@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import json
+import multiprocessing
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -265,7 +266,7 @@ def _write(job: tuple[str, int]) -> None:
 
 def test_forty_writers_lose_and_interleave_nothing(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    with ProcessPoolExecutor(40) as pool:
+    with ProcessPoolExecutor(40, multiprocessing.get_context("fork")) as pool:
         list(pool.map(_write, [(str(path), writer) for writer in range(40)]))
     journal = Journal(path)
     assert journal.find_problems() == []
