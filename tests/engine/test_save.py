@@ -52,3 +52,23 @@ def test_saving_missing_image_reports_engine_reason(engine: Engine) -> None:
         open_save_stream(engine, ["lyra-nobody/nothing:1"]),
     ):
         pass
+
+
+def test_blobs_of_private_engine_are_read_like_its_save(engine: Engine, tmp_path: Path) -> None:
+    if engine.blobs is None:
+        pytest.skip("a classic store has no blobs")
+    image_id = str(engine.api.inspect_image(IMAGE)["Id"])
+    images = []
+    for number, source in enumerate((replace(engine, stream_api=None), replace(engine, blobs=None))):
+        spool = tmp_path / str(number)
+        spool.mkdir()
+        with open_save_stream(source, [image_id]) as stream:  # without `stream_api` it cannot ask the engine
+            images.append(pack_saved_images(stream, {0: ImageRequest(image_id)}, spool, "gzip")[0].identity)
+    assert images[0] == images[1]
+
+
+def test_missing_blobs_leave_a_save_to_the_engine(engine: Engine, tmp_path: Path) -> None:
+    image_id = str(engine.api.inspect_image(IMAGE)["Id"])
+    with open_save_stream(replace(engine, blobs=tmp_path / "missing"), [image_id]) as stream:
+        packed = pack_saved_images(stream, {0: ImageRequest(image_id)}, tmp_path, "gzip")[0]
+    assert packed.identity.layers

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse, IncompleteRead
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
 from lyra_tasks import console
 from lyra_tasks.documents import parse_foreign_json, translate_failures
+from lyra_tasks.engine.buildx.content_store import open_saved_blobs
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.errors import PreconditionError
 
@@ -30,7 +31,7 @@ _MAX_MESSAGE_BYTES = 1 << 16
 class SaveStream:
     """The body of a save, readable like a file; a live line shows how many bytes were read."""
 
-    def __init__(self, response: HTTPResponse) -> None:
+    def __init__(self, response: HTTPResponse | IO[bytes]) -> None:
         self._response = response
 
     def read(self, size: int) -> bytes:
@@ -54,8 +55,14 @@ class SaveStream:
 def open_save_stream(engine: Engine, images: Sequence[str], *, platform: str = "") -> Iterator[SaveStream]:
     """Save several images at once; the stream has each shared layer once.
 
-    `platform` selects one of an index, if the engine can do that; others save what they have.
+    `platform` selects one of an index, if the engine can do that; others save what they have. What a private engine has
+    on disk is read from there.
     """
+    with ExitStack() as files:
+        blobs = open_saved_blobs(engine.blobs, images, files) if engine.blobs is not None else None
+        if blobs is not None:
+            yield SaveStream(blobs)
+            return
     query = urlencode({"names": list(images)}, doseq=True)
     if platform and engine.facts.api >= _PLATFORM_API_VERSION:
         query += f"&{urlencode({'platform': json.dumps(_describe_platform(platform))})}"

@@ -25,6 +25,8 @@ from lyra_tasks.errors import EngineUnavailableError
 from lyra_tasks.redaction import strip_url_credentials
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import docker
 
     from lyra_tasks.config.models import Configuration
@@ -51,6 +53,7 @@ class Engine:
 
     `stream_api` is a low-level client without a timeout. Published ports are bound to `host_address` and reached there;
     if it is empty, they cannot be reached. An engine that does not share files cannot mount those of this program.
+    `blobs` is the directory of the content of images, by digest, if it is a private engine's.
     """
 
     client: docker.DockerClient
@@ -61,6 +64,7 @@ class Engine:
     cli_environment: Mapping[str, str]
     is_remote: bool = False
     shares_files: bool = True
+    blobs: Path | None = None
 
     @property
     def host(self) -> str:
@@ -213,8 +217,8 @@ def connect_sandbox(running_sandbox: sandbox.Sandbox, *, is_own: bool = True) ->
             f"The private engine is running but does not respond{f': {reason}' if reason else ''}",
             hint="Restart it with `engine.down engine.up`",
         ) from error
-    address, docker_command = running_sandbox.address, str(running_sandbox.docker)
-    return Engine(client, stream_api, facts, address, docker_command, running_sandbox.environment())
+    address, docker_command, blobs = running_sandbox.address, str(running_sandbox.docker), running_sandbox.blobs
+    return Engine(client, stream_api, facts, address, docker_command, running_sandbox.environment(), blobs=blobs)
 
 
 def _open_clients(base_url: str, *, sandboxed: bool) -> tuple[docker.DockerClient, Any, EngineFacts]:

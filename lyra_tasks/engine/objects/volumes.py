@@ -45,7 +45,7 @@ def open_tar(engine: Engine, container: str, path: str) -> Iterator[tarfile.TarF
         except NotFound:
             yield None
             return
-        with tarfile.open(fileobj=_ChunkReader(chunks), mode="r|", errorlevel=1) as archive:
+        with tarfile.open(fileobj=ChunkReader(chunks), mode="r|", errorlevel=1) as archive:
             yield archive
 
 
@@ -138,7 +138,7 @@ def _batches(paths: Sequence[str]) -> Iterator[list[str]]:
         yield batch
 
 
-class _ChunkReader(io.RawIOBase):
+class ChunkReader(io.RawIOBase):
     """A file object over an iterator of byte chunks, for one pass."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
@@ -146,9 +146,11 @@ class _ChunkReader(io.RawIOBase):
         self._remainder = memoryview(b"")
 
     def readable(self) -> bool:
+        """Return that it can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Read some bytes into `buffer`; return how many."""
         self._remainder = self._remainder or memoryview(next(self._chunks, b""))
         size = min(len(buffer), len(self._remainder))
         buffer[:size], self._remainder = self._remainder[:size], self._remainder[size:]

@@ -19,6 +19,7 @@ from lyra_tasks.files import write_file
 from lyra_tasks.processes import run_captured
 
 StoreKind = Literal["containerd", "graph"]
+_CONTAINERD_BLOBS = Path("containerd", "daemon", "io.containerd.content.v1.content", "blobs", "sha256")
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -74,6 +75,12 @@ class Sandbox:
     docker: Path
     config_dir: Path
     pid: int
+
+    @property
+    def blobs(self) -> Path | None:
+        """The directory of the content of its images, each named by its digest; only a containerd store has one."""
+        data = SandboxPaths(self.state).data(self.suite, self.store)
+        return data / _CONTAINERD_BLOBS if self.store == "containerd" else None
 
     def environment(self) -> dict[str, str]:
         """Return the variables with which a Docker client uses this engine."""
