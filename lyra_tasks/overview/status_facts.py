@@ -87,7 +87,10 @@ def _status_of(work: Workspace, bundles: Sequence[BundleRow], engine: Engine | N
         runs=_recent_runs(work.journal.read_recent()),
         next_command=next_command,
         next_reason=next_reason,
-        not_asked=(*map(str, find_unasked_engines(work.paths, engine)), *find_missing_checkouts(work.paths)),
+        not_asked=(
+            *(f"{unasked}; {unasked.fix}" for unasked in find_unasked_engines(work.paths, engine)),
+            *find_missing_checkouts(work.paths),
+        ),
         storage=measure_storage(work, engine, with_caches=False),
     )
 

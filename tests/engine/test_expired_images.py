@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 
 from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.sandbox.layout import Sandbox
 from tests.conftest import Project
 
 EDITS = 5
@@ -47,3 +50,52 @@ def test_reference_that_a_container_uses_stays(tiny: Project, engine: Engine) ->
         assert used in references(engine)
     finally:
         engine.api.remove_container(container["Id"])
+
+
+def test_unchanged_image_keeps_its_reference_under_a_new_version(tiny: Project, engine: Engine) -> None:
+    built = tiny.lyra("build")
+    assert built.code == 0, built.text
+    (reference,) = references(engine)
+    (tiny.root / "README.md").write_text("Not in the image.\n")
+    for version in ("uncommitted", "tagged"):
+        if version == "tagged":
+            (tiny.root / "README.md").unlink()
+            subprocess.run(["git", "tag", "v1.0.0"], cwd=tiny.root, check=True)
+        built = tiny.lyra("build")
+        assert built.code == 0, built.text
+        assert reference in built.out and "unchanged" in built.out
+        assert references(engine) == {reference}, version
+    assert json.loads(tiny.lyra("status", "--json").out)["images"][0]["version"] == "1.0.0"
+    promoted = tiny.lyra("test", "promote")
+    assert promoted.code == 0, promoted.text
+    assert "tiny-1.0.0" in promoted.text or "1.0.0" in promoted.out
+
+
+def test_notes_of_buildx_go_with_their_build(tiny: Project, box: Sandbox) -> None:
+    somebodys = box.config_dir / "buildx" / "refs" / "default" / "default" / "somebodys"
+    somebodys.parent.mkdir(parents=True, exist_ok=True)
+    somebodys.write_text("{}")
+    before = build_notes(box)
+    (tiny.root / "app" / "www" / "index.html").write_text("It is tiny.\n")
+    built = tiny.lyra("build", "test", "promote")
+    assert built.code == 0, built.text
+    (tiny.root / "app" / "Dockerfile").write_text("FROM scratch\nCOPY missing /\n")
+    assert tiny.lyra("build").code != 0
+    assert build_notes(box) == before
+    somebodys.unlink()
+
+
+def build_notes(box: Sandbox) -> set[Path]:
+    """Return the files in which Buildx notes the builds of an engine's users."""
+    return {path for path in (box.config_dir / "buildx" / "refs").rglob("*") if path.is_file()}
+
+
+def test_status_after_clean_still_knows_what_is_promoted(tiny: Project) -> None:
+    promoted = tiny.lyra("build", "test", "promote")
+    assert promoted.code == 0, promoted.text
+    version = json.loads(tiny.lyra("status", "--json").out)["promoted_version"]
+    assert version
+    assert tiny.lyra("clean").code == 0
+    status = json.loads(tiny.lyra("status", "--json").out)
+    assert status["promoted_version"] == version
+    assert status["next_command"].startswith("build")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ from lyra_tasks.documents import parse_json_object, read_document, translate_fai
 from lyra_tasks.engine.buildx.builder import Builder, builder_environment
 from lyra_tasks.engine.buildx.contexts import BuildSources, name_contexts
 from lyra_tasks.engine.buildx.docker_cli import CancelHook, call_docker_cli
+from lyra_tasks.engine.buildx.references import forget_builds
 from lyra_tasks.engine.client.contexts import docker_config_directory
 from lyra_tasks.engine.client.errors import EXEC_FORMAT_ERROR
 from lyra_tasks.errors import BuildError, NoSpaceError, PreconditionError
@@ -89,6 +91,8 @@ def bake_targets(
     if epoch is not None:
         environment[_EPOCH_VARIABLE] = str(epoch)
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    document: dict[str, Any] = {}
+    started = time.time()
     with (
         name_contexts(definition, _identify_builder(engine, builder), sources) as named_definition,
         log.open("a", encoding="utf-8", buffering=1) as log_file,
@@ -113,19 +117,25 @@ def bake_targets(
                 return False
             return True
 
-        has_succeeded = call_docker_cli(
-            engine,
-            bake,
-            environment=environment,
-            context=builder.context if builder else "",
-            merge_output=True,
-            lock_handles=lock_handles,
-            cancel_hook=cancel_hook,
-        )
-        if not has_succeeded:
-            raise _build_error(tail, log)
-    with translate_failures(lambda problem: BuildError(f"Cannot read {metadata}, which Buildx wrote: {problem}")):
-        return parse_json_object(read_document(metadata))
+        try:
+            has_succeeded = call_docker_cli(
+                engine,
+                bake,
+                environment=environment,
+                context=builder.context if builder else "",
+                merge_output=True,
+                lock_handles=lock_handles,
+                cancel_hook=cancel_hook,
+            )
+            if not has_succeeded:
+                raise _build_error(tail, log)
+            with translate_failures(
+                lambda problem: BuildError(f"Cannot read {metadata}, which Buildx wrote: {problem}")
+            ):
+                document = parse_json_object(read_document(metadata))
+        finally:
+            forget_builds(environment, named_definition.parent, document, started)
+    return document
 
 
 def _name_targets(targets: Sequence[str]) -> str:
