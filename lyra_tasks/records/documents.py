@@ -33,7 +33,6 @@ class ReportDocuments:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     rules: Mapping[str, Any] = field(default_factory=dict)
     vulnerabilities: Mapping[str, Any] = field(default_factory=dict)
-    signer: str = ""
     sboms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 

@@ -51,7 +51,7 @@ def render_report(documents: ReportDocuments) -> str:
         rules=rules,
         promotion_passed=_count_passed(rules) - _count_passed(tests["rules"]),
         violations=[result for result in tests["rules"] if result["outcome"] == "failed"],
-        signer=documents.signer,
+        signer=_find_signer(documents.provenance),
         changes=shown_changes,
         more_changes=more_changes,
         change_count=len(changes),
@@ -179,6 +179,11 @@ def _summarize_provenance(statement: Mapping[str, Any]) -> dict[str, str]:
         "build finished": str(predicate["runDetails"]["metadata"].get("finishedOn", "")),
         "build type": str(predicate["buildDefinition"]["buildType"]),
     }
+
+
+def _find_signer(statement: Mapping[str, Any]) -> str:
+    """Return who signs the bundle, or an empty text."""
+    return str(statement["predicate"]["buildDefinition"]["externalParameters"].get("signer", "")) if statement else ""
 
 
 def _format_timestamp(text: str) -> str:

@@ -182,7 +182,6 @@ def bundle(*, passed: bool = True) -> ReportDocuments:
                 for name in ("web", "worker")
             },
         },
-        signer="releases@example.org",
         environment={"services": {"web": _service(), "worker": _service()}},
         deviations={
             "deviations": [
@@ -199,6 +198,7 @@ def bundle(*, passed: bool = True) -> ReportDocuments:
             "predicate": {
                 "buildDefinition": {
                     "buildType": "urn:lyra:buildx-bake:1",
+                    "externalParameters": {"signer": "releases@example.org"},
                     "resolvedDependencies": [{"name": "source", "uri": "git+https://git.example.org/shop.git"}],
                 },
                 "runDetails": {

@@ -94,9 +94,9 @@ def test_report_says_who_signs_and_what_changed() -> None:
     changes = head[head.index("What changed since 1.2.0") :]
     assert "24 differences" in changes and "default 'hi'" in changes
     assert changes.count("web: deb ") == 12 and "8 more in packages" in changes
-    first = replace(samples.bundle(), previous={"version": "", "images": []}, signer="")
-    assert "No earlier bundle to compare with" in Reader(render_report(first)).text
-    assert "nobody" in Reader(render_report(first)).text
+    first = replace(samples.bundle(), previous={"version": "", "images": []}, provenance={})
+    text = Reader(render_report(first)).text
+    assert "No earlier bundle to compare with" in text and "nobody" in text
 
 
 def test_report_marks_new_and_changed_settings() -> None:

@@ -212,8 +212,8 @@ def read_vulnerabilities(path: Path) -> dict[str, Any]:
     return dump_record(scan) if scan else {}
 
 
-def read_report_documents(bundle: Bundle, signer: str = "") -> ReportDocuments:
-    """Read what the report of a bundle is rendered from; `signer` will sign it."""
+def read_report_documents(bundle: Bundle) -> ReportDocuments:
+    """Read what the report of a bundle is rendered from."""
     directory = bundle.directory
     return ReportDocuments(
         tests=read_test_results(directory / layout.TESTS_JSON_FILE),
@@ -226,7 +226,6 @@ def read_report_documents(bundle: Bundle, signer: str = "") -> ReportDocuments:
         provenance=read_json_object(directory / layout.PROVENANCE_FILE),
         rules=read_json_object(directory / layout.RULES_FILE),
         vulnerabilities=read_vulnerabilities(directory / layout.VULNERABILITIES_FILE),
-        signer=signer,
         sboms={
             build_name: read_json_object(directory / layout.sbom_file(build_name))
             for build_name in bundle.manifest.images_by_build

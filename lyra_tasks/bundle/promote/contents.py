@@ -132,12 +132,14 @@ def build_provenance(
     commit = {"name": "source", **location, "digest": {"gitCommit": plan.facts.commit}}
     pinned_digests = {base for image in plan.images for base in image.record.bases.items()}
     pinned_digests |= {(image.origin.reference, image.origin.digest) for image in plan.images if image.origin}
+    sign = plan.config.promotion.sign
     bases = [{"name": name, "digest": {"sha256": hex_part(digest)}} for name, digest in sorted(pinned_digests)]
     definition = {
         "buildType": "urn:lyra:buildx-bake:1",
         "externalParameters": {
             "source": {**source, "uncommittedChanges": plan.facts.dirty},
             "images": {image.build_name: _build_parameters(plan, image) for image in plan.images},
+            **({"signer": sign.identity} if sign else {}),
         },
         "internalParameters": {"runs": {image.build_name: image.record.run for image in plan.images}},
         "resolvedDependencies": [commit, *bases],

@@ -197,9 +197,7 @@ def _write_documents(
     write_file(stage / layout.SUMMARY_FILE, render_operator_page(plan, manifest, diff))
     changes = [asdict(change) for change in diff.changes] if diff else []
     write_json(stage / layout.PREVIOUS_FILE, previous_document(previous, changes))
-    sign = plan.config.promotion.sign
-    documents = read_report_documents(bundle, sign.identity if sign else "")
-    write_file(stage / layout.REPORT_FILE, render_report(documents).encode())
+    write_file(stage / layout.REPORT_FILE, render_report(read_report_documents(bundle)).encode())
     sums = _write_digests(plan, bundle)
     problems = find_bundle_contradictions(stage, manifest, sums)
     if problems:
