@@ -218,7 +218,7 @@ def diagnose(project: Project, code: int = 0) -> dict[str, dict[str, Any]]:
 def test_doctor_checks_everything(own: Project) -> None:
     diagnoses = diagnose(own)
     engine_subjects = {"engine", "API", "store", "vulnerabilities", "buildx", "sandbox"}
-    subjects = {"config", "git", *engine_subjects, "builds", "disk", "clock", "leftovers"}
+    subjects = {"config", "git", *engine_subjects, "builds", "disk", "storage", "clock", "leftovers"}
     assert subjects | {"locks"} == diagnoses.keys()
     assert {name for name in subjects if diagnoses[name]["state"] == "error"} == set()
 
