@@ -75,7 +75,6 @@ def create_project(directory: Path, box: sandbox.Sandbox | None, layers: dict[st
 
     Without `box`, it has to start an engine of its own.
     """
-    compileall.compile_dir(REPOSITORY / "lyra_tasks", quiet=1)  # as in an installed package
     root = directory / "project"
     root.mkdir(parents=True)
     names = list(layers)
@@ -107,7 +106,8 @@ def commit_all(root: Path) -> None:
         subprocess.run(["git", *arguments], cwd=root, check=True)
 
 
-def _start_repository(root: Path, box: sandbox.Sandbox) -> Project:
+def _start_repository(root: Path, box: sandbox.Sandbox | None) -> Project:
+    compileall.compile_dir(REPOSITORY / "lyra_tasks", quiet=1)  # as in an installed package
     environment = {
         **plain_environment(), **(box.environment() if box is not None else {}),
         "XDG_STATE_HOME": str(root.parent / "state"), "XDG_CACHE_HOME": str(CACHE.parent),
