@@ -23,8 +23,6 @@ from lyra_tasks.units import format_size, parse_size
 
 _DEFAULT_USER = "10001:10001"
 _NON_ROOT_IMAGE = re.compile(r"nonroot|unprivileged|bitnami|chainguard")
-_KNOWN_USERS = {"node": "1000:1000", "nobody": "65534:65534", "nonroot": "65532:65532", "www-data": "33:33"}
-_ALPINE_WWW_DATA = "82:82"
 _TMP = "/tmp"  # noqa: S108
 _TMP_SIZE = "32m"
 _TMPFS_SIZE = "16m"
@@ -49,9 +47,9 @@ def complete_service(
         _add_ports(service, image, known)
     user = str(service.get("user") or image.user)
     if user.partition(":")[0] in {"", "0", "root"} and not _NON_ROOT_IMAGE.search(reference):
-        user = _assign_user(service, known, is_own=is_own, is_alpine="alpine" in reference)
+        _assign_user(service, known, is_own=is_own, is_alpine="alpine" in reference)
     _add_volumes(service, image, known or _UNKNOWN_IMAGE)
-    _size_volumes(service, known or _UNKNOWN_IMAGE, _find_uid_gid(user, dockerfile, reference), user)
+    _size_volumes(service, known or _UNKNOWN_IMAGE)
     if known and known.healthcheck and not service.get("healthcheck") and not image.healthcheck:
         command = known.healthcheck
         service.add("healthcheck", {"exec": command if isinstance(command, str) else list(command)})
@@ -88,43 +86,25 @@ def _add_ports(service: DraftTable, image: DeclaredImage, known: KnownImage | No
             service.add_entry("ports", name if name not in ports else f"port-{port}".replace("/", "-"), port)
 
 
-def _assign_user(service: DraftTable, known: KnownImage | None, *, is_own: bool, is_alpine: bool) -> str:
-    """Set a user if the image has none, as the rule container.non-root requires; return whom the service runs as."""
+def _assign_user(service: DraftTable, known: KnownImage | None, *, is_own: bool, is_alpine: bool) -> None:
+    """Set a user if the image has none, as the rule container.non-root requires."""
     known_user = ((known.alpine_user if is_alpine else "") or known.user) if known else ""
     if known and known.sets_user:
-        return known_user
-    if not is_own and not known_user:
-        service.todos.append("set a user if this image runs as root (rule container.non-root)")
-        return ""
+        return
     if known_user:
         service.add("user", known_user)
-    else:
+    elif is_own:
         service.add("user", _DEFAULT_USER, "a guess: the Dockerfile has no USER; better set it there")
-    return known_user or _DEFAULT_USER
+    else:
+        service.todos.append("set a user if this image runs as root (rule container.non-root)")
 
 
-def _size_volumes(service: DraftTable, known: KnownImage, owner: str, user: str) -> None:
+def _size_volumes(service: DraftTable, known: KnownImage) -> None:
     for key, volume in service.volumes().items():
         if volume.get("read_only"):
             continue  # whoever writes to it says so
         if "size" not in volume and known.size != "64m":
             service.add_entry("volumes", key, {"size": known.size})
-        if "owner" not in volume and owner:
-            service.add_entry("volumes", key, {"owner": owner})
-        elif "owner" not in volume and user:
-            service.todos.append(f"owner of {volume['path']}: UID and GID of the user {user}")
-
-
-def _find_uid_gid(user: str, dockerfile: Dockerfile | None, base: str) -> str:
-    """Return `UID:GID` of a user, if the Dockerfile contains them or they are well known."""
-    name, _, group = user.partition(":")
-    if name.isdigit():
-        return f"{name}:{group if group.isdigit() else name}"
-    for line in dockerfile.lines if dockerfile else ():
-        match = re.search(r"\b(?:useradd|adduser)\b.*?(?:-u|--uid)[ =](\d+)", line)
-        if match and re.search(rf"\b{re.escape(name)}\b", line[match.end() :]):
-            return f"{match[1]}:{match[1]}"
-    return _ALPINE_WWW_DATA if name == "www-data" and "alpine" in base else _KNOWN_USERS.get(name, "")
 
 
 def _add_volumes(service: DraftTable, image: DeclaredImage, known: KnownImage) -> None:

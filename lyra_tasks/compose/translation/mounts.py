@@ -127,12 +127,7 @@ def _add_volume(service: ServiceDraft, source: str, target: str, path: Location)
     volume: dict[str, Any] = {"path": target, "description": comment or f"data in {target}"}
     if service.raw["volumes"][path[1]].get("read_only"):
         volume["read_only"] = True
-    user = re.fullmatch(r"([0-9]{1,7})(?::([0-9]{1,7}))?", str(service.raw.get("user") or ""))
-    if user:
-        volume["owner"] = f"{user[1]}:{user[2] or user[1]}"
     service.put_entry("volumes", name, volume, *path)
-    if user:
-        service.add_origin(("volumes", name, "owner"), ("user",))
 
 
 def share_volumes(services: Iterable[ServiceDraft]) -> None:
