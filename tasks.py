@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,20 @@ _QUICK_TESTS = f'{_ALL_TESTS} -m "not slow"'
 _SLOW_TESTS = "--numprocesses 4 --dist loadfile -m slow"
 
 
-@task(help={"only": "Run only tests whose names contain NAME", "fast": "Skip tests that need an engine or are slow"})
+@task
+def tools(c: Any) -> None:
+    """Install what this repository's own tasks need, unless it is here."""
+    if find_spec("xdist") is None:
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+        completed = subprocess.run([*command, "--editable", f"{_HERE}[dev]"], check=False)
+        if completed.returncode:
+            raise Exit("Cannot install the tools; the message above says why", code=3)
+
+
+@task(
+    pre=[tools],
+    help={"only": "Run only tests whose names contain NAME", "fast": "Skip tests that need an engine or are slow"},
+)
 def check(c: Any, only: str = "", fast: bool = False) -> None:
     """Check format, lint, types, spelling and docs; run the tests."""
     if only:
@@ -47,7 +61,10 @@ def check(c: Any, only: str = "", fast: bool = False) -> None:
             c.run(f'"{_BIN}"/{command}', echo=True, echo_format=f"== {command}", pty=False, in_stream=False)
 
 
-@task(help={"examples": "Damage N documents for each reader", "only": "Run only readers whose names contain NAME"})
+@task(
+    pre=[tools],
+    help={"examples": "Damage N documents for each reader", "only": "Run only readers whose names contain NAME"},
+)
 def fuzz(c: Any, examples: int = 2500, only: str = "") -> None:
     """Read damaged documents with every reader: each must end with its documented error."""
     command = [sys.executable, "-m", "tests.fuzz.run", f"--examples={examples}", f"--only={only}"]
@@ -55,6 +72,7 @@ def fuzz(c: Any, examples: int = 2500, only: str = "") -> None:
 
 
 @task(
+    pre=[tools],
     iterable=["engine", "path"],
     help={"engine": "Test only this engine (repeatable)", "path": "Run only the tests in PATH (repeatable)"},
 )
@@ -65,6 +83,7 @@ def matrix(c: Any, engine: Any = None, path: Any = None) -> None:
 
 
 @task(
+    pre=[tools],
     iterable=["only"],
     help={
         "only": "Measure only this row (repeatable)",

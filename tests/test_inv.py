@@ -35,7 +35,7 @@ import os, zipfile
 def build_editable(directory, config_settings=None, metadata_directory=None):
     info = "lyra_tasks-0.dist-info"
     requires = os.environ.get("STUB_REQUIRES", "")
-    metadata = "Metadata-Version: 2.1\\nName: lyra-tasks\\nVersion: 0\\nProvides-Extra: dev\\n"
+    metadata = "Metadata-Version: 2.1\\nName: lyra-tasks\\nVersion: 0\\nProvides-Extra: lint\\n"
     with zipfile.ZipFile(os.path.join(directory, "lyra_tasks-0-py3-none-any.whl"), "w") as wheel:
         wheel.writestr("lyra_tasks.pth", os.getcwd() + "\\n")
         wheel.writestr(info + "/METADATA", metadata + (f"Requires-Dist: {requires}\\n" if requires else ""))
