@@ -19,8 +19,8 @@ from pathlib import Path
 import yaml
 
 from benchmarks.build import rename_images
-from benchmarks.measure import Measurement, Row, create_row, measure_in_turn, measure_script, plain_environment
-from benchmarks.project import CACHE, REPOSITORY, Project, start_engine
+from benchmarks.measure import Measurement, Row, create_row, measure_in_turn, measure_script
+from benchmarks.project import Project, copy_demo, start_engine
 from lyra_tasks.engine.buildx.bake import BUILDX_ENVIRONMENT
 
 ROUNDS = 5
@@ -55,11 +55,8 @@ run web python3 -c "from urllib.request import urlopen as u; print(u('http://cou
 def measure_inner_loop() -> Iterator[Row]:
     """Measure one changed line of the demo to the results, and everything again without a change."""
     with tempfile.TemporaryDirectory(prefix="lyra-bench-") as name, start_engine(Path(name), "containerd") as box:
-        environment = {
-            **plain_environment(), **box.environment(),
-            "XDG_STATE_HOME": f"{name}/state", "XDG_CACHE_HOME": str(CACHE.parent), "PYTHONPATH": str(REPOSITORY),
-        }  # fmt: skip
-        demo = _copy_demo(Path(name, "demo"), environment)
+        demo = copy_demo(Path(name), box)
+        environment = demo.environment
         demo.run("build", "test", "promote")
         script = _write_compose_project(Path(name, "compose"), demo, box.address)
         numbers = count()
@@ -106,20 +103,6 @@ def measure_inner_loop() -> Iterator[Row]:
             unchanged["bake"],
             2.0,
         )
-
-
-def _copy_demo(root: Path, environment: dict[str, str]) -> Project:
-    root.mkdir()
-    shutil.copytree(REPOSITORY / "dockerfiles", root / "dockerfiles", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(REPOSITORY / ".lyra.toml", root)
-    (root / ".gitignore").write_text(".lyra/\npromotion/\n.benchmark.log\n")
-    for arguments in (
-        ("init", "--quiet", "--initial-branch", "main"),
-        ("add", "--all"),
-        ("-c", "user.name=Ada", "-c", "user.email=ada@example.org", "commit", "--quiet", "--message", "start"),
-    ):
-        subprocess.run(["git", *arguments], cwd=root, check=True)
-    return Project(root, environment)
 
 
 def _build_base(demo: Project) -> None:

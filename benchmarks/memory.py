@@ -1,4 +1,4 @@
-"""Peak memory of all commands with an image of 3 GB and with one of 200 layers, which are read as streams."""
+"""Peak memory of commands, with an image of 3 GB, one of 200 layers, and a service that floods its log."""
 
 from __future__ import annotations
 
@@ -8,13 +8,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.measure import Row
-from benchmarks.project import create_project, start_engine
+from benchmarks.project import copy_demo, create_project, start_engine
 from lyra_tasks.engine.sandbox import StoreKind
 
 IMAGE_BYTES = 3_000_000_000
 LAYERS = 200
 FILE_BYTES = 50_000_000
 MAX_MEMORY_BYTES = 120 * 1024**2
+_FLOOD = """
+[services.flood]
+image = "web"
+command = ["python3", "-c", "while True: print('x' * 5000)"]
+limits = { cpus = 0.5, memory = "64m", pids = 8, disk = "16m" }
+
+[[tests]]
+name = "time passes"
+run = ["sleep", "20"]
+"""
 COMMANDS = ("build", "test", "promote", "verify", "clean")
 
 
@@ -27,6 +37,8 @@ def measure_memory() -> Iterator[Row]:
     ):
         with tempfile.TemporaryDirectory(prefix="lyra-bench-") as name:
             yield from _measure_commands(Path(name), kind, "graph" if store == "graph" else "containerd", sizes)
+    with tempfile.TemporaryDirectory(prefix="lyra-bench-") as name:
+        yield _measure_flood(Path(name))
 
 
 def _measure_commands(directory: Path, kind: str, store: StoreKind, sizes: tuple[int, ...]) -> Iterator[Row]:
@@ -45,6 +57,17 @@ def _measure_commands(directory: Path, kind: str, store: StoreKind, sizes: tuple
                 1.0,
                 unit="B",
             )
+
+
+def _measure_flood(directory: Path) -> Row:
+    """Measure `test` of the demo beside a service that writes as fast as it can."""
+    with start_engine(directory, "containerd") as box:
+        demo = copy_demo(directory, box)
+        with (demo.root / ".lyra.toml").open("a") as file:
+            file.write(_FLOOD)
+        demo.run("build")
+        memory = demo.run("test").memory
+    return Row("test, a service that floods its log", "120 MiB", memory, MAX_MEMORY_BYTES, 1.0, unit="B")
 
 
 def _create_files(directory: Path, size: int) -> Path:

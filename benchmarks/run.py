@@ -18,19 +18,21 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import build, clean, growth, inner_loop, lab, listing, memory, promote  # noqa: E402
+from benchmarks import build, clean, cold_start, compose, growth, inner_loop, lab, listing, memory, promote  # noqa: E402
 from benchmarks.measure import Row  # noqa: E402
 from lyra_tasks import console  # noqa: E402
 
 ROWS = {
     "list": listing.measure_list,
     "build": build.measure_build,
+    "compose": compose.measure_compose,
     "lab": lab.measure_lab,
     "inner-loop": inner_loop.measure_inner_loop,
     "promote": promote.measure_promote,
     "clean": clean.measure_clean,
     "growth": growth.measure_growth,
     "memory": memory.measure_memory,
+    "cold-start": cold_start.measure_cold_start,
 }
 _HEADER = ("benchmark", "Lyra", "reference", "value", "ratio", "range", "goal", "result")
 
