@@ -34,6 +34,8 @@ SETTINGS = """\
 resources = { keep_tests = 20, evidence = "64m", keep_images = 3, cache = "64m", journal = "256k" }
 engine = { sandbox = "always" }
 """
+BOUNDS = {"cache": 80 << 20, "engine": 128 << 20}
+"""What the limits in the settings allow: bytes of layers, and of the build cache, images and the engine's own files."""
 MAX_REFERENCES = 4
 MAX_GROWTH = 1.15
 EDITED_BYTES = 1 << 20
@@ -214,7 +216,7 @@ def find_growth(points: list[Figures]) -> Iterator[str]:
         yield f"the volume {FOREIGN_VOLUME} is gone"
     for name in ("evidence", "state", "cache", "engine", "buildx_refs"):
         before, after = getattr(base, name), getattr(last, name)
-        if after > before * MAX_GROWTH + (1 << 20):
+        if after > max(before * MAX_GROWTH + (1 << 20), BOUNDS.get(name, 0)):
             yield f"{name} grew from {before} to {after}"
     for name, seconds in last.cpu_seconds.items():
         if seconds > base.cpu_seconds[name] * MAX_GROWTH:
