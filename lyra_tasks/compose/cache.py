@@ -8,18 +8,36 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from lyra_tasks.compose.locate import find_compose_files
-from lyra_tasks.compose.model import COMPOSE_VARIABLES, ComposeProject, ComposeSettings, Finding, Place
-from lyra_tasks.compose.probes import ProjectProbes
+from lyra_tasks.compose.model import COMPOSE_VARIABLES, ComposeProject, ComposeSettings, Finding, Location, Place
+from lyra_tasks.compose.probes import Kind, ProjectProbes
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.documents import parse_foreign_json, read_document, translate_failures
 from lyra_tasks.errors import LyraError, PreconditionError
 from lyra_tasks.files import display_path, write_file
 
-_SCHEMA = "lyra.compose-cache/1"
 _CACHE_FILE = Path(".lyra", "compose.json")
+
+
+class CachedProject(BaseModel):
+    """What was read of a Compose project, with the hashes of the files that it was read from; `key` is all else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
+
+    schema_: Literal["lyra.compose-cache/2"] = Field(default="lyra.compose-cache/2", alias="schema")
+    key: dict[str, Any]
+    files: dict[str, str]
+    kinds: dict[str, Kind]
+    listings: dict[str, tuple[str, ...]]
+    name: str
+    document: dict[str, Any]
+    places: list[tuple[Location, str, int]]
+    findings: list[tuple[Location, str, Location, bool, str]]
+    inputs: list[str]
 
 
 def read_cached_project(root: Path, settings: ComposeSettings) -> ComposeProject | None:
@@ -48,7 +66,6 @@ def read_cached_project(root: Path, settings: ComposeSettings) -> ComposeProject
 def describe_settings(root: Path, settings: ComposeSettings) -> dict[str, Any]:
     """Return everything that the result depends on besides files."""
     return {
-        "schema": _SCHEMA,
         "code": _code_version(),
         "root": os.fspath(root),
         "home": os.environ.get("HOME", ""),
@@ -81,32 +98,26 @@ def _read_cache(root: Path, key: Mapping[str, Any]) -> ComposeProject | None:
     """Return the cached project if nothing has changed that it was read from."""
     try:
         with translate_failures(PreconditionError):
-            document = parse_foreign_json(read_document(root / _CACHE_FILE))
-            if document["key"] != key:
+            cached = CachedProject.model_validate(parse_foreign_json(read_document(root / _CACHE_FILE)))
+            probes = ProjectProbes(dict(cached.kinds), dict(cached.listings))
+            if cached.key != key or not _is_current(cached.files) or not probes.is_current():
                 return None
-            if any(_hash_file(path) != digest for path, digest in document["files"].items()):
-                return None
-            probes = ProjectProbes()
-            probes.merge(document["kinds"], {path: tuple(files) for path, files in document["listings"].items()})
-            if not probes.is_current():
-                return None
-            names = {
-                path: display_path(Path(path)) for path in dict.fromkeys(path for _, path, _ in document["places"])
-            }
-            return ComposeProject(
-                name=str(document["name"]),
-                document=document["document"],
-                places={tuple(location): Place(names[path], line) for location, path, line in document["places"]},
-                findings=tuple(
-                    Finding(tuple(location), message, tuple(override), is_refused, service)
-                    for location, message, override, is_refused, service in document["findings"]
-                ),
-                inputs=tuple(Path(path) for path in document["inputs"]),
-                read=tuple(Path(path) for path in document["files"]),
-                probes=probes,
-            )
     except LyraError:
         return None
+    names = {path: display_path(Path(path)) for path in dict.fromkeys(path for _, path, _ in cached.places)}
+    return ComposeProject(
+        name=cached.name,
+        document=cached.document,
+        places={location: Place(names[path], line) for location, path, line in cached.places},
+        findings=tuple(Finding(*finding) for finding in cached.findings),
+        inputs=tuple(Path(path) for path in cached.inputs),
+        read=tuple(Path(path) for path in cached.files),
+        probes=probes,
+    )
+
+
+def _is_current(files: Mapping[str, str]) -> bool:
+    return all(_hash_file(path) == digest for path, digest in files.items())
 
 
 def _write_cache(root: Path, key: Mapping[str, Any], project: ComposeProject) -> None:
@@ -120,17 +131,18 @@ def _write_cache(root: Path, key: Mapping[str, Any], project: ComposeProject) ->
         "name": project.name,
         "document": project.document,
         "places": [
-            [location, paths.get(place.file, place.file), place.line] for location, place in project.places.items()
+            (location, paths.get(place.file, place.file), place.line) for location, place in project.places.items()
         ],
         "findings": [
-            [finding.location, finding.message, finding.override, finding.is_refused, finding.service]
+            (finding.location, finding.message, finding.override, finding.is_refused, finding.service)
             for finding in project.findings
         ],
         "inputs": [os.fspath(path) for path in project.inputs],
     }
     file = root / _CACHE_FILE
     with suppress(OSError, LyraError, ValueError):
+        cached = CachedProject.model_validate(document).model_dump(mode="json", by_alias=True)
         file.parent.mkdir(exist_ok=True)
         if not (file.parent / ".gitignore").exists():
             (file.parent / ".gitignore").write_text("*\n")
-        write_file(file, json.dumps(document, ensure_ascii=True).encode(), 0o600)
+        write_file(file, json.dumps(cached).encode(), 0o600)

@@ -245,7 +245,10 @@ def _read_packages(directory: Path, build_name: str) -> dict[str, tuple[str, ...
 
 def _hash_config(directory: Path, name: str) -> str:
     """Return the SHA-256 of a config, which must be a file below `deploy/`."""
-    require_valid_name(name)
+    try:
+        require_valid_name(name)
+    except BundleError as error:
+        raise BundleError(f"{directory / layout.ENVIRONMENT_FILE}: {error.message}", hint=error.hint) from error
     path = directory / "deploy" / name
     with translate_failures(
         lambda problem: BundleError(f"{path}: {problem}", hint="Run `verify` to see what is missing")
