@@ -11,12 +11,13 @@ import pty
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyte
@@ -25,45 +26,75 @@ from rich.text import Text
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS, LINES = 112, 400
-COMMAND = ["./inv", "build", "test", "promote"]
+TASKS = ["build", "test", "promote"]
 LYRA = [sys.executable, "-m", "lyra_tasks"]
 AUTHOR = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
 LOOP_COLUMNS = 80
 LOOP_BEGIN, LOOP_END = "<!-- docs/record.py replaces this -->\n", "<!-- end of the recording -->\n"
 
 
-def run_in_terminal() -> pyte.Screen:
-    """Run the command in a pseudo-terminal and return what it shows in the end."""
+@contextmanager
+def copy_demo() -> Iterator[Path]:
+    """Yield a repository with the demo, whose leftovers are removed at the end."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory) / "guestbook"
+        shutil.copytree(ROOT / "dockerfiles", root / "dockerfiles")
+        shutil.copy(ROOT / ".lyra.toml", root)
+        (root / ".gitignore").write_text(".lyra/\n/promotion/\n")
+        run_git(root, "init", "--quiet")
+        run_git(root, "remote", "add", "origin", "https://git.example.org/guestbook.git")
+        commit(root)
+        try:
+            yield root
+        finally:
+            run_lyra(root, "clean", "--all", "--yes", "--quiet")
+
+
+def run_git(root: Path, *arguments: str) -> None:
+    """Run a command of git that must succeed."""
+    subprocess.run(["git", *arguments], cwd=root, check=True)
+
+
+def run_lyra(root: Path, *arguments: str) -> None:
+    """Run tasks that must succeed."""
+    subprocess.run([*LYRA, *arguments], cwd=root, check=True)
+
+
+def commit(root: Path) -> None:
+    """Commit everything."""
+    run_git(root, "add", "--all")
+    run_git(root, *AUTHOR, "commit", "--quiet", "--message", "demo")
+
+
+def record_release(root: Path) -> pyte.Screen:
+    """Return what a terminal shows of `build test promote` for a version, with an engine that is not running yet."""
+    commit(root)  # the lock file
+    run_git(root, *AUTHOR, "tag", "--annotate", "--message", "first version", "v1.0.0")
+    run_lyra(root, "clean", "--quiet")
+    run_lyra(root, "engine.down", "--quiet")
     screen = pyte.Screen(COLUMNS, LINES)
     stream = pyte.ByteStream(screen)
     os.environ |= {"TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": str(LINES)}
-    os.chdir(ROOT)
+    os.chdir(root)
 
     def read(descriptor: int) -> bytes:
         data = os.read(descriptor, 65536)
         stream.feed(data)
         return data
 
-    if pty.spawn(["sh", "-c", f"stty cols {COLUMNS} rows {LINES}; exec {' '.join(COMMAND)}"], read) != 0:
-        sys.exit(f"{' '.join(COMMAND)} failed")
+    script = f"stty cols {COLUMNS} rows {LINES}; exec {shlex.join([*LYRA, *TASKS])}"
+    try:
+        if pty.spawn(["sh", "-c", script], read) != 0:
+            sys.exit(f"{' '.join(TASKS)} failed")
+    finally:
+        os.chdir(ROOT)
     return screen
 
 
-def record_loop() -> str:
+def record_loop(root: Path) -> str:
     """Return what a terminal of 80 columns shows of `create --watch` while a page is edited and the service breaks."""
-    with tempfile.TemporaryDirectory() as directory:
-        root = Path(directory) / "guestbook"
-        shutil.copytree(ROOT / "dockerfiles", root / "dockerfiles")
-        for name in (".lyra.toml", ".gitignore", ".lyra.lock.toml"):
-            if (ROOT / name).exists():
-                shutil.copy(ROOT / name, root / name)
-        for command in (["init", "--quiet"], ["add", "--all"], [*AUTHOR, "commit", "--quiet", "--message", "demo"]):
-            subprocess.run(["git", *command], cwd=root, check=True)
-        try:
-            subprocess.run([*LYRA, "create", "--quiet"], cwd=root, check=True)
-            return _watch_edits(root)
-        finally:
-            subprocess.run([*LYRA, "clean", "--all", "--yes", "--quiet"], cwd=root, check=True)
+    run_lyra(root, "create", "--quiet")
+    return _watch_edits(root)
 
 
 def _watch_edits(root: Path) -> str:
@@ -73,6 +104,7 @@ def _watch_edits(root: Path) -> str:
     stream = pyte.ByteStream(screen)
     process, terminal = pty.fork()
     if not process:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background would ignore it
         os.chdir(root)
         script = f"stty cols {LOOP_COLUMNS} rows {LINES}; exec {shlex.join(LYRA)} create --watch"
         os.execvp("sh", ["sh", "-c", script])  # noqa: S606
@@ -107,20 +139,24 @@ def write_loop(recorded: str) -> None:
     page.write_text(f"{before}{LOOP_BEGIN}\n{block}\n{LOOP_END}{after}", encoding="utf-8")
 
 
-def main() -> None:
-    """Write the picture and the text."""
-    write_loop(record_loop())
-    if sys.argv[1:] == ["loop"]:
-        return
-    screen = run_in_terminal()
+def write_picture(screen: pyte.Screen) -> None:
+    """Draw the screen as a picture."""
     lines = [line.rstrip() for line in screen.display]
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
-    console.print(Text(f"$ {' '.join(COMMAND)}", style="bold"))
+    console.print(Text(f"$ lyra {' '.join(TASKS)}", style="bold"))
     for line in lines[: max(number for number, line in enumerate(lines) if line) + 1]:
         style = "green" if line.startswith("ok ") else "yellow" if line.startswith("warning:") else ""
         console.print(Text(line, style=style), highlight=False)
     svg = re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title="lyra-tasks", unique_id="run"), flags=re.DOTALL)
     (ROOT / "docs" / "images" / "run.svg").write_text(svg, encoding="utf-8")  # no fonts from elsewhere
+
+
+def main() -> None:
+    """Write the picture and the text."""
+    with copy_demo() as root:
+        write_loop(record_loop(root))
+        if sys.argv[1:] != ["loop"]:
+            write_picture(record_release(root))
 
 
 if __name__ == "__main__":
