@@ -82,10 +82,12 @@ class ProjectReader:
     ) -> Draft:
         """Return the project with these values of its variables; required ones without a value get `generated`.
 
+        Secrets without a value get the stand-in, which all services have alike.
         `use_examples`: read the example of an env file even where the file itself exists.
         """
         missing = self._required if generated == _GENERATED_VALUES[0] else self._unresolved
-        stand_ins = {name: SHARED_TEST_VALUE if is_secret_name(name) else generated for name in missing}
+        stand_ins = dict.fromkeys(missing, generated)
+        stand_ins |= {name: SHARED_TEST_VALUE for name in self._unresolved if is_secret_name(name)}
         all_values = {**values, **stand_ins}
         with private_directory("compose") as directory:
             env_file = directory / "env"

@@ -32,6 +32,19 @@ def replace_passwords(value: str, is_public: Callable[[str], bool] = lambda _: F
     return replaced, any(pattern.search(value) for pattern in _PASSWORD_PATTERNS)
 
 
+def replace_password_by_variable(value: str, find_variable: Callable[[str], str | None]) -> str:
+    """Return an address with `${NAME}` in the place of each password, for a name that is found by it; else ''."""
+    names: list[str | None] = []
+
+    def replace(match: re.Match[str]) -> str:
+        names.append(name := find_variable(match[0].removeprefix(match[1]).strip("'")))
+        return f"{match[1]}${{{name}}}"
+
+    for pattern in _PASSWORD_PATTERNS:
+        value = pattern.sub(replace, value)
+    return value if names and None not in names else ""
+
+
 def replace_secret_arguments(
     arguments: list[str], is_public: Callable[[str], bool] = lambda _: False
 ) -> tuple[list[str], bool]:

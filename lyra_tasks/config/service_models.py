@@ -105,6 +105,8 @@ class EnvironmentVariable(Table):
     """Proxima must set a value"""
     secret: bool = False
     """the value is never stored or printed"""
+    template: Line = ""
+    """how Proxima makes the value of others, each of which is set once: `postgres://app:${POSTGRES_PASSWORD}@db/app`"""
     pattern: Line = ""
     """regular expression that the value must match"""
 

@@ -182,3 +182,20 @@ def test_page_names_archives_origins_and_test_doubles() -> None:
     assert "Not included, since only tests run it:\n\n| service | image |\n|---|---|\n| mail | mailpit:1 |" in page
     own = _images(MANIFEST)
     assert "Third-party" not in own and "Not included" not in own
+
+
+def test_value_that_is_made_of_others_is_set_after_them() -> None:
+    tables = {
+        "web": {
+            "image": "web",
+            "environment": {
+                "DATABASE_URL": {"secret": True, "template": "postgres://app:${PASSWORD}@db/app"},
+                "OTHER_URL": {"secret": True, "template": "http://a:${NOT_PROMOTED}@b/"},
+            },
+        },
+        "db": {"image": "web", "environment": {"PASSWORD": {"secret": True}}},
+    }
+    commands = "\n".join(steps(*services(tables))["Configure"][1])
+    address = "echo 'DATABASE_URL=postgres://app:${PASSWORD}@db/app' >> .env"
+    assert commands.index("ask PASSWORD") < commands.index(address)
+    assert "ask OTHER_URL" in commands

@@ -205,3 +205,62 @@ def test_raw_env_file_is_read_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "raw").write_text('A=$2y$10$abc\nB="quoted"\n')
     values = {name: variable.value for name, variable in read_env_file(tmp_path / "raw", is_raw=True).items()}
     assert values == {"A": "$2y$10$abc", "B": '"quoted"'}
+
+
+@pytest.mark.parametrize(
+    ("address", "password", "template"),
+    [
+        ("postgres://app:s3cretpw@db/app", "s3cretpw", "postgres://app:${POSTGRES_PASSWORD}@db/app"),
+        (
+            "postgres://${DB_USER:-app}:${DB_PASSWORD}@db/app",
+            "${DB_PASSWORD:?set it}",
+            "postgres://app:${POSTGRES_PASSWORD}@db/app",
+        ),
+        ("postgres://app:${DB_PASSWORD:-dev}@db/app", "${DB_PASSWORD}", "postgres://app:${POSTGRES_PASSWORD}@db/app"),
+        ("postgres://app:another@db/app", "s3cretpw", ""),
+        ("postgres://${DB_USER}:${DB_PASSWORD}@db/app", "${DB_PASSWORD}", ""),
+        ("postgres://app:s3cretpw@db/app?password=other", "s3cretpw", ""),
+        ("postgres://${API_TOKEN:-literal}:${DB_PASSWORD}@db/app", "${DB_PASSWORD}", ""),
+    ],
+)
+def test_password_is_one_setting_on_proxima(
+    write_project: WriteProject, address: str, password: str, template: str
+) -> None:
+    compose = f"""
+        services:
+          web: {{image: "redis:7", environment: {{DATABASE_URL: "{address}"}}}}
+          db: {{image: "postgres:16", environment: {{POSTGRES_PASSWORD: "{password}"}}}}
+    """
+    write_project(compose, FILES)
+    services = load_config().config.services
+    url, own = services["web"].environment["DATABASE_URL"], services["db"].environment["POSTGRES_PASSWORD"]
+    assert (url.template, url.secret, own.template) == (template, True, "")
+    assert (SHARED_TEST_VALUE in str(url.test_value)) is (own.test_value == SHARED_TEST_VALUE)
+
+
+def test_same_password_of_two_servers_is_that_of_the_host(write_project: WriteProject) -> None:
+    compose = """
+        services:
+          web:
+            image: redis:7
+            environment: {BROKER_URL: "amqp://a:changeme1@mq:5672/", OTHER_URL: "http://a:changeme1@elsewhere/"}
+          db: {image: "postgres:16", environment: {POSTGRES_PASSWORD: changeme1}}
+          mq: {image: "rabbitmq:3.13", environment: {RABBITMQ_DEFAULT_PASS: changeme1}}
+    """
+    write_project(compose, FILES)
+    environment = load_config().config.services["web"].environment
+    assert environment["BROKER_URL"].template == "amqp://a:${RABBITMQ_DEFAULT_PASS}@mq:5672/"
+    assert environment["OTHER_URL"].template == ""
+
+
+def test_variables_with_one_password_are_made_of_the_one_that_has_its_name(write_project: WriteProject) -> None:
+    compose = """
+        services:
+          web: {image: "redis:7", environment: {DB_PASSWORD: "${DB_PASSWORD}", URL: "pg://a:${DB_PASSWORD}@db/"}}
+          db: {image: "postgres:16", environment: {POSTGRES_PASSWORD: "${DB_PASSWORD:?}"}}
+    """
+    write_project(compose, FILES)
+    services = load_config().config.services
+    web, db = services["web"].environment, services["db"].environment
+    assert (web["DB_PASSWORD"].template, web["URL"].template) == ("", "pg://a:${DB_PASSWORD}@db/")
+    assert db["POSTGRES_PASSWORD"].template == "${DB_PASSWORD}"

@@ -325,6 +325,11 @@ CASES: list[tuple[str, str, str]] = [
         '9: services.web.publish.http: "localhost:80" is not IP:PORT, such as "0.0.0.0:8080" or "[::1]:8080"',
     ),
     (
+        "template of a variable that does not exist",
+        SERVICE + '[services.web.environment]\nURL = { secret = true, template = "http://a:${NOPE}@b/" }\n',
+        "9: services.web.environment.URL.template: NOPE is no variable of a service that has a value itself; name one",
+    ),
+    (
         "config without an origin",
         SERVICE + '[services.web.configs]\nsite = { path = "/x" }\n',
         "9: services.web.configs.site: a table needs either source or content",

@@ -106,3 +106,19 @@ def test_bundle_shares_and_publishes_as_the_compose_file_does(bundle: Path, proj
 def test_bundle_runs_on_the_oldest_engine(bundle: Path, project: Project) -> None:
     result = project.lyra("bundle.rehearse", bundle.name)
     assert result.code == 0, result.text
+
+
+def test_all_images_that_cannot_be_had_are_in_one_error(make_tiny: Callable[[], Project]) -> None:
+    project = make_tiny()
+    (project.root / "Dockerfile").write_text("FROM 127.0.0.1:1/base:1 AS base\nFROM 127.0.0.1:1/other:1\nUSER 1:1\n")
+    (project.root / "compose.yaml").write_text(
+        "services: {web: {build: .}, cache: {image: '127.0.0.1:1/cache:1'}, queue: {image: '127.0.0.1:1/queue:1'}}\n"
+    )
+    (project.root / ".dockerignore").write_text(".lyra\npromotion\n.git\n")
+    (project.root / ".lyra.toml").write_text('schema = 1\n[project]\nname = "lost"\n')
+    project.commit("lost")
+    result = project.lyra("build")
+    assert result.code == 3, result.text
+    assert "3 images are not available: 127.0.0.1:1/cache:1, 127.0.0.1:1/queue:1, 127.0.0.1:1/other:1" in result.err
+    assert result.err.count('[bases."127.0.0.1:1/') == 3
+    project.clean()

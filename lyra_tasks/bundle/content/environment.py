@@ -115,6 +115,7 @@ def list_variables(service: PromotedService) -> list[dict[str, Any]]:
             "description": variable.description,
             "from": "configuration" if name in variables else "image",
         }
+        | ({"template": variable.template} if variable.template else {})
         for name, variable in (variables | image_variables).items()
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -123,9 +124,18 @@ def _variable_lines(services: Sequence[PromotedService]) -> Iterator[str]:
     for variable in (variable for service in services for variable in list_variables(service)):
         if variable["required"] and is_settable_name(variable["name"]):
             required.setdefault(variable["name"], variable)
-    for name, variable in required.items():
+    templates = {
+        name: str(variable["template"])
+        for name, variable in required.items()
+        if "template" in variable and required.keys() >= set(re.findall(r"\$\{(\w+)\}", variable["template"]))
+    }
+    for name, variable in sorted(required.items(), key=lambda item: item[0] in templates):
         pattern = f", like {variable['pattern']}" if variable["pattern"] else ""
-        yield f"ask {name}    # {escape(variable['description'] or name)}{escape(pattern)}"
+        about = f"{escape(variable['description'] or name)}{escape(pattern)}"
+        if name in templates:  # Compose puts in what stands above it
+            yield f"echo {shlex.quote(f'{name}={escape(templates[name])}')} >> .env    # {about}, made of the values above"
+        else:
+            yield f"ask {name}    # {about}"
 
 
 def _secret_file_lines(service: PromotedService) -> Iterator[str]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lyra_tasks.compose.model import Location
-from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE, replace_passwords
+from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE, replace_password_by_variable, replace_passwords
 from lyra_tasks.compose.translation.draft import Draft, ServiceDraft
 from lyra_tasks.compose.variables import interpolate
 from lyra_tasks.redaction import is_secret_name
 
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SWITCHES = {"yes", "no", "true", "false", "on", "off", "1", "0"}
+_ONE_VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)(?::?[-?][^{}]*)?\}?")
+_TEMPLATE = re.compile(r"(?:[^\s'\"\\$]|\$\{[A-Za-z_][A-Za-z0-9_]*\})+")
+_HOST = re.compile(r"@(?:tcp\()?([\w.-]+)")
+_USED = re.compile(r"\$\{(\w+)\}")
 _NAME = re.compile(r"[^=\s\x00-\x1f\x7f]+")
 
 
@@ -108,6 +112,56 @@ def _translate_value(name: str, value: str, draft: Draft) -> dict[str, Any]:
     if has_password:
         return {"secret": True, "required": True, "test_value": replaced}
     return {"default": value}
+
+
+def link_passwords(services: Collection[ServiceDraft], sources: Mapping[str, VariableSources]) -> None:
+    """Say of each password that is that of another variable, alone or in an address, how Proxima makes it of that."""
+    owners: dict[str, dict[str, str]] = {}  # the names of the variables that have a password, by service
+    uses: list[tuple[str, dict[str, Any], str]] = []
+    for service in services:
+        texts = sources.get(service.compose_name, VariableSources({})).texts
+        for name, variable in service.table.get("environment", {}).items():
+            if (text := texts.get(name)) and variable.get("secret"):
+                uses.append((name, variable, text))
+                if is_secret_name(name):
+                    owners.setdefault(_to_password(text), {})[service.compose_name] = name
+    for password, names in owners.items():
+        if password.startswith("${"):  # one value, so that one variable has it; a literal may be the same by chance
+            first = password[2:-1] if password[2:-1] in names.values() else next(iter(names.values()))
+            owners[password] = dict.fromkeys(names, first)
+    kept = {password[2:-1]: password for password in owners if password.startswith("${")}
+    known = {name for names in owners.values() for name in names.values()}
+    for name, variable, text in uses:
+        if is_secret_name(name):
+            owner = _choose_owner(owners[_to_password(text)], "") if text.startswith("$") else name
+            template = f"${{{owner}}}" if owner not in (None, name) else ""
+            unresolved: tuple[str, ...] = ()
+        else:
+            address = interpolate(text, kept)
+            template = _link_address(address.text, owners)
+            other_secrets = [used for used in address.names if is_secret_name(used) and used not in kept]
+            unresolved = (*address.unresolved, *other_secrets)
+        if _TEMPLATE.fullmatch(template) and set(_USED.findall(template)) <= known and not unresolved:
+            variable["template"] = template
+
+
+def _link_address(address: str, owners: Mapping[str, Mapping[str, str]]) -> str:
+    """Return an address with the variable of its password, that of its host if several have the same."""
+    host = _HOST.search(address)
+    return replace_password_by_variable(
+        address, lambda password: _choose_owner(owners.get(password, {}), host[1] if host else "")
+    )
+
+
+def _choose_owner(names: Mapping[str, str], host: str) -> str | None:
+    """Return the variable of the service that an address is of, or the only one with its password."""
+    return names.get(host) or (next(iter(names.values())) if len(set(names.values())) == 1 else None)
+
+
+def _to_password(text: str) -> str:
+    """Return a password as it stands in a Compose file: the variable that it is, as `${NAME}`, or itself."""
+    variable = _ONE_VARIABLE.fullmatch(text)
+    return f"${{{variable[1]}}}" if variable else text
 
 
 VARIABLE_DESCRIPTIONS = {

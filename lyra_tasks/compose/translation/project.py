@@ -10,7 +10,7 @@ from typing import Any
 from lyra_tasks.compose.model import Location
 from lyra_tasks.compose.sources import SourceFiles, relative_name
 from lyra_tasks.compose.translation.draft import Draft, ServiceDraft
-from lyra_tasks.compose.translation.environment import VariableSources, add_environment
+from lyra_tasks.compose.translation.environment import VariableSources, add_environment, link_passwords
 from lyra_tasks.compose.translation.images import ImageTable
 from lyra_tasks.compose.translation.mounts import add_files, add_mounts, share_volumes
 from lyra_tasks.compose.translation.names import name_services
@@ -83,6 +83,7 @@ def translate_project(
         draft.services[service.name] = service.table
     check_resources(draft, _used_resources(document, services))
     share_volumes(services.values())
+    link_passwords(services.values(), variables)
     return draft
 
 

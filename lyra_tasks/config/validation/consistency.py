@@ -57,6 +57,7 @@ def check_consistency(config: Configuration, document: Mapping[str, Any], root: 
     promoted_services = {name: service for name, service in config.services.items() if service.is_promoted}
     yield from _check_deployed_names(promoted_services)
     yield from _check_env_file_defaults(promoted_services)
+    yield from _check_templates(config.services)
     yield from check_tests(config, document)
     if _URL_WITH_CREDENTIALS.match(config.project.source):
         yield Problem(("project", "source"), "contains credentials; write the URL without them")
@@ -242,6 +243,18 @@ def _check_env_file_defaults(services: Mapping[str, Service]) -> Iterator[Proble
                     message = f"goes into .env for all services because of its braces, but services.{other} has another"
                     yield Problem(("services", name, "environment", key, "default"), f"{message}; give both the same")
                     break
+
+
+def _check_templates(services: Mapping[str, Service]) -> Iterator[Problem]:
+    known = {
+        key for service in services.values() for key, variable in service.environment.items() if not variable.template
+    }
+    for name, service in services.items():
+        for key, variable in service.environment.items():
+            for used in re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", variable.template):
+                if used not in known:
+                    message = f"{used} is no variable of a service that has a value itself; name one"
+                    yield Problem(("services", name, "environment", key, "template"), message)
 
 
 def _list_deployed_names(name: str, service: Service) -> Iterator[tuple[str, Location, Location]]:
