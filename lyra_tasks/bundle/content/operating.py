@@ -133,7 +133,8 @@ def _variable_lines(services: Sequence[PromotedService]) -> Iterator[str]:
         pattern = f", like {variable['pattern']}" if variable["pattern"] else ""
         about = f"{escape(variable['description'] or name)}{escape(pattern)}"
         if name in templates:  # Compose puts in what stands above it
-            yield f"echo {shlex.quote(f'{name}={escape(templates[name])}')} >> .env    # {about}, made of the values above"
+            assignment = shlex.quote(f"{name}={escape(templates[name])}")
+            yield f"echo {assignment} >> .env    # {about}, made of the values above"
         else:
             yield f"ask {name}    # {about}"
 
