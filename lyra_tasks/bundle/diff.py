@@ -132,7 +132,10 @@ def _list_service(service: str, description: DescribedService) -> Iterator[tuple
         yield ("volumes", f"{service}: {volume.name}"), text
     for port in description.ports:
         protocol = "/udp" if port.protocol == "udp" else ""
-        yield ("ports", f"{service}: {port.name}"), f"{port.port}{protocol}" + (f", published on {port.address}" if port.address else "")
+        yield (
+            ("ports", f"{service}: {port.name}"),
+            f"{port.port}{protocol}" + (f", published on {port.address}" if port.address else ""),
+        )
     limits = description.limits
     yield ("limits", f"{service}: cpus"), f"{limits.cpus:g}"
     yield ("limits", f"{service}: memory + tmpfs"), console.format_bytes(limits.memory)

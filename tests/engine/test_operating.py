@@ -61,8 +61,8 @@ def page_with(project: Project, old: str, new: str) -> Iterator[None]:
     texts = {path: path.read_text() for path in (page, provenance)}
     assert texts[page].count(old) == 1, texts[page]
     page.write_text(texts[page].replace(old, new))
-    digests = (sha256_hex(text.encode()) for text in (texts[page], page.read_text()))
-    provenance.write_text(texts[provenance].replace(*digests))
+    old_digest, new_digest = (sha256_hex(text.encode()) for text in (texts[page], page.read_text()))
+    provenance.write_text(texts[provenance].replace(old_digest, new_digest))
     write_checksums(bundle)
     yield
     for path, text in texts.items():
