@@ -137,8 +137,8 @@ RULES: tuple[Rule, ...] = (
         requirement="No package of an image has a known vulnerability of the severity `scan.fail_on` or above, and the "
         "scan was possible, with recent data; without `[scan]`, none is made.",
         rationale="What is known is known to attackers, too.",
-        fix="Build with newer packages, after `lock.update` with a newer base. Or write a deviation for a while, with the scope "
-        '`images.NAME:ID`, for example `"images.web:CVE-2026-12345"`.',
+        fix="Build with newer packages, after `lock.update` with a newer base. Or write a deviation for a while, with "
+        'the scope `images.NAME:ID`, for example `"images.web:CVE-2026-12345"`.',
         severity="error", runbook="R4", checked_by=("promote",), references=("CIS Docker 4.4", "OWASP Docker rule 9"),
     ),
     Rule(

@@ -191,7 +191,8 @@ configs: { site: { file: ./site.conf } }
 secrets: { key: { file: ./key } }
 """
 COMPOSE_CACHE = {
-    "schema": "lyra.compose-cache/2", "key": {}, "files": {"/nonexistent/compose.yaml": ""}, "kinds": {"/nonexistent": "missing"}, "listings": {},
+    "schema": "lyra.compose-cache/2", "key": {}, "listings": {},
+    "files": {"/nonexistent/compose.yaml": ""}, "kinds": {"/nonexistent": "missing"},
     "name": "shop", "document": {"services": {"web": {"image": "redis:7", "ports": {"http": 80}}}},
     "places": [[["services", "web"], "/nonexistent/compose.yaml", 2]],
     "findings": [[["services", "web", "tty"], "no terminal", [], False, "web"]], "inputs": [],
