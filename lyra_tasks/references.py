@@ -50,3 +50,9 @@ def _is_host(part: str) -> bool:
 def is_attestation(annotations: Mapping[str, str] | None, platform_os: str = "") -> bool:
     """Return whether a descriptor with these annotations and platform is an attestation, not an image."""
     return "vnd.docker.reference.type" in (annotations or {}) or platform_os == "unknown"
+
+
+def suggest_archive_name(reference: str) -> str:
+    """Return the name of a file for `docker save` of an image: `redis-7-alpine.tar`."""
+    last = reference.rpartition("/")[2].partition("@")[0]
+    return f"{re.sub(r'[^a-z0-9.]+', '-', last.lower())}.tar"

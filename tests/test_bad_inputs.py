@@ -15,6 +15,7 @@ import pytest
 from lyra_tasks import errors
 from lyra_tasks.bundle.format.manifest import OtherFormatError
 from lyra_tasks.develop.watch import EnvironmentGoneError
+from lyra_tasks.engine.bases.sources import UnavailableImagesError
 from lyra_tasks.engine.client.connect import NoEngineError, RemoteEngineError
 from lyra_tasks.engine.client.facts import UnsupportedEngineError
 from lyra_tasks.engine.objects.volumes import UnknownUserError
@@ -156,6 +157,7 @@ ERRORS: dict[type[LyraError], tuple[int, str]] = {
     errors.EngineUnavailableError: (3, f"{ENGINE}every_command_without_engine_lists_choices"),
     NoEngineError: (3, f"{ENGINE}every_command_without_engine_lists_choices"),
     UnknownUserError: (3, "develop/test_plan.py::test_unknown_user_is_an_error"),
+    UnavailableImagesError: (3, "engine/test_bases_plan.py::test_all_images_that_are_missing_are_in_one_error"),
     UnsupportedEngineError: (3, f"{CLEAN}unsupported_engine_is_refused_by_every_command"),
     RemoteEngineError: (3, f"{ENGINE}remote_engine_is_refused_without_connecting"),
     errors.StaleError: (3, f"{PROMOTE}changed_input_is_named_by_test_and_promote"),

@@ -355,7 +355,8 @@ check_env_file() { # accept the one of an operator, which can only exist if the 
 }
 
 require_image() { # REFERENCE CONFIG MANIFEST: a store may load a layer without those below it, but cannot run it
-    is_complete "$2" || is_complete "$3" || fail_incomplete "$1"
+    id=$1
+    is_complete "$2" || is_complete "$3" || { has_config "$2" && is_complete "$1"; } || fail_incomplete "$1"
 }
 
 fail_incomplete() { # REFERENCE: say what to copy

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lyra_tasks.references import suggest_archive_name
 from lyra_tasks.scaffold.drafts import Draft, DraftTable
 
 _WIDTH = 120
@@ -65,9 +66,8 @@ def _render_foreign_images(users_by_reference: Mapping[str, Sequence[str]]) -> l
         "# Without a registry, uncomment these tables: `docker save IMAGE -o FILE` where an image is, or `rootfs`.",
     ]
     for reference, users in users_by_reference.items():
-        archive = re.sub(r"[^a-z0-9.]+", "-", reference.rpartition("/")[2].partition("@")[0].lower())
         table = f"# [bases.{toml_key(reference)}] # {', '.join(users)}"
-        lines += [table, f'# archive = "bases/{archive}.tar"']
+        lines += [table, f'# archive = "{suggest_archive_name(reference)}"']
     return lines
 
 

@@ -175,7 +175,7 @@ SAMPLES = [
         "minutes",
         ("python:3.12-slim",),
         ("minutes listens on port http",),
-        messages=("volume opt-minutes-data: the image has no directory /opt/minutes/data",),
+        messages=("volume opt-minutes-data: user 1500:100 cannot write: /opt/minutes/data is not in the image",),
         fixes=(("1500 clerk", "1500 clerk && mkdir data && chown 1500:1500 data"),),
     ),
     Sample("newsroom", ("ruby:3.3-slim",), ("newsroom listens on port http", "worker writes a log")),
@@ -194,7 +194,7 @@ SAMPLES = [
         "tally",
         ("golang:1.23-bookworm",),
         ("tally listens on port http",),
-        messages=("volume var-lib-tally: the image has no directory /var/lib/tally",),
+        messages=("volume var-lib-tally: user 65532:65532 cannot write: /var/lib/tally is not in the image",),
         fixes=(("USER", "COPY --from=build --chown=65532:65532 /srv /var/lib/tally\nUSER"),),
     ),
     Sample(

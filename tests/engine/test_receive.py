@@ -243,7 +243,7 @@ def test_receive_refuses_version_with_other_content(node: Node, bundles: list[Pa
 
 
 def test_image_of_an_index_from_a_registry_is_the_same(
-    node: Node, bundles: list[Path], cache: Path, tmp_path: Path
+    project: Project, node: Node, bundles: list[Path], cache: Path, tmp_path: Path
 ) -> None:
     """On a containerd store, the ID of such an image is the digest of the index."""
     image = image_of(bundles[0])
@@ -271,6 +271,8 @@ def test_image_of_an_index_from_a_registry_is_the_same(
     result = node.receive(bundles[0])
     assert result.code == 0, result.text
     assert "tiny/web:1.9.0 is already loaded" in result.out
+    pack = create_pack(project, node, "1.10.0", "--since", "1.9.0")
+    assert node.receive(pack).code == 0, "its layers are those that the pack leaves out"
 
 
 def test_receive_reports_missing_layer(node: Node, bundles: list[Path]) -> None:

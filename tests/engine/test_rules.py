@@ -241,6 +241,7 @@ def test_good_image_passes_every_rule(both: CheckedRun, good: CheckedRun) -> Non
         catalogue.SOURCE_COMMITTED,
         catalogue.TESTS_FRESH,
         catalogue.TESTS_PASSED,
+        catalogue.VULNERABILITIES,
     }
 
 
@@ -278,7 +279,10 @@ def test_violations_are_recorded_and_no_service_is_started(both: CheckedRun, pro
 def test_bundle_lists_rule_results_and_uncommitted_source(good: CheckedRun, project: Project) -> None:
     (bundle,) = project.bundles()
     results = json.loads((bundle / "evidence" / "rules.json").read_text())["results"]
-    assert [result["rule"] for result in results if result["outcome"] != "passed"] == [catalogue.SOURCE_COMMITTED]
+    assert [result["rule"] for result in results if result["outcome"] != "passed"] == [
+        catalogue.SOURCE_COMMITTED,
+        catalogue.VULNERABILITIES,
+    ]
     assert "not committed: .lyra.lock.toml, .lyra.toml (rule source.committed)" in good.outcome.err
     page = (bundle / "PROMOTION.md").read_text()
     assert "| warning | `source.committed` | source | not committed: .lyra.lock.toml, .lyra.toml |" in page

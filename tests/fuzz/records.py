@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lyra_tasks.bundle.format.documents import read_vulnerabilities
 from lyra_tasks.bundle.format.layout import PACK_FILE
 from lyra_tasks.bundle.format.pack import read_pack_manifest
 from lyra_tasks.digests import canonical_json, sha256_digest, sha256_hex
@@ -32,6 +33,7 @@ from lyra_tasks.records.images import ContextFiles, ImageRecord, ImageScan, Imag
 from lyra_tasks.records.journal import Journal
 from lyra_tasks.records.record import Record, read_valid_record
 from lyra_tasks.records.tested_parts import PartPointers, TestedParts
+from lyra_tasks.vulnerabilities.document import VulnerabilityScan
 
 _HEX = "0" * 64
 _DIGEST = f"sha256:{_HEX}"
@@ -82,6 +84,13 @@ RECORDS: dict[type[Record], dict[str, Any]] = {
         }},
     },
     PartPointers: {"schema": "lyra.tested-parts/1", "directories": {"k": "r"}},
+    VulnerabilityScan: {
+        "schema": "lyra.vulnerabilities/1", "problem": "old", "fail_on": "high",
+        "source": {"tool": "grype", "version": "1", "database_date": "2026-11-01T00:00:00Z"},
+        "images": {"web": {"packages": 2, "unknown_packages": 1, "vulnerabilities": [
+            {"id": "CVE-1", "severity": "high", "package": "dash", "version": "1", "fixed_in": "2"},
+        ]}},
+    },
     SetPointer: {"schema": "lyra.tested-set/1", "directory": "r"},
     CleanupReport: {
         "schema": "lyra.cleanup/1", "run": "r", "level": "all", "started_at": "x", "seconds": 0.5,
@@ -147,6 +156,7 @@ RECORD_FILES: dict[type[Record], RecordFile] = {
     PartPointers: RecordFile(
         "parts.json", lambda runs: TestedParts(runs, Journal(runs / "journal.jsonl")).find_runs("k")
     ),
+    VulnerabilityScan: RecordFile("scan.json", lambda path: read_vulnerabilities(path / "scan.json")),
     SetPointer: RecordFile(f"evidence/sets/{_KEY.digest}.json", find_evidence),
     CleanupReport: RecordFile("cleanup.json", lambda run: read_valid_record(run / CLEANUP_FILE_NAME, CleanupReport)),
 }

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from lyra_tasks.engine.bases.inputs import BaseRequest
 from lyra_tasks.engine.debian.mirror import host_codename, is_ubuntu
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.references import strip_tag
+from lyra_tasks.references import strip_tag, suggest_archive_name
 
 # The Debian packages of images that are often used, by the last part of the repository.
 _PROGRAMS = {
@@ -103,7 +103,7 @@ def _list_lines(request: BaseRequest) -> list[str]:
     """Return the lines of an image's table in `[bases]`."""
     name = strip_tag(request.name).rpartition("/")[2]
     reference = request.base.image or request.name
-    archive = f"{re.sub(r'[^a-z0-9.]+', '-', reference.rpartition('/')[2].partition('@')[0].lower())}.tar"
+    archive = suggest_archive_name(reference)
     lines = [f"archive = {json.dumps(archive)}  # `docker save {reference} -o {archive}` where it is"]
     if package := _PROGRAMS.get(name):
         lines.append(f'rootfs = {{ suite = "{_find_suite()}", packages = ["{package}"] }}')
