@@ -22,6 +22,8 @@ import subprocess, sys
 from pathlib import Path
 
 from lyra_tasks.task_locks import hold_task
+
+pytestmark = pytest.mark.slow
 print("begins", flush=True)
 with hold_task(Path(sys.argv[1]), sys.argv[2], "r1"):
     print("held", flush=True)

@@ -20,6 +20,8 @@ from lyra_tasks.records.journal import Journal
 from tests.bundle.test_receive_script import MANIFEST
 from tests.conftest import Project
 
+pytestmark = pytest.mark.slow
+
 
 class Shop:
     """The bundles of a project, and the journal of its checkout."""

@@ -20,6 +20,8 @@ from lyra_tasks.lab.cancellation import Cancellation
 from lyra_tasks.lab.service import CheckTarget
 from tests.faults import becomes, processes_with
 
+pytestmark = pytest.mark.slow
+
 
 def target(host: str) -> CheckTarget:
     """Return a service that is published at `host`."""

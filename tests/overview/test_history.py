@@ -12,6 +12,8 @@ from lyra_tasks.records.journal import Journal
 from lyra_tasks.records.journal_entry import JournalEntry
 from tests.conftest import Project
 
+pytestmark = pytest.mark.slow
+
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 

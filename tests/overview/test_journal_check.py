@@ -18,6 +18,8 @@ from lyra_tasks.records.journal import Journal
 from tests.conftest import Project
 from tests.faults import refused
 
+pytestmark = pytest.mark.slow
+
 PROJECT = "tiny-0123456789"
 
 

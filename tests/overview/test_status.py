@@ -31,6 +31,8 @@ from lyra_tasks.results.overview import (
 )
 from tests.conftest import Project
 
+pytestmark = pytest.mark.slow
+
 NO_ENGINE = "unix:///nowhere.sock"
 TODAY = datetime.date(2026, 11, 24)
 IMAGE = ImageRow(

@@ -20,6 +20,8 @@ from lyra_tasks.engine.debian.unpacked import (
 from lyra_tasks.engine.sandbox import packages
 from lyra_tasks.errors import PreconditionError
 
+pytestmark = pytest.mark.slow
+
 NOBODY = 65534
 
 

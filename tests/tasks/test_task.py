@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import Project, repository
 from tests.faults import refused, unprivileged
 
+pytestmark = pytest.mark.slow
+
 CONFIG = 'schema = 1\n[project]\nname = "small"\n[images.web]\ncontext = "web"\n'
 
 
