@@ -15,7 +15,8 @@ from lyra_tasks.files import write_json
 _MAX_RECORD_BYTES = 256 * 1024**2  # an entry per file of a large source tree
 _HINT = "Delete it (it was edited, or written by another version) and rerun the command that wrote it"
 
-DirectoryName = Annotated[str, Field(pattern=r"^\w[\w.-]{0,199}$")]
+# repeating a class of all letters up to a limit would take 20 MiB
+DirectoryName = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]
 """The name of a directory that Lyra made beside the record that names it."""
 RecordT = TypeVar("RecordT", bound="Record")
 
