@@ -17,13 +17,13 @@ import pytest
 from lyra_tasks.locks import active_runs
 from lyra_tasks.task_locks import RunLocks, hold_task, list_running_tasks
 
+pytestmark = pytest.mark.slow
+
 TASK = """
 import subprocess, sys
 from pathlib import Path
 
 from lyra_tasks.task_locks import hold_task
-
-pytestmark = pytest.mark.slow
 print("begins", flush=True)
 with hold_task(Path(sys.argv[1]), sys.argv[2], "r1"):
     print("held", flush=True)

@@ -13,13 +13,13 @@ import pytest
 
 from lyra_tasks.lab.build_slots import hold_build_slots
 
+pytestmark = pytest.mark.slow
+
 HOLDER = """
 import subprocess, sys
 from pathlib import Path
 
 from lyra_tasks.lab.build_slots import hold_build_slots
-
-pytestmark = pytest.mark.slow
 with hold_build_slots(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "shop (pid 1)") as handles:
     if sys.argv[4:]:
         subprocess.Popen(sys.argv[4:], pass_fds=handles)
