@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 _PREFIX = "sha256:"
 _BLOCK_BYTES = 1 << 20
 

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from lyra_tasks.digests import hex_part
+from lyra_tasks.digests import DIGEST_PATTERN, hex_part
 from lyra_tasks.documents import parse_json, translate_failures
 from lyra_tasks.errors import BundleError
 
@@ -29,7 +29,7 @@ _IMPLIED_VARIANT = re.compile(r"(?<=/arm64)/v8$|(?<=/amd64)/v1$")
 
 MAX_DOCUMENT_BYTES = 4 * 1024**2
 
-Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
 T = TypeVar("T")
 
 

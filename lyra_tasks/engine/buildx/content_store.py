@@ -14,12 +14,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
-from lyra_tasks.digests import canonical_json, hex_part
+from lyra_tasks.digests import DIGEST_PATTERN, canonical_json, hex_part
 from lyra_tasks.documents import parse_json_object, read_document, translate_failures
 from lyra_tasks.engine.objects.volumes import ChunkReader
 from lyra_tasks.errors import PreconditionError
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGEST = re.compile(DIGEST_PATTERN)
 _CHUNK_BYTES = 1 << 20
 _MAX_NESTING = 4
 
