@@ -20,10 +20,17 @@ _FLOOD = """
 image = "web"
 command = ["python3", "-c", "while True: print('x' * 5000)"]
 limits = { cpus = 0.5, memory = "64m", pids = 8, disk = "16m" }
+healthcheck = { exec = ["true"] }
+tmpfs = { "/data" = "1m" }
+
+[services.flood.environment]
+PYTHONDONTWRITEBYTECODE = { default = "1", description = "the root file system is read-only" }
+PYTHONUNBUFFERED = { default = "1", description = "lines appear when they are written" }
 
 [[tests]]
 name = "time passes"
 run = ["sleep", "20"]
+timeout = "60s"
 """
 COMMANDS = ("build", "test", "promote", "verify", "clean")
 
