@@ -73,13 +73,19 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 def measure_size(path: Path) -> int:
     """Return the bytes of a file, or of all files in a directory; what cannot be read counts for nothing."""
-    paths = (
-        [path] if not path.is_dir() else (Path(parent, name) for parent, _, names in os.walk(path) for name in names)
-    )
-    size = 0
-    for file in paths:
+    if not path.is_dir():
         with suppress(OSError):
-            size += file.lstat().st_size
+            return path.lstat().st_size
+        return 0
+    size, directories = 0, [str(path)]
+    while directories:
+        with suppress(OSError), os.scandir(directories.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    directories.append(entry.path)
+                else:
+                    with suppress(OSError):  # removed meanwhile
+                        size += entry.stat(follow_symlinks=False).st_size
     return size
 
 

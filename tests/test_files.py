@@ -109,3 +109,13 @@ def _current_umask() -> int:
     value = os.umask(0)
     os.umask(value)
     return value
+
+
+def test_size_of_a_directory_counts_each_file_but_nothing_behind_links(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name, size in (("a/one", 10), ("a/b/two", 100), ("outside", 1000)):
+        (tmp_path / name).write_bytes(bytes(size))
+    (tmp_path / "a" / "b" / "up").symlink_to("../..")
+    assert files.measure_size(tmp_path / "a") == 110 + len("../..")
+    assert files.measure_size(tmp_path / "a" / "one") == 10
+    assert files.measure_size(tmp_path / "missing") == 0

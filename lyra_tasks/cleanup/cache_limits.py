@@ -82,10 +82,20 @@ def _list_parts(paths: Paths) -> Iterator[tuple[str, list[StoredItem]]]:
     tars = _list(cache / "rootfs", "*/rootfs.tar")
     yield ROOT_FILE_SYSTEMS, [_item(tar.parent, tar.parent.with_suffix(".facts.json")) for tar in tars]
     yield "package lists", [_item(path, path / "lock") for path in _list(cache, "apt")]
-    scans = _list(paths.state, "scans/layers/*.json")
-    small = [*_list(cache, "packages/*.json"), *_list(cache, "users/*.json"), *scans]
+    directories = (cache / "packages", cache / "users", paths.state / "scans" / "layers")
+    documents = [item for directory in directories for item in _list_documents(directory)]
     locks = [path for path in _list(cache / "admission", "*") if path.is_dir() or not is_locked(path)]
-    yield "facts about images and engines", [_item(path, path) for path in (*small, *locks)]
+    yield "facts about images and engines", [*documents, *(_item(path, path) for path in locks)]
+
+
+def _list_documents(directory: Path) -> Iterator[StoredItem]:
+    """Yield the documents in a directory that may have thousands, with one system call for each."""
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith(".json"):
+                with suppress(OSError):  # removed meanwhile
+                    status = entry.stat()
+                    yield StoredItem(entry.path, status.st_mtime_ns, status.st_size)
 
 
 def _list(directory: Path, pattern: str) -> list[Path]:
