@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.cleanup.cache_limits import measure_caches
@@ -13,8 +14,10 @@ from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.objects.disk_usage import owns_builder, read_disk_usage
 from lyra_tasks.engine.objects.inventory import list_images
 from lyra_tasks.engine.objects.ownership import load_ownership_index
+from lyra_tasks.engine.sandbox import find_sandbox_at
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.files import measure_size, quote_path
+from lyra_tasks.records.evidence_store import EVIDENCE_DIRECTORY
 from lyra_tasks.results.overview import StorageRow
 
 
@@ -25,20 +28,43 @@ def measure_storage(work: Workspace, engine: Engine | None, *, with_caches: bool
     return (*rows, *(_measure_caches(work) if with_caches else ()))
 
 
-def measure_cures(work: Workspace, engine: Engine | None) -> tuple[tuple[str, int], ...]:
-    """Return what can be run or removed for want of space, with the bytes that it frees at most, the most first."""
+def measure_cures(work: Workspace, engine: Engine | None, disk: Path) -> tuple[tuple[str, int], ...]:
+    """Return what can be run or removed for want of space on the disk of a directory.
+
+    Each with the bytes that it frees there at most, the most first.
+    """
+
+    def measure(directory: Path) -> int:
+        return measure_size(directory) if _is_on_disk(directory, disk) else 0
+
     cures = {
-        "run `clean --all`": work.evidence.measure_size() + measure_size(work.paths.work),
-        "remove bundles by `bundle.remove`": measure_size(work.bundles),
-        f"delete {quote_path(work.paths.cache)}, the cache of all your projects": measure_size(work.paths.cache),
+        "run `clean --all`": measure(work.paths.state / EVIDENCE_DIRECTORY) + measure(work.paths.work),
+        "remove bundles by `bundle.remove`": measure(work.bundles),
+        f"delete {quote_path(work.paths.cache)}, the cache of all your projects": measure(work.paths.cache),
     }
-    if engine is not None:
+    if engine is not None and _may_fill_disk(engine, disk):
         with translate_errors("listing images"):
             images = engine.api.images(filters={"reference": [f"{work.config.project.name}/*"]})
         cures["run `clean`"] = sum({image["Id"]: int(image["Size"]) for image in images}.values())
         usage = read_disk_usage(engine) if owns_builder(engine) else None
         cures["run `clean --cache`"] = usage.cache_size if usage is not None else 0
     return tuple(sorted(((cure, size) for cure, size in cures.items() if size), key=lambda item: -item[1]))
+
+
+def _may_fill_disk(engine: Engine, disk: Path) -> bool:
+    """Return whether images of an engine may lie on the disk of a directory; those in a virtual machine may."""
+    if engine.is_remote:
+        return False
+    if box := find_sandbox_at(engine.host):
+        return _is_on_disk(box.state, disk)
+    with translate_errors("asking for its directory"):
+        directory = Path(engine.api.info().get("DockerRootDir") or "/")
+    return not directory.is_dir() or _is_on_disk(directory, disk)
+
+
+def _is_on_disk(directory: Path, disk: Path) -> bool:
+    """Return whether a directory exists, and on the same disk as another one."""
+    return directory.is_dir() and directory.stat().st_dev == disk.stat().st_dev
 
 
 def describe_caches(work: Workspace) -> str:

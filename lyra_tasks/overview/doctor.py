@@ -55,7 +55,7 @@ class DoctorFacts:
     services cannot be reached. `leftovers` are the objects of crashed runs, `orphans` those of
     deleted checkouts, `unasked_engines` hold objects by the journal, `active_runs` are the process ids of runs,
     `ignored_variables` have no effect in Lyra, `credential_errors` what is wrong with credential helpers.
-    `cures` say what frees how many bytes if a disk is low.
+    `cures` say, by the path of each low disk, what frees how many bytes there.
     """
 
     config: str | LyraError
@@ -79,7 +79,7 @@ class DoctorFacts:
     lock_error: LyraError | None = None
     journal_problems: tuple[str, ...] = ()
     storage: tuple[StorageRow, ...] = ()
-    cures: tuple[tuple[str, int], ...] = ()
+    cures: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
 
 
 def diagnose(facts: DoctorFacts) -> tuple[Diagnosis, ...]:
@@ -93,7 +93,7 @@ def diagnose(facts: DoctorFacts) -> tuple[Diagnosis, ...]:
         *_check_credentials(facts),
         _check_sandbox(facts),
         *_check_other_sandboxes(facts),
-        *(diagnose_disk(disk, facts.cures) for disk in facts.disks),
+        *(diagnose_disk(disk, facts.cures.get(disk.path, ())) for disk in facts.disks),
         *_check_storage(facts),
         _check_clock(facts),
         *_check_leftovers(facts),

@@ -78,12 +78,16 @@ def collect_doctor_facts() -> DoctorFacts:
 
 def _add_storage(facts: DoctorFacts, work: Workspace, engine: Engine | None) -> DoctorFacts:
     storage = _catch_error(lambda: measure_storage(work, engine, with_caches=True))
-    cures = _catch_error(lambda: measure_cures(work, engine)) if any(map(is_low, facts.disks)) else ()
     return replace(
         facts,
         storage=() if isinstance(storage, LyraError) else storage,
-        cures=() if isinstance(cures, LyraError) else cures,
+        cures={disk.path: _find_cures(work, engine, disk) for disk in facts.disks if is_low(disk)},
     )
+
+
+def _find_cures(work: Workspace, engine: Engine | None, disk: Disk) -> tuple[tuple[str, int], ...]:
+    cures = _catch_error(lambda: measure_cures(work, engine, Path(disk.path)))
+    return () if isinstance(cures, LyraError) else cures
 
 
 def _project_or_default(loaded: LoadedConfig | LyraError) -> tuple[Configuration, Paths]:
@@ -112,9 +116,9 @@ def _list_credential_errors() -> tuple[LyraError, ...]:
 def warn_about_low_disks(work: Workspace) -> None:
     """Warn of each disk that is full, or soon will be, with what frees most."""
     if low_disks := [disk for disk in _writable_disks(work.paths) if is_low(disk)]:
-        cures = _catch_error(lambda: measure_cures(work, connect_running_engine(work.config, work.paths)))
+        engine = _catch_error(lambda: connect_running_engine(work.config, work.paths))
         for disk in low_disks:
-            diagnosis = diagnose_disk(disk, () if isinstance(cures, LyraError) else cures)
+            diagnosis = diagnose_disk(disk, _find_cures(work, engine if isinstance(engine, Engine) else None, disk))
             console.warn(f"Little space left in {diagnosis.message}. {diagnosis.fix}")
 
 

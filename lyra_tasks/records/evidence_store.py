@@ -164,10 +164,6 @@ class EvidenceStore:
         newest = newest or max(runs, key=lambda run: run.used_ns, default=StoredItem("", 0, 0)).name
         return select_expired(runs, {newest, *self._list_promoted_runs()}, self._limits)
 
-    def measure_size(self) -> int:
-        """Return the bytes of all evidence."""
-        return measure_size(self._directory)
-
     def list_runs(self) -> list[StoredItem]:
         """Return the test runs whose evidence is stored, with its sizes."""
         found = self._directory.iterdir() if self._directory.is_dir() else ()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,6 +161,30 @@ def test_low_disk_is_announced_with_what_frees_most(
     assert f"Little space left in {tmp_path}: " in error
     first, second = "Remove bundles by `", "(frees up to 9.0 MiB), or run `"
     assert first in error and second in error.split(first)[1], error
+
+
+def test_low_disk_is_announced_with_what_is_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        cache = Path(memory)
+        if cache.stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("/dev/shm and the temporary directory are on one disk")
+        monkeypatch.setattr(doctor, "_LOW_FREE_BYTES", 1 << 62)
+        monkeypatch.setattr(doctor, "_MIN_FREE_BYTES", 0)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        (tmp_path / ".lyra.toml").write_text('schema = 1\n[project]\nname = "tiny"\n[engine]\nsandbox = "always"\n')
+        work = open_workspace(load_config(tmp_path / ".lyra.toml"))
+        for path, size in ((work.bundles / "1.0.0" / "image", 5 << 20), (work.paths.cache / "big", 9 << 20)):
+            path.parent.mkdir(parents=True)
+            path.write_bytes(bytes(size))
+        warn_about_low_disks(work)
+    error = " ".join(capsys.readouterr().err.split())
+    on_disk, in_memory = error.split(f"Little space left in {work.paths.cache}: ")
+    assert f"Little space left in {tmp_path}: " in on_disk
+    assert "Remove bundles by `bundle.remove` (frees up to 5.0 MiB)" in on_disk and "the cache" not in on_disk
+    assert "the cache of all your projects (frees up to 9.0 MiB)" in in_memory and "bundle.remove" not in in_memory
 
 
 def test_low_disk_without_a_project_has_a_fix() -> None:
