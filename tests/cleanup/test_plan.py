@@ -280,6 +280,15 @@ def test_removal_order_without_states_assumes_attached_containers() -> None:
     assert not order.detached_containers
 
 
+@pytest.mark.parametrize(
+    ("containers", "networks", "workers"), [(20, 10, 2), (40, 10, 3), (100, 10, 8), (1, 0, 8), (0, 3, 2)]
+)
+def test_containers_leave_the_line_of_networks_a_processor(containers: int, networks: int, workers: int) -> None:
+    attached = [OwnedObject(CONTAINER, str(number), str(number), "r1") for number in range(containers)]
+    objects = [OwnedObject(NETWORK, str(number), str(number), "r1") for number in range(networks)]
+    assert plan_removal([*attached, *objects], ()).count_workers(2) == workers
+
+
 def test_object_with_our_label_that_the_journal_does_not_know_is_named_and_stays() -> None:
     ours = EngineObject(CONTAINER, "known", "1", nonce="n1", project="tiny-1")
     unknown = EngineObject(CONTAINER, "unknown", "2", nonce="n2", project="tiny-1")

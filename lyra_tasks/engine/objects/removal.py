@@ -16,7 +16,8 @@ from lyra_tasks.errors import LeftoverError, LyraError
 if TYPE_CHECKING:
     from lyra_tasks.engine.client.connect import Engine
 
-_WORKERS_PER_PROCESSOR = 4
+_MAX_WORKERS_PER_PROCESSOR = 4
+_CONTAINERS_PER_NETWORK = 2.5  # that are removed in the time of one network
 _MAX_PARALLEL_NETWORKS = 2  # an engine removes networks one after the other; a second keeps that line moving
 _MAX_RUN_ATTEMPTS = 3
 _RETRY_INTERVAL_S = 0.25
@@ -39,6 +40,13 @@ class RemovalOrder(NamedTuple):
     networks: list[tuple[OwnedObject, list[OwnedObject]]]
     detached_containers: list[OwnedObject]
     others: list[OwnedObject]
+
+    def count_workers(self, processors: int) -> int:
+        """Return how many attached containers to remove at once: as many as leave the line of networks a processor."""
+        if not self.networks:
+            return _MAX_WORKERS_PER_PROCESSOR * processors
+        work_per_network = len(self.attached_containers) / (_CONTAINERS_PER_NETWORK * len(self.networks))
+        return round(processors * min(max(work_per_network, 1), _MAX_WORKERS_PER_PROCESSOR))
 
 
 def remove_objects(engine: Engine, owner: Owner, objects: Iterable[OwnedObject]) -> RemovalResult:
@@ -96,7 +104,7 @@ def remove_in_order(
     processors = max(engine.facts.cpus, 2)
     with (
         ThreadPoolExecutor(_MAX_PARALLEL_NETWORKS) as network_pool,
-        ThreadPoolExecutor(_WORKERS_PER_PROCESSOR * processors) as attached_pool,
+        ThreadPoolExecutor(order.count_workers(processors)) as attached_pool,
         ThreadPoolExecutor(processors) as pool,  # more would keep the networks waiting for a processor
     ):
         attached = {item: attached_pool.submit(remove, item) for item in order.attached_containers}
