@@ -83,11 +83,11 @@ def _list_files(
 ) -> Iterator[tuple[str, LocalFile]]:
     """Yield files and links, those outside of the working tree included, by their path below it."""
     for snapshot in snapshots:
-        prefix = snapshot.context.resolve()
+        prefix = str(snapshot.context.resolve())
         for name, entry in (*snapshot.entries.items(), *snapshot.build_files.items()):
             if not stat.S_ISDIR(entry.mode):
-                path = Path(os.path.normpath(prefix / name))
-                yield _name_below(path, top), _to_local_file(path, entry)
+                path = os.path.normpath(os.path.join(prefix, name))  # noqa: PTH118  # for each file of a context
+                yield _name_below(path, top), _to_local_file(Path(path), entry)
     file_hashes = open_file_hashes(root / ".lyra" / "hashes" / "source.json")
     for path in other_files:
         # a link is followed: both it and the file must be committed
@@ -102,10 +102,10 @@ def _to_local_file(path: Path, entry: ContextEntry) -> LocalFile:
 
 def _list_directories(snapshots: Iterable[ContextSnapshot], top: Path) -> Iterator[str]:
     for snapshot in snapshots:
-        prefix = snapshot.context.resolve()
+        prefix = str(snapshot.context.resolve())
         for name, entry in snapshot.entries.items():
             if stat.S_ISDIR(entry.mode):
-                yield _name_below(prefix / name, top)
+                yield _name_below(os.path.join(prefix, name), top)  # noqa: PTH118  # for each directory of a context
 
 
 def _list_missing(
@@ -127,5 +127,7 @@ def _is_below(name: str, directories: Collection[str]) -> bool:
     return "." in directories or any(parent in directories for parent in map(str, PurePosixPath(name).parents))
 
 
-def _name_below(path: Path, top: Path) -> str:
-    return os.path.relpath(path, top)
+def _name_below(path: str | Path, top: Path) -> str:
+    """Return an absolute path as seen from `top`, both without `..`."""
+    prefix, text = f"{top}/", str(path)
+    return text.removeprefix(prefix) if text.startswith(prefix) else os.path.relpath(text, top)

@@ -7,16 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lyra_tasks import console
 from lyra_tasks.config.load import LoadedConfig
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.config.platforms import host_platform
-from lyra_tasks.engine import sandbox
-from lyra_tasks.engine.client.connect import Engine, connect_engine, connect_running_engine
-from lyra_tasks.engine.objects.lifeline import remove_orphans
-from lyra_tasks.engine.objects.ownership import Owner
-from lyra_tasks.engine.source import add_source_changes
 from lyra_tasks.errors import EngineUnavailableError
 from lyra_tasks.locks import new_run_id
 from lyra_tasks.paths import Paths, project_paths
@@ -27,8 +23,13 @@ from lyra_tasks.records.journal import Journal
 from lyra_tasks.records.journal_entry import JournalEntry
 from lyra_tasks.records.retention import Limits
 from lyra_tasks.task_locks import RunLocks
-from lyra_tasks.versions.git import GitFacts, collect_git_facts
 from lyra_tasks.versions.version import CheckoutVersion, compute_version
+
+# What connects to an engine, or reads git, is imported on first use: many commands need neither.
+if TYPE_CHECKING:
+    from lyra_tasks.engine.client.connect import Engine
+    from lyra_tasks.engine.objects.ownership import Owner
+    from lyra_tasks.versions.git import GitFacts
 
 SANDBOX_STARTED = "sandbox-started"
 
@@ -61,8 +62,8 @@ class Workspace:
     @property
     def build_platform(self) -> str:
         """The platform that builds run on: the engine's if it is connected, else this machine's."""
-        engine = vars(self).get("engine")
-        return engine.facts.platform if isinstance(engine, Engine) else host_platform()
+        engine: Engine | None = vars(self).get("engine")
+        return engine.facts.platform if engine is not None else host_platform()
 
     @cached_property
     def run_directory(self) -> Path:
@@ -89,6 +90,8 @@ class Workspace:
     @cached_property
     def owner(self) -> Owner:
         """The owner of this run's engine objects."""
+        from lyra_tasks.engine.objects.ownership import Owner
+
         return Owner(self.journal, self.run, self.paths.project_id)
 
     @cached_property
@@ -120,6 +123,9 @@ class Workspace:
         vars(self)["git"] = self._read_git_facts()
 
     def _read_git_facts(self) -> GitFacts:
+        from lyra_tasks.engine.source import add_source_changes
+        from lyra_tasks.versions.git import collect_git_facts
+
         outputs = (self.config.promotion.directory, ".lyra", *sorted(self.generated_files))
         facts = collect_git_facts(self.root, self.config.release.tag, outputs=outputs)
         return add_source_changes(facts, self.config, self.root, self.loaded.input_files, outputs)
@@ -127,6 +133,10 @@ class Workspace:
     @cached_property
     def engine(self) -> Engine:
         """The engine, connected on first use; a private engine is started if necessary, except by dry runs."""
+        from lyra_tasks.engine import sandbox
+        from lyra_tasks.engine.client.connect import connect_engine
+        from lyra_tasks.engine.objects.lifeline import remove_orphans
+
         if not self.starts_engine:
             return self._require_running_engine()
         running_sandbox = sandbox.find_sandbox(self.paths.state)
@@ -142,6 +152,8 @@ class Workspace:
         return engine
 
     def _require_running_engine(self) -> Engine:
+        from lyra_tasks.engine.client.connect import connect_running_engine
+
         engine = connect_running_engine(self.config, self.paths)
         if engine is None:
             raise EngineUnavailableError(
@@ -173,13 +185,15 @@ def open_workspace(
         return Workspace(loaded, paths, new_run_id(), active_runs)
     run = previous.run if continues_run else new_run_id()
     work = Workspace(loaded, paths, run, previous.active_runs, previous.generated_files)
-    engine = vars(previous).get("engine")
-    if isinstance(engine, Engine) and _is_usable(engine, work, previous):
+    engine: Engine | None = vars(previous).get("engine")
+    if engine is not None and _is_usable(engine, work, previous):
         vars(work)["engine"] = engine
     return work
 
 
 def _is_usable(engine: Engine, work: Workspace, previous: Workspace) -> bool:
     """Return whether a connection is still that of the configuration; a private engine may have been stopped."""
+    from lyra_tasks.engine import sandbox
+
     is_same = work.config.engine == previous.config.engine and work.config.resources == previous.config.resources
     return is_same and not (engine.facts.sandboxed and sandbox.find_sandbox(work.paths.state) is None)
