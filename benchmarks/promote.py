@@ -128,8 +128,9 @@ def _measure_set(store: str, sample: Project) -> Iterator[Row]:
 
 
 def _promote_first(sample: Project) -> Measurement:
-    """Promote without bundles and without a cache of layers."""
-    for path in (sample.root / "promotion", Path(sample.environment["XDG_CACHE_HOME"])):
+    """Promote what was just built and tested for the first time: no bundle is there, and no compressed layer."""
+    layers = Path(sample.environment["XDG_CACHE_HOME"], "lyra", "layers")
+    for path in (sample.root / "promotion", layers / "blobs", layers / "compressed"):
         shutil.rmtree(path, ignore_errors=True)
     return sample.run("promote")
 
