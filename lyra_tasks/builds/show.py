@@ -22,18 +22,19 @@ class BuiltImage(ImageRecord):
     new: bool = Field(description="whether it differs from the previous build")
 
 
-def show_fetch_plan(work: Workspace, variants: Sequence[Variant]) -> BakeDefinition:
-    """Show the third-party images of a dry run that builds nothing."""
-    definition = BakeDefinition(group={}, target={})
-    if not console.print_result(definition):
-        console.print("nothing to build; a real run fetches what the engine lacks of:")
-        for variant in variants:
-            console.print(f"{variant.key}  {work.config.services[variant.image].image}")
-    return definition
+def show_fetch_plan(work: Workspace, variants: Sequence[Variant]) -> None:
+    """Show the third-party images that a build would fetch."""
+    for variant in variants:
+        console.info(f"would fetch {variant.key}: {work.config.services[variant.image].image}")
 
 
-def show_build_plan(plan: BuildPlan) -> BakeDefinition:
-    """Show the bake definition of a dry run."""
+def show_build_plan(plan: BuildPlan | None) -> BakeDefinition:
+    """Show the bake definition of a dry run, or that it builds nothing."""
+    if plan is None:
+        definition = BakeDefinition(group={}, target={})
+        if not console.print_result(definition):
+            console.print("nothing to build")
+        return definition
     text = render_bake_definition(plan)
     definition = BakeDefinition(**json.loads(text))
     if not console.print_result(definition):

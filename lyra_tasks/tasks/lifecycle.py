@@ -62,25 +62,26 @@ def build(
     from lyra_tasks.cleanup.limits import keep_limits
     from lyra_tasks.cleanup.storage import list_expired
     from lyra_tasks.engine.bases.sources import MissingImages
+    from lyra_tasks.images.third_party.prepare import plan_fetches
     from lyra_tasks.lab.build_slots import find_slots_directory
     from lyra_tasks.overview.doctor_facts import warn_about_low_disks
 
     work = workspace()
     own, third_party = select_builds(work, image or (), platform or ())
-    if dry_run and not own:
-        return show_fetch_plan(work, third_party)
     missing = MissingImages()
     with missing.collect():
+        if dry_run:
+            show_fetch_plan(work, plan_fetches(work, third_party))
         results = fetch_images(work, () if dry_run else third_party)
     with missing.collect():
         build_facts = collect_build_facts(work, own, dry_run=dry_run) if own else None
     missing.require_none()
-    if build_facts is not None:
-        build_plan = plan_build(work.config, build_facts, own, no_cache=no_cache, pull=pull)
-        if dry_run:
-            for line in list_expired(work, work.engine):
-                console.info(f"would go by itself: {line}")
-            return show_build_plan(build_plan)
+    build_plan = plan_build(work.config, build_facts, own, no_cache=no_cache, pull=pull) if build_facts else None
+    if dry_run:
+        for line in list_expired(work, work.engine):
+            console.info(f"would go by itself: {line}")
+        return show_build_plan(build_plan)
+    if build_plan is not None:
         built_images = run_build(
             build_plan,
             engine=work.engine,

@@ -167,6 +167,14 @@ def test_project_without_own_image_needs_no_build(tiny: Project) -> None:
     assert "unchanged" in built
 
 
+def test_dry_run_names_unavailable_third_party_images(tiny: Project) -> None:
+    add_service(tiny)
+    refused(tiny.lyra("build", "--dry-run"), 3, f"Image {REFERENCE} is not available", f'[bases."{REFERENCE}"]')
+    remove_own_image(tiny)
+    refused(tiny.lyra("build", "--dry-run"), 3, f"Image {REFERENCE} is not available", f'[bases."{REFERENCE}"]')
+    assert not (tiny.root / ".lyra.lock.toml").exists()
+
+
 @pytest.mark.usefixtures("vendor")
 def test_double_is_tested_and_not_promoted(tiny: Project) -> None:
     double = SERVICE.replace("[services.cache]", "[services.cache]\npromote = false", 1)

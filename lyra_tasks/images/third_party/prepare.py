@@ -33,7 +33,7 @@ from lyra_tasks.engine.bases.inputs import (
     merge_requests,
 )
 from lyra_tasks.engine.bases.registry import image_platform, is_for_platform
-from lyra_tasks.engine.bases.resolve import is_configured_source, lock_images
+from lyra_tasks.engine.bases.resolve import is_configured_source, lock_images, resolve_bases
 from lyra_tasks.engine.bases.sources import MissingImages, name_table
 from lyra_tasks.engine.objects.containers import inspect_image
 from lyra_tasks.errors import PreconditionError
@@ -122,6 +122,24 @@ def prepare_third_party_images(work: Workspace, variants: Iterable[Variant] | No
                 records[variant.key] = _fetch(work, variant, request, lock.bases[request.key])
         unavailable.require_none()
     return records
+
+
+def plan_fetches(work: Workspace, variants: Iterable[Variant]) -> tuple[Variant, ...]:
+    """Return the third-party images that a build would fetch, without changing anything.
+
+    Raises UnavailableImagesError if one of them is neither in a registry, nor in the engine, nor in another source.
+    """
+    states = compare_third_party_images(work, work.engine, variants)
+    missing = tuple(state.variant for state in states if state.problem or not _has_tag(work, state.record))
+    requests = merge_requests(create_third_party_request(work.config, variant) for variant in missing)
+    resolve_bases(
+        [request for request in requests if request.base.rootfs is None],  # which Debian's mirror has
+        read_lock_file(work.root / LOCK_FILE_NAME),
+        client=work.engine.client,
+        root=work.root,
+        cache=work.paths.cache,
+    )
+    return missing
 
 
 def warn_about_unused_bases(work: Workspace, requests: Iterable[BaseRequest] | None = None) -> None:
