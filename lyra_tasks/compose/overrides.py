@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lyra_tasks.compose.model import ComposeProject, ComposeSettings, Finding, Location
@@ -52,6 +53,14 @@ def list_refusals(project: ComposeProject, document: Mapping[str, Any]) -> Itera
     for finding in project.findings:
         if finding.is_refused and not (finding.override and _has_value(finding.override, document)):
             yield finding
+
+
+def suggest_ignoring(refusals: Iterable[Finding], document: Mapping[str, Any]) -> str:
+    """Return the hint for services that cannot run, with the line that leaves them out; '' if it is about none."""
+    services = dict.fromkeys(finding.service for finding in refusals if finding.service)
+    names = json.dumps([*dict.fromkeys((*read_settings(document).ignore, *services))])
+    hint = "Correct the Compose file, or leave the services out, by this line of [compose] in .lyra.toml:"
+    return f"{hint}\nignore = {names}" if services else ""
 
 
 def _replace_alternatives(merged: object, override: object, key: str, alternatives: frozenset[str]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lyra_tasks.compose.overrides import list_refusals, merge_overrides, read_settings
+from lyra_tasks.compose.overrides import list_refusals, merge_overrides, read_settings, suggest_ignoring
 from lyra_tasks.config.validation.positions import (
     Location,
     Positions,
@@ -107,12 +107,14 @@ def load_config_file(file: Path, rules: Mapping[str, bool] | None = None) -> Loa
     compose, compose_error = _read_compose(document, root)
     config, problems = _validate(document if compose is None else merge_overrides(compose, document), root, rules)
     places = compose.places if compose is not None else {}
-    if compose is not None:
-        refusals = (Problem(finding.location, finding.message) for finding in list_refusals(compose, document))
-        problems = [*refusals, *problems]
+    refusals = tuple(list_refusals(compose, document)) if compose is not None else ()
+    settled = {finding.override for finding in refusals}  # what is missing because of it is no problem of its own
+    problems = [problem for problem in problems if problem.location not in settled]
+    problems += [Problem(finding.location, finding.message) for finding in refusals]
     error: LyraError | None = None
     if problems:
         error = problems_to_error(problems, file=name, lines=lines, overrides=overrides, places=places)
+        error.hint = suggest_ignoring(refusals, document) or error.hint
         if any(problem.location[0] in _IDENTITY_KEYS for problem in problems):
             raise compose_error or error
     return LoadedConfig(config, root / file.name, root, lines, overrides, compose_error or error, compose)

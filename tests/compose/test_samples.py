@@ -26,11 +26,10 @@ pytestmark = pytest.mark.slow
 NAMED_ON_INIT = {"compose-elsewhere": ("docker/compose.yaml",)}
 LEFT_OUT = {
     "build-impossible": {"inline", "remote", "extra", "above"},
-    "forge": {"backup"},
     "go-services": {"orders", "payments"},
     "inline-config": {"theirs"},
     "inline-monitoring": {"tailnet"},
-    "other-containers": {"sidecar", "backup", "linked", "windows", "registry", "config", "hyper"},
+    "other-containers": {"sidecar", "linked", "windows", "registry", "config", "hyper"},
     "swarm": {"gone"},
     "mounts": set(),
 }
@@ -255,7 +254,8 @@ COMPARISONS: dict[str, Callable[[Any, Service, Context], bool]] = {
         ("volumes.[]", "volumes.[].type", "volumes.[].source", "volumes.[].target", "volumes.[].bind",
          "volumes.[].tmpfs", "volumes.[].tmpfs.size", "volumes.[].read_only"), _has_mount),
     "tmpfs.[]": lambda v, s, _: str(v).partition(":")[0] in s.tmpfs or v == "/tmp",
-    **dict.fromkeys(("secrets.[]", "configs.[]"), _is_true),
+    **dict.fromkeys(("secrets.[]", "configs.[]", "volumes_from"), _is_true),
+    "volumes_from.[]": lambda v, s, c: _targets(c.loaded.config.services[str(v).partition(":")[0]]) <= _targets(s),
     **dict.fromkeys(("secrets.[].source", "configs.[].source"), _is_true),
     "secrets.[].target": lambda v, s, _: any(str(v) in entry.path for entry in s.secrets.values()),
     "configs.[].target": lambda v, s, _: any(str(v) in entry.path for entry in s.configs.values()),

@@ -9,6 +9,7 @@ import pytest
 from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE
 from lyra_tasks.config.load import LoadedConfig, load_config
 from lyra_tasks.config.show import list_settings
+from lyra_tasks.errors import ConfigurationError
 from tests.compose.conftest import WriteProject
 from tests.compose.test_reading import FILES, HEAD
 
@@ -52,6 +53,12 @@ def test_ranges_and_protocols_are_published_one_by_one(write_project: WriteProje
     assert addresses == {
         7000: "127.0.0.1:6000", 7001: "127.0.0.1:6001", "53/udp": "127.0.0.1:5353", 53: "127.0.0.1:5354"
     }  # fmt: skip
+
+
+def test_named_port_leaves_the_others_their_place(write_project: WriteProject) -> None:
+    text = 'ports: [{name: http, target: 3000, published: "80"}, "8080:8080"]\nexpose: [9000]'
+    ports = load(write_project, text).config.services["web"].ports
+    assert ports == {"http": 3000, "port-8080": 8080, "port-9000": 9000}
 
 
 def test_open_interface_is_told(write_project: WriteProject) -> None:
@@ -103,6 +110,55 @@ def test_shared_name_is_that_of_no_other_volume(write_project: WriteProject) -> 
     """
     services = load(write_project, 'volumes: ["web-data:/b", "data:/a"]', textwrap.dedent(more)).config.services
     assert services["web"].volumes["web-data"].shared == "web-data-2"
+
+
+VOLUMES_FROM = """
+      web2: {image: "nginx:1.27", volumes_from: ["web:ro"], volumes: ["own:/own"]}
+      copy: {image: "redis:7", volumes_from: [web2]}
+    volumes: {code: {}, own: {}}
+"""
+
+
+def test_volumes_of_another_service_are_shared(write_project: WriteProject) -> None:
+    loaded = load(write_project, 'volumes: ["code:/www", "/anonymous", "./Dockerfile:/d:ro"]', VOLUMES_FROM)
+    mounts = {
+        name: {volume.path: (volume.shared, volume.read_only) for volume in service.volumes.values()}
+        for name, service in loaded.config.services.items()
+    }
+    anonymous = mounts["web"]["/anonymous"][0]
+    assert anonymous
+    assert mounts == {
+        "web": {"/www": ("code", False), "/anonymous": (anonymous, False)},
+        "web2": {"/own": ("own", False), "/www": ("code", True), "/anonymous": (anonymous, True)},
+        "copy": {"/own": ("own", False), "/www": ("code", True), "/anonymous": (anonymous, True)},
+    }
+    assert [config.path for config in loaded.config.services["copy"].configs.values()] == ["/d"]
+
+
+@pytest.mark.parametrize(
+    ("service", "fix"),
+    [
+        ("volumes_from: ['container:db']", "add the container as a service"),
+        ("network_mode: service:db", "delete the key, and use the name db instead of localhost"),
+        ("pid: service:db", "delete the key"),
+        ("external_links: [db]", "name that in `depends_on`"),
+        ("build: {context: ., dockerfile_inline: FROM scratch}", "set `dockerfile` to its name"),
+        ("build: {context: ., additional_contexts: {lib: ./lib}}", "set `context` to a directory above all"),
+        ("build: 'https://example.test/app.git'", "git submodule add https://example.test/app.git DIRECTORY"),
+    ],
+)
+def test_refusal_says_what_to_do_instead(write_project: WriteProject, service: str, fix: str) -> None:
+    more = "  db: {image: 'redis:7', ports: ['80']}\n  gone: {image: 'redis:7'}\nvolumes: {}\n"
+    toml = HEAD + '[compose]\nignore = ["gone"]\n'
+    with pytest.raises(ConfigurationError) as caught:
+        load(write_project, service, more, **{".lyra.toml": toml})
+    (detail,) = caught.value.details
+    assert detail.startswith("compose.yaml:4: services.web")
+    assert fix in detail
+    paste = caught.value.hint.splitlines()[-1]
+    assert paste == 'ignore = ["gone", "web"]'
+    services = load(write_project, service, more, **{".lyra.toml": f"{HEAD}[compose]\n{paste}\n"}).config.services
+    assert list(services) == ["db"]
 
 
 def test_content_of_a_config_is_carried(write_project: WriteProject) -> None:

@@ -436,7 +436,7 @@ def test_invalid_yaml_names_file_and_line(tmp_path: Path) -> None:
         ("services:\n  web:\n    image: a\n    volumes: [[]]", "compose.yaml:4: .*services.web.volumes.0 must be"),
         ("services: {web: {build: ../outside}}", "None of the services can run here"),
         (
-            "services: {a: {image: r, volumes_from: [b]}, b: {image: r, network_mode: 'container:a'}}",
+            "services: {a: {image: r, volumes_from: ['container:b']}, b: {image: r, network_mode: 'container:a'}}",
             "None of the serv",
         ),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 
 from lyra_tasks.compose.sources import relative_name
 from lyra_tasks.compose.translation.draft import Draft, ServiceDraft
+from lyra_tasks.compose.translation.keys import REFUSED
 from lyra_tasks.compose.translation.names import make_image_name
 from lyra_tasks.redaction import is_secret_name
 
@@ -61,16 +62,17 @@ class ImageTable:
     def _translate(self, service: ServiceDraft, build: Mapping[str, Any]) -> dict[str, Any] | None:
         context, root = str(build.get("context") or "."), self._draft.root
         if "://" in context or context.startswith(("git@", "github.com/")) or context.endswith(".git"):
-            service.refuse("a context elsewhere is not built; copy it into the repository", "build", override="image")
+            fix = f"add it with `git submodule add {context} DIRECTORY`, and name that as `context`"
+            service.refuse(f"a context elsewhere is not built: {fix}", "build", override="image")
             return None
         for key in ("dockerfile_inline", "additional_contexts"):
             if build.get(key):
-                fix = "write it to a Dockerfile" if key == "dockerfile_inline" else "copy from stages or the context"
-                service.refuse(f"{key} is not built; {fix}", "build", key, override="image")
+                service.refuse(f"is not possible: {REFUSED[f'services.*.build.{key}']}", "build", key, override="image")
                 return None
         context = relative_name(context, root)
         if context.startswith(".."):
-            service.refuse(f"the context {context} is outside of the project", "build", "context", override="image")
+            message = f"the context {context} is outside of the project: move .lyra.toml to a directory above both"
+            service.refuse(message, "build", "context", override="image")
             return None
         table: dict[str, Any] = {"context": context}
         dockerfile = str(build.get("dockerfile") or "Dockerfile")
@@ -106,5 +108,7 @@ class ImageTable:
             if definition.get("file"):
                 secrets[str(entry.get("target") or name)] = relative_name(definition["file"], self._draft.root)
             else:
-                service.note(f"the build secret {name} is not a file, and not passed", "build", "secrets", index)
+                secrets_line = f'secrets = {{ {entry.get("target") or name} = "FILE" }}'
+                fix = f"write it to a file, and {secrets_line} to [images.{make_image_name(service.name)}]"
+                service.note(f"the build secret {name} is no file, and not passed: {fix}", "build", "secrets", index)
         return secrets

@@ -40,7 +40,7 @@ CARRIED = frozenset(
             "secrets.[].target", "shm_size", "stop_grace_period", "stop_signal", "sysctls", "tmpfs", "ulimits",
             "ulimits.*.hard", "ulimits.*.soft", "user", "volumes", "volumes.[].bind", "volumes.[].read_only",
             "volumes.[].source", "volumes.[].target", "volumes.[].tmpfs", "volumes.[].tmpfs.size", "volumes.[].type",
-            "volumes.[].volume", "working_dir",
+            "volumes.[].volume", "volumes_from", "working_dir",
         )),
     }
 )  # fmt: skip
@@ -119,8 +119,10 @@ NOTED: Mapping[str, str] = {
             ".attachable", ".driver", ".driver_opts", ".enable_ipv4", ".enable_ipv6", ".external", ".external.name",
             ".internal", ".ipam", ".labels",
         )), _NETWORK),
+    **dict.fromkeys((f"volumes.*.{key}" for key in ("driver", "driver_opts", "labels")), _VOLUME),
     **dict.fromkeys(
-        (f"volumes.*.{key}" for key in ("driver", "driver_opts", "external", "external.name", "labels")), _VOLUME),
+        (f"volumes.*.{key}" for key in ("external", "external.name")),
+        "a new volume takes its place; Proxima's operator copies the data into it"),
     **dict.fromkeys(
         (f"secrets.*.{key}" for key in (
             "driver", "driver_opts", "external", "external.name", "labels", "template_driver")),
@@ -148,18 +150,17 @@ HOST_ACCESS: Mapping[str, str] = {
 """Keys that ask for something of the host, which no container gets."""
 
 REFUSED: Mapping[str, str] = {
-    "services.*.build.additional_contexts": "copy from stages or from the context instead",
-    "services.*.build.dockerfile_inline": "write it to a Dockerfile",
-    "services.*.credential_spec": "only Windows has it",
-    "services.*.external_links": "add the container as a service",
-    "services.*.isolation": "only Windows has it",
-    "services.*.models": "add the model as a service",
-    "services.*.post_start": "do it in the command, or in a service that runs before",
-    "services.*.pre_stop": "do it in the command, which gets the stop signal",
-    "services.*.provider": "add a service with an image",
-    "services.*.volumes.[].image": "copy its files with COPY --from in a Dockerfile",
-    "services.*.volumes_from": "name the volumes of the service itself",
-    "models": "add the model as a service",
+    "services.*.build.additional_contexts": "set `context` to a directory above all; COPY --from=IMAGE reads images",
+    "services.*.build.dockerfile_inline": "write it to a file, and set `dockerfile` to its name",
+    "services.*.credential_spec": "only Windows has it; delete the key",
+    "services.*.external_links": "add the container as a service, and name that in `depends_on`",
+    "services.*.isolation": "only Windows has it; delete the key",
+    "services.*.models": "add the model as a service, and its address to `environment`",
+    "services.*.post_start": "do it in `command`, or in a service that is waited for: service_completed_successfully",
+    "services.*.pre_stop": "do it in `command`, which gets the signal of `stop_signal`",
+    "services.*.provider": "replace it by `image`",
+    "services.*.volumes.[].image": "copy its files with COPY --from=IMAGE in a Dockerfile",
+    "models": "add the model as a service, and its address to `environment`",
     "configs.*.external": "write it to a file, and name that as `file`",
     "configs.*.external.name": "write it to a file, and name that as `file`",
 }

@@ -130,6 +130,34 @@ def _add_volume(service: ServiceDraft, source: str, target: str, path: Location)
     service.put_entry("volumes", name, volume, *path)
 
 
+def take_volumes(service: ServiceDraft, services: Mapping[str, Mapping[str, Any]]) -> None:
+    """Mount what the services in `volumes_from` mount, where the service itself mounts nothing."""
+    service.raw = {**service.raw, "volumes": _list_mounts(service.compose_name, services)}
+    for index, entry in enumerate(service.raw_list("volumes_from")):
+        if str(entry).startswith("container:"):
+            service.refuse(f"{entry} is not possible: add the container as a service", "volumes_from", index)
+        else:
+            service.note("only its own `volumes` are taken, not those of its image: name them", "volumes_from", index)
+
+
+def _list_mounts(name: str, services: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the mounts of a service, then those that it takes; an anonymous volume that others take gets a name."""
+    raw = services.get(name) or {}
+    taken_from = {
+        str(entry).partition(":")[0] for other in services.values() for entry in other.get("volumes_from") or ()
+    }
+    mounts = [dict(mount) for mount in raw.get("volumes") or ()]
+    for mount in mounts if name in taken_from else ():
+        if mount.get("type") == "volume":
+            mount.setdefault("source", f"{name}{mount['target']}")
+    for entry in raw.get("volumes_from") or ():
+        source, _, mode = str(entry).partition(":")
+        targets = {mount["target"] for mount in mounts}
+        taken = [mount for mount in _list_mounts(source, services) if mount["target"] not in targets]
+        mounts += [{**mount, "read_only": True} for mount in taken] if mode == "ro" else taken
+    return mounts
+
+
 def share_volumes(services: Iterable[ServiceDraft]) -> None:
     """Give one name to the volumes that are one in the Compose project: the same volume, or the same directory."""
     uses: dict[str, list[tuple[ServiceDraft, str]]] = {}
@@ -200,8 +228,6 @@ def add_files(service: ServiceDraft, document: Mapping[str, Any]) -> None:
     for index, entry in enumerate(service.raw_list("secrets")):
         name = str(entry.get("source"))
         _add_secret(service, name, _file_target(entry, name, "/run/secrets/"), SHARED_TEST_VALUE, ("secrets", index))
-        if any(entry.get(key) for key in ("uid", "gid", "mode")):
-            service.note("a secret belongs to the service's user, who alone can read it", "secrets", index)
 
 
 def _add_content(service: ServiceDraft, name: str, target: str, definition: Mapping[str, Any], path: Location) -> None:

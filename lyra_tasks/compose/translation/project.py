@@ -12,7 +12,7 @@ from lyra_tasks.compose.sources import SourceFiles, relative_name
 from lyra_tasks.compose.translation.draft import Draft, ServiceDraft
 from lyra_tasks.compose.translation.environment import VariableSources, add_environment, link_passwords
 from lyra_tasks.compose.translation.images import ImageTable
-from lyra_tasks.compose.translation.mounts import add_files, add_mounts, share_volumes
+from lyra_tasks.compose.translation.mounts import add_files, add_mounts, share_volumes, take_volumes
 from lyra_tasks.compose.translation.names import name_services
 from lyra_tasks.compose.translation.restrictions import check_resources, check_service
 from lyra_tasks.compose.translation.services import (
@@ -61,6 +61,7 @@ def translate_project(
     }
     for name, service in services.items():
         draft.origins["services", service.name] = ("services", name)
+        take_volumes(service, all_services)
         add_mounts(service, contexts.get(name))
         add_files(service, document)
     _collect_public_texts(draft, services.values())

@@ -29,7 +29,7 @@ def check_service(service: ServiceDraft) -> None:
         if pattern in HOST_ACCESS:
             service.ask_host(f"{HOST_ACCESS[pattern]} ({pattern.removeprefix('services.*.')})", *path[2:])
         elif pattern in REFUSED and pattern not in _REFUSED_ELSEWHERE:
-            service.refuse(f"is not possible; {REFUSED[pattern]}, or add the service to [compose] ignore", *path[2:])
+            service.refuse(f"is not possible: {REFUSED[pattern]}", *path[2:])
         elif pattern in NOTED and not _is_default(pattern, value):
             service.draft.note(path, NOTED[pattern])
             noted.add(path)
@@ -57,14 +57,15 @@ def _check_namespaces(service: ServiceDraft) -> None:
     elif mode == "none":
         service.note("it shares a network with the other services, which leads nowhere else", "network_mode")
     elif mode not in _DEFAULT_NETWORK_MODES:
-        message = "every service has an address of its own; use the name of the other service instead of localhost"
-        service.refuse(f"{mode} is not possible: {message}", "network_mode")
+        other = mode.partition(":")[2] if mode.startswith("service:") else "the other service"
+        message = f"delete the key, and use the name {other} instead of localhost" if ":" in mode else "delete the key"
+        service.refuse(f"{mode} is not possible, every service has an address of its own: {message}", "network_mode")
     for key in ("pid", "ipc", "uts", "userns_mode", "cgroup"):
         value = str(service.raw.get(key) or "")
         if value == "host":
             service.ask_host(f"{HOST_ACCESS[f'services.*.{key}']} ({key})", key)
         elif value not in _PRIVATE_MODES:
-            service.refuse(f"{value} is not possible: every container has namespaces of its own", key)
+            service.refuse(f"{value} is not possible, every container has namespaces of its own: delete the key", key)
 
 
 def _is_default(pattern: str, value: object) -> bool:

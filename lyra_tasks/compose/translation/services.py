@@ -9,7 +9,7 @@ from typing import Any
 from lyra_tasks.compose.model import Location
 from lyra_tasks.compose.stand_ins import replace_secret_arguments
 from lyra_tasks.compose.translation.draft import ServiceDraft
-from lyra_tasks.compose.translation.names import is_host_name, make_name, name_ports
+from lyra_tasks.compose.translation.names import is_host_name, name_ports, unique_name
 from lyra_tasks.ports import ContainerPort, join_host_port, parse_port
 from lyra_tasks.units import format_size, parse_duration
 
@@ -59,14 +59,16 @@ def add_ports(service: ServiceDraft) -> None:
         origins.setdefault(port, ("ports", index))
         _add_address(service, entry, index, port, addresses)
         if entry.get("name"):
-            named[make_name(str(entry["name"]))] = port
+            named[unique_name(str(entry["name"]), named)] = port
         else:
             unnamed.append(port)
     for index, text in enumerate(service.raw_list("expose")):
         for port in _expand_range(str(text)):
             origins.setdefault(port, ("expose", index))
             unnamed.append(port)
-    ports = {**name_ports([port for port in unnamed if port not in named.values()]), **named}
+    ports = dict(named)
+    for name, port in name_ports([port for port in unnamed if port not in named.values()]).items():
+        ports[name if name not in named else f"port-{port}".replace("/", "-")] = port
     for name, port in ports.items():
         service.put_entry("ports", name, port, *origins[port])
         if port in addresses:
