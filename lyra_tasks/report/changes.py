@@ -9,6 +9,7 @@ from typing import Any
 
 _MAX_PER_SECTION = 12
 _OMITTED_SECTION = "layers"  # the section on images shows them
+_RUN_SECTIONS = frozenset({"services", "limits"})
 _SETTINGS = frozenset({"services", "environment", "secrets", "volumes", "ports", "configs"})
 
 _LONG_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
@@ -40,6 +41,18 @@ def list_marks(changes: Sequence[Change]) -> dict[str, str]:
         for change in changes
         if change["section"] in _SETTINGS and change["after"] is not None
     }
+
+
+def list_changed_services(changes: Sequence[Change]) -> dict[str, list[str]]:
+    """Return what differs in how a service runs, by service that is not new: `memory + tmpfs`, `user`."""
+    relevant = [change for change in changes if change["section"] in _RUN_SECTIONS]
+    new_services = {change["name"] for change in relevant if change["before"] is None}
+    names: dict[str, list[str]] = {}
+    for change in relevant:
+        service, _, name = change["name"].partition(": ")
+        if name and service not in new_services:
+            names.setdefault(service, []).append(name)
+    return names
 
 
 def list_removed_settings(changes: Sequence[Change]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lyra_tasks import console
 from lyra_tasks.files import write_file
 from lyra_tasks.records.documents import ReportDocuments, read_run_documents
-from lyra_tasks.report.changes import list_marks, list_removed_settings, select_changes
+from lyra_tasks.report.changes import list_changed_services, list_marks, list_removed_settings, select_changes
 from lyra_tasks.report.images import count_new_bytes, measure_images
 from lyra_tasks.report.timeline import build_timelines
 
@@ -56,6 +56,7 @@ def render_report(documents: ReportDocuments) -> str:
         more_changes=more_changes,
         change_count=len(changes),
         changed=list_marks(changes),
+        changed_services=list_changed_services(changes),
         removed=list_removed_settings(changes),
         vulnerabilities=documents.vulnerabilities,
         vulnerability_rows=(rows := _list_vulnerabilities(documents.vulnerabilities)),

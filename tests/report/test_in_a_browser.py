@@ -87,6 +87,9 @@ def test_printed_report_is_short_and_needs_no_unfolding(browser: Page, report: P
     printed = browser.run(height)
     browser.run(UNFOLD)
     assert browser.run(height) == printed, "unfolding adds nothing"
+    assert browser.run("document.querySelector('#resources p').innerText").endswith("start of the first container.")
+    left_of_text = "document.querySelector('.failures h2').getBoundingClientRect().left"
+    assert browser.run(f"{left_of_text} - document.querySelector('.failures').getBoundingClientRect().left") > 8
     browser.media("")
     data = browser.printed()
     assert data.startswith(b"%PDF") and 2 < data.count(b"/Type /Page\n") <= 6

@@ -106,6 +106,20 @@ def test_report_marks_new_and_changed_settings() -> None:
     assert "Removed since 1.2.0: volumes web: old" in settings
 
 
+def test_report_marks_how_a_service_runs_differently() -> None:
+    documents = samples.bundle()
+    for section, name, before, after in (
+        ("services", "web: user", "root", "10001:10001"),
+        ("limits", "web: memory + tmpfs", "64.0 MiB", "72.0 MiB"),
+        ("limits", "web: tmpfs /tmp", None, "1.0 MiB"),
+        ("limits", "worker: pids", None, "64"),
+    ):
+        documents.previous["changes"].append({"section": section, "name": name, "before": before, "after": after})
+    text = " ".join(Reader(render_report(documents)).text.split())
+    assert text.count("changed: ") == 1, "worker is new"
+    assert "64 processes, with egress; needs cache. changed: user, memory + tmpfs, tmpfs /tmp Env" in text
+
+
 def test_report_says_each_check_and_how_checks_ran() -> None:
     run = samples.run()
     stage = {**run.tests["checks"][0], "name": "lint", "kind": "stage", "service": "", "group": "static"}
