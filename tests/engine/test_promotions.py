@@ -24,10 +24,13 @@ from lyra_tasks.bundle.promote.plan import collect_promotion_facts, plan_promoti
 from lyra_tasks.bundle.promote.run import create_bundle
 from lyra_tasks.bundle.verify import verify_bundle
 from lyra_tasks.config.load import load_config
+from lyra_tasks.digests import hex_part
 from lyra_tasks.engine import sandbox
+from lyra_tasks.engine.buildx.content_store import find_blobs
 from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.engine.sandbox.layout import SandboxPaths
-from lyra_tasks.engine.workspace import open_workspace
+from lyra_tasks.engine.workspace import Workspace, open_workspace
+from lyra_tasks.errors import BundleError
 from lyra_tasks.locks import file_lock
 from lyra_tasks.report.page import render_report
 from lyra_tasks.versions.version import CheckoutVersion
@@ -209,9 +212,7 @@ def test_concurrent_promotions_of_one_version_write_once(tested: Project, shelf:
 def test_concurrent_promotions_of_versions_all_succeed(
     tested: Project, shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for key, value in tested.environment.items():
-        monkeypatch.setenv(key, value)
-    work = open_workspace(load_config(tested.root))
+    work = open_work(tested, monkeypatch)
     facts = collect_promotion_facts(work)
     versions = [f"2.{number}.0" for number in range(AT_ONCE)]
     plans = [
@@ -228,6 +229,13 @@ def test_concurrent_promotions_of_versions_all_succeed(
         "1.0.0",
     ]
     require_complete(shelf)
+
+
+def open_work(tested: Project, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """Return the workspace of a project in this process."""
+    for key, value in tested.environment.items():
+        monkeypatch.setenv(key, value)
+    return open_workspace(load_config(tested.root))
 
 
 def release_of(version: CheckoutVersion, text: str) -> CheckoutVersion:
@@ -326,6 +334,43 @@ def test_export_sends_only_layers_missing_in_the_cache(
         assert "this driver has no such exporter" in output
         assert moved > layers
         assert exporter.image() == image
+
+
+def test_stored_blobs_are_promoted_without_buildx_unless_damaged(
+    tested: Project, shelf: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    work = open_work(tested, monkeypatch)
+    plan = plan_promotion(work.config, collect_promotion_facts(work))
+    engine, (image,) = work.engine, plan.images
+    if engine.blobs is None:
+        pytest.skip("a classic store has no blobs")
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for path in find_blobs(engine.blobs, [str(image.record.manifest_digest)]) or ():
+        shutil.copy(path, blobs)
+
+    def promote(**changes: Any) -> str:
+        vars(work)["engine"] = replace(engine, blobs=blobs, **changes)
+        keep_first_version(shelf)
+        capfd.readouterr()
+        try:
+            create_bundle(plan, work, render_report)
+        finally:
+            work.mark_finished()
+        verify_bundle(shelf / "1.1.0")
+        return capfd.readouterr().err
+
+    assert SAVED not in promote(cli=str(tmp_path / "missing"), stream_api=None)
+    layer = blobs / hex_part(open_bundle(shelf / "1.1.0").manifest.images[0].layers[0].digest)
+    content = bytearray(layer.read_bytes())
+    content[100] ^= 1
+    layer.unlink()  # it has been linked
+    layer.write_bytes(content)
+    with pytest.raises(BundleError, match=f"{layer.name}: damaged gzip data"):
+        promote()
+    require_complete(shelf)
+    layer.unlink()
+    assert SAVED not in promote(), "the engine exports what cannot be read"
 
 
 def test_page_shows_changes_since_previous_version(tested: Project, shelf: Path) -> None:

@@ -109,7 +109,7 @@ def vendor(box: sandbox.Sandbox, busybox: Path, tmp_path: Path, engine: Engine) 
 def test_archive_is_locked_tested_and_cleaned(tiny: Project, vendor: str, box: sandbox.Sandbox, engine: Engine) -> None:
     save_image(box, REFERENCE, tiny.root / "vendor" / "cache.tar")
     add_service(tiny, ARCHIVE + SERVICE)
-    assert "since BuildKit cannot export them" not in succeed(tiny, "build", "test", "promote")
+    assert "since they cannot be exported" not in succeed(tiny, "build", "test", "promote")
     pin, record = read_lock(tiny)["cache"], read_record(tiny)
     assert pin["path"] == "vendor/cache.tar"
     origin = {"reference": REFERENCE, "digest": pin["digest"], "source": "archive"}
@@ -126,7 +126,7 @@ def test_archive_is_locked_tested_and_cleaned(tiny: Project, vendor: str, box: s
 @pytest.mark.usefixtures("vendor")
 def test_image_in_the_engine_keeps_its_tag(tiny: Project, engine: Engine) -> None:
     add_service(tiny)
-    assert "since BuildKit cannot export them" not in succeed(tiny, "build", "test", "promote")
+    assert "since they cannot be exported" not in succeed(tiny, "build", "test", "promote")
     assert read_lock(tiny)[REFERENCE]["local"] is True
     (bundle,) = tiny.bundles()
     images = json.loads((bundle / "manifest.json").read_text())["images"]

@@ -1,10 +1,10 @@
-"""Get the tested images out of the engine: missing layers from a containerd store, or one save stream of all."""
+"""Get the tested images out of the engine: from its store of blobs if that can be read, or by a save of all."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 from lyra_tasks import console
 from lyra_tasks.bundle.promote.plan import PromotionPlan
 from lyra_tasks.digests import hex_part
+from lyra_tasks.engine.buildx.content_store import find_blobs
 from lyra_tasks.engine.buildx.oci_export import BLOBS_PATH, ExportRequest, can_export, export_layout
 from lyra_tasks.engine.buildx.save_stream import open_save_stream
 from lyra_tasks.errors import BuildError, BundleError, NoSpaceError
 from lyra_tasks.files import STAGING_PREFIX
-from lyra_tasks.images.stream.cache import CacheMissError, LayerCache
+from lyra_tasks.images.stream.cache import CacheMissError, LayerCache, link_or_copy
 from lyra_tasks.images.stream.pack import ImageRequest, PackedImage, pack_saved_images, pack_spooled_images
 from lyra_tasks.images.stream.packages import load_layer_packages
 
 if TYPE_CHECKING:
+    from lyra_tasks.engine.client.connect import Engine
     from lyra_tasks.engine.workspace import Workspace
 
 
@@ -60,21 +62,27 @@ def pack_images(
 def _export_images(
     plan: PromotionPlan, work: Workspace, directory: Path, cache: LayerCache, lock: int
 ) -> dict[str, PackedImage] | None:
-    """Export only the layers that the cache lacks; return None if the image store or BuildKit cannot do that."""
+    """Link the blobs of a private engine, or export those that the cache lacks.
+
+    Return None if the image store or BuildKit cannot do that.
+    """
     manifest_digests = {image.build_name: image.record.manifest_digest or "" for image in plan.images}
     export_sources = [
         ExportRequest(image.record.reference, image.record.image_id, image.record.platform) for image in plan.images
     ]
-    if not can_export(work.engine, export_sources):
-        return None
     oci_layout = directory / "layout"
     blobs = oci_layout / BLOBS_PATH
     blobs.mkdir(parents=True)
+    is_complete = _link_stored_blobs(work.engine, manifest_digests.values(), blobs)
+    if not is_complete and not can_export(work.engine, export_sources):
+        return None
     export_missing = partial(export_layout, work.engine, export_sources, oci_layout, directory, lock)
     try:
         with console.progress(f"packing {', '.join(manifest_digests)}"):
-            known_layers = cache.fill_spool(blobs, export_missing)
-            _add_fetched_documents(plan, work, blobs)
+            known_layers = {}
+            if not is_complete:
+                known_layers = cache.fill_spool(blobs, export_missing)
+                _add_fetched_documents(plan, work, blobs)
             scan = _needs_package_scan(plan, work)
             return pack_spooled_images(
                 manifest_digests, blobs, plan.compression, known_layers, cache, read_packages=scan
@@ -82,8 +90,22 @@ def _export_images(
     except (BuildError, BundleError, NoSpaceError) as error:
         cache.discard_pending()
         shutil.rmtree(oci_layout, ignore_errors=True)
-        console.info(f"Saving the complete images, since BuildKit cannot export them: {error.message}")
+        console.info(f"Saving the complete images, since they cannot be exported: {error.message}")
         return None
+
+
+def _link_stored_blobs(engine: Engine, manifest_digests: Iterable[str], blobs: Path) -> bool:
+    """Link all blobs of images from the store of a private engine; return False if it has not all of them.
+
+    An engine never changes a blob. They are hashed afterwards, like exported ones.
+    """
+    paths = find_blobs(engine.blobs, manifest_digests) if engine.blobs is not None else None
+    try:
+        for path in paths or ():
+            link_or_copy(path, blobs / path.name)
+    except OSError:
+        return False
+    return paths is not None
 
 
 def _add_fetched_documents(plan: PromotionPlan, work: Workspace, blobs: Path) -> None:
@@ -91,7 +113,9 @@ def _add_fetched_documents(plan: PromotionPlan, work: Workspace, blobs: Path) ->
     for record in (image.record for image in plan.images if image.record.origin is not None):
         for digest in (record.config_digest, record.manifest_digest or ""):
             if (document := work.images.read_document(digest)) is not None:
-                (blobs / hex_part(digest)).write_bytes(document)
+                path = blobs / hex_part(digest)
+                path.unlink(missing_ok=True)  # it may be a link to that of the engine
+                path.write_bytes(document)
 
 
 def _save_images(plan: PromotionPlan, work: Workspace, spool: Path, cache: LayerCache) -> dict[str, PackedImage]:

@@ -166,6 +166,7 @@ class LayerCache:
         blob.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=blob.parent, prefix=".") as directory:
             link_or_copy(source, Path(directory, "blob"))
+            os.utime(Path(directory, "blob"))  # a link has the time of the engine's own file
             Path(directory, "blob").replace(blob)
 
     def _prune(self) -> None:
