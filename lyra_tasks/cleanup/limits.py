@@ -7,6 +7,7 @@ from lyra_tasks.cleanup.expired_images import remove_expired_images
 from lyra_tasks.cleanup.facts import find_live_runs, list_own_journals
 from lyra_tasks.cleanup.journal_limits import archive_old_entries
 from lyra_tasks.engine.objects.disk_usage import prune_build_cache
+from lyra_tasks.engine.sandbox import limit_log
 from lyra_tasks.engine.workspace import Workspace
 
 
@@ -26,3 +27,4 @@ def keep_file_limits(work: Workspace, *, is_due: bool = False) -> None:
     if not find_live_runs(work, list_own_journals(work)):
         archive_old_entries(work)
     remove_unused_cache(work, is_due=is_due)
+    limit_log(work.paths.state)

@@ -65,6 +65,30 @@ def test_daemon_config_uses_cgroup_of_sandbox(tmp_path: Path) -> None:
     assert config["cgroup-parent"] == f"/{layout.SandboxPaths(tmp_path).name}"
 
 
+def test_daemon_config_bounds_what_is_kept_of_builds(tmp_path: Path) -> None:
+    history = start.create_daemon_config(plan(tmp_path))["builder"]["history"]
+    assert history["maxEntries"] <= 50
+    # BuildKit keeps a record until it is beyond both limits
+    assert history["maxAge"] == "1m"
+
+
+def test_long_log_of_a_running_engine_is_shortened(tmp_path: Path) -> None:
+    log = layout.SandboxPaths(tmp_path).log
+    log.parent.mkdir()
+    with log.open("ab") as daemon:
+        daemon.write(b"short\n")
+        daemon.flush()
+        layout.limit_log(tmp_path)
+        assert log.read_bytes() == b"short\n"
+        daemon.write(b"x" * (5 << 20) + b"the last line\n")
+        daemon.flush()
+        layout.limit_log(tmp_path)
+        assert log.read_bytes().endswith(b"xxxthe last line\n")
+        daemon.write(b"more\n")
+    assert log.read_bytes().endswith(b"the last line\nmore\n")
+    assert log.stat().st_size < 1 << 20
+
+
 def test_sandbox_networks_do_not_overlap(tmp_path: Path) -> None:
     config = start.create_daemon_config(plan(tmp_path))
     pool = IPv4Network(config["default-address-pools"][0]["base"])

@@ -10,6 +10,7 @@ from lyra_tasks.engine.sandbox.layout import (
     find_sandbox_at,
     has_sandbox_data,
     has_sandbox_record,
+    limit_log,
     read_engine_ids,
     run_in_sandbox_network,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "has_sandbox_data",
     "has_sandbox_record",
     "launch_sandbox",
+    "limit_log",
     "list_stray_sandboxes",
     "read_engine_ids",
     "require_clean_stop",

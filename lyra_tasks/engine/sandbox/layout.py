@@ -20,6 +20,8 @@ from lyra_tasks.processes import run_captured
 
 StoreKind = Literal["containerd", "graph"]
 _CONTAINERD_BLOBS = Path("containerd", "daemon", "io.containerd.content.v1.content", "blobs", "sha256")
+_MAX_LOG_BYTES = 4 << 20
+_KEPT_LOG_BYTES = 64 << 10
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -183,6 +185,17 @@ def write_sandbox_record(paths: SandboxPaths, record: SandboxRecord) -> None:
     """Replace the record and its copy in the runtime directory atomically and durably."""
     for path in (paths.record, paths.marker):
         write_file(path, (record.model_dump_json(indent=2) + "\n").encode(), mode=0o600)
+
+
+def limit_log(state: Path) -> None:
+    """Keep the end of a private engine's log only, once that is long: the engine may run for months."""
+    log = SandboxPaths(state).log
+    with suppress(OSError):
+        if log.stat().st_size > _MAX_LOG_BYTES:
+            with log.open("rb") as file:
+                file.seek(-_KEPT_LOG_BYTES, os.SEEK_END)
+                end = file.read()
+            log.write_bytes(end)
 
 
 def is_sandbox_process_alive(record: SandboxRecord) -> bool:

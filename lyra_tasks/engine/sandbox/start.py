@@ -51,6 +51,8 @@ _PING_TIMEOUT_S = 2.0
 _MIN_MEMORY_BYTES = 1 << 30
 _MIN_CPUS = 0.5
 _LOCK_TIMEOUT_S = 1200.0  # another start may be downloading
+# BuildKit keeps log and trace of each build until it is beyond both limits: by default, those of two days.
+_BUILD_HISTORY = {"maxEntries": 20, "maxAge": "1m"}
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ def create_daemon_config(plan: SandboxPlan) -> dict[str, Any]:
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
         "shutdown-timeout": 5,
         "features": {"containerd-snapshotter": plan.store == "containerd"},
+        "builder": {"history": _BUILD_HISTORY},
     }
 
 
@@ -209,7 +212,8 @@ def _launch_namespaces(plan: SandboxPlan, gate: int) -> None:
     blocked = ",".join(map(str, list_blocked_networks(paths.engine)))
     command += [str(os.getpid()), blocked, f"{BRIDGE_ADDRESS.network} {ADDRESS_POOL}"]
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-    with paths.log.open("wb") as log:
+    paths.log.write_bytes(b"")
+    with paths.log.open("ab") as log:  # `limit_log` shortens it
         result = subprocess.run(command, stdin=gate, stdout=log, stderr=log, cwd="/", env=environment, check=False)
     if result.returncode:
         raise _start_error(paths, "its namespaces could not be created")
