@@ -20,6 +20,7 @@ DIRECTORY = PROJECTS / "compose"
 NAMES = sorted(path.stem for path in DIRECTORY.glob("*.txt"))
 COMPOSE_FILES = {
     "compose-elsewhere": ("docker/compose.yaml",),
+    "directory-below": ("deploy/compose/docker-compose.yml",),
     "several-files": ("base.yaml", "extra.yaml"),
     "override-file": ("compose.yaml", "compose.override.yaml"),
     "reset-and-override": ("compose.yaml", "compose.override.yml"),

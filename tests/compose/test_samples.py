@@ -23,7 +23,7 @@ from tests.compose.test_schema import to_pattern
 
 pytestmark = pytest.mark.slow
 
-NAMED_ON_INIT = {"compose-elsewhere": ("docker/compose.yaml",)}
+NAMED_ON_INIT = {name: COMPOSE_FILES[name] for name in ("compose-elsewhere", "directory-below")}
 LEFT_OUT = {
     "build-impossible": {"inline", "remote", "extra", "above"},
     "go-services": {"orders", "payments"},
