@@ -18,6 +18,7 @@ from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine, connect_engine
 from lyra_tasks.paths import project_paths, xdg_directory
 from tests import engines
+from tests.forked import can_fork, run_forked
 from tests.packages import unpacked
 from tests.reaper import reap_engines_below
 
@@ -51,10 +52,13 @@ class Project:
 
     def lyra(self, *arguments: str, timeout: float = 300, **more: str) -> Outcome:
         """Run the program with `arguments` in the project, as a user would."""
+        environment = {**self.environment, **more}
+        if can_fork(environment):
+            return Outcome(*run_forked(arguments, self.root, environment, timeout))
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.root,
-            env={**self.environment, **more},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=timeout,

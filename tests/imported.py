@@ -1,0 +1,28 @@
+"""Import the program with all that it imports on first use, for the process that `forked.py` forks."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+import lyra_tasks
+
+_LIBRARIES = (
+    "docker",
+    "e2b_dockerfile_utils",
+    "invoke",
+    "isal.igzip_threaded",
+    "jinja2",
+    "pathspec",
+    "python_on_whales",
+    "rich.console",
+    "rich.live",
+    "rich.table",
+    "unittest.mock",
+)
+
+for module in pkgutil.walk_packages(lyra_tasks.__path__, "lyra_tasks."):
+    if not module.name.startswith("lyra_tasks.pytest_plugin") and not module.name.endswith("__main__"):
+        import_module(module.name)
+for library in _LIBRARIES:
+    import_module(library)
