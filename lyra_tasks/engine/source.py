@@ -89,9 +89,9 @@ def _list_files(
                 path = os.path.normpath(os.path.join(prefix, name))  # noqa: PTH118  # for each file of a context
                 yield _name_below(path, top), _to_local_file(Path(path), entry)
     file_hashes = open_file_hashes(root / ".lyra" / "hashes" / "source.json")
-    for path in other_files:
+    for other in other_files:
         # a link is followed: both it and the file must be committed
-        for member in {path.parent.resolve() / path.name, path.resolve()}:
+        for member in {other.parent.resolve() / other.name, other.resolve()}:
             entry = read_entry(str(member), member.lstat(), file_hashes)
             yield _name_below(member, top), _to_local_file(member, entry)
 
