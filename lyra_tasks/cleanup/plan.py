@@ -108,6 +108,13 @@ class CleanupPlan:
         return tuple(item for item in labelled if (item.kind, item.id) not in owned)
 
     @property
+    def unknown_images(self) -> tuple[str, ...]:
+        """References of images built for a project of this name that the journal does not know."""
+        prefix, owned = f"{self.facts.project_id.rpartition('-')[0]}/", {item.name for item in self.facts.owned}
+        images = (item for item in self.facts.engine_objects if item.kind == IMAGE and item.title.startswith(prefix))
+        return tuple(image.name for image in images if image.name.startswith(prefix) and image.name not in owned)
+
+    @property
     def is_complete(self) -> bool:
         """Whether no object journaled so far can be in the engine, or still appear there, after this cleanup."""
         facts = self.facts

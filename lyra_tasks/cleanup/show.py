@@ -143,6 +143,11 @@ def _print_notes(plan: CleanupPlan) -> None:
         command = describe_leftover(OwnedObject(unproven.kind, unproven.name, unproven.id, ""), None, "").fix
         name = f"{unproven.kind} {unproven.name}"
         console.info(f"not removed: {name} has this checkout's label, and the journal does not know it; `{command}`")
+    if images := plan.unknown_images:
+        console.info(
+            f"not removed: {len(images)} image(s) of a project with this name that the journal does not know, such as "
+            f"{images[0]}: they are another checkout's, or the state directory was removed; `docker rmi` removes them"
+        )
     for line in plan.facts.missing_checkouts:
         console.info(line)
     if plan.level != "objects" and not plan.prune_cache and plan.facts.disk_usage and not plan.facts.live_runs:

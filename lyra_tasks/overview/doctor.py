@@ -50,12 +50,13 @@ class SandboxFacts:
 class DoctorFacts:
     """Everything that is diagnosed; a LyraError stands for a fact that could not be collected.
 
-    `components` are the versions of the engine's parts. Times are seconds since 1970; without a commit `commit_time`
-    is 0, without an engine `engine_skew_s` is None. `host_address` is None for an engine of this machine, and empty if
-    services cannot be reached. `leftovers` are the objects of crashed runs, `orphans` those of
-    deleted checkouts, `unasked_engines` hold objects by the journal, `active_runs` are the process ids of runs,
-    `ignored_variables` have no effect in Lyra, `credential_errors` what is wrong with credential helpers.
-    `cures` say, by the path of each low disk, what frees how many bytes there.
+    `components` are the versions of the engine's parts. Times are seconds since 1970; without a commit `commit_time` is
+    0, without an engine `engine_skew_s` is None. `host_address` is None for an engine of this machine, and empty if
+    services cannot be reached. `leftovers` are the objects of crashed runs, `unknown_objects` have the checkout's
+    label, but its journal does not know them, `orphans` are those of deleted checkouts, `unasked_engines` hold objects
+    by the journal, `active_runs` are the process ids of runs, `ignored_variables` have no effect in Lyra,
+    `credential_errors` what is wrong with credential helpers. `cures` say, by the path of each low disk, what frees how
+    many bytes there.
     """
 
     config: str | LyraError
@@ -71,6 +72,7 @@ class DoctorFacts:
     sandbox: SandboxFacts = SandboxFacts("never")
     crashed_runs: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
+    unknown_objects: tuple[str, ...] = ()
     orphans: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unasked_engines: tuple[UnaskedEngine, ...] = ()
     active_runs: Mapping[str, int] = field(default_factory=dict)
@@ -244,13 +246,16 @@ def _check_leftovers(facts: DoctorFacts) -> Iterator[Diagnosis]:
     if facts.crashed_runs:
         message = f"{len(facts.crashed_runs)} run(s) were killed, leftovers: {', '.join(facts.leftovers) or 'none'}"
         yield Diagnosis("leftovers", "warning", message, "Run `clean`")
+    if facts.unknown_objects:
+        message = f"the journal does not know {', '.join(facts.unknown_objects)}, which have this checkout's label"
+        yield Diagnosis("leftovers", "warning", message, "Run `clean`, which says how to remove them")
     for root, leftovers in facts.orphans.items():
         message = f"{root} was deleted, leftovers: {', '.join(leftovers)}"
         fix = f"Run `clean --gone`, or restore {root} and run `clean` there"
         yield Diagnosis("leftovers", "warning", message, fix)
     for engine in facts.unasked_engines:
         yield Diagnosis("leftovers", "warning", f"not asked: {engine}", engine.fix)
-    if not facts.crashed_runs and not facts.orphans and not facts.unasked_engines:
+    if not (facts.crashed_runs or facts.unknown_objects or facts.orphans or facts.unasked_engines):
         yield Diagnosis("leftovers", "ok", "none")
 
 

@@ -172,6 +172,11 @@ def _add_engine_facts(facts: DoctorFacts, engine: Engine, paths: Paths) -> Docto
         engine_skew_s=_measure_skew(engine),
         host_address=None if engine.shares_files else engine.host_address,
         leftovers=tuple(owned.name for owned in own_objects if owned.run in facts.crashed_runs),
+        unknown_objects=tuple(
+            f"{item.kind} {item.name}"
+            for item in objects
+            if item.project == paths.project_id and ownership.match(item) is None
+        ),
         orphans=_find_orphans(paths, engine.facts.id, objects),
     )
 

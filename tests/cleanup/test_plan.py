@@ -298,3 +298,14 @@ def test_object_with_our_label_that_the_journal_does_not_know_is_named_and_stays
     plan = plan_cleanup(facts, "objects")
     assert plan.unproven_objects == (unknown,)
     assert plan.objects == owned
+
+
+def test_image_of_this_project_that_the_journal_does_not_know_is_named_and_stays() -> None:
+    known, unknown = (EngineObject(IMAGE, f"tiny/web:{n}", f"sha256:{n}", title="tiny/web") for n in (1, 2))
+    renamed = EngineObject(IMAGE, "mine:1", "sha256:2", title="tiny/web")
+    others = EngineObject(IMAGE, "tiny-shop/web:1", "sha256:3", title="tiny-shop/web")
+    owned = (OwnedObject(IMAGE, "tiny/web:1", "sha256:1", "r1"),)
+    objects = (known, unknown, renamed, others)
+    plan = plan_cleanup(CleanupFacts(project_id="tiny-1", engine_objects=objects, owned=owned), "objects")
+    assert plan.unknown_images == ("tiny/web:2",)
+    assert plan.objects == owned

@@ -58,6 +58,7 @@ def test_doctor_finds_nothing_wrong() -> None:
         ("buildx", "error", {"buildx": "0.9.1"}),
         ("buildx", "error", {"buildx": PreconditionError("no docker", hint="install it")}),
         ("vulnerabilities", "warning", {"components": {"runc": "1.1.15"}}),
+        ("leftovers", "warning", {"unknown_objects": ("volume tiny-data",)}),
         ("sandbox", "warning", {"sandbox": SandboxFacts("never", has_crashed=True)}),
         ("sandbox", "warning", {"sandbox": SandboxFacts("auto", obstacle="not root")}),
         ("sandbox", "error", {"sandbox": SandboxFacts("always", obstacle="not root")}),
