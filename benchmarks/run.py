@@ -51,11 +51,11 @@ def main() -> int:
     for name in options.only or ROWS:
         console.info(f"measuring {name} …")
         rows += ROWS[name]()
+        if options.json:  # an hour of measuring is not lost if the rest fails
+            options.json.write_text(json.dumps(_document(rows), indent=2, ensure_ascii=False) + "\n")
+        if options.markdown:
+            options.markdown.write_text(_page(rows))
     console.print_table(_HEADER, [_cells(row) for row in rows])
-    if options.json:
-        options.json.write_text(json.dumps(_document(rows), indent=2, ensure_ascii=False) + "\n")
-    if options.markdown:
-        options.markdown.write_text(_page(rows))
     return 0 if all(row.is_met for row in rows) else 1
 
 
