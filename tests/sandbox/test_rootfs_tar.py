@@ -51,3 +51,24 @@ def test_finished_tar_has_dev_once_at_its_end(tmp_path: Path, names: tuple[str, 
 def test_tar_without_list_of_packages_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PreconditionError, match="no list of its packages"):
         finish_tar(write_tar(tmp_path / "a.tar", ["./", "./usr/"]), 0)
+
+
+def test_finished_tar_is_the_same_with_every_version_of_tar(tmp_path: Path) -> None:
+    names = ("./", f"./{PACKAGE_LIST}", "./usr/", "./devices", LONG_NAME)
+    older, newer = (write_tar(tmp_path / f"{version}.tar", names) for version in ("1.34", "1.35"))
+    with tarfile.open(older) as archive:
+        headers = [member.offset_data - tarfile.BLOCKSIZE for member in archive.getmembers()]
+    content = bytearray(older.read_bytes())
+    for start in headers:
+        header = content[start : start + tarfile.BLOCKSIZE]
+        header[329:345] = b"0000000\0" * 2
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        content[start : start + tarfile.BLOCKSIZE] = header
+    older.write_bytes(content)
+    assert older.read_bytes() != newer.read_bytes()
+    finish_tar(older, 7)
+    finish_tar(newer, 7)
+    assert older.read_bytes() == newer.read_bytes()
+    with tarfile.open(newer) as archive:
+        assert archive.getnames() == [".", "./usr", "./devices", LONG_NAME, "./dev"]

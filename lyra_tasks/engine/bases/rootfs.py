@@ -58,13 +58,17 @@ _SCRIPT_DEPENDENCIES = (
 # Since bookworm /bin, /sbin and /lib are links; `extract` runs no script that would create them.
 _CREATE_LINKS = 'for name in bin sbin lib lib64; do mkdir -p "$1/usr/$name" && ln -s "usr/$name" "$1/$name"; done'
 
-# Licences stay. Traces of this machine, of its mirror and of the build are removed.
+# Licences stay. Traces of this machine, of its mirror and of the build are removed, and directories that only older
+# versions of mmdebstrap make where the packages bring what they need.
 _STRIP = """\
 cd "$1"
 [ ! -d usr/share/doc ] || find usr/share/doc ! -type d ! -name copyright -delete
 [ ! -d usr/share/doc ] || find usr/share/doc -depth -type d -empty -delete
 rm -rf usr/share/info usr/share/lintian usr/share/locale usr/share/man var/log/*
 rm -f var/cache/debconf/*-old var/lib/dpkg/*-old
+if grep -qsx /bin var/lib/dpkg/info/base-files.list; then
+    for name in lib32 libo32 libx32; do [ ! -L $name ] || ! rmdir usr/$name || rm $name; done
+fi
 rm -f etc/hostname etc/resolv.conf etc/apt/sources.list etc/apt/apt.conf.d/99mmdebstrap etc/dpkg/dpkg.cfg.d/99mmdebstrap
 """
 # Mounts and processes of their own, so that none outlive the build.

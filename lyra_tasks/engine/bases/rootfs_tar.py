@@ -1,4 +1,4 @@
-"""The tar of a root file system, as mmdebstrap writes it, without the entries that depend on how it was built."""
+"""The tar of a root file system, as mmdebstrap writes it, without what depends on how and where it was built."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lyra_tasks.errors import PreconditionError
 PACKAGE_LIST = "lyra-packages"  # the packages of a root file system, in its root directory until the tar is finished
 _DEV = "./dev"
 _COPY_BYTES = 1 << 20
+_CHECKSUM, _DEVICE_NUMBERS = slice(148, 156), slice(329, 345)  # of a header
 
 
 def finish_tar(tar: Path, epoch: int) -> list[str]:
@@ -33,7 +34,11 @@ def finish_tar(tar: Path, epoch: int) -> list[str]:
     with tar.open("rb") as source, tar.with_suffix(".new").open("wb") as target:
         for member, start, following in zip(members, starts, starts[1:], strict=False):
             if member.name not in {f"./{PACKAGE_LIST}", _DEV} and not member.name.startswith(f"{_DEV}/"):
-                _copy_range(source, target, start, following)
+                header = member.offset_data - tarfile.BLOCKSIZE  # before it, a longer name may have headers of its own
+                _copy_range(source, target, start, header)
+                source.seek(header)
+                _write_header(target, source.read(tarfile.BLOCKSIZE))
+                _copy_range(source, target, member.offset_data, following)
         target.write(bytes(2 * tarfile.BLOCKSIZE))
     tar.with_suffix(".new").replace(tar)
     with tarfile.open(tar, "a") as archive:
@@ -41,6 +46,16 @@ def finish_tar(tar: Path, epoch: int) -> list[str]:
         entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, epoch
         archive.addfile(entry)
     return lines
+
+
+def _write_header(target: BinaryIO, header: bytes) -> None:
+    """Write a header; tar 1.35 leaves the numbers of devices empty in those of other files, older ones do not."""
+    changed = bytearray(header)
+    if not any(changed[_DEVICE_NUMBERS]):
+        changed[_DEVICE_NUMBERS] = b"0000000\0" * 2
+        changed[_CHECKSUM] = b" " * 8
+        changed[_CHECKSUM] = b"%06o\0 " % sum(changed)
+    target.write(changed)
 
 
 def _copy_range(source: BinaryIO, target: BinaryIO, start: int, end: int) -> None:

@@ -23,7 +23,8 @@ def require_user_namespaces() -> None:
         fix = f"Run `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user or 'USER'}`"
         raise _error("/etc/subuid and /etc/subgid have no range for this user", fix)
     if run_captured(["unshare", "--user", "true"]).returncode:
-        raise _error("the kernel permits no user namespaces", "Permit them (sysctl kernel.unprivileged_userns_clone)")
+        fix = "Permit them (sysctl kernel.unprivileged_userns_clone), leave the chroot if this is one"
+        raise _error("the kernel permits no user namespaces", fix)
 
 
 def _error(reason: str, fix: str) -> PreconditionError:
