@@ -128,8 +128,10 @@ def check_scan(name: str, scan: ImageScan, origin: ImageOrigin | None = None) ->
     yield RuleCheck(IMAGE_TOKENS, scope, tuple(map(console.escape, scan.tokens or ())), skip_reason)
 
 
-def check_volume_owners(name: str, service: Service, scan: ImageScan, user: UserIds | None) -> RuleCheck:
-    """Check whether `user` can write to each volume, or whether a volume has its declared owner.
+def check_volume_owners(
+    name: str, service: Service, scan: ImageScan, user: UserIds | None, groups: Collection[int] = ()
+) -> RuleCheck:
+    """Check whether `user`, with more `groups`, can write to each volume, or whether a volume has its declared owner.
 
     Docker copies content, owner and mode of the image's directory into a new volume; without one, root owns the volume.
     `user` is None if its name could not be resolved.
@@ -141,7 +143,7 @@ def check_volume_owners(name: str, service: Service, scan: ImageScan, user: User
         directory = scan.volume_owners.get(volume.path.rstrip("/"))
         owner, _, mode = (directory or f"{_ROOT} 0755").partition(" ")
         if volume.owner is None:
-            if user is None or volume.read_only or _can_write(user, service.group_add, owner, int(mode, 8)):
+            if user is None or volume.read_only or _can_write(user, groups, owner, int(mode, 8)):
                 continue
             reason = f"belongs to {owner} in the image (mode {mode})" if directory else "is not in the image"
             messages.append(f"volume {key}: user {user[0]}:{user[1]} cannot write: {volume.path} {reason}")
@@ -152,15 +154,15 @@ def check_volume_owners(name: str, service: Service, scan: ImageScan, user: User
     return RuleCheck(VOLUME_OWNER, f"services.{name}", tuple(messages))
 
 
-def _can_write(user: UserIds, more_groups: Collection[str], owner: str, mode: int) -> bool:
-    """Return whether a user can write to a directory; root may change it, and a group by name may be any."""
-    uid, gid = owner.split(":")
+def _can_write(user: UserIds, more_groups: Collection[int], owner: str, mode: int) -> bool:
+    """Return whether a user can write to a directory; root may change it."""
+    uid, gid = map(int, owner.split(":"))
     if user[0] == 0:
         return True
-    if str(user[0]) == uid:
+    if user[0] == uid:
         return bool(mode & stat.S_IWUSR)
-    if gid in {str(user[1]), *more_groups} or any(not group.isdecimal() for group in more_groups):
-        return bool(mode & (stat.S_IWGRP | stat.S_IWOTH))
+    if gid in {user[1], *more_groups}:
+        return bool(mode & stat.S_IWGRP)
     return bool(mode & stat.S_IWOTH)
 
 

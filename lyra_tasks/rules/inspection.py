@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from lyra_tasks.config.containers import UserIds
+from lyra_tasks.config.models import Service
 from lyra_tasks.config.platforms import Variant, image_platforms, list_variants
 from lyra_tasks.dockerfile.input_hashes import dockerfile_path
 from lyra_tasks.dockerfile.lock_file import build_context_name
 from lyra_tasks.engine.bases.inputs import find_base_uses, read_locked_digests
 from lyra_tasks.engine.objects.containers import inspect_image
+from lyra_tasks.engine.objects.users import resolve_image_user
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.images.third_party.prepare import read_locked_origin
 from lyra_tasks.records.images import ImageRecord, ImageScan
@@ -57,7 +59,7 @@ def check_rules(
         for build in service_builds:
             config = built_configs[build.key] if len(service_builds) > 1 else image_configs[name]
             by_platform[build.platform] = _check_service_build(
-                work, name, build, config, scans[build.key], user_ids[name]
+                work, name, build, config, scans[build.key], user_ids[name], records[build.key].image_id
             )
         checks += merge_platforms(by_platform)
     promoted = {work.config.image_name(name) for name, service in work.config.services.items() if service.is_promoted}
@@ -99,6 +101,7 @@ def _check_service_build(
     image_config: Mapping[str, Any],
     scan: ImageScan,
     user_ids: UserIds | None,
+    image_id: str,
 ) -> Iterator[RuleCheck]:
     service = work.config.services[name]
     yield from check_service_settings(name, service, image_config)
@@ -106,7 +109,7 @@ def _check_service_build(
         return
     yield check_health_check(name, service, image_config)
     yield check_engine_health_check(name, service, image_config, work.config.proxima)
-    yield check_volume_owners(name, service, scan, user_ids)
+    yield check_volume_owners(name, service, scan, user_ids, _resolve_groups(work, service, image_id))
     is_own = work.config.is_own_image(name)
     stages = read_project_stages(work, build) if is_own else ()
     own_variables = {assignment.name for stage in stages for assignment in stage.assignments}
@@ -114,3 +117,12 @@ def _check_service_build(
     has_dependents = any(name in other.depends_on or (other.image == service.image and other.ports) for other in others)
     yield check_documentation(name, service, image_config, own_variables, has_dependents=has_dependents, is_own=is_own)
     yield check_descriptions(name, service)
+
+
+def _resolve_groups(work: Workspace, service: Service, image_id: str) -> set[int]:
+    """Return the ids of the groups that a service adds to its user, without those that its image does not know."""
+    ids = (
+        resolve_image_user(work.engine, work.owner, image_id, f"0:{group}", work.paths.cache)
+        for group in service.group_add
+    )
+    return {group_id for _, group_id in filter(None, ids)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -21,8 +21,8 @@ from lyra_tasks.images.scan.layers import (
     ScannedImage,
     ScannedLayer,
     count_programs,
-    find_directory_owners,
     find_setuid_files,
+    resolve_directories,
     scan_images,
 )
 from lyra_tasks.images.scan.secrets import SecretMatcher
@@ -111,7 +111,7 @@ def _list_volume_directories(work: Workspace, image: str) -> tuple[str, ...]:
     """Return the directories of all volumes of the services that run an image."""
     config = work.config
     services = [service for name, service in config.services.items() if config.image_name(name) == image]
-    return tuple(sorted({volume.path for service in services for volume in service.volumes.values()}))
+    return tuple(sorted({volume.path.rstrip("/") for service in services for volume in service.volumes.values()}))
 
 
 def _list_all_directories(work: Workspace) -> tuple[str, ...]:
@@ -174,19 +174,28 @@ def _read_images(
     matcher: SecretMatcher,
     stack: ExitStack,
     load_layer: Callable[[str], ScannedLayer | None],
+    directories: Collection[str] = (),
 ) -> dict[str, ScannedImage]:
-    """Scan images in one stream; `stack` closes the samples of their texts."""
+    """Scan images in one stream; `stack` closes the samples of their texts.
+
+    They are read again if links lead from the directories of volumes to others, whose owners are asked for then.
+    """
+    directories = directories or _list_all_directories(work)
     requests = {name: ImageRequest(record.image_id, record.platform) for name, record in records.items()}
     watcher = (lambda: stack.enter_context(closing(TextSampler()))) if has_detect_secrets() else None
     with open_save_stream(work.engine, sorted({record.image_id for record in records.values()})) as stream:
-        return scan_images(
+        images = scan_images(
             stream,
             requests,
             matcher=matcher,
-            directories=_list_all_directories(work),
+            directories=directories,
             create_watcher=watcher,
             load_layer=load_layer,
         )
+    places = {place for image in images.values() for place in resolve_directories(image.layers, directories).values()}
+    if places <= set(directories):
+        return images
+    return _read_images(work, records, matcher, stack, lambda _: None, places.union(directories))
 
 
 def _count_lower_layers(image: ScannedImage, stages: tuple[Stage, ...], record: ImageRecord) -> int:
@@ -214,7 +223,7 @@ def _summarize_scan(
         setuid_programs={
             path: f"{mode:04o}" for path, (layer, mode) in setuid_files.items() if layer >= base_layer_count
         },
-        volume_owners=find_directory_owners(image.layers),
+        volume_owners=image.directory_owners,
         programs_by_architecture=count_programs(image.layers),
         secrets=_find_secrets(image, matcher),
         secret_like_names=[

@@ -63,9 +63,10 @@ RECORDS: dict[type[Record], dict[str, Any]] = {
         "secrets": [{"secret": "key", "encoding": "plain", "location": "a"}], "tokens": None,
     },
     LayerScan: {
-        "schema": "lyra.layer-scan/1", "query_digest": "q", "blob_digest": _DIGEST, "diff_id": _DIGEST, "size": 1,
+        "schema": "lyra.layer-scan/2", "query_digest": "q", "blob_digest": _DIGEST, "diff_id": _DIGEST, "size": 1,
         "packages": _PACKAGES, "setuid_files": {"bin/su": 2541}, "directory_owners": {"data": "1:1"},
-        "programs_by_architecture": {"x86-64": 1}, "file_hashes": base64.b64encode(bytes(16)).decode(),
+        "links": {"srv": "data"}, "programs_by_architecture": {"x86-64": 1},
+        "file_hashes": base64.b64encode(bytes(16)).decode(),
     },
     CachedLayer: {
         "schema": "lyra.layer/1", **_LAYER, "checksum": sha256_digest(canonical_json(_LAYER).encode()),

@@ -80,7 +80,16 @@ def test_remembered_layer_gives_the_same_scan(tmp_path: Path) -> None:
     cache.save(first.layers[0])
     second = scan(save(BASE, OWN), cache.load)
     assert [layer.is_cached for layer in second.layers] == [True, False]
-    for name in ("diff_id", "size", "packages", "setuid_files", "directory_owners", "file_hashes", "blob_digest"):
+    for name in (
+        "diff_id",
+        "size",
+        "packages",
+        "setuid_files",
+        "directory_owners",
+        "links",
+        "file_hashes",
+        "blob_digest",
+    ):
         assert getattr(second.layers[0], name) == getattr(first.layers[0], name)
     assert find_setuid_files(second.layers) == find_setuid_files(first.layers) == {"bin/mount": (0, 0o4755)}
 

@@ -17,6 +17,7 @@ from lyra_tasks.images.scan.layers import (
     count_programs,
     find_directory_owners,
     find_setuid_files,
+    resolve_directories,
     scan_layer,
 )
 from lyra_tasks.images.scan.secrets import SecretMatcher
@@ -26,9 +27,10 @@ MATCHER = SecretMatcher({"key": "the-secret-key"})
 
 
 def layer(
-    *entries: tuple[str, int, bytes | None] | tuple[str, int, bytes | None, int], is_compressed: bool = False
+    *entries: tuple[str, int, bytes | str | None] | tuple[str, int, bytes | str | None, int],
+    is_compressed: bool = False,
 ) -> ScannedLayer:
-    """Scan a layer of (path, mode, content or None for a directory, owner)."""
+    """Scan a layer of (path, mode, content or target of a link or None for a directory, owner)."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for path, mode, content, *owner in entries:
@@ -36,8 +38,11 @@ def layer(
             entry.mode = mode
             entry.uid = entry.gid = owner[0] if owner else 0
             entry.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
-            entry.size = len(content or b"")
-            archive.addfile(entry, io.BytesIO(content or b""))
+            data = content or b""
+            if isinstance(data, str):
+                entry.type, entry.linkname, data = tarfile.SYMTYPE, data, b""
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
     data = gzip.compress(buffer.getvalue()) if is_compressed else buffer.getvalue()
 
     def blocks() -> Iterator[bytes]:
@@ -72,8 +77,25 @@ def test_setuid_files_hidden_by_later_layer_are_dropped() -> None:
 def test_directory_owner_is_that_of_last_layer() -> None:
     first = layer(("data/", 0o755, None, 0), ("srv/deep/", 0o755, None, 7), ("other/", 0o755, None, 1))
     second = layer(("./data", 0o755, None, 10001))
-    assert find_directory_owners([first, second]) == {"/data": "10001:10001 0755", "/srv/deep": "7:7 0755"}
-    assert find_directory_owners([first, layer((".wh.srv", 0, b""))]) == {"/data": "0:0 0755"}
+    directories = ("/data", "/srv/deep", "/missing")
+    owners = {"/data": "10001:10001 0755", "/srv/deep": "7:7 0755"}
+    assert find_directory_owners([first, second], directories) == owners
+    assert find_directory_owners([first, layer((".wh.srv", 0, b""))], directories) == {"/data": "0:0 0755"}
+
+
+def test_directory_behind_links_has_owner_of_their_target() -> None:
+    absolute = layer(("srv", 0o777, "/mnt/../data/."), ("data/", 0o755, None, 5))
+    relative = layer(("srv/", 0o755, None), ("srv/deep", 0o777, "../data"), ("data/", 0o755, None, 6))
+    assert find_directory_owners([absolute], ["/srv"]) == {"/srv": "5:5 0755"}
+    assert resolve_directories([absolute], ["/srv/deep"]) == {"/srv/deep": "/data/deep"}
+    assert find_directory_owners([absolute, relative], ["/srv/deep"]) == {"/srv/deep": "6:6 0755"}
+    replaced = layer((".wh.srv", 0, b""), ("srv/", 0o755, None), ("srv/deep/", 0o755, None, 8))
+    assert find_directory_owners([absolute, replaced], ["/srv/deep"]) == {"/srv/deep": "8:8 0755"}
+
+
+def test_circular_links_lead_nowhere() -> None:
+    circular = layer(("srv", 0o777, "srv/deep"), ("data", 0o777, "data"))
+    assert resolve_directories([circular], ["/srv/deep", "/data"]) == {"/srv/deep": "/srv/deep", "/data": "/data"}
 
 
 def elf(machine: int, *, big: bool = False) -> bytes:

@@ -76,9 +76,9 @@ def test_user_can_write_to_volume_or_owner_is_declared(
     directory: str | None, user: UserIds | None, owner: str | None, message: str
 ) -> None:
     volume = {"path": "/data"} | ({"owner": owner} if owner else {})
-    service = Service.model_validate({"image": "web", "volumes": {"data": volume}, "group_add": ["8"]})
+    service = Service.model_validate({"image": "web", "volumes": {"data": volume}})
     owners = {"/data": directory} if directory else {}
-    messages = check_volume_owners("web", service, image_scan(owners), user).messages
+    messages = check_volume_owners("web", service, image_scan(owners), user, {8}).messages
     assert [message in text for text in messages] == ([True] if message else [])
 
 

@@ -24,7 +24,7 @@ class LayerScan(Record):
     `file_hashes` are 8 bytes each, in base64.
     """
 
-    schema_: Literal["lyra.layer-scan/1"] = Field(default="lyra.layer-scan/1", alias="schema")
+    schema_: Literal["lyra.layer-scan/2"] = Field(default="lyra.layer-scan/2", alias="schema")
     query_digest: str
     blob_digest: str
     diff_id: str
@@ -32,6 +32,7 @@ class LayerScan(Record):
     packages: LayerPackages
     setuid_files: dict[str, int]
     directory_owners: dict[str, str]
+    links: dict[str, str]
     programs_by_architecture: dict[str, int]
     file_hashes: str
 
@@ -59,6 +60,7 @@ class LayerCache:
             scan.packages,
             setuid_files=scan.setuid_files,
             directory_owners=scan.directory_owners,
+            links=scan.links,
             programs_by_architecture=scan.programs_by_architecture,
             file_hashes=set(hashes),
             blob_digest=blob_digest,
@@ -78,6 +80,7 @@ class LayerCache:
             packages=layer.packages,
             setuid_files=layer.setuid_files,
             directory_owners=layer.directory_owners,
+            links=layer.links,
             programs_by_architecture=layer.programs_by_architecture,
             file_hashes=base64.b64encode(array("Q", sorted(layer.file_hashes)).tobytes()).decode(),
         )

@@ -7,8 +7,9 @@ not kept, and file names only as hashes.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain
@@ -35,6 +36,7 @@ K = TypeVar("K", bound=Hashable)
 _SETUID_SETGID = 0o6000
 _EXECUTE_BITS = 0o111
 _ELF_HEADER_BYTES: Final = 20
+_MAX_PATH_STEPS = 1000
 # ELF's e_machine, with the byte order where that matters -> architecture as in platforms
 _ELF_MACHINES: Final = {
     3: "386",
@@ -63,7 +65,8 @@ class ScannedLayer:
     """A scanned layer.
 
     `setuid_files` are setuid and setgid files with their modes, `file_hashes` the hashes of the names of everything but
-    directories, which tell what a later layer replaces. `blob_digest` is that of the layer as it was read, or empty if
+    directories, which tell what a later layer replaces. `links` are the targets of symbolic links on the way to given
+    directories, or empty where a directory is. `blob_digest` is that of the layer as it was read, or empty if
     the stream does not name it; `size` is that of the unpacked layer. `blob` is the layer if it was read compressed.
     """
 
@@ -71,6 +74,7 @@ class ScannedLayer:
     packages: LayerPackages
     setuid_files: dict[str, int] = field(default_factory=dict)
     directory_owners: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
     programs_by_architecture: dict[str, int] = field(default_factory=dict)
     secret_matches: list[tuple[str, SecretMatch]] = field(default_factory=list)
     file_hashes: set[int] = field(default_factory=set)
@@ -83,11 +87,12 @@ class ScannedLayer:
 
 @dataclass(frozen=True)
 class ScannedImage:
-    """A scanned image: its layers, lowest first, and its configuration."""
+    """A scanned image: its layers, lowest first, its configuration, and the owners of directories, by absolute path."""
 
     config_digest: str
     config: Mapping[str, Any]
     layers: tuple[ScannedLayer, ...]
+    directory_owners: Mapping[str, str]
 
 
 def scan_images(
@@ -95,7 +100,7 @@ def scan_images(
     requested: Mapping[K, ImageRequest],
     *,
     matcher: SecretMatcher,
-    directories: Iterable[str],
+    directories: Collection[str],
     create_watcher: Callable[[], Watcher] | None = None,
     load_layer: Callable[[str], ScannedLayer | None] = lambda _: None,
 ) -> dict[K, ScannedImage]:
@@ -133,13 +138,12 @@ def scan_images(
         layers[scanned_layer.diff_id] = scanned_layer
         return Layer("", scanned_layer.diff_id, size, scanned_layer.diff_id, size)
 
-    images = select_images(read_docker_save(stream, scan_incoming_layer), requested)
-    return {
-        key: ScannedImage(
-            image.config_digest, json.loads(image.config), tuple(layers[layer.diff_id] for layer in image.layers)
-        )
-        for key, image in images.items()
-    }
+    images = {}
+    for key, image in select_images(read_docker_save(stream, scan_incoming_layer), requested).items():
+        own_layers = tuple(layers[layer.diff_id] for layer in image.layers)
+        owners = find_directory_owners(own_layers, directories)
+        images[key] = ScannedImage(image.config_digest, json.loads(image.config), own_layers, owners)
+    return images
 
 
 def scan_layer(
@@ -155,9 +159,10 @@ def scan_layer(
     digester = DigestWriter()
     unpacked = tee_blocks(decompress_blocks(chain([first], blocks), detect_codec(first), where), digester.write)
     layer = ScannedLayer("", LayerPackages.empty(), watcher=watcher)
+    parents = {path[: match.start()] for path in directories for match in re.finditer("/|$", path)}
     for header, contents in read_layer_members(unpacked, where):
         path = normalize_path(header.name)
-        _record_entry(layer, path, header, directories)
+        _record_entry(layer, path, header, directories, parents)
         matches = matcher.search(f"{path}\0{header.target}".encode())
         stream = matcher.search_stream(contents, matches) if matcher else contents
         if watcher is not None and header.kind == "file":
@@ -198,17 +203,49 @@ def can_run_programs(platform: str, counts: dict[str, int]) -> bool:
     return not counts or not {machine, *_COMPATIBLE_ARCHITECTURES.get(machine, ())}.isdisjoint(counts)
 
 
-def find_directory_owners(layers: Iterable[ScannedLayer]) -> dict[str, str]:
-    """Return the owners of the watched directories in the final image: absolute path -> `UID:GID MODE`."""
+def find_directory_owners(layers: Sequence[ScannedLayer], directories: Iterable[str]) -> dict[str, str]:
+    """Return the owners of directories in the final image, behind its links: absolute path -> `UID:GID MODE`."""
     owners: dict[str, str] = {}
     for layer in layers:
         owners = drop_hidden(owners, layer.packages) | layer.directory_owners
-    return {f"/{path}": owner for path, owner in owners.items()}
+    places = resolve_directories(layers, directories)
+    return {path: owners[place.strip("/")] for path, place in places.items() if place.strip("/") in owners}
 
 
-def _record_entry(layer: ScannedLayer, path: str, header: TarHeader, directories: frozenset[str]) -> None:
+def resolve_directories(layers: Iterable[ScannedLayer], directories: Iterable[str]) -> dict[str, str]:
+    """Return where directories really are in the final image, which may have links on the way: path -> path."""
+    links: dict[str, str] = {}
+    for layer in layers:
+        links = drop_hidden(links, layer.packages) | layer.links
+    return {directory: _follow_links(directory, links) for directory in directories}
+
+
+def _follow_links(directory: str, links: Mapping[str, str]) -> str:
+    """Return a path without links, as engines resolve it inside of an image; unchanged if there are too many."""
+    resolved: list[str] = []
+    rest = directory.split("/")
+    for _ in range(_MAX_PATH_STEPS):
+        if not rest:
+            return f"/{'/'.join(resolved)}"
+        name = rest.pop(0)
+        target = links.get("/".join([*resolved, name]))
+        if name == "..":
+            del resolved[-1:]
+        elif target:
+            rest = [*target.split("/"), *rest]
+            resolved = [] if target.startswith("/") else resolved
+        elif name not in ("", "."):
+            resolved.append(name)
+    return directory
+
+
+def _record_entry(
+    layer: ScannedLayer, path: str, header: TarHeader, directories: Collection[str], parents: Collection[str]
+) -> None:
     if is_whiteout(path):
         return
+    if path in parents and header.kind in {"directory", "symlink"}:
+        layer.links[path] = header.target if header.kind == "symlink" else ""
     if header.kind == "directory":
         if path in directories:
             layer.directory_owners[path] = f"{header.uid}:{header.gid} {header.mode:04o}"
