@@ -63,8 +63,11 @@ def list_stray_sandboxes() -> Iterator[StraySandbox]:
 
 def list_used_engine_directories() -> list[Path]:
     """Return the directories of unpacked engines that run for any project on this machine."""
-    links = (runtime / "engine" for runtime in _RUNTIME_DIRECTORY.glob("lyra-*"))
-    return [link.readlink() for link in links if link.is_symlink()]
+    directories = []
+    for runtime in _RUNTIME_DIRECTORY.glob("lyra-*"):
+        with suppress(OSError):  # removed meanwhile, or another user's, who has another cache
+            directories.append((runtime / "engine").readlink())
+    return directories
 
 
 def require_no_stray_sandbox(state: Path) -> None:
