@@ -154,13 +154,9 @@ def print_check_result(result: CheckResult, run_directory: Path | None = None) -
     mark = console.style("ok  ", "green") if result.outcome == "passed" else console.style("FAIL", "red", "bold")
     lines = [f"{mark} {result.title} ({'cached' if result.cached_from else f'{result.seconds:.2f} s'})"]
     lines += [f"     {line}" for line in result.message.splitlines()]
-    # in one call, so that the lines of parallel groups do not mix
-    if result.details:
-        directory = f"{display_path(run_directory)}/" if run_directory is not None else ""
-        lines += [f"     {line}" for line in format_details(result.details, directory)]
-        console.print_verbatim("\n".join(lines))
-    else:
-        console.print("\n".join(lines))
+    directory = f"{display_path(run_directory)}/" if run_directory is not None else ""
+    details = [f"     {line}" for line in format_details(result.details, directory)]
+    console.print("\n".join(lines), details)  # in one call, so that the lines of parallel groups do not mix
 
 
 def format_details(details: Sequence[CheckDetail], directory: str = "") -> list[str]:

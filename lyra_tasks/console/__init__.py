@@ -92,10 +92,10 @@ def style(text: str, *names: str, stream: Any = None) -> str:
     return apply_style(text, *names) if supports_colour(stream or _stream()) else text
 
 
-def print(text: str = "") -> None:
-    """Print a line for people: to stdout, or to stderr in JSON mode."""
+def print(text: str = "", verbatim: Sequence[str] = ()) -> None:
+    """Print a line for people, to stdout, or to stderr in JSON mode; below it, lines as they are: none is wrapped."""
     if not _mode.quiet:
-        _write_line(name_program(_keep_below(sanitize_styled(text))), _stream())
+        _write_line(name_program(_keep_below(sanitize_styled(text))), _stream(), verbatim=verbatim)
 
 
 def print_verbatim(text: str) -> None:
@@ -214,13 +214,15 @@ def confirm(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def _write_line(text: str, stream: Any, *, wrap: bool = True) -> None:
+def _write_line(text: str, stream: Any, *, wrap: bool = True, verbatim: Sequence[str] = ()) -> None:
     if stream.errors != "backslashreplace":  # for characters that the encoding lacks, and names that are not UTF-8
         stream.reconfigure(errors="backslashreplace")
-    if supports_control_codes(stream):
-        text = wrap_lines(text, terminal_width(stream)) if wrap else text
-        if _live_display.print_above(text):
-            return
+    is_terminal = supports_control_codes(stream)
+    if is_terminal and wrap:
+        text = wrap_lines(text, terminal_width(stream))
+    text = "\n".join((text, *map(sanitize_styled, verbatim)))
+    if is_terminal and _live_display.print_above(text):
+        return
     stream.write(f"{text}\n")
     stream.flush()
 

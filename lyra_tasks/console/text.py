@@ -24,6 +24,7 @@ _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", 
 _OWN_CODE = f"(?:{'|'.join(_STYLES.values())})"
 _UNSAFE_OR_STYLE = re.compile(rf"\x1b\[(?:0|{_OWN_CODE}(?:;{_OWN_CODE})*)m|{_UNSAFE.pattern}")
 _COLUMNS = re.compile(r" *(?:.{,38}  (?=\S))?")  # before the last column of a line
+_SPACE_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:[KMG]i)?B\b)")
 _DEFAULT_WIDTH = 80
 
 
@@ -86,7 +87,7 @@ def display_width(text: str) -> int:
 
 
 def wrap_lines(text: str, width: int) -> str:
-    """Break lines between words; the rest of a line begins below its last column.
+    """Break lines between words, not between a number and its unit; the rest of a line begins below its last column.
 
     A word that is wider than the terminal, such as a path, stays whole, so that it can be copied.
     """
@@ -118,4 +119,5 @@ def _wrap_line(line: str, width: int) -> str:
     plain, codes = _STYLE.sub("", line), iter(_STYLE.findall(line))
     indent = " " * (len(plain) - len(_COLUMNS.sub("", plain, count=1)))
     wrapper = textwrap.TextWrapper(width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return re.sub("\0", lambda _: next(codes), wrapper.fill(_STYLE.sub("\0", line)))
+    wrapped = wrapper.fill(_SPACE_BEFORE_UNIT.sub("\1", _STYLE.sub("\0", line)))
+    return re.sub("\0", lambda _: next(codes), wrapped.replace("\1", " "))

@@ -96,6 +96,13 @@ with console.progress('[red]packing[/red]'):
     assert max(map(len, live)) <= 60
 
 
+def test_lines_below_a_message_are_not_wrapped() -> None:
+    message, line = "a message of several words, which is wider than the terminal is", "a line of a log  " * 5
+    screen, raw = screen_after(f"console.print({message!r}, [{line!r}, '`build`'])")
+    assert screen[:2] == ["a message of several words, which is wider than the terminal", "is"]
+    assert line in raw and screen[-1] == "`build`"
+
+
 def test_commands_in_messages_name_the_program_but_not_keys_and_foreign_text() -> None:
     code = (
         "details = ['`test -f x` failed, `docker ps`']\n"

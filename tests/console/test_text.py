@@ -47,6 +47,7 @@ def test_file_does_not_support_colour(monkeypatch: pytest.MonkeyPatch) -> None:
         ("  an indented line of words", "  an indented line\n  of words"),
         ("ok    a diagnosis of words", "ok    a diagnosis\n      of words"),
         ("see /a/path/that/is/long/file here", "see\n/a/path/that/is/long/file\nhere"),
+        ("image  was 30.0 MiB", "image  was\n       30.0 MiB"),
         (apply_style("ok", "green") + "  words that do not fit", "\x1b[32mok\x1b[0m  words that\n    do not fit"),
     ],
 )
