@@ -311,15 +311,13 @@ remove_container() {
     container=''
 }
 
-are_loaded() { # CONFIG MANIFEST REFERENCE...: are all loaded? Floating tags may still refer to other versions.
-    is_version_loaded "$@" || return
+are_tagged() { # CONFIG MANIFEST REFERENCE...: do all refer to it? Another version takes floating tags, like latest.
     config=$1 manifest=$2
     shift 2
     ids=$(docker image inspect --format '{{.Id}}' "$@" 2>/dev/null </dev/null) || return
     for id in $ids; do
         is_promoted "$config" "$manifest" || return
     done
-    is_complete "$1"
 }
 
 # ------------------------------------------------------------------------------------------------------------ loading
@@ -339,7 +337,7 @@ plan_image() { # BYTES CONFIG MANIFEST REFERENCE...: must it be loaded?
     bytes=$1
     shift
     [ "$allow_older" = yes ] || require_not_older "${3%:*}"
-    if are_loaded "$@"; then
+    if is_version_loaded "$@" && is_complete "$3"; then
         info "$3 is already loaded"
     else
         missing=yes needed=$((needed + bytes))
@@ -403,9 +401,22 @@ load_archive() { # ARCHIVE BYTES
     esac
 }
 
+tag_image() { # BYTES CONFIG MANIFEST REFERENCE...: let floating tags refer to it again, for which nothing is loaded
+    shift
+    is_version_loaded "$@" && are_tagged "$@" && return
+    version_reference=$3
+    shift 3
+    for reference; do
+        answer=$(docker tag "$version_reference" "$reference" 2>&1 </dev/null) ||
+            fail 3 engine "cannot tag $version_reference as $reference: $answer"
+    done
+    info "$* refer to $version_reference again"
+}
+
 verify_image() { # BYTES CONFIG MANIFEST REFERENCE...
     shift
-    are_loaded "$@" || fail 3 engine "$3 is not complete after loading: ${answer:-no output}"
+    { is_version_loaded "$@" && are_tagged "$@" && is_complete "$3"; } ||
+        fail 3 engine "$3 is not complete after loading: ${answer:-no output}"
     info "$3 is loaded and verified"
 }
 
@@ -591,7 +602,7 @@ main() {
     check_engine
     each_line plan_image "$images"
     check_env_file
-    [ "$missing" = no ] || load_images
+    if [ "$missing" = yes ]; then load_images; else each_line tag_image "$images"; fi
     print_next_steps
 }
 

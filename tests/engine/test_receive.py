@@ -234,6 +234,28 @@ def test_newer_version_takes_floating_tags(node: Node, bundles: list[Path]) -> N
     assert "tiny/web:1.9.0" in node.tags()
 
 
+def test_older_version_takes_floating_tags_back_without_its_archive(
+    node: Node, project: Project, bundles: list[Path]
+) -> None:
+    """Roll back to a version that came as a pack, whose own baseline made room since then."""
+    references, older_references = (image_of(bundles[number])["references"] for number in (1, 0))
+    assert {"tiny/web:1", "tiny/web:latest"} <= set(references)
+    assert node.receive(bundles[0]).code == 0
+    pack = create_pack(project, node, "1.10.0", "--since", "1.9.0")
+    assert node.receive(pack).code == 0
+    node.docker("image", "rm", *(name for name in older_references if name not in references))
+    node.docker("import", str(pack / "documents.tar.gz"), "tiny/web:2.0.0")
+    for tag in ("1", "latest"):
+        node.docker("tag", "tiny/web:2.0.0", f"tiny/web:{tag}")
+    refused(node.receive(pack), 60, "refused", "tiny/web:2.0.0 is loaded and newer than 1.10.0")
+    result = node.receive(pack, "--allow-older")
+    assert result.code == 0, result.text
+    assert "tiny/web:1.10.0 is already loaded" in result.out and "Loading" not in result.out
+    assert "tiny/web:1.10 tiny/web:1 tiny/web:latest refer to tiny/web:1.10.0 again\n" in result.out
+    assert len({node.docker("image", "inspect", "--format", "{{.Id}}", name) for name in references}) == 1
+    assert "again" not in node.receive(pack, "--allow-older").out
+
+
 def test_receive_refuses_version_with_other_content(node: Node, bundles: list[Path]) -> None:
     assert node.receive(bundles[1]).code == 0
     node.docker("tag", "tiny/web:1.10.0", "tiny/web:1.9.0")
