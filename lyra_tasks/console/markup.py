@@ -35,6 +35,11 @@ def format_code(value: object) -> str:
     return f"{fence} {text} {fence}"
 
 
+def format_commands(*lines: str) -> str:
+    """Return shell commands as a code block of a Markdown document."""
+    return "\n".join(("```", *lines, "```", ""))
+
+
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table; the cells are Markdown."""
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]

@@ -7,7 +7,10 @@ import shlex
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -36,6 +39,12 @@ WEB = {
 DNS = {"image": "web", "ports": {"dns": "53/udp", "http": 8080}, "environment": {"MOOD": {"required": True}}}
 
 
+@pytest.fixture(params=["dash", "bash", "busybox sh"])
+def shell(request: pytest.FixtureRequest, busybox: Path) -> list[str]:
+    """Return the command that runs a script."""
+    return [str(busybox / "busybox"), "sh"] if " " in request.param else [str(shutil.which(request.param))]
+
+
 def steps(
     *promoted: PromotedService, signer: str = "", diff: BundleDiff | None = None
 ) -> dict[str, tuple[str, list[str]]]:
@@ -58,13 +67,10 @@ def test_steps_are_in_the_order_of_work() -> None:
     assert "| environment | web: MOOD | - | required |" in found["Upgrade from 1.1.0"][0]
 
 
-@pytest.mark.parametrize("shell", ["dash", "bash"])
-def test_commands_are_valid_shell(shell: str) -> None:
+def test_commands_are_valid_shell(shell: list[str]) -> None:
     for _, commands in steps(signer="Ada o'Lovelace").values():
         script = "\n".join(commands)
-        result = subprocess.run(
-            [str(shutil.which(shell)), "-n"], input=script, text=True, capture_output=True, check=False
-        )
+        result = subprocess.run([*shell, "-n"], input=script, text=True, capture_output=True, check=False)
         assert (result.returncode, result.stderr) == (0, ""), script
 
 
@@ -90,13 +96,13 @@ def test_every_open_value_has_a_command() -> None:
     assert "MODE" not in commands
 
 
-@pytest.mark.parametrize("shell", ["dash", "bash"])
 @pytest.mark.parametrize("value", ["plain", " # $HOME 'it\\'s' \"\\a\\\\\" & ` ", "'", '"', "\\", "", "a  b"])
-def test_typed_value_is_quoted_as_compose_reads_it(shell: str, value: str, tmp_path: Path) -> None:
+def test_typed_value_is_quoted_as_compose_reads_it(shell: list[str], value: str, tmp_path: Path) -> None:
     functions = [line for line in steps()["Configure"][1] if "() {" in line]
     script = "\n".join([*functions, "ask TOKEN    # opens the door"])
-    command = [str(shutil.which(shell)), "-c", script]
-    result = subprocess.run(command, input=f"{value}\n", cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [*shell, "-c", script], input=f"{value}\n", cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert (result.returncode, result.stdout, result.stderr) == (0, "TOKEN: ", "")
     escaped = re.sub(r'["$\\]', r"\\\g<0>", value)
     assert (tmp_path / ".env").read_text() == f'TOKEN="{escaped}"\n'
@@ -119,34 +125,116 @@ def test_secret_file_has_owner_and_mode() -> None:
 
 def test_each_port_has_a_line_to_try() -> None:
     _, commands = steps()["Is it up"]
-    address = "$(docker compose port web 8080)"
-    assert f"curl --fail --silent --show-error \"http://{address}\"'/health?a=b&c'" in commands
-    assert any("/dev/tcp/" in line and "port web 9000" in line for line in commands)
+    assert "get \"$(address web 8080)\" '/health?a=b&c'" in commands
+    assert 'connects "$(address web 9000)"    # admin' in commands
     assert any("--protocol udp dns 53" in line for line in commands)
-    assert any('"http://$(docker compose port dns 8080)/"' in line for line in commands)
+    assert 'answers http "$(address dns 8080)"    # any answer will do' in commands
+    (plain,) = services({"web": {"image": "web"}})
+    assert not [line for line in steps(plain)["Is it up"][1] if "() {" in line]
 
 
-@pytest.mark.parametrize("is_open", [True, False])
-def test_line_for_a_port_without_http_connects(is_open: bool) -> None:
-    (line,) = (line for line in steps()["Is it up"][1] if "/dev/tcp/" in line)
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        if is_open:
-            server.listen()
-        answer = f"docker() {{ [ \"$*\" = 'compose port web 9000' ] && echo 127.0.0.1:{server.getsockname()[1]}; }}"
-        result = subprocess.run(["dash", "-c", f"{answer}\n{line}"], capture_output=True, text=True, check=False)
-    assert (result.returncode == 0) == is_open, result.stderr
+@pytest.mark.parametrize(("method", "options"), [("HEAD", " --head"), ("POST", " --request POST"), ("GET", "")])
+def test_port_is_tried_by_the_method_of_the_health_check(method: str, options: str) -> None:
+    (web,) = services({"web": {"image": "web", "ports": {"http": 80}, "healthcheck": {"http": f"{method} /"}}})
+    assert f'get "$(address web 80)" /{options}' in steps(web)["Is it up"][1]
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers /health with 200 and everything else with 404."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/health?a=b&c" else 404)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(b"fine\n")
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Be silent."""
+
+
+@pytest.fixture
+def server() -> Iterator[int]:
+    """Return the port of a server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("tools", ["", "sed tr wget nc"])
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "[::ffff:127.0.0.1]:{}", "::ffff:127.0.0.1:{}"])
+@pytest.mark.parametrize("word", ["get", "connects", "answers"])
+def test_line_for_a_port_succeeds_if_it_is_open(
+    shell: list[str], busybox: Path, server: int, tmp_path: Path, word: str, address: str, tools: str
+) -> None:
+    """Try with curl and bash, and with what busybox has instead."""
+    for name in tools.split():
+        (tmp_path / name).symlink_to(busybox / "busybox")
+    environment = {"PATH": str(tmp_path)} if tools else None
+    commands = steps()["Is it up"][1]
+    functions = [line for line in commands if "() {" in line]
+    (line,) = (line for line in commands if line.startswith(f"{word} "))
+
+    def run(port: int, line: str = line) -> subprocess.CompletedProcess[str]:
+        docker = f"docker() {{ [ \"$1 $2\" = 'compose port' ] && echo {shlex.quote(address.format(port))}; }}"
+        script = "\n".join([docker, *functions, line])
+        return subprocess.run([*shell, "-c", script], env=environment, capture_output=True, text=True, check=False)
+
+    result = run(server)
+    assert (result.returncode, result.stderr) == (0, "")
+    if word == "get":
+        assert result.stdout == "fine\n"
+        assert run(server, line.replace("/health", "/other")).returncode != 0
+        if not tools:
+            assert run(server, f"{line} --head").returncode == 0
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        assert run(closed.getsockname()[1]).returncode != 0
 
 
 def test_backups_lie_outside_of_the_bundle_and_are_restored() -> None:
-    found = steps()
-    backup = shlex.split(next(line for line in found["Upgrade"][1] if " cp " in line and "compose" in line))
-    restore = shlex.split(next(line for line in found["Roll back"][1] if " cp " in line))
-    assert backup[-6:] == ["compose", "cp", "web:/my $data/.", "-", ">", "$BACKUP/web-data.tar"]
-    assert restore[-6:] == ["compose", "cp", "-", "web:/my $data", "<", "$BACKUP/web-data.tar"]
-    assert "docker volume rm shop_web-data" in found["Roll back"][1]
+    shared = {"path": "/shared", "shared": "pages"}
+    reader = {"image": "web", "volumes": {"pages": shared | {"read_only": True}}}
+    writer = {"image": "web", "volumes": {"output": shared}}
+    found = steps(*services({"web": WEB, "reader": reader, "writer": writer}))
+    backups = [line.partition("|| ")[2] for line in found["Upgrade"][1] if "|| save " in line]
+    restores = [shlex.split(line)[-6:] for line in found["Roll back"][1] if " cp " in line]
+    assert backups == ["save shop_web-data", "save shop_pages"]
+    assert restores == [
+        ["docker", "cp", "-", f"$(place {volume})", "<", f"$BACKUP/{volume}.tar"]
+        for volume in ("shop_web-data", "shop_pages")
+    ]
+    lines = [*found["Upgrade"][1], *found["Roll back"][1]]
+    assert not [line for line in lines if "my $data" in line or "/shared" in line], "paths of the older one may differ"
     (plain,) = services({"web": {"image": "web"}})
+    assert not [line for line in steps(plain)["Upgrade"][1] if "save" in line]
     assert not [line for line in steps(plain)["Roll back"][1] if " cp " in line or "volume rm" in line]
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_volume_is_removed_only_if_its_backup_is_complete(shell: list[str], tmp_path: Path, is_complete: bool) -> None:
+    (tmp_path / "shop_web-data.tar").write_text("of last year")
+    found = steps()
+    save = [line for line in found["Upgrade"][1] if line.startswith(("place()", "save()", "! docker volume"))]
+    (remove,) = (line for line in found["Roll back"][1] if "volume rm" in line)
+    docker = f"""docker() {{ case $1-$2 in
+        ps-*) echo abc ;;
+        inspect-*) echo; echo "abc:/my data" ;;
+        cp-"abc:/my data/.") echo data; return {0 if is_complete else 1} ;;
+        volume-inspect) ;;
+        volume-rm) echo "$@" ;;
+        *) return 3 ;;
+    esac; }}"""
+    script = "\n".join([docker, f"BACKUP={tmp_path}", *save, remove])
+    result = subprocess.run([*shell, "-c", script], capture_output=True, text=True, check=False)
+    assert ("volume rm --force shop_web-data" in result.stdout) == is_complete, result.stdout + result.stderr
+    assert [path.read_text() for path in tmp_path.glob("*.tar")] == (["data\n"] if is_complete else [])
 
 
 def test_page_counts_rules_of_the_test_as_its_report_does() -> None:

@@ -95,8 +95,8 @@ def test_bundle_shares_and_publishes_as_the_compose_file_does(bundle: Path, proj
     assert site["ports"] == ["${SITE_HTTP_PUBLISH:-0.0.0.0:8090}:8080"]
     assert (bundle / "deploy" / "configs" / "site" / "note").read_text() == "costs $5\nNAME is nobody\n"
     page = (bundle / "PROMOTION.md").read_text()
-    assert re.findall(r'> "\$BACKUP"/(\S+)', page) == ["pages.tar"]
-    assert re.findall(r"volume rm (\S+)", page) == ["pages_pages"]
+    assert re.findall(r"\|\| save (\S+)", page) == ["pages_pages"]
+    assert re.findall(r"volume rm --force (\S+)", page) == ["pages_pages"]
     assert "0.0.0.0:8090" in page
     described = json.loads((bundle / "deploy" / "environment.json").read_text())["services"]["site"]["ports"]
     assert described[0]["address"] == "0.0.0.0:8090"

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.checksums import write_checksums
+from lyra_tasks.bundle.rehearse import page as steps
+from lyra_tasks.bundle.rehearse.page import Page
 from lyra_tasks.digests import sha256_hex
+from lyra_tasks.engine import sandbox
 from tests.conftest import Project
 
 WRITE, READ = "the volume can be written", "what was written is there"
@@ -27,6 +33,7 @@ output = "kept"
 sign = {{ key = "../signing-key", identity = "Ada O'Lovelace" }}
 """
 MOOD = 'MOOD = { required = true, test_value = "good # \\"$day\\" it\'s", description = "how it feels" }\nTOKEN = {'
+TOOLS = ("cp", "grep", "head", "mkdir", "mv", "rm", "sed", "sh", "sha256sum", "sort", "tail", "tr", "xargs")
 FROM = ("bundle.rehearse", "1.1.0", "--from", "1.0.0", "--write", WRITE, "--read", READ)
 
 
@@ -78,8 +85,13 @@ def last_rehearsal(project: Project) -> dict[str, Any]:
     return data
 
 
-def test_rehearsal_follows_both_pages_on_oldest_and_newest_engine(project: Project) -> None:
-    outcome = project.lyra(*FROM, "--json")
+def test_rehearsal_follows_both_pages_on_oldest_and_newest_engine(
+    project: Project, busybox: Path, tmp_path: Path
+) -> None:
+    """The others do so in this machine's shell; this one in that of busybox, with its tools."""
+    for name in TOOLS:
+        (tmp_path / name).symlink_to(busybox / "busybox")
+    outcome = project.lyra(*FROM, "--json", PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert outcome.code == 0, outcome.text
     result = json.loads(outcome.out)
     oldest, newest = result["engines"]
@@ -110,7 +122,60 @@ def test_failing_command_is_named_with_its_output(project: Project) -> None:
 
 
 def test_backup_that_is_not_restored_is_found(project: Project) -> None:
-    with page_with(project, "docker compose cp - web:/data <", "docker compose version <"):
+    with page_with(project, 'docker cp - "$(place tiny_web-data)" <', "docker version > /dev/null <"):
         outcome = project.lyra(*FROM)
     assert outcome.code == 5, outcome.text
     assert "Data lost after the roll back to 1.0.0: tiny_web-data" in outcome.err
+
+
+def test_images_that_are_not_removed_are_found(project: Project) -> None:
+    with page_with(project, "| sort -u | xargs -r docker image rm", "| sort -u | xargs -r echo"):
+        outcome = project.lyra(*FROM)
+    assert outcome.code == 5, outcome.text
+    assert "Not removed to make room: tiny/web:1.1\n" in outcome.err
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_upgrade_that_lacks_a_value_is_rolled_back_with_its_data(
+    project: Project, cache: Path, tmp_path: Path, is_stopped: bool
+) -> None:
+    """End before the backup, or before the start: neither may lose data, nor needs the newer version's settings."""
+    older, newer = (Path(shutil.copytree(bundle, tmp_path / bundle.name)) for bundle in project.bundles())
+    secret = tmp_path / "key"
+    secret.write_text("secret")
+    os.chown(secret, 65534, 65534)
+    (older / "deploy/.env").write_text(f"TOKEN=sesame\nWEB_KEY_FILE={secret}\n")
+    box = sandbox.launch_sandbox(tmp_path / "state", cache=cache, suite="bookworm")
+    try:
+        values = {"OLD": f"{older}/deploy", "NEW": f"{newer}/deploy", "BACKUP": str(tmp_path / "backup")}
+        environment = {**os.environ, **box.environment()}
+        page = Page(newer)
+
+        def run(*lines: str) -> str:
+            script = "\n".join(["set -e", *steps.fill_in(lines, values)])
+            result = subprocess.run(
+                ["sh", "-c", script], env=environment, cwd=older, capture_output=True, text=True, check=False
+            )
+            assert result.returncode == 0, result.stderr
+            return result.stdout
+
+        (older / "deploy/.env").rename(tmp_path / "env")
+        run("sh receive.sh")
+        (tmp_path / "env").rename(older / "deploy/.env")
+        run(
+            "cd deploy",
+            "docker compose up --detach --wait",
+            "docker compose exec -T web sh -c 'echo kept > /data/file'",
+        )
+        upgrade = page.find(steps.UPGRADE).blocks[0]
+        (save,) = (number for number, line in enumerate(upgrade) if "web-data" in line)
+        run(f"sh {newer}/receive.sh", *upgrade[: save if is_stopped else None])
+        run(*page.find(steps.ROLL_BACK).lines)
+        assert run("cd deploy", "docker compose exec -T web cat /data/file") == "kept\n"
+        assert run("docker inspect --format '{{.Config.Image}}' tiny-web-1") == "tiny/web:1.0.0\n"
+        run(*page.find(steps.ROLL_BACK).lines)
+        values["OLDER"] = "1.0.0"
+        assert run(*page.find(steps.MAKE_ROOM).lines).endswith("\ntiny/web:1.0.0\n"), "it has a container"
+        assert {"1.0", "1.0.0"} <= set(run("docker image ls --format '{{.Tag}}' tiny/web").split())
+    finally:
+        sandbox.shut_down_sandbox(box.state, purge=True)

@@ -40,6 +40,7 @@ from lyra_tasks.engine.objects.compose_services import (
     list_compose_volumes,
 )
 from lyra_tasks.engine.objects.containers import ContainerFile
+from lyra_tasks.engine.objects.inventory import list_images
 from lyra_tasks.errors import CheckFailedError, LyraError
 from lyra_tasks.locks import file_lock
 from lyra_tasks.processes import create_environment, run_captured
@@ -183,6 +184,7 @@ class _Rehearsal:
         self.operator.follow(new, page.ROLL_BACK, timeout=self._timeout)
         self._values["OLDER"] = newer.bundle.manifest.images[0].references[0].rpartition(":")[2]
         self.operator.follow(new, page.MAKE_ROOM)
+        self._require_room(newer, older)
         self._identify(old, older)
         self._require_marks(marks, f"after the roll back to {older.version}")
         if late := read_marks(self.engine, self._list_volumes(), _AFTER):
@@ -223,9 +225,7 @@ class _Rehearsal:
         """Follow the steps that show whether the right version is up."""
         self.operator.follow_until(directory, page.CHECK, self._timeout)
         output = self.operator.follow(directory, page.IDENTIFY)
-        images = rehearsed.bundle.manifest.images
-        digests = {digest for image in images for digest in (image.config_digest, image.manifest_digest)}
-        others = set(re.findall(r"sha256:[0-9a-f]{64}", output)) - digests
+        others = set(re.findall(r"sha256:[0-9a-f]{64}", output)) - _list_digests(rehearsed)
         if others:
             raise CheckFailedError(f"Running, but not of {rehearsed.version}: {', '.join(sorted(others))}")
 
@@ -243,6 +243,12 @@ class _Rehearsal:
                 hint="The volumes lack a file that was written before, or it has another owner or mode",
             )
 
+    def _require_room(self, removed: RehearsedBundle, kept: RehearsedBundle) -> None:
+        """Require that the engine has no image of a version that another one does not have, too."""
+        digests = _list_digests(removed) - _list_digests(kept)
+        if names := [image.name for image in list_images(self.engine, {}) if image.id in digests]:
+            raise CheckFailedError(f"Not removed to make room: {', '.join(names)}")
+
     def _carry(self, rehearsed: RehearsedBundle) -> Path:
         """Copy a bundle as to a medium; archives are hard-linked, since nothing changes them."""
         directory = rehearsed.bundle.directory
@@ -259,6 +265,12 @@ class _Rehearsal:
         file.parent.mkdir(mode=0o700, exist_ok=True)
         file.write_text(self._plan.secret_files.get(variable, ""))
         return file
+
+
+def _list_digests(rehearsed: RehearsedBundle) -> set[str]:
+    """Return the digests by which stores know the images of a bundle."""
+    images = rehearsed.bundle.manifest.images
+    return {digest for image in images for digest in (image.config_digest, image.manifest_digest)}
 
 
 def _link_or_copy(source: str, target: str) -> None:
