@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 from lyra_tasks import console
@@ -17,6 +18,7 @@ from lyra_tasks.errors import LockedError
 
 _START_TIME_FORMAT = "%Y%m%dt%H%M%S"  # the first half of a run id
 _PRIVATE_PREFIX = "lyra-private-"
+_LARGE_TEMPORARY_FILES = Path("/var/tmp")  # noqa: S108 - directories with random names are created in it
 POLL_INTERVAL_S = 0.05
 SILENT_WAIT_S = 0.5
 
@@ -171,13 +173,14 @@ def _try_directory_lock(fd: int, operation: int) -> bool:
         return True
 
 
-def create_private_directory(purpose: str) -> tuple[Path, int]:
+def create_private_directory(purpose: str, *, is_large: bool = False) -> tuple[Path, int]:
     """Create a temporary directory for this process alone; return it with the descriptor that marks it as used.
 
-    Directories of killed processes are removed.
+    One that `is_large` is not in memory. Directories of killed processes are removed.
     """
     remove_stale_directories()
-    directory = Path(tempfile.mkdtemp(prefix=f"{_PRIVATE_PREFIX}{purpose}-{os.getpid()}-"))
+    parent = _LARGE_TEMPORARY_FILES if is_large and os.access(_LARGE_TEMPORARY_FILES, os.W_OK) else None
+    directory = Path(tempfile.mkdtemp(prefix=f"{_PRIVATE_PREFIX}{purpose}-{os.getpid()}-", dir=parent))
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     _try_directory_lock(fd, fcntl.LOCK_SH)
     return directory, fd
@@ -190,9 +193,9 @@ def remove_private_directory(directory: Path, fd: int) -> None:
 
 
 @contextmanager
-def private_directory(purpose: str) -> Iterator[Path]:
+def private_directory(purpose: str, *, is_large: bool = False) -> Iterator[Path]:
     """Create a temporary directory for this process alone, and remove it at the end of the block."""
-    directory, fd = create_private_directory(purpose)
+    directory, fd = create_private_directory(purpose, is_large=is_large)
     try:
         yield directory
     finally:
@@ -221,7 +224,8 @@ def list_stale_directories() -> list[Path]:
 
 def _find_abandoned_directories() -> Iterator[Path]:
     """Yield the private directories of this user whose process is not one of this system any more."""
-    for directory in Path(tempfile.gettempdir()).glob(f"{_PRIVATE_PREFIX}*-*-*"):
+    parents = {Path(tempfile.gettempdir()), _LARGE_TEMPORARY_FILES}
+    for directory in chain.from_iterable(parent.glob(f"{_PRIVATE_PREFIX}*-*-*") for parent in parents):
         pid = directory.name.split("-")[-2]
         if Path("/proc", pid).exists() or not Path("/proc/self").exists():
             continue

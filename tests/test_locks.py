@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lyra_tasks import locks
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.locks import (
     active_runs,
@@ -165,6 +166,7 @@ def test_directory_lock_is_tried_or_waited_for(tmp_path: Path, capsys: pytest.Ca
 
 def test_directory_of_killed_process_is_listed_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(locks, "_LARGE_TEMPORARY_FILES", tmp_path / "large")
     dead = subprocess.Popen(["true"])
     dead.wait()
     stale = tmp_path / f"lyra-private-docker-{dead.pid}-abcdefgh"
@@ -179,3 +181,21 @@ def test_directory_of_killed_process_is_listed_and_removed(tmp_path: Path, monke
     with private_directory("docker") as directory:
         assert {path.name for path in tmp_path.iterdir()} == {"lyra-notes", own.name, directory.name}
     assert list_stale_directories() == []
+
+
+def test_large_directory_of_killed_process_is_listed_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small").mkdir()
+    large = tmp_path / "large"
+    large.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "small"))
+    monkeypatch.setattr(locks, "_LARGE_TEMPORARY_FILES", large)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    stale = large / f"lyra-private-rootfs-{dead.pid}-abcdefgh"
+    (stale / "mmdebstrap.x").mkdir(parents=True)
+    assert list_stale_directories() == [stale]
+    with private_directory("rootfs", is_large=True) as directory:
+        assert list(large.iterdir()) == [directory]
+    assert list(large.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -114,8 +115,9 @@ def describe_leftover(item: OwnedObject, user: str | None, reason: str) -> Lefto
 
 
 def list_path_leftovers(kind: str, paths: Iterable[str | Path]) -> list[Leftover]:
-    """Return the records of files or directories that still exist."""
+    """Return the records of files or directories that still exist, which this user could not remove."""
+    remove = "rm -r" if os.geteuid() == 0 else "sudo rm -r"
     return [
-        Leftover(kind=kind, name=str(path), reason="still exists", fix=f"rm -r {shlex.quote(str(path))}")
+        Leftover(kind=kind, name=str(path), reason="still exists", fix=f"{remove} {shlex.quote(str(path))}")
         for path in paths
     ]

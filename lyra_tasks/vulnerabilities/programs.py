@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lyra_tasks.config.models import Severity
 from lyra_tasks.documents import DocumentError, parse_foreign_json, parse_json_object, read_document, shorten
+from lyra_tasks.locks import private_directory
 from lyra_tasks.processes import run_captured, signal_session
 from lyra_tasks.vulnerabilities.document import SEVERITIES, Vulnerability
 
@@ -166,10 +167,10 @@ def _run(program: str, arguments: Sequence[str], sbom: bytes, settings: Mapping[
     path = shutil.which(program)
     if path is None:
         raise DocumentError(f"{program} is not installed")
-    with tempfile.TemporaryDirectory(prefix="lyra-scan-") as directory, tempfile.TemporaryFile() as errors:
-        Path(directory, "sbom.json").write_bytes(sbom)
+    with private_directory("scan") as directory, tempfile.TemporaryFile() as errors:
+        (directory / "sbom.json").write_bytes(sbom)
         environment = _ENVIRONMENT | {name: str(value) for name, value in settings.items()}
-        environment |= {"PATH": os.environ.get("PATH", os.defpath), "HOME": directory, "TMPDIR": directory}
+        environment |= {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(directory), "TMPDIR": str(directory)}
         command = [*_leave_network(), path, *arguments]
         with _started(command, environment, directory, errors) as (process, output):
             _wait(process, output.fileno(), program)
@@ -192,7 +193,7 @@ def _leave_network() -> tuple[str, ...]:
 
 @contextmanager
 def _started(
-    command: Sequence[str], environment: Mapping[str, str], directory: str, errors: IO[bytes]
+    command: Sequence[str], environment: Mapping[str, str], directory: Path, errors: IO[bytes]
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """Start a program in a session of its own, and end all of it with the block."""
     with tempfile.TemporaryFile() as output:

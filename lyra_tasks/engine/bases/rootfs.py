@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -43,10 +42,9 @@ from lyra_tasks.engine.debian.packages import (
 )
 from lyra_tasks.engine.debian.unpacked import claim_directory, is_protected, protect_tree
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.locks import file_lock
+from lyra_tasks.locks import file_lock, private_directory
 from lyra_tasks.redaction import strip_url_credentials
 
-_LARGE_TEMPORARY_FILES = "/var/tmp"  # noqa: S108 - a directory with a random name is created in it
 _LOCK_TIMEOUT_S = 900.0  # another run may be building the same root file system
 
 # Programs that maintainer scripts call: with them `custom` can configure any package, and a Dockerfile can RUN.
@@ -171,17 +169,15 @@ def _build(
 @contextmanager
 def _work_directory(staging: Path) -> Iterator[Path]:
     """Yield a directory that other users can read; in a user namespace, mmdebstrap is one, and homes are closed."""
-    if os.geteuid() == 0:
-        work = staging / "tmp"
-        work.mkdir()
-    else:
-        place = _LARGE_TEMPORARY_FILES if os.access(_LARGE_TEMPORARY_FILES, os.W_OK) else None
-        work = Path(tempfile.mkdtemp(prefix="lyra-rootfs-", dir=place))
+    if os.geteuid() != 0:
+        with private_directory("rootfs", is_large=True) as work:
+            work.chmod(0o755)
+            yield work
+        return
+    work = staging / "tmp"
+    work.mkdir()
     work.chmod(0o755)
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    yield work
 
 
 def _run_mmdebstrap(
